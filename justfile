@@ -1,0 +1,53 @@
+# Everything CI runs, one line a recipe. `uv run just` lists them.
+
+_default:
+    @just --list
+
+# all checks, as CI runs them
+check: lock format-check lint types layers dependencies test alone
+
+# uv.lock agrees with the pyproject files
+lock:
+    uv lock --check
+
+# formatting, without changing a file
+format-check:
+    ruff format --check
+
+# format and fix what can be fixed
+fix:
+    ruff format
+    ruff check --fix
+
+# ruff's rules
+lint:
+    ruff check
+
+# pyright strict, for macOS and for Linux
+types:
+    pyright --pythonplatform Darwin
+    pyright --pythonplatform Linux
+
+# the layers in pyproject.toml
+layers:
+    lint-imports
+
+# each package declares what it imports
+dependencies:
+    for p in packages/*; do (cd "$p" && deptry src) || exit 1; done
+
+# the default tests
+test *ARGS:
+    pytest {{ ARGS }}
+
+# each package's own tests, installed without its siblings
+alone:
+    for p in packages/*; do n=$(basename "$p") && uv run --isolated --exact --no-default-groups --package "$n" --with pytest --with pytest-timeout --with hypothesis pytest "$p" -q || exit 1; done
+
+# the tests on the real vllm-mlx and LiteLLM
+test-engines:
+    pytest -m engine
+
+# branch coverage, joined over the packages
+coverage:
+    pytest --cov --cov-report=term:skip-covered --cov-report=xml
