@@ -1,3 +1,3 @@
-"""An always-on local LLM server for Apple Silicon."""
+"""An always-on local LLM server for Apple Silicon: several models, one endpoint."""
 
 __version__ = "0.1.0"

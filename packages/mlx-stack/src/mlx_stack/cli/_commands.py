@@ -1,0 +1,35 @@
+"""The table of commands: name, where it lives, its group in the help, and its one line of help.
+
+Reading it imports no command. A command's module holds a click command named `command`.
+"""
+
+from typing import NamedTuple
+
+SETUP = "Setup & Configuration"
+MODELS = "Model Management"
+LIFECYCLE = "Stack Lifecycle"
+DIAGNOSTICS = "Diagnostics"
+CONNECT = "Try & connect"
+GROUPS = (CONNECT, SETUP, MODELS, LIFECYCLE, DIAGNOSTICS)
+"""The groups in the order of the help."""
+
+
+class CommandEntry(NamedTuple):
+    """One row: how the command is called, where it is, and what the help says of it."""
+
+    name: str
+    group: str
+    help: str
+
+    @property
+    def module(self) -> str:
+        """The import path of the command's module."""
+        return f"mlx_stack.cli.{self.name}"
+
+
+COMMANDS: tuple[CommandEntry, ...] = (
+    CommandEntry("demo", CONNECT, "See the whole stack work, from nothing, on an embedded model."),
+    CommandEntry("up", LIFECYCLE, "Start what is not running, and wait until it is ready."),
+    CommandEntry("down", LIFECYCLE, "Stop the services: the gateway first, then the tiers."),
+    CommandEntry("status", LIFECYCLE, "Show the hardware and the state of every service."),
+)

@@ -1,0 +1,90 @@
+"""The one place that prints: answers on stdout, talk on stderr, JSON when it is asked for."""
+
+import json
+import sys
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+SCHEMA_VERSION = 1
+
+
+class Output:
+    """What a command writes to.
+
+    Attributes:
+        json: The answer is one JSON document on stdout and nothing else goes there.
+        quiet: Nothing but the answer and errors is written.
+    """
+
+    def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
+        self.json = json
+        self.quiet = quiet
+        self._consoles: dict[bool, Console] = {}
+
+    def document(self, fields: Mapping[str, object]) -> None:
+        """Write the one JSON document of the answer."""
+        write_line(json.dumps({"schema_version": SCHEMA_VERSION, **fields}, ensure_ascii=False))
+
+    def event(self, fields: Mapping[str, object]) -> None:
+        """Write one JSON object on a line of its own, at once (`--json-lines`)."""
+        write_line(json.dumps(fields, ensure_ascii=False))
+
+    def answer(self, renderable: "RenderableType") -> None:
+        """Write a part of the answer for a person."""
+        self._console(stderr=False).print(renderable)
+
+    def text(self, line: str) -> None:
+        """Write a line of the answer as it is, for pipes: no wrapping, no markup."""
+        write_line(line)
+
+    def say(self, renderable: "RenderableType") -> None:
+        """Tell the person what happens meanwhile, on stderr; silent with `--quiet`."""
+        if not self.quiet:
+            self._console(stderr=True).print(renderable)
+
+    @property
+    def talk(self) -> "Console":
+        """The console of stderr, for live progress."""
+        return self._console(stderr=True)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether progress may be redrawn: stderr is a terminal and nobody asked for quiet."""
+        return sys.stderr.isatty() and not self.quiet
+
+    def _console(self, *, stderr: bool) -> "Console":
+        if stderr not in self._consoles:
+            from rich.console import Console
+
+            self._consoles[stderr] = Console(stderr=stderr, highlight=False, soft_wrap=False)
+        return self._consoles[stderr]
+
+
+def write_line(line: str) -> None:
+    """Write one line to stdout at once, so that a reader of a pipe has it when it happens."""
+    print(line, flush=True)
+
+
+def write_error(message: str, hint: str | None) -> None:
+    """Tell what went wrong and what to do, on stderr, without Rich: this must always work."""
+    bold, red, reset = ("\033[1m", "\033[31m", "\033[0m") if _error_colour() else ("", "", "")
+    print(f"{bold}{red}error:{reset} {message}", file=sys.stderr)
+    if hint:
+        print(f"{bold}hint:{reset} {hint}", file=sys.stderr)
+
+
+def write_error_document(kind: str, message: str, hint: str | None) -> None:
+    """Write a failure as the one JSON document of the answer."""
+    error = {"type": kind, "message": message, "hint": hint}
+    write_line(json.dumps({"schema_version": SCHEMA_VERSION, "error": error}, ensure_ascii=False))
+
+
+def _error_colour() -> bool:
+    import os
+
+    return (
+        sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    )

@@ -1,0 +1,86 @@
+"""The root command, and what happens when a command fails."""
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import NoReturn
+
+import click
+
+from mlx_stack import __version__, exit_codes
+from mlx_stack.cli._errors import translate
+from mlx_stack.cli._lazy import LazyGroup
+from mlx_stack.cli._output import write_error, write_error_document, write_line
+from mlx_stack.errors import Interrupted, StackError, UsageError
+
+DEBUG_VARIABLE = "MLX_STACK_DEBUG"
+
+
+@click.group(
+    cls=LazyGroup,
+    name="mlx-stack",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    invoke_without_command=True,
+)
+@click.option("--version", is_flag=True, help="Show the version and exit.")
+@click.pass_context
+def root(ctx: click.Context, *, version: bool) -> None:
+    """An always-on local LLM server for Apple Silicon."""
+    if version:
+        write_line(f"mlx-stack {__version__}")
+    elif ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line `arguments`; the exit code. No foreseeable failure shows a traceback."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _invoke(arguments)
+    except (KeyboardInterrupt, click.Abort):
+        write_error("interrupted", None)
+        return exit_codes.INTERRUPTED
+    except Interrupted:
+        write_error("terminated", None)
+        return exit_codes.TERMINATED
+    except BrokenPipeError:  # the reader of our pipe has gone, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return exit_codes.FAILED
+
+
+def _invoke(arguments: Sequence[str]) -> int:
+    as_json = "--json" in arguments or "--json-lines" in arguments
+    try:
+        outcome = root.main(list(arguments), prog_name="mlx-stack", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        return _report(_usage(error), as_json=as_json)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        problem = translate(error)
+        if problem is None or os.environ.get(DEBUG_VARIABLE):
+            raise
+        return _report(problem, as_json=as_json)
+    return outcome if isinstance(outcome, int) else exit_codes.DONE
+
+
+def _usage(error: click.ClickException) -> StackError:
+    """Click's own complaint, with the help that would have explained it."""
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    path = context.command_path if context is not None else "mlx-stack"
+    return UsageError(error.format_message(), hint=f"`{path} --help` explains it.")
+
+
+def _report(problem: StackError, *, as_json: bool) -> int:
+    if as_json:
+        write_error_document(problem.type, problem.message, problem.hint)
+    write_error(problem.message, problem.hint)
+    return problem.exit_code
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> NoReturn:
+    raise Interrupted

@@ -1,0 +1,1 @@
+"""vllm-mlx and LiteLLM: pinned, installed in isolation, and their command lines."""

@@ -1,0 +1,81 @@
+"""The failures that a user is told about: what happened, what to do, and the exit code.
+
+Libraries raise their own exceptions; `cli/_errors.py` holds the one table that turns them into
+these. Anything that is not in that table and not a `StackError` is a defect, and shows a traceback.
+"""
+
+from pathlib import Path
+from typing import ClassVar
+
+from mlx_stack import exit_codes
+
+
+class StackError(Exception):
+    """A failure that a user can act on.
+
+    Attributes:
+        message: What happened, one sentence, no trailing newline.
+        hint: What to do about it, or None where there is nothing to advise.
+        type: A stable name for programs, as in the `error.type` field of `--json`.
+        exit_code: What the program exits with.
+    """
+
+    type: ClassVar[str] = "failed"
+    exit_code: ClassVar[int] = exit_codes.FAILED
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(StackError):
+    """The request makes no sense: a wrong value, or options that exclude each other."""
+
+    type = "usage"
+    exit_code = exit_codes.USAGE
+
+
+class InvalidFileError(StackError):
+    """A file of ours or of the user's is damaged or says something that is not allowed.
+
+    Attributes:
+        path: The file.
+        line: The 1-based line where the trouble is, where it is known.
+    """
+
+    type = "invalid-file"
+    exit_code = exit_codes.USAGE
+
+    def __init__(
+        self, path: Path, problem: str, *, line: int | None = None, hint: str | None = None
+    ) -> None:
+        place = f"{path}, line {line}" if line is not None else str(path)
+        super().__init__(f"{place}: {problem}", hint=hint)
+        self.path = path
+        self.line = line
+
+
+class NoStackError(StackError):
+    """No stack is defined yet."""
+
+    type = "no-stack"
+    exit_code = exit_codes.FAILED
+
+
+class MissingError(StackError):
+    """A program, an engine or a platform that the command needs is not there."""
+
+    type = "missing"
+    exit_code = exit_codes.MISSING
+
+
+class LockedError(StackError):
+    """Another command is changing the running services."""
+
+    type = "locked"
+    exit_code = exit_codes.LOCKED
+
+
+class Interrupted(BaseException):
+    """SIGTERM arrived; raised so that every `finally` on the way out runs."""

@@ -1,0 +1,18 @@
+"""The numbers that `mlx-stack` exits with, and nothing else."""
+
+from typing import Final
+
+DONE: Final = 0
+FAILED: Final = 1
+USAGE: Final = 2
+"""Wrong usage, or an invalid configuration, catalog or stack file."""
+UNHEALTHY: Final = 3
+"""`status`: a defined engine or the gateway is not healthy."""
+NO_STACK: Final = 4
+"""`status`: no stack is defined."""
+MISSING: Final = 5
+"""A needed program or platform is missing."""
+LOCKED: Final = 75
+"""Another command holds the lock (`EX_TEMPFAIL`: try again later)."""
+INTERRUPTED: Final = 130
+TERMINATED: Final = 143

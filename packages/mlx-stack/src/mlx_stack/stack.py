@@ -1,0 +1,152 @@
+"""The stack definition: which tiers there are, and the one reader and writer of its file."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from mlx_stack import atomic_file, yaml_file
+from mlx_stack.errors import InvalidFileError, NoStackError
+
+SCHEMA_VERSION = 1
+DEFAULT_PORTS = {"standard": 8000, "fast": 8001, "longctx": 8002}
+"""The ports of the usual tiers; a tier of the user's own takes the next free one."""
+
+type Quant = Literal["int4", "int8", "bf16"]
+type Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
+type TierName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+type FlagValue = bool | int | float | str
+
+_HINT = "Mend the file, or write a new one with `mlx-stack init --force`."
+RESERVED_NAMES = frozenset({"gateway", "watchdog"})
+"""Names of services that are no tiers."""
+
+
+class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One engine process: a model on a port.
+
+    Attributes:
+        name: The tier's name, which is also a model name at the gateway.
+        model: The catalog id, or the user's own name for it; a model name at the gateway too.
+        quant: The precision of the weights.
+        source: The Hub repository that the weights come from, or the absolute path of a folder.
+        port: Where the engine listens, on loopback.
+        vllm_flags: More flags for `vllm-mlx serve`, by name without the leading dashes; `true`
+            gives the bare flag, `false` leaves it out, a value follows it.
+        context_tokens: The context length that memory is planned for; None leaves it to the model.
+        concurrency: How many requests are served side by side.
+        lazy: Load the model on the first request only.
+        idle_unload_s: Unload after so many idle seconds; None never does.
+    """
+
+    name: TierName
+    model: Annotated[str, msgspec.Meta(min_length=1)]
+    quant: Quant
+    source: Annotated[str, msgspec.Meta(min_length=1)]
+    port: Port
+    vllm_flags: dict[str, FlagValue]
+    context_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    concurrency: Annotated[int, msgspec.Meta(ge=1)] = 1
+    lazy: bool = False
+    idle_unload_s: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What `stacks/default.yaml` says.
+
+    Attributes:
+        schema_version: 1.
+        tiers: In order of importance: fallback goes down the list.
+        hardware_profile: The profile id of the machine that the stack was made for.
+        intent: What the recommendation was weighted by.
+        aliases: More model names at the gateway, each for a tier.
+    """
+
+    schema_version: int
+    tiers: tuple[Tier, ...]
+    hardware_profile: str | None = None
+    intent: str | None = None
+    aliases: dict[str, str] = {}
+
+    def tier(self, name: str) -> Tier | None:
+        """The tier of that name, or None."""
+        return next((tier for tier in self.tiers if tier.name == name), None)
+
+
+def load_stack(path: Path) -> Stack:
+    """The stack that the file at `path` defines.
+
+    Raises:
+        NoStackError: There is no such file.
+        InvalidFileError: It is damaged, of a newer version, or contradicts itself.
+    """
+    try:
+        versioned = yaml_file.read(path, _Versioned, hint=_HINT)
+    except FileNotFoundError as error:
+        raise NoStackError(
+            "No stack is defined yet.",
+            hint="`mlx-stack setup` makes one; `mlx-stack demo` shows one without any set-up.",
+        ) from error
+    if versioned.schema_version > SCHEMA_VERSION:
+        raise InvalidFileError(
+            path,
+            f"was written by a newer mlx-stack (schema_version {versioned.schema_version}, "
+            f"this one reads {SCHEMA_VERSION})",
+            hint="Upgrade mlx-stack, or write a new file with `mlx-stack init --force`.",
+        )
+    if versioned.schema_version < 1:
+        raise InvalidFileError(path, "`schema_version` must be 1", hint=_HINT)
+    stack = yaml_file.read(path, Stack, hint=_HINT)
+    problem = contradiction(stack)
+    if problem is not None:
+        raise InvalidFileError(path, problem, hint=_HINT)
+    return stack
+
+
+def save_stack(path: Path, stack: Stack) -> None:
+    """Write `stack` to `path` atomically.
+
+    Raises:
+        ValueError: The stack contradicts itself.
+        OSError: The file can't be written; what was there is unchanged.
+    """
+    problem = contradiction(stack)
+    if problem is not None:
+        raise ValueError(problem)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_file.write_text(path, render_stack(stack))
+
+
+def render_stack(stack: Stack) -> str:
+    """The YAML text of a stack, fields in the order of their declaration."""
+    import yaml
+
+    return yaml.safe_dump(msgspec.to_builtins(stack), sort_keys=False, allow_unicode=True)
+
+
+def contradiction(stack: Stack) -> str | None:
+    """What is wrong with a stack though each field is valid by itself, or None."""
+    names = [tier.name for tier in stack.tiers]
+    ports: dict[int, str] = {}
+    if not names:
+        return "`tiers` is empty: a stack needs at least one"
+    for tier in stack.tiers:
+        if tier.name in RESERVED_NAMES:
+            return f"a tier can't be called {tier.name!r}: that is a service of its own"
+        if names.count(tier.name) > 1:
+            return f"the tier {tier.name!r} is defined twice"
+        if tier.port in ports:
+            return f"the tiers {ports[tier.port]!r} and {tier.name!r} share port {tier.port}"
+        ports[tier.port] = tier.name
+    for alias, target in stack.aliases.items():
+        if target not in names:
+            return f"the alias {alias!r} names a tier {target!r} that is not defined"
+        if alias in names and alias != target:
+            return f"the alias {alias!r} is also the name of a tier"
+    return None
+
+
+class _Versioned(msgspec.Struct, frozen=True):
+    """The part of the file that says which reader it needs."""
+
+    schema_version: int

@@ -1,0 +1,102 @@
+"""YAML files read into typed values, with errors that name the file and the line."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from mlx_stack.errors import InvalidFileError
+
+_KEY_PATH = re.compile(r"^(?P<problem>.*) - at `(?P<path>\$.*)`$", re.DOTALL)
+_STEP = re.compile(r"\.(?P<key>[^.\[\]]+)|\[(?P<index>\d+|\.\.\.)\]")
+
+
+def read[T](path: Path, kind: type[T], *, hint: str | None = None) -> T:
+    """The content of the YAML file `path` as a `kind`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        InvalidFileError: It is not UTF-8, not YAML, has a key twice, or is no `kind`.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        raise InvalidFileError(path, "is not UTF-8 text", line=line, hint=hint) from error
+    loader = yaml.CSafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        _refuse_repeated_keys(path, node, hint)
+        value = _construct(loader, node)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark is not None else None
+        problem = f"is not valid YAML: {error.problem or error.context}"
+        raise InvalidFileError(path, problem, line=line, hint=hint) from error
+    except (yaml.YAMLError, ValueError) as error:  # control characters; impossible dates
+        raise InvalidFileError(path, f"is not valid YAML: {error}", hint=hint) from error
+    finally:
+        loader.dispose()
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        found = _KEY_PATH.match(str(error))
+        problem = found["problem"] if found else str(error)
+        key_path = found["path"] if found else "$"
+        line = _line_of(node, key_path)
+        place = "" if key_path == "$" else f"`{key_path.removeprefix('$.')}`: "
+        raise InvalidFileError(path, f"{place}{problem}", line=line, hint=hint) from error
+
+
+def _refuse_repeated_keys(path: Path, node: yaml.Node | None, hint: str | None) -> None:
+    for mapping in _mappings(node):
+        seen: set[object] = set()
+        for key, _ in mapping.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                raise InvalidFileError(path, f"`{key.value}` is there twice", line=line, hint=hint)
+            seen.add(key.value)
+
+
+def _mappings(node: yaml.Node | None) -> Iterator[yaml.MappingNode]:
+    pending, visited = [node], set[int]()
+    while pending:
+        current = pending.pop()
+        if id(current) in visited:  # an anchor may point back to its own ancestor
+            continue
+        visited.add(id(current))
+        if isinstance(current, yaml.MappingNode):
+            yield current
+            pending += [part for pair in current.value for part in pair]
+        elif isinstance(current, yaml.SequenceNode):
+            pending += current.value
+
+
+def _construct(loader: yaml.CSafeLoader, node: yaml.Node | None) -> object:
+    """The plain Python value of a document; an empty one is an empty mapping."""
+    if node is None:
+        return {}
+    # the stubs leave it untyped
+    return loader.construct_document(node)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _line_of(node: yaml.Node | None, key_path: str) -> int:
+    """The 1-based line of the deepest part of `key_path` (`$.tiers[0].port`) that exists."""
+    line = 0
+    for step in _STEP.finditer(key_path):
+        if step["key"] is not None and isinstance(node, yaml.MappingNode):
+            pair = next((pair for pair in node.value if pair[0].value == step["key"]), None)
+            if pair is None:
+                break
+            line, node = pair[0].start_mark.line, pair[1]
+        elif step["index"] is not None and isinstance(node, yaml.SequenceNode):
+            items: list[yaml.Node] = node.value
+            if not step["index"].isdigit() or int(step["index"]) >= len(items):
+                break
+            node = items[int(step["index"])]
+            line = node.start_mark.line
+        else:
+            break
+    return line + 1
