@@ -50,6 +50,11 @@ def read[T](path: Path, kind: type[T], *, hint: str | None = None) -> T:
         raise InvalidFileError(path, f"{place}{problem}", line=line, hint=hint) from error
 
 
+def line_of_key(path: Path, key: str) -> int:
+    """The 1-based line of the top-level `key` in `path`, a YAML file that `read` has accepted."""
+    return _line_of(yaml.compose(path.read_text(encoding="utf-8"), yaml.CSafeLoader), f"$.{key}")
+
+
 def _refuse_repeated_keys(path: Path, node: yaml.Node | None, hint: str | None) -> None:
     for mapping in _mappings(node):
         seen: set[object] = set()

@@ -1,0 +1,161 @@
+"""What a user notices of the configuration."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_stack.config import (
+    CONFIG_KEYS,
+    Config,
+    ConfigValidationError,
+    load_config,
+    mask_value,
+    parse_value,
+    read_values,
+    save_values,
+    validate_key,
+)
+from mlx_stack.errors import InvalidFileError
+from mlx_stack.paths import Home
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def write(home: Home, text: str) -> None:
+    home.create()
+    home.config.write_text(text)
+
+
+def test_there_are_the_documented_keys_with_their_documented_defaults():
+    assert {name: key.default for name, key in CONFIG_KEYS.items()} == {
+        "openrouter-key": "",
+        "default-quant": "int4",
+        "memory-budget-pct": 40,
+        "litellm-port": 4000,
+        "model-dir": Path("models"),
+        "auto-health-check": True,
+        "log-max-size-mb": 50,
+        "log-max-files": 5,
+        "gateway-host": "127.0.0.1",
+        "gateway-max-memory-mb": 2048,
+        "keep-awake": "serving",
+    }
+
+
+def test_without_a_file_everything_has_its_default_and_nothing_is_created(home: Home):
+    assert load_config(home) == Config(model_dir=home.models)
+    assert not home.root.exists()
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("litellm-port", " 4100 ", 4100),
+        ("auto-health-check", "No", False),
+        ("auto-health-check", "on", True),
+        ("default-quant", "bf16", "bf16"),
+        ("openrouter-key", "", ""),
+        ("gateway-host", "::1", "::1"),
+        ("model-dir", "/models", Path("/models")),
+        ("model-dir", "~/m", Path.home() / "m"),
+        ("model-dir", "m", Path.cwd() / "m"),
+    ],
+)
+def test_what_a_person_types_becomes_a_value(key: str, text: str, value: object):
+    assert parse_value(key, text) == value
+
+
+@pytest.mark.parametrize(
+    ("key", "text"),
+    [
+        ("litellm-port", "0"),
+        ("litellm-port", "65536"),
+        ("litellm-port", "4_000"),
+        ("litellm-port", "-1"),
+        ("memory-budget-pct", "0"),
+        ("memory-budget-pct", "101"),
+        ("memory-budget-pct", "40%"),
+        ("default-quant", "int3"),
+        ("auto-health-check", "maybe"),
+        ("gateway-host", "nowhere.example"),
+        ("gateway-max-memory-mb", "255"),
+        ("keep-awake", "sometimes"),
+        ("log-max-files", "0"),
+        ("model-dir", " "),
+    ],
+)
+def test_a_value_that_a_key_does_not_take_is_refused_with_what_it_takes(key: str, text: str):
+    with pytest.raises(ConfigValidationError) as caught:
+        parse_value(key, text)
+    assert CONFIG_KEYS[key].valid in caught.value.message
+
+
+def test_a_refused_secret_is_not_repeated():
+    with pytest.raises(ConfigValidationError) as caught:
+        parse_value("openrouter-key", "sk-or-12345 67890")
+    assert "12345" not in caught.value.message
+
+
+def test_a_mistyped_key_names_the_nearest():
+    with pytest.raises(ConfigValidationError) as caught:
+        validate_key("litelm_port")
+    assert "litellm-port" in (caught.value.hint or "")
+
+
+def test_saved_values_come_back_and_only_the_owner_can_read_them(home: Home):
+    save_values(home, {"litellm-port": 4100, "model-dir": Path("/m"), "openrouter-key": "sk-x"})
+    assert load_config(home) == Config(
+        litellm_port=4100, model_dir=Path("/m"), openrouter_key="sk-x"
+    )
+    assert home.config.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_relative_folder_in_the_file_is_taken_from_the_state_folder(home: Home):
+    write(home, "model-dir: elsewhere\n")
+    assert load_config(home).model_dir == home.root / "elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "word"),
+    [
+        ("litellm-port: 4100\nkeep-awake: sometimes\n", 2, "serving"),
+        ("\nlitellm-port: true\n", 2, "65535"),
+        ("\n\nlog-max-files: '3'\n", 3, "1 or more"),
+        ("model-dir:\n", 1, "folder"),
+        ("litellm-prot: 1\n", 1, "no configuration key"),
+        ("a: [1\n", 2, "YAML"),
+        ("- 1\n", 1, "object"),
+        ("litellm-port: 1\nlitellm-port: 2\n", 2, "twice"),
+    ],
+)
+def test_a_damaged_file_is_an_error_that_names_the_line(
+    home: Home, text: str, line: int, word: str
+):
+    write(home, text)
+    with pytest.raises(InvalidFileError) as caught:
+        load_config(home)
+    assert caught.value.line == line
+    assert word in caught.value.message
+
+
+def test_an_empty_file_means_the_defaults(home: Home):
+    write(home, "# nothing yet\n")
+    assert read_values(home) == {}
+
+
+@given(st.text(min_size=1))
+def test_masking_never_shows_more_than_the_last_characters_of_a_key(secret: str):
+    shown = mask_value("openrouter-key", secret).removeprefix("********")
+    assert len(shown) <= min(4, len(secret) // 4)
+    assert secret.endswith(shown)
+
+
+def test_values_that_are_no_secret_are_shown_as_they_are():
+    assert mask_value("auto-health-check", True) == "true"
+    assert mask_value("litellm-port", 4000) == "4000"
+    assert mask_value("openrouter-key", "") == ""
