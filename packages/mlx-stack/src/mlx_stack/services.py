@@ -1,0 +1,124 @@
+"""The services of a stack as processes: what to start, where, with which environment."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mlx_procsup import HttpReadiness, ProcessSpec, StateDirs
+from mlx_stack.gateway import litellm
+from mlx_stack.paths import Home
+from mlx_stack.stack import Stack, Tier
+
+GATEWAY = "gateway"
+WATCHDOG = "watchdog"
+LOOPBACK = "127.0.0.1"
+
+type Kind = Literal["engine", "gateway", "watchdog"]
+
+_INHERITED = frozenset(
+    """
+    PATH HOME USER LOGNAME SHELL TMPDIR LANG LC_ALL LC_CTYPE TZ
+    HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy
+    SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE
+    """.split()
+)
+"""What a service takes over from the shell that started it; everything else is left behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One process of the stack.
+
+    Attributes:
+        kind: What it is.
+        spec: How it is started.
+        port: Where it listens.
+        tier: The tier that it serves; None for the gateway.
+    """
+
+    kind: Kind
+    spec: ProcessSpec
+    port: int
+    tier: Tier | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that its files and messages carry."""
+        return self.spec.name
+
+
+def state_dirs(home: Home) -> StateDirs:
+    """Where the services' PID files, run files and logs are."""
+    return StateDirs(pids=home.pids, run=home.run, logs=home.logs)
+
+
+def inherited_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The part of the caller's environment that services see."""
+    return {name: value for name, value in environment.items() if name in _INHERITED}
+
+
+def engine_service(
+    tier: Tier, command: tuple[str, ...], *, home: Home, environment: Mapping[str, str]
+) -> Service:
+    """The engine process of `tier`.
+
+    Args:
+        tier: The tier to serve.
+        command: The engine's command line.
+        home: The working directory is its root.
+        environment: What `inherited_environment` gave.
+    """
+    spec = ProcessSpec(
+        name=tier.name,
+        command=command,
+        env={**environment, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"},
+        cwd=home.root,
+        readiness=HttpReadiness(f"http://{LOOPBACK}:{tier.port}/v1/models"),
+    )
+    return Service("engine", spec, tier.port, tier)
+
+
+@dataclass(frozen=True, slots=True)
+class GatewaySettings:
+    """What the gateway is started with.
+
+    Attributes:
+        program: LiteLLM's program.
+        host: The address it binds.
+        port: Its port.
+        master_key: The key that clients must give.
+        openrouter_key: OpenRouter's key, or "".
+    """
+
+    program: Path
+    host: str
+    port: int
+    master_key: str
+    openrouter_key: str = ""
+
+
+def gateway_service(
+    settings: GatewaySettings, *, home: Home, environment: Mapping[str, str]
+) -> Service:
+    """The gateway process."""
+    secrets = litellm.environment(
+        master_key=settings.master_key, openrouter_key=settings.openrouter_key
+    )
+    spec = ProcessSpec(
+        name=GATEWAY,
+        command=litellm.command(
+            settings.program, home.gateway_config, host=settings.host, port=settings.port
+        ),
+        env={**environment, **secrets},
+        cwd=home.root,
+        readiness=HttpReadiness(f"http://{LOOPBACK}:{settings.port}/health/liveliness"),
+        secret_env=litellm.SECRET_VARIABLES,
+    )
+    return Service("gateway", spec, settings.port)
+
+
+def service_names(stack: Stack) -> list[str]:
+    """The names of a stack's services: the tiers in their order, then the gateway."""
+    return [*(tier.name for tier in stack.tiers), GATEWAY]
