@@ -1,0 +1,89 @@
+"""The command line of a vllm-mlx engine, from a tier and what is known of its model.
+
+Flags are those of the pinned engine (vllm-mlx 0.6.0). What a tier's `vllm_flags` says is added
+last, and replaces what stands here.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_stack.stack import FlagValue, Tier
+
+LOOPBACK = "127.0.0.1"
+REQUEST_TIMEOUT_S = 600
+"""As long as the gateway waits: the prefill of a long prompt takes minutes on a small Mac."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTraits:
+    """What the engine can't find out about a model by itself; the default suits any model.
+
+    Attributes:
+        tool_call_parser: A value of `--tool-call-parser`, or "" where the model calls no tools.
+        reasoning_parser: A value of `--reasoning-parser`, or "" where the model doesn't think.
+        batching: Whether several requests may be decoded side by side.
+    """
+
+    tool_call_parser: str = ""
+    reasoning_parser: str = ""
+    batching: bool = True
+
+
+def command(
+    program: Path,
+    tier: Tier,
+    model_folder: Path,
+    traits: ModelTraits | None = None,
+    *,
+    cache_bytes: int | None = None,
+) -> tuple[str, ...]:
+    """The command line that serves `tier` on loopback.
+
+    Args:
+        program: vllm-mlx's program, `Environment.program("vllm-mlx")`.
+        tier: What to serve; requests must name `tier.model`.
+        model_folder: The model's folder; absolute, so that nothing is ever downloaded.
+        traits: What is known of the model.
+        cache_bytes: The tier's share of memory for prefixes kept between requests; None leaves it
+            to the engine. It matters only where requests are batched.
+    """
+    flags = _flags(tier, traits or ModelTraits(), cache_bytes)
+    flags.update(tier.vllm_flags)
+    return (str(program), "serve", str(model_folder), *_words(flags))
+
+
+def _flags(tier: Tier, traits: ModelTraits, cache_bytes: int | None) -> dict[str, FlagValue]:
+    flags: dict[str, FlagValue] = {
+        "served-model-name": tier.model,
+        "host": LOOPBACK,
+        "port": tier.port,
+        "offline": True,
+        "enable-metrics": True,
+        "timeout": REQUEST_TIMEOUT_S,
+    }
+    if traits.tool_call_parser:
+        flags["enable-auto-tool-choice"] = True
+        flags["tool-call-parser"] = traits.tool_call_parser
+    if traits.reasoning_parser:
+        flags["reasoning-parser"] = traits.reasoning_parser
+    if tier.concurrency > 1 and traits.batching:
+        flags["continuous-batching"] = True
+        flags["max-num-seqs"] = tier.concurrency
+        if cache_bytes is not None:
+            flags["cache-memory-mb"] = max(1, cache_bytes // 2**20)
+    if tier.lazy:
+        flags["lazy-load-model"] = True
+    if tier.idle_unload_s is not None:
+        flags["auto-unload-idle-seconds"] = tier.idle_unload_s
+    return flags
+
+
+def _words(flags: dict[str, FlagValue]) -> list[str]:
+    """`{"port": 8000, "offline": True, "mllm": False}` → `--port 8000 --offline`."""
+    words: list[str] = []
+    for name, value in flags.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value is not False:
+            words += [f"--{name}", str(value)]
+    return words
