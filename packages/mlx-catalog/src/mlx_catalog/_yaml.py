@@ -1,0 +1,129 @@
+"""The YAML that catalog files are written in: mappings, sequences and scalars, nothing clever.
+
+Values are built straight from libyaml's events, half the time of `yaml.safe_load`; positions are looked up only when
+something is wrong. Plain scalars follow YAML 1.2's core schema, so `no` is text, and a date stays what was written.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import yaml
+
+# PyYAML ships without libyaml on some platforms; the pure reader gives the same events, slower.
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+type Value = str | int | float | bool | list[Value] | dict[str, Value] | None
+type KeyPath = tuple[str | int, ...]
+
+_WORDS: dict[str, bool | None] = {
+    "": None,
+    "~": None,
+    "null": None,
+    "true": True,
+    "false": False,
+}
+_INTEGER = re.compile(r"[-+]?[0-9]+")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_NUMBER_START = frozenset("+-.0123456789")
+
+
+@dataclass(frozen=True, slots=True)
+class Misread(Exception):  # noqa: N818 - caught in this package, never seen outside
+    """A file that is no YAML of this kind, with the 1-based line."""
+
+    line: int
+    expected: str
+    got: str
+
+
+def read(text: str) -> Value:
+    """The one document in `text`.
+
+    Raises:
+        Misread: on a syntax error, a second document, a duplicate key, a key that is no text, an anchor or a tag.
+    """
+    try:
+        events: Iterator[yaml.Event] = yaml.parse(text, Loader=_Loader)
+        next(events)  # the stream's start
+        if isinstance(next(events), yaml.StreamEndEvent):
+            return None
+        value = _value(next(events), events)
+        next(events)  # the document's end
+        after = next(events)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        raise Misread(line, "YAML", error.problem or "something else") from error
+    except yaml.reader.ReaderError as error:
+        raise Misread(1, "text", f"the character #x{error.character:04x}") from error
+    if not isinstance(after, yaml.StreamEndEvent):
+        raise Misread(_line(after), "one document", "a second one")
+    return value
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1
+
+
+def _value(event: yaml.Event, events: Iterator[yaml.Event]) -> Value:
+    kind = type(event)
+    if kind is yaml.ScalarEvent:
+        return _scalar(event)
+    if kind is yaml.AliasEvent:
+        raise Misread(_line(event), "a value", f"the reference *{event.anchor}")
+    if event.anchor is not None or event.tag is not None:
+        raise Misread(_line(event), "a value", "an anchor or a tag")
+    if kind is yaml.MappingStartEvent:
+        return _mapping(events)
+    items: list[Value] = []
+    while type(event := next(events)) is not yaml.SequenceEndEvent:
+        items.append(_value(event, events))
+    return items
+
+
+def _mapping(events: Iterator[yaml.Event]) -> dict[str, Value]:
+    result: dict[str, Value] = {}
+    while type(event := next(events)) is not yaml.MappingEndEvent:
+        if type(event) is not yaml.ScalarEvent:
+            raise Misread(_line(event), "a key", "a collection")
+        key = event.value
+        if key in result:
+            raise Misread(_line(event), "each key once", f"{key!r} again")
+        result[key] = _value(next(events), events)
+    return result
+
+
+def _scalar(event: yaml.ScalarEvent) -> str | int | float | bool | None:
+    if event.anchor is not None or event.tag is not None:
+        raise Misread(_line(event), "a value", "an anchor or a tag")
+    text = event.value
+    if event.style is not None and event.style not in ("", "\0"):
+        return text
+    if text in _WORDS:
+        return _WORDS[text]
+    if text[0] in _NUMBER_START:
+        if _INTEGER.fullmatch(text):
+            return int(text)
+        if _FLOAT.fullmatch(text):
+            return float(text)
+    return text
+
+
+def lines(text: str) -> dict[KeyPath, int]:
+    """The 1-based line of every key path in `text`, which `read` has accepted."""
+    found: dict[KeyPath, int] = {}
+    root = yaml.compose(text, Loader=_Loader)
+    if root is not None:
+        _place(root, (), root.start_mark.line + 1, found)
+    return found
+
+
+def _place(node: yaml.Node, path: KeyPath, line: int, found: dict[KeyPath, int]) -> None:
+    found[path] = line
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            _place(value, (*path, key.value), key.start_mark.line + 1, found)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            _place(item, (*path, index), item.start_mark.line + 1, found)

@@ -1,0 +1,135 @@
+"""Text to entries, with every mistake of a file told at once."""
+
+import difflib
+import types
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAliasType, get_args, get_origin
+
+import msgspec
+
+from mlx_catalog import _yaml
+from mlx_catalog.errors import Problem
+from mlx_catalog.rules import Violation, violations
+from mlx_catalog.schema import CatalogEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Parsed:
+    """What one file holds: an entry, or the problems that prevent it."""
+
+    entry: CatalogEntry | None
+    problems: tuple[Problem, ...]
+
+
+def parse_entry(text: str, file: str) -> Parsed:
+    """The entry in `text`, or everything that is wrong with it; `file` is only named in the problems."""
+    try:
+        value = _yaml.read(text)
+    except _yaml.Misread as misread:
+        problem = Problem(file, misread.line, "", misread.expected, misread.got)
+        return Parsed(None, (problem,))
+    try:
+        entry = msgspec.convert(value, CatalogEntry)
+    except msgspec.ValidationError:
+        return Parsed(None, _located(text, file, _mismatches(value, CatalogEntry, ())))
+    found = list(violations(entry))
+    if found:
+        return Parsed(None, _located(text, file, found))
+    return Parsed(entry, ())
+
+
+def _located(text: str, file: str, found: Iterator[Violation] | list[Violation]) -> tuple[Problem, ...]:
+    """Problems with their lines: a missing key is placed at its parent."""
+    lines = _yaml.lines(text)
+
+    def line(path: _yaml.KeyPath) -> int:
+        while path and path not in lines:
+            path = path[:-1]
+        return lines.get(path, 0)
+
+    problems = [
+        Problem(file, line(each.path), _dotted(each.path), each.expected, each.got) for each in found
+    ]
+    return tuple(sorted(problems, key=lambda problem: problem.line))
+
+
+def _dotted(path: _yaml.KeyPath) -> str:
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+def _mismatches(value: object, kind: object, path: _yaml.KeyPath) -> Iterator[Violation]:
+    """Every place below `value` that isn't of the type `kind`."""
+    kind = _without_alias_and_none(kind, value)
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        yield from _struct_mismatches(value, kind, path)
+        return
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is dict and isinstance(value, dict):
+        for key, item in value.items():
+            yield from _leaf_mismatches(key, arguments[0], (*path, str(key)))
+            yield from _mismatches(item, arguments[1], (*path, str(key)))
+        return
+    if origin is tuple and isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _mismatches(item, arguments[0], (*path, index))
+        return
+    yield from _leaf_mismatches(value, kind, path)
+
+
+def _without_alias_and_none(kind: object, value: object) -> object:
+    while isinstance(kind, TypeAliasType):
+        kind = kind.__value__
+    if isinstance(kind, types.UnionType) and value is not None:
+        first, *_ = (each for each in get_args(kind) if each is not type(None))
+        return _without_alias_and_none(first, value)
+    return kind
+
+
+def _struct_mismatches(
+    value: object, kind: type[msgspec.Struct], path: _yaml.KeyPath
+) -> Iterator[Violation]:
+    if not isinstance(value, dict):
+        yield Violation(path, "a mapping", _shown(value))
+        return
+    fields = {each.name: each for each in msgspec.structs.fields(kind)}
+    for name, each in fields.items():
+        if name in value:
+            yield from _mismatches(value[name], each.type, (*path, name))
+        elif each.required:
+            yield Violation((*path, name), "a value", "nothing: the key is missing")
+    for name in value:
+        if name not in fields:
+            near = difflib.get_close_matches(str(name), fields, n=1)
+            expected = f"{near[0]!r}" if near else f"one of {', '.join(fields)}"
+            yield Violation((*path, name), expected, f"the unknown key {name!r}")
+
+
+def _leaf_mismatches(value: object, kind: object, path: _yaml.KeyPath) -> Iterator[Violation]:
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        yield Violation(path, _expectation(str(error), kind), _shown(value))
+
+
+def _expectation(message: str, kind: object) -> str:
+    """What msgspec wanted, without what it got: "Expected `int` >= 1, got `str`" says "int >= 1"."""
+    choices = get_args(kind)
+    if choices and all(isinstance(each, str) for each in choices):
+        return f"one of {', '.join(choices)}"
+    return message.split(", got")[0].split(" - at")[0].removeprefix("Expected ").replace("`", "")
+
+
+def _shown(value: object) -> str:
+    match value:
+        case None:
+            return "nothing"
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case _:
+            return repr(value)

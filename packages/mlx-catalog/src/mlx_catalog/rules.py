@@ -1,0 +1,133 @@
+"""What a well-typed entry must also be: consistent with itself, with its sources and with the engine."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mlx_catalog.engine import PINNED_ENGINE, REASONING_PARSERS, TOOL_CALL_PARSERS
+from mlx_catalog.schema import BITS_PER_WEIGHT, CatalogEntry, Geometry, Quant, Source
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A place in an entry that breaks a rule."""
+
+    path: tuple[str | int, ...]
+    expected: str
+    got: str
+
+
+def violations(entry: CatalogEntry) -> Iterator[Violation]:
+    """Everything in `entry` that the types alone allow and the catalog doesn't."""
+    yield from _parameters(entry)
+    yield from _aliases(entry)
+    yield from _geometry(entry.geometry, entry.architecture)
+    yield from _sources(entry)
+    yield from _capabilities(entry)
+    yield from _quality(entry)
+
+
+def _parameters(entry: CatalogEntry) -> Iterator[Violation]:
+    active = entry.active_params_b
+    if active is not None and active > entry.params_b:
+        yield Violation(("active_params_b",), f"at most params_b ({entry.params_b})", str(active))
+    if "moe" in entry.architecture and active is None:
+        yield Violation(("active_params_b",), f"a figure, for {entry.architecture}", "nothing")
+
+
+def _aliases(entry: CatalogEntry) -> Iterator[Violation]:
+    for index, alias in enumerate(entry.aliases):
+        if alias == entry.id:
+            yield Violation(("aliases", index), "another name than the id", repr(alias))
+        elif alias in entry.aliases[:index]:
+            yield Violation(("aliases", index), "each alias once", f"{alias!r} again")
+    for alias in entry.alias_notes:
+        if alias not in entry.aliases:
+            yield Violation(("alias_notes", alias), "one of aliases", repr(alias))
+
+
+def _geometry(geometry: Geometry, architecture: str) -> Iterator[Violation]:
+    if geometry.sliding_layers and geometry.sliding_window is None:
+        yield Violation(("geometry", "sliding_window"), "a window for the sliding layers", "nothing")
+    if geometry.mla_rope_dim is not None and geometry.mla_latent_dim is None:
+        yield Violation(("geometry", "mla_latent_dim"), "a width beside mla_rope_dim", "nothing")
+    recurrent = geometry.recurrent
+    if recurrent is None and "hybrid" in architecture:
+        yield Violation(("geometry", "recurrent"), f"a state, for {architecture}", "nothing")
+    own = (geometry.full_attention_layers or 0) + (geometry.sliding_layers or 0)
+    own += geometry.shared_kv_layers or 0
+    if recurrent is not None and "parallel" not in architecture:
+        own += recurrent.layers or 0
+    if own > geometry.layers:
+        yield Violation(("geometry", "layers"), f"at least the {own} layers named below", str(geometry.layers))
+    experts = geometry.experts
+    if experts is not None and experts.active is not None and experts.active > experts.total:
+        yield Violation(("geometry", "experts", "active"), f"at most {experts.total}", str(experts.active))
+
+
+def _sources(entry: CatalogEntry) -> Iterator[Violation]:
+    if not entry.sources.items():
+        yield Violation(("sources",), "at least one of int4, int8, bf16", "none")
+    for quant, source in entry.sources.items():
+        yield from _source(entry, quant, source)
+
+
+#: How far a published size may be from parameters times bits before one of the two must be wrong. Embeddings kept at
+#: more bits make small models larger; MXFP4 and tied embeddings make others smaller.
+_SMALLEST, _LARGEST = 0.7, 1.6
+
+
+def _source(entry: CatalogEntry, quant: Quant, source: Source) -> Iterator[Violation]:
+    path = ("sources", quant)
+    if (source.hf_repo is None) == (source.convert_from is None):
+        both = "neither" if source.hf_repo is None else "both"
+        yield Violation(path, "either hf_repo or convert_from", both)
+    size = source.disk_size_gb
+    if size is None:
+        return
+    if source.disk_size_source is None:
+        yield Violation((*path, "disk_size_source"), f"where {size} GB comes from", "nothing")
+    estimate = entry.params_b * BITS_PER_WEIGHT[quant] / 8
+    if not _SMALLEST * estimate <= size <= _LARGEST * estimate:
+        expected = f"about {estimate:.1f} GB, {entry.params_b} x 10^9 parameters at {quant}"
+        yield Violation((*path, "disk_size_gb"), expected, f"{size} GB")
+
+
+def _capabilities(entry: CatalogEntry) -> Iterator[Violation]:
+    able = entry.capabilities
+    for key, name, known in (
+        ("tool_call_parser", able.tool_call_parser, TOOL_CALL_PARSERS),
+        ("reasoning_parser", able.reasoning_parser, REASONING_PARSERS),
+    ):
+        if name and name not in known:
+            expected = f'"" or a parser of {PINNED_ENGINE}: {", ".join(sorted(known))}'
+            yield Violation(("capabilities", key), expected, repr(name))
+    if able.tool_calling and not able.tool_call_parser:
+        yield Violation(
+            ("capabilities", "tool_calling"), "false, or a tool_call_parser that reads its calls", "true"
+        )
+    if able.tool_call_parser and not able.tool_calling:
+        yield Violation(
+            ("capabilities", "tool_call_parser"), '"" without tool_calling', repr(able.tool_call_parser)
+        )
+    if able.reasoning_parser and able.thinking is False:
+        yield Violation(
+            ("capabilities", "reasoning_parser"), '"" without thinking', repr(able.reasoning_parser)
+        )
+
+
+def _quality(entry: CatalogEntry) -> Iterator[Violation]:
+    quality = entry.quality
+    if quality is None:
+        return
+    figures = {
+        "overall": quality.overall,
+        "coding": quality.coding,
+        "reasoning": quality.reasoning,
+        "instruction_following": quality.instruction_following,
+    }
+    for name, figure in figures.items():
+        if figure is not None and not quality.source.get(name):
+            yield Violation(("quality", "source", name), f"where {name} {figure} comes from", "nothing")
+    for name in quality.source:
+        if figures.get(name) is None:
+            yield Violation(("quality", "source", name), "a figure of that name", "none")

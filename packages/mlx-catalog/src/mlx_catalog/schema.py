@@ -1,0 +1,272 @@
+"""What a catalog entry says: frozen, typed, with its units in its names and a source beside its figures.
+
+Unknown is `None` everywhere and never the same as `False`, `0` or `""`: a model whose tool calling nobody has tried
+has `tool_calling: None`; one that was tried and cannot has `False`. GB are 10^9 bytes, as the Hub counts them.
+"""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct, field
+
+type Quant = Literal["int4", "int8", "bf16"]
+type Confidence = Literal["high", "medium", "low"]
+
+QUANTS: tuple[Quant, ...] = ("int4", "int8", "bf16")
+
+#: Bits a weight takes in each quantization, scales and biases of groups of 64 included
+#: (mlx.core.quantize: a 16-bit scale and a 16-bit bias for each group).
+BITS_PER_WEIGHT: dict[Quant, float] = {"int4": 4.5, "int8": 8.5, "bf16": 16.0}
+
+Architecture = Literal[
+    "transformer",
+    "transformer-swa",
+    "moe",
+    "moe-swa",
+    "moe-chunked",
+    "mla-moe",
+    "compressed-sparse-moe",
+    "nas-transformer",
+    "mamba1-hybrid",
+    "mamba2-hybrid",
+    "mamba2-hybrid-moe",
+    "mamba2-parallel-hybrid",
+    "gated-deltanet-hybrid",
+    "gated-deltanet-hybrid-moe",
+    "kda-mla-hybrid-moe",
+    "shortconv-hybrid",
+    "shortconv-hybrid-moe",
+]
+"""How a model remembers: what `geometry` then counts. `swa` is sliding-window attention in most layers."""
+
+RecurrentKind = Literal["mamba1", "mamba2", "gated-deltanet", "kda", "shortconv"]
+ThinkingControl = Literal["never", "always", "toggle", "effort", "budget", "system-prompt"]
+
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
+Repo = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+$")]
+Text = Annotated[str, Meta(min_length=1)]
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(gt=0)]
+Amount = Annotated[float, Meta(gt=0)]
+Percentage = Annotated[float, Meta(ge=0, le=100)]
+Version = Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+$")]
+ProfileId = Annotated[str, Meta(pattern=r"^m\d+(-(pro|max|ultra))?-\d+$")]
+
+
+class RecurrentState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The state that recurrent layers keep, the same size at any context length.
+
+    One sequence keeps, in each of `layers` layers, `(conv_kernel - 1) * conv_channels` values of the short
+    convolution and `heads * head_dim * state_dim` values of the recurrence (0 of the latter for a pure convolution).
+    """
+
+    kind: RecurrentKind
+    layers: Positive | None = None
+    conv_channels: Positive | None = None
+    conv_kernel: Positive | None = None
+    heads: Count | None = None
+    head_dim: Count | None = None
+    state_dim: Count | None = None
+
+    @property
+    def conv_elements(self) -> int | None:
+        """Values of convolution history, all layers together; None where a dimension is unknown."""
+        if self.layers is None or self.conv_channels is None or self.conv_kernel is None:
+            return None
+        return self.layers * (self.conv_kernel - 1) * self.conv_channels
+
+    @property
+    def state_elements(self) -> int | None:
+        """Values of recurrent state, all layers together; None where a dimension is unknown."""
+        if self.layers is None or self.heads is None or self.head_dim is None or self.state_dim is None:
+            return None
+        return self.layers * self.heads * self.head_dim * self.state_dim
+
+
+class Experts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The routed experts of a mixture-of-experts model, per MoE layer."""
+
+    total: Positive
+    active: Positive | None = None
+    shared: Count | None = None
+
+
+class Geometry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What decides the memory of a model beside its weights, at any context length.
+
+    `full_attention_layers` own a cache that grows with the context; `sliding_layers` own one that stops growing at
+    `sliding_window` tokens; layers that share another layer's cache (`shared_kv_layers`) are in neither.
+    Full-attention layers use `global_kv_heads` and `global_head_dim` where those differ from the sliding layers'
+    `kv_heads` and `head_dim`. Multi-head latent attention stores `mla_latent_dim + mla_rope_dim` values a token and
+    layer instead of keys and values.
+    """
+
+    layers: Positive
+    source: Text
+    hidden_size: Positive | None = None
+    vocab_size: Positive | None = None
+    tied_embeddings: bool | None = None
+    full_attention_layers: Count | None = None
+    kv_heads: Positive | None = None
+    head_dim: Positive | None = None
+    global_kv_heads: Positive | None = None
+    global_head_dim: Positive | None = None
+    sliding_layers: Count | None = None
+    sliding_window: Positive | None = None
+    shared_kv_layers: Count | None = None
+    mla_latent_dim: Positive | None = None
+    mla_rope_dim: Count | None = None
+    recurrent: RecurrentState | None = None
+    experts: Experts | None = None
+
+    @property
+    def growing_kv_elements_per_token(self) -> int | None:
+        """Cached values that each token of context adds, all full-attention layers together; None if unknown."""
+        if self.full_attention_layers is None:
+            return None
+        if self.full_attention_layers == 0:
+            return 0
+        if self.mla_latent_dim is not None:
+            return self.full_attention_layers * (self.mla_latent_dim + (self.mla_rope_dim or 0))
+        heads = self.global_kv_heads or self.kv_heads
+        width = self.global_head_dim or self.head_dim
+        if heads is None or width is None:
+            return None
+        return self.full_attention_layers * 2 * heads * width
+
+    @property
+    def sliding_kv_elements_per_token(self) -> int | None:
+        """Cached values that each token inside the window adds, all sliding layers together; None if unknown."""
+        if self.sliding_layers is None:
+            return None
+        if self.sliding_layers == 0:
+            return 0
+        if self.kv_heads is None or self.head_dim is None:
+            return None
+        return self.sliding_layers * 2 * self.kv_heads * self.head_dim
+
+
+class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where one quantization's weights come from: a ready MLX repository, or one to convert."""
+
+    source: Text
+    """Where the repository was seen."""
+    hf_repo: Repo | None = None
+    """Ready MLX weights; None where they must be converted from `convert_from`."""
+    convert_from: Repo | None = None
+    disk_size_gb: Amount | None = None
+    disk_size_source: Text | None = None
+    """What says so: a published byte count, or the estimate's formula."""
+    disk_size_estimated: bool = False
+    note: str = ""
+
+
+class Sources(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One source a quantization; None where none is known."""
+
+    int4: Source | None = None
+    int8: Source | None = None
+    bf16: Source | None = None
+
+    def get(self, quant: Quant) -> Source | None:
+        """The source of `quant`, or None."""
+        match quant:
+            case "int4":
+                return self.int4
+            case "int8":
+                return self.int8
+            case "bf16":
+                return self.bf16
+
+    def items(self) -> tuple[tuple[Quant, Source], ...]:
+        """The known sources, smallest quantization first."""
+        return tuple((quant, source) for quant in QUANTS if (source := self.get(quant)) is not None)
+
+
+class Capabilities(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the model can do when the pinned engine serves it; a parser is `""` where there is none."""
+
+    tool_calling: bool | None = None
+    tool_call_parser: str = ""
+    thinking: bool | None = None
+    thinking_control: ThinkingControl | None = None
+    reasoning_parser: str = ""
+    vision: bool | None = None
+    note: str = ""
+
+
+class Quality(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Published scores on a scale of 0 to 100, each with its source in `source` under the same name."""
+
+    source: dict[str, str]
+    overall: Percentage | None = None
+    coding: Percentage | None = None
+    reasoning: Percentage | None = None
+    instruction_following: Percentage | None = None
+
+
+class BenchmarkFigure(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One published measurement on one kind of machine: tokens a second at batch size one."""
+
+    source: Text
+    quant: Quant
+    prompt_tps: Amount | None = None
+    gen_tps: Amount | None = None
+    memory_gb: Amount | None = None
+    gpu_cores: Positive | None = None
+    engine: str = ""
+    prompt_tokens: Positive | None = None
+    generation_tokens: Positive | None = None
+    date: str = ""
+    note: str = ""
+
+
+class CatalogEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One model of the catalog.
+
+    `source` says where the figures of the entry's own level (parameters, context length, licence, date) come from;
+    `geometry`, `sources`, `quality` and `benchmarks` carry their own.
+    """
+
+    id: Name
+    name: Text
+    family: Name
+    params_b: Amount
+    architecture: Architecture
+    model_type: Text
+    max_context_tokens: Positive
+    source: Text
+    geometry: Geometry
+    sources: Sources
+    capabilities: Capabilities
+    active_params_b: Amount | None = None
+    """Parameters used for a token: a mixture-of-experts model's; None for a dense one."""
+    hf_base_repo: Repo | None = None
+    min_mlx_lm_version: Version | None = None
+    aliases: tuple[Name, ...] = ()
+    alias_notes: dict[str, str] = field(default_factory=dict[str, str])
+    """For an alias that is another model's name: why this is the model that answers to it."""
+    license: Text | None = None
+    gated: bool | None = None
+    release_date: str | None = None
+    quality: Quality | None = None
+    benchmarks: dict[ProfileId, BenchmarkFigure] = field(default_factory=dict[str, BenchmarkFigure])
+    tags: tuple[Name, ...] = ()
+    confidence: Confidence = "high"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_moe(self) -> bool:
+        """Whether only a part of the parameters is used for a token."""
+        return self.active_params_b is not None and self.active_params_b < self.params_b
+
+    @property
+    def weight_params_read_b(self) -> float:
+        """Parameters read for one token of one sequence, in 10^9: the active ones, or all."""
+        return self.active_params_b if self.active_params_b is not None else self.params_b
+
+    def weights_bytes(self, quant: Quant) -> int:
+        """Bytes of the weights at `quant`: the published size where there is one, else parameters times bits."""
+        source = self.sources.get(quant)
+        if source is not None and source.disk_size_gb is not None:
+            return round(source.disk_size_gb * 1e9)
+        return round(self.params_b * 1e9 * BITS_PER_WEIGHT[quant] / 8)
