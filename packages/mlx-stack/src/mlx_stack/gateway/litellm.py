@@ -19,6 +19,8 @@ CLOUD_MODEL = "openrouter/auto"
 """OpenRouter's own router: it picks a model, so no model name of theirs can grow stale here."""
 REQUEST_TIMEOUT_S = 600
 """A prefill of 100,000 tokens takes minutes on a small Mac; a request may take this long."""
+HOOKS = Path(__file__).parent / "hooks"
+"""Modules that LiteLLM imports in its own environment."""
 
 type Config = dict[str, object]
 
@@ -50,7 +52,10 @@ def build_config(stack: Stack, *, cloud: bool) -> Config:
             "request_timeout": REQUEST_TIMEOUT_S,
             "drop_params": True,  # a client's parameter that the engine lacks is no reason to fail
         },
-        "general_settings": {"master_key": f"os.environ/{MASTER_KEY_VARIABLE}"},
+        "general_settings": {
+            "master_key": f"os.environ/{MASTER_KEY_VARIABLE}",
+            "custom_auth": "mlx_stack_gateway_auth.authenticate",
+        },
     }
 
 
@@ -96,8 +101,6 @@ def command(program: Path, config: Path, *, host: str, port: int) -> tuple[str, 
         host,
         "--port",
         str(port),
-        "--telemetry",
-        "False",
     )
 
 
@@ -107,7 +110,11 @@ def environment(*, master_key: str, openrouter_key: str) -> Mapping[str, str]:
         MASTER_KEY_VARIABLE: master_key,
         # else every start waits for a download of the prices of cloud models
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-        "LITELLM_TELEMETRY": "False",
+        "PYTHONPATH": str(HOOKS),
+        # no pages for browsers: they would be one more thing to keep closed
+        "DISABLE_ADMIN_UI": "True",
+        "NO_DOCS": "True",
+        "NO_REDOC": "True",
         "PYTHONUNBUFFERED": "1",
     }
     if openrouter_key:
