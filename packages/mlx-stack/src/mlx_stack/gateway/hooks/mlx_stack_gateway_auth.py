@@ -14,7 +14,10 @@ from litellm.proxy._types import LitellmUserRoles, ProxyException, UserAPIKeyAut
 _KEY_VARIABLE = "LITELLM_MASTER_KEY"
 
 
-async def authenticate(request: Request, api_key: str | None) -> UserAPIKeyAuth:
+async def authenticate(
+    request: Request,  # noqa: ARG001 - LiteLLM passes it by name
+    api_key: str | None,
+) -> UserAPIKeyAuth:
     """Who is asking: the holder of the key, or nobody (401)."""
     given = (api_key or "").removeprefix("Bearer ").encode()
     if not secrets.compare_digest(given, os.environ[_KEY_VARIABLE].encode()):
