@@ -1,0 +1,204 @@
+"""Detecting the machine: the one module that runs programs and reads the system's files."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlx_hwprobe import _darwin, _linux
+from mlx_hwprobe.capture import Capture, Output, parse_json_object
+from mlx_hwprobe.errors import HwprobeError, InvalidDocumentError
+from mlx_hwprobe.profile import HardwareProfile
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+SYSCTL_NAMES = (
+    "hw.memsize",
+    "hw.model",
+    "machdep.cpu.brand_string",
+    "sysctl.proc_translated",
+    "kern.hv_vmm_present",
+    "kern.osproductversion",
+    "iogpu.wired_limit_mb",
+    "hw.nperflevels",
+    *(
+        f"hw.perflevel{level}.{key}"
+        for level in range(3)
+        for key in ("name", "physicalcpu", "physicalcpu_max")
+    ),
+)
+"""What is asked of sysctl: names that a Mac does not know make it fail, and print the rest."""
+
+FAST_MAC_PROGRAMS: dict[str, tuple[str, ...]] = {
+    _darwin.SYSCTL: ("sysctl", *SYSCTL_NAMES),
+    _darwin.IOREG: ("ioreg", "-rc", "AGXAccelerator", "-d1"),
+    _darwin.SW_VERS: ("sw_vers",),
+}
+"""Each answers within milliseconds."""
+
+SLOW_MAC_PROGRAMS: dict[str, tuple[str, ...]] = {
+    _darwin.DISPLAYS: ("system_profiler", "-json", "SPDisplaysDataType"),
+    _darwin.HARDWARE: ("system_profiler", "-json", "SPHardwareDataType"),
+}
+"""Each takes a good part of a second: asked only where the fast ones left something open."""
+
+LINUX_PROGRAMS: dict[str, tuple[str, ...]] = {
+    _linux.NVIDIA_SMI: ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"),
+    _linux.LSCPU: ("lscpu",),
+}
+
+LINUX_FILES: dict[str, str] = {
+    _linux.CPUINFO: "/proc/cpuinfo",
+    _linux.MEMINFO: "/proc/meminfo",
+    _linux.OS_RELEASE: "/etc/os-release",
+}
+
+TIMEOUT_S = 10.0
+"""How long a program may take before it counts as failed."""
+
+_NOT_FOUND, _TIMED_OUT = 127, 124
+
+
+def detect() -> HardwareProfile:
+    """The profile of the machine that this process runs on.
+
+    On a Mac it takes as long as the slowest of three fast programs, and asks `system_profiler`
+    only where they left the chip, the memory or the GPU's cores open.
+
+    Raises:
+        NotAppleSiliconError: This is a Mac with an Intel processor.
+        HwprobeError: The platform is neither macOS nor Linux, or nothing could be read.
+    """
+    capture = read_machine()
+    if sys.platform == "darwin" and needs_system_profiler(capture):
+        capture = Capture({**capture.outputs, **run_programs(SLOW_MAC_PROGRAMS)})
+    return profile_from_capture(capture)
+
+
+def read_machine(*, thorough: bool = False) -> Capture:
+    """What this machine's fast programs say; with `thorough`, what all of them say.
+
+    Raises:
+        HwprobeError: The platform is neither macOS nor Linux.
+    """
+    if sys.platform == "darwin":
+        slow = SLOW_MAC_PROGRAMS if thorough else {}
+        return Capture(run_programs(FAST_MAC_PROGRAMS | slow))
+    if sys.platform == "linux":
+        return Capture(_read_files(LINUX_FILES) | run_programs(LINUX_PROGRAMS))
+    raise HwprobeError(
+        f"no hardware detection for {sys.platform}", hint="It knows macOS and Linux."
+    )
+
+
+def profile_from_capture(capture: Capture) -> HardwareProfile:
+    """The profile of the machine that a capture was made on.
+
+    Raises:
+        NotAppleSiliconError: It was a Mac with an Intel processor.
+        HwprobeError: Nothing in the capture could be read.
+    """
+    is_linux = any(name in capture.outputs for name in (*LINUX_FILES, *LINUX_PROGRAMS))
+    profile = _linux.linux_profile(capture) if is_linux else _darwin.mac_profile(capture)
+    if profile == HardwareProfile():
+        names = ", ".join(capture.outputs) or "none"
+        raise HwprobeError(
+            f"nothing about the machine could be read (outputs: {names})",
+            hint="A capture has outputs by name, each with returncode and stdout.",
+        )
+    return profile
+
+
+def needs_system_profiler(capture: Capture) -> bool:
+    """Whether the fast programs left the chip, the memory or the GPU's cores open."""
+    profile = _darwin.mac_profile(capture)
+    if profile.is_virtual_machine and profile.chip is not None:
+        return False  # there is no GPU of Apple's in it that could be asked
+    return None in (profile.chip, profile.memory_bytes, profile.gpu_cores)
+
+
+def load_profile(path: Path) -> HardwareProfile:
+    """The profile in a file: a saved profile, or a saved capture.
+
+    Raises:
+        InvalidDocumentError: The file can't be read, or is neither.
+        NotAppleSiliconError: It is the capture of an Intel Mac.
+        HwprobeError: It is a capture from which nothing could be read.
+    """
+    document = read_json_file(path)
+    if "outputs" in document:
+        return profile_from_capture(Capture.from_json(document))
+    return HardwareProfile.from_json(document)
+
+
+def read_json_file(path: Path) -> dict[str, object]:
+    """The JSON object in a file.
+
+    Raises:
+        InvalidDocumentError: The file can't be read, is not UTF-8, or holds no JSON object.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InvalidDocumentError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidDocumentError(f"{path}: not UTF-8 text") from error
+    try:
+        return parse_json_object(text)
+    except InvalidDocumentError as error:
+        raise InvalidDocumentError(f"{path}: {error.problem}") from error
+
+
+def run_programs(
+    programs: Mapping[str, Sequence[str]], *, timeout_s: float = TIMEOUT_S
+) -> dict[str, Output]:
+    """What each program printed; all of them run side by side.
+
+    A program that is not there counts as failed with 127, one that takes too long with 124.
+    """
+    import subprocess
+    import time
+
+    # Numbers and words come in the language of the C locale, and macOS's own tools stay in reach
+    # for a process that was started with a bare PATH.
+    path = os.environ.get("PATH", os.defpath)
+    env = {**os.environ, "LC_ALL": "C", "LANG": "C", "PATH": f"{path}:/usr/sbin:/usr/bin:/sbin"}
+    started: dict[str, subprocess.Popen[bytes]] = {}
+    outputs: dict[str, Output] = {}
+    for name, command in programs.items():
+        try:
+            started[name] = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env=env,
+            )
+        except OSError:
+            outputs[name] = Output(_NOT_FOUND, "")
+    deadline = time.monotonic() + timeout_s
+    for name, process in started.items():
+        try:
+            stdout, _ = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            outputs[name] = Output(_TIMED_OUT, "")
+        else:
+            outputs[name] = Output(process.returncode, stdout.decode("utf-8", "replace"))
+    return {name: outputs[name] for name in programs}
+
+
+def _read_files(paths: Mapping[str, str]) -> dict[str, Output]:
+    return dict(_readable(paths.items()))
+
+
+def _readable(paths: Iterable[tuple[str, str]]) -> Iterable[tuple[str, Output]]:
+    for name, path in paths:
+        try:
+            yield name, Output(0, Path(path).read_text(encoding="utf-8", errors="replace"))
+        except OSError:
+            yield name, Output(1, "")

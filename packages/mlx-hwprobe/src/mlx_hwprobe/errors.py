@@ -1,0 +1,70 @@
+"""What can go wrong in mlx-hwprobe, as exceptions with fields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlx_hwprobe.profile import HardwareProfile
+
+
+class HwprobeError(Exception):
+    """Base of everything that this library raises on purpose.
+
+    Attributes:
+        message: What is wrong, in one sentence.
+        hint: What to do about it, or None.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UnknownChipError(HwprobeError):
+    """No row of the table answers: the chip, or this combination of cores and memory, is unknown.
+
+    Attributes:
+        asked: What was asked for, as it was given.
+        nearest: Names in the table that look like it, best first; may be empty.
+    """
+
+    def __init__(
+        self, message: str, *, asked: str, nearest: tuple[str, ...] = (), hint: str | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.asked = asked
+        self.nearest = nearest
+
+
+class InvalidDocumentError(HwprobeError):
+    """A profile, a capture or a hardware specification is damaged or of another version.
+
+    Attributes:
+        place: The key path inside the document ("outputs.sysctl.returncode"), or "" for all of it.
+        problem: What is wrong there.
+    """
+
+    def __init__(self, problem: str, *, place: str = "", hint: str | None = None) -> None:
+        super().__init__(f"{place}: {problem}" if place else problem, hint=hint)
+        self.place = place
+        self.problem = problem
+
+
+class NotAppleSiliconError(HwprobeError):
+    """The machine is a Mac with an Intel processor, on which MLX does not run.
+
+    Attributes:
+        profile: What is known of it: model, memory, macOS; the chip's figures are None.
+        processor: The processor's own name, or None.
+    """
+
+    def __init__(self, profile: HardwareProfile, *, processor: str | None) -> None:
+        named = f" ({processor})" if processor else ""
+        super().__init__(
+            f"this Mac has an Intel processor{named}",
+            hint="MLX needs a Mac with Apple Silicon (M1 or later).",
+        )
+        self.profile = profile
+        self.processor = processor

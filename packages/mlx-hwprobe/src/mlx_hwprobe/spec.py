@@ -1,0 +1,83 @@
+"""A hardware specification in one word: a Mac by its chip, cores and memory, or by a file.
+
+`m4-max:40:128` (chip : GPU cores : GB; the middle may be empty), a profile id (`m4-max-128`), or
+the path of a saved profile or capture.
+"""
+
+import re
+from pathlib import Path
+
+from mlx_hwprobe.chips import bandwidth_of, lookup, nearest_chips
+from mlx_hwprobe.errors import InvalidDocumentError
+from mlx_hwprobe.gpu_memory import gpu_memory_limit
+from mlx_hwprobe.profile import BYTES_PER_GB, HardwareProfile
+
+_COLONS = re.compile(r"(?P<chip>[^:/]+):(?P<cores>\d{0,4}):(?P<gb>\d{1,5})(?i:\s*gb)?")
+_PROFILE_ID = re.compile(r"(?P<chip>[a-z]\d{1,3}(-[a-z]+)?)-(?P<gb>\d{1,5})")
+_FORMS = "Give chip:GPU cores:GB (m4-max:40:128, m4-max::128), a profile id (m4-max-128) or a file."
+
+
+def parse_hardware_spec(text: str) -> HardwareProfile:
+    """The machine that a hardware specification names, owned or not.
+
+    What the specification leaves open is filled in where the table leaves no choice, and is None
+    else. The memory size is taken as given, also where Apple never sold it.
+
+    Raises:
+        UnknownChipError: The table has no such chip, or not with that many GPU cores.
+        InvalidDocumentError: It is none of the three forms, or the file is damaged.
+        NotAppleSiliconError: The file is the capture of an Intel Mac.
+    """
+    match = _COLONS.fullmatch(text.strip()) or _PROFILE_ID.fullmatch(text.strip().lower())
+    if match is None:
+        return _load(text)
+    named = match.groupdict()
+    cores, memory_gb = named.get("cores"), int(named["gb"])
+    if memory_gb == 0:
+        raise InvalidDocumentError(f"{text!r} has no memory", hint=_FORMS)
+    return describe_mac(named["chip"], gpu_cores=int(cores) if cores else None, memory_gb=memory_gb)
+
+
+def describe_mac(
+    chip_name: str, *, gpu_cores: int | None = None, memory_gb: float | None = None
+) -> HardwareProfile:
+    """The profile of a Mac with this chip, from the table alone.
+
+    Raises:
+        UnknownChipError: The table has no such chip, or not with that many GPU cores.
+    """
+    rows = lookup(chip_name, gpu_cores=gpu_cores)
+    rows = tuple(row for row in rows if memory_gb in row.memory_options_gb) or rows
+    if memory_gb is None:
+        memory_gb = _only({size for row in rows for size in row.memory_options_gb})
+    memory_bytes = None if memory_gb is None else round(memory_gb * BYTES_PER_GB)
+    bandwidth = bandwidth_of(rows[0].chip, gpu_cores=gpu_cores, memory_gb=memory_gb)
+    limit = gpu_memory_limit(memory_bytes)
+    cpus = _only({tuple(cores.items()) for row in rows for cores in row.cpu_cores_options})
+    return HardwareProfile(
+        chip=rows[0].chip,
+        gpu_cores=_only({row.gpu_cores for row in rows}),
+        memory_bytes=memory_bytes,
+        memory_bandwidth_gb_s=bandwidth.gb_s if bandwidth else None,
+        bandwidth_source=bandwidth.source if bandwidth else None,
+        gpu_memory_limit_bytes=limit.limit_bytes if limit else None,
+        gpu_memory_limit_source=limit.source if limit else None,
+        cpu_cores=dict(cpus) if cpus else None,
+    )
+
+
+def _only[T](values: set[T]) -> T | None:
+    return next(iter(values)) if len(values) == 1 else None
+
+
+def _load(text: str) -> HardwareProfile:
+    from mlx_hwprobe.detect import load_profile
+
+    path = Path(text)
+    if not path.is_file():
+        nearest = nearest_chips(re.split(r"[:\d]{2,}", text)[0])
+        raise InvalidDocumentError(
+            f"{text!r} is neither a hardware specification nor a file",
+            hint=_FORMS + (f" The nearest chips: {', '.join(nearest)}." if nearest else ""),
+        )
+    return load_profile(path)
