@@ -81,6 +81,18 @@ class RecurrentState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             return None
         return self.layers * self.heads * self.head_dim * self.state_dim
 
+    @property
+    def bytes_per_sequence(self) -> int | None:
+        """Bytes that one sequence keeps, as mlx-lm allocates them; None where a dimension is unknown.
+
+        The convolution's history is in the activations' 16 bits. The recurrence is in 32 bits, except Mamba-1's,
+        which follows the activations (found by running mlx-lm 0.31.3 on small models of each kind).
+        """
+        conv, state = self.conv_elements, self.state_elements
+        if conv is None or state is None:
+            return None
+        return conv * 2 + state * (2 if self.kind == "mamba1" else 4)
+
 
 class Experts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The routed experts of a mixture-of-experts model, per MoE layer."""
@@ -132,6 +144,11 @@ class Geometry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         if heads is None or width is None:
             return None
         return self.full_attention_layers * 2 * heads * width
+
+    @property
+    def state_bytes_per_sequence(self) -> int | None:
+        """Bytes of recurrent state that one sequence keeps: 0 without recurrent layers, None if unknown."""
+        return 0 if self.recurrent is None else self.recurrent.bytes_per_sequence
 
     @property
     def sliding_kv_elements_per_token(self) -> int | None:
