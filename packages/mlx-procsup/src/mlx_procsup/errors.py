@@ -1,0 +1,132 @@
+"""What can go wrong while supervising, as one family of exceptions with fields."""
+
+from pathlib import Path
+
+
+class SupervisionError(Exception):
+    """Base of everything this library raises on purpose.
+
+    Attributes:
+        service: the service's name, or None where no single service is meant.
+    """
+
+    def __init__(self, message: str, *, service: str | None = None) -> None:
+        super().__init__(message)
+        self.service = service
+
+
+class StateFileError(SupervisionError):
+    """A PID or run file holds something else than it should, or can't be written."""
+
+    def __init__(self, path: Path, problem: str, *, service: str | None = None) -> None:
+        super().__init__(f"{path}: {problem}", service=service)
+        self.path = path
+        self.problem = problem
+
+
+class CommandNotFoundError(SupervisionError):
+    """The program of a command doesn't exist or can't be executed."""
+
+    def __init__(self, service: str, program: str) -> None:
+        super().__init__(f"{service}: no program to execute at {program}", service=service)
+        self.program = program
+
+
+class StartFailedError(SupervisionError):
+    """A process was not started, or was killed because its start couldn't be recorded."""
+
+
+class AlreadyRunningError(SupervisionError):
+    """A service of this name already runs."""
+
+    def __init__(self, service: str, pid: int) -> None:
+        super().__init__(f"{service} already runs as PID {pid}", service=service)
+        self.pid = pid
+
+
+class NotReadyError(SupervisionError):
+    """A started service did not become ready; `log_tail` holds its last words.
+
+    Attributes:
+        pid: the process that was waited for.
+        seconds: how long it was waited for.
+        log_tail: the last lines that this run wrote to its log, secrets masked.
+    """
+
+    def __init__(
+        self, message: str, *, service: str, pid: int, seconds: float, log_tail: tuple[str, ...]
+    ) -> None:
+        super().__init__(message, service=service)
+        self.pid = pid
+        self.seconds = seconds
+        self.log_tail = log_tail
+
+
+class ExitedEarlyError(NotReadyError):
+    """The process ended before it was ready.
+
+    Attributes:
+        exit_code: its exit status, negative for a signal, None where another process is its parent.
+    """
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        pid: int,
+        seconds: float,
+        log_tail: tuple[str, ...],
+        exit_code: int | None,
+    ) -> None:
+        super().__init__(
+            f"{service} {describe_exit(exit_code)} after {seconds:.1f} s, before it was ready",
+            service=service,
+            pid=pid,
+            seconds=seconds,
+            log_tail=log_tail,
+        )
+        self.exit_code = exit_code
+
+
+class ReadinessTimeoutError(NotReadyError):
+    """The process lives but did not answer in time.
+
+    Attributes:
+        last_answer: what the last poll met, such as "HTTP 503" or "connection refused".
+    """
+
+    def __init__(
+        self,
+        *,
+        service: str,
+        pid: int,
+        seconds: float,
+        log_tail: tuple[str, ...],
+        last_answer: str,
+    ) -> None:
+        super().__init__(
+            f"{service} was not ready after {seconds:.0f} s ({last_answer})",
+            service=service,
+            pid=pid,
+            seconds=seconds,
+            log_tail=log_tail,
+        )
+        self.last_answer = last_answer
+
+
+class StopFailedError(SupervisionError):
+    """Processes outlived SIGKILL; their PID file is kept."""
+
+    def __init__(self, service: str, pids: tuple[int, ...]) -> None:
+        listed = ", ".join(str(pid) for pid in pids)
+        super().__init__(f"{service}: SIGKILL did not end PID {listed}", service=service)
+        self.pids = pids
+
+
+def describe_exit(exit_code: int | None) -> str:
+    """Words for an exit status as `subprocess` counts it: negative means a signal."""
+    if exit_code is None:
+        return "ended"
+    if exit_code < 0:
+        return f"was killed by signal {-exit_code}"
+    return f"exited with status {exit_code}"

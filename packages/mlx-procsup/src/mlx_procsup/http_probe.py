@@ -1,0 +1,146 @@
+"""One HTTP question to a service, with a deadline that holds whatever the other side does."""
+
+import http.client
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from mlx_procsup.spec import HttpReadiness
+
+_OK = 200
+_DRAIN_BYTES = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a poll met.
+
+    Attributes:
+        status: the HTTP status; None where there was no answer.
+        response_s: the time until the status line was there; None where it never was.
+        problem: why there was no answer, in words; None where there was one.
+    """
+
+    status: int | None
+    response_s: float | None
+    problem: str | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the service answered HTTP 200."""
+        return self.status == _OK
+
+    def describe(self) -> str:
+        """The answer in a few words, such as "HTTP 503" or "connection refused"."""
+        return self.problem if self.problem is not None else f"HTTP {self.status}"
+
+
+class PendingPoll:
+    """A poll under way in a thread of its own, which never keeps the program from ending."""
+
+    def __init__(self, readiness: HttpReadiness, timeout_s: float) -> None:
+        self._readiness = readiness
+        self._timeout_s = timeout_s
+        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._connection = _connection(readiness.url, timeout_s)
+        self._deadline = time.monotonic() + timeout_s
+        threading.Thread(target=self._run, name="http-poll", daemon=True).start()
+
+    def result(self, wait_s: float) -> Answer | None:
+        """The answer, waiting for it at most `wait_s`; None while there is none yet.
+
+        Once the poll's own deadline is over, the answer is that there was none, and its
+        connection is cut.
+        """
+        with suppress(queue.Empty):
+            return self._answers.get(timeout=max(0.0, min(wait_s, self._left_s())))
+        if self._left_s() > 0:
+            return None
+        self.cancel()
+        return Answer(None, None, f"no answer within {self._timeout_s:g} s")
+
+    def cancel(self) -> None:
+        """Cut the connection, which ends the thread."""
+        with suppress(OSError, AttributeError):
+            self._connection.sock.shutdown(socket.SHUT_RDWR)
+
+    def _left_s(self) -> float:
+        return self._deadline - time.monotonic()
+
+    def _run(self) -> None:
+        started = time.monotonic()
+        try:
+            target = _target(self._readiness.url)
+            self._connection.request("GET", target, headers=dict(self._readiness.headers))
+            response = self._connection.getresponse()
+            self._answers.put(Answer(response.status, time.monotonic() - started, None))
+            response.read(_DRAIN_BYTES)  # a server that is cut off in its answer logs an error
+        except TimeoutError:
+            self._answers.put(Answer(None, None, f"no answer within {self._timeout_s:g} s"))
+        except (OSError, http.client.HTTPException) as error:
+            self._answers.put(Answer(None, None, _words(error)))
+        finally:
+            self._connection.close()
+
+
+def poll(readiness: HttpReadiness, timeout_s: float) -> Answer:
+    """Ask once and wait for the answer, never longer than `timeout_s`."""
+    return poll_all([readiness], timeout_s)[0]
+
+
+def poll_all(targets: Sequence[HttpReadiness], timeout_s: float) -> list[Answer]:
+    """Ask all at once; the answers in the same order after at most `timeout_s` in all."""
+    pending = [PendingPoll(target, timeout_s) for target in targets]
+    return [_finish(one) for one in pending]
+
+
+def accepts_connection(url: str, timeout_s: float = 0.25) -> bool:
+    """Whether something listens on the URL's port."""
+    parts = urlsplit(url)
+    try:
+        with socket.create_connection(_address(parts.hostname, parts.port), timeout=timeout_s):
+            return True
+    except OSError:
+        return False
+
+
+def _finish(pending: PendingPoll) -> Answer:
+    while True:
+        answer = pending.result(wait_s=60.0)
+        if answer is not None:
+            return answer
+
+
+def _address(host: str | None, port: int | None) -> tuple[str, int]:
+    return host or "127.0.0.1", port or 80
+
+
+def _connection(url: str, timeout_s: float) -> http.client.HTTPConnection:
+    parts = urlsplit(url)
+    schemes: Mapping[str, Callable[..., http.client.HTTPConnection]] = {
+        "http": http.client.HTTPConnection,
+        "https": http.client.HTTPSConnection,
+    }
+    if parts.scheme not in schemes:
+        raise ValueError(f"not an HTTP URL: {url}")
+    return schemes[parts.scheme](parts.hostname or "127.0.0.1", parts.port, timeout=timeout_s)
+
+
+def _target(url: str) -> str:
+    parts = urlsplit(url)
+    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"
+    if isinstance(error, (ConnectionResetError, BrokenPipeError, http.client.RemoteDisconnected)):
+        return "connection closed without an answer"
+    if isinstance(error, http.client.HTTPException):
+        return f"not an HTTP answer ({type(error).__name__})"
+    return str(error)

@@ -1,0 +1,117 @@
+"""Which process is meant: a PID is only a number that the kernel hands out again.
+
+A process is its PID together with the time it started. That time must not move when the wall
+clock is set, or a service would turn into a stranger after a clock jump:
+
+- Linux counts a start in ticks since boot. What is compared is the time since boot, and the boot.
+- macOS notes the wall clock when a process starts, and never changes it. psutil adds later clock
+  changes to it; they are taken off again.
+"""
+
+import os
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+_TOLERANCE_S = 0.005  # half a Linux tick, for rounding; macOS counts microseconds
+_BOOT_TIME_AT_IMPORT = psutil.boot_time()
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """One process, told apart from every other that had or will have its PID.
+
+    Attributes:
+        pid: its process id, also the id of the session and group that it leads.
+        start_time: when it started, in seconds since the epoch as the clock stood then.
+        boot_time: when the machine had booted, by the same clock.
+        boot_id: the kernel's name for that boot; empty where there is none (macOS).
+    """
+
+    pid: int
+    start_time: float
+    boot_time: float
+    boot_id: str
+
+    def same_process(self, other: "ProcessIdentity") -> bool:
+        """Whether both mean one and the same process, whatever the clock did in between."""
+        if self.pid != other.pid or self.boot_id != other.boot_id:
+            return False
+        if self.boot_id:
+            mine = self.start_time - self.boot_time
+            theirs = other.start_time - other.boot_time
+        else:
+            mine, theirs = self.start_time, other.start_time
+        return abs(mine - theirs) < _TOLERANCE_S
+
+
+def identify(pid: int) -> ProcessIdentity | None:
+    """The process that has this PID now; None where there is none, or only a zombie."""
+    if pid <= 0:
+        return None
+    return _identify_linux(pid) if sys.platform == "linux" else _identify_by_psutil(pid)
+
+
+def is_alive(identity: ProcessIdentity) -> bool:
+    """Whether exactly this process still lives; a zombie doesn't."""
+    current = identify(identity.pid)
+    return current is not None and current.same_process(identity)
+
+
+def reap(pid: int) -> int | None:
+    """The exit status of a child of ours that has ended, negative for a signal; else None.
+
+    A status is given once. Without this call, a dead child stays a zombie while we live.
+    """
+    try:
+        reaped, status = os.waitpid(pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return os.waitstatus_to_exitcode(status) if reaped else None
+
+
+def runs_command(pid: int, command: tuple[str, ...]) -> bool:
+    """Whether a process shows this command's arguments, the only hint where no record is left.
+
+    A script's interpreter stands in front of its arguments, so they are compared from the end.
+    """
+    try:
+        shown = tuple(psutil.Process(pid).cmdline())
+    except psutil.Error:
+        return False
+    if len(command) == 1:
+        return shown[-1:] == command
+    arguments = command[1:]
+    return len(shown) > len(arguments) and shown[-len(arguments) :] == arguments
+
+
+def _identify_linux(pid: int) -> ProcessIdentity | None:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat[stat.rindex(")") + 2 :].split()  # the name before may hold spaces and brackets
+    state, start_ticks = fields[0], int(fields[19])
+    if state in "ZX":
+        return None
+    boot_time = psutil.boot_time()
+    return ProcessIdentity(
+        pid=pid,
+        start_time=boot_time + start_ticks / os.sysconf("SC_CLK_TCK"),
+        boot_time=boot_time,
+        boot_id=Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
+    )
+
+
+def _identify_by_psutil(pid: int) -> ProcessIdentity | None:
+    boot_time = psutil.boot_time()
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        started = process.create_time() - (boot_time - _BOOT_TIME_AT_IMPORT)
+        return ProcessIdentity(pid=pid, start_time=started, boot_time=boot_time, boot_id="")
+    return None

@@ -1,0 +1,112 @@
+"""Which live process a service's state files mean, if any: nothing here writes or signals."""
+
+import os
+from dataclasses import dataclass
+
+import psutil
+
+from mlx_procsup.errors import StateFileError
+from mlx_procsup.identity import ProcessIdentity, identify, is_alive, runs_command
+from mlx_procsup.spec import StateDirs
+from mlx_procsup.statefiles import RunRecord, read_pid, read_run
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """What the state files of a service say, held against the machine.
+
+    Attributes:
+        recorded: there is a PID file, whatever it holds.
+        process: the live process of the service, or None.
+        proven: start time or command show that `process` is the service's own; only then may it
+            be signalled. A PID alone proves nothing.
+        leftovers: members of a dead service's process group that still live.
+        record: the run file, if it can be read.
+        problem: what is wrong with the files, in words; None where they agree.
+    """
+
+    recorded: bool
+    process: ProcessIdentity | None
+    proven: bool
+    leftovers: tuple[ProcessIdentity, ...]
+    record: RunRecord | None
+    problem: str | None
+
+
+def locate(dirs: StateDirs, name: str, command: tuple[str, ...] = ()) -> Located:
+    """The live process of a service, found through its PID and run files.
+
+    The run file knows the start time, so it decides; a PID file that disagrees is stale.
+
+    Args:
+        dirs: where the files are.
+        name: the service.
+        command: what it runs; recognizes the process when the run file is lost.
+    """
+    problems: list[str] = []
+    pid, recorded = None, True
+    try:
+        pid = read_pid(dirs, name)
+        recorded = pid is not None
+    except StateFileError as error:
+        problems.append(str(error))
+    record = None
+    try:
+        record = read_run(dirs, name)
+    except StateFileError as error:
+        problems.append(str(error))
+
+    known = record.identity if record else None
+    if known is not None:
+        process, proven = (known, True) if is_alive(known) else (None, False)
+        leftovers = () if process else _leftovers(known)
+        problems += _disagreement(pid, recorded=recorded, known=known, alive=process is not None)
+    else:
+        process = identify(pid) if pid else None
+        proven = process is not None and bool(command) and runs_command(process.pid, command)
+        leftovers = ()
+        if process is not None and not proven:
+            problems.append(f"nothing proves that PID {process.pid} is {name}")
+    return Located(recorded, process, proven, leftovers, record, "; ".join(problems) or None)
+
+
+def group_members(group: int) -> tuple[ProcessIdentity, ...]:
+    """The live processes of a group that is a session of its own; zombies don't count."""
+    found: list[ProcessIdentity] = []
+    for pid in psutil.pids():
+        try:
+            if os.getpgid(pid) != group or os.getsid(pid) != group:
+                continue
+        except (ProcessLookupError, PermissionError):
+            continue
+        member = identify(pid)
+        if member is not None:
+            found.append(member)
+    return tuple(found)
+
+
+def _leftovers(leader: ProcessIdentity) -> tuple[ProcessIdentity, ...]:
+    """What a dead leader left behind in its session.
+
+    No kernel hands out a PID that still names a group, so as long as one of ours lives, the
+    number can't belong to anyone else. If somebody has it, our group is gone.
+    """
+    if identify(leader.pid) is not None:
+        return ()
+    return tuple(
+        member
+        for member in group_members(leader.pid)
+        if member.boot_id == leader.boot_id and member.start_time >= leader.start_time - 1.0
+    )
+
+
+def _disagreement(
+    pid: int | None, *, recorded: bool, known: ProcessIdentity, alive: bool
+) -> list[str]:
+    if alive and not recorded:
+        return [f"runs as PID {known.pid} without a PID file"]
+    if pid is not None and pid != known.pid:
+        return [f"the PID file says {pid}, but the process was {known.pid}"]
+    if pid is not None and not alive and identify(pid) is not None:
+        return [f"PID {pid} now belongs to another process"]
+    return []

@@ -1,0 +1,147 @@
+"""What state services are in: looked at from outside, changing nothing."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mlx_procsup.http_probe import Answer, poll_all
+from mlx_procsup.locate import Located, locate
+from mlx_procsup.logfiles import last_line
+from mlx_procsup.spec import HttpReadiness, ProcessSpec, StateDirs
+from mlx_procsup.state import DOWN_AFTER_S, Observation, ServiceState, classify
+from mlx_procsup.statefiles import RunRecord
+from mlx_procsup.usage import Usage, measure_usage
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeTarget:
+    """A service to look at.
+
+    Attributes:
+        name: the service.
+        readiness: what to ask; None if being alive is all that can be seen.
+        command: what it runs; recognizes the process when the run file is lost.
+    """
+
+    name: str
+    readiness: HttpReadiness | None = None
+    command: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    """What one look at a service showed.
+
+    Attributes:
+        name: the service.
+        state: one of the five states.
+        pid: its process; for a crashed service the one that died; else None.
+        response_ms: the time until its answer; None without one.
+        uptime_s: how long it has run.
+        memory_bytes: resident memory, descendants included.
+        cpu_s: processor time used so far, descendants included.
+        last_error: what is wrong, or was when it was last looked at; None if nothing is.
+        record: its run file, if it could be read.
+    """
+
+    name: str
+    state: ServiceState
+    pid: int | None
+    response_ms: float | None
+    uptime_s: float | None
+    memory_bytes: int | None
+    cpu_s: float | None
+    last_error: str | None
+    record: RunRecord | None
+
+
+def target_of(spec: ProcessSpec) -> ProbeTarget:
+    """The target that a spec means."""
+    return ProbeTarget(spec.name, spec.readiness, spec.masked_command())
+
+
+def probe_service(
+    target: ProbeTarget,
+    dirs: StateDirs,
+    *,
+    timeout_s: float = DOWN_AFTER_S,
+    clock: Callable[[], float] = time.time,
+) -> ServiceStatus:
+    """One service's state, after at most `timeout_s` of waiting for its answer."""
+    return probe_all([target], dirs, timeout_s=timeout_s, clock=clock)[0]
+
+
+def probe_all(
+    targets: Sequence[ProbeTarget],
+    dirs: StateDirs,
+    *,
+    timeout_s: float = DOWN_AFTER_S,
+    clock: Callable[[], float] = time.time,
+) -> list[ServiceStatus]:
+    """Every service's state in the same order; all are asked at once.
+
+    However many hang, this takes `timeout_s` and a little.
+    """
+    located = [locate(dirs, target.name, target.command) for target in targets]
+    asked = [
+        index
+        for index, (target, found) in enumerate(zip(targets, located, strict=True))
+        if found.process is not None and found.recorded and target.readiness is not None
+    ]
+    readiness = [target.readiness for target in targets]
+    answers = poll_all([r for i in asked if (r := readiness[i]) is not None], timeout_s)
+    answer_of = dict(zip(asked, answers, strict=True))
+    now = clock()
+    return [
+        _status(target.name, dirs, found, answer_of.get(index), now)
+        for index, (target, found) in enumerate(zip(targets, located, strict=True))
+    ]
+
+
+def _status(
+    name: str, dirs: StateDirs, found: Located, answer: Answer | None, now: float
+) -> ServiceStatus:
+    process = found.process if found.recorded else None
+    usage = measure_usage(process.pid, now) if process is not None else None
+    alive = process is not None and usage is not None
+    state = classify(
+        Observation(
+            recorded=found.recorded,
+            alive=alive,
+            answered_ok=answer.ok if answer else None,
+            response_s=answer.response_s if answer else None,
+        )
+    )
+    dead = found.record.identity if found.record is not None else None
+    pid = process.pid if process is not None else dead.pid if found.recorded and dead else None
+    response_s = answer.response_s if answer and alive else None
+    return ServiceStatus(
+        name=name,
+        state=state,
+        pid=pid,
+        response_ms=None if response_s is None else response_s * 1000,
+        uptime_s=usage.age_s if usage else None,
+        memory_bytes=usage.memory_bytes if usage else None,
+        cpu_s=usage.cpu_s if usage else None,
+        last_error=_last_error(name, dirs, found, answer, state, usage),
+        record=found.record,
+    )
+
+
+def _last_error(
+    name: str,
+    dirs: StateDirs,
+    found: Located,
+    answer: Answer | None,
+    state: ServiceState,
+    usage: Usage | None,
+) -> str | None:
+    if state is ServiceState.DOWN and answer is not None:
+        return answer.describe()
+    noted = found.record.last_error if found.record is not None else None
+    if state is ServiceState.CRASHED:
+        offset = found.record.log_offset if found.record is not None else 0
+        return noted or last_line(dirs.log_file(name), offset) or found.problem or "it died"
+    if usage is None:
+        return noted or found.problem
+    return found.problem or noted

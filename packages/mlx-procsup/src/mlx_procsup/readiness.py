@@ -1,0 +1,179 @@
+"""Waiting until a started service answers, its process ends, or patience does."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from mlx_procsup.errors import ExitedEarlyError, ReadinessTimeoutError
+from mlx_procsup.http_probe import Answer, PendingPoll, accepts_connection
+from mlx_procsup.identity import is_alive, reap
+from mlx_procsup.logfiles import tail_lines
+from mlx_procsup.progress import LoadSample, Patience, is_over
+from mlx_procsup.spawn import StartedProcess
+from mlx_procsup.spec import HttpReadiness
+from mlx_procsup.state import DOWN_AFTER_S
+from mlx_procsup.usage import listens_on, measure_usage
+
+TIMEOUT_S = 120.0
+_WATCH_EVERY_S = 0.05
+_FIRST_POLL_S = 0.5
+_LONGEST_PAUSE_S = 10.0
+_SAMPLE_EVERY_S = 0.5
+_LOG_TAIL_LINES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """A service became ready.
+
+    Attributes:
+        name: the service.
+        seconds: how long it took since the waiting began.
+        response_ms: how fast it answered; None for a service that has nothing to answer on.
+        polls: how many HTTP requests were made.
+    """
+
+    name: str
+    seconds: float
+    response_ms: float | None
+    polls: int
+
+
+def wait_for_healthy(
+    started: StartedProcess,
+    timeout_s: float = TIMEOUT_S,
+    *,
+    patience: Patience | None = None,
+    on_wait: Callable[[float, str], None] | None = None,
+) -> Readiness:
+    """Wait until a service answers HTTP 200.
+
+    HTTP requests are made after 0.5 s and then at pauses that double to 10 s; the process's exit
+    and the first accepted connection are watched for every 50 ms, and that connection makes a
+    request at once. An answer only counts if the service itself holds the port.
+
+    Args:
+        started: what `start_service` returned.
+        timeout_s: how long it may take, extended while the load progresses (log, CPU, memory).
+        patience: the same in detail.
+        on_wait: told about every answer that isn't 200: seconds so far, and what was met.
+
+    Raises:
+        ExitedEarlyError: the process ended; reported within 0.2 s.
+        ReadinessTimeoutError: it lives, but isn't ready. It is left running.
+    """
+    watch = _Watch(started, patience or Patience.of(timeout_s))
+    if started.spec.readiness is None:
+        watch.check_alive()
+        return Readiness(started.name, watch.elapsed_s(), None, 0)
+    return _wait_for_answer(watch, started.spec.readiness, on_wait)
+
+
+def _wait_for_answer(
+    watch: "_Watch", readiness: HttpReadiness, on_wait: Callable[[float, str], None] | None
+) -> Readiness:
+    pending: PendingPoll | None = None
+    next_poll_s, pause_s = _FIRST_POLL_S, _FIRST_POLL_S
+    polls, connected = 0, False
+    try:
+        while True:
+            watch.check_alive()
+            if pending is None and not connected and accepts_connection(readiness.url):
+                connected, next_poll_s = True, watch.elapsed_s()
+            if pending is None and watch.elapsed_s() >= next_poll_s:
+                pending, polls = PendingPoll(readiness, DOWN_AFTER_S), polls + 1
+            answer = pending.result(_WATCH_EVERY_S) if pending is not None else None
+            if answer is None:
+                if pending is None:
+                    time.sleep(_WATCH_EVERY_S)
+            else:
+                pending = None
+                answer = watch.disown_strangers(answer, readiness)
+                if answer.ok and answer.response_s is not None:
+                    watch.check_alive()
+                    response_ms = answer.response_s * 1000
+                    return Readiness(watch.name, watch.elapsed_s(), response_ms, polls)
+                if on_wait is not None:
+                    on_wait(watch.elapsed_s(), answer.describe())
+                next_poll_s = watch.elapsed_s() + pause_s
+                pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
+            watch.check_patience()
+    finally:
+        if pending is not None:
+            pending.cancel()
+
+
+class _Watch:
+    """The process side of waiting: alive, progressing, and until when."""
+
+    def __init__(self, started: StartedProcess, patience: Patience) -> None:
+        self._started = started
+        self._patience = patience
+        self._began = time.monotonic()
+        self._samples: list[LoadSample] = []
+        self._next_sample_s = 0.0
+        self._last_answer: Answer | None = None
+
+    @property
+    def name(self) -> str:
+        return self._started.name
+
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self._began
+
+    def check_alive(self) -> None:
+        exit_code = reap(self._started.pid)
+        if exit_code is None and is_alive(self._started.identity):
+            return
+        raise ExitedEarlyError(
+            service=self.name,
+            pid=self._started.pid,
+            seconds=self.elapsed_s(),
+            log_tail=self._log_tail(),
+            exit_code=exit_code,
+        )
+
+    def disown_strangers(self, answer: Answer, readiness: HttpReadiness) -> Answer:
+        """The answer, unless another process holds the port: then it says so instead."""
+        self._last_answer = answer
+        port = urlsplit(readiness.url).port
+        if answer.ok and port is not None and listens_on(self._started.pid, port) is False:
+            problem = f"another process answers on port {port}"
+            self._last_answer = Answer(None, None, problem)
+        return self._last_answer
+
+    def check_patience(self) -> None:
+        now_s = self.elapsed_s()
+        if now_s >= self._next_sample_s:
+            self._sample(now_s)
+            self._next_sample_s = now_s + min(_SAMPLE_EVERY_S, self._patience.window_s / 4)
+        if is_over(self._patience, tuple(self._samples), now_s):
+            last = self._last_answer
+            raise ReadinessTimeoutError(
+                service=self.name,
+                pid=self._started.pid,
+                seconds=now_s,
+                log_tail=self._log_tail(),
+                last_answer=last.describe() if last is not None else "never asked",
+            )
+
+    def _sample(self, now_s: float) -> None:
+        usage = measure_usage(self._started.pid, time.time())
+        if usage is None:
+            return
+        last = self._last_answer
+        sample = LoadSample(
+            at_s=now_s,
+            log_bytes=self._started.log_path.stat().st_size,
+            cpu_s=usage.cpu_s,
+            memory_bytes=usage.memory_bytes,
+            answers_http=last is not None and last.status is not None,
+        )
+        oldest_s = now_s - self._patience.window_s
+        self._samples = [kept for kept in self._samples if kept.at_s >= oldest_s] + [sample]
+
+    def _log_tail(self) -> tuple[str, ...]:
+        started = self._started
+        lines = tail_lines(started.log_path, _LOG_TAIL_LINES, started.log_offset)
+        return tuple(started.spec.mask(line) for line in lines)

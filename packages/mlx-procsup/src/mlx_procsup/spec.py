@@ -1,0 +1,110 @@
+"""What to run, and where its state is kept: plain values that nobody has to start."""
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MASK = "********"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+def _no_headers() -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReadiness:
+    """Where a service answers HTTP 200 once it is ready.
+
+    Attributes:
+        url: `http://host:port/path`.
+        headers: sent with every request; never shown, since they may carry a key.
+    """
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=_no_headers, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSpec:
+    """Everything that starting a service needs, complete and explicit.
+
+    Attributes:
+        name: names its state files; letters, digits, `.`, `_`, `-`.
+        command: program and arguments; never a secret, since every user can read them.
+        env: the complete environment of the process; nothing is inherited.
+        cwd: its working directory.
+        readiness: how to ask whether it is ready; None if running is all it can do.
+        secret_env: names of the variables whose values are masked wherever text is shown.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    env: Mapping[str, str] = field(repr=False)
+    cwd: Path
+    readiness: HttpReadiness | None = None
+    secret_env: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        check_name(self.name)
+        if not self.command:
+            raise ValueError(f"{self.name}: the command is empty")
+
+    def mask(self, text: str) -> str:
+        """`text` with every secret value replaced by asterisks."""
+        secrets = {self.env.get(name, "") for name in self.secret_env} - {""}
+        for secret in sorted(secrets, key=len, reverse=True):
+            text = text.replace(secret, MASK)
+        return text
+
+    def masked_command(self) -> tuple[str, ...]:
+        """The command as it may be recorded and shown."""
+        return tuple(self.mask(word) for word in self.command)
+
+    def shell_line(self, env_names: frozenset[str] = frozenset()) -> str:
+        """One line for a shell that would run the command, secrets masked.
+
+        Args:
+            env_names: variables to show in front of it; secret ones are masked.
+        """
+        shown = sorted(env_names & set(self.env))
+        assignments = [
+            f"{name}={MASK if name in self.secret_env else shlex.quote(self.env[name])}"
+            for name in shown
+        ]
+        return " ".join([*assignments, shlex.join(self.masked_command())])
+
+
+@dataclass(frozen=True, slots=True)
+class StateDirs:
+    """The three folders that hold what is known of services between two commands."""
+
+    pids: Path
+    run: Path
+    logs: Path
+
+    def pid_file(self, name: str) -> Path:
+        """`<pids>/<name>.pid`: exactly one integer and a newline."""
+        return self.pids / f"{check_name(name)}.pid"
+
+    def run_file(self, name: str) -> Path:
+        """`<run>/<name>.json`: what the PID file can't say."""
+        return self.run / f"{check_name(name)}.json"
+
+    def log_file(self, name: str) -> Path:
+        """`<logs>/<name>.log`: what the service prints."""
+        return self.logs / f"{check_name(name)}.log"
+
+    def create(self) -> None:
+        """Make the folders, private to this user, where they are missing."""
+        for folder in (self.pids, self.run, self.logs):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def check_name(name: str) -> str:
+    """`name`, if it can name a service and its files; else ValueError."""
+    if _NAME.fullmatch(name) is None:
+        raise ValueError(f"{name!r} can't name a service")
+    return name

@@ -1,0 +1,166 @@
+"""The PID file and the run file of a service: the only reader and writer of both."""
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, cast
+
+from mlx_procsup.errors import StateFileError
+from mlx_procsup.identity import ProcessIdentity
+from mlx_procsup.spec import StateDirs
+
+SCHEMA_VERSION = 1
+
+
+class WantedState(StrEnum):
+    """What the user asked for last; a watchdog never acts against it."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """One restart that a watchdog made, at `at` seconds since the epoch."""
+
+    at: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What `run/<name>.json` says.
+
+    Attributes:
+        identity: the process last started, or None once it was stopped.
+        command: its command, secrets masked.
+        wanted: whether it should run.
+        started_at: when it was started, in seconds since the epoch.
+        log_offset: the size of its log at that moment, in bytes.
+        restarts: what the watchdog did since the user last acted, oldest first.
+        flapping: too many restarts; nothing is tried until the user acts.
+        last_error: why it was last found broken.
+    """
+
+    identity: ProcessIdentity | None = None
+    command: tuple[str, ...] = ()
+    wanted: WantedState = WantedState.RUNNING
+    started_at: float | None = None
+    log_offset: int = 0
+    restarts: tuple[Restart, ...] = ()
+    flapping: bool = False
+    last_error: str | None = None
+
+
+def read_pid(dirs: StateDirs, name: str) -> int | None:
+    """The PID file's number; None where there is no file.
+
+    Raises:
+        StateFileError: the file holds anything else than one positive integer.
+    """
+    path = dirs.pid_file(name)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StateFileError(path, error.strerror or str(error), service=name) from error
+    text = content.strip()
+    if not (0 < len(text) < 11 and text.isdigit() and int(text) > 0):
+        raise StateFileError(path, "doesn't hold a process id", service=name)
+    return int(text)
+
+
+def write_pid(dirs: StateDirs, name: str, pid: int) -> None:
+    """Make the PID file say `pid`; OSError where it can't be written."""
+    write_atomically(dirs.pid_file(name), f"{pid}\n")
+
+
+def remove_pid(dirs: StateDirs, name: str) -> None:
+    """Remove the PID file; nothing happens where there is none."""
+    dirs.pid_file(name).unlink(missing_ok=True)
+
+
+def read_run(dirs: StateDirs, name: str) -> RunRecord | None:
+    """The run file's record; None where there is no file.
+
+    Raises:
+        StateFileError: the file can't be read or isn't a run file.
+    """
+    path = dirs.run_file(name)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise StateFileError(path, f"can't be read: {error}", service=name) from error
+    try:
+        return _parse(json.loads(text))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise StateFileError(path, f"is no run file: {error!r}", service=name) from error
+
+
+def write_run(dirs: StateDirs, name: str, record: RunRecord) -> None:
+    """Make the run file say `record`; OSError where it can't be written."""
+    document: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "name": name}
+    identity = record.identity
+    document["pid"] = identity.pid if identity else None
+    document["start_time"] = identity.start_time if identity else None
+    document["boot_time"] = identity.boot_time if identity else None
+    document["boot_id"] = identity.boot_id if identity else None
+    document |= {key: value for key, value in asdict(record).items() if key != "identity"}
+    write_atomically(dirs.run_file(name), json.dumps(document, indent=2) + "\n")
+
+
+def set_wanted(dirs: StateDirs, name: str, wanted: WantedState) -> None:
+    """Note what the user wants of a service; what was wrong before is forgotten.
+
+    A run file that can't be read is replaced.
+    """
+    try:
+        record = read_run(dirs, name) or RunRecord()
+    except StateFileError:
+        record = RunRecord()
+    write_run(dirs, name, replace(record, wanted=wanted, restarts=(), flapping=False))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file's content at once: a reader sees the old text or the new, never a part."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _parse(document: Any) -> RunRecord:
+    if document["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(f"schema_version {document['schema_version']!r}")
+    identity = None
+    if document["pid"] is not None:
+        identity = ProcessIdentity(
+            pid=int(document["pid"]),
+            start_time=float(document["start_time"]),
+            boot_time=float(document["boot_time"]),
+            boot_id=str(document["boot_id"]),
+        )
+    started_at = document["started_at"]
+    restarts = cast("list[dict[str, Any]]", document["restarts"])
+    return RunRecord(
+        identity=identity,
+        command=tuple(str(word) for word in document["command"]),
+        wanted=WantedState(document["wanted"]),
+        started_at=None if started_at is None else float(started_at),
+        log_offset=int(document["log_offset"]),
+        restarts=tuple(Restart(float(r["at"]), str(r["reason"])) for r in restarts),
+        flapping=bool(document["flapping"]),
+        last_error=document["last_error"],
+    )

@@ -1,0 +1,72 @@
+"""Stand-ins for tests of whatever supervises processes: real ones, that misbehave on request."""
+
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+_SERVER = Path(__file__).with_name("web_server.py")
+
+
+def web_server_command(
+    port: int,
+    *,
+    ready_after_s: float = 0.0,
+    listen_after_s: float = 0.0,
+    answer_after_s: float = 0.0,
+    exit_after_s: float | None = None,
+    exit_code: int = 3,
+    ignore_sigterm: bool = False,
+    spawn_child: bool = False,
+    print_lines: int = 0,
+    busy_s: float = 0.0,
+) -> tuple[str, ...]:
+    """The command of a web server that starts in a few hundredths of a second.
+
+    `GET /health` answers 200, or 503 until it is ready; `GET /hang` never answers.
+
+    Args:
+        port: where it listens, on 127.0.0.1.
+        ready_after_s: until then it answers 503.
+        listen_after_s: until then it accepts no connection.
+        answer_after_s: how long each answer takes.
+        exit_after_s: when it ends by itself; never, if None.
+        exit_code: the status that it then ends with.
+        ignore_sigterm: only SIGKILL ends it.
+        spawn_child: it starts a child that sleeps, in the same process group.
+        print_lines: how many lines a second it prints.
+        busy_s: how long it keeps a core busy before it listens.
+    """
+    options: dict[str, object] = {
+        "port": port,
+        "ready-after-s": ready_after_s,
+        "listen-after-s": listen_after_s,
+        "answer-after-s": answer_after_s,
+        "exit-after-s": -1.0 if exit_after_s is None else exit_after_s,
+        "exit-code": exit_code,
+        "ignore-sigterm": int(ignore_sigterm),
+        "spawn-child": int(spawn_child),
+        "print-lines": print_lines,
+        "busy-s": busy_s,
+    }
+    words = [f"{name}={value}" for name, value in options.items()]
+    return (sys.executable, "-I", "-S", str(_SERVER), *words)
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that nobody uses at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def eventually(condition: Callable[[], bool], within_s: float = 5.0) -> bool:
+    """Whether the condition comes true in time; it is looked at every hundredth of a second."""
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return condition()

@@ -1,0 +1,70 @@
+"""What a service uses: processor time and memory of its process and everything below it."""
+
+from dataclasses import dataclass
+
+import psutil
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Totals over a process and its descendants.
+
+    Attributes:
+        cpu_s: processor time used so far, in seconds.
+        memory_bytes: resident memory.
+        age_s: how long ago the process itself was started.
+    """
+
+    cpu_s: float
+    memory_bytes: int
+    age_s: float
+
+
+def measure_usage(pid: int, now: float) -> Usage | None:
+    """The usage of a process tree; None where the process is gone or belongs to somebody else.
+
+    Args:
+        pid: the process at the top.
+        now: the wall clock, in seconds since the epoch.
+    """
+    try:
+        top = psutil.Process(pid)
+        with top.oneshot():
+            age_s = max(0.0, now - top.create_time())
+            cpu_s, memory_bytes = _own(top)
+        below = top.children(recursive=True)
+    except psutil.Error:
+        return None
+    for child in below:
+        try:
+            with child.oneshot():
+                child_cpu_s, child_bytes = _own(child)
+        except psutil.Error:
+            continue  # it ended, or isn't ours to look at
+        cpu_s += child_cpu_s
+        memory_bytes += child_bytes
+    return Usage(cpu_s, memory_bytes, age_s)
+
+
+def listens_on(pid: int, port: int) -> bool | None:
+    """Whether a process or a descendant of it listens on a TCP port; None where that is unknown."""
+    try:
+        top = psutil.Process(pid)
+        tree = [top, *top.children(recursive=True)]
+    except psutil.Error:
+        return None
+    unknown = False
+    for process in tree:
+        try:
+            connections = process.net_connections(kind="tcp")
+        except psutil.Error:
+            unknown = True
+            continue
+        if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections):
+            return True
+    return None if unknown else False
+
+
+def _own(process: psutil.Process) -> tuple[float, int]:
+    times = process.cpu_times()
+    return times.user + times.system, process.memory_info().rss
