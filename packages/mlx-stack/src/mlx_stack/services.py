@@ -18,11 +18,12 @@ LOOPBACK = "127.0.0.1"
 type Kind = Literal["engine", "gateway", "watchdog"]
 
 _INHERITED = frozenset(
-    """
-    PATH HOME USER LOGNAME SHELL TMPDIR LANG LC_ALL LC_CTYPE TZ
-    HTTP_PROXY HTTPS_PROXY NO_PROXY http_proxy https_proxy no_proxy
-    SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE
-    """.split()
+    {
+        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ"),
+        *("LANG", "LC_ALL", "LC_CTYPE"),
+        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
+        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
+    }
 )
 """What a service takes over from the shell that started it; everything else is left behind."""
 

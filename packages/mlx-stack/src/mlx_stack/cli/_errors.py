@@ -3,29 +3,42 @@
 import errno
 from collections.abc import Callable
 
-from mlx_stack.errors import StackError
+from mlx_stack.errors import LockedError, MissingError, StackError, UsageError
 
-type Translation = Callable[[BaseException], StackError]
+type Translation = Callable[[Exception], StackError]
 
 
 def translate(error: Exception) -> StackError | None:
     """What to tell the user of `error`, or None where it is a defect of ours."""
     if isinstance(error, StackError):
         return error
-    by_type = _by_type()
     for kind in type(error).__mro__:
-        name = f"{kind.__module__.partition('.')[0]}.{kind.__name__}"
-        if name in by_type:
-            return by_type[name](error)
+        translation = _TRANSLATIONS.get(f"{kind.__module__.partition('.')[0]}.{kind.__name__}")
+        if translation is not None:
+            return translation(error)
     return None
 
 
-def _by_type() -> dict[str, Translation]:
-    """Keyed by package and class name, so that no library is imported to look an error up."""
-    return {"builtins.OSError": _system}
+def _locked(error: Exception) -> StackError:
+    return LockedError(
+        f"Another command is changing the services: {error}.",
+        hint="Wait until it has finished, then run this again.",
+    )
 
 
-def _system(error: BaseException) -> StackError:
+def _failed(error: Exception) -> StackError:
+    return StackError(str(error), hint=getattr(error, "hint", None))
+
+
+def _wrong(error: Exception) -> StackError:
+    return UsageError(str(error), hint=getattr(error, "hint", None))
+
+
+def _missing(error: Exception) -> StackError:
+    return MissingError(str(error), hint=getattr(error, "hint", None))
+
+
+def _system(error: Exception) -> StackError:
     assert isinstance(error, OSError)
     what = error.strerror or str(error)
     place = f"{error.filename}: " if error.filename else ""
@@ -37,3 +50,18 @@ def _system(error: BaseException) -> StackError:
         case _:
             hint = None
     return StackError(f"{place}{what}", hint=hint)
+
+
+_TRANSLATIONS: dict[str, Translation] = {
+    "builtins.OSError": _system,
+    "mlx_hwprobe.HwprobeError": _failed,
+    "mlx_hwprobe.NotAppleSiliconError": _missing,
+    "mlx_hwprobe.InvalidDocumentError": _wrong,
+    "mlx_hwprobe.UnknownChipError": _wrong,
+    "mlx_procsup.LockHeldError": _locked,
+    "mlx_procsup.SupervisionError": _failed,
+}
+"""By package and class name, so that no library is imported to look an error up.
+
+The nearest class in the exception's own order of bases decides.
+"""

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from mlx_stack.errors import StackError
@@ -89,7 +90,7 @@ def ask(
     started = time.monotonic()
     try:
         with client.stream("POST", url, json=body, headers=headers) as response:
-            if response.status_code != httpx.codes.OK:
+            if response.status_code != HTTPStatus.OK:
                 response.read()
                 raise StackError(f"{url} refused the question: {_complaint(response)}")
             return _collect(response, started, on_text)
@@ -104,9 +105,7 @@ def ask(
         ) from error
 
 
-def _collect(
-    response: "httpx.Response", started: float, on_text: Callable[[str], None]
-) -> Answer:
+def _collect(response: "httpx.Response", started: float, on_text: Callable[[str], None]) -> Answer:
     """The whole answer of a response that streams server-sent events."""
     text: list[str] = []
     reasoning: list[str] = []
@@ -118,7 +117,7 @@ def _collect(
         if event.get("usage"):
             completion_tokens = event["usage"].get("completion_tokens")
         for choice in event.get("choices", ()):
-            delta = choice.get("delta") or {}
+            delta: dict[str, str | None] = choice.get("delta") or {}
             piece, thought = delta.get("content"), delta.get("reasoning_content")
             if (piece or thought) and first is None:
                 first = time.monotonic()

@@ -1,0 +1,34 @@
+"""`mlx-stack down`."""
+
+import click
+
+from mlx_stack import exit_codes
+from mlx_stack.cli._context import json_option, open_context, quiet_option, tier_option
+
+
+@click.command("down")
+@tier_option("Stop only this tier.")
+@json_option
+@quiet_option
+def command(tier: str | None, *, json: bool, quiet: bool) -> int:
+    """Stop the services: the gateway first, then the tiers.
+
+    What was stopped stays stopped until the next `up`; the watchdog goes on watching.
+    """
+    from mlx_stack.cli._services import show_outcome
+    from mlx_stack.operations.down import down
+    from mlx_stack.operations.outcomes import ServiceOutcome, is_success, to_document
+
+    context = open_context(json=json, quiet=quiet)
+    output = context.output
+
+    def show(outcome: ServiceOutcome) -> None:
+        if not output.json:
+            show_outcome(output, outcome)
+
+    outcomes = down(context.home, tier=tier, on_outcome=show)
+    if output.json:
+        output.document(to_document(outcomes))
+    elif not outcomes:
+        output.say("Nothing is running.")
+    return exit_codes.DONE if is_success(outcomes) else exit_codes.FAILED
