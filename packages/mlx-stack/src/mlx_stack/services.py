@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from mlx_procsup import HttpReadiness, ProcessSpec, StateDirs
+from mlx_stack.engines import vllm_mlx
 from mlx_stack.gateway import litellm
 from mlx_stack.paths import Home
 from mlx_stack.stack import Stack, Tier
@@ -74,7 +75,7 @@ def engine_service(
     spec = ProcessSpec(
         name=tier.name,
         command=command,
-        env={**environment, "PYTHONUNBUFFERED": "1", "HF_HUB_OFFLINE": "1"},
+        env={**environment, **vllm_mlx.ENVIRONMENT},
         cwd=home.root,
         readiness=HttpReadiness(f"http://{LOOPBACK}:{tier.port}/v1/models"),
     )

@@ -4,14 +4,26 @@ Flags are those of the pinned engine (vllm-mlx 0.6.0). What a tier's `vllm_flags
 last, and replaces what stands here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from mlx_stack.stack import FlagValue, Tier
 
 LOOPBACK = "127.0.0.1"
 REQUEST_TIMEOUT_S = 600
 """As long as the gateway waits: the prefill of a long prompt takes minutes on a small Mac."""
+
+ENVIRONMENT: Mapping[str, str] = MappingProxyType(
+    {
+        # a request that comes while another is being answered waits; the default is a 503
+        "VLLM_MLX_SIMPLE_ENGINE_LOCK_ADMISSION": "wait",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+)
+"""What an engine needs in its environment."""
 
 
 @dataclass(frozen=True, slots=True)
