@@ -1,0 +1,196 @@
+"""Whether a job would come back by itself after a power cut, and what stands in its way; pure."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mlx_launchd.domain import Domain, DomainKind
+
+_UNLOCKS_OVER_SSH = 26
+"""First macOS whose FileVault can be unlocked over SSH before login, on Apple silicon."""
+
+
+@dataclass(frozen=True, slots=True)
+class BootFacts:
+    """What decides whether a Mac is a server again after its power returns; None is unknown.
+
+    Attributes:
+        filevault: Whether the disk is encrypted with FileVault.
+        auto_login_user: Who is logged in at boot without a password, or `""` for nobody.
+        autorestart: Starts again by itself after a power failure.
+        autorestart_at_connect: Starts when power is connected.
+        has_battery: Whether it has one, so that a short power cut is none.
+        sleep_minutes: Idle time after which it sleeps; 0 is never.
+        macos_major: 26 for macOS 26.5.
+    """
+
+    filevault: bool | None = None
+    auto_login_user: str | None = None
+    autorestart: bool | None = None
+    autorestart_at_connect: bool | None = None
+    has_battery: bool | None = None
+    sleep_minutes: int | None = None
+    macos_major: int | None = None
+
+
+class Verdict(StrEnum):
+    """What a finding means for coming back."""
+
+    OK = "ok"
+    PREVENTS = "prevents"
+    UNKNOWN = "unknown"
+    WARNING = "warning"
+    """It comes back, and something else is amiss."""
+
+
+@dataclass(frozen=True, slots=True)
+class BootFinding:
+    """One thing that was looked at.
+
+    Attributes:
+        name: `job`, `filevault`, `login`, `autorestart` or `sleep`.
+        verdict: What it means.
+        message: What was found, a sentence for a person.
+        fix: What to change, or `""`.
+    """
+
+    name: str
+    verdict: Verdict
+    message: str
+    fix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BootOutlook:
+    """Whether the job comes back.
+
+    Attributes:
+        comes_back: False where something prevents it, None where something is unknown.
+        findings: What was looked at, in the order in which a Mac starts.
+    """
+
+    comes_back: bool | None
+    findings: tuple[BootFinding, ...]
+
+
+def boot_outlook(facts: BootFacts, *, domain: Domain | None, user: str) -> BootOutlook:
+    """Give whether a job in this domain would run again after a power cut with nobody there.
+
+    Args:
+        facts: What the machine says of itself.
+        domain: Where the job is installed; None where it is not.
+        user: Whose job it is.
+    """
+    findings = (
+        _power(facts),
+        _filevault(facts),
+        *_job(facts, domain, user),
+        _sleep(facts),
+    )
+    verdicts = {finding.verdict for finding in findings}
+    comes_back: bool | None = True
+    if Verdict.PREVENTS in verdicts:
+        comes_back = False
+    elif Verdict.UNKNOWN in verdicts:
+        comes_back = None
+    return BootOutlook(comes_back, findings)
+
+
+def _power(facts: BootFacts) -> BootFinding:
+    fix = "sudo pmset -a autorestart 1"
+    if facts.autorestart and facts.autorestart_at_connect:
+        return BootFinding(
+            "autorestart",
+            Verdict.WARNING,
+            "autorestart and autorestartatconnect are both on, and System Settings switches "
+            "autorestart off again when it sees that",
+            "sudo pmset -a autorestartatconnect 0",
+        )
+    if facts.autorestart or facts.autorestart_at_connect:
+        when = "after a power failure" if facts.autorestart else "when power is connected"
+        return BootFinding("autorestart", Verdict.OK, f"the Mac starts by itself {when}")
+    if facts.has_battery:
+        return BootFinding(
+            "autorestart",
+            Verdict.WARNING,
+            "the battery bridges a power cut; once it is empty, somebody must switch the Mac on",
+        )
+    if facts.autorestart is None and facts.autorestart_at_connect is None:
+        return BootFinding(
+            "autorestart",
+            Verdict.UNKNOWN,
+            "pmset does not say whether the Mac starts by itself after a power failure",
+            fix,
+        )
+    return BootFinding(
+        "autorestart", Verdict.PREVENTS, "the Mac stays off when its power returns", fix
+    )
+
+
+def _filevault(facts: BootFacts) -> BootFinding:
+    if facts.filevault is None:
+        return BootFinding(
+            "filevault", Verdict.UNKNOWN, "fdesetup does not say whether FileVault is on"
+        )
+    if not facts.filevault:
+        return BootFinding("filevault", Verdict.OK, "FileVault is off: the disk opens at boot")
+    by_ssh = facts.macos_major is not None and facts.macos_major >= _UNLOCKS_OVER_SSH
+    unlock = (
+        "or unlock it over SSH with your password (Remote Login on, wired network)"
+        if by_ssh
+        else "or unlock it at its keyboard"
+    )
+    return BootFinding(
+        "filevault",
+        Verdict.PREVENTS,
+        "FileVault is on: nothing runs after a power cut until somebody unlocks the disk",
+        f"switch FileVault off in System Settings > Privacy & Security, {unlock}; before a "
+        "planned restart: sudo fdesetup authrestart",
+    )
+
+
+def _job(facts: BootFacts, domain: Domain | None, user: str) -> Iterator[BootFinding]:
+    if domain is None:
+        yield BootFinding("job", Verdict.PREVENTS, "no job is installed that could come back")
+    elif domain.kind is DomainKind.SYSTEM:
+        yield BootFinding("job", Verdict.OK, "a LaunchDaemon starts at boot, before any login")
+    elif domain.kind is DomainKind.USER:
+        yield BootFinding(
+            "job",
+            Verdict.PREVENTS,
+            f"{domain.target} is not made again at boot",
+            "install it as a LaunchDaemon",
+        )
+    else:
+        yield _login(facts, user)
+
+
+def _login(facts: BootFacts, user: str) -> BootFinding:
+    if facts.auto_login_user == user and not facts.filevault:
+        return BootFinding(
+            "login", Verdict.OK, f"{user} is logged in at boot, which starts the agent"
+        )
+    fix = (
+        "install it as a LaunchDaemon, which needs no login, or switch on automatic login in "
+        "System Settings > Users & Groups (not available with FileVault)"
+    )
+    if facts.auto_login_user is None:
+        return BootFinding(
+            "login", Verdict.UNKNOWN, f"it is unknown whether {user} is logged in at boot", fix
+        )
+    return BootFinding(
+        "login", Verdict.PREVENTS, f"a LaunchAgent starts only once {user} logs in", fix
+    )
+
+
+def _sleep(facts: BootFacts) -> BootFinding:
+    if facts.sleep_minutes == 0:
+        return BootFinding("sleep", Verdict.OK, "the Mac does not sleep by itself")
+    if facts.sleep_minutes is None:
+        return BootFinding("sleep", Verdict.WARNING, "pmset does not say when the Mac sleeps")
+    return BootFinding(
+        "sleep",
+        Verdict.WARNING,
+        f"the Mac sleeps after {facts.sleep_minutes} idle minutes, and then answers nobody",
+        "sudo pmset -a sleep 0",
+    )

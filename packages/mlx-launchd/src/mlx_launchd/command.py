@@ -1,0 +1,90 @@
+"""The two seams to the machine: running a program, and time."""
+
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mlx_launchd.errors import LaunchdError, ProgramMissingError
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What a program answered.
+
+    Attributes:
+        returncode: Its exit code; negative where a signal ended it.
+        stdout: Its standard output, undecodable bytes replaced.
+        stderr: Its standard error, undecodable bytes replaced.
+    """
+
+    returncode: int
+    stdout: str = ""
+    stderr: str = ""
+
+
+class Run(Protocol):
+    """Runs a command to its end; raises ProgramMissingError where the program is not there."""
+
+    def __call__(self, command: Sequence[str], /) -> Completed:
+        """Give what the command answered."""
+        ...
+
+
+class Clock(Protocol):
+    """Time that only moves forward, and a way to let it pass."""
+
+    def monotonic(self) -> float:
+        """Give seconds since some fixed moment."""
+        ...
+
+    def sleep(self, seconds: float, /) -> None:
+        """Return once that many seconds have passed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SystemClock:
+    """The machine's own clock."""
+
+    def monotonic(self) -> float:
+        """Give seconds since some fixed moment."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float, /) -> None:
+        """Return once that many seconds have passed."""
+        time.sleep(seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class SubprocessRun:
+    """Runs programs found on PATH, with no standard input unless told otherwise.
+
+    Attributes:
+        timeout_s: After so long a program is killed and LaunchdError raised.
+        inherit_stdin: Whether the program may ask the person at the terminal (`sudo` does).
+    """
+
+    timeout_s: float = 60.0
+    inherit_stdin: bool = False
+
+    def __call__(self, command: Sequence[str], /) -> Completed:
+        """Give what the command answered."""
+        try:
+            done = subprocess.run(
+                tuple(command),
+                stdin=None if self.inherit_stdin else subprocess.DEVNULL,
+                capture_output=True,
+                check=False,
+                timeout=self.timeout_s,
+                encoding="utf-8",
+                errors="replace",
+            )
+        except FileNotFoundError as error:
+            raise ProgramMissingError(command[0]) from error
+        except subprocess.TimeoutExpired as error:
+            raise LaunchdError(
+                f"{' '.join(command)} did not answer within {self.timeout_s:g} s"
+            ) from error
+        return Completed(done.returncode, done.stdout, done.stderr)

@@ -1,0 +1,98 @@
+"""What can go wrong, with the fields that a caller needs to say so or to act."""
+
+from collections.abc import Sequence
+
+
+class LaunchdError(Exception):
+    """Something that this library was asked for did not happen.
+
+    Attributes:
+        message: What happened, one sentence without a final newline.
+        hint: What a person can do about it, or `""`.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ProgramMissingError(LaunchdError):
+    """A program of macOS is not on PATH: this is no Mac, or PATH is broken.
+
+    Attributes:
+        program: The program's name, such as `launchctl`.
+    """
+
+    def __init__(self, program: str) -> None:
+        super().__init__(
+            f"{program} is not on PATH",
+            hint=f"{program} is a part of macOS; on another system use its own service manager.",
+        )
+        self.program = program
+
+
+class OutputError(LaunchdError):
+    """A text is not what the program prints.
+
+    Attributes:
+        line_number: The offending line, counted from 1, or None where no line is to blame.
+    """
+
+    def __init__(self, message: str, *, line_number: int | None = None) -> None:
+        super().__init__(message if line_number is None else f"line {line_number}: {message}")
+        self.line_number = line_number
+
+
+class PlistError(LaunchdError):
+    """A property list is not one that launchd would take.
+
+    Attributes:
+        key: launchd's key, dotted where nested, or `""` where the whole file is meant.
+        expected: What launchd wants there.
+        got: What is there instead.
+    """
+
+    def __init__(self, key: str, *, expected: str, got: str, hint: str = "") -> None:
+        super().__init__(f"{key or 'property list'}: expected {expected}, got {got}", hint=hint)
+        self.key = key
+        self.expected = expected
+        self.got = got
+
+
+class LaunchctlError(LaunchdError):
+    """A command failed, or what it did is not what was asked.
+
+    Attributes:
+        command: The command as it was run.
+        returncode: Its exit code.
+        text: What it wrote to standard error, stripped.
+    """
+
+    def __init__(
+        self, message: str, *, command: Sequence[str], returncode: int, text: str, hint: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.command = tuple(command)
+        self.returncode = returncode
+        self.text = text
+
+
+class NoSessionError(LaunchctlError):
+    """The domain does not exist, since its user is not logged in: a LaunchDaemon needs none."""
+
+
+class NotPermittedError(LaunchctlError):
+    """The domain belongs to another user or to root."""
+
+
+class DisabledError(LaunchctlError):
+    """The label is switched off, by `launchctl disable` or in Login Items."""
+
+
+class StillStoppingError(LaunchctlError):
+    """The job was told to stop and had not gone when the deadline passed."""
+
+
+class NotRunningError(LaunchctlError):
+    """The job is loaded, but its program does not stay alive."""

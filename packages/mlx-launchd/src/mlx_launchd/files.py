@@ -1,0 +1,170 @@
+"""Plists on disk as launchd wants them: whole, trusted owner, writable by nobody else."""
+
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Protocol
+
+from mlx_launchd.command import Run
+from mlx_launchd.errors import LaunchctlError, LaunchdError, PlistError
+
+_MODE = 0o644
+
+
+class PlistFiles(Protocol):
+    """Where plists are kept."""
+
+    def read(self, path: Path) -> bytes | None:
+        """Give the file's content, or None where there is no file."""
+        ...
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Put the whole file in place at once."""
+        ...
+
+    def remove(self, path: Path) -> None:
+        """See to it that there is no such file."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class UserPlistFiles:
+    """Plists in a folder of the user's own."""
+
+    def read(self, path: Path) -> bytes | None:
+        """Give the file's content, or None where there is no file."""
+        return _read(path)
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Put the whole file in place at once, mode 0644, and make its folder if need be.
+
+        Raises:
+            LaunchdError: The folder or the file cannot be written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as new:
+                try:
+                    new.write(data)
+                    new.flush()
+                    os.fchmod(new.fileno(), _MODE)
+                    os.fsync(new.fileno())
+                    Path(new.name).replace(path)
+                except OSError:
+                    Path(new.name).unlink(missing_ok=True)
+                    raise
+        except OSError as error:
+            raise LaunchdError(
+                f"cannot write {path}: {error.strerror}", hint=f"check who owns {path.parent}"
+            ) from error
+
+    def remove(self, path: Path) -> None:
+        """See to it that there is no such file.
+
+        Raises:
+            LaunchdError: The folder does not let it be removed.
+        """
+        try:
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise LaunchdError(f"cannot remove {path}: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class RootPlistFiles:
+    """Plists in a folder that only root may write, owned by root:wheel.
+
+    Attributes:
+        run: Runs a command.
+        staging: A folder of the user's own, where a file is laid down for root to copy.
+        privilege: Put before what needs root's rights; empty where the caller is root.
+    """
+
+    run: Run
+    staging: Path
+    privilege: tuple[str, ...] = ("sudo",)
+
+    def read(self, path: Path) -> bytes | None:
+        """Give the file's content, or None where there is no file."""
+        return _read(path)
+
+    def write(self, path: Path, data: bytes) -> None:
+        """Put the whole file in place, root:wheel and mode 0644.
+
+        Raises:
+            LaunchctlError: The command failed, or rights were denied.
+        """
+        staged = self.staging / path.name
+        UserPlistFiles().write(staged, data)
+        self._run(self.write_command(path))
+
+    def write_command(self, path: Path) -> tuple[str, ...]:
+        """Give the command that puts the staged file in place, for a person to see or run."""
+        owned = ("-o", "root", "-g", "wheel", "-m", f"{_MODE:04o}")
+        return (*self.privilege, "install", *owned, str(self.staging / path.name), str(path))
+
+    def remove(self, path: Path) -> None:
+        """See to it that there is no such file.
+
+        Raises:
+            LaunchctlError: The command failed, or rights were denied.
+        """
+        if path.exists():
+            self._run((*self.privilege, "rm", "-f", str(path)))
+        (self.staging / path.name).unlink(missing_ok=True)
+
+    def _run(self, command: tuple[str, ...]) -> None:
+        done = self.run(command)
+        if done.returncode != 0:
+            raise LaunchctlError(
+                f"`{' '.join(command)}` exited with {done.returncode}",
+                command=command,
+                returncode=done.returncode,
+                text=done.stderr.strip(),
+                hint="run it yourself in a terminal, where sudo can ask for your password",
+            )
+
+
+def check_plist_file(path: Path, *, owner_uid: int) -> None:
+    """Return if launchd would trust this file.
+
+    Raises:
+        PlistError: It is no regular file, belongs to another, or others may write it.
+    """
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        raise PlistError("", expected="a regular file", got=stat.filemode(found.st_mode))
+    if found.st_uid not in {owner_uid, 0}:
+        raise PlistError("", expected=f"a file of uid {owner_uid}", got=f"uid {found.st_uid}")
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise PlistError(
+            "",
+            expected="a file that only its owner may write",
+            got=stat.filemode(found.st_mode),
+            hint=f"chmod 644 {path}",
+        )
+
+
+def lint(run: Run, path: Path) -> None:
+    """Return if `plutil -lint`, which reads plists as macOS does, finds nothing wrong.
+
+    Raises:
+        ProgramMissingError: This is no Mac.
+        PlistError: plutil finds the file wrong.
+    """
+    done = run(("plutil", "-lint", str(path)))
+    if done.returncode != 0:
+        raise PlistError(
+            "", expected="what plutil accepts", got=(done.stdout or done.stderr).strip()
+        )
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise LaunchdError(f"cannot read {path}: {error.strerror}") from error

@@ -1,0 +1,136 @@
+"""A plist and its loaded job as one thing: both are there, or neither is."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from mlx_launchd.agent import LaunchAgent
+from mlx_launchd.domain import Domain
+from mlx_launchd.errors import LaunchdError, NotRunningError
+from mlx_launchd.files import PlistFiles
+from mlx_launchd.lifecycle import Lifecycle, LoadedJob
+from mlx_launchd.plist import from_plist, to_plist
+from mlx_launchd.validation import validate
+
+
+class Outcome(StrEnum):
+    """What an installation had to do."""
+
+    INSTALLED = "installed"
+    """There was nothing before."""
+    UPDATED = "updated"
+    """The plist was another one, or its job was not loaded or did not run."""
+    UNCHANGED = "unchanged"
+    """This very plist is loaded and its program runs: nothing was touched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """A job that is installed.
+
+    Attributes:
+        outcome: What had to be done.
+        plist: Its file.
+        loaded: Where it is loaded, and what launchd says of it.
+    """
+
+    outcome: Outcome
+    plist: Path
+    loaded: LoadedJob
+
+
+@dataclass(frozen=True, slots=True)
+class Installer:
+    """Installs and removes jobs in one domain and the folder that belongs to it.
+
+    Attributes:
+        lifecycle: Loads and unloads.
+        files: Reads and writes the plists.
+        folder: Where the domain's plists are: `~/Library/LaunchAgents`, `/Library/LaunchDaemons`.
+        domain: The domain.
+    """
+
+    lifecycle: Lifecycle
+    files: PlistFiles
+    folder: Path
+    domain: Domain
+
+    def plist_path(self, label: str) -> Path:
+        """Give the file of a job: its label and `.plist`."""
+        return self.folder / f"{label}.plist"
+
+    def install(self, agent: LaunchAgent) -> Installed:
+        """Write the plist, load the job and see it run; an installed one is brought up to date.
+
+        Where launchd does not take the new job, the one before is put back; where that fails too,
+        or there was none, no plist stays behind, so that launchd cannot load by surprise at the
+        next boot what it refuses today. A job that loads but does not stay alive stays installed.
+
+        Raises:
+            PlistError: launchd would refuse the job or read it differently; nothing was touched.
+            LaunchdError: It did not load, or does not run.
+        """
+        validate(agent, system=self.domain.uid is None)
+        data = to_plist(agent)
+        path = self.plist_path(agent.label)
+        before = self.files.read(path)
+        self.lifecycle.require_domain(self.domain)
+        present = self.lifecycle.find(agent.label, self.domain)
+        if before == data and present is not None and self._is_current(present, path):
+            return Installed(Outcome.UNCHANGED, path, present)
+        self.files.write(path, data)
+        try:
+            loaded = self.lifecycle.load(agent, path, self.domain)
+        except NotRunningError:
+            raise
+        except LaunchdError:
+            self._put_back(agent.label, path, before, present)
+            raise
+        outcome = Outcome.INSTALLED if before is None and present is None else Outcome.UPDATED
+        return Installed(outcome, path, loaded)
+
+    def uninstall(self, label: str) -> bool:
+        """Unload the job and remove its plist; False where neither was there.
+
+        Raises:
+            LaunchdError: The job could not be unloaded (its plist stays), or the file not removed.
+        """
+        path = self.plist_path(label)
+        unloaded = self.lifecycle.unload(label, self.domain)
+        existed = self.files.read(path) is not None
+        if existed:
+            self.files.remove(path)
+        return unloaded or existed
+
+    def _is_current(self, present: LoadedJob, path: Path) -> bool:
+        job = present.job
+        same_file = job.path in {None, str(path), str(path.resolve())}
+        return present.domain == self.domain and same_file and job.pid is not None
+
+    def _put_back(
+        self, label: str, path: Path, before: bytes | None, present: LoadedJob | None
+    ) -> None:
+        """Leave a job with its plist, or neither; the first failure is what the caller hears."""
+        try:
+            now = self.lifecycle.find(label, self.domain)
+            if now is not None:
+                is_old = present is not None and now.job.pid == present.job.pid
+                if is_old and before is not None:
+                    self.files.write(path, before)
+            elif before is not None:
+                self.files.write(path, before)
+                self.lifecycle.load(from_plist(before), path, self.domain)
+            else:
+                self.files.remove(path)
+        except NotRunningError:
+            # It was loaded with its plist before, and is again.
+            return
+        except LaunchdError:
+            if self._is_certainly_gone(label):
+                self.files.remove(path)
+
+    def _is_certainly_gone(self, label: str) -> bool:
+        try:
+            return self.lifecycle.find(label, self.domain) is None
+        except LaunchdError:
+            return False

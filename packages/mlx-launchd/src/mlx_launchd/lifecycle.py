@@ -1,0 +1,351 @@
+"""A job's way into launchd and out of it, each step waited for and verified."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mlx_launchd.agent import LaunchAgent
+from mlx_launchd.command import Clock, SystemClock
+from mlx_launchd.domain import Domain, places_to_look
+from mlx_launchd.errors import (
+    DisabledError,
+    LaunchctlError,
+    NoSessionError,
+    NotPermittedError,
+    NotRunningError,
+    OutputError,
+    StillStoppingError,
+)
+from mlx_launchd.exit_codes import Situation
+from mlx_launchd.launchctl import Answer, Launchctl
+from mlx_launchd.output import PrintedJob, parse_print, parse_print_disabled
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long each wait may take.
+
+    Attributes:
+        poll_s: Between two questions.
+        teardown_s: For a job to go, beyond its own `ExitTimeOut`.
+        endless_exit_s: For a job to go whose `ExitTimeOut` is 0, which means for ever.
+        bootstrap_tries: How often a load is tried while launchd still tears down the last one.
+        retry_s: Between two of those tries.
+        start_s: For a program to be running.
+        steady_s: How long it must stay the same process to count as running.
+    """
+
+    poll_s: float = 0.25
+    teardown_s: float = 5.0
+    endless_exit_s: float = 60.0
+    bootstrap_tries: int = 6
+    retry_s: float = 1.0
+    start_s: float = 10.0
+    steady_s: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedJob:
+    """A job in the domain where it was found.
+
+    Attributes:
+        domain: The domain.
+        job: What `launchctl print` says of it.
+    """
+
+    domain: Domain
+    job: PrintedJob
+
+
+@dataclass(frozen=True, slots=True)
+class Lifecycle:
+    """Loads and unloads jobs, and returns only once launchd itself says that it is so.
+
+    Attributes:
+        launchctl: The verbs.
+        clock: Time.
+        patience: How long each wait may take.
+    """
+
+    launchctl: Launchctl
+    clock: Clock = field(default_factory=SystemClock)
+    patience: Patience = field(default_factory=Patience)
+
+    def find(self, label: str, domain: Domain) -> LoadedJob | None:
+        """Give the job of this label, or None where it is not loaded.
+
+        The user's login session and the user's own domain are both looked into.
+
+        Raises:
+            NotPermittedError: The domain is another user's.
+            LaunchctlError: launchctl answered something else.
+        """
+        for place in places_to_look(domain):
+            job = self._printed(label, place)
+            if job is not None:
+                return LoadedJob(place, job)
+        return None
+
+    def load(self, agent: LaunchAgent, plist: Path, domain: Domain) -> LoadedJob:
+        """Load the job from its plist, in place of any job of that label, and see it run.
+
+        The label is enabled first. A bootstrap's own exit code is never the last word: on some
+        systems it says 5 while the job loads.
+
+        Raises:
+            NoSessionError: The domain does not exist.
+            NotPermittedError: The domain is root's or another user's.
+            DisabledError: The label is switched off and stays so.
+            StillStoppingError: The job that was loaded before does not go.
+            NotRunningError: The job is loaded and its program does not stay alive.
+            LaunchctlError: launchd refuses the job.
+        """
+        self.require_domain(domain)
+        self.unload(agent.label, domain)
+        self._check(self.launchctl.enable(domain, agent.label))
+        self._bootstrap(agent.label, plist, domain)
+        if agent.run_at_load or agent.keep_alive is not False:
+            return LoadedJob(domain, self._running(agent.label, domain))
+        job = self._printed(agent.label, domain)
+        if job is None:
+            raise self._not_there(self.launchctl.print_job(domain, agent.label))
+        return LoadedJob(domain, job)
+
+    def unload(self, label: str, domain: Domain) -> bool:
+        """Unload the job and wait until it has gone; False where it was not loaded.
+
+        Raises:
+            NotPermittedError: The domain is root's or another user's.
+            StillStoppingError: The job does not go.
+            LaunchctlError: launchctl answered something else.
+        """
+        unloaded = False
+        for place in places_to_look(domain):
+            job = self._printed(label, place)
+            if job is not None:
+                self._bootout(label, place, job)
+                unloaded = True
+        return unloaded
+
+    def restart(self, label: str, domain: Domain) -> LoadedJob:
+        """Start the program anew without reading the plist again, and see it run.
+
+        Raises:
+            LaunchctlError: The job is not loaded, or launchctl answered something else.
+            NotRunningError: The program does not stay alive.
+        """
+        answer = self.launchctl.kickstart(domain, label, kill=True)
+        self._check(answer)
+        return LoadedJob(domain, self._running(label, domain))
+
+    def require_domain(self, domain: Domain) -> None:
+        """Return if the domain exists and is the caller's to change.
+
+        Raises:
+            NoSessionError: It does not exist.
+            NotPermittedError: It is another user's.
+            LaunchctlError: launchctl answered something else.
+        """
+        self._check(self.launchctl.print_domain(domain))
+
+    def is_disabled(self, label: str, domain: Domain) -> bool | None:
+        """Tell whether the label is switched off; None where launchctl does not say."""
+        answer = self.launchctl.print_disabled(domain)
+        if answer.situation is not Situation.DONE:
+            return None
+        try:
+            return parse_print_disabled(answer.stdout).get(label, False)
+        except OutputError:
+            return None
+
+    def _printed(self, label: str, domain: Domain) -> PrintedJob | None:
+        answer = self.launchctl.print_job(domain, label)
+        if answer.situation in {Situation.NOT_LOADED, Situation.NO_DOMAIN}:
+            return None
+        self._check(answer)
+        return parse_print(answer.stdout)
+
+    def _bootout(self, label: str, domain: Domain, job: PrintedJob) -> None:
+        answer = self.launchctl.bootout(domain, label)
+        if answer.situation in {Situation.NOT_LOADED, Situation.NO_DOMAIN}:
+            return
+        if answer.situation not in {Situation.STOPPING, Situation.IO_ERROR}:
+            self._check(answer)
+        exit_timeout_s = 5 if job.exit_timeout_s is None else job.exit_timeout_s
+        wait_s = (exit_timeout_s or self.patience.endless_exit_s) + self.patience.teardown_s
+        deadline = self.clock.monotonic() + wait_s
+        while self._printed(label, domain) is not None:
+            if self.clock.monotonic() >= deadline:
+                raise _failure(
+                    StillStoppingError,
+                    answer,
+                    f"{label} has not stopped within {wait_s:g} s",
+                    "its program ignores SIGTERM, or a child of it is stuck in the kernel; "
+                    f"look at it with `launchctl print {domain.service_target(label)}`",
+                )
+            self.clock.sleep(self.patience.poll_s)
+
+    def _bootstrap(self, label: str, plist: Path, domain: Domain) -> None:
+        enabled_again = False
+        for tries_left in reversed(range(self.patience.bootstrap_tries)):
+            answer = self.launchctl.bootstrap(domain, plist)
+            job = self._printed(label, domain)
+            if job is not None and job.path in {None, str(plist), str(plist.resolve())}:
+                # Whatever the code says: the one thing that counts has happened.
+                return
+            if answer.situation is Situation.DONE and job is None:
+                raise self._not_there(answer)
+            off = answer.situation is Situation.DISABLED or (
+                answer.situation is Situation.IO_ERROR and bool(self.is_disabled(label, domain))
+            )
+            if off and not enabled_again:
+                self._check(self.launchctl.enable(domain, label))
+                enabled_again = True
+                continue
+            if off or answer.situation not in {Situation.IO_ERROR, Situation.ALREADY_LOADED}:
+                self._check_bootstrap(answer, label, plist, domain, is_disabled=off)
+            if job is not None:
+                self._bootout(label, domain, job)
+            if tries_left:
+                self.clock.sleep(self.patience.retry_s)
+            else:
+                self._check_bootstrap(answer, label, plist, domain, is_disabled=False)
+
+    def _check_bootstrap(
+        self, answer: Answer, label: str, plist: Path, domain: Domain, *, is_disabled: bool
+    ) -> None:
+        if is_disabled:
+            raise _failure(
+                DisabledError,
+                answer,
+                f"{label} is disabled and stays so",
+                f"run `launchctl enable {domain.service_target(label)}`, and look into "
+                "System Settings > General > Login Items & Extensions",
+            )
+        if answer.situation is Situation.REFUSED:
+            self.require_domain(domain)
+            raise _failure(
+                DisabledError,
+                answer,
+                f"{domain.target} takes no {label}, although it exists",
+                "switch it on in System Settings > General > Login Items & Extensions, "
+                "under Allow in the Background",
+            )
+        hint = {
+            Situation.BAD_FILE: _FILE_HINT.format(owner=_owner(domain), plist=plist),
+            Situation.NO_FILE: f"there is no file {plist}",
+            Situation.IO_ERROR: f"check it with `plutil -lint {plist}`; "
+            + _FILE_HINT.format(owner=_owner(domain), plist=plist),
+            Situation.ALREADY_LOADED: "another program loads the same label at the same time",
+        }.get(answer.situation)
+        if hint is not None:
+            raise _failure(LaunchctlError, answer, f"launchd does not load {label}", hint)
+        self._check(answer)
+
+    def _running(self, label: str, domain: Domain) -> PrintedJob:
+        """Wait until the same process has been there for a while, or the program has done its work.
+
+        Raises:
+            NotRunningError: It ended, again and again, or was never started.
+        """
+        deadline = self.clock.monotonic() + self.patience.start_s
+        seen_pid, seen_at = None, 0.0
+        kicked = False
+        while True:
+            answer = self.launchctl.print_job(domain, label)
+            if answer.situation is Situation.NOT_LOADED:
+                raise self._not_there(answer)
+            self._check(answer)
+            job = parse_print(answer.stdout)
+            now = self.clock.monotonic()
+            if job.pid is None:
+                seen_pid = None
+                if job.runs and job.last_exit_code == 0 and job.state == "not running":
+                    return job
+            elif job.pid != seen_pid:
+                seen_pid, seen_at = job.pid, now
+            elif now - seen_at >= self.patience.steady_s:
+                return job
+            if job.state == "not running" and not job.runs and not kicked:
+                self._check(self.launchctl.kickstart(domain, label))
+                kicked = True
+            if now >= deadline:
+                raise _not_running(answer, label, job)
+            self.clock.sleep(self.patience.poll_s)
+
+    def _check(self, answer: Answer) -> None:
+        """Return if the answer is DONE; else raise what its situation calls for."""
+        match answer.situation:
+            case Situation.DONE:
+                return
+            case Situation.NO_DOMAIN | Situation.REFUSED:
+                raise _failure(
+                    NoSessionError,
+                    answer,
+                    "the domain does not exist: its user is not logged in at the console",
+                    "log in at the screen or over screen sharing, or use a LaunchDaemon",
+                )
+            case Situation.NOT_PERMITTED:
+                raise _failure(
+                    NotPermittedError,
+                    answer,
+                    "launchd permits this to the domain's owner or root only",
+                    "run it as that user; the system domain needs sudo",
+                )
+            case Situation.NOT_LOADED:
+                raise self._not_there(answer)
+            case _:
+                raise _failure(
+                    LaunchctlError,
+                    answer,
+                    f"launchctl exited with {answer.returncode} ({answer.situation})",
+                    f"`launchctl error {answer.returncode}` says what that number means",
+                )
+
+    def _not_there(self, answer: Answer) -> LaunchctlError:
+        return _failure(
+            LaunchctlError,
+            answer,
+            "the job is not loaded",
+            "launchd's reason is in `log show --last 5m --predicate 'process == \"launchd\"'`",
+        )
+
+
+_FILE_HINT = "launchd wants a regular file, {owner}'s own, mode 0644: {plist}"
+
+
+def _owner(domain: Domain) -> str:
+    return "root" if domain.uid is None else "the user"
+
+
+def _failure[E: LaunchctlError](kind: type[E], answer: Answer, message: str, hint: str) -> E:
+    detail = f": {answer.text.splitlines()[-1]}" if answer.text else ""
+    return kind(
+        message + detail,
+        command=answer.command,
+        returncode=answer.returncode,
+        text=answer.text,
+        hint=hint,
+    )
+
+
+def _not_running(answer: Answer, label: str, job: PrintedJob) -> NotRunningError:
+    if job.last_terminating_signal is not None:
+        name = job.last_terminating_signal_name or "signal"
+        ended = f"ended by {name} ({job.last_terminating_signal})"
+    elif job.last_exit_code is not None:
+        name = f", {job.last_exit_name}" if job.last_exit_name else ""
+        ended = f"exited with {job.last_exit_code}{name}"
+    else:
+        ended = "was never started"
+    hint = "its own output tells why"
+    if job.last_exit_reason and "CODESIGNING" in job.last_exit_reason:
+        hint = (
+            "its file was replaced while macOS remembered the old one's signature: "
+            "write the new file beside it and rename it into place"
+        )
+    return _failure(
+        NotRunningError,
+        answer,
+        f"{label} is loaded ({job.state or 'state unknown'}), but its program {ended}",
+        hint,
+    )

@@ -1,0 +1,82 @@
+"""What a Mac says of itself, asked through programs of macOS; the pure parts judge it elsewhere."""
+
+from collections.abc import Mapping
+
+from mlx_launchd.boot import BootFacts
+from mlx_launchd.command import Completed, Run
+from mlx_launchd.domain import Session
+from mlx_launchd.errors import LaunchdError, OutputError, ProgramMissingError
+from mlx_launchd.power import PowerSettings, parse_filevault, parse_pmset
+
+
+def detect_session(run: Run, environment: Mapping[str, str]) -> Session:
+    """Give who asks and from where, by `id`, the owner of `/dev/console` and sshd's variables.
+
+    Raises:
+        LaunchdError: `id` does not answer with a user.
+    """
+    uid = _uid(run(("id", "-u")).stdout)
+    user = run(("id", "-un")).stdout.strip()
+    if uid is None or not user:
+        raise LaunchdError("`id` does not say who runs this")
+    console = _asked(run, ("stat", "-f", "%u", "/dev/console"))
+    return Session(
+        uid=uid,
+        user=user,
+        console_uid=None if console is None else _uid(console.stdout),
+        is_ssh="SSH_CONNECTION" in environment or "SSH_TTY" in environment,
+        is_sudo="SUDO_UID" in environment,
+    )
+
+
+def detect_boot_facts(run: Run) -> BootFacts:
+    """Give what decides whether the machine comes back; what a program does not say is None."""
+    filevault = _asked(run, ("fdesetup", "status"))
+    version = _asked(run, ("sw_vers", "-productVersion"))
+    power = detect_power_settings(run)
+    batteries = _asked(run, ("pmset", "-g", "batt"))
+    return BootFacts(
+        filevault=None if filevault is None else parse_filevault(filevault.stdout),
+        auto_login_user=_auto_login_user(run),
+        autorestart=power.autorestart,
+        autorestart_at_connect=power.autorestart_at_connect,
+        has_battery=None if batteries is None else "InternalBattery" in batteries.stdout,
+        sleep_minutes=power.sleep_minutes,
+        macos_major=None if version is None else _uid(version.stdout.partition(".")[0]),
+    )
+
+
+def detect_power_settings(run: Run) -> PowerSettings:
+    """Give `pmset`'s settings for mains power; all None where it does not answer."""
+    custom = _asked(run, ("pmset", "-g", "custom"))
+    if custom is None or custom.returncode != 0:
+        return PowerSettings()
+    try:
+        return parse_pmset(custom.stdout)
+    except OutputError:
+        return PowerSettings()
+
+
+def _auto_login_user(run: Run) -> str | None:
+    """Give who is logged in at boot, `""` for nobody, None where `defaults` is not there.
+
+    `defaults read` exits with 1 where the key does not exist, which is how the setting says off.
+    """
+    answer = _asked(
+        run, ("defaults", "read", "/Library/Preferences/com.apple.loginwindow", "autoLoginUser")
+    )
+    if answer is None:
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else ""
+
+
+def _asked(run: Run, command: tuple[str, ...]) -> Completed | None:
+    try:
+        return run(command)
+    except ProgramMissingError:
+        return None
+
+
+def _uid(text: str) -> int | None:
+    text = text.strip()
+    return int(text) if text.isascii() and text.isdigit() else None

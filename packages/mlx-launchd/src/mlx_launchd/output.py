@@ -1,0 +1,321 @@
+"""Pure readers of what `launchctl print`, `list` and `print-disabled` write.
+
+launchctl's man page says of these texts that they are "NOT API in any sense". So the readers take
+what they recognise, give None for what is absent, and never take a value from a nested block.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from mlx_launchd.errors import OutputError
+
+# A longer number is no pid, count or code, and int() refuses very long ones.
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
+_EXIT_CODE = re.compile(r"(-?[0-9]{1,18})(?::\s*(\S.*))?")
+_NAMED_SIGNAL = re.compile(r"(?:(\S[^:]*):\s*)?([0-9]{1,9})(?:\s*\(.*\))?")
+_HEADER = re.compile(r"((?:gui|user|login|pid|system)(?:/.*?)?)\s*(?:=\s*\{)?")
+_ANY_HEADER = re.compile(r"(\S.*?)\s*=\s*\{\s*")
+_FIELD = re.compile(r"([^\s=][^=]*?) =(?!>) ?(.*)")
+_OPENERS = ("{", "[", "(")
+_CLOSERS = ("}", "]", "};", "];", ");")
+_CLOSING_ELEMENT = re.compile(r"[0-9]+ =\s*\]")
+_LEVEL = re.compile(r"[ \t]*")
+
+
+@dataclass(frozen=True, slots=True)
+class PrintedJob:
+    """A job as `launchctl print <domain>/<label>` shows it; what is not shown is None.
+
+    Attributes:
+        target: The job's name with its domain, as in the first line: `gui/501/com.example.job`.
+        state: launchd's own word: `running`, `not running`, `spawn scheduled`, `waiting`, …
+        pid: The process, only while there is one.
+        last_exit_code: Exit code of the last run; None also where no run has ended, and where a
+            signal ended it.
+        last_exit_name: launchd's name for that code, such as `EX_CONFIG`, where it gives one.
+        last_terminating_signal: Number of the signal that ended the last run.
+        last_terminating_signal_name: Its name, such as `Killed`.
+        last_exit_reason: launchd's reason, such as `OS_REASON_CODESIGNING`.
+        runs: How often the program was started since the job was loaded.
+        type: `LaunchAgent`, `LaunchDaemon` or `Submitted`; absent before macOS 13.
+        path: The plist that the job was loaded from.
+        program: The program.
+        job_state: A second word for the state: `running`, `exited`, `uninitialized`, …
+        exit_timeout_s: `ExitTimeOut`.
+        minimum_runtime_s: `ThrottleInterval`.
+        spawn_type: `ProcessType` in launchd's words: `interactive (4)`.
+        domain: The domain, with its session's number: `gui/501 [100020]`.
+        properties: `keepalive`, `runatload`, …
+    """
+
+    target: str | None = None
+    state: str | None = None
+    pid: int | None = None
+    last_exit_code: int | None = None
+    last_exit_name: str | None = None
+    last_terminating_signal: int | None = None
+    last_terminating_signal_name: str | None = None
+    last_exit_reason: str | None = None
+    runs: int | None = None
+    type: str | None = None
+    path: str | None = None
+    program: str | None = None
+    job_state: str | None = None
+    exit_timeout_s: int | None = None
+    minimum_runtime_s: int | None = None
+    spawn_type: str | None = None
+    domain: str | None = None
+    properties: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ListedJob:
+    """A job as `launchctl list` or `launchctl list LABEL` shows it.
+
+    Attributes:
+        label: The job's label.
+        pid: The process, or None where none runs.
+        status: The number as printed: in the table an exit code, or minus a signal's number; for
+            one label a wait status. None where it is `-` or absent.
+        last_exit_code: What `status` says of the last run's exit; None where a signal ended it.
+        last_terminating_signal: The signal that ended the last run.
+    """
+
+    label: str
+    pid: int | None
+    status: int | None
+    last_exit_code: int | None
+    last_terminating_signal: int | None
+
+
+def parse_print(text: str) -> PrintedJob:
+    """Give the job that `launchctl print <domain>/<label>` describes.
+
+    Tabs and spaces both indent, so that an output pasted into a bug report reads the same. A block
+    that is never closed swallows what follows it, and the last line of a text that was cut off is
+    left out: an absent value is better than a wrong one. Of two equal keys the first counts.
+
+    Raises:
+        OutputError: There is neither a header nor a field to be found.
+    """
+    target, fields = _top_level(text)
+    if target is None and not fields:
+        raise OutputError("this is not what `launchctl print` writes")
+    code, code_name = _exit_code(fields.get("last exit code"))
+    signal, signal_name = _terminating_signal(fields.get("last terminating signal"))
+    pid = _integer(fields.get("pid"))
+    return PrintedJob(
+        target=target,
+        state=fields.get("state"),
+        pid=pid if pid is not None and pid > 0 else None,
+        last_exit_code=code,
+        last_exit_name=code_name,
+        last_terminating_signal=signal,
+        last_terminating_signal_name=signal_name,
+        last_exit_reason=fields.get("last exit reason"),
+        runs=_integer(fields.get("runs")),
+        type=fields.get("type"),
+        path=fields.get("path"),
+        program=fields.get("program"),
+        job_state=fields.get("job state"),
+        exit_timeout_s=_integer(fields.get("exit timeout")),
+        minimum_runtime_s=_integer(fields.get("minimum runtime")),
+        spawn_type=fields.get("spawn type"),
+        domain=fields.get("domain"),
+        properties=tuple(p.strip() for p in fields.get("properties", "").split("|") if p.strip()),
+    )
+
+
+def parse_list(text: str) -> tuple[ListedJob, ...]:
+    """Give the jobs that `launchctl list` or `launchctl list LABEL` shows, in their order.
+
+    Raises:
+        OutputError: The text is neither the table nor one job's dictionary, or a row is damaged.
+    """
+    lines = _lines(text)
+    first = next((line.strip() for line in lines if line.strip()), None)
+    if first is None:
+        raise OutputError("this is not what `launchctl list` writes: the text is empty")
+    if first == "{":
+        return (_listed_dictionary(lines),)
+    return tuple(_listed_rows(lines))
+
+
+def parse_print_disabled(text: str) -> dict[str, bool]:
+    """Give each label with an override in the domain: True where it is disabled.
+
+    A label that is absent has no override, and the plist's `Disabled` key counts. Both vocabularies
+    are read: `true` and `false` up to macOS 12, `disabled` and `enabled` since. The block of login
+    items that newer systems print after it is another thing and is left out.
+
+    Raises:
+        OutputError: There is no block of disabled services.
+    """
+    overrides: dict[str, bool] = {}
+    lines = iter(_lines(text))
+    header = next((line for line in lines if _DISABLED_HEADER.fullmatch(line)), None)
+    if header is None:
+        raise OutputError("this is not what `launchctl print-disabled` writes")
+    if header.rstrip().endswith("}"):
+        return overrides
+    for line in lines:
+        if line.strip() == "}" or _BLOCK.fullmatch(line):
+            break
+        entry = _OVERRIDE.fullmatch(line)
+        if entry:
+            overrides.setdefault(entry[1], entry[2] in {"true", "disabled"})
+    return overrides
+
+
+_DISABLED_HEADER = re.compile(r"\s*disabled services = \{\s*(?:\}\s*)?")
+_BLOCK = re.compile(r"\s*[^\s\"].* = \{\s*")
+_OVERRIDE = re.compile(r"\s*\"(.+)\"\s*=>\s*(true|false|enabled|disabled)\s*;?\s*")
+
+
+def _lines(text: str) -> list[str]:
+    # Not splitlines(): an argument may hold a form feed or a line separator of Unicode.
+    return [line.removesuffix("\r") for line in text.split("\n")]
+
+
+def _indent(line: str) -> str:
+    level = _LEVEL.match(line)
+    return level[0] if level else ""
+
+
+def _top_level(text: str) -> tuple[str | None, dict[str, str]]:
+    """Give the header and the fields directly below it, the first of each name."""
+    # What follows the last newline is the closing brace, or a line that was cut off.
+    *lines, cut_off = _lines(text)
+    target, outer, lines = _after_header(lines)
+    body = _body(lines, outer)
+    if target is None and not body and cut_off.endswith("{"):
+        target, _, _ = _after_header([cut_off])
+    fields: dict[str, str] = {}
+    for line in _outside_blocks(body):
+        field = _FIELD.fullmatch(line.strip())
+        if field and field[2]:
+            fields.setdefault(field[1], field[2].strip())
+    return target, fields
+
+
+def _after_header(lines: list[str]) -> tuple[str | None, str | None, list[str]]:
+    """Give the header's name, its indentation, and the lines after it.
+
+    What a person pasted above the header, such as the command itself, is skipped.
+    """
+    for number, line in enumerate(lines):
+        stripped = line.strip()
+        header = _HEADER.fullmatch(stripped) or _ANY_HEADER.fullmatch(line)
+        if header:
+            return header[1], _indent(line), lines[number + 1 :]
+        if _FIELD.fullmatch(stripped) or stripped.endswith("{"):
+            break
+    return None, None, lines
+
+
+def _body(lines: list[str], outer: str | None) -> list[str]:
+    """Give the lines between the header and its brace, or the end."""
+    base = next((_indent(line) for line in lines if line.strip()), "")
+    if outer is None or base == outer:
+        # Without indentation only counting braces tells where the header's own block ends.
+        return _until_unbalanced(lines)
+    for number, line in enumerate(lines):
+        if line.strip() == "}" and _indent(line) == outer:
+            return lines[:number]
+    return lines
+
+
+def _until_unbalanced(lines: list[str]) -> list[str]:
+    depth = 0
+    for number, line in enumerate(lines):
+        depth += _nesting(line)
+        if depth < 0:
+            return lines[:number]
+    return lines
+
+
+def _nesting(line: str) -> int:
+    stripped = line.strip()
+    if stripped.endswith(_OPENERS):
+        return 1
+    # A list inside LWCR closes on the line of its last element: `0 = ]`.
+    if stripped in _CLOSERS or _CLOSING_ELEMENT.fullmatch(stripped):
+        return -1
+    return 0
+
+
+def _outside_blocks(body: list[str]) -> Iterator[str]:
+    """Give the lines that are in no nested block."""
+    filled = [line for line in body if line.strip()]
+    base = next((_indent(line) for line in filled), "")
+    indented = any(len(_indent(line)) > len(base) for line in filled)
+    depth = 0
+    for line in filled:
+        if indented and _indent(line) != base:
+            continue
+        if indented and depth and line.strip() not in _CLOSERS:
+            # Text of several lines inside an argument may imitate a field at this level.
+            continue
+        nesting = _nesting(line)
+        if nesting == 0 and depth == 0:
+            yield line
+        depth = max(0, depth + nesting)
+
+
+def _integer(value: str | None) -> int | None:
+    if value is None:
+        return None
+    number = _INTEGER.fullmatch(value)
+    return int(number[0]) if number else None
+
+
+def _exit_code(value: str | None) -> tuple[int | None, str | None]:
+    code = _EXIT_CODE.fullmatch(value) if value is not None else None
+    return (int(code[1]), code[2]) if code else (None, None)
+
+
+def _terminating_signal(value: str | None) -> tuple[int | None, str | None]:
+    signal = _NAMED_SIGNAL.fullmatch(value) if value is not None else None
+    return (int(signal[2]), signal[1]) if signal else (None, None)
+
+
+_ROW = re.compile(r"\s*(-|[0-9]{1,18})\s+(-|-?[0-9]{1,9})\s+(\S.*?)\s*")
+_ENTRY = re.compile(r"\s*\"([^\"]+)\" = (.*?);\s*")
+
+
+def _listed_rows(lines: list[str]) -> Iterator[ListedJob]:
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.split() == ["PID", "Status", "Label"]:
+            continue
+        row = _ROW.fullmatch(line)
+        if row is None:
+            raise OutputError(f"not a row of `launchctl list`: {line!r}", line_number=number)
+        status = None if row[2] == "-" else int(row[2])
+        yield ListedJob(
+            label=row[3],
+            pid=None if row[1] == "-" else int(row[1]),
+            status=status,
+            last_exit_code=status if status is not None and status >= 0 else None,
+            last_terminating_signal=-status if status is not None and status < 0 else None,
+        )
+
+
+def _listed_dictionary(lines: list[str]) -> ListedJob:
+    values: dict[str, str] = {}
+    for line in _outside_blocks([line for line in lines if line.strip() not in {"{", "};", "}"}]):
+        entry = _ENTRY.fullmatch(line)
+        if entry:
+            values.setdefault(entry[1], entry[2].strip())
+    label = values.get("Label", "").strip('"')
+    if not label:
+        raise OutputError("this is not what `launchctl list LABEL` writes: it names no label")
+    status = _integer(values.get("LastExitStatus"))
+    return ListedJob(
+        label=label,
+        pid=_integer(values.get("PID")),
+        status=status,
+        # A wait status: the low seven bits are the signal, the next byte is the exit code.
+        last_exit_code=(status >> 8) & 0xFF if status is not None and not status & 0x7F else None,
+        last_terminating_signal=(status & 0x7F or None) if status is not None else None,
+    )
