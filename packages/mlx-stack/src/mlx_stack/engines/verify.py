@@ -1,0 +1,181 @@
+"""Comparing what is installed with the lock that it was installed from, file by file."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from os.path import normpath
+from pathlib import Path
+from typing import Final, Literal
+
+from packaging.markers import Marker, default_environment
+from packaging.utils import canonicalize_name
+
+from mlx_stack.engines.environment import LOCK_COPY, Environment, read_receipt
+from mlx_stack.engines.lockfile import Lock, Pin
+from mlx_stack.engines.records import read_record, record_files, records_digest
+
+type ProblemKind = Literal[
+    "not-whole",  # the installation never ended, or its Python is gone
+    "lock-changed",  # the lock kept beside the environment is not the one it was made from
+    "records-changed",  # a list of installed files is not what it was after the installation
+    "package-missing",
+    "package-unexpected",
+    "wrong-version",
+    "file-missing",
+    "file-changed",
+    "file-unexpected",
+]
+
+_MADE_BY_UV: Final = frozenset({"_virtualenv.py", "_virtualenv.pth"})
+"""What `uv venv` itself puts among the packages; no RECORD lists it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One difference between an environment and its lock.
+
+    Attributes:
+        kind: What is wrong.
+        what: The package, or the file relative to the environment.
+        detail: What was found instead, or "".
+    """
+
+    kind: ProblemKind
+    what: str
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The result of verifying one environment.
+
+    Attributes:
+        environment: What was verified.
+        packages: How many packages the lock asks for here.
+        files: How many files were compared with their hashes.
+        problems: What is wrong; empty if nothing is.
+    """
+
+    environment: Environment
+    packages: int
+    files: int
+    problems: tuple[Problem, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the environment is what the lock says."""
+        return not self.problems
+
+
+def verify(environment: Environment) -> Verification:
+    """Compare an environment with its lock: packages, versions, and the hash of every file.
+
+    It reads every file, which takes seconds. Nothing is written, and no program of the environment
+    is run.
+    """
+    receipt = read_receipt(environment)
+    packages = environment.site_packages
+    if receipt is None or packages is None or environment.state != "ready":
+        problem = Problem("not-whole", environment.path.name, environment.state)
+        return Verification(environment, 0, 0, (problem,))
+    lock = Lock(_read_lock(environment))
+    problems: list[Problem] = []
+    if lock.digest != receipt.lock_sha256:
+        problems.append(Problem("lock-changed", LOCK_COPY))
+    if records_digest(packages) != receipt.records_sha256:
+        problems.append(Problem("records-changed", packages.name))
+    wanted = wanted_versions(lock.pins, _marker_environment(environment))
+    problems += compare_versions(wanted, installed_versions(packages))
+    files, file_problems = _compare_files(environment.path, packages)
+    problems += file_problems
+    return Verification(environment, len(wanted), files, tuple(problems))
+
+
+def wanted_versions(pins: Iterable[Pin], markers: Mapping[str, str]) -> dict[str, str]:
+    """What a universal lock asks for on the machine that `markers` describes."""
+    return {
+        canonicalize_name(pin.name): pin.version
+        for pin in pins
+        if not pin.marker or Marker(pin.marker).evaluate(dict(markers))
+    }
+
+
+def installed_versions(site_packages: Path) -> dict[str, str]:
+    """The distributions in a folder of packages, by normalized name."""
+    versions: dict[str, str] = {}
+    for folder in site_packages.glob("*.dist-info"):
+        name, _, version = folder.name.removesuffix(".dist-info").rpartition("-")
+        versions[canonicalize_name(name)] = version
+    return versions
+
+
+def compare_versions(wanted: Mapping[str, str], installed: Mapping[str, str]) -> Iterator[Problem]:
+    """The packages that are missing, of another version, or not asked for."""
+    for name, version in sorted(wanted.items()):
+        found = installed.get(name)
+        if found is None:
+            yield Problem("package-missing", name, version)
+        elif found != version:
+            yield Problem("wrong-version", name, f"{found} instead of {version}")
+    for name in sorted(installed.keys() - wanted.keys()):
+        yield Problem("package-unexpected", name, installed[name])
+
+
+def _compare_files(root: Path, site_packages: Path) -> tuple[int, list[Problem]]:
+    """Compare files with their hashes; paths are strings here, since there are tens of thousands."""
+    recorded = {
+        normpath(f"{site_packages}/{file.path}"): file.sha256
+        for record in record_files(site_packages)
+        for file in read_record(record)
+    }
+    hashed = {path: digest for path, digest in recorded.items() if digest}
+    with ThreadPoolExecutor() as pool:
+        found = dict(zip(hashed, pool.map(_digest, hashed), strict=True))
+    problems = [
+        Problem("file-missing" if digest is None else "file-changed", path.removeprefix(f"{root}/"))
+        for path, digest in sorted(found.items())
+        if digest != hashed[path]
+    ]
+    problems += [
+        Problem("file-unexpected", path.removeprefix(f"{root}/"))
+        for path in sorted(set(_code_files(site_packages)) - recorded.keys())
+    ]
+    return len(hashed), problems
+
+
+def _code_files(site_packages: Path) -> Iterator[str]:
+    """The files that packages should account for; byte code is made while they run."""
+    for folder, folders, files in site_packages.walk():
+        if "__pycache__" in folders:
+            folders.remove("__pycache__")
+        for name in files:
+            if name not in _MADE_BY_UV or folder != site_packages:
+                yield f"{folder}/{name}"
+
+
+def _digest(path: str) -> str | None:
+    try:
+        with Path(path).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def _read_lock(environment: Environment) -> str:
+    try:
+        return (environment.path / LOCK_COPY).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""  # its digest is that of no lock
+
+
+def _marker_environment(environment: Environment) -> dict[str, str]:
+    """This machine's markers, with the Python of the environment in place of ours."""
+    markers = {name: str(value) for name, value in default_environment().items()}
+    for line in (environment.path / "pyvenv.cfg").read_text(encoding="utf-8").splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == "version_info":
+            full = ".".join(value.strip().split(".")[:3])
+            markers["python_full_version"] = full
+            markers["python_version"] = ".".join(full.split(".")[:2])
+    return markers
