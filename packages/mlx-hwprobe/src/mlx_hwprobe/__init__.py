@@ -15,15 +15,18 @@ if TYPE_CHECKING:
         lookup,
         parse_chip_name,
     )
-    from mlx_hwprobe.detect import detect, load_profile, profile_from_capture, read_machine
+    from mlx_hwprobe.detection import detect, load_profile, profile_from_capture, read_machine
     from mlx_hwprobe.errors import (
         HwprobeError,
         InvalidDocumentError,
         NotAppleSiliconError,
         UnknownChipError,
+        UnsupportedPlatformError,
     )
     from mlx_hwprobe.gpu_memory import GpuMemoryLimit, gpu_memory_limit
+    from mlx_hwprobe.measure import Measurement, measure_bandwidth
     from mlx_hwprobe.profile import BandwidthSource, GpuMemoryLimitSource, HardwareProfile
+    from mlx_hwprobe.redaction import redact
     from mlx_hwprobe.spec import describe_mac, parse_hardware_spec
 
 __version__ = "0.1.0"
@@ -38,9 +41,11 @@ __all__ = [
     "HardwareProfile",
     "HwprobeError",
     "InvalidDocumentError",
+    "Measurement",
     "NotAppleSiliconError",
     "Output",
     "UnknownChipError",
+    "UnsupportedPlatformError",
     "__version__",
     "bandwidth_of",
     "chip_names",
@@ -51,10 +56,12 @@ __all__ = [
     "gpu_memory_limit",
     "load_profile",
     "lookup",
+    "measure_bandwidth",
     "parse_chip_name",
     "parse_hardware_spec",
     "profile_from_capture",
     "read_machine",
+    "redact",
 ]
 
 # Names are imported when they are first used: `lookup` and the table need no subprocess, and a
@@ -69,22 +76,26 @@ _MODULE_OF = {
     "HardwareProfile": "profile",
     "HwprobeError": "errors",
     "InvalidDocumentError": "errors",
+    "Measurement": "measure",
     "NotAppleSiliconError": "errors",
     "Output": "capture",
     "UnknownChipError": "errors",
+    "UnsupportedPlatformError": "errors",
     "bandwidth_of": "chips",
     "chip_names": "chips",
     "chip_of_model": "chips",
     "chip_table": "chips",
     "describe_mac": "spec",
-    "detect": "detect",
+    "detect": "detection",
     "gpu_memory_limit": "gpu_memory",
-    "load_profile": "detect",
+    "load_profile": "detection",
     "lookup": "chips",
+    "measure_bandwidth": "measure",
     "parse_chip_name": "chips",
     "parse_hardware_spec": "spec",
-    "profile_from_capture": "detect",
-    "read_machine": "detect",
+    "profile_from_capture": "detection",
+    "read_machine": "detection",
+    "redact": "redaction",
 }
 
 

@@ -52,6 +52,10 @@ class InvalidDocumentError(HwprobeError):
         self.problem = problem
 
 
+class UnsupportedPlatformError(HwprobeError):
+    """The operating system is neither macOS nor Linux."""
+
+
 class NotAppleSiliconError(HwprobeError):
     """The machine is a Mac with an Intel processor, on which MLX does not run.
 

@@ -4,10 +4,13 @@
 the path of a saved profile or capture.
 """
 
+from __future__ import annotations
+
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_hwprobe.chips import bandwidth_of, lookup, nearest_chips
+from mlx_hwprobe.chips import bandwidth_of, chip_of_model, lookup, nearest_chips
 from mlx_hwprobe.errors import InvalidDocumentError
 from mlx_hwprobe.gpu_memory import gpu_memory_limit
 from mlx_hwprobe.profile import BYTES_PER_GB, HardwareProfile
@@ -27,15 +30,47 @@ def parse_hardware_spec(text: str) -> HardwareProfile:
         UnknownChipError: The table has no such chip, or not with that many GPU cores.
         InvalidDocumentError: It is none of the three forms, or the file is damaged.
         NotAppleSiliconError: The file is the capture of an Intel Mac.
+        HwprobeError: The file is a capture from which nothing could be read.
     """
+    named = _parse(text)
+    if named is None:
+        return _load(text)
+    return describe_mac(named.chip, gpu_cores=named.gpu_cores, memory_gb=named.memory_gb)
+
+
+@dataclass(frozen=True, slots=True)
+class NamedMac:
+    """What a few words say of a Mac; None is what they leave open.
+
+    Attributes:
+        chip: Its chip, as it was written.
+        gpu_cores: Cores of the GPU.
+        memory_gb: Memory.
+    """
+
+    chip: str
+    gpu_cores: int | None
+    memory_gb: int | None
+
+
+def parse_mac_name(text: str) -> NamedMac:
+    """What people call a Mac: a chip, a chip with cores and memory, or a model identifier.
+
+    "M4 Max", "m4max", "m4-max:40:128", "m4-max-128" and "Mac16,9".
+    """
+    return _parse(text) or NamedMac(chip_of_model(text.strip()) or text, None, None)
+
+
+def _parse(text: str) -> NamedMac | None:
+    """What the text says where it is not a file's path."""
     match = _COLONS.fullmatch(text.strip()) or _PROFILE_ID.fullmatch(text.strip().lower())
     if match is None:
-        return _load(text)
-    named = match.groupdict()
-    cores, memory_gb = named.get("cores"), int(named["gb"])
+        return None
+    parts = match.groupdict()
+    cores, memory_gb = int(parts.get("cores") or 0), int(parts["gb"])
     if memory_gb == 0:
         raise InvalidDocumentError(f"{text!r} has no memory", hint=_FORMS)
-    return describe_mac(named["chip"], gpu_cores=int(cores) if cores else None, memory_gb=memory_gb)
+    return NamedMac(parts["chip"], cores or None, memory_gb)
 
 
 def describe_mac(
@@ -71,7 +106,7 @@ def _only[T](values: set[T]) -> T | None:
 
 
 def _load(text: str) -> HardwareProfile:
-    from mlx_hwprobe.detect import load_profile
+    from mlx_hwprobe.detection import load_profile
 
     path = Path(text)
     if not path.is_file():

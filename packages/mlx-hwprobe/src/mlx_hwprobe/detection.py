@@ -9,11 +9,16 @@ from typing import TYPE_CHECKING
 
 from mlx_hwprobe import _darwin, _linux
 from mlx_hwprobe.capture import Capture, Output, parse_json_object
-from mlx_hwprobe.errors import HwprobeError, InvalidDocumentError
+from mlx_hwprobe.errors import (
+    HwprobeError,
+    InvalidDocumentError,
+    NotAppleSiliconError,
+    UnsupportedPlatformError,
+)
 from mlx_hwprobe.profile import HardwareProfile
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 SYSCTL_NAMES = (
     "hw.memsize",
@@ -57,40 +62,55 @@ LINUX_FILES: dict[str, str] = {
 }
 
 TIMEOUT_S = 10.0
-"""How long a program may take before it counts as failed."""
+"""How long the programs may take together before those still running count as failed."""
+
+type Runner = Callable[[Mapping[str, Sequence[str]]], dict[str, Output]]
+"""Runs programs, by name, and answers with what each printed."""
 
 _NOT_FOUND, _TIMED_OUT = 127, 124
+# Where macOS and Linux keep their own tools: a service is started with a bare PATH.
+_SYSTEM_FOLDERS = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def detect() -> HardwareProfile:
+def detect(*, platform: str = sys.platform, run: Runner | None = None) -> HardwareProfile:
     """The profile of the machine that this process runs on.
 
     On a Mac it takes as long as the slowest of three fast programs, and asks `system_profiler`
     only where they left the chip, the memory or the GPU's cores open.
 
+    Args:
+        platform: As `sys.platform` names it.
+        run: Runs the programs; `run_programs` where it is None.
+
     Raises:
         NotAppleSiliconError: This is a Mac with an Intel processor.
-        HwprobeError: The platform is neither macOS nor Linux, or nothing could be read.
+        UnsupportedPlatformError: The platform is neither macOS nor Linux.
+        HwprobeError: Nothing could be read.
     """
-    capture = read_machine()
-    if sys.platform == "darwin" and needs_system_profiler(capture):
-        capture = Capture({**capture.outputs, **run_programs(SLOW_MAC_PROGRAMS)})
+    run = run or run_programs
+    capture = read_machine(platform=platform, run=run)
+    if platform == "darwin" and needs_system_profiler(capture):
+        capture = Capture({**capture.outputs, **run(SLOW_MAC_PROGRAMS)})
     return profile_from_capture(capture)
 
 
-def read_machine(*, thorough: bool = False) -> Capture:
+def read_machine(
+    *, thorough: bool = False, platform: str = sys.platform, run: Runner | None = None
+) -> Capture:
     """What this machine's fast programs say; with `thorough`, what all of them say.
 
+    Nothing is removed from it: `redact` makes of it what may be shown to others.
+
     Raises:
-        HwprobeError: The platform is neither macOS nor Linux.
+        UnsupportedPlatformError: The platform is neither macOS nor Linux.
     """
-    if sys.platform == "darwin":
-        slow = SLOW_MAC_PROGRAMS if thorough else {}
-        return Capture(run_programs(FAST_MAC_PROGRAMS | slow))
-    if sys.platform == "linux":
-        return Capture(_read_files(LINUX_FILES) | run_programs(LINUX_PROGRAMS))
-    raise HwprobeError(
-        f"no hardware detection for {sys.platform}", hint="It knows macOS and Linux."
+    run = run or run_programs
+    if platform == "darwin":
+        return Capture(run(FAST_MAC_PROGRAMS | (SLOW_MAC_PROGRAMS if thorough else {})))
+    if platform == "linux":
+        return Capture(_read_files(LINUX_FILES) | run(LINUX_PROGRAMS))
+    raise UnsupportedPlatformError(
+        f"no hardware detection for {platform}", hint="It knows macOS and Linux."
     )
 
 
@@ -114,13 +134,16 @@ def profile_from_capture(capture: Capture) -> HardwareProfile:
 
 def needs_system_profiler(capture: Capture) -> bool:
     """Whether the fast programs left the chip, the memory or the GPU's cores open."""
-    profile = _darwin.mac_profile(capture)
+    try:
+        profile = _darwin.mac_profile(capture)
+    except NotAppleSiliconError:
+        return False
     if profile.is_virtual_machine and profile.chip is not None:
         return False  # there is no GPU of Apple's in it that could be asked
     return None in (profile.chip, profile.memory_bytes, profile.gpu_cores)
 
 
-def load_profile(path: Path) -> HardwareProfile:
+def load_profile(path: str | Path) -> HardwareProfile:
     """The profile in a file: a saved profile, or a saved capture.
 
     Raises:
@@ -128,28 +151,31 @@ def load_profile(path: Path) -> HardwareProfile:
         NotAppleSiliconError: It is the capture of an Intel Mac.
         HwprobeError: It is a capture from which nothing could be read.
     """
-    document = read_json_file(path)
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InvalidDocumentError(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:  # not UTF-8, or a name with a NUL in it
+        raise InvalidDocumentError(f"{path}: no text file in UTF-8") from error
+    try:
+        return parse_profile(text)
+    except InvalidDocumentError as error:
+        where = f"{path}: {error.place}" if error.place else str(path)
+        raise InvalidDocumentError(error.problem, place=where, hint=error.hint) from error
+
+
+def parse_profile(text: str) -> HardwareProfile:
+    """The profile in the text of a saved profile or a saved capture.
+
+    Raises:
+        InvalidDocumentError: The text is neither.
+        NotAppleSiliconError: It is the capture of an Intel Mac.
+        HwprobeError: It is a capture from which nothing could be read.
+    """
+    document = parse_json_object(text)
     if "outputs" in document:
         return profile_from_capture(Capture.from_json(document))
     return HardwareProfile.from_json(document)
-
-
-def read_json_file(path: Path) -> dict[str, object]:
-    """The JSON object in a file.
-
-    Raises:
-        InvalidDocumentError: The file can't be read, is not UTF-8, or holds no JSON object.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InvalidDocumentError(f"{path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise InvalidDocumentError(f"{path}: not UTF-8 text") from error
-    try:
-        return parse_json_object(text)
-    except InvalidDocumentError as error:
-        raise InvalidDocumentError(f"{path}: {error.problem}") from error
 
 
 def run_programs(
@@ -162,10 +188,9 @@ def run_programs(
     import subprocess
     import time
 
-    # Numbers and words come in the language of the C locale, and macOS's own tools stay in reach
-    # for a process that was started with a bare PATH.
+    # In the C locale, numbers have a point and words are English.
     path = os.environ.get("PATH", os.defpath)
-    env = {**os.environ, "LC_ALL": "C", "LANG": "C", "PATH": f"{path}:/usr/sbin:/usr/bin:/sbin"}
+    env = {**os.environ, "LC_ALL": "C", "LANG": "C", "PATH": f"{path}:{_SYSTEM_FOLDERS}"}
     started: dict[str, subprocess.Popen[bytes]] = {}
     outputs: dict[str, Output] = {}
     for name, command in programs.items():
@@ -181,24 +206,22 @@ def run_programs(
             outputs[name] = Output(_NOT_FOUND, "")
     deadline = time.monotonic() + timeout_s
     for name, process in started.items():
-        try:
-            stdout, _ = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            outputs[name] = Output(_TIMED_OUT, "")
-        else:
-            outputs[name] = Output(process.returncode, stdout.decode("utf-8", "replace"))
+        with process:  # closes its pipe, and waits for it
+            try:
+                stdout, _ = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                outputs[name] = Output(_TIMED_OUT, "")
+            else:
+                outputs[name] = Output(process.returncode, stdout.decode("utf-8", "replace"))
     return {name: outputs[name] for name in programs}
 
 
 def _read_files(paths: Mapping[str, str]) -> dict[str, Output]:
-    return dict(_readable(paths.items()))
-
-
-def _readable(paths: Iterable[tuple[str, str]]) -> Iterable[tuple[str, Output]]:
-    for name, path in paths:
+    outputs: dict[str, Output] = {}
+    for name, path in paths.items():
         try:
-            yield name, Output(0, Path(path).read_text(encoding="utf-8", errors="replace"))
+            outputs[name] = Output(0, Path(path).read_text(encoding="utf-8", errors="replace"))
         except OSError:
-            yield name, Output(1, "")
+            outputs[name] = Output(1, "")
+    return outputs

@@ -1,0 +1,272 @@
+"""The program `mlx-hwprobe`: what this Mac is, and what the table says of others."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from mlx_hwprobe import __version__
+from mlx_hwprobe.errors import (
+    HwprobeError,
+    InvalidDocumentError,
+    NotAppleSiliconError,
+    UnknownChipError,
+    UnsupportedPlatformError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mlx_hwprobe.profile import HardwareProfile
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_UNSUPPORTED = 5
+EXIT_INTERRUPTED = 130
+
+# What each error is called in JSON, and what the program then exits with; the first that fits.
+_FAILURES: tuple[tuple[type[HwprobeError], str, int], ...] = (
+    (UnknownChipError, "unknown-chip", EXIT_USAGE),
+    (InvalidDocumentError, "invalid-file", EXIT_USAGE),
+    (UnsupportedPlatformError, "missing", EXIT_UNSUPPORTED),
+    (HwprobeError, "failed", EXIT_FAILED),
+)
+
+
+class _UsageError(Exception):
+    """The command line makes no sense."""
+
+    def __init__(self, message: str, usage: str) -> None:
+        super().__init__(message)
+        self.usage = usage
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(message, self.format_usage())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit code."""
+    words = sys.argv[1:] if argv is None else list(argv)
+    wants_json = "--json" in words
+    try:
+        arguments = _parser().parse_args(words)
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except _UsageError as error:
+        return _fail(wants_json, "usage", str(error), error.usage.strip(), EXIT_USAGE)
+    except HwprobeError as error:
+        _, name, code = next(row for row in _FAILURES if isinstance(error, row[0]))
+        return _fail(wants_json, name, error.message, error.hint, code)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # The reader has what it wanted; Python would complain once more when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILED
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="mlx-hwprobe",
+        description="Which Apple Silicon chip is this, how fast is its memory, and how much of it"
+        " may the GPU use? Without a command: this machine.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"mlx-hwprobe {__version__}")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument(
+        "--from",
+        dest="capture",
+        metavar="CAPTURE",
+        help="read a saved capture (or profile) instead of this machine; - is standard input",
+    )
+    parser.set_defaults(run=_profile)
+    # Without a default of its own, --json counts on both sides of the command.
+    shared = _Parser(add_help=False)
+    shared.add_argument(
+        "--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document"
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    _add_lookup(commands, shared)
+    table = commands.add_parser(
+        "table", parents=[shared], help="every chip and bin known", allow_abbrev=False
+    )
+    table.add_argument("--csv", action="store_true", help="print CSV, with sources")
+    table.set_defaults(run=_table)
+    capture = commands.add_parser(
+        "capture", help="what the probe reads here, fit for a bug report", allow_abbrev=False
+    )
+    capture.add_argument("-o", "--output", metavar="FILE", help="write to FILE, not to stdout")
+    capture.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="no change")
+    capture.set_defaults(run=_capture)
+    measure = commands.add_parser(
+        "measure", parents=[shared], help="measure the memory bandwidth", allow_abbrev=False
+    )
+    measure.add_argument("--repetitions", type=_positive, default=10, metavar="N")
+    measure.set_defaults(run=_measure)
+    return parser
+
+
+def _add_lookup(commands: Any, shared: argparse.ArgumentParser) -> None:
+    lookup = commands.add_parser(
+        "lookup",
+        parents=[shared],
+        help='what is known of a chip: lookup "M4 Max" --gpu-cores 32',
+        allow_abbrev=False,
+    )
+    lookup.add_argument("name", nargs="+", metavar="CHIP", help='"M4 Max", m4max, m4-max:40:128 …')
+    lookup.add_argument("--gpu-cores", type=_positive, metavar="N")
+    lookup.add_argument("--memory-gb", type=_gigabytes, metavar="N")
+    lookup.set_defaults(run=_lookup)
+
+
+def _profile(arguments: argparse.Namespace) -> int:
+    try:
+        profile = _read_profile(arguments.capture)
+    except NotAppleSiliconError as error:
+        _show_profile(error.profile, as_json=arguments.json)
+        _complain(error.message, error.hint)
+        return EXIT_UNSUPPORTED
+    _show_profile(profile, as_json=arguments.json)
+    return 0
+
+
+def _read_profile(source: str | None) -> HardwareProfile:
+    from mlx_hwprobe import detection
+
+    if source is None:
+        return detection.detect()
+    if source == "-":
+        return detection.parse_profile(sys.stdin.read())
+    return detection.load_profile(source)
+
+
+def _lookup(arguments: argparse.Namespace) -> int:
+    from mlx_hwprobe.chips import lookup
+    from mlx_hwprobe.render import render_bins
+    from mlx_hwprobe.spec import describe_mac, parse_mac_name
+
+    named = parse_mac_name(" ".join(arguments.name))
+    gpu_cores = arguments.gpu_cores or named.gpu_cores
+    memory_gb = arguments.memory_gb or named.memory_gb
+    rows = lookup(named.chip, gpu_cores=gpu_cores, memory_gb=memory_gb)
+    if len(rows) == 1:
+        profile = describe_mac(named.chip, gpu_cores=gpu_cores, memory_gb=memory_gb)
+        _show_profile(profile, as_json=arguments.json)
+        return 0
+    bins = {"chip": rows[0].chip, "bins": [row.to_json() for row in rows]}
+    _show({"schema_version": 1, **bins} if arguments.json else render_bins(rows))
+    return 0
+
+
+def _table(arguments: argparse.Namespace) -> int:
+    from mlx_hwprobe.chips import chip_table
+    from mlx_hwprobe.render import render_csv, render_table
+
+    rows = chip_table()
+    if arguments.json:
+        _show({"schema_version": 1, "bins": [row.to_json() for row in rows]})
+    elif arguments.csv:
+        sys.stdout.write(render_csv(rows))
+    else:
+        _show(render_table(rows))
+    return 0
+
+
+def _capture(arguments: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from mlx_hwprobe.detection import read_machine
+    from mlx_hwprobe.redaction import redact
+
+    document = redact(read_machine(thorough=True), names=_own_names()).to_json()
+    if arguments.output is None:
+        _show(document)
+        return 0
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    try:
+        Path(arguments.output).write_text(f"{text}\n", encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise HwprobeError(f"{arguments.output}: {error}") from error
+    print(
+        f"Wrote {arguments.output}: no serial number, UUID, user or host name is in it.",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _own_names() -> list[str]:
+    """The names that must not leave this machine: its own, and its user's."""
+    import getpass
+    import pwd
+    import socket
+
+    host = socket.gethostname()
+    names = [host, host.split(".")[0]]
+    try:
+        user = getpass.getuser()
+        names += [user, *pwd.getpwnam(user).pw_gecos.split(",")[:1]]
+    except (KeyError, OSError):
+        pass  # a user without an account has no name to give away
+    return names
+
+
+def _measure(arguments: argparse.Namespace) -> int:
+    from mlx_hwprobe import detection
+    from mlx_hwprobe.measure import measure_bandwidth, table_bandwidth
+    from mlx_hwprobe.render import render_measurement
+
+    try:
+        profile = detection.detect()
+    except NotAppleSiliconError as error:
+        profile = error.profile
+    measurement = measure_bandwidth(repetitions=arguments.repetitions)
+    if arguments.json:
+        _show(measurement.to_json(profile))
+    else:
+        _show(render_measurement(measurement, table_bandwidth(profile)))
+    return 0
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch(r"[1-9]\d{0,8}", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def _gigabytes(text: str) -> int:
+    return _positive(text.lower().removesuffix("gb").strip())
+
+
+def _show_profile(profile: HardwareProfile, *, as_json: bool) -> None:
+    from mlx_hwprobe.render import render_profile
+
+    _show(profile.to_json() if as_json else render_profile(profile))
+
+
+def _show(answer: dict[str, Any] | str) -> None:
+    print(answer if isinstance(answer, str) else json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+def _complain(message: str, hint: str | None) -> None:
+    print(f"mlx-hwprobe: {message}", file=sys.stderr)
+    if hint:
+        print(hint, file=sys.stderr)
+
+
+def _fail(wants_json: bool, name: str, message: str, hint: str | None, code: int) -> int:
+    _complain(message, hint)
+    if wants_json:
+        _show({"schema_version": 1, "error": {"type": name, "message": message, "hint": hint}})
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
