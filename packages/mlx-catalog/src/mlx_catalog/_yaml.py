@@ -1,7 +1,8 @@
 """The YAML that catalog files are written in: mappings, sequences and scalars, nothing clever.
 
-Values are built straight from libyaml's events, half the time of `yaml.safe_load`; positions are looked up only when
-something is wrong. Plain scalars follow YAML 1.2's core schema, so `no` is text, and a date stays what was written.
+Values are built straight from libyaml's events, half the time of `yaml.safe_load`; positions are
+looked up only when something is wrong. Plain scalars follow YAML 1.2's core schema, so `no` is
+text, and a date stays what was written.
 """
 
 import re
@@ -41,7 +42,8 @@ def read(text: str) -> Value:
     """The one document in `text`.
 
     Raises:
-        Misread: on a syntax error, a second document, a duplicate key, a key that is no text, an anchor or a tag.
+        Misread: on a syntax error, a second document, a duplicate key, a key that is no text, an
+        anchor or a tag.
     """
     try:
         events: Iterator[yaml.Event] = yaml.parse(text, Loader=_Loader)
@@ -53,7 +55,7 @@ def read(text: str) -> Value:
         after = next(events)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = mark.line + 1 if mark else 1
+        line = mark.line + 1 if mark is not None else 1
         raise Misread(line, "YAML", error.problem or "something else") from error
     except yaml.reader.ReaderError as error:
         raise Misread(1, "text", f"the character #x{error.character:04x}") from error
@@ -63,29 +65,37 @@ def read(text: str) -> Value:
 
 
 def _line(event: yaml.Event) -> int:
-    return event.start_mark.line + 1
+    return event.start_mark.line + 1 if event.start_mark is not None else 1
 
 
 def _value(event: yaml.Event, events: Iterator[yaml.Event]) -> Value:
-    kind = type(event)
-    if kind is yaml.ScalarEvent:
+    if isinstance(event, yaml.ScalarEvent):
         return _scalar(event)
-    if kind is yaml.AliasEvent:
-        raise Misread(_line(event), "a value", f"the reference *{event.anchor}")
-    if event.anchor is not None or event.tag is not None:
-        raise Misread(_line(event), "a value", "an anchor or a tag")
-    if kind is yaml.MappingStartEvent:
+    if isinstance(event, yaml.MappingStartEvent):
+        _refuse_marked(event)
         return _mapping(events)
+    if isinstance(event, yaml.SequenceStartEvent):
+        _refuse_marked(event)
+        return _sequence(events)
+    raise Misread(_line(event), "a value", "a reference to another one")
+
+
+def _refuse_marked(event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
+    if event.anchor is not None or event.tag is not None:
+        raise Misread(_line(event), "a plain value", "an anchor or a tag")
+
+
+def _sequence(events: Iterator[yaml.Event]) -> list[Value]:
     items: list[Value] = []
-    while type(event := next(events)) is not yaml.SequenceEndEvent:
+    while not isinstance(event := next(events), yaml.SequenceEndEvent):
         items.append(_value(event, events))
     return items
 
 
 def _mapping(events: Iterator[yaml.Event]) -> dict[str, Value]:
     result: dict[str, Value] = {}
-    while type(event := next(events)) is not yaml.MappingEndEvent:
-        if type(event) is not yaml.ScalarEvent:
+    while not isinstance(event := next(events), yaml.MappingEndEvent):
+        if not isinstance(event, yaml.ScalarEvent):
             raise Misread(_line(event), "a key", "a collection")
         key = event.value
         if key in result:
@@ -95,8 +105,7 @@ def _mapping(events: Iterator[yaml.Event]) -> dict[str, Value]:
 
 
 def _scalar(event: yaml.ScalarEvent) -> str | int | float | bool | None:
-    if event.anchor is not None or event.tag is not None:
-        raise Misread(_line(event), "a value", "an anchor or a tag")
+    _refuse_marked(event)
     text = event.value
     if event.style is not None and event.style not in ("", "\0"):
         return text

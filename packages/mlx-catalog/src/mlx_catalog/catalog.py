@@ -5,7 +5,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_catalog.errors import InvalidCatalogError, Problem, UnknownModelError, UnreadableCatalogError
+from mlx_catalog.errors import (
+    InvalidCatalogError,
+    Problem,
+    UnknownModelError,
+    UnreadableCatalogError,
+)
 from mlx_catalog.parse import parse_entry
 from mlx_catalog.schema import CatalogEntry
 
@@ -19,7 +24,7 @@ class Resolution:
     entry: CatalogEntry
     requested: str
     note: str
-    """Why `entry` answers to an alias that reads like another model's name; "" where there is nothing to say."""
+    """Why `entry` answers to an alias that is no model's name; "" if there is nothing to say."""
 
 
 class Catalog:
@@ -29,7 +34,10 @@ class Catalog:
         ordered = sorted(entries, key=lambda entry: (entry.family, entry.params_b, entry.id))
         self._entries = {entry.id: entry for entry in ordered}
         self._aliases = {
-            alias: entry for entry in ordered for alias in entry.aliases if alias not in self._entries
+            alias: entry
+            for entry in ordered
+            for alias in entry.aliases
+            if alias not in self._entries
         }
 
     def __iter__(self) -> Iterator[CatalogEntry]:
@@ -95,7 +103,7 @@ class Catalog:
         min_params_b: float | None = None,
         max_params_b: float | None = None,
     ) -> "Catalog":
-        """The entries that meet every condition given. What is unknown of an entry meets no condition on it."""
+        """The entries that meet every condition given; what is unknown of one meets none on it."""
         wanted = frozenset(tag.lower() for tag in tags)
 
         def meets(entry: CatalogEntry) -> bool:
@@ -113,7 +121,7 @@ class Catalog:
         return Catalog(entry for entry in self if meets(entry))
 
     def overridden_by(self, others: Iterable[CatalogEntry]) -> "Catalog":
-        """This catalog with `others` added; an id that both have is the other's, and so is an alias."""
+        """This catalog with `others` added; an id or alias that both have is the other's."""
         others = tuple(others)
         taken = {entry.id for entry in others}
         return Catalog([*(entry for entry in self if entry.id not in taken), *others])
@@ -136,11 +144,11 @@ def load_catalog(*folders: Path) -> Catalog:
 
 
 def load_entries(*paths: Path) -> tuple[CatalogEntry, ...]:
-    """The entries in the files `paths`, and in the `*.yaml` files of the folders among them, in name order.
+    """The entries in the files `paths`, and in the `*.yaml` files of the folders among them.
 
     Raises:
-        InvalidCatalogError: with every problem of every file; also where two files share an id or an alias.
-        UnreadableCatalogError: if a file can't be read.
+        InvalidCatalogError: with every problem of every file; also where two files share an id or
+        an alias. UnreadableCatalogError: if a file can't be read.
     """
     entries: dict[str, tuple[CatalogEntry, str]] = {}
     problems: list[Problem] = []
@@ -151,7 +159,9 @@ def load_entries(*paths: Path) -> tuple[CatalogEntry, ...]:
         if entry is None:
             continue
         if path.stem != entry.id:
-            problems.append(Problem(str(path), 0, "id", f"{path.stem!r}, as the file is named", repr(entry.id)))
+            problems.append(
+                Problem(str(path), 0, "id", f"{path.stem!r}, as the file is named", repr(entry.id))
+            )
         if entry.id in entries:
             problems.append(
                 Problem(str(path), 0, "id", "an id of its own", f"that of {entries[entry.id][1]}")
@@ -191,4 +201,6 @@ def _shared_names(entries: dict[str, tuple[CatalogEntry, str]]) -> Iterator[Prob
             else:
                 owners[alias] = file
                 continue
-            yield Problem(file, 0, f"aliases[{index}]", "a name of its own", f"{alias!r}, that of {owner}")
+            yield Problem(
+                file, 0, f"aliases[{index}]", "a name of its own", f"{alias!r}, that of {owner}"
+            )

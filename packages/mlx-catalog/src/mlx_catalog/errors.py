@@ -51,3 +51,33 @@ class UnreadableCatalogError(CatalogError):
         super().__init__(f"{path}: {reason}")
         self.path = path
         self.reason = reason
+
+
+class UnreadableModelError(CatalogError):
+    """A model's files can't be read as such; the cause, where there is one, says more."""
+
+    def __init__(self, model: str, reason: str) -> None:
+        super().__init__(f"{model}: {reason}")
+        self.model = model
+        self.reason = reason
+
+
+class HubError(CatalogError):
+    """The model hub gave no usable answer."""
+
+    def __init__(self, endpoint: str, reason: str) -> None:
+        super().__init__(f"{endpoint}: {reason}")
+        self.endpoint = endpoint
+        self.reason = reason
+
+
+class HubUnreachableError(HubError):
+    """No connection to the hub: no network, a wrong endpoint, or no answer in time."""
+
+
+class RepoNotFoundError(HubError):
+    """The hub has no such repository, or hides it from whoever asks without a token."""
+
+
+class GatedRepoError(HubError):
+    """The repository's files are for those who accepted its licence."""

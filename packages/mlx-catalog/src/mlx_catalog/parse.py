@@ -4,7 +4,7 @@ import difflib
 import types
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeAliasType, get_args, get_origin
+from typing import Any, TypeAliasType, get_args, get_origin
 
 import msgspec
 
@@ -23,7 +23,7 @@ class Parsed:
 
 
 def parse_entry(text: str, file: str) -> Parsed:
-    """The entry in `text`, or everything that is wrong with it; `file` is only named in the problems."""
+    """The entry in `text`, or all that is wrong with it; `file` is only named in problems."""
     try:
         value = _yaml.read(text)
     except _yaml.Misread as misread:
@@ -39,7 +39,9 @@ def parse_entry(text: str, file: str) -> Parsed:
     return Parsed(entry, ())
 
 
-def _located(text: str, file: str, found: Iterator[Violation] | list[Violation]) -> tuple[Problem, ...]:
+def _located(
+    text: str, file: str, found: Iterator[Violation] | list[Violation]
+) -> tuple[Problem, ...]:
     """Problems with their lines: a missing key is placed at its parent."""
     lines = _yaml.lines(text)
 
@@ -49,7 +51,8 @@ def _located(text: str, file: str, found: Iterator[Violation] | list[Violation])
         return lines.get(path, 0)
 
     problems = [
-        Problem(file, line(each.path), _dotted(each.path), each.expected, each.got) for each in found
+        Problem(file, line(each.path), _dotted(each.path), each.expected, each.got)
+        for each in found
     ]
     return tuple(sorted(problems, key=lambda problem: problem.line))
 
@@ -61,36 +64,35 @@ def _dotted(path: _yaml.KeyPath) -> str:
     return text
 
 
-def _mismatches(value: object, kind: object, path: _yaml.KeyPath) -> Iterator[Violation]:
+def _mismatches(value: _yaml.Value, kind: Any, path: _yaml.KeyPath) -> Iterator[Violation]:
     """Every place below `value` that isn't of the type `kind`."""
-    kind = _without_alias_and_none(kind, value)
+    kind = _plain(kind, value)
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         yield from _struct_mismatches(value, kind, path)
         return
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is dict and isinstance(value, dict):
         for key, item in value.items():
-            yield from _leaf_mismatches(key, arguments[0], (*path, str(key)))
-            yield from _mismatches(item, arguments[1], (*path, str(key)))
-        return
-    if origin is tuple and isinstance(value, list):
+            yield from _leaf_mismatches(key, arguments[0], (*path, key))
+            yield from _mismatches(item, arguments[1], (*path, key))
+    elif origin is tuple and isinstance(value, list):
         for index, item in enumerate(value):
             yield from _mismatches(item, arguments[0], (*path, index))
-        return
-    yield from _leaf_mismatches(value, kind, path)
+    else:
+        yield from _leaf_mismatches(value, kind, path)
 
 
-def _without_alias_and_none(kind: object, value: object) -> object:
+def _plain(kind: Any, value: _yaml.Value) -> Any:
+    """`kind` without a `type` statement's name around it, and without None unless `value` is."""
     while isinstance(kind, TypeAliasType):
         kind = kind.__value__
     if isinstance(kind, types.UnionType) and value is not None:
-        first, *_ = (each for each in get_args(kind) if each is not type(None))
-        return _without_alias_and_none(first, value)
+        return _plain(next(each for each in get_args(kind) if each is not types.NoneType), value)
     return kind
 
 
 def _struct_mismatches(
-    value: object, kind: type[msgspec.Struct], path: _yaml.KeyPath
+    value: _yaml.Value, kind: type[msgspec.Struct], path: _yaml.KeyPath
 ) -> Iterator[Violation]:
     if not isinstance(value, dict):
         yield Violation(path, "a mapping", _shown(value))
@@ -103,27 +105,32 @@ def _struct_mismatches(
             yield Violation((*path, name), "a value", "nothing: the key is missing")
     for name in value:
         if name not in fields:
-            near = difflib.get_close_matches(str(name), fields, n=1)
+            near = difflib.get_close_matches(name, fields, n=1)
             expected = f"{near[0]!r}" if near else f"one of {', '.join(fields)}"
             yield Violation((*path, name), expected, f"the unknown key {name!r}")
 
 
-def _leaf_mismatches(value: object, kind: object, path: _yaml.KeyPath) -> Iterator[Violation]:
+def _leaf_mismatches(value: _yaml.Value, kind: Any, path: _yaml.KeyPath) -> Iterator[Violation]:
     try:
         msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
         yield Violation(path, _expectation(str(error), kind), _shown(value))
 
 
-def _expectation(message: str, kind: object) -> str:
-    """What msgspec wanted, without what it got: "Expected `int` >= 1, got `str`" says "int >= 1"."""
+def _expectation(message: str, kind: Any) -> str:
+    """What msgspec wanted: "int >= 1" from "Expected `int` >= 1, got `str`"."""
     choices = get_args(kind)
     if choices and all(isinstance(each, str) for each in choices):
         return f"one of {', '.join(choices)}"
-    return message.split(", got")[0].split(" - at")[0].removeprefix("Expected ").replace("`", "")
+    return (
+        message.split(", got", maxsplit=1)[0]
+        .split(" - at", maxsplit=1)[0]
+        .removeprefix("Expected ")
+        .replace("`", "")
+    )
 
 
-def _shown(value: object) -> str:
+def _shown(value: _yaml.Value) -> str:
     match value:
         case None:
             return "nothing"

@@ -1,4 +1,4 @@
-"""What a well-typed entry must also be: consistent with itself, with its sources and with the engine."""
+"""What a well-typed entry must also be: consistent with itself and with the engine."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,7 +47,9 @@ def _aliases(entry: CatalogEntry) -> Iterator[Violation]:
 
 def _geometry(geometry: Geometry, architecture: str) -> Iterator[Violation]:
     if geometry.sliding_layers and geometry.sliding_window is None:
-        yield Violation(("geometry", "sliding_window"), "a window for the sliding layers", "nothing")
+        yield Violation(
+            ("geometry", "sliding_window"), "a window for the sliding layers", "nothing"
+        )
     if geometry.mla_rope_dim is not None and geometry.mla_latent_dim is None:
         yield Violation(("geometry", "mla_latent_dim"), "a width beside mla_rope_dim", "nothing")
     recurrent = geometry.recurrent
@@ -58,10 +60,14 @@ def _geometry(geometry: Geometry, architecture: str) -> Iterator[Violation]:
     if recurrent is not None and "parallel" not in architecture:
         own += recurrent.layers or 0
     if own > geometry.layers:
-        yield Violation(("geometry", "layers"), f"at least the {own} layers named below", str(geometry.layers))
+        yield Violation(
+            ("geometry", "layers"), f"at least the {own} layers named below", str(geometry.layers)
+        )
     experts = geometry.experts
     if experts is not None and experts.active is not None and experts.active > experts.total:
-        yield Violation(("geometry", "experts", "active"), f"at most {experts.total}", str(experts.active))
+        yield Violation(
+            ("geometry", "experts", "active"), f"at most {experts.total}", str(experts.active)
+        )
 
 
 def _sources(entry: CatalogEntry) -> Iterator[Violation]:
@@ -71,8 +77,9 @@ def _sources(entry: CatalogEntry) -> Iterator[Violation]:
         yield from _source(entry, quant, source)
 
 
-#: How far a published size may be from parameters times bits before one of the two must be wrong. Embeddings kept at
-#: more bits make small models larger; MXFP4 and tied embeddings make others smaller.
+#: How far a published size may be from parameters times bits before one of the two must be wrong.
+#: Embeddings kept at more bits make small models larger; MXFP4 and tied embeddings make others
+#: smaller.
 _SMALLEST, _LARGEST = 0.7, 1.6
 
 
@@ -103,11 +110,15 @@ def _capabilities(entry: CatalogEntry) -> Iterator[Violation]:
             yield Violation(("capabilities", key), expected, repr(name))
     if able.tool_calling and not able.tool_call_parser:
         yield Violation(
-            ("capabilities", "tool_calling"), "false, or a tool_call_parser that reads its calls", "true"
+            ("capabilities", "tool_calling"),
+            "false, or a tool_call_parser that reads its calls",
+            "true",
         )
     if able.tool_call_parser and not able.tool_calling:
         yield Violation(
-            ("capabilities", "tool_call_parser"), '"" without tool_calling', repr(able.tool_call_parser)
+            ("capabilities", "tool_call_parser"),
+            '"" without tool_calling',
+            repr(able.tool_call_parser),
         )
     if able.reasoning_parser and able.thinking is False:
         yield Violation(
@@ -127,7 +138,9 @@ def _quality(entry: CatalogEntry) -> Iterator[Violation]:
     }
     for name, figure in figures.items():
         if figure is not None and not quality.source.get(name):
-            yield Violation(("quality", "source", name), f"where {name} {figure} comes from", "nothing")
+            yield Violation(
+                ("quality", "source", name), f"where {name} {figure} comes from", "nothing"
+            )
     for name in quality.source:
         if figures.get(name) is None:
             yield Violation(("quality", "source", name), "a figure of that name", "none")

@@ -1,7 +1,8 @@
-"""What a catalog entry says: frozen, typed, with its units in its names and a source beside its figures.
+"""What a catalog entry says: frozen, typed, units in the names, a source beside the figures.
 
-Unknown is `None` everywhere and never the same as `False`, `0` or `""`: a model whose tool calling nobody has tried
-has `tool_calling: None`; one that was tried and cannot has `False`. GB are 10^9 bytes, as the Hub counts them.
+Unknown is `None` everywhere and never the same as `False`, `0` or `""`: a model whose tool calling
+nobody has tried has `tool_calling: None`; one that was tried and cannot has `False`. GB are 10^9
+bytes, as the Hub counts them.
 """
 
 from typing import Annotated, Literal
@@ -23,6 +24,7 @@ Architecture = Literal[
     "moe",
     "moe-swa",
     "moe-chunked",
+    "mla-transformer",
     "mla-moe",
     "compressed-sparse-moe",
     "nas-transformer",
@@ -36,7 +38,7 @@ Architecture = Literal[
     "shortconv-hybrid",
     "shortconv-hybrid-moe",
 ]
-"""How a model remembers: what `geometry` then counts. `swa` is sliding-window attention in most layers."""
+"""How a model remembers; `swa` is sliding-window attention in most layers."""
 
 RecurrentKind = Literal["mamba1", "mamba2", "gated-deltanet", "kda", "shortconv"]
 ThinkingControl = Literal["never", "always", "toggle", "effort", "budget", "system-prompt"]
@@ -55,8 +57,9 @@ ProfileId = Annotated[str, Meta(pattern=r"^m\d+(-(pro|max|ultra))?-\d+$")]
 class RecurrentState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The state that recurrent layers keep, the same size at any context length.
 
-    One sequence keeps, in each of `layers` layers, `(conv_kernel - 1) * conv_channels` values of the short
-    convolution and `heads * head_dim * state_dim` values of the recurrence (0 of the latter for a pure convolution).
+    One sequence keeps, in each of `layers` layers, `(conv_kernel - 1) * conv_channels` values of
+    the short convolution and `heads * head_dim * state_dim` values of the recurrence (0 of the
+    latter for a pure convolution).
     """
 
     kind: RecurrentKind
@@ -77,16 +80,22 @@ class RecurrentState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def state_elements(self) -> int | None:
         """Values of recurrent state, all layers together; None where a dimension is unknown."""
-        if self.layers is None or self.heads is None or self.head_dim is None or self.state_dim is None:
+        if (
+            self.layers is None
+            or self.heads is None
+            or self.head_dim is None
+            or self.state_dim is None
+        ):
             return None
         return self.layers * self.heads * self.head_dim * self.state_dim
 
     @property
     def bytes_per_sequence(self) -> int | None:
-        """Bytes that one sequence keeps, as mlx-lm allocates them; None where a dimension is unknown.
+        """Bytes that one sequence keeps in mlx-lm; None where a dimension is unknown.
 
-        The convolution's history is in the activations' 16 bits. The recurrence is in 32 bits, except Mamba-1's,
-        which follows the activations (found by running mlx-lm 0.31.3 on small models of each kind).
+        The convolution's history is in the activations' 16 bits. The recurrence is in 32 bits,
+        except Mamba-1's, which follows the activations (found by running mlx-lm 0.31.3 on small
+        models of each kind).
         """
         conv, state = self.conv_elements, self.state_elements
         if conv is None or state is None:
@@ -105,11 +114,12 @@ class Experts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class Geometry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What decides the memory of a model beside its weights, at any context length.
 
-    `full_attention_layers` own a cache that grows with the context; `sliding_layers` own one that stops growing at
-    `sliding_window` tokens; layers that share another layer's cache (`shared_kv_layers`) are in neither.
-    Full-attention layers use `global_kv_heads` and `global_head_dim` where those differ from the sliding layers'
-    `kv_heads` and `head_dim`. Multi-head latent attention stores `mla_latent_dim + mla_rope_dim` values a token and
-    layer instead of keys and values.
+    `full_attention_layers` own a cache that grows with the context; `sliding_layers` own one that
+    stops growing at `sliding_window` tokens; layers that share another layer's cache
+    (`shared_kv_layers`) are in neither. Full-attention layers use `global_kv_heads` and
+    `global_head_dim` where those differ from the sliding layers' `kv_heads` and `head_dim`.
+    Multi-head latent attention stores `mla_latent_dim + mla_rope_dim` values a token and layer
+    instead of keys and values.
     """
 
     layers: Positive
@@ -132,7 +142,7 @@ class Geometry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def growing_kv_elements_per_token(self) -> int | None:
-        """Cached values that each token of context adds, all full-attention layers together; None if unknown."""
+        """Cached values that a token of context adds in full-attention layers; None if unknown."""
         if self.full_attention_layers is None:
             return None
         if self.full_attention_layers == 0:
@@ -147,12 +157,12 @@ class Geometry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def state_bytes_per_sequence(self) -> int | None:
-        """Bytes of recurrent state that one sequence keeps: 0 without recurrent layers, None if unknown."""
+        """Bytes of recurrent state of one sequence: 0 without recurrent layers, None if unknown."""
         return 0 if self.recurrent is None else self.recurrent.bytes_per_sequence
 
     @property
     def sliding_kv_elements_per_token(self) -> int | None:
-        """Cached values that each token inside the window adds, all sliding layers together; None if unknown."""
+        """Cached values that a token in the window adds in all sliding layers; None if unknown."""
         if self.sliding_layers is None:
             return None
         if self.sliding_layers == 0:
@@ -200,7 +210,7 @@ class Sources(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Capabilities(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the model can do when the pinned engine serves it; a parser is `""` where there is none."""
+    """What the model can do when the pinned engine serves it; `""` where there is no parser."""
 
     tool_calling: bool | None = None
     tool_call_parser: str = ""
@@ -212,7 +222,7 @@ class Capabilities(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Quality(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Published scores on a scale of 0 to 100, each with its source in `source` under the same name."""
+    """Published scores from 0 to 100, each with its source in `source` under the same name."""
 
     source: dict[str, str]
     overall: Percentage | None = None
@@ -240,8 +250,8 @@ class BenchmarkFigure(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class CatalogEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model of the catalog.
 
-    `source` says where the figures of the entry's own level (parameters, context length, licence, date) come from;
-    `geometry`, `sources`, `quality` and `benchmarks` carry their own.
+    `source` says where the figures of the entry's own level (parameters, context length, licence,
+    date) come from; `geometry`, `sources`, `quality` and `benchmarks` carry their own.
     """
 
     id: Name
@@ -282,7 +292,7 @@ class CatalogEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return self.active_params_b if self.active_params_b is not None else self.params_b
 
     def weights_bytes(self, quant: Quant) -> int:
-        """Bytes of the weights at `quant`: the published size where there is one, else parameters times bits."""
+        """Bytes of the weights at `quant`: the published size, else parameters times bits."""
         source = self.sources.get(quant)
         if source is not None and source.disk_size_gb is not None:
             return round(source.disk_size_gb * 1e9)

@@ -1,0 +1,331 @@
+"""A model's own `config.json`, read for what decides its memory and speed.
+
+The layouts are those of mlx-lm's caches: what a layer of each `model_type` really keeps. A type
+that is not known here is not guessed: its reading has `known` false and no cache, and says the
+rest.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from msgspec import structs
+
+from mlx_catalog.layers import LayerKinds, layer_kinds
+from mlx_catalog.recurrence import recurrent_state
+from mlx_catalog.schema import Architecture, Experts, Geometry, RecurrentKind
+
+type Config = Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """How the weights are quantized: the default, and exceptions by module path."""
+
+    bits: int
+    group_size: int
+    mode: str
+    overrides: Mapping[str, "Quantization"]
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits with the scales of a group: 16 for scale and bias each, or 8 in the fp modes."""
+        return self.bits + (32 if self.mode == "affine" else 8) / self.group_size
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigReading:
+    """What a `config.json` says; `known` is false where its type's cache layout isn't known."""
+
+    model_type: str
+    known: bool
+    architecture: Architecture | None
+    geometry: Geometry | None
+    max_context_tokens: int | None
+    vision: bool
+    quantization: Quantization | None
+    dtype: str
+    notes: tuple[str, ...]
+
+
+def read_config(config: Config, source: str = "config.json") -> ConfigReading:
+    """What `config` says of a model; `source` is noted as the geometry's source."""
+    text = text_config(config)
+    model_type = _text(config, "model_type") or _text(text, "model_type")
+    text_type = _text(text, "model_type") or model_type
+    kinds = layer_kinds(model_type, text_type, text)
+    geometry = _geometry(text_type, text, config, kinds, source)
+    return ConfigReading(
+        model_type=model_type,
+        known=kinds is not None,
+        architecture=_architecture(kinds, geometry, text) if geometry else None,
+        geometry=geometry,
+        max_context_tokens=integer(
+            text, "max_position_embeddings", "model_max_length", "max_seq_len"
+        ),
+        vision="vision_config" in config,
+        quantization=_quantization(config),
+        dtype=_text(text, "dtype", "torch_dtype") or _text(config, "dtype", "torch_dtype"),
+        notes=_notes(model_type, kinds, geometry),
+    )
+
+
+def text_config(config: Config) -> Config:
+    """The part that describes the language model: multimodal configurations nest it."""
+    for name in ("text_config", "llm_config", "language_config"):
+        nested = config.get(name)
+        if isinstance(nested, dict):
+            return cast("Config", nested)
+    return config
+
+
+def integer(config: Config, *names: str) -> int | None:
+    """The first of `names` that is a positive whole number in `config`."""
+    for name in names:
+        value = config.get(name)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            return value
+    return None
+
+
+def _text(config: Config, *names: str) -> str:
+    for name in names:
+        value = config.get(name)
+        if isinstance(value, str):
+            return value
+    return ""
+
+
+def _geometry(
+    text_type: str, text: Config, config: Config, kinds: LayerKinds | None, source: str
+) -> Geometry | None:
+    layers = len(kinds) if kinds is not None else integer(text, *_LAYERS)
+    if layers is None:
+        return None
+    tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
+    heads, width = _heads(text_type, text)
+    latent = _latent(text_type, text)
+    plain = Geometry(
+        layers=layers,
+        source=source,
+        hidden_size=integer(text, *_HIDDEN),
+        vocab_size=integer(text, "vocab_size"),
+        tied_embeddings=tied if isinstance(tied, bool) else None,
+        kv_heads=None if latent else heads,
+        head_dim=None if latent else width,
+        mla_latent_dim=latent[0] if latent else None,
+        mla_rope_dim=latent[1] if latent else None,
+        experts=_experts(text),
+    )
+    return plain if kinds is None else _with_layers(plain, kinds, text_type, text)
+
+
+def _with_layers(plain: Geometry, kinds: LayerKinds, text_type: str, text: Config) -> Geometry:
+    gemma4 = text_type.startswith("gemma4")
+    return structs.replace(
+        plain,
+        full_attention_layers=kinds.count("full") + kinds.count("parallel"),
+        sliding_layers=kinds.count("sliding"),
+        sliding_window=_window(text) if "sliding" in kinds else None,
+        shared_kv_layers=kinds.count("shared") or None,
+        global_kv_heads=_gemma4_global_heads(text, plain.kv_heads) if gemma4 else None,
+        global_head_dim=integer(text, "global_head_dim") if gemma4 else None,
+        recurrent=recurrent_state(text_type, text, kinds),
+    )
+
+
+_LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+_HIDDEN = ("hidden_size", "n_embd", "d_model")
+
+#: Types whose cache holds latents. Older users of latent attention (deepseek_v2, minicpm3,
+#: youtu_llm) expand them to keys and values before caching.
+_LATENT_CACHE = frozenset(
+    [
+        "deepseek_v3",
+        "kimi_k2",
+        "kimi_k25",
+        "joyai_llm_flash",
+        "glm4_moe_lite",
+        "kimi_linear",
+        "longcat_flash",
+        "longcat_flash_ngram",
+        "mistral4",
+    ]
+)
+_EXPANDED_LATENTS = frozenset({"deepseek_v2", "minicpm3", "youtu_llm"})
+
+
+def _latent(text_type: str, text: Config) -> tuple[int, int] | None:
+    latent = integer(text, "kv_lora_rank")
+    if text_type not in _LATENT_CACHE or latent is None:
+        return None
+    return latent, integer(text, "qk_rope_head_dim") or 0
+
+
+def _heads(text_type: str, text: Config) -> tuple[int | None, int | None]:
+    """KV heads and the width of one, as cached."""
+    query_heads = integer(text, "num_attention_heads", "n_heads", "n_head")
+    hidden = integer(text, *_HIDDEN)
+    even = hidden // query_heads if hidden and query_heads else None
+    if text_type in _EXPANDED_LATENTS:
+        key = (integer(text, "qk_nope_head_dim") or 0) + (integer(text, "qk_rope_head_dim") or 0)
+        # Keys are wider than values: half of both together is the width that makes the sum right.
+        return query_heads, (key + (integer(text, "v_head_dim") or even or 0)) // 2 or None
+    if text_type == "nemotron-nas":
+        return _nas_kv_heads(text, query_heads), even
+    heads = integer(
+        text, "num_key_value_heads", "num_kv_heads", "n_kv_heads", "num_attention_groups"
+    )
+    return heads or query_heads, integer(
+        text, "head_dim", "attention_head_dim", "kv_channels"
+    ) or even
+
+
+def _nas_kv_heads(text: Config, query_heads: int | None) -> int | None:
+    """KV heads of the blocks with attention, where all have as many."""
+    blocks = text.get("block_configs")
+    groups: set[int | None] = set()
+    for block in cast("list[object]", blocks) if isinstance(blocks, list) else []:
+        attention = cast("Config", block).get("attention") if isinstance(block, dict) else None
+        if isinstance(attention, dict) and cast("Config", attention).get("n_heads_in_group"):
+            groups.add(integer(cast("Config", attention), "n_heads_in_group"))
+    group = groups.pop() if len(groups) == 1 else None
+    return query_heads // group if query_heads and group else None
+
+
+def _gemma4_global_heads(text: Config, heads: int | None) -> int | None:
+    # Only where keys double as values do the full layers have heads of their own number.
+    own = (
+        integer(text, "num_global_key_value_heads")
+        if text.get("attention_k_eq_v") is True
+        else None
+    )
+    return own or heads
+
+
+def _window(text: Config) -> int | None:
+    return integer(
+        text,
+        "sliding_window",
+        "sliding_window_size",
+        "attention_chunk_size",
+        "attention_window_size",
+    )
+
+
+def _experts(text: Config) -> Experts | None:
+    total = integer(text, "num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    if total is None or total == 1:
+        return None
+    active = integer(
+        text,
+        "num_experts_per_tok",
+        "num_experts_per_token",
+        "top_k_experts",
+        "moe_top_k",
+        "moe_topk",
+    )
+    return Experts(total=total, active=active, shared=_shared_experts(text))
+
+
+def _shared_experts(text: Config) -> int | None:
+    for name in ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts"):
+        value = text.get(name)
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+    names = ("shared_expert_intermediate_size", "shared_intermediate_size")
+    return 1 if integer(text, *names) is not None else None
+
+
+def _quantization(config: Config) -> Quantization | None:
+    raw = config.get("quantization") or config.get("quantization_config")
+    return _scheme(cast("Config", raw)) if isinstance(raw, dict) else None
+
+
+def _scheme(raw: Config) -> Quantization | None:
+    bits, group_size = integer(raw, "bits"), integer(raw, "group_size")
+    if bits is None or group_size is None:
+        return None
+    overrides: dict[str, Quantization] = {}
+    for path, value in raw.items():
+        if isinstance(value, dict) and (scheme := _scheme(cast("Config", value))) is not None:
+            overrides[path] = scheme
+    return Quantization(bits, group_size, _text(raw, "mode") or "affine", overrides)
+
+
+def _architecture(
+    kinds: LayerKinds | None, geometry: Geometry, text: Config
+) -> Architecture | None:
+    if kinds is None:
+        return None
+    moe = geometry.experts is not None
+    if geometry.recurrent is not None:
+        return _hybrid(geometry.recurrent.kind, moe=moe, parallel="parallel" in kinds)
+    if geometry.mla_latent_dim is not None:
+        return "mla-moe" if moe else "mla-transformer"
+    if not geometry.sliding_layers:
+        return "moe" if moe else "transformer"
+    if moe and "attention_chunk_size" in text:
+        return "moe-chunked"
+    return "moe-swa" if moe else "transformer-swa"
+
+
+def _hybrid(kind: RecurrentKind, *, moe: bool, parallel: bool) -> Architecture:
+    match kind:
+        case "mamba1":
+            return "mamba1-hybrid"
+        case "mamba2" if parallel:
+            return "mamba2-parallel-hybrid"
+        case "mamba2":
+            return "mamba2-hybrid-moe" if moe else "mamba2-hybrid"
+        case "gated-deltanet":
+            return "gated-deltanet-hybrid-moe" if moe else "gated-deltanet-hybrid"
+        case "kda":
+            return "kda-mla-hybrid-moe"
+        case "shortconv":
+            return "shortconv-hybrid-moe" if moe else "shortconv-hybrid"
+
+
+def _notes(model_type: str, kinds: LayerKinds | None, geometry: Geometry | None) -> tuple[str, ...]:
+    notes: list[str] = []
+    if not model_type:
+        notes.append("config.json names no model_type")
+    elif kinds is None:
+        notes.append(f"the cache layout of the model type {model_type!r} is not known")
+    if geometry is None:
+        notes.append("config.json doesn't say how many layers there are")
+    return tuple(notes)
+
+
+def routed_expert_params(config: Config) -> int | None:
+    """Parameters in all routed experts: 0 for a dense model, None where a width is missing.
+
+    An expert of a gated MLP has three matrices of hidden size by expert width; one of Nemotron's
+    ungated MLPs two, and those work at a latent width where the configuration names one.
+    """
+    text = text_config(config)
+    experts = _experts(text)
+    if experts is None:
+        return 0
+    hidden = integer(text, "moe_latent_size") or integer(text, "hidden_size")
+    width = integer(text, "moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size")
+    layers = _moe_layers(text)
+    if hidden is None or width is None or layers is None:
+        return None
+    matrices = 2 if _text(text, "model_type") == "nemotron_h" else 3
+    return layers * experts.total * matrices * hidden * width
+
+
+def _moe_layers(text: Config) -> int | None:
+    pattern = text.get("hybrid_override_pattern") or text.get("layers_block_type")
+    if isinstance(pattern, Sequence):
+        return sum(1 for kind in cast("Sequence[object]", pattern) if kind in ("E", "moe"))
+    layers = integer(text, *_LAYERS)
+    if layers is None:
+        return None
+    dense = integer(text, "first_k_dense_replace", "num_dense_layers") or 0
+    only = text.get("mlp_only_layers")
+    if isinstance(only, list):
+        dense += len(cast("list[object]", only))
+    step = integer(text, "decoder_sparse_step", "interleave_moe_layer_step") or 1
+    return (layers - dense) // step
