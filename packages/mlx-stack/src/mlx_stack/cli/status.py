@@ -66,7 +66,7 @@ def _render(context: Context, report: "StatusReport") -> None:
     output = context.output
     output.answer(describe_hardware(report.hardware))
     output.answer(f"Gateway   {report.gateway_url}\n")
-    output.answer(_table(report.services))
+    output.answer(service_table(report.services))
     for row in report.services:
         if row.last_error and row.state != "healthy":
             output.answer(f"\n{row.name}: {row.last_error}")
@@ -75,12 +75,14 @@ def _render(context: Context, report: "StatusReport") -> None:
         output.answer(f"\nThe stack file has changed for {names}: `mlx-stack up` applies it.")
 
 
-def _table(rows: "tuple[ServiceRow, ...]") -> "Table":
+def service_table(rows: "tuple[ServiceRow, ...]") -> "Table":
+    """The services as a table for people."""
     from rich.table import Table
     from rich.text import Text
 
     from mlx_stack.cli._format import format_bytes, format_duration
 
+    """The services as a table for people."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("Service", "State", "Model"):
         table.add_column(heading)
