@@ -1,0 +1,106 @@
+"""State folders for tests: fake engines installed as real ones are, tiny models, stack files."""
+
+import json
+import os
+import stat
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mlx_stack.config import ConfigValue, save_values
+from mlx_stack.engines.environment import Environment, Receipt, use_environment, write_receipt
+from mlx_stack.engines.lockfile import Engine
+from mlx_stack.operations.ports import free_ports
+from mlx_stack.paths import Home
+from mlx_stack.stack import FlagValue, Stack, Tier, save_stack
+
+_MODULES = {Engine.VLLM_MLX: "fake_engine", Engine.LITELLM: "fake_gateway"}
+
+
+def install_fake_engines(
+    home: Home, *, engine_options: Sequence[str] = (), gateway_options: Sequence[str] = ()
+) -> None:
+    """Put the fake engine and the fake gateway where the real ones would be.
+
+    Args:
+        home: The state folder.
+        engine_options: More arguments for every engine; a single tier's go into its `vllm_flags`.
+        gateway_options: More arguments for the gateway.
+    """
+    home.create()
+    options = {Engine.VLLM_MLX: engine_options, Engine.LITELLM: gateway_options}
+    for engine, module in _MODULES.items():
+        environment = Environment(engine, home.engines / engine / "0.0.0-fake0000")
+        environment.python.parent.mkdir(parents=True, exist_ok=True)
+        (environment.path / "lib" / "python3.13" / "site-packages").mkdir(
+            parents=True, exist_ok=True
+        )
+        if not environment.python.exists():
+            environment.python.symlink_to(sys.executable)
+        _write_program(environment.program(engine), module, options[engine])
+        receipt = Receipt(
+            engine=engine,
+            version="0.0.0",
+            lock_sha256="",
+            records_sha256="",
+            installed_at="2026-01-01T00:00:00+00:00",
+        )
+        write_receipt(environment, receipt)
+        use_environment(home.engines, environment)
+
+
+def make_model_folder(folder: Path) -> Path:
+    """A folder that looks like a model to whoever doesn't load it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"model_type": "llama", "quantization": {"group_size": 32, "bits": 4}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    header = b"{}      "
+    weights = len(header).to_bytes(8, "little") + header
+    (folder / "model.safetensors").write_bytes(weights)
+    return folder
+
+
+def define_stack(
+    home: Home,
+    tiers: Mapping[str, Mapping[str, FlagValue]],
+    *,
+    config: Mapping[str, ConfigValue] | None = None,
+) -> Stack:
+    """Write a stack file and a configuration on free ports, with a model for each tier.
+
+    Args:
+        home: The state folder.
+        tiers: For each tier's name its `vllm_flags`, which the fake engine obeys.
+        config: More configuration.
+    """
+    *ports, gateway_port = free_ports(len(tiers) + 1)
+    stack = Stack(
+        schema_version=1,
+        tiers=tuple(
+            Tier(
+                name=name,
+                model=f"{name}-model",
+                quant="int4",
+                source=str(make_model_folder(home.models / f"{name}-model")),
+                port=port,
+                vllm_flags=dict(flags),
+            )
+            for (name, flags), port in zip(tiers.items(), ports, strict=True)
+        ),
+    )
+    home.create()
+    save_stack(home.stack, stack)
+    save_values(home, {"litellm-port": gateway_port, **(config or {})})
+    return stack
+
+
+def _write_program(path: Path, module: str, options: Sequence[str]) -> None:
+    command = [sys.executable, "-m", f"stack_testkit.{module}"]
+    lines = [
+        f"#!{sys.executable}",
+        "import os, sys",
+        f"command = {command!r} + sys.argv[1:] + {list(options)!r}",
+        "os.execv(command[0], command)",
+    ]
+    path.write_text("\n".join(lines) + os.linesep, encoding="utf-8")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)

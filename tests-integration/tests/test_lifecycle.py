@@ -1,0 +1,210 @@
+"""`up`, `down` and `status` of the installed program, on real processes and ports."""
+
+import json
+import os
+import signal
+import urllib.request
+
+import psutil
+import pytest
+
+from stack_testkit.home import define_stack, install_fake_engines
+from stack_testkit.program import Program
+
+
+def _outcomes(document: dict[str, list[dict[str, object]]]) -> dict[str, object]:
+    return {str(row["name"]): row["outcome"] for row in document["services"]}
+
+
+def _states(document: dict[str, list[dict[str, object]]]) -> dict[str, object]:
+    return {str(row["name"]): row["state"] for row in document["services"]}
+
+
+def _pid(program: Program, name: str) -> int:
+    return int((program.home.pids / f"{name}.pid").read_text())
+
+
+def test_up_starts_every_tier_and_the_gateway_and_status_finds_them_healthy(
+    served: Program,
+) -> None:
+    define_stack(served.home, {"standard": {}, "fast": {}})
+
+    started = served.run("up", "--json")
+
+    assert started.code == 0, started.err
+    assert _outcomes(started.document) == {
+        "standard": "started",
+        "fast": "started",
+        "gateway": "started",
+    }
+    status = served.run("status", "--json")
+    assert status.code == 0
+    assert _states(status.document) == {
+        "standard": "healthy",
+        "fast": "healthy",
+        "gateway": "healthy",
+        "watchdog": "stopped",
+    }
+
+
+def test_up_again_leaves_what_runs_alone(served: Program) -> None:
+    define_stack(served.home, {"standard": {}})
+    first = served.run("up", "--json").document
+
+    again = served.run("up", "--json")
+
+    assert again.code == 0
+    assert set(_outcomes(again.document).values()) == {"already-running"}
+    pids = [[row["pid"] for row in document["services"]] for document in (first, again.document)]
+    assert pids[0] == pids[1]
+
+
+def test_a_question_to_a_tier_that_was_killed_is_answered_by_the_next(served: Program) -> None:
+    define_stack(served.home, {"standard": {}, "fast": {}})
+    served.run("up")
+    key = json.loads(served.home.credentials.read_text())["gateway_key"]
+    url = served.run("status", "--json").document["gateway_url"]
+    os.killpg(_pid(served, "standard"), signal.SIGKILL)
+
+    body = {"model": "standard", "messages": [{"role": "user", "content": "hello"}]}
+    request = urllib.request.Request(
+        f"{url}/chat/completions",
+        data=json.dumps(body).encode(),
+        headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as response:
+        answer = json.load(response)
+
+    assert answer["model"] == "fast-model"
+    assert answer["choices"][0]["message"]["content"] == "You said: hello"
+
+
+def test_down_stops_everything_and_status_says_so(served: Program) -> None:
+    define_stack(served.home, {"standard": {"spawn-child": True}})
+    served.run("up")
+    family = psutil.Process(_pid(served, "standard")).children(recursive=True)
+    assert family, "the fake engine should have a child of its own"
+
+    stopped = served.run("down", "--json")
+
+    assert stopped.code == 0
+    assert _outcomes(stopped.document) == {"gateway": "stopped", "standard": "stopped"}
+    _, alive = psutil.wait_procs(family, timeout=1)
+    assert not alive, "a grandchild was left behind"
+    status = served.run("status", "--json")
+    assert status.code == 3
+    assert set(_states(status.document).values()) == {"stopped"}
+    assert not list(served.home.pids.iterdir())
+
+
+def test_an_engine_that_ignores_sigterm_is_killed_and_down_says_so(served: Program) -> None:
+    define_stack(served.home, {"standard": {"ignore-sigterm": True}})
+    served.run("up")
+
+    stopped = served.run("down", "--json", "--tier", "standard")
+
+    assert _outcomes(stopped.document) == {"standard": "forced"}
+
+
+def test_an_engine_that_dies_at_start_fails_at_once_with_the_end_of_its_log(
+    served: Program,
+) -> None:
+    define_stack(served.home, {"standard": {"ready-after": 60, "exit-after": 0.2}, "fast": {}})
+
+    started = served.run("up", "--json")
+
+    assert started.code == 1
+    rows = {row["name"]: row for row in started.document["services"]}
+    assert rows["standard"]["outcome"] == "failed"
+    assert "exiting with 3" in rows["standard"]["error"]
+    assert rows["fast"]["outcome"] == "started"
+    assert rows["gateway"]["outcome"] == "started"
+
+
+def test_a_killed_engine_is_shown_as_crashed_and_up_brings_it_back(served: Program) -> None:
+    define_stack(served.home, {"standard": {}})
+    served.run("up")
+    os.killpg(_pid(served, "standard"), signal.SIGKILL)
+
+    crashed = served.run("status", "--json")
+    assert crashed.code == 3
+    assert _states(crashed.document)["standard"] == "crashed"
+
+    again = served.run("up", "--json")
+    assert _outcomes(again.document)["standard"] == "started"
+
+
+def test_status_and_up_without_a_stack_say_what_to_do(program: Program) -> None:
+    status = program.run("status", "--json")
+    assert status.code == 4
+    assert status.document["error"]["type"] == "no-stack"
+
+    started = program.run("up")
+    assert started.code == 1
+    assert "mlx-stack setup" in started.err
+    assert not program.home.root.exists(), "nothing may be created"
+
+
+def test_up_without_engines_names_the_command_that_installs_them(program: Program) -> None:
+    define_stack(program.home, {"standard": {}})
+
+    started = program.run("up", "--json")
+
+    assert started.code == 5
+    assert "engines install" in started.document["error"]["hint"]
+
+
+def test_a_damaged_stack_file_is_named_with_its_line(served: Program) -> None:
+    define_stack(served.home, {"standard": {}})
+    text = served.home.stack.read_text()
+    served.home.stack.write_text(text.replace("quant: int4", "quant: int5"))
+
+    for command in ("up", "status"):
+        done = served.run(command, "--json")
+        assert done.code == 2
+        assert f"{served.home.stack}, line" in done.document["error"]["message"]
+        assert "int5" in done.document["error"]["message"]
+
+
+def test_the_gateway_key_is_on_no_command_line_and_in_no_file_but_its_own(
+    served: Program,
+) -> None:
+    define_stack(served.home, {"standard": {}})
+    served.run("up")
+    key = json.loads(served.home.credentials.read_text())["gateway_key"]
+
+    assert served.home.credentials.stat().st_mode & 0o777 == 0o600
+    assert key not in " ".join(psutil.Process(_pid(served, "gateway")).cmdline())
+    holders = [
+        path
+        for path in served.home.root.rglob("*")
+        if path.is_file() and not path.is_symlink() and key.encode() in path.read_bytes()
+    ]
+    assert holders == [served.home.credentials]
+
+
+def test_state_is_readable_by_its_owner_only(served: Program) -> None:
+    define_stack(served.home, {"standard": {}})
+    served.run("up")
+
+    assert served.home.root.stat().st_mode & 0o777 == 0o700
+    assert served.home.config.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("name", ["standard", "gateway"])
+def test_a_pid_file_holds_one_integer_and_a_newline(served: Program, name: str) -> None:
+    define_stack(served.home, {"standard": {}})
+    served.run("up")
+
+    text = (served.home.pids / f"{name}.pid").read_text()
+
+    assert text == f"{int(text)}\n"
+
+
+def test_a_slow_gateway_does_not_keep_the_tiers_from_starting(program: Program) -> None:
+    install_fake_engines(program.home, gateway_options=("--ready-after", "1.5"))
+    define_stack(program.home, {"standard": {"ready-after": 1.5}, "fast": {"ready-after": 1.5}})
+
+    rows = program.run("up", "--json").document["services"]
+
+    assert max(row["seconds"] for row in rows) < 1.5 * 2, "they must start side by side"
