@@ -1,0 +1,184 @@
+"""Fit the constants of mlx-recommend's speed model to published MLX measurements.
+
+    uv run python benchmarks/recommend_calibrate.py
+
+prints a `Calibration` for packages/mlx-recommend/src/mlx_recommend/calibration.py. The fit is
+robust least squares on the logarithm of predicted over measured speed; each pair of chip and model
+counts as one measurement however often it was repeated.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+
+from recommend_measurements import Row, measurements
+
+from mlx_recommend.calibration import FITTED, Calibration, LayerKind
+from mlx_recommend.speed import decode_speed, prefill_speed
+
+DECODE_START = (50e-6, 70e-6, 70e-6, 40e-6, 0.2, 0.8, 1.2, 0.3)
+"""Rounded values that any fit starts from, and is held to where no row speaks."""
+PREFILL_START = (1.1, 300.0, 300e-6, 1.2, 5.0, 0.7)
+PRIOR_WEIGHT = 0.4
+"""How firmly: being off by the whole start value weighs as 4 % error in one measurement."""
+
+
+def main() -> None:
+    """Fit to all measurements and print the constants."""
+    rows = measurements()
+    fitted = fit(rows)
+    for kind, cost_s in fitted.layer_cost_s.items():
+        print(f"layer_cost_s[{kind.name}]: {cost_s:.4g}")
+    for entry in fields(fitted):
+        if entry.name != "layer_cost_s":
+            print(f"{entry.name}: {getattr(fitted, entry.name):.4g}")
+
+
+def fit(rows: Sequence[Row]) -> Calibration:
+    """The constants that fit `rows` best."""
+    decode = _least_squares(_decode_constants, DECODE_START, rows, _decode_error)
+    fitted = _decode_constants(FITTED, decode)
+    prefill_rows = [row for row in rows if row.prompt_tps]
+    prefill = _least_squares(_prefill_constants, PREFILL_START, prefill_rows, _prefill_error)
+    return _prefill_constants(fitted, prefill)
+
+
+def _decode_constants(base: Calibration, x: Sequence[float]) -> Calibration:
+    costs = {
+        LayerKind.PLAIN: x[0],
+        LayerKind.SANDWICH: x[1],
+        LayerKind.RECURRENT: x[2],
+        LayerKind.LATENT: x[2],
+    }
+    return replace(
+        base,
+        layer_cost_s=costs,
+        moe_cost_s=x[3],
+        width_slope=x[4],
+        newest_launch_factor=x[5],
+        kv_overhead=x[6],
+        kv_reread=x[7],
+    )
+
+
+def _prefill_constants(base: Calibration, x: Sequence[float]) -> Calibration:
+    return replace(
+        base,
+        prefill_factor=x[0],
+        prefill_narrowness=x[1],
+        prefill_layer_s=x[2],
+        prefill_weight_passes=x[3],
+        newest_weight_passes=x[4],
+        no_bf16_factor=x[5],
+    )
+
+
+def decode_estimate(row: Row, constants: Calibration) -> float:
+    """The decode speed that the model gives for a measurement."""
+    speed = decode_speed(
+        row.shape, row.machine, context_tokens=row.context_tokens, constants=constants
+    )
+    assert speed is not None
+    return speed.value
+
+
+def prefill_estimate(row: Row, constants: Calibration) -> float:
+    """The prefill speed that the model gives for a measurement."""
+    speed = prefill_speed(
+        row.shape, row.machine, prompt_tokens=row.prompt_tokens, constants=constants
+    )
+    assert speed is not None
+    return speed.value
+
+
+def _decode_error(row: Row, constants: Calibration) -> float:
+    return math.log(decode_estimate(row, constants) / row.generation_tps)
+
+
+def _prefill_error(row: Row, constants: Calibration) -> float:
+    assert row.prompt_tps is not None
+    return math.log(prefill_estimate(row, constants) / row.prompt_tps)
+
+
+def _least_squares(
+    build: Callable[[Calibration, Sequence[float]], Calibration],
+    start: Sequence[float],
+    rows: Sequence[Row],
+    error: Callable[[Row, Calibration], float],
+    *,
+    steps: int = 25,
+) -> list[float]:
+    """Levenberg-Marquardt on the logarithms of the constants, so that they stay positive.
+
+    Large errors weigh less and less (soft L1 at 10 %), as one odd measurement should.
+    """
+    repeats = Counter((row.chip, row.model) for row in rows)
+
+    def residuals(x: Sequence[float]) -> list[float]:
+        constants = build(
+            FITTED, [first * math.exp(step) for first, step in zip(start, x, strict=True)]
+        )
+        found = [
+            _softened(10 * error(row, constants)) / math.sqrt(repeats[row.chip, row.model])
+            for row in rows
+        ]
+        return found + [PRIOR_WEIGHT * step for step in x]
+
+    x, damping = [0.0] * len(start), 1e-2
+    best = residuals(x)
+    for _ in range(steps):
+        jacobian = [_difference(residuals, x, best, index) for index in range(len(x))]
+        step = _solve(jacobian, best, damping)
+        trial = [a + b for a, b in zip(x, step, strict=True)]
+        found = residuals(trial)
+        if sum(r * r for r in found) < sum(r * r for r in best):
+            x, best, damping = trial, found, damping / 4
+        else:
+            damping *= 8
+    return [first * math.exp(step) for first, step in zip(start, x, strict=True)]
+
+
+def _softened(error: float) -> float:
+    """The signed square root of the soft L1 loss."""
+    return math.copysign(math.sqrt(2 * (math.sqrt(1 + error * error) - 1)), error)
+
+
+def _difference(
+    residuals: Callable[[Sequence[float]], list[float]],
+    x: Sequence[float],
+    at_x: Sequence[float],
+    index: int,
+) -> list[float]:
+    width = 1e-4
+    moved = [value + (width if other == index else 0) for other, value in enumerate(x)]
+    return [(after - before) / width for after, before in zip(residuals(moved), at_x, strict=True)]
+
+
+def _solve(
+    jacobian: Sequence[Sequence[float]], at_x: Sequence[float], damping: float
+) -> list[float]:
+    """The step that the damped normal equations ask for, by Gaussian elimination."""
+    size = len(jacobian)
+    matrix = [
+        [sum(a * b for a, b in zip(jacobian[i], jacobian[j], strict=True)) for j in range(size)]
+        + [-sum(a * r for a, r in zip(jacobian[i], at_x, strict=True))]
+        for i in range(size)
+    ]
+    for i in range(size):
+        matrix[i][i] *= 1 + damping
+    for i in range(size):
+        pivot = max(range(i, size), key=lambda row: abs(matrix[row][i]))
+        matrix[i], matrix[pivot] = matrix[pivot], matrix[i]
+        for j in range(i + 1, size):
+            factor = matrix[j][i] / matrix[i][i]
+            matrix[j] = [a - factor * b for a, b in zip(matrix[j], matrix[i], strict=True)]
+    step = [0.0] * size
+    for i in reversed(range(size)):
+        rest = sum(matrix[i][j] * step[j] for j in range(i + 1, size))
+        step[i] = (matrix[i][size] - rest) / matrix[i][i]
+    return step
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""What an estimate is made from: a model's shape, the work it is to do, and figures of others."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mlx_recommend.calibration import LayerKind
+from mlx_recommend.errors import RecommendError
+
+DEFAULT_CONTEXT_TOKENS = 8192
+"""The context that memory is planned for where nobody says otherwise."""
+SPEED_CONTEXT_TOKENS = 1024
+"""The prompt at which speed is given where nobody says otherwise; `mlx-bench` uses the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What a model is to do.
+
+    Attributes:
+        context_tokens: Tokens of prompt and answer together that each request may have.
+        concurrency: Requests served side by side.
+        speed_context_tokens: The context at which speed is given; None takes `context_tokens`.
+    """
+
+    context_tokens: int = DEFAULT_CONTEXT_TOKENS
+    concurrency: int = 1
+    speed_context_tokens: int | None = SPEED_CONTEXT_TOKENS
+
+    def __post_init__(self) -> None:
+        for name in ("context_tokens", "concurrency", "speed_context_tokens"):
+            value: int | None = getattr(self, name)
+            if value is not None and value < 1:
+                raise RecommendError(name, f"{name} must be at least 1, not {value}")
+
+    @property
+    def tokens_in_speed(self) -> int:
+        """The context at which speed is given: never more than the model is to hold."""
+        if self.speed_context_tokens is None:
+            return self.context_tokens
+        return min(self.speed_context_tokens, self.context_tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelShape:
+    """What memory and speed follow from. Unknown is None.
+
+    Attributes:
+        name: The catalog id, repository or folder.
+        quant: The precision of the weights, for display.
+        weights_bytes: The weights in memory: all of them, towers included.
+        decode_weight_bytes: The weights read for one token of one sequence.
+        routed_weight_bytes: The part of those that are routed experts'.
+        expert_share: Share of the routed experts that one token uses; 1 for a dense model.
+        prefill_params: Parameters that each token of a prompt is multiplied with.
+        layers: Decoder layers.
+        prefill_layers: Those that a prompt runs through (layers that share another's KV cache
+            are needed for the last token only).
+        layer_kind: What a layer launches.
+        hidden_size: Width of the residual stream.
+        growing_kv_elements: Cached values that each token of context adds.
+        sliding_kv_elements: Cached values that each token inside the window adds.
+        sliding_window: Tokens that sliding layers keep.
+        state_bytes: Recurrent state of one sequence.
+        query_group: Query heads that share a KV head.
+        max_context_tokens: The context that the model was trained for.
+    """
+
+    name: str
+    quant: str
+    weights_bytes: int
+    decode_weight_bytes: float
+    layers: int
+    prefill_params: float
+    prefill_layers: int
+    routed_weight_bytes: float = 0.0
+    expert_share: float = 1.0
+    layer_kind: LayerKind = LayerKind.PLAIN
+    hidden_size: int | None = None
+    growing_kv_elements: int | None = None
+    sliding_kv_elements: int | None = None
+    sliding_window: int | None = None
+    state_bytes: int | None = None
+    query_group: float = 1.0
+    max_context_tokens: int | None = None
+
+    @property
+    def is_moe(self) -> bool:
+        """Whether only some of the experts are read for a token."""
+        return self.expert_share < 1
+
+    def kv_elements(self, context_tokens: int) -> int | None:
+        """Cached values of one sequence of `context_tokens`; None where the geometry is unknown."""
+        if self.growing_kv_elements is None or self.sliding_kv_elements is None:
+            return None
+        within = min(context_tokens, self.sliding_window or context_tokens)
+        return self.growing_kv_elements * context_tokens + self.sliding_kv_elements * within
+
+
+class Basis(StrEnum):
+    """Where a speed comes from, best first."""
+
+    MEASURED = "measured"
+    """Saved on this machine."""
+    REFERENCE = "reference"
+    """Published for this kind of machine."""
+    ESTIMATE = "estimate"
+    """Computed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """What somebody measured of one model on one kind of machine.
+
+    Attributes:
+        basis: MEASURED or REFERENCE.
+        quant: The precision that was measured.
+        prompt_tps: Prefill speed; None or 0 where it wasn't measured.
+        generation_tps: Decode speed; None or 0 where it wasn't measured.
+        prompt_tokens: The length of the prompt.
+        source: Where the figures can be read.
+    """
+
+    basis: Basis
+    quant: str
+    prompt_tps: float | None = None
+    generation_tps: float | None = None
+    prompt_tokens: int | None = None
+    source: str = ""

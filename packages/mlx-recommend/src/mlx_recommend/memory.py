@@ -1,0 +1,74 @@
+"""How much memory a model takes while it is served."""
+
+from dataclasses import dataclass, fields
+
+from mlx_recommend.calibration import KV_BYTES_PER_ELEMENT, PROCESS_OVERHEAD_BYTES
+from mlx_recommend.inputs import ModelShape
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryUse:
+    """Bytes of memory, part by part; None where a model's geometry leaves a part unknown.
+
+    Attributes:
+        weights_bytes: All parameters: what isn't used for a token still has to be there.
+        kv_cache_bytes: Keys and values of every request at its full context.
+        prefix_cache_bytes: Keys and values kept of finished requests, for reuse. With several
+            requests at once an engine keeps at least one more context; a single one's stay in
+            its own cache.
+        state_bytes: Recurrent state of every request.
+        overhead_bytes: What an engine process takes beside these.
+    """
+
+    weights_bytes: int
+    kv_cache_bytes: int | None
+    prefix_cache_bytes: int | None
+    state_bytes: int | None
+    overhead_bytes: int
+
+    @property
+    def total_bytes(self) -> int | None:
+        """The sum; None where a part is unknown."""
+        total = 0
+        for part in fields(self):
+            size: int | None = getattr(self, part.name)
+            if size is None:
+                return None
+            total += size
+        return total
+
+
+def memory_use(shape: ModelShape, *, context_tokens: int, concurrency: int = 1) -> MemoryUse:
+    """The memory that `concurrency` requests with `context_tokens` each need at their peak."""
+    elements = shape.kv_elements(context_tokens)
+    one = None if elements is None else elements * KV_BYTES_PER_ELEMENT
+    reused = 1 if concurrency > 1 else 0
+    return MemoryUse(
+        weights_bytes=shape.weights_bytes,
+        kv_cache_bytes=None if one is None else one * concurrency,
+        prefix_cache_bytes=None if one is None else one * reused,
+        state_bytes=None if shape.state_bytes is None else shape.state_bytes * concurrency,
+        overhead_bytes=PROCESS_OVERHEAD_BYTES,
+    )
+
+
+def max_context_tokens(shape: ModelShape, limit_bytes: int, *, concurrency: int = 1) -> int | None:
+    """The longest context that fits in `limit_bytes`, at most what the model was trained for.
+
+    0 where not even the weights fit; None where the geometry is unknown.
+    """
+
+    def fits(tokens: int) -> bool:
+        total = memory_use(shape, context_tokens=tokens, concurrency=concurrency).total_bytes
+        return total is not None and total <= limit_bytes
+
+    longest = shape.max_context_tokens
+    if longest is None or shape.kv_elements(1) is None or shape.state_bytes is None:
+        return None
+    if fits(longest):
+        return longest
+    low, high = 0, longest
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low if low and fits(low) else 0
