@@ -77,6 +77,7 @@ def install(
     engines: Path,
     toolchain: Toolchain,
     *,
+    lock: Lock | None = None,
     on_event: InstallObserver = ignore,
     reinstall: bool = False,
 ) -> Environment:
@@ -89,6 +90,7 @@ def install(
         engine: What to install.
         engines: The folder of all engines; made where it is missing.
         toolchain: What to install with.
+        lock: What to install; by default the lock that is shipped with mlx-stack.
         on_event: Told of each step.
         reinstall: Make the environment anew, past uv's cache: the repair of changed files, which
             the cache may share.
@@ -97,7 +99,7 @@ def install(
         EngineInstallError: It could not be installed; what was in use before still is.
         OSError: The folder can't be written to.
     """
-    lock = shipped_lock(engine)
+    lock = lock or shipped_lock(engine)
     environment = environments.environment_for(engines, engine, lock)
     environment.path.parent.mkdir(parents=True, exist_ok=True)
     with _held(environment, on_event):

@@ -123,7 +123,7 @@ def compare_versions(wanted: Mapping[str, str], installed: Mapping[str, str]) ->
 
 
 def _compare_files(root: Path, site_packages: Path) -> tuple[int, list[Problem]]:
-    """Compare files with their hashes; paths are strings here, since there are tens of thousands."""
+    """How many files were compared, and what is wrong; paths are strings, for speed."""
     recorded = {
         normpath(f"{site_packages}/{file.path}"): file.sha256
         for record in record_files(site_packages)

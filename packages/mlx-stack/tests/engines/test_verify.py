@@ -1,0 +1,104 @@
+"""`engines verify` finds whatever differs from the lock."""
+
+import shutil
+
+import pytest
+
+from mlx_stack.engines.environment import LOCK_COPY, MARKER, Environment
+from mlx_stack.engines.install import install
+from mlx_stack.engines.lockfile import Engine
+from mlx_stack.engines.records import record_files
+from mlx_stack.engines.verify import Problem, Verification, verify
+
+
+@pytest.fixture
+def environment(wheelhouse, engines) -> Environment:
+    wheelhouse.pin("for-windows-only", "1.0", "0" * 64, marker="sys_platform == 'win32'")
+    return install(Engine.VLLM_MLX, engines, wheelhouse.toolchain, lock=wheelhouse.lock)
+
+
+def found(verification: Verification) -> list[tuple[str, str]]:
+    return [(problem.kind, problem.what.rpartition("/")[2]) for problem in verification.problems]
+
+
+def test_an_untouched_environment_is_what_the_lock_says(environment):
+    verification = verify(environment)
+    assert verification.problems == ()
+    assert verification.ok
+    assert verification.packages == 2
+    assert verification.files >= 6  # of two packages: module, METADATA, WHEEL; uv adds its own
+
+
+def test_byte_code_is_no_difference(environment):
+    cache = environment.site_packages / "vllm_mlx" / "__pycache__"
+    cache.mkdir()
+    (cache / "__init__.cpython-313.pyc").write_bytes(b"\0")
+    assert verify(environment).ok
+
+
+def test_a_changed_file_is_found(environment):
+    module = environment.site_packages / "vllm_mlx" / "__init__.py"
+    module.unlink()
+    module.write_text("VALUE = 'evil'\n")
+    (problem,) = verify(environment).problems
+    assert problem.kind == "file-changed"
+    assert problem.what.endswith("site-packages/vllm_mlx/__init__.py")
+    assert not problem.what.startswith("/")
+
+
+def test_a_missing_file_is_found(environment):
+    (environment.site_packages / "some_dependency" / "__init__.py").unlink()
+    assert found(verify(environment)) == [("file-missing", "__init__.py")]
+
+
+def test_a_planted_file_is_found(environment):
+    (environment.site_packages / "planted.pth").write_text("import os\n")
+    assert found(verify(environment)) == [("file-unexpected", "planted.pth")]
+
+
+def test_a_change_hidden_in_the_list_of_files_is_found(environment):
+    record = record_files(environment.site_packages)[0]
+    text = record.read_text()
+    record.unlink()
+    record.write_text(text.replace("some_dependency/__init__.py,sha256=", "gone,sha256=", 1))
+    assert ("records-changed", "site-packages") in found(verify(environment))
+
+
+def test_a_removed_package_is_found(environment):
+    packages = environment.site_packages
+    shutil.rmtree(packages / "some_dependency-1.2.dist-info")
+    assert ("package-missing", "some-dependency") in found(verify(environment))
+
+
+def test_another_version_is_found(environment):
+    packages = environment.site_packages
+    (packages / "some_dependency-1.2.dist-info").rename(packages / "some_dependency-1.3.dist-info")
+    problems = verify(environment).problems
+    assert Problem("wrong-version", "some-dependency", "1.3 instead of 1.2") in problems
+
+
+def test_a_package_that_nobody_asked_for_is_found(environment):
+    info = environment.site_packages / "intruder-6.6.dist-info"
+    info.mkdir()
+    (info / "RECORD").write_text("")
+    assert Problem("package-unexpected", "intruder", "6.6") in verify(environment).problems
+
+
+def test_an_altered_or_missing_lock_is_found(environment):
+    lock = environment.path / LOCK_COPY
+    lock.write_text(lock.read_text().replace("0.6.0", "0.5.0"))
+    assert ("lock-changed", LOCK_COPY) in found(verify(environment))
+    lock.unlink()
+    assert ("lock-changed", LOCK_COPY) in found(verify(environment))
+
+
+def test_an_installation_that_never_ended_is_not_whole(environment):
+    (environment.path / MARKER).unlink()
+    assert verify(environment).problems == (
+        Problem("not-whole", environment.path.name, "incomplete"),
+    )
+
+
+def test_a_damaged_receipt_vouches_for_nothing(environment):
+    (environment.path / MARKER).write_text("{")
+    assert environment.state == "incomplete"

@@ -1,0 +1,92 @@
+"""The command line of an engine."""
+
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_stack.engines.vllm_mlx import ModelTraits, command
+from mlx_stack.stack import Tier
+
+PROGRAM = Path("/engines/vllm-mlx/bin/vllm-mlx")
+FOLDER = Path("/models/some-model")
+
+
+def tier(**fields) -> Tier:
+    usual = {
+        "name": "standard",
+        "model": "some-model",
+        "quant": "int4",
+        "source": "org/some-model",
+        "port": 8000,
+        "vllm_flags": {},
+    }
+    return Tier(**{**usual, **fields})
+
+
+def value_of(words: tuple[str, ...], flag: str) -> str:
+    return words[words.index(flag) + 1]
+
+
+def test_an_engine_serves_a_folder_on_loopback_and_never_downloads():
+    words = command(PROGRAM, tier(port=8123), FOLDER)
+    assert words[:3] == (str(PROGRAM), "serve", str(FOLDER))
+    assert value_of(words, "--host") == "127.0.0.1"
+    assert value_of(words, "--port") == "8123"
+    assert value_of(words, "--served-model-name") == "some-model"
+    assert "--offline" in words
+
+
+def test_tools_are_called_only_with_a_parser():
+    assert "--enable-auto-tool-choice" not in command(PROGRAM, tier(), FOLDER)
+    words = command(PROGRAM, tier(), FOLDER, ModelTraits(tool_call_parser="qwen3_xml"))
+    assert "--enable-auto-tool-choice" in words
+    assert value_of(words, "--tool-call-parser") == "qwen3_xml"
+
+
+def test_thinking_is_told_apart_with_a_parser():
+    words = command(PROGRAM, tier(), FOLDER, ModelTraits(reasoning_parser="qwen3"))
+    assert value_of(words, "--reasoning-parser") == "qwen3"
+
+
+def test_requests_are_batched_only_where_several_are_served():
+    assert "--continuous-batching" not in command(PROGRAM, tier(concurrency=1), FOLDER)
+    words = command(PROGRAM, tier(concurrency=4), FOLDER, cache_bytes=3 * 2**30)
+    assert "--continuous-batching" in words
+    assert value_of(words, "--max-num-seqs") == "4"
+    assert value_of(words, "--cache-memory-mb") == "3072"
+
+
+def test_a_model_that_can_t_be_batched_is_not():
+    words = command(PROGRAM, tier(concurrency=4), FOLDER, ModelTraits(batching=False))
+    assert "--continuous-batching" not in words
+
+
+def test_a_lazy_tier_loads_on_demand_and_unloads_when_idle():
+    words = command(PROGRAM, tier(lazy=True, idle_unload_s=900), FOLDER)
+    assert "--lazy-load-model" in words
+    assert value_of(words, "--auto-unload-idle-seconds") == "900"
+
+
+def test_the_user_s_flags_replace_ours():
+    flags = {"timeout": 30, "enable-metrics": False, "default-temperature": 0.2, "mllm": True}
+    words = command(PROGRAM, tier(vllm_flags=flags), FOLDER)
+    assert value_of(words, "--timeout") == "30"
+    assert words.count("--timeout") == 1
+    assert "--enable-metrics" not in words
+    assert value_of(words, "--default-temperature") == "0.2"
+    assert "--mllm" in words
+
+
+@given(
+    concurrency=st.integers(1, 64),
+    cache_bytes=st.none() | st.integers(0, 2**40),
+    lazy=st.booleans(),
+)
+def test_every_command_line_is_words_without_repeated_flags(concurrency, cache_bytes, lazy):
+    words = command(
+        PROGRAM, tier(concurrency=concurrency, lazy=lazy), FOLDER, cache_bytes=cache_bytes
+    )
+    flags = [word for word in words if word.startswith("--")]
+    assert len(flags) == len(set(flags))
+    assert all(words)
