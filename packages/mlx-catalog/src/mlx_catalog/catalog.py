@@ -176,7 +176,7 @@ def load_entries(*paths: Path) -> tuple[CatalogEntry, ...]:
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
-            yield from sorted(path.glob("*.yaml"))
+            yield from sorted(each for each in path.iterdir() if each.suffix in (".yaml", ".yml"))
         else:
             yield path
 

@@ -163,7 +163,8 @@ def _sharing(text: Config, layers: int) -> LayerKinds | None:
     kinds = _named(text, layers) or _every(5, "sliding", "sliding_window_pattern")(text, layers)
     if kinds is None:
         return None
-    return (*kinds[:own], *(("shared",) * (layers - own)))
+    borrowed: LayerKinds = ("shared",) * (layers - own)
+    return kinds[:own] + borrowed
 
 
 _PATTERN: dict[str, LayerKind] = {"M": "recurrent", "*": "full", "-": "none", "E": "none"}

@@ -30,6 +30,11 @@ _BITS: dict[str, int] = {
 }
 
 
+def dtype_bits(dtype: str) -> int | None:
+    """Bits of one value of `dtype`, as headers name it; None for one that is not known here."""
+    return _BITS.get(dtype)
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """One tensor of a header."""

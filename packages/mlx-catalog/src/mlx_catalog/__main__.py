@@ -1,0 +1,81 @@
+"""`mlx-catalog`: validate catalog files, look an entry up, say what a model folder holds."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from mlx_catalog.catalog import load_catalog, load_entries
+from mlx_catalog.errors import CatalogError, InvalidCatalogError
+from mlx_catalog.geometry import read_model
+from mlx_catalog.json_schema import entry_schema
+
+_DONE, _FAILED, _INVALID = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program and returns its exit code: 2 for an invalid catalog or wrong usage."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        match parsed.command:
+            case "validate":
+                return _validate(parsed.paths)
+            case "list":
+                print("\n".join(f"{entry.id}\t{entry.name}" for entry in load_catalog()))
+            case "show":
+                return _show(parsed.name)
+            case "read":
+                print(_pretty(read_model(parsed.path)))
+            case _:
+                print(_pretty(entry_schema()))
+    except InvalidCatalogError as error:
+        print(error, file=sys.stderr)
+        return _INVALID
+    except CatalogError as error:
+        print(f"mlx-catalog: {error}", file=sys.stderr)
+        return _FAILED
+    return _DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mlx-catalog", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    validate = commands.add_parser("validate", help="check entry files, or folders of them")
+    validate.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    commands.add_parser("list", help="the shipped entries")
+    show = commands.add_parser("show", help="one entry, by id or alias, as JSON")
+    show.add_argument("name")
+    read = commands.add_parser("read", help="what a config.json or a model folder says, as JSON")
+    read.add_argument("path", type=Path)
+    commands.add_parser("schema", help="the JSON Schema of an entry, for editors")
+    return parser
+
+
+def _validate(paths: Sequence[Path]) -> int:
+    valid = 0
+    for path in paths:
+        entries = load_entries(path)
+        if not entries:
+            print(f"{path}: no *.yaml files", file=sys.stderr)
+            return _INVALID
+        valid += len(entries)
+    print(f"{valid} {'entry' if valid == 1 else 'entries'} valid")
+    return _DONE
+
+
+def _show(name: str) -> int:
+    found = load_catalog().resolve(name)
+    if found.note:
+        print(f"{name} is {found.entry.id}: {found.note}", file=sys.stderr)
+    print(_pretty(found.entry))
+    return _DONE
+
+
+def _pretty(value: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
