@@ -14,10 +14,14 @@ _LARGEST_HEADER_BYTES = 100_000_000  # the limit that safetensors itself sets
 
 class _Quantization(msgspec.Struct, frozen=True):
     bits: int | None = None
+    quant_method: str | None = None
 
 
 class _Config(msgspec.Struct, frozen=True):
-    """The part of `config.json` that tells the precision; mlx-lm writes both keys."""
+    """The part of `config.json` that tells the precision.
+
+    mlx-lm writes both keys; other tools write the second one, with their `quant_method`.
+    """
 
     quantization: _Quantization | None = None
     quantization_config: _Quantization | None = None
@@ -41,7 +45,9 @@ def quant_of_config(content: bytes) -> Quant | None:
     quantization = config.quantization or config.quantization_config
     if quantization is None:
         return "bf16"
-    return None if quantization.bits is None else _QUANT_OF_BITS.get(quantization.bits)
+    if quantization.quant_method is not None or quantization.bits is None:
+        return None
+    return _QUANT_OF_BITS.get(quantization.bits)
 
 
 def shards_of_index(content: bytes) -> frozenset[str]:

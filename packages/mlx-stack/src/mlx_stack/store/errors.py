@@ -1,0 +1,75 @@
+"""What can end a pull, each with the step that helps."""
+
+from mlx_stack.errors import StackError
+
+
+class PullError(StackError):
+    """The model could not be fetched; what was downloaded is kept."""
+
+    type = "pull-failed"
+
+
+class ModelNotFoundError(PullError):
+    """There is no such model, or this account may not know of it."""
+
+    type = "model-not-found"
+
+
+class GatedModelError(PullError):
+    """The model's licence must be accepted first, or a token is missing."""
+
+    type = "gated-model"
+
+
+class HubUnreachableError(PullError):
+    """The Hub does not answer, or not any more."""
+
+    type = "hub-unreachable"
+
+
+class OfflineError(PullError):
+    """The Hub was ruled out, and the model is not here."""
+
+    type = "offline"
+
+
+class WrongContentError(PullError):
+    """A file is not what the Hub says it is: another size or another hash."""
+
+    type = "wrong-content"
+
+
+class DiskSpaceError(PullError):
+    """The disk has no room for the model."""
+
+    type = "disk-full"
+
+
+class ConversionError(PullError):
+    """mlx-lm could not convert the weights; nothing of the attempt is left."""
+
+    type = "conversion-failed"
+
+
+class ModelInUseError(StackError):
+    """A tier of the stack serves this model."""
+
+    type = "model-in-use"
+
+
+class TransientError(Exception):
+    """Something that may go better next time; it never leaves the store.
+
+    Attributes:
+        reason: What happened, for a progress line.
+        retry_after_s: When the server wants to be asked again, where it said so.
+        is_throttled: Whether the server asked for less, so that fewer connections may help.
+    """
+
+    def __init__(
+        self, reason: str, *, retry_after_s: float | None = None, is_throttled: bool = False
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+        self.is_throttled = is_throttled

@@ -1,0 +1,118 @@
+"""What a pull tells while it runs: facts for whoever draws them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """What will be done, known before the first byte.
+
+    Attributes:
+        repo: The repository.
+        revision: The commit.
+        total_bytes: All files of the model.
+        present_bytes: What is here already, in all.
+        files: Path and size of each file.
+    """
+
+    repo: str
+    revision: str
+    total_bytes: int
+    present_bytes: int
+    files: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileProgress:
+    """How far one file is.
+
+    Attributes:
+        path: The file.
+        size_bytes: What it will weigh.
+        present_bytes: What is here.
+        is_verified: Whether its hash was compared.
+    """
+
+    path: str
+    size_bytes: int
+    present_bytes: int
+    is_verified: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the download is, a few times a second.
+
+    Attributes:
+        total_bytes: All files.
+        present_bytes: What is here, resumed bytes included.
+        resumed_bytes: What earlier pulls left.
+        verified_bytes: The files whose hash was compared.
+        rate_bytes_s: Received over the last seconds; None until there is something to say.
+        remaining_s: Time left at that rate; None where nothing moves.
+        connections: How many are receiving.
+        files: The files under way.
+    """
+
+    total_bytes: int
+    present_bytes: int
+    resumed_bytes: int
+    verified_bytes: int
+    rate_bytes_s: float | None
+    remaining_s: float | None
+    connections: int
+    files: tuple[FileProgress, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FileVerified:
+    """A file is whole, and its hash is right."""
+
+    path: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying:
+    """Something failed and will be tried again.
+
+    Attributes:
+        path: The file.
+        reason: What happened.
+        delay_s: When, from now.
+    """
+
+    path: str
+    reason: str
+    delay_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Another pull of this model is running; this one waits for it."""
+
+    repo: str
+
+
+@dataclass(frozen=True, slots=True)
+class Converting:
+    """The conversion has said something.
+
+    Attributes:
+        line: Its words.
+        written_bytes: What it has written so far.
+        expected_bytes: What it will write, roughly.
+    """
+
+    line: str
+    written_bytes: int
+    expected_bytes: int
+
+
+type Event = Planned | Progress | FileVerified | Retrying | Waiting | Converting
+type Observer = Callable[[Event], None]
+
+
+def ignore(_event: Event) -> None:
+    """An observer that looks at nothing."""

@@ -1,0 +1,180 @@
+"""Byte ranges of a repository's files over the Hub's plain HTTP route.
+
+`/{repo}/resolve/{commit}/{path}` answers with the bytes, or redirects to another origin that has
+them. That address is remembered, so that a large file costs one question to the Hub and not one a
+range; it is signed and expires, and then the Hub is asked again. Xet-backed files are served by
+this route as well.
+"""
+
+import http.client
+import re
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from urllib.parse import quote, urljoin
+
+from mlx_stack.store.connection import Connection, origin_of
+from mlx_stack.store.errors import GatedModelError, PullError, TransientError, WrongContentError
+from mlx_stack.store.manifest import FileRecord
+
+_MOST_REDIRECTS = 5
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_EXPIRED = frozenset({401, 403, 404, 410})
+_THROTTLED = frozenset({429, 503})
+_CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+)$")
+_RATE_LIMIT_RESET = re.compile(r";\s*t=(\d+)")
+
+
+class RangesUnsupported(Exception):  # noqa: N818 - a fact about the server, no failure
+    """The server sends whole files only."""
+
+
+class HubFiles:
+    """The files of one commit of one repository.
+
+    Attributes:
+        repo: `owner/name`.
+        revision: The commit.
+        endpoint: The Hub's address, without a slash at the end.
+    """
+
+    def __init__(self, endpoint: str, repo: str, revision: str, headers: Mapping[str, str]) -> None:
+        """`headers` go with every request; `Authorization` among them only to the endpoint."""
+        self.repo = repo
+        self.revision = revision
+        self.endpoint = endpoint.rstrip("/")
+        self._headers = {**headers, "Accept-Encoding": "identity"}
+        self._home = origin_of(self.endpoint)
+        self._addresses: dict[str, str] = {}
+
+    def open(
+        self, connection: Connection, file: FileRecord, start: int, end: int, *, whole: bool = False
+    ) -> http.client.HTTPResponse:
+        """The answer whose body is `[start, end)` of `file`.
+
+        With `whole` no range is asked for, and the body is the whole file from its first byte.
+
+        Raises:
+            TransientError: It may go better next time.
+            RangesUnsupported: A range was asked for, and the whole file came.
+            PullError: It won't: the file is gone, forbidden, or not what the Hub announced.
+        """
+        home = f"{self.endpoint}/{self.repo}/resolve/{self.revision}/{quote(file.path)}"
+        is_part = not whole and (start, end) != (0, file.size_bytes)
+        wanted = {"Range": f"bytes={start}-{end - 1}"} if is_part else {}
+        url, response = self._follow(connection, file, home, wanted)
+        if response.status not in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
+            self._refuse(connection, response, file, is_home=url == home)
+        if is_part and response.status == HTTPStatus.OK:
+            connection.close()
+            raise RangesUnsupported
+        self._check_size(connection, response, file, start if is_part else 0)
+        return response
+
+    def _follow(
+        self, connection: Connection, file: FileRecord, home: str, wanted: Mapping[str, str]
+    ) -> tuple[str, http.client.HTTPResponse]:
+        """The answer behind the redirects, and the address that gave it, which is remembered."""
+        url = self._addresses.get(file.path, home)
+        for _ in range(_MOST_REDIRECTS):
+            response = connection.get(url, {**self._headers_for(url), **wanted})
+            if response.status not in _REDIRECTS:
+                return url, response
+            response.read()
+            url = urljoin(url, response.headers.get("Location", ""))
+            self._addresses[file.path] = url
+        raise PullError(f"{self.repo}: the redirects of {file.path} lead in a circle.")
+
+    def _headers_for(self, url: str) -> dict[str, str]:
+        if origin_of(url) == self._home:
+            return self._headers
+        return {k: v for k, v in self._headers.items() if k.lower() != "authorization"}
+
+    def _check_size(
+        self,
+        connection: Connection,
+        response: http.client.HTTPResponse,
+        file: FileRecord,
+        start: int,
+    ) -> None:
+        """Compare what the server is about to send with what the Hub announced."""
+        size, first = response.length, 0
+        if response.status == HTTPStatus.PARTIAL_CONTENT:
+            found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+            if found is None:
+                connection.close()
+                raise TransientError("the server sent a range without saying which")
+            first, size = int(found[1]), int(found[3])
+        if size is not None and size != file.size_bytes:
+            connection.close()
+            raise WrongContentError(
+                f"{self.repo}: {file.path} has {size} bytes on the server, "
+                f"and {file.size_bytes} by the Hub's own list.",
+                hint="The repository or a mirror is broken; what was downloaded is kept.",
+            )
+        if first != start:
+            connection.close()
+            raise TransientError("the server sent another range than it was asked for")
+
+    def _refuse(
+        self,
+        connection: Connection,
+        response: http.client.HTTPResponse,
+        file: FileRecord,
+        *,
+        is_home: bool,
+    ) -> None:
+        """Raise what an error status means."""
+        status = response.status
+        code = response.headers.get("X-Error-Code", "")
+        reason = f"{file.path}: HTTP {status}"
+        delay = retry_after_s(dict(response.headers), time.time())
+        connection.close()
+        if status in _THROTTLED or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise TransientError(reason, retry_after_s=delay, is_throttled=status in _THROTTLED)
+        if not is_home and status in _EXPIRED:
+            self._addresses.pop(file.path, None)
+            raise TransientError(f"{reason} (the address had expired)")
+        if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
+            raise gated(self.endpoint, self.repo, code)
+        if status == HTTPStatus.REQUEST_TIMEOUT:
+            raise TransientError(reason)
+        if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            raise WrongContentError(
+                f"{self.repo}: {file.path} is shorter on the server than in the Hub's own list.",
+                hint="The repository or a mirror is broken; what was downloaded is kept.",
+            )
+        raise PullError(
+            f"{self.repo}: the Hub answers HTTP {status} for {file.path}.",
+            hint=response.headers.get("X-Error-Message"),
+        )
+
+
+def gated(endpoint: str, repo: str, code: str = "GatedRepo") -> GatedModelError:
+    """The error that names the licence page and the token step."""
+    page = f"{endpoint}/{repo}"
+    what = "is gated" if code == "GatedRepo" else "is not open to this account"
+    return GatedModelError(
+        f"{repo} {what}: its licence must be accepted, and a token sent along.",
+        hint=f"Accept the licence at {page}, make a token at {endpoint}/settings/tokens, then run "
+        "`hf auth login` or set HF_TOKEN, and pull again.",
+    )
+
+
+def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
+    """How long the server asks to be left alone, by `Retry-After` or the Hub's `RateLimit`.
+
+    `now` is in seconds since the epoch: `Retry-After` may name a date.
+    """
+    headers = {name.lower(): value for name, value in headers.items()}
+    value = headers.get("retry-after", "")
+    if value.isdigit():
+        return float(value)
+    if value:
+        try:
+            return max(parsedate_to_datetime(value).timestamp() - now, 0.0)
+        except ValueError:
+            return None
+    found = _RATE_LIMIT_RESET.search(headers.get("ratelimit", ""))
+    return float(found[1]) if found else None

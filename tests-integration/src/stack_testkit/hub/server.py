@@ -1,0 +1,388 @@
+"""The HTTP server: two origins, as the Hub and its content network are, and a log of requests."""
+
+import contextlib
+import json
+import os
+import re
+import socket
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Self, override
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+import msgspec
+
+from stack_testkit.hub.faults import Fault, Faults, Settings
+from stack_testkit.hub.repository import Repository
+
+_API = re.compile(r"^/api/models/(?P<repo>[^/]+/[^/]+)(?:/(?P<what>revision|tree)/(?P<rev>.+))?$")
+_RESOLVE = re.compile(r"^/(?P<repo>[^/]+/[^/]+)/resolve/(?P<rev>[^/]+)/(?P<path>.+)$")
+_CDN = re.compile(r"^/lfs/(?P<repo>[^/]+/[^/]+)/(?P<path>.+)$")
+_RANGE = re.compile(r"^bytes=(\d+)-(\d*)$")
+_BEFORE = frozenset({"status", "expired", "wrong-size"})
+_DURING = frozenset({"cut", "stall", "slow", "wrong-hash"})
+_BLOCK_BYTES = 1 << 18
+_SLICE_S = 0.02
+
+CDN_HOST = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
+"""Another host where loopback has one; elsewhere another port makes it another origin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request as it came in.
+
+    Attributes:
+        method: `GET`, `HEAD`, …
+        path: With the query.
+        range: The `Range` header, or None.
+        authorization: The `Authorization` header, or None.
+        origin: `hub` or `cdn`.
+    """
+
+    method: str
+    path: str
+    range: str | None
+    authorization: str | None
+    origin: str
+
+
+class HubServer:
+    """A hub that serves the repositories under a folder until it is closed.
+
+    Attributes:
+        url: Its address, for `HF_ENDPOINT`.
+        requests: What was asked of it so far.
+        sent_bytes: Bodies of files, as handed to the sockets.
+    """
+
+    def __init__(self, root: Path, settings: Settings | None = None, *, port: int = 0) -> None:
+        self.root = root
+        self.requests: list[Request] = []
+        self.sent_bytes = 0
+        self.configure(settings or Settings())
+        self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self.closing = threading.Event()
+        self._hub = _Listener(("127.0.0.1", port), self, "hub")
+        self._cdn = _Listener((CDN_HOST, 0), self, "cdn")
+        self.url = f"http://127.0.0.1:{self._hub.server_port}"
+        self.cdn_url = f"http://{CDN_HOST}:{self._cdn.server_port}"
+        self._threads = [
+            threading.Thread(target=listener.serve_forever, args=(0.05,), daemon=True)
+            for listener in (self._hub, self._cdn)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def configure(self, settings: Settings) -> None:
+        """Behave by `settings` from now on, the counts of faults at zero."""
+        self.settings, self.faults = settings, Faults(settings.faults)
+
+    def close(self) -> None:
+        """Stop listening and break every open connection."""
+        self.closing.set()
+        for listener in (self._hub, self._cdn):
+            listener.shutdown()
+            listener.server_close()
+        with self._lock:
+            for connection in self._open:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+
+    def repository(self, repo: str) -> Repository | None:
+        """The repository of that name, or None."""
+        folder = self.root / repo
+        return Repository(folder) if folder.is_dir() else None
+
+    def note(self, request: Request) -> None:
+        """Write a request into the log."""
+        with self._lock:
+            self.requests.append(request)
+
+    def count(self, sent_bytes: int) -> None:
+        """Count bytes of files."""
+        with self._lock:
+            self.sent_bytes += sent_bytes
+
+    def opened(self, connection: socket.socket) -> None:
+        """Remember a connection, to break it when the hub closes."""
+        with self._lock:
+            self._open.add(connection)
+
+    def closed(self, connection: socket.socket) -> None:
+        """Forget a connection."""
+        with self._lock:
+            self._open.discard(connection)
+
+
+class _Listener(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, address: tuple[str, int], hub: HubServer, origin: str) -> None:
+        super().__init__(address, _Handler)
+        self.hub, self.origin = hub, origin
+
+    @override
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that go away are what this is for."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)  # pyright: ignore[reportArgumentType]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Listener  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @override
+    def setup(self) -> None:
+        super().setup()
+        self.hub = self.server.hub
+        self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.hub.opened(self.connection)
+
+    @override
+    def finish(self) -> None:
+        self.hub.closed(self.connection)
+        with contextlib.suppress(OSError):
+            super().finish()
+
+    @override
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing: the log is `HubServer.requests`."""
+
+    def do_HEAD(self) -> None:
+        self._answer()
+
+    def do_GET(self) -> None:
+        self._answer()
+
+    def do_PUT(self) -> None:
+        """`PUT /_settings` changes how the hub behaves."""
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.hub.configure(msgspec.json.decode(body, type=Settings))
+        self._json({})
+
+    def _answer(self) -> None:
+        parts = urlsplit(self.path)
+        path = unquote(parts.path)
+        if path == "/_stats":
+            requests = [msgspec.to_builtins(request) for request in self.hub.requests]
+            self._json({"sent_bytes": self.hub.sent_bytes, "requests": requests})
+            return
+        headers = self.headers
+        self.hub.note(
+            Request(
+                self.command, self.path, headers["Range"], headers["Authorization"],
+                self.server.origin,
+            )
+        )  # fmt: skip
+        if self.hub.settings.latency_s:
+            self.hub.closing.wait(self.hub.settings.latency_s)
+        if self.server.origin == "cdn":
+            self._from_cdn(path)
+        elif found := _API.match(path):
+            self._api(found["repo"], found["what"], parts.query)
+        elif found := _RESOLVE.match(path):
+            self._resolve(found["repo"], found["path"])
+        else:
+            self._error(404, "NotFound")
+
+    # --- the API ---
+
+    def _api(self, repo: str, what: str | None, query: str) -> None:
+        fault = self.hub.faults.next(self.path, frozenset({"status"}))
+        if fault is not None:
+            self._error(fault.status, "", fault)
+            return
+        repository = self.hub.repository(repo)
+        if repository is None:
+            self._error(404 if self._has_token() else 401, "RepoNotFound")
+        elif what == "tree":
+            if self._may_read():
+                self._tree(repository, query)
+        else:
+            siblings = [{"rfilename": path} for path in repository.paths()]
+            self._json(
+                {
+                    "id": repo, "modelId": repo, "sha": repository.commit, "private": False,
+                    "gated": self.hub.settings.gated, "disabled": False, "tags": [],
+                    "downloads": 0, "likes": 0, "siblings": siblings,
+                }
+            )  # fmt: skip
+
+    def _tree(self, repository: Repository, query: str) -> None:
+        settings = self.hub.settings
+        start = int(parse_qs(query).get("cursor", ["0"])[0])
+        entries = repository.tree(settings.lfs_from_bytes)
+        end = start + settings.page_size
+        headers: dict[str, str] = {}
+        if end < len(entries):
+            page = f"{self.hub.url}{urlsplit(self.path).path}?recursive=true&cursor={end}"
+            headers["Link"] = f'<{page}>; rel="next"'
+        self._json(entries[start:end], headers)
+
+    # --- files ---
+
+    def _resolve(self, repo: str, path: str) -> None:
+        repository = self.hub.repository(repo)
+        if repository is None or not (repository.folder / path).is_file():
+            self._error(404, "RepoNotFound" if repository is None else "EntryNotFound")
+            return
+        if not self._may_read():
+            return
+        size = repository.size(path)
+        common = {"X-Repo-Commit": repository.commit}
+        if size < self.hub.settings.lfs_from_bytes:
+            self._file(repository, path, {**common, "ETag": f'"{repository.git_sha1(path)}"'})
+            return
+        fault = self.hub.faults.next(path, frozenset({"status"}))
+        if fault is not None:
+            self._error(fault.status, "", fault)
+            return
+        where = f"{self.hub.cdn_url}/lfs/{repo}/{quote(path)}?signature=0123456789abcdef"
+        linked = {"X-Linked-Size": str(size), "X-Linked-Etag": f'"{repository.sha256(path)}"'}
+        self._empty(302, {**common, **linked, "Location": where})
+
+    def _from_cdn(self, path: str) -> None:
+        found = _CDN.match(path)
+        repository = self.hub.repository(found["repo"]) if found else None
+        if found is None or repository is None:
+            self._error(404, "")
+            return
+        etag = f'"{repository.sha256(found["path"])}"'
+        self._file(repository, found["path"], {"ETag": etag})
+
+    def _file(self, repository: Repository, path: str, headers: dict[str, str]) -> None:
+        size = announced = repository.size(path)
+        fault = self.hub.faults.next(path, _BEFORE)
+        if fault is not None and fault.kind != "wrong-size":
+            self._error(403 if fault.kind == "expired" else fault.status, "", fault)
+            return
+        if fault is not None:
+            announced += 1
+        start, end, status = 0, size, 200
+        asked = _RANGE.match(self.headers["Range"] or "")
+        if asked and not self.hub.settings.ignores_ranges:
+            start, end = int(asked[1]), min(int(asked[2]) + 1 if asked[2] else size, size)
+            if start >= size:
+                self._empty(416, {"Content-Range": f"bytes */{size}"})
+                return
+            status = 206
+            headers = {**headers, "Content-Range": f"bytes {start}-{end - 1}/{announced}"}
+        length = end - start if status == 206 else announced
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Accept-Ranges", "bytes")
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        if self.command == "GET":
+            self._body(repository.folder / path, path, start, end)
+            if length != end - start:
+                self.close_connection = True
+
+    def _body(self, file: Path, path: str, start: int, end: int) -> None:
+        self.wfile.flush()
+        fault = self.hub.faults.next(path, _DURING)
+        kind = fault.kind if fault is not None else ""
+        rate = self.hub.settings.rate_bytes_s
+        if fault is not None and kind == "slow":
+            rate = fault.rate_bytes_s
+        stop = end
+        if fault is not None and kind in {"cut", "stall"}:
+            stop = min(start + fault.after_bytes, end)
+        with file.open("rb") as content:
+            if kind == "wrong-hash":
+                self._send_damaged(content.fileno(), start, end)
+            else:
+                self._send(content.fileno(), start, stop, rate)
+        if kind == "stall" and stop < end:
+            self._wait_for_the_client()
+        if kind in {"cut", "stall"}:
+            self.close_connection = True
+
+    def _send(self, file: int, start: int, end: int, rate: int | None) -> None:
+        """Send a range, evenly at `rate` bytes a second where there is one."""
+        began = time.monotonic()
+        position = start
+        while position < end and not self.hub.closing.is_set():
+            most = _BLOCK_BYTES if rate is None else max(int(rate * _SLICE_S), 1)
+            sent = os.sendfile(self.connection.fileno(), file, position, min(most, end - position))
+            position += sent
+            self.hub.count(sent)
+            if rate is not None:
+                early_s = (position - start) / rate - (time.monotonic() - began)
+                if early_s > 0:
+                    self.hub.closing.wait(early_s)
+
+    def _send_damaged(self, file: int, start: int, end: int) -> None:
+        """Send a range with a bit of its first byte turned."""
+        position = start
+        while position < end:
+            block = os.pread(file, min(_BLOCK_BYTES, end - position), position)
+            if position == start:
+                block = bytes([block[0] ^ 1]) + block[1:]
+            self.connection.sendall(block)
+            position += len(block)
+            self.hub.count(len(block))
+
+    def _wait_for_the_client(self) -> None:
+        """Be silent until the client has gone or the hub closes."""
+        self.connection.settimeout(0.05)
+        while not self.hub.closing.is_set():
+            try:
+                if not self.connection.recv(1):
+                    return
+            except TimeoutError:
+                continue
+
+    # --- answers ---
+
+    def _has_token(self) -> bool:
+        return self.headers["Authorization"] is not None
+
+    def _may_read(self) -> bool:
+        """Whether the client may read the repository; it has its answer otherwise."""
+        settings = self.hub.settings
+        if settings.gated is False or self.headers["Authorization"] == f"Bearer {settings.token}":
+            return True
+        self._error(403 if self._has_token() else 401, "GatedRepo")
+        return False
+
+    def _json(self, value: object, headers: dict[str, str] | None = None) -> None:
+        body = json.dumps(value).encode()
+        self.send_response(200)
+        for name, text in (headers or {}).items():
+            self.send_header(name, text)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _empty(self, status: int, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _error(self, status: int, code: str, fault: Fault | None = None) -> None:
+        headers = {"X-Error-Code": code} if code else {}
+        if fault is not None and fault.retry_after is not None:
+            headers["Retry-After"] = fault.retry_after
+        self._empty(status, headers)
