@@ -40,6 +40,10 @@ class Output:
         """Write a line of the answer as it is, for pipes: no wrapping, no markup."""
         write_line(line)
 
+    def piece(self, text: str) -> None:
+        """Write a piece of a streamed answer at once."""
+        print(text, end="", flush=True)
+
     def say(self, renderable: "RenderableType") -> None:
         """Tell the person what happens meanwhile, on stderr; silent with `--quiet`."""
         if not self.quiet:

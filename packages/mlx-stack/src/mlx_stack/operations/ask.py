@@ -8,24 +8,12 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from mlx_stack.errors import StackError
+from mlx_stack.operations.endpoint import Endpoint, require_key
 
 if TYPE_CHECKING:
     import httpx
 
 _API_BASE_HEADER = "x-litellm-model-api-base"
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where an OpenAI-compatible API is, and the key for it.
-
-    Attributes:
-        base_url: Such as `http://127.0.0.1:4000/v1`.
-        key: The bearer token.
-    """
-
-    base_url: str
-    key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +45,7 @@ def ask(
     model: str,
     max_tokens: int | None = None,
     temperature: float | None = None,
-    on_text: Callable[[str], None] = lambda _: None,
+    on_text: Callable[[str], None] | None = None,
 ) -> Answer:
     """Put one question to a model and stream its answer.
 
@@ -68,7 +56,7 @@ def ask(
         model: A model name at the endpoint.
         max_tokens: The longest answer; None leaves it to the engine.
         temperature: 0 for the likeliest answer; None leaves it to the engine.
-        on_text: Called with each piece of the content as it arrives.
+        on_text: Called with each piece of the content as it arrives, if given.
 
     Raises:
         StackError: The endpoint refused, or gave no answer.
@@ -85,7 +73,7 @@ def ask(
         body["max_tokens"] = max_tokens
     if temperature is not None:
         body["temperature"] = temperature
-    headers = {"Authorization": f"Bearer {endpoint.key}"}
+    headers = {"Authorization": f"Bearer {require_key(endpoint)}"}
     url = f"{endpoint.base_url}/chat/completions"
     started = time.monotonic()
     try:
@@ -125,7 +113,8 @@ def _collect(response: "httpx.Response", started: float, on_text: Callable[[str]
                 reasoning.append(thought)
             if piece:
                 text.append(piece)
-                on_text(piece)
+                if on_text is not None:
+                    on_text(piece)
     return Answer(
         text="".join(text),
         reasoning="".join(reasoning),

@@ -23,15 +23,16 @@ from mlx_stack.engines.environment import Environment
 from mlx_stack.engines.install import InstallEvent, Toolchain, install, own_toolchain
 from mlx_stack.engines.lockfile import Engine
 from mlx_stack.errors import StackError
-from mlx_stack.operations.ask import Answer, Endpoint, ask
+from mlx_stack.operations.ask import Answer, ask
 from mlx_stack.operations.assembly import assemble
 from mlx_stack.operations.down import down
+from mlx_stack.operations.endpoint import Endpoint, gateway_endpoint
 from mlx_stack.operations.outcomes import ServiceOutcome, is_success
 from mlx_stack.operations.ports import free_ports
 from mlx_stack.operations.status import StatusReport, read_status
 from mlx_stack.operations.up import up
 from mlx_stack.paths import HOME_VARIABLE, Home
-from mlx_stack.services import LOOPBACK, WATCHDOG, state_dirs
+from mlx_stack.services import WATCHDOG, state_dirs
 from mlx_stack.stack import SCHEMA_VERSION, Stack, Tier, save_stack
 
 if TYPE_CHECKING:
@@ -258,11 +259,10 @@ def _define_stack(story: _Story, home: Home) -> tuple[Endpoint, dict[int, str]]:
         )
         save_stack(home.stack, Stack(schema_version=SCHEMA_VERSION, tiers=tiers))
         save_values(home, {"litellm-port": gateway_port})
-        key = ensure_gateway_key(home)
+        ensure_gateway_key(home)
         detail.text = ", ".join(f"{tier.name} on {tier.port}" for tier in tiers)
         detail.text += f", gateway on {gateway_port}"
-    endpoint = Endpoint(f"http://{LOOPBACK}:{gateway_port}/v1", key)
-    return endpoint, {tier.port: tier.name for tier in tiers}
+    return gateway_endpoint(home), {tier.port: tier.name for tier in tiers}
 
 
 def _start(story: _Story, home: Home) -> None:

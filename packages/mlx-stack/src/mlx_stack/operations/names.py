@@ -1,0 +1,22 @@
+"""Model names at the gateway."""
+
+from mlx_stack.errors import UsageError
+from mlx_stack.paths import Home
+from mlx_stack.stack import load_stack
+
+
+def model_to_ask(home: Home, tier: str | None) -> str:
+    """The model name of a tier; of the stack's first tier where none is named.
+
+    Raises:
+        UsageError: There is no such tier.
+        NoStackError: No stack is defined.
+        InvalidFileError: The stack file is damaged.
+    """
+    stack = load_stack(home.stack)
+    if tier is None:
+        return stack.tiers[0].name
+    if stack.tier(tier) is None:
+        names = ", ".join(entry.name for entry in stack.tiers)
+        raise UsageError(f"There is no tier {tier!r}.", hint=f"The stack has: {names}.")
+    return tier
