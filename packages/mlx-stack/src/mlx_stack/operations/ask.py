@@ -93,7 +93,9 @@ def ask(
         ) from error
 
 
-def _collect(response: "httpx.Response", started: float, on_text: Callable[[str], None]) -> Answer:
+def _collect(
+    response: "httpx.Response", started: float, on_text: Callable[[str], None] | None
+) -> Answer:
     """The whole answer of a response that streams server-sent events."""
     text: list[str] = []
     reasoning: list[str] = []
