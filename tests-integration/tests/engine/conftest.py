@@ -1,0 +1,112 @@
+"""One installation of the real engines and one embedded model, shared by all tests that need them.
+
+They are kept in pytest's cache, or where MLX_STACK_TEST_ENGINES says, from one run to the next; a
+lock file among them makes sharing between test processes safe.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from mlx_procsup import HttpReadiness, ProcessSpec, StateDirs, start_service, stop_service
+from mlx_procsup import wait_for_healthy as wait_until_ready
+from mlx_stack.engines import vllm_mlx
+from mlx_stack.engines.embedded_model import make_embedded_model
+from mlx_stack.engines.environment import Environment
+from mlx_stack.engines.install import install, own_toolchain
+from mlx_stack.engines.lockfile import Engine
+from mlx_stack.operations.ports import free_ports
+from mlx_stack.services import inherited_environment
+from mlx_stack.stack import Tier
+from stack_testkit.tiny_model import make_tiny_model
+
+READY_WITHIN_S = 110
+"""The first start of a new environment compiles its byte code."""
+
+
+@pytest.fixture(scope="session")
+def engines_home(pytestconfig: pytest.Config) -> Path:
+    """The folder that holds `engines/` and `models/` for all tests and runs."""
+    named = os.environ.get("MLX_STACK_TEST_ENGINES")
+    return Path(named) if named else Path(pytestconfig.cache.mkdir("real-engines"))
+
+
+@pytest.fixture(scope="session")
+def vllm_mlx_environment(engines_home: Path) -> Environment:
+    return install(Engine.VLLM_MLX, engines_home / "engines", own_toolchain())
+
+
+@pytest.fixture(scope="session")
+def litellm_environment(engines_home: Path) -> Environment:
+    return install(Engine.LITELLM, engines_home / "engines", own_toolchain())
+
+
+@pytest.fixture(scope="session")
+def embedded_model(engines_home: Path, vllm_mlx_environment: Environment) -> Path:
+    """SmolLM2-135M-Instruct: slow on a CPU, and right."""
+    return make_embedded_model(engines_home / "models", vllm_mlx_environment, own_toolchain())
+
+
+@pytest.fixture(scope="session")
+def tiny_model(
+    embedded_model: Path,
+    vllm_mlx_environment: Environment,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A model that answers gibberish, quickly."""
+    return make_tiny_model(
+        tmp_path_factory.mktemp("models") / "tiny",
+        tokenizer_of=embedded_model,
+        engine_python=vllm_mlx_environment.python,
+    )
+
+
+type Serve = Callable[..., str]
+
+
+@pytest.fixture
+def serve(vllm_mlx_environment: Environment, tmp_path: Path) -> Iterator[Serve]:
+    """Call it with a model folder and the fields of a tier: a real engine serves it, at the URL."""
+    dirs = StateDirs(tmp_path / "pids", tmp_path / "run", tmp_path / "logs")
+    dirs.create()
+    with ExitStack() as engines:
+
+        def start(model: Path, **fields: object) -> str:
+            tier = _tier(model, fields)
+            command = vllm_mlx.command(vllm_mlx_environment.program("vllm-mlx"), tier, model)
+            engines.enter_context(_running(tier, command, dirs, tmp_path))
+            return f"http://127.0.0.1:{tier.port}"
+
+        yield start
+
+
+@contextmanager
+def _running(tier: Tier, command: tuple[str, ...], dirs: StateDirs, cwd: Path) -> Iterator[None]:
+    spec = ProcessSpec(
+        name=tier.name,
+        command=command,
+        env={**inherited_environment(), **vllm_mlx.ENVIRONMENT},
+        cwd=cwd,
+        readiness=HttpReadiness(f"http://127.0.0.1:{tier.port}/v1/models"),
+    )
+    started = start_service(spec, dirs)
+    try:
+        wait_until_ready(started, READY_WITHIN_S)
+        yield
+    finally:
+        stop_service(tier.name, dirs)
+
+
+def _tier(model: Path, fields: dict[str, object]) -> Tier:
+    usual = {
+        "name": "standard",
+        "model": model.name,
+        "quant": "int4",
+        "source": str(model),
+        "port": free_ports(1)[0],
+        "vllm_flags": {},
+    }
+    return Tier(**{**usual, **fields})
