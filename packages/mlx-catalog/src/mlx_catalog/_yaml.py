@@ -7,7 +7,6 @@ text, and a date stays what was written.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import yaml
 
@@ -29,13 +28,14 @@ _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _NUMBER_START = frozenset("+-.0123456789")
 
 
-@dataclass(frozen=True, slots=True)
 class Misread(Exception):  # noqa: N818 - caught in this package, never seen outside
     """A file that is no YAML of this kind, with the 1-based line."""
 
-    line: int
-    expected: str
-    got: str
+    def __init__(self, line: int, expected: str, got: str) -> None:
+        super().__init__(line, expected, got)
+        self.line = line
+        self.expected = expected
+        self.got = got
 
 
 def read(text: str) -> Value:

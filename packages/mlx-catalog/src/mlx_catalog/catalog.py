@@ -2,16 +2,21 @@
 
 import difflib
 from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import structs
+
+from mlx_catalog._yaml import KeyPath
 from mlx_catalog.errors import (
     InvalidCatalogError,
     Problem,
     UnknownModelError,
     UnreadableCatalogError,
 )
-from mlx_catalog.parse import parse_entry
+from mlx_catalog.parse import locate, parse_entry
+from mlx_catalog.rules import Violation
 from mlx_catalog.schema import CatalogEntry
 
 SHIPPED_MODELS = Path(__file__).parent / "data" / "models"
@@ -77,10 +82,11 @@ class Catalog:
         raise UnknownModelError(name, self.close_matches(key))
 
     def close_matches(self, name: str, limit: int = 3) -> tuple[str, ...]:
-        """The ids and aliases most like `name`, best first."""
-        names = [*self._entries, *self._aliases]
-        containing = [each for each in names if name and name in each]
+        """The names most like `name`, best first; none of those that only explain themselves."""
+        aliases = (name for name, entry in self._aliases.items() if name not in entry.alias_notes)
+        names = [*self._entries, *aliases]
         similar = difflib.get_close_matches(name, names, n=limit, cutoff=0.6)
+        containing = (each for each in names if name and name in each)
         return tuple(dict.fromkeys([*similar, *containing]))[:limit]
 
     def by_repo(self, hf_repo: str) -> CatalogEntry | None:
@@ -103,13 +109,16 @@ class Catalog:
         min_params_b: float | None = None,
         max_params_b: float | None = None,
     ) -> "Catalog":
-        """The entries that meet every condition given; what is unknown of one meets none on it."""
+        """The entries that meet every condition given; what is unknown of one meets none on it.
+
+        `family` may be the start of a family's name: "qwen" finds all of them.
+        """
         wanted = frozenset(tag.lower() for tag in tags)
 
         def meets(entry: CatalogEntry) -> bool:
             able = entry.capabilities
             return (
-                (family is None or entry.family == family.lower())
+                (family is None or entry.family.startswith(family.lower()))
                 and wanted <= set(entry.tags)
                 and (tool_calling is None or able.tool_calling is tool_calling)
                 and (thinking is None or able.thinking is thinking)
@@ -123,8 +132,18 @@ class Catalog:
     def overridden_by(self, others: Iterable[CatalogEntry]) -> "Catalog":
         """This catalog with `others` added; an id or alias that both have is the other's."""
         others = tuple(others)
-        taken = {entry.id for entry in others}
-        return Catalog([*(entry for entry in self if entry.id not in taken), *others])
+        ids = {entry.id for entry in others}
+        names = ids.union(*(entry.aliases for entry in others))
+        kept = (_without_aliases(entry, names) for entry in self if entry.id not in ids)
+        return Catalog([*kept, *others])
+
+
+def _without_aliases(entry: CatalogEntry, names: AbstractSet[str]) -> CatalogEntry:
+    if names.isdisjoint(entry.aliases):
+        return entry
+    aliases = tuple(alias for alias in entry.aliases if alias not in names)
+    notes = {alias: note for alias, note in entry.alias_notes.items() if alias in aliases}
+    return structs.replace(entry, aliases=aliases, alias_notes=notes)
 
 
 def load_catalog(*folders: Path) -> Catalog:
@@ -150,27 +169,30 @@ def load_entries(*paths: Path) -> tuple[CatalogEntry, ...]:
         InvalidCatalogError: with every problem of every file; also where two files share an id or
         an alias. UnreadableCatalogError: if a file can't be read.
     """
-    entries: dict[str, tuple[CatalogEntry, str]] = {}
+    loaded: list[_Loaded] = []
     problems: list[Problem] = []
     for path in _files(paths):
-        parsed = parse_entry(_text(path), str(path))
+        text = _text(path)
+        parsed = parse_entry(text, str(path))
         problems += parsed.problems
-        entry = parsed.entry
-        if entry is None:
-            continue
-        if path.stem != entry.id:
-            problems.append(
-                Problem(str(path), 0, "id", f"{path.stem!r}, as the file is named", repr(entry.id))
-            )
-        if entry.id in entries:
-            problems.append(
-                Problem(str(path), 0, "id", "an id of its own", f"that of {entries[entry.id][1]}")
-            )
-        entries[entry.id] = (entry, str(path))
-    problems += _shared_names(entries)
+        if parsed.entry is not None:
+            loaded.append(_Loaded(path, text, parsed.entry))
+    problems += _name_problems(loaded)
     if problems:
         raise InvalidCatalogError(tuple(problems))
-    return tuple(entry for entry, _ in entries.values())
+    return tuple(each.entry for each in loaded)
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """An entry with the file that it is from."""
+
+    path: Path
+    text: str
+    entry: CatalogEntry
+
+    def problem(self, path: KeyPath, expected: str, got: str) -> Problem:
+        return locate(self.text, str(self.path), [Violation(path, expected, got)])[0]
 
 
 def _files(paths: Iterable[Path]) -> Iterator[Path]:
@@ -190,17 +212,20 @@ def _text(path: Path) -> str:
         raise UnreadableCatalogError(path, f"no UTF-8 text: {error.reason}") from error
 
 
-def _shared_names(entries: dict[str, tuple[CatalogEntry, str]]) -> Iterator[Problem]:
-    owners: dict[str, str] = {}
-    for entry, file in entries.values():
-        for index, alias in enumerate(entry.aliases):
-            if alias in entries:
-                owner = entries[alias][1]
-            elif alias in owners:
-                owner = owners[alias]
-            else:
-                owners[alias] = file
-                continue
-            yield Problem(
-                file, 0, f"aliases[{index}]", "a name of its own", f"{alias!r}, that of {owner}"
-            )
+def _name_problems(loaded: Iterable[_Loaded]) -> Iterator[Problem]:
+    """Ids that aren't their files', and names that two entries have."""
+    loaded = tuple(loaded)
+    owners: dict[str, Path] = {}
+    for each in loaded:
+        if each.path.stem != each.entry.id:
+            expected = f"{each.path.stem!r}, as the file is named"
+            yield each.problem(("id",), expected, repr(each.entry.id))
+        if each.entry.id in owners:
+            yield each.problem(("id",), "a name of its own", f"that of {owners[each.entry.id]}")
+        owners.setdefault(each.entry.id, each.path)
+    for each in loaded:
+        for index, alias in enumerate(each.entry.aliases):
+            if alias in owners:
+                path = ("aliases", index)
+                yield each.problem(path, "a name of its own", f"{alias!r}, as in {owners[alias]}")
+            owners.setdefault(alias, each.path)

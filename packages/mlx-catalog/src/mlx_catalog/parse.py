@@ -2,7 +2,7 @@
 
 import difflib
 import types
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAliasType, get_args, get_origin
 
@@ -32,17 +32,15 @@ def parse_entry(text: str, file: str) -> Parsed:
     try:
         entry = msgspec.convert(value, CatalogEntry)
     except msgspec.ValidationError:
-        return Parsed(None, _located(text, file, _mismatches(value, CatalogEntry, ())))
+        return Parsed(None, locate(text, file, _mismatches(value, CatalogEntry, ())))
     found = list(violations(entry))
     if found:
-        return Parsed(None, _located(text, file, found))
+        return Parsed(None, locate(text, file, found))
     return Parsed(entry, ())
 
 
-def _located(
-    text: str, file: str, found: Iterator[Violation] | list[Violation]
-) -> tuple[Problem, ...]:
-    """Problems with their lines: a missing key is placed at its parent."""
+def locate(text: str, file: str, found: Iterable[Violation]) -> tuple[Problem, ...]:
+    """The problems at the places `found` in `text`, by line; a missing key is at its parent's."""
     lines = _yaml.lines(text)
 
     def line(path: _yaml.KeyPath) -> int:

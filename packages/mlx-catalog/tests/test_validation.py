@@ -1,0 +1,171 @@
+from pathlib import Path
+
+import pytest
+
+from mlx_catalog import InvalidCatalogError, UnreadableCatalogError, load_entries
+from mlx_catalog.errors import Problem
+from mlx_catalog.parse import parse_entry
+
+
+def problems_of(text: str) -> tuple[Problem, ...]:
+    parsed = parse_entry(text, "lynx-7b.yaml")
+    assert parsed.entry is None
+    return parsed.problems
+
+
+def test_a_valid_entry_is_read(entry_text: str):
+    parsed = parse_entry(entry_text, "lynx-7b.yaml")
+    assert parsed.problems == ()
+    assert parsed.entry is not None
+    assert parsed.entry.geometry.full_attention_layers == 8
+    assert parsed.entry.min_mlx_lm_version == "0.28.0"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "key_path", "expected", "got"),
+    [
+        ("  layers: 32", "  layers: thirty", 15, "geometry.layers", "int", "'thirty'"),
+        ("  layers: 32", "  layers: 0", 15, "geometry.layers", "int >= 1", "0"),
+        ("gated: false", "gated: no", 11, "gated", "bool", "'no'"),
+        ("params_b: 7.25", "params_b: -7", 4, "params_b", "float > 0", "-7"),
+        ("  overall: 41.5", "  overall: 141", 36, "quality.overall", "float <= 100", "141"),
+        ("  layers: 32\n", "", 14, "geometry.layers", "a value", "nothing: the key is missing"),
+        ("family: lynx", "famly: lynx", 3, "famly", "'family'", "the unknown key 'famly'"),
+        ("aliases: [lynx]", "aliases: [LYNX]", 9, "aliases[0]", "str matching", "'LYNX'"),
+        (
+            "transformer-swa",
+            "transfromer",
+            5,
+            "architecture",
+            "one of transformer",
+            "'transfromer'",
+        ),
+        ("quant: int4", "quant: q4", 41, "benchmarks.m4-pro-24.quant", "one of int4", "'q4'"),
+        ("  m4-pro-24:", "  my-mac:", 40, "benchmarks.my-mac", "str matching", "'my-mac'"),
+    ],
+)
+def test_a_wrong_value_is_told_with_file_line_key_expected_and_found(
+    entry_text: str, old: str, new: str, line: int, key_path: str, expected: str, got: str
+):
+    problems = problems_of(entry_text.replace(old, new, 1))
+    match = [problem for problem in problems if problem.key_path == key_path]
+    assert match, problems
+    problem = match[0]
+    assert (problem.file, problem.line) == ("lynx-7b.yaml", line)
+    assert problem.expected.startswith(expected)
+    assert problem.got == got
+    assert str(problem).startswith(f"lynx-7b.yaml:{line}: {key_path}: expected {expected}")
+
+
+def test_all_mistakes_of_a_file_are_told_at_once_in_order(entry_text: str):
+    text = (
+        entry_text.replace("params_b: 7.25", "params_b: lots")
+        .replace("kv_heads: 4", "kv_heads: four")
+        .replace("gen_tps: 51.5", "gen_tps: fast")
+        .replace("tags: [tools]", "tag: [tools]")
+    )
+    assert [problem.key_path for problem in problems_of(text)] == [
+        "params_b",
+        "geometry.kv_heads",
+        "benchmarks.m4-pro-24.gen_tps",
+        "tag",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key_path"),
+    [
+        (
+            "tool_call_parser: hermes",
+            "tool_call_parser: llama3_json",
+            "capabilities.tool_call_parser",
+        ),
+        ('reasoning_parser: ""', "reasoning_parser: nemotron", "capabilities.reasoning_parser"),
+        ("tool_call_parser: hermes", 'tool_call_parser: ""', "capabilities.tool_calling"),
+        ("tool_calling: true", "tool_calling: false", "capabilities.tool_call_parser"),
+        ('reasoning_parser: ""', "reasoning_parser: qwen3", "capabilities.reasoning_parser"),
+        ("    overall: an index of example.org", "    coding: x", "quality.source.overall"),
+        ("    disk_size_source: the repository's file list\n", "", "sources.int4.disk_size_source"),
+        ("    hf_repo: example/Lynx-7B-4bit\n", "", "sources.int4"),
+        ("  sliding_window: 2048\n", "", "geometry.sliding_window"),
+        ("sliding_layers: 24", "sliding_layers: 25", "geometry.layers"),
+        ("architecture: transformer-swa", "architecture: moe-swa", "active_params_b"),
+        ("architecture: transformer-swa", "architecture: mamba2-hybrid", "geometry.recurrent"),
+        ("aliases: [lynx]", "aliases: [lynx-7b]", "aliases[0]"),
+        ("aliases: [lynx]", "aliases: [lynx, lynx]", "aliases[1]"),
+        ("aliases: [lynx]", "alias_notes: {puma: because}", "alias_notes.puma"),
+    ],
+)
+def test_a_rule_that_an_entry_breaks_is_told(entry_text: str, old: str, new: str, key_path: str):
+    text = entry_text.replace(old, new, 1)
+    assert text != entry_text
+    assert key_path in {problem.key_path for problem in problems_of(text)}
+
+
+def test_a_mixture_of_experts_sized_by_its_active_part_is_refused(entry_text: str):
+    text = entry_text.replace("params_b: 7.25", "params_b: 30.5\nactive_params_b: 3.3")
+    assert [problem.key_path for problem in problems_of(text)] == ["sources.int4.disk_size_gb"]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "got"),
+    [
+        ("id: a\nname: [b\n", 3, "did not find expected"),
+        ("id: a\nid: b\n", 2, "'id' again"),
+        ("id: &anchor a\n", 1, "an anchor or a tag"),
+        ("id: !!str a\n", 1, "an anchor or a tag"),
+        ("id: *a\n", 1, "a reference to another one"),
+        ("[a]: b\n", 1, "a collection"),
+        ("id: a\n---\nid: b\n", 2, "a second one"),
+        ("id: a\x07\n", 1, "#x0007"),
+    ],
+)
+def test_a_file_that_is_no_plain_yaml_is_told_with_its_line(text: str, line: int, got: str):
+    (problem,) = problems_of(text)
+    assert problem.line == line
+    assert got in problem.got or got in problem.expected
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "- a list\n", "42\n"])
+def test_a_file_without_an_entry_says_that_a_mapping_was_expected(text: str):
+    (problem,) = problems_of(text)
+    assert problem.expected == "a mapping"
+
+
+def test_a_file_must_be_named_as_its_entry(entry_folder: Path):
+    (entry_folder / "lynx-7b.yaml").rename(entry_folder / "puma-7b.yaml")
+    with pytest.raises(InvalidCatalogError) as caught:
+        load_entries(entry_folder)
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.key_path) == (1, "id")
+    assert "'puma-7b'" in problem.expected
+
+
+def test_two_files_may_not_share_an_alias(entry_folder: Path, entry_text: str):
+    other = entry_text.replace("id: lynx-7b", "id: lynx-7b-old")
+    (entry_folder / "lynx-7b-old.yaml").write_text(other, encoding="utf-8")
+    with pytest.raises(InvalidCatalogError) as caught:
+        load_entries(entry_folder)
+    (problem,) = caught.value.problems
+    assert (problem.line, problem.key_path) == (9, "aliases[0]")
+    assert "lynx-7b-old.yaml" in problem.got
+
+
+def test_the_problems_of_all_files_are_told_together(entry_folder: Path):
+    for name in ("a", "b"):
+        (entry_folder / f"{name}.yaml").write_text(f"id: {name}\n", encoding="utf-8")
+    with pytest.raises(InvalidCatalogError) as caught:
+        load_entries(entry_folder)
+    assert {Path(problem.file).name for problem in caught.value.problems} == {"a.yaml", "b.yaml"}
+
+
+def test_a_missing_file_is_told_by_name(tmp_path: Path):
+    with pytest.raises(UnreadableCatalogError, match=r"nowhere\.yaml: No such file"):
+        load_entries(tmp_path / "nowhere.yaml")
+
+
+def test_a_file_in_another_encoding_is_told(tmp_path: Path):
+    file = tmp_path / "a.yaml"
+    file.write_bytes("id: ä".encode("latin-1"))
+    with pytest.raises(UnreadableCatalogError, match="no UTF-8 text"):
+        load_entries(file)
