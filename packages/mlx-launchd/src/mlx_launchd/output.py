@@ -303,7 +303,9 @@ def _listed_rows(lines: list[str]) -> Iterator[ListedJob]:
 
 def _listed_dictionary(lines: list[str]) -> ListedJob:
     values: dict[str, str] = {}
-    for line in _outside_blocks([line for line in lines if line.strip() not in {"{", "};", "}"}]):
+    filled = [line for line in lines if line.strip()]
+    end = -1 if filled[-1].strip() in _CLOSERS else len(filled)
+    for line in _outside_blocks(filled[1:end]):
         entry = _ENTRY.fullmatch(line)
         if entry:
             values.setdefault(entry[1], entry[2].strip())

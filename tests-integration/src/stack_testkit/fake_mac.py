@@ -1,0 +1,267 @@
+"""The programs of macOS that decide whether a service comes back, put on PATH of a Linux machine.
+
+`FakeMac.make(folder)` lays down a `bin` folder of real programs that share one state file, which
+stands for the Mac: `launchctl`, `plutil`, `id`, `stat`, `sw_vers`, `pmset`, `fdesetup`, `defaults`,
+`caffeinate`, `sudo`. A test changes the Mac by `mac.change(filevault=True)`, and runs a program
+under test with `mac.environment()`.
+"""
+
+import contextlib
+import json
+import os
+import plistlib
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from xml.parsers.expat import ExpatError
+
+import psutil
+
+from stack_testkit.fake_launchd import FakeLaunchd, Processes, Reply, State, initial_state
+
+_PROGRAMS = (
+    "caffeinate",
+    "defaults",
+    "fdesetup",
+    "id",
+    "launchctl",
+    "plutil",
+    "pmset",
+    "stat",
+    "sudo",
+    "sw_vers",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class FakeMac:
+    """A Mac in a folder.
+
+    Attributes:
+        folder: Where its state and its programs are.
+        launchd: Its launchd.
+    """
+
+    folder: Path
+    launchd: FakeLaunchd
+
+    @classmethod
+    def make(
+        cls,
+        folder: Path,
+        *,
+        now: Callable[[], float] = time.monotonic,
+        processes: Processes | None = None,
+        **changes: Any,
+    ) -> "FakeMac":
+        """Make a Mac on which one user is logged in, FileVault off, restarting after a failure."""
+        binaries = folder / "bin"
+        binaries.mkdir(parents=True)
+        for name in _PROGRAMS:
+            program = binaries / name
+            words = [sys.executable, "-m", "stack_testkit.fake_mac", str(folder), name]
+            program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+            program.chmod(0o755)
+        (folder / "state.json").write_text(json.dumps(initial_state()))
+        mac = cls(folder, FakeLaunchd(folder, now=now, processes=processes))
+        mac.change(**changes)
+        return mac
+
+    def change(self, **changes: Any) -> None:
+        """Set entries of the state, or of the machine where the state has none of that name."""
+        with self.launchd.state() as state:
+            for name, value in changes.items():
+                (state if name in state else state["machine"])[name] = value
+
+    def turn_off(self, *, deadline_s: float = 10.0) -> None:
+        """End every real process that this Mac's launchd started, and its background process."""
+        with self.launchd.state() as state:
+            daemon_pid = state["daemon_pid"]
+        if daemon_pid is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(daemon_pid, signal.SIGTERM)
+        deadline = time.monotonic() + deadline_s
+        while _is_alive(daemon_pid) and time.monotonic() < deadline:
+            time.sleep(0.02)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """Give an environment whose PATH begins with this Mac's programs."""
+        path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
+        return {**os.environ, "PATH": path, **more}
+
+    def run(self, command: Sequence[str], /) -> Reply:
+        """Answer a command without a process, for tests whose clock is not the machine's."""
+        return answer(self, command[0], list(command[1:]), as_root=False)
+
+
+def answer(mac: FakeMac, name: str, arguments: list[str], *, as_root: bool) -> Reply:
+    """Answer one command line as the program of that name."""
+    if name == "launchctl":
+        return mac.launchd.launchctl(arguments, uid=0 if as_root else None)
+    if name == "sudo":
+        return _sudo(mac, arguments)
+    if name in {"install", "rm"} and as_root:
+        return _as_root(mac, name, arguments)
+    if name == "plutil":
+        return _plutil(arguments)
+    with mac.launchd.state() as state:
+        return _SMALL[name](state, arguments)
+
+
+def _sudo(mac: FakeMac, arguments: list[str]) -> Reply:
+    with mac.launchd.state() as state:
+        allowed = state["machine"].get("sudo", True)
+    if arguments and arguments[0] == "-n":
+        del arguments[0]
+    if not allowed:
+        return Reply(1, "", "sudo: a password is required\n")
+    return answer(mac, Path(arguments[0]).name, arguments[1:], as_root=True)
+
+
+def _as_root(mac: FakeMac, name: str, arguments: list[str]) -> Reply:
+    """Copy or remove a file, remembering that root owns it; the test may not be root."""
+    if name == "rm":
+        target = Path(arguments[-1])
+        target.unlink(missing_ok=True)
+        with mac.launchd.state() as state:
+            state["root_owned"] = [p for p in state["root_owned"] if p != str(target)]
+        return Reply(0)
+    source, target = Path(arguments[-2]), Path(arguments[-1])
+    if not target.parent.is_dir():
+        return Reply(71, "", f"install: {target}: No such file or directory\n")
+    shutil.copyfile(source, target)
+    target.chmod(int(arguments[arguments.index("-m") + 1], 8))
+    with mac.launchd.state() as state:
+        if arguments[arguments.index("-o") + 1] == "root":
+            state["root_owned"].append(str(target))
+    return Reply(0)
+
+
+def _plutil(arguments: list[str]) -> Reply:
+    path = Path(arguments[-1])
+    try:
+        plistlib.loads(path.read_bytes())
+    except FileNotFoundError:
+        return Reply(1, "", f"{path}: file does not exist or is not readable\n")
+    except (ValueError, ExpatError) as error:
+        return Reply(1, f"{path}: {error}\n")
+    return Reply(0, f"{path}: OK\n")
+
+
+def _id(state: State, arguments: list[str]) -> Reply:
+    return Reply(0, f"{state['user'] if 'n' in arguments[0] else state['uid']}\n")
+
+
+def _stat(state: State, arguments: list[str]) -> Reply:
+    if arguments[:2] != ["-f", "%u"] or arguments[2:] != ["/dev/console"]:
+        return Reply(1, "", "stat: this stand-in knows `stat -f %u /dev/console` only\n")
+    return Reply(0, f"{state['console_uid']}\n")
+
+
+def _sw_vers(state: State, _arguments: list[str]) -> Reply:
+    return Reply(0, f"{state['macos']}\n")
+
+
+def _fdesetup(state: State, _arguments: list[str]) -> Reply:
+    return Reply(0, f"FileVault is {'On' if state['machine'].get('filevault') else 'Off'}.\n")
+
+
+def _defaults(state: State, arguments: list[str]) -> Reply:
+    user = state["machine"].get("auto_login_user")
+    if user is None:
+        pair = f"({arguments[1]}, {arguments[-1]})"
+        return Reply(1, "", f"The domain/default pair of {pair} does not exist\n")
+    return Reply(0, f"{user}\n")
+
+
+def _pmset(state: State, arguments: list[str]) -> Reply:
+    machine = state["machine"]
+    if arguments[:1] == ["-a"]:
+        machine[arguments[1]] = int(arguments[2])
+        return Reply(0)
+    if arguments == ["-g", "batt"]:
+        battery = "\n -InternalBattery-0 (id=31)\t88%; charged; 0:00 remaining present: true"
+        return Reply(0, f"Now drawing from 'AC Power'{battery if machine.get('battery') else ''}\n")
+    settings = {
+        "Sleep On Power Button": 1,
+        "autorestart": machine.get("autorestart", 1),
+        "displaysleep": 10,
+        "womp": 1,
+        "sleep": machine.get("sleep", 0),
+        "disksleep": 10,
+    }
+    rows = "".join(f" {name:<20} {value}\n" for name, value in settings.items())
+    heading = "AC Power:" if arguments == ["-g", "custom"] else "Currently in use:"
+    return Reply(0, f"{heading}\n{rows}")
+
+
+_SMALL: Mapping[str, Callable[[State, list[str]], Reply]] = {
+    "id": _id,
+    "stat": _stat,
+    "sw_vers": _sw_vers,
+    "fdesetup": _fdesetup,
+    "defaults": _defaults,
+    "pmset": _pmset,
+}
+
+
+def _caffeinate(mac: FakeMac, arguments: list[str]) -> Reply:
+    """Hold an assertion, seen in the state, for as long as the process after `-w` lives."""
+    watched = int(arguments[arguments.index("-w") + 1])
+    with mac.launchd.state() as state:
+        state["machine"].setdefault("assertions", []).append(os.getpid())
+    try:
+        while _is_alive(watched):
+            time.sleep(0.05)
+    finally:
+        with mac.launchd.state() as state:
+            state["machine"]["assertions"].remove(os.getpid())
+    return Reply(0)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _start_daemon(mac: FakeMac) -> None:
+    with mac.launchd.state() as state:
+        if state["daemon_pid"] is not None and _is_alive(state["daemon_pid"]):
+            return
+        daemon = subprocess.Popen(
+            (sys.executable, "-m", "stack_testkit.fake_launchd_daemon", str(mac.folder)),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=(mac.folder / "daemon.log").open("ab"),
+            start_new_session=True,
+        )
+        state["daemon_pid"] = daemon.pid
+
+
+def main() -> int:
+    """Be the program that the first two words name."""
+    folder, name, *arguments = sys.argv[1:]
+    mac = FakeMac(Path(folder), FakeLaunchd(Path(folder), now=time.monotonic))
+    if name == "caffeinate":
+        reply = _caffeinate(mac, arguments)
+    else:
+        reply = answer(mac, name, arguments, as_root=False)
+    if "bootstrap" in arguments and reply.returncode == 0:
+        _start_daemon(mac)
+    sys.stdout.write(reply.stdout)
+    sys.stderr.write(reply.stderr)
+    return reply.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
