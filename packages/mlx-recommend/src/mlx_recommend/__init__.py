@@ -1,3 +1,68 @@
-"""What fits a Mac's memory and how fast it runs: pure arithmetic, with its error in the open."""
+"""What fits a Mac's memory and how fast it runs: pure arithmetic, with its error in the open.
+
+`estimate` answers for one model on one machine, `make_plan` chooses the tiers of a stack together
+under one budget. Nothing here reads a file, starts a process or opens a connection.
+"""
+
+from mlx_recommend.budget import DEFAULT_BUDGET_PCT, budget_bytes
+from mlx_recommend.candidates import Bar, Candidate, candidate_of
+from mlx_recommend.errors import RecommendError
+from mlx_recommend.evidence import reference_measurements
+from mlx_recommend.explain import Reason, ReasonKind, reasons
+from mlx_recommend.fit import Estimate, estimate
+from mlx_recommend.inputs import (
+    DEFAULT_CONTEXT_TOKENS,
+    SPEED_CONTEXT_TOKENS,
+    Basis,
+    Measurement,
+    ModelShape,
+    Workload,
+)
+from mlx_recommend.memory import MemoryUse
+from mlx_recommend.plan import Absence, MissingTier, Plan, make_plan
+from mlx_recommend.roles import FAST, LONG_CONTEXT, ROLES, STANDARD, Applicant, Role
+from mlx_recommend.score import Components, Intent
+from mlx_recommend.shapes import Description, shape_of, shape_of_config, shape_of_entry
+from mlx_recommend.speed import Speed
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "DEFAULT_BUDGET_PCT",
+    "DEFAULT_CONTEXT_TOKENS",
+    "FAST",
+    "LONG_CONTEXT",
+    "ROLES",
+    "SPEED_CONTEXT_TOKENS",
+    "STANDARD",
+    "Absence",
+    "Applicant",
+    "Bar",
+    "Basis",
+    "Candidate",
+    "Components",
+    "Description",
+    "Estimate",
+    "Intent",
+    "Measurement",
+    "MemoryUse",
+    "MissingTier",
+    "ModelShape",
+    "Plan",
+    "Reason",
+    "ReasonKind",
+    "RecommendError",
+    "Role",
+    "Speed",
+    "Workload",
+    "__version__",
+    "budget_bytes",
+    "candidate_of",
+    "estimate",
+    "make_plan",
+    "reasons",
+    "reference_measurements",
+    "shape_of",
+    "shape_of_config",
+    "shape_of_entry",
+]

@@ -1,0 +1,106 @@
+"""Catalog entries as candidates for a machine: at which precision, and whether by default."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mlx_catalog import QUANTS, CatalogEntry, Quant
+from mlx_catalog.engine import engine_fit
+from mlx_recommend.inputs import Measurement, ModelShape
+from mlx_recommend.shapes import shape_of_entry
+
+_KEEPS_CONTEXT_CHEAP = frozenset({"mamba1", "mamba2", "gated-deltanet", "kda"})
+
+
+class Bar(StrEnum):
+    """Why a model is never chosen unless the user names it."""
+
+    GATED = "gated"
+    """Its licence has to be accepted on the Hub, and no token is set."""
+    UNSERVABLE = "unservable"
+    """The pinned engine has no module for it."""
+    DOUBTFUL = "doubtful"
+    """The catalog itself doubts its figures."""
+    UNKNOWN_MEMORY = "unknown-memory"
+    """Its geometry is not known well enough to say what it takes."""
+    NO_WEIGHTS = "no-weights"
+    """Nobody has published MLX weights at any precision: they would have to be converted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A model at the precision that it would be served at.
+
+    Attributes:
+        entry: The catalog's entry.
+        quant: The precision: the wanted one where such weights are published, else the nearest.
+        shape: What memory and speed follow from.
+        measurements: Figures for it on the machine, oldest first.
+        bar: Why it is not chosen by default, or None.
+    """
+
+    entry: CatalogEntry
+    quant: Quant
+    shape: ModelShape
+    measurements: tuple[Measurement, ...] = ()
+    bar: Bar | None = None
+
+    @property
+    def model(self) -> str:
+        """The catalog id."""
+        return self.entry.id
+
+    @property
+    def quality(self) -> float | None:
+        """The catalog's overall quality, 0 to 100."""
+        return self.entry.quality.overall if self.entry.quality is not None else None
+
+    @property
+    def keeps_context_cheap(self) -> bool:
+        """Whether most layers keep a state of fixed size instead of a growing cache."""
+        recurrent = self.entry.geometry.recurrent
+        return recurrent is not None and recurrent.kind in _KEEPS_CONTEXT_CHEAP
+
+
+def candidate_of(
+    entry: CatalogEntry,
+    quant: Quant,
+    *,
+    allow_gated: bool,
+    measurements: Sequence[Measurement] = (),
+) -> Candidate:
+    """`entry` as a candidate at `quant`, or at the nearest precision that is published."""
+    served = _published(entry, quant)
+    shape = shape_of_entry(entry, served or quant)
+    return Candidate(
+        entry=entry,
+        quant=served or quant,
+        shape=shape,
+        measurements=tuple(measurements),
+        bar=_bar(entry, shape, has_weights=served is not None, allow_gated=allow_gated),
+    )
+
+
+def _published(entry: CatalogEntry, wanted: Quant) -> Quant | None:
+    """The wanted precision, else the smallest with ready weights."""
+    for quant in (wanted, *QUANTS):
+        source = entry.sources.get(quant)
+        if source is not None and source.hf_repo is not None:
+            return quant
+    return None
+
+
+def _bar(
+    entry: CatalogEntry, shape: ModelShape, *, has_weights: bool, allow_gated: bool
+) -> Bar | None:
+    if shape.kv_elements(1) is None or shape.state_bytes is None:
+        return Bar.UNKNOWN_MEMORY
+    if engine_fit(entry).unservable_because:
+        return Bar.UNSERVABLE
+    if not has_weights:
+        return Bar.NO_WEIGHTS
+    if entry.confidence == "low":
+        return Bar.DOUBTFUL
+    if entry.gated and not allow_gated:
+        return Bar.GATED
+    return None

@@ -1,0 +1,116 @@
+"""Will it run, in how much memory, how fast: everything about one model on one machine."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from mlx_hwprobe import HardwareProfile
+from mlx_recommend.evidence import best_evidence, corrected
+from mlx_recommend.inputs import Measurement, ModelShape, Workload
+from mlx_recommend.machine import Machine, machine_of
+from mlx_recommend.memory import MemoryUse, max_context_tokens, memory_use
+from mlx_recommend.speed import Speed, decode_speed, prefill_speed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """One model on one machine; what can't be known is None.
+
+    Attributes:
+        shape: The model.
+        workload: What it is to do.
+        memory: What it takes, part by part.
+        limit_bytes: What the GPU of the machine may use.
+        generation_tps: Decode speed of each request.
+        prompt_tps: Prefill speed.
+    """
+
+    shape: ModelShape
+    workload: Workload
+    memory: MemoryUse
+    limit_bytes: int | None
+    generation_tps: Speed | None
+    prompt_tps: Speed | None
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether the GPU may use as much memory as it takes."""
+        total = self.memory.total_bytes
+        if total is None or self.limit_bytes is None:
+            return None
+        return total <= self.limit_bytes
+
+    @property
+    def max_context_tokens(self) -> int | None:
+        """The longest context that fits; 0 where the weights alone don't."""
+        if self.limit_bytes is None:
+            return None
+        return max_context_tokens(
+            self.shape, self.limit_bytes, concurrency=self.workload.concurrency
+        )
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Seconds until the first token, for a prompt as long as the context of the speeds."""
+        if self.prompt_tps is None:
+            return None
+        return self.workload.tokens_in_speed / self.prompt_tps.value
+
+
+def estimate(
+    shape: ModelShape,
+    hardware: HardwareProfile,
+    workload: Workload | None = None,
+    measurements: Sequence[Measurement] = (),
+) -> Estimate:
+    """What is to be expected of a model on a machine.
+
+    Args:
+        shape: The model.
+        hardware: The machine.
+        workload: Context and concurrency; the defaults where None.
+        measurements: Figures for this model on such a machine, oldest first. They replace speeds,
+            never memory: a missing or odd figure can't make a model seem smaller than it is.
+    """
+    workload = workload or Workload()
+    machine = machine_of(hardware)
+    tokens, concurrency = workload.tokens_in_speed, workload.concurrency
+
+    def decode(at_tokens: int, requests: int) -> Speed | None:
+        if machine is None:
+            return None
+        return decode_speed(shape, machine, context_tokens=at_tokens, concurrency=requests)
+
+    def prefill(at_tokens: int, _requests: int) -> Speed | None:
+        return _prefill(shape, machine, at_tokens)
+
+    return Estimate(
+        shape=shape,
+        workload=workload,
+        memory=memory_use(shape, context_tokens=workload.context_tokens, concurrency=concurrency),
+        limit_bytes=hardware.gpu_memory_limit_bytes or hardware.memory_bytes,
+        generation_tps=_speed(
+            "generation_tps", decode, shape.quant, measurements, (tokens, concurrency)
+        ),
+        prompt_tps=_speed("prompt_tps", prefill, shape.quant, measurements, (tokens, 1)),
+    )
+
+
+def _prefill(shape: ModelShape, machine: Machine | None, tokens: int) -> Speed | None:
+    return None if machine is None else prefill_speed(shape, machine, prompt_tokens=tokens)
+
+
+def _speed(
+    figure: str,
+    estimated: Callable[[int, int], Speed | None],
+    quant: str,
+    measurements: Sequence[Measurement],
+    asked: tuple[int, int],
+) -> Speed | None:
+    """The best evidence of one speed at the asked context and concurrency."""
+    computed = estimated(*asked)
+    evidence = best_evidence(measurements, quant=quant, figure=figure)
+    if evidence is None:
+        return computed
+    value: float = getattr(evidence, figure)
+    there = estimated(evidence.prompt_tokens or asked[0], 1)
+    return corrected(value, evidence.basis, at_asked=computed, at_measured=there)

@@ -1,0 +1,115 @@
+"""How good a model is for a purpose: four components from 0 to 1, and their weights."""
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Intent(StrEnum):
+    """What the stack is for."""
+
+    BALANCED = "balanced"
+    """Chat, code and tools by one person."""
+    AGENT_FLEET = "agent-fleet"
+    """Programs that call tools all day: reliability of calls and speed before eloquence."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Weights:
+    """How much each component counts; they add up to 1."""
+
+    speed: float
+    quality: float
+    tool_calling: float
+    memory: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Components:
+    """What a score is made of, each from 0 to 1.
+
+    Attributes:
+        speed: Decode speed on a logarithmic scale: twice as fast is always worth the same.
+        quality: The catalog's overall quality, or a guess well below the middle where none is
+            published.
+        tool_calling: 1 where the model calls tools through the engine, 0 where it can't.
+        memory: What is left of the machine's memory: 1 takes none, 0 all of it.
+    """
+
+    speed: float
+    quality: float
+    tool_calling: float
+    memory: float
+
+
+STANDARD_WEIGHTS = {
+    Intent.BALANCED: Weights(speed=0.2, quality=0.6, tool_calling=0.1, memory=0.1),
+    Intent.AGENT_FLEET: Weights(speed=0.25, quality=0.4, tool_calling=0.3, memory=0.05),
+}
+"""Of the tier that does most of the work."""
+
+FAST_WEIGHTS = {
+    Intent.BALANCED: Weights(speed=0.6, quality=0.25, tool_calling=0.1, memory=0.05),
+    Intent.AGENT_FLEET: Weights(speed=0.5, quality=0.2, tool_calling=0.25, memory=0.05),
+}
+"""Of the tier that answers at once."""
+
+LONG_CONTEXT_WEIGHTS = {
+    Intent.BALANCED: Weights(speed=0.15, quality=0.45, tool_calling=0.1, memory=0.3),
+    Intent.AGENT_FLEET: Weights(speed=0.2, quality=0.3, tool_calling=0.25, memory=0.25),
+}
+"""Of the tier for long documents."""
+
+SLOWEST_USEFUL_TPS = 4.0
+"""Slower than a patient reader: scores 0."""
+FASTEST_USEFUL_TPS = 60.0
+"""Faster than anybody reads: more is worth nothing to the standard and long-context tiers."""
+FASTEST_FAST_TPS = 320.0
+"""Where the fast tier stops counting: what it feeds are often programs."""
+UNKNOWN_QUALITY = 0.1
+UNKNOWN_TOOL_CALLING = 0.25
+
+
+def components(
+    *,
+    generation_tps: float | None,
+    quality: float | None,
+    tool_calling: bool | None,
+    memory_share: float,
+    fastest_tps: float = FASTEST_USEFUL_TPS,
+) -> Components:
+    """The components of a model's score.
+
+    Args:
+        generation_tps: Decode speed; None scores as the slowest.
+        quality: 0 to 100, or None where nothing is published.
+        tool_calling: Whether the model calls tools; None where nobody has tried.
+        memory_share: What it takes of the memory that the GPU may use, as a share.
+        fastest_tps: From where more speed is worth nothing.
+    """
+    return Components(
+        speed=_on_log_scale(generation_tps, fastest_tps),
+        quality=UNKNOWN_QUALITY if quality is None else _clamped(quality / 100),
+        tool_calling=UNKNOWN_TOOL_CALLING if tool_calling is None else float(tool_calling),
+        memory=_clamped(1 - memory_share),
+    )
+
+
+def weighted(parts: Components, weights: Weights) -> float:
+    """The score, from 0 to 1."""
+    return (
+        parts.speed * weights.speed
+        + parts.quality * weights.quality
+        + parts.tool_calling * weights.tool_calling
+        + parts.memory * weights.memory
+    )
+
+
+def _on_log_scale(tps: float | None, fastest_tps: float) -> float:
+    if tps is None or tps <= 0:
+        return 0.0
+    return _clamped(math.log(tps / SLOWEST_USEFUL_TPS) / math.log(fastest_tps / SLOWEST_USEFUL_TPS))
+
+
+def _clamped(share: float) -> float:
+    return min(max(share, 0.0), 1.0)

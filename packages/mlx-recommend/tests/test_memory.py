@@ -1,0 +1,162 @@
+"""Memory: what each part is, and what never happens."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_catalog import load_catalog
+from mlx_hwprobe import HardwareProfile, parse_hardware_spec
+from mlx_recommend import (
+    ModelShape,
+    RecommendError,
+    Workload,
+    budget_bytes,
+    estimate,
+    shape_of_entry,
+)
+from mlx_recommend.memory import memory_use
+
+CATALOG = load_catalog()
+ENTRIES = tuple(CATALOG)
+
+shapes = st.builds(
+    ModelShape,
+    name=st.just("any"),
+    quant=st.just("int4"),
+    weights_bytes=st.integers(10**8, 10**12),
+    decode_weight_bytes=st.floats(10**8, 10**11),
+    layers=st.integers(1, 128),
+    prefill_params=st.floats(10**8, 10**11),
+    prefill_layers=st.integers(1, 128),
+    growing_kv_elements=st.integers(0, 10**6),
+    sliding_kv_elements=st.integers(0, 10**6),
+    sliding_window=st.none() | st.integers(1, 10**5),
+    state_bytes=st.integers(0, 10**9),
+    max_context_tokens=st.integers(1, 2**20),
+)
+
+
+@given(shape=shapes, tokens=st.integers(1, 10**6), more=st.integers(0, 10**6))
+def test_more_context_never_needs_less_memory(shape: ModelShape, tokens: int, more: int):
+    less = memory_use(shape, context_tokens=tokens).total_bytes
+    assert memory_use(shape, context_tokens=tokens + more).total_bytes >= less
+
+
+@given(shape=shapes, concurrency=st.integers(1, 64))
+def test_more_requests_never_need_less_memory(shape: ModelShape, concurrency: int):
+    less = memory_use(shape, context_tokens=4096, concurrency=concurrency).total_bytes
+    more = memory_use(shape, context_tokens=4096, concurrency=concurrency + 1).total_bytes
+    assert more >= less
+
+
+@given(shape=shapes, limit_gb=st.integers(1, 512))
+def test_the_longest_context_fits_and_one_more_token_does_not(shape: ModelShape, limit_gb: int):
+    machine = HardwareProfile(memory_bytes=limit_gb * 2**30)
+    longest = estimate(shape, machine).max_context_tokens
+
+    def total(tokens: int) -> int:
+        return memory_use(shape, context_tokens=tokens).total_bytes
+
+    if longest == 0:
+        assert total(1) > machine.memory_bytes
+    else:
+        assert total(longest) <= machine.memory_bytes
+        if longest < shape.max_context_tokens:
+            assert total(longest + 1) > machine.memory_bytes
+
+
+@pytest.mark.parametrize(
+    ("model", "quant", "tokens", "peak_gb"),
+    [
+        # mlx-lm 0.28.2's BENCHMARKS.md
+        ("qwen3-4b-instruct-2507", "bf16", 2176, 9.02),
+        ("qwen3-4b-instruct-2507", "int8", 2176, 5.254),
+        ("qwen3-4b-instruct-2507", "int4", 2176, 3.35),
+        ("qwen3-30b-a3b-instruct-2507", "int8", 2176, 33.46),
+        ("qwen3-30b-a3b-instruct-2507", "int4", 2176, 18.20),
+        # Rapid-MLX's community benchmarks, in MiB there
+        ("llama3.1-8b", "int4", 2560, 5.515),
+        ("gemma3-27b", "int4", 2560, 17.760),
+        ("qwen3-0.6b", "int4", 2560, 1.372),
+        ("qwen3.5-9b", "int4", 2560, 6.766),
+    ],
+)
+def test_the_total_is_within_8_percent_of_a_published_peak(model, quant, tokens, peak_gb):
+    use = memory_use(shape_of_entry(CATALOG.get(model), quant), context_tokens=tokens)
+    assert use.total_bytes / 1e9 == pytest.approx(peak_gb, rel=0.08)
+
+
+def test_every_part_is_visible_and_they_add_up():
+    use = memory_use(
+        shape_of_entry(CATALOG.get("qwen3.5-9b"), "int4"), context_tokens=8192, concurrency=2
+    )
+    parts = (
+        use.weights_bytes,
+        use.kv_cache_bytes,
+        use.prefix_cache_bytes,
+        use.state_bytes,
+        use.overhead_bytes,
+    )
+    assert all(part > 0 for part in parts)
+    assert sum(parts) == use.total_bytes
+    assert use.kv_cache_bytes == 2 * 8192 * 32768
+
+
+def test_layers_with_a_window_stop_growing():
+    shape = shape_of_entry(CATALOG.get("gemma3-4b"), "int4")
+    near = memory_use(shape, context_tokens=1024).kv_cache_bytes
+    far = memory_use(shape, context_tokens=2048).kv_cache_bytes
+    assert near == 1024 * 2 * (5 + 29) * 2 * 4 * 256
+    assert far - near == 1024 * 2 * 5 * 2 * 4 * 256
+
+
+def test_latent_attention_keeps_latents_only():
+    shape = shape_of_entry(CATALOG.get("glm-4.7-flash"), "int4")
+    assert memory_use(shape, context_tokens=1000).kv_cache_bytes == 1000 * 54_144
+
+
+def test_an_unknown_geometry_gives_no_total_and_no_verdict():
+    shape = replace(shape_of_entry(CATALOG.get("qwen3-8b"), "int4"), growing_kv_elements=None)
+    expected = estimate(shape, parse_hardware_spec("m4-max:40:128"))
+    assert expected.memory.kv_cache_bytes is None
+    assert expected.memory.total_bytes is None
+    assert expected.fits is None
+    assert expected.max_context_tokens is None
+    assert expected.generation_tps is None
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.id)
+def test_every_entry_of_the_catalog_can_be_estimated(entry):
+    for quant in ("int4", "int8", "bf16"):
+        shape = shape_of_entry(entry, quant)
+        expected = estimate(shape, parse_hardware_spec("m3-ultra:80:512"))
+        assert shape.decode_weight_bytes <= shape.weights_bytes * 1.02
+        assert 0 <= shape.routed_weight_bytes <= shape.decode_weight_bytes
+        assert 0 < shape.prefill_params <= entry.params_b * 1e9
+        if shape.growing_kv_elements is not None:
+            assert 1 < expected.generation_tps.value < 1500
+
+
+def test_the_budget_is_a_share_of_the_memory_but_never_above_the_gpus_limit():
+    mac = parse_hardware_spec("m4-max:40:128")
+    assert budget_bytes(mac) == 128 * 2**30 * 40 // 100
+    assert budget_bytes(mac, pct=100) == mac.gpu_memory_limit_bytes
+    assert budget_bytes(mac, wanted_bytes=30 * 10**9) == 30 * 10**9
+    assert budget_bytes(mac, wanted_bytes=10**12) == mac.gpu_memory_limit_bytes
+    assert budget_bytes(HardwareProfile()) is None
+    assert budget_bytes(HardwareProfile(), wanted_bytes=5) == 5
+
+
+@pytest.mark.parametrize("arguments", [{"pct": 0}, {"pct": 101}, {"wanted_bytes": 0}])
+def test_a_senseless_budget_is_refused(arguments):
+    with pytest.raises(RecommendError):
+        budget_bytes(parse_hardware_spec("m4:10:16"), **arguments)
+
+
+@pytest.mark.parametrize("field", ["context_tokens", "concurrency", "speed_context_tokens"])
+def test_a_senseless_workload_is_refused(field: str):
+    with pytest.raises(RecommendError) as caught:
+        Workload(**{field: 0})
+    assert caught.value.field == field

@@ -1,0 +1,181 @@
+"""Plans: what is chosen, that it fits, and that more room is never worse."""
+
+from functools import cache
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlx_catalog import load_catalog
+from mlx_hwprobe import HardwareProfile, parse_hardware_spec
+from mlx_recommend import (
+    Absence,
+    Bar,
+    Intent,
+    Plan,
+    ReasonKind,
+    budget_bytes,
+    candidate_of,
+    make_plan,
+    reasons,
+)
+
+CATALOG = load_catalog()
+MACS = ("m1:8:8", "m2:10:16", "m4-pro:20:24", "m3-max:40:64", "m4-max:40:128", "m3-ultra:80:512")
+
+
+@cache
+def candidates(*, allow_gated: bool = False):
+    return [candidate_of(entry, "int4", allow_gated=allow_gated) for entry in CATALOG]
+
+
+def plan_for(spec: str, *, budget: int | None = None, **options: object) -> Plan:
+    mac = parse_hardware_spec(spec)
+    room = budget if budget is not None else budget_bytes(mac)
+    return make_plan(candidates(), mac, budget_bytes=room, **options)
+
+
+def tier(plan: Plan, name: str):
+    return next((each for each in plan.tiers if each.role.tier == name), None)
+
+
+@given(
+    spec=st.sampled_from(MACS),
+    budget=st.integers(0, 300 * 10**9),
+    intent=st.sampled_from(Intent),
+    context=st.none() | st.integers(512, 200_000),
+    concurrency=st.integers(1, 16),
+)
+@settings(max_examples=40, deadline=None)
+def test_the_tiers_together_always_fit_the_budget(spec, budget, intent, context, concurrency):
+    plan = plan_for(
+        spec, budget=budget, intent=intent, context_tokens=context, concurrency=concurrency
+    )
+    assert plan.total_bytes <= budget
+    assert plan.total_bytes == sum(each.estimate.memory.total_bytes for each in plan.tiers)
+    assert {each.role.tier for each in plan.tiers} | {each.tier for each in plan.missing} == {
+        "standard",
+        "fast",
+        "longctx",
+    }
+    for each in plan.tiers:
+        assert each.estimate.workload.concurrency == concurrency
+        assert context is None or each.estimate.workload.context_tokens == context
+
+
+@given(
+    spec=st.sampled_from(MACS),
+    budget=st.integers(10**9, 200 * 10**9),
+    more=st.integers(0, 100 * 10**9),
+    intent=st.sampled_from(Intent),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_bigger_budget_never_gives_a_worse_plan(spec, budget, more, intent):
+    smaller = plan_for(spec, budget=budget, intent=intent)
+    bigger = plan_for(spec, budget=budget + more, intent=intent)
+    assert bigger.score >= smaller.score
+
+
+@pytest.mark.parametrize("spec", MACS[2:])
+@pytest.mark.parametrize("intent", Intent)
+def test_a_mac_with_room_gets_three_tiers_that_do_what_they_are_for(spec: str, intent: Intent):
+    plan = plan_for(spec, intent=intent)
+    standard, fast, long_context = (tier(plan, name) for name in ("standard", "fast", "longctx"))
+    assert len({each.candidate.model for each in plan.tiers}) == 3
+    assert fast.generation_tps > standard.generation_tps
+    assert standard.candidate.quality >= max(fast.candidate.quality, long_context.candidate.quality)
+    assert long_context.candidate.keeps_context_cheap
+    assert long_context.estimate.workload.context_tokens == 65_536
+
+
+def test_a_small_mac_gets_fewer_tiers_with_the_reason():
+    plan = plan_for("m1:8:8")
+    assert [each.role.tier for each in plan.tiers] == ["standard"]
+    assert {each.tier: each.absence for each in plan.missing} == {
+        "fast": Absence.BETTER_WITHOUT,
+        "longctx": Absence.BETTER_WITHOUT,
+    }
+
+
+def test_where_nothing_fits_the_plan_is_empty_and_says_what_the_smallest_would_take():
+    plan = plan_for("m1:8:8", budget=10**9)
+    assert plan.tiers == ()
+    assert plan.score == 0
+    assert all(each.absence is Absence.NO_ROOM for each in plan.missing)
+    assert all(each.smallest_bytes > 10**9 for each in plan.missing)
+
+
+def test_an_empty_catalog_gives_an_empty_plan():
+    plan = make_plan([], parse_hardware_spec("m4:10:32"), budget_bytes=10**10)
+    assert plan.tiers == ()
+    assert {each.absence for each in plan.missing} == {Absence.NO_CANDIDATE}
+
+
+def test_a_context_beyond_what_a_model_was_trained_for_rules_it_out():
+    plan = plan_for("m3-ultra:80:512", context_tokens=200_000)
+    assert all(each.candidate.entry.max_context_tokens >= 200_000 for each in plan.tiers)
+
+
+def test_gated_models_are_chosen_only_with_a_token():
+    bars = {each.model: each.bar for each in candidates()}
+    assert bars["llama3.1-8b"] is Bar.GATED
+    with_token = {each.model: each.bar for each in candidates(allow_gated=True)}
+    assert with_token["llama3.1-8b"] is None
+
+
+def test_what_the_engine_cannot_serve_or_nobody_is_sure_of_is_never_chosen():
+    for spec in MACS:
+        assert all(
+            each.candidate.bar is None for each in plan_for(spec, intent=Intent.BALANCED).tiers
+        )
+    bars = {each.model: each.bar for each in candidates()}
+    assert bars["nemotron-super-49b"] is not None
+
+
+def test_components_are_shares_and_the_ranking_is_in_order():
+    plan = plan_for("m4-max:40:128")
+    for each in plan.ranking:
+        parts = each.components
+        for part in (parts.speed, parts.quality, parts.tool_calling, parts.memory, each.score):
+            assert 0 <= part <= 1
+    scores = [each.score for each in plan.ranking]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_reasons_tell_the_rank_the_factor_and_the_runner_up():
+    plan = plan_for("m4-max:40:128")
+    told = {
+        each.role.tier: {reason.kind: reason for reason in reasons(plan, each)}
+        for each in plan.tiers
+    }
+    standard, fast = tier(plan, "standard"), tier(plan, "fast")
+    faster = told["fast"][ReasonKind.FASTER]
+    assert faster.model == standard.candidate.model
+    assert faster.value == pytest.approx(fast.generation_tps / standard.generation_tps)
+    assert told["longctx"][ReasonKind.CHEAP_CONTEXT].value > 0
+    assert told["standard"][ReasonKind.QUALITY_RANK].rank >= 1
+    assert told["standard"][ReasonKind.RUNNER_UP].size_bytes > 0
+
+
+def test_an_unknown_machine_still_gets_a_plan_for_its_budget():
+    unknown = HardwareProfile(memory_bytes=64 * 2**30)
+    plan = make_plan(candidates(), unknown, budget_bytes=budget_bytes(unknown))
+    assert tier(plan, "standard") is not None
+
+
+def test_thousands_of_entries_can_be_planned_at_once():
+    many = [
+        msgspec.structs.replace(
+            entry, id=f"{entry.id}-{index}", params_b=entry.params_b * (1 + index / 997)
+        )
+        for index in range(5000 // len(CATALOG) + 1)
+        for entry in CATALOG
+    ][:5000]
+    mac = parse_hardware_spec("m4-max:40:128")
+    plan = make_plan(
+        [candidate_of(entry, "int4", allow_gated=True) for entry in many],
+        mac,
+        budget_bytes=budget_bytes(mac),
+    )
+    assert len(plan.tiers) == 3

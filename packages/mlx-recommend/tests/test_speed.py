@@ -1,0 +1,160 @@
+"""Speeds, against published measurements and against what physics allows."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_catalog import load_catalog
+from mlx_hwprobe import HardwareProfile, parse_hardware_spec
+from mlx_recommend import Basis, Estimate, Workload, estimate, shape_of_config, shape_of_entry
+
+CATALOG = load_catalog()
+
+PUBLISHED = [
+    # mlx-lm 0.28.2's BENCHMARKS.md
+    ("m4-max:40:64", "qwen3-4b-instruct-2507", "int4", 2048, 134.5, 1622),
+    ("m4-max:40:64", "qwen3-4b-instruct-2507", "bf16", 2048, 52.5, 1781),
+    ("m4-max:40:64", "qwen3-30b-a3b-instruct-2507", "int4", 2048, 113.3, 1754),
+    # mlx_transformers_benchmark
+    ("m4-pro:20:24", "qwen3-8b", "int4", 1024, 51.8, 414),
+    ("m4-pro:20:24", "gemma3-1b", "int4", 4096, 216.1, 3183),
+    ("m4-pro:20:24", "qwen3-0.6b", "int4", 4096, 209.1, 3951),
+    # Rapid-MLX's community benchmarks
+    ("m3-ultra:60:256", "llama3.1-8b", "int4", 2048, 110.5, 1194),
+    ("m2-max:38:32", "qwen3.5-9b", "int4", 2048, 62.0, 397),
+    # ax-engine's reference runs of mlx-lm
+    ("m5-max:40:128", "qwen3.6-35b-a3b", "int4", 2048, 145.8, 3699),
+    ("m5-max:40:128", "gemma4-31b", "int4", 2048, 27.1, 757),
+]
+
+
+def bare(spec: str, model: str, quant: str, tokens: int, concurrency: int = 1) -> Estimate:
+    shape = shape_of_entry(CATALOG.get(model), quant)
+    work = Workload(context_tokens=tokens, concurrency=concurrency, speed_context_tokens=None)
+    return estimate(shape, parse_hardware_spec(spec), work)
+
+
+@pytest.mark.parametrize(("spec", "model", "quant", "tokens", "decode", "prefill"), PUBLISHED)
+def test_the_stated_range_holds_what_others_measured(spec, model, quant, tokens, decode, prefill):
+    expected = bare(spec, model, quant, tokens)
+    for speed, measured in ((expected.generation_tps, decode), (expected.prompt_tps, prefill)):
+        assert speed is not None
+        assert speed.basis is Basis.ESTIMATE
+        assert speed.low <= measured <= speed.high
+    assert expected.generation_tps.value == pytest.approx(decode, rel=0.15)
+
+
+def test_an_unread_embedding_and_idle_experts_cost_memory_but_no_time():
+    dense = bare("m4-max:40:128", "qwen3-32b", "int4", 1024)
+    sparse = bare("m4-max:40:128", "qwen3-30b-a3b", "int4", 1024)
+    assert sparse.generation_tps.value > 3 * dense.generation_tps.value
+    assert sparse.memory.weights_bytes == pytest.approx(dense.memory.weights_bytes, rel=0.1)
+
+
+@pytest.mark.parametrize("model", ["qwen3-8b", "gpt-oss-20b", "nemotron-3-nano-30b-a3b"])
+def test_requests_side_by_side_each_get_less_and_together_more(model):
+    alone = bare("m4-max:40:128", model, "int4", 4096).generation_tps.value
+    shared = bare("m4-max:40:128", model, "int4", 4096, concurrency=4).generation_tps.value
+    assert alone / 4 < shared < alone
+
+
+@given(
+    tokens=st.integers(1, 200_000),
+    more=st.integers(1, 50_000),
+    model=st.sampled_from(["qwen3-8b", "qwen3.5-9b", "gemma3-4b", "glm-4.7-flash"]),
+)
+def test_more_context_is_never_faster(tokens: int, more: int, model: str):
+    short = bare("m3-max:40:128", model, "int4", tokens).generation_tps
+    long = bare("m3-max:40:128", model, "int4", tokens + more).generation_tps
+    assert long.value <= short.value
+
+
+@pytest.mark.parametrize(
+    ("slower", "faster"),
+    [
+        ("m1:8:16", "m1-pro:16:32"),
+        ("m4:10:32", "m4-pro:20:24"),
+        ("m3-max:30:36", "m3-max:40:48"),
+        ("m4-max:32:36", "m4-max:40:64"),
+        ("m5:10:32", "m6:12:32"),
+        ("m1-max:32:64", "m2-max:38:64"),
+    ],
+)
+def test_a_wider_or_newer_chip_is_faster(slower: str, faster: str):
+    for model in ("qwen3-8b", "qwen3.5-27b"):
+        less = bare(slower, model, "int4", 1024)
+        more = bare(faster, model, "int4", 1024)
+        assert less.generation_tps.value < more.generation_tps.value
+        assert less.prompt_tps.value < more.prompt_tps.value
+
+
+def test_matrix_units_make_prefill_several_times_faster():
+    m4 = bare("m4-max:40:128", "qwen3-14b", "int4", 2048).prompt_tps
+    m5 = bare("m5-max:40:128", "qwen3-14b", "int4", 2048).prompt_tps
+    assert m5.value > 2.5 * m4.value
+
+
+def test_a_chip_nobody_measured_gets_a_wider_range():
+    known = bare("m4:10:16", "qwen3-8b", "int4", 1024).generation_tps
+    unknown = bare("m6:12:16", "qwen3-8b", "int4", 1024).generation_tps
+    assert unknown.high / unknown.low > known.high / known.low
+
+
+@pytest.mark.parametrize(
+    "hardware",
+    [
+        HardwareProfile(),
+        HardwareProfile(chip="AMD EPYC 7763", memory_bytes=2**35, memory_bandwidth_gb_s=200),
+        HardwareProfile(chip="M4", memory_bytes=2**34),
+        HardwareProfile(
+            chip="M1", memory_bytes=7 * 2**30, memory_bandwidth_gb_s=68, is_virtual_machine=True
+        ),
+    ],
+    ids=["nothing-known", "no-apple-chip", "no-bandwidth", "virtual-machine"],
+)
+def test_where_the_machine_is_unknown_no_speed_is_invented(hardware: HardwareProfile):
+    expected = estimate(shape_of_entry(CATALOG.get("qwen3-8b"), "int4"), hardware)
+    assert expected.generation_tps is None
+    assert expected.prompt_tps is None
+    assert expected.ttft_s is None
+
+
+def test_without_the_number_of_gpu_cores_there_is_decode_speed_but_no_prefill():
+    machine = HardwareProfile(chip="M4 Pro", memory_bytes=2**35, memory_bandwidth_gb_s=273)
+    expected = estimate(shape_of_entry(CATALOG.get("qwen3-8b"), "int4"), machine)
+    assert expected.generation_tps is not None
+    assert expected.prompt_tps is None
+
+
+def test_a_small_chip_with_an_a_in_its_name_is_taken_for_what_it_is():
+    neo = bare("a18-pro:5:8", "qwen3-0.6b", "int4", 512)
+    m1 = bare("m1:8:8", "qwen3-0.6b", "int4", 512)
+    assert 0.5 < neo.generation_tps.value / m1.generation_tps.value < 2
+
+
+def test_a_models_own_config_json_gives_the_same_as_the_catalog():
+    config = {
+        "model_type": "qwen3",
+        "num_hidden_layers": 36,
+        "hidden_size": 4096,
+        "intermediate_size": 12288,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 151936,
+        "tie_word_embeddings": False,
+        "max_position_embeddings": 40960,
+        "quantization": {"group_size": 64, "bits": 4},
+    }
+    shape = shape_of_config("mine", config)
+    assert shape is not None
+    machine = parse_hardware_spec("m4-pro:20:24")
+    mine = estimate(shape, machine)
+    listed = estimate(shape_of_entry(CATALOG.get("qwen3-8b"), "int4"), machine)
+    assert mine.generation_tps.value == pytest.approx(listed.generation_tps.value, rel=0.03)
+    assert mine.memory.total_bytes == pytest.approx(listed.memory.total_bytes, rel=0.03)
+    assert mine.max_context_tokens == 40960
+
+
+def test_a_config_json_of_an_unknown_architecture_is_not_guessed_at():
+    assert shape_of_config("odd", {"model_type": "brand_new", "hidden_size": 64}) is None
