@@ -121,7 +121,9 @@ def _add_lookup(commands: Any, shared: argparse.ArgumentParser) -> None:
         help='what is known of a chip: lookup "M4 Max" --gpu-cores 32',
         allow_abbrev=False,
     )
-    lookup.add_argument("name", nargs="+", metavar="CHIP", help='"M4 Max", m4max, m4-max:40:128 …')
+    lookup.add_argument(
+        "name", nargs="+", metavar="CHIP", help='"M4 Max", m4max, m4-max:40:128 ...'
+    )
     lookup.add_argument("--gpu-cores", type=_positive, metavar="N")
     lookup.add_argument("--memory-gb", type=_gigabytes, metavar="N")
     lookup.set_defaults(run=_lookup)
@@ -190,7 +192,7 @@ def _capture(arguments: argparse.Namespace) -> int:
     if arguments.output is None:
         _show(document)
         return 0
-    text = json.dumps(document, indent=2, ensure_ascii=False)
+    text = json.dumps(document, indent=2)
     try:
         Path(arguments.output).write_text(f"{text}\n", encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -252,7 +254,7 @@ def _show_profile(profile: HardwareProfile, *, as_json: bool) -> None:
 
 
 def _show(answer: dict[str, Any] | str) -> None:
-    print(answer if isinstance(answer, str) else json.dumps(answer, indent=2, ensure_ascii=False))
+    print(answer if isinstance(answer, str) else json.dumps(answer, indent=2))
 
 
 def _complain(message: str, hint: str | None) -> None:

@@ -33,10 +33,12 @@ _MOST_CORES = 4096
 _MOST_MEMORY_BYTES = 1 << 50
 
 _SYSCTL_LINE = re.compile(r"([A-Za-z_][\w.]*)(?::\s?|\s*=\s*)(.*)")
-_INTEGER = re.compile(r"(?:-?\d+ -> )?(\d{1,18})")  # setting a value prints "old -> new"
+_INTEGER = re.compile(r"(?:-?\d+ -> )?(\d{1,18})", re.ASCII)  # setting a value prints "old -> new"
 _GPU_CORES = re.compile(r'"gpu-core-count"\s*=\s*(\d{1,9})\b')
 _GPU_MODEL = re.compile(r'"model"\s*=\s*<?"([^"\n]{1,80})"')
 _SIZE = re.compile(r"(\d{1,6}(?:[.,]\d{1,3})?)\s*(\w?)")
+_MODEL = re.compile(r"[A-Za-z]{2,32}\d{1,3}(,\d{1,3})?", re.ASCII)
+_VERSION = re.compile(r"\d{1,3}(\.\d{1,3}){0,3}", re.ASCII)
 _LEVEL_NAME = re.compile(r"[a-z][a-z -]{0,31}")
 _VIRTUAL_MODEL = re.compile(r"VirtualMac|VMware|Parallels")
 # Before Apple's chips came the last models of each line with an Intel processor.
@@ -59,12 +61,12 @@ def mac_profile(capture: Capture) -> HardwareProfile:
     gpus = [parse_ioreg(capture.stdout(IOREG)), *displays, parse_metal(capture.stdout(METAL))]
 
     brand = sysctl.get("machdep.cpu.brand_string")
-    hw_model = sysctl.get("hw.model") or hardware.model
+    hw_model = _model(sysctl.get("hw.model")) or _model(hardware.model)
     rosetta = _is_rosetta(sysctl, hardware, hw_model)
     known = HardwareProfile(
         memory_bytes=_memory_bytes(sysctl, hardware, gpus),
         hw_model=hw_model,
-        os_version=parse_sw_vers(capture.stdout(SW_VERS)) or sysctl.get("kern.osproductversion"),
+        os_version=parse_sw_vers(capture.stdout(SW_VERS)) or _macos_version(sysctl),
         is_virtual_machine=_is_virtual_machine(sysctl, hardware, hw_model, gpus),
         is_rosetta=rosetta,
     )
@@ -196,9 +198,21 @@ def parse_metal(text: str) -> Gpu:
 
 def parse_sw_vers(text: str) -> str | None:
     """The version of macOS that `sw_vers` printed, "26.5.2"."""
-    match = re.search(r"^ProductVersion:\s*(\d{1,3}(?:\.\d{1,3}){0,3})\s*$", text, re.MULTILINE)
+    match = re.search(r"^ProductVersion:\s*(\S+)\s*$", text, re.MULTILINE)
+    return _version(match[1]) if match else None
+
+
+def _macos_version(sysctl: Mapping[str, str]) -> str | None:
+    return _version(sysctl.get("kern.osproductversion", ""))
+
+
+def _version(text: str) -> str | None:
     # 10.16 is what macOS 11 and later tell programs that are too old for it.
-    return match[1] if match and match[1] != "10.16" else None
+    return text if _VERSION.fullmatch(text) and text != "10.16" else None
+
+
+def _model(text: str | None) -> str | None:
+    return text if text and _MODEL.fullmatch(text) else None
 
 
 def _chip(
@@ -248,7 +262,8 @@ def _is_intel(processor: str | None, sysctl: Mapping[str, str], hw_model: str | 
 
 def _processor_name(text: str | None) -> str | None:
     plain = re.sub(r"\((R|TM)\)", "", text or "")
-    return " ".join(plain.split()) or None
+    words = " ".join(plain.split())
+    return words if words not in ("", "Unknown") else None
 
 
 def _memory_bytes(sysctl: Mapping[str, str], hardware: Hardware, gpus: Sequence[Gpu]) -> int | None:

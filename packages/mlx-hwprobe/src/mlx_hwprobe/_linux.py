@@ -28,7 +28,7 @@ def linux_profile(capture: Capture) -> HardwareProfile:
         parse_cpu_name(cpuinfo) or parse_cpu_name(capture.stdout(LSCPU)),
         *(n for n, _ in cards[:1]),
     ]
-    limit = max((size for _, size in cards), default=None)
+    limit = max((size for _, size in cards if size), default=None)
     return HardwareProfile(
         chip=" + ".join(name for name in names if name) or None,
         memory_bytes=parse_meminfo(capture.stdout(MEMINFO)),
@@ -58,10 +58,15 @@ def parse_os_release(text: str) -> str | None:
     return match[1].strip() or None if match else None
 
 
-def parse_nvidia_smi(text: str) -> list[tuple[str, int]]:
-    """Each card's name and memory in bytes, from nvidia-smi's CSV of name and memory.total."""
-    cards = re.findall(r"^([^,\n]{1,80}),\s*(\d{1,9})(?: MiB)?\s*$", text, re.MULTILINE)
-    return [(name.strip(), int(mib) << 20) for name, mib in cards if int(mib)]
+def parse_nvidia_smi(text: str) -> list[tuple[str, int | None]]:
+    """Each card's name and memory in bytes, from nvidia-smi's CSV of name and memory.total.
+
+    A card that shares the processor's memory has none of its own: "[N/A]".
+    """
+    cards = re.findall(
+        r"^([^,\n]{1,80}),\s*(\d{1,9}(?=\s*(?:MiB)?\s*$)|\[N/A\])", text, re.MULTILINE
+    )
+    return [(name.strip(), int(mib) << 20 if mib.isdigit() else None) for name, mib in cards]
 
 
 def is_virtual(cpuinfo: str) -> bool:

@@ -78,6 +78,8 @@ def _parse_output(value: object, place: str) -> Output:
     returncode, stdout = keys.get("returncode"), keys.get("stdout")
     if type(returncode) is not int:
         raise InvalidDocumentError("expected a whole number", place=f"{place}.returncode")
+    if stdout is None and returncode != 0:
+        stdout = ""  # a program that could not be run printed nothing
     if not isinstance(stdout, str):
         raise InvalidDocumentError("expected a string", place=f"{place}.stdout")
     return Output(returncode, stdout)

@@ -216,14 +216,10 @@ def _estimate(chip: str, gpu_cores: int | None) -> Bandwidth | None:
 
 
 def _floor(rows: Sequence[ChipBin], gpu_cores: int | None) -> int:
-    """The bandwidth of the largest bin with at most that many GPU cores, else the smallest."""
-    smallest = min(row.memory_bandwidth_gb_s for row in rows)
-    reached = [
-        row.memory_bandwidth_gb_s
-        for row in rows
-        if gpu_cores is not None and row.gpu_cores <= gpu_cores
-    ]
-    return max(reached, default=smallest)
+    """The least bandwidth of the largest bin with at most that many GPU cores, else of all."""
+    reached = [row for row in rows if gpu_cores is not None and row.gpu_cores <= gpu_cores]
+    largest = max((row.gpu_cores for row in reached), default=None)
+    return min(row.memory_bandwidth_gb_s for row in rows if largest in (None, row.gpu_cores))
 
 
 def _family(chip: str) -> tuple[str, int, str] | None:

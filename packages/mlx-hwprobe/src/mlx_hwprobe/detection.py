@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,6 +51,11 @@ SLOW_MAC_PROGRAMS: dict[str, tuple[str, ...]] = {
 }
 """Each takes a good part of a second: asked only where the fast ones left something open."""
 
+_METAL_PROGRAM = (
+    "import json, mlx.core as mx; print(json.dumps(mx.device_info() if mx.metal.is_available()"
+    " else {}))"
+)
+
 LINUX_PROGRAMS: dict[str, tuple[str, ...]] = {
     _linux.NVIDIA_SMI: ("nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"),
     _linux.LSCPU: ("lscpu",),
@@ -67,6 +73,7 @@ TIMEOUT_S = 10.0
 type Runner = Callable[[Mapping[str, Sequence[str]]], dict[str, Output]]
 """Runs programs, by name, and answers with what each printed."""
 
+_LAST_LOOK_S = 0.25
 _NOT_FOUND, _TIMED_OUT = 127, 124
 # Where macOS and Linux keep their own tools: a service is started with a bare PATH.
 _SYSTEM_FOLDERS = "/usr/sbin:/usr/bin:/sbin:/bin"
@@ -99,6 +106,8 @@ def read_machine(
 ) -> Capture:
     """What this machine's fast programs say; with `thorough`, what all of them say.
 
+    All of them includes Metal's own limit for the GPU, where MLX is installed beside this package.
+
     Nothing is removed from it: `redact` makes of it what may be shown to others.
 
     Raises:
@@ -106,7 +115,10 @@ def read_machine(
     """
     run = run or run_programs
     if platform == "darwin":
-        return Capture(run(FAST_MAC_PROGRAMS | (SLOW_MAC_PROGRAMS if thorough else {})))
+        programs = FAST_MAC_PROGRAMS | (SLOW_MAC_PROGRAMS if thorough else {})
+        if thorough and find_spec("mlx") is not None:
+            programs |= {_darwin.METAL: (sys.executable, "-c", _METAL_PROGRAM)}
+        return Capture(run(programs))
     if platform == "linux":
         return Capture(_read_files(LINUX_FILES) | run(LINUX_PROGRAMS))
     raise UnsupportedPlatformError(
@@ -179,18 +191,27 @@ def parse_profile(text: str) -> HardwareProfile:
 
 
 def run_programs(
-    programs: Mapping[str, Sequence[str]], *, timeout_s: float = TIMEOUT_S
+    programs: Mapping[str, Sequence[str]],
+    *,
+    timeout_s: float = TIMEOUT_S,
+    search_path: str | None = None,
 ) -> dict[str, Output]:
     """What each program printed; all of them run side by side.
 
     A program that is not there counts as failed with 127, one that takes too long with 124.
+
+    Args:
+        programs: Each one's command by the name its output gets.
+        timeout_s: How long all of them together may take.
+        search_path: Where to look for them; None is this process's own PATH, then the system's.
     """
     import subprocess
     import time
 
+    if search_path is None:
+        search_path = f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_FOLDERS}"
     # In the C locale, numbers have a point and words are English.
-    path = os.environ.get("PATH", os.defpath)
-    env = {**os.environ, "LC_ALL": "C", "LANG": "C", "PATH": f"{path}:{_SYSTEM_FOLDERS}"}
+    env = {**os.environ, "LC_ALL": "C", "LANG": "C", "PATH": search_path}
     started: dict[str, subprocess.Popen[bytes]] = {}
     outputs: dict[str, Output] = {}
     for name, command in programs.items():
@@ -207,8 +228,10 @@ def run_programs(
     deadline = time.monotonic() + timeout_s
     for name, process in started.items():
         with process:  # closes its pipe, and waits for it
+            # One that hangs must not cost the answer of another that has long finished.
+            left_s = max(_LAST_LOOK_S, deadline - time.monotonic())
             try:
-                stdout, _ = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
+                stdout, _ = process.communicate(timeout=left_s)
             except subprocess.TimeoutExpired:
                 process.kill()
                 outputs[name] = Output(_TIMED_OUT, "")

@@ -29,6 +29,10 @@ BYTES_PER_GB = 1 << 30
 """Memory sizes are sold in units of 2^30 bytes that everybody calls GB."""
 
 
+# No machine has as much of anything: what is larger is damage.
+_LARGEST = 1 << 60
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HardwareProfile:
     """One machine as far as it is known; what is not known is None.
@@ -182,8 +186,8 @@ def _number(keys: Mapping[str, object], key: str) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidDocumentError("expected a number or null", place=key)
-    if not 0 < value < float("inf"):
-        raise InvalidDocumentError("expected a number above 0", place=key)
+    if not 0 < value <= _LARGEST:
+        raise InvalidDocumentError("expected a number above 0 that a machine can have", place=key)
     return value
 
 
@@ -197,7 +201,7 @@ def _count(keys: Mapping[str, object], key: str) -> int | None:
 def _memory_bytes(keys: Mapping[str, object]) -> int | None:
     size_bytes, size_gb = _count(keys, "memory_bytes"), _number(keys, "memory_gb")
     if size_bytes is None:
-        return None if size_gb is None else round(size_gb * BYTES_PER_GB)
+        return None if size_gb is None else round(size_gb * BYTES_PER_GB) or None
     if size_gb is not None and abs(size_gb - size_bytes / BYTES_PER_GB) > 1:
         raise InvalidDocumentError("disagrees with memory_bytes", place="memory_gb")
     return size_bytes

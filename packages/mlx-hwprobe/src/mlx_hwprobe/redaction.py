@@ -121,7 +121,7 @@ def _entries(data_type: str, kept: frozenset[str]) -> Callable[[str], str]:
         if not isinstance(entries, list):
             return ""
         shown = [_only(entry, kept) for entry in cast("list[object]", entries)]
-        return json.dumps({data_type: shown}, indent=2, ensure_ascii=False)
+        return json.dumps({data_type: shown}, indent=2)
 
     return keep
 

@@ -139,7 +139,7 @@ def render_table(rows: Sequence[ChipBin]) -> str:
         for row in rows
     ]
     lines = _columns(("Chip", "GPU cores", "GB/s", "Memory (GB)", "CPU cores", "Since"), cells)
-    legend = "CPU cores: S super, P performance, E efficiency. Sources: mlx-hwprobe table --csv"
+    legend = "S super, P performance, E efficiency. With sources: mlx-hwprobe table --csv"
     return "\n".join([*lines, "", legend])
 
 

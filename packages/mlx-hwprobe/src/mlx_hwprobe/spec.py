@@ -17,6 +17,8 @@ from mlx_hwprobe.profile import BYTES_PER_GB, HardwareProfile
 
 _COLONS = re.compile(r"(?P<chip>[^:/]+):(?P<cores>\d{0,4}):(?P<gb>\d{1,5})(?i:\s*gb)?")
 _PROFILE_ID = re.compile(r"(?P<chip>[a-z]\d{1,3}(-[a-z]+)?)-(?P<gb>\d{1,5})")
+_CORES = re.compile(r"(?i)\b([1-9]\d{0,3})[\s-]*(?:gpu[\s-]*)?cores?(?:[\s-]*gpu)?\b")
+_GIGABYTES = re.compile(r"(?i)\b([1-9]\d{0,4})\s*gb\b")
 _FORMS = "Give chip:GPU cores:GB (m4-max:40:128, m4-max::128), a profile id (m4-max-128) or a file."
 
 
@@ -54,11 +56,20 @@ class NamedMac:
 
 
 def parse_mac_name(text: str) -> NamedMac:
-    """What people call a Mac: a chip, a chip with cores and memory, or a model identifier.
+    """What people call a Mac: a chip, perhaps with cores and memory, or a model identifier.
 
-    "M4 Max", "m4max", "m4-max:40:128", "m4-max-128" and "Mac16,9".
+    "M4 Max", "m4max", "M4 Max 40-core 128 GB", "m4-max:40:128", "m4-max-128" and "Mac16,9".
     """
-    return _parse(text) or NamedMac(chip_of_model(text.strip()) or text, None, None)
+    named = _parse(text)
+    if named is not None:
+        return named
+    cores, memory_gb = _CORES.search(text), _GIGABYTES.search(text)
+    chip = _CORES.sub(" ", _GIGABYTES.sub(" ", text)).strip()
+    return NamedMac(
+        chip_of_model(chip) or chip,
+        int(cores[1]) if cores else None,
+        int(memory_gb[1]) if memory_gb else None,
+    )
 
 
 def _parse(text: str) -> NamedMac | None:

@@ -1,0 +1,201 @@
+"""The installed program, run as a person or a script runs it."""
+
+import csv
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlx_hwprobe.__main__ import main
+
+CAPTURES = Path(__file__).parent / "captures"
+
+
+def run(
+    *words: str, stdin: str = "", env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mlx_hwprobe", *words],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(env or {})},
+    )
+
+
+def answer(capsys: pytest.CaptureFixture[str], words: Sequence[str], code: int = 0) -> Any:
+    """The one JSON document that the program prints."""
+    assert main([*words, "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_the_installed_program_describes_this_machine() -> None:
+    done = run("--json")
+    assert done.returncode == 0
+    assert done.stderr == ""
+    assert json.loads(done.stdout)["memory_bytes"] > 0
+
+
+def test_the_program_reads_a_capture_from_standard_input() -> None:
+    done = run("--from", "-", stdin=(CAPTURES / "m6_16_three_levels.json").read_text())
+    assert done.returncode == 0
+    assert done.stdout.startswith("M6, 12 GPU cores, 16 GB\n")
+    assert "153 GB/s (Apple's figure, by the memory size)" in done.stdout
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    program = f"{sys.executable} -m mlx_hwprobe table --json"
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{program} | head -1"], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "{\n"
+    assert done.stderr == ""
+
+
+def test_a_terminal_that_knows_only_ascii_is_enough() -> None:
+    done = run("table", env={"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_intel_mac_gets_a_profile_with_nulls_and_exit_5(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = str(CAPTURES / "intel_macbookpro.json")
+    assert main(["--json", "--from", path]) == 5
+    captured = capsys.readouterr()
+    profile = json.loads(captured.out)
+    assert profile["schema_version"] == 1
+    assert (profile["chip"], profile["memory_bandwidth_gb_s"]) == (None, None)
+    assert profile["hw_model"] == "MacBookPro16,1"
+    assert "Intel Core i9-9880H" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("capture", "note"),
+    [("vm_m1_macos26", "virtual machine"), ("rosetta_m2", "Rosetta")],
+)
+def test_people_are_told_of_a_virtual_machine_and_of_rosetta(
+    capture: str, note: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--from", str(CAPTURES / f"{capture}.json")]) == 0
+    assert note in capsys.readouterr().out
+
+
+def test_an_estimate_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--from", str(CAPTURES / "unknown_newer_m7_max.json")]) == 0
+    assert "614 GB/s (an estimate: the least it can be)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("lookup", "M4 Max", "--gpu-cores", "40", "--memory-gb", "64"),
+        ("lookup", "m4-max:40:64"),
+        ("lookup", "M4", "Max", "--gpu-cores", "40", "--memory-gb", "64GB"),
+        ("lookup", "M4 Max 40-core 64 GB"),
+        ("lookup", "m4-max-64"),
+    ],
+)
+def test_one_bin_prints_a_profile(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    profile = answer(capsys, words)
+    assert (profile["chip"], profile["gpu_cores"], profile["profile_id"]) == (
+        "M4 Max",
+        40,
+        "m4-max-64",
+    )
+    assert profile["memory_bandwidth_gb_s"] == 546
+
+
+def test_what_one_bin_leaves_open_is_null(capsys: pytest.CaptureFixture[str]) -> None:
+    profile = answer(capsys, ["lookup", "M4 Max", "--gpu-cores", "40"])
+    assert (profile["memory_gb"], profile["profile_id"]) == (None, None)
+    assert profile["memory_bandwidth_gb_s"] == 546
+
+
+@pytest.mark.parametrize(("name", "chip"), [("m5max", "M5 Max"), ("Mac18,5", "M6")])
+def test_several_bins_are_all_listed(
+    name: str, chip: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = answer(capsys, ["lookup", name])
+    assert document.keys() == {"schema_version", "chip", "bins"}
+    assert document["chip"] == chip
+    assert len(document["bins"]) == 2
+    assert main(["lookup", name]) == 0
+    assert "Which one a Mac has:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "kind", "code"),
+    [
+        (["lookup", "M4 Ultra"], "unknown-chip", 2),
+        (["lookup", "M4 Max", "--memory-gb", "36", "--gpu-cores", "40"], "unknown-chip", 2),
+        (["lookup"], "usage", 2),
+        (["lookup", "M4", "--memory-gb", "lots"], "usage", 2),
+        (["nonsense"], "usage", 2),
+        (["--from", "no/such/file"], "invalid-file", 2),
+        (["--from", str(CAPTURES / "nothing_readable.json")], "failed", 1),
+        (["capture", "-o", "no/such/folder/capture.json"], "failed", 1),
+    ],
+)
+def test_a_failure_is_one_json_document_and_a_message(
+    words: list[str], kind: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*words, "--json"]) == code
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert document["schema_version"] == 1
+    assert document["error"].keys() == {"type", "message", "hint"}
+    assert document["error"]["type"] == kind
+    assert captured.err.startswith("mlx-hwprobe: ")
+
+
+def test_the_table_is_the_same_in_json_and_csv(capsys: pytest.CaptureFixture[str]) -> None:
+    document = answer(capsys, ["table"])
+    assert main(["table", "--csv"]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [(row["chip"], int(row["memory_bandwidth_gb_s"])) for row in rows] == [
+        (row["chip"], row["memory_bandwidth_gb_s"]) for row in document["bins"]
+    ]
+    assert all(row["source"] for row in rows)
+
+
+def test_the_table_fits_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["table"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+def test_a_capture_can_be_replayed_and_says_nothing_of_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "capture.json"
+    assert run("capture", "-o", str(path)).returncode == 0
+    replayed, live = run("--json", "--from", str(path)), run("--json")
+    assert json.loads(replayed.stdout) == json.loads(live.stdout)
+
+
+def test_measuring_says_what_did_the_work(capsys: pytest.CaptureFixture[str]) -> None:
+    document = answer(capsys, ["measure", "--repetitions", "1"])
+    assert document["backend"] in ("mlx-gpu", "mlx-cpu", "cpu")
+    assert document["memory_bandwidth_gb_s"] > 0
+
+
+def test_lookup_and_table_load_neither_subprocess_nor_threads() -> None:
+    code = (
+        "import sys; from mlx_hwprobe.__main__ import main; main(['lookup', 'M4 Max'])\n"
+        "main(['table']); print(sorted({'subprocess', 'socket', 'concurrent.futures',"
+        " 'statistics', 'difflib'} & sys.modules.keys()), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stderr.strip() == "[]"

@@ -1,0 +1,105 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_hwprobe import (
+    HwprobeError,
+    InvalidDocumentError,
+    UnknownChipError,
+    chip_table,
+    describe_mac,
+    parse_hardware_spec,
+)
+
+CAPTURES = Path(__file__).parent / "captures"
+
+
+@pytest.mark.parametrize(
+    ("spec", "gpu_cores", "gb_s", "source", "profile_id"),
+    [
+        ("m4-max:40:128", 40, 546, "table", "m4-max-128"),
+        ("m4-max:32:36", 32, 410, "table", "m4-max-36"),
+        ("m4-max::128", 40, 546, "table-by-memory", "m4-max-128"),
+        ("m4-max-128", 40, 546, "table-by-memory", "m4-max-128"),
+        ("M4 Max:40:128gb", 40, 546, "table", "m4-max-128"),
+        ("m3-max-96", 30, 300, "table-by-memory", "m3-max-96"),
+        ("m6:12:16", 12, 153, "table-by-memory", "m6-16"),
+        ("m6::32", 12, 170, "table-by-memory", "m6-32"),
+        ("a18-pro-8", 5, 60, "table", "a18-pro-8"),
+        ("m1::16", None, 68, "table", "m1-16"),
+        ("m4-max:40:96", 40, 546, "table", "m4-max-96"),
+    ],
+)
+def test_a_mac_can_be_named_in_one_word(
+    spec: str, gpu_cores: int | None, gb_s: int, source: str, profile_id: str
+) -> None:
+    profile = parse_hardware_spec(spec)
+    assert profile.gpu_cores == gpu_cores
+    assert (profile.memory_bandwidth_gb_s, profile.bandwidth_source) == (gb_s, source)
+    assert profile.profile_id == profile_id
+    assert profile.gpu_memory_limit_source == "estimate"
+
+
+def test_every_bin_of_the_table_can_be_named() -> None:
+    for row in chip_table():
+        for size in row.memory_options_gb:
+            profile = parse_hardware_spec(f"{row.chip}:{row.gpu_cores}:{size}")
+            assert profile.memory_bandwidth_gb_s == row.memory_bandwidth_gb_s
+            by_id = parse_hardware_spec(profile.profile_id or "")
+            assert by_id.memory_bandwidth_gb_s == row.memory_bandwidth_gb_s
+            assert by_id.gpu_cores in (None, row.gpu_cores)
+
+
+@pytest.mark.parametrize(
+    ("spec", "hint"),
+    [
+        ("m4-mx:40:128", "M4 Max"),
+        ("m4-ultra-256", "M3 Ultra"),
+        ("m4-max:30:128", "32 GPU cores with 36 GB"),
+    ],
+)
+def test_a_mac_that_was_never_made_is_answered_with_what_there_is(spec: str, hint: str) -> None:
+    with pytest.raises(UnknownChipError) as caught:
+        parse_hardware_spec(spec)
+    assert hint in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("spec", ["", "m4-max", "m4-max:40:0", "no/such/file.json", "a\0b"])
+def test_anything_else_is_refused_with_the_three_forms(spec: str) -> None:
+    with pytest.raises(InvalidDocumentError) as caught:
+        parse_hardware_spec(spec)
+    assert "m4-max:40:128" in (caught.value.hint or "")
+
+
+def test_a_saved_profile_and_a_capture_can_be_given_by_their_path(tmp_path: Path) -> None:
+    capture = CAPTURES / "m6_32_three_levels.json"
+    from_capture = parse_hardware_spec(str(capture))
+    assert from_capture.profile_id == "m6-32"
+    path = tmp_path / "profile.json"
+    path.write_text(json.dumps(from_capture.to_json()))
+    assert parse_hardware_spec(str(path)) == from_capture
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b'{"schema_version": 1}'])
+def test_a_damaged_file_is_refused_by_its_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "profile.json"
+    path.write_bytes(content)
+    with pytest.raises(InvalidDocumentError, match=r"profile\.json"):
+        parse_hardware_spec(str(path))
+
+
+def test_memory_that_no_bin_has_picks_no_bin() -> None:
+    profile = describe_mac("M4 Max", memory_gb=100)
+    assert profile.gpu_cores is None
+    assert (profile.memory_bandwidth_gb_s, profile.bandwidth_source) == (410, "estimate")
+
+
+@given(st.text(max_size=30))
+def test_no_text_breaks_it(text: str) -> None:
+    try:
+        parse_hardware_spec(text)
+    except HwprobeError as error:
+        assert error.message  # noqa: PT017 - most texts are refused, some name a Mac
