@@ -114,6 +114,25 @@ class ReadinessTimeoutError(NotReadyError):
         self.last_answer = last_answer
 
 
+class WaitCancelledError(SupervisionError):
+    """The caller gave up waiting for a service; what was started still runs."""
+
+
+class PortTakenError(SupervisionError):
+    """Another process listens where the service would.
+
+    Attributes:
+        port: the TCP port.
+        owner: that process in a few words, such as "PID 4711 (python3)"; None where it is unknown.
+    """
+
+    def __init__(self, service: str, port: int, owner: str | None) -> None:
+        by = owner or "another process"
+        super().__init__(f"{service} can't start: port {port} is taken by {by}", service=service)
+        self.port = port
+        self.owner = owner
+
+
 class StopFailedError(SupervisionError):
     """Processes outlived SIGKILL; their PID file is kept."""
 

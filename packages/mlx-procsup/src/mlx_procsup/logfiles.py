@@ -1,9 +1,49 @@
-"""The logs of services: read from their end, whatever bytes they hold."""
+"""The logs of services: read from their end, followed, and joined with their archives."""
 
+import gzip
 import os
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
+
+from mlx_procsup.rotate import archives, rotated_copy
 
 _BLOCK_BYTES = 65_536
+_POLL_S = 0.1
+# CSI and OSC sequences, other escapes, and control characters but tab; colours are told apart.
+_ESCAPE = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]"
+    r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)"
+    r"|\x1b[ -/]*[0-~]?"
+    r"|[\x00-\x08\x0a-\x1f\x7f-\x9f]"
+)
+_COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
+
+
+@dataclass(frozen=True, slots=True)
+class LogInfo:
+    """A service's log: its size, when it last grew (seconds since the epoch), its archives."""
+
+    name: str
+    path: Path
+    size_bytes: int
+    modified_at: float
+    archives: tuple[Path, ...]
+
+
+def list_logs(folder: Path) -> list[LogInfo]:
+    """The logs in a folder by name; none where there is no folder."""
+    found: list[LogInfo] = []
+    for path in sorted(folder.glob("*.log")):
+        stat = path.stat()
+        kept = tuple(archives(path))
+        found.append(LogInfo(path.stem, path, stat.st_size, stat.st_mtime, kept))
+    return found
 
 
 def tail_lines(path: Path, count: int, start: int = 0) -> list[str]:
@@ -21,22 +61,203 @@ def tail_lines(path: Path, count: int, start: int = 0) -> list[str]:
     except FileNotFoundError:
         return []
     with file:
-        position = file.seek(0, os.SEEK_END)
-        start = start if start <= position else 0
-        blocks: list[bytes] = []
-        newlines = 0
-        while position > start and newlines <= count:
-            size = min(_BLOCK_BYTES, position - start)
-            position -= size
-            file.seek(position)
-            block = file.read(size)
-            newlines += block.count(b"\n")
-            blocks.append(block)
-    lines = b"".join(reversed(blocks)).splitlines()
-    return [line.decode("utf-8", errors="replace") for line in lines[-count:]] if count > 0 else []
+        end = file.seek(0, os.SEEK_END)
+        begin = max(_offset_of_last(file, count, end), start if start <= end else 0)
+        file.seek(begin)
+        lines = file.read(end - begin).split(b"\n")
+    return [decode(line) for line in (lines if lines[-1] else lines[:-1])]
+
+
+def tail_with_archive(log: Path, count: int) -> list[str]:
+    """The last `count` lines of a log, from its youngest archive too where it was just rotated."""
+    lines = tail_lines(log, count)
+    older = archives(log)
+    if len(lines) < count and older:
+        with _open(older[-1]) as file:
+            lines = [*map(decode, deque(file, maxlen=count - len(lines))), *lines]
+    return lines
 
 
 def last_line(path: Path, start: int = 0) -> str | None:
     """The last line that isn't blank, of the last twenty; None where there is none."""
     lines = [line.strip() for line in tail_lines(path, 20, start)]
     return next((line for line in reversed(lines) if line), None)
+
+
+def all_lines(log: Path) -> Iterator[str]:
+    """Every line that is kept, from the oldest archive to the end of the log."""
+    remainder = b""
+    for path in [*archives(log), log]:
+        try:
+            file = _open(path)
+        except FileNotFoundError:
+            continue
+        with file:
+            for line in file:
+                joined, remainder = remainder + line, b""
+                if joined.endswith(b"\n"):
+                    yield decode(joined)
+                else:
+                    remainder = joined  # a rotation cut the line: its end is in the next file
+    if remainder:
+        yield decode(remainder)
+
+
+def follow(
+    log: Path,
+    *,
+    tail: int = 0,
+    stopped: Callable[[], bool] = lambda: False,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[str]:
+    """The last `tail` lines of a log and then every new one, across rotations and truncations.
+
+    What a rotation took away between two looks is read from the archive that it made. A log that
+    doesn't exist yet is waited for.
+
+    Args:
+        log: the file.
+        tail: how many of the lines that are there already to begin with.
+        stopped: asked before every pause; the lines end when it says so.
+        sleep: how to wait.
+    """
+    cursor = _Cursor(log, tail)
+    partial = b""
+    while True:
+        new = cursor.read_new()
+        *lines, partial = (partial + new).split(b"\n")
+        yield from (decode(line) for line in lines)
+        if new:
+            continue
+        if stopped():
+            if partial:
+                yield decode(partial)
+            return
+        sleep(_POLL_S)
+
+
+def plain(line: str, *, keep_colours: bool = False) -> str:
+    """A line that can't do anything to a terminal: no escape sequences, no control characters.
+
+    Of a progress bar that redraws itself with carriage returns, what stood there last is left.
+
+    Args:
+        line: without its line break.
+        keep_colours: leave colours and weights in, and end them with the line.
+    """
+    line = next((part for part in reversed(line.split("\r")) if part), "")
+    if not keep_colours:
+        return _ESCAPE.sub("", line)
+    kept = _ESCAPE.sub(lambda match: match[0] if _COLOUR.fullmatch(match[0]) else "", line)
+    return kept + "\x1b[0m" if "\x1b[" in kept else kept
+
+
+def decode(line: bytes) -> str:
+    """A line's text without its line break, whatever bytes it holds."""
+    return line.rstrip(b"\r\n").decode("utf-8", errors="replace")
+
+
+class _Cursor:
+    """A place in a log that survives its rotation."""
+
+    def __init__(self, log: Path, tail: int) -> None:
+        self._log = log
+        self._archive = self._signature()
+        self._took_copy = False
+        self._position = 0
+        if log.exists():
+            with log.open("rb") as file:
+                self._position = _offset_of_last(file, tail, file.seek(0, os.SEEK_END))
+
+    def read_new(self) -> bytes:
+        """The bytes since the last call, at most a block of them; empty if there are none."""
+        missed = self._missed_by_rotation()
+        if missed is None:
+            # A rotation that just happened shows its copy or its archive by now. If neither is
+            # there, somebody else cut the log, and what was in it is gone.
+            missed = self._missed_by_rotation()
+            if missed is None:
+                missed, self._position = b"", 0
+        try:
+            with self._log.open("rb") as file:
+                file.seek(self._position)
+                new = file.read(_BLOCK_BYTES)
+        except FileNotFoundError:
+            return missed
+        self._position += len(new)
+        return missed + new
+
+    def _missed_by_rotation(self) -> bytes | None:
+        """What was rotated away unread; None if the log was cut and nothing says where it went."""
+        with ExitStack() as closing:
+            copy = _open_if_there(rotated_copy(self._log))
+            if copy is not None:
+                closing.enter_context(copy)
+            signature = self._signature()
+            size = _size_of(self._log)
+            if signature != self._archive:
+                self._archive = signature
+                taken, self._took_copy = self._took_copy, False
+                if taken or signature is None:
+                    return b""
+                return self._rest_of(closing.enter_context(_open(self._first_archive())))
+            if copy is not None and not self._took_copy:
+                # while the copy is still made, the log is at least as long
+                if size < max(self._position, os.fstat(copy.fileno()).st_size):
+                    self._took_copy = True
+                    return self._rest_of(copy)
+                return b""
+        return None if size < self._position else b""
+
+    def _rest_of(self, file: BinaryIO) -> bytes:
+        file.seek(self._position)
+        self._position = 0
+        return file.read()
+
+    def _first_archive(self) -> Path:
+        return self._log.with_name(f"{self._log.name}.1.gz")
+
+    def _signature(self) -> tuple[int, int] | None:
+        try:
+            stat = self._first_archive().stat()
+        except FileNotFoundError:
+            return None
+        return stat.st_ino, stat.st_mtime_ns
+
+
+def _offset_of_last(file: BinaryIO, count: int, end: int) -> int:
+    """Where the last `count` lines before `end` begin, found from there backwards."""
+    if count <= 0:
+        return end
+    position, missing = end, count + 1
+    while position > 0:
+        size = min(_BLOCK_BYTES, position)
+        position -= size
+        file.seek(position)
+        block = file.read(size)
+        if position + size == end and not block.endswith(b"\n"):
+            missing -= 1  # the last line isn't finished: no line break closes it
+        index = len(block)
+        while missing > 0 and (index := block.rfind(b"\n", 0, index)) >= 0:
+            missing -= 1
+        if missing == 0:
+            return position + index + 1
+    return 0
+
+
+def _open_if_there(path: Path) -> BinaryIO | None:
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        return None
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def _open(path: Path) -> BinaryIO:
+    return cast("BinaryIO", gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from mlx_procsup.errors import ExitedEarlyError, ReadinessTimeoutError
+from mlx_procsup.errors import ExitedEarlyError, ReadinessTimeoutError, WaitCancelledError
 from mlx_procsup.http_probe import Answer, PendingPoll, accepts_connection
 from mlx_procsup.identity import is_alive, reap
 from mlx_procsup.logfiles import tail_lines
@@ -46,6 +46,7 @@ def wait_for_healthy(
     *,
     patience: Patience | None = None,
     on_wait: Callable[[float, str], None] | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Readiness:
     """Wait until a service answers HTTP 200.
 
@@ -58,12 +59,14 @@ def wait_for_healthy(
         timeout_s: how long it may take, extended while the load progresses (log, CPU, memory).
         patience: the same in detail.
         on_wait: told about every answer that isn't 200: seconds so far, and what was met.
+        cancelled: asked every 50 ms; the waiting ends when it says so.
 
     Raises:
         ExitedEarlyError: the process ended; reported within 0.2 s.
         ReadinessTimeoutError: it lives, but isn't ready. It is left running.
+        WaitCancelledError: `cancelled` said so. It is left running.
     """
-    watch = _Watch(started, patience or Patience.of(timeout_s))
+    watch = _Watch(started, patience or Patience.of(timeout_s), cancelled)
     if started.spec.readiness is None:
         watch.check_alive()
         return Readiness(started.name, watch.elapsed_s(), None, 0)
@@ -107,9 +110,12 @@ def _wait_for_answer(
 class _Watch:
     """The process side of waiting: alive, progressing, and until when."""
 
-    def __init__(self, started: StartedProcess, patience: Patience) -> None:
+    def __init__(
+        self, started: StartedProcess, patience: Patience, cancelled: Callable[[], bool]
+    ) -> None:
         self._started = started
         self._patience = patience
+        self._cancelled = cancelled
         self._began = time.monotonic()
         self._samples: list[LoadSample] = []
         self._next_sample_s = 0.0
@@ -123,6 +129,8 @@ class _Watch:
         return time.monotonic() - self._began
 
     def check_alive(self) -> None:
+        if self._cancelled():
+            raise WaitCancelledError(f"nobody waits for {self.name} any more", service=self.name)
         exit_code = reap(self._started.pid)
         if exit_code is None and is_alive(self._started.identity):
             return

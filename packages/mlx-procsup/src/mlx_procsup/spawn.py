@@ -135,6 +135,37 @@ def _spawn_at_gate(spec: ProcessSpec, dirs: StateDirs) -> tuple[subprocess.Popen
     return child, log_offset
 
 
+def is_current(spec: ProcessSpec, record: RunRecord | None) -> bool:
+    """Whether what was last started is what the spec means now."""
+    return record is not None and (record.command, record.fingerprint) == (
+        spec.masked_command(),
+        spec.fingerprint,
+    )
+
+
+def adopt(spec: ProcessSpec, dirs: StateDirs) -> StartedProcess | None:
+    """The running process of a service as if it had just been started, its files mended.
+
+    None where no process is proven to be the service's. A lost or wrong PID file is written anew,
+    and so is a lost run file; what the user wants and what was restarted is left as it is.
+
+    Raises:
+        OSError: a file can't be written.
+    """
+    found = locate(dirs, spec.name, spec.masked_command())
+    if found.process is None or not found.proven:
+        return None
+    record = found.record
+    if record is None or record.identity is None:
+        record = replace(
+            record or RunRecord(), identity=found.process, command=spec.masked_command()
+        )
+        write_run(dirs, spec.name, record)
+    if found.problem is not None:
+        write_pid(dirs, spec.name, found.process.pid)
+    return StartedProcess(spec, found.process, dirs.log_file(spec.name), record.log_offset)
+
+
 def _record_start(
     child: subprocess.Popen[bytes], spec: ProcessSpec, dirs: StateDirs, record: RunRecord
 ) -> ProcessIdentity:
@@ -145,8 +176,10 @@ def _record_start(
         record,
         identity=identity,
         command=spec.masked_command(),
+        fingerprint=spec.fingerprint,
         wanted=WantedState.RUNNING,
         last_error=None,
+        shed_at=None,
     )
     write_run(dirs, spec.name, record)
     write_pid(dirs, spec.name, identity.pid)

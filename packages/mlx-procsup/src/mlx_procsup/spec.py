@@ -38,6 +38,8 @@ class ProcessSpec:
         cwd: its working directory.
         readiness: how to ask whether it is ready; None if running is all it can do.
         secret_env: names of the variables whose values are masked wherever text is shown.
+        fingerprint: what else it depends on, such as a digest of its configuration file; a running
+            service whose fingerprint differs is out of date. Never a secret.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ProcessSpec:
     cwd: Path
     readiness: HttpReadiness | None = None
     secret_env: frozenset[str] = frozenset()
+    fingerprint: str = ""
 
     def __post_init__(self) -> None:
         check_name(self.name)

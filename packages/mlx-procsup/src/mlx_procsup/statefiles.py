@@ -43,6 +43,8 @@ class RunRecord:
         restarts: what the watchdog did since the user last acted, oldest first.
         flapping: too many restarts; nothing is tried until the user acts.
         last_error: why it was last found broken.
+        shed_at: since when it is put aside to make room in memory; None while it isn't.
+        fingerprint: what else it depended on when it was started.
     """
 
     identity: ProcessIdentity | None = None
@@ -53,6 +55,8 @@ class RunRecord:
     restarts: tuple[Restart, ...] = ()
     flapping: bool = False
     last_error: str | None = None
+    shed_at: float | None = None
+    fingerprint: str = ""
 
 
 def read_pid(dirs: StateDirs, name: str) -> int | None:
@@ -124,7 +128,8 @@ def set_wanted(dirs: StateDirs, name: str, wanted: WantedState) -> None:
         record = read_run(dirs, name) or RunRecord()
     except StateFileError:
         record = RunRecord()
-    write_run(dirs, name, replace(record, wanted=wanted, restarts=(), flapping=False))
+    record = replace(record, wanted=wanted, restarts=(), flapping=False, shed_at=None)
+    write_run(dirs, name, record)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -152,15 +157,24 @@ def _parse(document: Any) -> RunRecord:
             boot_time=float(document["boot_time"]),
             boot_id=str(document["boot_id"]),
         )
-    started_at = document["started_at"]
     restarts = cast("list[dict[str, Any]]", document["restarts"])
     return RunRecord(
         identity=identity,
         command=tuple(str(word) for word in document["command"]),
         wanted=WantedState(document["wanted"]),
-        started_at=None if started_at is None else float(started_at),
+        started_at=_number_or_none(document["started_at"]),
         log_offset=int(document["log_offset"]),
         restarts=tuple(Restart(float(r["at"]), str(r["reason"])) for r in restarts),
         flapping=bool(document["flapping"]),
-        last_error=document["last_error"],
+        last_error=_text_or_none(document["last_error"]),
+        shed_at=_number_or_none(document["shed_at"]),
+        fingerprint=str(document["fingerprint"]),
     )
+
+
+def _number_or_none(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+def _text_or_none(value: Any) -> str | None:
+    return None if value is None else str(value)

@@ -65,6 +65,21 @@ def listens_on(pid: int, port: int) -> bool | None:
     return None if unknown else False
 
 
+def port_owner(port: int) -> str | None:
+    """Who listens on a TCP port, such as "PID 4711 (python3)"; None where that is not to be seen.
+
+    Processes of other users show their sockets to nobody but root.
+    """
+    for process in psutil.process_iter():
+        try:
+            connections = process.net_connections(kind="tcp")
+            if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections):
+                return f"PID {process.pid} ({process.name()})"
+        except psutil.Error:
+            continue
+    return None
+
+
 def _own(process: psutil.Process) -> tuple[float, int]:
     times = process.cpu_times()
     return times.user + times.system, process.memory_info().rss

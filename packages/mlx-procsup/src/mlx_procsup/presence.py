@@ -1,0 +1,100 @@
+"""A program that is a service itself: it notes its own PID, and is there only once."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from mlx_procsup.errors import AlreadyRunningError, ExitedEarlyError, StartFailedError
+from mlx_procsup.identity import ProcessIdentity, identify
+from mlx_procsup.lock import LockHeldError, acquire_lock
+from mlx_procsup.logfiles import tail_lines
+from mlx_procsup.spec import ProcessSpec, StateDirs
+from mlx_procsup.statefiles import RunRecord, read_pid, remove_pid, write_pid, write_run
+
+_APPEARS_WITHIN_S = 15.0
+_LOG_TAIL_LINES = 10
+
+
+@contextmanager
+def present_as(
+    name: str,
+    dirs: StateDirs,
+    command: tuple[str, ...] = tuple(sys.orig_argv),
+    *,
+    clock: Callable[[], float] = time.time,
+) -> Generator[ProcessIdentity]:
+    """Be the service `name` while the block runs: PID and run file say so, and no second one can.
+
+    What guards it is a lock of its own, `<run>/<name>.lock`, which a crash frees.
+
+    Raises:
+        AlreadyRunningError: another process is that service.
+        OSError: the files can't be written.
+    """
+    dirs.create()
+    own = identify(os.getpid())
+    assert own is not None
+    try:
+        with acquire_lock(dirs.run / f"{name}.lock", name, clock=clock):
+            record = RunRecord(identity=own, command=command, started_at=clock())
+            write_run(dirs, name, record)
+            write_pid(dirs, name, own.pid)
+            try:
+                yield own
+            finally:
+                remove_pid(dirs, name)
+                write_run(dirs, name, replace(record, identity=None))
+    except LockHeldError as error:
+        if error.path != dirs.run / f"{name}.lock":
+            raise  # the block's own affair
+        raise AlreadyRunningError(name, error.owner.pid if error.owner else 0) from error
+
+
+def start_detached(spec: ProcessSpec, dirs: StateDirs) -> int:
+    """Start a program that uses `present_as`, detached from this terminal; returns its PID.
+
+    It has a session of its own, no input, and its output goes to its log. The call returns once
+    the program is present.
+
+    Raises:
+        ExitedEarlyError: it ended before; its last words say why.
+        StartFailedError: it could not be started, or didn't become present in time.
+    """
+    dirs.create()
+    log = dirs.log_file(spec.name)
+    began = time.monotonic()
+    with log.open("ab") as output:
+        offset = output.tell()
+        try:
+            child = subprocess.Popen(
+                spec.command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                cwd=spec.cwd,
+                env=dict(spec.env),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise StartFailedError(f"{spec.name}: {error}", service=spec.name) from error
+    while child.poll() is None:
+        if read_pid(dirs, spec.name) == child.pid:
+            pid = child.pid
+            child.returncode = 0  # it is meant to outlive us: Popen need not warn about it
+            return pid
+        if time.monotonic() - began > _APPEARS_WITHIN_S:
+            child.kill()
+            child.wait()
+            raise StartFailedError(f"{spec.name} did not begin to work", service=spec.name)
+        time.sleep(0.02)
+    raise ExitedEarlyError(
+        service=spec.name,
+        pid=child.pid,
+        seconds=time.monotonic() - began,
+        log_tail=tuple(tail_lines(log, _LOG_TAIL_LINES, offset)),
+        exit_code=child.returncode,
+    )

@@ -1,0 +1,150 @@
+"""Rotation of logs that a running process keeps open: copy, truncate, compress, number.
+
+The writer holds the file open in append mode, so it can't be renamed away; its content is copied
+and the file cut to nothing. What is written between the last read and the cut is lost. That window
+is two system calls wide: everything slow happens before (the bulk of the copy, and the rename that
+makes it valid) or after (compression).
+"""
+
+import fcntl
+import gzip
+import os
+import re
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class RotationRule:
+    """When a log is rotated and how many archives are kept."""
+
+    max_bytes: int = 50_000_000
+    max_files: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """One rotation: the archive that it made, and how many bytes went into it."""
+
+    archive: Path
+    archived_bytes: int
+
+
+def rotate_if_larger(log: Path, rule: RotationRule) -> Rotation | None:
+    """Rotate a log that has grown beyond its limit; None where there was no need."""
+    try:
+        size = log.stat().st_size
+    except FileNotFoundError:
+        return None
+    return rotate_log(log, rule.max_files) if size > rule.max_bytes else None
+
+
+def rotate_log(log: Path, max_files: int) -> Rotation | None:
+    """Move a log's content into `<log>.1.gz`, older archives one number up; None if it is empty.
+
+    Archives beyond `max_files` are deleted. A rotation that was cut off is finished by the next
+    one: at worst lines stand twice, none is lost. Rotations of one log wait for each other.
+
+    Raises:
+        OSError: the archive can't be written; the log is left as it is.
+    """
+    try:
+        handle = os.open(log, os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        _finish_cut_off(log, max_files)
+        if os.fstat(handle).st_size == 0:
+            return None
+        archived_bytes = _copy_and_truncate(handle, log)
+        return Rotation(_compress(log, max_files), archived_bytes)
+    finally:
+        os.close(handle)
+
+
+def archives(log: Path) -> list[Path]:
+    """The archives of a log, the oldest first; a cut-off rotation's copy is the youngest."""
+    pattern = re.compile(re.escape(log.name) + r"\.(\d+)\.gz")
+    numbered: list[tuple[int, Path]] = []
+    for path in log.parent.glob(f"{log.name}.*.gz"):
+        match = pattern.fullmatch(path.name)
+        if match is not None:
+            numbered.append((int(match[1]), path))
+    found = [path for _, path in sorted(numbered, reverse=True)]
+    return [*found, rotated_copy(log)] if rotated_copy(log).exists() else found
+
+
+def rotated_copy(log: Path) -> Path:
+    """The complete copy of a log's content while it waits for its compression."""
+    return log.with_name(f"{log.name}.rotated")
+
+
+def _copy_and_truncate(source: int, log: Path) -> int:
+    unfinished = log.with_name(f"{log.name}.copying")
+    target = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode=0o600)
+    try:
+        copied = _copy_rest(source, target)
+        os.fsync(target)
+        copied += _copy_rest(source, target)  # what came during the flush
+        unfinished.rename(rotated_copy(log))
+        copied += _copy_rest(source, target)
+        os.ftruncate(source, 0)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        rotated_copy(log).unlink(missing_ok=True)  # the log still has it all
+        raise
+    finally:
+        os.close(target)
+    return copied
+
+
+def _copy_rest(source: int, target: int) -> int:
+    copied = 0
+    while chunk := os.read(source, _CHUNK_BYTES):
+        _write_all(target, chunk)
+        copied += len(chunk)
+    return copied
+
+
+def _write_all(target: int, chunk: bytes) -> None:
+    view = memoryview(chunk)
+    while view:
+        view = view[os.write(target, view) :]
+
+
+def _compress(log: Path, max_files: int) -> Path:
+    copy = rotated_copy(log)
+    temporary = log.with_name(f"{log.name}.compressing")
+    try:
+        with (
+            copy.open("rb") as source,
+            temporary.open("wb") as raw,
+            gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=6) as target,
+        ):
+            shutil.copyfileobj(source, target, _CHUNK_BYTES)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    temporary.chmod(0o600)
+    numbered = [path for path in archives(log) if path != copy]  # the oldest first
+    for path in numbered[: max(0, len(numbered) - max_files + 1)]:
+        path.unlink()
+    kept = numbered[max(0, len(numbered) - max_files + 1) :]
+    for number, path in zip(range(len(kept) + 1, 1, -1), kept, strict=True):
+        path.rename(log.with_name(f"{log.name}.{number}.gz"))
+    archive = log.with_name(f"{log.name}.1.gz")
+    temporary.rename(archive)
+    copy.unlink()
+    return archive
+
+
+def _finish_cut_off(log: Path, max_files: int) -> None:
+    with suppress(FileNotFoundError):
+        log.with_name(f"{log.name}.copying").unlink()
+    if rotated_copy(log).exists():
+        _compress(log, max_files)

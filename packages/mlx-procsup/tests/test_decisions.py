@@ -1,0 +1,295 @@
+"""The pure decisions: states, restarts, hangs, patience, memory."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_procsup.admission import Need, admit
+from mlx_procsup.judgement import Action, Case, HangRule, Sight, clock_jumped, judge
+from mlx_procsup.pressure import (
+    Pressure,
+    PressureCase,
+    Sheddable,
+    ShedRule,
+    decide_shedding,
+    pressure_of_share,
+    read_pressure,
+)
+from mlx_procsup.progress import LoadSample, Patience, is_over, progressed
+from mlx_procsup.restart import (
+    History,
+    RestartPolicy,
+    is_flapping,
+    restarted,
+    seen_broken,
+    seen_running,
+)
+from mlx_procsup.state import TRANSITIONS, Observation, ServiceState, classify
+
+POLICY = RestartPolicy(delay_s=5, max_restarts=5, window_s=600, stable_s=120)
+HANG = HangRule(polls=3, cpu_share=0.005, start_grace_s=60)
+
+
+@pytest.mark.parametrize(
+    ("seen", "state"),
+    [
+        (Observation(recorded=False, alive=False), "stopped"),
+        (Observation(recorded=True, alive=False), "crashed"),
+        (Observation(recorded=True, alive=True), "healthy"),
+        (Observation(recorded=True, alive=True, answered_ok=True, response_s=2.0), "healthy"),
+        (Observation(recorded=True, alive=True, answered_ok=True, response_s=2.01), "degraded"),
+        (Observation(recorded=True, alive=True, answered_ok=True, response_s=5.0), "degraded"),
+        (Observation(recorded=True, alive=True, answered_ok=True, response_s=5.01), "down"),
+        (Observation(recorded=True, alive=True, answered_ok=False, response_s=0.1), "down"),
+        (Observation(recorded=True, alive=True, answered_ok=False), "down"),
+    ],
+)
+def test_a_state_follows_from_what_was_seen(seen: Observation, state: str) -> None:
+    assert classify(seen).value == state
+
+
+def test_every_state_can_be_reached_and_left() -> None:
+    assert set(TRANSITIONS) == set(ServiceState)
+    assert set().union(*TRANSITIONS.values()) == set(ServiceState)
+    assert all(TRANSITIONS.values())
+
+
+def test_pauses_double_and_end_at_the_longest() -> None:
+    pauses = [POLICY.backoff_s(n) for n in range(9)]
+    assert pauses == [5, 10, 20, 40, 80, 160, 300, 300, 300]
+    assert POLICY.backoff_s(10_000) == 300
+
+
+@given(st.integers(0, 20), st.floats(0.1, 120))
+def test_a_policy_sees_its_own_restarts_as_flapping(max_restarts: int, delay_s: float) -> None:
+    policy = RestartPolicy.of(max_restarts, delay_s)
+    history, now = History(), 1000.0
+    for _ in range(max_restarts):
+        assert not is_flapping(history, policy, now)
+        now += policy.backoff_s(history.attempts)
+        history = restarted(history, now)
+    assert is_flapping(history, policy, now + policy.backoff_s(history.attempts))
+
+
+def test_only_a_stable_period_resets_the_pauses() -> None:
+    history = restarted(restarted(History(), 10), 30)
+    history = seen_running(history, POLICY, 40)
+    assert seen_running(history, POLICY, 159).attempts == 2
+    assert seen_running(history, POLICY, 160).attempts == 0
+    interrupted = seen_running(seen_broken(history), POLICY, 100)
+    assert seen_running(interrupted, POLICY, 160).attempts == 2
+
+
+def test_restarts_outside_the_window_are_forgotten() -> None:
+    history = History(restarts=(0.0, 100.0, 650.0), attempts=3)
+    assert seen_running(history, POLICY, 700).restarts == (650.0,)
+
+
+def sight(at: float, state: str, **fields: object) -> Sight:
+    return Sight(at=at, state=ServiceState(state), wanted=True, **fields)  # type: ignore[arg-type]
+
+
+def acts(*sights: Sight) -> list[str]:
+    case, actions = Case(), []
+    for seen in sights:
+        case, verdict = judge(case, seen, POLICY, HANG)
+        actions.append(verdict.action.value)
+    return actions
+
+
+def test_a_crash_is_restarted_after_the_delay() -> None:
+    assert acts(sight(0, "healthy"), sight(30, "crashed"), sight(35, "crashed")) == [
+        "nothing",
+        "wait",
+        "restart",
+    ]
+
+
+def test_what_is_not_wanted_stays_as_it_is() -> None:
+    crashed = replace(sight(30, "crashed"), wanted=False)
+    assert judge(Case(), crashed, POLICY, HANG)[1].action is Action.NOTHING
+
+
+def test_a_hung_service_is_restarted_after_several_polls() -> None:
+    polls = [sight(at, "down", cpu_s=100.0, uptime_s=1000 + at) for at in (0, 30, 60, 65)]
+    assert acts(*polls) == ["nothing", "nothing", "wait", "restart"]
+
+
+def test_a_long_prefill_is_not_shot() -> None:
+    polls = [sight(at, "down", cpu_s=at * 0.9, uptime_s=1000 + at) for at in range(0, 3000, 30)]
+    assert set(acts(*polls)) == {"nothing"}
+
+
+def test_a_service_that_is_still_loading_is_not_hung() -> None:
+    polls = [sight(at, "down", cpu_s=1.0, uptime_s=at) for at in (1, 11, 21, 31, 59)]
+    assert set(acts(*polls)) == {"nothing"}
+
+
+def test_a_machine_that_slept_gives_everybody_another_chance() -> None:
+    case = Case()
+    for at in (0, 30):
+        case, _ = judge(case, sight(at, "down", cpu_s=1.0, uptime_s=900), POLICY, HANG)
+    case, verdict = judge(
+        clock_jumped(case), sight(60, "down", cpu_s=1.0, uptime_s=900), POLICY, HANG
+    )
+    assert verdict.action is Action.NOTHING
+
+
+def test_flapping_stays_flagged_for_ever() -> None:
+    case, now = Case(), 0.0
+    actions: list[Action] = []
+    for _ in range(200):
+        case, verdict = judge(case, sight(now, "crashed"), POLICY, HANG)
+        actions.append(verdict.action)
+        if verdict.action is Action.RESTART:
+            case = Case(history=restarted(case.history, now))
+        now += 5.0
+    assert actions.count(Action.RESTART) == 5
+    assert actions[-1] is Action.FLAPPING
+    case, verdict = judge(case, sight(now + 1e6, "crashed"), POLICY, HANG)
+    assert verdict.action is Action.FLAPPING
+
+
+def test_a_service_beyond_its_memory_is_recycled() -> None:
+    grown = sight(0, "healthy", memory_bytes=3 << 30, max_memory_bytes=2 << 30)
+    assert acts(grown) == ["recycle"]
+    assert acts(replace(grown, memory_bytes=2 << 30)) == ["nothing"]
+    assert acts(replace(grown, max_memory_bytes=None)) == ["nothing"]
+
+
+EVENTS = st.lists(st.tuples(st.sampled_from(list(ServiceState)), st.floats(0.1, 400)), max_size=60)
+
+
+@given(EVENTS)
+def test_restarts_never_come_sooner_than_their_pause(
+    events: list[tuple[ServiceState, float]],
+) -> None:
+    case, now = Case(), 0.0
+    restarts: list[float] = []
+    for state, step_s in events:
+        now += step_s
+        seen = Sight(at=now, state=state, wanted=True, cpu_s=1.0, uptime_s=1e6)
+        case, verdict = judge(case, seen, POLICY, HANG)
+        assert verdict.action is not Action.WAIT or verdict.due_at > now
+        if verdict.action is Action.RESTART:
+            restarts.append(now)
+            case = Case(history=restarted(case.history, now))
+    assert all(later - earlier >= POLICY.delay_s for earlier, later in pairwise(restarts))
+    for end in restarts:
+        assert len([at for at in restarts if end - POLICY.window_s < at <= end]) <= 5
+
+
+def sample(at_s: float, **fields: object) -> LoadSample:
+    base = LoadSample(at_s, log_bytes=0, cpu_s=0, memory_bytes=0, answers_http=False)
+    return replace(base, **fields)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("later", "what"),
+    [
+        (sample(10), None),
+        (sample(10, log_bytes=1), "log"),
+        (sample(10, log_bytes=1, answers_http=True), None),
+        (sample(10, cpu_s=1.0), "CPU"),
+        (sample(10, cpu_s=0.9), None),
+        (sample(10, memory_bytes=4 << 20), "memory"),
+        (sample(10, memory_bytes=1 << 20), None),
+    ],
+)
+def test_progress_is_what_visibly_grows(later: LoadSample, what: str | None) -> None:
+    assert progressed(sample(0), later) == what
+
+
+def test_patience_ends_at_the_timeout_the_standstill_or_the_limit() -> None:
+    patience = Patience(timeout_s=120, window_s=30, limit_s=1200)
+    still = (sample(100), sample(130))
+    loading = (sample(100), sample(130, memory_bytes=1 << 30))
+    assert not is_over(patience, still, 119)
+    assert is_over(patience, still, 130)
+    assert not is_over(patience, loading, 130)
+    assert is_over(patience, loading, 1200)
+    assert is_over(patience, (), 120)
+
+
+def test_the_usual_patience_scales_with_the_timeout() -> None:
+    assert Patience.of(120) == Patience(120, 30, 1200)
+    assert Patience.of(4) == Patience(4, 2, 40)
+
+
+GB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("waiting", "loading", "available", "admitted"),
+    [
+        ([("a", 4), ("b", 4)], [], 10, ["a", "b"]),
+        ([("a", 8), ("b", 4)], [], 10, ["a"]),
+        ([("a", 8), ("b", 4), ("c", 2)], [], 10, ["a", "c"]),
+        ([("a", 12), ("b", 4)], [], 10, ["b"]),
+        ([("a", 12)], [], 10, ["a"]),
+        ([("a", 12)], [("x", 4, 1)], 10, []),
+        ([("a", 7)], [("x", 4, 1)], 10, ["a"]),
+        ([("a", 0)], [("x", 40, 1)], 10, ["a"]),
+        ([], [], 10, []),
+    ],
+)
+def test_only_what_fits_into_memory_loads_side_by_side(
+    waiting: list[tuple[str, int]],
+    loading: list[tuple[str, int, int]],
+    available: int,
+    admitted: list[str],
+) -> None:
+    names = admit(
+        [Need(name, need * GB) for name, need in waiting],
+        [Need(name, need * GB, held * GB) for name, need, held in loading],
+        available * GB,
+    )
+    assert names == admitted
+
+
+@given(
+    st.lists(st.integers(0, 20), max_size=8),
+    st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20)), max_size=4),
+    st.integers(0, 40),
+)
+def test_admission_never_promises_the_same_memory_twice_and_never_stalls(
+    needs: list[int], loads: list[tuple[int, int]], available: int
+) -> None:
+    waiting = [Need(str(n), need) for n, need in enumerate(needs)]
+    loading = [Need("x", need, held) for need, held in loads]
+    names = admit(waiting, loading, available)
+    promised = sum(need.needs_bytes for need in waiting if need.name in names)
+    claimed = sum(max(0, one.needs_bytes - one.holds_bytes) for one in loading)
+    assert promised <= max(0, available - claimed) or (len(names) == 1 and not loading)
+    assert names or loading or not waiting
+
+
+TIERS = [Sheddable("big", 3, shed=False), Sheddable("small", 1, shed=False)]
+RULE = ShedRule(critical_polls=2, calm_s=300)
+
+
+def test_the_least_important_service_makes_room_and_comes_back_when_it_is_calm() -> None:
+    case, shed, _ = decide_shedding(PressureCase(), Pressure.CRITICAL, TIERS, RULE, 0)
+    assert shed is None
+    case, shed, _ = decide_shedding(case, Pressure.CRITICAL, TIERS, RULE, 30)
+    assert shed == "small"
+    left = [TIERS[0], replace(TIERS[1], shed=True)]
+    case, shed, _ = decide_shedding(case, Pressure.CRITICAL, left, RULE, 60)
+    case, shed, _ = decide_shedding(case, Pressure.CRITICAL, left, RULE, 90)
+    assert shed is None  # the last one stays
+    case, _, restore = decide_shedding(case, Pressure.NORMAL, left, RULE, 120)
+    case, _, restore = decide_shedding(case, Pressure.WARNING, left, RULE, 400)
+    case, _, restore = decide_shedding(case, Pressure.NORMAL, left, RULE, 500)
+    assert restore is None
+    case, _, restore = decide_shedding(case, Pressure.NORMAL, left, RULE, 800)
+    assert restore == "small"
+
+
+def test_pressure_is_read_from_what_is_available() -> None:
+    assert pressure_of_share(0.5) is Pressure.NORMAL
+    assert pressure_of_share(0.09) is Pressure.WARNING
+    assert pressure_of_share(0.03) is Pressure.CRITICAL
+    assert read_pressure() in Pressure

@@ -1,0 +1,61 @@
+"""A program that is a service itself, detached and only once."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlx_procsup import (
+    AlreadyRunningError,
+    ExitedEarlyError,
+    ProcessSpec,
+    StateDirs,
+    identify,
+    present_as,
+    read_pid,
+    start_detached,
+    stop_service,
+)
+
+PROGRAM = """
+import sys, time
+from pathlib import Path
+from mlx_procsup import StateDirs, present_as
+home = Path(sys.argv[1])
+with present_as("dog", StateDirs(home / "pids", home / "run", home / "logs")):
+    print("here", flush=True)
+    time.sleep(60)
+"""
+
+
+def dog(tmp_path: Path) -> ProcessSpec:
+    return ProcessSpec(
+        "dog", (sys.executable, "-c", PROGRAM, str(tmp_path)), {"PATH": os.defpath}, tmp_path
+    )
+
+
+def test_a_detached_program_has_a_session_of_its_own(dirs: StateDirs, tmp_path: Path) -> None:
+    pid = start_detached(dog(tmp_path), dirs)
+    assert read_pid(dirs, "dog") == pid
+    assert os.getsid(pid) == pid
+    stop_service("dog", dirs)
+    assert identify(pid) is None
+    assert read_pid(dirs, "dog") is None
+
+
+def test_a_second_one_is_refused_and_the_first_stays(dirs: StateDirs, tmp_path: Path) -> None:
+    pid = start_detached(dog(tmp_path), dirs)
+    with pytest.raises(ExitedEarlyError) as caught:
+        start_detached(dog(tmp_path), dirs)
+    assert f"dog already runs as PID {pid}" in caught.value.log_tail[-1]
+    assert read_pid(dirs, "dog") == pid
+
+
+def test_the_own_process_is_present_while_the_block_runs(dirs: StateDirs) -> None:
+    with present_as("own", dirs):
+        assert read_pid(dirs, "own") == os.getpid()
+        with pytest.raises(AlreadyRunningError) as caught, present_as("own", dirs):
+            pass
+        assert caught.value.pid == os.getpid()
+    assert read_pid(dirs, "own") is None

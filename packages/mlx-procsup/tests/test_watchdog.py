@@ -1,0 +1,307 @@
+"""The watchdog on real processes, its clock in our hands."""
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from mlx_procsup import (
+    Decision,
+    Machine,
+    Pressure,
+    ProcessSpec,
+    RestartPolicy,
+    RotationRule,
+    ServiceState,
+    ShedRule,
+    StateDirs,
+    Supervised,
+    Watchdog,
+    WatchSettings,
+    acquire_lock,
+    identify,
+    probe_service,
+    read_pid,
+    read_run,
+    start_service,
+    stop_service,
+    target_of,
+    wait_for_healthy,
+)
+from mlx_procsup.judgement import HangRule
+from mlx_procsup.supervisor import bring_up
+from mlx_procsup.testing import eventually, free_port
+
+SpecMaker = Callable[..., ProcessSpec]
+
+
+@dataclass
+class World:
+    """A watchdog with clocks and a memory pressure that the test sets."""
+
+    dirs: StateDirs
+    lock: Path
+    services: list[Supervised] = field(default_factory=list[Supervised])
+    decisions: list[Decision] = field(default_factory=list[Decision])
+    now: float = 1000.0
+    wall: float = 1_800_000_000.0
+    pressure: Pressure = Pressure.NORMAL
+
+    def watchdog(self) -> Watchdog:
+        settings = WatchSettings(
+            lock=self.lock,
+            interval_s=30,
+            restart=RestartPolicy(delay_s=5, max_restarts=2, window_s=600, stable_s=120),
+            hang=HangRule(polls=3, start_grace_s=0),
+            shed=ShedRule(critical_polls=2, calm_s=60),
+            rotation=RotationRule(max_bytes=1000, max_files=2),
+            probe_timeout_s=0.3,
+        )
+        machine = Machine(lambda: self.now, lambda: self.wall, lambda: self.pressure)
+        return Watchdog(self.dirs, settings, lambda: self.services, self.decisions.append, machine)
+
+    def run(self, watchdog: Watchdog, seconds: float) -> None:
+        """Let time pass, looking whenever the watchdog wants to."""
+        end = self.now + seconds
+        while self.now < end:
+            step = min(max(watchdog.look(), 0.001), end - self.now)
+            self.now += step
+            self.wall += step
+
+    def heard(self) -> list[tuple[str | None, str]]:
+        return [(d.service, d.what) for d in self.decisions]
+
+    def add(self, spec: ProcessSpec, **fields: object) -> int:
+        """Bring a service up and put it under watch."""
+        result = bring_up(spec, self.dirs)
+        assert result.error is None
+        assert result.pid is not None
+        self.services.append(Supervised(spec, **fields))  # type: ignore[arg-type]
+        return result.pid
+
+
+@pytest.fixture
+def world(dirs: StateDirs, tmp_path: Path) -> World:
+    return World(dirs, tmp_path / "lock")
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    assert eventually(lambda: identify(pid) is None)
+
+
+def healthy(world: World, name: str) -> bool:
+    spec = next(s.spec for s in world.services if s.spec.name == name)
+    return eventually(
+        lambda: probe_service(target_of(spec), world.dirs).state is ServiceState.HEALTHY
+    )
+
+
+def test_a_crash_is_noticed_and_restarted_after_the_delay(world: World, web: SpecMaker) -> None:
+    pid = world.add(web("a"))
+    watchdog = world.watchdog()
+    world.run(watchdog, 10)
+    kill(pid)
+    world.run(watchdog, 24)
+    assert world.heard() == [("a", "noticed")]
+    assert "was killed by signal 9" in world.decisions[0].reason
+    world.run(watchdog, 2)
+    assert world.heard()[1:] == [("a", "restarted")]
+    assert read_pid(world.dirs, "a") != pid
+    assert healthy(world, "a")
+    world.run(watchdog, 30)
+    assert world.heard()[2:] == [("a", "recovered")]
+    record = read_run(world.dirs, "a")
+    assert record is not None
+    assert len(record.restarts) == 1
+
+
+def test_what_down_stopped_stays_stopped(world: World, web: SpecMaker) -> None:
+    world.add(web("a"))
+    watchdog = world.watchdog()
+    world.run(watchdog, 10)
+    stop_service("a", world.dirs)
+    world.run(watchdog, 200)
+    assert world.decisions == []
+    assert read_pid(world.dirs, "a") is None
+
+
+def test_flapping_ends_the_restarts_until_the_user_acts(
+    world: World, web: SpecMaker, dirs: StateDirs
+) -> None:
+    bad = web("a", exit_after_s=0.0, listen_after_s=9)
+    start_service(bad, dirs)
+    world.services.append(Supervised(bad))
+    watchdog = world.watchdog()
+    for _ in range(10):
+        record = read_run(dirs, "a")
+        assert record is not None
+        assert record.identity is not None
+        pid = record.identity.pid
+        assert eventually(lambda pid=pid: identify(pid) is None)
+        world.run(watchdog, 31)
+    told = [what for _, what in world.heard()]
+    assert told.count("restarted") == 2
+    assert told[-1] == "flapping"
+    record = read_run(dirs, "a")
+    assert record is not None
+    assert record.flapping
+    assert "giving up" in (record.last_error or "")
+
+    # a new watchdog knows, and so does one after a long time
+    count = len(world.decisions)
+    world.run(world.watchdog(), 4000)
+    assert "restarted" not in [what for _, what in world.heard()[count:]]
+
+    # the user mends it and starts it: it is watched again
+    good = replace(bad, command=web("b").command, readiness=None)
+    world.services[0] = Supervised(good)
+    result = bring_up(good, dirs)
+    assert result.pid is not None
+    world.run(watchdog, 31)
+    kill(result.pid)
+    world.run(watchdog, 70)
+    assert world.heard()[-2:] == [("a", "restarted"), ("a", "recovered")]
+
+
+def test_a_hung_service_is_restarted(world: World, web: SpecMaker) -> None:
+    spec = web("a")
+    pid = world.add(spec)
+    os.kill(pid, signal.SIGSTOP)
+    watchdog = world.watchdog()
+    world.run(watchdog, 67)
+    assert "restarted" in [what for _, what in world.heard()]
+    assert read_pid(world.dirs, "a") != pid
+
+
+def test_a_lock_that_is_held_only_delays_the_restart(world: World, web: SpecMaker) -> None:
+    pid = world.add(web("a"))
+    watchdog = world.watchdog()
+    world.run(watchdog, 1)
+    kill(pid)
+    with acquire_lock(world.lock, "bench"):
+        world.run(watchdog, 60)
+    assert world.heard() == [("a", "noticed"), ("a", "held-up")]
+    assert "`bench`" in world.decisions[1].reason
+    world.run(watchdog, 2)
+    assert world.heard()[2:] == [("a", "restarted")]
+    record = read_run(world.dirs, "a")
+    assert record is not None
+    assert len(record.restarts) == 1
+
+
+def test_a_stolen_port_is_waited_out_and_uses_no_restart_up(
+    world: World, web: SpecMaker, dirs: StateDirs
+) -> None:
+    port = free_port()
+    pid = world.add(web("a", port=port))
+    watchdog = world.watchdog()
+    world.run(watchdog, 1)
+    kill(pid)
+    thief = start_service(web("thief", port=port), dirs)
+    wait_for_healthy(thief, 10)
+    world.run(watchdog, 200)
+    assert world.heard() == [("a", "noticed"), ("a", "held-up")]
+    assert "is taken by PID" in world.decisions[1].reason
+    stop_service("thief", dirs)
+    world.run(watchdog, 35)
+    assert world.heard()[2:3] == [("a", "restarted")]
+
+
+def test_a_service_that_somebody_restarted_meanwhile_is_left_alone(
+    world: World, web: SpecMaker
+) -> None:
+    spec = web("a")
+    pid = world.add(spec)
+    watchdog = world.watchdog()
+    world.run(watchdog, 1)
+    kill(pid)
+    world.run(watchdog, 30)
+    assert world.heard() == [("a", "noticed")]
+    result = bring_up(spec, world.dirs)
+    world.run(watchdog, 60)
+    assert read_pid(world.dirs, "a") == result.pid
+    assert "restarted" not in [what for _, what in world.heard()]
+
+
+def test_a_lost_pid_file_is_mended_not_restarted(world: World, web: SpecMaker) -> None:
+    pid = world.add(web("a"))
+    world.dirs.pid_file("a").unlink()
+    world.run(world.watchdog(), 31)
+    assert read_pid(world.dirs, "a") == pid
+    assert world.decisions == []
+
+
+def test_a_service_that_outgrew_its_memory_is_recycled(world: World, web: SpecMaker) -> None:
+    pid = world.add(web("gateway"), max_memory_bytes=1 << 20)
+    world.run(world.watchdog(), 1)
+    assert world.heard() == [("gateway", "recycled")]
+    assert read_pid(world.dirs, "gateway") not in (pid, None)
+    record = read_run(world.dirs, "gateway")
+    assert record is not None
+    assert record.restarts == ()
+
+
+def test_critical_memory_pressure_sheds_the_least_important_and_restores_it(
+    world: World, web: SpecMaker
+) -> None:
+    world.add(web("big"), importance=3)
+    world.add(web("small"), importance=1)
+    world.add(web("gateway"), importance=0, sheddable=False)
+    watchdog = world.watchdog()
+    world.pressure = Pressure.CRITICAL
+    world.run(watchdog, 31)
+    assert world.heard() == [("small", "shed")]
+    status = probe_service(target_of(world.services[1].spec), world.dirs)
+    assert status.state is ServiceState.STOPPED
+    assert status.last_error == "put aside: memory pressure was critical"
+    world.run(watchdog, 120)
+    assert len(world.decisions) == 1
+    world.pressure = Pressure.NORMAL
+    world.run(watchdog, 125)
+    assert world.heard()[1:] == [("small", "restored")]
+    assert healthy(world, "small")
+
+
+def test_a_clock_jump_is_survived_and_noted(world: World, web: SpecMaker) -> None:
+    pid = world.add(web("a"))
+    watchdog = world.watchdog()
+    world.run(watchdog, 31)
+    world.wall -= 86_400
+    world.run(watchdog, 90)
+    assert world.heard() == [(None, "clock")]
+    assert read_pid(world.dirs, "a") == pid
+
+
+def test_large_logs_are_rotated(world: World, web: SpecMaker) -> None:
+    world.add(web("a"))
+    with world.dirs.log_file("a").open("a") as log:
+        log.write("x" * 2000)
+    world.run(world.watchdog(), 1)
+    assert world.heard() == [("a", "rotated")]
+    assert (world.dirs.logs / "a.log.1.gz").exists()
+
+
+def test_a_service_that_left_the_stack_is_watched_no_longer(world: World, web: SpecMaker) -> None:
+    pid = world.add(web("a"))
+    watchdog = world.watchdog()
+    world.run(watchdog, 1)
+    world.services.clear()
+    world.run(watchdog, 31)
+    kill(pid)
+    world.run(watchdog, 100)
+    assert world.decisions == []
+
+
+def test_the_loop_ends_when_it_is_told(world: World) -> None:
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> bool:
+        pauses.append(seconds)
+        return len(pauses) == 3
+
+    world.watchdog().run(pause)
+    assert len(pauses) == 3
