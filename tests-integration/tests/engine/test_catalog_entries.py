@@ -1,4 +1,4 @@
-"""The catalog against the pinned engine itself: its argument parser, and the caches it allocates."""
+"""The catalog against the pinned engine: its argument parser, and the caches it allocates."""
 
 import json
 import subprocess

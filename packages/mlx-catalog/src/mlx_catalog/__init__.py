@@ -1,13 +1,23 @@
-"""A curated catalog of MLX models: geometry, repositories and figures, each with its source."""
+"""A curated catalog of MLX models: geometry, repositories and figures, each with its source.
+
+`mlx_catalog.hub`, which asks a model hub, is imported by name: it needs the `hub` extra.
+"""
 
 from mlx_catalog.catalog import Catalog, Resolution, load_catalog, load_entries
+from mlx_catalog.engine import EngineFit, engine_fit, serve_flags
 from mlx_catalog.errors import (
     CatalogError,
+    GatedRepoError,
+    HubError,
+    HubUnreachableError,
     InvalidCatalogError,
     Problem,
+    RepoNotFoundError,
     UnknownModelError,
     UnreadableCatalogError,
+    UnreadableModelError,
 )
+from mlx_catalog.geometry import ModelReading, read_model
 from mlx_catalog.schema import (
     BITS_PER_WEIGHT,
     QUANTS,
@@ -33,19 +43,29 @@ __all__ = [
     "Catalog",
     "CatalogEntry",
     "CatalogError",
+    "EngineFit",
     "Experts",
+    "GatedRepoError",
     "Geometry",
+    "HubError",
+    "HubUnreachableError",
     "InvalidCatalogError",
+    "ModelReading",
     "Problem",
     "Quality",
     "Quant",
     "RecurrentState",
+    "RepoNotFoundError",
     "Resolution",
     "Source",
     "Sources",
     "UnknownModelError",
     "UnreadableCatalogError",
+    "UnreadableModelError",
     "__version__",
+    "engine_fit",
     "load_catalog",
     "load_entries",
+    "read_model",
+    "serve_flags",
 ]

@@ -261,6 +261,8 @@ def _architecture(
     moe = geometry.experts is not None
     if geometry.recurrent is not None:
         return _hybrid(geometry.recurrent.kind, moe=moe, parallel="parallel" in kinds)
+    if "none" in kinds:
+        return "nas-transformer"
     if geometry.mla_latent_dim is not None:
         return "mla-moe" if moe else "mla-transformer"
     if not geometry.sliding_layers:

@@ -1,0 +1,181 @@
+"""Folders with real safetensors files of a few kilobytes."""
+
+import json
+import struct
+from math import prod
+from pathlib import Path
+
+import pytest
+
+from mlx_catalog import UnreadableModelError
+from mlx_catalog.geometry import read_model
+from mlx_catalog.safetensors import parse_header, read_header
+
+BYTES = {"BF16": 2, "F32": 4, "U32": 4, "U8": 1}
+
+type Shapes = dict[str, tuple[str, list[int]]]
+
+
+def write_safetensors(path: Path, tensors: Shapes) -> None:
+    header: dict[str, object] = {"__metadata__": {"format": "mlx"}}
+    offset = 0
+    for name, (dtype, shape) in tensors.items():
+        size = BYTES[dtype] * prod(shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + size]}
+        offset += size
+    raw = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(offset))
+
+
+def affine(name: str, rows: int, columns: int, bits: int, group_size: int) -> Shapes:
+    """The three tensors that MLX keeps for a quantized matrix."""
+    return {
+        f"{name}.weight": ("U32", [rows, columns * bits // 32]),
+        f"{name}.scales": ("BF16", [rows, columns // group_size]),
+        f"{name}.biases": ("BF16", [rows, columns // group_size]),
+    }
+
+
+def mxfp4(name: str, experts: int, rows: int, columns: int) -> Shapes:
+    return {
+        f"{name}.weight": ("U32", [experts, rows, columns // 8]),
+        f"{name}.scales": ("U8", [experts, rows, columns // 32]),
+    }
+
+
+CONFIG: dict[str, object] = {
+    "model_type": "llama",
+    "num_hidden_layers": 1,
+    "hidden_size": 256,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "torch_dtype": "bfloat16",
+}
+
+
+def write_model(folder: Path, config: dict[str, object], *files: Shapes) -> Path:
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **config}), encoding="utf-8")
+    for index, tensors in enumerate(files):
+        write_safetensors(folder / f"model-{index:05}.safetensors", tensors)
+    return folder
+
+
+def test_a_mixed_quantization_is_weighed_to_the_byte(tmp_path: Path):
+    folder = write_model(
+        tmp_path / "mixed",
+        {
+            "quantization": {
+                "group_size": 64,
+                "bits": 4,
+                "model.embed_tokens": {"group_size": 32, "bits": 8},
+            }
+        },
+        affine("model.embed_tokens", 512, 256, 8, 32),
+        affine("model.layers.0.mlp.up_proj", 512, 256, 4, 64)
+        | {"model.norm.weight": ("BF16", [256])},
+    )
+    reading = read_model(folder)
+    files = sum(
+        file.stat().st_size - 8 - struct.unpack("<Q", file.read_bytes()[:8])[0]
+        for file in folder.glob("*.safetensors")
+    )
+    assert reading.weights_bytes == files
+    assert reading.weights_exact
+    assert reading.params == 2 * 512 * 256 + 256
+    assert reading.bits_per_weight == pytest.approx(files * 8 / reading.params)
+    assert reading.quantization == "4/8-bit"
+    assert reading.active_params == reading.params
+
+
+@pytest.mark.parametrize(
+    ("bits", "quant"), [(3, "int4"), (4, "int4"), (5, "int4"), (6, None), (8, "int8")]
+)
+def test_the_bits_are_found_in_the_headers_at_any_precision(
+    tmp_path: Path, bits: int, quant: str | None
+):
+    folder = write_model(
+        tmp_path / "one",
+        {"quantization": {"group_size": 64, "bits": bits}},
+        affine("model.layers.0.mlp.up_proj", 64, 2048, bits, 64),
+    )
+    reading = read_model(folder)
+    assert reading.params == 64 * 2048
+    assert reading.bits_per_weight == bits + 0.5
+    assert reading.quantization == f"{bits}-bit"
+    assert reading.quant == quant
+
+
+def test_experts_in_mxfp4_beside_8_bits_are_told_apart_and_counted_by_use(tmp_path: Path):
+    folder = write_model(
+        tmp_path / "moe",
+        {
+            "model_type": "gpt_oss",
+            "num_local_experts": 8,
+            "num_experts_per_tok": 2,
+            "quantization": {
+                "group_size": 32,
+                "bits": 4,
+                "mode": "mxfp4",
+                "model.layers.0.self_attn.q_proj": {"group_size": 64, "bits": 8, "mode": "affine"},
+            },
+        },
+        mxfp4("model.layers.0.mlp.experts.gate_up_proj", 8, 256, 256)
+        | affine("model.layers.0.self_attn.q_proj", 256, 256, 8, 64),
+    )
+    reading = read_model(folder)
+    assert reading.params == 9 * 256 * 256
+    assert reading.active_params == 3 * 256 * 256
+    assert reading.quantization == "4/8-bit"
+
+
+def test_weights_in_16_bits_are_named_by_their_dtype(tmp_path: Path):
+    tensors: Shapes = {"model.embed_tokens.weight": ("BF16", [512, 256])}
+    reading = read_model(write_model(tmp_path / "plain", {}, tensors))
+    assert (reading.params, reading.weights_bytes) == (512 * 256, 512 * 256 * 2)
+    assert (reading.quantization, reading.quant) == ("bfloat16", "bf16")
+
+
+def test_a_folder_without_weights_says_what_its_config_says(tmp_path: Path):
+    reading = read_model(write_model(tmp_path / "bare", {}))
+    assert reading.weights_bytes is None
+    assert reading.params is None
+    assert reading.geometry is not None
+    assert reading.bits_per_weight == 16
+
+
+def test_a_folder_without_a_config_is_told(tmp_path: Path):
+    with pytest.raises(UnreadableModelError, match=r"config\.json: No such file"):
+        read_model(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "\x00"])
+def test_a_config_that_is_no_json_object_is_told(tmp_path: Path, text: str):
+    file = tmp_path / "config.json"
+    file.write_text(text)
+    with pytest.raises(UnreadableModelError, match="no JSON"):
+        read_model(file)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"\x10\x00\x00",
+        struct.pack("<Q", 2**62) + b"{}",
+        struct.pack("<Q", 64) + b'{"a": {"dtype": "BF16", "sha',
+        struct.pack("<Q", 9) + b'{"a": []}',
+        struct.pack("<Q", 34) + b'{"a": {"dtype":"Q9","shape":[1]}}',
+    ],
+    ids=["empty", "short", "huge", "cut", "no tensor", "unknown dtype"],
+)
+def test_a_damaged_weight_file_is_told_by_name(tmp_path: Path, raw: bytes):
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(raw)
+    with pytest.raises(UnreadableModelError, match=r"model\.safetensors"):
+        read_header(file)
+
+
+def test_a_scalar_is_one_parameter():
+    assert parse_header(b'{"a": {"dtype": "F32", "shape": []}}', "x")["a"].elements == 1
