@@ -1,0 +1,247 @@
+"""The program `mlx-bench`."""
+
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
+
+from mlx_bench._arguments import UsageError, parameters_from, parse_arguments
+from mlx_bench.errors import BenchError, EndpointError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from mlx_bench.calibration.check import Finding
+    from mlx_bench.client import StreamingClient
+    from mlx_bench.report import Report
+    from mlx_bench.workload import Parameters
+
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_ENDED = 0, 1, 2, 130, 143
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and give its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in given
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        options = parse_arguments(given)
+        commands = {"run": _run, "compare": _compare, "report": _report, "calibrate": _calibrate}
+        return commands[options.command](options)
+    except UsageError as error:
+        return _fail("usage", str(error), "", EXIT_USAGE, as_json=as_json)
+    except BenchError as error:
+        kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(error).__name__).lower()
+        return _fail(kind, error.message, error.hint, EXIT_FAILED, as_json=as_json)
+    except OSError as error:
+        return _fail("os-error", str(error), "", EXIT_FAILED, as_json=as_json)
+    except KeyboardInterrupt:
+        return _fail("interrupted", "Interrupted.", "", EXIT_INTERRUPTED, as_json=as_json)
+
+
+def _end(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise SystemExit(EXIT_ENDED)
+
+
+def _fail(kind: str, message: str, hint: str, code: int, *, as_json: bool) -> int:
+    if as_json:
+        error = {"type": kind, "message": message, "hint": hint}
+        print(json.dumps({"schema_version": 1, "error": error}, indent=2))
+    else:
+        print(f"mlx-bench: {message}", file=sys.stderr)
+        if hint:
+            print(hint, file=sys.stderr)
+    return code
+
+
+def _say(line: str) -> None:
+    """Talk goes to the standard error, and only to a terminal."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{line} …", end="", file=sys.stderr, flush=True)
+
+
+def _hush() -> None:
+    if sys.stderr.isatty():
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+
+def _run(options: "argparse.Namespace") -> int:
+    from mlx_bench.client import Endpoint, StreamingClient
+
+    parameters = parameters_from(options)
+    if not options.url.startswith(("http://", "https://")):
+        raise UsageError(f"{options.url!r} is no URL like http://127.0.0.1:8000/v1")
+    api_key = _api_key(options.api_key_env)
+    endpoint = Endpoint(options.url, options.model or "", api_key)
+    with StreamingClient(endpoint, timeout_s=options.timeout) as lister:
+        model = options.model or _only_model(lister)
+    endpoint = Endpoint(options.url, model, api_key)
+    with StreamingClient(endpoint, timeout_s=options.timeout) as client:
+        report = _measure(client, parameters, options)
+    _hush()
+    _show(report, options)
+    return EXIT_DONE
+
+
+def _measure(
+    client: "StreamingClient", parameters: "Parameters", options: "argparse.Namespace"
+) -> "Report":
+    from mlx_bench.energy import power_meter
+    from mlx_bench.machine import describe_machine
+    from mlx_bench.runner import Conditions, run_benchmark
+    from mlx_bench.serving_process import find_serving_process
+    from mlx_bench.tool_calling import check_tool_calling
+
+    files = _files(options)
+    url = client.endpoint.base_url
+    if options.save:
+        files.append(_saved_name(client.endpoint.model))
+    process = find_serving_process(url)
+    tools: dict[str, object] = {}
+    if options.check_tools:
+        tools["tool_calling"] = asdict(check_tool_calling(client))
+    with ExitStack() as stack:
+        meter = power_meter()
+        conditions = Conditions(
+            target=url,
+            machine=describe_machine(),
+            memory_bytes=process.memory_bytes if process else None,
+            memory_source=process.source if process else "",
+            power=stack.enter_context(meter) if meter else None,
+            report_extra=tools,
+        )
+        report = run_benchmark(
+            client,
+            parameters,
+            conditions,
+            on_report=lambda report: _write(report, files),
+            say=_say,
+        )
+    if options.save:
+        _hush()
+        print(f"Saved {files[-1]}", file=sys.stderr)
+    return report
+
+
+def _api_key(name: str | None) -> str | None:
+    if name is None:
+        return None
+    key = os.environ.get(name)
+    if not key:
+        raise UsageError(f"the environment variable {name} is not set")
+    return key
+
+
+def _only_model(client: "StreamingClient") -> str:
+    names = client.list_models()
+    if len(names) != 1:
+        url = client.endpoint.base_url
+        known = f"it has {', '.join(names)}" if names else "the server lists none"
+        raise EndpointError(f"Which model? {known}.", url=url, hint="Name one with --model.")
+    return names[0]
+
+
+def _saved_name(model: str) -> Path:
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.") or "model"
+    return Path("benchmarks") / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+
+
+def _files(options: "argparse.Namespace") -> list[Path]:
+    return [*options.output, *([options.html] if options.html else [])]
+
+
+def _render(report: "Report", form: str) -> str:
+    from mlx_bench.export import render_csv, render_markdown, render_table
+
+    if form in {".html", ".htm"}:
+        from mlx_bench.html import render_html
+
+        return render_html(report)
+    if form == ".json":
+        from mlx_bench.report_json import report_as_json
+
+        return json.dumps(report_as_json(report), indent=1) + "\n"
+    renderers = {".md": render_markdown, ".csv": render_csv}
+    return renderers.get(form, render_table)(report)
+
+
+def _write(report: "Report", files: Sequence[Path]) -> None:
+    from mlx_bench.report_json import write_atomically
+
+    for path in files:
+        write_atomically(path, _render(report, path.suffix))
+
+
+def _show(report: "Report", options: "argparse.Namespace") -> None:
+    chosen = [(options.json, ".json"), (options.markdown, ".md"), (options.csv, ".csv")]
+    form = next((suffix for wanted, suffix in chosen if wanted), "")
+    sys.stdout.write(_render(report, form))
+
+
+def _report(options: "argparse.Namespace") -> int:
+    from mlx_bench.report_json import load_report
+
+    report = load_report(options.file)
+    _write(report, _files(options))
+    _show(report, options)
+    return EXIT_DONE
+
+
+def _compare(options: "argparse.Namespace") -> int:
+    from mlx_bench.compare import compare_reports, comparison_as_json, render_comparison
+    from mlx_bench.report_json import load_report
+
+    comparison = compare_reports(load_report(options.a), load_report(options.b))
+    if options.json:
+        print(json.dumps(comparison_as_json(comparison), indent=2))
+    else:
+        sys.stdout.write(render_comparison(comparison))
+    return EXIT_DONE
+
+
+def _calibrate(options: "argparse.Namespace") -> int:
+    from mlx_bench.calibration.check import (
+        calibration_server,
+        check_instrument,
+        finding_as_json,
+    )
+
+    findings: list[Finding] = []
+    if not options.json:
+        print("Streams  TTFT due  Rate due  TTFT off  to server  Rate off  Client CPU")
+    with calibration_server() as base_url:
+        for finding in check_instrument(base_url):
+            findings.append(finding)
+            if not options.json:
+                print(_finding_line(finding), flush=True)
+    passed = all(finding.within_limits for finding in findings)
+    if options.json:
+        shape = {"schema_version": 1, "within_limits": passed}
+        print(json.dumps({**shape, "cases": [finding_as_json(f) for f in findings]}, indent=2))
+    return EXIT_DONE if passed else EXIT_FAILED
+
+
+def _finding_line(finding: "Finding") -> str:
+    case = finding.case
+    schedule = case.schedule
+    kind = f" burst {schedule.burst}" if schedule.burst > 1 else ""
+    kind += f" grouped {schedule.grouped}" if schedule.grouped > 1 else ""
+    kind += f" jitter {schedule.jitter:.0%}" if schedule.jitter else ""
+    verdict = "" if finding.within_limits else "  beyond the limit"
+    return (
+        f"{case.streams:7}  {schedule.ttft_ms:5.0f} ms  {schedule.tps:4.0f} t/s  "
+        f"{finding.ttft_error_s * 1000:+5.2f} ms  {finding.ttft_error_to_server_s * 1000:+6.2f} ms"
+        f"  {finding.rate_error:+8.3%}  {finding.client_cpu_share:10.1%}{kind}{verdict}"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

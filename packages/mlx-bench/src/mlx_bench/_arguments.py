@@ -1,0 +1,171 @@
+"""The command line of `mlx-bench`."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from mlx_bench.errors import ParametersError
+from mlx_bench.workload import Cache, Parameters
+
+_COMMANDS = ("compare", "report", "calibrate")
+_OUTPUT_SUFFIXES = (".json", ".html", ".md", ".csv")
+
+
+class UsageError(Exception):
+    """The command line makes no sense; the text says why."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of exiting, so that the caller chooses text or JSON."""
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options, with `command` being `run`, `compare`, `report` or `calibrate`.
+
+    Raises:
+        UsageError: The command line makes no sense.
+    """
+    command = arguments[0] if arguments and arguments[0] in _COMMANDS else "run"
+    parsers = {
+        "run": _run_parser,
+        "compare": _compare_parser,
+        "report": _report_parser,
+        "calibrate": _calibrate_parser,
+    }
+    rest = arguments if command == "run" else arguments[1:]
+    options = parsers[command]().parse_args(rest)
+    options.command = command
+    return options
+
+
+def parameters_from(options: argparse.Namespace) -> Parameters:
+    """What the options ask to measure.
+
+    Raises:
+        UsageError: A number is out of range.
+    """
+    try:
+        return Parameters(
+            iterations=options.iterations,
+            warm_up=options.warm_up,
+            prompt_tokens=options.prompt_tokens,
+            generation_tokens=options.generation_tokens,
+            concurrency=options.concurrency,
+            cache=Cache(options.cache),
+            seed=options.seed,
+            precision=options.precision,
+            max_iterations=max(options.max_iterations, options.iterations),
+        )
+    except ParametersError as error:
+        raise UsageError(error.message) from error
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of integers like 1,4,8") from error
+
+
+def _output(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in _OUTPUT_SUFFIXES:
+        raise argparse.ArgumentTypeError(f"{text!r} must end in {', '.join(_OUTPUT_SUFFIXES)}")
+    return path
+
+
+def _run_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="mlx-bench",
+        description="Measure an OpenAI-compatible endpoint: TTFT, prefill and decode rate.",
+        epilog="Further commands: mlx-bench compare A.json B.json, mlx-bench report FILE.json, "
+        "mlx-bench calibrate (how exact is this instrument here?).",
+    )
+    parser.add_argument("url", metavar="URL", help="the base URL, as http://127.0.0.1:8000/v1")
+    parser.add_argument("--model", help="the model's name; needed if the server has several")
+    workload = parser.add_argument_group("workload")
+    defaults = Parameters()
+    workload.add_argument("--iterations", type=int, default=defaults.iterations, metavar="N")
+    workload.add_argument("--prompt-tokens", type=_integers, default=(1024,), metavar="N[,N…]")
+    workload.add_argument(
+        "--generation-tokens", type=int, default=defaults.generation_tokens, metavar="N"
+    )
+    workload.add_argument(
+        "--concurrency", type=_integers, default=(1,), metavar="N[,N…]", help="streams at once"
+    )
+    workload.add_argument(
+        "--warm-up", type=int, default=1, metavar="N", help="iterations that don't count"
+    )
+    workload.add_argument(
+        "--cache",
+        choices=[cache.value for cache in Cache],
+        default=Cache.FRESH.value,
+        help="fresh: no prompt was seen before; primed: each was, just before",
+    )
+    workload.add_argument(
+        "--precision",
+        type=float,
+        metavar="SHARE",
+        help="go on until the 95%% intervals are this narrow, as 0.02",
+    )
+    workload.add_argument(
+        "--max-iterations", type=int, default=defaults.max_iterations, metavar="N"
+    )
+    workload.add_argument("--seed", type=int, default=0, metavar="N")
+    workload.add_argument("--check-tools", action="store_true", help="also try a tool call")
+    server = parser.add_argument_group("server")
+    server.add_argument(
+        "--api-key-env", metavar="NAME", help="the environment variable that holds the key"
+    )
+    server.add_argument("--timeout", type=float, default=600.0, metavar="S", help="of one read")
+    _add_output_options(parser)
+    parser.add_argument(
+        "--save", action="store_true", help="write the report into ./benchmarks as it grows"
+    )
+    return parser
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    output = parser.add_argument_group("output")
+    formats = output.add_mutually_exclusive_group()
+    formats.add_argument("--json", action="store_true", help="print JSON")
+    formats.add_argument("--markdown", action="store_true", help="print Markdown")
+    formats.add_argument("--csv", action="store_true", help="print one row a run")
+    output.add_argument("--html", type=Path, metavar="FILE", help="write one page with plots")
+    output.add_argument(
+        "--output",
+        "-o",
+        type=_output,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="write a report, after every iteration, as its suffix says; may be repeated",
+    )
+
+
+def _compare_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="mlx-bench compare", description="The ratio of two saved reports.")
+    parser.add_argument("a", type=Path, metavar="A.json")
+    parser.add_argument("b", type=Path, metavar="B.json")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _report_parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="mlx-bench report", description="Show a saved report in another form.")
+    parser.add_argument("file", type=Path, metavar="FILE.json")
+    _add_output_options(parser)
+    return parser
+
+
+def _calibrate_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="mlx-bench calibrate",
+        description="Measure a server whose schedule is known, and say how far off the figures "
+        "are on this machine, now.",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser

@@ -1,0 +1,298 @@
+"""An OpenAI-compatible server that emits tokens on an exact schedule, in one thread.
+
+Every event has an absolute deadline counted from the moment at which the request's last byte was
+read, so that lateness never adds up. The loop sleeps in `select` up to a fraction of a millisecond
+before the next deadline and spins the rest. What was sent when is kept, stamped just before the
+`send`, and can be asked for at `/calibration/requests`.
+"""
+
+import heapq
+import itertools
+import json
+import selectors
+import socket
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+
+from mlx_bench._json_values import as_object, as_text
+from mlx_bench.calibration.schedule import Failure, Schedule, parse_schedule, plan_events
+from mlx_bench.calibration.wire import HEADERS, StreamWriter, http_response, prompt_words
+from mlx_bench.errors import ParametersError
+
+_SPIN_NS = 150_000
+_MODEL_NAME = "calibration"
+
+
+@dataclass(slots=True)
+class ServedRequest:
+    """The server's own account of one request; stamps are monotonic nanoseconds."""
+
+    response_id: str
+    prompt: str
+    prompt_tokens: int
+    cached_tokens: int
+    received_ns: int
+    sent_ns: list[int] = field(default_factory=list[int])
+
+    def as_json(self) -> dict[str, object]:
+        """The account as `/calibration/requests` gives it."""
+        return {
+            "response_id": self.response_id,
+            "prompt": self.prompt,
+            "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached_tokens,
+            "received_ns": self.received_ns,
+            "sent_ns": self.sent_ns,
+        }
+
+
+@dataclass(slots=True)
+class _Connection:
+    socket: socket.socket
+    received: bytearray = field(default_factory=bytearray)
+
+
+@dataclass(slots=True)
+class _Arrival:
+    """A whole request, stamped when its last byte was read."""
+
+    connection: _Connection
+    head: bytes
+    body: bytes
+    at_ns: int
+
+
+@dataclass(slots=True)
+class _Due:
+    """One step: bytes to send at a time, and whether the connection then closes."""
+
+    at_ns: int
+    payload: bytes
+    served: ServedRequest | None = None
+    closes: bool = False
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A connection's next step, and where the one after it comes from."""
+
+    connection: _Connection
+    due: _Due
+    rest: Iterator[_Due]
+
+
+class CalibrationServer:
+    """Serves until `stop` is called from another thread, or the process ends.
+
+    Args:
+        host: Address to listen on.
+        port: 0 lets the system choose; see `port` afterwards.
+        clock_ns: The monotonic clock, the same as the client's for stamps to be comparable.
+    """
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
+    ) -> None:
+        self._clock_ns = clock_ns
+        self._listener = socket.create_server((host, port), backlog=128)
+        self._listener.setblocking(False)
+        # epoll and kqueue round a timeout up to a millisecond; select keeps its microseconds.
+        self._selector = selectors.SelectSelector()
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._due: list[tuple[int, int, _Pending]] = []
+        self._order = itertools.count()
+        self._served: list[ServedRequest] = []
+        self._seen_prompts: list[list[str]] = []
+        self._stopping = False
+        self.port: int = self._listener.getsockname()[1]
+
+    def stop(self) -> None:
+        """Make `serve` return soon."""
+        self._stopping = True
+
+    def serve(self) -> None:
+        """Accept, read and send until stopped."""
+        try:
+            while not self._stopping:
+                self._send_what_is_due()
+                self._read_what_is_there(self._sleep_s())
+        finally:
+            self._selector.close()
+            self._listener.close()
+
+    def _sleep_s(self) -> float:
+        if not self._due:
+            return 0.2
+        remaining_ns = self._due[0][0] - self._clock_ns() - _SPIN_NS
+        return min(max(remaining_ns, 0) / 1e9, 0.2)
+
+    def _send_what_is_due(self) -> None:
+        clock_ns = self._clock_ns
+        while self._due and self._due[0][0] - clock_ns() <= _SPIN_NS:
+            deadline_ns, _, pending = heapq.heappop(self._due)
+            while (now := clock_ns()) < deadline_ns:
+                pass
+            if pending.due.served is not None:
+                pending.due.served.sent_ns.append(now)
+            if self._send(pending.connection, pending.due):
+                self._wait_for_next(pending.connection, pending.rest)
+
+    def _wait_for_next(self, connection: _Connection, rest: Iterator[_Due]) -> None:
+        """Queue a stream's next step; its bytes are made here, well before they are due."""
+        due = next(rest, None)
+        if due is not None:
+            entry = (due.at_ns, next(self._order), _Pending(connection, due, rest))
+            heapq.heappush(self._due, entry)
+
+    def _send(self, connection: _Connection, due: _Due) -> bool:
+        if connection.socket.fileno() < 0:
+            return False
+        try:
+            connection.socket.sendall(due.payload)
+        except OSError:
+            self._close(connection)
+            return False
+        if due.closes:
+            self._close(connection)
+        return not due.closes
+
+    def _close(self, connection: _Connection) -> None:
+        if connection.socket.fileno() >= 0:
+            self._selector.unregister(connection.socket)
+            connection.socket.close()
+
+    def _read_what_is_there(self, timeout_s: float) -> None:
+        """Stamp every request that has arrived before answering the first of them."""
+        arrived: list[_Arrival] = []
+        for key, _ in self._selector.select(timeout_s):
+            if key.fileobj is self._listener:
+                self._accept()
+            else:
+                arrived += self._receive(key.data)
+        for arrival in arrived:
+            self._answer(arrival)
+
+    def _accept(self) -> None:
+        client, _ = self._listener.accept()
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._selector.register(client, selectors.EVENT_READ, _Connection(client))
+
+    def _receive(self, connection: _Connection) -> Iterator[_Arrival]:
+        try:
+            block = connection.socket.recv(1 << 20)
+        except OSError:
+            block = b""
+        now = self._clock_ns()
+        if not block:
+            self._close(connection)
+            return
+        connection.received += block
+        head, separator, body = bytes(connection.received).partition(b"\r\n\r\n")
+        if separator and len(body) >= _content_length(head):
+            connection.received.clear()
+            yield _Arrival(connection, head, body, now)
+
+    def _answer(self, arrival: _Arrival) -> None:
+        path = arrival.head.split(b" ", 2)[1].decode()
+        now = arrival.at_ns
+        if path.endswith("/chat/completions"):
+            steps = self._answer_chat(as_object(json.loads(arrival.body)), now)
+        elif path.endswith("/models"):
+            models = {"object": "list", "data": [{"id": _MODEL_NAME, "object": "model"}]}
+            steps = _once(now, 200, models)
+        elif path == "/calibration/requests":
+            account = {"requests": [served.as_json() for served in self._served]}
+            steps = _once(now, 200, account)
+        else:
+            steps = _refusal(now, 404, "no such page")
+        self._wait_for_next(arrival.connection, steps)
+
+    def _answer_chat(self, body: dict[str, object], now: int) -> Iterator[_Due]:
+        model = as_text(body.get("model"))
+        try:
+            schedule = parse_schedule("" if model == _MODEL_NAME else model)
+        except ParametersError as error:
+            return _refusal(now, 404, error.message)
+        if schedule.refuse and schedule.refuse in body:
+            return _refusal(now, 400, f"Unknown field: {schedule.refuse}")
+        if schedule.status:
+            return _refusal(now, schedule.status, "as the schedule says")
+        words = prompt_words(body, schedule)
+        cached = self._cached_tokens(words) if schedule.cache else 0
+        response_id = f"cal-{len(self._served)}"
+        served = ServedRequest(response_id, " ".join(words), len(words), cached, now)
+        self._served.append(served)
+        return _stream(served, schedule, body)
+
+    def _cached_tokens(self, words: list[str]) -> int:
+        longest = 0
+        for seen in self._seen_prompts:
+            longest = max(longest, _common_prefix(seen, words))
+        self._seen_prompts.append(words)
+        # As real engines do, the last token is computed anew.
+        return min(longest, len(words) - 1)
+
+
+def _common_prefix(one: list[str], other: list[str]) -> int:
+    for index, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return index
+    return min(len(one), len(other))
+
+
+def _once(now: int, status: int, body: object) -> Iterator[_Due]:
+    return iter([_Due(now, http_response(status, body))])
+
+
+def _refusal(now: int, status: int, message: str) -> Iterator[_Due]:
+    return _once(now, status, {"error": {"message": message}})
+
+
+def _stream(served: ServedRequest, schedule: Schedule, body: dict[str, object]) -> Generator[_Due]:
+    """The steps of one stream, each made when the one before it has left."""
+    start_ns = served.received_ns
+    writer = StreamWriter(schedule, served.response_id, as_text(body.get("model")))
+    yield _Due(start_ns, HEADERS + (writer.role() if schedule.role else b""))
+    wanted = schedule.tokens or _limit(body)
+    stopped = bool(schedule.stop_after and schedule.stop_after < wanted)
+    tokens = schedule.stop_after if stopped else wanted
+    uncached = served.prompt_tokens - served.cached_tokens
+    first = 0
+    at_ns = start_ns
+    for event in plan_events(schedule, tokens=tokens, uncached_tokens=uncached):
+        at_ns = start_ns + round(event.at_s * 1e9)
+        if schedule.fail_after and first >= schedule.fail_after:
+            gone = schedule.failure is Failure.DISCONNECT
+            yield _Due(at_ns, b"" if gone else writer.error(), closes=gone)
+            return
+        yield _Due(at_ns, writer.tokens(first, event.tokens), served)
+        first += event.tokens
+    usage = _usage(served, tokens) if schedule.usage and "stream_options" in body else None
+    yield _Due(at_ns, writer.end("stop" if stopped else "length", usage))
+
+
+def _content_length(head: bytes) -> int:
+    for line in head.split(b"\r\n")[1:]:
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length":
+            return int(value)
+    return 0
+
+
+def _limit(body: dict[str, object]) -> int:
+    limit = body.get("max_tokens", body.get("max_completion_tokens"))
+    return limit if isinstance(limit, int) and limit > 0 else 16
+
+
+def _usage(served: ServedRequest, tokens: int) -> dict[str, object]:
+    return {
+        "prompt_tokens": served.prompt_tokens,
+        "completion_tokens": tokens,
+        "total_tokens": served.prompt_tokens + tokens,
+        "prompt_tokens_details": {"cached_tokens": served.cached_tokens},
+    }

@@ -1,0 +1,100 @@
+"""The bytes that a calibration server sends; pure."""
+
+import json
+
+from mlx_bench._json_values import as_list, as_object, as_text
+from mlx_bench.calibration.schedule import Schedule
+
+HEADERS = (
+    b"HTTP/1.1 200 OK\r\nServer: mlx-bench-calibration\r\nContent-Type: text/event-stream\r\n"
+    b"Transfer-Encoding: chunked\r\nCache-Control: no-store\r\n\r\n"
+)
+"""What precedes every stream."""
+
+LAST_CHUNK = b"0\r\n\r\n"
+"""What ends every stream."""
+
+
+def http_response(status: int, body: object) -> bytes:
+    """A whole JSON response."""
+    payload = json.dumps(body).encode()
+    head = (
+        f"HTTP/1.1 {status} Calibration\r\nServer: mlx-bench-calibration\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
+    )
+    return head.encode() + payload
+
+
+def http_chunk(payload: bytes) -> bytes:
+    """One chunk of a chunked body."""
+    return b"%x\r\n%b\r\n" % (len(payload), payload)
+
+
+class StreamWriter:
+    """Makes the frames of one stream as chunked bytes."""
+
+    def __init__(self, schedule: Schedule, response_id: str, model: str) -> None:
+        self._schedule = schedule
+        self._id = response_id
+        self._model = model
+        self._before = (
+            f'{{"id":{json.dumps(response_id)},"object":"chat.completion.chunk",'
+            f'"model":{json.dumps(model)},"choices":[{{"index":0,"delta":{{"'
+        )
+        self._after = '"},"finish_reason":null}]}'
+
+    def _frame(self, choices: list[object], **extra: object) -> bytes:
+        body = {
+            "id": self._id,
+            "object": "chat.completion.chunk",
+            "model": self._model,
+            "choices": choices,
+            **extra,
+        }
+        return self._event(json.dumps(body, ensure_ascii=False))
+
+    def _event(self, data: str) -> bytes:
+        end = "\r\n" if self._schedule.crlf else "\n"
+        payload = f"data: {data}{end}{end}".encode()
+        if self._schedule.split:
+            middle = len(payload) // 2
+            return http_chunk(payload[:middle]) + http_chunk(payload[middle:])
+        return http_chunk(payload)
+
+    def role(self) -> bytes:
+        """The role-only delta and an empty one, as most servers send them first."""
+        role = self._frame([{"index": 0, "delta": {"role": "assistant"}, "finish_reason": None}])
+        return role + self._frame([{"index": 0, "delta": {"content": ""}, "finish_reason": None}])
+
+    def tokens(self, first: int, count: int) -> bytes:
+        """One event that carries so many tokens, the first of them being token `first`."""
+        # A character of three bytes: cutting a read inside it must do no harm.
+        text = "".join(f" ⟨{k}⟩" for k in range(first, first + count))
+        key = "reasoning_content" if first < self._schedule.reasoning else "content"
+        comment = http_chunk(b": still here\n\n") if self._schedule.comments else b""
+        # Spliced, not encoded: thousands of these are made a second, between deadlines.
+        return comment + self._event(self._before + key + '":"' + text + self._after)
+
+    def end(self, finish_reason: str, usage: dict[str, object] | None) -> bytes:
+        """The finish reason, the usage if any, `[DONE]` and the end of the body."""
+        choice = {"index": 0, "delta": dict[str, str](), "finish_reason": finish_reason}
+        last = self._frame([choice])
+        if usage is not None:
+            last += self._frame([], usage=usage)
+        return last + self._event("[DONE]") + LAST_CHUNK
+
+    def error(self) -> bytes:
+        """An error in mid-stream, as vLLM words it."""
+        body = {"error": {"message": "The engine died.", "type": "InternalServerError"}}
+        return self._event(json.dumps(body)) + LAST_CHUNK
+
+
+def prompt_words(body: dict[str, object], schedule: Schedule) -> list[str]:
+    """The prompt's tokens, as this server counts them."""
+    texts = [as_text(as_object(message).get("content")) for message in as_list(body["messages"])]
+    template = ["<template>"] * schedule.overhead
+    joined = " ".join(texts)
+    if schedule.chars_per_token:
+        size = max(1, round(schedule.chars_per_token))
+        return template + [joined[i : i + size] for i in range(0, len(joined), size)]
+    return template + joined.split()

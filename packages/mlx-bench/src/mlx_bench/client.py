@@ -1,0 +1,299 @@
+"""Streams one request and time-stamps every read; understanding the bytes comes later.
+
+The client is synchronous, one thread a stream: a blocking `recv` wakes its own thread, so a busy
+neighbour delays a stamp by one short hold of the interpreter lock, not by a whole event loop turn.
+"""
+
+import json
+import ssl
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+import httpx
+
+from mlx_bench._json_values import as_list, as_object, as_text, object_or_none
+from mlx_bench.completion import Completion, Read, understand_stream
+from mlx_bench.errors import EndpointError
+from mlx_bench.request import ChatRequest, Dialect, build_body, next_dialect
+
+_USER_AGENT = "mlx-bench"
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """An OpenAI-compatible server and the model asked of it.
+
+    Attributes:
+        base_url: Up to and with the version, as `http://127.0.0.1:8000/v1`.
+        model: The name that goes into each request.
+        api_key: Sent as a bearer token; never shown or saved.
+    """
+
+    base_url: str
+    model: str
+    api_key: str | None = field(default=None, repr=False)
+
+    @property
+    def completions_url(self) -> str:
+        """Where chat completions are asked."""
+        return f"{self.base_url.rstrip('/')}/chat/completions"
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request and its answer, as stamps and bytes; all stamps are monotonic nanoseconds.
+
+    Attributes:
+        started_ns: Before anything happened.
+        connect_ns: How long TCP (and TLS) took; 0 where a connection was reused.
+        sent_ns: When the request's last byte was handed to the socket: TTFT starts here.
+        headers_ns: When the response's headers were complete.
+        closed_ns: When the response was closed, or the attempt given up.
+        status: The HTTP status, or None where there was none.
+        reads: Every read of the body.
+        failure: Why the exchange broke off, or None.
+        server: The `Server` header, empty if there was none.
+    """
+
+    started_ns: int
+    connect_ns: int
+    sent_ns: int | None
+    headers_ns: int | None
+    closed_ns: int
+    status: int | None
+    reads: tuple[Read, ...]
+    failure: str | None
+    server: str = ""
+
+    def understand(self) -> Completion:
+        """What the body said."""
+        return understand_stream(self.reads)
+
+
+class _Stamps:
+    """Takes the stamps of one request's way out."""
+
+    __slots__ = ("clock_ns", "connect_ns", "connect_started_ns", "sent_ns")
+
+    def __init__(self, clock_ns: Callable[[], int]) -> None:
+        self.clock_ns = clock_ns
+        self.connect_ns = 0
+        self.connect_started_ns = 0
+        self.sent_ns: int | None = None
+
+    def trace(self, name: str, _info: Mapping[str, object]) -> None:
+        """Httpx's `trace` extension: how long connecting takes."""
+        if name in {"connection.connect_tcp.started", "connection.start_tls.started"}:
+            self.connect_started_ns = self.clock_ns()
+        elif name in {"connection.connect_tcp.complete", "connection.start_tls.complete"}:
+            self.connect_ns += self.clock_ns() - self.connect_started_ns
+
+    def body(self, content: bytes) -> Iterator[bytes]:
+        """The body in two writes, stamped between them: before its last byte goes out.
+
+        A stamp after the write would come late whenever the woken server takes the sender's core
+        first, which makes a TTFT shorter than it was.
+        """
+        yield content[:-1]
+        self.sent_ns = self.clock_ns()
+        yield content[-1:]
+
+
+class StreamingClient:
+    """Sends chat requests to one endpoint; safe to share between threads.
+
+    Each request opens a connection of its own, so that connecting is seen (and counted apart)
+    every time, and no request waits for another's. Proxy variables of the environment are ignored:
+    a benchmark says exactly what it measured.
+
+    Args:
+        endpoint: Whom to ask.
+        timeout_s: How long a single read may take; a long prefill needs minutes.
+        connect_timeout_s: How long connecting may take.
+        clock_ns: The monotonic clock.
+        tls: A TLS context, where the default trust store is not enough.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        timeout_s: float = 600.0,
+        connect_timeout_s: float = 10.0,
+        clock_ns: Callable[[], int] = time.perf_counter_ns,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self.dialect = Dialect()
+        self._clock_ns = clock_ns
+        self._http = httpx.Client(
+            headers=_headers(endpoint),
+            timeout=httpx.Timeout(timeout_s, connect=connect_timeout_s),
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+            trust_env=False,
+            verify=tls if tls is not None else endpoint.base_url.startswith("https"),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what is open."""
+        self._http.close()
+
+    def get_json(self, url: str) -> dict[str, object] | None:
+        """The JSON object at an address of the same server, or None where there is none."""
+        try:
+            response = self._http.get(url, timeout=5.0)
+            value: object = response.json() if response.is_success else None
+        except (httpx.HTTPError, ValueError):
+            return None
+        return object_or_none(value)
+
+    def list_models(self) -> tuple[str, ...]:
+        """The model names that the server lists; empty where it lists none.
+
+        Raises:
+            EndpointError: The server can't be reached, or refuses.
+        """
+        url = f"{self.endpoint.base_url.rstrip('/')}/models"
+        try:
+            response = self._http.get(url, timeout=10.0)
+        except httpx.HTTPError as error:
+            raise _unreachable(url, str(error)) from error
+        if not response.is_success:
+            raise _refusal(self.endpoint, url, response.status_code, response.text)
+        entries = as_list(as_object(response.json()).get("data"))
+        return tuple(filter(None, (as_text(as_object(entry).get("id")) for entry in entries)))
+
+    def post_json(self, url: str, body: Mapping[str, object]) -> dict[str, object]:
+        """The JSON object with which the server answers a request that is not streamed.
+
+        Raises:
+            EndpointError: The server can't be reached, refuses, or answers something else.
+        """
+        try:
+            response = self._http.post(url, json=body)
+        except httpx.HTTPError as error:
+            raise _unreachable(url, str(error)) from error
+        if not response.is_success:
+            raise _refusal(self.endpoint, url, response.status_code, response.text)
+        try:
+            value = object_or_none(response.json())
+        except ValueError:
+            value = None
+        if value is None:
+            raise EndpointError(f"The answer of {url} is no JSON object.", url=url)
+        return value
+
+    def stream(self, request: ChatRequest) -> Exchange:
+        """Send one request in the dialect found so far; failures are in the result, not raised."""
+        body = build_body(self.dialect, self.endpoint.model, request)
+        content = json.dumps(body, separators=(",", ":")).encode()
+        clock_ns = self._clock_ns
+        stamps = _Stamps(clock_ns)
+        reads: list[Read] = []
+        keep = reads.append
+        headers_ns = status = failure = None
+        server = ""
+        started_ns = clock_ns()
+        try:
+            with self._http.stream(
+                "POST",
+                self.endpoint.completions_url,
+                content=stamps.body(content),
+                headers={"Content-Length": str(len(content))},
+                extensions={"trace": stamps.trace},
+            ) as response:
+                headers_ns = clock_ns()
+                status = response.status_code
+                server = response.headers.get("server", "")
+                for block in response.iter_raw():
+                    keep((clock_ns(), block))
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            failure = f"{type(error).__name__}: {error}"
+        return Exchange(
+            started_ns=started_ns,
+            connect_ns=stamps.connect_ns,
+            sent_ns=stamps.sent_ns,
+            headers_ns=headers_ns,
+            closed_ns=clock_ns(),
+            status=status,
+            reads=tuple(reads),
+            failure=failure,
+            server=server,
+        )
+
+    def negotiate(self, request: ChatRequest) -> Exchange:
+        """Send one request, dropping optional fields that the server refuses, and remember them.
+
+        Raises:
+            EndpointError: The server can't be reached, or refuses the plainest request too.
+        """
+        while True:
+            exchange = self.stream(request)
+            if exchange.status is not None and exchange.status < 400:
+                return exchange
+            body = b"".join(block for _, block in exchange.reads).decode("utf-8", "replace")
+            dialect = next_dialect(self.dialect, exchange.status, body)
+            if dialect is None:
+                url = self.endpoint.completions_url
+                if exchange.status is None:
+                    raise _unreachable(url, exchange.failure or "no answer")
+                raise _refusal(self.endpoint, url, exchange.status, body)
+            self.dialect = dialect
+
+
+def _headers(endpoint: Endpoint) -> dict[str, str]:
+    headers = {
+        "Accept": "text/event-stream",
+        # A compressed stream would be cut and delayed by the compressor.
+        "Accept-Encoding": "identity",
+        "Content-Type": "application/json",
+        "User-Agent": _USER_AGENT,
+    }
+    if endpoint.api_key:
+        headers["Authorization"] = f"Bearer {endpoint.api_key}"
+    return headers
+
+
+def _unreachable(url: str, reason: str) -> EndpointError:
+    return EndpointError(
+        f"Nothing answers at {url} ({reason}).",
+        url=url,
+        hint="Is the server running, and is the address right?",
+    )
+
+
+def _refusal(endpoint: Endpoint, url: str, status: int, body: str) -> EndpointError:
+    hints = {
+        401: "The server wants a key: name the variable that holds it with --api-key-env.",
+        403: "The server wants a key: name the variable that holds it with --api-key-env.",
+        404: f"Does the server know the model {endpoint.model!r}, and does the URL end in /v1?",
+    }
+    return EndpointError(
+        f"The server answered {status}: {_server_message(body)}",
+        url=url,
+        status=status,
+        hint=hints.get(status, ""),
+    )
+
+
+def _server_message(body: str) -> str:
+    try:
+        frame = as_object(json.loads(body))
+    except ValueError:
+        return body.strip()[:300] or "(no text)"
+    error = frame.get("error", frame.get("detail", frame.get("message", frame)))
+    return as_text(as_object(error).get("message")) or as_text(error) or json.dumps(error)[:300]

@@ -1,0 +1,50 @@
+"""What can go wrong, as types with fields."""
+
+
+class BenchError(Exception):
+    """The base of every error that mlx_bench raises on purpose.
+
+    Attributes:
+        message: What happened, one sentence.
+        hint: What the reader can do about it, or an empty string.
+    """
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class EndpointError(BenchError):
+    """The endpoint could not be measured: unreachable, refused, or no run succeeded.
+
+    Attributes:
+        url: The address that was asked.
+        status: The HTTP status, or None where there was no answer.
+    """
+
+    def __init__(
+        self, message: str, *, url: str, status: int | None = None, hint: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.url = url
+        self.status = status
+
+
+class ReportError(BenchError):
+    """A saved report could not be read.
+
+    Attributes:
+        source: The file.
+        key_path: Where in it, as `runs[3].ttft_s`, or an empty string.
+    """
+
+    def __init__(self, message: str, *, source: str, key_path: str = "") -> None:
+        where = f"{source}: {key_path}" if key_path else source
+        super().__init__(f"{where}: {message}")
+        self.source = source
+        self.key_path = key_path
+
+
+class ParametersError(BenchError):
+    """A workload or schedule was asked for that makes no sense."""

@@ -1,0 +1,85 @@
+"""A chat request, and which optional fields of it a server takes; pure decisions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+
+@dataclass(frozen=True, slots=True)
+class ChatRequest:
+    """One request of the workload.
+
+    Attributes:
+        prompt: The user message's text.
+        max_tokens: Where generation stops at the latest.
+        seed: Sent for sampling; with temperature 0 most servers ignore it.
+        extra: Further fields of the body, as `{"chat_template_kwargs": {…}}`.
+    """
+
+    prompt: str
+    max_tokens: int
+    seed: int = 0
+    extra: Mapping[str, object] = field(default_factory=dict[str, object])
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """The optional fields that a request carries.
+
+    Attributes:
+        stream_options: Ask for `usage` at the end of the stream.
+        ignore_eos: Ask the server to generate up to the limit (vLLM's field).
+        seed: Send a sampling seed.
+        temperature: Send temperature 0; some reasoning models refuse it.
+        limit_field: The name of the generation limit.
+    """
+
+    stream_options: bool = True
+    ignore_eos: bool = True
+    seed: bool = True
+    temperature: bool = True
+    limit_field: str = "max_tokens"
+
+
+PLAIN = Dialect(stream_options=False, ignore_eos=False, seed=False, temperature=False)
+"""The dialect that any server understands."""
+
+
+def build_body(dialect: Dialect, model: str, request: ChatRequest) -> dict[str, object]:
+    """The JSON body of one streaming chat request."""
+    body: dict[str, object] = {
+        "model": model,
+        "messages": [{"role": "user", "content": request.prompt}],
+        "stream": True,
+        dialect.limit_field: request.max_tokens,
+    }
+    if dialect.stream_options:
+        body["stream_options"] = {"include_usage": True}
+    if dialect.ignore_eos:
+        body["ignore_eos"] = True
+    if dialect.seed:
+        body["seed"] = request.seed
+    if dialect.temperature:
+        body["temperature"] = 0
+    return {**body, **request.extra}
+
+
+def next_dialect(dialect: Dialect, status: int | None, body: str) -> Dialect | None:
+    """The dialect to try after a refusal, or None where trying again is no use.
+
+    Only 400 and 422 speak of fields. A field that the answer names is dropped (the limit is
+    renamed); where it names none, everything optional goes at once.
+    """
+    if status not in {400, 422}:
+        return None
+    if "max_completion_tokens" in body and dialect.limit_field == "max_tokens":
+        return replace(dialect, limit_field="max_completion_tokens")
+    if "stream_options" in body and dialect.stream_options:
+        return replace(dialect, stream_options=False)
+    if "ignore_eos" in body and dialect.ignore_eos:
+        return replace(dialect, ignore_eos=False)
+    if "seed" in body and dialect.seed:
+        return replace(dialect, seed=False)
+    if "temperature" in body and dialect.temperature:
+        return replace(dialect, temperature=False)
+    plain = replace(PLAIN, limit_field=dialect.limit_field)
+    return plain if dialect != plain else None

@@ -1,0 +1,272 @@
+"""Runs a benchmark: calibrates prompts, warms up, sends waves, and keeps every sample."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Self
+
+import mlx_bench
+from mlx_bench.cautions import WaveTiming, find_cautions
+from mlx_bench.client import StreamingClient
+from mlx_bench.energy import PowerMeter
+from mlx_bench.engine import identify_engine
+from mlx_bench.errors import EndpointError
+from mlx_bench.metrics import Phase, Point, Run, measure_run
+from mlx_bench.report import Engine, Memory, Report, is_precise_enough, summarize_point
+from mlx_bench.request import ChatRequest
+from mlx_bench.wave import send_timed
+from mlx_bench.workload import Cache, Parameters, PromptMaker, calibrate_prompts
+
+_MEMORY_INTERVAL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What is known about the measurement besides the measurement.
+
+    Attributes:
+        target: What is measured, as the user named it.
+        machine: The machine's description.
+        engine: The server's software, or None to ask the server.
+        memory_bytes: Gives the serving process's memory now, or None where it can't be seen.
+        memory_source: What that reads.
+        power: An open meter, or None.
+        request_extra: Further fields of each request's body.
+        report_extra: Further facts for the report, as a tool-calling check.
+    """
+
+    target: str
+    machine: dict[str, object]
+    engine: Engine | None = None
+    memory_bytes: Callable[[], int | None] | None = None
+    memory_source: str = ""
+    power: PowerMeter | None = None
+    request_extra: dict[str, object] = field(default_factory=dict[str, object])
+    report_extra: dict[str, object] = field(default_factory=dict[str, object])
+
+
+type OnReport = Callable[[Report], None]
+"""Called with the report so far after every iteration."""
+
+type Say = Callable[[str], None]
+"""Called with a line about what happens now."""
+
+
+def run_benchmark(
+    client: StreamingClient,
+    parameters: Parameters,
+    conditions: Conditions,
+    *,
+    on_report: OnReport = lambda _: None,
+    say: Say = lambda _: None,
+) -> Report:
+    """The finished report of a benchmark.
+
+    Each iteration of a point is a wave: as many requests as its concurrency, sent together.
+
+    Args:
+        client: Sends to the endpoint.
+        parameters: What is asked for.
+        conditions: What is known besides.
+        on_report: Gets the unfinished report after every iteration, so that a crash loses nothing.
+        say: Gets progress in words.
+
+    Raises:
+        EndpointError: The server can't be reached or refuses, or no run succeeded.
+    """
+    benchmark = _Benchmark(client, parameters, conditions, on_report, say)
+    return benchmark.run()
+
+
+class _MemoryWatch:
+    """Keeps the highest of what a probe says while the context is open."""
+
+    def __init__(self, probe: Callable[[], int | None] | None) -> None:
+        self._probe = probe
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self.peak_bytes: int | None = None
+
+    def __enter__(self) -> Self:
+        if self._probe is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        if self._probe is not None:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        assert self._probe is not None
+        while True:
+            size = self._probe()
+            if size is not None:
+                self.peak_bytes = max(self.peak_bytes or 0, size)
+            if self._stop.wait(_MEMORY_INTERVAL_S):
+                return
+
+
+class _Benchmark:
+    def __init__(
+        self,
+        client: StreamingClient,
+        parameters: Parameters,
+        conditions: Conditions,
+        on_report: OnReport,
+        say: Say,
+    ) -> None:
+        self.client = client
+        self.parameters = parameters
+        self.conditions = conditions
+        self.on_report = on_report
+        self.say = say
+        self.prompts = PromptMaker()
+        self.prompt_index = 0
+        self.engine = conditions.engine or Engine()
+        self.runs: list[Run] = []
+        self.other_runs: list[Run] = []
+        self.waves: list[WaveTiming] = []
+        self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
+
+    def run(self) -> Report:
+        self.calibrate()
+        for prompt_tokens in self.parameters.prompt_tokens:
+            for concurrency in self.parameters.concurrency:
+                self.measure_point(Point(concurrency, prompt_tokens))
+        if all(run.error is not None for run in self.runs):
+            raise EndpointError(
+                f"None of {len(self.runs)} runs succeeded: {self.runs[0].error}.",
+                url=self.client.endpoint.completions_url,
+            )
+        report = self.report(finished=True)
+        self.on_report(report)
+        return report
+
+    def calibrate(self) -> None:
+        """Learn the server's dialect, its token count and its name, with requests of one token."""
+        self.say("Counting prompt tokens as the server does")
+        server = ""
+
+        def count_tokens(prompt: str) -> int | None:
+            nonlocal server
+            exchange = self.client.negotiate(self.request(prompt, max_tokens=1))
+            server = exchange.server
+            usage = exchange.understand().usage
+            return usage.prompt_tokens if usage else None
+
+        self.prompts = calibrate_prompts(count_tokens)
+        if self.conditions.engine is None:
+            base_url = self.client.endpoint.base_url
+            self.engine = identify_engine(self.client.get_json, base_url, server)
+
+    def request(self, prompt: str, *, max_tokens: int) -> ChatRequest:
+        return ChatRequest(
+            prompt, max_tokens, self.parameters.seed, extra=self.conditions.request_extra
+        )
+
+    def fresh_requests(self, point: Point) -> list[ChatRequest]:
+        requests: list[ChatRequest] = []
+        for _ in range(point.concurrency):
+            prompt = self.prompts.make(
+                point.prompt_tokens, seed=self.parameters.seed, index=self.prompt_index
+            )
+            self.prompt_index += 1
+            requests.append(self.request(prompt, max_tokens=self.parameters.generation_tokens))
+        return requests
+
+    def measure_point(self, point: Point) -> None:
+        for iteration in range(self.parameters.warm_up):
+            self.say(f"{_name(point)}: warm-up {iteration + 1}")
+            requests = self.fresh_requests(point)
+            runs, _ = self.send_wave(point, Phase.WARM_UP, iteration, requests)
+            self.other_runs += runs
+        iteration = 0
+        while self.wants_more(point, iteration):
+            self.say(f"{_name(point)}: iteration {iteration + 1}")
+            self.measure_iteration(point, iteration)
+            iteration += 1
+            self.on_report(self.report(finished=False))
+
+    def measure_iteration(self, point: Point, iteration: int) -> None:
+        requests = self.fresh_requests(point)
+        if self.parameters.cache is Cache.PRIMED:
+            primed, _ = self.send_wave(point, Phase.PRIME, iteration, requests)
+            self.other_runs += primed
+        runs, wave = self.send_wave(point, Phase.MEASURE, iteration, requests)
+        self.runs += runs
+        self.waves.append(wave)
+
+    def wants_more(self, point: Point, done: int) -> bool:
+        parameters = self.parameters
+        if done < parameters.iterations:
+            return True
+        if parameters.precision is None or done >= parameters.max_iterations:
+            return False
+        summary = summarize_point(point, self.runs, self.waves, seed=parameters.seed)
+        return not is_precise_enough(summary, parameters.precision)
+
+    def send_wave(
+        self, point: Point, phase: Phase, iteration: int, requests: list[ChatRequest]
+    ) -> tuple[list[Run], WaveTiming]:
+        """Send requests together and measure each; decoding waits until all have ended."""
+        with _MemoryWatch(self.conditions.memory_bytes) as memory:
+            wave = send_timed(self.client, requests)
+        runs = [
+            measure_run(
+                exchange,
+                exchange.understand(),
+                point=point,
+                requested_tokens=request.max_tokens,
+                phase=phase,
+                iteration=iteration,
+                stream=stream,
+            )
+            for stream, (exchange, request) in enumerate(zip(wave.exchanges, requests, strict=True))
+        ]
+        power = self.conditions.power
+        sent = [exchange.sent_ns for exchange in wave.exchanges if exchange.sent_ns is not None]
+        timing = WaveTiming(
+            point=point,
+            iteration=iteration,
+            duration_s=(wave.ended_ns - min(sent, default=wave.begun_ns)) / 1e9,
+            clock_drift_s=(wave.wall_ns - (wave.ended_ns - wave.begun_ns)) / 1e9,
+            client_cpu_s=wave.cpu_ns / 1e9,
+            peak_memory_bytes=memory.peak_bytes,
+            energy_j=power.energy_j(wave.begun_ns, wave.ended_ns) if power is not None else None,
+        )
+        return runs, timing
+
+    def report(self, *, finished: bool) -> Report:
+        peaks = [w.peak_memory_bytes for w in self.waves if w.peak_memory_bytes is not None]
+        prompts = {run.point: self.prompts for run in self.runs}
+        has_energy = any(wave.energy_j is not None for wave in self.waves)
+        return Report(
+            target=self.conditions.target,
+            model=self.client.endpoint.model,
+            parameters=self.parameters,
+            machine=self.conditions.machine,
+            engine=self.engine,
+            started_at=self.started_at,
+            finished=finished,
+            prompt_exactness=self.prompts.exactness,
+            runs=tuple(self.runs),
+            other_runs=tuple(self.other_runs),
+            waves=tuple(self.waves),
+            memory=Memory(max(peaks), self.conditions.memory_source) if peaks else None,
+            energy_source=PowerMeter.source if has_energy else "",
+            cautions=find_cautions(self.runs, self.waves, self.parameters, prompts),
+            bench_version=mlx_bench.__version__,
+            extra=self.conditions.report_extra,
+        )
+
+
+def _name(point: Point) -> str:
+    streams = f"{point.concurrency} stream{'s' if point.concurrency > 1 else ''}"
+    return f"{point.prompt_tokens} prompt tokens, {streams}"
+
+
+def with_extra(report: Report, **extra: object) -> Report:
+    """The report with further facts in its `extra`."""
+    return replace(report, extra={**report.extra, **extra})
