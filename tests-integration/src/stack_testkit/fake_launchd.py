@@ -53,6 +53,10 @@ class Processes(Protocol):
         """Send SIGKILL to the whole process group."""
         ...
 
+    def power_off(self) -> None:
+        """End everything at once, whatever it does about signals."""
+        ...
+
 
 def initial_state(*, uid: int = 501, user: str = "alice", macos: str = "26.5.1") -> State:
     """Give a Mac on which this user is logged in at the console."""
@@ -105,13 +109,14 @@ class FakeLaunchd:
         """Give the state under a lock and write it back; due transitions happen first."""
         with (self.folder / "state.lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            state: State = json.loads(self.path.read_text())
+            before = self.path.read_text()
+            state: State = json.loads(before)
             self._settle(state)
             yield state
             self._settle(state)
-            temporary = self.path.with_suffix(".new")
-            temporary.write_text(json.dumps(state))
-            temporary.replace(self.path)
+            after = json.dumps(state)
+            if after != before:
+                self.path.write_text(after)
 
     def launchctl(self, arguments: Sequence[str], *, uid: int | None = None) -> Reply:
         """Answer one command line; the caller is the Mac's user unless another uid is given."""
@@ -141,9 +146,8 @@ class FakeLaunchd:
     def power_cut(self) -> None:
         """End every process and forget every loaded job and session, as a dead machine does."""
         with self.state() as state:
-            for job in state["jobs"].values():
-                if self.processes is not None and job["pid"] is not None:
-                    self.processes.kill(job["pid"])
+            if self.processes is not None:
+                self.processes.power_off()
             state["jobs"] = {}
             state["ghosts"] = {}
             state["gui"] = []
@@ -238,6 +242,7 @@ class FakeLaunchd:
             return Reply(113, "", f'Could not find service "{_label(target)}" in {_of(target)}\n')
         if "-k" in arguments and job["pid"] is not None:
             job["restart_now"] = True
+            job["killed_at"] = self.now() + job["entries"].get("ExitTimeOut", 5)
         elif job["pid"] is None:
             job["start_at"] = self.now()
         return Reply(0)
@@ -264,7 +269,7 @@ class FakeLaunchd:
             elif (job["stopping"] or job["restart_now"]) and not job["told"]:
                 job["told"] = True
                 processes.terminate(job["pid"])
-            elif job["stopping"] and job["killed_at"] is not None and job["killed_at"] <= now:
+            elif job["told"] and job["killed_at"] is not None and job["killed_at"] <= now:
                 processes.kill(job["pid"])
         if job["pid"] is None and job["start_at"] is not None and job["start_at"] <= now:
             job["pid"] = processes.start(job)

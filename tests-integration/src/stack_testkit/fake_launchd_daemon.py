@@ -71,8 +71,8 @@ class RealProcesses:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)
 
-    def kill_all(self) -> None:
-        """End everything that was started, as a power cut does."""
+    def power_off(self) -> None:
+        """End everything that was started, at once."""
         for pid, child in self._children.items():
             if child.poll() is None:
                 self.kill(pid)
@@ -98,7 +98,7 @@ def main() -> None:
                     return
             time.sleep(_TICK_S)
     finally:
-        processes.kill_all()
+        processes.power_off()
 
 
 if __name__ == "__main__":

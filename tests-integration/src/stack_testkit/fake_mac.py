@@ -61,14 +61,13 @@ class FakeMac:
         processes: Processes | None = None,
         **changes: Any,
     ) -> "FakeMac":
-        """Make a Mac on which one user is logged in, FileVault off, restarting after a failure."""
-        binaries = folder / "bin"
-        binaries.mkdir(parents=True)
-        for name in _PROGRAMS:
-            program = binaries / name
-            words = [sys.executable, "-m", "stack_testkit.fake_mac", str(folder), name]
-            program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-            program.chmod(0o755)
+        """Make a Mac on which one user is logged in, FileVault off, restarting after a failure.
+
+        With processes of the caller's own there are no programs: `run` answers instead.
+        """
+        folder.mkdir(parents=True)
+        if processes is None:
+            _write_programs(folder)
         (folder / "state.json").write_text(json.dumps(initial_state()))
         mac = cls(folder, FakeLaunchd(folder, now=now, processes=processes))
         mac.change(**changes)
@@ -100,6 +99,16 @@ class FakeMac:
     def run(self, command: Sequence[str], /) -> Reply:
         """Answer a command without a process, for tests whose clock is not the machine's."""
         return answer(self, command[0], list(command[1:]), as_root=False)
+
+
+def _write_programs(folder: Path) -> None:
+    binaries = folder / "bin"
+    binaries.mkdir()
+    for name in _PROGRAMS:
+        program = binaries / name
+        words = [sys.executable, "-m", "stack_testkit.fake_mac", str(folder), name]
+        program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+        program.chmod(0o755)
 
 
 def answer(mac: FakeMac, name: str, arguments: list[str], *, as_root: bool) -> Reply:

@@ -19,6 +19,9 @@ from mlx_launchd.exit_codes import Situation
 from mlx_launchd.launchctl import Answer, Launchctl
 from mlx_launchd.output import PrintedJob, parse_print, parse_print_disabled
 
+_DEFAULT_EXIT_TIMEOUT_S = 5.0
+"""What macOS shows for a job without `ExitTimeOut`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -133,9 +136,9 @@ class Lifecycle:
             LaunchctlError: The job is not loaded, or launchctl answered something else.
             NotRunningError: The program does not stay alive.
         """
-        answer = self.launchctl.kickstart(domain, label, kill=True)
-        self._check(answer)
-        return LoadedJob(domain, self._running(label, domain))
+        before = self._printed(label, domain)
+        self._check(self.launchctl.kickstart(domain, label, kill=True))
+        return LoadedJob(domain, self._running(label, domain, before=before))
 
     def require_domain(self, domain: Domain) -> None:
         """Return if the domain exists and is the caller's to change.
@@ -166,12 +169,15 @@ class Lifecycle:
 
     def _bootout(self, label: str, domain: Domain, job: PrintedJob) -> None:
         answer = self.launchctl.bootout(domain, label)
-        if answer.situation in {Situation.NOT_LOADED, Situation.NO_DOMAIN}:
-            return
-        if answer.situation not in {Situation.STOPPING, Situation.IO_ERROR}:
+        if answer.situation not in {
+            Situation.NOT_LOADED,
+            Situation.NO_DOMAIN,
+            Situation.STOPPING,
+            Situation.IO_ERROR,
+        }:
             self._check(answer)
-        exit_timeout_s = 5 if job.exit_timeout_s is None else job.exit_timeout_s
-        wait_s = (exit_timeout_s or self.patience.endless_exit_s) + self.patience.teardown_s
+        # Also where bootout says that there was nothing: only `print` is believed.
+        wait_s = self._exit_timeout_s(job) + self.patience.teardown_s
         deadline = self.clock.monotonic() + wait_s
         while self._printed(label, domain) is not None:
             if self.clock.monotonic() >= deadline:
@@ -183,6 +189,11 @@ class Lifecycle:
                     f"look at it with `launchctl print {domain.service_target(label)}`",
                 )
             self.clock.sleep(self.patience.poll_s)
+
+    def _exit_timeout_s(self, job: PrintedJob) -> float:
+        if job.exit_timeout_s is None:
+            return _DEFAULT_EXIT_TIMEOUT_S
+        return job.exit_timeout_s or self.patience.endless_exit_s
 
     def _bootstrap(self, label: str, plist: Path, domain: Domain) -> None:
         enabled_again = False
@@ -241,13 +252,19 @@ class Lifecycle:
             raise _failure(LaunchctlError, answer, f"launchd does not load {label}", hint)
         self._check(answer)
 
-    def _running(self, label: str, domain: Domain) -> PrintedJob:
+    def _running(
+        self, label: str, domain: Domain, *, before: PrintedJob | None = None
+    ) -> PrintedJob:
         """Wait until the same process has been there for a while, or the program has done its work.
+
+        The process that ran `before` does not count; it may take its `ExitTimeOut` to end.
 
         Raises:
             NotRunningError: It ended, again and again, or was never started.
         """
-        deadline = self.clock.monotonic() + self.patience.start_s
+        old_pid = before.pid if before is not None else None
+        ending_s = self._exit_timeout_s(before) if before is not None else 0.0
+        deadline = self.clock.monotonic() + ending_s + self.patience.start_s
         seen_pid, seen_at = None, 0.0
         kicked = False
         while True:
@@ -257,7 +274,7 @@ class Lifecycle:
             self._check(answer)
             job = parse_print(answer.stdout)
             now = self.clock.monotonic()
-            if job.pid is None:
+            if job.pid is None or job.pid == old_pid:
                 seen_pid = None
                 if job.runs and job.last_exit_code == 0 and job.state == "not running":
                     return job

@@ -1,0 +1,107 @@
+"""Plists on disk."""
+
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from mlx_launchd import (
+    Completed,
+    LaunchctlError,
+    LaunchdError,
+    PlistError,
+    ProgramMissingError,
+    RootPlistFiles,
+    SubprocessRun,
+    UserPlistFiles,
+    check_plist_file,
+    lint,
+)
+
+
+def test_a_plist_is_written_whole_readable_by_all_and_writable_by_its_owner(tmp_path: Path) -> None:
+    path = tmp_path / "LaunchAgents" / "a.plist"
+    UserPlistFiles().write(path, b"one")
+    UserPlistFiles().write(path, b"two")
+    assert path.read_bytes() == b"two"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert list(path.parent.iterdir()) == [path]
+    check_plist_file(path, owner_uid=path.stat().st_uid)
+
+
+def test_an_absent_plist_reads_as_none_and_can_be_removed(tmp_path: Path) -> None:
+    files = UserPlistFiles()
+    assert files.read(tmp_path / "a.plist") is None
+    files.remove(tmp_path / "a.plist")
+
+
+def test_a_folder_that_is_a_file_is_a_clear_error(tmp_path: Path) -> None:
+    blocker = tmp_path / "LaunchAgents"
+    blocker.write_text("")
+    with pytest.raises(LaunchdError, match="cannot write"):
+        UserPlistFiles().write(blocker / "a.plist", b"")
+    with pytest.raises(LaunchdError, match="cannot read"):
+        UserPlistFiles().read(blocker / "a.plist")
+
+
+def test_a_plist_that_others_may_write_or_that_is_a_link_is_not_trusted(tmp_path: Path) -> None:
+    path = tmp_path / "a.plist"
+    path.write_bytes(b"")
+    path.chmod(0o664)
+    uid = path.stat().st_uid
+    with pytest.raises(PlistError, match="only its owner"):
+        check_plist_file(path, owner_uid=uid)
+    link = tmp_path / "b.plist"
+    link.symlink_to(path)
+    with pytest.raises(PlistError, match="regular file"):
+        check_plist_file(link, owner_uid=uid)
+
+
+def test_root_copies_a_file_that_the_user_laid_down(tmp_path: Path) -> None:
+    commands: list[tuple[str, ...]] = []
+
+    def run(command: Sequence[str], /) -> Completed:
+        commands.append(tuple(command))
+        return Completed(0)
+
+    files = RootPlistFiles(run, staging=tmp_path / "staging")
+    target = Path("/Library/LaunchDaemons/a.plist")
+    files.write(target, b"one")
+    staged = tmp_path / "staging" / "a.plist"
+    assert staged.read_bytes() == b"one"
+    assert commands == [
+        ("sudo", "install", "-o", "root", "-g", "wheel", "-m", "0644", str(staged), str(target))
+    ]
+    assert files.write_command(target) == commands[0]
+
+
+def test_a_denied_password_is_reported_with_the_command_to_run(tmp_path: Path) -> None:
+    def run(_command: Sequence[str], /) -> Completed:
+        return Completed(1, "", "sudo: a password is required\n")
+
+    with pytest.raises(LaunchctlError, match="sudo install") as raised:
+        RootPlistFiles(run, staging=tmp_path).write(tmp_path / "x" / "a.plist", b"")
+    assert raised.value.text == "sudo: a password is required"
+
+
+def test_plutils_verdict_counts(tmp_path: Path) -> None:
+    lint(lambda _command: Completed(0, "OK\n"), tmp_path)
+    with pytest.raises(PlistError, match="line 3"):
+        lint(lambda _command: Completed(1, "a.plist: bad at line 3\n"), tmp_path)
+
+
+def test_programs_are_run_with_their_output_kept_apart() -> None:
+    done = SubprocessRun()(("sh", "-c", "echo out; echo err >&2; exit 3"))
+    assert done == Completed(3, "out\n", "err\n")
+
+
+def test_a_program_that_is_not_there_is_named() -> None:
+    with pytest.raises(ProgramMissingError) as raised:
+        SubprocessRun()(("launchctl-of-another-planet",))
+    assert raised.value.program == "launchctl-of-another-planet"
+
+
+def test_a_program_that_hangs_is_given_up() -> None:
+    with pytest.raises(LaunchdError, match="did not answer"):
+        SubprocessRun(timeout_s=0.05)(("sleep", "5"))
