@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlx_hwprobe.measure import Measurement, measure_bandwidth
     from mlx_hwprobe.profile import BandwidthSource, GpuMemoryLimitSource, HardwareProfile
     from mlx_hwprobe.redaction import redact
+    from mlx_hwprobe.render import render_profile
     from mlx_hwprobe.spec import describe_mac, parse_hardware_spec
 
 __version__ = "0.1.0"
@@ -62,6 +63,7 @@ __all__ = [
     "profile_from_capture",
     "read_machine",
     "redact",
+    "render_profile",
 ]
 
 # Names are imported when they are first used: `lookup` and the table need no subprocess, and a
@@ -96,6 +98,7 @@ _MODULE_OF = {
     "profile_from_capture": "detection",
     "read_machine": "detection",
     "redact": "redaction",
+    "render_profile": "render",
 }
 
 

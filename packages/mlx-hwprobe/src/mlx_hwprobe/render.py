@@ -79,7 +79,8 @@ def _system(profile: HardwareProfile) -> str | None:
 def _notes(profile: HardwareProfile) -> list[str]:
     notes: list[str] = []
     if profile.is_virtual_machine:
-        notes.append("This is a virtual machine: it has no GPU of its own that MLX could use.")
+        no_gpu = ": MLX finds no GPU of Apple's in it" if profile.is_apple_silicon else ""
+        notes.append(f"This is a virtual machine{no_gpu}.")
     if profile.is_rosetta:
         notes.append(
             "This program runs as an Intel one, translated by Rosetta. MLX needs a native (arm64)"

@@ -31,6 +31,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("demo", CONNECT, "See the whole stack work, from nothing, on an embedded model."),
     CommandEntry("ask", CONNECT, "Put one question to a model and stream its answer."),
     CommandEntry("env", CONNECT, "Print the variables that clients read."),
+    CommandEntry("profile", SETUP, "Detect the hardware and save what was found."),
     CommandEntry("up", LIFECYCLE, "Start what is not running, and wait until it is ready."),
     CommandEntry("down", LIFECYCLE, "Stop the services: the gateway first, then the tiers."),
     CommandEntry("status", LIFECYCLE, "Show the hardware and the state of every service."),

@@ -58,6 +58,7 @@ _TRANSLATIONS: dict[str, Translation] = {
     "mlx_hwprobe.NotAppleSiliconError": _missing,
     "mlx_hwprobe.InvalidDocumentError": _wrong,
     "mlx_hwprobe.UnknownChipError": _wrong,
+    "mlx_hwprobe.UnsupportedPlatformError": _missing,
     "mlx_procsup.LockHeldError": _locked,
     "mlx_procsup.SupervisionError": _failed,
 }

@@ -1,14 +1,22 @@
 """The machine: the saved profile where there is one, else what the probe sees now."""
 
-import json
-
-from mlx_hwprobe import HardwareProfile, detect
+from mlx_hwprobe import HardwareProfile, InvalidDocumentError, detect, load_profile
+from mlx_stack.errors import InvalidFileError
 from mlx_stack.paths import Home
 
 
 def known_hardware(home: Home) -> HardwareProfile:
-    """The hardware profile; detected anew where none is saved or the saved one can't be read."""
-    try:
-        return HardwareProfile.from_json(json.loads(home.profile.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+    """The saved hardware profile; detected anew where none is saved.
+
+    Raises:
+        InvalidFileError: The saved profile is damaged or of another version.
+        HwprobeError: Nothing is saved, and detection failed.
+    """
+    if not home.profile.exists():
         return detect()
+    try:
+        return load_profile(home.profile)
+    except InvalidDocumentError as error:
+        problem = str(error).removeprefix(f"{home.profile}: ")
+        hint = "`mlx-stack profile` detects the hardware and writes it anew."
+        raise InvalidFileError(home.profile, problem, hint=hint) from error
