@@ -14,8 +14,9 @@ import pytest
 from mlx_stack.engines import environment as environments
 from mlx_stack.engines.environment import Environment
 from mlx_stack.engines.errors import EngineInstallError, UnsupportedPlatformError
-from mlx_stack.engines.install import InstallEvent, install
+from mlx_stack.engines.install import InstallEvent, held, install
 from mlx_stack.engines.lockfile import Engine
+from mlx_stack.engines.uv_process import Interruption
 from mlx_stack.engines.verify import verify
 
 ENGINE = Engine.VLLM_MLX
@@ -203,3 +204,50 @@ def test_an_environment_whose_python_is_gone_is_made_anew(wheelhouse, engines):
     assert environment.state == "broken"
     assert environments.current_environment(engines, ENGINE) is None
     assert install_from(wheelhouse, engines).state == "ready"
+
+
+def test_an_installation_in_another_thread_is_stopped(wheelhouse, engines, tmp_path):
+    pid_file = tmp_path / "pid"
+    uv = script(
+        tmp_path / "uv",
+        f'if [ "$1" = pip ]; then echo $$ > {pid_file}; echo "Downloading big (1.0GiB)" >&2; '
+        f'exec sleep 60; else exec {wheelhouse.toolchain.uv} "$@"; fi',
+    )
+    toolchain = replace(wheelhouse.toolchain, uv=uv)
+    failures: list[EngineInstallError] = []
+    downloading = threading.Event()
+
+    def run() -> None:
+        try:
+            install_from(wheelhouse, engines, toolchain=toolchain, on_event=watch)
+        except EngineInstallError as error:
+            failures.append(error)
+
+    def watch(event: InstallEvent) -> None:
+        if event.step == "downloading":
+            downloading.set()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert downloading.wait(30)
+    toolchain.interruption.stop()
+    thread.join(30)
+    assert [failure.reason for failure in failures] == ["killed"]
+    assert not psutil.pid_exists(int(pid_file.read_text()))
+    assert environments.list_environments(engines, ENGINE) == ()
+
+
+def test_who_waits_for_another_installation_can_be_interrupted(wheelhouse, engines):
+    toolchain = wheelhouse.toolchain
+    waiting: list[InstallEvent] = []
+
+    def watch(event: InstallEvent) -> None:
+        waiting.append(event)
+        toolchain.interruption.stop()
+
+    with (
+        held(engines, ENGINE, Interruption()),
+        pytest.raises(EngineInstallError, match="interrupted while another installation ran"),
+    ):
+        install_from(wheelhouse, engines, toolchain=toolchain, on_event=watch)
+    assert [event.step for event in waiting] == ["waiting"]

@@ -5,18 +5,20 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, TextIO
 
 from mlx_stack.engines import environment as environments
 from mlx_stack.engines.environment import Environment, Receipt
+from mlx_stack.engines.errors import EngineInstallError
 from mlx_stack.engines.lockfile import Engine, Lock, shipped_lock
 from mlx_stack.engines.records import records_digest
-from mlx_stack.engines.uv_process import run_uv
+from mlx_stack.engines.uv_process import Interruption, run_uv
 
 type Step = Literal["waiting", "creating", "downloading", "downloaded", "installing", "ready"]
 
@@ -43,6 +45,7 @@ def ignore(_: InstallEvent) -> None:
     """An observer that shows nothing."""
 
 
+_LOCK_POLL_S: Final = 0.2
 _UV_LINES: Final[tuple[tuple[Step, re.Pattern[str]], ...]] = (
     ("downloading", re.compile(r"^Downloading (?P<detail>.+)$")),
     ("downloaded", re.compile(r"^Downloaded (?P<detail>.+)$")),
@@ -58,11 +61,13 @@ class Toolchain:
         uv: The uv program.
         python: The interpreter that environments are based on.
         variables: The caller's environment; indexes, proxies and certificates are taken from it.
+        interruption: Stops what is being installed with it.
     """
 
     uv: Path
     python: Path
     variables: Mapping[str, str]
+    interruption: Interruption = field(default_factory=Interruption)
 
 
 def own_toolchain(variables: Mapping[str, str] = os.environ) -> Toolchain:
@@ -101,14 +106,49 @@ def install(
     """
     lock = lock or shipped_lock(engine)
     environment = environments.environment_for(engines, engine, lock)
-    environment.path.parent.mkdir(parents=True, exist_ok=True)
-    with _held(environment, on_event):
+    waiting = InstallEvent(engine, "waiting", "another installation")
+    with held(engines, engine, toolchain.interruption, lambda: on_event(waiting)):
         if reinstall or environment.state != "ready":
             _make(environment, lock, toolchain, on_event, past_cache=reinstall)
         if environments.current_environment(engines, engine) is None:
             environments.use_environment(engines, environment)
     on_event(InstallEvent(engine, "ready", environment.version))
     return environment
+
+
+def install_all(
+    engines: Path,
+    toolchain: Toolchain,
+    *,
+    only: Sequence[Engine] = tuple(Engine),
+    on_event: InstallObserver = ignore,
+    reinstall: bool = False,
+) -> tuple[Environment, ...]:
+    """The pinned versions of several engines, installed side by side, as `install` does one.
+
+    The first failure stops the others, and so does an interrupt.
+
+    Args:
+        engines: The folder of all engines.
+        toolchain: What to install with.
+        only: Which engines.
+        on_event: Told of each step; from other threads.
+        reinstall: As of `install`.
+
+    Raises:
+        EngineInstallError: One could not be installed.
+        OSError: The folder can't be written to.
+    """
+
+    def install_one(engine: Engine) -> Environment:
+        return install(engine, engines, toolchain, on_event=on_event, reinstall=reinstall)
+
+    with ThreadPoolExecutor(max_workers=max(1, len(only))) as pool:
+        try:
+            return tuple(pool.map(install_one, only))
+        except BaseException:
+            toolchain.interruption.stop()
+            raise
 
 
 def _make(
@@ -150,6 +190,7 @@ def create_environment(path: Path, lock: Lock, toolchain: Toolchain, *, what: st
         environment=toolchain.variables,
         what=what,
         on_line=lambda _: None,
+        interruption=toolchain.interruption,
     )
     lock_copy = path / environments.LOCK_COPY
     lock_copy.write_text(lock.text, encoding="utf-8")
@@ -181,6 +222,7 @@ def sync_packages(
         environment=toolchain.variables,
         what=what,
         on_line=on_line,
+        interruption=toolchain.interruption,
     )
 
 
@@ -203,16 +245,39 @@ def _report(line: str, engine: Engine, on_event: InstallObserver) -> None:
 
 
 @contextmanager
-def _held(environment: Environment, on_event: InstallObserver) -> Generator[None]:
-    """Keep other installations of the engine out; the kernel frees the lock when we die."""
-    path = environment.path.parent / ".lock"
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            on_event(InstallEvent(environment.engine, "waiting", "another installation"))
-            fcntl.flock(file, fcntl.LOCK_EX)
+def held(
+    engines: Path,
+    engine: Engine,
+    interruption: Interruption,
+    on_wait: Callable[[], None] = lambda: None,
+) -> Generator[None]:
+    """Keep other installations of the engine out; the kernel frees the lock when we die.
+
+    Raises:
+        EngineInstallError: It was interrupted while it waited for another installation.
+    """
+    folder = engines / engine
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:
+        if not _try_lock(file):
+            on_wait()
+            while not _try_lock(file):
+                if interruption.wanted.wait(_LOCK_POLL_S):
+                    raise EngineInstallError(
+                        f"{engine} was not installed: interrupted while another installation ran.",
+                        reason="killed",
+                        output="",
+                        hint=None,
+                    )
         yield
+
+
+def _try_lock(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _remove(path: Path) -> None:

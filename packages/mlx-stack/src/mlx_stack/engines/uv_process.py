@@ -2,8 +2,10 @@
 
 import re
 import subprocess
+import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -101,6 +103,39 @@ _TAIL_LINES: Final = 40
 _STOP_AFTER_S: Final = 5.0
 
 
+class Interruption:
+    """One thread's way to stop the installations that run in others.
+
+    Attributes:
+        wanted: Set once they are to stop.
+    """
+
+    def __init__(self) -> None:
+        self.wanted = threading.Event()
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[str]] = set()
+
+    def stop(self) -> None:
+        """Stop every uv that runs, and every one that is started later."""
+        with self._lock:
+            self.wanted.set()
+            for process in self._running:
+                process.terminate()
+
+    @contextmanager
+    def covering(self, process: subprocess.Popen[str]) -> Generator[None]:
+        """Let `stop` stop `process` meanwhile."""
+        with self._lock:
+            self._running.add(process)
+            if self.wanted.is_set():
+                process.terminate()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._running.discard(process)
+
+
 def run_uv(
     arguments: tuple[str, ...],
     *,
@@ -109,6 +144,7 @@ def run_uv(
     environment: Mapping[str, str],
     what: str,
     on_line: LineObserver,
+    interruption: Interruption,
 ) -> None:
     """Run uv to its end.
 
@@ -119,9 +155,10 @@ def run_uv(
         environment: The caller's variables; those that would steer the result are left out.
         what: What is being installed, for messages.
         on_line: Called with each line that uv writes.
+        interruption: Another thread's way to stop it.
 
     Raises:
-        EngineInstallError: uv failed; nobody cleaned up what it had done so far.
+        EngineInstallError: uv failed, or was stopped; nobody cleaned up what it had done so far.
     """
     tail: deque[str] = deque(maxlen=_TAIL_LINES)
     with subprocess.Popen(
@@ -136,11 +173,12 @@ def run_uv(
         errors="replace",
     ) as process:
         try:
-            assert process.stderr is not None
-            for line in process.stderr:
-                tail.append(line.rstrip())
-                on_line(line.strip())
-            returncode = process.wait()
+            with interruption.covering(process):
+                assert process.stderr is not None
+                for line in process.stderr:
+                    tail.append(line.rstrip())
+                    on_line(line.strip())
+                returncode = process.wait()
         finally:
             _stop(process)
     if returncode != 0:

@@ -81,7 +81,7 @@ def verify(environment: Environment) -> Verification:
         return Verification(environment, 0, 0, (problem,))
     lock = Lock(_read_lock(environment))
     problems: list[Problem] = []
-    if lock.digest != receipt.lock_sha256:
+    if lock.digest != receipt.lock_sha256 or not environment.path.name.endswith(lock.digest[:8]):
         problems.append(Problem("lock-changed", LOCK_COPY))
     if records_digest(packages) != receipt.records_sha256:
         problems.append(Problem("records-changed", packages.name))
