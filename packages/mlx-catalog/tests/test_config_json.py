@@ -244,7 +244,7 @@ NAS = {
         (JAMBA, "mamba1-hybrid", 1024, 0, 26 * (3 * 5120 + 5120 * 16) * 2),
         (NAS, "nas-transformer", 4096, 0, 0),
     ],
-    ids=lambda value: value.get("model_type") if isinstance(value, dict) else "",
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_the_memory_of_a_layout_follows_from_its_config(
     config: dict[str, object],

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from mlx_catalog.catalog import load_catalog, load_entries
-from mlx_catalog.errors import CatalogError, InvalidCatalogError
+from mlx_catalog.errors import CatalogError, InvalidCatalogError, UnreadableCatalogError
 from mlx_catalog.geometry import read_model
 from mlx_catalog.json_schema import entry_schema
 
@@ -30,11 +30,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(_pretty(read_model(parsed.path)))
             case _:
                 print(_pretty(entry_schema()))
-    except InvalidCatalogError as error:
+    except (InvalidCatalogError, UnreadableCatalogError) as error:
         print(error, file=sys.stderr)
         return _INVALID
     except CatalogError as error:
-        print(f"mlx-catalog: {error}", file=sys.stderr)
+        print(error, file=sys.stderr)
         return _FAILED
     return _DONE
 

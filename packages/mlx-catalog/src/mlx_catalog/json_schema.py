@@ -12,4 +12,5 @@ SCHEMA_ID = "urn:mlx-catalog:entry"
 def entry_schema() -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) that an entry's YAML, read as JSON, must meet."""
     schema = msgspec.json.schema(CatalogEntry)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID, **schema}
+    named = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID, **schema}
+    return msgspec.json.decode(msgspec.json.encode(named))

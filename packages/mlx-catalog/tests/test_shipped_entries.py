@@ -1,0 +1,151 @@
+"""What the shipped entries must be, beyond valid."""
+
+import re
+
+import msgspec
+import pytest
+
+from mlx_catalog import Catalog, CatalogEntry, load_catalog
+from mlx_catalog.catalog import SHIPPED_MODELS
+from mlx_catalog.json_schema import entry_schema
+
+
+@pytest.fixture(scope="module")
+def catalog() -> Catalog:
+    return load_catalog()
+
+
+def test_there_is_something_for_every_mac_from_8_to_512_gb(catalog: Catalog):
+    assert len(catalog) >= 45
+    smallest = {
+        entry.id: min(entry.weights_bytes(quant) for quant, _ in entry.sources.items()) / 1e9
+        for entry in catalog
+    }
+    for at_least, at_most in ((0, 3), (3, 8), (8, 16), (16, 40), (40, 90), (90, 200), (200, 400)):
+        assert any(at_least <= size < at_most for size in smallest.values()), (at_least, at_most)
+
+
+@pytest.mark.parametrize(
+    "tag", ["coding", "reasoning", "tools", "vision", "moe", "hybrid", "small", "long-context"]
+)
+def test_every_kind_of_model_is_there(catalog: Catalog, tag: str):
+    assert len(catalog.filter(tags=[tag])) >= 2
+
+
+def test_mamba2_hybrids_carry_their_real_architecture(catalog: Catalog):
+    attention = {
+        entry.id: (entry.geometry.full_attention_layers, entry.geometry.layers)
+        for entry in catalog
+        if entry.geometry.recurrent is not None and entry.geometry.recurrent.kind == "mamba2"
+    }
+    assert len(attention) >= 4
+    assert attention["nemotron-nano-9b-v2"] == (4, 56)
+    assert attention["nemotron-3-nano-30b-a3b"] == (6, 52)
+    assert attention["granite-4.0-h-small"] == (4, 40)
+    assert attention["falcon-h1-7b"] == (44, 44)
+
+
+def test_the_gated_deltanet_family_attends_fully_in_every_fourth_layer(catalog: Catalog):
+    family = [entry for entry in catalog if "gated-deltanet" in entry.architecture]
+    assert {entry.family for entry in family} >= {"qwen3.5", "qwen3.6", "qwen3.8", "qwen3-next"}
+    for entry in family:
+        assert entry.geometry.full_attention_layers == entry.geometry.layers // 4
+        assert entry.geometry.recurrent is not None
+        assert entry.geometry.recurrent.layers == entry.geometry.layers * 3 // 4
+        assert entry.geometry.state_bytes_per_sequence
+
+
+@pytest.mark.parametrize(
+    ("model", "kv_bytes_per_token"),
+    [
+        ("qwen3.5-27b", 65536),
+        ("qwen3.8-27b", 65536),
+        ("qwen3-8b", 147456),
+        ("gemma4-31b", 81920),
+        ("gemma4-e2b", 6144),
+        ("glm-4.7-flash", 54144),
+        ("deepseek-v3.1", 70272),
+        ("gpt-oss-120b", 36864),
+        ("olmo-3-7b", 131072),
+        ("kimi-linear-48b-a3b", 8064),
+    ],
+)
+def test_the_cache_grows_by_the_layers_that_grow_only(
+    catalog: Catalog, model: str, kv_bytes_per_token: int
+):
+    growing = catalog.get(model).geometry.growing_kv_elements_per_token
+    assert growing is not None
+    assert 2 * growing == kv_bytes_per_token
+
+
+def test_what_was_not_found_is_unknown_and_said_so(catalog: Catalog):
+    unknown = {
+        entry.id for entry in catalog if entry.geometry.growing_kv_elements_per_token is None
+    }
+    assert unknown == {
+        "deepseek-v4-flash",
+        "jamba-reasoning-3b",
+        "laguna-xs-2.1",
+        "mellum2-12b-a2.5b",
+        "nemotron-super-49b",
+        "step-3.5-flash",
+    }
+    for name in unknown:
+        assert any("cache is unknown" in note for note in catalog.get(name).notes), name
+
+
+def test_a_doubtful_model_is_marked(catalog: Catalog):
+    assert catalog.get("nemotron-49b").confidence == "low"
+    for entry in catalog:
+        assert entry.confidence != "low" or entry.notes, entry.id
+
+
+def test_no_repository_of_the_unreal_models_is_named(catalog: Catalog):
+    unreal = re.compile(
+        r"Qwen3\.5-(3|8|14|32|72)B|R1-0528-Qwen3-32B|Nemotron-Mini-8B|Ultra-49B|Llama-3\.3-8B"
+    )
+    for entry in catalog:
+        repos = [entry.hf_base_repo or ""]
+        for quant, source in entry.sources.items():
+            assert source.source, quant
+            repos += [source.hf_repo or "", source.convert_from or ""]
+        assert not any(unreal.search(repo) for repo in repos), entry.id
+
+
+def test_a_mixture_of_experts_is_sized_by_all_of_it(catalog: Catalog):
+    for entry in catalog:
+        if entry.is_moe:
+            assert entry.weights_bytes("int4") > entry.params_b * 1e9 / 8 * 3.5, entry.id
+
+
+def test_an_estimated_size_says_its_formula_and_a_published_one_its_publisher(catalog: Catalog):
+    for entry in catalog:
+        for quant, source in entry.sources.items():
+            said = source.disk_size_source or ""
+            assert said.startswith("estimate") is source.disk_size_estimated, (entry.id, quant)
+
+
+def test_models_that_see_are_served_by_the_multimodal_half(catalog: Catalog):
+    assert catalog.get("qwen3.5-9b").capabilities.vision is True
+    assert catalog.get("qwen3-8b").capabilities.vision is False
+
+
+def test_every_alias_that_is_no_models_name_says_why(catalog: Catalog):
+    for alias, name in catalog.aliases.items():
+        assert catalog.get(name).alias_notes.get(alias), alias
+
+
+def test_the_files_are_named_by_family_and_size():
+    for file in SHIPPED_MODELS.iterdir():
+        assert file.suffix == ".yaml"
+        assert re.fullmatch(r"[a-z0-9][a-z0-9.-]*", file.stem)
+
+
+def test_the_schema_for_editors_is_the_one_of_the_code():
+    shipped = SHIPPED_MODELS.parent / "entry.schema.json"
+    assert msgspec.json.decode(shipped.read_bytes()) == entry_schema()
+
+
+def test_an_entry_survives_json(catalog: Catalog):
+    for entry in catalog:
+        assert msgspec.json.decode(msgspec.json.encode(entry), type=CatalogEntry) == entry
