@@ -42,7 +42,7 @@ test *ARGS:
 
 # each package's own tests, installed without its siblings
 alone:
-    for p in packages/*; do n=$(basename "$p") && uv run --isolated --exact --no-default-groups --package "$n" --with pytest --with pytest-timeout --with hypothesis pytest "$p" -q || exit 1; done
+    for p in packages/*; do n=$(basename "$p") && uv run --isolated --exact --no-default-groups --all-extras --package "$n" --with pytest --with pytest-timeout --with hypothesis pytest "$p" -q || exit 1; done
 
 # the tests on the real vllm-mlx and LiteLLM
 test-engines:
