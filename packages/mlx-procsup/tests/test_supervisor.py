@@ -15,6 +15,7 @@ from mlx_procsup import (
     StartOutcome,
     StartPlan,
     StateDirs,
+    SupervisionError,
     WantedState,
     identify,
     probe_service,
@@ -77,21 +78,34 @@ def test_a_service_that_does_not_fit_waits_for_the_other(dirs: StateDirs, web: S
 
 def test_a_changed_command_or_configuration_is_restarted(dirs: StateDirs, web: SpecMaker) -> None:
     spec = web("a")
-    first = bring_up(spec, dirs)
-    second = bring_up(replace(spec, command=(*spec.command, "port=0"[:0] + "print-lines=1")), dirs)
+    first = bring_up(StartPlan(spec), dirs)
+    louder = replace(spec, command=(*spec.command, "print-lines=1"))
+    second = bring_up(StartPlan(louder), dirs)
     assert second.outcome is StartOutcome.STARTED
     assert second.pid != first.pid
-    third = bring_up(replace(spec, fingerprint="new configuration"), dirs)
+    configured = StartPlan(replace(spec, fingerprint="new configuration"))
+    third = bring_up(configured, dirs)
     assert third.outcome is StartOutcome.STARTED
-    assert bring_up(replace(spec, fingerprint="new configuration"), dirs).pid == third.pid
+    assert bring_up(configured, dirs).pid == third.pid
 
 
 def test_a_service_that_is_still_loading_is_waited_for(dirs: StateDirs, web: SpecMaker) -> None:
     spec = web("a", ready_after_s=1.2)
     started = start_service(spec, dirs)
-    result = bring_up(spec, dirs)
+    result = bring_up(StartPlan(spec), dirs)
     assert (result.outcome, result.pid) == (StartOutcome.ALREADY_RUNNING, started.pid)
     assert probe_service(target_of(spec), dirs).state is ServiceState.HEALTHY
+
+
+def test_a_service_that_is_ready_but_does_no_work_has_failed(
+    dirs: StateDirs, web: SpecMaker
+) -> None:
+    def verify() -> None:
+        raise SupervisionError("it answers nonsense")
+
+    result = bring_up(StartPlan(web("a"), verify=verify), dirs)
+    assert (result.outcome, str(result.error)) == (StartOutcome.FAILED, "it answers nonsense")
+    assert read_pid(dirs, "a") == result.pid
 
 
 def test_a_hung_service_is_replaced(dirs: StateDirs, web: SpecMaker) -> None:
@@ -102,22 +116,22 @@ def test_a_hung_service_is_replaced(dirs: StateDirs, web: SpecMaker) -> None:
     assert eventually(
         lambda: (probe_service(target_of(spec), dirs, timeout_s=0.2).uptime_s or 0) > 1
     )
-    result = bring_up(spec, dirs, timeout_s=1.0)
+    result = bring_up(StartPlan(spec), dirs, timeout_s=1.0)
     assert result.outcome is StartOutcome.STARTED
     assert result.pid != started.pid
 
 
 def test_a_lost_pid_file_is_written_again(dirs: StateDirs, web: SpecMaker) -> None:
     spec = web("a")
-    first = bring_up(spec, dirs)
+    first = bring_up(StartPlan(spec), dirs)
     dirs.pid_file("a").write_text("garbage")
-    result = bring_up(spec, dirs)
+    result = bring_up(StartPlan(spec), dirs)
     assert (result.outcome, result.pid) == (StartOutcome.ALREADY_RUNNING, first.pid)
     assert read_pid(dirs, "a") == first.pid
     dirs.pid_file("a").unlink()
     dirs.run_file("a").write_text("garbage")
     dirs.pid_file("a").write_text(f"{first.pid}\n")
-    assert bring_up(spec, dirs).pid == first.pid
+    assert bring_up(StartPlan(spec), dirs).pid == first.pid
     record = read_run(dirs, "a")
     assert record is not None
     assert record.identity is not None
@@ -125,9 +139,9 @@ def test_a_lost_pid_file_is_written_again(dirs: StateDirs, web: SpecMaker) -> No
 
 def test_a_stolen_port_is_named_with_its_owner(dirs: StateDirs, web: SpecMaker) -> None:
     thief = web("thief")
-    bring_up(thief, dirs)
+    bring_up(StartPlan(thief), dirs)
     victim = replace(web("victim"), readiness=thief.readiness)
-    result = bring_up(victim, dirs)
+    result = bring_up(StartPlan(victim), dirs)
     assert result.outcome is StartOutcome.FAILED
     assert f"is taken by PID {read_pid(dirs, 'thief')} (python" in str(result.error)
     assert read_pid(dirs, "victim") is None
@@ -135,11 +149,11 @@ def test_a_stolen_port_is_named_with_its_owner(dirs: StateDirs, web: SpecMaker) 
 
 def test_a_user_start_forgets_the_flapping(dirs: StateDirs, web: SpecMaker) -> None:
     spec = web("a")
-    bring_up(spec, dirs)
+    bring_up(StartPlan(spec), dirs)
     record = read_run(dirs, "a")
     assert record is not None
     write_run(dirs, "a", replace(record, flapping=True))
-    bring_up(spec, dirs)
+    bring_up(StartPlan(spec), dirs)
     record = read_run(dirs, "a")
     assert record is not None
     assert not record.flapping
@@ -161,12 +175,12 @@ def test_an_interrupted_start_keeps_what_is_ready_and_stops_the_rest(
 def test_giving_up_before_the_start_is_skipped(dirs: StateDirs, web: SpecMaker) -> None:
     gave_up = threading.Event()
     gave_up.set()
-    assert bring_up(web("a"), dirs, cancelled=gave_up).outcome is StartOutcome.SKIPPED
+    assert bring_up(StartPlan(web("a")), dirs, cancelled=gave_up).outcome is StartOutcome.SKIPPED
 
 
 def test_stopped_stays_stopped_in_the_record(dirs: StateDirs, tmp_path: Path) -> None:
     spec = ProcessSpec("s", ("/bin/sleep", "60"), {"PATH": os.defpath}, tmp_path)
-    result = bring_up(spec, dirs)
+    result = bring_up(StartPlan(spec), dirs)
     assert result.pid is not None
     stop_service("s", dirs)
     assert identify(result.pid) is None

@@ -17,6 +17,7 @@ from mlx_procsup import (
     RotationRule,
     ServiceState,
     ShedRule,
+    StartPlan,
     StateDirs,
     Supervised,
     Watchdog,
@@ -76,7 +77,7 @@ class World:
 
     def add(self, spec: ProcessSpec, **fields: object) -> int:
         """Bring a service up and put it under watch."""
-        result = bring_up(spec, self.dirs)
+        result = bring_up(StartPlan(spec), self.dirs)
         assert result.error is None
         assert result.pid is not None
         self.services.append(Supervised(spec, **fields))  # type: ignore[arg-type]
@@ -159,7 +160,7 @@ def test_flapping_ends_the_restarts_until_the_user_acts(
     # the user mends it and starts it: it is watched again
     good = replace(bad, command=web("b").command, readiness=None)
     world.services[0] = Supervised(good)
-    result = bring_up(good, dirs)
+    result = bring_up(StartPlan(good), dirs)
     assert result.pid is not None
     world.run(watchdog, 31)
     kill(result.pid)
@@ -221,7 +222,7 @@ def test_a_service_that_somebody_restarted_meanwhile_is_left_alone(
     kill(pid)
     world.run(watchdog, 30)
     assert world.heard() == [("a", "noticed")]
-    result = bring_up(spec, world.dirs)
+    result = bring_up(StartPlan(spec), world.dirs)
     world.run(watchdog, 60)
     assert read_pid(world.dirs, "a") == result.pid
     assert "restarted" not in [what for _, what in world.heard()]

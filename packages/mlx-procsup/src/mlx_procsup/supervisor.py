@@ -43,10 +43,18 @@ class StartOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StartPlan:
-    """A service to bring up, and the memory that it will hold once loaded (0: no matter)."""
+    """A service to bring up.
+
+    Attributes:
+        spec: what to run.
+        needs_bytes: the memory that it will hold once loaded; 0 where it doesn't matter.
+        verify: asked once a new process is ready; raises SupervisionError if it doesn't do
+            its work.
+    """
 
     spec: ProcessSpec
     needs_bytes: int = 0
+    verify: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +112,7 @@ def start_all(
                 admitted = _admitted(waiting, list(running.values()), dirs, read_available_bytes)
                 for plan in [plan for plan in waiting if plan.spec.name in admitted]:
                     waiting.remove(plan)
-                    running[pool.submit(bring_up, plan.spec, dirs, timeout_s, cancelled)] = plan
+                    running[pool.submit(bring_up, plan, dirs, timeout_s, cancelled)] = plan
                 for plan in waiting:
                     if plan.spec.name not in held:
                         held.add(plan.spec.name)
@@ -122,7 +130,7 @@ def start_all(
 
 
 def bring_up(
-    spec: ProcessSpec,
+    plan: StartPlan,
     dirs: StateDirs,
     timeout_s: float = TIMEOUT_S,
     cancelled: threading.Event | None = None,
@@ -132,6 +140,7 @@ def bring_up(
     A service that runs it already is left alone, and waited for if it is still loading. One that
     runs something else, or hangs, is stopped first. Failures are in the result, never raised.
     """
+    spec = plan.spec
     cancelled = cancelled or threading.Event()
     began = time.monotonic()
     started: StartedProcess | None = None
@@ -144,6 +153,8 @@ def bring_up(
         else:
             started = _start_afresh(spec, dirs, cancelled)
             wait_for_healthy(started, timeout_s, cancelled=cancelled.is_set)
+            if plan.verify is not None:
+                plan.verify()
     except WaitCancelledError as gave_up:
         outcome, error = StartOutcome.SKIPPED, gave_up
         if started is not None:

@@ -152,8 +152,16 @@ class Watchdog:
             pause: waits so many seconds, or shorter; True ends the watch. `threading.Event.wait`
                 does that.
         """
-        while not pause(self.look()):
+        while not pause(self._look_safely()):
             pass
+
+    def _look_safely(self) -> float:
+        """Look; trouble of the machine's own (a full disk, no more files) ends no watch."""
+        try:
+            return self.look()
+        except (SupervisionError, OSError) as error:
+            self._say(None, "held-up", str(error))
+            return self._settings.interval_s
 
     def look(self) -> float:
         """Look at what is due, act on it, and return the seconds until the next look is due."""
