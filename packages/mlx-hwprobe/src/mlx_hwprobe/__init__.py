@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mlx_hwprobe._darwin import NotAppleSiliconError
     from mlx_hwprobe.capture import Capture, Output
     from mlx_hwprobe.chips import (
         Bandwidth,
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from mlx_hwprobe.errors import (
         HwprobeError,
         InvalidDocumentError,
-        NotAppleSiliconError,
         UnknownChipError,
         UnsupportedPlatformError,
     )
@@ -79,7 +79,7 @@ _MODULE_OF = {
     "HwprobeError": "errors",
     "InvalidDocumentError": "errors",
     "Measurement": "measure",
-    "NotAppleSiliconError": "errors",
+    "NotAppleSiliconError": "_darwin",
     "Output": "capture",
     "UnknownChipError": "errors",
     "UnsupportedPlatformError": "errors",

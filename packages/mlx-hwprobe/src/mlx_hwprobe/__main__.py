@@ -13,7 +13,6 @@ from mlx_hwprobe import __version__
 from mlx_hwprobe.errors import (
     HwprobeError,
     InvalidDocumentError,
-    NotAppleSiliconError,
     UnknownChipError,
     UnsupportedPlatformError,
 )
@@ -130,6 +129,8 @@ def _add_lookup(commands: Any, shared: argparse.ArgumentParser) -> None:
 
 
 def _profile(arguments: argparse.Namespace) -> int:
+    from mlx_hwprobe import NotAppleSiliconError
+
     try:
         profile = _read_profile(arguments.capture)
     except NotAppleSiliconError as error:
@@ -152,7 +153,6 @@ def _read_profile(source: str | None) -> HardwareProfile:
 
 def _lookup(arguments: argparse.Namespace) -> int:
     from mlx_hwprobe.chips import lookup
-    from mlx_hwprobe.render import render_bins
     from mlx_hwprobe.spec import describe_mac, parse_mac_name
 
     named = parse_mac_name(" ".join(arguments.name))
@@ -163,8 +163,13 @@ def _lookup(arguments: argparse.Namespace) -> int:
         profile = describe_mac(named.chip, gpu_cores=gpu_cores, memory_gb=memory_gb)
         _show_profile(profile, as_json=arguments.json)
         return 0
-    bins = {"chip": rows[0].chip, "bins": [row.to_json() for row in rows]}
-    _show({"schema_version": 1, **bins} if arguments.json else render_bins(rows))
+    if arguments.json:
+        bins = [row.to_json() for row in rows]
+        _show({"schema_version": 1, "chip": rows[0].chip, "bins": bins})
+    else:
+        from mlx_hwprobe.render import render_bins
+
+        _show(render_bins(rows))
     return 0
 
 
@@ -221,7 +226,7 @@ def _own_names() -> list[str]:
 
 
 def _measure(arguments: argparse.Namespace) -> int:
-    from mlx_hwprobe import detection
+    from mlx_hwprobe import NotAppleSiliconError, detection
     from mlx_hwprobe.measure import measure_bandwidth, table_bandwidth
     from mlx_hwprobe.render import render_measurement
 
@@ -248,9 +253,12 @@ def _gigabytes(text: str) -> int:
 
 
 def _show_profile(profile: HardwareProfile, *, as_json: bool) -> None:
-    from mlx_hwprobe.render import render_profile
+    if as_json:
+        _show(profile.to_json())
+    else:
+        from mlx_hwprobe.render import render_profile
 
-    _show(profile.to_json() if as_json else render_profile(profile))
+        _show(render_profile(profile))
 
 
 def _show(answer: dict[str, Any] | str) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 from mlx_hwprobe.chips import bandwidth_of, chip_of_model, parse_chip_name
-from mlx_hwprobe.errors import NotAppleSiliconError
+from mlx_hwprobe.errors import HwprobeError
 from mlx_hwprobe.gpu_memory import gpu_memory_limit
 from mlx_hwprobe.profile import BYTES_PER_GB, HardwareProfile
 
@@ -46,6 +46,24 @@ _INTEL_MODEL = re.compile(
     r"(MacBook\d+|MacBookAir\d|MacBookPro(\d|1[0-6])|Macmini[1-8]|iMac(\d|1\d|20)|iMacPro1"
     r"|MacPro[1-7]|Xserve\d),\d+"
 )
+
+
+class NotAppleSiliconError(HwprobeError):
+    """The machine is a Mac with an Intel processor, on which MLX does not run.
+
+    Attributes:
+        profile: What is known of it: model, memory, macOS; the chip's figures are None.
+        processor: The processor's own name, or None.
+    """
+
+    def __init__(self, profile: HardwareProfile, *, processor: str | None) -> None:
+        named = f" ({processor})" if processor else ""
+        super().__init__(
+            f"this Mac has an Intel processor{named}",
+            hint="MLX needs a Mac with Apple Silicon (M1 or later).",
+        )
+        self.profile = profile
+        self.processor = processor
 
 
 def mac_profile(capture: Capture) -> HardwareProfile:

@@ -13,7 +13,6 @@ from mlx_hwprobe.capture import Capture, Output, parse_json_object
 from mlx_hwprobe.errors import (
     HwprobeError,
     InvalidDocumentError,
-    NotAppleSiliconError,
     UnsupportedPlatformError,
 )
 from mlx_hwprobe.profile import HardwareProfile
@@ -148,7 +147,7 @@ def needs_system_profiler(capture: Capture) -> bool:
     """Whether the fast programs left the chip, the memory or the GPU's cores open."""
     try:
         profile = _darwin.mac_profile(capture)
-    except NotAppleSiliconError:
+    except _darwin.NotAppleSiliconError:
         return False
     if profile.is_virtual_machine and profile.chip is not None:
         return False  # there is no GPU of Apple's in it that could be asked

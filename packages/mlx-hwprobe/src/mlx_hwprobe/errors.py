@@ -1,12 +1,5 @@
 """What can go wrong in mlx-hwprobe, as exceptions with fields."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from mlx_hwprobe.profile import HardwareProfile
-
 
 class HwprobeError(Exception):
     """Base of everything that this library raises on purpose.
@@ -54,21 +47,3 @@ class InvalidDocumentError(HwprobeError):
 
 class UnsupportedPlatformError(HwprobeError):
     """The operating system is neither macOS nor Linux."""
-
-
-class NotAppleSiliconError(HwprobeError):
-    """The machine is a Mac with an Intel processor, on which MLX does not run.
-
-    Attributes:
-        profile: What is known of it: model, memory, macOS; the chip's figures are None.
-        processor: The processor's own name, or None.
-    """
-
-    def __init__(self, profile: HardwareProfile, *, processor: str | None) -> None:
-        named = f" ({processor})" if processor else ""
-        super().__init__(
-            f"this Mac has an Intel processor{named}",
-            hint="MLX needs a Mac with Apple Silicon (M1 or later).",
-        )
-        self.profile = profile
-        self.processor = processor

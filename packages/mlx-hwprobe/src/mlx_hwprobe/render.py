@@ -42,7 +42,7 @@ def render_profile(profile: HardwareProfile) -> str:
 
 
 def _heading(profile: HardwareProfile) -> str:
-    parts = [profile.chip or "Unknown chip"]
+    parts = [profile.chip or profile.hw_model or "Unknown machine"]
     parts += [f"{profile.gpu_cores} GPU cores"] if profile.gpu_cores else []
     parts += [f"{profile.memory_gb} GB"] if profile.memory_gb else []
     return ", ".join(parts)
