@@ -32,7 +32,11 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("ask", CONNECT, "Put one question to a model and stream its answer."),
     CommandEntry("env", CONNECT, "Print the variables that clients read."),
     CommandEntry("profile", SETUP, "Detect the hardware and save what was found."),
+    CommandEntry("recommend", MODELS, "Rank the catalog for a machine and propose the tiers."),
+    CommandEntry("estimate", MODELS, "Will a model run, in how much memory, how fast?"),
+    CommandEntry("pull", MODELS, "Download a model, or continue where a download stopped."),
     CommandEntry("up", LIFECYCLE, "Start what is not running, and wait until it is ready."),
     CommandEntry("down", LIFECYCLE, "Stop the services: the gateway first, then the tiers."),
     CommandEntry("status", LIFECYCLE, "Show the hardware and the state of every service."),
+    CommandEntry("engines", LIFECYCLE, "Install, verify, upgrade and roll back the engines."),
 )

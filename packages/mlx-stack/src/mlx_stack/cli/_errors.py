@@ -38,6 +38,23 @@ def _missing(error: Exception) -> StackError:
     return MissingError(str(error), hint=getattr(error, "hint", None))
 
 
+def _unknown_model(error: Exception) -> StackError:
+    near: tuple[str, ...] = getattr(error, "close_matches", ())
+    guess = f"Did you mean {' or '.join(near)}? " if near else ""
+    hint = f"{guess}`mlx-stack models --catalog` lists the catalog; `owner/name` is a Hub repo."
+    return UsageError(f"There is no model {getattr(error, 'name', '')!r}.", hint=hint)
+
+
+def _gated(error: Exception) -> StackError:
+    hint = "Accept the licence on the model's page, then set a token: `hf auth login` or HF_TOKEN."
+    return StackError(str(error), hint=hint)
+
+
+def _unreachable(error: Exception) -> StackError:
+    hint = "Check the connection and HF_ENDPOINT; models of the catalog need neither."
+    return StackError(str(error), hint=hint)
+
+
 def _system(error: Exception) -> StackError:
     assert isinstance(error, OSError)
     what = error.strerror or str(error)
@@ -54,6 +71,11 @@ def _system(error: Exception) -> StackError:
 
 _TRANSLATIONS: dict[str, Translation] = {
     "builtins.OSError": _system,
+    "mlx_catalog.CatalogError": _failed,
+    "mlx_catalog.GatedRepoError": _gated,
+    "mlx_catalog.HubUnreachableError": _unreachable,
+    "mlx_catalog.InvalidCatalogError": _wrong,
+    "mlx_catalog.UnknownModelError": _unknown_model,
     "mlx_hwprobe.HwprobeError": _failed,
     "mlx_hwprobe.NotAppleSiliconError": _missing,
     "mlx_hwprobe.InvalidDocumentError": _wrong,
@@ -61,6 +83,7 @@ _TRANSLATIONS: dict[str, Translation] = {
     "mlx_hwprobe.UnsupportedPlatformError": _missing,
     "mlx_procsup.LockHeldError": _locked,
     "mlx_procsup.SupervisionError": _failed,
+    "mlx_recommend.RecommendError": _wrong,
 }
 """By package and class name, so that no library is imported to look an error up.
 

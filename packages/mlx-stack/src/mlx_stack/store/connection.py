@@ -11,6 +11,7 @@ import os
 import socket
 import ssl
 import sys
+import time
 import urllib.request
 from collections.abc import Mapping
 from functools import cache
@@ -18,8 +19,11 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from mlx_stack.store.errors import PullError, TransientError
 
-_RECEIVE_BUFFER_BYTES = 512 * 1024
-"""The kernel's buffer for one connection: what a killed process loses unread, at most."""
+_SMALLEST_BUFFER_BYTES = 128 * 1024
+_LARGEST_BUFFER_BYTES = 4 * 1024 * 1024
+_BUFFER_BYTES_PER_S = 32_000_000
+"""The kernel's buffer for one connection is what it carries in a round trip at 32 MB/s: larger
+ones are no faster, and what a killed process leaves unread in them is lost."""
 
 type Origin = tuple[str, str, int]
 
@@ -91,11 +95,19 @@ class Connection:
             return self._http
         self.close()
         connection, self._prefix, self._extra = _through_proxy(parts, origin, self._timeout_s)
+        began = time.monotonic()
         connection.connect()
         self._socket = connection.sock
-        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+        buffer_bytes = receive_buffer_bytes(time.monotonic() - began)
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_bytes)
         self._http, self._origin = connection, origin
         return connection
+
+
+def receive_buffer_bytes(round_trip_s: float) -> int:
+    """The size of the kernel's buffer for a connection of so long a way."""
+    needed = int(round_trip_s * _BUFFER_BYTES_PER_S)
+    return min(max(needed, _SMALLEST_BUFFER_BYTES), _LARGEST_BUFFER_BYTES)
 
 
 def describe(error: BaseException, host: str | None) -> str:

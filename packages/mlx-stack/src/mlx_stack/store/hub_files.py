@@ -15,7 +15,13 @@ from http import HTTPStatus
 from urllib.parse import quote, urljoin
 
 from mlx_stack.store.connection import Connection, origin_of
-from mlx_stack.store.errors import GatedModelError, PullError, TransientError, WrongContentError
+from mlx_stack.store.errors import (
+    GatedModelError,
+    HubUnreachableError,
+    PullError,
+    TransientError,
+    WrongContentError,
+)
 from mlx_stack.store.manifest import FileRecord
 
 _MOST_REDIRECTS = 5
@@ -71,6 +77,28 @@ class HubFiles:
             raise RangesUnsupported
         self._check_size(connection, response, file, start if is_part else 0)
         return response
+
+    def read(self, file: FileRecord, timeout_s: float) -> bytes:
+        """The whole of a small file, checked against its hash.
+
+        Raises:
+            HubUnreachableError: It could not be read.
+            PullError: It is gone, forbidden, or not what the Hub announced.
+        """
+        connection = Connection(timeout_s)
+        try:
+            content = self.open(connection, file, 0, file.size_bytes).read()
+        except (OSError, http.client.HTTPException, TransientError) as error:
+            raise HubUnreachableError(
+                f"{self.repo}: {file.path} can't be read: {error}", hint="Pull again later."
+            ) from error
+        finally:
+            connection.close()
+        hasher = file.hasher()
+        hasher.update(content)
+        if hasher.hexdigest() != file.digest:
+            raise WrongContentError(f"{self.repo}: {file.path} differs from its hash.")
+        return content
 
     def _follow(
         self, connection: Connection, file: FileRecord, home: str, wanted: Mapping[str, str]

@@ -73,7 +73,7 @@ class Ledger:
 
     def claim(self, is_eligible: Callable[[int], bool] = lambda _: True) -> Claim | None:
         """The next piece of the first eligible file, which is the caller's from now on."""
-        share = self.pending_bytes // (2 * self.connections)
+        share = self.pending_bytes // self.connections
         most = min(max(share, SMALLEST_PIECE_BYTES), LARGEST_PIECE_BYTES)
         for file, ranges in enumerate(self.pending):
             if ranges.total and is_eligible(file):

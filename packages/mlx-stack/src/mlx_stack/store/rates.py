@@ -46,6 +46,6 @@ class Meter:
 def pause_s(failures: int, jitter: float) -> float:
     """How long to wait after so many failures in a row: doubling from 0.25 s to 8 s.
 
-    `jitter` from 0 to 1 spreads it by a quarter either way, so that clients don't come back together.
+    `jitter`, from 0 to 1, spreads it by a quarter either way, lest clients come back together.
     """
     return min(0.25 * 2 ** (failures - 1), 8.0) * (0.75 + 0.5 * jitter)

@@ -35,7 +35,7 @@ from mlx_stack.store.rates import Meter, pause_s
 from mlx_stack.store.verifier import Verifier
 
 _READ_BYTES = 256 * 1024
-_RECORD_BYTES = 128 * 1024
+_RECORD_BYTES = 64 * 1024
 _RECORD_S = 0.25
 """What a connection has read is written and recorded at these marks: a kill loses no more."""
 _LEAVE_S = 0.5
@@ -70,7 +70,7 @@ class TransferPolicy:
         tick_s: How often the caller's thread looks.
     """
 
-    connections: int = 16
+    connections: int = 24
     stall_timeout_s: float = 10.0
     attempts: int = 5
     patience_s: float = 30.0
@@ -385,6 +385,8 @@ class Transfer:
     def _on_checked(self, file: PartialFile, agrees: bool) -> bool:
         number = self._files.index(file)
         record = file.record
+        if agrees:
+            file.sync()
         with self._changed:
             if agrees:
                 file.mark_verified()

@@ -1,0 +1,90 @@
+"""`mlx-stack pull`."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mlx_stack.cli._context import json_option, open_context, quiet_option
+from mlx_stack.cli._format import format_bytes, format_duration
+from mlx_stack.cli._output import Output, write_error_document
+from mlx_stack.errors import Interrupted, UsageError
+
+if TYPE_CHECKING:
+    from mlx_stack.operations.pull import PullResult
+    from mlx_stack.store.manifest import Quant
+
+
+@click.command("pull")
+@click.argument("model")
+@click.option("--quant", type=click.Choice(["int4", "int8", "bf16"]), help="Which precision.")
+@click.option("--force", is_flag=True, help="Fetch everything anew, whatever is here.")
+@click.option("--json-lines", is_flag=True, help="Write what happens as JSON, one event a line.")
+@json_option
+@quiet_option
+def command(
+    model: str, quant: "Quant | None", *, force: bool, json_lines: bool, json: bool, quiet: bool
+) -> None:
+    """Download MODEL: a catalog id, or any Hub repository (OWNER/NAME, OWNER/NAME@REVISION).
+
+    An interrupted pull continues where it stopped. Every file is compared with the size and the
+    hash that the Hub gives before the model counts as present. HF_ENDPOINT, HF_TOKEN and
+    HF_HUB_OFFLINE are honoured.
+    """
+    from mlx_stack.cli._pull_view import open_view
+    from mlx_stack.operations.pull import pull
+
+    if json and json_lines:
+        raise UsageError("--json and --json-lines exclude each other.")
+    context = open_context(json=json or json_lines, quiet=quiet)
+    output = context.output
+    view = open_view(output, json_lines=json_lines)
+    try:
+        result = pull(context.home, model, quant=quant, is_forced=force, observer=view.show)
+    except (KeyboardInterrupt, Interrupted):
+        view.close()
+        hint = f"`mlx-stack pull {model}` continues where this stopped."
+        if output.json:
+            write_error_document("interrupted", "The pull was interrupted.", hint)
+        output.say(f"Stopped. {hint}")
+        raise
+    finally:
+        view.close()
+    if json_lines:
+        output.event({"event": "result", **to_document(result)})
+    elif json:
+        output.document(to_document(result))
+    else:
+        _summarize(output, result)
+
+
+def to_document(result: "PullResult") -> dict[str, object]:
+    """The fields of a pull's answer."""
+    from mlx_stack.store.inventory import describe
+
+    return {
+        "outcome": result.outcome,
+        **describe(result.model),
+        "downloaded_bytes": result.downloaded_bytes,
+        "resumed_bytes": result.resumed_bytes,
+        "linked_bytes": result.linked_bytes,
+        "seconds": round(result.seconds, 3),
+        "note": result.note or None,
+    }
+
+
+def _summarize(output: Output, result: "PullResult") -> None:
+    """One line on stdout, with what it took; notes on stderr."""
+    model = result.model
+    what = f"{model.model or model.repo}"
+    facts = [fact for fact in (model.quant, format_bytes(model.size_bytes)) if fact]
+    took = {
+        "present": "was here already",
+        "linked": "is used from the Hugging Face cache",
+        "downloaded": f"downloaded in {format_duration(result.seconds)}",
+        "converted": f"downloaded and converted in {format_duration(result.seconds)}",
+    }[result.outcome]
+    if result.resumed_bytes:
+        took += f", {format_bytes(result.resumed_bytes)} of it in an earlier pull"
+    for note in filter(None, result.note.split("\n")):
+        output.say(f"note: {note}")
+    output.text(f"{what} ({', '.join(facts)}) {took}: {result.path}")
