@@ -6,11 +6,10 @@ from typing import override
 import click
 
 from mlx_stack.cli._commands import COMMANDS
+from mlx_stack.cli._suggest import SuggestingGroup
 
-_SUGGESTIONS = 3
 
-
-class LazyGroup(click.Group):
+class LazyGroup(SuggestingGroup):
     """The root command; its sub-commands come from the table in `_commands`."""
 
     @override
@@ -26,24 +25,6 @@ class LazyGroup(click.Group):
         assert isinstance(command, click.Command)
         command.short_help = entry.help
         return command
-
-    @override
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        name = args[0]
-        if not name.startswith("-") and self.get_command(ctx, name) is None:
-            ctx.fail(f"There is no command {name!r}.{self._nearest(name)}")
-        return super().resolve_command(ctx, args)
-
-    def _nearest(self, name: str) -> str:
-        """A sentence that names the commands spelled nearest to `name`, or nothing."""
-        import difflib
-
-        names = [entry.name for entry in COMMANDS]
-        near = difflib.get_close_matches(name, names, n=_SUGGESTIONS, cutoff=0.55)
-        near = near or [known for known in names if known.startswith(name[:2])][:_SUGGESTIONS]
-        return f" Did you mean {' or '.join(near)}?" if near else ""
 
     @override
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

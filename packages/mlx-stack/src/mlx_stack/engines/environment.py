@@ -10,6 +10,7 @@ engines/<engine>/.lock        held while one is being made
 
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -135,6 +136,21 @@ def use_environment(engines: Path, environment: Environment) -> None:
     if before is not None:
         _link(before.path.parent / PREVIOUS, before.path.name)
     _link(environment.path.parent / CURRENT, environment.path.name)
+
+
+def remove_environment(environment: Environment) -> None:
+    """Remove an environment; one that was kept for `rollback` is no longer.
+
+    It is never taken for whole on the way: its receipt goes first.
+
+    Raises:
+        OSError: A part of it can't be removed.
+    """
+    (environment.path / MARKER).unlink(missing_ok=True)
+    link = environment.path.parent / PREVIOUS
+    if link.is_symlink() and link.readlink() == Path(environment.path.name):
+        link.unlink()
+    shutil.rmtree(environment.path)
 
 
 def read_receipt(environment: Environment) -> Receipt | None:
