@@ -50,11 +50,12 @@ def build_config(stack: Stack, *, cloud: bool) -> Config:
         },
         "litellm_settings": {
             "request_timeout": REQUEST_TIMEOUT_S,
+            "callbacks": ["mlx_stack_gateway.tier_health"],
             "drop_params": True,  # a client's parameter that the engine lacks is no reason to fail
         },
         "general_settings": {
             "master_key": f"os.environ/{MASTER_KEY_VARIABLE}",
-            "custom_auth": "mlx_stack_gateway_auth.authenticate",
+            "custom_auth": "mlx_stack_gateway.authenticate",
         },
     }
 
@@ -111,6 +112,7 @@ def environment(*, master_key: str, openrouter_key: str) -> Mapping[str, str]:
         # else every start waits for a download of the prices of cloud models
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "PYTHONPATH": str(HOOKS),
+        "LITELLM_CORS_ORIGINS": ",",  # none: a page in a browser has no business here
         # no pages for browsers: they would be one more thing to keep closed
         "DISABLE_ADMIN_UI": "True",
         "NO_DOCS": "True",
