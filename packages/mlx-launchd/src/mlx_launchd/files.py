@@ -96,9 +96,12 @@ class RootPlistFiles:
         Raises:
             LaunchctlError: The command failed, or rights were denied.
         """
-        staged = self.staging / path.name
-        UserPlistFiles().write(staged, data)
+        self.stage(path, data)
         self._run(self.write_command(path))
+
+    def stage(self, path: Path, data: bytes) -> None:
+        """Lay the file down where `write_command` takes it from; needs no rights."""
+        UserPlistFiles().write(self.staging / path.name, data)
 
     def write_command(self, path: Path) -> tuple[str, ...]:
         """Give the command that puts the staged file in place, for a person to see or run."""
@@ -112,8 +115,12 @@ class RootPlistFiles:
             LaunchctlError: The command failed, or rights were denied.
         """
         if path.exists():
-            self._run((*self.privilege, "rm", "-f", str(path)))
+            self._run(self.remove_command(path))
         (self.staging / path.name).unlink(missing_ok=True)
+
+    def remove_command(self, path: Path) -> tuple[str, ...]:
+        """Give the command that removes the file, for a person to see or run."""
+        return (*self.privilege, "rm", "-f", str(path))
 
     def _run(self, command: tuple[str, ...]) -> None:
         done = self.run(command)

@@ -81,6 +81,8 @@ _TRANSLATIONS: dict[str, Translation] = {
     "mlx_hwprobe.InvalidDocumentError": _wrong,
     "mlx_hwprobe.UnknownChipError": _wrong,
     "mlx_hwprobe.UnsupportedPlatformError": _missing,
+    "mlx_launchd.LaunchdError": _failed,
+    "mlx_launchd.ProgramMissingError": _missing,
     "mlx_procsup.LockHeldError": _locked,
     "mlx_procsup.SupervisionError": _failed,
     "mlx_recommend.RecommendError": _wrong,

@@ -1,0 +1,274 @@
+"""What `install`, `install --status` and `uninstall` do to a Mac, with every part of it in hand."""
+
+import os
+import plistlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlx_launchd import DisabledError, LaunchdError, from_plist
+from mlx_stack.errors import MissingError, NoStackError, StackError, UsageError
+from mlx_stack.operations.install import install
+from mlx_stack.operations.install_status import read_install_status
+from mlx_stack.operations.mac import Mac, this_mac
+from mlx_stack.operations.uninstall import uninstall
+from mlx_stack.operations.watch_job import LABEL, job_label
+from mlx_stack.paths import Home
+from stack_testkit.fake_mac import FakeMac
+from stack_testkit.home import define_stack
+from stack_testkit.simulated_processes import Behaviour, SimulatedProcesses, VirtualClock
+
+INTERPRETER = Path("/Users/alice/.local/share/uv/tools/mlx-stack/bin/python")
+
+
+@dataclass
+class Desk:
+    """Alice's Mac, her home, and a stack in it."""
+
+    folder: Path
+    clock: VirtualClock = field(default_factory=VirtualClock)
+
+    def __post_init__(self) -> None:
+        self.processes = SimulatedProcesses(self.clock)
+        self.fake = FakeMac.make(
+            self.folder / "mac", now=self.clock.monotonic, processes=self.processes
+        )
+        self.user_home = self.folder / "alice"
+        self.home = Home(self.user_home / ".mlx-stack")
+        self.daemons = self.folder / "LaunchDaemons"
+        self.daemons.mkdir()
+        define_stack(self.home, {"standard": {}})
+
+    def mac(self, **changes: Any) -> Mac:
+        parts: dict[str, Any] = {
+            "run": self.fake.run,
+            "run_privileged": self.fake.run,
+            "environment": {},
+            "user_home": self.user_home,
+            "daemons": self.daemons,
+            "interpreter": INTERPRETER,
+            "has_terminal": True,
+            "clock": self.clock,
+        }
+        return Mac(**(parts | changes))
+
+    @property
+    def agent(self) -> Path:
+        return self.user_home / "Library" / "LaunchAgents" / f"{LABEL}.plist"
+
+    @property
+    def daemon(self) -> Path:
+        return self.daemons / f"{LABEL}.plist"
+
+    def jobs(self) -> dict[str, Any]:
+        with self.fake.launchd.state() as state:
+            return dict(state["jobs"])
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def test_the_agent_runs_the_watchdog_of_this_installation_and_starts_the_stack(desk: Desk) -> None:
+    report = install(desk.home, desk.mac())
+    assert (report.outcome, report.kind, report.domain) == ("installed", "agent", "gui/501")
+    assert report.pid in desk.processes.alive
+    job = from_plist(desk.agent.read_bytes())
+    assert job.program_arguments == (str(INTERPRETER), "-m", "mlx_stack", "watch", "--up")
+    assert job.environment_variables["MLX_STACK_HOME"] == str(desk.home.root)
+    assert job.environment_variables["PATH"].split(":")[0] == str(INTERPRETER.parent)
+    entries = plistlib.loads(desk.agent.read_bytes())
+    assert entries["ProcessType"] == "Interactive"
+    assert entries["KeepAlive"] is True
+    assert entries["ExitTimeOut"] == 30
+    assert entries["ThrottleInterval"] == 10
+    assert entries["SoftResourceLimits"] == {"NumberOfFiles": 8192}
+    assert entries["StandardErrorPath"] == str(desk.home.logs / "watchdog.log")
+    assert desk.home.logs.is_dir()
+    assert "UserName" not in entries
+
+
+def test_installing_again_touches_nothing_and_after_an_upgrade_brings_it_up_to_date(
+    desk: Desk,
+) -> None:
+    first = install(desk.home, desk.mac())
+    again = install(desk.home, desk.mac())
+    assert (again.outcome, again.pid) == ("unchanged", first.pid)
+    elsewhere = desk.mac(interpreter=Path("/opt/homebrew/bin/python3.13"))
+    upgraded = install(desk.home, elsewhere)
+    assert upgraded.outcome == "updated"
+    assert upgraded.pid != first.pid
+    assert len(desk.processes.alive) == 1
+
+
+def test_a_daemon_runs_as_the_user_before_any_login_and_shows_each_step_of_root(desk: Desk) -> None:
+    steps: list[str] = []
+    report = install(desk.home, desk.mac(), system=True, on_step=steps.append)
+    assert (report.kind, report.domain) == ("daemon", "system")
+    entries = plistlib.loads(desk.daemon.read_bytes())
+    assert entries["UserName"] == "alice"
+    assert entries["EnvironmentVariables"]["HOME"] == str(desk.user_home)
+    assert "SoftResourceLimits" not in entries
+    staged = desk.home.root / "launchd" / f"{LABEL}.plist"
+    assert steps == [
+        f"sudo install -o root -g wheel -m 0644 {staged} {desk.daemon}",
+        f"sudo launchctl enable system/{LABEL}",
+        f"sudo launchctl bootstrap system {desk.daemon}",
+    ]
+    assert report.comes_back is True
+
+
+def test_without_a_password_the_steps_are_given_to_be_run_by_hand(desk: Desk) -> None:
+    desk.fake.change(sudo=False)
+    with pytest.raises(StackError, match="a password is required") as raised:
+        install(desk.home, desk.mac(has_terminal=False), system=True)
+    assert f"sudo launchctl bootstrap system {desk.daemon}" in (raised.value.hint or "")
+    assert " -n " not in (raised.value.hint or "")
+    assert not desk.jobs()
+    assert (desk.home.root / "launchd" / f"{LABEL}.plist").exists()
+
+
+@pytest.mark.parametrize("system", [True, False])
+def test_agent_and_daemon_replace_each_other(desk: Desk, *, system: bool) -> None:
+    install(desk.home, desk.mac(), system=not system)
+    install(desk.home, desk.mac(), system=system)
+    assert [job["domain"] for job in desk.jobs().values()] == ["system" if system else "gui/501"]
+    assert desk.daemon.exists() is system
+    assert desk.agent.exists() is not system
+    assert len(desk.processes.alive) == 1
+
+
+@pytest.mark.parametrize("system", [True, False])
+def test_uninstalling_leaves_nothing_of_it(desk: Desk, *, system: bool) -> None:
+    install(desk.home, desk.mac(), system=system)
+    assert uninstall(desk.home, desk.mac()) == (("daemon",) if system else ("agent",))
+    assert not desk.jobs()
+    assert not desk.processes.alive
+    assert not list(desk.daemons.iterdir())
+    assert not list(desk.agent.parent.iterdir() if desk.agent.parent.exists() else [])
+    assert uninstall(desk.home, desk.mac()) == ()
+
+
+def test_a_second_state_folder_has_a_job_of_its_own(desk: Desk) -> None:
+    other = Home(desk.user_home / "second")
+    define_stack(other, {"standard": {}})
+    install(desk.home, desk.mac())
+    install(other, desk.mac())
+    assert len(desk.jobs()) == 2
+    assert job_label(other, desk.user_home).startswith(f"{LABEL}.")
+    uninstall(other, desk.mac())
+    assert list(desk.jobs()) == [f"gui/501/{LABEL}"]
+
+
+@pytest.mark.parametrize(
+    "interpreter",
+    [
+        "/Users/alice/.cache/uv/archive-v0/Xa81kq/bin/python",
+        "/Users/alice/.cache/uv/environments-v2/mlx-stack-0c1f/bin/python3",
+        "/Users/alice/.local/pipx/.cache/1f2e3d/bin/python",
+    ],
+)
+def test_an_environment_that_is_thrown_away_is_refused(desk: Desk, interpreter: str) -> None:
+    with pytest.raises(StackError, match="temporary environment") as raised:
+        install(desk.home, desk.mac(interpreter=Path(interpreter)))
+    assert "uv tool install" in (raised.value.hint or "")
+    assert not desk.agent.exists()
+
+
+def test_over_ssh_with_nobody_logged_in_a_daemon_is_offered(desk: Desk) -> None:
+    desk.fake.change(console_uid=0, gui=[])
+    over_ssh = desk.mac(environment={"SSH_CONNECTION": "192.0.2.7 51000 192.0.2.8 22"})
+    with pytest.raises(StackError, match="came over SSH") as raised:
+        install(desk.home, over_ssh)
+    assert "--system" in (raised.value.hint or "")
+    install(desk.home, over_ssh, system=True)
+    assert read_install_status(desk.home, over_ssh).running
+
+
+def test_root_is_sent_back_to_the_user(desk: Desk) -> None:
+    desk.fake.change(uid=0, user="root")
+    with pytest.raises(UsageError, match="this is root"):
+        install(desk.home, desk.mac())
+
+
+def test_without_a_stack_there_is_nothing_to_keep_up(desk: Desk) -> None:
+    desk.home.stack.unlink()
+    with pytest.raises(NoStackError):
+        install(desk.home, desk.mac())
+
+
+def test_a_watchdog_that_launchd_did_not_start_is_in_the_way(desk: Desk) -> None:
+    desk.home.pids.mkdir()
+    (desk.home.pids / "watchdog.pid").write_text(f"{os.getpid()}\n")
+    with pytest.raises(StackError, match=f"PID {os.getpid()}"):
+        install(desk.home, desk.mac())
+    assert not desk.jobs()
+
+
+def test_a_job_barred_in_login_items_is_told_and_leaves_no_plist(desk: Desk) -> None:
+    desk.fake.change(login_items_off=[LABEL])
+    with pytest.raises(DisabledError) as raised:
+        install(desk.home, desk.mac())
+    assert "Login Items" in raised.value.hint
+    assert not desk.agent.exists()
+
+
+def test_a_watchdog_that_cannot_start_is_told_with_its_exit_code(desk: Desk) -> None:
+    desk.processes.behaviours[str(INTERPRETER)] = Behaviour(ends_after_s=0.2, exit_code=2)
+    with pytest.raises(LaunchdError, match="exited with 2"):
+        install(desk.home, desk.mac())
+    status = read_install_status(desk.home, desk.mac())
+    assert (status.kind, status.loaded, status.last_exit_code) == ("agent", True, 2)
+
+
+def test_the_status_follows_the_job_through_its_life(desk: Desk) -> None:
+    before = read_install_status(desk.home, desk.mac())
+    assert (before.kind, before.loaded, before.comes_back) == (None, False, False)
+    report = install(desk.home, desk.mac())
+    running = read_install_status(desk.home, desk.mac())
+    assert (running.kind, running.running, running.pid) == ("agent", True, report.pid)
+    assert report.pid is not None
+    desk.processes.kill(report.pid)
+    crashed = read_install_status(desk.home, desk.mac())
+    assert (crashed.loaded, crashed.running, crashed.state) == (True, False, "spawn scheduled")
+    assert crashed.last_terminating_signal == 9
+    desk.clock.sleep(10)
+    restarted = read_install_status(desk.home, desk.mac())
+    assert restarted.running
+    assert (restarted.runs, restarted.last_terminating_signal) == (2, 9)
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "comes_back"),
+    [
+        (True, {}, True),
+        (False, {}, False),
+        (False, {"auto_login_user": "alice"}, True),
+        (True, {"filevault": True}, False),
+        (True, {"autorestart": 0}, False),
+        (True, {"autorestart": 0, "battery": True}, True),
+    ],
+)
+def test_what_is_promised_of_a_power_cut_is_what_happens(
+    desk: Desk, *, system: bool, machine: dict[str, Any], comes_back: bool
+) -> None:
+    desk.fake.change(**machine)
+    install(desk.home, desk.mac(), system=system)
+    assert read_install_status(desk.home, desk.mac()).comes_back is comes_back
+
+    desk.fake.launchd.power_cut()
+    assert not desk.processes.alive
+    if desk.fake.starts_by_itself():
+        desk.fake.launchd.boot(daemons=desk.daemons, agents=desk.agent.parent)
+
+    desk.jobs()
+    assert bool(desk.processes.alive) is comes_back
+
+
+def test_where_there_is_no_launchctl_nothing_is_tried(tmp_path: Path) -> None:
+    with pytest.raises(MissingError) as raised:
+        this_mac({"PATH": str(tmp_path)})
+    assert "systemd" in (raised.value.hint or "")
