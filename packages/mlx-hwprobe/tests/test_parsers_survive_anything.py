@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_hwprobe import (
@@ -92,6 +92,7 @@ def read(capture: Capture) -> HardwareProfile | None:
         return None
 
 
+@settings(max_examples=60)
 @given(captures)
 def test_invented_outputs_never_break_the_parsers(capture: Capture) -> None:
     profile = read(capture)

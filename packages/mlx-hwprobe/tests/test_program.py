@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -199,3 +200,21 @@ def test_lookup_and_table_load_neither_subprocess_nor_threads() -> None:
         check=True,
     )
     assert done.stderr.strip() == "[]"
+
+
+def test_the_example_in_the_readme_runs() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", example], capture_output=True, text=True, check=True
+    )
+    assert "M4 Max 546 table\n" in done.stdout
+
+
+def test_the_profile_in_the_readme_is_what_such_a_mac_prints() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```console\n\$ mlx-hwprobe\n(.*?)```", readme, re.DOTALL)
+    capture = json.loads((CAPTURES / "m4_max_wired_limit.json").read_text())
+    sysctl = capture["outputs"]["sysctl"]
+    sysctl["stdout"] = sysctl["stdout"].replace("wired_limit_mb: 118000", "wired_limit_mb: 0")
+    assert run("--from", "-", stdin=json.dumps(capture)).stdout == shown

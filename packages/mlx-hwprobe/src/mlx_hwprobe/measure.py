@@ -1,8 +1,9 @@
 """Measuring memory bandwidth: how many bytes a second this machine really moves.
 
 The kernels are STREAM's: copy (`c = a`) moves two arrays, triad (`c = a + s·b`) three. Counted are
-the bytes that a program asks for; what a cache reads beside is not. MLX runs them on the GPU of a
-Mac. Without MLX the processor copies, on several threads, and the result says so.
+the bytes that a program asks for; what a cache reads beside is not. MLX runs them on the GPU.
+Where MLX is not installed, or has no GPU, the processor copies on every core, and the result says
+so: MLX's own kernels for processors use one core and measure that.
 """
 
 from __future__ import annotations
@@ -122,16 +123,25 @@ def measure_bandwidth(
     Args:
         repetitions: How often each kernel runs, after a warm-up.
         array_bytes: The size of each of the three arrays.
-        use_mlx: None takes MLX where it is installed; False never.
+        use_mlx: None takes MLX where it is installed and has a GPU; True also without; False never.
 
     Raises:
         ImportError: MLX was asked for and is not installed.
     """
     if use_mlx is None:
-        use_mlx = importlib.util.find_spec("mlx") is not None
+        use_mlx = importlib.util.find_spec("mlx") is not None and _has_gpu(_mlx())
     if use_mlx:
-        return _measure_with_mlx(repetitions, array_bytes)
+        return _measure_with_mlx(_mlx(), repetitions, array_bytes)
     return _measure_on_cpu(repetitions, array_bytes)
+
+
+def _mlx() -> Any:
+    # Any: MLX is no dependency, so the type checker does not know it.
+    return importlib.import_module("mlx.core")
+
+
+def _has_gpu(mx: Any) -> bool:
+    return bool(mx.default_device() == mx.Device(mx.gpu))
 
 
 def _time_runs(
@@ -147,12 +157,9 @@ def _time_runs(
     return KernelRuns(kernel, bytes_per_run, tuple(figures))
 
 
-def _measure_with_mlx(repetitions: int, array_bytes: int) -> Measurement:
-    # Any: MLX is no dependency, so the type checker has no stubs for it.
-    mx: Any = importlib.import_module("mlx.core")
-    on_gpu = mx.default_device() == mx.Device(mx.gpu)
-    describe: Any = getattr(mx, "device_info", None)
-    described: dict[str, Any] = describe() if describe is not None else {}
+def _measure_with_mlx(mx: Any, repetitions: int, array_bytes: int) -> Measurement:
+    describe = getattr(mx, "device_info", None)
+    device = describe().get("device_name") if describe is not None else None
     count = array_bytes // 4
     a, b = mx.full((count,), 1.5, dtype=mx.float32), mx.full((count,), 2.5, dtype=mx.float32)
     copy, triad = mx.compile(_copy), mx.compile(_triad)
@@ -161,8 +168,7 @@ def _measure_with_mlx(repetitions: int, array_bytes: int) -> Measurement:
         _time_runs("copy", lambda: mx.eval(copy(a)), 2 * count * 4, repetitions),
         _time_runs("triad", lambda: mx.eval(triad(a, b)), 3 * count * 4, repetitions),
     )
-    device = described.get("device_name")
-    return Measurement("mlx-gpu" if on_gpu else "mlx-cpu", device, kernels)
+    return Measurement("mlx-gpu" if _has_gpu(mx) else "mlx-cpu", device, kernels)
 
 
 def _copy(a: Any) -> Any:

@@ -29,7 +29,7 @@ _LIMIT_SOURCES = {
 _BACKENDS = {
     "mlx-gpu": "GPU, through MLX",
     "mlx-cpu": "CPU, through MLX",
-    "cpu": "CPU, without MLX",
+    "cpu": "CPU",
 }
 
 
