@@ -66,6 +66,9 @@ def test_an_entry_is_found_by_its_repositories(catalog: Catalog):
     assert catalog.by_repo("mlx-community/Qwen3-8B-8bit") is catalog.get("qwen3-8b")
     assert catalog.by_repo("qwen/qwen3-8b") is catalog.get("qwen3-8b")
     assert catalog.by_repo("mlx-community/no-such-model") is None
+    assert catalog.get("qwen3-8b").quant_of("MLX-community/qwen3-8b-8bit") == "int8"
+    assert catalog.get("qwen3-8b").quant_of("Qwen/Qwen3-8B") == "bf16"
+    assert catalog.get("qwen3-8b").quant_of("Qwen/Qwen3-14B") is None
 
 
 def test_filters_join(catalog: Catalog):

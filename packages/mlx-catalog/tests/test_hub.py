@@ -48,12 +48,12 @@ LISTED = [
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: "_Hub"
-
     def do_GET(self) -> None:
+        hub = self.server
+        assert isinstance(hub, _Hub)
         url = urlsplit(self.path)
-        self.server.asked.append((url.path, parse_qs(url.query), dict(self.headers)))
-        status, headers, body = self.server.answers.get(url.path, (404, {}, b""))
+        hub.asked.append((url.path, parse_qs(url.query), dict(self.headers)))
+        status, headers, body = hub.answers.get(url.path, (404, {}, b""))
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -61,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ARG002 - its name
         return
 
 

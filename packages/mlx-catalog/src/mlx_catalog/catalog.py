@@ -91,12 +91,7 @@ class Catalog:
 
     def by_repo(self, hf_repo: str) -> CatalogEntry | None:
         """The entry whose weights, in any quantization, or whose base model `hf_repo` is."""
-        wanted = hf_repo.lower()
-        for entry in self:
-            repos = [entry.hf_base_repo, *(source.hf_repo for _, source in entry.sources.items())]
-            if any(repo is not None and repo.lower() == wanted for repo in repos):
-                return entry
-        return None
+        return next((entry for entry in self if entry.quant_of(hf_repo) is not None), None)
 
     def filter(
         self,

@@ -291,6 +291,15 @@ class CatalogEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """Parameters read for one token of one sequence, in 10^9: the active ones, or all."""
         return self.active_params_b if self.active_params_b is not None else self.params_b
 
+    def quant_of(self, hf_repo: str) -> Quant | None:
+        """The quantization that the repository `hf_repo` holds of this model, or None."""
+        wanted = hf_repo.lower()
+        for quant, source in self.sources.items():
+            if source.hf_repo is not None and source.hf_repo.lower() == wanted:
+                return quant
+        is_base = self.hf_base_repo is not None and self.hf_base_repo.lower() == wanted
+        return "bf16" if is_base else None
+
     def weights_bytes(self, quant: Quant) -> int:
         """Bytes of the weights at `quant`: the published size, else parameters times bits."""
         source = self.sources.get(quant)
