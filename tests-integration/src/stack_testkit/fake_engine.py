@@ -103,6 +103,9 @@ class _Handler(BaseHTTPRequestHandler):
         request = json.loads(self.rfile.read(int(self.headers.get("Content-Length", "0"))))
         if self._misbehaves():
             return
+        if self.path != "/v1/chat/completions":
+            self._json(404, {"error": {"message": "Not Found", "type": "not_found"}})
+            return
         options = self.server.options
         if request.get("model") != options.served_model_name:
             message = f"The model `{request.get('model')}` does not exist."

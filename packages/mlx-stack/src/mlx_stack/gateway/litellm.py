@@ -125,6 +125,8 @@ def environment(*, master_key: str, openrouter_key: str) -> Mapping[str, str]:
 
 
 def _model(name: str, tier: Tier) -> dict[str, object]:
+    # said outright, since LiteLLM looks names like `gpt-4o` up in a table of cloud models
+    info = {"mode": "chat", "max_input_tokens": tier.context_tokens}
     return {
         "model_name": name,
         "litellm_params": {
@@ -132,6 +134,7 @@ def _model(name: str, tier: Tier) -> dict[str, object]:
             "api_base": f"http://127.0.0.1:{tier.port}/v1",
             "api_key": "none",  # engines listen on loopback and ask for no key
         },
+        "model_info": {key: value for key, value in info.items() if value is not None},
     }
 
 

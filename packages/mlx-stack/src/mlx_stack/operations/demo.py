@@ -38,8 +38,8 @@ from mlx_stack.stack import SCHEMA_VERSION, Stack, Tier, save_stack
 if TYPE_CHECKING:
     import httpx
 
-QUESTION = "What is the capital of France?"
-MODEL = "smollm2-135m"
+QUESTION = embedded_model.QUESTION
+MODEL = embedded_model.NAME
 KILLED = "standard"
 _ANSWER_TOKENS = 32
 _RESTORE_TIMEOUT_S = 90.0
