@@ -8,6 +8,8 @@ import urllib.request
 import psutil
 import pytest
 
+from mlx_procsup import identify
+from mlx_procsup.testing import eventually
 from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.program import Program
 
@@ -84,13 +86,13 @@ def test_down_stops_everything_and_status_says_so(served: Program) -> None:
     served.run("up")
     family = psutil.Process(_pid(served, "standard")).children(recursive=True)
     assert family, "the fake engine should have a child of its own"
+    pids = [process.pid for process in family]
 
     stopped = served.run("down", "--json")
 
     assert stopped.code == 0
     assert _outcomes(stopped.document) == {"gateway": "stopped", "standard": "stopped"}
-    _, alive = psutil.wait_procs(family, timeout=1)
-    assert not alive, "a grandchild was left behind"
+    assert eventually(lambda: not any(map(identify, pids))), "a grandchild was left behind"
     status = served.run("status", "--json")
     assert status.code == 3
     assert set(_states(status.document).values()) == {"stopped"}

@@ -38,12 +38,14 @@ class Service:
         spec: How it is started.
         port: Where it listens.
         tier: The tier that it serves; None for the gateway.
+        needs_bytes: The memory that it will hold once loaded; 0 where it doesn't matter.
     """
 
     kind: Kind
     spec: ProcessSpec
     port: int
     tier: Tier | None = None
+    needs_bytes: int = 0
 
     @property
     def name(self) -> str:
@@ -62,7 +64,12 @@ def inherited_environment(environment: Mapping[str, str] = os.environ) -> dict[s
 
 
 def engine_service(
-    tier: Tier, command: tuple[str, ...], *, home: Home, environment: Mapping[str, str]
+    tier: Tier,
+    command: tuple[str, ...],
+    *,
+    home: Home,
+    environment: Mapping[str, str],
+    needs_bytes: int = 0,
 ) -> Service:
     """The engine process of `tier`.
 
@@ -71,6 +78,7 @@ def engine_service(
         command: The engine's command line.
         home: The working directory is its root.
         environment: What `inherited_environment` gave.
+        needs_bytes: The memory that it will hold once loaded.
     """
     spec = ProcessSpec(
         name=tier.name,
@@ -79,7 +87,7 @@ def engine_service(
         cwd=home.root,
         readiness=HttpReadiness(f"http://{LOOPBACK}:{tier.port}/v1/models"),
     )
-    return Service("engine", spec, tier.port, tier)
+    return Service("engine", spec, tier.port, tier, needs_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,8 @@ class GatewaySettings:
         port: Its port.
         master_key: The key that clients must give.
         openrouter_key: OpenRouter's key, or "".
+        fingerprint: Changes with its configuration file and its keys, which its command line
+            doesn't show; a running gateway with another one is out of date.
     """
 
     program: Path
@@ -99,6 +109,7 @@ class GatewaySettings:
     port: int
     master_key: str
     openrouter_key: str = ""
+    fingerprint: str = ""
 
 
 def gateway_service(
@@ -117,6 +128,7 @@ def gateway_service(
         cwd=home.root,
         readiness=HttpReadiness(f"http://{LOOPBACK}:{settings.port}/health/liveliness"),
         secret_env=litellm.SECRET_VARIABLES,
+        fingerprint=settings.fingerprint,
     )
     return Service("gateway", spec, settings.port)
 

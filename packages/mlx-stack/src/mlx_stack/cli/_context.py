@@ -41,3 +41,23 @@ def quiet_option(function: Callable[..., object]) -> Callable[..., object]:
 def tier_option(explanation: str) -> Decorator:
     """`--tier T`: one tier instead of all services."""
     return click.option("--tier", metavar="TIER", help=explanation)
+
+
+def json_lines_option(function: Callable[..., object]) -> Callable[..., object]:
+    """`--json-lines`: one JSON object a line, as things happen."""
+    return click.option(
+        "--json-lines", "json_lines", is_flag=True, help="Write one JSON object a line."
+    )(function)
+
+
+def timeout_option(function: Callable[..., object]) -> Callable[..., object]:
+    """`--timeout S`: how long a start may take."""
+    return click.option(
+        "--timeout",
+        "timeout_s",
+        type=click.FloatRange(min=0, min_open=True),
+        default=120.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long a service may take; longer while its load progresses.",
+    )(function)

@@ -59,6 +59,21 @@ class Output:
         """Whether progress may be redrawn: stderr is a terminal and nobody asked for quiet."""
         return sys.stderr.isatty() and not self.quiet
 
+    @property
+    def width(self) -> int:
+        """The columns that the answer may take."""
+        return self._console(stderr=False).width
+
+    @property
+    def answers(self) -> "Console":
+        """The console of stdout, for an answer that is redrawn."""
+        return self._console(stderr=False)
+
+    @property
+    def has_colours(self) -> bool:
+        """Whether the answer may be coloured: stdout is a terminal that wants it."""
+        return not self.json and self._console(stderr=False).color_system is not None
+
     def _console(self, *, stderr: bool) -> "Console":
         if stderr not in self._consoles:
             from rich.console import Console

@@ -101,7 +101,7 @@ class _Viewer:
         self.progress(self._answer)
 
     def status(self, report: "StatusReport") -> None:
-        from mlx_stack.cli.status import service_table
+        from mlx_stack.cli._status_view import service_table
 
         self._output.say(service_table(report.services))
 

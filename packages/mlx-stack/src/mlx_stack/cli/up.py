@@ -3,40 +3,64 @@
 import click
 
 from mlx_stack import exit_codes
-from mlx_stack.cli._context import json_option, open_context, quiet_option, tier_option
+from mlx_stack.cli._context import (
+    Context,
+    json_option,
+    open_context,
+    quiet_option,
+    tier_option,
+    timeout_option,
+)
 
 
 @click.command("up")
 @tier_option("Start only this tier.")
-@click.option(
-    "--timeout",
-    "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
-    default=120.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long a service may take; longer while its load progresses.",
-)
+@click.option("--dry-run", is_flag=True, help="Print the commands, and start nothing.")
+@timeout_option
 @json_option
 @quiet_option
-def command(tier: str | None, timeout_s: float, *, json: bool, quiet: bool) -> int:
+def command(tier: str | None, timeout_s: float, *, dry_run: bool, json: bool, quiet: bool) -> int:
     """Start what is not running, and wait until it is ready.
 
-    The tiers and the gateway start side by side. What runs already stays as it is, unless the
-    stack file means another command for it by now.
+    The tiers and the gateway start side by side, as memory allows. What runs already stays as it
+    is, unless the stack file means another command for it by now.
     """
+    context = open_context(json=json, quiet=quiet)
+    if dry_run:
+        return _print_plan(context, tier)
     from mlx_stack.cli._services import show_outcome
     from mlx_stack.operations.outcomes import ServiceOutcome, is_success, to_document
     from mlx_stack.operations.up import up
 
-    context = open_context(json=json, quiet=quiet)
     output = context.output
 
     def show(outcome: ServiceOutcome) -> None:
         if not output.json:
             show_outcome(output, outcome)
 
-    outcomes = up(context.home, tier=tier, timeout_s=timeout_s, on_outcome=show)
+    outcomes = up(
+        context.home,
+        tier=tier,
+        timeout_s=timeout_s,
+        on_outcome=show,
+        on_hold=lambda name: output.say(f"{name} waits until the others have their memory."),
+    )
     if output.json:
         output.document(to_document(outcomes))
     return exit_codes.DONE if is_success(outcomes) else exit_codes.FAILED
+
+
+def _print_plan(context: Context, tier: str | None) -> int:
+    from dataclasses import asdict
+
+    from mlx_stack.operations.dry_run import plan_up
+
+    planned = plan_up(context.home, tier=tier)
+    if context.output.json:
+        context.output.document({"dry_run": True, "services": [asdict(one) for one in planned]})
+    else:
+        for one in planned:
+            at = f", port {one.port}" if one.port is not None else ""
+            context.output.say(f"# {one.name}{at}")
+            context.output.text(one.shell_line or f"# {one.problem}")
+    return exit_codes.FAILED if any(one.problem for one in planned) else exit_codes.DONE

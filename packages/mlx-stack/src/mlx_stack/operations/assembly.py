@@ -1,9 +1,11 @@
 """The stack file, the configuration, the engines and the models, put together into services."""
 
+import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlx_catalog import load_catalog
 from mlx_stack import atomic_file
 from mlx_stack.config import Config, load_config
 from mlx_stack.engines import vllm_mlx
@@ -11,6 +13,7 @@ from mlx_stack.engines.environment import require_environment
 from mlx_stack.engines.lockfile import Engine
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.gateway import litellm
+from mlx_stack.operations.model_traits import serving_of
 from mlx_stack.paths import Home
 from mlx_stack.services import (
     GATEWAY,
@@ -59,36 +62,58 @@ def assemble(home: Home, *, master_key: str) -> Assembly:
         NoStackError: No stack is defined.
         InvalidFileError: The stack file or the configuration is damaged.
         EngineMissingError: vllm-mlx or LiteLLM is not installed.
+        InvalidCatalogError: One of the user's own catalog entries breaks the schema.
     """
     stack = load_stack(home.stack)
     config = load_config(home)
     vllm_program = require_environment(home.engines, Engine.VLLM_MLX).program("vllm-mlx")
     litellm_program = require_environment(home.engines, Engine.LITELLM).program("litellm")
     variables = inherited_environment()
+    catalog = load_catalog(home.catalog)
     engines: list[Service] = []
     missing: dict[str, StackError] = {}
     for tier in stack.tiers:
         try:
             folder = model_folder(config.model_dir, tier)
+            serving = serving_of(catalog, tier, folder)
         except StackError as error:
             missing[tier.name] = error
         else:
-            command = vllm_mlx.command(vllm_program, tier, folder)
-            engines.append(engine_service(tier, command, home=home, environment=variables))
+            engines.append(
+                engine_service(
+                    tier,
+                    vllm_mlx.command(
+                        vllm_program,
+                        tier,
+                        folder,
+                        serving.traits,
+                        cache_bytes=serving.cache_bytes,
+                    ),
+                    home=home,
+                    environment=variables,
+                    needs_bytes=_needs_bytes(folder),
+                )
+            )
     settings = GatewaySettings(
         program=litellm_program,
         host=config.gateway_host,
         port=config.litellm_port,
         master_key=master_key,
         openrouter_key=config.openrouter_key,
+        fingerprint=_fingerprint(gateway_config(stack, config), master_key, config.openrouter_key),
     )
     gateway = gateway_service(settings, home=home, environment=variables)
     return Assembly(stack, config, tuple(engines), gateway, missing)
 
 
+def gateway_config(stack: Stack, config: Config) -> str:
+    """The text of `litellm.yaml` that the stack means."""
+    return litellm.render_config(litellm.build_config(stack, cloud=bool(config.openrouter_key)))
+
+
 def write_gateway_config(home: Home, stack: Stack, config: Config) -> None:
     """Bring `litellm.yaml` in line with the stack; an unchanged file is left alone."""
-    text = litellm.render_config(litellm.build_config(stack, cloud=bool(config.openrouter_key)))
+    text = gateway_config(stack, config)
     path = home.gateway_config
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         atomic_file.write_text(path, text)
@@ -125,3 +150,18 @@ def chosen(names: Iterable[str], tier: str | None) -> Callable[[str], bool]:
     if tier is not None and tier not in known:
         raise UsageError(f"There is no tier {tier!r}.", hint=f"The stack has: {', '.join(known)}.")
     return lambda name: tier is None or name == tier
+
+
+_OVERHEAD = 1.15
+"""What an engine holds beside its weights before the first request: runtime, buffers, tokenizer."""
+
+
+def _needs_bytes(folder: Path) -> int:
+    """The memory that serving a model will take, from the size of its weights."""
+    weights_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return int(weights_bytes * _OVERHEAD)
+
+
+def _fingerprint(*parts: str) -> str:
+    """A short digest that tells two configurations apart and gives no part away."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

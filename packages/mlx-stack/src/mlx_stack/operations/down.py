@@ -2,11 +2,22 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 
-from mlx_procsup import StateDirs, StopOutcome, SupervisionError, acquire_lock, stop_service
+from mlx_procsup import (
+    StateDirs,
+    StateFileError,
+    StopOutcome,
+    SupervisionError,
+    acquire_lock,
+    read_run,
+    stop_service,
+)
+from mlx_stack.config import load_config
 from mlx_stack.errors import StackError
-from mlx_stack.operations.assembly import chosen
+from mlx_stack.operations.assembly import assemble, chosen
 from mlx_stack.operations.outcomes import Outcome, ServiceOutcome
+from mlx_stack.operations.recorded import recorded_services
 from mlx_stack.paths import Home
 from mlx_stack.services import GATEWAY, WATCHDOG, state_dirs
 from mlx_stack.stack import Stack, load_stack
@@ -30,39 +41,53 @@ def down(
     Args:
         home: Whose services.
         tier: Only this tier; None for everything.
-        on_outcome: Told of each service as soon as it has stopped; from other threads.
+        on_outcome: Told of each service as soon as it has stopped, one at a time.
 
     Raises:
         LockHeldError: Another command changes the services.
         UsageError: There is no such tier.
     """
-    stack = _stack_if_readable(home)
-    tiers = tuple(entry.name for entry in stack.tiers) if stack is not None else ()
-    recorded = tuple(sorted(path.stem for path in home.pids.glob("*.pid")))
-    names = tuple(dict.fromkeys((*tiers, *recorded)))
-    is_chosen = chosen([name for name in names if name != WATCHDOG], tier)
-    doomed = [name for name in names if name not in (GATEWAY, WATCHDOG) and is_chosen(name)]
     if not home.root.exists():
+        if tier is not None:
+            chosen((), tier)
         return ()
     with acquire_lock(home.lock, "down"):
-        dirs = state_dirs(home)
+        return stop_services(home, tier=tier, on_outcome=on_outcome)
 
-        def stop(name: str) -> ServiceOutcome:
-            outcome = _stop(name, dirs, _port(stack, name))
+
+def stop_services(
+    home: Home,
+    *,
+    tier: str | None = None,
+    on_outcome: Callable[[ServiceOutcome], None] = lambda _: None,
+) -> tuple[ServiceOutcome, ...]:
+    """What `down` does, for a caller that holds the lock; arguments as there."""
+    stack = _stack_if_readable(home)
+    tiers = tuple(entry.name for entry in stack.tiers) if stack is not None else ()
+    names = tuple(dict.fromkeys((*tiers, *recorded_services(home))))
+    is_chosen = chosen([name for name in names if name != WATCHDOG], tier)
+    doomed = [name for name in names if name not in (GATEWAY, WATCHDOG) and is_chosen(name)]
+    dirs = state_dirs(home)
+    commands = _commands_for_lost_records(home, names, dirs)
+    telling = Lock()
+
+    def stop(name: str) -> ServiceOutcome:
+        outcome = _stop(name, dirs, _port(home, stack, name), commands.get(name, ()))
+        with telling:
             on_outcome(outcome)
-            return outcome
+        return outcome
 
-        outcomes = [stop(GATEWAY)] if is_chosen(GATEWAY) else []
-        with ThreadPoolExecutor(max_workers=max(1, len(doomed))) as pool:
-            outcomes += pool.map(stop, doomed)
+    outcomes = [stop(GATEWAY)] if is_chosen(GATEWAY) else []
+    with ThreadPoolExecutor(max_workers=max(1, len(doomed))) as pool:
+        outcomes += pool.map(stop, doomed)
     return tuple(outcomes)
 
 
-def _stop(name: str, dirs: StateDirs, port: int | None) -> ServiceOutcome:
+def _stop(name: str, dirs: StateDirs, port: int | None, command: tuple[str, ...]) -> ServiceOutcome:
     kind = "gateway" if name == GATEWAY else "engine"
     try:
-        result = stop_service(name, dirs)
-    except SupervisionError as error:
+        result = stop_service(name, dirs, command=command)
+    except (SupervisionError, OSError) as error:
         return ServiceOutcome(name, kind, "failed", None, port, 0.0, str(error))
     return ServiceOutcome(name, kind, _OUTCOMES[result.outcome], result.pid, port, result.seconds)
 
@@ -75,6 +100,33 @@ def _stack_if_readable(home: Home) -> Stack | None:
         return None
 
 
-def _port(stack: Stack | None, name: str) -> int | None:
+def _commands_for_lost_records(
+    home: Home, names: tuple[str, ...], dirs: StateDirs
+) -> dict[str, tuple[str, ...]]:
+    """What services should run; it recognizes those whose run file is lost or damaged."""
+    if not any(_is_record_lost(name, dirs) for name in (*names, GATEWAY)):
+        return {}
+    try:
+        services = assemble(home, master_key="").services
+    except StackError:
+        return {}
+    return {service.name: service.spec.masked_command() for service in services}
+
+
+def _is_record_lost(name: str, dirs: StateDirs) -> bool:
+    if not dirs.pid_file(name).exists():
+        return False
+    try:
+        return read_run(dirs, name) is None
+    except StateFileError:
+        return True
+
+
+def _port(home: Home, stack: Stack | None, name: str) -> int | None:
+    if name == GATEWAY:
+        try:
+            return load_config(home).litellm_port
+        except StackError:
+            return None
     tier = stack.tier(name) if stack is not None else None
     return tier.port if tier is not None else None

@@ -1,7 +1,7 @@
 """What `up` and `down` report of each service, in the words of the JSON answer."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from mlx_stack.services import Kind
@@ -39,6 +39,10 @@ class ServiceOutcome:
     port: int | None
     seconds: float
     error: str | None = None
+
+    def failed(self, error: str) -> "ServiceOutcome":
+        """The same service, as one that failed after all."""
+        return replace(self, outcome="failed", error=error)
 
 
 def to_document(outcomes: Iterable[ServiceOutcome]) -> dict[str, object]:

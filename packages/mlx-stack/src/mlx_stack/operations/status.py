@@ -3,14 +3,27 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mlx_procsup import HttpReadiness, ProbeTarget, ServiceState, ServiceStatus, probe_all
+from mlx_hwprobe import HardwareProfile
+from mlx_procsup import (
+    HttpReadiness,
+    ProbeTarget,
+    ProcessSpec,
+    ServiceState,
+    ServiceStatus,
+    is_current,
+    probe_all,
+    tail_with_archive,
+)
 from mlx_stack.config import load_config
-from mlx_stack.errors import MissingError
+from mlx_stack.credentials import read_gateway_key
+from mlx_stack.errors import StackError
 from mlx_stack.operations.assembly import assemble
 from mlx_stack.operations.hardware import known_hardware
 from mlx_stack.paths import Home
 from mlx_stack.services import GATEWAY, LOOPBACK, WATCHDOG, Kind, state_dirs
-from mlx_stack.stack import Stack, load_stack
+from mlx_stack.stack import load_stack
+
+_SHOWN_DECISIONS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +41,8 @@ class ServiceRow:
         response_ms: How long its answer took.
         memory_bytes: Resident memory, descendants included.
         last_error: What is wrong with it, or None.
+        restarts: How often the watchdog restarted it since the user last acted.
+        flapping: Whether the watchdog gave it up.
     """
 
     name: str
@@ -40,6 +55,8 @@ class ServiceRow:
     response_ms: float | None
     memory_bytes: int | None
     last_error: str | None
+    restarts: int
+    flapping: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +68,14 @@ class StatusReport:
         gateway_url: The OpenAI-compatible endpoint.
         services: The tiers in the stack's order, the gateway, the watchdog.
         changed: Services that run with another command than the stack file means by now.
+        decisions: The last lines of the watchdog's log.
     """
 
     hardware: dict[str, Any]
     gateway_url: str
     services: tuple[ServiceRow, ...]
     changed: tuple[str, ...]
+    decisions: tuple[str, ...]
 
     @property
     def is_healthy(self) -> bool:
@@ -70,11 +89,16 @@ class StatusReport:
             "gateway_url": self.gateway_url,
             "services": [asdict(row) for row in self.services],
             "changed": list(self.changed),
+            "decisions": list(self.decisions),
         }
 
 
-def read_status(home: Home) -> StatusReport:
+def read_status(home: Home, *, hardware: HardwareProfile | None = None) -> StatusReport:
     """The state of every service that the stack defines.
+
+    Args:
+        home: Where the stack is defined.
+        hardware: The machine, if it is known already.
 
     Raises:
         NoStackError: No stack is defined.
@@ -82,7 +106,12 @@ def read_status(home: Home) -> StatusReport:
     """
     stack = load_stack(home.stack)
     config = load_config(home)
-    targets = [*_tier_targets(stack), _gateway_target(config.litellm_port), ProbeTarget(WATCHDOG)]
+    specs = _specs(home)
+    targets = [
+        *(_target(tier.name, tier.port, "/v1/models", specs) for tier in stack.tiers),
+        _target(GATEWAY, config.litellm_port, "/health/liveliness", specs),
+        ProbeTarget(WATCHDOG),
+    ]
     statuses = probe_all(targets, state_dirs(home))
     kinds: list[Kind] = [*("engine" for _ in stack.tiers), "gateway", "watchdog"]
     models = [*(tier.model for tier in stack.tiers), None, None]
@@ -92,22 +121,17 @@ def read_status(home: Home) -> StatusReport:
         for status, kind, model, port in zip(statuses, kinds, models, ports, strict=True)
     ]
     return StatusReport(
-        hardware=known_hardware(home).to_json(),
+        hardware=(hardware or known_hardware(home)).to_json(),
         gateway_url=f"http://{LOOPBACK}:{config.litellm_port}/v1",
         services=tuple(rows),
-        changed=_changed(home, statuses),
+        changed=_changed(specs, statuses),
+        decisions=tuple(tail_with_archive(state_dirs(home).log_file(WATCHDOG), _SHOWN_DECISIONS)),
     )
 
 
-def _tier_targets(stack: Stack) -> list[ProbeTarget]:
-    return [
-        ProbeTarget(tier.name, HttpReadiness(f"http://{LOOPBACK}:{tier.port}/v1/models"))
-        for tier in stack.tiers
-    ]
-
-
-def _gateway_target(port: int) -> ProbeTarget:
-    return ProbeTarget(GATEWAY, HttpReadiness(f"http://{LOOPBACK}:{port}/health/liveliness"))
+def _target(name: str, port: int, path: str, specs: dict[str, ProcessSpec]) -> ProbeTarget:
+    command = specs[name].masked_command() if name in specs else ()
+    return ProbeTarget(name, HttpReadiness(f"http://{LOOPBACK}:{port}{path}"), command)
 
 
 def _row(status: ServiceStatus, kind: Kind, model: str | None, port: int | None) -> ServiceRow:
@@ -122,6 +146,8 @@ def _row(status: ServiceStatus, kind: Kind, model: str | None, port: int | None)
         response_ms=_rounded(status.response_ms),
         memory_bytes=status.memory_bytes,
         last_error=status.last_error,
+        restarts=len(status.record.restarts) if status.record is not None else 0,
+        flapping=status.record is not None and status.record.flapping,
     )
 
 
@@ -129,18 +155,22 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
 
 
-def _changed(home: Home, statuses: list[ServiceStatus]) -> tuple[str, ...]:
-    """The running services that `up` would restart, since the stack file means another command."""
+def _specs(home: Home) -> dict[str, ProcessSpec]:
+    """What each service should run, as far as that can be said: without the engines, nothing."""
     try:
-        assembly = assemble(home, master_key="")
-    except MissingError:  # without the engines nothing can be said, and nothing can be started
-        return ()
-    wanted = {service.name: service.spec.masked_command() for service in assembly.services}
+        assembly = assemble(home, master_key=read_gateway_key(home) or "")
+    except StackError:
+        return {}
+    return {service.name: service.spec for service in assembly.services}
+
+
+def _changed(specs: dict[str, ProcessSpec], statuses: list[ServiceStatus]) -> tuple[str, ...]:
+    """The running services that `up` would restart, since the stack means another command."""
     return tuple(
         status.name
         for status in statuses
         if status.state not in (ServiceState.STOPPED, ServiceState.CRASHED)
         and status.record is not None
-        and status.name in wanted
-        and status.record.command != wanted[status.name]
+        and status.name in specs
+        and not is_current(specs[status.name], status.record)
     )

@@ -1,29 +1,30 @@
-"""Start what is not running, side by side, and wait until each service is ready."""
+"""Start what is not running, side by side as memory allows, and wait until it is ready."""
 
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from mlx_procsup import (
     NotReadyError,
-    ServiceState,
-    StateDirs,
+    StartOutcome,
+    StartPlan,
+    StartResult,
+    StopOutcome,
     SupervisionError,
     acquire_lock,
-    probe_service,
-    start_service,
+    start_all,
     stop_service,
-    target_of,
-    wait_for_healthy,
 )
 from mlx_stack.credentials import ensure_gateway_key
-from mlx_stack.operations.assembly import assemble, chosen, write_gateway_config
+from mlx_stack.operations.assembly import Assembly, assemble, chosen, write_gateway_config
+from mlx_stack.operations.one_token import ask_one_token
 from mlx_stack.operations.outcomes import Outcome, ServiceOutcome
+from mlx_stack.operations.recorded import recorded_services
 from mlx_stack.paths import Home
-from mlx_stack.services import Service, service_names, state_dirs
+from mlx_stack.services import GATEWAY, LOOPBACK, WATCHDOG, Service, service_names, state_dirs
 from mlx_stack.stack import load_stack
 
 READY_TIMEOUT_S = 120.0
+_ONE_TOKEN_TIMEOUT_S = 120.0
 
 type Observer = Callable[[ServiceOutcome], None]
 
@@ -34,14 +35,19 @@ def up(
     tier: str | None = None,
     timeout_s: float = READY_TIMEOUT_S,
     on_outcome: Observer = lambda _: None,
+    on_hold: Callable[[str], None] = lambda _: None,
 ) -> tuple[ServiceOutcome, ...]:
     """Start the services of the stack that are not running.
+
+    What runs already stays, unless the stack means another command or configuration for it by
+    now. What the stack no longer defines is stopped.
 
     Args:
         home: Where the stack is defined.
         tier: Only this tier; None for all tiers and the gateway.
         timeout_s: How long each service may take, longer while its load visibly progresses.
-        on_outcome: Told of each service as soon as it is ready or has failed; from other threads.
+        on_outcome: Told of each service as soon as it is ready or has failed.
+        on_hold: Told the name of each service that has to wait for memory.
 
     Raises:
         LockHeldError: Another command changes the services.
@@ -49,61 +55,142 @@ def up(
     """
     load_stack(home.stack)  # before anything is written: without a stack nothing is
     with acquire_lock(home.lock, "up"):
-        assembly = assemble(home, master_key=ensure_gateway_key(home))
-        write_gateway_config(home, assembly.stack, assembly.config)
-        is_chosen = chosen(service_names(assembly.stack), tier)
-        services = [service for service in assembly.services if is_chosen(service.name)]
-        outcomes = {
-            name: ServiceOutcome(
-                name, "engine", "failed", None, None, 0.0, f"{error.message} {error.hint or ''}"
-            )
-            for name, error in assembly.missing.items()
-            if is_chosen(name)
-        }
-        for failed in outcomes.values():
-            on_outcome(failed)
-        dirs = state_dirs(home)
-
-        def bring_up(service: Service) -> ServiceOutcome:
-            return _bring_up(service, dirs, timeout_s, on_outcome)
-
-        with ThreadPoolExecutor(max_workers=max(1, len(services))) as pool:
-            outcomes |= {outcome.name: outcome for outcome in pool.map(bring_up, services)}
-    order = [name for name in service_names(assembly.stack) if name in outcomes]
-    return tuple(outcomes[name] for name in order)
-
-
-def _bring_up(
-    service: Service, dirs: StateDirs, timeout_s: float, on_outcome: Observer
-) -> ServiceOutcome:
-    """Make one service run its present command and answer."""
-    began = time.monotonic()
-    pid: int | None = None
-    try:
-        status = probe_service(target_of(service.spec), dirs)
-        is_current = status.record is not None and (
-            status.record.command == service.spec.masked_command()
+        return start_services(
+            home, tier=tier, timeout_s=timeout_s, on_outcome=on_outcome, on_hold=on_hold
         )
-        if status.state in (ServiceState.HEALTHY, ServiceState.DEGRADED) and is_current:
-            outcome = _outcome(service, "already-running", status.pid, began)
-        else:
-            if status.state is not ServiceState.STOPPED:
-                stop_service(service.name, dirs, command=service.spec.command, wanted=None)
-            started = start_service(service.spec, dirs)
-            pid = started.pid
-            wait_for_healthy(started, timeout_s)
-            outcome = _outcome(service, "started", pid, began)
-    except NotReadyError as error:
-        words = "\n".join((str(error), *error.log_tail))
-        outcome = _outcome(service, "failed", error.pid, began, words)
+
+
+def start_services(
+    home: Home,
+    *,
+    tier: str | None = None,
+    timeout_s: float = READY_TIMEOUT_S,
+    on_outcome: Observer = lambda _: None,
+    on_hold: Callable[[str], None] = lambda _: None,
+    is_wanted: Callable[[str], bool] = lambda _: True,
+) -> tuple[ServiceOutcome, ...]:
+    """What `up` does, for a caller that holds the lock.
+
+    Args:
+        home: As in `up`.
+        tier: As in `up`.
+        timeout_s: As in `up`.
+        on_outcome: As in `up`.
+        on_hold: As in `up`.
+        is_wanted: Services for which it says no are passed over.
+    """
+    assembly = assemble(home, master_key=ensure_gateway_key(home))
+    write_gateway_config(home, assembly.stack, assembly.config)
+    is_chosen = chosen(service_names(assembly.stack), tier)
+    outcomes: dict[str, ServiceOutcome] = {}
+
+    def note(outcome: ServiceOutcome) -> None:
+        outcomes[outcome.name] = outcome
+        on_outcome(outcome)
+
+    if tier is None:
+        for name in recorded_services(home):
+            if name not in (*service_names(assembly.stack), WATCHDOG):
+                _stop_stranger(home, name, note)
+    for name, error in assembly.missing.items():
+        if is_chosen(name) and is_wanted(name):
+            words = " ".join(filter(None, (error.message, error.hint)))
+            note(ServiceOutcome(name, "engine", "failed", None, None, 0.0, words))
+    services = {
+        service.name: service
+        for service in assembly.services
+        if is_chosen(service.name) and is_wanted(service.name)
+    }
+    results = start_all(
+        [_plan(service, assembly) for service in services.values()],
+        state_dirs(home),
+        timeout_s=timeout_s,
+        on_result=lambda result: (
+            None if result.name == GATEWAY else note(_outcome(services[result.name], result))
+        ),
+        on_hold=on_hold,
+    )
+    for result in results:
+        if result.name == GATEWAY:
+            note(_verified_gateway(_outcome(services[GATEWAY], result), assembly, outcomes))
+    order = [*service_names(assembly.stack), *outcomes]
+    return tuple(outcomes[name] for name in dict.fromkeys(order) if name in outcomes)
+
+
+def _plan(service: Service, assembly: Assembly) -> StartPlan:
+    tier = service.tier
+    if tier is None or tier.lazy or not assembly.config.auto_health_check:
+        return StartPlan(service.spec, service.needs_bytes)
+    base_url = f"http://{LOOPBACK}:{service.port}/v1"
+    verify = partial(ask_one_token, base_url, tier.model, timeout_s=_ONE_TOKEN_TIMEOUT_S)
+    return StartPlan(service.spec, service.needs_bytes, verify)
+
+
+def _verified_gateway(
+    outcome: ServiceOutcome, assembly: Assembly, outcomes: dict[str, ServiceOutcome]
+) -> ServiceOutcome:
+    """The gateway's outcome, after a request through it to a tier that is ready."""
+    ready = next(
+        (
+            tier.name
+            for tier in assembly.stack.tiers
+            if not tier.lazy
+            and tier.name in outcomes
+            and outcomes[tier.name].outcome in ("started", "already-running")
+        ),
+        None,
+    )
+    if outcome.outcome != "started" or ready is None or not assembly.config.auto_health_check:
+        return outcome
+    spec = assembly.gateway.spec
+    base_url = f"http://{LOOPBACK}:{assembly.gateway.port}/v1"
+    try:
+        ask_one_token(
+            base_url, ready, key=gateway_key(assembly.gateway), timeout_s=_ONE_TOKEN_TIMEOUT_S
+        )
     except SupervisionError as error:
-        outcome = _outcome(service, "failed", pid, began, str(error))
-    on_outcome(outcome)
+        return outcome.failed(spec.mask(str(error)))
     return outcome
 
 
-def _outcome(
-    service: Service, outcome: Outcome, pid: int | None, began: float, error: str | None = None
-) -> ServiceOutcome:
-    seconds = time.monotonic() - began
-    return ServiceOutcome(service.name, service.kind, outcome, pid, service.port, seconds, error)
+def gateway_key(gateway: Service) -> str:
+    """The key that a gateway's clients must give."""
+    from mlx_stack.gateway.litellm import MASTER_KEY_VARIABLE
+
+    return gateway.spec.env[MASTER_KEY_VARIABLE]
+
+
+def _stop_stranger(home: Home, name: str, note: Observer) -> None:
+    """Stop a service that the stack no longer defines."""
+    try:
+        result = stop_service(name, state_dirs(home))
+    except SupervisionError as error:
+        note(ServiceOutcome(name, "engine", "failed", None, None, 0.0, str(error)))
+        return
+    if result.outcome in (StopOutcome.GRACEFUL, StopOutcome.FORCED):
+        done: Outcome = "stopped" if result.outcome is StopOutcome.GRACEFUL else "forced"
+        note(ServiceOutcome(name, "engine", done, result.pid, None, result.seconds))
+
+
+def _outcome(service: Service, result: StartResult) -> ServiceOutcome:
+    error = None
+    if result.error is not None:
+        tail = result.error.log_tail if isinstance(result.error, NotReadyError) else ()
+        error = "\n".join((str(result.error), *tail))
+    return ServiceOutcome(
+        service.name,
+        service.kind,
+        _WORDS[result.outcome],
+        result.pid,
+        service.port,
+        result.seconds,
+        error,
+    )
+
+
+_WORDS: dict[StartOutcome, Outcome] = {
+    StartOutcome.STARTED: "started",
+    StartOutcome.ALREADY_RUNNING: "already-running",
+    StartOutcome.FAILED: "failed",
+    StartOutcome.SKIPPED: "skipped",
+}
