@@ -1,6 +1,9 @@
 """Repositories as folders, and what the Hub says of their files."""
 
 import hashlib
+import json
+import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -38,6 +41,14 @@ class Repository:
         """Git's name of a file's content."""
         return _digest(*_key(self.folder / path), "sha1")
 
+    def parameters(self) -> dict[str, int]:
+        """Values in the safetensors files by dtype, as their headers say; a header is enough."""
+        counts: Counter[str] = Counter()
+        for path in self.paths():
+            if path.endswith(".safetensors"):
+                counts.update(_header_counts(self.folder / path))
+        return dict(counts)
+
     def tree(self, lfs_from_bytes: int) -> list[dict[str, object]]:
         """The entries of `/tree/{commit}?recursive=true`."""
         entries: list[dict[str, object]] = []
@@ -65,6 +76,16 @@ def write_repository(root: Path, repo: str, files: Mapping[str, bytes]) -> Repos
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
     return Repository(folder)
+
+
+def _header_counts(path: Path) -> dict[str, int]:
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    counts: Counter[str] = Counter()
+    for name, tensor in header.items():
+        if name != "__metadata__":
+            counts[tensor["dtype"]] += math.prod(tensor["shape"])
+    return dict(counts)
 
 
 def _key(path: Path) -> tuple[Path, int, int]:

@@ -194,6 +194,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.hub.closing.wait(self.hub.settings.latency_s)
         if self.server.origin == "cdn":
             self._from_cdn(path)
+        elif path == "/api/models":
+            self._list(parse_qs(parts.query))
         elif found := _API.match(path):
             self._api(found["repo"], found["what"], parts.query)
         elif found := _RESOLVE.match(path):
@@ -202,6 +204,26 @@ class _Handler(BaseHTTPRequestHandler):
             self._error(404, "NotFound")
 
     # --- the API ---
+
+    def _list(self, query: dict[str, list[str]]) -> None:
+        """Every repository whose name contains `search`, in name order, at most `limit`."""
+        fault = self.hub.faults.next(self.path, frozenset({"status"}))
+        if fault is not None:
+            self._error(fault.status, "", fault)
+            return
+        wanted = query.get("search", [""])[0].lower()
+        folders = [folder for folder in sorted(self.hub.root.glob("*/*")) if folder.is_dir()]
+        found = [
+            {
+                "id": f"{folder.parent.name}/{folder.name}",
+                "downloads": 100 * (len(folders) - number), "likes": number, "tags": ["mlx"],
+                "gated": self.hub.settings.gated, "lastModified": "2026-10-01T00:00:00.000Z",
+                "safetensors": {"parameters": Repository(folder).parameters()},
+            }
+            for number, folder in enumerate(folders)
+            if wanted in f"{folder.parent.name}/{folder.name}".lower()
+        ]  # fmt: skip
+        self._json(found[: int(query.get("limit", ["1000"])[0])])
 
     def _api(self, repo: str, what: str | None, query: str) -> None:
         fault = self.hub.faults.next(self.path, frozenset({"status"}))
