@@ -62,6 +62,34 @@ def test_a_model_that_can_t_be_batched_is_not():
     assert "--continuous-batching" not in words
 
 
+def test_a_single_request_s_conversation_is_kept_within_the_tier_s_share():
+    words = command(PROGRAM, tier(concurrency=1), FOLDER, cache_bytes=2 * 2**30)
+    assert "--prefix-trie-cache" in words
+    assert value_of(words, "--prefix-trie-cache-memory-mb") == "2048"
+    assert "--cache-memory-mb" not in words
+
+
+def test_the_multimodal_half_of_the_engine_gets_no_cache_that_it_doesn_t_have():
+    words = command(PROGRAM, tier(), FOLDER, ModelTraits(multimodal=True))
+    assert "--prefix-trie-cache" not in words
+
+
+def test_without_a_plan_the_cache_is_bounded_all_the_same():
+    assert value_of(command(PROGRAM, tier(concurrency=2), FOLDER), "--cache-memory-mb") == "1024"
+
+
+def test_an_answer_whose_length_nobody_named_stays_within_the_planned_context():
+    words = command(PROGRAM, tier(context_tokens=8192), FOLDER)
+    assert value_of(words, "--max-tokens") == "8192"
+    words = command(PROGRAM, tier(context_tokens=131072), FOLDER)
+    assert value_of(words, "--max-tokens") == "32768"
+
+
+def test_a_paged_cache_is_never_used():
+    for concurrency in (1, 8):
+        assert "--use-paged-cache" not in command(PROGRAM, tier(concurrency=concurrency), FOLDER)
+
+
 def test_a_lazy_tier_loads_on_demand_and_unloads_when_idle():
     words = command(PROGRAM, tier(lazy=True, idle_unload_s=900), FOLDER)
     assert "--lazy-load-model" in words

@@ -14,11 +14,21 @@ from mlx_stack.stack import FlagValue, Tier
 LOOPBACK = "127.0.0.1"
 REQUEST_TIMEOUT_S = 600
 """As long as the gateway waits: the prefill of a long prompt takes minutes on a small Mac."""
+MAX_ANSWER_TOKENS = 32_768
+"""The longest answer where the client names none: the engine's own default."""
+MAX_REQUEST_TOKENS = 1_000_000
+"""What a client may name: agents ask for more than any answer has, and the default of 32,768 would
+refuse them. The model stops by itself."""
+DEFAULT_CACHE_BYTES = 2**30
+"""For prefixes kept between requests, where nobody planned. The engine's own default, a fifth of
+the machine's free memory for each engine, would leave none for several."""
 
 ENVIRONMENT: Mapping[str, str] = MappingProxyType(
     {
         # a request that comes while another is being answered waits; the default is a 503
         "VLLM_MLX_SIMPLE_ENGINE_LOCK_ADMISSION": "wait",
+        # system prompts kept beside the cache that the command line limits; the default is 4
+        "VLLM_MLX_SYSTEM_KV_SLOTS": "2",
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",
     }
@@ -34,11 +44,14 @@ class ModelTraits:
         tool_call_parser: A value of `--tool-call-parser`, or "" where the model calls no tools.
         reasoning_parser: A value of `--reasoning-parser`, or "" where the model doesn't think.
         batching: Whether several requests may be decoded side by side.
+        multimodal: Whether the engine serves it with its multimodal half, which has caches of its
+            own.
     """
 
     tool_call_parser: str = ""
     reasoning_parser: str = ""
     batching: bool = True
+    multimodal: bool = False
 
 
 def command(
@@ -56,15 +69,15 @@ def command(
         tier: What to serve; requests must name `tier.model`.
         model_folder: The model's folder; absolute, so that nothing is ever downloaded.
         traits: What is known of the model.
-        cache_bytes: The tier's share of memory for prefixes kept between requests; None leaves it
-            to the engine. It matters only where requests are batched.
+        cache_bytes: The tier's share of memory for prefixes kept between requests; by default
+            `DEFAULT_CACHE_BYTES`.
     """
-    flags = _flags(tier, traits or ModelTraits(), cache_bytes)
+    flags = _flags(tier, traits or ModelTraits(), cache_bytes or DEFAULT_CACHE_BYTES)
     flags.update(tier.vllm_flags)
     return (str(program), "serve", str(model_folder), *_words(flags))
 
 
-def _flags(tier: Tier, traits: ModelTraits, cache_bytes: int | None) -> dict[str, FlagValue]:
+def _flags(tier: Tier, traits: ModelTraits, cache_bytes: int) -> dict[str, FlagValue]:
     flags: dict[str, FlagValue] = {
         "served-model-name": tier.model,
         "host": LOOPBACK,
@@ -72,22 +85,34 @@ def _flags(tier: Tier, traits: ModelTraits, cache_bytes: int | None) -> dict[str
         "offline": True,
         "enable-metrics": True,
         "timeout": REQUEST_TIMEOUT_S,
+        "max-tokens": min(MAX_ANSWER_TOKENS, tier.context_tokens or MAX_ANSWER_TOKENS),
+        "max-request-tokens": MAX_REQUEST_TOKENS,
     }
     if traits.tool_call_parser:
         flags["enable-auto-tool-choice"] = True
         flags["tool-call-parser"] = traits.tool_call_parser
     if traits.reasoning_parser:
         flags["reasoning-parser"] = traits.reasoning_parser
-    if tier.concurrency > 1 and traits.batching:
-        flags["continuous-batching"] = True
-        flags["max-num-seqs"] = tier.concurrency
-        if cache_bytes is not None:
-            flags["cache-memory-mb"] = max(1, cache_bytes // 2**20)
+    flags |= _caching(tier, traits, max(1, cache_bytes // 2**20))
     if tier.lazy:
         flags["lazy-load-model"] = True
     if tier.idle_unload_s is not None:
         flags["auto-unload-idle-seconds"] = tier.idle_unload_s
     return flags
+
+
+def _caching(tier: Tier, traits: ModelTraits, cache_mb: int) -> dict[str, FlagValue]:
+    """How requests share the engine, and what it keeps of the finished ones."""
+    if tier.concurrency > 1 and traits.batching:
+        return {
+            "continuous-batching": True,
+            "max-num-seqs": tier.concurrency,
+            "cache-memory-mb": cache_mb,
+        }
+    if traits.multimodal:
+        return {}
+    # without it every turn of a conversation is read again from its beginning
+    return {"prefix-trie-cache": True, "prefix-trie-cache-memory-mb": cache_mb}
 
 
 def _words(flags: dict[str, FlagValue]) -> list[str]:

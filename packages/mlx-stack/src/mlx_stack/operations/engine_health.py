@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mlx_catalog import load_catalog
 from mlx_procsup import NotReadyError, start_service, stop_service, wait_for_healthy
 from mlx_stack.config import load_config
 from mlx_stack.credentials import ensure_gateway_key
@@ -20,6 +21,7 @@ from mlx_stack.gateway import litellm
 from mlx_stack.operations.ask import ask
 from mlx_stack.operations.assembly import model_folder
 from mlx_stack.operations.endpoint import Endpoint
+from mlx_stack.operations.model_traits import Serving, serving_of, traits_of
 from mlx_stack.operations.ports import free_ports
 from mlx_stack.paths import Home
 from mlx_stack.services import (
@@ -76,11 +78,13 @@ class _Subject:
     Attributes:
         tier: What to serve; its port is not used.
         folder: The model's folder.
+        serving: How it is served.
         expected: What the answer must be; None takes any answer that is not empty.
     """
 
     tier: Tier
     folder: Path
+    serving: Serving
     expected: str | None
 
 
@@ -133,7 +137,8 @@ def _own_subject(home: Home, available_bytes: int) -> _Subject | None:
         return None
     _, tier = min(whole, key=lambda pair: pair[0])
     tier = msgspec.structs.replace(tier, lazy=False, idle_unload_s=None)
-    return _Subject(tier, model_folder(model_dir, tier), None)
+    folder = model_folder(model_dir, tier)
+    return _Subject(tier, folder, serving_of(load_catalog(home.catalog), tier, folder), None)
 
 
 def _embedded_subject(scratch: Home, engine: Environment, toolchain: Toolchain) -> _Subject:
@@ -146,7 +151,7 @@ def _embedded_subject(scratch: Home, engine: Environment, toolchain: Toolchain) 
         port=1,
         vllm_flags={},
     )
-    return _Subject(tier, folder, embedded_model.ANSWER)
+    return _Subject(tier, folder, Serving(traits_of(None), None), embedded_model.ANSWER)
 
 
 def _try(
@@ -158,7 +163,7 @@ def _try(
     engine_port, gateway_port = free_ports(2)
     tier = msgspec.structs.replace(subject.tier, name=_TIER, port=engine_port)
     key = ensure_gateway_key(scratch)
-    services = [_engine(engine, tier, subject.folder, scratch)]
+    services = [_engine(engine, tier, subject, scratch)]
     endpoint = Endpoint(f"http://{LOOPBACK}:{engine_port}", key)
     if gateway is not None:
         services.append(_gateway(gateway, tier, gateway_port, key, scratch))
@@ -201,8 +206,15 @@ def _answer(client: "httpx.Client", endpoint: Endpoint, tier: Tier) -> str:
     return answer.text or answer.reasoning
 
 
-def _engine(engine: Environment, tier: Tier, folder: Path, scratch: Home) -> Service:
-    command = vllm_mlx.command(engine.program("vllm-mlx"), tier, folder)
+def _engine(engine: Environment, tier: Tier, subject: _Subject, scratch: Home) -> Service:
+    serving = subject.serving
+    command = vllm_mlx.command(
+        engine.program("vllm-mlx"),
+        tier,
+        subject.folder,
+        serving.traits,
+        cache_bytes=serving.cache_bytes,
+    )
     return engine_service(tier, command, home=scratch, environment=inherited_environment())
 
 
