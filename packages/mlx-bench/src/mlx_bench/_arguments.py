@@ -114,7 +114,13 @@ def _run_parser() -> argparse.ArgumentParser:
     workload.add_argument(
         "--max-iterations", type=int, default=defaults.max_iterations, metavar="N"
     )
-    workload.add_argument("--seed", type=int, default=0, metavar="N")
+    workload.add_argument(
+        "--seed",
+        type=int,
+        default=defaults.seed,
+        metavar="N",
+        help="makes the same prompts again; by default new ones",
+    )
     workload.add_argument("--check-tools", action="store_true", help="also try a tool call")
     server = parser.add_argument_group("server")
     server.add_argument(

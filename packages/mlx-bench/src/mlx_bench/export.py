@@ -2,8 +2,10 @@
 
 import csv
 import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 
 from mlx_bench.report import PointSummary, Report, metric
 from mlx_bench.stats import Estimate
@@ -47,11 +49,9 @@ def figure(value: float | None, scale: float = 1.0) -> str:
     if value is None:
         return "-"
     scaled = value * scale
-    if abs(scaled) >= 1000:
+    if abs(scaled) >= 999.5:
         return f"{scaled:,.0f}"
-    if abs(scaled) >= 100:
-        return f"{scaled:.0f}" if abs(scaled) >= 995 else f"{scaled:.1f}"
-    return f"{scaled:.3g}" if abs(scaled) < 10 else f"{scaled:.1f}"
+    return f"{scaled:.1f}" if abs(scaled) >= 9.995 else f"{scaled:#.3g}"
 
 
 def interval(estimate: Estimate, scale: float = 1.0) -> str:
@@ -71,25 +71,37 @@ def columns_with_figures(summaries: Sequence[PointSummary]) -> list[Column]:
 
 
 def summary_rows(report: Report) -> tuple[list[str], list[list[str]]]:
-    """Titles and cells of a table: one row a figure, one group of rows a point."""
+    """Titles and cells: of one point a row a figure with its interval, of several a row a point."""
+    summaries = report.summaries
+    if len(summaries) > 1:
+        return _rows_by_point(summaries)
     titles = ["Figure", "Median", "Unit", "95 % interval", "p95"]
     rows: list[list[str]] = []
-    summaries = report.summaries()
-    several = len(summaries) > 1
-    for summary in summaries:
-        if several:
-            rows.append([point_name(summary), "", "", "", ""])
-        for column in columns_with_figures([summary]):
-            found = metric(summary, column.metric)
-            rows.append(
-                [
-                    column.title,
-                    figure(found.value, column.scale),
-                    column.unit,
-                    interval(found, column.scale),
-                    figure(found.p95, column.scale),
-                ]
-            )
+    for summary, column in product(summaries, columns_with_figures(summaries)):
+        found = metric(summary, column.metric)
+        rows.append(
+            [
+                column.title,
+                figure(found.value, column.scale),
+                column.unit,
+                interval(found, column.scale),
+                figure(found.p95, column.scale),
+            ]
+        )
+    return titles, rows
+
+
+def _rows_by_point(summaries: Sequence[PointSummary]) -> tuple[list[str], list[list[str]]]:
+    columns = columns_with_figures(summaries)
+    titles = ["Prompt", "Streams", *(f"{column.title} {column.unit}" for column in columns)]
+    rows = [
+        [
+            f"{summary.point.prompt_tokens:,}",
+            str(summary.point.concurrency),
+            *(figure(metric(summary, column.metric).value, column.scale) for column in columns),
+        ]
+        for summary in summaries
+    ]
     return titles, rows
 
 
@@ -119,28 +131,26 @@ def conditions(report: Report) -> str:
 
 
 def render_table(report: Report) -> str:
-    """The report for a terminal, at most 80 columns wide but for long cautions."""
+    """The report for a terminal of 80 columns."""
     titles, rows = summary_rows(report)
-    widths = [
-        max(len(titles[i]), *(len(row[i]) for row in rows if any(row[1:])), 0)
-        for i in range(len(titles))
-    ]
-    lines = [heading(report), conditions(report), ""]
-    lines.append(_table_line(titles, widths))
-    lines += [_table_line(row, widths) if any(row[1:]) else f"\n{row[0]}" for row in rows]
-    if report.cautions:
-        lines.append("")
-        lines += [f"Caution ({caution.code}): {caution.message}" for caution in report.cautions]
+    several = len(report.points) > 1
+    # Titles of several words take two lines, so that nine columns fit.
+    heads = [title.rsplit(" ", 1) if several and " " in title else ["", title] for title in titles]
+    upper, lower = [head[0] for head in heads], [head[1] for head in heads]
+    grid = [*([upper] if several else []), lower, *rows]
+    widths = [max(len(row[position]) for row in grid) for position in range(len(titles))]
+    left = {0} if several else {0, 2}
+    lines = [*textwrap.wrap(heading(report), 79), *textwrap.wrap(conditions(report), 79), ""]
+    for row in grid:
+        cells = [
+            cell.ljust(widths[position]) if position in left else cell.rjust(widths[position])
+            for position, cell in enumerate(row)
+        ]
+        lines.append("  ".join(cells).rstrip())
+    for caution in report.cautions:
+        text = f"Caution ({caution.code}): {caution.message}"
+        lines += ["", *textwrap.wrap(text, 79, subsequent_indent="  ")]
     return "\n".join(lines) + "\n"
-
-
-def _table_line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    first = cells[0].ljust(widths[0])
-    rest = [
-        cell.ljust(width) if position == 1 else cell.rjust(width)
-        for position, (cell, width) in enumerate(zip(cells[1:], widths[1:], strict=True))
-    ]
-    return "  ".join([first, *rest]).rstrip()
 
 
 def render_markdown(report: Report) -> str:
@@ -150,10 +160,8 @@ def render_markdown(report: Report) -> str:
     machine = ", ".join(f"{key} {value}" for key, value in report.machine.items() if value)
     lines += [f"Machine: {machine}.", ""] if machine else []
     lines.append(f"| {' | '.join(titles)} |")
-    lines.append("| --- | ---: | --- | ---: | ---: |")
-    for row in rows:
-        cells = row if any(row[1:]) else [f"**{row[0]}**", *row[1:]]
-        lines.append(f"| {' | '.join(cells)} |")
+    lines.append(f"| --- {'| ---: ' * (len(titles) - 1)}|")
+    lines += [f"| {' | '.join(row)} |" for row in rows]
     if report.cautions:
         lines += ["", "Cautions:", ""]
         lines += [f"- **{caution.code}**: {caution.message}" for caution in report.cautions]

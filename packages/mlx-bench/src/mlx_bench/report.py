@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from mlx_bench.cautions import Caution, WaveTiming
 from mlx_bench.metrics import Point, Run
@@ -73,7 +74,7 @@ class Engine:
     version: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, so that the summaries are made once
 class Report:
     """Everything that a benchmark found.
 
@@ -118,6 +119,7 @@ class Report:
         """The points in the order in which they were measured."""
         return tuple(dict.fromkeys(run.point for run in self.runs))
 
+    @cached_property
     def summaries(self) -> tuple[PointSummary, ...]:
         """What the runs come to, point by point."""
         return tuple(

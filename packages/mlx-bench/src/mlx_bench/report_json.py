@@ -30,7 +30,7 @@ SCHEMA_VERSION = 1
 
 def report_as_json(report: Report) -> dict[str, object]:
     """The report as a JSON object."""
-    summaries = [_summary_as_json(report, summary) for summary in report.summaries()]
+    summaries = [_summary_as_json(report, summary) for summary in report.summaries]
     labelled = [
         {"concurrency": point.concurrency, "prompt_tokens": point.prompt_tokens, **summary}
         for point, summary in zip(report.points, summaries, strict=True)

@@ -10,7 +10,7 @@ cache has seen it.
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from mlx_bench.errors import ParametersError
@@ -34,6 +34,11 @@ _TAIL = "\n\nTell a very long story with these words."
 _FIRST_PROBE_WORDS = 16
 _LEAST_WORDS = 16
 _MAX_SEARCH_PROBES = 24
+
+
+def new_seed() -> int:
+    """A seed that no benchmark has used before, as good as surely."""
+    return random.SystemRandom().randrange(2**31)
 
 
 class Cache(StrEnum):
@@ -67,7 +72,8 @@ class Parameters:
         generation_tokens: The generation limit.
         concurrency: Streams at once, one point each.
         cache: How the prefix cache is treated.
-        seed: Of prompts and of the bootstrap.
+        seed: Of prompts and of the bootstrap; a new one unless given, since the same seed makes
+            the same prompts, which a server's prefix cache may remember from last time.
         precision: Go on until the 95 % intervals of TTFT and decode rate are within this share of
             the median on either side, or None to stop after `iterations`.
         max_iterations: Where `precision` gives up.
@@ -79,7 +85,7 @@ class Parameters:
     generation_tokens: int = 100
     concurrency: tuple[int, ...] = (1,)
     cache: Cache = Cache.FRESH
-    seed: int = 0
+    seed: int = field(default_factory=new_seed)
     precision: float | None = None
     max_iterations: int = 30
 
@@ -145,34 +151,36 @@ def calibrate_prompts(
         count_tokens: Sends a prompt and gives the server's `usage.prompt_tokens`, or None.
         words: Candidates; most must be single tokens.
     """
-    few = count_tokens(prompt_text(words[:_FIRST_PROBE_WORDS]))
+    base = words[:_FIRST_PROBE_WORDS]
+    few = count_tokens(prompt_text(base))
     if few is None:
         return PromptMaker(words)
-    every = count_tokens(prompt_text(words))
+    # The first probe's words again, and all others: a word of several tokens shows either way.
+    every = count_tokens(prompt_text(base + words))
     if every is None or every <= few:
         return PromptMaker(words)
-    between = len(words) - _FIRST_PROBE_WORDS
-    if every - few == between and few >= _FIRST_PROBE_WORDS:
-        return PromptMaker(words, few - _FIRST_PROBE_WORDS, 1.0, Exactness.EXACT)
+    if every - few == len(words) and few >= len(base):
+        return PromptMaker(words, few - len(base), 1.0, Exactness.EXACT)
     kept = _single_token_words(count_tokens, words, few)
     if len(kept) >= _LEAST_WORDS:
         total = count_tokens(prompt_text(kept))
         if total is not None and total >= len(kept):
             return PromptMaker(kept, total - len(kept), 1.0, Exactness.EXACT)
-    per_word = (every - few) / between
-    overhead = max(0.0, few - _FIRST_PROBE_WORDS * per_word)
+    per_word = (every - few) / len(words)
+    overhead = max(0.0, few - len(base) * per_word)
     return PromptMaker(words, overhead, per_word, Exactness.PROPORTIONAL)
 
 
 def _single_token_words(
     count_tokens: Callable[[str], int | None], words: tuple[str, ...], few: int
 ) -> tuple[str, ...]:
-    """Words after the first probe's that add one token each, found by halving.
+    """Words that add one token each, found by halving.
 
     Each probe repeats the first probe's words, so that only the group's own tokens differ.
     """
     base = words[:_FIRST_PROBE_WORDS]
-    groups = [words[_FIRST_PROBE_WORDS:]]
+    middle = len(words) // 2
+    groups = [words[:middle], words[middle:]]
     kept: list[str] = []
     for _ in range(_MAX_SEARCH_PROBES):
         if not groups:

@@ -39,14 +39,12 @@ class Series:
     marks: tuple[Mark, ...]
 
 
-def line_chart(
-    title: str, series: Sequence[Series], labels: Sequence[str], *, x_title: str, unit: str
-) -> str:
+def line_chart(title: str, series: Sequence[Series], labels: Sequence[str], *, x_title: str) -> str:
     """A figure with a line a series over evenly spaced categories, whiskers for intervals."""
     xs = Scale(0, max(len(labels) - 1, 1), _LEFT + 28, _WIDTH - _RIGHT - 28)
     tops = [mark.high or mark.y for line in series for mark in line.marks]
     ys, ticks = _value_axis(max(tops, default=1))
-    parts = [*_grid(ys, ticks, unit)]
+    parts = [*_grid(ys, ticks)]
     parts += [
         _text(xs.at(index), _HEIGHT - _BOTTOM + 16, label, "tick middle")
         for index, label in enumerate(labels)
@@ -57,13 +55,13 @@ def line_chart(
     return _figure(title, parts, [line.name for line in series])
 
 
-def dot_chart(title: str, series: Sequence[Series], *, x_title: str, unit: str) -> str:
+def dot_chart(title: str, series: Sequence[Series], *, x_title: str) -> str:
     """A figure with a dot a sample, in the order of time."""
     marks = [mark for line in series for mark in line.marks]
     last = max((mark.x for mark in marks), default=1)
     xs = Scale(1, max(last, 2), _LEFT + 20, _WIDTH - _RIGHT - 20)
     ys, ticks = _value_axis(max((mark.y for mark in marks), default=1))
-    parts = [*_grid(ys, ticks, unit)]
+    parts = [*_grid(ys, ticks)]
     step = max(1, round(last / 10))
     parts += [
         _text(xs.at(index), _HEIGHT - _BOTTOM + 16, str(index), "tick middle")
@@ -87,7 +85,7 @@ def histogram(title: str, values: Sequence[float], *, x_title: str) -> str:
         counts[min(int((value - ticks[0]) / width), bins - 1)] += 1
     xs = Scale(ticks[0], ticks[-1], _LEFT, _WIDTH - _RIGHT)
     ys, y_ticks = _value_axis(max(counts))
-    parts = [*_grid(ys, [tick for tick in y_ticks if tick == int(tick)], "gaps")]
+    parts = [*_grid(ys, [tick for tick in y_ticks if tick == int(tick)])]
     for position, count in enumerate(counts):
         parts += _bar(position, count, width, ticks[0], xs, ys)
     parts += [
@@ -111,16 +109,14 @@ def _value_axis(top: float) -> tuple[Scale, list[float]]:
     return Scale(ticks[0], ticks[-1], _HEIGHT - _BOTTOM, _TOP), ticks
 
 
-def _grid(ys: Scale, ticks: Sequence[float], unit: str) -> Iterator[str]:
+def _grid(ys: Scale, ticks: Sequence[float]) -> Iterator[str]:
     for tick in ticks:
         y = ys.at(tick)
         kind = "base" if tick == 0 else "grid"
         yield (
             f'<line class="{kind}" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         )
-        last = tick == ticks[-1]
-        text = f"{tick_text(tick)} {unit}" if last and len(unit) < 3 else tick_text(tick)
-        yield _text(_LEFT - 8, y + 4, text, "tick end")
+        yield _text(_LEFT - 8, y + 4, tick_text(tick), "tick end")
 
 
 def _line(line: Series, number: int, xs: Scale, ys: Scale) -> Iterator[str]:

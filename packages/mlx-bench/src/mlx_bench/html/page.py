@@ -65,7 +65,7 @@ def _header(report: Report) -> str:
 
 
 def _tiles(report: Report) -> str:
-    summaries = report.summaries()
+    summaries = report.summaries
     if not summaries:
         return ""
     first = summaries[0]
@@ -94,7 +94,7 @@ def _cautions(report: Report) -> str:
 
 
 def _charts(report: Report) -> list[str]:
-    summaries = report.summaries()
+    summaries = report.summaries
     lengths = sorted({summary.point.prompt_tokens for summary in summaries})
     streams = sorted({summary.point.concurrency for summary in summaries})
     charts: list[str] = []
@@ -109,7 +109,12 @@ def _charts(report: Report) -> list[str]:
 
 
 _X_TITLES = {"concurrency": "streams at once", "prompt_tokens": "prompt tokens"}
-_OTHERS = {"concurrency": "prompt tokens", "prompt_tokens": "streams"}
+
+
+def _series_name(axis: str, other: int) -> str:
+    if axis == "concurrency":
+        return f"{other:,} prompt tokens"
+    return f"{other} stream{'s' if other > 1 else ''}"
 
 
 def _sweep(
@@ -136,7 +141,7 @@ def _sweep(
                 if interval(value, scale) != "-":
                     tip += f" (95 %: {interval(value, scale)})"
                 marks.append(Mark(position, value.value * scale, low, high, tip))
-            found.append(Series(f"{other} {_OTHERS[axis]}", tuple(marks)))
+            found.append(Series(_series_name(axis, other), tuple(marks)))
         return [series for series in found if series.marks]
 
     labels = [f"{x:,}" for x in along]
@@ -149,7 +154,7 @@ def _sweep(
     else:
         shown.append(("prompt_tps", "Prefill rate by context, tokens/s", 1.0, "tok/s"))
     return [
-        line_chart(title, lines(name, scale, unit), labels, x_title=_X_TITLES[axis], unit=unit)
+        line_chart(title, lines(name, scale, unit), labels, x_title=_X_TITLES[axis])
         for name, title, scale, unit in shown
         if lines(name, scale, unit)
     ]
@@ -157,7 +162,7 @@ def _sweep(
 
 def _gap_charts(report: Report) -> list[str]:
     charts: list[str] = []
-    for summary in report.summaries()[:_MOST_HISTOGRAMS]:
+    for summary in report.summaries[:_MOST_HISTOGRAMS]:
         gaps = [gap * 1000 for run in _good(report, summary.point) for gap in run.gaps_s]
         if len(gaps) < 2:
             continue
@@ -176,7 +181,7 @@ def _time_charts(report: Report) -> list[str]:
         ("generation_tps", "Decode rate of each run, tokens/s", 1.0, "tok/s"),
     ):
         series: list[Series] = []
-        for summary in report.summaries()[:_MOST_SERIES]:
+        for summary in report.summaries[:_MOST_SERIES]:
             marks = [
                 Mark(
                     run.iteration + 1,
@@ -190,7 +195,7 @@ def _time_charts(report: Report) -> list[str]:
             if marks:
                 series.append(Series(point_name(summary), tuple(marks)))
         if series:
-            charts.append(dot_chart(title, series, x_title="iteration", unit=unit))
+            charts.append(dot_chart(title, series, x_title="iteration"))
     return charts
 
 
@@ -201,10 +206,7 @@ def _good(report: Report, point: Point) -> list[Run]:
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(title)}</th>" for title in titles)
     body = "".join(
-        f'<tr class="group"><th colspan="{len(titles)}">{escape(row[0])}</th></tr>'
-        if not any(row[1:])
-        else f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>"
-        for row in rows
+        f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in rows
     )
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     return f'<div class="scroll">{table}</div>'

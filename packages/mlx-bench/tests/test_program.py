@@ -1,0 +1,116 @@
+"""The program as users run it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlx_bench.__main__ import main
+
+COMMAND = (sys.executable, "-m", "mlx_bench")
+FAST = ("--prompt-tokens", "60", "--generation-tokens", "20", "--iterations", "2")
+
+
+def run(
+    *arguments: str, cwd: Path, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments],
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_json_is_one_document_and_files_are_written(server_url: str, tmp_path: Path) -> None:
+    done = run(
+        server_url,
+        *("--model", "ttft_ms=5,tps=500", *FAST, "--json"),
+        *("--html", "report.html", "-o", "report.md", "-o", "report.csv", "--save"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    shape = json.loads(done.stdout)
+    assert shape["model"] == "ttft_ms=5,tps=500"
+    assert shape["summary"]["ttft_s"]["value"] > 0.005
+    assert shape["memory"]["peak_bytes"] > 1_000_000
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "benchmarks",
+        "report.html",
+        "report.md",
+        "report.csv",
+    }
+    (saved,) = (tmp_path / "benchmarks").iterdir()
+    assert json.loads(saved.read_text())["finished"] is True
+    again = run("compare", str(saved), str(saved), cwd=tmp_path)
+    assert "B/A    1.00" in again.stdout
+
+
+def test_the_only_model_needs_no_name(server_url: str, tmp_path: Path) -> None:
+    done = run(server_url, *FAST, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("calibration at http://127.0.0.1:")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_saved_report_is_shown_again(server_url: str, tmp_path: Path) -> None:
+    run(server_url, *FAST, "-o", "one.json", "--json", cwd=tmp_path)
+    done = run("report", "one.json", "--markdown", "--html", "one.html", cwd=tmp_path)
+    assert done.returncode == 0
+    assert done.stdout.startswith("# calibration at")
+    assert (tmp_path / "one.html").read_text().startswith("<!doctype html>")
+
+
+def test_a_killed_benchmark_leaves_what_it_had_measured(server_url: str, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    arguments = (server_url, "--model", "ttft_ms=5,tps=500", *FAST[:4])
+    with subprocess.Popen(
+        [*COMMAND, *arguments, "--iterations", "10000", "-o", str(report)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        while not report.exists() and process.poll() is None:
+            pass
+        process.kill()
+    shape = json.loads(report.read_text())
+    assert shape["finished"] is False
+    assert len(shape["runs"]) >= 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("http://127.0.0.1:9/v1", "--model", "m"), 1),
+        (("http://127.0.0.1:9/v1",), 1),
+        (("ftp://127.0.0.1/v1", "--model", "m"), 2),
+        (("http://127.0.0.1:9/v1", "--iterations", "none"), 2),
+        (("http://127.0.0.1:9/v1", "--concurrency", "0"), 2),
+        (("http://127.0.0.1:9/v1", "--api-key-env", "MLX_BENCH_NO_SUCH_KEY"), 2),
+        (("report", "missing.json"), 1),
+        (("compare", "missing.json", "missing.json"), 1),
+    ],
+)
+def test_failures_are_told_in_words_or_json_never_by_a_traceback(
+    capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int
+) -> None:
+    assert main(arguments) == code
+    spoken = capsys.readouterr()
+    assert spoken.out == ""
+    assert spoken.err.startswith("mlx-bench: ")
+    assert main([*arguments, "--json"]) == code
+    error = json.loads(capsys.readouterr().out)
+    assert error["schema_version"] == 1
+    assert set(error["error"]) == {"type", "message", "hint"}
+
+
+def test_help_is_short_to_start_and_names_the_other_commands(tmp_path: Path) -> None:
+    done = run("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for word in ("compare", "report", "calibrate", "--concurrency"):
+        assert word in done.stdout
