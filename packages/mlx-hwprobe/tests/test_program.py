@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from mlx_hwprobe import chip_names
 from mlx_hwprobe.__main__ import main
 
 CAPTURES = Path(__file__).parent / "captures"
@@ -142,6 +143,7 @@ def test_several_bins_are_all_listed(
         (["lookup"], "usage", 2),
         (["lookup", "M4", "--memory-gb", "lots"], "usage", 2),
         (["nonsense"], "usage", 2),
+        (["table", "--csv"], "usage", 2),
         (["--from", "no/such/file"], "invalid-file", 2),
         (["--from", str(CAPTURES / "nothing_readable.json")], "failed", 1),
         (["capture", "-o", "no/such/folder/capture.json"], "failed", 1),
@@ -167,6 +169,27 @@ def test_the_table_is_the_same_in_json_and_csv(capsys: pytest.CaptureFixture[str
         (row["chip"], row["memory_bandwidth_gb_s"]) for row in document["bins"]
     ]
     assert all(row["source"] for row in rows)
+
+
+@pytest.mark.parametrize("chip", chip_names())
+def test_every_chip_fits_a_terminal_of_80_columns(
+    chip: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["lookup", chip]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"", b"[" * 99999, b'{"outputs": 1}'])
+def test_standard_input_that_is_no_capture_is_refused(content: bytes) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mlx_hwprobe", "--from", "-"],
+        input=content,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stdout == b""
+    assert b"Traceback" not in done.stderr
 
 
 def test_the_table_fits_a_terminal_of_80_columns(capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,7 +147,7 @@ def _read_profile(source: str | None) -> HardwareProfile:
     if source is None:
         return detection.detect()
     if source == "-":
-        return detection.parse_profile(sys.stdin.read())
+        return detection.parse_profile(sys.stdin.buffer.read())
     return detection.load_profile(source)
 
 
@@ -177,6 +177,8 @@ def _table(arguments: argparse.Namespace) -> int:
     from mlx_hwprobe.chips import chip_table
     from mlx_hwprobe.render import render_csv, render_table
 
+    if arguments.json and arguments.csv:
+        raise _UsageError("--json and --csv exclude each other", "mlx-hwprobe table [--json|--csv]")
     rows = chip_table()
     if arguments.json:
         _show({"schema_version": 1, "bins": [row.to_json() for row in rows]})

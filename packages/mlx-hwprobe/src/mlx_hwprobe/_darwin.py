@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
-from mlx_hwprobe.chips import bandwidth_of, chip_of_model, parse_chip_name
+from mlx_hwprobe.chips import bandwidth_of, bins_of, chip_of_model, parse_chip_name
 from mlx_hwprobe.errors import HwprobeError
 from mlx_hwprobe.gpu_memory import gpu_memory_limit
 from mlx_hwprobe.profile import BYTES_PER_GB, HardwareProfile
@@ -31,6 +31,8 @@ METAL = "mlx.device_info"
 # Beyond these a figure is damage, not a machine.
 _MOST_CORES = 4096
 _MOST_MEMORY_BYTES = 1 << 50
+
+_FOUR_NUMBERS_SINCE_MACOS = 26
 
 _SYSCTL_LINE = re.compile(r"([A-Za-z_][\w.]*)(?::\s?|\s*=\s*)(.*)")
 _INTEGER = re.compile(r"(?:-?\d+ -> )?(\d{1,18})", re.ASCII)  # setting a value prints "old -> new"
@@ -88,10 +90,13 @@ def mac_profile(capture: Capture) -> HardwareProfile:
         is_virtual_machine=_is_virtual_machine(sysctl, hardware, hw_model, gpus),
         is_rosetta=rosetta,
     )
-    known = replace(known, cpu_cores=_cpu_cores(sysctl, hardware, known.os_version))
+    chip = _chip(brand, hw_model, hardware, gpus)
+    cores = _cores_from_sysctl(sysctl) or _cores_from_counts(
+        hardware.core_counts, chip=chip, os_version=known.os_version
+    )
+    known = replace(known, cpu_cores=cores)
     if not rosetta and _is_intel(brand or hardware.processor, sysctl, hw_model):
         raise NotAppleSiliconError(known, processor=_processor_name(brand or hardware.processor))
-    chip = _chip(brand, hw_model, hardware, gpus)
     return _with_gpu(replace(known, chip=chip), gpus, _wired_limit_bytes(sysctl))
 
 
@@ -280,6 +285,7 @@ def _is_intel(processor: str | None, sysctl: Mapping[str, str], hw_model: str | 
 
 def _processor_name(text: str | None) -> str | None:
     plain = re.sub(r"\((R|TM)\)", "", text or "")
+    plain = "".join(letter for letter in plain if letter.isprintable())
     words = " ".join(plain.split())
     return words if words not in ("", "Unknown") else None
 
@@ -288,13 +294,6 @@ def _memory_bytes(sysctl: Mapping[str, str], hardware: Hardware, gpus: Sequence[
     sizes = [_bytes(sysctl.get("hw.memsize", "")), hardware.memory_bytes]
     sizes += [gpu.memory_bytes for gpu in gpus]
     return next((size for size in sizes if size), None)
-
-
-def _cpu_cores(
-    sysctl: Mapping[str, str], hardware: Hardware, os_version: str | None
-) -> dict[str, int] | None:
-    """Physical cores by level; system_profiler's numbers only where sysctl's are not whole."""
-    return _cores_from_sysctl(sysctl) or _cores_from_counts(hardware.core_counts, os_version)
 
 
 def _cores_from_sysctl(sysctl: Mapping[str, str]) -> dict[str, int] | None:
@@ -312,21 +311,36 @@ def _cores_from_sysctl(sysctl: Mapping[str, str]) -> dict[str, int] | None:
     return cores or None
 
 
-def _cores_from_counts(counts: tuple[int, ...], os_version: str | None) -> dict[str, int] | None:
-    """The levels in "proc total:…": macOS 26 added a fourth number, macOS 27 moved them."""
+def _cores_from_counts(
+    counts: tuple[int, ...], *, chip: str | None, os_version: str | None
+) -> dict[str, int] | None:
+    """The levels in system_profiler's "proc total:...", where their order can be told.
+
+    Three numbers are total, performance and efficiency. macOS 26 added a fourth behind them, for
+    the performance cores of chips whose first kind is called super; macOS 27 writes super,
+    performance, efficiency. The order that gives a CPU of the chip's row is the right one; for
+    chips without a row the version decides.
+    """
     total, *levels = counts or (0,)
     if total == 0 or sum(levels) != total:
         return None
-    major = int(os_version.split(".")[0]) if os_version else 0
     if len(levels) == 2:
-        names = ("performance", "efficiency")
-    elif major == 26:
-        names = ("super" if levels[2] else "performance", "efficiency", "performance")
-    elif major > 26:
-        names = ("super", "performance", "efficiency")
-    else:
+        return _named_levels(("performance", "efficiency"), levels)
+    first = "super" if levels[2] else "performance"
+    macos_26 = _named_levels((first, "efficiency", "performance"), levels)
+    macos_27 = _named_levels(("super", "performance", "efficiency"), levels)
+    sold = [dict(cores) for row in bins_of(chip or "") for cores in row.cpu_cores_options]
+    fitting = [cores for cores in (macos_26, macos_27) if cores in sold]
+    if fitting:
+        return fitting[0]
+    major = int(os_version.split(".")[0]) if os_version else 0
+    if major < _FOUR_NUMBERS_SINCE_MACOS:
         return None
-    return {name: count for name, count in zip(names, levels, strict=True) if count}
+    return macos_26 if major == _FOUR_NUMBERS_SINCE_MACOS else macos_27
+
+
+def _named_levels(names: tuple[str, ...], counts: Sequence[int]) -> dict[str, int]:
+    return {name: count for name, count in zip(names, counts, strict=True) if count}
 
 
 def _wired_limit_bytes(sysctl: Mapping[str, str]) -> int | None:

@@ -42,8 +42,7 @@ def linux_profile(capture: Capture) -> HardwareProfile:
 def parse_cpu_name(text: str) -> str | None:
     """The processor's name from /proc/cpuinfo or `lscpu`."""
     match = re.search(r"^(?:model name|Model name|Model)\s*:\s*(\S.*)$", text, re.MULTILINE)
-    plain = re.sub(r"\((R|TM|r|tm)\)", "", match[1]) if match else ""
-    return " ".join(plain.split())[:120] or None
+    return _tidy(re.sub(r"\((R|TM|r|tm)\)", "", match[1])) if match else None
 
 
 def parse_meminfo(text: str) -> int | None:
@@ -55,7 +54,7 @@ def parse_meminfo(text: str) -> int | None:
 def parse_os_release(text: str) -> str | None:
     """The distribution's name and version from /etc/os-release."""
     match = re.search(r'^PRETTY_NAME="?([^"\n]{1,120})"?$', text, re.MULTILINE)
-    return match[1].strip() or None if match else None
+    return _tidy(match[1]) if match else None
 
 
 def parse_nvidia_smi(text: str) -> list[tuple[str, int | None]]:
@@ -66,9 +65,18 @@ def parse_nvidia_smi(text: str) -> list[tuple[str, int | None]]:
     cards = re.findall(
         r"^([^,\n]{1,80}),\s*(\d{1,9}(?=\s*(?:MiB)?\s*$)|\[N/A\])", text, re.MULTILINE
     )
-    return [(name.strip(), int(mib) << 20 if mib.isdigit() else None) for name, mib in cards]
+    return [
+        (_tidy(name) or "NVIDIA GPU", int(mib) << 20 if mib.isdigit() else None)
+        for name, mib in cards
+    ]
 
 
 def is_virtual(cpuinfo: str) -> bool:
     """Whether the processor says that a hypervisor runs under the kernel."""
     return re.search(r"^flags\s*:.*\bhypervisor\b", cpuinfo, re.MULTILINE) is not None
+
+
+def _tidy(text: str) -> str | None:
+    """A name in one line without control characters, at most 120 characters of it."""
+    printable = "".join(letter if letter.isprintable() else " " for letter in text)
+    return " ".join(printable.split())[:120] or None

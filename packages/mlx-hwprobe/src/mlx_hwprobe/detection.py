@@ -163,26 +163,28 @@ def load_profile(path: str | Path) -> HardwareProfile:
         HwprobeError: It is a capture from which nothing could be read.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        content = Path(path).read_bytes()
     except OSError as error:
         raise InvalidDocumentError(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:  # not UTF-8, or a name with a NUL in it
-        raise InvalidDocumentError(f"{path}: no text file in UTF-8") from error
     try:
-        return parse_profile(text)
+        return parse_profile(content)
     except InvalidDocumentError as error:
         where = f"{path}: {error.place}" if error.place else str(path)
         raise InvalidDocumentError(error.problem, place=where, hint=error.hint) from error
 
 
-def parse_profile(text: str) -> HardwareProfile:
-    """The profile in the text of a saved profile or a saved capture.
+def parse_profile(content: bytes) -> HardwareProfile:
+    """The profile in the content of a saved profile or a saved capture.
 
     Raises:
-        InvalidDocumentError: The text is neither.
+        InvalidDocumentError: The content is neither.
         NotAppleSiliconError: It is the capture of an Intel Mac.
         HwprobeError: It is a capture from which nothing could be read.
     """
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidDocumentError("not text in UTF-8") from error
     document = parse_json_object(text)
     if "outputs" in document:
         return profile_from_capture(Capture.from_json(document))

@@ -177,6 +177,8 @@ def _text(keys: Mapping[str, object], key: str) -> str | None:
     value = keys.get(key)
     if value is not None and not isinstance(value, str):
         raise InvalidDocumentError("expected a string or null", place=key)
+    if value and not value.isprintable():
+        raise InvalidDocumentError("expected text that can be printed", place=key)
     return value or None
 
 
@@ -229,7 +231,9 @@ def _cores(keys: Mapping[str, object]) -> dict[str, int] | None:
         raise InvalidDocumentError("expected an object or null", place="cpu_cores")
     cores: dict[str, int] = {}
     for name, count in cast("dict[str, object]", value).items():
-        if type(count) is not int or count < 0:
+        if not name.isprintable():
+            raise InvalidDocumentError("expected names that can be printed", place="cpu_cores")
+        if type(count) is not int or not 0 <= count <= _LARGEST:
             raise InvalidDocumentError("expected a whole number", place=f"cpu_cores.{name}")
         cores[name] = count
     return cores

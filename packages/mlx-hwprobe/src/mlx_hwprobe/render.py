@@ -83,8 +83,8 @@ def _notes(profile: HardwareProfile) -> list[str]:
         notes.append(f"This is a virtual machine{no_gpu}.")
     if profile.is_rosetta:
         notes.append(
-            "This program runs as an Intel one, translated by Rosetta. MLX needs a native (arm64)"
-            " Python."
+            "This program runs as an Intel one, translated by Rosetta.\n"
+            "MLX needs a native (arm64) Python."
         )
     return notes
 
@@ -98,18 +98,15 @@ def render_bins(rows: Sequence[ChipBin]) -> str:
     """Several bins of one chip, and how to tell which one a Mac has."""
     chip = rows[0].chip
     lines = [f"{chip} is sold in {len(rows)} bins:", ""]
-    lines += _columns(
-        ("GPU cores", "Bandwidth", "Memory", "CPU cores"),
-        [
-            (
-                str(row.gpu_cores),
-                f"{row.memory_bandwidth_gb_s} GB/s",
-                ", ".join(map(str, row.memory_options_gb)) + " GB",
-                " or ".join(describe_cores(cores) for cores in row.cpu_cores_options),
-            )
-            for row in rows
-        ],
-    )
+    cells: list[tuple[str, ...]] = []
+    for row in rows:
+        first, *others = (describe_cores(cores) for cores in row.cpu_cores_options)
+        sizes = ", ".join(map(str, row.memory_options_gb))
+        cells.append(
+            (str(row.gpu_cores), f"{row.memory_bandwidth_gb_s} GB/s", f"{sizes} GB", first)
+        )
+        cells += [("", "", "", f"or {other}") for other in others]
+    lines += _columns(("GPU cores", "Bandwidth", "Memory", "CPU cores"), cells)
     return "\n".join([*lines, "", *_how_to_tell_apart(rows)])
 
 
