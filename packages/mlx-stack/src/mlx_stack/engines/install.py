@@ -121,6 +121,7 @@ def install_all(
     toolchain: Toolchain,
     *,
     only: Sequence[Engine] = tuple(Engine),
+    locks: Callable[[Engine], Lock] = shipped_lock,
     on_event: InstallObserver = ignore,
     reinstall: bool = False,
 ) -> tuple[Environment, ...]:
@@ -132,6 +133,7 @@ def install_all(
         engines: The folder of all engines.
         toolchain: What to install with.
         only: Which engines.
+        locks: What to install of each; by default what is shipped with mlx-stack.
         on_event: Told of each step; from other threads.
         reinstall: As of `install`.
 
@@ -141,7 +143,14 @@ def install_all(
     """
 
     def install_one(engine: Engine) -> Environment:
-        return install(engine, engines, toolchain, on_event=on_event, reinstall=reinstall)
+        return install(
+            engine,
+            engines,
+            toolchain,
+            lock=locks(engine),
+            on_event=on_event,
+            reinstall=reinstall,
+        )
 
     with ThreadPoolExecutor(max_workers=max(1, len(only))) as pool:
         try:

@@ -145,9 +145,9 @@ class Pruned:
     kept_running: tuple[str, ...]
 
 
-def list_engines(home: Home) -> tuple[EngineRow, ...]:
+def list_engines(home: Home, *, locks: Locks = shipped_lock) -> tuple[EngineRow, ...]:
     """Every engine with its environments; reads only."""
-    return tuple(_engine_row(home.engines, engine) for engine in Engine)
+    return tuple(_engine_row(home.engines, engine, locks(engine)) for engine in Engine)
 
 
 def install_engines(
@@ -155,6 +155,7 @@ def install_engines(
     toolchain: Toolchain,
     *,
     only: Sequence[Engine] = ALL,
+    locks: Locks = shipped_lock,
     reinstall: bool = False,
     on_event: InstallObserver = ignore,
 ) -> tuple[Installed, ...]:
@@ -164,6 +165,7 @@ def install_engines(
         home: Its folder is made where it is missing.
         toolchain: What to install with.
         only: Which engines.
+        locks: What to install of each.
         reinstall: Make them anew: the repair of what `verify` finds.
         on_event: Told of each step; from other threads.
 
@@ -173,19 +175,17 @@ def install_engines(
         EngineInstallError: One could not be installed.
     """
     home.create()
-    targets = [
-        environments.environment_for(home.engines, each, shipped_lock(each)) for each in only
-    ]
+    targets = [environments.environment_for(home.engines, each, locks(each)) for each in only]
     whole = {target.engine for target in targets if target.state == "ready"}
     began = time.monotonic()
     if reinstall:
         with acquire_lock(home.lock, "engines install --reinstall"):
             _refuse_if_used(home, targets)
             made = install_all(
-                home.engines, toolchain, only=only, on_event=on_event, reinstall=True
+                home.engines, toolchain, only=only, locks=locks, on_event=on_event, reinstall=True
             )
     else:
-        made = install_all(home.engines, toolchain, only=only, on_event=on_event)
+        made = install_all(home.engines, toolchain, only=only, locks=locks, on_event=on_event)
     seconds = time.monotonic() - began
 
     def outcome(engine: Engine) -> InstallOutcome:
@@ -216,6 +216,7 @@ def upgrade_engines(
     check: HealthCheck,
     *,
     only: Sequence[Engine] = ALL,
+    locks: Locks = shipped_lock,
     on_event: InstallObserver = ignore,
 ) -> Switched:
     """Install the shipped versions beside those in use, try them, and switch to them.
@@ -228,6 +229,7 @@ def upgrade_engines(
         toolchain: What to install with.
         check: Asks the new versions a question; raises where they don't answer it.
         only: Which engines.
+        locks: What to install of each.
         on_event: Told of each step of the installation; from other threads.
 
     Raises:
@@ -237,7 +239,7 @@ def upgrade_engines(
     """
     home.create()
     before = {each: environments.current_environment(home.engines, each) for each in Engine}
-    made = install_all(home.engines, toolchain, only=only, on_event=on_event)
+    made = install_all(home.engines, toolchain, only=only, locks=locks, on_event=on_event)
     fresh = {each.engine: each for each in made if before[each.engine] != each}
     health = None
     if fresh:
@@ -291,7 +293,7 @@ def prune_engines(
         if not (home.engines / engine).is_dir():
             continue
         with held(home.engines, engine, toolchain.interruption):
-            for row in _engine_row(home.engines, engine).environments:
+            for row in _environment_rows(home.engines, engine):
                 if row.role == "in-use" or (row.role == "previous" and not previous):
                     continue
                 users = _users(running, row.path)
@@ -332,10 +334,22 @@ def free_disk_bytes(home: Home) -> int:
     return shutil.disk_usage(folder).free
 
 
-def _engine_row(engines: Path, engine: Engine) -> EngineRow:
+def _engine_row(engines: Path, engine: Engine, shipped: Lock) -> EngineRow:
+    current = environments.current_environment(engines, engine)
+    rows = _environment_rows(engines, engine)
+    state: EngineState = "missing"
+    if current is not None:
+        is_shipped = current == environments.environment_for(engines, engine, shipped)
+        state = "ready" if is_shipped else "outdated"
+    elif rows:
+        state = "broken"
+    version = None if current is None else current.version
+    return EngineRow(engine, state, version, shipped.version_of(engine), rows)
+
+
+def _environment_rows(engines: Path, engine: Engine) -> tuple[EnvironmentRow, ...]:
     current = environments.current_environment(engines, engine)
     previous = environments.previous_environment(engines, engine)
-    shipped = shipped_lock(engine)
 
     def row(environment: Environment) -> EnvironmentRow:
         receipt = environments.read_receipt(environment)
@@ -353,15 +367,7 @@ def _engine_row(engines: Path, engine: Engine) -> EngineRow:
             installed_at=None if receipt is None else receipt.installed_at,
         )
 
-    rows = tuple(row(each) for each in environments.list_environments(engines, engine))
-    state: EngineState = "missing"
-    if current is not None:
-        is_shipped = current == environments.environment_for(engines, engine, shipped)
-        state = "ready" if is_shipped else "outdated"
-    elif rows:
-        state = "broken"
-    version = None if current is None else current.version
-    return EngineRow(engine, state, version, shipped.version_of(engine), rows)
+    return tuple(row(each) for each in environments.list_environments(engines, engine))
 
 
 def _switch(after: Environment, before: Environment | None) -> Switch:
