@@ -75,6 +75,9 @@ def test_a_bigger_budget_never_gives_a_worse_plan(spec, budget, more, intent):
     smaller = plan_for(spec, budget=budget, intent=intent)
     bigger = plan_for(spec, budget=budget + more, intent=intent)
     assert bigger.score >= smaller.score
+    assert len(bigger.tiers) >= len(smaller.tiers)
+    if smaller.tiers:
+        assert bigger.tiers[0].candidate.quality >= smaller.tiers[0].candidate.quality
 
 
 @pytest.mark.parametrize("spec", MACS[2:])

@@ -15,7 +15,7 @@ class ReasonKind(StrEnum):
     BEST_SCORE = "best-score"
     """The best score of all that may be chosen and fit the budget by themselves."""
     SCORE_RANK = "score-rank"
-    """`rank`: the place by score; better ones would not have left room for the other tiers."""
+    """`rank`: the place by score; `model`, of `size_bytes`, scores best but leaves less room."""
     QUALITY_RANK = "quality-rank"
     """`rank`: the place by published quality among all that fit; `value`: that quality."""
     FASTER = "faster"
@@ -83,7 +83,13 @@ def _standing(fitting: list[Applicant], tier: Applicant) -> Iterator[Reason]:
     if rank == 1:
         yield Reason(kind=ReasonKind.BEST_SCORE)
     else:
-        yield Reason(kind=ReasonKind.SCORE_RANK, rank=rank)
+        best = fitting[0]
+        yield Reason(
+            kind=ReasonKind.SCORE_RANK,
+            rank=rank,
+            model=best.candidate.model,
+            size_bytes=best.total_bytes,
+        )
 
 
 def _faster(plan: Plan, tier: Applicant) -> Iterator[Reason]:

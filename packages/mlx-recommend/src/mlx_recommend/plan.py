@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import product
 
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend.candidates import Candidate
@@ -21,6 +20,8 @@ from mlx_recommend.score import Intent
 
 _DEPTH = 3
 """Tiers serve different models, so the third best for its size can still be in the best plan."""
+_COMPANY_DEPTH = 12
+"""The same for pairs, which also have to suit the standard tier."""
 
 
 class Absence(StrEnum):
@@ -74,11 +75,11 @@ class Plan:
     @property
     def total_bytes(self) -> int:
         """The memory of all tiers together, each at its full context."""
-        return sum(tier.total_bytes for tier in self.tiers)
+        return _total_bytes(self.tiers)
 
     @property
     def score(self) -> float:
-        """The tiers' scores by importance. A bigger budget never makes it smaller."""
+        """The tiers' scores together. A bigger budget never makes it smaller."""
         return _total_score(self.tiers)
 
 
@@ -141,42 +142,84 @@ def make_plan(
 def _best_combination(
     pools: dict[str, list[Applicant]], budget_bytes: int
 ) -> tuple[Applicant, ...]:
-    """The combination with the highest score that fits, of a shortlist for each role.
+    """The plan that a walk from the smallest combination to the budget arrives at.
 
-    The shortlists don't depend on the budget, so a bigger budget only adds combinations.
+    On the way a combination replaces a smaller one only if its scores add up to more, no tier is
+    lost, and the standard tier's quality is no less: so none of the three ever falls with a bigger
+    budget.
+    What is walked doesn't depend on the budget.
     """
-    fast = [*_shortlist(pools[FAST.tier]), None]
-    long_context = [*_shortlist(pools[LONG_CONTEXT.tier]), None]
-    companies = sorted(
-        (tuple(each for each in pair if each is not None) for pair in product(fast, long_context)),
-        key=_total_score,
-        reverse=True,
+    company = _company(pools[FAST.tier], pools[LONG_CONTEXT.tier])
+    combinations = sorted(
+        (
+            (_total_bytes(tiers), -_total_score(tiers), tiers)
+            for first in _shortlist(pools[STANDARD.tier])
+            for others in company
+            if _is_sensible(tiers := (first, *others))
+        ),
+        key=lambda each: each[:2],
     )
     best: tuple[Applicant, ...] = ()
-    for first in _shortlist(pools[STANDARD.tier]):
-        for company in companies:
-            tiers = (first, *company)
-            if _total_score(tiers) <= _total_score(best):
-                break
-            if _is_possible(tiers, budget_bytes):
-                best = tiers
-                break
+    for total_bytes, _, tiers in combinations:
+        if total_bytes > budget_bytes:
+            break
+        if not best or (
+            len(tiers) >= len(best)
+            and _quality(tiers[0]) >= _quality(best[0])
+            and _total_score(tiers) > _total_score(best)
+        ):
+            best = tiers
     return best
 
 
+def _company(
+    fast: Sequence[Applicant], long_context: Sequence[Applicant]
+) -> list[tuple[Applicant, ...]]:
+    """What may stand beside a standard tier: nothing, one tier, or two.
+
+    Of those with as many tiers, only the ones with few smaller and better ones.
+    """
+    some_fast, some_long = _shortlist(fast), _shortlist(long_context)
+    alone = [(each,) for each in (*some_fast, *some_long)]
+    pairs = [
+        (one, other)
+        for one in some_fast
+        for other in some_long
+        if one.candidate.model != other.candidate.model
+    ]
+    return [(), *alone, *_thinned(pairs)]
+
+
+def _thinned(pairs: Sequence[tuple[Applicant, ...]]) -> list[tuple[Applicant, ...]]:
+    kept: list[tuple[Applicant, ...]] = []
+    sizes: list[int] = []
+    for pair in sorted(pairs, key=_total_score, reverse=True):
+        size_bytes = _total_bytes(pair)
+        if sum(size <= size_bytes for size in sizes) < _COMPANY_DEPTH:
+            kept.append(pair)
+            sizes.append(size_bytes)
+    return kept
+
+
 def _total_score(tiers: Sequence[Applicant]) -> float:
-    return sum(tier.score * tier.role.importance for tier in tiers)
+    return sum(tier.score for tier in tiers)
 
 
-def _is_possible(tiers: Sequence[Applicant], budget_bytes: int) -> bool:
-    """Whether they fit, are different models, none better than the first, and fast is fast."""
-    if sum(tier.total_bytes for tier in tiers) > budget_bytes:
-        return False
+def _total_bytes(tiers: Sequence[Applicant]) -> int:
+    return sum(tier.total_bytes for tier in tiers)
+
+
+def _quality(tier: Applicant) -> float:
+    return tier.candidate.quality or 0.0
+
+
+def _is_sensible(tiers: Sequence[Applicant]) -> bool:
+    """Whether they are different models, none better than the first, and fast is faster."""
     if len({tier.candidate.model for tier in tiers}) < len(tiers):
         return False
     standard = tiers[0]
     return all(
-        (tier.candidate.quality or 0) <= (standard.candidate.quality or 0)
+        _quality(tier) <= _quality(standard)
         and (tier.role is not FAST or tier.generation_tps > standard.generation_tps)
         for tier in tiers[1:]
     )
@@ -202,7 +245,7 @@ def _shortlist(pool: Iterable[Applicant]) -> list[Applicant]:
 def _missing(
     tiers: Sequence[Applicant], pools: dict[str, list[Applicant]], budget_bytes: int
 ) -> Iterable[MissingTier]:
-    left_bytes = budget_bytes - sum(tier.total_bytes for tier in tiers)
+    left_bytes = budget_bytes - _total_bytes(tiers)
     taken = {tier.candidate.model for tier in tiers}
     for role in ROLES:
         if any(tier.role is role for tier in tiers):

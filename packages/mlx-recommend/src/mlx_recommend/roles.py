@@ -38,8 +38,7 @@ class Role:
         context_tokens: The context it is planned for where nobody says otherwise.
         weights: What it is scored by, for each intent.
         fastest_tps: From where more speed is worth nothing to it.
-        importance: How much its score counts in the plan's.
-        wants_thrift: Whether its memory component is the cost of context instead of the total.
+            wants_thrift: Whether its memory component is the cost of context instead of the total.
         needs_quality: The overall quality without which nobody applies.
     """
 
@@ -47,25 +46,22 @@ class Role:
     context_tokens: int
     weights: dict[Intent, Weights]
     fastest_tps: float = FASTEST_USEFUL_TPS
-    importance: float
     wants_thrift: bool = False
     needs_quality: float | None = None
 
 
-STANDARD = Role(tier="standard", context_tokens=16_384, weights=STANDARD_WEIGHTS, importance=1.0)
+STANDARD = Role(tier="standard", context_tokens=16_384, weights=STANDARD_WEIGHTS)
 FAST = Role(
     tier="fast",
     context_tokens=8_192,
     weights=FAST_WEIGHTS,
     fastest_tps=FASTEST_FAST_TPS,
-    importance=0.25,
     needs_quality=USEFUL_QUALITY,
 )
 LONG_CONTEXT = Role(
     tier="longctx",
     context_tokens=65_536,
     weights=LONG_CONTEXT_WEIGHTS,
-    importance=0.2,
     wants_thrift=True,
     needs_quality=USEFUL_QUALITY,
 )

@@ -71,18 +71,21 @@ def shape_of_config(
     name: str,
     config: Config,
     *,
-    quant: str | None = None,
+    quant: Quant | None = None,
     bits_per_weight: float | None = None,
     weights_bytes: int | None = None,
+    params: int | None = None,
 ) -> ModelShape | None:
     """The shape of the model that a `config.json` describes.
 
     Args:
         name: What to call the model.
         config: The parsed `config.json`.
-        quant: The precision, for display; None takes what the configuration says.
-        bits_per_weight: Bits of a weight with its scales; None takes the configuration's.
-        weights_bytes: The size of the weights, where they have been counted.
+        quant: The precision to suppose; None takes what the configuration says.
+        bits_per_weight: Bits of a weight with its scales, where they are known better than that.
+        weights_bytes: The size of the weights at the configuration's own precision, where they
+            have been counted.
+        params: Their number, where they have been counted.
 
     Returns:
         The shape, or None where the configuration doesn't tell enough: an architecture whose
@@ -90,28 +93,32 @@ def shape_of_config(
     """
     reading = describe(name, config, None, weights_bytes=weights_bytes)
     counts, geometry = count_parameters(config), reading.geometry
-    bits = bits_per_weight or reading.bits_per_weight or BITS_PER_WEIGHT["bf16"]
-    if geometry is None or (counts is None and reading.params is None):
+    known_params = params or reading.params
+    if geometry is None or (counts is None and known_params is None):
         return None
+    own_bits = reading.bits_per_weight or BITS_PER_WEIGHT["bf16"]
+    is_other = quant is not None and quant != reading.quant
+    supposed_bits = own_bits if quant is None or not is_other else BITS_PER_WEIGHT[quant]
+    stored = 0.0
     if counts is not None:
         stored = counts.text + counts.looked_up
-        stored += 0 if geometry.tied_embeddings is not False else counts.embedding
-        params_b = max(stored, reading.params or 0) / 1e9
-        counts = replace(counts, aside=max(params_b * 1e9 - stored, 0.0))
-    else:
-        params_b = (reading.params or 0) / 1e9
-    active = reading.active_params if counts is None else counts.read
+        stored += counts.embedding if geometry.tied_embeddings is False else 0
+    total = max(stored, known_params or 0)
+    active = reading.active_params
+    if counts is not None:
+        counts = replace(counts, aside=total - stored)
+        active = round(counts.read)
     return shape_of(
         Description(
             name=name,
-            quant=quant or reading.quant or f"{bits:g}-bit",
-            bits_per_weight=bits,
-            params_b=params_b,
+            quant=quant or reading.quant or f"{own_bits:g}-bit",
+            bits_per_weight=bits_per_weight or supposed_bits,
+            params_b=total / 1e9,
             active_params_b=active / 1e9 if active and geometry.experts is not None else None,
             model_type=reading.model_type,
             geometry=geometry,
             has_towers=reading.vision,
-            published_bytes=weights_bytes,
+            published_bytes=None if is_other else weights_bytes,
             max_context_tokens=reading.max_context_tokens,
             counts=counts,
             query_group=query_group(config),

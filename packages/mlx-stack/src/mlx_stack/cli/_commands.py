@@ -30,6 +30,7 @@ class CommandEntry(NamedTuple):
 COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("demo", CONNECT, "See the whole stack work, from nothing, on an embedded model."),
     CommandEntry("ask", CONNECT, "Put one question to a model and stream its answer."),
+    CommandEntry("connect", CONNECT, "Write a client's configuration for this endpoint."),
     CommandEntry("env", CONNECT, "Print the variables that clients read."),
     CommandEntry("profile", SETUP, "Detect the hardware and save what was found."),
     CommandEntry("recommend", MODELS, "Rank the catalog for a machine and propose the tiers."),

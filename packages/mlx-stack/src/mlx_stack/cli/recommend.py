@@ -1,0 +1,127 @@
+"""`mlx-stack recommend`."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mlx_stack.cli._context import json_option, open_context
+from mlx_stack.cli._planning import (
+    MemorySize,
+    budget_pct_option,
+    hardware_option,
+    intent_option,
+    workload_options,
+)
+
+if TYPE_CHECKING:
+    from mlx_recommend import Applicant
+    from mlx_stack.operations.recommend import Recommendation
+
+
+@click.command("recommend")
+@intent_option
+@click.option(
+    "--budget", "budget_bytes", type=MemorySize(), help="The memory that all tiers share: 30gb."
+)
+@budget_pct_option
+@workload_options("Tokens of context that every tier is planned for.")
+@hardware_option
+@click.option("--show-all", is_flag=True, help="List every model of the catalog, fitting or not.")
+@json_option
+def command(
+    intent: str,
+    budget_bytes: int | None,
+    budget_pct: int | None,
+    context_tokens: int | None,
+    concurrency: int,
+    hardware_spec: str | None,
+    *,
+    show_all: bool,
+    json: bool,
+) -> None:
+    """Rank the catalog for a machine and propose the tiers of a stack. Writes nothing.
+
+    The tiers share one budget: each with its KV cache at its full context, they fit at once.
+    `mlx-stack init` makes a stack of them.
+    """
+    from mlx_recommend import Intent
+    from mlx_stack.operations.recommend import Wishes, recommend
+
+    if budget_bytes is not None and budget_pct is not None:
+        raise click.UsageError("--budget and --budget-pct exclude each other.")
+    wishes = Wishes(
+        intent=Intent(intent),
+        budget_bytes=budget_bytes,
+        budget_pct=budget_pct,
+        context_tokens=context_tokens,
+        concurrency=concurrency,
+        hardware_spec=hardware_spec,
+    )
+    context = open_context(json=json)
+    found = recommend(context.home, wishes)
+    if json:
+        context.output.document(_document(found))
+        return
+    from mlx_stack.cli._recommendation import show_recommendation
+
+    show_recommendation(context.output, found, show_all=show_all)
+
+
+def _document(found: "Recommendation") -> dict[str, object]:
+    from mlx_recommend import reasons
+    from mlx_stack.cli._reasons import missing_text, reason_fields
+
+    plan = found.plan
+    tiers = [
+        {
+            "tier": tier.role.tier,
+            **_applicant_fields(tier),
+            "context_tokens": tier.estimate.workload.context_tokens,
+            "concurrency": tier.estimate.workload.concurrency,
+            "reasons": [reason_fields(reason) for reason in reasons(plan, tier)],
+        }
+        for tier in plan.tiers
+    ]
+    missing = [
+        {"tier": each.tier, "reason": each.absence.value, "text": missing_text(each)}
+        for each in plan.missing
+    ]
+    return {
+        "intent": plan.intent.value,
+        "hardware": found.hardware.to_json(),
+        "budget_bytes": plan.budget_bytes,
+        "total_bytes": plan.total_bytes,
+        "score": round(plan.score, 4),
+        "tiers": tiers,
+        "missing_tiers": missing,
+        "candidates": [_candidate_fields(each, plan.budget_bytes) for each in plan.ranking],
+    }
+
+
+def _applicant_fields(applicant: "Applicant") -> dict[str, object]:
+    from mlx_stack.cli._estimates import memory_fields, speed_fields
+
+    expected = applicant.estimate
+    return {
+        "model": applicant.candidate.model,
+        "quant": applicant.candidate.quant,
+        "score": round(applicant.score, 4),
+        "memory": memory_fields(expected.memory, expected.limit_bytes),
+        "generation_tps": speed_fields(expected.generation_tps),
+        "prompt_tps": speed_fields(expected.prompt_tps),
+    }
+
+
+def _candidate_fields(applicant: "Applicant", budget_bytes: int) -> dict[str, object]:
+    candidate, parts = applicant.candidate, applicant.components
+    return {
+        **_applicant_fields(applicant),
+        "components": {
+            "speed": round(parts.speed, 4),
+            "quality": round(parts.quality, 4),
+            "tool_calling": round(parts.tool_calling, 4),
+            "memory_efficiency": round(parts.memory, 4),
+        },
+        "fits": applicant.total_bytes <= budget_bytes,
+        "excluded": candidate.bar.value if candidate.bar is not None else None,
+    }

@@ -1,0 +1,136 @@
+"""What `bench --save` left behind, as measurements of models on this machine."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from mlx_catalog import QUANTS, CatalogEntry, Quant
+from mlx_hwprobe import HardwareProfile
+from mlx_recommend import Basis, Measurement
+from mlx_stack.errors import InvalidFileError
+
+_HINT = "Remove the file, or measure again with `mlx-stack bench --save`."
+
+
+class _Figure(msgspec.Struct, frozen=True):
+    value: float | None = None
+
+
+class _Summary(msgspec.Struct, frozen=True):
+    prompt_tps: _Figure = _Figure()
+    generation_tps: _Figure = _Figure()
+    concurrency: int = 1
+    prompt_tokens: int | None = None
+
+
+class _Parameters(msgspec.Struct, frozen=True):
+    prompt_tokens: int | list[int] | None = None
+    concurrency: int | list[int] = 1
+
+
+class _Machine(msgspec.Struct, frozen=True):
+    chip: str | None = None
+    memory_bytes: int | None = None
+
+
+class SavedBenchmark(msgspec.Struct, frozen=True):
+    """The part of a saved result that estimates need.
+
+    Attributes:
+        model: What was measured: a catalog id, a repository or a folder.
+        quant: Its precision, where the result says so.
+        source: Where its weights are from, where the result says so.
+        started_at: When, in ISO 8601.
+    """
+
+    model: str
+    summary: _Summary | list[_Summary]
+    parameters: _Parameters = _Parameters()
+    machine: _Machine = _Machine()
+    quant: str | None = None
+    source: str | None = None
+    started_at: str = ""
+
+    def measurements(self, quant: str) -> tuple[Measurement, ...]:
+        """The figures of single requests; those of several at once say less."""
+        points = [self.summary] if isinstance(self.summary, _Summary) else self.summary
+        lengths, level = self.parameters.prompt_tokens, self.parameters.concurrency
+        length = lengths if isinstance(lengths, int) else None
+        if isinstance(self.summary, _Summary) and level not in (1, [1]):
+            return ()
+        return tuple(
+            Measurement(
+                basis=Basis.MEASURED,
+                quant=quant,
+                prompt_tps=point.prompt_tps.value,
+                generation_tps=point.generation_tps.value,
+                prompt_tokens=point.prompt_tokens or length,
+                source=f"measured {self.started_at[:10]}".rstrip(),
+            )
+            for point in points
+            if point.concurrency == 1
+        )
+
+
+def saved_benchmarks(folder: Path, hardware: HardwareProfile) -> tuple[SavedBenchmark, ...]:
+    """The saved results of machines like `hardware`, oldest first.
+
+    Raises:
+        InvalidFileError: A result is damaged.
+    """
+    if not folder.is_dir():
+        return ()
+    results = [_read(path) for path in sorted(folder.glob("*.json"))]
+    found = [result for result in results if _is_of(result.machine, hardware)]
+    return tuple(sorted(found, key=lambda result: result.started_at))
+
+
+def measurements_of(
+    entry: CatalogEntry, saved: Iterable[SavedBenchmark], *, default_quant: Quant
+) -> tuple[Measurement, ...]:
+    """What the saved results say of a catalog entry, oldest first."""
+    found: list[Measurement] = []
+    for result in saved:
+        quant = _quant(entry, result, default_quant)
+        if quant is not None:
+            found += result.measurements(quant)
+    return tuple(found)
+
+
+def measurements_of_source(
+    name: str, quant: str, saved: Iterable[SavedBenchmark]
+) -> Sequence[Measurement]:
+    """What the saved results say of a repository or folder that the catalog doesn't have."""
+    return [
+        measurement
+        for result in saved
+        if name in (result.model, result.source) and result.quant in (None, quant)
+        for measurement in result.measurements(quant)
+    ]
+
+
+def _read(path: Path) -> SavedBenchmark:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=SavedBenchmark)
+    except msgspec.DecodeError as error:
+        raise InvalidFileError(path, f"is no benchmark result: {error}", hint=_HINT) from error
+
+
+def _is_of(machine: _Machine, hardware: HardwareProfile) -> bool:
+    """Whether a result is from such a machine; one that names none is from this one."""
+    chip = machine.chip.removeprefix("Apple ") if machine.chip is not None else hardware.chip
+    memory = hardware.memory_bytes if machine.memory_bytes is None else machine.memory_bytes
+    return (chip, memory) == (hardware.chip, hardware.memory_bytes)
+
+
+def _quant(entry: CatalogEntry, result: SavedBenchmark, default: Quant) -> Quant | None:
+    """The precision that a result measured `entry` at; None where it is about another model."""
+    for quant, source in entry.sources.items():
+        if source.hf_repo is not None and source.hf_repo in (result.model, result.source):
+            return quant
+    if result.model != entry.id and result.model not in entry.aliases:
+        return None
+    if result.quant is None:
+        return default
+    return next((each for each in QUANTS if each == result.quant), None)
