@@ -5,6 +5,7 @@ import json
 import os
 import re
 import socket
+import struct
 import sys
 import threading
 import time
@@ -27,6 +28,8 @@ _BEFORE = frozenset({"status", "expired", "wrong-size"})
 _DURING = frozenset({"cut", "stall", "slow", "wrong-hash"})
 _BLOCK_BYTES = 1 << 18
 _SLICE_S = 0.02
+_TCP_INFO_BYTES = 192
+_BYTES_ACKED_OFFSET = 120  # `tcpi_bytes_acked` in <linux/tcp.h>
 
 CDN_HOST = "127.0.0.2" if sys.platform == "linux" else "127.0.0.1"
 """Another host where loopback has one; elsewhere another port makes it another origin."""
@@ -58,12 +61,15 @@ class HubServer:
         url: Its address, for `HF_ENDPOINT`.
         requests: What was asked of it so far.
         sent_bytes: Bodies of files, as handed to the sockets.
+        acknowledged_bytes: What of all answers reached the client's machine, over connections
+            that have ended (Linux; 0 elsewhere).
     """
 
     def __init__(self, root: Path, settings: Settings | None = None, *, port: int = 0) -> None:
         self.root = root
         self.requests: list[Request] = []
         self.sent_bytes = 0
+        self.acknowledged_bytes = 0
         self.configure(settings or Settings())
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
@@ -122,10 +128,20 @@ class HubServer:
         with self._lock:
             self._open.add(connection)
 
-    def closed(self, connection: socket.socket) -> None:
-        """Forget a connection."""
+    def closed(self, connection: socket.socket, acknowledged: int) -> None:
+        """Forget a connection, and count what of its answers reached the client's machine."""
         with self._lock:
             self._open.discard(connection)
+            self.acknowledged_bytes += acknowledged
+
+
+def acknowledged_bytes(connection: socket.socket) -> int:
+    """How many bytes of a connection its other end has acknowledged, by Linux's TCP_INFO."""
+    if sys.platform != "linux":
+        return 0
+    info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+    (count,) = struct.unpack_from("Q", info, _BYTES_ACKED_OFFSET)
+    return count
 
 
 class _Listener(ThreadingHTTPServer):
@@ -156,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     @override
     def finish(self) -> None:
-        self.hub.closed(self.connection)
+        self.hub.closed(self.connection, acknowledged_bytes(self.connection))
         with contextlib.suppress(OSError):
             super().finish()
 

@@ -11,7 +11,8 @@ from mlx_stack.store.intervals import IntervalSet
 
 SMALLEST_PIECE_BYTES = 1 << 20
 LARGEST_PIECE_BYTES = 32 << 20
-"""Bounds of one request: small enough to be lost cheaply, large enough to be worth a round trip."""
+PIECE_S = 1.0
+"""One request: small enough to lose little of it, large enough to be worth a round trip."""
 
 
 @dataclass(slots=True, eq=False)
@@ -71,10 +72,17 @@ class Ledger:
         """Whether nothing is left to fetch."""
         return not self.claims and not self.pending_bytes
 
-    def claim(self, is_eligible: Callable[[int], bool] = lambda _: True) -> Claim | None:
-        """The next piece of the first eligible file, which is the caller's from now on."""
+    def claim(
+        self, is_eligible: Callable[[int], bool] = lambda _: True, rate_bytes_s: float = 0.0
+    ) -> Claim | None:
+        """The next piece of the first eligible file, which is the caller's from now on.
+
+        It is what a connection of this rate fetches in about a second, and not more than its
+        share of what is left. A connection that has shown no rate yet begins small.
+        """
         share = self.pending_bytes // self.connections
-        most = min(max(share, SMALLEST_PIECE_BYTES), LARGEST_PIECE_BYTES)
+        wanted = min(share, int(rate_bytes_s * PIECE_S))
+        most = min(max(wanted, SMALLEST_PIECE_BYTES), LARGEST_PIECE_BYTES)
         for file, ranges in enumerate(self.pending):
             if ranges.total and is_eligible(file):
                 taken = ranges.take(most)

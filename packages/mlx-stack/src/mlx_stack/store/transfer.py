@@ -39,6 +39,7 @@ _RECORD_BYTES = 64 * 1024
 _RECORD_S = 0.25
 """What a connection has read is written and recorded at these marks: a kill loses no more."""
 _LEAVE_S = 0.5
+_SHORTEST_S = 0.001
 _SMALLEST_HALF_BYTES = 512 * 1024
 _FEWEST_TO_COMPARE = 3
 
@@ -101,6 +102,7 @@ class _Worker:
         self.connection = Connection(timeout_s)
         self.claim: Claim | None = None
         self.meter = Meter(0.0)
+        self.rate_bytes_s = 0.0
         self.is_broken_off = False
 
 
@@ -255,7 +257,7 @@ class Transfer:
         with self._changed:
             while not self._stopped.is_set() and len(self._verified) < len(self._files):
                 now = time.monotonic()
-                claim = self._claim(now) if worker.number < self._allowed else None
+                claim = self._claim(worker, now) if worker.number < self._allowed else None
                 if claim is not None:
                     worker.claim, worker.is_broken_off = claim, False
                     worker.meter = Meter(now)
@@ -263,7 +265,7 @@ class Transfer:
                 self._changed.wait(self._policy.tick_s)
         return None
 
-    def _claim(self, now: float) -> Claim | None:
+    def _claim(self, worker: _Worker, now: float) -> Claim | None:
         if now < self._not_before:
             return None
 
@@ -271,7 +273,7 @@ class Transfer:
             state = self._states[file]
             return now >= state.not_before and not state.is_sequential
 
-        claim = self._ledger.claim(is_eligible) or self._take_over(now)
+        claim = self._ledger.claim(is_eligible, worker.rate_bytes_s) or self._take_over(now)
         if claim is not None:
             return claim
         for number, state in enumerate(self._states):
@@ -309,6 +311,8 @@ class Transfer:
             failure = error
         with self._changed:
             worker.claim = None
+            now = time.monotonic()
+            worker.rate_bytes_s = worker.meter.total / max(worker.meter.age_s(now), _SHORTEST_S)
             self._ledger.release(claim)
             if failure is None:
                 self._allowed = min(self._allowed + 1, self._policy.connections)
