@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mlx_launchd import DisabledError, LaunchdError, from_plist
+from mlx_procsup import present_as
 from mlx_stack.errors import MissingError, NoStackError, StackError, UsageError
 from mlx_stack.operations.install import install
 from mlx_stack.operations.install_status import read_install_status
@@ -16,6 +17,7 @@ from mlx_stack.operations.mac import Mac, this_mac
 from mlx_stack.operations.uninstall import uninstall
 from mlx_stack.operations.watch_job import LABEL, job_label
 from mlx_stack.paths import Home
+from mlx_stack.services import WATCHDOG, state_dirs
 from stack_testkit.fake_mac import FakeMac
 from stack_testkit.home import define_stack
 from stack_testkit.simulated_processes import Behaviour, SimulatedProcesses, VirtualClock
@@ -201,9 +203,10 @@ def test_without_a_stack_there_is_nothing_to_keep_up(desk: Desk) -> None:
 
 
 def test_a_watchdog_that_launchd_did_not_start_is_in_the_way(desk: Desk) -> None:
-    desk.home.pids.mkdir()
-    (desk.home.pids / "watchdog.pid").write_text(f"{os.getpid()}\n")
-    with pytest.raises(StackError, match=f"PID {os.getpid()}"):
+    with (
+        present_as(WATCHDOG, state_dirs(desk.home)),
+        pytest.raises(StackError, match=f"PID {os.getpid()}"),
+    ):
         install(desk.home, desk.mac())
     assert not desk.jobs()
 

@@ -24,9 +24,10 @@ _DEFAULT_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 class RealProcesses:
     """Programs as launchd starts them: own process group, bare environment, no standard input."""
 
-    def __init__(self, base_environment: Mapping[str, str]) -> None:
-        """Take what a user's session gives every job."""
+    def __init__(self, base_environment: Mapping[str, str], programs: Path) -> None:
+        """Take what a user's session gives every job, and the folder that stands for /usr/bin."""
         self._base = dict(base_environment)
+        self._programs = programs
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self, job: dict[str, Any]) -> int:
@@ -34,6 +35,7 @@ class RealProcesses:
         entries = job["entries"]
         environment = {"PATH": _DEFAULT_PATH} | self._base
         environment |= entries.get("EnvironmentVariables", {})
+        environment["PATH"] = f"{self._programs}:{environment['PATH']}"
         environment["XPC_SERVICE_NAME"] = job["label"]
         with contextlib.ExitStack() as files:
             streams = [
@@ -87,7 +89,7 @@ def main() -> None:
     """Settle the jobs until none is left."""
     folder = Path(sys.argv[1])
     home = {"HOME": os.environ["HOME"]} if "HOME" in os.environ else {}
-    processes = RealProcesses(home)
+    processes = RealProcesses(home, folder / "bin")
     fake = FakeLaunchd(folder, now=time.monotonic, processes=processes)
     signal.signal(signal.SIGTERM, _leave)
     try:

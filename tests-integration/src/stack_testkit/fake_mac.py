@@ -85,6 +85,20 @@ class FakeMac:
             machine = state["machine"]
         return bool(machine.get("autorestart", 1) or machine.get("battery"))
 
+    def log_in(self, agents: Path) -> None:
+        """Log the user in at the console, with real processes: loads that user's agents."""
+        with self.launchd.state() as state:
+            uid = state["uid"]
+            state["gui"], state["user_domains"], state["console_uid"] = [uid], [uid], uid
+        program = self.folder / "bin" / "launchctl"
+        for plist in sorted(agents.glob("*.plist")):
+            subprocess.run((program, "bootstrap", f"gui/{uid}", plist), check=True)
+
+    def is_kept_awake(self) -> bool:
+        """Tell whether a `caffeinate` of this Mac's is alive."""
+        with self.launchd.state() as state:
+            return any(_is_alive(pid) for pid in state["machine"].get("assertions", []))
+
     def turn_off(self, *, deadline_s: float = 10.0) -> None:
         """End every real process that this Mac's launchd started, and its background process."""
         with self.launchd.state() as state:
@@ -231,16 +245,12 @@ _SMALL: Mapping[str, Callable[[State, list[str]], Reply]] = {
 
 
 def _caffeinate(mac: FakeMac, arguments: list[str]) -> Reply:
-    """Hold an assertion, seen in the state, for as long as the process after `-w` lives."""
+    """Hold an assertion, which is to be alive, for as long as the process after `-w` lives."""
     watched = int(arguments[arguments.index("-w") + 1])
     with mac.launchd.state() as state:
         state["machine"].setdefault("assertions", []).append(os.getpid())
-    try:
-        while _is_alive(watched):
-            time.sleep(0.05)
-    finally:
-        with mac.launchd.state() as state:
-            state["machine"]["assertions"].remove(os.getpid())
+    while _is_alive(watched):
+        time.sleep(0.05)
     return Reply(0)
 
 
