@@ -1,0 +1,67 @@
+"""`mlx-stack install`."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from mlx_stack.cli._context import Context, json_option, open_context, quiet_option
+
+if TYPE_CHECKING:
+    from mlx_stack.operations.install import InstallReport
+    from mlx_stack.operations.install_status import InstallStatus
+
+
+@click.command("install")
+@click.option("--system", is_flag=True, help="As a LaunchDaemon, which needs no login; takes sudo.")
+@click.option(
+    "--status", "only_status", is_flag=True, help="Tell what is installed and how it does."
+)
+@json_option
+@quiet_option
+def command(*, system: bool, only_status: bool, json: bool, quiet: bool) -> None:
+    """Run the watchdog at every login, or with --system at every boot.
+
+    It starts the stack and keeps it up. Run it again after an upgrade: an installed watchdog is
+    brought up to date. What is said of a power cut looks at FileVault, automatic login, and the
+    power settings.
+    """
+    from mlx_stack.operations.install import install
+    from mlx_stack.operations.install_status import read_install_status
+    from mlx_stack.operations.mac import this_mac
+
+    context = open_context(json=json, quiet=quiet)
+    mac = this_mac()
+    if only_status:
+        status = read_install_status(context.home, mac)
+        if json:
+            context.output.document(status.to_document())
+        else:
+            _show_status(context, status)
+        return
+
+    def show_step(step: str) -> None:
+        context.output.say(f"[dim]needs root:[/dim] {step}")
+
+    report = install(context.home, mac, system=system, on_step=show_step)
+    if json:
+        context.output.document(report.to_document())
+    else:
+        _show_report(context, report)
+
+
+def _show_report(context: Context, report: "InstallReport") -> None:
+    from mlx_stack.cli._launchd import show_outlook
+
+    words = {"installed": "Installed", "updated": "Brought up to date", "unchanged": "Up to date"}
+    when = "at boot" if report.kind == "daemon" else "at login"
+    output = context.output
+    output.answer(f"{words[report.outcome]}: the watchdog starts {when} (PID {report.pid}).")
+    output.answer(f"{report.plist}\nin {report.domain}, since {report.reason}\n")
+    show_outlook(output, comes_back=report.comes_back, findings=report.findings)
+
+
+def _show_status(context: Context, status: "InstallStatus") -> None:
+    from mlx_stack.cli._launchd import describe_job, show_outlook
+
+    context.output.answer(describe_job(status) + "\n")
+    show_outlook(context.output, comes_back=status.comes_back, findings=status.findings)
