@@ -36,7 +36,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("recommend", MODELS, "Rank the catalog for a machine and propose the tiers."),
     CommandEntry("estimate", MODELS, "Will a model run, in how much memory, how fast?"),
     CommandEntry("pull", MODELS, "Download a model, or continue where a download stopped."),
-    CommandEntry("models", MODELS, "List models: the catalog's, or the Hub's."),
+    CommandEntry("models", MODELS, "List models: those here, the catalog's, or the Hub's."),
     CommandEntry("up", LIFECYCLE, "Start what is not running, and wait until it is ready."),
     CommandEntry("restart", LIFECYCLE, "Stop the services and start them again."),
     CommandEntry("down", LIFECYCLE, "Stop the services: the gateway first, then the tiers."),

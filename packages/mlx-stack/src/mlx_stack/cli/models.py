@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlx_stack import exit_codes
 from mlx_stack.cli._context import Context, json_option, open_context
 from mlx_stack.cli._planning import hardware_option
 
@@ -25,33 +26,56 @@ if TYPE_CHECKING:
 @click.option("--family", metavar="NAME", help="Only families whose name starts so.")
 @click.option("--tag", "tags", metavar="TAG", multiple=True, help="Only models with this tag.")
 @click.option("--tool-calling", is_flag=True, help="Only models that call tools.")
+@click.option("--verify", is_flag=True, help="Compare every byte of the local models.")
+@click.option("--remove", metavar="MODEL", help="Remove a local model.")
+@click.option("--force", is_flag=True, help="Remove it though a tier uses it.")
 @json_option
 def command(
     query: str | None,
     hardware_spec: str | None,
     family: str | None,
     tags: tuple[str, ...],
+    remove: str | None,
     *,
     catalog: bool,
     tool_calling: bool,
+    verify: bool,
+    force: bool,
     json: bool,
-) -> None:
-    """List models: the catalog's, with what each would do here, or the Hub's.
+) -> int:
+    """List models: those on this disk, the catalog's, or the Hub's.
+
+    Without an option it lists the local models, with their integrity and the tiers that use
+    them; --verify compares every byte with its hash first, and exits with 1 where one is damaged.
 
     --hardware gives the figures for another machine. The catalog includes your own entries, the
     YAML files in the folder `catalog` of the state folder.
     """
     from mlx_stack.errors import UsageError
+
+    filters = family is not None or bool(tags) or tool_calling or hardware_spec is not None
+    wants_catalog = catalog or (filters and query is None)
+    if sum((wants_catalog, query is not None, verify, remove is not None)) > 1:
+        raise UsageError("--catalog, --available, --verify and --remove exclude each other.")
+    if force and remove is None:
+        raise UsageError("--force belongs to --remove.")
+    context = open_context(json=json)
+    if remove is not None:
+        from mlx_stack.cli._local_models import remove_local
+
+        return remove_local(context, remove, is_forced=force)
+    if query is None and not wants_catalog:
+        from mlx_stack.cli._local_models import show_local
+
+        return show_local(context, is_verified=verify)
     from mlx_stack.operations.catalog_models import ModelFilter
 
-    if catalog and query is not None:
-        raise UsageError("--catalog and --available exclude each other.")
-    context = open_context(json=json)
     wanted = ModelFilter(family, tags, tool_calling)
     if query is not None:
         _show_available(context, query, wanted, hardware_spec)
     else:
         _show_catalog(context, wanted, hardware_spec)
+    return exit_codes.DONE
 
 
 def _show_catalog(context: Context, wanted: "ModelFilter", hardware_spec: str | None) -> None:

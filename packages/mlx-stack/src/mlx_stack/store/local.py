@@ -58,11 +58,10 @@ def find_local(model_dir: Path, name: str, quant: Quant | None = None) -> LocalM
         model_dir: The models folder.
         name: A Hub repository, a catalog id that was pulled, a folder's name in `model_dir`, or
             the absolute path of a model folder anywhere.
-        quant: Only a model of this precision, where several share the name.
+        quant: Only a model of this precision, where several share the name; a path names one.
     """
     if Path(name).is_absolute():
-        model = inspect_folder(Path(name))
-        return model if model is not None and quant in (None, model.quant) else None
+        return inspect_folder(Path(name))
     found = [
         model
         for model in list_local(model_dir)
