@@ -21,7 +21,7 @@ from mlx_recommend.calibration import (
     PREFILL_SPREAD,
     Calibration,
 )
-from mlx_recommend.inputs import ModelShape
+from mlx_recommend.inputs import ModelShape, Workload
 from mlx_recommend.memory import memory_use
 from mlx_recommend.shapes import shape_of_entry
 from mlx_recommend.speed import decode_speed, prefill_speed
@@ -174,7 +174,7 @@ def _memory_table(rows: Sequence[Row]) -> None:
         assert row.peak_memory_gb is not None
         shape = _catalog_shape(row) or row.shape
         tokens = row.prompt_tokens + row.generation_tokens
-        total = memory_use(shape, context_tokens=tokens).total_bytes
+        total = memory_use(shape, Workload(context_tokens=tokens)).total_bytes
         assert total is not None
         ratios.append(total / 1e9 / row.peak_memory_gb)
         print(f"  {row.model:14} {row.bits_per_weight:4} bits  {total / 1e9:6.2f} GB for "

@@ -40,14 +40,14 @@ shapes = st.builds(
 
 @given(shape=shapes, tokens=st.integers(1, 10**6), more=st.integers(0, 10**6))
 def test_more_context_never_needs_less_memory(shape: ModelShape, tokens: int, more: int):
-    less = memory_use(shape, context_tokens=tokens).total_bytes
-    assert memory_use(shape, context_tokens=tokens + more).total_bytes >= less
+    less = memory_use(shape, Workload(context_tokens=tokens)).total_bytes
+    assert memory_use(shape, Workload(context_tokens=tokens + more)).total_bytes >= less
 
 
 @given(shape=shapes, concurrency=st.integers(1, 64))
 def test_more_requests_never_need_less_memory(shape: ModelShape, concurrency: int):
-    less = memory_use(shape, context_tokens=4096, concurrency=concurrency).total_bytes
-    more = memory_use(shape, context_tokens=4096, concurrency=concurrency + 1).total_bytes
+    less = memory_use(shape, Workload(context_tokens=4096, concurrency=concurrency)).total_bytes
+    more = memory_use(shape, Workload(context_tokens=4096, concurrency=concurrency + 1)).total_bytes
     assert more >= less
 
 
@@ -57,7 +57,7 @@ def test_the_longest_context_fits_and_one_more_token_does_not(shape: ModelShape,
     longest = estimate(shape, machine).max_context_tokens
 
     def total(tokens: int) -> int:
-        return memory_use(shape, context_tokens=tokens).total_bytes
+        return memory_use(shape, Workload(context_tokens=tokens)).total_bytes
 
     if longest == 0:
         assert total(1) > machine.memory_bytes
@@ -84,13 +84,14 @@ def test_the_longest_context_fits_and_one_more_token_does_not(shape: ModelShape,
     ],
 )
 def test_the_total_is_within_8_percent_of_a_published_peak(model, quant, tokens, peak_gb):
-    use = memory_use(shape_of_entry(CATALOG.get(model), quant), context_tokens=tokens)
+    use = memory_use(shape_of_entry(CATALOG.get(model), quant), Workload(context_tokens=tokens))
     assert use.total_bytes / 1e9 == pytest.approx(peak_gb, rel=0.08)
 
 
 def test_every_part_is_visible_and_they_add_up():
     use = memory_use(
-        shape_of_entry(CATALOG.get("qwen3.5-9b"), "int4"), context_tokens=8192, concurrency=2
+        shape_of_entry(CATALOG.get("qwen3.5-9b"), "int4"),
+        Workload(context_tokens=8192, concurrency=2),
     )
     parts = (
         use.weights_bytes,
@@ -106,15 +107,15 @@ def test_every_part_is_visible_and_they_add_up():
 
 def test_layers_with_a_window_stop_growing():
     shape = shape_of_entry(CATALOG.get("gemma3-4b"), "int4")
-    near = memory_use(shape, context_tokens=1024).kv_cache_bytes
-    far = memory_use(shape, context_tokens=2048).kv_cache_bytes
+    near = memory_use(shape, Workload(context_tokens=1024)).kv_cache_bytes
+    far = memory_use(shape, Workload(context_tokens=2048)).kv_cache_bytes
     assert near == 1024 * 2 * (5 + 29) * 2 * 4 * 256
     assert far - near == 1024 * 2 * 5 * 2 * 4 * 256
 
 
 def test_latent_attention_keeps_latents_only():
     shape = shape_of_entry(CATALOG.get("glm-4.7-flash"), "int4")
-    assert memory_use(shape, context_tokens=1000).kv_cache_bytes == 1000 * 54_144
+    assert memory_use(shape, Workload(context_tokens=1000)).kv_cache_bytes == 1000 * 54_144
 
 
 def test_an_unknown_geometry_gives_no_total_and_no_verdict():

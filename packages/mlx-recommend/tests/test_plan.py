@@ -97,7 +97,7 @@ def test_a_small_mac_gets_fewer_tiers_with_the_reason():
     assert [each.role.tier for each in plan.tiers] == ["standard"]
     assert {each.tier: each.absence for each in plan.missing} == {
         "fast": Absence.BETTER_WITHOUT,
-        "longctx": Absence.BETTER_WITHOUT,
+        "longctx": Absence.NO_ROOM,
     }
 
 

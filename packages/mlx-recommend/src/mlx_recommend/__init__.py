@@ -18,7 +18,7 @@ from mlx_recommend.inputs import (
     ModelShape,
     Workload,
 )
-from mlx_recommend.memory import MemoryUse
+from mlx_recommend.memory import MemoryUse, memory_use
 from mlx_recommend.plan import Absence, MissingTier, Plan, make_plan
 from mlx_recommend.roles import FAST, LONG_CONTEXT, ROLES, STANDARD, Applicant, Role
 from mlx_recommend.score import Components, Intent
@@ -60,6 +60,7 @@ __all__ = [
     "candidate_of",
     "estimate",
     "make_plan",
+    "memory_use",
     "reasons",
     "reference_measurements",
     "shape_of",

@@ -44,9 +44,7 @@ class Estimate:
         """The longest context that fits; 0 where the weights alone don't."""
         if self.limit_bytes is None:
             return None
-        return max_context_tokens(
-            self.shape, self.limit_bytes, concurrency=self.workload.concurrency
-        )
+        return max_context_tokens(self.shape, self.workload, self.limit_bytes)
 
     @property
     def ttft_s(self) -> float | None:
@@ -86,7 +84,7 @@ def estimate(
     return Estimate(
         shape=shape,
         workload=workload,
-        memory=memory_use(shape, context_tokens=workload.context_tokens, concurrency=concurrency),
+        memory=memory_use(shape, workload),
         limit_bytes=hardware.gpu_memory_limit_bytes or hardware.memory_bytes,
         generation_tps=_speed(
             "generation_tps", decode, shape.quant, measurements, (tokens, concurrency)

@@ -20,17 +20,25 @@ class Workload:
         context_tokens: Tokens of prompt and answer together that each request may have.
         concurrency: Requests served side by side.
         speed_context_tokens: The context at which speed is given; None takes `context_tokens`.
+        keeps_prefixes: Whether an engine that serves one request at a time keeps what a finished
+            one leaves, for the next that begins alike. One that serves several always does.
     """
 
     context_tokens: int = DEFAULT_CONTEXT_TOKENS
     concurrency: int = 1
     speed_context_tokens: int | None = SPEED_CONTEXT_TOKENS
+    keeps_prefixes: bool = False
 
     def __post_init__(self) -> None:
         for name in ("context_tokens", "concurrency", "speed_context_tokens"):
             value: int | None = getattr(self, name)
             if value is not None and value < 1:
                 raise RecommendError(name, f"{name} must be at least 1, not {value}")
+
+    @property
+    def kept_contexts(self) -> int:
+        """How many finished requests' caches are counted beside those of the running ones."""
+        return 1 if self.keeps_prefixes or self.concurrency > 1 else 0
 
     @property
     def tokens_in_speed(self) -> int:

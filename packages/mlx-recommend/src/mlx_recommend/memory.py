@@ -1,9 +1,9 @@
 """How much memory a model takes while it is served."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 from mlx_recommend.calibration import KV_BYTES_PER_ELEMENT, PROCESS_OVERHEAD_BYTES
-from mlx_recommend.inputs import ModelShape
+from mlx_recommend.inputs import ModelShape, Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,9 +13,7 @@ class MemoryUse:
     Attributes:
         weights_bytes: All parameters: what isn't used for a token still has to be there.
         kv_cache_bytes: Keys and values of every request at its full context.
-        prefix_cache_bytes: Keys and values kept of finished requests, for reuse. With several
-            requests at once an engine keeps at least one more context; a single one's stay in
-            its own cache.
+        prefix_cache_bytes: Keys, values and state kept of finished requests, for reuse.
         state_bytes: Recurrent state of every request.
         overhead_bytes: What an engine process takes beside these.
     """
@@ -38,28 +36,33 @@ class MemoryUse:
         return total
 
 
-def memory_use(shape: ModelShape, *, context_tokens: int, concurrency: int = 1) -> MemoryUse:
-    """The memory that `concurrency` requests with `context_tokens` each need at their peak."""
-    elements = shape.kv_elements(context_tokens)
-    one = None if elements is None else elements * KV_BYTES_PER_ELEMENT
-    reused = 1 if concurrency > 1 else 0
+def memory_use(shape: ModelShape, workload: Workload) -> MemoryUse:
+    """The memory that a model needs at its peak, with every request at its full context."""
+    elements = shape.kv_elements(workload.context_tokens)
+    kv_bytes = None if elements is None else elements * KV_BYTES_PER_ELEMENT
+    state_bytes, concurrency = shape.state_bytes, workload.concurrency
+    kept_bytes = None
+    if kv_bytes is not None and state_bytes is not None:
+        kept_bytes = (kv_bytes + state_bytes) * workload.kept_contexts
     return MemoryUse(
         weights_bytes=shape.weights_bytes,
-        kv_cache_bytes=None if one is None else one * concurrency,
-        prefix_cache_bytes=None if one is None else one * reused,
-        state_bytes=None if shape.state_bytes is None else shape.state_bytes * concurrency,
+        kv_cache_bytes=None if kv_bytes is None else kv_bytes * concurrency,
+        prefix_cache_bytes=kept_bytes,
+        state_bytes=None if state_bytes is None else state_bytes * concurrency,
         overhead_bytes=PROCESS_OVERHEAD_BYTES,
     )
 
 
-def max_context_tokens(shape: ModelShape, limit_bytes: int, *, concurrency: int = 1) -> int | None:
+def max_context_tokens(shape: ModelShape, workload: Workload, limit_bytes: int) -> int | None:
     """The longest context that fits in `limit_bytes`, at most what the model was trained for.
+
+    `workload` says for how many requests; its own context doesn't matter.
 
     0 where not even the weights fit; None where the geometry is unknown.
     """
 
     def fits(tokens: int) -> bool:
-        total = memory_use(shape, context_tokens=tokens, concurrency=concurrency).total_bytes
+        total = memory_use(shape, replace(workload, context_tokens=tokens)).total_bytes
         return total is not None and total <= limit_bytes
 
     longest = shape.max_context_tokens

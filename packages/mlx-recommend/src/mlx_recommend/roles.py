@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from mlx_catalog import engine_fit
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend.candidates import Candidate
 from mlx_recommend.fit import Estimate, estimate
@@ -115,6 +116,7 @@ def apply(
         context_tokens=context_tokens or min(role.context_tokens, longest),
         concurrency=concurrency,
         speed_context_tokens=SPEED_CONTEXT_TOKENS if context_tokens is None else None,
+        keeps_prefixes=not engine_fit(candidate.entry).multimodal,
     )
     expected = estimate(candidate.shape, hardware, workload, candidate.measurements)
     total = expected.memory.total_bytes

@@ -61,17 +61,15 @@ def cache_bytes(shape: "ModelShape | None", tier: Tier) -> int | None:
     """What one request leaves behind at the tier's full context: keys, values and state.
 
     As much is kept for the next request that begins alike, so that a whole conversation is; it is
-    what the memory plan counts as the prefix cache of a tier that serves several at once.
+    what the memory plan counts as the prefix cache.
     """
-    from mlx_recommend import DEFAULT_CONTEXT_TOKENS
-    from mlx_recommend.memory import memory_use
+    from mlx_recommend import DEFAULT_CONTEXT_TOKENS, Workload, memory_use
 
     if shape is None:
         return None
-    use = memory_use(shape, context_tokens=tier.context_tokens or DEFAULT_CONTEXT_TOKENS)
-    if use.kv_cache_bytes is None or use.state_bytes is None:
-        return None
-    return use.kv_cache_bytes + use.state_bytes
+    tokens = tier.context_tokens or DEFAULT_CONTEXT_TOKENS
+    workload = Workload(context_tokens=tokens, keeps_prefixes=True)
+    return memory_use(shape, workload).prefix_cache_bytes
 
 
 def shape_of_catalog(entry: "CatalogEntry", tier: Tier) -> "ModelShape":
