@@ -1,0 +1,236 @@
+"""Configuration files of other programs: one value read, set or deleted, the rest left alone.
+
+A path leads through objects by key and through lists by an `Item`: the element that has a certain
+value under a certain key.
+"""
+
+# Other programs' documents have no types that we could know.
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false
+# pyright: reportUnknownArgumentType=false
+
+import io
+from dataclasses import dataclass
+from typing import Any, Protocol, override
+
+from mlx_stack.clients import jsonc
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """The element of a list whose `key` is `value`."""
+
+    key: str
+    value: str
+
+
+type Path = tuple[str | Item, ...]
+
+
+class DocumentError(Exception):
+    """The text is damaged, or shaped so that the path can't lead through it."""
+
+
+class Format(Protocol):
+    """How a kind of file is edited; every method takes and gives the whole text."""
+
+    def get(self, text: str, path: Path) -> object | None:
+        """The plain value at `path`, or None where there is none."""
+        ...
+
+    def set(self, text: str, path: Path, value: object) -> str:
+        """`text` with `value` at `path`."""
+        ...
+
+    def delete(self, text: str, path: Path) -> str:
+        """`text` without what is at `path`, and without what is empty for it."""
+        ...
+
+
+class Jsonc(Format):
+    """JSON, with or without comments."""
+
+    @override
+    def get(self, text: str, path: Path) -> object | None:
+        try:
+            value = jsonc.parse(text)
+        except jsonc.JsoncError as error:
+            raise _damaged(error) from error
+        return _follow(value, path)
+
+    @override
+    def set(self, text: str, path: Path, value: object) -> str:
+        try:
+            return jsonc.set_value(text, _keys(path), value)
+        except jsonc.JsoncError as error:
+            raise _damaged(error) from error
+
+    @override
+    def delete(self, text: str, path: Path) -> str:
+        try:
+            return jsonc.delete_value(text, _keys(path))
+        except jsonc.JsoncError as error:
+            raise _damaged(error) from error
+
+
+class Toml(Format):
+    """TOML, by tomlkit, which keeps comments and layout."""
+
+    @override
+    def get(self, text: str, path: Path) -> object | None:
+        return _follow(self._load(text).unwrap(), path)
+
+    @override
+    def set(self, text: str, path: Path, value: object) -> str:
+        import tomlkit
+
+        document = self._load(text)
+        place: Any = document
+        for key in _keys(path)[:-1]:
+            if key not in place:
+                place[key] = tomlkit.table(is_super_table=True)
+            place = place[key]
+            if not isinstance(place, dict):
+                raise DocumentError(f"{key} is no table")
+        place[_keys(path)[-1]] = value
+        return tomlkit.dumps(document)
+
+    @override
+    def delete(self, text: str, path: Path) -> str:
+        import tomlkit
+
+        document = self._load(text)
+        _prune(document, path)
+        return tomlkit.dumps(document)
+
+    def _load(self, text: str) -> Any:
+        import tomlkit
+        from tomlkit.exceptions import TOMLKitError
+
+        try:
+            return tomlkit.parse(text)
+        except TOMLKitError as error:
+            raise DocumentError(str(error)) from error
+
+
+class Yaml(Format):
+    """YAML, by ruamel.yaml, which keeps comments and order."""
+
+    @override
+    def get(self, text: str, path: Path) -> object | None:
+        return _follow(self._load(text), path)
+
+    @override
+    def set(self, text: str, path: Path, value: object) -> str:
+        document = self._load(text)
+        if document is None:
+            document = [] if isinstance(path[0], Item) else {}
+        place: Any = document
+        for step, following in zip(path, (*path[1:], None), strict=True):
+            if following is None:
+                _put(place, step, value)
+                break
+            if _follow(place, (step,)) is None:
+                _put(place, step, [] if isinstance(following, Item) else {})
+            place = _follow(place, (step,))
+        return self._dump(document)
+
+    @override
+    def delete(self, text: str, path: Path) -> str:
+        document = self._load(text)
+        _prune(document, path)
+        return self._dump(document) if document else ""
+
+    def _load(self, text: str) -> Any:
+        from ruamel.yaml.error import YAMLError
+
+        try:
+            return self._yaml().load(text)
+        except YAMLError as error:
+            raise DocumentError(str(error)) from error
+
+    def _dump(self, document: object) -> str:
+        stream = io.StringIO()
+        self._yaml().dump(document, stream)
+        return stream.getvalue()
+
+    def _yaml(self) -> Any:
+        from ruamel.yaml import YAML
+
+        yaml = YAML()
+        yaml.preserve_quotes = True
+        yaml.indent(mapping=2, sequence=4, offset=2)
+        return yaml
+
+
+class Variables(Format):
+    """`NAME=value` lines, as `docker run --env-file` reads them; a path is one name."""
+
+    @override
+    def get(self, text: str, path: Path) -> object | None:
+        prefix = f"{path[0]}="
+        lines = (line for line in text.splitlines() if line.startswith(prefix))
+        line = next(lines, None)
+        return None if line is None else line.removeprefix(prefix)
+
+    @override
+    def set(self, text: str, path: Path, value: object) -> str:
+        return f"{self.delete(text, path)}{path[0]}={value}\n"
+
+    @override
+    def delete(self, text: str, path: Path) -> str:
+        kept = [line for line in text.splitlines() if not line.startswith(f"{path[0]}=")]
+        return "".join(f"{line}\n" for line in kept)
+
+
+def _damaged(error: jsonc.JsoncError) -> DocumentError:
+    return DocumentError(f"line {error.line}: {error}")
+
+
+def _keys(path: Path) -> tuple[str, ...]:
+    """The path, where it leads through objects only."""
+    return tuple(step for step in path if isinstance(step, str))
+
+
+def _follow(value: Any, path: Path) -> Any:
+    """What is at `path` below `value`, or None."""
+    for step in path:
+        if isinstance(step, Item):
+            rows: list[Any] = value if isinstance(value, list) else []
+            value = next((row for row in rows if _is_item(row, step)), None)
+        else:
+            value = value.get(step) if isinstance(value, dict) else None
+    return value
+
+
+def _is_item(row: Any, item: Item) -> bool:
+    return isinstance(row, dict) and row.get(item.key) == item.value
+
+
+def _put(place: Any, step: str | Item, value: object) -> None:
+    """Make `value` the one at `step` of an object or a list."""
+    if isinstance(step, str):
+        if not isinstance(place, dict):
+            raise DocumentError(f"{step!r} has no object to stand in")
+        place[step] = value
+        return
+    if not isinstance(place, list):
+        raise DocumentError(f"{step.value!r} has no list to stand in")
+    rows: list[Any] = place
+    found = next((index for index, row in enumerate(rows) if _is_item(row, step)), None)
+    if found is None:
+        rows.append(value)
+    else:
+        rows[found] = value
+
+
+def _prune(document: Any, path: Path) -> None:
+    """Delete what is at `path`, and containers on the way that are empty then."""
+    for depth in range(len(path), 0, -1):
+        place, step = _follow(document, path[: depth - 1]), path[depth - 1]
+        target = _follow(document, path[:depth])
+        if target is None or (depth < len(path) and target):
+            return
+        if isinstance(step, Item):
+            place.remove(target)
+        else:
+            del place[step]

@@ -1,0 +1,244 @@
+"""The programs that can be connected: which files they read, and what goes into them.
+
+Sources: each program's own documentation of custom endpoints, as of November 2026.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_stack.clients import documents
+from mlx_stack.clients.documents import Format, Item, Jsonc, Toml, Variables, Yaml
+
+NAME = "mlx-stack"
+"""What we are called in other programs' files; whatever carries it is ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What a client needs to know.
+
+    Attributes:
+        root_url: The gateway without `/v1`.
+        base_url: The gateway with `/v1`.
+        key: Its key.
+        models: The tiers' names in the order of the stack, each with its context length or None.
+    """
+
+    root_url: str
+    base_url: str
+    key: str
+    models: Mapping[str, int | None]
+
+    @property
+    def main(self) -> str:
+        """The model for the real work."""
+        return next(iter(self.models))
+
+    @property
+    def small(self) -> str:
+        """The model for small background work: `fast` where there is one."""
+        return "fast" if "fast" in self.models else self.main
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """Where a user's files are.
+
+    Attributes:
+        home: The user's home folder.
+        variables: The environment; some programs let it move their files.
+        is_mac: Whether files are where macOS keeps them.
+        state: The state folder of mlx-stack, for files that are ours alone.
+    """
+
+    home: Path
+    variables: Mapping[str, str]
+    is_mac: bool
+    state: Path
+
+    def config(self, *parts: str) -> Path:
+        """A path below `XDG_CONFIG_HOME`, by default `~/.config`."""
+        base = self.variables.get("XDG_CONFIG_HOME") or str(self.home / ".config")
+        return Path(base, *parts)
+
+    def moved(self, variable: str, default: Path) -> Path:
+        """The folder that `variable` names, or `default`."""
+        return Path(self.variables.get(variable) or default)
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One value in a file, at `path`."""
+
+    path: documents.Path
+    value: object
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFile:
+    """What goes into one file of a client."""
+
+    path: Path
+    format: Format
+    settings: tuple[Setting, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A program that can talk to the gateway.
+
+    Attributes:
+        name: What the user types.
+        title: What it is called.
+        files: What goes where.
+        next_step: What the user does then; `{main}` stands for the first model.
+    """
+
+    name: str
+    title: str
+    files: Callable[[Surroundings, Connection], tuple[ClientFile, ...]]
+    next_step: str
+
+
+def _claude_code(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]:
+    folder = around.moved("CLAUDE_CONFIG_DIR", around.home / ".claude")
+    variables = {
+        "ANTHROPIC_BASE_URL": to.root_url,
+        "ANTHROPIC_AUTH_TOKEN": to.key,
+        "ANTHROPIC_MODEL": to.main,
+        "ANTHROPIC_DEFAULT_OPUS_MODEL": to.main,
+        "ANTHROPIC_DEFAULT_SONNET_MODEL": to.main,
+        "ANTHROPIC_DEFAULT_HAIKU_MODEL": to.small,
+    }
+    settings = tuple(Setting(("env", name), value) for name, value in variables.items())
+    return (ClientFile(folder / "settings.json", Jsonc(), settings),)
+
+
+def _opencode(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]:
+    commented = around.config("opencode", "opencode.jsonc")
+    path = commented if commented.exists() else commented.with_suffix(".json")
+    provider = {
+        "npm": "@ai-sdk/openai-compatible",
+        "name": NAME,
+        "options": {"baseURL": to.base_url, "apiKey": to.key},
+        "models": {name: {"name": f"{name} (local)"} for name in to.models},
+    }
+    return (ClientFile(path, Jsonc(), (Setting(("provider", NAME), provider),)),)
+
+
+def _codex(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]:
+    folder = around.moved("CODEX_HOME", around.home / ".codex")
+    provider = {
+        "name": NAME,
+        "base_url": to.base_url,
+        "wire_api": "responses",
+        "experimental_bearer_token": to.key,
+    }
+    setting = Setting(("model_providers", NAME), provider)
+    return (ClientFile(folder / "config.toml", Toml(), (setting,)),)
+
+
+def _continue(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]:
+    path = around.home / ".continue" / "config.yaml"
+    frame = () if path.exists() else _continue_frame()
+    models = tuple(
+        Setting(
+            ("models", Item("name", f"{NAME} {model}")),
+            {
+                "name": f"{NAME} {model}",
+                "provider": "openai",
+                "model": model,
+                "apiBase": to.base_url,
+                "apiKey": to.key,
+                "roles": ["chat", "edit", "apply"],
+            },
+        )
+        for model in to.models
+    )
+    return (ClientFile(path, Yaml(), (*frame, *models)),)
+
+
+def _continue_frame() -> tuple[Setting, ...]:
+    """What a new config.yaml of Continue must say besides its models."""
+    fields = {"name": "Local models", "version": "0.0.1", "schema": "v1"}
+    return tuple(Setting((key,), value) for key, value in fields.items())
+
+
+def _zed(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]:
+    fallback_context_tokens = 32_768
+    provider = {
+        "api_url": to.base_url,
+        "available_models": [
+            {
+                "name": name,
+                "display_name": f"{name} (local)",
+                "max_tokens": context_tokens or fallback_context_tokens,
+                "capabilities": {"tools": True, "images": False},
+            }
+            for name, context_tokens in to.models.items()
+        ],
+    }
+    setting = Setting(("language_models", "openai_compatible", NAME), provider)
+    return (ClientFile(around.config("zed", "settings.json"), Jsonc(), (setting,)),)
+
+
+def _llm(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]:
+    mac = around.home / "Library" / "Application Support" / "io.datasette.llm"
+    default = mac if around.is_mac else around.config("io.datasette.llm")
+    folder = around.moved("LLM_USER_PATH", default)
+    models = tuple(
+        Setting(
+            (Item("model_id", f"{NAME}/{model}"),),
+            {
+                "model_id": f"{NAME}/{model}",
+                "model_name": model,
+                "api_base": to.base_url,
+                "api_key_name": NAME,
+            },
+        )
+        for model in to.models
+    )
+    return (
+        ClientFile(folder / "extra-openai-models.yaml", Yaml(), models),
+        ClientFile(folder / "keys.json", Jsonc(), (Setting((NAME,), to.key),)),
+    )
+
+
+def _open_webui(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]:
+    variables = {
+        "OPENAI_API_BASE_URL": to.base_url,
+        "OPENAI_API_KEY": to.key,
+        "ENABLE_OLLAMA_API": "false",
+    }
+    settings = tuple(Setting((name,), value) for name, value in variables.items())
+    return (ClientFile(around.state / "open-webui.env", Variables(), settings),)
+
+
+CLIENTS: tuple[Client, ...] = (
+    Client("claude-code", "Claude Code", _claude_code, "Start `claude`; it uses `{main}`."),
+    Client("opencode", "opencode", _opencode, f"In opencode, `/models` lists `{NAME}/{{main}}`."),
+    Client("codex", "Codex CLI", _codex, f"Start `codex -c model_provider={NAME} -m {{main}}`."),
+    Client("continue", "Continue", _continue, f"Choose `{NAME} {{main}}` in Continue's models."),
+    Client(
+        "zed",
+        "Zed",
+        _zed,
+        "Zed keeps keys in the keychain: paste `mlx-stack env`'s key under Agent Settings > LLM "
+        f"Providers > {NAME}, or start Zed with MLX_STACK_API_KEY set to it.",
+    ),
+    Client("llm", "llm", _llm, f"Ask with `llm -m {NAME}/{{main}} 'a question'`."),
+    Client(
+        "open-webui",
+        "Open WebUI",
+        _open_webui,
+        "Start it with these variables: `set -a; . {file}; open-webui serve`. In a container, "
+        "use `--env-file {file} --network host`.",
+    ),
+)
+
+
+def find_client(name: str) -> Client | None:
+    """The client that `name` means; spelling aside (`Claude Code`, `claude_code`)."""
+    wanted = name.lower().replace(" ", "-").replace("_", "-")
+    return next((client for client in CLIENTS if client.name == wanted), None)
