@@ -102,3 +102,8 @@ def test_an_installation_that_never_ended_is_not_whole(environment):
 def test_a_damaged_receipt_vouches_for_nothing(environment):
     (environment.path / MARKER).write_text("{")
     assert environment.state == "incomplete"
+
+
+def test_an_environment_without_its_settings_is_no_environment(environment):
+    (environment.path / "pyvenv.cfg").unlink()
+    assert ("file-missing", "pyvenv.cfg") in found(verify(environment))

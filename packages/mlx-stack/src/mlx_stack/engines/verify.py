@@ -27,6 +27,7 @@ type ProblemKind = Literal[
     "file-unexpected",
 ]
 
+_SETTINGS: Final = "pyvenv.cfg"
 _MADE_BY_UV: Final = frozenset({"_virtualenv.py", "_virtualenv.pth"})
 """What `uv venv` itself puts among the packages; no RECORD lists it."""
 
@@ -85,7 +86,10 @@ def verify(environment: Environment) -> Verification:
         problems.append(Problem("lock-changed", LOCK_COPY))
     if records_digest(packages) != receipt.records_sha256:
         problems.append(Problem("records-changed", packages.name))
-    wanted = wanted_versions(lock.pins, _marker_environment(environment))
+    settings = environment.path / _SETTINGS
+    if not settings.is_file():
+        problems.append(Problem("file-missing", _SETTINGS))
+    wanted = wanted_versions(lock.pins, _marker_environment(settings))
     problems += compare_versions(wanted, installed_versions(packages))
     files, file_problems = _compare_files(environment.path, packages)
     problems += file_problems
@@ -169,10 +173,14 @@ def _read_lock(environment: Environment) -> str:
         return ""  # its digest is that of no lock
 
 
-def _marker_environment(environment: Environment) -> dict[str, str]:
+def _marker_environment(settings: Path) -> dict[str, str]:
     """This machine's markers, with the Python of the environment in place of ours."""
     markers = {name: str(value) for name, value in default_environment().items()}
-    for line in (environment.path / "pyvenv.cfg").read_text(encoding="utf-8").splitlines():
+    try:
+        lines = settings.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:  # a problem of its own
+        lines = []
+    for line in lines:
         key, _, value = line.partition("=")
         if key.strip() == "version_info":
             full = ".".join(value.strip().split(".")[:3])
