@@ -32,6 +32,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("ask", CONNECT, "Put one question to a model and stream its answer."),
     CommandEntry("connect", CONNECT, "Write a client's configuration for this endpoint."),
     CommandEntry("env", CONNECT, "Print the variables that clients read."),
+    CommandEntry("config", SETUP, "Show and change the configuration."),
     CommandEntry("profile", SETUP, "Detect the hardware and save what was found."),
     CommandEntry("recommend", MODELS, "Rank the catalog for a machine and propose the tiers."),
     CommandEntry("estimate", MODELS, "Will a model run, in how much memory, how fast?"),
