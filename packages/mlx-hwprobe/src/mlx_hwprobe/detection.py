@@ -119,10 +119,18 @@ def read_machine(
             programs |= {_darwin.METAL: (sys.executable, "-c", _METAL_PROGRAM)}
         return Capture(run(programs))
     if platform == "linux":
-        return Capture(_read_files(LINUX_FILES) | run(LINUX_PROGRAMS))
+        return _read_linux(run, thorough=thorough)
     raise UnsupportedPlatformError(
         f"no hardware detection for {platform}", hint="It knows macOS and Linux."
     )
+
+
+def _read_linux(run: Runner, *, thorough: bool) -> Capture:
+    files = _read_files(LINUX_FILES)
+    programs = dict(LINUX_PROGRAMS)
+    if not thorough and _linux.parse_cpu_name(files[_linux.CPUINFO].stdout):
+        del programs[_linux.LSCPU]  # on Arm the kernel names no processor, and lscpu does
+    return Capture(files | run(programs))
 
 
 def profile_from_capture(capture: Capture) -> HardwareProfile:
