@@ -16,6 +16,15 @@ _SIGNS = {
     "crashed": ("✗", "red"),
     "stopped": ("○", "dim"),
 }
+_AWAKE = {
+    ("never", False): "the machine sleeps as its settings say",
+    ("never", True): "kept awake until the watchdog sees that keep-awake is never",
+    ("serving", False): "not kept awake: no requests are being served",
+    ("serving", True): "kept awake, since requests are being served",
+    ("always", False): "not kept awake: no watchdog holds a power assertion",
+    ("always", True): "kept awake always",
+}
+"""By policy and by whether a power assertion is held."""
 
 
 def render(report: "StatusReport", width: int) -> "list[RenderableType]":
@@ -27,7 +36,7 @@ def render(report: "StatusReport", width: int) -> "list[RenderableType]":
     has_room = width >= _WIDE
     parts: list[RenderableType] = [
         Text(describe_hardware(report.hardware)),
-        Text(f"Gateway   {report.gateway_url}\n"),
+        Text(f"Gateway   {report.gateway_url}{_awake_line(report)}\n"),
         service_table(report.services, with_errors=has_room),
     ]
     for row in report.services:
@@ -48,6 +57,11 @@ def render(report: "StatusReport", width: int) -> "list[RenderableType]":
         parts.append(Text("\nThe watchdog, lately:", style="bold"))
         parts += [Text(line, style="dim", overflow="fold") for line in report.decisions]
     return parts
+
+
+def _awake_line(report: "StatusReport") -> str:
+    awake = report.keep_awake
+    return f"\nSleep     {_AWAKE[awake.policy, awake.held]}" if awake.supported else ""
 
 
 def service_table(rows: "tuple[ServiceRow, ...]", *, with_errors: bool = False) -> "Table":

@@ -217,6 +217,11 @@ def configured_policy(home: Home) -> KeepAwake:
         return KeepAwake.SERVING
 
 
+def is_supported() -> bool:
+    """Whether this system has power assertions: `caffeinate` is on PATH."""
+    return shutil.which(_PROGRAM) is not None
+
+
 def is_held_by(pid: int) -> bool:
     """Whether the process `pid` holds an assertion: a `caffeinate` is among its children."""
     import psutil

@@ -19,6 +19,7 @@ from mlx_stack.credentials import read_gateway_key
 from mlx_stack.errors import StackError
 from mlx_stack.operations.assembly import assemble
 from mlx_stack.operations.hardware import known_hardware
+from mlx_stack.operations.keep_awake import is_held_by, is_supported
 from mlx_stack.paths import Home
 from mlx_stack.services import GATEWAY, LOOPBACK, WATCHDOG, Kind, state_dirs
 from mlx_stack.stack import load_stack
@@ -60,6 +61,21 @@ class ServiceRow:
 
 
 @dataclass(frozen=True, slots=True)
+class AwakeStatus:
+    """Whether the machine is kept from sleeping.
+
+    Attributes:
+        policy: The key `keep-awake`: never, serving or always.
+        held: Whether the watchdog holds a power assertion now.
+        supported: Whether there is such a thing here: only macOS has it.
+    """
+
+    policy: str
+    held: bool
+    supported: bool
+
+
+@dataclass(frozen=True, slots=True)
 class StatusReport:
     """The whole answer.
 
@@ -69,6 +85,7 @@ class StatusReport:
         services: The tiers in the stack's order, the gateway, the watchdog.
         changed: Services that run with another command than the stack file means by now.
         decisions: The last lines of the watchdog's log.
+        keep_awake: Whether the machine is kept from sleeping.
     """
 
     hardware: dict[str, Any]
@@ -76,6 +93,7 @@ class StatusReport:
     services: tuple[ServiceRow, ...]
     changed: tuple[str, ...]
     decisions: tuple[str, ...]
+    keep_awake: AwakeStatus
 
     @property
     def is_healthy(self) -> bool:
@@ -90,6 +108,7 @@ class StatusReport:
             "services": [asdict(row) for row in self.services],
             "changed": list(self.changed),
             "decisions": list(self.decisions),
+            "keep_awake": asdict(self.keep_awake),
         }
 
 
@@ -126,6 +145,7 @@ def read_status(home: Home, *, hardware: HardwareProfile | None = None) -> Statu
         services=tuple(rows),
         changed=_changed(specs, statuses),
         decisions=tuple(tail_with_archive(state_dirs(home).log_file(WATCHDOG), _SHOWN_DECISIONS)),
+        keep_awake=_keep_awake(config.keep_awake, rows[-1]),
     )
 
 
@@ -174,3 +194,8 @@ def _changed(specs: dict[str, ProcessSpec], statuses: list[ServiceStatus]) -> tu
         and status.name in specs
         and not is_current(specs[status.name], status.record)
     )
+
+
+def _keep_awake(policy: str, watchdog: ServiceRow) -> AwakeStatus:
+    held = watchdog.state == "healthy" and watchdog.pid is not None and is_held_by(watchdog.pid)
+    return AwakeStatus(policy, held=held, supported=is_supported())

@@ -21,11 +21,11 @@ from mlx_procsup import (
     Watchdog,
     WatchSettings,
     acquire_lock,
-    locate,
     present_as,
     read_run,
     start_detached,
 )
+from mlx_procsup.locate import locate
 from mlx_stack.config import Config, load_config
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.errors import StackError

@@ -1,0 +1,22 @@
+"""What the package publishes."""
+
+import subprocess
+import sys
+import types
+
+import mlx_launchd
+
+
+def test_every_published_name_is_there_and_none_is_a_module() -> None:
+    for name in mlx_launchd.__all__:
+        assert not isinstance(getattr(mlx_launchd, name), types.ModuleType), name
+
+
+def test_importing_the_package_loads_none_of_its_modules() -> None:
+    script = (
+        "import sys, mlx_launchd; print([m for m in sys.modules if m.startswith('mlx_launchd.')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
