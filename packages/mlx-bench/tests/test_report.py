@@ -176,7 +176,9 @@ def test_a_table_of_one_point_fits_eighty_columns(make_report: MakeReport) -> No
 
 
 def test_a_table_of_several_points_has_a_row_each(make_report: MakeReport) -> None:
-    rows = [line.split()[:2] for line in render_table(make_report(SWEEP)).splitlines()]
+    table = render_table(make_report(SWEEP))
+    rows = [line.split()[:2] for line in table.splitlines()]
+    assert max(map(len, table.splitlines())) <= 80
     assert ["256", "4"] in rows
     assert ["2,048", "1"] in rows
 

@@ -11,7 +11,7 @@ from mlx_bench.serving_process import (
     is_local,
     parse_linux_listeners,
     parse_parents,
-    serving_process,
+    serving_process_of,
 )
 
 TCP = """\
@@ -60,7 +60,7 @@ def test_the_process_behind_a_port_is_found_and_its_memory_is_not_zero() -> None
 
 
 def test_a_process_that_is_gone_has_unknown_memory_not_zero() -> None:
-    assert serving_process(2**22 + 1).memory_bytes() is None
+    assert serving_process_of(2**22 + 1).memory_bytes() is None
 
 
 def test_a_port_of_nobody_and_another_machine_have_no_process() -> None:

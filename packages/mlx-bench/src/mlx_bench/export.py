@@ -37,7 +37,7 @@ COLUMNS = (
     Column("inter_token_latency_s", "Inter-token", "ms", 1000, lower_is_better=True),
     Column("end_to_end_s", "End to end", "s", lower_is_better=True),
     Column("requests_per_s", "Requests", "/s"),
-    Column("total_generation_tps", "All streams", "tok/s"),
+    Column("total_generation_tps", "Total", "tok/s"),
     Column("memory_bytes", "Memory", "GB", 1e-9, lower_is_better=True),
     Column("energy_j_per_token", "Energy", "J/tok", lower_is_better=True),
 )
@@ -74,7 +74,7 @@ def summary_rows(report: Report) -> tuple[list[str], list[list[str]]]:
     """Titles and cells: of one point a row a figure with its interval, of several a row a point."""
     summaries = report.summaries
     if len(summaries) > 1:
-        return _rows_by_point(summaries)
+        return _rows_by_point(summaries, COLUMNS)
     titles = ["Figure", "Median", "Unit", "95 % interval", "p95"]
     rows: list[list[str]] = []
     for summary, column in product(summaries, columns_with_figures(summaries)):
@@ -91,8 +91,14 @@ def summary_rows(report: Report) -> tuple[list[str], list[list[str]]]:
     return titles, rows
 
 
-def _rows_by_point(summaries: Sequence[PointSummary]) -> tuple[list[str], list[list[str]]]:
-    columns = columns_with_figures(summaries)
+_TOO_WIDE = frozenset({"end_to_end_s", "requests_per_s"})
+"""Figures of several points that a terminal leaves out; every other form has them."""
+
+
+def _rows_by_point(
+    summaries: Sequence[PointSummary], wanted: Sequence[Column]
+) -> tuple[list[str], list[list[str]]]:
+    columns = [column for column in columns_with_figures(summaries) if column in wanted]
     titles = ["Prompt", "Streams", *(f"{column.title} {column.unit}" for column in columns)]
     rows = [
         [
@@ -131,9 +137,10 @@ def conditions(report: Report) -> str:
 
 
 def render_table(report: Report) -> str:
-    """The report for a terminal of 80 columns."""
-    titles, rows = summary_rows(report)
+    """The report for a terminal of 80 columns; of several points the figures that fit."""
     several = len(report.points) > 1
+    compact = [column for column in COLUMNS if column.metric not in _TOO_WIDE]
+    titles, rows = _rows_by_point(report.summaries, compact) if several else summary_rows(report)
     # Titles of several words take two lines, so that nine columns fit.
     heads = [title.rsplit(" ", 1) if several and " " in title else ["", title] for title in titles]
     upper, lower = [head[0] for head in heads], [head[1] for head in heads]

@@ -51,7 +51,7 @@ class ServingProcess:
         return "phys_footprint" if platform.system() == "Darwin" else "resident size"
 
 
-def serving_process(pid: int) -> ServingProcess:
+def serving_process_of(pid: int) -> ServingProcess:
     """A known process with the descendants that it has now."""
     return ServingProcess(pid, _descendants(pid))
 
@@ -63,7 +63,7 @@ def find_serving_process(url: str) -> ServingProcess | None:
         return None
     port = parts.port or (443 if parts.scheme == "https" else 80)
     pid = _darwin_listener(port) if platform.system() == "Darwin" else _linux_listener(port)
-    return serving_process(pid) if pid is not None else None
+    return serving_process_of(pid) if pid is not None else None
 
 
 def is_local(url: str) -> bool:

@@ -71,6 +71,8 @@ def _system(error: Exception) -> StackError:
 
 _TRANSLATIONS: dict[str, Translation] = {
     "builtins.OSError": _system,
+    "mlx_bench.BenchError": _failed,
+    "mlx_bench.ParametersError": _wrong,
     "mlx_catalog.CatalogError": _failed,
     "mlx_catalog.GatedRepoError": _gated,
     "mlx_catalog.HubUnreachableError": _unreachable,
