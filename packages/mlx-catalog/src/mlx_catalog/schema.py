@@ -274,6 +274,7 @@ class CatalogEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """For an alias that is another model's name: why this is the model that answers to it."""
     license: Text | None = None
     gated: bool | None = None
+    """Whether the vendor's repository asks for a licence's acceptance; conversions seldom do."""
     release_date: str | None = None
     quality: Quality | None = None
     benchmarks: dict[ProfileId, BenchmarkFigure] = field(default_factory=dict[str, BenchmarkFigure])

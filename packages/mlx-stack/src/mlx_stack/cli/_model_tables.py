@@ -74,7 +74,10 @@ def _table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         justify = "left" if heading in _LEFT else "right"
-        table.add_column(heading, justify=justify, no_wrap=heading != "Repository")
+        # A repository's name is for copying: folded where it must be, never cut.
+        is_repository = heading == "Repository"
+        overflow = "fold" if is_repository else "ellipsis"
+        table.add_column(heading, justify=justify, overflow=overflow, no_wrap=not is_repository)
     return table
 
 

@@ -1,7 +1,7 @@
 """The Hub's MLX models that match a query, with what each would do on a machine."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mlx_catalog import Catalog, CatalogEntry, CatalogError
 from mlx_catalog.hub import Hub, HubModel, RepoReading
@@ -117,7 +117,8 @@ def _shape(
 ) -> tuple[ModelShape | None, str]:
     quant = entry.quant_of(row.repo) if entry is not None else None
     if entry is not None and quant is not None:
-        return shape_of_entry(entry, quant), ""
+        shape = shape_of_entry(entry, quant)
+        return replace(shape, weights_bytes=size_bytes or shape.weights_bytes), ""
     if isinstance(found, RepoReading):
         shape = shape_of_config(row.repo, found.config, weights_bytes=size_bytes)
         return shape, "; ".join(found.model.notes)
