@@ -91,6 +91,8 @@ def test_installed_once_the_stack_survives_crashes_and_a_power_cut_until_uninsta
     engine = wait_until(lambda: mac.pid("standard"))
     wait_until(mac.fake.is_kept_awake)
     wait_until(lambda: mac.run("status").code == 0)
+    awake = mac.run("status", "--json").document["keep_awake"]
+    assert awake == {"policy": "always", "held": True, "supported": True}
 
     again = mac.run("install")
     assert again.code == 0
