@@ -32,6 +32,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("ask", CONNECT, "Put one question to a model and stream its answer."),
     CommandEntry("connect", CONNECT, "Write a client's configuration for this endpoint."),
     CommandEntry("env", CONNECT, "Print the variables that clients read."),
+    CommandEntry("init", SETUP, "Define a stack: the recommended tiers, on free ports."),
     CommandEntry("config", SETUP, "Show and change the configuration."),
     CommandEntry("profile", SETUP, "Detect the hardware and save what was found."),
     CommandEntry("recommend", MODELS, "Rank the catalog for a machine and propose the tiers."),
@@ -48,4 +49,5 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("install", LIFECYCLE, "Start the stack at every login, or at every boot."),
     CommandEntry("uninstall", LIFECYCLE, "Undo `install`; the services stay as they are."),
     CommandEntry("engines", LIFECYCLE, "Install, verify, upgrade and roll back the engines."),
+    CommandEntry("completion", CONNECT, "Print the shell's completion script."),
 )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import click
 
+from mlx_stack.cli._completion import complete_tiers
 from mlx_stack.cli._output import Output
 from mlx_stack.paths import Home, find_home
 
@@ -40,7 +41,7 @@ def quiet_option(function: Callable[..., object]) -> Callable[..., object]:
 
 def tier_option(explanation: str) -> Decorator:
     """`--tier T`: one tier instead of all services."""
-    return click.option("--tier", metavar="TIER", help=explanation)
+    return click.option("--tier", metavar="TIER", help=explanation, shell_complete=complete_tiers)
 
 
 def json_lines_option(function: Callable[..., object]) -> Callable[..., object]:

@@ -4,6 +4,7 @@ import importlib
 from typing import override
 
 import click
+from click.shell_completion import CompletionItem
 
 from mlx_stack.cli._commands import COMMANDS
 from mlx_stack.cli._suggest import SuggestingGroup
@@ -25,6 +26,16 @@ class LazyGroup(SuggestingGroup):
         assert isinstance(command, click.Command)
         command.short_help = entry.help
         return command
+
+    @override
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [
+            CompletionItem(entry.name, help=entry.help)
+            for entry in COMMANDS
+            if entry.name.startswith(incomplete)
+        ]
 
     @override
     def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

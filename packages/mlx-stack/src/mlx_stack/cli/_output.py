@@ -1,6 +1,7 @@
 """The one place that prints: answers on stdout, talk on stderr, JSON when it is asked for."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -9,6 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 SCHEMA_VERSION = 1
+_PIPE_COLUMNS = 120
 
 
 class Output:
@@ -78,7 +80,12 @@ class Output:
         if stderr not in self._consoles:
             from rich.console import Console
 
-            self._consoles[stderr] = Console(stderr=stderr, highlight=False, soft_wrap=False)
+            console = Console(stderr=stderr, highlight=False)
+            if not console.is_terminal and "COLUMNS" not in os.environ:
+                # whoever reads a pipe wants whole lines, not lines folded for a screen
+                console.width = _PIPE_COLUMNS
+                console.soft_wrap = True
+            self._consoles[stderr] = console
         return self._consoles[stderr]
 
 
@@ -102,8 +109,6 @@ def write_error_document(kind: str, message: str, hint: str | None) -> None:
 
 
 def _error_colour() -> bool:
-    import os
-
     return (
         sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     )

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlx_stack.cli._completion import complete_clients
 from mlx_stack.cli._context import Context, json_option, open_context
 from mlx_stack.errors import UsageError
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @click.command("connect")
-@click.argument("client", required=False)
+@click.argument("client", required=False, shell_complete=complete_clients)
 @click.option("--dry-run", is_flag=True, help="Show the change and write nothing.")
 @click.option("--undo", is_flag=True, help="Take back what `connect` wrote.")
 @json_option

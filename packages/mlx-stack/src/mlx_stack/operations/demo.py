@@ -183,10 +183,15 @@ def run_demo(observer: DemoObserver, *, keep: bool) -> DemoResult:
     finally:
         with _uninterrupted():
             kept = keep and done
-            with story.step("clean up", "Stop everything" + ("" if kept else ", leave nothing")):
-                _stop_all(home)
+            with story.step(
+                "clean up", "Stop everything" + ("" if kept else ", leave nothing")
+            ) as end:
+                stopped = _stop_all(home)
                 if not kept:
                     shutil.rmtree(home.root)
+                end.text = (
+                    f"{stopped} processes stopped, {home.root} {'kept' if kept else 'removed'}"
+                )
     return replace(result, steps=tuple(story.steps))
 
 
@@ -364,10 +369,11 @@ def _start_watchdog(home: Home) -> None:
         raise StackError(f"The watchdog did not start: {done.stderr.strip()}")
 
 
-def _stop_all(home: Home) -> None:
-    """Stop the watchdog, lest it restart anything, then everything else."""
-    stop_service(WATCHDOG, state_dirs(home))
-    down(home)
+def _stop_all(home: Home) -> int:
+    """Stop the watchdog, lest it restart anything, then everything else; how many there were."""
+    watchdog = stop_service(WATCHDOG, state_dirs(home))
+    pids = [watchdog.pid, *(outcome.pid for outcome in down(home))]
+    return sum(pid is not None for pid in pids)
 
 
 @contextmanager

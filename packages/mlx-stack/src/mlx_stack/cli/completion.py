@@ -1,0 +1,26 @@
+"""`mlx-stack completion`."""
+
+import click
+
+from mlx_stack.cli._output import write_line
+
+_VARIABLE = "_MLX_STACK_COMPLETE"
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def command(shell: str) -> None:
+    """Print the completion script of SHELL.
+
+    \b
+    bash  mlx-stack completion bash > ~/.local/share/bash-completion/completions/mlx-stack
+    zsh   mlx-stack completion zsh > ~/.zfunc/_mlx-stack     (with ~/.zfunc in fpath)
+    fish  mlx-stack completion fish > ~/.config/fish/completions/mlx-stack.fish
+    """  # noqa: D301 - click takes a backspace character for "don't wrap this"
+    from click.shell_completion import get_completion_class
+
+    from mlx_stack.cli.root import root
+
+    kind = get_completion_class(shell)
+    assert kind is not None  # the choices are click's own
+    write_line(kind(root, {}, "mlx-stack", _VARIABLE).source())
