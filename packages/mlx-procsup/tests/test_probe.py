@@ -5,7 +5,9 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
+import mlx_procsup
 from mlx_procsup import (
     HttpReadiness,
     ProbeTarget,
@@ -69,7 +71,7 @@ def test_a_dead_process_is_crashed_with_its_last_words(dirs: StateDirs, tmp_path
     assert eventually(lambda: identify(started.pid) is None)
     status = probe_service(target_of(spec), dirs)
     assert (status.state, status.pid) == (ServiceState.CRASHED, started.pid)
-    assert status.last_error == "out of memory"
+    assert status.last_error == "it died; the last line it wrote: out of memory"
     reap(started.pid)
 
 
@@ -116,3 +118,8 @@ def test_a_damaged_run_file_is_told_not_hidden(dirs: StateDirs, web: SpecMaker) 
     assert status.state is ServiceState.HEALTHY
     assert status.last_error is not None
     assert "is no run file" in status.last_error
+
+
+def test_every_public_name_can_be_imported_and_is_no_module() -> None:
+    for name in mlx_procsup.__all__:
+        assert not isinstance(getattr(mlx_procsup, name), ModuleType), name

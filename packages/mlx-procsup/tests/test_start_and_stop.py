@@ -35,7 +35,7 @@ from mlx_procsup import (
     wait_for_healthy,
 )
 from mlx_procsup.identity import reap
-from mlx_procsup.locate import group_members
+from mlx_procsup.located import group_members
 from mlx_procsup.testing import eventually, free_port
 
 SpecMaker = Callable[..., ProcessSpec]

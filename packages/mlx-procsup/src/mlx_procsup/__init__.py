@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     )
     from mlx_procsup.identity import ProcessIdentity, identify, is_alive
     from mlx_procsup.judgement import HangRule
-    from mlx_procsup.locate import Located, locate
+    from mlx_procsup.located import Located, locate
     from mlx_procsup.lock import LockHeldError, LockOwner, acquire_lock
     from mlx_procsup.logfiles import LogInfo, all_lines, follow, list_logs, plain, tail_with_archive
     from mlx_procsup.presence import present_as, start_detached
@@ -54,7 +54,7 @@ _MODULE_OF = {
     "ExitedEarlyError": "errors",
     "HangRule": "judgement",
     "HttpReadiness": "spec",
-    "Located": "locate",
+    "Located": "located",
     "LockHeldError": "lock",
     "LockOwner": "lock",
     "LogInfo": "logfiles",
@@ -101,7 +101,7 @@ _MODULE_OF = {
     "is_alive": "identity",
     "is_current": "spawn",
     "list_logs": "logfiles",
-    "locate": "locate",
+    "locate": "located",
     "plain": "logfiles",
     "present_as": "presence",
     "probe_all": "probe",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mlx_procsup.http_probe import Answer, poll_all
-from mlx_procsup.locate import Located, locate
+from mlx_procsup.located import Located, locate
 from mlx_procsup.logfiles import last_line
 from mlx_procsup.spec import HttpReadiness, ProcessSpec, StateDirs
 from mlx_procsup.state import DOWN_AFTER_S, Observation, ServiceState, classify
@@ -141,7 +141,8 @@ def _last_error(
     noted = found.record.last_error if found.record is not None else None
     if state is ServiceState.CRASHED:
         offset = found.record.log_offset if found.record is not None else 0
-        return noted or last_line(dirs.log_file(name), offset) or found.problem or "it died"
+        said = last_line(dirs.log_file(name), offset)
+        return noted or (f"it died; the last line it wrote: {said}" if said else "it died")
     if usage is None:
         return noted or found.problem
     return found.problem or noted

@@ -17,7 +17,7 @@ from mlx_procsup.errors import (
     StateFileError,
 )
 from mlx_procsup.identity import ProcessIdentity, identify
-from mlx_procsup.locate import locate
+from mlx_procsup.located import locate
 from mlx_procsup.spec import ProcessSpec, StateDirs
 from mlx_procsup.statefiles import (
     RunRecord,

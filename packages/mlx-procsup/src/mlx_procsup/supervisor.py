@@ -19,7 +19,7 @@ from mlx_procsup.errors import (
     WaitCancelledError,
 )
 from mlx_procsup.http_probe import accepts_connection
-from mlx_procsup.locate import locate
+from mlx_procsup.located import locate
 from mlx_procsup.progress import Patience
 from mlx_procsup.readiness import TIMEOUT_S, wait_for_healthy
 from mlx_procsup.spawn import StartedProcess, adopt, is_current, start_service

@@ -11,7 +11,7 @@ import psutil
 
 from mlx_procsup.errors import StateFileError, StopFailedError
 from mlx_procsup.identity import ProcessIdentity, identify, is_alive, reap
-from mlx_procsup.locate import Located, group_members, locate
+from mlx_procsup.located import Located, group_members, locate
 from mlx_procsup.spec import StateDirs
 from mlx_procsup.statefiles import (
     RunRecord,

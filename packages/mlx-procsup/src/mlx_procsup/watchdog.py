@@ -8,7 +8,7 @@ from pathlib import Path
 from mlx_procsup.errors import StateFileError, SupervisionError, describe_exit
 from mlx_procsup.identity import reap
 from mlx_procsup.judgement import Action, Case, HangRule, Sight, Verdict, clock_jumped, judge
-from mlx_procsup.locate import locate
+from mlx_procsup.located import locate
 from mlx_procsup.lock import LockHeldError, acquire_lock
 from mlx_procsup.logfiles import last_line
 from mlx_procsup.pressure import (

@@ -50,7 +50,8 @@ def find_log(home: Home, service: str, *, wait: bool = False) -> Path:
         )
     if not wait:
         raise StackError(
-            f"{service} has no log yet: it was never started.", hint="`mlx-stack up` starts it."
+            f"{service} has no log yet: it was never started.",
+            hint=f"`mlx-stack {'watch' if service == WATCHDOG else 'up'}` starts it.",
         )
     return state_dirs(home).log_file(service)
 
