@@ -154,6 +154,13 @@ def test_uninstalling_leaves_nothing_of_it(desk: Desk, *, system: bool) -> None:
     assert uninstall(desk.home, desk.mac()) == ()
 
 
+def test_a_plist_that_others_may_write_is_mended(desk: Desk) -> None:
+    install(desk.home, desk.mac())
+    desk.agent.chmod(0o666)
+    assert install(desk.home, desk.mac()).outcome == "updated"
+    assert desk.agent.stat().st_mode & 0o777 == 0o644
+
+
 def test_a_second_state_folder_has_a_job_of_its_own(desk: Desk) -> None:
     other = Home(desk.user_home / "second")
     define_stack(other, {"standard": {}})

@@ -1,13 +1,15 @@
 """A plist and its loaded job as one thing: both are there, or neither is."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from mlx_launchd.agent import LaunchAgent
+from mlx_launchd.command import Run
 from mlx_launchd.domain import Domain
-from mlx_launchd.errors import LaunchdError, NotRunningError
-from mlx_launchd.files import PlistFiles
+from mlx_launchd.errors import LaunchdError, NotRunningError, PlistError, ProgramMissingError
+from mlx_launchd.files import PlistFiles, check_plist_file, lint
 from mlx_launchd.lifecycle import Lifecycle, LoadedJob
 from mlx_launchd.plist import from_plist, to_plist
 from mlx_launchd.validation import validate
@@ -48,12 +50,14 @@ class Installer:
         files: Reads and writes the plists.
         folder: Where the domain's plists are: `~/Library/LaunchAgents`, `/Library/LaunchDaemons`.
         domain: The domain.
+        run: Runs `plutil -lint` on what was written, where there is a plutil; None leaves it out.
     """
 
     lifecycle: Lifecycle
     files: PlistFiles
     folder: Path
     domain: Domain
+    run: Run | None = None
 
     def plist_path(self, label: str) -> Path:
         """Give the file of a job: its label and `.plist`."""
@@ -67,7 +71,7 @@ class Installer:
         next boot what it refuses today. A job that loads but does not stay alive stays installed.
 
         Raises:
-            PlistError: launchd would refuse the job or read it differently; nothing was touched.
+            PlistError: launchd would refuse the job or read it differently.
             LaunchdError: It did not load, or does not run.
         """
         validate(agent, system=self.domain.uid is None)
@@ -80,6 +84,7 @@ class Installer:
             return Installed(Outcome.UNCHANGED, path, present)
         self.files.write(path, data)
         try:
+            self._lint(path)
             loaded = self.lifecycle.load(agent, path, self.domain)
         except NotRunningError:
             raise
@@ -105,7 +110,17 @@ class Installer:
     def _is_current(self, present: LoadedJob, path: Path) -> bool:
         job = present.job
         same_file = job.path in {None, str(path), str(path.resolve())}
-        return present.domain == self.domain and same_file and job.pid is not None
+        return (
+            present.domain == self.domain
+            and same_file
+            and job.pid is not None
+            and _is_trusted(path)
+        )
+
+    def _lint(self, path: Path) -> None:
+        if self.run is not None:
+            with suppress(ProgramMissingError):
+                lint(self.run, path)
 
     def _put_back(
         self, label: str, path: Path, before: bytes | None, present: LoadedJob | None
@@ -134,3 +149,12 @@ class Installer:
             return self.lifecycle.find(label, self.domain) is None
         except LaunchdError:
             return False
+
+
+def _is_trusted(path: Path) -> bool:
+    """Tell whether launchd would load this file again; a mode that others changed is mended."""
+    try:
+        check_plist_file(path, owner_uid=path.lstat().st_uid)
+    except PlistError:
+        return False
+    return True

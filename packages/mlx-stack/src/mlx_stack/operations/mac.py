@@ -86,13 +86,14 @@ class Mac:
     def agent_installer(self, uid: int) -> Installer:
         """What installs LaunchAgents into a user's login session."""
         lifecycle = Lifecycle(Launchctl(self.run), self.clock, self.patience)
-        return Installer(lifecycle, UserPlistFiles(), self.agents, Domain(DomainKind.GUI, uid))
+        domain = Domain(DomainKind.GUI, uid)
+        return Installer(lifecycle, UserPlistFiles(), self.agents, domain, self.run)
 
     def daemon_installer(self, home: Home) -> Installer:
         """What installs LaunchDaemons, with sudo where something changes."""
         run = _by_privilege(self.run, self.run_privileged)
         lifecycle = Lifecycle(Launchctl(run, privilege=self.sudo), self.clock, self.patience)
-        return Installer(lifecycle, self.daemon_files(home), self.daemons, SYSTEM)
+        return Installer(lifecycle, self.daemon_files(home), self.daemons, SYSTEM, self.run)
 
     def daemon_files(self, home: Home) -> RootPlistFiles:
         """What writes LaunchDaemons, which only root may."""

@@ -1,6 +1,7 @@
 """The watchdog of a stack: what it watches, how it is told of changes, and where it notes them."""
 
 import os
+import resource
 import sys
 import threading
 from collections.abc import Callable
@@ -25,7 +26,7 @@ from mlx_procsup import (
     read_run,
     start_detached,
 )
-from mlx_procsup.locate import locate
+from mlx_procsup.located import locate
 from mlx_stack.config import Config, load_config
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.errors import StackError
@@ -41,6 +42,7 @@ INTERVAL_S = 30.0
 MAX_RESTARTS = 5
 RESTART_DELAY_S = 5.0
 _MB = 1 << 20
+_OPEN_FILES = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ def watch(
         tell(decision)
 
     source = _StackSource(home, note)
+    raise_file_limit()
 
     def note_awake(words: str) -> None:
         note(_decision(None, "noticed", words))
@@ -140,6 +143,18 @@ def start_daemon(home: Home, options: WatchOptions) -> tuple[int, bool]:
         cwd=home.root,
     )
     return start_detached(spec, dirs), True
+
+
+def raise_file_limit() -> None:
+    """Let this process and the services it starts open as many files as servers need.
+
+    launchd starts jobs with a soft limit of 256, and a limit in a LaunchDaemon's plist would change
+    the kernel's for the whole machine.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def describe(decision: Decision) -> str:
