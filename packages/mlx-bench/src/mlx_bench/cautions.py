@@ -38,7 +38,6 @@ class CautionCode(StrEnum):
     PROMPT_LENGTH = "prompt-length"
     FAILED_RUNS = "failed-runs"
     CLIENT_BUSY = "client-busy"
-    WIDE_INTERVAL = "wide-interval"
 
 
 @dataclass(frozen=True, slots=True)
