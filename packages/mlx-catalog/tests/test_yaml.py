@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from mlx_catalog import _yaml
 
 texts = st.text(st.characters(codec="utf-8", exclude_categories=("Cs", "Cc")), max_size=12)
-scalars = st.none() | st.booleans() | st.integers() | texts | st.floats(-1e12, 1e12)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**18) + 1, 10**18 - 1)
+    | texts
+    | st.floats(-1e12, 1e12)
+)
 documents = st.recursive(
     scalars,
     lambda children: st.lists(children, max_size=3) | st.dictionaries(texts, children, max_size=3),
@@ -30,7 +36,7 @@ def test_what_pyyaml_writes_is_read_back_as_it_was(value: dict[str, object]):
 
 
 def test_words_of_yaml_1_1_stay_words():
-    text = "a: yes\nb: off\nc: 2026-02-27\nd: 1_000\ne: 0x1F\nf: 012\ng: 1:30\nh: .inf"
+    text = "a: yes\nb: off\nc: 2026-02-27\nd: 1_000\ne: 0x1F\nf: 012\ng: 1:30\nh: .inf\ni: 1e999"
     assert _yaml.read(text) == {
         "a": "yes",
         "b": "off",
@@ -40,6 +46,7 @@ def test_words_of_yaml_1_1_stay_words():
         "f": 12,
         "g": "1:30",
         "h": ".inf",
+        "i": "1e999",
     }
 
 

@@ -6,7 +6,8 @@ text, and a date stays what was written.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
+from typing import Protocol, cast
 
 import yaml
 
@@ -15,6 +16,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 type Value = str | int | float | bool | list[Value] | dict[str, Value] | None
 type KeyPath = tuple[str | int, ...]
+type NextEvent = Callable[[], yaml.Event]
 
 _WORDS: dict[str, bool | None] = {
     "": None,
@@ -23,8 +25,8 @@ _WORDS: dict[str, bool | None] = {
     "true": True,
     "false": False,
 }
-_INTEGER = re.compile(r"[-+]?[0-9]+")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_INTEGER = re.compile(r"[-+]?[0-9]{1,18}")
+_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE](\+?[0-9]{1,2}|-[0-9]{1,3}))?")
 _NUMBER_START = frozenset("+-.0123456789")
 
 
@@ -38,6 +40,10 @@ class Misread(Exception):  # noqa: N818 - caught in this package, never seen out
         self.got = got
 
 
+class _Events(Protocol):
+    def get_event(self) -> yaml.Event: ...
+
+
 def read(text: str) -> Value:
     """The one document in `text`.
 
@@ -46,13 +52,14 @@ def read(text: str) -> Value:
         anchor or a tag.
     """
     try:
-        events: Iterator[yaml.Event] = yaml.parse(text, Loader=_Loader)
-        next(events)  # the stream's start
-        if isinstance(next(events), yaml.StreamEndEvent):
+        # Not `yaml.parse`, whose generator asks twice for every event.
+        next_event = cast("_Events", _Loader(text)).get_event
+        next_event()  # the stream's start
+        if isinstance(next_event(), yaml.StreamEndEvent):
             return None
-        value = _value(next(events), events)
-        next(events)  # the document's end
-        after = next(events)
+        value = _value(next_event(), next_event)
+        next_event()  # the document's end
+        after = next_event()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None else 1
@@ -68,15 +75,15 @@ def _line(event: yaml.Event) -> int:
     return event.start_mark.line + 1 if event.start_mark is not None else 1
 
 
-def _value(event: yaml.Event, events: Iterator[yaml.Event]) -> Value:
+def _value(event: yaml.Event, next_event: NextEvent) -> Value:
     if isinstance(event, yaml.ScalarEvent):
         return _scalar(event)
     if isinstance(event, yaml.MappingStartEvent):
         _refuse_marked(event)
-        return _mapping(events)
+        return _mapping(next_event)
     if isinstance(event, yaml.SequenceStartEvent):
         _refuse_marked(event)
-        return _sequence(events)
+        return _sequence(next_event)
     raise Misread(_line(event), "a value", "a reference to another one")
 
 
@@ -85,22 +92,22 @@ def _refuse_marked(event: yaml.ScalarEvent | yaml.CollectionStartEvent) -> None:
         raise Misread(_line(event), "a plain value", "an anchor or a tag")
 
 
-def _sequence(events: Iterator[yaml.Event]) -> list[Value]:
+def _sequence(next_event: NextEvent) -> list[Value]:
     items: list[Value] = []
-    while not isinstance(event := next(events), yaml.SequenceEndEvent):
-        items.append(_value(event, events))
+    while not isinstance(event := next_event(), yaml.SequenceEndEvent):
+        items.append(_value(event, next_event))
     return items
 
 
-def _mapping(events: Iterator[yaml.Event]) -> dict[str, Value]:
+def _mapping(next_event: NextEvent) -> dict[str, Value]:
     result: dict[str, Value] = {}
-    while not isinstance(event := next(events), yaml.MappingEndEvent):
+    while not isinstance(event := next_event(), yaml.MappingEndEvent):
         if not isinstance(event, yaml.ScalarEvent):
             raise Misread(_line(event), "a key", "a collection")
         key = event.value
         if key in result:
             raise Misread(_line(event), "each key once", f"{key!r} again")
-        result[key] = _value(next(events), events)
+        result[key] = _value(next_event(), next_event)
     return result
 
 
