@@ -51,6 +51,12 @@ def test_where_the_macos_is_unknown_or_between_the_smaller_share_is_estimated(
     assert (limit.limit_bytes, limit.source) == (16 * GIB * 2 // 3, "estimate")
 
 
+def test_a_size_whose_limit_never_changed_is_known_in_between_too() -> None:
+    limit = gpu_memory_limit(8 * GIB, os_version="15.5")
+    assert limit is not None
+    assert (limit.limit_bytes, limit.source) == (5726633984, "table")
+
+
 @pytest.mark.parametrize(
     ("gb", "version", "share"),
     [

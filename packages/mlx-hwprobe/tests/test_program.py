@@ -214,7 +214,7 @@ def test_lookup_and_table_load_neither_subprocess_nor_threads() -> None:
     code = (
         "import sys; from mlx_hwprobe.__main__ import main; main(['lookup', 'M4 Max'])\n"
         "main(['table']); print(sorted({'subprocess', 'socket', 'concurrent.futures',"
-        " 'statistics', 'difflib'} & sys.modules.keys()), file=sys.stderr)"
+        " 'statistics', 'difflib', 'shutil'} & sys.modules.keys()), file=sys.stderr)"
     )
     done = subprocess.run(
         [sys.executable, "-IS", "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -44,7 +43,21 @@ class _UsageError(Exception):
         self.usage = usage
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Help as wide as the terminal, without loading shutil to ask: that takes milliseconds."""
+
+    def __init__(self, prog: str) -> None:
+        try:
+            columns = os.get_terminal_size().columns
+        except OSError:
+            columns = 80
+        super().__init__(prog, width=max(columns, 40) - 2)
+
+
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=_Formatter, allow_abbrev=False, **settings)
+
     def error(self, message: str) -> NoReturn:
         raise _UsageError(message, self.format_usage())
 
@@ -76,7 +89,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="mlx-hwprobe",
         description="Which Apple Silicon chip is this, how fast is its memory, and how much of it"
         " may the GPU use? Without a command: this machine.",
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"mlx-hwprobe {__version__}")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -94,20 +106,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_lookup(commands, shared)
-    table = commands.add_parser(
-        "table", parents=[shared], help="every chip and bin known", allow_abbrev=False
-    )
+    table = commands.add_parser("table", parents=[shared], help="every chip and bin known")
     table.add_argument("--csv", action="store_true", help="print CSV, with sources")
     table.set_defaults(run=_table)
-    capture = commands.add_parser(
-        "capture", help="what the probe reads here, fit for a bug report", allow_abbrev=False
-    )
+    capture = commands.add_parser("capture", help="what the probe reads here, fit for a bug report")
     capture.add_argument("-o", "--output", metavar="FILE", help="write to FILE, not to stdout")
     capture.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="no change")
     capture.set_defaults(run=_capture)
-    measure = commands.add_parser(
-        "measure", parents=[shared], help="measure the memory bandwidth", allow_abbrev=False
-    )
+    measure = commands.add_parser("measure", parents=[shared], help="measure the memory bandwidth")
     measure.add_argument("--repetitions", type=_positive, default=10, metavar="N")
     measure.set_defaults(run=_measure)
     return parser
@@ -118,7 +124,6 @@ def _add_lookup(commands: Any, shared: argparse.ArgumentParser) -> None:
         "lookup",
         parents=[shared],
         help='what is known of a chip: lookup "M4 Max" --gpu-cores 32',
-        allow_abbrev=False,
     )
     lookup.add_argument(
         "name", nargs="+", metavar="CHIP", help='"M4 Max", m4max, m4-max:40:128 ...'
@@ -199,9 +204,8 @@ def _capture(arguments: argparse.Namespace) -> int:
     if arguments.output is None:
         _show(document)
         return 0
-    text = json.dumps(document, indent=2)
     try:
-        Path(arguments.output).write_text(f"{text}\n", encoding="utf-8")
+        Path(arguments.output).write_text(f"{_to_text(document)}\n", encoding="utf-8")
     except (OSError, ValueError) as error:
         raise HwprobeError(f"{arguments.output}: {error}") from error
     print(
@@ -264,7 +268,13 @@ def _show_profile(profile: HardwareProfile, *, as_json: bool) -> None:
 
 
 def _show(answer: dict[str, Any] | str) -> None:
-    print(answer if isinstance(answer, str) else json.dumps(answer, indent=2))
+    print(answer if isinstance(answer, str) else _to_text(answer))
+
+
+def _to_text(document: dict[str, Any]) -> str:
+    import json
+
+    return json.dumps(document, indent=2)
 
 
 def _complain(message: str, hint: str | None) -> None:

@@ -146,7 +146,8 @@ def profile_from_capture(capture: Capture) -> HardwareProfile:
         names = ", ".join(capture.outputs) or "none"
         raise HwprobeError(
             f"nothing about the machine could be read (outputs: {names})",
-            hint="A capture has outputs by name, each with returncode and stdout.",
+            hint="A capture holds what each program printed: text of sysctl, ioreg and sw_vers,"
+            " JSON of system_profiler.",
         )
     return profile
 

@@ -105,9 +105,9 @@ def gpu_memory_limit(
 def _measured(macos: int) -> Mapping[int, int]:
     if macos <= _LAST_OLD_MACOS:
         return _MEASURED_OLD
-    if _FIRST_NEW_MACOS <= macos <= _LAST_MEASURED_MACOS:
-        return _MEASURED_NEW
-    return {}
+    if macos < _FIRST_NEW_MACOS:
+        return dict(_MEASURED_OLD.items() & _MEASURED_NEW.items())  # what never changed
+    return _MEASURED_NEW if macos <= _LAST_MEASURED_MACOS else {}
 
 
 def _estimate(memory_bytes: int, macos: int | None) -> int:
