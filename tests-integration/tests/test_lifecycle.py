@@ -4,14 +4,18 @@ import json
 import os
 import signal
 import urllib.request
+from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
 from mlx_procsup import identify
 from mlx_procsup.testing import eventually
+from mlx_stack.stack import save_stack
 from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.program import Program
+from stack_testkit.waiting import wait_until
 
 
 def _outcomes(document: dict[str, list[dict[str, object]]]) -> dict[str, object]:
@@ -24,6 +28,20 @@ def _states(document: dict[str, list[dict[str, object]]]) -> dict[str, object]:
 
 def _pid(program: Program, name: str) -> int:
     return int((program.home.pids / f"{name}.pid").read_text())
+
+
+def _ask(program: Program, model: str, question: str) -> Any:
+    """A chat completion through the gateway, as a client makes it."""
+    key = json.loads(program.home.credentials.read_text())["gateway_key"]
+    url = program.run("env", "--json").document["env"]["OPENAI_BASE_URL"]
+    body = {"model": model, "messages": [{"role": "user", "content": question}]}
+    request = urllib.request.Request(
+        f"{url}/chat/completions",
+        data=json.dumps(body).encode(),
+        headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as response:
+        return json.load(response)
 
 
 def test_up_starts_every_tier_and_the_gateway_and_status_finds_them_healthy(
@@ -64,18 +82,9 @@ def test_up_again_leaves_what_runs_alone(served: Program) -> None:
 def test_a_question_to_a_tier_that_was_killed_is_answered_by_the_next(served: Program) -> None:
     define_stack(served.home, {"standard": {}, "fast": {}})
     served.run("up")
-    key = json.loads(served.home.credentials.read_text())["gateway_key"]
-    url = served.run("status", "--json").document["gateway_url"]
     os.killpg(_pid(served, "standard"), signal.SIGKILL)
 
-    body = {"model": "standard", "messages": [{"role": "user", "content": "hello"}]}
-    request = urllib.request.Request(
-        f"{url}/chat/completions",
-        data=json.dumps(body).encode(),
-        headers={"Authorization": f"Bearer {key}", "Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=10) as response:
-        answer = json.load(response)
+    answer = _ask(served, "standard", "hello")
 
     assert answer["model"] == "fast-model"
     assert answer["choices"][0]["message"]["content"] == "You said: hello"
@@ -210,3 +219,23 @@ def test_a_slow_gateway_does_not_keep_the_tiers_from_starting(program: Program) 
     rows = program.run("up", "--json").document["services"]
 
     assert max(row["seconds"] for row in rows) < 1.5 * 2, "they must start side by side"
+
+
+def test_a_changed_stack_reaches_a_running_gateway_without_dropping_a_request(
+    served: Program,
+) -> None:
+    stack = define_stack(served.home, {"standard": {"token-delay": 0.7}})
+    served.run("up")
+    pid = _pid(served, "gateway")
+    asking = served.start("ask", "one two")  # 4 tokens: longer than the change takes
+    engine_log = served.home.logs / "standard.log"
+    wait_until(lambda: "POST" in engine_log.read_text() or asking.poll() is not None)
+
+    save_stack(served.home.stack, msgspec.structs.replace(stack, aliases={"gpt-4o": "standard"}))
+    changed = served.run("up", "--json")
+
+    assert _outcomes(changed.document)["gateway"] == "already-running"
+    assert _pid(served, "gateway") == pid
+    out, err = asking.communicate(timeout=30)
+    assert out == "You said: one two\n", err
+    assert _ask(served, "gpt-4o", "hello")["choices"][0]["message"]["content"] == "You said: hello"

@@ -1,21 +1,25 @@
 """A stand-in for LiteLLM: reads the generated configuration, routes by model name and falls back.
 
 It takes LiteLLM's command line (flags that it doesn't know are ignored), asks for the key in
-`LITELLM_MASTER_KEY` as LiteLLM does, and knows `--ready-after S`, `--exit-after S` and
+`LITELLM_MASTER_KEY` as LiteLLM does, reads its configuration again on SIGHUP and says which one is
+in force as the hooks in LiteLLM do, and knows `--ready-after S`, `--exit-after S` and
 `--exit-code N` of its own, as the fake engine.
 """
 
 import argparse
+import hashlib
 import http.client
 import json
 import os
+import signal
 import sys
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import FrameType
 from typing import Any, override
 
 import yaml
@@ -34,13 +38,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not os.environ.get("LITELLM_MASTER_KEY"):
         print("LITELLM_MASTER_KEY is not set; refusing to start", file=sys.stderr, flush=True)
         return 1
-    config = yaml.safe_load(options.config.read_text(encoding="utf-8"))
     if options.exit_after is not None:
         timer = threading.Timer(options.exit_after, os._exit, args=(options.exit_code,))
         timer.daemon = True
         timer.start()
     time.sleep(options.ready_after)
-    server = _Server((options.host, options.port), config)
+    server = _Server((options.host, options.port), options.config)
+
+    def reload(_number: int, _frame: FrameType | None) -> None:
+        server.load()
+
+    signal.signal(signal.SIGHUP, reload)
     print(f"fake gateway on {options.host}:{options.port}", flush=True)
     server.serve_forever(poll_interval=0.05)
     return 0
@@ -51,14 +59,25 @@ class _Server(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, address: tuple[str, int], config: dict[str, Any]) -> None:
+    def __init__(self, address: tuple[str, int], path: Path) -> None:
+        self._path = path
         self.deployments: dict[str, dict[str, str]] = {}
-        for model in config["model_list"]:
-            self.deployments.setdefault(model["model_name"], model["litellm_params"])
         self.fallbacks: dict[str, list[str]] = {}
-        for row in config.get("router_settings", {}).get("fallbacks", []):
-            self.fallbacks.update(row)
+        self.digest = ""
+        self.load()
         super().__init__(address, _Handler)
+
+    def load(self) -> None:
+        """Take the configuration over as it is now."""
+        content = self._path.read_bytes()
+        config = yaml.safe_load(content)
+        deployments: dict[str, dict[str, str]] = {}
+        for model in config["model_list"]:
+            deployments.setdefault(model["model_name"], model["litellm_params"])
+        self.deployments = deployments
+        rows = config.get("router_settings", {}).get("fallbacks", [])
+        self.fallbacks = {name: chain for row in rows for name, chain in row.items()}
+        self.digest = hashlib.sha256(content).hexdigest()
 
     def route(self, name: str) -> Iterator[dict[str, str]]:
         """The deployments to try for the model `name`, in order."""
@@ -74,7 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer `/health/liveliness` to anyone, `/v1/models` to who has the key."""
         if self.path == "/health/liveliness":
-            self._json(200, "I'm alive!")
+            self._json(200, "I'm alive!", {"x-mlx-stack-config": self.server.digest})
         elif not self._is_authorized():
             self._json(401, {"error": {"message": "wrong key", "type": "auth_error"}})
         elif self.path == "/v1/models":
@@ -108,9 +127,13 @@ class _Handler(BaseHTTPRequestHandler):
         given = self.headers.get("Authorization", "").removeprefix("Bearer ")
         return given == os.environ["LITELLM_MASTER_KEY"]
 
-    def _json(self, status: int, document: object) -> None:
+    def _json(
+        self, status: int, document: object, headers: Mapping[str, str] | None = None
+    ) -> None:
         body = json.dumps(document).encode()
         self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

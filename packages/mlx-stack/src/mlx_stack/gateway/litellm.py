@@ -13,6 +13,8 @@ MASTER_KEY_VARIABLE = "LITELLM_MASTER_KEY"
 OPENROUTER_KEY_VARIABLE = "OPENROUTER_API_KEY"
 SECRET_VARIABLES = frozenset({MASTER_KEY_VARIABLE, OPENROUTER_KEY_VARIABLE})
 """Environment variables whose values must never be shown."""
+CONFIG_DIGEST_HEADER = "x-mlx-stack-config"
+"""In the answer of the liveness probe: the SHA-256 of the configuration that is in force."""
 CLOUD_NAME = "cloud"
 """The model name of OpenRouter at the gateway, where a key is set."""
 CLOUD_MODEL = "openrouter/auto"

@@ -91,7 +91,8 @@ def assemble(home: Home, *, master_key: str) -> Assembly:
                     ),
                     home=home,
                     environment=variables,
-                    needs_bytes=_needs_bytes(folder),
+                    # a lazy tier takes its memory with the first request
+                    needs_bytes=0 if tier.lazy else _needs_bytes(folder),
                 )
             )
     settings = GatewaySettings(
@@ -100,7 +101,13 @@ def assemble(home: Home, *, master_key: str) -> Assembly:
         port=config.litellm_port,
         master_key=master_key,
         openrouter_key=config.openrouter_key,
-        fingerprint=_fingerprint(gateway_config(stack, config), master_key, config.openrouter_key),
+        # the part before the colon needs a new process, the rest only a reload
+        fingerprint=":".join(
+            (
+                _digest(master_key, config.openrouter_key),
+                _digest(gateway_config(stack, config)),
+            )
+        ),
     )
     gateway = gateway_service(settings, home=home, environment=variables)
     return Assembly(stack, config, tuple(engines), gateway, missing)
@@ -162,6 +169,6 @@ def _needs_bytes(folder: Path) -> int:
     return int(weights_bytes * _OVERHEAD)
 
 
-def _fingerprint(*parts: str) -> str:
+def _digest(*parts: str) -> str:
     """A short digest that tells two configurations apart and gives no part away."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

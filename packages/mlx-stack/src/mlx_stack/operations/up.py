@@ -16,6 +16,7 @@ from mlx_procsup import (
 )
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.operations.assembly import Assembly, assemble, chosen, write_gateway_config
+from mlx_stack.operations.gateway_reload import reload_gateway
 from mlx_stack.operations.one_token import ask_one_token
 from mlx_stack.operations.outcomes import Outcome, ServiceOutcome
 from mlx_stack.operations.recorded import recorded_services
@@ -81,6 +82,7 @@ def start_services(
     """
     assembly = assemble(home, master_key=ensure_gateway_key(home))
     write_gateway_config(home, assembly.stack, assembly.config)
+    reload_gateway(home, assembly.gateway)
     is_chosen = chosen(service_names(assembly.stack), tier)
     outcomes: dict[str, ServiceOutcome] = {}
 

@@ -11,6 +11,7 @@ installed. `litellm.yaml` names `authenticate` (as `custom_auth`) and `tier_heal
 """
 
 import asyncio
+import hashlib
 import json
 import logging
 import os
@@ -18,6 +19,7 @@ import secrets
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -30,6 +32,7 @@ _KEY_VARIABLE = "LITELLM_MASTER_KEY"
 _OPEN_PATHS = frozenset({"/health/liveliness", "/health/liveness"})
 _ANTHROPIC_PATHS = ("/v1/messages", "/anthropic/")
 _PROBE_TIMEOUT_S = 3.0
+_DIGEST_HEADER = b"x-mlx-stack-config"
 _VERDICT_LASTS_S = 0.1  # only so long that requests of the same moment share one probe
 
 _log = logging.getLogger("mlx_stack_gateway")
@@ -39,21 +42,66 @@ type Send = Callable[[dict[str, Any]], Awaitable[None]]
 type App = Callable[[Scope, Any, Send], Awaitable[None]]
 
 
-class KeyGuard:
-    """An ASGI application in front of LiteLLM's: answers 401 unless the key is right."""
+class Configuration:
+    """LiteLLM's configuration file, and which version of it is in force.
 
-    def __init__(self, app: App, key: str) -> None:
+    Attributes:
+        digest: The SHA-256 of the file as it was when it was read.
+    """
+
+    def __init__(self) -> None:
+        self._path = Path(proxy_server.user_config_file_path)
+        self._lock = asyncio.Lock()
+        self.digest = self._digest_of_file()
+
+    async def reload(self) -> None:
+        """Read the file again. LiteLLM makes a new router of it; a damaged file changes nothing."""
+        async with self._lock:
+            digest = self._digest_of_file()
+            (
+                proxy_server.llm_router,
+                proxy_server.llm_model_list,
+                proxy_server.general_settings,
+            ) = await proxy_server.proxy_config.load_config(
+                router=None, config_file_path=str(self._path)
+            )
+            self.digest = digest
+            _log.warning("configuration read again from %s", self._path)
+
+    def _digest_of_file(self) -> str:
+        return hashlib.sha256(self._path.read_bytes()).hexdigest()
+
+
+class KeyGuard:
+    """An ASGI application in front of LiteLLM's: answers 401 unless the key is right.
+
+    The liveness probe needs no key, and its answer says which configuration is in force.
+    """
+
+    def __init__(self, app: App, key: str, configuration: Configuration) -> None:
         self._app = app
         self._key = key.encode()
+        self._configuration = configuration
 
     async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
         """Hand the request on, or answer it."""
-        if scope["type"] == "lifespan" or scope["path"] in _OPEN_PATHS or self._has_key(scope):
+        if scope["type"] == "lifespan" or self._has_key(scope):
             await self._app(scope, receive, send)
+        elif scope["path"] in _OPEN_PATHS:
+            await self._app(scope, receive, self._with_digest(send))
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
             await _refuse(scope, send)
+
+    def _with_digest(self, send: Send) -> Send:
+        async def send_with_digest(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                header = (_DIGEST_HEADER, self._configuration.digest.encode())
+                message = {**message, "headers": [*message.get("headers", ()), header]}
+            await send(message)
+
+        return send_with_digest
 
     def _has_key(self, scope: Scope) -> bool:
         return any(secrets.compare_digest(given, self._key) for given in _keys_given(scope))
@@ -139,34 +187,29 @@ class TierHealth(CustomLogger):
         return response.is_success
 
 
-def _watch_for_hangup(loop: asyncio.AbstractEventLoop) -> None:
-    """Read the configuration again on SIGHUP, one signal after the other."""
-    lock = asyncio.Lock()
+def _reload_on_hangup(configuration: Configuration) -> None:
+    """Read the configuration again on SIGHUP."""
+    loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
 
-    async def reload() -> None:
-        async with lock:
-            path = proxy_server.user_config_file_path
-            (
-                proxy_server.llm_router,
-                proxy_server.llm_model_list,
-                proxy_server.general_settings,
-            ) = await proxy_server.proxy_config.load_config(router=None, config_file_path=path)
-            _log.warning("configuration read again from %s", path)
-
     def begin() -> None:
-        task = loop.create_task(reload())
+        task = loop.create_task(configuration.reload())
         tasks.add(task)
         task.add_done_callback(tasks.discard)
 
     loop.add_signal_handler(signal.SIGHUP, begin)
 
 
-tier_health = TierHealth()
+def _take_position() -> None:
+    """Put the guard in front of LiteLLM's application, while that starts.
 
-# LiteLLM imports this module while its application starts. Starlette looks its middleware up for
-# every request, so that what is put in front of it now sees all of them.
-proxy_server.app.middleware_stack = KeyGuard(
-    proxy_server.app.middleware_stack, os.environ[_KEY_VARIABLE]
-)
-_watch_for_hangup(asyncio.get_running_loop())
+    Starlette looks its middleware up for every request, so the guard sees all of them.
+    """
+    configuration = Configuration()
+    app = proxy_server.app
+    app.middleware_stack = KeyGuard(app.middleware_stack, os.environ[_KEY_VARIABLE], configuration)
+    _reload_on_hangup(configuration)
+
+
+tier_health = TierHealth()
+_take_position()
