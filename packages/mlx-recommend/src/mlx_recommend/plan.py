@@ -220,7 +220,7 @@ def _is_sensible(tiers: Sequence[Applicant]) -> bool:
     standard = tiers[0]
     return all(
         _quality(tier) <= _quality(standard)
-        and (tier.role is not FAST or tier.generation_tps > standard.generation_tps)
+        and (tier.role is not FAST or tier.is_faster_than(standard))
         for tier in tiers[1:]
     )
 

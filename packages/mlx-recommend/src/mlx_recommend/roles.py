@@ -96,6 +96,13 @@ class Applicant:
         speed = self.estimate.generation_tps
         return speed.value if speed is not None else 0.0
 
+    def is_faster_than(self, other: "Applicant") -> bool:
+        """Whether it decodes faster: on a machine of unknown speed, whether it reads less."""
+        if self.generation_tps and other.generation_tps:
+            return self.generation_tps > other.generation_tps
+        own, others = self.candidate.shape, other.candidate.shape
+        return own.decode_weight_bytes < others.decode_weight_bytes
+
 
 def apply(
     candidate: Candidate,

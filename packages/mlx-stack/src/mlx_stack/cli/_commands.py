@@ -32,6 +32,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("ask", CONNECT, "Put one question to a model and stream its answer."),
     CommandEntry("connect", CONNECT, "Write a client's configuration for this endpoint."),
     CommandEntry("env", CONNECT, "Print the variables that clients read."),
+    CommandEntry("setup", SETUP, "From nothing to a running stack, in one guided flow."),
     CommandEntry("init", SETUP, "Define a stack: the recommended tiers, on free ports."),
     CommandEntry("config", SETUP, "Show and change the configuration."),
     CommandEntry("profile", SETUP, "Detect the hardware and save what was found."),

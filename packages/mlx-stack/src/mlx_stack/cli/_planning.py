@@ -10,7 +10,8 @@ from mlx_stack.cli._context import Decorator
 
 _SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[kmgt]i?b?|b)", re.IGNORECASE)
 _POWERS = {"b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-_INTENTS = ("balanced", "agent-fleet")
+INTENTS = ("balanced", "agent-fleet")
+"""What a stack can be for; the first is the default."""
 
 
 class MemorySize(click.ParamType[int]):
@@ -47,8 +48,8 @@ def intent_option(function: Callable[..., object]) -> Callable[..., object]:
     """`--intent`: what the stack is for."""
     return click.option(
         "--intent",
-        type=click.Choice(_INTENTS),
-        default=_INTENTS[0],
+        type=click.Choice(INTENTS),
+        default=INTENTS[0],
         show_default=True,
         help="One person's chat and code, or programs that call tools all day.",
     )(function)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_stack.cli._context import json_option, open_context
+from mlx_stack.cli._suggest import SuggestingGroup
 from mlx_stack.config import ConfigValue, mask_value
 from mlx_stack.errors import UsageError
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from mlx_stack.operations.configure import Setting
 
 
-@click.group("config", invoke_without_command=True)
+@click.group("config", cls=SuggestingGroup, invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
     """Show and change the configuration; without a COMMAND, list it.

@@ -63,7 +63,14 @@ def estimate_model(
     """
     config = load_config(home)
     default_quant = as_quant(config.default_quant)
-    model = find_model(home, name, quant=quant, default_quant=default_quant, read_hub=read_hub)
+    model = find_model(
+        home,
+        name,
+        model_dir=config.model_dir,
+        quant=quant,
+        default_quant=default_quant,
+        read_hub=read_hub,
+    )
     hardware = asked_hardware(home, hardware_spec)
     workload = workload or Workload()
     if model.shape is None:

@@ -12,6 +12,7 @@ from mlx_catalog.geometry import load_config as load_model_config
 from mlx_recommend import ModelShape, shape_of_config, shape_of_entry
 from mlx_stack.errors import MissingError
 from mlx_stack.paths import Home
+from mlx_stack.store import find_local
 
 if TYPE_CHECKING:
     from mlx_catalog.hub import RepoReading
@@ -53,18 +54,20 @@ def find_model(
     home: Home,
     name: str,
     *,
+    model_dir: Path,
     quant: Quant | None,
     default_quant: Quant,
     read_hub: HubReader,
 ) -> NamedModel:
     """The model that `name` means.
 
-    An existing path is one (a folder or a `config.json`), unless the catalog has the name; then
-    catalog ids, aliases and the catalog's repositories; then `owner/name` on the Hub.
+    The catalog's ids, aliases and repositories come first; then models that are here, by path (a
+    folder or a `config.json`) or by the name they were pulled as; then `owner/name` on the Hub.
 
     Args:
         home: For the user's own catalog entries.
         name: What the user typed.
+        model_dir: Where pulled models are.
         quant: The precision asked for, or None.
         default_quant: What a catalog entry is estimated at otherwise.
         read_hub: Asks the Hub, only where nothing else answers.
@@ -75,17 +78,22 @@ def find_model(
         HubError: The Hub doesn't answer, or has no such repository.
     """
     catalog = open_catalog(home)
-    path = Path(name).expanduser()
-    is_repo = _REPO.fullmatch(name) is not None
-    if name not in catalog and (path.exists() or (os.sep in name and not is_repo)):
-        return _of_files(path, quant)
-    if name in catalog or not is_repo:
+    if name in catalog:
         found = catalog.resolve(name)
         return _of_entry(found.entry, quant or default_quant, note=found.note)
     entry = catalog.by_repo(name)
     if entry is not None:
         return _of_entry(entry, quant or _quant_of_repo(entry, name) or default_quant)
-    return _of_repo(read_hub(name), quant)
+    path = Path(name).expanduser()
+    is_repo = _REPO.fullmatch(name) is not None
+    if path.exists() or (os.sep in name and not is_repo):
+        return _of_files(path, str(path), quant)
+    local = find_local(model_dir, name, quant)
+    if local is not None and local.is_whole:
+        return _of_files(local.path, name, quant)
+    if is_repo:
+        return _of_repo(read_hub(name), quant)
+    return _of_entry(catalog.get(name), quant or default_quant)  # raises, with the nearest names
 
 
 def read_from_hub(repo: str) -> "RepoReading":
@@ -120,17 +128,17 @@ def _quant_of_repo(entry: CatalogEntry, repo: str) -> Quant | None:
     return "bf16" if (entry.hf_base_repo or "").lower() == repo.lower() else None
 
 
-def _of_files(path: Path, quant: Quant | None) -> NamedModel:
+def _of_files(path: Path, name: str, quant: Quant | None) -> NamedModel:
     reading = read_model(path)
     config = load_model_config(path / "config.json" if path.is_dir() else path)
     shape = shape_of_config(
-        str(path),
+        name,
         config,
         quant=quant,
         weights_bytes=reading.weights_bytes,
         params=reading.params,
     )
-    return _named(str(path), quant or reading.quant or reading.quantization, shape, reading.notes)
+    return _named(name, quant or reading.quant or reading.quantization, shape, reading.notes)
 
 
 def _of_repo(reading: "RepoReading", quant: Quant | None) -> NamedModel:

@@ -36,6 +36,7 @@ class Wishes:
         context_tokens: The context of every tier.
         concurrency: Requests that each tier serves side by side.
         hardware_spec: The machine; None is this one.
+        reserved_bytes: What models that the user has chosen himself take of the budget.
     """
 
     intent: Intent = Intent.BALANCED
@@ -44,6 +45,7 @@ class Wishes:
     context_tokens: int | None = None
     concurrency: int = 1
     hardware_spec: str | None = None
+    reserved_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +54,7 @@ class Recommendation:
 
     Attributes:
         hardware: The machine.
+        budget_bytes: What all tiers share, what is reserved included.
         plan: The tiers, what is missing, and the ranking.
         catalog: Where the models are from.
         quant: The precision that was wanted.
@@ -59,6 +62,7 @@ class Recommendation:
     """
 
     hardware: HardwareProfile
+    budget_bytes: int
     plan: Plan
     catalog: Catalog
     quant: Quant
@@ -97,13 +101,18 @@ def recommend(home: Home, wishes: Wishes) -> Recommendation:
     plan = make_plan(
         candidates,
         hardware,
-        budget_bytes=budget,
+        budget_bytes=max(budget - wishes.reserved_bytes, 0),
         intent=wishes.intent,
         context_tokens=wishes.context_tokens,
         concurrency=wishes.concurrency,
     )
     return Recommendation(
-        hardware=hardware, plan=plan, catalog=catalog, quant=quant, has_token=has_token
+        hardware=hardware,
+        budget_bytes=budget,
+        plan=plan,
+        catalog=catalog,
+        quant=quant,
+        has_token=has_token,
     )
 
 

@@ -1,0 +1,106 @@
+"""`mlx-stack init`."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from mlx_stack.cli._additions import AdditionsCommand, additions
+from mlx_stack.cli._context import json_option, open_context, quiet_option
+from mlx_stack.cli._planning import (
+    MemorySize,
+    budget_pct_option,
+    intent_option,
+    workload_options,
+)
+
+if TYPE_CHECKING:
+    from mlx_stack.operations.init import Draft
+
+
+@click.command("init", cls=AdditionsCommand)
+@click.option("--accept-defaults", is_flag=True, help="Ask nothing.")
+@intent_option
+@click.option("--budget", "budget_bytes", type=MemorySize(), help="As for `recommend`: 30gb.")
+@budget_pct_option
+@workload_options("Tokens of context of every new tier.")
+@click.option(
+    "--add",
+    "_added",
+    multiple=True,
+    metavar="MODEL",
+    help="Serve this model too: a catalog id, a Hub repo or a folder. Repeatable.",
+)
+@click.option(
+    "--as",
+    "_names",
+    multiple=True,
+    metavar="TIER",
+    help="The tier for the --add before it; one of the usual ones is replaced.",
+)
+@click.option(
+    "--remove", "removals", multiple=True, metavar="TIER", help="Leave a tier out. Repeatable."
+)
+@click.option("--force", is_flag=True, help="Replace the stack that is defined.")
+@json_option
+@quiet_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    intent: str,
+    budget_bytes: int | None,
+    budget_pct: int | None,
+    context_tokens: int | None,
+    concurrency: int,
+    _added: tuple[str, ...],
+    _names: tuple[str, ...],
+    removals: tuple[str, ...],
+    *,
+    accept_defaults: bool,
+    force: bool,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Define a stack: the recommended tiers, each on a free port.
+
+    Writes stacks/default.yaml and litellm.yaml in the state folder. A stack that is defined is
+    replaced with --force only; --add and --remove change it and leave its other tiers alone.
+    """
+    from mlx_recommend import Intent
+    from mlx_stack.operations.init import Request, draft_stack, write_draft
+    from mlx_stack.operations.recommend import Wishes
+
+    if budget_bytes is not None and budget_pct is not None:
+        raise click.UsageError("--budget and --budget-pct exclude each other.")
+    wishes = Wishes(
+        intent=Intent(intent),
+        budget_bytes=budget_bytes,
+        budget_pct=budget_pct,
+        context_tokens=context_tokens,
+        concurrency=concurrency,
+    )
+    request = Request(wishes=wishes, additions=additions(ctx), removals=removals, replaces=force)
+    context = open_context(json=json, quiet=quiet)
+    draft = draft_stack(context.home, request)
+    if json:
+        from mlx_stack.cli._drafts import draft_fields
+
+        write_draft(context.home, draft)
+        context.output.document(draft_fields(draft, context.home))
+        return
+    from mlx_stack.cli._drafts import show_draft
+
+    show_draft(context.output, draft)
+    if not accept_defaults and sys.stdin.isatty():
+        click.confirm("Write this stack?", default=True, abort=True, err=True)
+    write_draft(context.home, draft)
+    context.output.say(f"\nWrote {context.home.stack}.")
+    context.output.say(_next_step(draft))
+
+
+def _next_step(draft: "Draft") -> str:
+    absent = [each.tier.model for each in draft.tiers if not each.is_present]
+    if not absent:
+        return "`mlx-stack up` starts it."
+    pulls = "; ".join(f"mlx-stack pull {model}" for model in absent)
+    return f"Next: {pulls}; then `mlx-stack up`."
