@@ -83,7 +83,7 @@ def _notes(profile: HardwareProfile) -> list[str]:
         notes.append(f"This is a virtual machine{no_gpu}.")
     if profile.is_rosetta:
         notes.append(
-            "This program runs as an Intel one, translated by Rosetta.\n"
+            "The probe ran as an Intel program, translated by Rosetta.\n"
             "MLX needs a native (arm64) Python."
         )
     return notes
