@@ -109,12 +109,15 @@ def _parser() -> argparse.ArgumentParser:
     table = commands.add_parser("table", parents=[shared], help="every chip and bin known")
     table.add_argument("--csv", action="store_true", help="print CSV, with sources")
     table.set_defaults(run=_table)
-    capture = commands.add_parser("capture", help="what the probe reads here, fit for a bug report")
+    capture = commands.add_parser(
+        "capture", parents=[shared], help="what the probe reads here, fit for a bug report"
+    )
     capture.add_argument("-o", "--output", metavar="FILE", help="write to FILE, not to stdout")
-    capture.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="no change")
     capture.set_defaults(run=_capture)
     measure = commands.add_parser("measure", parents=[shared], help="measure the memory bandwidth")
-    measure.add_argument("--repetitions", type=_positive, default=10, metavar="N")
+    measure.add_argument(
+        "--repetitions", type=_positive, default=10, metavar="N", help="default: 10"
+    )
     measure.set_defaults(run=_measure)
     return parser
 
@@ -128,8 +131,8 @@ def _add_lookup(commands: Any, shared: argparse.ArgumentParser) -> None:
     lookup.add_argument(
         "name", nargs="+", metavar="CHIP", help='"M4 Max", m4max, m4-max:40:128 ...'
     )
-    lookup.add_argument("--gpu-cores", type=_positive, metavar="N")
-    lookup.add_argument("--memory-gb", type=_gigabytes, metavar="N")
+    lookup.add_argument("--gpu-cores", type=_positive, metavar="N", help="which bin")
+    lookup.add_argument("--memory-gb", type=_gigabytes, metavar="N", help="which memory size")
     lookup.set_defaults(run=_lookup)
 
 

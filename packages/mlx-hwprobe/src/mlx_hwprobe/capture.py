@@ -23,11 +23,11 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """The outputs of the programs that were asked, by the names that SOURCES lists.
+    """The outputs of the programs that were asked, each under a name.
 
     On a Mac: `sysctl`, `ioreg.AGXAccelerator`, `system_profiler.SPDisplaysDataType.json`,
     `system_profiler.SPHardwareDataType.json`, `sw_vers`, `mlx.device_info`. On Linux: `cpuinfo`,
-    `meminfo`, `os-release`, `nvidia-smi`. Each may be missing or failed.
+    `meminfo`, `os-release`, `lscpu`, `nvidia-smi`. Each may be missing or failed.
     """
 
     outputs: Mapping[str, Output]

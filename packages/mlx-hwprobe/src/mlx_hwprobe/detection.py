@@ -19,6 +19,7 @@ from mlx_hwprobe.profile import HardwareProfile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from subprocess import Popen
 
 SYSCTL_NAMES = (
     "hw.memsize",
@@ -215,39 +216,50 @@ def run_programs(
         timeout_s: How long all of them together may take.
         search_path: Where to look for them; None is this process's own PATH, then the system's.
     """
-    import subprocess
     import time
 
     if search_path is None:
         search_path = f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_FOLDERS}"
     # In the C locale, numbers have a point and words are English.
     env = {**os.environ, "LC_ALL": "C", "LANG": "C", "PATH": search_path}
-    started: dict[str, subprocess.Popen[bytes]] = {}
-    outputs: dict[str, Output] = {}
-    for name, command in programs.items():
-        try:
-            started[name] = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                env=env,
-            )
-        except OSError:
-            outputs[name] = Output(_NOT_FOUND, "")
     deadline = time.monotonic() + timeout_s
-    for name, process in started.items():
-        with process:  # closes its pipe, and waits for it
-            # One that hangs must not cost the answer of another that has long finished.
-            left_s = max(_LAST_LOOK_S, deadline - time.monotonic())
-            try:
-                stdout, _ = process.communicate(timeout=left_s)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                outputs[name] = Output(_TIMED_OUT, "")
-            else:
-                outputs[name] = Output(process.returncode, stdout.decode("utf-8", "replace"))
-    return {name: outputs[name] for name in programs}
+    started = {name: _start(command, env) for name, command in programs.items()}
+    # One that hangs must not cost the answer of another that has long finished.
+    return {
+        name: _finish(process, max(_LAST_LOOK_S, deadline - time.monotonic()))
+        for name, process in started.items()
+    }
+
+
+def _start(command: Sequence[str], env: Mapping[str, str]) -> Popen[bytes] | None:
+    """The running program, or None where it can't be started."""
+    import subprocess
+
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=env,
+        )
+    except OSError:
+        return None
+
+
+def _finish(process: Popen[bytes] | None, timeout_s: float) -> Output:
+    """What the program printed, once it has ended or has been ended."""
+    import subprocess
+
+    if process is None:
+        return Output(_NOT_FOUND, "")
+    with process:  # closes its pipe, and waits for it
+        try:
+            stdout, _ = process.communicate(timeout=timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return Output(_TIMED_OUT, "")
+    return Output(process.returncode, stdout.decode("utf-8", "replace"))
 
 
 def _read_files(paths: Mapping[str, str]) -> dict[str, Output]:
