@@ -1,10 +1,13 @@
 """Listings of the catalog's and the Hub's models, as tables for people."""
 
 import shutil
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from mlx_stack.cli._estimates import short_bytes, short_speed
 from mlx_stack.cli._format import describe_hardware
@@ -15,7 +18,8 @@ if TYPE_CHECKING:
     from mlx_stack.operations.catalog_models import CatalogListing, CatalogModel
     from mlx_stack.operations.hub_models import HubListing
 
-_FITS = {True: "[green]yes[/green]", False: "[red]no[/red]", None: "?"}
+_FITS = {True: "yes", False: "no", None: "?"}
+_COLOURS = {"yes": "green", "no": "red"}
 _WIDE = 110
 """Columns of a terminal from which there is room for what is merely good to know."""
 _LEFT = frozenset({"Model", "Repository", "Fits", "Can", "Quant", "Licence"})
@@ -29,9 +33,11 @@ def show_catalog(output: "Output", listing: "CatalogListing") -> None:
     is_wide = shutil.get_terminal_size().columns >= _WIDE
     output.answer(f"On {describe_hardware(listing.hardware.to_json())}\n")
     more = ("Quant", "Prompt", "Context", "Licence") if is_wide else ()
-    table = _table("Model", "Params", "GB", "Fits", "Tok/s", "Can", *more)
+    headings = ("Model", "Params", "GB", "Fits", "Tok/s", "Can", *more)
+    rows: list[tuple[str, tuple[str, ...]]] = [("bold", headings)]
     for model in listing.models:
         expected = model.estimate
+        is_usable = expected.fits and not model.fit.unservable_because
         cells = (
             model.entry.id,
             _params(model.entry),
@@ -41,9 +47,8 @@ def show_catalog(output: "Output", listing: "CatalogListing") -> None:
             _abilities(model.entry.capabilities),
             *(_details(model) if is_wide else ()),
         )
-        servable = not model.fit.unservable_because
-        table.add_row(*cells, style="" if expected.fits and servable else "dim")
-    output.answer(table)
+        rows.append(("" if is_usable else "dim", cells))
+    output.answer(_columns(headings, rows))
     output.say(_catalog_footer(listing))
 
 
@@ -54,23 +59,40 @@ def show_available(output: "Output", listing: "HubListing", query: str) -> None:
         output.say(f"No MLX models at {listing.endpoint}{about}.")
         return
     output.answer(f"On {describe_hardware(listing.hardware.to_json())}\n")
-    table = _table("Repository", "Weights", "Downloads", "Memory", "Fits", "Tok/s")
+    table = _repository_table("Repository", "Weights", "Downloads", "Memory", "Fits", "Tok/s")
     for model in listing.models:
         expected = model.estimate
+        fits = _FITS[expected.fits if expected else None]
         known = f"\n  [dim]{model.entry.id} in the catalog[/dim]" if model.entry else ""
         table.add_row(
             escape(model.listed.repo) + known,
             short_bytes(model.size_bytes),
             "?" if model.listed.downloads is None else f"{model.listed.downloads:,}",
             short_bytes(expected.memory.total_bytes if expected else None),
-            _FITS[expected.fits if expected else None],
+            Text(fits, style=_COLOURS.get(fits, "")),
             short_speed(expected.generation_tps if expected else None),
         )
     output.answer(table)
     output.say("\n`mlx-stack pull REPOSITORY` downloads one.")
 
 
-def _table(*headings: str) -> Table:
+def _columns(headings: Sequence[str], rows: Sequence[tuple[str, tuple[str, ...]]]) -> Group:
+    """Rows of one line each: a tenth of the time that a Rich table of a hundred rows takes."""
+    widths = [max(len(cells[index]) for _, cells in rows) for index in range(len(headings))]
+    lines: list[Text] = []
+    for style, cells in rows:
+        line = Text(style=style)
+        for heading, cell, width in zip(headings, cells, widths, strict=True):
+            padded = cell.ljust(width) if heading in _LEFT else cell.rjust(width)
+            line.append(padded, style=_COLOURS.get(cell, ""))
+            line.append("  ")
+        line.rstrip()
+        lines.append(line)
+    # In a group, since the console forgets of a bare text that it isn't to be wrapped.
+    return Group(Text("\n", no_wrap=True, overflow="ellipsis").join(lines))
+
+
+def _repository_table(*headings: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         justify = "left" if heading in _LEFT else "right"
