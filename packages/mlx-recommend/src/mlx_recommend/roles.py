@@ -123,7 +123,7 @@ def apply(
         context_tokens=context_tokens or min(role.context_tokens, longest),
         concurrency=concurrency,
         speed_context_tokens=SPEED_CONTEXT_TOKENS if context_tokens is None else None,
-        keeps_prefixes=not engine_fit(candidate.entry).multimodal,
+        keeps_prefixes=engine_fit(candidate.entry).paged_cache,
     )
     expected = estimate(candidate.shape, hardware, workload, candidate.measurements)
     total = expected.memory.total_bytes

@@ -128,16 +128,25 @@ def _quant_of_repo(entry: CatalogEntry, repo: str) -> Quant | None:
     return "bf16" if (entry.hf_base_repo or "").lower() == repo.lower() else None
 
 
-def _of_files(path: Path, name: str, quant: Quant | None) -> NamedModel:
+def shape_of_folder(path: Path, quant: Quant | None = None) -> ModelShape | None:
+    """The shape of the model in a folder, or of a `config.json` alone; None where it isn't told.
+
+    Raises:
+        UnreadableModelError: The files are damaged.
+    """
     reading = read_model(path)
     config = load_model_config(path / "config.json" if path.is_dir() else path)
-    shape = shape_of_config(
-        name,
+    return shape_of_config(
+        path.name,
         config,
         quant=quant,
         weights_bytes=reading.weights_bytes,
         params=reading.params,
     )
+
+
+def _of_files(path: Path, name: str, quant: Quant | None) -> NamedModel:
+    reading, shape = read_model(path), shape_of_folder(path, quant)
     return _named(name, quant or reading.quant or reading.quantization, shape, reading.notes)
 
 

@@ -13,12 +13,19 @@ from mlx_recommend import (
     ModelShape,
     Workload,
     memory_use,
+    shape_of_entry,
 )
 from mlx_stack.config import Config
 from mlx_stack.errors import UsageError
 from mlx_stack.operations.estimate import as_quant
-from mlx_stack.operations.find_model import HubReader, NamedModel, find_model, open_catalog
-from mlx_stack.operations.model_traits import entry_of, shape_of_catalog, shape_of_files
+from mlx_stack.operations.find_model import (
+    HubReader,
+    NamedModel,
+    find_model,
+    open_catalog,
+    shape_of_folder,
+)
+from mlx_stack.operations.model_traits import entry_of
 from mlx_stack.paths import Home
 from mlx_stack.stack import Tier
 from mlx_stack.store import find_local
@@ -116,11 +123,11 @@ def planned_memory_bytes(home: Home, model_dir: Path, tier: Tier) -> int | None:
     """What a defined tier takes; None where neither the catalog nor its files tell."""
     entry = entry_of(open_catalog(home), tier)
     if entry is not None:
-        return _memory_bytes(shape_of_catalog(entry, tier), tier, entry)
+        return _memory_bytes(shape_of_entry(entry, tier.quant), tier, entry)
     local = find_local(model_dir, tier.source, tier.quant)
     if local is None or not (local.path / "config.json").is_file():
         return None
-    return _memory_bytes(shape_of_files(local.path), tier)
+    return _memory_bytes(shape_of_folder(local.path), tier)
 
 
 def _memory_bytes(
@@ -131,7 +138,7 @@ def _memory_bytes(
     workload = Workload(
         context_tokens=tier.context_tokens or DEFAULT_CONTEXT_TOKENS,
         concurrency=tier.concurrency,
-        keeps_prefixes=entry is None or not engine_fit(entry).multimodal,
+        keeps_prefixes=entry is None or engine_fit(entry).paged_cache,
     )
     return memory_use(shape, workload).total_bytes
 

@@ -1,0 +1,114 @@
+"""Saved benchmark results: which count, for what, and what a damaged one does."""
+
+import json
+from typing import Any
+
+import pytest
+
+from mlx_hwprobe import parse_hardware_spec
+from mlx_recommend import Basis
+from mlx_stack.errors import InvalidFileError
+from mlx_stack.operations.estimate import estimate_model
+from mlx_stack.operations.recommend import Wishes, recommend
+from mlx_stack.paths import Home
+
+MAC = parse_hardware_spec("m4-max:40:64")
+RESULT: dict[str, Any] = {
+    "schema_version": 1,
+    "target": "standard",
+    "model": "qwen3-8b",
+    "quant": "int4",
+    "parameters": {"iterations": 3, "prompt_tokens": 1024, "concurrency": 1},
+    "machine": {"chip": "Apple M4 Max", "memory_bytes": MAC.memory_bytes},
+    "started_at": "2026-11-20T10:00:00+00:00",
+    "summary": {
+        "ttft_s": {"value": 1.2, "low": 1.1, "high": 1.3, "p95": 1.3},
+        "prompt_tps": {"value": 850.0, "low": 840.0, "high": 860.0, "p95": 860.0},
+        "generation_tps": {"value": 88.5, "low": 88.0, "high": 89.0, "p95": 89.0},
+    },
+    "runs": [],
+    "cautions": [],
+}
+
+
+def save(home: Home, name: str = "one.json", **changes: object) -> None:
+    home.benchmarks.mkdir(exist_ok=True)
+    (home.benchmarks / name).write_text(json.dumps({**RESULT, **changes}), encoding="utf-8")
+
+
+def speed(home: Home, model: str = "qwen3-8b", **options: object):
+    return estimate_model(home, model, **options).estimate.generation_tps
+
+
+def test_a_saved_result_replaces_the_estimate_and_says_so(home: Home):
+    save(home)
+    assert speed(home).basis is Basis.MEASURED
+    assert speed(home).value == pytest.approx(88.5)
+
+
+def test_the_bare_estimate_can_be_asked_for(home: Home):
+    save(home)
+    assert speed(home, use_measured=False).basis is Basis.ESTIMATE
+
+
+def test_the_newest_of_several_counts(home: Home):
+    newer = {**RESULT["summary"], "generation_tps": {"value": 91.0}}
+    save(home, "a.json", started_at="2026-11-21T10:00:00+00:00", summary=newer)
+    save(home, "b.json")
+    assert speed(home).value == pytest.approx(91.0)
+
+
+def test_it_counts_for_this_machine_only(home: Home):
+    save(home)
+    assert speed(home, hardware_spec="m4-max:40:128").basis is Basis.ESTIMATE
+    save(home, machine={"chip": "Apple M1", "memory_bytes": 2**33})
+    assert speed(home).basis is Basis.ESTIMATE
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "qwen3-14b"},
+        {"quant": "int8"},
+        {"parameters": {"prompt_tokens": 1024, "concurrency": 8}},
+        {"summary": {"generation_tps": {"value": 0}, "prompt_tps": {"value": None}}},
+        {"summary": {}},
+    ],
+    ids=["another-model", "another-precision", "many-requests", "zero", "nothing"],
+)
+def test_what_says_nothing_about_this_model_is_no_evidence(home: Home, changes: dict[str, Any]):
+    save(home, **changes)
+    assert speed(home).basis is Basis.ESTIMATE
+
+
+def test_of_several_levels_the_single_requests_count(home: Home):
+    levels = [
+        {"concurrency": 4, "prompt_tokens": 1024, "generation_tps": {"value": 40.0}},
+        {"concurrency": 1, "prompt_tokens": 1024, "generation_tps": {"value": 87.0}},
+    ]
+    save(home, summary=levels, parameters={"prompt_tokens": 1024, "concurrency": [1, 4]})
+    assert speed(home).value == pytest.approx(87.0)
+
+
+def test_a_result_can_name_the_repository_instead_of_the_id(home: Home):
+    save(home, model="mlx-community/Qwen3-8B-4bit", quant=None)
+    assert speed(home).basis is Basis.MEASURED
+    assert speed(home, quant="int8").basis is Basis.ESTIMATE
+
+
+def test_recommendations_use_it_and_it_never_changes_what_fits(home: Home):
+    plain = {each.candidate.model: each for each in recommend(home, Wishes()).plan.ranking}
+    save(home, summary={"generation_tps": {"value": 3.0}, "prompt_tps": {"value": 5.0}})
+    found = {each.candidate.model: each for each in recommend(home, Wishes()).plan.ranking}
+    assert found["qwen3-8b"].generation_tps == pytest.approx(3.0)
+    assert found["qwen3-8b"].score < plain["qwen3-8b"].score
+    assert {name: each.total_bytes for name, each in found.items()} == {
+        name: each.total_bytes for name, each in plain.items()
+    }
+
+
+def test_a_damaged_result_is_an_error_that_names_the_file(home: Home):
+    home.benchmarks.mkdir()
+    (home.benchmarks / "broken.json").write_text('{"model": 3}', encoding="utf-8")
+    with pytest.raises(InvalidFileError, match=r"broken\.json"):
+        estimate_model(home, "qwen3-8b")

@@ -1,0 +1,177 @@
+"""Defining a stack: what is written, what is refused, and what stays."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+
+from mlx_catalog import UnknownModelError
+from mlx_recommend import Absence, Intent
+from mlx_stack.config import load_config, save_values
+from mlx_stack.errors import InvalidFileError, StackError, UsageError
+from mlx_stack.operations.init import Addition, Draft, Request, draft_stack, write_draft
+from mlx_stack.operations.recommend import Wishes
+from mlx_stack.operations.tiers import tier_name_of
+from mlx_stack.paths import Home
+from mlx_stack.stack import load_stack
+
+
+def define(home: Home, **request: object) -> Draft:
+    draft = draft_stack(home, Request(**request))
+    write_draft(home, draft)
+    return draft
+
+
+def test_the_recommended_tiers_are_written_with_all_that_a_tier_needs(home: Home):
+    draft = define(home)
+    stack = load_stack(home.stack)
+    assert stack == draft.stack
+    assert [tier.name for tier in stack.tiers] == ["standard", "fast", "longctx"]
+    assert stack.hardware_profile == "m4-max-64"
+    assert stack.intent == "balanced"
+    for tier in stack.tiers:
+        assert tier.source.startswith("mlx-community/")
+        assert tier.context_tokens
+        assert tier.concurrency == 1
+    assert draft.total_bytes <= draft.budget_bytes == 64 * 2**30 * 40 // 100
+    assert home.gateway_config.exists()
+
+
+def test_a_stack_that_is_defined_is_not_overwritten(home: Home):
+    define(home)
+    before = home.stack.read_text()
+    with pytest.raises(StackError, match="defined already"):
+        draft_stack(home, Request(wishes=Wishes(intent=Intent.AGENT_FLEET)))
+    assert home.stack.read_text() == before
+
+
+def test_force_replaces_it_also_when_it_is_damaged(home: Home):
+    define(home)
+    home.stack.write_text("tiers: [", encoding="utf-8")
+    with pytest.raises(InvalidFileError):
+        draft_stack(home, Request(additions=(Addition("qwen3-8b"),)))
+    define(home, wishes=Wishes(intent=Intent.AGENT_FLEET), replaces=True)
+    assert load_stack(home.stack).intent == "agent-fleet"
+
+
+def test_an_added_model_gets_a_tier_of_its_own_and_room_in_the_budget(home: Home):
+    draft = define(home, additions=(Addition("qwen3-14b", "coder"), Addition("qwen3-0.6b")))
+    stack = load_stack(home.stack)
+    assert [tier.name for tier in stack.tiers][-2:] == ["coder", "qwen3-0-6b"]
+    assert stack.tier("coder").model == "qwen3-14b"
+    assert stack.tier("coder").source == "mlx-community/Qwen3-14B-4bit"
+    assert draft.total_bytes <= draft.budget_bytes
+
+
+def test_a_usual_tier_can_be_given_to_another_model(home: Home):
+    define(home, additions=(Addition("qwen3-8b", "fast"),))
+    tiers = load_stack(home.stack).tiers
+    assert [tier.name for tier in tiers] == ["standard", "fast", "longctx"]
+    assert tiers[1].model == "qwen3-8b"
+    assert tiers[1].port == 8001 or tiers[1].port > 8002
+
+
+def test_changing_a_stack_leaves_its_other_tiers_alone(home: Home):
+    before = define(home).stack
+    define(home, additions=(Addition("qwen3-8b", "coder"),), removals=("longctx",))
+    after = load_stack(home.stack)
+    assert [tier.name for tier in after.tiers] == ["standard", "fast", "coder"]
+    assert after.tiers[:2] == before.tiers[:2]
+    assert after.hardware_profile == before.hardware_profile
+
+
+def test_removing_a_tier_removes_its_aliases(home: Home):
+    define(home)
+    text = home.stack.read_text().replace("aliases: {}", "aliases: {cheap: fast, big: standard}")
+    home.stack.write_text(text, encoding="utf-8")
+    define(home, removals=("fast",))
+    assert load_stack(home.stack).aliases == {"big": "standard"}
+
+
+def test_ports_in_use_are_avoided_and_a_forced_init_keeps_those_of_its_own_stack(home: Home):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        save_values(home, {"litellm-port": taken})
+        draft = define(home)
+        assert draft.gateway_port != taken
+        assert load_config(home).litellm_port == draft.gateway_port
+        assert any(str(taken) in note for note in draft.notes)
+    ports = {tier.name: tier.port for tier in draft.stack.tiers}
+    assert len({*ports.values(), draft.gateway_port}) == 4
+    with socket.socket() as engine:  # as a running tier does
+        engine.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        engine.bind(("127.0.0.1", ports["standard"]))
+        engine.listen()
+        again = define(home, replaces=True)
+    assert again.stack.tier("standard").port == ports["standard"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "error"),
+    [
+        (Request(removals=("nope",)), UsageError),
+        (Request(additions=(Addition("qwen3-8b", "Not A Name"),)), UsageError),
+        (Request(additions=(Addition("qwen3-8b", "gateway"),)), UsageError),
+        (Request(additions=(Addition("qwen3-8b", "a"), Addition("qwen3-14b", "a"))), UsageError),
+        (Request(additions=(Addition("no-such-model"),)), UnknownModelError),
+        (Request(wishes=Wishes(budget_bytes=10**9)), StackError),
+        (
+            Request(additions=(Addition("qwen3-8b", "x"),), removals=("x",), only_additions=True),
+            UsageError,
+        ),
+    ],
+    ids=["remove", "name", "reserved", "twice", "model", "budget", "nothing-left"],
+)
+def test_what_makes_no_stack_is_refused_and_nothing_is_written(
+    home: Home, request_: Request, error: type[Exception]
+):
+    with pytest.raises(error):
+        draft_stack(home, request_)
+    assert not home.stack.exists()
+
+
+def test_more_than_the_budget_is_allowed_on_request_and_said(home: Home):
+    draft = define(home, wishes=Wishes(budget_bytes=4 * 10**9), additions=(Addition("qwen3-8b"),))
+    assert any("more than the budget" in note for note in draft.notes)
+
+
+def test_a_small_mac_gets_what_fits_with_the_reason_for_the_rest(home: Home, on_mac):
+    on_mac("m1:8:8")
+    draft = define(home)
+    assert [each.tier.name for each in draft.tiers] == ["standard"]
+    assert {each.tier for each in draft.missing} == {"fast", "longctx"}
+    assert all(isinstance(each.absence, Absence) for each in draft.missing)
+
+
+def test_context_and_concurrency_are_those_asked_for(home: Home):
+    wishes = Wishes(context_tokens=4096, concurrency=3)
+    for tier in define(home, wishes=wishes).stack.tiers:
+        assert (tier.context_tokens, tier.concurrency) == (4096, 3)
+
+
+def test_a_folder_is_served_from_where_it_is(home: Home, tmp_path: Path):
+    folder = tmp_path / "My Model"
+    folder.mkdir()
+    config = {"model_type": "llama", "quantization": {"group_size": 64, "bits": 8}}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    draft = define(home, additions=(Addition(str(folder)),), only_additions=True)
+    tier = draft.stack.tiers[0]
+    assert (tier.name, tier.model, tier.quant) == ("my-model", "My Model", "int8")
+    assert tier.source == str(folder)
+    assert draft.total_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("qwen3-8b", "qwen3-8b"),
+        ("mlx-community/SmolLM2-135M.Instruct", "smollm2-135m-instruct"),
+        ("1bit-thing", "m-1bit-thing"),
+        ("x" * 40, "x" * 32),
+    ],
+)
+def test_a_tier_is_named_after_its_model(model: str, name: str):
+    assert tier_name_of(model) == name
