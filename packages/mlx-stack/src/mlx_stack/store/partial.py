@@ -10,7 +10,6 @@ restart of the machine, which may have been a power cut, only the last `sync` li
 import os
 import threading
 from collections.abc import Iterable
-from itertools import batched
 from pathlib import Path
 from typing import BinaryIO
 
@@ -197,7 +196,7 @@ def parse_ranges(lines: Iterable[bytes], size: int) -> IntervalSet:
     received = IntervalSet()
     for line in lines:
         numbers = [int(word) for word in line.removeprefix(_SYNC).split() if word.isdigit()]
-        for start, end in batched(numbers, 2, strict=False):
+        for start, end in zip(numbers[::2], numbers[1::2], strict=False):
             if end <= size:
                 received.add(start, end)
     return received
