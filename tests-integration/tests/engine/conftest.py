@@ -11,13 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from mlx_procsup import HttpReadiness, ProcessSpec, StateDirs, start_service, stop_service
+from mlx_procsup import (
+    HttpReadiness,
+    ProcessSpec,
+    ShutdownResult,
+    StateDirs,
+    start_service,
+    stop_service,
+)
 from mlx_procsup import wait_for_healthy as wait_until_ready
 from mlx_stack.engines import vllm_mlx
 from mlx_stack.engines.embedded_model import make_embedded_model
 from mlx_stack.engines.environment import Environment
 from mlx_stack.engines.install import install, own_toolchain
 from mlx_stack.engines.lockfile import Engine
+from mlx_stack.engines.vllm_mlx import ModelTraits
 from mlx_stack.operations.ports import free_ports
 from mlx_stack.services import inherited_environment
 from mlx_stack.stack import Tier
@@ -64,23 +72,52 @@ def tiny_model(
     )
 
 
+@pytest.fixture(scope="session")
+def heavy_model(
+    embedded_model: Path,
+    vllm_mlx_environment: Environment,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A model that answers gibberish, and takes 260 MB of memory."""
+    return make_tiny_model(
+        tmp_path_factory.mktemp("models") / "heavy",
+        tokenizer_of=embedded_model,
+        engine_python=vllm_mlx_environment.python,
+        hidden_size=1024,
+    )
+
+
 type Serve = Callable[..., str]
 
 
 @pytest.fixture
 def serve(vllm_mlx_environment: Environment, tmp_path: Path) -> Iterator[Serve]:
-    """Call it with a model folder and the fields of a tier: a real engine serves it, at the URL."""
-    dirs = StateDirs(tmp_path / "pids", tmp_path / "run", tmp_path / "logs")
+    """Call it with a model folder and the fields of a tier: a real engine serves it, at the URL.
+
+    `traits` are those of the model, by default what suits any.
+    """
+    dirs = _dirs(tmp_path)
     dirs.create()
     with ExitStack() as engines:
 
-        def start(model: Path, **fields: object) -> str:
+        def start(model: Path, *, traits: ModelTraits | None = None, **fields: object) -> str:
             tier = _tier(model, fields)
-            command = vllm_mlx.command(vllm_mlx_environment.program("vllm-mlx"), tier, model)
+            program = vllm_mlx_environment.program("vllm-mlx")
+            command = vllm_mlx.command(program, tier, model, traits)
             engines.enter_context(_running(tier, command, dirs, tmp_path))
             return f"http://127.0.0.1:{tier.port}"
 
         yield start
+
+
+@pytest.fixture
+def stop(tmp_path: Path) -> Callable[[str], ShutdownResult]:
+    """Call it with a tier's name: the engine that serves it is stopped."""
+    return lambda name: stop_service(name, _dirs(tmp_path))
+
+
+def _dirs(folder: Path) -> StateDirs:
+    return StateDirs(folder / "pids", folder / "run", folder / "logs")
 
 
 @contextmanager

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from mlx_catalog import load_catalog
 from mlx_catalog.engine import REASONING_PARSERS, TOOL_CALL_PARSERS
 from mlx_stack.engines.vllm_mlx import ModelTraits, command
+from mlx_stack.operations.model_traits import serving_of
 from mlx_stack.stack import Tier
 
 pytestmark = pytest.mark.engine
@@ -75,6 +77,23 @@ def test_the_engine_accepts_every_shape_of_command_line(vllm_mlx_environment):
         for each in tiers
         for trait in traits
     ]
+    assert run(vllm_mlx_environment, _PARSE, commands) == []
+
+
+def test_the_engine_accepts_the_command_line_of_every_catalog_entry(vllm_mlx_environment):
+    catalog = load_catalog()
+    commands: list[list[str]] = []
+    for entry in catalog:
+        for quant in (quant for quant, _ in entry.sources.items()):
+            for fields in ({}, {"concurrency": 4, "context_tokens": 32768}, {"lazy": True}):
+                one = tier(model=entry.id, quant=quant, **fields)
+                serving = serving_of(catalog, one, Path("/models/unused"))
+                words = command(
+                    *(Path("vllm-mlx"), one, Path("/models/m"), serving.traits),
+                    cache_bytes=serving.cache_bytes,
+                )
+                commands.append(list(words[1:]))
+    assert len(commands) > 3 * len(catalog)
     assert run(vllm_mlx_environment, _PARSE, commands) == []
 
 

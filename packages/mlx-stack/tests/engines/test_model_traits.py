@@ -61,7 +61,10 @@ def test_a_model_pulled_by_its_repository_is_known_as_well():
     assert found.id == "qwen3-8b"
 
 
-def test_a_model_that_nobody_knows_gets_what_suits_any(folder):
+def test_a_model_that_nobody_knows_has_no_parsers_and_is_judged_by_its_files(folder):
+    assert serving_of(CATALOG, tier(), folder).traits == ModelTraits(reuses_prefixes=True)
+    sliding = {**LLAMA, "model_type": "gpt_oss", "sliding_window": 128}
+    (folder / "config.json").write_text(json.dumps(sliding))
     assert serving_of(CATALOG, tier(), folder).traits == ModelTraits()
 
 
@@ -95,9 +98,12 @@ def test_models_without_a_batched_cache_are_served_one_request_at_a_time():
     assert kinds == {"mamba2-parallel-hybrid", "moe-chunked"}
 
 
-def test_models_that_see_are_served_by_the_multimodal_half():
-    assert traits_of(CATALOG.get("gemma3-12b")).multimodal
-    assert not traits_of(CATALOG.get("qwen3-8b")).multimodal
+def test_prefixes_are_reused_only_where_every_layer_keeps_the_whole_context():
+    assert traits_of(CATALOG.get("qwen3-8b")).reuses_prefixes
+    for entry in CATALOG:
+        geometry = entry.geometry
+        if entry.capabilities.vision or geometry.recurrent is not None or geometry.sliding_layers:
+            assert not traits_of(entry).reuses_prefixes, entry.id
 
 
 def test_the_user_s_own_entry_counts(folder, tmp_path):

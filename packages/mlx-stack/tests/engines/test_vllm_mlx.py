@@ -49,7 +49,7 @@ def test_thinking_is_told_apart_with_a_parser():
     assert value_of(words, "--reasoning-parser") == "qwen3"
 
 
-def test_requests_are_batched_only_where_several_are_served():
+def test_requests_are_batched_where_several_are_served():
     assert "--continuous-batching" not in command(PROGRAM, tier(concurrency=1), FOLDER)
     words = command(PROGRAM, tier(concurrency=4), FOLDER, cache_bytes=3 * 2**30)
     assert "--continuous-batching" in words
@@ -58,20 +58,18 @@ def test_requests_are_batched_only_where_several_are_served():
 
 
 def test_a_model_that_can_t_be_batched_is_not():
-    words = command(PROGRAM, tier(concurrency=4), FOLDER, ModelTraits(batching=False))
-    assert "--continuous-batching" not in words
+    traits = ModelTraits(batching=False, reuses_prefixes=True)
+    for concurrency in (1, 4):
+        words = command(PROGRAM, tier(concurrency=concurrency), FOLDER, traits)
+        assert "--continuous-batching" not in words
 
 
-def test_a_single_request_s_conversation_is_kept_within_the_tier_s_share():
-    words = command(PROGRAM, tier(concurrency=1), FOLDER, cache_bytes=2 * 2**30)
-    assert "--prefix-trie-cache" in words
-    assert value_of(words, "--prefix-trie-cache-memory-mb") == "2048"
-    assert "--cache-memory-mb" not in words
-
-
-def test_the_multimodal_half_of_the_engine_gets_no_cache_that_it_doesn_t_have():
-    words = command(PROGRAM, tier(), FOLDER, ModelTraits(multimodal=True))
-    assert "--prefix-trie-cache" not in words
+def test_a_single_request_s_conversation_is_kept_where_that_saves_reading_it_again():
+    traits = ModelTraits(reuses_prefixes=True)
+    words = command(PROGRAM, tier(concurrency=1), FOLDER, traits, cache_bytes=2 * 2**30)
+    assert "--continuous-batching" in words
+    assert value_of(words, "--max-num-seqs") == "1"
+    assert value_of(words, "--cache-memory-mb") == "2048"
 
 
 def test_without_a_plan_the_cache_is_bounded_all_the_same():

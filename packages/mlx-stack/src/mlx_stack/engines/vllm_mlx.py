@@ -29,6 +29,9 @@ ENVIRONMENT: Mapping[str, str] = MappingProxyType(
         "VLLM_MLX_SIMPLE_ENGINE_LOCK_ADMISSION": "wait",
         # system prompts kept beside the cache that the command line limits; the default is 4
         "VLLM_MLX_SYSTEM_KV_SLOTS": "2",
+        # with batching, conversations would be written to ~/.cache/vllm-mlx whenever the engine
+        # stops or unloads; no other setting keeps them off the disk
+        "HOME": "/dev/null",
         "HF_HUB_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",
     }
@@ -44,14 +47,14 @@ class ModelTraits:
         tool_call_parser: A value of `--tool-call-parser`, or "" where the model calls no tools.
         reasoning_parser: A value of `--reasoning-parser`, or "" where the model doesn't think.
         batching: Whether several requests may be decoded side by side.
-        multimodal: Whether the engine serves it with its multimodal half, which has caches of its
-            own.
+        reuses_prefixes: Whether what two requests begin with alike is read once with batching:
+            every layer keeps all keys and values, so that its cache can be cut anywhere.
     """
 
     tool_call_parser: str = ""
     reasoning_parser: str = ""
     batching: bool = True
-    multimodal: bool = False
+    reuses_prefixes: bool = False
 
 
 def command(
@@ -102,17 +105,18 @@ def _flags(tier: Tier, traits: ModelTraits, cache_bytes: int) -> dict[str, FlagV
 
 
 def _caching(tier: Tier, traits: ModelTraits, cache_mb: int) -> dict[str, FlagValue]:
-    """How requests share the engine, and what it keeps of the finished ones."""
-    if tier.concurrency > 1 and traits.batching:
-        return {
-            "continuous-batching": True,
-            "max-num-seqs": tier.concurrency,
-            "cache-memory-mb": cache_mb,
-        }
-    if traits.multimodal:
+    """How requests share the engine, and what it keeps of the finished ones.
+
+    Batching serves a single request as well where prefixes can be reused: the simple mode keeps
+    nothing but system prompts, and reads every turn of a conversation from its beginning.
+    """
+    if not traits.batching or (tier.concurrency == 1 and not traits.reuses_prefixes):
         return {}
-    # without it every turn of a conversation is read again from its beginning
-    return {"prefix-trie-cache": True, "prefix-trie-cache-memory-mb": cache_mb}
+    return {
+        "continuous-batching": True,
+        "max-num-seqs": tier.concurrency,
+        "cache-memory-mb": cache_mb,
+    }
 
 
 def _words(flags: dict[str, FlagValue]) -> list[str]:

@@ -16,12 +16,13 @@ from mlx_stack.engines import embedded_model, vllm_mlx
 from mlx_stack.engines.environment import Environment
 from mlx_stack.engines.errors import EngineUnhealthyError
 from mlx_stack.engines.install import Toolchain
+from mlx_stack.engines.vllm_mlx import ModelTraits
 from mlx_stack.errors import NoStackError, StackError
 from mlx_stack.gateway import litellm
 from mlx_stack.operations.ask import ask
 from mlx_stack.operations.assembly import model_folder
 from mlx_stack.operations.endpoint import Endpoint
-from mlx_stack.operations.model_traits import Serving, serving_of, traits_of
+from mlx_stack.operations.model_traits import Serving, serving_of
 from mlx_stack.operations.ports import free_ports
 from mlx_stack.paths import Home
 from mlx_stack.services import (
@@ -151,7 +152,7 @@ def _embedded_subject(scratch: Home, engine: Environment, toolchain: Toolchain) 
         port=1,
         vllm_flags={},
     )
-    return _Subject(tier, folder, Serving(traits_of(None), None), embedded_model.ANSWER)
+    return _Subject(tier, folder, Serving(ModelTraits(), None), embedded_model.ANSWER)
 
 
 def _try(

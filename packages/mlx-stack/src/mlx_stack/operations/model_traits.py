@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from mlx_recommend import ModelShape
 
 
+_PLAIN_ARCHITECTURES = frozenset({"transformer", "moe", "nas-transformer"})
+"""Those whose every layer keeps the keys and values of the whole context."""
+
+
 @dataclass(frozen=True, slots=True)
 class Serving:
     """How a tier is to be served, beside what its definition says.
@@ -32,9 +36,14 @@ def serving_of(catalog: "Catalog", tier: Tier, folder: Path) -> Serving:
     Raises:
         StackError: The files are damaged.
     """
+    from mlx_recommend import shape_of_config, shape_of_entry
+
     entry = entry_of(catalog, tier)
-    shape = shape_of_files(folder) if entry is None else shape_of_catalog(entry, tier)
-    return Serving(traits_of(entry), cache_bytes(shape, tier))
+    if entry is not None:
+        return Serving(traits_of(entry), cache_bytes(shape_of_entry(entry, tier.quant), tier))
+    config = _read_config(folder)
+    shape = shape_of_config(folder.name, config)
+    return Serving(traits_of_files(folder.name, config), cache_bytes(shape, tier))
 
 
 def entry_of(catalog: "Catalog", tier: Tier) -> "CatalogEntry | None":
@@ -42,19 +51,27 @@ def entry_of(catalog: "Catalog", tier: Tier) -> "CatalogEntry | None":
     return catalog.get(tier.model) if tier.model in catalog else catalog.by_repo(tier.source)
 
 
-def traits_of(entry: "CatalogEntry | None") -> ModelTraits:
-    """The traits of a catalog entry; of a model that nobody knows, those that suit any."""
+def traits_of(entry: "CatalogEntry") -> ModelTraits:
+    """The traits of a catalog entry."""
     from mlx_catalog.engine import engine_fit
 
-    if entry is None:
-        return ModelTraits()
     fit, able = engine_fit(entry), entry.capabilities
     return ModelTraits(
         tool_call_parser=able.tool_call_parser,
         reasoning_parser=able.reasoning_parser,
         batching=fit.batching,
-        multimodal=fit.multimodal,
+        # the conditions are the same: whole keys and values in every layer of a text model
+        reuses_prefixes=fit.paged_cache,
     )
+
+
+def traits_of_files(name: str, config: "dict[str, object]") -> ModelTraits:
+    """The traits of a model that the catalog doesn't have; its parsers stay unknown."""
+    from mlx_catalog.geometry import describe
+
+    reading = describe(name, config, None)
+    plain = reading.architecture in _PLAIN_ARCHITECTURES and not reading.vision
+    return ModelTraits(reuses_prefixes=plain)
 
 
 def cache_bytes(shape: "ModelShape | None", tier: Tier) -> int | None:
@@ -72,25 +89,11 @@ def cache_bytes(shape: "ModelShape | None", tier: Tier) -> int | None:
     return memory_use(shape, workload).prefix_cache_bytes
 
 
-def shape_of_catalog(entry: "CatalogEntry", tier: Tier) -> "ModelShape":
-    """The shape of an entry at the tier's precision."""
-    from mlx_recommend import shape_of_entry
-
-    return shape_of_entry(entry, tier.quant)
-
-
-def shape_of_files(folder: Path) -> "ModelShape | None":
-    """The shape that a model folder's `config.json` tells, or None where it doesn't tell enough.
-
-    Raises:
-        StackError: The file is damaged.
-    """
+def _read_config(folder: Path) -> "dict[str, object]":
     from mlx_catalog import UnreadableModelError
     from mlx_catalog.geometry import load_config
-    from mlx_recommend import shape_of_config
 
     try:
-        config = load_config(folder / "config.json")
+        return load_config(folder / "config.json")
     except UnreadableModelError as error:
         raise StackError(str(error)) from error
-    return shape_of_config(folder.name, config)

@@ -1,0 +1,125 @@
+"""The real engine under more than one request, on demand, and over a whole conversation."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+
+import httpx
+import psutil
+import pytest
+
+from mlx_stack.engines.vllm_mlx import ModelTraits
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
+
+PATIENCE_S = 120
+LONG_PROMPT = "the quick brown fox jumps over the lazy dog " * 400
+
+
+def body(model: Path, *contents: str, **fields) -> dict[str, object]:
+    roles = ("user", "assistant")
+    messages = [{"role": roles[i % 2], "content": text} for i, text in enumerate(contents)]
+    return {"model": model.name, "temperature": 0, "messages": messages, **fields}
+
+
+def ask(url: str, request: dict[str, object]) -> str:
+    response = httpx.post(f"{url}/v1/chat/completions", json=request, timeout=PATIENCE_S)
+    response.raise_for_status()
+    return response.json()["choices"][0]["message"]["content"]
+
+
+def wait_until_unloaded(url: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while httpx.get(f"{url}/health").json()["residency_state"] != "unloaded":
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@contextmanager
+def asking_for_models(url: str) -> Iterator[list[float]]:
+    """Ask for `/v1/models` ten times a second meanwhile; the seconds that each answer took."""
+    seconds: list[float] = []
+    done = Event()
+
+    def ask_again_and_again() -> None:
+        with httpx.Client(timeout=PATIENCE_S) as client:
+            while not done.wait(0.1):
+                began = time.perf_counter()
+                client.get(f"{url}/v1/models").raise_for_status()
+                seconds.append(time.perf_counter() - began)
+
+    with ThreadPoolExecutor(1) as pool:
+        watching = pool.submit(ask_again_and_again)
+        try:
+            yield seconds
+        finally:
+            done.set()
+        watching.result()
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_requests_that_come_at_once_are_all_answered(serve, tiny_model, concurrency):
+    url = serve(tiny_model, concurrency=concurrency)
+    questions = [body(tiny_model, f"Question {number}", max_tokens=200) for number in range(3)]
+    with ThreadPoolExecutor() as pool:
+        answers = list(pool.map(lambda question: ask(url, question), questions))
+    assert all(answers)
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_busy_engine_still_tells_that_it_is_alive(serve, tiny_model, concurrency):
+    url = serve(tiny_model, concurrency=concurrency)
+    with asking_for_models(url) as seconds:
+        ask(url, body(tiny_model, LONG_PROMPT, max_tokens=500))
+    assert len(seconds) > 5
+    assert max(seconds) < 1
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_lazy_tier_loads_on_its_first_request_and_gives_the_memory_back(
+    serve, heavy_model, tmp_path, concurrency
+):
+    url = serve(heavy_model, concurrency=concurrency, lazy=True, idle_unload_s=1)
+    process = psutil.Process(int((tmp_path / "pids" / "standard.pid").read_text()))
+    weights_bytes = (heavy_model / "model.safetensors").stat().st_size
+    question = body(heavy_model, "Hi", max_tokens=4)
+
+    before_bytes = process.memory_info().rss
+    first = ask(url, question)
+    loaded_bytes = process.memory_info().rss
+    wait_until_unloaded(url)
+    unloaded_bytes = process.memory_info().rss
+
+    assert loaded_bytes - before_bytes > 0.9 * weights_bytes
+    assert loaded_bytes - unloaded_bytes > 0.7 * weights_bytes
+    assert httpx.get(f"{url}/v1/models").status_code == 200
+    assert ask(url, question) == first
+
+
+def test_the_next_turn_of_a_conversation_reuses_the_turns_before_and_says_the_same(
+    serve, tiny_model
+):
+    kept = serve(tiny_model, traits=ModelTraits(reuses_prefixes=True))
+    first = body(tiny_model, LONG_PROMPT, max_tokens=8)
+    answer = ask(kept, first)
+    second = body(tiny_model, LONG_PROMPT, answer, "And then?", max_tokens=8)
+    with_cache = ask(kept, second)
+
+    fresh = serve(tiny_model, name="fresh")
+    assert ask(fresh, second) == with_cache
+    cache = httpx.get(f"{kept}/v1/status").json()["cache"]
+    assert cache["hits"] == 1
+    assert cache["tokens_saved"] > 3000
+
+
+def test_conversations_are_not_written_to_the_disk(serve, tiny_model, tmp_path, stop):
+    url = serve(tiny_model, traits=ModelTraits(reuses_prefixes=True))
+    ask(url, body(tiny_model, LONG_PROMPT, max_tokens=8))
+    result = stop("standard")
+    assert result.outcome.value == "graceful"
+    log = (tmp_path / "logs" / "standard.log").read_text()
+    assert "Failed to save cache to disk" in log
+    assert "Saved prefix cache" not in log
