@@ -1,0 +1,247 @@
+"""`recommend`, `estimate`, `init` and `config` of the installed program."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mlx_hwprobe import parse_hardware_spec
+from stack_testkit.program import Program
+
+MAC = ("--hardware", "m4-max:40:128")
+
+
+@pytest.fixture
+def on_mac(program: Program) -> Program:
+    """The program in a home whose saved profile is a Mac."""
+    program.home.create()
+    profile = parse_hardware_spec("m4-max:40:64").to_json()
+    program.home.profile.write_text(json.dumps(profile), encoding="utf-8")
+    return program
+
+
+def test_estimate_gives_every_part_in_json(program: Program) -> None:
+    done = program.run("estimate", "qwen3-8b", *MAC, "--context", "16384", "--json")
+
+    assert done.code == 0, done.err
+    document = done.document
+    assert document["schema_version"] == 1
+    assert (document["model"], document["quant"]) == ("qwen3-8b", "int4")
+    assert (document["context_tokens"], document["concurrency"]) == (16384, 1)
+    assert document["hardware"]["profile_id"] == "m4-max-128"
+    assert document["fits"] is True
+    memory = document["memory"]
+    parts = ("weights_bytes", "kv_cache_bytes", "state_bytes", "overhead_bytes")
+    assert sum(memory[part] for part in parts) == memory["total_bytes"] < memory["limit_bytes"]
+    for speed in (document["generation_tps"], document["prompt_tps"]):
+        assert speed["low"] < speed["value"] < speed["high"]
+        assert speed["basis"] in ("measured", "reference", "estimate")
+    assert document["ttft_s"] > 0
+    assert not program.home.root.exists()
+
+
+def test_estimate_exits_with_0_also_when_it_does_not_fit(program: Program) -> None:
+    done = program.run("estimate", "qwen3-32b", "--hardware", "m2:8:8", "--json")
+
+    assert done.code == 0
+    assert done.document["fits"] is False
+    assert done.document["max_context_tokens"] == 0
+
+
+def test_published_figures_can_be_left_aside(program: Program) -> None:
+    mac = ("--hardware", "m4-pro:20:24", "--json")
+
+    published = program.run("estimate", "qwen3-8b", *mac).document
+    bare = program.run("estimate", "qwen3-8b", *mac, "--no-measured").document
+
+    assert published["generation_tps"]["basis"] == "reference"
+    assert bare["generation_tps"]["basis"] == "estimate"
+
+
+def test_estimate_in_words_says_whether_it_fits(program: Program) -> None:
+    done = program.run("estimate", "qwen3.5-14b", *MAC)
+
+    assert done.code == 0
+    assert "It fits" in done.out
+    assert "No Qwen3.5 of 14B" in done.out
+    assert "tokens/s" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        (("estimate", "qwen3-8bb"), 2, "qwen3-8b"),
+        (("estimate", "/nowhere/config.json"), 1, "No such file"),
+        (("estimate", "qwen3-8b", "--hardware", "m9-giga:1:1"), 2, "m9-giga"),
+        (("estimate", "qwen3-8b", "--context", "0"), 2, "context"),
+        (("estimate", "qwen3-8b", "--quant", "int3"), 2, "int3"),
+        (("recommend", "--budget", "plenty"), 2, "30gb"),
+        (("recommend", "--budget", "3gb", "--budget-pct", "3"), 2, "exclude"),
+        (("recommend", "--budget-pct", "0"), 2, "range"),
+        (("init", "--as", "x", "--add", "qwen3-8b"), 2, "--as x"),
+        (("config", "set", "litellm-prot", "1"), 2, "litellm-port"),
+        (("config", "set", "litellm-port", "0"), 2, "1 to 65535"),
+        (("config", "set", "gateway-host", "203.0.113.7"), 2, "no address"),
+        (("config", "reset"), 2, "--yes"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_words_and_in_json(
+    program: Program, arguments: tuple[str, ...], code: int, word: str
+) -> None:
+    done = program.run(*arguments, "--json")
+
+    assert done.code == code
+    assert word in done.err
+    assert "Traceback" not in done.err
+    assert done.document["error"]["message"]
+    assert set(done.document["error"]) == {"type", "message", "hint"}
+
+
+def test_the_hub_out_of_reach_is_said_and_no_traceback(program: Program) -> None:
+    offline = Program(program.home, {**program.variables, "HF_ENDPOINT": "http://127.0.0.1:9"})
+    done = offline.run("estimate", "someone/Some-Model-4bit")
+
+    assert done.code == 1
+    assert "Traceback" not in done.err
+    assert "HF_ENDPOINT" in done.err
+
+    forbidden = Program(program.home, {**program.variables, "HF_HUB_OFFLINE": "1"})
+    assert forbidden.run("estimate", "someone/Some-Model-4bit").code == 5
+
+
+def test_recommend_proposes_tiers_that_share_the_budget(program: Program) -> None:
+    done = program.run("recommend", *MAC, "--budget", "30gb", "--json")
+
+    assert done.code == 0, done.err
+    document = done.document
+    assert document["intent"] == "balanced"
+    assert document["budget_bytes"] == 30 * 10**9
+    assert [tier["tier"] for tier in document["tiers"]] == ["standard", "fast", "longctx"]
+    assert sum(tier["memory"]["total_bytes"] for tier in document["tiers"]) <= 30 * 10**9
+    for tier in document["tiers"]:
+        assert 0 <= tier["score"] <= 1
+        assert tier["reasons"]
+        assert all(reason["kind"] and reason["text"] for reason in tier["reasons"])
+    scores = [each["score"] for each in document["candidates"]]
+    assert scores == sorted(scores, reverse=True)
+    assert not program.home.root.exists()
+
+
+def test_recommend_reads_well_at_80_columns(program: Program) -> None:
+    narrow = Program(program.home, {**program.variables, "COLUMNS": "80"})
+    done = narrow.run("recommend", "--hardware", "m1:8:8")
+
+    assert done.code == 0
+    assert max(map(len, done.out.splitlines())) <= 80
+    assert "standard" in done.out
+    assert "Left out" in done.out
+
+
+def test_show_all_lists_what_does_not_fit_and_why(program: Program) -> None:
+    done = program.run("recommend", "--hardware", "m4:10:16", "--show-all")
+
+    assert "over" in done.out
+    assert "gated: needs a Hub token" in done.out
+
+
+def test_a_token_admits_gated_models(program: Program) -> None:
+    with_token = Program(program.home, {**program.variables, "HF_TOKEN": "hf_test"})
+    candidates = with_token.run("recommend", *MAC, "--json").document["candidates"]
+
+    assert "gated" not in {each["excluded"] for each in candidates}
+
+
+def test_init_writes_the_stack_once(on_mac: Program) -> None:
+    done = on_mac.run("init", "--accept-defaults", "--json")
+
+    assert done.code == 0, done.err
+    names = [tier["name"] for tier in done.document["tiers"]]
+    assert names == ["standard", "fast", "longctx"]
+    written = yaml.safe_load(on_mac.home.stack.read_text())
+    assert written["schema_version"] == 1
+    assert [tier["name"] for tier in written["tiers"]] == names
+    assert on_mac.home.gateway_config.exists()
+    before = on_mac.home.stack.read_bytes()
+
+    again = on_mac.run("init", "--accept-defaults")
+
+    assert again.code == 1
+    assert "--force" in again.err
+    assert on_mac.home.stack.read_bytes() == before
+    assert on_mac.run("init", "--accept-defaults", "--force").code == 0
+
+
+def test_init_pairs_each_name_with_the_model_before_it(on_mac: Program) -> None:
+    added = ("--add", "qwen3-0.6b", "--add=qwen3-8b", "--as=coder", "--remove", "longctx")
+    done = on_mac.run("init", "--accept-defaults", *added, "--json")
+
+    assert done.code == 0, done.err
+    models = {tier["name"]: tier["model"] for tier in done.document["tiers"]}
+    assert models["coder"] == "qwen3-8b"
+    assert models["qwen3-0-6b"] == "qwen3-0.6b"
+    assert "longctx" not in models
+
+
+def test_config_keeps_a_secret_from_every_output(program: Program) -> None:
+    secret = "sk-or-v1-0123456789abcdef"
+
+    set_ = program.run("config", "set", "openrouter-key", "-", stdin=f"{secret}\n")
+    outputs = [
+        set_,
+        program.run("config", "get", "openrouter-key"),
+        program.run("config", "list"),
+        program.run("config", "list", "--json"),
+        program.run("config", "get", "openrouter-key", "--json"),
+    ]
+
+    assert set_.code == 0, set_.err
+    assert all(secret not in done.out + done.err for done in outputs)
+    assert secret in program.home.config.read_text()
+    assert program.home.config.stat().st_mode & 0o777 == 0o600
+
+
+def test_config_shows_value_default_and_source(program: Program) -> None:
+    assert program.run("config", "set", "litellm-port", "4100").code == 0
+
+    rows = {row["key"]: row for row in program.run("config", "list", "--json").document["config"]}
+
+    assert (rows["litellm-port"]["value"], rows["litellm-port"]["default"]) == (4100, 4000)
+    assert rows["litellm-port"]["source"] == "file"
+    assert rows["keep-awake"]["source"] == "default"
+    assert program.run("config", "get", "litellm-port").out == "4100\n"
+    assert program.run("config", "reset", "litellm-port").code == 0
+    assert program.run("config", "get", "litellm-port").out == "4000\n"
+
+
+def test_a_damaged_configuration_names_its_line_in_every_command(program: Program) -> None:
+    program.home.create()
+    program.home.config.write_text("litellm-port: 4100\nkeep-awake: often\n", encoding="utf-8")
+
+    for arguments in (("config", "list"), ("recommend", *MAC), ("init", "--accept-defaults")):
+        done = program.run(*arguments)
+        assert done.code == 2
+        assert "line 2" in done.err
+    assert program.run("config", "reset", "--yes").code == 0
+    assert program.run("config", "list").code == 0
+
+
+def test_a_folder_can_be_estimated(program: Program, tmp_path: Path) -> None:
+    config = {
+        "model_type": "llama",
+        "num_hidden_layers": 16,
+        "hidden_size": 2048,
+        "intermediate_size": 8192,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 128256,
+        "tie_word_embeddings": True,
+        "quantization": {"group_size": 64, "bits": 4},
+    }
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config), encoding="utf-8")
+
+    document = program.run("estimate", str(path), *MAC, "--json").document
+
+    assert document["quant"] == "int4"
+    assert document["memory"]["weights_bytes"] == pytest.approx(697e6, rel=0.02)
