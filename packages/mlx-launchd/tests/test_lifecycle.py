@@ -353,6 +353,43 @@ def test_only_what_changes_a_domain_is_run_with_privilege() -> None:
     assert without == {"print"}
 
 
+def test_enabling_a_label_of_the_system_without_rights_is_not_permitted() -> None:
+    dialogue = talk(job=[NOT_LOADED], enable=[Completed(1, "", "Operation not permitted")])
+    with pytest.raises(NotPermittedError):
+        dialogue.lifecycle.load(AGENT, PLIST, SYSTEM)
+    assert "bootstrap" not in dialogue.verbs()
+
+
+def test_starting_a_job_of_the_system_without_rights_is_not_permitted() -> None:
+    with pytest.raises(NotPermittedError):
+        talk(job=[printed()], kickstart=[Completed(1)]).lifecycle.restart(LABEL, SYSTEM)
+
+
+def test_switching_a_label_off_is_done_or_not_permitted() -> None:
+    dialogue = talk()
+    dialogue.lifecycle.disable(LABEL, GUI)
+    assert dialogue.asked == [("launchctl", "disable", f"gui/502/{LABEL}")]
+    with pytest.raises(NotPermittedError):
+        talk(disable=[Completed(1)]).lifecycle.disable(LABEL, SYSTEM)
+
+
+@pytest.mark.parametrize("code", [113, 1, 3])
+def test_the_legacy_list_says_by_its_code_that_a_label_is_not_loaded(code: int) -> None:
+    assert talk(list=[Completed(code)]).lifecycle.listed(LABEL) is None
+
+
+def test_the_legacy_list_shows_a_loaded_label() -> None:
+    text = f'{{\n\t"Label" = "{LABEL}";\n\t"LastExitStatus" = 15;\n\t"PID" = 71;\n}};\n'
+    job = talk(list=[Completed(0, text)]).lifecycle.listed(LABEL)
+    assert job is not None
+    assert (job.pid, job.last_terminating_signal) == (71, 15)
+
+
+@pytest.mark.parametrize("answer", [Completed(112), Completed(0, "garbage")])
+def test_whether_a_label_is_disabled_can_be_unknown(answer: Completed) -> None:
+    assert talk(print_disabled=[answer]).lifecycle.is_disabled(LABEL, GUI) is None
+
+
 @pytest.mark.parametrize(
     ("verb", "code", "situation"),
     [

@@ -24,6 +24,7 @@ from xml.parsers.expat import ExpatError
 
 import psutil
 
+from mlx_launchd import Completed
 from stack_testkit.fake_launchd import FakeLaunchd, Processes, Reply, State, initial_state
 
 _PROGRAMS = (
@@ -116,9 +117,10 @@ class FakeMac:
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
         return {**os.environ, "PATH": path, **more}
 
-    def run(self, command: Sequence[str], /) -> Reply:
+    def run(self, command: Sequence[str], /) -> Completed:
         """Answer a command without a process, for tests whose clock is not the machine's."""
-        return answer(self, command[0], list(command[1:]), as_root=False)
+        reply = answer(self, command[0], list(command[1:]), as_root=False)
+        return Completed(reply.returncode, reply.stdout, reply.stderr)
 
 
 def _write_programs(folder: Path) -> None:

@@ -52,7 +52,7 @@ class Situation(StrEnum):
     """A code that nobody has written down."""
 
 
-_SITUATIONS: dict[Verb, dict[int, Situation]] = {
+SITUATIONS: dict[Verb, dict[int, Situation]] = {
     Verb.PRINT: {
         1: Situation.NOT_PERMITTED,
         112: Situation.NO_DOMAIN,
@@ -87,15 +87,14 @@ _SITUATIONS: dict[Verb, dict[int, Situation]] = {
         3: Situation.NOT_LOADED,
         113: Situation.NOT_LOADED,
     },
-    Verb.PRINT_DISABLED: {
-        1: Situation.NOT_PERMITTED,
-        112: Situation.NO_DOMAIN,
-    },
+    # Only asked to explain another failure: whatever it says but 0 explains nothing.
+    Verb.PRINT_DISABLED: {},
 }
+"""Every code that is known, by verb; 0 is DONE for all."""
 
 
 def classify(verb: Verb, returncode: int) -> Situation:
     """Give what this exit code of this verb means."""
     if returncode == 0:
         return Situation.DONE
-    return _SITUATIONS[verb].get(returncode, Situation.UNKNOWN)
+    return SITUATIONS[verb].get(returncode, Situation.UNKNOWN)

@@ -17,7 +17,7 @@ from mlx_launchd.errors import (
 )
 from mlx_launchd.exit_codes import Situation
 from mlx_launchd.launchctl import Answer, Launchctl
-from mlx_launchd.output import PrintedJob, parse_print, parse_print_disabled
+from mlx_launchd.output import ListedJob, PrintedJob, parse_list, parse_print, parse_print_disabled
 
 _DEFAULT_EXIT_TIMEOUT_S = 5.0
 """What macOS shows for a job without `ExitTimeOut`."""
@@ -149,6 +149,31 @@ class Lifecycle:
             LaunchctlError: launchctl answered something else.
         """
         self._check(self.launchctl.print_domain(domain))
+
+    def listed(self, label: str) -> ListedJob | None:
+        """Give the job as the legacy `launchctl list LABEL` shows it; None where it is not loaded.
+
+        It sees the caller's own domain only, and its text has been stable for longer than that of
+        `print`.
+
+        Raises:
+            LaunchctlError: launchctl answered something else.
+            OutputError: Its text is damaged.
+        """
+        answer = self.launchctl.list_jobs(label)
+        if answer.situation is Situation.NOT_LOADED:
+            return None
+        self._check(answer)
+        return parse_list(answer.stdout)[0]
+
+    def disable(self, label: str, domain: Domain) -> None:
+        """Switch the label off, across reboots; what is loaded stays so until it is unloaded.
+
+        Raises:
+            NotPermittedError: The domain is root's or another user's.
+            LaunchctlError: launchctl answered something else.
+        """
+        self._check(self.launchctl.disable(domain, label))
 
     def is_disabled(self, label: str, domain: Domain) -> bool | None:
         """Tell whether the label is switched off; None where launchctl does not say."""
