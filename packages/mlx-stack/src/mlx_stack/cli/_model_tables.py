@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group
-from rich.markup import escape
-from rich.table import Table
 from rich.text import Text
 
 from mlx_stack.cli._estimates import short_bytes, short_speed
 from mlx_stack.cli._format import describe_hardware
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from mlx_catalog import Capabilities, CatalogEntry
     from mlx_stack.cli._output import Output
     from mlx_stack.operations.catalog_models import CatalogListing, CatalogModel
@@ -54,6 +54,8 @@ def show_catalog(output: "Output", listing: "CatalogListing") -> None:
 
 def show_available(output: "Output", listing: "HubListing", query: str) -> None:
     """The Hub's models as a table, with the catalog's name where it has one."""
+    from rich.markup import escape
+
     if not listing.models:
         about = f" match {query!r}" if query else " meet these conditions"
         output.say(f"No MLX models at {listing.endpoint}{about}.")
@@ -92,7 +94,9 @@ def _columns(headings: Sequence[str], rows: Sequence[tuple[str, tuple[str, ...]]
     return Group(Text("\n", no_wrap=True, overflow="ellipsis").join(lines))
 
 
-def _repository_table(*headings: str) -> Table:
+def _repository_table(*headings: str) -> "Table":
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
         justify = "left" if heading in _LEFT else "right"
