@@ -120,6 +120,8 @@ def point_name(summary: PointSummary) -> str:
 
 def heading(report: Report) -> str:
     """What was measured, in one line."""
+    if report.target == report.model:
+        return report.model
     return f"{report.model} at {report.target}"
 
 

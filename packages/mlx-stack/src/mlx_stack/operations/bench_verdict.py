@@ -5,6 +5,8 @@ from dataclasses import asdict
 
 from mlx_bench import Expectation, Judgement, Point, Report, Verdict, judge, worst_verdict
 from mlx_bench.report import metric
+from mlx_catalog import UnreadableModelError
+from mlx_catalog.geometry import load_config
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend import (
     Basis,
@@ -13,11 +15,10 @@ from mlx_recommend import (
     Workload,
     estimate,
     reference_measurements,
+    shape_of_config,
     shape_of_entry,
 )
-from mlx_stack.errors import StackError
 from mlx_stack.operations.bench_target import BenchTarget
-from mlx_stack.operations.model_traits import shape_of_files
 
 _LEAST_PROMPT_TOKENS = 512
 """Below that the fixed cost of a request, not the prefill, decides the time to the first token."""
@@ -99,6 +100,7 @@ def _shape(target: BenchTarget) -> ModelShape | None:
     if target.folder is None:
         return None
     try:
-        return shape_of_files(target.folder)
-    except StackError:  # a model that the engine serves and we can't read: nothing is expected
+        config = load_config(target.folder / "config.json")
+    except UnreadableModelError:  # the engine serves what we can't read: nothing is expected
         return None
+    return shape_of_config(target.folder.name, config)
