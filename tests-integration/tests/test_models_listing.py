@@ -157,7 +157,8 @@ def test_a_users_own_entry_is_listed(program: Program):
     (model,) = done.document["models"]
     assert model["sources"]["int4"]["hf_repo"] == "example/Lynx-1B-4bit"
     assert model["estimate"]["fits"] is True
-    assert model["quality"] is None
+    assert model["quality"]["overall"] is None
+    assert set(model["sources"]) == {"int4"}
     assert model["capabilities"]["thinking"] is None
 
 

@@ -25,12 +25,14 @@ _ENTRY_FIELDS = (
     "gated",
     "max_context_tokens",
     "capabilities",
-    "quality",
-    "sources",
     "tags",
     "confidence",
     "notes",
 )
+
+
+_SCORES = ("overall", "coding", "reasoning", "instruction_following")
+_UNKNOWN_QUALITY = {"source": {}, **dict.fromkeys(_SCORES)}
 
 
 def catalog_document(listing: "CatalogListing") -> dict[str, object]:
@@ -56,6 +58,8 @@ def _catalog_fields(model: "CatalogModel") -> dict[str, object]:
     plain = msgspec.to_builtins(entry)
     return {
         **{name: plain[name] for name in _ENTRY_FIELDS},
+        "quality": plain["quality"] or _UNKNOWN_QUALITY,
+        "sources": {quant: source for quant, source in plain["sources"].items() if source},
         "unservable_because": model.fit.unservable_because or None,
         "estimate": _estimate_fields(model.estimate),
     }
