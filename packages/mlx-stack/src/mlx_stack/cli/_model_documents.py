@@ -32,7 +32,7 @@ _ENTRY_FIELDS = (
 
 
 _SCORES = ("overall", "coding", "reasoning", "instruction_following")
-_UNKNOWN_QUALITY = {"source": {}, **dict.fromkeys(_SCORES)}
+_UNKNOWN_QUALITY: dict[str, object] = {"source": {}, **dict.fromkeys(_SCORES)}
 
 
 def catalog_document(listing: "CatalogListing") -> dict[str, object]:
