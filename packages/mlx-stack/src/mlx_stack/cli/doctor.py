@@ -1,0 +1,74 @@
+"""`mlx-stack doctor`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from mlx_stack import exit_codes
+from mlx_stack.cli._context import Context, json_option, open_context
+
+if TYPE_CHECKING:
+    from mlx_stack.operations.doctor.examine import Examination
+
+_SIGNS = {
+    "ok": ("✓", "green"),
+    "info": ("i", "cyan"),
+    "warning": ("!", "yellow"),
+    "problem": ("✗", "red"),
+}
+
+
+@click.command("doctor")
+@click.option("--fix", is_flag=True, help="Put right what is safe to put right.")
+@click.option(
+    "--bundle",
+    type=click.Path(dir_okay=False, path_type=Path),
+    is_flag=False,
+    flag_value=Path("mlx-stack-doctor.json"),
+    help="Write a file for a bug report too; it holds no name and no key.",
+)
+@json_option
+def command(bundle: Path | None, *, fix: bool, json: bool) -> int:
+    """Check the machine, the state folder, the engines, the ports and the power settings.
+
+    Each finding says what to do. Exits with 1 while there is a problem.
+    """
+    from mlx_stack.operations.doctor.bundle import write_bundle
+    from mlx_stack.operations.doctor.examine import examine
+
+    context = open_context(json=json)
+    examination = examine(context.home, fix=fix)
+    if bundle is not None:
+        write_bundle(context.home, examination, bundle)
+    if json:
+        context.output.document(
+            {**examination.to_document(), "bundle": str(bundle) if bundle else None}
+        )
+    else:
+        _show(context, examination)
+        if bundle is not None:
+            context.output.say(f"Read {bundle} before you pass it on.")
+    return exit_codes.DONE if examination.is_well else exit_codes.FAILED
+
+
+def _show(context: Context, examination: "Examination") -> None:
+    from rich.padding import Padding
+    from rich.text import Text
+
+    output = context.output
+    for finding in examination.findings:
+        sign, colour = _SIGNS[finding.severity]
+        weight = "bold" if finding.severity == "problem" else ""
+        output.answer(Text.assemble((f"{sign} ", colour), (finding.message, weight)))
+        for text, style in ((finding.reason, "dim"), (finding.fix, "")):
+            if text and finding.severity != "ok":
+                prefix = "→ " if text == finding.fix else ""
+                output.answer(Padding(Text(prefix + text, style=style), (0, 0, 0, 2), expand=False))
+    problems = sum(finding.severity == "problem" for finding in examination.findings)
+    warnings = sum(finding.severity == "warning" for finding in examination.findings)
+    can_fix = any(finding.mend is not None for finding in examination.findings)
+    output.say(
+        f"\n{problems} problem{'s' * (problems != 1)}, {warnings} warning{'s' * (warnings != 1)}."
+        + (" `mlx-stack doctor --fix` puts some of it right." if can_fix else "")
+    )

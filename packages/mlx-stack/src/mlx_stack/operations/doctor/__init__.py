@@ -1,0 +1,1 @@
+"""What is wrong, or will be: the machine, the state folder, the engines, the ports, the power."""

@@ -1,0 +1,128 @@
+"""Engines, models, ports and processes: whether the stack could start and what is left of it."""
+
+import shutil
+from collections.abc import Iterator
+from functools import partial
+
+import psutil
+
+from mlx_procsup import locate, stop_service
+from mlx_stack.config import load_config
+from mlx_stack.engines.environment import current_environment, environment_for
+from mlx_stack.engines.lockfile import Engine, shipped_lock
+from mlx_stack.errors import StackError
+from mlx_stack.operations.assembly import model_folder
+from mlx_stack.operations.doctor.finding import Finding, ok
+from mlx_stack.operations.ports import is_free
+from mlx_stack.operations.recorded import recorded_services
+from mlx_stack.paths import Home
+from mlx_stack.services import GATEWAY, state_dirs
+from mlx_stack.stack import load_stack
+
+
+def check_engines(home: Home) -> Iterator[Finding]:
+    """Whether the engines are installed, whole, and the versions that this mlx-stack pins."""
+    for engine in Engine:
+        environment = current_environment(home.engines, engine)
+        pinned = environment_for(home.engines, engine, shipped_lock(engine))
+        if environment is None:
+            yield Finding(
+                "engine",
+                "problem",
+                f"{engine} is not installed.",
+                "Nothing can be served without it.",
+                "mlx-stack engines install",
+            )
+        elif environment != pinned:
+            yield Finding(
+                "engine",
+                "warning",
+                f"{engine} {environment.version} is in use; this mlx-stack pins {pinned.version}.",
+                fix="mlx-stack engines upgrade",
+            )
+        else:
+            yield ok("engine", f"{engine} {environment.version}, as pinned.")
+
+
+def check_models(home: Home) -> Iterator[Finding]:
+    """Whether each tier's model is on this disk and whole.
+
+    Raises:
+        StackError: The stack or the configuration can't be read.
+    """
+    model_dir = load_config(home).model_dir
+    for tier in load_stack(home.stack).tiers:
+        try:
+            folder = model_folder(model_dir, tier)
+        except StackError as error:
+            yield Finding("model", "problem", error.message, fix=error.hint or "")
+        else:
+            yield ok("model", f"{tier.name}: {folder}.")
+
+
+def check_ports(home: Home) -> Iterator[Finding]:
+    """Whether the ports of services that don't run are free.
+
+    Raises:
+        StackError: The stack or the configuration can't be read.
+    """
+    ports = {tier.name: tier.port for tier in load_stack(home.stack).tiers}
+    ports[GATEWAY] = load_config(home).litellm_port
+    taken = 0
+    for name, port in ports.items():
+        if locate(state_dirs(home), name).process is None and not is_free(port):
+            taken += 1
+            yield Finding(
+                "port",
+                "problem",
+                f"Port {port}, which {name} needs, is taken by {_holder(port)}.",
+                fix=f"Stop it, or give {name} another port"
+                + (" with `mlx-stack config set litellm-port`." if name == GATEWAY else "."),
+            )
+    if not taken:
+        yield ok("port", "No port of the stack is taken by a stranger.")
+
+
+def _holder(port: int) -> str:
+    """Who listens on a port, as far as this user may know."""
+    for process in psutil.process_iter(["name"]):
+        try:
+            connections = process.net_connections(kind="tcp")
+        except psutil.Error:  # another user's process, or one that has just ended
+            continue
+        if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections):
+            return f"{process.info['name']} (PID {process.pid})"
+    return "a program of another user"
+
+
+def check_leftovers(home: Home) -> Iterator[Finding]:
+    """PID files of processes that are gone."""
+    stale = [name for name in recorded_services(home) if _is_stale(home, name)]
+    for name in stale:
+        yield Finding(
+            "stale-pid",
+            "warning",
+            f"{name} has a PID file, but its process is gone.",
+            "It crashed, or the machine was switched off.",
+            "`mlx-stack up` starts it again; `--fix` removes the file.",
+            mend=partial(_forget, home, name),
+        )
+    if not stale:
+        yield ok("stale-pid", "No PID file is left of a process that is gone.")
+
+
+def _forget(home: Home, name: str) -> None:
+    """Remove what is left of a process that is gone; what the user wanted of it stays noted."""
+    stop_service(name, state_dirs(home), wanted=None)
+
+
+def _is_stale(home: Home, name: str) -> bool:
+    found = locate(state_dirs(home), name)
+    return found.recorded and found.process is None
+
+
+def check_tools() -> Iterator[Finding]:
+    """Programs that make the stack better where they are there."""
+    if shutil.which("plutil") or shutil.which("launchctl") is None:
+        return
+    yield Finding("plutil", "warning", "`plutil` is missing: agents can't be checked.")

@@ -1,0 +1,110 @@
+"""`doctor`: what it finds, what it puts right, and what it tells a bug report."""
+
+import json
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlx_stack.credentials import ensure_gateway_key
+from stack_testkit.home import define_stack
+from stack_testkit.program import Program
+
+
+@pytest.fixture
+def offline(served: Program) -> Program:
+    """A program that asks no Hub, so that nothing here depends on a network."""
+    return Program(served.home, {**served.variables, "HF_HUB_OFFLINE": "1"})
+
+
+def _findings(program: Program, *options: str) -> dict[str, list[Any]]:
+    rows: dict[str, list[Any]] = {}
+    for row in program.run("doctor", "--json", *options).document["findings"]:
+        rows.setdefault(row["check"], []).append(row)
+    return rows
+
+
+def test_a_file_that_others_can_read_is_found_and_put_right(offline: Program) -> None:
+    define_stack(offline.home, {"standard": {}})
+    offline.home.config.chmod(0o644)
+
+    found = _findings(offline)["mode"][0]
+    assert found["severity"] == "problem"
+    assert str(offline.home.config) in found["message"]
+    assert found["can_fix"]
+
+    fixed = offline.run("doctor", "--fix", "--json").document
+    assert fixed["fixed"] == ["mode"]
+    assert offline.home.config.stat().st_mode & 0o777 == 0o600
+    assert "mode" not in _findings(offline)
+
+
+def test_a_taken_port_names_who_has_it(offline: Program) -> None:
+    stack = define_stack(offline.home, {"standard": {}})
+    offline.run("up")
+    other = Program(offline.home, offline.variables)
+    pid = int((other.home.pids / "standard.pid").read_text())
+    (other.home.pids / "standard.pid").unlink()
+    (other.home.run / "standard.json").unlink()
+
+    found = _findings(other)["port"][0]
+
+    os.killpg(pid, signal.SIGKILL)
+    assert str(stack.tiers[0].port) in found["message"]
+    assert str(pid) in found["message"]
+
+
+def test_what_a_crash_left_is_removed_and_nothing_else(offline: Program) -> None:
+    define_stack(offline.home, {"standard": {}, "fast": {}})
+    offline.run("up")
+    os.killpg(int((offline.home.pids / "standard.pid").read_text()), signal.SIGKILL)
+
+    fixed = offline.run("doctor", "--fix", "--json").document
+
+    assert fixed["fixed"] == ["stale-pid"]
+    assert not (offline.home.pids / "standard.pid").exists()
+    states = {
+        row["name"]: row["state"] for row in offline.run("status", "--json").document["services"]
+    }
+    assert states["standard"] == "stopped"
+    assert states["fast"] == "healthy"
+
+
+def test_a_damaged_stack_file_is_one_problem_among_the_others(offline: Program) -> None:
+    define_stack(offline.home, {"standard": {}})
+    offline.home.stack.write_text("tiers: [")
+
+    done = offline.run("doctor", "--json")
+
+    assert done.code == 1
+    rows = {row["check"]: row for row in done.document["findings"]}
+    assert f"{offline.home.stack}, line" in rows["stack-file"]["message"]
+    assert "chip" in rows
+
+
+def test_the_bundle_names_neither_the_key_nor_the_user(offline: Program, tmp_path: Path) -> None:
+    define_stack(offline.home, {"standard": {}}, config={"openrouter-key": "sk-or-very-secret-key"})
+    key = ensure_gateway_key(offline.home)
+    offline.home.logs.mkdir(parents=True)
+    (offline.home.logs / "standard.log").write_text(f"Bearer {key} from {Path.home()}/x\n")
+    bundle = tmp_path / "bundle.json"
+
+    offline.run("doctor", "--bundle", str(bundle))
+
+    text = bundle.read_text()
+    assert key not in text
+    assert "sk-or-very-secret-key" not in text
+    assert str(Path.home()) not in text
+    assert bundle.stat().st_mode & 0o777 == 0o600
+    assert json.loads(text)["logs"]["standard"]
+
+
+def test_a_new_user_is_told_what_to_do_first(program: Program) -> None:
+    done = Program(program.home, {**program.variables, "HF_HUB_OFFLINE": "1"}).run("doctor")
+
+    assert done.code == 1
+    assert "mlx-stack engines install" in done.out
+    assert "mlx-stack setup" in done.out
+    assert not program.home.root.exists()
