@@ -53,6 +53,8 @@ def build_config(stack: Stack, *, cloud: bool) -> Config:
         "litellm_settings": {
             "request_timeout": REQUEST_TIMEOUT_S,
             "callbacks": ["mlx_stack_gateway.tier_health"],
+            # by way of /v1/responses, `max_tokens` below 16 would be raised to 16
+            "use_chat_completions_url_for_anthropic_messages": True,
             "drop_params": True,  # a client's parameter that the engine lacks is no reason to fail
         },
         "general_settings": {
