@@ -63,7 +63,8 @@ class Watch:
         ordered = sorted(self.seconds)
         late = sum(each > 1.0 for each in ordered)
         print(
-            f"  {what:<26} {len(ordered):4} asked, median {statistics.median(ordered) * 1e3:6.1f} ms, "
+            f"  {what:<26} {len(ordered):4} asked, "
+            f"median {statistics.median(ordered) * 1e3:6.1f} ms, "
             f"p99 {ordered[int(len(ordered) * 0.99)] * 1e3:6.0f} ms, "
             f"slowest {ordered[-1] * 1e3:6.0f} ms, {late} later than 1 s"
         )
@@ -106,8 +107,14 @@ def ask(url: str, content: str, max_tokens: int, *, stream: bool = False) -> int
 
 
 @contextmanager
-def served(engine: Environment, model: Path, state: Path, concurrency: int) -> Iterator[str]:
-    """The model, served by the real engine."""
+def served(
+    engine: Environment,
+    model: Path,
+    state: Path,
+    concurrency: int,
+    traits: vllm_mlx.ModelTraits | None = None,
+) -> Iterator[str]:
+    """The model, served by the real engine, at the URL."""
     (port,) = free_ports(1)
     tier = Tier(
         name=f"tier-{concurrency}",
@@ -122,7 +129,7 @@ def served(engine: Environment, model: Path, state: Path, concurrency: int) -> I
     dirs.create()
     spec = ProcessSpec(
         name=tier.name,
-        command=vllm_mlx.command(engine.program("vllm-mlx"), tier, model),
+        command=vllm_mlx.command(engine.program("vllm-mlx"), tier, model, traits),
         env={**inherited_environment(), **vllm_mlx.ENVIRONMENT},
         cwd=state,
         readiness=HttpReadiness(f"http://127.0.0.1:{port}/v1/models"),

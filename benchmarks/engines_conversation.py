@@ -1,0 +1,98 @@
+"""What a single user gains or loses by continuous batching: speed, and the second turn.
+
+    uv run python benchmarks/engines_conversation.py [--home FOLDER] [--prompt-tokens 3000]
+
+A model of random weights is served by the real engine in its simple mode and with continuous
+batching. For each: tokens a second of one answer, and the time until a conversation's second turn
+is answered (one token), as a share of the first's. Medians of five rounds.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+from engines_liveness import served
+
+from mlx_stack.engines import embedded_model
+from mlx_stack.engines.install import install, own_toolchain
+from mlx_stack.engines.lockfile import Engine
+from mlx_stack.engines.vllm_mlx import ModelTraits
+from stack_testkit.tiny_model import make_tiny_model
+
+_ROUNDS = 5
+_ANSWER_TOKENS = 200
+_WORDS = "the quick brown fox jumps over the lazy dog and runs away again "
+
+
+@dataclass(frozen=True)
+class Round:
+    """Seconds of one round's three requests."""
+
+    decode: float
+    first_turn: float
+    second_turn: float
+
+
+def ask(url: str, contents: list[str], max_tokens: int) -> tuple[str, float]:
+    """Put the last of `contents` after the turns before it; the answer, and its seconds."""
+    roles = ("user", "assistant")
+    body = {
+        "model": embedded_model.NAME,
+        "messages": [{"role": roles[i % 2], "content": text} for i, text in enumerate(contents)],
+        "max_tokens": max_tokens,
+        "temperature": 0,
+    }
+    began = time.perf_counter()
+    response = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=600)
+    response.raise_for_status()
+    return response.json()["choices"][0]["message"]["content"], time.perf_counter() - began
+
+
+def measure(url: str, prompt_tokens: int, number: int) -> Round:
+    """One round; `number` keeps it from being answered from an earlier one's cache."""
+    _, decode = ask(url, [f"Hello {number}"], _ANSWER_TOKENS)
+    prompt = f"{number} " + _WORDS * (prompt_tokens // 13)
+    answer, first = ask(url, [prompt], 1)
+    _, second = ask(url, [prompt, answer, "And then?"], 1)
+    return Round(decode, first, second)
+
+
+def main() -> None:
+    """Measure both modes."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--home", type=Path, help="where engines and model are, or will be")
+    parser.add_argument("--prompt-tokens", type=int, default=3000)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        home = (options.home or Path(temporary)).absolute()
+        toolchain = own_toolchain()
+        engine = install(Engine.VLLM_MLX, home / "engines", toolchain)
+        tokenizer_of = embedded_model.make_embedded_model(home / "models", engine, toolchain)
+        model = make_tiny_model(
+            Path(temporary) / "model",
+            tokenizer_of=tokenizer_of,
+            engine_python=engine.python,
+            hidden_size=256,
+        )
+        for name, traits in (
+            ("simple mode", ModelTraits()),
+            ("continuous batching", ModelTraits(reuses_prefixes=True)),
+        ):
+            with served(engine, model, Path(temporary), 1, traits) as url:
+                measure(url, options.prompt_tokens, 0)  # warm
+                rounds = [measure(url, options.prompt_tokens, i + 1) for i in range(_ROUNDS)]
+            decode = statistics.median(_ANSWER_TOKENS / each.decode for each in rounds)
+            first = statistics.median(each.first_turn for each in rounds)
+            share = statistics.median(each.second_turn / each.first_turn for each in rounds)
+            print(
+                f"{name:<20} {decode:6.1f} tokens/s; first turn {first:.2f} s, "
+                f"second {share:.0%} of it"
+            )
+
+
+if __name__ == "__main__":
+    main()
