@@ -10,7 +10,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
-from recommend_calibrate import decode_estimate, fit, prefill_estimate
+from recommend_calibrate import decode_estimate, leaving_out, prefill_estimate
 from recommend_measurements import Row, measurements
 
 from mlx_catalog import load_catalog
@@ -38,7 +38,7 @@ def main() -> None:
     print("Decode: relative error of the bare estimate")
     _table("  shipped constants", rows, _with(FITTED), decode_estimate, _decoded, DECODE_SPREAD)
     for name, group in (("chip", _chip), ("model", _model)):
-        left_out = _leaving_out(rows, group)
+        left_out = leaving_out(rows, group)
         _table(f"  a {name} left out", rows, left_out, decode_estimate, _decoded, DECODE_SPREAD)
         for key in sorted({group(row) for row in rows}):
             some = [row for row in rows if group(row) == key]
@@ -52,7 +52,7 @@ def main() -> None:
         shipped = _with(FITTED)
         _table(f"  {title}, shipped", known, shipped, prefill_estimate, _prefilled, spread)
         for name, group in (("chip", _chip), ("model", _model)):
-            left_out = _leaving_out(rows, group)
+            left_out = leaving_out(rows, group)
             title_of = f"  {title}, a {name} left out"
             _table(title_of, known, left_out, prefill_estimate, _prefilled, spread)
     _catalog_tables(rows)
@@ -80,14 +80,6 @@ def _prefilled(row: Row) -> float:
 
 def _with(constants: Calibration) -> Callable[[Row], Calibration]:
     return lambda _: constants
-
-
-def _leaving_out(rows: Sequence[Row], group: Callable[[Row], str]) -> Callable[[Row], Calibration]:
-    """For a row, the constants fitted to all rows but those of its group."""
-    fits = {
-        key: fit([row for row in rows if group(row) != key]) for key in {group(row) for row in rows}
-    }
-    return lambda row: fits[group(row)]
 
 
 def _table(

@@ -44,6 +44,14 @@ def fit(rows: Sequence[Row]) -> Calibration:
     return _prefill_constants(fitted, prefill)
 
 
+def leaving_out(rows: Sequence[Row], group: Callable[[Row], str]) -> Callable[[Row], Calibration]:
+    """For a row, the constants fitted to all rows but those of its group."""
+    fits = {
+        key: fit([row for row in rows if group(row) != key]) for key in {group(row) for row in rows}
+    }
+    return lambda row: fits[group(row)]
+
+
 def _decode_constants(base: Calibration, x: Sequence[float]) -> Calibration:
     costs = {
         LayerKind.PLAIN: x[0],
