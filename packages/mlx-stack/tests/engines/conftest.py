@@ -21,12 +21,13 @@ class Wheelhouse:
     folder: Path
     lines: list[str] = field(default_factory=list)
 
-    def add(self, name: str, version: str, *, content: str = "VALUE = 1\n") -> None:
-        """Make a wheel of one module, and pin it."""
+    def add(self, name: str, version: str, **more_files: str) -> None:
+        """Make a wheel of one module, with `more_files` beside it, and pin it."""
         module = name.replace("-", "_")
         info = f"{module}-{version}.dist-info"
         files = {
-            f"{module}/__init__.py": content,
+            f"{module}/__init__.py": "VALUE = 1\n",
+            **{f"{module}/{file}": text for file, text in more_files.items()},
             f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n",
             f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         }

