@@ -62,6 +62,12 @@ class NoStackError(StackError):
     type = "no-stack"
     exit_code = exit_codes.FAILED
 
+    def __init__(self) -> None:
+        super().__init__(
+            "No stack is defined yet.",
+            hint="`mlx-stack setup` makes one; `mlx-stack demo` shows one without any set-up.",
+        )
+
 
 class MissingError(StackError):
     """A program, an engine or a platform that the command needs is not there."""

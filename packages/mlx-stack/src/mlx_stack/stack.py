@@ -83,10 +83,7 @@ def load_stack(path: Path) -> Stack:
     try:
         versioned = yaml_file.read(path, _Versioned, hint=_HINT)
     except FileNotFoundError as error:
-        raise NoStackError(
-            "No stack is defined yet.",
-            hint="`mlx-stack setup` makes one; `mlx-stack demo` shows one without any set-up.",
-        ) from error
+        raise NoStackError from error
     if versioned.schema_version > SCHEMA_VERSION:
         raise InvalidFileError(
             path,

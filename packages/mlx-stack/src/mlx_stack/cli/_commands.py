@@ -46,7 +46,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("status", LIFECYCLE, "Show the hardware and the state of every service."),
     CommandEntry("watch", LIFECYCLE, "Restart services that crash or hang."),
     CommandEntry("bench", DIAGNOSTICS, "Measure a tier, a local model or any endpoint."),
-    CommandEntry("doctor", DIAGNOSTICS, "Find what is wrong, and what to do about it."),
+    CommandEntry("doctor", SETUP, "Find what is wrong, and what to do about it."),
     CommandEntry("logs", DIAGNOSTICS, "List the services' logs, or show one of them."),
     CommandEntry("install", LIFECYCLE, "Start the stack at every login, or at every boot."),
     CommandEntry("uninstall", LIFECYCLE, "Undo `install`; the services stay as they are."),

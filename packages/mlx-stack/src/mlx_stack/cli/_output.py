@@ -51,6 +51,11 @@ class Output:
         if not self.quiet:
             self._console(stderr=True).print(renderable)
 
+    def hint(self, line: str) -> None:
+        """Tell the person a plain line on stderr; silent with `--quiet`, and needs no Rich."""
+        if not self.quiet:
+            print(line, file=sys.stderr, flush=True)
+
     @property
     def talk(self) -> "Console":
         """The console of stderr, for live progress."""

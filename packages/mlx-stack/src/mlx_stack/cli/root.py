@@ -27,11 +27,18 @@ DEBUG_VARIABLE = "MLX_STACK_DEBUG"
 @click.option("--version", is_flag=True, help="Show the version and exit.")
 @click.pass_context
 def root(ctx: click.Context, *, version: bool) -> None:
-    """An always-on local LLM server for Apple Silicon."""
+    """An always-on local LLM server for Apple Silicon.
+
+    Without a command it shows where you are and what to do next.
+    """
     if version:
         write_line(f"mlx-stack {__version__}")
     elif ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+        from mlx_stack.cli._overview import render_overview
+        from mlx_stack.operations.overview import read_overview
+        from mlx_stack.paths import find_home
+
+        write_line(render_overview(read_overview(find_home())))
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -27,6 +27,8 @@ def command(*, watch: bool, json: bool, json_lines: bool, quiet: bool) -> int:
     if json and watch:
         raise UsageError("--watch writes more than one document.", hint="Use --json-lines.")
     context = open_context(json=json or json_lines, quiet=quiet)
+    if not watch and not context.home.stack.exists():  # without importing what reads a stack
+        return _report_no_stack(context, NoStackError())
     try:
         if watch:
             from mlx_stack.cli._status_watch import show_again_and_again
@@ -58,5 +60,5 @@ def _report_no_stack(context: Context, error: NoStackError) -> int:
         )
     else:
         context.output.text(error.message)
-        context.output.say(error.hint or "")
+        context.output.hint(error.hint or "")
     return exit_codes.NO_STACK
