@@ -120,7 +120,9 @@ def show_verifications(output: Output, verifications: "Sequence[Verification]") 
             _line(output, "✓", "green", text)
             continue
         kinds = Counter(_PROBLEMS[problem.kind] for problem in each.problems)
-        _line(output, "✗", "red", f"{name}: {len(each.problems)} differences from the lock")
+        count = len(each.problems)
+        differences = "1 difference" if count == 1 else f"{count} differences"
+        _line(output, "✗", "red", f"{name}: {differences} from the lock")
         for problem in each.problems[:_MOST_PROBLEMS_SHOWN]:
             output.answer(_plain(f"    {_words(problem)}"))
         if len(each.problems) > _MOST_PROBLEMS_SHOWN:
