@@ -2,6 +2,7 @@
 
 import os
 import plistlib
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from mlx_launchd import DisabledError, LaunchdError, from_plist
 from mlx_procsup import present_as
+from mlx_stack.engines.errors import EngineMissingError
 from mlx_stack.errors import MissingError, NoStackError, StackError, UsageError
 from mlx_stack.operations.install import install
 from mlx_stack.operations.install_status import read_install_status
@@ -19,7 +21,7 @@ from mlx_stack.operations.watch_job import LABEL, job_label
 from mlx_stack.paths import Home
 from mlx_stack.services import WATCHDOG, state_dirs
 from stack_testkit.fake_mac import FakeMac
-from stack_testkit.home import define_stack
+from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.simulated_processes import Behaviour, SimulatedProcesses, VirtualClock
 
 INTERPRETER = Path("/Users/alice/.local/share/uv/tools/mlx-stack/bin/python")
@@ -41,6 +43,7 @@ class Desk:
         self.home = Home(self.user_home / ".mlx-stack")
         self.daemons = self.folder / "LaunchDaemons"
         self.daemons.mkdir()
+        install_fake_engines(self.home)
         define_stack(self.home, {"standard": {}})
 
     def mac(self, **changes: Any) -> Mac:
@@ -163,6 +166,7 @@ def test_a_plist_that_others_may_write_is_mended(desk: Desk) -> None:
 
 def test_a_second_state_folder_has_a_job_of_its_own(desk: Desk) -> None:
     other = Home(desk.user_home / "second")
+    install_fake_engines(other)
     define_stack(other, {"standard": {}})
     install(desk.home, desk.mac())
     install(other, desk.mac())
@@ -207,6 +211,13 @@ def test_without_a_stack_there_is_nothing_to_keep_up(desk: Desk) -> None:
     desk.home.stack.unlink()
     with pytest.raises(NoStackError):
         install(desk.home, desk.mac())
+
+
+def test_without_engines_a_watchdog_that_cannot_start_anything_is_not_installed(desk: Desk) -> None:
+    shutil.rmtree(desk.home.engines)
+    with pytest.raises(EngineMissingError):
+        install(desk.home, desk.mac())
+    assert not desk.jobs()
 
 
 def test_a_watchdog_that_launchd_did_not_start_is_in_the_way(desk: Desk) -> None:

@@ -73,18 +73,25 @@ class BootOutlook:
     findings: tuple[BootFinding, ...]
 
 
-def boot_outlook(facts: BootFacts, *, domain: Domain | None, user: str) -> BootOutlook:
+def boot_outlook(
+    facts: BootFacts,
+    *,
+    domain: Domain | None,
+    user: str,
+    as_daemon: str = "install it as a LaunchDaemon",
+) -> BootOutlook:
     """Give whether a job in this domain would run again after a power cut with nobody there.
 
     Args:
         facts: What the machine says of itself.
         domain: Where the job is installed; None where it is not.
         user: Whose job it is.
+        as_daemon: How this caller's user installs the job as a LaunchDaemon, as an imperative.
     """
     findings = (
         _power(facts),
         _filevault(facts),
-        *_job(facts, domain, user),
+        *_job(facts, domain, user, as_daemon),
         _sleep(facts),
     )
     verdicts = {finding.verdict for finding in findings}
@@ -149,7 +156,9 @@ def _filevault(facts: BootFacts) -> BootFinding:
     )
 
 
-def _job(facts: BootFacts, domain: Domain | None, user: str) -> Iterator[BootFinding]:
+def _job(
+    facts: BootFacts, domain: Domain | None, user: str, as_daemon: str
+) -> Iterator[BootFinding]:
     if domain is None:
         yield BootFinding("job", Verdict.PREVENTS, "no job is installed that could come back")
     elif domain.kind is DomainKind.SYSTEM:
@@ -159,20 +168,20 @@ def _job(facts: BootFacts, domain: Domain | None, user: str) -> Iterator[BootFin
             "job",
             Verdict.PREVENTS,
             f"{domain.target} is not made again at boot",
-            "install it as a LaunchDaemon",
+            as_daemon,
         )
     else:
-        yield _login(facts, user)
+        yield _login(facts, user, as_daemon)
 
 
-def _login(facts: BootFacts, user: str) -> BootFinding:
+def _login(facts: BootFacts, user: str, as_daemon: str) -> BootFinding:
     if facts.auto_login_user == user and not facts.filevault:
         return BootFinding(
             "login", Verdict.OK, f"{user} is logged in at boot, which starts the agent"
         )
     fix = (
-        "install it as a LaunchDaemon, which needs no login, or switch on automatic login in "
-        "System Settings > Users & Groups (not available with FileVault)"
+        f"{as_daemon}, which needs no login; or switch on automatic login in System Settings > "
+        "Users & Groups (not available with FileVault)"
     )
     if facts.auto_login_user is None:
         return BootFinding(

@@ -13,13 +13,13 @@ from mlx_launchd import (
     to_plist,
 )
 from mlx_procsup import StateDirs
-from mlx_procsup.locate import locate
+from mlx_procsup.located import locate
 from mlx_stack.errors import StackError, UsageError
-from mlx_stack.operations.mac import JobKind, Mac, Observer, ask_for_rights, is_present
+from mlx_stack.operations.assembly import assemble
+from mlx_stack.operations.mac import AS_DAEMON, JobKind, Mac, Observer, ask_for_rights, is_present
 from mlx_stack.operations.watch_job import require_lasting, watch_job
 from mlx_stack.paths import Home
 from mlx_stack.services import WATCHDOG, state_dirs
-from mlx_stack.stack import load_stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +67,14 @@ def install(
         on_step: Told of each command that needs root, before it is run.
 
     Raises:
-        StackError: No stack is defined, nobody is logged in, mlx-stack is not installed to stay, or
-            another watchdog runs.
+        StackError: No stack is defined, the engines are not installed, nobody is logged in,
+            mlx-stack is not installed to stay, or another watchdog runs.
         LaunchdError: launchd does not take the job.
     """
     session = mac.session()
     require_lasting(mac.interpreter)
     _require_session(session, system=system)
-    load_stack(home.stack)
+    assemble(home, master_key="")  # what the watchdog will need is there
     choice = choose_domain(session, system=system)
     agent, daemon = mac.agent_installer(session.uid), mac.daemon_installer(home)
     installer, other = (daemon, agent) if system else (agent, daemon)
@@ -84,13 +84,17 @@ def install(
     home.logs.mkdir(exist_ok=True)
     if system:
         mac.daemon_files(home).stage(daemon.plist_path(job.label), to_plist(job))
-        ask_for_rights(mac, on_step, mac.installation_steps(home, job.label))
+        loaded = daemon.lifecycle.find(job.label, daemon.domain) is not None
+        ask_for_rights(mac, on_step, mac.installation_steps(home, job.label, loaded=loaded))
     elif is_present(daemon, job.label):
         ask_for_rights(mac, on_step, mac.removal_steps(home, job.label))
     other.uninstall(job.label)
     installed = installer.install(job)
     outlook = boot_outlook(
-        detect_boot_facts(mac.run), domain=installed.loaded.domain, user=session.user
+        detect_boot_facts(mac.run),
+        domain=installed.loaded.domain,
+        user=session.user,
+        as_daemon=AS_DAEMON,
     )
     return InstallReport(
         outcome=installed.outcome.value,

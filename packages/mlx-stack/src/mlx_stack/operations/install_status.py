@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 
 from mlx_launchd import BootFinding, Installer, boot_outlook, detect_boot_facts
-from mlx_stack.operations.mac import JobKind, Mac, is_present
+from mlx_stack.operations.mac import AS_DAEMON, JobKind, Mac, is_present
 from mlx_stack.operations.watch_job import job_label
 from mlx_stack.paths import Home
 
@@ -73,6 +73,7 @@ def read_install_status(home: Home, mac: Mac) -> InstallStatus:
         detect_boot_facts(mac.run),
         domain=chosen.domain if has_plist else loaded.domain if loaded is not None else None,
         user=session.user,
+        as_daemon=AS_DAEMON,
     )
     return InstallStatus(
         kind=kind,

@@ -33,6 +33,10 @@ from mlx_stack.operations.watch_job import Installation
 from mlx_stack.paths import Home
 
 _PASSWORD_TIMEOUT_S = 300.0
+_START_S = 30.0
+_STEADY_S = 3.0
+"""Longer than the watchdog takes to find out that it cannot watch."""
+AS_DAEMON = "mlx-stack install --system"
 SYSTEMD_PAGE = "docs/how-to/always-on-linux.md"
 
 type JobKind = Literal["agent", "daemon"]
@@ -100,11 +104,13 @@ class Mac:
         run = _by_privilege(self.run, self.run_privileged)
         return RootPlistFiles(run, staging=home.root / "launchd", privilege=self.sudo)
 
-    def installation_steps(self, home: Home, label: str) -> list[tuple[str, ...]]:
-        """The commands with root's rights that install the staged daemon."""
+    def installation_steps(self, home: Home, label: str, *, loaded: bool) -> list[tuple[str, ...]]:
+        """The commands that take root and install the staged daemon, or replace a loaded one."""
         plist = self.daemons / f"{label}.plist"
+        bootout = (*self.sudo, "launchctl", "bootout", f"system/{label}")
         return [
             self.daemon_files(home).write_command(plist),
+            *([bootout] if loaded else []),
             (*self.sudo, "launchctl", "enable", f"system/{label}"),
             (*self.sudo, "launchctl", "bootstrap", "system", str(plist)),
         ]
@@ -141,6 +147,7 @@ def this_mac(environment: Mapping[str, str] = os.environ) -> Mac:
         daemons=Path("/Library/LaunchDaemons"),
         interpreter=Path(sys.executable),
         has_terminal=sys.stdin.isatty(),
+        patience=Patience(start_s=_START_S, steady_s=_STEADY_S),
     )
 
 
