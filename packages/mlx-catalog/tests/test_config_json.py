@@ -346,7 +346,7 @@ anything = st.recursive(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(
     st.sampled_from([QWEN3, GEMMA4, NEMOTRON_H, GRANITE_H, LFM2, KIMI_LINEAR, NAS, JAMBA]),
     st.dictionaries(keys, anything, max_size=3),

@@ -102,6 +102,24 @@ def test_a_rule_that_an_entry_breaks_is_told(entry_text: str, old: str, new: str
     assert key_path in {problem.key_path for problem in problems_of(text)}
 
 
+def test_types_and_rules_are_told_together(entry_text: str):
+    text = entry_text.replace("gated: false", "gated: maybe").replace(
+        "tool_call_parser: hermes", 'tool_call_parser: ""'
+    )
+    text = text.replace("kv_heads: 4", "kv_heads: 0").replace("  sliding_window: 2048\n", "")
+    assert [problem.key_path for problem in problems_of(text)] == [
+        "gated",
+        "geometry.kv_heads",
+        "capabilities.tool_calling",
+    ]
+
+
+def test_an_unknown_parser_is_answered_with_those_of_the_engine(entry_text: str):
+    (problem,) = problems_of(entry_text.replace("hermes", "llama3_json"))
+    assert problem.got == "'llama3_json'"
+    assert problem.expected.startswith('one of "", auto, generic, qwen')
+
+
 def test_a_mixture_of_experts_sized_by_its_active_part_is_refused(entry_text: str):
     text = entry_text.replace("params_b: 7.25", "params_b: 30.5\nactive_params_b: 3.3")
     assert [problem.key_path for problem in problems_of(text)] == ["sources.int4.disk_size_gb"]

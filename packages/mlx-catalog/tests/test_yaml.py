@@ -21,13 +21,13 @@ documents = st.recursive(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(documents)
 def test_what_json_can_say_is_read_back_as_it_was(value: object):
     assert _yaml.read(json.dumps(value, ensure_ascii=False)) == value
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(st.dictionaries(texts, documents, max_size=4))
 def test_what_pyyaml_writes_is_read_back_as_it_was(value: dict[str, object]):
     written = yaml.safe_dump(value, allow_unicode=True)

@@ -161,8 +161,8 @@ def load_entries(*paths: Path) -> tuple[CatalogEntry, ...]:
     """The entries in the files `paths`, and in the `*.yaml` files of the folders among them.
 
     Raises:
-        InvalidCatalogError: with every problem of every file; also where two files share an id or
-        an alias. UnreadableCatalogError: if a file can't be read.
+        InvalidCatalogError: with every problem of every file; two that share a name have one.
+        UnreadableCatalogError: if a file can't be read.
     """
     loaded: list[_Loaded] = []
     problems: list[Problem] = []

@@ -1,76 +1,27 @@
 """What the pinned engine accepts, and which of its switches suit which entry.
 
-The parser names are the choices of vllm-mlx 0.6.0's own argument parser. The limits were found by
-running it: what each parser extracts, and how its prefix caches restore each kind of layer.
+The limits were found by running it: what each parser extracts, and how its prefix caches restore
+each kind of layer.
 """
 
 from dataclasses import dataclass
 
+from mlx_catalog.parsers import REASONING_PARSERS, TOOL_CALL_PARSERS
 from mlx_catalog.schema import CatalogEntry
+
+__all__ = [
+    "PINNED_ENGINE",
+    "PINNED_MLX_LM",
+    "REASONING_PARSERS",
+    "TOOL_CALL_PARSERS",
+    "EngineFit",
+    "engine_fit",
+    "serve_flags",
+]
 
 PINNED_ENGINE = "vllm-mlx 0.6.0"
 PINNED_MLX_LM = (0, 31, 3)
 """The mlx-lm that the pinned engine requires: `>=0.31.3,<0.32`."""
-
-TOOL_CALL_PARSERS: frozenset[str] = frozenset(
-    [
-        "auto",
-        "generic",
-        "qwen",
-        "qwen3",
-        "qwen3_xml",
-        "qwen3.5",
-        "qwen3_coder",
-        "hermes",
-        "nous",
-        "llama",
-        "llama3",
-        "llama4",
-        "mistral",
-        "deepseek",
-        "deepseek_v3",
-        "deepseek_r1",
-        "deepseek_v4",
-        "dsml",
-        "gemma4",
-        "glm47",
-        "glm4",
-        "harmony",
-        "gpt-oss",
-        "granite",
-        "granite3",
-        "kimi",
-        "kimi_k2",
-        "moonshot",
-        "minimax",
-        "minimax_m2",
-        "nemotron",
-        "nemotron3",
-        "functionary",
-        "meetkai",
-        "xlam",
-        "step3p5",
-        "step",
-        "poolside_v1",
-    ]
-)
-"""Values of `--tool-call-parser`."""
-
-REASONING_PARSERS: frozenset[str] = frozenset(
-    [
-        "qwen3",
-        "deepseek_r1",
-        "deepseek_v4",
-        "gpt_oss",
-        "harmony",
-        "gemma4",
-        "glm4",
-        "mistral",
-        "poolside_v1",
-        "step3p5",
-    ]
-)
-"""Values of `--reasoning-parser`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,10 +1,11 @@
 """Text to entries, with every mistake of a file told at once."""
 
+import copy
 import difflib
 import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeAliasType, get_args, get_origin
+from typing import Any, TypeAliasType, Union, get_args, get_origin
 
 import msgspec
 
@@ -32,7 +33,9 @@ def parse_entry(text: str, file: str) -> Parsed:
     try:
         entry = msgspec.convert(value, CatalogEntry)
     except msgspec.ValidationError:
-        return Parsed(None, locate(text, file, _mismatches(value, CatalogEntry, ())))
+        mismatches = list(_mismatches(value, CatalogEntry, ()))
+        broken = _violations_elsewhere(value, mismatches)
+        return Parsed(None, locate(text, file, [*mismatches, *broken]))
     found = list(violations(entry))
     if found:
         return Parsed(None, locate(text, file, found))
@@ -53,6 +56,33 @@ def locate(text: str, file: str, found: Iterable[Violation]) -> tuple[Problem, .
         for each in found
     ]
     return tuple(sorted(problems, key=lambda problem: problem.line))
+
+
+def _violations_elsewhere(value: _yaml.Value, mismatches: list[Violation]) -> list[Violation]:
+    """Broken rules in the sections of an entry that hold no mismatch.
+
+    The values that mismatch are left out; where one of them is required, no rule can be asked.
+    """
+    sound = copy.deepcopy(value)
+    for mismatch in mismatches:
+        _remove(sound, mismatch.path)
+    try:
+        entry = msgspec.convert(sound, CatalogEntry)
+    except msgspec.ValidationError:
+        return []
+    damaged = {mismatch.path[:-1] for mismatch in mismatches}
+    return [each for each in violations(entry) if each.path[:-1] not in damaged]
+
+
+def _remove(value: _yaml.Value, path: _yaml.KeyPath) -> None:
+    """Take the value at `path` out of the mapping that it is in."""
+    for part in path[:-1]:
+        if isinstance(value, dict) and isinstance(part, str):
+            value = value.get(part)
+        elif isinstance(value, list) and isinstance(part, int) and part < len(value):
+            value = value[part]
+    if isinstance(value, dict) and path and isinstance(path[-1], str):
+        value.pop(path[-1], None)
 
 
 def _dotted(path: _yaml.KeyPath) -> str:
@@ -84,7 +114,7 @@ def _plain(kind: Any, value: _yaml.Value) -> Any:
     """`kind` without a `type` statement's name around it, and without None unless `value` is."""
     while isinstance(kind, TypeAliasType):
         kind = kind.__value__
-    if isinstance(kind, types.UnionType) and value is not None:
+    if get_origin(kind) in (Union, types.UnionType) and value is not None:
         return _plain(next(each for each in get_args(kind) if each is not types.NoneType), value)
     return kind
 
@@ -119,7 +149,7 @@ def _expectation(message: str, kind: Any) -> str:
     """What msgspec wanted: "int >= 1" from "Expected `int` >= 1, got `str`"."""
     choices = get_args(kind)
     if choices and all(isinstance(each, str) for each in choices):
-        return f"one of {', '.join(choices)}"
+        return f"one of {', '.join(each or '""' for each in choices)}"
     return (
         message.split(", got", maxsplit=1)[0]
         .split(" - at", maxsplit=1)[0]

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mlx_catalog.engine import PINNED_ENGINE, REASONING_PARSERS, TOOL_CALL_PARSERS
 from mlx_catalog.schema import BITS_PER_WEIGHT, CatalogEntry, Geometry, Quant, Source
 
 
@@ -101,13 +100,6 @@ def _source(entry: CatalogEntry, quant: Quant, source: Source) -> Iterator[Viola
 
 def _capabilities(entry: CatalogEntry) -> Iterator[Violation]:
     able = entry.capabilities
-    for key, name, known in (
-        ("tool_call_parser", able.tool_call_parser, TOOL_CALL_PARSERS),
-        ("reasoning_parser", able.reasoning_parser, REASONING_PARSERS),
-    ):
-        if name and name not in known:
-            expected = f'"" or a parser of {PINNED_ENGINE}: {", ".join(sorted(known))}'
-            yield Violation(("capabilities", key), expected, repr(name))
     if able.tool_calling and not able.tool_call_parser:
         yield Violation(
             ("capabilities", "tool_calling"),

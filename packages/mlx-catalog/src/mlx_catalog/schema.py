@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
+from mlx_catalog.parsers import ReasoningParserName, ToolCallParserName
+
 type Quant = Literal["int4", "int8", "bf16"]
 type Confidence = Literal["high", "medium", "low"]
 
@@ -213,10 +215,10 @@ class Capabilities(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """What the model can do when the pinned engine serves it; `""` where there is no parser."""
 
     tool_calling: bool | None = None
-    tool_call_parser: str = ""
+    tool_call_parser: ToolCallParserName = ""
     thinking: bool | None = None
     thinking_control: ThinkingControl | None = None
-    reasoning_parser: str = ""
+    reasoning_parser: ReasoningParserName = ""
     vision: bool | None = None
     note: str = ""
 
