@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -135,6 +137,31 @@ def test_a_registry_out_of_reach_is_named_and_nothing_is_left(program: Program) 
     assert {
         row["state"] for row in offline.run("engines", "list", "--json").document["engines"]
     } == {"missing"}
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_installation_stops_at_once_and_leaves_nothing(
+    program: Program, number: signal.Signals, code: int
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent_registry:
+        silent_registry.settimeout(60)
+        variables = {
+            "UV_DEFAULT_INDEX": f"http://127.0.0.1:{silent_registry.getsockname()[1]}/simple",
+            "UV_CACHE_DIR": str(program.home.root.parent / "cache"),
+        }
+        process = Program(program.home, {**program.variables, **variables}).start(
+            "engines", "install"
+        )
+        connection, _ = silent_registry.accept()
+        with connection:
+            process.send_signal(number)
+            process.communicate(timeout=30)
+
+    assert process.returncode == code
+    assert not _processes_of(program.home.root)
+    assert not any(
+        environments.list_environments(program.home.engines, engine) for engine in Engine
+    )
 
 
 def test_a_mistyped_command_is_answered_with_the_nearest_name(program: Program) -> None:
