@@ -15,6 +15,9 @@ from mlx_stack.stack import Stack, Tier
 GATEWAY = "gateway"
 WATCHDOG = "watchdog"
 LOOPBACK = "127.0.0.1"
+LIVENESS_PATH = "/health/liveliness"
+_LOOPBACK_NAMES = frozenset({LOOPBACK, "localhost", "::1"})
+_EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never bound here
 
 type Kind = Literal["engine", "gateway", "watchdog"]
 
@@ -51,6 +54,22 @@ class Service:
     def name(self) -> str:
         """The name that its files and messages carry."""
         return self.spec.name
+
+
+def gateway_url(host: str, port: int) -> str:
+    """Where this machine reaches a gateway that binds `host`, without `/v1`.
+
+    A gateway that binds every address is reached on loopback, one that binds a single address only
+    there.
+    """
+    if host in _EVERY_ADDRESS:
+        host = LOOPBACK
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def is_exposed(host: str) -> bool:
+    """Whether a gateway that binds `host` can be reached from other machines."""
+    return host not in _LOOPBACK_NAMES
 
 
 def state_dirs(home: Home) -> StateDirs:
@@ -126,7 +145,7 @@ def gateway_service(
         ),
         env={**environment, **secrets},
         cwd=home.root,
-        readiness=HttpReadiness(f"http://{LOOPBACK}:{settings.port}/health/liveliness"),
+        readiness=HttpReadiness(gateway_url(settings.host, settings.port) + LIVENESS_PATH),
         secret_env=litellm.SECRET_VARIABLES,
         fingerprint=settings.fingerprint,
     )

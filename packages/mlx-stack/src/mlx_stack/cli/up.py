@@ -47,7 +47,27 @@ def command(tier: str | None, timeout_s: float, *, dry_run: bool, json: bool, qu
     )
     if output.json:
         output.document(to_document(outcomes))
+    _tell_endpoint(context)
     return exit_codes.DONE if is_success(outcomes) else exit_codes.FAILED
+
+
+def _tell_endpoint(context: Context) -> None:
+    """Where clients go, and who else could."""
+    from mlx_stack.config import load_config
+    from mlx_stack.operations.endpoint import gateway_endpoint
+    from mlx_stack.services import is_exposed
+
+    endpoint = gateway_endpoint(context.home)
+    context.output.say(
+        f"\nEndpoint {endpoint.base_url}   clients: mlx-stack env, mlx-stack connect"
+    )
+    host = load_config(context.home).gateway_host
+    if is_exposed(host):
+        context.output.say(
+            f"[yellow]warning:[/yellow] the gateway listens on {host}: everybody on the network "
+            "who has the key can use it, and without TLS in front of it key and prompts can be "
+            "read on the way."
+        )
 
 
 def _print_plan(context: Context, tier: str | None) -> int:

@@ -6,7 +6,7 @@ from mlx_stack.config import load_config
 from mlx_stack.credentials import read_gateway_key
 from mlx_stack.errors import StackError
 from mlx_stack.paths import Home
-from mlx_stack.services import LOOPBACK
+from mlx_stack.services import gateway_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,9 @@ def gateway_endpoint(home: Home) -> Endpoint:
     Raises:
         InvalidFileError: The configuration or the credentials are damaged.
     """
-    port = load_config(home).litellm_port
-    return Endpoint(f"http://{LOOPBACK}:{port}", read_gateway_key(home))
+    config = load_config(home)
+    url = gateway_url(config.gateway_host, config.litellm_port)
+    return Endpoint(url, read_gateway_key(home))
 
 
 def require_key(endpoint: Endpoint) -> str:

@@ -6,11 +6,12 @@ import signal
 import time
 from dataclasses import replace
 from hashlib import sha256
+from urllib.parse import urlsplit
 
 from mlx_procsup import locate, read_run, write_run
 from mlx_stack.gateway.litellm import CONFIG_DIGEST_HEADER
 from mlx_stack.paths import Home
-from mlx_stack.services import GATEWAY, LOOPBACK, Service, state_dirs
+from mlx_stack.services import GATEWAY, Service, state_dirs
 
 _TIMEOUT_S = 10.0
 _POLL_S = 0.05
@@ -40,27 +41,31 @@ def reload_gateway(home: Home, gateway: Service) -> bool:
         return True
     digest = sha256(home.gateway_config.read_bytes()).hexdigest()
     os.kill(found.process.pid, signal.SIGHUP)
-    if not _confirms(gateway.port, digest):
+    assert gateway.spec.readiness is not None  # every gateway has its liveness probe
+    if not _confirms(gateway.spec.readiness.url, digest):
         return False
     latest = read_run(dirs, GATEWAY) or record
     write_run(dirs, GATEWAY, replace(latest, fingerprint=gateway.spec.fingerprint))
     return True
 
 
-def _confirms(port: int, digest: str) -> bool:
+def _confirms(liveness_url: str, digest: str) -> bool:
     """Whether the gateway says in time that it has read the file with this digest."""
     deadline = time.monotonic() + _TIMEOUT_S
     while time.monotonic() < deadline:
-        if _digest_in_force(port) == digest:
+        if _digest_in_force(liveness_url) == digest:
             return True
         time.sleep(_POLL_S)
     return False
 
 
-def _digest_in_force(port: int) -> str | None:
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_TIMEOUT_S)
+def _digest_in_force(liveness_url: str) -> str | None:
+    address = urlsplit(liveness_url)
+    connection = http.client.HTTPConnection(
+        address.hostname or "", address.port, timeout=_TIMEOUT_S
+    )
     try:
-        connection.request("GET", "/health/liveliness")
+        connection.request("GET", address.path)
         return connection.getresponse().getheader(CONFIG_DIGEST_HEADER)
     except (OSError, http.client.HTTPException):
         return None

@@ -21,7 +21,15 @@ from mlx_stack.operations.assembly import assemble
 from mlx_stack.operations.hardware import known_hardware
 from mlx_stack.operations.keep_awake import is_held_by, is_supported
 from mlx_stack.paths import Home
-from mlx_stack.services import GATEWAY, LOOPBACK, WATCHDOG, Kind, state_dirs
+from mlx_stack.services import (
+    GATEWAY,
+    LIVENESS_PATH,
+    LOOPBACK,
+    WATCHDOG,
+    Kind,
+    gateway_url,
+    state_dirs,
+)
 from mlx_stack.stack import load_stack
 
 _SHOWN_DECISIONS = 5
@@ -125,10 +133,14 @@ def read_status(home: Home, *, hardware: HardwareProfile | None = None) -> Statu
     """
     stack = load_stack(home.stack)
     config = load_config(home)
+    root_url = gateway_url(config.gateway_host, config.litellm_port)
     specs = _specs(home)
     targets = [
-        *(_target(tier.name, tier.port, "/v1/models", specs) for tier in stack.tiers),
-        _target(GATEWAY, config.litellm_port, "/health/liveliness", specs),
+        *(
+            _target(tier.name, f"http://{LOOPBACK}:{tier.port}/v1/models", specs)
+            for tier in stack.tiers
+        ),
+        _target(GATEWAY, root_url + LIVENESS_PATH, specs),
         ProbeTarget(WATCHDOG),
     ]
     statuses = probe_all(targets, state_dirs(home))
@@ -141,7 +153,7 @@ def read_status(home: Home, *, hardware: HardwareProfile | None = None) -> Statu
     ]
     return StatusReport(
         hardware=(hardware or known_hardware(home)).to_json(),
-        gateway_url=f"http://{LOOPBACK}:{config.litellm_port}/v1",
+        gateway_url=f"{root_url}/v1",
         services=tuple(rows),
         changed=_changed(specs, statuses),
         decisions=tuple(tail_with_archive(state_dirs(home).log_file(WATCHDOG), _SHOWN_DECISIONS)),
@@ -149,9 +161,9 @@ def read_status(home: Home, *, hardware: HardwareProfile | None = None) -> Statu
     )
 
 
-def _target(name: str, port: int, path: str, specs: dict[str, ProcessSpec]) -> ProbeTarget:
+def _target(name: str, url: str, specs: dict[str, ProcessSpec]) -> ProbeTarget:
     command = specs[name].masked_command() if name in specs else ()
-    return ProbeTarget(name, HttpReadiness(f"http://{LOOPBACK}:{port}{path}"), command)
+    return ProbeTarget(name, HttpReadiness(url), command)
 
 
 def _row(status: ServiceStatus, kind: Kind, model: str | None, port: int | None) -> ServiceRow:

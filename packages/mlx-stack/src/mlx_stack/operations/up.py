@@ -21,7 +21,15 @@ from mlx_stack.operations.one_token import ask_one_token
 from mlx_stack.operations.outcomes import Outcome, ServiceOutcome
 from mlx_stack.operations.recorded import recorded_services
 from mlx_stack.paths import Home
-from mlx_stack.services import GATEWAY, LOOPBACK, WATCHDOG, Service, service_names, state_dirs
+from mlx_stack.services import (
+    GATEWAY,
+    LOOPBACK,
+    WATCHDOG,
+    Service,
+    gateway_url,
+    service_names,
+    state_dirs,
+)
 from mlx_stack.stack import load_stack
 
 READY_TIMEOUT_S = 120.0
@@ -145,7 +153,8 @@ def _verified_gateway(
     if outcome.outcome != "started" or ready is None or not assembly.config.auto_health_check:
         return outcome
     spec = assembly.gateway.spec
-    base_url = f"http://{LOOPBACK}:{assembly.gateway.port}/v1"
+    config = assembly.config
+    base_url = f"{gateway_url(config.gateway_host, config.litellm_port)}/v1"
     try:
         ask_one_token(
             base_url, ready, key=gateway_key(assembly.gateway), timeout_s=_ONE_TOKEN_TIMEOUT_S

@@ -10,7 +10,7 @@ from mlx_stack.credentials import read_gateway_key
 from mlx_stack.errors import NoStackError, StackError
 from mlx_stack.operations.doctor.finding import Finding, ok
 from mlx_stack.paths import Home
-from mlx_stack.services import LOOPBACK
+from mlx_stack.services import is_exposed
 from mlx_stack.stack import load_stack
 
 _OTHERS = 0o077
@@ -78,7 +78,7 @@ def check_exposure(home: Home) -> Iterator[Finding]:
         InvalidFileError: The configuration is damaged.
     """
     host = load_config(home).gateway_host
-    if host in (LOOPBACK, "localhost", "::1"):
+    if not is_exposed(host):
         yield ok("exposure", "The gateway listens on this machine only.")
         return
     yield Finding(
