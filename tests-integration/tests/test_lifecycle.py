@@ -15,8 +15,6 @@ from mlx_procsup.testing import eventually
 from mlx_stack.stack import save_stack
 from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.program import Program
-from stack_testkit.waiting import wait_until
-
 
 _NAMES = ("standard", "fast", "gateway")
 
@@ -237,7 +235,7 @@ def test_a_changed_stack_reaches_a_running_gateway_without_dropping_a_request(
     pid = _pid(served, "gateway")
     asking = served.start("ask", "one two")  # 4 tokens: longer than the change takes
     engine_log = served.home.logs / "standard.log"
-    wait_until(lambda: "POST" in engine_log.read_text() or asking.poll() is not None)
+    assert eventually(lambda: "POST" in engine_log.read_text(), within_s=20)
 
     save_stack(served.home.stack, msgspec.structs.replace(stack, aliases={"gpt-4o": "standard"}))
     changed = served.run("up", "--json")
