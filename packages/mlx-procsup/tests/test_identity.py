@@ -23,7 +23,7 @@ from mlx_procsup import (
     start_service,
     stop_service,
 )
-from mlx_procsup.identity import reap
+from mlx_procsup.identity import reap, same_command
 from mlx_procsup.testing import eventually
 
 
@@ -120,3 +120,27 @@ def test_a_live_process_is_itself() -> None:
     own = identify(os.getpid())
     assert own is not None
     assert is_alive(own)
+
+
+SERVE = ("vllm", "serve", "model", "--port", "8000")
+
+
+@pytest.mark.parametrize(
+    ("shown", "command", "same"),
+    [
+        (SERVE, SERVE, True),
+        (("python3", *SERVE), SERVE, True),
+        (("python3", "/venv/bin/vllm", *SERVE[1:]), SERVE, True),
+        (SERVE, ("/bin/sh", "-c", 'exec "$0" "$@"', *SERVE), True),
+        ((*SERVE[:-1], "8001"), SERVE, False),
+        (("sleep", "60"), ("/bin/sh", "-c", "sleep 60"), False),
+        (("sleep", "60"), ("/bin/sleep", "60"), True),
+        (("bash",), ("/bin/sh", "-c", "bash"), False),
+        (("/bin/true",), ("/bin/true",), True),
+        ((), SERVE, False),
+    ],
+)
+def test_a_command_is_recognized_from_its_end(
+    shown: tuple[str, ...], command: tuple[str, ...], same: bool
+) -> None:
+    assert same_command(shown, command) is same

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 _TOLERANCE_S = 0.005  # half a Linux tick, for rounding; macOS counts microseconds
+_FEW_WORDS = 2  # a command of so few words says too little of what a wrapper started
 _BOOT_TIME_AT_IMPORT = psutil.boot_time()
 
 
@@ -76,16 +77,23 @@ def reap(pid: int) -> int | None:
 def runs_command(pid: int, command: tuple[str, ...]) -> bool:
     """Whether a process shows this command's arguments, the only hint where no record is left.
 
-    A script's interpreter stands in front of its arguments, so they are compared from the end.
+    They are compared from the end: a script's interpreter stands in front of them, and a wrapper
+    that replaced itself by what it wraps is gone.
     """
     try:
         shown = tuple(psutil.Process(pid).cmdline())
     except psutil.Error:
         return False
+    return same_command(shown, command)
+
+
+def same_command(shown: tuple[str, ...], command: tuple[str, ...]) -> bool:
+    """Whether a process that shows `shown` can be what `command` started."""
     if len(command) == 1:
         return shown[-1:] == command
-    arguments = command[1:]
-    return len(shown) > len(arguments) and shown[-len(arguments) :] == arguments
+    if len(shown) >= len(command):
+        return shown[-len(command) + 1 :] == command[1:]
+    return len(shown) > _FEW_WORDS and command[-len(shown) + 1 :] == shown[1:]
 
 
 def _identify_linux(pid: int) -> ProcessIdentity | None:

@@ -42,6 +42,7 @@ class ServiceStatus:
         cpu_s: processor time used so far, descendants included.
         last_error: what is wrong, or was when it was last looked at; None if nothing is.
         record: its run file, if it could be read.
+        files_problem: what is wrong with its state files, in words; None where they agree.
     """
 
     name: str
@@ -53,6 +54,7 @@ class ServiceStatus:
     cpu_s: float | None
     last_error: str | None
     record: RunRecord | None
+    files_problem: str | None
 
 
 def target_of(spec: ProcessSpec) -> ProbeTarget:
@@ -125,6 +127,7 @@ def _status(
         cpu_s=usage.cpu_s if usage else None,
         last_error=_last_error(name, dirs, found, answer, state, usage),
         record=found.record,
+        files_problem=found.problem,
     )
 
 

@@ -1,5 +1,6 @@
 """Bringing services up together: side by side as far as memory allows, each for itself."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -19,14 +20,15 @@ from mlx_procsup.errors import (
     WaitCancelledError,
 )
 from mlx_procsup.http_probe import accepts_connection
+from mlx_procsup.identity import runs_command
 from mlx_procsup.located import locate
 from mlx_procsup.progress import Patience
 from mlx_procsup.readiness import TIMEOUT_S, wait_for_healthy
 from mlx_procsup.spawn import StartedProcess, adopt, is_current, start_service
 from mlx_procsup.spec import ProcessSpec, StateDirs
-from mlx_procsup.statefiles import WantedState, set_wanted
-from mlx_procsup.terminate import stop_service
-from mlx_procsup.usage import measure_usage, port_owner
+from mlx_procsup.statefiles import WantedState, set_wanted, write_pid
+from mlx_procsup.terminate import GRACE_S, stop_service
+from mlx_procsup.usage import describe_process, measure_usage, port_listener
 
 _LOOK_EVERY_S = 0.25
 _HUNG_AFTER_S = 15.0
@@ -168,16 +170,46 @@ def bring_up(
     return StartResult(spec.name, outcome, pid, time.monotonic() - began, error)
 
 
-def check_port_free(spec: ProcessSpec) -> None:
-    """Nothing, if the port that a service will answer on is free.
+def clear_the_way(spec: ProcessSpec, dirs: StateDirs, grace_s: float = GRACE_S) -> None:
+    """Stop what is left of a service, so that it can be started anew.
+
+    Where both of its files are lost, its process still holds the port and shows its command: it
+    is written down again, and stopped with the rest.
 
     Raises:
-        PortTakenError: somebody listens there.
+        PortTakenError: somebody else listens where the service would.
+        StopFailedError: something outlived SIGKILL.
+        OSError: a state file can't be written.
     """
+    command = spec.masked_command()
+    found = locate(dirs, spec.name, command)
+    if found.process is None or not found.proven:
+        lost = _lost_process(spec)
+        if lost is not None:
+            dirs.create()
+            dirs.run_file(spec.name).unlink(missing_ok=True)
+            write_pid(dirs, spec.name, lost)
+    stop_service(spec.name, dirs, grace_s, command=command, wanted=None)
     if spec.readiness is None or not accepts_connection(spec.readiness.url):
         return
     port = urlsplit(spec.readiness.url).port or 80
-    raise PortTakenError(spec.name, port, port_owner(port))
+    listener = port_listener(port)
+    raise PortTakenError(spec.name, port, describe_process(listener) if listener else None)
+
+
+def _lost_process(spec: ProcessSpec) -> int | None:
+    """The process that runs a service's command on its port, without a file that says so."""
+    if spec.readiness is None or not accepts_connection(spec.readiness.url):
+        return None
+    listener = port_listener(urlsplit(spec.readiness.url).port or 80)
+    if listener is None:
+        return None
+    try:
+        leader = os.getsid(listener)
+    except ProcessLookupError:
+        return None
+    command = spec.masked_command()
+    return next((pid for pid in (leader, listener) if runs_command(pid, command)), None)
 
 
 def _keep_if_ready(
@@ -209,10 +241,9 @@ def _keep_if_ready(
 
 
 def _start_afresh(spec: ProcessSpec, dirs: StateDirs, cancelled: threading.Event) -> StartedProcess:
-    stop_service(spec.name, dirs, command=spec.masked_command(), wanted=None)
     if cancelled.is_set():
         raise WaitCancelledError(f"{spec.name} was not started", service=spec.name)
-    check_port_free(spec)
+    clear_the_way(spec, dirs)
     return start_service(spec, dirs)
 
 

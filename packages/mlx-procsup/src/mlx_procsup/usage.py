@@ -65,19 +65,27 @@ def listens_on(pid: int, port: int) -> bool | None:
     return None if unknown else False
 
 
-def port_owner(port: int) -> str | None:
-    """Who listens on a TCP port, such as "PID 4711 (python3)"; None where that is not to be seen.
+def port_listener(port: int) -> int | None:
+    """The process that listens on a TCP port; None where that is not to be seen.
 
     Processes of other users show their sockets to nobody but root.
     """
     for process in psutil.process_iter():
         try:
             connections = process.net_connections(kind="tcp")
-            if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections):
-                return f"PID {process.pid} ({process.name()})"
         except psutil.Error:
             continue
+        if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections):
+            return process.pid
     return None
+
+
+def describe_process(pid: int) -> str:
+    """Such as "PID 4711 (python3)"."""
+    try:
+        return f"PID {pid} ({psutil.Process(pid).name()})"
+    except psutil.Error:
+        return f"PID {pid}"
 
 
 def _own(process: psutil.Process) -> tuple[float, int]:

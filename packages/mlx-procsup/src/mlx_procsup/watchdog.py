@@ -26,8 +26,8 @@ from mlx_procsup.spawn import adopt, start_service
 from mlx_procsup.spec import ProcessSpec, StateDirs
 from mlx_procsup.state import DOWN_AFTER_S, ServiceState
 from mlx_procsup.statefiles import Restart, RunRecord, WantedState, read_run, write_run
-from mlx_procsup.supervisor import check_port_free
-from mlx_procsup.terminate import stop_service
+from mlx_procsup.supervisor import clear_the_way
+from mlx_procsup.terminate import GRACE_S, stop_service
 
 _LOCK_RETRY_S = 1.0
 _AFTER_START_S = 2.0
@@ -83,6 +83,7 @@ class WatchSettings:
         rotation: when to rotate logs; None leaves them alone.
         owner: what the lock's owner is called.
         probe_timeout_s: how long a service may take to answer.
+        grace_s: how long it may take to obey SIGTERM.
     """
 
     lock: Path
@@ -93,6 +94,7 @@ class WatchSettings:
     rotation: RotationRule | None = field(default_factory=RotationRule)
     owner: str = "watch"
     probe_timeout_s: float = DOWN_AFTER_S
+    grace_s: float = GRACE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +199,7 @@ class Watchdog:
         name = status.name
         case = self._recall(name, status.record)
         sight = _sight(service, status, now)
-        if sight.wanted and status.state is ServiceState.STOPPED and self._take_back(service):
+        if sight.wanted and status.files_problem is not None and self._mend_files(service):
             self._due[name] = now
             return
         before = case
@@ -250,8 +252,7 @@ class Watchdog:
 
     def _restart(self, service: Supervised, verdict: Verdict) -> None:
         name, spec = service.spec.name, service.spec
-        stop_service(name, self._dirs, command=spec.masked_command(), wanted=None)
-        check_port_free(spec)
+        clear_the_way(spec, self._dirs, self._settings.grace_s)
         started = start_service(spec, self._dirs, keep_history=True, clock=self._machine.clock)
         now = self._machine.monotonic()
         self._due[name] = now + _AFTER_START_S
@@ -280,8 +281,8 @@ class Watchdog:
         except (SupervisionError, OSError) as error:
             self._hold_up(name, str(error), self._machine.monotonic() + _LOCK_RETRY_S)
 
-    def _take_back(self, service: Supervised) -> bool:
-        """Whether the service runs all the same, its PID file being lost; then it is mended."""
+    def _mend_files(self, service: Supervised) -> bool:
+        """Whether the service runs and its files didn't say so; now they do."""
         try:
             with acquire_lock(self._settings.lock, self._settings.owner, clock=self._machine.clock):
                 return self._is_still_wanted(service.spec.name) and (
@@ -335,7 +336,7 @@ class Watchdog:
         if not self._is_still_wanted(name):
             return
         reason = "put aside: memory pressure was critical"
-        stop_service(name, self._dirs, wanted=None)
+        stop_service(name, self._dirs, self._settings.grace_s, wanted=None)
         record = read_run(self._dirs, name) or RunRecord()
         write_run(
             self._dirs, name, replace(record, shed_at=self._machine.clock(), last_error=reason)
@@ -377,9 +378,9 @@ class Watchdog:
             self._say(name, "noticed", "; ".join(words))
         was = self._states.get(name)
         self._states[name] = status.state
-        if was in (None, status.state) or status.state is not ServiceState.HEALTHY:
-            return
-        self._say(name, "recovered", f"healthy as PID {status.pid}, was {was}")
+        was_broken = was in (ServiceState.CRASHED, ServiceState.DOWN)
+        if was_broken and status.state is ServiceState.HEALTHY:
+            self._say(name, "recovered", f"healthy as PID {status.pid}, was {was}")
 
     def _reap(self, name: str) -> None:
         """Collect a child of ours that died: until then it is a zombie."""
