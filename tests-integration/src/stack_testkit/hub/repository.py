@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 
 _BLOCK_BYTES = 1 << 20
+_NEVER_READ_BYTES = 1 << 40
+"""A sparse file larger than this stands for what fits on no disk; its hash is that of nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +22,8 @@ class Repository:
 
     @property
     def commit(self) -> str:
-        """Forty hexadecimal digits that change with the content."""
-        names = [f"{path} {self.git_sha1(path)}" for path in self.paths()]
+        """Forty hexadecimal digits that change when a file is written."""
+        names = [f"{path} {_key(self.folder / path)[1:]}" for path in self.paths()]
         return hashlib.sha1("\n".join(names).encode()).hexdigest()
 
     def paths(self) -> list[str]:
@@ -96,6 +98,8 @@ def _key(path: Path) -> tuple[Path, int, int]:
 @cache
 def _digest(path: Path, size: int, _modified_ns: int, algorithm: str) -> str:
     hasher = hashlib.new(algorithm)
+    if size > _NEVER_READ_BYTES:
+        return hasher.hexdigest()
     if algorithm == "sha1":
         hasher.update(b"blob %d\x00" % size)
     with path.open("rb") as file:

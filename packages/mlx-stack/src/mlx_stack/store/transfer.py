@@ -40,7 +40,7 @@ _RECORD_S = 0.25
 """What a connection has read is written and recorded at these marks: a kill loses no more."""
 _LEAVE_S = 0.5
 _SHORTEST_S = 0.001
-_SMALLEST_HALF_BYTES = 512 * 1024
+_SMALLEST_HALF_BYTES = 128 * 1024
 _FEWEST_TO_COMPARE = 3
 
 
@@ -77,8 +77,8 @@ class TransferPolicy:
     patience_s: float = 30.0
     longest_wait_s: float = 300.0
     slow_ratio: float = 0.2
-    slow_after_s: float = 3.0
-    take_over_s: float = 2.0
+    slow_after_s: float = 5.0
+    take_over_s: float = 4.0
     sync_interval_s: float = 15.0
     tick_s: float = 0.2
 
@@ -197,7 +197,10 @@ class Transfer:
         """Break off connections that are far behind the others, or nearly stand still."""
         busy = [worker for worker in self._workers if worker.claim and not worker.is_broken_off]
         rates = {worker: worker.meter.rate(now) or 0.0 for worker in busy}
-        usual = statistics.median(rates.values()) if len(busy) >= _FEWEST_TO_COMPARE else 0.0
+        # connections without work now count with what they did last
+        idle = [w.rate_bytes_s for w in self._workers if not w.claim and w.rate_bytes_s]
+        known = [*rates.values(), *idle]
+        usual = statistics.median(known) if len(known) >= _FEWEST_TO_COMPARE else 0.0
         for worker in busy:
             assert worker.claim is not None
             age, rate = worker.meter.age_s(now), rates[worker]
