@@ -3,14 +3,16 @@
     uv run python benchmarks/engines_conversation.py [--home FOLDER] [--prompt-tokens 3000]
 
 A model of random weights is served by the real engine in its simple mode and with continuous
-batching. For each: tokens a second of one answer, and the time until a conversation's second turn
-is answered (one token), as a share of the first's. Medians of five rounds.
+batching, asked in turns. For each: tokens a second of one answer, and the time until a
+conversation's second turn is answered (one token), as a share of the first's. Medians of five
+rounds.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from mlx_stack.engines.vllm_mlx import ModelTraits
 from stack_testkit.tiny_model import make_tiny_model
 
 _ROUNDS = 5
+_MODES = {"simple": ModelTraits(), "batching": ModelTraits(reuses_prefixes=True)}
 _ANSWER_TOKENS = 200
 _WORDS = "the quick brown fox jumps over the lazy dog and runs away again "
 
@@ -78,20 +81,26 @@ def main() -> None:
             engine_python=engine.python,
             hidden_size=256,
         )
-        for name, traits in (
-            ("simple mode", ModelTraits()),
-            ("continuous batching", ModelTraits(reuses_prefixes=True)),
-        ):
-            with served(engine, model, Path(temporary), 1, traits) as url:
-                measure(url, options.prompt_tokens, 0)  # warm
-                rounds = [measure(url, options.prompt_tokens, i + 1) for i in range(_ROUNDS)]
-            decode = statistics.median(_ANSWER_TOKENS / each.decode for each in rounds)
-            first = statistics.median(each.first_turn for each in rounds)
-            share = statistics.median(each.second_turn / each.first_turn for each in rounds)
-            print(
-                f"{name:<20} {decode:6.1f} tokens/s; first turn {first:.2f} s, "
-                f"second {share:.0%} of it"
-            )
+        rounds: dict[str, list[Round]] = {name: [] for name in _MODES}
+        with ExitStack() as engines:
+            urls = {
+                name: engines.enter_context(
+                    served(engine, model, Path(temporary) / name, 1, traits)
+                )
+                for name, traits in _MODES.items()
+            }
+            for number in range(_ROUNDS + 1):
+                for name, url in urls.items():
+                    rounds[name].append(measure(url, options.prompt_tokens, number))
+        for name, measured in rounds.items():
+            _report(name, measured[1:])  # the first warms up
+
+
+def _report(name: str, rounds: list[Round]) -> None:
+    decode = statistics.median(_ANSWER_TOKENS / each.decode for each in rounds)
+    first = statistics.median(each.first_turn for each in rounds)
+    share = statistics.median(each.second_turn / each.first_turn for each in rounds)
+    print(f"{name:<9} {decode:6.1f} tokens/s; first turn {first:.2f} s, second {share:.0%} of it")
 
 
 if __name__ == "__main__":

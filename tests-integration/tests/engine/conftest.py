@@ -125,7 +125,7 @@ def _running(tier: Tier, command: tuple[str, ...], dirs: StateDirs, cwd: Path) -
     spec = ProcessSpec(
         name=tier.name,
         command=command,
-        env={**inherited_environment(), **vllm_mlx.ENVIRONMENT},
+        env={**inherited_environment(), **vllm_mlx.environment(cwd / "huggingface")},
         cwd=cwd,
         readiness=HttpReadiness(f"http://127.0.0.1:{tier.port}/v1/models"),
     )

@@ -102,7 +102,7 @@ def engine_service(
     spec = ProcessSpec(
         name=tier.name,
         command=command,
-        env={**environment, **vllm_mlx.ENVIRONMENT},
+        env={**environment, **vllm_mlx.environment(home.engines / "huggingface")},
         cwd=home.root,
         readiness=HttpReadiness(f"http://{LOOPBACK}:{tier.port}/v1/models"),
     )

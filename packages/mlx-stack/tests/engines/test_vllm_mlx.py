@@ -5,7 +5,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_stack.engines.vllm_mlx import ModelTraits, command
+from mlx_stack.engines.vllm_mlx import ModelTraits, command, environment
 from mlx_stack.stack import Tier
 
 PROGRAM = Path("/engines/vllm-mlx/bin/vllm-mlx")
@@ -81,6 +81,13 @@ def test_an_answer_whose_length_nobody_named_stays_within_the_planned_context():
     assert value_of(words, "--max-tokens") == "8192"
     words = command(PROGRAM, tier(context_tokens=131072), FOLDER)
     assert value_of(words, "--max-tokens") == "32768"
+
+
+def test_an_engine_has_no_home_to_leave_conversations_in():
+    variables = environment(Path("/state/huggingface"))
+    assert variables["HOME"] == "/dev/null"
+    assert variables["HF_HOME"] == "/state/huggingface"
+    assert variables["HF_HUB_OFFLINE"] == "1"
 
 
 def test_a_paged_cache_is_never_used():

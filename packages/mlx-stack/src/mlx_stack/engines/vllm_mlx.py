@@ -4,10 +4,8 @@ Flags are those of the pinned engine (vllm-mlx 0.6.0). What a tier's `vllm_flags
 last, and replaces what stands here.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 
 from mlx_stack.stack import FlagValue, Tier
 
@@ -22,21 +20,6 @@ refuse them. The model stops by itself."""
 DEFAULT_CACHE_BYTES = 2**30
 """For prefixes kept between requests, where nobody planned. The engine's own default, a fifth of
 the machine's free memory for each engine, would leave none for several."""
-
-ENVIRONMENT: Mapping[str, str] = MappingProxyType(
-    {
-        # a request that comes while another is being answered waits; the default is a 503
-        "VLLM_MLX_SIMPLE_ENGINE_LOCK_ADMISSION": "wait",
-        # system prompts kept beside the cache that the command line limits; the default is 4
-        "VLLM_MLX_SYSTEM_KV_SLOTS": "2",
-        # with batching, conversations would be written to ~/.cache/vllm-mlx whenever the engine
-        # stops or unloads; no other setting keeps them off the disk
-        "HOME": "/dev/null",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONUNBUFFERED": "1",
-    }
-)
-"""What an engine needs in its environment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +38,27 @@ class ModelTraits:
     reasoning_parser: str = ""
     batching: bool = True
     reuses_prefixes: bool = False
+
+
+def environment(hf_home: Path) -> dict[str, str]:
+    """What an engine needs in its environment.
+
+    Args:
+        hf_home: Where Hugging Face's libraries may put what they make of a model's own code; made
+            by them if at all.
+    """
+    return {
+        # a request that comes while another is being answered waits; the default is a 503
+        "VLLM_MLX_SIMPLE_ENGINE_LOCK_ADMISSION": "wait",
+        # system prompts kept in simple mode, which no flag limits; the default is 4
+        "VLLM_MLX_SYSTEM_KV_SLOTS": "2",
+        # with batching, conversations would be written to ~/.cache/vllm-mlx whenever the engine
+        # stops or unloads; no other setting keeps them off the disk
+        "HOME": "/dev/null",
+        "HF_HOME": str(hf_home),
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
 
 
 def command(
