@@ -4,7 +4,7 @@ _default:
     @just --list
 
 # all checks, as CI runs them
-check: lock format-check lint types layers dependencies test alone
+check: lock format-check lint types layers dependencies docs test alone
 
 # uv.lock agrees with the pyproject files
 lock:
