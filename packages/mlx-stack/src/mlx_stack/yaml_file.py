@@ -10,6 +10,7 @@ import yaml
 from mlx_stack.errors import InvalidFileError
 
 _KEY_PATH = re.compile(r"^(?P<problem>.*) - at `(?P<path>\$.*)`$", re.DOTALL)
+_DEEPEST = 50
 _STEP = re.compile(r"\.(?P<key>[^.\[\]]+)|\[(?P<index>\d+|\.\.\.)\]")
 
 
@@ -27,6 +28,7 @@ def read[T](path: Path, kind: type[T], *, hint: str | None = None) -> T:
         raise InvalidFileError(path, "is not UTF-8 text", line=line, hint=hint) from error
     loader = yaml.CSafeLoader(text)
     try:
+        _refuse_deep_nesting(path, text, hint)
         node = loader.get_single_node()
         _refuse_repeated_keys(path, node, hint)
         value = _construct(loader, node)
@@ -53,6 +55,18 @@ def read[T](path: Path, kind: type[T], *, hint: str | None = None) -> T:
 def line_of_key(path: Path, key: str) -> int:
     """The 1-based line of the top-level `key` in `path`, a YAML file that `read` has accepted."""
     return _line_of(yaml.compose(path.read_text(encoding="utf-8"), yaml.CSafeLoader), f"$.{key}")
+
+
+def _refuse_deep_nesting(path: Path, text: str, hint: str | None) -> None:
+    """Refuse what would overflow the C stack: libyaml's composer recurses, its events don't."""
+    depth = 0
+    for event in yaml.parse(text, yaml.CSafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEEPEST:
+            raise InvalidFileError(path, "is nested too deeply", hint=hint)
 
 
 def _refuse_repeated_keys(path: Path, node: yaml.Node | None, hint: str | None) -> None:

@@ -1,5 +1,6 @@
 """The root command, and what happens when a command fails."""
 
+import itertools
 import os
 import signal
 import sys
@@ -10,12 +11,10 @@ from typing import NoReturn
 import click
 
 from mlx_stack import __version__, exit_codes
-from mlx_stack.cli._errors import translate
+from mlx_stack.cli._errors import DEBUG_VARIABLE, translate
 from mlx_stack.cli._lazy import LazyGroup
 from mlx_stack.cli._output import write_error, write_error_document, write_line
 from mlx_stack.errors import Interrupted, StackError, UsageError
-
-DEBUG_VARIABLE = "MLX_STACK_DEBUG"
 
 
 @click.group(
@@ -58,7 +57,8 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _invoke(arguments: Sequence[str]) -> int:
-    as_json = "--json" in arguments or "--json-lines" in arguments
+    options = list(itertools.takewhile(lambda word: word != "--", arguments))
+    as_json = "--json" in options or "--json-lines" in options
     try:
         outcome = root.main(list(arguments), prog_name="mlx-stack", standalone_mode=False)
     except click.exceptions.Exit as error:

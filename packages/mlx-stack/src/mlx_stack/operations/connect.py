@@ -16,7 +16,7 @@ from mlx_stack.clients.registry import (
     Surroundings,
     find_client,
 )
-from mlx_stack.errors import InvalidFileError, UsageError
+from mlx_stack.errors import InvalidFileError, StackError, UsageError
 from mlx_stack.operations.endpoint import gateway_endpoint, require_key
 from mlx_stack.paths import Home
 from mlx_stack.stack import load_stack
@@ -142,11 +142,7 @@ def discard_backups(plan: Plan) -> None:
 
 
 def connected_clients(home: Home, around: Surroundings) -> dict[str, bool]:
-    """Every client's name, and whether its files say what `connect` would write.
-
-    Raises:
-        NoStackError: No stack is defined.
-    """
+    """Every client's name, and whether its files say what `connect` would write."""
     names = [client.name for client in CLIENTS]
     return {name: _is_connected(home, name, around) for name in names}
 
@@ -154,7 +150,7 @@ def connected_clients(home: Home, around: Surroundings) -> dict[str, bool]:
 def _is_connected(home: Home, name: str, around: Surroundings) -> bool:
     try:
         plan = plan_connect(home, name, around)
-    except InvalidFileError:  # a damaged file connects nothing
+    except StackError:  # no stack, no key yet, or a damaged file: nothing is connected
         return False
     return not any(change.is_change for change in plan.changes)
 
