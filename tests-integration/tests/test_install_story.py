@@ -29,7 +29,7 @@ def wait_until[T](look: Callable[[], T | None], *, deadline_s: float = DEADLINE_
         found = look()
         if found:
             return found
-        time.sleep(0.1)
+        time.sleep(0.2)
     pytest.fail(f"not seen within {deadline_s:g} s")
 
 
@@ -79,6 +79,7 @@ def mac(tmp_path: Path) -> Iterator[Mac]:
         stop_service(path.stem, state_dirs(mac.home), grace_s=0.2)
 
 
+@pytest.mark.timeout(300)  # a dozen commands and real services: seconds, or minutes when busy
 def test_installed_once_the_stack_survives_crashes_and_a_power_cut_until_uninstalled(
     mac: Mac,
 ) -> None:

@@ -10,6 +10,7 @@ from mlx_launchd import (
     Completed,
     Domain,
     DomainKind,
+    LaunchdError,
     OutputError,
     PowerSettings,
     ProgramMissingError,
@@ -197,3 +198,20 @@ def test_a_session_is_told_by_id_the_console_and_sshds_variables() -> None:
     assert (session.uid, session.user, session.console_uid) == (502, "robin", 0)
     assert session.is_ssh
     assert not session.is_sudo
+
+
+def test_gnus_stat_tells_the_consoles_owner_too() -> None:
+    run = Programs(
+        {
+            "id -un": Completed(0, "robin\n"),
+            "id -u": Completed(0, "502\n"),
+            "stat -f": Completed(1, '  File: "/dev/console"\n', "stat: cannot read '%u'"),
+            "stat -c %u /dev/console": Completed(0, "502\n"),
+        }
+    )
+    assert detect_session(run, {}).console_uid == 502
+
+
+def test_a_machine_that_does_not_know_its_user_is_an_error() -> None:
+    with pytest.raises(LaunchdError, match="who runs this"):
+        detect_session(Programs({"id": Completed(1)}), {})

@@ -19,13 +19,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.parsers.expat import ExpatError
 
-import psutil
-
-from mlx_launchd import Completed
 from stack_testkit.fake_launchd import FakeLaunchd, Processes, Reply, State, initial_state
+
+if TYPE_CHECKING:
+    from mlx_launchd import Completed
 
 _PROGRAMS = (
     "caffeinate",
@@ -117,8 +117,10 @@ class FakeMac:
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
         return {**os.environ, "PATH": path, **more}
 
-    def run(self, command: Sequence[str], /) -> Completed:
+    def run(self, command: Sequence[str], /) -> "Completed":
         """Answer a command without a process, for tests whose clock is not the machine's."""
+        from mlx_launchd import Completed
+
         reply = answer(self, command[0], list(command[1:]), as_root=False)
         return Completed(reply.returncode, reply.stdout, reply.stderr)
 
@@ -257,6 +259,8 @@ def _caffeinate(mac: FakeMac, arguments: list[str]) -> Reply:
 
 
 def _is_alive(pid: int) -> bool:
+    import psutil  # a tenth of a second that most of these programs need not spend
+
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

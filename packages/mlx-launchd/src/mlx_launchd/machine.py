@@ -19,11 +19,10 @@ def detect_session(run: Run, environment: Mapping[str, str]) -> Session:
     user = run(("id", "-un")).stdout.strip()
     if uid is None or not user:
         raise LaunchdError("`id` does not say who runs this")
-    console = _asked(run, ("stat", "-f", "%u", "/dev/console"))
     return Session(
         uid=uid,
         user=user,
-        console_uid=None if console is None else _uid(console.stdout),
+        console_uid=_console_uid(run),
         is_ssh="SSH_CONNECTION" in environment or "SSH_TTY" in environment,
         is_sudo="SUDO_UID" in environment,
     )
@@ -55,6 +54,15 @@ def detect_power_settings(run: Run) -> PowerSettings:
         return parse_pmset(custom.stdout)
     except OutputError:
         return PowerSettings()
+
+
+def _console_uid(run: Run) -> int | None:
+    """Give who owns the console. GNU's `stat`, which many put first on PATH, wants another flag."""
+    for flag in ("-f", "-c"):
+        answer = _asked(run, ("stat", flag, "%u", "/dev/console"))
+        if answer is not None and answer.returncode == 0 and _uid(answer.stdout) is not None:
+            return _uid(answer.stdout)
+    return None
 
 
 def _auto_login_user(run: Run) -> str | None:
