@@ -17,9 +17,9 @@ from recommend_measurements import Row, measurements
 from mlx_recommend.calibration import FITTED, Calibration, LayerKind
 from mlx_recommend.speed import decode_speed, prefill_speed
 
-DECODE_START = (50e-6, 70e-6, 70e-6, 40e-6, 0.2, 0.8, 1.2, 0.3)
-"""Rounded values that any fit starts from, and is held to where no row speaks."""
-PREFILL_START = (1.1, 300.0, 300e-6, 1.2, 5.0, 0.7)
+DECODE_START = (60e-6, 60e-6, 60e-6, 30e-6, 0.2, 1.0, 1.0, 0.3)
+"""What any fit starts from and is held to where no row speaks: round numbers, M5 as M4."""
+PREFILL_START = (1.0, 300.0, 300e-6, 1.0, 1.0, 1.0)
 PRIOR_WEIGHT = 0.4
 """How firmly: being off by the whole start value weighs as 4 % error in one measurement."""
 
