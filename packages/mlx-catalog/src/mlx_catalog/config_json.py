@@ -121,19 +121,22 @@ def _geometry(
 
 
 def _with_layers(plain: Geometry, kinds: LayerKinds, text_type: str, text: Config) -> Geometry:
-    gemma4 = text_type.startswith("gemma4")
+    sliding_heads, full_heads, full_width = _uneven_heads(text_type, text, plain.kv_heads)
     return structs.replace(
         plain,
         full_attention_layers=kinds.count("full") + kinds.count("parallel"),
         sliding_layers=kinds.count("sliding"),
         sliding_window=_window(text) if "sliding" in kinds else None,
         shared_kv_layers=kinds.count("shared") or None,
-        global_kv_heads=_gemma4_global_heads(text, plain.kv_heads) if gemma4 else None,
-        global_head_dim=integer(text, "global_head_dim") if gemma4 else None,
+        kv_heads=sliding_heads,
+        global_kv_heads=full_heads,
+        global_head_dim=full_width,
         recurrent=recurrent_state(text_type, text, kinds),
     )
 
 
+#: Step names its groups beside a `num_key_value_heads` that counts query heads.
+_KV_HEADS = ("num_attention_groups", "num_key_value_heads", "num_kv_heads", "n_kv_heads")
 _LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 _HIDDEN = ("hidden_size", "n_embd", "d_model")
 
@@ -173,9 +176,7 @@ def _heads(text_type: str, text: Config) -> tuple[int | None, int | None]:
         return query_heads, (key + (integer(text, "v_head_dim") or even or 0)) // 2 or None
     if text_type == "nemotron-nas":
         return _nas_kv_heads(text, query_heads), even
-    heads = integer(
-        text, "num_key_value_heads", "num_kv_heads", "n_kv_heads", "num_attention_groups"
-    )
+    heads = integer(text, *_KV_HEADS)
     return heads or query_heads, integer(
         text, "head_dim", "attention_head_dim", "kv_channels"
     ) or even
@@ -193,14 +194,19 @@ def _nas_kv_heads(text: Config, query_heads: int | None) -> int | None:
     return query_heads // group if query_heads and group else None
 
 
-def _gemma4_global_heads(text: Config, heads: int | None) -> int | None:
-    # Only where keys double as values do the full layers have heads of their own number.
-    own = (
-        integer(text, "num_global_key_value_heads")
-        if text.get("attention_k_eq_v") is True
-        else None
-    )
-    return own or heads
+def _uneven_heads(
+    text_type: str, text: Config, heads: int | None
+) -> tuple[int | None, int | None, int | None]:
+    """KV heads of the sliding layers, and of the full ones with their width, where they differ."""
+    if text_type.startswith("gemma4"):
+        # Only where keys double as values do the full layers have heads of their own number.
+        shares = text.get("attention_k_eq_v") is True
+        own = integer(text, "num_global_key_value_heads") if shares else None
+        return heads, own or heads, integer(text, "global_head_dim")
+    other = text.get("attention_other_setting")
+    if text_type == "step3p5" and isinstance(other, dict):
+        return integer(cast("Config", other), "num_attention_groups") or heads, heads, None
+    return heads, None, None
 
 
 def _window(text: Config) -> int | None:

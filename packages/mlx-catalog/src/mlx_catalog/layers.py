@@ -156,6 +156,19 @@ def _alternating(text: Config, layers: int) -> LayerKinds | None:
     return tuple(kinds) or None
 
 
+def _lettered(text: Config, layers: int) -> LayerKinds | None:
+    """EXAONE 4: a pattern of L (sliding) and G (full) that repeats; without one, all are full."""
+    pattern = text.get("sliding_window_pattern")
+    if not pattern:
+        return ("full",) * layers or None
+    if not isinstance(pattern, str):
+        return _named(text, layers)
+    kinds: list[LayerKind] = [
+        "sliding" if pattern[i % len(pattern)] == "L" else "full" for i in range(layers)
+    ]
+    return tuple(kinds) or None
+
+
 def _sharing(text: Config, layers: int) -> LayerKinds | None:
     """Gemma 3n and 4: the last layers use the caches of earlier ones."""
     shared = text.get("num_kv_shared_layers")
@@ -256,9 +269,8 @@ _LAYOUTS: dict[str, Callable[[Config, int], LayerKinds | None]] = {
     **dict.fromkeys(("granitemoehybrid", "olmo3", "laguna", "mellum"), _named),
     **dict.fromkeys(("lfm2", "lfm2_moe"), _lfm2),
     **dict.fromkeys(("llama4", "llama4_text"), _every(4, "sliding")),
-    **dict.fromkeys(
-        ("cohere2", "exaone4", "muse_glimmer"), _every(4, "sliding", "sliding_window_pattern")
-    ),
+    **dict.fromkeys(("cohere2", "muse_glimmer"), _every(4, "sliding", "sliding_window_pattern")),
+    "exaone4": _lettered,
     "gpt_oss": _alternating,
     "step3p5": _alternating,
     "nemotron_h": _nemotron_h,
