@@ -147,6 +147,19 @@ def test_agent_and_daemon_replace_each_other(desk: Desk, *, system: bool) -> Non
 
 
 @pytest.mark.parametrize("system", [True, False])
+def test_where_the_other_kind_is_refused_the_one_before_is_put_back(
+    desk: Desk, *, system: bool
+) -> None:
+    install(desk.home, desk.mac(), system=not system)
+    desk.fake.change(faults=[{"verb": "bootstrap", "code": 122, "text": "Load failed: 122"}])
+    with pytest.raises(LaunchdError, match="122"):
+        install(desk.home, desk.mac(), system=system)
+    assert [job["domain"] for job in desk.jobs().values()] == ["gui/501" if system else "system"]
+    assert desk.daemon.exists() is not system
+    assert desk.agent.exists() is system
+
+
+@pytest.mark.parametrize("system", [True, False])
 def test_uninstalling_leaves_nothing_of_it(desk: Desk, *, system: bool) -> None:
     install(desk.home, desk.mac(), system=system)
     assert uninstall(desk.home, desk.mac()) == (("daemon",) if system else ("agent",))

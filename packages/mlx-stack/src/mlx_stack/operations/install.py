@@ -1,11 +1,13 @@
 """Put the watchdog under launchd, so that it runs after every login or boot."""
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from mlx_launchd import (
     BootFinding,
     DomainKind,
     Installer,
+    LaunchdError,
     Session,
     boot_outlook,
     choose_domain,
@@ -58,7 +60,8 @@ def install(
 ) -> InstallReport:
     """Install the watchdog as an agent or, with `system`, as a daemon, or bring it up to date.
 
-    The other kind is removed first, since two watchdogs would be one too many.
+    The other kind is removed first, since two watchdogs would be one too many; where the new one is
+    refused, it is put back.
 
     Args:
         home: Where the stack is.
@@ -88,8 +91,14 @@ def install(
         ask_for_rights(mac, on_step, mac.installation_steps(home, job.label, loaded=loaded))
     elif is_present(daemon, job.label):
         ask_for_rights(mac, on_step, mac.removal_steps(home, job.label))
-    other.uninstall(job.label)
-    installed = installer.install(job)
+    replaced = other.uninstall(job.label)
+    try:
+        installed = installer.install(job)
+    except LaunchdError:
+        if replaced and not is_present(installer, job.label):
+            with suppress(LaunchdError):  # the first failure is what the user hears
+                other.install(watch_job(home, mac.installation(session), system=not system))
+        raise
     outlook = boot_outlook(
         detect_boot_facts(mac.run),
         domain=installed.loaded.domain,
