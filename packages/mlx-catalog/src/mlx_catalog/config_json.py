@@ -11,11 +11,10 @@ from typing import cast
 
 from msgspec import structs
 
+from mlx_catalog.config_fields import Config, integer, word
 from mlx_catalog.layers import LayerKinds, layer_kinds
 from mlx_catalog.recurrence import recurrent_state
 from mlx_catalog.schema import Architecture, Experts, Geometry, RecurrentKind
-
-type Config = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +50,8 @@ class ConfigReading:
 def read_config(config: Config, source: str = "config.json") -> ConfigReading:
     """What `config` says of a model; `source` is noted as the geometry's source."""
     text = text_config(config)
-    model_type = _text(config, "model_type") or _text(text, "model_type")
-    text_type = _text(text, "model_type") or model_type
+    model_type = word(config, "model_type") or word(text, "model_type")
+    text_type = word(text, "model_type") or model_type
     kinds = layer_kinds(model_type, text_type, text)
     geometry = _geometry(text_type, text, config, kinds, source)
     return ConfigReading(
@@ -65,7 +64,7 @@ def read_config(config: Config, source: str = "config.json") -> ConfigReading:
         ),
         vision="vision_config" in config,
         quantization=_quantization(config),
-        dtype=_text(text, "dtype", "torch_dtype") or _text(config, "dtype", "torch_dtype"),
+        dtype=word(text, "dtype", "torch_dtype") or word(config, "dtype", "torch_dtype"),
         notes=_notes(model_type, kinds, geometry),
     )
 
@@ -77,23 +76,6 @@ def text_config(config: Config) -> Config:
         if isinstance(nested, dict):
             return cast("Config", nested)
     return config
-
-
-def integer(config: Config, *names: str) -> int | None:
-    """The first of `names` that is a positive whole number in `config`."""
-    for name in names:
-        value = config.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-    return None
-
-
-def _text(config: Config, *names: str) -> str:
-    for name in names:
-        value = config.get(name)
-        if isinstance(value, str):
-            return value
-    return ""
 
 
 def _geometry(
@@ -256,7 +238,7 @@ def _scheme(raw: Config) -> Quantization | None:
     for path, value in raw.items():
         if isinstance(value, dict) and (scheme := _scheme(cast("Config", value))) is not None:
             overrides[path] = scheme
-    return Quantization(bits, group_size, _text(raw, "mode") or "affine", overrides)
+    return Quantization(bits, group_size, word(raw, "mode") or "affine", overrides)
 
 
 def _architecture(
@@ -320,7 +302,7 @@ def routed_expert_params(config: Config) -> int | None:
     layers = _moe_layers(text)
     if hidden is None or width is None or layers is None:
         return None
-    matrices = 2 if _text(text, "model_type") == "nemotron_h" else 3
+    matrices = 2 if word(text, "model_type") == "nemotron_h" else 3
     return layers * experts.total * matrices * hidden * width
 
 

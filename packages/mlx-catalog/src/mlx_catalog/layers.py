@@ -1,11 +1,12 @@
 """What each layer of a model keeps between tokens: the caches of mlx-lm 0.31.3 and 0.32."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, cast
+
+from mlx_catalog.config_fields import Config
 
 type LayerKind = Literal["full", "sliding", "shared", "recurrent", "parallel", "none"]
 type LayerKinds = tuple[LayerKind, ...]
-type Config = Mapping[str, object]
 
 #: Every layer keeps keys and values of the whole context.
 _FULL = frozenset(

@@ -1,12 +1,10 @@
 """The state that recurrent layers keep, from the names each family gives its dimensions."""
 
-from collections.abc import Mapping
 from typing import cast
 
+from mlx_catalog.config_fields import Config, integer
 from mlx_catalog.layers import LayerKinds
 from mlx_catalog.schema import RecurrentState
-
-type Config = Mapping[str, object]
 
 
 def recurrent_state(text_type: str, text: Config, kinds: LayerKinds) -> RecurrentState | None:
@@ -25,19 +23,11 @@ def recurrent_state(text_type: str, text: Config, kinds: LayerKinds) -> Recurren
     return _mamba2(text, layers)
 
 
-def _number(text: Config, *names: str) -> int | None:
-    for name in names:
-        value = text.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
-            return value
-    return None
-
-
 def _gated_deltanet(text: Config, layers: int) -> RecurrentState:
-    keys, key_dim = _number(text, "linear_num_key_heads"), _number(text, "linear_key_head_dim")
+    keys, key_dim = integer(text, "linear_num_key_heads"), integer(text, "linear_key_head_dim")
     values, value_dim = (
-        _number(text, "linear_num_value_heads"),
-        _number(text, "linear_value_head_dim"),
+        integer(text, "linear_num_value_heads"),
+        integer(text, "linear_value_head_dim"),
     )
     channels = None
     if keys and key_dim and values and value_dim:
@@ -46,7 +36,7 @@ def _gated_deltanet(text: Config, layers: int) -> RecurrentState:
         kind="gated-deltanet",
         layers=layers,
         conv_channels=channels,
-        conv_kernel=_number(text, "linear_conv_kernel_dim") or 4,
+        conv_kernel=integer(text, "linear_conv_kernel_dim") or 4,
         heads=values,
         head_dim=value_dim,
         state_dim=key_dim,
@@ -54,16 +44,16 @@ def _gated_deltanet(text: Config, layers: int) -> RecurrentState:
 
 
 def _mamba2(text: Config, layers: int) -> RecurrentState:
-    heads = _number(text, "mamba_num_heads", "mamba_n_heads")
-    width = _number(text, "mamba_head_dim", "mamba_d_head")
-    state = _number(text, "ssm_state_size", "mamba_d_state", "mamba_state_dim")
-    groups = _number(text, "n_groups", "mamba_n_groups")
+    heads = integer(text, "mamba_num_heads", "mamba_n_heads")
+    width = integer(text, "mamba_head_dim", "mamba_d_head")
+    state = integer(text, "ssm_state_size", "mamba_d_state", "mamba_state_dim")
+    groups = integer(text, "n_groups", "mamba_n_groups")
     channels = heads * width + 2 * groups * state if heads and width and state and groups else None
     return RecurrentState(
         kind="mamba2",
         layers=layers,
         conv_channels=channels,
-        conv_kernel=_number(text, "conv_kernel", "mamba_d_conv"),
+        conv_kernel=integer(text, "conv_kernel", "mamba_d_conv"),
         heads=heads,
         head_dim=width,
         state_dim=state,
@@ -71,16 +61,16 @@ def _mamba2(text: Config, layers: int) -> RecurrentState:
 
 
 def _mamba1(text: Config, layers: int) -> RecurrentState:
-    hidden = _number(text, "hidden_size")
-    inner = hidden * (_number(text, "mamba_expand") or 2) if hidden else None
+    hidden = integer(text, "hidden_size")
+    inner = hidden * (integer(text, "mamba_expand") or 2) if hidden else None
     return RecurrentState(
         kind="mamba1",
         layers=layers,
         conv_channels=inner,
-        conv_kernel=_number(text, "mamba_d_conv"),
+        conv_kernel=integer(text, "mamba_d_conv"),
         heads=inner,
         head_dim=1,
-        state_dim=_number(text, "mamba_d_state"),
+        state_dim=integer(text, "mamba_d_state"),
     )
 
 
@@ -88,8 +78,8 @@ def _short_convolution(text: Config, layers: int) -> RecurrentState:
     return RecurrentState(
         kind="shortconv",
         layers=layers,
-        conv_channels=_number(text, "hidden_size"),
-        conv_kernel=_number(text, "conv_L_cache"),
+        conv_channels=integer(text, "hidden_size"),
+        conv_kernel=integer(text, "conv_L_cache"),
         heads=0,
         head_dim=0,
         state_dim=0,
@@ -99,12 +89,12 @@ def _short_convolution(text: Config, layers: int) -> RecurrentState:
 def _kda(text: Config, layers: int) -> RecurrentState:
     nested = text.get("linear_attn_config")
     linear = cast("Config", nested) if isinstance(nested, dict) else text
-    heads, width = _number(linear, "num_heads"), _number(linear, "head_dim")
+    heads, width = integer(linear, "num_heads"), integer(linear, "head_dim")
     return RecurrentState(
         kind="kda",
         layers=layers,
         conv_channels=3 * heads * width if heads and width else None,
-        conv_kernel=_number(linear, "short_conv_kernel_size"),
+        conv_kernel=integer(linear, "short_conv_kernel_size"),
         heads=heads,
         head_dim=width,
         state_dim=width,
