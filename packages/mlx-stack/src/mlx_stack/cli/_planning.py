@@ -7,6 +7,7 @@ from typing import override
 import click
 
 from mlx_stack.cli._context import Decorator
+from mlx_stack.errors import StackError
 
 _SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[kmgt]i?b?|b)", re.IGNORECASE)
 _POWERS = {"b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -86,3 +87,13 @@ def workload_options(explanation: str) -> Decorator:
         )(function)
 
     return add
+
+
+def confirm_or_stop(question: str) -> None:
+    """Ask whether to go on, with yes as the default.
+
+    Raises:
+        StackError: The answer is no.
+    """
+    if not click.confirm(question, default=True, err=True):
+        raise StackError("Stopped: nothing was written.")

@@ -15,30 +15,34 @@ BARS = {
 """Why a model is not chosen by default, for a table."""
 
 
+_PLAIN = {
+    ReasonKind.BEST_SCORE: "best score in the budget",
+    ReasonKind.CALLS_TOOLS: "calls tools",
+    ReasonKind.MEASURED: "speed measured on this machine",
+    ReasonKind.REFERENCE: "speed published for such a machine",
+}
+"""Reasons without figures."""
+
+
 def reason_text(reason: Reason) -> str:
     """One reason, as a part of a sentence."""
+    value, size = reason.value or 0.0, short_bytes(reason.size_bytes)
     match reason.kind:
-        case ReasonKind.BEST_SCORE:
-            return "best score in the budget"
         case ReasonKind.SCORE_RANK:
-            size = short_bytes(reason.size_bytes)
             better = f"{reason.model} ({size}) scores best but leaves too little for the others"
             return f"{_ordinal(reason.rank)} score; {better}"
         case ReasonKind.QUALITY_RANK:
-            return f"{_ordinal(reason.rank)} quality that fits ({reason.value:.0f}/100)"
+            if reason.rank in _ORDINALS:
+                return f"{_ORDINALS[reason.rank]} quality that fits ({value:.0f} of 100)"
+            return f"quality {value:.0f} of 100"
         case ReasonKind.FASTER:
-            return f"{reason.value:.1f}x as fast as {reason.model}"
+            return f"{value:.1f}x as fast as {reason.model}"
         case ReasonKind.CHEAP_CONTEXT:
-            return f"{(reason.value or 0) / 1000:.0f} kB a token of context"
-        case ReasonKind.CALLS_TOOLS:
-            return "calls tools"
-        case ReasonKind.MEASURED:
-            return "speed measured on this machine"
-        case ReasonKind.REFERENCE:
-            return "speed published for such a machine"
+            return f"{value / 1000:.0f} kB a token of context"
         case ReasonKind.RUNNER_UP:
-            size = short_bytes(reason.size_bytes)
-            return f"next: {reason.model} ({size}, score {-(reason.value or 0):+.2f})"
+            return f"next: {reason.model} ({size}, score {-value:+.2f})"
+        case _:
+            return _PLAIN[reason.kind]
 
 
 def reason_fields(reason: Reason) -> dict[str, object]:

@@ -3,12 +3,11 @@
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
-import click
-
 from mlx_stack.cli._drafts import show_draft
 from mlx_stack.cli._engines import InstallProgress
 from mlx_stack.cli._format import format_duration
 from mlx_stack.cli._output import Output
+from mlx_stack.cli._planning import confirm_or_stop
 from mlx_stack.cli._pull_view import View, open_view
 from mlx_stack.cli._services import show_outcome
 from mlx_stack.operations.outcomes import ServiceOutcome
@@ -78,7 +77,7 @@ class SetupView:
             return
         show_draft(self._output, draft)
         if self._asks:
-            click.confirm("Set this up?", default=True, abort=True, err=True)
+            confirm_or_stop("Set this up?")
 
     def _pulling(self, event: "Event") -> None:
         if self._pull is None:

@@ -10,6 +10,7 @@ from mlx_stack.cli._context import json_option, open_context, quiet_option
 from mlx_stack.cli._planning import (
     MemorySize,
     budget_pct_option,
+    confirm_or_stop,
     intent_option,
     workload_options,
 )
@@ -92,7 +93,7 @@ def command(
 
     show_draft(context.output, draft)
     if not accept_defaults and sys.stdin.isatty():
-        click.confirm("Write this stack?", default=True, abort=True, err=True)
+        confirm_or_stop("Write this stack?")
     write_draft(context.home, draft)
     context.output.say(f"\nWrote {context.home.stack}.")
     context.output.say(_next_step(draft))
