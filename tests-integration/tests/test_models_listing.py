@@ -170,6 +170,14 @@ def test_a_users_entry_with_a_mistake_is_named_with_its_line(program: Program):
     assert "Traceback" not in done.err
 
 
+def test_a_users_entry_in_another_encoding_is_named(program: Program):
+    write_own(program.home, "lynx-1b", OWN_ENTRY)
+    (program.home.catalog / "lynx-1b.yaml").write_bytes("name: Lüchs".encode("latin-1"))
+    done = program.run("models", "--catalog", *MAC)
+    assert done.code == 2
+    assert "lynx-1b.yaml: no UTF-8 text" in done.err
+
+
 def test_the_mistake_is_told_as_json_too(program: Program):
     write_own(program.home, "lynx-1b", OWN_ENTRY.replace("layers: 16\n  full", "full", 1))
     done = program.run("models", "--catalog", *MAC, "--json")
