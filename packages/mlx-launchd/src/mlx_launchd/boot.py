@@ -109,38 +109,40 @@ def _power(facts: BootFacts) -> BootFinding:
         return BootFinding(
             "autorestart",
             Verdict.WARNING,
-            "autorestart and autorestartatconnect are both on, and System Settings switches "
-            "autorestart off again when it sees that",
+            "Both autorestart and autorestartatconnect are on, and System Settings switches "
+            "autorestart off again when it sees that.",
             "sudo pmset -a autorestartatconnect 0",
         )
     if facts.autorestart or facts.autorestart_at_connect:
         when = "after a power failure" if facts.autorestart else "when power is connected"
-        return BootFinding("autorestart", Verdict.OK, f"the Mac starts by itself {when}")
+        return BootFinding("autorestart", Verdict.OK, f"The Mac starts by itself {when}.")
     if facts.has_battery:
         return BootFinding(
             "autorestart",
             Verdict.WARNING,
-            "the battery bridges a power cut; once it is empty, somebody must switch the Mac on",
+            "The battery bridges a power cut; once it is empty, somebody must switch the Mac on.",
         )
     if facts.autorestart is None and facts.autorestart_at_connect is None:
         return BootFinding(
             "autorestart",
             Verdict.UNKNOWN,
-            "pmset does not say whether the Mac starts by itself after a power failure",
+            "Whether the Mac starts by itself after a power failure is not known: pmset is silent.",
             fix,
         )
     return BootFinding(
-        "autorestart", Verdict.PREVENTS, "the Mac stays off when its power returns", fix
+        "autorestart", Verdict.PREVENTS, "The Mac stays off when its power returns.", fix
     )
 
 
 def _filevault(facts: BootFacts) -> BootFinding:
     if facts.filevault is None:
         return BootFinding(
-            "filevault", Verdict.UNKNOWN, "fdesetup does not say whether FileVault is on"
+            "filevault",
+            Verdict.UNKNOWN,
+            "Whether FileVault is on is not known: fdesetup is silent.",
         )
     if not facts.filevault:
-        return BootFinding("filevault", Verdict.OK, "FileVault is off: the disk opens at boot")
+        return BootFinding("filevault", Verdict.OK, "FileVault is off: the disk opens at boot.")
     by_ssh = facts.macos_major is not None and facts.macos_major >= _UNLOCKS_OVER_SSH
     unlock = (
         "or unlock it over SSH with your password (Remote Login on, wired network)"
@@ -150,7 +152,7 @@ def _filevault(facts: BootFacts) -> BootFinding:
     return BootFinding(
         "filevault",
         Verdict.PREVENTS,
-        "FileVault is on: nothing runs after a power cut until somebody unlocks the disk",
+        "FileVault is on: nothing runs after a power cut until somebody unlocks the disk.",
         f"switch FileVault off in System Settings > Privacy & Security, {unlock}; before a "
         "planned restart: sudo fdesetup authrestart",
     )
@@ -160,14 +162,14 @@ def _job(
     facts: BootFacts, domain: Domain | None, user: str, as_daemon: str
 ) -> Iterator[BootFinding]:
     if domain is None:
-        yield BootFinding("job", Verdict.PREVENTS, "no job is installed that could come back")
+        yield BootFinding("job", Verdict.PREVENTS, "No job is installed that could come back.")
     elif domain.kind is DomainKind.SYSTEM:
-        yield BootFinding("job", Verdict.OK, "a LaunchDaemon starts at boot, before any login")
+        yield BootFinding("job", Verdict.OK, "A LaunchDaemon starts at boot, before any login.")
     elif domain.kind is DomainKind.USER:
         yield BootFinding(
             "job",
             Verdict.PREVENTS,
-            f"{domain.target} is not made again at boot",
+            f"The domain {domain.target} is not made again at boot.",
             as_daemon,
         )
     else:
@@ -177,7 +179,7 @@ def _job(
 def _login(facts: BootFacts, user: str, as_daemon: str) -> BootFinding:
     if facts.auto_login_user == user and not facts.filevault:
         return BootFinding(
-            "login", Verdict.OK, f"{user} is logged in at boot, which starts the agent"
+            "login", Verdict.OK, f"At boot {user} is logged in, which starts the agent."
         )
     fix = (
         f"{as_daemon}, which needs no login; or switch on automatic login in System Settings > "
@@ -185,21 +187,23 @@ def _login(facts: BootFacts, user: str, as_daemon: str) -> BootFinding:
     )
     if facts.auto_login_user is None:
         return BootFinding(
-            "login", Verdict.UNKNOWN, f"it is unknown whether {user} is logged in at boot", fix
+            "login", Verdict.UNKNOWN, f"Whether {user} is logged in at boot is not known.", fix
         )
     return BootFinding(
-        "login", Verdict.PREVENTS, f"a LaunchAgent starts only once {user} logs in", fix
+        "login", Verdict.PREVENTS, f"A LaunchAgent starts only once {user} logs in.", fix
     )
 
 
 def _sleep(facts: BootFacts) -> BootFinding:
     if facts.sleep_minutes == 0:
-        return BootFinding("sleep", Verdict.OK, "the Mac does not sleep by itself")
+        return BootFinding("sleep", Verdict.OK, "The Mac does not sleep by itself.")
     if facts.sleep_minutes is None:
-        return BootFinding("sleep", Verdict.WARNING, "pmset does not say when the Mac sleeps")
+        return BootFinding(
+            "sleep", Verdict.WARNING, "When the Mac sleeps is not known: pmset is silent."
+        )
     return BootFinding(
         "sleep",
         Verdict.WARNING,
-        f"the Mac sleeps after {facts.sleep_minutes} idle minutes, and then answers nobody",
+        f"The Mac sleeps after {facts.sleep_minutes} idle minutes, and then answers nobody.",
         "sudo pmset -a sleep 0",
     )

@@ -33,7 +33,7 @@ def show_outlook(
     output.answer(Text(_ANSWERS[comes_back], style="bold"))
     for finding in findings:
         sign, colour = _SIGNS[finding.verdict]
-        line = Text.assemble((f"{sign} ", colour), f"{finding.message}.")
+        line = Text.assemble((f"{sign} ", colour), finding.message)
         output.answer(Padding(line, (0, 0, 0, 2)))
         if finding.fix and finding.verdict != "ok":
             output.answer(Padding(Text(f"to change it: {finding.fix}", style="dim"), (0, 0, 0, 4)))

@@ -8,7 +8,12 @@ from mlx_stack.operations.install_status import read_install_status
 from mlx_stack.operations.mac import this_mac
 from mlx_stack.paths import Home
 
-_SEVERITIES: dict[str, Severity] = {"good": "ok", "bad": "warning", "unknown": "info"}
+_SEVERITIES: dict[str, Severity] = {
+    "ok": "ok",
+    "prevents": "warning",
+    "warning": "warning",
+    "unknown": "info",
+}
 
 
 def check_power(home: Home) -> Iterator[Finding]:
@@ -40,5 +45,5 @@ def check_power(home: Home) -> Iterator[Finding]:
     else:
         yield ok("launchd", f"The watchdog runs under launchd (PID {status.pid}).")
     for finding in status.findings:
-        severity = _SEVERITIES.get(str(finding.verdict), "info")
+        severity = _SEVERITIES[finding.verdict]
         yield Finding(f"boot-{finding.name}", severity, finding.message, fix=finding.fix)
