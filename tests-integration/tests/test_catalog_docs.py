@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import jsonschema
 import msgspec
@@ -10,7 +11,15 @@ import msgspec
 from mlx_catalog import load_entries
 from mlx_catalog.catalog import SHIPPED_MODELS
 from mlx_catalog.json_schema import entry_schema
-from mlx_catalog.schema import Capabilities, CatalogEntry, Geometry, Source
+from mlx_catalog.schema import (
+    Architecture,
+    Capabilities,
+    CatalogEntry,
+    Geometry,
+    RecurrentKind,
+    Source,
+    ThinkingControl,
+)
 from stack_testkit.program import Program
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -46,6 +55,12 @@ def test_every_key_is_in_the_reference():
     named = set(re.findall(r"`([a-z_0-9]+)`", page))
     for kind in (CatalogEntry, Geometry, Source, Capabilities):
         assert set(kind.__struct_fields__) <= named, kind
+
+
+def test_every_choice_is_in_the_reference():
+    page = (DOCS / "reference" / "catalog-entry.md").read_text(encoding="utf-8")
+    for choices in (Architecture, RecurrentKind, ThinkingControl):
+        assert [each for each in get_args(choices) if f"`{each}`" not in page] == []
 
 
 def test_every_shipped_entry_meets_the_json_schema_for_editors():
