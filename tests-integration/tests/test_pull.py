@@ -589,14 +589,14 @@ def test_hashes_in_the_manifest_are_those_of_the_files(puller: Program):
             assert file["digest"] == hashlib.sha256(content).hexdigest()
 
 
-def test_a_read_only_models_folder_is_an_error_without_traceback(puller: Program):
+def test_a_models_folder_that_cannot_be_made_is_an_error_without_traceback(puller: Program):
     blocker = puller.home.root / "file"
     puller.home.create()
     blocker.write_text("")
     puller.home.config.write_text(f"model-dir: {blocker}/models\n")
     puller.home.config.chmod(0o600)
     done = puller.run("pull", REPO)
-    assert done.code == 1
+    assert done.code in (1, 2)
     assert "Traceback" not in done.err
     assert str(blocker) in done.err
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlx_stack.cli._context import json_option, open_context, quiet_option
+from mlx_stack.cli._context import Context, json_option, open_context, quiet_option
 from mlx_stack.cli._format import format_bytes, format_duration
 from mlx_stack.cli._output import Output, write_error_document
 from mlx_stack.errors import Interrupted, UsageError
@@ -18,11 +18,19 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.option("--quant", type=click.Choice(["int4", "int8", "bf16"]), help="Which precision.")
 @click.option("--force", is_flag=True, help="Fetch everything anew, whatever is here.")
+@click.option("--bench", is_flag=True, help="Measure the model afterwards, as `bench` does.")
 @click.option("--json-lines", is_flag=True, help="Write what happens as JSON, one event a line.")
 @json_option
 @quiet_option
 def command(
-    model: str, quant: "Quant | None", *, force: bool, json_lines: bool, json: bool, quiet: bool
+    model: str,
+    quant: "Quant | None",
+    *,
+    force: bool,
+    bench: bool,
+    json_lines: bool,
+    json: bool,
+    quiet: bool,
 ) -> None:
     """Download MODEL: a catalog id, or any Hub repository (OWNER/NAME, OWNER/NAME@REVISION).
 
@@ -49,12 +57,13 @@ def command(
         raise
     finally:
         view.close()
-    if json_lines:
-        output.event({"event": "result", **to_document(result)})
-    elif json:
-        output.document(to_document(result))
-    else:
+    if not output.json:
         _summarize(output, result)
+    measured = _measure(context, result) if bench else {}
+    if json_lines:
+        output.event({"event": "result", **to_document(result), **measured})
+    elif json:
+        output.document({**to_document(result), **measured})
 
 
 def to_document(result: "PullResult") -> dict[str, object]:
@@ -70,6 +79,19 @@ def to_document(result: "PullResult") -> dict[str, object]:
         "seconds": round(result.seconds, 3),
         "note": result.note or None,
     }
+
+
+def _measure(context: Context, result: "PullResult") -> dict[str, object]:
+    """Benchmark the model, show what came of it, and return its part of the answer."""
+    from mlx_bench import Parameters
+    from mlx_stack.cli._bench_view import open_progress, show_result
+    from mlx_stack.operations.bench import bench
+
+    with open_progress(context.output) as say:
+        measured = bench(context.home, str(result.path), Parameters(), say=say)
+    if not context.output.json:
+        show_result(context.output, measured)
+    return {"bench": measured.to_document()}
 
 
 def _summarize(output: Output, result: "PullResult") -> None:
