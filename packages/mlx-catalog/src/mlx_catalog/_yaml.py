@@ -63,7 +63,9 @@ def read(text: str) -> Value:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None else 1
-        raise Misread(line, "YAML", error.problem or "something else") from error
+        raise Misread(line, "YAML", f"a syntax error: {error.problem}") from error
+    except RecursionError as error:
+        raise Misread(1, "YAML", "something nested without end") from error
     except yaml.reader.ReaderError as error:
         raise Misread(1, "text", f"the character #x{error.character:04x}") from error
     if not isinstance(after, yaml.StreamEndEvent):
