@@ -1,11 +1,12 @@
 """What a single user gains or loses by continuous batching: speed, and the second turn.
 
     uv run python benchmarks/engines_conversation.py [--home FOLDER] [--prompt-tokens 3000]
+                                                         [--embedded] [--answer-tokens 200]
 
-A model of random weights is served by the real engine in its simple mode and with continuous
-batching, asked in turns. For each: tokens a second of one answer, and the time until a
-conversation's second turn is answered (one token), as a share of the first's. Medians of five
-rounds.
+A model of random weights (or, with `--embedded`, SmolLM2-135M) is served by the real engine in its
+simple mode and with continuous batching, asked in turns. For each: tokens a second of one answer,
+and the time until a conversation's second turn is answered (one token), as a share of the first's.
+Medians of five rounds.
 """
 
 import argparse
@@ -27,7 +28,6 @@ from stack_testkit.tiny_model import make_tiny_model
 
 _ROUNDS = 5
 _MODES = {"simple": ModelTraits(), "batching": ModelTraits(reuses_prefixes=True)}
-_ANSWER_TOKENS = 200
 _WORDS = "the quick brown fox jumps over the lazy dog and runs away again "
 
 
@@ -55,9 +55,9 @@ def ask(url: str, contents: list[str], max_tokens: int) -> tuple[str, float]:
     return response.json()["choices"][0]["message"]["content"], time.perf_counter() - began
 
 
-def measure(url: str, prompt_tokens: int, number: int) -> Round:
+def measure(url: str, prompt_tokens: int, answer_tokens: int, number: int) -> Round:
     """One round; `number` keeps it from being answered from an earlier one's cache."""
-    _, decode = ask(url, [f"Hello {number}"], _ANSWER_TOKENS)
+    _, decode = ask(url, [f"Tell me a long story about {number} ships."], answer_tokens)
     prompt = f"{number} " + _WORDS * (prompt_tokens // 13)
     answer, first = ask(url, [prompt], 1)
     _, second = ask(url, [prompt, answer, "And then?"], 1)
@@ -69,18 +69,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--home", type=Path, help="where engines and model are, or will be")
     parser.add_argument("--prompt-tokens", type=int, default=3000)
+    parser.add_argument("--answer-tokens", type=int, default=200)
+    parser.add_argument("--embedded", action="store_true", help="the embedded model instead")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         home = (options.home or Path(temporary)).absolute()
         toolchain = own_toolchain()
         engine = install(Engine.VLLM_MLX, home / "engines", toolchain)
         tokenizer_of = embedded_model.make_embedded_model(home / "models", engine, toolchain)
-        model = make_tiny_model(
-            Path(temporary) / "model",
-            tokenizer_of=tokenizer_of,
-            engine_python=engine.python,
-            hidden_size=256,
-        )
+        model = tokenizer_of
+        if not options.embedded:
+            model = make_tiny_model(
+                Path(temporary) / "model",
+                tokenizer_of=tokenizer_of,
+                engine_python=engine.python,
+                hidden_size=256,
+            )
         rounds: dict[str, list[Round]] = {name: [] for name in _MODES}
         with ExitStack() as engines:
             urls = {
@@ -91,13 +95,15 @@ def main() -> None:
             }
             for number in range(_ROUNDS + 1):
                 for name, url in urls.items():
-                    rounds[name].append(measure(url, options.prompt_tokens, number))
+                    rounds[name].append(
+                        measure(url, options.prompt_tokens, options.answer_tokens, number)
+                    )
         for name, measured in rounds.items():
-            _report(name, measured[1:])  # the first warms up
+            _report(name, measured[1:], options.answer_tokens)  # the first warms up
 
 
-def _report(name: str, rounds: list[Round]) -> None:
-    decode = statistics.median(_ANSWER_TOKENS / each.decode for each in rounds)
+def _report(name: str, rounds: list[Round], answer_tokens: int) -> None:
+    decode = statistics.median(answer_tokens / each.decode for each in rounds)
     first = statistics.median(each.first_turn for each in rounds)
     share = statistics.median(each.second_turn / each.first_turn for each in rounds)
     print(f"{name:<9} {decode:6.1f} tokens/s; first turn {first:.2f} s, second {share:.0%} of it")
