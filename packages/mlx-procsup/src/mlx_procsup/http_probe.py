@@ -95,7 +95,11 @@ def poll(readiness: HttpReadiness, timeout_s: float) -> Answer:
 
 def poll_all(targets: Sequence[HttpReadiness], timeout_s: float) -> list[Answer]:
     """Ask all at once; the answers in the same order after at most `timeout_s` in all."""
-    pending = [PendingPoll(target, timeout_s) for target in targets]
+    return finish_polls([PendingPoll(target, timeout_s) for target in targets])
+
+
+def finish_polls(pending: Sequence[PendingPoll]) -> list[Answer]:
+    """The answers of polls under way, in the same order."""
     return [_finish(one) for one in pending]
 
 

@@ -4,13 +4,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mlx_procsup.http_probe import Answer, poll_all
+from mlx_procsup.http_probe import Answer, PendingPoll, finish_polls
+from mlx_procsup.identity import is_alive
 from mlx_procsup.located import Located, locate
 from mlx_procsup.logfiles import last_line
 from mlx_procsup.spec import HttpReadiness, ProcessSpec, StateDirs
 from mlx_procsup.state import DOWN_AFTER_S, Observation, ServiceState, classify
 from mlx_procsup.statefiles import RunRecord
-from mlx_procsup.usage import Usage, measure_usage
+from mlx_procsup.usage import Usage, measure_usage, read_process_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,27 +86,37 @@ def probe_all(
     However many hang, this takes `timeout_s` and a little.
     """
     located = [locate(dirs, target.name, target.command) for target in targets]
-    asked = [
+    asked = {
         index
         for index, (target, found) in enumerate(zip(targets, located, strict=True))
         if found.process is not None and found.recorded and target.readiness is not None
+    }
+    pending = {
+        index: PendingPoll(readiness, timeout_s)
+        for index, target in enumerate(targets)
+        if index in asked and (readiness := target.readiness) is not None
+    }
+    now = clock()  # while the answers are on their way
+    tree = read_process_tree()
+    usages = [
+        measure_usage(found.process.pid, now, tree)
+        if found.process is not None and found.recorded
+        else None
+        for found in located
     ]
-    readiness = [target.readiness for target in targets]
-    answers = poll_all([r for i in asked if (r := readiness[i]) is not None], timeout_s)
-    answer_of = dict(zip(asked, answers, strict=True))
-    now = clock()
+    answers = dict(zip(pending, finish_polls(list(pending.values())), strict=True))
     return [
-        _status(target.name, dirs, found, answer_of.get(index), now)
-        for index, (target, found) in enumerate(zip(targets, located, strict=True))
+        _status(target.name, dirs, found, answers.get(index), usage)
+        for index, (target, found, usage) in enumerate(zip(targets, located, usages, strict=True))
     ]
 
 
 def _status(
-    name: str, dirs: StateDirs, found: Located, answer: Answer | None, now: float
+    name: str, dirs: StateDirs, found: Located, answer: Answer | None, usage: Usage | None
 ) -> ServiceStatus:
     process = found.process if found.recorded else None
-    usage = measure_usage(process.pid, now) if process is not None else None
-    alive = process is not None and usage is not None
+    alive = process is not None and usage is not None and is_alive(process)
+    usage = usage if alive else None
     state = classify(
         Observation(
             recorded=found.recorded,

@@ -103,7 +103,7 @@ def read_run(dirs: StateDirs, name: str) -> RunRecord | None:
         raise StateFileError(path, f"can't be read: {error}", service=name) from error
     try:
         return _parse(json.loads(text))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise StateFileError(path, f"is no run file: {error!r}", service=name) from error
 
 

@@ -1,5 +1,6 @@
 """What a service uses: processor time and memory of its process and everything below it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -20,30 +21,56 @@ class Usage:
     age_s: float
 
 
-def measure_usage(pid: int, now: float) -> Usage | None:
+type ProcessTree = Mapping[int, Sequence[int]]
+"""Every process's children."""
+
+
+def read_process_tree() -> ProcessTree:
+    """The children of every process at this moment; one look for however many services."""
+    tree: dict[int, list[int]] = {}
+    for process in psutil.process_iter():
+        try:
+            tree.setdefault(process.ppid(), []).append(process.pid)
+        except psutil.Error:
+            continue
+    return tree
+
+
+def measure_usage(pid: int, now: float, tree: ProcessTree | None = None) -> Usage | None:
     """The usage of a process tree; None where the process is gone or belongs to somebody else.
 
     Args:
         pid: the process at the top.
         now: the wall clock, in seconds since the epoch.
+        tree: what `read_process_tree` gave, if several services are measured.
     """
     try:
         top = psutil.Process(pid)
         with top.oneshot():
             age_s = max(0.0, now - top.create_time())
             cpu_s, memory_bytes = _own(top)
-        below = top.children(recursive=True)
     except psutil.Error:
         return None
-    for child in below:
+    for child in _below(pid, read_process_tree() if tree is None else tree):
         try:
-            with child.oneshot():
-                child_cpu_s, child_bytes = _own(child)
+            process = psutil.Process(child)
+            with process.oneshot():
+                child_cpu_s, child_bytes = _own(process)
         except psutil.Error:
             continue  # it ended, or isn't ours to look at
         cpu_s += child_cpu_s
         memory_bytes += child_bytes
     return Usage(cpu_s, memory_bytes, age_s)
+
+
+def _below(pid: int, tree: ProcessTree) -> list[int]:
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        children = tree.get(waiting.pop(), ())
+        found += children
+        waiting += children
+    return found
 
 
 def listens_on(pid: int, port: int) -> bool | None:

@@ -1,6 +1,7 @@
 """The stack file, the configuration, the engines and the models, put together into services."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,7 @@ def assemble(home: Home, *, master_key: str) -> Assembly:
         fingerprint=":".join(
             (
                 _digest(master_key, config.openrouter_key),
-                _digest(gateway_config(stack, config)),
+                _digest(json.dumps(_gateway_settings(stack, config))),
             )
         ),
     )
@@ -115,7 +116,11 @@ def assemble(home: Home, *, master_key: str) -> Assembly:
 
 def gateway_config(stack: Stack, config: Config) -> str:
     """The text of `litellm.yaml` that the stack means."""
-    return litellm.render_config(litellm.build_config(stack, cloud=bool(config.openrouter_key)))
+    return litellm.render_config(_gateway_settings(stack, config))
+
+
+def _gateway_settings(stack: Stack, config: Config) -> litellm.Config:
+    return litellm.build_config(stack, cloud=bool(config.openrouter_key))
 
 
 def write_gateway_config(home: Home, stack: Stack, config: Config) -> None:
