@@ -163,7 +163,11 @@ class _Setup:
         additions = (Addition(model, "standard"),) if model is not None else ()
         request = Request(wishes=wishes, additions=additions, only_additions=model is not None)
         draft = draft_stack(self._home, request)
-        self._tell.on_draft(draft)
+        try:
+            self._tell.on_draft(draft)
+        except StackError:  # a no: the next setup asks again
+            self._home.setup_progress.unlink(missing_ok=True)
+            raise
         write_draft(self._home, draft)
         return "done", self._defined_tiers()
 
