@@ -18,6 +18,10 @@ type TierName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 type FlagValue = bool | int | float | str
 
 _HINT = "Mend the file, or write a new one with `mlx-stack init --force`."
+_FOREIGN_HINT = (
+    "Another program of this name wrote the file; `mlx-stack init --import {path} --force` takes "
+    "its models over and keeps a copy."
+)
 RESERVED_NAMES = frozenset({"gateway", "watchdog"})
 """Names of services that are no tiers."""
 
@@ -93,7 +97,8 @@ def load_stack(path: Path) -> Stack:
         )
     if versioned.schema_version < 1:
         raise InvalidFileError(path, "`schema_version` must be 1", hint=_HINT)
-    stack = yaml_file.read(path, Stack, hint=_HINT)
+    hint = _FOREIGN_HINT.format(path=path) if versioned.created is not None else _HINT
+    stack = yaml_file.read(path, Stack, hint=hint)
     problem = contradiction(stack)
     if problem is not None:
         raise InvalidFileError(path, problem, hint=_HINT)
@@ -144,6 +149,12 @@ def contradiction(stack: Stack) -> str | None:
 
 
 class _Versioned(msgspec.Struct, frozen=True):
-    """The part of the file that says which reader it needs."""
+    """The part of the file that says which reader it needs.
+
+    Attributes:
+        schema_version: The version of the format.
+        created: A field that only mlx-stack 0.3, an earlier program of this name, writes.
+    """
 
     schema_version: int
+    created: object = None

@@ -1,6 +1,7 @@
 """`mlx-stack init`."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -42,6 +43,12 @@ if TYPE_CHECKING:
 @click.option(
     "--remove", "removals", multiple=True, metavar="TIER", help="Leave a tier out. Repeatable."
 )
+@click.option(
+    "--import",
+    "imported",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Take the models of a stack file of mlx-stack 0.3, the earlier program, over.",
+)
 @click.option("--force", is_flag=True, help="Replace the stack that is defined.")
 @json_option
 @quiet_option
@@ -56,6 +63,7 @@ def command(
     _added: tuple[str, ...],
     _names: tuple[str, ...],
     removals: tuple[str, ...],
+    imported: Path | None,
     *,
     accept_defaults: bool,
     force: bool,
@@ -68,6 +76,7 @@ def command(
     replaced with --force only; --add and --remove change it and leave its other tiers alone.
     """
     from mlx_recommend import Intent
+    from mlx_stack.operations.import_stack import keep_copy, read_foreign_stack
     from mlx_stack.operations.init import Request, draft_stack, write_draft
     from mlx_stack.operations.recommend import Wishes
 
@@ -80,12 +89,20 @@ def command(
         context_tokens=context_tokens,
         concurrency=concurrency,
     )
-    request = Request(wishes=wishes, additions=additions(ctx), removals=removals, replaces=force)
     context = open_context(json=json, quiet=quiet)
+    taken_over = read_foreign_stack(context.home, imported) if imported is not None else ()
+    request = Request(
+        wishes=wishes,
+        additions=(*taken_over, *additions(ctx)),
+        removals=removals,
+        only_additions=bool(taken_over),
+        replaces=force,
+    )
     draft = draft_stack(context.home, request)
     if json:
         from mlx_stack.cli._drafts import draft_fields
 
+        keep_copy(imported)
         write_draft(context.home, draft)
         context.output.document(draft_fields(draft, context.home))
         return
@@ -94,6 +111,7 @@ def command(
     show_draft(context.output, draft)
     if not accept_defaults and sys.stdin.isatty():
         confirm_or_stop("Write this stack?")
+    keep_copy(imported)
     write_draft(context.home, draft)
     context.output.say(f"\nWrote {context.home.stack}.")
     context.output.say(_next_step(draft))
