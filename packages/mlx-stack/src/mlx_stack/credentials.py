@@ -29,8 +29,10 @@ def read_gateway_key(home: Home) -> str | None:
         raise InvalidFileError(path, "is not UTF-8 text", hint=_HINT) from error
     except json.JSONDecodeError as error:
         raise InvalidFileError(path, "is not valid JSON", line=error.lineno, hint=_HINT) from error
+    except (ValueError, RecursionError) as error:  # a number without end, or nested without end
+        raise InvalidFileError(path, "is not what was written there", hint=_HINT) from error
     match document:
-        case {"schema_version": 1, "gateway_key": str(key)} if key:
+        case {"schema_version": 1, "gateway_key": str(key)} if key and key.isascii():
             return key
         case _:
             raise InvalidFileError(path, "holds no `gateway_key`", hint=_HINT)
