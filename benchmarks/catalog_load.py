@@ -31,6 +31,7 @@ def main() -> None:
     print(
         f"{shipped} shipped entries: {loading_s * 1000:.1f} ms (at most {LOAD_LIMIT_S * 1000:.0f})"
     )
+    print(f"  of CPU time: {least(load_catalog, runs=15, clock=time.process_time) * 1000:.1f} ms")
     print(f"  for each entry: {loading_s / shipped * 1e6:.0f} µs")
     with tempfile.TemporaryDirectory() as folder:
         for count in ENTRIES:
@@ -45,13 +46,15 @@ def main() -> None:
             print(f"mlx-stack {' '.join(words)}: {seconds:.2f} s (at most {COMMAND_LIMIT_S} s)")
 
 
-def least(action: Callable[[], object], *, runs: int) -> float:
-    """The shortest of several runs, in seconds."""
+def least(
+    action: Callable[[], object], *, runs: int, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """The shortest of several runs, in seconds of `clock`."""
     times: list[float] = []
     for _ in range(runs):
-        began = time.perf_counter()
+        began = clock()
         action()
-        times.append(time.perf_counter() - began)
+        times.append(clock() - began)
     return min(times)
 
 
