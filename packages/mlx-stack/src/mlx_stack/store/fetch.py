@@ -28,7 +28,7 @@ from mlx_stack.store.manifest import (
     read_manifest,
     write_manifest,
 )
-from mlx_stack.store.partial import PartialFile
+from mlx_stack.store.partial import PartialFile, read_remains
 from mlx_stack.store.transfer import Source, Transfer, TransferPolicy
 from mlx_stack.store.weights import quant_of_config
 
@@ -138,13 +138,12 @@ def _fetch_locked(
     missing = [file for file in files if not (places.staging / file.path).exists()]
     if missing and source is None:
         raise InvalidFileError(places.staging, "files are missing and nothing may be downloaded")
+    _ensure_room(missing, places, remote.repo, options.boot)
     partials = [PartialFile(places.staging / file.path, file, options.boot) for file in missing]
     received = 0
     try:
         resumed = sum(partial.resumed_bytes for partial in partials)
         _announce(manifest, partials, observer)
-        wanted = sum(partial.record.size_bytes for partial in partials) - resumed
-        space.ensure_room(places.model_dir, wanted, remote.repo)
         if source is not None and partials:
             transfer = Transfer(partials, source, options.policy, observer)
             transfer.run()
@@ -264,6 +263,15 @@ def _published_files(places: ModelPlaces) -> dict[str, Path]:
         return {}
     paths = ((file.digest, places.published / file.path) for file in manifest.files)
     return {digest: path for digest, path in paths if path.is_file()}
+
+
+def _ensure_room(files: Iterable[FileRecord], places: ModelPlaces, repo: str, boot: str) -> None:
+    """Return where the rest of the files fits; nothing is allocated before it is known to."""
+    wanted = 0
+    for file in files:
+        remains, _ = read_remains(places.staging / file.path, file, boot)
+        wanted += file.size_bytes - remains.total
+    space.ensure_room(places.model_dir, wanted, repo)
 
 
 def _remove_partial(target: Path) -> None:

@@ -52,11 +52,13 @@ class PartialFile:
         self._boot = boot
         self._lock = threading.Lock()
         self._moved = threading.Condition(self._lock)
-        self._data = path.with_name(path.name + ".part")
-        self._journal = path.with_name(path.name + ".part.journal")
+        self._data = _data_of(path)
+        self._journal = _journal_of(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.received, self.is_verified = self._read_journal()
+        self.received, self.is_verified = read_remains(path, record, boot)
         self.resumed_bytes = self.received.total
+        if not self.resumed_bytes:
+            self._remove()
         self._open()
 
     def write(self, offset: int, data: bytes) -> None:
@@ -169,26 +171,35 @@ class PartialFile:
         else:
             self._journal.write_text(text, encoding="ascii")
 
-    def _read_journal(self) -> tuple[IntervalSet, bool]:
-        """What an earlier process left of the same content, and whether it was verified."""
-        try:
-            header, *lines = self._journal.read_bytes().split(b"\n")
-            size = self._data.stat().st_size
-        except FileNotFoundError:
-            self._remove()
-            return IntervalSet(), False
-        lines = lines[:-1]  # behind the last newline: nothing, or a line cut short
-        try:
-            known = msgspec.json.decode(header, type=_Header)
-        except ValueError:
-            known = None
-        wanted = (self.record.digest, self.record.size_bytes)
-        if known is None or (known.digest, known.size_bytes) != wanted or size != wanted[1]:
-            self._remove()
-            return IntervalSet(), False
-        if known.boot != self._boot:
-            lines = [line for line in lines if line.startswith(_SYNC)][-1:]
-        return parse_ranges(lines, size), _VERIFIED in lines
+
+def read_remains(path: Path, record: FileRecord, boot: str) -> tuple[IntervalSet, bool]:
+    """What an earlier process left of the partial file of `path`, and whether it was verified.
+
+    Nothing of another content, and nothing that the journal doesn't vouch for. Changes nothing.
+    """
+    try:
+        header, *lines = _journal_of(path).read_bytes().split(b"\n")
+        size = _data_of(path).stat().st_size
+    except FileNotFoundError:
+        return IntervalSet(), False
+    lines = lines[:-1]  # behind the last newline: nothing, or a line cut short
+    try:
+        known = msgspec.json.decode(header, type=_Header)
+    except ValueError:
+        return IntervalSet(), False
+    if (known.digest, known.size_bytes, size) != (record.digest, size, record.size_bytes):
+        return IntervalSet(), False
+    if known.boot != boot:
+        lines = [line for line in lines if line.startswith(_SYNC)][-1:]
+    return parse_ranges(lines, size), _VERIFIED in lines
+
+
+def _data_of(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
+def _journal_of(path: Path) -> Path:
+    return path.with_name(path.name + ".part.journal")
 
 
 def parse_ranges(lines: Iterable[bytes], size: int) -> IntervalSet:
