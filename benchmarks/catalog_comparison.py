@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_catalog import CatalogEntry, load_catalog
-from mlx_recommend import shape_of_entry
-from mlx_recommend.memory import memory_use
+from mlx_recommend import Workload, memory_use, shape_of_entry
 
 SEED = 2026
 DRAWN = 10
@@ -135,7 +134,7 @@ def truth(row: dict[str, str]) -> Said:
 
 def ours(entry: CatalogEntry) -> Said:
     """What this catalog says, with memory as `mlx-stack estimate` counts it."""
-    memory = memory_use(shape_of_entry(entry, "int4"), context_tokens=CONTEXT_TOKENS)
+    memory = memory_use(shape_of_entry(entry, "int4"), Workload(context_tokens=CONTEXT_TOKENS))
     total = memory.total_bytes
     return Said(
         params_b=entry.params_b,
