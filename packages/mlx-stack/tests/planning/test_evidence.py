@@ -69,12 +69,13 @@ def test_it_counts_for_this_machine_only(home: Home):
     "changes",
     [
         {"model": "qwen3-14b"},
+        {"target": "http://elsewhere:8000/v1"},
         {"quant": "int8"},
         {"parameters": {"prompt_tokens": 1024, "concurrency": 8}},
         {"summary": {"generation_tps": {"value": 0}, "prompt_tps": {"value": None}}},
         {"summary": {}},
     ],
-    ids=["another-model", "another-precision", "many-requests", "zero", "nothing"],
+    ids=["another-model", "an-endpoint", "another-precision", "many-requests", "zero", "nothing"],
 )
 def test_what_says_nothing_about_this_model_is_no_evidence(home: Home, changes: dict[str, Any]):
     save(home, **changes)

@@ -42,6 +42,7 @@ class SavedBenchmark(msgspec.Struct, frozen=True):
         quant: Its precision, where the result says so.
         source: Where its weights are from, where the result says so.
         started_at: When, in ISO 8601.
+        target: What was asked: a tier, a local model, or the URL of some endpoint.
     """
 
     model: str
@@ -51,6 +52,12 @@ class SavedBenchmark(msgspec.Struct, frozen=True):
     quant: str | None = None
     source: str | None = None
     started_at: str = ""
+    target: str = ""
+
+    @property
+    def is_of_this_stack(self) -> bool:
+        """Whether mlx-stack served it; an endpoint by its URL may be anywhere."""
+        return not self.target.startswith(("http://", "https://"))
 
     def measurements(self, quant: str) -> tuple[Measurement, ...]:
         """The figures of single requests; those of several at once say less."""
@@ -82,7 +89,9 @@ def saved_benchmarks(folder: Path, hardware: HardwareProfile) -> tuple[SavedBenc
     if not folder.is_dir():
         return ()
     results = [_read(path) for path in sorted(folder.glob("*.json"))]
-    found = [result for result in results if _is_of(result.machine, hardware)]
+    found = [
+        result for result in results if result.is_of_this_stack and _is_of(result.machine, hardware)
+    ]
     return tuple(sorted(found, key=lambda result: result.started_at))
 
 
