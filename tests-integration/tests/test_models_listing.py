@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from mlx_stack.errors import StackError
+from mlx_stack.operations.catalog_models import ModelFilter, list_catalog
+from mlx_stack.operations.hub_models import search_hub
 from mlx_stack.paths import Home
+from mlx_stack.store.hub import Hub as NamedHub
 from stack_testkit.hub import Fault, HubServer, Settings, write_repository
 from stack_testkit.program import Program
 
@@ -255,6 +259,64 @@ def test_offline_mode_asks_nobody(program: Program, hub: HubServer):
 
 def test_catalog_and_hub_exclude_each_other(program: Program):
     assert program.run("models", "--catalog", "--available").code == 2
+
+
+def named(hub: HubServer, tmp_path: Path, *, offline: bool = False) -> NamedHub:
+    return NamedHub(hub.url, None, offline, tmp_path / "cache", {}, 5.0)
+
+
+def test_the_operation_lists_what_is_wanted(tmp_path: Path):
+    listing = list_catalog(
+        Home(tmp_path), ModelFilter("qwen3.5", ("moe",), True), hardware_spec="m4-max:40:64"
+    )
+    assert listing.models[0].entry.id == "qwen3.5-35b-a3b"
+    assert listing.total > len(listing.models)
+    assert all(model.quant == "int4" for model in listing.models)
+
+
+def test_a_model_without_the_default_precision_is_estimated_at_one_that_it_has(tmp_path: Path):
+    home = Home(tmp_path)
+    write_own(home, "lynx-1b", OWN_ENTRY.replace("  int4: {", "  int8: {"))
+    listing = list_catalog(home, ModelFilter("lynx"), hardware_spec="m4-max:40:64")
+    assert [model.quant for model in listing.models] == ["int8"]
+
+
+def test_the_operation_asks_the_named_hub(tmp_path: Path, hub: HubServer):
+    asked = named(hub, tmp_path)
+    listing = search_hub(
+        Home(tmp_path), "", ModelFilter(), hardware_spec="m4-max:40:64", named=asked
+    )
+    notes = {model.listed.repo: model.note for model in listing.models}
+    assert notes["mlx-community/Qwen3-8B-4bit"] == ""
+    assert "no config.json" in notes["someone/No-Config"]
+    by_repo = {model.listed.repo: model for model in listing.models}
+    known = by_repo["mlx-community/Qwen3-8B-4bit"]
+    assert known.estimate is not None
+    assert known.estimate.memory.weights_bytes == known.size_bytes == 4 * 2**30
+    assert known.reading is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "repos"),
+    [
+        (ModelFilter(tool_calling=True), ["mlx-community/Qwen3-8B-4bit"]),
+        (ModelFilter(family="lynx"), ["someone/Lynx-1B-4bit"]),
+        (ModelFilter(tags=("tools",)), ["mlx-community/Qwen3-8B-4bit"]),
+        (ModelFilter(tags=("no-such-tag",)), []),
+    ],
+)
+def test_the_hubs_listing_is_filtered_too(
+    tmp_path: Path, hub: HubServer, wanted: ModelFilter, repos: list[str]
+):
+    asked = named(hub, tmp_path)
+    listing = search_hub(Home(tmp_path), "", wanted, hardware_spec="m4-max:40:64", named=asked)
+    assert [model.listed.repo for model in listing.models] == repos
+
+
+def test_an_offline_hub_is_not_asked(tmp_path: Path, hub: HubServer):
+    asked = named(hub, tmp_path, offline=True)
+    with pytest.raises(StackError, match="HF_HUB_OFFLINE"):
+        search_hub(Home(tmp_path), "", ModelFilter(), named=asked)
 
 
 def write_own(home: Home, name: str, text: str) -> None:

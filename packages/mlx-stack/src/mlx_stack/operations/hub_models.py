@@ -12,6 +12,7 @@ from mlx_stack.operations.catalog_models import ModelFilter
 from mlx_stack.operations.find_model import open_catalog
 from mlx_stack.operations.hardware import asked_hardware
 from mlx_stack.paths import Home
+from mlx_stack.store.hub import Hub as NamedHub
 from mlx_stack.store.hub import open_hub
 
 _LISTED = 20
@@ -48,17 +49,23 @@ class HubListing:
 
 
 def search_hub(
-    home: Home, query: str, wanted: ModelFilter, *, hardware_spec: str | None = None
+    home: Home,
+    query: str,
+    wanted: ModelFilter,
+    *,
+    hardware_spec: str | None = None,
+    named: NamedHub | None = None,
 ) -> HubListing:
     """The Hub's MLX models that match `query` and are `wanted`.
 
-    Only listings, file lists and configurations are asked for, never weights.
+    Only listings, file lists and configurations are asked for, never weights. `named` is the hub
+    to ask; None is the one that the environment names.
 
     Raises:
         StackError: `HF_HUB_OFFLINE` forbids asking.
         HubError: The Hub doesn't answer, or not usably.
     """
-    named = open_hub()
+    named = named or open_hub()
     if named.is_offline:
         raise StackError(
             "HF_HUB_OFFLINE forbids asking the Hub.",
