@@ -21,7 +21,7 @@ from mlx_stack.store.hub import RemoteModel
 from mlx_stack.store.hub_files import HubFiles
 from mlx_stack.store.local import places_of
 from mlx_stack.store.manifest import FileRecord
-from mlx_stack.store.transfer import TransferPolicy
+from mlx_stack.store.retries import TransferPolicy
 from stack_testkit.hub import Fault, HubServer, Settings, write_repository
 
 REPO = "bench/faulty"

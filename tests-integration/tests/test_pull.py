@@ -94,9 +94,6 @@ def wait_until(happens: Callable[[], bool], deadline_s: float = 30.0) -> None:
         time.sleep(0.005)
 
 
-# --- from nothing to whole ---
-
-
 def test_a_pulled_model_is_whole_and_listed(puller: Program, hub: HubServer):
     done = puller.run("pull", REPO, "--json")
     assert done.code == 0, done.err
@@ -178,9 +175,6 @@ def test_force_fetches_everything_anew(puller: Program, hub: HubServer):
     assert hub.sent_bytes >= 2 * SIZE
 
 
-# --- interruptions ---
-
-
 def start_and_kill(puller: Program, hub: HubServer, sent_bytes: int, number: int) -> None:
     process = puller.start("pull", REPO)
     wait_until(lambda: hub.sent_bytes >= sent_bytes or process.poll() is not None)
@@ -246,9 +240,6 @@ def test_two_pulls_at_once_download_once(puller: Program, hub: HubServer):
     assert stored(puller.home) == WANTED
 
 
-# --- troubles on the way ---
-
-
 def test_an_api_that_stumbles_is_asked_again(puller: Program, hub: HubServer):
     hub.configure(Settings(faults=(Fault(kind="status", status=502, path="/api/*", times=2),)))
     done = puller.run("pull", REPO, "--json")
@@ -299,9 +290,6 @@ def test_what_an_earlier_pull_left_damaged_is_fetched_again(puller: Program, hub
     done = puller.run("pull", REPO, "--json")
     assert done.code == 0, done.err
     assert stored(puller.home) == WANTED
-
-
-# --- before the first byte ---
 
 
 @pytest.mark.parametrize(("token", "page"), [("", "licence"), ("hf_wrong", "licence")])
@@ -367,9 +355,6 @@ def test_a_precision_that_the_weights_do_not_have_is_refused(puller: Program):
     assert done.code == 2
     assert "int4" in done.document["error"]["message"]
     assert puller.run("pull", REPO, "--quant", "int4").code == 0
-
-
-# --- without the Hub ---
 
 
 def test_offline_a_model_that_is_here_needs_no_request(puller: Program, hub: HubServer):
@@ -454,9 +439,6 @@ def test_a_damaged_file_of_the_hugging_face_cache_is_fetched(
     assert stored(puller.home) == WANTED
 
 
-# --- what is here ---
-
-
 def test_verifying_finds_a_turned_bit_and_pull_mends_just_that_file(
     puller: Program, hub: HubServer
 ):
@@ -526,9 +508,6 @@ def test_removing_a_model_that_a_tier_uses_needs_force(puller: Program):
 def test_reading_creates_nothing(puller: Program):
     assert puller.run("models", "--json").document["models"] == []
     assert not puller.home.root.exists()
-
-
-# --- what it tells ---
 
 
 def test_a_pull_in_a_pipe_is_quiet(puller: Program):

@@ -219,8 +219,6 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._error(404, "NotFound")
 
-    # --- the API ---
-
     def _list(self, query: dict[str, list[str]]) -> None:
         """Every repository whose name contains `search`, in name order, at most `limit`."""
         fault = self.hub.faults.next(self.path, frozenset({"status"}))
@@ -272,8 +270,6 @@ class _Handler(BaseHTTPRequestHandler):
             page = f"{self.hub.url}{urlsplit(self.path).path}?recursive=true&cursor={end}"
             headers["Link"] = f'<{page}>; rel="next"'
         self._json(entries[start:end], headers)
-
-    # --- files ---
 
     def _resolve(self, repo: str, path: str) -> None:
         repository = self.hub.repository(repo)
@@ -387,8 +383,6 @@ class _Handler(BaseHTTPRequestHandler):
                     return
             except TimeoutError:
                 continue
-
-    # --- answers ---
 
     def _has_token(self) -> bool:
         return self.headers["Authorization"] is not None

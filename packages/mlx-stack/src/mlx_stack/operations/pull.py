@@ -23,8 +23,8 @@ from mlx_stack.store.hf_cache import find_snapshot
 from mlx_stack.store.hub import Hub, RemoteModel, open_hub
 from mlx_stack.store.local import LocalModel, find_local, places_of
 from mlx_stack.store.manifest import FileRecord, Quant
+from mlx_stack.store.retries import TransferPolicy
 from mlx_stack.store.selection import select_files
-from mlx_stack.store.transfer import TransferPolicy
 from mlx_stack.store.upkeep import remove
 from mlx_stack.store.weights import quant_of_config
 

@@ -29,7 +29,8 @@ from mlx_stack.store.manifest import (
     write_manifest,
 )
 from mlx_stack.store.partial import PartialFile, read_remains
-from mlx_stack.store.transfer import Source, Transfer, TransferPolicy
+from mlx_stack.store.retries import TransferPolicy
+from mlx_stack.store.transfer import Source, Transfer
 from mlx_stack.store.weights import quant_of_config
 
 type Outcome = Literal["present", "linked", "downloaded", "converted"]

@@ -7,12 +7,10 @@ takes over half of the work of the one that would end last. The caller's thread 
 """
 
 import random
-import statistics
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
 from typing import Protocol
 
@@ -31,7 +29,8 @@ from mlx_stack.store.hub_files import RangesUnsupported
 from mlx_stack.store.ledger import Claim, Ledger
 from mlx_stack.store.manifest import FileRecord
 from mlx_stack.store.partial import PartialFile
-from mlx_stack.store.rates import Meter, pause_s
+from mlx_stack.store.rates import Meter
+from mlx_stack.store.retries import FileRetries, Pace, TransferPolicy, find_stragglers
 from mlx_stack.store.verifier import Verifier
 
 _READ_BYTES = 256 * 1024
@@ -39,9 +38,9 @@ _RECORD_BYTES = 64 * 1024
 _RECORD_S = 0.25
 """What a connection has read is written and recorded at these marks: a kill loses no more."""
 _LEAVE_S = 0.5
+"""How long the end of a transfer waits for threads that are still connecting."""
 _SHORTEST_S = 0.001
 _SMALLEST_HALF_BYTES = 128 * 1024
-_FEWEST_TO_COMPARE = 3
 
 
 class Source(Protocol):
@@ -54,48 +53,8 @@ class Source(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class TransferPolicy:
-    """When to wait, when to try elsewhere, when to give up.
-
-    Attributes:
-        connections: How many at most.
-        stall_timeout_s: Without a byte for so long, a connection is broken off.
-        attempts: A file is given up after so many failures without a byte in between …
-        patience_s: … but not before so long.
-        longest_wait_s: A server that wants to be left alone for longer ends the pull.
-        slow_ratio: A connection below this part of the median rate is broken off …
-        slow_after_s: … once it has been watched for so long.
-        take_over_s: An idle connection takes over half of a piece that would last longer.
-        sync_interval_s: How often what is there is brought to the disk.
-        tick_s: How often the caller's thread looks.
-    """
-
-    connections: int = 24
-    stall_timeout_s: float = 10.0
-    attempts: int = 5
-    patience_s: float = 30.0
-    longest_wait_s: float = 300.0
-    slow_ratio: float = 0.2
-    slow_after_s: float = 5.0
-    take_over_s: float = 4.0
-    sync_interval_s: float = 15.0
-    tick_s: float = 0.2
-
-
-@dataclass(slots=True)
-class _FileState:
-    """How it stands with a file, beside what is there of it."""
-
-    failures: int = 0
-    failing_since: float = 0.0
-    not_before: float = 0.0
-    is_sequential: bool = False
-    has_restarted: bool = False
-
-
 class _Worker:
-    """One connection, its thread, and the piece that it is fetching."""
+    """One connection, and the piece that it is fetching."""
 
     def __init__(self, number: int, timeout_s: float) -> None:
         self.number = number
@@ -104,6 +63,11 @@ class _Worker:
         self.meter = Meter(0.0)
         self.rate_bytes_s = 0.0
         self.is_broken_off = False
+
+    def pace(self, now: float) -> Pace:
+        """How it does with its piece."""
+        remaining = self.claim.remaining_bytes if self.claim is not None else 0
+        return Pace(self.meter.age_s(now), self.meter.rate(now) or 0.0, remaining)
 
 
 class Transfer:
@@ -125,7 +89,9 @@ class Transfer:
         self._events: deque[Event] = deque()
         self._failure: Exception | None = None
         self._stopped = threading.Event()
-        self._states = [_FileState() for _ in self._files]
+        self._retries = [FileRetries() for _ in self._files]
+        self._sequential: set[int] = set()
+        self._restarted: set[int] = set()
         self._verified = {i for i, file in enumerate(self._files) if file.is_verified}
         sizes = [file.record.size_bytes for file in self._files]
         self._ledger = Ledger.of(sizes, [file.received for file in files], policy.connections)
@@ -167,8 +133,6 @@ class Transfer:
         """What came over the network and was kept."""
         return self._meter.total
 
-    # --- the caller's thread ---
-
     def _watch(self) -> None:
         """Look at everything now and then, until it is done or has failed."""
         while True:
@@ -196,20 +160,11 @@ class Transfer:
     def _break_off_slow(self, now: float) -> None:
         """Break off connections that are far behind the others, or nearly stand still."""
         busy = [worker for worker in self._workers if worker.claim and not worker.is_broken_off]
-        rates = {worker: worker.meter.rate(now) or 0.0 for worker in busy}
-        # connections without work now count with what they did last
         idle = [w.rate_bytes_s for w in self._workers if not w.claim and w.rate_bytes_s]
-        known = [*rates.values(), *idle]
-        usual = statistics.median(known) if len(known) >= _FEWEST_TO_COMPARE else 0.0
-        for worker in busy:
-            assert worker.claim is not None
-            age, rate = worker.meter.age_s(now), rates[worker]
-            lasts_s = worker.claim.remaining_bytes / rate if rate else float("inf")
-            is_behind = age > self._policy.slow_after_s and rate < self._policy.slow_ratio * usual
-            trickles = age > self._policy.stall_timeout_s and rate < _TRICKLE_BYTES_S
-            if (is_behind or trickles) and lasts_s > self._policy.take_over_s:
-                worker.is_broken_off = True
-                worker.connection.abort()
+        paces = [worker.pace(now) for worker in busy]
+        for number in find_stragglers(paces, idle, self._policy):
+            busy[number].is_broken_off = True
+            busy[number].connection.abort()
 
     def _progress(self, now: float) -> Progress:
         present = sum(file.received.total for file in self._files)
@@ -244,8 +199,6 @@ class Transfer:
         for file in self._files:
             file.close()
 
-    # --- the connections' threads ---
-
     def _work(self, worker: _Worker) -> None:
         try:
             while (claim := self._next(worker)) is not None:
@@ -273,14 +226,13 @@ class Transfer:
             return None
 
         def is_eligible(file: int) -> bool:
-            state = self._states[file]
-            return now >= state.not_before and not state.is_sequential
+            return now >= self._retries[file].not_before and file not in self._sequential
 
         claim = self._ledger.claim(is_eligible, worker.rate_bytes_s) or self._take_over(now)
         if claim is not None:
             return claim
-        for number, state in enumerate(self._states):
-            if state.is_sequential and now >= state.not_before:
+        for number in self._sequential:
+            if now >= self._retries[number].not_before:
                 size = self._files[number].record.size_bytes
                 claim = self._ledger.claim_rest(number, size)
                 if claim is not None:
@@ -292,24 +244,23 @@ class Transfer:
         worst, longest_s = None, self._policy.take_over_s
         for worker in self._workers:
             claim = worker.claim
-            if claim is None or self._states[claim.file].is_sequential:
+            if claim is None or claim.file in self._sequential:
                 continue
-            rate = worker.meter.rate(now)
-            if rate is None or claim.remaining_bytes < 2 * _SMALLEST_HALF_BYTES:
-                continue
-            lasts_s = claim.remaining_bytes / rate if rate else float("inf")
-            if lasts_s > longest_s and now >= self._states[claim.file].not_before:
+            is_large = claim.remaining_bytes >= 2 * _SMALLEST_HALF_BYTES
+            is_known = worker.meter.rate(now) is not None
+            lasts_s = worker.pace(now).lasts_s
+            if is_large and is_known and lasts_s > longest_s:
                 worst, longest_s = claim, lasts_s
         return self._ledger.divide(worst) if worst is not None else None
 
     def _fetch(self, worker: _Worker, claim: Claim) -> None:
         """Fetch a piece, or what of it comes; the rest goes back to the ledger."""
-        state, file = self._states[claim.file], self._files[claim.file]
         failure: TransientError | None = None
         try:
-            self._receive(worker, claim, file, is_sequential=state.is_sequential)
+            self._receive(worker, claim, is_whole=claim.file in self._sequential)
         except RangesUnsupported:
-            state.is_sequential = True
+            with self._changed:
+                self._sequential.add(claim.file)
         except TransientError as error:
             failure = error
         with self._changed:
@@ -323,13 +274,13 @@ class Transfer:
                 self._retry_later(claim.file, failure)
             self._changed.notify_all()
 
-    def _receive(
-        self, worker: _Worker, claim: Claim, file: PartialFile, *, is_sequential: bool
-    ) -> None:
+    def _receive(self, worker: _Worker, claim: Claim, *, is_whole: bool) -> None:
+        """Read a piece to its end; what has arrived is kept whatever happens."""
+        record = self._files[claim.file].record
         response = self._source.open(
-            worker.connection, file.record, claim.position, claim.end, whole=is_sequential
+            worker.connection, record, claim.position, claim.end, whole=is_whole
         )
-        to_skip = claim.position if is_sequential else 0
+        to_skip = claim.position if is_whole else 0
         while to_skip:
             to_skip -= len(_read(response, min(_READ_BYTES, to_skip)))
         parts, held, recorded_at = list[bytes](), 0, time.monotonic()
@@ -342,52 +293,39 @@ class Transfer:
                 held += len(part)
                 now = time.monotonic()
                 if held >= _RECORD_BYTES or now - recorded_at >= _RECORD_S:
-                    self._keep(worker, claim, file, b"".join(parts), now)
+                    self._keep(worker, claim, b"".join(parts), now)
                     parts, held, recorded_at = [], 0, now
         finally:
             if held:
-                self._keep(worker, claim, file, b"".join(parts), time.monotonic())
+                self._keep(worker, claim, b"".join(parts), time.monotonic())
         if not response.isclosed():  # the rest of the piece has gone to another connection
             worker.connection.close()
 
-    def _keep(
-        self, worker: _Worker, claim: Claim, file: PartialFile, data: bytes, now: float
-    ) -> None:
+    def _keep(self, worker: _Worker, claim: Claim, data: bytes, now: float) -> None:
         """Write what was received and count it."""
         data = data[: max(claim.remaining_bytes, 0)]
-        file.write(claim.position, data)
-        state = self._states[claim.file]
+        self._files[claim.file].write(claim.position, data)
         with self._changed:
             accepted = self._ledger.advance(claim, len(data))
-            state.failures = 0
+            self._retries[claim.file].progressed()
             worker.meter.add(now, accepted)
             self._meter.add(now, accepted)
 
     def _retry_later(self, number: int, error: TransientError) -> None:
         """Set the pause after a failure, or give up."""
-        now, state, policy = time.monotonic(), self._states[number], self._policy
-        if now < max(state.not_before, self._not_before):
+        now, retries = time.monotonic(), self._retries[number]
+        if now < max(retries.not_before, self._not_before):
             return  # the same trouble met by another connection
-        if state.failures == 0:
-            state.failing_since = now
-        state.failures += 1
-        # no secret depends on it
-        delay = pause_s(state.failures, random.random())  # noqa: S311
-        if error.retry_after_s is not None:
-            delay = max(delay, error.retry_after_s)
-        is_hopeless = (
-            state.failures >= policy.attempts and now - state.failing_since >= policy.patience_s
-        )
-        if is_hopeless or delay > policy.longest_wait_s:
-            self._failure = self._failure or given_up(error, delay, policy)
+        try:
+            # no secret depends on this chance
+            delay = retries.failed(error, now, random.random(), self._policy)  # noqa: S311
+        except HubUnreachableError as hopeless:
+            self._failure = self._failure or hopeless
             return
-        state.not_before = now + delay
         if error.is_throttled:
             self._not_before = now + delay
             self._allowed = max(1, self._allowed // 2)
         self._events.append(Retrying(self._files[number].record.path, error.reason, delay))
-
-    # --- the other threads ---
 
     def _on_checked(self, file: PartialFile, agrees: bool) -> bool:
         number = self._files.index(file)
@@ -401,11 +339,11 @@ class Transfer:
                 self._events.append(FileVerified(record.path, record.size_bytes))
                 self._changed.notify_all()
                 return False
-            if file.resumed_bytes and not self._states[number].has_restarted:
+            if file.resumed_bytes and number not in self._restarted:
                 # what an earlier process left may be damaged: once more, from nothing
                 file.restart()
                 self._ledger.restart(number, record.size_bytes)
-                self._states[number].has_restarted = True
+                self._restarted.add(number)
                 self._events.append(Retrying(record.path, "the hash of a resumed file differs", 0))
                 self._changed.notify_all()
                 return True
@@ -430,21 +368,6 @@ class Transfer:
         with self._changed:
             self._failure = self._failure or error
             self._changed.notify_all()
-
-
-_TRICKLE_BYTES_S = 1024
-"""Slower than this is as good as stalled."""
-
-
-def given_up(error: TransientError, delay_s: float, policy: TransferPolicy) -> HubUnreachableError:
-    """What a user is told when trying again has no point any more."""
-    if delay_s > policy.longest_wait_s:
-        message = f"{error.reason}: the server wants to be left alone for {delay_s:.0f} s."
-    else:
-        message = f"{error.reason}, and so it stayed for {policy.patience_s:.0f} s."
-    return HubUnreachableError(
-        message, hint="What was downloaded is kept: pull again later, and it continues there."
-    )
 
 
 def _read(response: HTTPResponse, most: int) -> bytes:
