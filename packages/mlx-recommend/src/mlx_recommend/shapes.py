@@ -148,7 +148,7 @@ def shape_of(described: Description) -> ModelShape:
         sliding_kv_elements=geometry.sliding_kv_elements_per_token,
         sliding_window=geometry.sliding_window,
         state_bytes=_state_bytes(geometry),
-        query_group=described.query_group or _query_group(geometry),
+        query_group=described.query_group or _query_group(described),
         max_context_tokens=described.max_context_tokens,
     )
 
@@ -216,9 +216,14 @@ def _prefilled(geometry: Geometry) -> float:
     return 1 - (geometry.shared_kv_layers or 0) / geometry.layers
 
 
-def _query_group(geometry: Geometry) -> float:
-    """Query heads for each KV head: the hidden size is nearly always as wide as all query heads."""
+def _query_group(described: Description) -> float:
+    """Query heads for each KV head; without better knowledge, as if they were as wide as hidden."""
+    facts = family_facts(described.model_type, described.params_b)
+    known = facts.query_group(described.params_b) if facts is not None else None
+    geometry = described.geometry
     kv_width = (geometry.kv_heads or 0) * (geometry.head_dim or 0)
+    if known is not None:
+        return known
     if not kv_width or not geometry.hidden_size:
         return 1.0
     return max(geometry.hidden_size / kv_width, 1.0)
