@@ -48,9 +48,9 @@ def running(
             source=str(tiny_model),
             port=port,
             vllm_flags={},
-            context_tokens=2048,
+            context_tokens=context_tokens,
         )
-        for name, port in zip(("standard", "fast"), ports, strict=True)
+        for name, port, context_tokens in zip(("standard", "fast"), ports, (256, 2048), strict=True)
     )
     stack = Stack(schema_version=1, tiers=tiers, aliases={"claude-local": "standard"})
     save_stack(home.stack, stack)
@@ -261,6 +261,19 @@ def test_without_any_tier_the_answer_is_an_error_and_not_a_wait(stack: Program) 
 
     assert response.status_code >= 400
     assert response.json()["error"]["message"]
+
+
+def test_a_prompt_too_long_for_a_tier_goes_where_it_fits_or_is_refused(stack: Program) -> None:
+    fast_port = load_stack(stack.home.stack).tiers[1].port
+    with _client(stack) as client:
+        longer = [{"role": "user", "content": "word " * 600}]
+        fits_elsewhere = _chat(client, "standard", messages=longer)
+        too_long = [{"role": "user", "content": "word " * 6000}]
+        fits_nowhere = _chat(client, "standard", messages=too_long)
+
+    assert (fits_elsewhere.status_code, _answered_by(fits_elsewhere)) == (200, fast_port)
+    assert fits_nowhere.status_code == 400
+    assert "context" in fits_nowhere.json()["error"]["message"].lower()
 
 
 def test_a_changed_stack_is_taken_over_by_the_same_process(stack: Program) -> None:

@@ -46,6 +46,13 @@ def build_config(stack: Stack, *, cloud: bool) -> Config:
                 for name, tiers in names.items()
                 if (chain := fallback_chain(stack, tiers[0], cloud=cloud))
             ],
+            # the engine would read an overlong prompt for minutes before it fails, or forget half
+            "enable_pre_call_checks": True,
+            "context_window_fallbacks": [
+                {name: chain}
+                for name, tiers in names.items()
+                if (chain := longer_context_chain(stack, tiers[0], cloud=cloud))
+            ],
             # a dead tier refuses at once and a busy one only gets busier: fall back, don't retry
             "num_retries": 0,
             "timeout": REQUEST_TIMEOUT_S,
@@ -86,6 +93,20 @@ def fallback_chain(stack: Stack, tier: Tier, *, cloud: bool) -> list[str]:
     position = stack.tiers.index(tier)
     others = [*stack.tiers[position + 1 :], *stack.tiers[:position]]
     return [other.name for other in others] + ([CLOUD_NAME] if cloud else [])
+
+
+def longer_context_chain(stack: Stack, tier: Tier, *, cloud: bool) -> list[str]:
+    """The model names that a prompt too long for `tier` is handed on to, in order.
+
+    Only what is known to take more: tiers with a longer context, shortest first, the cloud last.
+    A tier without a stated context refuses nothing, so it needs no chain.
+    """
+    context_tokens = tier.context_tokens
+    if context_tokens is None:
+        return []
+    longer = [each for each in stack.tiers if (each.context_tokens or 0) > context_tokens]
+    longer.sort(key=lambda each: each.context_tokens or 0)
+    return [each.name for each in longer] + ([CLOUD_NAME] if cloud else [])
 
 
 def render_config(config: Config) -> str:

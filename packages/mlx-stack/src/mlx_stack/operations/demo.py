@@ -8,7 +8,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -20,8 +19,7 @@ from mlx_stack.config import save_values
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.engines import embedded_model
 from mlx_stack.engines.environment import Environment
-from mlx_stack.engines.install import InstallEvent, Toolchain, install, own_toolchain
-from mlx_stack.engines.lockfile import Engine
+from mlx_stack.engines.install import InstallEvent, Toolchain, install_all, own_toolchain
 from mlx_stack.errors import StackError
 from mlx_stack.operations.ask import Answer, ask
 from mlx_stack.operations.assembly import assemble
@@ -224,12 +222,9 @@ def _install_engines(story: _Story, home: Home, toolchain: Toolchain) -> Environ
         if event.detail:
             story.observer.progress(f"{event.engine}: {event.step} {event.detail}")
 
-    def install_one(engine: Engine) -> Environment:
-        return install(engine, home.engines, toolchain, on_event=show)
-
     meaning = "Install vllm-mlx and LiteLLM, pinned with hashes, into a folder of their own"
-    with story.step("install engines", meaning) as detail, ThreadPoolExecutor() as pool:
-        installed = list(pool.map(install_one, (Engine.VLLM_MLX, Engine.LITELLM)))
+    with story.step("install engines", meaning) as detail:
+        installed = install_all(home.engines, toolchain, on_event=show)
         detail.text = ", ".join(f"{each.engine} {each.version}" for each in installed)
     return installed[0]
 
