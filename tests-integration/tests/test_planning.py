@@ -7,9 +7,21 @@ import pytest
 import yaml
 
 from mlx_hwprobe import parse_hardware_spec
+from stack_testkit.hub import HubServer, write_repository
 from stack_testkit.program import Program
 
 MAC = ("--hardware", "m4-max:40:128")
+CONFIG = {
+    "model_type": "llama",
+    "num_hidden_layers": 16,
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+    "vocab_size": 128256,
+    "tie_word_embeddings": True,
+    "quantization": {"group_size": 64, "bits": 4},
+}
 
 
 @pytest.fixture
@@ -227,21 +239,25 @@ def test_a_damaged_configuration_names_its_line_in_every_command(program: Progra
 
 
 def test_a_folder_can_be_estimated(program: Program, tmp_path: Path) -> None:
-    config = {
-        "model_type": "llama",
-        "num_hidden_layers": 16,
-        "hidden_size": 2048,
-        "intermediate_size": 8192,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "vocab_size": 128256,
-        "tie_word_embeddings": True,
-        "quantization": {"group_size": 64, "bits": 4},
-    }
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(config), encoding="utf-8")
+    path.write_text(json.dumps(CONFIG), encoding="utf-8")
 
     document = program.run("estimate", str(path), *MAC, "--json").document
 
     assert document["quant"] == "int4"
     assert document["memory"]["weights_bytes"] == pytest.approx(697e6, rel=0.02)
+
+
+def test_a_repository_on_the_hub_can_be_estimated_without_its_weights(
+    program: Program, tmp_path: Path
+) -> None:
+    files = {"config.json": json.dumps(CONFIG).encode(), "model.safetensors": b"x" * 700_000}
+    write_repository(tmp_path / "hub", "someone/Lynx-1B-4bit", files)
+    with HubServer(tmp_path / "hub") as hub:
+        online = Program(program.home, {**program.variables, "HF_ENDPOINT": hub.url})
+        done = online.run("estimate", "someone/Lynx-1B-4bit", *MAC, "--json")
+        assert hub.sent_bytes < 10_000
+
+    assert done.code == 0, done.err
+    assert done.document["memory"]["weights_bytes"] == 700_000
+    assert done.document["generation_tps"]["basis"] == "estimate"
