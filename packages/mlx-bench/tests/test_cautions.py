@@ -1,6 +1,6 @@
 """What a reader is warned of, and what not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -22,12 +22,11 @@ def codes(
     return {caution.code for caution in found}
 
 
-def wave(**fields: float) -> WaveTiming:
-    values = {"duration_s": 2.0, "clock_drift_s": 0.0, "client_cpu_s": 0.1, **fields}
-    return WaveTiming(POINT, 0, **values)
+def wave(*, clock_drift_s: float = 0.0, client_cpu_s: float = 0.1) -> WaveTiming:
+    return WaveTiming(POINT, 0, 2.0, clock_drift_s, client_cpu_s)
 
 
-def series(make_run: MakeRun, rates: list[float]) -> list[Run]:
+def series(make_run: MakeRun, rates: Sequence[float]) -> list[Run]:
     return [make_run(rate=rate, iteration=n) for n, rate in enumerate(rates)]
 
 

@@ -11,7 +11,7 @@ import pytest
 from mlx_bench._json_values import as_list, as_object
 from mlx_bench.calibration.check import Case, check_case, served_ttfts_s
 from mlx_bench.calibration.schedule import Schedule
-from mlx_bench.client import Endpoint, StreamingClient
+from mlx_bench.client import Endpoint, Patience, StreamingClient
 from mlx_bench.completion import CountedBy
 from mlx_bench.errors import EndpointError
 from mlx_bench.metrics import Point, Run, measure_run
@@ -115,6 +115,13 @@ def test_a_field_that_the_server_refuses_is_left_out(open_client: OpenClient, fi
     exchange = client.negotiate(ChatRequest("hi", 2))
     assert exchange.understand().is_done
     assert measure(client, 3).error is None
+
+
+def test_an_answer_that_never_ends_is_not_read_to_its_end(open_client: OpenClient) -> None:
+    client = open_client("ttft_ms=1,tps=50,tokens=100000")
+    exchange = client.stream(ChatRequest("hi", 1), patience=Patience(reads=5, seconds=0.1))
+    assert exchange.failure is None
+    assert 5 < len(exchange.reads) < 1000
 
 
 def test_a_refusal_is_told_with_status_and_words(open_client: OpenClient) -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mlx_bench.client import Exchange
-from mlx_bench.metrics import Point, generation_tps, measure_run
+from mlx_bench.metrics import Point, Run, generation_tps, measure_run
 
 MS = 1_000_000
 
@@ -18,21 +18,26 @@ def token(text: str = "x") -> bytes:
     return event(json.dumps({"id": "c", "choices": [{"delta": {"content": text}}]}))
 
 
-def exchange(*reads: tuple[int, bytes], **fields: object) -> Exchange:
-    values: dict[str, object] = {
-        "started_ns": 0,
-        "connect_ns": 2 * MS,
-        "sent_ns": 5 * MS,
-        "headers_ns": 6 * MS,
-        "closed_ns": 900 * MS,
-        "status": 200,
-        "reads": tuple((at * MS, block) for at, block in reads),
-        "failure": None,
-    }
-    return Exchange(**{**values, **fields})
+def exchange(
+    *reads: tuple[int, bytes],
+    status: int | None = 200,
+    failure: str | None = None,
+    has_marked_end: bool = False,
+) -> Exchange:
+    return Exchange(
+        started_ns=0,
+        connect_ns=2 * MS,
+        sent_ns=5 * MS,
+        headers_ns=6 * MS,
+        closed_ns=900 * MS,
+        status=status,
+        reads=tuple((at * MS, block) for at, block in reads),
+        failure=failure,
+        has_marked_end=has_marked_end,
+    )
 
 
-def measured(sent: Exchange):
+def measured(sent: Exchange) -> Run:
     return measure_run(sent, sent.understand(), point=Point(1, 1000), requested_tokens=3)
 
 
@@ -56,6 +61,11 @@ def test_without_usage_the_prompt_length_is_what_was_asked_for() -> None:
     run = measured(exchange((105, token()), (115, token() + event("[DONE]"))))
     assert run.prompt_tps == pytest.approx(10_000)
     assert run.prompt_tokens is None
+
+
+def test_a_whole_body_without_a_last_word_counts() -> None:
+    run = measured(exchange((105, token()), (115, token()), has_marked_end=True))
+    assert run.error is None
 
 
 def test_one_token_has_no_decode_rate() -> None:

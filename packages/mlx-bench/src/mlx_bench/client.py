@@ -7,7 +7,7 @@ neighbour delays a stamp by one short hold of the interpreter lock, not by a who
 import json
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -20,6 +20,8 @@ from mlx_bench.errors import EndpointError
 from mlx_bench.request import ChatRequest, Dialect, build_body, next_dialect
 
 _USER_AGENT = "mlx-bench"
+_PAGE_TIMEOUT_S = 3.0
+_END_MARKS = frozenset({"transfer-encoding", "content-length"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class Exchange:
         reads: Every read of the body.
         failure: Why the exchange broke off, or None.
         server: The `Server` header, empty if there was none.
+        has_marked_end: Whether HTTP itself marks the body's end, so that a whole body is known to
+            be whole; without it a lost connection looks like an end.
     """
 
     started_ns: int
@@ -67,10 +71,28 @@ class Exchange:
     reads: tuple[Read, ...]
     failure: str | None
     server: str = ""
+    has_marked_end: bool = False
 
     def understand(self) -> Completion:
         """What the body said."""
         return understand_stream(self.reads)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to listen to a server that was asked for one token and sends many.
+
+    Attributes:
+        reads: So many reads are fine, however long they take: a long prefill is one of them.
+        seconds: Further reads are, up to so long after the first.
+    """
+
+    reads: int = 20
+    seconds: float = 10.0
+
+    def is_over(self, reads: Sequence[Read]) -> bool:
+        """Whether what was read so far is enough."""
+        return len(reads) > self.reads and reads[-1][0] - reads[0][0] > self.seconds * 1e9
 
 
 class _Stamps:
@@ -155,7 +177,7 @@ class StreamingClient:
     def get_json(self, url: str) -> dict[str, object] | None:
         """The JSON object at an address of the same server, or None where there is none."""
         try:
-            response = self._http.get(url, timeout=5.0)
+            response = self._http.get(url, timeout=_PAGE_TIMEOUT_S)
             value: object = response.json() if response.is_success else None
         except (httpx.HTTPError, ValueError):
             return None
@@ -197,8 +219,13 @@ class StreamingClient:
             raise EndpointError(f"The answer of {url} is no JSON object.", url=url)
         return value
 
-    def stream(self, request: ChatRequest) -> Exchange:
-        """Send one request in the dialect found so far; failures are in the result, not raised."""
+    def stream(self, request: ChatRequest, *, patience: Patience | None = None) -> Exchange:
+        """Send one request in the dialect found so far; failures are in the result, not raised.
+
+        Args:
+            request: What to ask.
+            patience: When to stop reading an answer that goes on and on, or None to read it all.
+        """
         body = build_body(self.dialect, self.endpoint.model, request)
         content = json.dumps(body, separators=(",", ":")).encode()
         clock_ns = self._clock_ns
@@ -206,7 +233,7 @@ class StreamingClient:
         reads: list[Read] = []
         keep = reads.append
         headers_ns = status = failure = None
-        server = ""
+        server, has_marked_end = "", False
         started_ns = clock_ns()
         try:
             with self._http.stream(
@@ -219,8 +246,11 @@ class StreamingClient:
                 headers_ns = clock_ns()
                 status = response.status_code
                 server = response.headers.get("server", "")
+                has_marked_end = not _END_MARKS.isdisjoint(response.headers)
                 for block in response.iter_raw():
                     keep((clock_ns(), block))
+                    if patience is not None and patience.is_over(reads):
+                        break
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             failure = f"{type(error).__name__}: {error}"
         return Exchange(
@@ -233,16 +263,21 @@ class StreamingClient:
             reads=tuple(reads),
             failure=failure,
             server=server,
+            has_marked_end=has_marked_end,
         )
 
-    def negotiate(self, request: ChatRequest) -> Exchange:
+    def negotiate(self, request: ChatRequest, *, patience: Patience | None = None) -> Exchange:
         """Send one request, dropping optional fields that the server refuses, and remember them.
+
+        Args:
+            request: What to ask.
+            patience: When to stop reading an answer that goes on and on.
 
         Raises:
             EndpointError: The server can't be reached, or refuses the plainest request too.
         """
         while True:
-            exchange = self.stream(request)
+            exchange = self.stream(request, patience=patience)
             if exchange.status is not None and exchange.status < 400:
                 return exchange
             body = b"".join(block for _, block in exchange.reads).decode("utf-8", "replace")

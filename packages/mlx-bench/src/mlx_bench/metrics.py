@@ -149,7 +149,7 @@ def _failure(exchange: Exchange, completion: Completion) -> str | None:
         return f"the server reported an error in mid-stream: {completion.error}"
     if exchange.failure is not None:
         return f"the stream broke off: {exchange.failure}"
-    if not completion.is_done:
+    if not completion.is_done and not exchange.has_marked_end:
         return "the stream ended without [DONE] and without a finish reason"
     if not completion.token_times_ns:
         return "the stream carried no content"

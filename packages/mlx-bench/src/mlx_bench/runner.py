@@ -8,7 +8,7 @@ from typing import Self
 
 import mlx_bench
 from mlx_bench.cautions import WaveTiming, find_cautions
-from mlx_bench.client import StreamingClient
+from mlx_bench.client import Patience, StreamingClient
 from mlx_bench.energy import PowerMeter
 from mlx_bench.engine import identify_engine
 from mlx_bench.errors import EndpointError
@@ -151,7 +151,8 @@ class _Benchmark:
 
         def count_tokens(prompt: str) -> int | None:
             nonlocal server
-            exchange = self.client.negotiate(self.request(prompt, max_tokens=1))
+            probe = self.request(prompt, max_tokens=1)
+            exchange = self.client.negotiate(probe, patience=Patience())
             server = exchange.server
             usage = exchange.understand().usage
             return usage.prompt_tokens if usage else None

@@ -28,10 +28,28 @@ class Integers(click.ParamType[tuple[int, ...]]):
 
 
 _OPTIONS = (
-    click.option("--iterations", type=_POSITIVE, default=3, show_default=True, metavar="N"),
-    click.option("--prompt-tokens", type=Integers(), default="1024", show_default=True),
     click.option(
-        "--generation-tokens", type=_POSITIVE, default=100, show_default=True, metavar="N"
+        "--iterations",
+        type=_POSITIVE,
+        default=3,
+        show_default=True,
+        metavar="N",
+        help="How often; six or more for comparisons.",
+    ),
+    click.option(
+        "--prompt-tokens",
+        type=Integers(),
+        default="1024",
+        show_default=True,
+        help="Length of the prompt.",
+    ),
+    click.option(
+        "--generation-tokens",
+        type=_POSITIVE,
+        default=100,
+        show_default=True,
+        metavar="N",
+        help="Length of the answer.",
     ),
     click.option(
         "--concurrency", type=Integers(), default="1", show_default=True, help="Streams at once."
