@@ -112,6 +112,7 @@ TROUBLES = {
     "the server knows no ranges and cuts": Settings(
         ignores_ranges=True, faults=(Fault(kind="cut", path=FIRST, times=2, after_bytes=5 * MB),)
     ),
+    "each answer ends its connection": Settings(keeps_alive=False),
     "everything is slow": Settings(latency_s=0.05, rate_bytes_s=3 * MB),
 }
 

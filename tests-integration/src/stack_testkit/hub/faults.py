@@ -46,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         latency_s: Before every answer.
         rate_bytes_s: What one connection carries at most; None for no limit.
         ignores_ranges: Whether a range request gets the whole file.
+        keeps_alive: Whether a connection takes another request after an answer.
         gated: As in the model's record: False, or how access is granted.
         token: The token that may read gated repositories.
     """
@@ -56,6 +57,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     latency_s: float = 0.0
     rate_bytes_s: int | None = None
     ignores_ranges: bool = False
+    keeps_alive: bool = True
     gated: Literal[False, "auto", "manual"] = False
     token: str = "hf_right"
 

@@ -180,6 +180,12 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing: the log is `HubServer.requests`."""
 
+    @override
+    def end_headers(self) -> None:
+        if not self.hub.settings.keeps_alive:
+            self.send_header("Connection", "close")  # and the base closes it
+        super().end_headers()
+
     def do_HEAD(self) -> None:
         self._answer()
 

@@ -53,7 +53,7 @@ class Connection:
         Raises:
             TransientError: No connection, no answer in time, or a broken one.
         """
-        is_reused = self._http is not None and self._origin == origin_of(url)
+        is_reused = self._is_open_to(origin_of(url))
         try:
             return self._get(url, headers)
         except TransientError:
@@ -77,6 +77,10 @@ class Connection:
             self._http.close()
         self._http = self._socket = self._origin = None
 
+    def _is_open_to(self, origin: Origin) -> bool:
+        """Whether the last answer left a connection behind that the next request can use."""
+        return self._http is not None and self._http.sock is not None and self._origin == origin
+
     def _get(self, url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
         parts = urlsplit(url)
         target = parts.path + (f"?{parts.query}" if parts.query else "")
@@ -91,7 +95,8 @@ class Connection:
 
     def _connected(self, parts: SplitResult) -> http.client.HTTPConnection:
         origin = origin_of(parts.geturl())
-        if self._http is not None and self._origin == origin:
+        if self._is_open_to(origin):
+            assert self._http is not None
             return self._http
         self.close()
         connection, self._prefix, self._extra = _through_proxy(parts, origin, self._timeout_s)

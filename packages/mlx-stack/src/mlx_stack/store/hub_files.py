@@ -28,7 +28,7 @@ _MOST_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _EXPIRED = frozenset({401, 403, 404, 410})
 _THROTTLED = frozenset({429, 503})
-_CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+)$")
+_CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
 _RATE_LIMIT_RESET = re.compile(r";\s*t=(\d+)")
 
 
@@ -133,7 +133,7 @@ class HubFiles:
             if found is None:
                 connection.close()
                 raise TransientError("the server sent a range without saying which")
-            first, size = int(found[1]), int(found[3])
+            first, size = int(found[1]), None if found[3] == "*" else int(found[3])
         if size is not None and size != file.size_bytes:
             connection.close()
             raise WrongContentError(
