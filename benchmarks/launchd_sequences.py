@@ -31,6 +31,8 @@ FAULTS = (
     *(("bootout", code) for code in (1, 5, 36, 125, 141)),
     *(("enable", 1), ("kickstart", 113), ("print", 141), ("print", 1)),
 )
+DONE_ANYWAY = (5, 36)
+"""Codes behind which a command was seen to have worked; a denial that does the deed was not."""
 LONGEST = 12
 
 
@@ -75,7 +77,7 @@ def random_change(dice: random.Random) -> dict[str, Any]:
                 "code": code,
                 "text": f"{verb} failed: {code}",
                 "times": 1 if verb == "print" else dice.randint(1, 3),
-                "does_it_anyway": dice.random() < 0.5,
+                "does_it_anyway": code in DONE_ANYWAY and dice.random() < 0.5,
             }
         )
     return {

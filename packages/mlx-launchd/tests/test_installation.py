@@ -46,7 +46,9 @@ class SmallLaunchd:
         verb, target = command[1], command[2]
         if verb == "bootstrap":
             return self._bootstrap(Path(command[3]))
-        if verb == "bootout" and not self.stuck:
+        if verb == "bootout" and self.stuck:
+            self.pid += 1  # its process ended, and launchd has started another
+        elif verb == "bootout":
             self.path = None
         if verb == "print" and target.endswith(LABEL):
             return self._print(target)

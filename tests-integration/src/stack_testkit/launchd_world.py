@@ -76,6 +76,8 @@ class World:
         """A loaded job has its plist, and a plist its job, as far as there is a session at all."""
         if self.is_logged_in():
             assert bool(self.jobs()) == self.plist.exists(), (self.jobs(), self.plist.exists())
+            for job in self.jobs().values():
+                assert job["entries"] == plistlib.loads(self.plist.read_bytes()), "another plist"
         # What runs belongs to a loaded job; nothing is left behind.
         assert self.processes.alive == {
             job["pid"] for job in self.jobs().values() if job["pid"] is not None

@@ -83,13 +83,16 @@ class Installer:
         if before == data and present is not None and self._is_current(present, path):
             return Installed(Outcome.UNCHANGED, path, present)
         self.files.write(path, data)
+        is_old_gone = False
         try:
             self._lint(path)
+            self.lifecycle.unload(agent.label, self.domain)
+            is_old_gone = True
             loaded = self.lifecycle.load(agent, path, self.domain)
         except NotRunningError:
             raise
         except LaunchdError:
-            self._put_back(agent.label, path, before, present)
+            self._put_back(agent.label, path, before, is_old_gone=is_old_gone)
             raise
         outcome = Outcome.INSTALLED if before is None and present is None else Outcome.UPDATED
         return Installed(outcome, path, loaded)
@@ -122,15 +125,12 @@ class Installer:
             with suppress(ProgramMissingError):
                 lint(self.run, path)
 
-    def _put_back(
-        self, label: str, path: Path, before: bytes | None, present: LoadedJob | None
-    ) -> None:
+    def _put_back(self, label: str, path: Path, before: bytes | None, *, is_old_gone: bool) -> None:
         """Leave a job with its plist, or neither; the first failure is what the caller hears."""
         try:
-            now = self.lifecycle.find(label, self.domain)
-            if now is not None:
-                is_old = present is not None and now.job.pid == present.job.pid
-                if is_old and before is not None:
+            if self.lifecycle.find(label, self.domain) is not None:
+                # What is loaded now is the new job, unless the old one never went.
+                if not is_old_gone and before is not None:
                     self.files.write(path, before)
             elif before is not None:
                 self.files.write(path, before)

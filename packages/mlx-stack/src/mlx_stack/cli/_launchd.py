@@ -34,9 +34,13 @@ def show_outlook(
     for finding in findings:
         sign, colour = _SIGNS[finding.verdict]
         line = Text.assemble((f"{sign} ", colour), finding.message)
-        output.answer(Padding(line, (0, 0, 0, 2)))
+        output.answer(Padding(line, (0, 0, 0, 2), expand=False))
         if finding.fix and finding.verdict != "ok":
-            output.answer(Padding(Text(f"to change it: {finding.fix}", style="dim"), (0, 0, 0, 4)))
+            output.answer(
+                Padding(
+                    Text(f"to change it: {finding.fix}", style="dim"), (0, 0, 0, 4), expand=False
+                )
+            )
 
 
 def describe_job(status: "InstallStatus") -> str:
