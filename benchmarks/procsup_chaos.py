@@ -132,6 +132,7 @@ class World:
     watchdog: subprocess.Popen[bytes] | None = None
     strangers: list[subprocess.Popen[bytes]] = field(default_factory=list[subprocess.Popen[bytes]])
     damaged: set[Path] = field(default_factory=set[Path])
+    thieves_hit: int = 0
     unreadable: list[str] = field(default_factory=list[str])
 
     def start_watchdog(self) -> None:
@@ -197,6 +198,8 @@ def fault_port_stolen(world: World, spec: ProcessSpec) -> None:
     time.sleep(world.rng.uniform(0.3, 1.0))
     if thief.poll() is None:
         thief.kill()
+    elif thief.returncode < 0:  # it may end by itself where the service had its port back before
+        world.thieves_hit += 1
     thief.wait()
 
 
@@ -396,6 +399,7 @@ def run(faults: int, seed: int, home: Path, *, can_fill: bool) -> int:
         for stranger in world.strangers:
             stranger.kill()
             stranger.wait()
+    problems["thief signalled"] += world.thieves_hit
     problems["state file unreadable"] += len(world.unreadable)
     report(times, problems)
     return 1 if +problems else 0

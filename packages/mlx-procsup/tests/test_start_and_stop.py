@@ -19,6 +19,7 @@ from mlx_procsup import (
     ExitedEarlyError,
     HttpReadiness,
     Patience,
+    ProbeTarget,
     ProcessSpec,
     ReadinessTimeoutError,
     StartFailedError,
@@ -28,8 +29,10 @@ from mlx_procsup import (
     WantedState,
     identify,
     is_alive,
+    probe_service,
     read_pid,
     read_run,
+    start_detached,
     start_service,
     stop_service,
     wait_for_healthy,
@@ -136,11 +139,9 @@ def test_a_service_that_never_answers_is_given_up_after_its_timeout(
     assert is_alive(started.identity)
 
 
-def test_a_load_that_keeps_the_processor_busy_is_not_cut_off(
-    dirs: StateDirs, web: SpecMaker
-) -> None:
-    started = start_service(web(busy_s=1.6), dirs)
-    ready = wait_for_healthy(started, patience=Patience(0.6, 0.3, 30))
+def test_a_load_whose_log_grows_is_not_cut_off(dirs: StateDirs, web: SpecMaker) -> None:
+    started = start_service(web(listen_after_s=1.6, print_lines=50), dirs)
+    ready = wait_for_healthy(started, patience=Patience(0.6, 1.0, 30))
     assert ready.seconds >= 1.5
 
 
@@ -196,6 +197,36 @@ def test_a_descendant_with_a_session_of_its_own_goes_too(dirs: StateDirs, tmp_pa
     escaped = int(started.log_path.read_text())
     stop_service("escape", dirs)
     assert eventually(lambda: identify(escaped) is None)
+
+
+def test_a_service_that_another_one_started_is_no_part_of_it(
+    dirs: StateDirs, tmp_path: Path
+) -> None:
+    """A watchdog is the parent of what it restarts; stopping the watchdog stops nothing else."""
+    program = f"""
+import time
+from pathlib import Path
+from mlx_procsup import ProcessSpec, StateDirs, present_as, start_service
+home = Path({str(tmp_path)!r})
+dirs = StateDirs(home / "pids", home / "run", home / "logs")
+with present_as("parent", dirs):
+    start_service(ProcessSpec("child", ("/bin/sleep", "60"), {{}}, home), dirs)
+    time.sleep(60)
+"""
+    parent = ProcessSpec("parent", (sys.executable, "-c", program), PATH, tmp_path)
+    start_detached(parent, dirs)
+    assert eventually(lambda: read_pid(dirs, "child") is not None)
+    child = read_pid(dirs, "child")
+    assert child is not None
+    own = psutil.Process(read_pid(dirs, "parent"))
+    memory_bytes = probe_service(ProbeTarget("parent"), dirs).memory_bytes
+    assert memory_bytes is not None
+    assert abs(memory_bytes - own.memory_info().rss) < 500_000
+
+    stop_service("parent", dirs)
+
+    assert identify(child) is not None
+    assert stop_service("child", dirs).outcome is StopOutcome.GRACEFUL
 
 
 def test_what_a_crashed_service_left_behind_is_stopped(dirs: StateDirs, web: SpecMaker) -> None:

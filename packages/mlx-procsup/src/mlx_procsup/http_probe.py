@@ -43,12 +43,22 @@ class Answer:
 class PendingPoll:
     """A poll under way in a thread of its own, which never keeps the program from ending."""
 
-    def __init__(self, readiness: HttpReadiness, timeout_s: float) -> None:
+    def __init__(
+        self, readiness: HttpReadiness, timeout_s: float, *, began: float | None = None
+    ) -> None:
+        """Ask at once.
+
+        Args:
+            readiness: what to ask.
+            timeout_s: how long the answer may take.
+            began: since when, on the monotonic clock; now, if left out. Polls that share it end
+                together, however long it took to begin them all.
+        """
         self._readiness = readiness
         self._timeout_s = timeout_s
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._connection = _connection(readiness.url, timeout_s)
-        self._deadline = time.monotonic() + timeout_s
+        self._deadline = (time.monotonic() if began is None else began) + timeout_s
         threading.Thread(target=self._run, name="http-poll", daemon=True).start()
 
     def result(self, wait_s: float) -> Answer | None:

@@ -85,6 +85,7 @@ def probe_all(
 
     However many hang, this takes `timeout_s` and a little.
     """
+    began = time.monotonic()
     located = [locate(dirs, target.name, target.command) for target in targets]
     asked = {
         index
@@ -92,7 +93,7 @@ def probe_all(
         if found.process is not None and found.recorded and target.readiness is not None
     }
     pending = {
-        index: PendingPoll(readiness, timeout_s)
+        index: PendingPoll(readiness, timeout_s, began=began)
         for index, target in enumerate(targets)
         if index in asked and (readiness := target.readiness) is not None
     }

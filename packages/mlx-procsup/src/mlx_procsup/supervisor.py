@@ -16,6 +16,7 @@ from mlx_procsup.errors import (
     PortTakenError,
     ReadinessTimeoutError,
     StartFailedError,
+    StateFileError,
     SupervisionError,
     WaitCancelledError,
 )
@@ -26,7 +27,7 @@ from mlx_procsup.progress import Patience
 from mlx_procsup.readiness import TIMEOUT_S, wait_for_healthy
 from mlx_procsup.spawn import StartedProcess, adopt, is_current, start_service
 from mlx_procsup.spec import ProcessSpec, StateDirs
-from mlx_procsup.statefiles import WantedState, set_wanted, write_pid
+from mlx_procsup.statefiles import WantedState, read_run, set_wanted, write_pid
 from mlx_procsup.terminate import GRACE_S, stop_service
 from mlx_procsup.usage import describe_process, measure_usage, port_listener
 
@@ -173,8 +174,8 @@ def bring_up(
 def clear_the_way(spec: ProcessSpec, dirs: StateDirs, grace_s: float = GRACE_S) -> None:
     """Stop what is left of a service, so that it can be started anew.
 
-    Where both of its files are lost, its process still holds the port and shows its command: it
-    is written down again, and stopped with the rest.
+    Where its run file is damaged, a process that holds its port and shows its command is its own:
+    it is written down again, and stopped with the rest. An intact run file knows better.
 
     Raises:
         PortTakenError: somebody else listens where the service would.
@@ -183,7 +184,7 @@ def clear_the_way(spec: ProcessSpec, dirs: StateDirs, grace_s: float = GRACE_S) 
     """
     command = spec.masked_command()
     found = locate(dirs, spec.name, command)
-    if found.process is None or not found.proven:
+    if not (found.process is not None and found.proven) and _is_damaged(spec.name, dirs):
         lost = _lost_process(spec)
         if lost is not None:
             dirs.create()
@@ -195,6 +196,14 @@ def clear_the_way(spec: ProcessSpec, dirs: StateDirs, grace_s: float = GRACE_S) 
     port = urlsplit(spec.readiness.url).port or 80
     listener = port_listener(port)
     raise PortTakenError(spec.name, port, describe_process(listener) if listener else None)
+
+
+def _is_damaged(name: str, dirs: StateDirs) -> bool:
+    try:
+        read_run(dirs, name)
+    except StateFileError:
+        return True
+    return False
 
 
 def _lost_process(spec: ProcessSpec) -> int | None:

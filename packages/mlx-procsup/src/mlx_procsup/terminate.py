@@ -7,8 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-import psutil
-
 from mlx_procsup.errors import StateFileError, StopFailedError
 from mlx_procsup.identity import ProcessIdentity, identify, is_alive, reap
 from mlx_procsup.located import Located, group_members, locate
@@ -21,6 +19,7 @@ from mlx_procsup.statefiles import (
     set_wanted,
     write_run,
 )
+from mlx_procsup.usage import descendants
 
 GRACE_S = 10.0
 _AFTER_KILL_S = 5.0
@@ -83,7 +82,7 @@ def stop_service(
     found = locate(dirs, name, command)
     if wanted is not None and (found.recorded or dirs.run_file(name).exists()):
         set_wanted(dirs, name, wanted)
-    targets = _targets(found)
+    targets = _targets(name, dirs, found)
     forced = bool(targets) and _terminate(name, targets, _group(found), grace_s)
     if found.recorded:
         remove_pid(dirs, name)
@@ -113,21 +112,31 @@ def _leads_session(pid: int) -> bool:
         return False
 
 
-def _targets(found: Located) -> tuple[ProcessIdentity, ...]:
+def _targets(name: str, dirs: StateDirs, found: Located) -> tuple[ProcessIdentity, ...]:
     """Everything to end: the process, its group, and its descendants outside the group."""
     if found.process is None or not found.proven:
         return found.leftovers
     group = _group(found)
     members = set(group_members(group)) if group is not None else set[ProcessIdentity]()
-    return tuple({found.process} | members | _descendants(found.process.pid))
+    others = _other_services(dirs, name)
+    below = descendants(found.process.pid, beyond=lambda pid: pid in others)
+    outside = {identity for pid in below if (identity := identify(pid)) is not None}
+    return tuple({found.process} | members | outside)
 
 
-def _descendants(pid: int) -> set[ProcessIdentity]:
-    try:
-        children = psutil.Process(pid).children(recursive=True)
-    except psutil.Error:
-        return set()
-    return {found for child in children if (found := identify(child.pid)) is not None}
+def _other_services(dirs: StateDirs, name: str) -> set[int]:
+    """The processes of other services: one that a watchdog started is its child, but no part."""
+    pids: set[int] = set()
+    for path in dirs.run.glob("*.json"):
+        if path.stem == name:
+            continue
+        try:
+            record = read_run(dirs, path.stem)
+        except (StateFileError, ValueError):  # damaged, or no file of ours
+            continue
+        if record is not None and record.identity is not None:
+            pids.add(record.identity.pid)
+    return pids
 
 
 def _terminate(

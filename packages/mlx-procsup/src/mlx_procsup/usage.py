@@ -1,6 +1,7 @@
 """What a service uses: processor time and memory of its process and everything below it."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -37,7 +38,9 @@ def read_process_tree() -> ProcessTree:
 
 
 def measure_usage(pid: int, now: float, tree: ProcessTree | None = None) -> Usage | None:
-    """The usage of a process tree; None where the process is gone or belongs to somebody else.
+    """The usage of a process and of what is below it in its session.
+
+    None where the process is gone or belongs to somebody else.
 
     Args:
         pid: the process at the top.
@@ -51,7 +54,7 @@ def measure_usage(pid: int, now: float, tree: ProcessTree | None = None) -> Usag
             cpu_s, memory_bytes = _own(top)
     except psutil.Error:
         return None
-    for child in _below(pid, read_process_tree() if tree is None else tree):
+    for child in descendants(pid, tree, beyond=_leads_session):
         try:
             process = psutil.Process(child)
             with process.oneshot():
@@ -63,14 +66,32 @@ def measure_usage(pid: int, now: float, tree: ProcessTree | None = None) -> Usag
     return Usage(cpu_s, memory_bytes, age_s)
 
 
-def _below(pid: int, tree: ProcessTree) -> list[int]:
+def descendants(
+    pid: int, tree: ProcessTree | None = None, *, beyond: Callable[[int], bool]
+) -> list[int]:
+    """The processes below another, without those that `beyond` says yes to and what is below them.
+
+    Args:
+        pid: the process at the top, which is not among them.
+        tree: what `read_process_tree` gave; read anew if left out.
+        beyond: whether a process belongs to somebody else.
+    """
+    tree = read_process_tree() if tree is None else tree
     found: list[int] = []
     waiting = [pid]
     while waiting:
-        children = tree.get(waiting.pop(), ())
+        children = [child for child in tree.get(waiting.pop(), ()) if not beyond(child)]
         found += children
         waiting += children
     return found
+
+
+def _leads_session(pid: int) -> bool:
+    """Whether a process is on its own: what a watchdog starts is no part of the watchdog."""
+    try:
+        return os.getsid(pid) == pid
+    except (ProcessLookupError, PermissionError):
+        return True
 
 
 def listens_on(pid: int, port: int) -> bool | None:

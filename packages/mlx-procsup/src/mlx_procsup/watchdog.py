@@ -139,7 +139,7 @@ class Watchdog:
         self._machine = machine or Machine()
         self._services: dict[str, Supervised] = {}
         self._cases: dict[str, Case] = {}
-        self._states: dict[str, ServiceState] = {}
+        self._troubled: set[str] = set()
         self._exits: dict[str, int] = {}
         self._due: dict[str, float] = {}
         self._next_look = self._machine.monotonic()
@@ -376,11 +376,10 @@ class Watchdog:
             said = last_line(self._dirs.log_file(name), offset)
             words += [f"it said: {said}"] if said else []
             self._say(name, "noticed", "; ".join(words))
-        was = self._states.get(name)
-        self._states[name] = status.state
-        was_broken = was in (ServiceState.CRASHED, ServiceState.DOWN)
-        if was_broken and status.state is ServiceState.HEALTHY:
-            self._say(name, "recovered", f"healthy as PID {status.pid}, was {was}")
+            self._troubled.add(name)
+        if status.state is ServiceState.HEALTHY and name in self._troubled:
+            self._troubled.remove(name)
+            self._say(name, "recovered", f"healthy as PID {status.pid}")
 
     def _reap(self, name: str) -> None:
         """Collect a child of ours that died: until then it is a zombie."""
@@ -398,7 +397,8 @@ class Watchdog:
             return None
 
     def _forget_others(self) -> None:
-        for memory in (self._cases, self._states, self._exits, self._due, self._held_up):
+        self._troubled &= set(self._services)
+        for memory in (self._cases, self._exits, self._due, self._held_up):
             for name in [name for name in memory if name not in self._services]:
                 del memory[name]
 

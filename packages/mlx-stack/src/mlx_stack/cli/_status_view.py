@@ -33,7 +33,7 @@ def render(report: "StatusReport", width: int) -> "list[RenderableType]":
 
     from mlx_stack.cli._format import describe_hardware
 
-    has_room = width >= _WIDE
+    has_room = width >= _WIDE and any(row.last_error for row in report.services)
     parts: list[RenderableType] = [
         Text(describe_hardware(report.hardware)),
         Text(f"Gateway   {report.gateway_url}{_awake_line(report)}\n"),
