@@ -218,6 +218,7 @@ def fault_pid_file_corrupted(world: World, spec: ProcessSpec) -> None:
 def fault_pid_recycled(world: World, spec: ProcessSpec) -> None:
     """The PID now belongs to a stranger, in the PID file and half of the time in the run file."""
     pid = world.stranger()
+    world.damaged.add(world.dirs.pid_file(spec.name))  # written below, not atomically
     world.send(spec, signal.SIGKILL)
     with acquire_when_free(world.home / "lock"):
         world.dirs.pid_file(spec.name).write_text(f"{pid}\n")
@@ -401,6 +402,8 @@ def run(faults: int, seed: int, home: Path, *, can_fill: bool) -> int:
             stranger.wait()
     problems["thief signalled"] += world.thieves_hit
     problems["state file unreadable"] += len(world.unreadable)
+    for words in world.unreadable:
+        print(words)
     report(times, problems)
     return 1 if +problems else 0
 
