@@ -1,10 +1,11 @@
 """`--add MODEL --as TIER`, as often as wanted: which TIER belongs to which MODEL."""
 
-from typing import override
+from typing import TYPE_CHECKING, override
 
 import click
 
-from mlx_stack.operations.init import Addition
+if TYPE_CHECKING:
+    from mlx_stack.operations.init import Addition
 
 _KEY = "mlx_stack.additions"
 
@@ -17,21 +18,25 @@ class AdditionsCommand(click.Command):
 
     @override
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.meta[_KEY] = pair(args, ctx)
-        return super().parse_args(ctx, args)
+        given = list(args)  # click takes them away as it reads them
+        rest = super().parse_args(ctx, args)
+        ctx.meta[_KEY] = pair(given, ctx)
+        return rest
 
 
-def additions(ctx: click.Context) -> tuple[Addition, ...]:
+def additions(ctx: click.Context) -> "tuple[Addition, ...]":
     """What the command line of `ctx` adds."""
     return ctx.meta[_KEY]
 
 
-def pair(args: list[str], ctx: click.Context | None = None) -> tuple[Addition, ...]:
+def pair(args: list[str], ctx: click.Context | None = None) -> "tuple[Addition, ...]":
     """The additions in a command line.
 
     Raises:
         UsageError: An `--as` stands before every `--add`, or two follow one.
     """
+    from mlx_stack.operations.init import Addition
+
     found: list[Addition] = []
     words = iter(args)
     for word in words:

@@ -7,10 +7,10 @@ import click
 
 from mlx_stack.cli._context import json_option, open_context
 from mlx_stack.cli._suggest import SuggestingGroup
-from mlx_stack.config import ConfigValue, mask_value
 from mlx_stack.errors import UsageError
 
 if TYPE_CHECKING:
+    from mlx_stack.config import ConfigValue
     from mlx_stack.operations.configure import Setting
 
 
@@ -115,12 +115,14 @@ def reset_command(key: str | None, *, yes: bool, json: bool) -> None:
         context.output.say(f"{key} has its default{'' if changed else ' already'}.")
 
 
-def _shown(setting: "Setting", value: ConfigValue) -> str:
+def _shown(setting: "Setting", value: "ConfigValue") -> str:
+    from mlx_stack.config import mask_value
+
     return mask_value(setting.definition.name, value)
 
 
 def _fields(setting: "Setting") -> dict[str, object]:
-    def plain(value: ConfigValue) -> object:
+    def plain(value: "ConfigValue") -> object:
         kept = isinstance(value, bool | int)
         return value if kept else _shown(setting, value)
 
