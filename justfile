@@ -48,6 +48,10 @@ alone:
 test-engines:
     pytest -m engine
 
+# write the reference pages and the man page that are made from the code
+docs-reference:
+    python docs/generate_reference.py
+
 # branch coverage, joined over the packages
 coverage:
     pytest --cov --cov-report=term:skip-covered --cov-report=xml

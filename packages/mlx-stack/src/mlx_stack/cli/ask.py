@@ -17,7 +17,9 @@ _FIRST_BYTE_TIMEOUT_S = 600.0
 @click.command("ask")
 @click.argument("question", required=False)
 @tier_option("Ask this tier; by default the first of the stack.")
-@click.option("--max-tokens", type=click.IntRange(min=1), help="The longest answer, in tokens.")
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), metavar="N", help="The longest answer, in tokens."
+)
 @json_option
 def command(question: str | None, tier: str | None, max_tokens: int | None, *, json: bool) -> None:
     """Put one QUESTION to a model through the gateway and stream its answer.
