@@ -1,5 +1,6 @@
 """The one place that prints: answers on stdout, talk on stderr, JSON when it is asked for."""
 
+import io
 import json
 import os
 import sys
@@ -28,11 +29,11 @@ class Output:
 
     def document(self, fields: Mapping[str, object]) -> None:
         """Write the one JSON document of the answer."""
-        write_line(json.dumps({"schema_version": SCHEMA_VERSION, **fields}, ensure_ascii=False))
+        write_line(_dump({"schema_version": SCHEMA_VERSION, **fields}))
 
     def event(self, fields: Mapping[str, object]) -> None:
         """Write one JSON object on a line of its own, at once (`--json-lines`)."""
-        write_line(json.dumps(fields, ensure_ascii=False))
+        write_line(_dump(fields))
 
     def answer(self, renderable: "RenderableType") -> None:
         """Write a part of the answer for a person."""
@@ -99,6 +100,16 @@ def write_line(line: str) -> None:
     print(line, flush=True)
 
 
+def bear_any_text() -> None:
+    """Let stdout and stderr write what their encoding has no character for as an escape.
+
+    That is for a terminal that isn't UTF-8, and for arguments and file names that are no text.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def write_error(message: str, hint: str | None) -> None:
     """Tell what went wrong and what to do, on stderr, without Rich: this must always work."""
     bold, red, reset = ("\033[1m", "\033[31m", "\033[0m") if _error_colour() else ("", "", "")
@@ -110,7 +121,12 @@ def write_error(message: str, hint: str | None) -> None:
 def write_error_document(kind: str, message: str, hint: str | None) -> None:
     """Write a failure as the one JSON document of the answer."""
     error = {"type": kind, "message": message, "hint": hint}
-    write_line(json.dumps({"schema_version": SCHEMA_VERSION, "error": error}, ensure_ascii=False))
+    write_line(_dump({"schema_version": SCHEMA_VERSION, "error": error}))
+
+
+def _dump(fields: Mapping[str, object]) -> str:
+    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    return json.dumps(fields, ensure_ascii=not is_utf8)
 
 
 def _error_colour() -> bool:

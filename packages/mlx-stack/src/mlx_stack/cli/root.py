@@ -13,7 +13,12 @@ import click
 from mlx_stack import __version__, exit_codes
 from mlx_stack.cli._errors import DEBUG_VARIABLE, translate
 from mlx_stack.cli._lazy import LazyGroup
-from mlx_stack.cli._output import write_error, write_error_document, write_line
+from mlx_stack.cli._output import (
+    bear_any_text,
+    write_error,
+    write_error_document,
+    write_line,
+)
 from mlx_stack.errors import Interrupted, StackError, UsageError
 
 
@@ -42,6 +47,7 @@ def root(ctx: click.Context, *, version: bool) -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Run the command line `arguments`; the exit code. No foreseeable failure shows a traceback."""
+    bear_any_text()
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return _invoke(arguments)

@@ -1,0 +1,81 @@
+"""What reaches the terminal or the pipe, whatever the text and whatever the terminal."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(sys.executable).with_name("mlx-stack")
+
+
+def _run(
+    *arguments: str | bytes, home: Path, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [PROGRAM, *arguments],
+        env={
+            **os.environ,
+            "MLX_STACK_HOME": str(home),
+            "HF_HUB_OFFLINE": "1",
+            **(variables or {}),
+        },
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+
+
+def test_an_argument_that_is_no_text_is_answered(tmp_path: Path) -> None:
+    done = _run("config", "get", b"\xff\xfe", "--json", home=tmp_path)
+
+    assert done.returncode == 2
+    assert "configuration key" in json.loads(done.stdout)["error"]["message"]
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "line", [("models", "--catalog"), ("recommend",), ("--help",), ("recommend", "--json"), ()]
+)
+def test_a_terminal_that_knows_only_ascii_is_answered(
+    line: tuple[str, ...], tmp_path: Path
+) -> None:
+    mac = ("--hardware", "m4-max:40:64") if line and line[0] in ("models", "recommend") else ()
+
+    done = _run(*line, *mac, home=tmp_path, variables={"PYTHONIOENCODING": "ascii"})
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.isascii()
+    if "--json" in line:
+        assert json.loads(done.stdout)["schema_version"] == 1
+
+
+@pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {}])
+def test_a_pipe_gets_no_colours(variables: dict[str, str], tmp_path: Path) -> None:
+    for line in ((), ("--help",), ("config", "list"), ("no-such-command",)):
+        done = _run(*line, home=tmp_path, variables=variables)
+        assert b"\033" not in done.stdout + done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_failure_with_a_traceback(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [PROGRAM, "--help"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "MLX_STACK_HOME": str(tmp_path)},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert b"Traceback" not in process.stderr.read()
+
+
+def test_nothing_is_created_by_reading(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    for line in ((), ("status",), ("config", "list"), ("models",), ("logs",), ("env",)):
+        _run(*line, home=home)
+
+    assert not home.exists()
