@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlx_stack.cli._context import json_option, open_context
+from mlx_stack.cli._context import json_option, open_context, quiet_option
 from mlx_stack.cli._suggest import SuggestingGroup
 from mlx_stack.errors import UsageError
 
@@ -29,14 +29,15 @@ def command(ctx: click.Context) -> None:
 @click.argument("key")
 @click.argument("value")
 @json_option
-def set_command(key: str, value: str, *, json: bool) -> None:
+@quiet_option
+def set_command(key: str, value: str, *, json: bool, quiet: bool) -> None:
     """Give KEY a VALUE.
 
     `-` reads it from standard input, which keeps a secret out of the shell's history.
     """
     from mlx_stack.operations.configure import set_value
 
-    context = open_context(json=json)
+    context = open_context(json=json, quiet=quiet)
     text = sys.stdin.readline().rstrip("\r\n") if value == "-" else value
     setting = set_value(context.home, key, text)
     if json:
@@ -97,11 +98,12 @@ def _list(*, json: bool) -> None:
 @click.argument("key", required=False)
 @click.option("--yes", is_flag=True, help="Reset everything without asking.")
 @json_option
-def reset_command(key: str | None, *, yes: bool, json: bool) -> None:
+@quiet_option
+def reset_command(key: str | None, *, yes: bool, json: bool, quiet: bool) -> None:
     """Return KEY, or the whole configuration, to the defaults."""
     from mlx_stack.operations.configure import reset
 
-    context = open_context(json=json)
+    context = open_context(json=json, quiet=quiet)
     if key is None and not yes:
         if json or not sys.stdin.isatty():
             raise UsageError("Resetting every key has to be confirmed.", hint="Add --yes.")

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_stack.cli._completion import complete_clients
-from mlx_stack.cli._context import Context, json_option, open_context
+from mlx_stack.cli._context import Context, json_option, open_context, quiet_option
 from mlx_stack.errors import UsageError
 
 if TYPE_CHECKING:
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Show the change and write nothing.")
 @click.option("--undo", is_flag=True, help="Take back what `connect` wrote.")
 @json_option
-def command(client: str | None, *, dry_run: bool, undo: bool, json: bool) -> None:
+@quiet_option
+def command(client: str | None, *, dry_run: bool, undo: bool, json: bool, quiet: bool) -> None:
     """Write a client's configuration for this endpoint.
 
     CLIENT is claude-code, opencode, codex, continue, zed, llm or open-webui; without it, they are
@@ -31,7 +32,7 @@ def command(client: str | None, *, dry_run: bool, undo: bool, json: bool) -> Non
         surroundings,
     )
 
-    context = open_context(json=json)
+    context = open_context(json=json, quiet=quiet)
     around = surroundings(context.home)
     if client is None:
         if undo:

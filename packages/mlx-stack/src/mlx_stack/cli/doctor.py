@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_stack import exit_codes
-from mlx_stack.cli._context import Context, json_option, open_context
+from mlx_stack.cli._context import Context, json_option, open_context, quiet_option
 
 if TYPE_CHECKING:
     from mlx_stack.operations.doctor.examine import Examination
@@ -29,7 +29,8 @@ _SIGNS = {
     help="Write a file for a bug report too; it holds no name and no key.",
 )
 @json_option
-def command(bundle: Path | None, *, fix: bool, json: bool) -> int:
+@quiet_option
+def command(bundle: Path | None, *, fix: bool, json: bool, quiet: bool) -> int:
     """Check the machine, the state folder, the engines, the ports and the power settings.
 
     Each finding says what to do. Exits with 1 while there is a problem.
@@ -37,7 +38,7 @@ def command(bundle: Path | None, *, fix: bool, json: bool) -> int:
     from mlx_stack.operations.doctor.bundle import write_bundle
     from mlx_stack.operations.doctor.examine import examine
 
-    context = open_context(json=json)
+    context = open_context(json=json, quiet=quiet)
     examination = examine(context.home, fix=fix)
     if bundle is not None:
         write_bundle(context.home, examination, bundle)

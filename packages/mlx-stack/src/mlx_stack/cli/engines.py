@@ -38,12 +38,13 @@ def command(ctx: click.Context) -> None:
 
 @command.command("list", short_help="Show what is installed and the disk it takes.")
 @json_option
-def list_command(*, json: bool) -> int:
+@quiet_option
+def list_command(*, json: bool, quiet: bool) -> int:
     """Show what is installed, what is in use, and the disk it takes."""
     from mlx_stack.cli._engines import show_list
     from mlx_stack.operations.engines import free_disk_bytes, list_engines
 
-    context = open_context(json=json)
+    context = open_context(json=json, quiet=quiet)
     rows = list_engines(context.home)
     show_list(context.output, rows, free_bytes=free_disk_bytes(context.home))
     return exit_codes.DONE
@@ -76,12 +77,13 @@ def install_command(names: tuple[str, ...], *, reinstall: bool, json: bool, quie
 @command.command("verify", short_help="Compare every file with the lock.")
 @_engine_argument
 @json_option
-def verify_command(names: tuple[str, ...], *, json: bool) -> int:
+@quiet_option
+def verify_command(names: tuple[str, ...], *, json: bool, quiet: bool) -> int:
     """Compare every file of what is in use with the lock. Exits with 1 where something differs."""
     from mlx_stack.cli._engines import show_verifications
     from mlx_stack.operations.engines import verify_engines
 
-    context = open_context(json=json)
+    context = open_context(json=json, quiet=quiet)
     verifications = verify_engines(context.home, only=_chosen(names))
     show_verifications(context.output, verifications)
     return exit_codes.DONE if all(each.ok for each in verifications) else exit_codes.FAILED
@@ -123,12 +125,13 @@ def upgrade_command(names: tuple[str, ...], *, json: bool, quiet: bool) -> int:
 @command.command("rollback", short_help="Go back to the versions before.")
 @_engine_argument
 @json_option
-def rollback_command(names: tuple[str, ...], *, json: bool) -> int:
+@quiet_option
+def rollback_command(names: tuple[str, ...], *, json: bool, quiet: bool) -> int:
     """Go back to the versions that were in use before; again to undo that."""
     from mlx_stack.cli._engines import show_switched
     from mlx_stack.operations.engines import rollback_engines
 
-    context = open_context(json=json)
+    context = open_context(json=json, quiet=quiet)
     show_switched(context.output, rollback_engines(context.home, only=_chosen(names)))
     return exit_codes.DONE
 
@@ -137,13 +140,14 @@ def rollback_command(names: tuple[str, ...], *, json: bool) -> int:
 @_engine_argument
 @click.option("--previous", is_flag=True, help="Also what is kept for `rollback`.")
 @json_option
-def prune_command(names: tuple[str, ...], *, previous: bool, json: bool) -> int:
+@quiet_option
+def prune_command(names: tuple[str, ...], *, previous: bool, json: bool, quiet: bool) -> int:
     """Remove environments that are neither in use nor kept for `rollback`."""
     from mlx_stack.cli._engines import show_pruned
     from mlx_stack.engines.install import own_toolchain
     from mlx_stack.operations.engines import prune_engines
 
-    context = open_context(json=json)
+    context = open_context(json=json, quiet=quiet)
     only = _chosen(names)
     show_pruned(
         context.output, prune_engines(context.home, own_toolchain(), previous=previous, only=only)

@@ -4,7 +4,7 @@ import shlex
 
 import click
 
-from mlx_stack.cli._context import json_option, open_context
+from mlx_stack.cli._context import json_option, open_context, quiet_option
 
 
 @click.command("env")
@@ -16,7 +16,8 @@ from mlx_stack.cli._context import json_option, open_context
     help="Whose syntax to print; sh is also for bash and zsh.",
 )
 @json_option
-def command(shell: str, *, json: bool) -> None:
+@quiet_option
+def command(shell: str, *, json: bool, quiet: bool) -> None:
     """Print the variables that clients read.
 
     For this shell: `eval "$(mlx-stack env)"`, in fish `mlx-stack env --shell fish | source`.
@@ -24,7 +25,7 @@ def command(shell: str, *, json: bool) -> None:
     """
     from mlx_stack.operations.endpoint import gateway_endpoint
 
-    context = open_context(json=json)
+    context = open_context(json=json, quiet=quiet)
     variables = gateway_endpoint(context.home).environment()
     if json:
         context.output.document({"env": variables})

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_stack import exit_codes
-from mlx_stack.cli._context import Context, json_option, open_context
+from mlx_stack.cli._context import Context, json_option, open_context, quiet_option
 from mlx_stack.cli._planning import hardware_option
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 @click.option("--remove", metavar="MODEL", help="Remove a local model.")
 @click.option("--force", is_flag=True, help="Remove it though a tier uses it.")
 @json_option
+@quiet_option
 def command(
     query: str | None,
     hardware_spec: str | None,
@@ -42,6 +43,7 @@ def command(
     verify: bool,
     force: bool,
     json: bool,
+    quiet: bool,
 ) -> int:
     """List models: those on this disk, the catalog's, or the Hub's.
 
@@ -59,7 +61,7 @@ def command(
         raise UsageError("--catalog, --available, --verify and --remove exclude each other.")
     if force and remove is None:
         raise UsageError("--force belongs to --remove.")
-    context = open_context(json=json)
+    context = open_context(json=json, quiet=quiet)
     if remove is not None:
         from mlx_stack.cli._local_models import remove_local
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlx_stack.cli._context import json_option, open_context
+from mlx_stack.cli._context import json_option, open_context, quiet_option
 from mlx_stack.cli._planning import (
     MemorySize,
     budget_pct_option,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 @hardware_option
 @click.option("--show-all", is_flag=True, help="List every model of the catalog, fitting or not.")
 @json_option
+@quiet_option
 def command(
     intent: str,
     budget_bytes: int | None,
@@ -38,6 +39,7 @@ def command(
     *,
     show_all: bool,
     json: bool,
+    quiet: bool,
 ) -> None:
     """Rank the catalog for a machine and propose the tiers of a stack. Writes nothing.
 
@@ -57,7 +59,7 @@ def command(
         concurrency=concurrency,
         hardware_spec=hardware_spec,
     )
-    context = open_context(json=json)
+    context = open_context(json=json, quiet=quiet)
     found = recommend(context.home, wishes)
     if json:
         context.output.document(_document(found))
