@@ -18,6 +18,7 @@ import click
 from mlx_stack import __version__, exit_codes
 from mlx_stack.cli._commands import COMMANDS, GROUPS
 from mlx_stack.cli.root import root
+from mlx_stack.config import CONFIG_KEYS, ConfigKeyDef
 from mlx_stack.engines import errors as engine_errors
 from mlx_stack.errors import StackError
 from mlx_stack.store import errors as store_errors
@@ -36,6 +37,7 @@ def main() -> int:
     """Write the pages, or compare them; the exit code."""
     pages = (
         (REPOSITORY / "docs" / "reference" / "cli.md", cli_page()),
+        (REPOSITORY / "docs" / "reference" / "configuration.md", configuration_page()),
         (REPOSITORY / "docs" / "reference" / "exit-codes.md", exit_code_page()),
         (REPOSITORY / "docs" / "reference" / "json.md", json_page()),
         (PACKAGE / "data" / "share" / "man" / "man1" / "mlx-stack.1", man_page()),
@@ -130,6 +132,44 @@ def cell(text: str) -> str:
 def page(lines: list[str]) -> str:
     """A page of Markdown from its lines."""
     return GENERATED + "\n".join(lines).rstrip() + "\n"
+
+
+# The configuration
+
+
+def configuration_page() -> str:
+    """The page of configuration keys."""
+    lines = [
+        "# Configuration",
+        "",
+        "```sh",
+        "mlx-stack config list                            # each key, its value and its source",
+        "mlx-stack config set litellm-port 4100",
+        "mlx-stack config set openrouter-key - < key.txt  # a secret, from standard input",
+        "mlx-stack config reset litellm-port",
+        "```",
+        "",
+        "The values are in `config.yaml` in the [state folder](files.md), with mode 0600. You may",
+        "edit that file: a key that doesn't exist, or a value that a key doesn't take, is refused",
+        "with its line. `mlx-stack up` brings changes into force.",
+        "",
+        "| key | default | takes | meaning |",
+        "|---|---|---|---|",
+        *(
+            f"| `{key.name}` | {shown_default(key)} | {cell(key.valid)} | {cell(key.description)} |"
+            for key in CONFIG_KEYS.values()
+        ),
+    ]
+    return page(lines)
+
+
+def shown_default(key: ConfigKeyDef) -> str:
+    """A key's default as a person would type it."""
+    if isinstance(key.default, Path):
+        return f"`~/.mlx-stack/{key.default}`"
+    if isinstance(key.default, bool):
+        return "`true`" if key.default else "`false`"
+    return f"`{key.default}`" if key.default != "" else "empty"
 
 
 # The exit codes
