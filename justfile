@@ -40,9 +40,10 @@ dependencies:
 test *ARGS:
     pytest {{ ARGS }}
 
-# each package's own tests, installed without its siblings
+# each package's wheel in an empty environment: its tests, its programs, its public types
 alone:
-    for p in packages/*; do n=$(basename "$p") && uv run --isolated --exact --no-default-groups --all-extras --package "$n" --with pytest --with pytest-timeout --with hypothesis pytest "$p" -q || exit 1; done
+    uv build --all-packages --wheel --quiet --clear --out-dir dist
+    for p in packages/*; do python .github/check_wheels.py dist "$(basename "$p")" --tests || exit 1; done
 
 # the tests on the real vllm-mlx and LiteLLM
 test-engines:
