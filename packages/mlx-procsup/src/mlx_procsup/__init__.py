@@ -43,14 +43,15 @@ if TYPE_CHECKING:
     )
     from mlx_procsup.supervisor import StartOutcome, StartPlan, StartResult, bring_up, start_all
     from mlx_procsup.terminate import ShutdownResult, StopOutcome, stop_service
-    from mlx_procsup.watchdog import Decision, Machine, Supervised, Watchdog, WatchSettings
+    from mlx_procsup.watch_settings import Decision, Machine, Supervised, WatchSettings
+    from mlx_procsup.watchdog import Watchdog
 
 __version__ = "0.1.0"
 
 _MODULE_OF = {
     "AlreadyRunningError": "errors",
     "CommandNotFoundError": "errors",
-    "Decision": "watchdog",
+    "Decision": "watch_settings",
     "ExitedEarlyError": "errors",
     "HangRule": "judgement",
     "HttpReadiness": "spec",
@@ -58,7 +59,7 @@ _MODULE_OF = {
     "LockHeldError": "lock",
     "LockOwner": "lock",
     "LogInfo": "logfiles",
-    "Machine": "watchdog",
+    "Machine": "watch_settings",
     "NotReadyError": "errors",
     "Patience": "progress",
     "PortTakenError": "errors",
@@ -86,11 +87,11 @@ _MODULE_OF = {
     "StateFileError": "errors",
     "StopFailedError": "errors",
     "StopOutcome": "terminate",
-    "Supervised": "watchdog",
+    "Supervised": "watch_settings",
     "SupervisionError": "errors",
     "WaitCancelledError": "errors",
     "WantedState": "statefiles",
-    "WatchSettings": "watchdog",
+    "WatchSettings": "watch_settings",
     "Watchdog": "watchdog",
     "acquire_lock": "lock",
     "adopt": "spawn",

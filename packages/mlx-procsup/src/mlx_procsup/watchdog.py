@@ -1,115 +1,34 @@
 """The loop that keeps services up: looks without the lock, and takes it only to act."""
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 
 from mlx_procsup.errors import StateFileError, SupervisionError, describe_exit
 from mlx_procsup.identity import reap
-from mlx_procsup.judgement import Action, Case, HangRule, Sight, Verdict, clock_jumped, judge
+from mlx_procsup.judgement import Action, Case, Sight, Verdict, clock_jumped, judge
 from mlx_procsup.located import locate
 from mlx_procsup.lock import LockHeldError, acquire_lock
 from mlx_procsup.logfiles import last_line
 from mlx_procsup.pressure import (
-    Pressure,
     PressureCase,
     Sheddable,
-    ShedRule,
     decide_shedding,
-    read_pressure,
 )
 from mlx_procsup.probe import ServiceStatus, probe_all, target_of
-from mlx_procsup.restart import History, RestartPolicy, restarted
-from mlx_procsup.rotate import RotationRule, rotate_if_larger
+from mlx_procsup.restart import History, restarted
+from mlx_procsup.rotate import rotate_if_larger
 from mlx_procsup.spawn import adopt, start_service
-from mlx_procsup.spec import ProcessSpec, StateDirs
-from mlx_procsup.state import DOWN_AFTER_S, ServiceState
+from mlx_procsup.spec import StateDirs
+from mlx_procsup.state import ServiceState
 from mlx_procsup.statefiles import Restart, RunRecord, WantedState, read_run, write_run
 from mlx_procsup.supervisor import clear_the_way
-from mlx_procsup.terminate import GRACE_S, stop_service
+from mlx_procsup.terminate import stop_service
+from mlx_procsup.watch_settings import Decision, Machine, Supervised, WatchSettings
 
 _LOCK_RETRY_S = 1.0
 _AFTER_START_S = 2.0
 _CLOCK_JUMP_S = 5.0
 _KEPT_RESTARTS = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Supervised:
-    """A service under watch.
-
-    Attributes:
-        spec: what it runs.
-        importance: the least important one makes room first when memory is short.
-        max_memory_bytes: beyond it, it is recycled; None without a limit.
-        sheddable: whether it may be put aside at all.
-    """
-
-    spec: ProcessSpec
-    importance: int = 0
-    max_memory_bytes: int | None = None
-    sheddable: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """Something that the watchdog saw or did.
-
-    Attributes:
-        at: when, in seconds since the epoch.
-        service: whom it is about; None for the machine.
-        what: one word: "noticed", "restarted", "recycled", "flapping", "held-up", "shed",
-            "restored", "rotated", "recovered", "clock".
-        reason: the rest of the sentence.
-    """
-
-    at: float
-    service: str | None
-    what: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class WatchSettings:
-    """How a watchdog works.
-
-    Attributes:
-        lock: the lock that it takes to act.
-        interval_s: the time between two looks.
-        restart: when to restart, and when to give up.
-        hang: what counts as hung.
-        shed: when to make room in memory.
-        rotation: when to rotate logs; None leaves them alone.
-        owner: what the lock's owner is called.
-        probe_timeout_s: how long a service may take to answer.
-        grace_s: how long it may take to obey SIGTERM.
-    """
-
-    lock: Path
-    interval_s: float = 30.0
-    restart: RestartPolicy = field(default_factory=RestartPolicy)
-    hang: HangRule = field(default_factory=HangRule)
-    shed: ShedRule = field(default_factory=ShedRule)
-    rotation: RotationRule | None = field(default_factory=RotationRule)
-    owner: str = "watch"
-    probe_timeout_s: float = DOWN_AFTER_S
-    grace_s: float = GRACE_S
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What the watchdog reads of the machine.
-
-    Attributes:
-        monotonic: seconds that neither a clock change nor sleep moves.
-        clock: seconds since the epoch.
-        pressure: the memory pressure.
-    """
-
-    monotonic: Callable[[], float] = time.monotonic
-    clock: Callable[[], float] = time.time
-    pressure: Callable[[], Pressure] = read_pressure
 
 
 class Watchdog:
