@@ -62,7 +62,7 @@ def puller(program: Program, hub: HubServer, tmp_path: Path) -> Program:
         program,
         HF_ENDPOINT=hub.url,
         HF_HOME=str(tmp_path / "hf"),
-        HF_HUB_DOWNLOAD_TIMEOUT="1",
+        HF_HUB_DOWNLOAD_TIMEOUT="3",
         HF_HUB_OFFLINE="0",
         HF_TOKEN="",
         NO_PROXY="*",

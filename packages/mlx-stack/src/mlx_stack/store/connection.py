@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from mlx_stack.store.errors import PullError, TransientError
 
-_SMALLEST_BUFFER_BYTES = 128 * 1024
+_SMALLEST_BUFFER_BYTES = 64 * 1024
 _LARGEST_BUFFER_BYTES = 4 * 1024 * 1024
 _BUFFER_BYTES_PER_S = 32_000_000
 """The kernel's buffer for one connection is what it carries in a round trip at 32 MB/s: larger
