@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 
 import click
 
-from mlx_stack.errors import StackError
+from mlx_stack.cli._errors import translate
 from mlx_stack.paths import Home, find_home
 
 type Completer = Callable[[click.Context, click.Parameter, str], list[str]]
@@ -19,7 +19,9 @@ def _completer(candidates: Callable[[Home], Iterable[str]]) -> Completer:
     ) -> list[str]:
         try:
             return [name for name in candidates(find_home()) if name.startswith(incomplete)]
-        except (StackError, OSError):
+        except Exception as error:
+            if translate(error) is None:
+                raise
             return []
 
     return complete
@@ -35,10 +37,16 @@ def _services(home: Home) -> Iterable[str]:
     return sorted(path.stem for path in home.logs.glob("*.log"))
 
 
-def _models(_home: Home) -> Iterable[str]:
+def _models(home: Home) -> Iterable[str]:
     from mlx_catalog import load_catalog
 
-    return [entry.id for entry in load_catalog()]
+    return [entry.id for entry in load_catalog(home.catalog)]
+
+
+def _local_models(home: Home) -> Iterable[str]:
+    from mlx_stack.operations.local_models import list_models
+
+    return [model.name for model in list_models(home).models]
 
 
 def _keys(_home: Home) -> Iterable[str]:
@@ -56,5 +64,6 @@ def _clients(_home: Home) -> Iterable[str]:
 complete_tiers = _completer(_tiers)
 complete_services = _completer(_services)
 complete_models = _completer(_models)
+complete_local_models = _completer(_local_models)
 complete_keys = _completer(_keys)
 complete_clients = _completer(_clients)

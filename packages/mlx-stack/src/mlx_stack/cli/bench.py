@@ -5,11 +5,12 @@ from pathlib import Path
 import click
 
 from mlx_stack.cli._bench_options import key_from, workload_options
+from mlx_stack.cli._completion import complete_tiers
 from mlx_stack.cli._context import json_option, open_context, quiet_option
 
 
 @click.command("bench")
-@click.argument("target")
+@click.argument("target", shell_complete=complete_tiers)
 @workload_options
 @click.option("--save", "is_saved", is_flag=True, help="Keep the result for `recommend`.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page.")

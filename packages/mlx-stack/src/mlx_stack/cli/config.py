@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlx_stack.cli._completion import complete_keys
 from mlx_stack.cli._context import json_option, open_context, quiet_option
 from mlx_stack.cli._suggest import SuggestingGroup
 from mlx_stack.errors import UsageError
@@ -26,7 +27,7 @@ def command(ctx: click.Context) -> None:
 
 
 @command.command("set")
-@click.argument("key")
+@click.argument("key", shell_complete=complete_keys)
 @click.argument("value")
 @json_option
 @quiet_option
@@ -47,7 +48,7 @@ def set_command(key: str, value: str, *, json: bool, quiet: bool) -> None:
 
 
 @command.command("get")
-@click.argument("key")
+@click.argument("key", shell_complete=complete_keys)
 @json_option
 def get_command(key: str, *, json: bool) -> None:
     """Print the value of KEY; a secret is masked."""
@@ -95,7 +96,7 @@ def _list(*, json: bool) -> None:
 
 
 @command.command("reset")
-@click.argument("key", required=False)
+@click.argument("key", required=False, shell_complete=complete_keys)
 @click.option("--yes", is_flag=True, help="Reset everything without asking.")
 @json_option
 @quiet_option

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlx_stack.cli._completion import complete_models
 from mlx_stack.cli._context import json_option, open_context
 from mlx_stack.cli._planning import hardware_option, workload_options
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command("estimate")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @hardware_option
 @click.option(
     "--quant", type=click.Choice(["int4", "int8", "bf16"]), help="The precision of the weights."

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_stack.cli._additions import AdditionsCommand, additions
+from mlx_stack.cli._completion import complete_models, complete_tiers
 from mlx_stack.cli._context import json_option, open_context, quiet_option
 from mlx_stack.cli._planning import (
     MemorySize,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     "_added",
     multiple=True,
     metavar="MODEL",
+    shell_complete=complete_models,
     help="Serve this model too: a catalog id, a Hub repo or a folder. Repeatable.",
 )
 @click.option(
@@ -41,7 +43,12 @@ if TYPE_CHECKING:
     help="The tier for the --add before it; one of the usual ones is replaced.",
 )
 @click.option(
-    "--remove", "removals", multiple=True, metavar="TIER", help="Leave a tier out. Repeatable."
+    "--remove",
+    "removals",
+    multiple=True,
+    metavar="TIER",
+    shell_complete=complete_tiers,
+    help="Leave a tier out. Repeatable.",
 )
 @click.option(
     "--import",

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_stack import exit_codes
+from mlx_stack.cli._completion import complete_services
 from mlx_stack.cli._context import (
     Context,
     json_lines_option,
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @click.command("logs")
-@click.argument("service", required=False)
+@click.argument("service", required=False, shell_complete=complete_services)
 @click.option("--follow", "-f", is_flag=True, help="Go on with every new line.")
 @click.option(
     "--tail",

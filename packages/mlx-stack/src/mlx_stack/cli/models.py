@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_stack import exit_codes
+from mlx_stack.cli._completion import complete_local_models
 from mlx_stack.cli._context import Context, json_option, open_context, quiet_option
 from mlx_stack.cli._planning import hardware_option
 
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 @click.option("--tag", "tags", metavar="TAG", multiple=True, help="Only models with this tag.")
 @click.option("--tool-calling", is_flag=True, help="Only models that call tools.")
 @click.option("--verify", is_flag=True, help="Compare every byte of the local models.")
-@click.option("--remove", metavar="MODEL", help="Remove a local model.")
+@click.option(
+    "--remove",
+    metavar="MODEL",
+    help="Remove a local model.",
+    shell_complete=complete_local_models,
+)
 @click.option("--force", is_flag=True, help="Remove it though a tier uses it.")
 @json_option
 @quiet_option

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlx_stack.cli._completion import complete_models
 from mlx_stack.cli._context import Context, json_option, open_context, quiet_option
 from mlx_stack.cli._format import format_bytes, format_duration
 from mlx_stack.cli._output import Output, write_error_document
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command("pull")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_models)
 @click.option("--quant", type=click.Choice(["int4", "int8", "bf16"]), help="Which precision.")
 @click.option("--force", is_flag=True, help="Fetch everything anew, whatever is here.")
 @click.option("--bench", is_flag=True, help="Measure the model afterwards, as `bench` does.")

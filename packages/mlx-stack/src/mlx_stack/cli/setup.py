@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_stack import exit_codes
+from mlx_stack.cli._completion import complete_models
 from mlx_stack.cli._context import Context, json_option, open_context, quiet_option
 from mlx_stack.cli._planning import INTENTS, budget_pct_option
 from mlx_stack.errors import Interrupted, StackError
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 )
 @budget_pct_option
 @click.option(
-    "--model", metavar="MODEL", help="Serve this model alone: a catalog id or a Hub repo."
+    "--model",
+    metavar="MODEL",
+    shell_complete=complete_models,
+    help="Serve this model alone: a catalog id or a Hub repo.",
 )
 @click.option("--no-pull", is_flag=True, help="Download no models.")
 @click.option("--no-start", is_flag=True, help="Neither install the engines nor start anything.")
