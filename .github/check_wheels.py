@@ -21,7 +21,7 @@ APPLICATION = "mlx-stack"
 PROGRAMS = {
     APPLICATION: ("mlx-stack", "--help"),
     "mlx-hwprobe": ("mlx-hwprobe", "table"),
-    "mlx-catalog": ("mlx-catalog", "validate"),
+    "mlx-catalog": ("mlx-catalog", "list"),
     "mlx-bench": ("mlx-bench", "--help"),
 }
 TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis")

@@ -20,3 +20,7 @@ def test_importing_the_package_loads_none_of_its_modules() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_help_and_completion_see_every_published_name() -> None:
+    assert set(mlx_launchd.__all__) <= set(dir(mlx_launchd))

@@ -167,6 +167,7 @@ __all__ = [
     "WantedState",
     "WatchSettings",
     "Watchdog",
+    "__version__",
     "acquire_lock",
     "adopt",
     "all_lines",
@@ -203,3 +204,7 @@ def __getattr__(name: str) -> Any:
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
