@@ -23,7 +23,6 @@ def quiet_interpreter() -> Generator[None]:
     """
     was_enabled = gc.isenabled()
     switch_interval = sys.getswitchinterval()
-    gc.collect()
     gc.disable()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
