@@ -4,8 +4,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from mlx_stack.store.intervals import IntervalSet
 from mlx_stack.store.ledger import (
+    FIRST_PIECE_BYTES,
     LARGEST_PIECE_BYTES,
-    SMALLEST_PIECE_BYTES,
     Claim,
     Ledger,
 )
@@ -87,7 +87,7 @@ def test_a_connection_without_a_known_rate_begins_with_a_small_piece():
     ledger = Ledger.of([100 * MB], [IntervalSet()], connections=4)
     first = ledger.claim()
     assert first is not None
-    assert first.remaining_bytes == SMALLEST_PIECE_BYTES
+    assert first.remaining_bytes == FIRST_PIECE_BYTES
 
 
 def test_a_fast_connection_gets_a_second_of_work_but_no_more_than_its_share():

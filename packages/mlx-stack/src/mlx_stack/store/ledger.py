@@ -11,6 +11,7 @@ from mlx_stack.store.intervals import IntervalSet
 
 SMALLEST_PIECE_BYTES = 1 << 20
 LARGEST_PIECE_BYTES = 32 << 20
+FIRST_PIECE_BYTES = 2 << 20
 PIECE_S = 1.0
 """One request: small enough to lose little of it, large enough to be worth a round trip."""
 
@@ -81,7 +82,7 @@ class Ledger:
         share of what is left. A connection that has shown no rate yet begins small.
         """
         share = self.pending_bytes // self.connections
-        wanted = min(share, int(rate_bytes_s * PIECE_S))
+        wanted = min(share, int(rate_bytes_s * PIECE_S) or FIRST_PIECE_BYTES)
         most = min(max(wanted, SMALLEST_PIECE_BYTES), LARGEST_PIECE_BYTES)
         for file, ranges in enumerate(self.pending):
             if ranges.total and is_eligible(file):
