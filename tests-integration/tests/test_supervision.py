@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mlx_procsup import acquire_lock, identify, rotate_log
+from mlx_procsup.http_probe import accepts_connection
 from mlx_procsup.testing import eventually
 from mlx_stack.stack import save_stack
 from stack_testkit.home import define_stack
@@ -206,8 +207,10 @@ def test_a_stolen_port_is_named_with_its_owner(served: Program, tmp_path: Path) 
         command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as thief:
         try:
-            assert eventually(lambda: served.run("up", "--json").code == 1)
+            url = f"http://127.0.0.1:{stack.tiers[0].port}/"
+            assert eventually(lambda: accepts_connection(url), 60)
             done = served.run("up", "--tier", "standard", "--json")
+            assert done.code == 1
             assert f"is taken by PID {thief.pid}" in done.document["services"][0]["error"]
             assert thief.poll() is None
         finally:

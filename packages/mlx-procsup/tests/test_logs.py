@@ -18,6 +18,7 @@ from mlx_procsup.logfiles import (
     tail_with_archive,
 )
 from mlx_procsup.rotate import RotationRule, archives, rotate_if_larger, rotate_log, rotated_copy
+from mlx_procsup.testing import eventually
 
 
 def numbered(first: int, last: int) -> str:
@@ -245,7 +246,7 @@ def test_rotation_under_a_busy_writer_duplicates_nothing(tmp_path: Path) -> None
     writer = threading.Thread(target=write)
     writer.start()
     for _ in range(5):
-        stop.wait(0.05)
+        assert eventually(lambda: log.stat().st_size > 0, 30)
         rotate_log(log, max_files=10)
     stop.set()
     writer.join()
