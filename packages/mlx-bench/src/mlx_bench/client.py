@@ -149,7 +149,7 @@ class StreamingClient:
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.endpoint = endpoint
-        self.dialect = Dialect()
+        self.dialect: Dialect = Dialect()
         self._clock_ns = clock_ns
         self._http = httpx.Client(
             headers=_headers(endpoint),

@@ -78,7 +78,7 @@ class Hub:
         headers = {"user-agent": user_agent}
         if token:
             headers["authorization"] = f"Bearer {token}"
-        self.endpoint = endpoint.rstrip("/")
+        self.endpoint: str = endpoint.rstrip("/")
         self._client = httpx.Client(headers=headers, timeout=timeout_s, follow_redirects=True)
 
     def __enter__(self) -> Self:

@@ -73,7 +73,7 @@ class LaunchctlError(LaunchdError):
         self, message: str, *, command: Sequence[str], returncode: int, text: str, hint: str = ""
     ) -> None:
         super().__init__(message, hint=hint)
-        self.command = tuple(command)
+        self.command: tuple[str, ...] = tuple(command)
         self.returncode = returncode
         self.text = text
 
