@@ -6,8 +6,10 @@ import pytest
 
 from mlx_stack.cli._overview import render_overview
 from mlx_stack.operations.overview import (
+    SURVIVE_REBOOTS,
     NextStep,
     Overview,
+    Situation,
     next_steps,
     read_overview,
     situation_of,
@@ -47,6 +49,12 @@ def _rows(*states: str, watchdog: str = "stopped") -> tuple[ServiceRow, ...]:
     )
 
 
+def _steps(
+    situation: Situation, rows: tuple[ServiceRow, ...], *missing: NextStep
+) -> tuple[NextStep, ...]:
+    return next_steps(situation, rows, missing, survive=SURVIVE_REBOOTS)
+
+
 @pytest.mark.parametrize(
     ("rows", "situation"),
     [
@@ -72,8 +80,8 @@ def test_a_tier_that_the_watchdog_gave_up_means_that_something_is_wrong() -> Non
 
 
 def test_a_running_stack_that_nobody_watches_is_advised_to_be_installed() -> None:
-    commands = [step.command for step in next_steps("running", _rows("healthy", "healthy"), ())]
-    watched = next_steps("running", _rows("healthy", "healthy", watchdog="healthy"), ())
+    commands = [step.command for step in _steps("running", _rows("healthy", "healthy"))]
+    watched = _steps("running", _rows("healthy", "healthy", watchdog="healthy"))
 
     assert "mlx-stack install" in commands
     assert "mlx-stack install" not in [step.command for step in watched]
@@ -82,13 +90,13 @@ def test_a_running_stack_that_nobody_watches_is_advised_to_be_installed() -> Non
 def test_what_is_missing_comes_before_starting() -> None:
     pull = NextStep("mlx-stack pull qwen3-8b", "download it")
 
-    steps = next_steps("stopped", _rows("stopped", "stopped"), (pull,))
+    steps = _steps("stopped", _rows("stopped", "stopped"), pull)
 
     assert [step.command for step in steps[:2]] == [pull.command, "mlx-stack up"]
 
 
 def test_the_log_of_the_service_that_failed_is_the_first_advice() -> None:
-    steps = next_steps("unwell", _rows("healthy", "crashed", "healthy"), ())
+    steps = _steps("unwell", _rows("healthy", "crashed", "healthy"))
 
     assert steps[0].command == "mlx-stack logs fast"
 
@@ -113,7 +121,7 @@ def test_an_interrupted_setup_is_continued(tmp_path: Path) -> None:
 def test_it_fits_one_screen_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     rows = _rows("healthy", "crashed", "down", "healthy")
-    overview = Overview("unwell", rows, URL, next_steps("unwell", rows, ()))
+    overview = Overview("unwell", rows, URL, _steps("unwell", rows))
 
     lines = render_overview(overview).splitlines()
 

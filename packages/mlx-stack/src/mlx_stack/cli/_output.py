@@ -3,7 +3,9 @@
 import io
 import json
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -113,9 +115,9 @@ def bear_any_text() -> None:
 def write_error(message: str, hint: str | None) -> None:
     """Tell what went wrong and what to do, on stderr, without Rich: this must always work."""
     bold, red, reset = ("\033[1m", "\033[31m", "\033[0m") if _error_colour() else ("", "", "")
-    print(f"{bold}{red}error:{reset} {message}", file=sys.stderr)
+    print(f"{bold}{red}error:{reset} {_folded('error: ', message)}", file=sys.stderr)
     if hint:
-        print(f"{bold}hint:{reset} {hint}", file=sys.stderr)
+        print(f"{bold}hint:{reset} {_folded('hint: ', hint)}", file=sys.stderr)
 
 
 def write_error_document(kind: str, message: str, hint: str | None) -> None:
@@ -127,6 +129,19 @@ def write_error_document(kind: str, message: str, hint: str | None) -> None:
 def _dump(fields: Mapping[str, object]) -> str:
     is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     return json.dumps(fields, ensure_ascii=not is_utf8)
+
+
+def _folded(label: str, text: str) -> str:
+    """The text behind a label: folded between words on a terminal, as it is in a pipe."""
+    if not sys.stderr.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    first, *others = text.split("\n")
+    lines = [(f"{label}{first}", len(label)), *((line, 0) for line in others)]
+    return "\n".join(
+        textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)[skip:]
+        for line, skip in lines
+    )
 
 
 def _error_colour() -> bool:

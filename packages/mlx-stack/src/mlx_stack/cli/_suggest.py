@@ -8,7 +8,11 @@ _SUGGESTIONS = 3
 
 
 class SuggestingGroup(click.Group):
-    """A group whose sub-commands may be mistyped."""
+    """A group whose sub-commands may be mistyped; they are listed as they are defined."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
 
     @override
     def resolve_command(

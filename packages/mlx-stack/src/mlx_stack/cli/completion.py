@@ -13,9 +13,11 @@ def command(shell: str) -> None:
     """Print the completion script of SHELL.
 
     \b
-    bash  mlx-stack completion bash > ~/.local/share/bash-completion/completions/mlx-stack
-    zsh   mlx-stack completion zsh > ~/.zfunc/_mlx-stack     (with ~/.zfunc in fpath)
-    fish  mlx-stack completion fish > ~/.config/fish/completions/mlx-stack.fish
+    bash  mlx-stack completion bash > FILE, with FILE
+          ~/.local/share/bash-completion/completions/mlx-stack
+    zsh   mlx-stack completion zsh > ~/.zfunc/_mlx-stack, with ~/.zfunc in fpath
+    fish  mlx-stack completion fish > FILE, with FILE
+          ~/.config/fish/completions/mlx-stack.fish
     """  # noqa: D301 - click takes a backspace character for "don't wrap this"
     from click.shell_completion import get_completion_class
 

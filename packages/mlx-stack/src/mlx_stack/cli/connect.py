@@ -65,6 +65,9 @@ def _list(context: Context) -> None:
     for client in CLIENTS:
         state = "connected" if connected[client.name] else ""
         context.output.text(f"{client.name:<12}  {client.title:<12}  {state}".rstrip())
+    context.output.say(
+        "\n`mlx-stack connect CLIENT` connects one; --dry-run shows the change first."
+    )
 
 
 def _show(context: Context, plan: "Plan", *, dry_run: bool) -> None:

@@ -1,5 +1,6 @@
 """Where the user is, and what to do next: what `mlx-stack` alone answers. Reads only."""
 
+import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -52,6 +53,8 @@ USE = (
     NextStep("mlx-stack connect", "use them from Claude Code, opencode, Zed and others"),
     NextStep("mlx-stack status", "the same with more detail"),
 )
+SURVIVE_REBOOTS = NextStep("mlx-stack install", "keep it alive through crashes and reboots")
+SURVIVE_CRASHES = NextStep("mlx-stack watch --daemon", "restart what crashes or hangs")
 
 
 def read_overview(home: Home) -> Overview:
@@ -70,7 +73,8 @@ def read_overview(home: Home) -> Overview:
     report = read_status(home)
     situation = situation_of(report.services)
     missing = () if situation == "running" else _missing(home)
-    steps = next_steps(situation, report.services, missing)
+    survive = SURVIVE_REBOOTS if shutil.which("launchctl") else SURVIVE_CRASHES
+    steps = next_steps(situation, report.services, missing, survive=survive)
     return Overview(situation, report.services, report.gateway_url, steps)
 
 
@@ -88,7 +92,11 @@ def situation_of(services: "tuple[ServiceRow, ...]") -> Situation:
 
 
 def next_steps(
-    situation: Situation, services: "tuple[ServiceRow, ...]", missing: tuple[NextStep, ...]
+    situation: Situation,
+    services: "tuple[ServiceRow, ...]",
+    missing: tuple[NextStep, ...],
+    *,
+    survive: NextStep,
 ) -> tuple[NextStep, ...]:
     """What to do about a stack in `situation`.
 
@@ -96,10 +104,10 @@ def next_steps(
         situation: What `situation_of` said of the services.
         services: The services of the stack.
         missing: Commands that get what the stack needs and doesn't have.
+        survive: How a stack is kept alive here.
     """
     watched = any(row.kind == "watchdog" and row.state == "healthy" for row in services)
     if situation == "running":
-        survive = NextStep("mlx-stack install", "keep it alive through crashes and reboots")
         return USE if watched else (*USE, survive)
     if situation in ("stopped", "partly-running"):
         start = NextStep("mlx-stack up", "start what is not running")
