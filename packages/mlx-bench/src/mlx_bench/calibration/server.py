@@ -205,6 +205,8 @@ class CalibrationServer:
         elif path.endswith("/models"):
             models = {"object": "list", "data": [{"id": _MODEL_NAME, "object": "model"}]}
             steps = _once(now, 200, models)
+        elif path == "/health":
+            steps = _once(now, 200, {"status": "healthy"})
         elif path == "/calibration/requests":
             account = {"requests": [served.as_json() for served in self._served]}
             steps = _once(now, 200, account)
