@@ -120,6 +120,16 @@ def test_a_damaged_run_file_is_told_not_hidden(dirs: StateDirs, web: SpecMaker) 
     assert "is no run file" in status.last_error
 
 
+def test_a_pid_file_with_the_number_of_another_process_means_crashed(
+    dirs: StateDirs, web: SpecMaker
+) -> None:
+    dirs.create()
+    dirs.pid_file("web").write_text(f"{os.getpid()}\n")
+    status = probe_service(target_of(web()), dirs)
+    assert status.state is ServiceState.CRASHED
+    assert status.pid is None
+
+
 def test_every_public_name_can_be_imported_and_is_no_module() -> None:
     for name in mlx_procsup.__all__:
         assert not isinstance(getattr(mlx_procsup, name), ModuleType), name

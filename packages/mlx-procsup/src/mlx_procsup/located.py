@@ -67,6 +67,8 @@ def locate(dirs: StateDirs, name: str, command: tuple[str, ...] = ()) -> Located
         leftovers = ()
         if process is not None and not proven:
             problems.append(f"nothing proves that PID {process.pid} is {name}")
+            if record is not None or command:  # the number is another process's by now
+                process = None
     return Located(recorded, process, proven, leftovers, record, "; ".join(problems) or None)
 
 
