@@ -1,5 +1,6 @@
 """The stack definition: which tiers there are, and the one reader and writer of its file."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,6 +25,8 @@ _FOREIGN_HINT = (
 )
 RESERVED_NAMES = frozenset({"gateway", "watchdog"})
 """Names of services that are no tiers."""
+_FLAG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
 
 
 class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -140,11 +143,32 @@ def contradiction(stack: Stack) -> str | None:
         if tier.port in ports:
             return f"the tiers {ports[tier.port]!r} and {tier.name!r} share port {tier.port}"
         ports[tier.port] = tier.name
+        problem = _flag_problem(tier)
+        if problem is not None:
+            return problem
     for alias, target in stack.aliases.items():
         if target not in names:
             return f"the alias {alias!r} names a tier {target!r} that is not defined"
         if alias in names and alias != target:
             return f"the alias {alias!r} is also the name of a tier"
+    return None
+
+
+def _flag_problem(tier: Tier) -> str | None:
+    """What the engine's flags of a tier may not say, or None."""
+    for name, value in tier.vllm_flags.items():
+        if not _FLAG_NAME.fullmatch(name):
+            return (
+                f"the tier {tier.name!r} has a flag {name!r} in `vllm_flags`: names stand there "
+                "without the leading dashes"
+            )
+        if name == "port" and value != tier.port:
+            return f"the tier {tier.name!r} has another port in `vllm_flags` than in `port`"
+        if name == "host" and value not in _LOOPBACK_HOSTS:
+            return (
+                f"the tier {tier.name!r} would listen on {value!r}: engines have no key, so they "
+                "stay on 127.0.0.1; the gateway is what `gateway-host` opens to the network"
+            )
     return None
 
 

@@ -1,0 +1,50 @@
+"""What the stack file may say, and what is refused before anything starts."""
+
+from pathlib import Path
+
+import pytest
+
+from mlx_stack.errors import InvalidFileError
+from mlx_stack.stack import load_stack
+
+TIER = "{name: standard, model: m, quant: int4, source: o/m, port: 8000, vllm_flags: {%s}}"
+
+
+def write(folder: Path, flags: str = "", *, encoding: str = "utf-8", newline: str = "\n") -> Path:
+    path = folder / "default.yaml"
+    text = f"schema_version: 1\ntiers:\n- {TIER % flags}\n"
+    path.write_text(text, encoding=encoding, newline=newline)
+    return path
+
+
+def test_six_fields_make_a_tier(tmp_path: Path) -> None:
+    (tier,) = load_stack(write(tmp_path)).tiers
+    assert (tier.concurrency, tier.context_tokens, tier.lazy) == (1, None, False)
+
+
+def test_a_file_from_another_editor_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path, encoding="utf-8-sig", newline="\r\n")
+    assert load_stack(path).tiers[0].name == "standard"
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("host: 0.0.0.0", "would listen on '0.0.0.0'"),
+        ("host: true", "would listen on True"),
+        ("port: 9000", "another port"),
+        ("--max-tokens: 9", "without the leading dashes"),
+        ("'': 9", "without the leading dashes"),
+        ("'a b': 9", "without the leading dashes"),
+    ],
+)
+def test_flags_that_would_open_or_misplace_an_engine_are_refused(
+    tmp_path: Path, flags: str, said: str
+) -> None:
+    with pytest.raises(InvalidFileError, match=said):
+        load_stack(write(tmp_path, flags))
+
+
+@pytest.mark.parametrize("flags", ["host: 127.0.0.1", "port: 8000", "max-tokens: 9", "mllm: true"])
+def test_flags_of_the_engine_are_kept(tmp_path: Path, flags: str) -> None:
+    assert len(load_stack(write(tmp_path, flags)).tiers[0].vllm_flags) == 1
