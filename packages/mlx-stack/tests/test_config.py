@@ -159,3 +159,8 @@ def test_values_that_are_no_secret_are_shown_as_they_are():
     assert mask_value("auto-health-check", True) == "true"
     assert mask_value("litellm-port", 4000) == "4000"
     assert mask_value("openrouter-key", "") == ""
+
+
+def test_a_number_of_thousands_of_digits_is_refused_like_any_other():
+    with pytest.raises(ConfigValidationError):
+        parse_value("litellm-port", "9" * 5000)

@@ -24,6 +24,7 @@ _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
 _SHOWN_OF_SECRET = 4
 _SHORTEST_SHOWN_SECRET = 16
+_MOST_DIGITS = 18
 
 
 class ConfigValidationError(UsageError):
@@ -217,7 +218,8 @@ def parse_value(key: str, text: str) -> ConfigValue:
             raise _unacceptable(definition, text)
         return text.lower() in _TRUE
     if definition.type is int:
-        if not (text.isascii() and text.isdecimal()):
+        # Python itself refuses to read thousands of digits
+        if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
             raise _unacceptable(definition, text)
         return _checked(definition, int(text))
     if definition.type is Path:
