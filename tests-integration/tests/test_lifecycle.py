@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import urllib.request
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from mlx_procsup import identify
 from mlx_procsup.testing import eventually
+from mlx_stack.config import save_values
 from mlx_stack.stack import save_stack
 from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.program import Program
@@ -43,6 +45,32 @@ def _ask(program: Program, model: str, question: str) -> Any:
     )
     with urllib.request.urlopen(request, timeout=10) as response:
         return json.load(response)
+
+
+def test_a_tier_on_the_port_of_the_gateway_is_told_before_anything_starts(
+    served: Program,
+) -> None:
+    port = define_stack(served.home, {"standard": {}}).tiers[0].port
+    save_values(served.home, {"litellm-port": port})
+
+    refused = served.run("up", "--json")
+
+    assert refused.code == 2
+    assert f"share port {port}" in refused.document["error"]["message"]
+    assert not served.home.pids.exists()
+    assert served.run("status", "--json").code == 3
+    assert served.run("down", "--json").code == 0
+
+
+def test_a_tier_without_its_model_fails_with_the_port_that_it_would_have(served: Program) -> None:
+    stack = define_stack(served.home, {"standard": {}})
+    shutil.rmtree(served.home.models)
+
+    started = served.run("up", "--json")
+
+    assert started.code == 1
+    row = started.document["services"][0]
+    assert (row["outcome"], row["port"]) == ("failed", stack.tiers[0].port)
 
 
 def test_up_starts_every_tier_and_the_gateway_and_status_finds_them_healthy(

@@ -62,11 +62,13 @@ def assemble(home: Home, *, master_key: str) -> Assembly:
     Raises:
         NoStackError: No stack is defined.
         InvalidFileError: The stack file or the configuration is damaged.
+        UsageError: The gateway's port is a tier's as well.
         EngineMissingError: vllm-mlx or LiteLLM is not installed.
         InvalidCatalogError: One of the user's own catalog entries breaks the schema.
     """
     stack = load_stack(home.stack)
     config = load_config(home)
+    _check_gateway_port(stack, config)
     vllm_program = require_environment(home.engines, Engine.VLLM_MLX).program("vllm-mlx")
     litellm_program = require_environment(home.engines, Engine.LITELLM).program("litellm")
     variables = inherited_environment()
@@ -112,6 +114,16 @@ def assemble(home: Home, *, master_key: str) -> Assembly:
     )
     gateway = gateway_service(settings, home=home, environment=variables)
     return Assembly(stack, config, tuple(engines), gateway, missing)
+
+
+def _check_gateway_port(stack: Stack, config: Config) -> None:
+    for tier in stack.tiers:
+        if tier.port == config.litellm_port:
+            raise UsageError(
+                f"The tier {tier.name!r} and the gateway share port {tier.port}.",
+                hint="Give the gateway another with `mlx-stack config set litellm-port`, or the "
+                "tier in the stack file.",
+            )
 
 
 def gateway_config(stack: Stack, config: Config) -> str:

@@ -102,10 +102,11 @@ def start_services(
         for name in recorded_services(home):
             if name not in (*service_names(assembly.stack), WATCHDOG):
                 _stop_stranger(home, name, note)
+    ports = {each.name: each.port for each in assembly.stack.tiers}
     for name, error in assembly.missing.items():
         if is_chosen(name) and is_wanted(name):
             words = " ".join(filter(None, (error.message, error.hint)))
-            note(ServiceOutcome(name, "engine", "failed", None, None, 0.0, words))
+            note(ServiceOutcome(name, "engine", "failed", None, ports.get(name), 0.0, words))
     services = {
         service.name: service
         for service in assembly.services
