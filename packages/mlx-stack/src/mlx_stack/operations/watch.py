@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mlx_procsup import (
     Decision,
+    ExitedEarlyError,
     LockHeldError,
     ProcessSpec,
     RestartPolicy,
@@ -127,8 +128,8 @@ def start_daemon(home: Home, options: WatchOptions) -> tuple[int, bool]:
         Its PID, and whether it was started just now.
 
     Raises:
-        StackError: No stack is defined, a file is damaged, or the engines are not installed.
-        SupervisionError: It ended at once; the message says why.
+        StackError: No stack is defined, a file is damaged, or it ended at once; the hint says why.
+        SupervisionError: It could not be started.
     """
     load_stack(home.stack)
     dirs = state_dirs(home)
@@ -142,7 +143,11 @@ def start_daemon(home: Home, options: WatchOptions) -> tuple[int, bool]:
         env={**inherited_environment(), HOME_VARIABLE: str(home.root)},
         cwd=home.root,
     )
-    return start_detached(spec, dirs), True
+    try:
+        return start_detached(spec, dirs), True
+    except ExitedEarlyError as error:
+        said = " ".join(error.log_tail[-3:]) or "nothing"
+        raise StackError(str(error), hint=f"The last it said: {said}") from error
 
 
 def raise_file_limit() -> None:
