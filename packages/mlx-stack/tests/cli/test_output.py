@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from mlx_stack.errors import Interrupted
 
 PROGRAM = Path(sys.executable).with_name("mlx-stack")
 
@@ -79,3 +82,33 @@ def test_nothing_is_created_by_reading(tmp_path: Path) -> None:
         _run(*line, home=home)
 
     assert not home.exists()
+
+
+class _Interruption:
+    """Standard input that is interrupted while it is read."""
+
+    def __init__(self, interruption: BaseException) -> None:
+        self._interruption = interruption
+
+    def readline(self) -> str:
+        raise self._interruption
+
+
+@pytest.mark.parametrize(
+    ("interruption", "code", "kind"),
+    [(KeyboardInterrupt(), 130, "interrupted"), (Interrupted(), 143, "terminated")],
+)
+def test_an_interrupted_command_still_answers_with_one_document(
+    interruption: BaseException,
+    code: int,
+    kind: str,
+    say: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stdin", _Interruption(interruption))
+
+    said = say("config", "set", "openrouter-key", "-", "--json")
+
+    assert said.code == code
+    assert said.document["error"]["type"] == kind
+    assert "Traceback" not in said.err

@@ -49,12 +49,12 @@ def command(
     view = open_view(output, json_lines=json_lines)
     try:
         result = pull(context.home, model, quant=quant, is_forced=force, observer=view.show)
-    except (KeyboardInterrupt, Interrupted):
+    except (KeyboardInterrupt, Interrupted) as interruption:
         view.close()
         hint = f"`mlx-stack pull {model}` continues where this stopped."
-        if output.json:
+        if json_lines:
             write_error_document("interrupted", "The pull was interrupted.", hint)
-        output.say(f"Stopped. {hint}")
+        interruption.add_note(hint)
         raise
     finally:
         view.close()

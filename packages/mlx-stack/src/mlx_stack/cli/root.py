@@ -51,11 +51,11 @@ def run(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return _invoke(arguments)
-    except (KeyboardInterrupt, click.Abort):
-        write_error("interrupted", None)
+    except (KeyboardInterrupt, click.Abort) as interruption:
+        _report_interruption("interrupted", interruption, arguments)
         return exit_codes.INTERRUPTED
-    except Interrupted:
-        write_error("terminated", None)
+    except Interrupted as interruption:
+        _report_interruption("terminated", interruption, arguments)
         return exit_codes.TERMINATED
     except BrokenPipeError:  # the reader of our pipe has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -79,6 +79,14 @@ def _invoke(arguments: Sequence[str]) -> int:
             raise
         return _report(problem, as_json=as_json)
     return outcome if isinstance(outcome, int) else exit_codes.DONE
+
+
+def _report_interruption(kind: str, interruption: BaseException, arguments: Sequence[str]) -> None:
+    """Say that it ended early; what the command noted on the exception is the hint."""
+    hint = " ".join(getattr(interruption, "__notes__", ())) or None
+    if "--json" in arguments:  # with --json-lines the last event has been written
+        write_error_document(kind, f"The command was {kind}.", hint)
+    write_error(kind, hint)
 
 
 def _usage(error: click.ClickException) -> StackError:
