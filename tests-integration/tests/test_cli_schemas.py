@@ -9,6 +9,7 @@ from jsonschema import Draft202012Validator
 
 from mlx_procsup import stop_service
 from mlx_stack.cli.root import root
+from mlx_stack.operations.demo import DemoResult, Fallback, Step
 from mlx_stack.paths import Home
 from mlx_stack.services import state_dirs
 from stack_testkit.fake_mac import FakeMac
@@ -18,7 +19,7 @@ from stack_testkit.program import Program
 from stack_testkit.schemas import differences, load_schema, schema_names
 
 MAC = ("--hardware", "m4-max:40:64")
-ELSEWHERE = {"demo", "engines-install", "engines-upgrade", "engines-rollback"}
+ELSEWHERE = {"engines-install", "engines-upgrade", "engines-rollback"}
 """Validated where real engines are installed: they need minutes, not seconds."""
 
 READING: dict[str, tuple[str, ...]] = {
@@ -171,6 +172,19 @@ def test_the_answers_of_commands_that_need_a_mac(mac: Program) -> None:
     assert differences(uninstalled.document, "uninstall") == []
 
 
+def test_the_answer_of_demo(tmp_path: Path) -> None:
+    result = DemoResult(
+        question="What is the capital of France?",
+        answer="Paris.",
+        model="standard",
+        fallback=Fallback(killed="standard", answered_by="fast", restored_s=1.5),
+        home=tmp_path,
+        steps=(Step(name="engines", seconds=1.0, ok=True, detail=""),),
+    )
+
+    assert differences({"schema_version": 1, **result.to_document()}, "demo") == []
+
+
 def _json_commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     context = click.Context(group)
     for name in group.list_commands(context):
@@ -185,7 +199,7 @@ def test_every_command_with_json_has_a_schema_and_every_schema_is_used() -> None
     commands = {"-".join(path) for path in _json_commands(root)}
     mac_only = {"install", "install-status", "uninstall"}
     hub_only = {"pull", "models-available"}
-    validated = {*READING, *RUNNING, *ELSEWHERE, *mac_only, *hub_only, "error", "parts"}
+    validated = {*READING, *RUNNING, *ELSEWHERE, "demo", *mac_only, *hub_only, "error", "parts"}
 
     assert commands <= set(schema_names())
     assert set(schema_names()) == validated

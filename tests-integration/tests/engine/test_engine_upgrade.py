@@ -5,6 +5,7 @@ import pytest
 from mlx_stack.engines import embedded_model
 from stack_testkit.home import install_fake_engines
 from stack_testkit.program import Program
+from stack_testkit.schemas import differences
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
@@ -15,6 +16,7 @@ def test_the_real_engines_answer_before_they_replace_those_in_use(program: Progr
     upgraded = program.run("engines", "upgrade", "--json", timeout_s=500)
 
     assert upgraded.code == 0, upgraded.err
+    assert differences(upgraded.document, "engines-upgrade") == []
     health = upgraded.document["health"]
     assert health["model"] == embedded_model.NAME
     assert health["answer"].strip() == embedded_model.ANSWER
@@ -23,5 +25,9 @@ def test_the_real_engines_answer_before_they_replace_those_in_use(program: Progr
     assert not program.home.models.exists(), "the embedded model was made for the question only"
     assert program.run("engines", "verify").code == 0
 
+    installed = program.run("engines", "install", "--json")
+    assert differences(installed.document, "engines-install") == []
+
     back = program.run("engines", "rollback", "--json")
+    assert differences(back.document, "engines-rollback") == []
     assert {row["after"] for row in back.document["engines"]} == {"0.0.0"}
