@@ -100,7 +100,8 @@ def test_every_command_line_shown_is_one_that_the_program_understands(page: Path
         for line in code.replace("\\\n", " ").splitlines()
         if language == "sh" or line.startswith("$ ")
     ]
-    for line in lines:
+    prose = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    for line in [*lines, *re.findall(r"`(mlx-stack [^`\n]*)`", prose)]:
         for arguments in invocations(line):
             try:
                 understand(arguments)
