@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mlx_stack.cli.root import run
-from mlx_stack.paths import HOME_VARIABLE, Home
+from mlx_stack.paths import Home
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +39,12 @@ type Say = Callable[..., Said]
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
+def home(clean_mlx_stack_home: Path, monkeypatch: pytest.MonkeyPatch) -> Home:
     """A state folder that doesn't exist yet, which the commands of the test use."""
-    home = Home(tmp_path / "home")
-    monkeypatch.setenv(HOME_VARIABLE, str(home.root))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")
-    return home
+    return Home(clean_mlx_stack_home)
 
 
 @pytest.fixture
