@@ -112,3 +112,13 @@ def test_an_interrupted_command_still_answers_with_one_document(
     assert said.code == code
     assert said.document["error"]["type"] == kind
     assert "Traceback" not in said.err
+
+
+def test_a_closed_stderr_leaves_the_exit_code_and_an_empty_stdout(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", '"$0" config get nope 2>&-', PROGRAM],
+        env={**os.environ, "MLX_STACK_HOME": str(tmp_path / "home")},
+        stdout=subprocess.PIPE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, b"")

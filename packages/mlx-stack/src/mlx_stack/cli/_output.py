@@ -7,7 +7,8 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -106,10 +107,18 @@ def bear_any_text() -> None:
     """Let stdout and stderr write what their encoding has no character for as an escape.
 
     That is for a terminal that isn't UTF-8, and for arguments and file names that are no text.
+    What is closed (`2>&-`) takes everything and keeps nothing: `print` would write the errors to
+    stdout instead.
     """
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _nowhere() -> TextIO:
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def write_error(message: str, hint: str | None) -> None:
