@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +79,22 @@ def test_the_catalog_needs_no_http_library():
         [sys.executable, "-c", imported], capture_output=True, text=True, check=True
     )
     assert done.stdout == "[]\n"
+
+
+def test_an_output_that_takes_nothing_is_no_traceback(program: Program):
+    with Path(os.devnull).open("rb") as full:
+        done = subprocess.run(
+            [*program, "schema"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr == "mlx-catalog: the answer can't be written: Bad file descriptor\n"
+
+
+def test_a_reader_that_has_enough_is_no_traceback(program: Program):
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as pipe:
+        done = subprocess.run(
+            [*program, "schema"], stdout=pipe, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "")

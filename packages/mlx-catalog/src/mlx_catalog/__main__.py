@@ -1,6 +1,7 @@
 """`mlx-catalog`: validate catalog files, look an entry up, say what a model folder holds."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,31 +13,47 @@ from mlx_catalog.errors import CatalogError, InvalidCatalogError, UnreadableCata
 from mlx_catalog.geometry import read_model
 from mlx_catalog.json_schema import entry_schema
 
-_DONE, _FAILED, _INVALID = 0, 1, 2
+_DONE, _FAILED, _INVALID, _INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program and returns its exit code: 2 for an invalid catalog or wrong usage."""
     parsed = _parser().parse_args(arguments)
+    code = _DONE
     try:
         match parsed.command:
             case "validate":
-                return _validate(parsed.paths)
+                code = _validate(parsed.paths)
             case "list":
                 print("\n".join(f"{entry.id}\t{entry.name}" for entry in load_catalog()))
             case "show":
-                return _show(parsed.name)
+                _show(parsed.name)
             case "read":
                 print(_pretty(read_model(parsed.path)))
             case _:
                 print(_pretty(entry_schema()))
+        sys.stdout.flush()
     except (InvalidCatalogError, UnreadableCatalogError) as error:
         print(error, file=sys.stderr)
         return _INVALID
     except CatalogError as error:
         print(error, file=sys.stderr)
         return _FAILED
-    return _DONE
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:  # the reader has what it wanted, as `head` does
+        _discard_output()
+        return _FAILED
+    except OSError as error:  # files are told of by name above: this is the output
+        _discard_output()
+        print(f"mlx-catalog: the answer can't be written: {error.strerror}", file=sys.stderr)
+        return _FAILED
+    return code
+
+
+def _discard_output() -> None:
+    """Keep Python from complaining once more when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,12 +82,11 @@ def _validate(paths: Sequence[Path]) -> int:
     return _DONE
 
 
-def _show(name: str) -> int:
+def _show(name: str) -> None:
     found = load_catalog().resolve(name)
     if found.note:
         print(f"{name} is {found.entry.id}: {found.note}", file=sys.stderr)
     print(_pretty(found.entry))
-    return _DONE
 
 
 def _pretty(value: object) -> str:
