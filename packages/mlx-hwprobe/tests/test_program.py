@@ -61,6 +61,19 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     assert done.stderr == ""
 
 
+def test_an_output_that_takes_nothing_is_no_traceback() -> None:
+    with Path(os.devnull).open("rb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "mlx_hwprobe", "table"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == "mlx-hwprobe: the answer can't be written: Bad file descriptor\n"
+
+
 def test_a_terminal_that_knows_only_ascii_is_enough() -> None:
     done = run("table", env={"PYTHONIOENCODING": "ascii"})
     assert (done.returncode, done.stderr) == (0, "")

@@ -81,6 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has what it wanted; Python would complain once more when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
+    except OSError as error:  # every file's own error is told by its name: this is the output
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print(f"mlx-hwprobe: the answer can't be written: {error.strerror}", file=sys.stderr)
+        return EXIT_FAILED
     return code
 
 
