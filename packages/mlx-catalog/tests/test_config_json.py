@@ -367,3 +367,9 @@ def test_the_program_reads_a_config_file(tmp_path: Path, program: tuple[str, ...
     assert answer["geometry"]["full_attention_layers"] == 36
     assert answer["max_context_tokens"] == 40960
     assert answer["quantization"] == "bfloat16"
+
+
+@pytest.mark.parametrize("count", [10**9, 10**20, -1])
+def test_an_absurd_number_of_layers_is_an_unknown_one(count: int):
+    reading = read_config({**QWEN3, "num_hidden_layers": count})
+    assert not reading.known

@@ -179,3 +179,10 @@ def test_a_damaged_weight_file_is_told_by_name(tmp_path: Path, raw: bytes):
 
 def test_a_scalar_is_one_parameter():
     assert parse_header(b'{"a": {"dtype": "F32", "shape": []}}', "x")["a"].elements == 1
+
+
+def test_weight_files_without_tensors_tell_nothing(tmp_path: Path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    write_safetensors(tmp_path / "model.safetensors", {})
+    reading = read_model(tmp_path)
+    assert (reading.params, reading.weights_bytes) == (None, None)

@@ -4,12 +4,15 @@ from collections.abc import Mapping
 
 type Config = Mapping[str, object]
 
+_MOST = 2**40
+"""No count, width or length of a model comes near; a damaged or hostile file may say anything."""
+
 
 def integer(config: Config, *names: str) -> int | None:
-    """The first of `names` that is a positive whole number in `config`."""
+    """The first of `names` that is a positive whole number in `config`, and no absurd one."""
     for name in names:
         value = config.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST:
             return value
     return None
 

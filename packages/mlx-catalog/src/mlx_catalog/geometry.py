@@ -108,6 +108,8 @@ def describe(
 ) -> ModelReading:
     """What a configuration says, with the weights' headers or, failing those, their size."""
     reading = read_config(config, f"config.json of {name}")
+    if weights is not None and not weights.params:  # files without tensors tell nothing
+        weights = None
     bits = weights.bits_per_weight if weights is not None else _bits(reading)
     params = weights.params if weights is not None else None
     size = weights.size_bytes if weights is not None else weights_bytes

@@ -98,6 +98,10 @@ _BY_NAME: dict[str, LayerKind] = {
 }
 
 
+_MOST_LAYERS = 10_000
+"""Models have hundreds at most; a damaged or hostile file may say anything."""
+
+
 def layer_kinds(model_type: str, text_type: str, text: Config) -> LayerKinds | None:
     """The kind of each layer, in order; None where the type, or its pattern, is unknown.
 
@@ -107,7 +111,7 @@ def layer_kinds(model_type: str, text_type: str, text: Config) -> LayerKinds | N
         text: The configuration of the language model.
     """
     count = text.get("num_hidden_layers")
-    layers = count if isinstance(count, int) else 0
+    layers = count if isinstance(count, int) and 0 < count <= _MOST_LAYERS else 0
     for name in (text_type, model_type):
         layout = _LAYOUTS.get(name)
         if layout is not None:

@@ -74,13 +74,18 @@ def query_group(config: Config) -> float | None:
     return text.heads / text.kv_heads if text.heads and text.kv_heads else None
 
 
+_MOST, _MOST_LAYERS = 2**40, 10_000
+"""No model comes near; a damaged or hostile file may say anything."""
+
+
 class _Widths:
     """The numbers of a configuration under the names of this module."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.hidden = self.integer("hidden_size")
-        self.layers = self.integer("num_hidden_layers")
+        layers = self.integer("num_hidden_layers")
+        self.layers = layers if layers <= _MOST_LAYERS else 0
         self.heads = self.integer("num_attention_heads")
         self.kv_heads = self.integer("num_key_value_heads") or self.heads
         self.head_dim = self.integer("head_dim") or (self.hidden // max(self.heads, 1))
@@ -94,7 +99,7 @@ class _Widths:
     def integer(self, *names: str) -> int:
         for name in names:
             value = self.config.get(name)
-            if isinstance(value, int) and value > 0:
+            if isinstance(value, int) and 0 < value <= _MOST:
                 return value
         return 0
 
