@@ -3,12 +3,14 @@
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlx_stack.credentials import ensure_gateway_key
+from stack_testkit.fake_mac import FakeMac
 from stack_testkit.home import define_stack
 from stack_testkit.program import Program
 
@@ -108,3 +110,29 @@ def test_a_new_user_is_told_what_to_do_first(program: Program) -> None:
     assert "mlx-stack engines install" in done.out
     assert "mlx-stack setup" in done.out
     assert not program.home.root.exists()
+
+
+def test_a_hub_out_of_reach_and_a_missing_token_are_told_with_what_to_do(served: Program) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unserved:
+        port = unserved.getsockname()[1]
+    endpoint = f"http://127.0.0.1:{port}"
+    found = _findings(
+        Program(served.home, {**served.variables, "HF_ENDPOINT": endpoint, "HF_TOKEN": ""})
+    )
+
+    assert found["hub"][0]["severity"] == "warning"
+    assert endpoint in found["hub"][0]["message"]
+    assert found["hub"][0]["fix"]
+    assert "hub-token" in found
+
+
+def test_on_a_mac_it_says_that_nothing_would_come_back_after_a_reboot(
+    offline: Program, tmp_path: Path
+) -> None:
+    mac = FakeMac.make(tmp_path / "mac")
+    path = mac.environment()["PATH"]
+    found = _findings(Program(offline.home, {**offline.variables, "PATH": path}))
+
+    assert found["launchd"][0]["fix"] == "mlx-stack install"
+    boot = [row for name, rows in found.items() if name.startswith("boot-") for row in rows]
+    assert any(row["fix"] for row in boot if row["severity"] == "warning")
