@@ -77,8 +77,12 @@ def service_table(rows: "tuple[ServiceRow, ...]", *, with_errors: bool = False) 
     from mlx_stack.cli._format import format_bytes, format_duration
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("Service", "State", "Model"):
-        table.add_column(heading)
+    # what a narrow terminal must not lose: which service, and how it is
+    names = max((len(row.name) for row in rows), default=0)
+    states = max((len(row.state) + 2 for row in rows), default=0)
+    table.add_column("Service", no_wrap=True, min_width=names)
+    table.add_column("State", no_wrap=True, min_width=states)
+    table.add_column("Model", overflow="ellipsis")
     for heading in ("Port", "PID", "Uptime", "Memory", "Answer"):
         table.add_column(heading, justify="right", no_wrap=True)
     if with_errors:

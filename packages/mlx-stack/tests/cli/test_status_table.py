@@ -1,0 +1,33 @@
+"""The table of services, in terminals of every width."""
+
+import pytest
+from rich.console import Console
+
+from mlx_stack.cli._status_view import service_table
+from mlx_stack.operations.status import ServiceRow
+
+
+@pytest.mark.parametrize("columns", [30, 40, 60, 80, 140])
+def test_the_narrowest_terminal_shows_which_service_and_how_it_is(columns: int) -> None:
+    row = ServiceRow(
+        name="standard",
+        kind="engine",
+        state="degraded",
+        model="a-model-with-quite-a-long-name",
+        port=8000,
+        pid=12345,
+        uptime_s=4000.0,
+        response_ms=2500.0,
+        memory_bytes=9_000_000_000,
+        last_error=None,
+        restarts=0,
+        flapping=False,
+    )
+    console = Console(width=columns)
+    with console.capture() as captured:
+        console.print(service_table((row,)))
+    lines = captured.get().splitlines()
+    assert len(lines) == 2
+    assert "standard" in lines[1]
+    assert "degraded" in lines[1]
+    assert all(len(line) <= columns for line in lines)
