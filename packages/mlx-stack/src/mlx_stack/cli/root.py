@@ -83,7 +83,8 @@ def _invoke(arguments: Sequence[str]) -> int:
 
 def _report_interruption(kind: str, interruption: BaseException, arguments: Sequence[str]) -> None:
     """Say that it ended early; what the command noted on the exception is the hint."""
-    hint = " ".join(getattr(interruption, "__notes__", ())) or None
+    noted_on = interruption.__cause__ or interruption  # click wraps Ctrl-C in an exception of its own
+    hint = " ".join(getattr(noted_on, "__notes__", ())) or None
     if "--json" in arguments:  # with --json-lines the last event has been written
         write_error_document(kind, f"The command was {kind}.", hint)
     write_error(kind, hint)
