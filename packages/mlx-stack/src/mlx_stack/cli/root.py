@@ -83,7 +83,7 @@ def _invoke(arguments: Sequence[str]) -> int:
 
 def _report_interruption(kind: str, interruption: BaseException, arguments: Sequence[str]) -> None:
     """Say that it ended early; what the command noted on the exception is the hint."""
-    noted_on = interruption.__cause__ or interruption  # click wraps Ctrl-C in an exception of its own
+    noted_on = interruption.__cause__ or interruption  # click wraps Ctrl-C in its own exception
     hint = " ".join(getattr(noted_on, "__notes__", ())) or None
     if "--json" in arguments:  # with --json-lines the last event has been written
         write_error_document(kind, f"The command was {kind}.", hint)
