@@ -4,7 +4,7 @@ _default:
     @just --list
 
 # all checks, as CI runs them
-check: lock format-check lint types layers dependencies docs test alone
+check: lock format-check lint types layers dependencies docs test stories alone
 
 # uv.lock agrees with the pyproject files
 lock:
@@ -40,6 +40,10 @@ dependencies:
 test *ARGS:
     pytest {{ ARGS }}
 
+# the stories: the installed program from beginning to end, on real processes
+stories:
+    pytest -m story
+
 # each package's wheel in an empty environment: its tests, its programs, its public types
 alone:
     uv build --all-packages --wheel --quiet --clear --out-dir dist
@@ -47,7 +51,7 @@ alone:
 
 # the tests on the real vllm-mlx and LiteLLM
 test-engines:
-    pytest -m engine
+    pytest -m engine -n 0
 
 # write the reference pages and the man page that are made from the code
 docs-reference:

@@ -24,7 +24,7 @@ PROGRAMS = {
     "mlx-catalog": ("mlx-catalog", "list"),
     "mlx-bench": ("mlx-bench", "--help"),
 }
-TEST_TOOLS = ("pytest", "pytest-timeout", "hypothesis")
+TEST_TOOLS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis")
 
 
 def main(wheels: Path, package: str, *, with_tests: bool) -> int:

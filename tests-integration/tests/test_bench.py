@@ -17,6 +17,8 @@ from mlx_stack.stack import load_stack, save_stack
 from stack_testkit.home import define_stack, install_fake_engines, make_model_folder
 from stack_testkit.program import Program
 
+pytestmark = pytest.mark.story
+
 SHORT = ("--prompt-tokens", "64", "--generation-tokens", "30", "--iterations", "2")
 CATALOG_MODEL = "qwen3-8b"
 

@@ -18,6 +18,8 @@ from stack_testkit.hub import HubServer, write_repository
 from stack_testkit.program import Program
 from stack_testkit.schemas import differences, load_schema, schema_names
 
+pytestmark = pytest.mark.story
+
 MAC = ("--hardware", "m4-max:40:64")
 ELSEWHERE = {"engines-install", "engines-upgrade", "engines-rollback"}
 """Validated where real engines are installed: they need minutes, not seconds."""

@@ -17,6 +17,8 @@ from mlx_stack.operations.engine_health import EnginePair, check_health
 from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.program import Program
 
+pytestmark = pytest.mark.story
+
 PLENTY_BYTES = 2**40
 
 

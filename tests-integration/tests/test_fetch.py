@@ -19,6 +19,8 @@ from mlx_stack.store.manifest import FileRecord
 from mlx_stack.store.retries import TransferPolicy
 from stack_testkit.hub import Fault, HubServer, Repository, Settings, write_repository
 
+pytestmark = pytest.mark.story
+
 REPO = "example/Tiny"
 MB = 1_000_000
 CONTENTS = {

@@ -20,6 +20,8 @@ from stack_testkit.fake_mac import FakeMac
 from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.program import Finished, Program
 
+pytestmark = pytest.mark.story
+
 DEADLINE_S = 40.0
 
 

@@ -4,11 +4,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stack_testkit.launchd_world import LABEL, World
 from stack_testkit.simulated_processes import Behaviour
+
+pytestmark = pytest.mark.story
 
 fault = st.builds(
     lambda verb_and_code, times, anyway: {

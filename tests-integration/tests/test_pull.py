@@ -17,6 +17,8 @@ from mlx_stack.paths import Home
 from stack_testkit.hub import Fault, HubServer, Settings, write_repository
 from stack_testkit.program import Program
 
+pytestmark = pytest.mark.story
+
 REPO = "example/Tiny-4bit"
 FOLDER = "example--Tiny-4bit"
 MB = 1_000_000

@@ -11,6 +11,8 @@ from stack_testkit.home import install_fake_engines
 from stack_testkit.hub import Fault, HubServer, Settings, write_repository
 from stack_testkit.program import Program
 
+pytestmark = pytest.mark.story
+
 REPO = "someone/Lynx-1B-4bit"
 CONFIG = {
     "model_type": "llama",

@@ -7,12 +7,16 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from mlx_procsup import acquire_lock, identify, rotate_log
 from mlx_procsup.http_probe import accepts_connection
 from mlx_procsup.testing import eventually
 from mlx_stack.stack import save_stack
 from stack_testkit.home import define_stack
 from stack_testkit.program import Program
+
+pytestmark = pytest.mark.story
 
 
 def _pid(program: Program, name: str) -> int | None:
