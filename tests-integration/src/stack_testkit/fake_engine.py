@@ -75,6 +75,7 @@ class _Server(ThreadingHTTPServer):
     """The listening socket, with the options that its handlers obey."""
 
     daemon_threads = True
+    request_queue_size = 128  # clients come in bursts
 
     def __init__(self, address: tuple[str, int], options: argparse.Namespace) -> None:
         self.options = options

@@ -58,6 +58,7 @@ class _Server(ThreadingHTTPServer):
     """The listening socket, with the routes of the configuration."""
 
     daemon_threads = True
+    request_queue_size = 128  # clients come in bursts
 
     def __init__(self, address: tuple[str, int], path: Path) -> None:
         self._path = path
