@@ -15,6 +15,7 @@ from mlx_stack.engines.lockfile import Engine
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.gateway import litellm
 from mlx_stack.operations.model_traits import serving_of
+from mlx_stack.operations.names import require_tier
 from mlx_stack.paths import Home
 from mlx_stack.services import (
     GATEWAY,
@@ -171,8 +172,8 @@ def chosen(names: Iterable[str], tier: str | None) -> Callable[[str], bool]:
         UsageError: There is no such tier.
     """
     known = [name for name in names if name != GATEWAY]
-    if tier is not None and tier not in known:
-        raise UsageError(f"There is no tier {tier!r}.", hint=f"The stack has: {', '.join(known)}.")
+    if tier is not None:
+        require_tier(tier, known)
     return lambda name: tier is None or name == tier
 
 

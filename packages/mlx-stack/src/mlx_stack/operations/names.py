@@ -1,5 +1,7 @@
 """Model names at the gateway."""
 
+from collections.abc import Collection
+
 from mlx_stack.errors import UsageError
 from mlx_stack.paths import Home
 from mlx_stack.stack import load_stack
@@ -16,7 +18,15 @@ def model_to_ask(home: Home, tier: str | None) -> str:
     stack = load_stack(home.stack)
     if tier is None:
         return stack.tiers[0].name
-    if stack.tier(tier) is None:
-        names = ", ".join(entry.name for entry in stack.tiers)
-        raise UsageError(f"There is no tier {tier!r}.", hint=f"The stack has: {names}.")
+    require_tier(tier, [entry.name for entry in stack.tiers])
     return tier
+
+
+def require_tier(tier: str, known: Collection[str]) -> None:
+    """Nothing, if `tier` is among the known ones.
+
+    Raises:
+        UsageError: It isn't; the hint names those that are.
+    """
+    if tier not in known:
+        raise UsageError(f"There is no tier {tier!r}.", hint=f"The stack has: {', '.join(known)}.")
