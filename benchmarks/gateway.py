@@ -31,7 +31,7 @@ from mlx_stack.engines.install import install, own_toolchain
 from mlx_stack.engines.lockfile import Engine
 from mlx_stack.gateway import litellm
 from mlx_stack.operations.endpoint import gateway_endpoint
-from mlx_stack.operations.ports import free_ports
+from mlx_stack.operations.lifecycle.ports import free_ports
 from mlx_stack.paths import Home
 from mlx_stack.stack import load_stack
 from stack_testkit.home import define_stack, install_fake_engines

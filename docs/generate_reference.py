@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from mlx_stack import __version__, exit_codes
-from mlx_stack.cli._commands import COMMANDS, GROUPS
+from mlx_stack.cli.frame.commands import COMMANDS, GROUPS
 from mlx_stack.cli.root import root
 from mlx_stack.config import CONFIG_KEYS, ConfigKeyDef
 from mlx_stack.engines import errors as engine_errors

@@ -13,11 +13,11 @@ from mlx_launchd import DisabledError, LaunchdError, from_plist
 from mlx_procsup import present_as
 from mlx_stack.engines.errors import EngineMissingError
 from mlx_stack.errors import MissingError, NoStackError, StackError, UsageError
-from mlx_stack.operations.install import install
-from mlx_stack.operations.install_status import read_install_status
-from mlx_stack.operations.mac import Mac, this_mac
-from mlx_stack.operations.uninstall import uninstall
-from mlx_stack.operations.watch_job import LABEL, job_label
+from mlx_stack.operations.boot.install import install
+from mlx_stack.operations.boot.job import LABEL, job_label
+from mlx_stack.operations.boot.mac import Mac, this_mac
+from mlx_stack.operations.boot.status import read_install_status
+from mlx_stack.operations.boot.uninstall import uninstall
 from mlx_stack.paths import Home
 from mlx_stack.services import WATCHDOG, state_dirs
 from stack_testkit.fake_mac import FakeMac

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from mlx_stack.errors import StackError
-from mlx_stack.operations.catalog_models import ModelFilter, list_catalog
-from mlx_stack.operations.hub_models import search_hub
+from mlx_stack.operations.planning.catalog import ModelFilter, list_catalog
+from mlx_stack.operations.planning.hub import search_hub
 from mlx_stack.paths import Home
 from mlx_stack.store.hub import Hub as NamedHub
 from stack_testkit.hub import Fault, HubServer, Settings, write_repository

@@ -5,7 +5,7 @@ import sys
 
 SCRIPT = """
 import resource
-from mlx_stack.operations.watch import raise_file_limit
+from mlx_stack.operations.lifecycle.watch import raise_file_limit
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, {hard}))
 raise_file_limit()
 print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mlx_launchd import KeepAwake
 from mlx_stack.config import save_values
 from mlx_stack.engines.activity import Activity, is_serving, parse_activity
-from mlx_stack.operations.keep_awake import (
+from mlx_stack.operations.lifecycle.keep_awake import (
     AwakeKeeper,
     RequestWatch,
     configured_policy,

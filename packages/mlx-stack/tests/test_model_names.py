@@ -2,7 +2,7 @@ import pytest
 
 from mlx_catalog import UnknownModelError, load_catalog
 from mlx_stack.errors import UsageError
-from mlx_stack.operations.model_names import find_in_catalog, parse_repo
+from mlx_stack.operations.models.names import find_in_catalog, parse_repo
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ import uv
 
 from mlx_stack.config import save_values
 from mlx_stack.engines.environment import Environment
-from mlx_stack.operations.ports import free_ports
+from mlx_stack.operations.lifecycle.ports import free_ports
 from mlx_stack.paths import Home
 from mlx_stack.stack import Stack, Tier, load_stack, save_stack
 from stack_testkit.program import Program

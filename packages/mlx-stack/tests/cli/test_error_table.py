@@ -22,7 +22,7 @@ import mlx_launchd
 import mlx_procsup
 import mlx_recommend
 from mlx_stack import exit_codes
-from mlx_stack.cli._errors import _TRANSLATIONS, translate
+from mlx_stack.cli.frame.errors import _TRANSLATIONS, translate
 from mlx_stack.cli.root import run
 from mlx_stack.errors import StackError
 

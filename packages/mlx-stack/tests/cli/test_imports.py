@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_stack.cli._commands import COMMANDS
+from mlx_stack.cli.frame.commands import COMMANDS
 
 SCRIPT = """
 import json, os, sys

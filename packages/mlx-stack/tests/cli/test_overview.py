@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mlx_stack.cli._overview import render_overview
+from mlx_stack.cli.views.overview import render_overview
+from mlx_stack.operations.lifecycle.status import ServiceRow
 from mlx_stack.operations.overview import (
     SURVIVE_REBOOTS,
     NextStep,
@@ -14,7 +15,6 @@ from mlx_stack.operations.overview import (
     read_overview,
     situation_of,
 )
-from mlx_stack.operations.status import ServiceRow
 from mlx_stack.paths import Home
 from mlx_stack.services import Kind
 

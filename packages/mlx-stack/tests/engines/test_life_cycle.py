@@ -11,8 +11,8 @@ from mlx_stack.engines import environment as environments
 from mlx_stack.engines.errors import EngineInstallError, EngineUnhealthyError
 from mlx_stack.engines.lockfile import Engine
 from mlx_stack.errors import StackError
-from mlx_stack.operations.engine_health import EnginePair, HealthReport
-from mlx_stack.operations.engines import (
+from mlx_stack.operations.engines.health import EnginePair, HealthReport
+from mlx_stack.operations.engines.life_cycle import (
     Switched,
     install_engines,
     list_engines,

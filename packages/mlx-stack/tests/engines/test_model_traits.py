@@ -9,7 +9,7 @@ from mlx_catalog import load_catalog
 from mlx_catalog.catalog import SHIPPED_MODELS
 from mlx_stack.engines.vllm_mlx import ModelTraits
 from mlx_stack.errors import StackError
-from mlx_stack.operations.model_traits import entry_of, serving_of, traits_of
+from mlx_stack.operations.models.traits import entry_of, serving_of, traits_of
 from mlx_stack.stack import Tier
 
 CATALOG = load_catalog()

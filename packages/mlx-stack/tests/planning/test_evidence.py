@@ -8,8 +8,8 @@ import pytest
 from mlx_hwprobe import parse_hardware_spec
 from mlx_recommend import Basis
 from mlx_stack.errors import InvalidFileError
-from mlx_stack.operations.estimate import estimate_model
-from mlx_stack.operations.recommend import Wishes, recommend
+from mlx_stack.operations.planning.estimate import estimate_model
+from mlx_stack.operations.planning.recommend import Wishes, recommend
 from mlx_stack.paths import Home
 
 MAC = parse_hardware_spec("m4-max:40:64")

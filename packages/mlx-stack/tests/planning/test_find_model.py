@@ -8,7 +8,7 @@ import pytest
 from mlx_catalog import UnknownModelError, UnreadableModelError
 from mlx_catalog.geometry import describe
 from mlx_catalog.hub import RepoReading
-from mlx_stack.operations.estimate import ModelEstimate, estimate_model
+from mlx_stack.operations.planning.estimate import ModelEstimate, estimate_model
 from mlx_stack.paths import Home
 
 CONFIG = {

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlx_stack.cli._context import json_option, open_context, tier_option
+from mlx_stack.cli.frame.context import json_option, open_context, tier_option
 from mlx_stack.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def command(question: str | None, tier: str | None, max_tokens: int | None, *, j
 
     from mlx_stack.operations.ask import ask
     from mlx_stack.operations.endpoint import gateway_endpoint
-    from mlx_stack.operations.names import model_to_ask
+    from mlx_stack.operations.lifecycle.names import model_to_ask
 
     context = open_context(json=json)
     model = model_to_ask(context.home, tier)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from mlx_stack.cli._bench_options import key_from, workload_options
-from mlx_stack.cli._completion import complete_tiers
-from mlx_stack.cli._context import json_option, open_context, quiet_option
+from mlx_stack.cli.frame.completion import complete_tiers
+from mlx_stack.cli.frame.context import json_option, open_context, quiet_option
+from mlx_stack.cli.options.bench import key_from, workload_options
 
 
 @click.command("bench")
@@ -40,8 +40,8 @@ def command(
     cache answers; TTFT starts when the request has left and ends at the first token.
     """
     from mlx_bench import Cache, Parameters
-    from mlx_stack.cli._bench_view import open_progress, show_result, write_page
-    from mlx_stack.operations.bench import bench
+    from mlx_stack.cli.views.bench import open_progress, show_result, write_page
+    from mlx_stack.operations.bench.measure import bench
 
     context = open_context(json=json, quiet=quiet)
     parameters = Parameters(

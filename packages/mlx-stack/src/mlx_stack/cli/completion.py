@@ -2,7 +2,7 @@
 
 import click
 
-from mlx_stack.cli._output import write_line
+from mlx_stack.cli.frame.output import write_line
 
 _VARIABLE = "_MLX_STACK_COMPLETE"
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlx_stack.cli._completion import complete_keys
-from mlx_stack.cli._context import json_option, open_context, quiet_option
-from mlx_stack.cli._suggest import SuggestingGroup
+from mlx_stack.cli.frame.completion import complete_keys
+from mlx_stack.cli.frame.context import json_option, open_context, quiet_option
+from mlx_stack.cli.frame.suggest import SuggestingGroup
 from mlx_stack.errors import UsageError
 
 if TYPE_CHECKING:

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlx_stack.cli._completion import complete_clients
-from mlx_stack.cli._context import Context, json_option, open_context, quiet_option
+from mlx_stack.cli.frame.completion import complete_clients
+from mlx_stack.cli.frame.context import Context, json_option, open_context, quiet_option
 from mlx_stack.errors import UsageError
 
 if TYPE_CHECKING:

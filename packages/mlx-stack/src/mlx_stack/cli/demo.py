@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_stack import exit_codes
-from mlx_stack.cli._context import json_option, open_context, quiet_option
-from mlx_stack.cli._output import Output
+from mlx_stack.cli.frame.context import json_option, open_context, quiet_option
+from mlx_stack.cli.frame.output import Output
 
 if TYPE_CHECKING:
     from rich.status import Status
 
     from mlx_stack.operations.demo import DemoResult, Step
-    from mlx_stack.operations.status import StatusReport
+    from mlx_stack.operations.lifecycle.status import StatusReport
 
 _WIDEST_DETAIL = 60
 
@@ -101,7 +101,7 @@ class _Viewer:
         self.progress(self._answer)
 
     def status(self, report: "StatusReport") -> None:
-        from mlx_stack.cli._status_view import service_table
+        from mlx_stack.cli.views.status import service_table
 
         self._output.say(service_table(report.services))
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_stack import exit_codes
-from mlx_stack.cli._context import Context, json_option, open_context, quiet_option
+from mlx_stack.cli.frame.context import Context, json_option, open_context, quiet_option
 
 if TYPE_CHECKING:
     from mlx_stack.operations.doctor.examine import Examination

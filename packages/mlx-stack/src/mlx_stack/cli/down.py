@@ -3,7 +3,7 @@
 import click
 
 from mlx_stack import exit_codes
-from mlx_stack.cli._context import json_option, open_context, quiet_option, tier_option
+from mlx_stack.cli.frame.context import json_option, open_context, quiet_option, tier_option
 
 
 @click.command("down")
@@ -15,9 +15,9 @@ def command(tier: str | None, *, json: bool, quiet: bool) -> int:
 
     What was stopped stays stopped until the next `up`; the watchdog goes on watching.
     """
-    from mlx_stack.cli._services import show_outcome
-    from mlx_stack.operations.down import down
-    from mlx_stack.operations.outcomes import ServiceOutcome, is_success, to_document
+    from mlx_stack.cli.views.services import show_outcome
+    from mlx_stack.operations.lifecycle.down import down
+    from mlx_stack.operations.lifecycle.outcomes import ServiceOutcome, is_success, to_document
 
     context = open_context(json=json, quiet=quiet)
     output = context.output

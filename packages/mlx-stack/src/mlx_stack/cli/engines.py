@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_stack import exit_codes
-from mlx_stack.cli._context import json_option, open_context, quiet_option
-from mlx_stack.cli._suggest import SuggestingGroup
+from mlx_stack.cli.frame.context import json_option, open_context, quiet_option
+from mlx_stack.cli.frame.suggest import SuggestingGroup
 
 if TYPE_CHECKING:
     from mlx_stack.engines.lockfile import Engine
@@ -41,8 +41,8 @@ def command(ctx: click.Context) -> None:
 @quiet_option
 def list_command(*, json: bool, quiet: bool) -> int:
     """Show what is installed, what is in use, and the disk it takes."""
-    from mlx_stack.cli._engines import show_list
-    from mlx_stack.operations.engines import free_disk_bytes, list_engines
+    from mlx_stack.cli.views.engines import show_list
+    from mlx_stack.operations.engines.life_cycle import free_disk_bytes, list_engines
 
     context = open_context(json=json, quiet=quiet)
     rows = list_engines(context.home)
@@ -57,9 +57,9 @@ def list_command(*, json: bool, quiet: bool) -> int:
 @quiet_option
 def install_command(names: tuple[str, ...], *, reinstall: bool, json: bool, quiet: bool) -> int:
     """Install the versions that mlx-stack was released with. What is there and whole stays."""
-    from mlx_stack.cli._engines import InstallProgress, show_installed
+    from mlx_stack.cli.views.engines import InstallProgress, show_installed
     from mlx_stack.engines.install import own_toolchain
-    from mlx_stack.operations.engines import install_engines
+    from mlx_stack.operations.engines.life_cycle import install_engines
 
     context = open_context(json=json, quiet=quiet)
     with InstallProgress(context.output) as progress:
@@ -80,8 +80,8 @@ def install_command(names: tuple[str, ...], *, reinstall: bool, json: bool, quie
 @quiet_option
 def verify_command(names: tuple[str, ...], *, json: bool, quiet: bool) -> int:
     """Compare every file of what is in use with the lock. Exits with 1 where something differs."""
-    from mlx_stack.cli._engines import show_verifications
-    from mlx_stack.operations.engines import verify_engines
+    from mlx_stack.cli.views.engines import show_verifications
+    from mlx_stack.operations.engines.life_cycle import verify_engines
 
     context = open_context(json=json, quiet=quiet)
     verifications = verify_engines(context.home, only=_chosen(names))
@@ -101,10 +101,10 @@ def upgrade_command(names: tuple[str, ...], *, json: bool, quiet: bool) -> int:
     """
     import psutil
 
-    from mlx_stack.cli._engines import InstallProgress, show_switched
+    from mlx_stack.cli.views.engines import InstallProgress, show_switched
     from mlx_stack.engines.install import own_toolchain
-    from mlx_stack.operations.engine_health import EnginePair, HealthReport, check_health
-    from mlx_stack.operations.engines import upgrade_engines
+    from mlx_stack.operations.engines.health import EnginePair, HealthReport, check_health
+    from mlx_stack.operations.engines.life_cycle import upgrade_engines
 
     context = open_context(json=json, quiet=quiet)
     toolchain = own_toolchain()
@@ -128,8 +128,8 @@ def upgrade_command(names: tuple[str, ...], *, json: bool, quiet: bool) -> int:
 @quiet_option
 def rollback_command(names: tuple[str, ...], *, json: bool, quiet: bool) -> int:
     """Go back to the versions that were in use before; again to undo that."""
-    from mlx_stack.cli._engines import show_switched
-    from mlx_stack.operations.engines import rollback_engines
+    from mlx_stack.cli.views.engines import show_switched
+    from mlx_stack.operations.engines.life_cycle import rollback_engines
 
     context = open_context(json=json, quiet=quiet)
     show_switched(context.output, rollback_engines(context.home, only=_chosen(names)))
@@ -143,9 +143,9 @@ def rollback_command(names: tuple[str, ...], *, json: bool, quiet: bool) -> int:
 @quiet_option
 def prune_command(names: tuple[str, ...], *, previous: bool, json: bool, quiet: bool) -> int:
     """Remove environments that are neither in use nor kept for `rollback`."""
-    from mlx_stack.cli._engines import show_pruned
+    from mlx_stack.cli.views.engines import show_pruned
     from mlx_stack.engines.install import own_toolchain
-    from mlx_stack.operations.engines import prune_engines
+    from mlx_stack.operations.engines.life_cycle import prune_engines
 
     context = open_context(json=json, quiet=quiet)
     only = _chosen(names)

@@ -4,7 +4,7 @@ import shlex
 
 import click
 
-from mlx_stack.cli._context import json_option, open_context, quiet_option
+from mlx_stack.cli.frame.context import json_option, open_context, quiet_option
 
 
 @click.command("env")

@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlx_stack.cli._completion import complete_models
-from mlx_stack.cli._context import json_option, open_context
-from mlx_stack.cli._planning import hardware_option, workload_options
+from mlx_stack.cli.frame.completion import complete_models
+from mlx_stack.cli.frame.context import json_option, open_context
+from mlx_stack.cli.options.planning import hardware_option, workload_options
 
 if TYPE_CHECKING:
     from mlx_catalog import Quant
-    from mlx_stack.cli._output import Output
-    from mlx_stack.operations.estimate import ModelEstimate
+    from mlx_stack.cli.frame.output import Output
+    from mlx_stack.operations.planning.estimate import ModelEstimate
 
 
 @click.command("estimate")
@@ -39,7 +39,7 @@ def command(
     memory is for 8,192 tokens and speed for a prompt of 1,024, as `bench` measures it.
     """
     from mlx_recommend import Workload
-    from mlx_stack.operations.estimate import estimate_model
+    from mlx_stack.operations.planning.estimate import estimate_model
 
     workload = Workload(concurrency=concurrency)
     if context_tokens is not None:
@@ -62,7 +62,7 @@ def command(
 
 
 def _document(found: "ModelEstimate") -> dict[str, object]:
-    from mlx_stack.cli._estimates import estimate_fields, unknown_memory_fields
+    from mlx_stack.cli.views.estimates import estimate_fields, unknown_memory_fields
 
     limit_bytes = found.hardware.gpu_memory_limit_bytes or found.hardware.memory_bytes
     if found.estimate is not None:
@@ -83,7 +83,7 @@ def _document(found: "ModelEstimate") -> dict[str, object]:
 
 
 def _show(output: "Output", found: "ModelEstimate") -> None:
-    from mlx_stack.cli._format import describe_hardware
+    from mlx_stack.cli.views.format import describe_hardware
 
     where = describe_hardware(found.hardware.to_json())
     output.answer(f"[bold]{found.model.name}[/bold] at {found.model.quant} on {where}")
@@ -100,7 +100,7 @@ def _show(output: "Output", found: "ModelEstimate") -> None:
 
 
 def _verdict(found: "ModelEstimate") -> str:
-    from mlx_stack.cli._estimates import short_bytes
+    from mlx_stack.cli.views.estimates import short_bytes
 
     expected = found.estimate
     assert expected is not None
@@ -113,7 +113,7 @@ def _verdict(found: "ModelEstimate") -> str:
 
 
 def _rows(found: "ModelEstimate") -> list[tuple[str, str]]:
-    from mlx_stack.cli._estimates import long_speed, short_bytes
+    from mlx_stack.cli.views.estimates import long_speed, short_bytes
 
     expected = found.estimate
     assert expected is not None

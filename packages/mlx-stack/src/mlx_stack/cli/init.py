@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlx_stack.cli._additions import AdditionsCommand, additions
-from mlx_stack.cli._completion import complete_models, complete_tiers
-from mlx_stack.cli._context import json_option, open_context, quiet_option
-from mlx_stack.cli._planning import (
+from mlx_stack.cli.frame.completion import complete_models, complete_tiers
+from mlx_stack.cli.frame.context import json_option, open_context, quiet_option
+from mlx_stack.cli.options.additions import AdditionsCommand, additions
+from mlx_stack.cli.options.planning import (
     MemorySize,
     budget_pct_option,
     confirm_or_stop,
@@ -18,7 +18,7 @@ from mlx_stack.cli._planning import (
 )
 
 if TYPE_CHECKING:
-    from mlx_stack.operations.init import Draft
+    from mlx_stack.operations.planning.init import Draft
 
 
 @click.command("init", cls=AdditionsCommand)
@@ -83,9 +83,9 @@ def command(
     replaced with --force only; --add and --remove change it and leave its other tiers alone.
     """
     from mlx_recommend import Intent
-    from mlx_stack.operations.import_stack import keep_copy, read_foreign_stack
-    from mlx_stack.operations.init import Request, draft_stack, write_draft
-    from mlx_stack.operations.recommend import Wishes
+    from mlx_stack.operations.planning.import_stack import keep_copy, read_foreign_stack
+    from mlx_stack.operations.planning.init import Request, draft_stack, write_draft
+    from mlx_stack.operations.planning.recommend import Wishes
 
     if budget_bytes is not None and budget_pct is not None:
         raise click.UsageError("--budget and --budget-pct exclude each other.")
@@ -107,13 +107,13 @@ def command(
     )
     draft = draft_stack(context.home, request)
     if json:
-        from mlx_stack.cli._drafts import draft_fields
+        from mlx_stack.cli.views.drafts import draft_fields
 
         keep_copy(imported)
         write_draft(context.home, draft)
         context.output.document(draft_fields(draft, context.home))
         return
-    from mlx_stack.cli._drafts import show_draft
+    from mlx_stack.cli.views.drafts import show_draft
 
     show_draft(context.output, draft)
     if not accept_defaults and sys.stdin.isatty():

@@ -4,11 +4,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlx_stack.cli._context import Context, json_option, open_context, quiet_option
+from mlx_stack.cli.frame.context import Context, json_option, open_context, quiet_option
 
 if TYPE_CHECKING:
-    from mlx_stack.operations.install import InstallReport
-    from mlx_stack.operations.install_status import InstallStatus
+    from mlx_stack.operations.boot.install import InstallReport
+    from mlx_stack.operations.boot.status import InstallStatus
 
 
 @click.command("install")
@@ -25,9 +25,9 @@ def command(*, system: bool, only_status: bool, json: bool, quiet: bool) -> None
     brought up to date. What is said of a power cut looks at FileVault, automatic login, and the
     power settings.
     """
-    from mlx_stack.operations.install import install
-    from mlx_stack.operations.install_status import read_install_status
-    from mlx_stack.operations.mac import this_mac
+    from mlx_stack.operations.boot.install import install
+    from mlx_stack.operations.boot.mac import this_mac
+    from mlx_stack.operations.boot.status import read_install_status
 
     context = open_context(json=json, quiet=quiet)
     mac = this_mac()
@@ -50,7 +50,7 @@ def command(*, system: bool, only_status: bool, json: bool, quiet: bool) -> None
 
 
 def _show_report(context: Context, report: "InstallReport") -> None:
-    from mlx_stack.cli._launchd import show_outlook
+    from mlx_stack.cli.views.launchd import show_outlook
 
     words = {"installed": "Installed", "updated": "Brought up to date", "unchanged": "Up to date"}
     when = "at boot" if report.kind == "daemon" else "at login"
@@ -61,7 +61,7 @@ def _show_report(context: Context, report: "InstallReport") -> None:
 
 
 def _show_status(context: Context, status: "InstallStatus") -> None:
-    from mlx_stack.cli._launchd import describe_job, show_outlook
+    from mlx_stack.cli.views.launchd import describe_job, show_outlook
 
     context.output.answer(describe_job(status) + "\n")
     show_outlook(context.output, comes_back=status.comes_back, findings=status.findings)

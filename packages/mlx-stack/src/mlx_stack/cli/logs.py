@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_stack import exit_codes
-from mlx_stack.cli._completion import complete_services
-from mlx_stack.cli._context import (
+from mlx_stack.cli.frame.completion import complete_services
+from mlx_stack.cli.frame.context import (
     Context,
     json_lines_option,
     json_option,
@@ -67,7 +67,7 @@ def command(
 
 
 def _list(context: Context) -> None:
-    from mlx_stack.operations.logs import find_logs
+    from mlx_stack.operations.lifecycle.logs import find_logs
 
     logs = find_logs(context.home)
     if context.output.json:
@@ -79,7 +79,7 @@ def _list(context: Context) -> None:
 
 
 def _show(context: Context, service: str, tail: int | None, *, json_lines: bool) -> None:
-    from mlx_stack.operations.logs import find_log, read_lines
+    from mlx_stack.operations.lifecycle.logs import find_log, read_lines
 
     log = find_log(context.home, service)
     lines = read_lines(log, tail=tail, keep_colours=_keeps_colours(context))
@@ -92,7 +92,7 @@ def _show(context: Context, service: str, tail: int | None, *, json_lines: bool)
 
 
 def _follow(context: Context, service: str, tail: int, *, json_lines: bool) -> None:
-    from mlx_stack.operations.logs import find_log, follow_lines
+    from mlx_stack.operations.lifecycle.logs import find_log, follow_lines
 
     log = find_log(context.home, service, wait=True)
     for line in follow_lines(log, tail=tail, keep_colours=_keeps_colours(context)):
@@ -100,7 +100,7 @@ def _follow(context: Context, service: str, tail: int, *, json_lines: bool) -> N
 
 
 def _rotate(context: Context, service: str | None) -> None:
-    from mlx_stack.operations.logs import rotate_logs
+    from mlx_stack.operations.lifecycle.logs import rotate_logs
 
     rotated = rotate_logs(context.home, service)
     if context.output.json:
@@ -144,7 +144,7 @@ def _table(logs: "list[LogInfo]") -> "Table":
 
     from rich.table import Table
 
-    from mlx_stack.cli._format import format_bytes
+    from mlx_stack.cli.views.format import format_bytes
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("Log")

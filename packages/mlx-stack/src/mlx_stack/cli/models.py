@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_stack import exit_codes
-from mlx_stack.cli._completion import complete_local_models
-from mlx_stack.cli._context import Context, json_option, open_context, quiet_option
-from mlx_stack.cli._planning import hardware_option
+from mlx_stack.cli.frame.completion import complete_local_models
+from mlx_stack.cli.frame.context import Context, json_option, open_context, quiet_option
+from mlx_stack.cli.options.planning import hardware_option
 
 if TYPE_CHECKING:
-    from mlx_stack.operations.catalog_models import ModelFilter
+    from mlx_stack.operations.planning.catalog import ModelFilter
 
 
 @click.command("models")
@@ -69,14 +69,14 @@ def command(
         raise UsageError("--force belongs to --remove.")
     context = open_context(json=json, quiet=quiet)
     if remove is not None:
-        from mlx_stack.cli._local_models import remove_local
+        from mlx_stack.cli.views.local_models import remove_local
 
         return remove_local(context, remove, is_forced=force)
     if query is None and not wants_catalog:
-        from mlx_stack.cli._local_models import show_local
+        from mlx_stack.cli.views.local_models import show_local
 
         return show_local(context, is_verified=verify)
-    from mlx_stack.operations.catalog_models import ModelFilter
+    from mlx_stack.operations.planning.catalog import ModelFilter
 
     wanted = ModelFilter(family, tags, tool_calling)
     if query is not None:
@@ -87,15 +87,15 @@ def command(
 
 
 def _show_catalog(context: Context, wanted: "ModelFilter", hardware_spec: str | None) -> None:
-    from mlx_stack.operations.catalog_models import list_catalog
+    from mlx_stack.operations.planning.catalog import list_catalog
 
     listing = list_catalog(context.home, wanted, hardware_spec=hardware_spec)
     if context.output.json:
-        from mlx_stack.cli._model_documents import catalog_document
+        from mlx_stack.cli.views.model_documents import catalog_document
 
         context.output.document(catalog_document(listing))
     else:
-        from mlx_stack.cli._model_tables import show_catalog
+        from mlx_stack.cli.views.model_tables import show_catalog
 
         show_catalog(context.output, listing)
 
@@ -103,14 +103,14 @@ def _show_catalog(context: Context, wanted: "ModelFilter", hardware_spec: str | 
 def _show_available(
     context: Context, query: str, wanted: "ModelFilter", hardware_spec: str | None
 ) -> None:
-    from mlx_stack.operations.hub_models import search_hub
+    from mlx_stack.operations.planning.hub import search_hub
 
     listing = search_hub(context.home, query, wanted, hardware_spec=hardware_spec)
     if context.output.json:
-        from mlx_stack.cli._model_documents import available_document
+        from mlx_stack.cli.views.model_documents import available_document
 
         context.output.document(available_document(listing, query))
     else:
-        from mlx_stack.cli._model_tables import show_available
+        from mlx_stack.cli.views.model_tables import show_available
 
         show_available(context.output, listing, query)

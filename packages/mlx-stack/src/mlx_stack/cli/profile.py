@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from mlx_stack import exit_codes
-from mlx_stack.cli._context import json_option, open_context, quiet_option
-from mlx_stack.cli._output import write_error
+from mlx_stack.cli.frame.context import json_option, open_context, quiet_option
+from mlx_stack.cli.frame.output import write_error
 
 
 @click.command("profile")
@@ -26,7 +26,7 @@ def command(capture: Path | None, *, json: bool, quiet: bool) -> int:
     Mac. Exits with 5 on a Mac with an Intel processor, on which MLX does not run.
     """
     from mlx_hwprobe import NotAppleSiliconError, render_profile
-    from mlx_stack.operations.profile import save_profile
+    from mlx_stack.operations.machine.profile import save_profile
 
     context = open_context(json=json, quiet=quiet)
     try:

@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlx_stack.cli._completion import complete_models
-from mlx_stack.cli._context import Context, json_option, open_context, quiet_option
-from mlx_stack.cli._format import format_bytes, format_duration
-from mlx_stack.cli._output import Output, write_error_document
+from mlx_stack.cli.frame.completion import complete_models
+from mlx_stack.cli.frame.context import Context, json_option, open_context, quiet_option
+from mlx_stack.cli.frame.output import Output, write_error_document
+from mlx_stack.cli.views.format import format_bytes, format_duration
 from mlx_stack.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
-    from mlx_stack.operations.pull import PullResult
+    from mlx_stack.operations.models.pull import PullResult
     from mlx_stack.store.manifest import Quant
 
 
@@ -39,8 +39,8 @@ def command(
     hash that the Hub gives before the model counts as present. HF_ENDPOINT, HF_TOKEN and
     HF_HUB_OFFLINE are honoured.
     """
-    from mlx_stack.cli._pull_view import open_view
-    from mlx_stack.operations.pull import pull
+    from mlx_stack.cli.views.pull import open_view
+    from mlx_stack.operations.models.pull import pull
 
     if json and json_lines:
         raise UsageError("--json and --json-lines exclude each other.")
@@ -85,8 +85,8 @@ def to_document(result: "PullResult") -> dict[str, object]:
 def _measure(context: Context, result: "PullResult") -> dict[str, object]:
     """Benchmark the model, show what came of it, and return its part of the answer."""
     from mlx_bench import Parameters
-    from mlx_stack.cli._bench_view import open_progress, show_result
-    from mlx_stack.operations.bench import bench
+    from mlx_stack.cli.views.bench import open_progress, show_result
+    from mlx_stack.operations.bench.measure import bench
 
     with open_progress(context.output) as say:
         measured = bench(context.home, str(result.path), Parameters(), say=say)

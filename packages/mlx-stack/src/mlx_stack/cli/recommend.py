@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from mlx_stack.cli._context import json_option, open_context, quiet_option
-from mlx_stack.cli._planning import (
+from mlx_stack.cli.frame.context import json_option, open_context, quiet_option
+from mlx_stack.cli.options.planning import (
     MemorySize,
     budget_pct_option,
     hardware_option,
@@ -15,7 +15,7 @@ from mlx_stack.cli._planning import (
 
 if TYPE_CHECKING:
     from mlx_recommend import Applicant
-    from mlx_stack.operations.recommend import Recommendation
+    from mlx_stack.operations.planning.recommend import Recommendation
 
 
 @click.command("recommend")
@@ -47,7 +47,7 @@ def command(
     `mlx-stack init` makes a stack of them.
     """
     from mlx_recommend import Intent
-    from mlx_stack.operations.recommend import Wishes, recommend
+    from mlx_stack.operations.planning.recommend import Wishes, recommend
 
     if budget_bytes is not None and budget_pct is not None:
         raise click.UsageError("--budget and --budget-pct exclude each other.")
@@ -64,14 +64,14 @@ def command(
     if json:
         context.output.document(_document(found))
         return
-    from mlx_stack.cli._recommendation import show_recommendation
+    from mlx_stack.cli.views.recommendation import show_recommendation
 
     show_recommendation(context.output, found, show_all=show_all)
 
 
 def _document(found: "Recommendation") -> dict[str, object]:
     from mlx_recommend import reasons
-    from mlx_stack.cli._reasons import missing_text, reason_fields
+    from mlx_stack.cli.views.reasons import missing_text, reason_fields
 
     plan = found.plan
     tiers = [
@@ -101,7 +101,7 @@ def _document(found: "Recommendation") -> dict[str, object]:
 
 
 def _applicant_fields(applicant: "Applicant") -> dict[str, object]:
-    from mlx_stack.cli._estimates import memory_fields, speed_fields
+    from mlx_stack.cli.views.estimates import memory_fields, speed_fields
 
     expected = applicant.estimate
     return {

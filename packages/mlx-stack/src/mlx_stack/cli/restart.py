@@ -3,7 +3,7 @@
 import click
 
 from mlx_stack import exit_codes
-from mlx_stack.cli._context import (
+from mlx_stack.cli.frame.context import (
     json_option,
     open_context,
     quiet_option,
@@ -19,9 +19,9 @@ from mlx_stack.cli._context import (
 @quiet_option
 def command(tier: str | None, timeout_s: float, *, json: bool, quiet: bool) -> int:
     """Stop the services and start them again, under one lock."""
-    from mlx_stack.cli._services import show_outcome
-    from mlx_stack.operations.outcomes import ServiceOutcome, is_success, to_document
-    from mlx_stack.operations.restart import restart
+    from mlx_stack.cli.views.services import show_outcome
+    from mlx_stack.operations.lifecycle.outcomes import ServiceOutcome, is_success, to_document
+    from mlx_stack.operations.lifecycle.restart import restart
 
     context = open_context(json=json, quiet=quiet)
     output = context.output

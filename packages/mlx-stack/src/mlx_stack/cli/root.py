@@ -11,9 +11,9 @@ from typing import NoReturn
 import click
 
 from mlx_stack import __version__, exit_codes
-from mlx_stack.cli._errors import DEBUG_VARIABLE, translate
-from mlx_stack.cli._lazy import LazyGroup
-from mlx_stack.cli._output import (
+from mlx_stack.cli.frame.errors import DEBUG_VARIABLE, translate
+from mlx_stack.cli.frame.lazy import LazyGroup
+from mlx_stack.cli.frame.output import (
     bear_any_text,
     write_error,
     write_error_document,
@@ -38,7 +38,7 @@ def root(ctx: click.Context, *, version: bool) -> None:
     if version:
         write_line(f"mlx-stack {__version__}")
     elif ctx.invoked_subcommand is None:
-        from mlx_stack.cli._overview import render_overview
+        from mlx_stack.cli.views.overview import render_overview
         from mlx_stack.operations.overview import read_overview
         from mlx_stack.paths import find_home
 

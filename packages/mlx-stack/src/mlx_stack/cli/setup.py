@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_stack import exit_codes
-from mlx_stack.cli._completion import complete_models
-from mlx_stack.cli._context import Context, json_option, open_context, quiet_option
-from mlx_stack.cli._planning import INTENTS, budget_pct_option
+from mlx_stack.cli.frame.completion import complete_models
+from mlx_stack.cli.frame.context import Context, json_option, open_context, quiet_option
+from mlx_stack.cli.options.planning import INTENTS, budget_pct_option
 from mlx_stack.errors import Interrupted, StackError
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def command(
         context.output.say(_continuing(earlier))
     elif asks and not context.home.stack.exists():
         choices = _asked(choices)
-    from mlx_stack.cli._setup_view import SetupView
+    from mlx_stack.cli.views.setup import SetupView
 
     with SetupView(context.output, asks=asks) as view:
         try:

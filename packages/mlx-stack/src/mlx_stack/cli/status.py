@@ -3,7 +3,7 @@
 import click
 
 from mlx_stack import exit_codes
-from mlx_stack.cli._context import (
+from mlx_stack.cli.frame.context import (
     Context,
     json_lines_option,
     json_option,
@@ -31,10 +31,10 @@ def command(*, watch: bool, json: bool, json_lines: bool, quiet: bool) -> int:
         return _report_no_stack(context, NoStackError())
     try:
         if watch:
-            from mlx_stack.cli._status_watch import show_again_and_again
+            from mlx_stack.cli.views.status_watch import show_again_and_again
 
             show_again_and_again(context)
-        from mlx_stack.operations.status import read_status
+        from mlx_stack.operations.lifecycle.status import read_status
 
         report = read_status(context.home)
     except NoStackError as error:
@@ -42,7 +42,7 @@ def command(*, watch: bool, json: bool, json_lines: bool, quiet: bool) -> int:
     if context.output.json:
         context.output.document(report.to_document())
     else:
-        from mlx_stack.cli._status_view import render
+        from mlx_stack.cli.views.status import render
 
         for part in render(report, context.output.width):
             context.output.answer(part)
@@ -51,7 +51,7 @@ def command(*, watch: bool, json: bool, json_lines: bool, quiet: bool) -> int:
 
 def _report_no_stack(context: Context, error: NoStackError) -> int:
     if context.output.json:
-        from mlx_stack.operations.hardware import known_hardware
+        from mlx_stack.operations.machine.hardware import known_hardware
 
         problem = {"type": error.type, "message": error.message, "hint": error.hint}
         hardware = known_hardware(context.home).to_json()

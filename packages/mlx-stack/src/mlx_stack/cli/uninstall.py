@@ -2,7 +2,7 @@
 
 import click
 
-from mlx_stack.cli._context import json_option, open_context, quiet_option
+from mlx_stack.cli.frame.context import json_option, open_context, quiet_option
 
 
 @click.command("uninstall")
@@ -13,8 +13,8 @@ def command(*, json: bool, quiet: bool) -> None:
 
     The services stay as they are: `mlx-stack down` stops them.
     """
-    from mlx_stack.operations.mac import this_mac
-    from mlx_stack.operations.uninstall import uninstall
+    from mlx_stack.operations.boot.mac import this_mac
+    from mlx_stack.operations.boot.uninstall import uninstall
 
     context = open_context(json=json, quiet=quiet)
 

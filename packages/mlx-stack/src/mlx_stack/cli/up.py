@@ -3,7 +3,7 @@
 import click
 
 from mlx_stack import exit_codes
-from mlx_stack.cli._context import (
+from mlx_stack.cli.frame.context import (
     Context,
     json_option,
     open_context,
@@ -28,9 +28,9 @@ def command(tier: str | None, timeout_s: float, *, dry_run: bool, json: bool, qu
     context = open_context(json=json, quiet=quiet)
     if dry_run:
         return _print_plan(context, tier)
-    from mlx_stack.cli._services import show_outcome
-    from mlx_stack.operations.outcomes import ServiceOutcome, is_success, to_document
-    from mlx_stack.operations.up import up
+    from mlx_stack.cli.views.services import show_outcome
+    from mlx_stack.operations.lifecycle.outcomes import ServiceOutcome, is_success, to_document
+    from mlx_stack.operations.lifecycle.up import up
 
     output = context.output
 
@@ -73,7 +73,7 @@ def _tell_endpoint(context: Context) -> None:
 def _print_plan(context: Context, tier: str | None) -> int:
     from dataclasses import asdict
 
-    from mlx_stack.operations.dry_run import plan_up
+    from mlx_stack.operations.lifecycle.dry_run import plan_up
 
     planned = plan_up(context.home, tier=tier)
     if context.output.json:

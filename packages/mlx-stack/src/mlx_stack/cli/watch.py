@@ -3,8 +3,8 @@
 import click
 
 from mlx_stack import exit_codes
-from mlx_stack.cli._context import json_lines_option, json_option, open_context, quiet_option
-from mlx_stack.cli._output import Output
+from mlx_stack.cli.frame.context import json_lines_option, json_option, open_context, quiet_option
+from mlx_stack.cli.frame.output import Output
 from mlx_stack.errors import UsageError
 
 
@@ -56,20 +56,20 @@ def command(
     What `down` stopped stays stopped. Every decision is printed and kept in the watchdog's log
     (`mlx-stack logs watchdog`). `--json` is for `--daemon`, `--json-lines` for watching.
     """
-    from mlx_stack.operations.watch import WatchOptions
+    from mlx_stack.operations.lifecycle.watch import WatchOptions
 
     context = open_context(json=json, quiet=quiet)
     options = WatchOptions(interval_s, max_restarts, restart_delay_s, start_first)
     if json and not daemon:
         raise UsageError("A watch has no end to report.", hint="Use --json-lines.")
     if daemon:
-        from mlx_stack.operations.watch import start_daemon
+        from mlx_stack.operations.lifecycle.watch import start_daemon
 
         pid, is_new = start_daemon(context.home, options)
         _report_daemon(context.output, pid, is_new=is_new)
         return exit_codes.DONE
     from mlx_procsup import Decision
-    from mlx_stack.operations.watch import describe, watch
+    from mlx_stack.operations.lifecycle.watch import describe, watch
 
     def tell(decision: Decision) -> None:
         if json_lines:

@@ -22,13 +22,13 @@ from mlx_stack.engines.environment import Environment
 from mlx_stack.engines.install import InstallEvent, Toolchain, install_all, own_toolchain
 from mlx_stack.errors import StackError
 from mlx_stack.operations.ask import Answer, ask
-from mlx_stack.operations.assembly import assemble
-from mlx_stack.operations.down import down
 from mlx_stack.operations.endpoint import Endpoint, gateway_endpoint
-from mlx_stack.operations.outcomes import ServiceOutcome, is_success
-from mlx_stack.operations.ports import free_ports
-from mlx_stack.operations.status import StatusReport, read_status
-from mlx_stack.operations.up import up
+from mlx_stack.operations.lifecycle.assembly import assemble
+from mlx_stack.operations.lifecycle.down import down
+from mlx_stack.operations.lifecycle.outcomes import ServiceOutcome, is_success
+from mlx_stack.operations.lifecycle.ports import free_ports
+from mlx_stack.operations.lifecycle.status import StatusReport, read_status
+from mlx_stack.operations.lifecycle.up import up
 from mlx_stack.paths import HOME_VARIABLE, Home
 from mlx_stack.services import WATCHDOG, state_dirs
 from mlx_stack.stack import SCHEMA_VERSION, Stack, Tier, save_stack

@@ -8,7 +8,7 @@ from mlx_stack.errors import MissingError
 from mlx_stack.paths import Home
 
 if TYPE_CHECKING:
-    from mlx_stack.operations.status import ServiceRow
+    from mlx_stack.operations.lifecycle.status import ServiceRow
 
 type Situation = Literal["no-stack", "stopped", "partly-running", "running", "unwell"]
 
@@ -68,7 +68,7 @@ def read_overview(home: Home) -> Overview:
         first = NextStep("mlx-stack setup", "go on with the setup that was interrupted")
         steps = (first, *SET_UP[1:]) if continues else SET_UP
         return Overview("no-stack", (), None, steps)
-    from mlx_stack.operations.status import read_status
+    from mlx_stack.operations.lifecycle.status import read_status
 
     report = read_status(home)
     situation = situation_of(report.services)
@@ -127,7 +127,7 @@ def next_steps(
 
 def _missing(home: Home) -> tuple[NextStep, ...]:
     """The commands that get what is not on this disk: the engines, or models."""
-    from mlx_stack.operations.assembly import assemble
+    from mlx_stack.operations.lifecycle.assembly import assemble
 
     try:
         assembly = assemble(home, master_key="")

@@ -12,14 +12,14 @@ from mlx_stack.engines.errors import EngineMissingError
 from mlx_stack.engines.install import InstallEvent, own_toolchain
 from mlx_stack.engines.lockfile import Engine
 from mlx_stack.errors import StackError
-from mlx_stack.operations.engines import install_engines
-from mlx_stack.operations.init import Addition, Draft, Request, draft_stack, write_draft
-from mlx_stack.operations.outcomes import ServiceOutcome, is_success
-from mlx_stack.operations.profile import save_profile
-from mlx_stack.operations.pull import pull
-from mlx_stack.operations.recommend import Wishes
+from mlx_stack.operations.engines.life_cycle import install_engines
+from mlx_stack.operations.lifecycle.outcomes import ServiceOutcome, is_success
+from mlx_stack.operations.lifecycle.up import up
+from mlx_stack.operations.machine.profile import save_profile
+from mlx_stack.operations.models.pull import pull
+from mlx_stack.operations.planning.init import Addition, Draft, Request, draft_stack, write_draft
+from mlx_stack.operations.planning.recommend import Wishes
 from mlx_stack.operations.setup_progress import Choices, Progress, read_progress, write_progress
-from mlx_stack.operations.up import up
 from mlx_stack.paths import Home
 from mlx_stack.stack import Stack, Tier, load_stack
 from mlx_stack.store import find_local
@@ -219,7 +219,7 @@ class _Setup:
 
     def _name_for_pull(self, tier: Tier) -> str:
         """The catalog id, where the weights are the catalog's; else the repository."""
-        from mlx_stack.operations.find_model import open_catalog
+        from mlx_stack.operations.models.find import open_catalog
 
         catalog = open_catalog(self._home)
         if tier.model in catalog:

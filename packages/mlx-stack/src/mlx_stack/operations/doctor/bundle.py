@@ -13,7 +13,7 @@ from mlx_stack.engines.environment import current_environment
 from mlx_stack.engines.lockfile import Engine
 from mlx_stack.errors import StackError
 from mlx_stack.operations.doctor.examine import Examination
-from mlx_stack.operations.hardware import known_hardware
+from mlx_stack.operations.machine.hardware import known_hardware
 from mlx_stack.paths import Home
 
 _LOG_LINES = 200

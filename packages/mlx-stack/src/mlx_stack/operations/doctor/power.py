@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from mlx_stack.errors import MissingError
+from mlx_stack.operations.boot.mac import this_mac
+from mlx_stack.operations.boot.status import read_install_status
 from mlx_stack.operations.doctor.finding import Finding, Severity, ok
-from mlx_stack.operations.install_status import read_install_status
-from mlx_stack.operations.mac import this_mac
 from mlx_stack.paths import Home
 
 _SEVERITIES: dict[str, Severity] = {

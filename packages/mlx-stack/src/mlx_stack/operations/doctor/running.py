@@ -11,10 +11,10 @@ from mlx_stack.config import load_config
 from mlx_stack.engines.environment import current_environment, environment_for
 from mlx_stack.engines.lockfile import Engine, shipped_lock
 from mlx_stack.errors import StackError
-from mlx_stack.operations.assembly import model_folder
 from mlx_stack.operations.doctor.finding import Finding, ok
-from mlx_stack.operations.ports import is_free
-from mlx_stack.operations.recorded import recorded_services
+from mlx_stack.operations.lifecycle.assembly import model_folder
+from mlx_stack.operations.lifecycle.ports import is_free
+from mlx_stack.operations.lifecycle.recorded import recorded_services
 from mlx_stack.paths import Home
 from mlx_stack.services import GATEWAY, state_dirs
 from mlx_stack.stack import load_stack

@@ -1,0 +1,1 @@
+"""What every command stands in: how it is found, run, printed and failed."""

@@ -1,0 +1,1 @@
+"""What a person sees of a result, and its JSON fields where several commands share them."""

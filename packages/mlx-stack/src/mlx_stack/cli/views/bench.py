@@ -1,0 +1,65 @@
+"""How `bench` shows what it does and what it found."""
+
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlx_bench import Judgement, Verdict, render_html, render_table
+from mlx_bench.export import COLUMNS, figure
+from mlx_bench.report_json import write_atomically
+
+if TYPE_CHECKING:
+    from mlx_stack.cli.frame.output import Output
+    from mlx_stack.operations.bench.measure import BenchResult
+
+_COLOURS = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
+_BASES = {"reference": "published for such a machine", "estimate": "estimated"}
+
+
+@contextmanager
+def open_progress(output: "Output") -> Generator[Callable[[str], None]]:
+    """What takes lines about the progress: a spinner on a terminal, else nothing."""
+    if not output.is_live:
+        yield lambda _: None
+        return
+    from rich.markup import escape
+
+    with output.talk.status("Measuring") as spinner:
+        yield lambda text: spinner.update(escape(text))
+
+
+def show_result(output: "Output", result: "BenchResult") -> None:
+    """The table, then the verdicts, then the tool call."""
+    for line in render_table(result.report).splitlines():
+        output.text(line)
+    if result.judgements or result.tools is not None:
+        output.text("")
+    for judgement in result.judgements:
+        _show_judgement(output, judgement)
+    if result.tools is not None:
+        verdict = Verdict.PASS if result.tools.ok else Verdict.FAIL
+        _show_verdict(output, verdict, f"Tool calling: {result.tools.detail}")
+
+
+def _show_judgement(output: "Output", judgement: Judgement) -> None:
+    expected = judgement.expectation
+    title = next(column.title for column in COLUMNS if column.metric == expected.metric)
+    basis = _BASES.get(expected.basis, expected.basis)
+    _show_verdict(
+        output,
+        judgement.verdict,
+        f"{title} {figure(judgement.measured)} tok/s; expected {figure(expected.low)} to "
+        f"{figure(expected.high)} ({basis})",
+    )
+
+
+def _show_verdict(output: "Output", verdict: Verdict, text: str) -> None:
+    from rich.text import Text
+
+    output.answer(Text.assemble((f"{verdict.value:<5}", _COLOURS[verdict]), text))
+
+
+def write_page(result: "BenchResult", path: Path) -> None:
+    """Write the report as one HTML page."""
+    write_atomically(path, render_html(result.report))

@@ -1,0 +1,63 @@
+"""How `install` shows a job, and whether a Mac would come back after a power cut."""
+
+from typing import TYPE_CHECKING
+
+from mlx_stack.cli.frame.output import Output
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mlx_launchd import BootFinding
+    from mlx_stack.operations.boot.status import InstallStatus
+
+_SIGNS = {
+    "ok": ("✓", "green"),
+    "prevents": ("✗", "red"),
+    "unknown": ("?", "yellow"),
+    "warning": ("!", "yellow"),
+}
+_ANSWERS = {
+    True: "After a power cut the stack comes back by itself.",
+    False: "After a power cut the stack does not come back by itself.",
+    None: "Whether the stack comes back by itself after a power cut is not certain.",
+}
+
+
+def show_outlook(
+    output: Output, *, comes_back: bool | None, findings: "Iterable[BootFinding]"
+) -> None:
+    """The answer in one sentence, and below it what it depends on and what to change."""
+    from rich.padding import Padding
+    from rich.text import Text
+
+    output.answer(Text(_ANSWERS[comes_back], style="bold"))
+    for finding in findings:
+        sign, colour = _SIGNS[finding.verdict]
+        line = Text.assemble((f"{sign} ", colour), finding.message)
+        output.answer(Padding(line, (0, 0, 0, 2), expand=False))
+        if finding.fix and finding.verdict != "ok":
+            output.answer(
+                Padding(
+                    Text(f"to change it: {finding.fix}", style="dim"), (0, 0, 0, 4), expand=False
+                )
+            )
+
+
+def describe_job(status: "InstallStatus") -> str:
+    """The job in a few lines."""
+    if status.kind is None:
+        return "The watchdog is not installed: `mlx-stack install` does it."
+    what = "LaunchDaemon" if status.kind == "daemon" else "LaunchAgent"
+    lines = [f"The watchdog is installed as a {what}: {status.plist or 'its file is missing'}"]
+    if not status.loaded:
+        off = ", and it is switched off in Login Items" if status.disabled else ""
+        lines.append(f"launchd has not loaded it{off}: `mlx-stack install` mends that.")
+    elif status.running:
+        lines.append(f"It runs (PID {status.pid}), loaded in {status.domain}.")
+    else:
+        lines.append(f"It is loaded in {status.domain} and does not run: {status.state}.")
+    if status.last_terminating_signal is not None:
+        lines.append(f"It was ended last by signal {status.last_terminating_signal}.")
+    elif status.last_exit_code is not None:
+        lines.append(f"It exited last with {status.last_exit_code}.")
+    return "\n".join(lines)

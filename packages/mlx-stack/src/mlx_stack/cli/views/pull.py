@@ -1,0 +1,180 @@
+"""How a pull looks while it runs: bars on a terminal, a few lines in a pipe, or JSON events."""
+
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Protocol
+
+from mlx_stack.cli.frame.output import Output
+from mlx_stack.cli.views.format import format_bytes, format_duration
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from mlx_stack.store.events import Converting, Event, Planned, Progress
+
+_EVENT_INTERVAL_S = 0.5
+_NOTABLE_PAUSE_S = 1.0
+_NAME_WIDTH = 34
+
+
+class View(Protocol):
+    """Whoever shows a pull."""
+
+    def show(self, event: "Event") -> None:
+        """Show what happened."""
+        ...
+
+    def close(self) -> None:
+        """Leave the terminal as it was; may be called twice."""
+        ...
+
+
+def open_view(output: Output, *, json_lines: bool) -> View:
+    """The view that fits where stderr goes and what was asked for."""
+    if json_lines:
+        return _Events(output)
+    if output.is_live:
+        return _LiveBars(output)
+    return _Lines(output)
+
+
+class _Events:
+    """One JSON object a line; progress at most twice a second."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._shown_at = float("-inf")
+
+    def show(self, event: "Event") -> None:
+        from mlx_stack.store.events import Progress
+
+        if isinstance(event, Progress):
+            now = time.monotonic()
+            if now - self._shown_at < _EVENT_INTERVAL_S:
+                return
+            self._shown_at = now
+        self._output.event({"event": _name(event), **asdict(event)})
+
+    def close(self) -> None:
+        """There is nothing to put back."""
+
+
+class _Lines:
+    """What is worth a line where nothing can be redrawn: the beginning, waits and troubles."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def show(self, event: "Event") -> None:
+        line = describe(event)
+        if line is not None:
+            self._output.say(line)
+
+    def close(self) -> None:
+        """There is nothing to put back."""
+
+
+class _LiveBars:
+    """A bar for each file under way, and one for all of them."""
+
+    def __init__(self, output: Output) -> None:
+        from rich.progress import BarColumn, TextColumn
+        from rich.progress import Progress as Bars
+
+        self._bars: Bars = Bars(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=None),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.fields[facts]}", justify="right", markup=False),
+            console=output.talk,
+            transient=True,
+            expand=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+        self._all: TaskID | None = None
+        self._plan: Planned | None = None
+        self._bars.start()
+
+    def show(self, event: "Event") -> None:
+        from mlx_stack.store.events import Converting, Planned, Progress
+
+        if isinstance(event, Progress):
+            self._show_progress(event)
+        elif isinstance(event, Converting):
+            self._show_conversion(event)
+        elif (line := describe(event)) is not None:
+            self._bars.console.print(line, markup=False, style="dim", soft_wrap=True)
+        if isinstance(event, Planned):
+            self._plan = event
+
+    def close(self) -> None:
+        self._bars.stop()
+
+    def _show_progress(self, progress: "Progress") -> None:
+        for file in progress.files:
+            is_active = file.present_bytes > 0 and not file.is_verified
+            if is_active and file.path not in self._tasks:
+                self._tasks[file.path] = self._bars.add_task(
+                    shorten(file.path), total=file.size_bytes, facts=""
+                )
+            elif not is_active and file.path in self._tasks:
+                self._bars.remove_task(self._tasks.pop(file.path))
+            if is_active:
+                is_checking = file.present_bytes == file.size_bytes
+                facts = "checking" if is_checking else format_bytes(file.size_bytes)
+                task = self._tasks[file.path]
+                self._bars.update(task, completed=file.present_bytes, facts=facts)
+        total = self._plan.total_bytes if self._plan else progress.total_bytes
+        done = total - progress.total_bytes + progress.present_bytes
+        self._show_all("all files", done, total, _facts(progress, done, total))
+
+    def _show_conversion(self, event: "Converting") -> None:
+        done = min(event.written_bytes, event.expected_bytes)
+        self._show_all("converting", done, event.expected_bytes, format_bytes(event.written_bytes))
+
+    def _show_all(self, description: str, done: int, total: int, facts: str) -> None:
+        """Keep the bar of everything below the others."""
+        if self._all is not None:
+            self._bars.remove_task(self._all)
+        self._all = self._bars.add_task(description, total=total, completed=done, facts=facts)
+
+
+def describe(event: "Event") -> str | None:
+    """An event in a line, or None where it isn't worth one."""
+    from mlx_stack.store.events import Planned, Retrying, Waiting
+
+    match event:
+        case Planned():
+            to_fetch = event.total_bytes - event.present_bytes
+            here = f", {format_bytes(event.present_bytes)} here" if event.present_bytes else ""
+            return f"{event.repo}: {format_bytes(to_fetch)} to download{here}"
+        case Retrying() if event.delay_s >= _NOTABLE_PAUSE_S:
+            return f"{event.reason}; trying again in {event.delay_s:.0f} s"
+        case Waiting():
+            return f"Another pull of {event.repo} is running: waiting for it."
+        case _:
+            return None
+
+
+def shorten(path: str, width: int = _NAME_WIDTH) -> str:
+    """A path of at most `width` characters, its middle left out: shards differ at the end."""
+    if len(path) <= width:
+        return path
+    tail = width * 2 // 3
+    return f"{path[: width - tail - 1]}…{path[-tail:]}"
+
+
+def _facts(progress: "Progress", done: int, total: int) -> str:
+    parts = [f"{format_bytes(done)} of {format_bytes(total)}"]
+    if done == total:
+        parts.append("checking")
+    elif progress.rate_bytes_s is not None and progress.remaining_s is not None:
+        parts.append(f"{format_bytes(int(progress.rate_bytes_s))}/s")
+        parts.append(f"{format_duration(progress.remaining_s)} left")
+    return ", ".join(parts)
+
+
+def _name(event: "Event") -> str:
+    """`FileVerified` as `file-verified`."""
+    name = type(event).__name__
+    return "".join(f"-{c.lower()}" if c.isupper() else c for c in name).removeprefix("-")

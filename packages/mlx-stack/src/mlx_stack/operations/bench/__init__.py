@@ -1,0 +1,1 @@
+"""Measuring: what is measured, how, and what to think of it."""

@@ -1,0 +1,1 @@
+"""The watchdog under launchd: installed, looked at, taken away."""

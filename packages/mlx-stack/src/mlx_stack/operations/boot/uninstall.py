@@ -1,0 +1,32 @@
+"""Take the watchdog away from launchd, whichever way it was installed."""
+
+from mlx_stack.operations.boot.job import job_label
+from mlx_stack.operations.boot.mac import JobKind, Mac, Observer, ask_for_rights, is_present
+from mlx_stack.paths import Home
+
+
+def uninstall(home: Home, mac: Mac, *, on_step: Observer = lambda _: None) -> tuple[JobKind, ...]:
+    """Remove the watchdog from launchd; the services stay as they are.
+
+    Args:
+        home: Where the stack is.
+        mac: The machine.
+        on_step: Told of each command that needs root, before it is run.
+
+    Returns:
+        What was there and is gone.
+
+    Raises:
+        LaunchdError: launchd does not let the job go.
+        StackError: sudo gave no rights.
+    """
+    label = job_label(home, mac.user_home)
+    removed: list[JobKind] = []
+    if mac.agent_installer(mac.session().uid).uninstall(label):
+        removed.append("agent")
+    daemon = mac.daemon_installer(home)
+    if is_present(daemon, label):
+        ask_for_rights(mac, on_step, mac.removal_steps(home, label))
+        daemon.uninstall(label)
+        removed.append("daemon")
+    return tuple(removed)

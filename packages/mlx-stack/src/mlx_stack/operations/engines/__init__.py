@@ -1,0 +1,1 @@
+"""The engines' environments: installed, checked, upgraded, rolled back."""

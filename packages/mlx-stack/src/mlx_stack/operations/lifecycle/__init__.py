@@ -1,0 +1,1 @@
+"""Services: put together, started, stopped, watched, and how they do."""

@@ -1,0 +1,1 @@
+"""The machine this runs on, or another that was asked about."""

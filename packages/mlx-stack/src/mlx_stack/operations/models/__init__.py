@@ -1,0 +1,1 @@
+"""Models: what a name means, downloading, what lies on this disk."""
