@@ -4,7 +4,7 @@ _default:
     @just --list
 
 # all checks, as CI runs them
-check: lock format-check lint types layers dependencies docs test stories alone
+check: lock format-check lint types layers dependencies workflows docs test stories alone
 
 # uv.lock agrees with the pyproject files
 lock:
@@ -35,6 +35,11 @@ layers:
 # each package declares what it imports
 dependencies:
     for p in packages/*; do (cd "$p" && deptry src) || exit 1; done
+
+# the workflows in .github: right, and safe
+workflows:
+    actionlint
+    zizmor --quiet --offline .github
 
 # the default tests
 test *ARGS:
