@@ -7,6 +7,7 @@ import subprocess
 import textwrap
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import msgspec
 import pytest
 import uv
 
+from mlx_procsup.testing import eventually
 from mlx_stack.config import save_values
 from mlx_stack.engines.environment import Environment
 from mlx_stack.operations.lifecycle.ports import free_ports
@@ -237,20 +239,46 @@ def test_the_litellm_client_answers(stack: Program, litellm_environment: Environ
 
 
 def test_a_killed_tier_and_a_hung_one_are_answered_by_the_other(stack: Program) -> None:
-    fast_port = load_stack(stack.home.stack).tiers[1].port
+    standard, fast = load_stack(stack.home.stack).tiers
     pid = int((stack.home.pids / "standard.pid").read_text())
     with _client(stack) as client:
         _chat(client, "standard")
-        os.killpg(pid, signal.SIGSTOP)
+        _hang(pid, standard.port)
         hung_at = time.monotonic()
         hung = _chat(client, "standard")
         hung_s = time.monotonic() - hung_at
         os.killpg(pid, signal.SIGKILL)
         dead = _chat(client, "standard")
 
-    assert (hung.status_code, _answered_by(hung)) == (200, fast_port)
-    assert (dead.status_code, _answered_by(dead)) == (200, fast_port)
+    assert (hung.status_code, _answered_by(hung)) == (200, fast.port)
+    assert (dead.status_code, _answered_by(dead)) == (200, fast.port)
     assert hung_s < 30, "the long request timeout must not be waited for"
+
+
+def test_a_request_in_flight_is_answered_by_the_other_when_its_tier_hangs(stack: Program) -> None:
+    standard, fast = load_stack(stack.home.stack).tiers
+    pid = int((stack.home.pids / "standard.pid").read_text())
+    with ThreadPoolExecutor() as pool, _client(stack) as client:
+        counted = _requests_read(stack)
+        answer = pool.submit(_chat, client, "standard", max_tokens=512)
+        eventually(lambda: _requests_read(stack) > counted)
+        _hang(pid, standard.port)
+        response = answer.result(ANSWER_TIMEOUT_S)
+        os.killpg(pid, signal.SIGKILL)
+
+    assert (response.status_code, _answered_by(response)) == (200, fast.port)
+
+
+def _hang(pid: int, port: int) -> None:
+    """Stop the engine's processes, and see that it doesn't answer any more."""
+    os.killpg(pid, signal.SIGSTOP)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.get(f"http://127.0.0.1:{port}/v1/models", timeout=1, trust_env=False)
+
+
+def _requests_read(stack: Program) -> int:
+    """How many questions the tier `standard` has begun to answer."""
+    return (stack.home.logs / "standard.log").read_text().count("[schedule]")
 
 
 def test_without_any_tier_the_answer_is_an_error_and_not_a_wait(stack: Program) -> None:

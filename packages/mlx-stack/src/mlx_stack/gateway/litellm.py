@@ -59,14 +59,14 @@ def build_config(stack: Stack, *, cloud: bool) -> Config:
         },
         "litellm_settings": {
             "request_timeout": REQUEST_TIMEOUT_S,
-            "callbacks": ["mlx_stack_gateway.tier_health"],
+            "callbacks": ["mlx_stack_gateway.plugin.tier_health"],
             # by way of /v1/responses, `max_tokens` below 16 would be raised to 16
             "use_chat_completions_url_for_anthropic_messages": True,
             "drop_params": True,  # a client's parameter that the engine lacks is no reason to fail
         },
         "general_settings": {
             "master_key": f"os.environ/{MASTER_KEY_VARIABLE}",
-            "custom_auth": "mlx_stack_gateway.authenticate",
+            "custom_auth": "mlx_stack_gateway.plugin.authenticate",
         },
     }
 
