@@ -88,9 +88,10 @@ def load_stack(path: Path) -> Stack:
         InvalidFileError: It is damaged, of a newer version, or contradicts itself.
     """
     try:
-        versioned = yaml_file.read(path, _Versioned, hint=_HINT)
+        document = yaml_file.parse(path, hint=_HINT)
     except FileNotFoundError as error:
         raise NoStackError from error
+    versioned = document.as_a(_Versioned, hint=_HINT)
     if versioned.schema_version > SCHEMA_VERSION:
         raise InvalidFileError(
             path,
@@ -101,7 +102,7 @@ def load_stack(path: Path) -> Stack:
     if versioned.schema_version < 1:
         raise InvalidFileError(path, "`schema_version` must be 1", hint=_HINT)
     hint = _FOREIGN_HINT.format(path=path) if versioned.created is not None else _HINT
-    stack = yaml_file.read(path, Stack, hint=hint)
+    stack = document.as_a(Stack, hint=hint)
     problem = contradiction(stack)
     if problem is not None:
         raise InvalidFileError(path, problem, hint=_HINT)

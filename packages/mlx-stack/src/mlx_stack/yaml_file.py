@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -14,12 +15,53 @@ _DEEPEST = 50
 _STEP = re.compile(r"\.(?P<key>[^.\[\]]+)|\[(?P<index>\d+|\.\.\.)\]")
 
 
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A YAML file that was parsed, to be seen as one type or another.
+
+    Attributes:
+        path: The file.
+        value: Its plain Python value.
+        node: Where each part of it stands.
+    """
+
+    path: Path
+    value: object
+    node: yaml.Node | None
+
+    def as_a[T](self, kind: type[T], *, hint: str | None = None) -> T:
+        """The value as a `kind`.
+
+        Raises:
+            InvalidFileError: It is none; the error names the line.
+        """
+        try:
+            return msgspec.convert(self.value, kind)
+        except msgspec.ValidationError as error:
+            found = _KEY_PATH.match(str(error))
+            problem = found["problem"] if found else str(error)
+            key_path = found["path"] if found else "$"
+            line = _line_of(self.node, key_path)
+            place = "" if key_path == "$" else f"`{key_path.removeprefix('$.')}`: "
+            raise InvalidFileError(self.path, f"{place}{problem}", line=line, hint=hint) from error
+
+
 def read[T](path: Path, kind: type[T], *, hint: str | None = None) -> T:
     """The content of the YAML file `path` as a `kind`.
 
     Raises:
         FileNotFoundError: There is no such file.
         InvalidFileError: It is not UTF-8, not YAML, has a key twice, or is no `kind`.
+    """
+    return parse(path, hint=hint).as_a(kind, hint=hint)
+
+
+def parse(path: Path, *, hint: str | None = None) -> Document:
+    """The content of the YAML file `path`, whatever it is.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        InvalidFileError: It is not UTF-8, not YAML, or has a key twice.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -41,15 +83,7 @@ def read[T](path: Path, kind: type[T], *, hint: str | None = None) -> T:
         raise InvalidFileError(path, f"is not valid YAML: {error}", hint=hint) from error
     finally:
         loader.dispose()
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        found = _KEY_PATH.match(str(error))
-        problem = found["problem"] if found else str(error)
-        key_path = found["path"] if found else "$"
-        line = _line_of(node, key_path)
-        place = "" if key_path == "$" else f"`{key_path.removeprefix('$.')}`: "
-        raise InvalidFileError(path, f"{place}{problem}", line=line, hint=hint) from error
+    return Document(path, value, node)
 
 
 def line_of_key(path: Path, key: str) -> int:
