@@ -300,8 +300,9 @@ def test_following_a_log_goes_on_across_a_rotation(served: Program) -> None:
         assert process.stdout.readline() == "two\n"
     finally:
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=10)
+        _, said = process.communicate(timeout=10)
     assert process.returncode == 130
+    assert said == ""  # Ctrl-C is how it ends, no error
 
 
 def test_status_watch_writes_one_document_a_look(served: Program) -> None:
@@ -312,9 +313,23 @@ def test_status_watch_writes_one_document_a_look(served: Program) -> None:
         documents = [json.loads(process.stdout.readline()) for _ in range(2)]
     finally:
         process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=10)
-    assert process.returncode == 143
+        _, said = process.communicate(timeout=10)
+    assert (process.returncode, said) == (143, "")
     assert [row["state"] for row in documents[1]["services"]] == ["stopped"] * 3
+
+
+def test_watch_says_what_it_watches_and_that_it_ends(served: Program) -> None:
+    define_stack(served.home, {"standard": {}})
+    process = served.start("watch")
+    assert process.stdout is not None
+    try:
+        first = process.stdout.readline()
+    finally:
+        process.send_signal(signal.SIGINT)
+        out, said = process.communicate(timeout=10)
+    assert (process.returncode, said) == (130, "")
+    assert "watching standard, gateway every 30 s" in first
+    assert out.endswith("the services run on\n")
 
 
 def test_an_interrupted_up_leaves_no_half_started_service(served: Program) -> None:

@@ -74,6 +74,7 @@ def _list(context: Context) -> None:
         context.output.document({"logs": [_entry(info) for info in logs]})
     elif logs:
         context.output.answer(_table(logs))
+        context.output.hint(f"\nIn {context.home.logs}; `mlx-stack logs NAME` shows one.")
     else:
         context.output.say("There are no logs yet: nothing was ever started.")
 
@@ -92,11 +93,13 @@ def _show(context: Context, service: str, tail: int | None, *, json_lines: bool)
 
 
 def _follow(context: Context, service: str, tail: int, *, json_lines: bool) -> None:
+    from mlx_stack.cli.frame.endless import until_interrupted
     from mlx_stack.operations.lifecycle.logs import find_log, follow_lines
 
-    log = find_log(context.home, service, wait=True)
-    for line in follow_lines(log, tail=tail, keep_colours=_keeps_colours(context)):
-        _print(context, service, line, json_lines=json_lines)
+    with until_interrupted():
+        log = find_log(context.home, service, wait=True)
+        for line in follow_lines(log, tail=tail, keep_colours=_keeps_colours(context)):
+            _print(context, service, line, json_lines=json_lines)
 
 
 def _rotate(context: Context, service: str | None) -> None:
@@ -151,11 +154,8 @@ def _table(logs: "list[LogInfo]") -> "Table":
     table.add_column("Size", justify="right")
     table.add_column("Last line", no_wrap=True)
     table.add_column("Archives", justify="right")
-    table.add_column("File", overflow="fold")
     for info in logs:
         at = datetime.fromtimestamp(info.modified_at).astimezone()
         size = format_bytes(info.size_bytes) if info.size_bytes >= 10**6 else f"{info.size_bytes} B"
-        table.add_row(
-            info.name, size, f"{at:%Y-%m-%d %H:%M}", str(len(info.archives)), str(info.path)
-        )
+        table.add_row(info.name, size, f"{at:%Y-%m-%d %H:%M}", str(len(info.archives)))
     return table

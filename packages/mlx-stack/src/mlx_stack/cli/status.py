@@ -31,9 +31,11 @@ def command(*, watch: bool, json: bool, json_lines: bool, quiet: bool) -> int:
         return _report_no_stack(context, NoStackError())
     try:
         if watch:
+            from mlx_stack.cli.frame.endless import until_interrupted
             from mlx_stack.cli.views.status_watch import show_again_and_again
 
-            show_again_and_again(context)
+            with until_interrupted():
+                show_again_and_again(context)
         from mlx_stack.operations.lifecycle.status import read_status
 
         report = read_status(context.home)

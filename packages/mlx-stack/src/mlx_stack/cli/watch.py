@@ -69,6 +69,7 @@ def command(
         _report_daemon(context.output, pid, is_new=is_new)
         return exit_codes.DONE
     from mlx_procsup import Decision
+    from mlx_stack.cli.frame.endless import until_interrupted
     from mlx_stack.operations.lifecycle.watch import describe, watch
 
     def tell(decision: Decision) -> None:
@@ -79,7 +80,8 @@ def command(
         else:
             context.output.text(describe(decision))
 
-    watch(context.home, options, tell=tell)
+    with until_interrupted():
+        watch(context.home, options, tell=tell)
     return exit_codes.DONE
 
 

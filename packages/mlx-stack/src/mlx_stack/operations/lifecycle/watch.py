@@ -112,13 +112,18 @@ def watch(
     with present_as(WATCHDOG, dirs), kept_awake(home, os.getpid(), note_awake):
         if options.up:
             _start_stack(home, note, on_outcome)
+        names = ", ".join(service.spec.name for service in source.load()) or "nothing yet"
+        note(_decision(None, "noticed", f"watching {names} every {options.interval_s:g} s"))
         settings = WatchSettings(
             lock=home.lock,
             interval_s=options.interval_s,
             restart=RestartPolicy.of(options.max_restarts, options.restart_delay_s),
             rotation=_rotation(config),
         )
-        Watchdog(dirs, settings, source.load, note).run(pause or threading.Event().wait)
+        try:
+            Watchdog(dirs, settings, source.load, note).run(pause or threading.Event().wait)
+        finally:
+            note(_decision(None, "noticed", "the watching ends; the services run on"))
 
 
 def start_daemon(home: Home, options: WatchOptions) -> tuple[int, bool]:
@@ -236,7 +241,8 @@ def _start_stack(
 
     def tell(outcome: ServiceOutcome) -> None:
         on_outcome(outcome)
-        words = outcome.error or f"PID {outcome.pid}, {outcome.seconds:.1f} s"
+        took = f", ready after {outcome.seconds:.1f} s" if outcome.outcome == "started" else ""
+        words = outcome.error or f"PID {outcome.pid}{took}"
         note(_decision(outcome.name, outcome.outcome, words.splitlines()[0]))
 
     try:
