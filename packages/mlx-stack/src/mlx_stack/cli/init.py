@@ -14,6 +14,7 @@ from mlx_stack.cli.options.planning import (
     budget_pct_option,
     confirm_or_stop,
     intent_option,
+    wishes_of,
     workload_options,
 )
 
@@ -82,15 +83,11 @@ def command(
     Writes stacks/default.yaml and litellm.yaml in the state folder. A stack that is defined is
     replaced with --force only; --add and --remove change it and leave its other tiers alone.
     """
-    from mlx_recommend import Intent
     from mlx_stack.operations.planning.import_stack import keep_copy, read_foreign_stack
     from mlx_stack.operations.planning.init import Request, draft_stack, write_draft
-    from mlx_stack.operations.planning.recommend import Wishes
 
-    if budget_bytes is not None and budget_pct is not None:
-        raise click.UsageError("--budget and --budget-pct exclude each other.")
-    wishes = Wishes(
-        intent=Intent(intent),
+    wishes = wishes_of(
+        intent=intent,
         budget_bytes=budget_bytes,
         budget_pct=budget_pct,
         context_tokens=context_tokens,

@@ -10,6 +10,7 @@ from mlx_stack.cli.options.planning import (
     budget_pct_option,
     hardware_option,
     intent_option,
+    wishes_of,
     workload_options,
 )
 
@@ -46,13 +47,10 @@ def command(
     The tiers share one budget: each with its KV cache at its full context, they fit at once.
     `mlx-stack init` makes a stack of them.
     """
-    from mlx_recommend import Intent
-    from mlx_stack.operations.planning.recommend import Wishes, recommend
+    from mlx_stack.operations.planning.recommend import recommend
 
-    if budget_bytes is not None and budget_pct is not None:
-        raise click.UsageError("--budget and --budget-pct exclude each other.")
-    wishes = Wishes(
-        intent=Intent(intent),
+    wishes = wishes_of(
+        intent=intent,
         budget_bytes=budget_bytes,
         budget_pct=budget_pct,
         context_tokens=context_tokens,

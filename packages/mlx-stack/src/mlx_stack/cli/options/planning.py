@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Callable
-from typing import override
+from typing import TYPE_CHECKING, override
 
 import click
 
 from mlx_stack.cli.frame.context import Decorator
 from mlx_stack.errors import StackError
+
+if TYPE_CHECKING:
+    from mlx_stack.operations.planning.recommend import Wishes
 
 _SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[kmgt]i?b?|b)", re.IGNORECASE)
 _POWERS = {"b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
@@ -87,6 +90,35 @@ def workload_options(explanation: str) -> Decorator:
         )(function)
 
     return add
+
+
+def wishes_of(
+    *,
+    intent: str,
+    budget_bytes: int | None,
+    budget_pct: int | None,
+    context_tokens: int | None,
+    concurrency: int,
+    hardware_spec: str | None = None,
+) -> "Wishes":
+    """What the options of a command ask of a recommendation.
+
+    Raises:
+        UsageError: Two of them contradict each other.
+    """
+    from mlx_recommend import Intent
+    from mlx_stack.operations.planning.recommend import Wishes
+
+    if budget_bytes is not None and budget_pct is not None:
+        raise click.UsageError("--budget and --budget-pct exclude each other.")
+    return Wishes(
+        intent=Intent(intent),
+        budget_bytes=budget_bytes,
+        budget_pct=budget_pct,
+        context_tokens=context_tokens,
+        concurrency=concurrency,
+        hardware_spec=hardware_spec,
+    )
 
 
 def confirm_or_stop(question: str) -> None:
