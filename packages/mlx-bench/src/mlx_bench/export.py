@@ -131,8 +131,9 @@ def conditions(report: Report) -> str:
     lengths = ", ".join(map(str, parameters.prompt_tokens))
     streams = ", ".join(map(str, parameters.concurrency))
     done = max((run.iteration for run in report.runs), default=-1) + 1
+    iterations = "1 iteration" if done == 1 else f"{done} iterations"
     return (
-        f"{done} iterations, prompt {lengths} tokens ({report.prompt_exactness}), "
+        f"{iterations}, prompt {lengths} tokens ({report.prompt_exactness}), "
         f"up to {parameters.generation_tokens} generated, concurrency {streams}, "
         f"prefix cache {parameters.cache}, seed {parameters.seed}"
     )

@@ -40,7 +40,7 @@ def command(*, system: bool, only_status: bool, json: bool, quiet: bool) -> None
         return
 
     def show_step(step: str) -> None:
-        context.output.say(f"[dim]needs root:[/dim] {step}")
+        context.output.hint(f"needs root: {step}")
 
     report = install(context.home, mac, system=system, on_step=show_step)
     if json:

@@ -186,8 +186,8 @@ def _advice(rows: "Sequence[EngineRow]") -> "Iterator[str]":
     if outdated:
         names = " and ".join(f"{row.name} {row.shipped_version}" for row in outdated)
         yield (
-            f"This mlx-stack was released with {names}, from other locks: "
-            "`mlx-stack engines upgrade` switches."
+            f"This mlx-stack was tested with {names}: `mlx-stack engines upgrade` installs and "
+            "tries them, then switches."
         )
 
 

@@ -40,7 +40,7 @@ def reason_text(reason: Reason) -> str:
         case ReasonKind.CHEAP_CONTEXT:
             return f"{value / 1000:.0f} kB a token of context"
         case ReasonKind.RUNNER_UP:
-            return f"next: {reason.model} ({size}, score {-value:+.2f})"
+            return f"next: {reason.model} ({size}, scores {value:.2f} less)"
         case _:
             return _PLAIN[reason.kind]
 

@@ -28,7 +28,11 @@ def show_recommendation(output: Output, found: Recommendation, *, show_all: bool
         )
     output.answer(_why(plan))
     _show_candidates(output, plan, show_all=show_all)
-    output.say("\nSpeeds with ~ are estimated: `mlx-stack estimate MODEL` shows their range.")
+    output.hint("")
+    if any(each.estimate.generation_tps is not None for each in plan.ranking):
+        output.hint("Speeds with ~ are estimated: `mlx-stack estimate MODEL` shows their range.")
+    else:
+        output.hint("How fast they are is not known for this machine: `mlx-stack bench` measures.")
     if plan.tiers:
         output.say("`mlx-stack init` makes a stack of these tiers; `setup` also downloads them.")
 
