@@ -1,6 +1,13 @@
 """What holds for every package's tests."""
 
+import os
+import sys
+
 from hypothesis import settings
+
+# tests start the programs hundreds of times: compile them once, also where that is turned off
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # whether a property holds does not depend on how busy the machine is
 settings.register_profile("any-machine", deadline=None)
