@@ -18,7 +18,8 @@ SCRIPT = """
 import sys, pytest
 from mlx_launchd import exit_codes
 del exit_codes.SITUATIONS[exit_codes.Verb(sys.argv[1])][int(sys.argv[2])]
-sys.exit(pytest.main([sys.argv[3], "-q", "-x", "--no-header", "-p", "no:cacheprovider",
+# In this process: a worker of xdist would import the table whole.
+sys.exit(pytest.main([sys.argv[3], "-n", "0", "-q", "-x", "--no-header", "-p", "no:cacheprovider",
                       "-k", "not means_what_was_recorded"]))
 """
 
