@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ from mlx_hwprobe import (
     NotAppleSiliconError,
     Output,
     chip_names,
+    chip_table,
     profile_from_capture,
 )
 from mlx_hwprobe.detection import parse_profile
@@ -138,3 +140,11 @@ def test_a_file_of_any_text_is_read_or_refused(text: str) -> None:
         parse_profile(text.encode(errors="surrogatepass"))
     except HwprobeError as error:
         assert str(error)  # noqa: PT017 - some texts are profiles
+
+
+@pytest.mark.parametrize("gb", sorted({gb for row in chip_table() for gb in row.memory_options_gb}))
+def test_a_memory_size_that_was_cut_off_is_unknown_and_not_smaller(gb: int) -> None:
+    line = f"hw.memsize: {gb << 30}"
+    for end in range(len("hw.memsize: "), len(line)):
+        sysctl = Output(0, f"hw.model: Mac16,9\n{line[:end]}")
+        assert profile_from_capture(Capture({"sysctl": sysctl})).memory_bytes is None

@@ -31,6 +31,8 @@ METAL = "mlx.device_info"
 # Beyond these a figure is damage, not a machine.
 _MOST_CORES = 4096
 _MOST_MEMORY_BYTES = 1 << 50
+_LEAST_MEMORY_BYTES = 1 << 28
+_PAGE_BYTES = 4096  # an Intel Mac's: the smallest there is
 
 _FOUR_NUMBERS_SINCE_MACOS = 26
 
@@ -293,7 +295,12 @@ def _processor_name(text: str | None) -> str | None:
 def _memory_bytes(sysctl: Mapping[str, str], hardware: Hardware, gpus: Sequence[Gpu]) -> int | None:
     sizes = [_bytes(sysctl.get("hw.memsize", "")), hardware.memory_bytes]
     sizes += [gpu.memory_bytes for gpu in gpus]
-    return next((size for size in sizes if size), None)
+    return next((size for size in sizes if size and _is_memory_size(size)), None)
+
+
+def _is_memory_size(size_bytes: int) -> bool:
+    """Whether a Mac can have so much memory: a number that was cut off is no number of pages."""
+    return size_bytes >= _LEAST_MEMORY_BYTES and size_bytes % _PAGE_BYTES == 0
 
 
 def _cores_from_sysctl(sysctl: Mapping[str, str]) -> dict[str, int] | None:
