@@ -29,6 +29,7 @@ CAPTURES = Path(__file__).parent / "captures"
         ("m6:12:16", 12, 153, "table-by-memory", "m6-16"),
         ("m6::32", 12, 170, "table-by-memory", "m6-32"),
         ("a18-pro-8", 5, 60, "table", "a18-pro-8"),
+        ("M4Max-128", 40, 546, "table-by-memory", "m4-max-128"),
         ("m1::16", None, 68, "table", "m1-16"),
         ("m4-max:40:96", 40, 546, "table", "m4-max-96"),
     ],
@@ -59,6 +60,7 @@ def test_every_bin_of_the_table_can_be_named() -> None:
         ("m4-mx:40:128", "M4 Max"),
         ("m4-ultra-256", "M3 Ultra"),
         ("m4-max:30:128", "32 GPU cores with 36 GB"),
+        ("m4-max:0:128", "32 GPU cores with 36 GB"),
     ],
 )
 def test_a_mac_that_was_never_made_is_answered_with_what_there_is(spec: str, hint: str) -> None:
@@ -67,7 +69,9 @@ def test_a_mac_that_was_never_made_is_answered_with_what_there_is(spec: str, hin
     assert hint in (caught.value.hint or "")
 
 
-@pytest.mark.parametrize("spec", ["", "m4-max", "m4-max:40:0", "no/such/file.json", "a\0b"])
+@pytest.mark.parametrize(
+    "spec", ["", "m4-max", "m4-max:40:0", "no/such/file.json", "a\0b", "x" * 5000, "/"]
+)
 def test_anything_else_is_refused_with_the_three_forms(spec: str) -> None:
     with pytest.raises(InvalidDocumentError) as caught:
         parse_hardware_spec(spec)

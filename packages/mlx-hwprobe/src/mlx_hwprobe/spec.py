@@ -6,9 +6,9 @@ the path of a saved profile or capture.
 
 from __future__ import annotations
 
+import os.path
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from mlx_hwprobe.chips import bandwidth_of, chip_of_model, lookup, nearest_chips
 from mlx_hwprobe.errors import InvalidDocumentError
@@ -16,9 +16,15 @@ from mlx_hwprobe.gpu_memory import gpu_memory_limit
 from mlx_hwprobe.profile import BYTES_PER_GB, HardwareProfile
 
 _COLONS = re.compile(r"(?P<chip>[^:/]+):(?P<cores>\d{0,4}):(?P<gb>\d{1,5})(?i:\s*gb)?")
-_PROFILE_ID = re.compile(r"(?P<chip>[a-z]\d{1,3}(-[a-z]+)?)-(?P<gb>\d{1,5})")
+_PROFILE_ID = re.compile(r"(?P<chip>[a-z]\d{1,3}(-?[a-z]+)?)-(?P<gb>\d{1,5})")
+# "M4 Max with 16-core CPU and 40-core GPU" is how Apple sells it.
+_OTHER_CORES = re.compile(r"(?i)\b\d{1,3}[\s-]*core[\s-]+(?:cpu|neural engine)\b")
 _CORES = re.compile(r"(?i)\b([1-9]\d{0,3})[\s-]*(?:gpu[\s-]*)?cores?(?:[\s-]*gpu)?\b")
 _GIGABYTES = re.compile(r"(?i)\b([1-9]\d{0,4})\s*gb\b")
+_BESIDE_THE_CHIP = re.compile(
+    r"(?i)\b(?:macbook(?: pro| air| neo)?|mac (?:mini|studio|pro)|imac"
+    r"|with|and|unified|memory|ram)\b|[();]|,(?!\d)"
+)
 _FORMS = "Give chip:GPU cores:GB (m4-max:40:128, m4-max::128), a profile id (m4-max-128) or a file."
 
 
@@ -58,13 +64,17 @@ class NamedMac:
 def parse_mac_name(text: str) -> NamedMac:
     """What people call a Mac: a chip, perhaps with cores and memory, or a model identifier.
 
-    "M4 Max", "m4max", "M4 Max 40-core 128 GB", "m4-max:40:128", "m4-max-128" and "Mac16,9".
+    "M4 Max", "m4max", "M4 Max 40-core 128 GB", "MacBook Pro (M4 Max, 128GB)", "m4-max:40:128",
+    "m4-max-128" and "Mac16,9".
     """
     named = _parse(text)
     if named is not None:
         return named
-    cores, memory_gb = _CORES.search(text), _GIGABYTES.search(text)
-    chip = _CORES.sub(" ", _GIGABYTES.sub(" ", text)).strip()
+    rest = _OTHER_CORES.sub(" ", text.replace("\N{NON-BREAKING HYPHEN}", "-"))
+    cores, memory_gb = _CORES.search(rest), _GIGABYTES.search(rest)
+    for known in (_GIGABYTES, _CORES, _BESIDE_THE_CHIP):
+        rest = known.sub(" ", rest)
+    chip = " ".join(rest.split()) or text
     return NamedMac(
         chip_of_model(chip) or chip,
         int(cores[1]) if cores else None,
@@ -78,10 +88,10 @@ def _parse(text: str) -> NamedMac | None:
     if match is None:
         return None
     parts = match.groupdict()
-    cores, memory_gb = int(parts.get("cores") or 0), int(parts["gb"])
+    cores, memory_gb = parts.get("cores"), int(parts["gb"])
     if memory_gb == 0:
         raise InvalidDocumentError(f"{text!r} has no memory", hint=_FORMS)
-    return NamedMac(parts["chip"], cores or None, memory_gb)
+    return NamedMac(parts["chip"], int(cores) if cores else None, memory_gb)
 
 
 def describe_mac(
@@ -119,11 +129,11 @@ def _only[T](values: set[T]) -> T | None:
 def _load(text: str) -> HardwareProfile:
     from mlx_hwprobe.detection import load_profile
 
-    path = Path(text)
-    if not path.is_file():
+    # Not Path.is_file: it raises for a name that is too long, or in a folder that is closed to us.
+    if not os.path.exists(text) or os.path.isdir(text):  # noqa: PTH110, PTH112
         nearest = nearest_chips(re.split(r"[:\d]{2,}", text)[0])
         raise InvalidDocumentError(
             f"{text!r} is neither a hardware specification nor a file",
             hint=_FORMS + (f" The nearest chips: {', '.join(nearest)}." if nearest else ""),
         )
-    return load_profile(path)
+    return load_profile(text)
