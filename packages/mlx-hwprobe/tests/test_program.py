@@ -17,6 +17,10 @@ from mlx_hwprobe import chip_names
 from mlx_hwprobe.__main__ import main
 
 CAPTURES = Path(__file__).parent / "captures"
+AS_APPLE_WRITES_IT = (
+    "Apple M4 Max chip with 16\N{NON-BREAKING HYPHEN}core CPU, 40\N{NON-BREAKING HYPHEN}core GPU, "
+    "16\N{NON-BREAKING HYPHEN}core Neural Engine; 64GB unified memory"
+)
 
 
 def run(
@@ -61,17 +65,31 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     assert done.stderr == ""
 
 
-def test_an_output_that_takes_nothing_is_no_traceback() -> None:
+@pytest.mark.parametrize("words", [("table",), ("lookup", "M4 Ultra", "--json")])
+def test_an_output_that_takes_nothing_is_no_traceback(words: tuple[str, ...]) -> None:
     with Path(os.devnull).open("rb") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "mlx_hwprobe", "table"],
+            [sys.executable, "-m", "mlx_hwprobe", *words],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
             check=False,
         )
     assert done.returncode == 1
-    assert done.stderr == "mlx-hwprobe: the answer can't be written: Bad file descriptor\n"
+    assert done.stderr.endswith("mlx-hwprobe: the answer can't be written: Bad file descriptor\n")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("words", "code"), [("lookup M4", 0), ("lookup M4-Ultra --json", 2)])
+def test_a_closed_output_is_no_traceback(words: str, code: int) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f"{sys.executable} -m mlx_hwprobe {words} >&-"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
 
 
 def test_a_terminal_that_knows_only_ascii_is_enough() -> None:
@@ -115,7 +133,11 @@ def test_an_estimate_says_so(capsys: pytest.CaptureFixture[str]) -> None:
         ("lookup", "m4-max:40:64"),
         ("lookup", "M4", "Max", "--gpu-cores", "40", "--memory-gb", "64GB"),
         ("lookup", "M4 Max 40-core 64 GB"),
+        ("lookup", "M4 Max (40-core GPU), 64GB"),
+        ("lookup", "MacBook Pro M4 Max, 64 GB"),
+        ("lookup", AS_APPLE_WRITES_IT),
         ("lookup", "m4-max-64"),
+        ("lookup", "m4max-64"),
     ],
 )
 def test_one_bin_prints_a_profile(
@@ -152,6 +174,9 @@ def test_several_bins_are_all_listed(
     ("words", "kind", "code"),
     [
         (["lookup", "M4 Ultra"], "unknown-chip", 2),
+        (["lookup", "M4 Extreme"], "unknown-chip", 2),
+        (["lookup", "MacBook Neo"], "unknown-chip", 2),
+        (["lookup", "m4-max:0:128"], "unknown-chip", 2),
         (["lookup", "M4 Max", "--memory-gb", "36", "--gpu-cores", "40"], "unknown-chip", 2),
         (["lookup"], "usage", 2),
         (["lookup", "M4", "--memory-gb", "lots"], "usage", 2),

@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from mlx_hwprobe import __version__
 from mlx_hwprobe.errors import (
@@ -65,16 +65,12 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     words = sys.argv[1:] if argv is None else list(argv)
-    wants_json = "--json" in words
+    # Started with a closed output (`>&-`) there is none: what is printed goes nowhere.
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
     try:
-        arguments = _parser().parse_args(words)
-        code: int = arguments.run(arguments)
+        code = _run(words)
         sys.stdout.flush()
-    except _UsageError as error:
-        return _fail(wants_json, "usage", str(error), error.usage.strip(), EXIT_USAGE)
-    except HwprobeError as error:
-        _, name, code = next(row for row in _FAILURES if isinstance(error, row[0]))
-        return _fail(wants_json, name, error.message, error.hint, code)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     except BrokenPipeError:
@@ -86,6 +82,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mlx-hwprobe: the answer can't be written: {error.strerror}", file=sys.stderr)
         return EXIT_FAILED
     return code
+
+
+def _run(words: Sequence[str]) -> int:
+    """Answer the command line, with a failure's own answer where it fails."""
+    wants_json = "--json" in words
+    try:
+        arguments = _parser().parse_args(words)
+        code: int = arguments.run(arguments)
+    except _UsageError as error:
+        return _fail(wants_json, "usage", str(error), error.usage.strip(), EXIT_USAGE)
+    except HwprobeError as error:
+        _, name, code = next(row for row in _FAILURES if isinstance(error, row[0]))
+        return _fail(wants_json, name, error.message, error.hint, code)
+    return code
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 - pathlib takes longer to load
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -168,7 +182,7 @@ def _lookup(arguments: argparse.Namespace) -> int:
     from mlx_hwprobe.spec import describe_mac, parse_mac_name
 
     named = parse_mac_name(" ".join(arguments.name))
-    gpu_cores = arguments.gpu_cores or named.gpu_cores
+    gpu_cores = named.gpu_cores if arguments.gpu_cores is None else arguments.gpu_cores
     memory_gb = arguments.memory_gb or named.memory_gb
     rows = lookup(named.chip, gpu_cores=gpu_cores, memory_gb=memory_gb)
     if len(rows) == 1:
