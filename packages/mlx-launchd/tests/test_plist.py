@@ -179,6 +179,19 @@ def test_the_file_has_launchds_own_keys_and_leaves_defaults_out() -> None:
         ({"other_keys": {"X": [{"y": "\x00"}]}}, "X.0.y"),
         ({"other_keys": {"X": 1 << 64}}, "X"),
         ({"working_directory": "/a\rb"}, "WorkingDirectory"),
+        # what a type checker would have refused
+        ({"label": None}, "Label"),
+        ({"program_arguments": "/bin/indexd"}, "ProgramArguments"),
+        ({"program_arguments": ("/bin/indexd", 3)}, "ProgramArguments.1"),
+        ({"environment_variables": {"A": 1}}, "EnvironmentVariables.A"),
+        ({"environment_variables": {1: "a"}}, "EnvironmentVariables"),
+        ({"standard_error_path": Path("/tmp/log")}, "StandardErrorPath"),
+        ({"exit_timeout_s": "30"}, "ExitTimeOut"),
+        ({"throttle_interval_s": 0.5}, "ThrottleInterval"),
+        ({"run_at_load": "yes"}, "RunAtLoad"),
+        ({"keep_alive": KeepAlive(crashed=1)}, "KeepAlive.Crashed"),
+        ({"process_type": "Fast"}, "ProcessType"),
+        ({"other_keys": {"X": None}}, "X"),
     ],
 )
 def test_what_launchd_would_refuse_or_misread_is_not_written(

@@ -13,6 +13,7 @@ from mlx_launchd.agent import (
     PlistValue,
     ResourceLimits,
 )
+from mlx_launchd.entries import from_entries, to_entries
 from mlx_launchd.errors import PlistError
 
 # XML 1.0 has no place for these, and its parsers turn a carriage return into a newline.
@@ -47,6 +48,9 @@ def validate(agent: LaunchAgent, *, system: bool | None = None) -> None:
     Raises:
         PlistError: The first thing that launchd would refuse or read differently.
     """
+    _check_other_keys(agent)
+    # As launchd reads it back: a value of another type than it documents is refused.
+    agent = from_entries(to_entries(agent))
     _check_label(agent)
     _check_program(agent)
     _check_paths(agent)
@@ -54,7 +58,6 @@ def validate(agent: LaunchAgent, *, system: bool | None = None) -> None:
     _check_numbers(agent)
     _check_sessions(agent, system=system)
     _check_keep_alive(agent.keep_alive)
-    _check_other_keys(agent)
     for key, text in _texts(agent):
         _check_text(key, text)
 
@@ -213,7 +216,9 @@ def _nested_texts(key: str, value: PlistValue) -> Iterator[tuple[str, str]]:
             _check_scalar(key, value)
 
 
-def _check_scalar(key: str, value: float | bytes | datetime) -> None:
+def _check_scalar(key: str, value: object) -> None:
+    if not isinstance(value, int | float | bytes | datetime):
+        raise PlistError(key, expected="what a property list can hold", got=repr(value))
     if isinstance(value, datetime) and (value.microsecond or value.tzinfo is not None):
         raise PlistError(key, expected="a UTC time in whole seconds", got=str(value))
     if isinstance(value, int) and not _SMALLEST_INTEGER <= value <= _LARGEST_INTEGER:
