@@ -170,6 +170,15 @@ def test_uninstalling_leaves_nothing_of_it(desk: Desk, *, system: bool) -> None:
     assert uninstall(desk.home, desk.mac()) == ()
 
 
+def test_only_the_daemon_can_be_uninstalled(desk: Desk) -> None:
+    install(desk.home, desk.mac())
+    assert uninstall(desk.home, desk.mac(), system=True) == ()
+    assert list(desk.jobs()) == [f"gui/501/{LABEL}"]
+    install(desk.home, desk.mac(), system=True)
+    assert uninstall(desk.home, desk.mac(), system=True) == ("daemon",)
+    assert not desk.jobs()
+
+
 def test_a_plist_that_others_may_write_is_mended(desk: Desk) -> None:
     install(desk.home, desk.mac())
     desk.agent.chmod(0o666)

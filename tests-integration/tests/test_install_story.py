@@ -128,6 +128,8 @@ def test_installed_once_the_stack_survives_crashes_and_a_power_cut_until_uninsta
     assert mac.pid("standard") == running
     assert psutil.pid_exists(running or 0)
     assert mac.run("uninstall").out == "The watchdog was not installed.\n"
+    told = mac.run("uninstall", "--status", "--json")
+    assert (told.code, told.document["installed"]) == (0, False)
 
 
 def test_the_status_tells_a_person_what_to_change(mac: Mac) -> None:
@@ -149,8 +151,8 @@ def test_a_daemon_without_a_password_says_which_steps_take_root(mac: Mac) -> Non
 
 
 def test_on_linux_it_says_what_it_would_do_and_what_to_do_instead(program: Program) -> None:
-    for command in ("install", "uninstall"):
-        answer = program.run(command, "--json")
+    for words in (("install",), ("uninstall",), ("uninstall", "--system")):
+        answer = program.run(*words, "--json")
         assert answer.code == 5
         assert "launchd" in answer.document["error"]["message"]
         assert "systemd" in answer.document["error"]["hint"]

@@ -8,7 +8,6 @@ from mlx_stack.cli.frame.context import Context, json_option, open_context, quie
 
 if TYPE_CHECKING:
     from mlx_stack.operations.boot.install import InstallReport
-    from mlx_stack.operations.boot.status import InstallStatus
 
 
 @click.command("install")
@@ -25,6 +24,7 @@ def command(*, system: bool, only_status: bool, json: bool, quiet: bool) -> None
     brought up to date. What is said of a power cut looks at FileVault, automatic login, and the
     power settings.
     """
+    from mlx_stack.cli.views.launchd import show_status
     from mlx_stack.operations.boot.install import install
     from mlx_stack.operations.boot.mac import this_mac
     from mlx_stack.operations.boot.status import read_install_status
@@ -32,11 +32,7 @@ def command(*, system: bool, only_status: bool, json: bool, quiet: bool) -> None
     context = open_context(json=json, quiet=quiet)
     mac = this_mac()
     if only_status:
-        status = read_install_status(context.home, mac)
-        if json:
-            context.output.document(status.to_document())
-        else:
-            _show_status(context, status)
+        show_status(context.output, read_install_status(context.home, mac), json=json)
         return
 
     def show_step(step: str) -> None:
@@ -58,10 +54,3 @@ def _show_report(context: Context, report: "InstallReport") -> None:
     output.answer(f"{words[report.outcome]}: the watchdog starts {when} (PID {report.pid}).")
     output.answer(f"{report.plist}\nin {report.domain}, since {report.reason}\n")
     show_outlook(output, comes_back=report.comes_back, findings=report.findings)
-
-
-def _show_status(context: Context, status: "InstallStatus") -> None:
-    from mlx_stack.cli.views.launchd import describe_job, show_outlook
-
-    context.output.answer(describe_job(status) + "\n")
-    show_outlook(context.output, comes_back=status.comes_back, findings=status.findings)

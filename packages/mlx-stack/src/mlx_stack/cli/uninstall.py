@@ -6,22 +6,30 @@ from mlx_stack.cli.frame.context import json_option, open_context, quiet_option
 
 
 @click.command("uninstall")
+@click.option("--system", is_flag=True, help="Only the LaunchDaemon of `install --system`.")
+@click.option("--status", "only_status", is_flag=True, help="Tell what there is; remove nothing.")
 @json_option
 @quiet_option
-def command(*, json: bool, quiet: bool) -> None:
+def command(*, system: bool, only_status: bool, json: bool, quiet: bool) -> None:
     """Take the watchdog away from launchd, however it was installed.
 
     The services stay as they are: `mlx-stack down` stops them.
     """
+    from mlx_stack.cli.views.launchd import show_status
     from mlx_stack.operations.boot.mac import this_mac
+    from mlx_stack.operations.boot.status import read_install_status
     from mlx_stack.operations.boot.uninstall import uninstall
 
     context = open_context(json=json, quiet=quiet)
+    mac = this_mac()
+    if only_status:
+        show_status(context.output, read_install_status(context.home, mac), json=json)
+        return
 
     def show_step(step: str) -> None:
         context.output.say(f"[dim]needs root:[/dim] {step}")
 
-    removed = uninstall(context.home, this_mac(), on_step=show_step)
+    removed = uninstall(context.home, mac, system=system, on_step=show_step)
     if json:
         outcome = "uninstalled" if removed else "not-installed"
         context.output.document({"outcome": outcome, "removed": list(removed)})
@@ -29,4 +37,5 @@ def command(*, json: bool, quiet: bool) -> None:
         context.output.answer("Uninstalled: launchd starts the watchdog no more.")
         context.output.say("The services stay as they are; `mlx-stack down` stops them.")
     else:
-        context.output.answer("The watchdog was not installed.")
+        as_what = " as a LaunchDaemon" if system else ""
+        context.output.answer(f"The watchdog was not installed{as_what}.")

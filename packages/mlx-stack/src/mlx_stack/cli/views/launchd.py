@@ -43,7 +43,16 @@ def show_outlook(
             )
 
 
-def describe_job(status: "InstallStatus") -> str:
+def show_status(output: Output, status: "InstallStatus", *, json: bool) -> None:
+    """What is installed, how it does, and whether it would come back."""
+    if json:
+        output.document(status.to_document())
+        return
+    output.answer(_describe_job(status) + "\n")
+    show_outlook(output, comes_back=status.comes_back, findings=status.findings)
+
+
+def _describe_job(status: "InstallStatus") -> str:
     """The job in a few lines."""
     if status.kind is None:
         return "The watchdog is not installed: `mlx-stack install` does it."

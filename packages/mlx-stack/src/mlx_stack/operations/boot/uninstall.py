@@ -5,12 +5,15 @@ from mlx_stack.operations.boot.mac import JobKind, Mac, Observer, ask_for_rights
 from mlx_stack.paths import Home
 
 
-def uninstall(home: Home, mac: Mac, *, on_step: Observer = lambda _: None) -> tuple[JobKind, ...]:
+def uninstall(
+    home: Home, mac: Mac, *, system: bool = False, on_step: Observer = lambda _: None
+) -> tuple[JobKind, ...]:
     """Remove the watchdog from launchd; the services stay as they are.
 
     Args:
         home: Where the stack is.
         mac: The machine.
+        system: Only the LaunchDaemon; an agent stays.
         on_step: Told of each command that needs root, before it is run.
 
     Returns:
@@ -22,7 +25,7 @@ def uninstall(home: Home, mac: Mac, *, on_step: Observer = lambda _: None) -> tu
     """
     label = job_label(home, mac.user_home)
     removed: list[JobKind] = []
-    if mac.agent_installer(mac.session().uid).uninstall(label):
+    if not system and mac.agent_installer(mac.session().uid).uninstall(label):
         removed.append("agent")
     daemon = mac.daemon_installer(home)
     if is_present(daemon, label):
