@@ -1,6 +1,7 @@
 """The program `mlx-stack`."""
 
 import sys
+from contextlib import suppress
 
 from mlx_stack import __version__, exit_codes
 
@@ -8,8 +9,9 @@ from mlx_stack import __version__, exit_codes
 def main() -> int:
     """Run `mlx-stack` with the arguments of this process; the exit code."""
     if sys.argv[1:] == ["--version"]:  # answered before click is even imported
-        sys.stdout.write(f"mlx-stack {__version__}\n")
-        return 0
+        with suppress(OSError):  # `run` has words for an output that takes nothing
+            print(f"mlx-stack {__version__}", flush=True)
+            return 0
     try:
         from mlx_stack.cli.root import run
 

@@ -122,3 +122,26 @@ def test_a_closed_stderr_leaves_the_exit_code_and_an_empty_stdout(tmp_path: Path
         check=False,
     )
     assert (done.returncode, done.stdout) == (2, b"")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--version",),
+        ("config", "list"),
+        ("config", "list", "--json"),
+        ("no-such-command", "--json"),
+    ],
+)
+@pytest.mark.parametrize("stdout", [">&-", f"1<{os.devnull}"])
+def test_an_output_that_takes_nothing_is_no_traceback(
+    words: tuple[str, ...], stdout: str, tmp_path: Path
+) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", f'"$0" "$@" {stdout}', PROGRAM, *words],
+        env={**os.environ, "MLX_STACK_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr

@@ -60,6 +60,12 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader of our pipe has gone, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return exit_codes.FAILED
+    except OSError as error:  # stdout takes not even the document that says what failed
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        write_error(f"The answer can't be written: {error.strerror}.", None)
+        return exit_codes.FAILED
 
 
 def _invoke(arguments: Sequence[str]) -> int:
