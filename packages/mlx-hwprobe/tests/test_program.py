@@ -80,10 +80,13 @@ def test_an_output_that_takes_nothing_is_no_traceback(words: tuple[str, ...]) ->
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("words", "code"), [("lookup M4", 0), ("lookup M4-Ultra --json", 2)])
-def test_a_closed_output_is_no_traceback(words: str, code: int) -> None:
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [("lookup M4 >&-", 0), ("lookup M4-Ultra --json >&-", 2), ("--from - <&-", 2)],
+)
+def test_a_closed_stream_is_no_traceback(words: str, code: int) -> None:
     done = subprocess.run(
-        ["/bin/sh", "-c", f"{sys.executable} -m mlx_hwprobe {words} >&-"],
+        ["/bin/sh", "-c", f"{sys.executable} -m mlx_hwprobe {words}"],
         capture_output=True,
         text=True,
         check=False,

@@ -173,7 +173,7 @@ def _read_profile(source: str | None) -> HardwareProfile:
     if source is None:
         return detection.detect()
     if source == "-":
-        return detection.parse_profile(sys.stdin.buffer.read())
+        return detection.parse_profile(sys.stdin.buffer.read() if sys.stdin else b"")
     return detection.load_profile(source)
 
 

@@ -145,3 +145,17 @@ def test_an_output_that_takes_nothing_is_no_traceback(
         check=False,
     )
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("init",), ("config", "reset"), ("config", "set", "openrouter-key", "-")]
+)
+def test_a_closed_stdin_has_nothing_to_read(words: tuple[str, ...], tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["/bin/sh", "-c", '"$0" "$@" <&-', PROGRAM, *words],
+        env={**os.environ, "MLX_STACK_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
