@@ -123,6 +123,12 @@ def test_a_long_prefill_is_not_shot() -> None:
     assert set(acts(*polls)) == {"nothing"}
 
 
+def test_a_service_that_hangs_after_a_long_prefill_is_restarted_as_soon_as_any_other() -> None:
+    worked = [sight(at, "down", cpu_s=at * 0.9, uptime_s=1000 + at) for at in range(0, 3000, 30)]
+    hung = [sight(at, "down", cpu_s=2700.0, uptime_s=1000 + at) for at in (3000, 3030, 3060, 3065)]
+    assert acts(*worked, *hung)[-4:] == ["nothing", "nothing", "wait", "restart"]
+
+
 def test_a_service_that_is_still_loading_is_not_hung() -> None:
     polls = [sight(at, "down", cpu_s=1.0, uptime_s=at) for at in (1, 11, 21, 31, 59)]
     assert set(acts(*polls)) == {"nothing"}

@@ -23,8 +23,8 @@ class HangRule:
 
     Attributes:
         polls: it must have been down this many times in a row.
-        cpu_share: with less than this share of a core since the first of them. A long prefill
-            doesn't answer either, but it works.
+        cpu_share: with less than this share of a core used meanwhile. A long prefill doesn't
+            answer either, but it works.
         start_grace_s: never within this time of its start: loading looks the same.
     """
 
@@ -65,17 +65,14 @@ class Case:
     Attributes:
         history: its restarts.
         broken_since: when it was first seen dead or hung; None while it isn't.
-        down_polls: how often in a row it didn't answer.
-        down_at: when that began.
-        down_cpu_s: the processor time that it had used then.
+        down: the last looks, in a row, at which it didn't answer; as many as `HangRule.polls`, so
+            that the work it did before it hung doesn't count.
         flapping: it was given up; only the user changes that.
     """
 
     history: History = field(default_factory=History)
     broken_since: float | None = None
-    down_polls: int = 0
-    down_at: float = 0.0
-    down_cpu_s: float = 0.0
+    down: tuple[Sight, ...] = ()
     flapping: bool = False
 
 
@@ -98,7 +95,7 @@ def judge(case: Case, sight: Sight, policy: RestartPolicy, hang: HangRule) -> tu
     """What to do about a service, and what to remember of it."""
     if not sight.wanted:
         return Case(), Verdict(Action.NOTHING, "not wanted", sight.at)
-    case = _count_down_polls(case, sight)
+    case = _note_down(case, sight, hang)
     trouble = _trouble(case, sight, hang)
     if trouble is None:
         case = replace(case, broken_since=None)
@@ -121,15 +118,13 @@ def judge(case: Case, sight: Sight, policy: RestartPolicy, hang: HangRule) -> tu
 
 def clock_jumped(case: Case) -> Case:
     """The case after the machine slept: whoever didn't answer then gets another chance."""
-    return replace(case, down_polls=0)
+    return replace(case, down=())
 
 
-def _count_down_polls(case: Case, sight: Sight) -> Case:
+def _note_down(case: Case, sight: Sight, hang: HangRule) -> Case:
     if sight.state is not ServiceState.DOWN:
-        return replace(case, down_polls=0)
-    if case.down_polls == 0:
-        return replace(case, down_polls=1, down_at=sight.at, down_cpu_s=sight.cpu_s or 0.0)
-    return replace(case, down_polls=case.down_polls + 1)
+        return replace(case, down=())
+    return replace(case, down=(*case.down, sight)[-hang.polls :])
 
 
 def _trouble(case: Case, sight: Sight, hang: HangRule) -> str | None:
@@ -137,15 +132,16 @@ def _trouble(case: Case, sight: Sight, hang: HangRule) -> str | None:
         return "crashed"
     if sight.state is ServiceState.STOPPED:
         return "has no PID file"
-    if sight.state is not ServiceState.DOWN or case.down_polls < hang.polls:
+    if sight.state is not ServiceState.DOWN or len(case.down) < hang.polls:
         return None
     if sight.uptime_s is not None and sight.uptime_s < hang.start_grace_s:
         return None
-    seconds = sight.at - case.down_at
-    used_s = (sight.cpu_s or 0.0) - case.down_cpu_s
+    first = case.down[0]
+    seconds = sight.at - first.at
+    used_s = (sight.cpu_s or 0.0) - (first.cpu_s or 0.0)
     if seconds > 0 and used_s >= hang.cpu_share * seconds:
         return None
-    return f"no answer in {case.down_polls} polls and no processor time used"
+    return f"no answer in {len(case.down)} polls and no processor time used"
 
 
 def _recycle(sight: Sight) -> Verdict:
