@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlx_procsup import StateFileError
 from mlx_procsup.logfiles import (
     all_lines,
     follow,
@@ -149,6 +150,36 @@ def test_just_after_a_rotation_the_tail_reaches_into_the_archive(tmp_path: Path)
     with log.open("a") as writer:
         writer.write(numbered(100, 102))
     assert tail_with_archive(log, 4) == ["line 98", "line 99", "line 100", "line 101"]
+
+
+def test_the_tail_reaches_through_as_many_archives_as_it_needs(tmp_path: Path) -> None:
+    log = tmp_path / "x.log"
+    for generation in range(3):
+        log.write_text(numbered(generation * 2, generation * 2 + 2))
+        rotate_log(log, max_files=5)
+    assert tail_with_archive(log, 5) == numbered(1, 6).splitlines()
+
+
+@pytest.mark.parametrize("damage", ["cut off", "other bytes", "no archive"])
+def test_a_damaged_archive_is_named_and_hides_nothing_that_is_younger(
+    tmp_path: Path, damage: str
+) -> None:
+    log = tmp_path / "x.log"
+    log.write_text(numbered(0, 100))
+    rotate_log(log, max_files=5)
+    log.write_text("live\n")
+    archive = tmp_path / "x.log.1.gz"
+    whole = archive.read_bytes()
+    archive.write_bytes(
+        {
+            "cut off": whole[:-20],
+            "other bytes": whole[:10] + b"\xff" * 40,
+            "no archive": b"a text",
+        }[damage]
+    )
+    with pytest.raises(StateFileError, match=r"x\.log\.1\.gz"):
+        list(all_lines(log))
+    assert tail_with_archive(log, 10) == ["live"]
 
 
 class Script:

@@ -16,7 +16,7 @@ class SupervisionError(Exception):
 
 
 class StateFileError(SupervisionError):
-    """A PID or run file holds something else than it should, or can't be written."""
+    """A PID file, a run file or a log's archive holds something else than it should."""
 
     def __init__(self, path: Path, problem: str, *, service: str | None = None) -> None:
         super().__init__(f"{path}: {problem}", service=service)

@@ -4,6 +4,7 @@ import gzip
 import os
 import re
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from mlx_procsup.errors import StateFileError
 from mlx_procsup.rotate import archives, rotated_copy
 
 _BLOCK_BYTES = 65_536
@@ -69,12 +71,19 @@ def tail_lines(path: Path, count: int, start: int = 0) -> list[str]:
 
 
 def tail_with_archive(log: Path, count: int) -> list[str]:
-    """The last `count` lines of a log, from its youngest archive too where it was just rotated."""
+    """The last `count` lines of a log, from its archives too where it was just rotated.
+
+    A damaged archive ends the search: what is younger is shown all the same.
+    """
     lines = tail_lines(log, count)
-    older = archives(log)
-    if len(lines) < count and older:
-        with _open(older[-1]) as file:
-            lines = [*map(decode, deque(file, maxlen=count - len(lines))), *lines]
+    for archive in reversed(archives(log)):
+        if len(lines) >= count:
+            break
+        try:
+            older = deque(_raw_lines(archive), maxlen=count - len(lines))
+        except StateFileError:
+            break
+        lines = [*map(decode, older), *lines]
     return lines
 
 
@@ -85,20 +94,19 @@ def last_line(path: Path, start: int = 0) -> str | None:
 
 
 def all_lines(log: Path) -> Iterator[str]:
-    """Every line that is kept, from the oldest archive to the end of the log."""
+    """Every line that is kept, from the oldest archive to the end of the log.
+
+    Raises:
+        StateFileError: an archive is damaged; the lines before the damage have been given.
+    """
     remainder = b""
     for path in [*archives(log), log]:
-        try:
-            file = _open(path)
-        except FileNotFoundError:
-            continue
-        with file:
-            for line in file:
-                joined, remainder = remainder + line, b""
-                if joined.endswith(b"\n"):
-                    yield decode(joined)
-                else:
-                    remainder = joined  # a rotation cut the line: its end is in the next file
+        for line in _raw_lines(path):
+            joined, remainder = remainder + line, b""
+            if joined.endswith(b"\n"):
+                yield decode(joined)
+            else:
+                remainder = joined  # a rotation cut the line: its end is in the next file
     if remainder:
         yield decode(remainder)
 
@@ -243,6 +251,17 @@ def _offset_of_last(file: BinaryIO, count: int, end: int) -> int:
         if missing == 0:
             return position + index + 1
     return 0
+
+
+def _raw_lines(path: Path) -> Iterator[bytes]:
+    """The lines of an archive, or of a log; none if it was moved away meanwhile."""
+    try:
+        with _open(path) as file:
+            yield from file
+    except FileNotFoundError:
+        return
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise StateFileError(path, f"is damaged: {error}") from error
 
 
 def _open_if_there(path: Path) -> BinaryIO | None:
