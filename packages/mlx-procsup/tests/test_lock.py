@@ -33,6 +33,21 @@ def test_a_second_holder_is_told_who_has_it(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.parametrize(
+    "note",
+    ["", "[]", "[" * 4000, '{"doing": "up", "pid": 1, "since": 1e300}', '{"pid": 1e999}', "\x00"],
+)
+def test_a_note_that_no_holder_wrote_names_nobody(tmp_path: Path, note: str) -> None:
+    path = tmp_path / "lock"
+    with acquire_lock(path, "up"):
+        path.write_text(note)
+        with (
+            pytest.raises(LockHeldError, match="held by another process"),
+            acquire_lock(path, "down"),
+        ):
+            pass
+
+
 def test_the_lock_is_free_again_afterwards(tmp_path: Path) -> None:
     path = tmp_path / "sub" / "lock"
     for _ in range(2):

@@ -88,6 +88,8 @@ def _read_owner(handle: int) -> LockOwner | None:
     """The noted owner; None while the holder is just writing it, or couldn't."""
     try:
         note = json.loads(os.pread(handle, _OWNER_BYTES, 0))
-        return LockOwner(str(note["doing"]), int(note["pid"]), float(note["since"]))
-    except (ValueError, KeyError, TypeError, OSError):
+        owner = LockOwner(str(note["doing"]), int(note["pid"]), float(note["since"]))
+        owner.describe()  # a time that no calendar knows was not noted by a holder
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError, OSError):
         return None
+    return owner
