@@ -17,8 +17,8 @@ SpecMaker = Callable[..., ProcessSpec]
 def dirs(tmp_path: Path) -> Iterator[StateDirs]:
     made = StateDirs(pids=tmp_path / "pids", run=tmp_path / "run", logs=tmp_path / "logs")
     yield made
-    for run_file in made.run.glob("*.json"):
-        stop_service(run_file.stem, made, grace_s=0.0)
+    for name in made.names():
+        stop_service(name, made, grace_s=0.0)
 
 
 @pytest.fixture

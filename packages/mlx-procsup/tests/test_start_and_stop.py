@@ -1,5 +1,6 @@
 """Starting and stopping with real processes."""
 
+import json
 import os
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from mlx_procsup import (
     ReadinessTimeoutError,
     StartFailedError,
     StateDirs,
+    StateFileError,
     StopOutcome,
     SupervisionError,
     WantedState,
@@ -315,6 +317,43 @@ def test_a_damaged_pid_file_is_stale_and_harms_nobody(dirs: StateDirs, content: 
     dirs.pid_file("bad").write_text(content)
     assert stop_service("bad", dirs).outcome is StopOutcome.STALE_REMOVED
     assert read_pid(dirs, "bad") is None
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"pid": 0, "start_time": 0.0},
+        {"pid": -1},
+        {"pid": True},
+        {"pid": 10**30},
+        {"pid": float("inf")},
+        {"start_time": float("nan")},
+        {"start_time": 10**400},
+        {"log_offset": float("inf")},
+        {"restarts": [{"at": float("nan"), "reason": ""}]},
+    ],
+    ids=str,
+)
+def test_a_run_file_with_numbers_that_mean_nothing_loses_no_process_and_harms_nobody(
+    dirs: StateDirs, tmp_path: Path, damage: dict[str, object]
+) -> None:
+    spec = shell("svc", "sleep 60", tmp_path)
+    started = start_service(spec, dirs)
+    whole = json.loads(dirs.run_file("svc").read_text())
+    dirs.run_file("svc").write_text(json.dumps(whole | damage))
+    with pytest.raises(StateFileError, match="is no run file"):
+        read_run(dirs, "svc")
+    assert stop_service("svc", dirs, command=spec.command).outcome is StopOutcome.GRACEFUL
+    assert not is_alive(started.identity)
+
+
+def test_files_that_are_no_services_are_passed_over(dirs: StateDirs) -> None:
+    dirs.create()
+    for name in ("web.pid", "._web.pid", "two words.pid", "-x.pid"):
+        (dirs.pids / name).write_text("1\n")
+    (dirs.run / "other.json").write_text("{}")
+    (dirs.run / "ö.json").write_text("{}")
+    assert dirs.names() == ("other", "web")
 
 
 def test_stopping_what_never_ran_says_so_and_writes_nothing(dirs: StateDirs) -> None:

@@ -100,6 +100,11 @@ class StateDirs:
         """`<logs>/<name>.log`: what the service prints."""
         return self.logs / f"{check_name(name)}.log"
 
+    def names(self) -> tuple[str, ...]:
+        """The services that have a PID or run file, sorted; files of others are passed over."""
+        found = {path.stem for path in (*self.pids.glob("*.pid"), *self.run.glob("*.json"))}
+        return tuple(sorted(name for name in found if _NAME.fullmatch(name)))
+
     def create(self) -> None:
         """Make the folders, private to this user, where they are missing."""
         for folder in (self.pids, self.run, self.logs):

@@ -1,6 +1,7 @@
 """The PID file and the run file of a service: the only reader and writer of both."""
 
 import json
+import math
 import os
 import tempfile
 from dataclasses import asdict, dataclass, replace
@@ -13,6 +14,7 @@ from mlx_procsup.identity import ProcessIdentity
 from mlx_procsup.spec import StateDirs
 
 SCHEMA_VERSION = 1
+_HIGHEST_PID = 2**31 - 1  # of the kernels' own type, `pid_t`
 
 
 class WantedState(StrEnum):
@@ -73,7 +75,7 @@ def read_pid(dirs: StateDirs, name: str) -> int | None:
     except OSError as error:
         raise StateFileError(path, error.strerror or str(error), service=name) from error
     text = content.strip()
-    if not (0 < len(text) < 11 and text.isdigit() and int(text) > 0):
+    if not (0 < len(text) < 11 and text.isdigit() and _is_pid(int(text))):
         raise StateFileError(path, "doesn't hold a process id", service=name)
     return int(text)
 
@@ -103,7 +105,14 @@ def read_run(dirs: StateDirs, name: str) -> RunRecord | None:
         raise StateFileError(path, f"can't be read: {error}", service=name) from error
     try:
         return _parse(json.loads(text))
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise StateFileError(path, f"is no run file: {error!r}", service=name) from error
 
 
@@ -152,9 +161,9 @@ def _parse(document: Any) -> RunRecord:
     identity = None
     if document["pid"] is not None:
         identity = ProcessIdentity(
-            pid=int(document["pid"]),
-            start_time=float(document["start_time"]),
-            boot_time=float(document["boot_time"]),
+            pid=_pid(document["pid"]),
+            start_time=_finite(document["start_time"]),
+            boot_time=_finite(document["boot_time"]),
             boot_id=str(document["boot_id"]),
         )
     restarts = cast("list[dict[str, Any]]", document["restarts"])
@@ -163,8 +172,8 @@ def _parse(document: Any) -> RunRecord:
         command=tuple(str(word) for word in document["command"]),
         wanted=WantedState(document["wanted"]),
         started_at=_number_or_none(document["started_at"]),
-        log_offset=int(document["log_offset"]),
-        restarts=tuple(Restart(float(r["at"]), str(r["reason"])) for r in restarts),
+        log_offset=int(_finite(document["log_offset"])),
+        restarts=tuple(Restart(_finite(r["at"]), str(r["reason"])) for r in restarts),
         flapping=bool(document["flapping"]),
         last_error=_text_or_none(document["last_error"]),
         shed_at=_number_or_none(document["shed_at"]),
@@ -172,8 +181,26 @@ def _parse(document: Any) -> RunRecord:
     )
 
 
+def _pid(value: Any) -> int:
+    if type(value) is not int or not _is_pid(value):
+        raise ValueError(f"{value!r} is no process id")
+    return value
+
+
+def _is_pid(number: int) -> bool:
+    """Whether a process can have this number: 0 and negative ones mean groups of them."""
+    return 0 < number <= _HIGHEST_PID
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not math.isfinite(number):  # JSON as Python reads it knows NaN and Infinity
+        raise ValueError(f"{value!r} is no finite number")
+    return number
+
+
 def _number_or_none(value: Any) -> float | None:
-    return None if value is None else float(value)
+    return None if value is None else _finite(value)
 
 
 def _text_or_none(value: Any) -> str | None:

@@ -127,12 +127,12 @@ def _targets(name: str, dirs: StateDirs, found: Located) -> tuple[ProcessIdentit
 def _other_services(dirs: StateDirs, name: str) -> set[int]:
     """The processes of other services: one that a watchdog started is its child, but no part."""
     pids: set[int] = set()
-    for path in dirs.run.glob("*.json"):
-        if path.stem == name:
+    for other in dirs.names():
+        if other == name:
             continue
         try:
-            record = read_run(dirs, path.stem)
-        except (StateFileError, ValueError):  # damaged, or no file of ours
+            record = read_run(dirs, other)
+        except StateFileError:
             continue
         if record is not None and record.identity is not None:
             pids.add(record.identity.pid)

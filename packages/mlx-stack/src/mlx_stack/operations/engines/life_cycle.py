@@ -306,13 +306,14 @@ def prune_engines(
 
 def running_programs(home: Home) -> dict[str, Path]:
     """The program of each service that runs, by the service's name."""
-    names = sorted(path.stem for path in home.pids.glob("*.pid"))
-    statuses = probe_all([ProbeTarget(name) for name in names], state_dirs(home))
+    dirs = state_dirs(home)
+    statuses = probe_all([ProbeTarget(name) for name in dirs.names()], dirs)
     return {
         status.name: Path(status.record.command[0])
         for status in statuses
         if status.state not in (ServiceState.STOPPED, ServiceState.CRASHED)
         and status.record is not None
+        and status.record.command
     }
 
 
