@@ -175,6 +175,21 @@ def test_an_interrupted_start_keeps_what_is_ready_and_stops_the_rest(
     assert read_pid(dirs, "slow") is None
 
 
+def test_giving_up_while_a_service_is_asked_for_its_work_stops_it_at_once(
+    dirs: StateDirs, web: SpecMaker
+) -> None:
+    gave_up, asked_for_ever = threading.Event(), threading.Event()
+
+    def verify() -> None:
+        gave_up.set()
+        asked_for_ever.wait()
+
+    result = bring_up(StartPlan(web("a"), verify=verify), dirs, cancelled=gave_up)
+    asked_for_ever.set()
+    assert result.outcome is StartOutcome.SKIPPED
+    assert read_pid(dirs, "a") is None
+
+
 def test_giving_up_before_the_start_is_skipped(dirs: StateDirs, web: SpecMaker) -> None:
     gave_up = threading.Event()
     gave_up.set()

@@ -157,7 +157,7 @@ def bring_up(
             started = _start_afresh(spec, dirs, cancelled)
             wait_for_healthy(started, timeout_s, cancelled=cancelled.is_set)
             if plan.verify is not None:
-                plan.verify()
+                _verify(spec.name, plan.verify, cancelled)
     except WaitCancelledError as gave_up:
         outcome, error = StartOutcome.SKIPPED, gave_up
         if started is not None:
@@ -254,6 +254,29 @@ def _start_afresh(spec: ProcessSpec, dirs: StateDirs, cancelled: threading.Event
         raise WaitCancelledError(f"{spec.name} was not started", service=spec.name)
     clear_the_way(spec, dirs)
     return start_service(spec, dirs)
+
+
+def _verify(name: str, verify: Callable[[], None], cancelled: threading.Event) -> None:
+    """What `verify` says; its answer is no longer waited for once the caller gave up."""
+    answer: Future[None] = Future()
+    asking = threading.Thread(target=_ask, args=(verify, answer), name="verify", daemon=True)
+    asking.start()
+    while not answer.done():
+        if cancelled.is_set():
+            raise WaitCancelledError(f"nobody waits for {name} any more", service=name)
+        asking.join(_LOOK_EVERY_S)
+    answer.result()
+
+
+def _ask(verify: Callable[[], None], answer: Future[None]) -> None:
+    try:
+        verify()
+    except (SupervisionError, OSError) as failure:
+        answer.set_exception(failure)
+    else:
+        answer.set_result(None)
+    finally:
+        answer.cancel()  # a defect of `verify` gives none; nobody waits for it for ever
 
 
 def _admitted(

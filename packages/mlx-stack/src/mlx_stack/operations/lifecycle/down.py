@@ -4,6 +4,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
+from mlx_catalog import CatalogError
 from mlx_procsup import (
     StateDirs,
     StateFileError,
@@ -108,7 +109,7 @@ def _commands_for_lost_records(
         return {}
     try:
         services = assemble(home, master_key="").services
-    except StackError:
+    except (StackError, CatalogError):
         return {}
     return {service.name: service.spec.masked_command() for service in services}
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from mlx_catalog import CatalogError
 from mlx_procsup import (
     Decision,
     ExitedEarlyError,
@@ -193,7 +194,7 @@ class _StackSource:
         self._signature = signature
         try:
             self._services = _supervised(self._home)
-        except (StackError, OSError) as error:
+        except (StackError, CatalogError, OSError) as error:
             self._note(_decision(None, "held-up", f"the stack can't be read: {error}"))
         else:
             if had_services:
