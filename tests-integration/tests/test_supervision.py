@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable
@@ -12,6 +13,8 @@ import pytest
 from mlx_procsup import acquire_lock, identify, rotate_log
 from mlx_procsup.http_probe import accepts_connection
 from mlx_procsup.testing import eventually
+from mlx_stack.engines.environment import Environment, require_environment, use_environment
+from mlx_stack.engines.lockfile import Engine
 from mlx_stack.stack import save_stack
 from stack_testkit.home import define_stack
 from stack_testkit.program import Program
@@ -74,6 +77,42 @@ def test_the_watchdog_runs_once_in_the_background_and_restores_what_crashes(
     status = served.run("status").out
     assert "The watchdog, lately:" in status
     assert "restarted: crashed" in status
+
+
+def test_of_several_watchdogs_started_at_once_one_stays_and_all_say_which(
+    served: Program,
+) -> None:
+    define_stack(served.home, {"standard": {}})
+    commands = [served.start("watch", "--daemon", "--json") for _ in range(3)]
+    answers = [json.loads(command.communicate(timeout=60)[0]) for command in commands]
+    assert [command.returncode for command in commands] == [0, 0, 0]
+    assert {answer["pid"] for answer in answers} == {_pid(served, "watchdog")}
+    outcomes = sorted(answer["outcome"] for answer in answers)
+    assert outcomes == ["already-running", "already-running", "started"]
+
+
+def test_the_watchdog_survives_a_damaged_catalog_and_takes_over_another_engine(
+    served: Program,
+) -> None:
+    define_stack(served.home, {"standard": {}})
+    served.run("up")
+    _watch(served)
+    log = served.home.logs / "watchdog.log"
+    served.home.catalog.mkdir()
+    damaged = served.home.catalog / "mine-1b.yaml"
+    damaged.write_text("id: [")
+    assert eventually(lambda: f"can't be read: {damaged}" in log.read_text(), 20)
+    damaged.unlink()
+
+    before = require_environment(served.home.engines, Engine.VLLM_MLX)
+    newer = Environment(Engine.VLLM_MLX, before.path.with_name("0.0.1-fake0001"))
+    shutil.copytree(before.path, newer.path, symlinks=True)
+    use_environment(served.home.engines, newer)
+    assert eventually(lambda: "the stack has changed: standard, gateway" in log.read_text(), 20)
+
+    old = _kill(served, "standard")
+    assert eventually(_is_new(served, "standard", old), 60)
+    assert str(newer.path) in (served.home.run / "standard.json").read_text()
 
 
 def test_what_down_stopped_stays_stopped_and_the_watchdog_survives(served: Program) -> None:

@@ -13,6 +13,7 @@ from mlx_procsup import (
     StateDirs,
     identify,
     present_as,
+    present_pid,
     read_pid,
     start_detached,
     stop_service,
@@ -50,6 +51,19 @@ def test_a_second_one_is_refused_and_the_first_stays(dirs: StateDirs, tmp_path: 
         start_detached(dog(tmp_path), dirs)
     assert f"dog already runs as PID {pid}" in caught.value.log_tail[-1]
     assert read_pid(dirs, "dog") == pid
+
+
+def test_whoever_is_present_is_known_whatever_became_of_its_files(
+    dirs: StateDirs, tmp_path: Path
+) -> None:
+    dirs.create()
+    dirs.pid_file("dog").write_text("garbage left by an earlier one")
+    assert present_pid("dog", dirs) is None
+    pid = start_detached(dog(tmp_path), dirs)
+    dirs.run_file("dog").unlink()
+    assert present_pid("dog", dirs) == pid
+    stop_service("dog", dirs, command=dog(tmp_path).command)
+    assert present_pid("dog", dirs) is None
 
 
 def test_the_own_process_is_present_while_the_block_runs(dirs: StateDirs) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlx_procsup.located import Located, locate
     from mlx_procsup.lock import LockHeldError, LockOwner, acquire_lock
     from mlx_procsup.logfiles import LogInfo, all_lines, follow, list_logs, plain, tail_with_archive
-    from mlx_procsup.presence import present_as, start_detached
+    from mlx_procsup.presence import present_as, present_pid, start_detached
     from mlx_procsup.pressure import Pressure, ShedRule, read_pressure
     from mlx_procsup.probe import ProbeTarget, ServiceStatus, probe_all, probe_service, target_of
     from mlx_procsup.progress import Patience
@@ -105,6 +105,7 @@ _MODULE_OF = {
     "locate": "located",
     "plain": "logfiles",
     "present_as": "presence",
+    "present_pid": "presence",
     "probe_all": "probe",
     "probe_service": "probe",
     "read_pid": "statefiles",
@@ -180,6 +181,7 @@ __all__ = [
     "locate",
     "plain",
     "present_as",
+    "present_pid",
     "probe_all",
     "probe_service",
     "read_pid",

@@ -5,14 +5,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
-from mlx_procsup.errors import AlreadyRunningError, ExitedEarlyError, StartFailedError
+from mlx_procsup.errors import (
+    AlreadyRunningError,
+    ExitedEarlyError,
+    StartFailedError,
+    StateFileError,
+)
 from mlx_procsup.identity import ProcessIdentity, identify
 from mlx_procsup.lock import LockHeldError, acquire_lock
 from mlx_procsup.logfiles import tail_lines
-from mlx_procsup.spec import ProcessSpec, StateDirs
+from mlx_procsup.spec import ProcessSpec, StateDirs, check_name
 from mlx_procsup.statefiles import RunRecord, read_pid, remove_pid, write_pid, write_run
 
 _APPEARS_WITHIN_S = 15.0
@@ -39,7 +45,7 @@ def present_as(
     own = identify(os.getpid())
     assert own is not None
     try:
-        with acquire_lock(dirs.run / f"{name}.lock", name, clock=clock):
+        with acquire_lock(_lock_file(name, dirs), name, clock=clock):
             record = RunRecord(identity=own, command=command, started_at=clock())
             write_run(dirs, name, record)
             write_pid(dirs, name, own.pid)
@@ -49,9 +55,25 @@ def present_as(
                 remove_pid(dirs, name)
                 write_run(dirs, name, replace(record, identity=None))
     except LockHeldError as error:
-        if error.path != dirs.run / f"{name}.lock":
+        if error.path != _lock_file(name, dirs):
             raise  # the block's own affair
         raise AlreadyRunningError(name, error.owner.pid if error.owner else 0) from error
+
+
+def present_pid(name: str, dirs: StateDirs) -> int | None:
+    """The process that is the service `name` by `present_as`, whatever has become of its files.
+
+    None where there is none, or where it hasn't said yet which it is.
+    """
+    try:
+        with acquire_lock(_lock_file(name, dirs), name):
+            return None
+    except LockHeldError as error:
+        return error.owner.pid if error.owner else None
+
+
+def _lock_file(name: str, dirs: StateDirs) -> Path:
+    return dirs.run / f"{check_name(name)}.lock"
 
 
 def start_detached(spec: ProcessSpec, dirs: StateDirs) -> int:
@@ -82,10 +104,10 @@ def start_detached(spec: ProcessSpec, dirs: StateDirs) -> int:
         except OSError as error:
             raise StartFailedError(f"{spec.name}: {error}", service=spec.name) from error
     while child.poll() is None:
-        if read_pid(dirs, spec.name) == child.pid:
-            pid = child.pid
-            child.returncode = 0  # it is meant to outlive us: Popen need not warn about it
-            return pid
+        with suppress(StateFileError):  # left by an earlier one, until the child writes its own
+            if read_pid(dirs, spec.name) == child.pid:
+                child.returncode = 0  # it is meant to outlive us: Popen need not warn about it
+                return child.pid
         if time.monotonic() - began > _APPEARS_WITHIN_S:
             child.kill()
             child.wait()

@@ -25,14 +25,16 @@ from mlx_procsup import (
     WatchSettings,
     acquire_lock,
     present_as,
+    present_pid,
     read_run,
     start_detached,
 )
 from mlx_procsup.located import locate
 from mlx_stack.config import Config, load_config
 from mlx_stack.credentials import ensure_gateway_key
+from mlx_stack.engines.lockfile import Engine
 from mlx_stack.errors import StackError
-from mlx_stack.operations.lifecycle.assembly import assemble
+from mlx_stack.operations.lifecycle.assembly import Assembly, assemble
 from mlx_stack.operations.lifecycle.keep_awake import kept_awake
 from mlx_stack.operations.lifecycle.outcomes import ServiceOutcome
 from mlx_stack.operations.lifecycle.up import start_services
@@ -152,6 +154,9 @@ def start_daemon(home: Home, options: WatchOptions) -> tuple[int, bool]:
     try:
         return start_detached(spec, dirs), True
     except ExitedEarlyError as error:
+        present = present_pid(WATCHDOG, dirs)
+        if present is not None:  # another one was quicker, or its run file is lost
+            return present, False
         said = " ".join(error.log_tail[-3:]) or "nothing"
         raise StackError(str(error), hint=f"The last it said: {said}") from error
 
@@ -182,6 +187,7 @@ class _StackSource:
     def __init__(self, home: Home, note: Callable[[Decision], None]) -> None:
         self._home = home
         self._note = note
+        self._model_dir = home.models
         self._signature: object = None
         self._services: tuple[Supervised, ...] = ()
 
@@ -190,26 +196,31 @@ class _StackSource:
         signature = self._sign()
         if signature == self._signature:
             return self._services
-        had_services = bool(self._services)
+        before = self._services
         self._signature = signature
         try:
-            self._services = _supervised(self._home)
+            assembly = assemble(self._home, master_key=ensure_gateway_key(self._home))
         except (StackError, CatalogError, OSError) as error:
             self._note(_decision(None, "held-up", f"the stack can't be read: {error}"))
-        else:
-            if had_services:
-                names = ", ".join(service.spec.name for service in self._services)
-                self._note(_decision(None, "noticed", f"the stack has changed: {names}"))
+            return before
+        self._model_dir = assembly.config.model_dir
+        self._services = _supervised(assembly)
+        if before and self._services != before:
+            names = ", ".join(service.spec.name for service in self._services)
+            self._note(_decision(None, "noticed", f"the stack has changed: {names}"))
         return self._services
 
     def _sign(self) -> tuple[tuple[int, int, int] | None, ...]:
         home = self._home
-        files = (home.stack, home.config, home.credentials, home.engines, home.models)
+        files = (
+            *(home.stack, home.config, home.credentials, home.catalog, self._model_dir),
+            *sorted(home.catalog.glob("*.yaml")),
+            *(home.engines / engine for engine in Engine),  # a switch links anew in its folder
+        )
         return tuple(_signature_of(path) for path in files)
 
 
-def _supervised(home: Home) -> tuple[Supervised, ...]:
-    assembly = assemble(home, master_key=ensure_gateway_key(home))
+def _supervised(assembly: Assembly) -> tuple[Supervised, ...]:
     count = len(assembly.stack.tiers)
     importance = {tier.name: count - rank for rank, tier in enumerate(assembly.stack.tiers)}
     limit_bytes = assembly.config.gateway_max_memory_mb * _MB
