@@ -13,6 +13,8 @@ from mlx_procsup import StateFileError
 from mlx_procsup.logfiles import (
     all_lines,
     follow,
+    last_line,
+    last_words,
     list_logs,
     plain,
     tail_lines,
@@ -60,6 +62,20 @@ def test_tail_starts_no_earlier_than_asked(tmp_path: Path) -> None:
     path.write_text("old run\nnew run\n")
     assert tail_lines(path, 10, start=8) == ["new run"]
     assert tail_lines(path, 10, start=800) == ["old run", "new run"]
+
+
+def test_the_words_for_a_message_are_plain_and_never_endless(tmp_path: Path) -> None:
+    path = tmp_path / "x.log"
+    path.write_bytes(b"old run\n\x1b[31mnew\x00 key\n" + b"x" * 1_000_000 + b" the end")
+    words = last_words(path, 2, mask=lambda line: line.replace("key", "***"))
+    assert len(words) == 1  # what is further back is not read
+    assert words[0].endswith("x the end")
+    assert len(words[0]) < 3000
+    assert last_line(path) == words[0]
+
+    path.write_bytes(b"old run\n\x1b[31mnew\x00 key\n\n")
+    assert last_words(path, 9, 8, mask=lambda line: line.replace("key", "***")) == ["new ***", ""]
+    assert last_line(path) == "new key"
 
 
 def test_a_log_that_is_no_utf8_is_shown_all_the_same(tmp_path: Path) -> None:

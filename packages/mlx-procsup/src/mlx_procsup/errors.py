@@ -50,7 +50,7 @@ class NotReadyError(SupervisionError):
     Attributes:
         pid: the process that was waited for.
         seconds: how long it was waited for.
-        log_tail: the last lines that this run wrote to its log, secrets masked.
+        log_tail: the last lines that this run wrote to its log, plain, secrets masked.
     """
 
     def __init__(

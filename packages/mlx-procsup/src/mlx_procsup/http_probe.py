@@ -89,13 +89,25 @@ class PendingPoll:
             self._connection.request("GET", target, headers=dict(self._readiness.headers))
             response = self._connection.getresponse()
             self._answers.put(Answer(response.status, time.monotonic() - started, None))
-            response.read(_DRAIN_BYTES)  # a server that is cut off in its answer logs an error
+            self._drain(response)
         except TimeoutError:
             self._answers.put(Answer(None, None, f"no answer within {self._timeout_s:g} s"))
         except (OSError, http.client.HTTPException) as error:
             self._answers.put(Answer(None, None, _words(error)))
         finally:
             self._connection.close()
+
+    def _drain(self, response: http.client.HTTPResponse) -> None:
+        """Read the body, since a server that is cut off in its answer logs an error.
+
+        One that is long, or comes in drops, is cut off all the same.
+        """
+        left_bytes = _DRAIN_BYTES
+        while left_bytes > 0 and self._left_s() > 0:
+            piece = response.read1(left_bytes)
+            if not piece:
+                return
+            left_bytes -= len(piece)
 
 
 def poll(readiness: HttpReadiness, timeout_s: float) -> Answer:

@@ -17,6 +17,7 @@ from mlx_procsup.rotate import archives, rotated_copy
 
 _BLOCK_BYTES = 65_536
 _POLL_S = 0.1
+_MESSAGE_COLUMNS = 2000
 # CSI and OSC sequences, other escapes, and control characters but tab; colours are told apart.
 _ESCAPE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"
@@ -87,9 +88,25 @@ def tail_with_archive(log: Path, count: int) -> list[str]:
     return lines
 
 
+def last_words(
+    path: Path, count: int, start: int = 0, *, mask: Callable[[str], str] = str
+) -> list[str]:
+    """The last `count` lines of a log, plain and each of a length that a message can hold.
+
+    Args:
+        path: the log.
+        count: how many lines at most.
+        start: nothing before this offset is read; ignored if the file is shorter.
+        mask: takes secrets out of a line.
+    """
+    size = _size_of(path)
+    begin = max(start if start <= size else 0, size - _BLOCK_BYTES)
+    return [_shortened(mask(plain(line))) for line in tail_lines(path, count, begin)]
+
+
 def last_line(path: Path, start: int = 0) -> str | None:
     """The last line that isn't blank, of the last twenty; None where there is none."""
-    lines = [line.strip() for line in tail_lines(path, 20, start)]
+    lines = [line.strip() for line in last_words(path, 20, start)]
     return next((line for line in reversed(lines) if line), None)
 
 
@@ -269,6 +286,12 @@ def _open_if_there(path: Path) -> BinaryIO | None:
         return path.open("rb")
     except FileNotFoundError:
         return None
+
+
+def _shortened(line: str) -> str:
+    """The line, or both its ends if it is long: a dump in one line says the most there."""
+    half = _MESSAGE_COLUMNS // 2
+    return line if len(line) <= _MESSAGE_COLUMNS else f"{line[:half]} … {line[-half:]}"
 
 
 def _size_of(path: Path) -> int:

@@ -17,7 +17,7 @@ from mlx_procsup.errors import (
 )
 from mlx_procsup.identity import ProcessIdentity, identify
 from mlx_procsup.lock import LockHeldError, acquire_lock
-from mlx_procsup.logfiles import tail_lines
+from mlx_procsup.logfiles import last_words
 from mlx_procsup.spec import ProcessSpec, StateDirs, check_name
 from mlx_procsup.statefiles import RunRecord, read_pid, remove_pid, write_pid, write_run
 
@@ -117,6 +117,6 @@ def start_detached(spec: ProcessSpec, dirs: StateDirs) -> int:
         service=spec.name,
         pid=child.pid,
         seconds=time.monotonic() - began,
-        log_tail=tuple(tail_lines(log, _LOG_TAIL_LINES, offset)),
+        log_tail=tuple(last_words(log, _LOG_TAIL_LINES, offset)),
         exit_code=child.returncode,
     )

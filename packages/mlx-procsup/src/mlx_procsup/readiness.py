@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from mlx_procsup.errors import ExitedEarlyError, ReadinessTimeoutError, WaitCancelledError
 from mlx_procsup.http_probe import Answer, PendingPoll, accepts_connection
 from mlx_procsup.identity import is_alive, reap
-from mlx_procsup.logfiles import tail_lines
+from mlx_procsup.logfiles import last_words
 from mlx_procsup.progress import LoadSample, Patience, is_over
 from mlx_procsup.spawn import StartedProcess
 from mlx_procsup.spec import HttpReadiness
@@ -183,5 +183,7 @@ class _Watch:
 
     def _log_tail(self) -> tuple[str, ...]:
         started = self._started
-        lines = tail_lines(started.log_path, _LOG_TAIL_LINES, started.log_offset)
-        return tuple(started.spec.mask(line) for line in lines)
+        words = last_words(
+            started.log_path, _LOG_TAIL_LINES, started.log_offset, mask=started.spec.mask
+        )
+        return tuple(words)
