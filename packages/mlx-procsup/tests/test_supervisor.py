@@ -52,6 +52,15 @@ def test_starting_again_changes_nothing(dirs: StateDirs, web: SpecMaker) -> None
     assert [r.pid for r in first] == [r.pid for r in again]
 
 
+def test_starting_again_needs_no_room_on_the_disk(dirs: StateDirs, web: SpecMaker) -> None:
+    plan = StartPlan(web("a"))
+    bring_up(plan, dirs)
+    files = [*dirs.pids.iterdir(), *dirs.run.iterdir()]
+    before = [path.stat().st_ino for path in files]
+    assert bring_up(plan, dirs).outcome is StartOutcome.ALREADY_RUNNING
+    assert [path.stat().st_ino for path in files] == before
+
+
 def test_services_start_side_by_side(dirs: StateDirs, web: SpecMaker) -> None:
     plans = [StartPlan(web(f"web{n}", listen_after_s=1.0)) for n in range(3)]
     running_at_first_result: list[int] = []

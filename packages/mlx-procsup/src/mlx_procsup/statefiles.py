@@ -131,14 +131,15 @@ def write_run(dirs: StateDirs, name: str, record: RunRecord) -> None:
 def set_wanted(dirs: StateDirs, name: str, wanted: WantedState) -> None:
     """Note what the user wants of a service; what was wrong before is forgotten.
 
-    A run file that can't be read is replaced.
+    A run file that can't be read is replaced; one that says so already is left as it is.
     """
     try:
-        record = read_run(dirs, name) or RunRecord()
+        noted = read_run(dirs, name)
     except StateFileError:
-        record = RunRecord()
-    record = replace(record, wanted=wanted, restarts=(), flapping=False, shed_at=None)
-    write_run(dirs, name, record)
+        noted = None
+    record = replace(noted or RunRecord(), wanted=wanted, restarts=(), flapping=False, shed_at=None)
+    if record != noted:
+        write_run(dirs, name, record)
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -1,5 +1,6 @@
 """Stopping a service and everything that it started, and nothing else."""
 
+import errno
 import os
 import signal
 import time
@@ -23,6 +24,7 @@ from mlx_procsup.usage import descendants
 
 GRACE_S = 10.0
 _AFTER_KILL_S = 5.0
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class StopOutcome(StrEnum):
@@ -80,19 +82,37 @@ def stop_service(
     """
     started = time.monotonic()
     found = locate(dirs, name, command)
-    if wanted is not None and (found.recorded or dirs.run_file(name).exists()):
-        set_wanted(dirs, name, wanted)
+    noted = wanted is None or _note(dirs, name, wanted, found)
     targets = _targets(name, dirs, found)
     forced = bool(targets) and _terminate(name, targets, _group(found), grace_s)
     if found.recorded:
         remove_pid(dirs, name)
-    _forget_process(dirs, name)
+    if noted:
+        _forget_process(dirs, name)
+    else:
+        dirs.run_file(name).unlink(missing_ok=True)  # without any file it counts as stopped, too
     pid = found.process.pid if found.process is not None and found.proven else None
     if targets:
         outcome = StopOutcome.FORCED if forced else StopOutcome.GRACEFUL
     else:
         outcome = StopOutcome.STALE_REMOVED if found.recorded else StopOutcome.NOT_RUNNING
     return ShutdownResult(name, outcome, pid, time.monotonic() - started)
+
+
+def _note(dirs: StateDirs, name: str, wanted: WantedState, found: Located) -> bool:
+    """Note what is wanted of a service that left files; False where the disk is too full for it.
+
+    That keeps nobody from stopping what may have filled it.
+    """
+    if not found.recorded and not dirs.run_file(name).exists():
+        return True
+    try:
+        set_wanted(dirs, name, wanted)
+    except OSError as error:
+        if wanted is WantedState.STOPPED and error.errno in _DISK_FULL:
+            return False
+        raise
+    return True
 
 
 def _group(found: Located) -> int | None:
