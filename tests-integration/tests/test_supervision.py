@@ -187,6 +187,17 @@ def test_restart_gives_every_service_a_new_process_under_one_lock(served: Progra
     assert "`pull`" in held.document["error"]["message"]
 
 
+def test_what_cannot_be_started_again_is_not_stopped_by_a_restart(served: Program) -> None:
+    define_stack(served.home, {"standard": {}})
+    served.run("up")
+    served.home.config.write_text(served.home.config.read_text() + "no-such-key: 1\n")
+    assert served.run("restart", "--json").code == 2
+    (served.home.engines / "litellm" / "current").unlink()
+    served.home.config.write_text(served.home.config.read_text().replace("no-such-key: 1\n", ""))
+    assert served.run("restart", "--json").code == 5
+    assert _row(served, "standard")["state"] == "healthy"
+
+
 def test_up_restarts_what_no_longer_matches_the_stack_and_stops_what_left_it(
     served: Program,
 ) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from mlx_procsup import acquire_lock
 from mlx_stack.operations.lifecycle.down import stop_services
+from mlx_stack.operations.lifecycle.dry_run import plan_up
 from mlx_stack.operations.lifecycle.outcomes import ServiceOutcome
 from mlx_stack.operations.lifecycle.up import READY_TIMEOUT_S, start_services
 from mlx_stack.paths import Home
@@ -38,8 +39,9 @@ def restart(
         LockHeldError: Another command changes the services.
         StackError: No stack is defined, a file is damaged, or the engines are not installed.
     """
-    load_stack(home.stack)
+    load_stack(home.stack)  # before anything is written: without a stack nothing is
     with acquire_lock(home.lock, "restart"):
+        plan_up(home, tier=tier)  # what can't be started again is not stopped
         stopped = stop_services(home, tier=tier, on_outcome=on_outcome)
         started = start_services(home, tier=tier, timeout_s=timeout_s, on_outcome=on_outcome)
     return RestartOutcome(stopped, started)
