@@ -147,16 +147,20 @@ def follow(
         sleep: how to wait.
     """
     cursor = _Cursor(log, tail)
-    partial = b""
+    unfinished: list[bytes] = []  # the pieces of a line whose end isn't there yet
     while True:
         new = cursor.read_new()
-        *lines, partial = (partial + new).split(b"\n")
-        yield from (decode(line) for line in lines)
         if new:
+            *ends, rest = new.split(b"\n")
+            if ends:
+                yield decode(b"".join((*unfinished, ends[0])))
+                yield from map(decode, ends[1:])
+                unfinished = []
+            unfinished.append(rest)
             continue
         if stopped():
-            if partial:
-                yield decode(partial)
+            if any(unfinished):
+                yield decode(b"".join(unfinished))
             return
         sleep(_POLL_S)
 
