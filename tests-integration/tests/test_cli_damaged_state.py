@@ -110,6 +110,14 @@ DAMAGE: dict[str, tuple[dict[str, object], dict[tuple[str, ...], int]]] = {
         {"no archive": b"\xff\xfe\x00\n", "cut off": b"\x1f\x8b\x08\x00"},
         {("logs", "standard", "--all"): FAILED, ("logs",): OK},
     ),
+    "pids/._standard.pid": (
+        {"of another system": b"\x00\x05\x16\x07"},
+        {("down",): OK, ("status",): UNHEALTHY},
+    ),
+    "logs/watchdog.log.1.gz": (
+        {"no archive": b"\xff\xfe\x00\n", "cut off": b"\x1f\x8b\x08\x00"},
+        {("status",): UNHEALTHY},
+    ),
 }
 CASES = [
     pytest.param(place, content, commands, id=f"{place}-{what}")
@@ -184,11 +192,13 @@ def _take_away(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def test_down_stops_what_runs_though_the_stack_file_is_damaged(
-    served: Program, run_here: Run
+@pytest.mark.parametrize("place", ["stacks/default.yaml", "config.yaml"])
+@pytest.mark.parametrize("content", [b"tiers: [", b"\xff\x00", FOLDER, LOOP])
+def test_down_stops_what_runs_though_the_stack_or_the_configuration_is_damaged(
+    served: Program, run_here: Run, place: str, content: object
 ) -> None:
     served.run("up")
-    _put(served.home.stack, b"tiers: [")
+    _put(served.home.root / place, content)
 
     done = run_here("down", "--json")
 

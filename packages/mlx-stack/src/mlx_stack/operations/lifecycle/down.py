@@ -97,7 +97,7 @@ def _stack_if_readable(home: Home) -> Stack | None:
     """The stack, or None: what runs can be stopped whatever has become of the stack file."""
     try:
         return load_stack(home.stack)
-    except StackError:
+    except (StackError, OSError):
         return None
 
 
@@ -109,7 +109,7 @@ def _commands_for_lost_records(
         return {}
     try:
         services = assemble(home, master_key="").services
-    except (StackError, CatalogError):
+    except (StackError, CatalogError, OSError):
         return {}
     return {service.name: service.spec.masked_command() for service in services}
 
@@ -127,7 +127,7 @@ def _port(home: Home, stack: Stack | None, name: str) -> int | None:
     if name == GATEWAY:
         try:
             return load_config(home).litellm_port
-        except StackError:
+        except (StackError, OSError):
             return None
     tier = stack.tier(name) if stack is not None else None
     return tier.port if tier is not None else None

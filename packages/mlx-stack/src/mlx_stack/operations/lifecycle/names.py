@@ -29,4 +29,5 @@ def require_tier(tier: str, known: Collection[str]) -> None:
         UsageError: It isn't; the hint names those that are.
     """
     if tier not in known:
-        raise UsageError(f"There is no tier {tier!r}.", hint=f"The stack has: {', '.join(known)}.")
+        names = ", ".join(known) or "none yet"
+        raise UsageError(f"There is no tier {tier!r}.", hint=f"The stack has: {names}.")
