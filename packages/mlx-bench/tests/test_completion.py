@@ -3,6 +3,7 @@
 import json
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -97,6 +98,51 @@ def test_a_frame_that_is_no_json_is_an_error_and_not_a_crash() -> None:
 def test_comments_and_other_fields_are_passed_over() -> None:
     stream = b": ping\n\nid: 3\nretry: 10\n" + body(frame({"content": "a"}))
     assert understand_stream([(1, stream)]).completion_tokens == 1
+
+
+@pytest.mark.parametrize("keep_alive", [b"data:\n\n", b"data: \n\n", b":\n\n", b"event: ping\n\n"])
+def test_what_keeps_a_connection_alive_is_no_event(keep_alive: bytes) -> None:
+    stream = keep_alive + body(frame({"content": "a"})) + keep_alive + body("[DONE]")
+    completion = understand_stream([(1, stream)])
+    assert completion.error is None
+    assert completion.completion_tokens == 1
+
+
+def test_an_error_field_that_holds_nothing_is_no_error() -> None:
+    completion = understand_stream([(1, body(frame({"content": "a"}, error=None), "[DONE]"))])
+    assert completion.error is None
+    assert completion.completion_tokens == 1
+
+
+def test_an_error_object_without_an_error_field_is_one() -> None:
+    error = json.dumps({"object": "error", "message": "context too long", "code": 400})
+    assert understand_stream([(1, body(error))]).error == "context too long"
+
+
+def test_counts_of_zero_are_no_counts() -> None:
+    usage = {"prompt_tokens": 0, "completion_tokens": 0}
+    stream = body(frame({"content": "a"}), frame({"content": "b"}), frame(usage=usage))
+    completion = understand_stream([(1, stream)])
+    assert completion.completion_tokens == 2
+    assert completion.counted_by is CountedBy.EVENTS
+    assert completion.usage is not None
+    assert completion.usage.prompt_tokens is None
+
+
+def test_the_frame_of_usage_alone_says_that_the_stream_is_whole() -> None:
+    usage = {"prompt_tokens": 5, "completion_tokens": 1}
+    tokens = frame({"content": "a"}, usage=usage)
+    assert not understand_stream([(1, body(tokens))]).is_done
+    assert understand_stream([(1, body(tokens, frame(usage=usage)))]).is_done
+
+
+def test_lines_that_end_in_a_lone_cr_are_stamped_when_they_arrive() -> None:
+    reads = [(n, body(frame({"content": "a"}), end="\r")) for n in (10, 20, 30)]
+    assert understand_stream(reads).token_times_ns == (10, 20, 30)
+
+
+def test_a_byte_order_mark_hides_nothing() -> None:
+    assert understand_stream([(1, b"\xef\xbb\xbf" + STREAM)]) == understand_stream([(1, STREAM)])
 
 
 def test_a_last_event_without_its_blank_line_still_counts() -> None:

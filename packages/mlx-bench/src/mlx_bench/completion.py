@@ -4,6 +4,7 @@ While a stream runs, the client only stamps and keeps bytes; all decoding happen
 so that parsing one event never delays the stamp of the next. Everything in this module is pure.
 """
 
+import codecs
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -41,7 +42,7 @@ class CountedBy(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Token counts as the server gives them; None for what it left out."""
+    """Token counts as the server gives them; None for what it left out or gave as zero."""
 
     prompt_tokens: int | None
     completion_tokens: int | None
@@ -60,7 +61,8 @@ class Completion:
         usage: The last usage that the stream carried, or None.
         finish_reason: `stop`, `length`, …, or None where the stream never said.
         ended_ns: The stamp of `[DONE]`, else of the last event, else None.
-        is_done: Whether the stream ended by `[DONE]` or a finish reason.
+        is_done: Whether the stream said that it is whole: by `[DONE]`, a finish reason, or the
+            frame with nothing but `usage` that comes last.
         error: What the server reported inside the stream, or None.
     """
 
@@ -97,40 +99,37 @@ def split_events(reads: Iterable[Read]) -> Iterator[ServerSentEvent]:
     An event without its blank line at the end of the stream is dispatched too, since some servers
     leave the last one out.
     """
-    pending = b""
     event, data = "", list[str]()
     at_ns = 0
-    for read_ns, block in reads:
-        at_ns = read_ns
-        pending += block
-        lines, pending = _complete_lines(pending)
-        for line in lines:
-            if not line:
-                if data:
-                    yield ServerSentEvent(at_ns, event, "\n".join(data))
-                event, data = "", []
-            else:
-                event, data = _take_field(line, event, data)
-    if pending:
-        event, data = _take_field(pending.rstrip(b"\r"), event, data)
+    for at_ns, line in _split_lines(reads):
+        if line:
+            event, data = _take_field(line, event, data)
+            continue
+        if data:
+            yield ServerSentEvent(at_ns, event, "\n".join(data))
+        event, data = "", []
     if data:
         yield ServerSentEvent(at_ns, event, "\n".join(data))
 
 
-def _complete_lines(pending: bytes) -> tuple[list[bytes], bytes]:
-    """The lines that are complete, and the rest.
-
-    A CR at the very end stays pending: an LF may follow in the next read. Servers that end lines
-    by a lone CR don't exist among OpenAI-compatible ones, so that a trailing CR costs nothing.
-    """
-    held = b"\r" if pending.endswith(b"\r") else b""
-    normal = pending[: len(pending) - len(held)].replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    *lines, rest = normal.split(b"\n")
-    return lines, rest + held
+def _split_lines(reads: Iterable[Read]) -> Iterator[Read]:
+    """Each line, stamped as the read that completed it; what the stream left incomplete is last."""
+    pending = last_byte = b""
+    at_ns = 0
+    for at_ns, block in reads:
+        # A CRLF may be cut in two; its LF then ends no line of its own.
+        text = block.removeprefix(b"\n") if last_byte == b"\r" else block
+        last_byte = block[-1:] or last_byte
+        pending += text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        *lines, pending = pending.split(b"\n")
+        for line in lines:
+            yield at_ns, line
+    if pending:
+        yield at_ns, pending
 
 
 def _take_field(line: bytes, event: str, data: list[str]) -> tuple[str, list[str]]:
-    name, _, value = line.partition(b":")
+    name, _, value = line.removeprefix(codecs.BOM_UTF8).partition(b":")
     text = value.removeprefix(b" ").decode("utf-8", errors="replace")
     if name == b"data":
         return event, [*data, text]
@@ -142,8 +141,9 @@ def _take_field(line: bytes, event: str, data: list[str]) -> tuple[str, list[str
 def understand_stream(reads: Sequence[Read]) -> Completion:
     """What a chat-completions (or completions) stream said, from its stamped reads.
 
-    Role-only and empty deltas carry no token and no stamp. A frame that is no JSON, and an
-    `error` frame, end up in `error`.
+    Role-only and empty deltas carry no token and no stamp, and an event without data is one of the
+    ways to keep a connection alive. A frame that is no JSON, and an `error` frame, end up in
+    `error`.
     """
     response_id, finish_reason, error = "", None, None
     usage: Usage | None = None
@@ -152,17 +152,23 @@ def understand_stream(reads: Sequence[Read]) -> Completion:
     ended_ns: int | None = None
     is_done = False
     for event in split_events(reads):
+        data = event.data.strip()
+        if not data:
+            continue
         ended_ns = event.at_ns
-        if event.data.strip() == "[DONE]":
+        if data == "[DONE]":
             is_done = True
             break
         frame = _decode_frame(event.data)
-        if frame is None or "error" in frame or event.event == "error":
+        if frame is None or _is_error(event, frame):
             error = _error_text(frame, event.data)
             continue
         response_id = response_id or as_text(frame.get("id"))
-        usage = _read_usage(frame) or usage
-        for choice in as_list(frame.get("choices")):
+        found = _read_usage(frame)
+        usage = found or usage
+        choices = as_list(frame.get("choices"))
+        is_done = is_done or (found is not None and not choices)
+        for choice in choices:
             content, reasoning = _delta_text(as_object(choice))
             finish_reason = as_text(as_object(choice).get("finish_reason")) or finish_reason
             if content or reasoning:
@@ -190,10 +196,15 @@ def _decode_frame(data: str) -> dict[str, object] | None:
     return object_or_none(value)
 
 
+def _is_error(event: ServerSentEvent, frame: dict[str, object]) -> bool:
+    """Whether a frame reports an error; some servers send `"error": null` in every one."""
+    return bool(frame.get("error")) or frame.get("object") == "error" or event.event == "error"
+
+
 def _error_text(frame: dict[str, object] | None, data: str) -> str:
     if frame is None:
         return f"a frame that is no JSON object: {data[:200]}"
-    error = frame.get("error", frame)
+    error = frame.get("error") or frame
     message = as_text(as_object(error).get("message")) or as_text(error)
     return message or json.dumps(error)[:200]
 
@@ -204,8 +215,8 @@ def _read_usage(frame: dict[str, object]) -> Usage | None:
         return None
     details = as_object(fields.get("prompt_tokens_details"))
     return Usage(
-        prompt_tokens=as_count(fields.get("prompt_tokens")),
-        completion_tokens=as_count(fields.get("completion_tokens")),
+        prompt_tokens=as_count(fields.get("prompt_tokens")) or None,
+        completion_tokens=as_count(fields.get("completion_tokens")) or None,
         cached_tokens=as_count(details.get("cached_tokens")),
     )
 
