@@ -1,6 +1,10 @@
 """A real calibration server, and measured runs made by hand."""
 
+import contextlib
+import socket
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -31,6 +35,34 @@ def open_client(server_url: str) -> Iterator[OpenClient]:
     yield open_one
     for client in clients:
         client.close()
+
+
+@pytest.fixture
+def serve_bytes() -> Iterator[Callable[[bytes], str]]:
+    """Starts a server that answers one request with these bytes and waits for the client to go."""
+    with ExitStack() as stack:
+
+        def serve(answer: bytes) -> str:
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            thread = threading.Thread(target=answer_once, args=(listener, answer))
+            thread.start()
+            stack.callback(thread.join)
+            return f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+
+        yield serve
+
+
+def answer_once(listener: socket.socket, answer: bytes) -> None:
+    connection, _ = listener.accept()
+    with connection, connection.makefile("rb") as request:
+        length = 0
+        while (line := request.readline().lower()) not in {b"\r\n", b""}:
+            name, _, value = line.partition(b":")
+            length = int(value) if name == b"content-length" else length
+        request.read(length)
+        connection.sendall(answer)
+        with contextlib.suppress(OSError):
+            connection.recv(1)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ How exact the figures are is measured by `mlx-bench calibrate` on a quiet machin
 here holds on a busy one too: causes come before effects, and nothing is lost or made up.
 """
 
+import gzip
 from collections.abc import Callable
 
 import pytest
@@ -11,14 +12,15 @@ import pytest
 from mlx_bench._json_values import as_list, as_object
 from mlx_bench.calibration.check import Case, check_case, served_ttfts_s
 from mlx_bench.calibration.schedule import Schedule
-from mlx_bench.client import Endpoint, Patience, StreamingClient
+from mlx_bench.client import Endpoint, Exchange, Patience, StreamingClient, parse_base_url
 from mlx_bench.completion import CountedBy
-from mlx_bench.errors import EndpointError
+from mlx_bench.errors import EndpointError, ParametersError
 from mlx_bench.metrics import Point, Run, measure_run
 from mlx_bench.request import ChatRequest
 from mlx_bench.wave import send_timed
 
 type OpenClient = Callable[[str], StreamingClient]
+type ServeBytes = Callable[[bytes], str]
 
 
 def measure(client: StreamingClient, tokens: int = 12) -> Run:
@@ -138,6 +140,117 @@ def test_an_address_where_nobody_listens_is_told() -> None:
         client.negotiate(ChatRequest("hi", 2))
     assert caught.value.status is None
     assert caught.value.hint
+
+
+def test_the_answer_ends_with_done_though_the_connection_stays_open(
+    serve_bytes: ServeBytes,
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+    url = serve_bytes(head + b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: [DONE]\n\n')
+    with StreamingClient(Endpoint(url, "m"), timeout_s=20) as client:
+        run = measure(client, 5)
+    assert run.error is None
+    assert run.completion_tokens == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b'HTTP/1.1 500 X\r\nContent-Length: 29\r\n\r\n{"error":{"message":"no luck"}}', "no luck"),
+        (b"HTTP/1.1 307 X\r\nContent-Length: 0\r\nLocation: /v2\r\n\r\n", "HTTP 307"),
+        (b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"choices": []}', "no event stream"),
+    ],
+)
+def test_an_answer_that_is_no_stream_says_what_it_is(
+    serve_bytes: ServeBytes, answer: bytes, words: str
+) -> None:
+    with StreamingClient(Endpoint(serve_bytes(answer), "m"), timeout_s=20) as client:
+        run = measure(client)
+    assert words in (run.error or "")
+
+
+def test_a_redirect_is_told_and_not_followed(serve_bytes: ServeBytes) -> None:
+    answer = b"HTTP/1.1 307 X\r\nContent-Length: 0\r\nLocation: /v2\r\n\r\n"
+    with (
+        StreamingClient(Endpoint(serve_bytes(answer), "m"), timeout_s=20) as client,
+        pytest.raises(EndpointError, match="307") as caught,
+    ):
+        client.negotiate(ChatRequest("hi", 2))
+    assert "not followed" in caught.value.hint
+
+
+def test_a_compressed_stream_is_read(serve_bytes: ServeBytes) -> None:
+    packed = gzip.compress(b'data: {"choices":[{"delta":{"content":"a"}}]}\n\ndata: [DONE]\n\n')
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(packed)}\r\n\r\n"
+    with StreamingClient(Endpoint(serve_bytes(head.encode() + packed), "m")) as client:
+        assert measure(client).completion_tokens == 1
+
+
+def test_a_stream_without_any_end_is_whole_at_the_limit_only() -> None:
+    # An end of the connection is all that this server has: after a loss it looks the same.
+    chunk = b'data: {"choices":[{"delta":{"content":"a"}}]}\n\n'
+    reads = tuple((at_ns, chunk) for at_ns in (1, 2, 3))
+    exchange = Exchange(0, 0, 0, 0, 4, 200, reads, None)
+    ended = [
+        measure_run(
+            exchange, exchange.understand(), point=Point(1, 10), requested_tokens=requested
+        ).error
+        for requested in (3, 4)
+    ]
+    assert ended[0] is None
+    assert "without [DONE]" in (ended[1] or "")
+
+
+@pytest.mark.parametrize(
+    ("text", "base_url"),
+    [
+        ("http://127.0.0.1:8000/v1", "http://127.0.0.1:8000/v1"),
+        ("http://127.0.0.1:8000/v1/", "http://127.0.0.1:8000/v1"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000/v1"),
+        ("http://127.0.0.1:8000/", "http://127.0.0.1:8000/v1"),
+        ("https://h/api/v1/chat/completions", "https://h/api/v1"),
+        ("http://[::1]:8000/openai", "http://[::1]:8000/openai"),
+    ],
+)
+def test_a_base_url_may_be_written_in_several_ways(text: str, base_url: str) -> None:
+    assert parse_base_url(text) == base_url
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "h",
+        "http://",
+        "http://:80/v1",
+        "ftp://h/v1",
+        "http://h:99999/v1",
+        "http://h:x/v1",
+        "http://[::1/v1",
+        "http://a b/v1",
+        "http://h/v1?key=1",
+        "http://h/v1#x",
+    ],
+)
+def test_what_is_no_url_of_a_server_is_refused(text: str) -> None:
+    with pytest.raises(ParametersError, match="no URL"):
+        parse_base_url(text)
+
+
+@pytest.mark.parametrize("key", ["s3cret\n", "schlüssel"])
+def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key: str) -> None:
+    with pytest.raises(ParametersError) as caught:
+        Endpoint("http://127.0.0.1:9/v1", "m", key)
+    assert key.strip() not in str(caught.value)
+
+
+def test_a_page_of_models_that_is_no_json_is_told(serve_bytes: ServeBytes) -> None:
+    url = serve_bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n<html/>")
+    with (
+        StreamingClient(Endpoint(url, "m")) as client,
+        pytest.raises(EndpointError, match="no JSON object"),
+    ):
+        client.list_models()
 
 
 def test_models_are_listed(open_client: OpenClient) -> None:

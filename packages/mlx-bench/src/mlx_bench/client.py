@@ -5,23 +5,49 @@ neighbour delays a stamp by one short hold of the interpreter lock, not by a who
 """
 
 import json
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
+from urllib.parse import urlsplit
 
 import httpx
 
 from mlx_bench._json_values import as_list, as_object, as_text, object_or_none
 from mlx_bench.completion import Completion, Read, understand_stream
-from mlx_bench.errors import EndpointError
+from mlx_bench.errors import EndpointError, ParametersError
 from mlx_bench.request import ChatRequest, Dialect, build_body, next_dialect
 
 _USER_AGENT = "mlx-bench"
 _PAGE_TIMEOUT_S = 3.0
 _END_MARKS = frozenset({"transfer-encoding", "content-length"})
+_LAST_EVENT = re.compile(rb"[\r\n]data: *\[DONE\]")
+_LAST_EVENT_BYTES = 32
+"""At least as many as the last event has: it may come in two reads."""
+
+
+def parse_base_url(text: str) -> str:
+    """The base URL that a user means, without a slash at its end.
+
+    A server named without a path means its `/v1`; the page of chat completions means its base.
+
+    Raises:
+        ParametersError: The text is no HTTP URL of a server.
+    """
+    wrong = ParametersError(f"{text!r} is no URL like http://127.0.0.1:8000/v1")
+    try:
+        parts = urlsplit(text)
+        has_server = bool(parts.hostname) and parts.port != 0
+    except ValueError as error:  # a port or an IPv6 address that is none
+        raise wrong from error
+    is_plain = text.isprintable() and " " not in text and not (parts.query or parts.fragment)
+    if parts.scheme not in {"http", "https"} or not has_server or not is_plain:
+        raise wrong
+    path = parts.path.rstrip("/").removesuffix("/chat/completions").rstrip("/")
+    return parts._replace(path=path or "/v1").geturl()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +58,20 @@ class Endpoint:
         base_url: Up to and with the version, as `http://127.0.0.1:8000/v1`.
         model: The name that goes into each request.
         api_key: Sent as a bearer token; never shown or saved.
+
+    Raises:
+        ParametersError: The key can't be sent in an HTTP header.
     """
 
     base_url: str
     model: str
     api_key: str | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        """Refuse a key that the transport would refuse, in words that would show it."""
+        key = self.api_key or ""
+        if not (key.isascii() and key.isprintable()):
+            raise ParametersError("The key holds a line break or a character outside ASCII.")
 
     @property
     def completions_url(self) -> str:
@@ -76,6 +111,11 @@ class Exchange:
     def understand(self) -> Completion:
         """What the body said."""
         return understand_stream(self.reads)
+
+    @property
+    def body_text(self) -> str:
+        """The body as text: a refusal, or whatever came instead of a stream."""
+        return b"".join(block for _, block in self.reads).decode("utf-8", "replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +219,7 @@ class StreamingClient:
         try:
             response = self._http.get(url, timeout=_PAGE_TIMEOUT_S)
             value: object = response.json() if response.is_success else None
-        except (httpx.HTTPError, ValueError):
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError):
             return None
         return object_or_none(value)
 
@@ -187,16 +227,10 @@ class StreamingClient:
         """The model names that the server lists; empty where it lists none.
 
         Raises:
-            EndpointError: The server can't be reached, or refuses.
+            EndpointError: The server can't be reached, refuses, or answers something else.
         """
         url = f"{self.endpoint.base_url.rstrip('/')}/models"
-        try:
-            response = self._http.get(url, timeout=10.0)
-        except httpx.HTTPError as error:
-            raise _unreachable(url, str(error)) from error
-        if not response.is_success:
-            raise _refusal(self.endpoint, url, response.status_code, response.text)
-        entries = as_list(as_object(response.json()).get("data"))
+        entries = as_list(self._ask("GET", url, timeout_s=10.0).get("data"))
         return tuple(filter(None, (as_text(as_object(entry).get("id")) for entry in entries)))
 
     def post_json(self, url: str, body: Mapping[str, object]) -> dict[str, object]:
@@ -205,9 +239,20 @@ class StreamingClient:
         Raises:
             EndpointError: The server can't be reached, refuses, or answers something else.
         """
+        return self._ask("POST", url, body=body)
+
+    def _ask(
+        self,
+        method: str,
+        url: str,
+        *,
+        body: Mapping[str, object] | None = None,
+        timeout_s: float | None = None,
+    ) -> dict[str, object]:
+        timeout = self._http.timeout if timeout_s is None else timeout_s
         try:
-            response = self._http.post(url, json=body)
-        except httpx.HTTPError as error:
+            response = self._http.request(method, url, json=body, timeout=timeout)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _unreachable(url, str(error)) from error
         if not response.is_success:
             raise _refusal(self.endpoint, url, response.status_code, response.text)
@@ -222,6 +267,9 @@ class StreamingClient:
     def stream(self, request: ChatRequest, *, patience: Patience | None = None) -> Exchange:
         """Send one request in the dialect found so far; failures are in the result, not raised.
 
+        Reading stops at `[DONE]`: what a server does with the connection afterwards is no part of
+        its answer.
+
         Args:
             request: What to ask.
             patience: When to stop reading an answer that goes on and on, or None to read it all.
@@ -234,6 +282,7 @@ class StreamingClient:
         keep = reads.append
         headers_ns = status = failure = None
         server, has_marked_end = "", False
+        tail = b"\n"
         started_ns = clock_ns()
         try:
             with self._http.stream(
@@ -247,8 +296,11 @@ class StreamingClient:
                 status = response.status_code
                 server = response.headers.get("server", "")
                 has_marked_end = not _END_MARKS.isdisjoint(response.headers)
-                for block in response.iter_raw():
+                for block in response.iter_bytes():
                     keep((clock_ns(), block))
+                    tail = tail[-_LAST_EVENT_BYTES:] + block
+                    if b"[DONE]" in tail and _LAST_EVENT.search(tail):
+                        break
                     if patience is not None and patience.is_over(reads):
                         break
         except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -278,9 +330,9 @@ class StreamingClient:
         """
         while True:
             exchange = self.stream(request, patience=patience)
-            if exchange.status is not None and exchange.status < 400:
+            if exchange.status is not None and exchange.status < 300:
                 return exchange
-            body = b"".join(block for _, block in exchange.reads).decode("utf-8", "replace")
+            body = exchange.body_text
             dialect = next_dialect(self.dialect, exchange.status, body)
             if dialect is None:
                 url = self.endpoint.completions_url
@@ -315,17 +367,21 @@ def _refusal(endpoint: Endpoint, url: str, status: int, body: str) -> EndpointEr
     hints = {
         401: "The server wants a key: name the variable that holds it with --api-key-env.",
         403: "The server wants a key: name the variable that holds it with --api-key-env.",
-        404: f"Does the server know the model {endpoint.model!r}, and does the URL end in /v1?",
+        404: f"Does the server know the model {endpoint.model!r}, and does the URL end in /v1?"
+        if endpoint.model
+        else "Name a model with --model; and does the URL end in /v1?",
     }
+    elsewhere = "Redirects are not followed: give the address they lead to."
     return EndpointError(
-        f"The server answered {status}: {_server_message(body)}",
+        f"The server answered {status}: {server_message(body)}",
         url=url,
         status=status,
-        hint=hints.get(status, ""),
+        hint=hints.get(status, elsewhere if 300 <= status < 400 else ""),
     )
 
 
-def _server_message(body: str) -> str:
+def server_message(body: str) -> str:
+    """What a server says in the body of a refusal, in its own words."""
     try:
         frame = as_object(json.loads(body))
     except ValueError:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 
-from mlx_bench.client import Exchange
+from mlx_bench.client import Exchange, server_message
 from mlx_bench.completion import Completion, CountedBy
 
 
@@ -99,7 +99,7 @@ def measure_run(
     stream: int = 0,
 ) -> Run:
     """The figures of one exchange."""
-    error = _failure(exchange, completion)
+    error = _failure(exchange, completion, requested_tokens)
     sent_ns = exchange.sent_ns if exchange.sent_ns is not None else exchange.started_ns
     offsets = tuple((at_ns - sent_ns) / 1e9 for at_ns in completion.token_times_ns)
     usage = completion.usage
@@ -139,17 +139,20 @@ def _prompt_tps(prompt_tokens: int, ttft_s: float | None) -> float | None:
     return prompt_tokens / ttft_s if ttft_s is not None and ttft_s > 0 else None
 
 
-def _failure(exchange: Exchange, completion: Completion) -> str | None:
+def _failure(exchange: Exchange, completion: Completion, requested_tokens: int) -> str | None:
     """Why an exchange does not count, the first cause first."""
     if exchange.status is None:
         return exchange.failure or "no answer"
-    if exchange.status >= 400:
-        return f"HTTP {exchange.status}: {completion.error or 'no stream'}"
+    if exchange.status >= 300:
+        return f"HTTP {exchange.status}: {server_message(exchange.body_text)}"
     if completion.error is not None:
         return f"the server reported an error in mid-stream: {completion.error}"
     if exchange.failure is not None:
         return f"the stream broke off: {exchange.failure}"
-    if not completion.is_done and not exchange.has_marked_end:
+    if completion.ended_ns is None and exchange.reads:
+        return f"the server sent no event stream: {server_message(exchange.body_text)}"
+    reached_limit = completion.completion_tokens >= requested_tokens
+    if not (completion.is_done or exchange.has_marked_end or reached_limit):
         return "the stream ended without [DONE] and without a finish reason"
     if not completion.token_times_ns:
         return "the stream carried no content"
