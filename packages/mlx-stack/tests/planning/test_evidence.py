@@ -46,6 +46,13 @@ def test_a_saved_result_replaces_the_estimate_and_says_so(home: Home):
     assert speed(home).value == pytest.approx(88.5)
 
 
+def test_a_prefill_rate_of_the_prefix_cache_is_no_evidence(home: Home):
+    save(home, parameters={"prompt_tokens": 1024, "concurrency": 1, "cache": "primed"})
+    found = estimate_model(home, "qwen3-8b").estimate
+    assert found.generation_tps.basis is Basis.MEASURED
+    assert found.prompt_tps.basis is not Basis.MEASURED
+
+
 def test_the_bare_estimate_can_be_asked_for(home: Home):
     save(home)
     assert speed(home, use_measured=False).basis is Basis.ESTIMATE

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 
+from mlx_bench import Cache
 from mlx_catalog import QUANTS, CatalogEntry, Quant
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend import Basis, Measurement
@@ -27,6 +28,7 @@ class _Summary(msgspec.Struct, frozen=True):
 class _Parameters(msgspec.Struct, frozen=True):
     prompt_tokens: int | list[int] | None = None
     concurrency: int | list[int] = 1
+    cache: str = Cache.FRESH
 
 
 class _Machine(msgspec.Struct, frozen=True):
@@ -60,17 +62,21 @@ class SavedBenchmark(msgspec.Struct, frozen=True):
         return not self.target.startswith(("http://", "https://"))
 
     def measurements(self, quant: str) -> tuple[Measurement, ...]:
-        """The figures of single requests; those of several at once say less."""
+        """The figures of single requests; those of several at once say less.
+
+        Where a prefix cache was made to answer, the prefill rate is the cache's.
+        """
         points = [self.summary] if isinstance(self.summary, _Summary) else self.summary
         lengths, level = self.parameters.prompt_tokens, self.parameters.concurrency
         length = lengths if isinstance(lengths, int) else None
+        is_primed = self.parameters.cache == Cache.PRIMED
         if isinstance(self.summary, _Summary) and level not in (1, [1]):
             return ()
         return tuple(
             Measurement(
                 basis=Basis.MEASURED,
                 quant=quant,
-                prompt_tps=point.prompt_tps.value,
+                prompt_tps=None if is_primed else point.prompt_tps.value,
                 generation_tps=point.generation_tps.value,
                 prompt_tokens=point.prompt_tokens or length,
                 source=f"measured {self.started_at[:10]}".rstrip(),
