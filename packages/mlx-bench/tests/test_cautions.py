@@ -40,6 +40,11 @@ def test_a_slow_first_run_is_named(make_run: MakeRun) -> None:
     assert codes(runs) == {CautionCode.COLD_FIRST_RUN}
 
 
+def test_an_answer_far_longer_than_asked_for_is_named(make_run: MakeRun) -> None:
+    assert codes([make_run(tokens=120)]) == {CautionCode.LIMIT_IGNORED}
+    assert codes([make_run(tokens=101)]) == set()
+
+
 def test_one_far_run_is_an_outlier(make_run: MakeRun) -> None:
     rates = [100, 100.2, 99.9, 60, 100.1, 99.8, 100.3]
     assert codes(series(make_run, rates)) == {CautionCode.OUTLIERS}

@@ -21,6 +21,7 @@ _CLOCK_SHARE = 0.01
 _CLOCK_SLACK_S = 0.05
 _CLIENT_CPU_SHARE = 0.7
 _CACHED_SHARE = 0.1
+_OVERRUN_SHARE = 0.1
 
 
 class CautionCode(StrEnum):
@@ -30,6 +31,7 @@ class CautionCode(StrEnum):
     OUTLIERS = "outliers"
     THERMAL_DRIFT = "thermal-drift"
     EARLY_STOP = "early-stop"
+    LIMIT_IGNORED = "limit-ignored"
     FEW_TOKENS = "few-tokens"
     CACHE_HIT = "cache-hit"
     CLOCK = "clock"
@@ -116,6 +118,18 @@ def _tokens(point: Point, runs: Sequence[Run]) -> Iterator[Caution]:
             CautionCode.EARLY_STOP,
             f"{len(short)} of {len(runs)} runs stopped before {short[0].requested_tokens} tokens, "
             f"the shortest after {least}.",
+            point,
+        )
+    over = [
+        run.completion_tokens
+        for run in runs
+        if run.completion_tokens > (1 + _OVERRUN_SHARE) * run.requested_tokens
+    ]
+    if over:
+        yield Caution(
+            CautionCode.LIMIT_IGNORED,
+            f"{len(over)} of {len(runs)} runs went beyond the {runs[0].requested_tokens} tokens "
+            f"asked for, up to {max(over)}: end-to-end times are of longer answers.",
             point,
         )
     few = [run.completion_tokens for run in runs if run.completion_tokens < FEW_TOKENS]
