@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import mlx_bench
 from mlx_bench.__main__ import main
 
 COMMAND = (sys.executable, "-m", "mlx_bench")
@@ -92,6 +93,9 @@ def test_a_killed_benchmark_leaves_what_it_had_measured(server_url: str, tmp_pat
         (("http://127.0.0.1:9/v1", "--iterations", "none"), 2),
         (("http://127.0.0.1:9/v1", "--concurrency", "0"), 2),
         (("http://127.0.0.1:9/v1", "--api-key-env", "MLX_BENCH_NO_SUCH_KEY"), 2),
+        (("http://127.0.0.1:99999/v1", "--model", "m"), 2),
+        (("http://127.0.0.1:9/v1", "--timeout", "nan"), 2),
+        (("http://127.0.0.1:9/v1", "--model", "m", "--html", "/dev/null/page.html"), 1),
         (("report", "missing.json"), 1),
         (("compare", "missing.json", "missing.json"), 1),
     ],
@@ -107,6 +111,46 @@ def test_failures_are_told_in_words_or_json_never_by_a_traceback(
     error = json.loads(capsys.readouterr().out)
     assert error["schema_version"] == 1
     assert set(error["error"]) == {"type", "message", "hint"}
+
+
+def test_a_page_is_a_page_whatever_its_name(server_url: str, tmp_path: Path) -> None:
+    done = run(server_url, *FAST, "--html", "page", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "page").read_text().startswith("<!doctype html>")
+
+
+def test_what_is_asked_twice_is_measured_once(server_url: str, tmp_path: Path) -> None:
+    done = run(server_url, *FAST, "--concurrency", "2,2", "--json", cwd=tmp_path)
+    shape = json.loads(done.stdout)
+    assert shape["parameters"]["concurrency"] == 2
+    assert shape["summary"]["ttft_s"]["samples"] == len(shape["runs"]) == 4
+
+
+def test_a_terminated_benchmark_says_so_in_one_document(server_url: str, tmp_path: Path) -> None:
+    report = tmp_path / "report.json"
+    arguments = (server_url, *FAST[:4], "--iterations", "10000", "-o", str(report), "--json")
+    with subprocess.Popen([*COMMAND, *arguments], stdout=subprocess.PIPE, text=True) as process:
+        while not report.exists() and process.poll() is None:
+            pass
+        process.terminate()
+        spoken, _ = process.communicate()
+    assert process.returncode == 143
+    assert json.loads(spoken)["error"]["type"] == "terminated"
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("report", "missing.json", "--json")])
+def test_a_reader_that_has_gone_is_no_crash(arguments: tuple[str, ...], tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with os.fdopen(write_end) as closed:
+        done = subprocess.run(
+            [*COMMAND, *arguments], cwd=tmp_path, stdout=closed, stderr=subprocess.PIPE, check=False
+        )
+    assert done.stderr == b""
+
+
+def test_the_version_is_told(tmp_path: Path) -> None:
+    assert run("--version", cwd=tmp_path).stdout == f"mlx-bench {mlx_bench.__version__}\n"
 
 
 def test_help_is_short_to_start_and_names_the_other_commands(tmp_path: Path) -> None:

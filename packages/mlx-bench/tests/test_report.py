@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from mlx_bench._json_values import as_list, as_object
 from mlx_bench.cautions import Caution, CautionCode, WaveTiming
 from mlx_bench.compare import Change, compare_reports, comparison_as_json, render_comparison
 from mlx_bench.errors import ReportError
@@ -17,7 +19,13 @@ from mlx_bench.export import figure, render_csv, render_markdown, render_table
 from mlx_bench.html import render_html
 from mlx_bench.metrics import Phase, Point, Run
 from mlx_bench.report import Engine, Memory, Report, is_precise_enough
-from mlx_bench.report_json import load_report, parse_report, report_as_json, save_report
+from mlx_bench.report_json import (
+    load_report,
+    parse_report,
+    report_as_json,
+    require_writable,
+    save_report,
+)
 from mlx_bench.workload import Exactness, Parameters
 
 type MakeRun = Callable[..., Run]
@@ -143,6 +151,48 @@ def test_a_wrong_field_is_named_with_its_place(make_report: MakeReport) -> None:
     text = json.dumps(shape).replace('"connect_s": 0.0005', '"connect_s": "fast"', 1)
     with pytest.raises(ReportError, match=r"runs\[0\].connect_s: expected a number, got str"):
         parse_report(text, source="old.json")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("ttft_s", math.nan, r"runs\[0\].ttft_s: expected a number, got nan"),
+        ("ttft_s", 10**400, r"runs\[0\].ttft_s: expected a number, got 1000"),
+        ("completion_tokens", 10**400, "expected an integer, got 1000"),
+        ("completion_tokens", True, "expected an integer, got True"),
+        ("event_offsets_s", None, "expected a list of numbers"),
+        ("event_offsets_s", [0.1, "late"], "expected a list of numbers"),
+    ],
+)
+def test_figures_that_no_arithmetic_can_take_are_refused(
+    make_report: MakeReport, field: str, value: object, complaint: str
+) -> None:
+    shape = report_as_json(make_report())
+    as_object(as_list(shape["runs"])[0])[field] = value
+    with pytest.raises(ReportError, match=complaint):
+        parse_report(json.dumps(shape), source="old.json")
+
+
+def test_a_report_of_impossible_parameters_is_refused_with_its_place(
+    make_report: MakeReport,
+) -> None:
+    text = json.dumps(report_as_json(make_report())).replace('"iterations": ', '"iterations": -')
+    with pytest.raises(ReportError, match=r"old.json: parameters: .* at least 1"):
+        parse_report(text, source="old.json")
+
+
+def test_a_report_nested_without_end_is_refused() -> None:
+    with pytest.raises(ReportError, match="no JSON"):
+        parse_report("[" * 100_000, source="old.json")
+
+
+def test_a_place_that_takes_no_file_is_known_before(tmp_path: Path) -> None:
+    require_writable(tmp_path / "new" / "report.json")
+    assert list((tmp_path / "new").iterdir()) == []
+    (tmp_path / "file").touch()
+    for wrong in (tmp_path, tmp_path / "file" / "report.json"):
+        with pytest.raises(ReportError, match=str(wrong)):
+            require_writable(wrong)
 
 
 def test_a_missing_report_is_refused(tmp_path: Path) -> None:

@@ -5,16 +5,16 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from mlx_bench._arguments import UsageError, parameters_from, parse_arguments
-from mlx_bench.errors import BenchError, EndpointError
+from mlx_bench.errors import BenchError, EndpointError, ParametersError, ReportError
 
 if TYPE_CHECKING:
     import argparse
@@ -29,29 +29,53 @@ EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_ENDED = 0, 1, 2, 130,
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and give its exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    as_json = "--json" in given
     signal.signal(signal.SIGTERM, _end)
     try:
-        options = parse_arguments(given)
+        code = _answer(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has what it wanted, as `head` does
+        _discard_output()
+        return EXIT_FAILED
+    except OSError as error:  # files are told of by name: this is the output
+        _discard_output()
+        print(f"mlx-bench: the answer can't be written: {error.strerror}", file=sys.stderr)
+        return EXIT_FAILED
+    return code
+
+
+def _answer(arguments: Sequence[str]) -> int:
+    """Run one command, or say why not."""
+    as_json = "--json" in arguments
+    try:
+        options = parse_arguments(arguments)
         commands = {"run": _run, "compare": _compare, "report": _report, "calibrate": _calibrate}
         return commands[options.command](options)
-    except UsageError as error:
+    except (UsageError, ParametersError) as error:
         return _fail("usage", str(error), "", EXIT_USAGE, as_json=as_json)
     except BenchError as error:
         kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(error).__name__).lower()
         return _fail(kind, error.message, error.hint, EXIT_FAILED, as_json=as_json)
-    except OSError as error:
-        return _fail("os-error", str(error), "", EXIT_FAILED, as_json=as_json)
     except KeyboardInterrupt:
         return _fail("interrupted", "Interrupted.", "", EXIT_INTERRUPTED, as_json=as_json)
+    except _TerminatedError:
+        return _fail("terminated", "Terminated.", "", EXIT_ENDED, as_json=as_json)
+
+
+class _TerminatedError(BaseException):
+    """SIGTERM came; like KeyboardInterrupt, nothing that catches errors should catch it."""
 
 
 def _end(_number: int, _frame: FrameType | None) -> NoReturn:
-    raise SystemExit(EXIT_ENDED)
+    raise _TerminatedError
+
+
+def _discard_output() -> None:
+    """Keep Python from complaining once more when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(kind: str, message: str, hint: str, code: int, *, as_json: bool) -> int:
+    _hush()
     if as_json:
         error = {"type": kind, "message": message, "hint": hint}
         print(json.dumps({"schema_version": 1, "error": error}, indent=2))
@@ -74,16 +98,14 @@ def _hush() -> None:
 
 
 def _run(options: "argparse.Namespace") -> int:
-    from mlx_bench.client import Endpoint, StreamingClient
+    from mlx_bench.client import Endpoint, StreamingClient, parse_base_url
 
     parameters = parameters_from(options)
-    if not options.url.startswith(("http://", "https://")):
-        raise UsageError(f"{options.url!r} is no URL like http://127.0.0.1:8000/v1")
-    api_key = _api_key(options.api_key_env)
-    endpoint = Endpoint(options.url, options.model or "", api_key)
-    with StreamingClient(endpoint, timeout_s=options.timeout) as lister:
-        model = options.model or _only_model(lister)
-    endpoint = Endpoint(options.url, model, api_key)
+    base_url, api_key = parse_base_url(options.url), _api_key(options.api_key_env)
+    endpoint = Endpoint(base_url, options.model or "", api_key)
+    if not endpoint.model:
+        with StreamingClient(endpoint, timeout_s=options.timeout) as lister:
+            endpoint = replace(endpoint, model=_only_model(lister))
     with StreamingClient(endpoint, timeout_s=options.timeout) as client:
         report = _measure(client, parameters, options)
     _hush()
@@ -96,14 +118,18 @@ def _measure(
 ) -> "Report":
     from mlx_bench.energy import power_meter
     from mlx_bench.machine import describe_machine
+    from mlx_bench.report_json import require_writable
     from mlx_bench.runner import Conditions, run_benchmark
     from mlx_bench.serving_process import find_serving_process
     from mlx_bench.tool_calling import check_tool_calling
 
-    files = _files(options)
+    files, saved = _files(options), None
     url = client.endpoint.base_url
     if options.save:
-        files.append(_saved_name(client.endpoint.model))
+        saved = _saved_name(client.endpoint.model)
+        files[saved] = ".json"
+    for path in files:
+        require_writable(path)
     process = find_serving_process(url)
     tools: dict[str, object] = {}
     if options.check_tools:
@@ -111,7 +137,7 @@ def _measure(
     with ExitStack() as stack:
         meter = power_meter()
         conditions = Conditions(
-            target=url,
+            target=options.url,
             machine=describe_machine(),
             memory_bytes=process.memory_bytes if process else None,
             memory_source=process.source if process else "",
@@ -125,9 +151,9 @@ def _measure(
             on_report=lambda report: _write(report, files),
             say=_say,
         )
-    if options.save:
+    if saved is not None:
         _hush()
-        print(f"Saved {files[-1]}", file=sys.stderr)
+        print(f"Saved {saved}", file=sys.stderr)
     return report
 
 
@@ -154,14 +180,16 @@ def _saved_name(model: str) -> Path:
     return Path("benchmarks") / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
 
 
-def _files(options: "argparse.Namespace") -> list[Path]:
-    return [*options.output, *([options.html] if options.html else [])]
+def _files(options: "argparse.Namespace") -> dict[Path, str]:
+    """The form, as a suffix, of each file that is to be written."""
+    files = {path: path.suffix for path in options.output}
+    return {**files, options.html: ".html"} if options.html else files
 
 
 def _render(report: "Report", form: str) -> str:
     from mlx_bench.export import render_csv, render_markdown, render_table
 
-    if form in {".html", ".htm"}:
+    if form == ".html":
         from mlx_bench.html import render_html
 
         return render_html(report)
@@ -173,11 +201,15 @@ def _render(report: "Report", form: str) -> str:
     return renderers.get(form, render_table)(report)
 
 
-def _write(report: "Report", files: Sequence[Path]) -> None:
+def _write(report: "Report", files: Mapping[Path, str]) -> None:
     from mlx_bench.report_json import write_atomically
 
-    for path in files:
-        write_atomically(path, _render(report, path.suffix))
+    for path, form in files.items():
+        try:
+            write_atomically(path, _render(report, form))
+        except OSError as error:
+            why = f"can't be written: {error.strerror}"
+            raise ReportError(why, source=str(path)) from error
 
 
 def _show(report: "Report", options: "argparse.Namespace") -> None:

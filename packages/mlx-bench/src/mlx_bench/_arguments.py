@@ -1,11 +1,12 @@
 """The command line of `mlx-bench`."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from mlx_bench.errors import ParametersError
+from mlx_bench import __version__
 from mlx_bench.workload import Cache, Parameters
 
 _COMMANDS = ("compare", "report", "calibrate")
@@ -45,22 +46,19 @@ def parameters_from(options: argparse.Namespace) -> Parameters:
     """What the options ask to measure.
 
     Raises:
-        UsageError: A number is out of range.
+        ParametersError: A number is out of range.
     """
-    try:
-        return Parameters(
-            iterations=options.iterations,
-            warm_up=options.warm_up,
-            prompt_tokens=options.prompt_tokens,
-            generation_tokens=options.generation_tokens,
-            concurrency=options.concurrency,
-            cache=Cache(options.cache),
-            seed=options.seed,
-            precision=options.precision,
-            max_iterations=max(options.max_iterations, options.iterations),
-        )
-    except ParametersError as error:
-        raise UsageError(error.message) from error
+    return Parameters(
+        iterations=options.iterations,
+        warm_up=options.warm_up,
+        prompt_tokens=options.prompt_tokens,
+        generation_tokens=options.generation_tokens,
+        concurrency=options.concurrency,
+        cache=Cache(options.cache),
+        seed=options.seed,
+        precision=options.precision,
+        max_iterations=max(options.max_iterations, options.iterations),
+    )
 
 
 def _integers(text: str) -> tuple[int, ...]:
@@ -68,6 +66,13 @@ def _integers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no list of integers like 1,4,8") from error
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time above 0")
+    return seconds
 
 
 def _output(text: str) -> Path:
@@ -84,6 +89,7 @@ def _run_parser() -> argparse.ArgumentParser:
         epilog="Further commands: mlx-bench compare A.json B.json, mlx-bench report FILE.json, "
         "mlx-bench calibrate (how exact is this instrument here?).",
     )
+    parser.add_argument("--version", action="version", version=f"mlx-bench {__version__}")
     parser.add_argument("url", metavar="URL", help="the base URL, as http://127.0.0.1:8000/v1")
     parser.add_argument("--model", help="the model's name; needed if the server has several")
     workload = parser.add_argument_group("workload")
@@ -126,7 +132,7 @@ def _run_parser() -> argparse.ArgumentParser:
     server.add_argument(
         "--api-key-env", metavar="NAME", help="the environment variable that holds the key"
     )
-    server.add_argument("--timeout", type=float, default=600.0, metavar="S", help="of one read")
+    server.add_argument("--timeout", type=_seconds, default=600.0, metavar="S", help="of one read")
     _add_output_options(parser)
     parser.add_argument(
         "--save", action="store_true", help="write the report into ./benchmarks as it grows"

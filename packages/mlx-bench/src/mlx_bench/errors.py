@@ -32,7 +32,7 @@ class EndpointError(BenchError):
 
 
 class ReportError(BenchError):
-    """A saved report could not be read.
+    """A report could not be read or written.
 
     Attributes:
         source: The file.

@@ -2,15 +2,17 @@
 
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeIs
 
 from mlx_bench._json_values import as_list, as_object, object_or_none
 from mlx_bench.cautions import Caution, CautionCode, WaveTiming
 from mlx_bench.completion import CountedBy
-from mlx_bench.errors import ReportError
+from mlx_bench.errors import ParametersError, ReportError
 from mlx_bench.metrics import Phase, Point, Run
 from mlx_bench.report import (
     SUMMARY_METRICS,
@@ -111,6 +113,23 @@ def save_report(report: Report, path: Path) -> None:
     write_atomically(path, json.dumps(report_as_json(report), indent=1) + "\n")
 
 
+def require_writable(path: Path) -> None:
+    """Make the folder of a file that is to be written, and see that it takes one.
+
+    A measurement takes minutes; what can't be kept should be known before.
+
+    Raises:
+        ReportError: Nothing can be written there.
+    """
+    if path.is_dir():
+        raise ReportError("is a folder", source=str(path))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise ReportError(f"can't be written: {error.strerror}", source=str(path)) from error
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file by text through a temporary file in the same folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +168,7 @@ def parse_report(text: str, *, source: str) -> Report:
     """
     try:
         root = object_or_none(json.loads(text))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ReportError(f"is no JSON: {error}", source=source) from error
     if root is None:
         raise ReportError("is no JSON object", source=source)
@@ -161,31 +180,44 @@ def parse_report(text: str, *, source: str) -> Report:
     return _read_report(_Fields(root, source))
 
 
+def _is_finite(value: object) -> TypeIs[float]:
+    """Whether arithmetic can take a value as a number: no NaN, no infinity, no huge integer."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max
+
+
+def _is_integer(value: object) -> TypeIs[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+
+
 class _Fields:
     """Reads fields of one JSON object, naming the place of what is missing or of another type."""
 
     def __init__(self, shape: Mapping[str, object], source: str, place: str = "") -> None:
         self.shape = shape
-        self._source = source
-        self._place = place
+        self.source = source
+        self.place = place
 
     def _wrong(self, name: str, wanted: str) -> ReportError:
-        place = f"{self._place}.{name}" if self._place else name
-        got = type(self.shape.get(name)).__name__ if name in self.shape else "nothing"
-        return ReportError(f"expected {wanted}, got {got}", source=self._source, key_path=place)
+        place = f"{self.place}.{name}" if self.place else name
+        value = self.shape.get(name)
+        got = str(value)[:40] if isinstance(value, int | float) else type(value).__name__
+        got = got if name in self.shape else "nothing"
+        return ReportError(f"expected {wanted}, got {got}", source=self.source, key_path=place)
 
     def inside(self, name: str) -> "_Fields":
         value = object_or_none(self.shape.get(name))
         if value is None:
             raise self._wrong(name, "an object")
-        return _Fields(value, self._source, f"{self._place}.{name}" if self._place else name)
+        return _Fields(value, self.source, f"{self.place}.{name}" if self.place else name)
 
     def each(self, name: str) -> "list[_Fields]":
         values = self.shape.get(name)
         if not isinstance(values, list):
             raise self._wrong(name, "a list")
         return [
-            _Fields(as_object(value), self._source, f"{name}[{position}]")
+            _Fields(as_object(value), self.source, f"{name}[{position}]")
             for position, value in enumerate(as_list(self.shape.get(name)))
         ]
 
@@ -200,7 +232,7 @@ class _Fields:
 
     def number(self, name: str) -> float:
         value = self.shape.get(name)
-        if not isinstance(value, int | float) or isinstance(value, bool):
+        if not _is_finite(value):
             raise self._wrong(name, "a number")
         return value
 
@@ -209,7 +241,7 @@ class _Fields:
 
     def integer(self, name: str) -> int:
         value = self.shape.get(name)
-        if not isinstance(value, int) or isinstance(value, bool):
+        if not _is_integer(value):
             raise self._wrong(name, "an integer")
         return value
 
@@ -219,15 +251,15 @@ class _Fields:
     def integers(self, name: str) -> tuple[int, ...]:
         values = self.shape.get(name)
         listed = as_list(values) or [values]
-        found = tuple(v for v in listed if isinstance(v, int) and not isinstance(v, bool))
+        found = tuple(filter(_is_integer, listed))
         if not found or len(found) != len(listed):
             raise self._wrong(name, "an integer or a list of integers")
         return found
 
     def numbers(self, name: str) -> tuple[float, ...]:
         listed = as_list(self.shape.get(name))
-        found = tuple(float(value) for value in listed if isinstance(value, int | float))
-        if len(found) != len(listed):
+        found = tuple(filter(_is_finite, listed))
+        if not isinstance(self.shape.get(name), list) or len(found) != len(listed):
             raise self._wrong(name, "a list of numbers")
         return found
 
@@ -268,17 +300,20 @@ _EXTRA_KEYS = frozenset({"verdict", "tool_calling", "tier", "quant", "source"})
 
 
 def _read_parameters(fields: _Fields) -> Parameters:
-    return Parameters(
-        iterations=fields.integer("iterations"),
-        warm_up=fields.integer("warm_up"),
-        prompt_tokens=fields.integers("prompt_tokens"),
-        generation_tokens=fields.integer("generation_tokens"),
-        concurrency=fields.integers("concurrency"),
-        cache=fields.choice("cache", Cache),
-        seed=fields.integer("seed"),
-        precision=fields.optional_number("precision"),
-        max_iterations=fields.integer("max_iterations"),
-    )
+    try:
+        return Parameters(
+            iterations=fields.integer("iterations"),
+            warm_up=fields.integer("warm_up"),
+            prompt_tokens=fields.integers("prompt_tokens"),
+            generation_tokens=fields.integer("generation_tokens"),
+            concurrency=fields.integers("concurrency"),
+            cache=fields.choice("cache", Cache),
+            seed=fields.integer("seed"),
+            precision=fields.optional_number("precision"),
+            max_iterations=fields.integer("max_iterations"),
+        )
+    except ParametersError as error:
+        raise ReportError(error.message, source=fields.source, key_path=fields.place) from error
 
 
 def _read_point(fields: _Fields, prompt_tokens: str = "prompt_tokens") -> Point:

@@ -68,7 +68,7 @@ class Parameters:
     Attributes:
         iterations: Waves of requests at each point; with `precision`, the least.
         warm_up: Waves before them, kept apart from the summary.
-        prompt_tokens: Prompt lengths, one point each.
+        prompt_tokens: Prompt lengths, one point each; what is given twice is measured once.
         generation_tokens: The generation limit.
         concurrency: Streams at once, one point each.
         cache: How the prefix cache is treated.
@@ -90,7 +90,7 @@ class Parameters:
     max_iterations: int = 30
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense.
+        """Refuse what makes no sense, and measure nothing twice.
 
         Raises:
             ParametersError: A number is out of range or a list empty.
@@ -105,6 +105,8 @@ class Parameters:
             raise ParametersError("Warm-up can't be negative.")
         if self.precision is not None and not 0 < self.precision < 1:
             raise ParametersError("The precision is a share between 0 and 1, as 0.02.")
+        for name in ("prompt_tokens", "concurrency"):
+            object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
 
 
 @dataclass(frozen=True, slots=True)
