@@ -40,7 +40,7 @@ def command(
     cache answers; TTFT starts when the request has left and ends at the first token.
     """
     from mlx_bench import Cache, Parameters
-    from mlx_stack.cli.views.bench import open_progress, show_result, write_page
+    from mlx_stack.cli.views.bench import open_page, open_progress, show_result
     from mlx_stack.operations.bench.measure import bench
 
     context = open_context(json=json, quiet=quiet)
@@ -60,10 +60,9 @@ def command(
             model=model,
             api_key=key_from(api_key_env),
             is_saved=is_saved,
+            on_report=open_page(html),
             say=say,
         )
-    if html is not None:
-        write_page(result, html)
     if json:
         context.output.document(result.to_document())
     else:

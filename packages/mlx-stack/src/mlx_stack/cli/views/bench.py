@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from mlx_bench import Judgement, Verdict, render_html, render_table
 from mlx_bench.export import COLUMNS, figure
-from mlx_bench.report_json import write_atomically
+from mlx_bench.report_json import require_writable, write_atomically
+from mlx_bench.runner import OnReport
 
 if TYPE_CHECKING:
     from mlx_stack.cli.frame.output import Output
@@ -60,6 +61,13 @@ def _show_verdict(output: "Output", verdict: Verdict, text: str) -> None:
     output.answer(Text.assemble((f"{verdict.value:<5}", _COLOURS[verdict]), text))
 
 
-def write_page(result: "BenchResult", path: Path) -> None:
-    """Write the report as one HTML page."""
-    write_atomically(path, render_html(result.report))
+def open_page(path: Path | None) -> OnReport:
+    """What writes a report as one HTML page, anew after every iteration; nothing without a path.
+
+    Raises:
+        ReportError: Nothing can be written there.
+    """
+    if path is None:
+        return lambda _: None
+    require_writable(path)
+    return lambda report: write_atomically(path, render_html(report))

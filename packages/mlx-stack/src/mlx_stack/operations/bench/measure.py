@@ -23,7 +23,7 @@ from mlx_bench import (
     run_benchmark,
     save_report,
 )
-from mlx_bench.runner import with_extra
+from mlx_bench.runner import OnReport, with_extra
 from mlx_hwprobe import HardwareProfile, HwprobeError
 from mlx_stack.engines import lockfile
 from mlx_stack.engines.environment import current_environment
@@ -69,6 +69,7 @@ def bench(
     model: str | None = None,
     api_key: str | None = None,
     is_saved: bool = False,
+    on_report: OnReport = lambda _: None,
     say: Say = lambda _: None,
 ) -> BenchResult:
     """Measure what `name` means.
@@ -80,6 +81,7 @@ def bench(
         model: The model to ask a URL for.
         api_key: What a URL wants as bearer token.
         is_saved: Keep the result, from the first iteration on.
+        on_report: Gets the unfinished report after every iteration, and the finished one.
         say: Told what happens.
 
     Raises:
@@ -112,9 +114,12 @@ def bench(
             power=stack.enter_context(meter) if meter else None,
             report_extra={"quant": target.quant, "source": target.source, "tier": target.tier},
         )
-        report = run_benchmark(
-            client, parameters, conditions, on_report=lambda report: _save(report, saved), say=say
-        )
+
+        def keep(report: Report) -> None:
+            _save(report, saved)
+            on_report(report)
+
+        report = run_benchmark(client, parameters, conditions, on_report=keep, say=say)
         tools = None
         if target.entry is not None and target.entry.capabilities.tool_calling:
             say("Trying a tool call")
@@ -125,7 +130,7 @@ def bench(
         verdict=verdict_fields(judgements),
         tool_calling=asdict(tools) if tools is not None else None,
     )
-    _save(report, saved)
+    keep(report)
     return BenchResult(report=report, judgements=judgements, tools=tools, saved=saved)
 
 

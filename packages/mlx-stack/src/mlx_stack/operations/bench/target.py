@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlx_bench import Endpoint, EndpointError, ServingProcess, StreamingClient, serving_process_of
+from mlx_bench.client import parse_base_url
 from mlx_bench.serving_process import find_serving_process, is_local
 from mlx_catalog import CatalogEntry
 from mlx_procsup import (
@@ -109,7 +110,7 @@ def open_target(
 
 
 def _of_url(home: Home, url: str, model: str | None, api_key: str | None) -> BenchTarget:
-    endpoint = Endpoint(url, model or "", api_key)
+    endpoint = Endpoint(parse_base_url(url), model or "", api_key)
     if model is None:
         with StreamingClient(endpoint) as client:
             names = client.list_models()
@@ -123,7 +124,7 @@ def _of_url(home: Home, url: str, model: str | None, api_key: str | None) -> Ben
         name=url,
         endpoint=endpoint,
         entry=entry or catalog.by_repo(endpoint.model),
-        process=find_serving_process(url),
+        process=find_serving_process(endpoint.base_url),
     )
 
 
