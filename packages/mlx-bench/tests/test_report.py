@@ -300,7 +300,10 @@ def test_points_that_only_one_report_has_are_named(make_report: MakeReport) -> N
     comparison = compare_reports(make_report(SWEEP[:1]), make_report(SWEEP[1:2]))
     assert comparison.ratios == ()
     assert set(comparison.unmatched) == set(SWEEP[:2])
-    assert "No point" in render_comparison(comparison)
+    spoken = render_comparison(comparison)
+    assert "No point" in spoken
+    for point in SWEEP[:2]:
+        assert f"concurrency {point.concurrency}, {point.prompt_tokens} prompt tokens" in spoken
 
 
 def test_different_conditions_are_named(make_report: MakeReport) -> None:

@@ -153,9 +153,7 @@ def render_comparison(comparison: Comparison) -> str:
     last: Point | None = None
     for ratio in comparison.ratios:
         if ratio.point != last:
-            lines.append(
-                f"Concurrency {ratio.point.concurrency}, {ratio.point.prompt_tokens} prompt tokens"
-            )
+            lines.append(_point_name(ratio.point).capitalize())
             last = ratio.point
         lines.append(
             f"  {titles[ratio.metric]:<12} B/A {figure(ratio.ratio.value):>7}  "
@@ -163,4 +161,11 @@ def render_comparison(comparison: Comparison) -> str:
         )
     if not comparison.ratios:
         lines.append("No point was measured in both.")
+    if comparison.unmatched:
+        only = "; ".join(_point_name(point) for point in comparison.unmatched)
+        lines += ["", f"Measured in one of them only: {only}."]
     return "\n".join(lines) + "\n"
+
+
+def _point_name(point: Point) -> str:
+    return f"concurrency {point.concurrency}, {point.prompt_tokens} prompt tokens"
