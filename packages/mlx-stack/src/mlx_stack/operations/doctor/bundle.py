@@ -1,7 +1,11 @@
 """A file for a bug report: what the doctor sees, without names, paths of the user, or keys."""
 
 import json
+import os
 import platform
+import re
+from collections.abc import Iterator
+from contextlib import suppress
 from getpass import getuser
 from pathlib import Path
 
@@ -13,11 +17,13 @@ from mlx_stack.engines.environment import current_environment
 from mlx_stack.engines.lockfile import Engine
 from mlx_stack.errors import StackError
 from mlx_stack.operations.doctor.examine import Examination
+from mlx_stack.operations.doctor.redaction import MASK, redact
 from mlx_stack.operations.machine.hardware import known_hardware
 from mlx_stack.paths import Home
 
 _LOG_LINES = 200
-_MASK = "********"
+_SECRET_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
+_SHORTEST_KEY = 6  # a variable called so may hold `1` or `true`
 
 
 def write_bundle(home: Home, examination: Examination, path: Path) -> None:
@@ -26,9 +32,8 @@ def write_bundle(home: Home, examination: Examination, path: Path) -> None:
     Raises:
         OSError: It can't be written.
     """
-    text = json.dumps(_content(home, examination), indent=2, ensure_ascii=False)
-    for secret, stand_in in _to_hide(home):
-        text = text.replace(secret, stand_in)
+    content = redact(_content(home, examination), _known(home))
+    text = json.dumps(content, indent=2, ensure_ascii=False)
     atomic_file.write_text(path, f"{text}\n", mode=atomic_file.PRIVATE)
 
 
@@ -66,24 +71,29 @@ def _text(path: Path) -> str | None:
         return None
 
 
-def _to_hide(home: Home) -> list[tuple[str, str]]:
-    """What must not be in the bundle, each with what stands there instead; the longest first."""
-    secrets = [(str(Path.home()), "~"), (platform.node(), "<host>")]
-    try:
-        secrets += [
-            (key, _MASK)
-            for key in (read_gateway_key(home), load_config(home).openrouter_key)
-            if key
-        ]
-        user = getuser()
-    except (StackError, OSError):
-        user = ""
-    secrets.append((user, "<user>"))
-    return sorted(
-        (
-            (json.dumps(secret, ensure_ascii=False)[1:-1], name)
-            for secret, name in secrets
-            if len(secret) > 2
-        ),
-        key=lambda pair: -len(pair[0]),
-    )
+def _known(home: Home) -> dict[str, str]:
+    """What must not be in the bundle though it has no shape of its own, and what stands there."""
+    from huggingface_hub import get_token
+
+    host = platform.node()
+    names = {host: "<host>", host.partition(".")[0]: "<host>", "localhost": "localhost"}
+    names |= dict.fromkeys(_user_names(), "<user>") | {str(Path.home()): "~"}
+    secrets = [get_token(), *_readable_keys(home)]
+    secrets += [value for name, value in os.environ.items() if _SECRET_VARIABLE.search(name)]
+    known = names | {secret: MASK for secret in secrets if secret and len(secret) >= _SHORTEST_KEY}
+    return {text: new for text, new in known.items() if len(text) > 1}
+
+
+def _readable_keys(home: Home) -> Iterator[str | None]:
+    """The keys of our own files; what is damaged hides no other."""
+    with suppress(StackError):
+        yield read_gateway_key(home)
+    with suppress(StackError):
+        yield load_config(home).openrouter_key
+
+
+def _user_names() -> Iterator[str]:
+    """What this user is called; a container may have users without a name."""
+    with suppress(OSError):
+        yield getuser()
+    yield Path.home().name
