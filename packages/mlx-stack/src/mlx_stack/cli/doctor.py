@@ -54,18 +54,17 @@ def command(bundle: Path | None, *, fix: bool, json: bool, quiet: bool) -> int:
 
 
 def _show(context: Context, examination: "Examination") -> None:
-    from rich.padding import Padding
-    from rich.text import Text
-
     output = context.output
     for finding in examination.findings:
         sign, colour = _SIGNS[finding.severity]
         weight = "bold" if finding.severity == "problem" else ""
-        output.answer(Text.assemble((f"{sign} ", colour), (finding.message, weight)))
-        for text, style in ((finding.reason, "dim"), (finding.fix, "")):
-            if text and finding.severity != "ok":
-                prefix = "→ " if text == finding.fix else ""
-                output.answer(Padding(Text(prefix + text, style=style), (0, 0, 0, 2), expand=False))
+        output.item(sign, finding.message, colour=colour, style=weight)
+        if finding.severity == "ok":
+            continue
+        if finding.reason:
+            output.item(" ", finding.reason, style="dim")
+        if finding.fix:
+            output.item("→", finding.fix, indent=2)
     problems = sum(finding.severity == "problem" for finding in examination.findings)
     warnings = sum(finding.severity == "warning" for finding in examination.findings)
     can_fix = any(finding.mend is not None for finding in examination.findings)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 _PIPE_COLUMNS = 120
+_LEAST_ROOM = 20
 
 
 class Output:
@@ -41,6 +42,24 @@ class Output:
     def answer(self, renderable: "RenderableType") -> None:
         """Write a part of the answer for a person."""
         self._console(stderr=False).print(renderable)
+
+    def item(
+        self, sign: str, text: str, *, colour: str = "", style: str = "", indent: int = 0
+    ) -> None:
+        """Write a paragraph of the answer behind a sign; its lines are indented on a terminal.
+
+        In a pipe it is one line, however long.
+        """
+        from rich.text import Text
+
+        console = self._console(stderr=False)
+        lead = f"{' ' * indent}{sign} "
+        lines = [text]
+        if not console.soft_wrap:
+            room = max(console.width - len(lead), _LEAST_ROOM)
+            lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
+        body = f"\n{' ' * len(lead)}".join(lines)
+        console.print(Text.assemble((lead, colour), (body, style)))
 
     def text(self, line: str) -> None:
         """Write a line of the answer as it is, for pipes: no wrapping, no markup."""

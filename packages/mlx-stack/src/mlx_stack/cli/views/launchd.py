@@ -27,20 +27,14 @@ def show_outlook(
     output: Output, *, comes_back: bool | None, findings: "Iterable[BootFinding]"
 ) -> None:
     """The answer in one sentence, and below it what it depends on and what to change."""
-    from rich.padding import Padding
     from rich.text import Text
 
     output.answer(Text(_ANSWERS[comes_back], style="bold"))
     for finding in findings:
         sign, colour = _SIGNS[finding.verdict]
-        line = Text.assemble((f"{sign} ", colour), finding.message)
-        output.answer(Padding(line, (0, 0, 0, 2), expand=False))
+        output.item(sign, finding.message, colour=colour, indent=2)
         if finding.fix and finding.verdict != "ok":
-            output.answer(
-                Padding(
-                    Text(f"to change it: {finding.fix}", style="dim"), (0, 0, 0, 4), expand=False
-                )
-            )
+            output.item("→", finding.fix, style="dim", indent=4)
 
 
 def show_status(output: Output, status: "InstallStatus", *, json: bool) -> None:
