@@ -4,12 +4,15 @@ import json
 import os
 import signal
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mlx_stack.credentials import ensure_gateway_key
+from mlx_stack.engines.environment import current_environment, environment_for, use_environment
+from mlx_stack.engines.lockfile import Engine, shipped_lock
 from stack_testkit.fake_mac import FakeMac
 from stack_testkit.home import define_stack
 from stack_testkit.program import Program
@@ -101,6 +104,68 @@ def test_the_bundle_names_neither_the_key_nor_the_user(offline: Program, tmp_pat
     assert str(Path.home()) not in text
     assert bundle.stat().st_mode & 0o777 == 0o600
     assert json.loads(text)["logs"]["standard"]
+
+
+def test_what_a_damaged_file_says_of_keys_is_not_in_the_bundle(
+    offline: Program, tmp_path: Path
+) -> None:
+    define_stack(offline.home, {"standard": {}})
+    key = "sk-or-v1-0123456789abcdef"
+    offline.home.config.write_text(f"openrouter-key: {key}\nlitellm-port: {key}\n")
+    offline.home.credentials.write_text(f'{{"gateway_key": "{key}",')
+    offline.home.logs.mkdir(parents=True)
+    (offline.home.logs / "standard.log").write_text(f"asked OpenRouter with {key}\n")
+    bundle = tmp_path / "bundle.json"
+    token = "a-token-without-any-usual-shape"
+
+    program = Program(offline.home, {**offline.variables, "HF_TOKEN": token})
+    (offline.home.logs / "fast.log").write_text(f"asked the Hub with {token}\n")
+    program.run("doctor", "--bundle", str(bundle))
+
+    text = bundle.read_text()
+    assert key not in text
+    assert token not in text
+
+
+def test_one_damaged_file_is_told_once_though_many_checks_read_it(offline: Program) -> None:
+    define_stack(offline.home, {"standard": {}})
+    offline.home.config.write_text("litellm-port: [")
+
+    rows = offline.run("doctor", "--json").document["findings"]
+
+    about_it = [row["check"] for row in rows if str(offline.home.config) in row["message"]]
+    assert about_it == ["config-file"]
+
+
+def test_a_damaged_profile_and_a_wrong_catalog_entry_are_found(offline: Program) -> None:
+    offline.home.catalog.mkdir(parents=True)
+    offline.home.profile.write_text("{")
+    (offline.home.catalog / "mine.yaml").write_text("id: 3")
+
+    found = _findings(offline)
+
+    assert "`mlx-stack profile`" in found["profile-file"][0]["fix"]
+    assert "mine.yaml" in found["catalog"][0]["message"]
+    assert {row["severity"] for row in found["profile-file"] + found["catalog"]} == {"problem"}
+
+
+def test_advice_is_whole_in_a_pipe(offline: Program) -> None:
+    define_stack(offline.home, {"standard": {}}, config={"gateway-host": "0.0.0.0"})
+
+    assert "permission under Privacy & Security > Local Network." in offline.run("doctor").out
+
+
+def test_an_engine_whose_packages_are_gone_is_a_problem(offline: Program) -> None:
+    engines = offline.home.engines
+    fake = current_environment(engines, Engine.LITELLM)
+    pinned = environment_for(engines, Engine.LITELLM, shipped_lock(Engine.LITELLM))
+    assert fake is not None
+    use_environment(engines, replace(fake, path=fake.path.rename(pinned.path)))
+
+    [found] = [row for row in _findings(offline)["engine"] if "litellm" in row["message"]]
+
+    assert found["severity"] == "problem"
+    assert "mlx-stack engines install litellm --reinstall" in found["fix"]
 
 
 def test_a_new_user_is_told_what_to_do_first(program: Program) -> None:

@@ -70,6 +70,14 @@ def test_a_removed_package_is_found(environment):
     assert ("package-missing", "some-dependency") in found(verify(environment))
 
 
+def test_without_the_contents_a_removed_package_is_found_still(environment):
+    packages = environment.site_packages
+    (packages / "vllm_mlx" / "__init__.py").unlink()
+    assert verify(environment, contents=False).ok
+    shutil.rmtree(packages / "some_dependency-1.2.dist-info")
+    assert ("package-missing", "some-dependency") in found(verify(environment, contents=False))
+
+
 def test_another_version_is_found(environment):
     packages = environment.site_packages
     (packages / "some_dependency-1.2.dist-info").rename(packages / "some_dependency-1.3.dist-info")

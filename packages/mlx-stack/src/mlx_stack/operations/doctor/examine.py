@@ -12,6 +12,9 @@ from mlx_stack.operations.doctor import hub, machine, power, running, state
 from mlx_stack.operations.doctor.finding import Finding
 from mlx_stack.paths import Home
 
+FAILED_CHECK = "check-failed"
+"""A check that could not be made."""
+
 type Check = Callable[[], Iterator[Finding]]
 
 
@@ -51,7 +54,7 @@ def examine(home: Home, *, fix: bool = False) -> Examination:
     Safe are modes of our own files and PID files of processes that are gone. Nothing is installed,
     downloaded, stopped or restarted.
     """
-    findings = tuple(finding for check in _checks(home) for finding in _made(check))
+    findings = tuple(_told_once(finding for check in _checks(home) for finding in _made(check)))
     if not fix:
         return Examination(findings)
     mended = [finding for finding in findings if finding.mend is not None and _mend(finding)]
@@ -67,9 +70,9 @@ def examine(home: Home, *, fix: bool = False) -> Examination:
 def _checks(home: Home) -> tuple[Check, ...]:
     return (
         machine.check_machine,
-        lambda: machine.check_disk(home.root, load_config(home).model_dir),
         lambda: state.check_permissions(home),
         lambda: state.check_files(home),
+        lambda: machine.check_disk(home.root, load_config(home).model_dir),
         lambda: state.check_exposure(home),
         lambda: running.check_engines(home),
         lambda: running.check_models(home),
@@ -88,7 +91,16 @@ def _made(check: Check) -> Iterator[Finding]:
         return  # `state.check_files` says so
     except (StackError, SupervisionError, HwprobeError, LaunchdError, OSError) as error:
         hint = getattr(error, "hint", None)
-        yield Finding("check-failed", "problem", str(error), fix=hint or "")
+        yield Finding(FAILED_CHECK, "problem", str(error), fix=hint or "")
+
+
+def _told_once(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Without what several checks stumbled over, such as a damaged file that all of them read."""
+    told: set[str] = set()
+    for finding in findings:
+        if finding.check != FAILED_CHECK or finding.message not in told:
+            yield finding
+        told.add(finding.message)
 
 
 def _mend(finding: Finding) -> bool:

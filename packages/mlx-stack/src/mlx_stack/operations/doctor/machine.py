@@ -11,6 +11,9 @@ from mlx_stack.operations.doctor.finding import Finding, ok
 _OLDEST_MACOS = 14
 _LITTLE_DISK_BYTES = 20 * 10**9
 _NO_DISK_BYTES = 2 * 10**9
+_GIB = 2**30
+_MACOS_BYTES = 2 * _GIB
+"""With less than this, macOS itself gets into trouble."""
 
 
 def check_machine() -> Iterator[Finding]:
@@ -52,6 +55,25 @@ def describe_chip(profile: HardwareProfile) -> Iterator[Finding]:
     else:
         memory = f"{profile.memory_gb} GB, {profile.memory_bandwidth_gb_s} GB/s"
         yield ok("chip", f"{name}, {memory}.")
+        yield from _describe_gpu_memory(profile)
+
+
+def _describe_gpu_memory(profile: HardwareProfile) -> Iterator[Finding]:
+    """How much memory models may take, and whether macOS is left enough."""
+    limit_bytes, memory_bytes = profile.gpu_memory_limit_bytes, profile.memory_bytes
+    if limit_bytes is None or memory_bytes is None:
+        return
+    limit = f"The GPU may use {limit_bytes / _GIB:.0f} GB of the {profile.memory_gb} GB"
+    if profile.gpu_memory_limit_source == "sysctl" and memory_bytes - limit_bytes < _MACOS_BYTES:
+        yield Finding(
+            "gpu-memory",
+            "warning",
+            f"{limit}: iogpu.wired_limit_mb was raised.",
+            "What is left is too little for macOS, which then swaps or panics.",
+            "sudo sysctl iogpu.wired_limit_mb=0",
+        )
+    else:
+        yield ok("gpu-memory", f"{limit}.")
 
 
 def describe_macos(os_version: str) -> Iterator[Finding]:

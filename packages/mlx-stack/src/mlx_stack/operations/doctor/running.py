@@ -8,8 +8,9 @@ import psutil
 
 from mlx_procsup import locate, stop_service
 from mlx_stack.config import load_config
-from mlx_stack.engines.environment import current_environment, environment_for
+from mlx_stack.engines.environment import Environment, current_environment, environment_for
 from mlx_stack.engines.lockfile import Engine, shipped_lock
+from mlx_stack.engines.verify import verify
 from mlx_stack.errors import StackError
 from mlx_stack.operations.doctor.finding import Finding, ok
 from mlx_stack.operations.lifecycle.assembly import model_folder
@@ -18,6 +19,8 @@ from mlx_stack.operations.lifecycle.recorded import recorded_services
 from mlx_stack.paths import Home
 from mlx_stack.services import GATEWAY, state_dirs
 from mlx_stack.stack import load_stack
+
+_MOST_TOLD = 3
 
 
 def check_engines(home: Home) -> Iterator[Finding]:
@@ -41,7 +44,24 @@ def check_engines(home: Home) -> Iterator[Finding]:
                 fix="mlx-stack engines upgrade",
             )
         else:
-            yield ok("engine", f"{engine} {environment.version}, as pinned.")
+            yield _compare_with_lock(environment)
+
+
+def _compare_with_lock(environment: Environment) -> Finding:
+    """The packages of an engine beside its lock; only `engines verify` reads every file."""
+    name = f"{environment.engine} {environment.version}"
+    problems = verify(environment, contents=False).problems
+    if not problems:
+        return ok("engine", f"{name}, the packages that its lock pins.")
+    told = ", ".join(f"{problem.what} ({problem.kind})" for problem in problems[:_MOST_TOLD])
+    more = f" and {len(problems) - _MOST_TOLD} more" if len(problems) > _MOST_TOLD else ""
+    return Finding(
+        "engine",
+        "problem",
+        f"{name} is not what its lock says: {told}{more}.",
+        "Something else than mlx-stack has changed it.",
+        f"mlx-stack down && mlx-stack engines install {environment.engine} --reinstall",
+    )
 
 
 def check_models(home: Home) -> Iterator[Finding]:

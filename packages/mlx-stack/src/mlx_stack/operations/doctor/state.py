@@ -1,14 +1,17 @@
 """The state folder: modes, owners, files that can be read, the key."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
+from mlx_catalog import CatalogError
 from mlx_stack.config import load_config
 from mlx_stack.credentials import read_gateway_key
 from mlx_stack.errors import NoStackError, StackError
 from mlx_stack.operations.doctor.finding import Finding, ok
+from mlx_stack.operations.machine.hardware import known_hardware
+from mlx_stack.operations.models.find import open_catalog
 from mlx_stack.paths import Home
 from mlx_stack.services import is_exposed
 from mlx_stack.stack import load_stack
@@ -42,6 +45,15 @@ def _check_mode(path: Path, mode: int) -> Finding | None:
             "A command was probably run with sudo.",
             f'sudo chown -R "$USER" {path}',
         )
+    if not os.access(path, os.W_OK):
+        return Finding(
+            "mode",
+            "problem",
+            f"{path} can't be written (mode {status.st_mode & 0o777:04o}).",
+            "Commands that change something fail.",
+            f"chmod {mode:04o} {path}",
+            mend=partial(path.chmod, mode),
+        )
     if status.st_mode & _OTHERS:
         return Finding(
             "mode",
@@ -55,20 +67,38 @@ def _check_mode(path: Path, mode: int) -> Finding | None:
 
 
 def check_files(home: Home) -> Iterator[Finding]:
-    """Whether the stack, the configuration and the credentials can be read."""
-    for name, read in (("stack", _read_stack), ("config", load_config), ("key", read_gateway_key)):
+    """Whether what the commands read in the state folder can be read."""
+    for check, well, read in _FILES:
         try:
             read(home)
         except NoStackError as error:
             yield Finding("stack", "info", error.message, fix=error.hint or "")
         except StackError as error:
-            yield Finding(f"{name}-file", "problem", error.message, fix=error.hint or "")
+            yield Finding(check, "problem", error.message, fix=error.hint or "")
+        except CatalogError as error:
+            first = str(error).partition("\n")[0]
+            fix = "`mlx-stack models --catalog` tells all that is wrong with it."
+            yield Finding(check, "problem", first, "No model can be looked up before.", fix)
         else:
-            yield ok(f"{name}-file", f"The {name} file can be read, or there is none yet.")
+            yield ok(check, well)
 
 
-def _read_stack(home: Home) -> object:
-    return load_stack(home.stack)
+_FILES: tuple[tuple[str, str, Callable[[Home], object]], ...] = (
+    (
+        "stack-file",
+        "The stack file can be read, or there is none yet.",
+        lambda home: load_stack(home.stack),
+    ),
+    ("config-file", "The configuration can be read, or there is none yet.", load_config),
+    ("key-file", "The gateway's key can be read, or there is none yet.", read_gateway_key),
+    (
+        "profile-file",
+        "The hardware profile can be read, or there is none yet.",
+        lambda home: home.profile.exists() and known_hardware(home),
+    ),
+    ("catalog", "The catalog can be read, with your own entries.", open_catalog),
+)
+"""Name of the check, what is said when all is well, and its reader."""
 
 
 def check_exposure(home: Home) -> Iterator[Finding]:
