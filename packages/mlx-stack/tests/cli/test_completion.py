@@ -65,6 +65,15 @@ def test_a_damaged_file_offers_nothing_and_says_nothing(
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_line_that_is_not_finished_is_no_error(
+    stack: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert stack.stack.exists()
+    assert _offered("init --as ") == []
+    assert _offered("init --as x --remove ") == ["standard"]
+    assert capsys.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_the_script_of_every_shell_is_printed(shell: str) -> None:
     program = Path(sys.executable).with_name("mlx-stack")

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_stack.cli.frame.completion import complete_keys
-from mlx_stack.cli.frame.context import json_option, open_context, quiet_option
+from mlx_stack.cli.frame.context import (
+    hand_down_json,
+    json_option,
+    open_context,
+    quiet_option,
+)
 from mlx_stack.cli.frame.suggest import SuggestingGroup
 from mlx_stack.errors import UsageError
 
@@ -16,14 +21,16 @@ if TYPE_CHECKING:
 
 
 @click.group("config", cls=SuggestingGroup, invoke_without_command=True)
+@json_option
 @click.pass_context
-def command(ctx: click.Context) -> None:
+def command(ctx: click.Context, *, json: bool) -> None:
     """Show and change the configuration; without a COMMAND, list it.
 
     It is kept in config.yaml in the state folder, readable by its owner only.
     """
     if ctx.invoked_subcommand is None:
-        _list(json=False)
+        ctx.invoke(list_command, json=json)
+    hand_down_json(ctx, json=json)
 
 
 @command.command("set")
@@ -66,10 +73,6 @@ def get_command(key: str, *, json: bool) -> None:
 @json_option
 def list_command(*, json: bool) -> None:
     """Show every key with its value, its default, and its source."""
-    _list(json=json)
-
-
-def _list(*, json: bool) -> None:
     from mlx_stack.operations.configure import list_settings
 
     context = open_context(json=json)

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 import click
 
 from mlx_stack import exit_codes
-from mlx_stack.cli.frame.context import json_option, open_context, quiet_option
+from mlx_stack.cli.frame.context import (
+    hand_down_json,
+    json_option,
+    open_context,
+    quiet_option,
+)
 from mlx_stack.cli.frame.suggest import SuggestingGroup
 
 if TYPE_CHECKING:
@@ -29,11 +34,16 @@ def _chosen(names: tuple[str, ...]) -> "tuple[Engine, ...]":
 
 
 @click.group("engines", cls=SuggestingGroup, invoke_without_command=True)
+@json_option
 @click.pass_context
-def command(ctx: click.Context) -> None:
-    """Manage vllm-mlx and LiteLLM, each in an isolated environment, pinned with hashes."""
+def command(ctx: click.Context, *, json: bool) -> None:
+    """Manage vllm-mlx and LiteLLM, each in an isolated environment, pinned with hashes.
+
+    Without a COMMAND, list them.
+    """
     if ctx.invoked_subcommand is None:
-        click.echo(ctx.get_help())
+        ctx.invoke(list_command, json=json)
+    hand_down_json(ctx, json=json)
 
 
 @command.command("list", short_help="Show what is installed and the disk it takes.")

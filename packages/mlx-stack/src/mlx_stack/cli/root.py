@@ -21,6 +21,8 @@ from mlx_stack.cli.frame.output import (
 )
 from mlx_stack.errors import Interrupted, StackError, UsageError
 
+_OPTIONS_OF_COMMANDS = ("--json", "--json-lines", "--quiet", "-q")
+
 
 @click.group(
     cls=LazyGroup,
@@ -48,6 +50,8 @@ def root(ctx: click.Context, *, version: bool) -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run the command line `arguments`; the exit code. No foreseeable failure shows a traceback."""
     bear_any_text()
+    if arguments and arguments[0] == "help":  # as `git help`, `uv help`
+        arguments = [*arguments[1:], "--help"]
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return _invoke(arguments)
@@ -99,6 +103,11 @@ def _report_interruption(kind: str, interruption: BaseException, arguments: Sequ
 def _usage(error: click.ClickException) -> StackError:
     """Click's own complaint, with the help that would have explained it."""
     context = error.ctx if isinstance(error, click.UsageError) else None
+    if isinstance(error, click.NoSuchOption) and context is not None and context.parent is None:
+        option = error.option_name
+        if option in _OPTIONS_OF_COMMANDS:
+            message = f"The option {option!r} belongs behind a command."
+            return UsageError(message, hint=f"As in `mlx-stack status {option}`.")
     path = context.command_path if context is not None else "mlx-stack"
     return UsageError(error.format_message(), hint=f"`{path} --help` explains it.")
 

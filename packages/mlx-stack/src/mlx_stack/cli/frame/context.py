@@ -32,6 +32,12 @@ def json_option(function: Callable[..., object]) -> Callable[..., object]:
     )
 
 
+def hand_down_json(group: click.Context, *, json: bool) -> None:
+    """Let a `--json` that stands before the sub-command count as if it stood behind it."""
+    assert isinstance(group.command, click.Group)
+    group.default_map = {name: {"json": json} for name in group.command.list_commands(group)}
+
+
 def quiet_option(function: Callable[..., object]) -> Callable[..., object]:
     """`--quiet`: only the answer and errors."""
     return click.option("--quiet", "-q", is_flag=True, help="Write only the answer and errors.")(

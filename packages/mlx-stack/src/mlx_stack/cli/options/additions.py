@@ -20,7 +20,8 @@ class AdditionsCommand(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         given = list(args)  # click takes them away as it reads them
         rest = super().parse_args(ctx, args)
-        ctx.meta[_KEY] = pair(given, ctx)
+        if not ctx.resilient_parsing:  # the shell completes a line that is not finished
+            ctx.meta[_KEY] = pair(given, ctx)
         return rest
 
 

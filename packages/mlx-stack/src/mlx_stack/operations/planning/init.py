@@ -202,7 +202,9 @@ def _combined(
     for name in removals:
         if name not in by_name and name not in usual:
             there = ", ".join(by_name) or "none"
-            raise UsageError(f"There is no tier {name!r} to remove.", hint=f"There is: {there}.")
+            raise UsageError(
+                f"There is no tier {name!r} to remove.", hint=f"The stack has: {there}."
+            )
     return [each for name, each in by_name.items() if name not in removals]
 
 
