@@ -101,6 +101,12 @@ def test_the_log_of_the_service_that_failed_is_the_first_advice() -> None:
     assert steps[0].command == "mlx-stack logs fast"
 
 
+def test_a_service_that_is_only_stopped_has_no_log_worth_reading() -> None:
+    steps = _steps("unwell", _rows("stopped", "crashed", "stopped"))
+
+    assert steps[0].command == "mlx-stack logs fast"
+
+
 def test_without_a_stack_it_points_to_setup_and_creates_nothing(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
 

@@ -116,7 +116,11 @@ def next_steps(
             start,
             NextStep("mlx-stack doctor", "find what would keep it from working"),
         )
-    bad = next(row for row in services if row.kind != "watchdog" and row.state != "healthy")
+    bad = next(
+        row
+        for row in services
+        if row.kind != "watchdog" and (row.state not in ("healthy", "stopped") or row.flapping)
+    )
     return (
         NextStep(f"mlx-stack logs {bad.name}", f"what {bad.name} said last"),
         *missing,

@@ -62,7 +62,8 @@ def up(
         LockHeldError: Another command changes the services.
         StackError: No stack is defined, a file is damaged, or the engines are not installed.
     """
-    load_stack(home.stack)  # before anything is written: without a stack nothing is
+    # before anything is written: without a stack, or with a mistyped tier, nothing is
+    chosen(service_names(load_stack(home.stack)), tier)
     with acquire_lock(home.lock, "up"):
         return start_services(
             home, tier=tier, timeout_s=timeout_s, on_outcome=on_outcome, on_hold=on_hold
