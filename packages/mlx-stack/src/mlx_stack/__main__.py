@@ -9,9 +9,9 @@ from mlx_stack import __version__, exit_codes
 def main() -> int:
     """Run `mlx-stack` with the arguments of this process; the exit code."""
     if sys.argv[1:] == ["--version"]:  # answered before click is even imported
-        with suppress(OSError):  # `run` has words for an output that takes nothing
+        with suppress(OSError):  # where stdout takes nothing, that is told as of any command
             print(f"mlx-stack {__version__}", flush=True)
-            return 0
+            return exit_codes.DONE
     try:
         from mlx_stack.cli.root import run
 

@@ -124,38 +124,53 @@ def test_a_closed_stderr_leaves_the_exit_code_and_an_empty_stdout(tmp_path: Path
     assert (done.returncode, done.stdout) == (2, b"")
 
 
+def _in_shell(line: str, home: Path) -> subprocess.CompletedProcess[str]:
+    """A line for the shell, in which `$0` is the program."""
+    return subprocess.run(
+        ["/bin/sh", "-c", line, PROGRAM],
+        env={**os.environ, "MLX_STACK_HOME": str(home), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize(
-    "words",
-    [
-        ("--version",),
-        ("config", "list"),
-        ("config", "list", "--json"),
-        ("no-such-command", "--json"),
-    ],
+    "words", ["config set log-max-files -", "config reset", "ask", "setup --model nope --no-start"]
 )
-@pytest.mark.parametrize("stdout", [">&-", f"1<{os.devnull}"])
-def test_an_output_that_takes_nothing_is_no_traceback(
-    words: tuple[str, ...], stdout: str, tmp_path: Path
+def test_a_closed_stdin_has_nothing_to_read(words: str, tmp_path: Path) -> None:
+    done = _in_shell(f'"$0" {words} <&-', tmp_path / "home")
+
+    assert done.returncode in (1, 2)
+    assert done.stderr.startswith(("error: ", "Looking at the machine"))
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [("--version", 1), ("--help", 1), ("config list --json", 1), ("frobnicate --json", 2)],
+)
+def test_an_answer_that_nobody_takes_is_a_failure_that_is_told(
+    words: str, code: int, tmp_path: Path
 ) -> None:
-    done = subprocess.run(
-        ["/bin/sh", "-c", f'"$0" "$@" {stdout}', PROGRAM, *words],
-        env={**os.environ, "MLX_STACK_HOME": str(tmp_path / "home")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = _in_shell(f'ulimit -f 0; "$0" {words} >{tmp_path}/answer', tmp_path / "home")
+
+    assert done.returncode == code
+    assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(
-    "words", [("init",), ("config", "reset"), ("config", "set", "openrouter-key", "-")]
-)
-def test_a_closed_stdin_has_nothing_to_read(words: tuple[str, ...], tmp_path: Path) -> None:
-    done = subprocess.run(
-        ["/bin/sh", "-c", '"$0" "$@" <&-', PROGRAM, *words],
-        env={**os.environ, "MLX_STACK_HOME": str(tmp_path / "home")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize("words", ["--version", "config list", "no-such-command --json"])
+@pytest.mark.parametrize("stdout", [">&-", f"1<{os.devnull}"])
+def test_an_output_that_is_closed_is_no_traceback(words: str, stdout: str, tmp_path: Path) -> None:
+    assert "Traceback" not in _in_shell(f'"$0" {words} {stdout}', tmp_path / "home").stderr
+
+
+def test_the_exit_code_tells_where_nobody_takes_the_message(tmp_path: Path) -> None:
+    line = f'ulimit -f 0; "$0" frobnicate 2>{tmp_path}/message'
+
+    assert _in_shell(line, tmp_path / "home").returncode == 2
+
+
+def test_a_reader_that_has_gone_hears_nothing_of_a_traceback(tmp_path: Path) -> None:
+    assert "Traceback" not in _in_shell('"$0" --version | :', tmp_path).stderr

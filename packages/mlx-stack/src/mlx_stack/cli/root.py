@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -113,9 +114,10 @@ def _usage(error: click.ClickException) -> StackError:
 
 
 def _report(problem: StackError, *, as_json: bool) -> int:
-    if as_json:
-        write_error_document(problem.type, problem.message, problem.hint)
     write_error(problem.message, problem.hint)
+    if as_json:
+        with suppress(OSError):  # it may be stdout itself that takes nothing: then stderr has told
+            write_error_document(problem.type, problem.message, problem.hint)
     return problem.exit_code
 
 

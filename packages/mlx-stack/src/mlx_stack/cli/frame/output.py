@@ -7,6 +7,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
@@ -142,11 +143,15 @@ def _nowhere(mode: Literal["r", "w"]) -> TextIO:
 
 
 def write_error(message: str, hint: str | None) -> None:
-    """Tell what went wrong and what to do, on stderr, without Rich: this must always work."""
+    """Tell what went wrong and what to do, on stderr, without Rich: this must always work.
+
+    Where nobody takes it, the exit code tells.
+    """
     bold, red, reset = ("\033[1m", "\033[31m", "\033[0m") if _error_colour() else ("", "", "")
-    print(f"{bold}{red}error:{reset} {_folded('error: ', message)}", file=sys.stderr)
-    if hint:
-        print(f"{bold}hint:{reset} {_folded('hint: ', hint)}", file=sys.stderr)
+    with suppress(OSError):
+        print(f"{bold}{red}error:{reset} {_folded('error: ', message)}", file=sys.stderr)
+        if hint:
+            print(f"{bold}hint:{reset} {_folded('hint: ', hint)}", file=sys.stderr)
 
 
 def write_error_document(kind: str, message: str, hint: str | None) -> None:
