@@ -101,12 +101,14 @@ def _show(output: "Output", found: "ModelEstimate") -> None:
 
 def _verdict(found: "ModelEstimate") -> str:
     from mlx_stack.cli.views.estimates import short_bytes
+    from mlx_stack.cli.views.format import format_machine_bytes
 
     expected = found.estimate
     assert expected is not None
-    total, limit = short_bytes(expected.memory.total_bytes), short_bytes(expected.limit_bytes)
-    if expected.fits is None:
+    if expected.fits is None or expected.limit_bytes is None:
         return "[yellow]Whether it fits can't be known.[/yellow]"
+    total = short_bytes(expected.memory.total_bytes)
+    limit = format_machine_bytes(expected.limit_bytes)
     if expected.fits:
         return f"[green]It fits:[/green] {total} of the {limit} that the GPU may use."
     return f"[red]It doesn't fit:[/red] it takes {total}, and the GPU may use {limit}."

@@ -7,6 +7,7 @@ _HOUR_S = 60 * _MINUTE_S
 _DAY_S = 24 * _HOUR_S
 _GB = 10**9
 _MB = 10**6
+_GIB = 2**30
 
 
 def format_bytes(count: int) -> str:
@@ -14,6 +15,11 @@ def format_bytes(count: int) -> str:
     if count >= _GB:
         return f"{count / _GB:.1f} GB"
     return f"{count / _MB:.0f} MB"
+
+
+def format_machine_bytes(count: int) -> str:
+    """`103.1 GB (96 GiB)`: a part of a Mac's memory, whose GB, unlike a file's, are 2^30 bytes."""
+    return f"{format_bytes(count)} ({round(count / _GIB, 1):g} GiB)"
 
 
 def format_duration(seconds: float) -> str:

@@ -5,7 +5,7 @@ from rich.table import Table
 from mlx_recommend import Applicant, Plan, reasons
 from mlx_stack.cli.frame.output import Output
 from mlx_stack.cli.views.estimates import short_bytes, short_speed
-from mlx_stack.cli.views.format import describe_hardware
+from mlx_stack.cli.views.format import describe_hardware, format_machine_bytes
 from mlx_stack.cli.views.reasons import BARS, missing_text, reason_text
 from mlx_stack.operations.planning.recommend import Recommendation
 
@@ -17,9 +17,10 @@ def show_recommendation(output: Output, found: Recommendation, *, show_all: bool
     plan = found.plan
     share = ""
     if found.hardware.memory_bytes:
-        share = f" ({plan.budget_bytes / found.hardware.memory_bytes:.0%} of the memory)"
+        share = f", {plan.budget_bytes / found.hardware.memory_bytes:.0%} of the memory"
     output.answer(f"[bold]{describe_hardware(found.hardware.to_json())}[/bold]")
-    output.answer(f"Budget for all tiers: {short_bytes(plan.budget_bytes)}{share}\n")
+    budget = format_machine_bytes(plan.budget_bytes)
+    output.answer(f"Budget for all tiers: {budget}{share}\n")
     if plan.tiers:
         output.answer(_tiers(plan))
         used, left = plan.total_bytes, plan.budget_bytes - plan.total_bytes
@@ -56,7 +57,7 @@ def _tiers(plan: Plan) -> Table:
             tier.candidate.model,
             tier.candidate.quant,
             short_bytes(tier.total_bytes),
-            _tokens(tier.estimate.workload.context_tokens),
+            f"{tier.estimate.workload.context_tokens:,}",
             short_speed(tier.estimate.generation_tps),
             f"{tier.score:.2f}",
         )
@@ -116,8 +117,3 @@ def _table(*texts: str, numbers: tuple[str, ...], last: str | None = None) -> Ta
     if last is not None:
         table.add_column(last)
     return table
-
-
-def _tokens(count: int) -> str:
-    """`16k` for 16,384."""
-    return f"{count // 1024}k" if count >= 1024 else str(count)
