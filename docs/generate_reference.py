@@ -191,6 +191,8 @@ def exit_code_page() -> str:
         "| `error.type` | code | what it is |",
         "|---|---:|---|",
         *(f"| `{name}` | {code} | {text} |" for name, code, text in error_rows()),
+        f"| `interrupted` | {exit_codes.INTERRUPTED} | Ctrl-C came before the answer. |",
+        f"| `terminated` | {exit_codes.TERMINATED} | SIGTERM came before the answer. |",
     ]
     return page(lines)
 
