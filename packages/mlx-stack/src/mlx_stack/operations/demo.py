@@ -176,7 +176,8 @@ def run_demo(observer: DemoObserver, *, keep: bool) -> DemoResult:
     story = _Story(observer)
     done = False
     try:
-        result = _play(story, home)
+        with _temporary_files_in(home.root / "tmp"):
+            result = _play(story, home)
         done = True
     finally:
         with _uninterrupted():
@@ -185,8 +186,7 @@ def run_demo(observer: DemoObserver, *, keep: bool) -> DemoResult:
                 "clean up", "Stop everything" + ("" if kept else ", leave nothing")
             ) as end:
                 stopped = _stop_all(home)
-                if not kept:
-                    shutil.rmtree(home.root)
+                shutil.rmtree(home.root / "tmp" if kept else home.root)
                 end.text = (
                     f"{stopped} processes stopped, {home.root} {'kept' if kept else 'removed'}"
                 )
@@ -369,6 +369,24 @@ def _stop_all(home: Home) -> int:
     watchdog = stop_service(WATCHDOG, state_dirs(home))
     pids = [watchdog.pid, *(outcome.pid for outcome in down(home))]
     return sum(pid is not None for pid in pids)
+
+
+@contextmanager
+def _temporary_files_in(folder: Path) -> Generator[None]:
+    """Let every program that is started keep its temporary files in a new `folder`.
+
+    MLX leaves there what it compiled for this processor.
+    """
+    folder.mkdir()
+    before = os.environ.get("TMPDIR")
+    os.environ["TMPDIR"] = str(folder)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TMPDIR"]
+        else:
+            os.environ["TMPDIR"] = before
 
 
 @contextmanager
