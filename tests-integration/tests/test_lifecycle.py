@@ -47,20 +47,6 @@ def _ask(program: Program, model: str, question: str) -> Any:
         return json.load(response)
 
 
-def test_restart_stops_nothing_that_it_could_not_start_again(served: Program) -> None:
-    define_stack(served.home, {"standard": {}})
-    served.run("up")
-    pid = _pid(served, "standard")
-    (served.home.engines / "vllm-mlx" / "current").unlink()
-
-    refused = served.run("restart", "--json")
-
-    assert refused.code == 5
-    assert "engines install" in refused.document["error"]["hint"]
-    assert psutil.pid_exists(pid)
-    assert _pid(served, "standard") == pid
-
-
 def test_a_mistyped_tier_is_wrong_usage_before_anything_else(served: Program) -> None:
     define_stack(served.home, {"standard": {}})
     shutil.rmtree(served.home.engines)
