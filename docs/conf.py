@@ -12,7 +12,7 @@ release = tomllib.loads((PACKAGES / "mlx-stack" / "pyproject.toml").read_text(en
 ]["version"]
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-exclude_patterns = ["_build", "how-to/examples"]
+exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = "mlx-stack"
 
