@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_catalog.config_json import read_config, routed_expert_params
+from mlx_catalog.config_json import read_config
+from mlx_catalog.parameters import routed_expert_params
 
 QWEN3 = {
     "model_type": "qwen3",
@@ -312,6 +313,31 @@ def test_experts_are_counted_with_the_shared_one():
     assert geometry is not None
     assert geometry.experts is not None
     assert (geometry.experts.total, geometry.experts.active, geometry.experts.shared) == (256, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("said", "heads"),
+    [({"hidden_size": 2560}, 4), ({"num_attention_heads": 16, "num_key_value_heads": 8}, 8)],
+)
+def test_what_gemma_3_leaves_out_is_what_its_class_supposes(said: dict[str, object], heads: int):
+    text = {"model_type": "gemma3_text", "num_hidden_layers": 48, "sliding_window": 1024, **said}
+    reading = read_config({"model_type": "gemma3", "vision_config": {}, "text_config": text})
+    assert reading.geometry is not None
+    assert (reading.geometry.kv_heads, reading.geometry.head_dim) == (heads, 256)
+    assert reading.max_context_tokens == 131072
+
+
+def test_layers_are_found_under_the_names_of_older_families():
+    gpt2 = {"model_type": "gpt2", "n_layer": 12, "n_embd": 768, "n_head": 12}
+    reading = read_config(gpt2)
+    assert reading.known
+    assert reading.geometry is not None
+    assert reading.geometry.growing_kv_elements_per_token == 12 * 2 * 768
+
+
+def test_more_shared_layers_than_there_are_is_an_unknown_layout():
+    text = {**GEMMA4_SMALL["text_config"], "num_kv_shared_layers": 1000}
+    assert not read_config({**GEMMA4_SMALL, "text_config": text}).known
 
 
 def test_parameters_of_routed_experts_follow_from_the_widths():

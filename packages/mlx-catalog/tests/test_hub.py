@@ -134,6 +134,13 @@ def test_a_repository_is_read_without_its_weights(server: _Hub, hub: Hub):
     assert not any("safetensors" in path for path, _, _ in server.asked)
 
 
+def test_a_second_layout_of_the_same_weights_is_not_counted(server: _Hub, hub: Hub):
+    again = ["consolidated.safetensors", "original/model-00001.safetensors"]
+    files = [{"type": "file", "size": 700_000_000, "path": path} for path in again]
+    server.add_repo("someone/Twice", [*TREE, *files])
+    assert hub.read("someone/Twice").weights_bytes == 700_000_000
+
+
 def test_a_long_file_list_is_read_page_by_page(server: _Hub, hub: Hub):
     repo = "mlx-community/Lynx-1B-4bit"
     server.add_repo(repo)

@@ -9,7 +9,7 @@ import pytest
 
 from mlx_catalog import UnreadableModelError
 from mlx_catalog.geometry import read_model
-from mlx_catalog.safetensors import parse_header, read_header
+from mlx_catalog.safetensors import parse_header, read_header, weight_files
 
 BYTES = {"BF16": 2, "F32": 4, "U32": 4, "U8": 1}
 
@@ -186,3 +186,65 @@ def test_weight_files_without_tensors_tell_nothing(tmp_path: Path):
     write_safetensors(tmp_path / "model.safetensors", {})
     reading = read_model(tmp_path)
     assert (reading.params, reading.weights_bytes) == (None, None)
+
+
+def test_a_second_layout_of_the_same_weights_is_not_counted(tmp_path: Path):
+    folder = write_model(tmp_path / "twice", {}, {"model.norm.weight": ("BF16", [256])})
+    write_safetensors(folder / "consolidated.safetensors", {"norm.weight": ("BF16", [256])})
+    assert read_model(folder).weights_bytes == 512
+
+
+def test_weights_are_the_files_that_mlx_loads():
+    shards = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    others = ("consolidated.safetensors", "original/model.safetensors", "config.json")
+    assert weight_files([*others, *reversed(shards)]) == shards
+    assert weight_files(["weights.00.safetensors", *others]) == ("weights.00.safetensors",)
+
+
+def test_a_folder_that_misses_a_shard_is_as_big_as_its_index_says(tmp_path: Path):
+    folder = write_model(tmp_path / "half", {}, {"model.norm.weight": ("BF16", [256])})
+    shards = ["model-00000.safetensors", "model-00001.safetensors", "model-00002.safetensors"]
+    index = {
+        "metadata": {"total_size": 3000},
+        "weight_map": {f"layer.{number}": shard for number, shard in enumerate(shards)},
+    }
+    path = folder / "model.safetensors.index.json"
+    path.write_text(json.dumps(index), encoding="utf-8")
+
+    reading = read_model(folder)
+    assert (reading.weights_bytes, reading.weights_exact) == (3000, False)
+    assert "model-00001.safetensors and 1 more is missing" in reading.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("weight", "scales"),
+    [([], []), ([4], [0]), ([0, 0], [0, 0]), ([4, 8], []), ([4, 2**40], [4, 1])],
+)
+def test_shapes_that_no_quantization_has_are_no_crash(
+    tmp_path: Path, weight: list[int], scales: list[int]
+):
+    tensors = {
+        name: {"dtype": dtype, "shape": shape, "data_offsets": [0, 0]}
+        for name, dtype, shape in (("a.weight", "U32", weight), ("a.scales", "BF16", scales))
+    }
+    raw = json.dumps(tensors).encode()
+    folder = write_model(tmp_path / "odd", {"quantization": {"bits": 4, "group_size": 64}})
+    (folder / "model.safetensors").write_bytes(struct.pack("<Q", len(raw)) + raw)
+    assert (read_model(folder).weights_bytes or 0) >= 0
+
+
+def test_a_negative_shape_is_told():
+    raw = b'{"a": {"dtype": "BF16", "shape": [-4, 4], "data_offsets": [0, 0]}}'
+    with pytest.raises(UnreadableModelError, match="damaged"):
+        parse_header(raw, "odd")
+
+
+def test_weights_packed_in_a_way_that_is_unknown_have_unknown_bits(tmp_path: Path):
+    folder = write_model(tmp_path / "odd", {"quantization_config": {"quant_method": "aqlm"}})
+    reading = read_model(folder)
+    assert (reading.bits_per_weight, reading.quant, reading.quantization) == (None, None, "")
+
+
+def test_fp8_takes_8_bits_whatever_the_type_of_the_rest(tmp_path: Path):
+    folder = write_model(tmp_path / "fp8", {"quantization_config": {"quant_method": "fp8"}})
+    assert read_model(folder).bits_per_weight == pytest.approx(8.0, rel=0.001)

@@ -4,6 +4,10 @@ from collections.abc import Mapping
 
 type Config = Mapping[str, object]
 
+LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+HIDDEN = ("hidden_size", "n_embd", "d_model")
+QUERY_HEADS = ("num_attention_heads", "n_heads", "n_head")
+
 _MOST = 2**40
 """No count, width or length of a model comes near; a damaged or hostile file may say anything."""
 

@@ -5,13 +5,13 @@ that is not known here is not guessed: its reading has `known` false and no cach
 rest.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
 from msgspec import structs
 
-from mlx_catalog.config_fields import Config, integer, word
+from mlx_catalog.config_fields import HIDDEN, LAYERS, QUERY_HEADS, Config, integer, word
 from mlx_catalog.layers import LayerKinds, layer_kinds
 from mlx_catalog.recurrence import recurrent_state
 from mlx_catalog.schema import Architecture, Experts, Geometry, RecurrentKind
@@ -54,6 +54,10 @@ def read_config(config: Config, source: str = "config.json") -> ConfigReading:
     text_type = word(text, "model_type") or model_type
     kinds = layer_kinds(model_type, text_type, text)
     geometry = _geometry(text_type, text, config, kinds, source)
+    packing = _packing(config)
+    quantization = _scheme(packing) if packing is not None else None
+    # what packs the weights in a way that isn't known here says more than their nominal type
+    is_packed_otherwise = packing is not None and quantization is None
     return ConfigReading(
         model_type=model_type,
         known=kinds is not None,
@@ -63,8 +67,8 @@ def read_config(config: Config, source: str = "config.json") -> ConfigReading:
             text, "max_position_embeddings", "model_max_length", "max_seq_len"
         ),
         vision="vision_config" in config,
-        quantization=_quantization(config),
-        dtype=word(text, "dtype", "torch_dtype") or word(config, "dtype", "torch_dtype"),
+        quantization=quantization,
+        dtype="" if is_packed_otherwise else _dtype(config, text),
         notes=_notes(model_type, kinds, geometry),
     )
 
@@ -74,25 +78,80 @@ def text_config(config: Config) -> Config:
     for name in ("text_config", "llm_config", "language_config"):
         nested = config.get(name)
         if isinstance(nested, dict):
-            return cast("Config", nested)
+            said = {
+                key: value for key, value in cast("Config", nested).items() if value is not None
+            }
+            return {**_UNSAID.get(word(config, "model_type"), {}), **said}
     return config
+
+
+#: What configurations of a type leave out, because it is what the type's own class supposes
+#: (transformers' Gemma3TextConfig).
+_UNSAID: Mapping[str, Config] = {
+    "gemma3": {
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "vocab_size": 262208,
+        "max_position_embeddings": 131072,
+    },
+}
+
+#: Types that keep an output layer of its own unless the configuration says otherwise, as
+#: mlx-lm's modules do; the others' is the embedding.
+_UNTIED = frozenset(
+    [
+        "deepseek_v2",
+        "deepseek_v3",
+        "glm4_moe_lite",
+        "gpt_oss",
+        "kimi_k2",
+        "kimi_linear",
+        "llama4_text",
+        "minimax",
+        "minimax_m2",
+        "mixtral",
+        "nemotron",
+        "nemotron_h",
+        "olmo3",
+        "phi",
+        "phi3",
+        "qwen3_5",
+        "qwen3_5_moe",
+        "qwen3_5_moe_text",
+        "qwen3_5_text",
+        "qwen3_next",
+        "step3p5",
+    ]
+)
+
+
+def _tied(text_type: str, text: Config, config: Config) -> bool | None:
+    """Whether the output layer is the embedding; None where neither file nor type tells."""
+    said = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
+    if isinstance(said, bool):
+        return said
+    return False if text_type in _UNTIED else None
+
+
+def _dtype(config: Config, text: Config) -> str:
+    return word(text, "dtype", "torch_dtype") or word(config, "dtype", "torch_dtype")
 
 
 def _geometry(
     text_type: str, text: Config, config: Config, kinds: LayerKinds | None, source: str
 ) -> Geometry | None:
-    layers = len(kinds) if kinds is not None else integer(text, *_LAYERS)
+    layers = len(kinds) if kinds is not None else integer(text, *LAYERS)
     if layers is None:
         return None
-    tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
     heads, width = _heads(text_type, text)
     latent = _latent(text_type, text)
     plain = Geometry(
         layers=layers,
         source=source,
-        hidden_size=integer(text, *_HIDDEN),
+        hidden_size=integer(text, *HIDDEN),
         vocab_size=integer(text, "vocab_size"),
-        tied_embeddings=tied if isinstance(tied, bool) else None,
+        tied_embeddings=_tied(text_type, text, config),
         kv_heads=None if latent else heads,
         head_dim=None if latent else width,
         mla_latent_dim=latent[0] if latent else None,
@@ -119,8 +178,6 @@ def _with_layers(plain: Geometry, kinds: LayerKinds, text_type: str, text: Confi
 
 #: Step names its groups beside a `num_key_value_heads` that counts query heads.
 _KV_HEADS = ("num_attention_groups", "num_key_value_heads", "num_kv_heads", "n_kv_heads")
-_LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
-_HIDDEN = ("hidden_size", "n_embd", "d_model")
 
 #: Types whose cache holds latents. Older users of latent attention (deepseek_v2, minicpm3,
 #: youtu_llm) expand them to keys and values before caching.
@@ -149,8 +206,8 @@ def _latent(text_type: str, text: Config) -> tuple[int, int] | None:
 
 def _heads(text_type: str, text: Config) -> tuple[int | None, int | None]:
     """KV heads and the width of one, as cached."""
-    query_heads = integer(text, "num_attention_heads", "n_heads", "n_head")
-    hidden = integer(text, *_HIDDEN)
+    query_heads = integer(text, *QUERY_HEADS)
+    hidden = integer(text, *HIDDEN)
     even = hidden // query_heads if hidden and query_heads else None
     if text_type in _EXPANDED_LATENTS:
         key = (integer(text, "qk_nope_head_dim") or 0) + (integer(text, "qk_rope_head_dim") or 0)
@@ -212,6 +269,7 @@ def _experts(text: Config) -> Experts | None:
         "top_k_experts",
         "moe_top_k",
         "moe_topk",
+        "moe_k",
     )
     return Experts(total=total, active=active, shared=_shared_experts(text))
 
@@ -225,12 +283,16 @@ def _shared_experts(text: Config) -> int | None:
     return 1 if integer(text, *names) is not None else None
 
 
-def _quantization(config: Config) -> Quantization | None:
+def _packing(config: Config) -> Config | None:
+    """What the configuration says of how the weights are packed, in whichever scheme."""
     raw = config.get("quantization") or config.get("quantization_config")
-    return _scheme(cast("Config", raw)) if isinstance(raw, dict) else None
+    return cast("Config", raw) if isinstance(raw, dict) else None
 
 
 def _scheme(raw: Config) -> Quantization | None:
+    published = _PUBLISHED.get(word(raw, "quant_method"))
+    if published is not None:
+        return published
     bits, group_size = integer(raw, "bits"), integer(raw, "group_size")
     if bits is None or group_size is None:
         return None
@@ -239,6 +301,14 @@ def _scheme(raw: Config) -> Quantization | None:
         if isinstance(value, dict) and (scheme := _scheme(cast("Config", value))) is not None:
             overrides[path] = scheme
     return Quantization(bits, group_size, word(raw, "mode") or "affine", overrides)
+
+
+#: Schemes that vendors publish in, which have no bits to configure. One scale is for a block of
+#: 128 x 128 weights, and for 32.
+_PUBLISHED = {
+    "fp8": Quantization(8, 128 * 128, "fp8", {}),
+    "mxfp4": Quantization(4, 32, "mxfp4", {}),
+}
 
 
 def _architecture(
@@ -285,37 +355,3 @@ def _notes(model_type: str, kinds: LayerKinds | None, geometry: Geometry | None)
     if geometry is None:
         notes.append("config.json doesn't say how many layers there are")
     return tuple(notes)
-
-
-def routed_expert_params(config: Config) -> int | None:
-    """Parameters in all routed experts: 0 for a dense model, None where a width is missing.
-
-    An expert of a gated MLP has three matrices of hidden size by expert width; one of Nemotron's
-    ungated MLPs two, and those work at a latent width where the configuration names one.
-    """
-    text = text_config(config)
-    experts = _experts(text)
-    if experts is None:
-        return 0
-    hidden = integer(text, "moe_latent_size") or integer(text, "hidden_size")
-    width = integer(text, "moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size")
-    layers = _moe_layers(text)
-    if hidden is None or width is None or layers is None:
-        return None
-    matrices = 2 if word(text, "model_type") == "nemotron_h" else 3
-    return layers * experts.total * matrices * hidden * width
-
-
-def _moe_layers(text: Config) -> int | None:
-    pattern = text.get("hybrid_override_pattern") or text.get("layers_block_type")
-    if isinstance(pattern, Sequence):
-        return sum(1 for kind in cast("Sequence[object]", pattern) if kind in ("E", "moe"))
-    layers = integer(text, *_LAYERS)
-    if layers is None:
-        return None
-    dense = integer(text, "first_k_dense_replace", "num_dense_layers") or 0
-    only = text.get("mlp_only_layers")
-    if isinstance(only, list):
-        dense += len(cast("list[object]", only))
-    step = integer(text, "decoder_sparse_step", "interleave_moe_layer_step") or 1
-    return (layers - dense) // step

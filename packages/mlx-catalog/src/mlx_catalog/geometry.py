@@ -1,14 +1,16 @@
 """What a model is, from its own files: a `config.json`, or a folder with weights."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from mlx_catalog.config_json import ConfigReading, Quantization, read_config, routed_expert_params
+from mlx_catalog.config_fields import Config, integer
+from mlx_catalog.config_json import ConfigReading, Quantization, read_config
 from mlx_catalog.errors import UnreadableModelError
-from mlx_catalog.safetensors import Weights, merge, read_header, weigh
+from mlx_catalog.parameters import count_parameters, routed_expert_params
+from mlx_catalog.safetensors import Weights, merge, read_header, weigh, weight_files
 from mlx_catalog.schema import Architecture, Geometry, Quant
 
 
@@ -20,7 +22,7 @@ class ModelReading:
         name: The folder, file or repository that was read.
         model_type: As `config.json` names it; "" where it doesn't.
         known: Whether the cache layout of `model_type` is known here.
-        params: Parameters, packed weights counted unpacked.
+        params: Parameters, packed weights counted unpacked; without weights, matrices only.
         active_params: Parameters used for one token.
         weights_bytes: Bytes of the weights.
         weights_exact: Whether that is what the files hold, rather than parameters times bits.
@@ -66,10 +68,39 @@ def read_model(path: Path) -> ModelReading:
     if not path.is_dir():
         return describe(str(path), load_config(path), None)
     config = load_config(path / "config.json")
-    files = sorted(path.glob("*.safetensors"))
+    here = weight_files(file.name for file in path.glob("*.safetensors"))
+    index = _read_index(path / "model.safetensors.index.json")
+    missing = [name for name in index.shards if name not in here]
+    if missing:
+        reading = describe(str(path), config, None, weights_bytes=index.size_bytes)
+        return replace(reading, weights_exact=False, notes=(*reading.notes, _told(missing)))
     quantization = read_config(config).quantization
-    weights = weigh(merge(read_header(file) for file in files), quantization) if files else None
+    headers = [read_header(path / name) for name in here]
+    weights = weigh(merge(headers), quantization) if headers else None
     return describe(str(path), config, weights)
+
+
+def _told(missing: Sequence[str]) -> str:
+    others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return f"the weight file {missing[0]}{others} is missing"
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """What a `model.safetensors.index.json` says; nothing where there is none."""
+
+    shards: tuple[str, ...] = ()
+    size_bytes: int | None = None
+
+
+def _read_index(path: Path) -> _Index:
+    if not path.is_file():
+        return _Index()
+    index = load_config(path)
+    places, metadata = index.get("weight_map"), index.get("metadata")
+    shards = cast("Config", places).values() if isinstance(places, dict) else ()
+    size = integer(cast("Config", metadata), "total_size") if isinstance(metadata, dict) else None
+    return _Index(tuple(sorted({str(shard) for shard in shards})), size)
 
 
 def load_config(path: Path) -> dict[str, object]:
@@ -115,6 +146,8 @@ def describe(
     size = weights.size_bytes if weights is not None else weights_bytes
     if params is None and size is not None and bits is not None:
         params = round(size * 8 / bits)
+    if params is None and (counts := count_parameters(config)) is not None:
+        params = round(counts.stored)
     return ModelReading(
         name=name,
         model_type=reading.model_type,
@@ -151,7 +184,8 @@ def _active_params(
     routed = weights.routed_expert_params if weights is not None else routed_expert_params(config)
     if params is None or not routed or experts.active is None:
         return None
-    return params - round(routed * (1 - experts.active / experts.total))
+    used = params - round(routed * (1 - experts.active / experts.total))
+    return used if used > 0 else None  # the experts' widths say more than the weights hold
 
 
 def _in_words(reading: ConfigReading, weights: Weights | None) -> str:

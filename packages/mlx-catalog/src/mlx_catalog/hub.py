@@ -22,7 +22,7 @@ from mlx_catalog.errors import (
     RepoNotFoundError,
 )
 from mlx_catalog.geometry import ModelReading, describe, parse_config
-from mlx_catalog.safetensors import dtype_bits
+from mlx_catalog.safetensors import dtype_bits, weight_files
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 _FIELDS = ("author", "downloads", "likes", "gated", "lastModified", "safetensors", "tags")
@@ -119,7 +119,7 @@ class Hub:
         )
         sha = str(info.get("sha") or revision)
         sizes = dict(self._tree(f"{self.endpoint}/api/models/{path}/tree/{sha}?recursive=true"))
-        weights = sum(size for name, size in sizes.items() if name.endswith(".safetensors"))
+        weights = sum(sizes[name] for name in weight_files(sizes))
         if "config.json" not in sizes:
             raise HubError(self.endpoint, f"{repo} has no config.json: it is no model to serve")
         raw = self._get(f"{self.endpoint}/{path}/resolve/{sha}/config.json").content

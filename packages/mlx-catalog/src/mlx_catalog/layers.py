@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Literal, cast
 
-from mlx_catalog.config_fields import Config
+from mlx_catalog.config_fields import LAYERS, Config, integer
 
 type LayerKind = Literal["full", "sliding", "shared", "recurrent", "parallel", "none"]
 type LayerKinds = tuple[LayerKind, ...]
@@ -110,8 +110,8 @@ def layer_kinds(model_type: str, text_type: str, text: Config) -> LayerKinds | N
         text_type: The type of the language model inside it; the same where nothing is nested.
         text: The configuration of the language model.
     """
-    count = text.get("num_hidden_layers")
-    layers = count if isinstance(count, int) and 0 < count <= _MOST_LAYERS else 0
+    count = integer(text, *LAYERS) or 0
+    layers = count if count <= _MOST_LAYERS else 0
     for name in (text_type, model_type):
         layout = _LAYOUTS.get(name)
         if layout is not None:
@@ -176,8 +176,9 @@ def _lettered(text: Config, layers: int) -> LayerKinds | None:
 
 def _sharing(text: Config, layers: int) -> LayerKinds | None:
     """Gemma 3n and 4: the last layers use the caches of earlier ones."""
-    shared = text.get("num_kv_shared_layers")
-    own = layers - (shared if isinstance(shared, int) else 0)
+    own = layers - (integer(text, "num_kv_shared_layers") or 0)
+    if own < 0:
+        return None
     kinds = _named(text, layers) or _every(5, "sliding", "sliding_window_pattern")(text, layers)
     if kinds is None:
         return None

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
@@ -33,6 +34,10 @@ _BITS: dict[str, int] = {
 def dtype_bits(dtype: str) -> int | None:
     """Bits of one value of `dtype`, as headers name it; None for one that is not known here."""
     return _BITS.get(dtype)
+
+
+#: What mlx.core.quantize packs.
+_PACKED_BITS = frozenset({2, 3, 4, 5, 6, 8})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,18 @@ class Weights:
         return self.size_bytes * 8 / self.params
 
 
+def weight_files(names: Iterable[str]) -> tuple[str, ...]:
+    """Those of a model's files that are its weights, as MLX loads them, sorted.
+
+    They are `model*.safetensors`; only where there are none, other safetensors, without
+    `consolidated*`, which repeats them in another layout. `names` are paths inside the model;
+    what is in a folder there is another model's.
+    """
+    found = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
+    usual = tuple(name for name in found if name.startswith("model"))
+    return usual or tuple(name for name in found if not name.startswith("consolidated"))
+
+
 def read_header(path: Path) -> dict[str, Tensor]:
     """The tensors of the safetensors file `path`, by name.
 
@@ -114,7 +131,7 @@ def parse_header(raw: bytes, name: str) -> dict[str, Tensor]:
 
 class _Described(msgspec.Struct):
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, msgspec.Meta(ge=0, le=2**48)], ...]
 
 
 #: A layer's experts, stacked into one tensor by mlx-lm or one module each as published.
@@ -165,8 +182,9 @@ def _packed_bits(
     scheme = _scheme_of(stem, quantization)
     group_size = scheme.group_size if scheme is not None else 64
     # A row of n weights has n * bits / 32 words and n / group_size scales.
-    bits = weight.shape[-1] * 32 // (scales.shape[-1] * group_size)
-    return bits if bits > 0 else (scheme.bits if scheme is not None else 4)
+    words, groups = weight.shape[-1:], scales.shape[-1:]
+    bits = words[0] * 32 // (groups[0] * group_size) if words and groups and groups[0] else 0
+    return bits if bits in _PACKED_BITS else (scheme.bits if scheme is not None else 4)
 
 
 def _scheme_of(stem: str, quantization: Quantization | None) -> Quantization | None:

@@ -3,6 +3,7 @@
 import fnmatch
 from collections.abc import Iterable
 
+from mlx_catalog.safetensors import weight_files
 from mlx_stack.store.errors import PullError
 from mlx_stack.store.manifest import FileRecord
 
@@ -30,15 +31,8 @@ def select_files(repo: str, files: Iterable[FileRecord]) -> tuple[FileRecord, ..
         PullError: It has no safetensors weights or no `config.json`.
     """
     every = tuple(files)
-    weights = [file for file in every if fnmatch.fnmatchcase(file.path, "model*.safetensors")]
-    if not weights:
-        weights = [
-            file
-            for file in every
-            if fnmatch.fnmatchcase(file.path, "*.safetensors")
-            and not file.path.startswith("consolidated")
-        ]
-    weights = [file for file in weights if "/" not in file.path]
+    wanted = frozenset(weight_files(file.path for file in every))
+    weights = [file for file in every if file.path in wanted]
     if not weights:
         raise PullError(f"{repo} has no safetensors weights at its top.", hint=_advice(every))
     if not any(file.path == "config.json" for file in every):
