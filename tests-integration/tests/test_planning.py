@@ -80,6 +80,53 @@ def test_estimate_in_words_says_whether_it_fits(program: Program) -> None:
     assert "tokens/s" in done.out
 
 
+def test_a_config_json_alone_tells_what_an_uncommon_architecture_takes(
+    program: Program, tmp_path: Path
+) -> None:
+    hybrid = {
+        "model_type": "nemotron_h",
+        "hidden_size": 4480,
+        "intermediate_size": 15680,
+        "hybrid_override_pattern": "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-",
+        "num_attention_heads": 40,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "mamba_num_heads": 128,
+        "mamba_head_dim": 80,
+        "n_groups": 8,
+        "ssm_state_size": 128,
+        "conv_kernel": 4,
+        "vocab_size": 131072,
+        "max_position_embeddings": 131072,
+        "torch_dtype": "bfloat16",
+    }
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(hybrid), encoding="utf-8")
+
+    done = program.run("estimate", str(path), *MAC, "--context", "32768", "--json")
+
+    assert done.code == 0, done.err
+    memory = done.document["memory"]
+    assert memory["weights_bytes"] == pytest.approx(2 * 8.6e9, rel=0.01)
+    assert memory["kv_cache_bytes"] == 4 * 2 * 8 * 128 * 32768 * 2
+    assert memory["state_bytes"] > 0
+    assert done.document["generation_tps"]["value"] > 0
+
+
+def test_a_part_of_an_estimate_that_is_unknown_leaves_the_others(
+    program: Program, tmp_path: Path
+) -> None:
+    path = tmp_path / "config.json"
+    narrow = {key: value for key, value in CONFIG.items() if key != "intermediate_size"}
+    path.write_text(json.dumps(narrow), encoding="utf-8")
+
+    document = program.run("estimate", str(path), *MAC, "--json").document
+
+    assert document["memory"]["weights_bytes"] is None
+    assert document["memory"]["kv_cache_bytes"] == 16 * 2 * 8 * 64 * 8192 * 2
+    assert (document["fits"], document["memory"]["total_bytes"]) == (None, None)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "word"),
     [

@@ -158,3 +158,59 @@ def test_a_models_own_config_json_gives_the_same_as_the_catalog():
 
 def test_a_config_json_of_an_unknown_architecture_is_not_guessed_at():
     assert shape_of_config("odd", {"model_type": "brand_new", "hidden_size": 64}) is None
+
+
+def test_an_unknown_architecture_that_is_too_big_by_its_weights_does_not_fit():
+    config = {"model_type": "brand_new", "num_hidden_layers": 40, "torch_dtype": "bfloat16"}
+    shape = shape_of_config("odd", config, weights_bytes=20_000_000_000)
+    assert shape is not None
+    assert estimate(shape, parse_hardware_spec("m2:8:8")).fits is False
+    roomy = estimate(shape, parse_hardware_spec("m4-max:40:128"))
+    assert roomy.fits is None
+    assert roomy.memory.weights_bytes == 20_000_000_000
+    assert (roomy.memory.kv_cache_bytes, roomy.memory.state_bytes) == (None, None)
+    assert (roomy.generation_tps, roomy.prompt_tps, roomy.max_context_tokens) == (None, None, None)
+
+
+def test_weights_alone_are_told_where_nothing_else_is():
+    shape = shape_of_config("odd", {"model_type": "brand_new"}, weights_bytes=5_000_000_000)
+    assert shape is not None
+    assert shape.weights_bytes == 5_000_000_000
+
+
+def test_the_cache_is_told_where_the_parameters_are_not():
+    config = {
+        "model_type": "llama",
+        "num_hidden_layers": 32,
+        "hidden_size": 4096,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "max_position_embeddings": 131072,
+    }
+    shape = shape_of_config("narrow", config)
+    assert shape is not None
+    found = estimate(shape, parse_hardware_spec("m4-max:40:128"), Workload(context_tokens=8192))
+    assert found.memory.kv_cache_bytes == 2 * 32 * 8 * 128 * 8192 * 2
+    assert found.memory.weights_bytes is None
+    assert found.fits is None
+
+
+def test_weights_published_in_fp8_give_no_odd_speeds():
+    config = {
+        "model_type": "deepseek_v3",
+        "num_hidden_layers": 61,
+        "hidden_size": 7168,
+        "num_attention_heads": 128,
+        "kv_lora_rank": 512,
+        "qk_rope_head_dim": 64,
+        "n_routed_experts": 256,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 2048,
+        "first_k_dense_replace": 3,
+        "torch_dtype": "bfloat16",
+        "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]},
+    }
+    shape = shape_of_config("deepseek", config, weights_bytes=688_000_000_000)
+    assert shape is not None
+    assert shape.decode_weight_bytes == pytest.approx(51e9, rel=0.3)
+    assert estimate(shape, parse_hardware_spec("m3-ultra:80:512")).generation_tps.value > 0

@@ -33,11 +33,15 @@ class Estimate:
 
     @property
     def fits(self) -> bool | None:
-        """Whether the GPU may use as much memory as it takes."""
-        total = self.memory.total_bytes
-        if total is None or self.limit_bytes is None:
+        """Whether the GPU may use as much memory as it takes.
+
+        A part that is unknown leaves it open, unless the others are too much by themselves.
+        """
+        if self.limit_bytes is None:
             return None
-        return total <= self.limit_bytes
+        if self.memory.least_bytes > self.limit_bytes:
+            return False
+        return None if self.memory.total_bytes is None else True
 
     @property
     def max_context_tokens(self) -> int | None:

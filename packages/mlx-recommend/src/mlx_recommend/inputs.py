@@ -75,11 +75,11 @@ class ModelShape:
 
     name: str
     quant: str
-    weights_bytes: int
-    decode_weight_bytes: float
-    layers: int
-    prefill_params: float
-    prefill_layers: int
+    weights_bytes: int | None
+    decode_weight_bytes: float | None = None
+    layers: int | None = None
+    prefill_params: float | None = None
+    prefill_layers: int | None = None
     routed_weight_bytes: float = 0.0
     expert_share: float = 1.0
     layer_kind: LayerKind = LayerKind.PLAIN

@@ -18,7 +18,7 @@ class MemoryUse:
         overhead_bytes: What an engine process takes beside these.
     """
 
-    weights_bytes: int
+    weights_bytes: int | None
     kv_cache_bytes: int | None
     prefix_cache_bytes: int | None
     state_bytes: int | None
@@ -27,13 +27,16 @@ class MemoryUse:
     @property
     def total_bytes(self) -> int | None:
         """The sum; None where a part is unknown."""
-        total = 0
-        for part in fields(self):
-            size: int | None = getattr(self, part.name)
-            if size is None:
-                return None
-            total += size
-        return total
+        return None if None in self._parts else self.least_bytes
+
+    @property
+    def least_bytes(self) -> int:
+        """The sum of the parts that are known: it takes at least as much."""
+        return sum(part for part in self._parts if part is not None)
+
+    @property
+    def _parts(self) -> tuple[int | None, ...]:
+        return tuple(getattr(self, part.name) for part in fields(self))
 
 
 def memory_use(shape: ModelShape, workload: Workload) -> MemoryUse:
@@ -41,7 +44,7 @@ def memory_use(shape: ModelShape, workload: Workload) -> MemoryUse:
     elements = shape.kv_elements(workload.context_tokens)
     kv_bytes = None if elements is None else elements * KV_BYTES_PER_ELEMENT
     state_bytes, concurrency = shape.state_bytes, workload.concurrency
-    kept_bytes = None
+    kept_bytes = None if workload.kept_contexts else 0
     if kv_bytes is not None and state_bytes is not None:
         kept_bytes = (kv_bytes + state_bytes) * workload.kept_contexts
     return MemoryUse(
@@ -66,7 +69,7 @@ def max_context_tokens(shape: ModelShape, workload: Workload, limit_bytes: int) 
         return total is not None and total <= limit_bytes
 
     longest = shape.max_context_tokens
-    if longest is None or shape.kv_elements(1) is None or shape.state_bytes is None:
+    if longest is None or memory_use(shape, workload).total_bytes is None:
         return None
     if fits(longest):
         return longest

@@ -39,7 +39,7 @@ class Role:
         context_tokens: The context it is planned for where nobody says otherwise.
         weights: What it is scored by, for each intent.
         fastest_tps: From where more speed is worth nothing to it.
-            wants_thrift: Whether its memory component is the cost of context instead of the total.
+        wants_thrift: Whether its memory component is the cost of context instead of the total.
         needs_quality: The overall quality without which nobody applies.
     """
 
@@ -100,8 +100,9 @@ class Applicant:
         """Whether it decodes faster: on a machine of unknown speed, whether it reads less."""
         if self.generation_tps and other.generation_tps:
             return self.generation_tps > other.generation_tps
-        own, others = self.candidate.shape, other.candidate.shape
-        return own.decode_weight_bytes < others.decode_weight_bytes
+        own = self.candidate.shape.decode_weight_bytes
+        others = other.candidate.shape.decode_weight_bytes
+        return own is not None and others is not None and own < others
 
 
 def apply(

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, replace
 
 from mlx_catalog import BITS_PER_WEIGHT, CatalogEntry, Geometry, Quant
+from mlx_catalog.config_fields import Config
 from mlx_catalog.geometry import describe
+from mlx_catalog.parameters import ParameterCounts, count_parameters, query_group
 from mlx_recommend.calibration import TOWER_BYTES_PER_PARAM, LayerKind
 from mlx_recommend.families import family_facts
 from mlx_recommend.inputs import ModelShape
-from mlx_recommend.parameters import Config, ParameterCounts, count_parameters, query_group
 
 _RECURRENT_KINDS = frozenset({"gated-deltanet", "kda", "mamba1", "mamba2"})
 
@@ -20,7 +21,7 @@ class Description:
         name: The catalog id, repository or folder.
         quant: The precision, for display.
         bits_per_weight: Bits that a quantized weight takes, scales and biases included.
-        params_b: All parameters, in 10^9.
+        params_b: All parameters, in 10^9; None where nobody counted them.
         active_params_b: Parameters used for a token, in 10^9; None where that is all of them.
         model_type: `model_type` of its `config.json`.
         geometry: Layers, caches, experts.
@@ -34,9 +35,9 @@ class Description:
     name: str
     quant: str
     bits_per_weight: float
-    params_b: float
+    params_b: float | None
     model_type: str
-    geometry: Geometry
+    geometry: Geometry | None
     active_params_b: float | None = None
     has_towers: bool = False
     published_bytes: int | None = None
@@ -88,33 +89,29 @@ def shape_of_config(
         params: Their number, where they have been counted.
 
     Returns:
-        The shape, or None where the configuration doesn't tell enough: an architecture whose
-        parameters can't be counted from it.
+        The shape, unknown where the configuration doesn't tell enough; None where it tells
+        neither of layers nor of weights.
     """
     reading = describe(name, config, None, weights_bytes=weights_bytes)
     counts, geometry = count_parameters(config), reading.geometry
-    known_params = params or reading.params
-    if geometry is None or (counts is None and known_params is None):
+    if geometry is None and weights_bytes is None:
         return None
     own_bits = reading.bits_per_weight or BITS_PER_WEIGHT["bf16"]
     is_other = quant is not None and quant != reading.quant
     supposed_bits = own_bits if quant is None or not is_other else BITS_PER_WEIGHT[quant]
-    stored = 0.0
+    total, active = params or reading.params, reading.active_params
     if counts is not None:
-        stored = counts.text + counts.looked_up
-        stored += counts.embedding if geometry.tied_embeddings is False else 0
-    total = max(stored, known_params or 0)
-    active = reading.active_params
-    if counts is not None:
-        counts = replace(counts, aside=total - stored)
+        total = max(round(counts.stored), total or 0)
+        counts = replace(counts, aside=counts.aside + total - counts.stored)
         active = round(counts.read)
-    return shape_of(
+    has_experts = geometry is not None and geometry.experts is not None
+    shape = shape_of(
         Description(
             name=name,
             quant=quant or reading.quant or f"{own_bits:g}-bit",
             bits_per_weight=bits_per_weight or supposed_bits,
-            params_b=total / 1e9,
-            active_params_b=active / 1e9 if active and geometry.experts is not None else None,
+            params_b=total / 1e9 if total else None,
+            active_params_b=active / 1e9 if active and has_experts else None,
             model_type=reading.model_type,
             geometry=geometry,
             has_towers=reading.vision,
@@ -124,52 +121,65 @@ def shape_of_config(
             query_group=query_group(config),
         )
     )
+    # a type whose layers aren't known may keep a state as well
+    return shape if reading.known else replace(shape, state_bytes=None)
 
 
 def shape_of(described: Description) -> ModelShape:
     """The shape of a model that is described so."""
-    geometry = described.geometry
     counts = described.counts or _estimate_counts(described)
-    share = _expert_share(geometry, described)
-    bytes_per_param = described.bits_per_weight / 8
-    return ModelShape(
+    geometry, bytes_per_param = described.geometry, described.bits_per_weight / 8
+    share = _expert_share(described)
+    shape = ModelShape(
         name=described.name,
         quant=described.quant,
         weights_bytes=described.published_bytes or _weights_bytes(described, counts),
-        decode_weight_bytes=counts.read * bytes_per_param,
-        routed_weight_bytes=min(counts.routed * share, counts.read) * bytes_per_param,
-        expert_share=share,
-        prefill_params=(counts.read - counts.embedding) * _prefilled(geometry),
+        decode_weight_bytes=None if counts is None else counts.read * bytes_per_param,
+        max_context_tokens=described.max_context_tokens,
+    )
+    if counts is not None:
+        shape = replace(
+            shape,
+            routed_weight_bytes=min(counts.routed * share, counts.read) * bytes_per_param,
+            expert_share=share,
+            prefill_params=(counts.read - counts.embedding) * _prefilled(geometry),
+        )
+    if geometry is None:
+        return shape
+    return replace(
+        shape,
         layers=geometry.layers,
         prefill_layers=round(geometry.layers * _prefilled(geometry)),
-        layer_kind=_layer_kind(described),
+        layer_kind=_layer_kind(described, geometry),
         hidden_size=geometry.hidden_size,
         growing_kv_elements=geometry.growing_kv_elements_per_token,
         sliding_kv_elements=geometry.sliding_kv_elements_per_token,
         sliding_window=geometry.sliding_window,
-        state_bytes=_state_bytes(geometry),
-        query_group=described.query_group or _query_group(described),
-        max_context_tokens=described.max_context_tokens,
+        state_bytes=geometry.state_bytes_per_sequence,
+        query_group=described.query_group or _query_group(described, geometry),
     )
 
 
-def _estimate_counts(described: Description) -> ParameterCounts:
+def _estimate_counts(described: Description) -> ParameterCounts | None:
     """Parameters from the published totals, and from what is known of the family."""
-    geometry, total = described.geometry, described.params_b * 1e9
-    facts = family_facts(described.model_type, described.params_b)
+    geometry, params_b = described.geometry, described.params_b
+    if geometry is None or params_b is None:
+        return None
+    total = params_b * 1e9
+    facts = family_facts(described.model_type, params_b)
     vocab = geometry.vocab_size or (facts.vocab_size if facts else 0)
     embedding = float(vocab * (geometry.hidden_size or 0))
     once = geometry.tied_embeddings
     if once is None:
-        once = facts.stores_embedding_once(described.params_b) if facts else True
+        once = facts.stores_embedding_once(params_b) if facts else True
     aside = 0.0
     if described.has_towers and facts is not None:
-        aside = min(facts.aside_params_b(described.params_b) * 1e9, total / 2)
+        aside = min(facts.aside_params_b(params_b) * 1e9, total / 2)
     looked_up = facts.per_layer_embedding_dim * vocab * geometry.layers if facts else 0
     text = total - aside - looked_up - (0 if once else embedding)
     active = described.active_params_b
     read = text if active is None else min(active * 1e9, text)
-    share = _expert_share(geometry, described)
+    share = _expert_share(described)
     return ParameterCounts(
         read=read,
         text=text,
@@ -180,47 +190,51 @@ def _estimate_counts(described: Description) -> ParameterCounts:
     )
 
 
-def _weights_bytes(described: Description, counts: ParameterCounts) -> int:
-    quantized = described.params_b * 1e9 - counts.aside
+def _weights_bytes(described: Description, counts: ParameterCounts | None) -> int | None:
+    if described.params_b is None:
+        return None
+    aside = counts.aside if counts is not None else 0
+    quantized = described.params_b * 1e9 - aside
     aside_bytes = max(described.bits_per_weight / 8, TOWER_BYTES_PER_PARAM)
-    return round(quantized * described.bits_per_weight / 8 + counts.aside * aside_bytes)
+    return round(quantized * described.bits_per_weight / 8 + aside * aside_bytes)
 
 
-def _expert_share(geometry: Geometry, described: Description) -> float:
+def _expert_share(described: Description) -> float:
     """Share of the routed experts that a token uses; 1 for a dense model."""
-    active_b, experts = described.active_params_b, geometry.experts
-    if active_b is None or active_b >= described.params_b:
+    active_b, total_b, geometry = (
+        described.active_params_b,
+        described.params_b,
+        described.geometry,
+    )
+    if active_b is None or total_b is None or active_b >= total_b:
         return 1.0
+    experts = geometry.experts if geometry is not None else None
     if experts is not None and experts.active is not None:
         return min(experts.active / experts.total, 1.0)
-    return active_b / described.params_b
+    return active_b / total_b
 
 
-def _layer_kind(described: Description) -> LayerKind:
-    recurrent = described.geometry.recurrent
+def _layer_kind(described: Description, geometry: Geometry) -> LayerKind:
+    recurrent = geometry.recurrent
     if recurrent is not None and recurrent.kind in _RECURRENT_KINDS:
         return LayerKind.RECURRENT
-    if described.geometry.mla_latent_dim is not None:
+    if geometry.mla_latent_dim is not None:
         return LayerKind.LATENT
     if described.model_type.startswith("gemma"):
         return LayerKind.SANDWICH
     return LayerKind.PLAIN
 
 
-def _state_bytes(geometry: Geometry) -> int | None:
-    return 0 if geometry.recurrent is None else geometry.recurrent.bytes_per_sequence
-
-
-def _prefilled(geometry: Geometry) -> float:
+def _prefilled(geometry: Geometry | None) -> float:
     """Share of the layers that a whole prompt runs through."""
-    return 1 - (geometry.shared_kv_layers or 0) / geometry.layers
+    return 1 - (geometry.shared_kv_layers or 0) / geometry.layers if geometry is not None else 1
 
 
-def _query_group(described: Description) -> float:
+def _query_group(described: Description, geometry: Geometry) -> float:
     """Query heads for each KV head; without better knowledge, as if they were as wide as hidden."""
-    facts = family_facts(described.model_type, described.params_b)
-    known = facts.query_group(described.params_b) if facts is not None else None
-    geometry = described.geometry
+    params_b = described.params_b
+    facts = family_facts(described.model_type, params_b) if params_b is not None else None
+    known = facts.query_group(params_b) if facts is not None and params_b is not None else None
     kv_width = (geometry.kv_heads or 0) * (geometry.head_dim or 0)
     if known is not None:
         return known

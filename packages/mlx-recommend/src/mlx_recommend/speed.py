@@ -63,16 +63,17 @@ def decode_speed(
 ) -> Speed | None:
     """Tokens a second that each of `concurrency` requests gets with `context_tokens` behind it.
 
-    None where the KV cache's geometry is unknown.
+    None where the weights or the KV cache's geometry are unknown.
     """
     kv_bytes = _kv_bytes_moved(shape, context_tokens, constants)
-    if kv_bytes is None:
+    weight_bytes = _weights_for_batch(shape, concurrency)
+    if kv_bytes is None or weight_bytes is None or shape.layers is None:
         return None
-    read_bytes = _weights_for_batch(shape, concurrency) + concurrency * kv_bytes
+    read_bytes = weight_bytes + concurrency * kv_bytes
     seconds = read_bytes / _bandwidth(machine) + shape.layers * _layer_cost(
         shape, machine, constants
     )
-    if concurrency > 1:
+    if concurrency > 1 and shape.prefill_params is not None:
         arithmetic = concurrency * 2 * shape.prefill_params
         seconds = max(seconds, arithmetic / _prefill_rate(shape, machine, constants))
     return Speed.around(1 / seconds, DECODE_SPREAD * _unmeasured(shape, machine), Basis.ESTIMATE)
@@ -87,19 +88,22 @@ def prefill_speed(
 ) -> Speed | None:
     """Tokens a second at which a prompt of `prompt_tokens` is read, by itself.
 
-    None where the KV cache's geometry or the number of GPU cores is unknown.
+    None where the parameters, the KV cache's geometry or the number of GPU cores are unknown.
     """
-    attention = _attention_operations(shape, prompt_tokens)
-    if attention is None or machine.gpu_cores is None:
+    attention, params = _attention_operations(shape, prompt_tokens), shape.prefill_params
+    weight_bytes, layers = _weights_for_batch(shape, prompt_tokens), shape.prefill_layers
+    if attention is None or params is None or weight_bytes is None or layers is None:
         return None
-    operations = prompt_tokens * (2 * shape.prefill_params + attention)
+    if machine.gpu_cores is None:
+        return None
+    operations = prompt_tokens * (2 * params + attention)
     passes = (
         constants.newest_weight_passes if machine.is_newest else constants.prefill_weight_passes
     )
     seconds = (
         operations / _prefill_rate(shape, machine, constants)
-        + passes * _weights_for_batch(shape, prompt_tokens) / _bandwidth(machine)
-        + shape.prefill_layers * constants.prefill_layer_s
+        + passes * weight_bytes / _bandwidth(machine)
+        + layers * constants.prefill_layer_s
     )
     spread = NEWEST_PREFILL_SPREAD if machine.is_newest else PREFILL_SPREAD
     return Speed.around(
@@ -112,11 +116,13 @@ def _bandwidth(machine: Machine) -> float:
     return ACHIEVABLE_BANDWIDTH[machine.width] * machine.bandwidth_gb_s * 1e9
 
 
-def _weights_for_batch(shape: ModelShape, tokens: int) -> float:
-    """Bytes of weights that `tokens` tokens need when they are computed together.
+def _weights_for_batch(shape: ModelShape, tokens: int) -> float | None:
+    """Bytes of weights that `tokens` tokens need when they are computed together, or None.
 
     Experts are counted as if each token chose its own, up to all of them.
     """
+    if shape.decode_weight_bytes is None:
+        return None
     routed = shape.routed_weight_bytes * min(tokens, 1 / shape.expert_share)
     return shape.decode_weight_bytes - shape.routed_weight_bytes + routed
 

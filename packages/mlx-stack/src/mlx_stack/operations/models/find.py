@@ -160,7 +160,7 @@ def _of_repo(reading: "RepoReading", quant: Quant | None) -> NamedModel:
 
 def _named(name: str, quant: str, shape: ModelShape | None, notes: tuple[str, ...]) -> NamedModel:
     note = "; ".join(notes)
-    if shape is None and not note:
+    if (shape is None or shape.weights_bytes is None) and not note:
         note = "its configuration doesn't tell how many parameters it has"
     if shape is not None:
         quant = shape.quant
