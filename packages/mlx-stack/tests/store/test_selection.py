@@ -53,6 +53,11 @@ def test_weights_that_repeat_the_others_are_left_out():
     assert without == {"config.json", "weights.00.safetensors"}
 
 
+def test_weights_in_a_folder_do_not_hide_those_at_the_top():
+    found = selected("config.json", "weights.safetensors", "model/model.safetensors")
+    assert found == {"config.json", "weights.safetensors"}
+
+
 def test_a_repository_of_another_format_is_refused_with_advice():
     with pytest.raises(PullError, match="no safetensors") as refused:
         selected("config.json", "model-q4.gguf")
