@@ -198,6 +198,23 @@ def test_removing_takes_the_unfinished_remains_along(tmp_path: Path):
     assert json.loads((tmp_path / "inventory.json").read_text())["models"] == []
 
 
+def test_removing_a_linked_model_leaves_what_it_links_to(tmp_path: Path):
+    elsewhere = make_model(tmp_path / "elsewhere", "org/a")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "org--a").symlink_to(elsewhere)
+    found = find_local(tmp_path / "models", "org/a")
+    assert found is not None
+    assert remove(tmp_path / "models", found, lambda: None) == 0
+    assert list_local(tmp_path / "models") == ()
+    assert (elsewhere / "model.safetensors").exists()
+
+
+def test_a_former_model_that_a_crash_left_behind_is_not_listed(tmp_path: Path):
+    make_model(tmp_path / "org--a", "org/a")
+    make_model(incoming(tmp_path) / "org--a.replaced", "org/a")
+    assert [model.path.name for model in list_local(tmp_path)] == ["org--a"]
+
+
 def test_the_inventory_is_made_from_the_folders(tmp_path: Path):
     make_model(tmp_path / "org--a", "org/a", model="a-1b")
     (tmp_path / "inventory.json").write_text("garbage")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 MANIFEST_NAME = ".mlx-stack.json"
 INVENTORY_NAME = "inventory.json"
+REPLACED_SUFFIX = ".replaced"
 _INCOMING = ".incoming"
 _REPO = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+$")
 
@@ -50,7 +51,7 @@ class ModelPlaces:
     @property
     def replaced(self) -> Path:
         """The former model, for the moment in which a newer one takes its place."""
-        return self.model_dir / _INCOMING / f"{self.folder}.replaced"
+        return self.model_dir / _INCOMING / f"{self.folder}{REPLACED_SUFFIX}"
 
     @property
     def lock(self) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from mlx_stack.errors import InvalidFileError
-from mlx_stack.store.layout import ModelPlaces, folder_name, incoming
+from mlx_stack.store.layout import REPLACED_SUFFIX, ModelPlaces, folder_name, incoming
 from mlx_stack.store.manifest import Manifest, Origin, Quant, read_manifest
 from mlx_stack.store.weights import problem_of_weights, quant_of_config, shards_of_index
 
@@ -78,7 +78,9 @@ def list_local(model_dir: Path) -> tuple[LocalModel, ...]:
     unfinished = [
         model
         for path in _folders(incoming(model_dir))
-        if path.name not in names and (model := _inspect_unfinished(path))
+        if path.name not in names
+        and path.suffix != REPLACED_SUFFIX
+        and (model := _inspect_unfinished(path))
     ]
     return (*published, *unfinished)
 

@@ -56,12 +56,22 @@ def remove(model_dir: Path, model: LocalModel, on_wait: Callable[[], None]) -> i
         folders = [f for f in (places.published, places.staging, places.replaced) if f.exists()]
         freed = sum(_own_bytes(folder) for folder in folders)
         for folder in folders:
-            shutil.rmtree(folder)
+            discard(folder)
         write_inventory(model_dir)
     return freed
 
 
+def discard(folder: Path) -> None:
+    """Remove a folder; where it is a link, only that."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder)
+
+
 def _own_bytes(folder: Path) -> int:
     """What removing a folder frees: files that are linked from elsewhere stay there."""
+    if folder.is_symlink():
+        return 0
     statuses = (path.lstat() for path in folder.rglob("*") if not path.is_dir())
     return sum(status.st_blocks * 512 for status in statuses if status.st_nlink == 1)
