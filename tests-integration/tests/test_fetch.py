@@ -28,6 +28,7 @@ CONTENTS = {
     "model-00001-of-00002.safetensors": random.Random(1).randbytes(24 * MB),
     "model-00002-of-00002.safetensors": random.Random(2).randbytes(7 * MB),
     "vocab.json": b"",
+    "tokenizer früher.json": random.Random(3).randbytes(200_000),
 }
 SIZE = sum(len(content) for content in CONTENTS.values())
 FIRST, SECOND = "*-00001-of*", "*-00002-of*"
@@ -107,6 +108,8 @@ TROUBLES = {
         faults=(Fault(kind="status", status=429, times=3, retry_after="0"),)
     ),
     "addresses expire": Settings(faults=(Fault(kind="expired", path=FIRST, times=3, skip=2),)),
+    "redirects announce what never comes": Settings(faults=(Fault(kind="endless", times=4),)),
+    "redirects are badly quoted": Settings(quotes_badly=True),
     "one connection is slow": Settings(
         faults=(Fault(kind="slow", path=FIRST, times=1, skip=3, rate_bytes_s=2_000),)
     ),

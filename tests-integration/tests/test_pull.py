@@ -7,6 +7,7 @@ import random
 import signal
 import struct
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -177,6 +178,23 @@ def test_force_fetches_everything_anew(puller: Program, hub: HubServer):
     assert hub.sent_bytes >= 2 * SIZE
 
 
+def test_an_interrupted_forced_pull_continues(puller: Program, hub: HubServer):
+    assert puller.run("pull", REPO).code == 0
+    hub.configure(Settings(rate_bytes_s=200_000))
+    before = hub.sent_bytes
+    process = puller.start("pull", REPO, "--force", "--quant", "int4")
+    wait_until(lambda: hub.sent_bytes > before + 2 * MB)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert f"mlx-stack pull {REPO} --quant int4 --force" in err
+    hub.configure(Settings())
+    done = puller.run("pull", REPO, "--force", "--quant", "int4", "--json")
+    assert done.document["resumed_bytes"] > MB
+    assert done.document["downloaded_bytes"] + done.document["resumed_bytes"] == SIZE
+    anew = puller.run("pull", REPO, "--force", "--json")
+    assert anew.document["downloaded_bytes"] == SIZE
+
+
 def start_and_kill(puller: Program, hub: HubServer, sent_bytes: int, number: int) -> None:
     process = puller.start("pull", REPO)
     wait_until(lambda: hub.sent_bytes >= sent_bytes or process.poll() is not None)
@@ -315,6 +333,29 @@ def test_a_gated_model_comes_with_the_right_token(puller: Program, hub: HubServe
     assert stored(puller.home) == WANTED
 
 
+def test_a_gated_model_that_is_here_needs_no_token(puller: Program, hub: HubServer):
+    hub.configure(Settings(gated="auto", token="hf_right"))
+    assert with_variables(puller, HF_TOKEN="hf_right").run("pull", REPO).code == 0
+    done = puller.run("pull", REPO, "--json")
+    assert (done.code, done.document["outcome"]) == (0, "present")
+
+
+def test_a_token_that_the_hub_does_not_know_is_not_a_missing_model(puller: Program, hub: HubServer):
+    hub.configure(Settings(faults=(Fault(kind="status", status=401, path="/api/*"),)))
+    done = with_variables(puller, HF_TOKEN="hf_old").run("pull", REPO, "--json")
+    assert done.code == 1
+    assert "token" in done.document["error"]["message"]
+
+
+def test_a_disabled_model_is_not_called_gated(puller: Program, hub: HubServer):
+    message = "Access to this resource is disabled."
+    fault = Fault(kind="status", status=403, path="/api/*", message=message)
+    hub.configure(Settings(faults=(fault,)))
+    done = puller.run("pull", REPO, "--json")
+    assert done.code == 1
+    assert "disabled" in done.document["error"]["message"]
+
+
 @pytest.mark.parametrize("name", ["example/Nothing", f"{REPO}@nowhere"])
 def test_what_the_hub_does_not_know_is_an_error(puller: Program, hub: HubServer, name: str):
     if "@" in name:
@@ -352,6 +393,24 @@ def test_weights_of_another_format_are_refused(puller: Program, hub: HubServer):
     assert "model.gguf" in done.document["error"]["hint"]
 
 
+def test_the_precision_is_asked_for_again_where_the_server_stumbles(
+    puller: Program, hub: HubServer
+):
+    hub.configure(Settings(faults=(Fault(kind="status", path="config.json", times=2),)))
+    done = puller.run("pull", REPO, "--quant", "int4", "--json")
+    assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("options", [[], ["--quant", "int4"]])
+def test_a_repository_with_a_damaged_configuration_is_told(
+    puller: Program, tmp_path: Path, options: list[str]
+):
+    write_repository(tmp_path / "hub", REPO, {**FILES, "config.json": b"<html>"})
+    done = puller.run("pull", REPO, *options, "--json")
+    assert (done.code, done.document["error"]["type"]) == (1, "wrong-content")
+    assert "config.json" in done.document["error"]["message"]
+
+
 def test_a_precision_that_the_weights_do_not_have_is_refused(puller: Program):
     done = puller.run("pull", REPO, "--quant", "int8", "--json")
     assert done.code == 2
@@ -372,6 +431,16 @@ def test_offline_a_model_that_is_not_here_is_an_error(puller: Program, hub: HubS
     assert done.code == 1
     assert done.document["error"]["type"] == "offline"
     assert hub.requests == []
+
+
+def test_another_commit_than_the_named_one_is_not_enough(puller: Program, hub: HubServer):
+    assert puller.run("pull", REPO).code == 0
+    offline = with_variables(puller, HF_HUB_OFFLINE="1")
+    done = offline.run("pull", f"{REPO}@{'a' * 40}", "--json")
+    assert (done.code, done.document["error"]["type"]) == (1, "offline")
+    repository = hub.repository(REPO)
+    assert repository is not None
+    assert offline.run("pull", f"{REPO}@{repository.commit}").code == 0
 
 
 def test_a_whole_model_is_enough_while_the_hub_is_away(puller: Program, hub: HubServer):
@@ -427,6 +496,29 @@ def test_a_model_in_the_hugging_face_cache_serves_offline(
     assert done.document["outcome"] == "linked"
     assert hub.requests == []
     assert stored(puller.home) == WANTED
+
+
+def test_offline_another_precision_than_the_cached_one_is_refused(
+    puller: Program, hub: HubServer, tmp_path: Path
+):
+    fill_cache(tmp_path / "hf", hub, *WANTED)
+    offline = with_variables(puller, HF_HUB_OFFLINE="1")
+    done = offline.run("pull", REPO, "--quant", "int8", "--json")
+    assert done.code == 2
+    assert not model_folder(puller.home).exists()
+
+
+def test_offline_a_part_of_a_model_in_the_hugging_face_cache_is_not_a_model(puller: Program):
+    program = (
+        "import huggingface_hub as hub; "
+        f"hub.snapshot_download({REPO!r}, allow_patterns=['config.json', 'model*'])"
+    )
+    command = (sys.executable, "-c", program)
+    subprocess.run(command, env=puller.variables, check=True, capture_output=True)
+    done = with_variables(puller, HF_HUB_OFFLINE="1").run("pull", REPO, "--json")
+    assert done.code == 1
+    assert done.document["error"]["type"] == "offline"
+    assert "tokenizer.json" in done.document["error"]["message"]
 
 
 def test_a_damaged_file_of_the_hugging_face_cache_is_fetched(

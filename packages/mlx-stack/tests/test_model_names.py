@@ -11,7 +11,9 @@ from mlx_stack.operations.models.names import find_in_catalog, parse_repo
         ("org/model", "org/model", "main"),
         ("org/model@v1.0", "org/model", "v1.0"),
         ("https://huggingface.co/org/model", "org/model", "main"),
-        ("https://huggingface.co/org/model/tree/main", "org/model", "main"),
+        ("https://huggingface.co/org/model/tree/v2", "org/model", "v2"),
+        ("https://huggingface.co/org/model/tree/refs%2Fpr%2F1", "org/model", "refs/pr/1"),
+        ("https://huggingface.co/org/model/blob/main/config.json", "org/model", "main"),
     ],
 )
 def test_a_repository_is_understood_however_it_is_written(name: str, repo: str, revision: str):

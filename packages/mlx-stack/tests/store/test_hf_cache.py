@@ -1,4 +1,5 @@
 import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,33 @@ def test_a_snapshot_with_a_hole_is_not_used(tmp_path: Path, missing: str):
     cache_model(tmp_path, "org/a", files)
     assert find_snapshot(tmp_path, "org/a", "main") is None
     assert find_snapshot(tmp_path, "org/b", "main") is None
+
+
+def test_a_cached_tree_names_the_files_that_are_not_there_too(tmp_path: Path):
+    folder = cache_model(tmp_path, "org/a", {"config.json": b"{}", "model.safetensors": b"one"})
+    blob = {"size": 2, "blob_id": git_sha1(b"{}")}
+    lfs = {"size": 130, "blob_id": "b" * 40, "lfs_sha256": "c" * 64, "lfs_size": 3}
+    names = {"config.json": blob, "model.safetensors": lfs, "tokenizer.json": blob}
+    tree = folder / "trees" / f"{COMMIT}.json"
+    tree.parent.mkdir()
+    tree.write_text(json.dumps({"format_version": 1, "files": names}))
+    found = find_snapshot(tmp_path, "org/a", "main")
+    assert found is not None
+    records = {record.path: record for record in found[1]}
+    assert set(records) == set(names)
+    assert records["model.safetensors"] == FileRecord(
+        path="model.safetensors", size_bytes=3, algorithm="sha256", digest="c" * 64
+    )
+    assert find_blob(tmp_path, "org/a", records["config.json"]) is not None
+    tree.write_text("[]")
+    again = find_snapshot(tmp_path, "org/a", "main")
+    assert again is not None
+    assert {record.path for record in again[1]} == {"config.json", "model.safetensors"}
+
+
+def test_a_cache_that_is_no_folder_holds_nothing(tmp_path: Path):
+    (tmp_path / "models--org--a").write_text("")
+    assert find_blob(tmp_path, "org/a", weights(b"weights")) is None
 
 
 def test_a_link_outlives_the_cache(tmp_path: Path):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_stack.store.connection import describe, origin_of, receive_buffer_bytes
-from mlx_stack.store.hub_files import retry_after_s
+from mlx_stack.store.hub_files import redirect_target, retry_after_s
 from mlx_stack.store.rates import Meter, pause_s
 
 
@@ -50,6 +50,8 @@ def test_pauses_grow_to_a_limit(failures: int, jitter: float):
         ({"Retry-After": "7"}, 7.0),
         ({"retry-after": "0"}, 0.0),
         ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "\xb2"}, None),
+        ({"Retry-After": "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"}, None),
         ({"RateLimit": '"api";r=0;t=55'}, 55.0),
         ({"RateLimit": "nonsense"}, None),
     ],
@@ -92,3 +94,19 @@ def test_failures_of_a_connection_are_told_in_words():
     assert describe(ConnectionRefusedError(), "hub") == "hub refuses connections"
     assert describe(ConnectionResetError(), "hub") == "hub broke the connection off"
     assert describe(OSError("odd"), "hub") == "no connection to hub: odd"
+
+
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("https://cdn.example/a%20b?sign=x%2By&z=1", "https://cdn.example/a%20b?sign=x%2By&z=1"),
+        ("/other/m", "https://hub.example/other/m"),
+        ("https://cdn.example/a b", "https://cdn.example/a%20b"),
+        ("https://cdn.example/\xc3\xbc", "https://cdn.example/%C3%BC"),
+        ("https://cdn.example:99999/a", None),
+        ("https://[cdn/a", None),
+        ("file:///etc/passwd", None),
+    ],
+)
+def test_a_redirect_leads_to_a_web_address_or_nowhere(location: str, target: str | None):
+    assert redirect_target("https://hub.example/org/m/resolve/c/f", location) == target

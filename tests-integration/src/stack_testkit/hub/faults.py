@@ -7,7 +7,9 @@ from typing import Literal
 
 import msgspec
 
-type Kind = Literal["status", "cut", "stall", "slow", "wrong-size", "wrong-hash", "expired"]
+type Kind = Literal[
+    "status", "cut", "stall", "slow", "wrong-size", "wrong-hash", "expired", "endless"
+]
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -16,7 +18,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     Attributes:
         kind: `status` answers with `status`; `cut` closes the connection after `after_bytes` of
             the body; `stall` goes silent there; `slow` sends at `rate_bytes_s`; `wrong-size`
-            announces one byte more; `wrong-hash` flips a bit; `expired` refuses a signed address.
+            announces one byte more; `wrong-hash` flips a bit; `expired` refuses a signed address;
+            `endless` announces a body with a redirect and never sends it.
         path: Which files (or API paths), as a shell pattern.
         times: How often; None always.
         skip: How many matching requests are left alone first.
@@ -24,6 +27,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         status: The status of `status`.
         retry_after: The header of that name, in seconds or as a date.
         rate_bytes_s: The rate of `slow`.
+        message: The header `X-Error-Message` of `status`.
     """
 
     kind: Kind
@@ -34,6 +38,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     status: int = 503
     retry_after: str | None = None
     rate_bytes_s: int = 1000
+    message: str | None = None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -46,6 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         latency_s: Before every answer.
         rate_bytes_s: What one connection carries at most; None for no limit.
         ignores_ranges: Whether a range request gets the whole file.
+        quotes_badly: Whether the addresses of LFS files hold spaces and such as they are.
         keeps_alive: Whether a connection takes another request after an answer.
         gated: As in the model's record: False, or how access is granted.
         token: The token that may read gated repositories.
@@ -57,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     latency_s: float = 0.0
     rate_bytes_s: int | None = None
     ignores_ranges: bool = False
+    quotes_badly: bool = False
     keeps_alive: bool = True
     gated: Literal[False, "auto", "manual"] = False
     token: str = "hf_right"

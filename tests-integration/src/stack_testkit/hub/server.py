@@ -293,9 +293,15 @@ class _Handler(BaseHTTPRequestHandler):
         if fault is not None:
             self._error(fault.status, "", fault)
             return
-        where = f"{self.hub.cdn_url}/lfs/{repo}/{quote(path)}?signature=0123456789abcdef"
+        name = path if self.hub.settings.quotes_badly else quote(path)
+        where = f"{self.hub.cdn_url}/lfs/{repo}/{name}?signature=0123456789abcdef"
         linked = {"X-Linked-Size": str(size), "X-Linked-Etag": f'"{repository.sha256(path)}"'}
-        self._empty(302, {**common, **linked, "Location": where})
+        headers = {**common, **linked, "Location": where.encode().decode("latin-1")}
+        if self.hub.faults.next(path, frozenset({"endless"})) is None:
+            self._empty(302, headers)
+        else:
+            self._empty(302, headers, length=100)
+            self._wait_for_the_client()
 
     def _from_cdn(self, path: str) -> None:
         found = _CDN.match(path)
@@ -412,15 +418,17 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    def _empty(self, status: int, headers: dict[str, str]) -> None:
+    def _empty(self, status: int, headers: dict[str, str], length: int = 0) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(length))
         self.end_headers()
 
     def _error(self, status: int, code: str, fault: Fault | None = None) -> None:
         headers = {"X-Error-Code": code} if code else {}
         if fault is not None and fault.retry_after is not None:
             headers["Retry-After"] = fault.retry_after
+        if fault is not None and fault.message is not None:
+            headers["X-Error-Message"] = fault.message
         self._empty(status, headers)

@@ -1,5 +1,6 @@
 """`mlx-stack pull`."""
 
+import shlex
 from typing import TYPE_CHECKING
 
 import click
@@ -51,7 +52,9 @@ def command(
         result = pull(context.home, model, quant=quant, is_forced=force, observer=view.show)
     except (KeyboardInterrupt, Interrupted) as interruption:
         view.close()
-        hint = f"`mlx-stack pull {model}` continues where this stopped."
+        again = ["mlx-stack", "pull", model, *(("--quant", quant) if quant else ())]
+        again += ["--force"] if force else []
+        hint = f"`{shlex.join(again)}` continues where this stopped."
         if json_lines:
             write_error_document("interrupted", "The pull was interrupted.", hint)
         interruption.add_note(hint)

@@ -83,7 +83,7 @@ class Connection:
 
     def _get(self, url: str, headers: Mapping[str, str]) -> http.client.HTTPResponse:
         parts = urlsplit(url)
-        target = parts.path + (f"?{parts.query}" if parts.query else "")
+        target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         try:
             http_connection = self._connected(parts)
             all_headers = {**headers, **self._extra}

@@ -32,6 +32,12 @@ class OfflineError(PullError):
 
     type = "offline"
 
+    def __init__(self, what: str) -> None:
+        super().__init__(
+            f"{what} is not on this disk, and HF_HUB_OFFLINE rules the Hub out.",
+            hint="Unset HF_HUB_OFFLINE and pull again.",
+        )
+
 
 class WrongContentError(PullError):
     """A file is not what the Hub says it is: another size or another hash."""

@@ -4,6 +4,7 @@ A model is fetched into a folder beside the published ones and takes its place b
 what is published is always whole. What an interruption leaves there is continued next time.
 """
 
+import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from msgspec import structs
 
 from mlx_stack.errors import InvalidFileError
 from mlx_stack.store import model_lock, space
+from mlx_stack.store.errors import OfflineError, WrongContentError
 from mlx_stack.store.events import Observer, Planned, Waiting, ignore
 from mlx_stack.store.hf_cache import find_blob, has_right_digest, link
 from mlx_stack.store.hub import RemoteModel
@@ -31,6 +33,7 @@ from mlx_stack.store.manifest import (
 from mlx_stack.store.partial import PartialFile, read_remains
 from mlx_stack.store.retries import TransferPolicy
 from mlx_stack.store.transfer import Source, Transfer
+from mlx_stack.store.upkeep import discard
 from mlx_stack.store.weights import quant_of_config
 
 type Outcome = Literal["present", "linked", "downloaded", "converted"]
@@ -103,6 +106,7 @@ def fetch(
         observer: Told of everything that happens.
 
     Raises:
+        OfflineError: Files are missing, and there is no source.
         PullError: It can't be completed; what was fetched is kept for the next time.
         OSError: The disk is full or broken.
     """
@@ -133,12 +137,13 @@ def _fetch_locked(
         origin="downloaded",
         files=tuple(files),
         model=options.model,
+        is_forced=options.is_forced,
     )
-    _prepare_staging(places.staging, manifest, is_forced=options.is_forced)
+    _prepare_staging(places.staging, manifest)
     linked = 0 if options.is_forced else _link_known(files, places, remote.repo, options.cache)
     missing = [file for file in files if not (places.staging / file.path).exists()]
     if missing and source is None:
-        raise InvalidFileError(places.staging, "files are missing and nothing may be downloaded")
+        raise OfflineError(f"{missing[0].path} of {remote.repo}")
     _ensure_room(missing, places, remote.repo, options.boot)
     partials = [PartialFile(places.staging / file.path, file, options.boot) for file in missing]
     received = 0
@@ -164,38 +169,42 @@ def publish(places: ModelPlaces, manifest: Manifest) -> LocalModel:
 
     A former model of that name is there until the new one is.
     """
-    quant = manifest.quant or _quant(places.staging)
-    write_manifest(places.staging, structs.replace(manifest, quant=quant))
-    if places.published.exists():
-        shutil.rmtree(places.replaced, ignore_errors=True)
+    quant = manifest.quant or _quant(places.staging, manifest.repo)
+    write_manifest(places.staging, structs.replace(manifest, quant=quant, is_forced=False))
+    _recover(places)
+    if os.path.lexists(places.published):
         places.published.rename(places.replaced)
     places.staging.rename(places.published)
-    shutil.rmtree(places.replaced, ignore_errors=True)
+    _recover(places)
     model = inspect_folder(places.published)
     assert model is not None
     return model
 
 
 def _recover(places: ModelPlaces) -> None:
-    """Put a former model back that was moved aside the moment before a crash."""
-    if places.replaced.exists() and not places.published.exists():
+    """Settle where a former model was moved aside: it goes, or comes back if there is no newer."""
+    if not os.path.lexists(places.replaced):
+        return
+    if places.published.exists():
+        discard(places.replaced)
+    else:
         places.replaced.rename(places.published)
 
 
-def _quant(folder: Path) -> Quant | None:
+def _quant(folder: Path, repo: str) -> Quant | None:
     try:
         return quant_of_config((folder / "config.json").read_bytes())
     except ValueError as error:
-        problem = f"is not what MLX expects: {error}"
-        raise InvalidFileError(folder / "config.json", problem) from error
+        raise WrongContentError(f"{repo}: config.json is not what MLX expects: {error}") from error
 
 
-def _prepare_staging(staging: Path, manifest: Manifest, *, is_forced: bool) -> None:
+def _prepare_staging(staging: Path, manifest: Manifest) -> None:
     """Have a staging folder that holds nothing but remains of these very files."""
-    if is_forced:
+    before = _manifest_before(staging)
+    if manifest.is_forced and not (before is not None and before.is_forced):
         shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True, exist_ok=True)
-    kept = _finished_before(staging, manifest.files)
+    kept = _finished_before(staging, manifest.files, before)
     journaled = {
         f"{file.path}{suffix}" for file in manifest.files for suffix in (".part", _JOURNAL)
     }
@@ -209,15 +218,21 @@ def _prepare_staging(staging: Path, manifest: Manifest, *, is_forced: bool) -> N
     write_manifest(staging, manifest)
 
 
-def _finished_before(staging: Path, files: Iterable[FileRecord]) -> set[str]:
+def _manifest_before(staging: Path) -> Manifest | None:
+    """What an earlier pull was about to stage; None where nothing says so."""
+    try:
+        return read_manifest(staging)
+    except InvalidFileError:
+        return None  # without it nothing says what the files are; they are fetched again
+
+
+def _finished_before(
+    staging: Path, files: Iterable[FileRecord], before: Manifest | None
+) -> set[str]:
     """Staged files with their final name: an earlier pull had checked or linked them.
 
     They count where that pull was of the same content and the size is right.
     """
-    try:
-        before = read_manifest(staging)
-    except InvalidFileError:
-        return set()  # without it nothing says what they are; they are fetched again
     known = {file.path: file for file in before.files} if before is not None else {}
     return {
         file.path

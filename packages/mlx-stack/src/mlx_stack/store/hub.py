@@ -13,6 +13,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from mlx_stack.store.errors import HubUnreachableError, ModelNotFoundError, PullError
 from mlx_stack.store.hub_files import HubFiles, gated, retry_after_s
 from mlx_stack.store.manifest import FileRecord, is_safe_path
@@ -20,9 +22,11 @@ from mlx_stack.store.rates import pause_s
 
 if TYPE_CHECKING:
     import httpx2
+    from huggingface_hub.hf_api import RepoFile
 
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _COMMIT = re.compile(r"^[0-9a-f]{40}$")
+_DISABLED = "Access to this resource is disabled."  # what huggingface_hub goes by as well
 _HOPEFUL = frozenset({408, 429, 500, 502, 503, 504})
 _ATTEMPTS = 5
 _PATIENCE_S = 30.0
@@ -69,7 +73,6 @@ class Hub:
 
         Raises:
             ModelNotFoundError: There is no such repository or revision.
-            GatedModelError: It may not be read, and there is no token.
             HubUnreachableError: The Hub doesn't answer.
         """
         from huggingface_hub import HfApi
@@ -82,27 +85,27 @@ class Hub:
                 raise PullError(f"{self.endpoint} names no commit for {repo}: is it a model hub?")
             return RemoteModel(repo, info.sha, bool(info.gated))
 
-        found = self._asking(repo, revision, ask)
-        if found.is_gated and self.token is None:
-            raise gated(self.endpoint, repo)
-        return found
+        return self._asking(repo, revision, ask)
 
     def list_files(self, model: RemoteModel) -> tuple[FileRecord, ...]:
-        """Every file of a commit, with its size and hash, in as many requests as pages.
+        """Every file of a commit once, with size and hash, in as many requests as pages.
 
         Raises:
-            GatedModelError: The token may not read it.
+            GatedModelError: There is no token, or it may not read it.
             HubUnreachableError: The Hub doesn't answer.
             PullError: The list makes no sense.
         """
         from huggingface_hub import HfApi
         from huggingface_hub.hf_api import RepoFile
 
+        if model.is_gated and self.token is None:
+            raise gated(self.endpoint, model.repo)
         api = HfApi(endpoint=self.endpoint, token=self.token or False)
 
         def ask() -> tuple[FileRecord, ...]:
             tree = api.list_repo_tree(model.repo, recursive=True, revision=model.revision)
-            return tuple(_record(entry) for entry in tree if isinstance(entry, RepoFile))
+            files = (_record(entry) for entry in tree if isinstance(entry, RepoFile))
+            return tuple({file.path: file for file in files}.values())
 
         files = self._asking(model.repo, model.revision, ask)
         unsafe = next((file.path for file in files if not is_safe_path(file.path)), None)
@@ -148,16 +151,23 @@ class Hub:
         """What an answer means that won't change by asking again."""
         code = response.headers.get("X-Error-Code", "")
         status = response.status_code
+        said = response.headers.get("X-Error-Message")
         page = f"{self.endpoint}/{repo}"
+        if said == _DISABLED:
+            return PullError(f"{page}: the Hub has disabled this model.")
         if code == "GatedRepo" or (status == HTTPStatus.FORBIDDEN and not code):
-            return gated(self.endpoint, repo)
+            return gated(self.endpoint, repo, code, said)
         if code == "RevisionNotFound":
             return ModelNotFoundError(f"{repo} has no revision {revision!r}.")
+        if status == HTTPStatus.UNAUTHORIZED and self.token is not None and not code:
+            hint = (
+                "Make a new one, then run `hf auth login` or set HF_TOKEN; public models need none."
+            )
+            return PullError(f"{self.endpoint} does not accept the token.", hint=hint)
         if status in {HTTPStatus.NOT_FOUND, HTTPStatus.UNAUTHORIZED}:
             hint = "Check the spelling; for a private model set HF_TOKEN or run `hf auth login`."
             return ModelNotFoundError(f"There is no model {repo} on {self.endpoint}.", hint=hint)
-        message = response.headers.get("X-Error-Message")
-        return PullError(f"{page}: the Hub answers HTTP {status}.", hint=message)
+        return PullError(f"{page}: the Hub answers HTTP {status}.", hint=said)
 
 
 def open_hub(*, timeout_s: float | None = None) -> Hub:
@@ -200,19 +210,18 @@ def _limit_every_wait(limit_s: float) -> None:
     session.event_hooks = {**hooks, "request": [*hooks["request"], limit]}
 
 
-def _record(entry: "object") -> FileRecord:
-    from huggingface_hub.hf_api import RepoFile
+def _record(entry: "RepoFile") -> FileRecord:
+    """What the Hub says of a file.
 
-    assert isinstance(entry, RepoFile)
-    if entry.lfs is not None:
-        if _SHA256.match(entry.lfs.sha256) is None:
-            raise PullError(f"The Hub gives no hash for {entry.path}.")
-        return FileRecord(
-            path=entry.path,
-            size_bytes=entry.lfs.size,
-            algorithm="sha256",
-            digest=entry.lfs.sha256,
-        )
-    return FileRecord(
-        path=entry.path, size_bytes=entry.size, algorithm="git-sha1", digest=entry.blob_id
-    )
+    Raises:
+        ValueError: It makes no sense.
+        PullError: There is no hash.
+    """
+    if entry.lfs is None:
+        algorithm, digest, size = "git-sha1", entry.blob_id, entry.size
+    elif _SHA256.match(entry.lfs.sha256) is not None:
+        algorithm, digest, size = "sha256", entry.lfs.sha256, entry.lfs.size
+    else:
+        raise PullError(f"The Hub gives no hash for {entry.path}.")
+    fields = {"path": entry.path, "size_bytes": size, "algorithm": algorithm, "digest": digest}
+    return msgspec.convert(fields, FileRecord)

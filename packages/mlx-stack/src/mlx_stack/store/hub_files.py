@@ -7,6 +7,7 @@ this route as well.
 """
 
 import http.client
+import random
 import re
 import time
 from collections.abc import Mapping
@@ -14,20 +15,21 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from urllib.parse import quote, urljoin
 
-from mlx_stack.store.connection import Connection, origin_of
+from mlx_stack.store.connection import Connection, describe, origin_of
 from mlx_stack.store.errors import (
     GatedModelError,
-    HubUnreachableError,
     PullError,
     TransientError,
     WrongContentError,
 )
 from mlx_stack.store.manifest import FileRecord
+from mlx_stack.store.retries import FileRetries, TransferPolicy
 
 _MOST_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _EXPIRED = frozenset({401, 403, 404, 410})
 _THROTTLED = frozenset({429, 503})
+_LEGAL_IN_URLS = "!#$%&'()*+,/:;=?@[]~"
 _CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
 _RATE_LIMIT_RESET = re.compile(r";\s*t=(\d+)")
 
@@ -69,31 +71,41 @@ class HubFiles:
         home = f"{self.endpoint}/{self.repo}/resolve/{self.revision}/{quote(file.path)}"
         is_part = not whole and (start, end) != (0, file.size_bytes)
         wanted = {"Range": f"bytes={start}-{end - 1}"} if is_part else {}
-        url, response = self._follow(connection, file, home, wanted)
-        if response.status not in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
-            self._refuse(connection, response, file, is_home=url == home)
+        known = self._addresses.get(file.path)
+        try:
+            url, response = self._follow(connection, file, known or home, wanted)
+            if response.status not in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
+                is_from_hub = known is None and origin_of(url) == self._home
+                self._refuse(connection, response, file, is_from_hub=is_from_hub)
+        except TransientError:
+            self._addresses.pop(file.path, None)  # the Hub may have another one by now
+            raise
         if is_part and response.status == HTTPStatus.OK:
             connection.close()
             raise RangesUnsupported
         self._check_size(connection, response, file, start if is_part else 0)
         return response
 
-    def read(self, file: FileRecord, timeout_s: float) -> bytes:
+    def read(self, file: FileRecord, policy: TransferPolicy) -> bytes:
         """The whole of a small file, checked against its hash.
 
         Raises:
-            HubUnreachableError: It could not be read.
+            HubUnreachableError: It could not be read, however often it was tried.
             PullError: It is gone, forbidden, or not what the Hub announced.
         """
-        connection = Connection(timeout_s)
-        try:
-            content = self.open(connection, file, 0, file.size_bytes).read()
-        except (OSError, http.client.HTTPException, TransientError) as error:
-            raise HubUnreachableError(
-                f"{self.repo}: {file.path} can't be read: {error}", hint="Pull again later."
-            ) from error
-        finally:
-            connection.close()
+        connection, retries = Connection(policy.stall_timeout_s), FileRetries()
+        while True:
+            try:
+                content = self.open(connection, file, 0, file.size_bytes).read()
+                break
+            except (OSError, http.client.HTTPException) as error:
+                failure = TransientError(f"{file.path}: {describe(error, 'the server')}")
+            except TransientError as error:
+                failure = error
+            finally:
+                connection.close()
+            # no secret depends on this chance
+            time.sleep(retries.failed(failure, time.monotonic(), random.random(), policy))  # noqa: S311
         hasher = file.hasher()
         hasher.update(content)
         if hasher.hexdigest() != file.digest:
@@ -101,17 +113,18 @@ class HubFiles:
         return content
 
     def _follow(
-        self, connection: Connection, file: FileRecord, home: str, wanted: Mapping[str, str]
+        self, connection: Connection, file: FileRecord, url: str, wanted: Mapping[str, str]
     ) -> tuple[str, http.client.HTTPResponse]:
         """The answer behind the redirects, and the address that gave it, which is remembered."""
-        url = self._addresses.get(file.path, home)
         for _ in range(_MOST_REDIRECTS):
             response = connection.get(url, {**self._headers_for(url), **wanted})
             if response.status not in _REDIRECTS:
                 return url, response
-            response.read()
-            url = urljoin(url, response.headers.get("Location", ""))
-            self._addresses[file.path] = url
+            connection.close()  # the body may be long or never end, and the next origin is another
+            target = redirect_target(url, response.headers.get("Location", ""))
+            if target is None:
+                raise PullError(f"{self.repo}: {file.path} is redirected to no web address.")
+            url = self._addresses[file.path] = target
         raise PullError(f"{self.repo}: the redirects of {file.path} lead in a circle.")
 
     def _headers_for(self, url: str) -> dict[str, str]:
@@ -151,7 +164,7 @@ class HubFiles:
         response: http.client.HTTPResponse,
         file: FileRecord,
         *,
-        is_home: bool,
+        is_from_hub: bool,
     ) -> None:
         """Raise what an error status means."""
         status = response.status
@@ -161,11 +174,11 @@ class HubFiles:
         connection.close()
         if status in _THROTTLED or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise TransientError(reason, retry_after_s=delay, is_throttled=status in _THROTTLED)
-        if not is_home and status in _EXPIRED:
-            self._addresses.pop(file.path, None)
-            raise TransientError(f"{reason} (the address had expired)")
+        if not is_from_hub and status in _EXPIRED:
+            raise TransientError(reason)
+        said = response.headers.get("X-Error-Message")
         if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-            raise gated(self.endpoint, self.repo, code)
+            raise gated(self.endpoint, self.repo, code, said)
         if status == HTTPStatus.REQUEST_TIMEOUT:
             raise TransientError(reason)
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -175,18 +188,36 @@ class HubFiles:
             )
         raise PullError(
             f"{self.repo}: the Hub answers HTTP {status} for {file.path}.",
-            hint=response.headers.get("X-Error-Message"),
+            hint=said,
         )
 
 
-def gated(endpoint: str, repo: str, code: str = "GatedRepo") -> GatedModelError:
-    """The error that names the licence page and the token step."""
+def redirect_target(url: str, location: str) -> str | None:
+    """The address that a `Location` header in an answer from `url` names; None for no web address.
+
+    Mirrors send it unquoted at times: what may not stand in a request line is quoted.
+    """
+    try:
+        target = urljoin(url, quote(location.encode("latin-1"), safe=_LEGAL_IN_URLS))
+        scheme, host, _ = origin_of(target)
+    except ValueError:
+        return None
+    return target if host and scheme in {"http", "https"} else None
+
+
+def gated(
+    endpoint: str, repo: str, code: str = "GatedRepo", said: str | None = None
+) -> GatedModelError:
+    """The error that names the licence page and the token step, with what the Hub itself said."""
     page = f"{endpoint}/{repo}"
     what = "is gated" if code == "GatedRepo" else "is not open to this account"
+    hint = (
+        f"Accept the licence at {page}, make a token at {endpoint}/settings/tokens, then run "
+        "`hf auth login` or set HF_TOKEN, and pull again."
+    )
     return GatedModelError(
         f"{repo} {what}: its licence must be accepted, and a token sent along.",
-        hint=f"Accept the licence at {page}, make a token at {endpoint}/settings/tokens, then run "
-        "`hf auth login` or set HF_TOKEN, and pull again.",
+        hint=f"{hint} The Hub says: {said}" if said else hint,
     )
 
 
@@ -197,12 +228,12 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
     """
     headers = {name.lower(): value for name, value in headers.items()}
     value = headers.get("retry-after", "")
-    if value.isdigit():
+    if value.isascii() and value.isdigit():
         return float(value)
     if value:
         try:
             return max(parsedate_to_datetime(value).timestamp() - now, 0.0)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
     found = _RATE_LIMIT_RESET.search(headers.get("ratelimit", ""))
     return float(found[1]) if found else None

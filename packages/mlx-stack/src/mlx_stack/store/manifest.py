@@ -79,6 +79,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         files: Every file of the model.
         model: The catalog id that it was pulled as, or None.
         verification: The last full check.
+        is_forced: Of an unfinished model, whether nothing that was here before went into it.
     """
 
     schema_version: int
@@ -89,6 +90,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     files: tuple[FileRecord, ...]
     model: str | None = None
     verification: Verification | None = None
+    is_forced: bool = False
 
     @property
     def size_bytes(self) -> int:

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from mlx_stack.errors import UsageError
 from mlx_stack.store.layout import is_repo_id
@@ -12,6 +12,8 @@ from mlx_stack.store.manifest import Quant
 if TYPE_CHECKING:
     from mlx_catalog import Catalog
 
+_COMMIT = re.compile(r"^[0-9a-f]{40}$")
+_WEB_PARTS = 3  # /owner/name/tree/REVISION
 _REVISION = re.compile(r"^(?P<repo>[^@]+)@(?P<revision>[^@\s]+)$")
 
 
@@ -35,12 +37,20 @@ class ModelSource:
     model: str | None
     note: str
 
+    @property
+    def commit(self) -> str | None:
+        """The commit, where the name pins one; what else it says may move."""
+        return self.revision if _COMMIT.match(self.revision) else None
+
 
 def parse_repo(name: str, quant: Quant | None) -> ModelSource | None:
     """The source that `owner/name`, `owner/name@revision` or its web address names; else None."""
     text = name.strip()
     if text.startswith(("https://", "http://")):
-        text = "/".join(urlsplit(text).path.strip("/").split("/")[:2])
+        parts = [unquote(part) for part in urlsplit(text).path.strip("/").split("/")]
+        text = "/".join(parts[:2])
+        if len(parts) > _WEB_PARTS and parts[2] in {"tree", "blob"}:
+            text += f"@{parts[3]}"
     found = _REVISION.match(text)
     repo, revision = (found["repo"], found["revision"]) if found else (text, "main")
     if not is_repo_id(repo):

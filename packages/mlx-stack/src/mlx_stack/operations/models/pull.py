@@ -16,11 +16,12 @@ from mlx_stack.operations.models.names import ModelSource, find_in_catalog, pars
 from mlx_stack.paths import Home
 from mlx_stack.store.boot import boot_session
 from mlx_stack.store.convert import BITS, Converter, convert, ensure_feasible
-from mlx_stack.store.errors import HubUnreachableError, OfflineError
+from mlx_stack.store.errors import HubUnreachableError, OfflineError, WrongContentError
 from mlx_stack.store.events import Observer, ignore
 from mlx_stack.store.fetch import Fetched, FetchOptions, Outcome, fetch, find_present
-from mlx_stack.store.hf_cache import find_snapshot
+from mlx_stack.store.hf_cache import find_blob, find_snapshot
 from mlx_stack.store.hub import Hub, RemoteModel, open_hub
+from mlx_stack.store.hub_files import HubFiles
 from mlx_stack.store.local import LocalModel, find_local, places_of
 from mlx_stack.store.manifest import FileRecord, Quant
 from mlx_stack.store.retries import TransferPolicy
@@ -121,27 +122,24 @@ class _Puller:
         try:
             remote = self.hub.look_up(source.repo, source.revision)
         except HubUnreachableError as error:
-            present = None if self.is_forced else self._present(source, None)
+            present = None if self.is_forced else self._present(source, source.commit)
             if present is None:
                 raise
             return present, f"{error.message} The model that is here was not compared with it."
         present = None if self.is_forced else self._present(source, remote.revision)
-        return present or self._fetch(source, remote), ""
+        if present is None:
+            files = self.hub.list_files(remote)
+            present = self._fetch(source, remote, files, self.hub.files(remote))
+        return present, ""
 
     def _have_offline(self, source: ModelSource) -> tuple[Fetched, str]:
-        present = self._present(source, None)
+        present = self._present(source, source.commit)
         if present is not None:
             return present, "HF_HUB_OFFLINE is set: the Hub was not asked for a newer version."
         cached = find_snapshot(self.hub.cache, source.repo, source.revision)
-        if cached is None or source.is_converted:
-            raise OfflineError(
-                f"{source.repo} is not on this disk, and HF_HUB_OFFLINE rules the Hub out.",
-                hint="Unset HF_HUB_OFFLINE and pull again.",
-            )
-        remote, files = cached
-        wanted = select_files(source.repo, files)
-        places = places_of(self.model_dir, source.repo)
-        return fetch(remote, wanted, None, places, self._options(source), self.observer), ""
+        if cached is None:
+            raise OfflineError(source.repo)
+        return self._fetch(source, *cached, None), ""
 
     def _present(self, source: ModelSource, revision: str | None) -> Fetched | None:
         """The model where it is here already, whole and of that commit."""
@@ -154,27 +152,50 @@ class _Puller:
                 return Fetched("present", model)
         return None
 
-    def _fetch(self, source: ModelSource, remote: RemoteModel) -> Fetched:
-        files = select_files(remote.repo, self.hub.list_files(remote))
-        quant = source.quant
-        if quant is not None and (source.is_converted or self._must_convert(source, remote, files)):
-            return self._convert(source, quant, remote, files)
+    def _fetch(
+        self,
+        source: ModelSource,
+        remote: RemoteModel,
+        files: tuple[FileRecord, ...],
+        origin: HubFiles | None,
+    ) -> Fetched:
+        """The model of a commit; without an `origin` it must all be in huggingface_hub's cache."""
+        wanted = select_files(remote.repo, files)
+        if source.quant is not None and (
+            source.is_converted or self._must_convert(source, remote, wanted, origin)
+        ):
+            return self._convert(source, source.quant, remote, wanted, origin)
         places = places_of(self.model_dir, remote.repo)
-        options = self._options(source)
-        return fetch(remote, files, self.hub.files(remote), places, options, self.observer)
+        return fetch(remote, wanted, origin, places, self._options(source), self.observer)
 
     def _must_convert(
-        self, source: ModelSource, remote: RemoteModel, files: tuple[FileRecord, ...]
+        self,
+        source: ModelSource,
+        remote: RemoteModel,
+        files: tuple[FileRecord, ...],
+        origin: HubFiles | None,
     ) -> bool:
         """Whether a repository that was named itself holds 16-bit weights, and others are asked.
 
         Raises:
             UsageError: It holds weights that can't become what is asked.
+            PullError: Its configuration can't be had, or doesn't tell.
         """
         if source.model is not None:
             return False
         record = next(file for file in files if file.path == "config.json")
-        held = quant_of_config(self.hub.files(remote).read(record, self.hub.timeout_s))
+        cached = find_blob(self.hub.cache, remote.repo, record)
+        if origin is not None:
+            config = origin.read(record, self._options(source).policy)
+        elif cached is not None:
+            config = cached.read_bytes()
+        else:
+            raise OfflineError(f"{record.path} of {remote.repo}")
+        try:
+            held = quant_of_config(config)
+        except ValueError as error:
+            problem = f"{remote.repo}: config.json is not what MLX expects: {error}"
+            raise WrongContentError(problem) from error
         if held == source.quant:
             return False
         if held == "bf16" and source.quant in BITS:
@@ -192,6 +213,7 @@ class _Puller:
         quant: Quant,
         remote: RemoteModel,
         files: tuple[FileRecord, ...],
+        origin: HubFiles | None,
     ) -> Fetched:
         """Download the original, have it converted, and let it go again."""
         converter = _converter(self.home)
@@ -203,7 +225,7 @@ class _Puller:
             remote.repo, quant, size, here.present_bytes if here else 0, self.model_dir, converter
         )
         options = replace(self._options(source), model=None)
-        original = fetch(remote, files, self.hub.files(remote), base, options, self.observer)
+        original = fetch(remote, files, origin, base, options, self.observer)
         converted = convert(
             original.model,
             quant,
