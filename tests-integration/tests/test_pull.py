@@ -426,6 +426,29 @@ def test_offline_a_model_that_is_here_needs_no_request(puller: Program, hub: Hub
     assert len(hub.requests) == before
 
 
+def test_offline_nothing_is_called_fetched_anew(puller: Program):
+    assert puller.run("pull", REPO).code == 0
+    offline = with_variables(puller, HF_HUB_OFFLINE="1")
+    done = offline.run("pull", REPO, "--force", "--json")
+    assert (done.code, done.document["error"]["type"]) == (1, "offline")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HF_ENDPOINT", ""),
+        ("HF_ENDPOINT", "huggingface.co"),
+        ("HF_ENDPOINT", "http://127.0.0.1:99999"),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", "soon"),
+        ("HF_TOKEN", "hf_ü"),
+    ],
+)
+def test_a_variable_that_makes_no_sense_is_told_at_once(puller: Program, name: str, value: str):
+    done = with_variables(puller, **{name: value}).run("pull", REPO, "--json")
+    assert (done.code, done.document["error"]["type"]) == (2, "usage")
+    assert name.partition("_")[0] in done.document["error"]["message"]
+
+
 def test_offline_a_model_that_is_not_here_is_an_error(puller: Program, hub: HubServer):
     done = with_variables(puller, HF_HUB_OFFLINE="1").run("pull", REPO, "--json")
     assert done.code == 1

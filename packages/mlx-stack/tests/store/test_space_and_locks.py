@@ -1,3 +1,5 @@
+import errno
+import os
 import threading
 from pathlib import Path
 
@@ -7,7 +9,7 @@ from mlx_stack.store import model_lock
 from mlx_stack.store.boot import boot_session
 from mlx_stack.store.convert import expected_bytes, needed_memory_bytes
 from mlx_stack.store.errors import DiskSpaceError
-from mlx_stack.store.space import ensure_room, reserve_bytes
+from mlx_stack.store.space import ensure_room, reserve_bytes, told_when_full
 
 GB = 10**9
 
@@ -17,6 +19,14 @@ def test_a_model_that_does_not_fit_is_refused_with_the_missing_amount(tmp_path: 
     with pytest.raises(DiskSpaceError, match="org/a needs 9000000") as refused:
         ensure_room(tmp_path, 9 * 10**15, "org/a")
     assert "Free" in str(refused.value.hint)
+
+
+def test_a_disk_that_fills_up_is_told_with_what_helps(tmp_path: Path):
+    with pytest.raises(DiskSpaceError, match="full") as told, told_when_full(tmp_path, "org/a"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert "pull again" in str(told.value.hint)
+    with pytest.raises(PermissionError), told_when_full(tmp_path, "org/a"):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def test_a_part_of_the_disk_stays_free():

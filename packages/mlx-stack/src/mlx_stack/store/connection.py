@@ -35,6 +35,15 @@ def origin_of(url: str) -> Origin:
     return parts.scheme, (parts.hostname or "").lower(), port
 
 
+def is_web_address(url: str) -> bool:
+    """Whether a connection can be made to `url`: HTTP or HTTPS, a host, a port that exists."""
+    try:
+        scheme, host, _ = origin_of(url)
+    except ValueError:
+        return False
+    return bool(host) and scheme in {"http", "https"}
+
+
 class Connection:
     """A connection to one origin at a time, opened where it is needed and kept while it is good."""
 

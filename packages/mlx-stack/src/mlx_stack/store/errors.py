@@ -32,9 +32,9 @@ class OfflineError(PullError):
 
     type = "offline"
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, why: str) -> None:
         super().__init__(
-            f"{what} is not on this disk, and HF_HUB_OFFLINE rules the Hub out.",
+            f"{why}, and HF_HUB_OFFLINE rules the Hub out.",
             hint="Unset HF_HUB_OFFLINE and pull again.",
         )
 

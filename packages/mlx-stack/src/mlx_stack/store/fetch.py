@@ -108,9 +108,12 @@ def fetch(
     Raises:
         OfflineError: Files are missing, and there is no source.
         PullError: It can't be completed; what was fetched is kept for the next time.
-        OSError: The disk is full or broken.
+        OSError: The disk is broken, or may not be written to.
     """
-    with model_lock.hold(places.lock, lambda: observer(Waiting(remote.repo))):
+    with (
+        space.told_when_full(places.model_dir, remote.repo),
+        model_lock.hold(places.lock, lambda: observer(Waiting(remote.repo))),
+    ):
         _recover(places)
         if not options.is_forced:
             present = find_present(places, remote.revision)
@@ -143,7 +146,7 @@ def _fetch_locked(
     linked = 0 if options.is_forced else _link_known(files, places, remote.repo, options.cache)
     missing = [file for file in files if not (places.staging / file.path).exists()]
     if missing and source is None:
-        raise OfflineError(f"{missing[0].path} of {remote.repo}")
+        raise OfflineError(f"{missing[0].path} of {remote.repo} is not on this disk")
     _ensure_room(missing, places, remote.repo, options.boot)
     partials = [PartialFile(places.staging / file.path, file, options.boot) for file in missing]
     received = 0

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mlx_stack.errors import UsageError
+from mlx_stack.store.connection import is_web_address
 from mlx_stack.store.errors import HubUnreachableError, ModelNotFoundError, PullError
 from mlx_stack.store.hub_files import HubFiles, gated, retry_after_s
 from mlx_stack.store.manifest import FileRecord, is_safe_path
@@ -171,12 +173,19 @@ class Hub:
 
 
 def open_hub(*, timeout_s: float | None = None) -> Hub:
-    """The Hub as the environment describes it. Asks nothing yet."""
-    import huggingface_hub
-    from huggingface_hub import constants
-    from huggingface_hub.utils import (
-        build_hf_headers,  # pyright: ignore[reportUnknownVariableType] - a bare `dict` in it
-    )
+    """The Hub as the environment describes it. Asks nothing yet.
+
+    Raises:
+        UsageError: The environment describes none.
+    """
+    try:
+        import huggingface_hub
+        from huggingface_hub import constants
+        from huggingface_hub.utils import (
+            build_hf_headers,  # pyright: ignore[reportUnknownVariableType] - a bare `dict` in it
+        )
+    except ValueError as error:  # it reads its variables when it is imported
+        raise UsageError(f"A variable HF_… of the environment is not valid: {error}.") from error
 
     from mlx_stack import __version__
 
@@ -184,7 +193,14 @@ def open_hub(*, timeout_s: float | None = None) -> Hub:
     constants.HF_HUB_DISABLE_TELEMETRY = True
     limit_s = float(constants.HF_HUB_DOWNLOAD_TIMEOUT) if timeout_s is None else timeout_s
     _limit_every_wait(limit_s)
+    if not is_web_address(constants.ENDPOINT):
+        raise UsageError(
+            f"HF_ENDPOINT is no web address: {constants.ENDPOINT!r}.",
+            hint="Unset it, or set it to one like https://huggingface.co.",
+        )
     token = huggingface_hub.get_token()
+    if token is not None and not token.isascii():
+        raise UsageError("The token (HF_TOKEN) holds characters that no token has.")
     headers: dict[str, str] = build_hf_headers(  # pyright: ignore[reportUnknownVariableType]
         token=token or False, library_name="mlx-stack", library_version=__version__
     )

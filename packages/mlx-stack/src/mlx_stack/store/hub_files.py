@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from urllib.parse import quote, urljoin
 
-from mlx_stack.store.connection import Connection, describe, origin_of
+from mlx_stack.store.connection import Connection, describe, is_web_address, origin_of
 from mlx_stack.store.errors import (
     GatedModelError,
     PullError,
@@ -199,10 +199,9 @@ def redirect_target(url: str, location: str) -> str | None:
     """
     try:
         target = urljoin(url, quote(location.encode("latin-1"), safe=_LEGAL_IN_URLS))
-        scheme, host, _ = origin_of(target)
     except ValueError:
         return None
-    return target if host and scheme in {"http", "https"} else None
+    return target if is_web_address(target) else None
 
 
 def gated(

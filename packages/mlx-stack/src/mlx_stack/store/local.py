@@ -97,7 +97,7 @@ def inspect_folder(path: Path) -> LocalModel | None:
     except InvalidFileError as error:
         return _foreign(path, problems=(error.message,))
     if manifest is not None:
-        return _with_manifest(path, manifest)
+        return compare(path, manifest)
     return _foreign(path) if (path / "config.json").is_file() else None
 
 
@@ -111,7 +111,8 @@ def _folders(directory: Path) -> Iterator[Path]:
     )
 
 
-def _with_manifest(path: Path, manifest: Manifest) -> LocalModel:
+def compare(path: Path, manifest: Manifest) -> LocalModel:
+    """What a folder holds of what its manifest names."""
     present, missing, wrong = 0, list[str](), list[str]()
     for file in manifest.files:
         size = _size(path / file.path)

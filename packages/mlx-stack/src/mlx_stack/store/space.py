@@ -1,6 +1,9 @@
 """Room on the disk, before the first byte."""
 
+import errno
 import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mlx_stack.store.errors import DiskSpaceError
@@ -8,6 +11,7 @@ from mlx_stack.store.errors import DiskSpaceError
 _LARGEST_RESERVE_BYTES = 1 << 30
 _RESERVE_PART = 50
 GB = 1_000_000_000
+_MB = 1_000_000
 
 
 def reserve_bytes(total_bytes: int) -> int:
@@ -25,8 +29,26 @@ def ensure_room(folder: Path, needed_bytes: int, what: str) -> None:
     free = usage.free - reserve_bytes(usage.total)
     if needed_bytes > free:
         raise DiskSpaceError(
-            f"{what} needs {needed_bytes / GB:.1f} GB more, and the disk of {folder} has "
-            f"{max(free, 0) / GB:.1f} GB to spare.",
-            hint=f"Free {(needed_bytes - free) / GB:.1f} GB (`mlx-stack models --remove MODEL`), "
+            f"{what} needs {_amount(needed_bytes)} more, and the disk of {folder} has "
+            f"{_amount(max(free, 0))} to spare.",
+            hint=f"Free {_amount(needed_bytes - free)} (`mlx-stack models --remove MODEL`), "
             "or put the models on another disk: `mlx-stack config set model-dir PATH`.",
         )
+
+
+@contextmanager
+def told_when_full(folder: Path, what: str) -> Generator[None]:
+    """Turn a disk that fills up in the `with` statement into a `DiskSpaceError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        raise DiskSpaceError(
+            f"The disk of {folder} is full. What was downloaded of {what} is kept.",
+            hint="Free some space (`mlx-stack models --remove MODEL`) and pull again.",
+        ) from error
+
+
+def _amount(count: int) -> str:
+    return f"{count / GB:.1f} GB" if count >= GB else f"{count / _MB:.1f} MB"

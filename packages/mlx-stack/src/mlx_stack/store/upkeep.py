@@ -1,5 +1,6 @@
 """Checking every byte of a model that is here, and removing one."""
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from mlx_stack.store import model_lock
 from mlx_stack.store.hf_cache import has_right_digest
 from mlx_stack.store.inventory import write_inventory
 from mlx_stack.store.layout import ModelPlaces
-from mlx_stack.store.local import LocalModel, inspect_folder
+from mlx_stack.store.local import LocalModel, compare
 from mlx_stack.store.manifest import Verification, read_manifest, write_manifest
 
 
@@ -22,7 +23,8 @@ def verify(
 ) -> LocalModel:
     """The model after comparing every byte with its hash; the manifest remembers the result.
 
-    A folder without a manifest has no hashes to compare with and comes back as it is.
+    A folder without a manifest has no hashes to compare with and comes back as it is. Nothing is
+    remembered in a folder that may not be written to.
 
     Args:
         model: What `list_local` or `find_local` gave.
@@ -43,10 +45,10 @@ def verify(
             if not has_right_digest(path, file):
                 damaged.append(file.path)
     result = Verification(at=now(), damaged=tuple(damaged))
-    write_manifest(model.path, structs.replace(manifest, verification=result))
-    checked = inspect_folder(model.path)
-    assert checked is not None
-    return checked
+    checked = structs.replace(manifest, verification=result)
+    if os.access(model.path, os.W_OK):
+        write_manifest(model.path, checked)
+    return compare(model.path, checked)
 
 
 def remove(model_dir: Path, model: LocalModel, on_wait: Callable[[], None]) -> int:

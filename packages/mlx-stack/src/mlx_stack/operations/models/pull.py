@@ -133,12 +133,14 @@ class _Puller:
         return present, ""
 
     def _have_offline(self, source: ModelSource) -> tuple[Fetched, str]:
+        if self.is_forced:
+            raise OfflineError(f"{source.repo} was to be fetched anew")
         present = self._present(source, source.commit)
         if present is not None:
             return present, "HF_HUB_OFFLINE is set: the Hub was not asked for a newer version."
         cached = find_snapshot(self.hub.cache, source.repo, source.revision)
         if cached is None:
-            raise OfflineError(source.repo)
+            raise OfflineError(f"{source.repo} is not on this disk")
         return self._fetch(source, *cached, None), ""
 
     def _present(self, source: ModelSource, revision: str | None) -> Fetched | None:
@@ -190,7 +192,7 @@ class _Puller:
         elif cached is not None:
             config = cached.read_bytes()
         else:
-            raise OfflineError(f"{record.path} of {remote.repo}")
+            raise OfflineError(f"{record.path} of {remote.repo} is not on this disk")
         try:
             held = quant_of_config(config)
         except ValueError as error:
