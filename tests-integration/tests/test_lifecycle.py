@@ -2,8 +2,10 @@
 
 import json
 import os
+import pty
 import shutil
 import signal
+import subprocess
 import urllib.request
 from typing import Any
 
@@ -45,6 +47,39 @@ def _ask(program: Program, model: str, question: str) -> Any:
     )
     with urllib.request.urlopen(request, timeout=10) as response:
         return json.load(response)
+
+
+def test_a_terminal_shows_that_a_start_takes_a_while_and_the_pipe_gets_the_answer(
+    served: Program,
+) -> None:
+    install_fake_engines(served.home, engine_options=["--ready-after", "0.5"])
+    define_stack(served.home, {"standard": {}})
+    terminal, other_end = pty.openpty()
+    with os.fdopen(terminal, "rb", buffering=0) as screen:
+        up = subprocess.Popen(
+            served.command("up"),
+            env={**served.environment, "TERM": "xterm"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=other_end,
+        )
+        answer, _ = up.communicate(timeout=60)
+        os.close(other_end)
+        shown = screen.read(65536)
+
+    assert up.returncode == 0
+    assert [line.split()[1] for line in answer.decode().splitlines()] == ["standard", "gateway"]
+    assert b"Starting" in shown
+    assert b"ready after" not in shown
+
+
+def test_the_endpoint_is_told_of_a_stack_that_started_only(served: Program) -> None:
+    define_stack(served.home, {"standard": {"ready-after": 30, "exit-after": 0.1}})
+
+    failed = served.run("up")
+
+    assert failed.code == 1
+    assert "Endpoint" not in failed.err
 
 
 def test_a_mistyped_tier_is_wrong_usage_before_anything_else(served: Program) -> None:

@@ -39,7 +39,8 @@ def command(bundle: Path | None, *, fix: bool, json: bool, quiet: bool) -> int:
     from mlx_stack.operations.doctor.examine import examine
 
     context = open_context(json=json, quiet=quiet)
-    examination = examine(context.home, fix=fix)
+    with context.output.waiting("Looking"):
+        examination = examine(context.home, fix=fix)
     if bundle is not None:
         write_bundle(context.home, examination, bundle)
     if json:

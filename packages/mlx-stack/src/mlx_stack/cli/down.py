@@ -26,7 +26,8 @@ def command(tier: str | None, *, json: bool, quiet: bool) -> int:
         if not output.json:
             show_outcome(output, outcome)
 
-    outcomes = down(context.home, tier=tier, on_outcome=show)
+    with output.waiting("Stopping"):
+        outcomes = down(context.home, tier=tier, on_outcome=show)
     if output.json:
         output.document(to_document(outcomes))
     elif not outcomes:

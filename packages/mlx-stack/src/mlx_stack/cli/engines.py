@@ -94,7 +94,8 @@ def verify_command(names: tuple[str, ...], *, json: bool, quiet: bool) -> int:
     from mlx_stack.operations.engines.life_cycle import verify_engines
 
     context = open_context(json=json, quiet=quiet)
-    verifications = verify_engines(context.home, only=_chosen(names))
+    with context.output.waiting("Comparing every file"):
+        verifications = verify_engines(context.home, only=_chosen(names))
     show_verifications(context.output, verifications)
     return exit_codes.DONE if all(each.ok for each in verifications) else exit_codes.FAILED
 

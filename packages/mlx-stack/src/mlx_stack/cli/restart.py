@@ -30,7 +30,8 @@ def command(tier: str | None, timeout_s: float, *, json: bool, quiet: bool) -> i
         if not output.json:
             show_outcome(output, outcome)
 
-    done = restart(context.home, tier=tier, timeout_s=timeout_s, on_outcome=show)
+    with output.waiting("Restarting"):
+        done = restart(context.home, tier=tier, timeout_s=timeout_s, on_outcome=show)
     if output.json:
         stopped = to_document(done.stopped)["services"]
         output.document({**to_document(done.started), "stopped": stopped})

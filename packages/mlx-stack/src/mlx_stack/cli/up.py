@@ -38,17 +38,20 @@ def command(tier: str | None, timeout_s: float, *, dry_run: bool, json: bool, qu
         if not output.json:
             show_outcome(output, outcome)
 
-    outcomes = up(
-        context.home,
-        tier=tier,
-        timeout_s=timeout_s,
-        on_outcome=show,
-        on_hold=lambda name: output.say(f"{name} waits until the others have their memory."),
-    )
+    with output.waiting("Starting"):
+        outcomes = up(
+            context.home,
+            tier=tier,
+            timeout_s=timeout_s,
+            on_outcome=show,
+            on_hold=lambda name: output.say(f"{name} waits until the others have their memory."),
+        )
     if output.json:
         output.document(to_document(outcomes))
+    if not is_success(outcomes):
+        return exit_codes.FAILED
     _tell_endpoint(context)
-    return exit_codes.DONE if is_success(outcomes) else exit_codes.FAILED
+    return exit_codes.DONE
 
 
 def _tell_endpoint(context: Context) -> None:

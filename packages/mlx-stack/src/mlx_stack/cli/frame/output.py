@@ -6,13 +6,14 @@ import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.status import Status
 
 SCHEMA_VERSION = 1
 _PIPE_COLUMNS = 120
@@ -31,6 +32,7 @@ class Output:
         self.json = json
         self.quiet = quiet
         self._consoles: dict[bool, Console] = {}
+        self._spinner: Status | None = None
 
     def document(self, fields: Mapping[str, object]) -> None:
         """Write the one JSON document of the answer."""
@@ -42,7 +44,8 @@ class Output:
 
     def answer(self, renderable: "RenderableType") -> None:
         """Write a part of the answer for a person."""
-        self._console(stderr=False).print(renderable)
+        with self._spinner_away():
+            self._console(stderr=False).print(renderable)
 
     def item(
         self, sign: str, text: str, *, colour: str = "", style: str = "", indent: int = 0
@@ -60,7 +63,7 @@ class Output:
             room = max(console.width - len(lead), _LEAST_ROOM)
             lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
         body = f"\n{' ' * len(lead)}".join(lines)
-        console.print(Text.assemble((lead, colour), (body, style)))
+        self.answer(Text.assemble((lead, colour), (body, style)))
 
     def text(self, line: str) -> None:
         """Write a line of the answer as it is, for pipes: no wrapping, no markup."""
@@ -73,7 +76,32 @@ class Output:
     def say(self, renderable: "RenderableType") -> None:
         """Tell the person what happens meanwhile, on stderr; silent with `--quiet`."""
         if not self.quiet:
-            self._console(stderr=True).print(renderable)
+            with self._spinner_away():
+                self._console(stderr=True).print(renderable)
+
+    @contextmanager
+    def waiting(self, what: str) -> Generator[None]:
+        """Show on a terminal that `what` takes a while; answers and talk appear above it."""
+        if not self.is_live:
+            yield
+            return
+        self._spinner = self.talk.status(what)
+        try:
+            with self._spinner:
+                yield
+        finally:
+            self._spinner = None
+
+    @contextmanager
+    def _spinner_away(self) -> Generator[None]:
+        if self._spinner is None:
+            yield
+            return
+        self._spinner.stop()
+        try:
+            yield
+        finally:
+            self._spinner.start()
 
     def hint(self, line: str) -> None:
         """Tell the person a plain line on stderr; silent with `--quiet`, and needs no Rich."""

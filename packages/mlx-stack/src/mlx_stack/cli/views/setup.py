@@ -64,6 +64,8 @@ class SetupView:
 
     def _begin(self, name: StepName) -> None:
         self._output.say(f"[bold]{_TITLES[name]}[/bold]")
+        if name == "start":
+            self._open.enter_context(self._output.waiting("Starting"))
 
     def _end(self, step: Step) -> None:
         self.close()
