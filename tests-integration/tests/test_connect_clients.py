@@ -1,11 +1,9 @@
 """`connect`: other programs' files, changed and changed back, with everything else kept."""
 
 import json
-import tomllib
 from pathlib import Path
 
 import pytest
-import yaml
 
 from mlx_stack.credentials import ensure_gateway_key
 from stack_testkit.home import define_stack
@@ -61,8 +59,8 @@ def test_connecting_twice_changes_nothing_the_second_time_and_undo_removes_the_f
 
     undone = user.run("connect", client, "--undo")
     assert undone.code == 0, undone.err
-    if client != "continue":  # a new file of Continue's has a frame besides its models
-        assert not any(path.exists() for path in files)
+    assert not any(path.exists() for path in files)
+    assert not user.home.connections.exists()
 
 
 @pytest.mark.parametrize("client", sorted(EXISTING))
@@ -82,20 +80,132 @@ def test_what_else_is_in_a_file_is_kept_and_comes_back(user: Program, client: st
     backup = path.with_name(f"{path.name}.before-mlx-stack")
     assert backup.read_text() == text
     user.run("connect", client, "--undo")
-    assert _parsed(path) == _parsed(backup.with_name(path.name), text)
+    assert path.read_text() == text
     assert not backup.exists()
 
 
-def _parsed(path: Path, text: str | None = None) -> object:
-    text = path.read_text() if text is None else text
-    match path.suffix:
-        case ".toml":
-            return tomllib.loads(text)
-        case ".yaml":
-            return yaml.safe_load(text)
-        case _:
-            lines = [line for line in text.splitlines() if not line.strip().startswith("//")]
-            return json.loads("\n".join(lines).replace(",\n}", "\n}"))
+@pytest.mark.parametrize(
+    ("client", "name", "content"),
+    [
+        ("claude-code", ".claude/settings.json", b'{\r\n\t"model": "opus"\r\n}\r\n'),
+        ("codex", ".codex/config.toml", b'\xef\xbb\xbf# mine\r\nmodel = "o9"\r\n[tui]\r\nx=1'),
+        ("continue", ".continue/config.yaml", b"# mine\r\nmodels:\r\n- name: a   # why\r\n"),
+        ("continue", ".continue/config.yaml", b"# mine, and nothing else\n"),
+        ("continue", ".continue/config.yaml", b"prompt: " + b"word " * 60 + b"\n"),
+        ("opencode", ".config/opencode/opencode.json", b"\xef\xbb\xbf// mine\n"),
+        ("zed", ".config/zed/settings.json", b'{ "theme" : "One" , }'),
+        ("zed", ".config/zed/settings.json", b"  \n"),
+        ("llm", ".config/io.datasette.llm/keys.json", b"{}"),
+    ],
+)
+def test_a_file_that_nobody_else_changed_comes_back_to_the_byte(
+    user: Program, client: str, name: str, content: bytes
+) -> None:
+    path = _home(user) / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    path.chmod(0o640)
+
+    connected = user.run("connect", client)
+
+    assert connected.code == 0, connected.err
+    changed = path.read_bytes()
+    assert changed.startswith(b"\xef\xbb\xbf") == content.startswith(b"\xef\xbb\xbf")
+    assert b"\r\n" not in content or changed.count(b"\r\n") == changed.count(b"\n")
+    assert b"mine" not in content or b"mine" in changed
+    assert not user.run("connect", client, "--json").document["files"][0]["changed"]
+    user.run("connect", client, "--undo")
+    assert path.read_bytes() == content
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_undo_needs_neither_the_port_nor_the_stack_nor_the_key_of_then(user: Program) -> None:
+    path = _home(user) / ".claude" / "settings.json"
+    path.parent.mkdir()
+    path.write_text('{"env": {"ANTHROPIC_MODEL": "claude-x"}}')
+    user.run("connect", "claude-code")
+    key = _key(user)
+    user.run("config", "set", "litellm-port", "4321")
+    user.home.stack.unlink()
+    user.home.credentials.unlink()
+
+    undone = user.run("connect", "claude-code", "--undo", "--json")
+
+    assert undone.code == 0, undone.err
+    assert key not in undone.out
+    assert path.read_text() == '{"env": {"ANTHROPIC_MODEL": "claude-x"}}'
+
+
+def test_undo_of_what_was_never_connected_changes_nothing(user: Program) -> None:
+    path = _home(user) / ".claude" / "settings.json"
+    path.parent.mkdir()
+    path.write_text('{"env": {"ANTHROPIC_MODEL": "standard"}}')
+
+    undone = user.run("connect", "claude-code", "--undo")
+
+    assert undone.code == 0
+    assert "not connected" in undone.err
+    assert path.read_text() == '{"env": {"ANTHROPIC_MODEL": "standard"}}'
+
+
+@pytest.mark.parametrize("client", ["continue", "llm"])
+def test_a_tier_that_is_gone_goes_from_the_file_with_the_next_connection(
+    user: Program, client: str
+) -> None:
+    path = Path(user.run("connect", client, "--json").document["files"][0]["path"])
+    assert "fast" in path.read_text()
+    define_stack(user.home, {"standard": {}})
+
+    user.run("connect", client)
+
+    assert "fast" not in path.read_text()
+    user.run("connect", client, "--undo")
+    assert not path.exists()
+
+
+def test_what_the_user_added_since_survives_another_connection_and_undo(user: Program) -> None:
+    path = _home(user) / ".config" / "zed" / "settings.json"
+    path.parent.mkdir(parents=True)
+    path.write_text('{\n  // mine\n  "theme": "One"\n}\n')
+    user.run("connect", "zed")
+    path.write_text(path.read_text().replace('"theme": "One"', '"theme": "Two",\n  "vim": true'))
+    user.run("config", "set", "litellm-port", "4321")
+
+    user.run("connect", "zed")
+    assert "4321" in path.read_text()
+
+    user.run("connect", "zed", "--undo")
+    assert path.read_text() == '{\n  // mine\n  "theme": "Two",\n  "vim": true\n}\n'
+
+
+@pytest.mark.parametrize(
+    ("client", "name", "content"),
+    [
+        ("zed", ".config/zed/settings.json", "[" * 100_000),
+        ("zed", ".config/zed/settings.json", f'{{"a": {"1" * 5000}}}'),
+        ("continue", ".continue/config.yaml", "a: 2001-99-99\n"),
+    ],
+)
+def test_absurd_files_are_refused_and_left_alone(
+    user: Program, client: str, name: str, content: str
+) -> None:
+    path = _home(user) / name
+    path.parent.mkdir(parents=True)
+    path.write_text(content)
+
+    done = user.run("connect", client, "--json")
+
+    assert done.code == 2
+    assert done.document["error"]["type"] == "invalid-file"
+    assert path.read_text() == content
+
+
+def test_a_relative_config_folder_is_no_folder(user: Program) -> None:
+    astray = Program(user.home, {**user.variables, "XDG_CONFIG_HOME": "astray"})
+
+    row = astray.run("connect", "opencode", "--json").document["files"][0]
+
+    assert row["path"] == str(_home(user) / ".config" / "opencode" / "opencode.json")
 
 
 def test_a_dry_run_shows_the_change_without_the_key_and_writes_nothing(user: Program) -> None:

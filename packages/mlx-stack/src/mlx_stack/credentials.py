@@ -1,6 +1,7 @@
 """The gateway's key: made once, kept with mode 0600, handed on through the environment only."""
 
 import json
+import re
 import secrets
 
 from mlx_stack import atomic_file
@@ -8,6 +9,8 @@ from mlx_stack.errors import InvalidFileError
 from mlx_stack.paths import Home
 
 _KEY_BYTES = 32
+_KEY = re.compile(r"sk-[\w-]{43}")  # so many characters are 32 bytes in Base64
+_MASK = "********"
 _HINT = (
     "Remove the file; the next `mlx-stack up` makes a new key, "
     "which clients need again (`mlx-stack env`)."
@@ -53,3 +56,10 @@ def ensure_gateway_key(home: Home) -> str:
         text = json.dumps(document, indent=2) + "\n"
         atomic_file.write_text(home.credentials, text, mode=atomic_file.PRIVATE)
     return key
+
+
+def mask_keys(text: str, key: str | None) -> str:
+    """`text` without any key that was ever made here, and without `key`."""
+    if key is not None:
+        text = text.replace(key, _MASK)
+    return _KEY.sub(_MASK, text)

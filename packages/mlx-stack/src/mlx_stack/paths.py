@@ -35,6 +35,11 @@ class Home:
         return self.root / "credentials.json"
 
     @property
+    def connections(self) -> Path:
+        """What `connect` wrote into other programs' files."""
+        return self.root / "connections.json"
+
+    @property
     def stack(self) -> Path:
         """The stack definition."""
         return self.root / "stacks" / "default.yaml"

@@ -24,26 +24,20 @@ def command(client: str | None, *, dry_run: bool, undo: bool, json: bool, quiet:
     CLIENT is claude-code, opencode, codex, continue, zed, llm or open-webui; without it, they are
     listed. What else is in a client's files stays; a file's first change leaves a backup beside it.
     """
-    from mlx_stack.operations.connect import (
-        apply,
-        discard_backups,
-        plan_connect,
-        plan_undo,
-        surroundings,
-    )
+    from mlx_stack.operations import connect
 
     context = open_context(json=json, quiet=quiet)
-    around = surroundings(context.home)
     if client is None:
         if undo:
             raise UsageError("--undo needs a client.", hint="`mlx-stack connect` lists them.")
         _list(context)
         return
-    plan = (plan_undo if undo else plan_connect)(context.home, client, around)
+    if undo:
+        plan = connect.plan_undo(context.home, client)
+    else:
+        plan = connect.plan_connect(context.home, client, connect.surroundings(context.home))
     if not dry_run:
-        apply(plan)
-        if undo:
-            discard_backups(plan)
+        (connect.undo if undo else connect.connect)(context.home, plan)
     if json:
         context.output.document(_document(plan, dry_run=dry_run))
     else:

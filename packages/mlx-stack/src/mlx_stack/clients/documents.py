@@ -9,8 +9,10 @@ value under a certain key.
 # pyright: reportUnknownArgumentType=false
 
 import io
+import re
+import sys
 from dataclasses import dataclass
-from typing import Any, Protocol, override
+from typing import Any, Protocol, Self, override
 
 from mlx_stack.clients import jsonc
 
@@ -25,13 +27,46 @@ class Item:
 
 type Path = tuple[str | Item, ...]
 
+_MARK = "\ufeff"
+_LIST_ITEM = re.compile(r"^( *)- ", re.MULTILINE)
+
 
 class DocumentError(Exception):
     """The text is damaged, or shaped so that the path can't lead through it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How a file puts down its text, whatever that says.
+
+    Attributes:
+        mark: The byte order mark, or "".
+        newline: How its lines end.
+    """
+
+    mark: str
+    newline: str
+
+    @classmethod
+    def of(cls, raw: str) -> Self:
+        """The layout of a file's content; where lines end in both ways, none is changed."""
+        is_crlf = "\r\n" in raw and raw.count("\r\n") == raw.count("\n")
+        return cls(_MARK if raw.startswith(_MARK) else "", "\r\n" if is_crlf else "\n")
+
+    def take_off(self, raw: str) -> str:
+        """The text in the file's content."""
+        return raw.removeprefix(self.mark).replace(self.newline, "\n")
+
+    def put_on(self, text: str) -> str:
+        """The file's content for a text."""
+        return self.mark + text.replace("\n", self.newline)
+
+
 class Format(Protocol):
-    """How a kind of file is edited; every method takes and gives the whole text."""
+    """How a kind of file is edited; every method takes and gives the whole text.
+
+    It is free of what a `Layout` takes off: line ends of Windows, and a byte order mark.
+    """
 
     def get(self, text: str, path: Path) -> object | None:
         """The plain value at `path`, or None where there is none."""
@@ -123,7 +158,8 @@ class Yaml(Format):
     def set(self, text: str, path: Path, value: object) -> str:
         document = self._load(text)
         if document is None:
-            document = [] if isinstance(path[0], Item) else {}
+            begun = self._dump(_new(path, value), text)
+            return f"{text.rstrip()}\n{begun}".lstrip()  # what is there are comments
         place: Any = document
         for step, following in zip(path, (*path[1:], None), strict=True):
             if following is None:
@@ -132,33 +168,37 @@ class Yaml(Format):
             if _follow(place, (step,)) is None:
                 _put(place, step, [] if isinstance(following, Item) else {})
             place = _follow(place, (step,))
-        return self._dump(document)
+        return self._dump(document, text)
 
     @override
     def delete(self, text: str, path: Path) -> str:
         document = self._load(text)
         _prune(document, path)
-        return self._dump(document) if document else ""
+        return self._dump(document, text) if document else ""
 
     def _load(self, text: str) -> Any:
         from ruamel.yaml.error import YAMLError
 
         try:
-            return self._yaml().load(text)
-        except YAMLError as error:
+            return self._yaml(text).load(text)
+        except (YAMLError, ValueError) as error:  # such as a date in a thirteenth month
             raise DocumentError(str(error)) from error
 
-    def _dump(self, document: object) -> str:
+    def _dump(self, document: object, text: str) -> str:
         stream = io.StringIO()
-        self._yaml().dump(document, stream)
+        self._yaml(text).dump(document, stream)
         return stream.getvalue()
 
-    def _yaml(self) -> Any:
+    def _yaml(self, text: str) -> Any:
+        """A reader and writer that lays lists out as `text` does, and wraps no line."""
         from ruamel.yaml import YAML
 
         yaml = YAML()
         yaml.preserve_quotes = True
-        yaml.indent(mapping=2, sequence=4, offset=2)
+        yaml.width = sys.maxsize
+        first_item = _LIST_ITEM.search(text)
+        offset = 2 if first_item is not None and first_item[1] else 0
+        yaml.indent(mapping=2, sequence=offset + 2, offset=offset)
         return yaml
 
 
@@ -221,6 +261,13 @@ def _put(place: Any, step: str | Item, value: object) -> None:
         rows.append(value)
     else:
         rows[found] = value
+
+
+def _new(path: Path, value: object) -> object:
+    """A document that holds nothing but `value` at `path`."""
+    for step in reversed(path):
+        value = [value] if isinstance(step, Item) else {step: value}
+    return value
 
 
 def _prune(document: Any, path: Path) -> None:

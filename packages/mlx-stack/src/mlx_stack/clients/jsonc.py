@@ -75,8 +75,8 @@ def set_value(text: str, path: tuple[str, ...], value: object) -> str:
     Raises:
         JsoncError: It is no JSON, or something on the way is no object.
     """
-    if not text.strip():
-        text = "{}\n"
+    if not _values(text):
+        text = f"{text.rstrip()}\n{{}}\n".lstrip()
     node = _read(text)
     for depth, key in enumerate(path):
         if node.members is None:
@@ -97,9 +97,9 @@ def delete_value(text: str, path: tuple[str, ...]) -> str:
     Raises:
         JsoncError: It is no JSON.
     """
-    trail = [_read(text)] if text.strip() else []
+    trail = [_read(text)]
     for key in path:
-        child = _member(trail[-1], key) if trail else None
+        child = _member(trail[-1], key)
         if child is None:
             return text
         trail.append(child)
@@ -169,8 +169,13 @@ def _tokens(text: str) -> Iterator[_Token]:
         position = match.end()
 
 
+def _values(text: str) -> list[_Token]:
+    """Every token but comments."""
+    return [token for token in _tokens(text) if not token.text.startswith(("//", "/*"))]
+
+
 def _read(text: str) -> _Node:
-    tokens = [token for token in _tokens(text) if not token.text.startswith(("//", "/*"))]
+    tokens = _values(text)
     if not tokens:
         return _Node(0, 0, {}, [])
     reader = _Reader(text, tokens)
@@ -195,7 +200,7 @@ class _Reader:
             return self._array(token)
         try:
             return _Node(token.start, token.end, json.loads(token.text))
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # no value, or a number of more digits than Python reads
             raise self._unexpected(token) from error
 
     def expect_end(self) -> None:

@@ -58,13 +58,13 @@ class Surroundings:
     state: Path
 
     def config(self, *parts: str) -> Path:
-        """A path below `XDG_CONFIG_HOME`, by default `~/.config`."""
-        base = self.variables.get("XDG_CONFIG_HOME") or str(self.home / ".config")
-        return Path(base, *parts)
+        """A path below `XDG_CONFIG_HOME`, by default `~/.config`; a relative one doesn't count."""
+        base = Path(self.variables.get("XDG_CONFIG_HOME", ""))
+        return (base if base.is_absolute() else self.home / ".config").joinpath(*parts)
 
     def moved(self, variable: str, default: Path) -> Path:
-        """The folder that `variable` names, or `default`."""
-        return Path(self.variables.get(variable) or default)
+        """The folder that `variable` names, or `default`; absolute."""
+        return Path(self.variables.get(variable) or default).absolute()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +77,19 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class ClientFile:
-    """What goes into one file of a client."""
+    """What goes into one file of a client.
+
+    Attributes:
+        path: The file.
+        format: How it is edited.
+        settings: What it says of us.
+        frame: What a file that is new must say besides.
+    """
 
     path: Path
     format: Format
     settings: tuple[Setting, ...]
+    frame: tuple[Setting, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +148,6 @@ def _codex(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]:
 
 
 def _continue(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]:
-    path = around.home / ".continue" / "config.yaml"
-    frame = () if path.exists() else _continue_frame()
     models = tuple(
         Setting(
             ("models", Item("name", f"{NAME} {model}")),
@@ -156,13 +162,9 @@ def _continue(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]:
         )
         for model in to.models
     )
-    return (ClientFile(path, Yaml(), (*frame, *models)),)
-
-
-def _continue_frame() -> tuple[Setting, ...]:
-    """What a new config.yaml of Continue must say besides its models."""
     fields = {"name": "Local models", "version": "0.0.1", "schema": "v1"}
-    return tuple(Setting((key,), value) for key, value in fields.items())
+    frame = tuple(Setting((key,), value) for key, value in fields.items())
+    return (ClientFile(around.home / ".continue" / "config.yaml", Yaml(), models, frame),)
 
 
 def _zed(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]:

@@ -1,13 +1,25 @@
 """Write, show or take back what other programs need to know of this endpoint."""
 
 import os
+import stat
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_stack import atomic_file
-from mlx_stack.clients.documents import DocumentError
+from mlx_stack.clients.connections import (
+    Connections,
+    WrittenFile,
+    digest_of_content,
+    format_name,
+    read_connections,
+    save_connections,
+    written_value,
+)
+from mlx_stack.clients.documents import DocumentError, Format, Layout
+from mlx_stack.clients.documents import Path as DocumentPath
 from mlx_stack.clients.registry import (
     CLIENTS,
     Client,
@@ -16,13 +28,13 @@ from mlx_stack.clients.registry import (
     Surroundings,
     find_client,
 )
+from mlx_stack.credentials import mask_keys, read_gateway_key
 from mlx_stack.errors import InvalidFileError, StackError, UsageError
 from mlx_stack.operations.endpoint import gateway_endpoint, require_key
 from mlx_stack.paths import Home
 from mlx_stack.stack import load_stack
 
-BACKUP_SUFFIX = ".before-mlx-stack"
-_MASK = "********"
+_BACKUP_SUFFIX = ".before-mlx-stack"
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +43,19 @@ class FileChange:
 
     Attributes:
         path: The file.
-        before: Its text; None where there is no file.
-        after: Its text then; None where it is removed.
-        secret: What must not be shown of either.
+        before: Its content; None where there is no file.
+        after: Its content then; None where it is removed.
+        mode: Its permissions then.
+        secret: What must not be shown of either, or None.
+        is_first: Whether we have changed nothing in the file so far.
     """
 
     path: Path
     before: str | None
     after: str | None
-    secret: str
+    mode: int
+    secret: str | None
+    is_first: bool = False
 
     @property
     def is_change(self) -> bool:
@@ -49,13 +65,13 @@ class FileChange:
     @property
     def backup(self) -> Path:
         """Where the file as it was before the first connection is kept."""
-        return self.path.with_name(self.path.name + BACKUP_SUFFIX)
+        return _backup_of(self.path)
 
     def diff(self) -> str:
-        """The change as a unified diff, the key masked."""
+        """The change as a unified diff, keys masked."""
         import difflib
 
-        sides = [(text or "").replace(self.secret, _MASK) for text in (self.before, self.after)]
+        sides = [mask_keys(text or "", self.secret) for text in (self.before, self.after)]
         lines = difflib.unified_diff(
             sides[0].splitlines(keepends=True),
             sides[1].splitlines(keepends=True),
@@ -72,11 +88,13 @@ class Plan:
     Attributes:
         client: The client.
         changes: Its files, also those that stay as they are.
+        connections: What is remembered of all clients then.
         next_step: What the user does then.
     """
 
     client: Client
     changes: tuple[FileChange, ...]
+    connections: Connections
     next_step: str
 
 
@@ -88,57 +106,86 @@ def surroundings(home: Home, variables: Mapping[str, str] = os.environ) -> Surro
 def plan_connect(home: Home, name: str, around: Surroundings) -> Plan:
     """What would be written for the client `name`; writes nothing.
 
+    What an earlier connection wrote and this one doesn't, of a tier that is gone, say, is taken
+    back.
+
     Raises:
         UsageError: There is no such client.
         NoStackError: No stack is defined.
         InvalidFileError: The client's file is damaged; it is left alone.
     """
     client, connection = _require_client(name), _connection(home)
-    changes = tuple(
-        _changed(file, connection.key, undo=False) for file in client.files(around, connection)
+    connections = read_connections(home.connections)
+    written = connections.files_of(client.name)
+    changes: list[FileChange] = []
+    for file in client.files(around, connection):
+        before, known = _read(file.path), written.get(file.path)
+        after = _connected(file, before, known)
+        # the file holds the key then, whoever could read it before
+        mode = atomic_file.PRIVATE
+        change = FileChange(file.path, before, after, mode, connection.key, is_first=known is None)
+        if change.is_change:
+            written[file.path] = _remembered(file, change, after, known)
+        changes.append(change)
+    return Plan(
+        client,
+        tuple(changes),
+        connections.with_client(client.name, written),
+        _next_step(client, connection, changes),
     )
-    return Plan(client, changes, _next_step(client, connection, changes))
 
 
-def plan_undo(home: Home, name: str, around: Surroundings) -> Plan:
+def plan_undo(home: Home, name: str) -> Plan:
     """What would be taken back for the client `name`; writes nothing.
 
-    Only values that are still as `connect` wrote them are touched: they return to what the backup
-    says, or go. What was changed since stays.
+    A file that nobody else has changed returns to what it was, to the byte. In any other, only
+    values that are still as `connect` wrote them are touched: they return to what the backup says,
+    or go. The stack and the key need not be those of then, or be there at all.
 
     Raises:
-        As `plan_connect`.
+        UsageError: There is no such client.
+        InvalidFileError: The client's file, or what is remembered, is damaged.
     """
-    client, connection = _require_client(name), _connection(home)
-    files = client.files(around, connection)
-    changes = tuple(_changed(file, connection.key, undo=True) for file in files)
-    return Plan(client, changes, f"{client.title} is as it was.")
+    client = _require_client(name)
+    connections = read_connections(home.connections)
+    secret = read_gateway_key(home)
+    changes: list[FileChange] = []
+    for path, file in connections.files_of(client.name).items():
+        before = _read(path)
+        mode = atomic_file.PRIVATE if file.earlier_mode is None else file.earlier_mode
+        changes.append(FileChange(path, before, _undone(path, file, before), mode, secret))
+    next_step = f"{client.title} is as it was." if changes else f"{client.title} is not connected."
+    return Plan(client, tuple(changes), connections.with_client(client.name, {}), next_step)
 
 
-def apply(plan: Plan) -> None:
-    """Carry a plan out. The first change of a file leaves its backup beside it.
+def connect(home: Home, plan: Plan) -> None:
+    """Carry out what `plan_connect` planned. A file's first change leaves a backup beside it.
+
+    Raises:
+        OSError: A file can't be written; it is as it was.
+    """
+    if any(change.is_change for change in plan.changes):
+        save_connections(home.connections, plan.connections)  # first: nothing is left unremembered
+    for change in plan.changes:
+        if change.is_change:
+            if change.is_first and change.before is not None and not change.backup.exists():
+                atomic_file.write_text(change.backup, change.before, mode=atomic_file.PRIVATE)
+            _write(change)
+
+
+def undo(home: Home, plan: Plan) -> None:
+    """Carry out what `plan_undo` planned; the backups go last.
 
     Raises:
         OSError: A file can't be written; it is as it was.
     """
     for change in plan.changes:
-        if not change.is_change:
-            continue
-        if change.after is None:
-            change.path.unlink()
-            continue
-        change.path.parent.mkdir(parents=True, exist_ok=True)
-        if change.before is not None and not change.backup.exists():
-            atomic_file.write_text(change.backup, change.before, mode=atomic_file.PRIVATE)
-        # the file holds the key now, whoever could read it before
-        target = change.path.resolve()  # dotfiles are often links into a repository
-        atomic_file.write_text(target, change.after, mode=atomic_file.PRIVATE)
-
-
-def discard_backups(plan: Plan) -> None:
-    """Remove the backups of a connection that was taken back."""
+        if change.is_change:
+            _write(change)
     for change in plan.changes:
         change.backup.unlink(missing_ok=True)
+    if plan.changes:
+        save_connections(home.connections, plan.connections)
 
 
 def connected_clients(home: Home, around: Surroundings) -> dict[str, bool]:
@@ -170,48 +217,107 @@ def _connection(home: Home) -> Connection:
     return Connection(endpoint.root_url, endpoint.base_url, require_key(endpoint), models)
 
 
-def _changed(file: ClientFile, secret: str, *, undo: bool) -> FileChange:
-    before = _read(file.path)
-    try:
-        after = _undone(file, before) if undo else _with_settings(file, before or "")
-    except DocumentError as error:
-        hint = "The file was left alone. Mend it, then run this again."
-        raise InvalidFileError(file.path, str(error), hint=hint) from error
-    return FileChange(file.path, before, after, secret)
+def _connected(file: ClientFile, before: str | None, known: WrittenFile | None) -> str:
+    """The file's content with our values, and without those that are no longer ours."""
+    layout = Layout.of(before or "")
+    text = layout.take_off(before or "")
+    settings = (*file.frame, *file.settings) if before is None else file.settings
+    kept = {setting.path for setting in (*file.frame, *file.settings)}
+    stale = [] if known is None else [each for each in known.values if each.path not in kept]
+    backup = _read(_backup_of(file.path))
+    with _naming(file.path):
+        for value in stale:
+            if value.is_in(text, file.format):
+                text = _with_earlier(text, file.format, value.path, backup)
+        for setting in settings:
+            if file.format.get(text, setting.path) != setting.value:
+                text = file.format.set(text, setting.path, setting.value)
+    return layout.put_on(text)
 
 
-def _with_settings(file: ClientFile, text: str) -> str:
-    for setting in file.settings:
-        if file.format.get(text, setting.path) != setting.value:
-            text = file.format.set(text, setting.path, setting.value)
-    return text
+def _remembered(
+    file: ClientFile, change: FileChange, after: str, known: WrittenFile | None
+) -> WrittenFile:
+    """What `_undone` needs to know of a file that is about to be written."""
+    known_paths = () if known is None else [value.path for value in known.values]
+    frame = [each for each in file.frame if change.before is None or each.path in known_paths]
+    if change.before is None:
+        is_ours_alone = True
+    elif known is None:
+        is_ours_alone = not change.backup.exists()
+    else:
+        is_ours_alone = known.is_as_left(change.before)
+    earlier_mode = known.earlier_mode if known is not None else _mode(file.path)
+    return WrittenFile(
+        format=format_name(file.format),
+        values=tuple(written_value(setting) for setting in (*frame, *file.settings)),
+        content_sha256=digest_of_content(after) if is_ours_alone else None,
+        earlier_mode=earlier_mode,
+    )
 
 
-def _undone(file: ClientFile, before: str | None) -> str | None:
-    """The text without our values; None where nothing but them was ever in it."""
+def _undone(path: Path, file: WrittenFile, before: str | None) -> str | None:
+    """The content without our values; None where nothing but them was ever in it."""
     if before is None:
         return None
-    backup = _read(file.path.with_name(file.path.name + BACKUP_SUFFIX))
-    text = before
-    for setting in file.settings:
-        if file.format.get(text, setting.path) != setting.value:
-            continue
-        earlier = file.format.get(backup, setting.path) if backup is not None else None
-        if earlier is None:
-            text = file.format.delete(text, setting.path)
-        else:
-            text = file.format.set(text, setting.path, earlier)
-    is_ours_alone = backup is None and "".join(text.split()) in ("", "{}", "[]")
-    return None if is_ours_alone else text
+    backup = _read(_backup_of(path))
+    if file.is_as_left(before):
+        return backup
+    layout, format_ = Layout.of(before), file.editor()
+    text = layout.take_off(before)
+    with _naming(path):
+        for value in file.values:
+            if value.is_in(text, format_):
+                text = _with_earlier(text, format_, value.path, backup)
+    is_empty = "".join(text.split()) in ("", "{}", "[]")
+    return None if backup is None and is_empty else layout.put_on(text)
+
+
+def _with_earlier(text: str, format_: Format, path: DocumentPath, backup: str | None) -> str:
+    """`text` with the value at `path` that the backup has there, or with none."""
+    earlier = None if backup is None else format_.get(Layout.of(backup).take_off(backup), path)
+    return format_.delete(text, path) if earlier is None else format_.set(text, path, earlier)
+
+
+@contextmanager
+def _naming(path: Path) -> Generator[None]:
+    """Around every edit, so that what is wrong with a file is said with its name."""
+    try:
+        yield
+    except (DocumentError, RecursionError) as error:  # the latter: nested without end
+        hint = "The file was left alone. Mend it, then run this again."
+        raise InvalidFileError(path, str(error), hint=hint) from error
+
+
+def _write(change: FileChange) -> None:
+    target = change.path.resolve()  # dotfiles are often links into a repository
+    if change.after is None:
+        target.unlink()
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    atomic_file.write_text(target, change.after, mode=change.mode)
 
 
 def _read(path: Path) -> str | None:
+    """A file's content, its line ends and byte order mark included."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_bytes().decode()
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
-        raise InvalidFileError(path, "is not UTF-8 text") from error
+        hint = "The file was left alone. Save it as UTF-8, then run this again."
+        raise InvalidFileError(path, "is not UTF-8 text", hint=hint) from error
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        return None
+
+
+def _backup_of(path: Path) -> Path:
+    return path.with_name(path.name + _BACKUP_SUFFIX)
 
 
 def _next_step(client: Client, connection: Connection, changes: Sequence[FileChange]) -> str:
