@@ -51,6 +51,13 @@ def test_a_model_of_the_catalog_brings_its_parsers(folder):
     assert traits.tool_call_parser == "qwen"
     assert traits.reasoning_parser == "qwen3"
     assert traits.batching
+    assert not traits.multimodal
+
+
+def test_a_model_with_a_vision_tower_is_multimodal(folder):
+    assert serving_of(CATALOG, tier(model="gemma3-4b"), folder).traits.multimodal
+    (folder / "config.json").write_text(json.dumps({**LLAMA, "vision_config": {"depth": 2}}))
+    assert serving_of(CATALOG, tier(), folder).traits.multimodal
 
 
 def test_a_model_pulled_by_its_repository_is_known_as_well():

@@ -2,10 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_stack.engines.vllm_mlx import ModelTraits, command, environment
+from mlx_stack.engines.vllm_mlx import ModelTraits, command, environment, reads_in_silence
 from mlx_stack.stack import Tier
 
 PROGRAM = Path("/engines/vllm-mlx/bin/vllm-mlx")
@@ -70,6 +71,20 @@ def test_a_single_request_s_conversation_is_kept_where_that_saves_reading_it_aga
     assert "--continuous-batching" in words
     assert value_of(words, "--max-num-seqs") == "1"
     assert value_of(words, "--cache-memory-mb") == "2048"
+
+
+@pytest.mark.parametrize(
+    ("traits", "fields", "silent"),
+    [
+        (ModelTraits(multimodal=True), {"concurrency": 2}, True),
+        (ModelTraits(multimodal=True), {"concurrency": 1}, False),
+        (ModelTraits(), {"concurrency": 2}, False),
+        (ModelTraits(), {"concurrency": 2, "vllm_flags": {"mllm": True}}, True),
+        (ModelTraits(multimodal=True), {"vllm_flags": {"continuous-batching": True}}, True),
+    ],
+)
+def test_engines_that_batch_images_and_text_read_prompts_in_silence(traits, fields, silent):
+    assert reads_in_silence(tier(**fields), traits) is silent
 
 
 def test_without_a_plan_the_cache_is_bounded_all_the_same():

@@ -6,6 +6,8 @@ from hypothesis import strategies as st
 
 from mlx_stack.gateway.litellm import (
     CLOUD_NAME,
+    REQUEST_TIMEOUT_S,
+    SILENCE_FIELD,
     build_config,
     fallback_chain,
     longer_context_chain,
@@ -60,6 +62,19 @@ def test_an_alias_is_a_name_like_any_other() -> None:
     rows = yaml.safe_load(render_config(config))["model_list"]
     (alias,) = (row for row in rows if row["model_name"] == "gpt-4o")
     assert alias["litellm_params"]["api_base"] == "http://127.0.0.1:9001/v1"
+
+
+def test_a_tier_that_reads_in_silence_may_be_silent_as_long_as_a_request_may_take() -> None:
+    config = build_config(_stack(None, None), cloud=False, silent_tiers={"t1"})
+
+    rows = yaml.safe_load(render_config(config))["model_list"]
+    silences = {row["model_name"]: row["model_info"].get(SILENCE_FIELD) for row in rows}
+    assert silences == {
+        "t0": None,
+        "model-0": None,
+        "t1": REQUEST_TIMEOUT_S,
+        "model-1": REQUEST_TIMEOUT_S,
+    }
 
 
 def test_the_cloud_is_there_only_with_a_key_and_the_key_is_not() -> None:

@@ -190,6 +190,25 @@ def test_a_long_prefill_is_waited_for_while_the_engine_answers_the_small_questio
     _play(story, patience)
 
 
+def test_an_engine_that_reads_in_silence_is_given_the_time_that_it_needs() -> None:
+    patience = Patience(fresh_s=0, probe_s=0.02, silence_s=0.02, in_flight_s=0.1)
+
+    async def story(engine: StandIn, engines: Engines, client: httpx.AsyncClient) -> None:
+        engines.at(engine.base_url, in_flight_s=30)
+        engine.answers.clear()
+
+        async def asked_long_enough() -> bool:
+            return engine.questions * patience.probe_s > 3 * patience.in_flight_s
+
+        answer = asyncio.create_task(client.get(f"{engine.base_url}/chat"))
+        await _until(asked_long_enough)
+        engine.pieces.put_nowait(b"read it all")
+        engine.pieces.put_nowait(None)
+        assert (await answer).text == "read it all"
+
+    _play(story, patience)
+
+
 def test_an_engine_that_comes_back_in_time_loses_no_request() -> None:
     async def story(engine: StandIn, engines: Engines, client: httpx.AsyncClient) -> None:
         async def left_out() -> bool:

@@ -32,12 +32,14 @@ class ModelTraits:
         batching: Whether several requests may be decoded side by side.
         reuses_prefixes: Whether what two requests begin with alike is read once with batching:
             every layer keeps all keys and values, so that its cache can be cut anywhere.
+        multimodal: Whether the engine serves it with its half for images.
     """
 
     tool_call_parser: str = ""
     reasoning_parser: str = ""
     batching: bool = True
     reuses_prefixes: bool = False
+    multimodal: bool = False
 
 
 def environment(hf_home: Path) -> dict[str, str]:
@@ -82,6 +84,16 @@ def command(
     flags = _flags(tier, traits or ModelTraits(), cache_bytes or DEFAULT_CACHE_BYTES)
     flags.update(tier.vllm_flags)
     return (str(program), "serve", str(model_folder), *_words(flags))
+
+
+def reads_in_silence(tier: Tier, traits: ModelTraits) -> bool:
+    """Whether the engine of `tier` answers nothing at all while it reads a prompt.
+
+    With batching, the half for images reads on the thread that answers.
+    """
+    flags = _flags(tier, traits, DEFAULT_CACHE_BYTES) | tier.vllm_flags
+    multimodal = traits.multimodal or flags.get("mllm") is True
+    return multimodal and flags.get("continuous-batching") is True
 
 
 def _flags(tier: Tier, traits: ModelTraits, cache_bytes: int) -> dict[str, FlagValue]:

@@ -4,7 +4,7 @@ Every tier is a model name; so are the tier's catalog id and the user's aliases.
 the whole fallback chain by itself, since LiteLLM looks fallbacks up by the name that was asked for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 from mlx_stack.stack import Stack, Tier
@@ -24,20 +24,30 @@ REQUEST_TIMEOUT_S = 600
 HOOKS = Path(__file__).parent / "hooks"
 """Modules that LiteLLM imports in its own environment."""
 
+SILENCE_FIELD = "mlx_stack_silence_s"
+"""In a model's `model_info`: how long its engine may say nothing before a request is given up; our
+hook's own default where it is missing."""
+
 type Config = dict[str, object]
 
 
-def build_config(stack: Stack, *, cloud: bool) -> Config:
+def build_config(stack: Stack, *, cloud: bool, silent_tiers: Container[str] = ()) -> Config:
     """LiteLLM's configuration for `stack`.
 
     Args:
         stack: The tiers in order of importance, and the aliases.
         cloud: Whether an OpenRouter key will be in the gateway's environment.
+        silent_tiers: Those whose engines say nothing while they read a prompt, however long that
+            takes.
     """
     names = model_names(stack)
     return {
         "model_list": [
-            *(_model(name, tier) for name, tiers in names.items() for tier in tiers),
+            *(
+                _model(name, tier, is_silent=tier.name in silent_tiers)
+                for name, tiers in names.items()
+                for tier in tiers
+            ),
             *([_cloud_model()] if cloud else []),
         ],
         "router_settings": {
@@ -137,7 +147,9 @@ def environment(*, master_key: str, openrouter_key: str) -> Mapping[str, str]:
         # else every start waits for a download of the prices of cloud models
         "LITELLM_LOCAL_MODEL_COST_MAP": "True",
         "PYTHONPATH": str(HOOKS),
-        "LITELLM_CORS_ORIGINS": ",",  # none: a page in a browser has no business here
+        # none: a page in a browser has no business here
+        "LITELLM_CORS_ORIGINS": ",",
+        "LITELLM_CORS_ALLOW_CREDENTIALS": "False",
         # no pages for browsers: they would be one more thing to keep closed
         "DISABLE_ADMIN_UI": "True",
         "NO_DOCS": "True",
@@ -149,9 +161,13 @@ def environment(*, master_key: str, openrouter_key: str) -> Mapping[str, str]:
     return variables
 
 
-def _model(name: str, tier: Tier) -> dict[str, object]:
-    # said outright, since LiteLLM looks names like `gpt-4o` up in a table of cloud models
-    info = {"mode": "chat", "max_input_tokens": tier.context_tokens}
+def _model(name: str, tier: Tier, *, is_silent: bool) -> dict[str, object]:
+    info = {
+        # said outright, since LiteLLM looks names like `gpt-4o` up in a table of cloud models
+        "mode": "chat",
+        "max_input_tokens": tier.context_tokens,
+        SILENCE_FIELD: REQUEST_TIMEOUT_S if is_silent else None,
+    }
     return {
         "model_name": name,
         "litellm_params": {

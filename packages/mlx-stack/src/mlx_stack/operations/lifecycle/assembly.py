@@ -1,8 +1,7 @@
 """The stack file, the configuration, the engines and the models, put together into services."""
 
 import hashlib
-import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +37,7 @@ class Assembly:
         config: The configuration in force.
         engines: The tiers' services, in the order of the stack; those in `missing` left out.
         gateway: The gateway's service.
+        gateway_config: The text of `litellm.yaml` that the stack means.
         missing: Tiers whose model is not on this disk, each with what to say about it.
     """
 
@@ -45,6 +45,7 @@ class Assembly:
     config: Config
     engines: tuple[Service, ...]
     gateway: Service
+    gateway_config: str
     missing: dict[str, StackError]
 
     @property
@@ -76,6 +77,7 @@ def assemble(home: Home, *, master_key: str) -> Assembly:
     catalog = load_catalog(home.catalog)
     engines: list[Service] = []
     missing: dict[str, StackError] = {}
+    silent: set[str] = set()
     for tier in stack.tiers:
         try:
             folder = model_folder(config.model_dir, tier)
@@ -83,6 +85,8 @@ def assemble(home: Home, *, master_key: str) -> Assembly:
         except StackError as error:
             missing[tier.name] = error
         else:
+            if vllm_mlx.reads_in_silence(tier, serving.traits):
+                silent.add(tier.name)
             engines.append(
                 engine_service(
                     tier,
@@ -99,6 +103,7 @@ def assemble(home: Home, *, master_key: str) -> Assembly:
                     needs_bytes=0 if tier.lazy else _needs_bytes(folder),
                 )
             )
+    text = gateway_config(stack, config, silent_tiers=silent)
     settings = GatewaySettings(
         program=litellm_program,
         host=config.gateway_host,
@@ -109,12 +114,12 @@ def assemble(home: Home, *, master_key: str) -> Assembly:
         fingerprint=":".join(
             (
                 _digest(master_key, config.openrouter_key),
-                _digest(json.dumps(_gateway_settings(stack, config))),
+                _digest(text),
             )
         ),
     )
     gateway = gateway_service(settings, home=home, environment=variables)
-    return Assembly(stack, config, tuple(engines), gateway, missing)
+    return Assembly(stack, config, tuple(engines), gateway, text, missing)
 
 
 def _check_gateway_port(stack: Stack, config: Config) -> None:
@@ -127,18 +132,16 @@ def _check_gateway_port(stack: Stack, config: Config) -> None:
             )
 
 
-def gateway_config(stack: Stack, config: Config) -> str:
-    """The text of `litellm.yaml` that the stack means."""
-    return litellm.render_config(_gateway_settings(stack, config))
+def gateway_config(stack: Stack, config: Config, *, silent_tiers: Container[str] = ()) -> str:
+    """The text of `litellm.yaml` for a stack; `silent_tiers` as of `litellm.build_config`."""
+    cloud = bool(config.openrouter_key)
+    return litellm.render_config(
+        litellm.build_config(stack, cloud=cloud, silent_tiers=silent_tiers)
+    )
 
 
-def _gateway_settings(stack: Stack, config: Config) -> litellm.Config:
-    return litellm.build_config(stack, cloud=bool(config.openrouter_key))
-
-
-def write_gateway_config(home: Home, stack: Stack, config: Config) -> None:
-    """Bring `litellm.yaml` in line with the stack; an unchanged file is left alone."""
-    text = gateway_config(stack, config)
+def write_gateway_config(home: Home, text: str) -> None:
+    """Write `litellm.yaml`; a file that says the same is left alone."""
     path = home.gateway_config
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         atomic_file.write_text(path, text)

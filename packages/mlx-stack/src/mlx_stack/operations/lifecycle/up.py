@@ -90,7 +90,7 @@ def start_services(
         is_wanted: Services for which it says no are passed over.
     """
     assembly = assemble(home, master_key=ensure_gateway_key(home))
-    write_gateway_config(home, assembly.stack, assembly.config)
+    write_gateway_config(home, assembly.gateway_config)
     reload_gateway(home, assembly.gateway)
     is_chosen = chosen(service_names(assembly.stack), tier)
     outcomes: dict[str, ServiceOutcome] = {}

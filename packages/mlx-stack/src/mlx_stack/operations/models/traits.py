@@ -62,6 +62,7 @@ def traits_of(entry: "CatalogEntry") -> ModelTraits:
         batching=fit.batching,
         # the conditions are the same: whole keys and values in every layer of a text model
         reuses_prefixes=fit.paged_cache,
+        multimodal=fit.multimodal,
     )
 
 
@@ -71,7 +72,7 @@ def traits_of_files(name: str, config: "dict[str, object]") -> ModelTraits:
 
     reading = describe(name, config, None)
     plain = reading.architecture in _PLAIN_ARCHITECTURES and not reading.vision
-    return ModelTraits(reuses_prefixes=plain)
+    return ModelTraits(reuses_prefixes=plain, multimodal=reading.vision)
 
 
 def cache_bytes(shape: "ModelShape | None", tier: Tier) -> int | None:

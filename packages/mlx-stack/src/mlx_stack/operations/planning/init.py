@@ -7,7 +7,7 @@ from pathlib import Path
 from mlx_recommend import MissingTier
 from mlx_stack.config import Config, load_config, read_values, save_values
 from mlx_stack.errors import InvalidFileError, NoStackError, StackError, UsageError
-from mlx_stack.operations.lifecycle.assembly import write_gateway_config
+from mlx_stack.operations.lifecycle.assembly import gateway_config, write_gateway_config
 from mlx_stack.operations.lifecycle.ports import is_free, next_free_port
 from mlx_stack.operations.models.find import HubReader, read_from_hub
 from mlx_stack.operations.planning.recommend import Recommendation, Wishes, recommend
@@ -156,7 +156,7 @@ def write_draft(home: Home, draft: Draft) -> None:
         save_values(home, {**read_values(home), "litellm-port": draft.gateway_port})
         config = load_config(home)
     save_stack(home.stack, draft.stack)
-    write_gateway_config(home, draft.stack, config)
+    write_gateway_config(home, gateway_config(draft.stack, config))
 
 
 def _defined(home: Home, request: Request) -> Stack | None:

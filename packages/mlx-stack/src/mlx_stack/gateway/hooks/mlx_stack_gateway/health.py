@@ -1,7 +1,8 @@
 """Whether the engines behind the gateway live: asked before a request, and watched during one.
 
 No timeout tells a busy engine from a hung one, since the prefill of a long prompt takes minutes.
-But a busy engine answers `GET /v1/models` meanwhile, and a hung one doesn't.
+But a busy engine answers `GET /v1/models` meanwhile, and a hung one doesn't. Those that read their
+prompts on the thread that answers are the exception, and are given more time.
 """
 
 import asyncio
@@ -30,8 +31,8 @@ class Patience:
         silence_s: How long a request in flight hears nothing before its engine is asked, and how
             often from then on.
         in_flight_s: A request in flight is given up when its engine has said nothing at all for so
-            long. Longer than `probe_s`, since much work is lost with it, and since engines of
-            models with images read their prompts on the thread that answers.
+            long, where nothing else is known of the engine. Longer than `probe_s`, since much work
+            is lost with it.
     """
 
     fresh_s: float = 0.25
@@ -53,12 +54,16 @@ class Engine:
         base_url: Of its API, `http://127.0.0.1:8000/v1`.
         client: Asks the small question.
         patience: How long it may be silent.
+
+    Attributes:
+        in_flight_s: As of `Patience`; longer for an engine that reads its prompts in silence.
     """
 
     def __init__(self, base_url: str, client: httpx.AsyncClient, patience: Patience) -> None:
         self._base_url = base_url
         self._client = client
         self._patience = patience
+        self.in_flight_s = patience.in_flight_s
         self._heard_at = float("-inf")
         self._hangs = False
         self._question: asyncio.Task[_Answer] | None = None
@@ -113,7 +118,7 @@ class Engine:
                 continue
             answer = await self._ask()
             silent_s = time.monotonic() - self._heard_at
-            if answer is _Answer.NONE and silent_s > self._patience.in_flight_s:
+            if answer is _Answer.NONE and silent_s > self.in_flight_s:
                 self._give_up()
 
     def _give_up(self) -> None:
@@ -153,13 +158,21 @@ class Engines:
         self._client = httpx.AsyncClient(trust_env=False)
         self._by_address: dict[tuple[str, int | None], Engine] = {}
 
-    def at(self, base_url: str) -> Engine:
-        """The engine whose API is at `base_url`."""
+    def at(self, base_url: str, in_flight_s: float | None = None) -> Engine:
+        """The engine whose API is at `base_url`.
+
+        Args:
+            base_url: Of its API.
+            in_flight_s: How long it may be silent before a request in flight is given up, where
+                that is not what holds for most.
+        """
         url = httpx.URL(base_url)
         address = (url.host, url.port)
         if address not in self._by_address:
             self._by_address[address] = Engine(base_url, self._client, self._patience)
-        return self._by_address[address]
+        engine = self._by_address[address]
+        engine.in_flight_s = in_flight_s or self._patience.in_flight_s
+        return engine
 
     def watch[T](self, send: SendRequest[T]) -> SendRequest[T]:
         """A transport's `handle_async_request`, so that requests to a hung engine end.

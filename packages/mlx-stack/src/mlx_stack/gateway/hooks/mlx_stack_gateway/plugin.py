@@ -1,7 +1,8 @@
 """What LiteLLM calls: `litellm.yaml` names `authenticate` and `tier_health`.
 
 - Every request but the liveness probe needs the gateway's key.
-- An engine that hangs or is gone is left out, and the request falls back at once.
+- An engine that hangs or is gone is left out, and requests to it, those in flight too, fall back.
+- Engines are on this machine, so no proxy stands before them.
 - SIGHUP makes LiteLLM read `litellm.yaml` again; requests in flight keep the router they have.
 """
 
@@ -13,16 +14,22 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import httpx
 from fastapi import Request
+from litellm.exceptions import ServiceUnavailableError
 from litellm.integrations.custom_logger import CustomLogger
 from litellm.llms.custom_httpx.aiohttp_transport import LiteLLMAiohttpTransport
 from litellm.proxy import proxy_server
 from litellm.proxy._types import LitellmUserRoles, UserAPIKeyAuth
 
 from mlx_stack_gateway.guard import KeyGuard
-from mlx_stack_gateway.health import Engines
+from mlx_stack_gateway.health import Engines, SendRequest
 
 _KEY_VARIABLE = "LITELLM_MASTER_KEY"
+_SILENCE_FIELD = "mlx_stack_silence_s"
+_LOOPBACK = "127.0.0.1"
+
+type Send = SendRequest[LiteLLMAiohttpTransport]
 
 _log = logging.getLogger("mlx_stack_gateway")
 
@@ -76,19 +83,29 @@ class TierHealth(CustomLogger):
 
     async def async_filter_deployments(
         self,
-        model: str,  # noqa: ARG002 - LiteLLM's signature
+        model: str,
         healthy_deployments: list[dict[str, Any]],
         messages: Any,  # noqa: ARG002 - LiteLLM's signature
         request_kwargs: dict[str, Any] | None = None,  # noqa: ARG002 - LiteLLM's signature
         parent_otel_span: Any = None,  # noqa: ARG002 - LiteLLM's signature
     ) -> list[dict[str, Any]]:
-        """Those of the deployments that answer; the cloud is not asked."""
-        bases = [row["litellm_params"].get("api_base") for row in healthy_deployments]
-        verdicts = await asyncio.gather(*(self._answers(base) for base in bases))
-        return [row for row, ok in zip(healthy_deployments, verdicts, strict=True) if ok]
+        """Those of the deployments that answer; the cloud is not asked.
 
-    async def _answers(self, api_base: str | None) -> bool:
-        return api_base is None or await self._engines.at(api_base).is_answering()
+        Raises:
+            ServiceUnavailableError: None does. LiteLLM would say that there were too many requests.
+        """
+        verdicts = await asyncio.gather(*(self._answers(row) for row in healthy_deployments))
+        living = [row for row, ok in zip(healthy_deployments, verdicts, strict=True) if ok]
+        if healthy_deployments and not living:
+            raise ServiceUnavailableError(f"{model} does not answer", "openai", model)
+        return living
+
+    async def _answers(self, deployment: dict[str, Any]) -> bool:
+        api_base = deployment["litellm_params"].get("api_base")
+        if api_base is None:
+            return True
+        silence_s = deployment.get("model_info", {}).get(_SILENCE_FIELD)
+        return await self._engines.at(api_base, silence_s).is_answering()
 
 
 def _reload_on_hangup(configuration: Configuration) -> None:
@@ -102,6 +119,19 @@ def _reload_on_hangup(configuration: Configuration) -> None:
         task.add_done_callback(tasks.discard)
 
     loop.add_signal_handler(signal.SIGHUP, begin)
+
+
+def _past_proxies(send: Send) -> Send:
+    """A transport's `handle_async_request` that knows of no proxy on the way to the engines.
+
+    `HTTP_PROXY`, or a Mac's network settings, name one for all addresses that they don't exclude.
+    """
+
+    async def sent(transport: LiteLLMAiohttpTransport, request: httpx.Request) -> httpx.Response:
+        transport.proxy_cache[_LOOPBACK] = None
+        return await send(transport, request)
+
+    return sent
 
 
 def _take_position() -> TierHealth:
@@ -118,7 +148,7 @@ def _take_position() -> TierHealth:
     _reload_on_hangup(configuration)
     engines = Engines()
     LiteLLMAiohttpTransport.handle_async_request = engines.watch(
-        LiteLLMAiohttpTransport.handle_async_request
+        _past_proxies(LiteLLMAiohttpTransport.handle_async_request)
     )
     return TierHealth(engines)
 
