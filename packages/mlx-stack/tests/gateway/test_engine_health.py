@@ -9,7 +9,7 @@ import httpx
 import pytest
 from mlx_stack_gateway.health import Engines, Patience
 
-SHORT = Patience(fresh_s=0.0, probe_s=0.2, silence_s=0.05, in_flight_s=0.8)
+SHORT = Patience(fresh_s=0.0, probe_s=0.2, silence_s=0.05, unheard_s=0.4, in_flight_s=0.8)
 
 
 @dataclass
@@ -161,6 +161,20 @@ def test_a_request_ends_when_its_engine_hangs_before_the_answer() -> None:
     _play(story)
 
 
+def test_a_request_to_an_engine_that_hung_before_it_is_given_up_long_before_others() -> None:
+    patience = Patience(fresh_s=60, probe_s=0.1, silence_s=0.05, unheard_s=0.3, in_flight_s=3600)
+
+    async def story(engine: StandIn, engines: Engines, client: httpx.AsyncClient) -> None:
+        at = engines.at(engine.base_url)
+        assert await at.is_answering()
+        engine.answers.clear()
+        assert await at.is_answering(), "it was heard just now"
+        with pytest.raises(httpx.ReadTimeout, match="hangs"):
+            await client.get(f"{engine.base_url}/chat")
+
+    _play(story, patience)
+
+
 def test_a_stream_ends_when_its_engine_hangs_in_the_middle() -> None:
     async def story(engine: StandIn, _: Engines, client: httpx.AsyncClient) -> None:
         engine.pieces.put_nowait(b"some")
@@ -175,7 +189,7 @@ def test_a_stream_ends_when_its_engine_hangs_in_the_middle() -> None:
 
 
 def test_a_long_prefill_is_waited_for_while_the_engine_answers_the_small_question() -> None:
-    patience = Patience(fresh_s=0, probe_s=1, silence_s=0.02, in_flight_s=0.1)
+    patience = Patience(fresh_s=0, probe_s=1, silence_s=0.02, unheard_s=0.1, in_flight_s=0.1)
 
     async def story(engine: StandIn, _: Engines, client: httpx.AsyncClient) -> None:
         async def asked_long_enough() -> bool:
@@ -191,10 +205,10 @@ def test_a_long_prefill_is_waited_for_while_the_engine_answers_the_small_questio
 
 
 def test_an_engine_that_reads_in_silence_is_given_the_time_that_it_needs() -> None:
-    patience = Patience(fresh_s=0, probe_s=0.02, silence_s=0.02, in_flight_s=0.1)
+    patience = Patience(fresh_s=0, probe_s=0.02, silence_s=0.02, unheard_s=0.1, in_flight_s=0.1)
 
     async def story(engine: StandIn, engines: Engines, client: httpx.AsyncClient) -> None:
-        engines.at(engine.base_url, in_flight_s=30)
+        engines.at(engine.base_url, silence_s=30)
         engine.answers.clear()
 
         async def asked_long_enough() -> bool:
