@@ -1,6 +1,8 @@
 """A program that is a service itself, detached and only once."""
 
 import os
+import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from mlx_procsup import (
     start_detached,
     stop_service,
 )
+from mlx_procsup.testing import eventually
 
 PROGRAM = """
 import sys, time
@@ -43,6 +46,27 @@ def test_a_detached_program_has_a_session_of_its_own(dirs: StateDirs, tmp_path: 
     stop_service("dog", dirs)
     assert identify(pid) is None
     assert read_pid(dirs, "dog") is None
+
+
+def test_an_interrupted_start_leaves_no_program(dirs: StateDirs, tmp_path: Path) -> None:
+    starter = """
+import sys
+from pathlib import Path
+from mlx_procsup import ProcessSpec, StateDirs, start_detached
+home = Path(sys.argv[1])
+never_present = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+spec = ProcessSpec("dog", (sys.executable, "-c", never_present), {}, home)
+start_detached(spec, StateDirs(home / "pids", home / "run", home / "logs"))
+"""
+    process = subprocess.Popen(
+        (sys.executable, "-c", starter, str(tmp_path)), stderr=subprocess.DEVNULL
+    )
+    log = dirs.log_file("dog")
+    eventually(lambda: log.exists() and log.read_text().endswith("\n"))
+    process.send_signal(signal.SIGINT)
+    process.wait(10)
+
+    assert identify(int(log.read_text())) is None
 
 
 def test_a_second_one_is_refused_and_the_first_stays(dirs: StateDirs, tmp_path: Path) -> None:

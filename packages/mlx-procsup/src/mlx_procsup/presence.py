@@ -80,7 +80,7 @@ def start_detached(spec: ProcessSpec, dirs: StateDirs) -> int:
     """Start a program that uses `present_as`, detached from this terminal; returns its PID.
 
     It has a session of its own, no input, and its output goes to its log. The call returns once
-    the program is present.
+    the program is present; whatever ends it before, Ctrl-C too, ends the program as well.
 
     Raises:
         ExitedEarlyError: it ended before; its last words say why.
@@ -103,16 +103,18 @@ def start_detached(spec: ProcessSpec, dirs: StateDirs) -> int:
             )
         except OSError as error:
             raise StartFailedError(f"{spec.name}: {error}", service=spec.name) from error
-    while child.poll() is None:
-        with suppress(StateFileError):  # left by an earlier one, until the child writes its own
-            if read_pid(dirs, spec.name) == child.pid:
-                child.returncode = 0  # it is meant to outlive us: Popen need not warn about it
-                return child.pid
-        if time.monotonic() - began > _APPEARS_WITHIN_S:
-            child.kill()
-            child.wait()
-            raise StartFailedError(f"{spec.name} did not begin to work", service=spec.name)
-        time.sleep(0.02)
+    try:
+        while child.poll() is None:
+            with suppress(StateFileError):  # left by an earlier one, until the child writes its own
+                if read_pid(dirs, spec.name) == child.pid:
+                    child.returncode = 0  # it is meant to outlive us: Popen need not warn about it
+                    return child.pid
+            if time.monotonic() - began > _APPEARS_WITHIN_S:
+                raise StartFailedError(f"{spec.name} did not begin to work", service=spec.name)
+            time.sleep(0.02)
+    finally:
+        child.kill()  # does nothing where the return code is known: ended, or meant to outlive us
+        child.wait()
     raise ExitedEarlyError(
         service=spec.name,
         pid=child.pid,

@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Generator
@@ -29,7 +27,8 @@ from mlx_stack.operations.lifecycle.outcomes import ServiceOutcome, is_success
 from mlx_stack.operations.lifecycle.ports import free_ports
 from mlx_stack.operations.lifecycle.status import StatusReport, read_status
 from mlx_stack.operations.lifecycle.up import up
-from mlx_stack.paths import HOME_VARIABLE, Home
+from mlx_stack.operations.lifecycle.watch import WatchOptions, start_daemon
+from mlx_stack.paths import Home
 from mlx_stack.services import WATCHDOG, state_dirs
 from mlx_stack.stack import SCHEMA_VERSION, Stack, Tier, save_stack
 
@@ -279,8 +278,8 @@ def _start(story: _Story, home: Home) -> None:
     with story.step(
         "watchdog", "Start what restarts crashed services: `mlx-stack watch`"
     ) as detail:
-        _start_watchdog(home)
-        detail.text = f"PID {read_pid(state_dirs(home), WATCHDOG)}, looks every second"
+        pid, _ = start_daemon(home, WatchOptions(interval_s=1, restart_delay_s=1))
+        detail.text = f"PID {pid}, looks every second"
 
 
 def _ask_question(story: _Story, client: "httpx.Client", endpoint: Endpoint) -> Answer:
@@ -347,21 +346,6 @@ def _wait_until_restored(home: Home, dead_pid: int, deadline: float) -> int:
             return status.pid or 0
         time.sleep(_POLL_S)
     raise StackError(f"The watchdog did not restore {KILLED!r} in {_RESTORE_TIMEOUT_S:.0f} s.")
-
-
-def _start_watchdog(home: Home) -> None:
-    """Run `mlx-stack watch` for this home, in the background."""
-    options = ("--daemon", "--interval", "1", "--restart-delay", "1")
-    done = subprocess.run(
-        (sys.executable, "-m", "mlx_stack", "watch", *options),
-        env={**os.environ, HOME_VARIABLE: str(home.root)},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise StackError(f"The watchdog did not start: {done.stderr.strip()}")
 
 
 def _stop_all(home: Home) -> int:
