@@ -66,7 +66,7 @@ def test_ctrl_c_leaves_nothing(step: str, demonstrator: Program, temporary: Path
     os.kill(demo.pid, signal.SIGINT)
     _, told = demo.communicate(timeout=200)
 
-    assert demo.returncode == 130
+    assert demo.returncode == 130, told
     assert "error: interrupted" in told
     assert "Traceback" not in told
     assert list(temporary.iterdir()) == []

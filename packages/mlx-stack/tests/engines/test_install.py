@@ -14,7 +14,7 @@ import pytest
 from mlx_stack.engines import environment as environments
 from mlx_stack.engines.environment import Environment
 from mlx_stack.engines.errors import EngineInstallError, UnsupportedPlatformError
-from mlx_stack.engines.install import InstallEvent, held, install
+from mlx_stack.engines.install import InstallEvent, held, install, install_all
 from mlx_stack.engines.lockfile import Engine
 from mlx_stack.engines.uv_process import Interruption
 from mlx_stack.engines.verify import verify
@@ -251,3 +251,32 @@ def test_who_waits_for_another_installation_can_be_interrupted(wheelhouse, engin
     ):
         install_from(wheelhouse, engines, toolchain=toolchain, on_event=watch)
     assert [event.step for event in waiting] == ["waiting"]
+
+
+def test_nothing_begins_once_the_installation_was_stopped(wheelhouse, engines):
+    toolchain = wheelhouse.toolchain
+    toolchain.interruption.stop_and_wait()
+
+    with pytest.raises(EngineInstallError, match="interrupted before it began"):
+        install_all(engines, toolchain, only=(ENGINE,), locks=lambda _: wheelhouse.lock)
+    assert not engines.exists()
+
+
+def test_stopping_waits_for_who_is_at_work() -> None:
+    interruption = Interruption()
+    order: list[str] = []
+    begun = threading.Event()
+
+    def work() -> None:
+        with interruption.working("it"):
+            begun.set()
+            interruption.wanted.wait(30)
+            order.append("worked")
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    begun.wait(30)
+    interruption.stop_and_wait()
+    order.append("stopped")
+    thread.join(30)
+    assert order == ["worked", "stopped"]

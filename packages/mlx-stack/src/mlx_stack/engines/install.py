@@ -143,20 +143,22 @@ def install_all(
     """
 
     def install_one(engine: Engine) -> Environment:
-        return install(
-            engine,
-            engines,
-            toolchain,
-            lock=locks(engine),
-            on_event=on_event,
-            reinstall=reinstall,
-        )
+        with toolchain.interruption.working(engine):
+            return install(
+                engine,
+                engines,
+                toolchain,
+                lock=locks(engine),
+                on_event=on_event,
+                reinstall=reinstall,
+            )
 
     with ThreadPoolExecutor(max_workers=max(1, len(only))) as pool:
         try:
             return tuple(pool.map(install_one, only))
         except BaseException:
-            toolchain.interruption.stop()
+            # an interrupt can hit the pool before it knows of a thread that it has started
+            toolchain.interruption.stop_and_wait()
             raise
 
 

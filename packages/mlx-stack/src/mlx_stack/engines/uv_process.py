@@ -112,27 +112,57 @@ class Interruption:
 
     def __init__(self) -> None:
         self.wanted = threading.Event()
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._running: set[subprocess.Popen[str]] = set()
+        self._at_work = 0
 
     def stop(self) -> None:
         """Stop every uv that runs, and every one that is started later."""
-        with self._lock:
+        with self._changed:
             self.wanted.set()
             for process in self._running:
                 process.terminate()
 
+    def stop_and_wait(self) -> None:
+        """Stop them, and return once no thread is at work: then nothing touches the disk."""
+        self.stop()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._at_work)
+
+    @contextmanager
+    def working(self, what: str) -> Generator[None]:
+        """Let `stop_and_wait` wait for this thread; nothing begins once they are to stop.
+
+        Raises:
+            EngineInstallError: They are to stop; `what` was not begun.
+        """
+        with self._changed:
+            if self.wanted.is_set():
+                raise EngineInstallError(
+                    f"{what} was not installed: interrupted before it began.",
+                    reason="killed",
+                    output="",
+                    hint=None,
+                )
+            self._at_work += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._at_work -= 1
+                self._changed.notify_all()
+
     @contextmanager
     def covering(self, process: subprocess.Popen[str]) -> Generator[None]:
         """Let `stop` stop `process` meanwhile."""
-        with self._lock:
+        with self._changed:
             self._running.add(process)
             if self.wanted.is_set():
                 process.terminate()
         try:
             yield
         finally:
-            with self._lock:
+            with self._changed:
                 self._running.discard(process)
 
 
