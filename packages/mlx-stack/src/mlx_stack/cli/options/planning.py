@@ -12,7 +12,9 @@ from mlx_stack.errors import StackError
 if TYPE_CHECKING:
     from mlx_stack.operations.planning.recommend import Wishes
 
-_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[kmgt]i?b?|b)", re.IGNORECASE)
+_SIZE = re.compile(
+    r"(?P<number>[0-9]{1,15}(\.[0-9]{1,15})?|\.[0-9]{1,15})\s*(?P<unit>[kmgt]i?b?|b)", re.IGNORECASE
+)
 _POWERS = {"b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 INTENTS = ("balanced", "agent-fleet")
 """What a stack can be for; the first is the default."""
