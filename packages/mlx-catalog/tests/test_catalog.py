@@ -128,3 +128,10 @@ def test_weights_are_the_published_size_or_parameters_times_bits(entry_text: str
     assert entry is not None
     assert entry.weights_bytes("int4") == 4_100_000_000
     assert entry.weights_bytes("bf16") == 14_500_000_000
+
+
+def test_a_name_in_any_case_is_in_the_catalog_and_keeps_its_note():
+    catalog = load_catalog()
+    assert "QWEN3.5-14B" in catalog
+    assert catalog.resolve("QWEN3.5-14B").note == catalog.resolve("qwen3.5-14b").note != ""
+    assert 5 not in catalog

@@ -52,7 +52,9 @@ class Catalog:
         return len(self._entries)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries or name in self._aliases
+        return isinstance(name, str) and (
+            (key := _key(name)) in self._entries or key in self._aliases
+        )
 
     @property
     def aliases(self) -> dict[str, str]:
@@ -73,7 +75,7 @@ class Catalog:
         Raises:
             UnknownModelError: with the nearest names.
         """
-        key = name.strip().lower()
+        key = _key(name)
         if key in self._entries:
             return Resolution(self._entries[key], name, "")
         if key in self._aliases:
@@ -131,6 +133,11 @@ class Catalog:
         names = ids.union(*(entry.aliases for entry in others))
         kept = (_without_aliases(entry, names) for entry in self if entry.id not in ids)
         return Catalog([*kept, *others])
+
+
+def _key(name: str) -> str:
+    """`name` as ids and aliases are written."""
+    return name.strip().lower()
 
 
 def _without_aliases(entry: CatalogEntry, names: AbstractSet[str]) -> CatalogEntry:
