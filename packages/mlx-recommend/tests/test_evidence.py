@@ -39,8 +39,8 @@ def test_the_latest_of_several_saved_results_counts():
     assert estimate(SHAPE, MAC, measurements=results).generation_tps.value == pytest.approx(44.0)
 
 
-@pytest.mark.parametrize("missing", [None, 0, 0.0])
-def test_a_missing_or_zero_figure_is_no_evidence(missing):
+@pytest.mark.parametrize("missing", [None, 0, 0.0, -5.0, 1e308])
+def test_a_missing_or_impossible_figure_is_no_evidence(missing):
     odd = measured(generation_tps=missing, prompt_tps=missing)
     expected = estimate(SHAPE, MAC, measurements=[odd])
     assert expected == estimate(SHAPE, MAC)

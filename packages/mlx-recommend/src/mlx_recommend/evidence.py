@@ -9,6 +9,7 @@ from mlx_recommend.calibration import REFERENCE_SPREAD
 from mlx_recommend.inputs import Basis, Measurement
 from mlx_recommend.speed import Speed
 
+_IMPOSSIBLE_TPS = 1e9
 _MEMORY_SUFFIX = re.compile(r"-\d+$")
 
 
@@ -42,12 +43,14 @@ def best_evidence(
 ) -> Measurement | None:
     """The most trustworthy measurement at `quant` that has a `figure`; the last one if several.
 
-    `figure` is "generation_tps" or "prompt_tps"; a missing or zero one is no evidence.
+    `figure` is "generation_tps" or "prompt_tps"; a missing one, or one that no machine can have, is
+    no evidence.
     """
     for basis in (Basis.MEASURED, Basis.REFERENCE):
         for measurement in reversed(measurements):
             value: float | None = getattr(measurement, figure)
-            if measurement.basis is basis and measurement.quant == quant and value:
+            is_possible = value is not None and 0 < value < _IMPOSSIBLE_TPS
+            if measurement.basis is basis and measurement.quant == quant and is_possible:
                 return measurement
     return None
 
