@@ -48,3 +48,17 @@ def test_flags_that_would_open_or_misplace_an_engine_are_refused(
 @pytest.mark.parametrize("flags", ["host: 127.0.0.1", "port: 8000", "max-tokens: 9", "mllm: true"])
 def test_flags_of_the_engine_are_kept(tmp_path: Path, flags: str) -> None:
     assert len(load_stack(write(tmp_path, flags)).tiers[0].vllm_flags) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("schema_version: 1\ntiers:\n- {tier}\ncolour: red\n", 4),
+        ("schema_version: 1\ntiers:\n- {tier}\n- name: b\n  colour: red\n", 5),
+    ],
+)
+def test_an_unknown_key_is_refused_with_its_own_line(tmp_path: Path, text: str, line: int) -> None:
+    path = tmp_path / "default.yaml"
+    path.write_text(text.replace("{tier}", TIER % ""), encoding="utf-8")
+    with pytest.raises(InvalidFileError, match=f"line {line}: .*colour"):
+        load_stack(path)

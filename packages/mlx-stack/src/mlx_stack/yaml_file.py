@@ -11,6 +11,7 @@ import yaml
 from mlx_stack.errors import InvalidFileError
 
 _KEY_PATH = re.compile(r"^(?P<problem>.*) - at `(?P<path>\$.*)`$", re.DOTALL)
+_UNKNOWN_KEY = re.compile(r"unknown field `(?P<key>.*)`")
 _DEEPEST = 50
 _STEP = re.compile(r"\.(?P<key>[^.\[\]]+)|\[(?P<index>\d+|\.\.\.)\]")
 
@@ -41,7 +42,8 @@ class Document:
             found = _KEY_PATH.match(str(error))
             problem = found["problem"] if found else str(error)
             key_path = found["path"] if found else "$"
-            line = _line_of(self.node, key_path)
+            unknown = _UNKNOWN_KEY.search(problem)
+            line = _line_of(self.node, f"{key_path}.{unknown['key']}" if unknown else key_path)
             place = "" if key_path == "$" else f"`{key_path.removeprefix('$.')}`: "
             raise InvalidFileError(self.path, f"{place}{problem}", line=line, hint=hint) from error
 
