@@ -354,6 +354,12 @@ def test_every_family_counts_as_its_module_in_mlx_lm_does(config, stored: int):
     assert count_parameters(config).stored == pytest.approx(stored, rel=0.006)
 
 
+@pytest.mark.parametrize("factor", [float("nan"), -1, 1e300, "wide", None])
+def test_an_odd_factor_is_left_out(factor):
+    odd = LFM2_1_2B | {"block_ffn_dim_multiplier": factor}
+    assert count_parameters(odd) == count_parameters(LFM2_1_2B)
+
+
 def test_a_tower_that_says_how_wide_it_is_is_counted_beside():
     siglip = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27}
     plain, seeing = (

@@ -195,6 +195,21 @@ def test_the_cache_is_told_where_the_parameters_are_not():
     assert found.fits is None
 
 
+def test_weights_too_few_for_the_widths_tell_no_speed():
+    config = {
+        "model_type": "llama",
+        "num_hidden_layers": 32,
+        "hidden_size": 4096,
+        "vocab_size": 128256,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+    }
+    shape = shape_of_config("cut", config, weights_bytes=1000)
+    assert shape is not None
+    assert shape.weights_bytes == 1000
+    assert estimate(shape, parse_hardware_spec("m4-max:40:128")).generation_tps is None
+
+
 def test_weights_published_in_fp8_give_no_odd_speeds():
     config = {
         "model_type": "deepseek_v3",

@@ -305,8 +305,8 @@ def _lfm2_width(text: Config) -> int | None:
     width = integer(text, "block_ff_dim", "intermediate_size")
     if width is None or text.get("block_auto_adjust_ff_dim") is not True:
         return width
-    factor = text.get("block_ffn_dim_multiplier")
-    adjusted = int(2 * width / 3 * (factor if isinstance(factor, int | float) else 1))
+    factor = _factor(text.get("block_ffn_dim_multiplier")) or 1
+    adjusted = int(2 * width / 3 * factor)
     multiple = integer(text, "block_multiple_of") or 1
     return -(-adjusted // multiple) * multiple
 
@@ -376,13 +376,18 @@ def _searched(model: _Model) -> _FeedForward | None:
 def _searched_widths(blocks: list[object], hidden: int) -> Iterator[int]:
     for block in blocks:
         spec = cast("Config", block).get("ffn") if isinstance(block, Mapping) else None
-        factor = cast("Config", spec).get("ffn_mult") if isinstance(spec, Mapping) else None
-        if isinstance(factor, int | float) and 0 < factor < _MOST_FACTOR:
+        named = cast("Config", spec).get("ffn_mult") if isinstance(spec, Mapping) else None
+        factor = _factor(named)
+        if factor is not None:
             yield -(-int(2 * factor * hidden / 3) // 256) * 256
 
 
 _MOST_FACTOR = 1000
 """No network is so much wider than its stream; a damaged or hostile file may say anything."""
+
+
+def _factor(value: object) -> float | None:
+    return value if isinstance(value, int | float) and 0 < value < _MOST_FACTOR else None
 
 
 def _tower(config: Config) -> float:

@@ -177,6 +177,8 @@ def _estimate_counts(described: Description) -> ParameterCounts | None:
         aside = min(facts.aside_params_b(params_b) * 1e9, total / 2)
     looked_up = facts.per_layer_embedding_dim * vocab * geometry.layers if facts else 0
     text = total - aside - looked_up - (0 if once else embedding)
+    if text <= embedding:  # so few parameters are not a model of these widths
+        return None
     active = described.active_params_b
     read = text if active is None else min(active * 1e9, text)
     share = _expert_share(described)
