@@ -183,6 +183,7 @@ def test_down_stops_everything_and_status_says_so(served: Program) -> None:
     assert not list(served.home.pids.iterdir())
 
 
+@pytest.mark.story
 def test_an_engine_that_ignores_sigterm_is_killed_and_down_says_so(served: Program) -> None:
     define_stack(served.home, {"standard": {"ignore-sigterm": True}})
     served.run("up")
@@ -301,6 +302,7 @@ def test_tiers_and_gateway_start_side_by_side(program: Program) -> None:
     assert max(begun) - min(begun) < loading_s, "one waited until another was ready"
 
 
+@pytest.mark.story
 def test_a_changed_stack_reaches_a_running_gateway_without_dropping_a_request(
     served: Program,
 ) -> None:
