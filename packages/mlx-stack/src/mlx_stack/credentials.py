@@ -10,7 +10,8 @@ from mlx_stack.paths import Home
 
 _KEY_BYTES = 32
 _KEY = re.compile(r"sk-[\w-]{43}")  # so many characters are 32 bytes in Base64
-_MASK = "********"
+MASK = "********"
+"""What stands where a secret would be shown."""
 _HINT = (
     "Remove the file; the next `mlx-stack up` makes a new key, "
     "which clients need again (`mlx-stack env`)."
@@ -61,5 +62,5 @@ def ensure_gateway_key(home: Home) -> str:
 def mask_keys(text: str, key: str | None) -> str:
     """`text` without any key that was ever made here, and without `key`."""
     if key is not None:
-        text = text.replace(key, _MASK)
-    return _KEY.sub(_MASK, text)
+        text = text.replace(key, MASK)
+    return _KEY.sub(MASK, text)

@@ -2,7 +2,8 @@
 
 import pytest
 
-from mlx_stack.operations.doctor.redaction import MASK, redact
+from mlx_stack.credentials import MASK
+from mlx_stack.operations.doctor.redaction import redact
 
 
 @pytest.mark.parametrize(

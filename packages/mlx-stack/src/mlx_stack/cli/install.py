@@ -24,7 +24,7 @@ def command(*, system: bool, only_status: bool, json: bool, quiet: bool) -> None
     brought up to date. What is said of a power cut looks at FileVault, automatic login, and the
     power settings.
     """
-    from mlx_stack.cli.views.launchd import show_status
+    from mlx_stack.cli.views.launchd import show_status, step_teller
     from mlx_stack.operations.boot.install import install
     from mlx_stack.operations.boot.mac import this_mac
     from mlx_stack.operations.boot.status import read_install_status
@@ -35,10 +35,7 @@ def command(*, system: bool, only_status: bool, json: bool, quiet: bool) -> None
         show_status(context.output, read_install_status(context.home, mac), json=json)
         return
 
-    def show_step(step: str) -> None:
-        context.output.hint(f"needs root: {step}")
-
-    report = install(context.home, mac, system=system, on_step=show_step)
+    report = install(context.home, mac, system=system, on_step=step_teller(context.output))
     if json:
         context.output.document(report.to_document())
     else:

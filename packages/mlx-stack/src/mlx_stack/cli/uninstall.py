@@ -15,7 +15,7 @@ def command(*, system: bool, only_status: bool, json: bool, quiet: bool) -> None
 
     The services stay as they are: `mlx-stack down` stops them.
     """
-    from mlx_stack.cli.views.launchd import show_status
+    from mlx_stack.cli.views.launchd import show_status, step_teller
     from mlx_stack.operations.boot.mac import this_mac
     from mlx_stack.operations.boot.status import read_install_status
     from mlx_stack.operations.boot.uninstall import uninstall
@@ -26,10 +26,7 @@ def command(*, system: bool, only_status: bool, json: bool, quiet: bool) -> None
         show_status(context.output, read_install_status(context.home, mac), json=json)
         return
 
-    def show_step(step: str) -> None:
-        context.output.say(f"[dim]needs root:[/dim] {step}")
-
-    removed = uninstall(context.home, mac, system=system, on_step=show_step)
+    removed = uninstall(context.home, mac, system=system, on_step=step_teller(context.output))
     if json:
         outcome = "uninstalled" if removed else "not-installed"
         context.output.document({"outcome": outcome, "removed": list(removed)})

@@ -15,10 +15,9 @@ from typing import Final, Literal, TextIO
 
 from mlx_stack.engines import environment as environments
 from mlx_stack.engines.environment import Environment, Receipt
-from mlx_stack.engines.errors import EngineInstallError
 from mlx_stack.engines.lockfile import Engine, Lock, shipped_lock
 from mlx_stack.engines.records import records_digest
-from mlx_stack.engines.uv_process import Interruption, run_uv
+from mlx_stack.engines.uv_process import Interruption, not_installed, run_uv
 
 type Step = Literal["waiting", "creating", "downloading", "downloaded", "installing", "ready"]
 
@@ -274,12 +273,7 @@ def held(
             on_wait()
             while not _try_lock(file):
                 if interruption.wanted.wait(_LOCK_POLL_S):
-                    raise EngineInstallError(
-                        f"{engine} was not installed: interrupted while another installation ran.",
-                        reason="killed",
-                        output="",
-                        hint=None,
-                    )
+                    raise not_installed(engine, "interrupted while another installation ran")
         yield
 
 

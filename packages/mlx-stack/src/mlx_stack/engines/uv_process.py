@@ -138,12 +138,7 @@ class Interruption:
         """
         with self._changed:
             if self.wanted.is_set():
-                raise EngineInstallError(
-                    f"{what} was not installed: interrupted before it began.",
-                    reason="killed",
-                    output="",
-                    hint=None,
-                )
+                raise not_installed(what, "interrupted before it began")
             self._at_work += 1
         try:
             yield
@@ -164,6 +159,12 @@ class Interruption:
         finally:
             with self._changed:
                 self._running.discard(process)
+
+
+def not_installed(what: str, why: str) -> EngineInstallError:
+    """The error where uv was never started, since the installation was stopped."""
+    message = f"{what} was not installed: {why}."
+    return EngineInstallError(message, reason="killed", output="", hint=None)
 
 
 def run_uv(

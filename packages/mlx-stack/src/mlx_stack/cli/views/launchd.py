@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mlx_launchd import BootFinding
+    from mlx_stack.operations.boot.mac import Observer
     from mlx_stack.operations.boot.status import InstallStatus
 
 _SIGNS = {
@@ -35,6 +36,11 @@ def show_outlook(
         output.item(sign, finding.message, colour=colour, indent=2)
         if finding.fix and finding.verdict != "ok":
             output.item("→", finding.fix, style="dim", indent=4)
+
+
+def step_teller(output: Output) -> "Observer":
+    """Tells of each command that needs root, word for word, before it is run."""
+    return lambda step: output.hint(f"needs root: {step}")
 
 
 def show_status(output: Output, status: "InstallStatus", *, json: bool) -> None:

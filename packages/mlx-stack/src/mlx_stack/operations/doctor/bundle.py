@@ -12,12 +12,12 @@ from pathlib import Path
 from mlx_procsup.logfiles import tail_lines
 from mlx_stack import __version__, atomic_file
 from mlx_stack.config import CONFIG_KEYS, load_config, mask_value
-from mlx_stack.credentials import read_gateway_key
+from mlx_stack.credentials import MASK, read_gateway_key
 from mlx_stack.engines.environment import current_environment
 from mlx_stack.engines.lockfile import Engine
 from mlx_stack.errors import StackError
 from mlx_stack.operations.doctor.examine import Examination
-from mlx_stack.operations.doctor.redaction import MASK, redact
+from mlx_stack.operations.doctor.redaction import redact
 from mlx_stack.operations.machine.hardware import known_hardware
 from mlx_stack.paths import Home
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import cast
 
-MASK = "********"
+from mlx_stack.credentials import MASK
 
 _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"-----BEGIN [A-Z ]+-----.*?(-----END [A-Z ]+-----|\Z)", re.DOTALL), MASK),
