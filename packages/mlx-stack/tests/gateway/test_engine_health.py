@@ -188,18 +188,26 @@ def test_a_stream_ends_when_its_engine_hangs_in_the_middle() -> None:
     _play(story)
 
 
+async def _answer_after(
+    reads_s: float, engine: StandIn, client: httpx.AsyncClient, asked_every_s: float
+) -> None:
+    """The engine reads for so long, by the questions it is asked, and its answer arrives."""
+
+    async def asked_long_enough() -> bool:
+        return engine.questions * asked_every_s > reads_s
+
+    answer = asyncio.create_task(client.get(f"{engine.base_url}/chat"))
+    await _until(asked_long_enough)
+    engine.pieces.put_nowait(b"read it all")
+    engine.pieces.put_nowait(None)
+    assert (await answer).text == "read it all"
+
+
 def test_a_long_prefill_is_waited_for_while_the_engine_answers_the_small_question() -> None:
     patience = Patience(fresh_s=0, probe_s=1, silence_s=0.02, unheard_s=0.1, in_flight_s=0.1)
 
     async def story(engine: StandIn, _: Engines, client: httpx.AsyncClient) -> None:
-        async def asked_long_enough() -> bool:
-            return engine.questions * patience.silence_s > 3 * patience.in_flight_s
-
-        answer = asyncio.create_task(client.get(f"{engine.base_url}/chat"))
-        await _until(asked_long_enough)
-        engine.pieces.put_nowait(b"read it all")
-        engine.pieces.put_nowait(None)
-        assert (await answer).text == "read it all"
+        await _answer_after(3 * patience.in_flight_s, engine, client, patience.silence_s)
 
     _play(story, patience)
 
@@ -211,14 +219,7 @@ def test_an_engine_that_reads_in_silence_is_given_the_time_that_it_needs() -> No
         engines.at(engine.base_url, silence_s=30)
         engine.answers.clear()
 
-        async def asked_long_enough() -> bool:
-            return engine.questions * patience.probe_s > 3 * patience.in_flight_s
-
-        answer = asyncio.create_task(client.get(f"{engine.base_url}/chat"))
-        await _until(asked_long_enough)
-        engine.pieces.put_nowait(b"read it all")
-        engine.pieces.put_nowait(None)
-        assert (await answer).text == "read it all"
+        await _answer_after(3 * patience.in_flight_s, engine, client, patience.probe_s)
 
     _play(story, patience)
 
