@@ -30,9 +30,9 @@ from mlx_stack.engines.environment import require_environment, use_environment
 from mlx_stack.engines.install import install, own_toolchain
 from mlx_stack.engines.lockfile import Engine
 from mlx_stack.gateway import litellm
-from mlx_stack.operations.endpoint import gateway_endpoint
-from mlx_stack.operations.lifecycle.ports import free_ports
-from mlx_stack.paths import Home
+from mlx_stack.gateway.endpoint import gateway_endpoint
+from mlx_stack.home import Home
+from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import load_stack
 from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.program import Program

@@ -16,8 +16,7 @@ from pathlib import Path
 import psutil
 
 from mlx_procsup import stop_service
-from mlx_stack.paths import HOME_VARIABLE, Home
-from mlx_stack.services import state_dirs
+from mlx_stack.home import HOME_VARIABLE, Home
 from stack_testkit.home import define_stack, install_fake_engines
 
 
@@ -47,7 +46,7 @@ def main() -> int:
             later, seconds = watchdog.cpu_times(), time.monotonic() - began
         finally:
             for name in ("watchdog", "gateway", "standard", "fast"):
-                stop_service(name, state_dirs(home))
+                stop_service(name, home.state_dirs)
     used_s = later.user + later.system - cpu.user - cpu.system
     share = used_s / seconds
     print(f"over {seconds:.0f} s: {used_s:.2f} s of processor time, {share:.3%} of a core")

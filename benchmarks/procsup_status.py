@@ -19,8 +19,7 @@ from pathlib import Path
 from mlx_procsup import HttpReadiness, ProcessSpec, start_service, stop_service
 from mlx_procsup.testing import eventually, web_server_command
 from mlx_procsup.usage import listens_on
-from mlx_stack.paths import HOME_VARIABLE, Home
-from mlx_stack.services import state_dirs
+from mlx_stack.home import HOME_VARIABLE, Home
 from stack_testkit.home import define_stack, install_fake_engines
 
 
@@ -34,7 +33,7 @@ def main() -> int:
         home = Home(Path(folder))
         install_fake_engines(home)
         stack = define_stack(home, {f"tier{n}": {} for n in range(options.services)})
-        dirs = state_dirs(home)
+        dirs = home.state_dirs
         try:
             for number, tier in enumerate(stack.tiers):
                 late_s = 86_400.0 if number % 2 else 0.0

@@ -16,12 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_stack.errors import StackError
-from mlx_stack.store.fetch import Fetched, FetchOptions, fetch
-from mlx_stack.store.hub import RemoteModel
-from mlx_stack.store.hub_files import HubFiles
-from mlx_stack.store.local import places_of
-from mlx_stack.store.manifest import FileRecord
-from mlx_stack.store.retries import TransferPolicy
+from mlx_stack.models.disk.local import places_of
+from mlx_stack.models.disk.manifest import FileRecord, RemoteModel
+from mlx_stack.models.download.fetch import Fetched, FetchOptions, fetch
+from mlx_stack.models.download.hub_files import HubFiles
+from mlx_stack.models.download.retries import TransferPolicy
 from stack_testkit.hub import Fault, HubServer, Settings, write_repository
 
 REPO = "bench/faulty"

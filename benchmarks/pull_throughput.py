@@ -38,11 +38,11 @@ print(time.perf_counter() - began)
 OURS = """
 import sys, time
 from pathlib import Path
-from mlx_stack.store.boot import boot_session
-from mlx_stack.store.fetch import FetchOptions, fetch
-from mlx_stack.store.hub import open_hub
-from mlx_stack.store.local import places_of
-from mlx_stack.store.selection import select_files
+from mlx_stack.models.download.boot import boot_session
+from mlx_stack.models.download.fetch import FetchOptions, fetch
+from mlx_stack.models.download.hub import open_hub
+from mlx_stack.models.disk.local import places_of
+from mlx_stack.models.download.selection import select_files
 import huggingface_hub.hf_api
 began = time.perf_counter()
 hub = open_hub()

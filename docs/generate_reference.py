@@ -21,13 +21,13 @@ from mlx_stack.cli.root import root
 from mlx_stack.config import CONFIG_KEYS, ConfigKeyDef
 from mlx_stack.engines import errors as engine_errors
 from mlx_stack.errors import StackError
-from mlx_stack.store import errors as store_errors
+from mlx_stack.models import errors as model_errors
 
 REPOSITORY = Path(__file__).parent.parent
 PACKAGE = REPOSITORY / "packages" / "mlx-stack"
 SCHEMAS = PACKAGE / "src" / "mlx_stack" / "schemas"
 GENERATED = "<!-- made from the code by `just docs-reference`: change it there -->\n\n"
-DESCRIBED_MODULES = (engine_errors, store_errors)
+DESCRIBED_MODULES = (engine_errors, model_errors)
 """Imported so that their errors are known."""
 
 type Page = tuple[Path, str]

@@ -9,7 +9,7 @@ import pytest
 
 from mlx_stack import exit_codes
 from mlx_stack.cli.root import run
-from mlx_stack.paths import HOME_VARIABLE
+from mlx_stack.home import HOME_VARIABLE
 from stack_testkit.home import define_stack
 from stack_testkit.program import Finished, Program
 

@@ -9,9 +9,8 @@ from jsonschema import Draft202012Validator
 
 from mlx_procsup import stop_service
 from mlx_stack.cli.root import root
-from mlx_stack.operations.demo import DemoResult, Fallback, Step
-from mlx_stack.paths import Home
-from mlx_stack.services import state_dirs
+from mlx_stack.demo import DemoResult, Fallback, Step
+from mlx_stack.home import Home
 from stack_testkit.fake_mac import FakeMac
 from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.hub import HubServer, write_repository
@@ -160,7 +159,7 @@ def mac(tmp_path: Path) -> Iterator[Program]:
     yield Program(home, {"HOME": str(user_home), "PATH": fake.environment()["PATH"]})
     fake.turn_off()
     for path in home.pids.glob("*.pid"):
-        stop_service(path.stem, state_dirs(home), grace_s=0.2)
+        stop_service(path.stem, home.state_dirs, grace_s=0.2)
 
 
 def test_the_answers_of_commands_that_need_a_mac(mac: Program) -> None:

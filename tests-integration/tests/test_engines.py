@@ -13,7 +13,8 @@ from mlx_stack.engines.environment import Environment
 from mlx_stack.engines.errors import EngineUnhealthyError
 from mlx_stack.engines.install import own_toolchain
 from mlx_stack.engines.lockfile import Engine, shipped_lock
-from mlx_stack.operations.engines.health import EnginePair, check_health
+from mlx_stack.engines.manage import EnginePair
+from mlx_stack.services.engine_health import check_health
 from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.program import Program
 

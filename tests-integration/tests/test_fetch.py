@@ -9,14 +9,13 @@ from typing import Literal
 
 import pytest
 
-from mlx_stack.store.errors import DiskSpaceError, HubUnreachableError, WrongContentError
-from mlx_stack.store.events import Event, Progress, Retrying
-from mlx_stack.store.fetch import Fetched, FetchOptions, fetch
-from mlx_stack.store.hub import RemoteModel
-from mlx_stack.store.hub_files import HubFiles
-from mlx_stack.store.local import places_of
-from mlx_stack.store.manifest import FileRecord
-from mlx_stack.store.retries import TransferPolicy
+from mlx_stack.models.disk.local import places_of
+from mlx_stack.models.disk.manifest import FileRecord, RemoteModel
+from mlx_stack.models.download.fetch import Fetched, FetchOptions, fetch
+from mlx_stack.models.download.hub_files import HubFiles
+from mlx_stack.models.download.retries import TransferPolicy
+from mlx_stack.models.errors import DiskSpaceError, HubUnreachableError, WrongContentError
+from mlx_stack.models.events import Event, Progress, Retrying
 from stack_testkit.hub import Fault, HubServer, Repository, Settings, write_repository
 
 pytestmark = pytest.mark.story

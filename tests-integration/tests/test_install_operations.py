@@ -11,15 +11,15 @@ import pytest
 
 from mlx_launchd import DisabledError, LaunchdError, from_plist
 from mlx_procsup import present_as
+from mlx_stack.autostart.install import install
+from mlx_stack.autostart.job import LABEL, job_label
+from mlx_stack.autostart.mac import Mac, this_mac
+from mlx_stack.autostart.status import read_install_status
+from mlx_stack.autostart.uninstall import uninstall
 from mlx_stack.engines.errors import EngineMissingError
 from mlx_stack.errors import MissingError, NoStackError, StackError, UsageError
-from mlx_stack.operations.boot.install import install
-from mlx_stack.operations.boot.job import LABEL, job_label
-from mlx_stack.operations.boot.mac import Mac, this_mac
-from mlx_stack.operations.boot.status import read_install_status
-from mlx_stack.operations.boot.uninstall import uninstall
-from mlx_stack.paths import Home
-from mlx_stack.services import WATCHDOG, state_dirs
+from mlx_stack.home import Home
+from mlx_stack.services.service import WATCHDOG
 from stack_testkit.fake_mac import FakeMac
 from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.simulated_processes import Behaviour, SimulatedProcesses, VirtualClock
@@ -244,7 +244,7 @@ def test_without_engines_a_watchdog_that_cannot_start_anything_is_not_installed(
 
 def test_a_watchdog_that_launchd_did_not_start_is_in_the_way(desk: Desk) -> None:
     with (
-        present_as(WATCHDOG, state_dirs(desk.home)),
+        present_as(WATCHDOG, desk.home.state_dirs),
         pytest.raises(StackError, match=f"PID {os.getpid()}"),
     ):
         install(desk.home, desk.mac())

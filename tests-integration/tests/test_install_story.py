@@ -14,8 +14,7 @@ import psutil
 import pytest
 
 from mlx_procsup import stop_service
-from mlx_stack.paths import Home
-from mlx_stack.services import state_dirs
+from mlx_stack.home import Home
 from stack_testkit.fake_mac import FakeMac
 from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.program import Finished, Program
@@ -78,7 +77,7 @@ def mac(tmp_path: Path) -> Iterator[Mac]:
     yield mac
     mac.fake.turn_off()
     for path in mac.home.pids.glob("*.pid"):
-        stop_service(path.stem, state_dirs(mac.home), grace_s=0.2)
+        stop_service(path.stem, mac.home.state_dirs, grace_s=0.2)
 
 
 @pytest.mark.timeout(300)  # a dozen commands and real services: seconds, or minutes when busy

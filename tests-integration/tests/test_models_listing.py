@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from mlx_stack.errors import StackError
-from mlx_stack.operations.planning.catalog import ModelFilter, list_catalog
-from mlx_stack.operations.planning.hub import search_hub
-from mlx_stack.paths import Home
-from mlx_stack.store.hub import Hub as NamedHub
+from mlx_stack.home import Home
+from mlx_stack.models.download.hub import Hub as NamedHub
+from mlx_stack.planning.catalog import ModelFilter, list_catalog
+from mlx_stack.planning.hub import search_hub
 from stack_testkit.hub import Fault, HubServer, Settings, write_repository
 from stack_testkit.program import Program
 

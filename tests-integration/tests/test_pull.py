@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_stack.paths import Home
+from mlx_stack.home import Home
 from stack_testkit.hub import Fault, HubServer, Settings, write_repository
 from stack_testkit.program import Program
 

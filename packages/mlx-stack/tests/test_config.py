@@ -18,7 +18,7 @@ from mlx_stack.config import (
     validate_key,
 )
 from mlx_stack.errors import InvalidFileError
-from mlx_stack.paths import Home
+from mlx_stack.home import Home
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 from mlx_stack.config import ConfigValue, save_values
 from mlx_stack.engines.environment import Environment, Receipt, use_environment, write_receipt
 from mlx_stack.engines.lockfile import Engine
-from mlx_stack.operations.lifecycle.ports import free_ports
-from mlx_stack.paths import Home
+from mlx_stack.home import Home
+from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import FlagValue, Stack, Tier, save_stack
 
 _MODULES = {Engine.VLLM_MLX: "fake_engine", Engine.LITELLM: "fake_gateway"}

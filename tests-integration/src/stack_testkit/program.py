@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlx_stack.paths import HOME_VARIABLE, Home
+from mlx_stack.home import HOME_VARIABLE, Home
 
 TIMEOUT_S = 60
 

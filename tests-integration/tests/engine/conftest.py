@@ -26,8 +26,8 @@ from mlx_stack.engines.environment import Environment
 from mlx_stack.engines.install import install, own_toolchain
 from mlx_stack.engines.lockfile import Engine
 from mlx_stack.engines.vllm_mlx import ModelTraits
-from mlx_stack.operations.lifecycle.ports import free_ports
-from mlx_stack.services import inherited_environment
+from mlx_stack.services.ports import free_ports
+from mlx_stack.services.service import inherited_environment
 from mlx_stack.stack import Tier
 from stack_testkit.tiny_model import make_tiny_model
 

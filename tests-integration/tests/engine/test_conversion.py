@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from mlx_stack.engines.environment import Environment
-from mlx_stack.paths import Home
+from mlx_stack.home import Home
 from stack_testkit.hub import HubServer
 from stack_testkit.program import Program
 

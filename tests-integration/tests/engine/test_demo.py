@@ -8,7 +8,7 @@ import psutil
 import pytest
 
 from mlx_stack.engines import embedded_model
-from mlx_stack.paths import Home
+from mlx_stack.home import Home
 from stack_testkit.program import Program
 from stack_testkit.schemas import differences
 

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from mlx_stack.engines.activity import Activity
-from mlx_stack.operations.lifecycle.keep_awake import RequestWatch, read_activity
+from mlx_stack.services.keep_awake import RequestWatch, read_activity
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 

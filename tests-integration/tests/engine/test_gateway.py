@@ -19,8 +19,8 @@ import uv
 from mlx_procsup.testing import eventually
 from mlx_stack.config import save_values
 from mlx_stack.engines.environment import Environment
-from mlx_stack.operations.lifecycle.ports import free_ports
-from mlx_stack.paths import Home
+from mlx_stack.home import Home
+from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import Stack, Tier, load_stack, save_stack
 from stack_testkit.program import Program
 

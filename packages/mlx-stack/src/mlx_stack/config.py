@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from mlx_stack import atomic_file, yaml_file
 from mlx_stack.errors import InvalidFileError, UsageError
-from mlx_stack.paths import Home
+from mlx_stack.home import Home
 
 type ConfigValue = str | int | bool | Path
 

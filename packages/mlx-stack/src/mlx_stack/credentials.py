@@ -6,7 +6,7 @@ import secrets
 
 from mlx_stack import atomic_file
 from mlx_stack.errors import InvalidFileError
-from mlx_stack.paths import Home
+from mlx_stack.home import Home
 
 _KEY_BYTES = 32
 _KEY = re.compile(r"sk-[\w-]{43}")  # so many characters are 32 bytes in Base64

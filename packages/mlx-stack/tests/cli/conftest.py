@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mlx_stack.cli.root import run
-from mlx_stack.paths import Home
+from mlx_stack.home import Home
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import pytest
 from click.shell_completion import ShellComplete
 
 from mlx_stack.cli.root import root
-from mlx_stack.paths import Home
+from mlx_stack.home import Home
 from mlx_stack.stack import Stack, Tier, save_stack
 
 

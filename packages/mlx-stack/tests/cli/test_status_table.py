@@ -4,7 +4,7 @@ import pytest
 from rich.console import Console
 
 from mlx_stack.cli.views.status import service_table
-from mlx_stack.operations.lifecycle.status import ServiceRow
+from mlx_stack.services.status import ServiceRow
 
 
 @pytest.mark.parametrize("columns", [30, 40, 60, 80, 140])

@@ -8,9 +8,9 @@ import pytest
 from mlx_hwprobe import parse_hardware_spec
 from mlx_recommend import Basis
 from mlx_stack.errors import InvalidFileError
-from mlx_stack.operations.planning.estimate import estimate_model
-from mlx_stack.operations.planning.recommend import Wishes, recommend
-from mlx_stack.paths import Home
+from mlx_stack.home import Home
+from mlx_stack.planning.estimate import estimate_model
+from mlx_stack.planning.recommend import Wishes, recommend
 
 MAC = parse_hardware_spec("m4-max:40:64")
 RESULT: dict[str, Any] = {

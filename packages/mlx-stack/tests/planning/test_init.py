@@ -10,10 +10,10 @@ from mlx_catalog import UnknownModelError
 from mlx_recommend import Absence, Intent
 from mlx_stack.config import load_config, save_values
 from mlx_stack.errors import InvalidFileError, StackError, UsageError
-from mlx_stack.operations.planning.init import Addition, Draft, Request, draft_stack, write_draft
-from mlx_stack.operations.planning.recommend import Wishes
-from mlx_stack.operations.planning.tiers import tier_name_of
-from mlx_stack.paths import Home
+from mlx_stack.home import Home
+from mlx_stack.planning.init import Addition, Draft, Request, draft_stack, write_draft
+from mlx_stack.planning.recommend import Wishes
+from mlx_stack.planning.tiers import tier_name_of
 from mlx_stack.stack import load_stack
 
 

@@ -9,7 +9,7 @@ from mlx_stack.cli.frame.context import json_option, open_context, tier_option
 from mlx_stack.errors import UsageError
 
 if TYPE_CHECKING:
-    from mlx_stack.operations.ask import Answer
+    from mlx_stack.ask import Answer
 
 _FIRST_BYTE_TIMEOUT_S = 600.0
 
@@ -28,9 +28,9 @@ def command(question: str | None, tier: str | None, max_tokens: int | None, *, j
     """
     import httpx
 
-    from mlx_stack.operations.ask import ask
-    from mlx_stack.operations.endpoint import gateway_endpoint
-    from mlx_stack.operations.lifecycle.names import model_to_ask
+    from mlx_stack.ask import ask
+    from mlx_stack.gateway.endpoint import gateway_endpoint
+    from mlx_stack.gateway.names import model_to_ask
 
     context = open_context(json=json)
     model = model_to_ask(context.home, tier)

@@ -40,8 +40,8 @@ def command(
     cache answers; TTFT starts when the request has left and ends at the first token.
     """
     from mlx_bench import Cache, Parameters
+    from mlx_stack.bench.measure import bench
     from mlx_stack.cli.views.bench import open_page, open_progress, show_result
-    from mlx_stack.operations.bench.measure import bench
 
     context = open_context(json=json, quiet=quiet)
     parameters = Parameters(

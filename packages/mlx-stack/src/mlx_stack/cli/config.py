@@ -17,7 +17,7 @@ from mlx_stack.errors import UsageError
 
 if TYPE_CHECKING:
     from mlx_stack.config import ConfigValue
-    from mlx_stack.operations.configure import Setting
+    from mlx_stack.configure import Setting
 
 
 @click.group("config", cls=SuggestingGroup, invoke_without_command=True)
@@ -43,7 +43,7 @@ def set_command(key: str, value: str, *, json: bool, quiet: bool) -> None:
 
     `-` reads it from standard input, which keeps a secret out of the shell's history.
     """
-    from mlx_stack.operations.configure import set_value
+    from mlx_stack.configure import set_value
 
     context = open_context(json=json, quiet=quiet)
     text = sys.stdin.readline().rstrip("\r\n") if value == "-" else value
@@ -59,7 +59,7 @@ def set_command(key: str, value: str, *, json: bool, quiet: bool) -> None:
 @json_option
 def get_command(key: str, *, json: bool) -> None:
     """Print the value of KEY; a secret is masked."""
-    from mlx_stack.operations.configure import get_setting
+    from mlx_stack.configure import get_setting
 
     context = open_context(json=json)
     setting = get_setting(context.home, key)
@@ -73,7 +73,7 @@ def get_command(key: str, *, json: bool) -> None:
 @json_option
 def list_command(*, json: bool) -> None:
     """Show every key with its value, its default, and its source."""
-    from mlx_stack.operations.configure import list_settings
+    from mlx_stack.configure import list_settings
 
     context = open_context(json=json)
     settings = list_settings(context.home)
@@ -105,7 +105,7 @@ def list_command(*, json: bool) -> None:
 @quiet_option
 def reset_command(key: str | None, *, yes: bool, json: bool, quiet: bool) -> None:
     """Return KEY, or the whole configuration, to the defaults."""
-    from mlx_stack.operations.configure import reset
+    from mlx_stack.configure import reset
 
     context = open_context(json=json, quiet=quiet)
     if key is None and not yes:

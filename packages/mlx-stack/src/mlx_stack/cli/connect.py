@@ -9,7 +9,7 @@ from mlx_stack.cli.frame.context import Context, json_option, open_context, quie
 from mlx_stack.errors import UsageError
 
 if TYPE_CHECKING:
-    from mlx_stack.operations.connect import Plan
+    from mlx_stack.clients.connect import Plan
 
 
 @click.command("connect")
@@ -24,7 +24,7 @@ def command(client: str | None, *, dry_run: bool, undo: bool, json: bool, quiet:
     CLIENT is claude-code, opencode, codex, continue, zed, llm or open-webui; without it, they are
     listed. What else is in a client's files stays; a file's first change leaves a backup beside it.
     """
-    from mlx_stack.operations import connect
+    from mlx_stack.clients import connect
 
     context = open_context(json=json, quiet=quiet)
     if client is None:
@@ -45,8 +45,8 @@ def command(client: str | None, *, dry_run: bool, undo: bool, json: bool, quiet:
 
 
 def _list(context: Context) -> None:
+    from mlx_stack.clients.connect import connected_clients, surroundings
     from mlx_stack.clients.registry import CLIENTS
-    from mlx_stack.operations.connect import connected_clients, surroundings
 
     connected = connected_clients(context.home, surroundings(context.home))
     if context.output.json:

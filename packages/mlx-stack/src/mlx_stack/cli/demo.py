@@ -11,8 +11,8 @@ from mlx_stack.cli.frame.output import Output
 if TYPE_CHECKING:
     from rich.status import Status
 
-    from mlx_stack.operations.demo import DemoResult, Step
-    from mlx_stack.operations.lifecycle.status import StatusReport
+    from mlx_stack.demo import DemoResult, Step
+    from mlx_stack.services.status import StatusReport
 
 _WIDEST_DETAIL = 60
 
@@ -27,7 +27,7 @@ def command(*, keep: bool, json: bool, quiet: bool) -> int:
     Needs neither a Mac nor a GPU nor a model hub. The engines and a small real model come from
     Python packages (about 1 GB, kept in uv's cache) and go into a temporary folder.
     """
-    from mlx_stack.operations.demo import run_demo
+    from mlx_stack.demo import run_demo
 
     context = open_context(json=json, quiet=quiet)
     viewer = _Viewer(context.output)

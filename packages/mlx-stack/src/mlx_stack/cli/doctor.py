@@ -9,7 +9,7 @@ from mlx_stack import exit_codes
 from mlx_stack.cli.frame.context import Context, json_option, open_context, quiet_option
 
 if TYPE_CHECKING:
-    from mlx_stack.operations.doctor.examine import Examination
+    from mlx_stack.doctor.examine import Examination
 
 _SIGNS = {
     "ok": ("✓", "green"),
@@ -35,8 +35,8 @@ def command(bundle: Path | None, *, fix: bool, json: bool, quiet: bool) -> int:
 
     Each finding says what to do. Exits with 1 while there is a problem.
     """
-    from mlx_stack.operations.doctor.bundle import write_bundle
-    from mlx_stack.operations.doctor.examine import examine
+    from mlx_stack.doctor.bundle import write_bundle
+    from mlx_stack.doctor.examine import examine
 
     context = open_context(json=json, quiet=quiet)
     with context.output.waiting("Looking"):

@@ -16,8 +16,8 @@ def command(tier: str | None, *, json: bool, quiet: bool) -> int:
     What was stopped stays stopped until the next `up`; the watchdog goes on watching.
     """
     from mlx_stack.cli.views.services import show_outcome
-    from mlx_stack.operations.lifecycle.down import down
-    from mlx_stack.operations.lifecycle.outcomes import ServiceOutcome, is_success, to_document
+    from mlx_stack.services.down import down
+    from mlx_stack.services.outcomes import ServiceOutcome, is_success, to_document
 
     context = open_context(json=json, quiet=quiet)
     output = context.output

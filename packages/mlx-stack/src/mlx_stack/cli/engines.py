@@ -52,7 +52,7 @@ def command(ctx: click.Context, *, json: bool) -> None:
 def list_command(*, json: bool, quiet: bool) -> int:
     """Show what is installed, what is in use, and the disk it takes."""
     from mlx_stack.cli.views.engines import show_list
-    from mlx_stack.operations.engines.life_cycle import free_disk_bytes, list_engines
+    from mlx_stack.engines.manage import free_disk_bytes, list_engines
 
     context = open_context(json=json, quiet=quiet)
     rows = list_engines(context.home)
@@ -69,7 +69,7 @@ def install_command(names: tuple[str, ...], *, reinstall: bool, json: bool, quie
     """Install the versions that mlx-stack was released with. What is there and whole stays."""
     from mlx_stack.cli.views.engines import InstallProgress, show_installed
     from mlx_stack.engines.install import own_toolchain
-    from mlx_stack.operations.engines.life_cycle import install_engines
+    from mlx_stack.engines.manage import install_engines
 
     context = open_context(json=json, quiet=quiet)
     with InstallProgress(context.output) as progress:
@@ -91,7 +91,7 @@ def install_command(names: tuple[str, ...], *, reinstall: bool, json: bool, quie
 def verify_command(names: tuple[str, ...], *, json: bool, quiet: bool) -> int:
     """Compare every file of what is in use with the lock. Exits with 1 where something differs."""
     from mlx_stack.cli.views.engines import show_verifications
-    from mlx_stack.operations.engines.life_cycle import verify_engines
+    from mlx_stack.engines.manage import verify_engines
 
     context = open_context(json=json, quiet=quiet)
     with context.output.waiting("Comparing every file"):
@@ -114,8 +114,8 @@ def upgrade_command(names: tuple[str, ...], *, json: bool, quiet: bool) -> int:
 
     from mlx_stack.cli.views.engines import InstallProgress, show_switched
     from mlx_stack.engines.install import own_toolchain
-    from mlx_stack.operations.engines.health import EnginePair, HealthReport, check_health
-    from mlx_stack.operations.engines.life_cycle import upgrade_engines
+    from mlx_stack.engines.manage import EnginePair, HealthReport, upgrade_engines
+    from mlx_stack.services.engine_health import check_health
 
     context = open_context(json=json, quiet=quiet)
     toolchain = own_toolchain()
@@ -140,7 +140,7 @@ def upgrade_command(names: tuple[str, ...], *, json: bool, quiet: bool) -> int:
 def rollback_command(names: tuple[str, ...], *, json: bool, quiet: bool) -> int:
     """Go back to the versions that were in use before; again to undo that."""
     from mlx_stack.cli.views.engines import show_switched
-    from mlx_stack.operations.engines.life_cycle import rollback_engines
+    from mlx_stack.engines.manage import rollback_engines
 
     context = open_context(json=json, quiet=quiet)
     show_switched(context.output, rollback_engines(context.home, only=_chosen(names)))
@@ -156,7 +156,7 @@ def prune_command(names: tuple[str, ...], *, previous: bool, json: bool, quiet: 
     """Remove environments that are neither in use nor kept for `rollback`."""
     from mlx_stack.cli.views.engines import show_pruned
     from mlx_stack.engines.install import own_toolchain
-    from mlx_stack.operations.engines.life_cycle import prune_engines
+    from mlx_stack.engines.manage import prune_engines
 
     context = open_context(json=json, quiet=quiet)
     only = _chosen(names)

@@ -23,7 +23,7 @@ def command(shell: str, *, json: bool, quiet: bool) -> None:
     For this shell: `eval "$(mlx-stack env)"`, in fish `mlx-stack env --shell fish | source`.
     The key is printed as it is: mind who is looking.
     """
-    from mlx_stack.operations.endpoint import gateway_endpoint
+    from mlx_stack.gateway.endpoint import gateway_endpoint
 
     context = open_context(json=json, quiet=quiet)
     variables = gateway_endpoint(context.home).environment()

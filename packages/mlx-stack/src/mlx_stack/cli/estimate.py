@@ -11,7 +11,7 @@ from mlx_stack.cli.options.planning import hardware_option, workload_options
 if TYPE_CHECKING:
     from mlx_catalog import Quant
     from mlx_stack.cli.frame.output import Output
-    from mlx_stack.operations.planning.estimate import ModelEstimate
+    from mlx_stack.planning.estimate import ModelEstimate
 
 
 @click.command("estimate")
@@ -39,7 +39,7 @@ def command(
     memory is for 8,192 tokens and speed for a prompt of 1,024, as `bench` measures it.
     """
     from mlx_recommend import Workload
-    from mlx_stack.operations.planning.estimate import estimate_model
+    from mlx_stack.planning.estimate import estimate_model
 
     workload = Workload(concurrency=concurrency)
     if context_tokens is not None:

@@ -19,7 +19,7 @@ from mlx_stack.cli.options.planning import (
 )
 
 if TYPE_CHECKING:
-    from mlx_stack.operations.planning.init import Draft
+    from mlx_stack.planning.init import Draft
 
 
 @click.command("init", cls=AdditionsCommand)
@@ -83,8 +83,8 @@ def command(
     Writes stacks/default.yaml and litellm.yaml in the state folder. A stack that is defined is
     replaced with --force only; --add and --remove change it and leave its other tiers alone.
     """
-    from mlx_stack.operations.planning.import_stack import keep_copy, read_foreign_stack
-    from mlx_stack.operations.planning.init import Request, draft_stack, write_draft
+    from mlx_stack.planning.import_stack import keep_copy, read_foreign_stack
+    from mlx_stack.planning.init import Request, draft_stack, write_draft
 
     wishes = wishes_of(
         intent=intent,

@@ -7,7 +7,7 @@ import click
 from mlx_stack.cli.frame.context import Context, json_option, open_context, quiet_option
 
 if TYPE_CHECKING:
-    from mlx_stack.operations.boot.install import InstallReport
+    from mlx_stack.autostart.install import InstallReport
 
 
 @click.command("install")
@@ -24,10 +24,10 @@ def command(*, system: bool, only_status: bool, json: bool, quiet: bool) -> None
     brought up to date. What is said of a power cut looks at FileVault, automatic login, and the
     power settings.
     """
+    from mlx_stack.autostart.install import install
+    from mlx_stack.autostart.mac import this_mac
+    from mlx_stack.autostart.status import read_install_status
     from mlx_stack.cli.views.launchd import show_status, step_teller
-    from mlx_stack.operations.boot.install import install
-    from mlx_stack.operations.boot.mac import this_mac
-    from mlx_stack.operations.boot.status import read_install_status
 
     context = open_context(json=json, quiet=quiet)
     mac = this_mac()

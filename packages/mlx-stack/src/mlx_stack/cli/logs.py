@@ -67,7 +67,7 @@ def command(
 
 
 def _list(context: Context) -> None:
-    from mlx_stack.operations.lifecycle.logs import find_logs
+    from mlx_stack.services.logs import find_logs
 
     logs = find_logs(context.home)
     if context.output.json:
@@ -80,7 +80,7 @@ def _list(context: Context) -> None:
 
 
 def _show(context: Context, service: str, tail: int | None, *, json_lines: bool) -> None:
-    from mlx_stack.operations.lifecycle.logs import find_log, read_lines
+    from mlx_stack.services.logs import find_log, read_lines
 
     log = find_log(context.home, service)
     lines = read_lines(log, tail=tail, keep_colours=_keeps_colours(context))
@@ -94,7 +94,7 @@ def _show(context: Context, service: str, tail: int | None, *, json_lines: bool)
 
 def _follow(context: Context, service: str, tail: int, *, json_lines: bool) -> None:
     from mlx_stack.cli.frame.endless import until_interrupted
-    from mlx_stack.operations.lifecycle.logs import find_log, follow_lines
+    from mlx_stack.services.logs import find_log, follow_lines
 
     with until_interrupted():
         log = find_log(context.home, service, wait=True)
@@ -103,7 +103,7 @@ def _follow(context: Context, service: str, tail: int, *, json_lines: bool) -> N
 
 
 def _rotate(context: Context, service: str | None) -> None:
-    from mlx_stack.operations.lifecycle.logs import rotate_logs
+    from mlx_stack.services.logs import rotate_logs
 
     rotated = rotate_logs(context.home, service)
     if context.output.json:

@@ -10,7 +10,7 @@ from mlx_stack.cli.frame.context import Context, json_option, open_context, quie
 from mlx_stack.cli.options.planning import hardware_option
 
 if TYPE_CHECKING:
-    from mlx_stack.operations.planning.catalog import ModelFilter
+    from mlx_stack.planning.catalog import ModelFilter
 
 
 @click.command("models")
@@ -76,7 +76,7 @@ def command(
         from mlx_stack.cli.views.local_models import show_local
 
         return show_local(context, is_verified=verify)
-    from mlx_stack.operations.planning.catalog import ModelFilter
+    from mlx_stack.planning.catalog import ModelFilter
 
     wanted = ModelFilter(family, tags, tool_calling)
     if query is not None:
@@ -87,7 +87,7 @@ def command(
 
 
 def _show_catalog(context: Context, wanted: "ModelFilter", hardware_spec: str | None) -> None:
-    from mlx_stack.operations.planning.catalog import list_catalog
+    from mlx_stack.planning.catalog import list_catalog
 
     listing = list_catalog(context.home, wanted, hardware_spec=hardware_spec)
     if context.output.json:
@@ -103,7 +103,7 @@ def _show_catalog(context: Context, wanted: "ModelFilter", hardware_spec: str | 
 def _show_available(
     context: Context, query: str, wanted: "ModelFilter", hardware_spec: str | None
 ) -> None:
-    from mlx_stack.operations.planning.hub import search_hub
+    from mlx_stack.planning.hub import search_hub
 
     listing = search_hub(context.home, query, wanted, hardware_spec=hardware_spec)
     if context.output.json:

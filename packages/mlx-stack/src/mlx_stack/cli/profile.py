@@ -26,7 +26,7 @@ def command(capture: Path | None, *, json: bool, quiet: bool) -> int:
     Mac. Exits with 5 on a Mac with an Intel processor, on which MLX does not run.
     """
     from mlx_hwprobe import NotAppleSiliconError, render_profile
-    from mlx_stack.operations.machine.profile import save_profile
+    from mlx_stack.hardware import save_profile
 
     context = open_context(json=json, quiet=quiet)
     try:

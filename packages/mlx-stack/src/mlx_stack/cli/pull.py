@@ -12,8 +12,8 @@ from mlx_stack.cli.views.format import format_bytes, format_duration
 from mlx_stack.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
-    from mlx_stack.operations.models.pull import PullResult
-    from mlx_stack.store.manifest import Quant
+    from mlx_stack.models.disk.manifest import Quant
+    from mlx_stack.models.pull import PullResult
 
 
 @click.command("pull")
@@ -41,7 +41,7 @@ def command(
     HF_HUB_OFFLINE are honoured.
     """
     from mlx_stack.cli.views.pull import open_view
-    from mlx_stack.operations.models.pull import pull
+    from mlx_stack.models.pull import pull
 
     if json and json_lines:
         raise UsageError("--json and --json-lines exclude each other.")
@@ -72,7 +72,7 @@ def command(
 
 def to_document(result: "PullResult") -> dict[str, object]:
     """The fields of a pull's answer."""
-    from mlx_stack.store.inventory import describe
+    from mlx_stack.models.disk.inventory import describe
 
     return {
         "outcome": result.outcome,
@@ -88,8 +88,8 @@ def to_document(result: "PullResult") -> dict[str, object]:
 def _measure(context: Context, result: "PullResult") -> dict[str, object]:
     """Benchmark the model, show what came of it, and return its part of the answer."""
     from mlx_bench import Parameters
+    from mlx_stack.bench.measure import bench
     from mlx_stack.cli.views.bench import open_progress, show_result
-    from mlx_stack.operations.bench.measure import bench
 
     with open_progress(context.output) as say:
         measured = bench(context.home, str(result.path), Parameters(), say=say)

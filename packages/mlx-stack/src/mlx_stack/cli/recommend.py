@@ -16,7 +16,7 @@ from mlx_stack.cli.options.planning import (
 
 if TYPE_CHECKING:
     from mlx_recommend import Applicant
-    from mlx_stack.operations.planning.recommend import Recommendation
+    from mlx_stack.planning.recommend import Recommendation
 
 
 @click.command("recommend")
@@ -47,7 +47,7 @@ def command(
     The tiers share one budget: each with its KV cache at its full context, they fit at once.
     `mlx-stack init` makes a stack of them.
     """
-    from mlx_stack.operations.planning.recommend import recommend
+    from mlx_stack.planning.recommend import recommend
 
     wishes = wishes_of(
         intent=intent,

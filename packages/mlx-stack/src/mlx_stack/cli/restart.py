@@ -20,8 +20,8 @@ from mlx_stack.cli.frame.context import (
 def command(tier: str | None, timeout_s: float, *, json: bool, quiet: bool) -> int:
     """Stop the services and start them again, under one lock."""
     from mlx_stack.cli.views.services import show_outcome
-    from mlx_stack.operations.lifecycle.outcomes import ServiceOutcome, is_success, to_document
-    from mlx_stack.operations.lifecycle.restart import restart
+    from mlx_stack.services.outcomes import ServiceOutcome, is_success, to_document
+    from mlx_stack.services.restart import restart
 
     context = open_context(json=json, quiet=quiet)
     output = context.output

@@ -42,8 +42,8 @@ def root(ctx: click.Context, *, version: bool) -> None:
         write_line(f"mlx-stack {__version__}")
     elif ctx.invoked_subcommand is None:
         from mlx_stack.cli.views.overview import render_overview
-        from mlx_stack.operations.overview import read_overview
-        from mlx_stack.paths import find_home
+        from mlx_stack.home import find_home
+        from mlx_stack.overview import read_overview
 
         write_line(render_overview(read_overview(find_home())))
 

@@ -13,8 +13,8 @@ from mlx_stack.cli.options.planning import INTENTS, budget_pct_option
 from mlx_stack.errors import Interrupted, StackError
 
 if TYPE_CHECKING:
-    from mlx_stack.operations.setup import Step
-    from mlx_stack.operations.setup_progress import Choices, Progress
+    from mlx_stack.setup import Step
+    from mlx_stack.setup_progress import Choices, Progress
 
 
 @click.command("setup")
@@ -51,8 +51,8 @@ def command(
     What is done already is left alone, so after a failure or Ctrl-C the next `setup` continues.
     """
     from mlx_recommend import Intent
-    from mlx_stack.operations.setup import interrupted_setup, setup
-    from mlx_stack.operations.setup_progress import Choices
+    from mlx_stack.setup import interrupted_setup, setup
+    from mlx_stack.setup_progress import Choices
 
     context = open_context(json=json, quiet=quiet)
     choices = Choices(

@@ -36,7 +36,7 @@ def command(*, watch: bool, json: bool, json_lines: bool, quiet: bool) -> int:
 
             with until_interrupted():
                 show_again_and_again(context)
-        from mlx_stack.operations.lifecycle.status import read_status
+        from mlx_stack.services.status import read_status
 
         report = read_status(context.home)
     except NoStackError as error:
@@ -53,7 +53,7 @@ def command(*, watch: bool, json: bool, json_lines: bool, quiet: bool) -> int:
 
 def _report_no_stack(context: Context, error: NoStackError) -> int:
     if context.output.json:
-        from mlx_stack.operations.machine.hardware import known_hardware
+        from mlx_stack.hardware import known_hardware
 
         problem = {"type": error.type, "message": error.message, "hint": error.hint}
         hardware = known_hardware(context.home).to_json()

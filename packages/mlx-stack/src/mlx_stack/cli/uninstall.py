@@ -15,10 +15,10 @@ def command(*, system: bool, only_status: bool, json: bool, quiet: bool) -> None
 
     The services stay as they are: `mlx-stack down` stops them.
     """
+    from mlx_stack.autostart.mac import this_mac
+    from mlx_stack.autostart.status import read_install_status
+    from mlx_stack.autostart.uninstall import uninstall
     from mlx_stack.cli.views.launchd import show_status, step_teller
-    from mlx_stack.operations.boot.mac import this_mac
-    from mlx_stack.operations.boot.status import read_install_status
-    from mlx_stack.operations.boot.uninstall import uninstall
 
     context = open_context(json=json, quiet=quiet)
     mac = this_mac()

@@ -29,8 +29,8 @@ def command(tier: str | None, timeout_s: float, *, dry_run: bool, json: bool, qu
     if dry_run:
         return _print_plan(context, tier)
     from mlx_stack.cli.views.services import show_outcome
-    from mlx_stack.operations.lifecycle.outcomes import ServiceOutcome, is_success, to_document
-    from mlx_stack.operations.lifecycle.up import up
+    from mlx_stack.services.outcomes import ServiceOutcome, is_success, to_document
+    from mlx_stack.services.up import up
 
     output = context.output
 
@@ -57,8 +57,7 @@ def command(tier: str | None, timeout_s: float, *, dry_run: bool, json: bool, qu
 def _tell_endpoint(context: Context) -> None:
     """Where clients go, and who else could."""
     from mlx_stack.config import load_config
-    from mlx_stack.operations.endpoint import gateway_endpoint
-    from mlx_stack.services import is_exposed
+    from mlx_stack.gateway.endpoint import gateway_endpoint, is_exposed
 
     endpoint = gateway_endpoint(context.home)
     context.output.say(
@@ -76,7 +75,7 @@ def _tell_endpoint(context: Context) -> None:
 def _print_plan(context: Context, tier: str | None) -> int:
     from dataclasses import asdict
 
-    from mlx_stack.operations.lifecycle.dry_run import plan_up
+    from mlx_stack.services.dry_run import plan_up
 
     planned = plan_up(context.home, tier=tier)
     if context.output.json:

@@ -56,21 +56,21 @@ def command(
     What `down` stopped stays stopped. Every decision is printed and kept in the watchdog's log
     (`mlx-stack logs watchdog`). `--json` is for `--daemon`, `--json-lines` for watching.
     """
-    from mlx_stack.operations.lifecycle.watch import WatchOptions
+    from mlx_stack.services.watch import WatchOptions
 
     context = open_context(json=json, quiet=quiet)
     options = WatchOptions(interval_s, max_restarts, restart_delay_s, start_first)
     if json and not daemon:
         raise UsageError("A watch has no end to report.", hint="Use --json-lines.")
     if daemon:
-        from mlx_stack.operations.lifecycle.watch import start_daemon
+        from mlx_stack.services.watch import start_daemon
 
         pid, is_new = start_daemon(context.home, options)
         _report_daemon(context.output, pid, is_new=is_new)
         return exit_codes.DONE
     from mlx_procsup import Decision
     from mlx_stack.cli.frame.endless import until_interrupted
-    from mlx_stack.operations.lifecycle.watch import describe, watch
+    from mlx_stack.services.watch import describe, watch
 
     def tell(decision: Decision) -> None:
         if json_lines:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import click
 
 from mlx_stack.cli.frame.errors import translate
-from mlx_stack.paths import Home, find_home
+from mlx_stack.home import Home, find_home
 
 type Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 
@@ -44,7 +44,7 @@ def _models(home: Home) -> Iterable[str]:
 
 
 def _local_models(home: Home) -> Iterable[str]:
-    from mlx_stack.operations.models.local import list_models
+    from mlx_stack.models.local import list_models
 
     return [model.name for model in list_models(home).models]
 

@@ -7,7 +7,7 @@ import click
 
 from mlx_stack.cli.frame.completion import complete_tiers
 from mlx_stack.cli.frame.output import Output
-from mlx_stack.paths import Home, find_home
+from mlx_stack.home import Home, find_home
 
 type Decorator = Callable[[Callable[..., object]], Callable[..., object]]
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, override
 import click
 
 if TYPE_CHECKING:
-    from mlx_stack.operations.planning.init import Addition
+    from mlx_stack.planning.init import Addition
 
 _KEY = "mlx_stack.additions"
 
@@ -36,7 +36,7 @@ def pair(args: list[str], ctx: click.Context | None = None) -> "tuple[Addition, 
     Raises:
         UsageError: An `--as` stands before every `--add`, or two follow one.
     """
-    from mlx_stack.operations.planning.init import Addition
+    from mlx_stack.planning.init import Addition
 
     found: list[Addition] = []
     words = iter(args)

@@ -10,7 +10,7 @@ from mlx_stack.cli.frame.context import Decorator
 from mlx_stack.errors import StackError
 
 if TYPE_CHECKING:
-    from mlx_stack.operations.planning.recommend import Wishes
+    from mlx_stack.planning.recommend import Wishes
 
 _SIZE = re.compile(
     r"(?P<number>[0-9]{1,15}(\.[0-9]{1,15})?|\.[0-9]{1,15})\s*(?P<unit>[kmgt]i?b?|b)", re.IGNORECASE
@@ -109,7 +109,7 @@ def wishes_of(
         UsageError: Two of them contradict each other.
     """
     from mlx_recommend import Intent
-    from mlx_stack.operations.planning.recommend import Wishes
+    from mlx_stack.planning.recommend import Wishes
 
     if budget_bytes is not None and budget_pct is not None:
         raise click.UsageError("--budget and --budget-pct exclude each other.")

@@ -11,8 +11,8 @@ from mlx_bench.report_json import require_writable, write_atomically
 from mlx_bench.runner import OnReport
 
 if TYPE_CHECKING:
+    from mlx_stack.bench.measure import BenchResult
     from mlx_stack.cli.frame.output import Output
-    from mlx_stack.operations.bench.measure import BenchResult
 
 _COLOURS = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
 _BASES = {"reference": "published for such a machine", "estimate": "estimated"}

@@ -7,8 +7,8 @@ from mlx_stack.cli.views.estimates import short_bytes
 from mlx_stack.cli.views.reasons import missing_text
 
 if TYPE_CHECKING:
-    from mlx_stack.operations.planning.init import Draft
-    from mlx_stack.paths import Home
+    from mlx_stack.home import Home
+    from mlx_stack.planning.init import Draft
 
 
 def draft_fields(draft: "Draft", home: "Home") -> dict[str, object]:

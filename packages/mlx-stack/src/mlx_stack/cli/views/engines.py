@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from rich.status import Status
 
     from mlx_stack.engines.install import InstallEvent
-    from mlx_stack.engines.verify import Problem, Verification
-    from mlx_stack.operations.engines.life_cycle import (
+    from mlx_stack.engines.manage import (
         EngineRow,
         Installed,
         Pruned,
         Switch,
         Switched,
     )
+    from mlx_stack.engines.verify import Problem, Verification
 
 _MOST_PROBLEMS_SHOWN = 10
 _WIDEST_DETAIL = 30

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mlx_launchd import BootFinding
-    from mlx_stack.operations.boot.mac import Observer
-    from mlx_stack.operations.boot.status import InstallStatus
+    from mlx_stack.autostart.mac import Observer
+    from mlx_stack.autostart.status import InstallStatus
 
 _SIGNS = {
     "ok": ("✓", "green"),

@@ -7,7 +7,7 @@ from mlx_stack.cli.views.format import format_bytes
 
 if TYPE_CHECKING:
     from mlx_stack.cli.frame.context import Context
-    from mlx_stack.operations.models.local import ListedModel, LocalListing
+    from mlx_stack.models.local import ListedModel, LocalListing
 
 _WORTH_A_LINE_BYTES = 10_000_000
 _STYLES = {"ok": "green", "incomplete": "yellow", "damaged": "red"}
@@ -15,7 +15,7 @@ _STYLES = {"ok": "green", "incomplete": "yellow", "damaged": "red"}
 
 def show_local(context: "Context", *, is_verified: bool) -> int:
     """Answer `models` and `models --verify`; 1 where a check found damage."""
-    from mlx_stack.operations.models.local import list_models, verify_models
+    from mlx_stack.models.local import list_models, verify_models
 
     output = context.output
 
@@ -34,7 +34,7 @@ def show_local(context: "Context", *, is_verified: bool) -> int:
 
 def remove_local(context: "Context", name: str, *, is_forced: bool) -> int:
     """Answer `models --remove`."""
-    from mlx_stack.operations.models.local import remove_model
+    from mlx_stack.models.local import remove_model
 
     output = context.output
 
@@ -56,7 +56,7 @@ def remove_local(context: "Context", name: str, *, is_forced: bool) -> int:
 
 def local_fields(model: "ListedModel") -> dict[str, object]:
     """The fields of one model of `models --json`."""
-    from mlx_stack.store.inventory import describe
+    from mlx_stack.models.disk.inventory import describe
 
     return {"id": model.name, **describe(model.local), "tiers": list(model.tiers)}
 

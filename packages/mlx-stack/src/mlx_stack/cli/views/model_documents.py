@@ -9,8 +9,8 @@ from mlx_stack.cli.views.estimates import estimate_fields
 if TYPE_CHECKING:
     from mlx_catalog import CatalogEntry
     from mlx_recommend import Estimate
-    from mlx_stack.operations.planning.catalog import CatalogListing, CatalogModel
-    from mlx_stack.operations.planning.hub import AvailableModel, HubListing
+    from mlx_stack.planning.catalog import CatalogListing, CatalogModel
+    from mlx_stack.planning.hub import AvailableModel, HubListing
 
 _ENTRY_FIELDS = (
     "id",

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
     from mlx_catalog import Capabilities, CatalogEntry
     from mlx_stack.cli.frame.output import Output
-    from mlx_stack.operations.planning.catalog import CatalogListing, CatalogModel
-    from mlx_stack.operations.planning.hub import HubListing
+    from mlx_stack.planning.catalog import CatalogListing, CatalogModel
+    from mlx_stack.planning.hub import HubListing
 
 _FITS = {True: "yes", False: "no", None: "?"}
 _COLOURS = {"yes": "green", "no": "red"}

@@ -6,7 +6,7 @@ from mlx_stack import __version__
 from mlx_stack.cli.frame.terminal import columns, paint, two_columns
 
 if TYPE_CHECKING:
-    from mlx_stack.operations.overview import Overview
+    from mlx_stack.overview import Overview
 
 _HEADLINES = {
     "no-stack": "No stack is defined yet.",

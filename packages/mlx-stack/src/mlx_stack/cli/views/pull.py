@@ -10,7 +10,7 @@ from mlx_stack.cli.views.format import format_bytes, format_duration
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from mlx_stack.store.events import Converting, Event, Planned, Progress
+    from mlx_stack.models.events import Converting, Event, Planned, Progress
 
 _EVENT_INTERVAL_S = 0.5
 _NOTABLE_PAUSE_S = 1.0
@@ -46,7 +46,7 @@ class _Events:
         self._shown_at = float("-inf")
 
     def show(self, event: "Event") -> None:
-        from mlx_stack.store.events import Progress
+        from mlx_stack.models.events import Progress
 
         if isinstance(event, Progress):
             now = time.monotonic()
@@ -96,7 +96,7 @@ class _LiveBars:
         self._bars.start()
 
     def show(self, event: "Event") -> None:
-        from mlx_stack.store.events import Converting, Planned, Progress
+        from mlx_stack.models.events import Converting, Planned, Progress
 
         if isinstance(event, Progress):
             self._show_progress(event)
@@ -141,7 +141,7 @@ class _LiveBars:
 
 def describe(event: "Event") -> str | None:
     """An event in a line, or None where it isn't worth one."""
-    from mlx_stack.store.events import Planned, Retrying, Waiting
+    from mlx_stack.models.events import Planned, Retrying, Waiting
 
     match event:
         case Planned():

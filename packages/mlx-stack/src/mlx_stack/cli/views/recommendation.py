@@ -7,7 +7,7 @@ from mlx_stack.cli.frame.output import Output
 from mlx_stack.cli.views.estimates import short_bytes, short_speed
 from mlx_stack.cli.views.format import describe_hardware, format_machine_bytes
 from mlx_stack.cli.views.reasons import BARS, missing_text, reason_text
-from mlx_stack.operations.planning.recommend import Recommendation
+from mlx_stack.planning.recommend import Recommendation
 
 _ALTERNATIVES = 8
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from mlx_stack.cli.frame.output import Output
 
 if TYPE_CHECKING:
-    from mlx_stack.operations.lifecycle.outcomes import ServiceOutcome
+    from mlx_stack.services.outcomes import ServiceOutcome
 
 _SIGNS = {
     "started": ("✓", "green"),

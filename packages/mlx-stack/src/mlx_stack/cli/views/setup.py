@@ -10,13 +10,13 @@ from mlx_stack.cli.views.engines import InstallProgress
 from mlx_stack.cli.views.format import format_duration
 from mlx_stack.cli.views.pull import View, open_view
 from mlx_stack.cli.views.services import show_outcome
-from mlx_stack.operations.lifecycle.outcomes import ServiceOutcome
-from mlx_stack.operations.setup import Listeners, Step, StepName
+from mlx_stack.services.outcomes import ServiceOutcome
+from mlx_stack.setup import Listeners, Step, StepName
 
 if TYPE_CHECKING:
     from mlx_stack.engines.install import InstallEvent
-    from mlx_stack.operations.planning.init import Draft
-    from mlx_stack.store.events import Event
+    from mlx_stack.models.events import Event
+    from mlx_stack.planning.init import Draft
 
 _TITLES = {
     "profile": "Looking at the machine",

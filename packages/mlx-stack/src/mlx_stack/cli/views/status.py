@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from mlx_stack.operations.lifecycle.status import ServiceRow, StatusReport
+    from mlx_stack.services.status import ServiceRow, StatusReport
 
 _WIDE = 120
 _SIGNS = {

@@ -14,8 +14,8 @@ def show_again_and_again(context: Context) -> NoReturn:
 
     Ends when the user interrupts it, or when there is no stack any more.
     """
-    from mlx_stack.operations.lifecycle.status import read_status
-    from mlx_stack.operations.machine.hardware import known_hardware
+    from mlx_stack.hardware import known_hardware
+    from mlx_stack.services.status import read_status
 
     hardware = known_hardware(context.home)
     if context.output.json:

@@ -1,0 +1,149 @@
+"""One question, one streamed answer, through the gateway."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from mlx_stack.errors import StackError
+from mlx_stack.gateway.endpoint import Endpoint, require_key
+
+if TYPE_CHECKING:
+    import httpx
+
+_API_BASE_HEADER = "x-litellm-model-api-base"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back.
+
+    Attributes:
+        text: The content, without reasoning.
+        reasoning: What a thinking model thought, or "".
+        api_base: The engine that answered, as LiteLLM names it; None where it doesn't say.
+        ttft_s: From sending the request to the first piece of the answer; None for an empty one.
+        seconds: From sending the request to the end.
+        completion_tokens: The server's own count, or None where it gave none.
+    """
+
+    text: str
+    reasoning: str
+    api_base: str | None
+    ttft_s: float | None
+    seconds: float
+    completion_tokens: int | None
+
+
+def ask(
+    client: "httpx.Client",
+    endpoint: Endpoint,
+    question: str,
+    *,
+    model: str,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    on_text: Callable[[str], None] | None = None,
+) -> Answer:
+    """Put one question to a model and stream its answer.
+
+    Args:
+        client: Its timeouts bound the wait for the first byte and between two pieces.
+        endpoint: Where to ask.
+        question: The user's message.
+        model: A model name at the endpoint.
+        max_tokens: The longest answer; None leaves it to the engine.
+        temperature: 0 for the likeliest answer; None leaves it to the engine.
+        on_text: Called with each piece of the content as it arrives, if given.
+
+    Raises:
+        StackError: The endpoint refused, or gave no answer.
+    """
+    import httpx
+
+    body: dict[str, object] = {
+        "model": model,
+        "messages": [{"role": "user", "content": question}],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if max_tokens is not None:
+        body["max_tokens"] = max_tokens
+    if temperature is not None:
+        body["temperature"] = temperature
+    headers = {"Authorization": f"Bearer {require_key(endpoint)}"}
+    url = f"{endpoint.base_url}/chat/completions"
+    started = time.monotonic()
+    try:
+        with client.stream("POST", url, json=body, headers=headers) as response:
+            if response.status_code != HTTPStatus.OK:
+                response.read()
+                raise StackError(f"{url} refused the question: {_complaint(response)}")
+            return _collect(response, started, on_text)
+    except httpx.ConnectError as error:
+        raise StackError(
+            f"Nothing answers at {endpoint.base_url}.", hint="`mlx-stack up` starts the stack."
+        ) from error
+    except httpx.HTTPError as error:
+        raise StackError(
+            f"The answer from {endpoint.base_url} broke off: {error}",
+            hint="`mlx-stack status` shows which service is in trouble, `mlx-stack logs` why.",
+        ) from error
+
+
+def _collect(
+    response: "httpx.Response", started: float, on_text: Callable[[str], None] | None
+) -> Answer:
+    """The whole answer of a response that streams server-sent events."""
+    text: list[str] = []
+    reasoning: list[str] = []
+    first: float | None = None
+    completion_tokens: int | None = None
+    for event in _events(response):
+        if "error" in event:
+            raise StackError(f"The model broke off: {event['error'].get('message', event)}")
+        if event.get("usage"):
+            completion_tokens = event["usage"].get("completion_tokens")
+        for choice in event.get("choices", ()):
+            delta: dict[str, str | None] = choice.get("delta") or {}
+            piece, thought = delta.get("content"), delta.get("reasoning_content")
+            if (piece or thought) and first is None:
+                first = time.monotonic()
+            if thought:
+                reasoning.append(thought)
+            if piece:
+                text.append(piece)
+                if on_text is not None:
+                    on_text(piece)
+    return Answer(
+        text="".join(text),
+        reasoning="".join(reasoning),
+        api_base=response.headers.get(_API_BASE_HEADER),
+        ttft_s=None if first is None else first - started,
+        seconds=time.monotonic() - started,
+        completion_tokens=completion_tokens,
+    )
+
+
+def _events(response: "httpx.Response") -> Iterator[dict[str, Any]]:
+    """The JSON documents of a stream of server-sent events, up to `[DONE]`."""
+    for line in response.iter_lines():
+        data = line.removeprefix("data:").strip()
+        if data == "[DONE]":
+            return
+        if line.startswith("data:") and data:
+            try:
+                yield json.loads(data)
+            except json.JSONDecodeError as error:
+                raise StackError(f"The answer is not JSON: {data[:80]!r}") from error
+
+
+def _complaint(response: "httpx.Response") -> str:
+    """What an error response says, in its own words where it has any."""
+    try:
+        message = response.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = response.text.strip()[:300]
+    return f"HTTP {response.status_code}: {message}"

@@ -1,0 +1,184 @@
+"""The Mac that `install` works on: its launchd, its folders of plists, who asks."""
+
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from mlx_launchd import (
+    SYSTEM,
+    Clock,
+    Completed,
+    Domain,
+    DomainKind,
+    Installer,
+    Launchctl,
+    Lifecycle,
+    Patience,
+    RootPlistFiles,
+    Run,
+    Session,
+    SubprocessRun,
+    SystemClock,
+    UserPlistFiles,
+    detect_session,
+)
+from mlx_stack import __version__
+from mlx_stack.autostart.job import Installation
+from mlx_stack.errors import MissingError, StackError
+from mlx_stack.home import Home
+
+_PASSWORD_TIMEOUT_S = 300.0
+_START_S = 30.0
+_STEADY_S = 3.0
+"""Longer than the watchdog takes to find out that it cannot watch."""
+AS_DAEMON = "mlx-stack install --system"
+SYSTEMD_PAGE = "docs/how-to/always-on-linux.md"
+
+type JobKind = Literal["agent", "daemon"]
+type Observer = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Mac:
+    """What installing needs of the machine; every part of it can be another one in a test.
+
+    Attributes:
+        run: Runs a program.
+        run_privileged: Runs `sudo`, which may ask for a password.
+        environment: The caller's environment.
+        user_home: The user's home folder.
+        daemons: The folder of LaunchDaemons.
+        interpreter: The Python that has mlx-stack.
+        has_terminal: Whether somebody is there to type a password.
+        clock: Time.
+        patience: How long each wait of launchd may take.
+    """
+
+    run: Run
+    run_privileged: Run
+    environment: Mapping[str, str]
+    user_home: Path
+    daemons: Path
+    interpreter: Path
+    has_terminal: bool
+    clock: Clock = field(default_factory=SystemClock)
+    patience: Patience = field(default_factory=Patience)
+
+    @property
+    def agents(self) -> Path:
+        """The folder of the user's LaunchAgents."""
+        return self.user_home / "Library" / "LaunchAgents"
+
+    @property
+    def sudo(self) -> tuple[str, ...]:
+        """What is put before a command that needs root: nothing is asked without a terminal."""
+        return ("sudo",) if self.has_terminal else ("sudo", "-n")
+
+    def session(self) -> Session:
+        """Who asks, and from where."""
+        return detect_session(self.run, self.environment)
+
+    def installation(self, session: Session) -> Installation:
+        """This installation of mlx-stack."""
+        return Installation(self.interpreter, __version__, session.user, self.user_home)
+
+    def agent_installer(self, uid: int) -> Installer:
+        """What installs LaunchAgents into a user's login session."""
+        lifecycle = Lifecycle(Launchctl(self.run), self.clock, self.patience)
+        domain = Domain(DomainKind.GUI, uid)
+        return Installer(lifecycle, UserPlistFiles(), self.agents, domain, self.run)
+
+    def daemon_installer(self, home: Home) -> Installer:
+        """What installs LaunchDaemons, with sudo where something changes."""
+        run = _by_privilege(self.run, self.run_privileged)
+        lifecycle = Lifecycle(Launchctl(run, privilege=self.sudo), self.clock, self.patience)
+        return Installer(lifecycle, self.daemon_files(home), self.daemons, SYSTEM, self.run)
+
+    def daemon_files(self, home: Home) -> RootPlistFiles:
+        """What writes LaunchDaemons, which only root may."""
+        run = _by_privilege(self.run, self.run_privileged)
+        return RootPlistFiles(run, staging=home.root / "launchd", privilege=self.sudo)
+
+    def installation_steps(self, home: Home, label: str, *, loaded: bool) -> list[tuple[str, ...]]:
+        """The commands that take root and install the staged daemon, or replace a loaded one."""
+        plist = self.daemons / f"{label}.plist"
+        bootout = (*self.sudo, "launchctl", "bootout", f"system/{label}")
+        return [
+            self.daemon_files(home).write_command(plist),
+            *([bootout] if loaded else []),
+            (*self.sudo, "launchctl", "enable", f"system/{label}"),
+            (*self.sudo, "launchctl", "bootstrap", "system", str(plist)),
+        ]
+
+    def removal_steps(self, home: Home, label: str) -> list[tuple[str, ...]]:
+        """The commands with root's rights that remove the daemon."""
+        plist = self.daemons / f"{label}.plist"
+        return [
+            (*self.sudo, "launchctl", "bootout", f"system/{label}"),
+            self.daemon_files(home).remove_command(plist),
+        ]
+
+
+def this_mac(environment: Mapping[str, str] = os.environ) -> Mac:
+    """The machine that this process runs on.
+
+    Whether it is a Mac is decided by what is needed of one: `launchctl` on PATH.
+
+    Raises:
+        MissingError: There is no `launchctl`; the hint says what to do instead.
+    """
+    if shutil.which("launchctl", path=environment.get("PATH")) is None:
+        raise MissingError(
+            "The watchdog is installed under launchd, which only macOS has.",
+            hint="On a Mac this writes ~/Library/LaunchAgents/io.github.mlx-stack.watch.plist, "
+            "which runs `mlx-stack watch --up` at login, or with --system a LaunchDaemon that "
+            f"needs no login. Here, a systemd user unit does the same: {SYSTEMD_PAGE}.",
+        )
+    return Mac(
+        run=SubprocessRun(),
+        run_privileged=SubprocessRun(timeout_s=_PASSWORD_TIMEOUT_S, inherit_stdin=True),
+        environment=environment,
+        user_home=Path.home(),
+        daemons=Path("/Library/LaunchDaemons"),
+        interpreter=Path(sys.executable),
+        has_terminal=sys.stdin.isatty(),
+        patience=Patience(start_s=_START_S, steady_s=_STEADY_S),
+    )
+
+
+def is_present(installer: Installer, label: str) -> bool:
+    """Whether the job's plist is there, or the job is loaded."""
+    return (
+        installer.files.read(installer.plist_path(label)) is not None
+        or installer.lifecycle.find(label, installer.domain) is not None
+    )
+
+
+def ask_for_rights(mac: Mac, on_step: Observer, steps: list[tuple[str, ...]]) -> None:
+    """Say what root is needed for, and get the password once, before anything is touched.
+
+    Raises:
+        StackError: sudo gave no rights.
+    """
+    shown = [shlex.join(word for word in step if word != "-n") for step in steps]
+    for step in shown:
+        on_step(step)
+    done = mac.run_privileged((*mac.sudo, "-v"))
+    if done.returncode != 0:
+        raise StackError(
+            f"sudo gave no rights ({done.stderr.strip() or 'it gave no reason'}).",
+            hint="Run this in a terminal, where sudo can ask for your password. Or run yourself: "
+            + "; ".join(shown),
+        )
+
+
+def _by_privilege(run: Run, run_privileged: Run) -> Run:
+    def choose(command: Sequence[str], /) -> Completed:
+        return (run_privileged if command[0] == "sudo" else run)(command)
+
+    return choose

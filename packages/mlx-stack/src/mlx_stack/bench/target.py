@@ -1,0 +1,230 @@
+"""What `bench` measures: a tier, a local model served just for the run, or any URL."""
+
+import tempfile
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mlx_bench import Endpoint, EndpointError, ServingProcess, StreamingClient, serving_process_of
+from mlx_bench.client import parse_base_url
+from mlx_bench.serving_process import find_serving_process, is_local
+from mlx_catalog import CatalogEntry
+from mlx_procsup import (
+    NotReadyError,
+    StateDirs,
+    start_service,
+    stop_service,
+    wait_for_healthy,
+)
+from mlx_stack.config import load_config
+from mlx_stack.engines import vllm_mlx
+from mlx_stack.engines.environment import require_environment
+from mlx_stack.engines.lockfile import Engine
+from mlx_stack.errors import NoStackError, StackError, UsageError
+from mlx_stack.gateway.endpoint import LOOPBACK
+from mlx_stack.home import Home
+from mlx_stack.models.disk import LocalModel, find_local
+from mlx_stack.models.find import open_catalog
+from mlx_stack.models.serving import entry_of, serving_of
+from mlx_stack.services.ports import free_ports
+from mlx_stack.services.service import Service, engine_service, inherited_environment
+from mlx_stack.stack import Quant, Tier, load_stack
+
+READY_TIMEOUT_S = 120.0
+_SERVICE = "bench"
+
+type Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BenchTarget:
+    """An endpoint that answers, and what is known of the model behind it.
+
+    Attributes:
+        name: What the user typed.
+        endpoint: Where requests go, and the model's name in them.
+        entry: The model's catalog entry, or None.
+        folder: The model's folder, or None where it is not on this disk.
+        quant: The precision of the weights, or None where nobody knows.
+        source: The repository or folder of the weights, or None.
+        tier: The tier, or None.
+        process: The serving process, or None where it is not on this machine or not ours.
+    """
+
+    name: str
+    endpoint: Endpoint
+    entry: CatalogEntry | None = None
+    folder: Path | None = None
+    quant: Quant | None = None
+    source: str | None = None
+    tier: str | None = None
+    process: ServingProcess | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this machine serves it."""
+        return is_local(self.endpoint.base_url)
+
+
+@contextmanager
+def open_target(
+    home: Home,
+    name: str,
+    *,
+    model: str | None,
+    api_key: str | None,
+    concurrency: int,
+    say: Say,
+) -> Generator[BenchTarget]:
+    """The target that a name means, answering for as long as the context is open.
+
+    A URL is taken as it is; then tiers of the stack; then models on this disk, which are served on
+    a free port until the context is left.
+
+    Args:
+        home: Where the stack, the models and the engines are.
+        name: What the user typed.
+        model: The model to ask a URL for; a server with one model needs none.
+        api_key: What a URL wants as bearer token.
+        concurrency: How many streams a model served for the run must take at once.
+        say: Told what happens.
+
+    Raises:
+        UsageError: The name means nothing, or `model` was given for something else than a URL.
+        StackError: The tier doesn't answer, or the model can't be served.
+    """
+    if name.startswith(("http://", "https://")):
+        yield _of_url(home, name, model, api_key)
+        return
+    if model is not None:
+        raise UsageError(
+            "--model goes with a URL only.", hint="A tier or a local model is a model already."
+        )
+    tier = _find_tier(home, name)
+    if tier is not None:
+        yield _of_tier(home, tier)
+        return
+    local = _find_model(home, name)
+    with _serve(home, local, name, concurrency, say) as target:
+        yield target
+
+
+def _of_url(home: Home, url: str, model: str | None, api_key: str | None) -> BenchTarget:
+    endpoint = Endpoint(parse_base_url(url), model or "", api_key)
+    if model is None:
+        with StreamingClient(endpoint) as client:
+            names = client.list_models()
+        if len(names) != 1:
+            listed = f" It has {', '.join(names)}." if names else ""
+            raise UsageError(f"Which model of {url}?{listed}", hint="Name one with --model.")
+        endpoint = replace(endpoint, model=names[0])
+    catalog = open_catalog(home)
+    entry = catalog.get(endpoint.model) if endpoint.model in catalog else None
+    return BenchTarget(
+        name=url,
+        endpoint=endpoint,
+        entry=entry or catalog.by_repo(endpoint.model),
+        process=find_serving_process(endpoint.base_url),
+    )
+
+
+def _find_tier(home: Home, name: str) -> Tier | None:
+    try:
+        return load_stack(home.stack).tier(name)
+    except NoStackError:
+        return None
+
+
+def _of_tier(home: Home, tier: Tier) -> BenchTarget:
+    endpoint = Endpoint(f"http://{LOOPBACK}:{tier.port}/v1", tier.model)
+    try:
+        with StreamingClient(endpoint) as client:
+            client.list_models()
+    except EndpointError as error:
+        raise StackError(
+            f"Tier {tier.name!r} doesn't answer on port {tier.port}.",
+            hint=f"`mlx-stack up --tier {tier.name}` starts it.",
+        ) from error
+    local = find_local(load_config(home).model_dir, tier.source, tier.quant)
+    return BenchTarget(
+        name=tier.name,
+        endpoint=endpoint,
+        entry=entry_of(open_catalog(home), tier),
+        folder=local.path if local else None,
+        quant=tier.quant,
+        source=tier.source,
+        tier=tier.name,
+        process=find_serving_process(endpoint.base_url),
+    )
+
+
+def _find_model(home: Home, name: str) -> LocalModel:
+    model_dir = load_config(home).model_dir
+    path = Path(name).expanduser()
+    catalog = open_catalog(home)
+    found = find_local(model_dir, str(path.absolute())) if path.is_dir() else None
+    if found is None and name in catalog:
+        found = find_local(model_dir, catalog.get(name).id)
+    found = found or find_local(model_dir, name)
+    if found is None:
+        raise UsageError(
+            f"{name!r} is neither a tier, nor a model on this disk, nor a URL.",
+            hint="`mlx-stack models` lists what is here; `mlx-stack pull MODEL` downloads more.",
+        )
+    if not found.is_whole:
+        raise StackError(
+            f"The model in {found.path} is {found.integrity}: {'; '.join(found.problems)}",
+            hint=f"`mlx-stack pull {found.model or found.repo or name}` completes it.",
+        )
+    return found
+
+
+@contextmanager
+def _serve(
+    home: Home, local: LocalModel, name: str, concurrency: int, say: Say
+) -> Generator[BenchTarget]:
+    """A local model behind an engine of its own, which is gone afterwards."""
+    (port,) = free_ports(1)
+    quant = local.quant or "bf16"
+    source = local.repo or str(local.path)
+    label = local.model or local.repo or local.path.name
+    tier = Tier(
+        name=_SERVICE,
+        model=label,
+        quant=quant,
+        source=source,
+        port=port,
+        vllm_flags={},
+        concurrency=concurrency,
+    )
+    service = _engine(home, tier, local.path)
+    say(f"Starting {label} for this run")
+    with tempfile.TemporaryDirectory(prefix="mlx-stack-bench-") as folder:
+        dirs = StateDirs(*(Path(folder) / part for part in ("pids", "run", "logs")))
+        try:
+            started = start_service(service.spec, dirs)
+            wait_for_healthy(started, READY_TIMEOUT_S)
+            yield BenchTarget(
+                name=name,
+                endpoint=Endpoint(f"http://{LOOPBACK}:{port}/v1", label),
+                entry=entry_of(open_catalog(home), tier),
+                folder=local.path,
+                quant=local.quant,
+                source=source,
+                process=serving_process_of(started.pid),
+            )
+        except NotReadyError as error:
+            log = "\n".join(error.log_tail)
+            raise StackError(f"{label} can't be served: {error}\n{log}".rstrip()) from error
+        finally:
+            stop_service(_SERVICE, dirs, command=service.spec.command, wanted=None)
+
+
+def _engine(home: Home, tier: Tier, folder: Path) -> Service:
+    serving = serving_of(open_catalog(home), tier, folder)
+    program = require_environment(home.engines, Engine.VLLM_MLX).program("vllm-mlx")
+    command = vllm_mlx.command(
+        program, tier, folder, serving.traits, cache_bytes=serving.cache_bytes
+    )
+    return engine_service(tier, command, home=home, environment=inherited_environment())

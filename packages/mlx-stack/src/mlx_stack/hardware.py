@@ -1,0 +1,76 @@
+"""The machine: the saved profile where there is one, else what the probe sees now."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_hwprobe import (
+    HardwareProfile,
+    InvalidDocumentError,
+    detect,
+    load_profile,
+    parse_hardware_spec,
+)
+from mlx_stack import atomic_file
+from mlx_stack.errors import InvalidFileError
+from mlx_stack.home import Home
+
+
+def known_hardware(home: Home) -> HardwareProfile:
+    """The saved hardware profile; detected anew where none is saved.
+
+    Raises:
+        InvalidFileError: The saved profile is damaged or of another version.
+        HwprobeError: Nothing is saved, and detection failed.
+    """
+    if not home.profile.exists():
+        return detect()
+    try:
+        return load_profile(home.profile)
+    except InvalidDocumentError as error:
+        problem = str(error).removeprefix(f"{home.profile}: ")
+        hint = "`mlx-stack profile` detects the hardware and writes it anew."
+        raise InvalidFileError(home.profile, problem, hint=hint) from error
+
+
+def asked_hardware(home: Home, spec: str | None) -> HardwareProfile:
+    """The machine that `--hardware` names, or the known one where it names none.
+
+    Raises:
+        InvalidFileError: The saved profile is damaged or of another version.
+        HwprobeError: The specification means no machine, or detection failed.
+    """
+    return known_hardware(home) if spec is None else parse_hardware_spec(spec)
+
+
+@dataclass(frozen=True, slots=True)
+class SavedProfile:
+    """The profile that every later command plans with.
+
+    Attributes:
+        profile: The machine.
+        path: Where it was saved.
+        is_this_machine: False where it was read from a capture.
+    """
+
+    profile: HardwareProfile
+    path: Path
+    is_this_machine: bool
+
+
+def save_profile(home: Home, capture: Path | None = None) -> SavedProfile:
+    """Detect this machine, or read the one of `capture`, and save its profile.
+
+    Args:
+        home: The state folder; made where it doesn't exist.
+        capture: A file that `mlx-hwprobe capture` wrote, or a saved profile.
+
+    Raises:
+        NotAppleSiliconError: It is an Intel Mac; nothing is saved.
+        InvalidDocumentError: The file is no capture and no profile.
+        HwprobeError: Nothing about the machine could be read.
+    """
+    profile = detect() if capture is None else load_profile(capture)
+    home.create()
+    atomic_file.write_text(home.profile, json.dumps(profile.to_json(), indent=2) + "\n")
+    return SavedProfile(profile, home.profile, is_this_machine=capture is None)

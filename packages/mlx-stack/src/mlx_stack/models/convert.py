@@ -1,0 +1,230 @@
+"""Converting a repository's weights with mlx-lm, in the engine's environment.
+
+mlx-lm reads the original folder shard by shard and writes another one, quantized; this starts it,
+watches it, and leaves either a whole staged model or nothing.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_stack.models.disk import model_lock, space
+from mlx_stack.models.disk.inventory import write_inventory
+from mlx_stack.models.disk.layout import ModelPlaces
+from mlx_stack.models.disk.local import LocalModel, inspect_folder
+from mlx_stack.models.disk.manifest import SCHEMA_VERSION, FileRecord, Manifest, Quant
+from mlx_stack.models.download.fetch import Fetched, find_present, publish
+from mlx_stack.models.errors import ConversionError
+from mlx_stack.models.events import Converting, Observer, Waiting, ignore
+
+BITS: Mapping[Quant, int] = {"int4": 4, "int8": 8}
+GROUP_SIZE = 64
+"""mlx-lm's own default: a scale and a bias, 16 bits each, for every 64 weights."""
+_UNQUANTIZED_BITS = 16
+_LARGEST_SHARD_BYTES = 5 << 30  # `mlx_lm.utils.MAX_FILE_SIZE_GB`
+_RUNTIME_BYTES = 1 << 30
+_KEPT_LINES = 20
+_TICK_S = 0.5
+_BLOCK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Converter:
+    """What a conversion runs with.
+
+    Attributes:
+        python: The interpreter of the engine's environment, which has mlx-lm.
+        available_memory_bytes: The memory that is free now.
+        environment: The variables of the process.
+    """
+
+    python: Path
+    available_memory_bytes: int
+    environment: Mapping[str, str]
+
+
+def expected_bytes(original_bytes: int, quant: Quant) -> int:
+    """What weights of 16 bits come to when they are quantized, scales and biases included."""
+    bits = BITS[quant] + 2 * 16 / GROUP_SIZE
+    return int(original_bytes * bits / _UNQUANTIZED_BITS)
+
+
+def needed_memory_bytes(original_bytes: int) -> int:
+    """What mlx-lm needs at once: it holds one shard as it was and as it becomes."""
+    return 2 * min(original_bytes, _LARGEST_SHARD_BYTES) + _RUNTIME_BYTES
+
+
+def convert(
+    original: LocalModel,
+    quant: Quant,
+    places: ModelPlaces,
+    converter: Converter,
+    *,
+    model: str | None = None,
+    is_forced: bool = False,
+    observer: Observer = ignore,
+) -> Fetched:
+    """Have the weights of `original` quantized and published in `places`.
+
+    Args:
+        original: A whole model folder with 16-bit weights, of a known repository and commit.
+        quant: `int4` or `int8`.
+        places: Where the result belongs.
+        converter: What to run it with.
+        model: The catalog id to remember.
+        is_forced: Convert again where the result is here.
+        observer: Told of what mlx-lm says and how far it is.
+
+    Raises:
+        DiskSpaceError: The result doesn't fit on the disk.
+        ConversionError: There is too little memory, or mlx-lm failed; nothing of it is left.
+    """
+    assert original.repo is not None
+    assert original.revision is not None
+    repo = original.repo
+    with model_lock.hold(places.lock, lambda: observer(Waiting(repo))):
+        present = find_present(places, original.revision)
+        if present is not None and not is_forced:
+            return Fetched("present", present)
+        size = expected_bytes(original.size_bytes, quant)
+        ensure_feasible(
+            repo, quant, original.size_bytes, original.size_bytes, places.model_dir, converter
+        )
+        with _removed_on_failure(places.staging):
+            command = _command(converter.python, original.path, quant, places.staging)
+
+            def tell(line: str) -> None:
+                observer(Converting(line, _size(places.staging), size))
+
+            _run(command, converter.environment, repo, tell)
+            manifest = Manifest(
+                schema_version=SCHEMA_VERSION,
+                repo=repo,
+                revision=original.revision,
+                quant=quant,
+                origin="converted",
+                files=_records(places.staging, repo),
+                model=model,
+            )
+            converted = publish(places, manifest)
+        write_inventory(places.model_dir)
+    return Fetched("converted", converted)
+
+
+def _command(python: Path, original: Path, quant: Quant, target: Path) -> tuple[str, ...]:
+    places = ("--hf-path", str(original), "--mlx-path", str(target))
+    size = ("--q-bits", str(BITS[quant]), "--q-group-size", str(GROUP_SIZE))
+    return (str(python), "-m", "mlx_lm", "convert", *places, "--quantize", *size)
+
+
+def ensure_feasible(
+    repo: str,
+    quant: Quant,
+    original_bytes: int,
+    present_bytes: int,
+    model_dir: Path,
+    converter: Converter,
+) -> None:
+    """Return where disk and memory suffice to download the rest of a model and convert it.
+
+    Raises:
+        DiskSpaceError: The original and the result don't fit on the disk together.
+        ConversionError: There is too little memory.
+    """
+    rest = original_bytes - present_bytes
+    wanted = rest + expected_bytes(original_bytes, quant)
+    space.ensure_room(model_dir, wanted, f"Converting {repo}")
+    needed = needed_memory_bytes(original_bytes)
+    if needed > converter.available_memory_bytes:
+        raise ConversionError(
+            f"Converting {repo} takes {needed / space.GB:.1f} GB of memory, and "
+            f"{converter.available_memory_bytes / space.GB:.1f} GB are free.",
+            hint="Stop the stack (`mlx-stack down`) or close other programs, and pull again.",
+        )
+
+
+@contextmanager
+def _removed_on_failure(staging: Path) -> Generator[None]:
+    """Leave nothing of a staged folder behind where anything goes wrong."""
+    shutil.rmtree(staging, ignore_errors=True)
+    staging.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _run(
+    command: Sequence[str], environment: Mapping[str, str], repo: str, tell: Callable[[str], None]
+) -> None:
+    """Run mlx-lm to its end, telling every line and, in between, that time passes.
+
+    Raises:
+        ConversionError: It failed; the message holds the end of what it said.
+    """
+    last: deque[str] = deque(maxlen=_KEPT_LINES)
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        env=dict(environment),
+    ) as process:
+        assert process.stdout is not None
+        reader = threading.Thread(target=last.extend, args=(process.stdout,), daemon=True)
+        reader.start()
+        try:
+            while reader.is_alive():
+                reader.join(_TICK_S)
+                tell(last[-1].strip() if last else "")
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode != 0:
+        said = "".join(last).strip() or f"it ended with exit code {process.returncode}"
+        raise ConversionError(
+            f"mlx-lm could not convert {repo}.",
+            hint=f"It said: {said}\nThe original weights are kept, the attempt is removed.",
+        )
+
+
+def _records(folder: Path, repo: str) -> tuple[FileRecord, ...]:
+    """The files of a conversion with their hashes, brought to the disk.
+
+    Raises:
+        ConversionError: It is no whole model, whatever mlx-lm said.
+    """
+    model = inspect_folder(folder)
+    if model is None or not model.is_whole:
+        problems = "; ".join(model.problems) if model is not None else "config.json is missing"
+        raise ConversionError(f"The conversion of {repo} is not whole: {problems}.")
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return tuple(_record(folder, path) for path in paths)
+
+
+def _record(folder: Path, path: Path) -> FileRecord:
+    hasher = hashlib.sha256()
+    with path.open("rb", buffering=0) as content:
+        while block := content.read(_BLOCK_BYTES):
+            hasher.update(block)
+        os.fsync(content.fileno())
+    return FileRecord(
+        path=path.relative_to(folder).as_posix(),
+        size_bytes=path.stat().st_size,
+        algorithm="sha256",
+        digest=hasher.hexdigest(),
+    )
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*"))

@@ -1,0 +1,147 @@
+"""Models in huggingface_hub's own cache, which are used where they lie.
+
+Its layout: `models--owner--name/blobs/` holds contents under their hashes, SHA-256 for LFS files
+and git's SHA-1 for others; `snapshots/<commit>/` holds links to them; `refs/main` the commit;
+`trees/<commit>.json`, since huggingface_hub 2, sizes and hashes of all files of the repository.
+"""
+
+import errno
+import os
+import re
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from mlx_stack.models.disk.manifest import FileRecord, RemoteModel, is_safe_path
+from mlx_stack.models.disk.weights import shards_of_index
+
+_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+_SHA1 = re.compile(r"^[0-9a-f]{40}$")
+_BLOCK_BYTES = 1 << 20
+
+
+class _TreeFile(msgspec.Struct, frozen=True):
+    size: int
+    blob_id: str
+    lfs_sha256: str | None = None
+    lfs_size: int | None = None
+
+
+class _Tree(msgspec.Struct, frozen=True):
+    format_version: Literal[1]
+    files: dict[str, _TreeFile]
+
+
+def find_blob(cache: Path, repo: str, file: FileRecord) -> Path | None:
+    """The cached content of `file`, by its hash and size; None where it isn't there.
+
+    The content is not read: `has_right_digest` compares it.
+    """
+    blob = _folder(cache, repo) / "blobs" / file.digest
+    try:
+        is_usable = blob.stat().st_size == file.size_bytes and os.access(blob, os.R_OK)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return None
+    return blob if is_usable else None
+
+
+def find_snapshot(
+    cache: Path, repo: str, revision: str
+) -> tuple[RemoteModel, tuple[FileRecord, ...]] | None:
+    """A repository as it is cached, for when the Hub may not be asked; None without a whole one.
+
+    The files are those that the cached tree names, whether they are there or not. Without a tree
+    they are those that are there, with sizes and hashes of the blobs; then it is whole where
+    `config.json` and every shard that the index names are among them.
+    """
+    folder = _folder(cache, repo)
+    try:
+        commit = (folder / "refs" / revision).read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        commit = revision
+    snapshot = folder / "snapshots" / commit
+    if _SHA1.match(commit) is None or not snapshot.is_dir():
+        return None
+    remote = RemoteModel(repo, commit, is_gated=False)
+    tree = _tree(folder / "trees" / f"{commit}.json")
+    if tree is not None:
+        return remote, tree
+    files = tuple(
+        record
+        for path in sorted(snapshot.rglob("*"))
+        if (record := _record(snapshot, path)) is not None
+    )
+    names = {file.path for file in files}
+    index = snapshot / "model.safetensors.index.json"
+    shards = shards_of_index(index.read_bytes()) if index.exists() else frozenset[str]()
+    if "config.json" not in names or not shards <= names:
+        return None
+    return remote, files
+
+
+def has_right_digest(path: Path, file: FileRecord) -> bool:
+    """Whether the content of `path` has the size and hash of `file`; all of it is read."""
+    if path.stat().st_size != file.size_bytes:
+        return False
+    hasher = file.hasher()
+    with path.open("rb", buffering=0) as content:
+        while block := content.read(_BLOCK_BYTES):
+            hasher.update(block)
+    return hasher.hexdigest() == file.digest
+
+
+def link(existing: Path, path: Path) -> None:
+    """Make `path` the same file as `existing`, without copying it.
+
+    A hard link outlives the other name, `hf cache` pruning included; where the two are on
+    different file systems, or one that has none, a symbolic link.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    target = existing.resolve()
+    try:
+        os.link(target, path)
+    except OSError as error:
+        if error.errno not in {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK}:
+            raise
+        path.symlink_to(target)
+
+
+def _folder(cache: Path, repo: str) -> Path:
+    return cache / f"models--{repo.replace('/', '--')}"
+
+
+def _tree(path: Path) -> tuple[FileRecord, ...] | None:
+    """The files of a cached tree; None where it is missing or of another form."""
+    try:
+        tree = msgspec.json.decode(path.read_bytes(), type=_Tree)
+    except (FileNotFoundError, msgspec.MsgspecError):
+        return None
+    return tuple(
+        FileRecord(path=name, size_bytes=file.size, algorithm="git-sha1", digest=file.blob_id)
+        if file.lfs_sha256 is None
+        else FileRecord(
+            path=name,
+            size_bytes=file.lfs_size or file.size,
+            algorithm="sha256",
+            digest=file.lfs_sha256,
+        )
+        for name, file in tree.files.items()
+        if is_safe_path(name)
+    )
+
+
+def _record(snapshot: Path, path: Path) -> FileRecord | None:
+    """What a link in a snapshot points to; None for whatever is no link to a blob."""
+    if not path.is_file():
+        return None
+    digest = path.resolve().name
+    if _SHA256.match(digest) is None and _SHA1.match(digest) is None:
+        return None
+    algorithm = "sha256" if _SHA256.match(digest) else "git-sha1"
+    return FileRecord(
+        path=path.relative_to(snapshot).as_posix(),
+        size_bytes=path.stat().st_size,
+        algorithm=algorithm,
+        digest=digest,
+    )

@@ -1,0 +1,219 @@
+"""The models on this disk: which there are, where, and whether they are whole.
+
+Reading only: nothing here writes, downloads or hashes. `integrity` compares names and sizes with
+what the Hub said, which finds whatever an interruption leaves; `verify` compares every byte.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mlx_stack.errors import InvalidFileError
+from mlx_stack.models.disk.layout import REPLACED_SUFFIX, ModelPlaces, folder_name, incoming
+from mlx_stack.models.disk.manifest import Manifest, Origin, Quant, read_manifest
+from mlx_stack.models.disk.weights import problem_of_weights, quant_of_config, shards_of_index
+
+type Integrity = Literal["ok", "incomplete", "damaged"]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """One model folder.
+
+    Attributes:
+        path: The folder that an engine can serve, absolute where the models folder is.
+        repo: The Hub repository of the weights; None for a folder that somebody else put here.
+        model: The catalog id that it was pulled as, or None.
+        quant: The precision of the weights; None where `config.json` doesn't tell.
+        revision: The commit, or None.
+        origin: How it came here; None for a folder that somebody else put here.
+        size_bytes: What the files should weigh, or do where nobody said.
+        present_bytes: What is there of it.
+        integrity: Whether it is whole.
+        problems: What is missing or wrong, a sentence each.
+    """
+
+    path: Path
+    repo: str | None
+    model: str | None
+    quant: Quant | None
+    revision: str | None
+    origin: Origin | None
+    size_bytes: int
+    present_bytes: int
+    integrity: Integrity
+    problems: tuple[str, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it can be served."""
+        return self.integrity == "ok"
+
+
+def find_local(model_dir: Path, name: str, quant: Quant | None = None) -> LocalModel | None:
+    """The local folder of a model, whole or not; None where nothing of it is here.
+
+    Args:
+        model_dir: The models folder.
+        name: A Hub repository, a catalog id that was pulled, a folder's name in `model_dir`, or
+            the absolute path of a model folder anywhere.
+        quant: Only a model of this precision, where several share the name; a path names one.
+    """
+    if Path(name).is_absolute():
+        return inspect_folder(Path(name))
+    found = [
+        model
+        for model in list_local(model_dir)
+        if name in (model.repo, model.model, model.path.name)
+        and (quant is None or model.quant in (None, quant))
+    ]
+    return min(found, key=lambda model: (not model.is_whole, model.path), default=None)
+
+
+def list_local(model_dir: Path) -> tuple[LocalModel, ...]:
+    """Every model folder in `model_dir`, then the unfinished ones, by name."""
+    published = [model for path in _folders(model_dir) if (model := inspect_folder(path))]
+    names = {model.path.name for model in published}
+    unfinished = [
+        model
+        for path in _folders(incoming(model_dir))
+        if path.name not in names
+        and path.suffix != REPLACED_SUFFIX
+        and (model := _inspect_unfinished(path))
+    ]
+    return (*published, *unfinished)
+
+
+def places_of(model_dir: Path, repo: str, converted_to: Quant | None = None) -> ModelPlaces:
+    """Where a repository's weights are, or will be."""
+    return ModelPlaces(model_dir, folder_name(repo, converted_to))
+
+
+def inspect_folder(path: Path) -> LocalModel | None:
+    """What a folder holds; None where it is no model at all (no `config.json`, no manifest)."""
+    try:
+        manifest = read_manifest(path)
+    except InvalidFileError as error:
+        return _foreign(path, problems=(error.message,))
+    if manifest is not None:
+        return compare(path, manifest)
+    return _foreign(path) if (path / "config.json").is_file() else None
+
+
+def _folders(directory: Path) -> Iterator[Path]:
+    try:
+        entries = sorted(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    yield from (
+        entry for entry in entries if entry.is_dir() and not entry.name.startswith((".", "_"))
+    )
+
+
+def compare(path: Path, manifest: Manifest) -> LocalModel:
+    """What a folder holds of what its manifest names."""
+    present, missing, wrong = 0, list[str](), list[str]()
+    for file in manifest.files:
+        size = _size(path / file.path)
+        if size is None:
+            missing.append(f"{file.path} is missing")
+            continue
+        present += min(size, file.size_bytes)
+        if size != file.size_bytes:
+            wrong.append(f"{file.path} has {size} bytes instead of {file.size_bytes}")
+    if manifest.verification is not None:
+        wrong += [f"{name} differs from its hash" for name in manifest.verification.damaged]
+    return LocalModel(
+        path=path,
+        repo=manifest.repo,
+        model=manifest.model,
+        quant=manifest.quant,
+        revision=manifest.revision,
+        origin=manifest.origin,
+        size_bytes=manifest.size_bytes,
+        present_bytes=present,
+        integrity="damaged" if wrong else "incomplete" if missing else "ok",
+        problems=(*wrong, *missing),
+    )
+
+
+def _inspect_unfinished(path: Path) -> LocalModel | None:
+    """A download that was interrupted: the manifest is written before the first byte."""
+    try:
+        manifest = read_manifest(path)
+    except InvalidFileError as error:
+        return _foreign(path, problems=(error.message,))
+    if manifest is None:
+        return None
+    present = sum(
+        min(_allocated(path / file.path), file.size_bytes)
+        or min(_allocated(path / f"{file.path}.part"), file.size_bytes)
+        for file in manifest.files
+    )
+    return LocalModel(
+        path=path,
+        repo=manifest.repo,
+        model=manifest.model,
+        quant=manifest.quant,
+        revision=manifest.revision,
+        origin=manifest.origin,
+        size_bytes=manifest.size_bytes,
+        present_bytes=present,
+        integrity="incomplete",
+        problems=("the download is not finished; `mlx-stack pull` continues it",),
+    )
+
+
+def _foreign(path: Path, problems: tuple[str, ...] = ()) -> LocalModel:
+    """A folder without a (readable) manifest, judged by what its files say of themselves."""
+    present = {file.name for file in path.glob("*.safetensors") if file.exists()}
+    expected, quant, wrong = set(present), None, list(problems)
+    for name in ("config.json", "model.safetensors.index.json"):
+        try:
+            content = (path / name).read_bytes()
+            if name == "config.json":
+                quant = quant_of_config(content)
+            else:
+                expected |= shards_of_index(content)
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            wrong.append(f"{name} is damaged: {error}")
+    wrong += [
+        f"{name} {problem}"
+        for name in sorted(present)
+        if (problem := problem_of_weights(path / name)) is not None
+    ]
+    missing = [f"{name} is missing" for name in sorted(expected - present)]
+    if not expected:
+        missing.append("there are no safetensors weights")
+    size = sum(_size(file) or 0 for file in path.rglob("*") if file.is_file())
+    return LocalModel(
+        path=path,
+        repo=None,
+        model=None,
+        quant=quant,
+        revision=None,
+        origin=None,
+        size_bytes=size,
+        present_bytes=size,
+        integrity="damaged" if wrong else "incomplete" if missing else "ok",
+        problems=(*wrong, *missing),
+    )
+
+
+def _size(path: Path) -> int | None:
+    """The size of a file, through links; None where there is none, a dangling link included."""
+    try:
+        return path.stat().st_size
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _allocated(path: Path) -> int:
+    """What a file, which may be sparse, takes on disk."""
+    try:
+        return path.stat().st_blocks * 512
+    except (FileNotFoundError, NotADirectoryError):
+        return 0

@@ -1,0 +1,156 @@
+"""What a model folder says of itself: where it came from and what every file must be."""
+
+import hashlib
+from collections.abc import Buffer
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal, Protocol
+
+import msgspec
+
+from mlx_stack import atomic_file
+from mlx_stack.errors import InvalidFileError
+from mlx_stack.models.disk.layout import MANIFEST_NAME
+
+SCHEMA_VERSION = 1
+
+type Quant = Literal["int4", "int8", "bf16"]
+type Origin = Literal["downloaded", "converted"]
+type Algorithm = Literal["sha256", "git-sha1"]
+type Size = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Hasher(Protocol):
+    """A running hash, as `hashlib` makes them."""
+
+    def update(self, data: Buffer, /) -> None:
+        """Take more of the content in."""
+        ...
+
+    def hexdigest(self) -> str:
+        """The hash of what was taken in so far."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteModel:
+    """One commit of a repository.
+
+    Attributes:
+        repo: `owner/name`.
+        revision: The commit, 40 hexadecimal digits.
+        is_gated: Whether its licence must be accepted first.
+    """
+
+    repo: str
+    revision: str
+    is_gated: bool
+
+
+class FileRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One file as the Hub describes it, or as it was when a conversion wrote it.
+
+    Attributes:
+        path: Relative to the model folder, with forward slashes.
+        size_bytes: The exact size.
+        algorithm: What `digest` is: SHA-256 of the content, or git's name of the blob.
+        digest: In hexadecimal.
+    """
+
+    path: str
+    size_bytes: Size
+    algorithm: Algorithm
+    digest: str
+
+    def hasher(self) -> Hasher:
+        """A fresh hash; its hexdigest after the whole content must be `digest`."""
+        if self.algorithm == "sha256":
+            return hashlib.sha256()
+        blob = hashlib.sha1(usedforsecurity=False)  # git's, not ours
+        blob.update(b"blob %d\x00" % self.size_bytes)
+        return blob
+
+
+class Verification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When every byte was last compared with its hash, and what was wrong.
+
+    Attributes:
+        at: Seconds since the epoch.
+        damaged: The paths whose content differed.
+    """
+
+    at: float
+    damaged: tuple[str, ...] = ()
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The manifest of one model folder.
+
+    Attributes:
+        schema_version: 1.
+        repo: The Hub repository of the weights (of the original ones, where they were converted).
+        revision: The commit, 40 hexadecimal digits.
+        quant: The precision of the weights; None where `config.json` doesn't tell.
+        origin: Downloaded as it is, or converted on this machine.
+        files: Every file of the model.
+        model: The catalog id that it was pulled as, or None.
+        verification: The last full check.
+        is_forced: Of an unfinished model, whether nothing that was here before went into it.
+    """
+
+    schema_version: int
+    repo: str
+    revision: str
+    quant: Quant | None
+    origin: Origin
+    files: tuple[FileRecord, ...]
+    model: str | None = None
+    verification: Verification | None = None
+    is_forced: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        """The size of all files together."""
+        return sum(file.size_bytes for file in self.files)
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest in `folder`; None where there is none.
+
+    Raises:
+        InvalidFileError: It is damaged, or was written by a newer version.
+    """
+    path = folder / MANIFEST_NAME
+    hint = "`mlx-stack pull` of this model writes it again."
+    try:
+        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except msgspec.MsgspecError as error:
+        raise InvalidFileError(path, str(error), hint=hint) from error
+    if manifest.schema_version != SCHEMA_VERSION:
+        problem = f"has schema_version {manifest.schema_version}; this program reads 1"
+        raise InvalidFileError(path, problem, hint=hint)
+    unsafe = next((file.path for file in manifest.files if not is_safe_path(file.path)), None)
+    if unsafe is not None:
+        raise InvalidFileError(path, f"names a file outside its folder: {unsafe!r}", hint=hint)
+    return manifest
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest into `folder`, which must exist, atomically."""
+    text = msgspec.json.format(msgspec.json.encode(manifest), indent=2).decode()
+    atomic_file.write_text(folder / MANIFEST_NAME, text + "\n")
+
+
+def is_safe_path(path: str) -> bool:
+    """Whether a path from outside stays inside the folder that it is joined to."""
+    pure = PurePosixPath(path)
+    parts = pure.parts
+    return (
+        bool(parts)
+        and not pure.is_absolute()
+        and ".." not in parts
+        and "\x00" not in path
+        and parts[0] != MANIFEST_NAME
+    )

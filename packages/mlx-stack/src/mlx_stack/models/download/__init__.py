@@ -1,0 +1,1 @@
+"""Bytes from the Hub into the models folder: resumable, checked, bounded."""

@@ -1,0 +1,311 @@
+"""One model from the Hub into the models folder: staged, completed, checked, then published.
+
+A model is fetched into a folder beside the published ones and takes its place by a rename, so that
+what is published is always whole. What an interruption leaves there is continued next time.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from msgspec import structs
+
+from mlx_stack.errors import InvalidFileError
+from mlx_stack.models.disk import model_lock, space
+from mlx_stack.models.disk.hf_cache import find_blob, has_right_digest, link
+from mlx_stack.models.disk.inventory import write_inventory
+from mlx_stack.models.disk.layout import ModelPlaces
+from mlx_stack.models.disk.local import LocalModel, inspect_folder
+from mlx_stack.models.disk.manifest import (
+    SCHEMA_VERSION,
+    FileRecord,
+    Manifest,
+    Quant,
+    RemoteModel,
+    read_manifest,
+    write_manifest,
+)
+from mlx_stack.models.disk.upkeep import discard
+from mlx_stack.models.disk.weights import quant_of_config
+from mlx_stack.models.download.partial import PartialFile, read_remains
+from mlx_stack.models.download.retries import TransferPolicy
+from mlx_stack.models.download.transfer import Source, Transfer
+from mlx_stack.models.errors import OfflineError, WrongContentError
+from mlx_stack.models.events import Observer, Planned, Waiting, ignore
+
+type Outcome = Literal["present", "linked", "downloaded", "converted"]
+
+_JOURNAL = ".part.journal"
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What became of a request for a model.
+
+    Attributes:
+        outcome: It was here; all of it was in another cache; or something was downloaded.
+        model: The model as it is here now.
+        downloaded_bytes: What came over the network.
+        resumed_bytes: What an earlier, interrupted pull had left.
+        linked_bytes: What was on this disk already, and is used without a copy.
+    """
+
+    outcome: Outcome
+    model: LocalModel
+    downloaded_bytes: int = 0
+    resumed_bytes: int = 0
+    linked_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FetchOptions:
+    """How a model is fetched.
+
+    Attributes:
+        boot: The boot session, as `boot_session` gives it.
+        cache: huggingface_hub's cache, to use what is in it; None doesn't look.
+        model: The catalog id to remember.
+        is_forced: Fetch everything anew, whatever is here.
+        policy: When to wait and when to give up.
+    """
+
+    boot: str
+    cache: Path | None = None
+    model: str | None = None
+    is_forced: bool = False
+    policy: TransferPolicy = field(default_factory=TransferPolicy)
+
+
+def find_present(places: ModelPlaces, revision: str | None = None) -> LocalModel | None:
+    """The published model where it is whole (and of that revision); None otherwise."""
+    model = inspect_folder(places.published)
+    if model is None or not model.is_whole or revision not in (None, model.revision):
+        return None
+    return model
+
+
+def fetch(
+    remote: RemoteModel,
+    files: Sequence[FileRecord],
+    source: Source | None,
+    places: ModelPlaces,
+    options: FetchOptions,
+    observer: Observer = ignore,
+) -> Fetched:
+    """Have `files` of a commit whole in `places`, and say what it took.
+
+    Args:
+        remote: The commit.
+        files: The files that are wanted of it.
+        source: Where their bytes come from; None where nothing may be downloaded.
+        places: Where the model belongs.
+        options: How.
+        observer: Told of everything that happens.
+
+    Raises:
+        OfflineError: Files are missing, and there is no source.
+        PullError: It can't be completed; what was fetched is kept for the next time.
+        OSError: The disk is broken, or may not be written to.
+    """
+    with (
+        space.told_when_full(places.model_dir, remote.repo),
+        model_lock.hold(places.lock, lambda: observer(Waiting(remote.repo))),
+    ):
+        _recover(places)
+        if not options.is_forced:
+            present = find_present(places, remote.revision)
+            if present is not None:
+                return Fetched("present", present)
+        fetched = _fetch_locked(remote, files, source, places, options, observer)
+        write_inventory(places.model_dir)
+    return fetched
+
+
+def _fetch_locked(
+    remote: RemoteModel,
+    files: Sequence[FileRecord],
+    source: Source | None,
+    places: ModelPlaces,
+    options: FetchOptions,
+    observer: Observer,
+) -> Fetched:
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        repo=remote.repo,
+        revision=remote.revision,
+        quant=None,
+        origin="downloaded",
+        files=tuple(files),
+        model=options.model,
+        is_forced=options.is_forced,
+    )
+    _prepare_staging(places.staging, manifest)
+    linked = 0 if options.is_forced else _link_known(files, places, remote.repo, options.cache)
+    missing = [file for file in files if not (places.staging / file.path).exists()]
+    if missing and source is None:
+        raise OfflineError(f"{missing[0].path} of {remote.repo} is not on this disk")
+    _ensure_room(missing, places, remote.repo, options.boot)
+    partials = [PartialFile(places.staging / file.path, file, options.boot) for file in missing]
+    received = 0
+    try:
+        resumed = sum(partial.resumed_bytes for partial in partials)
+        _announce(manifest, partials, observer)
+        if source is not None and partials:
+            transfer = Transfer(partials, source, options.policy, observer)
+            transfer.run()
+            received = transfer.received_bytes
+    finally:
+        for partial in partials:
+            partial.close()
+    for partial in partials:
+        partial.publish()
+    model = publish(places, manifest)
+    outcome = "downloaded" if partials else "linked"
+    return Fetched(outcome, model, received, resumed, linked)
+
+
+def publish(places: ModelPlaces, manifest: Manifest) -> LocalModel:
+    """Give the staged model its place, with a manifest that knows its precision.
+
+    A former model of that name is there until the new one is.
+    """
+    quant = manifest.quant or _quant(places.staging, manifest.repo)
+    write_manifest(places.staging, structs.replace(manifest, quant=quant, is_forced=False))
+    _recover(places)
+    if os.path.lexists(places.published):
+        places.published.rename(places.replaced)
+    places.staging.rename(places.published)
+    _recover(places)
+    model = inspect_folder(places.published)
+    assert model is not None
+    return model
+
+
+def _recover(places: ModelPlaces) -> None:
+    """Settle where a former model was moved aside: it goes, or comes back if there is no newer."""
+    if not os.path.lexists(places.replaced):
+        return
+    if places.published.exists():
+        discard(places.replaced)
+    else:
+        places.replaced.rename(places.published)
+
+
+def _quant(folder: Path, repo: str) -> Quant | None:
+    try:
+        return quant_of_config((folder / "config.json").read_bytes())
+    except ValueError as error:
+        raise WrongContentError(f"{repo}: config.json is not what MLX expects: {error}") from error
+
+
+def _prepare_staging(staging: Path, manifest: Manifest) -> None:
+    """Have a staging folder that holds nothing but remains of these very files."""
+    before = _manifest_before(staging)
+    if manifest.is_forced and not (before is not None and before.is_forced):
+        shutil.rmtree(staging, ignore_errors=True)
+    staging.mkdir(parents=True, exist_ok=True)
+    kept = _finished_before(staging, manifest.files, before)
+    journaled = {
+        f"{file.path}{suffix}" for file in manifest.files for suffix in (".part", _JOURNAL)
+    }
+    for path in sorted(staging.rglob("*"), reverse=True):
+        name = path.relative_to(staging).as_posix()
+        if path.is_dir() and not path.is_symlink():
+            if not any(path.iterdir()):
+                path.rmdir()
+        elif name not in kept and name not in journaled:
+            path.unlink()
+    write_manifest(staging, manifest)
+
+
+def _manifest_before(staging: Path) -> Manifest | None:
+    """What an earlier pull was about to stage; None where nothing says so."""
+    try:
+        return read_manifest(staging)
+    except InvalidFileError:
+        return None  # without it nothing says what the files are; they are fetched again
+
+
+def _finished_before(
+    staging: Path, files: Iterable[FileRecord], before: Manifest | None
+) -> set[str]:
+    """Staged files with their final name: an earlier pull had checked or linked them.
+
+    They count where that pull was of the same content and the size is right.
+    """
+    known = {file.path: file for file in before.files} if before is not None else {}
+    return {
+        file.path
+        for file in files
+        if known.get(file.path) == file
+        and (staging / file.path).is_file()
+        and (staging / file.path).stat().st_size == file.size_bytes
+    }
+
+
+def _link_known(
+    files: Iterable[FileRecord], places: ModelPlaces, repo: str, cache: Path | None
+) -> int:
+    """Link what is on this disk already, from another revision or huggingface_hub's cache.
+
+    Every candidate is hashed first. Returns the bytes that needn't be downloaded.
+    """
+    published = _published_files(places)
+    linked = 0
+    for file in files:
+        target = places.staging / file.path
+        if target.exists():
+            continue
+        candidates = [published.get(file.digest)]
+        if cache is not None:
+            candidates.append(find_blob(cache, repo, file))
+        for candidate in candidates:
+            if candidate is not None and has_right_digest(candidate, file):
+                target.unlink(missing_ok=True)  # a dangling link
+                link(candidate, target)
+                _remove_partial(target)
+                linked += file.size_bytes
+                break
+    return linked
+
+
+def _published_files(places: ModelPlaces) -> dict[str, Path]:
+    """The files of the published model by their hashes."""
+    try:
+        manifest = read_manifest(places.published)
+    except InvalidFileError:
+        return {}  # it is replaced as a whole
+    if manifest is None:
+        return {}
+    paths = ((file.digest, places.published / file.path) for file in manifest.files)
+    return {digest: path for digest, path in paths if path.is_file()}
+
+
+def _ensure_room(files: Iterable[FileRecord], places: ModelPlaces, repo: str, boot: str) -> None:
+    """Return where the rest of the files fits; nothing is allocated before it is known to."""
+    wanted = 0
+    for file in files:
+        remains, _ = read_remains(places.staging / file.path, file, boot)
+        wanted += file.size_bytes - remains.total
+    space.ensure_room(places.model_dir, wanted, repo)
+
+
+def _remove_partial(target: Path) -> None:
+    for suffix in (".part", _JOURNAL):
+        target.with_name(target.name + suffix).unlink(missing_ok=True)
+
+
+def _announce(manifest: Manifest, partials: Iterable[PartialFile], observer: Observer) -> None:
+    unfinished = sum(p.record.size_bytes - p.received.total for p in partials)
+    observer(
+        Planned(
+            repo=manifest.repo,
+            revision=manifest.revision,
+            total_bytes=manifest.size_bytes,
+            present_bytes=manifest.size_bytes - unfinished,
+            files=tuple((file.path, file.size_bytes) for file in manifest.files),
+        )
+    )

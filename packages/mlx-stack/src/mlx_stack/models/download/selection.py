@@ -1,0 +1,59 @@
+"""Which files of a repository MLX needs. Pure."""
+
+import fnmatch
+from collections.abc import Iterable
+
+from mlx_catalog.safetensors import weight_files
+from mlx_stack.models.disk.manifest import FileRecord
+from mlx_stack.models.errors import PullError
+
+_PATTERNS = (
+    "*.json",
+    "*.jsonl",
+    "*.jinja",
+    "*.py",
+    "*.txt",
+    "*.tiktoken",
+    "*.model",
+    "additional_chat_templates/*.jinja",
+)
+"""What mlx-lm fetches beside the weights (`mlx_lm.utils._download`), and chat templates."""
+_OTHER_WEIGHTS = ("*.gguf", "*.bin", "*.pt", "*.pth", "*.h5", "*.onnx")
+
+
+def select_files(repo: str, files: Iterable[FileRecord]) -> tuple[FileRecord, ...]:
+    """The files of a model that MLX loads: safetensors weights, configuration, tokenizer.
+
+    Weights are `model*.safetensors`; only where there are none, other safetensors at the top,
+    without `consolidated*`, which repeats them in another layout.
+
+    Raises:
+        PullError: It has no safetensors weights or no `config.json`.
+    """
+    every = tuple(files)
+    wanted = frozenset(weight_files(file.path for file in every))
+    weights = [file for file in every if file.path in wanted]
+    if not weights:
+        raise PullError(f"{repo} has no safetensors weights at its top.", hint=_advice(every))
+    if not any(file.path == "config.json" for file in every):
+        raise PullError(f"{repo} has no config.json: it is no model that MLX can load.")
+    others = [file for file in every if _is_wanted(file.path)]
+    return (*sorted(others, key=lambda file: file.path), *weights)
+
+
+def _is_wanted(path: str) -> bool:
+    depth = path.count("/")
+    return any(
+        fnmatch.fnmatchcase(path, pattern) and pattern.count("/") == depth for pattern in _PATTERNS
+    )
+
+
+def _advice(files: Iterable[FileRecord]) -> str | None:
+    """Where weights in another format are, what to look for instead."""
+    for file in files:
+        if any(fnmatch.fnmatchcase(file.path, pattern) for pattern in _OTHER_WEIGHTS):
+            return (
+                f"It holds {file.path}, which MLX doesn't load: look for an MLX conversion with "
+                "`mlx-stack models --available NAME`."
+            )
+    return None

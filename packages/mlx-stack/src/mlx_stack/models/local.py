@@ -1,0 +1,148 @@
+"""The models on this disk, and the tiers that use them: listed, checked, removed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from mlx_stack.config import load_config
+from mlx_stack.errors import NoStackError, StackError, UsageError
+from mlx_stack.home import Home
+from mlx_stack.models.disk.local import LocalModel, find_local, list_local
+from mlx_stack.models.disk.upkeep import remove, verify
+from mlx_stack.models.errors import ModelInUseError
+from mlx_stack.stack import load_stack
+
+
+@dataclass(frozen=True, slots=True)
+class ListedModel:
+    """A local model, and the tiers that serve it.
+
+    Attributes:
+        local: The model.
+        tiers: The names of the tiers whose source it is.
+    """
+
+    local: LocalModel
+    tiers: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """What the model is called in commands: the catalog id, the repository, or the folder."""
+        return self.local.model or self.local.repo or self.local.path.name
+
+
+@dataclass(frozen=True, slots=True)
+class LocalListing:
+    """What is on this disk.
+
+    Attributes:
+        model_dir: The models folder.
+        models: By name, the unfinished ones last.
+    """
+
+    model_dir: Path
+    models: tuple[ListedModel, ...]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing in it is damaged."""
+        return all(model.local.integrity != "damaged" for model in self.models)
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """A model that is gone.
+
+    Attributes:
+        model: What it was.
+        freed_bytes: What the disk got back.
+    """
+
+    model: ListedModel
+    freed_bytes: int
+
+
+def list_models(home: Home) -> LocalListing:
+    """The local models, whole or not. Reads names and sizes only, and writes nothing.
+
+    Raises:
+        InvalidFileError: The configuration or the stack file is damaged.
+    """
+    model_dir = load_config(home).model_dir
+    users = _users(home, model_dir)
+    models = (ListedModel(model, users.get(model.path, ())) for model in list_local(model_dir))
+    return LocalListing(model_dir, tuple(models))
+
+
+def verify_models(
+    home: Home, on_file: Callable[[str, int], None] = lambda _path, _size: None
+) -> LocalListing:
+    """The local models after comparing every byte with its hash.
+
+    Args:
+        home: Where the models are.
+        on_file: Called with the path and size of each file before it is read.
+    """
+    listing = list_models(home)
+    checked = (
+        replace(model, local=verify(model.local, on_file))
+        if model.local.path.parent == listing.model_dir
+        else model
+        for model in listing.models
+    )
+    return replace(listing, models=tuple(checked))
+
+
+def remove_model(
+    home: Home, name: str, *, is_forced: bool, on_wait: Callable[[], None] = lambda: None
+) -> Removal:
+    """Remove a model from this disk, unfinished downloads of it included.
+
+    Args:
+        home: Where the models are.
+        name: Its catalog id, repository or folder.
+        is_forced: Remove it though a tier uses it.
+        on_wait: Called where a pull of it is running, which is waited for.
+
+    Raises:
+        StackError: There is no such model here.
+        UsageError: Several are called so.
+        ModelInUseError: A tier uses it.
+    """
+    listing = list_models(home)
+    found = [
+        model
+        for model in listing.models
+        if name in (model.local.model, model.local.repo, model.local.path.name)
+    ]
+    if not found:
+        raise StackError(
+            f"There is no model {name!r} in {listing.model_dir}.",
+            hint="`mlx-stack models` lists what is there.",
+        )
+    if len(found) > 1:
+        folders = ", ".join(model.local.path.name for model in found)
+        raise UsageError(f"{name!r} names several models.", hint=f"Name one folder: {folders}.")
+    (model,) = found
+    if model.tiers and not is_forced:
+        tiers = ", ".join(model.tiers)
+        raise ModelInUseError(
+            f"{model.name} is used by {'tier' if len(model.tiers) == 1 else 'tiers'} {tiers}.",
+            hint="`mlx-stack init --remove TIER` takes a tier out of the stack; `--force` removes "
+            "the model all the same.",
+        )
+    return Removal(model, remove(listing.model_dir, model.local, on_wait))
+
+
+def _users(home: Home, model_dir: Path) -> dict[Path, tuple[str, ...]]:
+    """The tiers of the stack by the folder that each serves."""
+    try:
+        stack = load_stack(home.stack)
+    except NoStackError:
+        return {}
+    users: dict[Path, tuple[str, ...]] = {}
+    for tier in stack.tiers:
+        model = find_local(model_dir, tier.source, tier.quant)
+        if model is not None:
+            users[model.path] = (*users.get(model.path, ()), tier.name)
+    return users

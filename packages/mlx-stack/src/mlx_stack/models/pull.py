@@ -1,0 +1,261 @@
+"""Have a model on this disk: found, downloaded or converted, and checked."""
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from mlx_stack.config import load_config
+from mlx_stack.engines.environment import require_environment
+from mlx_stack.engines.lockfile import Engine
+from mlx_stack.errors import UsageError
+from mlx_stack.home import Home
+from mlx_stack.models.convert import BITS, Converter, convert, ensure_feasible
+from mlx_stack.models.disk.hf_cache import find_blob, find_snapshot
+from mlx_stack.models.disk.local import LocalModel, find_local, places_of
+from mlx_stack.models.disk.manifest import FileRecord, Quant, RemoteModel
+from mlx_stack.models.disk.upkeep import remove
+from mlx_stack.models.disk.weights import quant_of_config
+from mlx_stack.models.download.boot import boot_session
+from mlx_stack.models.download.fetch import Fetched, FetchOptions, Outcome, fetch, find_present
+from mlx_stack.models.download.hub import Hub, open_hub
+from mlx_stack.models.download.hub_files import HubFiles
+from mlx_stack.models.download.retries import TransferPolicy
+from mlx_stack.models.download.selection import select_files
+from mlx_stack.models.errors import HubUnreachableError, OfflineError, WrongContentError
+from mlx_stack.models.events import Observer, ignore
+from mlx_stack.models.name import ModelSource, find_in_catalog, parse_repo
+
+
+@dataclass(frozen=True, slots=True)
+class PullResult:
+    """A model that is whole on this disk, and what it took.
+
+    Attributes:
+        outcome: `present` (nothing was fetched), `linked`, `downloaded` or `converted`.
+        model: The model.
+        downloaded_bytes: What came over the network.
+        resumed_bytes: What an interrupted pull had left.
+        linked_bytes: What was on this disk already.
+        seconds: How long it took.
+        note: What to tell the user; "" if there is nothing to say.
+    """
+
+    outcome: Outcome
+    model: LocalModel
+    downloaded_bytes: int
+    resumed_bytes: int
+    linked_bytes: int
+    seconds: float
+    note: str
+
+    @property
+    def path(self) -> Path:
+        """The folder that an engine can serve."""
+        return self.model.path
+
+
+def pull(
+    home: Home,
+    name: str,
+    *,
+    quant: Quant | None = None,
+    is_forced: bool = False,
+    observer: Observer = ignore,
+) -> PullResult:
+    """Have the model `name` whole on this disk.
+
+    Args:
+        home: Where configuration and engines are.
+        name: A catalog id, an alias, or a Hub repository, which `@revision` may follow.
+        quant: The precision; None takes the configured one, or whatever the repository holds.
+        is_forced: Fetch everything anew, whatever is here.
+        observer: Told of everything that happens, from this thread.
+
+    Raises:
+        UnknownModelError: It is no repository, and the catalog doesn't know it.
+        PullError: It can't be completed; what was fetched is kept for the next time.
+    """
+    began = time.monotonic()
+    config = load_config(home)
+    source = parse_repo(name, quant) or _from_catalog(home, name, quant, config.default_quant)
+    home.create()
+    config.model_dir.mkdir(parents=True, exist_ok=True)
+    hub = open_hub()
+    puller = _Puller(home, config.model_dir, hub, is_forced=is_forced, observer=observer)
+    fetched, note = puller.have(source)
+    return PullResult(
+        outcome=fetched.outcome,
+        model=fetched.model,
+        downloaded_bytes=fetched.downloaded_bytes,
+        resumed_bytes=fetched.resumed_bytes,
+        linked_bytes=fetched.linked_bytes,
+        seconds=time.monotonic() - began,
+        note="\n".join(filter(None, (source.note, note))),
+    )
+
+
+def _from_catalog(home: Home, name: str, quant: Quant | None, default: str) -> ModelSource:
+    from mlx_catalog import load_catalog
+
+    default_quant = msgspec.convert(default, Quant)
+    return find_in_catalog(load_catalog(home.catalog), name, quant, default_quant)
+
+
+@dataclass(frozen=True, slots=True)
+class _Puller:
+    """What the steps of one pull share."""
+
+    home: Home
+    model_dir: Path
+    hub: Hub
+    is_forced: bool
+    observer: Observer
+
+    def have(self, source: ModelSource) -> tuple[Fetched, str]:
+        """The model of `source`, fetched where it must be, and a note about it."""
+        if self.hub.is_offline:
+            return self._have_offline(source)
+        try:
+            remote = self.hub.look_up(source.repo, source.revision)
+        except HubUnreachableError as error:
+            present = None if self.is_forced else self._present(source, source.commit)
+            if present is None:
+                raise
+            return present, f"{error.message} The model that is here was not compared with it."
+        present = None if self.is_forced else self._present(source, remote.revision)
+        if present is None:
+            files = self.hub.list_files(remote)
+            present = self._fetch(source, remote, files, self.hub.files(remote))
+        return present, ""
+
+    def _have_offline(self, source: ModelSource) -> tuple[Fetched, str]:
+        if self.is_forced:
+            raise OfflineError(f"{source.repo} was to be fetched anew")
+        present = self._present(source, source.commit)
+        if present is not None:
+            return present, "HF_HUB_OFFLINE is set: the Hub was not asked for a newer version."
+        cached = find_snapshot(self.hub.cache, source.repo, source.revision)
+        if cached is None:
+            raise OfflineError(f"{source.repo} is not on this disk")
+        return self._fetch(source, *cached, None), ""
+
+    def _present(self, source: ModelSource, revision: str | None) -> Fetched | None:
+        """The model where it is here already, whole and of that commit."""
+        candidates = [places_of(self.model_dir, source.repo, source.quant)]
+        if not source.is_converted:
+            candidates.insert(0, places_of(self.model_dir, source.repo))
+        for places in candidates:
+            model = find_present(places, revision)
+            if model is not None and (source.model or source.quant in (None, model.quant)):
+                return Fetched("present", model)
+        return None
+
+    def _fetch(
+        self,
+        source: ModelSource,
+        remote: RemoteModel,
+        files: tuple[FileRecord, ...],
+        origin: HubFiles | None,
+    ) -> Fetched:
+        """The model of a commit; without an `origin` it must all be in huggingface_hub's cache."""
+        wanted = select_files(remote.repo, files)
+        if source.quant is not None and (
+            source.is_converted or self._must_convert(source, remote, wanted, origin)
+        ):
+            return self._convert(source, source.quant, remote, wanted, origin)
+        places = places_of(self.model_dir, remote.repo)
+        return fetch(remote, wanted, origin, places, self._options(source), self.observer)
+
+    def _must_convert(
+        self,
+        source: ModelSource,
+        remote: RemoteModel,
+        files: tuple[FileRecord, ...],
+        origin: HubFiles | None,
+    ) -> bool:
+        """Whether a repository that was named itself holds 16-bit weights, and others are asked.
+
+        Raises:
+            UsageError: It holds weights that can't become what is asked.
+            PullError: Its configuration can't be had, or doesn't tell.
+        """
+        if source.model is not None:
+            return False
+        record = next(file for file in files if file.path == "config.json")
+        cached = find_blob(self.hub.cache, remote.repo, record)
+        if origin is not None:
+            config = origin.read(record, self._options(source).policy)
+        elif cached is not None:
+            config = cached.read_bytes()
+        else:
+            raise OfflineError(f"{record.path} of {remote.repo} is not on this disk")
+        try:
+            held = quant_of_config(config)
+        except ValueError as error:
+            problem = f"{remote.repo}: config.json is not what MLX expects: {error}"
+            raise WrongContentError(problem) from error
+        if held == source.quant:
+            return False
+        if held == "bf16" and source.quant in BITS:
+            return True
+        raise UsageError(
+            f"{remote.repo} holds {held or 'unusually quantized'} weights; {source.quant} can't be "
+            "made of them.",
+            hint="Pull it without --quant, or look for another conversion with "
+            "`mlx-stack models --available NAME`.",
+        )
+
+    def _convert(
+        self,
+        source: ModelSource,
+        quant: Quant,
+        remote: RemoteModel,
+        files: tuple[FileRecord, ...],
+        origin: HubFiles | None,
+    ) -> Fetched:
+        """Download the original, have it converted, and let it go again."""
+        converter = _converter(self.home)
+        base = places_of(self.model_dir, remote.repo)
+        had_base = find_present(base) is not None
+        size = sum(file.size_bytes for file in files)
+        here = find_local(self.model_dir, base.folder)
+        ensure_feasible(
+            remote.repo, quant, size, here.present_bytes if here else 0, self.model_dir, converter
+        )
+        options = replace(self._options(source), model=None)
+        original = fetch(remote, files, origin, base, options, self.observer)
+        converted = convert(
+            original.model,
+            quant,
+            places_of(self.model_dir, remote.repo, quant),
+            converter,
+            model=source.model,
+            is_forced=self.is_forced,
+            observer=self.observer,
+        )
+        if not had_base:
+            remove(self.model_dir, original.model, lambda: None)
+        return replace(original, outcome=converted.outcome, model=converted.model)
+
+    def _options(self, source: ModelSource) -> FetchOptions:
+        return FetchOptions(
+            boot=boot_session(),
+            cache=self.hub.cache,
+            model=source.model,
+            is_forced=self.is_forced,
+            policy=TransferPolicy(stall_timeout_s=self.hub.timeout_s),
+        )
+
+
+def _converter(home: Home, variables: Mapping[str, str] = os.environ) -> Converter:
+    import psutil
+
+    return Converter(
+        python=require_environment(home.engines, Engine.VLLM_MLX).python,
+        available_memory_bytes=psutil.virtual_memory().available,
+        environment={**variables, "HF_HUB_OFFLINE": "1"},
+    )

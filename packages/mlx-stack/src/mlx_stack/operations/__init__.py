@@ -1,1 +1,0 @@
-"""What the commands do; each returns a value and prints nothing."""

@@ -1,1 +1,0 @@
-"""The engines' environments: installed, checked, upgraded, rolled back."""

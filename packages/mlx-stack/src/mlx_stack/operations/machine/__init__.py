@@ -1,1 +1,0 @@
-"""The machine this runs on, or another that was asked about."""

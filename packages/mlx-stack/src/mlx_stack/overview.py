@@ -1,0 +1,144 @@
+"""Where the user is, and what to do next: what `mlx-stack` alone answers. Reads only."""
+
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from mlx_stack.errors import MissingError
+from mlx_stack.home import Home
+
+if TYPE_CHECKING:
+    from mlx_stack.services.status import ServiceRow
+
+type Situation = Literal["no-stack", "stopped", "partly-running", "running", "unwell"]
+
+
+@dataclass(frozen=True, slots=True)
+class NextStep:
+    """A command worth typing now.
+
+    Attributes:
+        command: The whole command line.
+        purpose: What it does for the user.
+    """
+
+    command: str
+    purpose: str
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Where the user is.
+
+    Attributes:
+        situation: In one word.
+        services: What the stack defines, as `status` has it; empty without a stack.
+        gateway_url: The endpoint of a stack that is defined.
+        steps: What to do next, the likeliest first.
+    """
+
+    situation: Situation
+    services: "tuple[ServiceRow, ...]"
+    gateway_url: str | None
+    steps: tuple[NextStep, ...]
+
+
+SET_UP = (
+    NextStep("mlx-stack setup", "from nothing to a running stack, guided"),
+    NextStep("mlx-stack recommend", "what this machine can run; changes nothing"),
+    NextStep("mlx-stack demo", "see it work first, on a small embedded model"),
+)
+USE = (
+    NextStep('mlx-stack ask "Hello"', "ask the models something"),
+    NextStep("mlx-stack connect", "use them from Claude Code, opencode, Zed and others"),
+    NextStep("mlx-stack status", "the same with more detail"),
+)
+SURVIVE_REBOOTS = NextStep("mlx-stack install", "keep it alive through crashes and reboots")
+SURVIVE_CRASHES = NextStep("mlx-stack watch --daemon", "restart what crashes or hangs")
+
+
+def read_overview(home: Home) -> Overview:
+    """Where the user of `home` is.
+
+    Raises:
+        InvalidFileError: The stack file or the configuration is damaged.
+    """
+    if not home.stack.exists():
+        continues = home.setup_progress.exists()
+        first = NextStep("mlx-stack setup", "go on with the setup that was interrupted")
+        steps = (first, *SET_UP[1:]) if continues else SET_UP
+        return Overview("no-stack", (), None, steps)
+    from mlx_stack.services.status import read_status
+
+    report = read_status(home)
+    situation = situation_of(report.services)
+    missing = () if situation == "running" else _missing(home)
+    survive = SURVIVE_REBOOTS if shutil.which("launchctl") else SURVIVE_CRASHES
+    steps = next_steps(situation, report.services, missing, survive=survive)
+    return Overview(situation, report.services, report.gateway_url, steps)
+
+
+def situation_of(services: "tuple[ServiceRow, ...]") -> Situation:
+    """The situation that the states of the tiers and the gateway add up to."""
+    rows = [row for row in services if row.kind != "watchdog"]
+    states = {row.state for row in rows}
+    if states == {"stopped"}:
+        return "stopped"
+    if states == {"healthy"}:
+        return "running"
+    if states <= {"stopped", "healthy"} and not any(row.flapping for row in rows):
+        return "partly-running"
+    return "unwell"
+
+
+def next_steps(
+    situation: Situation,
+    services: "tuple[ServiceRow, ...]",
+    missing: tuple[NextStep, ...],
+    *,
+    survive: NextStep,
+) -> tuple[NextStep, ...]:
+    """What to do about a stack in `situation`.
+
+    Args:
+        situation: What `situation_of` said of the services.
+        services: The services of the stack.
+        missing: Commands that get what the stack needs and doesn't have.
+        survive: How a stack is kept alive here.
+    """
+    watched = any(row.kind == "watchdog" and row.state == "healthy" for row in services)
+    if situation == "running":
+        return USE if watched else (*USE, survive)
+    if situation in ("stopped", "partly-running"):
+        start = NextStep("mlx-stack up", "start what is not running")
+        return (
+            *missing,
+            start,
+            NextStep("mlx-stack doctor", "find what would keep it from working"),
+        )
+    bad = next(
+        row
+        for row in services
+        if row.kind != "watchdog" and (row.state not in ("healthy", "stopped") or row.flapping)
+    )
+    return (
+        NextStep(f"mlx-stack logs {bad.name}", f"what {bad.name} said last"),
+        *missing,
+        NextStep("mlx-stack up", "start again what has died"),
+        NextStep("mlx-stack doctor", "find what is wrong, and what to do about it"),
+    )
+
+
+def _missing(home: Home) -> tuple[NextStep, ...]:
+    """The commands that get what is not on this disk: the engines, or models."""
+    from mlx_stack.services.assembly import assemble
+
+    try:
+        assembly = assemble(home, master_key="")
+    except MissingError:
+        return (NextStep("mlx-stack engines install", "the engines are not installed yet"),)
+    models = {tier.model for tier in assembly.stack.tiers if tier.name in assembly.missing}
+    return tuple(
+        NextStep(f"mlx-stack pull {model}", "download a model that a tier needs")
+        for model in sorted(models)
+    )

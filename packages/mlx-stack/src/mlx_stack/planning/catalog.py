@@ -1,0 +1,83 @@
+"""The catalog's models, with what each would do on a machine."""
+
+from dataclasses import dataclass
+
+from mlx_catalog import Catalog, CatalogEntry, EngineFit, Quant, engine_fit
+from mlx_hwprobe import HardwareProfile
+from mlx_recommend import Estimate, Workload, estimate, reference_measurements, shape_of_entry
+from mlx_stack.config import load_config
+from mlx_stack.hardware import asked_hardware
+from mlx_stack.home import Home
+from mlx_stack.models.find import open_catalog
+from mlx_stack.planning.estimate import as_quant
+from mlx_stack.planning.evidence import measurements_of, saved_benchmarks
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFilter:
+    """Which models are wanted; a model of which the answer is unknown is not.
+
+    Attributes:
+        family: The start of a family's name, or None for all.
+        tags: Tags that a model must have, all of them.
+        tool_calling: Only models that call tools.
+    """
+
+    family: str | None = None
+    tags: tuple[str, ...] = ()
+    tool_calling: bool = False
+
+    def chosen(self, catalog: Catalog) -> Catalog:
+        """The entries of `catalog` that are wanted."""
+        wanted = True if self.tool_calling else None
+        return catalog.filter(family=self.family, tags=self.tags, tool_calling=wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogModel:
+    """One entry on the machine, at the precision that would be pulled."""
+
+    entry: CatalogEntry
+    quant: Quant
+    estimate: Estimate
+    fit: EngineFit
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogListing:
+    """The wanted entries by family and size, and the machine that their figures are for."""
+
+    hardware: HardwareProfile
+    models: tuple[CatalogModel, ...]
+    total: int
+
+
+def list_catalog(
+    home: Home, wanted: ModelFilter, *, hardware_spec: str | None = None
+) -> CatalogListing:
+    """The catalog's models that are `wanted`; reads only.
+
+    Raises:
+        InvalidCatalogError: An entry of the user's breaks the schema.
+        InvalidFileError: The configuration, a saved result or the saved profile is damaged.
+    """
+    hardware = asked_hardware(home, hardware_spec)
+    default = as_quant(load_config(home).default_quant)
+    saved = saved_benchmarks(home.benchmarks, hardware)
+    catalog = open_catalog(home)
+    models: list[CatalogModel] = []
+    for entry in wanted.chosen(catalog):
+        quant = available_quant(entry, default)
+        figures = (
+            *reference_measurements(entry, hardware),
+            *measurements_of(entry, saved, default_quant=default),
+        )
+        expected = estimate(shape_of_entry(entry, quant), hardware, Workload(), figures)
+        models.append(CatalogModel(entry, quant, expected, engine_fit(entry)))
+    return CatalogListing(hardware, tuple(models), len(catalog))
+
+
+def available_quant(entry: CatalogEntry, default: Quant) -> Quant:
+    """`default` where the entry has such weights, else the smallest that it has."""
+    known: list[Quant] = [quant for quant, _ in entry.sources.items()]
+    return default if default in known or not known else known[0]

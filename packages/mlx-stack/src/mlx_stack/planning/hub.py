@@ -1,0 +1,132 @@
+"""The Hub's MLX models that match a query, with what each would do on a machine."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from mlx_catalog import Catalog, CatalogEntry, CatalogError
+from mlx_catalog.hub import Hub, HubModel, RepoReading
+from mlx_hwprobe import HardwareProfile
+from mlx_recommend import Estimate, ModelShape, estimate, shape_of_config, shape_of_entry
+from mlx_stack.errors import StackError
+from mlx_stack.hardware import asked_hardware
+from mlx_stack.home import Home
+from mlx_stack.models.download.hub import Hub as NamedHub
+from mlx_stack.models.download.hub import open_hub
+from mlx_stack.models.find import open_catalog
+from mlx_stack.planning.catalog import ModelFilter
+
+_LISTED = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AvailableModel:
+    """One repository of the Hub.
+
+    Attributes:
+        listed: What the listing says of it.
+        entry: The catalog's entry of this model, where it has one.
+        reading: Its own configuration; None where the catalog knows better, or it is unreadable.
+        size_bytes: Its weights; None where neither Hub nor catalog says.
+        estimate: What it would do; None where too little is known.
+        note: Why something is missing; "" where nothing is.
+    """
+
+    listed: HubModel
+    entry: CatalogEntry | None
+    reading: RepoReading | None
+    size_bytes: int | None
+    estimate: Estimate | None
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class HubListing:
+    """The repositories that were found, most downloaded first, and the machine."""
+
+    endpoint: str
+    hardware: HardwareProfile
+    models: tuple[AvailableModel, ...]
+
+
+def search_hub(
+    home: Home,
+    query: str,
+    wanted: ModelFilter,
+    *,
+    hardware_spec: str | None = None,
+    named: NamedHub | None = None,
+) -> HubListing:
+    """The Hub's MLX models that match `query` and are `wanted`.
+
+    Only listings, file lists and configurations are asked for, never weights. `named` is the hub
+    to ask; None is the one that the environment names.
+
+    Raises:
+        StackError: `HF_HUB_OFFLINE` forbids asking.
+        HubError: The Hub doesn't answer, or not usably.
+    """
+    named = named or open_hub()
+    if named.is_offline:
+        raise StackError(
+            "HF_HUB_OFFLINE forbids asking the Hub.",
+            hint="Unset it, or see `mlx-stack models --catalog`, which needs no connection.",
+        )
+    hardware = asked_hardware(home, hardware_spec)
+    catalog = open_catalog(home)
+    with Hub(named.endpoint, named.token, user_agent="mlx-stack") as hub:
+        found = [
+            row for row in hub.search(query, limit=_LISTED) if _is_wanted(row, catalog, wanted)
+        ]
+        unknown = [row.repo for row in found if catalog.by_repo(row.repo) is None]
+        readings = hub.read_many(unknown)
+    models = tuple(_described(row, catalog.by_repo(row.repo), readings, hardware) for row in found)
+    return HubListing(named.endpoint, hardware, models)
+
+
+def _is_wanted(row: HubModel, catalog: Catalog, wanted: ModelFilter) -> bool:
+    entry = catalog.by_repo(row.repo)
+    if wanted.tool_calling and (entry is None or entry.capabilities.tool_calling is not True):
+        return False
+    tags = {*row.tags, *(entry.tags if entry is not None else ())}
+    if not set(wanted.tags) <= tags:
+        return False
+    family = (wanted.family or "").lower()
+    return family in row.repo.lower() or (entry is not None and entry.family.startswith(family))
+
+
+def _described(
+    row: HubModel,
+    entry: CatalogEntry | None,
+    readings: Mapping[str, RepoReading | CatalogError],
+    hardware: HardwareProfile,
+) -> AvailableModel:
+    found = readings.get(row.repo)
+    reading = found if isinstance(found, RepoReading) else None
+    size_bytes = row.weights_bytes or (reading.weights_bytes if reading is not None else None)
+    shape, note = _shape(row, entry, found, size_bytes)
+    if size_bytes is None and entry is not None and shape is not None:
+        size_bytes = shape.weights_bytes
+    return AvailableModel(
+        listed=row,
+        entry=entry,
+        reading=reading,
+        size_bytes=size_bytes,
+        estimate=None if shape is None else estimate(shape, hardware),
+        note=note,
+    )
+
+
+def _shape(
+    row: HubModel,
+    entry: CatalogEntry | None,
+    found: RepoReading | CatalogError | None,
+    size_bytes: int | None,
+) -> tuple[ModelShape | None, str]:
+    quant = entry.quant_of(row.repo) if entry is not None else None
+    if entry is not None and quant is not None:
+        shape = shape_of_entry(entry, quant)
+        return replace(shape, weights_bytes=size_bytes or shape.weights_bytes), ""
+    if isinstance(found, RepoReading):
+        shape = shape_of_config(row.repo, found.config, weights_bytes=size_bytes)
+        return shape, "; ".join(found.model.notes)
+    return None, "" if found is None else str(found)

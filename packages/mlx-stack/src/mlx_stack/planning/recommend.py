@@ -1,0 +1,126 @@
+"""Which models suit a machine, and which tiers to make of them."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_catalog import Catalog, Quant
+from mlx_hwprobe import HardwareProfile
+from mlx_recommend import (
+    Candidate,
+    Intent,
+    Plan,
+    budget_bytes,
+    candidate_of,
+    make_plan,
+    reference_measurements,
+)
+from mlx_stack.config import load_config
+from mlx_stack.errors import StackError
+from mlx_stack.hardware import asked_hardware
+from mlx_stack.home import Home
+from mlx_stack.models.find import open_catalog
+from mlx_stack.planning.estimate import as_quant
+from mlx_stack.planning.evidence import measurements_of, saved_benchmarks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wishes:
+    """What a user may ask of a recommendation; None leaves it to the configuration or the roles.
+
+    Attributes:
+        intent: What the stack is for.
+        budget_bytes: The memory that all tiers share.
+        budget_pct: The same, in percent of the unified memory.
+        context_tokens: The context of every tier.
+        concurrency: Requests that each tier serves side by side.
+        hardware_spec: The machine; None is this one.
+        reserved_bytes: What models that the user has chosen himself take of the budget.
+    """
+
+    intent: Intent = Intent.BALANCED
+    budget_bytes: int | None = None
+    budget_pct: int | None = None
+    context_tokens: int | None = None
+    concurrency: int = 1
+    hardware_spec: str | None = None
+    reserved_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recommendation:
+    """The proposed tiers, and every model that they were chosen from.
+
+    Attributes:
+        hardware: The machine.
+        budget_bytes: What all tiers share, what is reserved included.
+        plan: The tiers, what is missing, and the ranking.
+        catalog: Where the models are from.
+        quant: The precision that was wanted.
+        has_token: Whether gated models were allowed.
+    """
+
+    hardware: HardwareProfile
+    budget_bytes: int
+    plan: Plan
+    catalog: Catalog
+    quant: Quant
+    has_token: bool
+
+
+def recommend(home: Home, wishes: Wishes) -> Recommendation:
+    """The best plan for a machine; writes nothing.
+
+    Raises:
+        StackError: The machine's memory is unknown and no budget was given.
+        InvalidFileError: The configuration, a saved result or the saved profile is damaged.
+    """
+    config = load_config(home)
+    quant = as_quant(config.default_quant)
+    hardware = asked_hardware(home, wishes.hardware_spec)
+    budget = budget_bytes(
+        hardware,
+        pct=wishes.budget_pct or config.memory_budget_pct,
+        wanted_bytes=wishes.budget_bytes,
+    )
+    if budget is None:
+        raise StackError(
+            "The memory of this machine is unknown, so there is no budget to plan for.",
+            hint="Give one with --budget 30gb, or name a machine with --hardware m4-max:40:128.",
+        )
+    catalog, has_token = open_catalog(home), has_hub_token()
+    saved = saved_benchmarks(home.benchmarks, hardware)
+    candidates: list[Candidate] = []
+    for entry in catalog:
+        figures = (
+            *reference_measurements(entry, hardware),
+            *measurements_of(entry, saved, default_quant=quant),
+        )
+        candidates.append(candidate_of(entry, quant, allow_gated=has_token, measurements=figures))
+    plan = make_plan(
+        candidates,
+        hardware,
+        budget_bytes=max(budget - wishes.reserved_bytes, 0),
+        intent=wishes.intent,
+        context_tokens=wishes.context_tokens,
+        concurrency=wishes.concurrency,
+    )
+    return Recommendation(
+        hardware=hardware,
+        budget_bytes=budget,
+        plan=plan,
+        catalog=catalog,
+        quant=quant,
+        has_token=has_token,
+    )
+
+
+def has_hub_token(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether the user has a token for the Hub, where huggingface_hub looks for one."""
+    from huggingface_hub import constants  # a third of the time that `get_token` takes to import
+
+    if environment.get("HF_TOKEN") or environment.get("HUGGING_FACE_HUB_TOKEN"):
+        return True
+    path = Path(constants.HF_TOKEN_PATH)
+    return path.is_file() and bool(path.read_text(encoding="utf-8").strip())

@@ -1,0 +1,186 @@
+"""Tiers from recommended and from named models, with the memory that they take."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_catalog import CatalogEntry, Quant, engine_fit
+from mlx_recommend import (
+    DEFAULT_CONTEXT_TOKENS,
+    ROLES,
+    STANDARD,
+    Applicant,
+    ModelShape,
+    Workload,
+    memory_use,
+    shape_of_entry,
+)
+from mlx_stack.config import Config
+from mlx_stack.errors import UsageError
+from mlx_stack.home import Home
+from mlx_stack.models.disk import find_local
+from mlx_stack.models.find import (
+    HubReader,
+    NamedModel,
+    find_model,
+    open_catalog,
+    shape_of_folder,
+)
+from mlx_stack.models.serving import entry_of
+from mlx_stack.planning.estimate import as_quant
+from mlx_stack.stack import Tier
+
+_NO_PORT_YET = 1
+_LONGEST_NAME = 32
+_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTier:
+    """A tier, and what there is to know before it runs.
+
+    Attributes:
+        tier: Its definition.
+        memory_bytes: What it takes at its full context; None where that is unknown.
+        is_present: Whether its model is on this disk, whole.
+        note: What to tell the user about its model's name; "" if there is nothing to say.
+    """
+
+    tier: Tier
+    memory_bytes: int | None
+    is_present: bool = False
+    note: str = ""
+
+
+def recommended_tier(chosen: Applicant) -> PlannedTier:
+    """The tier that a plan proposes; its port is still to be given."""
+    candidate, workload = chosen.candidate, chosen.estimate.workload
+    tier = Tier(
+        name=chosen.role.tier,
+        model=candidate.model,
+        quant=candidate.quant,
+        source=_repo_of(candidate.entry, candidate.quant),
+        port=_NO_PORT_YET,
+        vllm_flags={},
+        context_tokens=workload.context_tokens,
+        concurrency=workload.concurrency,
+    )
+    return PlannedTier(tier, chosen.total_bytes)
+
+
+def added_tier(
+    home: Home,
+    config: Config,
+    model: str,
+    name: str | None,
+    *,
+    context_tokens: int | None,
+    concurrency: int,
+    read_hub: HubReader,
+) -> PlannedTier:
+    """The tier that serves a model that the user named; its port is still to be given.
+
+    Raises:
+        UsageError: The tier's name is none, or the model has no usable weights.
+        UnknownModelError: There is no such model.
+    """
+    found = find_model(
+        home,
+        model,
+        model_dir=config.model_dir,
+        quant=None,
+        default_quant=as_quant(config.default_quant),
+        read_hub=read_hub,
+    )
+    tier_name = name if name is not None else tier_name_of(found.name)
+    if _NAME.fullmatch(tier_name) is None:
+        raise UsageError(
+            f"{tier_name!r} is no name for a tier.",
+            hint="Lower-case letters, digits and dashes, at most 32, a letter first: --as coder.",
+        )
+    quant = _quant_of(found)
+    tier = Tier(
+        name=tier_name,
+        model=found.entry.id if found.entry is not None else Path(found.name).name,
+        quant=quant,
+        source=_source_of(found, quant),
+        port=_NO_PORT_YET,
+        vllm_flags={},
+        context_tokens=_context(found.shape, tier_name, context_tokens),
+        concurrency=concurrency,
+    )
+    return PlannedTier(tier, _memory_bytes(found.shape, tier, found.entry), note=found.note)
+
+
+def tier_name_of(model: str) -> str:
+    """A tier's name for a model: its last part, in the letters that a tier's name may have."""
+    name = re.sub(r"[^a-z0-9]+", "-", Path(model).name.lower()).strip("-")
+    name = name if name[:1].isalpha() else f"m-{name}"
+    return name[:_LONGEST_NAME].rstrip("-")
+
+
+def planned_memory_bytes(home: Home, model_dir: Path, tier: Tier) -> int | None:
+    """What a defined tier takes; None where neither the catalog nor its files tell."""
+    entry = entry_of(open_catalog(home), tier)
+    if entry is not None:
+        return _memory_bytes(shape_of_entry(entry, tier.quant), tier, entry)
+    local = find_local(model_dir, tier.source, tier.quant)
+    if local is None or not (local.path / "config.json").is_file():
+        return None
+    return _memory_bytes(shape_of_folder(local.path), tier)
+
+
+def _memory_bytes(
+    shape: ModelShape | None, tier: Tier, entry: CatalogEntry | None = None
+) -> int | None:
+    if shape is None:
+        return None
+    workload = Workload(
+        context_tokens=tier.context_tokens or DEFAULT_CONTEXT_TOKENS,
+        concurrency=tier.concurrency,
+        keeps_prefixes=entry is None or engine_fit(entry).paged_cache,
+    )
+    return memory_use(shape, workload).total_bytes
+
+
+def _context(shape: ModelShape | None, tier_name: str, asked: int | None) -> int:
+    """The context asked for, else the role's, at most what the model was trained for."""
+    if asked is not None:
+        return asked
+    usual = next((role.context_tokens for role in ROLES if role.tier == tier_name), None)
+    tokens = usual or STANDARD.context_tokens
+    longest = shape.max_context_tokens if shape is not None else None
+    return min(tokens, longest) if longest is not None else tokens
+
+
+def _quant_of(found: NamedModel) -> Quant:
+    """The precision, in the stack file's three words; the nearest where it is none of them."""
+    match found.quant:
+        case "int4" | "int8" | "bf16":
+            return found.quant
+        case _:
+            return "bf16"
+
+
+def _source_of(found: NamedModel, quant: Quant) -> str:
+    if found.entry is not None:
+        return _repo_of(found.entry, quant)
+    path = Path(found.name).expanduser()
+    if path.exists():
+        if not path.is_dir():
+            raise UsageError(f"{found.name} is a file: a tier serves a model's folder.")
+        return str(path.absolute())
+    return found.name
+
+
+def _repo_of(entry: CatalogEntry, quant: Quant) -> str:
+    """The repository that the weights come from, ready or to be converted."""
+    source = entry.sources.get(quant)
+    repo = (source.hf_repo or source.convert_from) if source is not None else None
+    if repo is None:
+        known = ", ".join(each for each, _ in entry.sources.items())
+        raise UsageError(
+            f"No {quant} weights of {entry.id} are known.",
+            hint=f"There is {known}: `mlx-stack config set default-quant {known.split(',')[0]}`.",
+        )
+    return repo

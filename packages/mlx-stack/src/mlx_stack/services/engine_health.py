@@ -1,0 +1,206 @@
+"""A question to engines that are not in use yet: a real engine, a real gateway, a real answer."""
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from mlx_catalog import load_catalog
+from mlx_procsup import NotReadyError, start_service, stop_service, wait_for_healthy
+from mlx_stack.ask import ask
+from mlx_stack.config import load_config
+from mlx_stack.credentials import ensure_gateway_key
+from mlx_stack.engines import embedded_model, vllm_mlx
+from mlx_stack.engines.environment import Environment
+from mlx_stack.engines.errors import EngineUnhealthyError
+from mlx_stack.engines.install import Toolchain
+from mlx_stack.engines.manage import EnginePair, HealthReport
+from mlx_stack.engines.vllm_mlx import ModelTraits
+from mlx_stack.errors import NoStackError, StackError
+from mlx_stack.gateway import litellm
+from mlx_stack.gateway.endpoint import LOOPBACK, Endpoint
+from mlx_stack.home import Home
+from mlx_stack.models.disk import find_local
+from mlx_stack.models.serving import Serving, serving_of
+from mlx_stack.services.assembly import model_folder
+from mlx_stack.services.ports import free_ports
+from mlx_stack.services.service import (
+    GatewaySettings,
+    Service,
+    engine_service,
+    gateway_service,
+    inherited_environment,
+)
+from mlx_stack.stack import SCHEMA_VERSION, Stack, Tier, load_stack
+
+if TYPE_CHECKING:
+    import httpx
+
+READY_WITHIN_S = 300.0
+"""The first start of a new environment compiles its byte code; a large model loads from disk."""
+_ANSWER_WITHIN_S = 300.0
+_ANSWER_TOKENS = 24
+_TIER = "health-check"
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """The model that is asked.
+
+    Attributes:
+        tier: What to serve; its port is not used.
+        folder: The model's folder.
+        serving: How it is served.
+        expected: What the answer must be; None takes any answer that is not empty.
+    """
+
+    tier: Tier
+    folder: Path
+    serving: Serving
+    expected: str | None
+
+
+def check_health(
+    home: Home, pair: EnginePair, toolchain: Toolchain, *, available_bytes: int
+) -> HealthReport:
+    """Serve a model with the engines in `pair`, on free ports, and ask it a question.
+
+    The model is the smallest of the stack's tiers if it fits beside what runs, served with the
+    tier's own command line; else the embedded model, whose answer is known. Everything is started
+    in a temporary folder, and stopped and removed again.
+
+    Args:
+        home: Where the stack and its models are.
+        pair: What to try; without a gateway, its half is left out.
+        toolchain: What the embedded model is fetched with.
+        available_bytes: Memory that is free for this.
+
+    Raises:
+        EngineUnhealthyError: One doesn't start, or gives no or a wrong answer.
+    """
+    if pair.vllm_mlx is None:
+        raise StackError(
+            "Without vllm-mlx there is nothing that could answer.",
+            hint="Install it with `mlx-stack engines install`.",
+        )
+    home.engines.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".health-check.", dir=home.engines) as temporary:
+        scratch = Home(Path(temporary))
+        subject = _own_subject(home, available_bytes) or _embedded_subject(
+            scratch, pair.vllm_mlx, toolchain
+        )
+        return _try(pair.vllm_mlx, pair.litellm, subject, scratch)
+
+
+def _own_subject(home: Home, available_bytes: int) -> _Subject | None:
+    """The smallest model of the stack that is whole and takes at most half of the free memory."""
+    try:
+        stack = load_stack(home.stack)
+    except NoStackError:
+        return None
+    model_dir = load_config(home).model_dir
+    found = [(find_local(model_dir, tier.source, tier.quant), tier) for tier in stack.tiers]
+    whole = [
+        (model.size_bytes, tier)
+        for model, tier in found
+        if model is not None and model.is_whole and model.size_bytes * 2 <= available_bytes
+    ]
+    if not whole:
+        return None
+    _, tier = min(whole, key=lambda pair: pair[0])
+    tier = msgspec.structs.replace(tier, lazy=False, idle_unload_s=None)
+    folder = model_folder(model_dir, tier)
+    return _Subject(tier, folder, serving_of(load_catalog(home.catalog), tier, folder), None)
+
+
+def _embedded_subject(scratch: Home, engine: Environment, toolchain: Toolchain) -> _Subject:
+    folder = embedded_model.make_embedded_model(scratch.models, engine, toolchain)
+    tier = Tier(
+        name=_TIER,
+        model=embedded_model.NAME,
+        quant="int4",
+        source=str(folder),
+        port=1,
+        vllm_flags={},
+    )
+    return _Subject(tier, folder, Serving(ModelTraits(), None), embedded_model.ANSWER)
+
+
+def _try(
+    engine: Environment, gateway: Environment | None, subject: _Subject, scratch: Home
+) -> HealthReport:
+    """Start both, ask, and stop both, whatever happens."""
+    import httpx
+
+    engine_port, gateway_port = free_ports(2)
+    tier = msgspec.structs.replace(subject.tier, name=_TIER, port=engine_port)
+    key = ensure_gateway_key(scratch)
+    services = [_engine(engine, tier, subject, scratch)]
+    endpoint = Endpoint(f"http://{LOOPBACK}:{engine_port}", key)
+    if gateway is not None:
+        services.append(_gateway(gateway, tier, gateway_port, key, scratch))
+        endpoint = Endpoint(f"http://{LOOPBACK}:{gateway_port}", key)
+    dirs = scratch.state_dirs
+    dirs.create()
+    began = time.monotonic()
+    try:
+        started = [start_service(service.spec, dirs) for service in services]
+        for each in started:
+            wait_for_healthy(each, READY_WITHIN_S)
+        with httpx.Client(timeout=_ANSWER_WITHIN_S, trust_env=False) as client:
+            text = _answer(client, endpoint, tier)
+    except NotReadyError as error:
+        log = "\n".join(error.log_tail)
+        raise EngineUnhealthyError(_names(engine, gateway), str(error), log=log) from error
+    except StackError as error:
+        raise EngineUnhealthyError(_names(engine, gateway), error.message) from error
+    finally:
+        for service in reversed(services):
+            stop_service(service.name, dirs)
+    if subject.expected is not None and text.strip() != subject.expected:
+        problem = f"it answered {text.strip()!r} to {embedded_model.QUESTION!r}"
+        raise EngineUnhealthyError(_names(engine, gateway), problem)
+    if not text.strip():
+        raise EngineUnhealthyError(_names(engine, gateway), "the answer was empty")
+    return HealthReport(tier.model, embedded_model.QUESTION, text, time.monotonic() - began)
+
+
+def _answer(client: "httpx.Client", endpoint: Endpoint, tier: Tier) -> str:
+    """What the model says; what a thinking model thought counts as well."""
+    answer = ask(
+        client,
+        endpoint,
+        embedded_model.QUESTION,
+        model=tier.model,
+        max_tokens=_ANSWER_TOKENS,
+        temperature=0.0,
+    )
+    return answer.text or answer.reasoning
+
+
+def _engine(engine: Environment, tier: Tier, subject: _Subject, scratch: Home) -> Service:
+    serving = subject.serving
+    command = vllm_mlx.command(
+        engine.program("vllm-mlx"),
+        tier,
+        subject.folder,
+        serving.traits,
+        cache_bytes=serving.cache_bytes,
+    )
+    return engine_service(tier, command, home=scratch, environment=inherited_environment())
+
+
+def _gateway(gateway: Environment, tier: Tier, port: int, key: str, scratch: Home) -> Service:
+    stack = Stack(schema_version=SCHEMA_VERSION, tiers=(tier,))
+    config = litellm.render_config(litellm.build_config(stack, cloud=False))
+    scratch.gateway_config.write_text(config, encoding="utf-8")
+    settings = GatewaySettings(gateway.program("litellm"), LOOPBACK, port, key)
+    return gateway_service(settings, home=scratch, environment=inherited_environment())
+
+
+def _names(engine: Environment, gateway: Environment | None) -> str:
+    used = [engine] if gateway is None else [engine, gateway]
+    return " with ".join(f"{each.engine} {each.version}" for each in used)

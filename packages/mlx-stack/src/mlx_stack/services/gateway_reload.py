@@ -1,0 +1,73 @@
+"""A changed configuration brought into a running gateway without dropping a request."""
+
+import http.client
+import os
+import signal
+import time
+from dataclasses import replace
+from hashlib import sha256
+from urllib.parse import urlsplit
+
+from mlx_procsup import locate, read_run, write_run
+from mlx_stack.gateway.litellm import CONFIG_DIGEST_HEADER
+from mlx_stack.home import Home
+from mlx_stack.services.service import GATEWAY, Service
+
+_TIMEOUT_S = 10.0
+_POLL_S = 0.05
+
+
+def reload_gateway(home: Home, gateway: Service) -> bool:
+    """Whether a running gateway took over the configuration file as it is now.
+
+    LiteLLM reads it again on SIGHUP and makes a new router; requests in flight keep the old one,
+    and new ones wait for nothing. Where that is not enough (another key, port or engine), or the
+    gateway doesn't confirm it, nothing is noted and the caller restarts the gateway.
+
+    Args:
+        home: Where the gateway's files are.
+        gateway: The gateway as the stack means it by now.
+    """
+    dirs = home.state_dirs
+    found = locate(dirs, GATEWAY, gateway.spec.masked_command())
+    record = found.record
+    if found.process is None or not found.proven or record is None:
+        return False
+    keys, _, config = gateway.spec.fingerprint.partition(":")
+    recorded_keys, _, recorded_config = record.fingerprint.partition(":")
+    if record.command != gateway.spec.masked_command() or keys != recorded_keys:
+        return False
+    if config == recorded_config:
+        return True
+    digest = sha256(home.gateway_config.read_bytes()).hexdigest()
+    os.kill(found.process.pid, signal.SIGHUP)
+    assert gateway.spec.readiness is not None  # every gateway has its liveness probe
+    if not _confirms(gateway.spec.readiness.url, digest):
+        return False
+    latest = read_run(dirs, GATEWAY) or record
+    write_run(dirs, GATEWAY, replace(latest, fingerprint=gateway.spec.fingerprint))
+    return True
+
+
+def _confirms(liveness_url: str, digest: str) -> bool:
+    """Whether the gateway says in time that it has read the file with this digest."""
+    deadline = time.monotonic() + _TIMEOUT_S
+    while time.monotonic() < deadline:
+        if _digest_in_force(liveness_url) == digest:
+            return True
+        time.sleep(_POLL_S)
+    return False
+
+
+def _digest_in_force(liveness_url: str) -> str | None:
+    address = urlsplit(liveness_url)
+    connection = http.client.HTTPConnection(
+        address.hostname or "", address.port, timeout=_TIMEOUT_S
+    )
+    try:
+        connection.request("GET", address.path)
+        return connection.getresponse().getheader(CONFIG_DIGEST_HEADER)
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()

@@ -1,0 +1,206 @@
+"""What runs and how it feels: reads only, and asks every service at once."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from mlx_hwprobe import HardwareProfile
+from mlx_procsup import (
+    HttpReadiness,
+    ProbeTarget,
+    ProcessSpec,
+    ServiceState,
+    ServiceStatus,
+    is_current,
+    probe_all,
+    tail_with_archive,
+)
+from mlx_stack.config import load_config
+from mlx_stack.credentials import read_gateway_key
+from mlx_stack.errors import StackError
+from mlx_stack.gateway.endpoint import LIVENESS_PATH, LOOPBACK, gateway_url
+from mlx_stack.hardware import known_hardware
+from mlx_stack.home import Home
+from mlx_stack.services.assembly import assemble
+from mlx_stack.services.keep_awake import is_held_by, is_supported
+from mlx_stack.services.service import GATEWAY, WATCHDOG, Kind
+from mlx_stack.stack import load_stack
+
+_SHOWN_DECISIONS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceRow:
+    """One service in the answer of `status`.
+
+    Attributes:
+        name: The service.
+        kind: What it is.
+        state: healthy, degraded, down, crashed or stopped.
+        model: What a tier serves; None for others.
+        port: Where it listens; None for the watchdog.
+        pid: Its process; of a crashed service the one that died.
+        uptime_s: How long it has run.
+        response_ms: How long its answer took.
+        memory_bytes: Resident memory, descendants included.
+        last_error: What is wrong with it, or None.
+        restarts: How often the watchdog restarted it since the user last acted.
+        flapping: Whether the watchdog gave it up.
+    """
+
+    name: str
+    kind: Kind
+    state: str
+    model: str | None
+    port: int | None
+    pid: int | None
+    uptime_s: float | None
+    response_ms: float | None
+    memory_bytes: int | None
+    last_error: str | None
+    restarts: int
+    flapping: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AwakeStatus:
+    """Whether the machine is kept from sleeping.
+
+    Attributes:
+        policy: The key `keep-awake`: never, serving or always.
+        held: Whether the watchdog holds a power assertion now.
+        supported: Whether there is such a thing here: only macOS has it.
+    """
+
+    policy: str
+    held: bool
+    supported: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StatusReport:
+    """The whole answer.
+
+    Attributes:
+        hardware: The machine, as `mlx-stack profile --json` gives it.
+        gateway_url: The OpenAI-compatible endpoint.
+        services: The tiers in the stack's order, the gateway, the watchdog.
+        changed: Services that run with another command than the stack file means by now.
+        decisions: The last lines of the watchdog's log.
+        keep_awake: Whether the machine is kept from sleeping.
+    """
+
+    hardware: dict[str, Any]
+    gateway_url: str
+    services: tuple[ServiceRow, ...]
+    changed: tuple[str, ...]
+    decisions: tuple[str, ...]
+    keep_awake: AwakeStatus
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether every engine and the gateway is healthy."""
+        return all(row.state == "healthy" for row in self.services if row.kind != "watchdog")
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {
+            "hardware": self.hardware,
+            "gateway_url": self.gateway_url,
+            "services": [asdict(row) for row in self.services],
+            "changed": list(self.changed),
+            "decisions": list(self.decisions),
+            "keep_awake": asdict(self.keep_awake),
+        }
+
+
+def read_status(home: Home, *, hardware: HardwareProfile | None = None) -> StatusReport:
+    """The state of every service that the stack defines.
+
+    Args:
+        home: Where the stack is defined.
+        hardware: The machine, if it is known already.
+
+    Raises:
+        NoStackError: No stack is defined.
+        InvalidFileError: The stack file or the configuration is damaged.
+    """
+    stack = load_stack(home.stack)
+    config = load_config(home)
+    root_url = gateway_url(config.gateway_host, config.litellm_port)
+    specs = _specs(home)
+    targets = [
+        *(
+            _target(tier.name, f"http://{LOOPBACK}:{tier.port}/v1/models", specs)
+            for tier in stack.tiers
+        ),
+        _target(GATEWAY, root_url + LIVENESS_PATH, specs),
+        ProbeTarget(WATCHDOG),
+    ]
+    statuses = probe_all(targets, home.state_dirs)
+    kinds: list[Kind] = [*("engine" for _ in stack.tiers), "gateway", "watchdog"]
+    models = [*(tier.model for tier in stack.tiers), None, None]
+    ports = [*(tier.port for tier in stack.tiers), config.litellm_port, None]
+    rows = [
+        _row(status, kind, model, port)
+        for status, kind, model, port in zip(statuses, kinds, models, ports, strict=True)
+    ]
+    return StatusReport(
+        hardware=(hardware or known_hardware(home)).to_json(),
+        gateway_url=f"{root_url}/v1",
+        services=tuple(rows),
+        changed=_changed(specs, statuses),
+        decisions=tuple(tail_with_archive(home.state_dirs.log_file(WATCHDOG), _SHOWN_DECISIONS)),
+        keep_awake=_keep_awake(config.keep_awake, rows[-1]),
+    )
+
+
+def _target(name: str, url: str, specs: dict[str, ProcessSpec]) -> ProbeTarget:
+    command = specs[name].masked_command() if name in specs else ()
+    return ProbeTarget(name, HttpReadiness(url), command)
+
+
+def _row(status: ServiceStatus, kind: Kind, model: str | None, port: int | None) -> ServiceRow:
+    return ServiceRow(
+        name=status.name,
+        kind=kind,
+        state=status.state.value,
+        model=model,
+        port=port,
+        pid=status.pid,
+        uptime_s=_rounded(status.uptime_s),
+        response_ms=_rounded(status.response_ms),
+        memory_bytes=status.memory_bytes,
+        last_error=status.last_error,
+        restarts=len(status.record.restarts) if status.record is not None else 0,
+        flapping=status.record is not None and status.record.flapping,
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
+
+
+def _specs(home: Home) -> dict[str, ProcessSpec]:
+    """What each service should run, as far as that can be said: without the engines, nothing."""
+    try:
+        assembly = assemble(home, master_key=read_gateway_key(home) or "")
+    except StackError:
+        return {}
+    return {service.name: service.spec for service in assembly.services}
+
+
+def _changed(specs: dict[str, ProcessSpec], statuses: list[ServiceStatus]) -> tuple[str, ...]:
+    """The running services that `up` would restart, since the stack means another command."""
+    return tuple(
+        status.name
+        for status in statuses
+        if status.state not in (ServiceState.STOPPED, ServiceState.CRASHED)
+        and status.record is not None
+        and status.name in specs
+        and not is_current(specs[status.name], status.record)
+    )
+
+
+def _keep_awake(policy: str, watchdog: ServiceRow) -> AwakeStatus:
+    held = watchdog.state == "healthy" and watchdog.pid is not None and is_held_by(watchdog.pid)
+    return AwakeStatus(policy, held=held, supported=is_supported())

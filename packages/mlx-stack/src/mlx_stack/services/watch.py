@@ -1,0 +1,299 @@
+"""The watchdog of a stack: what it watches, how it is told of changes, and where it notes them."""
+
+import os
+import resource
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from mlx_catalog import CatalogError
+from mlx_procsup import (
+    Decision,
+    ExitedEarlyError,
+    LockHeldError,
+    ProcessSpec,
+    RestartPolicy,
+    RotationRule,
+    StateFileError,
+    Supervised,
+    WantedState,
+    Watchdog,
+    WatchSettings,
+    acquire_lock,
+    present_as,
+    present_pid,
+    read_run,
+    start_detached,
+)
+from mlx_procsup.located import locate
+from mlx_stack.config import Config, load_config
+from mlx_stack.credentials import ensure_gateway_key
+from mlx_stack.engines.lockfile import Engine
+from mlx_stack.errors import StackError
+from mlx_stack.home import HOME_VARIABLE, Home
+from mlx_stack.services.assembly import Assembly, assemble
+from mlx_stack.services.keep_awake import kept_awake
+from mlx_stack.services.outcomes import ServiceOutcome
+from mlx_stack.services.service import GATEWAY, WATCHDOG, inherited_environment
+from mlx_stack.services.up import start_services
+from mlx_stack.stack import load_stack
+
+INTERVAL_S = 30.0
+MAX_RESTARTS = 5
+RESTART_DELAY_S = 5.0
+_MB = 1 << 20
+_OPEN_FILES = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class WatchOptions:
+    """How to watch.
+
+    Attributes:
+        interval_s: The time between two looks.
+        max_restarts: More restarts than these in a short time mean flapping.
+        restart_delay_s: The pause before the first restart; it doubles with each that follows.
+        up: Start the stack first, except what `down` stopped.
+    """
+
+    interval_s: float = INTERVAL_S
+    max_restarts: int = MAX_RESTARTS
+    restart_delay_s: float = RESTART_DELAY_S
+    up: bool = False
+
+    def arguments(self) -> tuple[str, ...]:
+        """The command-line options that mean the same."""
+        words = (
+            *("--interval", f"{self.interval_s:g}"),
+            *("--max-restarts", str(self.max_restarts)),
+            *("--restart-delay", f"{self.restart_delay_s:g}"),
+        )
+        return (*words, "--up") if self.up else words
+
+
+def watch(
+    home: Home,
+    options: WatchOptions,
+    *,
+    tell: Callable[[Decision], None],
+    on_outcome: Callable[[ServiceOutcome], None] = lambda _: None,
+    pause: Callable[[float], bool] | None = None,
+) -> None:
+    """Keep the stack running until interrupted.
+
+    Every decision goes to `tell` and into the watchdog's log.
+
+    Args:
+        home: Where the stack is defined.
+        options: How to watch.
+        tell: Gets each decision.
+        on_outcome: Told of each service that `options.up` starts.
+        pause: Waits so many seconds, or shorter; True ends the watch. Left out, it never does.
+
+    Raises:
+        AlreadyRunningError: Another watchdog watches this stack.
+        StackError: No stack is defined, a file is damaged, or the engines are not installed.
+    """
+    load_stack(home.stack)
+    config = load_config(home)
+    dirs = home.state_dirs
+
+    def note(decision: Decision) -> None:
+        _write_down(home, decision)
+        tell(decision)
+
+    source = _StackSource(home, note)
+    raise_file_limit()
+
+    def note_awake(words: str) -> None:
+        note(_decision(None, "noticed", words))
+
+    with present_as(WATCHDOG, dirs), kept_awake(home, os.getpid(), note_awake):
+        if options.up:
+            _start_stack(home, note, on_outcome)
+        names = ", ".join(service.spec.name for service in source.load()) or "nothing yet"
+        note(_decision(None, "noticed", f"watching {names} every {options.interval_s:g} s"))
+        settings = WatchSettings(
+            lock=home.lock,
+            interval_s=options.interval_s,
+            restart=RestartPolicy.of(options.max_restarts, options.restart_delay_s),
+            rotation=_rotation(config),
+        )
+        try:
+            Watchdog(dirs, settings, source.load, note).run(pause or threading.Event().wait)
+        finally:
+            note(_decision(None, "noticed", "the watching ends; the services run on"))
+
+
+def start_daemon(home: Home, options: WatchOptions) -> tuple[int, bool]:
+    """Start the watchdog in the background, once.
+
+    Returns:
+        Its PID, and whether it was started just now.
+
+    Raises:
+        StackError: No stack is defined, a file is damaged, or it ended at once; the hint says why.
+        SupervisionError: It could not be started.
+    """
+    load_stack(home.stack)
+    dirs = home.state_dirs
+    running = locate(dirs, WATCHDOG)
+    if running.process is not None and running.proven:
+        return running.process.pid, False
+    home.create()
+    spec = ProcessSpec(
+        name=WATCHDOG,
+        command=(sys.executable, "-m", "mlx_stack", "watch", *options.arguments()),
+        env={**inherited_environment(), HOME_VARIABLE: str(home.root)},
+        cwd=home.root,
+    )
+    try:
+        return start_detached(spec, dirs), True
+    except ExitedEarlyError as error:
+        present = present_pid(WATCHDOG, dirs)
+        if present is not None:  # another one was quicker, or its run file is lost
+            return present, False
+        said = " ".join(error.log_tail[-3:]) or "nothing"
+        raise StackError(str(error), hint=f"The last it said: {said}") from error
+
+
+def raise_file_limit() -> None:
+    """Let this process and the services it starts open as many files as servers need.
+
+    launchd starts jobs with a soft limit of 256, and a limit in a LaunchDaemon's plist would change
+    the kernel's for the whole machine.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def describe(decision: Decision) -> str:
+    """One line of the watchdog's log, the time in local time."""
+    at = datetime.fromtimestamp(decision.at).astimezone()
+    return (
+        f"{at:%Y-%m-%d %H:%M:%S}  {decision.service or '-':<10} {decision.what}: {decision.reason}"
+    )
+
+
+class _StackSource:
+    """The services to watch, read again when one of their files has changed."""
+
+    def __init__(self, home: Home, note: Callable[[Decision], None]) -> None:
+        self._home = home
+        self._note = note
+        self._model_dir = home.models
+        self._signature: object = None
+        self._services: tuple[Supervised, ...] = ()
+
+    def load(self) -> tuple[Supervised, ...]:
+        """The services as they are defined now; the last good ones while a file is damaged."""
+        signature = self._sign()
+        if signature == self._signature:
+            return self._services
+        before = self._services
+        self._signature = signature
+        try:
+            assembly = assemble(self._home, master_key=ensure_gateway_key(self._home))
+        except (StackError, CatalogError, OSError) as error:
+            self._note(_decision(None, "held-up", f"the stack can't be read: {error}"))
+            return before
+        self._model_dir = assembly.config.model_dir
+        self._services = _supervised(assembly)
+        if before and self._services != before:
+            names = ", ".join(service.spec.name for service in self._services)
+            self._note(_decision(None, "noticed", f"the stack has changed: {names}"))
+        return self._services
+
+    def _sign(self) -> tuple[tuple[int, int, int] | None, ...]:
+        home = self._home
+        files = (
+            *(home.stack, home.config, home.credentials, home.catalog, self._model_dir),
+            *sorted(home.catalog.glob("*.yaml")),
+            *(home.engines / engine for engine in Engine),  # a switch links anew in its folder
+        )
+        return tuple(_signature_of(path) for path in files)
+
+
+def _supervised(assembly: Assembly) -> tuple[Supervised, ...]:
+    count = len(assembly.stack.tiers)
+    importance = {tier.name: count - rank for rank, tier in enumerate(assembly.stack.tiers)}
+    limit_bytes = assembly.config.gateway_max_memory_mb * _MB
+    return tuple(
+        Supervised(
+            service.spec,
+            importance=importance.get(service.name, count + 1),
+            max_memory_bytes=limit_bytes if service.name == GATEWAY else None,
+            sheddable=service.name != GATEWAY,
+        )
+        for service in assembly.services
+    )
+
+
+def _start_stack(
+    home: Home, note: Callable[[Decision], None], on_outcome: Callable[[ServiceOutcome], None]
+) -> None:
+    """`up`, but for what `down` stopped: a restart of the watchdog must not undo it."""
+    left_alone: list[str] = []
+
+    def is_wanted(name: str) -> bool:
+        try:
+            record = read_run(home.state_dirs, name)
+        except StateFileError:
+            return True
+        wanted = record is None or record.wanted is WantedState.RUNNING
+        if not wanted and name not in left_alone:
+            left_alone.append(name)
+        return wanted
+
+    def tell(outcome: ServiceOutcome) -> None:
+        on_outcome(outcome)
+        took = f", ready after {outcome.seconds:.1f} s" if outcome.outcome == "started" else ""
+        words = outcome.error or f"PID {outcome.pid}{took}"
+        note(_decision(outcome.name, outcome.outcome, words.splitlines()[0]))
+
+    try:
+        with acquire_lock(home.lock, "watch --up"):
+            start_services(home, is_wanted=is_wanted, on_outcome=tell)
+    except LockHeldError as error:
+        note(_decision(None, "held-up", str(error)))
+    for name in left_alone:
+        note(_decision(name, "stopped", "`down` stopped it; `mlx-stack up` starts it"))
+
+
+def _rotation(config: Config) -> RotationRule:
+    return RotationRule(max_bytes=config.log_max_size_mb * 10**6, max_files=config.log_max_files)
+
+
+def _decision(service: str | None, what: str, reason: str) -> Decision:
+    return Decision(datetime.now().astimezone().timestamp(), service, what, reason)
+
+
+def _write_down(home: Home, decision: Decision) -> None:
+    """Append a decision to the watchdog's log, unless the log is where we print anyway."""
+    path = home.state_dirs.log_file(WATCHDOG)
+    if prints_to(path):
+        return
+    with suppress(OSError), path.open("a", encoding="utf-8") as log:  # a full disk ends no watch
+        log.write(describe(decision) + "\n")
+
+
+def prints_to(path: Path) -> bool:
+    """Whether our standard output is this file."""
+    try:
+        return os.path.samestat(os.fstat(1), path.stat())
+    except OSError:
+        return False
+
+
+def _signature_of(path: Path) -> tuple[int, int, int] | None:
+    try:
+        stat = path.stat()
+    except FileNotFoundError:
+        return None
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns

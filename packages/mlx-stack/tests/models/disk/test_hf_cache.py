@@ -1,0 +1,130 @@
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from mlx_stack.models.disk.hf_cache import find_blob, find_snapshot, has_right_digest, link
+from mlx_stack.models.disk.manifest import FileRecord
+
+COMMIT = "a" * 40
+
+
+def git_sha1(content: bytes) -> str:
+    return hashlib.sha1(b"blob %d\x00" % len(content) + content).hexdigest()
+
+
+def cache_model(cache: Path, repo: str, files: dict[str, bytes]) -> Path:
+    """A repository as huggingface_hub keeps it: blobs under their hashes, links by name."""
+    folder = cache / f"models--{repo.replace('/', '--')}"
+    (folder / "blobs").mkdir(parents=True)
+    (folder / "refs").mkdir()
+    (folder / "refs" / "main").write_text(COMMIT)
+    for path, content in files.items():
+        is_large = path.endswith(".safetensors")
+        digest = hashlib.sha256(content).hexdigest() if is_large else git_sha1(content)
+        (folder / "blobs" / digest).write_bytes(content)
+        name = folder / "snapshots" / COMMIT / path
+        name.parent.mkdir(parents=True, exist_ok=True)
+        name.symlink_to(folder / "blobs" / digest)
+    return folder
+
+
+def weights(content: bytes) -> FileRecord:
+    digest = hashlib.sha256(content).hexdigest()
+    return FileRecord(
+        path="model.safetensors", size_bytes=len(content), algorithm="sha256", digest=digest
+    )
+
+
+def test_a_cached_blob_is_found_by_its_hash(tmp_path: Path):
+    cache_model(tmp_path, "org/a", {"model.safetensors": b"weights"})
+    assert find_blob(tmp_path, "org/a", weights(b"weights")) is not None
+    assert find_blob(tmp_path, "org/a", weights(b"others")) is None
+    assert find_blob(tmp_path, "org/b", weights(b"weights")) is None
+
+
+def test_a_cached_blob_that_is_cut_short_is_not_taken(tmp_path: Path):
+    folder = cache_model(tmp_path, "org/a", {"model.safetensors": b"weights"})
+    (folder / "blobs" / weights(b"weights").digest).write_bytes(b"weig")
+    assert find_blob(tmp_path, "org/a", weights(b"weights")) is None
+
+
+def test_a_cached_blob_with_another_content_is_told_by_its_hash(tmp_path: Path):
+    blob = tmp_path / "blob"
+    blob.write_bytes(b"weighty")
+    assert not has_right_digest(blob, weights(b"weights"))
+    blob.write_bytes(b"weights")
+    assert has_right_digest(blob, weights(b"weights"))
+
+
+def test_a_whole_snapshot_can_be_used_without_the_hub(tmp_path: Path):
+    files = {
+        "config.json": b"{}",
+        "model-1.safetensors": b"one",
+        "model.safetensors.index.json": b'{"weight_map": {"a": "model-1.safetensors"}}',
+    }
+    cache_model(tmp_path, "org/a", files)
+    found = find_snapshot(tmp_path, "org/a", "main")
+    assert found is not None
+    remote, records = found
+    assert (remote.repo, remote.revision) == ("org/a", COMMIT)
+    assert {record.path for record in records} == set(files)
+    for record in records:
+        blob = find_blob(tmp_path, "org/a", record)
+        assert blob is not None
+        assert has_right_digest(blob, record)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model-2.safetensors"])
+def test_a_snapshot_with_a_hole_is_not_used(tmp_path: Path, missing: str):
+    index = b'{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
+    files = {
+        "config.json": b"{}",
+        "model-1.safetensors": b"one",
+        "model-2.safetensors": b"two",
+        "model.safetensors.index.json": index,
+    }
+    del files[missing]
+    cache_model(tmp_path, "org/a", files)
+    assert find_snapshot(tmp_path, "org/a", "main") is None
+    assert find_snapshot(tmp_path, "org/b", "main") is None
+
+
+def test_a_cached_tree_names_the_files_that_are_not_there_too(tmp_path: Path):
+    folder = cache_model(tmp_path, "org/a", {"config.json": b"{}", "model.safetensors": b"one"})
+    blob = {"size": 2, "blob_id": git_sha1(b"{}")}
+    lfs = {"size": 130, "blob_id": "b" * 40, "lfs_sha256": "c" * 64, "lfs_size": 3}
+    names = {"config.json": blob, "model.safetensors": lfs, "tokenizer.json": blob}
+    tree = folder / "trees" / f"{COMMIT}.json"
+    tree.parent.mkdir()
+    tree.write_text(json.dumps({"format_version": 1, "files": names}))
+    found = find_snapshot(tmp_path, "org/a", "main")
+    assert found is not None
+    records = {record.path: record for record in found[1]}
+    assert set(records) == set(names)
+    assert records["model.safetensors"] == FileRecord(
+        path="model.safetensors", size_bytes=3, algorithm="sha256", digest="c" * 64
+    )
+    assert find_blob(tmp_path, "org/a", records["config.json"]) is not None
+    tree.write_text("[]")
+    again = find_snapshot(tmp_path, "org/a", "main")
+    assert again is not None
+    assert {record.path for record in again[1]} == {"config.json", "model.safetensors"}
+
+
+def test_a_cache_that_is_no_folder_holds_nothing(tmp_path: Path):
+    (tmp_path / "models--org--a").write_text("")
+    assert find_blob(tmp_path, "org/a", weights(b"weights")) is None
+
+
+def test_a_link_outlives_the_cache(tmp_path: Path):
+    folder = cache_model(tmp_path, "org/a", {"model.safetensors": b"weights"})
+    snapshot = folder / "snapshots" / COMMIT / "model.safetensors"
+    target = tmp_path / "store" / "sub" / "model.safetensors"
+    link(snapshot, target)
+    assert target.samefile(snapshot)
+    assert not target.is_symlink()
+    for blob in (folder / "blobs").iterdir():
+        blob.unlink()
+    assert target.read_bytes() == b"weights"

@@ -1,0 +1,261 @@
+import hashlib
+import json
+import struct
+from pathlib import Path
+
+import pytest
+
+from mlx_stack.errors import InvalidFileError
+from mlx_stack.models.disk import find_local, inspect_folder, list_local
+from mlx_stack.models.disk.inventory import write_inventory
+from mlx_stack.models.disk.layout import folder_name, incoming, is_repo_id
+from mlx_stack.models.disk.manifest import (
+    SCHEMA_VERSION,
+    FileRecord,
+    Manifest,
+    Quant,
+    read_manifest,
+    write_manifest,
+)
+from mlx_stack.models.disk.upkeep import remove, verify
+from mlx_stack.models.disk.weights import quant_of_config
+
+COMMIT = "c" * 40
+
+
+def safetensors(data: bytes = b"\x00" * 64) -> bytes:
+    tensor = {"dtype": "U8", "shape": [len(data)], "data_offsets": [0, len(data)]}
+    header = json.dumps({"__metadata__": {"format": "mlx"}, "w": tensor}).encode()
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def config(bits: int | None) -> bytes:
+    quantization = {} if bits is None else {"quantization": {"group_size": 64, "bits": bits}}
+    return json.dumps({"model_type": "llama", **quantization}).encode()
+
+
+def make_model(
+    folder: Path, repo: str, quant: Quant | None = "int4", model: str | None = None
+) -> Path:
+    """A published model folder with a manifest."""
+    contents = {"config.json": config(4), "model.safetensors": safetensors()}
+    folder.mkdir(parents=True)
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    files = tuple(
+        FileRecord(
+            path=name,
+            size_bytes=len(content),
+            algorithm="sha256",
+            digest=hashlib.sha256(content).hexdigest(),
+        )
+        for name, content in contents.items()
+    )
+    write_manifest(
+        folder,
+        Manifest(
+            schema_version=SCHEMA_VERSION,
+            repo=repo,
+            revision=COMMIT,
+            quant=quant,
+            origin="downloaded",
+            files=files,
+            model=model,
+        ),
+    )
+    return folder
+
+
+def test_a_model_is_found_by_repository_catalog_id_folder_and_path(tmp_path: Path):
+    path = make_model(tmp_path / "org--a", "org/a", model="a-1b")
+    for name in ("org/a", "a-1b", "org--a", str(path)):
+        found = find_local(tmp_path, name)
+        assert found is not None
+        assert found.path == path
+        assert (found.is_whole, found.quant, found.revision) == (True, "int4", COMMIT)
+    assert find_local(tmp_path, "org/b") is None
+    assert find_local(tmp_path / "nowhere", "org/a") is None
+
+
+def test_precisions_of_one_model_are_told_apart(tmp_path: Path):
+    make_model(tmp_path / "org--a-4bit", "org/a-4bit", "int4", "a")
+    make_model(tmp_path / "org--a-8bit", "org/a-8bit", "int8", "a")
+    found = find_local(tmp_path, "a", "int8")
+    assert found is not None
+    assert found.repo == "org/a-8bit"
+    assert find_local(tmp_path, "a", "bf16") is None
+
+
+def test_a_missing_file_makes_a_model_incomplete(tmp_path: Path):
+    path = make_model(tmp_path / "org--a", "org/a")
+    (path / "model.safetensors").unlink()
+    model = inspect_folder(path)
+    assert model is not None
+    assert model.integrity == "incomplete"
+    assert model.problems == ("model.safetensors is missing",)
+
+
+def test_a_file_of_another_size_makes_a_model_damaged(tmp_path: Path):
+    path = make_model(tmp_path / "org--a", "org/a")
+    with (path / "model.safetensors").open("r+b") as file:
+        file.truncate(50)
+    model = inspect_folder(path)
+    assert model is not None
+    assert model.integrity == "damaged"
+
+
+def test_a_dangling_link_makes_a_model_incomplete(tmp_path: Path):
+    path = make_model(tmp_path / "org--a", "org/a")
+    (path / "model.safetensors").unlink()
+    (path / "model.safetensors").symlink_to(tmp_path / "pruned")
+    model = inspect_folder(path)
+    assert model is not None
+    assert model.integrity == "incomplete"
+
+
+def test_a_turned_bit_is_found_by_verifying_and_remembered(tmp_path: Path):
+    path = make_model(tmp_path / "org--a", "org/a")
+    content = bytearray((path / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (path / "model.safetensors").write_bytes(content)
+    before = inspect_folder(path)
+    assert before is not None
+    assert before.integrity == "ok"
+    read: list[str] = []
+    after = verify(before, lambda name, _: read.append(name), now=lambda: 5.0)
+    assert read == ["config.json", "model.safetensors"]
+    assert after.integrity == "damaged"
+    assert after.problems == ("model.safetensors differs from its hash",)
+    assert inspect_folder(path) == after
+    content[-1] ^= 1
+    (path / "model.safetensors").write_bytes(content)
+    assert verify(after).integrity == "ok"
+
+
+def test_a_folder_that_somebody_copied_here_is_a_model_too(tmp_path: Path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "config.json").write_bytes(config(8))
+    (folder / "model.safetensors").write_bytes(safetensors())
+    (tmp_path / "notes").mkdir()
+    (model,) = list_local(tmp_path)
+    assert (model.path, model.quant, model.integrity) == (folder, "int8", "ok")
+    assert find_local(tmp_path, "mine") == model
+    assert verify(model) == model
+
+
+def test_a_copied_folder_is_judged_by_its_own_headers(tmp_path: Path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "config.json").write_bytes(config(None))
+    (folder / "model-1.safetensors").write_bytes(safetensors()[:-5])
+    (folder / "model-3.safetensors").write_bytes(b"xx")
+    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    model = inspect_folder(folder)
+    assert model is not None
+    assert (model.integrity, model.quant) == ("damaged", "bf16")
+    assert any(text.startswith("model-1.safetensors has") for text in model.problems)
+    assert "model-2.safetensors is missing" in model.problems
+    assert "model-3.safetensors is cut short" in model.problems
+
+
+def test_a_damaged_manifest_is_shown_and_not_passed_over(tmp_path: Path):
+    path = make_model(tmp_path / "org--a", "org/a")
+    (path / ".mlx-stack.json").write_text('{"schema_version": 1}')
+    (model,) = list_local(tmp_path)
+    assert model.integrity == "damaged"
+    assert ".mlx-stack.json" in model.problems[0]
+
+
+@pytest.mark.parametrize("path", ["../../etc/passwd", "/etc/passwd"])
+def test_a_manifest_that_points_outside_is_refused(tmp_path: Path, path: str):
+    folder = make_model(tmp_path / "org--a", "org/a")
+    manifest = folder / ".mlx-stack.json"
+    manifest.write_text(manifest.read_text().replace("config.json", path))
+    with pytest.raises(InvalidFileError, match="outside"):
+        read_manifest(folder)
+
+
+def test_an_interrupted_download_is_listed_as_incomplete(tmp_path: Path):
+    make_model(tmp_path / "org--a", "org/a")
+    staged = make_model(incoming(tmp_path) / "org--b", "org/b")
+    (staged / "model.safetensors").rename(staged / "model.safetensors.part")
+    names = [(model.repo, model.integrity) for model in list_local(tmp_path)]
+    assert names == [("org/a", "ok"), ("org/b", "incomplete")]
+    found = find_local(tmp_path, "org/b")
+    assert found is not None
+    assert not found.is_whole
+
+
+def test_removing_takes_the_unfinished_remains_along(tmp_path: Path):
+    make_model(tmp_path / "org--a", "org/a")
+    make_model(incoming(tmp_path) / "org--a", "org/a")
+    found = find_local(tmp_path, "org/a")
+    assert found is not None
+    assert remove(tmp_path, found, lambda: None) > 0
+    assert list_local(tmp_path) == ()
+    assert json.loads((tmp_path / "inventory.json").read_text())["models"] == []
+
+
+def test_removing_a_linked_model_leaves_what_it_links_to(tmp_path: Path):
+    elsewhere = make_model(tmp_path / "elsewhere", "org/a")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "org--a").symlink_to(elsewhere)
+    found = find_local(tmp_path / "models", "org/a")
+    assert found is not None
+    assert remove(tmp_path / "models", found, lambda: None) == 0
+    assert list_local(tmp_path / "models") == ()
+    assert (elsewhere / "model.safetensors").exists()
+
+
+def test_a_former_model_that_a_crash_left_behind_is_not_listed(tmp_path: Path):
+    make_model(tmp_path / "org--a", "org/a")
+    make_model(incoming(tmp_path) / "org--a.replaced", "org/a")
+    assert [model.path.name for model in list_local(tmp_path)] == ["org--a"]
+
+
+def test_the_inventory_is_made_from_the_folders(tmp_path: Path):
+    make_model(tmp_path / "org--a", "org/a", model="a-1b")
+    (tmp_path / "inventory.json").write_text("garbage")
+    write_inventory(tmp_path)
+    (model,) = json.loads((tmp_path / "inventory.json").read_text())["models"]
+    assert (model["repo"], model["model"], model["integrity"]) == ("org/a", "a-1b", "ok")
+
+
+@pytest.mark.parametrize(
+    ("content", "quant"),
+    [
+        ({}, "bf16"),
+        ({"quantization": {"bits": 4, "group_size": 32, "embed": {"bits": 8}}}, "int4"),
+        ({"quantization_config": {"bits": 8, "group_size": 64}}, "int8"),
+        ({"quantization": {"bits": 6}}, None),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, None),
+        ({"quantization_config": {"quant_method": "fp8"}}, None),
+    ],
+)
+def test_the_precision_is_what_the_configuration_declares(
+    content: dict[str, object], quant: Quant | None
+):
+    assert quant_of_config(json.dumps(content).encode()) == quant
+
+
+def test_folders_are_named_after_repository_and_conversion():
+    assert folder_name("org/Model-4bit") == "org--Model-4bit"
+    assert folder_name("org/Model", "int8") == "org--Model--int8"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_repo"),
+    [
+        ("org/model", True),
+        ("mlx-community/Qwen3-8B-4bit", True),
+        ("qwen3-8b", False),
+        ("org/../x", False),
+        ("a/b/c", False),
+        ("/a", False),
+        ("org/mod--el", False),
+    ],
+)
+def test_a_repository_is_told_from_a_name(name: str, *, is_repo: bool):
+    assert is_repo_id(name) is is_repo

@@ -1,0 +1,66 @@
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from mlx_stack.models.convert import expected_bytes, needed_memory_bytes
+from mlx_stack.models.disk import model_lock
+from mlx_stack.models.disk.space import ensure_room, reserve_bytes, told_when_full
+from mlx_stack.models.download.boot import boot_session
+from mlx_stack.models.errors import DiskSpaceError
+
+GB = 10**9
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_missing_amount(tmp_path: Path):
+    ensure_room(tmp_path, 1, "org/a")
+    with pytest.raises(DiskSpaceError, match="org/a needs 9000000") as refused:
+        ensure_room(tmp_path, 9 * 10**15, "org/a")
+    assert "Free" in str(refused.value.hint)
+
+
+def test_a_disk_that_fills_up_is_told_with_what_helps(tmp_path: Path):
+    with pytest.raises(DiskSpaceError, match="full") as told, told_when_full(tmp_path, "org/a"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert "pull again" in str(told.value.hint)
+    with pytest.raises(PermissionError), told_when_full(tmp_path, "org/a"):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def test_a_part_of_the_disk_stays_free():
+    assert reserve_bytes(100 * 10**6) == 2 * 10**6
+    assert reserve_bytes(10**12) == 1 << 30
+
+
+def test_a_second_pull_of_a_model_waits_for_the_first(tmp_path: Path):
+    path = tmp_path / "sub" / "model.lock"
+    order: list[str] = []
+    waits, released = threading.Event(), threading.Event()
+
+    def second() -> None:
+        with model_lock.hold(path, waits.set):
+            assert released.is_set()
+            order.append("second")
+
+    with model_lock.hold(path, lambda: order.append("never")):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert waits.wait(10)
+        order.append("first")
+        released.set()
+    thread.join(10)
+    assert order == ["first", "second"]
+    assert not path.exists()
+
+
+def test_the_boot_session_stays_the_same_until_the_next_start():
+    assert boot_session() == boot_session() != ""
+
+
+def test_a_conversion_is_planned_with_scales_and_biases():
+    assert expected_bytes(16 * GB, "int4") == 4.5 * GB
+    assert expected_bytes(16 * GB, "int8") == 8.5 * GB
+    assert needed_memory_bytes(2 * GB) == 4 * GB + (1 << 30)
+    assert needed_memory_bytes(500 * GB) == needed_memory_bytes(50 * GB)

@@ -1,0 +1,124 @@
+"""What the catalog's facts make of an engine's command line."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mlx_catalog import load_catalog
+from mlx_catalog.catalog import SHIPPED_MODELS
+from mlx_stack.engines.vllm_mlx import ModelTraits
+from mlx_stack.errors import StackError
+from mlx_stack.models.serving import entry_of, serving_of, traits_of
+from mlx_stack.stack import Tier
+
+CATALOG = load_catalog()
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 2048,
+    "intermediate_size": 8192,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 64,
+    "vocab_size": 128256,
+    "tie_word_embeddings": True,
+    "quantization": {"group_size": 64, "bits": 4},
+}
+KV_BYTES_PER_TOKEN = 16 * 2 * 8 * 64 * 2
+
+
+def tier(**fields) -> Tier:
+    usual = {
+        "name": "standard",
+        "model": "my-model",
+        "quant": "int4",
+        "source": "me/my-model",
+        "port": 8000,
+        "vllm_flags": {},
+    }
+    return Tier(**{**usual, **fields})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA))
+    return tmp_path
+
+
+def test_a_model_of_the_catalog_brings_its_parsers(folder):
+    traits = serving_of(CATALOG, tier(model="qwen3-8b"), folder).traits
+    assert traits.tool_call_parser == "qwen"
+    assert traits.reasoning_parser == "qwen3"
+    assert traits.batching
+    assert not traits.multimodal
+
+
+def test_a_model_with_a_vision_tower_is_multimodal(folder):
+    assert serving_of(CATALOG, tier(model="gemma3-4b"), folder).traits.multimodal
+    (folder / "config.json").write_text(json.dumps({**LLAMA, "vision_config": {"depth": 2}}))
+    assert serving_of(CATALOG, tier(), folder).traits.multimodal
+
+
+def test_a_model_pulled_by_its_repository_is_known_as_well():
+    source = CATALOG.get("qwen3-8b").sources.int4
+    assert source is not None
+    found = entry_of(CATALOG, tier(model="my-name", source=source.hf_repo))
+    assert found is not None
+    assert found.id == "qwen3-8b"
+
+
+def test_a_model_that_nobody_knows_has_no_parsers_and_is_judged_by_its_files(folder):
+    assert serving_of(CATALOG, tier(), folder).traits == ModelTraits(reuses_prefixes=True)
+    sliding = {**LLAMA, "model_type": "gpt_oss", "sliding_window": 128}
+    (folder / "config.json").write_text(json.dumps(sliding))
+    assert serving_of(CATALOG, tier(), folder).traits == ModelTraits()
+
+
+def test_the_cache_holds_as_much_as_one_request_at_its_full_context_leaves(folder):
+    serving = serving_of(CATALOG, tier(context_tokens=10_000), folder)
+    assert serving.cache_bytes == 10_000 * KV_BYTES_PER_TOKEN
+
+
+def test_the_cache_of_a_catalog_model_follows_its_geometry_not_the_files(folder):
+    geometry = CATALOG.get("qwen3-8b").geometry
+    elements = geometry.growing_kv_elements_per_token
+    assert elements is not None
+    serving = serving_of(CATALOG, tier(model="qwen3-8b", context_tokens=1000), folder)
+    assert serving.cache_bytes == 1000 * elements * 2
+
+
+def test_a_model_whose_files_don_t_tell_gets_the_default_cache(folder):
+    (folder / "config.json").write_text('{"model_type": "unheard-of"}')
+    assert serving_of(CATALOG, tier(), folder).cache_bytes is None
+
+
+def test_a_damaged_config_json_is_named(folder):
+    (folder / "config.json").write_text("{")
+    with pytest.raises(StackError, match=r"config\.json"):
+        serving_of(CATALOG, tier(), folder)
+
+
+def test_models_without_a_batched_cache_are_served_one_request_at_a_time():
+    unbatched = [entry.id for entry in CATALOG if not traits_of(entry).batching]
+    kinds = {CATALOG.get(name).architecture for name in unbatched}
+    assert kinds == {"mamba2-parallel-hybrid", "moe-chunked"}
+
+
+def test_prefixes_are_reused_only_where_every_layer_keeps_the_whole_context():
+    assert traits_of(CATALOG.get("qwen3-8b")).reuses_prefixes
+    for entry in CATALOG:
+        geometry = entry.geometry
+        if entry.capabilities.vision or geometry.recurrent is not None or geometry.sliding_layers:
+            assert not traits_of(entry).reuses_prefixes, entry.id
+
+
+def test_the_user_s_own_entry_counts(folder, tmp_path):
+    shipped = (SHIPPED_MODELS / "qwen3-8b.yaml").read_text()
+    own = tmp_path / "catalog"
+    own.mkdir()
+    (own / "qwen3-8b.yaml").write_text(
+        shipped.replace("tool_call_parser: qwen", "tool_call_parser: hermes")
+    )
+    catalog = load_catalog(own)
+    assert serving_of(catalog, tier(model="qwen3-8b"), folder).traits.tool_call_parser == "hermes"

@@ -1,0 +1,78 @@
+"""The steps of a setup, as far as they need neither engines nor a hub."""
+
+import pytest
+
+from mlx_recommend import Intent
+from mlx_stack.errors import InvalidFileError, StackError
+from mlx_stack.home import Home
+from mlx_stack.setup import Listeners, Step, interrupted_setup, setup
+from mlx_stack.setup_progress import Choices, Progress, read_progress, write_progress
+from mlx_stack.stack import load_stack
+
+QUIET = Choices(pulls=False, starts=False)
+
+
+def outcomes(steps: tuple[Step, ...]) -> dict[str, str]:
+    return {step.name: step.outcome for step in steps}
+
+
+def test_the_stack_is_defined_and_the_rest_skipped(home: Home):
+    begun: list[str] = []
+    steps = setup(home, QUIET, Listeners(on_begin=begun.append))
+    assert outcomes(steps) == {
+        "profile": "done",
+        "stack": "done",
+        "engines": "skipped",
+        "models": "skipped",
+        "start": "skipped",
+    }
+    assert begun == ["profile", "stack"]
+    assert load_stack(home.stack).tiers
+    assert interrupted_setup(home) is None
+
+
+def test_the_choices_of_an_interrupted_setup_hold_where_the_next_leaves_them_open(home: Home):
+    earlier = Choices(intent=Intent.AGENT_FLEET, budget_pct=60, pulls=False, starts=False)
+    write_progress(home.setup_progress, Progress(choices=earlier))
+    setup(home, Choices(budget_pct=50))
+    assert load_stack(home.stack).intent == "agent-fleet"
+
+
+def test_what_a_listener_stops_is_continued_later(home: Home):
+    def stop(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        setup(home, QUIET, Listeners(on_draft=stop))
+    assert not home.stack.exists()
+    progress = interrupted_setup(home)
+    assert progress is not None
+    assert progress.done == ("profile",)
+    assert outcomes(setup(home, Choices()))["stack"] == "done"
+
+
+def test_a_no_forgets_the_answers(home: Home):
+    def refuse(_: object) -> None:
+        raise StackError("no")
+
+    with pytest.raises(StackError):
+        setup(home, QUIET, Listeners(on_draft=refuse))
+    assert interrupted_setup(home) is None
+
+
+def test_one_model_alone_can_be_set_up_and_then_another_is_refused(home: Home):
+    setup(home, Choices(model="qwen3-0.6b", pulls=False, starts=False))
+    assert [tier.model for tier in load_stack(home.stack).tiers] == ["qwen3-0.6b"]
+    with pytest.raises(StackError, match="not in it"):
+        setup(home, Choices(model="qwen3-8b", pulls=False, starts=False))
+    again = setup(home, Choices(model="qwen3-0.6b", pulls=False, starts=False))
+    assert outcomes(again)["stack"] == "already"
+
+
+@pytest.mark.parametrize(
+    "text", ["{", '{"schema_version": 2, "choices": {}}', '{"choices": {"x": 1}}']
+)
+def test_damaged_progress_names_its_file(home: Home, text: str):
+    home.setup_progress.write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidFileError, match=r"setup\.json"):
+        read_progress(home.setup_progress)
