@@ -53,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ignores_ranges: Whether a range request gets the whole file.
         quotes_badly: Whether the addresses of LFS files hold spaces and such as they are.
         keeps_alive: Whether a connection takes another request after an answer.
+        offers_xet: Whether LFS files can be had from Xet storage as well.
         gated: As in the model's record: False, or how access is granted.
         token: The token that may read gated repositories.
     """
@@ -65,6 +66,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ignores_ranges: bool = False
     quotes_badly: bool = False
     keeps_alive: bool = True
+    offers_xet: bool = False
     gated: Literal[False, "auto", "manual"] = False
     token: str = "hf_right"
 

@@ -1,12 +1,14 @@
 """The HTTP server: two origins, as the Hub and its content network are, and a log of requests."""
 
 import contextlib
+import hashlib
 import json
 import os
 import re
 import socket
 import struct
 import sys
+import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -19,10 +21,16 @@ import msgspec
 
 from stack_testkit.hub.faults import Fault, Faults, Settings
 from stack_testkit.hub.repository import Repository
+from stack_testkit.hub.xet import XetFile, store
 
-_API = re.compile(r"^/api/models/(?P<repo>[^/]+/[^/]+)(?:/(?P<what>revision|tree)/(?P<rev>.+))?$")
+_API = re.compile(
+    r"^/api/models/(?P<repo>[^/]+/[^/]+)"
+    r"(?:/(?P<what>revision|tree|xet-read-token)/(?P<rev>.+))?$"
+)
 _RESOLVE = re.compile(r"^/(?P<repo>[^/]+/[^/]+)/resolve/(?P<rev>[^/]+)/(?P<path>.+)$")
 _CDN = re.compile(r"^/lfs/(?P<repo>[^/]+/[^/]+)/(?P<path>.+)$")
+_RECONSTRUCTION = re.compile(r"^/v2/reconstructions/(?P<digest>[0-9a-f]{64})$")
+_XORB = re.compile(r"^/xorbs/(?P<name>[0-9a-f]{64})$")
 _RANGE = re.compile(r"^bytes=(\d+)-(\d*)$")
 _BEFORE = frozenset({"status", "expired", "wrong-size"})
 _DURING = frozenset({"cut", "stall", "slow", "wrong-hash"})
@@ -73,6 +81,8 @@ class HubServer:
         self.configure(settings or Settings())
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
+        self._xorbs = tempfile.TemporaryDirectory(prefix="hub-xorbs-")
+        self._xet_files: dict[str, XetFile] = {}
         self.closing = threading.Event()
         self._hub = _Listener(("127.0.0.1", port), self, "hub")
         self._cdn = _Listener((CDN_HOST, 0), self, "cdn")
@@ -107,11 +117,34 @@ class HubServer:
                     connection.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
+        self._xorbs.cleanup()
 
     def repository(self, repo: str) -> Repository | None:
         """The repository of that name, or None."""
         folder = self.root / repo
         return Repository(folder) if folder.is_dir() else None
+
+    def xet_file(self, repository: Repository, path: str) -> XetFile:
+        """A file of a repository as its Xet storage has it."""
+        digest = hashlib.sha256(f"xet {repository.sha256(path)}".encode()).hexdigest()
+        with self._lock:
+            if digest not in self._xet_files:
+                file = store(repository.folder / path, digest, Path(self._xorbs.name))
+                self._xet_files[digest] = file
+            return self._xet_files[digest]
+
+    def reconstruction(self, digest: str, start: int, end: int) -> dict[str, object] | None:
+        """How `[start, end)` of a stored file is put together; None where there is nothing."""
+        with self._lock:
+            file = self._xet_files.get(digest)
+        if file is None or start >= file.size_bytes:
+            return None
+        return file.reconstruction(f"{self.cdn_url}/xorbs", start, end)
+
+    def xorb(self, name: str) -> Path | None:
+        """The file of a xorb, or None."""
+        path = Path(self._xorbs.name, name)
+        return path if path.is_file() else None
 
     def note(self, request: Request) -> None:
         """Write a request into the log."""
@@ -256,6 +289,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif what == "tree":
             if self._may_read():
                 self._tree(repository, query)
+        elif what == "xet-read-token":
+            if self._may_read():
+                self._xet_token()
         else:
             siblings = [{"rfilename": path} for path in repository.paths()]
             self._json(
@@ -270,6 +306,9 @@ class _Handler(BaseHTTPRequestHandler):
         settings = self.hub.settings
         start = int(parse_qs(query).get("cursor", ["0"])[0])
         entries = repository.tree(settings.lfs_from_bytes)
+        for entry in entries if settings.offers_xet else ():
+            if "lfs" in entry:
+                entry["xetHash"] = self.hub.xet_file(repository, str(entry["path"])).digest
         end = start + settings.page_size
         headers: dict[str, str] = {}
         if end < len(entries):
@@ -296,6 +335,10 @@ class _Handler(BaseHTTPRequestHandler):
         name = path if self.hub.settings.quotes_badly else quote(path)
         where = f"{self.hub.cdn_url}/lfs/{repo}/{name}?signature=0123456789abcdef"
         linked = {"X-Linked-Size": str(size), "X-Linked-Etag": f'"{repository.sha256(path)}"'}
+        if self.hub.settings.offers_xet:
+            token_url = f"{self.hub.url}/api/models/{repo}/xet-read-token/{repository.commit}"
+            linked["X-Xet-Hash"] = self.hub.xet_file(repository, path).digest
+            linked["Link"] = f'<{token_url}>; rel="xet-auth"'
         headers = {**common, **linked, "Location": where.encode().decode("latin-1")}
         if self.hub.faults.next(path, frozenset({"endless"})) is None:
             self._empty(302, headers)
@@ -303,7 +346,48 @@ class _Handler(BaseHTTPRequestHandler):
             self._empty(302, headers, length=100)
             self._wait_for_the_client()
 
+    def _xet_token(self) -> None:
+        """Where the storage is and what opens it."""
+        expires = int(time.time()) + 3600
+        headers = {
+            "X-Xet-Cas-Url": self.hub.cdn_url,
+            "X-Xet-Access-Token": "xet_right",
+            "X-Xet-Token-Expiration": str(expires),
+        }
+        self._json(
+            {"casUrl": self.hub.cdn_url, "accessToken": "xet_right", "exp": expires}, headers
+        )
+
+    def _reconstruction(self, digest: str) -> None:
+        asked = _RANGE.match(self.headers["Range"] or "")
+        start = int(asked[1]) if asked else 0
+        end = int(asked[2]) + 1 if asked and asked[2] else sys.maxsize
+        answer = self.hub.reconstruction(digest, start, end)
+        if self.headers["Authorization"] != "Bearer xet_right":
+            self._error(401, "")
+        elif answer is None:
+            self._error(416, "")
+        else:
+            self._json(answer)
+
+    def _xorb(self, file: Path) -> None:
+        size = file.stat().st_size
+        asked = _RANGE.match(self.headers["Range"] or "")
+        start, end = (int(asked[1]), min(int(asked[2]) + 1, size)) if asked else (0, size)
+        self.send_response(206 if asked else 200)
+        self.send_header("Content-Length", str(end - start))
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
+        self.end_headers()
+        self._body(file, file.name, start, end)
+
     def _from_cdn(self, path: str) -> None:
+        if found := _RECONSTRUCTION.match(path):
+            self._reconstruction(found["digest"])
+            return
+        if (found := _XORB.match(path)) and (xorb := self.hub.xorb(found["name"])):
+            self._xorb(xorb)
+            return
         found = _CDN.match(path)
         repository = self.hub.repository(found["repo"]) if found else None
         if found is None or repository is None:
