@@ -32,6 +32,7 @@ from mlx_stack.engines.lockfile import Engine
 from mlx_stack.gateway import litellm
 from mlx_stack.gateway.endpoint import gateway_endpoint
 from mlx_stack.home import Home
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import load_stack
 from stack_testkit.home import define_stack, install_fake_engines
@@ -76,7 +77,7 @@ def running_stack() -> Iterator[Program]:
 def targets(home: Home) -> tuple[Target, Target]:
     """The engine of the first tier directly, and the same tier through the gateway."""
     tier = load_stack(home.stack).tiers[0]
-    endpoint = gateway_endpoint(home)
+    endpoint = gateway_endpoint(OpenStack(home))
     direct = Target(f"http://127.0.0.1:{tier.port}/v1", "none", tier.model)
     return direct, Target(endpoint.base_url, endpoint.key or "", tier.name)
 

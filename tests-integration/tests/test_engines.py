@@ -14,6 +14,7 @@ from mlx_stack.engines.errors import EngineUnhealthyError
 from mlx_stack.engines.install import own_toolchain
 from mlx_stack.engines.lockfile import Engine, shipped_lock
 from mlx_stack.engines.manage import EnginePair
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.engine_health import check_health
 from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.program import Program
@@ -183,7 +184,7 @@ def test_the_health_check_asks_the_smallest_model_of_the_stack_through_the_gatew
     define_stack(served.home, {"standard": {}, "fast": {}})
 
     report = check_health(
-        served.home, pair_of(served), own_toolchain(), available_bytes=PLENTY_BYTES
+        OpenStack(served.home), pair_of(served), own_toolchain(), available_bytes=PLENTY_BYTES
     )
 
     assert report.model in ("standard-model", "fast-model")
@@ -196,7 +197,9 @@ def test_an_engine_that_dies_fails_the_health_check_and_leaves_nothing(program: 
     define_stack(program.home, {"standard": {}})
 
     with pytest.raises(EngineUnhealthyError, match="was installed but not put to use") as info:
-        check_health(program.home, pair_of(program), own_toolchain(), available_bytes=PLENTY_BYTES)
+        check_health(
+            OpenStack(program.home), pair_of(program), own_toolchain(), available_bytes=PLENTY_BYTES
+        )
 
     assert "exiting with 3" in info.value.message
     assert not list(program.home.engines.glob(".health*"))

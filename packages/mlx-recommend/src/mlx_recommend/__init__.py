@@ -5,6 +5,7 @@ under one budget. Nothing here reads a file, starts a process or opens a connect
 """
 
 from mlx_recommend.budget import DEFAULT_BUDGET_PCT, budget_bytes
+from mlx_recommend.calibration import PROCESS_OVERHEAD_BYTES
 from mlx_recommend.candidates import Bar, Candidate, candidate_of
 from mlx_recommend.errors import RecommendError
 from mlx_recommend.evidence import reference_measurements
@@ -32,6 +33,7 @@ __all__ = [
     "DEFAULT_CONTEXT_TOKENS",
     "FAST",
     "LONG_CONTEXT",
+    "PROCESS_OVERHEAD_BYTES",
     "ROLES",
     "SPEED_CONTEXT_TOKENS",
     "STANDARD",

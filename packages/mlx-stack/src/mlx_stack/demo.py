@@ -22,9 +22,10 @@ from mlx_stack.engines.install import InstallEvent, Toolchain, install_all, own_
 from mlx_stack.errors import StackError
 from mlx_stack.gateway.endpoint import Endpoint, gateway_endpoint
 from mlx_stack.home import Home
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import assemble
 from mlx_stack.services.down import down
-from mlx_stack.services.outcomes import ServiceOutcome, is_success
+from mlx_stack.services.outcomes import ServiceOutcome
 from mlx_stack.services.ports import free_ports
 from mlx_stack.services.service import WATCHDOG
 from mlx_stack.services.status import StatusReport, read_status
@@ -205,7 +206,7 @@ def _play(story: _Story, home: Home) -> DemoResult:
         answer = _ask_question(story, client, endpoint)
         fallback = _kill_and_heal(story, home, client, endpoint, ports)
     with story.step("status", "What `mlx-stack status` says now") as detail:
-        report = read_status(home)
+        report = read_status(OpenStack(home))
         story.observer.status(report)
         healthy = sum(row.state == "healthy" for row in report.services)
         detail.text = f"{healthy} of {len(report.services)} services healthy"
@@ -261,7 +262,7 @@ def _define_stack(story: _Story, home: Home) -> tuple[Endpoint, dict[int, str]]:
         ensure_gateway_key(home)
         detail.text = ", ".join(f"{tier.name} on {tier.port}" for tier in tiers)
         detail.text += f", gateway on {gateway_port}"
-    return gateway_endpoint(home), {tier.port: tier.name for tier in tiers}
+    return gateway_endpoint(OpenStack(home)), {tier.port: tier.name for tier in tiers}
 
 
 def _start(story: _Story, home: Home) -> None:
@@ -270,15 +271,15 @@ def _start(story: _Story, home: Home) -> None:
 
     meaning = "Start two engines and the gateway side by side: `mlx-stack up`"
     with story.step("up", meaning) as detail:
-        outcomes = up(home, on_outcome=show)
-        if not is_success(outcomes):
-            failed = next(outcome for outcome in outcomes if outcome.outcome == "failed")
+        outcomes = up(OpenStack(home), on_outcome=show)
+        if not outcomes.is_success:
+            failed = next(outcome for outcome in outcomes.services if outcome.outcome == "failed")
             raise StackError(f"{failed.name} did not start: {failed.error}")
-        detail.text = ", ".join(f"{each.name} {each.seconds:.1f} s" for each in outcomes)
+        detail.text = ", ".join(f"{each.name} {each.seconds:.1f} s" for each in outcomes.services)
     with story.step(
         "watchdog", "Start what restarts crashed services: `mlx-stack watch`"
     ) as detail:
-        pid, _ = start_daemon(home, WatchOptions(interval_s=1, restart_delay_s=1))
+        pid, _ = start_daemon(OpenStack(home), WatchOptions(interval_s=1, restart_delay_s=1))
         detail.text = f"PID {pid}, looks every second"
 
 
@@ -338,7 +339,7 @@ def _ask(client: "httpx.Client", endpoint: Endpoint, on_text: Callable[[str], No
 
 def _wait_until_restored(home: Home, dead_pid: int, deadline: float) -> int:
     """The PID of the killed tier once it is healthy with a process of its own again."""
-    services = assemble(home, master_key="").services
+    services = assemble(OpenStack(home), master_key="").services
     target = next(target_of(each.spec) for each in services if each.name == KILLED)
     while time.monotonic() < deadline:
         status = probe_service(target, home.state_dirs)
@@ -351,7 +352,7 @@ def _wait_until_restored(home: Home, dead_pid: int, deadline: float) -> int:
 def _stop_all(home: Home) -> int:
     """Stop the watchdog, lest it restart anything, then everything else; how many there were."""
     watchdog = stop_service(WATCHDOG, home.state_dirs)
-    pids = [watchdog.pid, *(outcome.pid for outcome in down(home))]
+    pids = [watchdog.pid, *(outcome.pid for outcome in down(OpenStack(home)).services)]
     return sum(pid is not None for pid in pids)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mlx_stack.errors import MissingError
-from mlx_stack.home import Home
+from mlx_stack.open_stack import OpenStack
 
 if TYPE_CHECKING:
     from mlx_stack.services.status import ServiceRow
@@ -57,12 +57,13 @@ SURVIVE_REBOOTS = NextStep("mlx-stack install", "keep it alive through crashes a
 SURVIVE_CRASHES = NextStep("mlx-stack watch --daemon", "restart what crashes or hangs")
 
 
-def read_overview(home: Home) -> Overview:
-    """Where the user of `home` is.
+def read_overview(opened: OpenStack) -> Overview:
+    """Where the user of this state folder is.
 
     Raises:
         InvalidFileError: The stack file or the configuration is damaged.
     """
+    home = opened.home
     if not home.stack.exists():
         continues = home.setup_progress.exists()
         first = NextStep("mlx-stack setup", "go on with the setup that was interrupted")
@@ -70,9 +71,9 @@ def read_overview(home: Home) -> Overview:
         return Overview("no-stack", (), None, steps)
     from mlx_stack.services.status import read_status
 
-    report = read_status(home)
+    report = read_status(opened)
     situation = situation_of(report.services)
-    missing = () if situation == "running" else _missing(home)
+    missing = () if situation == "running" else _missing(opened)
     survive = SURVIVE_REBOOTS if shutil.which("launchctl") else SURVIVE_CRASHES
     steps = next_steps(situation, report.services, missing, survive=survive)
     return Overview(situation, report.services, report.gateway_url, steps)
@@ -129,12 +130,12 @@ def next_steps(
     )
 
 
-def _missing(home: Home) -> tuple[NextStep, ...]:
+def _missing(opened: OpenStack) -> tuple[NextStep, ...]:
     """The commands that get what is not on this disk: the engines, or models."""
     from mlx_stack.services.assembly import assemble
 
     try:
-        assembly = assemble(home, master_key="")
+        assembly = assemble(opened, master_key="")
     except MissingError:
         return (NextStep("mlx-stack engines install", "the engines are not installed yet"),)
     models = {tier.model for tier in assembly.stack.tiers if tier.name in assembly.missing}

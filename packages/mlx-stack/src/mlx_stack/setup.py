@@ -17,9 +17,10 @@ from mlx_stack.hardware import save_profile
 from mlx_stack.home import Home
 from mlx_stack.models.disk import find_local
 from mlx_stack.models.pull import pull
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.init import Addition, Draft, Request, draft_stack, write_draft
 from mlx_stack.planning.recommend import Wishes
-from mlx_stack.services.outcomes import ServiceOutcome, is_success
+from mlx_stack.services.outcomes import ServiceOutcome
 from mlx_stack.services.up import up
 from mlx_stack.setup_progress import Choices, Progress, read_progress, write_progress
 from mlx_stack.stack import Stack, Tier, load_stack
@@ -229,11 +230,11 @@ class _Setup:
         return tier.source
 
     def _start(self) -> tuple[StepOutcome, str]:
-        outcomes = up(self._home, on_outcome=self._tell.on_service)
-        failed = [each for each in outcomes if each.error is not None]
-        if not is_success(outcomes):
+        outcomes = up(OpenStack(self._home), on_outcome=self._tell.on_service)
+        failed = [each for each in outcomes.services if each.error is not None]
+        if not outcomes.is_success:
             return "failed", "; ".join(f"{each.name}: {each.error}" for each in failed)
-        return "done", f"{len(outcomes)} services are ready"
+        return "done", f"{len(outcomes.services)} services are ready"
 
 
 def _in_words(stack: Stack) -> str:

@@ -46,8 +46,8 @@ NETWORK = frozenset({"httpx", "httpx2", "huggingface_hub", "requests"})
 RUNS: dict[tuple[str, ...], frozenset[str]] = {
     ("completion", "bash"): frozenset(),
     ("status",): frozenset(),
-    (): frozenset(),
-    ("env",): frozenset({"mlx_procsup", "msgspec", "psutil", "rich", "yaml"}),
+    (): frozenset({"mlx_catalog"}),
+    ("env",): frozenset({"mlx_catalog", "mlx_procsup", "msgspec", "psutil", "rich", "yaml"}),
     ("config", "list"): frozenset({"msgspec", "yaml", "rich"}),
 }
 """What commands may load when they run on an empty state folder; `rich` brings packages along."""

@@ -27,6 +27,7 @@ from mlx_stack.autostart.mac import (
 )
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.home import Home
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import assemble
 from mlx_stack.services.service import WATCHDOG
 
@@ -84,7 +85,7 @@ def install(
     session = mac.session()
     require_lasting(mac.interpreter)
     _require_session(session, system=system)
-    assemble(home, master_key="")  # what the watchdog will need is there
+    assemble(OpenStack(home), master_key="")  # what the watchdog will need is there
     choice = choose_domain(session, system=system)
     agent, daemon = mac.agent_installer(session.uid), mac.daemon_installer(home)
     installer, other = (daemon, agent) if system else (agent, daemon)

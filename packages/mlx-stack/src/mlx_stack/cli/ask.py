@@ -33,9 +33,9 @@ def command(question: str | None, tier: str | None, max_tokens: int | None, *, j
     from mlx_stack.gateway.names import model_to_ask
 
     context = open_context(json=json)
-    model = model_to_ask(context.home, tier)
+    model = model_to_ask(context.opened.stack, tier)
     text = _question(question)
-    endpoint = gateway_endpoint(context.home)
+    endpoint = gateway_endpoint(context.opened)
     timeout = httpx.Timeout(_FIRST_BYTE_TIMEOUT_S, connect=5.0)
     on_text = None if json else context.output.piece
     with httpx.Client(timeout=timeout, trust_env=False) as client:

@@ -33,11 +33,11 @@ def command(client: str | None, *, dry_run: bool, undo: bool, json: bool, quiet:
         _list(context)
         return
     if undo:
-        plan = connect.plan_undo(context.home, client)
+        plan = connect.plan_undo(context.opened, client)
     else:
-        plan = connect.plan_connect(context.home, client, connect.surroundings(context.home))
+        plan = connect.plan_connect(context.opened, client, connect.surroundings(context.home))
     if not dry_run:
-        (connect.undo if undo else connect.connect)(context.home, plan)
+        (connect.undo if undo else connect.connect)(context.opened, plan)
     if json:
         context.output.document(_document(plan, dry_run=dry_run))
     else:
@@ -48,7 +48,7 @@ def _list(context: Context) -> None:
     from mlx_stack.clients.connect import connected_clients, surroundings
     from mlx_stack.clients.registry import CLIENTS
 
-    connected = connected_clients(context.home, surroundings(context.home))
+    connected = connected_clients(context.opened, surroundings(context.home))
     if context.output.json:
         rows = [
             {"name": client.name, "title": client.title, "connected": connected[client.name]}

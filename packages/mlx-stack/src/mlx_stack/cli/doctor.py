@@ -40,9 +40,9 @@ def command(bundle: Path | None, *, fix: bool, json: bool, quiet: bool) -> int:
 
     context = open_context(json=json, quiet=quiet)
     with context.output.waiting("Looking"):
-        examination = examine(context.home, fix=fix)
+        examination = examine(context.opened, fix=fix)
     if bundle is not None:
-        write_bundle(context.home, examination, bundle)
+        write_bundle(context.opened, examination, bundle)
     if json:
         context.output.document(
             {**examination.to_document(), "bundle": str(bundle) if bundle else None}

@@ -17,7 +17,7 @@ def command(tier: str | None, *, json: bool, quiet: bool) -> int:
     """
     from mlx_stack.cli.views.services import show_outcome
     from mlx_stack.services.down import down
-    from mlx_stack.services.outcomes import ServiceOutcome, is_success, to_document
+    from mlx_stack.services.outcomes import ServiceOutcome
 
     context = open_context(json=json, quiet=quiet)
     output = context.output
@@ -27,9 +27,9 @@ def command(tier: str | None, *, json: bool, quiet: bool) -> int:
             show_outcome(output, outcome)
 
     with output.waiting("Stopping"):
-        outcomes = down(context.home, tier=tier, on_outcome=show)
+        outcomes = down(context.opened, tier=tier, on_outcome=show)
     if output.json:
-        output.document(to_document(outcomes))
-    elif not outcomes:
+        output.document(outcomes.to_document())
+    elif not outcomes.services:
         output.say("Nothing is running.")
-    return exit_codes.DONE if is_success(outcomes) else exit_codes.FAILED
+    return exit_codes.DONE if outcomes.is_success else exit_codes.FAILED

@@ -124,7 +124,7 @@ def upgrade_command(names: tuple[str, ...], *, json: bool, quiet: bool) -> int:
         def check(pair: EnginePair) -> HealthReport:
             progress.say("Asking the new version a question")
             available_bytes = psutil.virtual_memory().available
-            return check_health(context.home, pair, toolchain, available_bytes=available_bytes)
+            return check_health(context.opened, pair, toolchain, available_bytes=available_bytes)
 
         done = upgrade_engines(
             context.home, toolchain, check, only=_chosen(names), on_event=progress.show

@@ -26,7 +26,7 @@ def command(shell: str, *, json: bool, quiet: bool) -> None:
     from mlx_stack.gateway.endpoint import gateway_endpoint
 
     context = open_context(json=json, quiet=quiet)
-    variables = gateway_endpoint(context.home).environment()
+    variables = gateway_endpoint(context.opened).environment()
     if json:
         context.output.document({"env": variables})
         return

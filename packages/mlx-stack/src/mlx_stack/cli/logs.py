@@ -69,7 +69,7 @@ def command(
 def _list(context: Context) -> None:
     from mlx_stack.services.logs import find_logs
 
-    logs = find_logs(context.home)
+    logs = find_logs(context.opened)
     if context.output.json:
         context.output.document({"logs": [_entry(info) for info in logs]})
     elif logs:
@@ -82,7 +82,7 @@ def _list(context: Context) -> None:
 def _show(context: Context, service: str, tail: int | None, *, json_lines: bool) -> None:
     from mlx_stack.services.logs import find_log, read_lines
 
-    log = find_log(context.home, service)
+    log = find_log(context.opened, service)
     lines = read_lines(log, tail=tail, keep_colours=_keeps_colours(context))
     if context.output.json:
         document = {"service": service, "path": str(log), "lines": list(lines)}
@@ -97,7 +97,7 @@ def _follow(context: Context, service: str, tail: int, *, json_lines: bool) -> N
     from mlx_stack.services.logs import find_log, follow_lines
 
     with until_interrupted():
-        log = find_log(context.home, service, wait=True)
+        log = find_log(context.opened, service, wait=True)
         for line in follow_lines(log, tail=tail, keep_colours=_keeps_colours(context)):
             _print(context, service, line, json_lines=json_lines)
 
@@ -105,7 +105,7 @@ def _follow(context: Context, service: str, tail: int, *, json_lines: bool) -> N
 def _rotate(context: Context, service: str | None) -> None:
     from mlx_stack.services.logs import rotate_logs
 
-    rotated = rotate_logs(context.home, service)
+    rotated = rotate_logs(context.opened, service)
     if context.output.json:
         rows = [
             {"service": name, "archive": str(each.archive), "bytes": each.archived_bytes}

@@ -20,7 +20,7 @@ from mlx_stack.cli.frame.context import (
 def command(tier: str | None, timeout_s: float, *, json: bool, quiet: bool) -> int:
     """Stop the services and start them again, under one lock."""
     from mlx_stack.cli.views.services import show_outcome
-    from mlx_stack.services.outcomes import ServiceOutcome, is_success, to_document
+    from mlx_stack.services.outcomes import ServiceOutcome
     from mlx_stack.services.restart import restart
 
     context = open_context(json=json, quiet=quiet)
@@ -31,8 +31,7 @@ def command(tier: str | None, timeout_s: float, *, json: bool, quiet: bool) -> i
             show_outcome(output, outcome)
 
     with output.waiting("Restarting"):
-        done = restart(context.home, tier=tier, timeout_s=timeout_s, on_outcome=show)
+        done = restart(context.opened, tier=tier, timeout_s=timeout_s, on_outcome=show)
     if output.json:
-        stopped = to_document(done.stopped)["services"]
-        output.document({**to_document(done.started), "stopped": stopped})
-    return exit_codes.DONE if is_success(done.started) else exit_codes.FAILED
+        output.document(done.to_document())
+    return exit_codes.DONE if done.is_success else exit_codes.FAILED

@@ -38,7 +38,7 @@ def command(*, watch: bool, json: bool, json_lines: bool, quiet: bool) -> int:
                 show_again_and_again(context)
         from mlx_stack.services.status import read_status
 
-        report = read_status(context.home)
+        report = read_status(context.opened)
     except NoStackError as error:
         return _report_no_stack(context, error)
     if context.output.json:

@@ -29,7 +29,7 @@ def command(tier: str | None, timeout_s: float, *, dry_run: bool, json: bool, qu
     if dry_run:
         return _print_plan(context, tier)
     from mlx_stack.cli.views.services import show_outcome
-    from mlx_stack.services.outcomes import ServiceOutcome, is_success, to_document
+    from mlx_stack.services.outcomes import ServiceOutcome
     from mlx_stack.services.up import up
 
     output = context.output
@@ -40,15 +40,15 @@ def command(tier: str | None, timeout_s: float, *, dry_run: bool, json: bool, qu
 
     with output.waiting("Starting"):
         outcomes = up(
-            context.home,
+            context.opened,
             tier=tier,
             timeout_s=timeout_s,
             on_outcome=show,
             on_hold=lambda name: output.say(f"{name} waits until the others have their memory."),
         )
     if output.json:
-        output.document(to_document(outcomes))
-    if not is_success(outcomes):
+        output.document(outcomes.to_document())
+    if not outcomes.is_success:
         return exit_codes.FAILED
     _tell_endpoint(context)
     return exit_codes.DONE
@@ -56,14 +56,13 @@ def command(tier: str | None, timeout_s: float, *, dry_run: bool, json: bool, qu
 
 def _tell_endpoint(context: Context) -> None:
     """Where clients go, and who else could."""
-    from mlx_stack.config import load_config
     from mlx_stack.gateway.endpoint import gateway_endpoint, is_exposed
 
-    endpoint = gateway_endpoint(context.home)
+    endpoint = gateway_endpoint(context.opened)
     context.output.say(
         f"\nEndpoint {endpoint.base_url}   clients: mlx-stack env, mlx-stack connect"
     )
-    host = load_config(context.home).gateway_host
+    host = context.opened.config.gateway_host
     if is_exposed(host):
         context.output.say(
             f"[yellow]warning:[/yellow] the gateway listens on {host}: everybody on the network "
@@ -73,16 +72,14 @@ def _tell_endpoint(context: Context) -> None:
 
 
 def _print_plan(context: Context, tier: str | None) -> int:
-    from dataclasses import asdict
+    from mlx_stack.services.up import plan_up
 
-    from mlx_stack.services.dry_run import plan_up
-
-    planned = plan_up(context.home, tier=tier)
+    plan = plan_up(context.opened, tier=tier)
     if context.output.json:
-        context.output.document({"dry_run": True, "services": [asdict(one) for one in planned]})
+        context.output.document(plan.to_document())
     else:
-        for one in planned:
+        for one in plan.services:
             at = f", port {one.port}" if one.port is not None else ""
             context.output.say(f"# {one.name}{at}")
             context.output.text(one.shell_line or f"# {one.problem}")
-    return exit_codes.FAILED if any(one.problem for one in planned) else exit_codes.DONE
+    return exit_codes.FAILED if any(one.problem for one in plan.services) else exit_codes.DONE

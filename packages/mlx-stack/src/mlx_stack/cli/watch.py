@@ -65,7 +65,7 @@ def command(
     if daemon:
         from mlx_stack.services.watch import start_daemon
 
-        pid, is_new = start_daemon(context.home, options)
+        pid, is_new = start_daemon(context.opened, options)
         _report_daemon(context.output, pid, is_new=is_new)
         return exit_codes.DONE
     from mlx_procsup import Decision
@@ -81,7 +81,7 @@ def command(
             context.output.text(describe(decision))
 
     with until_interrupted():
-        watch(context.home, options, tell=tell)
+        watch(context.opened, options, tell=tell)
     return exit_codes.DONE
 
 

@@ -32,7 +32,7 @@ from mlx_stack.credentials import mask_keys, read_gateway_key
 from mlx_stack.errors import InvalidFileError, StackError, UsageError
 from mlx_stack.gateway.endpoint import gateway_endpoint, require_key
 from mlx_stack.home import Home
-from mlx_stack.stack import load_stack
+from mlx_stack.open_stack import OpenStack
 
 _BACKUP_SUFFIX = ".before-mlx-stack"
 
@@ -103,7 +103,7 @@ def surroundings(home: Home, variables: Mapping[str, str] = os.environ) -> Surro
     return Surroundings(Path.home(), variables, sys.platform == "darwin", home.root)
 
 
-def plan_connect(home: Home, name: str, around: Surroundings) -> Plan:
+def plan_connect(opened: OpenStack, name: str, around: Surroundings) -> Plan:
     """What would be written for the client `name`; writes nothing.
 
     What an earlier connection wrote and this one doesn't, of a tier that is gone, say, is taken
@@ -114,8 +114,8 @@ def plan_connect(home: Home, name: str, around: Surroundings) -> Plan:
         NoStackError: No stack is defined.
         InvalidFileError: The client's file is damaged; it is left alone.
     """
-    client, connection = _require_client(name), _connection(home)
-    connections = read_connections(home.connections)
+    client, connection = _require_client(name), _connection(opened)
+    connections = read_connections(opened.home.connections)
     written = connections.files_of(client.name)
     changes: list[FileChange] = []
     for file in client.files(around, connection):
@@ -135,7 +135,7 @@ def plan_connect(home: Home, name: str, around: Surroundings) -> Plan:
     )
 
 
-def plan_undo(home: Home, name: str) -> Plan:
+def plan_undo(opened: OpenStack, name: str) -> Plan:
     """What would be taken back for the client `name`; writes nothing.
 
     A file that nobody else has changed returns to what it was, to the byte. In any other, only
@@ -147,8 +147,8 @@ def plan_undo(home: Home, name: str) -> Plan:
         InvalidFileError: The client's file, or what is remembered, is damaged.
     """
     client = _require_client(name)
-    connections = read_connections(home.connections)
-    secret = read_gateway_key(home)
+    connections = read_connections(opened.home.connections)
+    secret = read_gateway_key(opened.home)
     changes: list[FileChange] = []
     for path, file in connections.files_of(client.name).items():
         before = _read(path)
@@ -158,14 +158,15 @@ def plan_undo(home: Home, name: str) -> Plan:
     return Plan(client, tuple(changes), connections.with_client(client.name, {}), next_step)
 
 
-def connect(home: Home, plan: Plan) -> None:
+def connect(opened: OpenStack, plan: Plan) -> None:
     """Carry out what `plan_connect` planned. A file's first change leaves a backup beside it.
 
     Raises:
         OSError: A file can't be written; it is as it was.
     """
     if any(change.is_change for change in plan.changes):
-        save_connections(home.connections, plan.connections)  # first: nothing is left unremembered
+        # first, so that nothing is left unremembered
+        save_connections(opened.home.connections, plan.connections)
     for change in plan.changes:
         if change.is_change:
             if change.is_first and change.before is not None and not change.backup.exists():
@@ -173,7 +174,7 @@ def connect(home: Home, plan: Plan) -> None:
             _write(change)
 
 
-def undo(home: Home, plan: Plan) -> None:
+def undo(opened: OpenStack, plan: Plan) -> None:
     """Carry out what `plan_undo` planned; the backups go last.
 
     Raises:
@@ -185,18 +186,18 @@ def undo(home: Home, plan: Plan) -> None:
     for change in plan.changes:
         change.backup.unlink(missing_ok=True)
     if plan.changes:
-        save_connections(home.connections, plan.connections)
+        save_connections(opened.home.connections, plan.connections)
 
 
-def connected_clients(home: Home, around: Surroundings) -> dict[str, bool]:
+def connected_clients(opened: OpenStack, around: Surroundings) -> dict[str, bool]:
     """Every client's name, and whether its files say what `connect` would write."""
     names = [client.name for client in CLIENTS]
-    return {name: _is_connected(home, name, around) for name in names}
+    return {name: _is_connected(opened, name, around) for name in names}
 
 
-def _is_connected(home: Home, name: str, around: Surroundings) -> bool:
+def _is_connected(opened: OpenStack, name: str, around: Surroundings) -> bool:
     try:
-        plan = plan_connect(home, name, around)
+        plan = plan_connect(opened, name, around)
     except StackError:  # no stack, no key yet, or a damaged file: nothing is connected
         return False
     return not any(change.is_change for change in plan.changes)
@@ -210,9 +211,9 @@ def _require_client(name: str) -> Client:
     return client
 
 
-def _connection(home: Home) -> Connection:
-    stack = load_stack(home.stack)
-    endpoint = gateway_endpoint(home)
+def _connection(opened: OpenStack) -> Connection:
+    stack = opened.stack
+    endpoint = gateway_endpoint(opened)
     models = {tier.name: tier.context_tokens for tier in stack.tiers}
     return Connection(endpoint.root_url, endpoint.base_url, require_key(endpoint), models)
 

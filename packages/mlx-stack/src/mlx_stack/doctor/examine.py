@@ -6,11 +6,10 @@ from dataclasses import dataclass, replace
 from mlx_hwprobe import HwprobeError
 from mlx_launchd import LaunchdError
 from mlx_procsup import SupervisionError
-from mlx_stack.config import load_config
 from mlx_stack.doctor import hub, machine, power, running, state
 from mlx_stack.doctor.finding import Finding
 from mlx_stack.errors import NoStackError, StackError
-from mlx_stack.home import Home
+from mlx_stack.open_stack import OpenStack
 
 FAILED_CHECK = "check-failed"
 """A check that could not be made."""
@@ -48,13 +47,13 @@ class Examination:
         }
 
 
-def examine(home: Home, *, fix: bool = False) -> Examination:
+def examine(opened: OpenStack, *, fix: bool = False) -> Examination:
     """Make every check; with `fix`, put right what is safe to put right.
 
     Safe are modes of our own files and PID files of processes that are gone. Nothing is installed,
     downloaded, stopped or restarted.
     """
-    findings = tuple(_told_once(finding for check in _checks(home) for finding in _made(check)))
+    findings = tuple(_told_once(finding for check in _checks(opened) for finding in _made(check)))
     if not fix:
         return Examination(findings)
     mended = [finding for finding in findings if finding.mend is not None and _mend(finding)]
@@ -67,16 +66,17 @@ def examine(home: Home, *, fix: bool = False) -> Examination:
     return Examination(after, tuple(finding.check for finding in mended))
 
 
-def _checks(home: Home) -> tuple[Check, ...]:
+def _checks(opened: OpenStack) -> tuple[Check, ...]:
+    home = opened.home
     return (
         machine.check_machine,
         lambda: state.check_permissions(home),
-        lambda: state.check_files(home),
-        lambda: machine.check_disk(home.root, load_config(home).model_dir),
-        lambda: state.check_exposure(home),
+        lambda: state.check_files(opened),
+        lambda: machine.check_disk(home.root, opened.config.model_dir),
+        lambda: state.check_exposure(opened),
         lambda: running.check_engines(home),
-        lambda: running.check_models(home),
-        lambda: running.check_ports(home),
+        lambda: running.check_models(opened),
+        lambda: running.check_ports(opened),
         lambda: running.check_leftovers(home),
         running.check_tools,
         hub.check_hub,

@@ -7,18 +7,16 @@ from functools import partial
 import psutil
 
 from mlx_procsup import locate, stop_service
-from mlx_stack.config import load_config
 from mlx_stack.doctor.finding import Finding, ok
 from mlx_stack.engines.environment import Environment, current_environment, environment_for
 from mlx_stack.engines.lockfile import Engine, shipped_lock
 from mlx_stack.engines.verify import verify
 from mlx_stack.errors import StackError
 from mlx_stack.home import Home
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import model_folder
 from mlx_stack.services.ports import is_free
-from mlx_stack.services.recorded import recorded_services
-from mlx_stack.services.service import GATEWAY
-from mlx_stack.stack import load_stack
+from mlx_stack.services.service import GATEWAY, known_services
 
 _MOST_TOLD = 3
 
@@ -64,14 +62,14 @@ def _compare_with_lock(environment: Environment) -> Finding:
     )
 
 
-def check_models(home: Home) -> Iterator[Finding]:
+def check_models(opened: OpenStack) -> Iterator[Finding]:
     """Whether each tier's model is on this disk and whole.
 
     Raises:
         StackError: The stack or the configuration can't be read.
     """
-    model_dir = load_config(home).model_dir
-    for tier in load_stack(home.stack).tiers:
+    model_dir = opened.config.model_dir
+    for tier in opened.stack.tiers:
         try:
             folder = model_folder(model_dir, tier)
         except StackError as error:
@@ -80,17 +78,17 @@ def check_models(home: Home) -> Iterator[Finding]:
             yield ok("model", f"{tier.name}: {folder}.")
 
 
-def check_ports(home: Home) -> Iterator[Finding]:
+def check_ports(opened: OpenStack) -> Iterator[Finding]:
     """Whether the ports of services that don't run are free.
 
     Raises:
         StackError: The stack or the configuration can't be read.
     """
-    ports = {tier.name: tier.port for tier in load_stack(home.stack).tiers}
-    ports[GATEWAY] = load_config(home).litellm_port
+    ports = {tier.name: tier.port for tier in opened.stack.tiers}
+    ports[GATEWAY] = opened.config.litellm_port
     taken = 0
     for name, port in ports.items():
-        if locate(home.state_dirs, name).process is None and not is_free(port):
+        if locate(opened.home.state_dirs, name).process is None and not is_free(port):
             taken += 1
             yield Finding(
                 "port",
@@ -117,7 +115,7 @@ def _holder(port: int) -> str:
 
 def check_leftovers(home: Home) -> Iterator[Finding]:
     """PID files of processes that are gone."""
-    stale = [name for name in recorded_services(home) if _is_stale(home, name)]
+    stale = [name for name in known_services(home) if _is_stale(home, name)]
     for name in stale:
         yield Finding(
             "stale-pid",

@@ -6,15 +6,13 @@ from functools import partial
 from pathlib import Path
 
 from mlx_catalog import CatalogError
-from mlx_stack.config import load_config
 from mlx_stack.credentials import read_gateway_key
 from mlx_stack.doctor.finding import Finding, ok
 from mlx_stack.errors import NoStackError, StackError
 from mlx_stack.gateway.endpoint import is_exposed
 from mlx_stack.hardware import known_hardware
 from mlx_stack.home import Home
-from mlx_stack.models.find import open_catalog
-from mlx_stack.stack import load_stack
+from mlx_stack.open_stack import OpenStack
 
 _OTHERS = 0o077
 
@@ -66,11 +64,11 @@ def _check_mode(path: Path, mode: int) -> Finding | None:
     return None
 
 
-def check_files(home: Home) -> Iterator[Finding]:
+def check_files(opened: OpenStack) -> Iterator[Finding]:
     """Whether what the commands read in the state folder can be read."""
     for check, well, read in _FILES:
         try:
-            read(home)
+            read(opened)
         except NoStackError as error:
             yield Finding("stack", "info", error.message, fix=error.hint or "")
         except StackError as error:
@@ -83,31 +81,39 @@ def check_files(home: Home) -> Iterator[Finding]:
             yield ok(check, well)
 
 
-_FILES: tuple[tuple[str, str, Callable[[Home], object]], ...] = (
+_FILES: tuple[tuple[str, str, Callable[[OpenStack], object]], ...] = (
     (
         "stack-file",
         "The stack file can be read, or there is none yet.",
-        lambda home: load_stack(home.stack),
+        lambda opened: opened.stack,
     ),
-    ("config-file", "The configuration can be read, or there is none yet.", load_config),
-    ("key-file", "The gateway's key can be read, or there is none yet.", read_gateway_key),
+    (
+        "config-file",
+        "The configuration can be read, or there is none yet.",
+        lambda opened: opened.config,
+    ),
+    (
+        "key-file",
+        "The gateway's key can be read, or there is none yet.",
+        lambda opened: read_gateway_key(opened.home),
+    ),
     (
         "profile-file",
         "The hardware profile can be read, or there is none yet.",
-        lambda home: home.profile.exists() and known_hardware(home),
+        lambda opened: opened.home.profile.exists() and known_hardware(opened.home),
     ),
-    ("catalog", "The catalog can be read, with your own entries.", open_catalog),
+    ("catalog", "The catalog can be read, with your own entries.", lambda opened: opened.catalog),
 )
 """Name of the check, what is said when all is well, and its reader."""
 
 
-def check_exposure(home: Home) -> Iterator[Finding]:
+def check_exposure(opened: OpenStack) -> Iterator[Finding]:
     """Whether the gateway is open to the network.
 
     Raises:
         InvalidFileError: The configuration is damaged.
     """
-    host = load_config(home).gateway_host
+    host = opened.config.gateway_host
     if not is_exposed(host):
         yield ok("exposure", "The gateway listens on this machine only.")
         return

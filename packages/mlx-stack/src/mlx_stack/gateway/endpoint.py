@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from mlx_stack.config import load_config
 from mlx_stack.credentials import read_gateway_key
 from mlx_stack.errors import StackError
-from mlx_stack.home import Home
+from mlx_stack.open_stack import OpenStack
 
 LOOPBACK = "127.0.0.1"
 LIVENESS_PATH = "/health/liveliness"
@@ -60,15 +59,15 @@ def is_exposed(host: str) -> bool:
     return host not in _LOOPBACK_NAMES
 
 
-def gateway_endpoint(home: Home) -> Endpoint:
+def gateway_endpoint(opened: OpenStack) -> Endpoint:
     """The gateway's address and key; reads only.
 
     Raises:
         InvalidFileError: The configuration or the credentials are damaged.
     """
-    config = load_config(home)
+    config = opened.config
     url = gateway_url(config.gateway_host, config.litellm_port)
-    return Endpoint(url, read_gateway_key(home))
+    return Endpoint(url, read_gateway_key(opened.home))
 
 
 def require_key(endpoint: Endpoint) -> str:

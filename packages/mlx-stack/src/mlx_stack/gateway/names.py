@@ -3,19 +3,15 @@
 from collections.abc import Collection
 
 from mlx_stack.errors import UsageError
-from mlx_stack.home import Home
-from mlx_stack.stack import load_stack
+from mlx_stack.stack import Stack
 
 
-def model_to_ask(home: Home, tier: str | None) -> str:
+def model_to_ask(stack: Stack, tier: str | None) -> str:
     """The model name of a tier; of the stack's first tier where none is named.
 
     Raises:
         UsageError: There is no such tier.
-        NoStackError: No stack is defined.
-        InvalidFileError: The stack file is damaged.
     """
-    stack = load_stack(home.stack)
     if tier is None:
         return stack.tiers[0].name
     require_tier(tier, [entry.name for entry in stack.tiers])

@@ -5,9 +5,9 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_catalog import load_catalog
+from mlx_recommend import PROCESS_OVERHEAD_BYTES
 from mlx_stack import atomic_file
-from mlx_stack.config import Config, load_config
+from mlx_stack.config import Config
 from mlx_stack.engines import vllm_mlx
 from mlx_stack.engines.environment import require_environment
 from mlx_stack.engines.lockfile import Engine
@@ -17,6 +17,7 @@ from mlx_stack.gateway.names import require_tier
 from mlx_stack.home import Home
 from mlx_stack.models.disk import find_local
 from mlx_stack.models.serving import serving_of
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.service import (
     GATEWAY,
     GatewaySettings,
@@ -25,7 +26,7 @@ from mlx_stack.services.service import (
     gateway_service,
     inherited_environment,
 )
-from mlx_stack.stack import Stack, Tier, load_stack
+from mlx_stack.stack import Stack, Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +55,11 @@ class Assembly:
         return (*self.engines, self.gateway)
 
 
-def assemble(home: Home, *, master_key: str) -> Assembly:
+def assemble(opened: OpenStack, *, master_key: str) -> Assembly:
     """The services that the stack file defines; writes nothing.
 
     Args:
-        home: Where the stack is defined.
+        opened: Where the stack is defined.
         master_key: The gateway's key; it goes into the gateway's environment only.
 
     Raises:
@@ -68,20 +69,18 @@ def assemble(home: Home, *, master_key: str) -> Assembly:
         EngineMissingError: vllm-mlx or LiteLLM is not installed.
         InvalidCatalogError: One of the user's own catalog entries breaks the schema.
     """
-    stack = load_stack(home.stack)
-    config = load_config(home)
+    home, stack, config = opened.home, opened.stack, opened.config
     _check_gateway_port(stack, config)
     vllm_program = require_environment(home.engines, Engine.VLLM_MLX).program("vllm-mlx")
     litellm_program = require_environment(home.engines, Engine.LITELLM).program("litellm")
     variables = inherited_environment()
-    catalog = load_catalog(home.catalog)
     engines: list[Service] = []
     missing: dict[str, StackError] = {}
     silent: set[str] = set()
     for tier in stack.tiers:
         try:
             folder = model_folder(config.model_dir, tier)
-            serving = serving_of(catalog, tier, folder)
+            serving = serving_of(opened.catalog, tier, folder)
         except StackError as error:
             missing[tier.name] = error
         else:
@@ -100,7 +99,7 @@ def assemble(home: Home, *, master_key: str) -> Assembly:
                     home=home,
                     environment=variables,
                     # a lazy tier takes its memory with the first request
-                    needs_bytes=0 if tier.lazy else _needs_bytes(folder),
+                    load_bytes=0 if tier.lazy else _load_bytes(folder),
                 )
             )
     text = gateway_config(stack, config, silent_tiers=silent)
@@ -180,14 +179,10 @@ def chosen(names: Iterable[str], tier: str | None) -> Callable[[str], bool]:
     return lambda name: tier is None or name == tier
 
 
-_OVERHEAD = 1.15
-"""What an engine holds beside its weights before the first request: runtime, buffers, tokenizer."""
-
-
-def _needs_bytes(folder: Path) -> int:
-    """The memory that serving a model will take, from the size of its weights."""
+def _load_bytes(folder: Path) -> int:
+    """The memory that an engine holds before its first request: the weights and the process."""
     weights_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return int(weights_bytes * _OVERHEAD)
+    return weights_bytes + PROCESS_OVERHEAD_BYTES
 
 
 def _digest(*parts: str) -> str:

@@ -14,14 +14,12 @@ from mlx_procsup import (
     read_run,
     stop_service,
 )
-from mlx_stack.config import load_config
 from mlx_stack.errors import StackError
-from mlx_stack.home import Home
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import assemble, chosen
-from mlx_stack.services.outcomes import Outcome, ServiceOutcome
-from mlx_stack.services.recorded import recorded_services
-from mlx_stack.services.service import GATEWAY, WATCHDOG
-from mlx_stack.stack import Stack, load_stack
+from mlx_stack.services.outcomes import Outcome, Outcomes, ServiceOutcome
+from mlx_stack.services.service import GATEWAY, WATCHDOG, known_services
+from mlx_stack.stack import Stack
 
 _OUTCOMES: dict[StopOutcome, Outcome] = {
     StopOutcome.GRACEFUL: "stopped",
@@ -32,48 +30,47 @@ _OUTCOMES: dict[StopOutcome, Outcome] = {
 
 
 def down(
-    home: Home,
+    opened: OpenStack,
     *,
     tier: str | None = None,
     on_outcome: Callable[[ServiceOutcome], None] = lambda _: None,
-) -> tuple[ServiceOutcome, ...]:
+) -> Outcomes:
     """Stop the services, also those that the stack no longer defines; never the watchdog.
 
     Args:
-        home: Whose services.
+        opened: Whose services.
         tier: Only this tier; None for everything.
-        on_outcome: Told of each service as soon as it has stopped, one at a time.
+        on_outcome: Gets each service as soon as it has stopped, one at a time.
 
     Raises:
-        LockHeldError: Another command changes the services.
-        UsageError: There is no such tier.
+        LockHeldError: When another command changes the services.
+        UsageError: When there is no such tier.
     """
-    if not home.root.exists():
-        if tier is not None:
-            chosen((), tier)
-        return ()
-    with acquire_lock(home.lock, "down"):
-        return stop_services(home, tier=tier, on_outcome=on_outcome)
+    if not opened.home.root.exists():
+        chosen((), tier)
+        return Outcomes(())
+    with acquire_lock(opened.home.lock, "down"):
+        return stop_services(opened, tier=tier, on_outcome=on_outcome)
 
 
 def stop_services(
-    home: Home,
+    opened: OpenStack,
     *,
     tier: str | None = None,
     on_outcome: Callable[[ServiceOutcome], None] = lambda _: None,
-) -> tuple[ServiceOutcome, ...]:
+) -> Outcomes:
     """What `down` does, for a caller that holds the lock; arguments as there."""
-    stack = _stack_if_readable(home)
+    home, stack = opened.home, _stack_if_readable(opened)
     tiers = tuple(entry.name for entry in stack.tiers) if stack is not None else ()
-    names = tuple(dict.fromkeys((*tiers, *recorded_services(home))))
+    names = tuple(dict.fromkeys((*tiers, *known_services(home))))
     is_chosen = chosen([name for name in names if name != WATCHDOG], tier)
     doomed = [name for name in names if name not in (GATEWAY, WATCHDOG) and is_chosen(name)]
     dirs = home.state_dirs
-    commands = _commands_for_lost_records(home, names, dirs)
+    commands = _commands_for_lost_records(opened, names, dirs)
     telling = Lock()
 
     def stop(name: str) -> ServiceOutcome:
-        outcome = _stop(name, dirs, _port(home, stack, name), commands.get(name, ()))
+        outcome = _stop(name, dirs, _port(opened, stack, name), commands.get(name, ()))
         with telling:
             on_outcome(outcome)
         return outcome
@@ -81,7 +78,7 @@ def stop_services(
     outcomes = [stop(GATEWAY)] if is_chosen(GATEWAY) else []
     with ThreadPoolExecutor(max_workers=max(1, len(doomed))) as pool:
         outcomes += pool.map(stop, doomed)
-    return tuple(outcomes)
+    return Outcomes(tuple(outcomes))
 
 
 def _stop(name: str, dirs: StateDirs, port: int | None, command: tuple[str, ...]) -> ServiceOutcome:
@@ -93,22 +90,22 @@ def _stop(name: str, dirs: StateDirs, port: int | None, command: tuple[str, ...]
     return ServiceOutcome(name, kind, _OUTCOMES[result.outcome], result.pid, port, result.seconds)
 
 
-def _stack_if_readable(home: Home) -> Stack | None:
+def _stack_if_readable(opened: OpenStack) -> Stack | None:
     """The stack, or None: what runs can be stopped whatever has become of the stack file."""
     try:
-        return load_stack(home.stack)
+        return opened.stack
     except (StackError, OSError):
         return None
 
 
 def _commands_for_lost_records(
-    home: Home, names: tuple[str, ...], dirs: StateDirs
+    opened: OpenStack, names: tuple[str, ...], dirs: StateDirs
 ) -> dict[str, tuple[str, ...]]:
     """What services should run; it recognizes those whose run file is lost or damaged."""
     if not any(_is_record_lost(name, dirs) for name in (*names, GATEWAY)):
         return {}
     try:
-        services = assemble(home, master_key="").services
+        services = assemble(opened, master_key="").services
     except (StackError, CatalogError, OSError):
         return {}
     return {service.name: service.spec.masked_command() for service in services}
@@ -123,10 +120,10 @@ def _is_record_lost(name: str, dirs: StateDirs) -> bool:
         return True
 
 
-def _port(home: Home, stack: Stack | None, name: str) -> int | None:
+def _port(opened: OpenStack, stack: Stack | None, name: str) -> int | None:
     if name == GATEWAY:
         try:
-            return load_config(home).litellm_port
+            return opened.config.litellm_port
         except (StackError, OSError):
             return None
     tier = stack.tier(name) if stack is not None else None

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mlx_catalog import load_catalog
 from mlx_procsup import NotReadyError, start_service, stop_service, wait_for_healthy
 from mlx_stack.ask import ask
-from mlx_stack.config import load_config
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.engines import embedded_model, vllm_mlx
 from mlx_stack.engines.environment import Environment
@@ -25,6 +23,7 @@ from mlx_stack.gateway.endpoint import LOOPBACK, Endpoint
 from mlx_stack.home import Home
 from mlx_stack.models.disk import find_local
 from mlx_stack.models.serving import Serving, serving_of
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import model_folder
 from mlx_stack.services.ports import free_ports
 from mlx_stack.services.service import (
@@ -34,7 +33,7 @@ from mlx_stack.services.service import (
     gateway_service,
     inherited_environment,
 )
-from mlx_stack.stack import SCHEMA_VERSION, Stack, Tier, load_stack
+from mlx_stack.stack import SCHEMA_VERSION, Stack, Tier
 
 if TYPE_CHECKING:
     import httpx
@@ -64,7 +63,7 @@ class _Subject:
 
 
 def check_health(
-    home: Home, pair: EnginePair, toolchain: Toolchain, *, available_bytes: int
+    opened: OpenStack, pair: EnginePair, toolchain: Toolchain, *, available_bytes: int
 ) -> HealthReport:
     """Serve a model with the engines in `pair`, on free ports, and ask it a question.
 
@@ -73,7 +72,7 @@ def check_health(
     in a temporary folder, and stopped and removed again.
 
     Args:
-        home: Where the stack and its models are.
+        opened: Where the stack and its models are.
         pair: What to try; without a gateway, its half is left out.
         toolchain: What the embedded model is fetched with.
         available_bytes: Memory that is free for this.
@@ -86,22 +85,23 @@ def check_health(
             "Without vllm-mlx there is nothing that could answer.",
             hint="Install it with `mlx-stack engines install`.",
         )
+    home = opened.home
     home.engines.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".health-check.", dir=home.engines) as temporary:
         scratch = Home(Path(temporary))
-        subject = _own_subject(home, available_bytes) or _embedded_subject(
+        subject = _own_subject(opened, available_bytes) or _embedded_subject(
             scratch, pair.vllm_mlx, toolchain
         )
         return _try(pair.vllm_mlx, pair.litellm, subject, scratch)
 
 
-def _own_subject(home: Home, available_bytes: int) -> _Subject | None:
+def _own_subject(opened: OpenStack, available_bytes: int) -> _Subject | None:
     """The smallest model of the stack that is whole and takes at most half of the free memory."""
     try:
-        stack = load_stack(home.stack)
+        stack = opened.stack
     except NoStackError:
         return None
-    model_dir = load_config(home).model_dir
+    model_dir = opened.config.model_dir
     found = [(find_local(model_dir, tier.source, tier.quant), tier) for tier in stack.tiers]
     whole = [
         (model.size_bytes, tier)
@@ -113,7 +113,7 @@ def _own_subject(home: Home, available_bytes: int) -> _Subject | None:
     _, tier = min(whole, key=lambda pair: pair[0])
     tier = msgspec.structs.replace(tier, lazy=False, idle_unload_s=None)
     folder = model_folder(model_dir, tier)
-    return _Subject(tier, folder, serving_of(load_catalog(home.catalog), tier, folder), None)
+    return _Subject(tier, folder, serving_of(opened.catalog, tier, folder), None)
 
 
 def _embedded_subject(scratch: Home, engine: Environment, toolchain: Toolchain) -> _Subject:

@@ -14,23 +14,21 @@ from mlx_procsup import (
     rotate_log,
     tail_with_archive,
 )
-from mlx_stack.config import load_config
 from mlx_stack.errors import StackError, UsageError
-from mlx_stack.home import Home
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.service import WATCHDOG, service_names
-from mlx_stack.stack import load_stack
 
 
-def find_logs(home: Home) -> list[LogInfo]:
+def find_logs(opened: OpenStack) -> list[LogInfo]:
     """Every service's log, by name."""
-    return list_logs(home.logs)
+    return list_logs(opened.home.logs)
 
 
-def find_log(home: Home, service: str, *, wait: bool = False) -> Path:
+def find_log(opened: OpenStack, service: str, *, wait: bool = False) -> Path:
     """The log of one service.
 
     Args:
-        home: Whose services.
+        opened: Whose services.
         service: Its name.
         wait: A log that is not there yet is no error.
 
@@ -38,10 +36,10 @@ def find_log(home: Home, service: str, *, wait: bool = False) -> Path:
         UsageError: There is no such service.
         StackError: It has no log yet.
     """
-    logged = {info.name: info.path for info in find_logs(home)}
+    logged = {info.name: info.path for info in find_logs(opened)}
     if service in logged:
         return logged[service]
-    known = sorted({*logged, *_defined(home), WATCHDOG})
+    known = sorted({*logged, *_defined(opened), WATCHDOG})
     if service not in known:
         near = difflib.get_close_matches(service, known, n=1)
         guess = f"Did you mean {near[0]}? " if near else ""
@@ -53,7 +51,7 @@ def find_log(home: Home, service: str, *, wait: bool = False) -> Path:
             f"{service} has no log yet: it was never started.",
             hint=f"`mlx-stack {'watch' if service == WATCHDOG else 'up'}` starts it.",
         )
-    return home.state_dirs.log_file(service)
+    return opened.home.state_dirs.log_file(service)
 
 
 def read_lines(log: Path, *, tail: int | None, keep_colours: bool = False) -> Iterator[str]:
@@ -67,7 +65,7 @@ def follow_lines(log: Path, *, tail: int, keep_colours: bool = False) -> Iterato
     return (plain(line, keep_colours=keep_colours) for line in follow(log, tail=tail))
 
 
-def rotate_logs(home: Home, service: str | None) -> list[tuple[str, Rotation]]:
+def rotate_logs(opened: OpenStack, service: str | None) -> list[tuple[str, Rotation]]:
     """Archive one log, or all of them, now; those that were not empty, with their archives.
 
     Raises:
@@ -75,17 +73,17 @@ def rotate_logs(home: Home, service: str | None) -> list[tuple[str, Rotation]]:
         StackError: It has no log yet.
         OSError: An archive can't be written; the log is as it was.
     """
-    max_files = load_config(home).log_max_files
+    max_files = opened.config.log_max_files
     if service is not None:
-        chosen = [(service, find_log(home, service))]
+        chosen = [(service, find_log(opened, service))]
     else:
-        chosen = [(info.name, info.path) for info in find_logs(home)]
+        chosen = [(info.name, info.path) for info in find_logs(opened)]
     done = [(name, rotate_log(path, max_files)) for name, path in chosen]
     return [(name, rotation) for name, rotation in done if rotation is not None]
 
 
-def _defined(home: Home) -> list[str]:
+def _defined(opened: OpenStack) -> list[str]:
     try:
-        return service_names(load_stack(home.stack))
+        return service_names(opened.stack)
     except StackError:
         return []

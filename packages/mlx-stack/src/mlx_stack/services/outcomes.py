@@ -1,6 +1,5 @@
 """What `up` and `down` report of each service, in the words of the JSON answer."""
 
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
@@ -45,14 +44,22 @@ class ServiceOutcome:
         return replace(self, outcome="failed", error=error)
 
 
-def to_document(outcomes: Iterable[ServiceOutcome]) -> dict[str, object]:
-    """The fields of the JSON answer of `up` and `down`."""
-    rows = [asdict(outcome) for outcome in outcomes]
-    for row in rows:
-        row["seconds"] = round(row["seconds"], 3)
-    return {"services": rows}
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What `up` or `down` did.
 
+    Attributes:
+        services: Every service that it was about, in the order of the stack.
+    """
 
-def is_success(outcomes: Sequence[ServiceOutcome]) -> bool:
-    """Whether nothing failed and nothing had to be left out."""
-    return all(outcome.outcome not in ("failed", "skipped") for outcome in outcomes)
+    services: tuple[ServiceOutcome, ...]
+
+    @property
+    def is_success(self) -> bool:
+        """Whether nothing failed and nothing had to be left out."""
+        return all(each.outcome not in ("failed", "skipped") for each in self.services)
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        rows = [{**asdict(each), "seconds": round(each.seconds, 3)} for each in self.services]
+        return {"services": rows}

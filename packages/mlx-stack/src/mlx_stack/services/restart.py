@@ -4,44 +4,61 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlx_procsup import acquire_lock
-from mlx_stack.home import Home
+from mlx_stack.credentials import ensure_gateway_key
+from mlx_stack.open_stack import OpenStack
+from mlx_stack.services.assembly import assemble, chosen
 from mlx_stack.services.down import stop_services
-from mlx_stack.services.dry_run import plan_up
-from mlx_stack.services.outcomes import ServiceOutcome
+from mlx_stack.services.outcomes import Outcomes, ServiceOutcome
+from mlx_stack.services.service import service_names
 from mlx_stack.services.up import READY_TIMEOUT_S, start_services
-from mlx_stack.stack import load_stack
 
 
 @dataclass(frozen=True, slots=True)
-class RestartOutcome:
+class Restarted:
     """What was stopped, and what was started."""
 
-    stopped: tuple[ServiceOutcome, ...]
-    started: tuple[ServiceOutcome, ...]
+    stopped: Outcomes
+    started: Outcomes
+
+    @property
+    def is_success(self) -> bool:
+        """Whether everything that was to run again does."""
+        return self.started.is_success
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer: as `up`, and `stopped` as `down` has its services."""
+        return {
+            **self.started.to_document(),
+            "stopped": self.stopped.to_document()["services"],
+        }
 
 
 def restart(
-    home: Home,
+    opened: OpenStack,
     *,
     tier: str | None = None,
     timeout_s: float = READY_TIMEOUT_S,
     on_outcome: Callable[[ServiceOutcome], None] = lambda _: None,
-) -> RestartOutcome:
+) -> Restarted:
     """Stop the services and start them again.
 
     Args:
-        home: Where the stack is defined.
+        opened: Where the stack is defined.
         tier: Only this tier; None for all tiers and the gateway.
         timeout_s: How long each service may take, longer while its load visibly progresses.
-        on_outcome: Told of each service that has stopped, and of each that is ready or has failed.
+        on_outcome: Gets each service that has stopped, and each that is ready or has failed.
 
     Raises:
-        LockHeldError: Another command changes the services.
-        StackError: No stack is defined, a file is damaged, or the engines are not installed.
+        LockHeldError: When another command changes the services.
+        StackError: When no stack is defined, a file is damaged, or the engines are not installed.
     """
-    load_stack(home.stack)  # before anything is written: without a stack nothing is
-    with acquire_lock(home.lock, "restart"):
-        plan_up(home, tier=tier)  # what can't be started again is not stopped
-        stopped = stop_services(home, tier=tier, on_outcome=on_outcome)
-        started = start_services(home, tier=tier, timeout_s=timeout_s, on_outcome=on_outcome)
-    return RestartOutcome(stopped, started)
+    # before anything is written: without a stack, or with a mistyped tier, nothing is
+    chosen(service_names(opened.stack), tier)
+    with acquire_lock(opened.home.lock, "restart"):
+        # what can't be started again is not stopped
+        assembly = assemble(opened, master_key=ensure_gateway_key(opened.home))
+        stopped = stop_services(opened, tier=tier, on_outcome=on_outcome)
+        started = start_services(
+            opened.home, assembly, tier=tier, timeout_s=timeout_s, on_outcome=on_outcome
+        )
+    return Restarted(stopped, started)

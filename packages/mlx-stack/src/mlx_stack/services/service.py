@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mlx_procsup import HttpReadiness, ProcessSpec
+from mlx_procsup import HttpReadiness, ProcessSpec, StateDirs, StateFileError, read_run
 from mlx_stack.engines import vllm_mlx
 from mlx_stack.gateway import litellm
 from mlx_stack.gateway.endpoint import LIVENESS_PATH, LOOPBACK, gateway_url
@@ -38,14 +38,14 @@ class Service:
         spec: How it is started.
         port: Where it listens.
         tier: The tier that it serves; None for the gateway.
-        needs_bytes: The memory that it will hold once loaded; 0 where it doesn't matter.
+        load_bytes: The memory that it will hold once loaded; 0 where it doesn't matter.
     """
 
     kind: Kind
     spec: ProcessSpec
     port: int
     tier: Tier | None = None
-    needs_bytes: int = 0
+    load_bytes: int = 0
 
     @property
     def name(self) -> str:
@@ -64,7 +64,7 @@ def engine_service(
     *,
     home: Home,
     environment: Mapping[str, str],
-    needs_bytes: int = 0,
+    load_bytes: int = 0,
 ) -> Service:
     """The engine process of `tier`.
 
@@ -73,7 +73,7 @@ def engine_service(
         command: The engine's command line.
         home: The working directory is its root.
         environment: What `inherited_environment` gave.
-        needs_bytes: The memory that it will hold once loaded.
+        load_bytes: The memory that it will hold once loaded.
     """
     spec = ProcessSpec(
         name=tier.name,
@@ -82,7 +82,7 @@ def engine_service(
         cwd=home.root,
         readiness=HttpReadiness(f"http://{LOOPBACK}:{tier.port}/v1/models"),
     )
-    return Service("engine", spec, tier.port, tier, needs_bytes)
+    return Service("engine", spec, tier.port, tier, load_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,3 +131,22 @@ def gateway_service(
 def service_names(stack: Stack) -> list[str]:
     """The names of a stack's services: the tiers in their order, then the gateway."""
     return [*(tier.name for tier in stack.tiers), GATEWAY]
+
+
+def known_services(home: Home) -> tuple[str, ...]:
+    """The services that left traces in the state folder, whatever the stack file says.
+
+    They have a PID file, or were started and not stopped.
+    """
+    dirs = home.state_dirs
+    return tuple(
+        name for name in dirs.names() if dirs.pid_file(name).exists() or _was_started(dirs, name)
+    )
+
+
+def _was_started(dirs: StateDirs, name: str) -> bool:
+    try:
+        record = read_run(dirs, name)
+    except StateFileError:
+        return False
+    return record is not None and record.identity is not None

@@ -14,16 +14,14 @@ from mlx_procsup import (
     probe_all,
     tail_with_archive,
 )
-from mlx_stack.config import load_config
 from mlx_stack.credentials import read_gateway_key
 from mlx_stack.errors import StackError
 from mlx_stack.gateway.endpoint import LIVENESS_PATH, LOOPBACK, gateway_url
 from mlx_stack.hardware import known_hardware
-from mlx_stack.home import Home
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import assemble
 from mlx_stack.services.keep_awake import is_held_by, is_supported
 from mlx_stack.services.service import GATEWAY, WATCHDOG, Kind
-from mlx_stack.stack import load_stack
 
 _SHOWN_DECISIONS = 5
 
@@ -113,21 +111,20 @@ class StatusReport:
         }
 
 
-def read_status(home: Home, *, hardware: HardwareProfile | None = None) -> StatusReport:
+def read_status(opened: OpenStack, *, hardware: HardwareProfile | None = None) -> StatusReport:
     """The state of every service that the stack defines.
 
     Args:
-        home: Where the stack is defined.
+        opened: Where the stack is defined.
         hardware: The machine, if it is known already.
 
     Raises:
-        NoStackError: No stack is defined.
-        InvalidFileError: The stack file or the configuration is damaged.
+        NoStackError: When no stack is defined.
+        InvalidFileError: When the stack file or the configuration is damaged.
     """
-    stack = load_stack(home.stack)
-    config = load_config(home)
+    home, stack, config = opened.home, opened.stack, opened.config
     root_url = gateway_url(config.gateway_host, config.litellm_port)
-    specs = _specs(home)
+    specs = _specs(opened)
     targets = [
         *(
             _target(tier.name, f"http://{LOOPBACK}:{tier.port}/v1/models", specs)
@@ -180,10 +177,10 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
 
 
-def _specs(home: Home) -> dict[str, ProcessSpec]:
+def _specs(opened: OpenStack) -> dict[str, ProcessSpec]:
     """What each service should run, as far as that can be said: without the engines, nothing."""
     try:
-        assembly = assemble(home, master_key=read_gateway_key(home) or "")
+        assembly = assemble(opened, master_key=read_gateway_key(opened.home) or "")
     except StackError:
         return {}
     return {service.name: service.spec for service in assembly.services}

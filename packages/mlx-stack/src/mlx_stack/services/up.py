@@ -1,6 +1,10 @@
-"""Start what is not running, side by side as memory allows, and wait until it is ready."""
+"""Start what is not running, side by side as memory allows, and wait until it is ready.
+
+(decision 0016)
+"""
 
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from functools import partial
 
 from mlx_procsup import (
@@ -14,78 +18,94 @@ from mlx_procsup import (
     start_all,
     stop_service,
 )
+from mlx_procsup.spec import MASK
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.gateway.endpoint import LOOPBACK, gateway_url
+from mlx_stack.gateway.litellm import MASTER_KEY_VARIABLE
 from mlx_stack.home import Home
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import Assembly, assemble, chosen, write_gateway_config
 from mlx_stack.services.gateway_reload import reload_gateway
 from mlx_stack.services.one_token import ask_one_token
-from mlx_stack.services.outcomes import Outcome, ServiceOutcome
-from mlx_stack.services.recorded import recorded_services
-from mlx_stack.services.service import GATEWAY, WATCHDOG, Service, service_names
-from mlx_stack.stack import load_stack
+from mlx_stack.services.outcomes import Outcome, Outcomes, ServiceOutcome
+from mlx_stack.services.service import (
+    GATEWAY,
+    WATCHDOG,
+    Service,
+    inherited_environment,
+    known_services,
+    service_names,
+)
 
 READY_TIMEOUT_S = 120.0
 _ONE_TOKEN_TIMEOUT_S = 120.0
 
-type Observer = Callable[[ServiceOutcome], None]
+type OnOutcome = Callable[[ServiceOutcome], None]
 
 
 def up(
-    home: Home,
+    opened: OpenStack,
     *,
     tier: str | None = None,
     timeout_s: float = READY_TIMEOUT_S,
-    on_outcome: Observer = lambda _: None,
+    on_outcome: OnOutcome = lambda _: None,
     on_hold: Callable[[str], None] = lambda _: None,
-) -> tuple[ServiceOutcome, ...]:
+) -> Outcomes:
     """Start the services of the stack that are not running.
 
     What runs already stays, unless the stack means another command or configuration for it by
     now. What the stack no longer defines is stopped.
 
     Args:
-        home: Where the stack is defined.
+        opened: Where the stack is defined.
         tier: Only this tier; None for all tiers and the gateway.
         timeout_s: How long each service may take, longer while its load visibly progresses.
-        on_outcome: Told of each service as soon as it is ready or has failed.
-        on_hold: Told the name of each service that has to wait for memory.
+        on_outcome: Gets each service as soon as it is ready or has failed.
+        on_hold: Gets the name of each service that has to wait for memory.
 
     Raises:
-        LockHeldError: Another command changes the services.
-        StackError: No stack is defined, a file is damaged, or the engines are not installed.
+        LockHeldError: When another command changes the services.
+        StackError: When no stack is defined, a file is damaged, or the engines are not installed.
     """
     # before anything is written: without a stack, or with a mistyped tier, nothing is
-    chosen(service_names(load_stack(home.stack)), tier)
-    with acquire_lock(home.lock, "up"):
+    chosen(service_names(opened.stack), tier)
+    with acquire_lock(opened.home.lock, "up"):
+        assembly = assemble(opened, master_key=ensure_gateway_key(opened.home))
         return start_services(
-            home, tier=tier, timeout_s=timeout_s, on_outcome=on_outcome, on_hold=on_hold
+            opened.home,
+            assembly,
+            tier=tier,
+            timeout_s=timeout_s,
+            on_outcome=on_outcome,
+            on_hold=on_hold,
         )
 
 
 def start_services(
     home: Home,
+    assembly: Assembly,
     *,
     tier: str | None = None,
     timeout_s: float = READY_TIMEOUT_S,
-    on_outcome: Observer = lambda _: None,
+    on_outcome: OnOutcome = lambda _: None,
     on_hold: Callable[[str], None] = lambda _: None,
     is_wanted: Callable[[str], bool] = lambda _: True,
-) -> tuple[ServiceOutcome, ...]:
+) -> Outcomes:
     """What `up` does, for a caller that holds the lock.
 
     Args:
-        home: As in `up`.
+        home: The state folder.
+        assembly: The services that the stack defines.
         tier: As in `up`.
         timeout_s: As in `up`.
         on_outcome: As in `up`.
         on_hold: As in `up`.
         is_wanted: Services for which it says no are passed over.
     """
-    assembly = assemble(home, master_key=ensure_gateway_key(home))
     write_gateway_config(home, assembly.gateway_config)
     reload_gateway(home, assembly.gateway)
-    is_chosen = chosen(service_names(assembly.stack), tier)
+    defined = service_names(assembly.stack)
+    is_chosen = chosen(defined, tier)
     outcomes: dict[str, ServiceOutcome] = {}
 
     def note(outcome: ServiceOutcome) -> None:
@@ -93,14 +113,12 @@ def start_services(
         on_outcome(outcome)
 
     if tier is None:
-        for name in recorded_services(home):
-            if name not in (*service_names(assembly.stack), WATCHDOG):
-                _stop_stranger(home, name, note)
-    ports = {each.name: each.port for each in assembly.stack.tiers}
-    for name, error in assembly.missing.items():
-        if is_chosen(name) and is_wanted(name):
-            words = " ".join(filter(None, (error.message, error.hint)))
-            note(ServiceOutcome(name, "engine", "failed", None, ports.get(name), 0.0, words))
+        for name in known_services(home):
+            if name not in (*defined, WATCHDOG):
+                _stop_undefined(home, name, note)
+    for outcome in _missing(assembly):
+        if is_chosen(outcome.name) and is_wanted(outcome.name):
+            note(outcome)
     services = {
         service.name: service
         for service in assembly.services
@@ -118,17 +136,34 @@ def start_services(
     for result in results:
         if result.name == GATEWAY:
             note(_verified_gateway(_outcome(services[GATEWAY], result), assembly, outcomes))
-    order = [*service_names(assembly.stack), *outcomes]
-    return tuple(outcomes[name] for name in dict.fromkeys(order) if name in outcomes)
+    order = dict.fromkeys((*defined, *outcomes))
+    return Outcomes(tuple(outcomes[name] for name in order if name in outcomes))
+
+
+def _missing(assembly: Assembly) -> list[ServiceOutcome]:
+    """The tiers that can't be started, since their model is not on this disk."""
+    ports = {tier.name: tier.port for tier in assembly.stack.tiers}
+    return [
+        ServiceOutcome(
+            name,
+            "engine",
+            "failed",
+            None,
+            ports[name],
+            0.0,
+            " ".join(filter(None, (error.message, error.hint))),
+        )
+        for name, error in assembly.missing.items()
+    ]
 
 
 def _plan(service: Service, assembly: Assembly) -> StartPlan:
     tier = service.tier
     if tier is None or tier.lazy or not assembly.config.auto_health_check:
-        return StartPlan(service.spec, service.needs_bytes)
+        return StartPlan(service.spec, service.load_bytes)
     base_url = f"http://{LOOPBACK}:{service.port}/v1"
     verify = partial(ask_one_token, base_url, tier.model, timeout_s=_ONE_TOKEN_TIMEOUT_S)
-    return StartPlan(service.spec, service.needs_bytes, verify)
+    return StartPlan(service.spec, service.load_bytes, verify)
 
 
 def _verified_gateway(
@@ -147,26 +182,17 @@ def _verified_gateway(
     )
     if outcome.outcome != "started" or ready is None or not assembly.config.auto_health_check:
         return outcome
-    spec = assembly.gateway.spec
-    config = assembly.config
+    config, spec = assembly.config, assembly.gateway.spec
     base_url = f"{gateway_url(config.gateway_host, config.litellm_port)}/v1"
+    key = spec.env[MASTER_KEY_VARIABLE]
     try:
-        ask_one_token(
-            base_url, ready, key=gateway_key(assembly.gateway), timeout_s=_ONE_TOKEN_TIMEOUT_S
-        )
+        ask_one_token(base_url, ready, key=key, timeout_s=_ONE_TOKEN_TIMEOUT_S)
     except SupervisionError as error:
         return outcome.failed(spec.mask(str(error)))
     return outcome
 
 
-def gateway_key(gateway: Service) -> str:
-    """The key that a gateway's clients must give."""
-    from mlx_stack.gateway.litellm import MASTER_KEY_VARIABLE
-
-    return gateway.spec.env[MASTER_KEY_VARIABLE]
-
-
-def _stop_stranger(home: Home, name: str, note: Observer) -> None:
+def _stop_undefined(home: Home, name: str, note: OnOutcome) -> None:
     """Stop a service that the stack no longer defines."""
     try:
         result = stop_service(name, home.state_dirs)
@@ -200,3 +226,72 @@ _WORDS: dict[StartOutcome, Outcome] = {
     StartOutcome.FAILED: "failed",
     StartOutcome.SKIPPED: "skipped",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedService:
+    """One service as `up --dry-run` shows it.
+
+    Attributes:
+        name: The service.
+        kind: What it is.
+        port: Where it would listen.
+        command: Its command line.
+        environment: Its variables besides those that come from the shell; secrets masked.
+        shell_line: Both as one line for a shell.
+        problem: Why it can't be started, or None.
+    """
+
+    name: str
+    kind: str
+    port: int | None
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    shell_line: str
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `up` would run: the exact commands, secrets masked.
+
+    Attributes:
+        services: In the order of the stack.
+    """
+
+    services: tuple[PlannedService, ...]
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {"dry_run": True, "services": [asdict(each) for each in self.services]}
+
+
+def plan_up(opened: OpenStack, *, tier: str | None = None) -> Plan:
+    """The services that `up` would start or leave running; nothing is written or started.
+
+    Raises:
+        StackError: When no stack is defined, a file is damaged, or the engines are not installed.
+    """
+    assembly = assemble(opened, master_key=MASK)
+    defined = service_names(assembly.stack)
+    is_chosen = chosen(defined, tier)
+    planned = {
+        name: PlannedService(name, "engine", None, (), {}, "", error.message)
+        for name, error in assembly.missing.items()
+    } | {service.name: _planned(service) for service in assembly.services}
+    return Plan(tuple(planned[name] for name in defined if is_chosen(name)))
+
+
+def _planned(service: Service) -> PlannedService:
+    spec = service.spec
+    inherited = inherited_environment()
+    own = {name: value for name, value in spec.env.items() if inherited.get(name) != value}
+    shown = {name: MASK if name in spec.secret_env else value for name, value in own.items()}
+    return PlannedService(
+        service.name,
+        service.kind,
+        service.port,
+        spec.masked_command(),
+        dict(sorted(shown.items())),
+        spec.shell_line(frozenset(own)),
+    )

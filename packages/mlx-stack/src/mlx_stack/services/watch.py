@@ -30,17 +30,17 @@ from mlx_procsup import (
     start_detached,
 )
 from mlx_procsup.located import locate
-from mlx_stack.config import Config, load_config
+from mlx_stack.config import Config
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.engines.lockfile import Engine
 from mlx_stack.errors import StackError
 from mlx_stack.home import HOME_VARIABLE, Home
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import Assembly, assemble
 from mlx_stack.services.keep_awake import kept_awake
 from mlx_stack.services.outcomes import ServiceOutcome
 from mlx_stack.services.service import GATEWAY, WATCHDOG, inherited_environment
 from mlx_stack.services.up import start_services
-from mlx_stack.stack import load_stack
 
 INTERVAL_S = 30.0
 MAX_RESTARTS = 5
@@ -76,7 +76,7 @@ class WatchOptions:
 
 
 def watch(
-    home: Home,
+    opened: OpenStack,
     options: WatchOptions,
     *,
     tell: Callable[[Decision], None],
@@ -88,7 +88,7 @@ def watch(
     Every decision goes to `tell` and into the watchdog's log.
 
     Args:
-        home: Where the stack is defined.
+        opened: Where the stack is defined.
         options: How to watch.
         tell: Gets each decision.
         on_outcome: Told of each service that `options.up` starts.
@@ -98,8 +98,8 @@ def watch(
         AlreadyRunningError: Another watchdog watches this stack.
         StackError: No stack is defined, a file is damaged, or the engines are not installed.
     """
-    load_stack(home.stack)
-    config = load_config(home)
+    _ = opened.stack  # without one there is nothing to watch
+    home, config = opened.home, opened.config
     dirs = home.state_dirs
 
     def note(decision: Decision) -> None:
@@ -129,7 +129,7 @@ def watch(
             note(_decision(None, "noticed", "the watching ends; the services run on"))
 
 
-def start_daemon(home: Home, options: WatchOptions) -> tuple[int, bool]:
+def start_daemon(opened: OpenStack, options: WatchOptions) -> tuple[int, bool]:
     """Start the watchdog in the background, once.
 
     Returns:
@@ -139,7 +139,8 @@ def start_daemon(home: Home, options: WatchOptions) -> tuple[int, bool]:
         StackError: No stack is defined, a file is damaged, or it ended at once; the hint says why.
         SupervisionError: It could not be started.
     """
-    load_stack(home.stack)
+    _ = opened.stack  # without one there is nothing to watch
+    home = opened.home
     dirs = home.state_dirs
     running = locate(dirs, WATCHDOG)
     if running.process is not None and running.proven:
@@ -199,7 +200,8 @@ class _StackSource:
         before = self._services
         self._signature = signature
         try:
-            assembly = assemble(self._home, master_key=ensure_gateway_key(self._home))
+            key = ensure_gateway_key(self._home)
+            assembly = assemble(OpenStack(self._home), master_key=key)
         except (StackError, CatalogError, OSError) as error:
             self._note(_decision(None, "held-up", f"the stack can't be read: {error}"))
             return before
@@ -259,7 +261,8 @@ def _start_stack(
 
     try:
         with acquire_lock(home.lock, "watch --up"):
-            start_services(home, is_wanted=is_wanted, on_outcome=tell)
+            assembly = assemble(OpenStack(home), master_key=ensure_gateway_key(home))
+            start_services(home, assembly, is_wanted=is_wanted, on_outcome=tell)
     except LockHeldError as error:
         note(_decision(None, "held-up", str(error)))
     for name in left_alone:

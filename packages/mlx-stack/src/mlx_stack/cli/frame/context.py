@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import click
 
@@ -9,15 +11,25 @@ from mlx_stack.cli.frame.completion import complete_tiers
 from mlx_stack.cli.frame.output import Output
 from mlx_stack.home import Home, find_home
 
+if TYPE_CHECKING:
+    from mlx_stack.open_stack import OpenStack
+
 type Decorator = Callable[[Callable[..., object]], Callable[..., object]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Context:
     """Where state lives and where the answer goes."""
 
     home: Home
     output: Output
+
+    @cached_property
+    def opened(self) -> "OpenStack":
+        """The state folder, its files read once for the whole command."""
+        from mlx_stack.open_stack import OpenStack
+
+        return OpenStack(self.home)
 
 
 def open_context(*, json: bool = False, quiet: bool = False) -> Context:

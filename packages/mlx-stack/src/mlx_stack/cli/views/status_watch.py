@@ -15,12 +15,17 @@ def show_again_and_again(context: Context) -> NoReturn:
     Ends when the user interrupts it, or when there is no stack any more.
     """
     from mlx_stack.hardware import known_hardware
-    from mlx_stack.services.status import read_status
+    from mlx_stack.open_stack import OpenStack
+    from mlx_stack.services.status import StatusReport, read_status
 
     hardware = known_hardware(context.home)
+
+    def look() -> StatusReport:
+        return read_status(OpenStack(context.home), hardware=hardware)
+
     if context.output.json:
         while True:
-            context.output.document(read_status(context.home, hardware=hardware).to_document())
+            context.output.document(look().to_document())
             time.sleep(_EVERY_S)
     from rich.console import Group
     from rich.live import Live
@@ -28,8 +33,7 @@ def show_again_and_again(context: Context) -> NoReturn:
     from mlx_stack.cli.views.status import render
 
     def draw() -> Group:
-        report = read_status(context.home, hardware=hardware)
-        return Group(*render(report, context.output.width))
+        return Group(*render(look(), context.output.width))
 
     if not sys.stdout.isatty():
         while True:
