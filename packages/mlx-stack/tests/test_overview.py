@@ -6,7 +6,6 @@ import pytest
 
 from mlx_stack.cli.views.overview import render_overview
 from mlx_stack.home import Home
-from mlx_stack.open_stack import OpenStack
 from mlx_stack.overview import (
     SURVIVE_REBOOTS,
     NextStep,
@@ -111,7 +110,7 @@ def test_a_service_that_is_only_stopped_has_no_log_worth_reading() -> None:
 def test_without_a_stack_it_points_to_setup_and_creates_nothing(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
 
-    overview = read_overview(OpenStack(home))
+    overview = read_overview(home)
 
     assert overview.situation == "no-stack"
     assert overview.steps[0].command == "mlx-stack setup"
@@ -122,7 +121,7 @@ def test_an_interrupted_setup_is_continued(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.setup_progress.write_text("{}")
 
-    assert "interrupted" in read_overview(OpenStack(home)).steps[0].purpose
+    assert "interrupted" in read_overview(home).steps[0].purpose
 
 
 def test_it_fits_one_screen_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from mlx_stack.errors import MissingError
-from mlx_stack.open_stack import OpenStack
+from mlx_stack.home import Home
 
 if TYPE_CHECKING:
+    from mlx_stack.open_stack import OpenStack
     from mlx_stack.services.status import ServiceRow
 
 type Situation = Literal["no-stack", "stopped", "partly-running", "running", "unwell"]
@@ -57,20 +58,21 @@ SURVIVE_REBOOTS = NextStep("mlx-stack install", "keep it alive through crashes a
 SURVIVE_CRASHES = NextStep("mlx-stack watch --daemon", "restart what crashes or hangs")
 
 
-def read_overview(opened: OpenStack) -> Overview:
-    """Where the user of this state folder is.
+def read_overview(home: Home) -> Overview:
+    """Where the user of `home` is.
 
     Raises:
         InvalidFileError: The stack file or the configuration is damaged.
     """
-    home = opened.home
     if not home.stack.exists():
         continues = home.setup_progress.exists()
         first = NextStep("mlx-stack setup", "go on with the setup that was interrupted")
         steps = (first, *SET_UP[1:]) if continues else SET_UP
         return Overview("no-stack", (), None, steps)
+    from mlx_stack.open_stack import OpenStack
     from mlx_stack.services.status import read_status
 
+    opened = OpenStack(home)
     report = read_status(opened)
     situation = situation_of(report.services)
     missing = () if situation == "running" else _missing(opened)
@@ -130,7 +132,7 @@ def next_steps(
     )
 
 
-def _missing(opened: OpenStack) -> tuple[NextStep, ...]:
+def _missing(opened: "OpenStack") -> tuple[NextStep, ...]:
     """The commands that get what is not on this disk: the engines, or models."""
     from mlx_stack.services.assembly import assemble
 

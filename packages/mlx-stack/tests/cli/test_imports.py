@@ -46,7 +46,7 @@ NETWORK = frozenset({"httpx", "httpx2", "huggingface_hub", "requests"})
 RUNS: dict[tuple[str, ...], frozenset[str]] = {
     ("completion", "bash"): frozenset(),
     ("status",): frozenset(),
-    (): frozenset({"mlx_catalog"}),
+    (): frozenset(),
     ("env",): frozenset({"mlx_catalog", "mlx_procsup", "msgspec", "psutil", "rich", "yaml"}),
     ("config", "list"): frozenset({"msgspec", "yaml", "rich"}),
 }

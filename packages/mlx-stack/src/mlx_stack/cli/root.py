@@ -43,10 +43,9 @@ def root(ctx: click.Context, *, version: bool) -> None:
     elif ctx.invoked_subcommand is None:
         from mlx_stack.cli.views.overview import render_overview
         from mlx_stack.home import find_home
-        from mlx_stack.open_stack import OpenStack
         from mlx_stack.overview import read_overview
 
-        write_line(render_overview(read_overview(OpenStack(find_home()))))
+        write_line(render_overview(read_overview(find_home())))
 
 
 def run(arguments: Sequence[str]) -> int:
