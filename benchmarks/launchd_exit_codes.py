@@ -3,7 +3,7 @@
     uv run python benchmarks/launchd_exit_codes.py
 
 For every row of `mlx_launchd.exit_codes` the row is removed, so that the code counts as unknown,
-and the life cycle's tests are run; the test that compares the table itself is left out. A row that
+and the tests of Jobs are run; the test that compares the table itself is left out. A row that
 no test misses is printed and makes the exit code 1.
 """
 
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from mlx_launchd import exit_codes
 
-TESTS = Path(__file__).parents[1] / "packages" / "mlx-launchd" / "tests" / "test_lifecycle.py"
+TESTS = Path(__file__).parents[1] / "packages" / "mlx-launchd" / "tests" / "test_jobs.py"
 SCRIPT = """
 import sys, pytest
 from mlx_launchd import exit_codes
-del exit_codes.SITUATIONS[exit_codes.Verb(sys.argv[1])][int(sys.argv[2])]
+del exit_codes.STATUSES[exit_codes.Verb(sys.argv[1])][int(sys.argv[2])]
 # In this process: a worker of xdist would import the table whole.
 sys.exit(pytest.main([sys.argv[3], "-n", "0", "-q", "-x", "--no-header", "-p", "no:cacheprovider",
                       "-k", "not means_what_was_recorded"]))
@@ -26,7 +26,7 @@ sys.exit(pytest.main([sys.argv[3], "-n", "0", "-q", "-x", "--no-header", "-p", "
 
 def main() -> int:
     """Remove one row after another; give 1 if a removal went unnoticed."""
-    rows = [(verb, code) for verb, codes in exit_codes.SITUATIONS.items() for code in codes]
+    rows = [(verb, code) for verb, codes in exit_codes.STATUSES.items() for code in codes]
     unnoticed = 0
     for verb, code in rows:
         done = subprocess.run(

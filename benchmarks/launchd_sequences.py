@@ -43,7 +43,6 @@ def random_operation(dice: random.Random) -> tuple[Any, ...]:
             "install",
             "install",
             "uninstall",
-            "restart",
             "crash",
             "wait",
             "program_becomes",

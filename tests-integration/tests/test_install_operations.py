@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mlx_launchd import DisabledError, LaunchdError, from_plist
+from mlx_launchd import DisabledError, LaunchdError
 from mlx_procsup import present_as
 from mlx_stack.autostart.install import install
 from mlx_stack.autostart.job import LABEL, job_label
@@ -81,11 +81,10 @@ def test_the_agent_runs_the_watchdog_of_this_installation_and_starts_the_stack(d
     report = install(desk.home, desk.mac())
     assert (report.outcome, report.kind, report.domain) == ("installed", "agent", "gui/501")
     assert report.pid in desk.processes.alive
-    job = from_plist(desk.agent.read_bytes())
-    assert job.program_arguments == (str(INTERPRETER), "-m", "mlx_stack", "watch", "--up")
-    assert job.environment_variables["MLX_STACK_HOME"] == str(desk.home.root)
-    assert job.environment_variables["PATH"].split(":")[0] == str(INTERPRETER.parent)
     entries = plistlib.loads(desk.agent.read_bytes())
+    assert entries["ProgramArguments"] == [str(INTERPRETER), "-m", "mlx_stack", "watch", "--up"]
+    assert entries["EnvironmentVariables"]["MLX_STACK_HOME"] == str(desk.home.root)
+    assert entries["EnvironmentVariables"]["PATH"].split(":")[0] == str(INTERPRETER.parent)
     assert entries["ProcessType"] == "Interactive"
     assert entries["KeepAlive"] is True
     assert entries["ExitTimeOut"] == 30

@@ -36,7 +36,6 @@ operations = st.one_of(
     st.tuples(st.just("install"), st.integers(1, 3)),
     st.tuples(st.just("install"), st.integers(1, 3)),
     st.tuples(st.just("uninstall")),
-    st.tuples(st.just("restart")),
     st.tuples(st.just("crash")),
     st.tuples(st.just("wait"), st.floats(0, 30)),
     st.tuples(

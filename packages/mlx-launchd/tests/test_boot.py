@@ -7,6 +7,7 @@ import pytest
 from mlx_launchd import (
     SYSTEM,
     BootFacts,
+    BootVerdict,
     Completed,
     Domain,
     DomainKind,
@@ -14,7 +15,6 @@ from mlx_launchd import (
     OutputError,
     PowerSettings,
     ProgramMissingError,
-    Verdict,
     boot_outlook,
     detect_boot_facts,
     detect_session,
@@ -34,7 +34,7 @@ READY = BootFacts(
 )
 
 
-def verdicts(facts: BootFacts, domain: Domain | None) -> dict[str, Verdict]:
+def verdicts(facts: BootFacts, domain: Domain | None) -> dict[str, BootVerdict]:
     outlook = boot_outlook(facts, domain=domain, user="robin")
     return {finding.name: finding.verdict for finding in outlook.findings}
 
@@ -76,11 +76,11 @@ def test_a_mac_that_stays_off_does_not_come_back() -> None:
 
 def test_what_does_not_prevent_it_is_a_warning() -> None:
     both = replace(READY, autorestart_at_connect=True)
-    assert verdicts(both, SYSTEM)["autorestart"] is Verdict.WARNING
+    assert verdicts(both, SYSTEM)["autorestart"] is BootVerdict.WARNING
     sleepy = replace(READY, sleep_minutes=10)
-    assert verdicts(sleepy, SYSTEM)["sleep"] is Verdict.WARNING
+    assert verdicts(sleepy, SYSTEM)["sleep"] is BootVerdict.WARNING
     laptop = replace(READY, autorestart=None, autorestart_at_connect=None, has_battery=True)
-    assert verdicts(laptop, SYSTEM)["autorestart"] is Verdict.WARNING
+    assert verdicts(laptop, SYSTEM)["autorestart"] is BootVerdict.WARNING
     assert all(comes_back(facts, SYSTEM) is True for facts in (both, sleepy, laptop))
 
 

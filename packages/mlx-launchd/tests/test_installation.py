@@ -2,8 +2,9 @@
 
 import plistlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from xml.parsers.expat import ExpatError
 
 import pytest
 
@@ -12,12 +13,12 @@ from mlx_launchd import (
     Domain,
     DomainKind,
     Installer,
+    JobOutcome,
+    Jobs,
     LaunchAgent,
     Launchctl,
     LaunchctlError,
-    Lifecycle,
     NotRunningError,
-    Outcome,
     PlistError,
     StillStoppingError,
     UserPlistFiles,
@@ -55,7 +56,10 @@ class SmallLaunchd:
         return Completed(0)
 
     def _bootstrap(self, plist: Path) -> Completed:
-        arguments = plistlib.loads(plist.read_bytes())["ProgramArguments"]
+        try:
+            arguments = plistlib.loads(plist.read_bytes())["ProgramArguments"]
+        except ExpatError:
+            return Completed(5, "", "Bootstrap failed: 5: Input/output error")
         if arguments[1] in self.refused:
             return Completed(122, "", "Bootstrap failed: 122")
         self.path, self.version = str(plist), arguments[1]
@@ -86,8 +90,8 @@ def launchd() -> SmallLaunchd:
 
 @pytest.fixture
 def installer(launchd: SmallLaunchd, tmp_path: Path) -> Installer:
-    lifecycle = Lifecycle(Launchctl(launchd), clock=launchd)
-    return Installer(lifecycle, UserPlistFiles(), tmp_path, GUI, launchd)
+    jobs = Jobs(Launchctl(launchd), clock=launchd)
+    return Installer(jobs, UserPlistFiles(), tmp_path, GUI, launchd)
 
 
 def version_on_disk(installer: Installer) -> str | None:
@@ -98,11 +102,11 @@ def version_on_disk(installer: Installer) -> str | None:
 def test_installing_twice_changes_nothing_and_another_version_replaces_it(
     launchd: SmallLaunchd, installer: Installer
 ) -> None:
-    assert installer.install(agent("1")).outcome is Outcome.INSTALLED
+    assert installer.install(agent("1")).outcome is JobOutcome.INSTALLED
     pid = launchd.pid
-    assert installer.install(agent("1")).outcome is Outcome.UNCHANGED
+    assert installer.install(agent("1")).outcome is JobOutcome.UNCHANGED
     assert launchd.pid == pid
-    assert installer.install(agent("2")).outcome is Outcome.UPDATED
+    assert installer.install(agent("2")).outcome is JobOutcome.UPDATED
     assert (launchd.version, version_on_disk(installer)) == ("2", "2")
 
 
@@ -111,7 +115,7 @@ def test_a_plist_whose_job_is_not_loaded_is_loaded(
 ) -> None:
     installer.install(agent("1"))
     launchd.path = None
-    assert installer.install(agent("1")).outcome is Outcome.UPDATED
+    assert installer.install(agent("1")).outcome is JobOutcome.UPDATED
     assert launchd.path is not None
 
 
@@ -165,6 +169,26 @@ def test_a_job_that_does_not_stay_alive_stays_installed_for_launchd_to_try_again
     assert version_on_disk(installer) == "1"
 
 
+def test_a_job_that_starts_at_its_time_only_is_installed_without_a_process(
+    launchd: SmallLaunchd, installer: Installer
+) -> None:
+    launchd.dies = True
+    nightly = replace(agent("1"), run_at_load=False, other_keys={"StartInterval": 86400})
+    assert installer.install(nightly).loaded.job.pid is None
+
+
+def test_a_damaged_plist_of_before_is_replaced_and_where_that_fails_removed(
+    launchd: SmallLaunchd, installer: Installer
+) -> None:
+    installer.plist_path(LABEL).write_bytes(b"<plist><dict>")
+    launchd.refused = {"2"}
+    with pytest.raises(LaunchctlError):
+        installer.install(agent("2"))
+    assert version_on_disk(installer) is None
+    installer.plist_path(LABEL).write_bytes(b"<plist><dict>")
+    assert installer.install(agent("1")).outcome is JobOutcome.UPDATED
+
+
 def test_what_plutil_refuses_is_not_loaded(launchd: SmallLaunchd, installer: Installer) -> None:
     launchd.lint = Completed(1, "a.plist: bad\n")
     with pytest.raises(PlistError):
@@ -172,10 +196,10 @@ def test_what_plutil_refuses_is_not_loaded(launchd: SmallLaunchd, installer: Ins
     assert (launchd.path, version_on_disk(installer)) == (None, None)
 
 
-def test_a_plist_that_others_may_write_is_written_anew(installer: Installer) -> None:
+def test_a_plist_that_others_may_write_is_written_again(installer: Installer) -> None:
     path = installer.install(agent("1")).plist
     path.chmod(0o664)
-    assert installer.install(agent("1")).outcome is Outcome.UPDATED
+    assert installer.install(agent("1")).outcome is JobOutcome.UPDATED
     assert path.stat().st_mode & 0o777 == 0o644
 
 

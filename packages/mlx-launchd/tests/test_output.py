@@ -11,10 +11,8 @@ from hypothesis import strategies as st
 
 from mlx_launchd import (
     LaunchdError,
-    ListedJob,
     OutputError,
     PrintedJob,
-    parse_list,
     parse_print,
     parse_print_disabled,
 )
@@ -177,7 +175,7 @@ damaged = st.builds(
 
 @given(damaged | st.text(max_size=300))
 def test_a_damaged_text_raises_nothing_but_the_librarys_error(text: str) -> None:
-    for parse in (parse_print, parse_list, parse_print_disabled):
+    for parse in (parse_print, parse_print_disabled):
         with suppress(LaunchdError):
             parse(text)
 
@@ -210,40 +208,6 @@ def test_whatever_is_nested_only_the_jobs_own_fields_count(
     alone = parse_print("gui/501/a.b = {\n" + "".join(lines) + "}\n")
     mixed = parse_print("gui/501/a.b = {\n" + blocks + blocks.join(lines) + blocks + "}\n")
     assert mixed == alone
-
-
-def test_the_table_gives_every_job_with_its_last_end() -> None:
-    jobs = {job.label: job for job in parse_list(recorded("list_table.txt"))}
-    assert len(jobs) == 6
-    assert jobs["com.apple.Dock.agent"] == ListedJob("com.apple.Dock.agent", 611, 0, 0, None)
-    assert jobs["org.quill.relay"] == ListedJob("org.quill.relay", None, -9, None, 9)
-    assert jobs["org.quill.indexd"].pid == 8123
-    assert jobs["net.fernwood.helper"].last_exit_code == 78
-    assert jobs["net.fernwood.name with blanks"].status is None
-
-
-def test_the_table_may_come_without_its_heading_or_with_nothing_below_it() -> None:
-    assert parse_list("PID\tStatus\tLabel\n") == ()
-    assert parse_list("-\t0\ta.b\n")[0].label == "a.b"
-
-
-def test_one_labels_status_is_a_wait_status() -> None:
-    (killed,) = parse_list(recorded("list_label_running.txt"))
-    assert killed == ListedJob("org.quill.indexd", 71934, 9, None, 9)
-    (stopped,) = parse_list(recorded("list_label_stopped.txt"))
-    assert stopped == ListedJob("org.quill.sweep", None, 19968, 78, None)
-
-
-@pytest.mark.parametrize("text", ["", "-\t0\n", "PID\tStatus\tLabel\nx\t0\ta\n", "{\n};\n"])
-def test_a_damaged_list_is_refused(text: str) -> None:
-    with pytest.raises(OutputError):
-        parse_list(text)
-
-
-def test_a_damaged_row_is_named_by_its_line() -> None:
-    with pytest.raises(OutputError) as raised:
-        parse_list("PID\tStatus\tLabel\n-\t0\ta\nbroken\n")
-    assert raised.value.line_number == 3
 
 
 def test_both_vocabularies_of_print_disabled_are_read() -> None:

@@ -11,11 +11,11 @@ from mlx_launchd import (
     Domain,
     DomainKind,
     Installer,
+    Jobs,
     LaunchAgent,
     Launchctl,
     LaunchctlError,
     LaunchdError,
-    Lifecycle,
     UserPlistFiles,
 )
 from stack_testkit.fake_mac import FakeMac
@@ -54,8 +54,8 @@ class World:
         )
         self.agents = self.folder / "LaunchAgents"
         self.agents.mkdir()
-        lifecycle = Lifecycle(Launchctl(self.mac.run), clock=self.clock)
-        self.installer = Installer(lifecycle, UserPlistFiles(), self.agents, GUI)
+        jobs = Jobs(Launchctl(self.mac.run), clock=self.clock)
+        self.installer = Installer(jobs, UserPlistFiles(), self.agents, GUI)
 
     @property
     def plist(self) -> Path:
@@ -111,15 +111,6 @@ class World:
         if _attempt(lambda: self.installer.uninstall(LABEL), self.tally, "uninstall") is not None:
             assert not self.jobs()
             assert not self.plist.exists()
-
-    def restart(self) -> None:
-        """Restart the program; another process runs then."""
-        before = {job["pid"] for job in self.jobs().values()}
-        restarted = _attempt(
-            lambda: self.installer.lifecycle.restart(LABEL, GUI), self.tally, "restart"
-        )
-        if restarted is not None:
-            assert restarted.job.pid not in before
 
     def crash(self) -> None:
         """Kill every process."""

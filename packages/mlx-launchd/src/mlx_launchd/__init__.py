@@ -1,209 +1,99 @@
 """LaunchAgents and LaunchDaemons from Python: plists, launchctl, and its exit codes."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlx_launchd.agent import (
-        CalendarInterval,
-        KeepAlive,
-        LaunchAgent,
-        PlistValue,
-        ProcessType,
-        ResourceLimits,
-    )
-    from mlx_launchd.assertion import KeepAwake, ServingHistory, caffeinate_command, should_hold
-    from mlx_launchd.boot import BootFacts, BootFinding, BootOutlook, Verdict, boot_outlook
-    from mlx_launchd.command import Clock, Completed, Run, SubprocessRun, SystemClock
-    from mlx_launchd.domain import (
-        SYSTEM,
-        Domain,
-        DomainChoice,
-        DomainKind,
-        Session,
-        choose_domain,
-        places_to_look,
-    )
-    from mlx_launchd.errors import (
-        DisabledError,
-        LaunchctlError,
-        LaunchdError,
-        NoSessionError,
-        NotPermittedError,
-        NotRunningError,
-        OutputError,
-        PlistError,
-        ProgramMissingError,
-        StillStoppingError,
-    )
-    from mlx_launchd.exit_codes import Situation, Verb, classify
-    from mlx_launchd.files import PlistFiles, RootPlistFiles, UserPlistFiles, check_plist_file, lint
-    from mlx_launchd.installation import Installed, Installer, Outcome
-    from mlx_launchd.launchctl import Answer, Launchctl
-    from mlx_launchd.lifecycle import Lifecycle, LoadedJob, Patience
-    from mlx_launchd.machine import detect_boot_facts, detect_power_settings, detect_session
-    from mlx_launchd.output import (
-        ListedJob,
-        PrintedJob,
-        parse_list,
-        parse_print,
-        parse_print_disabled,
-    )
-    from mlx_launchd.plist import from_plist, to_plist
-    from mlx_launchd.power import PowerSettings, parse_filevault, parse_pmset
-    from mlx_launchd.validation import validate
+    from mlx_launchd.agent import LaunchAgent as LaunchAgent
+    from mlx_launchd.agent import PlistValue as PlistValue
+    from mlx_launchd.agent import ProcessType as ProcessType
+    from mlx_launchd.boot import BootFacts as BootFacts
+    from mlx_launchd.boot import BootFinding as BootFinding
+    from mlx_launchd.boot import BootOutlook as BootOutlook
+    from mlx_launchd.boot import BootVerdict as BootVerdict
+    from mlx_launchd.boot import boot_outlook as boot_outlook
+    from mlx_launchd.command import Clock as Clock
+    from mlx_launchd.command import CommandRunner as CommandRunner
+    from mlx_launchd.command import Completed as Completed
+    from mlx_launchd.command import SubprocessRun as SubprocessRun
+    from mlx_launchd.command import SystemClock as SystemClock
+    from mlx_launchd.detect import detect_boot_facts as detect_boot_facts
+    from mlx_launchd.detect import detect_power_settings as detect_power_settings
+    from mlx_launchd.detect import detect_session as detect_session
+    from mlx_launchd.domain import SYSTEM as SYSTEM
+    from mlx_launchd.domain import Domain as Domain
+    from mlx_launchd.domain import DomainChoice as DomainChoice
+    from mlx_launchd.domain import DomainKind as DomainKind
+    from mlx_launchd.domain import Session as Session
+    from mlx_launchd.domain import choose_domain as choose_domain
+    from mlx_launchd.domain import places_to_look as places_to_look
+    from mlx_launchd.errors import DisabledError as DisabledError
+    from mlx_launchd.errors import LaunchctlError as LaunchctlError
+    from mlx_launchd.errors import LaunchdError as LaunchdError
+    from mlx_launchd.errors import NoSessionError as NoSessionError
+    from mlx_launchd.errors import NotPermittedError as NotPermittedError
+    from mlx_launchd.errors import NotRunningError as NotRunningError
+    from mlx_launchd.errors import OutputError as OutputError
+    from mlx_launchd.errors import PlistError as PlistError
+    from mlx_launchd.errors import ProgramMissingError as ProgramMissingError
+    from mlx_launchd.errors import StillStoppingError as StillStoppingError
+    from mlx_launchd.exit_codes import LaunchctlStatus as LaunchctlStatus
+    from mlx_launchd.exit_codes import Verb as Verb
+    from mlx_launchd.exit_codes import classify as classify
+    from mlx_launchd.files import PlistFiles as PlistFiles
+    from mlx_launchd.files import RootPlistFiles as RootPlistFiles
+    from mlx_launchd.files import UserPlistFiles as UserPlistFiles
+    from mlx_launchd.files import check_plist_file as check_plist_file
+    from mlx_launchd.files import lint as lint
+    from mlx_launchd.installation import InstalledJob as InstalledJob
+    from mlx_launchd.installation import Installer as Installer
+    from mlx_launchd.installation import JobOutcome as JobOutcome
+    from mlx_launchd.jobs import Jobs as Jobs
+    from mlx_launchd.jobs import JobTimeouts as JobTimeouts
+    from mlx_launchd.jobs import LoadedJob as LoadedJob
+    from mlx_launchd.jobs import external_volume as external_volume
+    from mlx_launchd.launchctl import Launchctl as Launchctl
+    from mlx_launchd.launchctl import LaunchctlAnswer as LaunchctlAnswer
+    from mlx_launchd.output import PrintedJob as PrintedJob
+    from mlx_launchd.output import parse_print as parse_print
+    from mlx_launchd.output import parse_print_disabled as parse_print_disabled
+    from mlx_launchd.plist import read_entries as read_entries
+    from mlx_launchd.plist import to_plist as to_plist
+    from mlx_launchd.power import PowerSettings as PowerSettings
+    from mlx_launchd.power import parse_filevault as parse_filevault
+    from mlx_launchd.power import parse_pmset as parse_pmset
 
 __version__ = "0.1.0"
 
-_MODULE_OF = {
-    "Answer": "launchctl",
-    "BootFacts": "boot",
-    "BootFinding": "boot",
-    "BootOutlook": "boot",
-    "CalendarInterval": "agent",
-    "Clock": "command",
-    "Completed": "command",
-    "DisabledError": "errors",
-    "Domain": "domain",
-    "DomainChoice": "domain",
-    "DomainKind": "domain",
-    "Installed": "installation",
-    "Installer": "installation",
-    "KeepAlive": "agent",
-    "KeepAwake": "assertion",
-    "LaunchAgent": "agent",
-    "Launchctl": "launchctl",
-    "LaunchctlError": "errors",
-    "LaunchdError": "errors",
-    "Lifecycle": "lifecycle",
-    "ListedJob": "output",
-    "LoadedJob": "lifecycle",
-    "NoSessionError": "errors",
-    "NotPermittedError": "errors",
-    "NotRunningError": "errors",
-    "Outcome": "installation",
-    "OutputError": "errors",
-    "Patience": "lifecycle",
-    "PlistError": "errors",
-    "PlistFiles": "files",
-    "PlistValue": "agent",
-    "PowerSettings": "power",
-    "PrintedJob": "output",
-    "ProcessType": "agent",
-    "ProgramMissingError": "errors",
-    "ResourceLimits": "agent",
-    "RootPlistFiles": "files",
-    "Run": "command",
-    "SYSTEM": "domain",
-    "ServingHistory": "assertion",
-    "Session": "domain",
-    "Situation": "exit_codes",
-    "StillStoppingError": "errors",
-    "SubprocessRun": "command",
-    "SystemClock": "command",
-    "UserPlistFiles": "files",
-    "Verb": "exit_codes",
-    "Verdict": "boot",
-    "boot_outlook": "boot",
-    "caffeinate_command": "assertion",
-    "check_plist_file": "files",
-    "choose_domain": "domain",
-    "classify": "exit_codes",
-    "detect_boot_facts": "machine",
-    "detect_power_settings": "machine",
-    "detect_session": "machine",
-    "from_plist": "plist",
-    "lint": "files",
-    "parse_filevault": "power",
-    "parse_list": "output",
-    "parse_pmset": "power",
-    "parse_print": "output",
-    "parse_print_disabled": "output",
-    "places_to_look": "domain",
-    "should_hold": "assertion",
-    "to_plist": "plist",
-    "validate": "validation",
+# A module is loaded when one of its names is first used.
+_NAMES_IN = {
+    "agent": "LaunchAgent PlistValue ProcessType",
+    "boot": "BootFacts BootFinding BootOutlook BootVerdict boot_outlook",
+    "command": "Clock CommandRunner Completed SubprocessRun SystemClock",
+    "detect": "detect_boot_facts detect_power_settings detect_session",
+    "domain": ("SYSTEM Domain DomainChoice DomainKind Session choose_domain places_to_look"),
+    "errors": (
+        "DisabledError LaunchctlError LaunchdError NoSessionError "
+        "NotPermittedError NotRunningError OutputError PlistError "
+        "ProgramMissingError StillStoppingError"
+    ),
+    "exit_codes": "LaunchctlStatus Verb classify",
+    "files": "PlistFiles RootPlistFiles UserPlistFiles check_plist_file lint",
+    "installation": "JobOutcome InstalledJob Installer",
+    "jobs": "JobTimeouts Jobs LoadedJob external_volume",
+    "launchctl": "Launchctl LaunchctlAnswer",
+    "output": "PrintedJob parse_print parse_print_disabled",
+    "plist": "read_entries to_plist",
+    "power": "PowerSettings parse_filevault parse_pmset",
 }
-
-__all__ = [
-    "SYSTEM",
-    "Answer",
-    "BootFacts",
-    "BootFinding",
-    "BootOutlook",
-    "CalendarInterval",
-    "Clock",
-    "Completed",
-    "DisabledError",
-    "Domain",
-    "DomainChoice",
-    "DomainKind",
-    "Installed",
-    "Installer",
-    "KeepAlive",
-    "KeepAwake",
-    "LaunchAgent",
-    "Launchctl",
-    "LaunchctlError",
-    "LaunchdError",
-    "Lifecycle",
-    "ListedJob",
-    "LoadedJob",
-    "NoSessionError",
-    "NotPermittedError",
-    "NotRunningError",
-    "Outcome",
-    "OutputError",
-    "Patience",
-    "PlistError",
-    "PlistFiles",
-    "PlistValue",
-    "PowerSettings",
-    "PrintedJob",
-    "ProcessType",
-    "ProgramMissingError",
-    "ResourceLimits",
-    "RootPlistFiles",
-    "Run",
-    "ServingHistory",
-    "Session",
-    "Situation",
-    "StillStoppingError",
-    "SubprocessRun",
-    "SystemClock",
-    "UserPlistFiles",
-    "Verb",
-    "Verdict",
-    "__version__",
-    "boot_outlook",
-    "caffeinate_command",
-    "check_plist_file",
-    "choose_domain",
-    "classify",
-    "detect_boot_facts",
-    "detect_power_settings",
-    "detect_session",
-    "from_plist",
-    "lint",
-    "parse_filevault",
-    "parse_list",
-    "parse_pmset",
-    "parse_print",
-    "parse_print_disabled",
-    "places_to_look",
-    "should_hold",
-    "to_plist",
-    "validate",
-]
+_MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names.split()}
 
 
-def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for."""
-    module = _MODULE_OF.get(name)
-    if module is None:
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return ["__version__", *_MODULE_OF]

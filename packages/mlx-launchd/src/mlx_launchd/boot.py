@@ -19,7 +19,7 @@ class BootFacts:
         auto_login_user: Who is logged in at boot without a password, or `""` for nobody.
         autorestart: Starts again by itself after a power failure.
         autorestart_at_connect: Starts when power is connected.
-        has_battery: Whether it has one, so that a short power cut is none.
+        has_battery: Whether it has a battery, so that a short power cut does not switch it off.
         sleep_minutes: Idle time after which it sleeps; 0 is never.
         macos_major: 26 for macOS 26.5.
     """
@@ -33,14 +33,14 @@ class BootFacts:
     macos_major: int | None = None
 
 
-class Verdict(StrEnum):
+class BootVerdict(StrEnum):
     """What a finding means for coming back."""
 
     OK = "ok"
     PREVENTS = "prevents"
     UNKNOWN = "unknown"
     WARNING = "warning"
-    """It comes back, and something else is amiss."""
+    """It comes back, and something else is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class BootFinding:
     """
 
     name: str
-    verdict: Verdict
+    verdict: BootVerdict
     message: str
     fix: str = ""
 
@@ -80,7 +80,7 @@ def boot_outlook(
     user: str,
     as_daemon: str = "install it as a LaunchDaemon",
 ) -> BootOutlook:
-    """Give whether a job in this domain would run again after a power cut with nobody there.
+    """Whether a job in this domain would run again after a power cut without anyone there.
 
     Args:
         facts: What the machine says of itself.
@@ -96,9 +96,9 @@ def boot_outlook(
     )
     verdicts = {finding.verdict for finding in findings}
     comes_back: bool | None = True
-    if Verdict.PREVENTS in verdicts:
+    if BootVerdict.PREVENTS in verdicts:
         comes_back = False
-    elif Verdict.UNKNOWN in verdicts:
+    elif BootVerdict.UNKNOWN in verdicts:
         comes_back = None
     return BootOutlook(comes_back, findings)
 
@@ -108,29 +108,29 @@ def _power(facts: BootFacts) -> BootFinding:
     if facts.autorestart and facts.autorestart_at_connect:
         return BootFinding(
             "autorestart",
-            Verdict.WARNING,
+            BootVerdict.WARNING,
             "Both autorestart and autorestartatconnect are on, and System Settings switches "
             "autorestart off again when it sees that.",
             "sudo pmset -a autorestartatconnect 0",
         )
     if facts.autorestart or facts.autorestart_at_connect:
         when = "after a power failure" if facts.autorestart else "when power is connected"
-        return BootFinding("autorestart", Verdict.OK, f"The Mac starts by itself {when}.")
+        return BootFinding("autorestart", BootVerdict.OK, f"The Mac starts by itself {when}.")
     if facts.has_battery:
         return BootFinding(
             "autorestart",
-            Verdict.WARNING,
-            "The battery bridges a power cut; once it is empty, somebody must switch the Mac on.",
+            BootVerdict.WARNING,
+            "The battery bridges a power cut; once it is empty, a person must switch the Mac on.",
         )
     if facts.autorestart is None and facts.autorestart_at_connect is None:
         return BootFinding(
             "autorestart",
-            Verdict.UNKNOWN,
+            BootVerdict.UNKNOWN,
             "Whether the Mac starts by itself after a power failure is not known: pmset is silent.",
             fix,
         )
     return BootFinding(
-        "autorestart", Verdict.PREVENTS, "The Mac stays off when its power returns.", fix
+        "autorestart", BootVerdict.PREVENTS, "The Mac stays off when its power returns.", fix
     )
 
 
@@ -138,11 +138,11 @@ def _filevault(facts: BootFacts) -> BootFinding:
     if facts.filevault is None:
         return BootFinding(
             "filevault",
-            Verdict.UNKNOWN,
+            BootVerdict.UNKNOWN,
             "Whether FileVault is on is not known: fdesetup is silent.",
         )
     if not facts.filevault:
-        return BootFinding("filevault", Verdict.OK, "FileVault is off: the disk opens at boot.")
+        return BootFinding("filevault", BootVerdict.OK, "FileVault is off: the disk opens at boot.")
     by_ssh = facts.macos_major is not None and facts.macos_major >= _UNLOCKS_OVER_SSH
     unlock = (
         "or unlock it over SSH with your password (Remote Login on, wired network)"
@@ -151,8 +151,8 @@ def _filevault(facts: BootFacts) -> BootFinding:
     )
     return BootFinding(
         "filevault",
-        Verdict.PREVENTS,
-        "FileVault is on: nothing runs after a power cut until somebody unlocks the disk.",
+        BootVerdict.PREVENTS,
+        "FileVault is on: nothing runs after a power cut until the disk is unlocked.",
         f"switch FileVault off in System Settings > Privacy & Security, {unlock}; before a "
         "planned restart: sudo fdesetup authrestart",
     )
@@ -162,13 +162,13 @@ def _job(
     facts: BootFacts, domain: Domain | None, user: str, as_daemon: str
 ) -> Iterator[BootFinding]:
     if domain is None:
-        yield BootFinding("job", Verdict.PREVENTS, "No job is installed that could come back.")
+        yield BootFinding("job", BootVerdict.PREVENTS, "No job is installed that could come back.")
     elif domain.kind is DomainKind.SYSTEM:
-        yield BootFinding("job", Verdict.OK, "A LaunchDaemon starts at boot, before any login.")
+        yield BootFinding("job", BootVerdict.OK, "A LaunchDaemon starts at boot, before any login.")
     elif domain.kind is DomainKind.USER:
         yield BootFinding(
             "job",
-            Verdict.PREVENTS,
+            BootVerdict.PREVENTS,
             f"The domain {domain.target} is not made again at boot.",
             as_daemon,
         )
@@ -179,7 +179,7 @@ def _job(
 def _login(facts: BootFacts, user: str, as_daemon: str) -> BootFinding:
     if facts.auto_login_user == user and not facts.filevault:
         return BootFinding(
-            "login", Verdict.OK, f"At boot {user} is logged in, which starts the agent."
+            "login", BootVerdict.OK, f"At boot {user} is logged in, which starts the agent."
         )
     fix = (
         f"{as_daemon}, which needs no login; or switch on automatic login in System Settings > "
@@ -187,23 +187,23 @@ def _login(facts: BootFacts, user: str, as_daemon: str) -> BootFinding:
     )
     if facts.auto_login_user is None:
         return BootFinding(
-            "login", Verdict.UNKNOWN, f"Whether {user} is logged in at boot is not known.", fix
+            "login", BootVerdict.UNKNOWN, f"Whether {user} is logged in at boot is not known.", fix
         )
     return BootFinding(
-        "login", Verdict.PREVENTS, f"A LaunchAgent starts only once {user} logs in.", fix
+        "login", BootVerdict.PREVENTS, f"A LaunchAgent starts only once {user} logs in.", fix
     )
 
 
 def _sleep(facts: BootFacts) -> BootFinding:
     if facts.sleep_minutes == 0:
-        return BootFinding("sleep", Verdict.OK, "The Mac does not sleep by itself.")
+        return BootFinding("sleep", BootVerdict.OK, "The Mac does not sleep by itself.")
     if facts.sleep_minutes is None:
         return BootFinding(
-            "sleep", Verdict.WARNING, "When the Mac sleeps is not known: pmset is silent."
+            "sleep", BootVerdict.WARNING, "When the Mac sleeps is not known: pmset is silent."
         )
     return BootFinding(
         "sleep",
-        Verdict.WARNING,
-        f"The Mac sleeps after {facts.sleep_minutes} idle minutes, and then answers nobody.",
+        BootVerdict.WARNING,
+        f"The Mac sleeps after {facts.sleep_minutes} idle minutes, and then answers no requests.",
         "sudo pmset -a sleep 0",
     )

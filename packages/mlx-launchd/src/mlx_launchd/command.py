@@ -24,11 +24,11 @@ class Completed:
     stderr: str = ""
 
 
-class Run(Protocol):
+class CommandRunner(Protocol):
     """Runs a command to its end; raises ProgramMissingError where the program is not there."""
 
     def __call__(self, command: Sequence[str], /) -> Completed:
-        """Give what the command answered."""
+        """What the command answered."""
         ...
 
 
@@ -36,7 +36,7 @@ class Clock(Protocol):
     """Time that only moves forward, and a way to let it pass."""
 
     def monotonic(self) -> float:
-        """Give seconds since some fixed moment."""
+        """Seconds since some fixed moment."""
         ...
 
     def sleep(self, seconds: float, /) -> None:
@@ -49,7 +49,7 @@ class SystemClock:
     """The machine's own clock."""
 
     def monotonic(self) -> float:
-        """Give seconds since some fixed moment."""
+        """Seconds since some fixed moment."""
         return time.monotonic()
 
     def sleep(self, seconds: float, /) -> None:
@@ -59,7 +59,7 @@ class SystemClock:
 
 @dataclass(frozen=True, slots=True)
 class SubprocessRun:
-    """Runs programs found on PATH, with no standard input unless told otherwise.
+    """Runs programs found on PATH, by default without standard input.
 
     Attributes:
         timeout_s: After so long a program is killed and LaunchdError raised.
@@ -70,7 +70,7 @@ class SubprocessRun:
     inherit_stdin: bool = False
 
     def __call__(self, command: Sequence[str], /) -> Completed:
-        """Give what the command answered."""
+        """What the command answered."""
         try:
             done = subprocess.run(
                 tuple(command),

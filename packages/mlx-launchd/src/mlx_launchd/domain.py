@@ -29,11 +29,11 @@ class Domain:
 
     @property
     def target(self) -> str:
-        """Give launchctl's name of the domain: `gui/501`, `user/501` or `system`."""
+        """The domain as launchctl names it: `gui/501`, `user/501` or `system`."""
         return self.kind.value if self.uid is None else f"{self.kind.value}/{self.uid}"
 
     def service_target(self, label: str) -> str:
-        """Give launchctl's name of a job in this domain: `gui/501/com.example.job`."""
+        """A job in this domain as launchctl names it: `gui/501/com.example.job`."""
         return f"{self.target}/{label}"
 
 
@@ -77,11 +77,11 @@ class DomainChoice:
 
 
 def choose_domain(session: Session, *, system: bool = False) -> DomainChoice:
-    """Give the domain for a job of this user, with the reason.
+    """The domain for a job of this user, with the reason.
 
     The rule is the one of Homebrew's services: root, also through sudo, manages the machine's own
     domain; a user who is logged in at the console has a login session, and reaches it over SSH too;
-    as another user under sudo, or over SSH while nobody or somebody else is at the console, there
+    as another user under sudo, or over SSH while someone else or no one is at the console, there
     is only the user's own domain.
     """
     if system or session.uid == 0:
@@ -97,7 +97,7 @@ def choose_domain(session: Session, *, system: bool = False) -> DomainChoice:
         reason = f"{session.user} is logged in at the console"
         return DomainChoice(gui, reason, returns_at_login=True, returns_at_boot=False)
     elif not session.is_ssh:
-        reason = f"{session.user} has a session of its own behind the one at the console"
+        reason = f"{session.user} has a login session behind the one at the console"
         return DomainChoice(gui, reason, returns_at_login=True, returns_at_boot=False)
     else:
         reason = f"{session.user} came over SSH and is not logged in at the console"
@@ -107,7 +107,7 @@ def choose_domain(session: Session, *, system: bool = False) -> DomainChoice:
 
 
 def places_to_look(domain: Domain) -> tuple[Domain, ...]:
-    """Give the domains where a label may be loaded, the given one first.
+    """The domains where a label may be loaded, the given one first.
 
     A user's login session and the user's own domain share their Mach names but not their jobs.
     """

@@ -18,7 +18,7 @@ class LaunchdError(Exception):
 
 
 class ProgramMissingError(LaunchdError):
-    """A program of macOS is not on PATH: this is no Mac, or PATH is broken.
+    """A program of macOS is not on PATH: this is not a Mac, or PATH is broken.
 
     Attributes:
         program: The program's name, such as `launchctl`.
@@ -33,15 +33,7 @@ class ProgramMissingError(LaunchdError):
 
 
 class OutputError(LaunchdError):
-    """A text is not what the program prints.
-
-    Attributes:
-        line_number: The offending line, counted from 1, or None where no line is to blame.
-    """
-
-    def __init__(self, message: str, *, line_number: int | None = None) -> None:
-        super().__init__(message if line_number is None else f"line {line_number}: {message}")
-        self.line_number = line_number
+    """A text is not what the program prints."""
 
 
 class PlistError(LaunchdError):

@@ -1,4 +1,4 @@
-"""What launchctl's exit codes mean, by verb; numbers only, since its words change.
+"""What launchctl's exit codes mean, by verb; numbers only, since its words change (decision 0065).
 
 The codes are errno values or launchd's own (112, 113, 119, 122, 125); `launchctl error N` decodes
 one. Recorded on macOS 11 to 27 by Homebrew, lima, Tailscale and others, and on Darwin 25.6.0.
@@ -15,12 +15,10 @@ class Verb(StrEnum):
     BOOTOUT = "bootout"
     KICKSTART = "kickstart"
     ENABLE = "enable"
-    DISABLE = "disable"
-    LIST = "list"
     PRINT_DISABLED = "print-disabled"
 
 
-class Situation(StrEnum):
+class LaunchctlStatus(StrEnum):
     """What launchctl found; a caller acts differently on each."""
 
     DONE = "done"
@@ -38,7 +36,7 @@ class Situation(StrEnum):
     DISABLED = "disabled"
     """The label is switched off in the database of `launchctl disable`."""
     REFUSED = "refused"
-    """The domain takes no such job: there is no session, or the user switched the job off in
+    """The domain does not take such a job: there is no session, or the user switched the job off in
     Login Items."""
     BAD_FILE = "bad file"
     """The plist's owner, mode or volume is not to launchd's liking."""
@@ -49,52 +47,46 @@ class Situation(StrEnum):
     on older systems, a bad plist, missing rights, and on macOS 14 now and then a job that did
     load. Only another question tells which."""
     UNKNOWN = "unknown"
-    """A code that nobody has written down."""
+    """A code that is not in this table."""
 
 
-SITUATIONS: dict[Verb, dict[int, Situation]] = {
+STATUSES: dict[Verb, dict[int, LaunchctlStatus]] = {
     Verb.PRINT: {
-        1: Situation.NOT_PERMITTED,
-        112: Situation.NO_DOMAIN,
-        113: Situation.NOT_LOADED,
+        1: LaunchctlStatus.NOT_PERMITTED,
+        112: LaunchctlStatus.NO_DOMAIN,
+        113: LaunchctlStatus.NOT_LOADED,
     },
     Verb.BOOTSTRAP: {
-        1: Situation.NOT_PERMITTED,
-        2: Situation.NO_FILE,
-        5: Situation.IO_ERROR,
-        17: Situation.ALREADY_LOADED,
-        37: Situation.ALREADY_LOADED,
-        119: Situation.DISABLED,
-        122: Situation.BAD_FILE,
-        125: Situation.REFUSED,
+        1: LaunchctlStatus.NOT_PERMITTED,
+        2: LaunchctlStatus.NO_FILE,
+        5: LaunchctlStatus.IO_ERROR,
+        17: LaunchctlStatus.ALREADY_LOADED,
+        37: LaunchctlStatus.ALREADY_LOADED,
+        119: LaunchctlStatus.DISABLED,
+        122: LaunchctlStatus.BAD_FILE,
+        125: LaunchctlStatus.REFUSED,
     },
     Verb.BOOTOUT: {
-        1: Situation.NOT_PERMITTED,
-        3: Situation.NOT_LOADED,
-        5: Situation.IO_ERROR,
-        36: Situation.STOPPING,
-        113: Situation.NOT_LOADED,
-        125: Situation.NO_DOMAIN,
+        1: LaunchctlStatus.NOT_PERMITTED,
+        3: LaunchctlStatus.NOT_LOADED,
+        5: LaunchctlStatus.IO_ERROR,
+        36: LaunchctlStatus.STOPPING,
+        113: LaunchctlStatus.NOT_LOADED,
+        125: LaunchctlStatus.NO_DOMAIN,
     },
     Verb.KICKSTART: {
-        1: Situation.NOT_PERMITTED,
-        113: Situation.NOT_LOADED,
+        1: LaunchctlStatus.NOT_PERMITTED,
+        113: LaunchctlStatus.NOT_LOADED,
     },
-    Verb.ENABLE: {1: Situation.NOT_PERMITTED},
-    Verb.DISABLE: {1: Situation.NOT_PERMITTED},
-    Verb.LIST: {
-        1: Situation.NOT_LOADED,
-        3: Situation.NOT_LOADED,
-        113: Situation.NOT_LOADED,
-    },
+    Verb.ENABLE: {1: LaunchctlStatus.NOT_PERMITTED},
     # Only asked to explain another failure: whatever it says but 0 explains nothing.
     Verb.PRINT_DISABLED: {},
 }
 """Every code that is known, by verb; 0 is DONE for all."""
 
 
-def classify(verb: Verb, returncode: int) -> Situation:
-    """Give what this exit code of this verb means."""
+def classify(verb: Verb, returncode: int) -> LaunchctlStatus:
+    """What this exit code of this verb means."""
     if returncode == 0:
-        return Situation.DONE
-    return SITUATIONS[verb].get(returncode, Situation.UNKNOWN)
+        return LaunchctlStatus.DONE
+    return STATUSES[verb].get(returncode, LaunchctlStatus.UNKNOWN)

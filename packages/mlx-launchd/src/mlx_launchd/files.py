@@ -1,4 +1,4 @@
-"""Plists on disk as launchd wants them: whole, trusted owner, writable by nobody else."""
+"""Plists on disk as launchd wants them: whole, trusted owner, writable by its owner alone."""
 
 import os
 import stat
@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Protocol
 
-from mlx_launchd.command import Run
+from mlx_launchd.command import CommandRunner
 from mlx_launchd.errors import LaunchctlError, LaunchdError, PlistError
 
 _MODE = 0o644
@@ -17,7 +17,7 @@ class PlistFiles(Protocol):
     """Where plists are kept."""
 
     def read(self, path: Path) -> bytes | None:
-        """Give the file's content, or None where there is no file."""
+        """The file's content, or None where there is no file."""
         ...
 
     def write(self, path: Path, data: bytes) -> None:
@@ -25,20 +25,20 @@ class PlistFiles(Protocol):
         ...
 
     def remove(self, path: Path) -> None:
-        """See to it that there is no such file."""
+        """Remove the file if it is there."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class UserPlistFiles:
-    """Plists in a folder of the user's own."""
+    """Plists in a folder that the user may write."""
 
     def read(self, path: Path) -> bytes | None:
-        """Give the file's content, or None where there is no file."""
+        """The file's content, or None where there is no file."""
         return _read(path)
 
     def write(self, path: Path, data: bytes) -> None:
-        """Put the whole file in place at once, mode 0644, and make its folder if need be.
+        """Put the whole file in place at once, mode 0644, and make its folder where it is missing.
 
         Raises:
             LaunchdError: The folder or the file cannot be written.
@@ -61,7 +61,7 @@ class UserPlistFiles:
             ) from error
 
     def remove(self, path: Path) -> None:
-        """See to it that there is no such file.
+        """Remove the file if it is there.
 
         Raises:
             LaunchdError: The folder does not let it be removed.
@@ -77,17 +77,17 @@ class RootPlistFiles:
     """Plists in a folder that only root may write, owned by root:wheel.
 
     Attributes:
-        run: Runs a command.
-        staging: A folder of the user's own, where a file is laid down for root to copy.
+        run: CommandRunners a command.
+        staging: A folder of the user, where a file is written for root to copy.
         privilege: Put before what needs root's rights; empty where the caller is root.
     """
 
-    run: Run
+    run: CommandRunner
     staging: Path
     privilege: tuple[str, ...] = ("sudo",)
 
     def read(self, path: Path) -> bytes | None:
-        """Give the file's content, or None where there is no file."""
+        """The file's content, or None where there is no file."""
         return _read(path)
 
     def write(self, path: Path, data: bytes) -> None:
@@ -100,16 +100,16 @@ class RootPlistFiles:
         self._run(self.write_command(path))
 
     def stage(self, path: Path, data: bytes) -> None:
-        """Lay the file down where `write_command` takes it from; needs no rights."""
+        """Write the file where `write_command` takes it from; needs no rights."""
         UserPlistFiles().write(self.staging / path.name, data)
 
     def write_command(self, path: Path) -> tuple[str, ...]:
-        """Give the command that puts the staged file in place, for a person to see or run."""
+        """The command that puts the staged file in place, for a person to see or run."""
         owned = ("-o", "root", "-g", "wheel", "-m", f"{_MODE:04o}")
         return (*self.privilege, "install", *owned, str(self.staging / path.name), str(path))
 
     def remove(self, path: Path) -> None:
-        """See to it that there is no such file.
+        """Remove the file if it is there.
 
         Raises:
             LaunchctlError: The command failed, or rights were denied.
@@ -119,7 +119,7 @@ class RootPlistFiles:
         (self.staging / path.name).unlink(missing_ok=True)
 
     def remove_command(self, path: Path) -> tuple[str, ...]:
-        """Give the command that removes the file, for a person to see or run."""
+        """The command that removes the file, for a person to see or run."""
         return (*self.privilege, "rm", "-f", str(path))
 
     def _run(self, command: tuple[str, ...]) -> None:
@@ -138,7 +138,7 @@ def check_plist_file(path: Path, *, owner_uid: int) -> None:
     """Return if launchd would trust this file.
 
     Raises:
-        PlistError: It is no regular file, belongs to another, or others may write it.
+        PlistError: It is not a regular file, belongs to another, or others may write it.
     """
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode):
@@ -154,11 +154,11 @@ def check_plist_file(path: Path, *, owner_uid: int) -> None:
         )
 
 
-def lint(run: Run, path: Path) -> None:
+def lint(run: CommandRunner, path: Path) -> None:
     """Return if `plutil -lint`, which reads plists as macOS does, finds nothing wrong.
 
     Raises:
-        ProgramMissingError: This is no Mac.
+        ProgramMissingError: There is no plutil: this is not a Mac.
         PlistError: plutil finds the file wrong.
     """
     done = run(("plutil", "-lint", str(path)))

@@ -1,4 +1,4 @@
-"""A plist and its loaded job as one thing: both are there, or neither is."""
+"""A plist and its loaded job as one thing: both are there, or neither is (decision 0066)."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -6,16 +6,15 @@ from enum import StrEnum
 from pathlib import Path
 
 from mlx_launchd.agent import LaunchAgent
-from mlx_launchd.command import Run
+from mlx_launchd.command import CommandRunner
 from mlx_launchd.domain import Domain
 from mlx_launchd.errors import LaunchdError, NotRunningError, PlistError, ProgramMissingError
 from mlx_launchd.files import PlistFiles, check_plist_file, lint
-from mlx_launchd.lifecycle import Lifecycle, LoadedJob
-from mlx_launchd.plist import from_plist, to_plist
-from mlx_launchd.validation import validate
+from mlx_launchd.jobs import Jobs, LoadedJob
+from mlx_launchd.plist import read_entries, to_plist
 
 
-class Outcome(StrEnum):
+class JobOutcome(StrEnum):
     """What an installation had to do."""
 
     INSTALLED = "installed"
@@ -27,7 +26,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Installed:
+class InstalledJob:
     """A job that is installed.
 
     Attributes:
@@ -36,7 +35,7 @@ class Installed:
         loaded: Where it is loaded, and what launchd says of it.
     """
 
-    outcome: Outcome
+    outcome: JobOutcome
     plist: Path
     loaded: LoadedJob
 
@@ -46,24 +45,24 @@ class Installer:
     """Installs and removes jobs in one domain and the folder that belongs to it.
 
     Attributes:
-        lifecycle: Loads and unloads.
+        jobs: Loads and unloads.
         files: Reads and writes the plists.
         folder: Where the domain's plists are: `~/Library/LaunchAgents`, `/Library/LaunchDaemons`.
         domain: The domain.
         run: Runs `plutil -lint` on what was written, where there is a plutil; None leaves it out.
     """
 
-    lifecycle: Lifecycle
+    jobs: Jobs
     files: PlistFiles
     folder: Path
     domain: Domain
-    run: Run | None = None
+    run: CommandRunner | None = None
 
     def plist_path(self, label: str) -> Path:
-        """Give the file of a job: its label and `.plist`."""
+        """The file of a job: its label and `.plist`."""
         return self.folder / f"{label}.plist"
 
-    def install(self, agent: LaunchAgent) -> Installed:
+    def install(self, agent: LaunchAgent) -> InstalledJob:
         """Write the plist, load the job and see it run; an installed one is brought up to date.
 
         Where launchd does not take the new job, the one before is put back; where that fails too,
@@ -74,28 +73,27 @@ class Installer:
             PlistError: launchd would refuse the job or read it differently.
             LaunchdError: It did not load, or does not run.
         """
-        validate(agent, system=self.domain.uid is None)
-        data = to_plist(agent)
+        data = to_plist(agent, system=self.domain.uid is None)
         path = self.plist_path(agent.label)
         before = self.files.read(path)
-        self.lifecycle.require_domain(self.domain)
-        present = self.lifecycle.find(agent.label, self.domain)
+        self.jobs.require_domain(self.domain)
+        present = self.jobs.find(agent.label, self.domain)
         if before == data and present is not None and self._is_current(present, path):
-            return Installed(Outcome.UNCHANGED, path, present)
+            return InstalledJob(JobOutcome.UNCHANGED, path, present)
         self.files.write(path, data)
         is_old_gone = False
         try:
             self._lint(path)
-            self.lifecycle.unload(agent.label, self.domain)
+            self.jobs.unload(agent.label, self.domain)
             is_old_gone = True
-            loaded = self.lifecycle.load(agent, path, self.domain)
+            loaded = self._load(agent.label, path, data)
         except NotRunningError:
             raise
         except LaunchdError:
             self._put_back(agent.label, path, before, is_old_gone=is_old_gone)
             raise
-        outcome = Outcome.INSTALLED if before is None and present is None else Outcome.UPDATED
-        return Installed(outcome, path, loaded)
+        outcome = JobOutcome.INSTALLED if before is None and present is None else JobOutcome.UPDATED
+        return InstalledJob(outcome, path, loaded)
 
     def uninstall(self, label: str) -> bool:
         """Unload the job and remove its plist; False where neither was there.
@@ -104,11 +102,16 @@ class Installer:
             LaunchdError: The job could not be unloaded (its plist stays), or the file not removed.
         """
         path = self.plist_path(label)
-        unloaded = self.lifecycle.unload(label, self.domain)
+        unloaded = self.jobs.unload(label, self.domain)
         existed = self.files.read(path) is not None
         if existed:
             self.files.remove(path)
         return unloaded or existed
+
+    def _load(self, label: str, path: Path, data: bytes) -> LoadedJob:
+        entries = read_entries(data)
+        starts = bool(entries.get("RunAtLoad") or entries.get("KeepAlive"))
+        return self.jobs.load(label, path, self.domain, starts=starts)
 
     def _is_current(self, present: LoadedJob, path: Path) -> bool:
         job = present.job
@@ -128,13 +131,13 @@ class Installer:
     def _put_back(self, label: str, path: Path, before: bytes | None, *, is_old_gone: bool) -> None:
         """Leave a job with its plist, or neither; the first failure is what the caller hears."""
         try:
-            if self.lifecycle.find(label, self.domain) is not None:
+            if self.jobs.find(label, self.domain) is not None:
                 # What is loaded now is the new job, unless the old one never went.
                 if not is_old_gone and before is not None:
                     self.files.write(path, before)
             elif before is not None:
                 self.files.write(path, before)
-                self.lifecycle.load(from_plist(before), path, self.domain)
+                self._load(label, path, before)
             else:
                 self.files.remove(path)
         except NotRunningError:
@@ -146,13 +149,13 @@ class Installer:
 
     def _is_certainly_gone(self, label: str) -> bool:
         try:
-            return self.lifecycle.find(label, self.domain) is None
+            return self.jobs.find(label, self.domain) is None
         except LaunchdError:
             return False
 
 
 def _is_trusted(path: Path) -> bool:
-    """Tell whether launchd would load this file again; a mode that others changed is mended."""
+    """Whether launchd would load this file again; a mode that others changed is put right."""
     try:
         check_plist_file(path, owner_uid=path.lstat().st_uid)
     except PlistError:

@@ -1,4 +1,4 @@
-"""Pure readers of what `launchctl print`, `list` and `print-disabled` write.
+"""Pure readers of what `launchctl print` and `print-disabled` write.
 
 launchctl's man page says of these texts that they are "NOT API in any sense". So the readers take
 what they recognise, give None for what is absent, and never take a value from a nested block.
@@ -69,28 +69,8 @@ class PrintedJob:
     properties: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ListedJob:
-    """A job as `launchctl list` or `launchctl list LABEL` shows it.
-
-    Attributes:
-        label: The job's label.
-        pid: The process, or None where none runs.
-        status: The number as printed: in the table an exit code, or minus a signal's number; for
-            one label a wait status. None where it is `-` or absent.
-        last_exit_code: What `status` says of the last run's exit; None where a signal ended it.
-        last_terminating_signal: The signal that ended the last run.
-    """
-
-    label: str
-    pid: int | None
-    status: int | None
-    last_exit_code: int | None
-    last_terminating_signal: int | None
-
-
 def parse_print(text: str) -> PrintedJob:
-    """Give the job that `launchctl print <domain>/<label>` describes.
+    """The job that `launchctl print <domain>/<label>` describes.
 
     Tabs and spaces both indent, so that an output pasted into a bug report reads the same. A block
     that is never closed swallows what follows it, and the last line of a text that was cut off is
@@ -127,23 +107,8 @@ def parse_print(text: str) -> PrintedJob:
     )
 
 
-def parse_list(text: str) -> tuple[ListedJob, ...]:
-    """Give the jobs that `launchctl list` or `launchctl list LABEL` shows, in their order.
-
-    Raises:
-        OutputError: The text is neither the table nor one job's dictionary, or a row is damaged.
-    """
-    lines = _lines(text)
-    first = next((line.strip() for line in lines if line.strip()), None)
-    if first is None:
-        raise OutputError("this is not what `launchctl list` writes: the text is empty")
-    if first == "{":
-        return (_listed_dictionary(lines),)
-    return tuple(_listed_rows(lines))
-
-
 def parse_print_disabled(text: str) -> dict[str, bool]:
-    """Give each label with an override in the domain: True where it is disabled.
+    """Each label with an override in the domain: True where it is disabled.
 
     A label that is absent has no override, and the plist's `Disabled` key counts. Both vocabularies
     are read: `true` and `false` up to macOS 12, `disabled` and `enabled` since. The block of login
@@ -184,7 +149,7 @@ def _indent(line: str) -> str:
 
 
 def _top_level(text: str) -> tuple[str | None, dict[str, str]]:
-    """Give the header and the fields directly below it, the first of each name."""
+    """The header and the fields directly below it, the first of each name."""
     # What follows the last newline is the closing brace, or a line that was cut off.
     *lines, cut_off = _lines(text)
     target, outer, lines = _after_header(lines)
@@ -200,7 +165,7 @@ def _top_level(text: str) -> tuple[str | None, dict[str, str]]:
 
 
 def _after_header(lines: list[str]) -> tuple[str | None, str | None, list[str]]:
-    """Give the header's name, its indentation, and the lines after it.
+    """The header's name, its indentation, and the lines after it.
 
     What a person pasted above the header, such as the command itself, is skipped.
     """
@@ -215,7 +180,7 @@ def _after_header(lines: list[str]) -> tuple[str | None, str | None, list[str]]:
 
 
 def _body(lines: list[str], outer: str | None) -> list[str]:
-    """Give the lines between the header and its brace, or the end."""
+    """The lines between the header and its brace, or the end."""
     base = next((_indent(line) for line in lines if line.strip()), "")
     if outer is None or base == outer:
         # Without indentation only counting braces tells where the header's own block ends.
@@ -246,7 +211,7 @@ def _nesting(line: str) -> int:
 
 
 def _outside_blocks(body: list[str]) -> Iterator[str]:
-    """Give the lines that are in no nested block."""
+    """The lines that are in no nested block."""
     filled = [line for line in body if line.strip()]
     base = next((_indent(line) for line in filled), "")
     indented = any(len(_indent(line)) > len(base) for line in filled)
@@ -278,46 +243,3 @@ def _exit_code(value: str | None) -> tuple[int | None, str | None]:
 def _terminating_signal(value: str | None) -> tuple[int | None, str | None]:
     signal = _NAMED_SIGNAL.fullmatch(value) if value is not None else None
     return (int(signal[2]), signal[1]) if signal else (None, None)
-
-
-_ROW = re.compile(r"\s*(-|[0-9]{1,18})\s+(-|-?[0-9]{1,9})\s+(\S.*?)\s*")
-_ENTRY = re.compile(r"\s*\"([^\"]+)\" = (.*?);\s*")
-
-
-def _listed_rows(lines: list[str]) -> Iterator[ListedJob]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.split() == ["PID", "Status", "Label"]:
-            continue
-        row = _ROW.fullmatch(line)
-        if row is None:
-            raise OutputError(f"not a row of `launchctl list`: {line!r}", line_number=number)
-        status = None if row[2] == "-" else int(row[2])
-        yield ListedJob(
-            label=row[3],
-            pid=None if row[1] == "-" else int(row[1]),
-            status=status,
-            last_exit_code=status if status is not None and status >= 0 else None,
-            last_terminating_signal=-status if status is not None and status < 0 else None,
-        )
-
-
-def _listed_dictionary(lines: list[str]) -> ListedJob:
-    values: dict[str, str] = {}
-    filled = [line for line in lines if line.strip()]
-    end = -1 if filled[-1].strip() in _CLOSERS else len(filled)
-    for line in _outside_blocks(filled[1:end]):
-        entry = _ENTRY.fullmatch(line)
-        if entry:
-            values.setdefault(entry[1], entry[2].strip())
-    label = values.get("Label", "").strip('"')
-    if not label:
-        raise OutputError("this is not what `launchctl list LABEL` writes: it names no label")
-    status = _integer(values.get("LastExitStatus"))
-    return ListedJob(
-        label=label,
-        pid=_integer(values.get("PID")),
-        status=status,
-        # A wait status: the low seven bits are the signal, the next byte is the exit code.
-        last_exit_code=(status >> 8) & 0xFF if status is not None and not status & 0x7F else None,
-        last_terminating_signal=(status & 0x7F or None) if status is not None else None,
-    )

@@ -33,7 +33,7 @@ class PowerSettings:
 
 
 def parse_pmset(text: str) -> PowerSettings:
-    """Give the settings that hold on mains power, from `pmset -g custom` or `pmset -g`.
+    """The settings that hold on mains power, from `pmset -g custom` or `pmset -g`.
 
     Raises:
         OutputError: There is no setting in the text.
@@ -65,7 +65,7 @@ def parse_pmset(text: str) -> PowerSettings:
 
 
 def parse_filevault(text: str) -> bool | None:
-    """Give whether `fdesetup status` says that FileVault is on; None where it says neither."""
+    """Whether `fdesetup status` says that FileVault is on; None where it says neither."""
     found = _FILEVAULT.search(text)
     return None if found is None else found[1] == "On"
 

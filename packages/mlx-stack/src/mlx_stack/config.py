@@ -8,6 +8,7 @@ import difflib
 import ipaddress
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -25,6 +26,15 @@ _FALSE = frozenset({"false", "no", "off", "0"})
 _SHOWN_OF_SECRET = 4
 _SHORTEST_SHOWN_SECRET = 16
 _MOST_DIGITS = 18
+
+
+class KeepAwake(StrEnum):
+    """When the Mac is kept from sleeping."""
+
+    NEVER = "never"
+    SERVING = "serving"
+    """While requests are being served, and a little longer."""
+    ALWAYS = "always"
 
 
 class ConfigValidationError(UsageError):
@@ -168,10 +178,10 @@ class Config:
         accepts=_is_at_least(256),
     )
     keep_awake: str = _key(
-        "serving",
+        KeepAwake.SERVING.value,
         "When the Mac is kept from sleeping.",
         valid="never, serving or always",
-        accepts=_is_one_of("never", "serving", "always"),
+        accepts=_is_one_of(*KeepAwake),
     )
 
 

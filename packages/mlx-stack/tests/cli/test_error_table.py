@@ -32,7 +32,7 @@ DAMAGED_JSON = "{"
 
 def _exported_errors() -> Iterator[type[Exception]]:
     for library in LIBRARIES:
-        for name in library.__all__:
+        for name in dir(library):
             exported = getattr(library, name)
             if inspect.isclass(exported) and issubclass(exported, Exception):
                 yield exported

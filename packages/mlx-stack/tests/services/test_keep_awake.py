@@ -1,6 +1,7 @@
 """When the Mac is kept awake, and how the watchdog knows that requests are served."""
 
 import os
+import queue
 import subprocess
 import sys
 import threading
@@ -10,20 +11,22 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import psutil
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_launchd import KeepAwake
-from mlx_stack.config import save_values
-from mlx_stack.engines.activity import Activity, is_serving, parse_activity
+from mlx_stack.config import KeepAwake, save_values
 from mlx_stack.home import Home
 from mlx_stack.services.keep_awake import (
-    AwakeKeeper,
-    RequestWatch,
+    Activity,
+    AssertionHolder,
     configured_policy,
     is_held_by,
-    read_activity,
+    is_serving,
+    kept_awake,
+    parse_activity,
+    read_activities,
     tier_ports,
 )
 
@@ -41,98 +44,94 @@ vllm_mlx_model_loaded 1.0
 
 
 @dataclass
-class Assertion:
-    """A power assertion that a test can break."""
+class Sleeper:
+    """The process that holds the assertion, here a `sleep` of a length that no other has."""
 
-    alive: bool = True
-
-    def is_alive(self) -> bool:
-        return self.alive
-
-    def release(self) -> None:
-        self.alive = False
-
-
-@dataclass
-class Desk:
-    """A keeper with everything around it in hand."""
-
-    policy: KeepAwake = KeepAwake.SERVING
-    serving: bool = False
     told: list[str] = field(default_factory=list[str])
-    taken: list[Assertion] = field(default_factory=list[Assertion])
+    command: tuple[str, ...] = ("sleep", "86311.25")
 
-    def keeper(self) -> AwakeKeeper:
-        return AwakeKeeper(
-            policy=lambda: self.policy,
-            serving=lambda: self.serving,
-            hold=self.hold,
-            tell=self.told.append,
-            linger_s=60,
-        )
+    def holder(self) -> AssertionHolder:
+        return AssertionHolder(self.command, self.told.append, linger_s=60)
 
-    def hold(self) -> Assertion:
-        self.taken.append(Assertion())
-        return self.taken[-1]
+    def running(self) -> list[psutil.Process]:
+        children = psutil.Process().children()
+        return [child for child in children if self._is_held_by(child)]
+
+    def _is_held_by(self, child: psutil.Process) -> bool:
+        try:
+            while not (words := child.cmdline()):
+                pass  # the program is being loaded
+            return words == list(self.command)
+        except psutil.Error:  # it has ended, and no one has waited for it yet
+            return False
+
+    def kill(self) -> None:
+        """End the process as another program would, and wait until it has ended."""
+        for child in self.running():
+            child.kill()
+            os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
 
 
 def test_a_request_keeps_the_mac_awake_until_a_while_after_it() -> None:
-    desk = Desk()
-    keeper = desk.keeper()
-    assert not keeper.look(0)
-    desk.serving = True
-    assert keeper.look(15)
-    desk.serving = False
-    assert keeper.look(75)
-    assert not keeper.look(76)
-    assert [assertion.alive for assertion in desk.taken] == [False]
-    assert desk.told == [
+    sleeper = Sleeper()
+    holder = sleeper.holder()
+    assert not holder.look(KeepAwake.SERVING, serving=False, now_s=0)
+    assert holder.look(KeepAwake.SERVING, serving=True, now_s=15)
+    assert holder.look(KeepAwake.SERVING, serving=False, now_s=75)
+    assert len(sleeper.running()) == 1
+    assert not holder.look(KeepAwake.SERVING, serving=False, now_s=76)
+    assert not sleeper.running()
+    assert sleeper.told == [
         "the Mac is kept awake (requests are served)",
         "the Mac may sleep again",
     ]
 
 
 def test_a_changed_configuration_counts_at_the_next_look() -> None:
-    desk = Desk(policy=KeepAwake.ALWAYS)
-    keeper = desk.keeper()
-    assert keeper.look(0)
-    desk.policy = KeepAwake.NEVER
-    assert not keeper.look(15)
+    sleeper = Sleeper()
+    holder = sleeper.holder()
+    assert holder.look(KeepAwake.ALWAYS, serving=False, now_s=0)
+    assert not holder.look(KeepAwake.NEVER, serving=True, now_s=15)
+    assert not sleeper.running()
 
 
-def test_an_assertion_that_somebody_ended_is_taken_again() -> None:
-    desk = Desk(policy=KeepAwake.ALWAYS)
-    keeper = desk.keeper()
-    keeper.look(0)
-    desk.taken[0].alive = False
-    assert keeper.look(15)
-    assert len(desk.taken) == 2
+def test_an_assertion_that_another_program_ended_is_taken_again() -> None:
+    sleeper = Sleeper()
+    holder = sleeper.holder()
+    holder.look(KeepAwake.ALWAYS, serving=False, now_s=0)
+    sleeper.kill()
+    assert not sleeper.running()
+    assert holder.look(KeepAwake.ALWAYS, serving=False, now_s=15)
+    assert len(sleeper.running()) == 1
+    holder.release()
 
 
+@settings(max_examples=30, deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from(KeepAwake), st.booleans(), st.booleans(), st.integers(1, 90)),
-        max_size=30,
+        max_size=12,
     )
 )
 def test_at_most_one_assertion_is_held_and_none_after_release(
     looks: list[tuple[KeepAwake, bool, bool, int]],
 ) -> None:
-    desk = Desk()
-    keeper, now_s = desk.keeper(), 0
-    for policy, serving, dies, passed_s in looks:
-        now_s += passed_s
-        desk.policy, desk.serving = policy, serving
-        if dies and desk.taken:
-            desk.taken[-1].alive = False
-        held = keeper.look(now_s)
-        assert sum(assertion.alive for assertion in desk.taken) == held
-        if policy is not KeepAwake.SERVING:
-            assert held is (policy is KeepAwake.ALWAYS)
-        elif serving:
-            assert held
-    keeper.release()
-    assert not any(assertion.alive for assertion in desk.taken)
+    sleeper = Sleeper()
+    holder, now_s = sleeper.holder(), 0
+    try:
+        for policy, serving, dies, passed_s in looks:
+            now_s += passed_s
+            if dies:
+                sleeper.kill()
+            held = holder.look(policy, serving=serving, now_s=now_s)
+            assert len(sleeper.running()) == held
+            if policy is not KeepAwake.SERVING:
+                assert held is (policy is KeepAwake.ALWAYS)
+            elif serving:
+                assert held
+    finally:
+        holder.release()
+    assert not sleeper.running()
 
 
 def test_only_requests_for_inference_count() -> None:
@@ -188,18 +187,38 @@ def metrics_server(text: str, status: int = 200) -> Iterator[int]:
 
 def test_an_engine_is_asked_for_its_metrics() -> None:
     with metrics_server(METRICS) as port:
-        assert read_activity(port) == Activity(2, 22)
-        assert RequestWatch(lambda: (port,)).look()
-    assert read_activity(port) is None
+        assert read_activities((port,)) == {port: Activity(2, 22)}
+    assert read_activities((port,)) == {}
+
+
+def test_the_watchdog_holds_a_caffeinate_while_an_engine_answers_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "caffeinate"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexec sleep 86312\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    home, told = Home(tmp_path / "home"), queue.Queue[str]()
+    with metrics_server(METRICS) as port:
+        home.stack.parent.mkdir(parents=True)
+        home.stack.write_text(
+            "schema_version: 1\ntiers:\n- {name: fast, model: m, quant: int4, source: /models/m, "
+            f"port: {port}, vllm_flags: {{}}}}\n"
+        )
+        before = psutil.Process().children()
+        with kept_awake(home, os.getpid(), told.put, look_every_s=0.01):
+            assert told.get(timeout=20) == "the Mac is kept awake (requests are served)"
+            assert len(psutil.Process().children()) == len(before) + 1
+        assert psutil.Process().children() == before
 
 
 def test_an_engine_without_metrics_is_not_known_to_serve() -> None:
     with metrics_server("", status=404) as port:
-        assert read_activity(port) is None
-        assert not RequestWatch(lambda: (port,)).look()
+        assert read_activities((port,)) == {}
 
 
-def test_the_policy_is_read_anew_and_a_damaged_file_leaves_the_default(tmp_path: Path) -> None:
+def test_the_policy_is_read_again_and_a_damaged_file_leaves_the_default(tmp_path: Path) -> None:
     home = Home(tmp_path)
     assert configured_policy(home) is KeepAwake.SERVING
     save_values(home, {"keep-awake": "never"})

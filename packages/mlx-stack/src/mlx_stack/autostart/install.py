@@ -21,7 +21,7 @@ from mlx_stack.autostart.mac import (
     AS_DAEMON,
     JobKind,
     Mac,
-    Observer,
+    RootStepHandler,
     ask_for_rights,
     is_present,
 )
@@ -64,7 +64,7 @@ class InstallReport:
 
 
 def install(
-    home: Home, mac: Mac, *, system: bool = False, on_step: Observer = lambda _: None
+    home: Home, mac: Mac, *, system: bool = False, on_step: RootStepHandler = lambda _: None
 ) -> InstallReport:
     """Install the watchdog as an agent or, with `system`, as a daemon, or bring it up to date.
 
@@ -95,7 +95,7 @@ def install(
     home.logs.mkdir(exist_ok=True)
     if system:
         mac.daemon_files(home).stage(daemon.plist_path(job.label), to_plist(job))
-        loaded = daemon.lifecycle.find(job.label, daemon.domain) is not None
+        loaded = daemon.jobs.find(job.label, daemon.domain) is not None
         ask_for_rights(mac, on_step, mac.installation_steps(home, job.label, loaded=loaded))
     elif is_present(daemon, job.label):
         ask_for_rights(mac, on_step, mac.removal_steps(home, job.label))
@@ -149,7 +149,7 @@ def _require_no_other_watchdog(
     if running.process is None or not running.proven:
         return
     pid = running.process.pid
-    found = [installer.lifecycle.find(label, installer.domain) for installer in installers]
+    found = [installer.jobs.find(label, installer.domain) for installer in installers]
     if pid not in {one.job.pid for one in found if one is not None}:
         raise StackError(
             f"A watchdog that launchd did not start runs already (PID {pid}).",

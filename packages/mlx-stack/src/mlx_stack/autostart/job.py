@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_launchd import LaunchAgent, ProcessType, ResourceLimits
+from mlx_launchd import LaunchAgent, ProcessType
 from mlx_stack.errors import StackError
 from mlx_stack.home import HOME_VARIABLE, Home
 from mlx_stack.services.service import WATCHDOG
@@ -96,8 +96,6 @@ def watch_job(home: Home, installation: Installation, *, system: bool) -> Launch
         throttle_interval_s=_THROTTLE_S,
         exit_timeout_s=_EXIT_TIMEOUT_S,
         process_type=ProcessType.INTERACTIVE,
-        soft_resource_limits=(
-            ResourceLimits() if system else ResourceLimits(number_of_files=_OPEN_FILES)
-        ),
+        number_of_files=None if system else _OPEN_FILES,
         user_name=installation.user if system else None,
     )

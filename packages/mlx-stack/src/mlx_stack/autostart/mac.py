@@ -1,4 +1,4 @@
-"""The Mac that `install` works on: its launchd, its folders of plists, who asks."""
+"""The Mac that `install` works on: its launchd, its folders of plists, who asks (decision 0068)."""
 
 import os
 import shlex
@@ -12,15 +12,15 @@ from typing import Literal
 from mlx_launchd import (
     SYSTEM,
     Clock,
+    CommandRunner,
     Completed,
     Domain,
     DomainKind,
     Installer,
+    Jobs,
+    JobTimeouts,
     Launchctl,
-    Lifecycle,
-    Patience,
     RootPlistFiles,
-    Run,
     Session,
     SubprocessRun,
     SystemClock,
@@ -40,7 +40,7 @@ AS_DAEMON = "mlx-stack install --system"
 SYSTEMD_PAGE = "docs/how-to/always-on-linux.md"
 
 type JobKind = Literal["agent", "daemon"]
-type Observer = Callable[[str], None]
+type RootStepHandler = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,20 +54,20 @@ class Mac:
         user_home: The user's home folder.
         daemons: The folder of LaunchDaemons.
         interpreter: The Python that has mlx-stack.
-        has_terminal: Whether somebody is there to type a password.
+        has_terminal: Whether a person is there to type a password.
         clock: Time.
-        patience: How long each wait of launchd may take.
+        timeouts: How long each wait of launchd may take.
     """
 
-    run: Run
-    run_privileged: Run
+    run: CommandRunner
+    run_privileged: CommandRunner
     environment: Mapping[str, str]
     user_home: Path
     daemons: Path
     interpreter: Path
     has_terminal: bool
     clock: Clock = field(default_factory=SystemClock)
-    patience: Patience = field(default_factory=Patience)
+    timeouts: JobTimeouts = field(default_factory=JobTimeouts)
 
     @property
     def agents(self) -> Path:
@@ -89,15 +89,15 @@ class Mac:
 
     def agent_installer(self, uid: int) -> Installer:
         """What installs LaunchAgents into a user's login session."""
-        lifecycle = Lifecycle(Launchctl(self.run), self.clock, self.patience)
+        jobs = Jobs(Launchctl(self.run), self.clock, self.timeouts, f"run `{AS_DAEMON}`")
         domain = Domain(DomainKind.GUI, uid)
-        return Installer(lifecycle, UserPlistFiles(), self.agents, domain, self.run)
+        return Installer(jobs, UserPlistFiles(), self.agents, domain, self.run)
 
     def daemon_installer(self, home: Home) -> Installer:
         """What installs LaunchDaemons, with sudo where something changes."""
         run = _by_privilege(self.run, self.run_privileged)
-        lifecycle = Lifecycle(Launchctl(run, privilege=self.sudo), self.clock, self.patience)
-        return Installer(lifecycle, self.daemon_files(home), self.daemons, SYSTEM, self.run)
+        jobs = Jobs(Launchctl(run, privilege=self.sudo), self.clock, self.timeouts)
+        return Installer(jobs, self.daemon_files(home), self.daemons, SYSTEM, self.run)
 
     def daemon_files(self, home: Home) -> RootPlistFiles:
         """What writes LaunchDaemons, which only root may."""
@@ -147,7 +147,7 @@ def this_mac(environment: Mapping[str, str] = os.environ) -> Mac:
         daemons=Path("/Library/LaunchDaemons"),
         interpreter=Path(sys.executable),
         has_terminal=sys.stdin.isatty(),
-        patience=Patience(start_s=_START_S, steady_s=_STEADY_S),
+        timeouts=JobTimeouts(start_s=_START_S, steady_s=_STEADY_S),
     )
 
 
@@ -155,11 +155,11 @@ def is_present(installer: Installer, label: str) -> bool:
     """Whether the job's plist is there, or the job is loaded."""
     return (
         installer.files.read(installer.plist_path(label)) is not None
-        or installer.lifecycle.find(label, installer.domain) is not None
+        or installer.jobs.find(label, installer.domain) is not None
     )
 
 
-def ask_for_rights(mac: Mac, on_step: Observer, steps: list[tuple[str, ...]]) -> None:
+def ask_for_rights(mac: Mac, on_step: RootStepHandler, steps: list[tuple[str, ...]]) -> None:
     """Say what root is needed for, and get the password once, before anything is touched.
 
     Raises:
@@ -177,7 +177,7 @@ def ask_for_rights(mac: Mac, on_step: Observer, steps: list[tuple[str, ...]]) ->
         )
 
 
-def _by_privilege(run: Run, run_privileged: Run) -> Run:
+def _by_privilege(run: CommandRunner, run_privileged: CommandRunner) -> CommandRunner:
     def choose(command: Sequence[str], /) -> Completed:
         return (run_privileged if command[0] == "sudo" else run)(command)
 

@@ -66,7 +66,7 @@ def read_install_status(home: Home, mac: Mac) -> InstallStatus:
     ]
     kind = present[0] if present else None
     chosen = installers[kind or "agent"]
-    loaded = chosen.lifecycle.find(label, chosen.domain)
+    loaded = chosen.jobs.find(label, chosen.domain)
     job = loaded.job if loaded is not None else None
     has_plist = chosen.files.read(chosen.plist_path(label)) is not None
     outlook = boot_outlook(
@@ -87,7 +87,7 @@ def read_install_status(home: Home, mac: Mac) -> InstallStatus:
         runs=job.runs if job is not None else None,
         last_exit_code=job.last_exit_code if job is not None else None,
         last_terminating_signal=job.last_terminating_signal if job is not None else None,
-        disabled=chosen.lifecycle.is_disabled(label, chosen.domain),
+        disabled=chosen.jobs.is_disabled(label, chosen.domain),
         comes_back=outlook.comes_back,
         findings=outlook.findings,
     )

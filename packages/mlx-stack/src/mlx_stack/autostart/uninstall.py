@@ -1,12 +1,12 @@
 """Take the watchdog away from launchd, whichever way it was installed."""
 
 from mlx_stack.autostart.job import job_label
-from mlx_stack.autostart.mac import JobKind, Mac, Observer, ask_for_rights, is_present
+from mlx_stack.autostart.mac import JobKind, Mac, RootStepHandler, ask_for_rights, is_present
 from mlx_stack.home import Home
 
 
 def uninstall(
-    home: Home, mac: Mac, *, system: bool = False, on_step: Observer = lambda _: None
+    home: Home, mac: Mac, *, system: bool = False, on_step: RootStepHandler = lambda _: None
 ) -> tuple[JobKind, ...]:
     """Remove the watchdog from launchd; the services stay as they are.
 

@@ -1,127 +1,36 @@
-"""Keep the Mac awake while requests are served: a power assertion in the watchdog's hands."""
+"""Keep the Mac awake while requests are served: a `caffeinate` of the watchdog (decision 0069)."""
 
+import re
 import shutil
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
 
-from mlx_launchd import KeepAwake, ServingHistory, caffeinate_command, should_hold
-from mlx_stack.config import load_config
-from mlx_stack.engines.activity import Activity, is_serving, parse_activity
+from mlx_stack.config import KeepAwake, load_config
 from mlx_stack.errors import StackError
 from mlx_stack.gateway.endpoint import LOOPBACK
 from mlx_stack.home import Home
 from mlx_stack.stack import load_stack
 
-if TYPE_CHECKING:
-    import psutil
-
 LOOK_EVERY_S = 15.0
 """Shorter than macOS' shortest idle time before sleep, which is a minute."""
 LINGER_S = 120.0
-"""How long after the last request the Mac is still kept awake."""
+"""How long after the last request the Mac is still kept awake: a client that thinks between two
+requests is still there, and macOS counts idle time in minutes."""
 _METRICS_TIMEOUT_S = 2.0
 _PROGRAM = "caffeinate"
-
-type Tell = Callable[[str], None]
-
-
-class Held(Protocol):
-    """An assertion that is held until it is released."""
-
-    def is_alive(self) -> bool:
-        """Whether it is still held."""
-        ...
-
-    def release(self) -> None:
-        """Let the Mac sleep again."""
-        ...
-
-
-class AwakeKeeper:
-    """Holds and releases the assertion as configuration and requests demand."""
-
-    def __init__(
-        self,
-        *,
-        policy: Callable[[], KeepAwake],
-        serving: Callable[[], bool],
-        hold: Callable[[], Held],
-        tell: Tell,
-        linger_s: float = LINGER_S,
-    ) -> None:
-        """Prepare a keeper; nothing is held yet.
-
-        Args:
-            policy: The configured policy, asked at every look.
-            serving: Whether requests are served now.
-            hold: Takes the assertion.
-            tell: Told when the Mac is kept awake, and when no longer.
-            linger_s: How long after the last request it is still held.
-        """
-        self._policy = policy
-        self._serving = serving
-        self._hold = hold
-        self._tell = tell
-        self._linger_s = linger_s
-        self._history = ServingHistory()
-        self._held: Held | None = None
-
-    def look(self, now_s: float) -> bool:
-        """See to it that the assertion is held just when it should be; whether it is held now."""
-        policy = self._policy()
-        serving = policy is KeepAwake.SERVING and self._serving()
-        self._history = self._history.seen(serving=serving, now_s=now_s)
-        wanted = should_hold(policy, self._history, now_s=now_s, linger_s=self._linger_s)
-        if self._held is not None and not self._held.is_alive():
-            self._held = None
-        if wanted and self._held is None:
-            self._held = self._hold()
-            why = "always" if policy is KeepAwake.ALWAYS else "requests are served"
-            self._tell(f"the Mac is kept awake ({why})")
-        elif not wanted and self._held is not None:
-            self.release()
-            self._tell("the Mac may sleep again")
-        return self._held is not None
-
-    def release(self) -> None:
-        """Hold nothing any more."""
-        if self._held is not None:
-            self._held.release()
-            self._held = None
-
-
-@dataclass(frozen=True, slots=True)
-class Caffeinated:
-    """The assertion of a running `caffeinate`; it ends with the process that it was taken for."""
-
-    process: "subprocess.Popen[bytes]"
-
-    def is_alive(self) -> bool:
-        """Whether it is still held."""
-        return self.process.poll() is None
-
-    def release(self) -> None:
-        """Let the Mac sleep again."""
-        self.process.terminate()
-        self.process.wait()
-
-
-def caffeinate(program: Path, pid: int) -> Caffeinated:
-    """Keep the Mac awake for as long as the process `pid` lives, or until released."""
-    command = (str(program), *caffeinate_command(pid)[1:])
-    streams = subprocess.DEVNULL
-    return Caffeinated(subprocess.Popen(command, stdin=streams, stdout=streams, stderr=streams))
+_SAMPLE = re.compile(
+    r"vllm_mlx_http_requests_(in_flight|total)\{([^}]*)\}\s+([0-9][0-9.eE+]*)(?:\s.*)?"
+)
 
 
 @contextmanager
 def kept_awake(
-    home: Home, pid: int, tell: Tell, *, look_every_s: float = LOOK_EVERY_S
+    home: Home, pid: int, tell: Callable[[str], None], *, look_every_s: float = LOOK_EVERY_S
 ) -> Generator[None]:
     """Keep the Mac awake as configured while the block runs; elsewhere than on a Mac do nothing.
 
@@ -135,25 +44,13 @@ def kept_awake(
     if program is None:
         yield
         return
-    requests = RequestWatch(lambda: tier_ports(home))
-    keeper = AwakeKeeper(
-        policy=lambda: configured_policy(home),
-        serving=requests.look,
-        hold=lambda: caffeinate(Path(program), pid),
-        tell=tell,
-    )
+    # `-i` prevents idle sleep, `-s` system sleep on mains power. `-w` ties it to the process, so
+    # that nothing keeps a Mac awake for a watchdog that was killed.
+    holder = AssertionHolder((program, "-i", "-s", "-w", str(pid)), tell)
     stop = threading.Event()
-
-    def keep() -> None:
-        try:
-            while True:
-                keeper.look(time.monotonic())
-                if stop.wait(look_every_s):
-                    return
-        finally:
-            keeper.release()
-
-    thread = threading.Thread(target=keep, name="keep-awake", daemon=True)
+    thread = threading.Thread(
+        target=_keep, args=(home, holder, stop, look_every_s), name="keep-awake", daemon=True
+    )
     thread.start()
     try:
         yield
@@ -162,43 +59,120 @@ def kept_awake(
         thread.join()
 
 
-class RequestWatch:
-    """Remembers what each engine had answered, so that requests between two looks count too."""
-
-    def __init__(
-        self,
-        ports: Callable[[], tuple[int, ...]],
-        read: "Callable[[int], Activity | None] | None" = None,
-    ) -> None:
-        """Prepare to watch the engines on these ports.
-
-        Args:
-            ports: The engines' ports, asked at every look.
-            read: Gives an engine's activity, None where it does not answer.
-        """
-        self._ports = ports
-        self._read = read or read_activity
-        self._seen: Mapping[int, Activity] = {}
-
-    def look(self) -> bool:
-        """Whether any engine serves requests now, or has since the last look."""
-        now = {
-            port: activity for port in self._ports() if (activity := self._read(port)) is not None
-        }
-        serving = any(is_serving(self._seen.get(port), activity) for port, activity in now.items())
-        self._seen = now
-        return serving
-
-
-def read_activity(port: int) -> Activity | None:
-    """What the engine on this port does; None where it does not answer or publishes nothing."""
-    import httpx
-
+def _keep(home: Home, holder: "AssertionHolder", stop: threading.Event, every_s: float) -> None:
+    seen: Mapping[int, Activity] = {}
     try:
-        answer = httpx.get(f"http://{LOOPBACK}:{port}/metrics", timeout=_METRICS_TIMEOUT_S)
-    except httpx.HTTPError:
-        return None
-    return parse_activity(answer.text) if answer.is_success else None
+        while True:
+            policy, serving = configured_policy(home), False
+            if policy is KeepAwake.SERVING:
+                before, seen = seen, read_activities(tier_ports(home))
+                serving = any(is_serving(before.get(port), now) for port, now in seen.items())
+            holder.look(policy, serving=serving, now_s=time.monotonic())
+            if stop.wait(every_s):
+                return
+    finally:
+        holder.release()
+
+
+@dataclass(slots=True)
+class AssertionHolder:
+    """The power assertion of one process, held just when it should be.
+
+    Attributes:
+        command: The program that holds the assertion while it runs.
+        tell: Told when the Mac is kept awake, and when no longer.
+        linger_s: How long after the last request it is still held.
+    """
+
+    command: Sequence[str]
+    tell: Callable[[str], None]
+    linger_s: float = LINGER_S
+    _process: "subprocess.Popen[bytes] | None" = field(default=None, init=False)
+    _last_served_s: float | None = field(default=None, init=False)
+
+    def look(self, policy: KeepAwake, *, serving: bool, now_s: float) -> bool:
+        """Take or release the assertion as the policy and the requests ask; whether it is held."""
+        if serving:
+            self._last_served_s = now_s
+        wanted = policy is KeepAwake.ALWAYS or (
+            policy is KeepAwake.SERVING
+            and self._last_served_s is not None
+            and now_s - self._last_served_s <= self.linger_s
+        )
+        if self._process is not None and self._process.poll() is not None:
+            self._process = None
+        if wanted and self._process is None:
+            streams = subprocess.DEVNULL
+            self._process = subprocess.Popen(
+                self.command, stdin=streams, stdout=streams, stderr=streams
+            )
+            why = "always" if policy is KeepAwake.ALWAYS else "requests are served"
+            self.tell(f"the Mac is kept awake ({why})")
+        elif not wanted and self._process is not None:
+            self.release()
+            self.tell("the Mac may sleep again")
+        return self._process is not None
+
+    def release(self) -> None:
+        """Let the Mac sleep again."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
+            self._process = None
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What an engine has done and does, from the metrics that vllm-mlx publishes.
+
+    Only POST counts: inference is asked for that way, while health checks and this question are
+    GET. A streamed answer is in flight until its last token.
+
+    Attributes:
+        in_flight: Requests being answered now.
+        answered: Requests answered since the engine started.
+    """
+
+    in_flight: int
+    answered: int
+
+
+def parse_activity(metrics: str) -> Activity:
+    """What Prometheus' text format says of requests; zeros where it says nothing."""
+    counts = {"in_flight": 0, "total": 0}
+    for line in metrics.splitlines():
+        sample = _SAMPLE.fullmatch(line.strip())
+        if sample and 'method="POST"' in sample[2]:
+            counts[sample[1]] += int(float(sample[3]))
+    return Activity(in_flight=counts["in_flight"], answered=counts["total"])
+
+
+def read_activities(ports: Sequence[int]) -> dict[int, Activity]:
+    """What the engines on these ports do; one that doesn't answer or publishes nothing is left out.
+
+    An engine that is silent is not known to serve.
+    """
+    import httpx  # loaded by the watchdog alone, and not by `status`, which imports this module
+
+    activities: dict[int, Activity] = {}
+    for port in ports:
+        try:
+            answer = httpx.get(f"http://{LOOPBACK}:{port}/metrics", timeout=_METRICS_TIMEOUT_S)
+        except httpx.HTTPError:
+            continue
+        if answer.is_success:
+            activities[port] = parse_activity(answer.text)
+    return activities
+
+
+def is_serving(before: Activity | None, now: Activity) -> bool:
+    """Whether a request is in flight, or one was answered since the look before.
+
+    A smaller count than before is an engine that was restarted.
+    """
+    return now.in_flight > 0 or (
+        before is not None and now.answered != before.answered and now.answered > 0
+    )
 
 
 def tier_ports(home: Home) -> tuple[int, ...]:
@@ -226,17 +200,9 @@ def is_held_by(pid: int) -> bool:
     """Whether the process `pid` holds an assertion: a `caffeinate` is among its children."""
     import psutil
 
-    try:
-        children = psutil.Process(pid).children()
-    except psutil.Error:
-        return False
-    return any(_is_caffeinate(child) for child in children)
-
-
-def _is_caffeinate(process: "psutil.Process") -> bool:
-    import psutil
-
-    try:
-        return any(Path(word).name == _PROGRAM for word in process.cmdline())
-    except psutil.Error:
-        return False
+    with suppress(psutil.Error):
+        for child in psutil.Process(pid).children():
+            with suppress(psutil.Error):
+                if any(Path(word).name == _PROGRAM for word in child.cmdline()):
+                    return True
+    return False

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mlx_launchd import BootFinding
-    from mlx_stack.autostart.mac import Observer
+    from mlx_stack.autostart.mac import RootStepHandler
     from mlx_stack.autostart.status import InstallStatus
 
 _SIGNS = {
@@ -38,7 +38,7 @@ def show_outlook(
             output.item("→", finding.fix, style="dim", indent=4)
 
 
-def step_teller(output: Output) -> "Observer":
+def step_teller(output: Output) -> "RootStepHandler":
     """Tells of each command that needs root, word for word, before it is run."""
     return lambda step: output.hint(f"needs root: {step}")
 

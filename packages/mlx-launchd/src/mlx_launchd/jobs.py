@@ -1,9 +1,8 @@
-"""A job's way into launchd and out of it, each step waited for and verified."""
+"""A job's way into launchd and out of it, each step waited for and verified (decision 0065)."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlx_launchd.agent import LaunchAgent
 from mlx_launchd.command import Clock, SystemClock
 from mlx_launchd.domain import Domain, places_to_look
 from mlx_launchd.errors import (
@@ -15,16 +14,16 @@ from mlx_launchd.errors import (
     OutputError,
     StillStoppingError,
 )
-from mlx_launchd.exit_codes import Situation
-from mlx_launchd.launchctl import Answer, Launchctl
-from mlx_launchd.output import ListedJob, PrintedJob, parse_list, parse_print, parse_print_disabled
+from mlx_launchd.exit_codes import LaunchctlStatus
+from mlx_launchd.launchctl import Launchctl, LaunchctlAnswer
+from mlx_launchd.output import PrintedJob, parse_print, parse_print_disabled
 
 _DEFAULT_EXIT_TIMEOUT_S = 5.0
 """What macOS shows for a job without `ExitTimeOut`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class JobTimeouts:
     """How long each wait may take.
 
     Attributes:
@@ -60,23 +59,25 @@ class LoadedJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Lifecycle:
+class Jobs:
     """Loads and unloads jobs, and returns only once launchd itself says that it is so.
 
     Attributes:
         launchctl: The verbs.
         clock: Time.
-        patience: How long each wait may take.
+        timeouts: How long each wait may take.
+        as_daemon: How this caller's user installs the job as a LaunchDaemon, as an imperative.
     """
 
     launchctl: Launchctl
     clock: Clock = field(default_factory=SystemClock)
-    patience: Patience = field(default_factory=Patience)
+    timeouts: JobTimeouts = field(default_factory=JobTimeouts)
+    as_daemon: str = "install it as a LaunchDaemon"
 
     def find(self, label: str, domain: Domain) -> LoadedJob | None:
-        """Give the job of this label, or None where it is not loaded.
+        """The job of this label, or None where it is not loaded.
 
-        The user's login session and the user's own domain are both looked into.
+        The user's login session and the user's own domain are both searched.
 
         Raises:
             NotPermittedError: The domain is another user's.
@@ -88,11 +89,17 @@ class Lifecycle:
                 return LoadedJob(place, job)
         return None
 
-    def load(self, agent: LaunchAgent, plist: Path, domain: Domain) -> LoadedJob:
+    def load(self, label: str, plist: Path, domain: Domain, *, starts: bool = True) -> LoadedJob:
         """Load the job from its plist, in place of any job of that label, and see it run.
 
         The label is enabled first. A bootstrap's own exit code is never the last word: on some
         systems it says 5 while the job loads.
+
+        Args:
+            label: The job's label.
+            plist: Its file.
+            domain: Where to load it.
+            starts: Whether launchd starts the program at once (`RunAtLoad`, `KeepAlive`).
 
         Raises:
             NoSessionError: The domain does not exist.
@@ -103,14 +110,14 @@ class Lifecycle:
             LaunchctlError: launchd refuses the job.
         """
         self.require_domain(domain)
-        self.unload(agent.label, domain)
-        self._check(self.launchctl.enable(domain, agent.label))
-        self._bootstrap(agent.label, plist, domain)
-        if agent.run_at_load or agent.keep_alive is not False:
-            return LoadedJob(domain, self._running(agent.label, domain))
-        job = self._printed(agent.label, domain)
+        self.unload(label, domain)
+        self._check(self.launchctl.enable(domain, label))
+        self._bootstrap(label, plist, domain)
+        if starts:
+            return LoadedJob(domain, self._running(label, domain))
+        job = self._printed(label, domain)
         if job is None:
-            raise self._not_there(self.launchctl.print_job(domain, agent.label))
+            raise _not_there(self.launchctl.print_job(domain, label))
         return LoadedJob(domain, job)
 
     def unload(self, label: str, domain: Domain) -> bool:
@@ -129,17 +136,6 @@ class Lifecycle:
                 unloaded = True
         return unloaded
 
-    def restart(self, label: str, domain: Domain) -> LoadedJob:
-        """Start the program anew without reading the plist again, and see it run.
-
-        Raises:
-            LaunchctlError: The job is not loaded, or launchctl answered something else.
-            NotRunningError: The program does not stay alive.
-        """
-        before = self._printed(label, domain)
-        self._check(self.launchctl.kickstart(domain, label, kill=True))
-        return LoadedJob(domain, self._running(label, domain, before=before))
-
     def require_domain(self, domain: Domain) -> None:
         """Return if the domain exists and is the caller's to change.
 
@@ -150,35 +146,10 @@ class Lifecycle:
         """
         self._check(self.launchctl.print_domain(domain))
 
-    def listed(self, label: str) -> ListedJob | None:
-        """Give the job as the legacy `launchctl list LABEL` shows it; None where it is not loaded.
-
-        It sees the caller's own domain only, and its text has been stable for longer than that of
-        `print`.
-
-        Raises:
-            LaunchctlError: launchctl answered something else.
-            OutputError: Its text is damaged.
-        """
-        answer = self.launchctl.list_jobs(label)
-        if answer.situation is Situation.NOT_LOADED:
-            return None
-        self._check(answer)
-        return parse_list(answer.stdout)[0]
-
-    def disable(self, label: str, domain: Domain) -> None:
-        """Switch the label off, across reboots; what is loaded stays so until it is unloaded.
-
-        Raises:
-            NotPermittedError: The domain is root's or another user's.
-            LaunchctlError: launchctl answered something else.
-        """
-        self._check(self.launchctl.disable(domain, label))
-
     def is_disabled(self, label: str, domain: Domain) -> bool | None:
-        """Tell whether the label is switched off; None where launchctl does not say."""
+        """Whether the label is switched off; None where launchctl does not say."""
         answer = self.launchctl.print_disabled(domain)
-        if answer.situation is not Situation.DONE:
+        if answer.status is not LaunchctlStatus.DONE:
             return None
         try:
             return parse_print_disabled(answer.stdout).get(label, False)
@@ -187,22 +158,22 @@ class Lifecycle:
 
     def _printed(self, label: str, domain: Domain) -> PrintedJob | None:
         answer = self.launchctl.print_job(domain, label)
-        if answer.situation in {Situation.NOT_LOADED, Situation.NO_DOMAIN}:
+        if answer.status in {LaunchctlStatus.NOT_LOADED, LaunchctlStatus.NO_DOMAIN}:
             return None
         self._check(answer)
         return parse_print(answer.stdout)
 
     def _bootout(self, label: str, domain: Domain, job: PrintedJob) -> None:
         answer = self.launchctl.bootout(domain, label)
-        if answer.situation not in {
-            Situation.NOT_LOADED,
-            Situation.NO_DOMAIN,
-            Situation.STOPPING,
-            Situation.IO_ERROR,
+        if answer.status not in {
+            LaunchctlStatus.NOT_LOADED,
+            LaunchctlStatus.NO_DOMAIN,
+            LaunchctlStatus.STOPPING,
+            LaunchctlStatus.IO_ERROR,
         }:
             self._check(answer)
         # Also where bootout says that there was nothing: only `print` is believed.
-        wait_s = self._exit_timeout_s(job) + self.patience.teardown_s
+        wait_s = self._exit_timeout_s(job) + self.timeouts.teardown_s
         deadline = self.clock.monotonic() + wait_s
         while self._printed(label, domain) is not None:
             if self.clock.monotonic() >= deadline:
@@ -213,41 +184,44 @@ class Lifecycle:
                     "its program ignores SIGTERM, or a child of it is stuck in the kernel; "
                     f"look at it with `launchctl print {domain.service_target(label)}`",
                 )
-            self.clock.sleep(self.patience.poll_s)
+            self.clock.sleep(self.timeouts.poll_s)
 
     def _exit_timeout_s(self, job: PrintedJob) -> float:
         if job.exit_timeout_s is None:
             return _DEFAULT_EXIT_TIMEOUT_S
-        return job.exit_timeout_s or self.patience.endless_exit_s
+        return job.exit_timeout_s or self.timeouts.endless_exit_s
 
     def _bootstrap(self, label: str, plist: Path, domain: Domain) -> None:
         enabled_again = False
-        for tries_left in reversed(range(self.patience.bootstrap_tries)):
+        for tries_left in reversed(range(self.timeouts.bootstrap_tries)):
             answer = self.launchctl.bootstrap(domain, plist)
             job = self._printed(label, domain)
             if job is not None and job.path in {None, str(plist), str(plist.resolve())}:
                 # Whatever the code says: the one thing that counts has happened.
                 return
-            if answer.situation is Situation.DONE and job is None:
-                raise self._not_there(answer)
-            off = answer.situation is Situation.DISABLED or (
-                answer.situation is Situation.IO_ERROR and bool(self.is_disabled(label, domain))
+            if answer.status is LaunchctlStatus.DONE and job is None:
+                raise _not_there(answer)
+            off = answer.status is LaunchctlStatus.DISABLED or (
+                answer.status is LaunchctlStatus.IO_ERROR and bool(self.is_disabled(label, domain))
             )
             if off and not enabled_again:
                 self._check(self.launchctl.enable(domain, label))
                 enabled_again = True
                 continue
-            if off or answer.situation not in {Situation.IO_ERROR, Situation.ALREADY_LOADED}:
+            if off or answer.status not in {
+                LaunchctlStatus.IO_ERROR,
+                LaunchctlStatus.ALREADY_LOADED,
+            }:
                 self._check_bootstrap(answer, label, plist, domain, is_disabled=off)
             if job is not None:
                 self._bootout(label, domain, job)
             if tries_left:
-                self.clock.sleep(self.patience.retry_s)
+                self.clock.sleep(self.timeouts.retry_s)
             else:
                 self._check_bootstrap(answer, label, plist, domain, is_disabled=False)
 
     def _check_bootstrap(
-        self, answer: Answer, label: str, plist: Path, domain: Domain, *, is_disabled: bool
+        self, answer: LaunchctlAnswer, label: str, plist: Path, domain: Domain, *, is_disabled: bool
     ) -> None:
         if is_disabled:
             raise _failure(
@@ -257,7 +231,7 @@ class Lifecycle:
                 f"run `launchctl enable {domain.service_target(label)}`, and look into "
                 "System Settings > General > Login Items & Extensions",
             )
-        if answer.situation is Situation.REFUSED:
+        if answer.status is LaunchctlStatus.REFUSED:
             self.require_domain(domain)
             raise _failure(
                 DisabledError,
@@ -266,103 +240,113 @@ class Lifecycle:
                 "switch it on in System Settings > General > Login Items & Extensions, "
                 "under Allow in the Background",
             )
+        owner = "root" if domain.uid is None else "the user"
+        file = self._volume_hint(plist) or (
+            f"launchd wants a regular file that belongs to {owner}, mode 0644: {plist}"
+        )
         hint = {
-            Situation.BAD_FILE: _FILE_HINT.format(owner=_owner(domain), plist=plist),
-            Situation.NO_FILE: f"there is no file {plist}",
-            Situation.IO_ERROR: f"check it with `plutil -lint {plist}`; "
-            + _FILE_HINT.format(owner=_owner(domain), plist=plist),
-            Situation.ALREADY_LOADED: "another program loads the same label at the same time",
-        }.get(answer.situation)
+            LaunchctlStatus.BAD_FILE: file,
+            LaunchctlStatus.NO_FILE: f"there is no file {plist}",
+            LaunchctlStatus.IO_ERROR: f"check it with `plutil -lint {plist}`; {file}",
+            LaunchctlStatus.ALREADY_LOADED: "another program loads the same label at the same time",
+        }.get(answer.status)
         if hint is not None:
             raise _failure(LaunchctlError, answer, f"launchd does not load {label}", hint)
         self._check(answer)
 
-    def _running(
-        self, label: str, domain: Domain, *, before: PrintedJob | None = None
-    ) -> PrintedJob:
-        """Wait until the same process has been there for a while, or the program has done its work.
+    def _volume_hint(self, plist: Path) -> str:
+        """What to do about a plist on another disk than the system's, or `""` for no such plist."""
+        volume = external_volume(plist)
+        if volume is None:
+            return ""
+        return (
+            f"{plist} is on the volume {volume}: launchd loads nothing from a disk that ignores "
+            "ownership (Finder > Get Info), or that is not there when the user logs in; "
+            f"{self.as_daemon}, whose plist is on the system's own disk"
+        )
 
-        The process that ran `before` does not count; it may take its `ExitTimeOut` to end.
+    def _running(self, label: str, domain: Domain) -> PrintedJob:
+        """The job once the same process has been there for a while, or has done its work.
 
         Raises:
             NotRunningError: It ended, again and again, or was never started.
         """
-        old_pid = before.pid if before is not None else None
-        ending_s = self._exit_timeout_s(before) if before is not None else 0.0
-        deadline = self.clock.monotonic() + ending_s + self.patience.start_s
+        deadline = self.clock.monotonic() + self.timeouts.start_s
         seen_pid, seen_at = None, 0.0
         kicked = False
         while True:
             answer = self.launchctl.print_job(domain, label)
-            if answer.situation is Situation.NOT_LOADED:
-                raise self._not_there(answer)
+            if answer.status is LaunchctlStatus.NOT_LOADED:
+                raise _not_there(answer)
             self._check(answer)
             job = parse_print(answer.stdout)
             now = self.clock.monotonic()
-            if job.pid is None or job.pid == old_pid:
+            if job.pid is None:
                 seen_pid = None
                 if job.runs and job.last_exit_code == 0 and job.state == "not running":
                     return job
             elif job.pid != seen_pid:
                 seen_pid, seen_at = job.pid, now
-            elif now - seen_at >= self.patience.steady_s:
+            elif now - seen_at >= self.timeouts.steady_s:
                 return job
             if job.state == "not running" and not job.runs and not kicked:
                 self._check(self.launchctl.kickstart(domain, label))
                 kicked = True
             if now >= deadline:
                 raise _not_running(answer, label, job)
-            self.clock.sleep(self.patience.poll_s)
+            self.clock.sleep(self.timeouts.poll_s)
 
-    def _check(self, answer: Answer) -> None:
+    def _check(self, answer: LaunchctlAnswer) -> None:
         """Return if the answer is DONE; else raise what its situation calls for."""
-        match answer.situation:
-            case Situation.DONE:
+        match answer.status:
+            case LaunchctlStatus.DONE:
                 return
-            case Situation.NO_DOMAIN | Situation.REFUSED:
+            case LaunchctlStatus.NO_DOMAIN | LaunchctlStatus.REFUSED:
                 raise _failure(
                     NoSessionError,
                     answer,
                     "the domain does not exist: its user is not logged in at the console",
-                    "log in at the screen or over screen sharing, or use a LaunchDaemon",
+                    f"log in at the screen or over screen sharing, or {self.as_daemon}",
                 )
-            case Situation.NOT_PERMITTED:
+            case LaunchctlStatus.NOT_PERMITTED:
                 raise _failure(
                     NotPermittedError,
                     answer,
                     "launchd permits this to the domain's owner or root only",
                     "run it as that user; the system domain needs sudo",
                 )
-            case Situation.NOT_LOADED:
-                raise self._not_there(answer)
+            case LaunchctlStatus.NOT_LOADED:
+                raise _not_there(answer)
             case _:
                 raise _failure(
                     LaunchctlError,
                     answer,
-                    f"launchctl exited with {answer.returncode} ({answer.situation})",
+                    f"launchctl exited with {answer.returncode} ({answer.status})",
                     f"`launchctl error {answer.returncode}` says what that number means",
                 )
 
-    def _not_there(self, answer: Answer) -> LaunchctlError:
-        return _failure(
-            LaunchctlError,
-            answer,
-            "the job is not loaded",
-            "launchd's reason is in `log show --last 5m --predicate 'process == \"launchd\"'`",
-        )
+
+def external_volume(path: Path) -> Path | None:
+    """The volume that a path lies on, `/Volumes/Name`; None on the system's own disk."""
+    parts = path.resolve().parts
+    return Path(*parts[:3]) if parts[:2] == ("/", "Volumes") and len(parts) > 2 else None
 
 
-_FILE_HINT = "launchd wants a regular file, {owner}'s own, mode 0644: {plist}"
+def _not_there(answer: LaunchctlAnswer) -> LaunchctlError:
+    return _failure(
+        LaunchctlError,
+        answer,
+        "the job is not loaded",
+        "launchd's reason is in `log show --last 5m --predicate 'process == \"launchd\"'`",
+    )
 
 
-def _owner(domain: Domain) -> str:
-    return "root" if domain.uid is None else "the user"
-
-
-def _failure[E: LaunchctlError](kind: type[E], answer: Answer, message: str, hint: str) -> E:
-    detail = f": {answer.text.splitlines()[-1]}" if answer.text else ""
+def _failure[E: LaunchctlError](
+    kind: type[E], answer: LaunchctlAnswer, message: str, hint: str
+) -> E:
+    said = _reason(answer.text)
     return kind(
-        message + detail,
+        f"{message}: {said}" if said else message,
         command=answer.command,
         returncode=answer.returncode,
         text=answer.text,
@@ -370,7 +354,18 @@ def _failure[E: LaunchctlError](kind: type[E], answer: Answer, message: str, hin
     )
 
 
-def _not_running(answer: Answer, label: str, job: PrintedJob) -> NotRunningError:
+def _reason(text: str) -> str:
+    """The line of launchctl's text that says what went wrong.
+
+    Above it stands "Bad request.", below it the advice to try again as root "for richer errors",
+    which would load the job into the wrong domain.
+    """
+    lines = [line.strip() for line in text.splitlines()]
+    telling = [line for line in lines if line and not line.startswith(("Bad request", "Try re-"))]
+    return telling[0] if telling else ""
+
+
+def _not_running(answer: LaunchctlAnswer, label: str, job: PrintedJob) -> NotRunningError:
     if job.last_terminating_signal is not None:
         name = job.last_terminating_signal_name or "signal"
         ended = f"ended by {name} ({job.last_terminating_signal})"
@@ -383,7 +378,7 @@ def _not_running(answer: Answer, label: str, job: PrintedJob) -> NotRunningError
     if job.last_exit_reason and "CODESIGNING" in job.last_exit_reason:
         hint = (
             "its file was replaced while macOS remembered the old one's signature: "
-            "write the new file beside it and rename it into place"
+            "write the new file next to it and rename it into place"
         )
     return _failure(
         NotRunningError,

@@ -1,16 +1,16 @@
-"""What a Mac says of itself, asked through programs of macOS; the pure parts judge it elsewhere."""
+"""What a Mac says of itself, through programs of macOS (decision 0068)."""
 
 from collections.abc import Mapping
 
 from mlx_launchd.boot import BootFacts
-from mlx_launchd.command import Completed, Run
+from mlx_launchd.command import CommandRunner, Completed
 from mlx_launchd.domain import Session
 from mlx_launchd.errors import LaunchdError, OutputError, ProgramMissingError
 from mlx_launchd.power import PowerSettings, parse_filevault, parse_pmset
 
 
-def detect_session(run: Run, environment: Mapping[str, str]) -> Session:
-    """Give who asks and from where, by `id`, the owner of `/dev/console` and sshd's variables.
+def detect_session(run: CommandRunner, environment: Mapping[str, str]) -> Session:
+    """Who asks and from where, by `id`, the owner of `/dev/console` and sshd's variables.
 
     Raises:
         LaunchdError: `id` does not answer with a user.
@@ -28,8 +28,8 @@ def detect_session(run: Run, environment: Mapping[str, str]) -> Session:
     )
 
 
-def detect_boot_facts(run: Run) -> BootFacts:
-    """Give what decides whether the machine comes back; what a program does not say is None."""
+def detect_boot_facts(run: CommandRunner) -> BootFacts:
+    """What decides whether the machine comes back; what a program does not say is None."""
     filevault = _asked(run, ("fdesetup", "status"))
     version = _asked(run, ("sw_vers", "-productVersion"))
     power = detect_power_settings(run)
@@ -45,8 +45,8 @@ def detect_boot_facts(run: Run) -> BootFacts:
     )
 
 
-def detect_power_settings(run: Run) -> PowerSettings:
-    """Give `pmset`'s settings for mains power; all None where it does not answer."""
+def detect_power_settings(run: CommandRunner) -> PowerSettings:
+    """`pmset`'s settings for mains power; all None where it does not answer."""
     custom = _asked(run, ("pmset", "-g", "custom"))
     if custom is None or custom.returncode != 0:
         return PowerSettings()
@@ -56,8 +56,8 @@ def detect_power_settings(run: Run) -> PowerSettings:
         return PowerSettings()
 
 
-def _console_uid(run: Run) -> int | None:
-    """Give who owns the console. GNU's `stat`, which many put first on PATH, wants another flag."""
+def _console_uid(run: CommandRunner) -> int | None:
+    """Who owns the console. GNU's `stat`, which many put first on PATH, wants another flag."""
     for flag in ("-f", "-c"):
         answer = _asked(run, ("stat", flag, "%u", "/dev/console"))
         if answer is not None and answer.returncode == 0 and _uid(answer.stdout) is not None:
@@ -65,8 +65,8 @@ def _console_uid(run: Run) -> int | None:
     return None
 
 
-def _auto_login_user(run: Run) -> str | None:
-    """Give who is logged in at boot, `""` for nobody, None where `defaults` is not there.
+def _auto_login_user(run: CommandRunner) -> str | None:
+    """Who is logged in at boot, `""` for nobody, None where `defaults` is not there.
 
     `defaults read` exits with 1 where the key does not exist, which is how the setting says off.
     """
@@ -78,7 +78,7 @@ def _auto_login_user(run: Run) -> str | None:
     return answer.stdout.strip() if answer.returncode == 0 else ""
 
 
-def _asked(run: Run, command: tuple[str, ...]) -> Completed | None:
+def _asked(run: CommandRunner, command: tuple[str, ...]) -> Completed | None:
     try:
         return run(command)
     except ProgramMissingError:
