@@ -3,6 +3,7 @@
 import os
 import plistlib
 import shutil
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 
 from mlx_launchd import DisabledError, LaunchdError
 from mlx_procsup import present_as
+from mlx_stack import __version__
 from mlx_stack.autostart.install import install
-from mlx_stack.autostart.job import LABEL, job_label
+from mlx_stack.autostart.job import LABEL, job_label, require_lasting
 from mlx_stack.autostart.mac import Mac, this_mac
 from mlx_stack.autostart.status import read_install_status
 from mlx_stack.autostart.uninstall import uninstall
@@ -22,6 +24,7 @@ from mlx_stack.home import Home
 from mlx_stack.services.service import WATCHDOG
 from stack_testkit.fake_mac import FakeMac
 from stack_testkit.home import define_stack, install_fake_engines
+from stack_testkit.launchd_world import GUI
 from stack_testkit.simulated_processes import Behaviour, SimulatedProcesses, VirtualClock
 
 INTERPRETER = Path("/Users/alice/.local/share/uv/tools/mlx-stack/bin/python")
@@ -178,7 +181,7 @@ def test_only_the_daemon_can_be_uninstalled(desk: Desk) -> None:
     assert not desk.jobs()
 
 
-def test_a_plist_that_others_may_write_is_mended(desk: Desk) -> None:
+def test_a_plist_that_others_may_write_is_put_right(desk: Desk) -> None:
     install(desk.home, desk.mac())
     desk.agent.chmod(0o666)
     assert install(desk.home, desk.mac()).outcome == "updated"
@@ -203,13 +206,124 @@ def test_a_second_state_folder_has_a_job_of_its_own(desk: Desk) -> None:
         "/Users/alice/.cache/uv/archive-v0/Xa81kq/bin/python",
         "/Users/alice/.cache/uv/environments-v2/mlx-stack-0c1f/bin/python3",
         "/Users/alice/.local/pipx/.cache/1f2e3d/bin/python",
+        "/private/tmp/try/bin/python",
+        "/private/var/folders/q1/abc/T/try/bin/python",
+        "/var/folders/q1/abc/T/try/bin/python",
+        "/private/var/folders/q1/AppTranslocation/9A/d/Stack.app/Contents/MacOS/python",
+        "/nix/store/7rj9-python3.13-mlx-stack/bin/python3",
+        f"/Users/alice/.local/share/mise/installs/pipx-mlx-stack/{__version__}/bin/python",
+        "/Volumes/Big Disk/venv/bin/python",
+        "/usr/local/Cellar/mlx-stack/0.3.1/libexec/bin/python",
     ],
 )
-def test_an_environment_that_is_thrown_away_is_refused(desk: Desk, interpreter: str) -> None:
-    with pytest.raises(StackError, match="temporary environment") as raised:
+def test_a_program_that_will_be_gone_one_day_is_refused(desk: Desk, interpreter: str) -> None:
+    with pytest.raises(StackError) as raised:
         install(desk.home, desk.mac(interpreter=Path(interpreter)))
-    assert "uv tool install" in (raised.value.hint or "")
+    assert interpreter in raised.value.message
+    assert "mlx-stack install" in (raised.value.hint or "")
     assert not desk.agent.exists()
+
+
+@pytest.mark.parametrize(
+    "interpreter",
+    [
+        "/Users/alice/.local/share/uv/tools/mlx-stack/bin/python",
+        "/Users/alice/.local/pipx/venvs/mlx-stack/bin/python",
+        "/opt/homebrew/opt/mlx-stack/libexec/bin/python",
+        "/Users/alice/code/mlx-stack/.venv/bin/python3",
+        "/Library/Frameworks/Python.framework/Versions/3.13/bin/python3.13",
+    ],
+)
+def test_a_program_that_stays_is_named_as_it_is(interpreter: str) -> None:
+    assert require_lasting(Path(interpreter)) == Path(interpreter)
+
+
+def test_a_folder_that_is_a_link_to_a_passing_one_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "venv").symlink_to("/private/tmp/try")
+    with pytest.raises(StackError, match="temporary folder"):
+        require_lasting(tmp_path / "venv" / "bin" / "python")
+
+
+@dataclass
+class Homebrew:
+    """Homebrew's folders, with one formula in one or more versions."""
+
+    prefix: Path
+
+    def pour(self, version: str) -> Path:
+        """Install a version, as `brew upgrade` does; its interpreter."""
+        keg = self.prefix / "Cellar" / "mlx-stack" / version
+        (keg / "libexec" / "bin").mkdir(parents=True)
+        (keg / "libexec" / "bin" / "python").symlink_to(sys.executable)
+        opt = self.prefix / "opt" / "mlx-stack"
+        opt.parent.mkdir(exist_ok=True)
+        opt.unlink(missing_ok=True)
+        opt.symlink_to(Path("../Cellar/mlx-stack") / version)
+        return keg / "libexec" / "bin" / "python"
+
+    def clean_up(self, version: str) -> None:
+        """Remove a version, as `brew cleanup` does."""
+        shutil.rmtree(self.prefix / "Cellar" / "mlx-stack" / version)
+
+
+def test_a_homebrew_keg_is_named_by_the_link_that_outlives_an_upgrade(desk: Desk) -> None:
+    brew = Homebrew(desk.folder / "homebrew")
+    install(desk.home, desk.mac(interpreter=brew.pour("0.1.0")))
+    brew.pour("0.2.0")
+    brew.clean_up("0.1.0")
+    entries = plistlib.loads(desk.agent.read_bytes())
+    program = entries["ProgramArguments"][0]
+    assert program == str(brew.prefix / "opt/mlx-stack/libexec/bin/python")
+    assert entries["EnvironmentVariables"]["PATH"].split(":")[0] == str(Path(program).parent)
+    assert Path(program).exists()
+    assert read_install_status(desk.home, desk.mac()).missing_program is None
+
+
+def test_an_old_keg_that_homebrew_no_longer_links_is_refused(desk: Desk) -> None:
+    brew = Homebrew(desk.folder / "homebrew")
+    old = brew.pour("0.1.0")
+    brew.pour("0.2.0")
+    with pytest.raises(StackError, match="brew upgrade") as raised:
+        install(desk.home, desk.mac(interpreter=old))
+    assert "brew reinstall mlx-stack" in (raised.value.hint or "")
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+def test_a_program_that_an_upgrade_removed_is_named(desk: Desk, *, is_running: bool) -> None:
+    program = desk.folder / "venv" / "bin" / "python"
+    program.parent.mkdir(parents=True)
+    program.symlink_to(sys.executable)
+    install(desk.home, desk.mac(interpreter=program))
+    assert read_install_status(desk.home, desk.mac()).missing_program is None
+    program.unlink()
+    if not is_running:
+        desk.fake.launchd.power_cut()
+    status = read_install_status(desk.home, desk.mac())
+    assert (status.running, status.missing_program) == (is_running, str(program))
+
+
+def test_a_home_on_another_disk_is_named_with_the_way_out(tmp_path: Path) -> None:
+    volume = "/Volumes/Big Disk"
+    (tmp_path / "alice").symlink_to(f"{volume}/alice")
+    desk = Desk(tmp_path / "disk")
+    desk.fake.change(
+        faults=[
+            {
+                "verb": "bootstrap",
+                "code": 5,
+                "text": "Bootstrap failed: 5: Input/output error\n"
+                "Try re-running the command as root for richer errors.",
+                "times": 99,
+            }
+        ]
+    )
+    with pytest.raises(LaunchdError, match="Bootstrap failed: 5") as raised:
+        desk.mac().agent_installer(501).jobs.load(
+            LABEL, tmp_path / "alice/Library/LaunchAgents/a.plist", GUI
+        )
+    assert volume in raised.value.hint
+    assert "mlx-stack install --system" in raised.value.hint
+    assert "as root" not in raised.value.message + raised.value.hint
 
 
 def test_over_ssh_with_nobody_logged_in_a_daemon_is_offered(desk: Desk) -> None:

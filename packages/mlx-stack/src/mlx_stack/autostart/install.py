@@ -1,7 +1,7 @@
-"""Put the watchdog under launchd, so that it runs after every login or boot."""
+"""Put the watchdog under launchd, so that it runs after every login or boot (decision 0067)."""
 
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from mlx_launchd import (
     BootFinding,
@@ -83,13 +83,13 @@ def install(
         LaunchdError: launchd does not take the job.
     """
     session = mac.session()
-    require_lasting(mac.interpreter)
+    installation = replace(mac.installation(session), interpreter=require_lasting(mac.interpreter))
     _require_session(session, system=system)
     assemble(OpenStack(home), master_key="")  # what the watchdog will need is there
     choice = choose_domain(session, system=system)
     agent, daemon = mac.agent_installer(session.uid), mac.daemon_installer(home)
     installer, other = (daemon, agent) if system else (agent, daemon)
-    job = watch_job(home, mac.installation(session), system=system)
+    job = watch_job(home, installation, system=system)
     _require_no_other_watchdog(home.state_dirs, (agent, daemon), job.label)
     home.create()
     home.logs.mkdir(exist_ok=True)
@@ -105,7 +105,7 @@ def install(
     except LaunchdError:
         if replaced and not is_present(installer, job.label):
             with suppress(LaunchdError):  # the first failure is what the user hears
-                other.install(watch_job(home, mac.installation(session), system=not system))
+                other.install(watch_job(home, installation, system=not system))
         raise
     outlook = boot_outlook(
         detect_boot_facts(mac.run),

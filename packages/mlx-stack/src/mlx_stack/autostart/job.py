@@ -1,19 +1,25 @@
-"""The watchdog as a job of launchd: its label, its command, and what it needs to know; pure."""
+"""The watchdog as a job of launchd: its label, its command, its environment (decision 0067)."""
 
 import hashlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_launchd import LaunchAgent, ProcessType
+from mlx_launchd import LaunchAgent, ProcessType, external_volume
+from mlx_stack import __version__
 from mlx_stack.errors import StackError
 from mlx_stack.home import HOME_VARIABLE, Home
 from mlx_stack.services.service import WATCHDOG
 
 LABEL = "io.github.mlx-stack.watch"
 VERSION_VARIABLE = "MLX_STACK_INSTALLED_VERSION"
-"""In the job's environment, so that an upgrade changes the plist and the job is started anew."""
+"""In the job's environment, so that an upgrade changes the plist and restarts the job."""
 
+_INSTALL_HINT = (
+    "`uv tool install ./packages/mlx-stack`, in a clone of the repository, installs it to stay; "
+    "then run `mlx-stack install` again."
+)
 _EXIT_TIMEOUT_S = 30
 _THROTTLE_S = 10
 _OPEN_FILES = 8192
@@ -21,8 +27,31 @@ _SYSTEM_PATH = (
     *("/opt/homebrew/bin", "/usr/local/bin"),
     *("/usr/bin", "/bin", "/usr/sbin", "/sbin"),
 )
-# uv keeps the environments of `uvx` and `uv run --with` in its cache, pipx those of `pipx run`.
-_EPHEMERAL = re.compile(r"/(?:archive|environments|builds)-v[0-9]+/|/pipx/\.cache/|/\.cache/pipx/")
+_KEG = re.compile(r"(?P<prefix>/.*)/Cellar/(?P<formula>[^/]+)/(?P<version>[^/]+)/(?P<rest>.+)")
+_PASSING = (
+    # uv keeps the environments of `uvx` and `uv run --with` in its cache, pipx those of `pipx run`.
+    (
+        re.compile(r"/(?:archive|environments|builds)-v[0-9]+/|/pipx/\.cache/|/\.cache/pipx/"),
+        "in a temporary environment, which is removed when a cache is cleaned",
+    ),
+    (
+        re.compile(r"/AppTranslocation/"),
+        "in a copy that macOS made of a quarantined application, and removes when it ends",
+    ),
+    (
+        re.compile(r"^/private/(?:var/)?tmp/|^(?:/private)?/var/folders/"),
+        "in a temporary folder, which macOS empties",
+    ),
+    (
+        re.compile(r"^/nix/store/"),
+        "at a path of the Nix store, which the next garbage collection after an upgrade removes",
+    ),
+    (
+        re.compile(rf"/(?:[^/]*[-_@v])?{re.escape(__version__)}(?:_[0-9]+)?/"),
+        f"in a folder of version {__version__} alone, which an upgrade removes",
+    ),
+)
+"""Places that the program leaves, or that leave the program, and what is wrong with each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +71,52 @@ class Installation:
     user_home: Path
 
 
-def require_lasting(interpreter: Path) -> None:
-    """Return if the interpreter will still be there tomorrow.
+def require_lasting(interpreter: Path) -> Path:
+    """The path under which the interpreter will still be there after an upgrade and a reboot.
+
+    It is the interpreter's own path, or in a Homebrew keg that of the formula's `opt` link.
 
     Raises:
-        StackError: It is in an environment that its tool throws away.
+        StackError: There is no such path.
     """
-    if _EPHEMERAL.search(f"{interpreter}"):
-        raise StackError(
-            f"mlx-stack runs from a temporary environment ({interpreter.parent.parent}), which is "
-            "thrown away when a cache is cleaned: nothing would start at the next boot.",
-            hint="`uv tool install mlx-stack` installs it to stay; then run `mlx-stack install`.",
+    keg = _KEG.fullmatch(f"{interpreter}")
+    if keg is not None:
+        return _opt_path(interpreter, Path(keg["prefix"]), keg["formula"], keg["rest"])
+    # A folder that is a link to a passing one is one too; the program itself may well be a link,
+    # as in every virtual environment.
+    real = f"{os.path.realpath(interpreter.parent)}/{interpreter.name}"
+    for pattern, what in _PASSING:
+        if pattern.search(f"{interpreter}") or pattern.search(real):
+            raise _not_lasting(interpreter, what, _INSTALL_HINT)
+    volume = external_volume(interpreter.parent)
+    if volume is not None:
+        raise _not_lasting(
+            interpreter,
+            f"on the volume {volume}, which may be missing when the Mac starts",
+            "Install it on the Mac's own disk (`UV_TOOL_DIR` and `UV_PYTHON_INSTALL_DIR` say where "
+            "`uv tool install` puts it), then run `mlx-stack install` again.",
         )
+    return interpreter
+
+
+def _opt_path(interpreter: Path, prefix: Path, formula: str, rest: str) -> Path:
+    """The interpreter's path through the link that `brew upgrade` points to the newest keg."""
+    opt = prefix / "opt" / formula
+    keg = f"{interpreter}".removesuffix(f"/{rest}")
+    if (opt / rest).exists() and opt.resolve() == Path(keg).resolve():
+        return opt / rest
+    raise _not_lasting(
+        interpreter,
+        f"in a keg of one version, which `brew upgrade` removes, and {opt} does not lead to it",
+        f"`brew reinstall {formula}` makes that link; then run `mlx-stack install` again.",
+    )
+
+
+def _not_lasting(interpreter: Path, what: str, hint: str) -> StackError:
+    return StackError(
+        f"mlx-stack runs {what} ({interpreter}): launchd would find nothing to start afterwards.",
+        hint=hint,
+    )
 
 
 def job_label(home: Home, user_home: Path) -> str:

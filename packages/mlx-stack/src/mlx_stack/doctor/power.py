@@ -34,12 +34,21 @@ def check_power(home: Home) -> Iterator[Finding]:
             "The watchdog is not installed: nothing starts the stack after a reboot.",
             fix="mlx-stack install",
         )
+    elif status.missing_program is not None:
+        yield Finding(
+            "launchd",
+            "warning" if status.running else "problem",
+            "The watchdog cannot start again under launchd: its program "
+            f"{status.missing_program} is gone.",
+            reason="An upgrade or a moved installation removes the file that the job names.",
+            fix="mlx-stack install",
+        )
     elif not status.running:
-        code = status.last_exit_code
+        how = f"it last {status.last_end}" if status.last_end else status.state or "not loaded"
         yield Finding(
             "launchd",
             "problem",
-            f"The watchdog is installed and does not run (last exit code {code}).",
+            f"The watchdog is installed and does not run ({how}).",
             fix="mlx-stack install, then mlx-stack logs watchdog",
         )
     else:

@@ -60,13 +60,16 @@ def _describe_job(status: "InstallStatus") -> str:
     lines = [f"The watchdog is installed as a {what}: {status.plist or 'its file is missing'}"]
     if not status.loaded:
         off = ", and it is switched off in Login Items" if status.disabled else ""
-        lines.append(f"launchd has not loaded it{off}: `mlx-stack install` mends that.")
+        lines.append(f"launchd has not loaded it{off}: `mlx-stack install` loads it.")
     elif status.running:
         lines.append(f"It runs (PID {status.pid}), loaded in {status.domain}.")
     else:
         lines.append(f"It is loaded in {status.domain} and does not run: {status.state}.")
-    if status.last_terminating_signal is not None:
-        lines.append(f"It was ended last by signal {status.last_terminating_signal}.")
-    elif status.last_exit_code is not None:
-        lines.append(f"It exited last with {status.last_exit_code}.")
+    if status.last_end is not None:
+        lines.append(f"It last {status.last_end}.")
+    if status.missing_program is not None:
+        lines.append(
+            f"It cannot start again: its program {status.missing_program} is gone. "
+            "`mlx-stack install` writes the present one into the job."
+        )
     return "\n".join(lines)
