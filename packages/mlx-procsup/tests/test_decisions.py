@@ -1,4 +1,4 @@
-"""The pure decisions: states, restarts, hangs, patience, memory."""
+"""The pure decisions: states, restarts, hangs, time to load, memory."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -8,53 +8,43 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_procsup.admission import Need, admit
-from mlx_procsup.judgement import Action, Case, HangRule, Sight, clock_jumped, judge
+from mlx_procsup.hang import HangRule, Observation
 from mlx_procsup.pressure import (
     Pressure,
-    PressureCase,
+    PressureHistory,
     Sheddable,
     ShedRule,
     decide_shedding,
     pressure_of_share,
     read_pressure,
 )
-from mlx_procsup.progress import LoadSample, Patience, is_over, progressed
-from mlx_procsup.restart import (
-    History,
-    RestartPolicy,
-    is_flapping,
-    restarted,
-    seen_broken,
-    seen_running,
-)
-from mlx_procsup.state import TRANSITIONS, Observation, ServiceState, classify
+from mlx_procsup.progress import LoadSample, LoadTimeout, progressed
+from mlx_procsup.restart import Action, History, RestartPolicy, decide
+from mlx_procsup.state import ServiceState, classify
 
 POLICY = RestartPolicy(delay_s=5, max_restarts=5, window_s=600, stable_s=120)
 HANG = HangRule(polls=3, cpu_share=0.005, start_grace_s=60)
 
 
 @pytest.mark.parametrize(
-    ("seen", "state"),
+    ("recorded", "alive", "answered_ok", "response_s", "state"),
     [
-        (Observation(recorded=False, alive=False), "stopped"),
-        (Observation(recorded=True, alive=False), "crashed"),
-        (Observation(recorded=True, alive=True), "healthy"),
-        (Observation(recorded=True, alive=True, answered_ok=True, response_s=2.0), "healthy"),
-        (Observation(recorded=True, alive=True, answered_ok=True, response_s=2.01), "degraded"),
-        (Observation(recorded=True, alive=True, answered_ok=True, response_s=5.0), "degraded"),
-        (Observation(recorded=True, alive=True, answered_ok=True, response_s=5.01), "down"),
-        (Observation(recorded=True, alive=True, answered_ok=False, response_s=0.1), "down"),
-        (Observation(recorded=True, alive=True, answered_ok=False), "down"),
+        (False, False, None, None, "stopped"),
+        (True, False, None, None, "crashed"),
+        (True, True, None, None, "healthy"),
+        (True, True, True, 2.0, "healthy"),
+        (True, True, True, 2.01, "degraded"),
+        (True, True, True, 5.0, "degraded"),
+        (True, True, True, 5.01, "down"),
+        (True, True, False, 0.1, "down"),
+        (True, True, False, None, "down"),
     ],
 )
-def test_a_state_follows_from_what_was_seen(seen: Observation, state: str) -> None:
-    assert classify(seen).value == state
-
-
-def test_every_state_can_be_reached_and_left() -> None:
-    assert set(TRANSITIONS) == set(ServiceState)
-    assert set().union(*TRANSITIONS.values()) == set(ServiceState)
-    assert all(TRANSITIONS.values())
+def test_a_state_follows_from_what_was_seen(
+    recorded: bool, alive: bool, answered_ok: bool | None, response_s: float | None, state: str
+) -> None:
+    seen = classify(recorded=recorded, alive=alive, answered_ok=answered_ok, response_s=response_s)
+    assert seen.value == state
 
 
 def test_pauses_double_and_end_at_the_longest() -> None:
@@ -66,42 +56,46 @@ def test_pauses_double_and_end_at_the_longest() -> None:
 @given(st.integers(0, 20), st.floats(0.1, 120))
 def test_a_policy_sees_its_own_restarts_as_flapping(max_restarts: int, delay_s: float) -> None:
     policy = RestartPolicy.of(max_restarts, delay_s)
-    history, now = History(), 1000.0
-    for _ in range(max_restarts):
-        assert not is_flapping(history, policy, now)
-        now += policy.backoff_s(history.attempts)
-        history = restarted(history, now)
-    assert is_flapping(history, policy, now + policy.backoff_s(history.attempts))
+    history, now, restarts = History(), 1000.0, 0
+    while True:
+        history, decision = decide(history, look(now, "crashed"), policy, HANG)
+        if decision.action is Action.GIVE_UP:
+            break
+        if decision.action is Action.RESTART:
+            history, restarts = history.restarted(now), restarts + 1
+        now = max(now, decision.due_at)
+    assert restarts == max_restarts
 
 
 def test_only_a_stable_period_resets_the_pauses() -> None:
-    history = restarted(restarted(History(), 10), 30)
-    history = seen_running(history, POLICY, 40)
-    assert seen_running(history, POLICY, 159).attempts == 2
-    assert seen_running(history, POLICY, 160).attempts == 0
-    interrupted = seen_running(seen_broken(history), POLICY, 100)
-    assert seen_running(interrupted, POLICY, 160).attempts == 2
+    history = History().restarted(10).restarted(30)
+    history, _ = decide(history, look(40, "healthy"), POLICY, HANG)
+    assert decide(history, look(159, "healthy"), POLICY, HANG)[0].attempts == 2
+    assert decide(history, look(160, "healthy"), POLICY, HANG)[0].attempts == 0
+    broken, _ = decide(history, look(90, "crashed"), POLICY, HANG)
+    interrupted, _ = decide(broken, look(100, "healthy"), POLICY, HANG)
+    assert decide(interrupted, look(160, "healthy"), POLICY, HANG)[0].attempts == 2
 
 
 def test_restarts_outside_the_window_are_forgotten() -> None:
     history = History(restarts=(0.0, 100.0, 650.0), attempts=3)
-    assert seen_running(history, POLICY, 700).restarts == (650.0,)
+    assert decide(history, look(700, "healthy"), POLICY, HANG)[0].restarts == (650.0,)
 
 
-def sight(at: float, state: str, **fields: object) -> Sight:
-    return Sight(at=at, state=ServiceState(state), wanted=True, **fields)  # type: ignore[arg-type]
+def look(at: float, state: str, **fields: object) -> Observation:
+    return Observation(at=at, state=ServiceState(state), is_wanted=True, **fields)  # type: ignore[arg-type]
 
 
-def acts(*sights: Sight) -> list[str]:
-    case, actions = Case(), []
-    for seen in sights:
-        case, verdict = judge(case, seen, POLICY, HANG)
-        actions.append(verdict.action.value)
+def acts(*looks: Observation) -> list[str]:
+    history, actions = History(), []
+    for seen in looks:
+        history, decision = decide(history, seen, POLICY, HANG)
+        actions.append(decision.action.value)
     return actions
 
 
 def test_a_crash_is_restarted_after_the_delay() -> None:
-    assert acts(sight(0, "healthy"), sight(30, "crashed"), sight(35, "crashed")) == [
+    assert acts(look(0, "healthy"), look(30, "crashed"), look(35, "crashed")) == [
         "nothing",
         "wait",
         "restart",
@@ -109,58 +103,66 @@ def test_a_crash_is_restarted_after_the_delay() -> None:
 
 
 def test_what_is_not_wanted_stays_as_it_is() -> None:
-    crashed = replace(sight(30, "crashed"), wanted=False)
-    assert judge(Case(), crashed, POLICY, HANG)[1].action is Action.NOTHING
+    crashed = replace(look(30, "crashed"), is_wanted=False)
+    assert decide(History(), crashed, POLICY, HANG)[1].action is Action.NOTHING
 
 
 def test_a_hung_service_is_restarted_after_several_polls() -> None:
-    polls = [sight(at, "down", cpu_s=100.0, uptime_s=1000 + at) for at in (0, 30, 60, 65)]
+    polls = [look(at, "down", cpu_s=100.0, uptime_s=1000 + at) for at in (0, 30, 60, 65)]
     assert acts(*polls) == ["nothing", "nothing", "wait", "restart"]
 
 
 def test_a_long_prefill_is_not_shot() -> None:
-    polls = [sight(at, "down", cpu_s=at * 0.9, uptime_s=1000 + at) for at in range(0, 3000, 30)]
+    polls = [look(at, "down", cpu_s=at * 0.9, uptime_s=1000 + at) for at in range(0, 3000, 30)]
     assert set(acts(*polls)) == {"nothing"}
 
 
 def test_a_service_that_hangs_after_a_long_prefill_is_restarted_as_soon_as_any_other() -> None:
-    worked = [sight(at, "down", cpu_s=at * 0.9, uptime_s=1000 + at) for at in range(0, 3000, 30)]
-    hung = [sight(at, "down", cpu_s=2700.0, uptime_s=1000 + at) for at in (3000, 3030, 3060, 3065)]
+    worked = [look(at, "down", cpu_s=at * 0.9, uptime_s=1000 + at) for at in range(0, 3000, 30)]
+    hung = [look(at, "down", cpu_s=2700.0, uptime_s=1000 + at) for at in (3000, 3030, 3060, 3065)]
     assert acts(*worked, *hung)[-4:] == ["nothing", "nothing", "wait", "restart"]
 
 
 def test_a_service_that_is_still_loading_is_not_hung() -> None:
-    polls = [sight(at, "down", cpu_s=1.0, uptime_s=at) for at in (1, 11, 21, 31, 59)]
+    polls = [look(at, "down", cpu_s=1.0, uptime_s=at) for at in (1, 11, 21, 31, 59)]
     assert set(acts(*polls)) == {"nothing"}
 
 
-def test_a_machine_that_slept_gives_everybody_another_chance() -> None:
-    case = Case()
+def test_a_machine_that_slept_gives_every_service_another_chance() -> None:
+    history = History()
     for at in (0, 30):
-        case, _ = judge(case, sight(at, "down", cpu_s=1.0, uptime_s=900), POLICY, HANG)
-    case, verdict = judge(
-        clock_jumped(case), sight(60, "down", cpu_s=1.0, uptime_s=900), POLICY, HANG
+        history, _ = decide(history, look(at, "down", cpu_s=1.0, uptime_s=900), POLICY, HANG)
+    history, decision = decide(
+        replace(history, down=()), look(60, "down", cpu_s=1.0, uptime_s=900), POLICY, HANG
     )
-    assert verdict.action is Action.NOTHING
+    assert decision.action is Action.NOTHING
+
+
+def test_what_should_run_and_never_did_is_started_and_counts_as_no_restart() -> None:
+    never = [look(at, "stopped", was_started=False) for at in (0, 4, 5)]
+    assert acts(*never) == ["wait", "wait", "start"]
+    no_restarts = RestartPolicy(delay_s=5, max_restarts=0)
+    history, _ = decide(History(), never[0], no_restarts, HANG)
+    assert decide(history, never[2], no_restarts, HANG)[1].action is Action.START
 
 
 def test_flapping_stays_flagged_for_ever() -> None:
-    case, now = Case(), 0.0
+    history, now = History(), 0.0
     actions: list[Action] = []
     for _ in range(200):
-        case, verdict = judge(case, sight(now, "crashed"), POLICY, HANG)
-        actions.append(verdict.action)
-        if verdict.action is Action.RESTART:
-            case = Case(history=restarted(case.history, now))
+        history, decision = decide(history, look(now, "crashed"), POLICY, HANG)
+        actions.append(decision.action)
+        if decision.action is Action.RESTART:
+            history = history.restarted(now)
         now += 5.0
     assert actions.count(Action.RESTART) == 5
-    assert actions[-1] is Action.FLAPPING
-    case, verdict = judge(case, sight(now + 1e6, "crashed"), POLICY, HANG)
-    assert verdict.action is Action.FLAPPING
+    assert actions[-1] is Action.GIVE_UP
+    history, decision = decide(history, look(now + 1e6, "crashed"), POLICY, HANG)
+    assert decision.action is Action.GIVE_UP
 
 
 def test_a_service_beyond_its_memory_is_recycled() -> None:
-    grown = sight(0, "healthy", memory_bytes=3 << 30, max_memory_bytes=2 << 30)
+    grown = look(0, "healthy", memory_bytes=3 << 30, max_memory_bytes=2 << 30)
     assert acts(grown) == ["recycle"]
     assert acts(replace(grown, memory_bytes=2 << 30)) == ["nothing"]
     assert acts(replace(grown, max_memory_bytes=None)) == ["nothing"]
@@ -173,16 +175,16 @@ EVENTS = st.lists(st.tuples(st.sampled_from(list(ServiceState)), st.floats(0.1, 
 def test_restarts_never_come_sooner_than_their_pause(
     events: list[tuple[ServiceState, float]],
 ) -> None:
-    case, now = Case(), 0.0
+    history, now = History(), 0.0
     restarts: list[float] = []
     for state, step_s in events:
         now += step_s
-        seen = Sight(at=now, state=state, wanted=True, cpu_s=1.0, uptime_s=1e6)
-        case, verdict = judge(case, seen, POLICY, HANG)
-        assert verdict.action is not Action.WAIT or verdict.due_at > now
-        if verdict.action is Action.RESTART:
+        seen = Observation(at=now, state=state, is_wanted=True, cpu_s=1.0, uptime_s=1e6)
+        history, decision = decide(history, seen, POLICY, HANG)
+        assert decision.action is not Action.WAIT or decision.due_at > now
+        if decision.action is Action.RESTART:
             restarts.append(now)
-            case = Case(history=restarted(case.history, now))
+            history = history.restarted(now)
     assert all(later - earlier >= POLICY.delay_s for earlier, later in pairwise(restarts))
     for end in restarts:
         assert len([at for at in restarts if end - POLICY.window_s < at <= end]) <= 5
@@ -209,20 +211,20 @@ def test_progress_is_what_visibly_grows(later: LoadSample, what: str | None) -> 
     assert progressed(sample(0), later) == what
 
 
-def test_patience_ends_at_the_timeout_the_standstill_or_the_limit() -> None:
-    patience = Patience(timeout_s=120, window_s=30, limit_s=1200)
+def test_waiting_ends_at_the_timeout_the_standstill_or_the_limit() -> None:
+    timeout = LoadTimeout(timeout_s=120, window_s=30, limit_s=1200)
     still = (sample(100), sample(130))
     loading = (sample(100), sample(130, memory_bytes=1 << 30))
-    assert not is_over(patience, still, 119)
-    assert is_over(patience, still, 130)
-    assert not is_over(patience, loading, 130)
-    assert is_over(patience, loading, 1200)
-    assert is_over(patience, (), 120)
+    assert not timeout.is_over(still, 119)
+    assert timeout.is_over(still, 130)
+    assert not timeout.is_over(loading, 130)
+    assert timeout.is_over(loading, 1200)
+    assert timeout.is_over((), 120)
 
 
-def test_the_usual_patience_scales_with_the_timeout() -> None:
-    assert Patience.of(120) == Patience(120, 30, 1200)
-    assert Patience.of(4) == Patience(4, 2, 40)
+def test_the_usual_time_to_load_scales_with_the_timeout() -> None:
+    assert LoadTimeout.of(120) == LoadTimeout(120, 30, 1200)
+    assert LoadTimeout.of(4) == LoadTimeout(4, 2, 40)
 
 
 GB = 1 << 30
@@ -278,7 +280,7 @@ RULE = ShedRule(critical_polls=2, calm_s=300)
 
 
 def test_the_least_important_service_makes_room_and_comes_back_when_it_is_calm() -> None:
-    case, shed, _ = decide_shedding(PressureCase(), Pressure.CRITICAL, TIERS, RULE, 0)
+    case, shed, _ = decide_shedding(PressureHistory(), Pressure.CRITICAL, TIERS, RULE, 0)
     assert shed is None
     case, shed, _ = decide_shedding(case, Pressure.CRITICAL, TIERS, RULE, 30)
     assert shed == "small"

@@ -14,9 +14,9 @@ from mlx_procsup import (
     ProcessSpec,
     StateDirs,
     identify,
-    present_as,
-    present_pid,
+    pid_running_as,
     read_pid,
+    run_as,
     start_detached,
     stop_service,
 )
@@ -25,9 +25,9 @@ from mlx_procsup.testing import eventually
 PROGRAM = """
 import sys, time
 from pathlib import Path
-from mlx_procsup import StateDirs, present_as
+from mlx_procsup import StateDirs, run_as
 home = Path(sys.argv[1])
-with present_as("dog", StateDirs(home / "pids", home / "run", home / "logs")):
+with run_as("dog", StateDirs(home / "pids", home / "run", home / "logs")):
     print("here", flush=True)
     time.sleep(60)
 """
@@ -82,18 +82,18 @@ def test_whoever_is_present_is_known_whatever_became_of_its_files(
 ) -> None:
     dirs.create()
     dirs.pid_file("dog").write_text("garbage left by an earlier one")
-    assert present_pid("dog", dirs) is None
+    assert pid_running_as("dog", dirs) is None
     pid = start_detached(dog(tmp_path), dirs)
     dirs.run_file("dog").unlink()
-    assert present_pid("dog", dirs) == pid
+    assert pid_running_as("dog", dirs) == pid
     stop_service("dog", dirs, command=dog(tmp_path).command)
-    assert present_pid("dog", dirs) is None
+    assert pid_running_as("dog", dirs) is None
 
 
 def test_the_own_process_is_present_while_the_block_runs(dirs: StateDirs) -> None:
-    with present_as("own", dirs):
+    with run_as("own", dirs):
         assert read_pid(dirs, "own") == os.getpid()
-        with pytest.raises(AlreadyRunningError) as caught, present_as("own", dirs):
+        with pytest.raises(AlreadyRunningError) as caught, run_as("own", dirs):
             pass
         assert caught.value.pid == os.getpid()
     assert read_pid(dirs, "own") is None

@@ -117,7 +117,7 @@ def test_a_damaged_run_file_is_told_not_hidden(dirs: StateDirs, web: SpecMaker) 
     dirs.run_file("web").write_text(whole)
     assert status.state is ServiceState.HEALTHY
     assert status.last_error is not None
-    assert "is no run file" in status.last_error
+    assert "isn't a run file" in status.last_error
 
 
 def test_a_pid_file_with_the_number_of_another_process_means_crashed(

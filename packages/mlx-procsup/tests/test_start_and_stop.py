@@ -19,7 +19,7 @@ from mlx_procsup import (
     CommandNotFoundError,
     ExitedEarlyError,
     HttpReadiness,
-    Patience,
+    LoadTimeout,
     ProbeTarget,
     ProcessSpec,
     ReadinessTimeoutError,
@@ -143,7 +143,7 @@ def test_a_service_that_never_answers_is_given_up_after_its_timeout(
 
 def test_a_load_whose_log_grows_is_not_cut_off(dirs: StateDirs, web: SpecMaker) -> None:
     started = start_service(web(listen_after_s=1.6, print_lines=50), dirs)
-    ready = wait_for_healthy(started, patience=Patience(0.6, 1.0, 30))
+    ready = wait_for_healthy(started, timeout=LoadTimeout(0.6, 1.0, 30))
     assert ready.seconds >= 1.5
 
 
@@ -208,10 +208,10 @@ def test_a_service_that_another_one_started_is_no_part_of_it(
     program = f"""
 import time
 from pathlib import Path
-from mlx_procsup import ProcessSpec, StateDirs, present_as, start_service
+from mlx_procsup import ProcessSpec, StateDirs, run_as, start_service
 home = Path({str(tmp_path)!r})
 dirs = StateDirs(home / "pids", home / "run", home / "logs")
-with present_as("parent", dirs):
+with run_as("parent", dirs):
     start_service(ProcessSpec("child", ("/bin/sleep", "60"), {{}}, home), dirs)
     time.sleep(60)
 """
@@ -259,15 +259,14 @@ def test_a_starter_that_is_killed_leaves_no_unrecorded_process(tmp_path: Path) -
     program = f"""
 import os, signal
 from pathlib import Path
-from mlx_procsup import spawn
-from mlx_procsup.spec import ProcessSpec, StateDirs
+from mlx_procsup import ProcessSpec, StateDirs, spawn, start_service
 home = Path({str(tmp_path)!r})
 def die(child, *rest):
     (home / "child").write_text(str(child.pid))
     os.kill(os.getpid(), signal.SIGKILL)
 spawn._record_start = die
 spec = ProcessSpec("x", ("/bin/sh", "-c", "touch ran; sleep 60"), {{}}, home)
-spawn.start_service(spec, StateDirs(home / "pids", home / "run", home / "logs"))
+start_service(spec, StateDirs(home / "pids", home / "run", home / "logs"))
 """
     subprocess.run([sys.executable, "-c", program], check=False, timeout=30)
     child = int((tmp_path / "child").read_text())
@@ -341,7 +340,7 @@ def test_a_run_file_with_numbers_that_mean_nothing_loses_no_process_and_harms_no
     started = start_service(spec, dirs)
     whole = json.loads(dirs.run_file("svc").read_text())
     dirs.run_file("svc").write_text(json.dumps(whole | damage))
-    with pytest.raises(StateFileError, match="is no run file"):
+    with pytest.raises(StateFileError, match="isn't a run file"):
         read_run(dirs, "svc")
     assert stop_service("svc", dirs, command=spec.command).outcome is StopOutcome.GRACEFUL
     assert not is_alive(started.identity)

@@ -28,7 +28,7 @@ from mlx_procsup import (
     wait_for_healthy,
     write_run,
 )
-from mlx_procsup.supervisor import bring_up
+from mlx_procsup.service import bring_up
 from mlx_procsup.testing import eventually
 
 SpecMaker = Callable[..., ProcessSpec]

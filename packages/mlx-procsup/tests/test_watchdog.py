@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlx_procsup import (
-    Decision,
-    Machine,
+    MachineReader,
     Pressure,
     ProcessSpec,
     RestartPolicy,
@@ -21,6 +20,7 @@ from mlx_procsup import (
     StateDirs,
     Supervised,
     Watchdog,
+    WatchEvent,
     WatchSettings,
     acquire_lock,
     identify,
@@ -32,8 +32,8 @@ from mlx_procsup import (
     target_of,
     wait_for_healthy,
 )
-from mlx_procsup.judgement import HangRule
-from mlx_procsup.supervisor import bring_up
+from mlx_procsup.hang import HangRule
+from mlx_procsup.service import bring_up
 from mlx_procsup.testing import eventually, free_port
 
 SpecMaker = Callable[..., ProcessSpec]
@@ -46,7 +46,7 @@ class World:
     dirs: StateDirs
     lock: Path
     services: list[Supervised] = field(default_factory=list[Supervised])
-    decisions: list[Decision] = field(default_factory=list[Decision])
+    decisions: list[WatchEvent] = field(default_factory=list[WatchEvent])
     now: float = 1000.0
     wall: float = 1_800_000_000.0
     pressure: Pressure = Pressure.NORMAL
@@ -61,7 +61,7 @@ class World:
             rotation=RotationRule(max_bytes=1000, max_files=2),
             probe_timeout_s=0.3,
         )
-        machine = Machine(lambda: self.now, lambda: self.wall, lambda: self.pressure)
+        machine = MachineReader(lambda: self.now, lambda: self.wall, lambda: self.pressure)
         return Watchdog(self.dirs, settings, lambda: self.services, self.decisions.append, machine)
 
     def run(self, watchdog: Watchdog, seconds: float) -> None:

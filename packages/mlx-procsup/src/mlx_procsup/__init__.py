@@ -4,64 +4,98 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlx_procsup.errors import (
-        AlreadyRunningError,
-        CommandNotFoundError,
-        ExitedEarlyError,
-        NotReadyError,
-        PortTakenError,
-        ReadinessTimeoutError,
-        StartFailedError,
-        StateFileError,
-        StopFailedError,
-        SupervisionError,
-        WaitCancelledError,
-    )
-    from mlx_procsup.identity import ProcessIdentity, identify, is_alive
-    from mlx_procsup.judgement import HangRule
-    from mlx_procsup.located import Located, locate
-    from mlx_procsup.lock import LockHeldError, LockOwner, acquire_lock
-    from mlx_procsup.logfiles import LogInfo, all_lines, follow, list_logs, plain, tail_with_archive
-    from mlx_procsup.presence import present_as, present_pid, start_detached
-    from mlx_procsup.pressure import Pressure, ShedRule, read_pressure
-    from mlx_procsup.probe import ProbeTarget, ServiceStatus, probe_all, probe_service, target_of
-    from mlx_procsup.progress import Patience
-    from mlx_procsup.readiness import Readiness, wait_for_healthy
-    from mlx_procsup.restart import RestartPolicy
-    from mlx_procsup.rotate import Rotation, RotationRule, rotate_log
-    from mlx_procsup.spawn import StartedProcess, adopt, is_current, start_service
-    from mlx_procsup.spec import HttpReadiness, ProcessSpec, StateDirs
-    from mlx_procsup.state import ServiceState
-    from mlx_procsup.statefiles import (
-        Restart,
-        RunRecord,
-        WantedState,
-        read_pid,
-        read_run,
-        set_wanted,
-        write_run,
-    )
-    from mlx_procsup.supervisor import StartOutcome, StartPlan, StartResult, bring_up, start_all
-    from mlx_procsup.terminate import ShutdownResult, StopOutcome, stop_service
-    from mlx_procsup.watch_settings import Decision, Machine, Supervised, WatchSettings
-    from mlx_procsup.watchdog import Watchdog
+    from mlx_procsup.errors import AlreadyRunningError as AlreadyRunningError
+    from mlx_procsup.errors import CommandNotFoundError as CommandNotFoundError
+    from mlx_procsup.errors import ExitedEarlyError as ExitedEarlyError
+    from mlx_procsup.errors import NotReadyError as NotReadyError
+    from mlx_procsup.errors import PortTakenError as PortTakenError
+    from mlx_procsup.errors import ReadinessTimeoutError as ReadinessTimeoutError
+    from mlx_procsup.errors import StartFailedError as StartFailedError
+    from mlx_procsup.errors import StateFileError as StateFileError
+    from mlx_procsup.errors import StopFailedError as StopFailedError
+    from mlx_procsup.errors import SupervisionError as SupervisionError
+    from mlx_procsup.errors import WaitCancelledError as WaitCancelledError
+    from mlx_procsup.hang import HangRule as HangRule
+    from mlx_procsup.identity import ProcessIdentity as ProcessIdentity
+    from mlx_procsup.identity import identify as identify
+    from mlx_procsup.identity import is_alive as is_alive
+    from mlx_procsup.located import Located as Located
+    from mlx_procsup.located import locate as locate
+    from mlx_procsup.lock import LockHeldError as LockHeldError
+    from mlx_procsup.lock import LockOwner as LockOwner
+    from mlx_procsup.lock import LockUnsupportedError as LockUnsupportedError
+    from mlx_procsup.lock import acquire_lock as acquire_lock
+    from mlx_procsup.logfiles import LogInfo as LogInfo
+    from mlx_procsup.logfiles import all_lines as all_lines
+    from mlx_procsup.logfiles import follow as follow
+    from mlx_procsup.logfiles import list_logs as list_logs
+    from mlx_procsup.logfiles import plain as plain
+    from mlx_procsup.logfiles import tail_lines as tail_lines
+    from mlx_procsup.logfiles import tail_with_archive as tail_with_archive
+    from mlx_procsup.presence import pid_running_as as pid_running_as
+    from mlx_procsup.presence import run_as as run_as
+    from mlx_procsup.presence import start_detached as start_detached
+    from mlx_procsup.pressure import Pressure as Pressure
+    from mlx_procsup.pressure import ShedRule as ShedRule
+    from mlx_procsup.pressure import read_pressure as read_pressure
+    from mlx_procsup.probe import ProbeTarget as ProbeTarget
+    from mlx_procsup.probe import ServiceStatus as ServiceStatus
+    from mlx_procsup.probe import probe_all as probe_all
+    from mlx_procsup.probe import probe_service as probe_service
+    from mlx_procsup.probe import target_of as target_of
+    from mlx_procsup.progress import LoadTimeout as LoadTimeout
+    from mlx_procsup.readiness import Readiness as Readiness
+    from mlx_procsup.readiness import wait_for_healthy as wait_for_healthy
+    from mlx_procsup.restart import RestartPolicy as RestartPolicy
+    from mlx_procsup.rotate import Rotation as Rotation
+    from mlx_procsup.rotate import RotationRule as RotationRule
+    from mlx_procsup.rotate import rotate_log as rotate_log
+    from mlx_procsup.service import ShutdownResult as ShutdownResult
+    from mlx_procsup.service import StartOutcome as StartOutcome
+    from mlx_procsup.service import StartPlan as StartPlan
+    from mlx_procsup.service import StartResult as StartResult
+    from mlx_procsup.service import StopOutcome as StopOutcome
+    from mlx_procsup.service import adopt as adopt
+    from mlx_procsup.service import bring_up as bring_up
+    from mlx_procsup.service import is_current as is_current
+    from mlx_procsup.service import start_service as start_service
+    from mlx_procsup.service import stop_service as stop_service
+    from mlx_procsup.spawn import StartedProcess as StartedProcess
+    from mlx_procsup.spec import HttpReadiness as HttpReadiness
+    from mlx_procsup.spec import ProcessSpec as ProcessSpec
+    from mlx_procsup.spec import StateDirs as StateDirs
+    from mlx_procsup.state import ServiceState as ServiceState
+    from mlx_procsup.statefiles import Restart as Restart
+    from mlx_procsup.statefiles import RunRecord as RunRecord
+    from mlx_procsup.statefiles import WantedState as WantedState
+    from mlx_procsup.statefiles import read_pid as read_pid
+    from mlx_procsup.statefiles import read_run as read_run
+    from mlx_procsup.statefiles import readable_run as readable_run
+    from mlx_procsup.statefiles import set_wanted as set_wanted
+    from mlx_procsup.statefiles import write_run as write_run
+    from mlx_procsup.supervisor import start_all as start_all
+    from mlx_procsup.watchdog import MachineReader as MachineReader
+    from mlx_procsup.watchdog import Supervised as Supervised
+    from mlx_procsup.watchdog import Watchdog as Watchdog
+    from mlx_procsup.watchdog import WatchEvent as WatchEvent
+    from mlx_procsup.watchdog import WatchSettings as WatchSettings
 
 __version__ = "0.1.0"
 
 _MODULE_OF = {
     "AlreadyRunningError": "errors",
     "CommandNotFoundError": "errors",
-    "Decision": "watch_settings",
     "ExitedEarlyError": "errors",
-    "HangRule": "judgement",
+    "HangRule": "hang",
     "HttpReadiness": "spec",
+    "LoadTimeout": "progress",
     "Located": "located",
     "LockHeldError": "lock",
     "LockOwner": "lock",
+    "LockUnsupportedError": "lock",
     "LogInfo": "logfiles",
-    "Machine": "watch_settings",
+    "MachineReader": "watchdog",
     "NotReadyError": "errors",
-    "Patience": "progress",
     "PortTakenError": "errors",
     "Pressure": "pressure",
     "ProbeTarget": "probe",
@@ -77,131 +111,60 @@ _MODULE_OF = {
     "ServiceState": "state",
     "ServiceStatus": "probe",
     "ShedRule": "pressure",
-    "ShutdownResult": "terminate",
+    "ShutdownResult": "service",
     "StartFailedError": "errors",
-    "StartOutcome": "supervisor",
-    "StartPlan": "supervisor",
-    "StartResult": "supervisor",
+    "StartOutcome": "service",
+    "StartPlan": "service",
+    "StartResult": "service",
     "StartedProcess": "spawn",
     "StateDirs": "spec",
     "StateFileError": "errors",
     "StopFailedError": "errors",
-    "StopOutcome": "terminate",
-    "Supervised": "watch_settings",
+    "StopOutcome": "service",
+    "Supervised": "watchdog",
     "SupervisionError": "errors",
     "WaitCancelledError": "errors",
     "WantedState": "statefiles",
-    "WatchSettings": "watch_settings",
+    "WatchEvent": "watchdog",
+    "WatchSettings": "watchdog",
     "Watchdog": "watchdog",
     "acquire_lock": "lock",
-    "adopt": "spawn",
+    "adopt": "service",
     "all_lines": "logfiles",
-    "bring_up": "supervisor",
+    "bring_up": "service",
     "follow": "logfiles",
     "identify": "identity",
     "is_alive": "identity",
-    "is_current": "spawn",
+    "is_current": "service",
     "list_logs": "logfiles",
     "locate": "located",
+    "pid_running_as": "presence",
     "plain": "logfiles",
-    "present_as": "presence",
-    "present_pid": "presence",
     "probe_all": "probe",
     "probe_service": "probe",
     "read_pid": "statefiles",
     "read_pressure": "pressure",
     "read_run": "statefiles",
+    "readable_run": "statefiles",
     "rotate_log": "rotate",
+    "run_as": "presence",
     "set_wanted": "statefiles",
     "start_all": "supervisor",
     "start_detached": "presence",
-    "start_service": "spawn",
-    "stop_service": "terminate",
+    "start_service": "service",
+    "stop_service": "service",
+    "tail_lines": "logfiles",
     "tail_with_archive": "logfiles",
     "target_of": "probe",
     "wait_for_healthy": "readiness",
     "write_run": "statefiles",
 }
 
-__all__ = [
-    "AlreadyRunningError",
-    "CommandNotFoundError",
-    "Decision",
-    "ExitedEarlyError",
-    "HangRule",
-    "HttpReadiness",
-    "Located",
-    "LockHeldError",
-    "LockOwner",
-    "LogInfo",
-    "Machine",
-    "NotReadyError",
-    "Patience",
-    "PortTakenError",
-    "Pressure",
-    "ProbeTarget",
-    "ProcessIdentity",
-    "ProcessSpec",
-    "Readiness",
-    "ReadinessTimeoutError",
-    "Restart",
-    "RestartPolicy",
-    "Rotation",
-    "RotationRule",
-    "RunRecord",
-    "ServiceState",
-    "ServiceStatus",
-    "ShedRule",
-    "ShutdownResult",
-    "StartFailedError",
-    "StartOutcome",
-    "StartPlan",
-    "StartResult",
-    "StartedProcess",
-    "StateDirs",
-    "StateFileError",
-    "StopFailedError",
-    "StopOutcome",
-    "Supervised",
-    "SupervisionError",
-    "WaitCancelledError",
-    "WantedState",
-    "WatchSettings",
-    "Watchdog",
-    "__version__",
-    "acquire_lock",
-    "adopt",
-    "all_lines",
-    "bring_up",
-    "follow",
-    "identify",
-    "is_alive",
-    "is_current",
-    "list_logs",
-    "locate",
-    "plain",
-    "present_as",
-    "present_pid",
-    "probe_all",
-    "probe_service",
-    "read_pid",
-    "read_pressure",
-    "read_run",
-    "rotate_log",
-    "set_wanted",
-    "start_all",
-    "start_detached",
-    "start_service",
-    "stop_service",
-    "tail_with_archive",
-    "target_of",
-    "wait_for_healthy",
-    "write_run",
-]
-
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: psutil costs a tenth of a second."""
+    if name == "__all__":
+        return __dir__()
     module = _MODULE_OF.get(name)
     if module is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -209,4 +172,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return ["__version__", *_MODULE_OF]

@@ -7,7 +7,7 @@ class SupervisionError(Exception):
     """Base of everything this library raises on purpose.
 
     Attributes:
-        service: the service's name, or None where no single service is meant.
+        service: The service's name, or None where no single service is meant.
     """
 
     def __init__(self, message: str, *, service: str | None = None) -> None:
@@ -48,9 +48,9 @@ class NotReadyError(SupervisionError):
     """A started service did not become ready; `log_tail` holds its last words.
 
     Attributes:
-        pid: the process that was waited for.
-        seconds: how long it was waited for.
-        log_tail: the last lines that this run wrote to its log, plain, secrets masked.
+        pid: The process that was waited for.
+        seconds: How long it was waited for.
+        log_tail: The last lines that this run wrote to its log, plain, secrets masked.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class ExitedEarlyError(NotReadyError):
     """The process ended before it was ready.
 
     Attributes:
-        exit_code: its exit status, negative for a signal, None where another process is its parent.
+        exit_code: Its exit status, negative for a signal, None where another process is its parent.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class ReadinessTimeoutError(NotReadyError):
     """The process lives but did not answer in time.
 
     Attributes:
-        last_answer: what the last poll met, such as "HTTP 503" or "connection refused".
+        last_answer: What the last poll met, such as "HTTP 503" or "connection refused".
     """
 
     def __init__(
@@ -122,8 +122,8 @@ class PortTakenError(SupervisionError):
     """Another process listens where the service would.
 
     Attributes:
-        port: the TCP port.
-        owner: that process in a few words, such as "PID 4711 (python3)"; None where it is unknown.
+        port: The TCP port.
+        owner: That process in a few words, such as "PID 4711 (python3)"; None where it is unknown.
     """
 
     def __init__(self, service: str, port: int, owner: str | None) -> None:

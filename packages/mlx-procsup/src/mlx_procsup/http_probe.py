@@ -5,7 +5,6 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -17,13 +16,13 @@ _DRAIN_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PollAnswer:
     """What a poll met.
 
     Attributes:
-        status: the HTTP status; None where there was no answer.
-        response_s: the time until the status line was there; None where it never was.
-        problem: why there was no answer, in words; None where there was one.
+        status: The HTTP status; None where there was no answer.
+        response_s: The time until the status line was there; None where it never was.
+        problem: Why there was no answer, in words; None where there was one.
     """
 
     status: int | None
@@ -41,7 +40,7 @@ class Answer:
 
 
 class PendingPoll:
-    """A poll under way in a thread of its own, which never keeps the program from ending."""
+    """A poll under way in its own thread, which never keeps the program from ending."""
 
     def __init__(
         self, readiness: HttpReadiness, timeout_s: float, *, began: float | None = None
@@ -49,19 +48,19 @@ class PendingPoll:
         """Ask at once.
 
         Args:
-            readiness: what to ask.
-            timeout_s: how long the answer may take.
-            began: since when, on the monotonic clock; now, if left out. Polls that share it end
+            readiness: What to ask.
+            timeout_s: How long the answer may take.
+            began: Since when, on the monotonic clock; now, if left out. Polls that share it end
                 together, however long it took to begin them all.
         """
         self._readiness = readiness
         self._timeout_s = timeout_s
-        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[PollAnswer] = queue.SimpleQueue()
         self._connection = _connection(readiness.url, timeout_s)
         self._deadline = (time.monotonic() if began is None else began) + timeout_s
         threading.Thread(target=self._run, name="http-poll", daemon=True).start()
 
-    def result(self, wait_s: float) -> Answer | None:
+    def result(self, wait_s: float) -> PollAnswer | None:
         """The answer, waiting for it at most `wait_s`; None while there is none yet.
 
         Once the poll's own deadline is over, the answer is that there was none, and its
@@ -72,7 +71,13 @@ class PendingPoll:
         if self._left_s() > 0:
             return None
         self.cancel()
-        return Answer(None, None, f"no answer within {self._timeout_s:g} s")
+        return PollAnswer(None, None, f"no answer within {self._timeout_s:g} s")
+
+    def finish(self) -> PollAnswer:
+        """The answer, once it is there or the poll's time is over."""
+        while (answer := self.result(wait_s=60.0)) is None:
+            pass
+        return answer
 
     def cancel(self) -> None:
         """Cut the connection, which ends the thread."""
@@ -88,12 +93,12 @@ class PendingPoll:
             target = _target(self._readiness.url)
             self._connection.request("GET", target, headers=dict(self._readiness.headers))
             response = self._connection.getresponse()
-            self._answers.put(Answer(response.status, time.monotonic() - started, None))
+            self._answers.put(PollAnswer(response.status, time.monotonic() - started, None))
             self._drain(response)
         except TimeoutError:
-            self._answers.put(Answer(None, None, f"no answer within {self._timeout_s:g} s"))
+            self._answers.put(PollAnswer(None, None, f"no answer within {self._timeout_s:g} s"))
         except (OSError, http.client.HTTPException) as error:
-            self._answers.put(Answer(None, None, _words(error)))
+            self._answers.put(PollAnswer(None, None, _words(error)))
         finally:
             self._connection.close()
 
@@ -110,51 +115,24 @@ class PendingPoll:
             left_bytes -= len(piece)
 
 
-def poll(readiness: HttpReadiness, timeout_s: float) -> Answer:
-    """Ask once and wait for the answer, never longer than `timeout_s`."""
-    return poll_all([readiness], timeout_s)[0]
-
-
-def poll_all(targets: Sequence[HttpReadiness], timeout_s: float) -> list[Answer]:
-    """Ask all at once; the answers in the same order after at most `timeout_s` in all."""
-    return finish_polls([PendingPoll(target, timeout_s) for target in targets])
-
-
-def finish_polls(pending: Sequence[PendingPoll]) -> list[Answer]:
-    """The answers of polls under way, in the same order."""
-    return [_finish(one) for one in pending]
-
-
 def accepts_connection(url: str, timeout_s: float = 0.25) -> bool:
     """Whether something listens on the URL's port."""
     parts = urlsplit(url)
+    address = parts.hostname or "127.0.0.1", parts.port or 80
     try:
-        with socket.create_connection(_address(parts.hostname, parts.port), timeout=timeout_s):
+        with socket.create_connection(address, timeout=timeout_s):
             return True
     except OSError:
         return False
 
 
-def _finish(pending: PendingPoll) -> Answer:
-    while True:
-        answer = pending.result(wait_s=60.0)
-        if answer is not None:
-            return answer
-
-
-def _address(host: str | None, port: int | None) -> tuple[str, int]:
-    return host or "127.0.0.1", port or 80
-
-
 def _connection(url: str, timeout_s: float) -> http.client.HTTPConnection:
     parts = urlsplit(url)
-    schemes: Mapping[str, Callable[..., http.client.HTTPConnection]] = {
-        "http": http.client.HTTPConnection,
-        "https": http.client.HTTPSConnection,
-    }
-    if parts.scheme not in schemes:
+    if parts.scheme not in ("http", "https"):
         raise ValueError(f"not an HTTP URL: {url}")
-    return schemes[parts.scheme](parts.hostname or "127.0.0.1", parts.port, timeout=timeout_s)
+    is_tls = parts.scheme == "https"
+    connect = http.client.HTTPSConnection if is_tls else http.client.HTTPConnection
+    return connect(parts.hostname or "127.0.0.1", parts.port, timeout=timeout_s)
 
 
 def _target(url: str) -> str:

@@ -26,10 +26,10 @@ class ProcessIdentity:
     """One process, told apart from every other that had or will have its PID.
 
     Attributes:
-        pid: its process id, also the id of the session and group that it leads.
-        start_time: when it started, in seconds since the epoch as the clock stood then.
-        boot_time: when the machine had booted, by the same clock.
-        boot_id: the kernel's name for that boot; empty where there is none (macOS).
+        pid: Its process id, also the id of the session and group that it leads.
+        start_time: When it started, in seconds since the epoch as the clock stood then.
+        boot_time: When the machine had booted, by the same clock.
+        boot_id: The kernel's name for that boot; empty where there is none (macOS).
     """
 
     pid: int

@@ -1,4 +1,7 @@
-"""Which live process a service's state files mean, if any: nothing here writes or signals."""
+"""Which live process a service's state files mean, if any: nothing here writes or signals.
+
+Decision 0010.
+"""
 
 import os
 from dataclasses import dataclass
@@ -16,18 +19,18 @@ class Located:
     """What the state files of a service say, held against the machine.
 
     Attributes:
-        recorded: there is a PID file, whatever it holds.
-        process: the live process of the service, or None.
-        proven: start time or command show that `process` is the service's own; only then may it
+        recorded: Whether there is a PID file, whatever it holds.
+        process: The live process that the files mean, or None.
+        own: The same, if start time or command prove that it is the service's; only then may it
             be signalled. A PID alone proves nothing.
-        leftovers: members of a dead service's process group that still live.
-        record: the run file, if it can be read.
-        problem: what is wrong with the files, in words; None where they agree.
+        leftovers: Members of a dead service's process group that still live.
+        record: The run file, if it can be read.
+        problem: What is wrong with the files, in words; None where they agree.
     """
 
     recorded: bool
     process: ProcessIdentity | None
-    proven: bool
+    own: ProcessIdentity | None
     leftovers: tuple[ProcessIdentity, ...]
     record: RunRecord | None
     problem: str | None
@@ -39,9 +42,9 @@ def locate(dirs: StateDirs, name: str, command: tuple[str, ...] = ()) -> Located
     The run file knows the start time, so it decides; a PID file that disagrees is stale.
 
     Args:
-        dirs: where the files are.
-        name: the service.
-        command: what it runs; recognizes the process when the run file is lost.
+        dirs: Where the files are.
+        name: The service.
+        command: What it runs; recognizes the process when the run file is lost.
     """
     problems: list[str] = []
     pid, recorded = None, True
@@ -58,22 +61,21 @@ def locate(dirs: StateDirs, name: str, command: tuple[str, ...] = ()) -> Located
 
     known = record.identity if record else None
     if known is not None:
-        process, proven = (known, True) if is_alive(known) else (None, False)
-        leftovers = () if process else _leftovers(known)
-        problems += _disagreement(pid, recorded=recorded, known=known, alive=process is not None)
-    else:
-        process = identify(pid) if pid else None
-        proven = process is not None and bool(command) and runs_command(process.pid, command)
-        leftovers = ()
-        if process is not None and not proven:
-            problems.append(f"nothing proves that PID {process.pid} is {name}")
-            if record is not None or command:  # the number is another process's by now
-                process = None
-    return Located(recorded, process, proven, leftovers, record, "; ".join(problems) or None)
+        own = known if is_alive(known) else None
+        problems += _disagreement(pid, recorded=recorded, known=known, alive=own is not None)
+        leftovers = () if own else _leftovers(known)
+        return Located(recorded, own, own, leftovers, record, "; ".join(problems) or None)
+    process = identify(pid) if pid else None
+    own = process if process and command and runs_command(process.pid, command) else None
+    if process is not None and own is None:
+        problems.append(f"nothing proves that PID {process.pid} is {name}")
+        if record is not None or command:  # the number is another process's by now
+            process = None
+    return Located(recorded, process, own, (), record, "; ".join(problems) or None)
 
 
 def group_members(group: int) -> tuple[ProcessIdentity, ...]:
-    """The live processes of a group that is a session of its own; zombies don't count."""
+    """The live processes of a group that is its own session; zombies don't count."""
     found: list[ProcessIdentity] = []
     for pid in psutil.pids():
         try:
@@ -91,7 +93,7 @@ def _leftovers(leader: ProcessIdentity) -> tuple[ProcessIdentity, ...]:
     """What a dead leader left behind in its session.
 
     No kernel hands out a PID that still names a group, so as long as one of ours lives, the
-    number can't belong to anyone else. If somebody has it, our group is gone.
+    number can't belong to anyone else. If a process has it, our group is gone.
     """
     if identify(leader.pid) is not None:
         return ()

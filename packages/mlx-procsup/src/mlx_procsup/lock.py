@@ -1,5 +1,6 @@
-"""One lock for everything that changes running services, freed by the kernel on a crash."""
+"""A lock on a file that shows who holds it, freed by the kernel on a crash."""
 
+import errno
 import fcntl
 import json
 import os
@@ -10,9 +11,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mlx_procsup.errors import SupervisionError
+from mlx_procsup.errors import SupervisionError, WaitCancelledError
 
 _OWNER_BYTES = 4096
+_RETRY_S = 0.1
+# What `flock` says on file systems without locks: ENOTSUP and EOPNOTSUPP differ on macOS only.
+_UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +37,8 @@ class LockHeldError(SupervisionError):
     """Another process holds the lock.
 
     Attributes:
-        path: the lock file.
-        owner: who holds it; None where the file doesn't say.
+        path: The lock file.
+        owner: Who holds it; None where the file doesn't say.
     """
 
     def __init__(self, path: Path, owner: LockOwner | None) -> None:
@@ -44,35 +48,121 @@ class LockHeldError(SupervisionError):
         self.owner = owner
 
 
+class LockUnsupportedError(SupervisionError):
+    """The file system of the lock file knows no locks.
+
+    Attributes:
+        path: The lock file.
+    """
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path} can't be locked: the file system has no locks ({problem})")
+        self.path = path
+
+
 @contextmanager
 def acquire_lock(
-    path: Path, owner: str, *, clock: Callable[[], float] = time.time
+    path: Path,
+    owner: str,
+    *,
+    on_wait: Callable[[LockOwner | None], None] | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+    on_unsupported: Callable[[LockUnsupportedError], None] | None = None,
+    remove: bool = False,
+    clock: Callable[[], float] = time.time,
 ) -> Generator[LockOwner]:
-    """Hold an exclusive `flock` while the block runs; never waits for it.
+    """Hold an exclusive `flock` while the block runs.
 
     Args:
-        path: the lock file, made (mode 0600) if missing and never removed.
-        owner: what the holder does, shown to whoever meets the lock.
-        clock: seconds since the epoch.
+        path: The lock file, made (mode 0600) if missing, with its folder.
+        owner: What the holder does, shown to others that meet the lock.
+        on_wait: Makes it wait for another holder, and is called once with it; left out, a lock
+            that is held is an error.
+        cancelled: Asked every tenth of a second of the wait, which ends when it says so.
+        on_unsupported: Makes it go on without a lock where the file system has none, and is called
+            with what happened; left out, that is an error.
+        remove: Remove the file at the end; left out, it stays, empty.
+        clock: Seconds since the epoch.
 
     Raises:
-        LockHeldError: somebody else holds it.
+        LockHeldError: When another process holds it and `on_wait` was left out.
+        LockUnsupportedError: When there are no locks here and `on_unsupported` was left out.
+        WaitCancelledError: When `cancelled` said so.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, mode=0o600)
+    holder = LockOwner(doing=owner, pid=os.getpid(), since=clock())
     try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LockHeldError(path, _read_owner(handle)) from error
-        holder = LockOwner(doing=owner, pid=os.getpid(), since=clock())
+        handle = _open_locked(path, on_wait, cancelled)
+    except LockUnsupportedError as error:
+        if on_unsupported is None:
+            raise
+        on_unsupported(error)
+        yield holder
+        return
+    try:
         _write_owner(handle, json.dumps(asdict(holder)) + "\n")
         try:
             yield holder
         finally:
+            if remove:
+                path.unlink(missing_ok=True)
             _write_owner(handle, "")
     finally:
         os.close(handle)
+
+
+def try_flock(handle: int, path: Path, *, wait: bool = False) -> bool:
+    """Whether the open file is locked now; without `wait`, another holder means no.
+
+    Raises:
+        LockUnsupportedError: When its file system has no locks.
+    """
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            raise LockUnsupportedError(path, str(error.strerror)) from error
+        raise OSError(error.errno, error.strerror, str(path)) from error
+    return True
+
+
+def _open_locked(
+    path: Path,
+    on_wait: Callable[[LockOwner | None], None] | None,
+    cancelled: Callable[[], bool],
+) -> int:
+    """The open lock file, locked."""
+    has_waited = False
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, mode=0o600)
+        try:
+            is_locked = try_flock(handle, path)
+            if is_locked and _is_still(handle, path):
+                return handle
+            held_by = _read_owner(handle)
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+        if is_locked:  # its last holder has just removed it, so that another file is the lock now
+            continue
+        if on_wait is None:
+            raise LockHeldError(path, held_by)
+        if not has_waited:
+            on_wait(held_by)
+            has_waited = True
+        if cancelled():
+            raise WaitCancelledError(f"{path} is held, and it is no longer waited for")
+        time.sleep(_RETRY_S)
+
+
+def _is_still(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _write_owner(handle: int, text: str) -> None:

@@ -55,9 +55,9 @@ def tail_lines(path: Path, count: int, start: int = 0) -> list[str]:
     Bytes that are no UTF-8 become replacement characters.
 
     Args:
-        path: the file.
-        count: how many lines at most.
-        start: nothing before this offset is read; ignored if the file is shorter.
+        path: The file.
+        count: How many lines at most.
+        start: Nothing before this offset is read; ignored if the file is shorter.
     """
     try:
         file = path.open("rb")
@@ -94,10 +94,10 @@ def last_words(
     """The last `count` lines of a log, plain and each of a length that a message can hold.
 
     Args:
-        path: the log.
-        count: how many lines at most.
-        start: nothing before this offset is read; ignored if the file is shorter.
-        mask: takes secrets out of a line.
+        path: The log.
+        count: How many lines at most.
+        start: Nothing before this offset is read; ignored if the file is shorter.
+        mask: Takes secrets out of a line.
     """
     size = _size_of(path)
     begin = max(start if start <= size else 0, size - _BLOCK_BYTES)
@@ -114,7 +114,7 @@ def all_lines(log: Path) -> Iterator[str]:
     """Every line that is kept, from the oldest archive to the end of the log.
 
     Raises:
-        StateFileError: an archive is damaged; the lines before the damage have been given.
+        StateFileError: When an archive is damaged; the lines before the damage have been given.
     """
     remainder = b""
     for path in [*archives(log), log]:
@@ -141,10 +141,10 @@ def follow(
     doesn't exist yet is waited for.
 
     Args:
-        log: the file.
-        tail: how many of the lines that are there already to begin with.
-        stopped: asked before every pause; the lines end when it says so.
-        sleep: how to wait.
+        log: The file.
+        tail: How many of the lines that are there already to begin with.
+        stopped: Asked before every pause; the lines end when it says so.
+        sleep: How to wait.
     """
     cursor = _Cursor(log, tail)
     unfinished: list[bytes] = []  # the pieces of a line whose end isn't there yet
@@ -171,8 +171,8 @@ def plain(line: str, *, keep_colours: bool = False) -> str:
     Of a progress bar that redraws itself with carriage returns, what stood there last is left.
 
     Args:
-        line: without its line break.
-        keep_colours: leave colours and weights in, and end them with the line.
+        line: Without its line break.
+        keep_colours: Leave colours and weights in, and end them with the line.
     """
     line = next((part for part in reversed(line.split("\r")) if part), "")
     if not keep_colours:

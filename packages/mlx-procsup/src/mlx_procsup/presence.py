@@ -26,7 +26,7 @@ _LOG_TAIL_LINES = 10
 
 
 @contextmanager
-def present_as(
+def run_as(
     name: str,
     dirs: StateDirs,
     command: tuple[str, ...] = tuple(sys.orig_argv),
@@ -35,11 +35,11 @@ def present_as(
 ) -> Generator[ProcessIdentity]:
     """Be the service `name` while the block runs: PID and run file say so, and no second one can.
 
-    What guards it is a lock of its own, `<run>/<name>.lock`, which a crash frees.
+    What guards it is a lock, `<run>/<name>.lock`, which a crash frees.
 
     Raises:
-        AlreadyRunningError: another process is that service.
-        OSError: the files can't be written.
+        AlreadyRunningError: When another process is that service.
+        OSError: When the files can't be written.
     """
     dirs.create()
     own = identify(os.getpid())
@@ -56,12 +56,12 @@ def present_as(
                 write_run(dirs, name, replace(record, identity=None))
     except LockHeldError as error:
         if error.path != _lock_file(name, dirs):
-            raise  # the block's own affair
+            raise  # of the block's own
         raise AlreadyRunningError(name, error.owner.pid if error.owner else 0) from error
 
 
-def present_pid(name: str, dirs: StateDirs) -> int | None:
-    """The process that is the service `name` by `present_as`, whatever has become of its files.
+def pid_running_as(name: str, dirs: StateDirs) -> int | None:
+    """The process that is the service `name` by `run_as`, whatever has become of its files.
 
     None where there is none, or where it hasn't said yet which it is.
     """
@@ -77,14 +77,14 @@ def _lock_file(name: str, dirs: StateDirs) -> Path:
 
 
 def start_detached(spec: ProcessSpec, dirs: StateDirs) -> int:
-    """Start a program that uses `present_as`, detached from this terminal; returns its PID.
+    """Start a program that uses `run_as`, detached from this terminal; returns its PID.
 
-    It has a session of its own, no input, and its output goes to its log. The call returns once
+    It has its own session, no input, and its output goes to its log. The call returns once
     the program is present; whatever ends it before, Ctrl-C too, ends the program as well.
 
     Raises:
-        ExitedEarlyError: it ended before; its last words say why.
-        StartFailedError: it could not be started, or didn't become present in time.
+        ExitedEarlyError: When it ended before; its last words say why.
+        StartFailedError: When it could not be started, or didn't become present in time.
     """
     dirs.create()
     log = dirs.log_file(spec.name)

@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -44,8 +44,8 @@ class ShedRule:
     """When services are put aside for memory's sake.
 
     Attributes:
-        critical_polls: pressure must have been critical this many polls in a row.
-        calm_s: it must have been normal this long before one comes back.
+        critical_polls: Pressure must have been critical this many polls in a row.
+        calm_s: It must have been normal this long before one comes back.
     """
 
     critical_polls: int = 2
@@ -53,12 +53,12 @@ class ShedRule:
 
 
 @dataclass(frozen=True, slots=True)
-class PressureCase:
+class PressureHistory:
     """What is remembered of the pressure; times on the monotonic clock.
 
     Attributes:
-        critical_polls: how often in a row it was critical.
-        calm_since: since when it has been normal; None while it isn't.
+        critical_polls: How often in a row it was critical.
+        calm_since: Since when it has been normal; None while it isn't.
     """
 
     critical_polls: int = 0
@@ -75,38 +75,35 @@ class Sheddable:
 
 
 def decide_shedding(
-    case: PressureCase,
+    history: PressureHistory,
     pressure: Pressure,
     services: Sequence[Sheddable],
     rule: ShedRule,
     now: float,
-) -> tuple[PressureCase, str | None, str | None]:
+) -> tuple[PressureHistory, str | None, str | None]:
     """What to remember, the service to shed, and the one to bring back; one at a time.
 
     The least important one that runs goes first and comes back last; the last one that runs stays.
     """
     if pressure is Pressure.CRITICAL:
-        polls = case.critical_polls + 1
+        polls = history.critical_polls + 1
         running = sorted((s for s in services if not s.shed), key=lambda s: s.importance)
         if polls >= rule.critical_polls and len(running) > 1:
-            return PressureCase(), running[0].name, None
-        return PressureCase(critical_polls=polls), None, None
+            return PressureHistory(), running[0].name, None
+        return PressureHistory(critical_polls=polls), None, None
     if pressure is Pressure.WARNING:
-        return PressureCase(), None, None
-    since = now if case.calm_since is None else case.calm_since
+        return PressureHistory(), None, None
+    since = now if history.calm_since is None else history.calm_since
     waiting = sorted((s for s in services if s.shed), key=lambda s: -s.importance)
     if waiting and now - since >= rule.calm_s:
-        return PressureCase(), None, waiting[0].name
-    return PressureCase(calm_since=since), None, None
+        return PressureHistory(), None, waiting[0].name
+    return PressureHistory(calm_since=since), None, None
 
 
-def _run(command: tuple[str, ...]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
-    return done.stdout
-
-
-def _read_darwin(run: Callable[[tuple[str, ...]], str] = _run) -> Pressure:
+def _read_darwin() -> Pressure:
+    command = ("sysctl", "-n", "kern.memorystatus_vm_pressure_level")
     try:
-        return Pressure(int(run(("sysctl", "-n", "kern.memorystatus_vm_pressure_level"))))
+        done = subprocess.run(command, capture_output=True, timeout=5, check=True)
+        return Pressure(int(done.stdout))
     except (OSError, subprocess.SubprocessError, ValueError):
         return Pressure.NORMAL

@@ -4,14 +4,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mlx_procsup.http_probe import Answer, PendingPoll, finish_polls
+from mlx_procsup.http_probe import PendingPoll, PollAnswer
 from mlx_procsup.identity import is_alive
 from mlx_procsup.located import Located, locate
 from mlx_procsup.logfiles import last_line
 from mlx_procsup.spec import HttpReadiness, ProcessSpec, StateDirs
-from mlx_procsup.state import DOWN_AFTER_S, Observation, ServiceState, classify
+from mlx_procsup.state import DOWN_AFTER_S, ServiceState, classify
 from mlx_procsup.statefiles import RunRecord
-from mlx_procsup.usage import Usage, measure_usage, read_process_tree
+from mlx_procsup.usage import ProcessUsage, measure_usage, read_process_tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +19,9 @@ class ProbeTarget:
     """A service to look at.
 
     Attributes:
-        name: the service.
-        readiness: what to ask; None if being alive is all that can be seen.
-        command: what it runs; recognizes the process when the run file is lost.
+        name: The service.
+        readiness: What to ask; None if being alive is all that can be seen.
+        command: What it runs; recognizes the process when the run file is lost.
     """
 
     name: str
@@ -34,16 +34,16 @@ class ServiceStatus:
     """What one look at a service showed.
 
     Attributes:
-        name: the service.
-        state: one of the five states.
-        pid: its process; for a crashed service the one that died; else None.
-        response_ms: the time until its answer; None without one.
-        uptime_s: how long it has run.
-        memory_bytes: resident memory, descendants included.
-        cpu_s: processor time used so far, descendants included.
-        last_error: what is wrong, or was when it was last looked at; None if nothing is.
-        record: its run file, if it could be read.
-        files_problem: what is wrong with its state files, in words; None where they agree.
+        name: The service.
+        state: One of the five states.
+        pid: Its process; for a crashed service the one that died; else None.
+        response_ms: The time until its answer; None without one.
+        uptime_s: How long it has run.
+        memory_bytes: Resident memory, descendants included.
+        cpu_s: Processor time used so far, descendants included.
+        last_error: What is wrong, or was when it was last looked at; None if nothing is.
+        record: Its run file, if it could be read.
+        files_problem: What is wrong with its state files, in words; None where they agree.
     """
 
     name: str
@@ -87,25 +87,16 @@ def probe_all(
     """
     began = time.monotonic()
     located = [locate(dirs, target.name, target.command) for target in targets]
-    asked = {
-        index
-        for index, (target, found) in enumerate(zip(targets, located, strict=True))
-        if found.process is not None and found.recorded and target.readiness is not None
-    }
+    processes = [found.process if found.recorded else None for found in located]
     pending = {
-        index: PendingPoll(readiness, timeout_s, began=began)
+        index: PendingPoll(target.readiness, timeout_s, began=began)
         for index, target in enumerate(targets)
-        if index in asked and (readiness := target.readiness) is not None
+        if processes[index] is not None and target.readiness is not None
     }
     now = clock()  # while the answers are on their way
     tree = read_process_tree()
-    usages = [
-        measure_usage(found.process.pid, now, tree)
-        if found.process is not None and found.recorded
-        else None
-        for found in located
-    ]
-    answers = dict(zip(pending, finish_polls(list(pending.values())), strict=True))
+    usages = [measure_usage(one.pid, now, tree) if one else None for one in processes]
+    answers = {index: poll.finish() for index, poll in pending.items()}
     return [
         _status(target.name, dirs, found, answers.get(index), usage)
         for index, (target, found, usage) in enumerate(zip(targets, located, usages, strict=True))
@@ -113,18 +104,20 @@ def probe_all(
 
 
 def _status(
-    name: str, dirs: StateDirs, found: Located, answer: Answer | None, usage: Usage | None
+    name: str,
+    dirs: StateDirs,
+    found: Located,
+    answer: PollAnswer | None,
+    usage: ProcessUsage | None,
 ) -> ServiceStatus:
     process = found.process if found.recorded else None
     alive = process is not None and usage is not None and is_alive(process)
     usage = usage if alive else None
     state = classify(
-        Observation(
-            recorded=found.recorded,
-            alive=alive,
-            answered_ok=answer.ok if answer else None,
-            response_s=answer.response_s if answer else None,
-        )
+        recorded=found.recorded,
+        alive=alive,
+        answered_ok=answer.ok if answer else None,
+        response_s=answer.response_s if answer else None,
     )
     dead = found.record.identity if found.record is not None else None
     pid = process.pid if process is not None else dead.pid if found.recorded and dead else None
@@ -147,9 +140,9 @@ def _last_error(
     name: str,
     dirs: StateDirs,
     found: Located,
-    answer: Answer | None,
+    answer: PollAnswer | None,
     state: ServiceState,
-    usage: Usage | None,
+    usage: ProcessUsage | None,
 ) -> str | None:
     if state is ServiceState.DOWN and answer is not None:
         return answer.describe()

@@ -1,5 +1,9 @@
-"""Whether a load visibly progresses, so that a clock doesn't cut off what still works. Pure."""
+"""Whether a load visibly progresses, so that a clock doesn't cut off what still works.
 
+Pure (decision 0014).
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 # What must grow within the window to count. A Python process that only waits uses well below a
@@ -13,11 +17,11 @@ class LoadSample:
     """What a loading process showed at one moment.
 
     Attributes:
-        at_s: when, on a monotonic clock.
-        log_bytes: the size of its log.
-        cpu_s: processor time it has used.
-        memory_bytes: its resident memory.
-        answers_http: it already answers, if not with 200: then its log grows with our polls,
+        at_s: When, on a monotonic clock.
+        log_bytes: The size of its log.
+        cpu_s: Processor time it has used.
+        memory_bytes: Its resident memory.
+        answers_http: It already answers, if not with 200: then its log grows with our polls,
             and tells nothing.
     """
 
@@ -43,13 +47,13 @@ def progressed(earlier: LoadSample, later: LoadSample) -> str | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class LoadTimeout:
     """How long to wait for a service.
 
     Attributes:
-        timeout_s: the time that it has in any case.
-        window_s: beyond that, it must have progressed within the last `window_s`.
-        limit_s: the end, progress or not: a busy loop looks like a load.
+        timeout_s: The time that it has in any case.
+        window_s: Beyond that, it must have progressed within the last `window_s`.
+        limit_s: The end, progress or not: a busy loop looks like a load.
     """
 
     timeout_s: float
@@ -57,18 +61,17 @@ class Patience:
     limit_s: float
 
     @classmethod
-    def of(cls, timeout_s: float) -> "Patience":
-        """The usual patience: a window of half the timeout, at most 30 s, and ten timeouts."""
+    def of(cls, timeout_s: float) -> "LoadTimeout":
+        """The usual one: a window of half the timeout, at most 30 s, and ten timeouts."""
         return cls(timeout_s, min(30.0, timeout_s / 2), timeout_s * 10)
 
+    def is_over(self, samples: Sequence[LoadSample], now_s: float) -> bool:
+        """Whether to give up at `now_s`, with the samples of the last window, oldest first.
 
-def is_over(patience: Patience, samples: tuple[LoadSample, ...], now_s: float) -> bool:
-    """Whether to give up at `now_s`, with the samples of the last window, oldest first.
-
-    All times count from the start.
-    """
-    if now_s < patience.timeout_s:
-        return False
-    if now_s >= patience.limit_s or len(samples) < 2:
-        return True
-    return progressed(samples[0], samples[-1]) is None
+        All times count from the start.
+        """
+        if now_s < self.timeout_s:
+            return False
+        if now_s >= self.limit_s or len(samples) < 2:
+            return True
+        return progressed(samples[0], samples[-1]) is None

@@ -1,21 +1,21 @@
-"""Waiting until a started service answers, its process ends, or patience does."""
+"""Waiting until a started service answers, its process ends, or its time is over."""
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from mlx_procsup.defaults import READY_TIMEOUT_S
 from mlx_procsup.errors import ExitedEarlyError, ReadinessTimeoutError, WaitCancelledError
-from mlx_procsup.http_probe import Answer, PendingPoll, accepts_connection
+from mlx_procsup.http_probe import PendingPoll, PollAnswer, accepts_connection
 from mlx_procsup.identity import is_alive, reap
 from mlx_procsup.logfiles import last_words
-from mlx_procsup.progress import LoadSample, Patience, is_over
+from mlx_procsup.progress import LoadSample, LoadTimeout
 from mlx_procsup.spawn import StartedProcess
 from mlx_procsup.spec import HttpReadiness
 from mlx_procsup.state import DOWN_AFTER_S
 from mlx_procsup.usage import listens_on, measure_usage
 
-TIMEOUT_S = 120.0
 _WATCH_EVERY_S = 0.05
 _FIRST_POLL_S = 0.5
 _LONGEST_PAUSE_S = 10.0
@@ -28,10 +28,10 @@ class Readiness:
     """A service became ready.
 
     Attributes:
-        name: the service.
-        seconds: how long it took since the waiting began.
-        response_ms: how fast it answered; None for a service that has nothing to answer on.
-        polls: how many HTTP requests were made.
+        name: The service.
+        seconds: How long it took since the waiting began.
+        response_ms: How fast it answered; None for a service that has nothing to answer on.
+        polls: How many HTTP requests were made.
     """
 
     name: str
@@ -42,9 +42,9 @@ class Readiness:
 
 def wait_for_healthy(
     started: StartedProcess,
-    timeout_s: float = TIMEOUT_S,
+    timeout_s: float = READY_TIMEOUT_S,
     *,
-    patience: Patience | None = None,
+    timeout: LoadTimeout | None = None,
     on_wait: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Readiness:
@@ -55,18 +55,18 @@ def wait_for_healthy(
     request at once. An answer only counts if the service itself holds the port.
 
     Args:
-        started: what `start_service` returned.
-        timeout_s: how long it may take, extended while the load progresses (log, CPU, memory).
-        patience: the same in detail.
-        on_wait: told about every answer that isn't 200: seconds so far, and what was met.
-        cancelled: asked every 50 ms; the waiting ends when it says so.
+        started: What `start_service` returned.
+        timeout_s: How long it may take, extended while the load progresses (log, CPU, memory).
+        timeout: The same in detail.
+        on_wait: Called with every answer that isn't 200: seconds so far, and what was met.
+        cancelled: Asked every 50 ms; the waiting ends when it says so.
 
     Raises:
-        ExitedEarlyError: the process ended; reported within 0.2 s.
-        ReadinessTimeoutError: it lives, but isn't ready. It is left running.
+        ExitedEarlyError: When the process ended; reported within 0.2 s.
+        ReadinessTimeoutError: When it lives, but isn't ready. It is left running.
         WaitCancelledError: `cancelled` said so. It is left running.
     """
-    watch = _Watch(started, patience or Patience.of(timeout_s), cancelled)
+    watch = _Watch(started, timeout or LoadTimeout.of(timeout_s), cancelled)
     if started.spec.readiness is None:
         watch.check_alive()
         return Readiness(started.name, watch.elapsed_s(), None, 0)
@@ -101,7 +101,7 @@ def _wait_for_answer(
                     on_wait(watch.elapsed_s(), answer.describe())
                 next_poll_s = watch.elapsed_s() + pause_s
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-            watch.check_patience()
+            watch.check_time()
     finally:
         if pending is not None:
             pending.cancel()
@@ -111,15 +111,15 @@ class _Watch:
     """The process side of waiting: alive, progressing, and until when."""
 
     def __init__(
-        self, started: StartedProcess, patience: Patience, cancelled: Callable[[], bool]
+        self, started: StartedProcess, timeout: LoadTimeout, cancelled: Callable[[], bool]
     ) -> None:
         self._started = started
-        self._patience = patience
+        self._timeout = timeout
         self._cancelled = cancelled
         self._began = time.monotonic()
         self._samples: list[LoadSample] = []
         self._next_sample_s = 0.0
-        self._last_answer: Answer | None = None
+        self._last_answer: PollAnswer | None = None
 
     @property
     def name(self) -> str:
@@ -130,7 +130,7 @@ class _Watch:
 
     def check_alive(self) -> None:
         if self._cancelled():
-            raise WaitCancelledError(f"nobody waits for {self.name} any more", service=self.name)
+            raise WaitCancelledError(f"{self.name} is no longer waited for", service=self.name)
         exit_code = reap(self._started.pid)
         if exit_code is None and is_alive(self._started.identity):
             return
@@ -142,21 +142,21 @@ class _Watch:
             exit_code=exit_code,
         )
 
-    def disown_strangers(self, answer: Answer, readiness: HttpReadiness) -> Answer:
+    def disown_strangers(self, answer: PollAnswer, readiness: HttpReadiness) -> PollAnswer:
         """The answer, unless another process holds the port: then it says so instead."""
         self._last_answer = answer
         port = urlsplit(readiness.url).port
         if answer.ok and port is not None and listens_on(self._started.pid, port) is False:
             problem = f"another process answers on port {port}"
-            self._last_answer = Answer(None, None, problem)
+            self._last_answer = PollAnswer(None, None, problem)
         return self._last_answer
 
-    def check_patience(self) -> None:
+    def check_time(self) -> None:
         now_s = self.elapsed_s()
         if now_s >= self._next_sample_s:
             self._sample(now_s)
-            self._next_sample_s = now_s + min(_SAMPLE_EVERY_S, self._patience.window_s / 4)
-        if is_over(self._patience, tuple(self._samples), now_s):
+            self._next_sample_s = now_s + min(_SAMPLE_EVERY_S, self._timeout.window_s / 4)
+        if self._timeout.is_over(self._samples, now_s):
             last = self._last_answer
             raise ReadinessTimeoutError(
                 service=self.name,
@@ -178,7 +178,7 @@ class _Watch:
             memory_bytes=usage.memory_bytes,
             answers_http=last is not None and last.status is not None,
         )
-        oldest_s = now_s - self._patience.window_s
+        oldest_s = now_s - self._timeout.window_s
         self._samples = [kept for kept in self._samples if kept.at_s >= oldest_s] + [sample]
 
     def _log_tail(self) -> tuple[str, ...]:

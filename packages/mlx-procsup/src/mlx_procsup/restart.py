@@ -1,6 +1,11 @@
-"""When to restart, and when to stop trying: pure arithmetic over a history of restarts."""
+"""When to restart a service, and when to stop trying: pure, one service and one look at a time."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from mlx_procsup.defaults import MAX_RESTARTS, RESTART_DELAY_S
+from mlx_procsup.hang import HangRule, Observation, is_hung
+from mlx_procsup.state import ServiceState
 
 _WINDOW_S = 600.0
 
@@ -10,16 +15,16 @@ class RestartPolicy:
     """How patiently a service is brought back.
 
     Attributes:
-        delay_s: the pause before the first restart; it doubles with each one that follows.
-        max_delay_s: the longest pause.
-        max_restarts: more than these within the window mean flapping.
-        window_s: the time in which restarts are counted.
-        stable_s: a service that ran this long starts again with the first pause.
+        delay_s: The pause before the first restart; it doubles with each one that follows.
+        max_delay_s: The longest pause.
+        max_restarts: More than these within the window mean flapping.
+        window_s: The time in which restarts are counted.
+        stable_s: A service that ran this long starts again with the first pause.
     """
 
-    delay_s: float = 5.0
+    delay_s: float = RESTART_DELAY_S
     max_delay_s: float = 300.0
-    max_restarts: int = 5
+    max_restarts: int = MAX_RESTARTS
     window_s: float = _WINDOW_S
     stable_s: float = 120.0
 
@@ -46,41 +51,116 @@ class RestartPolicy:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What was done for a service; all times on one monotonic clock, which sleep doesn't move.
+    """What is remembered of a service from one look to the next.
+
+    All times are on one monotonic clock, which sleep doesn't move.
 
     Attributes:
-        restarts: when it was restarted, oldest first.
-        attempts: restarts since it last ran stably.
-        running_since: when it was last seen to come up; None while it is not up.
+        restarts: When it was restarted, oldest first.
+        attempts: Restarts since it last ran stably.
+        running_since: When it was last seen to come up; None while it is not up.
+        broken_since: When it was first seen dead or hung; None while it is neither.
+        down: The last looks, in a row, at which it didn't answer; as many as `HangRule.polls`, so
+            that the work it did before it hung doesn't count.
+        is_flapping: Whether it was given up; only the user changes that.
     """
 
     restarts: tuple[float, ...] = ()
     attempts: int = 0
     running_since: float | None = None
+    broken_since: float | None = None
+    down: tuple[Observation, ...] = ()
+    is_flapping: bool = False
+
+    def restarted(self, now: float) -> "History":
+        """The history after a restart."""
+        return History((*self.restarts, now), self.attempts + 1)
 
 
-def seen_running(history: History, policy: RestartPolicy, now: float) -> History:
-    """The history after the service was seen alive; a stable period resets the pauses."""
+class Action(StrEnum):
+    """What to do about a service now."""
+
+    NOTHING = "nothing"
+    WAIT = "wait"
+    START = "start"
+    RESTART = "restart"
+    RECYCLE = "recycle"
+    GIVE_UP = "give-up"
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do about one service.
+
+    Attributes:
+        action: What to do.
+        reason: Why, in words for a log.
+        due_at: When, on the monotonic clock; it lies ahead for WAIT.
+    """
+
+    action: Action
+    reason: str
+    due_at: float
+
+
+def decide(
+    history: History, seen: Observation, policy: RestartPolicy, hang: HangRule
+) -> tuple[History, Decision]:
+    """What to remember of a service after a look at it, and what to do about it."""
+    if not seen.is_wanted:
+        return History(), Decision(Action.NOTHING, "not wanted", seen.at)
+    is_down = seen.state is ServiceState.DOWN
+    history = replace(history, down=(*history.down, seen)[-hang.polls :] if is_down else ())
+    trouble = _trouble(history, seen, hang)
+    if trouble is None:
+        history = replace(history, broken_since=None)
+        return history if is_down else _seen_up(history, policy, seen.at), _recycle(seen)
+    if history.broken_since is None:
+        history = replace(history, broken_since=seen.at, running_since=None)
+    began = seen.at if history.broken_since is None else history.broken_since
+    if seen.was_started and (history.is_flapping or _is_flapping(history, policy, seen.at)):
+        reason = f"{trouble}; restarted {len(history.restarts)} times, giving up"
+        return replace(history, is_flapping=True), Decision(Action.GIVE_UP, reason, seen.at)
+    action = Action.RESTART if seen.was_started else Action.START
+    due_at = began + policy.backoff_s(history.attempts)
+    if seen.at < due_at:
+        reason = f"{trouble}; {action} in {due_at - seen.at:.0f} s"
+        return history, Decision(Action.WAIT, reason, due_at)
+    return history, Decision(action, trouble, due_at)
+
+
+def _seen_up(history: History, policy: RestartPolicy, now: float) -> History:
+    """The history after the service was seen to answer; a stable period resets the pauses."""
     since = now if history.running_since is None else history.running_since
-    stable = now - since >= policy.stable_s
-    return History(
+    return replace(
+        history,
         restarts=tuple(at for at in history.restarts if now - at < policy.window_s),
-        attempts=0 if stable else history.attempts,
+        attempts=0 if now - since >= policy.stable_s else history.attempts,
         running_since=since,
     )
 
 
-def seen_broken(history: History) -> History:
-    """The history after the service was seen dead or hung."""
-    return History(history.restarts, history.attempts, None)
-
-
-def restarted(history: History, now: float) -> History:
-    """The history after a restart."""
-    return History((*history.restarts, now), history.attempts + 1, None)
-
-
-def is_flapping(history: History, policy: RestartPolicy, now: float) -> bool:
+def _is_flapping(history: History, policy: RestartPolicy, now: float) -> bool:
     """Whether one more restart would be more than `max_restarts` within the window."""
     recent = [at for at in history.restarts if now - at < policy.window_s]
     return len(recent) >= policy.max_restarts
+
+
+def _trouble(history: History, seen: Observation, hang: HangRule) -> str | None:
+    if not seen.was_started:
+        return "should run, and was never started"
+    if seen.state is ServiceState.CRASHED:
+        return "crashed"
+    if seen.state is ServiceState.STOPPED:
+        return "has no PID file"
+    if is_hung(history.down, hang):
+        return f"no answer in {len(history.down)} polls and no processor time used"
+    return None
+
+
+def _recycle(seen: Observation) -> Decision:
+    limit = seen.max_memory_bytes
+    if limit is not None and seen.memory_bytes is not None and seen.memory_bytes > limit:
+        used_mb, limit_mb = seen.memory_bytes >> 20, limit >> 20
+        return Decision(Action.RECYCLE, f"holds {used_mb} MB, may hold {limit_mb} MB", seen.at)
+    return Decision(Action.NOTHING, "fine", seen.at)

@@ -6,7 +6,6 @@ is two system calls wide: everything slow happens before (the bulk of the copy, 
 makes it valid) or after (compression).
 """
 
-import fcntl
 import gzip
 import os
 import re
@@ -14,6 +13,8 @@ import shutil
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+from mlx_procsup.lock import try_flock
 
 _CHUNK_BYTES = 1 << 20
 
@@ -50,14 +51,15 @@ def rotate_log(log: Path, max_files: int) -> Rotation | None:
     one: at worst lines stand twice, none is lost. Rotations of one log wait for each other.
 
     Raises:
-        OSError: the archive can't be written; the log is left as it is.
+        LockUnsupportedError: When the log's file system has no locks.
+        OSError: When the archive can't be written; the log is left as it is.
     """
     try:
         handle = os.open(log, os.O_RDWR)
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try_flock(handle, log, wait=True)
         _finish_cut_off(log, max_files)
         if os.fstat(handle).st_size == 0:
             return None

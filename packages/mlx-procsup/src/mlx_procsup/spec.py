@@ -1,4 +1,4 @@
-"""What to run, and where its state is kept: plain values that nobody has to start."""
+"""What to run, and where its state is kept: plain values."""
 
 import re
 import shlex
@@ -10,21 +10,17 @@ MASK = "********"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
-def _no_headers() -> Mapping[str, str]:
-    return {}
-
-
 @dataclass(frozen=True, slots=True)
 class HttpReadiness:
     """Where a service answers HTTP 200 once it is ready.
 
     Attributes:
         url: `http://host:port/path`.
-        headers: sent with every request; never shown, since they may carry a key.
+        headers: Sent with every request; never shown, since they may carry a key.
     """
 
     url: str
-    headers: Mapping[str, str] = field(default_factory=_no_headers, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +28,13 @@ class ProcessSpec:
     """Everything that starting a service needs, complete and explicit.
 
     Attributes:
-        name: names its state files; letters, digits, `.`, `_`, `-`.
-        command: program and arguments; never a secret, since every user can read them.
-        env: the complete environment of the process; nothing is inherited.
-        cwd: its working directory.
-        readiness: how to ask whether it is ready; None if running is all it can do.
-        secret_env: names of the variables whose values are masked wherever text is shown.
-        fingerprint: what else it depends on, such as a digest of its configuration file; a running
+        name: Names its state files; letters, digits, `.`, `_`, `-`.
+        command: Program and arguments; never a secret, since every user can read them.
+        env: The complete environment of the process; nothing is inherited.
+        cwd: Its working directory.
+        readiness: How to ask whether it is ready; None if running is all it can do.
+        secret_env: Names of the variables whose values are masked wherever text is shown.
+        fingerprint: What else it depends on, such as a digest of its configuration file; a running
             service whose fingerprint differs is out of date. Never a secret.
     """
 
@@ -70,7 +66,7 @@ class ProcessSpec:
         """One line for a shell that would run the command, secrets masked.
 
         Args:
-            env_names: variables to show in front of it; secret ones are masked.
+            env_names: Variables to show in front of it; secret ones are masked.
         """
         shown = sorted(env_names & set(self.env))
         assignments = [

@@ -1,6 +1,5 @@
-"""The five states of a service and the moves between them. Imports nothing of the library."""
+"""The five states of a service, and what they follow from; imports nothing of the library."""
 
-from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -21,52 +20,27 @@ DOWN_AFTER_S = 5.0
 """Without an HTTP 200 by then, a live process is `down`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Observation:
-    """What was seen of a service: the facts that its state follows from.
+def classify(
+    *,
+    recorded: bool,
+    alive: bool,
+    answered_ok: bool | None = None,
+    response_s: float | None = None,
+) -> ServiceState:
+    """The state that follows from what was seen of a service.
 
-    Attributes:
-        recorded: a PID file exists.
-        alive: the recorded process lives (a zombie doesn't).
-        answered_ok: it answered HTTP 200; None where it has nothing to answer on.
-        response_s: the time until that answer.
+    Args:
+        recorded: Whether a PID file exists.
+        alive: Whether the recorded process lives (a zombie doesn't).
+        answered_ok: Whether it answered HTTP 200; None where it has nothing to answer on.
+        response_s: The time until that answer.
     """
-
-    recorded: bool
-    alive: bool
-    answered_ok: bool | None = None
-    response_s: float | None = None
-
-
-def classify(seen: Observation) -> ServiceState:
-    """The state that an observation means."""
-    if not seen.recorded:
+    if not recorded:
         return ServiceState.STOPPED
-    if not seen.alive:
+    if not alive:
         return ServiceState.CRASHED
-    if seen.answered_ok is None:
+    if answered_ok is None:
         return ServiceState.HEALTHY
-    if not seen.answered_ok or seen.response_s is None or seen.response_s > DOWN_AFTER_S:
+    if not answered_ok or response_s is None or response_s > DOWN_AFTER_S:
         return ServiceState.DOWN
-    return ServiceState.HEALTHY if seen.response_s <= HEALTHY_WITHIN_S else ServiceState.DEGRADED
-
-
-TRANSITIONS: dict[ServiceState, frozenset[ServiceState]] = {
-    ServiceState.STOPPED: frozenset({ServiceState.DOWN}),
-    ServiceState.DOWN: frozenset(
-        {
-            ServiceState.HEALTHY,
-            ServiceState.DEGRADED,
-            ServiceState.CRASHED,
-            ServiceState.STOPPED,
-        }
-    ),
-    ServiceState.HEALTHY: frozenset(
-        {ServiceState.DEGRADED, ServiceState.DOWN, ServiceState.CRASHED, ServiceState.STOPPED}
-    ),
-    ServiceState.DEGRADED: frozenset(
-        {ServiceState.HEALTHY, ServiceState.DOWN, ServiceState.CRASHED, ServiceState.STOPPED}
-    ),
-    ServiceState.CRASHED: frozenset({ServiceState.DOWN, ServiceState.STOPPED}),
-}
-"""From each state, the states that can follow at once; every start passes through `down`."""
+    return ServiceState.HEALTHY if response_s <= HEALTHY_WITHIN_S else ServiceState.DEGRADED

@@ -37,16 +37,16 @@ class RunRecord:
     """What `run/<name>.json` says.
 
     Attributes:
-        identity: the process last started, or None once it was stopped.
-        command: its command, secrets masked.
-        wanted: whether it should run.
-        started_at: when it was started, in seconds since the epoch.
-        log_offset: the size of its log at that moment, in bytes.
-        restarts: what the watchdog did since the user last acted, oldest first.
-        flapping: too many restarts; nothing is tried until the user acts.
-        last_error: why it was last found broken.
-        shed_at: since when it is put aside to make room in memory; None while it isn't.
-        fingerprint: what else it depended on when it was started.
+        identity: The process last started, or None once it was stopped.
+        command: Its command, secrets masked.
+        wanted: Whether it should run.
+        started_at: When it was started, in seconds since the epoch.
+        log_offset: The size of its log at that moment, in bytes.
+        restarts: What the watchdog did since the user last acted, oldest first.
+        flapping: Too many restarts; nothing is tried until the user acts.
+        last_error: Why it was last found broken.
+        shed_at: Since when it is put aside to make room in memory; None while it isn't.
+        fingerprint: What else it depended on when it was started.
     """
 
     identity: ProcessIdentity | None = None
@@ -65,7 +65,7 @@ def read_pid(dirs: StateDirs, name: str) -> int | None:
     """The PID file's number; None where there is no file.
 
     Raises:
-        StateFileError: the file holds anything else than one positive integer.
+        StateFileError: When the file holds anything else than one positive integer.
     """
     path = dirs.pid_file(name)
     try:
@@ -94,7 +94,7 @@ def read_run(dirs: StateDirs, name: str) -> RunRecord | None:
     """The run file's record; None where there is no file.
 
     Raises:
-        StateFileError: the file can't be read or isn't a run file.
+        StateFileError: When the file can't be read or isn't a run file.
     """
     path = dirs.run_file(name)
     try:
@@ -113,37 +113,45 @@ def read_run(dirs: StateDirs, name: str) -> RunRecord | None:
         ArithmeticError,
         RecursionError,
     ) as error:
-        raise StateFileError(path, f"is no run file: {error!r}", service=name) from error
+        raise StateFileError(path, f"isn't a run file: {error!r}", service=name) from error
+
+
+def readable_run(dirs: StateDirs, name: str) -> RunRecord | None:
+    """The run file's record; None where no file can be read."""
+    try:
+        return read_run(dirs, name)
+    except StateFileError:
+        return None
 
 
 def write_run(dirs: StateDirs, name: str, record: RunRecord) -> None:
     """Make the run file say `record`; OSError where it can't be written."""
     document: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "name": name}
-    identity = record.identity
-    document["pid"] = identity.pid if identity else None
-    document["start_time"] = identity.start_time if identity else None
-    document["boot_time"] = identity.boot_time if identity else None
-    document["boot_id"] = identity.boot_id if identity else None
-    document |= {key: value for key, value in asdict(record).items() if key != "identity"}
+    fields = asdict(record)
+    identity = fields.pop("identity")
+    document |= identity or dict.fromkeys(("pid", "start_time", "boot_time", "boot_id"))
+    document |= fields
     write_atomically(dirs.run_file(name), json.dumps(document, indent=2) + "\n")
 
 
 def set_wanted(dirs: StateDirs, name: str, wanted: WantedState) -> None:
     """Note what the user wants of a service; what was wrong before is forgotten.
 
-    A run file that can't be read is replaced; one that says so already is left as it is.
+    A service that was never started can be wanted, too. A run file that can't be read is replaced;
+    one that says so already is left as it is.
     """
-    try:
-        noted = read_run(dirs, name)
-    except StateFileError:
-        noted = None
+    noted = readable_run(dirs, name)
     record = replace(noted or RunRecord(), wanted=wanted, restarts=(), flapping=False, shed_at=None)
     if record != noted:
         write_run(dirs, name, record)
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's content at once: a reader sees the old text or the new, never a part."""
+    """Replace a file's content at once: a reader sees the old text or the new, never a part.
+
+    Raises:
+        OSError: When it can't be written; the error names `path`, whose content is as it was.
+    """
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
@@ -151,8 +159,10 @@ def write_atomically(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk names nothing
+            error.filename = str(path)
         raise
 
 
@@ -184,7 +194,7 @@ def _parse(document: Any) -> RunRecord:
 
 def _pid(value: Any) -> int:
     if type(value) is not int or not _is_pid(value):
-        raise ValueError(f"{value!r} is no process id")
+        raise ValueError(f"{value!r} isn't a process id")
     return value
 
 
@@ -196,7 +206,7 @@ def _is_pid(number: int) -> bool:
 def _finite(value: Any) -> float:
     number = float(value)
     if not math.isfinite(number):  # JSON as Python reads it knows NaN and Infinity
-        raise ValueError(f"{value!r} is no finite number")
+        raise ValueError(f"{value!r} isn't a finite number")
     return number
 
 

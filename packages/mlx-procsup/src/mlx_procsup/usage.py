@@ -2,19 +2,20 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class ProcessUsage:
     """Totals over a process and its descendants.
 
     Attributes:
-        cpu_s: processor time used so far, in seconds.
-        memory_bytes: resident memory.
-        age_s: how long ago the process itself was started.
+        cpu_s: Processor time used so far, in seconds.
+        memory_bytes: Resident memory.
+        age_s: How long ago the process itself was started.
     """
 
     cpu_s: float
@@ -37,15 +38,15 @@ def read_process_tree() -> ProcessTree:
     return tree
 
 
-def measure_usage(pid: int, now: float, tree: ProcessTree | None = None) -> Usage | None:
+def measure_usage(pid: int, now: float, tree: ProcessTree | None = None) -> ProcessUsage | None:
     """The usage of a process and of what is below it in its session.
 
-    None where the process is gone or belongs to somebody else.
+    None where the process is gone or belongs to another user.
 
     Args:
-        pid: the process at the top.
-        now: the wall clock, in seconds since the epoch.
-        tree: what `read_process_tree` gave, if several services are measured.
+        pid: The process at the top.
+        now: The wall clock, in seconds since the epoch.
+        tree: What `read_process_tree` gave, if several services are measured.
     """
     try:
         top = psutil.Process(pid)
@@ -63,7 +64,7 @@ def measure_usage(pid: int, now: float, tree: ProcessTree | None = None) -> Usag
             continue  # it ended, or isn't ours to look at
         cpu_s += child_cpu_s
         memory_bytes += child_bytes
-    return Usage(cpu_s, memory_bytes, age_s)
+    return ProcessUsage(cpu_s, memory_bytes, age_s)
 
 
 def descendants(
@@ -72,9 +73,9 @@ def descendants(
     """The processes below another, without those that `beyond` says yes to and what is below them.
 
     Args:
-        pid: the process at the top, which is not among them.
-        tree: what `read_process_tree` gave; read anew if left out.
-        beyond: whether a process belongs to somebody else.
+        pid: The process at the top, which is not among them.
+        tree: What `read_process_tree` gave; read now if left out.
+        beyond: Whether a process belongs to another service.
     """
     tree = read_process_tree() if tree is None else tree
     found: list[int] = []
@@ -104,27 +105,22 @@ def listens_on(pid: int, port: int) -> bool | None:
     unknown = False
     for process in tree:
         try:
-            connections = process.net_connections(kind="tcp")
+            if _is_listening(process, port):
+                return True
         except psutil.Error:
             unknown = True
-            continue
-        if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections):
-            return True
     return None if unknown else False
 
 
 def port_listener(port: int) -> int | None:
     """The process that listens on a TCP port; None where that is not to be seen.
 
-    Processes of other users show their sockets to nobody but root.
+    Processes of other users show their sockets to root only.
     """
     for process in psutil.process_iter():
-        try:
-            connections = process.net_connections(kind="tcp")
-        except psutil.Error:
-            continue
-        if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections):
-            return process.pid
+        with suppress(psutil.Error):
+            if _is_listening(process, port):
+                return process.pid
     return None
 
 
@@ -134,6 +130,11 @@ def describe_process(pid: int) -> str:
         return f"PID {pid} ({psutil.Process(pid).name()})"
     except psutil.Error:
         return f"PID {pid}"
+
+
+def _is_listening(process: psutil.Process, port: int) -> bool:
+    connections = process.net_connections(kind="tcp")
+    return any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections)
 
 
 def _own(process: psutil.Process) -> tuple[float, int]:

@@ -1,34 +1,114 @@
 """The loop that keeps services up: looks without the lock, and takes it only to act."""
 
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from mlx_procsup.errors import StateFileError, SupervisionError, describe_exit
+from mlx_procsup.defaults import LOOK_INTERVAL_S, STOP_GRACE_S
+from mlx_procsup.errors import SupervisionError, describe_exit
+from mlx_procsup.hang import HangRule, Observation
 from mlx_procsup.identity import reap
-from mlx_procsup.judgement import Action, Case, Sight, Verdict, clock_jumped, judge
 from mlx_procsup.located import locate
 from mlx_procsup.lock import LockHeldError, acquire_lock
 from mlx_procsup.logfiles import last_line
 from mlx_procsup.pressure import (
-    PressureCase,
+    Pressure,
+    PressureHistory,
     Sheddable,
+    ShedRule,
     decide_shedding,
+    read_pressure,
 )
 from mlx_procsup.probe import ServiceStatus, probe_all, target_of
-from mlx_procsup.restart import History, restarted
-from mlx_procsup.rotate import rotate_if_larger
-from mlx_procsup.spawn import adopt, start_service
-from mlx_procsup.spec import StateDirs
-from mlx_procsup.state import ServiceState
-from mlx_procsup.statefiles import Restart, RunRecord, WantedState, read_run, write_run
-from mlx_procsup.supervisor import clear_the_way
-from mlx_procsup.terminate import stop_service
-from mlx_procsup.watch_settings import Decision, Machine, Supervised, WatchSettings
+from mlx_procsup.restart import Action, Decision, History, RestartPolicy, decide
+from mlx_procsup.rotate import RotationRule, rotate_if_larger
+from mlx_procsup.service import adopt, clear_the_way, start_service, stop_service
+from mlx_procsup.spec import ProcessSpec, StateDirs
+from mlx_procsup.state import DOWN_AFTER_S, ServiceState
+from mlx_procsup.statefiles import Restart, RunRecord, WantedState, readable_run, write_run
 
 _LOCK_RETRY_S = 1.0
 _AFTER_START_S = 2.0
 _CLOCK_JUMP_S = 5.0
 _KEPT_RESTARTS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Supervised:
+    """A service under watch.
+
+    Attributes:
+        spec: What it runs.
+        importance: The least important one makes room first when memory is short.
+        max_memory_bytes: Beyond it, it is recycled; None without a limit.
+        sheddable: Whether it may be put aside at all.
+    """
+
+    spec: ProcessSpec
+    importance: int = 0
+    max_memory_bytes: int | None = None
+    sheddable: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent:
+    """Something that the watchdog saw or did.
+
+    Attributes:
+        at: When, in seconds since the epoch.
+        service: Whom it is about; None for the machine.
+        what: One word: "noticed", "started", "restarted", "recycled", "flapping", "held-up",
+            "shed", "restored", "rotated", "recovered", "clock".
+        reason: The rest of the sentence.
+    """
+
+    at: float
+    service: str | None
+    what: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class WatchSettings:
+    """How a watchdog works.
+
+    Attributes:
+        lock: The lock that it takes to act.
+        interval_s: The time between two looks.
+        restart: When to restart, and when to give up.
+        hang: What counts as hung.
+        shed: When to make room in memory.
+        rotation: When to rotate logs; None leaves them alone.
+        owner: What the lock's owner is called.
+        probe_timeout_s: How long a service may take to answer.
+        grace_s: How long it may take to obey SIGTERM.
+    """
+
+    lock: Path
+    interval_s: float = LOOK_INTERVAL_S
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
+    hang: HangRule = field(default_factory=HangRule)
+    shed: ShedRule = field(default_factory=ShedRule)
+    rotation: RotationRule | None = field(default_factory=RotationRule)
+    owner: str = "watch"
+    probe_timeout_s: float = DOWN_AFTER_S
+    grace_s: float = STOP_GRACE_S
+
+
+@dataclass(frozen=True, slots=True)
+class MachineReader:
+    """What the watchdog reads of the machine.
+
+    Attributes:
+        monotonic: Seconds that neither a clock change nor sleep moves.
+        clock: Seconds since the epoch.
+        pressure: The memory pressure.
+    """
+
+    monotonic: Callable[[], float] = time.monotonic
+    clock: Callable[[], float] = time.time
+    pressure: Callable[[], Pressure] = read_pressure
 
 
 class Watchdog:
@@ -39,38 +119,38 @@ class Watchdog:
         dirs: StateDirs,
         settings: WatchSettings,
         load: Callable[[], Sequence[Supervised]],
-        tell: Callable[[Decision], None],
-        machine: Machine | None = None,
+        on_event: Callable[[WatchEvent], None],
+        machine: MachineReader | None = None,
     ) -> None:
         """Prepare a watchdog; nothing is read yet.
 
         Args:
-            dirs: where the services' state is.
-            settings: how to work.
-            load: gives the services as they are defined now; called before every full look.
-            tell: gets every decision.
-            machine: clocks and pressure, real ones if left out.
+            dirs: Where the services' state is.
+            settings: How to work.
+            load: Gives the services as they are defined now; called before every full look.
+            on_event: Called with everything that it sees and does.
+            machine: Clocks and pressure, real ones if left out.
         """
         self._dirs = dirs
         self._settings = settings
         self._load = load
-        self._tell = tell
-        self._machine = machine or Machine()
+        self._on_event = on_event
+        self._machine = machine or MachineReader()
         self._services: dict[str, Supervised] = {}
-        self._cases: dict[str, Case] = {}
+        self._histories: dict[str, History] = {}
         self._troubled: set[str] = set()
         self._exits: dict[str, int] = {}
         self._due: dict[str, float] = {}
         self._next_look = self._machine.monotonic()
         self._held_up: dict[str, str] = {}
-        self._pressure = PressureCase()
+        self._pressure = PressureHistory()
         self._clock_gap: float | None = None
 
     def run(self, pause: Callable[[float], bool]) -> None:
         """Watch until `pause` says to stop.
 
         Args:
-            pause: waits so many seconds, or shorter; True ends the watch. `threading.Event.wait`
+            pause: Waits so many seconds, or shorter; True ends the watch. `threading.Event.wait`
                 does that.
         """
         while not pause(self._look_safely()):
@@ -116,91 +196,94 @@ class Watchdog:
 
     def _consider(self, service: Supervised, status: ServiceStatus, now: float) -> None:
         name = status.name
-        case = self._recall(name, status.record)
-        sight = _sight(service, status, now)
-        if sight.wanted and status.files_problem is not None and self._mend_files(service):
+        before = self._recall(name, status.record)
+        seen = _observe(service, status, now)
+        if seen.is_wanted and status.files_problem is not None and self._repair_files(service):
             self._due[name] = now
             return
-        before = case
-        case, verdict = judge(case, sight, self._settings.restart, self._settings.hang)
-        self._cases[name] = case
-        self._report_change(before, case, status, verdict)
-        match verdict.action:
-            case Action.RESTART | Action.RECYCLE:
-                self._act(service, status, verdict)
-            case Action.FLAPPING:
+        history, decision = decide(before, seen, self._settings.restart, self._settings.hang)
+        self._histories[name] = history
+        self._report_change(before, history, status, decision)
+        match decision.action:
+            case Action.START | Action.RESTART | Action.RECYCLE:
+                self._act(service, status, decision)
+            case Action.GIVE_UP:
                 if status.record is None or not status.record.flapping:
-                    self._give_up(name, verdict)
+                    self._give_up(name, decision)
             case Action.WAIT:
-                self._due[name] = verdict.due_at
+                self._due[name] = decision.due_at
             case Action.NOTHING:
                 pass
 
-    def _recall(self, name: str, record: RunRecord | None) -> Case:
+    def _recall(self, name: str, record: RunRecord | None) -> History:
         """What is remembered of a service; what the user reset since is forgotten."""
-        remembered = self._cases.get(name)
+        remembered = self._histories.get(name)
         if record is None:
-            return remembered or Case()
+            return remembered or History()
         if remembered is None:
-            ago = self._machine.clock() - self._machine.monotonic()
-            past = tuple(min(r.at - ago, self._machine.monotonic()) for r in record.restarts)
-            return Case(history=History(past, attempts=len(past)), flapping=record.flapping)
-        if len(record.restarts) < len(remembered.history.restarts) and not record.restarts:
-            return Case()
-        return replace(remembered, flapping=record.flapping)
+            now = self._machine.monotonic()
+            ago = self._machine.clock() - now
+            past = tuple(min(r.at - ago, now) for r in record.restarts)
+            return History(past, attempts=len(past), is_flapping=record.flapping)
+        if len(record.restarts) < len(remembered.restarts) and not record.restarts:
+            return History()
+        return replace(remembered, is_flapping=record.flapping)
 
-    def _act(self, service: Supervised, status: ServiceStatus, verdict: Verdict) -> None:
-        """Restart a service under the lock; whoever else holds it is given way."""
+    def _act(self, service: Supervised, status: ServiceStatus, decision: Decision) -> None:
+        """Start a service under the lock; another holder of it is given way."""
         name = service.spec.name
         try:
             with acquire_lock(self._settings.lock, self._settings.owner, clock=self._machine.clock):
                 if self._is_still_wanted(name) and self._is_as_seen(service, status):
-                    self._restart(service, verdict)
+                    self._start(service, decision)
         except LockHeldError as error:
             self._hold_up(name, f"waits: {error}", self._machine.monotonic() + _LOCK_RETRY_S)
             return
         except (SupervisionError, OSError) as error:
             # Not the service's fault: its restarts are not used up, but the pauses apply.
             now = self._machine.monotonic()
-            case = self._cases[name]
-            self._cases[name] = replace(case, broken_since=now)
-            pause_s = self._settings.restart.backoff_s(case.history.attempts)
+            history = self._histories[name]
+            self._histories[name] = replace(history, broken_since=now)
+            pause_s = self._settings.restart.backoff_s(history.attempts)
             self._hold_up(name, str(error), now + pause_s)
             return
         self._held_up.pop(name, None)
 
-    def _restart(self, service: Supervised, verdict: Verdict) -> None:
+    def _start(self, service: Supervised, decision: Decision) -> None:
         name, spec = service.spec.name, service.spec
         clear_the_way(spec, self._dirs, self._settings.grace_s)
         started = start_service(spec, self._dirs, keep_history=True, clock=self._machine.clock)
         now = self._machine.monotonic()
         self._due[name] = now + _AFTER_START_S
-        case = self._cases[name]
-        if verdict.action is Action.RECYCLE:
-            self._say(name, "recycled", f"{verdict.reason}; now PID {started.pid}")
+        reason = f"{decision.reason}; now PID {started.pid}"
+        if decision.action is Action.RECYCLE:
+            self._say(name, "recycled", reason)
             return
-        record = read_run(self._dirs, name) or RunRecord()
-        restart = Restart(self._machine.clock(), verdict.reason)
+        if decision.action is Action.START:
+            self._histories[name] = History()
+            self._say(name, "started", reason)
+            return
+        record = readable_run(self._dirs, name) or RunRecord()
+        restart = Restart(self._machine.clock(), decision.reason)
         restarts = (*record.restarts, restart)[-_KEPT_RESTARTS:]
         write_run(self._dirs, name, replace(record, restarts=restarts))
-        self._cases[name] = Case(history=restarted(case.history, now))
-        count = len(self._cases[name].history.restarts)
-        self._say(name, "restarted", f"{verdict.reason}; now PID {started.pid}, restart {count}")
+        history = self._histories[name].restarted(now)
+        self._histories[name] = history
+        self._say(name, "restarted", f"{reason}, restart {len(history.restarts)}")
 
-    def _give_up(self, name: str, verdict: Verdict) -> None:
-        reason = f"{verdict.reason}; it stays as it is until you act"
+    def _give_up(self, name: str, decision: Decision) -> None:
+        reason = f"{decision.reason}; it stays as it is until you act"
         try:
             with acquire_lock(self._settings.lock, self._settings.owner, clock=self._machine.clock):
-                record = read_run(self._dirs, name) or RunRecord()
+                record = readable_run(self._dirs, name) or RunRecord()
                 if record.wanted is WantedState.RUNNING:
-                    write_run(
-                        self._dirs, name, replace(record, flapping=True, last_error=verdict.reason)
-                    )
+                    record = replace(record, flapping=True, last_error=decision.reason)
+                    write_run(self._dirs, name, record)
                     self._say(name, "flapping", reason)
         except (SupervisionError, OSError) as error:
             self._hold_up(name, str(error), self._machine.monotonic() + _LOCK_RETRY_S)
 
-    def _mend_files(self, service: Supervised) -> bool:
+    def _repair_files(self, service: Supervised) -> bool:
         """Whether the service runs and its files didn't say so; now they do."""
         try:
             with acquire_lock(self._settings.lock, self._settings.owner, clock=self._machine.clock):
@@ -211,26 +294,24 @@ class Watchdog:
             return False
 
     def _is_still_wanted(self, name: str) -> bool:
-        try:
-            record = read_run(self._dirs, name)
-        except StateFileError:
-            return True
+        record = readable_run(self._dirs, name)
         return record is None or (record.wanted is WantedState.RUNNING and record.shed_at is None)
 
     def _is_as_seen(self, service: Supervised, status: ServiceStatus) -> bool:
-        """Whether nobody has started or stopped the service since it was looked at."""
+        """Whether the service was neither started nor stopped since it was looked at."""
         found = locate(self._dirs, service.spec.name, service.spec.masked_command())
         seen = None if status.state is ServiceState.CRASHED else status.pid
         return (found.process.pid if found.process is not None else None) == seen
 
     def _make_room(self) -> None:
-        known = {name: self._record(name) for name in self._services}
+        known = {name: readable_run(self._dirs, name) for name in self._services}
         services = [
             Sheddable(name, self._services[name].importance, record.shed_at is not None)
             for name, record in known.items()
             if record is not None
             and record.wanted is WantedState.RUNNING
             and self._services[name].sheddable
+            and (record.identity is not None or record.shed_at is not None)
         ]
         self._pressure, shed, restore = decide_shedding(
             self._pressure,
@@ -256,10 +337,9 @@ class Watchdog:
             return
         reason = "put aside: memory pressure was critical"
         stop_service(name, self._dirs, self._settings.grace_s, wanted=None)
-        record = read_run(self._dirs, name) or RunRecord()
-        write_run(
-            self._dirs, name, replace(record, shed_at=self._machine.clock(), last_error=reason)
-        )
+        record = readable_run(self._dirs, name) or RunRecord()
+        record = replace(record, shed_at=self._machine.clock(), last_error=reason)
+        write_run(self._dirs, name, record)
         self._say(name, "shed", "memory pressure is critical")
 
     def _rotate_logs(self) -> None:
@@ -280,20 +360,22 @@ class Watchdog:
         if self._clock_gap is not None and abs(gap - self._clock_gap) > _CLOCK_JUMP_S:
             moved_s = gap - self._clock_gap
             self._say(None, "clock", f"moved by {moved_s:+.0f} s, or the machine slept")
-            self._cases = {name: clock_jumped(case) for name, case in self._cases.items()}
+            # who didn't answer then gets another chance
+            self._histories = {name: replace(h, down=()) for name, h in self._histories.items()}
         self._clock_gap = gap
 
     def _report_change(
-        self, before: Case, after: Case, status: ServiceStatus, verdict: Verdict
+        self, before: History, after: History, status: ServiceStatus, decision: Decision
     ) -> None:
         name = status.name
         if before.broken_since is None and after.broken_since is not None:
-            words = [verdict.reason]
+            words = [decision.reason]
             if name in self._exits:
                 words.append(describe_exit(self._exits.pop(name)))
-            offset = status.record.log_offset if status.record is not None else 0
-            said = last_line(self._dirs.log_file(name), offset)
-            words += [f"it said: {said}"] if said else []
+            if status.state is not ServiceState.STOPPED:  # whose log is an earlier run's
+                offset = status.record.log_offset if status.record is not None else 0
+                said = last_line(self._dirs.log_file(name), offset)
+                words += [f"it said: {said}"] if said else []
             self._say(name, "noticed", "; ".join(words))
             self._troubled.add(name)
         if status.state is ServiceState.HEALTHY and name in self._troubled:
@@ -302,22 +384,16 @@ class Watchdog:
 
     def _reap(self, name: str) -> None:
         """Collect a child of ours that died: until then it is a zombie."""
-        record = self._record(name)
+        record = readable_run(self._dirs, name)
         if record is None or record.identity is None:
             return
         exit_code = reap(record.identity.pid)
         if exit_code is not None:
             self._exits[name] = exit_code
 
-    def _record(self, name: str) -> RunRecord | None:
-        try:
-            return read_run(self._dirs, name)
-        except StateFileError:
-            return None
-
     def _forget_others(self) -> None:
         self._troubled &= set(self._services)
-        for memory in (self._cases, self._exits, self._due, self._held_up):
+        for memory in (self._histories, self._exits, self._due, self._held_up):
             for name in [name for name in memory if name not in self._services]:
                 del memory[name]
 
@@ -329,19 +405,20 @@ class Watchdog:
             self._say(name, "held-up", reason)
 
     def _say(self, service: str | None, what: str, reason: str) -> None:
-        self._tell(Decision(self._machine.clock(), service, what, reason))
+        self._on_event(WatchEvent(self._machine.clock(), service, what, reason))
 
 
-def _sight(service: Supervised, status: ServiceStatus, now: float) -> Sight:
+def _observe(service: Supervised, status: ServiceStatus, now: float) -> Observation:
     record = status.record
-    wanted = status.state is not ServiceState.STOPPED
+    is_stopped = status.state is ServiceState.STOPPED
+    is_wanted = not is_stopped
     if record is not None:
-        wanted = record.wanted is WantedState.RUNNING and record.shed_at is None
-    return Sight(
+        is_wanted = record.wanted is WantedState.RUNNING and record.shed_at is None
+    return Observation(
         at=now,
         state=status.state,
-        wanted=wanted,
-        pid=status.pid,
+        is_wanted=is_wanted,
+        was_started=not is_stopped or record is None or record.started_at is not None,
         cpu_s=status.cpu_s,
         uptime_s=status.uptime_s,
         memory_bytes=status.memory_bytes,

@@ -27,16 +27,16 @@ def web_server_command(
     `GET /health` answers 200, or 503 until it is ready; `GET /hang` never answers.
 
     Args:
-        port: where it listens, on 127.0.0.1.
-        ready_after_s: until then it answers 503.
-        listen_after_s: until then it accepts no connection.
-        answer_after_s: how long each answer takes.
-        exit_after_s: when it ends by itself; never, if None.
-        exit_code: the status that it then ends with.
-        ignore_sigterm: only SIGKILL ends it.
-        spawn_child: it starts a child that sleeps, in the same process group.
-        print_lines: how many lines a second it prints.
-        busy_s: how long it keeps a core busy before it listens.
+        port: Where it listens, on 127.0.0.1.
+        ready_after_s: Until then it answers 503.
+        listen_after_s: Until then it accepts no connection.
+        answer_after_s: How long each answer takes.
+        exit_after_s: When it ends by itself; never, if None.
+        exit_code: The status that it then ends with.
+        ignore_sigterm: Only SIGKILL ends it.
+        spawn_child: It starts a child that sleeps, in the same process group.
+        print_lines: How many lines a second it prints.
+        busy_s: How long it keeps a core busy before it listens.
     """
     options: dict[str, object] = {
         "port": port,

@@ -1,4 +1,4 @@
-"""The stand-in server: `python -I -S web_server.py port=8000 ready-after-s=1 …`.
+"""The stand-in server; `web_server_command` makes its command, with every option.
 
 It imports as little as it can, since tests start it hundreds of times.
 """
@@ -10,23 +10,10 @@ import sys
 import threading
 import time
 
-_DEFAULTS = {
-    "port": "0",
-    "ready-after-s": "0",
-    "listen-after-s": "0",
-    "answer-after-s": "0",
-    "exit-after-s": "-1",
-    "exit-code": "3",
-    "ignore-sigterm": "0",
-    "spawn-child": "0",
-    "print-lines": "0",
-    "busy-s": "0",
-}
-
 
 def main(words: list[str]) -> None:
     """Serve until a signal or the asked time ends it."""
-    options = _DEFAULTS | dict(word.split("=", 1) for word in words)
+    options = dict(word.split("=", 1) for word in words)
     started = time.monotonic()
     if options["ignore-sigterm"] == "1":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -82,7 +69,7 @@ def _spawn_sleeper() -> None:
 
 def _exit_after(seconds: float, code: int) -> None:
     time.sleep(seconds)
-    sys.stderr.write("the stand-in ends as it was told to\n")
+    sys.stderr.write("the stand-in ends as it was asked to\n")
     sys.stderr.flush()
     os._exit(code)
 

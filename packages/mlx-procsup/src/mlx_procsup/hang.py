@@ -1,0 +1,59 @@
+"""When a live service counts as hung: pure, from the last looks at it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mlx_procsup.state import ServiceState
+
+
+@dataclass(frozen=True, slots=True)
+class HangRule:
+    """When a live process that doesn't answer counts as hung.
+
+    Attributes:
+        polls: It must have been down this many times in a row.
+        cpu_share: With less than this share of a core used meanwhile. A long prefill doesn't
+            answer either, but it works.
+        start_grace_s: Never within this time of its start: loading looks the same.
+    """
+
+    polls: int = 3
+    cpu_share: float = 0.005
+    start_grace_s: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What one look at a service showed.
+
+    Attributes:
+        at: When, on the monotonic clock.
+        state: The state it was in.
+        is_wanted: Whether it should run.
+        was_started: Whether it has ever been started.
+        cpu_s: Processor time used so far.
+        uptime_s: How long it has run.
+        memory_bytes: What it holds.
+        max_memory_bytes: What it may hold; None without a limit.
+    """
+
+    at: float
+    state: ServiceState
+    is_wanted: bool
+    was_started: bool = True
+    cpu_s: float | None = None
+    uptime_s: float | None = None
+    memory_bytes: int | None = None
+    max_memory_bytes: int | None = None
+
+
+def is_hung(down: Sequence[Observation], rule: HangRule) -> bool:
+    """Whether a service hangs that was `down` in each of these last looks, oldest first."""
+    if len(down) < rule.polls:
+        return False
+    first, last = down[0], down[-1]
+    if last.uptime_s is not None and last.uptime_s < rule.start_grace_s:
+        return False
+    seconds = last.at - first.at
+    used_s = (last.cpu_s or 0.0) - (first.cpu_s or 0.0)
+    return seconds <= 0 or used_s < rule.cpu_share * seconds
