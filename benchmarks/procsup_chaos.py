@@ -32,7 +32,7 @@ from mlx_procsup import (
     HangRule,
     HttpReadiness,
     LockHeldError,
-    Machine,
+    MachineReader,
     Pressure,
     ProcessSpec,
     RestartPolicy,
@@ -107,7 +107,7 @@ def watch(home: Path, ports: list[int]) -> None:
         grace_s=GRACE_S,
     )
     services = [Supervised(spec) for spec in specs(home, ports)]
-    machine = Machine(clock=clock, pressure=lambda: Pressure.NORMAL)
+    machine = MachineReader(clock=clock, pressure=lambda: Pressure.NORMAL)
     watchdog = Watchdog(
         home.state_dirs,
         settings,
@@ -259,7 +259,8 @@ def fault_disk_full(world: World, spec: ProcessSpec) -> None:
 def fault_lock_holder_killed(world: World, spec: ProcessSpec) -> None:
     """Somebody dies with the lock in hand, just when a service needs a restart."""
     program = (
-        "import sys, time; from pathlib import Path; from mlx_procsup import *\n"
+        "import sys, time\nfrom pathlib import Path\n"
+        "from mlx_procsup import LockHeldError, acquire_lock\n"
         "try:\n"
         "  with acquire_lock(Path(sys.argv[1]), 'up'): time.sleep(60)\n"
         "except LockHeldError: pass"

@@ -19,7 +19,6 @@ from contextlib import suppress
 from pathlib import Path
 
 from mlx_procsup import (
-    Decision,
     ExitedEarlyError,
     HttpReadiness,
     ProbeTarget,
@@ -29,6 +28,7 @@ from mlx_procsup import (
     StateDirs,
     Supervised,
     Watchdog,
+    WatchEvent,
     WatchSettings,
     bring_up,
     probe_all,
@@ -176,7 +176,7 @@ class Bench:
 
     def crash(self, times: int = 10) -> tuple[list[float], list[float]]:
         """From a kill to the decision, and from there to the restart less its delay."""
-        decisions: list[Decision] = []
+        decisions: list[WatchEvent] = []
         delay_s = 0.5
         spec = self.spec("w")
         settings = WatchSettings(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mlx_launchd import DisabledError, LaunchdError
-from mlx_procsup import present_as
+from mlx_procsup import run_as
 from mlx_stack import __version__
 from mlx_stack.autostart.install import install
 from mlx_stack.autostart.job import LABEL, job_label, require_lasting
@@ -357,7 +357,7 @@ def test_without_engines_a_watchdog_that_cannot_start_anything_is_not_installed(
 
 def test_a_watchdog_that_launchd_did_not_start_is_in_the_way(desk: Desk) -> None:
     with (
-        present_as(WATCHDOG, desk.home.state_dirs),
+        run_as(WATCHDOG, desk.home.state_dirs),
         pytest.raises(StackError, match=f"PID {os.getpid()}"),
     ):
         install(desk.home, desk.mac())

@@ -144,6 +144,49 @@ def test_watch_up_starts_the_stack_but_not_what_down_stopped(served: Program) ->
     assert "`down` stopped it; `mlx-stack up` starts it" in lines
 
 
+def test_a_tier_whose_disk_was_away_at_first_is_started_when_it_is_there_and_not_after_down(
+    served: Program, tmp_path: Path
+) -> None:
+    define_stack(served.home, {"standard": {}, "fast": {}})
+    disk = served.home.models
+    disk.rename(tmp_path / "away")
+
+    _watch(served, "--up")
+    log = served.home.logs / "watchdog.log"
+    assert eventually(lambda: "watching gateway" in log.read_text(), 60)
+    served.run("down", "--tier", "fast")
+    (tmp_path / "away").rename(disk)
+
+    assert eventually(lambda: _row(served, "standard")["state"] == "healthy", 60)
+    assert "started: should run, and was never started" in log.read_text()
+    assert _row(served, "standard")["restarts"] == 0
+    assert _row(served, "fast")["state"] == "stopped"
+
+
+def test_a_model_that_is_completed_after_up_is_served_by_the_watchdog(served: Program) -> None:
+    define_stack(served.home, {"standard": {}, "fast": {}})
+    weights = served.home.models / "fast-model" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.unlink()
+    assert served.run("up").code == 1
+    _watch(served)
+    assert _row(served, "fast")["state"] == "stopped"
+
+    weights.write_bytes(whole)
+
+    assert eventually(lambda: _row(served, "fast")["state"] == "healthy", 60)
+
+
+def test_watch_up_waits_for_the_command_that_holds_the_lock(served: Program) -> None:
+    define_stack(served.home, {"standard": {}})
+    log = served.home.logs / "watchdog.log"
+    with acquire_lock(served.home.lock, "bench"):
+        _watch(served, "--up")
+        assert eventually(lambda: log.exists() and "waits for `bench`" in log.read_text(), 20)
+        assert _pid(served, "standard") is None
+    assert eventually(lambda: _row(served, "standard")["state"] == "healthy", 60)
+
+
 def test_a_flapping_tier_is_given_up_and_status_says_so_until_up(served: Program) -> None:
     stack = define_stack(served.home, {"standard": {"exit-after": 0.5}})
     served.run("up")
@@ -297,7 +340,7 @@ def test_damaged_state_files_are_survived_by_every_command(served: Program) -> N
     assert _pid(served, "standard") == pid
     (served.home.run / "standard.json").write_text("{")
     row = _row(served, "standard")
-    assert "is no run file" in str(row["last_error"])
+    assert "isn't a run file" in str(row["last_error"])
     down = served.run("down", "--json")
     assert _outcomes(down.document)["standard"] == "stopped"
     assert identify(pid) is None

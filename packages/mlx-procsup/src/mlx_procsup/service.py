@@ -349,7 +349,6 @@ def _clear_and_start(
 ) -> StartedProcess:
     if cancelled.is_set():
         raise WaitCancelledError(f"{spec.name} was not started", service=spec.name)
-    dirs.create()
     clear_the_way(spec, dirs, wanted=WantedState.RUNNING)
     return start_service(spec, dirs)
 

@@ -143,6 +143,7 @@ def set_wanted(dirs: StateDirs, name: str, wanted: WantedState) -> None:
     noted = readable_run(dirs, name)
     record = replace(noted or RunRecord(), wanted=wanted, restarts=(), flapping=False, shed_at=None)
     if record != noted:
+        dirs.create()
         write_run(dirs, name, record)
 
 

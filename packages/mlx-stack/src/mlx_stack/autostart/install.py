@@ -14,8 +14,7 @@ from mlx_launchd import (
     detect_boot_facts,
     to_plist,
 )
-from mlx_procsup import StateDirs
-from mlx_procsup.located import locate
+from mlx_procsup import StateDirs, locate
 from mlx_stack.autostart.job import require_lasting, watch_job
 from mlx_stack.autostart.mac import (
     AS_DAEMON,
@@ -146,9 +145,9 @@ def _require_no_other_watchdog(
 ) -> None:
     """Return unless a watchdog runs that launchd did not start: two would be one too many."""
     running = locate(dirs, WATCHDOG)
-    if running.process is None or not running.proven:
+    if running.own is None:
         return
-    pid = running.process.pid
+    pid = running.own.pid
     found = [installer.jobs.find(label, installer.domain) for installer in installers]
     if pid not in {one.job.pid for one in found if one is not None}:
         raise StackError(

@@ -31,7 +31,6 @@ from mlx_stack.services.ports import free_ports
 from mlx_stack.services.service import Service, engine_service, inherited_environment
 from mlx_stack.stack import Quant, Tier, load_stack
 
-READY_TIMEOUT_S = 120.0
 _SERVICE = "bench"
 
 type Say = Callable[[str], None]
@@ -204,7 +203,7 @@ def _serve(
         dirs = StateDirs(*(Path(folder) / part for part in ("pids", "run", "logs")))
         try:
             started = start_service(service.spec, dirs)
-            wait_for_healthy(started, READY_TIMEOUT_S)
+            wait_for_healthy(started)
             yield BenchTarget(
                 name=name,
                 endpoint=Endpoint(f"http://{LOOPBACK}:{port}/v1", label),

@@ -2,6 +2,7 @@
 
 import click
 
+from mlx_procsup.defaults import LOOK_INTERVAL_S, MAX_RESTARTS, RESTART_DELAY_S
 from mlx_stack import exit_codes
 from mlx_stack.cli.frame.context import json_lines_option, json_option, open_context, quiet_option
 from mlx_stack.cli.frame.output import Output
@@ -13,7 +14,7 @@ from mlx_stack.errors import UsageError
     "--interval",
     "interval_s",
     type=click.FloatRange(min=0.1),
-    default=30.0,
+    default=LOOK_INTERVAL_S,
     show_default=True,
     metavar="SECONDS",
     help="The time between two looks at the services.",
@@ -21,7 +22,7 @@ from mlx_stack.errors import UsageError
 @click.option(
     "--max-restarts",
     type=click.IntRange(min=0),
-    default=5,
+    default=MAX_RESTARTS,
     show_default=True,
     metavar="N",
     help="More restarts than this in a short time mean flapping: it gives up until you act.",
@@ -30,7 +31,7 @@ from mlx_stack.errors import UsageError
     "--restart-delay",
     "restart_delay_s",
     type=click.FloatRange(min=0),
-    default=5.0,
+    default=RESTART_DELAY_S,
     show_default=True,
     metavar="SECONDS",
     help="The pause before a restart; it doubles with each that follows.",
@@ -68,20 +69,20 @@ def command(
         pid, is_new = start_daemon(context.opened, options)
         _report_daemon(context.output, pid, is_new=is_new)
         return exit_codes.DONE
-    from mlx_procsup import Decision
+    from mlx_procsup import WatchEvent
     from mlx_stack.cli.frame.endless import until_interrupted
     from mlx_stack.services.watch import describe, watch
 
-    def tell(decision: Decision) -> None:
+    def show(event: WatchEvent) -> None:
         if json_lines:
             from dataclasses import asdict
 
-            context.output.event(asdict(decision))
+            context.output.event(asdict(event))
         else:
-            context.output.text(describe(decision))
+            context.output.text(describe(event))
 
     with until_interrupted():
-        watch(context.opened, options, tell=tell)
+        watch(context.opened, options, on_event=show)
     return exit_codes.DONE
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from getpass import getuser
 from pathlib import Path
 
-from mlx_procsup.logfiles import tail_lines
+from mlx_procsup import tail_lines
 from mlx_stack import __version__, atomic_file
 from mlx_stack.config import CONFIG_KEYS, mask_value
 from mlx_stack.credentials import MASK, read_gateway_key

@@ -7,11 +7,10 @@ from threading import Lock
 from mlx_catalog import CatalogError
 from mlx_procsup import (
     StateDirs,
-    StateFileError,
     StopOutcome,
     SupervisionError,
     acquire_lock,
-    read_run,
+    readable_run,
     stop_service,
 )
 from mlx_stack.errors import StackError
@@ -112,12 +111,7 @@ def _commands_for_lost_records(
 
 
 def _is_record_lost(name: str, dirs: StateDirs) -> bool:
-    if not dirs.pid_file(name).exists():
-        return False
-    try:
-        return read_run(dirs, name) is None
-    except StateFileError:
-        return True
+    return dirs.pid_file(name).exists() and readable_run(dirs, name) is None
 
 
 def _port(opened: OpenStack, stack: Stack | None, name: str) -> int | None:

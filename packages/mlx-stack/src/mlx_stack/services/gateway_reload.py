@@ -31,7 +31,7 @@ def reload_gateway(home: Home, gateway: Service) -> bool:
     dirs = home.state_dirs
     found = locate(dirs, GATEWAY, gateway.spec.masked_command())
     record = found.record
-    if found.process is None or not found.proven or record is None:
+    if found.own is None or record is None:
         return False
     keys, _, config = gateway.spec.fingerprint.partition(":")
     recorded_keys, _, recorded_config = record.fingerprint.partition(":")
@@ -40,7 +40,7 @@ def reload_gateway(home: Home, gateway: Service) -> bool:
     if config == recorded_config:
         return True
     digest = sha256(home.gateway_config.read_bytes()).hexdigest()
-    os.kill(found.process.pid, signal.SIGHUP)
+    os.kill(found.own.pid, signal.SIGHUP)
     assert gateway.spec.readiness is not None  # every gateway has its liveness probe
     if not _confirms(gateway.spec.readiness.url, digest):
         return False

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlx_procsup import acquire_lock
+from mlx_procsup.defaults import READY_TIMEOUT_S
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import assemble, chosen
 from mlx_stack.services.down import stop_services
 from mlx_stack.services.outcomes import Outcomes, ServiceOutcome
 from mlx_stack.services.service import service_names
-from mlx_stack.services.up import READY_TIMEOUT_S, start_services
+from mlx_stack.services.up import start_services
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from mlx_procsup import HttpReadiness, ProcessSpec, StateDirs, StateFileError, read_run
+from mlx_procsup import HttpReadiness, ProcessSpec, StateDirs, WantedState, readable_run
 from mlx_stack.engines import vllm_mlx
 from mlx_stack.gateway import litellm
 from mlx_stack.gateway.endpoint import LIVENESS_PATH, LOOPBACK, gateway_url
@@ -136,17 +136,14 @@ def service_names(stack: Stack) -> list[str]:
 def known_services(home: Home) -> tuple[str, ...]:
     """The services that left traces in the state folder, whatever the stack file says.
 
-    They have a PID file, or were started and not stopped.
+    They have a PID file, or were started and not stopped, or could not be started yet.
     """
     dirs = home.state_dirs
     return tuple(
-        name for name in dirs.names() if dirs.pid_file(name).exists() or _was_started(dirs, name)
+        name for name in dirs.names() if dirs.pid_file(name).exists() or _is_wanted(dirs, name)
     )
 
 
-def _was_started(dirs: StateDirs, name: str) -> bool:
-    try:
-        record = read_run(dirs, name)
-    except StateFileError:
-        return False
-    return record is not None and record.identity is not None
+def _is_wanted(dirs: StateDirs, name: str) -> bool:
+    record = readable_run(dirs, name)
+    return record is not None and record.wanted is WantedState.RUNNING

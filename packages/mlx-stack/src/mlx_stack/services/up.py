@@ -14,12 +14,14 @@ from mlx_procsup import (
     StartResult,
     StopOutcome,
     SupervisionError,
+    WantedState,
     acquire_lock,
+    set_wanted,
     start_all,
     stop_service,
 )
-from mlx_procsup.spec import MASK
-from mlx_stack.credentials import ensure_gateway_key
+from mlx_procsup.defaults import READY_TIMEOUT_S
+from mlx_stack.credentials import MASK, ensure_gateway_key
 from mlx_stack.gateway.endpoint import LOOPBACK, gateway_url
 from mlx_stack.gateway.litellm import MASTER_KEY_VARIABLE
 from mlx_stack.home import Home
@@ -37,7 +39,6 @@ from mlx_stack.services.service import (
     service_names,
 )
 
-READY_TIMEOUT_S = 120.0
 _ONE_TOKEN_TIMEOUT_S = 120.0
 
 type OnOutcome = Callable[[ServiceOutcome], None]
@@ -118,6 +119,8 @@ def start_services(
                 _stop_undefined(home, name, note)
     for outcome in _missing(assembly):
         if is_chosen(outcome.name) and is_wanted(outcome.name):
+            # so that the watchdog starts it once its model is there
+            set_wanted(home.state_dirs, outcome.name, WantedState.RUNNING)
             note(outcome)
     services = {
         service.name: service

@@ -12,39 +12,37 @@ from pathlib import Path
 
 from mlx_catalog import CatalogError
 from mlx_procsup import (
-    Decision,
     ExitedEarlyError,
-    LockHeldError,
+    LockOwner,
     ProcessSpec,
     RestartPolicy,
     RotationRule,
-    StateFileError,
     Supervised,
     WantedState,
     Watchdog,
+    WatchEvent,
     WatchSettings,
     acquire_lock,
-    present_as,
-    present_pid,
-    read_run,
+    locate,
+    pid_running_as,
+    readable_run,
+    run_as,
     start_detached,
 )
-from mlx_procsup.located import locate
+from mlx_procsup.defaults import LOOK_INTERVAL_S, MAX_RESTARTS, RESTART_DELAY_S
 from mlx_stack.config import Config
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.engines.lockfile import Engine
 from mlx_stack.errors import StackError
 from mlx_stack.home import HOME_VARIABLE, Home
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.services.assembly import Assembly, assemble
+from mlx_stack.services.assembly import Assembly, assemble, model_folder
 from mlx_stack.services.keep_awake import kept_awake
 from mlx_stack.services.outcomes import ServiceOutcome
 from mlx_stack.services.service import GATEWAY, WATCHDOG, inherited_environment
 from mlx_stack.services.up import start_services
+from mlx_stack.stack import Tier
 
-INTERVAL_S = 30.0
-MAX_RESTARTS = 5
-RESTART_DELAY_S = 5.0
 _MB = 1 << 20
 _OPEN_FILES = 8192
 
@@ -60,7 +58,7 @@ class WatchOptions:
         up: Start the stack first, except what `down` stopped.
     """
 
-    interval_s: float = INTERVAL_S
+    interval_s: float = LOOK_INTERVAL_S
     max_restarts: int = MAX_RESTARTS
     restart_delay_s: float = RESTART_DELAY_S
     up: bool = False
@@ -79,18 +77,18 @@ def watch(
     opened: OpenStack,
     options: WatchOptions,
     *,
-    tell: Callable[[Decision], None],
+    on_event: Callable[[WatchEvent], None],
     on_outcome: Callable[[ServiceOutcome], None] = lambda _: None,
     pause: Callable[[float], bool] | None = None,
 ) -> None:
     """Keep the stack running until interrupted.
 
-    Every decision goes to `tell` and into the watchdog's log.
+    Every event goes to `on_event` and into the watchdog's log.
 
     Args:
         opened: Where the stack is defined.
         options: How to watch.
-        tell: Gets each decision.
+        on_event: Gets each event.
         on_outcome: Told of each service that `options.up` starts.
         pause: Waits so many seconds, or shorter; True ends the watch. Left out, it never does.
 
@@ -102,21 +100,20 @@ def watch(
     home, config = opened.home, opened.config
     dirs = home.state_dirs
 
-    def note(decision: Decision) -> None:
-        _write_down(home, decision)
-        tell(decision)
+    def note(event: WatchEvent) -> None:
+        _write_down(home, event)
+        on_event(event)
 
     source = _StackSource(home, note)
     raise_file_limit()
 
     def note_awake(words: str) -> None:
-        note(_decision(None, "noticed", words))
+        note(_event(None, "noticed", words))
 
-    with present_as(WATCHDOG, dirs), kept_awake(home, os.getpid(), note_awake):
+    with run_as(WATCHDOG, dirs), kept_awake(home, os.getpid(), note_awake):
         if options.up:
             _start_stack(home, note, on_outcome)
         names = ", ".join(service.spec.name for service in source.load()) or "nothing yet"
-        note(_decision(None, "noticed", f"watching {names} every {options.interval_s:g} s"))
         settings = WatchSettings(
             lock=home.lock,
             interval_s=options.interval_s,
@@ -124,9 +121,10 @@ def watch(
             rotation=_rotation(config),
         )
         try:
+            note(_event(None, "noticed", f"watching {names} every {options.interval_s:g} s"))
             Watchdog(dirs, settings, source.load, note).run(pause or threading.Event().wait)
         finally:
-            note(_decision(None, "noticed", "the watching ends; the services run on"))
+            note(_event(None, "noticed", "the watching ends; the services run on"))
 
 
 def start_daemon(opened: OpenStack, options: WatchOptions) -> tuple[int, bool]:
@@ -143,8 +141,8 @@ def start_daemon(opened: OpenStack, options: WatchOptions) -> tuple[int, bool]:
     home = opened.home
     dirs = home.state_dirs
     running = locate(dirs, WATCHDOG)
-    if running.process is not None and running.proven:
-        return running.process.pid, False
+    if running.own is not None:
+        return running.own.pid, False
     home.create()
     spec = ProcessSpec(
         name=WATCHDOG,
@@ -155,7 +153,7 @@ def start_daemon(opened: OpenStack, options: WatchOptions) -> tuple[int, bool]:
     try:
         return start_detached(spec, dirs), True
     except ExitedEarlyError as error:
-        present = present_pid(WATCHDOG, dirs)
+        present = pid_running_as(WATCHDOG, dirs)
         if present is not None:  # another one was quicker, or its run file is lost
             return present, False
         said = " ".join(error.log_tail[-3:]) or "nothing"
@@ -174,22 +172,21 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def describe(decision: Decision) -> str:
+def describe(event: WatchEvent) -> str:
     """One line of the watchdog's log, the time in local time."""
-    at = datetime.fromtimestamp(decision.at).astimezone()
-    return (
-        f"{at:%Y-%m-%d %H:%M:%S}  {decision.service or '-':<10} {decision.what}: {decision.reason}"
-    )
+    at = datetime.fromtimestamp(event.at).astimezone()
+    return f"{at:%Y-%m-%d %H:%M:%S}  {event.service or '-':<10} {event.what}: {event.reason}"
 
 
 class _StackSource:
     """The services to watch, read again when one of their files has changed."""
 
-    def __init__(self, home: Home, note: Callable[[Decision], None]) -> None:
+    def __init__(self, home: Home, note: Callable[[WatchEvent], None]) -> None:
         self._home = home
         self._note = note
         self._model_dir = home.models
         self._signature: object = None
+        self._missing: tuple[Tier, ...] = ()
         self._services: tuple[Supervised, ...] = ()
 
     def load(self) -> tuple[Supervised, ...]:
@@ -203,23 +200,31 @@ class _StackSource:
             key = ensure_gateway_key(self._home)
             assembly = assemble(OpenStack(self._home), master_key=key)
         except (StackError, CatalogError, OSError) as error:
-            self._note(_decision(None, "held-up", f"the stack can't be read: {error}"))
+            self._note(_event(None, "held-up", f"the stack can't be read: {error}"))
             return before
         self._model_dir = assembly.config.model_dir
+        self._missing = tuple(t for t in assembly.stack.tiers if t.name in assembly.missing)
         self._services = _supervised(assembly)
         if before and self._services != before:
             names = ", ".join(service.spec.name for service in self._services)
-            self._note(_decision(None, "noticed", f"the stack has changed: {names}"))
+            self._note(_event(None, "noticed", f"the stack has changed: {names}"))
         return self._services
 
-    def _sign(self) -> tuple[tuple[int, int, int] | None, ...]:
+    def _sign(self) -> tuple[object, ...]:
         home = self._home
         files = (
             *(home.stack, home.config, home.credentials, home.catalog, self._model_dir),
             *sorted(home.catalog.glob("*.yaml")),
-            *(home.engines / engine for engine in Engine),  # a switch links anew in its folder
+            *(home.engines / engine for engine in Engine),  # a switch links again in its folder
         )
-        return tuple(_signature_of(path) for path in files)
+        arrived = (tier.name for tier in self._missing if self._is_there(tier))
+        return (*map(_signature_of, files), *arrived)
+
+    def _is_there(self, tier: Tier) -> bool:
+        """Whether a model that was missing is on this disk by now, and whole."""
+        with suppress(StackError, OSError):
+            return model_folder(self._model_dir, tier).is_dir()
+        return False
 
 
 def _supervised(assembly: Assembly) -> tuple[Supervised, ...]:
@@ -238,16 +243,13 @@ def _supervised(assembly: Assembly) -> tuple[Supervised, ...]:
 
 
 def _start_stack(
-    home: Home, note: Callable[[Decision], None], on_outcome: Callable[[ServiceOutcome], None]
+    home: Home, note: Callable[[WatchEvent], None], on_outcome: Callable[[ServiceOutcome], None]
 ) -> None:
     """`up`, but for what `down` stopped: a restart of the watchdog must not undo it."""
     left_alone: list[str] = []
 
     def is_wanted(name: str) -> bool:
-        try:
-            record = read_run(home.state_dirs, name)
-        except StateFileError:
-            return True
+        record = readable_run(home.state_dirs, name)
         wanted = record is None or record.wanted is WantedState.RUNNING
         if not wanted and name not in left_alone:
             left_alone.append(name)
@@ -257,33 +259,33 @@ def _start_stack(
         on_outcome(outcome)
         took = f", ready after {outcome.seconds:.1f} s" if outcome.outcome == "started" else ""
         words = outcome.error or f"PID {outcome.pid}{took}"
-        note(_decision(outcome.name, outcome.outcome, words.splitlines()[0]))
+        note(_event(outcome.name, outcome.outcome, words.splitlines()[0]))
 
-    try:
-        with acquire_lock(home.lock, "watch --up"):
-            assembly = assemble(OpenStack(home), master_key=ensure_gateway_key(home))
-            start_services(home, assembly, is_wanted=is_wanted, on_outcome=tell)
-    except LockHeldError as error:
-        note(_decision(None, "held-up", str(error)))
+    def note_wait(owner: LockOwner | None) -> None:
+        note(_event(None, "held-up", f"waits for {owner.describe() if owner else 'a command'}"))
+
+    with acquire_lock(home.lock, "watch --up", on_wait=note_wait):
+        assembly = assemble(OpenStack(home), master_key=ensure_gateway_key(home))
+        start_services(home, assembly, is_wanted=is_wanted, on_outcome=tell)
     for name in left_alone:
-        note(_decision(name, "stopped", "`down` stopped it; `mlx-stack up` starts it"))
+        note(_event(name, "stopped", "`down` stopped it; `mlx-stack up` starts it"))
 
 
 def _rotation(config: Config) -> RotationRule:
     return RotationRule(max_bytes=config.log_max_size_mb * 10**6, max_files=config.log_max_files)
 
 
-def _decision(service: str | None, what: str, reason: str) -> Decision:
-    return Decision(datetime.now().astimezone().timestamp(), service, what, reason)
+def _event(service: str | None, what: str, reason: str) -> WatchEvent:
+    return WatchEvent(datetime.now().astimezone().timestamp(), service, what, reason)
 
 
-def _write_down(home: Home, decision: Decision) -> None:
-    """Append a decision to the watchdog's log, unless the log is where we print anyway."""
+def _write_down(home: Home, event: WatchEvent) -> None:
+    """Append an event to the watchdog's log, unless the log is where we print anyway."""
     path = home.state_dirs.log_file(WATCHDOG)
     if prints_to(path):
         return
     with suppress(OSError), path.open("a", encoding="utf-8") as log:  # a full disk ends no watch
-        log.write(describe(decision) + "\n")
+        log.write(describe(event) + "\n")
 
 
 def prints_to(path: Path) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlx_procsup.defaults import READY_TIMEOUT_S
 from mlx_stack.cli.frame.completion import complete_tiers
 from mlx_stack.cli.frame.output import Output
 from mlx_stack.home import Home, find_home
@@ -75,7 +76,7 @@ def timeout_option(function: Callable[..., object]) -> Callable[..., object]:
         "--timeout",
         "timeout_s",
         type=click.FloatRange(min=0, min_open=True),
-        default=120.0,
+        default=READY_TIMEOUT_S,
         show_default=True,
         metavar="SECONDS",
         help="How long a service may take; longer while its load progresses.",

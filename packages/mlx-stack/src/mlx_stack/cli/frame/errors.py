@@ -11,6 +11,7 @@ from mlx_stack.errors import (
     StackError,
     UsageError,
 )
+from mlx_stack.home import HOME_VARIABLE
 
 DEBUG_VARIABLE = "MLX_STACK_DEBUG"
 """Set to anything, the variable lets the traceback of any failure through."""
@@ -123,6 +124,11 @@ def _too_big(_error: Exception) -> StackError:
     return StackError("There is not enough free memory to do this.")
 
 
+def _no_locks(error: Exception) -> StackError:
+    hint = f"Keep the state folder on a disk of this machine: {HOME_VARIABLE} says where it is."
+    return StackError(f"{error}.", hint=hint)
+
+
 def _folder(error: Exception) -> StackError:
     assert isinstance(error, OSError)
     path = Path(str(error.filename or "a path"))
@@ -180,6 +186,7 @@ _TRANSLATIONS: dict[str, Translation] = {
     "mlx_launchd.ProgramMissingError": _missing,
     "mlx_procsup.CommandNotFoundError": _not_found_program,
     "mlx_procsup.LockHeldError": _locked,
+    "mlx_procsup.LockUnsupportedError": _no_locks,
     "mlx_procsup.PortTakenError": _taken_port,
     "mlx_procsup.StateFileError": _state_file,
     "mlx_procsup.SupervisionError": _failed,
