@@ -27,8 +27,6 @@ from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.launchd_world import GUI
 from stack_testkit.simulated_processes import Behaviour, SimulatedProcesses, VirtualClock
 
-INTERPRETER = Path("/Users/alice/.local/share/uv/tools/mlx-stack/bin/python")
-
 
 @dataclass
 class Desk:
@@ -44,6 +42,9 @@ class Desk:
         )
         self.user_home = self.folder / "alice"
         self.home = Home(self.user_home / ".mlx-stack")
+        self.interpreter = self.user_home / ".local/share/uv/tools/mlx-stack/bin/python"
+        self.interpreter.parent.mkdir(parents=True)
+        self.interpreter.symlink_to(sys.executable)
         self.daemons = self.folder / "LaunchDaemons"
         self.daemons.mkdir()
         install_fake_engines(self.home)
@@ -56,7 +57,7 @@ class Desk:
             "environment": {},
             "user_home": self.user_home,
             "daemons": self.daemons,
-            "interpreter": INTERPRETER,
+            "interpreter": self.interpreter,
             "has_terminal": True,
             "clock": self.clock,
         }
@@ -85,9 +86,15 @@ def test_the_agent_runs_the_watchdog_of_this_installation_and_starts_the_stack(d
     assert (report.outcome, report.kind, report.domain) == ("installed", "agent", "gui/501")
     assert report.pid in desk.processes.alive
     entries = plistlib.loads(desk.agent.read_bytes())
-    assert entries["ProgramArguments"] == [str(INTERPRETER), "-m", "mlx_stack", "watch", "--up"]
+    assert entries["ProgramArguments"] == [
+        str(desk.interpreter),
+        "-m",
+        "mlx_stack",
+        "watch",
+        "--up",
+    ]
     assert entries["EnvironmentVariables"]["MLX_STACK_HOME"] == str(desk.home.root)
-    assert entries["EnvironmentVariables"]["PATH"].split(":")[0] == str(INTERPRETER.parent)
+    assert entries["EnvironmentVariables"]["PATH"].split(":")[0] == str(desk.interpreter.parent)
     assert entries["ProcessType"] == "Interactive"
     assert entries["KeepAlive"] is True
     assert entries["ExitTimeOut"] == 30
@@ -289,17 +296,21 @@ def test_an_old_keg_that_homebrew_no_longer_links_is_refused(desk: Desk) -> None
 
 
 @pytest.mark.parametrize("is_running", [True, False])
-def test_a_program_that_an_upgrade_removed_is_named(desk: Desk, *, is_running: bool) -> None:
-    program = desk.folder / "venv" / "bin" / "python"
-    program.parent.mkdir(parents=True)
-    program.symlink_to(sys.executable)
-    install(desk.home, desk.mac(interpreter=program))
-    assert read_install_status(desk.home, desk.mac()).missing_program is None
+def test_a_program_that_an_upgrade_removed_is_named_and_never_comes_back(
+    desk: Desk, *, is_running: bool
+) -> None:
+    program = desk.interpreter
+    install(desk.home, desk.mac(), system=True)
+    before = read_install_status(desk.home, desk.mac())
+    assert (before.missing_program, before.comes_back) == (None, True)
     program.unlink()
     if not is_running:
         desk.fake.launchd.power_cut()
     status = read_install_status(desk.home, desk.mac())
     assert (status.running, status.missing_program) == (is_running, str(program))
+    assert status.comes_back is False
+    assert (status.findings[0].name, status.findings[0].verdict) == ("program", "prevents")
+    assert str(program) in status.findings[0].message
 
 
 def test_a_home_on_another_disk_is_named_with_the_way_out(tmp_path: Path) -> None:
@@ -373,7 +384,7 @@ def test_a_job_barred_in_login_items_is_told_and_leaves_no_plist(desk: Desk) -> 
 
 
 def test_a_watchdog_that_cannot_start_is_told_with_its_exit_code(desk: Desk) -> None:
-    desk.processes.behaviours[str(INTERPRETER)] = Behaviour(ends_after_s=0.2, exit_code=2)
+    desk.processes.behaviours[str(desk.interpreter)] = Behaviour(ends_after_s=0.2, exit_code=2)
     with pytest.raises(LaunchdError, match="exited with 2"):
         install(desk.home, desk.mac())
     status = read_install_status(desk.home, desk.mac())

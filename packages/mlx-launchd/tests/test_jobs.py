@@ -328,6 +328,14 @@ def test_a_job_that_starts_later_is_loaded_without_waiting_for_its_program() -> 
     assert (dialogue.verbs().count("kickstart"), dialogue.now_s) == (0, 0)
 
 
+def test_a_job_that_vanishes_before_it_is_kicked_is_said_not_to_be_loaded() -> None:
+    idle = printed(pid=None, state="not running", runs=0)
+    dialogue = talk(job=[NOT_LOADED, idle], kickstart=[NOT_LOADED])
+    with pytest.raises(LaunchctlError, match="the job is not loaded: Could not find") as raised:
+        dialogue.jobs.load(LABEL, PLIST, GUI)
+    assert raised.value.returncode == 113
+
+
 def test_a_program_that_has_done_its_work_is_no_failure() -> None:
     done = printed(pid=None, state="not running", ending="last exit code = 0")
     dialogue = talk(job=[NOT_LOADED, done])

@@ -4,7 +4,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
-from mlx_launchd import BootFinding, Installer, boot_outlook, detect_boot_facts, read_entries
+from mlx_launchd import (
+    BootFinding,
+    BootOutlook,
+    BootVerdict,
+    Installer,
+    boot_outlook,
+    detect_boot_facts,
+    read_entries,
+)
 from mlx_stack.autostart.job import job_label
 from mlx_stack.autostart.mac import AS_DAEMON, JobKind, Mac, is_present
 from mlx_stack.home import Home
@@ -88,6 +96,11 @@ def read_install_status(home: Home, mac: Mac) -> InstallStatus:
         user=session.user,
         as_daemon=AS_DAEMON,
     )
+    missing = _missing(job.program if job is not None else None, plist)
+    if missing is not None:
+        gone = f"The program that the job names is gone: {missing}."
+        finding = BootFinding("program", BootVerdict.PREVENTS, gone, "mlx-stack install")
+        outlook = BootOutlook(comes_back=False, findings=(finding, *outlook.findings))
     return InstallStatus(
         kind=kind,
         label=label,
@@ -100,7 +113,7 @@ def read_install_status(home: Home, mac: Mac) -> InstallStatus:
         runs=job.runs if job is not None else None,
         last_exit_code=job.last_exit_code if job is not None else None,
         last_terminating_signal=job.last_terminating_signal if job is not None else None,
-        missing_program=_missing(job.program if job is not None else None, plist),
+        missing_program=missing,
         disabled=chosen.jobs.is_disabled(label, chosen.domain),
         comes_back=outlook.comes_back,
         findings=outlook.findings,

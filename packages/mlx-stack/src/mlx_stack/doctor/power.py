@@ -34,17 +34,10 @@ def check_power(home: Home) -> Iterator[Finding]:
             "The watchdog is not installed: nothing starts the stack after a reboot.",
             fix="mlx-stack install",
         )
-    elif status.missing_program is not None:
-        yield Finding(
-            "launchd",
-            "warning" if status.running else "problem",
-            "The watchdog cannot start again under launchd: its program "
-            f"{status.missing_program} is gone.",
-            reason="An upgrade or a moved installation removes the file that the job names.",
-            fix="mlx-stack install",
-        )
     elif not status.running:
         how = f"it last {status.last_end}" if status.last_end else status.state or "not loaded"
+        if status.missing_program is not None:
+            how = f"its program {status.missing_program} is gone"
         yield Finding(
             "launchd",
             "problem",

@@ -67,9 +67,4 @@ def _describe_job(status: "InstallStatus") -> str:
         lines.append(f"It is loaded in {status.domain} and does not run: {status.state}.")
     if status.last_end is not None:
         lines.append(f"It last {status.last_end}.")
-    if status.missing_program is not None:
-        lines.append(
-            f"It cannot start again: its program {status.missing_program} is gone. "
-            "`mlx-stack install` writes the present one into the job."
-        )
     return "\n".join(lines)
