@@ -21,6 +21,7 @@ from mlx_stack.models.disk.manifest import FileRecord, RemoteModel
 from mlx_stack.models.download.fetch import Fetched, FetchOptions, fetch
 from mlx_stack.models.download.hub_files import HubFiles
 from mlx_stack.models.download.retries import TransferPolicy
+from mlx_stack.models.hub.environment import HubEnvironment
 from stack_testkit.hub import Fault, HubServer, Settings, write_repository
 
 REPO = "bench/faulty"
@@ -114,7 +115,7 @@ def run(case: Case, settings: Settings, model_dir: Path) -> str:
 
 def attempt(case: Case, model_dir: Path) -> Fetched:
     """One fetch, as `mlx-stack pull` does it."""
-    source = HubFiles(case.hub.url, REPO, case.remote.revision, {})
+    source = HubFiles(HubEnvironment(endpoint=case.hub.url), case.remote)
     places = places_of(model_dir, REPO)
     return fetch(case.remote, case.files, source, places, FetchOptions("this boot", policy=POLICY))
 

@@ -43,19 +43,11 @@ print(time.perf_counter() - began)
 OURS = """
 import sys, time
 from pathlib import Path
-from mlx_stack.models.download.boot import boot_session
-from mlx_stack.models.download.fetch import FetchOptions, fetch
-from mlx_stack.models.download.hub import open_hub
-from mlx_stack.models.disk.local import places_of
-from mlx_stack.models.download.selection import select_files
-import huggingface_hub.hf_api
+from mlx_stack.home import Home
+from mlx_stack.models.hub import client
+from mlx_stack.models.pull import pull
 began = time.perf_counter()
-hub = open_hub()
-remote = hub.look_up(sys.argv[1])
-files = select_files(remote.repo, hub.list_files(remote))
-places = places_of(Path(sys.argv[2]), remote.repo)
-places.model_dir.mkdir()
-fetch(remote, files, hub.files(remote), places, FetchOptions(boot_session()))
+pull(Home(Path(sys.argv[2])), sys.argv[1])
 print(time.perf_counter() - began)
 """
 

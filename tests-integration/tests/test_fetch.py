@@ -16,6 +16,7 @@ from mlx_stack.models.download.hub_files import HubFiles
 from mlx_stack.models.download.retries import TransferPolicy
 from mlx_stack.models.errors import DiskSpaceError, HubUnreachableError, WrongContentError
 from mlx_stack.models.events import Event, Progress, Retrying
+from mlx_stack.models.hub.environment import HubEnvironment
 from stack_testkit.hub import Fault, HubServer, Repository, Settings, write_repository
 
 pytestmark = pytest.mark.story
@@ -54,7 +55,7 @@ class Story:
     def fetch(self, policy: TransferPolicy = POLICY) -> Fetched:
         """Fetch the model, as `pull` does once it knows the files."""
         remote = RemoteModel(REPO, "c" * 40, is_gated=False)
-        source = HubFiles(self.hub.url, REPO, remote.revision, {})
+        source = HubFiles(HubEnvironment(endpoint=self.hub.url), remote)
         options = FetchOptions("this boot", policy=policy)
         places = places_of(self.model_dir, REPO)
         return fetch(remote, self.files, source, places, options, self.events.append)

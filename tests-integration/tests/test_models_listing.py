@@ -8,7 +8,7 @@ import pytest
 
 from mlx_stack.errors import StackError
 from mlx_stack.home import Home
-from mlx_stack.models.download.hub import Hub as NamedHub
+from mlx_stack.models.hub.environment import HubEnvironment
 from mlx_stack.planning.catalog import ModelFilter, list_catalog
 from mlx_stack.planning.hub import search_hub
 from stack_testkit.hub import Fault, HubServer, Settings, write_repository
@@ -261,8 +261,8 @@ def test_catalog_and_hub_exclude_each_other(program: Program):
     assert program.run("models", "--catalog", "--available").code == 2
 
 
-def named(hub: HubServer, tmp_path: Path, *, offline: bool = False) -> NamedHub:
-    return NamedHub(hub.url, None, offline, tmp_path / "cache", {}, 5.0)
+def named(hub: HubServer, *, offline: bool = False) -> HubEnvironment:
+    return HubEnvironment(endpoint=hub.url, is_offline=offline)
 
 
 def test_the_operation_lists_what_is_wanted(tmp_path: Path):
@@ -282,9 +282,9 @@ def test_a_model_without_the_default_precision_is_estimated_at_one_that_it_has(t
 
 
 def test_the_operation_asks_the_named_hub(tmp_path: Path, hub: HubServer):
-    asked = named(hub, tmp_path)
+    asked = named(hub)
     listing = search_hub(
-        Home(tmp_path), "", ModelFilter(), hardware_spec="m4-max:40:64", named=asked
+        Home(tmp_path), "", ModelFilter(), hardware_spec="m4-max:40:64", environment=asked
     )
     notes = {model.listed.repo: model.note for model in listing.models}
     assert notes["mlx-community/Qwen3-8B-4bit"] == ""
@@ -308,15 +308,17 @@ def test_the_operation_asks_the_named_hub(tmp_path: Path, hub: HubServer):
 def test_the_hubs_listing_is_filtered_too(
     tmp_path: Path, hub: HubServer, wanted: ModelFilter, repos: list[str]
 ):
-    asked = named(hub, tmp_path)
-    listing = search_hub(Home(tmp_path), "", wanted, hardware_spec="m4-max:40:64", named=asked)
+    asked = named(hub)
+    listing = search_hub(
+        Home(tmp_path), "", wanted, hardware_spec="m4-max:40:64", environment=asked
+    )
     assert [model.listed.repo for model in listing.models] == repos
 
 
 def test_an_offline_hub_is_not_asked(tmp_path: Path, hub: HubServer):
-    asked = named(hub, tmp_path, offline=True)
+    asked = named(hub, offline=True)
     with pytest.raises(StackError, match="HF_HUB_OFFLINE"):
-        search_hub(Home(tmp_path), "", ModelFilter(), named=asked)
+        search_hub(Home(tmp_path), "", ModelFilter(), environment=asked)
 
 
 def write_own(home: Home, name: str, text: str) -> None:

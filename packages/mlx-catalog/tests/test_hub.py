@@ -7,10 +7,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import pytest
 
-from mlx_catalog import GatedRepoError, HubError, HubUnreachableError, RepoNotFoundError
-from mlx_catalog.hub import Hub
+from mlx_catalog import (
+    GatedRepoError,
+    HubConnectionError,
+    HubError,
+    RepoNotFoundError,
+    RevisionNotFoundError,
+    TokenRefusedError,
+)
+from mlx_catalog.hub import Hub, HubCommit, HubFile
 
 SHA = "1f" * 20
 CONFIG = {
@@ -166,6 +174,8 @@ def test_the_token_is_sent(server: _Hub):
         (404, {"x_error_code": "RepoNotFound"}, RepoNotFoundError),
         (401, {}, RepoNotFoundError),
         (404, {}, RepoNotFoundError),
+        (404, {"x_error_code": "RevisionNotFound"}, RevisionNotFoundError),
+        (403, {}, HubError),
         (500, {}, HubError),
         (429, {}, HubError),
     ],
@@ -178,6 +188,80 @@ def test_a_refusal_is_told_for_what_it_is(
         hub.read("a/b")
     assert type(caught.value) is error
     assert caught.value.endpoint == server.endpoint
+
+
+def test_a_token_that_the_hub_does_not_know_is_not_a_missing_repository(server: _Hub):
+    server.answer("/api/models/a/b/revision/main", {}, 401)
+    with Hub(server.endpoint, "hf_old") as client, pytest.raises(TokenRefusedError):
+        client.read("a/b")
+
+
+def test_a_refusal_keeps_the_hubs_own_words(server: _Hub, hub: Hub):
+    server.answer("/api/models/a/b/revision/main", {}, 403, x_error_message="Blocked in X.")
+    with pytest.raises(HubError, match="Blocked in X") as caught:
+        hub.read("a/b")
+    assert (caught.value.status, caught.value.said) == (403, "Blocked in X.")
+
+
+def test_the_token_goes_neither_to_another_page_nor_behind_a_redirect(server: _Hub):
+    repo = "mlx-community/Lynx-1B-4bit"
+    server.add_repo(repo)
+    with _Hub() as other:
+        thread = threading.Thread(target=other.serve_forever, args=(0.01,))
+        thread.start()
+        other.answer("/more", TREE[3:])
+        other.answer("/config.json", CONFIG)
+        following = f'<{other.endpoint}/more>; rel="next"'
+        server.answer(f"/api/models/{repo}/tree/{SHA}", TREE[:3], Link=following)
+        elsewhere = {"Location": f"{other.endpoint}/config.json"}
+        server.answer(f"/{repo}/resolve/{SHA}/config.json", {}, 302, **elsewhere)
+        with Hub(server.endpoint, "hf_secret") as client:
+            client.read(repo)
+        other.shutdown()
+        thread.join()
+    assert {asked[2].get("authorization") for asked in server.asked} == {"Bearer hf_secret"}
+    assert {path for path, _, _ in other.asked} == {"/more", "/config.json"}
+    assert {asked[2].get("authorization") for asked in other.asked} == {None}
+
+
+def test_a_commit_is_looked_up_and_its_files_come_with_their_digests(server: _Hub, hub: Hub):
+    large = {"type": "file", "oid": "p", "size": 133, "path": "w.safetensors"}
+    lfs = {"oid": "ab" * 32, "size": 9_000_000_000, "pointerSize": 133}
+    server.add_repo("a/b", [TREE[1], {**large, "lfs": lfs}])
+    commit = hub.look_up("a/b")
+    assert commit == HubCommit("a/b", SHA, is_gated=False)
+    assert hub.list_files(commit) == (
+        HubFile("config.json", len(json.dumps(CONFIG)), "git-sha1", "a"),
+        HubFile("w.safetensors", 9_000_000_000, "sha256", "ab" * 32),
+    )
+
+
+def test_a_revision_is_asked_for_by_name(server: _Hub, hub: Hub):
+    server.add_repo("a/b")
+    server.answer("/api/models/a/b/revision/refs%2Fpr%2F1", {"sha": SHA})
+    assert hub.read("a/b", "refs/pr/1").revision == SHA
+
+
+def test_what_names_no_commit_is_no_hub(server: _Hub, hub: Hub):
+    server.answer("/api/models/a/b/revision/main", {"login": "please"})
+    with pytest.raises(HubError, match="is it a model hub"):
+        hub.look_up("a/b")
+
+
+@pytest.mark.parametrize("entry", [{"type": "file"}, {"type": "file", "path": "x", "size": "1"}])
+def test_a_list_of_files_that_makes_no_sense_is_told(
+    server: _Hub, hub: Hub, entry: dict[str, object]
+):
+    server.add_repo("a/b", [entry])
+    with pytest.raises(HubError, match="list of files of a/b is damaged"):
+        hub.read("a/b")
+
+
+def test_a_list_whose_pages_go_in_a_circle_ends(server: _Hub, hub: Hub):
+    server.add_repo("a/b")
+    again = f'</api/models/a/b/tree/{SHA}?recursive=true>; rel="next"'
+    server.answer(f"/api/models/a/b/tree/{SHA}", TREE, Link=again)
+    assert hub.read("a/b").weights_bytes == 700_000_000
 
 
 def test_a_repository_without_a_config_is_no_model(server: _Hub, hub: Hub):
@@ -209,17 +293,17 @@ def test_several_repositories_are_read_at_once_and_a_bad_one_spoils_nothing(serv
 def test_a_hub_that_is_not_there_is_unreachable():
     with _Hub() as closed:
         endpoint = closed.endpoint
-    with Hub(endpoint) as client, pytest.raises(HubUnreachableError) as caught:
+    with Hub(endpoint) as client, pytest.raises(HubConnectionError) as caught:
         client.search("x")
     assert caught.value.endpoint == endpoint
 
 
 def test_a_hub_that_does_not_answer_in_time_is_unreachable():
-    late = pytest.raises(HubUnreachableError, match="no answer in time")
-    with _Hub() as silent, Hub(silent.endpoint, timeout_s=0.05) as client, late:
-        client.search()
+    late = pytest.raises(HubConnectionError, match="no answer in time")
+    with _Hub() as silent, httpx.Client(timeout=0.05) as client, late:
+        Hub(silent.endpoint, client=client).search()
 
 
 def test_an_endpoint_that_is_no_url_is_unreachable():
-    with Hub("nonsense") as client, pytest.raises(HubUnreachableError):
+    with Hub("nonsense") as client, pytest.raises(HubConnectionError):
         client.search()

@@ -63,15 +63,26 @@ class UnreadableModelError(CatalogError):
 
 
 class HubError(CatalogError):
-    """The model hub gave no usable answer."""
+    """The model hub gave no usable answer.
 
-    def __init__(self, endpoint: str, reason: str) -> None:
+    Attributes:
+        endpoint: The hub's address.
+        reason: What is wrong.
+        status: The HTTP status; None where there was no answer.
+        said: The hub's own words, or "".
+    """
+
+    def __init__(
+        self, endpoint: str, reason: str, *, status: int | None = None, said: str = ""
+    ) -> None:
         super().__init__(f"{endpoint}: {reason}")
         self.endpoint = endpoint
         self.reason = reason
+        self.status = status
+        self.said = said
 
 
-class HubUnreachableError(HubError):
+class HubConnectionError(HubError):
     """No connection to the hub: no network, a wrong endpoint, or no answer in time."""
 
 
@@ -79,5 +90,13 @@ class RepoNotFoundError(HubError):
     """The hub has no such repository, or hides it from whoever asks without a token."""
 
 
+class RevisionNotFoundError(HubError):
+    """The repository has no such branch, tag or commit."""
+
+
 class GatedRepoError(HubError):
     """The repository's files are for those who accepted its licence."""
+
+
+class TokenRefusedError(HubError):
+    """The hub doesn't know the token, or not any more."""

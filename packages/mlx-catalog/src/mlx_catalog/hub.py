@@ -1,14 +1,17 @@
 """A model hub's answers: which MLX models there are, and what one is without its weights.
 
 Speaks the Hugging Face Hub's HTTP API (https://huggingface.co/docs/hub/api). Needs the `hub`
-extra. Nothing is cached or written; endpoint and token are the caller's.
+extra. Nothing is cached or written; endpoint, token and HTTP client are the caller's
+(decision 0039).
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from http import HTTPStatus
 from types import TracebackType
-from typing import Self, cast
+from typing import Literal, Self, cast
 from urllib.parse import quote
 
 import httpx
@@ -17,9 +20,11 @@ import msgspec
 from mlx_catalog.errors import (
     CatalogError,
     GatedRepoError,
+    HubConnectionError,
     HubError,
-    HubUnreachableError,
     RepoNotFoundError,
+    RevisionNotFoundError,
+    TokenRefusedError,
 )
 from mlx_catalog.geometry import ModelReading, describe, parse_config
 from mlx_catalog.safetensors import dtype_bits, weight_files
@@ -27,6 +32,8 @@ from mlx_catalog.safetensors import dtype_bits, weight_files
 DEFAULT_ENDPOINT = "https://huggingface.co"
 _FIELDS = ("author", "downloads", "likes", "gated", "lastModified", "safetensors", "tags")
 _PARALLEL_READS = 8
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_DISABLED = "Access to this resource is disabled."  # what huggingface_hub goes by as well
 
 type _Params = tuple[tuple[str, str | int | float | bool | None], ...]
 
@@ -42,6 +49,38 @@ class HubModel:
     last_modified: str
     tags: tuple[str, ...]
     weights_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class HubCommit:
+    """One commit of a repository.
+
+    Attributes:
+        repo: `owner/name`, as it was asked for.
+        commit: Forty hexadecimal digits.
+        is_gated: Whether its licence must be accepted before its files can be read.
+    """
+
+    repo: str
+    commit: str
+    is_gated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class HubFile:
+    """One file of a commit.
+
+    Attributes:
+        path: With forward slashes.
+        size_bytes: Its size.
+        algorithm: What `digest` is: SHA-256 of the content, or git's name of the blob.
+        digest: As the hub gives it; "" where it gives none.
+    """
+
+    path: str
+    size_bytes: int
+    algorithm: Literal["sha256", "git-sha1"]
+    digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +102,9 @@ class RepoReading:
 class Hub:
     """A connection to a hub; close it, or use it in a `with` statement.
 
-    Every method raises `HubUnreachableError` where there is no connection, `RepoNotFoundError`
-    and `GatedRepoError` for the repository's sake, and `HubError` for any other unusable answer.
+    Every method raises `HubConnectionError` where there is no connection, `RepoNotFoundError`,
+    `RevisionNotFoundError` and `GatedRepoError` for the repository's sake, `TokenRefusedError` for
+    the token's, and `HubError` for any other unusable answer.
     """
 
     def __init__(
@@ -72,14 +112,19 @@ class Hub:
         endpoint: str = DEFAULT_ENDPOINT,
         token: str | None = None,
         *,
-        timeout_s: float = 10.0,
-        user_agent: str = "mlx-catalog",
+        client: httpx.Client | None = None,
     ) -> None:
-        headers = {"user-agent": user_agent}
-        if token:
-            headers["authorization"] = f"Bearer {token}"
+        """A hub at `endpoint`.
+
+        Args:
+            endpoint: Its address.
+            token: What proves who asks; sent to the endpoint's own origin only.
+            client: What requests go through; it stays open when the hub is closed.
+        """
         self.endpoint: str = endpoint.rstrip("/")
-        self._client = httpx.Client(headers=headers, timeout=timeout_s, follow_redirects=True)
+        self._token = token
+        self._is_owner = client is None
+        self._client = client or httpx.Client(headers={"user-agent": "mlx-catalog"}, timeout=10.0)
 
     def __enter__(self) -> Self:
         return self
@@ -93,8 +138,9 @@ class Hub:
         self.close()
 
     def close(self) -> None:
-        """Closes the connection."""
-        self._client.close()
+        """Closes the connection, where it is the hub's own."""
+        if self._is_owner:
+            self._client.close()
 
     def search(self, query: str = "", *, limit: int = 20) -> tuple[HubModel, ...]:
         """The MLX models that match `query`, most downloaded first."""
@@ -111,23 +157,47 @@ class Hub:
             raise HubError(self.endpoint, "the listing of models is no list")
         return tuple(_listed(row) for row in _objects(cast("object", found)))[:limit]
 
+    def look_up(self, repo: str, revision: str = "main") -> HubCommit:
+        """The commit that a branch, tag or commit of a repository is now: one request."""
+        url = f"{self._api_of(repo)}/revision/{quote(revision, safe='')}"
+        info = _object(self._json(url))
+        commit = info.get("sha")
+        if not isinstance(commit, str) or _COMMIT.fullmatch(commit) is None:
+            raise HubError(self.endpoint, f"it names no commit for {repo}: is it a model hub?")
+        return HubCommit(repo, commit, bool(info.get("gated")))
+
+    def list_files(self, commit: HubCommit) -> tuple[HubFile, ...]:
+        """Every file of a commit once, in as many requests as the list has pages."""
+        url = f"{self._api_of(commit.repo)}/tree/{commit.commit}?recursive=true"
+        files: dict[str, HubFile] = {}
+        seen: set[str] = set()
+        while url and url not in seen:
+            seen.add(url)
+            response = self._get(url)
+            for entry in _objects(_decoded(self.endpoint, response)):
+                if entry.get("type") != "file":
+                    continue
+                file = _listed_file(entry)
+                if file is None:
+                    raise HubError(self.endpoint, f"the list of files of {commit.repo} is damaged")
+                files[file.path] = file
+            following = response.links.get("next", {}).get("url")
+            url = str(response.url.join(following)) if following else ""
+        return tuple(files.values())
+
     def read(self, repo: str, revision: str = "main") -> RepoReading:
         """What the repository `repo` says of itself: its files' sizes and its `config.json`."""
-        path = quote(repo, safe="/")
-        info = _object(
-            self._json(f"{self.endpoint}/api/models/{path}/revision/{quote(revision, safe='')}")
-        )
-        sha = str(info.get("sha") or revision)
-        sizes = dict(self._tree(f"{self.endpoint}/api/models/{path}/tree/{sha}?recursive=true"))
+        commit = self.look_up(repo, revision)
+        sizes = {file.path: file.size_bytes for file in self.list_files(commit)}
         weights = sum(sizes[name] for name in weight_files(sizes))
         if "config.json" not in sizes:
             raise HubError(self.endpoint, f"{repo} has no config.json: it is no model to serve")
-        raw = self._get(f"{self.endpoint}/{path}/resolve/{sha}/config.json").content
-        config = parse_config(raw, f"config.json of {repo}")
+        url = f"{self.endpoint}/{quote(repo, safe='/')}/resolve/{commit.commit}/config.json"
+        config = parse_config(self._get(url).content, f"config.json of {repo}")
         return RepoReading(
             repo=repo,
-            revision=sha,
-            gated=bool(info.get("gated")),
+            revision=commit.commit,
+            gated=commit.is_gated,
             download_bytes=sum(sizes.values()),
             weights_bytes=weights,
             config=config,
@@ -147,41 +217,47 @@ class Hub:
         with ThreadPoolExecutor(max_workers=_PARALLEL_READS) as pool:
             return dict(zip(names, pool.map(attempt, names), strict=True))
 
-    def _tree(self, url: str) -> Iterator[tuple[str, int]]:
-        while url:
-            response = self._get(url)
-            for entry in _objects(_decoded(self.endpoint, response)):
-                size = entry.get("size")
-                if entry.get("type") == "file" and isinstance(size, int):
-                    yield str(entry.get("path")), size
-            url = response.links.get("next", {}).get("url", "")
+    def _api_of(self, repo: str) -> str:
+        return f"{self.endpoint}/api/models/{quote(repo, safe='/')}"
 
     def _json(self, url: str, params: _Params | None = None) -> object:
         return _decoded(self.endpoint, self._get(url, params))
 
     def _get(self, url: str, params: _Params | None = None) -> httpx.Response:
         try:
-            response = self._client.get(url, params=params)
+            headers = self._authorization(httpx.URL(url))
+            response = self._client.get(url, params=params, headers=headers, follow_redirects=True)
         except httpx.TimeoutException as error:
-            raise HubUnreachableError(self.endpoint, "no answer in time") from error
+            raise HubConnectionError(self.endpoint, "no answer in time") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise HubUnreachableError(self.endpoint, str(error) or type(error).__name__) from error
+            raise HubConnectionError(self.endpoint, str(error) or type(error).__name__) from error
         if response.is_success:
             return response
         raise self._refusal(response)
 
+    def _authorization(self, url: httpx.URL) -> dict[str, str]:
+        """The token's header; a list's next page may be anywhere. httpx heeds redirects."""
+        own = httpx.URL(self.endpoint)
+        is_own = (url.scheme, url.host, url.port) == (own.scheme, own.host, own.port)
+        return {"authorization": f"Bearer {self._token}"} if self._token and is_own else {}
+
     def _refusal(self, response: httpx.Response) -> HubError:
         code = response.headers.get("x-error-code", "")
         said = response.headers.get("x-error-message", "")
-        path = response.request.url.path
-        if code == "GatedRepo":
-            return GatedRepoError(
-                self.endpoint, said or f"{path} is for those who accepted its licence"
-            )
+        status, path = response.status_code, response.request.url.path
+        kind, reason = HubError, f"HTTP {status} for {path} {said}".strip()
+        if said == _DISABLED:
+            reason = f"the hub has disabled {path}"
+        elif code == "GatedRepo":
+            kind, reason = GatedRepoError, said or f"{path} is for those who accepted its licence"
+        elif code == "RevisionNotFound":
+            kind, reason = RevisionNotFoundError, f"no such revision: {path}"
+        elif status == HTTPStatus.UNAUTHORIZED and self._token and not code:
+            kind, reason = TokenRefusedError, "the token is not accepted"
         # The hub hides private and missing repositories alike behind 401 from whoever has no token.
-        if code == "RepoNotFound" or (response.status_code in (401, 404) and not code):
-            return RepoNotFoundError(self.endpoint, f"no such repository: {path}")
-        return HubError(self.endpoint, f"HTTP {response.status_code} for {path} {said}".strip())
+        elif code == "RepoNotFound" or (status in (401, 404) and not code):
+            kind, reason = RepoNotFoundError, f"no such repository: {path}"
+        return kind(self.endpoint, reason, status=status, said=said)
 
 
 def _decoded(endpoint: str, response: httpx.Response) -> object:
@@ -198,6 +274,17 @@ def _object(value: object) -> Mapping[str, object]:
 def _objects(value: object) -> Iterator[Mapping[str, object]]:
     items = cast("list[object]", value) if isinstance(value, list) else []
     return (_object(item) for item in items)
+
+
+def _listed_file(entry: Mapping[str, object]) -> HubFile | None:
+    """One file of a list; None where it has no name or no size."""
+    lfs = _object(entry.get("lfs"))
+    path, size = entry.get("path"), _whole(lfs.get("size", entry.get("size")))
+    if not isinstance(path, str) or size is None or size < 0:
+        return None
+    if lfs:
+        return HubFile(path, size, "sha256", str(lfs.get("oid") or lfs.get("sha256") or ""))
+    return HubFile(path, size, "git-sha1", str(entry.get("oid") or ""))
 
 
 def _listed(row: Mapping[str, object]) -> HubModel:

@@ -19,6 +19,7 @@ from mlx_stack.engines.environment import current_environment
 from mlx_stack.engines.lockfile import Engine
 from mlx_stack.errors import StackError
 from mlx_stack.hardware import known_hardware
+from mlx_stack.models.hub.environment import read_environment
 from mlx_stack.open_stack import OpenStack
 
 _LOG_LINES = 200
@@ -74,12 +75,10 @@ def _text(path: Path) -> str | None:
 
 def _known(opened: OpenStack) -> dict[str, str]:
     """What must not be in the bundle though it has no shape of its own, and what stands there."""
-    from huggingface_hub import get_token
-
     host = platform.node()
     names = {host: "<host>", host.partition(".")[0]: "<host>", "localhost": "localhost"}
     names |= dict.fromkeys(_user_names(), "<user>") | {str(Path.home()): "~"}
-    secrets = [get_token(), *_readable_keys(opened)]
+    secrets = [read_environment().token, *_readable_keys(opened)]
     secrets += [value for name, value in os.environ.items() if _SECRET_VARIABLE.search(name)]
     known = names | {secret: MASK for secret in secrets if secret and len(secret) >= _SHORTEST_KEY}
     return {text: new for text, new in known.items() if len(text) > 1}

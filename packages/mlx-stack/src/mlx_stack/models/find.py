@@ -13,6 +13,7 @@ from mlx_recommend import ModelShape, shape_of_config, shape_of_entry
 from mlx_stack.errors import MissingError
 from mlx_stack.home import Home
 from mlx_stack.models.disk import find_local
+from mlx_stack.models.hub.environment import read_environment
 
 if TYPE_CHECKING:
     from mlx_catalog.hub import RepoReading
@@ -100,19 +101,18 @@ def read_from_hub(repo: str) -> "RepoReading":
     """What the Hub says of a repository, with the user's endpoint and token.
 
     Raises:
-        MissingError: `HF_HUB_OFFLINE` forbids asking.
-        HubError: It doesn't answer, or has no such repository.
+        MissingError: When `HF_HUB_OFFLINE` forbids asking.
+        StackError: When it doesn't answer, or has no such repository.
     """
-    from huggingface_hub import constants, get_token
+    from mlx_stack.models.hub.client import open_hub
 
-    from mlx_catalog.hub import Hub
-
-    if constants.is_offline_mode():
+    environment = read_environment()
+    if environment.is_offline:
         raise MissingError(
             f"{repo} is not in the catalog, and HF_HUB_OFFLINE forbids asking the Hub.",
             hint="Unset HF_HUB_OFFLINE, or name a local folder.",
         )
-    with Hub(constants.ENDPOINT, get_token(), user_agent="mlx-stack") as hub:
+    with open_hub(environment.ready(), repo) as hub:
         return hub.read(repo)
 
 

@@ -1,10 +1,12 @@
 """Have a model on this disk: found, downloaded or converted, and checked."""
 
 import os
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -16,18 +18,30 @@ from mlx_stack.home import Home
 from mlx_stack.models.convert import BITS, Converter, convert, ensure_feasible
 from mlx_stack.models.disk.hf_cache import find_blob, find_snapshot
 from mlx_stack.models.disk.local import LocalModel, find_local, places_of
-from mlx_stack.models.disk.manifest import FileRecord, Quant, RemoteModel
+from mlx_stack.models.disk.manifest import FileRecord, Quant, RemoteModel, is_safe_path
 from mlx_stack.models.disk.upkeep import remove
 from mlx_stack.models.disk.weights import quant_of_config
 from mlx_stack.models.download.boot import boot_session
 from mlx_stack.models.download.fetch import Fetched, FetchOptions, Outcome, fetch, find_present
-from mlx_stack.models.download.hub import Hub, open_hub
 from mlx_stack.models.download.hub_files import HubFiles
 from mlx_stack.models.download.retries import TransferPolicy
 from mlx_stack.models.download.selection import select_files
-from mlx_stack.models.errors import HubUnreachableError, OfflineError, WrongContentError
+from mlx_stack.models.errors import (
+    HubUnreachableError,
+    OfflineError,
+    PullError,
+    WrongContentError,
+)
 from mlx_stack.models.events import Observer, ignore
+from mlx_stack.models.hub.answers import gated
+from mlx_stack.models.hub.environment import HubEnvironment, read_environment
 from mlx_stack.models.name import ModelSource, find_in_catalog, parse_repo
+
+if TYPE_CHECKING:
+    from mlx_catalog.hub import Hub, HubCommit, HubFile
+
+_LONGEST_WAIT_S = 300.0
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +98,10 @@ def pull(
     source = parse_repo(name, quant) or _from_catalog(home, name, quant, config.default_quant)
     home.create()
     config.model_dir.mkdir(parents=True, exist_ok=True)
-    hub = open_hub()
-    puller = _Puller(home, config.model_dir, hub, is_forced=is_forced, observer=observer)
+    environment = read_environment()
+    if not environment.is_offline:
+        environment = environment.ready()
+    puller = _Puller(home, config.model_dir, environment, is_forced=is_forced, observer=observer)
     fetched, note = puller.have(source)
     return PullResult(
         outcome=fetched.outcome,
@@ -111,26 +127,42 @@ class _Puller:
 
     home: Home
     model_dir: Path
-    hub: Hub
+    environment: HubEnvironment
     is_forced: bool
     observer: Observer
 
     def have(self, source: ModelSource) -> tuple[Fetched, str]:
         """The model of `source`, fetched where it must be, and a note about it."""
-        if self.hub.is_offline:
+        from mlx_stack.models.hub.client import open_hub
+
+        if self.environment.is_offline:
             return self._have_offline(source)
+        where = (self.environment, source.repo, source.revision)
         try:
-            remote = self.hub.look_up(source.repo, source.revision)
+            with open_hub(*where, attempts=5, longest_wait_s=_LONGEST_WAIT_S) as hub:
+                commit = hub.look_up(source.repo, source.revision)
+                present = None if self.is_forced else self._present(source, commit.commit)
+                if present is not None:
+                    return present, ""
+                remote = RemoteModel(commit.repo, commit.commit, commit.is_gated)
+                files = self._list_files(hub, commit)
         except HubUnreachableError as error:
             present = None if self.is_forced else self._present(source, source.commit)
             if present is None:
                 raise
             return present, f"{error.message} The model that is here was not compared with it."
-        present = None if self.is_forced else self._present(source, remote.revision)
-        if present is None:
-            files = self.hub.list_files(remote)
-            present = self._fetch(source, remote, files, self.hub.files(remote))
-        return present, ""
+        return self._fetch(source, remote, files, HubFiles(self.environment, remote)), ""
+
+    def _list_files(self, hub: "Hub", commit: "HubCommit") -> tuple[FileRecord, ...]:
+        """The files of a commit, each with its size and hash.
+
+        Raises:
+            GatedModelError: When they need a token and there is none.
+            PullError: When a file has no hash, or a path that leads out of its folder.
+        """
+        if commit.is_gated and self.environment.token is None:
+            raise gated(self.environment.endpoint, commit.repo)
+        return tuple(_record(file, commit.repo) for file in hub.list_files(commit))
 
     def _have_offline(self, source: ModelSource) -> tuple[Fetched, str]:
         if self.is_forced:
@@ -138,7 +170,7 @@ class _Puller:
         present = self._present(source, source.commit)
         if present is not None:
             return present, "HF_HUB_OFFLINE is set: the Hub was not asked for a newer version."
-        cached = find_snapshot(self.hub.cache, source.repo, source.revision)
+        cached = find_snapshot(self.environment.cache, source.repo, source.revision)
         if cached is None:
             raise OfflineError(f"{source.repo} is not on this disk")
         return self._fetch(source, *cached, None), ""
@@ -186,7 +218,7 @@ class _Puller:
         if source.model is not None:
             return False
         record = next(file for file in files if file.path == "config.json")
-        cached = find_blob(self.hub.cache, remote.repo, record)
+        cached = find_blob(self.environment.cache, remote.repo, record)
         if origin is not None:
             config = origin.read(record, self._options(source).policy)
         elif cached is not None:
@@ -244,11 +276,21 @@ class _Puller:
     def _options(self, source: ModelSource) -> FetchOptions:
         return FetchOptions(
             boot=boot_session(),
-            cache=self.hub.cache,
+            cache=self.environment.cache,
             model=source.model,
             is_forced=self.is_forced,
-            policy=TransferPolicy(stall_timeout_s=self.hub.timeout_s),
+            policy=TransferPolicy(stall_timeout_s=self.environment.timeout_s),
         )
+
+
+def _record(file: "HubFile", repo: str) -> FileRecord:
+    if not is_safe_path(file.path):
+        raise PullError(f"{repo} names a file outside its folder: {file.path!r}.")
+    if not (_SHA256.fullmatch(file.digest) if file.algorithm == "sha256" else file.digest):
+        raise PullError(f"The Hub gives no hash for {file.path}.")
+    return FileRecord(
+        path=file.path, size_bytes=file.size_bytes, algorithm=file.algorithm, digest=file.digest
+    )
 
 
 def _converter(home: Home, variables: Mapping[str, str] = os.environ) -> Converter:

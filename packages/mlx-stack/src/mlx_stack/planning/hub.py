@@ -4,15 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from mlx_catalog import Catalog, CatalogEntry, CatalogError
-from mlx_catalog.hub import Hub, HubModel, RepoReading
+from mlx_catalog.hub import HubModel, RepoReading
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend import Estimate, ModelShape, estimate, shape_of_config, shape_of_entry
 from mlx_stack.errors import StackError
 from mlx_stack.hardware import asked_hardware
 from mlx_stack.home import Home
-from mlx_stack.models.download.hub import Hub as NamedHub
-from mlx_stack.models.download.hub import open_hub
 from mlx_stack.models.find import open_catalog
+from mlx_stack.models.hub.environment import HubEnvironment, read_environment
 from mlx_stack.planning.catalog import ModelFilter
 
 _LISTED = 20
@@ -54,33 +53,34 @@ def search_hub(
     wanted: ModelFilter,
     *,
     hardware_spec: str | None = None,
-    named: NamedHub | None = None,
+    environment: HubEnvironment | None = None,
 ) -> HubListing:
     """The Hub's MLX models that match `query` and are `wanted`.
 
-    Only listings, file lists and configurations are asked for, never weights. `named` is the hub
-    to ask; None is the one that the environment names.
+    Only listings, file lists and configurations are asked for, never weights. `environment` says
+    which hub to ask; None is this process's.
 
     Raises:
-        StackError: `HF_HUB_OFFLINE` forbids asking.
-        HubError: The Hub doesn't answer, or not usably.
+        StackError: When `HF_HUB_OFFLINE` forbids asking, or the Hub doesn't answer usably.
     """
-    named = named or open_hub()
-    if named.is_offline:
+    from mlx_stack.models.hub.client import open_hub
+
+    environment = environment or read_environment()
+    if environment.is_offline:
         raise StackError(
             "HF_HUB_OFFLINE forbids asking the Hub.",
             hint="Unset it, or see `mlx-stack models --catalog`, which needs no connection.",
         )
     hardware = asked_hardware(home, hardware_spec)
     catalog = open_catalog(home)
-    with Hub(named.endpoint, named.token, user_agent="mlx-stack") as hub:
+    with open_hub(environment.ready()) as hub:
         found = [
             row for row in hub.search(query, limit=_LISTED) if _is_wanted(row, catalog, wanted)
         ]
         unknown = [row.repo for row in found if catalog.by_repo(row.repo) is None]
         readings = hub.read_many(unknown)
     models = tuple(_described(row, catalog.by_repo(row.repo), readings, hardware) for row in found)
-    return HubListing(named.endpoint, hardware, models)
+    return HubListing(environment.endpoint, hardware, models)
 
 
 def _is_wanted(row: HubModel, catalog: Catalog, wanted: ModelFilter) -> bool:

@@ -1,9 +1,6 @@
 """Which models suit a machine, and which tiers to make of them."""
 
-import os
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from mlx_catalog import Catalog, Quant
 from mlx_hwprobe import HardwareProfile
@@ -21,6 +18,7 @@ from mlx_stack.errors import StackError
 from mlx_stack.hardware import asked_hardware
 from mlx_stack.home import Home
 from mlx_stack.models.find import open_catalog
+from mlx_stack.models.hub.environment import read_environment
 from mlx_stack.planning.estimate import as_quant
 from mlx_stack.planning.evidence import measurements_of, saved_benchmarks
 
@@ -89,7 +87,7 @@ def recommend(home: Home, wishes: Wishes) -> Recommendation:
             "The memory of this machine is unknown, so there is no budget to plan for.",
             hint="Give one with --budget 30gb, or name a machine with --hardware m4-max:40:128.",
         )
-    catalog, has_token = open_catalog(home), has_hub_token()
+    catalog, has_token = open_catalog(home), read_environment().token is not None
     saved = saved_benchmarks(home.benchmarks, hardware)
     candidates: list[Candidate] = []
     for entry in catalog:
@@ -114,13 +112,3 @@ def recommend(home: Home, wishes: Wishes) -> Recommendation:
         quant=quant,
         has_token=has_token,
     )
-
-
-def has_hub_token(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether the user has a token for the Hub, where huggingface_hub looks for one."""
-    from huggingface_hub import constants  # a third of the time that `get_token` takes to import
-
-    if environment.get("HF_TOKEN") or environment.get("HUGGING_FACE_HUB_TOKEN"):
-        return True
-    path = Path(constants.HF_TOKEN_PATH)
-    return path.is_file() and bool(path.read_text(encoding="utf-8").strip())

@@ -157,7 +157,9 @@ def read_activities(ports: Sequence[int]) -> dict[int, Activity]:
     activities: dict[int, Activity] = {}
     for port in ports:
         try:
-            answer = httpx.get(f"http://{LOOPBACK}:{port}/metrics", timeout=_METRICS_TIMEOUT_S)
+            answer = httpx.get(
+                f"http://{LOOPBACK}:{port}/metrics", timeout=_METRICS_TIMEOUT_S, trust_env=False
+            )
         except httpx.HTTPError:
             continue
         if answer.is_success:

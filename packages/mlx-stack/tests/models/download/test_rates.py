@@ -5,9 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_stack.models.download.connection import describe, origin_of, receive_buffer_bytes
-from mlx_stack.models.download.hub_files import redirect_target, retry_after_s
-from mlx_stack.models.download.rates import Meter, pause_s
+from mlx_stack.models.download.connection import describe, receive_buffer_bytes
+from mlx_stack.models.download.hub_files import redirect_target
+from mlx_stack.models.download.rates import Meter
+from mlx_stack.models.hub.answers import pause_s, retry_after_s
+from mlx_stack.models.hub.environment import origin_of
 
 
 def test_the_rate_is_that_of_the_last_seconds():

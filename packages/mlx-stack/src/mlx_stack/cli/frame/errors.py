@@ -56,16 +56,6 @@ def _unknown_model(error: Exception) -> StackError:
     return UsageError(f"There is no model {getattr(error, 'name', '')!r}.", hint=hint)
 
 
-def _gated(error: Exception) -> StackError:
-    hint = "Accept the licence on the model's page, then set a token: `hf auth login` or HF_TOKEN."
-    return StackError(str(error), hint=hint)
-
-
-def _unreachable(error: Exception) -> StackError:
-    hint = "Check the connection and HF_ENDPOINT; models of the catalog need neither."
-    return StackError(str(error), hint=hint)
-
-
 def _invalid_catalog(error: Exception) -> StackError:
     hint = "Mend the entry, or move it out of the folder `catalog` of the state folder."
     return UsageError(str(error), hint=hint)
@@ -97,11 +87,6 @@ def _no_answer(error: Exception) -> StackError:
     place = f" from {request.url}" if request is not None else ""
     said = str(error) or type(error).__name__
     return StackError(f"No usable answer{place}: {said}", hint="Is the other side running?")
-
-
-def _hub(error: Exception) -> StackError:
-    first = str(error).strip().partition("\n")[0] or type(error).__name__
-    return StackError(f"The model hub: {first}", hint="Check the name, HF_ENDPOINT and HF_TOKEN.")
 
 
 def _damaged(error: Exception) -> StackError:
@@ -161,19 +146,10 @@ _TRANSLATIONS: dict[str, Translation] = {
     "builtins.UnicodeError": _damaged,
     "httpx.HTTPError": _no_answer,
     "httpx.InvalidURL": _wrong,
-    "httpx2.HTTPError": _no_answer,
-    "httpx2.InvalidURL": _wrong,
-    "huggingface_hub.EntryNotFoundError": _hub,
-    "huggingface_hub.GatedRepoError": _gated,
-    "huggingface_hub.HFValidationError": _wrong,
-    "huggingface_hub.HfHubHTTPError": _hub,
-    "huggingface_hub.OfflineModeIsEnabled": _hub,
     "json.JSONDecodeError": _damaged,
     "mlx_bench.BenchError": _failed,
     "mlx_bench.ParametersError": _wrong,
     "mlx_catalog.CatalogError": _failed,
-    "mlx_catalog.GatedRepoError": _gated,
-    "mlx_catalog.HubUnreachableError": _unreachable,
     "mlx_catalog.InvalidCatalogError": _invalid_catalog,
     "mlx_catalog.UnknownModelError": _unknown_model,
     "mlx_catalog.UnreadableCatalogError": _invalid_catalog,

@@ -11,19 +11,15 @@ import random
 import re
 import time
 from collections.abc import Mapping
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from urllib.parse import quote, urljoin
 
-from mlx_stack.models.disk.manifest import FileRecord
-from mlx_stack.models.download.connection import Connection, describe, is_web_address, origin_of
+from mlx_stack.models.disk.manifest import FileRecord, RemoteModel
+from mlx_stack.models.download.connection import Connection, describe
 from mlx_stack.models.download.retries import FileRetries, TransferPolicy
-from mlx_stack.models.errors import (
-    GatedModelError,
-    PullError,
-    TransientError,
-    WrongContentError,
-)
+from mlx_stack.models.errors import PullError, TransientError, WrongContentError
+from mlx_stack.models.hub.answers import gated, refused, retry_after_s
+from mlx_stack.models.hub.environment import HubEnvironment, is_web_address, origin_of
 
 _MOST_REDIRECTS = 5
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -31,7 +27,6 @@ _EXPIRED = frozenset({401, 403, 404, 410})
 _THROTTLED = frozenset({429, 503})
 _LEGAL_IN_URLS = "!#$%&'()*+,/:;=?@[]~"
 _CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
-_RATE_LIMIT_RESET = re.compile(r";\s*t=(\d+)")
 
 
 class RangesUnsupported(Exception):  # noqa: N818 - a fact about the server, no failure
@@ -43,18 +38,19 @@ class HubFiles:
 
     Attributes:
         repo: `owner/name`.
-        revision: The commit.
-        endpoint: The Hub's address, without a slash at the end.
     """
 
-    def __init__(self, endpoint: str, repo: str, revision: str, headers: Mapping[str, str]) -> None:
-        """`headers` go with every request; `Authorization` among them only to the endpoint."""
-        self.repo = repo
-        self.revision = revision
-        self.endpoint = endpoint.rstrip("/")
-        self._headers = {**headers, "Accept-Encoding": "identity"}
-        self._home = origin_of(self.endpoint)
+    def __init__(self, environment: HubEnvironment, model: RemoteModel) -> None:
+        """The files of `model` on the Hub of an environment that is ready."""
+        self.repo = model.repo
+        self._model = model
+        self._environment = environment
+        self._home = origin_of(environment.endpoint)
         self._addresses: dict[str, str] = {}
+
+    def connect(self, timeout_s: float) -> Connection:
+        """A closed connection, for `open`; `timeout_s` bounds every wait."""
+        return Connection(self._environment, timeout_s)
 
     def open(
         self, connection: Connection, file: FileRecord, start: int, end: int, *, whole: bool = False
@@ -68,7 +64,8 @@ class HubFiles:
             RangesUnsupported: A range was asked for, and the whole file came.
             PullError: It won't: the file is gone, forbidden, or not what the Hub announced.
         """
-        home = f"{self.endpoint}/{self.repo}/resolve/{self.revision}/{quote(file.path)}"
+        root = f"{self._environment.endpoint}/{self.repo}/resolve/{self._model.revision}"
+        home = f"{root}/{quote(file.path)}"
         is_part = not whole and (start, end) != (0, file.size_bytes)
         wanted = {"Range": f"bytes={start}-{end - 1}"} if is_part else {}
         known = self._addresses.get(file.path)
@@ -93,7 +90,7 @@ class HubFiles:
             HubUnreachableError: It could not be read, however often it was tried.
             PullError: It is gone, forbidden, or not what the Hub announced.
         """
-        connection, retries = Connection(policy.stall_timeout_s), FileRetries()
+        connection, retries = self.connect(policy.stall_timeout_s), FileRetries()
         while True:
             try:
                 content = self.open(connection, file, 0, file.size_bytes).read()
@@ -117,7 +114,8 @@ class HubFiles:
     ) -> tuple[str, http.client.HTTPResponse]:
         """The answer behind the redirects, and the address that gave it, which is remembered."""
         for _ in range(_MOST_REDIRECTS):
-            response = connection.get(url, {**self._headers_for(url), **wanted})
+            headers = {**self._environment.headers_of(url), "Accept-Encoding": "identity", **wanted}
+            response = connection.get(url, headers)
             if response.status not in _REDIRECTS:
                 return url, response
             connection.close()  # the body may be long or never end, and the next origin is another
@@ -126,11 +124,6 @@ class HubFiles:
                 raise PullError(f"{self.repo}: {file.path} is redirected to no web address.")
             url = self._addresses[file.path] = target
         raise PullError(f"{self.repo}: the redirects of {file.path} lead in a circle.")
-
-    def _headers_for(self, url: str) -> dict[str, str]:
-        if origin_of(url) == self._home:
-            return self._headers
-        return {k: v for k, v in self._headers.items() if k.lower() != "authorization"}
 
     def _check_size(
         self,
@@ -177,8 +170,9 @@ class HubFiles:
         if not is_from_hub and status in _EXPIRED:
             raise TransientError(reason)
         said = response.headers.get("X-Error-Message")
-        if status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-            raise gated(self.endpoint, self.repo, code, said)
+        is_forbidden = status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+        if code == "GatedRepo" or (is_forbidden and self._model.is_gated):
+            raise gated(self._environment.endpoint, self.repo, said)
         if status == HTTPStatus.REQUEST_TIMEOUT:
             raise TransientError(reason)
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
@@ -186,10 +180,7 @@ class HubFiles:
                 f"{self.repo}: {file.path} is shorter on the server than in the Hub's own list.",
                 hint="The repository or a mirror is broken; what was downloaded is kept.",
             )
-        raise PullError(
-            f"{self.repo}: the Hub answers HTTP {status} for {file.path}.",
-            hint=said,
-        )
+        raise refused(f"{self.repo}: {file.path}", status, said)
 
 
 def redirect_target(url: str, location: str) -> str | None:
@@ -202,37 +193,3 @@ def redirect_target(url: str, location: str) -> str | None:
     except ValueError:
         return None
     return target if is_web_address(target) else None
-
-
-def gated(
-    endpoint: str, repo: str, code: str = "GatedRepo", said: str | None = None
-) -> GatedModelError:
-    """The error that names the licence page and the token step, with what the Hub itself said."""
-    page = f"{endpoint}/{repo}"
-    what = "is gated" if code == "GatedRepo" else "is not open to this account"
-    hint = (
-        f"Accept the licence at {page}, make a token at {endpoint}/settings/tokens, then run "
-        "`hf auth login` or set HF_TOKEN, and pull again."
-    )
-    return GatedModelError(
-        f"{repo} {what}: its licence must be accepted, and a token sent along.",
-        hint=f"{hint} The Hub says: {said}" if said else hint,
-    )
-
-
-def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
-    """How long the server asks to be left alone, by `Retry-After` or the Hub's `RateLimit`.
-
-    `now` is in seconds since the epoch: `Retry-After` may name a date.
-    """
-    headers = {name.lower(): value for name, value in headers.items()}
-    value = headers.get("retry-after", "")
-    if value.isascii() and value.isdigit():
-        return float(value)
-    if value:
-        try:
-            return max(parsedate_to_datetime(value).timestamp() - now, 0.0)
-        except (ValueError, OverflowError):
-            return None
-    found = _RATE_LIMIT_RESET.search(headers.get("ratelimit", ""))
-    return float(found[1]) if found else None

@@ -1,4 +1,4 @@
-"""How fast something arrives, and how long to pause after failures. Pure: the clock is given."""
+"""How fast something arrives. Pure: the clock is given."""
 
 from collections import deque
 
@@ -41,11 +41,3 @@ class Meter:
         then, before = self._samples[0]
         elapsed = now - then
         return (self._total - before) / elapsed if elapsed >= _SAMPLE_S else None
-
-
-def pause_s(failures: int, jitter: float) -> float:
-    """How long to wait after so many failures in a row: doubling from 0.25 s to 8 s.
-
-    `jitter`, from 0 to 1, spreads it by a quarter either way, lest clients come back together.
-    """
-    return min(0.25 * 2 ** (failures - 1), 8.0) * (0.75 + 0.5 * jitter)

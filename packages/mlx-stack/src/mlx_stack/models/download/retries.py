@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlx_stack.models.download.rates import pause_s
 from mlx_stack.models.errors import HubUnreachableError, TransientError
+from mlx_stack.models.hub.answers import pause_s
 
 _TRICKLE_BYTES_S = 1024
 """Slower than this is as good as stalled."""

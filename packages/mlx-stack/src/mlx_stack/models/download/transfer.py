@@ -46,6 +46,10 @@ _SMALLEST_HALF_BYTES = 128 * 1024
 class Source(Protocol):
     """Where byte ranges come from, as `HubFiles` gives them."""
 
+    def connect(self, timeout_s: float) -> Connection:
+        """A closed connection, for `open`; `timeout_s` bounds every wait."""
+        ...
+
     def open(
         self, connection: Connection, file: FileRecord, start: int, end: int, *, whole: bool = False
     ) -> HTTPResponse:
@@ -56,9 +60,9 @@ class Source(Protocol):
 class _Worker:
     """One connection, and the piece that it is fetching."""
 
-    def __init__(self, number: int, timeout_s: float) -> None:
+    def __init__(self, number: int, connection: Connection) -> None:
         self.number = number
-        self.connection = Connection(timeout_s)
+        self.connection = connection
         self.claim: Claim | None = None
         self.meter = Meter(0.0)
         self.rate_bytes_s = 0.0
@@ -99,7 +103,9 @@ class Transfer:
         self._not_before = 0.0
         self._meter = Meter(time.monotonic())
         count = min(policy.connections, self._ledger.pending_pieces)
-        self._workers = [_Worker(number, policy.stall_timeout_s) for number in range(count)]
+        self._workers = [
+            _Worker(number, source.connect(policy.stall_timeout_s)) for number in range(count)
+        ]
 
     def run(self) -> None:
         """Fetch and check everything; returns when every file is verified.
