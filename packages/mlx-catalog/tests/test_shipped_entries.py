@@ -94,6 +94,60 @@ def test_what_was_not_found_is_unknown_and_said_so(catalog: Catalog):
         assert any("cache is unknown" in note for note in catalog.get(name).notes), name
 
 
+def test_every_entry_says_its_embedding_and_its_heads(catalog: Catalog):
+    for entry in catalog:
+        assert entry.geometry.embedding_params, entry.id
+        assert entry.geometry.query_heads, entry.id
+    untold = {entry.id for entry in catalog if entry.geometry.tied_embeddings is None}
+    assert untold == {
+        "deepseek-v4-flash",
+        "granite-4.1-8b",  # described as tied, published with two copies
+        "granite-4.2-8b",
+        "nemotron-super-49b",
+        "qwen3.8-flash-next",
+        "step-3.5-flash",
+    }
+
+
+def test_models_with_vision_say_what_their_towers_take(catalog: Catalog):
+    silent = {
+        entry.id for entry in catalog if entry.capabilities.vision and not entry.tower_params_b
+    }
+    assert silent == {"qwen3.8-flash-next"}
+
+
+@pytest.mark.parametrize(
+    ("model", "text_params"),
+    [  # counted in published text-only checkpoints
+        ("qwen3.5-9b", 8_953_803_264),
+        ("gemma3-12b", 11_766_034_176),
+        ("mistral-small-3.1-24b", 23_572_403_200),
+        ("llama4-scout", 107_769_861_120),
+        ("gemma4-31b", 30_697_345_280),
+    ],
+)
+def test_without_its_towers_a_model_is_its_text_model(
+    catalog: Catalog, model: str, text_params: int
+):
+    entry = catalog.get(model)
+    assert entry.tower_params_b is not None
+    text_b = entry.params_b - entry.tower_params_b - (entry.mtp_params_b or 0)
+    assert text_b == pytest.approx(text_params / 1e9, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("model", "mlx_params"),
+    [  # counted in MLX conversions
+        ("qwen3-0.6b", 596_049_920),
+        ("glm-4.5-air", 106_852_251_264),
+        ("qwen3-next-80b-a3b-instruct", 79_674_388_992),
+        ("qwen3.6-27b", 27_356_728_560),
+    ],
+)
+def test_what_is_loaded_is_what_mlx_keeps(catalog: Catalog, model: str, mlx_params: int):
+    assert catalog.get(model).loaded_params_b == pytest.approx(mlx_params / 1e9, abs=0.02)
+
+
 def test_a_doubtful_model_is_marked(catalog: Catalog):
     assert catalog.get("nemotron-49b").confidence == "low"
     for entry in catalog:

@@ -94,12 +94,43 @@ def test_all_mistakes_of_a_file_are_told_at_once_in_order(entry_text: str):
         ("aliases: [lynx]", "aliases: [lynx-7b]", "aliases[0]"),
         ("aliases: [lynx]", "aliases: [lynx, lynx]", "aliases[1]"),
         ("aliases: [lynx]", "alias_notes: {puma: because}", "alias_notes.puma"),
+        ("  kv_heads: 4", "  query_heads: 30\n  kv_heads: 4", "geometry.query_heads"),
+        ("params_b: 7.25", "params_b: 7.25\ntower_params_b: 7.25", "tower_params_b"),
+        ("hidden_size: 4096", "hidden_size: 4096\n  vocab_size: 2000000", "geometry.vocab_size"),
+        (
+            "hidden_size: 4096",
+            "hidden_size: 4096\n  vocab_size: 1000000\n  tied_embeddings: false",
+            "geometry.vocab_size",
+        ),
+        (
+            "hidden_size: 4096",
+            "hidden_size: 4096\n  vocab_size: 262144\n  per_layer_embedding_dim: 900",
+            "geometry.vocab_size",
+        ),
     ],
 )
 def test_a_rule_that_an_entry_breaks_is_told(entry_text: str, old: str, new: str, key_path: str):
     text = entry_text.replace(old, new, 1)
     assert text != entry_text
     assert key_path in {problem.key_path for problem in problems_of(text)}
+
+
+TIED = "hidden_size: 4096\n  vocab_size: 262144\n  tied_embeddings: true"  # 1.07 x 10^9
+
+
+def test_a_tied_embedding_that_was_counted_twice_is_told_by_the_published_size(entry_text: str):
+    tied = entry_text.replace("hidden_size: 4096", TIED)
+    assert parse_entry(tied, "lynx-7b.yaml").entry is not None
+    (problem,) = problems_of(tied.replace("params_b: 7.25", "params_b: 8.32"))
+    assert problem.key_path == "params_b"
+    assert "7.25" in problem.expected
+    assert problem.got == "8.32"
+
+
+def test_an_estimated_size_says_nothing_of_an_embedding_counted_twice(entry_text: str):
+    text = entry_text.replace("hidden_size: 4096", TIED).replace("params_b: 7.25", "params_b: 8.32")
+    estimated = "    disk_size_estimated: true\n    disk_size_source"
+    assert parse_entry(text.replace("    disk_size_source", estimated), "lynx-7b.yaml").entry
 
 
 def test_types_and_rules_are_told_together(entry_text: str):

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_catalog import load_catalog
+from mlx_catalog.schema import Sources
 from mlx_hwprobe import HardwareProfile, parse_hardware_spec
 from mlx_recommend import (
     ModelShape,
@@ -111,6 +113,58 @@ def test_layers_with_a_window_stop_growing():
     far = memory_use(shape, Workload(context_tokens=2048)).kv_cache_bytes
     assert near == 1024 * 2 * (5 + 29) * 2 * 4 * 256
     assert far - near == 1024 * 2 * 5 * 2 * 4 * 256
+
+
+def entry_with(model: str, **changes: object) -> ModelShape:
+    """The shape of an entry with changes to it or its geometry, at a size nobody published."""
+    entry = CATALOG.get(model)
+    own = {key: value for key, value in changes.items() if hasattr(entry, key)}
+    within = {key: value for key, value in changes.items() if key not in own}
+    geometry = msgspec.structs.replace(entry.geometry, **within)
+    sources = Sources(int4=msgspec.structs.replace(entry.sources.int4, disk_size_estimated=True))
+    changed = msgspec.structs.replace(entry, **own, geometry=geometry, sources=sources)
+    return shape_of_entry(changed, "int4")
+
+
+def test_towers_are_held_in_16_bits_and_never_read():
+    without = entry_with("qwen3-8b")
+    seeing = entry_with(
+        "qwen3-8b",
+        params_b=8.69,
+        tower_params_b=0.5,
+        capabilities=CATALOG.get("qwen3-vl-8b").capabilities,
+    )
+    assert seeing.weights_bytes == pytest.approx(without.weights_bytes + 1e9)
+    assert seeing.decode_weight_bytes == pytest.approx(without.decode_weight_bytes)
+    assert seeing.prefill_params == pytest.approx(without.prefill_params)
+
+
+def test_what_is_not_loaded_takes_no_memory():
+    whole = entry_with("qwen3-8b")
+    for unloaded in ("mtp_params_b", "tower_params_b"):  # it is served without vision
+        shape = entry_with("qwen3-8b", params_b=8.69, **{unloaded: 0.5})
+        assert shape.weights_bytes == pytest.approx(whole.weights_bytes)
+        assert shape.decode_weight_bytes == pytest.approx(whole.decode_weight_bytes)
+
+
+def test_what_an_entry_does_not_tell_apart_counts_as_read():
+    told, untold = entry_with("qwen3-8b"), entry_with("qwen3-8b", vocab_size=None)
+    assert told.weights_bytes == untold.weights_bytes == round(untold.decode_weight_bytes)
+    assert told.decode_weight_bytes < untold.decode_weight_bytes
+    assert told.prefill_params < untold.prefill_params
+
+
+def test_per_layer_embeddings_are_held_and_not_read():
+    told = entry_with("gemma3n-e2b")
+    untold = entry_with("gemma3n-e2b", per_layer_embedding_dim=None)
+    assert told.weights_bytes == untold.weights_bytes
+    looked_up = 30 * 256 * 262_400
+    assert untold.decode_weight_bytes - told.decode_weight_bytes == looked_up * 4.5 / 8
+
+
+def test_query_heads_are_those_of_the_entry_else_as_wide_as_the_stream():
+    assert entry_with("seed-oss-36b").query_group == 80 / 8
+    assert entry_with("seed-oss-36b", query_heads=None).query_group == 5120 / (8 * 128)
 
 
 def test_latent_attention_keeps_latents_only():

@@ -31,6 +31,40 @@ def _parameters(entry: CatalogEntry) -> Iterator[Violation]:
         yield Violation(("active_params_b",), f"at most params_b ({entry.params_b})", str(active))
     if "moe" in entry.architecture and active is None:
         yield Violation(("active_params_b",), f"a figure, for {entry.architecture}", "nothing")
+    unread = (entry.tower_params_b or 0) + (entry.mtp_params_b or 0)
+    if unread >= entry.params_b:
+        expected = f"less than params_b ({entry.params_b}) with mtp_params_b"
+        yield Violation(("tower_params_b",), expected, str(unread))
+        return
+    yield from _embedding(entry, (entry.params_b - unread) * 1e9)
+
+
+#: How near a published size is to one that counts the embedding once, and how much of the model
+#: the embedding is, before `params_b` must have counted it twice: other packings save less.
+_NEAR, _TELLING_SHARE = 0.05, 0.12
+
+
+def _embedding(entry: CatalogEntry, text_params: float) -> Iterator[Violation]:
+    """What the embedding says of the parameters of the language model."""
+    geometry = entry.geometry
+    embedding = geometry.embedding_params
+    if embedding is None:
+        return
+    copies = 2 if geometry.tied_embeddings is False else 1
+    held = copies * embedding + geometry.per_layer_embedding_params
+    if held >= text_params:
+        yield Violation(
+            ("geometry", "vocab_size"),
+            f"embeddings of less than the {text_params / 1e9:g} x 10^9 parameters",
+            f"{held / 1e9:.3g} x 10^9",
+        )
+    elif geometry.tied_embeddings and embedding > _TELLING_SHARE * text_params:
+        for quant, source in entry.sources.items():
+            size = None if source.disk_size_estimated else source.disk_size_gb
+            once = (entry.loaded_params_b * 1e9 - embedding) / 1e9
+            if size and abs(size * 8 / BITS_PER_WEIGHT[quant] / once - 1) < _NEAR:
+                expected = f"about {once:.3g}, the tied embedding counted once, as {quant} has it"
+                yield Violation(("params_b",), expected, str(entry.params_b))
 
 
 def _aliases(entry: CatalogEntry) -> Iterator[Violation]:
@@ -51,6 +85,10 @@ def _geometry(geometry: Geometry, architecture: str) -> Iterator[Violation]:
         )
     if geometry.mla_rope_dim is not None and geometry.mla_latent_dim is None:
         yield Violation(("geometry", "mla_latent_dim"), "a width beside mla_rope_dim", "nothing")
+    query_heads, kv_heads = geometry.query_heads, geometry.kv_heads
+    if query_heads is not None and kv_heads is not None and query_heads % kv_heads:
+        expected = f"a multiple of kv_heads ({kv_heads})"
+        yield Violation(("geometry", "query_heads"), expected, str(query_heads))
     recurrent = geometry.recurrent
     if recurrent is None and "hybrid" in architecture:
         yield Violation(("geometry", "recurrent"), f"a state, for {architecture}", "nothing")

@@ -121,7 +121,9 @@ class Geometry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     (`shared_kv_layers`) are in neither. Full-attention layers use `global_kv_heads` and
     `global_head_dim` where those differ from the sliding layers' `kv_heads` and `head_dim`.
     Multi-head latent attention stores `mla_latent_dim + mla_rope_dim` values a token and layer
-    instead of keys and values.
+    instead of keys and values. The embedding has `vocab_size` rows of `hidden_size` values; the
+    output layer repeats it where `tied_embeddings` is False. Where `per_layer_embedding_dim` is
+    set, each layer looks up as many values of a token in an embedding of its own.
     """
 
     layers: Positive
@@ -129,7 +131,9 @@ class Geometry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     hidden_size: Positive | None = None
     vocab_size: Positive | None = None
     tied_embeddings: bool | None = None
+    per_layer_embedding_dim: Positive | None = None
     full_attention_layers: Count | None = None
+    query_heads: Positive | None = None
     kv_heads: Positive | None = None
     head_dim: Positive | None = None
     global_kv_heads: Positive | None = None
@@ -141,6 +145,25 @@ class Geometry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     mla_rope_dim: Count | None = None
     recurrent: RecurrentState | None = None
     experts: Experts | None = None
+
+    @property
+    def embedding_params(self) -> int | None:
+        """Parameters of one copy of the embedding; None if unknown."""
+        if self.vocab_size is None or self.hidden_size is None:
+            return None
+        return self.vocab_size * self.hidden_size
+
+    @property
+    def per_layer_embedding_params(self) -> int:
+        """Parameters of the embeddings that layers have of their own; 0 where none is known."""
+        return self.layers * (self.vocab_size or 0) * (self.per_layer_embedding_dim or 0)
+
+    @property
+    def query_group(self) -> float | None:
+        """Query heads that share a KV head, outside layers with `global_kv_heads`; or None."""
+        if self.query_heads is None or self.kv_heads is None:
+            return None
+        return self.query_heads / self.kv_heads
 
     @property
     def growing_kv_elements_per_token(self) -> int | None:
@@ -269,6 +292,10 @@ class CatalogEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     capabilities: Capabilities
     active_params_b: Amount | None = None
     """Parameters used for a token: a mixture-of-experts model's; None for a dense one."""
+    tower_params_b: Amount | None = None
+    """Of `params_b`, those of towers for images and sound, which text generation never reads."""
+    mtp_params_b: Amount | None = None
+    """Of `params_b`, those of heads for multi-token prediction, which MLX doesn't load."""
     hf_base_repo: Repo | None = None
     min_mlx_lm_version: Version | None = None
     aliases: tuple[Name, ...] = ()
@@ -290,9 +317,10 @@ class CatalogEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return self.active_params_b is not None and self.active_params_b < self.params_b
 
     @property
-    def weight_params_read_b(self) -> float:
-        """Parameters read for one token of one sequence, in 10^9: the active ones, or all."""
-        return self.active_params_b if self.active_params_b is not None else self.params_b
+    def loaded_params_b(self) -> float:
+        """Parameters in memory while it is served, in 10^9: with its towers only if it sees."""
+        towers = 0.0 if self.capabilities.vision else self.tower_params_b or 0.0
+        return self.params_b - towers - (self.mtp_params_b or 0.0)
 
     def quant_of(self, hf_repo: str) -> Quant | None:
         """The quantization that the repository `hf_repo` holds of this model, or None."""

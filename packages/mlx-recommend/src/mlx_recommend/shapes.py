@@ -7,7 +7,6 @@ from mlx_catalog.config_fields import Config
 from mlx_catalog.geometry import describe
 from mlx_catalog.parameters import ParameterCounts, count_parameters, query_group
 from mlx_recommend.calibration import TOWER_BYTES_PER_PARAM, LayerKind
-from mlx_recommend.families import family_facts
 from mlx_recommend.inputs import ModelShape
 
 _RECURRENT_KINDS = frozenset({"gated-deltanet", "kda", "mamba1", "mamba2"})
@@ -21,15 +20,15 @@ class Description:
         name: The catalog id, repository or folder.
         quant: The precision, for display.
         bits_per_weight: Bits that a quantized weight takes, scales and biases included.
-        params_b: All parameters, in 10^9; None where nobody counted them.
+        params_b: All parameters in memory, in 10^9; None where nobody counted them.
         active_params_b: Parameters used for a token, in 10^9; None where that is all of them.
         model_type: `model_type` of its `config.json`.
         geometry: Layers, caches, experts.
-        has_towers: Whether it has towers for images or sound.
+        tower_params_b: Of those, the ones of towers for images and sound, in 10^9.
         published_bytes: The size of its weights, where somebody counted them.
         max_context_tokens: The context that it was trained for.
         counts: Parameters counted from its configuration; None estimates them from the rest.
-        query_group: Query heads for each KV head; None derives it from the widths.
+        query_group: Query heads for each KV head; None takes what the geometry says.
     """
 
     name: str
@@ -39,7 +38,7 @@ class Description:
     model_type: str
     geometry: Geometry | None
     active_params_b: float | None = None
-    has_towers: bool = False
+    tower_params_b: float = 0.0
     published_bytes: int | None = None
     max_context_tokens: int | None = None
     counts: ParameterCounts | None = None
@@ -57,11 +56,11 @@ def shape_of_entry(entry: CatalogEntry, quant: Quant) -> ModelShape:
             name=entry.id,
             quant=quant,
             bits_per_weight=BITS_PER_WEIGHT[quant],
-            params_b=entry.params_b,
+            params_b=entry.loaded_params_b,
             active_params_b=entry.active_params_b,
             model_type=entry.model_type,
             geometry=entry.geometry,
-            has_towers=bool(entry.capabilities.vision),
+            tower_params_b=(entry.tower_params_b or 0.0) if entry.capabilities.vision else 0.0,
             published_bytes=published,
             max_context_tokens=entry.max_context_tokens,
         )
@@ -114,7 +113,6 @@ def shape_of_config(
             active_params_b=active / 1e9 if active and has_experts else None,
             model_type=reading.model_type,
             geometry=geometry,
-            has_towers=reading.vision,
             published_bytes=None if is_other else weights_bytes,
             max_context_tokens=reading.max_context_tokens,
             counts=counts,
@@ -127,7 +125,7 @@ def shape_of_config(
 
 def shape_of(described: Description) -> ModelShape:
     """The shape of a model that is described so."""
-    counts = described.counts or _estimate_counts(described)
+    counts = described.counts or _counts_of_totals(described)
     geometry, bytes_per_param = described.geometry, described.bits_per_weight / 8
     share = _expert_share(described)
     shape = ModelShape(
@@ -156,27 +154,20 @@ def shape_of(described: Description) -> ModelShape:
         sliding_kv_elements=geometry.sliding_kv_elements_per_token,
         sliding_window=geometry.sliding_window,
         state_bytes=geometry.state_bytes_per_sequence,
-        query_group=described.query_group or _query_group(described, geometry),
+        query_group=described.query_group or _query_group(geometry),
     )
 
 
-def _estimate_counts(described: Description) -> ParameterCounts | None:
-    """Parameters from the published totals, and from what is known of the family."""
+def _counts_of_totals(described: Description) -> ParameterCounts | None:
+    """Parameters from the published totals; what isn't told apart counts as read."""
     geometry, params_b = described.geometry, described.params_b
     if geometry is None or params_b is None:
         return None
-    total = params_b * 1e9
-    facts = family_facts(described.model_type, params_b)
-    vocab = geometry.vocab_size or (facts.vocab_size if facts else 0)
-    embedding = float(vocab * (geometry.hidden_size or 0))
-    once = geometry.tied_embeddings
-    if once is None:
-        once = facts.stores_embedding_once(params_b) if facts else True
-    aside = 0.0
-    if described.has_towers and facts is not None:
-        aside = min(facts.aside_params_b(params_b) * 1e9, total / 2)
-    looked_up = facts.per_layer_embedding_dim * vocab * geometry.layers if facts else 0
-    text = total - aside - looked_up - (0 if once else embedding)
+    embedding = float(geometry.embedding_params or 0)
+    looked_up = float(geometry.per_layer_embedding_params)
+    output = embedding if geometry.tied_embeddings is False else 0.0
+    aside = described.tower_params_b * 1e9
+    text = params_b * 1e9 - aside - looked_up - output
     if text <= embedding:  # so few parameters are not a model of these widths
         return None
     active = described.active_params_b
@@ -189,6 +180,7 @@ def _estimate_counts(described: Description) -> ParameterCounts | None:
         embedding=min(embedding, read / 2),
         looked_up=looked_up,
         routed=0.0 if share == 1 else max(text - read, 0) / (1 - share),
+        output=output,
     )
 
 
@@ -232,14 +224,10 @@ def _prefilled(geometry: Geometry | None) -> float:
     return 1 - (geometry.shared_kv_layers or 0) / geometry.layers if geometry is not None else 1
 
 
-def _query_group(described: Description, geometry: Geometry) -> float:
-    """Query heads for each KV head; without better knowledge, as if they were as wide as hidden."""
-    params_b = described.params_b
-    facts = family_facts(described.model_type, params_b) if params_b is not None else None
-    known = facts.query_group(params_b) if facts is not None and params_b is not None else None
+def _query_group(geometry: Geometry) -> float:
+    """Query heads for each KV head; where it isn't said, as if they were as wide as the stream."""
+    said = geometry.query_group
     kv_width = (geometry.kv_heads or 0) * (geometry.head_dim or 0)
-    if known is not None:
-        return known
-    if not kv_width or not geometry.hidden_size:
-        return 1.0
+    if said is not None or not kv_width or not geometry.hidden_size:
+        return said or 1.0
     return max(geometry.hidden_size / kv_width, 1.0)
