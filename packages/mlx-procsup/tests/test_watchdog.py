@@ -16,6 +16,7 @@ from mlx_procsup import (
     RotationRule,
     ServiceState,
     ShedRule,
+    StartOutcome,
     StartPlan,
     StateDirs,
     Supervised,
@@ -46,7 +47,7 @@ class World:
     dirs: StateDirs
     lock: Path
     services: list[Supervised] = field(default_factory=list[Supervised])
-    decisions: list[WatchEvent] = field(default_factory=list[WatchEvent])
+    events: list[WatchEvent] = field(default_factory=list[WatchEvent])
     now: float = 1000.0
     wall: float = 1_800_000_000.0
     pressure: Pressure = Pressure.NORMAL
@@ -62,7 +63,7 @@ class World:
             probe_timeout_s=0.3,
         )
         machine = MachineReader(lambda: self.now, lambda: self.wall, lambda: self.pressure)
-        return Watchdog(self.dirs, settings, lambda: self.services, self.decisions.append, machine)
+        return Watchdog(self.dirs, settings, lambda: self.services, self.events.append, machine)
 
     def run(self, watchdog: Watchdog, seconds: float) -> None:
         """Let time pass, looking whenever the watchdog wants to."""
@@ -73,7 +74,7 @@ class World:
             self.wall += step
 
     def heard(self) -> list[tuple[str | None, str]]:
-        return [(d.service, d.what) for d in self.decisions]
+        return [(d.service, d.what) for d in self.events]
 
     def add(self, spec: ProcessSpec, **fields: object) -> int:
         """Bring a service up and put it under watch."""
@@ -108,7 +109,7 @@ def test_a_crash_is_noticed_and_restarted_after_the_delay(world: World, web: Spe
     kill(pid)
     world.run(watchdog, 24)
     assert world.heard() == [("a", "noticed")]
-    assert "was killed by signal 9" in world.decisions[0].reason
+    assert "was killed by signal 9" in world.events[0].reason
     world.run(watchdog, 2)
     assert world.heard()[1:] == [("a", "restarted")]
     assert read_pid(world.dirs, "a") != pid
@@ -126,7 +127,38 @@ def test_what_down_stopped_stays_stopped(world: World, web: SpecMaker) -> None:
     world.run(watchdog, 10)
     stop_service("a", world.dirs)
     world.run(watchdog, 200)
-    assert world.decisions == []
+    assert world.events == []
+    assert read_pid(world.dirs, "a") is None
+
+
+def test_what_could_not_be_started_at_first_is_started_when_it_can_be_and_not_after_a_stop(
+    world: World, web: SpecMaker, dirs: StateDirs
+) -> None:
+    late, stopped = web("late"), web("stopped")
+    for spec in (late, stopped):
+        missing = replace(spec, command=("/no/such/program",))
+        assert bring_up(StartPlan(missing), dirs).outcome is StartOutcome.FAILED
+        world.services.append(Supervised(missing))
+    watchdog = world.watchdog()
+    world.run(watchdog, 31)
+    assert ("late", "held-up") in world.heard()
+    stop_service("stopped", dirs)
+
+    world.services[:] = [Supervised(late), Supervised(stopped)]
+    world.run(watchdog, 31)
+
+    assert healthy(world, "late")
+    assert [what for name, what in world.heard() if name == "late"][-1] == "started"
+    record = read_run(dirs, "late")
+    assert record is not None
+    assert record.restarts == ()
+    assert read_pid(dirs, "stopped") is None
+
+
+def test_what_was_never_asked_for_is_not_started(world: World, web: SpecMaker) -> None:
+    world.services.append(Supervised(web("a")))
+    world.run(world.watchdog(), 100)
+    assert world.events == []
     assert read_pid(world.dirs, "a") is None
 
 
@@ -144,20 +176,20 @@ def test_flapping_ends_the_restarts_until_the_user_acts(
         pid = record.identity.pid
         assert eventually(lambda pid=pid: identify(pid) is None)
         world.run(watchdog, 31)
-    told = [what for _, what in world.heard()]
-    assert told.count("restarted") == 2
-    assert told[-1] == "flapping"
+    said = [what for _, what in world.heard()]
+    assert said.count("restarted") == 2
+    assert said[-1] == "flapping"
     record = read_run(dirs, "a")
     assert record is not None
     assert record.flapping
     assert "giving up" in (record.last_error or "")
 
     # a new watchdog knows, and so does one after a long time
-    count = len(world.decisions)
+    count = len(world.events)
     world.run(world.watchdog(), 4000)
     assert "restarted" not in [what for _, what in world.heard()[count:]]
 
-    # the user mends it and starts it: it is watched again
+    # the user repairs it and starts it: it is watched again
     good = replace(bad, command=web("b").command, readiness=None)
     world.services[0] = Supervised(good)
     result = bring_up(StartPlan(good), dirs)
@@ -186,7 +218,7 @@ def test_a_lock_that_is_held_only_delays_the_restart(world: World, web: SpecMake
     with acquire_lock(world.lock, "bench"):
         world.run(watchdog, 60)
     assert world.heard() == [("a", "noticed"), ("a", "held-up")]
-    assert "`bench`" in world.decisions[1].reason
+    assert "`bench`" in world.events[1].reason
     world.run(watchdog, 2)
     assert world.heard()[2:] == [("a", "restarted")]
     record = read_run(world.dirs, "a")
@@ -206,13 +238,13 @@ def test_a_stolen_port_is_waited_out_and_uses_no_restart_up(
     wait_for_healthy(thief, 10)
     world.run(watchdog, 200)
     assert world.heard() == [("a", "noticed"), ("a", "held-up")]
-    assert "is taken by PID" in world.decisions[1].reason
+    assert "is taken by PID" in world.events[1].reason
     stop_service("thief", dirs)
     world.run(watchdog, 35)
     assert world.heard()[2:3] == [("a", "restarted")]
 
 
-def test_a_service_that_somebody_restarted_meanwhile_is_left_alone(
+def test_a_service_that_the_user_restarted_meanwhile_is_left_alone(
     world: World, web: SpecMaker
 ) -> None:
     spec = web("a")
@@ -228,12 +260,12 @@ def test_a_service_that_somebody_restarted_meanwhile_is_left_alone(
     assert "restarted" not in [what for _, what in world.heard()]
 
 
-def test_a_lost_pid_file_is_mended_not_restarted(world: World, web: SpecMaker) -> None:
+def test_a_lost_pid_file_is_written_again_without_a_restart(world: World, web: SpecMaker) -> None:
     pid = world.add(web("a"))
     world.dirs.pid_file("a").unlink()
     world.run(world.watchdog(), 31)
     assert read_pid(world.dirs, "a") == pid
-    assert world.decisions == []
+    assert world.events == []
 
 
 def test_a_service_that_outgrew_its_memory_is_recycled(world: World, web: SpecMaker) -> None:
@@ -260,7 +292,7 @@ def test_critical_memory_pressure_sheds_the_least_important_and_restores_it(
     assert status.state is ServiceState.STOPPED
     assert status.last_error == "put aside: memory pressure was critical"
     world.run(watchdog, 120)
-    assert len(world.decisions) == 1
+    assert len(world.events) == 1
     world.pressure = Pressure.NORMAL
     world.run(watchdog, 125)
     assert world.heard()[1:] == [("small", "restored")]
@@ -294,7 +326,7 @@ def test_a_service_that_left_the_stack_is_watched_no_longer(world: World, web: S
     world.run(watchdog, 31)
     kill(pid)
     world.run(watchdog, 100)
-    assert world.decisions == []
+    assert world.events == []
 
 
 def test_the_loop_ends_when_it_is_told(world: World) -> None:

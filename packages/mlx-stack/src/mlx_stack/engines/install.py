@@ -1,18 +1,18 @@
 """Making an engine's environment: whole or not there, however it is interrupted."""
 
-import fcntl
 import os
 import re
 import shutil
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal, TextIO
+from typing import Final, Literal
 
+from mlx_procsup import WaitCancelledError, acquire_lock
 from mlx_stack.engines import environment as environments
 from mlx_stack.engines.environment import Environment, Receipt
 from mlx_stack.engines.lockfile import Engine, Lock, shipped_lock
@@ -44,7 +44,6 @@ def ignore(_: InstallEvent) -> None:
     """An observer that shows nothing."""
 
 
-_LOCK_POLL_S: Final = 0.2
 _UV_LINES: Final[tuple[tuple[Step, re.Pattern[str]], ...]] = (
     ("downloading", re.compile(r"^Downloading (?P<detail>.+)$")),
     ("downloaded", re.compile(r"^Downloaded (?P<detail>.+)$")),
@@ -264,25 +263,22 @@ def held(
     """Keep other installations of the engine out; the kernel frees the lock when we die.
 
     Raises:
-        EngineInstallError: It was interrupted while it waited for another installation.
+        EngineInstallError: When it was interrupted while it waited for another installation.
+        LockUnsupportedError: When the disk of the folder has no locks.
     """
-    folder = engines / engine
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:
-        if not _try_lock(file):
-            on_wait()
-            while not _try_lock(file):
-                if interruption.wanted.wait(_LOCK_POLL_S):
-                    raise not_installed(engine, "interrupted while another installation ran")
+    with ExitStack() as stack:
+        try:
+            lock = acquire_lock(
+                engines / engine / ".lock",
+                "engines install",
+                on_wait=lambda _: on_wait(),
+                cancelled=interruption.wanted.is_set,
+            )
+            stack.enter_context(lock)
+        except WaitCancelledError as error:
+            why = "interrupted while another installation ran"
+            raise not_installed(engine, why) from error
         yield
-
-
-def _try_lock(file: TextIO) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _remove(path: Path) -> None:

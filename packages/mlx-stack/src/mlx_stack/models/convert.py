@@ -22,7 +22,7 @@ from mlx_stack.models.disk.local import LocalModel, inspect_folder
 from mlx_stack.models.disk.manifest import SCHEMA_VERSION, FileRecord, Manifest, Quant
 from mlx_stack.models.download.fetch import Fetched, find_present, publish
 from mlx_stack.models.errors import ConversionError
-from mlx_stack.models.events import Converting, Observer, Waiting, ignore
+from mlx_stack.models.events import Converting, Observer, ignore
 
 BITS: Mapping[Quant, int] = {"int4": 4, "int8": 8}
 GROUP_SIZE = 64
@@ -89,7 +89,7 @@ def convert(
     assert original.repo is not None
     assert original.revision is not None
     repo = original.repo
-    with model_lock.hold(places.lock, lambda: observer(Waiting(repo))):
+    with model_lock.hold(places, repo, observer):
         present = find_present(places, original.revision)
         if present is not None and not is_forced:
             return Fetched("present", present)

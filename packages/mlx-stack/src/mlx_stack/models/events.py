@@ -96,6 +96,13 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Unlocked:
+    """The disk of this models folder has no locks: another pull of the model is not noticed."""
+
+    folder: str
+
+
+@dataclass(frozen=True, slots=True)
 class Converting:
     """The conversion has said something.
 
@@ -110,7 +117,7 @@ class Converting:
     expected_bytes: int
 
 
-type Event = Planned | Progress | FileVerified | Retrying | Waiting | Converting
+type Event = Planned | Progress | FileVerified | Retrying | Waiting | Unlocked | Converting
 type Observer = Callable[[Event], None]
 
 

@@ -10,6 +10,7 @@ from mlx_stack.home import Home
 from mlx_stack.models.disk.local import LocalModel, find_local, list_local
 from mlx_stack.models.disk.upkeep import remove, verify
 from mlx_stack.models.errors import ModelInUseError
+from mlx_stack.models.events import Observer, ignore
 from mlx_stack.stack import load_stack
 
 
@@ -93,16 +94,14 @@ def verify_models(
     return replace(listing, models=tuple(checked))
 
 
-def remove_model(
-    home: Home, name: str, *, is_forced: bool, on_wait: Callable[[], None] = lambda: None
-) -> Removal:
+def remove_model(home: Home, name: str, *, is_forced: bool, observer: Observer = ignore) -> Removal:
     """Remove a model from this disk, unfinished downloads of it included.
 
     Args:
         home: Where the models are.
         name: Its catalog id, repository or folder.
         is_forced: Remove it though a tier uses it.
-        on_wait: Called where a pull of it is running, which is waited for.
+        observer: Gets what it waits for, and what is odd about the disk.
 
     Raises:
         StackError: There is no such model here.
@@ -131,7 +130,7 @@ def remove_model(
             hint="`mlx-stack init --remove TIER` takes a tier out of the stack; `--force` removes "
             "the model all the same.",
         )
-    return Removal(model, remove(listing.model_dir, model.local, on_wait))
+    return Removal(model, remove(listing.model_dir, model.local, observer))
 
 
 def _users(home: Home, model_dir: Path) -> dict[Path, tuple[str, ...]]:

@@ -270,7 +270,7 @@ class _Puller:
             observer=self.observer,
         )
         if not had_base:
-            remove(self.model_dir, original.model, lambda: None)
+            remove(self.model_dir, original.model)
         return replace(original, outcome=converted.outcome, model=converted.model)
 
     def _options(self, source: ModelSource) -> FetchOptions:

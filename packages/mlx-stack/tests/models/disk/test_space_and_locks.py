@@ -1,5 +1,7 @@
 import errno
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -7,9 +9,11 @@ import pytest
 
 from mlx_stack.models.convert import expected_bytes, needed_memory_bytes
 from mlx_stack.models.disk import model_lock
+from mlx_stack.models.disk.layout import ModelPlaces
 from mlx_stack.models.disk.space import ensure_room, reserve_bytes, told_when_full
 from mlx_stack.models.download.boot import boot_session
 from mlx_stack.models.errors import DiskSpaceError
+from mlx_stack.models.events import Waiting
 
 GB = 10**9
 
@@ -35,24 +39,53 @@ def test_a_part_of_the_disk_stays_free():
 
 
 def test_a_second_pull_of_a_model_waits_for_the_first(tmp_path: Path):
-    path = tmp_path / "sub" / "model.lock"
-    order: list[str] = []
+    places = ModelPlaces(tmp_path / "models", "org--a")
+    order: list[object] = []
     waits, released = threading.Event(), threading.Event()
 
     def second() -> None:
-        with model_lock.hold(path, waits.set):
+        with model_lock.hold(places, "org/a", lambda event: (order.append(event), waits.set())):
             assert released.is_set()
             order.append("second")
 
-    with model_lock.hold(path, lambda: order.append("never")):
+    with model_lock.hold(places, "org/a", order.append):
         thread = threading.Thread(target=second)
         thread.start()
         assert waits.wait(10)
         order.append("first")
         released.set()
     thread.join(10)
-    assert order == ["first", "second"]
-    assert not path.exists()
+    assert order == [Waiting("org/a"), "first", "second"]
+    assert not places.lock.exists()
+
+
+PULLS_WITHOUT_LOCKS = """
+import errno, fcntl, os, sys
+from pathlib import Path
+
+def flock(*_):
+    raise OSError(getattr(errno, sys.argv[1]), os.strerror(getattr(errno, sys.argv[1])))
+
+fcntl.flock = flock
+from mlx_stack.models.disk import model_lock
+from mlx_stack.models.disk.layout import ModelPlaces
+from mlx_stack.models.disk.layout import ModelPlaces
+with model_lock.hold(ModelPlaces(Path(sys.argv[2]), "org--a"), "org/a", print):
+    print("pulled")
+"""
+
+
+@pytest.mark.parametrize("name", ["ENOLCK", "ENOSYS", "ENOTSUP", "EOPNOTSUPP"])
+def test_a_pull_to_a_disk_without_locks_goes_on_with_a_warning_that_names_the_folder(
+    tmp_path: Path, name: str
+):
+    done = subprocess.run(
+        [sys.executable, "-c", PULLS_WITHOUT_LOCKS, name, str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"Unlocked(folder={str(tmp_path)!r})\npulled\n"
 
 
 def test_the_boot_session_stays_the_same_until_the_next_start():

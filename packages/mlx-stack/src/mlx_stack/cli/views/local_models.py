@@ -4,9 +4,11 @@ from typing import TYPE_CHECKING
 
 from mlx_stack import exit_codes
 from mlx_stack.cli.views.format import format_bytes
+from mlx_stack.cli.views.pull import describe as describe_event
 
 if TYPE_CHECKING:
     from mlx_stack.cli.frame.context import Context
+    from mlx_stack.models.events import Event
     from mlx_stack.models.local import ListedModel, LocalListing
 
 _WORTH_A_LINE_BYTES = 10_000_000
@@ -38,10 +40,12 @@ def remove_local(context: "Context", name: str, *, is_forced: bool) -> int:
 
     output = context.output
 
-    def waiting() -> None:
-        output.say("A pull of this model is running: waiting for it.")
+    def show(event: "Event") -> None:
+        line = describe_event(event)
+        if line is not None:
+            output.say(line)
 
-    removal = remove_model(context.home, name, is_forced=is_forced, on_wait=waiting)
+    removal = remove_model(context.home, name, is_forced=is_forced, observer=show)
     if output.json:
         fields = local_fields(removal.model)
         output.document({"removed": fields, "freed_bytes": removal.freed_bytes})

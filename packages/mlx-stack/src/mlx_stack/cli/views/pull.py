@@ -141,7 +141,7 @@ class _LiveBars:
 
 def describe(event: "Event") -> str | None:
     """An event in a line, or None where it isn't worth one."""
-    from mlx_stack.models.events import Planned, Retrying, Waiting
+    from mlx_stack.models.events import Planned, Retrying, Unlocked, Waiting
 
     match event:
         case Planned():
@@ -152,6 +152,10 @@ def describe(event: "Event") -> str | None:
             return f"{event.reason}; trying again in {event.delay_s:.0f} s"
         case Waiting():
             return f"Another pull of {event.repo} is running: waiting for it."
+        case Unlocked():
+            return (
+                f"The disk of {event.folder} has no locks: don't pull the same model twice at once."
+            )
         case _:
             return None
 

@@ -14,6 +14,7 @@ from mlx_stack.models.disk.inventory import write_inventory
 from mlx_stack.models.disk.layout import ModelPlaces
 from mlx_stack.models.disk.local import LocalModel, compare
 from mlx_stack.models.disk.manifest import Verification, read_manifest, write_manifest
+from mlx_stack.models.events import Observer, ignore
 
 
 def verify(
@@ -51,10 +52,10 @@ def verify(
     return compare(model.path, checked)
 
 
-def remove(model_dir: Path, model: LocalModel, on_wait: Callable[[], None]) -> int:
+def remove(model_dir: Path, model: LocalModel, observer: Observer = ignore) -> int:
     """Remove a model of `model_dir`, unfinished downloads of it included; the bytes freed."""
     places = ModelPlaces(model_dir, model.path.name)
-    with model_lock.hold(places.lock, on_wait):
+    with model_lock.hold(places, model.repo or model.path.name, observer):
         folders = [f for f in (places.published, places.staging, places.replaced) if f.exists()]
         freed = sum(_own_bytes(folder) for folder in folders)
         for folder in folders:

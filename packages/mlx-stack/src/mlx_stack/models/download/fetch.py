@@ -34,7 +34,7 @@ from mlx_stack.models.download.partial import PartialFile, read_remains
 from mlx_stack.models.download.retries import TransferPolicy
 from mlx_stack.models.download.transfer import Source, Transfer
 from mlx_stack.models.errors import OfflineError, WrongContentError
-from mlx_stack.models.events import Observer, Planned, Waiting, ignore
+from mlx_stack.models.events import Observer, Planned, ignore
 
 type Outcome = Literal["present", "linked", "downloaded", "converted"]
 
@@ -112,7 +112,7 @@ def fetch(
     """
     with (
         space.told_when_full(places.model_dir, remote.repo),
-        model_lock.hold(places.lock, lambda: observer(Waiting(remote.repo))),
+        model_lock.hold(places, remote.repo, observer),
     ):
         _recover(places)
         if not options.is_forced:
