@@ -4,18 +4,18 @@ import json
 
 import pytest
 
-from mlx_hwprobe import Capture, Output, profile_from_capture
+from mlx_hwprobe import Capture, ProgramOutput, profile_from_capture
 
 
 def cores(chip: str, processors: object, macos: str | None) -> dict[str, int] | None:
     machine = {"chip_type": chip, "number_processors": processors}
     outputs = {
-        "system_profiler.SPHardwareDataType.json": Output(
+        "system_profiler.SPHardwareDataType.json": ProgramOutput(
             0, json.dumps({"SPHardwareDataType": [machine]})
         )
     }
     if macos is not None:
-        outputs["sw_vers"] = Output(0, f"ProductVersion:\t\t{macos}\n")
+        outputs["sw_vers"] = ProgramOutput(0, f"ProductVersion:\t\t{macos}\n")
     found = profile_from_capture(Capture(outputs)).cpu_cores
     return None if found is None else dict(found)
 

@@ -14,8 +14,8 @@ import pytest
 from mlx_hwprobe import (
     HwprobeError,
     NotAppleSiliconError,
-    Output,
-    UnsupportedPlatformError,
+    ProgramOutput,
+    UnknownPlatformError,
     detect,
     read_machine,
 )
@@ -123,7 +123,7 @@ def test_a_linux_hosts_nvidia_card_sets_the_limit(tmp_path: Path) -> None:
 
 
 def test_another_system_is_refused() -> None:
-    with pytest.raises(UnsupportedPlatformError, match="win32"):
+    with pytest.raises(UnknownPlatformError, match="win32"):
         detect(platform="win32")
 
 
@@ -144,9 +144,9 @@ def test_a_program_that_hangs_costs_its_own_answer_only(path_with_a_hanging_prog
         search_path=str(path_with_a_hanging_program),
     )
     assert outputs == {
-        "slow": Output(124, ""),
-        "fast": Output(0, "fine\n"),
-        "none": Output(127, ""),
+        "slow": ProgramOutput(124, ""),
+        "fast": ProgramOutput(0, "fine\n"),
+        "none": ProgramOutput(127, ""),
     }
     assert time.monotonic() - started < 10
 
@@ -166,3 +166,11 @@ def test_programs_run_side_by_side(tmp_path: Path) -> None:
 def test_numbers_are_asked_for_in_the_c_locale(tmp_path: Path) -> None:
     install(tmp_path, "locale", '#!/bin/sh\necho "$LC_ALL $LANG"\n')
     assert run_programs({"x": ("locale",)}, search_path=str(tmp_path))["x"].stdout == "C C\n"
+
+
+def test_macos_is_asked_for_its_own_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SYSTEM_VERSION_COMPAT", "1")
+    install(tmp_path, "sw_vers", '#!/bin/sh\necho "$SYSTEM_VERSION_COMPAT"\n')
+    assert run_programs({"x": ("sw_vers",)}, search_path=str(tmp_path))["x"].stdout == "0\n"

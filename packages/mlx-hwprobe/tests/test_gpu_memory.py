@@ -69,7 +69,7 @@ def test_a_size_whose_limit_never_changed_is_known_in_between_too() -> None:
         (128, "28.0", 0.84),
     ],
 )
-def test_a_size_nobody_measured_is_an_estimate(gb: int, version: str, share: float) -> None:
+def test_a_size_that_was_not_measured_is_an_estimate(gb: int, version: str, share: float) -> None:
     limit = gpu_memory_limit(gb * GIB, os_version=version)
     assert limit is not None
     assert limit.source == "estimate"

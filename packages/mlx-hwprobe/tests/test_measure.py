@@ -2,11 +2,16 @@ import json
 
 import pytest
 
-from mlx_hwprobe import HardwareProfile, Measurement, measure_bandwidth, parse_hardware_spec
+from mlx_hwprobe import (
+    BandwidthMeasurement,
+    HardwareProfile,
+    measure_bandwidth,
+    parse_hardware_spec,
+)
 from mlx_hwprobe.measure import KernelRuns
 from mlx_hwprobe.render import render_measurement
 
-MEASURED = Measurement(
+MEASURED = BandwidthMeasurement(
     "mlx-gpu",
     "Apple M4 Max",
     (

@@ -13,7 +13,7 @@ from mlx_hwprobe import (
     HwprobeError,
     InvalidDocumentError,
     NotAppleSiliconError,
-    Output,
+    ProgramOutput,
     chip_names,
     chip_table,
     profile_from_capture,
@@ -81,7 +81,7 @@ anything = st.one_of(
     st.from_regex(r"(ProductVersion|MemTotal|model name|PRETTY_NAME)\s*[:=].{0,20}"),
 )
 captures = st.dictionaries(
-    st.sampled_from(NAMES), st.builds(Output, st.sampled_from([0, 0, 0, 1, 127]), anything)
+    st.sampled_from(NAMES), st.builds(ProgramOutput, st.sampled_from([0, 0, 0, 1, 127]), anything)
 ).map(Capture)
 
 
@@ -127,7 +127,7 @@ def test_a_capture_of_any_other_shape_is_refused(document: object) -> None:
     except InvalidDocumentError as error:
         assert error.place.startswith("outputs.sysctl")  # noqa: PT017 - null is no error
     else:
-        assert document is None or isinstance(capture.outputs["sysctl"], Output)
+        assert document is None or isinstance(capture.outputs["sysctl"], ProgramOutput)
 
 
 @given(
@@ -146,5 +146,5 @@ def test_a_file_of_any_text_is_read_or_refused(text: str) -> None:
 def test_a_memory_size_that_was_cut_off_is_unknown_and_not_smaller(gb: int) -> None:
     line = f"hw.memsize: {gb << 30}"
     for end in range(len("hw.memsize: "), len(line)):
-        sysctl = Output(0, f"hw.model: Mac16,9\n{line[:end]}")
+        sysctl = ProgramOutput(0, f"hw.model: Mac16,9\n{line[:end]}")
         assert profile_from_capture(Capture({"sysctl": sysctl})).memory_bytes is None

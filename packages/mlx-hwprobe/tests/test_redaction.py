@@ -9,7 +9,7 @@ from mlx_hwprobe import (
     Capture,
     HardwareProfile,
     NotAppleSiliconError,
-    Output,
+    ProgramOutput,
     profile_from_capture,
     redact,
 )
@@ -76,7 +76,7 @@ def everything_a_mac_says(secret: str, user: str, host: str) -> Capture:
         "nvidia-smi": f"NVIDIA L40S {secret} {host}, 46068 MiB\n",
         "whatever": f"{secret} {user} {host}",
     }
-    return Capture({name: Output(0, text) for name, text in outputs.items()})
+    return Capture({name: ProgramOutput(0, text) for name, text in outputs.items()})
 
 
 @given(secret=serials | uuids | provisioning_ids | addresses, user=names, host=names)
@@ -101,7 +101,9 @@ HARDWARE = {"apple", "core", "cores", "standard", "super", "virtual", "model", "
 @given(secret=serials | uuids, user=names)
 def test_damaged_json_is_left_out_whole(secret: str, user: str) -> None:
     name = "system_profiler.SPHardwareDataType.json"
-    capture = Capture({name: Output(0, f'{{"SPHardwareDataType": [{{"x": "{secret} {user}"')})
+    capture = Capture(
+        {name: ProgramOutput(0, f'{{"SPHardwareDataType": [{{"x": "{secret} {user}"')}
+    )
     assert redact(capture).outputs[name].stdout == ""
 
 
@@ -120,12 +122,12 @@ def test_what_is_left_gives_the_same_profile(path: Path) -> None:
 
 
 def test_a_user_called_max_does_not_hide_the_chip() -> None:
-    capture = Capture({"sysctl": Output(0, "machdep.cpu.brand_string: Apple M4 Max\n")})
+    capture = Capture({"sysctl": ProgramOutput(0, "machdep.cpu.brand_string: Apple M4 Max\n")})
     assert redact(capture, names=["max"]) == capture
 
 
 def test_a_user_name_is_removed_only_as_a_word() -> None:
-    capture = Capture({"os-release": Output(0, 'PRETTY_NAME="Anatomy OS of Ana"\n')})
+    capture = Capture({"os-release": ProgramOutput(0, 'PRETTY_NAME="Anatomy OS of Ana"\n')})
     assert redact(capture, names=["ana"]).outputs["os-release"].stdout == (
         f'PRETTY_NAME="Anatomy OS of {REMOVED}"\n'
     )

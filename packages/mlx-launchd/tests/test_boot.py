@@ -182,6 +182,17 @@ def test_the_machine_is_asked_through_its_own_programs() -> None:
     assert facts == replace(READY, auto_login_user="")
 
 
+@pytest.mark.parametrize(
+    ("version", "major"),
+    [("26.5.1", 26), ("15.7", 15), ("16.0", None), ("10.16", None), ("", None)],
+)
+def test_a_version_that_macos_tells_old_programs_is_unknown(
+    version: str, major: int | None
+) -> None:
+    facts = detect_boot_facts(Programs({"sw_vers": Completed(0, f"{version}\n")}))
+    assert facts.macos_major == major
+
+
 def test_a_machine_without_those_programs_says_nothing() -> None:
     assert detect_boot_facts(Programs({})) == BootFacts()
 

@@ -1,4 +1,4 @@
-"""Jobs under a real launchd; needs a Mac on which somebody is logged in at the console."""
+"""Jobs under a real launchd; needs a Mac on which someone is logged in at the console."""
 
 import os
 import plistlib

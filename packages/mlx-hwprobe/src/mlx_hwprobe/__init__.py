@@ -4,102 +4,57 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlx_hwprobe._darwin import NotAppleSiliconError
-    from mlx_hwprobe.capture import Capture, Output
-    from mlx_hwprobe.chips import (
-        Bandwidth,
-        ChipBin,
-        bandwidth_of,
-        chip_names,
-        chip_of_model,
-        chip_table,
-        lookup,
-        parse_chip_name,
-    )
-    from mlx_hwprobe.detection import detect, load_profile, profile_from_capture, read_machine
-    from mlx_hwprobe.errors import (
-        HwprobeError,
-        InvalidDocumentError,
-        UnknownChipError,
-        UnsupportedPlatformError,
-    )
-    from mlx_hwprobe.gpu_memory import GpuMemoryLimit, gpu_memory_limit
-    from mlx_hwprobe.measure import Measurement, measure_bandwidth
-    from mlx_hwprobe.profile import BandwidthSource, GpuMemoryLimitSource, HardwareProfile
-    from mlx_hwprobe.redaction import redact
-    from mlx_hwprobe.render import render_profile
-    from mlx_hwprobe.spec import describe_mac, parse_hardware_spec
+    from mlx_hwprobe._darwin import NotAppleSiliconError as NotAppleSiliconError
+    from mlx_hwprobe.capture import Capture as Capture
+    from mlx_hwprobe.capture import ProgramOutput as ProgramOutput
+    from mlx_hwprobe.chips import Bandwidth as Bandwidth
+    from mlx_hwprobe.chips import ChipBin as ChipBin
+    from mlx_hwprobe.chips import bandwidth_of as bandwidth_of
+    from mlx_hwprobe.chips import chip_names as chip_names
+    from mlx_hwprobe.chips import chip_of_model as chip_of_model
+    from mlx_hwprobe.chips import chip_table as chip_table
+    from mlx_hwprobe.chips import lookup as lookup
+    from mlx_hwprobe.chips import parse_chip_name as parse_chip_name
+    from mlx_hwprobe.detection import detect as detect
+    from mlx_hwprobe.detection import load_profile as load_profile
+    from mlx_hwprobe.detection import profile_from_capture as profile_from_capture
+    from mlx_hwprobe.detection import read_machine as read_machine
+    from mlx_hwprobe.errors import HwprobeError as HwprobeError
+    from mlx_hwprobe.errors import InvalidDocumentError as InvalidDocumentError
+    from mlx_hwprobe.errors import UnknownChipError as UnknownChipError
+    from mlx_hwprobe.errors import UnknownPlatformError as UnknownPlatformError
+    from mlx_hwprobe.gpu_memory import GpuMemoryLimit as GpuMemoryLimit
+    from mlx_hwprobe.gpu_memory import gpu_memory_limit as gpu_memory_limit
+    from mlx_hwprobe.measure import BandwidthMeasurement as BandwidthMeasurement
+    from mlx_hwprobe.measure import measure_bandwidth as measure_bandwidth
+    from mlx_hwprobe.profile import BandwidthSource as BandwidthSource
+    from mlx_hwprobe.profile import GpuMemoryLimitSource as GpuMemoryLimitSource
+    from mlx_hwprobe.profile import HardwareProfile as HardwareProfile
+    from mlx_hwprobe.redaction import redact as redact
+    from mlx_hwprobe.render import render_profile as render_profile
+    from mlx_hwprobe.spec import describe_mac as describe_mac
+    from mlx_hwprobe.spec import parse_hardware_spec as parse_hardware_spec
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Bandwidth",
-    "BandwidthSource",
-    "Capture",
-    "ChipBin",
-    "GpuMemoryLimit",
-    "GpuMemoryLimitSource",
-    "HardwareProfile",
-    "HwprobeError",
-    "InvalidDocumentError",
-    "Measurement",
-    "NotAppleSiliconError",
-    "Output",
-    "UnknownChipError",
-    "UnsupportedPlatformError",
-    "__version__",
-    "bandwidth_of",
-    "chip_names",
-    "chip_of_model",
-    "chip_table",
-    "describe_mac",
-    "detect",
-    "gpu_memory_limit",
-    "load_profile",
-    "lookup",
-    "measure_bandwidth",
-    "parse_chip_name",
-    "parse_hardware_spec",
-    "profile_from_capture",
-    "read_machine",
-    "redact",
-    "render_profile",
-]
-
-# Names are imported when they are first used: `lookup` and the table need no subprocess, and a
-# program that only reads profiles needs no table.
-_MODULE_OF = {
-    "Bandwidth": "chips",
-    "BandwidthSource": "profile",
-    "Capture": "capture",
-    "ChipBin": "chips",
-    "GpuMemoryLimit": "gpu_memory",
-    "GpuMemoryLimitSource": "profile",
-    "HardwareProfile": "profile",
-    "HwprobeError": "errors",
-    "InvalidDocumentError": "errors",
-    "Measurement": "measure",
-    "NotAppleSiliconError": "_darwin",
-    "Output": "capture",
-    "UnknownChipError": "errors",
-    "UnsupportedPlatformError": "errors",
-    "bandwidth_of": "chips",
-    "chip_names": "chips",
-    "chip_of_model": "chips",
-    "chip_table": "chips",
-    "describe_mac": "spec",
-    "detect": "detection",
-    "gpu_memory_limit": "gpu_memory",
-    "load_profile": "detection",
-    "lookup": "chips",
-    "measure_bandwidth": "measure",
-    "parse_chip_name": "chips",
-    "parse_hardware_spec": "spec",
-    "profile_from_capture": "detection",
-    "read_machine": "detection",
-    "redact": "redaction",
-    "render_profile": "render",
+# A module is loaded when one of its names is first used: `lookup` and the table need no
+# subprocess, and a program that only reads profiles needs no table.
+_NAMES_IN = {
+    "_darwin": "NotAppleSiliconError",
+    "capture": "Capture ProgramOutput",
+    "chips": (
+        "Bandwidth ChipBin bandwidth_of chip_names chip_of_model chip_table lookup parse_chip_name"
+    ),
+    "detection": "detect load_profile profile_from_capture read_machine",
+    "errors": "HwprobeError InvalidDocumentError UnknownChipError UnknownPlatformError",
+    "gpu_memory": "GpuMemoryLimit gpu_memory_limit",
+    "measure": "BandwidthMeasurement measure_bandwidth",
+    "profile": "BandwidthSource GpuMemoryLimitSource HardwareProfile",
+    "redaction": "redact",
+    "render": "render_profile",
+    "spec": "describe_mac parse_hardware_spec",
 }
+_MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> object:
@@ -111,4 +66,4 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return ["__version__", *_MODULE_OF]

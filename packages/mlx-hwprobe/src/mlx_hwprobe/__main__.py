@@ -13,7 +13,7 @@ from mlx_hwprobe.errors import (
     HwprobeError,
     InvalidDocumentError,
     UnknownChipError,
-    UnsupportedPlatformError,
+    UnknownPlatformError,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ EXIT_INTERRUPTED = 130
 _FAILURES: tuple[tuple[type[HwprobeError], str, int], ...] = (
     (UnknownChipError, "unknown-chip", EXIT_USAGE),
     (InvalidDocumentError, "invalid-file", EXIT_USAGE),
-    (UnsupportedPlatformError, "missing", EXIT_UNSUPPORTED),
+    (UnknownPlatformError, "missing", EXIT_UNSUPPORTED),
     (HwprobeError, "failed", EXIT_FAILED),
 )
 
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader has what it wanted; Python would complain once more when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILED
-    except OSError as error:  # every file's own error is told by its name: this is the output
+    except OSError as error:  # an error of a file names the file: this one is the output's
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print(f"mlx-hwprobe: the answer can't be written: {error.strerror}", file=sys.stderr)
         return EXIT_FAILED
@@ -117,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
         help="read a saved capture (or profile) instead of this machine; - is standard input",
     )
     parser.set_defaults(run=_profile)
-    # Without a default of its own, --json counts on both sides of the command.
+    # Without a default here, --json counts on both sides of the command.
     shared = _Parser(add_help=False)
     shared.add_argument(
         "--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON document"

@@ -6,13 +6,13 @@ what it can't read it leaves out. Nothing here runs a program or raises on damag
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
+from mlx_hwprobe.capture import parse_json_object
 from mlx_hwprobe.chips import bandwidth_of, bins_of, chip_of_model, parse_chip_name
-from mlx_hwprobe.errors import HwprobeError
+from mlx_hwprobe.errors import HwprobeError, InvalidDocumentError
 from mlx_hwprobe.gpu_memory import gpu_memory_limit
 from mlx_hwprobe.profile import BYTES_PER_GB, HardwareProfile
 
@@ -40,7 +40,13 @@ _SYSCTL_LINE = re.compile(r"([A-Za-z_][\w.]*)(?::\s?|\s*=\s*)(.*)")
 _INTEGER = re.compile(r"(?:-?\d+ -> )?(\d{1,18})", re.ASCII)  # setting a value prints "old -> new"
 _GPU_CORES = re.compile(r'"gpu-core-count"\s*=\s*(\d{1,9})\b')
 _GPU_MODEL = re.compile(r'"model"\s*=\s*<?"([^"\n]{1,80})"')
-_SIZE = re.compile(r"(\d{1,6}(?:[.,]\d{1,3})?)\s*(\w?)")
+_SIZE = re.compile(r"(\d{1,6}(?:[.,]\d{1,3})?)\s*(\w{2,3})")
+# As macOS writes them in English, French, Finnish and Russian.
+_UNITS_IN_GB: dict[str, float] = {
+    **dict.fromkeys(("mb", "mib", "mo", "mt", "мб"), 1 / 1024),
+    **dict.fromkeys(("gb", "gib", "go", "gt", "гб"), 1),  # noqa: RUF001 - Russian is meant
+    **dict.fromkeys(("tb", "tib", "to", "tt", "тб"), 1024),
+}
 _MODEL = re.compile(r"[A-Za-z]{2,32}\d{1,3}(,\d{1,3})?", re.ASCII)
 _VERSION = re.compile(r"\d{1,3}(\.\d{1,3}){0,3}", re.ASCII)
 _LEVEL_NAME = re.compile(r"[a-z][a-z -]{0,31}")
@@ -88,7 +94,8 @@ def mac_profile(capture: Capture) -> HardwareProfile:
     known = HardwareProfile(
         memory_bytes=_memory_bytes(sysctl, hardware, gpus),
         hw_model=hw_model,
-        os_version=parse_sw_vers(capture.stdout(SW_VERS)) or _macos_version(sysctl),
+        os_version=parse_sw_vers(capture.stdout(SW_VERS))
+        or _version(sysctl.get("kern.osproductversion", "")),
         is_virtual_machine=_is_virtual_machine(sysctl, hardware, hw_model, gpus),
         is_rosetta=rosetta,
     )
@@ -213,7 +220,7 @@ def parse_hardware(text: str) -> Hardware:
 
 def parse_metal(text: str) -> Gpu:
     """The GPU that `mlx.core.device_info()` described, as JSON."""
-    item = _object(text)
+    item = parse_object(text)
     return Gpu(
         _text(item, "device_name") or "",
         limit_bytes=_bytes(str(item.get("max_recommended_working_set_size", ""))),
@@ -227,13 +234,11 @@ def parse_sw_vers(text: str) -> str | None:
     return _version(match[1]) if match else None
 
 
-def _macos_version(sysctl: Mapping[str, str]) -> str | None:
-    return _version(sysctl.get("kern.osproductversion", ""))
-
-
 def _version(text: str) -> str | None:
-    # 10.16 is what macOS 11 and later tell programs that are too old for it.
-    return text if _VERSION.fullmatch(text) and text != "10.16" else None
+    # To programs that are too old for them, macOS 11 and later call themselves 10.16, and macOS 26
+    # and later 16.0. There was no version between 15 and 26.
+    is_other = re.match(r"10\.16\b|(1[6-9]|2[0-5])\b", text)
+    return text if _VERSION.fullmatch(text) and not is_other else None
 
 
 def _model(text: str | None) -> str | None:
@@ -299,7 +304,7 @@ def _memory_bytes(sysctl: Mapping[str, str], hardware: Hardware, gpus: Sequence[
 
 
 def _is_memory_size(size_bytes: int) -> bool:
-    """Whether a Mac can have so much memory: a number that was cut off is no number of pages."""
+    """Whether a Mac can have so much memory: whole pages, which a number that was cut off isn't."""
     return size_bytes >= _LEAST_MEMORY_BYTES and size_bytes % _PAGE_BYTES == 0
 
 
@@ -368,17 +373,17 @@ def _bytes(text: str) -> int | None:
 
 
 def _parse_size(text: str) -> int | None:
-    """A size that people read: "16 GB", and "16 Go" or "1,5 TB" in other languages."""
-    match = _SIZE.match(text.strip())
-    if match is None:
+    """A size that people read; None where its unit is unknown."""
+    match = _SIZE.fullmatch(text.strip())
+    unit_gb = _UNITS_IN_GB.get(match[2].lower()) if match else None
+    if match is None or unit_gb is None:
         return None
-    scale = {"t": 1024.0, "m": 1 / 1024}.get(match[2].lower(), 1.0)
-    return _bytes(str(round(float(match[1].replace(",", ".")) * scale * BYTES_PER_GB)))
+    return _bytes(str(round(float(match[1].replace(",", ".")) * unit_gb * BYTES_PER_GB)))
 
 
 def _items(text: str, data_type: str) -> list[dict[str, Any]]:
     """The entries of one data type in system_profiler's JSON; none where it is damaged."""
-    entries = _object(text).get(data_type)
+    entries = parse_object(text).get(data_type)
     if not isinstance(entries, list):
         return []
     return [
@@ -388,12 +393,12 @@ def _items(text: str, data_type: str) -> list[dict[str, Any]]:
     ]
 
 
-def _object(text: str) -> dict[str, Any]:
+def parse_object(text: str) -> dict[str, Any]:
+    """The JSON object in a program's text; an empty one where it is damaged."""
     try:
-        document = json.loads(text or "{}")
-    except (ValueError, RecursionError):
+        return parse_json_object(text)
+    except InvalidDocumentError:
         return {}
-    return cast("dict[str, Any]", document) if isinstance(document, dict) else {}
 
 
 def _text(item: Mapping[str, Any], key: str) -> str | None:

@@ -1,4 +1,4 @@
-"""A Linux host's profile from what the kernel and its programs say: pure parsers.
+"""A Linux host's profile from what the kernel and its programs say (decision 0034): pure parsers.
 
 The same shape as a Mac's, with what a Linux host has no counterpart for left None.
 """
@@ -60,7 +60,7 @@ def parse_os_release(text: str) -> str | None:
 def parse_nvidia_smi(text: str) -> list[tuple[str, int | None]]:
     """Each card's name and memory in bytes, from nvidia-smi's CSV of name and memory.total.
 
-    A card that shares the processor's memory has none of its own: "[N/A]".
+    A card that shares the processor's memory shows "[N/A]".
     """
     cards = re.findall(
         r"^([^,\n]{1,80}),\s*(\d{1,9}(?=\s*(?:MiB)?\s*$)|\[N/A\])", text, re.MULTILINE

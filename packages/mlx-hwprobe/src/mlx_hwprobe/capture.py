@@ -1,20 +1,20 @@
-"""What the probe read from a machine, as a value that can be saved and replayed."""
+"""What the probe read from a machine, as a value that can be saved and replayed (decision 0033)."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from mlx_hwprobe.errors import InvalidDocumentError
-from mlx_hwprobe.profile import SCHEMA_VERSION, check_schema_version
+from mlx_hwprobe.profile import SCHEMA_VERSION, as_object, check_schema_version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True)
-class Output:
+class ProgramOutput:
     """What one program printed (or one file held), and how it ended."""
 
     returncode: int
@@ -30,7 +30,7 @@ class Capture:
     `meminfo`, `os-release`, `lscpu`, `nvidia-smi`. Each may be missing or failed.
     """
 
-    outputs: Mapping[str, Output]
+    outputs: Mapping[str, ProgramOutput]
 
     def stdout(self, name: str) -> str:
         """What the program called `name` printed; "" where it is missing or failed."""
@@ -41,10 +41,7 @@ class Capture:
         """The capture as JSON values."""
         return {
             "schema_version": SCHEMA_VERSION,
-            "outputs": {
-                name: {"returncode": output.returncode, "stdout": output.stdout}
-                for name, output in self.outputs.items()
-            },
+            "outputs": {name: asdict(output) for name, output in self.outputs.items()},
         }
 
     @classmethod
@@ -52,29 +49,21 @@ class Capture:
         """The capture that `to_json` wrote; a null output is a missing one.
 
         Raises:
-            InvalidDocumentError: The document is no capture, or of another version.
+            InvalidDocumentError: The document is not a capture, or of another version.
         """
-        if not isinstance(document, dict):
-            raise InvalidDocumentError("expected a JSON object")
-        keys = cast("dict[str, object]", document)
+        keys = as_object(document)
         check_schema_version(keys, "capture")
-        outputs = keys.get("outputs")
-        if not isinstance(outputs, dict):
-            raise InvalidDocumentError("expected an object", place="outputs")
-        named = cast("dict[str, object]", outputs)
+        outputs = as_object(keys.get("outputs"), "outputs")
         return cls(
             {
-                name: _parse_output(value, f"outputs.{name}")
-                for name, value in named.items()
+                name: _parse_output(as_object(value, f"outputs.{name}"), f"outputs.{name}")
+                for name, value in outputs.items()
                 if value is not None
             }
         )
 
 
-def _parse_output(value: object, place: str) -> Output:
-    if not isinstance(value, dict):
-        raise InvalidDocumentError("expected an object or null", place=place)
-    keys = cast("dict[str, object]", value)
+def _parse_output(keys: Mapping[str, object], place: str) -> ProgramOutput:
     returncode, stdout = keys.get("returncode"), keys.get("stdout")
     if type(returncode) is not int:
         raise InvalidDocumentError("expected a whole number", place=f"{place}.returncode")
@@ -82,7 +71,7 @@ def _parse_output(value: object, place: str) -> Output:
         stdout = ""  # a program that could not be run printed nothing
     if not isinstance(stdout, str):
         raise InvalidDocumentError("expected a string", place=f"{place}.stdout")
-    return Output(returncode, stdout)
+    return ProgramOutput(returncode, stdout)
 
 
 def parse_json_object(text: str) -> dict[str, Any]:
@@ -99,6 +88,4 @@ def parse_json_object(text: str) -> dict[str, Any]:
         ) from error
     except (RecursionError, ValueError) as error:
         raise InvalidDocumentError(f"not JSON that can be read: {error}") from error
-    if not isinstance(document, dict):
-        raise InvalidDocumentError("expected a JSON object")
-    return cast("dict[str, Any]", document)
+    return as_object(document)

@@ -1,9 +1,9 @@
-"""The table of Apple Silicon chips: one row per bin, and the bandwidth that follows from it."""
+"""The table of Apple Silicon chips: a row per bin, and the bandwidth of each (decision 0030)."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -55,18 +55,9 @@ class ChipBin:
     def to_json(self) -> dict[str, Any]:
         """The row as JSON values."""
         return {
-            "chip": self.chip,
-            "gpu_cores": self.gpu_cores,
-            "memory_bandwidth_gb_s": self.memory_bandwidth_gb_s,
+            **asdict(self),
             "memory_options_gb": list(self.memory_options_gb),
             "cpu_cores_options": [dict(cores) for cores in self.cpu_cores_options],
-            "year": self.year,
-            "source": self.source,
-            "checked": self.checked,
-            "confidence": self.confidence,
-            "fp16_tflops": self.fp16_tflops,
-            "fp16_tflops_confidence": self.fp16_tflops_confidence,
-            "note": self.note,
         }
 
 
@@ -97,7 +88,7 @@ def parse_chip_name(text: str) -> str | None:
     """A chip's name as the table spells it, from what people and programs write.
 
     "m4max", "Apple M4 Max", "M4-MAX" and "Apple M4 Max (Virtual)" are all "M4 Max". A name of
-    that form needs no row: "Apple M9 Ultra" is "M9 Ultra". None where it is no chip of Apple's.
+    that form needs no row: "Apple M9 Ultra" is "M9 Ultra". None where it is not a chip of Apple's.
     """
     word = text.lower().replace("(virtual)", " ").replace("™", " ")
     word = re.sub(r"^\s*apple\b|\bchip\s*$", " ", word)

@@ -1,4 +1,4 @@
-"""Detecting the machine: the one module that runs programs and reads the system's files."""
+"""Detecting the machine: the one module that runs programs and reads files (decision 0032)."""
 
 from __future__ import annotations
 
@@ -9,12 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlx_hwprobe import _darwin, _linux
-from mlx_hwprobe.capture import Capture, Output, parse_json_object
-from mlx_hwprobe.errors import (
-    HwprobeError,
-    InvalidDocumentError,
-    UnsupportedPlatformError,
-)
+from mlx_hwprobe.capture import Capture, ProgramOutput, parse_json_object
+from mlx_hwprobe.errors import HwprobeError, InvalidDocumentError, UnknownPlatformError
 from mlx_hwprobe.profile import HardwareProfile
 
 if TYPE_CHECKING:
@@ -70,7 +66,7 @@ LINUX_FILES: dict[str, str] = {
 TIMEOUT_S = 10.0
 """How long the programs may take together before those still running count as failed."""
 
-type Runner = Callable[[Mapping[str, Sequence[str]]], dict[str, Output]]
+type Runner = Callable[[Mapping[str, Sequence[str]]], dict[str, ProgramOutput]]
 """Runs programs, by name, and answers with what each printed."""
 
 _LAST_LOOK_S = 0.25
@@ -91,7 +87,7 @@ def detect(*, platform: str = sys.platform, run: Runner | None = None) -> Hardwa
 
     Raises:
         NotAppleSiliconError: This is a Mac with an Intel processor.
-        UnsupportedPlatformError: The platform is neither macOS nor Linux.
+        UnknownPlatformError: The platform is neither macOS nor Linux.
         HwprobeError: Nothing could be read.
     """
     run = run or run_programs
@@ -106,12 +102,12 @@ def read_machine(
 ) -> Capture:
     """What this machine's fast programs say; with `thorough`, what all of them say.
 
-    All of them includes Metal's own limit for the GPU, where MLX is installed beside this package.
+    All of them includes Metal's own limit for the GPU, where MLX is installed with this package.
 
     Nothing is removed from it: `redact` makes of it what may be shown to others.
 
     Raises:
-        UnsupportedPlatformError: The platform is neither macOS nor Linux.
+        UnknownPlatformError: The platform is neither macOS nor Linux.
     """
     run = run or run_programs
     if platform == "darwin":
@@ -121,7 +117,7 @@ def read_machine(
         return Capture(run(programs))
     if platform == "linux":
         return _read_linux(run, thorough=thorough)
-    raise UnsupportedPlatformError(
+    raise UnknownPlatformError(
         f"no hardware detection for {platform}", hint="It knows macOS and Linux."
     )
 
@@ -160,7 +156,7 @@ def needs_system_profiler(capture: Capture) -> bool:
     except _darwin.NotAppleSiliconError:
         return False
     if profile.is_virtual_machine and profile.chip is not None:
-        return False  # there is no GPU of Apple's in it that could be asked
+        return False  # it has no Apple GPU to ask
     return None in (profile.chip, profile.memory_bytes, profile.gpu_cores)
 
 
@@ -206,7 +202,7 @@ def run_programs(
     *,
     timeout_s: float = TIMEOUT_S,
     search_path: str | None = None,
-) -> dict[str, Output]:
+) -> dict[str, ProgramOutput]:
     """What each program printed; all of them run side by side.
 
     A program that is not there counts as failed with 127, one that takes too long with 124.
@@ -220,8 +216,10 @@ def run_programs(
 
     if search_path is None:
         search_path = f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_FOLDERS}"
-    # In the C locale, numbers have a point and words are English.
-    env = {**os.environ, "LC_ALL": "C", "LANG": "C", "PATH": search_path}
+    # In the C locale, numbers have a point and words are English. macOS tells its own version, and
+    # not one that suits an old program.
+    env = {**os.environ, "LC_ALL": "C", "LANG": "C", "SYSTEM_VERSION_COMPAT": "0"}
+    env["PATH"] = search_path
     deadline = time.monotonic() + timeout_s
     started = {name: _start(command, env) for name, command in programs.items()}
     # One that hangs must not cost the answer of another that has long finished.
@@ -247,26 +245,28 @@ def _start(command: Sequence[str], env: Mapping[str, str]) -> Popen[bytes] | Non
         return None
 
 
-def _finish(process: Popen[bytes] | None, timeout_s: float) -> Output:
+def _finish(process: Popen[bytes] | None, timeout_s: float) -> ProgramOutput:
     """What the program printed, once it has ended or has been ended."""
     import subprocess
 
     if process is None:
-        return Output(_NOT_FOUND, "")
+        return ProgramOutput(_NOT_FOUND, "")
     with process:  # closes its pipe, and waits for it
         try:
             stdout, _ = process.communicate(timeout=timeout_s)
         except subprocess.TimeoutExpired:
             process.kill()
-            return Output(_TIMED_OUT, "")
-    return Output(process.returncode, stdout.decode("utf-8", "replace"))
+            return ProgramOutput(_TIMED_OUT, "")
+    return ProgramOutput(process.returncode, stdout.decode("utf-8", "replace"))
 
 
-def _read_files(paths: Mapping[str, str]) -> dict[str, Output]:
-    outputs: dict[str, Output] = {}
+def _read_files(paths: Mapping[str, str]) -> dict[str, ProgramOutput]:
+    outputs: dict[str, ProgramOutput] = {}
     for name, path in paths.items():
         try:
-            outputs[name] = Output(0, Path(path).read_text(encoding="utf-8", errors="replace"))
+            outputs[name] = ProgramOutput(
+                0, Path(path).read_text(encoding="utf-8", errors="replace")
+            )
         except OSError:
-            outputs[name] = Output(1, "")
+            outputs[name] = ProgramOutput(1, "")
     return outputs

@@ -45,5 +45,5 @@ class InvalidDocumentError(HwprobeError):
         self.problem = problem
 
 
-class UnsupportedPlatformError(HwprobeError):
+class UnknownPlatformError(HwprobeError):
     """The operating system is neither macOS nor Linux."""

@@ -1,4 +1,4 @@
-"""How much of its memory a Mac lets the GPU use.
+"""How much of its memory a Mac lets the GPU use (decision 0031).
 
 Apple documents no rule. The figures are Metal's `recommendedMaxWorkingSetSize` with
 `iogpu.wired_limit_mb` at its default of 0, published for real Macs (by llama.cpp's start-up line,

@@ -1,7 +1,7 @@
 """Measuring memory bandwidth: how many bytes a second this machine really moves.
 
 The kernels are STREAM's: copy (`c = a`) moves two arrays, triad (`c = a + s·b`) three. Counted are
-the bytes that a program asks for; what a cache reads beside is not. MLX runs them on the GPU.
+the bytes that a program asks for; what a cache reads besides is not. MLX runs them on the GPU.
 Where MLX is not installed, or has no GPU, the processor copies on every core, and the result says
 so: MLX's own kernels for processors use one core and measure that.
 """
@@ -25,7 +25,7 @@ Backend = Literal["mlx-gpu", "mlx-cpu", "cpu"]
 
 DEFAULT_REPETITIONS = 10
 DEFAULT_ARRAY_BYTES = 256 << 20
-"""Well beyond every cache of every chip, and small beside the least memory a Mac has."""
+"""Well beyond every cache of every chip, and small next to the least memory a Mac has."""
 
 _WARM_UP_RUNS = 2
 _GB = 1e9
@@ -57,7 +57,7 @@ class KernelRuns:
 
 
 @dataclass(frozen=True, slots=True)
-class Measurement:
+class BandwidthMeasurement:
     """What was measured, on what.
 
     Attributes:
@@ -76,7 +76,7 @@ class Measurement:
         return max(self.kernels, key=lambda runs: runs.median_gb_s)
 
     def to_json(self, profile: HardwareProfile) -> dict[str, Any]:
-        """The measurement as JSON values, beside the table's figure for this machine."""
+        """The measurement as JSON values, with the table's figure for this machine."""
         table_gb_s = table_bandwidth(profile)
         best = self.best
         return {
@@ -117,7 +117,7 @@ def measure_bandwidth(
     repetitions: int = DEFAULT_REPETITIONS,
     array_bytes: int = DEFAULT_ARRAY_BYTES,
     use_mlx: bool | None = None,
-) -> Measurement:
+) -> BandwidthMeasurement:
     """The bandwidth of this machine's memory, measured now; takes a few seconds.
 
     Args:
@@ -136,7 +136,7 @@ def measure_bandwidth(
 
 
 def _mlx() -> Any:
-    # Any: MLX is no dependency, so the type checker does not know it.
+    # Any: MLX is not a dependency, so the type checker does not know it.
     return importlib.import_module("mlx.core")
 
 
@@ -157,7 +157,7 @@ def _time_runs(
     return KernelRuns(kernel, bytes_per_run, tuple(figures))
 
 
-def _measure_with_mlx(mx: Any, repetitions: int, array_bytes: int) -> Measurement:
+def _measure_with_mlx(mx: Any, repetitions: int, array_bytes: int) -> BandwidthMeasurement:
     describe = getattr(mx, "device_info", None)
     device = describe().get("device_name") if describe is not None else None
     count = array_bytes // 4
@@ -168,7 +168,7 @@ def _measure_with_mlx(mx: Any, repetitions: int, array_bytes: int) -> Measuremen
         _time_runs("copy", lambda: mx.eval(copy(a)), 2 * count * 4, repetitions),
         _time_runs("triad", lambda: mx.eval(triad(a, b)), 3 * count * 4, repetitions),
     )
-    return Measurement("mlx-gpu" if _has_gpu(mx) else "mlx-cpu", device, kernels)
+    return BandwidthMeasurement("mlx-gpu" if _has_gpu(mx) else "mlx-cpu", device, kernels)
 
 
 def _copy(a: Any) -> Any:
@@ -179,7 +179,7 @@ def _triad(a: Any, b: Any) -> Any:
     return a + 3.0 * b
 
 
-def _measure_on_cpu(repetitions: int, array_bytes: int) -> Measurement:
+def _measure_on_cpu(repetitions: int, array_bytes: int) -> BandwidthMeasurement:
     """Copies with the C library's memmove, which runs without Python's lock, on every core."""
     import ctypes
     import os
@@ -201,4 +201,4 @@ def _measure_on_cpu(repetitions: int, array_bytes: int) -> Measurement:
                 pass
 
         runs = _time_runs("copy", copy_all, 2 * part * threads, repetitions)
-    return Measurement("cpu", f"{threads} threads", (runs,))
+    return BandwidthMeasurement("cpu", f"{threads} threads", (runs,))

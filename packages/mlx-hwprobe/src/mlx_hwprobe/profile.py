@@ -26,7 +26,7 @@ BANDWIDTH_SOURCES: tuple[str, ...] = get_args(BandwidthSource)
 LIMIT_SOURCES: tuple[str, ...] = get_args(GpuMemoryLimitSource)
 
 BYTES_PER_GB = 1 << 30
-"""Memory sizes are sold in units of 2^30 bytes that everybody calls GB."""
+"""Memory sizes are sold in units of 2^30 bytes that are called GB."""
 
 
 # No machine has as much of anything: what is larger is damage.
@@ -83,12 +83,6 @@ class HardwareProfile:
         """Whether the chip is one of Apple's, known to the table or not."""
         return self.chip is not None and re.match(r"[MA]\d+\b", self.chip) is not None
 
-    def with_measured_bandwidth(self, gb_s: float) -> HardwareProfile:
-        """The same machine, with a bandwidth that was measured on it, in decimal GB/s."""
-        from dataclasses import replace
-
-        return replace(self, memory_bandwidth_gb_s=gb_s, bandwidth_source="measured")
-
     def to_json(self) -> dict[str, Any]:
         """The profile as JSON values, under the names and in the order that others rely on."""
         return {
@@ -114,24 +108,19 @@ class HardwareProfile:
         """The profile that `to_json` wrote; unknown keys are passed over.
 
         Raises:
-            InvalidDocumentError: The document is no profile, is of another version, or says
+            InvalidDocumentError: The document is not a profile, is of another version, or says
                 something that no machine can be; `place` names the key.
         """
-        keys = _as_object(document)
+        keys = as_object(document)
         check_schema_version(keys, "profile")
         profile = cls(
             chip=_text(keys, "chip"),
             gpu_cores=_count(keys, "gpu_cores"),
             memory_bytes=_memory_bytes(keys),
             memory_bandwidth_gb_s=_number(keys, "memory_bandwidth_gb_s"),
-            bandwidth_source=cast(
-                "BandwidthSource | None", _one_of(keys, "bandwidth_source", BANDWIDTH_SOURCES)
-            ),
+            bandwidth_source=_one_of(keys, "bandwidth_source", BANDWIDTH_SOURCES),
             gpu_memory_limit_bytes=_count(keys, "gpu_memory_limit_bytes"),
-            gpu_memory_limit_source=cast(
-                "GpuMemoryLimitSource | None",
-                _one_of(keys, "gpu_memory_limit_source", LIMIT_SOURCES),
-            ),
+            gpu_memory_limit_source=_one_of(keys, "gpu_memory_limit_source", LIMIT_SOURCES),
             cpu_cores=_cores(keys),
             hw_model=_text(keys, "hw_model"),
             os_version=_text(keys, "os_version"),
@@ -140,7 +129,7 @@ class HardwareProfile:
         )
         if profile.chip is None and profile.memory_bytes is None and "profile_id" not in keys:
             raise InvalidDocumentError(
-                "names neither a chip nor a memory size, so it is no profile",
+                "names neither a chip nor a memory size, so it is not a profile",
                 hint="`mlx-hwprobe --json` prints one.",
             )
         return profile
@@ -152,25 +141,30 @@ def bytes_to_gb(size_bytes: int) -> float:
     return round(size_bytes / BYTES_PER_GB, 1) if rest else whole
 
 
+def as_object(value: object, place: str = "") -> dict[str, Any]:
+    """The value, which must be a JSON object.
+
+    Raises:
+        InvalidDocumentError: It is something else.
+    """
+    if not isinstance(value, dict):
+        raise InvalidDocumentError("expected a JSON object", place=place)
+    return cast("dict[str, Any]", value)
+
+
 def check_schema_version(keys: Mapping[str, object], kind: str) -> None:
     """Refuse a document whose `schema_version` is missing or another than 1."""
     version = keys.get("schema_version")
     if version is None:
-        raise InvalidDocumentError(f"missing, so this is no {kind}", place="schema_version")
+        raise InvalidDocumentError(f"missing, so this is not a {kind}", place="schema_version")
     if type(version) is not int or version < 1:
         raise InvalidDocumentError(f"expected {SCHEMA_VERSION}", place="schema_version")
     if version != SCHEMA_VERSION:
         raise InvalidDocumentError(
             f"this {kind} is of version {version}; this program reads version {SCHEMA_VERSION}",
             place="schema_version",
-            hint="Upgrade mlx-hwprobe, or make the file anew.",
+            hint="Upgrade mlx-hwprobe, or make the file again.",
         )
-
-
-def _as_object(document: object) -> Mapping[str, object]:
-    if not isinstance(document, dict):
-        raise InvalidDocumentError("expected a JSON object")
-    return cast("dict[str, object]", document)
 
 
 def _text(keys: Mapping[str, object], key: str) -> str | None:
@@ -216,7 +210,7 @@ def _flag(keys: Mapping[str, object], key: str) -> bool:
     return value
 
 
-def _one_of(keys: Mapping[str, object], key: str, known: tuple[str, ...]) -> str | None:
+def _one_of(keys: Mapping[str, object], key: str, known: tuple[str, ...]) -> Any:
     value = _text(keys, key)
     if value is not None and value not in known:
         raise InvalidDocumentError(f"expected one of {', '.join(known)}", place=key)

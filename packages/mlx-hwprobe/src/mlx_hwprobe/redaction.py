@@ -1,7 +1,6 @@
-"""Removing from a capture everything that names a person or one single machine.
+"""Removing from a capture everything that names a person or a machine (decision 0033).
 
-What may stay is listed; everything else goes. So a key that Apple adds tomorrow is left out until
-somebody has looked at it.
+What may stay is listed; everything else goes. So a key that Apple adds tomorrow is left out.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any, cast
 
 from mlx_hwprobe import _darwin, _linux
-from mlx_hwprobe.capture import Capture, Output
+from mlx_hwprobe.capture import Capture, ProgramOutput
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -85,7 +84,7 @@ def redact(capture: Capture, *, names: Iterable[str] = ()) -> Capture:
     private = _private_words(names)
     return Capture(
         {
-            name: Output(output.returncode, _scrub(_KEEP[name](output.stdout), private))
+            name: ProgramOutput(output.returncode, _scrub(_KEEP[name](output.stdout), private))
             for name, output in capture.outputs.items()
             if name in _KEEP
         }
@@ -116,8 +115,7 @@ def _lines(kept: re.Pattern[str]) -> Callable[[str], str]:
 
 def _entries(data_type: str, kept: frozenset[str]) -> Callable[[str], str]:
     def keep(text: str) -> str:
-        document = _parse(text)
-        entries = document.get(data_type) if document is not None else None
+        entries = _darwin.parse_object(text).get(data_type)
         if not isinstance(entries, list):
             return ""
         shown = [_only(entry, kept) for entry in cast("list[object]", entries)]
@@ -128,8 +126,8 @@ def _entries(data_type: str, kept: frozenset[str]) -> Callable[[str], str]:
 
 def _keys(kept: frozenset[str]) -> Callable[[str], str]:
     def keep(text: str) -> str:
-        document = _parse(text)
-        return "" if document is None else json.dumps(_only(document, kept), indent=2)
+        document = _darwin.parse_object(text)
+        return json.dumps(_only(document, kept), indent=2) if document else ""
 
     return keep
 
@@ -151,14 +149,6 @@ def _only(item: object, kept: frozenset[str]) -> dict[str, Any]:
     return {
         key: value for key, value in keys.items() if key in kept and isinstance(value, str | int)
     }
-
-
-def _parse(text: str) -> dict[str, Any] | None:
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    return cast("dict[str, Any]", document) if isinstance(document, dict) else None
 
 
 _KEEP: dict[str, Callable[[str], str]] = {

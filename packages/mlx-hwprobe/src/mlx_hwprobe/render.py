@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mlx_hwprobe.chips import ChipBin
-    from mlx_hwprobe.measure import Measurement
+    from mlx_hwprobe.measure import BandwidthMeasurement
     from mlx_hwprobe.profile import HardwareProfile
 
 _BANDWIDTH_SOURCES = {
@@ -170,7 +170,7 @@ def render_csv(rows: Sequence[ChipBin]) -> str:
     return out.getvalue()
 
 
-def render_measurement(measurement: Measurement, table_gb_s: float | None) -> str:
+def render_measurement(measurement: BandwidthMeasurement, table_gb_s: float | None) -> str:
     """A measurement as a line for each kernel, and how it compares with Apple's figure."""
     what = _BACKENDS[measurement.backend]
     device = f"{measurement.device}, " if measurement.device else ""

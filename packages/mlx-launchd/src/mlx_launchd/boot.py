@@ -16,7 +16,7 @@ class BootFacts:
 
     Attributes:
         filevault: Whether the disk is encrypted with FileVault.
-        auto_login_user: Who is logged in at boot without a password, or `""` for nobody.
+        auto_login_user: Who is logged in at boot without a password, or `""` for no one.
         autorestart: Starts again by itself after a power failure.
         autorestart_at_connect: Starts when power is connected.
         has_battery: Whether it has a battery, so that a short power cut does not switch it off.

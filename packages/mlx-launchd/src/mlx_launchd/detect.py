@@ -41,7 +41,7 @@ def detect_boot_facts(run: CommandRunner) -> BootFacts:
         autorestart_at_connect=power.autorestart_at_connect,
         has_battery=None if batteries is None else "InternalBattery" in batteries.stdout,
         sleep_minutes=power.sleep_minutes,
-        macos_major=None if version is None else _uid(version.stdout.partition(".")[0]),
+        macos_major=None if version is None else _macos_major(version.stdout),
     )
 
 
@@ -56,6 +56,12 @@ def detect_power_settings(run: CommandRunner) -> PowerSettings:
         return PowerSettings()
 
 
+def _macos_major(version: str) -> int | None:
+    """26 for "26.5"; None for what macOS calls itself in front of an old program: 10.16, 16.0."""
+    major = _uid(version.partition(".")[0])
+    return None if major is None or major < 11 or 15 < major < 26 else major
+
+
 def _console_uid(run: CommandRunner) -> int | None:
     """Who owns the console. GNU's `stat`, which many put first on PATH, wants another flag."""
     for flag in ("-f", "-c"):
@@ -66,7 +72,7 @@ def _console_uid(run: CommandRunner) -> int | None:
 
 
 def _auto_login_user(run: CommandRunner) -> str | None:
-    """Who is logged in at boot, `""` for nobody, None where `defaults` is not there.
+    """Who is logged in at boot, `""` for no one, None where `defaults` is not there.
 
     `defaults read` exits with 1 where the key does not exist, which is how the setting says off.
     """

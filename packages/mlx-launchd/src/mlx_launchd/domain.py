@@ -47,7 +47,7 @@ class Session:
     Attributes:
         uid: The effective user.
         user: That user's name.
-        console_uid: Owner of `/dev/console`: who is logged in at the screen; root where nobody is.
+        console_uid: Owner of `/dev/console`: who is logged in at the screen; root where no one is.
         is_ssh: Whether this session came over SSH.
         is_sudo: Whether it runs under sudo.
     """

@@ -83,7 +83,7 @@ class DisabledError(LaunchctlError):
 
 
 class StillStoppingError(LaunchctlError):
-    """The job was told to stop and had not gone when the deadline passed."""
+    """The job was still there when the deadline to stop had passed."""
 
 
 class NotRunningError(LaunchctlError):

@@ -32,7 +32,7 @@ class LaunchctlStatus(StrEnum):
     ALREADY_LOADED = "already loaded"
     """The label is loaded, or the job of that label is still being torn down."""
     STOPPING = "stopping"
-    """The job was told to stop, and has not yet."""
+    """The job is stopping, and has not stopped yet."""
     DISABLED = "disabled"
     """The label is switched off in the database of `launchctl disable`."""
     REFUSED = "refused"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from mlx_launchd.errors import OutputError
 
-# A longer number is no pid, count or code, and int() refuses very long ones.
+# A longer number is neither a pid nor a count nor a code, and int() refuses very long ones.
 _INTEGER = re.compile(r"-?[0-9]{1,18}")
 _EXIT_CODE = re.compile(r"(-?[0-9]{1,18})(?::\s*(\S.*))?")
 _NAMED_SIGNAL = re.compile(r"(?:(\S[^:]*):\s*)?([0-9]{1,9})(?:\s*\(.*\))?")

@@ -157,7 +157,7 @@ _TRANSLATIONS: dict[str, Translation] = {
     "mlx_hwprobe.InvalidDocumentError": _wrong,
     "mlx_hwprobe.NotAppleSiliconError": _missing,
     "mlx_hwprobe.UnknownChipError": _unknown_chip,
-    "mlx_hwprobe.UnsupportedPlatformError": _missing,
+    "mlx_hwprobe.UnknownPlatformError": _missing,
     "mlx_launchd.LaunchdError": _failed,
     "mlx_launchd.ProgramMissingError": _missing,
     "mlx_procsup.CommandNotFoundError": _not_found_program,
