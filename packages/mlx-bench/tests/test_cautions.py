@@ -4,29 +4,36 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from mlx_bench.cautions import CautionCode, WaveTiming, find_cautions
+from mlx_bench.cautions import CautionCode, find_cautions
 from mlx_bench.completion import CountedBy
-from mlx_bench.metrics import Point, Run
-from mlx_bench.workload import Cache, Parameters, PromptMaker
+from mlx_bench.metrics import MeasuredRun, MeasuredWave, Point
+from mlx_bench.workload import Cache, Exactness, Parameters
 
-type MakeRun = Callable[..., Run]
+type MakeRun = Callable[..., MeasuredRun]
 
 POINT = Point(1, 1024)
 
 
 def codes(
-    runs: list[Run], waves: list[WaveTiming] | None = None, cache: Cache = Cache.FRESH
+    runs: list[MeasuredRun], waves: list[MeasuredWave] | None = None, cache: Cache = Cache.FRESH
 ) -> set[CautionCode]:
-    found = find_cautions(runs, waves or [], Parameters(cache=cache), {POINT: PromptMaker()})
+    found = find_cautions(runs, waves or [], Parameters(cache=cache), Exactness.ASSUMED)
     assert all(caution.message for caution in found)
     return {caution.code for caution in found}
 
 
-def wave(*, clock_drift_s: float = 0.0, client_cpu_s: float = 0.1) -> WaveTiming:
-    return WaveTiming(POINT, 0, 2.0, clock_drift_s, client_cpu_s)
+def wave(*, clock_drift_s: float = 0.0, client_cpu_s: float = 0.1) -> MeasuredWave:
+    return MeasuredWave(
+        concurrency=POINT.concurrency,
+        prompt_tokens=POINT.prompt_tokens,
+        iteration=0,
+        duration_s=2.0,
+        clock_drift_s=clock_drift_s,
+        client_cpu_s=client_cpu_s,
+    )
 
 
-def series(make_run: MakeRun, rates: Sequence[float]) -> list[Run]:
+def series(make_run: MakeRun, rates: Sequence[float]) -> list[MeasuredRun]:
     return [make_run(rate=rate, iteration=n) for n, rate in enumerate(rates)]
 
 

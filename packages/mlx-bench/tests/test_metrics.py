@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mlx_bench.client import Exchange
-from mlx_bench.metrics import Point, Run, generation_tps, measure_run
+from mlx_bench.metrics import MeasuredRun, Point, generation_tps, measure_run
 
 MS = 1_000_000
 
@@ -28,8 +28,6 @@ def exchange(
         started_ns=0,
         connect_ns=2 * MS,
         sent_ns=5 * MS,
-        headers_ns=6 * MS,
-        closed_ns=900 * MS,
         status=status,
         reads=tuple((at * MS, block) for at, block in reads),
         failure=failure,
@@ -37,8 +35,8 @@ def exchange(
     )
 
 
-def measured(sent: Exchange) -> Run:
-    return measure_run(sent, sent.understand(), point=Point(1, 1000), requested_tokens=3)
+def measured(sent: Exchange) -> MeasuredRun:
+    return measure_run(sent, sent.parse(), point=Point(1, 1000), requested_tokens=3)
 
 
 USAGE = event(json.dumps({"choices": [], "usage": {"prompt_tokens": 990, "completion_tokens": 3}}))

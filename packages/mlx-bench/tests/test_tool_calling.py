@@ -2,14 +2,16 @@
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 
 from mlx_bench.client import StreamingClient
-from mlx_bench.tool_calling import check_tool_calling, judge_answer
+from mlx_bench.tool_calling import ChatAnswer, check_tool_calling, judge_answer
 
 
-def answer(*calls: dict[str, object], content: str = "") -> dict[str, object]:
-    return {"choices": [{"message": {"content": content, "tool_calls": list(calls)}}]}
+def answer(*calls: dict[str, object], content: str | None = None) -> ChatAnswer:
+    message = {"content": content, "tool_calls": list(calls)}
+    return msgspec.convert({"choices": [{"message": message}]}, ChatAnswer)
 
 
 def call(name: str, arguments: str) -> dict[str, object]:
@@ -29,10 +31,10 @@ def test_a_call_of_the_offered_tool_passes() -> None:
         (answer(call("get_news", '{"city": "Paris"}')), "get_news"),
         (answer(call("get_weather", '{"city": ')), "unusable"),
         (answer(call("get_weather", '{"town": "Paris"}')), "unusable"),
-        ({}, "no tool call"),
+        (ChatAnswer(), "no tool call"),
     ],
 )
-def test_anything_else_fails_and_says_why(given: dict[str, object], why: str) -> None:
+def test_anything_else_fails_and_says_why(given: ChatAnswer, why: str) -> None:
     check = judge_answer(given)
     assert not check.ok
     assert why in check.detail

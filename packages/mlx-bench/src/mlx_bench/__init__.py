@@ -4,144 +4,72 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlx_bench.cautions import Caution, CautionCode, WaveTiming
-    from mlx_bench.client import Endpoint, Exchange, StreamingClient
-    from mlx_bench.compare import Comparison, compare_reports, comparison_as_json, render_comparison
-    from mlx_bench.completion import Completion, CountedBy, Usage, understand_stream
-    from mlx_bench.energy import power_meter
-    from mlx_bench.errors import BenchError, EndpointError, ParametersError, ReportError
-    from mlx_bench.expectation import Expectation, Judgement, Verdict, judge, worst_verdict
-    from mlx_bench.export import render_csv, render_markdown, render_table
-    from mlx_bench.html import render_html
-    from mlx_bench.machine import describe_machine
-    from mlx_bench.metrics import Phase, Point, Run, measure_run
-    from mlx_bench.report import Engine, Memory, PointSummary, Report
-    from mlx_bench.report_json import load_report, parse_report, report_as_json, save_report
-    from mlx_bench.request import ChatRequest
-    from mlx_bench.runner import Conditions, run_benchmark
-    from mlx_bench.serving_process import ServingProcess, find_serving_process, serving_process_of
-    from mlx_bench.stats import Estimate
-    from mlx_bench.tool_calling import ToolCheck, check_tool_calling
-    from mlx_bench.workload import Cache, Exactness, Parameters, PromptMaker, calibrate_prompts
+    from mlx_bench.cautions import Caution as Caution
+    from mlx_bench.cautions import CautionCode as CautionCode
+    from mlx_bench.client import ModelEndpoint as ModelEndpoint
+    from mlx_bench.client import StreamingClient as StreamingClient
+    from mlx_bench.client import parse_base_url as parse_base_url
+    from mlx_bench.compare import Comparison as Comparison
+    from mlx_bench.compare import compare_reports as compare_reports
+    from mlx_bench.compare import render_comparison as render_comparison
+    from mlx_bench.errors import BenchError as BenchError
+    from mlx_bench.errors import EndpointError as EndpointError
+    from mlx_bench.errors import ParametersError as ParametersError
+    from mlx_bench.errors import ReportError as ReportError
+    from mlx_bench.export import render_csv as render_csv
+    from mlx_bench.export import render_json as render_json
+    from mlx_bench.export import render_markdown as render_markdown
+    from mlx_bench.export import render_table as render_table
+    from mlx_bench.html import render_html as render_html
+    from mlx_bench.machine import describe_machine as describe_machine
+    from mlx_bench.metrics import MeasuredRun as MeasuredRun
+    from mlx_bench.metrics import Point as Point
+    from mlx_bench.report import EngineVersion as EngineVersion
+    from mlx_bench.report import PointSummary as PointSummary
+    from mlx_bench.report import Report as Report
+    from mlx_bench.report_file import load_report as load_report
+    from mlx_bench.report_file import parse_report as parse_report
+    from mlx_bench.report_file import save_report as save_report
+    from mlx_bench.runner import Conditions as Conditions
+    from mlx_bench.runner import run_benchmark as run_benchmark
+    from mlx_bench.serving_process import ServingProcess as ServingProcess
+    from mlx_bench.serving_process import find_serving_process as find_serving_process
+    from mlx_bench.serving_process import serving_process_of as serving_process_of
+    from mlx_bench.speed_check import ExpectedSpeed as ExpectedSpeed
+    from mlx_bench.speed_check import SpeedCheck as SpeedCheck
+    from mlx_bench.speed_check import SpeedVerdict as SpeedVerdict
+    from mlx_bench.speed_check import check_speed as check_speed
+    from mlx_bench.speed_check import worst_verdict as worst_verdict
+    from mlx_bench.stats import MedianEstimate as MedianEstimate
+    from mlx_bench.tool_calling import ToolCheck as ToolCheck
+    from mlx_bench.tool_calling import check_tool_calling as check_tool_calling
+    from mlx_bench.workload import Cache as Cache
+    from mlx_bench.workload import Parameters as Parameters
 
 __version__ = "0.1.0"
 
-_MODULE_OF = {
-    "BenchError": "errors",
-    "Cache": "workload",
-    "Caution": "cautions",
-    "CautionCode": "cautions",
-    "ChatRequest": "request",
-    "Comparison": "compare",
-    "Completion": "completion",
-    "Conditions": "runner",
-    "CountedBy": "completion",
-    "Endpoint": "client",
-    "EndpointError": "errors",
-    "Engine": "report",
-    "Estimate": "stats",
-    "Exactness": "workload",
-    "Exchange": "client",
-    "Expectation": "expectation",
-    "Judgement": "expectation",
-    "Memory": "report",
-    "Parameters": "workload",
-    "ParametersError": "errors",
-    "Phase": "metrics",
-    "Point": "metrics",
-    "PointSummary": "report",
-    "PromptMaker": "workload",
-    "Report": "report",
-    "ReportError": "errors",
-    "Run": "metrics",
-    "ServingProcess": "serving_process",
-    "StreamingClient": "client",
-    "ToolCheck": "tool_calling",
-    "Usage": "completion",
-    "Verdict": "expectation",
-    "WaveTiming": "cautions",
-    "calibrate_prompts": "workload",
-    "check_tool_calling": "tool_calling",
-    "compare_reports": "compare",
-    "comparison_as_json": "compare",
-    "describe_machine": "machine",
-    "find_serving_process": "serving_process",
-    "judge": "expectation",
-    "load_report": "report_json",
-    "measure_run": "metrics",
-    "parse_report": "report_json",
-    "power_meter": "energy",
-    "render_comparison": "compare",
-    "render_csv": "export",
-    "render_html": "html",
-    "render_markdown": "export",
-    "render_table": "export",
-    "report_as_json": "report_json",
-    "run_benchmark": "runner",
-    "save_report": "report_json",
-    "serving_process_of": "serving_process",
-    "understand_stream": "completion",
-    "worst_verdict": "expectation",
+_NAMES_OF_MODULE = {
+    "cautions": ("Caution", "CautionCode"),
+    "client": ("ModelEndpoint", "StreamingClient", "parse_base_url"),
+    "compare": ("Comparison", "compare_reports", "render_comparison"),
+    "errors": ("BenchError", "EndpointError", "ParametersError", "ReportError"),
+    "export": ("render_csv", "render_json", "render_markdown", "render_table"),
+    "html": ("render_html",),
+    "machine": ("describe_machine",),
+    "metrics": ("MeasuredRun", "Point"),
+    "report": ("EngineVersion", "PointSummary", "Report"),
+    "report_file": ("load_report", "parse_report", "save_report"),
+    "runner": ("Conditions", "run_benchmark"),
+    "serving_process": ("ServingProcess", "find_serving_process", "serving_process_of"),
+    "speed_check": ("ExpectedSpeed", "SpeedCheck", "SpeedVerdict", "check_speed", "worst_verdict"),
+    "stats": ("MedianEstimate",),
+    "tool_calling": ("ToolCheck", "check_tool_calling"),
+    "workload": ("Cache", "Parameters"),
 }
+_MODULE_OF = {name: module for module, names in _NAMES_OF_MODULE.items() for name in names}
 
-__all__ = [
-    "BenchError",
-    "Cache",
-    "Caution",
-    "CautionCode",
-    "ChatRequest",
-    "Comparison",
-    "Completion",
-    "Conditions",
-    "CountedBy",
-    "Endpoint",
-    "EndpointError",
-    "Engine",
-    "Estimate",
-    "Exactness",
-    "Exchange",
-    "Expectation",
-    "Judgement",
-    "Memory",
-    "Parameters",
-    "ParametersError",
-    "Phase",
-    "Point",
-    "PointSummary",
-    "PromptMaker",
-    "Report",
-    "ReportError",
-    "Run",
-    "ServingProcess",
-    "StreamingClient",
-    "ToolCheck",
-    "Usage",
-    "Verdict",
-    "WaveTiming",
-    "__version__",
-    "calibrate_prompts",
-    "check_tool_calling",
-    "compare_reports",
-    "comparison_as_json",
-    "describe_machine",
-    "find_serving_process",
-    "judge",
-    "load_report",
-    "measure_run",
-    "parse_report",
-    "power_meter",
-    "render_comparison",
-    "render_csv",
-    "render_html",
-    "render_markdown",
-    "render_table",
-    "report_as_json",
-    "run_benchmark",
-    "save_report",
-    "serving_process_of",
-    "understand_stream",
-    "worst_verdict",
-]
+# Type checkers read the imports above, which are public by their `as`.
+__all__ = ["__version__", *_MODULE_OF]  # noqa: PLE0604  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> object:

@@ -6,20 +6,19 @@ import re
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from mlx_bench._arguments import UsageError, parameters_from, parse_arguments
+from mlx_bench._arguments import parameters_from, parse_arguments
 from mlx_bench.errors import BenchError, EndpointError, ParametersError, ReportError
 
 if TYPE_CHECKING:
     import argparse
 
-    from mlx_bench.calibration.check import Finding
+    from mlx_bench.calibration.check import CalibrationResult
     from mlx_bench.client import StreamingClient
     from mlx_bench.report import Report
     from mlx_bench.workload import Parameters
@@ -50,7 +49,7 @@ def _answer(arguments: Sequence[str]) -> int:
         options = parse_arguments(arguments)
         commands = {"run": _run, "compare": _compare, "report": _report, "calibrate": _calibrate}
         return commands[options.command](options)
-    except (UsageError, ParametersError) as error:
+    except ParametersError as error:
         return _fail("usage", str(error), "", EXIT_USAGE, as_json=as_json)
     except BenchError as error:
         kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(error).__name__).lower()
@@ -98,11 +97,11 @@ def _hush() -> None:
 
 
 def _run(options: "argparse.Namespace") -> int:
-    from mlx_bench.client import Endpoint, StreamingClient, parse_base_url
+    from mlx_bench.client import ModelEndpoint, StreamingClient, parse_base_url
 
     parameters = parameters_from(options)
     base_url, api_key = parse_base_url(options.url), _api_key(options.api_key_env)
-    endpoint = Endpoint(base_url, options.model or "", api_key)
+    endpoint = ModelEndpoint(base_url, options.model or "", api_key)
     if not endpoint.model:
         with StreamingClient(endpoint, timeout_s=options.timeout) as lister:
             endpoint = replace(endpoint, model=_only_model(lister))
@@ -116,9 +115,8 @@ def _run(options: "argparse.Namespace") -> int:
 def _measure(
     client: "StreamingClient", parameters: "Parameters", options: "argparse.Namespace"
 ) -> "Report":
-    from mlx_bench.energy import power_meter
     from mlx_bench.machine import describe_machine
-    from mlx_bench.report_json import require_writable
+    from mlx_bench.report_file import require_writable
     from mlx_bench.runner import Conditions, run_benchmark
     from mlx_bench.serving_process import find_serving_process
     from mlx_bench.tool_calling import check_tool_calling
@@ -131,26 +129,23 @@ def _measure(
     for path in files:
         require_writable(path)
     process = find_serving_process(url)
-    tools: dict[str, object] = {}
+    extra: dict[str, object] = {}
     if options.check_tools:
-        tools["tool_calling"] = asdict(check_tool_calling(client))
-    with ExitStack() as stack:
-        meter = power_meter()
-        conditions = Conditions(
-            target=options.url,
-            machine=describe_machine(),
-            memory_bytes=process.memory_bytes if process else None,
-            memory_source=process.source if process else "",
-            power=stack.enter_context(meter) if meter else None,
-            report_extra=tools,
-        )
-        report = run_benchmark(
-            client,
-            parameters,
-            conditions,
-            on_report=lambda report: _write(report, files),
-            say=_say,
-        )
+        extra["tool_calling"] = asdict(check_tool_calling(client))
+    conditions = Conditions(
+        target=options.url,
+        machine=describe_machine(),
+        memory_bytes=process.memory_bytes if process else None,
+        memory_source=process.source if process else "",
+        report_extra=extra,
+    )
+    report = run_benchmark(
+        client,
+        parameters,
+        conditions,
+        on_report=lambda report: _write(report, files),
+        on_progress=_say,
+    )
     if saved is not None:
         _hush()
         print(f"Saved {saved}", file=sys.stderr)
@@ -162,12 +157,12 @@ def _api_key(name: str | None) -> str | None:
         return None
     key = os.environ.get(name)
     if not key:
-        raise UsageError(f"the environment variable {name} is not set")
+        raise ParametersError(f"the environment variable {name} is not set")
     return key
 
 
 def _only_model(client: "StreamingClient") -> str:
-    names = client.list_models()
+    names = [model.id for model in client.list_models()]
     if len(names) != 1:
         url = client.endpoint.base_url
         known = f"it has {', '.join(names)}" if names else "the server lists none"
@@ -187,22 +182,20 @@ def _files(options: "argparse.Namespace") -> dict[Path, str]:
 
 
 def _render(report: "Report", form: str) -> str:
-    from mlx_bench.export import render_csv, render_markdown, render_table
+    from mlx_bench.export import render_csv, render_json, render_markdown, render_table
+    from mlx_bench.html import render_html
 
-    if form == ".html":
-        from mlx_bench.html import render_html
-
-        return render_html(report)
-    if form == ".json":
-        from mlx_bench.report_json import report_as_json
-
-        return json.dumps(report_as_json(report), indent=1) + "\n"
-    renderers = {".md": render_markdown, ".csv": render_csv}
+    renderers = {
+        ".html": render_html,
+        ".json": render_json,
+        ".md": render_markdown,
+        ".csv": render_csv,
+    }
     return renderers.get(form, render_table)(report)
 
 
 def _write(report: "Report", files: Mapping[Path, str]) -> None:
-    from mlx_bench.report_json import write_atomically
+    from mlx_bench.report_file import write_atomically
 
     for path, form in files.items():
         try:
@@ -219,7 +212,7 @@ def _show(report: "Report", options: "argparse.Namespace") -> None:
 
 
 def _report(options: "argparse.Namespace") -> int:
-    from mlx_bench.report_json import load_report
+    from mlx_bench.report_file import load_report
 
     report = load_report(options.file)
     _write(report, _files(options))
@@ -228,50 +221,47 @@ def _report(options: "argparse.Namespace") -> int:
 
 
 def _compare(options: "argparse.Namespace") -> int:
-    from mlx_bench.compare import compare_reports, comparison_as_json, render_comparison
-    from mlx_bench.report_json import load_report
+    from mlx_bench.compare import compare_reports, render_comparison
+    from mlx_bench.report_file import load_report
 
     comparison = compare_reports(load_report(options.a), load_report(options.b))
     if options.json:
-        print(json.dumps(comparison_as_json(comparison), indent=2))
+        print(json.dumps(comparison.to_document(), indent=2))
     else:
         sys.stdout.write(render_comparison(comparison))
     return EXIT_DONE
 
 
 def _calibrate(options: "argparse.Namespace") -> int:
-    from mlx_bench.calibration.check import (
-        calibration_server,
-        check_instrument,
-        finding_as_json,
-    )
+    from mlx_bench.calibration.check import CASES, calibration_server, check_case
 
-    findings: list[Finding] = []
+    results: list[CalibrationResult] = []
     if not options.json:
         print("Streams  TTFT due  Rate due  TTFT off  to server  Rate off  Client CPU")
     with calibration_server() as base_url:
-        for finding in check_instrument(base_url):
-            findings.append(finding)
+        for case in CASES:
+            results.append(check_case(base_url, case))
             if not options.json:
-                print(_finding_line(finding), flush=True)
-    passed = all(finding.within_limits for finding in findings)
+                print(_result_line(results[-1]), flush=True)
+    passed = all(result.within_limits for result in results)
     if options.json:
-        shape = {"schema_version": 1, "within_limits": passed}
-        print(json.dumps({**shape, "cases": [finding_as_json(f) for f in findings]}, indent=2))
+        cases = [result.to_document() for result in results]
+        shape = {"schema_version": 1, "within_limits": passed, "cases": cases}
+        print(json.dumps(shape, indent=2))
     return EXIT_DONE if passed else EXIT_FAILED
 
 
-def _finding_line(finding: "Finding") -> str:
-    case = finding.case
+def _result_line(result: "CalibrationResult") -> str:
+    case = result.case
     schedule = case.schedule
     kind = f" burst {schedule.burst}" if schedule.burst > 1 else ""
     kind += f" grouped {schedule.grouped}" if schedule.grouped > 1 else ""
     kind += f" jitter {schedule.jitter:.0%}" if schedule.jitter else ""
-    verdict = "" if finding.within_limits else "  beyond the limit"
+    verdict = "" if result.within_limits else "  beyond the limit"
     return (
         f"{case.streams:7}  {schedule.ttft_ms:5.0f} ms  {schedule.tps:4.0f} t/s  "
-        f"{finding.ttft_error_s * 1000:+5.2f} ms  {finding.ttft_error_to_server_s * 1000:+6.2f} ms"
-        f"  {finding.rate_error:+8.3%}  {finding.client_cpu_share:10.1%}{kind}{verdict}"
+        f"{result.ttft_error_s * 1000:+5.2f} ms  {result.ttft_error_to_server_s * 1000:+6.2f} ms"
+        f"  {result.rate_error:+8.3%}  {result.client_cpu_share:10.1%}{kind}{verdict}"
     )
 
 

@@ -7,27 +7,24 @@ from pathlib import Path
 from typing import NoReturn
 
 from mlx_bench import __version__
+from mlx_bench.errors import ParametersError
 from mlx_bench.workload import Cache, Parameters
 
 _COMMANDS = ("compare", "report", "calibrate")
 _OUTPUT_SUFFIXES = (".json", ".html", ".md", ".csv")
 
 
-class UsageError(Exception):
-    """The command line makes no sense; the text says why."""
-
-
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raise instead of exiting, so that the caller chooses text or JSON."""
-        raise UsageError(f"{message} (see {self.prog} --help)")
+        raise ParametersError(f"{message} (see {self.prog} --help)")
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     """The options, with `command` being `run`, `compare`, `report` or `calibrate`.
 
     Raises:
-        UsageError: The command line makes no sense.
+        ParametersError: The command line makes no sense.
     """
     command = arguments[0] if arguments and arguments[0] in _COMMANDS else "run"
     parsers = {
@@ -48,17 +45,7 @@ def parameters_from(options: argparse.Namespace) -> Parameters:
     Raises:
         ParametersError: A number is out of range.
     """
-    return Parameters(
-        iterations=options.iterations,
-        warm_up=options.warm_up,
-        prompt_tokens=options.prompt_tokens,
-        generation_tokens=options.generation_tokens,
-        concurrency=options.concurrency,
-        cache=Cache(options.cache),
-        seed=options.seed,
-        precision=options.precision,
-        max_iterations=max(options.max_iterations, options.iterations),
-    )
+    return Parameters(**{name: getattr(options, name) for name in Parameters.__struct_fields__})
 
 
 def _integers(text: str) -> tuple[int, ...]:
@@ -107,8 +94,9 @@ def _run_parser() -> argparse.ArgumentParser:
     )
     workload.add_argument(
         "--cache",
-        choices=[cache.value for cache in Cache],
-        default=Cache.FRESH.value,
+        type=Cache,
+        choices=tuple(Cache),
+        default=Cache.FRESH,
         help="fresh: no prompt was seen before; primed: each was, just before",
     )
     workload.add_argument(

@@ -2,13 +2,15 @@
 
 import statistics
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
+
+import msgspec
 
 from mlx_bench.completion import CountedBy
-from mlx_bench.metrics import Point, Run
+from mlx_bench.metrics import Count, MeasuredRun, MeasuredWave, Point
 from mlx_bench.stats import outliers, trend
-from mlx_bench.workload import Cache, Exactness, Parameters, PromptMaker
+from mlx_bench.workload import Cache, Exactness, Parameters
 
 FEW_TOKENS = 20
 """Below so many generated tokens a decode rate rests on too short a time."""
@@ -42,83 +44,72 @@ class CautionCode(StrEnum):
     CLIENT_BUSY = "client-busy"
 
 
-@dataclass(frozen=True, slots=True)
-class Caution:
+class Caution(msgspec.Struct, frozen=True, omit_defaults=True):
     """One reason for care.
 
     Attributes:
         code: Which.
         message: One sentence with the figures.
-        point: The load it concerns, or None for the whole report.
+        concurrency: The load it concerns, or None for the whole report.
+        prompt_tokens: The prompt length of that load.
     """
 
     code: CautionCode
     message: str
-    point: Point | None = None
+    concurrency: Count | None = None
+    prompt_tokens: Count | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class WaveTiming:
-    """How one wave of simultaneous requests went, seen by three clocks.
+class _Reason(NamedTuple):
+    """A caution without its load."""
 
-    Attributes:
-        point: Its load.
-        iteration: Which iteration.
-        duration_s: Its length, from the first request sent to the last end.
-        clock_drift_s: By how much the wall clock moved further than the monotonic one.
-        client_cpu_s: CPU time that this process used meanwhile.
-        peak_memory_bytes: The serving process's highest memory meanwhile, or None.
-        energy_j: Energy that the machine used meanwhile, or None.
-    """
-
-    point: Point
-    iteration: int
-    duration_s: float
-    clock_drift_s: float
-    client_cpu_s: float
-    peak_memory_bytes: int | None = None
-    energy_j: float | None = None
+    code: CautionCode
+    message: str
 
 
 def find_cautions(
-    runs: Sequence[Run],
-    waves: Sequence[WaveTiming],
+    runs: Sequence[MeasuredRun],
+    waves: Sequence[MeasuredWave],
     parameters: Parameters,
-    prompts: dict[Point, PromptMaker],
+    exactness: Exactness,
 ) -> tuple[Caution, ...]:
     """Every caution that the measured runs call for, point by point."""
     found: list[Caution] = []
     for point in dict.fromkeys(run.point for run in runs):
         mine = [run for run in runs if run.point == point]
         good = [run for run in mine if run.error is None]
-        found += _failures(point, mine)
-        found += _tokens(point, good)
-        found += _prompt_length(point, good, prompts.get(point))
-        found += _cache_hits(point, good, parameters.cache)
-        found += _time_course(point, good)
-    found += _clocks(waves)
-    return tuple(found)
+        reasons = (
+            *_failures(mine),
+            *_tokens(good),
+            *_prompt_length(point, good, exactness),
+            *_cache_hits(good, parameters.cache),
+            *_time_course(good),
+        )
+        found += [_at(point, reason) for reason in reasons]
+    return (*found, *_clocks(waves))
 
 
-def _failures(point: Point, runs: Sequence[Run]) -> Iterator[Caution]:
+def _at(point: Point, reason: _Reason) -> Caution:
+    return Caution(*reason, point.concurrency, point.prompt_tokens)
+
+
+def _failures(runs: Sequence[MeasuredRun]) -> Iterator[_Reason]:
     failed = [run for run in runs if run.error is not None]
     if failed:
-        yield Caution(
+        yield _Reason(
             CautionCode.FAILED_RUNS,
             f"{len(failed)} of {len(runs)} runs failed and don't count: {failed[0].error}.",
-            point,
         )
 
 
-def _tokens(point: Point, runs: Sequence[Run]) -> Iterator[Caution]:
+def _tokens(runs: Sequence[MeasuredRun]) -> Iterator[_Reason]:
     short = [run for run in runs if run.completion_tokens < run.requested_tokens]
     if short:
         least = min(run.completion_tokens for run in short)
-        yield Caution(
+        yield _Reason(
             CautionCode.EARLY_STOP,
             f"{len(short)} of {len(runs)} runs stopped before {short[0].requested_tokens} tokens, "
             f"the shortest after {least}.",
-            point,
         )
     over = [
         run.completion_tokens
@@ -126,32 +117,29 @@ def _tokens(point: Point, runs: Sequence[Run]) -> Iterator[Caution]:
         if run.completion_tokens > (1 + _OVERRUN_SHARE) * run.requested_tokens
     ]
     if over:
-        yield Caution(
+        yield _Reason(
             CautionCode.LIMIT_IGNORED,
             f"{len(over)} of {len(runs)} runs went beyond the {runs[0].requested_tokens} tokens "
             f"asked for, up to {max(over)}: end-to-end times are of longer answers.",
-            point,
         )
     few = [run.completion_tokens for run in runs if run.completion_tokens < FEW_TOKENS]
     if few:
-        yield Caution(
+        yield _Reason(
             CautionCode.FEW_TOKENS,
             f"A run of {min(few)} tokens says little about the decode rate; "
             f"at least {FEW_TOKENS} are needed.",
-            point,
         )
     counted = sum(run.counted_by is CountedBy.EVENTS for run in runs)
     if counted:
-        yield Caution(
+        yield _Reason(
             CautionCode.EVENTS_COUNTED,
             f"The server sent no usage in {counted} of {len(runs)} runs: "
             "each non-empty delta was counted as one token.",
-            point,
         )
-    yield from _grouped(point, runs)
+    yield from _grouped(runs)
 
 
-def _grouped(point: Point, runs: Sequence[Run]) -> Iterator[Caution]:
+def _grouped(runs: Sequence[MeasuredRun]) -> Iterator[_Reason]:
     """Runs with several tokens an event, where the first event's share is unknown."""
     shares = [
         run.completion_tokens / len(run.event_offsets_s)
@@ -162,76 +150,69 @@ def _grouped(point: Point, runs: Sequence[Run]) -> Iterator[Caution]:
         share = statistics.median(shares)
         tokens = statistics.median(run.completion_tokens for run in runs)
         bias = (share - 1) / max(tokens - share, 1)
-        yield Caution(
+        yield _Reason(
             CautionCode.GROUPED_TOKENS,
             f"The server sends about {share:.1f} tokens an event: the decode rate may read up to "
             f"{bias:.1%} high, and gaps are between events, not tokens.",
-            point,
         )
 
 
 def _prompt_length(
-    point: Point, runs: Sequence[Run], prompts: PromptMaker | None
-) -> Iterator[Caution]:
+    point: Point, runs: Sequence[MeasuredRun], exactness: Exactness
+) -> Iterator[_Reason]:
     counts = [run.prompt_tokens for run in runs if run.prompt_tokens is not None]
     wrong = [count for count in counts if count != point.prompt_tokens]
     if wrong:
-        yield Caution(
+        yield _Reason(
             CautionCode.PROMPT_LENGTH,
             f"Asked for prompts of {point.prompt_tokens} tokens; by the server's count they had "
             f"{min(wrong)} to {max(wrong)}.",
-            point,
         )
-    elif not counts and prompts is not None and prompts.exactness is Exactness.ASSUMED:
-        yield Caution(
+    elif not counts and exactness is Exactness.ASSUMED:
+        yield _Reason(
             CautionCode.PROMPT_LENGTH,
             f"The server doesn't say how long prompts are: {point.prompt_tokens} tokens "
             "is an assumption of one token a word.",
-            point,
         )
 
 
-def _cache_hits(point: Point, runs: Sequence[Run], cache: Cache) -> Iterator[Caution]:
+def _cache_hits(runs: Sequence[MeasuredRun], cache: Cache) -> Iterator[_Reason]:
     hits = [
         run.cached_tokens
         for run in runs
         if run.cached_tokens and run.cached_tokens > _CACHED_SHARE * (run.prompt_tokens or 1)
     ]
     if hits and cache is Cache.FRESH:
-        yield Caution(
+        yield _Reason(
             CautionCode.CACHE_HIT,
             f"In {len(hits)} of {len(runs)} runs a cache answered up to {max(hits)} prompt tokens: "
             "TTFT and prefill rate are too good.",
-            point,
         )
 
 
-def _time_course(point: Point, runs: Sequence[Run]) -> Iterator[Caution]:
+def _time_course(runs: Sequence[MeasuredRun]) -> Iterator[_Reason]:
     ttfts = _by_iteration([(run.iteration, run.ttft_s) for run in runs])
     rates = _by_iteration([(run.iteration, run.generation_tps) for run in runs])
     if len(ttfts) >= 3 and ttfts[0] > _COLD_FACTOR * max(ttfts[1:]):
-        yield Caution(
+        yield _Reason(
             CautionCode.COLD_FIRST_RUN,
             f"The first iteration's TTFT was {ttfts[0] / statistics.median(ttfts[1:]):.1f} times "
             "that of the others: warm up longer.",
-            point,
         )
     for name, samples in (("TTFT", ttfts), ("decode rate", rates)):
         far = _material_outliers(samples)
         if far:
-            yield Caution(
+            yield _Reason(
                 CautionCode.OUTLIERS,
                 f"{len(far)} of {len(samples)} iterations are outliers by {name} "
                 "(modified z-score above 3.5): something else was using the machine?",
-                point,
             )
     drift = trend(rates)
     if drift and drift.relative_change < -_DRIFT_SHARE and drift.p_value < _DRIFT_P_VALUE:
-        yield Caution(
+        yield _Reason(
             CautionCode.THERMAL_DRIFT,
             f"The decode rate fell by {-drift.relative_change:.0%} over the iterations "
             f"(Mann-Kendall p = {drift.p_value:.3f}): the machine gets hot, or slower.",
-            point,
         )
 
 
@@ -256,22 +237,19 @@ def _material_outliers(samples: Sequence[float]) -> list[int]:
     ]
 
 
-def _clocks(waves: Sequence[WaveTiming]) -> Iterator[Caution]:
+def _clocks(waves: Sequence[MeasuredWave]) -> Iterator[Caution]:
+    """What goes for the machine as a whole, at the load where it was seen first."""
     for wave in waves:
         if abs(wave.clock_drift_s) > _CLOCK_SLACK_S + _CLOCK_SHARE * wave.duration_s:
-            yield Caution(
-                CautionCode.CLOCK,
+            text = (
                 f"In iteration {wave.iteration + 1} of {wave.duration_s:.1f} s the wall clock and "
                 f"the monotonic clock drifted apart by {wave.clock_drift_s:+.2f} s: the machine "
-                "slept, or the time was set.",
-                wave.point,
+                "slept, or the time was set."
             )
+            yield _at(wave.point, _Reason(CautionCode.CLOCK, text))
             break
     busy = [wave for wave in waves if wave.client_cpu_s > _CLIENT_CPU_SHARE * wave.duration_s]
     if busy:
         share = max(wave.client_cpu_s / wave.duration_s for wave in busy)
-        yield Caution(
-            CautionCode.CLIENT_BUSY,
-            f"The client itself used {share:.0%} of a core: its stamps may be late.",
-            busy[0].point,
-        )
+        text = f"The client itself used {share:.0%} of a core: its stamps may be late."
+        yield _at(busy[0].point, _Reason(CautionCode.CLIENT_BUSY, text))

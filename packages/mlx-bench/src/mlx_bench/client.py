@@ -1,32 +1,31 @@
 """Streams one request and time-stamps every read; understanding the bytes comes later.
 
 The client is synchronous, one thread a stream: a blocking `recv` wakes its own thread, so a busy
-neighbour delays a stamp by one short hold of the interpreter lock, not by a whole event loop turn.
+neighbour delays a stamp by one short hold of the interpreter lock, not by a whole event loop turn (decision 0060).
 """
 
-import json
 import re
-import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
 
 import httpx
+import msgspec
 
-from mlx_bench._json_values import as_list, as_object, as_text, object_or_none
-from mlx_bench.completion import Completion, Read, understand_stream
+from mlx_bench.completion import Completion, Read, parse_stream, server_message
 from mlx_bench.errors import EndpointError, ParametersError
 from mlx_bench.request import ChatRequest, Dialect, build_body, next_dialect
 
 _USER_AGENT = "mlx-bench"
+_CONNECT_TIMEOUT_S = 10.0
 _PAGE_TIMEOUT_S = 3.0
 _END_MARKS = frozenset({"transfer-encoding", "content-length"})
 _LAST_EVENT = re.compile(rb"[\r\n]data: *\[DONE\]")
 _LAST_EVENT_BYTES = 32
 """At least as many as the last event has: it may come in two reads."""
+_clock_ns = time.perf_counter_ns
 
 
 def parse_base_url(text: str) -> str:
@@ -51,7 +50,7 @@ def parse_base_url(text: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class ModelEndpoint:
     """An OpenAI-compatible server and the model asked of it.
 
     Attributes:
@@ -87,8 +86,6 @@ class Exchange:
         started_ns: Before anything happened.
         connect_ns: How long TCP (and TLS) took; 0 where a connection was reused.
         sent_ns: When the request's last byte was handed to the socket: TTFT starts here.
-        headers_ns: When the response's headers were complete.
-        closed_ns: When the response was closed, or the attempt given up.
         status: The HTTP status, or None where there was none.
         reads: Every read of the body.
         failure: Why the exchange broke off, or None.
@@ -100,17 +97,15 @@ class Exchange:
     started_ns: int
     connect_ns: int
     sent_ns: int | None
-    headers_ns: int | None
-    closed_ns: int
     status: int | None
     reads: tuple[Read, ...]
     failure: str | None
     server: str = ""
     has_marked_end: bool = False
 
-    def understand(self) -> Completion:
+    def parse(self) -> Completion:
         """What the body said."""
-        return understand_stream(self.reads)
+        return parse_stream(self.reads)
 
     @property
     def body_text(self) -> str:
@@ -119,8 +114,8 @@ class Exchange:
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """How long to listen to a server that was asked for one token and sends many.
+class ReadLimit:
+    """How much to read of a server that was asked for one token and sends many.
 
     Attributes:
         reads: So many reads are fine, however long they take: a long prefill is one of them.
@@ -130,18 +125,34 @@ class Patience:
     reads: int = 20
     seconds: float = 10.0
 
-    def is_over(self, reads: Sequence[Read]) -> bool:
+    def is_reached(self, reads: Sequence[Read]) -> bool:
         """Whether what was read so far is enough."""
         return len(reads) > self.reads and reads[-1][0] - reads[0][0] > self.seconds * 1e9
+
+
+class ListedModel(msgspec.Struct, frozen=True):
+    """A model as `GET /v1/models` lists it.
+
+    Attributes:
+        id: The name to ask for.
+        owned_by: Whom the server names, often its own software.
+    """
+
+    id: str
+    owned_by: str | None = None
+
+
+class _ModelList(msgspec.Struct):
+    data: list[ListedModel] | None = None
+    """Null where Ollama has no model."""
 
 
 class _Stamps:
     """Takes the stamps of one request's way out."""
 
-    __slots__ = ("clock_ns", "connect_ns", "connect_started_ns", "sent_ns")
+    __slots__ = ("connect_ns", "connect_started_ns", "sent_ns")
 
-    def __init__(self, clock_ns: Callable[[], int]) -> None:
-        self.clock_ns = clock_ns
+    def __init__(self) -> None:
         self.connect_ns = 0
         self.connect_started_ns = 0
         self.sent_ns: int | None = None
@@ -149,9 +160,9 @@ class _Stamps:
     def trace(self, name: str, _info: Mapping[str, object]) -> None:
         """Httpx's `trace` extension: how long connecting takes."""
         if name in {"connection.connect_tcp.started", "connection.start_tls.started"}:
-            self.connect_started_ns = self.clock_ns()
+            self.connect_started_ns = _clock_ns()
         elif name in {"connection.connect_tcp.complete", "connection.start_tls.complete"}:
-            self.connect_ns += self.clock_ns() - self.connect_started_ns
+            self.connect_ns += _clock_ns() - self.connect_started_ns
 
     def body(self, content: bytes) -> Iterator[bytes]:
         """The body in two writes, stamped between them: before its last byte goes out.
@@ -160,7 +171,7 @@ class _Stamps:
         first, which makes a TTFT shorter than it was.
         """
         yield content[:-1]
-        self.sent_ns = self.clock_ns()
+        self.sent_ns = _clock_ns()
         yield content[-1:]
 
 
@@ -174,81 +185,62 @@ class StreamingClient:
     Args:
         endpoint: Whom to ask.
         timeout_s: How long a single read may take; a long prefill needs minutes.
-        connect_timeout_s: How long connecting may take.
-        clock_ns: The monotonic clock.
-        tls: A TLS context, where the default trust store is not enough.
     """
 
-    def __init__(
-        self,
-        endpoint: Endpoint,
-        *,
-        timeout_s: float = 600.0,
-        connect_timeout_s: float = 10.0,
-        clock_ns: Callable[[], int] = time.perf_counter_ns,
-        tls: ssl.SSLContext | None = None,
-    ) -> None:
+    def __init__(self, endpoint: ModelEndpoint, *, timeout_s: float = 600.0) -> None:
         self.endpoint = endpoint
         self.dialect: Dialect = Dialect()
-        self._clock_ns = clock_ns
         self._http = httpx.Client(
             headers=_headers(endpoint),
-            timeout=httpx.Timeout(timeout_s, connect=connect_timeout_s),
+            timeout=httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
             trust_env=False,
-            verify=tls if tls is not None else endpoint.base_url.startswith("https"),
+            verify=endpoint.base_url.startswith("https"),  # loading certificates takes time
         )
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
         """Close what is open."""
         self._http.close()
 
-    def get_json(self, url: str) -> dict[str, object] | None:
-        """The JSON object at an address of the same server, or None where there is none."""
+    def get[T](self, url: str, kind: type[T]) -> T | None:
+        """The JSON at an address of the same server, or None where there is none of this shape."""
         try:
-            response = self._http.get(url, timeout=_PAGE_TIMEOUT_S)
-            value: object = response.json() if response.is_success else None
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError):
+            return self._ask("GET", url, kind, timeout_s=_PAGE_TIMEOUT_S)
+        except EndpointError:
             return None
-        return object_or_none(value)
 
-    def list_models(self) -> tuple[str, ...]:
-        """The model names that the server lists; empty where it lists none.
+    def list_models(self) -> tuple[ListedModel, ...]:
+        """The models that the server lists; empty where it lists none.
 
         Raises:
             EndpointError: The server can't be reached, refuses, or answers something else.
         """
         url = f"{self.endpoint.base_url.rstrip('/')}/models"
-        entries = as_list(self._ask("GET", url, timeout_s=10.0).get("data"))
-        return tuple(filter(None, (as_text(as_object(entry).get("id")) for entry in entries)))
+        return tuple(self._ask("GET", url, _ModelList, timeout_s=10.0).data or ())
 
-    def post_json(self, url: str, body: Mapping[str, object]) -> dict[str, object]:
-        """The JSON object with which the server answers a request that is not streamed.
+    def post[T](self, url: str, body: Mapping[str, object], kind: type[T]) -> T:
+        """What the server answers to a request that is not streamed.
 
         Raises:
             EndpointError: The server can't be reached, refuses, or answers something else.
         """
-        return self._ask("POST", url, body=body)
+        return self._ask("POST", url, kind, body=body)
 
-    def _ask(
+    def _ask[T](
         self,
         method: str,
         url: str,
+        kind: type[T],
         *,
         body: Mapping[str, object] | None = None,
         timeout_s: float | None = None,
-    ) -> dict[str, object]:
+    ) -> T:
         timeout = self._http.timeout if timeout_s is None else timeout_s
         try:
             response = self._http.request(method, url, json=body, timeout=timeout)
@@ -257,14 +249,11 @@ class StreamingClient:
         if not response.is_success:
             raise _refusal(self.endpoint, url, response.status_code, response.text)
         try:
-            value = object_or_none(response.json())
-        except ValueError:
-            value = None
-        if value is None:
-            raise EndpointError(f"The answer of {url} is no JSON object.", url=url)
-        return value
+            return msgspec.json.decode(response.content, type=kind)
+        except msgspec.DecodeError as error:
+            raise EndpointError(f"{url} answers something else: {error}.", url=url) from error
 
-    def stream(self, request: ChatRequest, *, patience: Patience | None = None) -> Exchange:
+    def stream(self, request: ChatRequest, *, limit: ReadLimit | None = None) -> Exchange:
         """Send one request in the dialect found so far; failures are in the result, not raised.
 
         Reading stops at `[DONE]`: what a server does with the connection afterwards is no part of
@@ -272,18 +261,17 @@ class StreamingClient:
 
         Args:
             request: What to ask.
-            patience: When to stop reading an answer that goes on and on, or None to read it all.
+            limit: When to stop reading an answer that goes on and on, or None to read it all.
         """
         body = build_body(self.dialect, self.endpoint.model, request)
-        content = json.dumps(body, separators=(",", ":")).encode()
-        clock_ns = self._clock_ns
-        stamps = _Stamps(clock_ns)
+        content = msgspec.json.encode(body)
+        stamps = _Stamps()
         reads: list[Read] = []
         keep = reads.append
-        headers_ns = status = failure = None
+        status = failure = None
         server, has_marked_end = "", False
         tail = b"\n"
-        started_ns = clock_ns()
+        started_ns = _clock_ns()
         try:
             with self._http.stream(
                 "POST",
@@ -292,16 +280,15 @@ class StreamingClient:
                 headers={"Content-Length": str(len(content))},
                 extensions={"trace": stamps.trace},
             ) as response:
-                headers_ns = clock_ns()
                 status = response.status_code
                 server = response.headers.get("server", "")
                 has_marked_end = not _END_MARKS.isdisjoint(response.headers)
                 for block in response.iter_bytes():
-                    keep((clock_ns(), block))
+                    keep((_clock_ns(), block))
                     tail = tail[-_LAST_EVENT_BYTES:] + block
                     if b"[DONE]" in tail and _LAST_EVENT.search(tail):
                         break
-                    if patience is not None and patience.is_over(reads):
+                    if limit is not None and limit.is_reached(reads):
                         break
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             failure = f"{type(error).__name__}: {error}"
@@ -309,8 +296,6 @@ class StreamingClient:
             started_ns=started_ns,
             connect_ns=stamps.connect_ns,
             sent_ns=stamps.sent_ns,
-            headers_ns=headers_ns,
-            closed_ns=clock_ns(),
             status=status,
             reads=tuple(reads),
             failure=failure,
@@ -318,18 +303,18 @@ class StreamingClient:
             has_marked_end=has_marked_end,
         )
 
-    def negotiate(self, request: ChatRequest, *, patience: Patience | None = None) -> Exchange:
+    def negotiate(self, request: ChatRequest, *, limit: ReadLimit | None = None) -> Exchange:
         """Send one request, dropping optional fields that the server refuses, and remember them.
 
         Args:
             request: What to ask.
-            patience: When to stop reading an answer that goes on and on.
+            limit: When to stop reading an answer that goes on and on.
 
         Raises:
             EndpointError: The server can't be reached, or refuses the plainest request too.
         """
         while True:
-            exchange = self.stream(request, patience=patience)
+            exchange = self.stream(request, limit=limit)
             if exchange.status is not None and exchange.status < 300:
                 return exchange
             body = exchange.body_text
@@ -342,7 +327,7 @@ class StreamingClient:
             self.dialect = dialect
 
 
-def _headers(endpoint: Endpoint) -> dict[str, str]:
+def _headers(endpoint: ModelEndpoint) -> dict[str, str]:
     headers = {
         "Accept": "text/event-stream",
         # A compressed stream would be cut and delayed by the compressor.
@@ -363,7 +348,7 @@ def _unreachable(url: str, reason: str) -> EndpointError:
     )
 
 
-def _refusal(endpoint: Endpoint, url: str, status: int, body: str) -> EndpointError:
+def _refusal(endpoint: ModelEndpoint, url: str, status: int, body: str) -> EndpointError:
     hints = {
         401: "The server wants a key: name the variable that holds it with --api-key-env.",
         403: "The server wants a key: name the variable that holds it with --api-key-env.",
@@ -378,13 +363,3 @@ def _refusal(endpoint: Endpoint, url: str, status: int, body: str) -> EndpointEr
         status=status,
         hint=hints.get(status, elsewhere if 300 <= status < 400 else ""),
     )
-
-
-def server_message(body: str) -> str:
-    """What a server says in the body of a refusal, in its own words."""
-    try:
-        frame = as_object(json.loads(body))
-    except ValueError:
-        return body.strip()[:300] or "(no text)"
-    error = frame.get("error", frame.get("detail", frame.get("message", frame)))
-    return as_text(as_object(error).get("message")) or as_text(error) or json.dumps(error)[:300]

@@ -5,19 +5,18 @@ so that parsing one event never delays the stamp of the next. Everything in this
 """
 
 import codecs
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
-from mlx_bench._json_values import as_count, as_list, as_object, as_text, object_or_none
+import msgspec
 
 type Read = tuple[int, bytes]
 """One read of the response body: monotonic nanoseconds at which it returned, and its bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServerSentEvent:
+class ServerSentEvent(NamedTuple):
     """One event of a `text/event-stream`, stamped when the read that completed it returned.
 
     Attributes:
@@ -41,7 +40,7 @@ class CountedBy(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class TokenUsage:
     """Token counts as the server gives them; None for what it left out or gave as zero."""
 
     prompt_tokens: int | None
@@ -56,8 +55,6 @@ class Completion:
     Attributes:
         response_id: The completion's `id`, empty if there was none.
         token_times_ns: One stamp for each non-empty content or reasoning delta, in order.
-        reasoning_events: How many of these were reasoning.
-        text_chars: Characters of content and reasoning together.
         usage: The last usage that the stream carried, or None.
         finish_reason: `stop`, `length`, …, or None where the stream never said.
         ended_ns: The stamp of `[DONE]`, else of the last event, else None.
@@ -68,9 +65,7 @@ class Completion:
 
     response_id: str
     token_times_ns: tuple[int, ...]
-    reasoning_events: int
-    text_chars: int
-    usage: Usage | None
+    usage: TokenUsage | None
     finish_reason: str | None
     ended_ns: int | None
     is_done: bool
@@ -138,17 +133,53 @@ def _take_field(line: bytes, event: str, data: list[str]) -> tuple[str, list[str
     return event, data
 
 
-def understand_stream(reads: Sequence[Read]) -> Completion:
+class _TokenDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _UsageFields(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    prompt_tokens_details: _TokenDetails | None = None
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    """vLLM's newer name for `reasoning_content`."""
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _Frame(msgspec.Struct):
+    """What the data of one event holds; some servers send `"error": null` in every one."""
+
+    id: str | int | None = None
+    kind: str | None = msgspec.field(default=None, name="object")
+    error: object = None
+    usage: _UsageFields | None = None
+    choices: list[_Choice] | None = None
+
+
+_decode_frame = msgspec.json.Decoder(_Frame).decode
+
+
+def parse_stream(reads: Sequence[Read]) -> Completion:
     """What a chat-completions (or completions) stream said, from its stamped reads.
 
     Role-only and empty deltas carry no token and no stamp, and an event without data is one of the
-    ways to keep a connection alive. A frame that is no JSON, and an `error` frame, end up in
-    `error`.
+    ways to keep a connection alive. A frame that is no JSON or of another shape, and an `error`
+    frame, end up in `error`.
     """
     response_id, finish_reason, error = "", None, None
-    usage: Usage | None = None
+    usage: TokenUsage | None = None
     times: list[int] = []
-    reasoning_events = text_chars = 0
     ended_ns: int | None = None
     is_done = False
     for event in split_events(reads):
@@ -159,27 +190,26 @@ def understand_stream(reads: Sequence[Read]) -> Completion:
         if data == "[DONE]":
             is_done = True
             break
-        frame = _decode_frame(event.data)
-        if frame is None or _is_error(event, frame):
-            error = _error_text(frame, event.data)
+        try:
+            frame = _decode_frame(data)
+        except msgspec.DecodeError as problem:
+            error = f"a frame that is no completion chunk ({problem}): {data[:200]}"
             continue
-        response_id = response_id or as_text(frame.get("id"))
-        found = _read_usage(frame)
+        if frame.error or frame.kind == "error" or event.event == "error":
+            error = server_message(data)
+            continue
+        response_id = response_id or str(frame.id or "")
+        found = _token_usage(frame.usage)
         usage = found or usage
-        choices = as_list(frame.get("choices"))
+        choices = frame.choices or []
         is_done = is_done or (found is not None and not choices)
         for choice in choices:
-            content, reasoning = _delta_text(as_object(choice))
-            finish_reason = as_text(as_object(choice).get("finish_reason")) or finish_reason
-            if content or reasoning:
+            finish_reason = choice.finish_reason or finish_reason
+            if _has_text(choice):
                 times.append(event.at_ns)
-                reasoning_events += bool(reasoning and not content)
-                text_chars += len(content) + len(reasoning)
     return Completion(
         response_id=response_id,
         token_times_ns=tuple(times),
-        reasoning_events=reasoning_events,
-        text_chars=text_chars,
         usage=usage,
         finish_reason=finish_reason,
         ended_ns=ended_ns,
@@ -188,42 +218,39 @@ def understand_stream(reads: Sequence[Read]) -> Completion:
     )
 
 
-def _decode_frame(data: str) -> dict[str, object] | None:
+def server_message(body: str) -> str:
+    """What a server says in an error's JSON, in its own words."""
     try:
-        value: object = json.loads(data)
-    except ValueError:
+        answer: object = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        return body.strip()[:300] or "(no text)"
+    match answer:
+        case (
+            {"error": {"message": str(text)}}
+            | {"error": str(text)}
+            | {"detail": str(text)}
+            | {"message": str(text)}
+        ) if text:
+            return text
+        case _:
+            return body.strip()[:300]
+
+
+def _token_usage(fields: _UsageFields | None) -> TokenUsage | None:
+    if fields is None or fields == _UsageFields():
         return None
-    return object_or_none(value)
-
-
-def _is_error(event: ServerSentEvent, frame: dict[str, object]) -> bool:
-    """Whether a frame reports an error; some servers send `"error": null` in every one."""
-    return bool(frame.get("error")) or frame.get("object") == "error" or event.event == "error"
-
-
-def _error_text(frame: dict[str, object] | None, data: str) -> str:
-    if frame is None:
-        return f"a frame that is no JSON object: {data[:200]}"
-    error = frame.get("error") or frame
-    message = as_text(as_object(error).get("message")) or as_text(error)
-    return message or json.dumps(error)[:200]
-
-
-def _read_usage(frame: dict[str, object]) -> Usage | None:
-    fields = as_object(frame.get("usage"))
-    if not fields:
-        return None
-    details = as_object(fields.get("prompt_tokens_details"))
-    return Usage(
-        prompt_tokens=as_count(fields.get("prompt_tokens")) or None,
-        completion_tokens=as_count(fields.get("completion_tokens")) or None,
-        cached_tokens=as_count(details.get("cached_tokens")),
+    cached = fields.prompt_tokens_details and fields.prompt_tokens_details.cached_tokens
+    return TokenUsage(
+        prompt_tokens=_count(fields.prompt_tokens) or None,
+        completion_tokens=_count(fields.completion_tokens) or None,
+        cached_tokens=_count(cached),
     )
 
 
-def _delta_text(choice: dict[str, object]) -> tuple[str, str]:
-    """Content and reasoning of one choice; `reasoning` is vLLM's newer name for the latter."""
-    delta = as_object(choice.get("delta"))
-    content = as_text(delta.get("content")) or as_text(choice.get("text"))
-    reasoning = as_text(delta.get("reasoning_content")) or as_text(delta.get("reasoning"))
-    return content, reasoning
+def _count(value: int | None) -> int | None:
+    return value if value is not None and value >= 0 else None
+
+
+def _has_text(choice: _Choice) -> bool:
+    delta = choice.delta or _Delta()
+    return bool(delta.content or choice.text or delta.reasoning_content or delta.reasoning)

@@ -46,5 +46,5 @@ class ReportError(BenchError):
         self.key_path = key_path
 
 
-class ParametersError(BenchError):
-    """A workload or schedule was asked for that makes no sense."""
+class ParametersError(BenchError, ValueError):
+    """A workload, schedule or command line was asked for that makes no sense."""

@@ -1,4 +1,4 @@
-"""A report as a terminal table, Markdown or CSV; pure."""
+"""A report as a terminal table, Markdown, CSV or JSON; pure."""
 
 import csv
 import io
@@ -7,8 +7,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 
+import msgspec
+
 from mlx_bench.report import PointSummary, Report, metric
-from mlx_bench.stats import Estimate
+from mlx_bench.stats import MedianEstimate
+
+
+def figure(value: float | None) -> str:
+    """A number with three significant digits, or a dash for what is unknown."""
+    if value is None:
+        return "-"
+    if abs(value) >= 999.5:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 9.995 else f"{value:#.3g}"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """An interval as `low to high`, or a dash."""
+    return "-" if low is None or high is None else f"{figure(low)} to {figure(high)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +45,17 @@ class Column:
     scale: float = 1.0
     lower_is_better: bool = False
 
+    def of(self, summary: PointSummary) -> MedianEstimate:
+        """The figure in the unit shown."""
+        found = metric(summary, self.metric)
+        scaled = self.scaled
+        low, high = scaled(found.low), scaled(found.high)
+        return MedianEstimate(scaled(found.value), low, high, scaled(found.p95))
+
+    def scaled(self, value: float | None) -> float | None:
+        """A stored figure in the unit shown."""
+        return None if value is None else value * self.scale
+
 
 COLUMNS = (
     Column("ttft_s", "TTFT", "ms", 1000, lower_is_better=True),
@@ -39,26 +66,13 @@ COLUMNS = (
     Column("requests_per_s", "Requests", "/s"),
     Column("total_generation_tps", "Total", "tok/s"),
     Column("memory_bytes", "Memory", "GB", 1e-9, lower_is_better=True),
-    Column("energy_j_per_token", "Energy", "J/tok", lower_is_better=True),
 )
 """Every figure of the summary, in the order of the tables."""
 
 
-def figure(value: float | None, scale: float = 1.0) -> str:
-    """A number with three significant digits, or a dash for what is unknown."""
-    if value is None:
-        return "-"
-    scaled = value * scale
-    if abs(scaled) >= 999.5:
-        return f"{scaled:,.0f}"
-    return f"{scaled:.1f}" if abs(scaled) >= 9.995 else f"{scaled:#.3g}"
-
-
-def interval(estimate: Estimate, scale: float = 1.0) -> str:
-    """The interval of an estimate as `low to high`, or a dash."""
-    if estimate.low is None or estimate.high is None:
-        return "-"
-    return f"{figure(estimate.low, scale)} to {figure(estimate.high, scale)}"
+def column_of(name: str) -> Column:
+    """The column of one of the summary's figures."""
+    return next(column for column in COLUMNS if column.metric == name)
 
 
 def columns_with_figures(summaries: Sequence[PointSummary]) -> list[Column]:
@@ -66,7 +80,7 @@ def columns_with_figures(summaries: Sequence[PointSummary]) -> list[Column]:
     return [
         column
         for column in COLUMNS
-        if any(metric(summary, column.metric).value is not None for summary in summaries)
+        if any(column.of(summary).value is not None for summary in summaries)
     ]
 
 
@@ -78,16 +92,9 @@ def summary_rows(report: Report) -> tuple[list[str], list[list[str]]]:
     titles = ["Figure", "Median", "Unit", "95 % interval", "p95"]
     rows: list[list[str]] = []
     for summary, column in product(summaries, columns_with_figures(summaries)):
-        found = metric(summary, column.metric)
-        rows.append(
-            [
-                column.title,
-                figure(found.value, column.scale),
-                column.unit,
-                interval(found, column.scale),
-                figure(found.p95, column.scale),
-            ]
-        )
+        found = column.of(summary)
+        spread = interval(found.low, found.high)
+        rows.append([column.title, figure(found.value), column.unit, spread, figure(found.p95)])
     return titles, rows
 
 
@@ -102,20 +109,13 @@ def _rows_by_point(
     titles = ["Prompt", "Streams", *(f"{column.title} {column.unit}" for column in columns)]
     rows = [
         [
-            f"{summary.point.prompt_tokens:,}",
-            str(summary.point.concurrency),
-            *(figure(metric(summary, column.metric).value, column.scale) for column in columns),
+            f"{summary.prompt_tokens:,}",
+            str(summary.concurrency),
+            *(figure(column.of(summary).value) for column in columns),
         ]
         for summary in summaries
     ]
     return titles, rows
-
-
-def point_name(summary: PointSummary) -> str:
-    """The load of a point in words."""
-    point = summary.point
-    streams = "stream" if point.concurrency == 1 else "streams"
-    return f"{point.concurrency} {streams}, {point.prompt_tokens} prompt tokens"
 
 
 def heading(report: Report) -> str:
@@ -178,7 +178,7 @@ def render_markdown(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-CSV_FIELDS = (
+_CSV_FIELDS = (
     "phase",
     "concurrency",
     "prompt_tokens_asked",
@@ -196,18 +196,18 @@ CSV_FIELDS = (
     "finish_reason",
     "error",
 )
-"""The columns of the CSV, one row a run."""
 
 
 def render_csv(report: Report) -> str:
     """Every run as a row of CSV, warm-up included; empty is unknown."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(CSV_FIELDS)
+    writer.writerow(_CSV_FIELDS)
     for run in (*report.other_runs, *report.runs):
-        point = {
-            "concurrency": run.point.concurrency,
-            "prompt_tokens_asked": run.point.prompt_tokens,
-        }
-        writer.writerow(point[name] if name in point else getattr(run, name) for name in CSV_FIELDS)
+        writer.writerow(getattr(run, name) for name in _CSV_FIELDS)
     return text.getvalue()
+
+
+def render_json(report: Report) -> str:
+    """The report's JSON document."""
+    return msgspec.json.format(msgspec.json.encode(report.to_document()), indent=1).decode() + "\n"

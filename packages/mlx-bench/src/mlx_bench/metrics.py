@@ -13,9 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated
 
-from mlx_bench.client import Exchange, server_message
-from mlx_bench.completion import Completion, CountedBy
+import msgspec
+
+from mlx_bench.completion import Completion, CountedBy, server_message
+
+if TYPE_CHECKING:
+    from mlx_bench.client import Exchange
+
+type Count = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""A number of tokens, streams or bytes; a file that holds another integer is refused."""
 
 
 class Phase(StrEnum):
@@ -39,13 +47,18 @@ class Point:
     concurrency: int
     prompt_tokens: int
 
+    def __str__(self) -> str:
+        """The load in words, as `4 streams, 1024 prompt tokens`."""
+        streams = "stream" if self.concurrency == 1 else "streams"
+        return f"{self.concurrency} {streams}, {self.prompt_tokens} prompt tokens"
 
-@dataclass(frozen=True, slots=True)
-class Run:
+
+class MeasuredRun(msgspec.Struct, frozen=True, kw_only=True):
     """One request, measured; None is what it could not tell.
 
     Attributes:
-        point: The load it belongs to.
+        concurrency: Streams at once.
+        prompt_tokens_asked: The prompt length asked for.
         phase: What it was for.
         iteration: Which iteration of its point, from 0.
         stream: Which of the streams at once, from 0.
@@ -59,28 +72,34 @@ class Run:
         counted_by: Where that count comes from.
         prompt_tokens: As the server counted them.
         cached_tokens: How many of these came from its prefix cache.
-        event_offsets_s: Seconds from `sent` to each non-empty delta: the raw samples.
+        event_offsets_s: From `sent` to each non-empty delta, to the microsecond: the raw samples.
         finish_reason: As the server gave it.
         error: Why the run does not count, or None.
     """
 
-    point: Point
+    concurrency: Count
+    prompt_tokens_asked: Count
     phase: Phase
-    iteration: int
-    stream: int
+    iteration: Count
+    stream: Count
     connect_s: float
     ttft_s: float | None
     prompt_tps: float | None
     generation_tps: float | None
     end_to_end_s: float | None
-    requested_tokens: int
-    completion_tokens: int
+    requested_tokens: Count
+    completion_tokens: Count
     counted_by: CountedBy
-    prompt_tokens: int | None
-    cached_tokens: int | None
+    prompt_tokens: Count | None
+    cached_tokens: Count | None
     event_offsets_s: tuple[float, ...]
     finish_reason: str | None
     error: str | None
+
+    @property
+    def point(self) -> Point:
+        """The load that it belongs to."""
+        return Point(self.concurrency, self.prompt_tokens_asked)
 
     @property
     def gaps_s(self) -> tuple[float, ...]:
@@ -88,8 +107,35 @@ class Run:
         return tuple(after - before for before, after in pairwise(self.event_offsets_s))
 
 
+class MeasuredWave(msgspec.Struct, frozen=True, kw_only=True):
+    """How one wave of simultaneous requests went, seen by three clocks.
+
+    Attributes:
+        concurrency: Streams at once.
+        prompt_tokens: The prompt length asked for.
+        iteration: Which iteration.
+        duration_s: Its length, from the first request sent to the last end.
+        clock_drift_s: By how much the wall clock moved further than the monotonic one.
+        client_cpu_s: CPU time that this process used meanwhile.
+        peak_memory_bytes: The serving process's highest memory meanwhile, or None.
+    """
+
+    concurrency: Count
+    prompt_tokens: Count
+    iteration: Count
+    duration_s: float
+    clock_drift_s: float
+    client_cpu_s: float
+    peak_memory_bytes: Count | None = None
+
+    @property
+    def point(self) -> Point:
+        """Its load."""
+        return Point(self.concurrency, self.prompt_tokens)
+
+
 def measure_run(
-    exchange: Exchange,
+    exchange: "Exchange",
     completion: Completion,
     *,
     point: Point,
@@ -97,7 +143,7 @@ def measure_run(
     phase: Phase = Phase.MEASURE,
     iteration: int = 0,
     stream: int = 0,
-) -> Run:
+) -> MeasuredRun:
     """The figures of one exchange."""
     error = _failure(exchange, completion, requested_tokens)
     sent_ns = exchange.sent_ns if exchange.sent_ns is not None else exchange.started_ns
@@ -107,8 +153,9 @@ def measure_run(
     ttft_s = offsets[0] if offsets else None
     tokens = completion.completion_tokens
     end_ns = completion.ended_ns
-    return Run(
-        point=point,
+    return MeasuredRun(
+        concurrency=point.concurrency,
+        prompt_tokens_asked=point.prompt_tokens,
         phase=phase,
         iteration=iteration,
         stream=stream,
@@ -122,7 +169,7 @@ def measure_run(
         counted_by=completion.counted_by,
         prompt_tokens=prompt_tokens,
         cached_tokens=usage.cached_tokens if usage else None,
-        event_offsets_s=offsets,
+        event_offsets_s=tuple(round(offset, 6) for offset in offsets),
         finish_reason=completion.finish_reason,
         error=error,
     )
@@ -139,7 +186,7 @@ def _prompt_tps(prompt_tokens: int, ttft_s: float | None) -> float | None:
     return prompt_tokens / ttft_s if ttft_s is not None and ttft_s > 0 else None
 
 
-def _failure(exchange: Exchange, completion: Completion, requested_tokens: int) -> str | None:
+def _failure(exchange: "Exchange", completion: Completion, requested_tokens: int) -> str | None:
     """Why an exchange does not count, the first cause first."""
     if exchange.status is None:
         return exchange.failure or "no answer"

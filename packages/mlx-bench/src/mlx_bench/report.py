@@ -1,21 +1,31 @@
-"""A benchmark's result: raw runs, what they come to, and under which conditions."""
+"""A benchmark's result: raw runs, what they come to, and under which conditions.
+
+The fields of these types are the fields of the JSON document of `schema_version` 1.
+"""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from typing import Any
 
-from mlx_bench.cautions import Caution, WaveTiming
-from mlx_bench.metrics import Point, Run
-from mlx_bench.stats import UNKNOWN, Estimate, estimate, percentile, pooled_estimate
+import msgspec
+
+from mlx_bench.cautions import Caution
+from mlx_bench.metrics import Count, MeasuredRun, MeasuredWave, Point
+from mlx_bench.stats import UNKNOWN, MedianEstimate, PooledEstimate, estimate, pooled_estimate
 from mlx_bench.workload import Exactness, Parameters
 
+SCHEMA_VERSION = 1
+"""The version of the JSON document that this module makes."""
 
-@dataclass(frozen=True, slots=True)
-class PointSummary:
+LOAD_FIELDS = ("concurrency", "prompt_tokens")
+"""What makes a point: in the document a number where one was asked for, else a list."""
+
+
+class PointSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What the runs at one point come to.
 
     Attributes:
-        point: The load.
+        concurrency: Streams at once.
+        prompt_tokens: The prompt length asked for.
         ttft_s: Time to first token, over runs.
         prompt_tps: Prefill rate, over runs.
         generation_tps: Decode rate of one stream, over runs.
@@ -24,121 +34,128 @@ class PointSummary:
         requests_per_s: Finished requests over the time of their wave, over waves.
         total_generation_tps: Generated tokens of all streams over the same time, over waves.
         memory_bytes: The serving process's peak memory, over waves.
-        energy_j_per_token: Energy over generated tokens, over waves.
     """
 
-    point: Point
-    ttft_s: Estimate
-    prompt_tps: Estimate
-    generation_tps: Estimate
-    inter_token_latency_s: Estimate
-    end_to_end_s: Estimate
-    requests_per_s: Estimate
-    total_generation_tps: Estimate
-    memory_bytes: Estimate
-    energy_j_per_token: Estimate
+    concurrency: Count
+    prompt_tokens: Count
+    ttft_s: MedianEstimate = UNKNOWN
+    prompt_tps: MedianEstimate = UNKNOWN
+    generation_tps: MedianEstimate = UNKNOWN
+    inter_token_latency_s: PooledEstimate = PooledEstimate()
+    end_to_end_s: MedianEstimate = UNKNOWN
+    requests_per_s: MedianEstimate = UNKNOWN
+    total_generation_tps: MedianEstimate = UNKNOWN
+    memory_bytes: MedianEstimate = UNKNOWN
+
+    @property
+    def point(self) -> Point:
+        """The load."""
+        return Point(self.concurrency, self.prompt_tokens)
 
 
-SUMMARY_METRICS = (
-    "ttft_s",
-    "prompt_tps",
-    "generation_tps",
-    "inter_token_latency_s",
-    "end_to_end_s",
-    "requests_per_s",
-    "total_generation_tps",
-    "memory_bytes",
-    "energy_j_per_token",
-)
-"""The summary's figures in the order in which they are shown."""
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
+class PeakMemory(msgspec.Struct, frozen=True):
     """Memory of the serving process.
 
     Attributes:
         peak_bytes: The highest seen while requests ran.
-        source: What was read, as `phys_footprint of 1 process`.
+        source: What was read, as `phys_footprint`.
     """
 
-    peak_bytes: int
+    peak_bytes: Count
     source: str
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
-    """The server's software, as far as it tells; empty where it doesn't."""
+class EngineVersion(msgspec.Struct, frozen=True):
+    """The server's software, as far as it tells; None where it doesn't."""
 
-    name: str = ""
-    version: str = ""
+    name: str | None = None
+    version: str | None = None
 
 
-@dataclass(frozen=True)  # without slots, so that the summaries are made once
-class Report:
+class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a benchmark found.
 
     Attributes:
+        bench_version: The version of mlx-bench.
         target: What was measured, as the user named it.
         model: The model asked of the server.
-        parameters: What was asked for.
-        machine: The machine's description; its keys depend on who describes it.
         engine: The server's software.
+        parameters: What was asked for.
+        prompt_exactness: How well prompt lengths are known.
+        machine: The machine's description; its keys depend on who describes it.
         started_at: UTC, ISO 8601.
         finished: False in what was written before the last iteration.
-        prompt_exactness: How well prompt lengths are known.
+        summaries: What the runs come to, point by point in the order of measurement.
+        memory: Memory of the serving process, or None where it can't be seen.
+        cautions: What to know before trusting a figure.
         runs: The measured runs, failed ones included.
         other_runs: Warm-up and cache-priming runs.
         waves: The timing of each measured wave.
-        memory: Memory of the serving process, or None where it can't be seen.
-        energy_source: Where the energy figures come from, empty where there are none.
-        cautions: What to know before trusting a figure.
-        bench_version: The version of mlx-bench.
-        extra: What a caller adds: a verdict, a tool-calling check.
+        extra: Further keys of the document, which mean something to whoever added them.
     """
 
+    bench_version: str = ""
     target: str
     model: str
+    engine: EngineVersion = EngineVersion()
     parameters: Parameters
+    prompt_exactness: Exactness = Exactness.ASSUMED
     machine: dict[str, object]
-    engine: Engine
-    started_at: str
-    finished: bool
-    prompt_exactness: Exactness
-    runs: tuple[Run, ...]
-    other_runs: tuple[Run, ...] = ()
-    waves: tuple[WaveTiming, ...] = ()
-    memory: Memory | None = None
-    energy_source: str = ""
+    started_at: str = ""
+    finished: bool = False
+    summaries: tuple[PointSummary, ...] = msgspec.field(name="summary")
+    memory: PeakMemory | None = None
     cautions: tuple[Caution, ...] = ()
-    bench_version: str = ""
-    extra: dict[str, object] = field(default_factory=dict[str, object])
+    runs: tuple[MeasuredRun, ...]
+    other_runs: tuple[MeasuredRun, ...] = ()
+    waves: tuple[MeasuredWave, ...] = ()
+    extra: dict[str, object] = msgspec.field(default_factory=dict[str, object])
 
     @property
     def points(self) -> tuple[Point, ...]:
         """The points in the order in which they were measured."""
-        return tuple(dict.fromkeys(run.point for run in self.runs))
+        return tuple(summary.point for summary in self.summaries)
 
-    @cached_property
-    def summaries(self) -> tuple[PointSummary, ...]:
-        """What the runs come to, point by point."""
-        return tuple(
-            summarize_point(point, self.runs, self.waves, seed=self.parameters.seed)
-            for point in self.points
-        )
+    def with_extra(self, **extra: object) -> "Report":
+        """The same report with further keys."""
+        return msgspec.structs.replace(self, extra={**self.extra, **extra})
+
+    def to_document(self) -> dict[str, object]:
+        """The report as a JSON object."""
+        shape: dict[str, Any] = msgspec.to_builtins(self)
+        shape["parameters"]["prompt_exactness"] = shape.pop("prompt_exactness")
+        for name in LOAD_FIELDS:
+            asked = shape["parameters"][name]
+            shape["parameters"][name] = asked[0] if len(asked) == 1 else asked
+        if len(shape["summary"]) == 1:
+            (shape["summary"],) = shape["summary"]
+            for name in LOAD_FIELDS:
+                del shape["summary"][name]
+        extra = shape.pop("extra")
+        return {"schema_version": SCHEMA_VERSION, **shape, **extra}
+
+
+def summarize(
+    runs: Sequence[MeasuredRun], waves: Sequence[MeasuredWave], *, seed: int
+) -> tuple[PointSummary, ...]:
+    """What the successful runs come to, point by point in the order of measurement."""
+    points = dict.fromkeys(run.point for run in runs)
+    return tuple(summarize_point(point, runs, waves, seed=seed) for point in points)
 
 
 def summarize_point(
-    point: Point, runs: Sequence[Run], waves: Sequence[WaveTiming], *, seed: int
+    point: Point, runs: Sequence[MeasuredRun], waves: Sequence[MeasuredWave], *, seed: int
 ) -> PointSummary:
     """What the successful runs at one point come to."""
     good = [run for run in runs if run.point == point and run.error is None]
     timings = [wave for wave in waves if wave.point == point]
 
-    def over_runs(read: Callable[[Run], float | None]) -> Estimate:
+    def over_runs(read: Callable[[MeasuredRun], float | None]) -> MedianEstimate:
         return estimate([v for run in good if (v := read(run)) is not None], seed=seed)
 
-    def over_waves(read: Callable[[WaveTiming, list[Run]], float | None]) -> Estimate:
+    def over_waves(
+        read: Callable[[MeasuredWave, list[MeasuredRun]], float | None],
+    ) -> MedianEstimate:
         values = [
             value
             for wave in timings
@@ -147,32 +164,29 @@ def summarize_point(
         return estimate(values, seed=seed)
 
     return PointSummary(
-        point=point,
+        concurrency=point.concurrency,
+        prompt_tokens=point.prompt_tokens,
         ttft_s=over_runs(lambda run: run.ttft_s),
         prompt_tps=over_runs(lambda run: run.prompt_tps),
         generation_tps=over_runs(lambda run: run.generation_tps),
         inter_token_latency_s=pooled_estimate([run.gaps_s for run in good], seed=seed),
         end_to_end_s=over_runs(lambda run: run.end_to_end_s),
         requests_per_s=over_waves(lambda wave, mine: _per_second(len(mine), wave)),
-        total_generation_tps=over_waves(lambda wave, mine: _per_second(_tokens(mine), wave)),
+        total_generation_tps=over_waves(
+            lambda wave, mine: _per_second(sum(run.completion_tokens for run in mine), wave)
+        ),
         memory_bytes=over_waves(lambda wave, _: wave.peak_memory_bytes),
-        energy_j_per_token=over_waves(_energy_per_token),
     )
 
 
-def gap_percentiles_s(point: Point, runs: Sequence[Run]) -> dict[str, float]:
-    """Percentiles of the pooled inter-token latencies at one point; empty where there are none."""
-    gaps = [gap for run in runs if run.point == point and run.error is None for gap in run.gaps_s]
-    if not gaps:
-        return {}
-    shares = {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}
-    return {name: percentile(gaps, share) for name, share in shares.items()}
+def _per_second(count: int, wave: MeasuredWave) -> float | None:
+    return count / wave.duration_s if count and wave.duration_s > 0 else None
 
 
-def metric(summary: PointSummary, name: str) -> Estimate:
-    """One of `SUMMARY_METRICS` by its name."""
+def metric(summary: PointSummary, name: str) -> MedianEstimate:
+    """One of the summary's figures by its name."""
     value: object = getattr(summary, name)
-    return value if isinstance(value, Estimate) else UNKNOWN
+    return value if isinstance(value, MedianEstimate) else UNKNOWN
 
 
 def is_precise_enough(summary: PointSummary, precision: float) -> bool:
@@ -187,16 +201,3 @@ def is_precise_enough(summary: PointSummary, precision: float) -> bool:
         if wanted.samples < 6 or width is None or width > precision:
             return False
     return True
-
-
-def _tokens(runs: Sequence[Run]) -> int:
-    return sum(run.completion_tokens for run in runs)
-
-
-def _per_second(count: int, wave: WaveTiming) -> float | None:
-    return count / wave.duration_s if count and wave.duration_s > 0 else None
-
-
-def _energy_per_token(wave: WaveTiming, runs: Sequence[Run]) -> float | None:
-    tokens = _tokens(runs)
-    return wave.energy_j / tokens if wave.energy_j is not None and tokens else None

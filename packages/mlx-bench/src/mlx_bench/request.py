@@ -73,13 +73,8 @@ def next_dialect(dialect: Dialect, status: int | None, body: str) -> Dialect | N
         return None
     if "max_completion_tokens" in body and dialect.limit_field == "max_tokens":
         return replace(dialect, limit_field="max_completion_tokens")
-    if "stream_options" in body and dialect.stream_options:
-        return replace(dialect, stream_options=False)
-    if "ignore_eos" in body and dialect.ignore_eos:
-        return replace(dialect, ignore_eos=False)
-    if "seed" in body and dialect.seed:
-        return replace(dialect, seed=False)
-    if "temperature" in body and dialect.temperature:
-        return replace(dialect, temperature=False)
+    for name in ("stream_options", "ignore_eos", "seed", "temperature"):
+        if name in body and getattr(dialect, name):
+            return replace(dialect, **{name: False})
     plain = replace(PLAIN, limit_field=dialect.limit_field)
     return plain if dialect != plain else None

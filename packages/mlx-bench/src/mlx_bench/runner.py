@@ -2,18 +2,24 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Self
 
 import mlx_bench
-from mlx_bench.cautions import WaveTiming, find_cautions
-from mlx_bench.client import Patience, StreamingClient
-from mlx_bench.energy import PowerMeter
+from mlx_bench.cautions import find_cautions
+from mlx_bench.client import ReadLimit, StreamingClient
 from mlx_bench.engine import identify_engine
 from mlx_bench.errors import EndpointError
-from mlx_bench.metrics import Phase, Point, Run, measure_run
-from mlx_bench.report import Engine, Memory, Report, is_precise_enough, summarize_point
+from mlx_bench.metrics import MeasuredRun, MeasuredWave, Phase, Point, measure_run
+from mlx_bench.report import (
+    EngineVersion,
+    PeakMemory,
+    Report,
+    is_precise_enough,
+    summarize,
+    summarize_point,
+)
 from mlx_bench.request import ChatRequest
 from mlx_bench.wave import send_timed
 from mlx_bench.workload import Cache, Parameters, PromptMaker, calibrate_prompts
@@ -31,17 +37,15 @@ class Conditions:
         engine: The server's software, or None to ask the server.
         memory_bytes: Gives the serving process's memory now, or None where it can't be seen.
         memory_source: What that reads.
-        power: An open meter, or None.
         request_extra: Further fields of each request's body.
-        report_extra: Further facts for the report, as a tool-calling check.
+        report_extra: Further keys for the report, as a tool-calling check.
     """
 
     target: str
     machine: dict[str, object]
-    engine: Engine | None = None
+    engine: EngineVersion | None = None
     memory_bytes: Callable[[], int | None] | None = None
     memory_source: str = ""
-    power: PowerMeter | None = None
     request_extra: dict[str, object] = field(default_factory=dict[str, object])
     report_extra: dict[str, object] = field(default_factory=dict[str, object])
 
@@ -49,7 +53,7 @@ class Conditions:
 type OnReport = Callable[[Report], None]
 """Called with the report so far after every iteration."""
 
-type Say = Callable[[str], None]
+type OnProgress = Callable[[str], None]
 """Called with a line about what happens now."""
 
 
@@ -59,7 +63,7 @@ def run_benchmark(
     conditions: Conditions,
     *,
     on_report: OnReport = lambda _: None,
-    say: Say = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
 ) -> Report:
     """The finished report of a benchmark.
 
@@ -70,13 +74,12 @@ def run_benchmark(
         parameters: What is asked for.
         conditions: What is known besides.
         on_report: Gets the unfinished report after every iteration, so that a crash loses nothing.
-        say: Gets progress in words.
+        on_progress: Gets progress in words.
 
     Raises:
         EndpointError: The server can't be reached or refuses, or no run succeeded.
     """
-    benchmark = _Benchmark(client, parameters, conditions, on_report, say)
-    return benchmark.run()
+    return _Benchmark(client, parameters, conditions, on_report, on_progress).run()
 
 
 class _MemoryWatch:
@@ -108,27 +111,20 @@ class _MemoryWatch:
                 return
 
 
+@dataclass(slots=True)
 class _Benchmark:
-    def __init__(
-        self,
-        client: StreamingClient,
-        parameters: Parameters,
-        conditions: Conditions,
-        on_report: OnReport,
-        say: Say,
-    ) -> None:
-        self.client = client
-        self.parameters = parameters
-        self.conditions = conditions
-        self.on_report = on_report
-        self.say = say
-        self.prompts = PromptMaker()
-        self.prompt_index = 0
-        self.engine = conditions.engine or Engine()
-        self.runs: list[Run] = []
-        self.other_runs: list[Run] = []
-        self.waves: list[WaveTiming] = []
-        self.started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    client: StreamingClient
+    parameters: Parameters
+    conditions: Conditions
+    on_report: OnReport
+    on_progress: OnProgress
+    prompts: PromptMaker = field(default_factory=PromptMaker)
+    prompt_index: int = 0
+    engine: EngineVersion = field(default_factory=EngineVersion)
+    runs: list[MeasuredRun] = field(default_factory=list[MeasuredRun])
+    other_runs: list[MeasuredRun] = field(default_factory=list[MeasuredRun])
+    waves: list[MeasuredWave] = field(default_factory=list[MeasuredWave])
+    started_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
 
     def run(self) -> Report:
         self.calibrate()
@@ -146,21 +142,19 @@ class _Benchmark:
 
     def calibrate(self) -> None:
         """Learn the server's dialect, its token count and its name, with requests of one token."""
-        self.say("Counting prompt tokens as the server does")
+        self.on_progress("Counting prompt tokens as the server does")
         server = ""
 
         def count_tokens(prompt: str) -> int | None:
             nonlocal server
             probe = self.request(prompt, max_tokens=1)
-            exchange = self.client.negotiate(probe, patience=Patience())
+            exchange = self.client.negotiate(probe, limit=ReadLimit())
             server = exchange.server
-            usage = exchange.understand().usage
+            usage = exchange.parse().usage
             return usage.prompt_tokens if usage else None
 
         self.prompts = calibrate_prompts(count_tokens)
-        if self.conditions.engine is None:
-            base_url = self.client.endpoint.base_url
-            self.engine = identify_engine(self.client.get_json, base_url, server)
+        self.engine = self.conditions.engine or identify_engine(self.client, server)
 
     def request(self, prompt: str, *, max_tokens: int) -> ChatRequest:
         return ChatRequest(
@@ -179,13 +173,13 @@ class _Benchmark:
 
     def measure_point(self, point: Point) -> None:
         for iteration in range(self.parameters.warm_up):
-            self.say(f"{_name(point)}: warm-up {iteration + 1}")
+            self.on_progress(f"{point}: warm-up {iteration + 1}")
             requests = self.fresh_requests(point)
             runs, _ = self.send_wave(point, Phase.WARM_UP, iteration, requests)
             self.other_runs += runs
         iteration = 0
         while self.wants_more(point, iteration):
-            self.say(f"{_name(point)}: iteration {iteration + 1}")
+            self.on_progress(f"{point}: iteration {iteration + 1}")
             self.measure_iteration(point, iteration)
             iteration += 1
             self.on_report(self.report(finished=False))
@@ -210,14 +204,14 @@ class _Benchmark:
 
     def send_wave(
         self, point: Point, phase: Phase, iteration: int, requests: list[ChatRequest]
-    ) -> tuple[list[Run], WaveTiming]:
+    ) -> tuple[list[MeasuredRun], MeasuredWave]:
         """Send requests together and measure each; decoding waits until all have ended."""
         with _MemoryWatch(self.conditions.memory_bytes) as memory:
             wave = send_timed(self.client, requests)
         runs = [
             measure_run(
                 exchange,
-                exchange.understand(),
+                exchange.parse(),
                 point=point,
                 requested_tokens=request.max_tokens,
                 phase=phase,
@@ -226,48 +220,36 @@ class _Benchmark:
             )
             for stream, (exchange, request) in enumerate(zip(wave.exchanges, requests, strict=True))
         ]
-        power = self.conditions.power
         sent = [exchange.sent_ns for exchange in wave.exchanges if exchange.sent_ns is not None]
-        timing = WaveTiming(
-            point=point,
+        timing = MeasuredWave(
+            concurrency=point.concurrency,
+            prompt_tokens=point.prompt_tokens,
             iteration=iteration,
             duration_s=(wave.ended_ns - min(sent, default=wave.begun_ns)) / 1e9,
             clock_drift_s=(wave.wall_ns - (wave.ended_ns - wave.begun_ns)) / 1e9,
             client_cpu_s=wave.cpu_ns / 1e9,
             peak_memory_bytes=memory.peak_bytes,
-            energy_j=power.energy_j(wave.begun_ns, wave.ended_ns) if power is not None else None,
         )
         return runs, timing
 
     def report(self, *, finished: bool) -> Report:
         peaks = [w.peak_memory_bytes for w in self.waves if w.peak_memory_bytes is not None]
-        prompts = {run.point: self.prompts for run in self.runs}
-        has_energy = any(wave.energy_j is not None for wave in self.waves)
+        exactness = self.prompts.exactness
         return Report(
+            bench_version=mlx_bench.__version__,
             target=self.conditions.target,
             model=self.client.endpoint.model,
-            parameters=self.parameters,
-            machine=self.conditions.machine,
             engine=self.engine,
+            parameters=self.parameters,
+            prompt_exactness=exactness,
+            machine=self.conditions.machine,
             started_at=self.started_at,
             finished=finished,
-            prompt_exactness=self.prompts.exactness,
+            summaries=summarize(self.runs, self.waves, seed=self.parameters.seed),
+            memory=PeakMemory(max(peaks), self.conditions.memory_source) if peaks else None,
+            cautions=find_cautions(self.runs, self.waves, self.parameters, exactness),
             runs=tuple(self.runs),
             other_runs=tuple(self.other_runs),
             waves=tuple(self.waves),
-            memory=Memory(max(peaks), self.conditions.memory_source) if peaks else None,
-            energy_source=PowerMeter.source if has_energy else "",
-            cautions=find_cautions(self.runs, self.waves, self.parameters, prompts),
-            bench_version=mlx_bench.__version__,
             extra=self.conditions.report_extra,
         )
-
-
-def _name(point: Point) -> str:
-    streams = f"{point.concurrency} stream{'s' if point.concurrency > 1 else ''}"
-    return f"{point.prompt_tokens} prompt tokens, {streams}"
-
-
-def with_extra(report: Report, **extra: object) -> Report:
-    """The report with further facts in its `extra`."""
-    return replace(report, extra={**report.extra, **extra})

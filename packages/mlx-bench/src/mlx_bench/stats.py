@@ -12,6 +12,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 OUTLIER_THRESHOLD = 3.5
 """Iglewicz and Hoaglin's recommended limit for the modified z-score."""
 
@@ -19,8 +21,7 @@ _MAD_TO_SIGMA = 0.6745
 _MEAN_DEVIATION_TO_SIGMA = 1.253314
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class MedianEstimate(msgspec.Struct, frozen=True):
     """A median with its uncertainty; None where the samples can't tell.
 
     Attributes:
@@ -32,10 +33,10 @@ class Estimate:
         samples: How many there were.
     """
 
-    value: float | None
-    low: float | None
-    high: float | None
-    p95: float | None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p95: float | None = None
     mad: float | None = None
     samples: int = 0
 
@@ -47,8 +48,24 @@ class Estimate:
         return (self.high - self.low) / 2 / self.value
 
 
-UNKNOWN = Estimate(None, None, None, None)
-"""What is said of a quantity of which nothing was measured."""
+UNKNOWN = MedianEstimate()
+"""The estimate of a quantity of which nothing was measured."""
+
+
+class PooledEstimate(MedianEstimate, frozen=True):
+    """The median over the samples of several runs, with more of their percentiles.
+
+    Attributes:
+        p50: The median again, under a percentile's name.
+        p90: The 90th percentile.
+        p99: The 99th percentile.
+        max: The largest sample.
+    """
+
+    p50: float | None = None
+    p90: float | None = None
+    p99: float | None = None
+    max: float | None = None
 
 
 def percentile(samples: Sequence[float], share: float) -> float:
@@ -72,10 +89,8 @@ def median_absolute_deviation(samples: Sequence[float]) -> float:
     return statistics.median(abs(sample - middle) for sample in samples)
 
 
-def bootstrap_interval(
-    samples: Sequence[float], *, seed: int, confidence: float = 0.95
-) -> tuple[float, float] | None:
-    """The percentile bootstrap interval of the median, or None for fewer than two samples.
+def bootstrap_interval(samples: Sequence[float], *, seed: int) -> tuple[float, float] | None:
+    """The 95 % percentile bootstrap interval of the median, or None for fewer than two samples.
 
     The same seed gives the same interval. With n samples the interval of a median can't cover more
     than 1 - 2 / 2**n: 75 % for three, 97 % for six.
@@ -85,8 +100,7 @@ def bootstrap_interval(
     draw = random.Random(seed)  # noqa: S311 - statistics, no secret
     size = len(samples)
     found = [_median(draw.choices(samples, k=size)) for _ in range(_resamples(size))]
-    tail = (1 - confidence) / 2
-    return percentile(found, tail), percentile(found, 1 - tail)
+    return percentile(found, 0.025), percentile(found, 0.975)
 
 
 def _resamples(size: int) -> int:
@@ -103,23 +117,16 @@ def _median(samples: list[float]) -> float:
     return (samples[middle - 1] + samples[middle]) / 2
 
 
-def estimate(samples: Sequence[float], *, seed: int) -> Estimate:
+def estimate(samples: Sequence[float], *, seed: int) -> MedianEstimate:
     """The median of the samples with its interval, spread and 95th percentile."""
     if not samples:
         return UNKNOWN
-    interval = bootstrap_interval(samples, seed=seed)
-    low, high = interval or (None, None)
-    return Estimate(
-        value=statistics.median(samples),
-        low=low,
-        high=high,
-        p95=percentile(samples, 0.95),
-        mad=median_absolute_deviation(samples),
-        samples=len(samples),
-    )
+    low, high = bootstrap_interval(samples, seed=seed) or (None, None)
+    p95, mad = percentile(samples, 0.95), median_absolute_deviation(samples)
+    return MedianEstimate(statistics.median(samples), low, high, p95, mad, len(samples))
 
 
-def pooled_estimate(groups: Sequence[Sequence[float]], *, seed: int) -> Estimate:
+def pooled_estimate(groups: Sequence[Sequence[float]], *, seed: int) -> PooledEstimate:
     """The median over all samples of several runs, with an interval that respects the runs.
 
     Samples of one run resemble each other, so the interval is the bootstrap of the runs' medians,
@@ -128,16 +135,20 @@ def pooled_estimate(groups: Sequence[Sequence[float]], *, seed: int) -> Estimate
     filled = [group for group in groups if group]
     pooled = [sample for group in filled for sample in group]
     if not pooled:
-        return UNKNOWN
+        return PooledEstimate()
     value = statistics.median(pooled)
     interval = bootstrap_interval([statistics.median(group) for group in filled], seed=seed)
-    return Estimate(
+    return PooledEstimate(
         value=value,
         low=min(interval[0], value) if interval else None,
         high=max(interval[1], value) if interval else None,
         p95=percentile(pooled, 0.95),
         mad=median_absolute_deviation(pooled),
         samples=len(pooled),
+        p50=value,
+        p90=percentile(pooled, 0.9),
+        p99=percentile(pooled, 0.99),
+        max=max(pooled),
     )
 
 
@@ -193,13 +204,13 @@ def trend(samples: Sequence[float]) -> Trend | None:
 
 def ratio_estimate(
     numerator: Sequence[float], denominator: Sequence[float], *, seed: int
-) -> Estimate:
+) -> MedianEstimate:
     """The ratio of two medians with its 95 % bootstrap interval, both sides resampled."""
     if not numerator or not denominator or statistics.median(denominator) == 0:
         return UNKNOWN
     value = statistics.median(numerator) / statistics.median(denominator)
     if min(len(numerator), len(denominator)) < 2:
-        return Estimate(value, None, None, None)
+        return MedianEstimate(value)
     draw = random.Random(seed)  # noqa: S311 - statistics, no secret
     found: list[float] = []
     for _ in range(2 * _resamples(max(len(numerator), len(denominator)))):
@@ -208,4 +219,4 @@ def ratio_estimate(
         if below:
             found.append(above / below)
     low, high = percentile(found, 0.025), percentile(found, 0.975)
-    return Estimate(value, low, high, percentile(found, 0.95), None, len(found))
+    return MedianEstimate(value, low, high, percentile(found, 0.95), None, len(found))

@@ -1,9 +1,9 @@
 """Whether a server turns a model's tool call into the API's `tool_calls`."""
 
-import json
 from dataclasses import dataclass
 
-from mlx_bench._json_values import as_list, as_object, as_text, object_or_none
+import msgspec
+
 from mlx_bench.client import StreamingClient
 from mlx_bench.errors import EndpointError
 
@@ -46,35 +46,56 @@ class ToolCheck:
     detail: str
 
 
+class _Function(msgspec.Struct):
+    name: str = ""
+    arguments: str = ""
+
+
+class _Call(msgspec.Struct):
+    function: _Function
+
+
+class _Message(msgspec.Struct):
+    content: str | None = None
+    tool_calls: list[_Call] | None = None
+
+
+class _Choice(msgspec.Struct):
+    message: _Message
+
+
+class ChatAnswer(msgspec.Struct):
+    """What a chat completion says of tool calls."""
+
+    choices: list[_Choice] = []
+
+
+class _Arguments(msgspec.Struct):
+    city: str
+
+
 def check_tool_calling(client: StreamingClient) -> ToolCheck:
     """Ask a question that needs the offered tool, and look at what comes back."""
     body = {"model": client.endpoint.model, "stream": False, **_REQUEST}
     try:
-        answer = client.post_json(client.endpoint.completions_url, body)
+        answer = client.post(client.endpoint.completions_url, body, ChatAnswer)
     except EndpointError as error:
         return ToolCheck(ok=False, detail=error.message)
     return judge_answer(answer)
 
 
-def judge_answer(answer: dict[str, object]) -> ToolCheck:
+def judge_answer(answer: ChatAnswer) -> ToolCheck:
     """Whether a chat completion is a call of the offered tool with a city."""
-    choices = as_list(answer.get("choices"))
-    message = as_object(as_object(choices[0]).get("message")) if choices else {}
-    calls = as_list(message.get("tool_calls"))
-    if not calls:
-        text = as_text(message.get("content")).strip()
-        return ToolCheck(
-            ok=False, detail=f"no tool call; the answer was: {text[:120] or '(empty)'}"
-        )
-    function = as_object(as_object(calls[0]).get("function"))
-    name = as_text(function.get("name"))
-    try:
-        arguments = object_or_none(json.loads(as_text(function.get("arguments"))))
-    except ValueError:
-        arguments = None
+    message = answer.choices[0].message if answer.choices else _Message()
+    if not message.tool_calls:
+        said = (message.content or "").strip()[:120] or "(empty)"
+        return ToolCheck(ok=False, detail=f"no tool call; the answer was: {said}")
+    name, arguments = message.tool_calls[0].function.name, message.tool_calls[0].function.arguments
     if name != _TOOL_NAME:
         return ToolCheck(ok=False, detail=f"called {name!r} instead of {_TOOL_NAME!r}")
-    if arguments is None or not as_text(arguments.get("city")):
-        given = as_text(function.get("arguments"))
-        return ToolCheck(ok=False, detail=f"called the tool with unusable arguments: {given[:120]}")
-    return ToolCheck(ok=True, detail=f"called {name} for {as_text(arguments['city'])}")
+    try:
+        city = msgspec.json.decode(arguments, type=_Arguments).city
+    except msgspec.DecodeError:
+        detail = f"called the tool with unusable arguments: {arguments[:120]}"
+        return ToolCheck(ok=False, detail=detail)
+    return ToolCheck(ok=True, detail=f"called {name} for {city}")

@@ -4,14 +4,16 @@ Every word of the list below is one token, with its leading space, in the byte-l
 SentencePiece vocabularies of the common model families. That is not believed but checked: two
 short requests, one with few and one with all words, whose `usage.prompt_tokens` must differ by
 exactly the number of words between them. Words that fail are searched for and dropped. A prompt of
-n tokens then has n minus the template's overhead words, drawn anew for each run, so that no prefix
-cache has seen it.
+n tokens then has n minus the template's overhead words, drawn for each run, so that no prefix
+cache has seen it (decision 0062).
 """
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from mlx_bench.errors import ParametersError
 
@@ -61,8 +63,7 @@ class Exactness(StrEnum):
     """The server counts nothing: one token a word is assumed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
+class Parameters(msgspec.Struct, frozen=True):
     """What is to be measured.
 
     Attributes:
@@ -85,7 +86,7 @@ class Parameters:
     generation_tokens: int = 100
     concurrency: tuple[int, ...] = (1,)
     cache: Cache = Cache.FRESH
-    seed: int = field(default_factory=new_seed)
+    seed: int = msgspec.field(default_factory=new_seed)
     precision: float | None = None
     max_iterations: int = 30
 
@@ -106,7 +107,8 @@ class Parameters:
         if self.precision is not None and not 0 < self.precision < 1:
             raise ParametersError("The precision is a share between 0 and 1, as 0.02.")
         for name in ("prompt_tokens", "concurrency"):
-            object.__setattr__(self, name, tuple(dict.fromkeys(getattr(self, name))))
+            once = tuple(dict.fromkeys(getattr(self, name)))
+            msgspec.structs.force_setattr(self, name, once)
 
 
 @dataclass(frozen=True, slots=True)

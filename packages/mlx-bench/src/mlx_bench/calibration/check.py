@@ -6,13 +6,13 @@ the client's can be compared one by one.
 
 import subprocess
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 
-from mlx_bench._json_values import as_count, as_list, as_object, as_text
 from mlx_bench.calibration.schedule import Schedule, plan_events, spell_schedule, true_rate_tps
-from mlx_bench.client import Endpoint, StreamingClient
+from mlx_bench.calibration.server import ServedRequests
+from mlx_bench.client import ModelEndpoint, StreamingClient
 from mlx_bench.errors import BenchError
 from mlx_bench.request import ChatRequest
 from mlx_bench.wave import TimedWave, send_timed
@@ -25,7 +25,7 @@ TTFT_LIMIT_SHARE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class CalibrationCase:
     """One schedule, under so many streams at once.
 
     Attributes:
@@ -42,7 +42,7 @@ class Case:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CalibrationResult:
     """How far off the instrument was in one case; errors are signed, the largest of all streams.
 
     Attributes:
@@ -54,42 +54,40 @@ class Finding:
         within_limits: Whether everything with a limit is within it.
     """
 
-    case: Case
+    case: CalibrationCase
     ttft_error_s: float
     ttft_error_to_server_s: float
     rate_error: float
     client_cpu_share: float
     within_limits: bool
 
+    def to_document(self) -> dict[str, object]:
+        """The result as a JSON object."""
+        case = {
+            "model": spell_schedule(self.case.schedule),
+            "ttft_s": self.case.schedule.ttft_ms / 1000,
+            "tps": self.case.schedule.tps,
+            "tokens": self.case.tokens,
+            "streams": self.case.streams,
+            "rate_limit": self.case.rate_limit,
+        }
+        return {**asdict(self), "case": case}
 
-CASES: tuple[Case, ...] = (
-    Case(Schedule(ttft_ms=50, tps=100), 50),
-    Case(Schedule(ttft_ms=500, tps=20), 20),
-    Case(Schedule(ttft_ms=2000, tps=50), 20),
-    Case(Schedule(ttft_ms=200, tps=5), 6),
-    Case(Schedule(ttft_ms=200, tps=200), 300),
-    Case(Schedule(ttft_ms=200, tps=500), 600, rate_limit=0.02),
-    Case(Schedule(ttft_ms=100, tps=100, jitter=0.4), 150),
-    Case(Schedule(ttft_ms=100, tps=100, burst=5), 150),
-    Case(Schedule(ttft_ms=100, tps=100, grouped=4), 150),
-    Case(Schedule(ttft_ms=300, tps=200), 300, streams=8),
-    Case(Schedule(ttft_ms=300, tps=200), 300, streams=32, rate_limit=None),
+
+CASES: tuple[CalibrationCase, ...] = (
+    CalibrationCase(Schedule(ttft_ms=50, tps=100), 50),
+    CalibrationCase(Schedule(ttft_ms=500, tps=20), 20),
+    CalibrationCase(Schedule(ttft_ms=2000, tps=50), 20),
+    CalibrationCase(Schedule(ttft_ms=200, tps=5), 6),
+    CalibrationCase(Schedule(ttft_ms=200, tps=200), 300),
+    CalibrationCase(Schedule(ttft_ms=200, tps=500), 600, rate_limit=0.02),
+    CalibrationCase(Schedule(ttft_ms=100, tps=100, jitter=0.4), 150),
+    CalibrationCase(Schedule(ttft_ms=100, tps=100, burst=5), 150),
+    CalibrationCase(Schedule(ttft_ms=100, tps=100, grouped=4), 150),
+    CalibrationCase(Schedule(ttft_ms=300, tps=200), 300, streams=8),
+    CalibrationCase(Schedule(ttft_ms=300, tps=200), 300, streams=32, rate_limit=None),
 )
 """What `mlx-bench calibrate` tries; the last case is stated, not judged."""
-
-
-def finding_as_json(finding: Finding) -> dict[str, object]:
-    """A finding as a JSON object."""
-    shape = asdict(finding)
-    shape["case"] = {
-        "model": spell_schedule(finding.case.schedule),
-        "ttft_s": finding.case.schedule.ttft_ms / 1000,
-        "tps": finding.case.schedule.tps,
-        "tokens": finding.case.tokens,
-        "streams": finding.case.streams,
-        "rate_limit": finding.case.rate_limit,
-    }
-    return shape
 
 
 @contextmanager
@@ -112,15 +110,9 @@ def calibration_server() -> Generator[str]:
             process.wait()
 
 
-def check_instrument(base_url: str, cases: Sequence[Case] = CASES) -> Generator[Finding]:
-    """How far off the instrument is, case by case."""
-    for case in cases:
-        yield check_case(base_url, case)
-
-
-def check_case(base_url: str, case: Case) -> Finding:
+def check_case(base_url: str, case: CalibrationCase) -> CalibrationResult:
     """How far off the instrument is in one case."""
-    with StreamingClient(Endpoint(base_url, spell_schedule(case.schedule))) as client:
+    with StreamingClient(ModelEndpoint(base_url, spell_schedule(case.schedule))) as client:
         client.stream(ChatRequest("warm up", 2))
         requests = [ChatRequest(f"stream {stream}", case.tokens) for stream in range(case.streams)]
         wave = send_timed(client, requests)
@@ -131,17 +123,15 @@ def check_case(base_url: str, case: Case) -> Finding:
 def served_ttfts_s(client: StreamingClient) -> dict[str, float]:
     """The server's own TTFT of every request it has served, by response id."""
     root = client.endpoint.base_url.removesuffix("/v1")
-    account = client.get_json(f"{root}/calibration/requests") or {}
-    found: dict[str, float] = {}
-    for entry in map(as_object, as_list(account.get("requests"))):
-        sent = as_list(entry.get("sent_ns"))
-        first, received = as_count(sent[0]) if sent else None, as_count(entry.get("received_ns"))
-        if first is not None and received is not None:
-            found[as_text(entry.get("response_id"))] = (first - received) / 1e9
-    return found
+    served = client.get(f"{root}/calibration/requests", ServedRequests) or ServedRequests([])
+    return {
+        request.response_id: (request.sent_ns[0] - request.received_ns) / 1e9
+        for request in served.requests
+        if request.sent_ns
+    }
 
 
-def _judge(case: Case, wave: TimedWave, served: dict[str, float]) -> Finding:
+def _judge(case: CalibrationCase, wave: TimedWave, served: dict[str, float]) -> CalibrationResult:
     plan = plan_events(case.schedule, tokens=case.tokens, uncached_tokens=0)
     planned_tps = true_rate_tps(plan)
     assert planned_tps is not None
@@ -149,7 +139,7 @@ def _judge(case: Case, wave: TimedWave, served: dict[str, float]) -> Finding:
     server_errors: list[float] = []
     rate_errors: list[float] = []
     for exchange in wave.exchanges:
-        completion = exchange.understand()
+        completion = exchange.parse()
         if not completion.token_times_ns or exchange.sent_ns is None:
             raise BenchError(f"The calibration server gave no answer: {exchange.failure}")
         first, last = completion.token_times_ns[0], completion.token_times_ns[-1]
@@ -167,4 +157,4 @@ def _judge(case: Case, wave: TimedWave, served: dict[str, float]) -> Finding:
     within = case.rate_limit is None or (
         abs(rate_error) <= case.rate_limit and abs(judged) <= limit_s
     )
-    return Finding(case, ttft_error, server_error, rate_error, wave.cpu_share, within)
+    return CalibrationResult(case, ttft_error, server_error, rate_error, wave.cpu_share, within)

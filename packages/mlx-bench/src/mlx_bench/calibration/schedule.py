@@ -5,11 +5,12 @@ serves every schedule at once.
 """
 
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
 from enum import StrEnum
 from functools import cache
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+import msgspec
 
 from mlx_bench.errors import ParametersError
 
@@ -23,8 +24,11 @@ class Failure(StrEnum):
     """The connection is closed in mid-stream."""
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
+type _NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+type _AtLeastOne = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What the server does with one request.
 
     Attributes:
@@ -52,12 +56,12 @@ class Schedule:
         seed: Of the jitter.
     """
 
-    ttft_ms: float = 100.0
-    tps: float = 100.0
-    jitter: float = 0.0
-    burst: int = 1
-    grouped: int = 1
-    prefill_tps: float = 0.0
+    ttft_ms: _NotNegative = 100.0
+    tps: Annotated[float, msgspec.Meta(gt=0)] = 100.0
+    jitter: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
+    burst: _AtLeastOne = 1
+    grouped: _AtLeastOne = 1
+    prefill_tps: _NotNegative = 0.0
     cache: int = 0
     tokens: int = 0
     stop_after: int = 0
@@ -72,7 +76,7 @@ class Schedule:
     status: int = 0
     refuse: str = ""
     overhead: int = 7
-    chars_per_token: float = 0.0
+    chars_per_token: _NotNegative = 0.0
     seed: int = 0
 
 
@@ -82,43 +86,21 @@ def parse_schedule(text: str) -> Schedule:
     Raises:
         ParametersError: A part is no `name=value` of a known name and a readable value.
     """
-    known = {item.name: item.type for item in fields(Schedule)}
-    values: dict[str, object] = {}
+    values: dict[str, str] = {}
     for part in filter(None, text.split(",")):
-        name, equals, value = part.partition("=")
-        if not equals or name not in known:
-            raise ParametersError(f"{part!r} is no part of a schedule: {', '.join(known)}.")
-        try:
-            values[name] = _read_value(name, value)
-        except ValueError as error:
-            raise ParametersError(f"{part!r}: {error}.") from error
-    return _checked(values)
-
-
-def _read_value(name: str, value: str) -> object:
-    default = getattr(Schedule(), name)
-    if isinstance(default, Failure):
-        return Failure(value)
-    return type(default)(value)
-
-
-def _checked(values: Mapping[str, object]) -> Schedule:
-    schedule = Schedule(**values)  # pyright: ignore[reportArgumentType] - typed by _read_value
-    if schedule.tps <= 0 or schedule.ttft_ms < 0 or not 0 <= schedule.jitter < 1:
-        raise ParametersError("tps must be above 0, ttft_ms not below 0, jitter within 0-1.")
-    if schedule.burst < 1 or schedule.grouped < 1:
-        raise ParametersError("burst and grouped must be at least 1.")
-    return schedule
+        name, _, value = part.partition("=")
+        values[name] = value
+    try:
+        return msgspec.convert(values, Schedule, strict=False)
+    except msgspec.ValidationError as error:
+        raise ParametersError(f"{text!r} is no schedule: {error}.") from error
 
 
 def spell_schedule(schedule: Schedule) -> str:
     """The model name that `parse_schedule` reads back as this schedule."""
-    default = Schedule()
-    return ",".join(
-        f"{item.name}={getattr(schedule, item.name)}"
-        for item in fields(schedule)
-        if getattr(schedule, item.name) != getattr(default, item.name)
-    )
+    default = msgspec.structs.asdict(Schedule())
+    values = msgspec.structs.asdict(schedule)
+    return ",".join(f"{name}={value}" for name, value in values.items() if value != default[name])
 
 
 class TokenEvent(NamedTuple):

@@ -3,29 +3,35 @@
 Every event has an absolute deadline counted from the moment at which the request's last byte was
 read, so that lateness never adds up. The loop sleeps in `select` up to a fraction of a millisecond
 before the next deadline and spins the rest. What was sent when is kept, stamped just before the
-`send`, and can be asked for at `/calibration/requests`.
+`send`, and can be asked for at `/calibration/requests` (decision 0063).
 """
 
 import heapq
 import itertools
-import json
 import selectors
 import socket
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field
 
-from mlx_bench._json_values import as_object, as_text
+import msgspec
+
 from mlx_bench.calibration.schedule import Failure, Schedule, parse_schedule, plan_events
-from mlx_bench.calibration.wire import HEADERS, StreamWriter, http_response, prompt_words
+from mlx_bench.calibration.wire import (
+    HEADERS,
+    RequestBody,
+    StreamWriter,
+    http_response,
+    prompt_words,
+)
 from mlx_bench.errors import ParametersError
 
 _SPIN_NS = 150_000
 _MODEL_NAME = "calibration"
+_clock_ns = time.perf_counter_ns  # the client's clock, so that stamps are comparable
 
 
-@dataclass(slots=True)
-class ServedRequest:
+class ServedRequest(msgspec.Struct):
     """The server's own account of one request; stamps are monotonic nanoseconds."""
 
     response_id: str
@@ -33,18 +39,13 @@ class ServedRequest:
     prompt_tokens: int
     cached_tokens: int
     received_ns: int
-    sent_ns: list[int] = field(default_factory=list[int])
+    sent_ns: list[int] = []
 
-    def as_json(self) -> dict[str, object]:
-        """The account as `/calibration/requests` gives it."""
-        return {
-            "response_id": self.response_id,
-            "prompt": self.prompt,
-            "prompt_tokens": self.prompt_tokens,
-            "cached_tokens": self.cached_tokens,
-            "received_ns": self.received_ns,
-            "sent_ns": self.sent_ns,
-        }
+
+class ServedRequests(msgspec.Struct):
+    """What `/calibration/requests` answers: every request so far."""
+
+    requests: list[ServedRequest]
 
 
 @dataclass(slots=True)
@@ -88,17 +89,9 @@ class CalibrationServer:
     Args:
         host: Address to listen on.
         port: 0 lets the system choose; see `port` afterwards.
-        clock_ns: The monotonic clock, the same as the client's for stamps to be comparable.
     """
 
-    def __init__(
-        self,
-        host: str = "127.0.0.1",
-        port: int = 0,
-        *,
-        clock_ns: Callable[[], int] = time.perf_counter_ns,
-    ) -> None:
-        self._clock_ns = clock_ns
+    def __init__(self, host: str = "127.0.0.1", port: int = 0) -> None:
         self._listener = socket.create_server((host, port), backlog=128)
         self._listener.setblocking(False)
         # epoll and kqueue round a timeout up to a millisecond; select keeps its microseconds.
@@ -128,14 +121,13 @@ class CalibrationServer:
     def _sleep_s(self) -> float:
         if not self._due:
             return 0.2
-        remaining_ns = self._due[0][0] - self._clock_ns() - _SPIN_NS
+        remaining_ns = self._due[0][0] - _clock_ns() - _SPIN_NS
         return min(max(remaining_ns, 0) / 1e9, 0.2)
 
     def _send_what_is_due(self) -> None:
-        clock_ns = self._clock_ns
-        while self._due and self._due[0][0] - clock_ns() <= _SPIN_NS:
+        while self._due and self._due[0][0] - _clock_ns() <= _SPIN_NS:
             deadline_ns, _, pending = heapq.heappop(self._due)
-            while (now := clock_ns()) < deadline_ns:
+            while (now := _clock_ns()) < deadline_ns:
                 pass
             if pending.due.served is not None:
                 pending.due.served.sent_ns.append(now)
@@ -187,7 +179,7 @@ class CalibrationServer:
             block = connection.socket.recv(1 << 20)
         except OSError:
             block = b""
-        now = self._clock_ns()
+        now = _clock_ns()
         if not block:
             self._close(connection)
             return
@@ -201,42 +193,44 @@ class CalibrationServer:
         path = arrival.head.split(b" ", 2)[1].decode()
         now = arrival.at_ns
         if path.endswith("/chat/completions"):
-            steps = self._answer_chat(as_object(json.loads(arrival.body)), now)
+            steps = self._answer_chat(arrival.body, now)
         elif path.endswith("/models"):
             models = {"object": "list", "data": [{"id": _MODEL_NAME, "object": "model"}]}
             steps = _once(now, 200, models)
         elif path == "/health":
             steps = _once(now, 200, {"status": "healthy"})
         elif path == "/calibration/requests":
-            account = {"requests": [served.as_json() for served in self._served]}
-            steps = _once(now, 200, account)
+            steps = _once(now, 200, ServedRequests(self._served))
         else:
             steps = _refusal(now, 404, "no such page")
         self._wait_for_next(arrival.connection, steps)
 
-    def _answer_chat(self, body: dict[str, object], now: int) -> Iterator[_Due]:
-        model = as_text(body.get("model"))
+    def _answer_chat(self, body: bytes, now: int) -> Iterator[_Due]:
         try:
-            schedule = parse_schedule("" if model == _MODEL_NAME else model)
+            fields = msgspec.json.decode(body, type=dict[str, object])
+            request = msgspec.convert(fields, RequestBody)
+            schedule = parse_schedule("" if request.model == _MODEL_NAME else request.model)
+        except msgspec.DecodeError as error:
+            return _refusal(now, 400, str(error))
         except ParametersError as error:
             return _refusal(now, 404, error.message)
-        if schedule.refuse and schedule.refuse in body:
+        if schedule.refuse and schedule.refuse in fields:
             return _refusal(now, 400, f"Unknown field: {schedule.refuse}")
         if schedule.status:
             return _refusal(now, schedule.status, "as the schedule says")
-        words = prompt_words(body, schedule)
+        words = prompt_words(request, schedule)
         cached = self._cached_tokens(words) if schedule.cache else 0
         response_id = f"cal-{len(self._served)}"
         served = ServedRequest(response_id, " ".join(words), len(words), cached, now)
         self._served.append(served)
-        return _stream(served, schedule, body)
+        return _stream(served, schedule, request)
 
     def _cached_tokens(self, words: list[str]) -> int:
         longest = 0
         for seen in self._seen_prompts:
             longest = max(longest, _common_prefix(seen, words))
         self._seen_prompts.append(words)
-        # As real engines do, the last token is computed anew.
+        # As real engines do, the last token is always computed.
         return min(longest, len(words) - 1)
 
 
@@ -255,12 +249,12 @@ def _refusal(now: int, status: int, message: str) -> Iterator[_Due]:
     return _once(now, status, {"error": {"message": message}})
 
 
-def _stream(served: ServedRequest, schedule: Schedule, body: dict[str, object]) -> Generator[_Due]:
+def _stream(served: ServedRequest, schedule: Schedule, request: RequestBody) -> Generator[_Due]:
     """The steps of one stream, each made when the one before it has left."""
     start_ns = served.received_ns
-    writer = StreamWriter(schedule, served.response_id, as_text(body.get("model")))
+    writer = StreamWriter(schedule, served.response_id, request.model)
     yield _Due(start_ns, HEADERS + (writer.role() if schedule.role else b""))
-    wanted = schedule.tokens or _limit(body)
+    wanted = schedule.tokens or request.limit
     stopped = bool(schedule.stop_after and schedule.stop_after < wanted)
     tokens = schedule.stop_after if stopped else wanted
     uncached = served.prompt_tokens - served.cached_tokens
@@ -274,7 +268,7 @@ def _stream(served: ServedRequest, schedule: Schedule, body: dict[str, object]) 
             return
         yield _Due(at_ns, writer.tokens(first, event.tokens), served)
         first += event.tokens
-    usage = _usage(served, tokens) if schedule.usage and "stream_options" in body else None
+    usage = _usage(served, tokens) if schedule.usage and request.stream_options else None
     yield _Due(at_ns, writer.end("stop" if stopped else "length", usage))
 
 
@@ -284,11 +278,6 @@ def _content_length(head: bytes) -> int:
         if name.lower() == b"content-length":
             return int(value)
     return 0
-
-
-def _limit(body: dict[str, object]) -> int:
-    limit = body.get("max_tokens", body.get("max_completion_tokens"))
-    return limit if isinstance(limit, int) and limit > 0 else 16
 
 
 def _usage(served: ServedRequest, tokens: int) -> dict[str, object]:

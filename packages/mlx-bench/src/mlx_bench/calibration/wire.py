@@ -2,7 +2,8 @@
 
 import json
 
-from mlx_bench._json_values import as_list, as_object, as_text
+import msgspec
+
 from mlx_bench.calibration.schedule import Schedule
 
 HEADERS = (
@@ -17,7 +18,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 def http_response(status: int, body: object) -> bytes:
     """A whole JSON response."""
-    payload = json.dumps(body).encode()
+    payload = msgspec.json.encode(body)
     head = (
         f"HTTP/1.1 {status} Calibration\r\nServer: mlx-bench-calibration\r\n"
         f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
@@ -89,11 +90,29 @@ class StreamWriter:
         return self._event(json.dumps(body)) + LAST_CHUNK
 
 
-def prompt_words(body: dict[str, object], schedule: Schedule) -> list[str]:
+class _Message(msgspec.Struct):
+    content: str = ""
+
+
+class RequestBody(msgspec.Struct):
+    """What this server reads of a chat request."""
+
+    model: str = ""
+    messages: list[_Message] = []
+    max_tokens: int = 0
+    max_completion_tokens: int = 0
+    stream_options: dict[str, object] | None = None
+
+    @property
+    def limit(self) -> int:
+        """The generation limit."""
+        return self.max_tokens or self.max_completion_tokens or 16
+
+
+def prompt_words(request: RequestBody, schedule: Schedule) -> list[str]:
     """The prompt's tokens, as this server counts them."""
-    texts = [as_text(as_object(message).get("content")) for message in as_list(body["messages"])]
     template = ["<template>"] * schedule.overhead
-    joined = " ".join(texts)
+    joined = " ".join(message.content for message in request.messages)
     if schedule.chars_per_token:
         size = max(1, round(schedule.chars_per_token))
         return template + [joined[i : i + size] for i in range(0, len(joined), size)]

@@ -49,10 +49,9 @@ def line_chart(title: str, series: Sequence[Series], labels: Sequence[str], *, x
         _text(xs.at(index), _HEIGHT - _BOTTOM + 16, label, "tick middle")
         for index, label in enumerate(labels)
     ]
-    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, x_title, "axis middle"))
     for number, line in enumerate(series):
         parts += _line(line, number, xs, ys)
-    return _figure(title, parts, [line.name for line in series])
+    return _figure(title, parts, x_title, [line.name for line in series])
 
 
 def dot_chart(title: str, series: Sequence[Series], *, x_title: str) -> str:
@@ -67,10 +66,9 @@ def dot_chart(title: str, series: Sequence[Series], *, x_title: str) -> str:
         _text(xs.at(index), _HEIGHT - _BOTTOM + 16, str(index), "tick middle")
         for index in range(1, int(last) + 1, step)
     ]
-    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, x_title, "axis middle"))
     for number, line in enumerate(series):
         parts += [_dot(mark, number, xs, ys) for mark in line.marks]
-    return _figure(title, parts, [line.name for line in series])
+    return _figure(title, parts, x_title, [line.name for line in series])
 
 
 def histogram(title: str, values: Sequence[float], *, x_title: str) -> str:
@@ -100,8 +98,7 @@ def histogram(title: str, values: Sequence[float], *, x_title: str) -> str:
     parts.append(_text(xs.at(middle) + shift, _TOP + 9, f"median {middle:.3g}", f"label {anchor}"))
     left_out = len(values) - len(shown)
     note = f"{x_title}; {left_out} beyond not shown" if left_out else x_title
-    parts.append(_text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, note, "axis middle"))
-    return _figure(title, parts, [])
+    return _figure(title, parts, note)
 
 
 def _value_axis(top: float) -> tuple[Scale, list[float]]:
@@ -158,7 +155,8 @@ def _text(x: float, y: float, text: str, kind: str) -> str:
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
 
 
-def _figure(title: str, parts: Sequence[str], names: Sequence[str]) -> str:
+def _figure(title: str, parts: Sequence[str], x_title: str, names: Sequence[str] = ()) -> str:
+    axis = _text((_LEFT + _WIDTH - _RIGHT) / 2, _HEIGHT - 6, x_title, "axis middle")
     legend = ""
     if len(names) > 1:
         keys = "".join(
@@ -169,5 +167,5 @@ def _figure(title: str, parts: Sequence[str], names: Sequence[str]) -> str:
     return (
         f"<figure><figcaption>{escape(title)}</figcaption>{legend}"
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(title)}">'
-        f"{''.join(parts)}</svg></figure>"
+        f"{''.join(parts)}{axis}</svg></figure>"
     )

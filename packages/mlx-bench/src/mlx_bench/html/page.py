@@ -1,22 +1,23 @@
 """The page around the charts; pure but for reading its own style sheet and script."""
 
-import json
 from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 
 from mlx_bench.export import (
+    COLUMNS,
+    Column,
+    column_of,
     columns_with_figures,
     conditions,
     figure,
     interval,
-    point_name,
+    render_json,
     summary_rows,
 )
 from mlx_bench.html.charts import Mark, Series, dot_chart, histogram, line_chart
-from mlx_bench.metrics import Point, Run
-from mlx_bench.report import PointSummary, Report, metric
-from mlx_bench.report_json import report_as_json
+from mlx_bench.metrics import MeasuredRun, Point
+from mlx_bench.report import PointSummary, Report
 
 _MOST_HISTOGRAMS = 6
 _MOST_SERIES = 4
@@ -29,7 +30,7 @@ def render_html(report: Report) -> str:
     style = (assets / "report.css").read_text(encoding="utf-8")
     script = (assets / "report.js").read_text(encoding="utf-8")
     # "</" would end the script element early.
-    data = json.dumps(report_as_json(report)).replace("</", "<\\/")
+    data = render_json(report).replace("</", "<\\/")
     body = "".join(
         (
             _header(report),
@@ -53,7 +54,7 @@ def render_html(report: Report) -> str:
 
 
 def _header(report: Report) -> str:
-    engine = f"{report.engine.name} {report.engine.version}".strip()
+    engine = " ".join(filter(None, (report.engine.name, report.engine.version)))
     machine = report.machine.get("chip") or report.machine.get("architecture")
     facts = [report.target, engine, str(machine or ""), report.started_at.replace("T", " ")]
     unfinished = "" if report.finished else '<span class="badge">unfinished</span>'
@@ -73,15 +74,15 @@ def _tiles(report: Report) -> str:
     for column in columns_with_figures([first]):
         if column.metric not in _TILES:
             continue
-        found = metric(first, column.metric)
-        spread = interval(found, column.scale)
-        range_text = f"95 %: {spread}" if spread != "-" else "one sample"
+        found = column.of(first)
+        has_spread = found.low is not None
+        range_text = f"95 %: {interval(found.low, found.high)}" if has_spread else "one sample"
         tiles.append(
             f'<div class="tile"><span>{escape(column.title)}</span>'
-            f"<strong>{figure(found.value, column.scale)}<small> {column.unit}</small></strong>"
+            f"<strong>{figure(found.value)}<small> {column.unit}</small></strong>"
             f'<span class="muted">{range_text}</span></div>'
         )
-    where = f'<p class="muted">{escape(point_name(first))}</p>' if len(summaries) > 1 else ""
+    where = f'<p class="muted">{escape(str(first.point))}</p>' if len(summaries) > 1 else ""
     return f'{where}<section class="tiles">{"".join(tiles)}</section>'
 
 
@@ -94,70 +95,64 @@ def _cautions(report: Report) -> str:
 
 
 def _charts(report: Report) -> list[str]:
-    summaries = report.summaries
-    lengths = sorted({summary.point.prompt_tokens for summary in summaries})
-    streams = sorted({summary.point.concurrency for summary in summaries})
     charts: list[str] = []
-    if len(streams) > 1:
-        charts += _sweep(summaries, streams, lengths, "concurrency")
-    if len(lengths) > 1:
-        charts += _sweep(summaries, lengths, streams, "prompt_tokens")
+    for axis, line in (("concurrency", "prompt_tokens"), ("prompt_tokens", "concurrency")):
+        charts += _sweep_charts(report.summaries, axis, line)
     charts += _gap_charts(report)
     if max((run.iteration for run in report.runs), default=0) > 0:
         charts += _time_charts(report)
     return charts
 
 
+_SWEEP_TITLES = {
+    "concurrency": {
+        "ttft_s": "TTFT by concurrency, ms",
+        "generation_tps": "Decode rate of one stream by concurrency, tokens/s",
+        "total_generation_tps": "Decode rate of all streams by concurrency, tokens/s",
+    },
+    "prompt_tokens": {
+        "ttft_s": "TTFT by context, ms",
+        "prompt_tps": "Prefill rate by context, tokens/s",
+        "generation_tps": "Decode rate of one stream by context, tokens/s",
+    },
+}
 _X_TITLES = {"concurrency": "streams at once", "prompt_tokens": "prompt tokens"}
+_LINE_NAMES = {"concurrency": "concurrency {:,}", "prompt_tokens": "{:,} prompt tokens"}
 
 
-def _series_name(axis: str, other: int) -> str:
-    if axis == "concurrency":
-        return f"{other:,} prompt tokens"
-    return f"{other} stream{'s' if other > 1 else ''}"
+def _sweep_charts(summaries: Sequence[PointSummary], axis: str, line: str) -> list[str]:
+    """TTFT and rates along one field of the load, a line for each value of the other."""
+    levels: list[int] = sorted({getattr(summary, axis) for summary in summaries})
+    if len(levels) < 2:
+        return []
+    lines: dict[int, list[PointSummary]] = {}
+    for summary in sorted(summaries, key=lambda summary: getattr(summary, axis)):
+        lines.setdefault(getattr(summary, line), []).append(summary)
+    charts: list[str] = []
+    titles = _SWEEP_TITLES[axis]
+    for column in (column for column in COLUMNS if column.metric in titles):
+        series: list[Series] = []
+        for value in sorted(lines)[:_MOST_SERIES]:
+            marks = [_mark(each, column, axis, levels) for each in lines[value]]
+            known = tuple(mark for mark in marks if mark is not None)
+            if known:
+                series.append(Series(_LINE_NAMES[line].format(value), known))
+        if series:
+            labels = [f"{level:,}" for level in levels]
+            charts.append(
+                line_chart(titles[column.metric], series, labels, x_title=_X_TITLES[axis])
+            )
+    return charts
 
 
-def _sweep(
-    summaries: Sequence[PointSummary], along: Sequence[int], others: Sequence[int], axis: str
-) -> list[str]:
-    """TTFT and rates along one parameter, a line for each value of the other."""
-    by_point = {summary.point: summary for summary in summaries}
-
-    def point(x: int, other: int) -> Point:
-        return Point(x, other) if axis == "concurrency" else Point(other, x)
-
-    def lines(name: str, scale: float, unit: str) -> list[Series]:
-        found: list[Series] = []
-        for other in others[:_MOST_SERIES]:
-            marks: list[Mark] = []
-            for position, x in enumerate(along):
-                summary = by_point.get(point(x, other))
-                value = metric(summary, name) if summary else None
-                if value is None or value.value is None:
-                    continue
-                low = value.low * scale if value.low is not None else None
-                high = value.high * scale if value.high is not None else None
-                tip = f"{figure(value.value, scale)} {unit} at {x} {_X_TITLES[axis]}"
-                if interval(value, scale) != "-":
-                    tip += f" (95 %: {interval(value, scale)})"
-                marks.append(Mark(position, value.value * scale, low, high, tip))
-            found.append(Series(_series_name(axis, other), tuple(marks)))
-        return [series for series in found if series.marks]
-
-    labels = [f"{x:,}" for x in along]
-    by = "concurrency" if axis == "concurrency" else "context"
-    shown = [("ttft_s", f"TTFT by {by}, ms", 1000.0, "ms")]
-    shown.append(("generation_tps", f"Decode rate of one stream by {by}, tokens/s", 1.0, "tok/s"))
-    if axis == "concurrency":
-        title = "Decode rate of all streams by concurrency, tokens/s"
-        shown.append(("total_generation_tps", title, 1.0, "tok/s"))
-    else:
-        shown.append(("prompt_tps", "Prefill rate by context, tokens/s", 1.0, "tok/s"))
-    return [
-        line_chart(title, lines(name, scale, unit), labels, x_title=_X_TITLES[axis])
-        for name, title, scale, unit in shown
-        if lines(name, scale, unit)
-    ]
+def _mark(summary: PointSummary, column: Column, axis: str, levels: Sequence[int]) -> Mark | None:
+    level, found = getattr(summary, axis), column.of(summary)
+    if found.value is None:
+        return None
+    tip = f"{figure(found.value)} {column.unit} at {level:,} {_X_TITLES[axis]}"
+    if found.low is not None:
+        tip += f" (95 %: {interval(found.low, found.high)})"
+    return Mark(levels.index(level), found.value, found.low, found.high, tip)
 
 
 def _gap_charts(report: Report) -> list[str]:
@@ -168,7 +163,7 @@ def _gap_charts(report: Report) -> list[str]:
             continue
         title = "Inter-token latency, ms"
         if len(report.points) > 1:
-            title = f"{title}: {point_name(summary)}"
+            title = f"{title}: {summary.point}"
         charts.append(histogram(title, gaps, x_title="ms between tokens"))
     return charts
 
@@ -176,30 +171,31 @@ def _gap_charts(report: Report) -> list[str]:
 def _time_charts(report: Report) -> list[str]:
     """Every run in the order of time, where drift and outliers show."""
     charts: list[str] = []
-    for name, title, scale, unit in (
-        ("ttft_s", "TTFT of each run, ms", 1000.0, "ms"),
-        ("generation_tps", "Decode rate of each run, tokens/s", 1.0, "tok/s"),
+    for name, title in (
+        ("ttft_s", "TTFT of each run, ms"),
+        ("generation_tps", "Decode rate of each run, tokens/s"),
     ):
+        column = column_of(name)
         series: list[Series] = []
         for summary in report.summaries[:_MOST_SERIES]:
             marks = [
                 Mark(
                     run.iteration + 1,
-                    value * scale,
-                    tip=f"{figure(value, scale)} {unit}, iteration {run.iteration + 1}, "
+                    value,
+                    tip=f"{figure(value)} {column.unit}, iteration {run.iteration + 1}, "
                     f"stream {run.stream + 1}",
                 )
                 for run in _good(report, summary.point)
-                if isinstance(value := getattr(run, name), int | float)
+                if (value := column.scaled(getattr(run, name))) is not None
             ]
             if marks:
-                series.append(Series(point_name(summary), tuple(marks)))
+                series.append(Series(str(summary.point), tuple(marks)))
         if series:
             charts.append(dot_chart(title, series, x_title="iteration"))
     return charts
 
 
-def _good(report: Report, point: Point) -> list[Run]:
+def _good(report: Report, point: Point) -> list[MeasuredRun]:
     return [run for run in report.runs if run.point == point and run.error is None]
 
 
@@ -222,15 +218,15 @@ def _runs_table(report: Report) -> str:
     titles += ["Prompt", "Cached", "Generated", "Connect, ms", "Finish"]
     rows = [
         [
-            _run_name(run),
-            figure(run.ttft_s, 1000),
+            f"{run.point}: {run.iteration + 1}.{run.stream + 1}",
+            figure(run.ttft_s and run.ttft_s * 1000),
             figure(run.prompt_tps),
             figure(run.generation_tps),
             figure(run.end_to_end_s),
             "-" if run.prompt_tokens is None else str(run.prompt_tokens),
             "-" if run.cached_tokens is None else str(run.cached_tokens),
             str(run.completion_tokens),
-            figure(run.connect_s, 1000),
+            figure(run.connect_s * 1000),
             run.error or run.finish_reason or "-",
         ]
         for run in report.runs
@@ -241,21 +237,11 @@ def _runs_table(report: Report) -> str:
     )
 
 
-def _run_name(run: Run) -> str:
-    point = run.point
-    return (
-        f"{point.prompt_tokens} tokens, {point.concurrency} at once: "
-        f"{run.iteration + 1}.{run.stream + 1}"
-    )
-
-
 def _facts(report: Report) -> str:
     machine = {key: value for key, value in report.machine.items() if value is not None}
     rows = [[key.replace("_", " "), str(value)] for key, value in machine.items()]
     if report.memory:
         rows.append(["memory read from", report.memory.source])
-    if report.energy_source:
-        rows.append(["energy read from", report.energy_source])
     rows.append(["mlx-bench", report.bench_version])
     return (
         f"<section><details><summary>Machine and conditions</summary>"

@@ -1,10 +1,10 @@
-"""Whether measured figures are what was expected; pure."""
+"""Whether a measured speed is what was expected; pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mlx_bench.stats import Estimate
+from mlx_bench.stats import MedianEstimate
 
 TOLERANCE = 0.05
 """Below the expected range by up to this share still passes."""
@@ -13,8 +13,8 @@ FAIL_SHARE = 0.6
 """Below this share of the expected range's lower end is a failure."""
 
 
-class Verdict(StrEnum):
-    """What a comparison with the expectation comes to."""
+class SpeedVerdict(StrEnum):
+    """What a comparison with the expected speed comes to."""
 
     PASS = "PASS"  # noqa: S105 - a verdict, no password
     WARN = "WARN"
@@ -22,8 +22,8 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Expectation:
-    """What somebody says a figure should be; larger is better.
+class ExpectedSpeed:
+    """What a speed should be, by whatever `basis` names.
 
     Attributes:
         metric: The summary's name of it, as `generation_tps`.
@@ -41,41 +41,40 @@ class Expectation:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
-    """A measured figure beside the expected one.
+class SpeedCheck:
+    """A measured speed beside the expected one.
 
     Attributes:
-        expectation: What was expected.
+        expected: What was expected.
         measured: What was measured.
         ratio: Measured over expected.
         verdict: What that comes to.
     """
 
-    expectation: Expectation
+    expected: ExpectedSpeed
     measured: float
     ratio: float
-    verdict: Verdict
+    verdict: SpeedVerdict
 
 
-def judge(measured: Estimate, expectation: Expectation) -> Judgement | None:
-    """The verdict on one figure, or None where nothing was measured.
+def check_speed(measured: MedianEstimate, expected: ExpectedSpeed) -> SpeedCheck | None:
+    """The verdict on one speed, or None where nothing was measured.
 
     PASS down to 5 % below the expected range, and above it; WARN down to 60 % of its lower end;
     FAIL below that.
     """
-    if measured.value is None or expectation.value <= 0 or expectation.low <= 0:
+    if measured.value is None or expected.value <= 0 or expected.low <= 0:
         return None
-    share = measured.value / expectation.low
+    share = measured.value / expected.low
     if share >= 1 - TOLERANCE:
-        verdict = Verdict.PASS
+        verdict = SpeedVerdict.PASS
     else:
-        verdict = Verdict.WARN if share >= FAIL_SHARE else Verdict.FAIL
-    ratio = measured.value / expectation.value
-    return Judgement(expectation, measured.value, ratio, verdict)
+        verdict = SpeedVerdict.WARN if share >= FAIL_SHARE else SpeedVerdict.FAIL
+    return SpeedCheck(expected, measured.value, measured.value / expected.value, verdict)
 
 
-def worst_verdict(judgements: Sequence[Judgement]) -> Verdict | None:
+def worst_verdict(checks: Sequence[SpeedCheck]) -> SpeedVerdict | None:
     """The worst of several verdicts, or None of none."""
-    order = (Verdict.FAIL, Verdict.WARN, Verdict.PASS)
-    found = {judgement.verdict for judgement in judgements}
+    order = (SpeedVerdict.FAIL, SpeedVerdict.WARN, SpeedVerdict.PASS)
+    found = {check.verdict for check in checks}
     return next((verdict for verdict in order if verdict in found), None)

@@ -1,0 +1,129 @@
+"""Reports as files: written whole, and read back with the place of whatever is wrong."""
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, cast
+
+import msgspec
+
+from mlx_bench.errors import ReportError
+from mlx_bench.export import render_json
+from mlx_bench.metrics import Count
+from mlx_bench.report import SCHEMA_VERSION, Report
+from mlx_bench.workload import Exactness
+
+_KNOWN_KEYS = frozenset({"schema_version", *Report.__struct_encode_fields__})
+
+type _OneOrMore = Count | Annotated[tuple[Count, ...], msgspec.Meta(min_length=1)]
+
+
+class _Parameters(msgspec.Struct):
+    """What the document's parameters hold in another form than `Report`."""
+
+    concurrency: _OneOrMore
+    prompt_tokens: _OneOrMore
+    prompt_exactness: Exactness = Exactness.ASSUMED
+
+
+class _Document(msgspec.Struct):
+    """What the document holds in another form than `Report`."""
+
+    parameters: _Parameters
+    summary: dict[str, object] | list[dict[str, object]]
+
+
+def save_report(report: Report, path: Path) -> None:
+    """Write the report as JSON, so that a reader never sees half of it."""
+    write_atomically(path, render_json(report))
+
+
+def require_writable(path: Path) -> None:
+    """Make the folder of a file that is to be written, and see that it takes one.
+
+    A measurement takes minutes; what can't be kept should be known before.
+
+    Raises:
+        ReportError: Nothing can be written there.
+    """
+    if path.is_dir():
+        raise ReportError("is a folder", source=str(path))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise ReportError(f"can't be written: {error.strerror}", source=str(path)) from error
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a file by text through a temporary file in the same folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def load_report(path: Path) -> Report:
+    """The report that a file holds.
+
+    Raises:
+        ReportError: The file is missing, no JSON, of a newer version, or lacks something.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReportError(f"can't be read: {error}", source=str(path)) from error
+    return parse_report(text, source=str(path))
+
+
+def parse_report(text: str, *, source: str) -> Report:
+    """The report that JSON text holds.
+
+    Raises:
+        ReportError: The text is no JSON, of a newer version, or lacks something.
+    """
+    try:
+        root = msgspec.json.decode(text, type=dict[str, object])
+        found = root.get("schema_version")
+        if found != SCHEMA_VERSION:
+            wanted = f"this program reads {SCHEMA_VERSION}"
+            raise ReportError(f"has schema_version {found!r}; {wanted}", source=source)
+        return _read(root)
+    except msgspec.ValidationError as error:
+        message, _, place = str(error).partition(" - at `$")
+        key_path = place.removesuffix("`").removeprefix(".")
+        raise ReportError(message, source=source, key_path=key_path) from error
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ReportError(f"is no JSON: {error}", source=source) from error
+
+
+def _read(root: dict[str, object]) -> Report:
+    """The report in a document; keys that are not the report's own are its extra."""
+    document = msgspec.convert(root, _Document)
+    asked = {
+        "concurrency": _as_tuple(document.parameters.concurrency),
+        "prompt_tokens": _as_tuple(document.parameters.prompt_tokens),
+    }
+    summaries = document.summary if isinstance(document.summary, list) else [document.summary]
+    first = {name: values[0] for name, values in asked.items()}
+    shape = {
+        **root,
+        "parameters": {**cast("dict[str, object]", root["parameters"]), **asked},
+        "prompt_exactness": document.parameters.prompt_exactness,
+        "summary": [{**first, **summary} for summary in summaries],
+        "extra": {name: value for name, value in root.items() if name not in _KNOWN_KEYS},
+    }
+    return msgspec.convert(shape, Report)
+
+
+def _as_tuple(levels: int | tuple[int, ...]) -> tuple[int, ...]:
+    return (levels,) if isinstance(levels, int) else levels
