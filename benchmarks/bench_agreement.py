@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_bench import Conditions, Endpoint, Parameters, StreamingClient, run_benchmark
+from mlx_bench import Conditions, ModelEndpoint, Parameters, StreamingClient, run_benchmark
 from mlx_bench.request import ChatRequest
 from mlx_bench.workload import PromptMaker, calibrate_prompts, new_seed
 
@@ -42,7 +42,7 @@ class Sample:
 def main() -> None:
     """Take turns, then print medians and ratios."""
     options = _options()
-    with StreamingClient(Endpoint(options.url, options.model)) as client:
+    with StreamingClient(ModelEndpoint(options.url, options.model)) as client:
         prompts = _calibrate(client)
         tools: dict[str, Callable[[], Sample]] = {"mlx-bench": lambda: _mlx_bench(client, options)}
         if options.vllm_mlx:
@@ -87,7 +87,7 @@ def _options() -> argparse.Namespace:
 
 def _calibrate(client: StreamingClient) -> PromptMaker:
     def count_tokens(prompt: str) -> int | None:
-        usage = client.negotiate(ChatRequest(prompt, 1)).understand().usage
+        usage = client.negotiate(ChatRequest(prompt, 1)).parse().usage
         return usage.prompt_tokens if usage else None
 
     return calibrate_prompts(count_tokens)

@@ -11,19 +11,25 @@ import json
 import statistics
 from pathlib import Path
 
-from mlx_bench.calibration.check import CASES, Case, Finding, calibration_server, check_case
+from mlx_bench.calibration.check import (
+    CASES,
+    CalibrationCase,
+    CalibrationResult,
+    calibration_server,
+    check_case,
+)
 from mlx_bench.calibration.schedule import Schedule, spell_schedule
 
 GRID = (
     *(
-        Case(Schedule(ttft_ms=ttft, tps=tps), max(8, int(tps)))
+        CalibrationCase(Schedule(ttft_ms=ttft, tps=tps), max(8, int(tps)))
         for ttft in (50, 2000)
         for tps in (20, 200)
     ),
-    Case(Schedule(ttft_ms=200, tps=500, jitter=0.3), 500, rate_limit=0.02),
-    Case(Schedule(ttft_ms=200, tps=200, jitter=0.45, seed=5), 300),
-    Case(Schedule(ttft_ms=200, tps=200, burst=8), 400),
-    Case(Schedule(ttft_ms=200, tps=200), 400, streams=8),
+    CalibrationCase(Schedule(ttft_ms=200, tps=500, jitter=0.3), 500, rate_limit=0.02),
+    CalibrationCase(Schedule(ttft_ms=200, tps=200, jitter=0.45, seed=5), 300),
+    CalibrationCase(Schedule(ttft_ms=200, tps=200, burst=8), 400),
+    CalibrationCase(Schedule(ttft_ms=200, tps=200), 400, streams=8),
 )
 
 
@@ -34,7 +40,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     cases = (*CASES, *GRID)
-    found: dict[Case, list[Finding]] = {case: [] for case in cases}
+    found: dict[CalibrationCase, list[CalibrationResult]] = {case: [] for case in cases}
     with calibration_server() as base_url:
         for number in range(options.rounds):
             for case in cases:
@@ -46,26 +52,26 @@ def main() -> None:
         "\n                                                   median   worst    median   worst"
         "    median   worst    CPU, %"
     )
-    rows = [_row(case, findings) for case, findings in found.items()]
+    rows = [_row(case, results) for case, results in found.items()]
     for row in rows:
         print(_line(row))
-    within = sum(finding.within_limits for findings in found.values() for finding in findings)
+    within = sum(result.within_limits for results in found.values() for result in results)
     print(f"\n{within} of {options.rounds * len(cases)} within their limits")
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
-def _row(case: Case, findings: list[Finding]) -> dict[str, object]:
+def _row(case: CalibrationCase, results: list[CalibrationResult]) -> dict[str, object]:
     def spread(values: list[float]) -> tuple[float, float]:
         return statistics.median(values), max(values, key=abs)
 
     return {
         "streams": case.streams,
         "schedule": spell_schedule(case.schedule),
-        "ttft_ms": spread([finding.ttft_error_s * 1000 for finding in findings]),
-        "to_server_ms": spread([finding.ttft_error_to_server_s * 1000 for finding in findings]),
-        "rate_pct": spread([finding.rate_error * 100 for finding in findings]),
-        "cpu_pct": statistics.median(finding.client_cpu_share * 100 for finding in findings),
+        "ttft_ms": spread([result.ttft_error_s * 1000 for result in results]),
+        "to_server_ms": spread([result.ttft_error_to_server_s * 1000 for result in results]),
+        "rate_pct": spread([result.rate_error * 100 for result in results]),
+        "cpu_pct": statistics.median(result.client_cpu_share * 100 for result in results),
     }
 
 

@@ -5,7 +5,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,7 +108,7 @@ def _run(options: "argparse.Namespace") -> int:
     with StreamingClient(endpoint, timeout_s=options.timeout) as client:
         report = _measure(client, parameters, options)
     _hush()
-    _show(report, options)
+    sys.stdout.write(_render(report, options.form))
     return EXIT_DONE
 
 
@@ -181,11 +181,11 @@ def _files(options: "argparse.Namespace") -> dict[Path, str]:
     return {**files, options.html: ".html"} if options.html else files
 
 
-def _render(report: "Report", form: str) -> str:
+def _render(report: "Report", form: str | None) -> str:
     from mlx_bench.export import render_csv, render_json, render_markdown, render_table
     from mlx_bench.html import render_html
 
-    renderers = {
+    renderers: dict[str | None, Callable[[Report], str]] = {
         ".html": render_html,
         ".json": render_json,
         ".md": render_markdown,
@@ -205,18 +205,12 @@ def _write(report: "Report", files: Mapping[Path, str]) -> None:
             raise ReportError(why, source=str(path)) from error
 
 
-def _show(report: "Report", options: "argparse.Namespace") -> None:
-    chosen = [(options.json, ".json"), (options.markdown, ".md"), (options.csv, ".csv")]
-    form = next((suffix for wanted, suffix in chosen if wanted), "")
-    sys.stdout.write(_render(report, form))
-
-
 def _report(options: "argparse.Namespace") -> int:
     from mlx_bench.report_file import load_report
 
     report = load_report(options.file)
     _write(report, _files(options))
-    _show(report, options)
+    sys.stdout.write(_render(report, options.form))
     return EXIT_DONE
 
 

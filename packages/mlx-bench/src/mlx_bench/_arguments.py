@@ -10,7 +10,6 @@ from mlx_bench import __version__
 from mlx_bench.errors import ParametersError
 from mlx_bench.workload import Cache, Parameters
 
-_COMMANDS = ("compare", "report", "calibrate")
 _OUTPUT_SUFFIXES = (".json", ".html", ".md", ".csv")
 
 
@@ -26,17 +25,15 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     Raises:
         ParametersError: The command line makes no sense.
     """
-    command = arguments[0] if arguments and arguments[0] in _COMMANDS else "run"
     parsers = {
-        "run": _run_parser,
         "compare": _compare_parser,
         "report": _report_parser,
         "calibrate": _calibrate_parser,
     }
-    rest = arguments if command == "run" else arguments[1:]
-    options = parsers[command]().parse_args(rest)
-    options.command = command
-    return options
+    command = arguments[0] if arguments else ""
+    if command not in parsers:
+        return _run_parser().parse_args(arguments, argparse.Namespace(command="run"))
+    return parsers[command]().parse_args(arguments[1:], argparse.Namespace(command=command))
 
 
 def parameters_from(options: argparse.Namespace) -> Parameters:
@@ -131,9 +128,14 @@ def _run_parser() -> argparse.ArgumentParser:
 def _add_output_options(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
     formats = output.add_mutually_exclusive_group()
-    formats.add_argument("--json", action="store_true", help="print JSON")
-    formats.add_argument("--markdown", action="store_true", help="print Markdown")
-    formats.add_argument("--csv", action="store_true", help="print one row a run")
+    for option, form, what in (
+        ("--json", ".json", "JSON"),
+        ("--markdown", ".md", "Markdown"),
+        ("--csv", ".csv", "one row a run"),
+    ):
+        formats.add_argument(
+            option, dest="form", action="store_const", const=form, help=f"print {what}"
+        )
     output.add_argument("--html", type=Path, metavar="FILE", help="write one page with plots")
     output.add_argument(
         "--output",

@@ -1,7 +1,8 @@
 """Streams one request and time-stamps every read; understanding the bytes comes later.
 
 The client is synchronous, one thread a stream: a blocking `recv` wakes its own thread, so a busy
-neighbour delays a stamp by one short hold of the interpreter lock, not by a whole event loop turn (decision 0060).
+neighbour delays a stamp by one short hold of the interpreter lock, not by a whole turn of an event
+loop (decision 0060).
 """
 
 import re
@@ -18,7 +19,6 @@ from mlx_bench.completion import Completion, Read, parse_stream, server_message
 from mlx_bench.errors import EndpointError, ParametersError
 from mlx_bench.request import ChatRequest, Dialect, build_body, next_dialect
 
-_USER_AGENT = "mlx-bench"
 _CONNECT_TIMEOUT_S = 10.0
 _PAGE_TIMEOUT_S = 3.0
 _END_MARKS = frozenset({"transfer-encoding", "content-length"})
@@ -333,7 +333,7 @@ def _headers(endpoint: ModelEndpoint) -> dict[str, str]:
         # A compressed stream would be cut and delayed by the compressor.
         "Accept-Encoding": "identity",
         "Content-Type": "application/json",
-        "User-Agent": _USER_AGENT,
+        "User-Agent": "mlx-bench",
     }
     if endpoint.api_key:
         headers["Authorization"] = f"Bearer {endpoint.api_key}"

@@ -37,13 +37,14 @@ class ReportError(BenchError):
     Attributes:
         source: The file.
         key_path: Where in it, as `runs[3].ttft_s`, or an empty string.
+        problem: The place and what is wrong there, without the file's name.
     """
 
     def __init__(self, message: str, *, source: str, key_path: str = "") -> None:
-        where = f"{source}: {key_path}" if key_path else source
-        super().__init__(f"{where}: {message}")
         self.source = source
         self.key_path = key_path
+        self.problem = f"{key_path}: {message}" if key_path else message
+        super().__init__(f"{source}: {self.problem}")
 
 
 class ParametersError(BenchError, ValueError):

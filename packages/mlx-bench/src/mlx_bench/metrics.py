@@ -161,7 +161,7 @@ def measure_run(
         stream=stream,
         connect_s=exchange.connect_ns / 1e9,
         ttft_s=ttft_s,
-        prompt_tps=_prompt_tps(prompt_tokens or point.prompt_tokens, ttft_s),
+        prompt_tps=(prompt_tokens or point.prompt_tokens) / ttft_s if ttft_s else None,
         generation_tps=generation_tps(tokens, offsets),
         end_to_end_s=(end_ns - sent_ns) / 1e9 if end_ns is not None and not error else None,
         requested_tokens=requested_tokens,
@@ -180,10 +180,6 @@ def generation_tps(tokens: int, offsets_s: Sequence[float]) -> float | None:
     if tokens < 2 or len(offsets_s) < 2 or offsets_s[-1] <= offsets_s[0]:
         return None
     return (tokens - 1) / (offsets_s[-1] - offsets_s[0])
-
-
-def _prompt_tps(prompt_tokens: int, ttft_s: float | None) -> float | None:
-    return prompt_tokens / ttft_s if ttft_s is not None and ttft_s > 0 else None
 
 
 def _failure(exchange: "Exchange", completion: Completion, requested_tokens: int) -> str | None:

@@ -16,8 +16,7 @@ from mlx_bench.workload import Exactness, Parameters
 SCHEMA_VERSION = 1
 """The version of the JSON document that this module makes."""
 
-LOAD_FIELDS = ("concurrency", "prompt_tokens")
-"""What makes a point: in the document a number where one was asked for, else a list."""
+_LOAD_FIELDS = ("concurrency", "prompt_tokens")
 
 
 class PointSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,15 +120,15 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, extra={**self.extra, **extra})
 
     def to_document(self) -> dict[str, object]:
-        """The report as a JSON object."""
+        """The report as a JSON object; of one point, the load is a number and not in `summary`."""
         shape: dict[str, Any] = msgspec.to_builtins(self)
         shape["parameters"]["prompt_exactness"] = shape.pop("prompt_exactness")
-        for name in LOAD_FIELDS:
+        for name in _LOAD_FIELDS:
             asked = shape["parameters"][name]
             shape["parameters"][name] = asked[0] if len(asked) == 1 else asked
         if len(shape["summary"]) == 1:
             (shape["summary"],) = shape["summary"]
-            for name in LOAD_FIELDS:
+            for name in _LOAD_FIELDS:
                 del shape["summary"][name]
         extra = shape.pop("extra")
         return {"schema_version": SCHEMA_VERSION, **shape, **extra}

@@ -131,10 +131,6 @@ class PromptMaker:
         """How many words a prompt of so many tokens has; at least one."""
         return max(1, round((prompt_tokens - self.overhead) / self.tokens_per_word))
 
-    def reaches(self, prompt_tokens: int) -> bool:
-        """Whether a prompt of exactly so many tokens can be made."""
-        return self.exactness is Exactness.EXACT and prompt_tokens > self.overhead
-
     def make(self, prompt_tokens: int, *, seed: int, index: int) -> str:
         """A prompt of so many tokens; each index of a seed begins differently."""
         draw = random.Random(f"{seed}/{index}")  # noqa: S311 - reproducible, no secret

@@ -1,38 +1,31 @@
 """Measure a tier, a local model or any endpoint; keep the result for `recommend`."""
 
 import re
-from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mlx_bench import (
     Conditions,
-    Engine,
-    Judgement,
+    EngineVersion,
     Parameters,
     Report,
+    SpeedCheck,
     StreamingClient,
     ToolCheck,
-    Verdict,
     check_tool_calling,
     describe_machine,
-    power_meter,
-    report_as_json,
     run_benchmark,
     save_report,
 )
-from mlx_bench.runner import OnReport, with_extra
+from mlx_bench.runner import OnProgress, OnReport
 from mlx_hwprobe import HardwareProfile, HwprobeError
 from mlx_stack.bench.target import BenchTarget, open_target
-from mlx_stack.bench.verdict import judge_report, overall, verdict_fields
+from mlx_stack.bench.verdict import check_speeds, verdict_document
 from mlx_stack.engines import lockfile
 from mlx_stack.engines.environment import current_environment
 from mlx_stack.hardware import known_hardware
 from mlx_stack.home import Home
-
-type Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,24 +34,19 @@ class BenchResult:
 
     Attributes:
         report: What was measured.
-        judgements: Each figure beside what was expected; empty where nothing was.
+        speeds: Each speed beside what was expected; empty where nothing was.
         tools: The tool-calling check, or None where the model doesn't claim to call tools.
         saved: Where the result is, or None.
     """
 
     report: Report
-    judgements: tuple[Judgement, ...]
+    speeds: tuple[SpeedCheck, ...]
     tools: ToolCheck | None
     saved: Path | None
 
-    @property
-    def verdict(self) -> Verdict | None:
-        """The verdict on the whole, or None where nothing was expected."""
-        return overall(self.judgements)
-
     def to_document(self) -> dict[str, object]:
-        """The fields of the JSON answer."""
-        return {**report_as_json(self.report), "saved": str(self.saved) if self.saved else None}
+        """The JSON answer."""
+        return {**self.report.to_document(), "saved": str(self.saved) if self.saved else None}
 
 
 def bench(
@@ -70,7 +58,7 @@ def bench(
     api_key: str | None = None,
     is_saved: bool = False,
     on_report: OnReport = lambda _: None,
-    say: Say = lambda _: None,
+    on_progress: OnProgress = lambda _: None,
 ) -> BenchResult:
     """Measure what `name` means.
 
@@ -82,7 +70,7 @@ def bench(
         api_key: What a URL wants as bearer token.
         is_saved: Keep the result, from the first iteration on.
         on_report: Gets the unfinished report after every iteration, and the finished one.
-        say: Told what happens.
+        on_progress: Gets a line about what happens now.
 
     Raises:
         UsageError: The name means nothing.
@@ -95,23 +83,17 @@ def bench(
         model=model,
         api_key=api_key,
         concurrency=max(parameters.concurrency),
-        say=say,
+        on_progress=on_progress,
     )
-    with (
-        target_context as target,
-        StreamingClient(target.endpoint) as client,
-        ExitStack() as stack,
-    ):
+    with target_context as target, StreamingClient(target.endpoint) as client:
         saved = _saved_path(home, target) if is_saved else None
         hardware = _hardware(home)
-        meter = power_meter()
         conditions = Conditions(
             target=name if target.tier is None else f"tier {name}",
             machine=_machine(hardware),
             engine=_engine(home) if target.source is not None else None,
             memory_bytes=target.process.memory_bytes if target.process else None,
             memory_source=target.process.source if target.process else "",
-            power=stack.enter_context(meter) if meter else None,
             report_extra={"quant": target.quant, "source": target.source, "tier": target.tier},
         )
 
@@ -119,19 +101,20 @@ def bench(
             _save(report, saved)
             on_report(report)
 
-        report = run_benchmark(client, parameters, conditions, on_report=keep, say=say)
+        report = run_benchmark(
+            client, parameters, conditions, on_report=keep, on_progress=on_progress
+        )
         tools = None
         if target.entry is not None and target.entry.capabilities.tool_calling:
-            say("Trying a tool call")
+            on_progress("Trying a tool call")
             tools = check_tool_calling(client)
-    judgements = judge_report(report, target, hardware) if hardware is not None else ()
-    report = with_extra(
-        report,
-        verdict=verdict_fields(judgements),
+    speeds = check_speeds(report, target, hardware) if hardware is not None else ()
+    report = report.with_extra(
+        verdict=verdict_document(speeds),
         tool_calling=asdict(tools) if tools is not None else None,
     )
     keep(report)
-    return BenchResult(report=report, judgements=judgements, tools=tools, saved=saved)
+    return BenchResult(report=report, speeds=speeds, tools=tools, saved=saved)
 
 
 def _save(report: Report, path: Path | None) -> None:
@@ -162,6 +145,6 @@ def _machine(hardware: HardwareProfile | None) -> dict[str, object]:
     return {**described, **profile}
 
 
-def _engine(home: Home) -> Engine | None:
+def _engine(home: Home) -> EngineVersion | None:
     environment = current_environment(home.engines, lockfile.Engine.VLLM_MLX)
-    return None if environment is None else Engine("vllm-mlx", environment.version)
+    return None if environment is None else EngineVersion("vllm-mlx", environment.version)

@@ -1,14 +1,22 @@
 """What `bench` measures: a tier, a local model served just for the run, or any URL."""
 
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlx_bench import Endpoint, EndpointError, ServingProcess, StreamingClient, serving_process_of
-from mlx_bench.client import parse_base_url
-from mlx_bench.serving_process import find_serving_process, is_local
+from mlx_bench import (
+    EndpointError,
+    ModelEndpoint,
+    ServingProcess,
+    StreamingClient,
+    find_serving_process,
+    parse_base_url,
+    serving_process_of,
+)
+from mlx_bench.runner import OnProgress
+from mlx_bench.serving_process import is_local
 from mlx_catalog import CatalogEntry
 from mlx_procsup import (
     NotReadyError,
@@ -33,15 +41,12 @@ from mlx_stack.stack import Quant, Tier, load_stack
 
 _SERVICE = "bench"
 
-type Say = Callable[[str], None]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchTarget:
     """An endpoint that answers, and what is known of the model behind it.
 
     Attributes:
-        name: What the user typed.
         endpoint: Where requests go, and the model's name in them.
         entry: The model's catalog entry, or None.
         folder: The model's folder, or None where it is not on this disk.
@@ -51,8 +56,7 @@ class BenchTarget:
         process: The serving process, or None where it is not on this machine or not ours.
     """
 
-    name: str
-    endpoint: Endpoint
+    endpoint: ModelEndpoint
     entry: CatalogEntry | None = None
     folder: Path | None = None
     quant: Quant | None = None
@@ -74,7 +78,7 @@ def open_target(
     model: str | None,
     api_key: str | None,
     concurrency: int,
-    say: Say,
+    on_progress: OnProgress,
 ) -> Generator[BenchTarget]:
     """The target that a name means, answering for as long as the context is open.
 
@@ -87,7 +91,7 @@ def open_target(
         model: The model to ask a URL for; a server with one model needs none.
         api_key: What a URL wants as bearer token.
         concurrency: How many streams a model served for the run must take at once.
-        say: Told what happens.
+        on_progress: Gets a line about what happens now.
 
     Raises:
         UsageError: The name means nothing, or `model` was given for something else than a URL.
@@ -105,15 +109,15 @@ def open_target(
         yield _of_tier(home, tier)
         return
     local = _find_model(home, name)
-    with _serve(home, local, name, concurrency, say) as target:
+    with _serve(home, local, concurrency, on_progress) as target:
         yield target
 
 
 def _of_url(home: Home, url: str, model: str | None, api_key: str | None) -> BenchTarget:
-    endpoint = Endpoint(parse_base_url(url), model or "", api_key)
+    endpoint = ModelEndpoint(parse_base_url(url), model or "", api_key)
     if model is None:
         with StreamingClient(endpoint) as client:
-            names = client.list_models()
+            names = [each.id for each in client.list_models()]
         if len(names) != 1:
             listed = f" It has {', '.join(names)}." if names else ""
             raise UsageError(f"Which model of {url}?{listed}", hint="Name one with --model.")
@@ -121,7 +125,6 @@ def _of_url(home: Home, url: str, model: str | None, api_key: str | None) -> Ben
     catalog = open_catalog(home)
     entry = catalog.get(endpoint.model) if endpoint.model in catalog else None
     return BenchTarget(
-        name=url,
         endpoint=endpoint,
         entry=entry or catalog.by_repo(endpoint.model),
         process=find_serving_process(endpoint.base_url),
@@ -136,7 +139,7 @@ def _find_tier(home: Home, name: str) -> Tier | None:
 
 
 def _of_tier(home: Home, tier: Tier) -> BenchTarget:
-    endpoint = Endpoint(f"http://{LOOPBACK}:{tier.port}/v1", tier.model)
+    endpoint = ModelEndpoint(f"http://{LOOPBACK}:{tier.port}/v1", tier.model)
     try:
         with StreamingClient(endpoint) as client:
             client.list_models()
@@ -147,7 +150,6 @@ def _of_tier(home: Home, tier: Tier) -> BenchTarget:
         ) from error
     local = find_local(load_config(home).model_dir, tier.source, tier.quant)
     return BenchTarget(
-        name=tier.name,
         endpoint=endpoint,
         entry=entry_of(open_catalog(home), tier),
         folder=local.path if local else None,
@@ -181,7 +183,7 @@ def _find_model(home: Home, name: str) -> LocalModel:
 
 @contextmanager
 def _serve(
-    home: Home, local: LocalModel, name: str, concurrency: int, say: Say
+    home: Home, local: LocalModel, concurrency: int, on_progress: OnProgress
 ) -> Generator[BenchTarget]:
     """A local model behind an engine of its own, which is gone afterwards."""
     (port,) = free_ports(1)
@@ -198,15 +200,14 @@ def _serve(
         concurrency=concurrency,
     )
     service = _engine(home, tier, local.path)
-    say(f"Starting {label} for this run")
+    on_progress(f"Starting {label} for this run")
     with tempfile.TemporaryDirectory(prefix="mlx-stack-bench-") as folder:
         dirs = StateDirs(*(Path(folder) / part for part in ("pids", "run", "logs")))
         try:
             started = start_service(service.spec, dirs)
             wait_for_healthy(started)
             yield BenchTarget(
-                name=name,
-                endpoint=Endpoint(f"http://{LOOPBACK}:{port}/v1", label),
+                endpoint=ModelEndpoint(f"http://{LOOPBACK}:{port}/v1", label),
                 entry=entry_of(open_catalog(home), tier),
                 folder=local.path,
                 quant=local.quant,

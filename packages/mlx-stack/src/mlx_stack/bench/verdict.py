@@ -3,7 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from mlx_bench import Expectation, Judgement, Point, Report, Verdict, judge, worst_verdict
+from mlx_bench import (
+    ExpectedSpeed,
+    PointSummary,
+    Report,
+    SpeedCheck,
+    SpeedVerdict,
+    check_speed,
+    worst_verdict,
+)
 from mlx_bench.report import metric
 from mlx_catalog import UnreadableModelError
 from mlx_catalog.geometry import load_config
@@ -11,7 +19,6 @@ from mlx_hwprobe import HardwareProfile
 from mlx_recommend import (
     Basis,
     ModelShape,
-    Speed,
     Workload,
     estimate,
     reference_measurements,
@@ -24,74 +31,65 @@ _LEAST_PROMPT_TOKENS = 512
 """Below that the fixed cost of a request, not the prefill, decides the time to the first token."""
 
 
-def judge_report(
+def check_speeds(
     report: Report, target: BenchTarget, hardware: HardwareProfile
-) -> tuple[Judgement, ...]:
-    """Each figure of a single stream beside what was published, and what is computed, for it.
+) -> tuple[SpeedCheck, ...]:
+    """Each speed of a single stream beside what was published, and what is computed, for it.
 
     Empty where the model or the machine is not known well enough to expect anything.
     """
-    point = next((point for point in report.points if point.concurrency == 1), None)
-    if point is None or not target.is_here:
+    single = next((each for each in report.summaries if each.concurrency == 1), None)
+    if single is None or not target.is_here:
         return ()
-    summary = report.summaries[report.points.index(point)]
-    generated = report.parameters.generation_tokens
-    judgements = [
-        judge(metric(summary, expectation.metric), expectation)
-        for expectation in _expectations(target, hardware, point, generated)
+    checks = [
+        check_speed(metric(single, expected.metric), expected)
+        for expected in _expected(target, hardware, single, report.parameters.generation_tokens)
     ]
-    return tuple(judgement for judgement in judgements if judgement is not None)
+    return tuple(check for check in checks if check is not None)
 
 
-def overall(judgements: Sequence[Judgement]) -> Verdict | None:
+def overall(checks: Sequence[SpeedCheck]) -> SpeedVerdict | None:
     """The worst verdict against published figures, else against the estimate, else None."""
-    published = [each for each in judgements if each.expectation.basis == Basis.REFERENCE.value]
-    return worst_verdict(published or judgements)
+    published = [check for check in checks if check.expected.basis == Basis.REFERENCE.value]
+    return worst_verdict(published or checks)
 
 
-def verdict_fields(judgements: Sequence[Judgement]) -> dict[str, object] | None:
+def verdict_document(checks: Sequence[SpeedCheck]) -> dict[str, object] | None:
     """The verdict of the JSON answer, or None where nothing was expected."""
-    verdict = overall(judgements)
+    verdict = overall(checks)
     if verdict is None:
         return None
-    return {
-        "overall": verdict.value,
-        "against": [
-            {
-                **asdict(judgement.expectation),
-                "measured": judgement.measured,
-                "ratio": judgement.ratio,
-                "verdict": judgement.verdict.value,
-            }
-            for judgement in judgements
-        ],
-    }
+    against = [
+        {
+            **asdict(check.expected),
+            "measured": check.measured,
+            "ratio": check.ratio,
+            "verdict": check.verdict.value,
+        }
+        for check in checks
+    ]
+    return {"overall": verdict.value, "against": against}
 
 
-def _expectations(
-    target: BenchTarget, hardware: HardwareProfile, point: Point, generated: int
-) -> Iterator[Expectation]:
+def _expected(
+    target: BenchTarget, hardware: HardwareProfile, single: PointSummary, generated: int
+) -> Iterator[ExpectedSpeed]:
     shape = _shape(target)
     if shape is None:
         return
-    workload = Workload(
-        context_tokens=point.prompt_tokens + generated, speed_context_tokens=point.prompt_tokens
-    )
+    prompt = single.prompt_tokens
+    workload = Workload(context_tokens=prompt + generated, speed_context_tokens=prompt)
     published = reference_measurements(target.entry, hardware) if target.entry else ()
     seen: set[tuple[str, str]] = set()
     for figures in (published, ()):
-        expected = estimate(shape, hardware, workload, figures)
-        speeds = [("generation_tps", expected.generation_tps)]
-        if point.prompt_tokens >= _LEAST_PROMPT_TOKENS:
-            speeds.append(("prompt_tps", expected.prompt_tps))
+        estimated = estimate(shape, hardware, workload, figures)
+        speeds = [("generation_tps", estimated.generation_tps)]
+        if prompt >= _LEAST_PROMPT_TOKENS:
+            speeds.append(("prompt_tps", estimated.prompt_tps))
         for name, speed in speeds:
             if speed is not None and (name, speed.basis.value) not in seen:
                 seen.add((name, speed.basis.value))
-                yield _expectation(name, speed)
-
-
-def _expectation(name: str, speed: Speed) -> Expectation:
-    return Expectation(name, speed.value, speed.low, speed.high, speed.basis.value)
+                yield ExpectedSpeed(name, speed.value, speed.low, speed.high, speed.basis.value)
 
 
 def _shape(target: BenchTarget) -> ModelShape | None:

@@ -61,7 +61,7 @@ def command(
             api_key=key_from(api_key_env),
             is_saved=is_saved,
             on_report=open_page(html),
-            say=say,
+            on_progress=say,
         )
     if json:
         context.output.document(result.to_document())

@@ -1,11 +1,12 @@
 """What `bench --save` left behind, as measurements of models on this machine."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from mlx_bench import Cache
+from mlx_bench import Cache, Report, ReportError, load_report
 from mlx_catalog import QUANTS, CatalogEntry, Quant
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend import Basis, Measurement
@@ -14,75 +15,58 @@ from mlx_stack.errors import InvalidFileError
 _HINT = "Remove the file, or measure again with `mlx-stack bench --save`."
 
 
-class _Figure(msgspec.Struct, frozen=True):
-    value: float | None = None
+class _Labels(msgspec.Struct, frozen=True):
+    """What `bench` adds to a report: what is known of the weights."""
+
+    quant: str | None = None
+    source: str | None = None
 
 
-class _Summary(msgspec.Struct, frozen=True):
-    prompt_tps: _Figure = _Figure()
-    generation_tps: _Figure = _Figure()
-    concurrency: int = 1
-    prompt_tokens: int | None = None
-
-
-class _Parameters(msgspec.Struct, frozen=True):
-    prompt_tokens: int | list[int] | None = None
-    concurrency: int | list[int] = 1
-    cache: str = Cache.FRESH
-
-
-class _Machine(msgspec.Struct, frozen=True):
+class _MeasuredMachine(msgspec.Struct, frozen=True):
     chip: str | None = None
     memory_bytes: int | None = None
 
 
-class SavedBenchmark(msgspec.Struct, frozen=True):
-    """The part of a saved result that estimates need.
+@dataclass(frozen=True, slots=True)
+class SavedBenchmark:
+    """A saved result, as far as estimates need it.
 
     Attributes:
         model: What was measured: a catalog id, a repository or a folder.
         quant: Its precision, where the result says so.
         source: Where its weights are from, where the result says so.
-        started_at: When, in ISO 8601.
-        target: What was asked: a tier, a local model, or the URL of some endpoint.
+        report: The figures.
+        machine: Where they were measured.
     """
 
     model: str
-    summary: _Summary | list[_Summary]
-    parameters: _Parameters = _Parameters()
-    machine: _Machine = _Machine()
-    quant: str | None = None
-    source: str | None = None
-    started_at: str = ""
-    target: str = ""
+    quant: str | None
+    source: str | None
+    report: Report
+    machine: _MeasuredMachine
 
     @property
     def is_of_this_stack(self) -> bool:
         """Whether mlx-stack served it; an endpoint by its URL may be anywhere."""
-        return not self.target.startswith(("http://", "https://"))
+        return not self.report.target.startswith(("http://", "https://"))
 
     def measurements(self, quant: str) -> tuple[Measurement, ...]:
         """The figures of single requests; those of several at once say less.
 
         Where a prefix cache was made to answer, the prefill rate is the cache's.
         """
-        points = [self.summary] if isinstance(self.summary, _Summary) else self.summary
-        lengths, level = self.parameters.prompt_tokens, self.parameters.concurrency
-        length = lengths if isinstance(lengths, int) else None
-        is_primed = self.parameters.cache == Cache.PRIMED
-        if isinstance(self.summary, _Summary) and level not in (1, [1]):
-            return ()
+        is_primed = self.report.parameters.cache is Cache.PRIMED
         return tuple(
             Measurement(
                 basis=Basis.MEASURED,
                 quant=quant,
-                prompt_tps=None if is_primed else point.prompt_tps.value,
-                generation_tps=point.generation_tps.value,
-                prompt_tokens=point.prompt_tokens or length,
-                source=f"measured {self.started_at[:10]}".rstrip(),
+                prompt_tps=None if is_primed else summary.prompt_tps.value,
+                generation_tps=summary.generation_tps.value,
+                prompt_tokens=summary.prompt_tokens,
+                source=f"measured {self.report.started_at[:10]}".rstrip(),
             )
-            for point in points
-            if point.concurrency == 1
+            for summary in self.report.summaries
+            if summary.concurrency == 1
         )
 
 
@@ -98,7 +82,7 @@ def saved_benchmarks(folder: Path, hardware: HardwareProfile) -> tuple[SavedBenc
     found = [
         result for result in results if result.is_of_this_stack and _is_of(result.machine, hardware)
     ]
-    return tuple(sorted(found, key=lambda result: result.started_at))
+    return tuple(sorted(found, key=lambda result: result.report.started_at))
 
 
 def measurements_of(
@@ -127,12 +111,18 @@ def measurements_of_source(
 
 def _read(path: Path) -> SavedBenchmark:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=SavedBenchmark)
-    except msgspec.DecodeError as error:
+        report = load_report(path)
+        labels = msgspec.convert(report.extra, _Labels)
+        machine = msgspec.convert(report.machine, _MeasuredMachine)
+    except ReportError as error:
+        why = f"is no benchmark result: {error.problem}"
+        raise InvalidFileError(path, why, hint=_HINT) from error
+    except msgspec.ValidationError as error:
         raise InvalidFileError(path, f"is no benchmark result: {error}", hint=_HINT) from error
+    return SavedBenchmark(report.model, labels.quant, labels.source, report, machine)
 
 
-def _is_of(machine: _Machine, hardware: HardwareProfile) -> bool:
+def _is_of(machine: _MeasuredMachine, hardware: HardwareProfile) -> bool:
     """Whether a result is from such a machine; one that names none is from this one."""
     chip = machine.chip.removeprefix("Apple ") if machine.chip is not None else hardware.chip
     memory = hardware.memory_bytes if machine.memory_bytes is None else machine.memory_bytes

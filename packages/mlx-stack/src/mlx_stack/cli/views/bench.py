@@ -5,16 +5,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_bench import Judgement, Verdict, render_html, render_table
-from mlx_bench.export import COLUMNS, figure
-from mlx_bench.report_json import require_writable, write_atomically
+from mlx_bench import SpeedCheck, SpeedVerdict, render_html, render_table
+from mlx_bench.export import column_of, figure
+from mlx_bench.report_file import require_writable, write_atomically
 from mlx_bench.runner import OnReport
 
 if TYPE_CHECKING:
     from mlx_stack.bench.measure import BenchResult
     from mlx_stack.cli.frame.output import Output
 
-_COLOURS = {Verdict.PASS: "green", Verdict.WARN: "yellow", Verdict.FAIL: "red"}
+_COLOURS = {SpeedVerdict.PASS: "green", SpeedVerdict.WARN: "yellow", SpeedVerdict.FAIL: "red"}
 _BASES = {"reference": "published for such a machine", "estimate": "estimated"}
 
 
@@ -34,35 +34,35 @@ def show_result(output: "Output", result: "BenchResult") -> None:
     """The table, then the verdicts, then the tool call."""
     for line in render_table(result.report).splitlines():
         output.text(line)
-    if result.judgements or result.tools is not None:
+    if result.speeds or result.tools is not None:
         output.text("")
-    for judgement in result.judgements:
-        _show_judgement(output, judgement)
+    for check in result.speeds:
+        _show_check(output, check)
     if result.tools is not None:
-        verdict = Verdict.PASS if result.tools.ok else Verdict.FAIL
+        verdict = SpeedVerdict.PASS if result.tools.ok else SpeedVerdict.FAIL
         _show_verdict(output, verdict, f"Tool calling: {result.tools.detail}")
 
 
-def _show_judgement(output: "Output", judgement: Judgement) -> None:
-    expected = judgement.expectation
-    title = next(column.title for column in COLUMNS if column.metric == expected.metric)
+def _show_check(output: "Output", check: SpeedCheck) -> None:
+    expected = check.expected
+    title = column_of(expected.metric).title
     basis = _BASES.get(expected.basis, expected.basis)
     _show_verdict(
         output,
-        judgement.verdict,
-        f"{title} {figure(judgement.measured)} tok/s; expected {figure(expected.low)} to "
+        check.verdict,
+        f"{title} {figure(check.measured)} tok/s; expected {figure(expected.low)} to "
         f"{figure(expected.high)} ({basis})",
     )
 
 
-def _show_verdict(output: "Output", verdict: Verdict, text: str) -> None:
+def _show_verdict(output: "Output", verdict: SpeedVerdict, text: str) -> None:
     from rich.text import Text
 
     output.answer(Text.assemble((f"{verdict.value:<5}", _COLOURS[verdict]), text))
 
 
 def open_page(path: Path | None) -> OnReport:
-    """What writes a report as one HTML page, anew after every iteration; nothing without a path.
+    """What writes a report as one HTML page after every iteration; nothing without a path.
 
     Raises:
         ReportError: Nothing can be written there.
