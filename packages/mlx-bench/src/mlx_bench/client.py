@@ -130,7 +130,7 @@ class ReadLimit:
         return len(reads) > self.reads and reads[-1][0] - reads[0][0] > self.seconds * 1e9
 
 
-class ListedModel(msgspec.Struct, frozen=True):
+class ServedModel(msgspec.Struct, frozen=True):
     """A model as `GET /v1/models` lists it.
 
     Attributes:
@@ -143,7 +143,7 @@ class ListedModel(msgspec.Struct, frozen=True):
 
 
 class _ModelList(msgspec.Struct):
-    data: list[ListedModel] | None = None
+    data: list[ServedModel] | None = None
     """Null where Ollama has no model."""
 
 
@@ -215,7 +215,7 @@ class StreamingClient:
         except EndpointError:
             return None
 
-    def list_models(self) -> tuple[ListedModel, ...]:
+    def list_models(self) -> tuple[ServedModel, ...]:
         """The models that the server lists; empty where it lists none.
 
         Raises:
