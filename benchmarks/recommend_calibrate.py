@@ -14,7 +14,7 @@ from dataclasses import fields, replace
 
 from recommend_measurements import Row, measurements
 
-from mlx_recommend.calibration import FITTED, Calibration, LayerKind
+from mlx_recommend.calibration import FITTED, Calibration, LaunchPattern
 from mlx_recommend.speed import decode_speed, prefill_speed
 
 DECODE_START = (60e-6, 60e-6, 60e-6, 30e-6, 0.2, 1.0, 1.0, 0.3)
@@ -54,10 +54,10 @@ def leaving_out(rows: Sequence[Row], group: Callable[[Row], str]) -> Callable[[R
 
 def _decode_constants(base: Calibration, x: Sequence[float]) -> Calibration:
     costs = {
-        LayerKind.PLAIN: x[0],
-        LayerKind.SANDWICH: x[1],
-        LayerKind.RECURRENT: x[2],
-        LayerKind.LATENT: x[2],
+        LaunchPattern.PLAIN: x[0],
+        LaunchPattern.SANDWICH: x[1],
+        LaunchPattern.RECURRENT: x[2],
+        LaunchPattern.LATENT: x[2],
     }
     return replace(
         base,

@@ -11,10 +11,10 @@ from mlx_catalog import load_catalog
 from mlx_hwprobe import HardwareProfile, parse_hardware_spec
 from mlx_recommend import (
     Absence,
-    Bar,
+    Exclusion,
     Intent,
-    Plan,
     ReasonKind,
+    TierPlan,
     budget_bytes,
     candidate_of,
     make_plan,
@@ -30,14 +30,14 @@ def candidates(*, allow_gated: bool = False):
     return [candidate_of(entry, "int4", allow_gated=allow_gated) for entry in CATALOG]
 
 
-def plan_for(spec: str, *, budget: int | None = None, **options: object) -> Plan:
+def plan_for(spec: str, *, budget: int | None = None, **options: object) -> TierPlan:
     mac = parse_hardware_spec(spec)
     room = budget if budget is not None else budget_bytes(mac)
     return make_plan(candidates(), mac, budget_bytes=room, **options)
 
 
-def tier(plan: Plan, name: str):
-    return next((each for each in plan.tiers if each.role.tier == name), None)
+def tier(plan: TierPlan, name: str):
+    return next((each for each in plan.tiers if each.kind.name == name), None)
 
 
 @given(
@@ -54,7 +54,7 @@ def test_the_tiers_together_always_fit_the_budget(spec, budget, intent, context,
     )
     assert plan.total_bytes <= budget
     assert plan.total_bytes == sum(each.estimate.memory.total_bytes for each in plan.tiers)
-    assert {each.role.tier for each in plan.tiers} | {each.tier for each in plan.missing} == {
+    assert {each.kind.name for each in plan.tiers} | {each.tier for each in plan.missing} == {
         "standard",
         "fast",
         "longctx",
@@ -94,7 +94,7 @@ def test_a_mac_with_room_gets_three_tiers_that_do_what_they_are_for(spec: str, i
 
 def test_a_small_mac_gets_fewer_tiers_with_the_reason():
     plan = plan_for("m1:8:8")
-    assert [each.role.tier for each in plan.tiers] == ["standard"]
+    assert [each.kind.name for each in plan.tiers] == ["standard"]
     assert [each.tier for each in plan.missing] == ["fast", "longctx"]
     for each in plan.missing:
         assert each.absence in (Absence.NO_ROOM, Absence.BETTER_WITHOUT)
@@ -121,19 +121,20 @@ def test_a_context_beyond_what_a_model_was_trained_for_rules_it_out():
 
 
 def test_gated_models_are_chosen_only_with_a_token():
-    bars = {each.model: each.bar for each in candidates()}
-    assert bars["llama3.1-8b"] is Bar.GATED
-    with_token = {each.model: each.bar for each in candidates(allow_gated=True)}
+    exclusions = {each.model: each.exclusion for each in candidates()}
+    assert exclusions["llama3.1-8b"] is Exclusion.GATED
+    with_token = {each.model: each.exclusion for each in candidates(allow_gated=True)}
     assert with_token["llama3.1-8b"] is None
 
 
 def test_what_the_engine_cannot_serve_or_nobody_is_sure_of_is_never_chosen():
     for spec in MACS:
         assert all(
-            each.candidate.bar is None for each in plan_for(spec, intent=Intent.BALANCED).tiers
+            each.candidate.exclusion is None
+            for each in plan_for(spec, intent=Intent.BALANCED).tiers
         )
-    bars = {each.model: each.bar for each in candidates()}
-    assert bars["nemotron-super-49b"] is not None
+    exclusions = {each.model: each.exclusion for each in candidates()}
+    assert exclusions["nemotron-super-49b"] is not None
 
 
 def test_components_are_shares_and_the_ranking_is_in_order():
@@ -149,7 +150,7 @@ def test_components_are_shares_and_the_ranking_is_in_order():
 def test_reasons_tell_the_rank_the_factor_and_the_runner_up():
     plan = plan_for("m4-max:40:128")
     told = {
-        each.role.tier: {reason.kind: reason for reason in reasons(plan, each)}
+        each.kind.name: {reason.kind: reason for reason in reasons(plan, each)}
         for each in plan.tiers
     }
     standard, fast = tier(plan, "standard"), tier(plan, "fast")

@@ -6,10 +6,10 @@ under one budget. Nothing here reads a file, starts a process or opens a connect
 
 from mlx_recommend.budget import DEFAULT_BUDGET_PCT, budget_bytes
 from mlx_recommend.calibration import PROCESS_OVERHEAD_BYTES
-from mlx_recommend.candidates import Bar, Candidate, candidate_of
+from mlx_recommend.candidates import Candidate, Exclusion, candidate_of
 from mlx_recommend.errors import RecommendError
 from mlx_recommend.evidence import reference_measurements
-from mlx_recommend.explain import Reason, ReasonKind, reasons
+from mlx_recommend.explain import ChoiceReason, ReasonKind, reasons
 from mlx_recommend.fit import Estimate, estimate
 from mlx_recommend.inputs import (
     DEFAULT_CONTEXT_TOKENS,
@@ -20,42 +20,38 @@ from mlx_recommend.inputs import (
     Workload,
 )
 from mlx_recommend.memory import MemoryUse, memory_use
-from mlx_recommend.plan import Absence, MissingTier, Plan, make_plan
-from mlx_recommend.roles import FAST, LONG_CONTEXT, ROLES, STANDARD, Applicant, Role
-from mlx_recommend.score import Components, Intent
-from mlx_recommend.shapes import Description, shape_of, shape_of_config, shape_of_entry
+from mlx_recommend.plan import Absence, MissingTier, TierPlan, make_plan
+from mlx_recommend.score import Intent
+from mlx_recommend.shapes import shape_of_config, shape_of_entry
 from mlx_recommend.speed import Speed
+from mlx_recommend.tier_kinds import STANDARD, TIER_KINDS, Option, TierKind
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DEFAULT_BUDGET_PCT",
     "DEFAULT_CONTEXT_TOKENS",
-    "FAST",
-    "LONG_CONTEXT",
     "PROCESS_OVERHEAD_BYTES",
-    "ROLES",
     "SPEED_CONTEXT_TOKENS",
     "STANDARD",
+    "TIER_KINDS",
     "Absence",
-    "Applicant",
-    "Bar",
     "Basis",
     "Candidate",
-    "Components",
-    "Description",
+    "ChoiceReason",
     "Estimate",
+    "Exclusion",
     "Intent",
     "Measurement",
     "MemoryUse",
     "MissingTier",
     "ModelShape",
-    "Plan",
-    "Reason",
+    "Option",
     "ReasonKind",
     "RecommendError",
-    "Role",
     "Speed",
+    "TierKind",
+    "TierPlan",
     "Workload",
     "__version__",
     "budget_bytes",
@@ -65,7 +61,6 @@ __all__ = [
     "memory_use",
     "reasons",
     "reference_measurements",
-    "shape_of",
     "shape_of_config",
     "shape_of_entry",
 ]

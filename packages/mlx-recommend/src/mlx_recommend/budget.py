@@ -1,4 +1,4 @@
-"""How much memory all models together may take."""
+"""How much memory all models together may take (the GPU's limit: decision 0031)."""
 
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend.errors import RecommendError

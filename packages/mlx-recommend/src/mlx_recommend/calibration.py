@@ -1,4 +1,4 @@
-"""The constants of the speed and memory models, with where each comes from.
+"""The constants of the speed and memory models, with where each comes from (decision 0040).
 
 Three kinds of evidence went in:
 
@@ -26,7 +26,7 @@ class ChipWidth(StrEnum):
     ULTRA = "ultra"
 
 
-class LayerKind(StrEnum):
+class LaunchPattern(StrEnum):
     """What a decoder layer launches, as far as it changes the fixed cost of a token."""
 
     PLAIN = "plain"
@@ -60,7 +60,7 @@ class Calibration:
         no_bf16_factor: Prefill rate of M1 and M2, whose GPUs have no bfloat16 arithmetic.
     """
 
-    layer_cost_s: dict[LayerKind, float]
+    layer_cost_s: dict[LaunchPattern, float]
     moe_cost_s: float
     width_slope: float
     newest_launch_factor: float
@@ -76,10 +76,10 @@ class Calibration:
 
 FITTED = Calibration(
     layer_cost_s={
-        LayerKind.PLAIN: 44e-6,
-        LayerKind.SANDWICH: 82e-6,
-        LayerKind.RECURRENT: 73e-6,
-        LayerKind.LATENT: 73e-6,
+        LaunchPattern.PLAIN: 44e-6,
+        LaunchPattern.SANDWICH: 82e-6,
+        LaunchPattern.RECURRENT: 73e-6,
+        LaunchPattern.LATENT: 73e-6,
     },
     moe_cost_s=39e-6,
     width_slope=0.18,

@@ -6,13 +6,12 @@ from enum import StrEnum
 
 from mlx_catalog import QUANTS, CatalogEntry, Quant
 from mlx_catalog.engine import engine_fit
+from mlx_recommend.calibration import LaunchPattern
 from mlx_recommend.inputs import Measurement, ModelShape
 from mlx_recommend.shapes import shape_of_entry
 
-_KEEPS_CONTEXT_CHEAP = frozenset({"mamba1", "mamba2", "gated-deltanet", "kda"})
 
-
-class Bar(StrEnum):
+class Exclusion(StrEnum):
     """Why a model is never chosen unless the user names it."""
 
     GATED = "gated"
@@ -36,14 +35,14 @@ class Candidate:
         quant: The precision: the wanted one where such weights are published, else the nearest.
         shape: What memory and speed follow from.
         measurements: Figures for it on the machine, oldest first.
-        bar: Why it is not chosen by default, or None.
+        exclusion: Why it is not chosen by default, or None.
     """
 
     entry: CatalogEntry
     quant: Quant
     shape: ModelShape
     measurements: tuple[Measurement, ...] = ()
-    bar: Bar | None = None
+    exclusion: Exclusion | None = None
 
     @property
     def model(self) -> str:
@@ -58,8 +57,7 @@ class Candidate:
     @property
     def keeps_context_cheap(self) -> bool:
         """Whether most layers keep a state of fixed size instead of a growing cache."""
-        recurrent = self.entry.geometry.recurrent
-        return recurrent is not None and recurrent.kind in _KEEPS_CONTEXT_CHEAP
+        return self.shape.layer_kind is LaunchPattern.RECURRENT
 
 
 def candidate_of(
@@ -77,7 +75,7 @@ def candidate_of(
         quant=served or quant,
         shape=shape,
         measurements=tuple(measurements),
-        bar=_bar(entry, shape, has_weights=served is not None, allow_gated=allow_gated),
+        exclusion=_exclusion(entry, shape, has_weights=served is not None, allow_gated=allow_gated),
     )
 
 
@@ -90,17 +88,17 @@ def _published(entry: CatalogEntry, wanted: Quant) -> Quant | None:
     return None
 
 
-def _bar(
+def _exclusion(
     entry: CatalogEntry, shape: ModelShape, *, has_weights: bool, allow_gated: bool
-) -> Bar | None:
+) -> Exclusion | None:
     if shape.kv_elements(1) is None or shape.state_bytes is None:
-        return Bar.UNKNOWN_MEMORY
+        return Exclusion.UNKNOWN_MEMORY
     if engine_fit(entry).unservable_because:
-        return Bar.UNSERVABLE
+        return Exclusion.UNSERVABLE
     if not has_weights:
-        return Bar.NO_WEIGHTS
+        return Exclusion.NO_WEIGHTS
     if entry.confidence == "low":
-        return Bar.DOUBTFUL
+        return Exclusion.DOUBTFUL
     if entry.gated and not allow_gated:
-        return Bar.GATED
+        return Exclusion.GATED
     return None

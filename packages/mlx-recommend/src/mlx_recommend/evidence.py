@@ -1,4 +1,4 @@
-"""The ladder of evidence: measured here, else published for such a machine, else computed."""
+"""Which speed counts: measured here, else published for such a machine, else computed."""
 
 import re
 from collections.abc import Sequence
@@ -21,24 +21,21 @@ def reference_measurements(
     A figure counts where the chip is the same and has as many GPU cores; where either number of
     cores is unknown, the memory has to be the same too, since it mostly decides the bin.
     """
-    found: list[Measurement] = []
-    for profile_id, figure in entry.benchmarks.items():
-        if not _is_same_machine(profile_id, figure.gpu_cores, hardware):
-            continue
-        found.append(
-            Measurement(
-                basis=Basis.REFERENCE,
-                quant=figure.quant,
-                prompt_tps=figure.prompt_tps,
-                generation_tps=figure.gen_tps,
-                prompt_tokens=figure.prompt_tokens,
-                source=figure.source,
-            )
+    return tuple(
+        Measurement(
+            basis=Basis.REFERENCE,
+            quant=figure.quant,
+            prompt_tps=figure.prompt_tps,
+            generation_tps=figure.gen_tps,
+            prompt_tokens=figure.prompt_tokens,
+            source=figure.source,
         )
-    return tuple(found)
+        for profile_id, figure in entry.benchmarks.items()
+        if _is_same_machine(profile_id, figure.gpu_cores, hardware)
+    )
 
 
-def best_evidence(
+def best_measurement(
     measurements: Sequence[Measurement], *, quant: str, figure: str
 ) -> Measurement | None:
     """The most trustworthy measurement at `quant` that has a `figure`; the last one if several.
@@ -55,7 +52,7 @@ def best_evidence(
     return None
 
 
-def corrected(
+def at_other_context(
     value: float, basis: Basis, *, at_asked: Speed | None, at_measured: Speed | None
 ) -> Speed:
     """A measured figure, carried over to another context by the ratio of the two estimates."""

@@ -1,16 +1,16 @@
-"""Why a plan is as it is, as data: what to say about it is for others to word."""
+"""Why a plan is as it is, as data; the wording is the caller's."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 from mlx_recommend.inputs import Basis
-from mlx_recommend.plan import Plan
-from mlx_recommend.roles import FAST, LONG_CONTEXT, STANDARD, Applicant
+from mlx_recommend.plan import TierPlan
+from mlx_recommend.tier_kinds import FAST, LONG_CONTEXT, STANDARD, Option
 
 
 class ReasonKind(StrEnum):
-    """What a reason is about; `Reason` has the figures."""
+    """What a reason is about; `ChoiceReason` has the figures."""
 
     BEST_SCORE = "best-score"
     """The best score of all that may be chosen and fit the budget by themselves."""
@@ -33,8 +33,8 @@ class ReasonKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reason:
-    """One reason for a choice.
+class ChoiceReason:
+    """One reason for the choice of a tier's model.
 
     Attributes:
         kind: What it is about; which other fields are set follows from it.
@@ -51,40 +51,37 @@ class Reason:
     size_bytes: int | None = None
 
 
-def reasons(plan: Plan, tier: Applicant) -> tuple[Reason, ...]:
+def reasons(plan: TierPlan, tier: Option) -> Iterator[ChoiceReason]:
     """Why `tier` is in `plan`, the most telling first."""
-    return tuple(_reasons(plan, tier))
-
-
-def _reasons(plan: Plan, tier: Applicant) -> Iterator[Reason]:
     fitting = [
         each
         for each in plan.ranking
-        if each.candidate.bar is None and each.total_bytes <= plan.budget_bytes
+        if each.candidate.exclusion is None and each.total_bytes <= plan.budget_bytes
     ]
-    if tier.role is STANDARD:
-        yield from _standing(fitting, tier)
-    if tier.role is FAST:
+    if tier.kind is STANDARD:
+        yield from _score_rank(fitting, tier)
+    if tier.kind is FAST:
         yield from _faster(plan, tier)
-    if tier.role is LONG_CONTEXT:
-        yield _cheap_context(tier)
+    if tier.kind is LONG_CONTEXT:
+        cost = tier.estimate.context_bytes_per_token
+        yield ChoiceReason(kind=ReasonKind.CHEAP_CONTEXT, value=cost)
     yield from _quality(fitting, tier)
     if tier.candidate.entry.capabilities.tool_calling:
-        yield Reason(kind=ReasonKind.CALLS_TOOLS)
+        yield ChoiceReason(kind=ReasonKind.CALLS_TOOLS)
     speed = tier.estimate.generation_tps
     if speed is not None and speed.basis is not Basis.ESTIMATE:
-        yield Reason(kind=ReasonKind(speed.basis.value))
-    if tier.role is STANDARD:
+        yield ChoiceReason(kind=ReasonKind(speed.basis.value))
+    if tier.kind is STANDARD:
         yield from _runner_up(fitting, plan, tier)
 
 
-def _standing(fitting: list[Applicant], tier: Applicant) -> Iterator[Reason]:
+def _score_rank(fitting: list[Option], tier: Option) -> Iterator[ChoiceReason]:
     rank = 1 + sum(each.score > tier.score for each in fitting)
     if rank == 1:
-        yield Reason(kind=ReasonKind.BEST_SCORE)
+        yield ChoiceReason(kind=ReasonKind.BEST_SCORE)
     else:
         best = fitting[0]
-        yield Reason(
+        yield ChoiceReason(
             kind=ReasonKind.SCORE_RANK,
             rank=rank,
             model=best.candidate.model,
@@ -92,36 +89,29 @@ def _standing(fitting: list[Applicant], tier: Applicant) -> Iterator[Reason]:
         )
 
 
-def _faster(plan: Plan, tier: Applicant) -> Iterator[Reason]:
-    standard = next((each for each in plan.tiers if each.role is STANDARD), None)
+def _faster(plan: TierPlan, tier: Option) -> Iterator[ChoiceReason]:
+    standard = next((each for each in plan.tiers if each.kind is STANDARD), None)
     if standard is not None and standard.generation_tps:
-        yield Reason(
+        yield ChoiceReason(
             kind=ReasonKind.FASTER,
             value=tier.generation_tps / standard.generation_tps,
             model=standard.candidate.model,
         )
 
 
-def _cheap_context(tier: Applicant) -> Reason:
-    memory, workload = tier.estimate.memory, tier.estimate.workload
-    held = (memory.kv_cache_bytes or 0) + (memory.state_bytes or 0)
-    tokens = workload.context_tokens * workload.concurrency
-    return Reason(kind=ReasonKind.CHEAP_CONTEXT, value=held / tokens)
-
-
-def _quality(fitting: list[Applicant], tier: Applicant) -> Iterator[Reason]:
+def _quality(fitting: list[Option], tier: Option) -> Iterator[ChoiceReason]:
     quality = tier.candidate.quality
     if quality is not None:
         rank = 1 + sum((each.candidate.quality or 0) > quality for each in fitting)
-        yield Reason(kind=ReasonKind.QUALITY_RANK, rank=rank, value=quality)
+        yield ChoiceReason(kind=ReasonKind.QUALITY_RANK, rank=rank, value=quality)
 
 
-def _runner_up(fitting: list[Applicant], plan: Plan, tier: Applicant) -> Iterator[Reason]:
+def _runner_up(fitting: list[Option], plan: TierPlan, tier: Option) -> Iterator[ChoiceReason]:
     taken = {each.candidate.model for each in plan.tiers}
     others = [each for each in fitting if each.candidate.model not in taken]
     after = [each for each in others if each.score <= tier.score]
     if after:
-        yield Reason(
+        yield ChoiceReason(
             kind=ReasonKind.RUNNER_UP,
             value=tier.score - after[0].score,
             model=after[0].candidate.model,

@@ -1,12 +1,12 @@
-"""Will it run, in how much memory, how fast: everything about one model on one machine."""
+"""Will it run, in how much memory, how fast: one model on one machine (decision 0040)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mlx_hwprobe import HardwareProfile
-from mlx_recommend.evidence import best_evidence, corrected
+from mlx_recommend.evidence import at_other_context, best_measurement
 from mlx_recommend.inputs import Measurement, ModelShape, Workload
-from mlx_recommend.machine import Machine, machine_of
+from mlx_recommend.machine import machine_of
 from mlx_recommend.memory import MemoryUse, max_context_tokens, memory_use
 from mlx_recommend.speed import Speed, decode_speed, prefill_speed
 
@@ -51,6 +51,16 @@ class Estimate:
         return max_context_tokens(self.shape, self.workload, self.limit_bytes)
 
     @property
+    def context_bytes_per_token(self) -> float | None:
+        """Bytes of cache and state for each planned token of context; None if unknown."""
+        cache_bytes, state_bytes = self.memory.kv_cache_bytes, self.memory.state_bytes
+        if cache_bytes is None or state_bytes is None:
+            return None
+        return (cache_bytes + state_bytes) / (
+            self.workload.context_tokens * self.workload.concurrency
+        )
+
+    @property
     def ttft_s(self) -> float | None:
         """Seconds until the first token, for a prompt as long as the context of the speeds."""
         if self.prompt_tps is None:
@@ -75,44 +85,31 @@ def estimate(
     """
     workload = workload or Workload()
     machine = machine_of(hardware)
-    tokens, concurrency = workload.tokens_in_speed, workload.concurrency
+    tokens = workload.tokens_in_speed
 
-    def decode(at_tokens: int, requests: int) -> Speed | None:
+    def decode(tokens: int, requests: int = 1) -> Speed | None:
         if machine is None:
             return None
-        return decode_speed(shape, machine, context_tokens=at_tokens, concurrency=requests)
+        return decode_speed(shape, machine, context_tokens=tokens, concurrency=requests)
 
-    def prefill(at_tokens: int, _requests: int) -> Speed | None:
-        return _prefill(shape, machine, at_tokens)
+    def prefill(tokens: int) -> Speed | None:
+        return None if machine is None else prefill_speed(shape, machine, prompt_tokens=tokens)
+
+    def best(
+        figure: str, computed: Speed | None, at: Callable[[int], Speed | None]
+    ) -> Speed | None:
+        measured = best_measurement(measurements, quant=shape.quant, figure=figure)
+        if measured is None:
+            return computed
+        there = at(measured.prompt_tokens or tokens)
+        value: float = getattr(measured, figure)
+        return at_other_context(value, measured.basis, at_asked=computed, at_measured=there)
 
     return Estimate(
         shape=shape,
         workload=workload,
         memory=memory_use(shape, workload),
         limit_bytes=hardware.gpu_memory_limit_bytes or hardware.memory_bytes,
-        generation_tps=_speed(
-            "generation_tps", decode, shape.quant, measurements, (tokens, concurrency)
-        ),
-        prompt_tps=_speed("prompt_tps", prefill, shape.quant, measurements, (tokens, 1)),
+        generation_tps=best("generation_tps", decode(tokens, workload.concurrency), decode),
+        prompt_tps=best("prompt_tps", prefill(tokens), prefill),
     )
-
-
-def _prefill(shape: ModelShape, machine: Machine | None, tokens: int) -> Speed | None:
-    return None if machine is None else prefill_speed(shape, machine, prompt_tokens=tokens)
-
-
-def _speed(
-    figure: str,
-    estimated: Callable[[int, int], Speed | None],
-    quant: str,
-    measurements: Sequence[Measurement],
-    asked: tuple[int, int],
-) -> Speed | None:
-    """The best evidence of one speed at the asked context and concurrency."""
-    computed = estimated(*asked)
-    evidence = best_evidence(measurements, quant=quant, figure=figure)
-    if evidence is None:
-        return computed
-    value: float = getattr(evidence, figure)
-    there = estimated(evidence.prompt_tokens or asked[0], 1)
-    return corrected(value, evidence.basis, at_asked=computed, at_measured=there)

@@ -1,9 +1,9 @@
-"""What an estimate is made from: a model's shape, the work it is to do, and figures of others."""
+"""What an estimate is made from: a model's shape, its work, and measurements (decision 0042)."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mlx_recommend.calibration import LayerKind
+from mlx_recommend.calibration import LaunchPattern
 from mlx_recommend.errors import RecommendError
 
 DEFAULT_CONTEXT_TOKENS = 8192
@@ -82,7 +82,7 @@ class ModelShape:
     prefill_layers: int | None = None
     routed_weight_bytes: float = 0.0
     expert_share: float = 1.0
-    layer_kind: LayerKind = LayerKind.PLAIN
+    layer_kind: LaunchPattern = LaunchPattern.PLAIN
     hidden_size: int | None = None
     growing_kv_elements: int | None = None
     sliding_kv_elements: int | None = None

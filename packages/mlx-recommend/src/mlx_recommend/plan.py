@@ -1,26 +1,27 @@
-"""The tiers of a stack, chosen together under one budget."""
+"""The tiers of a stack, chosen together under one budget (decision 0041)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import product
 
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend.candidates import Candidate
-from mlx_recommend.roles import (
+from mlx_recommend.score import Intent
+from mlx_recommend.tier_kinds import (
     FAST,
     LONG_CONTEXT,
-    ROLES,
     STANDARD,
-    Applicant,
-    Role,
-    apply,
+    TIER_KINDS,
+    Option,
+    TierKind,
     is_eligible,
+    option_of,
 )
-from mlx_recommend.score import Intent
 
-_DEPTH = 3
+_OPTION_DEPTH = 3
 """Tiers serve different models, so the third best for its size can still be in the best plan."""
-_COMPANY_DEPTH = 12
+_PAIR_DEPTH = 12
 """The same for pairs, which also have to suit the standard tier."""
 
 
@@ -55,7 +56,7 @@ class MissingTier:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class TierPlan:
     """The tiers that serve best together.
 
     Attributes:
@@ -63,14 +64,14 @@ class Plan:
         budget_bytes: What they share.
         tiers: In the order of importance; none where not even the smallest model fits.
         missing: The usual tiers that are not there.
-        ranking: Every candidate in the standard role, best score first.
+        ranking: Every candidate as the standard tier, best score first.
     """
 
     intent: Intent
     budget_bytes: int
-    tiers: tuple[Applicant, ...]
+    tiers: tuple[Option, ...]
     missing: tuple[MissingTier, ...]
-    ranking: tuple[Applicant, ...]
+    ranking: tuple[Option, ...]
 
     @property
     def total_bytes(self) -> int:
@@ -91,7 +92,7 @@ def make_plan(
     intent: Intent = Intent.BALANCED,
     context_tokens: int | None = None,
     concurrency: int = 1,
-) -> Plan:
+) -> TierPlan:
     """The best plan within the budget: the tiers together, each at its context, never exceed it.
 
     Args:
@@ -99,38 +100,36 @@ def make_plan(
         hardware: The machine.
         budget_bytes: What all tiers share.
         intent: What scores are weighted by.
-        context_tokens: The context of every tier; None leaves each role its own.
+        context_tokens: The context of every tier; None takes each kind's own.
         concurrency: Requests that each tier serves side by side.
     """
 
-    def applicants(role: Role) -> list[Applicant]:
-        found = [
-            applicant
-            for candidate in candidates
-            if (
-                applicant := apply(
-                    candidate,
-                    role,
-                    hardware,
-                    intent=intent,
-                    context_tokens=context_tokens,
-                    concurrency=concurrency,
-                )
+    def options(kind: TierKind) -> list[Option]:
+        rated = (
+            option_of(
+                candidate,
+                kind,
+                hardware,
+                intent=intent,
+                context_tokens=context_tokens,
+                concurrency=concurrency,
             )
-        ]
-        return sorted(found, key=lambda each: (-each.score, each.total_bytes, each.candidate.model))
+            for candidate in candidates
+        )
+        known = [option for option in rated if option is not None]
+        return sorted(known, key=lambda each: (-each.score, each.total_bytes, each.candidate.model))
 
-    ranking = applicants(STANDARD)
+    ranking = options(STANDARD)
     pools = {
-        role.tier: [
+        kind.name: [
             each
-            for each in (ranking if role is STANDARD else applicants(role))
+            for each in (ranking if kind is STANDARD else options(kind))
             if is_eligible(each, context_tokens=context_tokens)
         ]
-        for role in ROLES
+        for kind in TIER_KINDS
     }
-    tiers = _best_combination(pools, budget_bytes)
-    return Plan(
+    tiers = _best_combination(_combinations(pools), budget_bytes)
+    return TierPlan(
         intent=intent,
         budget_bytes=budget_bytes,
         tiers=tiers,
@@ -140,28 +139,17 @@ def make_plan(
 
 
 def _best_combination(
-    pools: dict[str, list[Applicant]], budget_bytes: int
-) -> tuple[Applicant, ...]:
-    """The plan that a walk from the smallest combination to the budget arrives at.
+    combinations: Iterable[tuple[Option, ...]], budget_bytes: int
+) -> tuple[Option, ...]:
+    """The tiers that a walk from the smallest combination to the budget arrives at.
 
     On the way a combination replaces a smaller one only if its scores add up to more, no tier is
     lost, and the standard tier's quality is no less: so none of the three ever falls with a bigger
-    budget.
-    What is walked doesn't depend on the budget.
+    budget. What is walked doesn't depend on the budget.
     """
-    company = _company(pools[FAST.tier], pools[LONG_CONTEXT.tier])
-    combinations = sorted(
-        (
-            (_total_bytes(tiers), -_total_score(tiers), tiers)
-            for first in _shortlist(pools[STANDARD.tier])
-            for others in company
-            if _is_sensible(tiers := (first, *others))
-        ),
-        key=lambda each: each[:2],
-    )
-    best: tuple[Applicant, ...] = ()
-    for total_bytes, _, tiers in combinations:
-        if total_bytes > budget_bytes:
+    best: tuple[Option, ...] = ()
+    for tiers in sorted(combinations, key=lambda each: (_total_bytes(each), -_total_score(each))):
+        if _total_bytes(tiers) > budget_bytes:
             break
         if not best or (
             len(tiers) >= len(best)
@@ -172,106 +160,91 @@ def _best_combination(
     return best
 
 
-def _company(
-    fast: Sequence[Applicant], long_context: Sequence[Applicant]
-) -> list[tuple[Applicant, ...]]:
-    """What may stand beside a standard tier: nothing, one tier, or two.
+def _combinations(pools: dict[str, list[Option]]) -> Iterator[tuple[Option, ...]]:
+    """A standard tier with nothing, a fast one, a long-context one or both beside it."""
+    fast, long_context = (_pareto_options(pools[kind.name]) for kind in (FAST, LONG_CONTEXT))
+    singles = [(option,) for option in (*fast, *long_context)]
+    pairs = _pareto_pairs(pair for pair in product(fast, long_context) if _are_different(pair))
+    for standard in _pareto_options(pools[STANDARD.name]):
+        for others in ((), *singles, *pairs):
+            tiers = (standard, *others)
+            if _is_sensible(tiers):
+                yield tiers
 
-    Of those with as many tiers, only the ones with few smaller and better ones.
+
+def _pareto_options(pool: Iterable[Option]) -> list[Option]:
+    """The options that fewer than `_OPTION_DEPTH` others beat in size, score and speed at once.
+
+    `pool` comes sorted by score, best first, and so does the result.
     """
-    some_fast, some_long = _shortlist(fast), _shortlist(long_context)
-    alone = [(each,) for each in (*some_fast, *some_long)]
-    pairs = [
-        (one, other)
-        for one in some_fast
-        for other in some_long
-        if one.candidate.model != other.candidate.model
-    ]
-    return [(), *alone, *_thinned(pairs)]
+    kept: list[Option] = []
+    for option in pool:
+        above = sum(
+            other.total_bytes <= option.total_bytes
+            and other.generation_tps >= option.generation_tps
+            for other in kept
+        )
+        if above < _OPTION_DEPTH:
+            kept.append(option)
+    return kept
 
 
-def _thinned(pairs: Sequence[tuple[Applicant, ...]]) -> list[tuple[Applicant, ...]]:
-    kept: list[tuple[Applicant, ...]] = []
+def _pareto_pairs(pairs: Iterable[tuple[Option, ...]]) -> list[tuple[Option, ...]]:
+    """The pairs that fewer than `_PAIR_DEPTH` others beat in size and score at once."""
+    kept: list[tuple[Option, ...]] = []
     sizes: list[int] = []
     for pair in sorted(pairs, key=_total_score, reverse=True):
         size_bytes = _total_bytes(pair)
-        if sum(size <= size_bytes for size in sizes) < _COMPANY_DEPTH:
+        if sum(size <= size_bytes for size in sizes) < _PAIR_DEPTH:
             kept.append(pair)
             sizes.append(size_bytes)
     return kept
 
 
-def _total_score(tiers: Sequence[Applicant]) -> float:
+def _total_score(tiers: Sequence[Option]) -> float:
     return sum(tier.score for tier in tiers)
 
 
-def _total_bytes(tiers: Sequence[Applicant]) -> int:
+def _total_bytes(tiers: Sequence[Option]) -> int:
     return sum(tier.total_bytes for tier in tiers)
 
 
-def _quality(tier: Applicant) -> float:
+def _quality(tier: Option) -> float:
     return tier.candidate.quality or 0.0
 
 
-def _is_sensible(tiers: Sequence[Applicant]) -> bool:
+def _are_different(tiers: Sequence[Option]) -> bool:
+    return len({tier.candidate.model for tier in tiers}) == len(tiers)
+
+
+def _is_sensible(tiers: Sequence[Option]) -> bool:
     """Whether they are different models, none better than the first, and fast is faster."""
-    if len({tier.candidate.model for tier in tiers}) < len(tiers):
-        return False
     standard = tiers[0]
-    return all(
+    return _are_different(tiers) and all(
         _quality(tier) <= _quality(standard)
-        and (tier.role is not FAST or tier.is_faster_than(standard))
+        and (tier.kind is not FAST or tier.is_faster_than(standard))
         for tier in tiers[1:]
     )
 
 
-def _shortlist(pool: Iterable[Applicant]) -> list[Applicant]:
-    """Those for whom fewer than three others are smaller and both better and as fast.
-
-    `pool` comes sorted by score, best first, and so does the result.
-    """
-    kept: list[Applicant] = []
-    for applicant in pool:
-        above = sum(
-            other.total_bytes <= applicant.total_bytes
-            and other.generation_tps >= applicant.generation_tps
-            for other in kept
-        )
-        if above < _DEPTH:
-            kept.append(applicant)
-    return kept
-
-
 def _missing(
-    tiers: Sequence[Applicant], pools: dict[str, list[Applicant]], budget_bytes: int
+    tiers: Sequence[Option], pools: dict[str, list[Option]], budget_bytes: int
 ) -> Iterable[MissingTier]:
     left_bytes = budget_bytes - _total_bytes(tiers)
     taken = {tier.candidate.model for tier in tiers}
-    for role in ROLES:
-        if any(tier.role is role for tier in tiers):
+    for kind in TIER_KINDS:
+        if any(tier.kind is kind for tier in tiers):
             continue
-        free = [each for each in pools[role.tier] if each.candidate.model not in taken]
-        smallest = min((each.total_bytes for each in free), default=None)
+        sizes = [each.total_bytes for each in pools[kind.name] if each.candidate.model not in taken]
+        smallest_bytes = min(sizes, default=None)
+        if smallest_bytes is None:
+            absence = Absence.NO_CANDIDATE
+        elif tiers and kind is FAST and smallest_bytes <= left_bytes:
+            absence = Absence.NOTHING_FASTER
+        elif tiers and smallest_bytes <= budget_bytes:
+            absence = Absence.BETTER_WITHOUT
+        else:
+            absence = Absence.NO_ROOM
         yield MissingTier(
-            tier=role.tier,
-            absence=_absence(role, free, tiers, left_bytes, budget_bytes),
-            smallest_bytes=smallest,
-            left_bytes=left_bytes,
+            tier=kind.name, absence=absence, smallest_bytes=smallest_bytes, left_bytes=left_bytes
         )
-
-
-def _absence(
-    role: Role,
-    free: Sequence[Applicant],
-    tiers: Sequence[Applicant],
-    left_bytes: int,
-    budget_bytes: int,
-) -> Absence:
-    if not free:
-        return Absence.NO_CANDIDATE
-    fitting = [each for each in free if each.total_bytes <= left_bytes]
-    if fitting and role is FAST and tiers:
-        return Absence.NOTHING_FASTER
-    if tiers and min(each.total_bytes for each in free) <= budget_bytes:
-        return Absence.BETTER_WITHOUT
-    return Absence.NO_ROOM

@@ -11,11 +11,11 @@ class Intent(StrEnum):
     BALANCED = "balanced"
     """Chat, code and tools by one person."""
     AGENT_FLEET = "agent-fleet"
-    """Programs that call tools all day: reliability of calls and speed before eloquence."""
+    """Programs that call tools: calls that can be relied on and speed count for more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Weights:
+class ScoreWeights:
     """How much each component counts; they add up to 1."""
 
     speed: float
@@ -43,29 +43,29 @@ class Components:
 
 
 STANDARD_WEIGHTS = {
-    Intent.BALANCED: Weights(speed=0.2, quality=0.6, tool_calling=0.1, memory=0.1),
-    Intent.AGENT_FLEET: Weights(speed=0.25, quality=0.4, tool_calling=0.3, memory=0.05),
+    Intent.BALANCED: ScoreWeights(speed=0.2, quality=0.6, tool_calling=0.1, memory=0.1),
+    Intent.AGENT_FLEET: ScoreWeights(speed=0.25, quality=0.4, tool_calling=0.3, memory=0.05),
 }
-"""Of the tier that does most of the work."""
+"""For the standard tier."""
 
 FAST_WEIGHTS = {
-    Intent.BALANCED: Weights(speed=0.6, quality=0.25, tool_calling=0.1, memory=0.05),
-    Intent.AGENT_FLEET: Weights(speed=0.5, quality=0.2, tool_calling=0.25, memory=0.05),
+    Intent.BALANCED: ScoreWeights(speed=0.6, quality=0.25, tool_calling=0.1, memory=0.05),
+    Intent.AGENT_FLEET: ScoreWeights(speed=0.5, quality=0.2, tool_calling=0.25, memory=0.05),
 }
-"""Of the tier that answers at once."""
+"""For the fast tier."""
 
 LONG_CONTEXT_WEIGHTS = {
-    Intent.BALANCED: Weights(speed=0.15, quality=0.45, tool_calling=0.1, memory=0.3),
-    Intent.AGENT_FLEET: Weights(speed=0.2, quality=0.3, tool_calling=0.25, memory=0.25),
+    Intent.BALANCED: ScoreWeights(speed=0.15, quality=0.45, tool_calling=0.1, memory=0.3),
+    Intent.AGENT_FLEET: ScoreWeights(speed=0.2, quality=0.3, tool_calling=0.25, memory=0.25),
 }
-"""Of the tier for long documents."""
+"""For the long-context tier."""
 
-SLOWEST_USEFUL_TPS = 4.0
+MIN_USEFUL_TPS = 4.0
 """Slower than a patient reader: scores 0."""
-FASTEST_USEFUL_TPS = 60.0
-"""Faster than anybody reads: more is worth nothing to the standard and long-context tiers."""
-FASTEST_FAST_TPS = 320.0
-"""Where the fast tier stops counting: what it feeds are often programs."""
+MAX_USEFUL_TPS = 60.0
+"""Faster than anybody reads: more adds nothing to the standard and long-context tiers."""
+MAX_USEFUL_FAST_TPS = 320.0
+"""The same of the fast tier, whose answers are often read by programs."""
 UNKNOWN_QUALITY = 0.1
 UNKNOWN_TOOL_CALLING = 0.25
 
@@ -76,7 +76,7 @@ def components(
     quality: float | None,
     tool_calling: bool | None,
     memory_share: float,
-    fastest_tps: float = FASTEST_USEFUL_TPS,
+    max_useful_tps: float = MAX_USEFUL_TPS,
 ) -> Components:
     """The components of a model's score.
 
@@ -85,17 +85,17 @@ def components(
         quality: 0 to 100, or None where nothing is published.
         tool_calling: Whether the model calls tools; None where nobody has tried.
         memory_share: What it takes of the memory that the GPU may use, as a share.
-        fastest_tps: From where more speed is worth nothing.
+        max_useful_tps: The decode speed above which more adds no score.
     """
     return Components(
-        speed=_on_log_scale(generation_tps, fastest_tps),
+        speed=_on_log_scale(generation_tps, max_useful_tps),
         quality=UNKNOWN_QUALITY if quality is None else _clamped(quality / 100),
         tool_calling=UNKNOWN_TOOL_CALLING if tool_calling is None else float(tool_calling),
         memory=_clamped(1 - memory_share),
     )
 
 
-def weighted(parts: Components, weights: Weights) -> float:
+def weighted_score(parts: Components, weights: ScoreWeights) -> float:
     """The score, from 0 to 1."""
     return (
         parts.speed * weights.speed
@@ -105,10 +105,10 @@ def weighted(parts: Components, weights: Weights) -> float:
     )
 
 
-def _on_log_scale(tps: float | None, fastest_tps: float) -> float:
+def _on_log_scale(tps: float | None, max_useful_tps: float) -> float:
     if tps is None or tps <= 0:
         return 0.0
-    return _clamped(math.log(tps / SLOWEST_USEFUL_TPS) / math.log(fastest_tps / SLOWEST_USEFUL_TPS))
+    return _clamped(math.log(tps / MIN_USEFUL_TPS) / math.log(max_useful_tps / MIN_USEFUL_TPS))
 
 
 def _clamped(share: float) -> float:

@@ -6,7 +6,7 @@ from mlx_catalog import BITS_PER_WEIGHT, CatalogEntry, Geometry, Quant
 from mlx_catalog.config_fields import Config
 from mlx_catalog.geometry import describe
 from mlx_catalog.parameters import ParameterCounts, count_parameters, query_group
-from mlx_recommend.calibration import TOWER_BYTES_PER_PARAM, LayerKind
+from mlx_recommend.calibration import TOWER_BYTES_PER_PARAM, LaunchPattern
 from mlx_recommend.inputs import ModelShape
 
 _RECURRENT_KINDS = frozenset({"gated-deltanet", "kda", "mamba1", "mamba2"})
@@ -208,15 +208,15 @@ def _expert_share(described: Description) -> float:
     return active_b / total_b
 
 
-def _layer_kind(described: Description, geometry: Geometry) -> LayerKind:
+def _layer_kind(described: Description, geometry: Geometry) -> LaunchPattern:
     recurrent = geometry.recurrent
     if recurrent is not None and recurrent.kind in _RECURRENT_KINDS:
-        return LayerKind.RECURRENT
+        return LaunchPattern.RECURRENT
     if geometry.mla_latent_dim is not None:
-        return LayerKind.LATENT
+        return LaunchPattern.LATENT
     if described.model_type.startswith("gemma"):
-        return LayerKind.SANDWICH
-    return LayerKind.PLAIN
+        return LaunchPattern.SANDWICH
+    return LaunchPattern.PLAIN
 
 
 def _prefilled(geometry: Geometry | None) -> float:

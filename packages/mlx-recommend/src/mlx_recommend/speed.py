@@ -1,4 +1,4 @@
-"""How fast a model decodes and prefills, from bytes, arithmetic and launches.
+"""How fast a model decodes and prefills, from bytes, arithmetic and launches (decision 0040).
 
 Decoding reads the active weights and the KV cache once for each token:
 
@@ -25,7 +25,7 @@ from mlx_recommend.calibration import (
     REFERENCE_BANDWIDTH_GB_S,
     UNMEASURED_SPREAD,
     Calibration,
-    LayerKind,
+    LaunchPattern,
 )
 from mlx_recommend.inputs import Basis, ModelShape
 from mlx_recommend.machine import Machine
@@ -168,5 +168,5 @@ def _attention_operations(shape: ModelShape, prompt_tokens: int) -> float | None
 
 def _unmeasured(shape: ModelShape, machine: Machine) -> float:
     """How much wider the range gets for what nobody has measured."""
-    unknown = (shape.layer_kind is LayerKind.LATENT) + (not machine.is_measured_generation)
+    unknown = (shape.layer_kind is LaunchPattern.LATENT) + (not machine.is_measured_generation)
     return UNMEASURED_SPREAD**unknown

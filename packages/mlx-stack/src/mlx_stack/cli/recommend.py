@@ -15,7 +15,7 @@ from mlx_stack.cli.options.planning import (
 )
 
 if TYPE_CHECKING:
-    from mlx_recommend import Applicant
+    from mlx_recommend import Option
     from mlx_stack.planning.recommend import Recommendation
 
 
@@ -74,8 +74,8 @@ def _document(found: "Recommendation") -> dict[str, object]:
     plan = found.plan
     tiers = [
         {
-            "tier": tier.role.tier,
-            **_applicant_fields(tier),
+            "tier": tier.kind.name,
+            **_option_fields(tier),
             "context_tokens": tier.estimate.workload.context_tokens,
             "concurrency": tier.estimate.workload.concurrency,
             "reasons": [reason_fields(reason) for reason in reasons(plan, tier)],
@@ -98,30 +98,30 @@ def _document(found: "Recommendation") -> dict[str, object]:
     }
 
 
-def _applicant_fields(applicant: "Applicant") -> dict[str, object]:
+def _option_fields(option: "Option") -> dict[str, object]:
     from mlx_stack.cli.views.estimates import memory_fields, speed_fields
 
-    expected = applicant.estimate
+    expected = option.estimate
     return {
-        "model": applicant.candidate.model,
-        "quant": applicant.candidate.quant,
-        "score": round(applicant.score, 4),
+        "model": option.candidate.model,
+        "quant": option.candidate.quant,
+        "score": round(option.score, 4),
         "memory": memory_fields(expected.memory, expected.limit_bytes),
         "generation_tps": speed_fields(expected.generation_tps),
         "prompt_tps": speed_fields(expected.prompt_tps),
     }
 
 
-def _candidate_fields(applicant: "Applicant", budget_bytes: int) -> dict[str, object]:
-    candidate, parts = applicant.candidate, applicant.components
+def _candidate_fields(option: "Option", budget_bytes: int) -> dict[str, object]:
+    candidate, parts = option.candidate, option.components
     return {
-        **_applicant_fields(applicant),
+        **_option_fields(option),
         "components": {
             "speed": round(parts.speed, 4),
             "quality": round(parts.quality, 4),
             "tool_calling": round(parts.tool_calling, 4),
             "memory_efficiency": round(parts.memory, 4),
         },
-        "fits": applicant.total_bytes <= budget_bytes,
-        "excluded": candidate.bar.value if candidate.bar is not None else None,
+        "fits": option.total_bytes <= budget_bytes,
+        "excluded": candidate.exclusion.value if candidate.exclusion is not None else None,
     }

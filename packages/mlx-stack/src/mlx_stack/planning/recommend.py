@@ -7,7 +7,7 @@ from mlx_hwprobe import HardwareProfile
 from mlx_recommend import (
     Candidate,
     Intent,
-    Plan,
+    TierPlan,
     budget_bytes,
     candidate_of,
     make_plan,
@@ -61,7 +61,7 @@ class Recommendation:
 
     hardware: HardwareProfile
     budget_bytes: int
-    plan: Plan
+    plan: TierPlan
     catalog: Catalog
     quant: Quant
     has_token: bool

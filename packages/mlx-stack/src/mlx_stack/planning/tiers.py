@@ -7,10 +7,10 @@ from pathlib import Path
 from mlx_catalog import CatalogEntry, Quant, engine_fit
 from mlx_recommend import (
     DEFAULT_CONTEXT_TOKENS,
-    ROLES,
     STANDARD,
-    Applicant,
+    TIER_KINDS,
     ModelShape,
+    Option,
     Workload,
     memory_use,
     shape_of_entry,
@@ -52,11 +52,11 @@ class PlannedTier:
     note: str = ""
 
 
-def recommended_tier(chosen: Applicant) -> PlannedTier:
+def recommended_tier(chosen: Option) -> PlannedTier:
     """The tier that a plan proposes; its port is still to be given."""
     candidate, workload = chosen.candidate, chosen.estimate.workload
     tier = Tier(
-        name=chosen.role.tier,
+        name=chosen.kind.name,
         model=candidate.model,
         quant=candidate.quant,
         source=_repo_of(candidate.entry, candidate.quant),
@@ -144,10 +144,10 @@ def _memory_bytes(
 
 
 def _context(shape: ModelShape | None, tier_name: str, asked: int | None) -> int:
-    """The context asked for, else the role's, at most what the model was trained for."""
+    """The context asked for, else the tier's, at most what the model was trained for."""
     if asked is not None:
         return asked
-    usual = next((role.context_tokens for role in ROLES if role.tier == tier_name), None)
+    usual = next((kind.context_tokens for kind in TIER_KINDS if kind.name == tier_name), None)
     tokens = usual or STANDARD.context_tokens
     longest = shape.max_context_tokens if shape is not None else None
     return min(tokens, longest) if longest is not None else tokens

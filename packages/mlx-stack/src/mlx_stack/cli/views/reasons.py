@@ -1,16 +1,16 @@
 """Reasons of a plan in words."""
 
-from mlx_recommend import Absence, Bar, MissingTier, Reason, ReasonKind
+from mlx_recommend import Absence, ChoiceReason, Exclusion, MissingTier, ReasonKind
 from mlx_stack.cli.views.estimates import short_bytes
 
 _ORDINALS = {1: "best", 2: "second best", 3: "third best"}
 
-BARS = {
-    Bar.GATED: "gated: needs a Hub token",
-    Bar.UNSERVABLE: "the engine can't serve it",
-    Bar.DOUBTFUL: "doubtful figures",
-    Bar.UNKNOWN_MEMORY: "memory unknown",
-    Bar.NO_WEIGHTS: "no MLX weights published",
+EXCLUSIONS = {
+    Exclusion.GATED: "gated: needs a Hub token",
+    Exclusion.UNSERVABLE: "the engine can't serve it",
+    Exclusion.DOUBTFUL: "doubtful figures",
+    Exclusion.UNKNOWN_MEMORY: "memory unknown",
+    Exclusion.NO_WEIGHTS: "no MLX weights published",
 }
 """Why a model is not chosen by default, for a table."""
 
@@ -24,7 +24,7 @@ _PLAIN = {
 """Reasons without figures."""
 
 
-def reason_text(reason: Reason) -> str:
+def reason_text(reason: ChoiceReason) -> str:
     """One reason, as a part of a sentence."""
     value, size = reason.value or 0.0, short_bytes(reason.size_bytes)
     match reason.kind:
@@ -45,7 +45,7 @@ def reason_text(reason: Reason) -> str:
             return _PLAIN[reason.kind]
 
 
-def reason_fields(reason: Reason) -> dict[str, object]:
+def reason_fields(reason: ChoiceReason) -> dict[str, object]:
     """One reason as data, with its words."""
     fields = {
         "kind": reason.kind.value,

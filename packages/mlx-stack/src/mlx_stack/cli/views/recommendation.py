@@ -2,11 +2,11 @@
 
 from rich.table import Table
 
-from mlx_recommend import Applicant, Plan, reasons
+from mlx_recommend import Option, TierPlan, reasons
 from mlx_stack.cli.frame.output import Output
 from mlx_stack.cli.views.estimates import short_bytes, short_speed
 from mlx_stack.cli.views.format import describe_hardware, format_machine_bytes
-from mlx_stack.cli.views.reasons import BARS, missing_text, reason_text
+from mlx_stack.cli.views.reasons import EXCLUSIONS, missing_text, reason_text
 from mlx_stack.planning.recommend import Recommendation
 
 _ALTERNATIVES = 8
@@ -38,22 +38,22 @@ def show_recommendation(output: Output, found: Recommendation, *, show_all: bool
         output.say("`mlx-stack init` makes a stack of these tiers; `setup` also downloads them.")
 
 
-def _why(plan: Plan) -> Table:
+def _why(plan: TierPlan) -> Table:
     """Why each tier is there, or isn't."""
     table = Table.grid(padding=(0, 2, 0, 0))
     for tier in plan.tiers:
         words = "; ".join(reason_text(reason) for reason in reasons(plan, tier))
-        table.add_row(f"[cyan]{tier.role.tier}[/cyan]", f"{words}.")
+        table.add_row(f"[cyan]{tier.kind.name}[/cyan]", f"{words}.")
     for missing in plan.missing:
         table.add_row(f"[yellow]{missing.tier}[/yellow]", missing_text(missing))
     return table
 
 
-def _tiers(plan: Plan) -> Table:
+def _tiers(plan: TierPlan) -> Table:
     table = _table("Tier", "Model", "Quant", numbers=("Memory", "Context", "Tokens/s", "Score"))
     for tier in plan.tiers:
         table.add_row(
-            f"[cyan]{tier.role.tier}[/cyan]",
+            f"[cyan]{tier.kind.name}[/cyan]",
             tier.candidate.model,
             tier.candidate.quant,
             short_bytes(tier.total_bytes),
@@ -64,7 +64,7 @@ def _tiers(plan: Plan) -> Table:
     return table
 
 
-def _show_candidates(output: Output, plan: Plan, *, show_all: bool) -> None:
+def _show_candidates(output: Output, plan: TierPlan, *, show_all: bool) -> None:
     chosen = {tier.candidate.model for tier in plan.tiers}
     others = [each for each in plan.ranking if show_all or _is_alternative(each, plan)]
     others = [each for each in others if show_all or each.candidate.model not in chosen]
@@ -92,19 +92,19 @@ def _show_candidates(output: Output, plan: Plan, *, show_all: bool) -> None:
         output.say(f"{len(others) - len(shown)} more fit: --show-all lists the whole catalog.")
 
 
-def _is_alternative(applicant: Applicant, plan: Plan) -> bool:
-    return applicant.candidate.bar is None and applicant.total_bytes <= plan.budget_bytes
+def _is_alternative(option: Option, plan: TierPlan) -> bool:
+    return option.candidate.exclusion is None and option.total_bytes <= plan.budget_bytes
 
 
-def _note(applicant: Applicant, plan: Plan, chosen: set[str]) -> str:
-    if applicant.candidate.model in chosen:
+def _note(option: Option, plan: TierPlan, chosen: set[str]) -> str:
+    if option.candidate.model in chosen:
         return "[green]in the plan[/green]"
-    if applicant.candidate.bar is not None:
-        return BARS[applicant.candidate.bar]
-    over = applicant.total_bytes - plan.budget_bytes
+    if option.candidate.exclusion is not None:
+        return EXCLUSIONS[option.candidate.exclusion]
+    over = option.total_bytes - plan.budget_bytes
     if over > 0:
         return f"{short_bytes(over)} over"
-    tools = applicant.candidate.entry.capabilities.tool_calling
+    tools = option.candidate.entry.capabilities.tool_calling
     return "" if tools else "no tool calls"
 
 

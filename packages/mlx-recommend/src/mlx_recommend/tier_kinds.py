@@ -1,4 +1,4 @@
-"""What each tier is for: its context, what it is scored by, and who may apply."""
+"""The kinds of tier: their context, what they are scored by, and which models suit them."""
 
 import math
 from dataclasses import dataclass
@@ -10,73 +10,73 @@ from mlx_recommend.fit import Estimate, estimate
 from mlx_recommend.inputs import SPEED_CONTEXT_TOKENS, Workload
 from mlx_recommend.score import (
     FAST_WEIGHTS,
-    FASTEST_FAST_TPS,
-    FASTEST_USEFUL_TPS,
     LONG_CONTEXT_WEIGHTS,
+    MAX_USEFUL_FAST_TPS,
+    MAX_USEFUL_TPS,
     STANDARD_WEIGHTS,
     Components,
     Intent,
-    Weights,
+    ScoreWeights,
     components,
-    weighted,
+    weighted_score,
 )
 
 USEFUL_QUALITY = 20.0
 """Below about 20 the catalog's overall quality is mostly noise, and so are the answers."""
 NOT_HYBRID_FACTOR = 0.6
 """A long-context tier without recurrent layers has to be that much better to be chosen."""
-CHEAPEST_KV_BYTES = 4_096
-DEAREST_KV_BYTES = 524_288
-"""Between these bytes of cache for a token of context, thrift falls from 1 to 0, on a log scale."""
+LOW_CONTEXT_BYTES = 4_096
+HIGH_CONTEXT_BYTES = 524_288
+"""Where the memory component is 1 and 0: bytes for a token of context, on a log scale between."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Role:
+class TierKind:
     """One of the tiers that a stack usually has.
 
     Attributes:
-        tier: Its name.
+        name: Its name.
         context_tokens: The context it is planned for where nobody says otherwise.
         weights: What it is scored by, for each intent.
-        fastest_tps: From where more speed is worth nothing to it.
-        wants_thrift: Whether its memory component is the cost of context instead of the total.
-        needs_quality: The overall quality without which nobody applies.
+        max_useful_tps: The decode speed above which more adds no score.
+        scores_context_cost: Whether its memory component is the cost of context, not the total.
+        min_quality: The lowest overall quality; None takes models without a published one too.
     """
 
-    tier: str
+    name: str
     context_tokens: int
-    weights: dict[Intent, Weights]
-    fastest_tps: float = FASTEST_USEFUL_TPS
-    wants_thrift: bool = False
-    needs_quality: float | None = None
+    weights: dict[Intent, ScoreWeights]
+    max_useful_tps: float = MAX_USEFUL_TPS
+    scores_context_cost: bool = False
+    min_quality: float | None = None
 
 
-STANDARD = Role(tier="standard", context_tokens=16_384, weights=STANDARD_WEIGHTS)
-FAST = Role(
-    tier="fast",
+STANDARD = TierKind(name="standard", context_tokens=16_384, weights=STANDARD_WEIGHTS)
+FAST = TierKind(
+    name="fast",
     context_tokens=8_192,
     weights=FAST_WEIGHTS,
-    fastest_tps=FASTEST_FAST_TPS,
-    needs_quality=USEFUL_QUALITY,
+    max_useful_tps=MAX_USEFUL_FAST_TPS,
+    min_quality=USEFUL_QUALITY,
 )
-LONG_CONTEXT = Role(
-    tier="longctx",
+LONG_CONTEXT = TierKind(
+    name="longctx",
     context_tokens=65_536,
     weights=LONG_CONTEXT_WEIGHTS,
-    wants_thrift=True,
-    needs_quality=USEFUL_QUALITY,
+    scores_context_cost=True,
+    min_quality=USEFUL_QUALITY,
 )
-ROLES = (STANDARD, FAST, LONG_CONTEXT)
+TIER_KINDS = (STANDARD, FAST, LONG_CONTEXT)
 """In the order of importance, which is also the order of fallback."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Applicant:
-    """A candidate in a role.
+class Option:
+    """A candidate as one kind of tier.
 
     Attributes:
         candidate: The model.
-        role: The tier it would serve.
+        kind: The tier it would be.
         estimate: What to expect of it there.
         total_bytes: The memory it takes there.
         components: What its score is made of.
@@ -84,7 +84,7 @@ class Applicant:
     """
 
     candidate: Candidate
-    role: Role
+    kind: TierKind
     estimate: Estimate
     total_bytes: int
     components: Components
@@ -96,7 +96,7 @@ class Applicant:
         speed = self.estimate.generation_tps
         return speed.value if speed is not None else 0.0
 
-    def is_faster_than(self, other: "Applicant") -> bool:
+    def is_faster_than(self, other: "Option") -> bool:
         """Whether it decodes faster: on a machine of unknown speed, whether it reads less."""
         if self.generation_tps and other.generation_tps:
             return self.generation_tps > other.generation_tps
@@ -105,23 +105,28 @@ class Applicant:
         return own is not None and others is not None and own < others
 
 
-def apply(
+def option_of(
     candidate: Candidate,
-    role: Role,
+    kind: TierKind,
     hardware: HardwareProfile,
     *,
     intent: Intent,
     context_tokens: int | None = None,
     concurrency: int = 1,
-) -> Applicant | None:
-    """The candidate in a role; None where its memory is unknown.
+) -> Option | None:
+    """The candidate as a tier of this kind; None where its memory is unknown.
 
-    `context_tokens` replaces the role's own; a model that was trained for less than the role's own
-    is planned for what it can do, except for the long-context role.
+    Args:
+        candidate: The model.
+        kind: The kind of tier.
+        hardware: The machine.
+        intent: What the score is weighted by.
+        context_tokens: The context; None takes the kind's own, or the model's where that is less.
+        concurrency: Requests that the tier serves side by side.
     """
     longest = candidate.entry.max_context_tokens
     workload = Workload(
-        context_tokens=context_tokens or min(role.context_tokens, longest),
+        context_tokens=context_tokens or min(kind.context_tokens, longest),
         concurrency=concurrency,
         speed_context_tokens=SPEED_CONTEXT_TOKENS if context_tokens is None else None,
         keeps_prefixes=engine_fit(candidate.entry).paged_cache,
@@ -134,15 +139,15 @@ def apply(
         generation_tps=expected.generation_tps.value if expected.generation_tps else None,
         quality=candidate.quality,
         tool_calling=candidate.entry.capabilities.tool_calling,
-        memory_share=_memory_share(role, expected, total),
-        fastest_tps=role.fastest_tps,
+        memory_share=_memory_share(kind, expected, total),
+        max_useful_tps=kind.max_useful_tps,
     )
-    score = weighted(parts, role.weights[intent])
-    if role.wants_thrift and not candidate.keeps_context_cheap:
+    score = weighted_score(parts, kind.weights[intent])
+    if kind.scores_context_cost and not candidate.keeps_context_cheap:
         score *= NOT_HYBRID_FACTOR
-    return Applicant(
+    return Option(
         candidate=candidate,
-        role=role,
+        kind=kind,
         estimate=expected,
         total_bytes=total,
         components=parts,
@@ -150,23 +155,21 @@ def apply(
     )
 
 
-def is_eligible(applicant: Applicant, *, context_tokens: int | None = None) -> bool:
-    """Whether the applicant may get the role at all, whatever the budget."""
-    candidate, role = applicant.candidate, applicant.role
-    if candidate.bar is not None:
+def is_eligible(option: Option, *, context_tokens: int | None = None) -> bool:
+    """Whether the option may be chosen at all, whatever the budget."""
+    candidate, kind = option.candidate, option.kind
+    if candidate.exclusion is not None:
         return False
-    needed = context_tokens or (role.context_tokens if role.wants_thrift else 1)
+    needed = context_tokens or (kind.context_tokens if kind.scores_context_cost else 1)
     if candidate.entry.max_context_tokens < needed:
         return False
-    return role.needs_quality is None or (candidate.quality or 0) >= role.needs_quality
+    return kind.min_quality is None or (candidate.quality or 0) >= kind.min_quality
 
 
-def _memory_share(role: Role, expected: Estimate, total: int) -> float:
-    """The share of the machine's memory, or how dear a token of context is on a log scale."""
-    if not role.wants_thrift:
+def _memory_share(kind: TierKind, expected: Estimate, total: int) -> float:
+    """The share of the GPU's memory, or the cost of a token of context on a log scale of 0 to 1."""
+    if not kind.scores_context_cost:
         return total / expected.limit_bytes if expected.limit_bytes else 1.0
-    tokens = expected.workload.context_tokens
-    held = (expected.memory.kv_cache_bytes or 0) + (expected.memory.state_bytes or 0)
-    each = held / (tokens * expected.workload.concurrency)
-    span = math.log(DEAREST_KV_BYTES / CHEAPEST_KV_BYTES)
-    return math.log(max(each, CHEAPEST_KV_BYTES) / CHEAPEST_KV_BYTES) / span
+    each = max(expected.context_bytes_per_token or 0, LOW_CONTEXT_BYTES)
+    span = math.log(HIGH_CONTEXT_BYTES / LOW_CONTEXT_BYTES)
+    return math.log(each / LOW_CONTEXT_BYTES) / span
