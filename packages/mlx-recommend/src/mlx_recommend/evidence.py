@@ -65,9 +65,7 @@ def at_other_context(
 
 
 def _is_same_machine(profile_id: str, gpu_cores: int | None, hardware: HardwareProfile) -> bool:
-    own_id = hardware.profile_id
-    if own_id is None:
-        return False
+    own_id = hardware.profile_id or ""
     if _MEMORY_SUFFIX.sub("", profile_id) != _MEMORY_SUFFIX.sub("", own_id):
         return False
     if gpu_cores is None or hardware.gpu_cores is None:

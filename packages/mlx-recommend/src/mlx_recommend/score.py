@@ -106,9 +106,8 @@ def weighted_score(parts: Components, weights: ScoreWeights) -> float:
 
 
 def _on_log_scale(tps: float | None, max_useful_tps: float) -> float:
-    if tps is None or tps <= 0:
-        return 0.0
-    return _clamped(math.log(tps / MIN_USEFUL_TPS) / math.log(max_useful_tps / MIN_USEFUL_TPS))
+    useful = max(tps or 0.0, MIN_USEFUL_TPS)
+    return _clamped(math.log(useful / MIN_USEFUL_TPS) / math.log(max_useful_tps / MIN_USEFUL_TPS))
 
 
 def _clamped(share: float) -> float:
