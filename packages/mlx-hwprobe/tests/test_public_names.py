@@ -25,3 +25,9 @@ def test_importing_the_package_loads_none_of_its_modules() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_star_import_gives_the_public_names() -> None:
+    names: dict[str, object] = {}
+    exec("from mlx_hwprobe import *", names)
+    assert set(dir(mlx_hwprobe)) <= set(names)

@@ -25,3 +25,9 @@ def test_importing_the_package_loads_none_of_its_modules() -> None:
 
 def test_a_name_that_is_not_published_is_an_attribute_error() -> None:
     assert not hasattr(mlx_launchd, "LaunchAgnet")
+
+
+def test_a_star_import_gives_the_public_names() -> None:
+    names: dict[str, object] = {}
+    exec("from mlx_launchd import *", names)
+    assert set(dir(mlx_launchd)) <= set(names)
