@@ -39,9 +39,9 @@ def _parameters(entry: CatalogEntry) -> Iterator[Violation]:
     yield from _embedding(entry, (entry.params_b - unread) * 1e9)
 
 
-#: How near a published size is to one that counts the embedding once, and how much of the model
-#: the embedding is, before `params_b` must have counted it twice: other packings save less.
 _NEAR, _TELLING_SHARE = 0.05, 0.12
+"""How near a published size is to one that counts the embedding once, and how much of the model
+the embedding is, before `params_b` must have counted it twice: other packings save less."""
 
 
 def _embedding(entry: CatalogEntry, text_params: float) -> Iterator[Violation]:
