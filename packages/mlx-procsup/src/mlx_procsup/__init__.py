@@ -82,93 +82,47 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_MODULE_OF = {
-    "AlreadyRunningError": "errors",
-    "CommandNotFoundError": "errors",
-    "ExitedEarlyError": "errors",
-    "HangRule": "hang",
-    "HttpReadiness": "spec",
-    "LoadTimeout": "progress",
-    "Located": "located",
-    "LockHeldError": "lock",
-    "LockOwner": "lock",
-    "LockUnsupportedError": "lock",
-    "LogInfo": "logfiles",
-    "MachineReader": "watchdog",
-    "NotReadyError": "errors",
-    "PortTakenError": "errors",
-    "Pressure": "pressure",
-    "ProbeTarget": "probe",
-    "ProcessIdentity": "identity",
-    "ProcessSpec": "spec",
-    "Readiness": "readiness",
-    "ReadinessTimeoutError": "errors",
-    "Restart": "statefiles",
-    "RestartPolicy": "restart",
-    "Rotation": "rotate",
-    "RotationRule": "rotate",
-    "RunRecord": "statefiles",
-    "ServiceState": "state",
-    "ServiceStatus": "probe",
-    "ShedRule": "pressure",
-    "ShutdownResult": "service",
-    "StartFailedError": "errors",
-    "StartOutcome": "service",
-    "StartPlan": "service",
-    "StartResult": "service",
-    "StartedProcess": "spawn",
-    "StateDirs": "spec",
-    "StateFileError": "errors",
-    "StopFailedError": "errors",
-    "StopOutcome": "service",
-    "Supervised": "watchdog",
-    "SupervisionError": "errors",
-    "WaitCancelledError": "errors",
-    "WantedState": "statefiles",
-    "WatchEvent": "watchdog",
-    "WatchSettings": "watchdog",
-    "Watchdog": "watchdog",
-    "acquire_lock": "lock",
-    "adopt": "service",
-    "all_lines": "logfiles",
-    "bring_up": "service",
-    "follow": "logfiles",
-    "identify": "identity",
-    "is_alive": "identity",
-    "is_current": "service",
-    "list_logs": "logfiles",
-    "locate": "located",
-    "pid_running_as": "presence",
-    "plain": "logfiles",
-    "probe_all": "probe",
-    "probe_service": "probe",
-    "read_pid": "statefiles",
-    "read_pressure": "pressure",
-    "read_run": "statefiles",
-    "readable_run": "statefiles",
-    "rotate_log": "rotate",
-    "run_as": "presence",
-    "set_wanted": "statefiles",
-    "start_all": "supervisor",
-    "start_detached": "presence",
-    "start_service": "service",
-    "stop_service": "service",
-    "tail_lines": "logfiles",
-    "tail_with_archive": "logfiles",
-    "target_of": "probe",
-    "wait_for_healthy": "readiness",
-    "write_run": "statefiles",
+_NAMES_IN = {
+    "errors": (
+        "AlreadyRunningError CommandNotFoundError ExitedEarlyError NotReadyError PortTakenError "
+        "ReadinessTimeoutError StartFailedError StateFileError StopFailedError SupervisionError "
+        "WaitCancelledError"
+    ),
+    "hang": "HangRule",
+    "identity": "ProcessIdentity identify is_alive",
+    "located": "Located locate",
+    "lock": "LockHeldError LockOwner LockUnsupportedError acquire_lock",
+    "logfiles": "LogInfo all_lines follow list_logs plain tail_lines tail_with_archive",
+    "presence": "pid_running_as run_as start_detached",
+    "pressure": "Pressure ShedRule read_pressure",
+    "probe": "ProbeTarget ServiceStatus probe_all probe_service target_of",
+    "progress": "LoadTimeout",
+    "readiness": "Readiness wait_for_healthy",
+    "restart": "RestartPolicy",
+    "rotate": "Rotation RotationRule rotate_log",
+    "service": (
+        "ShutdownResult StartOutcome StartPlan StartResult StopOutcome adopt bring_up "
+        "is_current start_service stop_service"
+    ),
+    "spawn": "StartedProcess",
+    "spec": "HttpReadiness ProcessSpec StateDirs",
+    "state": "ServiceState",
+    "statefiles": (
+        "Restart RunRecord WantedState read_pid read_run readable_run set_wanted write_run"
+    ),
+    "supervisor": "start_all",
+    "watchdog": "MachineReader Supervised Watchdog WatchEvent WatchSettings",
 }
+_MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: psutil costs a tenth of a second."""
     if name == "__all__":
         return __dir__()
-    module = _MODULE_OF.get(name)
-    if module is None:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -18,6 +18,11 @@ class Need:
     needs_bytes: int
     holds_bytes: int = 0
 
+    @property
+    def claim_bytes(self) -> int:
+        """What it will still take."""
+        return max(0, self.needs_bytes - self.holds_bytes)
+
 
 def admit(waiting: Sequence[Need], loading: Sequence[Need], available_bytes: int) -> list[str]:
     """The names of those that may start now, in the order in which they wait.
@@ -26,12 +31,12 @@ def admit(waiting: Sequence[Need], loading: Sequence[Need], available_bytes: int
     behind it that does fit goes first. Where nothing is loading, the first that waits starts
     whatever it needs: waiting would free nothing, and an estimate can be wrong.
     """
-    left_bytes = available_bytes - sum(max(0, one.needs_bytes - one.holds_bytes) for one in loading)
+    left_bytes = available_bytes - sum(one.claim_bytes for one in loading)
     admitted: list[str] = []
     for one in waiting:
-        if one.needs_bytes <= max(0, left_bytes):
+        if one.claim_bytes <= max(0, left_bytes):
             admitted.append(one.name)
-            left_bytes -= one.needs_bytes
+            left_bytes -= one.claim_bytes
     if not admitted and not loading and waiting:
         return [waiting[0].name]
     return admitted

@@ -1,6 +1,7 @@
 """What can go wrong while supervising, as one family of exceptions with fields."""
 
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 
 class SupervisionError(Exception):
@@ -44,6 +45,13 @@ class AlreadyRunningError(SupervisionError):
         self.pid = pid
 
 
+class _Waited(TypedDict):
+    service: str
+    pid: int
+    seconds: float
+    log_tail: tuple[str, ...]
+
+
 class NotReadyError(SupervisionError):
     """A started service did not become ready; `log_tail` holds its last words.
 
@@ -53,13 +61,11 @@ class NotReadyError(SupervisionError):
         log_tail: The last lines that this run wrote to its log, plain, secrets masked.
     """
 
-    def __init__(
-        self, message: str, *, service: str, pid: int, seconds: float, log_tail: tuple[str, ...]
-    ) -> None:
-        super().__init__(message, service=service)
-        self.pid = pid
-        self.seconds = seconds
-        self.log_tail = log_tail
+    def __init__(self, problem: str, **waited: Unpack[_Waited]) -> None:
+        super().__init__(f"{waited['service']} {problem}", service=waited["service"])
+        self.pid = waited["pid"]
+        self.seconds = waited["seconds"]
+        self.log_tail = waited["log_tail"]
 
 
 class ExitedEarlyError(NotReadyError):
@@ -69,22 +75,9 @@ class ExitedEarlyError(NotReadyError):
         exit_code: Its exit status, negative for a signal, None where another process is its parent.
     """
 
-    def __init__(
-        self,
-        *,
-        service: str,
-        pid: int,
-        seconds: float,
-        log_tail: tuple[str, ...],
-        exit_code: int | None,
-    ) -> None:
-        super().__init__(
-            f"{service} {describe_exit(exit_code)} after {seconds:.1f} s, before it was ready",
-            service=service,
-            pid=pid,
-            seconds=seconds,
-            log_tail=log_tail,
-        )
+    def __init__(self, *, exit_code: int | None, **waited: Unpack[_Waited]) -> None:
+        after = f"after {waited['seconds']:.1f} s, before it was ready"
+        super().__init__(f"{describe_exit(exit_code)} {after}", **waited)
         self.exit_code = exit_code
 
 
@@ -95,22 +88,9 @@ class ReadinessTimeoutError(NotReadyError):
         last_answer: What the last poll met, such as "HTTP 503" or "connection refused".
     """
 
-    def __init__(
-        self,
-        *,
-        service: str,
-        pid: int,
-        seconds: float,
-        log_tail: tuple[str, ...],
-        last_answer: str,
-    ) -> None:
-        super().__init__(
-            f"{service} was not ready after {seconds:.0f} s ({last_answer})",
-            service=service,
-            pid=pid,
-            seconds=seconds,
-            log_tail=log_tail,
-        )
+    def __init__(self, *, last_answer: str, **waited: Unpack[_Waited]) -> None:
+        problem = f"was not ready after {waited['seconds']:.0f} s ({last_answer})"
+        super().__init__(problem, **waited)
         self.last_answer = last_answer
 
 

@@ -5,7 +5,7 @@ clock is set, or a service would turn into a stranger after a clock jump:
 
 - Linux counts a start in ticks since boot. What is compared is the time since boot, and the boot.
 - macOS notes the wall clock when a process starts, and never changes it. psutil adds later clock
-  changes to it; they are taken off again.
+  changes to it; they are taken off again (decision 0010).
 """
 
 import os
@@ -23,7 +23,7 @@ _BOOT_TIME_AT_IMPORT = psutil.boot_time()
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """One process, told apart from every other that had or will have its PID.
+    """One process, distinguished from every other that had or will have its PID.
 
     Attributes:
         pid: Its process id, also the id of the session and group that it leads.

@@ -1,6 +1,6 @@
-"""Which live process a service's state files mean, if any: nothing here writes or signals.
+"""Which live process a service's state files mean, if any (decision 0010).
 
-Decision 0010.
+Nothing here writes or signals.
 """
 
 import os

@@ -7,7 +7,7 @@ import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -219,9 +219,9 @@ class _Cursor:
     def _missed_by_rotation(self) -> bytes | None:
         """What was rotated away unread; None if the log was cut and nothing says where it went."""
         with ExitStack() as closing:
-            copy = _open_if_there(rotated_copy(self._log))
-            if copy is not None:
-                closing.enter_context(copy)
+            copy = None
+            with suppress(FileNotFoundError):
+                copy = closing.enter_context(rotated_copy(self._log).open("rb"))
             signature = self._signature()
             size = _size_of(self._log)
             if signature != self._archive:
@@ -283,13 +283,6 @@ def _raw_lines(path: Path) -> Iterator[bytes]:
         return
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise StateFileError(path, f"is damaged: {error}") from error
-
-
-def _open_if_there(path: Path) -> BinaryIO | None:
-    try:
-        return path.open("rb")
-    except FileNotFoundError:
-        return None
 
 
 def _shortened(line: str) -> str:

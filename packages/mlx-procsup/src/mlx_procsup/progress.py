@@ -1,7 +1,4 @@
-"""Whether a load visibly progresses, so that a clock doesn't cut off what still works.
-
-Pure (decision 0014).
-"""
+"""Whether a load visibly progresses, so that a clock doesn't cut it off: pure (decision 0014)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

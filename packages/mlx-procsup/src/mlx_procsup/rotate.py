@@ -3,7 +3,7 @@
 The writer holds the file open in append mode, so it can't be renamed away; its content is copied
 and the file cut to nothing. What is written between the last read and the cut is lost. That window
 is two system calls wide: everything slow happens before (the bulk of the copy, and the rename that
-makes it valid) or after (compression).
+makes it valid) or after (compression). Decision 0015.
 """
 
 import gzip

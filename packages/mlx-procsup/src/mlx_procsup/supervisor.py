@@ -80,17 +80,11 @@ def _admitted(
         return []
     if not any(plan.needs_bytes for plan in waiting):
         return [plan.spec.name for plan in waiting]
-    wanted = [Need(plan.spec.name, _still_needed(plan, dirs)) for plan in waiting]
-    loading = [Need(plan.spec.name, plan.needs_bytes, _held_bytes(plan, dirs)) for plan in running]
+    wanted, loading = ([_need(plan, dirs) for plan in plans] for plans in (waiting, running))
     return admit(wanted, loading, read_available_bytes())
 
 
-def _still_needed(plan: StartPlan, dirs: StateDirs) -> int:
-    """A service that runs already has what it needs."""
-    return max(0, plan.needs_bytes - _held_bytes(plan, dirs))
-
-
-def _held_bytes(plan: StartPlan, dirs: StateDirs) -> int:
+def _need(plan: StartPlan, dirs: StateDirs) -> Need:
     process = locate(dirs, plan.spec.name, plan.spec.masked_command()).process
     usage = measure_usage(process.pid, time.time()) if process is not None else None
-    return usage.memory_bytes if usage is not None else 0
+    return Need(plan.spec.name, plan.needs_bytes, usage.memory_bytes if usage else 0)
