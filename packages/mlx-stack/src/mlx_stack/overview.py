@@ -140,8 +140,8 @@ def _missing(opened: "OpenStack") -> tuple[NextStep, ...]:
         assembly = assemble(opened, master_key="")
     except MissingError:
         return (NextStep("mlx-stack engines install", "the engines are not installed yet"),)
-    models = {tier.model for tier in assembly.stack.tiers if tier.name in assembly.missing}
+    names = {tier.pull_name for tier in assembly.stack.tiers if tier.name in assembly.missing}
     return tuple(
-        NextStep(f"mlx-stack pull {model}", "download a model that a tier needs")
-        for model in sorted(models)
+        NextStep(f"mlx-stack pull {name}", "download a model that a tier needs")
+        for name in sorted(filter(None, names))
     )

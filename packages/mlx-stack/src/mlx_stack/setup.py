@@ -16,6 +16,7 @@ from mlx_stack.errors import StackError
 from mlx_stack.hardware import save_profile
 from mlx_stack.home import Home
 from mlx_stack.models.disk import find_local
+from mlx_stack.models.find import find
 from mlx_stack.models.pull import pull
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.init import Addition, Draft, Request, draft_stack, write_draft
@@ -180,7 +181,8 @@ class _Setup:
         wanted = self._choices.model
         if wanted is None or "stack" in self._done:
             return
-        if wanted not in {name for tier in stack.tiers for name in (tier.model, tier.source)}:
+        found = find(OpenStack(self._home), wanted)
+        if not any(found.is_served_by(tier) for tier in stack.tiers):
             raise StackError(
                 f"A stack is defined already ({_in_words(stack)}), and {wanted} is not in it.",
                 hint=f"`mlx-stack init --add {wanted}` adds it; `init --force` begins anew.",
@@ -211,18 +213,20 @@ class _Setup:
             or not model.is_whole
         ]
         for tier in absent:
-            pull(
-                self._home, self._name_for_pull(tier), quant=tier.quant, observer=self._tell.on_pull
-            )
+            # a repository of no usual precision is served as it is
+            quant = tier.quant if tier.quant != "bf16" else None
+            pull(self._home, self._name_for_pull(tier), quant=quant, observer=self._tell.on_pull)
         return ("done" if absent else "already"), ", ".join(
             tier.model for tier in absent
         ) or "all are here"
 
     def _name_for_pull(self, tier: Tier) -> str:
-        """The catalog id, where the weights are the catalog's; else the repository."""
-        from mlx_stack.models.find import open_catalog
-
-        catalog = open_catalog(self._home)
+        """The model that was chosen, or the catalog id, where it is the catalog's; or the repo."""
+        opened, wanted = OpenStack(self._home), self._choices.model
+        repo = find(opened, wanted).repo if wanted is not None else None
+        if wanted is not None and repo is not None and repo.repo == tier.source:
+            return wanted  # with its revision
+        catalog = opened.catalog
         if tier.model in catalog:
             known = [source for _, source in catalog.get(tier.model).sources.items()]
             if any(tier.source in (each.hf_repo, each.convert_from) for each in known):

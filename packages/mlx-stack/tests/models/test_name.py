@@ -1,68 +1,140 @@
-import pytest
+"""What a name means by its form alone."""
 
-from mlx_catalog import UnknownModelError, load_catalog
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from mlx_stack.errors import UsageError
-from mlx_stack.models.name import find_in_catalog, parse_repo
+from mlx_stack.models.name import CatalogName, Folder, HubRepo, is_on_hub, is_repo_id, parse
+
+MIRROR = "http://mirror.example.org:8080/hub"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.mark.parametrize(
-    ("name", "repo", "revision"),
+    ("text", "meaning"),
     [
-        ("org/model", "org/model", "main"),
-        ("org/model@v1.0", "org/model", "v1.0"),
-        ("https://huggingface.co/org/model", "org/model", "main"),
-        ("https://huggingface.co/org/model/tree/v2", "org/model", "v2"),
-        ("https://huggingface.co/org/model/tree/refs%2Fpr%2F1", "org/model", "refs/pr/1"),
-        ("https://huggingface.co/org/model/blob/main/config.json", "org/model", "main"),
+        ("qwen3-8b", CatalogName("qwen3-8b")),
+        (" Qwen3-8B\n", CatalogName("Qwen3-8B")),
+        ("qwen3-8b/", CatalogName("qwen3-8b")),
+        ("owner--name--int4", CatalogName("owner--name--int4")),
+        ("", CatalogName("")),
+        ("@", CatalogName("@")),
+        ("owner/name", HubRepo("owner/name")),
+        ("owner/name/", HubRepo("owner/name")),
+        (" owner/name ", HubRepo("owner/name")),
+        ("owner/name@v1.0", HubRepo("owner/name", "v1.0")),
+        (f"owner/name@{COMMIT}", HubRepo("owner/name", COMMIT)),
+        ("owner/name@refs/pr/1", HubRepo("owner/name", "refs/pr/1")),
+        ("models--owner--name", HubRepo("owner/name")),
+        ("models--owner--a-b.c_d", HubRepo("owner/a-b.c_d")),
+        ("https://huggingface.co/owner/name", HubRepo("owner/name")),
+        ("https://huggingface.co/owner/name/", HubRepo("owner/name")),
+        ("http://huggingface.co/owner/name", HubRepo("owner/name")),
+        ("HTTPS://HuggingFace.co/owner/name", HubRepo("owner/name")),
+        ("https://www.huggingface.co/owner/name", HubRepo("owner/name")),
+        ("https://huggingface.co/owner/name?library=mlx#usage", HubRepo("owner/name")),
+        ("https://huggingface.co/owner/name/tree/v2", HubRepo("owner/name", "v2")),
+        (
+            "https://huggingface.co/owner/name/tree/refs%2Fpr%2F1",
+            HubRepo("owner/name", "refs/pr/1"),
+        ),
+        ("https://huggingface.co/owner/name/tree/refs/pr/1", HubRepo("owner/name", "refs/pr/1")),
+        ("https://huggingface.co/owner/name/blob/main/config.json", HubRepo("owner/name", "main")),
+        ("https://huggingface.co/owner/name/resolve/main/a/b.py", HubRepo("owner/name", "main")),
+        (f"https://huggingface.co/owner/name/commit/{COMMIT}", HubRepo("owner/name", COMMIT)),
+        ("https://huggingface.co/owner/name/discussions/3", HubRepo("owner/name")),
+        ("https://huggingface.co/owner/name/tree/", HubRepo("owner/name")),
+        ("https://huggingface.co/owner/name@v1", HubRepo("owner/name", "v1")),
+        ("https://huggingface.co/owner/name.git", HubRepo("owner/name")),
+        ("huggingface.co/owner/name", HubRepo("owner/name")),
+        ("hf.co/owner/name", HubRepo("owner/name")),
+        ("hf.co/owner/name/tree/v2/", HubRepo("owner/name", "v2")),
+        ("https://hf.co/owner/name", HubRepo("owner/name")),
+        ("http://mirror.example.org:8080/hub/owner/name/tree/v2", HubRepo("owner/name", "v2")),
+        ("mirror.example.org:8080/hub/owner/name", HubRepo("owner/name")),
+        ("./owner/name", Folder(Path("owner/name"))),
+        ("../models/mine", Folder(Path("../models/mine"))),
+        ("/models/mine/", Folder(Path("/models/mine"))),
+        ("~/models/mine", Folder(Path("~/models/mine"))),
+        (".", Folder(Path())),
+        ("config.json", Folder(Path("config.json"))),
+        ("mine/config.json", Folder(Path("mine/config.json"))),
+        ("/mine/config.json", Folder(Path("/mine/config.json"))),
+        ("a/b/c", Folder(Path("a/b/c"))),
+        ("owner/na--me", Folder(Path("owner/na--me"))),
+        ("owner/имя", Folder(Path("owner/имя"))),
+        ("owner/name@", Folder(Path("owner/name@"))),
     ],
 )
-def test_a_repository_is_understood_however_it_is_written(name: str, repo: str, revision: str):
-    source = parse_repo(name, None)
-    assert source is not None
-    assert (source.repo, source.revision, source.quant) == (repo, revision, None)
+def test_every_spelling_has_one_meaning(text: str, meaning: CatalogName | HubRepo | Folder):
+    assert parse(text, MIRROR) == meaning
 
 
-@pytest.mark.parametrize("name", ["qwen3-8b", "a/b/c", "../a", "https://huggingface.co"])
-def test_other_names_are_left_to_the_catalog(name: str):
-    assert parse_repo(name, None) is None
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://huggingface.co",
+        "https://huggingface.co/owner",
+        "hf.co/owner",
+        "https://huggingface.co/datasets/owner/name",
+        "https://huggingface.co/spaces/owner/name",
+        "https://huggingface.co/owner/na--me",
+        "https://example.org/owner/name",
+        "http://mirror.example.org:8080/owner/name",
+        "http://mirror.example.org/hub/owner/name",
+        "https://[::1/owner/name",
+        "s3://owner/name",
+    ],
+)
+def test_an_address_that_names_no_model_is_told(text: str):
+    with pytest.raises(UsageError, match="no address of a model") as told:
+        parse(text, MIRROR)
+    assert "HF_ENDPOINT" in str(told.value.hint)
 
 
-def test_a_catalog_id_means_ready_weights_of_the_configured_precision():
-    source = find_in_catalog(load_catalog(), "qwen3-8b", None, "int4")
-    assert source.repo == "mlx-community/Qwen3-8B-4bit"
-    assert (source.quant, source.is_converted, source.model) == ("int4", False, "qwen3-8b")
-    asked = find_in_catalog(load_catalog(), "qwen3-8b", "int8", "int4")
-    assert asked.repo == "mlx-community/Qwen3-8B-8bit"
+def test_another_hub_is_named_by_its_own_address_alone():
+    assert is_on_hub("https://huggingface.co/owner/name", MIRROR)
+    assert is_on_hub(f"{MIRROR}/owner/name", MIRROR)
+    assert not is_on_hub("http://127.0.0.1:8000/v1", MIRROR)
+    assert not is_on_hub("qwen3-8b", MIRROR)
 
 
-def test_an_alias_says_which_model_answers_to_it():
-    source = find_in_catalog(load_catalog(), "qwen3.5-8b", None, "int4")
-    assert source.model == "qwen3.5-9b"
-    assert "nearest" in source.note
+def test_a_commit_is_told_from_what_may_move():
+    assert HubRepo("owner/name", COMMIT).commit == COMMIT
+    assert HubRepo("owner/name", "main").commit is None
+    assert HubRepo("owner/name").commit is None
 
 
-def test_weights_that_nobody_published_are_converted():
-    source = find_in_catalog(load_catalog(), "deepseek-r1-distill-qwen-7b", "int8", "int4")
-    assert source.repo == "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B"
-    assert source.is_converted
-    whole = find_in_catalog(load_catalog(), "deepseek-r1-distill-qwen-7b", "bf16", "int4")
-    assert not whole.is_converted
+@pytest.mark.parametrize(
+    ("name", "is_repo"),
+    [
+        ("org/model", True),
+        ("mlx-community/Qwen3-8B-4bit", True),
+        ("qwen3-8b", False),
+        ("org/../x", False),
+        ("a/b/c", False),
+        ("/a", False),
+        ("a/", False),
+        ("org/mod--el", False),
+        ("org/.git", False),
+        ("org/имя", False),
+        ("org/name\n", False),
+    ],
+)
+def test_a_repository_is_told_from_a_name(name: str, *, is_repo: bool):
+    assert is_repo_id(name) is is_repo
 
 
-def test_a_precision_that_is_not_known_names_those_that_are():
-    catalog = load_catalog()
-    lacking = next(
-        (entry, quant)
-        for entry in catalog
-        for quant in ("bf16", "int8", "int4")
-        if entry.sources.get(quant) is None and entry.sources.items()
-    )
-    entry, quant = lacking
-    with pytest.raises(UsageError, match=f"No {quant} weights") as refused:
-        find_in_catalog(catalog, entry.id, quant, "int4")
-    assert "--quant" in str(refused.value.hint)
-
-
-def test_a_mistyped_name_gets_the_nearest_ones():
-    with pytest.raises(UnknownModelError, match="qwen3-8b"):
-        find_in_catalog(load_catalog(), "qwen3-8bb", None, "int4")
+@given(st.one_of(st.text(), st.from_regex(r"(https?://)?(hf\.co|[a-z.]+)?(/\w+){0,4}@?\w*/?")))
+def test_every_text_means_something_or_is_refused_in_words(text: str):
+    try:
+        meaning = parse(text, MIRROR)
+    except UsageError:
+        return
+    assert isinstance(meaning, CatalogName | HubRepo | Folder)
+    if isinstance(meaning, HubRepo):
+        assert is_repo_id(meaning.repo)
+        assert parse(meaning.repo) == HubRepo(meaning.repo)

@@ -17,7 +17,7 @@ from mlx_bench import (
 )
 from mlx_bench.runner import OnProgress
 from mlx_bench.serving_process import is_local
-from mlx_catalog import CatalogEntry
+from mlx_catalog import CatalogEntry, UnknownModelError
 from mlx_procsup import (
     NotReadyError,
     StateDirs,
@@ -33,8 +33,11 @@ from mlx_stack.errors import NoStackError, StackError, UsageError
 from mlx_stack.gateway.endpoint import LOOPBACK
 from mlx_stack.home import Home
 from mlx_stack.models.disk import LocalModel, find_local
-from mlx_stack.models.find import open_catalog
+from mlx_stack.models.find import find, local_models, near_names, open_catalog
+from mlx_stack.models.hub.environment import read_environment
+from mlx_stack.models.name import is_on_hub
 from mlx_stack.models.serving import entry_of, serving_of
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.ports import free_ports
 from mlx_stack.services.service import Service, engine_service, inherited_environment
 from mlx_stack.stack import Quant, Tier, load_stack
@@ -97,7 +100,8 @@ def open_target(
         UsageError: The name means nothing, or `model` was given for something else than a URL.
         StackError: The tier doesn't answer, or the model can't be served.
     """
-    if name.startswith(("http://", "https://")):
+    is_url = name.startswith(("http://", "https://"))
+    if is_url and not is_on_hub(name, read_environment().endpoint):
         yield _of_url(home, name, model, api_key)
         return
     if model is not None:
@@ -161,24 +165,25 @@ def _of_tier(home: Home, tier: Tier) -> BenchTarget:
 
 
 def _find_model(home: Home, name: str) -> LocalModel:
-    model_dir = load_config(home).model_dir
-    path = Path(name).expanduser()
-    catalog = open_catalog(home)
-    found = find_local(model_dir, str(path.absolute())) if path.is_dir() else None
-    if found is None and name in catalog:
-        found = find_local(model_dir, catalog.get(name).id)
-    found = found or find_local(model_dir, name)
-    if found is None:
-        raise UsageError(
-            f"{name!r} is neither a tier, nor a model on this disk, nor a URL.",
-            hint="`mlx-stack models` lists what is here; `mlx-stack pull MODEL` downloads more.",
-        )
-    if not found.is_whole:
+    opened = OpenStack(home)
+    problem = f"{name!r} is neither a tier, nor a model on this disk, nor a URL."
+    try:
+        found = find(opened, name)
+    except UnknownModelError as error:
+        hint = f"{near_names(opened, name)}`mlx-stack models` lists what is here."
+        raise UsageError(problem, hint=hint) from error
+    model = next(iter(local_models(opened, found)), None)
+    if model is None:
+        hint = "`mlx-stack models` lists what is here"
+        if found.path is None:
+            hint += f"; `mlx-stack pull {name}` downloads it"
+        raise UsageError(problem, hint=f"{hint}.")
+    if not model.is_whole:
         raise StackError(
-            f"The model in {found.path} is {found.integrity}: {'; '.join(found.problems)}",
-            hint=f"`mlx-stack pull {found.model or found.repo or name}` completes it.",
+            f"The model in {model.path} is {model.integrity}: {'; '.join(model.problems)}",
+            hint=f"`mlx-stack pull {model.model or model.repo or name}` completes it.",
         )
-    return found
+    return model
 
 
 @contextmanager

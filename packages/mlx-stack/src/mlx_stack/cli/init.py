@@ -122,8 +122,8 @@ def command(
 
 
 def _next_step(draft: "Draft") -> str:
-    absent = [each.tier.model for each in draft.tiers if not each.is_present]
-    if not absent:
+    absent = [each.tier.pull_name for each in draft.tiers if not each.is_present]
+    if not any(absent):
         return "`mlx-stack up` starts it."
-    pulls = "; ".join(f"mlx-stack pull {model}" for model in absent)
+    pulls = "; ".join(f"mlx-stack pull {name}" for name in filter(None, absent))
     return f"Next: {pulls}; then `mlx-stack up`."

@@ -34,7 +34,7 @@ def command(
     json: bool,
     quiet: bool,
 ) -> None:
-    """Download MODEL: a catalog id, or any Hub repository (OWNER/NAME, OWNER/NAME@REVISION).
+    """Download MODEL: a catalog id, or any Hub repository (OWNER/NAME, @REVISION, or its address).
 
     An interrupted pull continues where it stopped. Every file is compared with the size and the
     hash that the Hub gives before the model counts as present. HF_ENDPOINT, HF_TOKEN and

@@ -1,167 +1,238 @@
-"""Which model a name means: a catalog entry, files on this disk, or a repository on the Hub."""
+"""Which model a name means on this machine: one order for every command (decision 0057).
 
-import os
-import re
-from collections.abc import Callable
+The form of the name decides first (`parse`). A word is the catalog's, then a model's in the models
+folder, then a folder's here; `owner/name` is a repository, unless only a folder here is called so.
+"""
+
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mlx_catalog import Catalog, CatalogEntry, Quant, load_catalog, read_model
-from mlx_catalog.geometry import load_config as load_model_config
-from mlx_recommend import ModelShape, shape_of_config, shape_of_entry
-from mlx_stack.errors import MissingError
+from mlx_catalog import Catalog, CatalogEntry, UnknownModelError
+from mlx_stack.errors import StackError, UsageError
 from mlx_stack.home import Home
-from mlx_stack.models.disk import find_local
+from mlx_stack.models.disk.local import LocalModel, inspect_folder, list_local
+from mlx_stack.models.disk.manifest import Quant
+from mlx_stack.models.errors import ModelNotFoundError
 from mlx_stack.models.hub.environment import read_environment
-
-if TYPE_CHECKING:
-    from mlx_catalog.hub import RepoReading
-
-_REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
-type HubReader = Callable[[str], "RepoReading"]
+from mlx_stack.models.name import CatalogName, Folder, HubRepo, parse
+from mlx_stack.open_stack import OpenStack
+from mlx_stack.stack import Tier
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NamedModel:
-    """The model that a name means.
+class FoundModel:
+    """What a name means: an entry of the catalog, a repository, or files; one of them at least.
 
     Attributes:
-        name: The catalog id, the repository, or the path.
-        quant: The precision asked for, or what the files have.
-        shape: What memory and speed follow from; None where the files don't tell enough.
+        name: What the model is called: the catalog id, the repository, or the path.
         entry: The catalog's entry, where it has one.
-        note: What the user should know about the name, or "".
+        repo: The repository, where one was named.
+        path: The model folder, or the `config.json`, where one was named.
+        note: What to tell the user about the name, or "".
     """
 
     name: str
-    quant: str
-    shape: ModelShape | None
     entry: CatalogEntry | None = None
+    repo: HubRepo | None = None
+    path: Path | None = None
     note: str = ""
+
+    @property
+    def folder(self) -> Path | None:
+        """The model folder that was named, absolute."""
+        if self.path is None:
+            return None
+        folder = self.path.parent if self.path.is_file() else self.path
+        return folder.resolve() if ".." in folder.parts else folder.absolute()
+
+    def is_served_by(self, tier: Tier) -> bool:
+        """Whether a tier serves this model."""
+        if self.entry is not None and self.entry.id == tier.model:
+            return True
+        return tier.source in (str(self.folder), self.repo.repo if self.repo else None)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSource:
+    """Where the weights of a model come from.
+
+    Attributes:
+        origin: The repository to download.
+        quant: The precision that was asked for; None takes what the repository holds.
+        is_converted: Whether the repository's weights must be converted to `quant`.
+        model: The catalog id, or None for a repository that was named itself.
+        note: What to tell the user about the name; "" if there is nothing to say.
+    """
+
+    origin: HubRepo
+    quant: Quant | None
+    is_converted: bool = False
+    model: str | None = None
+    note: str = ""
+
+
+def find(opened: OpenStack, text: str) -> FoundModel:
+    """The model that `text` means on this machine. Asks nobody.
+
+    Raises:
+        UnknownModelError: When nothing is called so; with the nearest names of the catalog.
+        UsageError: When it is a web address, but none of a model.
+        StackError: When it is a path, and nothing is there.
+    """
+    match parse(text, read_environment().endpoint):
+        case CatalogName(name):
+            return _find_word(opened, name)
+        case HubRepo() as repo:
+            return _find_repo(opened, repo, text)
+        case Folder(path):
+            return _find_path(opened, path)
+
+
+def local_models(
+    opened: OpenStack, found: FoundModel, quant: Quant | None = None
+) -> tuple[LocalModel, ...]:
+    """The folders on this disk that hold a model, whole ones first.
+
+    Args:
+        opened: Where the models folder is named.
+        found: The model.
+        quant: Only weights of this precision, where a repository has several.
+    """
+    if found.folder is not None:
+        model = inspect_folder(found.folder)
+        return (model,) if model is not None else ()
+    models = [
+        model
+        for model in list_local(opened.config.model_dir)
+        if quant is None or model.quant in (None, quant)
+    ]
+    if found.repo is not None:
+        models = [model for model in models if _is_of(model, found.repo)]
+    elif found.entry is not None:
+        entry = found.entry
+        named = [model for model in models if entry.id in (model.model, model.path.name)]
+        models = named or [m for m in models if m.repo and entry.quant_of(m.repo) is not None]
+    return tuple(sorted(models, key=lambda model: (not model.is_whole, model.path)))
+
+
+def source_of(found: FoundModel, quant: Quant | None, default_quant: Quant) -> ModelSource:
+    """Where a model's weights are downloaded from.
+
+    A repository keeps its own precision (decision 0055); an entry has a source for each.
+
+    Args:
+        found: The model.
+        quant: The precision that was asked for, or None.
+        default_quant: The precision of an entry's weights otherwise.
+
+    Raises:
+        UsageError: When the entry has no such weights, or the model is a folder of unknown origin.
+    """
+    if found.repo is not None:
+        return ModelSource(found.repo, quant)
+    if found.entry is not None:
+        wanted = quant or default_quant
+        repo, is_converted = weights_of(found.entry, wanted)
+        return ModelSource(HubRepo(repo), wanted, is_converted, found.entry.id, found.note)
+    local = inspect_folder(found.folder) if found.folder is not None else None
+    if local is None or local.repo is None:
+        raise UsageError(
+            f"{found.name} is a folder on this disk: there is nothing to download.",
+            hint="A repository of the same name is meant by OWNER/NAME@main.",
+        )
+    own = local.quant if local.origin == "converted" else None
+    return ModelSource(HubRepo(local.repo), quant or own)
+
+
+def weights_of(entry: CatalogEntry, quant: Quant) -> tuple[str, bool]:
+    """The repository of an entry's weights, and whether they must be converted.
+
+    Raises:
+        UsageError: When the catalog knows none of that precision.
+    """
+    source = entry.sources.get(quant)
+    repo = (source.hf_repo or source.convert_from) if source is not None else None
+    if source is None or repo is None:
+        known = [each for each, _ in entry.sources.items()]
+        hint = f"There is {', '.join(known)}: choose with `--quant`, or the key `default-quant`."
+        raise UsageError(
+            f"No {quant} weights of {entry.id} are known.", hint=hint if known else None
+        )
+    # 16-bit weights are served as they were published: there is nothing to convert
+    return repo, source.hf_repo is None and quant != "bf16"
+
+
+def near_names(opened: OpenStack, name: str) -> str:
+    """A question about the catalog's names that are most like `name`, or ""."""
+    near = opened.catalog.close_matches(name.lower())
+    return f"Did you mean {' or '.join(near)}? " if near else ""
+
+
+@contextmanager
+def guessing(opened: OpenStack, repo: HubRepo) -> Generator[None]:
+    """Where the Hub doesn't know `repo`, the catalog's names that are most like it come along."""
+    try:
+        yield
+    except ModelNotFoundError as error:
+        error.hint = f"{near_names(opened, Path(repo.repo).name)}{error.hint or ''}" or None
+        raise
 
 
 def open_catalog(home: Home) -> Catalog:
     """The shipped catalog with the user's own entries over it.
 
     Raises:
-        InvalidCatalogError: An entry breaks the schema.
+        InvalidCatalogError: When an entry breaks the schema.
     """
-    return load_catalog(home.catalog)
+    return OpenStack(home).catalog
 
 
-def find_model(
-    home: Home,
-    name: str,
-    *,
-    model_dir: Path,
-    quant: Quant | None,
-    default_quant: Quant,
-    read_hub: HubReader,
-) -> NamedModel:
-    """The model that `name` means.
-
-    The catalog's ids, aliases and repositories come first; then models that are here, by path (a
-    folder or a `config.json`) or by the name they were pulled as; then `owner/name` on the Hub.
-
-    Args:
-        home: For the user's own catalog entries.
-        name: What the user typed.
-        model_dir: Where pulled models are.
-        quant: The precision asked for, or None.
-        default_quant: What a catalog entry is estimated at otherwise.
-        read_hub: Asks the Hub, only where nothing else answers.
-
-    Raises:
-        UnknownModelError: It is none of these; with the nearest names of the catalog.
-        UnreadableModelError: The local files are damaged.
-        HubError: The Hub doesn't answer, or has no such repository.
-    """
-    catalog = open_catalog(home)
+def _find_word(opened: OpenStack, name: str) -> FoundModel:
+    catalog = opened.catalog
     if name in catalog:
-        found = catalog.resolve(name)
-        return _of_entry(found.entry, quant or default_quant, note=found.note)
-    entry = catalog.by_repo(name)
-    if entry is not None:
-        return _of_entry(entry, quant or _quant_of_repo(entry, name) or default_quant)
-    path = Path(name).expanduser()
-    is_repo = _REPO.fullmatch(name) is not None
-    if path.exists() or (os.sep in name and not is_repo):
-        return _of_files(path, str(path), quant)
-    local = find_local(model_dir, name, quant)
-    if local is not None and local.is_whole:
-        return _of_files(local.path, name, quant)
-    if is_repo:
-        return _of_repo(read_hub(name), quant)
-    return _of_entry(catalog.get(name), quant or default_quant)  # raises, with the nearest names
+        resolution = catalog.resolve(name)
+        return FoundModel(name=resolution.entry.id, entry=resolution.entry, note=resolution.note)
+    for model in list_local(opened.config.model_dir):
+        if name in (model.path.name, model.model):
+            return FoundModel(name=name, path=model.path)
+    if _is_model_folder(Path(name)):
+        return FoundModel(name=name, path=Path(name))
+    raise UnknownModelError(name, catalog.close_matches(name.lower()))
 
 
-def read_from_hub(repo: str) -> "RepoReading":
-    """What the Hub says of a repository, with the user's endpoint and token.
-
-    Raises:
-        MissingError: When `HF_HUB_OFFLINE` forbids asking.
-        StackError: When it doesn't answer, or has no such repository.
-    """
-    from mlx_stack.models.hub.client import open_hub
-
-    environment = read_environment()
-    if environment.is_offline:
-        raise MissingError(
-            f"{repo} is not in the catalog, and HF_HUB_OFFLINE forbids asking the Hub.",
-            hint="Unset HF_HUB_OFFLINE, or name a local folder.",
-        )
-    with open_hub(environment.ready(), repo) as hub:
-        return hub.read(repo)
+def _find_repo(opened: OpenStack, repo: HubRepo, text: str) -> FoundModel:
+    found = FoundModel(name=repo.repo, entry=opened.catalog.by_repo(repo.repo), repo=repo)
+    is_plain = text.strip().removesuffix("/") == repo.repo
+    if (
+        is_plain
+        and _is_model_folder(Path(repo.repo))
+        and found.entry is None
+        and not local_models(opened, found)
+    ):
+        return FoundModel(name=repo.repo, path=Path(repo.repo))
+    return found
 
 
-def _of_entry(entry: CatalogEntry, quant: Quant, note: str = "") -> NamedModel:
-    shape = shape_of_entry(entry, quant)
-    return NamedModel(name=entry.id, quant=quant, shape=shape, entry=entry, note=note)
+def _find_path(opened: OpenStack, path: Path) -> FoundModel:
+    try:
+        place = path.expanduser()
+        place.stat()
+    except (OSError, RuntimeError) as error:  # RuntimeError: `~nobody`
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise StackError(
+            f"There is no model in {path}: {reason}.",
+            hint=f"{near_names(opened, path.name)}A Hub repository is OWNER/NAME; "
+            "`mlx-stack models` lists what is here.",
+        ) from error
+    return FoundModel(name=str(place), path=place)
 
 
-def _quant_of_repo(entry: CatalogEntry, repo: str) -> Quant | None:
-    for quant, source in entry.sources.items():
-        if source.hf_repo is not None and source.hf_repo.lower() == repo.lower():
-            return quant
-    return "bf16" if (entry.hf_base_repo or "").lower() == repo.lower() else None
+def _is_model_folder(path: Path) -> bool:
+    return (path / "config.json").is_file()
 
 
-def shape_of_folder(path: Path, quant: Quant | None = None) -> ModelShape | None:
-    """The shape of the model in a folder, or of a `config.json` alone; None where it isn't told.
-
-    Raises:
-        UnreadableModelError: The files are damaged.
-    """
-    reading = read_model(path)
-    config = load_model_config(path / "config.json" if path.is_dir() else path)
-    return shape_of_config(
-        path.name,
-        config,
-        quant=quant,
-        weights_bytes=reading.weights_bytes,
-        params=reading.params,
-    )
-
-
-def _of_files(path: Path, name: str, quant: Quant | None) -> NamedModel:
-    reading, shape = read_model(path), shape_of_folder(path, quant)
-    return _named(name, quant or reading.quant or reading.quantization, shape, reading.notes)
-
-
-def _of_repo(reading: "RepoReading", quant: Quant | None) -> NamedModel:
-    shape = shape_of_config(
-        reading.repo, reading.config, quant=quant, weights_bytes=reading.weights_bytes or None
-    )
-    said = quant or reading.model.quant or reading.model.quantization
-    return _named(reading.repo, said, shape, reading.model.notes)
-
-
-def _named(name: str, quant: str, shape: ModelShape | None, notes: tuple[str, ...]) -> NamedModel:
-    note = "; ".join(notes)
-    if (shape is None or shape.weights_bytes is None) and not note:
-        note = "its configuration doesn't tell how many parameters it has"
-    if shape is not None:
-        quant = shape.quant
-    return NamedModel(name=name, quant=quant, shape=shape, note=note)
+def _is_of(model: LocalModel, repo: HubRepo) -> bool:
+    is_same = model.repo is not None and model.repo.lower() == repo.repo.lower()
+    return is_same and repo.commit in (None, model.revision)

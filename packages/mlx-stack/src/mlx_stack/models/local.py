@@ -11,6 +11,8 @@ from mlx_stack.models.disk.local import LocalModel, find_local, list_local
 from mlx_stack.models.disk.upkeep import remove, verify
 from mlx_stack.models.errors import ModelInUseError
 from mlx_stack.models.events import Observer, ignore
+from mlx_stack.models.find import find, local_models
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.stack import load_stack
 
 
@@ -99,21 +101,19 @@ def remove_model(home: Home, name: str, *, is_forced: bool, observer: Observer =
 
     Args:
         home: Where the models are.
-        name: Its catalog id, repository or folder.
+        name: Its catalog id, repository or folder, however it is written.
         is_forced: Remove it though a tier uses it.
         observer: Gets what it waits for, and what is odd about the disk.
 
     Raises:
+        UnknownModelError: Nothing is called so.
         StackError: There is no such model here.
         UsageError: Several are called so.
         ModelInUseError: A tier uses it.
     """
-    listing = list_models(home)
-    found = [
-        model
-        for model in listing.models
-        if name in (model.local.model, model.local.repo, model.local.path.name)
-    ]
+    listing, opened = list_models(home), OpenStack(home)
+    paths = {model.path.resolve() for model in local_models(opened, find(opened, name))}
+    found = [model for model in listing.models if model.local.path.resolve() in paths]
     if not found:
         raise StackError(
             f"There is no model {name!r} in {listing.model_dir}.",

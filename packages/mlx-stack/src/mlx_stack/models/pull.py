@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mlx_stack.config import load_config
 from mlx_stack.engines.environment import require_environment
 from mlx_stack.engines.lockfile import Engine
 from mlx_stack.errors import UsageError
@@ -33,9 +32,10 @@ from mlx_stack.models.errors import (
     WrongContentError,
 )
 from mlx_stack.models.events import Observer, ignore
+from mlx_stack.models.find import ModelSource, find, guessing, source_of
 from mlx_stack.models.hub.answers import gated
 from mlx_stack.models.hub.environment import HubEnvironment, read_environment
-from mlx_stack.models.name import ModelSource, find_in_catalog, parse_repo
+from mlx_stack.open_stack import OpenStack
 
 if TYPE_CHECKING:
     from mlx_catalog.hub import Hub, HubCommit, HubFile
@@ -84,25 +84,29 @@ def pull(
 
     Args:
         home: Where configuration and engines are.
-        name: A catalog id, an alias, or a Hub repository, which `@revision` may follow.
+        name: A catalog id, an alias, or a Hub repository, however it is written.
         quant: The precision; None takes the configured one, or whatever the repository holds.
         is_forced: Fetch everything anew, whatever is here.
         observer: Told of everything that happens, from this thread.
 
     Raises:
         UnknownModelError: It is no repository, and the catalog doesn't know it.
+        UsageError: It is a folder, or a variable that says how to reach the Hub makes no sense.
         PullError: It can't be completed; what was fetched is kept for the next time.
     """
     began = time.monotonic()
-    config = load_config(home)
-    source = parse_repo(name, quant) or _from_catalog(home, name, quant, config.default_quant)
+    opened = OpenStack(home)
+    config = opened.config
+    default_quant = msgspec.convert(config.default_quant, Quant)
+    source = source_of(find(opened, name), quant, default_quant)
     home.create()
     config.model_dir.mkdir(parents=True, exist_ok=True)
     environment = read_environment()
     if not environment.is_offline:
         environment = environment.ready()
     puller = _Puller(home, config.model_dir, environment, is_forced=is_forced, observer=observer)
-    fetched, note = puller.have(source)
+    with guessing(opened, source.origin):
+        fetched, note = puller.have(source)
     return PullResult(
         outcome=fetched.outcome,
         model=fetched.model,
@@ -112,13 +116,6 @@ def pull(
         seconds=time.monotonic() - began,
         note="\n".join(filter(None, (source.note, note))),
     )
-
-
-def _from_catalog(home: Home, name: str, quant: Quant | None, default: str) -> ModelSource:
-    from mlx_catalog import load_catalog
-
-    default_quant = msgspec.convert(default, Quant)
-    return find_in_catalog(load_catalog(home.catalog), name, quant, default_quant)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,17 +134,19 @@ class _Puller:
 
         if self.environment.is_offline:
             return self._have_offline(source)
-        where = (self.environment, source.repo, source.revision)
+        where = (source.origin.repo, source.origin.revision or "main")
         try:
-            with open_hub(*where, attempts=5, longest_wait_s=_LONGEST_WAIT_S) as hub:
-                commit = hub.look_up(source.repo, source.revision)
+            with open_hub(
+                self.environment, *where, attempts=5, longest_wait_s=_LONGEST_WAIT_S
+            ) as hub:
+                commit = hub.look_up(*where)
                 present = None if self.is_forced else self._present(source, commit.commit)
                 if present is not None:
                     return present, ""
                 remote = RemoteModel(commit.repo, commit.commit, commit.is_gated)
                 files = self._list_files(hub, commit)
         except HubUnreachableError as error:
-            present = None if self.is_forced else self._present(source, source.commit)
+            present = None if self.is_forced else self._present(source, source.origin.commit)
             if present is None:
                 raise
             return present, f"{error.message} The model that is here was not compared with it."
@@ -165,21 +164,22 @@ class _Puller:
         return tuple(_record(file, commit.repo) for file in hub.list_files(commit))
 
     def _have_offline(self, source: ModelSource) -> tuple[Fetched, str]:
+        repo = source.origin.repo
         if self.is_forced:
-            raise OfflineError(f"{source.repo} was to be fetched anew")
-        present = self._present(source, source.commit)
+            raise OfflineError(f"{repo} was to be fetched anew")
+        present = self._present(source, source.origin.commit)
         if present is not None:
             return present, "HF_HUB_OFFLINE is set: the Hub was not asked for a newer version."
-        cached = find_snapshot(self.environment.cache, source.repo, source.revision)
+        cached = find_snapshot(self.environment.cache, repo, source.origin.revision or "main")
         if cached is None:
-            raise OfflineError(f"{source.repo} is not on this disk")
+            raise OfflineError(f"{repo} is not on this disk")
         return self._fetch(source, *cached, None), ""
 
     def _present(self, source: ModelSource, revision: str | None) -> Fetched | None:
         """The model where it is here already, whole and of that commit."""
-        candidates = [places_of(self.model_dir, source.repo, source.quant)]
+        candidates = [places_of(self.model_dir, source.origin.repo, source.quant)]
         if not source.is_converted:
-            candidates.insert(0, places_of(self.model_dir, source.repo))
+            candidates.insert(0, places_of(self.model_dir, source.origin.repo))
         for places in candidates:
             model = find_present(places, revision)
             if model is not None and (source.model or source.quant in (None, model.quant)):

@@ -1,17 +1,19 @@
 """The Hub's MLX models that match a query, with what each would do on a machine."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from mlx_catalog import Catalog, CatalogEntry, CatalogError
 from mlx_catalog.hub import HubModel, RepoReading
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend import Estimate, ModelShape, estimate, shape_of_config, shape_of_entry
-from mlx_stack.errors import StackError
+from mlx_stack.errors import StackError, UsageError
 from mlx_stack.hardware import asked_hardware
 from mlx_stack.home import Home
 from mlx_stack.models.find import open_catalog
 from mlx_stack.models.hub.environment import HubEnvironment, read_environment
+from mlx_stack.models.name import HubRepo, parse
 from mlx_stack.planning.catalog import ModelFilter
 
 _LISTED = 20
@@ -71,6 +73,9 @@ def search_hub(
             "HF_HUB_OFFLINE forbids asking the Hub.",
             hint="Unset it, or see `mlx-stack models --catalog`, which needs no connection.",
         )
+    with suppress(UsageError):  # what is no name is a query all the same
+        named = parse(query, environment.endpoint)
+        query = named.repo if isinstance(named, HubRepo) else query
     hardware = asked_hardware(home, hardware_spec)
     catalog = open_catalog(home)
     with open_hub(environment.ready()) as hub:

@@ -9,7 +9,8 @@ from mlx_stack.config import Config, load_config, read_values, save_values
 from mlx_stack.errors import InvalidFileError, NoStackError, StackError, UsageError
 from mlx_stack.home import Home
 from mlx_stack.models.disk import find_local
-from mlx_stack.models.find import HubReader, read_from_hub
+from mlx_stack.open_stack import OpenStack
+from mlx_stack.planning.estimate import HubReader
 from mlx_stack.planning.recommend import Recommendation, Wishes, recommend
 from mlx_stack.planning.tiers import (
     PlannedTier,
@@ -98,7 +99,7 @@ class Draft:
         return sum(known) if len(known) == len(sizes) else None
 
 
-def draft_stack(home: Home, request: Request, *, read_hub: HubReader = read_from_hub) -> Draft:
+def draft_stack(home: Home, request: Request, *, read_hub: HubReader | None = None) -> Draft:
     """The stack that `request` asks for; writes nothing.
 
     With additions or removals a defined stack is changed: its other tiers stay as they are.
@@ -115,8 +116,9 @@ def draft_stack(home: Home, request: Request, *, read_hub: HubReader = read_from
             f"A stack is defined already: {home.stack}.",
             hint="`--force` replaces it; `--add` and `--remove` change some of its tiers.",
         )
-    config = load_config(home)
-    added = _added(home, config, request, read_hub)
+    opened = OpenStack(home)
+    config = opened.config
+    added = _added(opened, request, read_hub)
     found = None
     if is_change:
         assert defined is not None
@@ -171,11 +173,10 @@ def _defined(home: Home, request: Request) -> Stack | None:
         raise
 
 
-def _added(home: Home, config: Config, request: Request, read_hub: HubReader) -> list[PlannedTier]:
+def _added(opened: OpenStack, request: Request, read_hub: HubReader | None) -> list[PlannedTier]:
     tiers = [
         added_tier(
-            home,
-            config,
+            opened,
             each.model,
             each.tier,
             context_tokens=request.wishes.context_tokens,

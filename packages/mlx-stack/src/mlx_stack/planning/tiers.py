@@ -15,19 +15,19 @@ from mlx_recommend import (
     memory_use,
     shape_of_entry,
 )
-from mlx_stack.config import Config
 from mlx_stack.errors import UsageError
 from mlx_stack.home import Home
-from mlx_stack.models.disk import find_local
-from mlx_stack.models.find import (
+from mlx_stack.models.disk import find_local, inspect_folder
+from mlx_stack.models.find import open_catalog, weights_of
+from mlx_stack.models.serving import entry_of
+from mlx_stack.open_stack import OpenStack
+from mlx_stack.planning.estimate import (
+    DescribedModel,
     HubReader,
-    NamedModel,
-    find_model,
-    open_catalog,
+    as_quant,
+    describe_model,
     shape_of_folder,
 )
-from mlx_stack.models.serving import entry_of
-from mlx_stack.planning.estimate import as_quant
 from mlx_stack.stack import Tier
 
 _NO_PORT_YET = 1
@@ -59,7 +59,7 @@ def recommended_tier(chosen: Option) -> PlannedTier:
         name=chosen.kind.name,
         model=candidate.model,
         quant=candidate.quant,
-        source=_repo_of(candidate.entry, candidate.quant),
+        source=weights_of(candidate.entry, candidate.quant)[0],
         port=_NO_PORT_YET,
         vllm_flags={},
         context_tokens=workload.context_tokens,
@@ -69,14 +69,13 @@ def recommended_tier(chosen: Option) -> PlannedTier:
 
 
 def added_tier(
-    home: Home,
-    config: Config,
+    opened: OpenStack,
     model: str,
     name: str | None,
     *,
     context_tokens: int | None,
     concurrency: int,
-    read_hub: HubReader,
+    read_hub: HubReader | None,
 ) -> PlannedTier:
     """The tier that serves a model that the user named; its port is still to be given.
 
@@ -84,24 +83,17 @@ def added_tier(
         UsageError: The tier's name is none, or the model has no usable weights.
         UnknownModelError: There is no such model.
     """
-    found = find_model(
-        home,
-        model,
-        model_dir=config.model_dir,
-        quant=None,
-        default_quant=as_quant(config.default_quant),
-        read_hub=read_hub,
-    )
-    tier_name = name if name is not None else tier_name_of(found.name)
+    found = describe_model(opened, model, None, as_quant(opened.config.default_quant), read_hub)
+    quant, own_name = _quant_of(found), _name_of(found)
+    tier_name = name if name is not None else tier_name_of(own_name)
     if _NAME.fullmatch(tier_name) is None:
         raise UsageError(
             f"{tier_name!r} is no name for a tier.",
             hint="Lower-case letters, digits and dashes, at most 32, a letter first: --as coder.",
         )
-    quant = _quant_of(found)
     tier = Tier(
         name=tier_name,
-        model=found.entry.id if found.entry is not None else Path(found.name).name,
+        model=own_name,
         quant=quant,
         source=_source_of(found, quant),
         port=_NO_PORT_YET,
@@ -109,7 +101,10 @@ def added_tier(
         context_tokens=_context(found.shape, tier_name, context_tokens),
         concurrency=concurrency,
     )
-    return PlannedTier(tier, _memory_bytes(found.shape, tier, found.entry), note=found.note)
+    note, repo = found.note, found.found.repo
+    if repo is not None and repo.revision is not None:
+        note = f"`mlx-stack pull {repo.repo}@{repo.revision}` fetches that revision. {note}".strip()
+    return PlannedTier(tier, _memory_bytes(found.shape, tier, found.entry), note=note)
 
 
 def tier_name_of(model: str) -> str:
@@ -153,7 +148,15 @@ def _context(shape: ModelShape | None, tier_name: str, asked: int | None) -> int
     return min(tokens, longest) if longest is not None else tokens
 
 
-def _quant_of(found: NamedModel) -> Quant:
+def _name_of(found: DescribedModel) -> str:
+    """What the model is called at the gateway: its id, else the last part of its name."""
+    if found.entry is not None:
+        return found.entry.id
+    folder = found.found.folder
+    return folder.name if folder is not None else Path(found.name).name
+
+
+def _quant_of(found: DescribedModel) -> Quant:
     """The precision, in the stack file's three words; the nearest where it is none of them."""
     match found.quant:
         case "int4" | "int8" | "bf16":
@@ -162,25 +165,20 @@ def _quant_of(found: NamedModel) -> Quant:
             return "bf16"
 
 
-def _source_of(found: NamedModel, quant: Quant) -> str:
+def _source_of(model: DescribedModel, quant: Quant) -> str:
+    """What the stack file says of where the weights are: a repository, or a folder.
+
+    Raises:
+        UsageError: When it is a `config.json` without weights, or the catalog has no such weights.
+    """
+    found = model.found
+    if found.repo is not None:
+        return found.repo.repo
     if found.entry is not None:
-        return _repo_of(found.entry, quant)
-    path = Path(found.name).expanduser()
-    if path.exists():
-        if not path.is_dir():
-            raise UsageError(f"{found.name} is a file: a tier serves a model's folder.")
-        return str(path.absolute())
-    return found.name
-
-
-def _repo_of(entry: CatalogEntry, quant: Quant) -> str:
-    """The repository that the weights come from, ready or to be converted."""
-    source = entry.sources.get(quant)
-    repo = (source.hf_repo or source.convert_from) if source is not None else None
-    if repo is None:
-        known = ", ".join(each for each, _ in entry.sources.items())
-        raise UsageError(
-            f"No {quant} weights of {entry.id} are known.",
-            hint=f"There is {known}: `mlx-stack config set default-quant {known.split(',')[0]}`.",
-        )
-    return repo
+        return weights_of(found.entry, quant)[0]
+    assert found.folder is not None
+    assert found.path is not None
+    local = inspect_folder(found.folder)
+    if found.path.is_file() and (local is None or not local.is_whole):
+        raise UsageError(f"{found.name} is a file: a tier serves a model's folder.")
+    return str(found.folder)

@@ -156,15 +156,21 @@ def model_folder(model_dir: Path, tier: Tier) -> Path:
     if found is None:
         raise StackError(
             f"The model of tier {tier.name!r} ({tier.source}, {tier.quant}) is not on this disk.",
-            hint=f"`mlx-stack pull {tier.model}` downloads it.",
+            hint=_hint(tier, "downloads"),
         )
     if not found.is_whole:
         raise StackError(
             f"The model of tier {tier.name!r} in {found.path} is {found.integrity}: "
             f"{'; '.join(found.problems)}",
-            hint=f"`mlx-stack pull {tier.model}` completes it.",
+            hint=_hint(tier, "completes"),
         )
     return found.path
+
+
+def _hint(tier: Tier, verb: str) -> str:
+    if tier.pull_name is None:
+        return f"Put it back, or take the tier out: `mlx-stack init --remove {tier.name}`."
+    return f"`mlx-stack pull {tier.pull_name}` {verb} it."
 
 
 def chosen(names: Iterable[str], tier: str | None) -> Callable[[str], bool]:

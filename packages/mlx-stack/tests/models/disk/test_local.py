@@ -8,7 +8,7 @@ import pytest
 from mlx_stack.errors import InvalidFileError
 from mlx_stack.models.disk import find_local, inspect_folder, list_local
 from mlx_stack.models.disk.inventory import write_inventory
-from mlx_stack.models.disk.layout import folder_name, incoming, is_repo_id
+from mlx_stack.models.disk.layout import folder_name, incoming
 from mlx_stack.models.disk.manifest import (
     SCHEMA_VERSION,
     FileRecord,
@@ -243,19 +243,3 @@ def test_the_precision_is_what_the_configuration_declares(
 def test_folders_are_named_after_repository_and_conversion():
     assert folder_name("org/Model-4bit") == "org--Model-4bit"
     assert folder_name("org/Model", "int8") == "org--Model--int8"
-
-
-@pytest.mark.parametrize(
-    ("name", "is_repo"),
-    [
-        ("org/model", True),
-        ("mlx-community/Qwen3-8B-4bit", True),
-        ("qwen3-8b", False),
-        ("org/../x", False),
-        ("a/b/c", False),
-        ("/a", False),
-        ("org/mod--el", False),
-    ],
-)
-def test_a_repository_is_told_from_a_name(name: str, *, is_repo: bool):
-    assert is_repo_id(name) is is_repo

@@ -1,6 +1,5 @@
 """Where things are inside the models folder. Pure: names and paths, nothing is read or made."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,12 +7,6 @@ MANIFEST_NAME = ".mlx-stack.json"
 INVENTORY_NAME = "inventory.json"
 REPLACED_SUFFIX = ".replaced"
 _INCOMING = ".incoming"
-_REPO = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+$")
-
-
-def is_repo_id(name: str) -> bool:
-    """Whether `name` has the form of a Hub repository, `owner/name`."""
-    return _REPO.match(name) is not None and ".." not in name and "--" not in name
 
 
 def folder_name(repo: str, converted_to: str | None = None) -> str:

@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 from mlx_stack import __version__
 from mlx_stack.errors import UsageError
+from mlx_stack.models.name import DEFAULT_ENDPOINT
 
-DEFAULT_ENDPOINT = "https://huggingface.co"
 DEFAULT_TIMEOUT_S = 10.0
 _TRUE = frozenset({"1", "ON", "TRUE", "YES"})
 _PROXY_SCHEMES = ("http",)
