@@ -109,7 +109,7 @@ def watch(home: Path, ports: list[int]) -> None:
     services = [Supervised(spec) for spec in specs(home, ports)]
     machine = MachineReader(clock=clock, pressure=lambda: Pressure.NORMAL)
     watchdog = Watchdog(
-        home.state_dirs,
+        state_dirs(home),
         settings,
         lambda: services,
         lambda d: print(f"{d.service} {d.what}: {d.reason}", flush=True),
@@ -366,7 +366,7 @@ def run(faults: int, seed: int, home: Path, *, can_fill: bool) -> int:
     rng = random.Random(seed)
     ports = [free_port() for _ in range(3)]
     log = Path(tempfile.gettempdir()) / f"procsup_chaos.{os.getpid()}.log"
-    world = World(home, ports, rng, specs(home, ports), home.state_dirs, can_fill, log)
+    world = World(home, ports, rng, specs(home, ports), state_dirs(home), can_fill, log)
     for spec in world.services:
         result = bring_up(StartPlan(spec), world.dirs)
         assert result.error is None, result.error

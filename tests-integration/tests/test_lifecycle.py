@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -321,3 +322,26 @@ def test_a_changed_stack_reaches_a_running_gateway_without_dropping_a_request(
     out, err = asking.communicate(timeout=30)
     assert out == "You said: one two\n", err
     assert _ask(served, "gpt-4o", "hello")["choices"][0]["message"]["content"] == "You said: hello"
+
+
+def test_a_state_folder_on_a_disk_without_locks_is_refused_by_name_and_with_a_way_out(
+    served: Program, tmp_path: Path
+) -> None:
+    define_stack(served.home, {"standard": {}})
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(
+        "import errno, fcntl, os\n"
+        "def flock(*_):\n"
+        "    raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))\n"
+        "fcntl.flock = flock\n"
+    )
+    network_disk = Program(served.home, {**served.variables, "PYTHONPATH": str(site)})
+
+    done = network_disk.run("up", "--json")
+
+    assert done.code == 1
+    error = done.document["error"]
+    assert f"{served.home.lock} can't be locked" in error["message"]
+    assert "MLX_STACK_HOME" in error["hint"]
+    assert list(served.home.root.glob("pids/*")) == []

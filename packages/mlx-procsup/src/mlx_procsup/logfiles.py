@@ -203,7 +203,7 @@ class _Cursor:
         missed = self._missed_by_rotation()
         if missed is None:
             # A rotation that just happened shows its copy or its archive by now. If neither is
-            # there, somebody else cut the log, and what was in it is gone.
+            # there, another program cut the log, and what was in it is gone.
             missed = self._missed_by_rotation()
             if missed is None:
                 missed, self._position = b"", 0

@@ -14,7 +14,7 @@ it; `stop_service` notes that it isn't (decision 0013); the watchdog acts on tha
 changes it. Where a stranger listens on the service's port, `bring_up` and the watchdog start
 nothing (`PortTakenError`). A process that can't be proven to be the service's is never signalled,
 whatever the files say (decision 0010). None of these calls takes a lock, the watchdog excepted:
-their callers do. No process owns the services (decision 0012): each call reads the files anew.
+their callers do. No process owns the services (decision 0012): each call reads the files again.
 """
 
 import errno

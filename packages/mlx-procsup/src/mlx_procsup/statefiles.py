@@ -60,6 +60,11 @@ class RunRecord:
     shed_at: float | None = None
     fingerprint: str = ""
 
+    @property
+    def should_run(self) -> bool:
+        """Whether it is wanted, and not put aside."""
+        return self.wanted is WantedState.RUNNING and self.shed_at is None
+
 
 def read_pid(dirs: StateDirs, name: str) -> int | None:
     """The PID file's number; None where there is no file.

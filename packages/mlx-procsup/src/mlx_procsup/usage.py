@@ -88,7 +88,7 @@ def descendants(
 
 
 def _leads_session(pid: int) -> bool:
-    """Whether a process is on its own: what a watchdog starts is no part of the watchdog."""
+    """Whether a process is on its own: what a watchdog starts is not a part of the watchdog."""
     try:
         return os.getsid(pid) == pid
     except (ProcessLookupError, PermissionError):

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from mlx_procsup.errors import SupervisionError, describe_exit
 from mlx_procsup.hang import HangRule, Observation
 from mlx_procsup.identity import reap
 from mlx_procsup.located import locate
-from mlx_procsup.lock import LockHeldError, acquire_lock
+from mlx_procsup.lock import LockHeldError, LockOwner, acquire_lock
 from mlx_procsup.logfiles import last_line
 from mlx_procsup.pressure import (
     Pressure,
@@ -233,7 +234,7 @@ class Watchdog:
         """Start a service under the lock; another holder of it is given way."""
         name = service.spec.name
         try:
-            with acquire_lock(self._settings.lock, self._settings.owner, clock=self._machine.clock):
+            with self._locked():
                 if self._is_still_wanted(name) and self._is_as_seen(service, status):
                     self._start(service, decision)
         except LockHeldError as error:
@@ -274,7 +275,7 @@ class Watchdog:
     def _give_up(self, name: str, decision: Decision) -> None:
         reason = f"{decision.reason}; it stays as it is until you act"
         try:
-            with acquire_lock(self._settings.lock, self._settings.owner, clock=self._machine.clock):
+            with self._locked():
                 record = readable_run(self._dirs, name) or RunRecord()
                 if record.wanted is WantedState.RUNNING:
                     record = replace(record, flapping=True, last_error=decision.reason)
@@ -286,16 +287,19 @@ class Watchdog:
     def _repair_files(self, service: Supervised) -> bool:
         """Whether the service runs and its files didn't say so; now they do."""
         try:
-            with acquire_lock(self._settings.lock, self._settings.owner, clock=self._machine.clock):
-                return self._is_still_wanted(service.spec.name) and (
-                    adopt(service.spec, self._dirs) is not None
-                )
+            with self._locked():
+                is_wanted = self._is_still_wanted(service.spec.name)
+                return is_wanted and adopt(service.spec, self._dirs) is not None
         except (SupervisionError, OSError):
             return False
 
+    def _locked(self) -> AbstractContextManager[LockOwner]:
+        settings = self._settings
+        return acquire_lock(settings.lock, settings.owner, clock=self._machine.clock)
+
     def _is_still_wanted(self, name: str) -> bool:
         record = readable_run(self._dirs, name)
-        return record is None or (record.wanted is WantedState.RUNNING and record.shed_at is None)
+        return record is None or record.should_run
 
     def _is_as_seen(self, service: Supervised, status: ServiceStatus) -> bool:
         """Whether the service was neither started nor stopped since it was looked at."""
@@ -323,7 +327,7 @@ class Watchdog:
         if shed is None and restore is None:
             return
         try:
-            with acquire_lock(self._settings.lock, self._settings.owner, clock=self._machine.clock):
+            with self._locked():
                 if shed is not None:
                     self._shed(shed)
                 if restore is not None:
@@ -348,7 +352,7 @@ class Watchdog:
         for log in sorted(self._dirs.logs.glob("*.log")):
             try:
                 rotation = rotate_if_larger(log, self._settings.rotation)
-            except OSError as error:
+            except (SupervisionError, OSError) as error:
                 self._say(log.stem, "held-up", f"its log can't be rotated: {error}")
                 continue
             if rotation is not None:
@@ -411,13 +415,10 @@ class Watchdog:
 def _observe(service: Supervised, status: ServiceStatus, now: float) -> Observation:
     record = status.record
     is_stopped = status.state is ServiceState.STOPPED
-    is_wanted = not is_stopped
-    if record is not None:
-        is_wanted = record.wanted is WantedState.RUNNING and record.shed_at is None
     return Observation(
         at=now,
         state=status.state,
-        is_wanted=is_wanted,
+        is_wanted=record.should_run if record is not None else not is_stopped,
         was_started=not is_stopped or record is None or record.started_at is not None,
         cpu_s=status.cpu_s,
         uptime_s=status.uptime_s,
