@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from mlx_stack.home import Home
+from stack_testkit.home import install_fake_engines
 from stack_testkit.hub import Fault, HubServer, Settings, write_repository
 from stack_testkit.program import Program
 
@@ -416,6 +417,47 @@ def test_a_precision_that_the_weights_do_not_have_is_refused(puller: Program):
     assert done.code == 2
     assert "int4" in done.document["error"]["message"]
     assert puller.run("pull", REPO, "--quant", "int4").code == 0
+
+
+def test_a_conversion_without_a_chance_is_refused_after_the_first_kilobyte(
+    puller: Program, hub: HubServer
+):
+    install_fake_engines(puller.home)  # in whose interpreter there is no mlx-lm
+    config = json.dumps({"model_type": "llama", "torch_dtype": "bfloat16"}).encode()
+    write_repository(hub.root, "example/Whole", {**FILES, "config.json": config})
+    done = puller.run("pull", "example/Whole", "--quant", "int4", "--json")
+    assert (done.code, done.document["error"]["type"]) == (1, "conversion-failed")
+    assert hub.sent_bytes <= 2 * len(config)
+    assert puller.run("models", "--json").document["models"] == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "told", "kind"),
+    [
+        (Fault(kind="status", status=403, path="/api/*"), "HTTP 403", "pull-failed"),
+        (
+            Fault(kind="status", status=403, path="/api/*", message="Your address is blocked."),
+            "Your address is blocked.",
+            "pull-failed",
+        ),
+        (Fault(kind="status", status=403, path="config.json"), "HTTP 403", "pull-failed"),
+        (
+            Fault(kind="status", status=403, path="config.json", message="No."),
+            "config.json: No.",
+            "pull-failed",
+        ),
+        (Fault(kind="status", status=451, path="config.json"), "HTTP 451", "pull-failed"),
+    ],
+)
+def test_a_refusal_of_an_open_model_says_nothing_of_a_licence(
+    puller: Program, hub: HubServer, fault: Fault, told: str, kind: str
+):
+    hub.configure(Settings(faults=(fault,)))
+    done = puller.run("pull", REPO, "--json")
+    error = done.document["error"]
+    assert (done.code, error["type"]) == (1, kind)
+    assert told in error["message"]
+    assert "licence" not in f"{error['message']} {error['hint']}"
 
 
 def test_offline_a_model_that_is_here_needs_no_request(puller: Program, hub: HubServer):

@@ -73,14 +73,27 @@ def test_a_conversion_that_fails_leaves_nothing_and_keeps_the_original(
     puller: Program, hub: HubServer
 ):
     config = hub.root / REPO / "config.json"
-    odd = {**json.loads(config.read_text()), "model_type": "nobody-knows-it"}
+    odd = json.loads(config.read_text())
+    del odd["hidden_size"]
     config.write_text(json.dumps(odd))
     done = puller.run("pull", REPO, "--quant", "int8", "--json", timeout_s=120)
     assert done.code == 1
     error = done.document["error"]
     assert error["type"] == "conversion-failed"
-    assert "nobody-knows-it" in error["hint"]
+    assert "hidden_size" in error["hint"]
     models = puller.run("models", "--json").document["models"]
     assert [(model["repo"], model["quant"], model["integrity"]) for model in models] == [
         (REPO, "bf16", "ok")
     ]
+
+
+def test_a_type_that_mlx_lm_does_not_know_is_told_before_the_download(
+    puller: Program, hub: HubServer
+):
+    config = hub.root / REPO / "config.json"
+    odd = {**json.loads(config.read_text()), "model_type": "nobody-knows-it"}
+    config.write_text(json.dumps(odd))
+    done = puller.run("pull", REPO, "--quant", "int8", "--json", timeout_s=120)
+    assert (done.code, done.document["error"]["type"]) == (1, "conversion-failed")
+    assert "nobody-knows-it" in done.document["error"]["message"]
+    assert hub.sent_bytes <= config.stat().st_size

@@ -15,13 +15,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlx_catalog import UnreadableModelError
+from mlx_catalog.geometry import parse_config
 from mlx_stack.models.disk import model_lock, space
 from mlx_stack.models.disk.inventory import write_inventory
 from mlx_stack.models.disk.layout import ModelPlaces
 from mlx_stack.models.disk.local import LocalModel, inspect_folder
 from mlx_stack.models.disk.manifest import SCHEMA_VERSION, FileRecord, Manifest, Quant
 from mlx_stack.models.download.fetch import Fetched, find_present, publish
-from mlx_stack.models.errors import ConversionError
+from mlx_stack.models.errors import ConversionError, WrongContentError
 from mlx_stack.models.events import Converting, Observer, ignore
 
 BITS: Mapping[Quant, int] = {"int4": 4, "int8": 8}
@@ -33,6 +35,14 @@ _RUNTIME_BYTES = 1 << 30
 _KEPT_LINES = 20
 _TICK_S = 0.5
 _BLOCK_BYTES = 1 << 20
+_UNKNOWN = 3
+_IS_KNOWN = f"""
+import importlib.util, sys
+from mlx_lm import utils
+name = utils.MODEL_REMAPPING.get(sys.argv[1], sys.argv[1])
+sys.exit(0 if importlib.util.find_spec("mlx_lm.models." + name) else {_UNKNOWN})
+"""
+"""What `mlx_lm.utils` does to find a model's class, without loading it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +132,43 @@ def _command(python: Path, original: Path, quant: Quant, target: Path) -> tuple[
     places = ("--hf-path", str(original), "--mlx-path", str(target))
     size = ("--q-bits", str(BITS[quant]), "--q-group-size", str(GROUP_SIZE))
     return (str(python), "-m", "mlx_lm", "convert", *places, "--quantize", *size)
+
+
+def ensure_convertible(repo: str, config: bytes, converter: Converter) -> None:
+    """Return where mlx-lm knows the model's type; asked before anything large is downloaded.
+
+    Raises:
+        WrongContentError: When `config.json` can't be read.
+        ConversionError: When mlx-lm doesn't know the type, or can't be asked.
+    """
+    try:
+        fields = parse_config(config, f"config.json of {repo}")
+    except UnreadableModelError as error:
+        raise WrongContentError(f"{error}.") from error
+    if fields.get("model_file"):
+        return  # the model brings its own code along
+    model_type = str(fields.get("model_type"))
+    asked = subprocess.run(
+        (str(converter.python), "-c", _IS_KNOWN, model_type),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        env=dict(converter.environment),
+        check=False,
+    )
+    if asked.returncode == _UNKNOWN:
+        raise ConversionError(
+            f"mlx-lm can't convert {repo}: it doesn't know the model type {model_type!r}.",
+            hint="Nothing was downloaded. Look for ready MLX weights: "
+            "`mlx-stack models --available NAME`.",
+        )
+    if asked.returncode != 0:
+        said = asked.stderr.strip().rpartition("\n")[2] or f"exit code {asked.returncode}"
+        raise ConversionError(
+            f"mlx-lm can't convert {repo}: {said}.",
+            hint="Nothing was downloaded. `mlx-stack engines verify` looks at the engine.",
+        )
 
 
 def ensure_feasible(

@@ -14,7 +14,7 @@ from mlx_stack.engines.environment import require_environment
 from mlx_stack.engines.lockfile import Engine
 from mlx_stack.errors import UsageError
 from mlx_stack.home import Home
-from mlx_stack.models.convert import BITS, Converter, convert, ensure_feasible
+from mlx_stack.models.convert import BITS, Converter, convert, ensure_convertible, ensure_feasible
 from mlx_stack.models.disk.hf_cache import find_blob, find_snapshot
 from mlx_stack.models.disk.local import LocalModel, find_local, places_of
 from mlx_stack.models.disk.manifest import FileRecord, Quant, RemoteModel, is_safe_path
@@ -217,14 +217,7 @@ class _Puller:
         """
         if source.model is not None:
             return False
-        record = next(file for file in files if file.path == "config.json")
-        cached = find_blob(self.environment.cache, remote.repo, record)
-        if origin is not None:
-            config = origin.read(record, self._options(source).policy)
-        elif cached is not None:
-            config = cached.read_bytes()
-        else:
-            raise OfflineError(f"{record.path} of {remote.repo} is not on this disk")
+        config = self._config(source, remote, files, origin)
         try:
             held = quant_of_config(config)
         except ValueError as error:
@@ -241,6 +234,22 @@ class _Puller:
             "`mlx-stack models --available NAME`.",
         )
 
+    def _config(
+        self,
+        source: ModelSource,
+        remote: RemoteModel,
+        files: tuple[FileRecord, ...],
+        origin: HubFiles | None,
+    ) -> bytes:
+        """The `config.json` of a commit, which says what the rest of it is before it comes."""
+        record = next(file for file in files if file.path == "config.json")
+        cached = find_blob(self.environment.cache, remote.repo, record)
+        if origin is not None:
+            return origin.read(record, self._options(source).policy)
+        if cached is None:
+            raise OfflineError(f"{record.path} of {remote.repo} is not on this disk")
+        return cached.read_bytes()
+
     def _convert(
         self,
         source: ModelSource,
@@ -251,6 +260,7 @@ class _Puller:
     ) -> Fetched:
         """Download the original, have it converted, and let it go again."""
         converter = _converter(self.home)
+        ensure_convertible(remote.repo, self._config(source, remote, files, origin), converter)
         base = places_of(self.model_dir, remote.repo)
         had_base = find_present(base) is not None
         size = sum(file.size_bytes for file in files)

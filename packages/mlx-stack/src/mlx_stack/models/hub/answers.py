@@ -81,7 +81,7 @@ def refused(what: str, status: int, said: str | None) -> PullError:
     """The error for a refusal that has nothing to do with a licence; the server's words first."""
     hint = None
     if status == HTTPStatus.FORBIDDEN:
-        hint = "The Hub, a proxy or the network refuses this; a licence is not the reason."
+        hint = "The Hub itself, a proxy or the network refuses it; look at the token and the proxy."
     return PullError(f"{what}: {said or 'refused'} (HTTP {status}).", hint=hint)
 
 
@@ -113,5 +113,6 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
 
 def _check_the_way(environment: HubEnvironment) -> str:
     proxy = environment.proxy_setting(environment.endpoint)
-    through = f" and the proxy that {proxy.variable} names" if proxy is not None else ""
-    return f"Check the connection, HF_ENDPOINT{through}."
+    if proxy is None:
+        return "Check the connection and HF_ENDPOINT."
+    return f"Check the connection, HF_ENDPOINT and the proxy that {proxy.variable} names."
