@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from mlx_bench import SpeedCheck, SpeedVerdict, render_html, render_table
 from mlx_bench.export import column_of, figure
-from mlx_bench.report_file import require_writable, write_atomically
+from mlx_bench.report_file import require_writable
 from mlx_bench.runner import OnReport
+from mlx_stack import atomic_file
 
 if TYPE_CHECKING:
     from mlx_stack.bench.measure import BenchResult
@@ -70,4 +71,4 @@ def open_page(path: Path | None) -> OnReport:
     if path is None:
         return lambda _: None
     require_writable(path)
-    return lambda report: write_atomically(path, render_html(report))
+    return lambda report: atomic_file.write_text(path, render_html(report))
