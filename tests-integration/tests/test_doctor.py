@@ -127,7 +127,7 @@ def test_what_a_damaged_file_says_of_keys_is_not_in_the_bundle(
     assert token not in text
 
 
-def test_one_damaged_file_is_told_once_though_many_checks_read_it(offline: Program) -> None:
+def test_one_damaged_file_is_reported_once_though_many_checks_read_it(offline: Program) -> None:
     define_stack(offline.home, {"standard": {}})
     offline.home.config.write_text("litellm-port: [")
 
@@ -142,8 +142,10 @@ def test_a_damaged_profile_and_a_wrong_catalog_entry_are_found(offline: Program)
     offline.home.profile.write_text("{")
     (offline.home.catalog / "mine.yaml").write_text("id: 3")
 
-    found = _findings(offline)
+    bundle = offline.home.root / "bundle.json"
+    found = _findings(offline, "--bundle", str(bundle))
 
+    assert "not JSON" in json.loads(bundle.read_text())["hardware"]["error"]
     assert "`mlx-stack profile`" in found["profile-file"][0]["fix"]
     assert "mine.yaml" in found["catalog"][0]["message"]
     assert {row["severity"] for row in found["profile-file"] + found["catalog"]} == {"problem"}
@@ -177,7 +179,9 @@ def test_a_new_user_is_told_what_to_do_first(program: Program) -> None:
     assert not program.home.root.exists()
 
 
-def test_a_hub_out_of_reach_and_a_missing_token_are_told_with_what_to_do(served: Program) -> None:
+def test_a_hub_out_of_reach_and_a_missing_token_are_reported_with_what_to_do(
+    served: Program,
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as unserved:
         port = unserved.getsockname()[1]
     endpoint = f"http://127.0.0.1:{port}"

@@ -9,7 +9,7 @@ from mlx_stack import exit_codes
 from mlx_stack.cli.frame.context import Context, json_option, open_context, quiet_option
 
 if TYPE_CHECKING:
-    from mlx_stack.doctor.examine import Examination
+    from mlx_stack.doctor.finding import Examination
 
 _SIGNS = {
     "ok": ("✓", "green"),
@@ -20,13 +20,13 @@ _SIGNS = {
 
 
 @click.command("doctor")
-@click.option("--fix", is_flag=True, help="Put right what is safe to put right.")
+@click.option("--fix", is_flag=True, help="Fix what can be fixed safely.")
 @click.option(
     "--bundle",
     type=click.Path(dir_okay=False, path_type=Path),
     is_flag=False,
     flag_value=Path("mlx-stack-doctor.json"),
-    help="Write a file for a bug report too; it holds no name and no key.",
+    help="Also write a file for a bug report, without names or keys.",
 )
 @json_option
 @quiet_option
@@ -42,15 +42,13 @@ def command(bundle: Path | None, *, fix: bool, json: bool, quiet: bool) -> int:
     with context.output.waiting("Looking"):
         examination = examine(context.opened, fix=fix)
     if bundle is not None:
-        write_bundle(context.opened, examination, bundle)
+        examination = write_bundle(context.opened, examination, bundle)
     if json:
-        context.output.document(
-            {**examination.to_document(), "bundle": str(bundle) if bundle else None}
-        )
+        context.output.document(examination.to_document())
     else:
         _show(context, examination)
         if bundle is not None:
-            context.output.say(f"Read {bundle} before you pass it on.")
+            context.output.say(f"Read {bundle} before you share it.")
     return exit_codes.DONE if examination.is_well else exit_codes.FAILED
 
 
@@ -66,10 +64,9 @@ def _show(context: Context, examination: "Examination") -> None:
             output.item(" ", finding.reason, style="dim")
         if finding.fix:
             output.item("→", finding.fix, indent=2)
-    problems = sum(finding.severity == "problem" for finding in examination.findings)
-    warnings = sum(finding.severity == "warning" for finding in examination.findings)
-    can_fix = any(finding.mend is not None for finding in examination.findings)
+    problems, warnings = examination.count("problem"), examination.count("warning")
+    can_fix = any(finding.repair is not None for finding in examination.findings)
     output.say(
         f"\n{problems} problem{'s' * (problems != 1)}, {warnings} warning{'s' * (warnings != 1)}."
-        + (" `mlx-stack doctor --fix` puts some of it right." if can_fix else "")
+        + (" `mlx-stack doctor --fix` can fix some of these." if can_fix else "")
     )

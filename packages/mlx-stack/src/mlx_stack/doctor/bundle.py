@@ -1,20 +1,26 @@
-"""A file for a bug report: what the doctor sees, without names, paths of the user, or keys."""
+"""A file for a bug report: what the doctor sees, without names, paths of the user, or keys.
+
+What names a person or grants access is removed if it is known on this machine or has a telling
+shape: logs hold what engines and proxies print, so a key in them need not be one of ours.
+"""
 
 import json
 import os
 import platform
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from getpass import getuser
 from pathlib import Path
+from typing import cast
 
+from mlx_hwprobe import HwprobeError
 from mlx_procsup import tail_lines
 from mlx_stack import __version__, atomic_file
 from mlx_stack.config import CONFIG_KEYS, mask_value
 from mlx_stack.credentials import MASK, read_gateway_key
-from mlx_stack.doctor.examine import Examination
-from mlx_stack.doctor.redaction import redact
+from mlx_stack.doctor.finding import Examination
 from mlx_stack.engines.environment import current_environment
 from mlx_stack.engines.lockfile import Engine
 from mlx_stack.errors import StackError
@@ -25,17 +31,63 @@ from mlx_stack.open_stack import OpenStack
 _LOG_LINES = 200
 _SECRET_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
 _SHORTEST_KEY = 6  # a variable called so may hold `1` or `true`
+_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"-----BEGIN [A-Z ]+-----.*?(-----END [A-Z ]+-----|\Z)", re.DOTALL), MASK),
+    (re.compile(r"(://)[^/\s@]+@"), rf"\1{MASK}@"),
+    (re.compile(r"(?i)\b(bearer|authorization:\s*\w+)(\s+)[\w.~+/=-]{8,}"), rf"\1\2{MASK}"),
+    (
+        re.compile(
+            r"(?i)((?:api[-_]?key|[-_]key|\btoken|[-_]token|secret|password|passwd)['\"]?\s*[:=]\s*['\"]?)"
+            r"[^\s'\",;&}]{8,}"
+        ),
+        rf"\1{MASK}",
+    ),
+    (re.compile(r"\b(?:sk|pk|hf|gh[a-z]|github_pat|glpat|xox[a-z]|AKIA)[-_]?[\w-]{16,}"), MASK),
+    (re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]*\w"), "<e-mail>"),
+    (re.compile(r"(/(?:Users|home)/)[^/\s'\":,;)]+"), r"\1<user>"),
+    (re.compile(r"\b[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\b"), "<uuid>"),
+    (re.compile(r"\b[0-9A-Fa-f]{2}(?:[:-][0-9A-Fa-f]{2}){5}\b"), "<hardware address>"),
+    # a Mac's serial number has ten or twelve characters, letters and digits among them
+    (re.compile(r"\b(?=\d*[A-Z])(?=[A-Z]*\d)[A-Z0-9]{10}(?:[A-Z0-9]{2})?\b"), "<serial number>"),
+)
 
 
-def write_bundle(opened: OpenStack, examination: Examination, path: Path) -> None:
-    """Write the bundle to `path`, readable by its owner only.
+def write_bundle(opened: OpenStack, examination: Examination, path: Path) -> Examination:
+    """The examination with its bundle, which is written to `path`, readable by its owner only.
 
     Raises:
-        OSError: It can't be written.
+        OSError: When it can't be written.
     """
     content = redact(_content(opened, examination), _known(opened))
     text = json.dumps(content, indent=2, ensure_ascii=False)
     atomic_file.write_text(path, f"{text}\n", mode=atomic_file.PRIVATE)
+    return replace(examination, bundle=path)
+
+
+def redact(value: object, known: Mapping[str, str]) -> object:
+    """The JSON value without secrets and names, in every string of it.
+
+    Args:
+        value: Made of strings, numbers, lists and maps; the keys of maps stay as they are.
+        known: Secrets and names of this machine, each with its replacement; they are replaced
+            as whole words only, the longest first.
+    """
+    if isinstance(value, str):
+        return _redact_text(value, known)
+    if isinstance(value, Mapping):
+        fields = cast("Mapping[object, object]", value)
+        return {key: redact(item, known) for key, item in fields.items()}
+    if isinstance(value, list | tuple):
+        return [redact(item, known) for item in cast("list[object]", value)]
+    return value
+
+
+def _redact_text(text: str, known: Mapping[str, str]) -> str:
+    for secret in sorted(known, key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", lambda _, new=known[secret]: new, text)
+    for shape, replacement in _SHAPES:
+        text = shape.sub(replacement, text)
+    return text
 
 
 def _content(opened: OpenStack, examination: Examination) -> dict[str, object]:
@@ -50,20 +102,24 @@ def _content(opened: OpenStack, examination: Examination) -> dict[str, object]:
             for engine in Engine
             for environment in (current_environment(home.engines, engine),)
         },
-        "hardware": known_hardware(home).to_json(),
+        "hardware": _or_error(lambda: known_hardware(home).to_json()),
         "doctor": examination.to_document(),
-        "config": _config(opened),
+        "config": _or_error(lambda: _config(opened)),
         "stack": _text(home.stack),
         "logs": {path.stem: tail_lines(path, _LOG_LINES) for path in home.logs.glob("*.log")},
     }
 
 
 def _config(opened: OpenStack) -> dict[str, str]:
+    values = {key: getattr(opened.config, key.replace("-", "_")) for key in CONFIG_KEYS}
+    return {key: mask_value(key, value) for key, value in values.items()}
+
+
+def _or_error(read: Callable[[], object]) -> object:
     try:
-        config = opened.config
-    except StackError as error:
-        return {"error": error.message}
-    return {key: mask_value(key, getattr(config, key.replace("-", "_"))) for key in CONFIG_KEYS}
+        return read()
+    except (StackError, HwprobeError) as error:
+        return {"error": str(error)}
 
 
 def _text(path: Path) -> str | None:
@@ -74,7 +130,7 @@ def _text(path: Path) -> str | None:
 
 
 def _known(opened: OpenStack) -> dict[str, str]:
-    """What must not be in the bundle though it has no shape of its own, and what stands there."""
+    """What must not be in the bundle though it has no telling shape, with its replacements."""
     host = platform.node()
     names = {host: "<host>", host.partition(".")[0]: "<host>", "localhost": "localhost"}
     names |= dict.fromkeys(_user_names(), "<user>") | {str(Path.home()): "~"}
@@ -85,7 +141,7 @@ def _known(opened: OpenStack) -> dict[str, str]:
 
 
 def _readable_keys(opened: OpenStack) -> Iterator[str | None]:
-    """The keys of our own files; what is damaged hides no other."""
+    """The keys in our own files; a damaged file doesn't hide another's."""
     with suppress(StackError):
         yield read_gateway_key(opened.home)
     with suppress(StackError):
@@ -93,7 +149,7 @@ def _readable_keys(opened: OpenStack) -> Iterator[str | None]:
 
 
 def _user_names() -> Iterator[str]:
-    """What this user is called; a container may have users without a name."""
+    """What this user is called; in a container, users may have no name."""
     with suppress(OSError):
         yield getuser()
     yield Path.home().name

@@ -1,24 +1,25 @@
-"""What a check reports."""
+"""What a check reports, and all of them together."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from pathlib import Path
+from typing import Literal, get_args
 
 type Severity = Literal["ok", "info", "warning", "problem"]
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        check: Which check this is, a stable name such as `state-folder-mode`.
+        check: A stable name such as `stale-pid`.
         severity: `problem` (something doesn't work), `warning` (something will not, or is risky),
             `info` (worth knowing), `ok`.
         message: What was found, one sentence.
-        reason: Why it matters; "" where that is plain.
-        fix: What to do; "" where there is nothing to do.
-        mend: Does it, where that is safe; None where a person must.
+        reason: Why it matters; "" if that is obvious.
+        fix: What to do; "" if there is nothing to do.
+        repair: Does it, if that is safe; None if a person must.
     """
 
     check: str
@@ -26,7 +27,7 @@ class Finding:
     message: str
     reason: str = ""
     fix: str = ""
-    mend: Callable[[], None] | None = field(default=None, repr=False, compare=False)
+    repair: Callable[[], object] | None = field(default=None, repr=False, compare=False)
 
     def to_document(self) -> dict[str, object]:
         """The finding as JSON."""
@@ -36,10 +37,45 @@ class Finding:
             "message": self.message,
             "reason": self.reason,
             "fix": self.fix,
-            "can_fix": self.mend is not None,
+            "can_fix": self.repair is not None,
         }
 
 
 def ok(check: str, message: str) -> Finding:
-    """A check that found nothing wrong."""
+    """The result of a check that found nothing wrong."""
     return Finding(check, "ok", message)
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """What the doctor found.
+
+    Attributes:
+        findings: In the order of the checks.
+        fixed: The checks whose findings were fixed.
+        bundle: The file for a bug report, or None if none was asked for.
+    """
+
+    findings: tuple[Finding, ...]
+    fixed: tuple[str, ...] = ()
+    bundle: Path | None = None
+
+    def count(self, severity: Severity) -> int:
+        """How many findings are of that severity."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+    @property
+    def is_well(self) -> bool:
+        """Whether no problem is left."""
+        return not self.count("problem")
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        severities: tuple[Severity, ...] = get_args(Severity.__value__)
+        return {
+            "ok": self.is_well,
+            "counts": {severity: self.count(severity) for severity in severities},
+            "findings": [finding.to_document() for finding in self.findings],
+            "fixed": list(self.fixed),
+            "bundle": str(self.bundle) if self.bundle else None,
+        }

@@ -1,4 +1,4 @@
-"""The machine: chip, translation, macOS, GPU memory, free disk."""
+"""The machine: chip, macOS, GPU memory, free disk, and whether it recovers from a power cut."""
 
 import re
 import shutil
@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlx_hwprobe import HardwareProfile, detect
-from mlx_stack.doctor.finding import Finding, ok
+from mlx_stack.autostart.mac import this_mac
+from mlx_stack.autostart.status import read_install_status
+from mlx_stack.doctor.finding import Finding, Severity, ok
+from mlx_stack.errors import MissingError
+from mlx_stack.home import Home
 
 _OLDEST_MACOS = 14
 _LITTLE_DISK_BYTES = 20 * 10**9
@@ -14,22 +18,27 @@ _NO_DISK_BYTES = 2 * 10**9
 _GIB = 2**30
 _MACOS_BYTES = 2 * _GIB
 """With less than this, macOS itself gets into trouble."""
+_SEVERITIES: dict[str, Severity] = {
+    "ok": "ok",
+    "prevents": "warning",
+    "warning": "warning",
+    "unknown": "info",
+}
 
 
 def check_machine() -> Iterator[Finding]:
-    """The chip and the operating system.
+    """The chip, the GPU's memory and the operating system.
 
     Raises:
-        HwprobeError: Nothing could be read, or this is a Mac with an Intel processor.
+        HwprobeError: When nothing can be read, or this is a Mac with an Intel processor.
     """
     profile = detect()
-    yield from describe_chip(profile)
-    yield from describe_macos(profile.os_version or "")
+    yield from _check_chip(profile)
+    yield from _check_macos(profile.os_version or "")
 
 
-def describe_chip(profile: HardwareProfile) -> Iterator[Finding]:
-    """What the hardware profile means for serving models."""
-    name = profile.chip or "this machine"
+def _check_chip(profile: HardwareProfile) -> Iterator[Finding]:
+    name = profile.chip or "unknown processor"
     if profile.is_rosetta:
         yield Finding(
             "rosetta",
@@ -42,7 +51,7 @@ def describe_chip(profile: HardwareProfile) -> Iterator[Finding]:
         yield Finding(
             "chip",
             "info",
-            f"{name} is no Apple Silicon Mac: models run on the CPU.",
+            f"This isn't an Apple Silicon Mac ({name}): models run on the CPU.",
             "This is for development; speed estimates need a Mac.",
         )
     elif profile.is_virtual_machine:
@@ -50,16 +59,15 @@ def describe_chip(profile: HardwareProfile) -> Iterator[Finding]:
             "chip",
             "warning",
             f"{name} in a virtual machine.",
-            "Its GPU is a paravirtual one, or there is none: models run slowly or not at all.",
+            "Its GPU is paravirtual or missing: models run slowly or not at all.",
         )
     else:
         memory = f"{profile.memory_gb} GB, {profile.memory_bandwidth_gb_s} GB/s"
         yield ok("chip", f"{name}, {memory}.")
-        yield from _describe_gpu_memory(profile)
+        yield from _check_gpu_memory(profile)
 
 
-def _describe_gpu_memory(profile: HardwareProfile) -> Iterator[Finding]:
-    """How much memory models may take, and whether macOS is left enough."""
+def _check_gpu_memory(profile: HardwareProfile) -> Iterator[Finding]:
     limit_bytes, memory_bytes = profile.gpu_memory_limit_bytes, profile.memory_bytes
     if limit_bytes is None or memory_bytes is None:
         return
@@ -76,8 +84,7 @@ def _describe_gpu_memory(profile: HardwareProfile) -> Iterator[Finding]:
         yield ok("gpu-memory", f"{limit}.")
 
 
-def describe_macos(os_version: str) -> Iterator[Finding]:
-    """Whether this macOS is known to work with MLX; nothing where it is no macOS."""
+def _check_macos(os_version: str) -> Iterator[Finding]:
     match = re.search(r"macOS (?P<major>\d+)(?:\.(?P<minor>\d+))?", os_version)
     if match is None:
         return
@@ -90,14 +97,14 @@ def describe_macos(os_version: str) -> Iterator[Finding]:
             fix="Upgrade macOS.",
         )
     elif (26, 3) <= version < (27, 0):
-        # https://github.com/ml-explore/mlx/issues/3186 and /3346; 27 had no report when this was
-        # written
+        # https://github.com/ml-explore/mlx/issues/3186 and /3346; there were no reports for macOS
+        # 27 when this was written
         yield Finding(
             "macos",
             "warning",
             f"{os_version} can panic under long prompts that fill the GPU's memory "
             "(`completeMemory() prepare count underflow`).",
-            "A defect of macOS 26.3 to 26.5, reported with MLX by many.",
+            "A defect of macOS 26.3 to 26.5, widely reported with MLX.",
             "Keep `memory-budget-pct` at 60 or less, or upgrade to macOS 27.",
         )
     else:
@@ -105,7 +112,7 @@ def describe_macos(os_version: str) -> Iterator[Finding]:
 
 
 def check_disk(*folders: Path) -> Iterator[Finding]:
-    """Free space where models and state go."""
+    """Free space on the disks of the folders."""
     seen: set[int] = set()
     for folder in folders:
         existing = next(path for path in (folder, *folder.parents) if path.exists())
@@ -121,7 +128,7 @@ def check_disk(*folders: Path) -> Iterator[Finding]:
                 "problem",
                 f"Only {free}.",
                 "State files and logs can't be written safely on a full disk.",
-                "Free space: `mlx-stack models` shows what each model takes, "
+                "Free space: `mlx-stack models` shows the size of each model, "
                 "`mlx-stack engines prune` removes old engines.",
             )
         elif free_bytes < _LITTLE_DISK_BYTES:
@@ -130,3 +137,40 @@ def check_disk(*folders: Path) -> Iterator[Finding]:
             )
         else:
             yield ok("disk", f"{free}.")
+
+
+def check_power(home: Home) -> Iterator[Finding]:
+    """Whether the stack comes back after a power cut; nothing on a machine without launchd.
+
+    Raises:
+        LaunchdError: When launchctl doesn't answer.
+    """
+    try:
+        mac = this_mac()
+    except MissingError:
+        return
+    if shutil.which("plutil") is None:
+        yield Finding("plutil", "warning", "`plutil` is missing: agents can't be checked.")
+    status = read_install_status(home, mac)
+    if status.kind is None:
+        yield Finding(
+            "launchd",
+            "info",
+            "The watchdog isn't installed: nothing starts the stack after a reboot.",
+            fix="mlx-stack install",
+        )
+    elif not status.running:
+        how = f"it last {status.last_end}" if status.last_end else status.state or "not loaded"
+        if status.missing_program is not None:
+            how = f"its program {status.missing_program} is gone"
+        yield Finding(
+            "launchd",
+            "problem",
+            f"The watchdog is installed but not running ({how}).",
+            fix="mlx-stack install, then mlx-stack logs watchdog",
+        )
+    else:
+        yield ok("launchd", f"The watchdog runs under launchd (PID {status.pid}).")
+    for finding in status.findings:
+        severity = _SEVERITIES[finding.verdict]
+        yield Finding(f"boot-{finding.name}", severity, finding.message, fix=finding.fix)

@@ -1,7 +1,7 @@
-"""Engines, models, ports and processes: whether the stack could start and what is left of it."""
+"""Engines, models, the Hub, ports and processes: whether the stack could start."""
 
-import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import psutil
@@ -13,16 +13,19 @@ from mlx_stack.engines.lockfile import Engine, shipped_lock
 from mlx_stack.engines.verify import verify
 from mlx_stack.errors import StackError
 from mlx_stack.home import Home
+from mlx_stack.models.hub.client import open_hub
+from mlx_stack.models.hub.environment import read_environment
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import model_folder
 from mlx_stack.services.ports import is_free
 from mlx_stack.services.service import GATEWAY, known_services
 
-_MOST_TOLD = 3
+_MOST_NAMED = 3
+_HUB_TIMEOUT_S = 3.0
 
 
 def check_engines(home: Home) -> Iterator[Finding]:
-    """Whether the engines are installed, whole, and the versions that this mlx-stack pins."""
+    """Whether the engines are installed, intact, and the versions that this mlx-stack pins."""
     for engine in Engine:
         environment = current_environment(home.engines, engine)
         pinned = environment_for(home.engines, engine, shipped_lock(engine))
@@ -35,10 +38,13 @@ def check_engines(home: Home) -> Iterator[Finding]:
                 "mlx-stack engines install",
             )
         elif environment != pinned:
+            what = pinned.version
+            if pinned.version == environment.version:
+                what = "that version with other dependencies"
             yield Finding(
                 "engine",
                 "warning",
-                f"{engine} {environment.version} is in use; this mlx-stack pins {pinned.version}.",
+                f"{engine} {environment.version} is in use; this mlx-stack pins {what}.",
                 fix="mlx-stack engines upgrade",
             )
         else:
@@ -46,27 +52,27 @@ def check_engines(home: Home) -> Iterator[Finding]:
 
 
 def _compare_with_lock(environment: Environment) -> Finding:
-    """The packages of an engine beside its lock; only `engines verify` reads every file."""
+    """The packages of an engine compared with its lock; only `engines verify` reads every file."""
     name = f"{environment.engine} {environment.version}"
     problems = verify(environment, contents=False).problems
     if not problems:
         return ok("engine", f"{name}, the packages that its lock pins.")
-    told = ", ".join(f"{problem.what} ({problem.kind})" for problem in problems[:_MOST_TOLD])
-    more = f" and {len(problems) - _MOST_TOLD} more" if len(problems) > _MOST_TOLD else ""
+    named = ", ".join(f"{problem.what} ({problem.kind})" for problem in problems[:_MOST_NAMED])
+    more = f" and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
     return Finding(
         "engine",
         "problem",
-        f"{name} is not what its lock says: {told}{more}.",
-        "Something else than mlx-stack has changed it.",
+        f"{name} differs from its lock: {named}{more}.",
+        "Something other than mlx-stack changed it.",
         f"mlx-stack down && mlx-stack engines install {environment.engine} --reinstall",
     )
 
 
 def check_models(opened: OpenStack) -> Iterator[Finding]:
-    """Whether each tier's model is on this disk and whole.
+    """Whether each tier's model is on this disk and complete.
 
     Raises:
-        StackError: The stack or the configuration can't be read.
+        StackError: When the stack or the configuration can't be read.
     """
     model_dir = opened.config.model_dir
     for tier in opened.stack.tiers:
@@ -78,27 +84,58 @@ def check_models(opened: OpenStack) -> Iterator[Finding]:
             yield ok("model", f"{tier.name}: {folder}.")
 
 
+def check_hub() -> Iterator[Finding]:
+    """Whether the Hub answers within three seconds, and whether there is a token for it."""
+    environment = read_environment()
+    if environment.is_offline:
+        yield Finding("hub", "info", "HF_HUB_OFFLINE is set: nothing is downloaded.")
+        return
+    try:
+        limited = replace(environment.ready(), timeout_s=_HUB_TIMEOUT_S)
+        with open_hub(limited, attempts=1) as hub:
+            hub.search(limit=1)
+    except StackError as error:
+        without = "Models on this disk work without it."
+        yield Finding("hub", "warning", error.message, without, error.hint or "")
+    else:
+        yield ok("hub", f"The Hub answers at {environment.endpoint}.")
+    if environment.problems:
+        return
+    if environment.token is None:
+        yield Finding(
+            "hub-token",
+            "info",
+            "No Hub token is set.",
+            "Only gated models need one.",
+            "`hf auth login`, or HF_TOKEN.",
+        )
+    else:
+        yield ok("hub-token", "A Hub token is set.")
+
+
 def check_ports(opened: OpenStack) -> Iterator[Finding]:
     """Whether the ports of services that don't run are free.
 
     Raises:
-        StackError: The stack or the configuration can't be read.
+        StackError: When the stack or the configuration can't be read.
     """
     ports = {tier.name: tier.port for tier in opened.stack.tiers}
     ports[GATEWAY] = opened.config.litellm_port
-    taken = 0
-    for name, port in ports.items():
-        if locate(opened.home.state_dirs, name).process is None and not is_free(port):
-            taken += 1
-            yield Finding(
-                "port",
-                "problem",
-                f"Port {port}, which {name} needs, is taken by {_holder(port)}.",
-                fix=f"Stop it, or give {name} another port"
-                + (" with `mlx-stack config set litellm-port`." if name == GATEWAY else "."),
-            )
+    taken = {
+        name: port
+        for name, port in ports.items()
+        if locate(opened.home.state_dirs, name).process is None and not is_free(port)
+    }
+    for name, port in taken.items():
+        yield Finding(
+            "port",
+            "problem",
+            f"Port {port}, which {name} needs, is taken by {_holder(port)}.",
+            fix=f"Stop it, or give {name} another port"
+            + (" with `mlx-stack config set litellm-port`." if name == GATEWAY else "."),
+        )
     if not taken:
-        yield ok("port", "No port of the stack is taken by a stranger.")
+        yield ok("port", "All ports are available.")
 
 
 def _holder(port: int) -> str:
@@ -110,12 +147,16 @@ def _holder(port: int) -> str:
             continue
         if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections):
             return f"{process.info['name']} (PID {process.pid})"
-    return "a program of another user"
+    return "a program that this user can't see"
 
 
 def check_leftovers(home: Home) -> Iterator[Finding]:
     """PID files of processes that are gone."""
-    stale = [name for name in known_services(home) if _is_stale(home, name)]
+    stale = [
+        name
+        for name, found in ((name, locate(home.state_dirs, name)) for name in known_services(home))
+        if found.recorded and found.process is None
+    ]
     for name in stale:
         yield Finding(
             "stale-pid",
@@ -123,24 +164,8 @@ def check_leftovers(home: Home) -> Iterator[Finding]:
             f"{name} has a PID file, but its process is gone.",
             "It crashed, or the machine was switched off.",
             "`mlx-stack up` starts it again; `--fix` removes the file.",
-            mend=partial(_forget, home, name),
+            # `wanted=None`: whether the user wants it to run stays recorded
+            repair=partial(stop_service, name, home.state_dirs, wanted=None),
         )
     if not stale:
-        yield ok("stale-pid", "No PID file is left of a process that is gone.")
-
-
-def _forget(home: Home, name: str) -> None:
-    """Remove what is left of a process that is gone; what the user wanted of it stays noted."""
-    stop_service(name, home.state_dirs, wanted=None)
-
-
-def _is_stale(home: Home, name: str) -> bool:
-    found = locate(home.state_dirs, name)
-    return found.recorded and found.process is None
-
-
-def check_tools() -> Iterator[Finding]:
-    """Programs that make the stack better where they are there."""
-    if shutil.which("plutil") or shutil.which("launchctl") is None:
-        return
-    yield Finding("plutil", "warning", "`plutil` is missing: agents can't be checked.")
+        yield ok("stale-pid", "No stale PID files.")

@@ -1,4 +1,4 @@
-"""The state folder: modes, owners, files that can be read, the key."""
+"""The state folder: modes, owners, files that can be read, the address of the gateway."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -22,96 +22,75 @@ def check_permissions(home: Home) -> Iterator[Finding]:
     if not home.root.exists():
         yield ok("state-folder", f"{home.root} does not exist yet; the first command makes it.")
         return
-    wanted = ((home.root, 0o700), (home.config, 0o600), (home.credentials, 0o600))
+    modes = ((home.root, 0o700), (home.config, 0o600), (home.credentials, 0o600))
     wrong = [
-        finding
-        for path, mode in wanted
-        if path.exists() and (finding := _check_mode(path, mode)) is not None
+        finding for path, mode in modes if path.exists() for finding in _check_mode(path, mode)
     ]
     yield from wrong
     if not wrong:
         yield ok("state-folder", f"{home.root} is readable by its owner only.")
 
 
-def _check_mode(path: Path, mode: int) -> Finding | None:
+def _check_mode(path: Path, mode: int) -> Iterator[Finding]:
     status = path.stat()
     if status.st_uid != os.getuid():
-        return Finding(
+        yield Finding(
             "owner",
             "problem",
             f"{path} belongs to another user (uid {status.st_uid}).",
-            "A command was probably run with sudo.",
+            "A command was probably run with sudo." if status.st_uid == 0 else "",
             f'sudo chown -R "$USER" {path}',
         )
+        return
     if not os.access(path, os.W_OK):
-        return Finding(
-            "mode",
-            "problem",
-            f"{path} can't be written (mode {status.st_mode & 0o777:04o}).",
-            "Commands that change something fail.",
-            f"chmod {mode:04o} {path}",
-            mend=partial(path.chmod, mode),
-        )
-    if status.st_mode & _OTHERS:
-        return Finding(
-            "mode",
-            "problem",
-            f"{path} can be read by other users (mode {status.st_mode & 0o777:04o}).",
-            "It can hold keys.",
-            f"chmod {mode:04o} {path}",
-            mend=partial(path.chmod, mode),
-        )
-    return None
+        problem, reason = "can't be written", "Commands that change something fail."
+    elif status.st_mode & _OTHERS:
+        problem, reason = "can be read by other users", "It can hold keys."
+    else:
+        return
+    yield Finding(
+        "mode",
+        "problem",
+        f"{path} {problem} (mode {status.st_mode & 0o777:04o}).",
+        reason,
+        f"chmod {mode:04o} {path}",
+        repair=partial(path.chmod, mode),
+    )
 
 
 def check_files(opened: OpenStack) -> Iterator[Finding]:
-    """Whether what the commands read in the state folder can be read."""
-    for check, well, read in _FILES:
+    """Whether the files that commands read in the state folder can be read."""
+    for check, what, path, read in _files(opened):
         try:
-            read(opened)
+            read()
         except NoStackError as error:
             yield Finding("stack", "info", error.message, fix=error.hint or "")
         except StackError as error:
             yield Finding(check, "problem", error.message, fix=error.hint or "")
         except CatalogError as error:
             first = str(error).partition("\n")[0]
-            fix = "`mlx-stack models --catalog` tells all that is wrong with it."
-            yield Finding(check, "problem", first, "No model can be looked up before.", fix)
+            fix = "`mlx-stack models --catalog` shows everything that is wrong with it."
+            yield Finding(check, "problem", first, "Until then, no model can be looked up.", fix)
         else:
-            yield ok(check, well)
+            yield ok(check, f"{what}: {'OK' if path.exists() else 'none yet'}.")
 
 
-_FILES: tuple[tuple[str, str, Callable[[OpenStack], object]], ...] = (
-    (
-        "stack-file",
-        "The stack file can be read, or there is none yet.",
-        lambda opened: opened.stack,
-    ),
-    (
-        "config-file",
-        "The configuration can be read, or there is none yet.",
-        lambda opened: opened.config,
-    ),
-    (
-        "key-file",
-        "The gateway's key can be read, or there is none yet.",
-        lambda opened: read_gateway_key(opened.home),
-    ),
-    (
-        "profile-file",
-        "The hardware profile can be read, or there is none yet.",
-        lambda opened: opened.home.profile.exists() and known_hardware(opened.home),
-    ),
-    ("catalog", "The catalog can be read, with your own entries.", lambda opened: opened.catalog),
-)
-"""Name of the check, what is said when all is well, and its reader."""
+def _files(opened: OpenStack) -> Iterator[tuple[str, str, Path, Callable[[], object]]]:
+    """Each check's name, what it reads, where that is, and its reader."""
+    home = opened.home
+    yield "stack-file", "Stack file", home.stack, lambda: opened.stack
+    yield "config-file", "Configuration", home.config, lambda: opened.config
+    yield "key-file", "Gateway key", home.credentials, lambda: read_gateway_key(home)
+    if home.profile.exists():
+        yield "profile-file", "Hardware profile", home.profile, lambda: known_hardware(home)
+    yield "catalog", "Your catalog entries", home.catalog, lambda: opened.catalog
 
 
 def check_exposure(opened: OpenStack) -> Iterator[Finding]:
     """Whether the gateway is open to the network.
 
     Raises:
-        InvalidFileError: The configuration is damaged.
+        InvalidFileError: When the configuration is damaged.
     """
     host = opened.config.gateway_host
     if not is_exposed(host):
@@ -120,9 +99,8 @@ def check_exposure(opened: OpenStack) -> Iterator[Finding]:
     yield Finding(
         "exposure",
         "warning",
-        f"The gateway listens on {host}, for everybody on the network who has the key.",
-        "The connection is not encrypted: key and prompts can be read on the way. On macOS 15 and "
-        "later, clients on other Macs also need permission under Privacy & Security > Local "
-        "Network.",
+        f"The gateway listens on {host}: anyone on your network with the key can use it.",
+        "Without TLS, the key and prompts can be intercepted. On macOS 15 and later, clients on "
+        "other Macs also need permission under Privacy & Security > Local Network.",
         "Put TLS in front of it, or `mlx-stack config set gateway-host 127.0.0.1` and a tunnel.",
     )

@@ -3,7 +3,7 @@
 import pytest
 
 from mlx_stack.credentials import MASK
-from mlx_stack.doctor.redaction import redact
+from mlx_stack.doctor.bundle import redact
 
 
 @pytest.mark.parametrize(
