@@ -109,8 +109,10 @@ def _mlx_bench(client: StreamingClient, options: argparse.Namespace) -> Sample:
         generation_tokens=options.generation_tokens,
     )
     report = run_benchmark(client, parameters, Conditions("agreement", {}))
-    good = [run for run in report.runs if run.ttft_s is not None and run.generation_tps is not None]
-    return Sample([run.ttft_s * 1000 for run in good], [run.generation_tps for run in good])
+    return Sample(
+        [run.ttft_s * 1000 for run in report.runs if run.ttft_s is not None],
+        [run.generation_tps for run in report.runs if run.generation_tps is not None],
+    )
 
 
 def _bench_serve(prompts: PromptMaker, options: argparse.Namespace) -> Sample:

@@ -10,6 +10,7 @@ import argparse
 import json
 import statistics
 from pathlib import Path
+from typing import Any
 
 from mlx_bench.calibration.check import (
     CASES,
@@ -61,7 +62,7 @@ def main() -> None:
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
-def _row(case: CalibrationCase, results: list[CalibrationResult]) -> dict[str, object]:
+def _row(case: CalibrationCase, results: list[CalibrationResult]) -> dict[str, Any]:
     def spread(values: list[float]) -> tuple[float, float]:
         return statistics.median(values), max(values, key=abs)
 
@@ -75,7 +76,7 @@ def _row(case: CalibrationCase, results: list[CalibrationResult]) -> dict[str, o
     }
 
 
-def _line(row: dict[str, object]) -> str:
+def _line(row: dict[str, Any]) -> str:
     figures = [f"{row['streams']:7}  {row['schedule']:40}"]
     figures += ["{:+8.2f}{:+8.2f}".format(*row[name]) for name in ("ttft_ms", "to_server_ms")]
     figures.append("{:+8.3f}{:+8.3f}".format(*row["rate_pct"]))

@@ -66,7 +66,7 @@ def measure(url: str, prompt_tokens: int, answer_tokens: int, number: int) -> Ro
 
 def main() -> None:
     """Measure both modes."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, help="where engines and model are, or will be")
     parser.add_argument("--prompt-tokens", type=int, default=3000)
     parser.add_argument("--answer-tokens", type=int, default=200)

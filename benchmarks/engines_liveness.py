@@ -159,7 +159,7 @@ def measure(url: str, prompt_tokens: int) -> None:
 
 def main() -> None:
     """Measure both modes."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--home", type=Path, help="where engines and model are, or will be")
     parser.add_argument("--prompt-tokens", type=int, default=4000)
     options = parser.parse_args()

@@ -143,6 +143,12 @@ class World:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
+    def stop_watchdog(self, number: int = signal.SIGTERM) -> None:
+        """End the watchdog's process and wait for it."""
+        assert self.watchdog is not None
+        self.watchdog.send_signal(number)
+        self.watchdog.wait()
+
     def stranger(self) -> int:
         """The PID of a process that nobody may signal."""
         if len(self.strangers) < 5:
@@ -292,9 +298,7 @@ def fault_watchdog_killed(world: World, spec: ProcessSpec) -> None:
     """The watchdog dies wherever it just is; another one takes over."""
     world.send(spec, signal.SIGKILL)
     time.sleep(world.rng.uniform(0.0, 0.6))
-    assert world.watchdog is not None
-    world.watchdog.kill()
-    world.watchdog.wait()
+    world.stop_watchdog(signal.SIGKILL)
     world.start_watchdog()
 
 
@@ -394,8 +398,7 @@ def run(faults: int, seed: int, home: Path, *, can_fill: bool) -> int:
                 print(f"{number + 1} faults, problems: {dict(+problems)}", flush=True)
     finally:
         stop.set()
-        world.watchdog.terminate()
-        world.watchdog.wait()
+        world.stop_watchdog()
         for spec in world.services:
             stop_service(spec.name, world.dirs, GRACE_S)
         for stranger in world.strangers:
@@ -428,7 +431,7 @@ def main() -> int:
     if sys.argv[1:2] == ["--watch"]:
         watch(Path(sys.argv[2]), [int(port) for port in sys.argv[3:]])
         return 0
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--faults", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()

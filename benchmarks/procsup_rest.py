@@ -22,7 +22,7 @@ from stack_testkit.home import define_stack, install_fake_engines
 
 def main() -> int:
     """Start the stack and its watchdog, wait, and read the watchdog's figures."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--interval", type=float, default=30.0)
     options = parser.parse_args()

@@ -31,7 +31,7 @@ os.write(1, f"line {number} is the last\\n".encode())
 
 def main() -> int:
     """Rotate and count."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rate", type=int, default=5000, help="lines a second")
     parser.add_argument("--rotations", type=int, default=20)
     parser.add_argument("--every-s", type=float, default=0.5)

@@ -25,7 +25,7 @@ from stack_testkit.home import define_stack, install_fake_engines
 
 def main() -> int:
     """Start the stand-ins, time the command, and stop them."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--services", type=int, default=50)
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()

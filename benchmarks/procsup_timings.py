@@ -45,7 +45,7 @@ OWN_START_S = 2.0
 
 def main() -> int:
     """Run every measurement and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--log-gb", type=float, default=2.0)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="procsup-timings-") as folder:
@@ -109,12 +109,12 @@ class Bench:
         self.home = home
         self.dirs = StateDirs(home / "pids", home / "run", home / "logs")
 
-    def spec(self, name: str, **options: float) -> ProcessSpec:
+    def spec(self, name: str, listen_after_s: float = 0.0) -> ProcessSpec:
         """A web server on a free port."""
         port = free_port()
         return ProcessSpec(
             name,
-            web_server_command(port, **options),
+            web_server_command(port, listen_after_s=listen_after_s),
             {"PATH": os.defpath},
             self.home,
             HttpReadiness(f"http://127.0.0.1:{port}/health"),

@@ -23,14 +23,12 @@ from mlx_stack.models.download.hub_files import HubFiles
 from mlx_stack.models.download.retries import TransferPolicy
 from mlx_stack.models.hub.environment import HubEnvironment
 from stack_testkit.hub import Fault, HubServer, Settings, write_repository
+from stack_testkit.hub.faults import Kind
 
 REPO = "bench/faulty"
 SIZES = {"config.json": 200, "model-1.safetensors": 6_000_000, "model-2.safetensors": 3_500_000}
-KINDS = (
-    *("status", "cut", "stall", "slow", "expired") * 3,
-    "wrong-size",
-    "wrong-hash",
-)
+OFTEN: tuple[Kind, ...] = ("status", "cut", "stall", "slow", "expired")
+SELDOM: tuple[Kind, ...] = ("wrong-size", "wrong-hash")
 POLICY = TransferPolicy(
     connections=8, stall_timeout_s=0.3, attempts=3, patience_s=0.5, longest_wait_s=2.0, tick_s=0.05
 )
@@ -78,7 +76,7 @@ def random_settings(chance: random.Random) -> Settings:
     """One to five faults, and a hub with habits of its own."""
     faults = tuple(
         Fault(
-            kind=chance.choice(KINDS),
+            kind=chance.choice((*OFTEN * 3, *SELDOM)),
             path=chance.choice(("*", "*", "model-1*", "model-2*", "config*")),
             times=chance.choice((1, 2, 5, 20, None)),
             skip=chance.choice((0, 0, 1, 5)),

@@ -34,10 +34,11 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="pull-kill-") as folder:
         root, home = Path(folder, "hub"), Path(folder, "home")
         weights = chance.randbytes(options.size_mb * MB)
-        write_repository(root, REPO, {"config.json": b"{}", "model.safetensors": weights})
+        contents = {"config.json": b"{}", "model.safetensors": weights}
+        repository = write_repository(root, REPO, contents)
         settings = Settings(rate_bytes_s=int(options.rate_mb_s * MB))
         with HubServer(root, settings) as hub:
-            hub.repository(REPO).tree(settings.lfs_from_bytes)  # hash it before the clock runs
+            repository.tree(settings.lfs_from_bytes)  # hash it before the clock runs
             environment = {
                 **os.environ,
                 "MLX_STACK_HOME": str(home),

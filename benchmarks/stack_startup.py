@@ -54,7 +54,7 @@ class Cost(NamedTuple):
 
 def main() -> int:
     """Measure, print, and exit with 1 where a share is larger than allowed."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--rival", type=Path, help="an environment that has the other program")
     options = parser.parse_args()

@@ -1,0 +1,83 @@
+"""Whether the scripts of this folder still run: each with small numbers, none for its figures.
+
+    uv run python benchmarks/smoke.py [SCRIPT …]
+
+A script fails here where it ends with a traceback or takes too long; a figure beyond its limit is
+no failure, since the machine may be busy. Scripts that need more than the repository are left out.
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+TIMEOUT_S = 180
+
+SMALL: dict[str, tuple[str, ...]] = {
+    "bench_calibration": ("--rounds", "1"),
+    "catalog_load": (),
+    "hwprobe_detection": ("--runs", "3"),
+    "hwprobe_startup": ("--runs", "3"),
+    "launchd_sequences": ("--sequences", "20"),
+    "procsup_chaos": ("--faults", "15"),
+    "procsup_rest": ("--minutes", "0.1", "--interval", "2"),
+    "procsup_rotation": ("--rotations", "2"),
+    "procsup_status": ("--services", "4", "--runs", "1"),
+    "procsup_timings": ("--log-gb", "0.1"),
+    "pull_faults": ("--schedules", "10"),
+    "pull_kill": ("--size-mb", "8", "--kills", "2"),
+    "pull_memory": ("--sizes-mb", "5,50"),
+    "pull_throughput": ("--rounds", "1"),
+    "recommend_accuracy": (),
+    "recommend_calibrate": (),
+    "recommend_time": (),
+}
+"""Arguments that make a run short."""
+
+LEFT_OUT = {
+    "bench_agreement": "needs a server, vllm-mlx and guidellm",
+    "catalog_comparison": "installs packages from PyPI",
+    "engines_conversation": "installs the engines",
+    "engines_liveness": "installs the engines",
+    "gateway": "installs the engines",
+    "launchd_exit_codes": "runs the tests of mlx-launchd once for each code",
+    "recommend_llmfit": "needs llmfit",
+    "recommend_measurements": "is imported by the others",
+    "smoke": "is this script",
+    "stack_startup": "installs packages from PyPI",
+}
+
+
+def main() -> int:
+    """Run what was asked for, or everything; 1 if a script doesn't run."""
+    known = SMALL.keys() | LEFT_OUT.keys()
+    unknown = {path.stem for path in HERE.glob("*.py")} ^ known
+    if unknown:
+        print(f"in the folder or in this script's tables only: {', '.join(sorted(unknown))}")
+    failed = [name for name in sys.argv[1:] or SMALL if not runs(name)]
+    for name in failed:
+        print(f"{name} doesn't run")
+    return 1 if failed or unknown else 0
+
+
+def runs(name: str) -> bool:
+    """Whether a script runs to its end; what it says of a failure is printed."""
+    began = time.monotonic()
+    command = (sys.executable, str(HERE / f"{name}.py"), *SMALL.get(name, ()))
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        print(f"{name}: not done after {TIMEOUT_S} s")
+        return False
+    well = "Traceback" not in done.stderr and done.returncode in (0, 1)
+    print(f"{name}: {time.monotonic() - began:.1f} s, exit code {done.returncode}", flush=True)
+    if not well:
+        print(done.stdout[-1000:], done.stderr[-3000:], sep="\n")
+    return well
+
+
+if __name__ == "__main__":
+    sys.exit(main())
