@@ -23,10 +23,11 @@ fix:
 lint:
     ruff check
 
-# pyright strict, for macOS and for Linux
+# pyright: strict for macOS and for Linux, basic for the benchmarks
 types:
     pyright --pythonplatform Darwin
     pyright --pythonplatform Linux
+    pyright --project benchmarks
 
 # the layers in pyproject.toml
 layers:
@@ -57,6 +58,10 @@ alone:
 # the tests on the real vllm-mlx and LiteLLM
 test-engines:
     pytest -m engine -n 0
+
+# whether the scripts behind the documentation's figures still run, with small numbers
+smoke *SCRIPTS:
+    python benchmarks/smoke.py {{ SCRIPTS }}
 
 # write the reference pages and the man page that are made from the code
 docs-reference:
