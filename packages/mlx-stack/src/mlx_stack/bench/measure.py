@@ -26,6 +26,7 @@ from mlx_stack.engines import lockfile
 from mlx_stack.engines.environment import current_environment
 from mlx_stack.hardware import known_hardware
 from mlx_stack.home import Home
+from mlx_stack.open_stack import OpenStack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +51,7 @@ class BenchResult:
 
 
 def bench(
-    home: Home,
+    opened: OpenStack,
     name: str,
     parameters: Parameters,
     *,
@@ -63,7 +64,7 @@ def bench(
     """Measure what `name` means.
 
     Args:
-        home: Where the stack, the models and saved results are.
+        opened: Where the stack, the models and saved results are.
         name: A tier, a model on this disk, or a URL ending in `/v1`.
         parameters: What to measure.
         model: The model to ask a URL for.
@@ -78,7 +79,7 @@ def bench(
         EndpointError: No run succeeded.
     """
     target_context = open_target(
-        home,
+        opened,
         name,
         model=model,
         api_key=api_key,
@@ -86,12 +87,12 @@ def bench(
         on_progress=on_progress,
     )
     with target_context as target, StreamingClient(target.endpoint) as client:
-        saved = _saved_path(home, target) if is_saved else None
-        hardware = _hardware(home)
+        saved = _saved_path(opened.home, target) if is_saved else None
+        hardware = _hardware(opened.home)
         conditions = Conditions(
             target=name if target.tier is None else f"tier {name}",
             machine=_machine(hardware),
-            engine=_engine(home) if target.source is not None else None,
+            engine=_engine(opened.home) if target.source is not None else None,
             memory_bytes=target.process.memory_bytes if target.process else None,
             memory_source=target.process.source if target.process else "",
             report_extra={"quant": target.quant, "source": target.source, "tier": target.tier},

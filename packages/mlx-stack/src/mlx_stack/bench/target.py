@@ -25,22 +25,20 @@ from mlx_procsup import (
     stop_service,
     wait_for_healthy,
 )
-from mlx_stack.config import load_config
 from mlx_stack.engines import vllm_mlx
 from mlx_stack.engines.environment import require_environment
 from mlx_stack.engines.lockfile import Engine
 from mlx_stack.errors import NoStackError, StackError, UsageError
 from mlx_stack.gateway.endpoint import LOOPBACK
-from mlx_stack.home import Home
 from mlx_stack.models.disk import LocalModel, find_local
-from mlx_stack.models.find import find, local_models, near_names, open_catalog
+from mlx_stack.models.find import find, local_models, near_names
 from mlx_stack.models.hub.environment import read_environment
 from mlx_stack.models.name import is_on_hub
 from mlx_stack.models.serving import entry_of, serving_of
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.ports import free_ports
 from mlx_stack.services.service import Service, engine_service, inherited_environment
-from mlx_stack.stack import Quant, Tier, load_stack
+from mlx_stack.stack import Quant, Tier
 
 _SERVICE = "bench"
 
@@ -75,7 +73,7 @@ class BenchTarget:
 
 @contextmanager
 def open_target(
-    home: Home,
+    opened: OpenStack,
     name: str,
     *,
     model: str | None,
@@ -89,7 +87,7 @@ def open_target(
     a free port until the context is left.
 
     Args:
-        home: Where the stack, the models and the engines are.
+        opened: Where the stack, the models and the engines are.
         name: What the user typed.
         model: The model to ask a URL for; a server with one model needs none.
         api_key: What a URL wants as bearer token.
@@ -102,22 +100,22 @@ def open_target(
     """
     is_url = name.startswith(("http://", "https://"))
     if is_url and not is_on_hub(name, read_environment().endpoint):
-        yield _of_url(home, name, model, api_key)
+        yield _of_url(opened, name, model, api_key)
         return
     if model is not None:
         raise UsageError(
             "--model goes with a URL only.", hint="A tier or a local model is a model already."
         )
-    tier = _find_tier(home, name)
+    tier = _find_tier(opened, name)
     if tier is not None:
-        yield _of_tier(home, tier)
+        yield _of_tier(opened, tier)
         return
-    local = _find_model(home, name)
-    with _serve(home, local, concurrency, on_progress) as target:
+    local = _find_model(opened, name)
+    with _serve(opened, local, concurrency, on_progress) as target:
         yield target
 
 
-def _of_url(home: Home, url: str, model: str | None, api_key: str | None) -> BenchTarget:
+def _of_url(opened: OpenStack, url: str, model: str | None, api_key: str | None) -> BenchTarget:
     endpoint = ModelEndpoint(parse_base_url(url), model or "", api_key)
     if model is None:
         with StreamingClient(endpoint) as client:
@@ -126,7 +124,7 @@ def _of_url(home: Home, url: str, model: str | None, api_key: str | None) -> Ben
             listed = f" It has {', '.join(names)}." if names else ""
             raise UsageError(f"Which model of {url}?{listed}", hint="Name one with --model.")
         endpoint = replace(endpoint, model=names[0])
-    catalog = open_catalog(home)
+    catalog = opened.catalog
     entry = catalog.get(endpoint.model) if endpoint.model in catalog else None
     return BenchTarget(
         endpoint=endpoint,
@@ -135,14 +133,14 @@ def _of_url(home: Home, url: str, model: str | None, api_key: str | None) -> Ben
     )
 
 
-def _find_tier(home: Home, name: str) -> Tier | None:
+def _find_tier(opened: OpenStack, name: str) -> Tier | None:
     try:
-        return load_stack(home.stack).tier(name)
+        return opened.stack.tier(name)
     except NoStackError:
         return None
 
 
-def _of_tier(home: Home, tier: Tier) -> BenchTarget:
+def _of_tier(opened: OpenStack, tier: Tier) -> BenchTarget:
     endpoint = ModelEndpoint(f"http://{LOOPBACK}:{tier.port}/v1", tier.model)
     try:
         with StreamingClient(endpoint) as client:
@@ -152,10 +150,10 @@ def _of_tier(home: Home, tier: Tier) -> BenchTarget:
             f"Tier {tier.name!r} doesn't answer on port {tier.port}.",
             hint=f"`mlx-stack up --tier {tier.name}` starts it.",
         ) from error
-    local = find_local(load_config(home).model_dir, tier.source, tier.quant)
+    local = find_local(opened.config.model_dir, tier.source, tier.quant)
     return BenchTarget(
         endpoint=endpoint,
-        entry=entry_of(open_catalog(home), tier),
+        entry=entry_of(opened.catalog, tier),
         folder=local.path if local else None,
         quant=tier.quant,
         source=tier.source,
@@ -164,8 +162,7 @@ def _of_tier(home: Home, tier: Tier) -> BenchTarget:
     )
 
 
-def _find_model(home: Home, name: str) -> LocalModel:
-    opened = OpenStack(home)
+def _find_model(opened: OpenStack, name: str) -> LocalModel:
     problem = f"{name!r} is neither a tier, nor a model on this disk, nor a URL."
     try:
         found = find(opened, name)
@@ -188,7 +185,7 @@ def _find_model(home: Home, name: str) -> LocalModel:
 
 @contextmanager
 def _serve(
-    home: Home, local: LocalModel, concurrency: int, on_progress: OnProgress
+    opened: OpenStack, local: LocalModel, concurrency: int, on_progress: OnProgress
 ) -> Generator[BenchTarget]:
     """A local model behind an engine of its own, which is gone afterwards."""
     (port,) = free_ports(1)
@@ -204,7 +201,7 @@ def _serve(
         vllm_flags={},
         concurrency=concurrency,
     )
-    service = _engine(home, tier, local.path)
+    service = _engine(opened, tier, local.path)
     on_progress(f"Starting {label} for this run")
     with tempfile.TemporaryDirectory(prefix="mlx-stack-bench-") as folder:
         dirs = StateDirs(*(Path(folder) / part for part in ("pids", "run", "logs")))
@@ -213,7 +210,7 @@ def _serve(
             wait_for_healthy(started)
             yield BenchTarget(
                 endpoint=ModelEndpoint(f"http://{LOOPBACK}:{port}/v1", label),
-                entry=entry_of(open_catalog(home), tier),
+                entry=entry_of(opened.catalog, tier),
                 folder=local.path,
                 quant=local.quant,
                 source=source,
@@ -226,10 +223,10 @@ def _serve(
             stop_service(_SERVICE, dirs, command=service.spec.command, wanted=None)
 
 
-def _engine(home: Home, tier: Tier, folder: Path) -> Service:
-    serving = serving_of(open_catalog(home), tier, folder)
-    program = require_environment(home.engines, Engine.VLLM_MLX).program("vllm-mlx")
+def _engine(opened: OpenStack, tier: Tier, folder: Path) -> Service:
+    serving = serving_of(opened.catalog, tier, folder)
+    program = require_environment(opened.home.engines, Engine.VLLM_MLX).program("vllm-mlx")
     command = vllm_mlx.command(
         program, tier, folder, serving.traits, cache_bytes=serving.cache_bytes
     )
-    return engine_service(tier, command, home=home, environment=inherited_environment())
+    return engine_service(tier, command, home=opened.home, environment=inherited_environment())

@@ -54,7 +54,7 @@ def command(
     )
     with open_progress(context.output) as say:
         result = bench(
-            context.home,
+            context.opened,
             target,
             parameters,
             model=model,

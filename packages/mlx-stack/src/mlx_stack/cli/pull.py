@@ -92,7 +92,7 @@ def _measure(context: Context, result: "PullResult") -> dict[str, object]:
     from mlx_stack.cli.views.bench import open_progress, show_result
 
     with open_progress(context.output) as say:
-        measured = bench(context.home, str(result.path), Parameters(), on_progress=say)
+        measured = bench(context.opened, str(result.path), Parameters(), on_progress=say)
     if not context.output.json:
         show_result(context.output, measured)
     return {"bench": measured.to_document()}
