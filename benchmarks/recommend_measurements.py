@@ -3,14 +3,15 @@
 import csv
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from mlx_catalog.model_files import describe
 from mlx_hwprobe import parse_hardware_spec
 from mlx_recommend.inputs import ModelShape
 from mlx_recommend.machine import Machine, machine_of
-from mlx_recommend.shapes import shape_of_config
+from mlx_recommend.shapes import shape_of_model
 
 DATA = Path(__file__).parent / "data"
 
@@ -84,6 +85,8 @@ def _configs() -> dict[str, dict[str, object]]:
 
 @cache
 def _shape(name: str, bits: float) -> ModelShape:
-    shape = shape_of_config(name, _configs()[name], bits_per_weight=bits)
+    model = describe(name, _configs()[name])
+    assert model.weights is not None
+    shape = shape_of_model(replace(model, weights=model.weights.at(bits)))
     assert shape is not None
     return shape

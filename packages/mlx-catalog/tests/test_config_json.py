@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_catalog.config_json import read_config
-from mlx_catalog.parameters import routed_expert_params
+from mlx_catalog.precision import Scheme
 
 QWEN3 = {
     "model_type": "qwen3",
@@ -272,7 +272,7 @@ def test_the_memory_of_a_layout_follows_from_its_config(
 
 def test_a_multimodal_model_is_described_by_its_language_part():
     reading = read_config(GEMMA3)
-    assert reading.vision
+    assert reading.tower is not None
     assert reading.model_type == "gemma3"
     assert reading.geometry is not None
     assert (reading.geometry.full_attention_layers, reading.geometry.sliding_layers) == (5, 29)
@@ -340,26 +340,24 @@ def test_more_shared_layers_than_there_are_is_an_unknown_layout():
     assert not read_config({**GEMMA4_SMALL, "text_config": text}).known
 
 
-def test_parameters_of_routed_experts_follow_from_the_widths():
-    assert routed_expert_params({"model_type": "qwen3_next", **DELTANET}) == 32_212_254_720
-    assert routed_expert_params(GPT_OSS) == 19_110_297_600
-    assert routed_expert_params(QWEN3) == 0
-    assert routed_expert_params(GLM_LITE) is None
+def scheme_of(**quantization: object) -> Scheme:
+    scheme = read_config({**QWEN3, "quantization": quantization}).precision.scheme
+    assert scheme is not None
+    return scheme
 
 
 def test_quantization_is_read_with_its_exceptions():
-    scheme = {"group_size": 32, "bits": 4, "model.embed_tokens": {"group_size": 32, "bits": 8}}
-    quantization = read_config({**QWEN3, "quantization": scheme}).quantization
-    assert quantization is not None
-    assert quantization.bits_per_weight == 5.0
-    assert quantization.overrides["model.embed_tokens"].bits == 8
+    own = {"model.embed_tokens": {"group_size": 32, "bits": 8}, "lm_head": False}
+    scheme = scheme_of(group_size=32, bits=4, **own)
+    assert scheme.bits_per_weight == 5.0
+    embedding = scheme.overrides["model.embed_tokens"]
+    assert embedding is not None
+    assert embedding.bits == 8
+    assert scheme.overrides["lm_head"] is None
 
 
 def test_the_scales_of_the_fp_modes_are_smaller():
-    scheme = {"group_size": 32, "bits": 4, "mode": "mxfp4"}
-    quantization = read_config({**QWEN3, "quantization": scheme}).quantization
-    assert quantization is not None
-    assert quantization.bits_per_weight == 4.25
+    assert scheme_of(group_size=32, bits=4, mode="mxfp4").bits_per_weight == 4.25
 
 
 keys = st.sampled_from(

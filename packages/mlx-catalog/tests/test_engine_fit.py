@@ -1,6 +1,6 @@
 import pytest
 
-from mlx_catalog import Catalog, engine_fit, load_catalog, serve_flags
+from mlx_catalog import Catalog, engine_fit, load_catalog
 
 
 @pytest.fixture(scope="module")
@@ -9,37 +9,14 @@ def catalog() -> Catalog:
 
 
 @pytest.mark.parametrize(
-    ("model", "flags"),
-    [
-        (
-            "qwen3.5-9b",
-            "--enable-auto-tool-choice --tool-call-parser qwen3_coder --reasoning-parser qwen3",
-        ),
-        ("granite-4.0-h-tiny", "--enable-auto-tool-choice --tool-call-parser hermes"),
-        (
-            "gpt-oss-20b",
-            "--enable-auto-tool-choice --tool-call-parser harmony --reasoning-parser gpt_oss",
-        ),
-        ("lfm2.5-1.2b", ""),
-        ("gemma3-4b", ""),
-        ("phi-4-reasoning-plus", "--reasoning-parser deepseek_r1"),
-    ],
-)
-def test_an_entry_is_served_with_the_parsers_that_read_it(catalog: Catalog, model: str, flags: str):
-    assert " ".join(serve_flags(catalog.get(model))) == flags
-
-
-@pytest.mark.parametrize(
     "model", ["gpt-oss-20b", "gemma3-1b", "olmo-3-7b", "qwen3.5-9b", "nemotron-nano-9b-v2"]
 )
-def test_the_paged_cache_stays_off_where_it_answers_wrongly_or_saves_nothing(
-    catalog: Catalog, model: str
-):
-    assert not engine_fit(catalog.get(model)).paged_cache
+def test_prefixes_are_read_again_where_a_cache_cannot_be_cut(catalog: Catalog, model: str):
+    assert not engine_fit(catalog.get(model)).reuses_prefixes
 
 
-def test_the_paged_cache_is_exact_for_plain_attention(catalog: Catalog):
-    assert engine_fit(catalog.get("qwen3-8b")).paged_cache
+def test_prefixes_are_reused_where_every_layer_keeps_the_whole_context(catalog: Catalog):
+    assert engine_fit(catalog.get("qwen3-8b")).reuses_prefixes
 
 
 def test_a_model_with_a_vision_tower_goes_to_the_multimodal_half(catalog: Catalog):

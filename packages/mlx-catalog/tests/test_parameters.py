@@ -2,7 +2,14 @@
 
 import pytest
 
-from mlx_catalog.parameters import count_parameters, query_group
+from mlx_catalog.config_json import read_config
+from mlx_catalog.parameters import weights_of_config
+from mlx_catalog.weights import Role, Weights
+
+
+def weights(config) -> Weights | None:
+    return weights_of_config(read_config(config))
+
 
 QWEN3_8B = {
     "model_type": "qwen3",
@@ -351,22 +358,20 @@ NEMOTRON_NAS = {
     ],
 )
 def test_every_family_counts_as_its_module_in_mlx_lm_does(config, stored: int):
-    assert count_parameters(config).stored == pytest.approx(stored, rel=0.006)
+    assert weights(config).total_params == pytest.approx(stored, rel=0.006)
 
 
 @pytest.mark.parametrize("factor", [float("nan"), -1, 1e300, "wide", None])
 def test_an_odd_factor_is_left_out(factor):
     odd = LFM2_1_2B | {"block_ffn_dim_multiplier": factor}
-    assert count_parameters(odd) == count_parameters(LFM2_1_2B)
+    assert weights(odd) == weights(LFM2_1_2B)
 
 
 def test_a_tower_that_says_how_wide_it_is_is_counted_beside():
     siglip = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27}
-    plain, seeing = (
-        count_parameters(GEMMA_3N_E4B | {"vision_config": tower}) for tower in ({}, siglip)
-    )
-    assert seeing.stored - plain.stored == pytest.approx(0.41e9, rel=0.01)
-    assert seeing.read == plain.read
+    plain, seeing = (weights(GEMMA_3N_E4B | {"vision_config": tower}) for tower in ({}, siglip))
+    assert seeing.total_params - plain.total_params == pytest.approx(0.41e9, rel=0.01)
+    assert seeing.read_params == plain.read_params
 
 
 @pytest.mark.parametrize(
@@ -379,8 +384,7 @@ def test_a_tower_that_says_how_wide_it_is_is_counted_beside():
     ],
 )
 def test_a_missing_width_is_not_guessed(config, width: str):
-    counts = count_parameters({key: value for key, value in config.items() if key != width})
-    assert counts is None
+    assert weights({key: value for key, value in config.items() if key != width}) is None
 
 
 @pytest.mark.parametrize(
@@ -395,16 +399,20 @@ def test_a_missing_width_is_not_guessed(config, width: str):
     ids=["dense", "moe", "moe-deltanet", "shared-kv-and-lookups", "dense-beside-moe"],
 )
 def test_counts_are_those_of_the_model_cards(config, text_b: float, read_b: float):
-    counts = count_parameters(config)
-    assert counts.text / 1e9 == pytest.approx(text_b, rel=0.01)
-    assert counts.read / 1e9 == pytest.approx(read_b, rel=0.01)
-    assert counts.routed <= counts.text
+    found = weights(config)
+    text = sum(
+        found.params[role]
+        for role in (Role.DENSE, Role.OUTPUT, Role.ROUTED)
+        if role in found.params
+    )
+    assert text / 1e9 == pytest.approx(text_b, rel=0.01)
+    assert found.read_params / 1e9 == pytest.approx(read_b, rel=0.01)
 
 
 def test_what_every_layer_looks_up_is_not_read():
-    counts = count_parameters(GEMMA4_E2B)
-    assert counts.looked_up / 1e9 == pytest.approx(262144 * 256 * 35 / 1e9)
-    assert counts.text + counts.looked_up == pytest.approx(4.65e9, rel=0.01)
+    found = weights(GEMMA4_E2B)
+    assert found.params[Role.LOOKED_UP] == 262144 * 256 * 35
+    assert found.total_params == pytest.approx(4.65e9, rel=0.01)
 
 
 def test_first_layers_without_experts_are_dense():
@@ -413,9 +421,9 @@ def test_first_layers_without_experts_are_dense():
         "first_k_dense_replace": 1,
         "intermediate_size": 12288,
     }
-    fewer, all_moe = count_parameters(config), count_parameters(QWEN3_30B_A3B)
-    assert fewer.routed == pytest.approx(all_moe.routed * 47 / 48)
-    assert fewer.read > all_moe.read
+    fewer, all_moe = weights(config), weights(QWEN3_30B_A3B)
+    assert fewer.params[Role.ROUTED] == pytest.approx(all_moe.params[Role.ROUTED] * 47 / 48)
+    assert fewer.read_params > all_moe.read_params
 
 
 @pytest.mark.parametrize(
@@ -424,10 +432,9 @@ def test_first_layers_without_experts_are_dense():
     ids=["empty", "another-layout", "no-widths", "odd-width"],
 )
 def test_what_cannot_be_counted_is_not_guessed(config):
-    assert count_parameters(config) is None
+    assert weights(config) is None
 
 
 def test_query_heads_for_each_kv_head():
-    assert query_group(QWEN3_8B) == 4
-    assert query_group(QWEN3_6_35B_A3B) == 8
-    assert query_group({"model_type": "mamba"}) is None
+    assert read_config(QWEN3_8B).geometry.query_group == 4
+    assert read_config(QWEN3_6_35B_A3B).geometry.query_group == 8

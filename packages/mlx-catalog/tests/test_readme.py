@@ -12,7 +12,7 @@ def test_the_first_example_of_the_readme_runs():
     lines = done.stdout.splitlines()
     assert lines[0].startswith("qwen3.5-27b - No Qwen3.5 of 32B was ever published")
     assert lines[1] == f"{4_610_000_000 + 32768 * 147456} bytes at 32k of context"
-    assert lines[2].startswith("--enable-auto-tool-choice --tool-call-parser qwen")
+    assert lines[2] == "reuses prefixes: True"
     assert "granite-4.0-h-micro" in lines[3]
 
 

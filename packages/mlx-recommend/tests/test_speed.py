@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_catalog import load_catalog
+from mlx_catalog.model_files import describe
 from mlx_hwprobe import HardwareProfile, parse_hardware_spec
-from mlx_recommend import Basis, Estimate, Workload, estimate, shape_of_config, shape_of_entry
+from mlx_recommend import Basis, Estimate, Workload, estimate, shape_of_entry, shape_of_model
 
 CATALOG = load_catalog()
 
@@ -146,7 +147,7 @@ def test_a_models_own_config_json_gives_the_same_as_the_catalog():
         "max_position_embeddings": 40960,
         "quantization": {"group_size": 64, "bits": 4},
     }
-    shape = shape_of_config("mine", config)
+    shape = shape_of_model(describe("mine", config))
     assert shape is not None
     machine = parse_hardware_spec("m4-pro:20:24")
     mine = estimate(shape, machine)
@@ -157,12 +158,12 @@ def test_a_models_own_config_json_gives_the_same_as_the_catalog():
 
 
 def test_a_config_json_of_an_unknown_architecture_is_not_guessed_at():
-    assert shape_of_config("odd", {"model_type": "brand_new", "hidden_size": 64}) is None
+    assert shape_of_model(describe("odd", {"model_type": "brand_new", "hidden_size": 64})) is None
 
 
 def test_an_unknown_architecture_that_is_too_big_by_its_weights_does_not_fit():
     config = {"model_type": "brand_new", "num_hidden_layers": 40, "torch_dtype": "bfloat16"}
-    shape = shape_of_config("odd", config, weights_bytes=20_000_000_000)
+    shape = shape_of_model(describe("odd", config, file_bytes=20_000_000_000))
     assert shape is not None
     assert estimate(shape, parse_hardware_spec("m2:8:8")).fits is False
     roomy = estimate(shape, parse_hardware_spec("m4-max:40:128"))
@@ -173,7 +174,7 @@ def test_an_unknown_architecture_that_is_too_big_by_its_weights_does_not_fit():
 
 
 def test_weights_alone_are_told_where_nothing_else_is():
-    shape = shape_of_config("odd", {"model_type": "brand_new"}, weights_bytes=5_000_000_000)
+    shape = shape_of_model(describe("odd", {"model_type": "brand_new"}, file_bytes=5_000_000_000))
     assert shape is not None
     assert shape.weights_bytes == 5_000_000_000
 
@@ -187,7 +188,7 @@ def test_the_cache_is_told_where_the_parameters_are_not():
         "num_key_value_heads": 8,
         "max_position_embeddings": 131072,
     }
-    shape = shape_of_config("narrow", config)
+    shape = shape_of_model(describe("narrow", config))
     assert shape is not None
     found = estimate(shape, parse_hardware_spec("m4-max:40:128"), Workload(context_tokens=8192))
     assert found.memory.kv_cache_bytes == 2 * 32 * 8 * 128 * 8192 * 2
@@ -204,28 +205,35 @@ def test_weights_too_few_for_the_widths_tell_no_speed():
         "tie_word_embeddings": False,
         "torch_dtype": "bfloat16",
     }
-    shape = shape_of_config("cut", config, weights_bytes=1000)
+    shape = shape_of_model(describe("cut", config, file_bytes=1000))
     assert shape is not None
     assert shape.weights_bytes == 1000
     assert estimate(shape, parse_hardware_spec("m4-max:40:128")).generation_tps is None
 
 
-def test_weights_published_in_fp8_give_no_odd_speeds():
+def test_weights_published_in_fp8_are_read_in_16_bits():
     config = {
         "model_type": "deepseek_v3",
         "num_hidden_layers": 61,
         "hidden_size": 7168,
+        "intermediate_size": 18432,
         "num_attention_heads": 128,
+        "q_lora_rank": 1536,
         "kv_lora_rank": 512,
+        "qk_nope_head_dim": 128,
         "qk_rope_head_dim": 64,
+        "v_head_dim": 128,
         "n_routed_experts": 256,
+        "n_shared_experts": 1,
         "num_experts_per_tok": 8,
         "moe_intermediate_size": 2048,
         "first_k_dense_replace": 3,
+        "vocab_size": 129280,
         "torch_dtype": "bfloat16",
         "quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]},
     }
-    shape = shape_of_config("deepseek", config, weights_bytes=688_000_000_000)
+    shape = shape_of_model(describe("deepseek", config, file_bytes=688_000_000_000))
     assert shape is not None
-    assert shape.decode_weight_bytes == pytest.approx(51e9, rel=0.3)
-    assert estimate(shape, parse_hardware_spec("m3-ultra:80:512")).generation_tps.value > 0
+    assert shape.weights_bytes == pytest.approx(2 * 671e9, rel=0.01)
+    assert shape.decode_weight_bytes == pytest.approx(2 * 37e9, rel=0.02)
+    assert estimate(shape, parse_hardware_spec("m3-ultra:80:512")).fits is False

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlx_catalog import load_catalog
-from mlx_catalog.engine import REASONING_PARSERS, TOOL_CALL_PARSERS
+from mlx_catalog.parsers import REASONING_PARSERS, TOOL_CALL_PARSERS
 from mlx_stack.engines.vllm_mlx import ModelTraits, command
 from mlx_stack.models.serving import serving_of
 from mlx_stack.stack import Tier

@@ -4,7 +4,7 @@
 """
 
 from mlx_catalog.catalog import Catalog, Resolution, load_catalog, load_entries
-from mlx_catalog.engine import EngineFit, engine_fit, serve_flags
+from mlx_catalog.engine import EngineFit, engine_fit
 from mlx_catalog.errors import (
     CatalogError,
     GatedRepoError,
@@ -19,10 +19,8 @@ from mlx_catalog.errors import (
     UnreadableCatalogError,
     UnreadableModelError,
 )
-from mlx_catalog.geometry import ModelReading, read_model
+from mlx_catalog.model_files import ModelReading, read_model
 from mlx_catalog.schema import (
-    BITS_PER_WEIGHT,
-    QUANTS,
     BenchmarkFigure,
     Capabilities,
     CatalogEntry,
@@ -38,8 +36,6 @@ from mlx_catalog.schema import (
 __version__ = "0.1.0"
 
 __all__ = [
-    "BITS_PER_WEIGHT",
-    "QUANTS",
     "BenchmarkFigure",
     "Capabilities",
     "Catalog",
@@ -71,5 +67,4 @@ __all__ = [
     "load_catalog",
     "load_entries",
     "read_model",
-    "serve_flags",
 ]

@@ -10,8 +10,8 @@ import msgspec
 
 from mlx_catalog.catalog import load_catalog, load_entries
 from mlx_catalog.errors import CatalogError, InvalidCatalogError, UnreadableCatalogError
-from mlx_catalog.geometry import read_model
 from mlx_catalog.json_schema import entry_schema
+from mlx_catalog.model_files import read_model
 
 _DONE, _FAILED, _INVALID, _INTERRUPTED = 0, 1, 2, 130
 

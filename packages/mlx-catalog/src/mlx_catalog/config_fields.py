@@ -1,6 +1,7 @@
 """Values of a `config.json`, which families keep under different names."""
 
 from collections.abc import Mapping
+from typing import cast
 
 type Config = Mapping[str, object]
 
@@ -12,13 +13,67 @@ _MOST = 2**40
 """No count, width or length of a model comes near; a damaged or hostile file may say anything."""
 
 
+def whole(value: object) -> int | None:
+    """`value` where it is a positive whole number, also one written `32.0`, and no absurd one."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MOST:
+        return None
+    return int(value) if value == int(value) else None
+
+
 def integer(config: Config, *names: str) -> int | None:
-    """The first of `names` that is a positive whole number in `config`, and no absurd one."""
+    """The first of `names` that is such a number in `config`.
+
+    A list of one number for each layer counts where they are all the same.
+    """
     for name in names:
         value = config.get(name)
-        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST:
-            return value
+        if value and isinstance(value, list):
+            numbers = cast("list[object]", value)
+            value = numbers[0] if numbers.count(numbers[0]) == len(numbers) else None
+        number = whole(value)
+        if number is not None:
+            return number
     return None
+
+
+def each_layer(config: Config, layers: int, *names: str) -> list[int] | None:
+    """The first of `names` that `config` has, for each of the last `layers` layers.
+
+    A list gives each layer its own number. None where there is neither a number nor a list of
+    enough of them.
+    """
+    for name in names:
+        value = config.get(name)
+        if isinstance(value, list):
+            found = [whole(item) for item in cast("list[object]", value)[-layers:]]
+            return cast("list[int]", found) if len(found) == layers and None not in found else None
+        number = whole(value)
+        if number is not None:
+            return [number] * layers
+    return None
+
+
+def is_said(config: Config, *names: str) -> bool:
+    """Whether `config` says anything under one of `names`, readable or not."""
+    return any(config.get(name) is not None for name in names)
+
+
+def section(config: Config, name: str) -> Config:
+    """The part of `config` with that name; empty where there is none."""
+    value = config.get(name)
+    return cast("Config", value) if isinstance(value, dict) else {}
+
+
+def items(config: Config, name: str) -> list[object]:
+    """The list of that name in `config`; empty where there is none."""
+    value = config.get(name)
+    return cast("list[object]", value) if isinstance(value, list) else []
+
+
+def sections(config: Config, name: str) -> list[Config]:
+    """The parts in the list of that name in `config`; empty ones for what is no part."""
+    found = items(config, name)
+    return [cast("Config", each) if isinstance(each, dict) else {} for each in found]
 
 
 def word(config: Config, *names: str) -> str:

@@ -1,251 +1,172 @@
 """A model's own `config.json`, read for what decides its memory and speed.
 
-The layouts are those of mlx-lm's caches: what a layer of each `model_type` really keeps. A type
-that is not known here is not guessed: its reading has `known` false and no cache, and says the
-rest.
+The layouts are those of mlx-lm's caches: what a layer of each `model_type` really keeps (decision
+0038). A type that is not in the table is not guessed: its reading has no `row` and no cache, and
+says the rest.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import cast
+from dataclasses import asdict, dataclass
 
 from msgspec import structs
 
-from mlx_catalog.config_fields import HIDDEN, LAYERS, QUERY_HEADS, Config, integer, word
-from mlx_catalog.layers import LayerKinds, layer_kinds
-from mlx_catalog.recurrence import recurrent_state
+from mlx_catalog.config_fields import (
+    HIDDEN,
+    LAYERS,
+    QUERY_HEADS,
+    Config,
+    integer,
+    is_said,
+    section,
+    word,
+)
+from mlx_catalog.layers import LayerKinds
+from mlx_catalog.model_types import MODEL_TYPES, ModelType, factor
+from mlx_catalog.precision import Precision, read_precision
 from mlx_catalog.schema import Architecture, Experts, Geometry, RecurrentKind
 
-
-@dataclass(frozen=True, slots=True)
-class Quantization:
-    """How the weights are quantized: the default, and exceptions by module path."""
-
-    bits: int
-    group_size: int
-    mode: str
-    overrides: Mapping[str, "Quantization"]
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Bits with the scales of a group: 16 for scale and bias each, or 8 in the fp modes."""
-        return self.bits + (32 if self.mode == "affine" else 8) / self.group_size
+_MOST_LAYERS = 10_000
+"""Models have hundreds at most; a damaged or hostile file may say anything."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ConfigReading:
-    """What a `config.json` says; `known` is false where its type's cache layout isn't known."""
+    """What a `config.json` says.
+
+    Attributes:
+        model_type: As the file names it, or "".
+        text: What describes the language model, in the names that most types use.
+        row: What is known of its type; None where that is nothing.
+        kinds: The kind of each layer; None where the cache layout is unknown.
+        architecture: How the model remembers; None where that is unknown.
+        geometry: Layers, caches, experts; None where the file doesn't say how many layers.
+        max_context_tokens: The context that the model was trained for, or stretched to.
+        tower: What is said of a tower for images; None where there is none.
+        precision: At what precision MLX keeps the weights.
+        notes: What could not be said, and why.
+    """
 
     model_type: str
-    known: bool
+    text: Config
+    row: ModelType | None
+    kinds: LayerKinds | None
     architecture: Architecture | None
     geometry: Geometry | None
     max_context_tokens: int | None
-    vision: bool
-    quantization: Quantization | None
-    dtype: str
+    tower: Config | None
+    precision: Precision
     notes: tuple[str, ...]
+
+    @property
+    def known(self) -> bool:
+        """Whether the cache layout of the type is known here."""
+        return self.kinds is not None
 
 
 def read_config(config: Config, source: str = "config.json") -> ConfigReading:
     """What `config` says of a model; `source` is noted as the geometry's source."""
-    text = text_config(config)
-    model_type = word(config, "model_type") or word(text, "model_type")
-    text_type = word(text, "model_type") or model_type
-    kinds = layer_kinds(model_type, text_type, text)
-    geometry = _geometry(text_type, text, config, kinds, source)
-    packing = _packing(config)
-    quantization = _scheme(packing) if packing is not None else None
-    # what packs the weights in a way that isn't known here says more than their nominal type
-    is_packed_otherwise = packing is not None and quantization is None
+    said = _language_model(config)
+    model_type = word(config, "model_type") or word(said, "model_type")
+    text_type = word(said, "model_type") or model_type
+    rows = [MODEL_TYPES[name] for name in (model_type, text_type) if name in MODEL_TYPES]
+    for usual in dict.fromkeys(row.usual for row in rows):
+        said = {name: value for name, value in usual(said).items() if value is not None}
+    row = rows[-1] if rows else None
+    kinds = row.layout(said, _layers(said) or 0) if row is not None else None
+    geometry = _geometry(said, config, rows, kinds, source)
+    precision = read_precision(config, said, row or ModelType())
     return ConfigReading(
         model_type=model_type,
-        known=kinds is not None,
-        architecture=_architecture(kinds, geometry, text) if geometry else None,
+        text=said,
+        row=row,
+        kinds=kinds,
+        architecture=_architecture(kinds, geometry, said) if geometry else None,
         geometry=geometry,
-        max_context_tokens=integer(
-            text, "max_position_embeddings", "model_max_length", "max_seq_len"
-        ),
-        vision="vision_config" in config,
-        quantization=quantization,
-        dtype="" if is_packed_otherwise else _dtype(config, text),
-        notes=_notes(model_type, kinds, geometry),
+        max_context_tokens=_longest_context(said),
+        tower=section(config, "vision_config") if "vision_config" in config else None,
+        precision=precision,
+        notes=(*_notes(model_type, kinds, geometry), *precision.notes),
     )
 
 
-def text_config(config: Config) -> Config:
-    """The part that describes the language model: multimodal configurations nest it."""
+def _language_model(config: Config) -> Config:
+    """The part that describes the language model, which multimodal configurations nest."""
     for name in ("text_config", "llm_config", "language_config"):
-        nested = config.get(name)
-        if isinstance(nested, dict):
-            said = {
-                key: value for key, value in cast("Config", nested).items() if value is not None
-            }
-            return {**_UNSAID.get(word(config, "model_type"), {}), **said}
-    return config
+        if isinstance(config.get(name), dict):
+            config = section(config, name)
+            break
+    return {name: value for name, value in config.items() if value is not None}
 
 
-#: What configurations of a type leave out, because it is what the type's own class supposes
-#: (transformers' Gemma3TextConfig).
-_UNSAID: Mapping[str, Config] = {
-    "gemma3": {
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "vocab_size": 262208,
-        "max_position_embeddings": 131072,
-    },
-}
+def _layers(text: Config) -> int | None:
+    count = integer(text, *LAYERS)
+    return count if count is not None and count <= _MOST_LAYERS else None
 
-#: Types that keep an output layer of its own unless the configuration says otherwise, as
-#: mlx-lm's modules do; the others' is the embedding.
-_UNTIED = frozenset(
-    [
-        "deepseek_v2",
-        "deepseek_v3",
-        "glm4_moe_lite",
-        "gpt_oss",
-        "kimi_k2",
-        "kimi_linear",
-        "llama4_text",
-        "minimax",
-        "minimax_m2",
-        "mixtral",
-        "nemotron",
-        "nemotron_h",
-        "olmo3",
-        "phi",
-        "phi3",
-        "qwen3_5",
-        "qwen3_5_moe",
-        "qwen3_5_moe_text",
-        "qwen3_5_text",
-        "qwen3_next",
-        "step3p5",
-    ]
+
+_LONGEST = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "max_sequence_length",
+    "seq_length",
+    "model_max_length",
+    "n_ctx",
 )
 
 
-def _tied(text_type: str, text: Config, config: Config) -> bool | None:
+def _longest_context(text: Config) -> int | None:
+    """The context named, or what YaRN stretches the original one to."""
+    named = integer(text, *_LONGEST)
+    scalings = [section(text, "rope_scaling"), section(text, "rope_parameters")]
+    # version 5 of transformers may nest one for each kind of layer
+    scalings += [section(scalings[1], name) for name in scalings[1]]
+    for scaling in scalings:
+        if word(scaling, "rope_type", "type") == "yarn":
+            original = integer(scaling, "original_max_position_embeddings") or named
+            times = factor(scaling.get("factor"))
+            if original is not None and times is not None:
+                return max(named or 0, round(original * times))
+    return named
+
+
+def _tied(text: Config, config: Config, rows: list[ModelType]) -> bool | None:
     """Whether the output layer is the embedding; None where neither file nor type tells."""
     said = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
     if isinstance(said, bool):
         return said
-    return False if text_type in _UNTIED else None
-
-
-def _dtype(config: Config, text: Config) -> str:
-    return word(text, "dtype", "torch_dtype") or word(config, "dtype", "torch_dtype")
+    return not any(row.is_untied for row in rows) if rows else None
 
 
 def _geometry(
-    text_type: str, text: Config, config: Config, kinds: LayerKinds | None, source: str
+    text: Config, config: Config, rows: list[ModelType], kinds: LayerKinds | None, source: str
 ) -> Geometry | None:
-    layers = len(kinds) if kinds is not None else integer(text, *LAYERS)
+    layers = len(kinds) if kinds is not None else _layers(text)
     if layers is None:
         return None
-    heads, width = _heads(text_type, text)
-    latent = _latent(text_type, text)
+    row = rows[-1] if rows else ModelType()
+    heads = asdict(row.attention.heads(text))
     plain = Geometry(
         layers=layers,
         source=source,
         hidden_size=integer(text, *HIDDEN),
         vocab_size=integer(text, "vocab_size"),
-        tied_embeddings=_tied(text_type, text, config),
-        kv_heads=None if latent else heads,
-        head_dim=None if latent else width,
-        mla_latent_dim=latent[0] if latent else None,
-        mla_rope_dim=latent[1] if latent else None,
+        tied_embeddings=_tied(text, config, rows),
+        per_layer_embedding_dim=integer(text, "hidden_size_per_layer_input"),
+        query_heads=integer(text, *QUERY_HEADS),
         experts=_experts(text),
+        **heads,
     )
-    return plain if kinds is None else _with_layers(plain, kinds, text_type, text)
-
-
-def _with_layers(plain: Geometry, kinds: LayerKinds, text_type: str, text: Config) -> Geometry:
-    sliding_heads, full_heads, full_width = _uneven_heads(text_type, text, plain.kv_heads)
+    if kinds is None:
+        return plain
+    recurrent = kinds.count("recurrent") + kinds.count("parallel")
+    state = row.recurrence.state(text, recurrent) if recurrent and row.recurrence else None
     return structs.replace(
         plain,
         full_attention_layers=kinds.count("full") + kinds.count("parallel"),
         sliding_layers=kinds.count("sliding"),
         sliding_window=_window(text) if "sliding" in kinds else None,
         shared_kv_layers=kinds.count("shared") or None,
-        kv_heads=sliding_heads,
-        global_kv_heads=full_heads,
-        global_head_dim=full_width,
-        recurrent=recurrent_state(text_type, text, kinds),
+        recurrent=state,
     )
-
-
-#: Step names its groups beside a `num_key_value_heads` that counts query heads.
-_KV_HEADS = ("num_attention_groups", "num_key_value_heads", "num_kv_heads", "n_kv_heads")
-
-#: Types whose cache holds latents. Older users of latent attention (deepseek_v2, minicpm3,
-#: youtu_llm) expand them to keys and values before caching.
-_LATENT_CACHE = frozenset(
-    [
-        "deepseek_v3",
-        "kimi_k2",
-        "kimi_k25",
-        "joyai_llm_flash",
-        "glm4_moe_lite",
-        "kimi_linear",
-        "longcat_flash",
-        "longcat_flash_ngram",
-        "mistral4",
-    ]
-)
-_EXPANDED_LATENTS = frozenset({"deepseek_v2", "minicpm3", "youtu_llm"})
-
-
-def _latent(text_type: str, text: Config) -> tuple[int, int] | None:
-    latent = integer(text, "kv_lora_rank")
-    if text_type not in _LATENT_CACHE or latent is None:
-        return None
-    return latent, integer(text, "qk_rope_head_dim") or 0
-
-
-def _heads(text_type: str, text: Config) -> tuple[int | None, int | None]:
-    """KV heads and the width of one, as cached."""
-    query_heads = integer(text, *QUERY_HEADS)
-    hidden = integer(text, *HIDDEN)
-    even = hidden // query_heads if hidden and query_heads else None
-    if text_type in _EXPANDED_LATENTS:
-        key = (integer(text, "qk_nope_head_dim") or 0) + (integer(text, "qk_rope_head_dim") or 0)
-        # Keys are wider than values: half of both together is the width that makes the sum right.
-        return query_heads, (key + (integer(text, "v_head_dim") or even or 0)) // 2 or None
-    if text_type == "nemotron-nas":
-        return _nas_kv_heads(text, query_heads), even
-    heads = integer(text, *_KV_HEADS)
-    return heads or query_heads, integer(
-        text, "head_dim", "attention_head_dim", "kv_channels"
-    ) or even
-
-
-def _nas_kv_heads(text: Config, query_heads: int | None) -> int | None:
-    """KV heads of the blocks with attention, where all have as many."""
-    blocks = text.get("block_configs")
-    groups: set[int | None] = set()
-    for block in cast("list[object]", blocks) if isinstance(blocks, list) else []:
-        attention = cast("Config", block).get("attention") if isinstance(block, dict) else None
-        if isinstance(attention, dict) and cast("Config", attention).get("n_heads_in_group"):
-            groups.add(integer(cast("Config", attention), "n_heads_in_group"))
-    group = groups.pop() if len(groups) == 1 else None
-    return query_heads // group if query_heads and group else None
-
-
-def _uneven_heads(
-    text_type: str, text: Config, heads: int | None
-) -> tuple[int | None, int | None, int | None]:
-    """KV heads of the sliding layers, and of the full ones with their width, where they differ."""
-    if text_type.startswith("gemma4"):
-        # Only where keys double as values do the full layers have heads of their own number.
-        shares = text.get("attention_k_eq_v") is True
-        own = integer(text, "num_global_key_value_heads") if shares else None
-        return heads, own or heads, integer(text, "global_head_dim")
-    other = text.get("attention_other_setting")
-    if text_type == "step3p5" and isinstance(other, dict):
-        return integer(cast("Config", other), "num_attention_groups") or heads, heads, None
-    return heads, None, None
 
 
 def _window(text: Config) -> int | None:
@@ -258,57 +179,40 @@ def _window(text: Config) -> int | None:
     )
 
 
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+ACTIVE_EXPERTS = (
+    "num_experts_per_tok",
+    "num_experts_per_token",
+    "top_k_experts",
+    "moe_top_k",
+    "moe_topk",
+    "moe_k",
+)
+SHARED_EXPERTS = (
+    "n_shared_experts",
+    "num_shared_experts",
+    "num_shared_expert",
+    "moe_num_shared_experts",
+)
+SHARED_WIDTH = (
+    "shared_expert_intermediate_size",
+    "moe_shared_expert_intermediate_size",
+    "shared_intermediate_size",
+    "share_expert_dim",
+)
+
+
 def _experts(text: Config) -> Experts | None:
-    total = integer(text, "num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+    total = integer(text, *EXPERTS)
     if total is None or total == 1:
         return None
-    active = integer(
-        text,
-        "num_experts_per_tok",
-        "num_experts_per_token",
-        "top_k_experts",
-        "moe_top_k",
-        "moe_topk",
-        "moe_k",
-    )
-    return Experts(total=total, active=active, shared=_shared_experts(text))
-
-
-def _shared_experts(text: Config) -> int | None:
-    for name in ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts"):
-        value = text.get(name)
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    names = ("shared_expert_intermediate_size", "shared_intermediate_size")
-    return 1 if integer(text, *names) is not None else None
-
-
-def _packing(config: Config) -> Config | None:
-    """What the configuration says of how the weights are packed, in whichever scheme."""
-    raw = config.get("quantization") or config.get("quantization_config")
-    return cast("Config", raw) if isinstance(raw, dict) else None
-
-
-def _scheme(raw: Config) -> Quantization | None:
-    published = _PUBLISHED.get(word(raw, "quant_method"))
-    if published is not None:
-        return published
-    bits, group_size = integer(raw, "bits"), integer(raw, "group_size")
-    if bits is None or group_size is None:
-        return None
-    overrides: dict[str, Quantization] = {}
-    for path, value in raw.items():
-        if isinstance(value, dict) and (scheme := _scheme(cast("Config", value))) is not None:
-            overrides[path] = scheme
-    return Quantization(bits, group_size, word(raw, "mode") or "affine", overrides)
-
-
-#: Schemes that vendors publish in, which have no bits to configure. One scale is for a block of
-#: 128 x 128 weights, and for 32.
-_PUBLISHED = {
-    "fp8": Quantization(8, 128 * 128, "fp8", {}),
-    "mxfp4": Quantization(4, 32, "mxfp4", {}),
-}
+    shared = integer(text, *SHARED_EXPERTS)
+    if shared is None and is_said(text, *SHARED_EXPERTS):
+        said = [text[name] for name in SHARED_EXPERTS if name in text]
+        shared = 0 if 0 in said else None
+    elif shared is None and is_said(text, *SHARED_WIDTH):
+        shared = 1
+    return Experts(total=total, active=integer(text, *ACTIVE_EXPERTS), shared=shared)
 
 
 def _architecture(
@@ -336,12 +240,12 @@ def _hybrid(kind: RecurrentKind, *, moe: bool, parallel: bool) -> Architecture:
             return "mamba1-hybrid"
         case "mamba2" if parallel:
             return "mamba2-parallel-hybrid"
+        case "kda":
+            return "kda-mla-hybrid-moe"
         case "mamba2":
             return "mamba2-hybrid-moe" if moe else "mamba2-hybrid"
         case "gated-deltanet":
             return "gated-deltanet-hybrid-moe" if moe else "gated-deltanet-hybrid"
-        case "kda":
-            return "kda-mla-hybrid-moe"
         case "shortconv":
             return "shortconv-hybrid-moe" if moe else "shortconv-hybrid"
 

@@ -1,23 +1,10 @@
-"""What the pinned engine accepts, and which of its switches suit which entry.
-
-The limits were found by running it: what each parser extracts, and how its prefix caches restore
-each kind of layer.
-"""
+"""What the pinned engine can do with a model, found by running it."""
 
 from dataclasses import dataclass
 
-from mlx_catalog.parsers import REASONING_PARSERS, TOOL_CALL_PARSERS
-from mlx_catalog.schema import CatalogEntry
-
-__all__ = [
-    "PINNED_ENGINE",
-    "PINNED_MLX_LM",
-    "REASONING_PARSERS",
-    "TOOL_CALL_PARSERS",
-    "EngineFit",
-    "engine_fit",
-    "serve_flags",
-]
+from mlx_catalog.model_files import ModelReading
+from mlx_catalog.model_types import MODEL_TYPES
+from mlx_catalog.schema import CatalogEntry, Geometry
 
 PINNED_ENGINE = "vllm-mlx 0.6.0"
 PINNED_MLX_LM = (0, 31, 3)
@@ -26,43 +13,40 @@ PINNED_MLX_LM = (0, 31, 3)
 
 @dataclass(frozen=True, slots=True)
 class EngineFit:
-    """How the pinned engine serves an entry.
+    """How the pinned engine serves a model.
 
     Attributes:
         unservable_because: Why it can't be served at all; "" where it can.
         multimodal: Whether it is served by the engine's multimodal half (mlx-vlm), which a model
             with a vision tower is, for text alone as well.
         batching: Whether `--continuous-batching` works with its caches.
-        paged_cache: Whether `--use-paged-cache` gives right answers and saves work.
+        reuses_prefixes: Whether what two requests begin with alike is read once with batching.
     """
 
     unservable_because: str
     multimodal: bool
     batching: bool
-    paged_cache: bool
+    reuses_prefixes: bool
 
 
-def engine_fit(entry: CatalogEntry) -> EngineFit:
-    """How the pinned engine serves `entry`."""
-    geometry = entry.geometry
-    multimodal = entry.capabilities.vision is True
-    # A cache list for each layer (attention and state side by side) has no batched form.
-    batching = entry.architecture not in ("mamba2-parallel-hybrid", "moe-chunked")
-    # With sliding windows a partly matching prefix is restored at two different offsets: wrong
-    # answers. Recurrent states are not restored at all, and the multimodal half has no such cache.
-    paged = not multimodal and geometry.recurrent is None and geometry.sliding_layers == 0
-    return EngineFit(_unservable_because(entry), multimodal, batching, paged and batching)
+def engine_fit(model: CatalogEntry | ModelReading) -> EngineFit:
+    """How the pinned engine serves a model of the catalog, or one that was read (decision 0023)."""
+    if isinstance(model, CatalogEntry):
+        multimodal, why = model.capabilities.vision is True, _unservable_because(model)
+    else:
+        multimodal, why = model.vision, ""
+    row = MODEL_TYPES.get(model.model_type)
+    batching = row is None or row.is_batched
+    cuttable = batching and not multimodal and _keeps_everything(model.geometry)
+    return EngineFit(why, multimodal, batching, cuttable)
 
 
-def serve_flags(entry: CatalogEntry) -> tuple[str, ...]:
-    """The switches of `vllm-mlx serve` that make `entry` call tools and show its thinking."""
-    able = entry.capabilities
-    flags: list[str] = []
-    if able.tool_call_parser:
-        flags += ["--enable-auto-tool-choice", "--tool-call-parser", able.tool_call_parser]
-    if able.reasoning_parser:
-        flags += ["--reasoning-parser", able.reasoning_parser]
-    return tuple(flags)
+def _keeps_everything(geometry: Geometry | None) -> bool:
+    """Whether every layer keeps the whole context, so that its cache can be cut anywhere.
+
+    A window or a recurrent state can't be cut back to an earlier token.
+    """
+    return geometry is not None and geometry.sliding_layers == 0 and geometry.recurrent is None
 
 
 def _unservable_because(entry: CatalogEntry) -> str:

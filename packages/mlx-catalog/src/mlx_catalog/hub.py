@@ -26,7 +26,7 @@ from mlx_catalog.errors import (
     RevisionNotFoundError,
     TokenRefusedError,
 )
-from mlx_catalog.geometry import ModelReading, describe, parse_config
+from mlx_catalog.model_files import MAX_JSON_BYTES, ModelReading, describe, parse_config
 from mlx_catalog.safetensors import dtype_bits, weight_files
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
@@ -192,6 +192,8 @@ class Hub:
         weights = sum(sizes[name] for name in weight_files(sizes))
         if "config.json" not in sizes:
             raise HubError(self.endpoint, f"{repo} has no config.json: it is no model to serve")
+        if sizes["config.json"] > MAX_JSON_BYTES:
+            raise HubError(self.endpoint, f"config.json of {repo} is too large to describe a model")
         url = f"{self.endpoint}/{quote(repo, safe='/')}/resolve/{commit.commit}/config.json"
         config = parse_config(self._get(url).content, f"config.json of {repo}")
         return RepoReading(
@@ -201,7 +203,7 @@ class Hub:
             download_bytes=sum(sizes.values()),
             weights_bytes=weights,
             config=config,
-            model=describe(repo, config, None, weights_bytes=weights or None),
+            model=describe(repo, config, file_bytes=weights or None),
         )
 
     def read_many(self, repos: Iterable[str]) -> dict[str, RepoReading | CatalogError]:

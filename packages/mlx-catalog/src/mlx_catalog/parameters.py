@@ -1,401 +1,285 @@
-"""How many parameters a model has and reads, counted from the widths in its `config.json`.
+"""A model's weights, counted from the widths in its `config.json`.
 
 Matrices only: norms, biases and short convolutions are less than a hundredth of any model.
 """
 
-import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import cast
+from operator import mul
 
-from mlx_catalog.config_fields import HIDDEN, LAYERS, QUERY_HEADS, Config, integer, word
-from mlx_catalog.config_json import read_config, text_config
-from mlx_catalog.layers import LayerKind, LayerKinds, layer_kinds
+from mlx_catalog.config_fields import (
+    HIDDEN,
+    LAYERS,
+    Config,
+    each_layer,
+    integer,
+    word,
+)
+from mlx_catalog.config_json import ACTIVE_EXPERTS, SHARED_EXPERTS, SHARED_WIDTH, ConfigReading
+from mlx_catalog.layers import LayerKind
+from mlx_catalog.model_types import ModelType
+from mlx_catalog.precision import Precision, Scheme
+from mlx_catalog.recurrence import Matrices
 from mlx_catalog.schema import Geometry
+from mlx_catalog.weights import Role, Weights, role_of
 
 
-@dataclass(frozen=True, slots=True)
-class ParameterCounts:
-    """Parameters by what happens to them.
-
-    Attributes:
-        read: Read for every token.
-        text: Of the language model: all experts, the embedding once.
-        aside: Of towers and the like, which text generation never reads.
-        embedding: Of one copy of the embedding.
-        looked_up: Of per-layer embeddings, of which a token reads one row a layer.
-        routed: Of all routed experts.
-        output: Of an output layer that repeats the embedding; 0 where it is the embedding.
-    """
-
-    read: float
-    text: float
-    aside: float
-    embedding: float
-    looked_up: float = 0.0
-    routed: float = 0.0
-    output: float = 0.0
-
-    @property
-    def stored(self) -> float:
-        """All of them, as they are on disk and in memory."""
-        return self.text + self.looked_up + self.output + self.aside
-
-
-def count_parameters(config: Config) -> ParameterCounts | None:
-    """The parameters of the model that `config`, a `config.json`, describes.
+def weights_of_config(reading: ConfigReading) -> Weights | None:
+    """The weights of the model that a configuration describes.
 
     None where its layout is unknown here, or a width is missing.
     """
-    model = _model_of(config)
-    vocab = integer(model.text, "vocab_size") if model is not None else None
-    if model is None or vocab is None:
+    model = _model_of(reading)
+    modules = _modules(model) if model is not None else None
+    if model is None or modules is None:
         return None
-    mixed, feed_forward = _mixers(model), _feed_forward(model)
-    if mixed is None or feed_forward is None:
-        return None
-    layers, text = model.layers, model.text
-    embedding = float(vocab * model.hidden)
-    per_layer = integer(text, "hidden_size_per_layer_input") or 0
-    rows = integer(text, "vocab_size_per_layer_input") or vocab
-    gates = layers * 3 * model.hidden * per_layer  # gate, projection, and the shared one
-    read = mixed + feed_forward.dense + feed_forward.routed_read + embedding + gates
-    return ParameterCounts(
-        read=read,
-        text=read - feed_forward.routed_read + feed_forward.routed,
-        aside=_tower(config),
-        embedding=embedding,
-        looked_up=float(rows * per_layer * layers),
-        routed=feed_forward.routed,
-        output=embedding if model.geometry.tied_embeddings is False else 0.0,
+    modules.append(_Module(Role.ASIDE, "tower", _tower(reading.tower or {})))
+    params: dict[Role, float] = {}
+    for module in modules:
+        params[module.role] = params.get(module.role, 0) + module.params
+    sizes, by_bits = _sizes(modules, reading.precision, is_tied=model.is_tied)
+    return Weights(
+        params=params,
+        size_bytes=sizes,
+        active_share=_active_share(modules),
+        params_by_bits=by_bits,
     )
 
 
-def routed_expert_params(config: Config) -> int | None:
-    """Parameters in all routed experts: 0 for a dense model, None where a width is missing."""
-    model = _model_of(config)
-    experts = _experts(model) if model is not None else None
-    return experts.total if experts is not None else None
+@dataclass(frozen=True, slots=True)
+class _Module:
+    """The modules of one name, in all layers together.
+
+    Attributes:
+        role: What a token does with them.
+        name: The name; that of shared experts begins with `shared.`.
+        params: Their parameters.
+        layers: How many there are.
+        read: Of routed experts, the parameters that a token is sent to; None where unknown.
+    """
+
+    role: Role
+    name: str
+    params: float
+    layers: int = 1
+    read: float | None = 0.0
 
 
-def query_group(config: Config) -> float | None:
-    """Query heads that share a KV head, in the layers of the most common kind; None if unsaid."""
-    text = text_config(config)
-    heads = integer(text, *QUERY_HEADS)
-    kv_heads = integer(text, "num_key_value_heads") or heads
-    return heads / kv_heads if heads and kv_heads else None
+def _active_share(modules: Iterable[_Module]) -> float | None:
+    """The share of the routed experts that a token is sent to; None where unknown."""
+    routed = [module for module in modules if module.role is Role.ROUTED]
+    read = [module.read for module in routed if module.read is not None]
+    if len(read) < len(routed):
+        return None
+    return sum(read) / sum(module.params for module in routed) if routed else 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Model:
-    """A language model's configuration, with what is read of it.
-
-    Attributes:
-        text: The configuration.
-        type: Its `model_type`.
-        geometry: Heads, states and experts.
-        kinds: What each layer mixes tokens with, its own keys and values or another layer's; None
-            where the layout of the type is unknown.
-        layers: How many there are.
-        hidden: Width of the residual stream.
-    """
+    """A language model of a known layout, and the widths that everything depends on."""
 
     text: Config
-    type: str
+    row: ModelType
     geometry: Geometry
-    kinds: LayerKinds | None
     layers: int
     hidden: int
+    vocab: int
+
+    @property
+    def is_tied(self) -> bool:
+        return self.geometry.tied_embeddings is not False
 
 
-def _model_of(config: Config) -> _Model | None:
-    text = text_config(config)
-    model_type = word(config, "model_type")
-    text_type = word(text, "model_type") or model_type
+def _model_of(reading: ConfigReading) -> _Model | None:
+    geometry, row = reading.geometry, reading.row
+    if geometry is None or row is None or geometry.hidden_size is None:
+        return None
+    if geometry.vocab_size is None:
+        return None
+    widths = geometry.layers, geometry.hidden_size, geometry.vocab_size
+    return _Model(reading.text, row, geometry, *widths)
+
+
+def _modules(model: _Model) -> list[_Module] | None:
+    mixers, networks, experts = _mixers(model), _networks(model), _experts(model)
+    if mixers is None or networks is None or experts is None:
+        return None
+    return [*mixers, *networks, *experts, *_embeddings(model)]
+
+
+def _embeddings(model: _Model) -> Iterator[_Module]:
+    embedding = float(model.vocab * model.hidden)
+    yield _Module(Role.OUTPUT, Role.OUTPUT.value, embedding)
+    if not model.is_tied:
+        yield _Module(Role.LOOKED_UP, Role.LOOKED_UP.value, embedding)
+    per_layer = integer(model.text, "hidden_size_per_layer_input")
+    if per_layer is not None:
+        rows = integer(model.text, "vocab_size_per_layer_input") or model.vocab
+        yield _Module(Role.LOOKED_UP, "embed_tokens_per_layer", rows * per_layer * model.layers)
+        gates = model.layers * 3 * model.hidden * per_layer  # gate, projection, and the shared one
+        yield _Module(Role.DENSE, "per_layer", gates)
+
+
+def _mixers(model: _Model) -> list[_Module] | None:
+    """What mixes tokens; None where the layout or a width is unknown."""
     # layers that share another's cache have weights like any
-    kinds = layer_kinds(model_type, text_type, {**text, "num_kv_shared_layers": 0})
-    geometry, hidden = read_config(config).geometry, integer(text, *HIDDEN)
-    if geometry is None or hidden is None:
+    kinds = model.row.layout({**model.text, "num_kv_shared_layers": 0}, model.layers)
+    if kinds is None:
         return None
-    return _Model(text, text_type, geometry, kinds, geometry.layers, hidden)
-
-
-def _mixers(model: _Model) -> int | None:
-    """Parameters of what mixes tokens in all layers; None where one is unknown."""
-    total = 0
-    for kind, layers in Counter(model.kinds or ()).items():
-        each = _mixer(model, kind)
-        if each is None:
+    found: list[_Module] = []
+    for kind, layers in Counter(kinds).items():
+        matrices = _mixer(model, kind)
+        if matrices is None:
             return None
-        total += layers * each
-    return total if model.kinds is not None else None
+        found += [
+            _Module(Role.DENSE, name, layers * params, layers) for name, params in matrices.items()
+        ]
+    return found
 
 
-def _mixer(model: _Model, kind: LayerKind) -> int | None:
-    """Parameters of what mixes tokens in one layer; None where a width is missing."""
-    match kind:
-        case "none":
-            return 0
-        case "recurrent":
-            return _recurrence(model)
-        case "parallel":
-            attention, recurrence = _attention(model, kind), _recurrence(model)
-            return None if attention is None or recurrence is None else attention + recurrence
-        case _:
-            return _attention(model, kind)
+def _mixer(model: _Model, kind: LayerKind) -> Matrices | None:
+    """Of one layer; None where a width is missing."""
+    found: Matrices = {}
+    if kind in ("recurrent", "parallel"):
+        recurrence, state = model.row.recurrence, model.geometry.recurrent
+        if recurrence is None or state is None:
+            return None
+        own = recurrence.matrices(model.text, state, model.hidden)
+        if own is None:
+            return None
+        found |= own
+    if kind not in ("recurrent", "none"):
+        attention = model.row.attention.matrices(model.text, kind)
+        if attention is None:
+            return None
+        found |= attention
+    return found
 
 
-def _attention(model: _Model, kind: LayerKind) -> int | None:
-    text, geometry, hidden = model.text, model.geometry, model.hidden
-    heads = integer(text, *QUERY_HEADS)
-    if heads is not None and integer(text, "kv_lora_rank") and integer(text, "v_head_dim"):
-        return _latent_attention(text, hidden, heads)
-    kv_heads, width = geometry.kv_heads, geometry.head_dim
-    shares_key, gate = False, 0
-    if kind != "sliding":
-        kv_heads, width = geometry.global_kv_heads or kv_heads, geometry.global_head_dim or width
-        # Gemma 4's full layers may take the keys for values
-        shares_key = text.get("attention_k_eq_v") is True and geometry.global_head_dim is not None
-    if model.type == "step3p5":
-        other = text.get("attention_other_setting")
-        if kind == "sliding" and isinstance(other, dict):
-            heads = integer(cast("Config", other), "num_attention_heads") or heads
-        gate = hidden * (heads or 0)
-    if heads is None or kv_heads is None or width is None:
+def _networks(model: _Model) -> list[_Module] | None:
+    """Dense feed-forward networks; None where their width is missing."""
+    text, row = model.text, model.row
+    layers = model.layers
+    if row.feed_forward_layers is not None:
+        layers = row.feed_forward_layers(text)
+    if text.get("enable_moe_block") is not True:  # Gemma 4 has both in each layer
+        layers -= _moe_layers(model)
+    if layers <= 0:
+        return []
+    widths = each_layer(text, layers, "intermediate_size", "n_inner", "ffn_hidden_size")
+    if widths is None:
         return None
-    # Gated DeltaNet's models gate the output of their full attention
-    queries = heads * (2 if "linear_num_value_heads" in text else 1)
-    return hidden * width * (queries + heads + kv_heads * (1 if shares_key else 2)) + gate
+    wide = sum(widths)
+    if text.get("use_double_wide_mlp") is True:
+        wide += (integer(text, "num_kv_shared_layers") or 0) * widths[-1]
+    return [_Module(Role.DENSE, name, model.hidden * wide, layers) for name in _network(model)]
 
 
-def _latent_attention(text: Config, hidden: int, heads: int) -> int:
-    """Attention whose keys and values are expanded from a latent."""
-    latent, value = integer(text, "kv_lora_rank") or 0, integer(text, "v_head_dim") or 0
-    plain, rope = integer(text, "qk_nope_head_dim") or 0, integer(text, "qk_rope_head_dim") or 0
-    query_rank = integer(text, "q_lora_rank")
-    wide = heads * (plain + rope)
-    queries = query_rank * (hidden + wide) if query_rank else hidden * wide
-    expanded = latent * heads * (plain + value)
-    return queries + hidden * (latent + rope) + expanded + heads * value * hidden
-
-
-def _recurrence(model: _Model) -> int | None:
-    """Parameters of one recurrent layer; None where a width is missing."""
-    state, hidden = model.geometry.recurrent, model.hidden
-    if state is None:
-        return None
-    channels, heads, width = state.conv_channels, state.heads, state.head_dim
-    if channels is None or heads is None or width is None or state.state_dim is None:
-        return None
-    inner = heads * width
-    match state.kind:
-        case "gated-deltanet":  # queries, keys, values; the output's gate; two gates a head
-            return hidden * (channels + 2 * inner + 2 * heads)
-        case "mamba2":  # gate, convolved channels, time steps; output
-            return hidden * (2 * inner + channels + heads)
-        case "mamba1":
-            rank = integer(model.text, "mamba_dt_rank") or math.ceil(hidden / 16)
-            return inner * (3 * hidden + 2 * rank + 3 * state.state_dim)
-        case "kda":  # queries, keys, values, output; two gates of low rank; one number a head
-            return hidden * (4 * inner + 2 * width + heads) + 2 * width * inner
-        case "shortconv":
-            return 4 * hidden * hidden
-
-
-#: Two matrices instead of three: nothing gates the middle.
-_UNGATED = frozenset(
-    ["apertus", "gpt2", "gpt_bigcode", "gpt_neox", "nemotron", "nemotron_h", "phi", "starcoder2"]
-)
-
-
-@dataclass(frozen=True, slots=True)
-class _FeedForward:
-    """Parameters of all layers: dense and shared; all routed; the routed that a token reads."""
-
-    dense: int
-    routed: int = 0
-    routed_read: int = 0
-
-
-def _feed_forward(model: _Model) -> _FeedForward | None:
-    if model.type == "nemotron-nas":
-        return _searched(model)
-    experts, wide = _experts(model), _width(model)
-    if experts is None:
-        return None
-    dense_layers = _feed_forward_layers(model) - experts.layers
-    if model.text.get("enable_moe_block") is True:  # Gemma 4 has both
-        dense_layers = model.layers
-    if model.text.get("use_double_wide_mlp") is True:
-        dense_layers += integer(model.text, "num_kv_shared_layers") or 0
-    if dense_layers and wide is None:
-        return None
-    dense = dense_layers * _matrices(model) * model.hidden * (wide or 0)
-    return _FeedForward(dense + experts.beside, experts.total, experts.read)
-
-
-@dataclass(frozen=True, slots=True)
-class _Experts:
-    """The layers with routed experts, and parameters in all of them.
-
-    Attributes:
-        layers: How many there are.
-        total: Parameters of all routed experts.
-        read: Of those, the ones that a token reads.
-        beside: Of shared experts and routers.
-    """
-
-    layers: int = 0
-    total: int = 0
-    read: int = 0
-    beside: int = 0
-
-
-def _experts(model: _Model) -> _Experts | None:
-    """The routed experts; none in a dense model, None where a width is missing."""
-    text, hidden, experts = model.text, model.hidden, model.geometry.experts
-    layers = _moe_layers(model) if experts is not None else 0
-    if experts is None or not layers:
-        return _Experts()
-    width = integer(text, "moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size")
-    if width is None:
-        return None
-    # Nemotron's experts work at a latent width where the configuration names one
-    latent = integer(text, "moe_latent_size")
-    each = layers * _matrices(model) * (latent or hidden) * width
-    beside = _matrices(model) * hidden * _shared_width(model, width) + hidden * experts.total
-    if latent is not None:
-        beside += 2 * hidden * latent
-    active = experts.active or experts.total
-    return _Experts(layers, each * experts.total, each * active, layers * beside)
-
-
-def _matrices(model: _Model) -> int:
-    return 2 if model.type in _UNGATED else 3
-
-
-def _feed_forward_layers(model: _Model) -> int:
-    """How many layers have a feed-forward network or experts: all, except in Nemotron-H."""
-    if model.type != "nemotron_h":
-        return model.layers
-    codes = _codes(model.text)
-    return codes.count("-") + codes.count("E")
-
-
-def _width(model: _Model) -> int | None:
-    """Width of a dense feed-forward network."""
-    text = model.text
-    each = text.get("intermediate_size")
-    if isinstance(each, list) and each:  # Gemma 3n names one for each layer
-        widths = [one for one in cast("list[object]", each) if isinstance(one, int)]
-        return sum(widths) // len(widths) if widths else None
-    if model.type == "llama4_text":
-        return integer(text, "intermediate_size_mlp", "intermediate_size")
-    if model.type == "granitemoehybrid":
-        return integer(text, "shared_intermediate_size", "intermediate_size")
-    if model.type == "lfm2":
-        return _lfm2_width(text)
-    said = integer(text, "intermediate_size", "n_inner", "ffn_hidden_size")
-    return said or (4 * model.hidden if model.type.startswith("gpt") else None)
-
-
-def _lfm2_width(text: Config) -> int | None:
-    """The width named, or two thirds of it rounded up, as LFM2's own code adjusts it."""
-    width = integer(text, "block_ff_dim", "intermediate_size")
-    if width is None or text.get("block_auto_adjust_ff_dim") is not True:
-        return width
-    factor = _factor(text.get("block_ffn_dim_multiplier")) or 1
-    adjusted = int(2 * width / 3 * factor)
-    multiple = integer(text, "block_multiple_of") or 1
-    return -(-adjusted // multiple) * multiple
-
-
-def _shared_width(model: _Model, width: int) -> int:
-    """Width of all shared experts of a layer together."""
-    text = model.text
-    named = integer(
-        text,
-        "shared_expert_intermediate_size",
-        "moe_shared_expert_intermediate_size",
-        "shared_intermediate_size",
-        "share_expert_dim",
-    )
-    if named is not None:
-        return named
-    experts = model.geometry.experts
-    number = experts.shared if experts is not None else None
-    if model.type == "llama4_text":  # one, which the configuration takes for granted
-        number = 1
-    return (number or 0) * width
-
-
-_DENSE_LAYERS = ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
-_MOE_STEPS = (
-    "decoder_sparse_step",
-    "interleave_moe_layer_step",
-    "moe_layer_freq",
-    "moe_layer_interval",
-)
+def _network(model: _Model) -> tuple[str, ...]:
+    """The matrices of a feed-forward network, or of an expert, all of one size."""
+    return ("gate_proj", "up_proj", "down_proj") if model.row.is_gated else ("up_proj", "down_proj")
 
 
 def _moe_layers(model: _Model) -> int:
-    """How many layers have routed experts; the others are dense."""
-    text, layers = model.text, model.layers
-    if model.type == "nemotron_h":
-        return _codes(text).count("E")
-    if model.type == "jamba":
-        return layers // (integer(text, "expert_layer_period") or 1)
-    if model.type == "step3p5":
-        named = [name for name in word(text, "moe_layers_enum").split(",") if name.strip()]
-        return min(len(named) or layers - 1, layers)
-    dense = integer(text, *_DENSE_LAYERS) or 0
-    only = text.get("mlp_only_layers")
-    dense += len(cast("list[object]", only)) if isinstance(only, list) else 0
-    step = integer(text, *_MOE_STEPS) or 1
-    return max(layers - dense, 0) // step
+    return 0 if model.geometry.experts is None else model.row.moe_layers(model.text, model.layers)
 
 
-def _codes(text: Config) -> list[str]:
-    """Nemotron-H's layers by their letters: M, *, - and E."""
-    pattern = text.get("hybrid_override_pattern") or text.get("layers_block_type")
-    letters = {"mamba": "M", "attention": "*", "mlp": "-", "moe": "E"}
-    named = cast("list[object]", pattern) if isinstance(pattern, list | str) else []
-    return [letters.get(str(code), str(code)) for code in named]
-
-
-def _searched(model: _Model) -> _FeedForward | None:
-    """Blocks found by architecture search, each as wide as it says."""
-    blocks = model.text.get("block_configs")
-    if not isinstance(blocks, list):
+def _experts(model: _Model) -> list[_Module] | None:
+    """Experts and routers: none in a dense model, None where a width is missing."""
+    text, hidden, experts = model.text, model.hidden, model.geometry.experts
+    layers = _moe_layers(model)
+    if experts is None or not layers:
+        return []
+    widths = each_layer(
+        text, layers, "moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size"
+    )
+    if widths is None:
         return None
-    widths = list(_searched_widths(cast("list[object]", blocks), model.hidden))
-    return _FeedForward(sum(3 * model.hidden * width for width in widths))
+    shared = _shared_widths(model, widths)
+    if shared is None:
+        return None
+    # Nemotron's experts work at a latent width where the configuration names one
+    latent = integer(text, "moe_latent_size")
+    stream, wide = latent or hidden, sum(widths)
+    used = each_layer(text, layers, *ACTIVE_EXPERTS)
+    read = None if used is None else stream * sum(map(mul, widths, used))
+    found = [_Module(Role.DENSE, "router", layers * hidden * experts.total, layers)]
+    if latent is not None:
+        found.append(_Module(Role.DENSE, "latent", layers * 2 * hidden * latent, layers))
+    for name in _network(model):
+        found.append(_Module(Role.DENSE, f"shared.{name}", hidden * sum(shared), layers))
+        each = stream * wide * experts.total
+        found.append(_Module(Role.ROUTED, name, each, layers, read and min(read, each)))
+    return found
 
 
-def _searched_widths(blocks: list[object], hidden: int) -> Iterator[int]:
-    for block in blocks:
-        spec = cast("Config", block).get("ffn") if isinstance(block, Mapping) else None
-        named = cast("Config", spec).get("ffn_mult") if isinstance(spec, Mapping) else None
-        factor = _factor(named)
-        if factor is not None:
-            yield -(-int(2 * factor * hidden / 3) // 256) * 256
+def _shared_widths(model: _Model, widths: Sequence[int]) -> list[int] | None:
+    """The width of all shared experts together, layer by layer; None where it can't be read."""
+    text, layers = model.text, len(widths)
+    named = each_layer(text, layers, *SHARED_WIDTH)
+    if named is not None:
+        return named
+    if not any(text.get(name) for name in SHARED_EXPERTS):
+        return [0] * layers
+    numbers = each_layer(text, layers, *SHARED_EXPERTS)
+    return None if numbers is None else list(map(mul, numbers, widths))
 
 
-_MOST_FACTOR = 1000
-"""No network is so much wider than its stream; a damaged or hostile file may say anything."""
+type _Names = tuple[Role, str]
+
+#: Modules that hold what the count has under several names, and the other way round.
+_OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(
+        ("qkv_proj", "query_key_value", "Wqkv", "wqkv", "c_attn"), ("q_proj", "k_proj", "v_proj")
+    ),
+    "in_proj_qkvz": ("in_proj_qkv", "in_proj_z"),
+    "gate_up_proj": ("gate_proj", "up_proj"),
+    "w1": ("gate_proj",),
+    "w2": ("down_proj",),
+    "w3": ("up_proj",),
+}
 
 
-def _factor(value: object) -> float | None:
-    return value if isinstance(value, int | float) and 0 < value < _MOST_FACTOR else None
+def _sizes(
+    modules: Iterable[_Module], precision: Precision, *, is_tied: bool
+) -> tuple[dict[Role, float] | None, dict[int, float]]:
+    """Bytes by role, and parameters by bits; none where the packing is unknown."""
+    plain_bits, scheme = precision.plain_bits, precision.scheme
+    if plain_bits is None:
+        return None, {}
+    exceptions = _exceptions(scheme, is_tied=is_tied) if scheme is not None else {}
+    sizes: dict[Role, float] = {}
+    by_bits: dict[int, float] = {}
+    for module in modules:
+        usual = scheme if scheme is not None and module.role in scheme.roles else None
+        others = exceptions.get((module.role, module.name), [])[: module.layers]
+        kept = [*others, *[usual] * (module.layers - len(others))]
+        for each, layers in Counter(kept).items():
+            params = module.params * layers / module.layers
+            taken = each.bits_per_weight if each is not None else plain_bits
+            sizes[module.role] = sizes.get(module.role, 0) + params * taken / 8
+            bits = each.bits if each is not None else plain_bits
+            by_bits[bits] = by_bits.get(bits, 0) + params
+    return sizes, by_bits
 
 
-def _tower(config: Config) -> float:
+def _exceptions(scheme: Scheme, *, is_tied: bool) -> dict[_Names, list[Scheme | None]]:
+    """What a scheme says of single modules, by the names under which they are counted."""
+    found: dict[_Names, list[Scheme | None]] = {}
+    for path, each in scheme.overrides.items():
+        role, last = role_of(path, is_tied=is_tied), path.rpartition(".")[2]
+        for name in _OTHER_NAMES.get(last, (last,)):
+            if role in (Role.OUTPUT, Role.LOOKED_UP) and last != "embed_tokens_per_layer":
+                name = role.value  # noqa: PLW2901 - there is one of each
+            elif "shared" in path:
+                name = f"shared.{name}"  # noqa: PLW2901
+            found.setdefault((role, name), []).append(each)
+    return found
+
+
+def _tower(tower: Config) -> float:
     """Parameters of a tower for images that says how wide it is; 0 where none does."""
-    nested = config.get("vision_config")
-    if not isinstance(nested, dict):
-        return 0.0
-    tower = cast("Config", nested)
     layers, width = integer(tower, "depth", *LAYERS), integer(tower, *HIDDEN)
     wide = integer(tower, "intermediate_size")
     if layers is None or width is None or wide is None:

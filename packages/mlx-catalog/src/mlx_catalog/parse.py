@@ -5,6 +5,7 @@ import difflib
 import types
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import EnumType
 from typing import Any, TypeAliasType, Union, get_args, get_origin
 
 import msgspec
@@ -147,7 +148,7 @@ def _leaf_mismatches(value: _yaml.Value, kind: Any, path: _yaml.KeyPath) -> Iter
 
 def _expectation(message: str, kind: Any) -> str:
     """What msgspec wanted: "int >= 1" from "Expected `int` >= 1, got `str`"."""
-    choices = get_args(kind)
+    choices: tuple[Any, ...] = tuple(kind) if isinstance(kind, EnumType) else get_args(kind)
     if choices and all(isinstance(each, str) for each in choices):
         return f"one of {', '.join(each or '""' for each in choices)}"
     return (

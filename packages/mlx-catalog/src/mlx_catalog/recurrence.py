@@ -1,34 +1,36 @@
-"""The state that recurrent layers keep, from the names each family gives its dimensions."""
+"""Recurrent layers: the state that they keep and the matrices that they are made of.
 
-from typing import cast
+`matrices` are the parameters of one layer by the names that mlx-lm gives its modules; None where a
+width is missing.
+"""
 
-from mlx_catalog.config_fields import Config, integer
-from mlx_catalog.layers import LayerKinds
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mlx_catalog.config_fields import Config, integer, section
 from mlx_catalog.schema import RecurrentState
 
-
-def recurrent_state(text_type: str, text: Config, kinds: LayerKinds) -> RecurrentState | None:
-    """The state of the recurrent layers among `kinds`; None where there are none."""
-    layers = kinds.count("recurrent") + kinds.count("parallel")
-    if layers == 0:
-        return None
-    if text_type == "kimi_linear":
-        return _kda(text, layers)
-    if text_type.startswith("lfm2"):
-        return _short_convolution(text, layers)
-    if text_type == "jamba":
-        return _mamba1(text, layers)
-    if "linear_num_value_heads" in text:
-        return _gated_deltanet(text, layers)
-    return _mamba2(text, layers)
+type Matrices = dict[str, int]
 
 
-def _gated_deltanet(text: Config, layers: int) -> RecurrentState:
+@dataclass(frozen=True, slots=True)
+class Recurrence:
+    """One kind of recurrent layer.
+
+    Attributes:
+        state: What so many of these layers keep.
+        matrices: What one of them is made of, by the state and the hidden size.
+    """
+
+    state: Callable[[Config, int], RecurrentState]
+    matrices: Callable[[Config, RecurrentState, int], Matrices | None]
+
+
+def _deltanet_state(text: Config, layers: int) -> RecurrentState:
     keys, key_dim = integer(text, "linear_num_key_heads"), integer(text, "linear_key_head_dim")
-    values, value_dim = (
-        integer(text, "linear_num_value_heads"),
-        integer(text, "linear_value_head_dim"),
-    )
+    values = integer(text, "linear_num_value_heads")
+    value_dim = integer(text, "linear_value_head_dim")
     channels = None
     if keys and key_dim and values and value_dim:
         channels = 2 * keys * key_dim + values * value_dim
@@ -43,7 +45,20 @@ def _gated_deltanet(text: Config, layers: int) -> RecurrentState:
     )
 
 
-def _mamba2(text: Config, layers: int) -> RecurrentState:
+def _deltanet_matrices(_: Config, state: RecurrentState, hidden: int) -> Matrices | None:
+    channels, heads, width = state.conv_channels, state.heads, state.head_dim
+    if channels is None or heads is None or width is None:
+        return None
+    return {
+        "in_proj_qkv": hidden * channels,
+        "in_proj_z": hidden * heads * width,
+        "in_proj_b": hidden * heads,
+        "in_proj_a": hidden * heads,
+        "out_proj": hidden * heads * width,
+    }
+
+
+def _mamba2_state(text: Config, layers: int) -> RecurrentState:
     heads = integer(text, "mamba_num_heads", "mamba_n_heads")
     width = integer(text, "mamba_head_dim", "mamba_d_head")
     state = integer(text, "ssm_state_size", "mamba_d_state", "mamba_state_dim")
@@ -60,9 +75,18 @@ def _mamba2(text: Config, layers: int) -> RecurrentState:
     )
 
 
-def _mamba1(text: Config, layers: int) -> RecurrentState:
+def _mamba2_matrices(_: Config, state: RecurrentState, hidden: int) -> Matrices | None:
+    channels, heads, width = state.conv_channels, state.heads, state.head_dim
+    if channels is None or heads is None or width is None:
+        return None
+    inner = heads * width
+    return {"in_proj": hidden * (inner + channels + heads), "out_proj": inner * hidden}
+
+
+def _mamba1_state(text: Config, layers: int) -> RecurrentState:
     hidden = integer(text, "hidden_size")
-    inner = hidden * (integer(text, "mamba_expand") or 2) if hidden else None
+    expand = integer(text, "mamba_expand")
+    inner = hidden * expand if hidden and expand else None
     return RecurrentState(
         kind="mamba1",
         layers=layers,
@@ -74,7 +98,21 @@ def _mamba1(text: Config, layers: int) -> RecurrentState:
     )
 
 
-def _short_convolution(text: Config, layers: int) -> RecurrentState:
+def _mamba1_matrices(text: Config, state: RecurrentState, hidden: int) -> Matrices | None:
+    inner, wide = state.heads, state.state_dim
+    if inner is None or wide is None:
+        return None
+    rank = integer(text, "mamba_dt_rank") or math.ceil(hidden / 16)
+    return {
+        "in_proj": 2 * hidden * inner,
+        "x_proj": inner * (rank + 2 * wide),
+        "dt_proj": rank * inner,
+        "A_log": inner * wide,
+        "out_proj": inner * hidden,
+    }
+
+
+def _convolution_state(text: Config, layers: int) -> RecurrentState:
     return RecurrentState(
         kind="shortconv",
         layers=layers,
@@ -86,9 +124,12 @@ def _short_convolution(text: Config, layers: int) -> RecurrentState:
     )
 
 
-def _kda(text: Config, layers: int) -> RecurrentState:
-    nested = text.get("linear_attn_config")
-    linear = cast("Config", nested) if isinstance(nested, dict) else text
+def _convolution_matrices(_: Config, _state: RecurrentState, hidden: int) -> Matrices:
+    return {"in_proj": 3 * hidden * hidden, "out_proj": hidden * hidden}
+
+
+def _kda_state(text: Config, layers: int) -> RecurrentState:
+    linear = section(text, "linear_attn_config") or text
     heads, width = integer(linear, "num_heads"), integer(linear, "head_dim")
     return RecurrentState(
         kind="kda",
@@ -99,3 +140,21 @@ def _kda(text: Config, layers: int) -> RecurrentState:
         head_dim=width,
         state_dim=width,
     )
+
+
+def _kda_matrices(_: Config, state: RecurrentState, hidden: int) -> Matrices | None:
+    heads, width = state.heads, state.head_dim
+    if heads is None or width is None:
+        return None
+    inner = heads * width
+    wide = dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), hidden * inner)
+    low = dict.fromkeys(("f_a_proj", "g_a_proj"), hidden * width)
+    high = dict.fromkeys(("f_b_proj", "g_b_proj"), width * inner)
+    return {**wide, **low, **high, "b_proj": hidden * heads}
+
+
+GATED_DELTANET = Recurrence(_deltanet_state, _deltanet_matrices)
+MAMBA1 = Recurrence(_mamba1_state, _mamba1_matrices)
+MAMBA2 = Recurrence(_mamba2_state, _mamba2_matrices)
+SHORT_CONVOLUTION = Recurrence(_convolution_state, _convolution_matrices)
+KDA = Recurrence(_kda_state, _kda_matrices)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mlx_catalog.schema import BITS_PER_WEIGHT, CatalogEntry, Geometry, Quant, Source
+from mlx_catalog.schema import CatalogEntry, Geometry, Quant, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def _embedding(entry: CatalogEntry, text_params: float) -> Iterator[Violation]:
         for quant, source in entry.sources.items():
             size = None if source.disk_size_estimated else source.disk_size_gb
             once = (entry.loaded_params_b * 1e9 - embedding) / 1e9
-            if size and abs(size * 8 / BITS_PER_WEIGHT[quant] / once - 1) < _NEAR:
+            if size and abs(size * 8 / quant.bits_per_weight / once - 1) < _NEAR:
                 expected = f"about {once:.3g}, the tied embedding counted once, as {quant} has it"
                 yield Violation(("params_b",), expected, str(entry.params_b))
 
@@ -130,7 +130,7 @@ def _source(entry: CatalogEntry, quant: Quant, source: Source) -> Iterator[Viola
         return
     if source.disk_size_source is None:
         yield Violation((*path, "disk_size_source"), f"where {size} GB comes from", "nothing")
-    estimate = entry.params_b * BITS_PER_WEIGHT[quant] / 8
+    estimate = entry.params_b * quant.bits_per_weight / 8
     if not _SMALLEST * estimate <= size <= _LARGEST * estimate:
         expected = f"about {estimate:.1f} GB, {entry.params_b} x 10^9 parameters at {quant}"
         yield Violation((*path, "disk_size_gb"), expected, f"{size} GB")

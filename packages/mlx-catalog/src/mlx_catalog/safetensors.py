@@ -16,17 +16,22 @@ from typing import Annotated
 
 import msgspec
 
-from mlx_catalog.config_json import Quantization
 from mlx_catalog.errors import UnreadableModelError
+from mlx_catalog.precision import Precision, Scheme
+from mlx_catalog.weights import Role, Weights, is_output, role_of
 
+_LENGTH_BYTES = 8
 #: What the format's own reader accepts.
 _MAX_HEADER_BYTES = 100_000_000
 
+_FP8 = frozenset({"F8_E4M3", "F8_E5M2"})
+_FLOATS = {**dict.fromkeys(_FP8, 8), "F16": 16, "BF16": 16, "F32": 32, "F64": 64}
 _BITS: dict[str, int] = {
-    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0"), 8),
-    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
-    **dict.fromkeys(("U32", "I32", "F32"), 32),
-    **dict.fromkeys(("U64", "I64", "F64"), 64),
+    **_FLOATS,
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E8M0"), 8),
+    **dict.fromkeys(("U16", "I16"), 16),
+    **dict.fromkeys(("U32", "I32"), 32),
+    **dict.fromkeys(("U64", "I64", "C64"), 64),
     "F4": 4,
 }
 
@@ -58,104 +63,130 @@ class Tensor:
         return self.elements * _BITS[self.dtype] // 8
 
 
-@dataclass(frozen=True, slots=True)
-class Weights:
-    """What the headers of one model add up to.
-
-    Attributes:
-        size_bytes: Bytes of all tensors, scales and biases included.
-        params: Parameters, with packed weights counted unpacked.
-        params_by_bits: How many of them are kept at each number of bits, before scales.
-        routed_expert_params: Those in routed experts, of which a token uses a few.
-    """
-
-    size_bytes: int
-    params: int
-    params_by_bits: Mapping[int, int]
-    routed_expert_params: int
-
-    @property
-    def bits_per_weight(self) -> float:
-        """Bits that a parameter takes on average, scales and biases included."""
-        return self.size_bytes * 8 / self.params
-
-
 def weight_files(names: Iterable[str]) -> tuple[str, ...]:
     """Those of a model's files that are its weights, as MLX loads them, sorted.
 
     They are `model*.safetensors`; only where there are none, other safetensors, without
-    `consolidated*`, which repeats them in another layout. `names` are paths inside the model;
-    what is in a folder there is another model's.
+    `consolidated*`, which repeats them in another layout, and without hidden files, which macOS
+    lays beside others on foreign disks. `names` are paths inside the model; what is in a folder
+    there is another model's.
     """
     found = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
     usual = tuple(name for name in found if name.startswith("model"))
-    return usual or tuple(name for name in found if not name.startswith("consolidated"))
+    return usual or tuple(name for name in found if not name.startswith((".", "consolidated")))
+
+
+_SHARD = re.compile(r"(?P<start>.*-)(?P<number>\d{1,5})(?P<of>-of-)(?P<count>\d{1,5})\.safetensors")
+
+
+def missing_shards(names: Iterable[str]) -> tuple[str, ...]:
+    """The weight files that, by the numbers in the names of the others, should be there."""
+    names = frozenset(names)
+    expected: set[str] = set()
+    for found in filter(None, map(_SHARD.fullmatch, names)):
+        start, width, count = found["start"], len(found["number"]), found["count"]
+        expected |= {
+            f"{start}{number:0{width}}-of-{count}.safetensors"
+            for number in range(1, int(count) + 1)
+        }
+    return tuple(sorted(expected - names))
 
 
 def read_header(path: Path) -> dict[str, Tensor]:
     """The tensors of the safetensors file `path`, by name.
 
     Raises:
-        UnreadableModelError: if it can't be read, or is no safetensors file.
+        UnreadableModelError: It can't be read, is no safetensors file, or is not as long as its
+            header says.
     """
     try:
+        size = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            start = file.read(_LENGTH_BYTES)
+            length = struct.unpack("<Q", start)[0] if len(start) == _LENGTH_BYTES else 0
             if not 2 <= length <= _MAX_HEADER_BYTES:
                 raise UnreadableModelError(str(path), "no safetensors header")
-            return parse_header(file.read(length), str(path))
+            described = _described(file.read(length), str(path))
     except OSError as error:
         raise UnreadableModelError(str(path), error.strerror or str(error)) from error
+    end = max((each.data_offsets[1] for each in described.values()), default=0)
+    expected = _LENGTH_BYTES + length + end
+    if size != expected:
+        reason = "cut short" if size < expected else "too long"
+        raise UnreadableModelError(str(path), f"{reason}: {size} bytes instead of {expected}")
+    return _tensors(described)
 
 
 def parse_header(raw: bytes, name: str) -> dict[str, Tensor]:
     """The tensors in the JSON of a header; `name` is only named in errors.
 
     Raises:
-        UnreadableModelError: if it is cut short or says something else.
+        UnreadableModelError: It is cut short or says something else.
     """
-    try:
-        header = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
-        header.pop("__metadata__", None)
-        described = {
-            key: msgspec.json.decode(each, type=_Described) for key, each in header.items()
-        }
-    except msgspec.MsgspecError as error:
-        raise UnreadableModelError(name, f"a damaged safetensors header: {error}") from error
-    unknown = {each.dtype for each in described.values()} - _BITS.keys()
-    if unknown:
-        raise UnreadableModelError(name, f"unknown tensor types: {', '.join(sorted(unknown))}")
-    return {key: Tensor(each.dtype, each.shape) for key, each in described.items()}
+    return _tensors(_described(raw, name))
 
 
 class _Described(msgspec.Struct):
     dtype: str
     shape: tuple[Annotated[int, msgspec.Meta(ge=0, le=2**48)], ...]
+    data_offsets: tuple[int, int] = (0, 0)
 
 
-#: A layer's experts, stacked into one tensor by mlx-lm or one module each as published.
-_ROUTED = re.compile(
-    r"\.(switch_mlp|switch_glu|experts|block_sparse_moe\.experts|mixer\.experts)\."
-)
+def _described(raw: bytes, name: str) -> dict[str, _Described]:
+    try:
+        header = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
+        header.pop("__metadata__", None)
+        found = {key: msgspec.json.decode(each, type=_Described) for key, each in header.items()}
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise UnreadableModelError(name, f"a damaged safetensors header: {error}") from error
+    unknown = {each.dtype for each in found.values()} - _BITS.keys()
+    if unknown:
+        raise UnreadableModelError(name, f"unknown tensor types: {', '.join(sorted(unknown))}")
+    return found
 
 
-def weigh(tensors: Mapping[str, Tensor], quantization: Quantization | None) -> Weights:
-    """What `tensors`, of all files of a model, add up to, quantized as `quantization` says."""
-    params: dict[int, int] = {}
-    routed = 0
-    for name, tensor in tensors.items():
-        if _is_scale(name, tensors):
-            continue
-        bits, elements = _unpacked(name, tensor, tensors, quantization)
-        params[bits] = params.get(bits, 0) + elements
-        if _ROUTED.search(name):
-            routed += elements
+def _tensors(described: Mapping[str, _Described]) -> dict[str, Tensor]:
+    return {key: Tensor(each.dtype, each.shape) for key, each in described.items()}
+
+
+def weigh(
+    tensors: Mapping[str, Tensor], precision: Precision, active_share: float | None = 1.0
+) -> Weights | None:
+    """What `tensors`, of all files of a model, add up to in memory.
+
+    Args:
+        tensors: By name.
+        precision: At what precision MLX keeps them.
+        active_share: The share of the routed experts that a token is sent to.
+
+    Returns:
+        The weights; None where there are no parameters. Those of a vendor's packing are counted
+        as they are in the files.
+    """
+    is_tied = not any(is_output(name.rpartition(".")[0]) for name in tensors)
+    params: dict[Role, float] = {}
+    sizes: dict[Role, float] = {}
+    by_bits: dict[int, float] = {}
+    for name, stored in tensors.items():
+        module, _, last = name.rpartition(".")
+        if precision.is_doubled and "scale" in last:
+            continue  # it is multiplied into the weights
+        is_doubled = precision.is_doubled and stored.dtype in _FP8
+        tensor = Tensor("BF16", stored.shape) if is_doubled else stored
+        role = role_of(module, is_tied=is_tied)
+        sizes[role] = sizes.get(role, 0) + tensor.size_bytes
+        if not _is_scale(name, tensors):
+            bits, elements = _unpacked(name, tensor, tensors, precision.scheme)
+            params[role] = params.get(role, 0) + elements
+            if bits is not None:
+                by_bits[bits] = by_bits.get(bits, 0) + elements
+    if not any(params.values()):
+        return None
     return Weights(
-        size_bytes=sum(tensor.size_bytes for tensor in tensors.values()),
-        params=sum(params.values()),
-        params_by_bits=dict(sorted(params.items())),
-        routed_expert_params=routed,
+        params=params,
+        size_bytes=sizes,
+        active_share=active_share,
+        params_by_bits=dict(sorted(by_bits.items())),
     )
 
 
@@ -165,32 +196,27 @@ def _is_scale(name: str, tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _unpacked(
-    name: str, tensor: Tensor, tensors: Mapping[str, Tensor], quantization: Quantization | None
-) -> tuple[int, int]:
-    """Bits of one parameter of the tensor, and how many there are."""
+    name: str, tensor: Tensor, tensors: Mapping[str, Tensor], scheme: Scheme | None
+) -> tuple[int | None, int]:
+    """Bits of one parameter of the tensor, and how many there are.
+
+    Whole numbers that MLX didn't pack tell nothing of bits.
+    """
     stem, _, last = name.rpartition(".")
     scales = tensors.get(f"{stem}.scales")
     if last != "weight" or tensor.dtype != "U32" or scales is None:
-        return _BITS[tensor.dtype], tensor.elements
-    bits = _packed_bits(stem, tensor, scales, quantization)
+        return _FLOATS.get(tensor.dtype), tensor.elements
+    own = scheme.overrides.get(stem, scheme) if scheme is not None else None
+    bits = _packed_bits(tensor, scales, own)
     return bits, tensor.elements * 32 // bits
 
 
-def _packed_bits(
-    stem: str, weight: Tensor, scales: Tensor, quantization: Quantization | None
-) -> int:
-    scheme = _scheme_of(stem, quantization)
+def _packed_bits(weight: Tensor, scales: Tensor, scheme: Scheme | None) -> int:
     group_size = scheme.group_size if scheme is not None else 64
     # A row of n weights has n * bits / 32 words and n / group_size scales.
     words, groups = weight.shape[-1:], scales.shape[-1:]
     bits = words[0] * 32 // (groups[0] * group_size) if words and groups and groups[0] else 0
     return bits if bits in _PACKED_BITS else (scheme.bits if scheme is not None else 4)
-
-
-def _scheme_of(stem: str, quantization: Quantization | None) -> Quantization | None:
-    if quantization is None:
-        return None
-    return quantization.overrides.get(stem, quantization)
 
 
 def merge(headers: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -5,20 +5,41 @@ nobody has tried has `tool_calling: None`; one that was tried and cannot has `Fa
 bytes, as the Hub counts them.
 """
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct, field
 
 from mlx_catalog.parsers import ReasoningParserName, ToolCallParserName
 
-type Quant = Literal["int4", "int8", "bf16"]
 type Confidence = Literal["high", "medium", "low"]
 
-QUANTS: tuple[Quant, ...] = ("int4", "int8", "bf16")
 
-#: Bits a weight takes in each quantization, scales and biases of groups of 64 included
-#: (mlx.core.quantize: a 16-bit scale and a 16-bit bias for each group).
-BITS_PER_WEIGHT: dict[Quant, float] = {"int4": 4.5, "int8": 8.5, "bf16": 16.0}
+class Quant(StrEnum):
+    """The precisions that models are named by, smallest first."""
+
+    INT4 = "int4"
+    INT8 = "int8"
+    BF16 = "bf16"
+
+    @property
+    def bits(self) -> int:
+        """Bits of a weight by itself."""
+        return {Quant.INT4: 4, Quant.INT8: 8, Quant.BF16: 16}[self]
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of a weight with its share of a 16-bit scale and a 16-bit bias for 64 weights.
+
+        These are the groups that mlx-lm makes unless told otherwise.
+        """
+        return self.bits + (0 if self is Quant.BF16 else 2 * 16 / 64)
+
+    @classmethod
+    def of_bits(cls, bits: int | None) -> "Quant | None":
+        """The precision of so many bits; None where it is none of these."""
+        return next((each for each in cls if each.bits == bits), None)
+
 
 Architecture = Literal[
     "transformer",
@@ -221,17 +242,12 @@ class Sources(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def get(self, quant: Quant) -> Source | None:
         """The source of `quant`, or None."""
-        match quant:
-            case "int4":
-                return self.int4
-            case "int8":
-                return self.int8
-            case "bf16":
-                return self.bf16
+        found: Source | None = getattr(self, quant)
+        return found
 
     def items(self) -> tuple[tuple[Quant, Source], ...]:
         """The known sources, smallest quantization first."""
-        return tuple((quant, source) for quant in QUANTS if (source := self.get(quant)) is not None)
+        return tuple((quant, source) for quant in Quant if (source := self.get(quant)) is not None)
 
 
 class Capabilities(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -329,11 +345,11 @@ class CatalogEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             if source.hf_repo is not None and source.hf_repo.lower() == wanted:
                 return quant
         is_base = self.hf_base_repo is not None and self.hf_base_repo.lower() == wanted
-        return "bf16" if is_base else None
+        return Quant.BF16 if is_base else None
 
     def weights_bytes(self, quant: Quant) -> int:
         """Bytes of the weights at `quant`: the published size, else parameters times bits."""
         source = self.sources.get(quant)
         if source is not None and source.disk_size_gb is not None:
             return round(source.disk_size_gb * 1e9)
-        return round(self.params_b * 1e9 * BITS_PER_WEIGHT[quant] / 8)
+        return round(self.params_b * 1e9 * Quant(quant).bits_per_weight / 8)

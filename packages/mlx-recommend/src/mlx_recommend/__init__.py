@@ -22,7 +22,7 @@ from mlx_recommend.inputs import (
 from mlx_recommend.memory import MemoryUse, memory_use
 from mlx_recommend.plan import Absence, MissingTier, TierPlan, make_plan
 from mlx_recommend.score import Intent
-from mlx_recommend.shapes import shape_of_config, shape_of_entry
+from mlx_recommend.shapes import shape_of_entry, shape_of_model
 from mlx_recommend.speed import Speed
 from mlx_recommend.tier_kinds import STANDARD, TIER_KINDS, Option, TierKind
 
@@ -61,6 +61,6 @@ __all__ = [
     "memory_use",
     "reasons",
     "reference_measurements",
-    "shape_of_config",
     "shape_of_entry",
+    "shape_of_model",
 ]

@@ -147,5 +147,3 @@ Peak memory: 0.65-0.77 GB over weights and KV cache in mlx-lm's own benchmarks (
 """
 KV_BYTES_PER_ELEMENT = 2
 """Keys and values are kept in 16 bits."""
-TOWER_BYTES_PER_PARAM = 2
-"""Vision and audio towers stay in 16 bits when the rest is quantized."""

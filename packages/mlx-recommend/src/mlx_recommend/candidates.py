@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from mlx_catalog import QUANTS, CatalogEntry, Quant
+from mlx_catalog import CatalogEntry, Quant
 from mlx_catalog.engine import engine_fit
 from mlx_recommend.calibration import LaunchPattern
 from mlx_recommend.inputs import Measurement, ModelShape
@@ -81,7 +81,7 @@ def candidate_of(
 
 def _published(entry: CatalogEntry, wanted: Quant) -> Quant | None:
     """The wanted precision, else the smallest with ready weights."""
-    for quant in (wanted, *QUANTS):
+    for quant in (wanted, *Quant):
         source = entry.sources.get(quant)
         if source is not None and source.hf_repo is not None:
             return quant

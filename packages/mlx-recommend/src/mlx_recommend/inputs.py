@@ -54,7 +54,7 @@ class ModelShape:
 
     Attributes:
         name: The catalog id, repository or folder.
-        quant: The precision of the weights, for display.
+        quant: The precision of the weights, for display; "" where it is unknown.
         weights_bytes: The weights in memory: all of them, towers included.
         decode_weight_bytes: The weights read for one token of one sequence.
         routed_weight_bytes: The part of those that are routed experts'.

@@ -129,7 +129,7 @@ def option_of(
         context_tokens=context_tokens or min(kind.context_tokens, longest),
         concurrency=concurrency,
         speed_context_tokens=SPEED_CONTEXT_TOKENS if context_tokens is None else None,
-        keeps_prefixes=engine_fit(candidate.entry).paged_cache,
+        keeps_prefixes=engine_fit(candidate.entry).reuses_prefixes,
     )
     expected = estimate(candidate.shape, hardware, workload, candidate.measurements)
     total = expected.memory.total_bytes

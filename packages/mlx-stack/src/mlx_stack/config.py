@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from mlx_catalog import Quant
 from mlx_stack import atomic_file, yaml_file
 from mlx_stack.errors import InvalidFileError, UsageError
 from mlx_stack.home import Home
@@ -59,7 +60,7 @@ class ConfigKeyDef:
         name: The key, as it is written in the file and on the command line.
         description: One sentence for `config list`.
         default: The value where the file says nothing.
-        type: `str`, `int`, `bool` or `Path`.
+        type: `str`, `int`, `bool`, `Path`, or an enum of words.
         valid: Which values are allowed, in words.
         accepts: Whether a value of the right type is allowed.
         is_secret: The value is masked wherever it is shown.
@@ -99,10 +100,6 @@ def _is_at_least(low: int) -> Callable[[int], bool]:
     return lambda value: value >= low
 
 
-def _is_one_of(*choices: str) -> Callable[[str], bool]:
-    return lambda value: value in choices
-
-
 def _is_host(value: str) -> bool:
     """Whether `value` can be an address; whether it is this machine's shows when binding."""
     if value == "localhost":
@@ -125,11 +122,10 @@ class Config:
         accepts=lambda value: value.isprintable() and not any(map(str.isspace, value)),
         is_secret=True,
     )
-    default_quant: str = _key(
-        "int4",
+    default_quant: Quant = _key(  # noqa: RUF009 - `_key` calls `field`
+        Quant.INT4,
         "The precision of weights where nothing else is asked for.",
         valid="int4, int8 or bf16",
-        accepts=_is_one_of("int4", "int8", "bf16"),
     )
     memory_budget_pct: int = _key(
         40,
@@ -177,11 +173,10 @@ class Config:
         valid="256 or more",
         accepts=_is_at_least(256),
     )
-    keep_awake: str = _key(
-        KeepAwake.SERVING.value,
+    keep_awake: KeepAwake = _key(  # noqa: RUF009 - `_key` calls `field`
+        KeepAwake.SERVING,
         "When the Mac is kept from sleeping.",
         valid="never, serving or always",
-        accepts=_is_one_of(*KeepAwake),
     )
 
 
@@ -295,7 +290,10 @@ def save_values(home: Home, values: Mapping[str, ConfigValue]) -> None:
     """
     import yaml
 
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in values.items()}
+    plain = {
+        key: str(value) if isinstance(value, Path | StrEnum) else value
+        for key, value in values.items()
+    }
     text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True) if plain else ""
     home.create()
     atomic_file.write_text(home.config, text, mode=atomic_file.PRIVATE)
@@ -306,13 +304,16 @@ def _from_file(definition: ConfigKeyDef, value: object, home: Home) -> ConfigVal
         if not isinstance(value, str) or not value:
             raise _unacceptable(definition, value)
         return _checked(definition, home.root / Path(value).expanduser())
-    if type(value) is not definition.type:  # an exact match: `true` is no number
+    kind = str if issubclass(definition.type, StrEnum) else definition.type
+    if type(value) is not kind:  # an exact match: `true` is no number
         raise _unacceptable(definition, value)
     return _checked(definition, value)  # pyright: ignore[reportArgumentType] # just checked
 
 
 def _checked(definition: ConfigKeyDef, value: ConfigValue) -> ConfigValue:
-    if not definition.accepts(value):
+    if issubclass(definition.type, StrEnum) and value in definition.type:
+        return definition.type(value)
+    if issubclass(definition.type, StrEnum) or not definition.accepts(value):
         raise _unacceptable(definition, value)
     return value
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
+from mlx_catalog import Quant
 from mlx_procsup import ServiceState, probe_service, read_pid, stop_service, target_of
 from mlx_stack.ask import Answer, ask
 from mlx_stack.config import save_values
@@ -250,7 +251,7 @@ def _define_stack(story: _Story, home: Home) -> tuple[Endpoint, dict[int, str]]:
             Tier(
                 name=name,
                 model=MODEL,
-                quant="int4",
+                quant=Quant.INT4,
                 source=str(home.models / embedded_model.NAME),
                 port=port,
                 vllm_flags={},

@@ -213,9 +213,8 @@ class _Setup:
             or not model.is_whole
         ]
         for tier in absent:
-            # a repository of no usual precision is served as it is
-            quant = tier.quant if tier.quant != "bf16" else None
-            pull(self._home, self._name_for_pull(tier), quant=quant, observer=self._tell.on_pull)
+            name = self._name_for_pull(tier)
+            pull(self._home, name, quant=tier.quant, observer=self._tell.on_pull)
         return ("done" if absent else "already"), ", ".join(
             tier.model for tier in absent
         ) or "all are here"

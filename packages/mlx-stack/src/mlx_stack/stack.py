@@ -2,10 +2,11 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
+from mlx_catalog import Quant
 from mlx_stack import atomic_file, yaml_file
 from mlx_stack.errors import InvalidFileError, NoStackError
 
@@ -13,7 +14,6 @@ SCHEMA_VERSION = 1
 DEFAULT_PORTS = {"standard": 8000, "fast": 8001, "longctx": 8002}
 """The ports of the usual tiers; a tier of the user's own takes the next free one."""
 
-type Quant = Literal["int4", "int8", "bf16"]
 type Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 type TierName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 type FlagValue = bool | int | float | str
@@ -35,7 +35,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     Attributes:
         name: The tier's name, which is also a model name at the gateway.
         model: The catalog id, or the user's own name for it; a model name at the gateway too.
-        quant: The precision of the weights.
+        quant: The precision of the weights; None where it is none of those with a name.
         source: The Hub repository that the weights come from, or the absolute path of a folder.
         port: Where the engine listens, on loopback.
         vllm_flags: More flags for `vllm-mlx serve`, by name without the leading dashes; `true`
@@ -48,7 +48,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     name: TierName
     model: Annotated[str, msgspec.Meta(min_length=1)]
-    quant: Quant
+    quant: Quant | None
     source: Annotated[str, msgspec.Meta(min_length=1)]
     port: Port
     vllm_flags: dict[str, FlagValue]

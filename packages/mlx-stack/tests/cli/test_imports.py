@@ -41,8 +41,9 @@ for line in lines:
 
 ALWAYS = frozenset({"click", "mlx_procsup"})
 """`mlx_procsup.defaults` has the defaults of options and imports nothing, nor does its package."""
-HELP: dict[str, frozenset[str]] = {}
-"""More packages than click that a command's `--help` may load: none, by now."""
+_PRECISIONS = frozenset({"mlx_catalog", "msgspec", "yaml"})
+HELP = {"estimate": _PRECISIONS, "pull": _PRECISIONS}
+"""More packages than click that a command's `--help` may load: for the choices of `--quant`."""
 
 NETWORK = frozenset({"httpx", "httpx2", "huggingface_hub", "requests"})
 RUNS: dict[tuple[str, ...], frozenset[str]] = {
@@ -50,7 +51,7 @@ RUNS: dict[tuple[str, ...], frozenset[str]] = {
     ("status",): frozenset(),
     (): frozenset(),
     ("env",): frozenset({"mlx_catalog", "mlx_procsup", "msgspec", "psutil", "rich", "yaml"}),
-    ("config", "list"): frozenset({"msgspec", "yaml", "rich"}),
+    ("config", "list"): frozenset({"mlx_catalog", "msgspec", "yaml", "rich"}),
 }
 """What commands may load when they run on an empty state folder; `rich` brings packages along."""
 WITH_RICH = frozenset({"markdown_it", "pygments", "mdurl"})

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mlx_catalog import UnknownModelError, UnreadableModelError
-from mlx_catalog.geometry import describe
+from mlx_catalog import Quant, UnknownModelError, UnreadableModelError
 from mlx_catalog.hub import RepoReading
+from mlx_catalog.model_files import describe
 from mlx_stack.home import Home
 from mlx_stack.models.name import HubRepo
 from mlx_stack.planning.estimate import ModelEstimate, estimate_model
@@ -74,7 +74,7 @@ def test_a_config_json_alone_is_enough(home: Home, tmp_path: Path):
     path.write_text(json.dumps(CONFIG), encoding="utf-8")
     found = look(home, str(path))
     assert found.estimate.memory.weights_bytes == pytest.approx(1.24e9 * 4.5 / 8, rel=0.02)
-    wider = look(home, str(path), quant="bf16")
+    wider = look(home, str(path), quant=Quant.BF16)
     assert wider.estimate.memory.weights_bytes == pytest.approx(1.24e9 * 2, rel=0.02)
 
 
@@ -109,7 +109,7 @@ def test_anything_else_that_looks_like_a_repository_is_asked_of_the_hub(home: Ho
 
     def read_hub(repo: HubRepo) -> RepoReading:
         asked.append(repo)
-        model = describe(repo.repo, CONFIG, None, weights_bytes=700_000_000)
+        model = describe(repo.repo, CONFIG, file_bytes=700_000_000)
         return RepoReading(
             repo=repo.repo,
             revision="a" * 40,

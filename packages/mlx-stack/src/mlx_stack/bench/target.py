@@ -17,7 +17,7 @@ from mlx_bench import (
 )
 from mlx_bench.runner import OnProgress
 from mlx_bench.serving_process import is_local
-from mlx_catalog import CatalogEntry, UnknownModelError
+from mlx_catalog import CatalogEntry, Quant, UnknownModelError
 from mlx_procsup import (
     NotReadyError,
     StateDirs,
@@ -38,7 +38,7 @@ from mlx_stack.models.serving import entry_of, serving_of
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.ports import free_ports
 from mlx_stack.services.service import Service, engine_service, inherited_environment
-from mlx_stack.stack import Quant, Tier
+from mlx_stack.stack import Tier
 
 _SERVICE = "bench"
 
@@ -189,13 +189,12 @@ def _serve(
 ) -> Generator[BenchTarget]:
     """A local model behind an engine of its own, which is gone afterwards."""
     (port,) = free_ports(1)
-    quant = local.quant or "bf16"
     source = local.repo or str(local.path)
     label = local.model or local.repo or local.path.name
     tier = Tier(
         name=_SERVICE,
         model=label,
-        quant=quant,
+        quant=local.quant,
         source=source,
         port=port,
         vllm_flags={},

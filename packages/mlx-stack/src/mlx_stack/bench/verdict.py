@@ -13,8 +13,7 @@ from mlx_bench import (
     worst_verdict,
 )
 from mlx_bench.report import metric
-from mlx_catalog import UnreadableModelError
-from mlx_catalog.geometry import load_config
+from mlx_catalog import UnreadableModelError, read_model
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend import (
     Basis,
@@ -22,8 +21,8 @@ from mlx_recommend import (
     Workload,
     estimate,
     reference_measurements,
-    shape_of_config,
     shape_of_entry,
+    shape_of_model,
 )
 from mlx_stack.bench.target import BenchTarget
 
@@ -98,7 +97,6 @@ def _shape(target: BenchTarget) -> ModelShape | None:
     if target.folder is None:
         return None
     try:
-        config = load_config(target.folder / "config.json")
+        return shape_of_model(read_model(target.folder))
     except UnreadableModelError:  # the engine serves what we can't read: nothing is expected
         return None
-    return shape_of_config(target.folder.name, config)

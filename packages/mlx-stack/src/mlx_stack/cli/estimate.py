@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlx_catalog import Quant
 from mlx_stack.cli.frame.completion import complete_models
 from mlx_stack.cli.frame.context import json_option, open_context
 from mlx_stack.cli.options.planning import hardware_option, workload_options
 
 if TYPE_CHECKING:
-    from mlx_catalog import Quant
     from mlx_stack.cli.frame.output import Output
     from mlx_stack.planning.estimate import ModelEstimate
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.argument("model", shell_complete=complete_models)
 @hardware_option
 @click.option(
-    "--quant", type=click.Choice(["int4", "int8", "bf16"]), help="The precision of the weights."
+    "--quant", type=click.Choice(Quant, case_sensitive=False), help="The precision of the weights."
 )
 @workload_options("Tokens of context, for memory and for speed.")
 @click.option("--no-measured", is_flag=True, help="Ignore saved and published figures.")
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def command(
     model: str,
     hardware_spec: str | None,
-    quant: "Quant | None",
+    quant: Quant | None,
     context_tokens: int | None,
     concurrency: int,
     *,
@@ -68,7 +68,8 @@ def _document(found: "ModelEstimate") -> dict[str, object]:
     if found.estimate is not None:
         fields = estimate_fields(found.estimate)
     else:
-        names = ("fits", "max_context_tokens", "generation_tps", "prompt_tps", "ttft_s")
+        names = ("fits", "max_context_tokens", "read_bytes_per_token")
+        names = (*names, "generation_tps", "prompt_tps", "ttft_s")
         fields = {**dict.fromkeys(names), "memory": unknown_memory_fields(limit_bytes)}
     return {
         "model": found.model.name,
@@ -86,7 +87,8 @@ def _show(output: "Output", found: "ModelEstimate") -> None:
     from mlx_stack.cli.views.format import describe_hardware
 
     where = describe_hardware(found.hardware.to_json())
-    output.answer(f"[bold]{found.model.name}[/bold] at {found.model.quant} on {where}")
+    precision = found.model.quant or "an unknown precision"
+    output.answer(f"[bold]{found.model.name}[/bold] at {precision} on {where}")
     if found.model.note:
         output.answer(f"[yellow]{found.model.note}[/yellow]")
     if found.estimate is None:

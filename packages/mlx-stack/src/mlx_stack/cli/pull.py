@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from mlx_catalog import Quant
 from mlx_stack.cli.frame.completion import complete_models
 from mlx_stack.cli.frame.context import Context, json_option, open_context, quiet_option
 from mlx_stack.cli.frame.output import Output, write_error_document
@@ -12,13 +13,12 @@ from mlx_stack.cli.views.format import format_bytes, format_duration
 from mlx_stack.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
-    from mlx_stack.models.disk.manifest import Quant
     from mlx_stack.models.pull import PullResult
 
 
 @click.command("pull")
 @click.argument("model", shell_complete=complete_models)
-@click.option("--quant", type=click.Choice(["int4", "int8", "bf16"]), help="Which precision.")
+@click.option("--quant", type=click.Choice(Quant, case_sensitive=False), help="Which precision.")
 @click.option("--force", is_flag=True, help="Fetch everything anew, whatever is here.")
 @click.option("--bench", is_flag=True, help="Measure the model afterwards, as `bench` does.")
 @click.option("--json-lines", is_flag=True, help="Write what happens as JSON, one event a line.")
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 @quiet_option
 def command(
     model: str,
-    quant: "Quant | None",
+    quant: Quant | None,
     *,
     force: bool,
     bench: bool,

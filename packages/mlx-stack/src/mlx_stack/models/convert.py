@@ -15,21 +15,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_catalog import UnreadableModelError
-from mlx_catalog.geometry import parse_config
+from mlx_catalog import Quant
 from mlx_stack.models.disk import model_lock, space
 from mlx_stack.models.disk.inventory import write_inventory
 from mlx_stack.models.disk.layout import ModelPlaces
 from mlx_stack.models.disk.local import LocalModel, inspect_folder
-from mlx_stack.models.disk.manifest import SCHEMA_VERSION, FileRecord, Manifest, Quant
-from mlx_stack.models.download.fetch import Fetched, find_present, publish
-from mlx_stack.models.errors import ConversionError, WrongContentError
+from mlx_stack.models.disk.manifest import SCHEMA_VERSION, FileRecord, Manifest
+from mlx_stack.models.download.fetch import Fetched, find_present, publish, read_configuration
+from mlx_stack.models.errors import ConversionError
 from mlx_stack.models.events import Converting, Observer, ignore
 
-BITS: Mapping[Quant, int] = {"int4": 4, "int8": 8}
 GROUP_SIZE = 64
 """mlx-lm's own default: a scale and a bias, 16 bits each, for every 64 weights."""
-_UNQUANTIZED_BITS = 16
 _LARGEST_SHARD_BYTES = 5 << 30  # `mlx_lm.utils.MAX_FILE_SIZE_GB`
 _RUNTIME_BYTES = 1 << 30
 _KEPT_LINES = 20
@@ -62,8 +59,7 @@ class Converter:
 
 def expected_bytes(original_bytes: int, quant: Quant) -> int:
     """What weights of 16 bits come to when they are quantized, scales and biases included."""
-    bits = BITS[quant] + 2 * 16 / GROUP_SIZE
-    return int(original_bytes * bits / _UNQUANTIZED_BITS)
+    return int(original_bytes * quant.bits_per_weight / Quant.BF16.bits)
 
 
 def needed_memory_bytes(original_bytes: int) -> int:
@@ -130,7 +126,7 @@ def convert(
 
 def _command(python: Path, original: Path, quant: Quant, target: Path) -> tuple[str, ...]:
     places = ("--hf-path", str(original), "--mlx-path", str(target))
-    size = ("--q-bits", str(BITS[quant]), "--q-group-size", str(GROUP_SIZE))
+    size = ("--q-bits", str(quant.bits), "--q-group-size", str(GROUP_SIZE))
     return (str(python), "-m", "mlx_lm", "convert", *places, "--quantize", *size)
 
 
@@ -141,10 +137,7 @@ def ensure_convertible(repo: str, config: bytes, converter: Converter) -> None:
         WrongContentError: When `config.json` can't be read.
         ConversionError: When mlx-lm doesn't know the type, or can't be asked.
     """
-    try:
-        fields = parse_config(config, f"config.json of {repo}")
-    except UnreadableModelError as error:
-        raise WrongContentError(f"{error}.") from error
+    fields = read_configuration(config, repo)
     if fields.get("model_file"):
         return  # the model brings its own code along
     model_type = str(fields.get("model_type"))

@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_catalog import Catalog, CatalogEntry, UnknownModelError
+from mlx_catalog import Catalog, CatalogEntry, Quant, UnknownModelError
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.home import Home
 from mlx_stack.models.disk.local import LocalModel, inspect_folder, list_local
-from mlx_stack.models.disk.manifest import Quant
 from mlx_stack.models.errors import ModelNotFoundError
 from mlx_stack.models.hub.environment import read_environment
 from mlx_stack.models.name import CatalogName, Folder, HubRepo, parse
@@ -161,7 +160,7 @@ def weights_of(entry: CatalogEntry, quant: Quant) -> tuple[str, bool]:
             f"No {quant} weights of {entry.id} are known.", hint=hint if known else None
         )
     # 16-bit weights are served as they were published: there is nothing to convert
-    return repo, source.hf_repo is None and quant != "bf16"
+    return repo, source.hf_repo is None and quant != Quant.BF16
 
 
 def near_names(opened: OpenStack, name: str) -> str:

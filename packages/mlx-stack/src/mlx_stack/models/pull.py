@@ -8,20 +8,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
-
+from mlx_catalog import Quant
+from mlx_catalog.model_files import describe
 from mlx_stack.engines.environment import require_environment
 from mlx_stack.engines.lockfile import Engine
 from mlx_stack.errors import UsageError
 from mlx_stack.home import Home
-from mlx_stack.models.convert import BITS, Converter, convert, ensure_convertible, ensure_feasible
+from mlx_stack.models.convert import Converter, convert, ensure_convertible, ensure_feasible
 from mlx_stack.models.disk.hf_cache import find_blob, find_snapshot
 from mlx_stack.models.disk.local import LocalModel, find_local, places_of
-from mlx_stack.models.disk.manifest import FileRecord, Quant, RemoteModel, is_safe_path
+from mlx_stack.models.disk.manifest import FileRecord, RemoteModel, is_safe_path
 from mlx_stack.models.disk.upkeep import remove
-from mlx_stack.models.disk.weights import quant_of_config
 from mlx_stack.models.download.boot import boot_session
-from mlx_stack.models.download.fetch import Fetched, FetchOptions, Outcome, fetch, find_present
+from mlx_stack.models.download.fetch import (
+    Fetched,
+    FetchOptions,
+    Outcome,
+    fetch,
+    find_present,
+    read_configuration,
+)
 from mlx_stack.models.download.hub_files import HubFiles
 from mlx_stack.models.download.retries import TransferPolicy
 from mlx_stack.models.download.selection import select_files
@@ -29,7 +35,6 @@ from mlx_stack.models.errors import (
     HubUnreachableError,
     OfflineError,
     PullError,
-    WrongContentError,
 )
 from mlx_stack.models.events import Observer, ignore
 from mlx_stack.models.find import ModelSource, find, guessing, source_of
@@ -97,7 +102,7 @@ def pull(
     began = time.monotonic()
     opened = OpenStack(home)
     config = opened.config
-    default_quant = msgspec.convert(config.default_quant, Quant)
+    default_quant = config.default_quant
     source = source_of(find(opened, name), quant, default_quant)
     home.create()
     config.model_dir.mkdir(parents=True, exist_ok=True)
@@ -209,7 +214,7 @@ class _Puller:
         files: tuple[FileRecord, ...],
         origin: HubFiles | None,
     ) -> bool:
-        """Whether a repository that was named itself holds 16-bit weights, and others are asked.
+        """Whether a repository that was named itself holds plain weights, and others are asked.
 
         Raises:
             UsageError: It holds weights that can't become what is asked.
@@ -217,19 +222,15 @@ class _Puller:
         """
         if source.model is not None:
             return False
-        config = self._config(source, remote, files, origin)
-        try:
-            held = quant_of_config(config)
-        except ValueError as error:
-            problem = f"{remote.repo}: config.json is not what MLX expects: {error}"
-            raise WrongContentError(problem) from error
-        if held == source.quant:
+        content = self._config(source, remote, files, origin)
+        model = describe(remote.repo, read_configuration(content, remote.repo))
+        if model.quant == source.quant:
             return False
-        if held == "bf16" and source.quant in BITS:
+        if model.is_plain and source.quant != Quant.BF16:
             return True
+        held = model.quant or model.quantization or "unusually quantized"
         raise UsageError(
-            f"{remote.repo} holds {held or 'unusually quantized'} weights; {source.quant} can't be "
-            "made of them.",
+            f"{remote.repo} holds {held} weights; {source.quant} can't be made of them.",
             hint="Pull it without --quant, or look for another conversion with "
             "`mlx-stack models --available NAME`.",
         )

@@ -9,12 +9,8 @@ from mlx_stack.errors import StackError
 from mlx_stack.stack import Tier
 
 if TYPE_CHECKING:
-    from mlx_catalog import Catalog, CatalogEntry
+    from mlx_catalog import Catalog, CatalogEntry, EngineFit, ModelReading, Quant
     from mlx_recommend import ModelShape
-
-
-_PLAIN_ARCHITECTURES = frozenset({"transformer", "moe", "nas-transformer"})
-"""Those whose every layer keeps the keys and values of the whole context."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +32,16 @@ def serving_of(catalog: "Catalog", tier: Tier, folder: Path) -> Serving:
     Raises:
         StackError: The files are damaged.
     """
-    from mlx_recommend import shape_of_config, shape_of_entry
+    from mlx_catalog import engine_fit
+    from mlx_recommend import shape_of_entry, shape_of_model
 
     entry = entry_of(catalog, tier)
-    if entry is not None:
-        return Serving(traits_of(entry), cache_bytes(shape_of_entry(entry, tier.quant), tier))
-    config = _read_config(folder)
-    shape = shape_of_config(folder.name, config)
-    return Serving(traits_of_files(folder.name, config), cache_bytes(shape, tier))
+    if entry is None:
+        model = _read(folder)
+        return Serving(_traits(engine_fit(model)), cache_bytes(shape_of_model(model), tier))
+    quant = quant_of_tier(entry, tier)
+    shape = shape_of_entry(entry, quant) if quant is not None else None
+    return Serving(traits_of(entry), cache_bytes(shape, tier))
 
 
 def entry_of(catalog: "Catalog", tier: Tier) -> "CatalogEntry | None":
@@ -51,28 +49,29 @@ def entry_of(catalog: "Catalog", tier: Tier) -> "CatalogEntry | None":
     return catalog.get(tier.model) if tier.model in catalog else catalog.by_repo(tier.source)
 
 
+def quant_of_tier(entry: "CatalogEntry", tier: Tier) -> "Quant | None":
+    """The precision of a tier of a catalog model: as defined, else that of its repository."""
+    return tier.quant or entry.quant_of(tier.source)
+
+
 def traits_of(entry: "CatalogEntry") -> ModelTraits:
     """The traits of a catalog entry."""
-    from mlx_catalog.engine import engine_fit
+    from mlx_catalog import engine_fit
 
-    fit, able = engine_fit(entry), entry.capabilities
+    able = entry.capabilities
+    return _traits(engine_fit(entry), able.tool_call_parser, able.reasoning_parser)
+
+
+def _traits(
+    fit: "EngineFit", tool_call_parser: str = "", reasoning_parser: str = ""
+) -> ModelTraits:
     return ModelTraits(
-        tool_call_parser=able.tool_call_parser,
-        reasoning_parser=able.reasoning_parser,
+        tool_call_parser=tool_call_parser,
+        reasoning_parser=reasoning_parser,
         batching=fit.batching,
-        # the conditions are the same: whole keys and values in every layer of a text model
-        reuses_prefixes=fit.paged_cache,
+        reuses_prefixes=fit.reuses_prefixes,
         multimodal=fit.multimodal,
     )
-
-
-def traits_of_files(name: str, config: "dict[str, object]") -> ModelTraits:
-    """The traits of a model that the catalog doesn't have; its parsers stay unknown."""
-    from mlx_catalog.geometry import describe
-
-    reading = describe(name, config, None)
-    plain = reading.architecture in _PLAIN_ARCHITECTURES and not reading.vision
-    return ModelTraits(reuses_prefixes=plain, multimodal=reading.vision)
 
 
 def cache_bytes(shape: "ModelShape | None", tier: Tier) -> int | None:
@@ -90,11 +89,11 @@ def cache_bytes(shape: "ModelShape | None", tier: Tier) -> int | None:
     return memory_use(shape, workload).prefix_cache_bytes
 
 
-def _read_config(folder: Path) -> "dict[str, object]":
-    from mlx_catalog import UnreadableModelError
-    from mlx_catalog.geometry import load_config
+def _read(folder: Path) -> "ModelReading":
+    """What the configuration says: the weights' headers are of no interest here."""
+    from mlx_catalog import UnreadableModelError, read_model
 
     try:
-        return load_config(folder / "config.json")
+        return read_model(folder / "config.json")
     except UnreadableModelError as error:
         raise StackError(str(error)) from error

@@ -9,7 +9,6 @@ from mlx_stack.config import load_config
 from mlx_stack.hardware import asked_hardware
 from mlx_stack.home import Home
 from mlx_stack.models.find import open_catalog
-from mlx_stack.planning.estimate import as_quant
 from mlx_stack.planning.evidence import measurements_of, saved_benchmarks
 
 
@@ -62,7 +61,7 @@ def list_catalog(
         InvalidFileError: The configuration, a saved result or the saved profile is damaged.
     """
     hardware = asked_hardware(home, hardware_spec)
-    default = as_quant(load_config(home).default_quant)
+    default = load_config(home).default_quant
     saved = saved_benchmarks(home.benchmarks, hardware)
     catalog = open_catalog(home)
     models: list[CatalogModel] = []

@@ -2,11 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_catalog import CatalogEntry, Quant, read_model
-from mlx_catalog.geometry import load_config as load_model_config
+from mlx_catalog import CatalogEntry, EngineFit, ModelReading, Quant, engine_fit, read_model
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend import (
     Estimate,
@@ -15,8 +13,8 @@ from mlx_recommend import (
     Workload,
     estimate,
     reference_measurements,
-    shape_of_config,
     shape_of_entry,
+    shape_of_model,
 )
 from mlx_stack.errors import MissingError
 from mlx_stack.hardware import asked_hardware
@@ -43,14 +41,16 @@ class DescribedModel:
 
     Attributes:
         found: What the name means.
-        quant: The precision asked for, or what the files have.
+        quant: The precision asked for, or what the files have; None where nobody knows.
         shape: What memory and speed follow from; None where the files don't tell enough.
+        fit: How the engine serves it.
         note: What the user should know about the name or the figures, or "".
     """
 
     found: FoundModel
-    quant: str
+    quant: str | None
     shape: ModelShape | None
+    fit: EngineFit
     note: str = ""
 
     @property
@@ -108,7 +108,7 @@ def estimate_model(
         StackError: When the Hub doesn't answer, or has no such repository.
     """
     opened = OpenStack(home)
-    default_quant = as_quant(opened.config.default_quant)
+    default_quant = opened.config.default_quant
     model = describe_model(opened, name, quant, default_quant, read_hub)
     hardware = asked_hardware(home, hardware_spec)
     workload = workload or Workload()
@@ -139,20 +139,17 @@ def describe_model(
     if found.entry is not None:
         own = found.entry.quant_of(found.repo.repo) if found.repo is not None else None
         wanted = quant or own or default_quant
-        shape = shape_of_entry(found.entry, wanted)
-        return DescribedModel(found=found, quant=wanted, shape=shape, note=found.note)
+        shape, fit = shape_of_entry(found.entry, wanted), engine_fit(found.entry)
+        return DescribedModel(found=found, quant=wanted, shape=shape, fit=fit, note=found.note)
     if found.path is not None:
-        return _of_files(found, found.path, quant)
+        return _described(found, read_model(found.path), quant)
     local = next(iter(local_models(opened, found, quant)), None)
     if local is not None and local.is_whole:
-        return _of_files(found, local.path, quant)
+        return _described(found, read_model(local.path), quant)
     assert found.repo is not None
     with guessing(opened, found.repo):
         reading = (read_hub or read_from_hub)(found.repo)
-    weights_bytes = reading.weights_bytes or None
-    shape = shape_of_config(reading.repo, reading.config, quant=quant, weights_bytes=weights_bytes)
-    said = quant or reading.model.quant or reading.model.quantization
-    return _described(found, said, shape, reading.model.notes)
+    return _described(found, reading.model, quant)
 
 
 def read_from_hub(repo: HubRepo) -> "RepoReading":
@@ -175,47 +172,12 @@ def read_from_hub(repo: HubRepo) -> "RepoReading":
         return hub.read(*where)
 
 
-def shape_of_folder(path: Path, quant: Quant | None = None) -> ModelShape | None:
-    """The shape of the model in a folder, or of a `config.json` alone; None where it isn't told.
-
-    Raises:
-        UnreadableModelError: When the files are damaged.
-    """
-    reading = read_model(path)
-    config = load_model_config(path / "config.json" if path.is_dir() else path)
-    return shape_of_config(
-        path.name,
-        config,
-        quant=quant,
-        weights_bytes=reading.weights_bytes,
-        params=reading.params,
-    )
-
-
-def _of_files(found: FoundModel, path: Path, quant: Quant | None) -> DescribedModel:
-    reading, shape = read_model(path), shape_of_folder(path, quant)
-    said = quant or reading.quant or reading.quantization
-    return _described(found, said, shape, reading.notes)
-
-
-def _described(
-    found: FoundModel, quant: str, shape: ModelShape | None, notes: tuple[str, ...]
-) -> DescribedModel:
-    note = "; ".join(notes)
+def _described(found: FoundModel, model: ModelReading, quant: Quant | None) -> DescribedModel:
+    note, shape = "; ".join(model.notes), shape_of_model(model, quant)
     if (shape is None or shape.weights_bytes is None) and not note:
         note = "its configuration doesn't tell how many parameters it has"
-    if shape is not None:
-        quant = shape.quant
-    return DescribedModel(found=found, quant=quant, shape=shape, note=note)
-
-
-def as_quant(text: str) -> Quant:
-    """A precision that the configuration has already validated, as the catalog's type."""
-    match text:
-        case "int8" | "bf16":
-            return text
-        case _:
-            return "int4"
+    said = quant or model.quant or model.quantization or None
+    return DescribedModel(found=found, quant=said, shape=shape, fit=engine_fit(model), note=note)
 
 
 def _measurements(
@@ -225,7 +187,7 @@ def _measurements(
     if model.entry is None:
         found = model.found
         source = found.repo.repo if found.repo is not None else str(found.folder)
-        return measurements_of_source(source, model.quant, saved)
+        return measurements_of_source(source, model.quant or "", saved)
     return (
         *reference_measurements(model.entry, hardware),
         *measurements_of(model.entry, saved, default_quant=default_quant),

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from mlx_bench import Cache, Report, ReportError, load_report
-from mlx_catalog import QUANTS, CatalogEntry, Quant
+from mlx_catalog import CatalogEntry, Quant
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend import Basis, Measurement
 from mlx_stack.errors import InvalidFileError
@@ -138,4 +138,4 @@ def _quant(entry: CatalogEntry, result: SavedBenchmark, default: Quant) -> Quant
         return None
     if result.quant is None:
         return default
-    return next((each for each in QUANTS if each == result.quant), None)
+    return next((each for each in Quant if each == result.quant), None)

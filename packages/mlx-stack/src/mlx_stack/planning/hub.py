@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 from mlx_catalog import Catalog, CatalogEntry, CatalogError
 from mlx_catalog.hub import HubModel, RepoReading
+from mlx_catalog.model_files import describe
 from mlx_hwprobe import HardwareProfile
-from mlx_recommend import Estimate, ModelShape, estimate, shape_of_config, shape_of_entry
+from mlx_recommend import Estimate, ModelShape, estimate, shape_of_entry, shape_of_model
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.hardware import asked_hardware
 from mlx_stack.home import Home
@@ -132,6 +133,6 @@ def _shape(
         shape = shape_of_entry(entry, quant)
         return replace(shape, weights_bytes=size_bytes or shape.weights_bytes), ""
     if isinstance(found, RepoReading):
-        shape = shape_of_config(row.repo, found.config, weights_bytes=size_bytes)
-        return shape, "; ".join(found.model.notes)
+        model = describe(row.repo, found.config, file_bytes=size_bytes)
+        return shape_of_model(model), "; ".join(model.notes)
     return None, "" if found is None else str(found)

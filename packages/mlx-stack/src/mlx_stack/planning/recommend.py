@@ -19,7 +19,6 @@ from mlx_stack.hardware import asked_hardware
 from mlx_stack.home import Home
 from mlx_stack.models.find import open_catalog
 from mlx_stack.models.hub.environment import read_environment
-from mlx_stack.planning.estimate import as_quant
 from mlx_stack.planning.evidence import measurements_of, saved_benchmarks
 
 
@@ -75,7 +74,7 @@ def recommend(home: Home, wishes: Wishes) -> Recommendation:
         InvalidFileError: The configuration, a saved result or the saved profile is damaged.
     """
     config = load_config(home)
-    quant = as_quant(config.default_quant)
+    quant = config.default_quant
     hardware = asked_hardware(home, wishes.hardware_spec)
     budget = budget_bytes(
         hardware,

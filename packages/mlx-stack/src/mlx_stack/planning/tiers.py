@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_catalog import CatalogEntry, Quant, engine_fit
+from mlx_catalog import EngineFit, Quant, engine_fit, read_model
 from mlx_recommend import (
     DEFAULT_CONTEXT_TOKENS,
     STANDARD,
@@ -14,20 +14,15 @@ from mlx_recommend import (
     Workload,
     memory_use,
     shape_of_entry,
+    shape_of_model,
 )
 from mlx_stack.errors import UsageError
 from mlx_stack.home import Home
 from mlx_stack.models.disk import find_local, inspect_folder
 from mlx_stack.models.find import open_catalog, weights_of
-from mlx_stack.models.serving import entry_of
+from mlx_stack.models.serving import entry_of, quant_of_tier
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.planning.estimate import (
-    DescribedModel,
-    HubReader,
-    as_quant,
-    describe_model,
-    shape_of_folder,
-)
+from mlx_stack.planning.estimate import DescribedModel, HubReader, describe_model
 from mlx_stack.stack import Tier
 
 _NO_PORT_YET = 1
@@ -83,8 +78,9 @@ def added_tier(
         UsageError: The tier's name is none, or the model has no usable weights.
         UnknownModelError: There is no such model.
     """
-    found = describe_model(opened, model, None, as_quant(opened.config.default_quant), read_hub)
-    quant, own_name = _quant_of(found), _name_of(found)
+    found = describe_model(opened, model, None, opened.config.default_quant, read_hub)
+    own_name = _name_of(found)
+    quant = Quant(found.quant) if found.quant in Quant else None
     tier_name = name if name is not None else tier_name_of(own_name)
     if _NAME.fullmatch(tier_name) is None:
         raise UsageError(
@@ -104,7 +100,7 @@ def added_tier(
     note, repo = found.note, found.found.repo
     if repo is not None and repo.revision is not None:
         note = f"`mlx-stack pull {repo.repo}@{repo.revision}` fetches that revision. {note}".strip()
-    return PlannedTier(tier, _memory_bytes(found.shape, tier, found.entry), note=note)
+    return PlannedTier(tier, _memory_bytes(found.shape, found.fit, tier), note=note)
 
 
 def tier_name_of(model: str) -> str:
@@ -118,22 +114,23 @@ def planned_memory_bytes(home: Home, model_dir: Path, tier: Tier) -> int | None:
     """What a defined tier takes; None where neither the catalog nor its files tell."""
     entry = entry_of(open_catalog(home), tier)
     if entry is not None:
-        return _memory_bytes(shape_of_entry(entry, tier.quant), tier, entry)
+        quant = quant_of_tier(entry, tier)
+        shape = shape_of_entry(entry, quant) if quant is not None else None
+        return _memory_bytes(shape, engine_fit(entry), tier)
     local = find_local(model_dir, tier.source, tier.quant)
     if local is None or not (local.path / "config.json").is_file():
         return None
-    return _memory_bytes(shape_of_folder(local.path), tier)
+    model = read_model(local.path)
+    return _memory_bytes(shape_of_model(model), engine_fit(model), tier)
 
 
-def _memory_bytes(
-    shape: ModelShape | None, tier: Tier, entry: CatalogEntry | None = None
-) -> int | None:
+def _memory_bytes(shape: ModelShape | None, fit: EngineFit, tier: Tier) -> int | None:
     if shape is None:
         return None
     workload = Workload(
         context_tokens=tier.context_tokens or DEFAULT_CONTEXT_TOKENS,
         concurrency=tier.concurrency,
-        keeps_prefixes=entry is None or engine_fit(entry).paged_cache,
+        keeps_prefixes=fit.reuses_prefixes,
     )
     return memory_use(shape, workload).total_bytes
 
@@ -156,16 +153,7 @@ def _name_of(found: DescribedModel) -> str:
     return folder.name if folder is not None else Path(found.name).name
 
 
-def _quant_of(found: DescribedModel) -> Quant:
-    """The precision, in the stack file's three words; the nearest where it is none of them."""
-    match found.quant:
-        case "int4" | "int8" | "bf16":
-            return found.quant
-        case _:
-            return "bf16"
-
-
-def _source_of(model: DescribedModel, quant: Quant) -> str:
+def _source_of(model: DescribedModel, quant: Quant | None) -> str:
     """What the stack file says of where the weights are: a repository, or a folder.
 
     Raises:
@@ -174,7 +162,7 @@ def _source_of(model: DescribedModel, quant: Quant) -> str:
     found = model.found
     if found.repo is not None:
         return found.repo.repo
-    if found.entry is not None:
+    if found.entry is not None and quant is not None:
         return weights_of(found.entry, quant)[0]
     assert found.folder is not None
     assert found.path is not None

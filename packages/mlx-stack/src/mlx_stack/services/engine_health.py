@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from mlx_catalog import Quant
 from mlx_procsup import NotReadyError, start_service, stop_service, wait_for_healthy
 from mlx_stack.ask import ask
 from mlx_stack.credentials import ensure_gateway_key
@@ -121,7 +122,7 @@ def _embedded_subject(scratch: Home, engine: Environment, toolchain: Toolchain) 
     tier = Tier(
         name=_TIER,
         model=embedded_model.NAME,
-        quant="int4",
+        quant=Quant.INT4,
         source=str(folder),
         port=1,
         vllm_flags={},

@@ -61,8 +61,7 @@ def test_a_cached_blob_with_another_content_is_told_by_its_hash(tmp_path: Path):
 def test_a_whole_snapshot_can_be_used_without_the_hub(tmp_path: Path):
     files = {
         "config.json": b"{}",
-        "model-1.safetensors": b"one",
-        "model.safetensors.index.json": b'{"weight_map": {"a": "model-1.safetensors"}}',
+        "model-00001-of-00001.safetensors": b"one",
     }
     cache_model(tmp_path, "org/a", files)
     found = find_snapshot(tmp_path, "org/a", "main")
@@ -76,14 +75,12 @@ def test_a_whole_snapshot_can_be_used_without_the_hub(tmp_path: Path):
         assert has_right_digest(blob, record)
 
 
-@pytest.mark.parametrize("missing", ["config.json", "model-2.safetensors"])
+@pytest.mark.parametrize("missing", ["config.json", "model-00002-of-00002.safetensors"])
 def test_a_snapshot_with_a_hole_is_not_used(tmp_path: Path, missing: str):
-    index = b'{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
     files = {
         "config.json": b"{}",
-        "model-1.safetensors": b"one",
-        "model-2.safetensors": b"two",
-        "model.safetensors.index.json": index,
+        "model-00001-of-00002.safetensors": b"one",
+        "model-00002-of-00002.safetensors": b"two",
     }
     del files[missing]
     cache_model(tmp_path, "org/a", files)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mlx_catalog import Quant
 from mlx_stack.errors import InvalidFileError
 from mlx_stack.models.disk import find_local, inspect_folder, list_local
 from mlx_stack.models.disk.inventory import write_inventory
@@ -13,12 +14,10 @@ from mlx_stack.models.disk.manifest import (
     SCHEMA_VERSION,
     FileRecord,
     Manifest,
-    Quant,
     read_manifest,
     write_manifest,
 )
 from mlx_stack.models.disk.upkeep import remove, verify
-from mlx_stack.models.disk.weights import quant_of_config
 
 COMMIT = "c" * 40
 
@@ -148,16 +147,40 @@ def test_a_copied_folder_is_judged_by_its_own_headers(tmp_path: Path):
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "config.json").write_bytes(config(None))
-    (folder / "model-1.safetensors").write_bytes(safetensors()[:-5])
-    (folder / "model-3.safetensors").write_bytes(b"xx")
-    index = {"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    first, second, third = (f"model-{number:05}-of-00003.safetensors" for number in (1, 2, 3))
+    (folder / first).write_bytes(safetensors()[:-5])
+    (folder / third).write_bytes(b"xx")
     model = inspect_folder(folder)
     assert model is not None
     assert (model.integrity, model.quant) == ("damaged", "bf16")
-    assert any(text.startswith("model-1.safetensors has") for text in model.problems)
-    assert "model-2.safetensors is missing" in model.problems
-    assert "model-3.safetensors is cut short" in model.problems
+    assert any(text.startswith(f"{first} is damaged: cut short") for text in model.problems)
+    assert f"{second} is missing" in model.problems
+    assert f"{third} is damaged: no safetensors header" in model.problems
+
+
+def test_an_index_that_was_left_over_takes_no_model_away(tmp_path: Path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "config.json").write_bytes(config(4))
+    (folder / "model.safetensors").write_bytes(safetensors())
+    (folder / "._model.safetensors").write_bytes(b"what macOS lays beside it")
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    index = {"metadata": {"total_size": 10**9}, "weight_map": shards}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    model = inspect_folder(folder)
+    assert model is not None
+    assert (model.integrity, model.problems) == ("ok", ())
+
+
+def test_a_configuration_that_only_python_reads_is_not_damaged(tmp_path: Path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    text = '{"quantization": {"bits": 4, "group_size": 64}, "time_step_limit": [0.0, Infinity]}'
+    (folder / "config.json").write_text(text, encoding="utf-8-sig")
+    (folder / "model.safetensors").write_bytes(safetensors())
+    model = inspect_folder(folder)
+    assert model is not None
+    assert model.integrity == "ok"
 
 
 def test_a_damaged_manifest_is_shown_and_not_passed_over(tmp_path: Path):
@@ -221,23 +244,6 @@ def test_the_inventory_is_made_from_the_folders(tmp_path: Path):
     write_inventory(tmp_path)
     (model,) = json.loads((tmp_path / "inventory.json").read_text())["models"]
     assert (model["repo"], model["model"], model["integrity"]) == ("org/a", "a-1b", "ok")
-
-
-@pytest.mark.parametrize(
-    ("content", "quant"),
-    [
-        ({}, "bf16"),
-        ({"quantization": {"bits": 4, "group_size": 32, "embed": {"bits": 8}}}, "int4"),
-        ({"quantization_config": {"bits": 8, "group_size": 64}}, "int8"),
-        ({"quantization": {"bits": 6}}, None),
-        ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, None),
-        ({"quantization_config": {"quant_method": "fp8"}}, None),
-    ],
-)
-def test_the_precision_is_what_the_configuration_declares(
-    content: dict[str, object], quant: Quant | None
-):
-    assert quant_of_config(json.dumps(content).encode()) == quant
 
 
 def test_folders_are_named_after_repository_and_conversion():

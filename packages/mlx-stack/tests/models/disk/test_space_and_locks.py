@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mlx_catalog import Quant
 from mlx_stack.models.convert import expected_bytes, needed_memory_bytes
 from mlx_stack.models.disk import model_lock
 from mlx_stack.models.disk.layout import ModelPlaces
@@ -93,7 +94,7 @@ def test_the_boot_session_stays_the_same_until_the_next_start():
 
 
 def test_a_conversion_is_planned_with_scales_and_biases():
-    assert expected_bytes(16 * GB, "int4") == 4.5 * GB
-    assert expected_bytes(16 * GB, "int8") == 8.5 * GB
+    assert expected_bytes(16 * GB, Quant.INT4) == 4.5 * GB
+    assert expected_bytes(16 * GB, Quant.INT8) == 8.5 * GB
     assert needed_memory_bytes(2 * GB) == 4 * GB + (1 << 30)
     assert needed_memory_bytes(500 * GB) == needed_memory_bytes(50 * GB)

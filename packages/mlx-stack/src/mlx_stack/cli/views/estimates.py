@@ -43,11 +43,12 @@ def speed_fields(speed: Speed | None) -> dict[str, object] | None:
 
 def estimate_fields(estimate: Estimate) -> dict[str, object]:
     """An estimate's fields of `estimate --json`, from `fits` on."""
-    ttft_s = estimate.ttft_s
+    ttft_s, read_bytes = estimate.ttft_s, estimate.shape.decode_weight_bytes
     return {
         "fits": estimate.fits,
         "memory": memory_fields(estimate.memory, estimate.limit_bytes),
         "max_context_tokens": estimate.max_context_tokens,
+        "read_bytes_per_token": None if read_bytes is None else round(read_bytes),
         "generation_tps": speed_fields(estimate.generation_tps),
         "prompt_tps": speed_fields(estimate.prompt_tps),
         "ttft_s": None if ttft_s is None else round(ttft_s, 3),

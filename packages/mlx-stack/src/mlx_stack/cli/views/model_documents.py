@@ -88,7 +88,7 @@ def _entry_type(entry: "CatalogEntry | None") -> str | None:
 
 def _estimate_fields(expected: "Estimate") -> dict[str, object]:
     return {
-        "quant": expected.shape.quant,
+        "quant": expected.shape.quant or None,
         "context_tokens": expected.workload.context_tokens,
         "concurrency": expected.workload.concurrency,
         **estimate_fields(expected),

@@ -13,8 +13,8 @@ from typing import Literal
 
 import msgspec
 
+from mlx_catalog.safetensors import missing_shards
 from mlx_stack.models.disk.manifest import FileRecord, RemoteModel, is_safe_path
-from mlx_stack.models.disk.weights import shards_of_index
 
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _SHA1 = re.compile(r"^[0-9a-f]{40}$")
@@ -53,7 +53,7 @@ def find_snapshot(
 
     The files are those that the cached tree names, whether they are there or not. Without a tree
     they are those that are there, with sizes and hashes of the blobs; then it is whole where
-    `config.json` and every shard that the index names are among them.
+    `config.json` and every shard, by the numbers in their names, are among them.
     """
     folder = _folder(cache, repo)
     try:
@@ -73,9 +73,7 @@ def find_snapshot(
         if (record := _record(snapshot, path)) is not None
     )
     names = {file.path for file in files}
-    index = snapshot / "model.safetensors.index.json"
-    shards = shards_of_index(index.read_bytes()) if index.exists() else frozenset[str]()
-    if "config.json" not in names or not shards <= names:
+    if "config.json" not in names or missing_shards(names):
         return None
     return remote, files
 

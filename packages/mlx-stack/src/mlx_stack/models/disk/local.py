@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from mlx_catalog import Quant, UnreadableModelError
+from mlx_catalog.model_files import describe, load_config
+from mlx_catalog.safetensors import Tensor, missing_shards, read_header, weight_files
 from mlx_stack.errors import InvalidFileError
 from mlx_stack.models.disk.layout import REPLACED_SUFFIX, ModelPlaces, folder_name, incoming
-from mlx_stack.models.disk.manifest import Manifest, Origin, Quant, read_manifest
-from mlx_stack.models.disk.weights import problem_of_weights, quant_of_config, shards_of_index
+from mlx_stack.models.disk.manifest import Manifest, Origin, read_manifest
 
 type Integrity = Literal["ok", "incomplete", "damaged"]
 
@@ -167,26 +169,20 @@ def _inspect_unfinished(path: Path) -> LocalModel | None:
 
 def _foreign(path: Path, problems: tuple[str, ...] = ()) -> LocalModel:
     """A folder without a (readable) manifest, judged by what its files say of themselves."""
-    present = {file.name for file in path.glob("*.safetensors") if file.exists()}
-    expected, quant, wrong = set(present), None, list(problems)
-    for name in ("config.json", "model.safetensors.index.json"):
+    here = weight_files(file.name for file in path.glob("*.safetensors") if file.exists())
+    quant, wrong, tensors = None, list(problems), dict[str, Tensor]()
+    for name in here:
         try:
-            content = (path / name).read_bytes()
-            if name == "config.json":
-                quant = quant_of_config(content)
-            else:
-                expected |= shards_of_index(content)
-        except FileNotFoundError:
-            continue
-        except ValueError as error:
-            wrong.append(f"{name} is damaged: {error}")
-    wrong += [
-        f"{name} {problem}"
-        for name in sorted(present)
-        if (problem := problem_of_weights(path / name)) is not None
-    ]
-    missing = [f"{name} is missing" for name in sorted(expected - present)]
-    if not expected:
+            tensors |= read_header(path / name)
+        except UnreadableModelError as error:
+            wrong.append(f"{name} is damaged: {error.reason}")
+    if (path / "config.json").is_file():
+        try:
+            quant = describe(path.name, load_config(path / "config.json"), tensors).quant
+        except UnreadableModelError as error:
+            wrong.append(f"config.json is damaged: {error.reason}")
+    missing = [f"{name} is missing" for name in missing_shards(here)]
+    if not here:
         missing.append("there are no safetensors weights")
     size = sum(_size(file) or 0 for file in path.rglob("*") if file.is_file())
     return LocalModel(

@@ -8,13 +8,13 @@ from typing import Annotated, Literal, Protocol
 
 import msgspec
 
+from mlx_catalog import Quant
 from mlx_stack import atomic_file
 from mlx_stack.errors import InvalidFileError
 from mlx_stack.models.disk.layout import MANIFEST_NAME
 
 SCHEMA_VERSION = 1
 
-type Quant = Literal["int4", "int8", "bf16"]
 type Origin = Literal["downloaded", "converted"]
 type Algorithm = Literal["sha256", "git-sha1"]
 type Size = Annotated[int, msgspec.Meta(ge=0)]

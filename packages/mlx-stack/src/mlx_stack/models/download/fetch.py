@@ -7,12 +7,15 @@ what is published is always whole. What an interruption leaves there is continue
 import os
 import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from msgspec import structs
 
+from mlx_catalog import Quant, UnreadableModelError, read_model
+from mlx_catalog.model_files import parse_config
 from mlx_stack.errors import InvalidFileError
 from mlx_stack.models.disk import model_lock, space
 from mlx_stack.models.disk.hf_cache import find_blob, has_right_digest, link
@@ -23,22 +26,21 @@ from mlx_stack.models.disk.manifest import (
     SCHEMA_VERSION,
     FileRecord,
     Manifest,
-    Quant,
     RemoteModel,
     read_manifest,
     write_manifest,
 )
 from mlx_stack.models.disk.upkeep import discard
-from mlx_stack.models.disk.weights import quant_of_config
 from mlx_stack.models.download.partial import PartialFile, read_remains
 from mlx_stack.models.download.retries import TransferPolicy
 from mlx_stack.models.download.transfer import Source, Transfer
 from mlx_stack.models.errors import OfflineError, WrongContentError
-from mlx_stack.models.events import Observer, Planned, ignore
+from mlx_stack.models.events import Event, FileVerified, Observer, Planned, ignore
 
 type Outcome = Literal["present", "linked", "downloaded", "converted"]
 
 _JOURNAL = ".part.journal"
+_CONFIG = "config.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,13 +150,16 @@ def _fetch_locked(
     if missing and source is None:
         raise OfflineError(f"{missing[0].path} of {remote.repo} is not on this disk")
     _ensure_room(missing, places, remote.repo, options.boot)
+    if (places.staging / _CONFIG).exists():
+        read_configuration((places.staging / _CONFIG).read_bytes(), remote.repo)
     partials = [PartialFile(places.staging / file.path, file, options.boot) for file in missing]
     received = 0
     try:
         resumed = sum(partial.resumed_bytes for partial in partials)
         _announce(manifest, partials, observer)
         if source is not None and partials:
-            transfer = Transfer(partials, source, options.policy, observer)
+            watched = _refusing(places.staging, manifest.repo, observer)
+            transfer = Transfer(partials, source, options.policy, watched)
             transfer.run()
             received = transfer.received_bytes
     finally:
@@ -167,12 +172,36 @@ def _fetch_locked(
     return Fetched(outcome, model, received, resumed, linked)
 
 
+def read_configuration(content: bytes, repo: str) -> dict[str, object]:
+    """The `config.json` of a repository.
+
+    Raises:
+        WrongContentError: It describes no model.
+    """
+    try:
+        return parse_config(content, f"{_CONFIG} of {repo}")
+    except UnreadableModelError as error:
+        problem = f"{error.model} is not what MLX expects: {error.reason}."
+        raise WrongContentError(problem) from error
+
+
+def _refusing(staging: Path, repo: str, observer: Observer) -> Observer:
+    """`observer`, and an end to the download as soon as its `config.json` turns out to be none."""
+
+    def observe(event: Event) -> None:
+        observer(event)
+        if isinstance(event, FileVerified) and event.path == _CONFIG:
+            read_configuration((staging / f"{_CONFIG}.part").read_bytes(), repo)
+
+    return observe
+
+
 def publish(places: ModelPlaces, manifest: Manifest) -> LocalModel:
     """Give the staged model its place, with a manifest that knows its precision.
 
     A former model of that name is there until the new one is.
     """
-    quant = manifest.quant or _quant(places.staging, manifest.repo)
+    quant = manifest.quant or _quant(places.staging)
     write_manifest(places.staging, structs.replace(manifest, quant=quant, is_forced=False))
     _recover(places)
     if os.path.lexists(places.published):
@@ -194,11 +223,12 @@ def _recover(places: ModelPlaces) -> None:
         places.replaced.rename(places.published)
 
 
-def _quant(folder: Path, repo: str) -> Quant | None:
-    try:
-        return quant_of_config((folder / "config.json").read_bytes())
-    except ValueError as error:
-        raise WrongContentError(f"{repo}: config.json is not what MLX expects: {error}") from error
+def _quant(folder: Path) -> Quant | None:
+    """The precision; what can't be read of it never undoes a download."""
+    for path in (folder, folder / _CONFIG):
+        with suppress(UnreadableModelError):
+            return read_model(path).quant
+    return None
 
 
 def _prepare_staging(staging: Path, manifest: Manifest) -> None:

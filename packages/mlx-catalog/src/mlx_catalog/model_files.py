@@ -1,0 +1,265 @@
+"""What a model is, from its own files: a `config.json`, or a folder with weights."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+from mlx_catalog.config_fields import Config, integer, section
+from mlx_catalog.config_json import ConfigReading, read_config
+from mlx_catalog.errors import UnreadableModelError
+from mlx_catalog.parameters import weights_of_config
+from mlx_catalog.precision import Precision
+from mlx_catalog.safetensors import (
+    Tensor,
+    merge,
+    missing_shards,
+    read_header,
+    weigh,
+    weight_files,
+)
+from mlx_catalog.schema import Architecture, Geometry, Quant
+from mlx_catalog.weights import Role, Weights
+
+INDEX = "model.safetensors.index.json"
+MAX_JSON_BYTES = 64_000_000
+"""Nothing that describes a model comes near; a hostile file may be of any size."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReading:
+    """What a model's own files say; None where they don't.
+
+    Attributes:
+        name: The folder, file or repository that was read.
+        model_type: As `config.json` names it; "" where it doesn't.
+        known: Whether the cache layout of `model_type` is known here.
+        architecture: How the model remembers.
+        geometry: Layers, caches, experts.
+        max_context_tokens: The context that it was trained for, or stretched to.
+        vision: Whether it has a tower for images.
+        params: Parameters, packed weights counted unpacked; without weights, matrices only.
+        active_params: Parameters used for one token.
+        weights_bytes: Bytes of the weights in memory.
+        weights_exact: Whether that follows from what the files hold, rather than from parameters
+            times bits.
+        bits_per_weight: Scales included.
+        quant: The catalog's name for the precision: None where it is none of its three.
+        quantization: In words: "4-bit", "4/8-bit", "bfloat16"; "" where unknown.
+        is_plain: Whether MLX keeps them as floating-point numbers, which it can quantize.
+        weights: Parameters and bytes by what a token does with them.
+        notes: What could not be said, and why.
+    """
+
+    name: str
+    model_type: str
+    known: bool
+    architecture: Architecture | None
+    geometry: Geometry | None
+    max_context_tokens: int | None
+    vision: bool
+    params: int | None
+    active_params: int | None
+    weights_bytes: int | None
+    weights_exact: bool
+    bits_per_weight: float | None
+    quant: Quant | None
+    quantization: str
+    is_plain: bool
+    weights: Weights | None
+    notes: tuple[str, ...]
+
+
+def read_model(path: Path) -> ModelReading:
+    """What the `config.json` at `path`, or the model folder `path`, says.
+
+    Raises:
+        UnreadableModelError: There is no readable `config.json`, or a weight file is damaged.
+    """
+    if not path.is_dir():
+        return describe(str(path), load_config(path))
+    config = load_config(path / "config.json")
+    here = weight_files(file.name for file in path.glob("*.safetensors"))
+    missing, index = missing_shards(here), _read_index(path / INDEX)
+    if missing or not here:
+        said = index.size_bytes if frozenset(here) <= index.shards else None
+        notes = (_told(missing or sorted(index.shards)),) if missing or index.shards else ()
+        reading = describe(str(path), config, file_bytes=said, notes=notes)
+        return replace(reading, weights_exact=False)
+    stale = bool(index.shards - frozenset(here))
+    notes = (f"{INDEX} is stale: it names weight files that are not here",) if stale else ()
+    tensors = merge(read_header(path / name) for name in here)
+    return describe(str(path), config, tensors, notes=notes)
+
+
+def _told(missing: Sequence[str]) -> str:
+    others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return f"the weight file {missing[0]}{others} is missing"
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    """What a `model.safetensors.index.json` says; nothing where there is none."""
+
+    shards: frozenset[str] = frozenset()
+    size_bytes: int | None = None
+
+
+def _read_index(path: Path) -> _Index:
+    if not path.is_file():
+        return _Index()
+    index = load_config(path)
+    shards = frozenset(str(shard) for shard in section(index, "weight_map").values())
+    return _Index(shards, integer(section(index, "metadata"), "total_size"))
+
+
+def load_config(path: Path) -> dict[str, object]:
+    """The `config.json` at `path`.
+
+    Raises:
+        UnreadableModelError: It can't be read or holds no JSON object.
+    """
+    try:
+        with path.open("rb") as file:
+            return parse_config(file.read(MAX_JSON_BYTES + 1), str(path))
+    except OSError as error:
+        raise UnreadableModelError(str(path), error.strerror or str(error)) from error
+
+
+def parse_config(raw: bytes, name: str) -> dict[str, object]:
+    """The JSON object in `raw`, as Python's own reader understands it: mlx-lm uses the same.
+
+    Numbers may be `Infinity` or `NaN`, and a byte-order mark may stand in front.
+
+    Args:
+        raw: The file's content.
+        name: The file, for errors.
+
+    Raises:
+        UnreadableModelError: It is no JSON object, or larger than any description of a model.
+    """
+    if len(raw) > MAX_JSON_BYTES:
+        raise UnreadableModelError(name, "too large to describe a model")
+    try:
+        config = json.loads(raw)
+    except ValueError as error:
+        raise UnreadableModelError(name, f"no JSON: {error}") from error
+    except RecursionError as error:
+        raise UnreadableModelError(name, "no JSON: nested without end") from error
+    if not isinstance(config, dict):
+        raise UnreadableModelError(name, "no JSON object")
+    return cast("dict[str, object]", config)
+
+
+def describe(
+    name: str,
+    config: Config,
+    tensors: Mapping[str, Tensor] | None = None,
+    *,
+    file_bytes: int | None = None,
+    notes: Sequence[str] = (),
+) -> ModelReading:
+    """What a configuration says, with the weights' headers or, failing those, their size.
+
+    Args:
+        name: What to call the model.
+        config: Its `config.json`.
+        tensors: What the headers of its weights say.
+        file_bytes: What its weight files are said to take together.
+        notes: What was noticed of them.
+    """
+    reading = read_config(config, f"config.json of {name}")
+    precision, counted = reading.precision, weights_of_config(reading)
+    weights = _of_tensors(tensors, reading, counted) if tensors else None
+    is_exact = weights is not None or file_bytes is not None
+    if weights is None and file_bytes is not None:
+        weights = _of_size(file_bytes, precision, counted)
+    weights = weights or counted
+    return ModelReading(
+        name=name,
+        model_type=reading.model_type,
+        known=reading.known,
+        architecture=reading.architecture,
+        geometry=reading.geometry,
+        max_context_tokens=reading.max_context_tokens,
+        vision=reading.tower is not None,
+        params=weights.total_params if weights is not None else None,
+        active_params=weights.active_params if weights is not None else None,
+        weights_bytes=weights.total_bytes if weights is not None else None,
+        weights_exact=is_exact,
+        bits_per_weight=(weights and weights.bits_per_weight) or _nominal_bits(precision),
+        quant=_quant(precision, weights),
+        quantization=_in_words(precision, weights),
+        is_plain=precision.scheme is None and precision.plain_bits is not None,
+        weights=weights,
+        notes=(*reading.notes, *notes),
+    )
+
+
+def _of_tensors(
+    tensors: Mapping[str, Tensor], reading: ConfigReading, counted: Weights | None
+) -> Weights | None:
+    share = counted.active_share if counted is not None else _active_share(reading.geometry)
+    found = weigh(tensors, reading.precision, share)
+    if found is None or reading.precision.is_native or reading.precision.is_doubled:
+        return found
+    # what another's packing holds is told by the configuration alone
+    return replace(
+        found,
+        params=counted.params if counted is not None else {},
+        params_by_bits=counted.params_by_bits if counted is not None else {},
+    )
+
+
+def _active_share(geometry: Geometry | None) -> float | None:
+    experts = geometry.experts if geometry is not None else None
+    if experts is None:
+        return 1.0
+    return min(experts.active / experts.total, 1.0) if experts.active is not None else None
+
+
+def _of_size(size: int, precision: Precision, counted: Weights | None) -> Weights:
+    """The weights whose files take `size` bytes: as counted, at most as many as that."""
+    if precision.is_doubled:
+        size = counted.total_bytes or 2 * size if counted is not None else 2 * size
+    if counted is not None:
+        return counted.filling(size)
+    bits = _nominal_bits(precision)
+    params = size * 8 / bits if bits is not None else 0
+    return Weights(params={Role.UNKNOWN: params}, size_bytes={Role.UNKNOWN: size})
+
+
+def _nominal_bits(precision: Precision) -> float | None:
+    return (
+        precision.scheme.bits_per_weight if precision.scheme is not None else precision.plain_bits
+    )
+
+
+_MOST = 2 / 3
+"""A model is named by the precision that at least so many of its parameters have."""
+
+
+def _quant(precision: Precision, weights: Weights | None) -> Quant | None:
+    by_bits = _by_bits(weights)
+    if not by_bits:
+        bits = precision.scheme.bits if precision.scheme is not None else precision.plain_bits
+        return Quant.of_bits(bits)
+    bits, params = max(by_bits.items(), key=lambda each: each[1])
+    return Quant.of_bits(bits) if params >= _MOST * sum(by_bits.values()) else None
+
+
+def _by_bits(weights: Weights | None) -> Mapping[int, float]:
+    return weights.params_by_bits if weights is not None else {}
+
+
+def _in_words(precision: Precision, weights: Weights | None) -> str:
+    scheme = precision.scheme
+    if scheme is None:
+        return precision.dtype
+    by_bits = _by_bits(weights)
+    total = sum(by_bits.values())
+    # A norm, a bias or a tower in 16 bits makes no mixed quantization.
+    used = {bits for bits, count in by_bits.items() if count >= total / (100 if bits < 16 else 4)}
+    used = used or {scheme.bits}
+    return "/".join(str(bits) for bits in sorted(used)) + "-bit"
