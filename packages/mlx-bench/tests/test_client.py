@@ -226,7 +226,7 @@ def test_a_base_url_may_be_written_in_several_ways(text: str, base_url: str) -> 
     ],
 )
 def test_what_is_no_url_of_a_server_is_refused(text: str) -> None:
-    with pytest.raises(ParametersError, match="no URL"):
+    with pytest.raises(ParametersError, match="not a URL"):
         parse_base_url(text)
 
 

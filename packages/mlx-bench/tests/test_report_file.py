@@ -57,9 +57,9 @@ def test_the_published_fields_are_enough() -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("{", "no JSON"),
+        ("{", "not JSON"),
         ("[]", "Expected `object`, got `array`"),
-        ('{"a": ' * 100_000, "no JSON"),
+        ('{"a": ' * 100_000, "not JSON"),
         ('{"schema_version": 2}', "schema_version 2"),
         ("{}", "schema_version None"),
         ('{"schema_version": 1}', "missing required field `parameters`"),
@@ -81,7 +81,7 @@ def test_a_wrong_field_is_named_with_its_place(make_report: MakeReport) -> None:
 @pytest.mark.parametrize(
     ("field", "value", "complaint"),
     [
-        ("ttft_s", math.nan, "is no JSON"),
+        ("ttft_s", math.nan, "is not JSON"),
         ("ttft_s", 10**400, r"runs\[0\].ttft_s: Number out of range"),
         ("completion_tokens", 10**400, r"runs\[0\].completion_tokens: Expected `int` <="),
         ("completion_tokens", -1, r"runs\[0\].completion_tokens: Expected `int` >= 0"),

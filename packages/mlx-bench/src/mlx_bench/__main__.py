@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has what it wanted, as `head` does
         _discard_output()
         return EXIT_FAILED
-    except OSError as error:  # files are told of by name: this is the output
+    except OSError as error:  # a file would be named in its error: this is the output
         _discard_output()
         print(f"mlx-bench: the answer can't be written: {error.strerror}", file=sys.stderr)
         return EXIT_FAILED

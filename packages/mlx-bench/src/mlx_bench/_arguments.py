@@ -49,13 +49,15 @@ def _integers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of integers like 1,4,8") from error
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of integers like 1,4,8"
+        ) from error
 
 
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not 0 < seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time above 0")
     return seconds
 
 

@@ -34,13 +34,13 @@ def parse_base_url(text: str) -> str:
     A server named without a path means its `/v1`; the page of chat completions means its base.
 
     Raises:
-        ParametersError: The text is no HTTP URL of a server.
+        ParametersError: The text is not the HTTP URL of a server.
     """
-    wrong = ParametersError(f"{text!r} is no URL like http://127.0.0.1:8000/v1")
+    wrong = ParametersError(f"{text!r} is not a URL like http://127.0.0.1:8000/v1")
     try:
         parts = urlsplit(text)
         has_server = bool(parts.hostname) and parts.port != 0
-    except ValueError as error:  # a port or an IPv6 address that is none
+    except ValueError as error:  # not a port, or not an IPv6 address
         raise wrong from error
     is_plain = text.isprintable() and " " not in text and not (parts.query or parts.fragment)
     if parts.scheme not in {"http", "https"} or not has_server or not is_plain:
@@ -178,7 +178,7 @@ class _Stamps:
 class StreamingClient:
     """Sends chat requests to one endpoint; safe to share between threads.
 
-    Each request opens a connection of its own, so that connecting is seen (and counted apart)
+    Each request opens its own connection, so that connecting is seen (and counted apart)
     every time, and no request waits for another's. Proxy variables of the environment are ignored:
     a benchmark says exactly what it measured.
 
@@ -256,8 +256,8 @@ class StreamingClient:
     def stream(self, request: ChatRequest, *, limit: ReadLimit | None = None) -> Exchange:
         """Send one request in the dialect found so far; failures are in the result, not raised.
 
-        Reading stops at `[DONE]`: what a server does with the connection afterwards is no part of
-        its answer.
+        Reading stops at `[DONE]`: what a server does with the connection afterwards is not
+        part of its answer.
 
         Args:
             request: What to ask.

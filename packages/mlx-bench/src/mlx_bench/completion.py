@@ -112,7 +112,7 @@ def _split_lines(reads: Iterable[Read]) -> Iterator[Read]:
     pending = last_byte = b""
     at_ns = 0
     for at_ns, block in reads:
-        # A CRLF may be cut in two; its LF then ends no line of its own.
+        # A CRLF may be cut in two; its LF then ends no further line.
         text = block.removeprefix(b"\n") if last_byte == b"\r" else block
         last_byte = block[-1:] or last_byte
         pending += text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
@@ -174,7 +174,7 @@ def parse_stream(reads: Sequence[Read]) -> Completion:
     """What a chat-completions (or completions) stream said, from its stamped reads.
 
     Role-only and empty deltas carry no token and no stamp, and an event without data is one of the
-    ways to keep a connection alive. A frame that is no JSON or of another shape, and an `error`
+    ways to keep a connection alive. A frame that is not JSON or of another shape, and an `error`
     frame, end up in `error`.
     """
     response_id, finish_reason, error = "", None, None
@@ -193,7 +193,7 @@ def parse_stream(reads: Sequence[Read]) -> Completion:
         try:
             frame = _decode_frame(data)
         except msgspec.DecodeError as problem:
-            error = f"a frame that is no completion chunk ({problem}): {data[:200]}"
+            error = f"a frame that is not a completion chunk ({problem}): {data[:200]}"
             continue
         if frame.error or frame.kind == "error" or event.event == "error":
             error = server_message(data)

@@ -16,7 +16,7 @@ class _VersionPage(msgspec.Struct):
 def identify_engine(client: StreamingClient, server_header: str) -> EngineVersion:
     """The engine behind an endpoint: `owned_by` of its models and its version page.
 
-    vLLM and its kin answer `/version`, Ollama `/api/version`; others leave the version out.
+    vLLM and its forks answer `/version`, Ollama `/api/version`; others leave the version out.
     """
     root = client.endpoint.base_url.rstrip("/").removesuffix("/v1")
     pages = (client.get(root + page, _VersionPage) for page in ("/version", "/api/version"))

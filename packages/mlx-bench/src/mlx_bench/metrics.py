@@ -1,4 +1,4 @@
-"""What one request measured; pure, from stamps to the field's names.
+"""What one request measured; pure, from stamps to the field's names (decision 0061).
 
 With `sent` the stamp at which the request's last byte was handed to the socket, `first` and `last`
 those of the first and the last non-empty content or reasoning delta, and n completion tokens:

@@ -76,7 +76,7 @@ def load_report(path: Path) -> Report:
     """The report that a file holds.
 
     Raises:
-        ReportError: The file is missing, no JSON, of a newer version, or lacks something.
+        ReportError: The file is missing, not JSON, of a newer version, or lacks something.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -89,7 +89,7 @@ def parse_report(text: str, *, source: str) -> Report:
     """The report that JSON text holds.
 
     Raises:
-        ReportError: The text is no JSON, of a newer version, or lacks something.
+        ReportError: The text is not JSON, of a newer version, or lacks something.
     """
     try:
         root = msgspec.json.decode(text, type=dict[str, object])
@@ -103,7 +103,7 @@ def parse_report(text: str, *, source: str) -> Report:
         key_path = place.removesuffix("`").removeprefix(".")
         raise ReportError(message, source=source, key_path=key_path) from error
     except (msgspec.DecodeError, RecursionError) as error:
-        raise ReportError(f"is no JSON: {error}", source=source) from error
+        raise ReportError(f"is not JSON: {error}", source=source) from error
 
 
 def _read(root: dict[str, object]) -> Report:

@@ -64,7 +64,7 @@ def build_body(dialect: Dialect, model: str, request: ChatRequest) -> dict[str, 
 
 
 def next_dialect(dialect: Dialect, status: int | None, body: str) -> Dialect | None:
-    """The dialect to try after a refusal, or None where trying again is no use.
+    """The dialect to try after a refusal, or None where there is nothing left to try.
 
     Only 400 and 422 speak of fields. A field that the answer names is dropped (the limit is
     renamed); where it names none, everything optional goes at once.

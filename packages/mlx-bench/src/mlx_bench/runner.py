@@ -29,7 +29,7 @@ _MEMORY_INTERVAL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """What is known about the measurement besides the measurement.
+    """Under which conditions something is measured.
 
     Attributes:
         target: What is measured, as the user named it.
@@ -72,7 +72,7 @@ def run_benchmark(
     Args:
         client: Sends to the endpoint.
         parameters: What is asked for.
-        conditions: What is known besides.
+        conditions: Under which conditions.
         on_report: Gets the unfinished report after every iteration, so that a crash loses nothing.
         on_progress: Gets progress in words.
 

@@ -42,7 +42,7 @@ class ExpectedSpeed:
 
 @dataclass(frozen=True, slots=True)
 class SpeedCheck:
-    """A measured speed beside the expected one.
+    """A measured speed and the expected one.
 
     Attributes:
         expected: What was expected.

@@ -1,4 +1,4 @@
-"""Statistics of small samples; pure, and exact about what each number is.
+"""Statistics of small samples; pure, and exact about what each number is (decision 0064).
 
 References: Iglewicz and Hoaglin, "How to Detect and Handle Outliers" (ASQC, 1993) for the modified
 z-score; Efron and Tibshirani, "An Introduction to the Bootstrap" (1993) for the percentile

@@ -74,7 +74,7 @@ def send_timed(client: StreamingClient, requests: Sequence[ChatRequest]) -> Time
 
 
 def _send_together(client: StreamingClient, requests: Sequence[ChatRequest]) -> list[Exchange]:
-    """Every request's exchange, each in a thread of its own, released at once."""
+    """Every request's exchange, each in its own thread, released at once."""
     if len(requests) == 1:
         return [client.stream(requests[0])]
     exchanges: dict[int, Exchange] = {}

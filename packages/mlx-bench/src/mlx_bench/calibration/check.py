@@ -1,6 +1,6 @@
 """How exact the instrument is on this machine: measured against the calibration server.
 
-The server runs in a process of its own and shares the machine's monotonic clock, so its stamps and
+The server runs in its own process and shares the machine's monotonic clock, so its stamps and
 the client's can be compared one by one.
 """
 
@@ -92,7 +92,7 @@ CASES: tuple[CalibrationCase, ...] = (
 
 @contextmanager
 def calibration_server() -> Generator[str]:
-    """The base URL of a calibration server in a process of its own, ended afterwards.
+    """The base URL of a calibration server in its own process, ended afterwards.
 
     Raises:
         BenchError: The server did not start.

@@ -35,7 +35,7 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ttft_ms: From the request's last byte to the first token.
         tps: Tokens a second after the first.
         jitter: Each token after the first is shifted by up to ± this share of the interval.
-        burst: So many tokens leave at once, each an event of its own, when the first is due.
+        burst: So many tokens leave at once, each as its own event, when the first is due.
         grouped: So many tokens share one event, sent when the first is due.
         prefill_tps: Adds the uncached prompt tokens divided by this to the TTFT; 0 adds nothing.
         cache: Prompt prefixes that were seen before cost no prefill.
@@ -84,7 +84,7 @@ def parse_schedule(text: str) -> Schedule:
     """The schedule that a model name spells; what it leaves out keeps its default.
 
     Raises:
-        ParametersError: A part is no `name=value` of a known name and a readable value.
+        ParametersError: A part is not `name=value` with a known name and a readable value.
     """
     values: dict[str, str] = {}
     for part in filter(None, text.split(",")):
@@ -93,7 +93,7 @@ def parse_schedule(text: str) -> Schedule:
     try:
         return msgspec.convert(values, Schedule, strict=False)
     except msgspec.ValidationError as error:
-        raise ParametersError(f"{text!r} is no schedule: {error}.") from error
+        raise ParametersError(f"{text!r} is not a schedule: {error}.") from error
 
 
 def spell_schedule(schedule: Schedule) -> str:

@@ -35,7 +35,7 @@ class BenchResult:
 
     Attributes:
         report: What was measured.
-        speeds: Each speed beside what was expected; empty where nothing was.
+        speeds: Each speed against what was expected; empty where nothing was.
         tools: The tool-calling check, or None where the model doesn't claim to call tools.
         saved: Where the result is, or None.
     """

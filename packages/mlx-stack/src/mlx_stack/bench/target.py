@@ -51,7 +51,7 @@ class BenchTarget:
         endpoint: Where requests go, and the model's name in them.
         entry: The model's catalog entry, or None.
         folder: The model's folder, or None where it is not on this disk.
-        quant: The precision of the weights, or None where nobody knows.
+        quant: The precision of the weights, or None where it is unknown.
         source: The repository or folder of the weights, or None.
         tier: The tier, or None.
         process: The serving process, or None where it is not on this machine or not ours.
@@ -187,7 +187,7 @@ def _find_model(opened: OpenStack, name: str) -> LocalModel:
 def _serve(
     opened: OpenStack, local: LocalModel, concurrency: int, on_progress: OnProgress
 ) -> Generator[BenchTarget]:
-    """A local model behind an engine of its own, which is gone afterwards."""
+    """A local model served by an engine that is started for it and stopped afterwards."""
     (port,) = free_ports(1)
     source = local.repo or str(local.path)
     label = local.model or local.repo or local.path.name

@@ -33,7 +33,7 @@ _LEAST_PROMPT_TOKENS = 512
 def check_speeds(
     report: Report, target: BenchTarget, hardware: HardwareProfile
 ) -> tuple[SpeedCheck, ...]:
-    """Each speed of a single stream beside what was published, and what is computed, for it.
+    """Each speed of a single stream against what was published, and what is estimated, for it.
 
     Empty where the model or the machine is not known well enough to expect anything.
     """

@@ -115,10 +115,10 @@ def _read(path: Path) -> SavedBenchmark:
         labels = msgspec.convert(report.extra, _Labels)
         machine = msgspec.convert(report.machine, _MeasuredMachine)
     except ReportError as error:
-        why = f"is no benchmark result: {error.problem}"
+        why = f"is not a benchmark result: {error.problem}"
         raise InvalidFileError(path, why, hint=_HINT) from error
     except msgspec.ValidationError as error:
-        raise InvalidFileError(path, f"is no benchmark result: {error}", hint=_HINT) from error
+        raise InvalidFileError(path, f"is not a benchmark result: {error}", hint=_HINT) from error
     return SavedBenchmark(report.model, labels.quant, labels.source, report, machine)
 
 

@@ -21,7 +21,7 @@ class Integers(click.ParamType[tuple[int, ...]]):
         try:
             numbers = tuple(int(part) for part in str(value).split(","))
         except ValueError:
-            self.fail(f"{value!r} is no list of integers like 1,4,8", param, ctx)
+            self.fail(f"{value!r} is not a list of integers like 1,4,8", param, ctx)
         if min(numbers) < 1:
             self.fail(f"{value!r}: each must be at least 1", param, ctx)
         return numbers
@@ -71,7 +71,7 @@ _OPTIONS = (
 
 
 def workload_options(function: Callable[..., object]) -> Callable[..., object]:
-    """`--iterations`, `--prompt-tokens`, `--generation-tokens`, `--concurrency` and their kin."""
+    """`--iterations`, `--prompt-tokens`, `--generation-tokens`, `--concurrency` and the like."""
     for option in reversed(_OPTIONS):
         function = option(function)
     return function
