@@ -9,20 +9,21 @@ from mlx_stack.cli.frame.context import Context, json_option, open_context, quie
 from mlx_stack.errors import UsageError
 
 if TYPE_CHECKING:
-    from mlx_stack.clients.connect import Plan
+    from mlx_stack.clients.connect import ConnectionPlan
 
 
 @click.command("connect")
 @click.argument("client", required=False, shell_complete=complete_clients)
 @click.option("--dry-run", is_flag=True, help="Show the change and write nothing.")
-@click.option("--undo", is_flag=True, help="Take back what `connect` wrote.")
+@click.option("--undo", is_flag=True, help="Undo what `connect` wrote.")
 @json_option
 @quiet_option
 def command(client: str | None, *, dry_run: bool, undo: bool, json: bool, quiet: bool) -> None:
     """Write a client's configuration for this endpoint.
 
     CLIENT is claude-code, opencode, codex, continue, zed, llm or open-webui; without it, they are
-    listed. What else is in a client's files stays; a file's first change leaves a backup beside it.
+    listed. Everything else in a client's files is kept. A backup is saved next to each file before
+    its first change.
     """
     from mlx_stack.clients import connect
 
@@ -37,59 +38,38 @@ def command(client: str | None, *, dry_run: bool, undo: bool, json: bool, quiet:
     else:
         plan = connect.plan_connect(context.opened, client, connect.surroundings(context.home))
     if not dry_run:
-        (connect.undo if undo else connect.connect)(context.opened, plan)
+        plan = connect.carry_out(context.opened, plan)
     if json:
-        context.output.document(_document(plan, dry_run=dry_run))
+        context.output.document(plan.to_document())
     else:
-        _show(context, plan, dry_run=dry_run)
+        _show(context, plan)
 
 
 def _list(context: Context) -> None:
-    from mlx_stack.clients.connect import connected_clients, surroundings
-    from mlx_stack.clients.registry import CLIENTS
+    from mlx_stack.clients.connect import list_clients, surroundings
 
-    connected = connected_clients(context.opened, surroundings(context.home))
+    known = list_clients(context.opened, surroundings(context.home))
     if context.output.json:
-        rows = [
-            {"name": client.name, "title": client.title, "connected": connected[client.name]}
-            for client in CLIENTS
-        ]
-        context.output.document({"clients": rows})
+        context.output.document(known.to_document())
         return
-    for client in CLIENTS:
-        state = "connected" if connected[client.name] else ""
+    for client, is_connected in known.is_connected.items():
+        state = "connected" if is_connected else ""
         context.output.text(f"{client.name:<12}  {client.title:<12}  {state}".rstrip())
     context.output.say(
         "\n`mlx-stack connect CLIENT` connects one; --dry-run shows the change first."
     )
 
 
-def _show(context: Context, plan: "Plan", *, dry_run: bool) -> None:
+def _show(context: Context, plan: "ConnectionPlan") -> None:
     output = context.output
     for change in plan.changes:
-        if dry_run:
+        if not plan.is_done:
             output.text(change.diff().rstrip("\n") or f"{change.path} stays as it is.")
         elif change.after is None:
-            output.text(f"{change.path} is gone." if change.is_change else f"No {change.path}.")
+            output.text(f"Removed {change.path}." if change.is_change else f"No {change.path}.")
         else:
-            output.text(f"{change.path} {'written' if change.is_change else 'was right already'}.")
-    if not dry_run:
+            output.text(
+                f"{change.path} {'written' if change.is_change else 'is already up to date'}."
+            )
+    if plan.is_done:
         output.say(plan.next_step)
-
-
-def _document(plan: "Plan", *, dry_run: bool) -> dict[str, object]:
-    files = [
-        {
-            "path": str(change.path),
-            "changed": change.is_change,
-            "backup": str(change.backup) if change.backup.exists() else None,
-            "diff": change.diff(),
-        }
-        for change in plan.changes
-    ]
-    return {
-        "client": plan.client.name,
-        "dry_run": dry_run,
-        "files": files,
-        "next_step": plan.next_step,
-    }

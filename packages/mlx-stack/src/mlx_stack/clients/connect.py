@@ -1,35 +1,36 @@
-"""Write, show or take back what other programs need to know of this endpoint."""
+"""Write, show or undo the configuration that other programs need for this endpoint."""
 
+import difflib
+import itertools
 import os
 import stat
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlx_stack import atomic_file
 from mlx_stack.clients.connections import (
     Connections,
     WrittenFile,
+    WrittenValue,
     digest_of_content,
-    format_name,
     read_connections,
     save_connections,
-    written_value,
 )
-from mlx_stack.clients.documents import DocumentError, Format, Layout
-from mlx_stack.clients.documents import Path as DocumentPath
+from mlx_stack.clients.documents import FORMATS, Format, KeyPath, Layout
+from mlx_stack.clients.jsonc import DocumentError
 from mlx_stack.clients.registry import (
     CLIENTS,
     Client,
+    ClientEndpoint,
     ClientFile,
-    Connection,
     Surroundings,
-    find_client,
+    require_client,
 )
 from mlx_stack.credentials import mask_keys, read_gateway_key
-from mlx_stack.errors import InvalidFileError, StackError, UsageError
+from mlx_stack.errors import InvalidFileError, StackError
 from mlx_stack.gateway.endpoint import gateway_endpoint, require_key
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
@@ -43,11 +44,11 @@ class FileChange:
 
     Attributes:
         path: The file.
-        before: Its content; None where there is no file.
-        after: Its content then; None where it is removed.
-        mode: Its permissions then.
+        before: Its content; None if there is no file.
+        after: Its content after that; None if it is removed.
+        mode: Its permissions after that.
         secret: What must not be shown of either, or None.
-        is_first: Whether we have changed nothing in the file so far.
+        is_first: Whether we haven't changed anything in the file so far.
     """
 
     path: Path
@@ -69,33 +70,66 @@ class FileChange:
 
     def diff(self) -> str:
         """The change as a unified diff, keys masked."""
-        import difflib
-
-        sides = [mask_keys(text or "", self.secret) for text in (self.before, self.after)]
-        lines = difflib.unified_diff(
-            sides[0].splitlines(keepends=True),
-            sides[1].splitlines(keepends=True),
-            str(self.path),
-            str(self.path),
+        before, after = (
+            mask_keys(text or "", self.secret).splitlines(keepends=True)
+            for text in (self.before, self.after)
         )
+        lines = difflib.unified_diff(before, after, str(self.path), str(self.path))
         return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+
+    def to_document(self) -> dict[str, object]:
+        """The change as JSON."""
+        return {
+            "path": str(self.path),
+            "changed": self.is_change,
+            "backup": str(self.backup) if self.backup.exists() else None,
+            "diff": self.diff(),
+        }
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """What connecting a client, or taking it back, means.
+class ConnectionPlan:
+    """What connecting a client, or undoing it, means.
 
     Attributes:
         client: The client.
         changes: Its files, also those that stay as they are.
-        connections: What is remembered of all clients then.
-        next_step: What the user does then.
+        connections: What is remembered of all clients after that.
+        next_step: What the user does after that.
+        is_undo: Whether a connection is undone.
+        is_done: Whether the changes are made.
     """
 
     client: Client
     changes: tuple[FileChange, ...]
     connections: Connections
     next_step: str
+    is_undo: bool = False
+    is_done: bool = False
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {
+            "client": self.client.name,
+            "dry_run": not self.is_done,
+            "files": [change.to_document() for change in self.changes],
+            "next_step": self.next_step,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class KnownClients:
+    """Every client, with whether its files say what `connect` would write."""
+
+    is_connected: Mapping[Client, bool]
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        rows = [
+            {"name": client.name, "title": client.title, "connected": is_connected}
+            for client, is_connected in self.is_connected.items()
+        ]
+        return {"clients": rows}
 
 
 def surroundings(home: Home, variables: Mapping[str, str] = os.environ) -> Surroundings:
@@ -103,50 +137,50 @@ def surroundings(home: Home, variables: Mapping[str, str] = os.environ) -> Surro
     return Surroundings(Path.home(), variables, sys.platform == "darwin", home.root)
 
 
-def plan_connect(opened: OpenStack, name: str, around: Surroundings) -> Plan:
+def plan_connect(opened: OpenStack, name: str, around: Surroundings) -> ConnectionPlan:
     """What would be written for the client `name`; writes nothing.
 
-    What an earlier connection wrote and this one doesn't, of a tier that is gone, say, is taken
-    back.
+    What an earlier connection wrote and this one doesn't (say, after removing a tier) is undone.
 
     Raises:
-        UsageError: There is no such client.
-        NoStackError: No stack is defined.
-        InvalidFileError: The client's file is damaged; it is left alone.
+        UsageError: When there is no such client.
+        NoStackError: When no stack is defined.
+        InvalidFileError: When the client's file is damaged; it is left alone.
     """
-    client, connection = _require_client(name), _connection(opened)
+    client, endpoint = require_client(name), _client_endpoint(opened)
     connections = read_connections(opened.home.connections)
     written = connections.files_of(client.name)
+    files = client.files(around, endpoint)
     changes: list[FileChange] = []
-    for file in client.files(around, connection):
+    for file in files:
         before, known = _read(file.path), written.get(file.path)
         after = _connected(file, before, known)
-        # the file holds the key then, whoever could read it before
-        mode = atomic_file.PRIVATE
-        change = FileChange(file.path, before, after, mode, connection.key, is_first=known is None)
+        # private, whoever could read it before: the file holds the key now
+        mode, is_first = atomic_file.PRIVATE, known is None
+        change = FileChange(file.path, before, after, mode, endpoint.key, is_first=is_first)
         if change.is_change:
             written[file.path] = _remembered(file, change, after, known)
         changes.append(change)
-    return Plan(
+    return ConnectionPlan(
         client,
         tuple(changes),
         connections.with_client(client.name, written),
-        _next_step(client, connection, changes),
+        client.next_step.format(main=endpoint.main, file=files[0].path),
     )
 
 
-def plan_undo(opened: OpenStack, name: str) -> Plan:
-    """What would be taken back for the client `name`; writes nothing.
+def plan_undo(opened: OpenStack, name: str) -> ConnectionPlan:
+    """What would be undone for the client `name`; writes nothing.
 
-    A file that nobody else has changed returns to what it was, to the byte. In any other, only
+    A file that only we have changed returns to what it was, byte for byte. In any other, only
     values that are still as `connect` wrote them are touched: they return to what the backup says,
-    or go. The stack and the key need not be those of then, or be there at all.
+    or are removed. The stack and the key may have changed since, or be missing.
 
     Raises:
-        UsageError: There is no such client.
-        InvalidFileError: The client's file, or what is remembered, is damaged.
+        UsageError: When there is no such client.
+        InvalidFileError: When the client's file, or what is remembered, is damaged.
     """
-    client = _require_client(name)
+    client = require_client(name)
     connections = read_connections(opened.home.connections)
     secret = read_gateway_key(opened.home)
     changes: list[FileChange] = []
@@ -154,85 +188,68 @@ def plan_undo(opened: OpenStack, name: str) -> Plan:
         before = _read(path)
         mode = atomic_file.PRIVATE if file.earlier_mode is None else file.earlier_mode
         changes.append(FileChange(path, before, _undone(path, file, before), mode, secret))
-    next_step = f"{client.title} is as it was." if changes else f"{client.title} is not connected."
-    return Plan(client, tuple(changes), connections.with_client(client.name, {}), next_step)
+    next_step = f"{client.title} restored." if changes else f"{client.title} is not connected."
+    remembered = connections.with_client(client.name, {})
+    return ConnectionPlan(client, tuple(changes), remembered, next_step, is_undo=True)
 
 
-def connect(opened: OpenStack, plan: Plan) -> None:
-    """Carry out what `plan_connect` planned. A file's first change leaves a backup beside it.
-
-    Raises:
-        OSError: A file can't be written; it is as it was.
-    """
-    if any(change.is_change for change in plan.changes):
-        # first, so that nothing is left unremembered
-        save_connections(opened.home.connections, plan.connections)
-    for change in plan.changes:
-        if change.is_change:
-            if change.is_first and change.before is not None and not change.backup.exists():
-                atomic_file.write_text(change.backup, change.before, mode=atomic_file.PRIVATE)
-            _write(change)
-
-
-def undo(opened: OpenStack, plan: Plan) -> None:
-    """Carry out what `plan_undo` planned; the backups go last.
+def carry_out(opened: OpenStack, plan: ConnectionPlan) -> ConnectionPlan:
+    """The plan once its changes are made. A file's first change leaves a backup next to it.
 
     Raises:
-        OSError: A file can't be written; it is as it was.
+        OSError: When a file can't be written; it is as it was.
     """
-    for change in plan.changes:
-        if change.is_change:
-            _write(change)
-    for change in plan.changes:
-        change.backup.unlink(missing_ok=True)
-    if plan.changes:
+    changes = [change for change in plan.changes if change.is_change]
+    if changes and not plan.is_undo:
+        # first, so that nothing is written without being remembered
         save_connections(opened.home.connections, plan.connections)
+    for change in changes:
+        if change.is_first and change.before is not None and not change.backup.exists():
+            atomic_file.write_text(change.backup, change.before, mode=atomic_file.PRIVATE)
+        target = change.path.resolve()  # dotfiles are often links into a repository
+        if change.after is None:
+            target.unlink()
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            atomic_file.write_text(target, change.after, mode=change.mode)
+    if plan.is_undo and plan.changes:
+        for change in plan.changes:
+            change.backup.unlink(missing_ok=True)
+        save_connections(opened.home.connections, plan.connections)
+    return replace(plan, is_done=True)
 
 
-def connected_clients(opened: OpenStack, around: Surroundings) -> dict[str, bool]:
-    """Every client's name, and whether its files say what `connect` would write."""
-    names = [client.name for client in CLIENTS]
-    return {name: _is_connected(opened, name, around) for name in names}
+def list_clients(opened: OpenStack, around: Surroundings) -> KnownClients:
+    """Every program that can be connected; reads only."""
+    return KnownClients({client: _is_connected(opened, client, around) for client in CLIENTS})
 
 
-def _is_connected(opened: OpenStack, name: str, around: Surroundings) -> bool:
+def _is_connected(opened: OpenStack, client: Client, around: Surroundings) -> bool:
     try:
-        plan = plan_connect(opened, name, around)
+        plan = plan_connect(opened, client.name, around)
     except StackError:  # no stack, no key yet, or a damaged file: nothing is connected
         return False
     return not any(change.is_change for change in plan.changes)
 
 
-def _require_client(name: str) -> Client:
-    client = find_client(name)
-    if client is None:
-        known = ", ".join(client.name for client in CLIENTS)
-        raise UsageError(f"{name!r} can't be connected.", hint=f"There are: {known}.")
-    return client
-
-
-def _connection(opened: OpenStack) -> Connection:
-    stack = opened.stack
+def _client_endpoint(opened: OpenStack) -> ClientEndpoint:
+    models = {tier.name: tier.context_tokens for tier in opened.stack.tiers}
     endpoint = gateway_endpoint(opened)
-    models = {tier.name: tier.context_tokens for tier in stack.tiers}
-    return Connection(endpoint.root_url, endpoint.base_url, require_key(endpoint), models)
+    return ClientEndpoint(endpoint.root_url, endpoint.base_url, require_key(endpoint), models)
 
 
 def _connected(file: ClientFile, before: str | None, known: WrittenFile | None) -> str:
     """The file's content with our values, and without those that are no longer ours."""
-    layout = Layout.of(before or "")
+    layout, editor = Layout.of(before or ""), FORMATS[file.format]
     text = layout.take_off(before or "")
-    settings = (*file.frame, *file.settings) if before is None else file.settings
-    kept = {setting.path for setting in (*file.frame, *file.settings)}
-    stale = [] if known is None else [each for each in known.values if each.path not in kept]
-    backup = _read(_backup_of(file.path))
+    ours = {**file.frame, **file.settings}
     with _naming(file.path):
-        for value in stale:
-            if value.is_in(text, file.format):
-                text = _with_earlier(text, file.format, value.path, backup)
-        for setting in settings:
-            if file.format.get(text, setting.path) != setting.value:
-                text = file.format.set(text, setting.path, setting.value)
+        if known is not None:
+            stale = known.values_in(text, besides=ours)
+            text = _with_earlier(text, editor, stale, _read(_backup_of(file.path)))
+        for path, value in (ours if before is None else file.settings).items():
+            if editor.get(text, path) != value:
+                text = editor.set(text, path, value)
     return layout.put_on(text)
 
 
@@ -241,62 +258,57 @@ def _remembered(
 ) -> WrittenFile:
     """What `_undone` needs to know of a file that is about to be written."""
     known_paths = () if known is None else [value.path for value in known.values]
-    frame = [each for each in file.frame if change.before is None or each.path in known_paths]
+    frame = {
+        path: value
+        for path, value in file.frame.items()
+        if change.before is None or path in known_paths
+    }
     if change.before is None:
         is_ours_alone = True
     elif known is None:
         is_ours_alone = not change.backup.exists()
     else:
         is_ours_alone = known.is_as_left(change.before)
-    earlier_mode = known.earlier_mode if known is not None else _mode(file.path)
     return WrittenFile(
-        format=format_name(file.format),
-        values=tuple(written_value(setting) for setting in (*frame, *file.settings)),
+        format=file.format,
+        values=tuple(itertools.starmap(WrittenValue.of, {**frame, **file.settings}.items())),
         content_sha256=digest_of_content(after) if is_ours_alone else None,
-        earlier_mode=earlier_mode,
+        earlier_mode=known.earlier_mode if known is not None else _mode(file.path),
     )
 
 
 def _undone(path: Path, file: WrittenFile, before: str | None) -> str | None:
-    """The content without our values; None where nothing but them was ever in it."""
+    """The content without our values; None if there was never anything else in it."""
     if before is None:
         return None
     backup = _read(_backup_of(path))
     if file.is_as_left(before):
         return backup
-    layout, format_ = Layout.of(before), file.editor()
+    layout = Layout.of(before)
     text = layout.take_off(before)
     with _naming(path):
-        for value in file.values:
-            if value.is_in(text, format_):
-                text = _with_earlier(text, format_, value.path, backup)
+        text = _with_earlier(text, file.editor, file.values_in(text), backup)
     is_empty = "".join(text.split()) in ("", "{}", "[]")
     return None if backup is None and is_empty else layout.put_on(text)
 
 
-def _with_earlier(text: str, format_: Format, path: DocumentPath, backup: str | None) -> str:
-    """`text` with the value at `path` that the backup has there, or with none."""
-    earlier = None if backup is None else format_.get(Layout.of(backup).take_off(backup), path)
-    return format_.delete(text, path) if earlier is None else format_.set(text, path, earlier)
+def _with_earlier(text: str, editor: Format, paths: Iterable[KeyPath], backup: str | None) -> str:
+    """`text` with the values that the backup has at `paths`, or with none."""
+    plain = None if backup is None else Layout.of(backup).take_off(backup)
+    for path in paths:
+        earlier = None if plain is None else editor.get(plain, path)
+        text = editor.delete(text, path) if earlier is None else editor.set(text, path, earlier)
+    return text
 
 
 @contextmanager
 def _naming(path: Path) -> Generator[None]:
-    """Around every edit, so that what is wrong with a file is said with its name."""
+    """Around every edit, so that an error names the file."""
     try:
         yield
     except (DocumentError, RecursionError) as error:  # the latter: nested without end
-        hint = "The file was left alone. Mend it, then run this again."
+        hint = "The file was left alone. Fix it, then run this again."
         raise InvalidFileError(path, str(error), hint=hint) from error
-
-
-def _write(change: FileChange) -> None:
-    target = change.path.resolve()  # dotfiles are often links into a repository
-    if change.after is None:
-        target.unlink()
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    atomic_file.write_text(target, change.after, mode=change.mode)
 
 
 def _read(path: Path) -> str | None:
@@ -319,7 +331,3 @@ def _mode(path: Path) -> int | None:
 
 def _backup_of(path: Path) -> Path:
     return path.with_name(path.name + _BACKUP_SUFFIX)
-
-
-def _next_step(client: Client, connection: Connection, changes: Sequence[FileChange]) -> str:
-    return client.next_step.format(main=connection.main, file=changes[0].path)

@@ -12,32 +12,29 @@ import io
 import re
 import sys
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, override
+from typing import Any, Literal, NamedTuple, Protocol, Self, override
 
 from mlx_stack.clients import jsonc
+from mlx_stack.clients.jsonc import DocumentError
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """The element of a list whose `key` is `value`."""
 
     key: str
     value: str
 
 
-type Path = tuple[str | Item, ...]
+type KeyPath = tuple[str | Item, ...]
+type FormatName = Literal["jsonc", "toml", "yaml", "variables"]
 
 _MARK = "\ufeff"
 _LIST_ITEM = re.compile(r"^( *)- ", re.MULTILINE)
 
 
-class DocumentError(Exception):
-    """The text is damaged, or shaped so that the path can't lead through it."""
-
-
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How a file puts down its text, whatever that says.
+    """How a file encodes its text.
 
     Attributes:
         mark: The byte order mark, or "".
@@ -49,7 +46,7 @@ class Layout:
 
     @classmethod
     def of(cls, raw: str) -> Self:
-        """The layout of a file's content; where lines end in both ways, none is changed."""
+        """The layout of a file's content; mixed line ends stay as they are."""
         is_crlf = "\r\n" in raw and raw.count("\r\n") == raw.count("\n")
         return cls(_MARK if raw.startswith(_MARK) else "", "\r\n" if is_crlf else "\n")
 
@@ -63,21 +60,22 @@ class Layout:
 
 
 class Format(Protocol):
-    """How a kind of file is edited; every method takes and gives the whole text.
+    """How a kind of file is edited; every method takes and returns the text inside a `Layout`.
 
-    It is free of what a `Layout` takes off: line ends of Windows, and a byte order mark.
+    All raise `DocumentError` for a text that is damaged, or shaped so that the path can't lead
+    through it.
     """
 
-    def get(self, text: str, path: Path) -> object | None:
-        """The plain value at `path`, or None where there is none."""
+    def get(self, text: str, path: KeyPath) -> object | None:
+        """The plain value at `path`, or None if there is none."""
         ...
 
-    def set(self, text: str, path: Path, value: object) -> str:
+    def set(self, text: str, path: KeyPath, value: object) -> str:
         """`text` with `value` at `path`."""
         ...
 
-    def delete(self, text: str, path: Path) -> str:
-        """`text` without what is at `path`, and without what is empty for it."""
+    def delete(self, text: str, path: KeyPath) -> str:
+        """`text` without what is at `path`, and without containers that it leaves empty."""
         ...
 
 
@@ -85,37 +83,27 @@ class Jsonc(Format):
     """JSON, with or without comments."""
 
     @override
-    def get(self, text: str, path: Path) -> object | None:
-        try:
-            value = jsonc.parse(text)
-        except jsonc.JsoncError as error:
-            raise _damaged(error) from error
-        return _follow(value, path)
+    def get(self, text: str, path: KeyPath) -> object | None:
+        return _follow(jsonc.parse(text), path)
 
     @override
-    def set(self, text: str, path: Path, value: object) -> str:
-        try:
-            return jsonc.set_value(text, _keys(path), value)
-        except jsonc.JsoncError as error:
-            raise _damaged(error) from error
+    def set(self, text: str, path: KeyPath, value: object) -> str:
+        return jsonc.set_value(text, _keys(path), value)
 
     @override
-    def delete(self, text: str, path: Path) -> str:
-        try:
-            return jsonc.delete_value(text, _keys(path))
-        except jsonc.JsoncError as error:
-            raise _damaged(error) from error
+    def delete(self, text: str, path: KeyPath) -> str:
+        return jsonc.delete_value(text, _keys(path))
 
 
 class Toml(Format):
     """TOML, by tomlkit, which keeps comments and layout."""
 
     @override
-    def get(self, text: str, path: Path) -> object | None:
+    def get(self, text: str, path: KeyPath) -> object | None:
         return _follow(self._load(text).unwrap(), path)
 
     @override
-    def set(self, text: str, path: Path, value: object) -> str:
+    def set(self, text: str, path: KeyPath, value: object) -> str:
         import tomlkit
 
         document = self._load(text)
@@ -125,12 +113,12 @@ class Toml(Format):
                 place[key] = tomlkit.table(is_super_table=True)
             place = place[key]
             if not isinstance(place, dict):
-                raise DocumentError(f"{key} is no table")
+                raise DocumentError(f"{key} is not a table")
         place[_keys(path)[-1]] = value
         return tomlkit.dumps(document)
 
     @override
-    def delete(self, text: str, path: Path) -> str:
+    def delete(self, text: str, path: KeyPath) -> str:
         import tomlkit
 
         document = self._load(text)
@@ -151,11 +139,11 @@ class Yaml(Format):
     """YAML, by ruamel.yaml, which keeps comments and order."""
 
     @override
-    def get(self, text: str, path: Path) -> object | None:
+    def get(self, text: str, path: KeyPath) -> object | None:
         return _follow(self._load(text), path)
 
     @override
-    def set(self, text: str, path: Path, value: object) -> str:
+    def set(self, text: str, path: KeyPath, value: object) -> str:
         document = self._load(text)
         if document is None:
             begun = self._dump(_new(path, value), text)
@@ -171,7 +159,7 @@ class Yaml(Format):
         return self._dump(document, text)
 
     @override
-    def delete(self, text: str, path: Path) -> str:
+    def delete(self, text: str, path: KeyPath) -> str:
         document = self._load(text)
         _prune(document, path)
         return self._dump(document, text) if document else ""
@@ -206,32 +194,35 @@ class Variables(Format):
     """`NAME=value` lines, as `docker run --env-file` reads them; a path is one name."""
 
     @override
-    def get(self, text: str, path: Path) -> object | None:
+    def get(self, text: str, path: KeyPath) -> object | None:
         prefix = f"{path[0]}="
         lines = (line for line in text.splitlines() if line.startswith(prefix))
-        line = next(lines, None)
-        return None if line is None else line.removeprefix(prefix)
+        return next((line.removeprefix(prefix) for line in lines), None)
 
     @override
-    def set(self, text: str, path: Path, value: object) -> str:
+    def set(self, text: str, path: KeyPath, value: object) -> str:
         return f"{self.delete(text, path)}{path[0]}={value}\n"
 
     @override
-    def delete(self, text: str, path: Path) -> str:
+    def delete(self, text: str, path: KeyPath) -> str:
         kept = [line for line in text.splitlines() if not line.startswith(f"{path[0]}=")]
         return "".join(f"{line}\n" for line in kept)
 
 
-def _damaged(error: jsonc.JsoncError) -> DocumentError:
-    return DocumentError(f"line {error.line}: {error}")
+FORMATS: dict[FormatName, Format] = {
+    "jsonc": Jsonc(),
+    "toml": Toml(),
+    "yaml": Yaml(),
+    "variables": Variables(),
+}
 
 
-def _keys(path: Path) -> tuple[str, ...]:
-    """The path, where it leads through objects only."""
+def _keys(path: KeyPath) -> tuple[str, ...]:
+    """The path, for formats without lists of items."""
     return tuple(step for step in path if isinstance(step, str))
 
 
-def _follow(value: Any, path: Path) -> Any:
+def _follow(value: Any, path: KeyPath) -> Any:
     """What is at `path` below `value`, or None."""
     for step in path:
         if isinstance(step, Item):
@@ -250,11 +241,11 @@ def _put(place: Any, step: str | Item, value: object) -> None:
     """Make `value` the one at `step` of an object or a list."""
     if isinstance(step, str):
         if not isinstance(place, dict):
-            raise DocumentError(f"{step!r} has no object to stand in")
+            raise DocumentError(f"{step!r} needs an object around it")
         place[step] = value
         return
     if not isinstance(place, list):
-        raise DocumentError(f"{step.value!r} has no list to stand in")
+        raise DocumentError(f"{step.value!r} needs a list around it")
     rows: list[Any] = place
     found = next((index for index, row in enumerate(rows) if _is_item(row, step)), None)
     if found is None:
@@ -263,14 +254,14 @@ def _put(place: Any, step: str | Item, value: object) -> None:
         rows[found] = value
 
 
-def _new(path: Path, value: object) -> object:
+def _new(path: KeyPath, value: object) -> object:
     """A document that holds nothing but `value` at `path`."""
     for step in reversed(path):
         value = [value] if isinstance(step, Item) else {step: value}
     return value
 
 
-def _prune(document: Any, path: Path) -> None:
+def _prune(document: Any, path: KeyPath) -> None:
     """Delete what is at `path`, and containers on the way that are empty then."""
     for depth in range(len(path), 0, -1):
         place, step = _follow(document, path[: depth - 1]), path[depth - 1]

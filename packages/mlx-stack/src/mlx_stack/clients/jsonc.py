@@ -21,16 +21,8 @@ _TOKEN = re.compile(
 )
 
 
-class JsoncError(Exception):
-    """The text is not JSON, even with comments and trailing commas.
-
-    Attributes:
-        line: The 1-based line where reading stopped.
-    """
-
-    def __init__(self, problem: str, line: int) -> None:
-        super().__init__(problem)
-        self.line = line
+class DocumentError(Exception):
+    """The text is damaged, or shaped so that a path can't lead through it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +56,7 @@ def parse(text: str) -> object:
     """What `text` means; an empty text is an empty object.
 
     Raises:
-        JsoncError: It is no JSON.
+        DocumentError: When it isn't JSON, even with comments and trailing commas.
     """
     return _read(text).value
 
@@ -73,14 +65,14 @@ def set_value(text: str, path: tuple[str, ...], value: object) -> str:
     """`text` with `value` at `path`; objects on the way there are made.
 
     Raises:
-        JsoncError: It is no JSON, or something on the way is no object.
+        DocumentError: When it isn't JSON, or something on the way isn't an object.
     """
     if not _values(text):
         text = f"{text.rstrip()}\n{{}}\n".lstrip()
     node = _read(text)
     for depth, key in enumerate(path):
         if node.members is None:
-            raise JsoncError(f"{'.'.join(path[:depth]) or 'the document'} is no object", 1)
+            raise DocumentError(f"{'.'.join(path[:depth]) or 'the document'} is not an object")
         child = _member(node, key)
         if child is None:
             nested = value
@@ -95,7 +87,7 @@ def delete_value(text: str, path: tuple[str, ...]) -> str:
     """`text` without what is at `path`, and without objects that are empty for it.
 
     Raises:
-        JsoncError: It is no JSON.
+        DocumentError: When it isn't JSON, even with comments and trailing commas.
     """
     trail = [_read(text)]
     for key in path:
@@ -162,8 +154,7 @@ def _tokens(text: str) -> Iterator[_Token]:
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
-            line = text.count("\n", 0, position) + 1
-            raise JsoncError(f"unexpected {text[position]!r}", line)
+            raise _error_at(text, position, f"unexpected {text[position]!r}")
         if match.lastgroup != "space":
             yield _Token(match[0], position)
         position = match.end()
@@ -242,7 +233,7 @@ class _Reader:
 
     def _take(self) -> _Token:
         if self._next >= len(self._tokens):
-            raise JsoncError("the text ends too early", self._text.count("\n") + 1)
+            raise _error_at(self._text, len(self._text), "the text ends too early")
         self._next += 1
         return self._tokens[self._next - 1]
 
@@ -252,6 +243,10 @@ class _Reader:
             raise self._unexpected(token)
         return token
 
-    def _unexpected(self, token: _Token) -> JsoncError:
-        line = self._text.count("\n", 0, token.start) + 1
-        return JsoncError(f"unexpected {token.text!r}", line)
+    def _unexpected(self, token: _Token) -> DocumentError:
+        return _error_at(self._text, token.start, f"unexpected {token.text!r}")
+
+
+def _error_at(text: str, position: int, problem: str) -> DocumentError:
+    line = text.count("\n", 0, position) + 1
+    return DocumentError(f"line {line}: {problem}")

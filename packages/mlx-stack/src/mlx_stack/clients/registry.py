@@ -4,23 +4,25 @@ Sources: each program's own documentation of custom endpoints, as of November 20
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlx_stack.clients import documents
-from mlx_stack.clients.documents import Format, Item, Jsonc, Toml, Variables, Yaml
+from mlx_stack.clients.documents import FormatName, Item, KeyPath
+from mlx_stack.errors import UsageError
 
 NAME = "mlx-stack"
-"""What we are called in other programs' files; whatever carries it is ours."""
+"""Our name in other programs' files; whatever carries it is ours."""
+
+type Settings = Mapping[KeyPath, object]
 
 
 @dataclass(frozen=True, slots=True)
-class Connection:
-    """What a client needs to know.
+class ClientEndpoint:
+    """The gateway as a client needs to know it.
 
     Attributes:
-        root_url: The gateway without `/v1`.
-        base_url: The gateway with `/v1`.
+        root_url: Its address without `/v1`.
+        base_url: Its address with `/v1`.
         key: Its key.
         models: The tiers' names in the order of the stack, each with its context length or None.
     """
@@ -37,7 +39,7 @@ class Connection:
 
     @property
     def small(self) -> str:
-        """The model for small background work: `fast` where there is one."""
+        """The model for small background work: `fast` if there is one."""
         return "fast" if "fast" in self.models else self.main
 
 
@@ -49,7 +51,7 @@ class Surroundings:
         home: The user's home folder.
         variables: The environment; some programs let it move their files.
         is_mac: Whether files are where macOS keeps them.
-        state: The state folder of mlx-stack, for files that are ours alone.
+        state: The state folder of mlx-stack, for files that only we write.
     """
 
     home: Path
@@ -68,28 +70,20 @@ class Surroundings:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """One value in a file, at `path`."""
-
-    path: documents.Path
-    value: object
-
-
-@dataclass(frozen=True, slots=True)
 class ClientFile:
     """What goes into one file of a client.
 
     Attributes:
         path: The file.
         format: How it is edited.
-        settings: What it says of us.
-        frame: What a file that is new must say besides.
+        settings: Our values, by their path in the file.
+        frame: What a new file must say as well.
     """
 
     path: Path
-    format: Format
-    settings: tuple[Setting, ...]
-    frame: tuple[Setting, ...] = ()
+    format: FormatName
+    settings: Settings
+    frame: Settings = field(default_factory=dict[KeyPath, object])
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,17 +93,17 @@ class Client:
     Attributes:
         name: What the user types.
         title: What it is called.
-        files: What goes where.
-        next_step: What the user does then; `{main}` stands for the first model.
+        files: Makes what goes where.
+        next_step: What the user does after that; `{main}` stands for the first model.
     """
 
     name: str
     title: str
-    files: Callable[[Surroundings, Connection], tuple[ClientFile, ...]]
+    files: Callable[[Surroundings, ClientEndpoint], tuple[ClientFile, ...]]
     next_step: str
 
 
-def _claude_code(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]:
+def _claude_code(around: Surroundings, to: ClientEndpoint) -> tuple[ClientFile, ...]:
     folder = around.moved("CLAUDE_CONFIG_DIR", around.home / ".claude")
     variables = {
         "ANTHROPIC_BASE_URL": to.root_url,
@@ -119,11 +113,11 @@ def _claude_code(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]
         "ANTHROPIC_DEFAULT_SONNET_MODEL": to.main,
         "ANTHROPIC_DEFAULT_HAIKU_MODEL": to.small,
     }
-    settings = tuple(Setting(("env", name), value) for name, value in variables.items())
-    return (ClientFile(folder / "settings.json", Jsonc(), settings),)
+    settings: Settings = {("env", name): value for name, value in variables.items()}
+    return (ClientFile(folder / "settings.json", "jsonc", settings),)
 
 
-def _opencode(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]:
+def _opencode(around: Surroundings, to: ClientEndpoint) -> tuple[ClientFile, ...]:
     commented = around.config("opencode", "opencode.jsonc")
     path = commented if commented.exists() else commented.with_suffix(".json")
     provider = {
@@ -132,10 +126,10 @@ def _opencode(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]:
         "options": {"baseURL": to.base_url, "apiKey": to.key},
         "models": {name: {"name": f"{name} (local)"} for name in to.models},
     }
-    return (ClientFile(path, Jsonc(), (Setting(("provider", NAME), provider),)),)
+    return (ClientFile(path, "jsonc", {("provider", NAME): provider}),)
 
 
-def _codex(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]:
+def _codex(around: Surroundings, to: ClientEndpoint) -> tuple[ClientFile, ...]:
     folder = around.moved("CODEX_HOME", around.home / ".codex")
     provider = {
         "name": NAME,
@@ -143,31 +137,27 @@ def _codex(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]:
         "wire_api": "responses",
         "experimental_bearer_token": to.key,
     }
-    setting = Setting(("model_providers", NAME), provider)
-    return (ClientFile(folder / "config.toml", Toml(), (setting,)),)
+    settings: Settings = {("model_providers", NAME): provider}
+    return (ClientFile(folder / "config.toml", "toml", settings),)
 
 
-def _continue(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]:
-    models = tuple(
-        Setting(
-            ("models", Item("name", f"{NAME} {model}")),
-            {
-                "name": f"{NAME} {model}",
-                "provider": "openai",
-                "model": model,
-                "apiBase": to.base_url,
-                "apiKey": to.key,
-                "roles": ["chat", "edit", "apply"],
-            },
-        )
+def _continue(around: Surroundings, to: ClientEndpoint) -> tuple[ClientFile, ...]:
+    models: Settings = {
+        ("models", Item("name", f"{NAME} {model}")): {
+            "name": f"{NAME} {model}",
+            "provider": "openai",
+            "model": model,
+            "apiBase": to.base_url,
+            "apiKey": to.key,
+            "roles": ["chat", "edit", "apply"],
+        }
         for model in to.models
-    )
-    fields = {"name": "Local models", "version": "0.0.1", "schema": "v1"}
-    frame = tuple(Setting((key,), value) for key, value in fields.items())
-    return (ClientFile(around.home / ".continue" / "config.yaml", Yaml(), models, frame),)
+    }
+    frame: Settings = {("name",): "Local models", ("version",): "0.0.1", ("schema",): "v1"}
+    return (ClientFile(around.home / ".continue" / "config.yaml", "yaml", models, frame),)
 
 
-def _zed(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]:
+def _zed(around: Surroundings, to: ClientEndpoint) -> tuple[ClientFile, ...]:
     fallback_context_tokens = 32_768
     provider = {
         "api_url": to.base_url,
@@ -181,40 +171,37 @@ def _zed(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]:
             for name, context_tokens in to.models.items()
         ],
     }
-    setting = Setting(("language_models", "openai_compatible", NAME), provider)
-    return (ClientFile(around.config("zed", "settings.json"), Jsonc(), (setting,)),)
+    settings: Settings = {("language_models", "openai_compatible", NAME): provider}
+    return (ClientFile(around.config("zed", "settings.json"), "jsonc", settings),)
 
 
-def _llm(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]:
+def _llm(around: Surroundings, to: ClientEndpoint) -> tuple[ClientFile, ...]:
     mac = around.home / "Library" / "Application Support" / "io.datasette.llm"
     default = mac if around.is_mac else around.config("io.datasette.llm")
     folder = around.moved("LLM_USER_PATH", default)
-    models = tuple(
-        Setting(
-            (Item("model_id", f"{NAME}/{model}"),),
-            {
-                "model_id": f"{NAME}/{model}",
-                "model_name": model,
-                "api_base": to.base_url,
-                "api_key_name": NAME,
-            },
-        )
+    models: Settings = {
+        (Item("model_id", f"{NAME}/{model}"),): {
+            "model_id": f"{NAME}/{model}",
+            "model_name": model,
+            "api_base": to.base_url,
+            "api_key_name": NAME,
+        }
         for model in to.models
-    )
+    }
     return (
-        ClientFile(folder / "extra-openai-models.yaml", Yaml(), models),
-        ClientFile(folder / "keys.json", Jsonc(), (Setting((NAME,), to.key),)),
+        ClientFile(folder / "extra-openai-models.yaml", "yaml", models),
+        ClientFile(folder / "keys.json", "jsonc", {(NAME,): to.key}),
     )
 
 
-def _open_webui(around: Surroundings, to: Connection) -> tuple[ClientFile, ...]:
+def _open_webui(around: Surroundings, to: ClientEndpoint) -> tuple[ClientFile, ...]:
     variables = {
         "OPENAI_API_BASE_URL": to.base_url,
         "OPENAI_API_KEY": to.key,
         "ENABLE_OLLAMA_API": "false",
     }
-    settings = tuple(Setting((name,), value) for name, value in variables.items())
-    return (ClientFile(around.state / "open-webui.env", Variables(), settings),)
+    settings: Settings = {(name,): value for name, value in variables.items()}
+    return (ClientFile(around.state / "open-webui.env", "variables", settings),)
 
 
 CLIENTS: tuple[Client, ...] = (
@@ -240,7 +227,15 @@ CLIENTS: tuple[Client, ...] = (
 )
 
 
-def find_client(name: str) -> Client | None:
-    """The client that `name` means; spelling aside (`Claude Code`, `claude_code`)."""
+def require_client(name: str) -> Client:
+    """The client of that name, however it is spelled (`Claude Code`, `claude_code`).
+
+    Raises:
+        UsageError: When there is no such client.
+    """
     wanted = name.lower().replace(" ", "-").replace("_", "-")
-    return next((client for client in CLIENTS if client.name == wanted), None)
+    for client in CLIENTS:
+        if client.name == wanted:
+            return client
+    known = ", ".join(client.name for client in CLIENTS)
+    raise UsageError(f"Unknown client {name!r}.", hint=f"Available: {known}.")
