@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_stack.errors import StackError
-from mlx_stack.models.disk.local import places_of
+from mlx_stack.models.disk.layout import places_of
 from mlx_stack.models.disk.manifest import FileRecord, RemoteModel
 from mlx_stack.models.download.fetch import Fetched, FetchOptions, fetch
 from mlx_stack.models.download.hub_files import HubFiles

@@ -9,7 +9,7 @@ from typing import Literal
 
 import pytest
 
-from mlx_stack.models.disk.local import places_of
+from mlx_stack.models.disk.layout import places_of
 from mlx_stack.models.disk.manifest import FileRecord, RemoteModel
 from mlx_stack.models.download.fetch import Fetched, FetchOptions, fetch
 from mlx_stack.models.download.hub_files import HubFiles

@@ -72,11 +72,9 @@ def command(
 
 def to_document(result: "PullResult") -> dict[str, object]:
     """The fields of a pull's answer."""
-    from mlx_stack.models.disk.inventory import describe
-
     return {
         "outcome": result.outcome,
-        **describe(result.model),
+        **result.model.to_document(),
         "downloaded_bytes": result.downloaded_bytes,
         "resumed_bytes": result.resumed_bytes,
         "linked_bytes": result.linked_bytes,

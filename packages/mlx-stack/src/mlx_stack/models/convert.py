@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_catalog import Quant
-from mlx_stack.models.disk import model_lock, space
-from mlx_stack.models.disk.inventory import write_inventory
+from mlx_stack.models.disk import space
 from mlx_stack.models.disk.layout import ModelPlaces
-from mlx_stack.models.disk.local import LocalModel, inspect_folder
+from mlx_stack.models.disk.local import LocalModel, inspect_folder, write_inventory
 from mlx_stack.models.disk.manifest import SCHEMA_VERSION, FileRecord, Manifest
 from mlx_stack.models.download.fetch import Fetched, find_present, publish, read_configuration
 from mlx_stack.models.errors import ConversionError
@@ -95,7 +94,7 @@ def convert(
     assert original.repo is not None
     assert original.revision is not None
     repo = original.repo
-    with model_lock.hold(places, repo, observer):
+    with places.hold(repo, observer):
         present = find_present(places, original.revision)
         if present is not None and not is_forced:
             return Fetched("present", present)

@@ -7,8 +7,8 @@ from pathlib import Path
 from mlx_stack.config import load_config
 from mlx_stack.errors import NoStackError, StackError, UsageError
 from mlx_stack.home import Home
-from mlx_stack.models.disk.local import LocalModel, find_local, list_local
-from mlx_stack.models.disk.upkeep import remove, verify
+from mlx_stack.models.disk.local import LocalModel, find_local, list_local, remove
+from mlx_stack.models.disk.verify import verify
 from mlx_stack.models.errors import ModelInUseError
 from mlx_stack.models.events import Observer, ignore
 from mlx_stack.models.find import find, local_models

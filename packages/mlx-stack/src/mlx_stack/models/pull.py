@@ -16,9 +16,9 @@ from mlx_stack.errors import UsageError
 from mlx_stack.home import Home
 from mlx_stack.models.convert import Converter, convert, ensure_convertible, ensure_feasible
 from mlx_stack.models.disk.hf_cache import find_blob, find_snapshot
-from mlx_stack.models.disk.local import LocalModel, find_local, places_of
+from mlx_stack.models.disk.layout import places_of
+from mlx_stack.models.disk.local import LocalModel, find_local, remove
 from mlx_stack.models.disk.manifest import FileRecord, RemoteModel, is_safe_path
-from mlx_stack.models.disk.upkeep import remove
 from mlx_stack.models.download.boot import boot_session
 from mlx_stack.models.download.fetch import (
     Fetched,

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mlx_stack.models.disk.hf_cache import find_blob, find_snapshot, has_right_digest, link
+from mlx_stack.models.disk.hf_cache import find_blob, find_snapshot, link
 from mlx_stack.models.disk.manifest import FileRecord
+from mlx_stack.models.disk.verify import has_right_digest
 
 COMMIT = "a" * 40
 

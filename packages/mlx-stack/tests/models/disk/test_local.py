@@ -7,9 +7,14 @@ import pytest
 
 from mlx_catalog import Quant
 from mlx_stack.errors import InvalidFileError
-from mlx_stack.models.disk import find_local, inspect_folder, list_local
-from mlx_stack.models.disk.inventory import write_inventory
-from mlx_stack.models.disk.layout import folder_name, incoming
+from mlx_stack.models.disk.layout import incoming, places_of
+from mlx_stack.models.disk.local import (
+    find_local,
+    inspect_folder,
+    list_local,
+    remove,
+    write_inventory,
+)
 from mlx_stack.models.disk.manifest import (
     SCHEMA_VERSION,
     FileRecord,
@@ -17,7 +22,7 @@ from mlx_stack.models.disk.manifest import (
     read_manifest,
     write_manifest,
 )
-from mlx_stack.models.disk.upkeep import remove, verify
+from mlx_stack.models.disk.verify import verify
 
 COMMIT = "c" * 40
 
@@ -247,5 +252,5 @@ def test_the_inventory_is_made_from_the_folders(tmp_path: Path):
 
 
 def test_folders_are_named_after_repository_and_conversion():
-    assert folder_name("org/Model-4bit") == "org--Model-4bit"
-    assert folder_name("org/Model", "int8") == "org--Model--int8"
+    assert places_of(Path("models"), "org/Model-4bit").folder == "org--Model-4bit"
+    assert places_of(Path("models"), "org/Model", "int8").folder == "org--Model--int8"

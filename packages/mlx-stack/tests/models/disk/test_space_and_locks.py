@@ -9,7 +9,6 @@ import pytest
 
 from mlx_catalog import Quant
 from mlx_stack.models.convert import expected_bytes, needed_memory_bytes
-from mlx_stack.models.disk import model_lock
 from mlx_stack.models.disk.layout import ModelPlaces
 from mlx_stack.models.disk.space import ensure_room, reserve_bytes, told_when_full
 from mlx_stack.models.download.boot import boot_session
@@ -45,11 +44,11 @@ def test_a_second_pull_of_a_model_waits_for_the_first(tmp_path: Path):
     waits, released = threading.Event(), threading.Event()
 
     def second() -> None:
-        with model_lock.hold(places, "org/a", lambda event: (order.append(event), waits.set())):
+        with places.hold("org/a", lambda event: (order.append(event), waits.set())):
             assert released.is_set()
             order.append("second")
 
-    with model_lock.hold(places, "org/a", order.append):
+    with places.hold("org/a", order.append):
         thread = threading.Thread(target=second)
         thread.start()
         assert waits.wait(10)
@@ -68,10 +67,8 @@ def flock(*_):
     raise OSError(getattr(errno, sys.argv[1]), os.strerror(getattr(errno, sys.argv[1])))
 
 fcntl.flock = flock
-from mlx_stack.models.disk import model_lock
 from mlx_stack.models.disk.layout import ModelPlaces
-from mlx_stack.models.disk.layout import ModelPlaces
-with model_lock.hold(ModelPlaces(Path(sys.argv[2]), "org--a"), "org/a", print):
+with ModelPlaces(Path(sys.argv[2]), "org--a").hold("org/a", print):
     print("pulled")
 """
 

@@ -60,9 +60,7 @@ def remove_local(context: "Context", name: str, *, is_forced: bool) -> int:
 
 def local_fields(model: "ListedModel") -> dict[str, object]:
     """The fields of one model of `models --json`."""
-    from mlx_stack.models.disk.inventory import describe
-
-    return {"id": model.name, **describe(model.local), "tiers": list(model.tiers)}
+    return {"id": model.name, **model.local.to_document(), "tiers": list(model.tiers)}
 
 
 def _show_table(context: "Context", listing: "LocalListing") -> None:

@@ -1,4 +1,4 @@
-"""Models on disk: downloading, verifying, finding.
+"""Models on disk: finding, verifying, removing.
 
 `find_local` answers what serving needs to know: where is the folder of this model, is it whole?
 """

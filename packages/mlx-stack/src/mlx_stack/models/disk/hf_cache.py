@@ -18,7 +18,6 @@ from mlx_stack.models.disk.manifest import FileRecord, RemoteModel, is_safe_path
 
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _SHA1 = re.compile(r"^[0-9a-f]{40}$")
-_BLOCK_BYTES = 1 << 20
 
 
 class _TreeFile(msgspec.Struct, frozen=True):
@@ -76,17 +75,6 @@ def find_snapshot(
     if "config.json" not in names or missing_shards(names):
         return None
     return remote, files
-
-
-def has_right_digest(path: Path, file: FileRecord) -> bool:
-    """Whether the content of `path` has the size and hash of `file`; all of it is read."""
-    if path.stat().st_size != file.size_bytes:
-        return False
-    hasher = file.hasher()
-    with path.open("rb", buffering=0) as content:
-        while block := content.read(_BLOCK_BYTES):
-            hasher.update(block)
-    return hasher.hexdigest() == file.digest
 
 
 def link(existing: Path, path: Path) -> None:

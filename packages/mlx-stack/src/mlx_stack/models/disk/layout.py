@@ -1,22 +1,16 @@
-"""Where things are inside the models folder. Pure: names and paths, nothing is read or made."""
+"""Where things are inside the models folder, and the lock of each model in it (decision 0052)."""
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+
+from mlx_procsup import LockOwner, acquire_lock
+from mlx_stack.models.events import Observer, Unlocked, Waiting
 
 MANIFEST_NAME = ".mlx-stack.json"
 INVENTORY_NAME = "inventory.json"
 REPLACED_SUFFIX = ".replaced"
 _INCOMING = ".incoming"
-
-
-def folder_name(repo: str, converted_to: str | None = None) -> str:
-    """The folder of a repository's weights: `owner--name`, as the Hub's own cache writes it.
-
-    Weights converted here have the quantization behind it (`owner--name--int4`), since one
-    repository can be converted to several.
-    """
-    name = repo.replace("/", "--")
-    return name if converted_to is None else f"{name}--{converted_to}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +44,31 @@ class ModelPlaces:
     def lock(self) -> Path:
         """Held by whoever downloads, converts or removes this model."""
         return self.model_dir / _INCOMING / f"{self.folder}.lock"
+
+    def hold(self, repo: str, observer: Observer) -> AbstractContextManager[LockOwner]:
+        """The lock, as soon as it is free; on a disk without locks nothing is locked.
+
+        Args:
+            repo: What to call the model.
+            observer: Gets `Waiting` if another pull has the lock, `Unlocked` if there is none.
+        """
+        return acquire_lock(
+            self.lock,
+            "pull",
+            on_wait=lambda _: observer(Waiting(repo)),
+            on_unsupported=lambda _: observer(Unlocked(str(self.model_dir))),
+            remove=True,
+        )
+
+
+def places_of(model_dir: Path, repo: str, converted_to: str | None = None) -> ModelPlaces:
+    """Where a repository's weights are, or will be.
+
+    The folder is `owner--name`, as the Hub's own cache writes it. Weights converted here have the
+    precision behind it (`owner--name--int4`), since one repository can be converted to several.
+    """
+    name = repo.replace("/", "--")
+    return ModelPlaces(model_dir, name if converted_to is None else f"{name}--{converted_to}")
 
 
 def incoming(model_dir: Path) -> Path:

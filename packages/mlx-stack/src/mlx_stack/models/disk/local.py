@@ -1,10 +1,12 @@
-"""The models on this disk: which there are, where, and whether they are whole.
+"""The models on this disk: which there are, where, whether they are whole (decision 0052).
 
-Reading only: nothing here writes, downloads or hashes. `integrity` compares names and sizes with
-what the Hub said, which finds whatever an interruption leaves; `verify` compares every byte.
+`integrity` compares names and sizes with what the Hub said, which finds whatever an interruption
+leaves; `verify` compares every byte.
 """
 
-from collections.abc import Iterator
+import json
+import shutil
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,45 +14,74 @@ from typing import Literal
 from mlx_catalog import Quant, UnreadableModelError
 from mlx_catalog.model_files import describe, load_config
 from mlx_catalog.safetensors import Tensor, missing_shards, read_header, weight_files
+from mlx_stack import atomic_file
 from mlx_stack.errors import InvalidFileError
-from mlx_stack.models.disk.layout import REPLACED_SUFFIX, ModelPlaces, folder_name, incoming
+from mlx_stack.models.disk.layout import INVENTORY_NAME, REPLACED_SUFFIX, ModelPlaces, incoming
 from mlx_stack.models.disk.manifest import Manifest, Origin, read_manifest
+from mlx_stack.models.events import Observer, ignore
+
+_INVENTORY_VERSION = 1
 
 type Integrity = Literal["ok", "incomplete", "damaged"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LocalModel:
     """One model folder.
 
     Attributes:
         path: The folder that an engine can serve, absolute where the models folder is.
-        repo: The Hub repository of the weights; None for a folder that somebody else put here.
+        repo: The Hub repository of the weights; None for a folder that mlx-stack didn't make.
         model: The catalog id that it was pulled as, or None.
         quant: The precision of the weights; None where `config.json` doesn't tell.
         revision: The commit, or None.
-        origin: How it came here; None for a folder that somebody else put here.
-        size_bytes: What the files should weigh, or do where nobody said.
+        origin: How it came here; None for a folder that mlx-stack didn't make.
+        size_bytes: What the files should weigh, as far as that is known, or what they do weigh.
         present_bytes: What is there of it.
-        integrity: Whether it is whole.
-        problems: What is missing or wrong, a sentence each.
+        wrong: What is damaged, a sentence each.
+        missing: What isn't there, a sentence each.
     """
 
     path: Path
-    repo: str | None
-    model: str | None
+    repo: str | None = None
+    model: str | None = None
     quant: Quant | None
-    revision: str | None
-    origin: Origin | None
+    revision: str | None = None
+    origin: Origin | None = None
     size_bytes: int
     present_bytes: int
-    integrity: Integrity
-    problems: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def integrity(self) -> Integrity:
+        """Whether it is whole."""
+        return "damaged" if self.wrong else "incomplete" if self.missing else "ok"
 
     @property
     def is_whole(self) -> bool:
         """Whether it can be served."""
         return self.integrity == "ok"
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is missing or wrong, a sentence each."""
+        return (*self.wrong, *self.missing)
+
+    def to_document(self) -> dict[str, object]:
+        """The model as JSON, in answers and in the inventory."""
+        return {
+            "model": self.model,
+            "repo": self.repo,
+            "quant": self.quant,
+            "revision": self.revision,
+            "origin": self.origin,
+            "path": str(self.path),
+            "size_bytes": self.size_bytes,
+            "present_bytes": self.present_bytes,
+            "integrity": self.integrity,
+            "problems": list(self.problems),
+        }
 
 
 def find_local(model_dir: Path, name: str, quant: Quant | None = None) -> LocalModel | None:
@@ -87,17 +118,12 @@ def list_local(model_dir: Path) -> tuple[LocalModel, ...]:
     return (*published, *unfinished)
 
 
-def places_of(model_dir: Path, repo: str, converted_to: Quant | None = None) -> ModelPlaces:
-    """Where a repository's weights are, or will be."""
-    return ModelPlaces(model_dir, folder_name(repo, converted_to))
-
-
 def inspect_folder(path: Path) -> LocalModel | None:
     """What a folder holds; None where it is no model at all (no `config.json`, no manifest)."""
     try:
         manifest = read_manifest(path)
     except InvalidFileError as error:
-        return _foreign(path, problems=(error.message,))
+        return _foreign(path, error.message)
     if manifest is not None:
         return compare(path, manifest)
     return _foreign(path) if (path / "config.json").is_file() else None
@@ -126,18 +152,45 @@ def compare(path: Path, manifest: Manifest) -> LocalModel:
             wrong.append(f"{file.path} has {size} bytes instead of {file.size_bytes}")
     if manifest.verification is not None:
         wrong += [f"{name} differs from its hash" for name in manifest.verification.damaged]
-    return LocalModel(
-        path=path,
-        repo=manifest.repo,
-        model=manifest.model,
-        quant=manifest.quant,
-        revision=manifest.revision,
-        origin=manifest.origin,
-        size_bytes=manifest.size_bytes,
-        present_bytes=present,
-        integrity="damaged" if wrong else "incomplete" if missing else "ok",
-        problems=(*wrong, *missing),
-    )
+    return _described(path, manifest, present, wrong, missing)
+
+
+def write_inventory(model_dir: Path) -> None:
+    """List the models of `model_dir`, which must exist, in its inventory.
+
+    It is written after every change, for people and other programs, and never read back.
+    """
+    models = [model.to_document() for model in list_local(model_dir)]
+    text = json.dumps({"schema_version": _INVENTORY_VERSION, "models": models}, indent=2)
+    atomic_file.write_text(model_dir / INVENTORY_NAME, text + "\n")
+
+
+def remove(model_dir: Path, model: LocalModel, observer: Observer = ignore) -> int:
+    """Remove a model of `model_dir`, unfinished downloads of it included; the bytes freed."""
+    places = ModelPlaces(model_dir, model.path.name)
+    with places.hold(model.repo or model.path.name, observer):
+        folders = [f for f in (places.published, places.staging, places.replaced) if f.exists()]
+        freed = sum(_own_bytes(folder) for folder in folders)
+        for folder in folders:
+            discard(folder)
+        write_inventory(model_dir)
+    return freed
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder; where it is a link, only that."""
+    if folder.is_symlink():
+        folder.unlink()
+    else:
+        shutil.rmtree(folder)
+
+
+def _own_bytes(folder: Path) -> int:
+    """What removing a folder frees: files that are linked from elsewhere stay there."""
+    if folder.is_symlink():
+        return 0
+    statuses = (path.lstat() for path in folder.rglob("*") if not path.is_dir())
+    return sum(status.st_blocks * 512 for status in statuses if status.st_nlink == 1)
 
 
 def _inspect_unfinished(path: Path) -> LocalModel | None:
@@ -145,7 +198,7 @@ def _inspect_unfinished(path: Path) -> LocalModel | None:
     try:
         manifest = read_manifest(path)
     except InvalidFileError as error:
-        return _foreign(path, problems=(error.message,))
+        return _foreign(path, error.message)
     if manifest is None:
         return None
     present = sum(
@@ -153,6 +206,17 @@ def _inspect_unfinished(path: Path) -> LocalModel | None:
         or min(_allocated(path / f"{file.path}.part"), file.size_bytes)
         for file in manifest.files
     )
+    unfinished = "the download is not finished; `mlx-stack pull` continues it"
+    return _described(path, manifest, present, missing=[unfinished])
+
+
+def _described(
+    path: Path,
+    manifest: Manifest,
+    present_bytes: int,
+    wrong: Sequence[str] = (),
+    missing: Sequence[str] = (),
+) -> LocalModel:
     return LocalModel(
         path=path,
         repo=manifest.repo,
@@ -161,13 +225,13 @@ def _inspect_unfinished(path: Path) -> LocalModel | None:
         revision=manifest.revision,
         origin=manifest.origin,
         size_bytes=manifest.size_bytes,
-        present_bytes=present,
-        integrity="incomplete",
-        problems=("the download is not finished; `mlx-stack pull` continues it",),
+        present_bytes=present_bytes,
+        wrong=tuple(wrong),
+        missing=tuple(missing),
     )
 
 
-def _foreign(path: Path, problems: tuple[str, ...] = ()) -> LocalModel:
+def _foreign(path: Path, *problems: str) -> LocalModel:
     """A folder without a (readable) manifest, judged by what its files say of themselves."""
     here = weight_files(file.name for file in path.glob("*.safetensors") if file.exists())
     quant, wrong, tensors = None, list(problems), dict[str, Tensor]()
@@ -187,15 +251,11 @@ def _foreign(path: Path, problems: tuple[str, ...] = ()) -> LocalModel:
     size = sum(_size(file) or 0 for file in path.rglob("*") if file.is_file())
     return LocalModel(
         path=path,
-        repo=None,
-        model=None,
         quant=quant,
-        revision=None,
-        origin=None,
         size_bytes=size,
         present_bytes=size,
-        integrity="damaged" if wrong else "incomplete" if missing else "ok",
-        problems=(*wrong, *missing),
+        wrong=tuple(wrong),
+        missing=tuple(missing),
     )
 
 

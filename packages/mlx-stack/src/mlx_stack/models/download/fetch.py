@@ -17,11 +17,10 @@ from msgspec import structs
 from mlx_catalog import Quant, UnreadableModelError, read_model
 from mlx_catalog.model_files import parse_config
 from mlx_stack.errors import InvalidFileError
-from mlx_stack.models.disk import model_lock, space
-from mlx_stack.models.disk.hf_cache import find_blob, has_right_digest, link
-from mlx_stack.models.disk.inventory import write_inventory
+from mlx_stack.models.disk import space
+from mlx_stack.models.disk.hf_cache import find_blob, link
 from mlx_stack.models.disk.layout import ModelPlaces
-from mlx_stack.models.disk.local import LocalModel, inspect_folder
+from mlx_stack.models.disk.local import LocalModel, discard, inspect_folder, write_inventory
 from mlx_stack.models.disk.manifest import (
     SCHEMA_VERSION,
     FileRecord,
@@ -30,7 +29,7 @@ from mlx_stack.models.disk.manifest import (
     read_manifest,
     write_manifest,
 )
-from mlx_stack.models.disk.upkeep import discard
+from mlx_stack.models.disk.verify import has_right_digest
 from mlx_stack.models.download.partial import PartialFile, read_remains
 from mlx_stack.models.download.retries import TransferPolicy
 from mlx_stack.models.download.transfer import Source, Transfer
@@ -114,7 +113,7 @@ def fetch(
     """
     with (
         space.told_when_full(places.model_dir, remote.repo),
-        model_lock.hold(places, remote.repo, observer),
+        places.hold(remote.repo, observer),
     ):
         _recover(places)
         if not options.is_forced:
