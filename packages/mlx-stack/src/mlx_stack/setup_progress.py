@@ -5,11 +5,9 @@ from pathlib import Path
 import msgspec
 
 from mlx_recommend import Intent
-from mlx_stack import atomic_file
-from mlx_stack.errors import InvalidFileError
+from mlx_stack import json_file
 
-_SCHEMA_VERSION = 1
-_HINT = "Remove the file; `mlx-stack setup` then begins anew and keeps what is done already."
+_HINT = "Remove the file; `mlx-stack setup` then starts over and keeps what is done already."
 
 
 class Choices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,7 +47,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         done: The steps that are behind it.
     """
 
-    schema_version: int = _SCHEMA_VERSION
+    schema_version: int = 1
     choices: Choices
     done: tuple[str, ...] = ()
 
@@ -60,20 +58,9 @@ def read_progress(path: Path) -> Progress | None:
     Raises:
         InvalidFileError: The file is damaged or of a newer version.
     """
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    try:
-        progress = msgspec.json.decode(raw, type=Progress)
-    except msgspec.DecodeError as error:
-        raise InvalidFileError(path, f"is no progress of a setup: {error}", hint=_HINT) from error
-    if progress.schema_version != _SCHEMA_VERSION:
-        problem = f"is of version {progress.schema_version}; this mlx-stack reads 1"
-        raise InvalidFileError(path, problem, hint=_HINT)
-    return progress
+    return json_file.read(path, Progress, hint=_HINT)
 
 
 def write_progress(path: Path, progress: Progress) -> None:
     """Remember how far a setup came."""
-    atomic_file.write_text(path, msgspec.json.encode(progress).decode() + "\n")
+    json_file.write(path, progress)

@@ -10,11 +10,9 @@ from pathlib import Path
 
 import msgspec
 
-from mlx_stack import atomic_file
+from mlx_stack import atomic_file, json_file
 from mlx_stack.clients.documents import FORMATS, Format, FormatName, KeyPath
-from mlx_stack.errors import InvalidFileError
 
-_SCHEMA_VERSION = 1
 _HINT = "Remove the file; you then have to remove by hand what `connect` wrote."
 
 
@@ -77,7 +75,7 @@ class Connections(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         clients: By the client's name, the files by their absolute path.
     """
 
-    schema_version: int = _SCHEMA_VERSION
+    schema_version: int = 1
     clients: dict[str, dict[str, WrittenFile]] = {}
 
     def files_of(self, client: str) -> dict[Path, WrittenFile]:
@@ -97,22 +95,13 @@ def read_connections(path: Path) -> Connections:
     Raises:
         InvalidFileError: When the file is damaged.
     """
-    try:
-        connections = msgspec.json.decode(path.read_bytes(), type=Connections)
-    except FileNotFoundError:
-        return Connections()
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise InvalidFileError(path, str(error), hint=_HINT) from error
-    if connections.schema_version != _SCHEMA_VERSION:
-        raise InvalidFileError(path, "was written by a newer mlx-stack", hint=_HINT)
-    return connections
+    return json_file.read(path, Connections, hint=_HINT) or Connections()
 
 
 def save_connections(path: Path, connections: Connections) -> None:
     """Write the file; it is removed with the last connection."""
     if connections.clients:
-        text = msgspec.json.format(msgspec.json.encode(connections), indent=2).decode() + "\n"
-        atomic_file.write_text(path, text, mode=atomic_file.PRIVATE)
+        json_file.write(path, connections, mode=atomic_file.PRIVATE)
     else:
         path.unlink(missing_ok=True)
 

@@ -19,7 +19,7 @@ from mlx_catalog import Quant
 from mlx_stack.models.disk import space
 from mlx_stack.models.disk.layout import ModelPlaces
 from mlx_stack.models.disk.local import LocalModel, inspect_folder, write_inventory
-from mlx_stack.models.disk.manifest import SCHEMA_VERSION, FileRecord, Manifest
+from mlx_stack.models.disk.manifest import FileRecord, Manifest
 from mlx_stack.models.download.fetch import Fetched, find_present, publish, read_configuration
 from mlx_stack.models.errors import ConversionError
 from mlx_stack.models.events import Converting, Observer, ignore
@@ -110,7 +110,6 @@ def convert(
 
             _run(command, converter.environment, repo, tell)
             manifest = Manifest(
-                schema_version=SCHEMA_VERSION,
                 repo=repo,
                 revision=original.revision,
                 quant=quant,

@@ -16,7 +16,6 @@ from mlx_stack.models.disk.local import (
     write_inventory,
 )
 from mlx_stack.models.disk.manifest import (
-    SCHEMA_VERSION,
     FileRecord,
     Manifest,
     read_manifest,
@@ -58,7 +57,6 @@ def make_model(
     write_manifest(
         folder,
         Manifest(
-            schema_version=SCHEMA_VERSION,
             repo=repo,
             revision=COMMIT,
             quant=quant,

@@ -1,4 +1,4 @@
-"""What a model folder says of itself: where it came from and what every file must be."""
+"""What a model folder says of itself: its origin and what every file must be (decision 0052)."""
 
 import hashlib
 from collections.abc import Buffer
@@ -9,11 +9,9 @@ from typing import Annotated, Literal, Protocol
 import msgspec
 
 from mlx_catalog import Quant
-from mlx_stack import atomic_file
+from mlx_stack import json_file
 from mlx_stack.errors import InvalidFileError
 from mlx_stack.models.disk.layout import MANIFEST_NAME
-
-SCHEMA_VERSION = 1
 
 type Origin = Literal["downloaded", "converted"]
 type Algorithm = Literal["sha256", "git-sha1"]
@@ -98,7 +96,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         is_forced: Of an unfinished model, whether nothing that was here before went into it.
     """
 
-    schema_version: int
+    schema_version: int = 1
     repo: str
     revision: str
     quant: Quant | None
@@ -118,29 +116,21 @@ def read_manifest(folder: Path) -> Manifest | None:
     """The manifest in `folder`; None where there is none.
 
     Raises:
-        InvalidFileError: It is damaged, or was written by a newer version.
+        InvalidFileError: When it is damaged, or was written by a newer version.
     """
     path = folder / MANIFEST_NAME
     hint = "`mlx-stack pull` of this model writes it again."
-    try:
-        manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except msgspec.MsgspecError as error:
-        raise InvalidFileError(path, str(error), hint=hint) from error
-    if manifest.schema_version != SCHEMA_VERSION:
-        problem = f"has schema_version {manifest.schema_version}; this program reads 1"
-        raise InvalidFileError(path, problem, hint=hint)
-    unsafe = next((file.path for file in manifest.files if not is_safe_path(file.path)), None)
-    if unsafe is not None:
-        raise InvalidFileError(path, f"names a file outside its folder: {unsafe!r}", hint=hint)
+    manifest = json_file.read(path, Manifest, hint=hint)
+    for file in manifest.files if manifest is not None else ():
+        if not is_safe_path(file.path):
+            problem = f"names a file outside its folder: {file.path!r}"
+            raise InvalidFileError(path, problem, hint=hint)
     return manifest
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest into `folder`, which must exist, atomically."""
-    text = msgspec.json.format(msgspec.json.encode(manifest), indent=2).decode()
-    atomic_file.write_text(folder / MANIFEST_NAME, text + "\n")
+    json_file.write(folder / MANIFEST_NAME, manifest)
 
 
 def is_safe_path(path: str) -> bool:

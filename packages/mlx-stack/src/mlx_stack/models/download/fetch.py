@@ -22,7 +22,6 @@ from mlx_stack.models.disk.hf_cache import find_blob, link
 from mlx_stack.models.disk.layout import ModelPlaces
 from mlx_stack.models.disk.local import LocalModel, discard, inspect_folder, write_inventory
 from mlx_stack.models.disk.manifest import (
-    SCHEMA_VERSION,
     FileRecord,
     Manifest,
     RemoteModel,
@@ -134,7 +133,6 @@ def _fetch_locked(
     observer: Observer,
 ) -> Fetched:
     manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
         repo=remote.repo,
         revision=remote.revision,
         quant=None,
