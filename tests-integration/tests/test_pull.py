@@ -434,19 +434,19 @@ def test_a_conversion_without_a_chance_is_refused_after_the_first_kilobyte(
 @pytest.mark.parametrize(
     ("fault", "told", "kind"),
     [
-        (Fault(kind="status", status=403, path="/api/*"), "HTTP 403", "pull-failed"),
+        (Fault(kind="status", status=403, path="/api/*"), "HTTP 403", "hub-refused"),
         (
             Fault(kind="status", status=403, path="/api/*", message="Your address is blocked."),
             "Your address is blocked.",
-            "pull-failed",
+            "hub-refused",
         ),
-        (Fault(kind="status", status=403, path="config.json"), "HTTP 403", "pull-failed"),
+        (Fault(kind="status", status=403, path="config.json"), "HTTP 403", "hub-refused"),
         (
             Fault(kind="status", status=403, path="config.json", message="No."),
             "config.json: No.",
-            "pull-failed",
+            "hub-refused",
         ),
-        (Fault(kind="status", status=451, path="config.json"), "HTTP 451", "pull-failed"),
+        (Fault(kind="status", status=451, path="config.json"), "HTTP 451", "hub-refused"),
     ],
 )
 def test_a_refusal_of_an_open_model_says_nothing_of_a_licence(

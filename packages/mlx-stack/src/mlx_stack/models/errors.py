@@ -21,6 +21,12 @@ class GatedModelError(PullError):
     type = "gated-model"
 
 
+class HubRefusedError(PullError):
+    """The Hub, or what stands before it, refuses the request; it is not about a licence."""
+
+    type = "hub-refused"
+
+
 class HubUnreachableError(PullError):
     """The Hub does not answer, or not any more."""
 

@@ -199,41 +199,14 @@ class _Puller:
         origin: HubFiles | None,
     ) -> Fetched:
         """The model of a commit; without an `origin` it must all be in huggingface_hub's cache."""
-        wanted = select_files(remote.repo, files)
-        if source.quant is not None and (
-            source.is_converted or self._must_convert(source, remote, wanted, origin)
-        ):
-            return self._convert(source, source.quant, remote, wanted, origin)
+        wanted, quant = select_files(remote.repo, files), source.quant
+        if quant is not None and (source.is_converted or source.model is None):
+            config = self._config(source, remote, wanted, origin)
+            if source.is_converted or _must_convert(remote.repo, config, quant):
+                ensure_convertible(remote.repo, config, _converter(self.home))
+                return self._convert(source, quant, remote, wanted, origin)
         places = places_of(self.model_dir, remote.repo)
         return fetch(remote, wanted, origin, places, self._options(source), self.observer)
-
-    def _must_convert(
-        self,
-        source: ModelSource,
-        remote: RemoteModel,
-        files: tuple[FileRecord, ...],
-        origin: HubFiles | None,
-    ) -> bool:
-        """Whether a repository that was named itself holds plain weights, and others are asked.
-
-        Raises:
-            UsageError: It holds weights that can't become what is asked.
-            PullError: Its configuration can't be had, or doesn't tell.
-        """
-        if source.model is not None:
-            return False
-        content = self._config(source, remote, files, origin)
-        model = describe(remote.repo, read_configuration(content, remote.repo))
-        if model.quant == source.quant:
-            return False
-        if model.is_plain and source.quant != Quant.BF16:
-            return True
-        held = model.quant or model.quantization or "unusually quantized"
-        raise UsageError(
-            f"{remote.repo} holds {held} weights; {source.quant} can't be made of them.",
-            hint="Pull it without --quant, or look for another conversion with "
-            "`mlx-stack models --available NAME`.",
-        )
 
     def _config(
         self,
@@ -261,7 +234,6 @@ class _Puller:
     ) -> Fetched:
         """Download the original, have it converted, and let it go again."""
         converter = _converter(self.home)
-        ensure_convertible(remote.repo, self._config(source, remote, files, origin), converter)
         base = places_of(self.model_dir, remote.repo)
         had_base = find_present(base) is not None
         size = sum(file.size_bytes for file in files)
@@ -292,6 +264,26 @@ class _Puller:
             is_forced=self.is_forced,
             policy=TransferPolicy(stall_timeout_s=self.environment.timeout_s),
         )
+
+
+def _must_convert(repo: str, config: bytes, quant: Quant) -> bool:
+    """Whether a repository holds plain weights, and others are asked for.
+
+    Raises:
+        UsageError: It holds weights that can't become what is asked.
+        WrongContentError: Its configuration can't be read.
+    """
+    model = describe(repo, read_configuration(config, repo))
+    if model.quant == quant:
+        return False
+    if model.is_plain and quant != Quant.BF16:
+        return True
+    held = model.quant or model.quantization or "unusually quantized"
+    raise UsageError(
+        f"{repo} holds {held} weights; {quant} can't be made of them.",
+        hint="Pull it without --quant, or look for another conversion with "
+        "`mlx-stack models --available NAME`.",
+    )
 
 
 def _record(file: "HubFile", repo: str) -> FileRecord:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from mlx_stack.models.download.socks import SocksConnection
 from mlx_stack.models.errors import TransientError
 from mlx_stack.models.hub.environment import HubEnvironment, Origin, origin_of
 
@@ -110,6 +111,9 @@ class Connection:
                 return direct, "", {}
             return http.client.HTTPConnection(host, port, timeout=timeout_s), "", {}
         through = urlsplit(proxy)
+        if through.scheme.startswith("socks"):
+            context = tls if scheme == "https" else None
+            return SocksConnection(through, host, port, timeout_s=timeout_s, tls=context), "", {}
         headers = _proxy_credentials(through)
         place = (through.hostname or "", through.port or 80)
         if scheme == "https":

@@ -16,9 +16,9 @@ from mlx_catalog import (
 from mlx_stack.errors import StackError
 from mlx_stack.models.errors import (
     GatedModelError,
+    HubRefusedError,
     HubUnreachableError,
     ModelNotFoundError,
-    PullError,
 )
 from mlx_stack.models.hub.environment import HubEnvironment
 
@@ -50,7 +50,7 @@ def in_words(
             hint = (
                 "Make a new one, then run `hf auth login` or set HF_TOKEN; public models need none."
             )
-            return PullError(f"{endpoint} does not accept the token.", hint=hint)
+            return HubRefusedError(f"{endpoint} does not accept the token.", hint=hint)
         case HubConnectionError():
             return HubUnreachableError(
                 f"No answer from {endpoint}: {error.reason}.", hint=_check_the_way(environment)
@@ -62,7 +62,7 @@ def in_words(
         case _ if error.status is not None:
             return refused(f"{endpoint}/{repo or ''}", error.status, error.said)
         case _:
-            return PullError(f"{endpoint}: {error.reason}.", hint=_check_the_way(environment))
+            return HubRefusedError(f"{endpoint}: {error.reason}.", hint=_check_the_way(environment))
 
 
 def gated(endpoint: str, repo: str, said: str | None = None) -> GatedModelError:
@@ -77,12 +77,12 @@ def gated(endpoint: str, repo: str, said: str | None = None) -> GatedModelError:
     )
 
 
-def refused(what: str, status: int, said: str | None) -> PullError:
+def refused(what: str, status: int, said: str | None) -> HubRefusedError:
     """The error for a refusal that has nothing to do with a licence; the server's words first."""
     hint = None
     if status == HTTPStatus.FORBIDDEN:
         hint = "The Hub itself, a proxy or the network refuses it; look at the token and the proxy."
-    return PullError(f"{what}: {said or 'refused'} (HTTP {status}).", hint=hint)
+    return HubRefusedError(f"{what}: {said or 'refused'} (HTTP {status}).", hint=hint)
 
 
 def pause_s(failures: int, jitter: float) -> float:

@@ -23,8 +23,10 @@ from mlx_stack.models.name import DEFAULT_ENDPOINT
 
 DEFAULT_TIMEOUT_S = 10.0
 _TRUE = frozenset({"1", "ON", "TRUE", "YES"})
-_PROXY_SCHEMES = ("http",)
-_PROXY_HINT = "Set it to an http:// proxy, unset it, or name the Hub's host in NO_PROXY."
+_PROXY_SCHEMES = ("http", "socks5", "socks5h")
+_PROXY_HINT = (
+    "Set it to an http:// or socks5:// proxy, unset it, or name the Hub's host in NO_PROXY."
+)
 _SYSTEM = "the system's proxy setting"
 
 type Origin = tuple[str, str, int]
@@ -118,7 +120,7 @@ class HubEnvironment:
         if kind not in _PROXY_SCHEMES:
             message = f"{setting.variable} names a {kind}:// proxy, which can't be used."
             raise UsageError(message, hint=_PROXY_HINT)
-        if not is_web_address(address):
+        if not _has_place(address):
             message = f"{setting.variable} is no address of a proxy: {setting.value!r}."
             raise UsageError(message, hint=_PROXY_HINT)
         return address
@@ -184,12 +186,16 @@ def origin_of(url: str) -> Origin:
 
 def is_web_address(url: str) -> bool:
     """Whether a connection can be made to `url`: HTTP or HTTPS, a host, a port that exists."""
+    return url.partition(":")[0].lower() in {"http", "https"} and _has_place(url)
+
+
+def _has_place(url: str) -> bool:
     try:
-        scheme, host, _ = origin_of(url)
+        _, host, _ = origin_of(url)
         host.encode("idna")
     except ValueError:
         return False
-    return bool(host) and scheme in {"http", "https"} and not any(map(str.isspace, url))
+    return bool(host) and not any(map(str.isspace, url))
 
 
 def is_exempt(host: str, port: int, rules: Iterable[str]) -> bool:
