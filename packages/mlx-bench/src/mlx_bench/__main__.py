@@ -122,13 +122,12 @@ def _measure(
     from mlx_bench.tool_calling import check_tool_calling
 
     files, saved = _files(options), None
-    url = client.endpoint.base_url
     if options.save:
         saved = _saved_name(client.endpoint.model)
         files[saved] = ".json"
     for path in files:
         require_writable(path)
-    process = find_serving_process(url)
+    process = find_serving_process(client.endpoint.base_url)
     extra: dict[str, object] = {}
     if options.check_tools:
         extra["tool_calling"] = asdict(check_tool_calling(client))
@@ -164,9 +163,9 @@ def _api_key(name: str | None) -> str | None:
 def _only_model(client: "StreamingClient") -> str:
     names = [model.id for model in client.list_models()]
     if len(names) != 1:
-        url = client.endpoint.base_url
         known = f"it has {', '.join(names)}" if names else "the server lists none"
-        raise EndpointError(f"Which model? {known}.", url=url, hint="Name one with --model.")
+        problem, hint = f"Which model? {known}.", "Name one with --model."
+        raise EndpointError(problem, url=client.endpoint.base_url, hint=hint)
     return names[0]
 
 
@@ -240,8 +239,7 @@ def _calibrate(options: "argparse.Namespace") -> int:
     passed = all(result.within_limits for result in results)
     if options.json:
         cases = [result.to_document() for result in results]
-        shape = {"schema_version": 1, "within_limits": passed, "cases": cases}
-        print(json.dumps(shape, indent=2))
+        print(json.dumps({"schema_version": 1, "within_limits": passed, "cases": cases}, indent=2))
     return EXIT_DONE if passed else EXIT_FAILED
 
 
