@@ -17,7 +17,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_catalog import CatalogEntry, load_catalog
+from mlx_catalog import CatalogEntry, Quant, load_catalog
 from mlx_recommend import Workload, memory_use, shape_of_entry
 
 SEED = 2026
@@ -134,11 +134,11 @@ def truth(row: dict[str, str]) -> Said:
 
 def ours(entry: CatalogEntry) -> Said:
     """What this catalog says, with memory as `mlx-stack estimate` counts it."""
-    memory = memory_use(shape_of_entry(entry, "int4"), Workload(context_tokens=CONTEXT_TOKENS))
+    memory = memory_use(shape_of_entry(entry, Quant.INT4), Workload(context_tokens=CONTEXT_TOKENS))
     total = memory.total_bytes
     return Said(
         params_b=entry.params_b,
-        disk_gb=entry.weights_bytes("int4") / 1e9,
+        disk_gb=entry.weights_bytes(Quant.INT4) / 1e9,
         architecture=entry.architecture,
         memory_gb=None if total is None else total / 1e9,
     )

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import httpx
 
+from mlx_catalog import Quant
 from mlx_procsup import (
     HttpReadiness,
     ProcessSpec,
@@ -119,7 +120,7 @@ def served(
     tier = Tier(
         name=f"tier-{concurrency}",
         model=embedded_model.NAME,
-        quant="int4",
+        quant=Quant.INT4,
         source=str(model),
         port=port,
         vllm_flags={},

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from recommend_calibrate import decode_estimate, leaving_out, prefill_estimate
 from recommend_measurements import Row, measurements
 
-from mlx_catalog import load_catalog
+from mlx_catalog import Quant, load_catalog
 from mlx_recommend.calibration import (
     DECODE_SPREAD,
     FITTED,
@@ -141,15 +141,10 @@ def _catalog_shape(row: Row) -> ModelShape | None:
     """The catalog's model at the measured precision, where it has both."""
     if row.catalog_id not in _CATALOG:
         return None
-    match row.bits_per_weight:
-        case 4.5:
-            return shape_of_entry(_CATALOG.get(row.catalog_id), "int4")
-        case 8.5:
-            return shape_of_entry(_CATALOG.get(row.catalog_id), "int8")
-        case 16.0:
-            return shape_of_entry(_CATALOG.get(row.catalog_id), "bf16")
-        case _:
-            return None
+    for quant in Quant:
+        if quant.bits_per_weight == row.bits_per_weight:
+            return shape_of_entry(_CATALOG.get(row.catalog_id), quant)
+    return None
 
 
 def _memory_table(rows: Sequence[Row]) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from mlx_catalog import CatalogEntry, load_catalog
+from mlx_catalog import CatalogEntry, Quant, load_catalog
 from mlx_hwprobe import HardwareProfile, parse_hardware_spec
 from mlx_recommend import budget_bytes, candidate_of, make_plan
 
@@ -63,7 +63,7 @@ def _plan(entries: list[CatalogEntry], mac: HardwareProfile) -> float:
     budget = budget_bytes(mac)
     assert budget is not None
     began = time.perf_counter()
-    candidates = [candidate_of(entry, "int4", allow_gated=True) for entry in entries]
+    candidates = [candidate_of(entry, Quant.INT4, allow_gated=True) for entry in entries]
     make_plan(candidates, mac, budget_bytes=budget)
     return time.perf_counter() - began
 
