@@ -13,14 +13,14 @@ import pytest
 from mlx_launchd import DisabledError, LaunchdError
 from mlx_procsup import run_as
 from mlx_stack import __version__
-from mlx_stack.autostart.install import install
+from mlx_stack.autostart.install import install, uninstall
 from mlx_stack.autostart.job import LABEL, job_label, require_lasting
 from mlx_stack.autostart.mac import Mac, this_mac
 from mlx_stack.autostart.status import read_install_status
-from mlx_stack.autostart.uninstall import uninstall
 from mlx_stack.engines.errors import EngineMissingError
 from mlx_stack.errors import MissingError, NoStackError, StackError, UsageError
 from mlx_stack.home import Home
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.service import WATCHDOG
 from stack_testkit.fake_mac import FakeMac
 from stack_testkit.home import define_stack, install_fake_engines
@@ -63,6 +63,9 @@ class Desk:
         }
         return Mac(**(parts | changes))
 
+    def opened(self) -> OpenStack:
+        return OpenStack(self.home)
+
     @property
     def agent(self) -> Path:
         return self.user_home / "Library" / "LaunchAgents" / f"{LABEL}.plist"
@@ -82,9 +85,13 @@ def desk(tmp_path: Path) -> Desk:
 
 
 def test_the_agent_runs_the_watchdog_of_this_installation_and_starts_the_stack(desk: Desk) -> None:
-    report = install(desk.home, desk.mac())
-    assert (report.outcome, report.kind, report.domain) == ("installed", "agent", "gui/501")
-    assert report.pid in desk.processes.alive
+    report = install(desk.opened(), desk.mac())
+    assert (report.outcome, report.status.kind, report.status.domain) == (
+        "installed",
+        "agent",
+        "gui/501",
+    )
+    assert report.status.job.pid in desk.processes.alive
     entries = plistlib.loads(desk.agent.read_bytes())
     assert entries["ProgramArguments"] == [
         str(desk.interpreter),
@@ -108,20 +115,20 @@ def test_the_agent_runs_the_watchdog_of_this_installation_and_starts_the_stack(d
 def test_installing_again_touches_nothing_and_after_an_upgrade_brings_it_up_to_date(
     desk: Desk,
 ) -> None:
-    first = install(desk.home, desk.mac())
-    again = install(desk.home, desk.mac())
-    assert (again.outcome, again.pid) == ("unchanged", first.pid)
+    first = install(desk.opened(), desk.mac())
+    again = install(desk.opened(), desk.mac())
+    assert (again.outcome, again.status.job.pid) == ("unchanged", first.status.job.pid)
     elsewhere = desk.mac(interpreter=Path("/opt/homebrew/bin/python3.13"))
-    upgraded = install(desk.home, elsewhere)
+    upgraded = install(desk.opened(), elsewhere)
     assert upgraded.outcome == "updated"
-    assert upgraded.pid != first.pid
+    assert upgraded.status.job.pid != first.status.job.pid
     assert len(desk.processes.alive) == 1
 
 
 def test_a_daemon_runs_as_the_user_before_any_login_and_shows_each_step_of_root(desk: Desk) -> None:
     steps: list[str] = []
-    report = install(desk.home, desk.mac(), system=True, on_step=steps.append)
-    assert (report.kind, report.domain) == ("daemon", "system")
+    report = install(desk.opened(), desk.mac(), system=True, on_step=steps.append)
+    assert (report.status.kind, report.status.domain) == ("daemon", "system")
     entries = plistlib.loads(desk.daemon.read_bytes())
     assert entries["UserName"] == "alice"
     assert entries["EnvironmentVariables"]["HOME"] == str(desk.user_home)
@@ -132,13 +139,13 @@ def test_a_daemon_runs_as_the_user_before_any_login_and_shows_each_step_of_root(
         f"sudo launchctl enable system/{LABEL}",
         f"sudo launchctl bootstrap system {desk.daemon}",
     ]
-    assert report.comes_back is True
+    assert report.status.outlook.comes_back is True
 
 
 def test_without_a_password_the_steps_are_given_to_be_run_by_hand(desk: Desk) -> None:
     desk.fake.change(sudo=False)
     with pytest.raises(StackError, match="a password is required") as raised:
-        install(desk.home, desk.mac(has_terminal=False), system=True)
+        install(desk.opened(), desk.mac(has_terminal=False), system=True)
     assert f"sudo launchctl bootstrap system {desk.daemon}" in (raised.value.hint or "")
     assert " -n " not in (raised.value.hint or "")
     assert not desk.jobs()
@@ -147,8 +154,8 @@ def test_without_a_password_the_steps_are_given_to_be_run_by_hand(desk: Desk) ->
 
 @pytest.mark.parametrize("system", [True, False])
 def test_agent_and_daemon_replace_each_other(desk: Desk, *, system: bool) -> None:
-    install(desk.home, desk.mac(), system=not system)
-    install(desk.home, desk.mac(), system=system)
+    install(desk.opened(), desk.mac(), system=not system)
+    install(desk.opened(), desk.mac(), system=system)
     assert [job["domain"] for job in desk.jobs().values()] == ["system" if system else "gui/501"]
     assert desk.daemon.exists() is system
     assert desk.agent.exists() is not system
@@ -159,10 +166,10 @@ def test_agent_and_daemon_replace_each_other(desk: Desk, *, system: bool) -> Non
 def test_where_the_other_kind_is_refused_the_one_before_is_put_back(
     desk: Desk, *, system: bool
 ) -> None:
-    install(desk.home, desk.mac(), system=not system)
+    install(desk.opened(), desk.mac(), system=not system)
     desk.fake.change(faults=[{"verb": "bootstrap", "code": 122, "text": "Load failed: 122"}])
     with pytest.raises(LaunchdError, match="122"):
-        install(desk.home, desk.mac(), system=system)
+        install(desk.opened(), desk.mac(), system=system)
     assert [job["domain"] for job in desk.jobs().values()] == ["gui/501" if system else "system"]
     assert desk.daemon.exists() is not system
     assert desk.agent.exists() is system
@@ -170,28 +177,28 @@ def test_where_the_other_kind_is_refused_the_one_before_is_put_back(
 
 @pytest.mark.parametrize("system", [True, False])
 def test_uninstalling_leaves_nothing_of_it(desk: Desk, *, system: bool) -> None:
-    install(desk.home, desk.mac(), system=system)
-    assert uninstall(desk.home, desk.mac()) == (("daemon",) if system else ("agent",))
+    install(desk.opened(), desk.mac(), system=system)
+    assert uninstall(desk.home, desk.mac()).removed == (("daemon",) if system else ("agent",))
     assert not desk.jobs()
     assert not desk.processes.alive
     assert not list(desk.daemons.iterdir())
     assert not list(desk.agent.parent.iterdir() if desk.agent.parent.exists() else [])
-    assert uninstall(desk.home, desk.mac()) == ()
+    assert uninstall(desk.home, desk.mac()).removed == ()
 
 
 def test_only_the_daemon_can_be_uninstalled(desk: Desk) -> None:
-    install(desk.home, desk.mac())
-    assert uninstall(desk.home, desk.mac(), system=True) == ()
+    install(desk.opened(), desk.mac())
+    assert uninstall(desk.home, desk.mac(), system=True).removed == ()
     assert list(desk.jobs()) == [f"gui/501/{LABEL}"]
-    install(desk.home, desk.mac(), system=True)
-    assert uninstall(desk.home, desk.mac(), system=True) == ("daemon",)
+    install(desk.opened(), desk.mac(), system=True)
+    assert uninstall(desk.home, desk.mac(), system=True).removed == ("daemon",)
     assert not desk.jobs()
 
 
 def test_a_plist_that_others_may_write_is_put_right(desk: Desk) -> None:
-    install(desk.home, desk.mac())
+    install(desk.opened(), desk.mac())
     desk.agent.chmod(0o666)
-    assert install(desk.home, desk.mac()).outcome == "updated"
+    assert install(desk.opened(), desk.mac()).outcome == "updated"
     assert desk.agent.stat().st_mode & 0o777 == 0o644
 
 
@@ -199,8 +206,8 @@ def test_a_second_state_folder_has_a_job_of_its_own(desk: Desk) -> None:
     other = Home(desk.user_home / "second")
     install_fake_engines(other)
     define_stack(other, {"standard": {}})
-    install(desk.home, desk.mac())
-    install(other, desk.mac())
+    install(desk.opened(), desk.mac())
+    install(OpenStack(other), desk.mac())
     assert len(desk.jobs()) == 2
     assert job_label(other, desk.user_home).startswith(f"{LABEL}.")
     uninstall(other, desk.mac())
@@ -225,7 +232,7 @@ def test_a_second_state_folder_has_a_job_of_its_own(desk: Desk) -> None:
 )
 def test_a_program_that_will_be_gone_one_day_is_refused(desk: Desk, interpreter: str) -> None:
     with pytest.raises(StackError) as raised:
-        install(desk.home, desk.mac(interpreter=Path(interpreter)))
+        install(desk.opened(), desk.mac(interpreter=Path(interpreter)))
     assert interpreter in raised.value.message
     assert "mlx-stack install" in (raised.value.hint or "")
     assert not desk.agent.exists()
@@ -275,7 +282,7 @@ class Homebrew:
 
 def test_a_homebrew_keg_is_named_by_the_link_that_outlives_an_upgrade(desk: Desk) -> None:
     brew = Homebrew(desk.folder / "homebrew")
-    install(desk.home, desk.mac(interpreter=brew.pour("0.1.0")))
+    install(desk.opened(), desk.mac(interpreter=brew.pour("0.1.0")))
     brew.pour("0.2.0")
     brew.clean_up("0.1.0")
     entries = plistlib.loads(desk.agent.read_bytes())
@@ -291,7 +298,7 @@ def test_an_old_keg_that_homebrew_no_longer_links_is_refused(desk: Desk) -> None
     old = brew.pour("0.1.0")
     brew.pour("0.2.0")
     with pytest.raises(StackError, match="brew upgrade") as raised:
-        install(desk.home, desk.mac(interpreter=old))
+        install(desk.opened(), desk.mac(interpreter=old))
     assert "brew reinstall mlx-stack" in (raised.value.hint or "")
 
 
@@ -300,17 +307,20 @@ def test_a_program_that_an_upgrade_removed_is_named_and_never_comes_back(
     desk: Desk, *, is_running: bool
 ) -> None:
     program = desk.interpreter
-    install(desk.home, desk.mac(), system=True)
+    install(desk.opened(), desk.mac(), system=True)
     before = read_install_status(desk.home, desk.mac())
-    assert (before.missing_program, before.comes_back) == (None, True)
+    assert (before.missing_program, before.outlook.comes_back) == (None, True)
     program.unlink()
     if not is_running:
         desk.fake.launchd.power_cut()
     status = read_install_status(desk.home, desk.mac())
     assert (status.running, status.missing_program) == (is_running, str(program))
-    assert status.comes_back is False
-    assert (status.findings[0].name, status.findings[0].verdict) == ("program", "prevents")
-    assert str(program) in status.findings[0].message
+    assert status.outlook.comes_back is False
+    assert (status.outlook.findings[0].name, status.outlook.findings[0].verdict) == (
+        "program",
+        "prevents",
+    )
+    assert str(program) in status.outlook.findings[0].message
 
 
 def test_a_home_on_another_disk_is_named_with_the_way_out(tmp_path: Path) -> None:
@@ -341,28 +351,28 @@ def test_over_ssh_with_nobody_logged_in_a_daemon_is_offered(desk: Desk) -> None:
     desk.fake.change(console_uid=0, gui=[])
     over_ssh = desk.mac(environment={"SSH_CONNECTION": "192.0.2.7 51000 192.0.2.8 22"})
     with pytest.raises(StackError, match="came over SSH") as raised:
-        install(desk.home, over_ssh)
+        install(desk.opened(), over_ssh)
     assert "--system" in (raised.value.hint or "")
-    install(desk.home, over_ssh, system=True)
+    install(desk.opened(), over_ssh, system=True)
     assert read_install_status(desk.home, over_ssh).running
 
 
 def test_root_is_sent_back_to_the_user(desk: Desk) -> None:
     desk.fake.change(uid=0, user="root")
     with pytest.raises(UsageError, match="this is root"):
-        install(desk.home, desk.mac())
+        install(desk.opened(), desk.mac())
 
 
 def test_without_a_stack_there_is_nothing_to_keep_up(desk: Desk) -> None:
     desk.home.stack.unlink()
     with pytest.raises(NoStackError):
-        install(desk.home, desk.mac())
+        install(desk.opened(), desk.mac())
 
 
 def test_without_engines_a_watchdog_that_cannot_start_anything_is_not_installed(desk: Desk) -> None:
     shutil.rmtree(desk.home.engines)
     with pytest.raises(EngineMissingError):
-        install(desk.home, desk.mac())
+        install(desk.opened(), desk.mac())
     assert not desk.jobs()
 
 
@@ -371,41 +381,49 @@ def test_a_watchdog_that_launchd_did_not_start_is_in_the_way(desk: Desk) -> None
         run_as(WATCHDOG, desk.home.state_dirs),
         pytest.raises(StackError, match=f"PID {os.getpid()}"),
     ):
-        install(desk.home, desk.mac())
+        install(desk.opened(), desk.mac())
     assert not desk.jobs()
 
 
 def test_a_job_barred_in_login_items_is_told_and_leaves_no_plist(desk: Desk) -> None:
     desk.fake.change(login_items_off=[LABEL])
     with pytest.raises(DisabledError) as raised:
-        install(desk.home, desk.mac())
+        install(desk.opened(), desk.mac())
     assert "Login Items" in raised.value.hint
     assert not desk.agent.exists()
 
 
-def test_a_watchdog_that_cannot_start_is_told_with_its_exit_code(desk: Desk) -> None:
+def test_a_watchdog_that_cannot_start_is_reported_with_its_exit_code(desk: Desk) -> None:
     desk.processes.behaviours[str(desk.interpreter)] = Behaviour(ends_after_s=0.2, exit_code=2)
     with pytest.raises(LaunchdError, match="exited with 2"):
-        install(desk.home, desk.mac())
+        install(desk.opened(), desk.mac())
     status = read_install_status(desk.home, desk.mac())
-    assert (status.kind, status.loaded, status.last_exit_code) == ("agent", True, 2)
+    assert (status.kind, status.domain, status.job.last_exit_code) == ("agent", "gui/501", 2)
 
 
 def test_the_status_follows_the_job_through_its_life(desk: Desk) -> None:
     before = read_install_status(desk.home, desk.mac())
-    assert (before.kind, before.loaded, before.comes_back) == (None, False, False)
-    report = install(desk.home, desk.mac())
+    assert (before.kind, before.domain, before.outlook.comes_back) == (None, None, False)
+    report = install(desk.opened(), desk.mac())
     running = read_install_status(desk.home, desk.mac())
-    assert (running.kind, running.running, running.pid) == ("agent", True, report.pid)
-    assert report.pid is not None
-    desk.processes.kill(report.pid)
+    assert (running.kind, running.running, running.job.pid) == (
+        "agent",
+        True,
+        report.status.job.pid,
+    )
+    assert report.status.job.pid is not None
+    desk.processes.kill(report.status.job.pid)
     crashed = read_install_status(desk.home, desk.mac())
-    assert (crashed.loaded, crashed.running, crashed.state) == (True, False, "spawn scheduled")
-    assert crashed.last_terminating_signal == 9
+    assert (crashed.domain, crashed.running, crashed.job.state) == (
+        "gui/501",
+        False,
+        "spawn scheduled",
+    )
+    assert crashed.job.last_terminating_signal == 9
     desk.clock.sleep(10)
     restarted = read_install_status(desk.home, desk.mac())
     assert restarted.running
-    assert (restarted.runs, restarted.last_terminating_signal) == (2, 9)
+    assert (restarted.job.runs, restarted.job.last_terminating_signal) == (2, 9)
 
 
 @pytest.mark.parametrize(
@@ -423,8 +441,8 @@ def test_what_is_promised_of_a_power_cut_is_what_happens(
     desk: Desk, *, system: bool, machine: dict[str, Any], comes_back: bool
 ) -> None:
     desk.fake.change(**machine)
-    install(desk.home, desk.mac(), system=system)
-    assert read_install_status(desk.home, desk.mac()).comes_back is comes_back
+    install(desk.opened(), desk.mac(), system=system)
+    assert read_install_status(desk.home, desk.mac()).outlook.comes_back is comes_back
 
     desk.fake.launchd.power_cut()
     assert not desk.processes.alive

@@ -1,29 +1,22 @@
-"""Put the watchdog under launchd, so that it runs after every login or boot (decision 0067)."""
+"""Put the watchdog under launchd, or remove it from there (decision 0067)."""
 
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 
 from mlx_launchd import (
-    BootFinding,
+    DomainChoice,
     DomainKind,
     Installer,
+    JobOutcome,
     LaunchdError,
     Session,
-    boot_outlook,
     choose_domain,
-    detect_boot_facts,
     to_plist,
 )
 from mlx_procsup import StateDirs, locate
-from mlx_stack.autostart.job import require_lasting, watch_job
-from mlx_stack.autostart.mac import (
-    AS_DAEMON,
-    JobKind,
-    Mac,
-    RootStepHandler,
-    ask_for_rights,
-    is_present,
-)
+from mlx_stack.autostart.job import job_label, require_lasting, watch_job
+from mlx_stack.autostart.mac import JobKind, Mac, RootStepHandler, ask_for_rights, is_present
+from mlx_stack.autostart.status import InstallStatus, read_install_status
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
@@ -37,58 +30,67 @@ class InstallReport:
 
     Attributes:
         outcome: `installed`, `updated` or `unchanged`.
-        kind: An agent of the login session, or a daemon of the machine.
-        label: The job's label.
-        plist: Its file.
-        domain: launchctl's name of the domain.
-        reason: Why that domain.
-        pid: The watchdog's process.
-        comes_back: Whether the stack returns by itself after a power cut; None where unknown.
-        findings: What that depends on.
+        reason: Why the job is in its domain.
+        status: The job after that.
     """
 
-    outcome: str
-    kind: JobKind
-    label: str
-    plist: str
-    domain: str
+    outcome: JobOutcome
     reason: str
-    pid: int | None
-    comes_back: bool | None
-    findings: tuple[BootFinding, ...]
+    status: InstallStatus
 
     def to_document(self) -> dict[str, object]:
         """The fields of the JSON answer."""
-        return asdict(self)
+        status = self.status.to_document()
+        names = ("kind", "label", "plist", "domain", "pid", "comes_back", "findings")
+        fields = {name: status[name] for name in names}
+        return {"outcome": self.outcome, "reason": self.reason, **fields}
+
+
+@dataclass(frozen=True, slots=True)
+class Uninstalled:
+    """What was under launchd and is gone."""
+
+    removed: tuple[JobKind, ...]
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        outcome = "uninstalled" if self.removed else "not-installed"
+        return {"outcome": outcome, "removed": list(self.removed)}
 
 
 def install(
-    home: Home, mac: Mac, *, system: bool = False, on_step: RootStepHandler = lambda _: None
+    opened: OpenStack,
+    mac: Mac,
+    *,
+    system: bool = False,
+    on_step: RootStepHandler = lambda _: None,
 ) -> InstallReport:
     """Install the watchdog as an agent or, with `system`, as a daemon, or bring it up to date.
 
-    The other kind is removed first, since two watchdogs would be one too many; where the new one is
-    refused, it is put back.
+    The other kind is removed first, since there must be only one watchdog; if launchd refuses the
+    new one, it is put back.
 
     Args:
-        home: Where the stack is.
+        opened: The stack to start.
         mac: The machine.
-        system: A LaunchDaemon, which starts before any login and takes `sudo`.
-        on_step: Told of each command that needs root, before it is run.
+        system: A LaunchDaemon, which starts before any login and needs `sudo`.
+        on_step: Called with each command that needs root, before it runs.
 
     Raises:
-        StackError: No stack is defined, the engines are not installed, nobody is logged in,
-            mlx-stack is not installed to stay, or another watchdog runs.
-        LaunchdError: launchd does not take the job.
+        StackError: When no stack is defined, the engines are not installed, nobody is logged in,
+            mlx-stack is not installed permanently, or another watchdog runs.
+        LaunchdError: When launchd refuses the job.
     """
-    session = mac.session()
-    installation = replace(mac.installation(session), interpreter=require_lasting(mac.interpreter))
-    _require_session(session, system=system)
-    assemble(OpenStack(home), master_key="")  # what the watchdog will need is there
-    choice = choose_domain(session, system=system)
+    home, session = opened.home, mac.session()
+    interpreter = require_lasting(mac.interpreter)
+    choice = _choose_domain(session, system=system)
+    assemble(opened, master_key="")  # what the watchdog will need is there
     agent, daemon = mac.agent_installer(session.uid), mac.daemon_installer(home)
     installer, other = (daemon, agent) if system else (agent, daemon)
-    job = watch_job(home, installation, system=system)
+    job, other_job = (
+        watch_job(home, interpreter, session.user, mac.user_home, system=kind)
+        for kind in (system, not system)
+    )
     _require_no_other_watchdog(home.state_dirs, (agent, daemon), job.label)
     home.create()
     home.logs.mkdir(exist_ok=True)
@@ -100,36 +102,47 @@ def install(
         ask_for_rights(mac, on_step, mac.removal_steps(home, job.label))
     replaced = other.uninstall(job.label)
     try:
-        installed = installer.install(job)
+        outcome = installer.install(job).outcome
     except LaunchdError:
         if replaced and not is_present(installer, job.label):
-            with suppress(LaunchdError):  # the first failure is what the user hears
-                other.install(watch_job(home, installation, system=not system))
+            with suppress(LaunchdError):  # the first failure is what the user sees
+                other.install(other_job)
         raise
-    outlook = boot_outlook(
-        detect_boot_facts(mac.run),
-        domain=installed.loaded.domain,
-        user=session.user,
-        as_daemon=AS_DAEMON,
-    )
-    return InstallReport(
-        outcome=installed.outcome.value,
-        kind="daemon" if system else "agent",
-        label=job.label,
-        plist=str(installed.plist),
-        domain=choice.domain.target,
-        reason=choice.reason,
-        pid=installed.loaded.job.pid,
-        comes_back=outlook.comes_back,
-        findings=outlook.findings,
-    )
+    return InstallReport(outcome, choice.reason, read_install_status(home, mac))
 
 
-def _require_session(session: Session, *, system: bool) -> None:
+def uninstall(
+    home: Home, mac: Mac, *, system: bool = False, on_step: RootStepHandler = lambda _: None
+) -> Uninstalled:
+    """Remove the watchdog from launchd, however it was installed; the services stay as they are.
+
+    Args:
+        home: Where the stack is.
+        mac: The machine.
+        system: Only the LaunchDaemon; an agent stays.
+        on_step: Called with each command that needs root, before it runs.
+
+    Raises:
+        LaunchdError: When launchd doesn't let the job go.
+        StackError: When sudo grants no rights.
+    """
+    label = job_label(home, mac.user_home)
+    removed: list[JobKind] = []
+    if not system and mac.agent_installer(mac.session().uid).uninstall(label):
+        removed.append("agent")
+    daemon = mac.daemon_installer(home)
+    if is_present(daemon, label):
+        ask_for_rights(mac, on_step, mac.removal_steps(home, label))
+        daemon.uninstall(label)
+        removed.append("daemon")
+    return Uninstalled(tuple(removed))
+
+
+def _choose_domain(session: Session, *, system: bool) -> DomainChoice:
     if session.uid == 0:
         raise UsageError(
             "mlx-stack is installed for a user, and this is root.",
-            hint="Run it as that user, without sudo; `--system` asks for sudo where it needs it.",
+            hint="Run it as that user, without sudo; `--system` asks for sudo when it needs it.",
         )
     choice = choose_domain(session, system=system)
     if choice.domain.kind is DomainKind.USER:
@@ -138,19 +151,20 @@ def _require_session(session: Session, *, system: bool) -> None:
             hint="`mlx-stack install --system` needs no login. Or log in at the screen, or over "
             "screen sharing, and run this again.",
         )
+    return choice
 
 
 def _require_no_other_watchdog(
     dirs: StateDirs, installers: tuple[Installer, ...], label: str
 ) -> None:
-    """Return unless a watchdog runs that launchd did not start: two would be one too many."""
-    running = locate(dirs, WATCHDOG)
-    if running.own is None:
+    """Raise if a watchdog runs that launchd did not start: there must be only one."""
+    running = locate(dirs, WATCHDOG).own
+    if running is None:
         return
-    pid = running.own.pid
     found = [installer.jobs.find(label, installer.domain) for installer in installers]
-    if pid not in {one.job.pid for one in found if one is not None}:
+    if running.pid not in {one.job.pid for one in found if one is not None}:
         raise StackError(
-            f"A watchdog that launchd did not start runs already (PID {pid}).",
-            hint=f"Stop it with `kill {pid}`, then run this again. The services stay as they are.",
+            f"A watchdog that launchd did not start is already running (PID {running.pid}).",
+            hint=f"Stop it with `kill {running.pid}`, then run this again. "
+            "The services stay as they are.",
         )

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_launchd import LaunchAgent, ProcessType, external_volume
@@ -13,22 +12,17 @@ from mlx_stack.home import HOME_VARIABLE, Home
 from mlx_stack.services.service import WATCHDOG
 
 LABEL = "io.github.mlx-stack.watch"
-VERSION_VARIABLE = "MLX_STACK_INSTALLED_VERSION"
-"""In the job's environment, so that an upgrade changes the plist and restarts the job."""
-
 _INSTALL_HINT = (
-    "`uv tool install ./packages/mlx-stack`, in a clone of the repository, installs it to stay; "
-    "then run `mlx-stack install` again."
+    "`uv tool install ./packages/mlx-stack`, in a clone of the repository, installs it "
+    "permanently; then run `mlx-stack install` again."
 )
-_EXIT_TIMEOUT_S = 30
-_THROTTLE_S = 10
 _OPEN_FILES = 8192
 _SYSTEM_PATH = (
     *("/opt/homebrew/bin", "/usr/local/bin"),
     *("/usr/bin", "/bin", "/usr/sbin", "/sbin"),
 )
 _KEG = re.compile(r"(?P<prefix>/.*)/Cellar/(?P<formula>[^/]+)/(?P<version>[^/]+)/(?P<rest>.+)")
-_PASSING = (
+_PASSING_PLACES = (
     # uv keeps the environments of `uvx` and `uv run --with` in its cache, pipx those of `pipx run`.
     (
         re.compile(r"/(?:archive|environments|builds)-v[0-9]+/|/pipx/\.cache/|/\.cache/pipx/"),
@@ -51,41 +45,23 @@ _PASSING = (
         f"in a folder of version {__version__} alone, which an upgrade removes",
     ),
 )
-"""Places that the program leaves, or that leave the program, and what is wrong with each."""
-
-
-@dataclass(frozen=True, slots=True)
-class Installation:
-    """This installation of mlx-stack, as a job would start it.
-
-    Attributes:
-        interpreter: The Python that has mlx-stack; a link of a virtual environment is kept.
-        version: The version of mlx-stack.
-        user: Whose stack it is.
-        user_home: That user's home folder.
-    """
-
-    interpreter: Path
-    version: str
-    user: str
-    user_home: Path
+"""Places where the program won't stay, and what is wrong with each."""
 
 
 def require_lasting(interpreter: Path) -> Path:
-    """The path under which the interpreter will still be there after an upgrade and a reboot.
+    """The path of the interpreter that survives an upgrade and a reboot.
 
     It is the interpreter's own path, or in a Homebrew keg that of the formula's `opt` link.
 
     Raises:
-        StackError: There is no such path.
+        StackError: When there is no such path.
     """
     keg = _KEG.fullmatch(f"{interpreter}")
     if keg is not None:
         return _opt_path(interpreter, Path(keg["prefix"]), keg["formula"], keg["rest"])
-    # A folder that is a link to a passing one is one too; the program itself may well be a link,
-    # as in every virtual environment.
+    # links are followed but for the program itself, which is one in every virtual environment
     real = f"{os.path.realpath(interpreter.parent)}/{interpreter.name}"
-    for pattern, what in _PASSING:
+    for pattern, what in _PASSING_PLACES:
         if pattern.search(f"{interpreter}") or pattern.search(real):
             raise _not_lasting(interpreter, what, _INSTALL_HINT)
     volume = external_volume(interpreter.parent)
@@ -100,7 +76,7 @@ def require_lasting(interpreter: Path) -> Path:
 
 
 def _opt_path(interpreter: Path, prefix: Path, formula: str, rest: str) -> Path:
-    """The interpreter's path through the link that `brew upgrade` points to the newest keg."""
+    """The interpreter's path through the link that `brew upgrade` points at the newest keg."""
     opt = prefix / "opt" / formula
     keg = f"{interpreter}".removesuffix(f"/{rest}")
     if (opt / rest).exists() and opt.resolve() == Path(keg).resolve():
@@ -120,45 +96,43 @@ def _not_lasting(interpreter: Path, what: str, hint: str) -> StackError:
 
 
 def job_label(home: Home, user_home: Path) -> str:
-    """The job's label: one a state folder, so that a second stack has a job of its own."""
+    """The job's label: one per state folder, so that a second stack has its own job."""
     if home.root == user_home / ".mlx-stack":
         return LABEL
     return f"{LABEL}.{hashlib.sha256(str(home.root).encode()).hexdigest()[:8]}"
 
 
-def watch_command(interpreter: Path) -> tuple[str, ...]:
-    """The command that launchd runs: the watchdog, which also starts the stack."""
-    return (str(interpreter), "-m", "mlx_stack", "watch", "--up")
-
-
-def watch_job(home: Home, installation: Installation, *, system: bool) -> LaunchAgent:
+def watch_job(
+    home: Home, interpreter: Path, user: str, user_home: Path, *, system: bool
+) -> LaunchAgent:
     """The watchdog's job, an agent of the user's session or, with `system`, a daemon.
 
-    No `SuccessfulExit`: whatever ends the watchdog, launchd starts it again. A daemon sets no limit
-    of files, since there that changes the kernel's limits for the whole machine; the watchdog
+    No `SuccessfulExit`: however the watchdog ends, launchd starts it again. A daemon sets no limit
+    of open files, since there that changes the kernel's limits for the whole machine; the watchdog
     raises its own.
     """
     log = str(home.logs / f"{WATCHDOG}.log")
-    programs = (str(installation.interpreter.parent), *_SYSTEM_PATH)
+    programs = (str(interpreter.parent), *_SYSTEM_PATH)
     return LaunchAgent(
-        label=job_label(home, installation.user_home),
-        program_arguments=watch_command(installation.interpreter),
+        label=job_label(home, user_home),
+        program_arguments=(str(interpreter), "-m", "mlx_stack", "watch", "--up"),
         run_at_load=True,
         keep_alive=True,
         environment_variables={
-            "HOME": str(installation.user_home),
+            "HOME": str(user_home),
             "PATH": ":".join(dict.fromkeys(programs)),
-            "USER": installation.user,
-            "LOGNAME": installation.user,
+            "USER": user,
+            "LOGNAME": user,
             HOME_VARIABLE: str(home.root),
-            VERSION_VARIABLE: installation.version,
+            # so that an upgrade changes the plist and restarts the job
+            "MLX_STACK_INSTALLED_VERSION": __version__,
         },
         working_directory=str(home.root),
         standard_out_path=log,
         standard_error_path=log,
-        throttle_interval_s=_THROTTLE_S,
-        exit_timeout_s=_EXIT_TIMEOUT_S,
+        throttle_interval_s=10,
+        exit_timeout_s=30,
         process_type=ProcessType.INTERACTIVE,
         number_of_files=None if system else _OPEN_FILES,
-        user_name=installation.user if system else None,
+        user_name=user if system else None,
     )

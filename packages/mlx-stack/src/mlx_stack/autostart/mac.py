@@ -1,4 +1,4 @@
-"""The Mac that `install` works on: its launchd, its folders of plists, who asks (decision 0068)."""
+"""The Mac that `install` works on: its launchd, its plist folders, its user (decision 0068)."""
 
 import os
 import shlex
@@ -27,8 +27,6 @@ from mlx_launchd import (
     UserPlistFiles,
     detect_session,
 )
-from mlx_stack import __version__
-from mlx_stack.autostart.job import Installation
 from mlx_stack.errors import MissingError, StackError
 from mlx_stack.home import Home
 
@@ -45,7 +43,7 @@ type RootStepHandler = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Mac:
-    """What installing needs of the machine; every part of it can be another one in a test.
+    """What installing needs of the machine; a test replaces any part of it.
 
     Attributes:
         run: Runs a program.
@@ -76,36 +74,33 @@ class Mac:
 
     @property
     def sudo(self) -> tuple[str, ...]:
-        """What is put before a command that needs root: nothing is asked without a terminal."""
+        """The prefix of a command that needs root; without a terminal, it never asks."""
         return ("sudo",) if self.has_terminal else ("sudo", "-n")
 
     def session(self) -> Session:
-        """Who asks, and from where."""
+        """Who runs this, and from where."""
         return detect_session(self.run, self.environment)
 
-    def installation(self, session: Session) -> Installation:
-        """This installation of mlx-stack."""
-        return Installation(self.interpreter, __version__, session.user, self.user_home)
-
     def agent_installer(self, uid: int) -> Installer:
-        """What installs LaunchAgents into a user's login session."""
+        """Installs LaunchAgents into a user's login session."""
         jobs = Jobs(Launchctl(self.run), self.clock, self.timeouts, f"run `{AS_DAEMON}`")
         domain = Domain(DomainKind.GUI, uid)
         return Installer(jobs, UserPlistFiles(), self.agents, domain, self.run)
 
     def daemon_installer(self, home: Home) -> Installer:
-        """What installs LaunchDaemons, with sudo where something changes."""
-        run = _by_privilege(self.run, self.run_privileged)
-        jobs = Jobs(Launchctl(run, privilege=self.sudo), self.clock, self.timeouts)
+        """Installs LaunchDaemons, with sudo for every change."""
+        jobs = Jobs(Launchctl(self._run_any, privilege=self.sudo), self.clock, self.timeouts)
         return Installer(jobs, self.daemon_files(home), self.daemons, SYSTEM, self.run)
 
     def daemon_files(self, home: Home) -> RootPlistFiles:
-        """What writes LaunchDaemons, which only root may."""
-        run = _by_privilege(self.run, self.run_privileged)
-        return RootPlistFiles(run, staging=home.root / "launchd", privilege=self.sudo)
+        """Writes the plists of LaunchDaemons, which only root may."""
+        return RootPlistFiles(self._run_any, staging=home.root / "launchd", privilege=self.sudo)
+
+    def _run_any(self, command: Sequence[str], /) -> Completed:
+        return (self.run_privileged if command[0] == "sudo" else self.run)(command)
 
     def installation_steps(self, home: Home, label: str, *, loaded: bool) -> list[tuple[str, ...]]:
-        """The commands that take root and install the staged daemon, or replace a loaded one."""
+        """The commands that, as root, install the staged daemon or replace a loaded one."""
         plist = self.daemons / f"{label}.plist"
         bootout = (*self.sudo, "launchctl", "bootout", f"system/{label}")
         return [
@@ -116,7 +111,7 @@ class Mac:
         ]
 
     def removal_steps(self, home: Home, label: str) -> list[tuple[str, ...]]:
-        """The commands with root's rights that remove the daemon."""
+        """The commands that, as root, remove the daemon."""
         plist = self.daemons / f"{label}.plist"
         return [
             (*self.sudo, "launchctl", "bootout", f"system/{label}"),
@@ -125,12 +120,10 @@ class Mac:
 
 
 def this_mac(environment: Mapping[str, str] = os.environ) -> Mac:
-    """The machine that this process runs on.
-
-    Whether it is a Mac is decided by what is needed of one: `launchctl` on PATH.
+    """The machine that this process runs on, if it has launchd (`launchctl` on PATH).
 
     Raises:
-        MissingError: There is no `launchctl`; the hint says what to do instead.
+        MissingError: When there is no `launchctl`; the hint says what to do instead.
     """
     if shutil.which("launchctl", path=environment.get("PATH")) is None:
         raise MissingError(
@@ -160,10 +153,10 @@ def is_present(installer: Installer, label: str) -> bool:
 
 
 def ask_for_rights(mac: Mac, on_step: RootStepHandler, steps: list[tuple[str, ...]]) -> None:
-    """Say what root is needed for, and get the password once, before anything is touched.
+    """Report what root is needed for, and get the password once, before anything is changed.
 
     Raises:
-        StackError: sudo gave no rights.
+        StackError: When sudo grants no rights.
     """
     shown = [shlex.join(word for word in step if word != "-n") for step in steps]
     for step in shown:
@@ -171,14 +164,7 @@ def ask_for_rights(mac: Mac, on_step: RootStepHandler, steps: list[tuple[str, ..
     done = mac.run_privileged((*mac.sudo, "-v"))
     if done.returncode != 0:
         raise StackError(
-            f"sudo gave no rights ({done.stderr.strip() or 'it gave no reason'}).",
-            hint="Run this in a terminal, where sudo can ask for your password. Or run yourself: "
-            + "; ".join(shown),
+            f"sudo granted no rights ({done.stderr.strip() or 'without a reason'}).",
+            hint="Run this in a terminal, where sudo can ask for your password. "
+            f"Or run these yourself: {'; '.join(shown)}",
         )
-
-
-def _by_privilege(run: CommandRunner, run_privileged: CommandRunner) -> CommandRunner:
-    def choose(command: Sequence[str], /) -> Completed:
-        return (run_privileged if command[0] == "sudo" else run)(command)
-
-    return choose

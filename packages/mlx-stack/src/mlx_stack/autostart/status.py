@@ -1,4 +1,4 @@
-"""What is installed under launchd, how it does, and whether it would come back."""
+"""What is installed under launchd, whether it runs, and whether it comes back after a power cut."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from mlx_launchd import (
     BootOutlook,
     BootVerdict,
     Installer,
+    PrintedJob,
     boot_outlook,
     detect_boot_facts,
     read_entries,
@@ -20,60 +21,68 @@ from mlx_stack.home import Home
 
 @dataclass(frozen=True, slots=True)
 class InstallStatus:
-    """What `install --status` tells.
+    """The watchdog's job.
 
     Attributes:
-        kind: What is installed; None where nothing is.
+        kind: What is installed; None if nothing is.
         label: The job's label.
-        plist: Its file, or None where there is none.
-        domain: launchctl's name of the domain it is loaded in, or None.
-        loaded: Whether launchd has it.
-        running: Whether its program runs.
-        state: launchd's own word.
-        pid: The watchdog's process.
-        runs: How often it was started.
-        last_exit_code: How it ended last.
-        last_terminating_signal: Which signal ended it last.
-        missing_program: The program that the job names and that is not there any more, as after an
-            upgrade; None where it is there, or where nothing is installed.
-        disabled: Whether it is switched off; None where that is unknown.
-        comes_back: Whether the stack returns by itself after a power cut; None where unknown.
-        findings: What that depends on.
+        plist: Its file, or None if there is none.
+        domain: launchctl's name of the domain that it is loaded in, or None.
+        job: What launchd says of it.
+        missing_program: The program that the job names if that is gone, as after an upgrade.
+        disabled: Whether it is switched off; None if that is unknown.
+        outlook: Whether the stack returns by itself after a power cut, and why.
     """
 
     kind: JobKind | None
     label: str
-    plist: str | None
+    plist: Path | None
     domain: str | None
-    loaded: bool
-    running: bool
-    state: str | None
-    pid: int | None
-    runs: int | None
-    last_exit_code: int | None
-    last_terminating_signal: int | None
+    job: PrintedJob
     missing_program: str | None
     disabled: bool | None
-    comes_back: bool | None
-    findings: tuple[BootFinding, ...]
+    outlook: BootOutlook
+
+    @property
+    def running(self) -> bool:
+        """Whether its program runs."""
+        return self.job.pid is not None
 
     @property
     def last_end(self) -> str | None:
-        """How the program ended last, "exited with 2"; None where it has not ended."""
-        if self.last_terminating_signal is not None:
-            return f"ended by signal {self.last_terminating_signal}"
-        return None if self.last_exit_code is None else f"exited with {self.last_exit_code}"
+        """How the program ended last, such as "exited with 2"; None if it never ended."""
+        if self.job.last_terminating_signal is not None:
+            return f"ended by signal {self.job.last_terminating_signal}"
+        code = self.job.last_exit_code
+        return None if code is None else f"exited with {code}"
 
     def to_document(self) -> dict[str, object]:
         """The fields of the JSON answer."""
-        return {"installed": self.kind is not None, **asdict(self)}
+        return {
+            "installed": self.kind is not None,
+            "kind": self.kind,
+            "label": self.label,
+            "plist": None if self.plist is None else str(self.plist),
+            "domain": self.domain,
+            "loaded": self.domain is not None,
+            "running": self.running,
+            "state": self.job.state,
+            "pid": self.job.pid,
+            "runs": self.job.runs,
+            "last_exit_code": self.job.last_exit_code,
+            "last_terminating_signal": self.job.last_terminating_signal,
+            "missing_program": self.missing_program,
+            "disabled": self.disabled,
+            "comes_back": self.outlook.comes_back,
+            "findings": [asdict(finding) for finding in self.outlook.findings],
+        }
 
 
 def read_install_status(home: Home, mac: Mac) -> InstallStatus:
-    """What is installed, how it does, and whether it would come back; reads only.
+    """What is installed, whether it runs and whether it would come back; reads only.
 
     Raises:
-        LaunchdError: launchctl does not answer.
+        LaunchdError: When launchctl doesn't answer.
     """
     session = mac.session()
     label = job_label(home, mac.user_home)
@@ -81,22 +90,20 @@ def read_install_status(home: Home, mac: Mac) -> InstallStatus:
         "daemon": mac.daemon_installer(home),
         "agent": mac.agent_installer(session.uid),
     }
-    present: list[JobKind] = [
-        kind for kind, installer in installers.items() if is_present(installer, label)
-    ]
+    present: list[JobKind] = [kind for kind, each in installers.items() if is_present(each, label)]
     kind = present[0] if present else None
-    chosen = installers[kind or "agent"]
-    loaded = chosen.jobs.find(label, chosen.domain)
-    job = loaded.job if loaded is not None else None
-    plist = chosen.files.read(chosen.plist_path(label))
-    has_plist = plist is not None
+    installer = installers[kind or "agent"]
+    loaded = installer.jobs.find(label, installer.domain)
+    job = PrintedJob() if loaded is None else loaded.job
+    plist = installer.files.read(installer.plist_path(label))
+    loaded_domain = None if loaded is None else loaded.domain
     outlook = boot_outlook(
         detect_boot_facts(mac.run),
-        domain=chosen.domain if has_plist else loaded.domain if loaded is not None else None,
+        domain=loaded_domain if plist is None else installer.domain,
         user=session.user,
         as_daemon=AS_DAEMON,
     )
-    missing = _missing(job.program if job is not None else None, plist)
+    missing = _missing(job.program, plist)
     if missing is not None:
         gone = f"The program that the job names is gone: {missing}."
         finding = BootFinding("program", BootVerdict.PREVENTS, gone, "mlx-stack install")
@@ -104,24 +111,17 @@ def read_install_status(home: Home, mac: Mac) -> InstallStatus:
     return InstallStatus(
         kind=kind,
         label=label,
-        plist=str(chosen.plist_path(label)) if has_plist else None,
-        domain=loaded.domain.target if loaded is not None else None,
-        loaded=loaded is not None,
-        running=job is not None and job.pid is not None,
-        state=job.state if job is not None else None,
-        pid=job.pid if job is not None else None,
-        runs=job.runs if job is not None else None,
-        last_exit_code=job.last_exit_code if job is not None else None,
-        last_terminating_signal=job.last_terminating_signal if job is not None else None,
+        plist=None if plist is None else installer.plist_path(label),
+        domain=None if loaded_domain is None else loaded_domain.target,
+        job=job,
         missing_program=missing,
-        disabled=chosen.jobs.is_disabled(label, chosen.domain),
-        comes_back=outlook.comes_back,
-        findings=outlook.findings,
+        disabled=installer.jobs.is_disabled(label, installer.domain),
+        outlook=outlook,
     )
 
 
 def _missing(program: str | None, plist: bytes | None) -> str | None:
-    """The program of the loaded job, or of its plist, where there is no such file."""
+    """The program of the loaded job, or of its plist, if there is no such file."""
     arguments = read_entries(plist or b"").get("ProgramArguments")
     if program is None and isinstance(arguments, list):
         program = str(next(iter(cast("list[object]", arguments)), "")) or None
@@ -132,5 +132,5 @@ def _missing(program: str | None, plist: bytes | None) -> str | None:
     except (FileNotFoundError, NotADirectoryError):
         return program
     except OSError:
-        return None  # whether it is there cannot be seen from here
+        return None  # whether it is there can't be seen from here
     return None

@@ -35,7 +35,7 @@ def command(*, system: bool, only_status: bool, json: bool, quiet: bool) -> None
         show_status(context.output, read_install_status(context.home, mac), json=json)
         return
 
-    report = install(context.home, mac, system=system, on_step=step_teller(context.output))
+    report = install(context.opened, mac, system=system, on_step=step_teller(context.output))
     if json:
         context.output.document(report.to_document())
     else:
@@ -46,8 +46,8 @@ def _show_report(context: Context, report: "InstallReport") -> None:
     from mlx_stack.cli.views.launchd import show_outlook
 
     words = {"installed": "Installed", "updated": "Brought up to date", "unchanged": "Up to date"}
-    when = "at boot" if report.kind == "daemon" else "at login"
-    output = context.output
-    output.answer(f"{words[report.outcome]}: the watchdog starts {when} (PID {report.pid}).")
-    output.answer(f"{report.plist}\nin {report.domain}, since {report.reason}\n")
-    show_outlook(output, comes_back=report.comes_back, findings=report.findings)
+    output, status = context.output, report.status
+    when = "at boot" if status.kind == "daemon" else "at login"
+    output.answer(f"{words[report.outcome]}: the watchdog starts {when} (PID {status.job.pid}).")
+    output.answer(f"{status.plist}\nin {status.domain}, since {report.reason}\n")
+    show_outlook(output, status.outlook)

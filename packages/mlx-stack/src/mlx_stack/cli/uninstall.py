@@ -15,9 +15,9 @@ def command(*, system: bool, only_status: bool, json: bool, quiet: bool) -> None
 
     The services stay as they are: `mlx-stack down` stops them.
     """
+    from mlx_stack.autostart.install import uninstall
     from mlx_stack.autostart.mac import this_mac
     from mlx_stack.autostart.status import read_install_status
-    from mlx_stack.autostart.uninstall import uninstall
     from mlx_stack.cli.views.launchd import show_status, step_teller
 
     context = open_context(json=json, quiet=quiet)
@@ -26,12 +26,11 @@ def command(*, system: bool, only_status: bool, json: bool, quiet: bool) -> None
         show_status(context.output, read_install_status(context.home, mac), json=json)
         return
 
-    removed = uninstall(context.home, mac, system=system, on_step=step_teller(context.output))
+    done = uninstall(context.home, mac, system=system, on_step=step_teller(context.output))
     if json:
-        outcome = "uninstalled" if removed else "not-installed"
-        context.output.document({"outcome": outcome, "removed": list(removed)})
-    elif removed:
-        context.output.answer("Uninstalled: launchd starts the watchdog no more.")
+        context.output.document(done.to_document())
+    elif done.removed:
+        context.output.answer("Uninstalled: launchd no longer starts the watchdog.")
         context.output.say("The services stay as they are; `mlx-stack down` stops them.")
     else:
         as_what = " as a LaunchDaemon" if system else ""

@@ -160,7 +160,7 @@ def check_power(home: Home) -> Iterator[Finding]:
             fix="mlx-stack install",
         )
     elif not status.running:
-        how = f"it last {status.last_end}" if status.last_end else status.state or "not loaded"
+        how = f"it last {status.last_end}" if status.last_end else status.job.state or "not loaded"
         if status.missing_program is not None:
             how = f"its program {status.missing_program} is gone"
         yield Finding(
@@ -170,7 +170,7 @@ def check_power(home: Home) -> Iterator[Finding]:
             fix="mlx-stack install, then mlx-stack logs watchdog",
         )
     else:
-        yield ok("launchd", f"The watchdog runs under launchd (PID {status.pid}).")
-    for finding in status.findings:
+        yield ok("launchd", f"The watchdog runs under launchd (PID {status.job.pid}).")
+    for finding in status.outlook.findings:
         severity = _SEVERITIES[finding.verdict]
         yield Finding(f"boot-{finding.name}", severity, finding.message, fix=finding.fix)

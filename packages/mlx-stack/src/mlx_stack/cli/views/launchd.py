@@ -5,9 +5,7 @@ from typing import TYPE_CHECKING
 from mlx_stack.cli.frame.output import Output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from mlx_launchd import BootFinding
+    from mlx_launchd import BootOutlook
     from mlx_stack.autostart.mac import RootStepHandler
     from mlx_stack.autostart.status import InstallStatus
 
@@ -24,14 +22,12 @@ _ANSWERS = {
 }
 
 
-def show_outlook(
-    output: Output, *, comes_back: bool | None, findings: "Iterable[BootFinding]"
-) -> None:
+def show_outlook(output: Output, outlook: "BootOutlook") -> None:
     """The answer in one sentence, and below it what it depends on and what to change."""
     from rich.text import Text
 
-    output.answer(Text(_ANSWERS[comes_back], style="bold"))
-    for finding in findings:
+    output.answer(Text(_ANSWERS[outlook.comes_back], style="bold"))
+    for finding in outlook.findings:
         sign, colour = _SIGNS[finding.verdict]
         output.item(sign, finding.message, colour=colour, indent=2)
         if finding.fix and finding.verdict != "ok":
@@ -49,22 +45,22 @@ def show_status(output: Output, status: "InstallStatus", *, json: bool) -> None:
         output.document(status.to_document())
         return
     output.answer(_describe_job(status) + "\n")
-    show_outlook(output, comes_back=status.comes_back, findings=status.findings)
+    show_outlook(output, status.outlook)
 
 
 def _describe_job(status: "InstallStatus") -> str:
     """The job in a few lines."""
     if status.kind is None:
-        return "The watchdog is not installed: `mlx-stack install` does it."
+        return "The watchdog is not installed; run `mlx-stack install`."
     what = "LaunchDaemon" if status.kind == "daemon" else "LaunchAgent"
     lines = [f"The watchdog is installed as a {what}: {status.plist or 'its file is missing'}"]
-    if not status.loaded:
+    if status.domain is None:
         off = ", and it is switched off in Login Items" if status.disabled else ""
         lines.append(f"launchd has not loaded it{off}: `mlx-stack install` loads it.")
     elif status.running:
-        lines.append(f"It runs (PID {status.pid}), loaded in {status.domain}.")
+        lines.append(f"It runs (PID {status.job.pid}), loaded in {status.domain}.")
     else:
-        lines.append(f"It is loaded in {status.domain} and does not run: {status.state}.")
+        lines.append(f"It is loaded in {status.domain} and is not running: {status.job.state}.")
     if status.last_end is not None:
         lines.append(f"It last {status.last_end}.")
     return "\n".join(lines)
