@@ -8,16 +8,16 @@ from pathlib import Path
 
 from msgspec import structs
 
-from mlx_catalog._yaml import KeyPath
 from mlx_catalog.errors import (
     InvalidCatalogError,
     Problem,
     UnknownModelError,
     UnreadableCatalogError,
 )
+from mlx_catalog.mismatches import Violation
 from mlx_catalog.parse import locate, parse_entry
-from mlx_catalog.rules import Violation
 from mlx_catalog.schema import CatalogEntry
+from mlx_catalog.yaml12 import KeyPath
 
 SHIPPED_MODELS = Path(__file__).parent / "data" / "models"
 

@@ -1,18 +1,9 @@
 """What a well-typed entry must also be: consistent with itself and with the engine."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from mlx_catalog.mismatches import Violation
 from mlx_catalog.schema import CatalogEntry, Geometry, Quant, Source
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A place in an entry that breaks a rule."""
-
-    path: tuple[str | int, ...]
-    expected: str
-    got: str
 
 
 def violations(entry: CatalogEntry) -> Iterator[Violation]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from mlx_catalog import Quant
+from mlx_catalog import Quant, yaml12
 from mlx_stack import atomic_file, yaml_file
 from mlx_stack.errors import InvalidFileError, UsageError
 from mlx_stack.home import Home
@@ -257,17 +257,16 @@ def read_values(home: Home) -> dict[str, ConfigValue]:
             not allowed; the error names the line.
     """
     try:
-        raw = yaml_file.read(home.config, dict[str, object], hint=_HINT)
+        document = yaml_file.parse(home.config, hint=_HINT)
     except FileNotFoundError:
         return {}
     values: dict[str, ConfigValue] = {}
-    for key, value in raw.items():
+    for key, value in document.as_a(dict[str, object], hint=_HINT).items():
         try:
             values[key] = _from_file(validate_key(key), value, home)
         except ConfigValidationError as error:
-            line = yaml_file.line_of_key(home.config, key)
             raise InvalidFileError(
-                home.config, error.message, line=line, hint=error.hint or _HINT
+                home.config, error.message, line=document.line(key), hint=error.hint or _HINT
             ) from error
     return values
 
@@ -288,13 +287,11 @@ def save_values(home: Home, values: Mapping[str, ConfigValue]) -> None:
     Raises:
         OSError: The file can't be written; what was there is unchanged.
     """
-    import yaml
-
-    plain = {
+    plain: dict[str, yaml12.Value] = {
         key: str(value) if isinstance(value, Path | StrEnum) else value
         for key, value in values.items()
     }
-    text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True) if plain else ""
+    text = yaml12.write(plain) if plain else ""
     home.create()
     atomic_file.write_text(home.config, text, mode=atomic_file.PRIVATE)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from mlx_catalog import Quant
+from mlx_catalog import Quant, yaml12
 from mlx_stack import atomic_file, yaml_file
 from mlx_stack.errors import InvalidFileError, NoStackError
 
@@ -133,9 +133,7 @@ def save_stack(path: Path, stack: Stack) -> None:
 
 def render_stack(stack: Stack) -> str:
     """The YAML text of a stack, fields in the order of their declaration."""
-    import yaml
-
-    return yaml.safe_dump(msgspec.to_builtins(stack), sort_keys=False, allow_unicode=True)
+    return yaml12.write(msgspec.to_builtins(stack))
 
 
 def contradiction(stack: Stack) -> str | None:
