@@ -9,7 +9,7 @@ from mlx_catalog import load_catalog
 from mlx_catalog.catalog import SHIPPED_MODELS
 from mlx_stack.engines.vllm_mlx import ModelTraits
 from mlx_stack.errors import StackError
-from mlx_stack.models.serving import entry_of, serving_of, traits_of
+from mlx_stack.models.serving import entry_of, serving_of
 from mlx_stack.stack import Tier
 
 CATALOG = load_catalog()
@@ -99,18 +99,20 @@ def test_a_damaged_config_json_is_named(folder):
         serving_of(CATALOG, tier(), folder)
 
 
-def test_models_without_a_batched_cache_are_served_one_request_at_a_time():
-    unbatched = [entry.id for entry in CATALOG if not traits_of(entry).batching]
+def test_models_without_a_batched_cache_are_served_one_request_at_a_time(folder):
+    traits = {e.id: serving_of(CATALOG, tier(model=e.id), folder).traits for e in CATALOG}
+    unbatched = [name for name, each in traits.items() if not each.batching]
     kinds = {CATALOG.get(name).architecture for name in unbatched}
     assert kinds == {"mamba2-parallel-hybrid", "moe-chunked"}
 
 
-def test_prefixes_are_reused_only_where_every_layer_keeps_the_whole_context():
-    assert traits_of(CATALOG.get("qwen3-8b")).reuses_prefixes
+def test_prefixes_are_reused_only_where_every_layer_keeps_the_whole_context(folder):
+    assert serving_of(CATALOG, tier(model="qwen3-8b"), folder).traits.reuses_prefixes
     for entry in CATALOG:
         geometry = entry.geometry
         if entry.capabilities.vision or geometry.recurrent is not None or geometry.sliding_layers:
-            assert not traits_of(entry).reuses_prefixes, entry.id
+            serving = serving_of(CATALOG, tier(model=entry.id), folder)
+            assert not serving.traits.reuses_prefixes, entry.id
 
 
 def test_the_user_s_own_entry_counts(folder, tmp_path):

@@ -122,7 +122,7 @@ def draft_stack(home: Home, request: Request, *, read_hub: HubReader | None = No
     found = None
     if is_change:
         assert defined is not None
-        tiers = [_known_tier(home, config, tier) for tier in defined.tiers]
+        tiers = [PlannedTier(tier, planned_memory_bytes(opened, tier)) for tier in defined.tiers]
     elif request.only_additions:
         tiers = []
     else:
@@ -207,10 +207,6 @@ def _combined(
                 f"There is no tier {name!r} to remove.", hint=f"The stack has: {there}."
             )
     return [each for name, each in by_name.items() if name not in removals]
-
-
-def _known_tier(home: Home, config: Config, tier: Tier) -> PlannedTier:
-    return PlannedTier(tier, planned_memory_bytes(home, config.model_dir, tier))
 
 
 def _with_ports(

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_catalog import EngineFit, Quant, engine_fit, read_model
+from mlx_catalog import EngineFit, Quant
 from mlx_recommend import (
     DEFAULT_CONTEXT_TOKENS,
     STANDARD,
@@ -13,14 +13,11 @@ from mlx_recommend import (
     Option,
     Workload,
     memory_use,
-    shape_of_entry,
-    shape_of_model,
 )
 from mlx_stack.errors import UsageError
-from mlx_stack.home import Home
 from mlx_stack.models.disk import find_local, inspect_folder
-from mlx_stack.models.find import open_catalog, weights_of
-from mlx_stack.models.serving import entry_of, quant_of_tier
+from mlx_stack.models.find import weights_of
+from mlx_stack.models.serving import entry_of, fit_and_shape
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.estimate import DescribedModel, HubReader, describe_model
 from mlx_stack.stack import Tier
@@ -110,18 +107,15 @@ def tier_name_of(model: str) -> str:
     return name[:_LONGEST_NAME].rstrip("-")
 
 
-def planned_memory_bytes(home: Home, model_dir: Path, tier: Tier) -> int | None:
+def planned_memory_bytes(opened: OpenStack, tier: Tier) -> int | None:
     """What a defined tier takes; None where neither the catalog nor its files tell."""
-    entry = entry_of(open_catalog(home), tier)
-    if entry is not None:
-        quant = quant_of_tier(entry, tier)
-        shape = shape_of_entry(entry, quant) if quant is not None else None
-        return _memory_bytes(shape, engine_fit(entry), tier)
+    model_dir, entry = opened.config.model_dir, entry_of(opened.catalog, tier)
     local = find_local(model_dir, tier.source, tier.quant)
-    if local is None or not (local.path / "config.json").is_file():
+    folder = local.path if local is not None else model_dir / tier.source
+    if entry is None and not (folder / "config.json").is_file():
         return None
-    model = read_model(local.path)
-    return _memory_bytes(shape_of_model(model), engine_fit(model), tier)
+    fit, shape = fit_and_shape(entry, tier, folder)
+    return _memory_bytes(shape, fit, tier)
 
 
 def _memory_bytes(shape: ModelShape | None, fit: EngineFit, tier: Tier) -> int | None:
