@@ -1,4 +1,4 @@
-"""YAML 1.2 as people write it by hand: mappings, sequences and scalars, and where each stands.
+"""YAML 1.2 as people write it by hand: mappings, sequences, scalars, where each is (decision 0035).
 
 Plain scalars follow the core schema and are never guessed at: `no` and `12:30` are text, a date
 stays what was written, and so do numbers in another notation than the usual one (`0800`, `1_000`,

@@ -20,7 +20,7 @@ from mlx_stack.home import Home
 
 type ConfigValue = str | int | bool | Path
 
-_HINT = "Mend the file, or remove it to return to the defaults."
+_HINT = "Fix the file, or remove it to return to the defaults."
 _DEFINITION = "definition"
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
@@ -308,11 +308,12 @@ def _from_file(definition: ConfigKeyDef, value: object, home: Home) -> ConfigVal
 
 
 def _checked(definition: ConfigKeyDef, value: ConfigValue) -> ConfigValue:
-    if issubclass(definition.type, StrEnum) and value in definition.type:
-        return definition.type(value)
-    if issubclass(definition.type, StrEnum) or not definition.accepts(value):
-        raise _unacceptable(definition, value)
-    return value
+    if issubclass(definition.type, StrEnum):
+        if value in definition.type:
+            return definition.type(value)
+    elif definition.accepts(value):
+        return value
+    raise _unacceptable(definition, value)
 
 
 def _unacceptable(definition: ConfigKeyDef, value: object) -> ConfigValidationError:

@@ -32,7 +32,7 @@ from mlx_stack.services.service import WATCHDOG
 from mlx_stack.services.status import StatusReport, read_status
 from mlx_stack.services.up import up
 from mlx_stack.services.watch import WatchOptions, start_daemon
-from mlx_stack.stack import SCHEMA_VERSION, Stack, Tier, save_stack
+from mlx_stack.stack import Stack, Tier, save_stack
 
 if TYPE_CHECKING:
     import httpx
@@ -258,7 +258,7 @@ def _define_stack(story: _Story, home: Home) -> tuple[Endpoint, dict[int, str]]:
             )
             for name, port in zip((KILLED, "fast"), tier_ports, strict=True)
         )
-        save_stack(home.stack, Stack(schema_version=SCHEMA_VERSION, tiers=tiers))
+        save_stack(home.stack, Stack(tiers=tiers))
         save_values(home, {"litellm-port": gateway_port})
         ensure_gateway_key(home)
         detail.text = ", ".join(f"{tier.name} on {tier.port}" for tier in tiers)

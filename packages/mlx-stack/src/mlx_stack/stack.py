@@ -18,13 +18,13 @@ type Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 type TierName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
 type FlagValue = bool | int | float | str
 
-_HINT = "Mend the file, or write a new one with `mlx-stack init --force`."
+_HINT = "Fix the file, or write a new one with `mlx-stack init --force`."
 _FOREIGN_HINT = (
     "Another program of this name wrote the file; `mlx-stack init --import {path} --force` takes "
     "its models over and keeps a copy."
 )
 RESERVED_NAMES = frozenset({"gateway", "watchdog"})
-"""Names of services that are no tiers."""
+"""Names of services that aren't tiers."""
 _FLAG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
 
@@ -34,14 +34,14 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     Attributes:
         name: The tier's name, which is also a model name at the gateway.
-        model: The catalog id, or the user's own name for it; a model name at the gateway too.
+        model: The catalog id, or the user's own name for it; also a model name at the gateway.
         quant: The precision of the weights; None where it is none of those with a name.
         source: The Hub repository that the weights come from, or the absolute path of a folder.
         port: Where the engine listens, on loopback.
         vllm_flags: More flags for `vllm-mlx serve`, by name without the leading dashes; `true`
             gives the bare flag, `false` leaves it out, a value follows it.
         context_tokens: The context length that memory is planned for; None leaves it to the model.
-        concurrency: How many requests are served side by side.
+        concurrency: How many requests are served at once.
         lazy: Load the model on the first request only.
         idle_unload_s: Unload after so many idle seconds; None never does.
     """
@@ -77,7 +77,7 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         aliases: More model names at the gateway, each for a tier.
     """
 
-    schema_version: int
+    schema_version: int = SCHEMA_VERSION
     tiers: tuple[Tier, ...]
     hardware_profile: str | None = None
     intent: str | None = None
@@ -92,8 +92,8 @@ def load_stack(path: Path) -> Stack:
     """The stack that the file at `path` defines.
 
     Raises:
-        NoStackError: There is no such file.
-        InvalidFileError: It is damaged, of a newer version, or contradicts itself.
+        NoStackError: When there is no such file.
+        InvalidFileError: When it is damaged, of a newer version, or contradicts itself.
     """
     try:
         document = yaml_file.parse(path, hint=_HINT)
@@ -121,8 +121,8 @@ def save_stack(path: Path, stack: Stack) -> None:
     """Write `stack` to `path` atomically.
 
     Raises:
-        ValueError: The stack contradicts itself.
-        OSError: The file can't be written; what was there is unchanged.
+        ValueError: When the stack contradicts itself.
+        OSError: When the file can't be written; what was there is unchanged.
     """
     problem = contradiction(stack)
     if problem is not None:
@@ -144,7 +144,7 @@ def contradiction(stack: Stack) -> str | None:
         return "`tiers` is empty: a stack needs at least one"
     for tier in stack.tiers:
         if tier.name in RESERVED_NAMES:
-            return f"a tier can't be called {tier.name!r}: that is a service of its own"
+            return f"a tier can't be called {tier.name!r}: that name is reserved"
         if names.count(tier.name) > 1:
             return f"the tier {tier.name!r} is defined twice"
         if tier.port in ports:
@@ -166,11 +166,11 @@ def _flag_problem(tier: Tier) -> str | None:
     for name, value in tier.vllm_flags.items():
         if not _FLAG_NAME.fullmatch(name):
             return (
-                f"the tier {tier.name!r} has a flag {name!r} in `vllm_flags`: names stand there "
+                f"the tier {tier.name!r} has a flag {name!r} in `vllm_flags`: write names "
                 "without the leading dashes"
             )
         if name == "port" and value != tier.port:
-            return f"the tier {tier.name!r} has another port in `vllm_flags` than in `port`"
+            return f"the tier {tier.name!r} has different ports in `vllm_flags` and `port`"
         if name == "host" and value not in _LOOPBACK_HOSTS:
             return (
                 f"the tier {tier.name!r} would listen on {value!r}: engines have no key, so they "
