@@ -95,7 +95,7 @@ def test_a_proxy_is_named_where_it_does_not_answer_or_refuses(asking: Program, h
     for command in COMMANDS:
         done = run(asking, command, ALL_PROXY="socks5://127.0.0.1:9")
         assert (done.code, done.document["error"]["type"]) == (1, "hub-unreachable")
-        assert "ALL_PROXY" in done.document["error"]["hint"]
+        assert "ALL_PROXY" in done.document["error"]["message"]
     with Proxy() as proxy:
         wrong = f"socks5://user:wrong@{proxy.address}"
         assert run(asking, COMMANDS[1], ALL_PROXY=wrong).code == 1

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlx_stack.errors import UsageError
 from mlx_stack.models.hub.environment import (
     HubEnvironment,
-    Setting,
+    Variable,
     is_exempt,
     is_web_address,
     read_environment,
@@ -187,5 +187,5 @@ def test_no_rule_is_too_strange(host: str, rules: list[str]):
 
 
 def test_a_folder_of_certificates_may_stand_where_a_file_is_usual(tmp_path: Path):
-    bundle = Setting("REQUESTS_CA_BUNDLE", str(tmp_path))
+    bundle = Variable("REQUESTS_CA_BUNDLE", str(tmp_path))
     assert HubEnvironment(certificate_file=bundle).tls().get_ca_certs() == []

@@ -52,8 +52,11 @@ def in_words(
             )
             return HubRefusedError(f"{endpoint} does not accept the token.", hint=hint)
         case HubConnectionError():
+            proxy = environment.proxy_setting(endpoint)
+            way = f" through the proxy that {proxy.name} names" if proxy is not None else ""
+            hint = "Check the connection, HF_ENDPOINT and the proxy."
             return HubUnreachableError(
-                f"No answer from {endpoint}: {error.reason}.", hint=_check_the_way(environment)
+                f"No answer from {endpoint}{way}: {error.reason}.", hint=hint
             )
         case _ if error.status in WORTH_ASKING_AGAIN:
             return HubUnreachableError(
@@ -62,7 +65,8 @@ def in_words(
         case _ if error.status is not None:
             return refused(f"{endpoint}/{repo or ''}", error.status, error.said)
         case _:
-            return HubRefusedError(f"{endpoint}: {error.reason}.", hint=_check_the_way(environment))
+            hint = "Check HF_ENDPOINT: something else than a model hub may answer there."
+            return HubRefusedError(f"{endpoint}: {error.reason}.", hint=hint)
 
 
 def gated(endpoint: str, repo: str, said: str | None = None) -> GatedModelError:
@@ -109,10 +113,3 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float | None:
             return None
     found = _RATE_LIMIT_RESET.search(headers.get("ratelimit", ""))
     return float(found[1]) if found else None
-
-
-def _check_the_way(environment: HubEnvironment) -> str:
-    proxy = environment.proxy_setting(environment.endpoint)
-    if proxy is None:
-        return "Check the connection and HF_ENDPOINT."
-    return f"Check the connection, HF_ENDPOINT and the proxy that {proxy.variable} names."

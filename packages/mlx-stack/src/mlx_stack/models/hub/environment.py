@@ -33,15 +33,15 @@ type Origin = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class Variable:
     """What a variable says.
 
     Attributes:
-        variable: Its name, for error messages.
+        name: What it is called, for error messages.
         value: What it is set to.
     """
 
-    variable: str
+    name: str
     value: str
 
 
@@ -69,10 +69,10 @@ class HubEnvironment:
     is_offline: bool = False
     cache: Path = field(default_factory=lambda: Path("~/.cache/huggingface/hub").expanduser())
     timeout_s: float = DEFAULT_TIMEOUT_S
-    proxies: Mapping[str, Setting] = field(default_factory=dict[str, Setting])
+    proxies: Mapping[str, Variable] = field(default_factory=dict[str, Variable])
     no_proxy: tuple[str, ...] = ()
-    certificate_file: Setting | None = None
-    certificate_folder: Setting | None = None
+    certificate_file: Variable | None = None
+    certificate_folder: Variable | None = None
     problems: tuple[UsageError, ...] = ()
 
     def ready(self) -> "HubEnvironment":
@@ -96,13 +96,13 @@ class HubEnvironment:
             headers["Authorization"] = f"Bearer {self.token}"
         return headers
 
-    def proxy_setting(self, url: str) -> Setting | None:
+    def proxy_setting(self, url: str) -> Variable | None:
         """What names the proxy that leads to `url`; None where it is reached directly."""
         scheme, host, port = origin_of(url)
         setting = self.proxies.get(scheme) or self.proxies.get("all")
         if setting is None or is_exempt(host, port, self.no_proxy):
             return None
-        if setting.variable == _SYSTEM and urllib.request.proxy_bypass(f"{host}:{port}"):
+        if setting.name == _SYSTEM and urllib.request.proxy_bypass(f"{host}:{port}"):
             return None
         return setting
 
@@ -118,10 +118,10 @@ class HubEnvironment:
         address = setting.value if "://" in setting.value else f"http://{setting.value}"
         kind = address.partition("://")[0].lower()
         if kind not in _PROXY_SCHEMES:
-            message = f"{setting.variable} names a {kind}:// proxy, which can't be used."
+            message = f"{setting.name} names a {kind}:// proxy, which can't be used."
             raise UsageError(message, hint=_PROXY_HINT)
         if not _has_place(address):
-            message = f"{setting.variable} is no address of a proxy: {setting.value!r}."
+            message = f"{setting.name} is no address of a proxy: {setting.value!r}."
             raise UsageError(message, hint=_PROXY_HINT)
         return address
 
@@ -137,7 +137,7 @@ class HubEnvironment:
             try:
                 os.stat(setting.value)  # noqa: PTH116 - OpenSSL doesn't name what it misses
             except OSError as error:
-                message = f"{setting.variable} names certificates that can't be read"
+                message = f"{setting.name} names certificates that can't be read"
                 raise UsageError(
                     f"{message}: {setting.value}: {error.strerror}.", hint=hint
                 ) from error
@@ -146,7 +146,7 @@ class HubEnvironment:
         except OSError as error:
             named = file or folder
             assert named is not None
-            message = f"{named.variable} names no certificates in PEM form: {named.value}."
+            message = f"{named.name} names no certificates in PEM form: {named.value}."
             raise UsageError(message, hint=hint) from error
 
 
@@ -270,7 +270,7 @@ def _read_token(
     """The token, and the file that it was read from."""
     path = _path(variables.get("HF_TOKEN_PATH") or f"{home}/token")
     setting = _first(variables, "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
-    token, where = (setting.value, setting.variable) if setting is not None else ("", "")
+    token, where = (setting.value, setting.name) if setting is not None else ("", "")
     if not token:
         where = str(path)
         try:
@@ -278,7 +278,8 @@ def _read_token(
         except (FileNotFoundError, NotADirectoryError):
             return None, None
         except OSError as error:
-            problems.append(UsageError(f"The token in {path} can't be read: {error.strerror}."))
+            message = f"The token in {path} can't be read: {error.strerror}."
+            problems.append(UsageError(message, hint="Correct its permissions, or set HF_TOKEN."))
             return None, None
     if not token:
         return None, None
@@ -304,7 +305,7 @@ def _renewed(token: str, path: Path) -> str:
     return (get_token() or token) if Path(constants.HF_TOKEN_PATH) == path else token
 
 
-def _read_proxies(variables: Mapping[str, str]) -> dict[str, Setting]:
+def _read_proxies(variables: Mapping[str, str]) -> dict[str, Variable]:
     """The proxies by scheme; on macOS the system's where no variable names any."""
     named = {
         scheme: setting
@@ -314,12 +315,12 @@ def _read_proxies(variables: Mapping[str, str]) -> dict[str, Setting]:
     if named or sys.platform != "darwin" or variables is not os.environ:
         return named
     system = urllib.request.getproxies()
-    return {name: Setting(_SYSTEM, system[name]) for name in ("http", "https") if name in system}
+    return {name: Variable(_SYSTEM, system[name]) for name in ("http", "https") if name in system}
 
 
-def _first(variables: Mapping[str, str], *names: str) -> Setting | None:
+def _first(variables: Mapping[str, str], *names: str) -> Variable | None:
     """The first of these variables that says something."""
-    settings = (Setting(name, variables.get(name, "").strip()) for name in names)
+    settings = (Variable(name, variables.get(name, "").strip()) for name in names)
     return next((setting for setting in settings if setting.value), None)
 
 
