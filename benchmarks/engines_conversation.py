@@ -21,8 +21,9 @@ import httpx
 from engines_liveness import served
 
 from mlx_stack.engines import embedded_model
-from mlx_stack.engines.install import install, own_toolchain
-from mlx_stack.engines.lockfile import Engine
+from mlx_stack.engines.environment import Engine
+from mlx_stack.engines.install import install
+from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.engines.vllm_mlx import ModelTraits
 from stack_testkit.tiny_model import make_tiny_model
 

@@ -31,9 +31,9 @@ from mlx_procsup import (
     wait_for_healthy,
 )
 from mlx_stack.engines import embedded_model, vllm_mlx
-from mlx_stack.engines.environment import Environment
-from mlx_stack.engines.install import install, own_toolchain
-from mlx_stack.engines.lockfile import Engine
+from mlx_stack.engines.environment import Engine, Environment
+from mlx_stack.engines.install import install
+from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.services.ports import free_ports
 from mlx_stack.services.service import inherited_environment
 from mlx_stack.stack import Tier

@@ -26,9 +26,9 @@ from pathlib import Path
 import httpx
 import psutil
 
-from mlx_stack.engines.environment import require_environment, use_environment
-from mlx_stack.engines.install import install, own_toolchain
-from mlx_stack.engines.lockfile import Engine
+from mlx_stack.engines.environment import Engine, require_environment, use_environment
+from mlx_stack.engines.install import install
+from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.gateway import litellm
 from mlx_stack.gateway.endpoint import gateway_endpoint
 from mlx_stack.home import Home

@@ -11,8 +11,13 @@ from typing import Any
 import pytest
 
 from mlx_stack.credentials import ensure_gateway_key
-from mlx_stack.engines.environment import current_environment, environment_for, use_environment
-from mlx_stack.engines.lockfile import Engine, shipped_lock
+from mlx_stack.engines.environment import (
+    Engine,
+    current_environment,
+    environment_for,
+    shipped_lock,
+    use_environment,
+)
 from stack_testkit.fake_mac import FakeMac
 from stack_testkit.home import define_stack
 from stack_testkit.program import Program

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from mlx_stack.engines import environment as environments
-from mlx_stack.engines.environment import Environment
+from mlx_stack.engines.environment import Engine, Environment, shipped_lock
 from mlx_stack.engines.errors import EngineUnhealthyError
-from mlx_stack.engines.install import own_toolchain
-from mlx_stack.engines.lockfile import Engine, shipped_lock
 from mlx_stack.engines.manage import EnginePair
+from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.engine_health import check_health
 from stack_testkit.home import define_stack, install_fake_engines
@@ -110,7 +109,7 @@ def test_pruning_keeps_what_a_service_still_runs_from(served: Program) -> None:
     assert [row["path"] for row in removed] == [str(running_from.path)]
 
 
-def test_what_services_run_from_is_not_installed_anew_under_them(served: Program) -> None:
+def test_what_services_run_from_is_not_reinstalled_under_them(served: Program) -> None:
     define_stack(served.home, {"standard": {}})
     shipped = environments.environment_for(
         served.home.engines, Engine.VLLM_MLX, shipped_lock(Engine.VLLM_MLX)
@@ -137,7 +136,7 @@ def test_a_registry_out_of_reach_is_named_and_nothing_is_left(program: Program) 
     done = offline.run("engines", "install", "--json")
 
     assert done.code == 1
-    assert "registry is out of reach" in done.document["error"]["message"]
+    assert "registry can't be reached" in done.document["error"]["message"]
     assert {
         row["state"] for row in offline.run("engines", "list", "--json").document["engines"]
     } == {"missing"}

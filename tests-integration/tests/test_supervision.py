@@ -13,8 +13,7 @@ import pytest
 from mlx_procsup import acquire_lock, identify, rotate_log
 from mlx_procsup.http_probe import accepts_connection
 from mlx_procsup.testing import eventually
-from mlx_stack.engines.environment import Environment, require_environment, use_environment
-from mlx_stack.engines.lockfile import Engine
+from mlx_stack.engines.environment import Engine, Environment, require_environment, use_environment
 from mlx_stack.stack import save_stack
 from stack_testkit.home import define_stack
 from stack_testkit.program import Program

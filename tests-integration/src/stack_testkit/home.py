@@ -8,8 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mlx_stack.config import ConfigValue, save_values
-from mlx_stack.engines.environment import Environment, Receipt, use_environment, write_receipt
-from mlx_stack.engines.lockfile import Engine
+from mlx_stack.engines.environment import (
+    Engine,
+    Environment,
+    Receipt,
+    use_environment,
+    write_receipt,
+)
 from mlx_stack.home import Home
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import FlagValue, Stack, Tier, save_stack
@@ -38,13 +43,8 @@ def install_fake_engines(
         if not environment.python.exists():
             environment.python.symlink_to(sys.executable)
         _write_program(environment.program(engine), module, options[engine])
-        receipt = Receipt(
-            engine=engine,
-            version="0.0.0",
-            lock_sha256="",
-            records_sha256="",
-            installed_at="2026-01-01T00:00:00+00:00",
-        )
+        installed_at = "2026-01-01T00:00:00+00:00"
+        receipt = Receipt(lock_sha256="", records_sha256="", installed_at=installed_at)
         write_receipt(environment, receipt)
         use_environment(home.engines, environment)
 

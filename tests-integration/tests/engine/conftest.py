@@ -22,9 +22,9 @@ from mlx_procsup import (
 from mlx_procsup import wait_for_healthy as wait_until_ready
 from mlx_stack.engines import vllm_mlx
 from mlx_stack.engines.embedded_model import make_embedded_model
-from mlx_stack.engines.environment import Environment
-from mlx_stack.engines.install import install, own_toolchain
-from mlx_stack.engines.lockfile import Engine
+from mlx_stack.engines.environment import Engine, Environment
+from mlx_stack.engines.install import install
+from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.engines.vllm_mlx import ModelTraits
 from mlx_stack.services.ports import free_ports
 from mlx_stack.services.service import inherited_environment

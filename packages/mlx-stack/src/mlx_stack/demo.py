@@ -19,7 +19,8 @@ from mlx_stack.config import save_values
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.engines import embedded_model
 from mlx_stack.engines.environment import Environment
-from mlx_stack.engines.install import InstallEvent, Toolchain, install_all, own_toolchain
+from mlx_stack.engines.install import InstallEvent, install_all
+from mlx_stack.engines.uv_process import Toolchain, own_toolchain
 from mlx_stack.errors import StackError
 from mlx_stack.gateway.endpoint import Endpoint, gateway_endpoint
 from mlx_stack.home import Home

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Literal
 
 from mlx_recommend import Intent
 from mlx_stack.config import load_config
-from mlx_stack.engines.environment import require_environment
+from mlx_stack.engines.environment import Engine, require_environment
 from mlx_stack.engines.errors import EngineMissingError
-from mlx_stack.engines.install import InstallEvent, own_toolchain
-from mlx_stack.engines.lockfile import Engine
+from mlx_stack.engines.install import InstallEvent
 from mlx_stack.engines.manage import install_engines
+from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.errors import StackError
 from mlx_stack.hardware import save_profile
 from mlx_stack.home import Home

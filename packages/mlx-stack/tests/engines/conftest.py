@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mlx_stack.engines.install import Toolchain, own_toolchain
-from mlx_stack.engines.lockfile import Lock
+from mlx_stack.engines.environment import Lock
+from mlx_stack.engines.uv_process import Toolchain, own_toolchain
 
 
 @dataclass

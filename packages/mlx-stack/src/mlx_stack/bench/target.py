@@ -26,8 +26,7 @@ from mlx_procsup import (
     wait_for_healthy,
 )
 from mlx_stack.engines import vllm_mlx
-from mlx_stack.engines.environment import require_environment
-from mlx_stack.engines.lockfile import Engine
+from mlx_stack.engines.environment import Engine, require_environment
 from mlx_stack.errors import NoStackError, StackError, UsageError
 from mlx_stack.gateway.endpoint import LOOPBACK
 from mlx_stack.models.disk import LocalModel, find_local

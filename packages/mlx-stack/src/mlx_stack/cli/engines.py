@@ -15,7 +15,7 @@ from mlx_stack.cli.frame.context import (
 from mlx_stack.cli.frame.suggest import SuggestingGroup
 
 if TYPE_CHECKING:
-    from mlx_stack.engines.lockfile import Engine
+    from mlx_stack.engines.environment import Engine
 
 _NAMES = ("vllm-mlx", "litellm")
 
@@ -28,7 +28,7 @@ def _engine_argument(function: Callable[..., object]) -> Callable[..., object]:
 
 
 def _chosen(names: tuple[str, ...]) -> "tuple[Engine, ...]":
-    from mlx_stack.engines.lockfile import Engine
+    from mlx_stack.engines.environment import Engine
 
     return tuple(engine for engine in Engine if not names or engine in names)
 
@@ -46,30 +46,31 @@ def command(ctx: click.Context, *, json: bool) -> None:
     hand_down_json(ctx, json=json)
 
 
-@command.command("list", short_help="Show what is installed and the disk it takes.")
+@command.command("list", short_help="Show what is installed and its disk use.")
 @json_option
 @quiet_option
 def list_command(*, json: bool, quiet: bool) -> int:
-    """Show what is installed, what is in use, and the disk it takes."""
+    """Show what is installed, what is in use, and its disk use."""
     from mlx_stack.cli.views.engines import show_list
-    from mlx_stack.engines.manage import free_disk_bytes, list_engines
+    from mlx_stack.engines.manage import list_engines
 
     context = open_context(json=json, quiet=quiet)
-    rows = list_engines(context.home)
-    show_list(context.output, rows, free_bytes=free_disk_bytes(context.home))
+    show_list(context.output, list_engines(context.home))
     return exit_codes.DONE
 
 
 @command.command("install", short_help="Install the versions of this release.")
 @_engine_argument
-@click.option("--reinstall", is_flag=True, help="Make it anew: the repair of what `verify` finds.")
+@click.option(
+    "--reinstall", is_flag=True, help="Reinstall from scratch; repairs what `verify` finds."
+)
 @json_option
 @quiet_option
 def install_command(names: tuple[str, ...], *, reinstall: bool, json: bool, quiet: bool) -> int:
-    """Install the versions that mlx-stack was released with. What is there and whole stays."""
+    """Install the versions that mlx-stack was released with. Intact ones are kept."""
     from mlx_stack.cli.views.engines import InstallProgress, show_installed
-    from mlx_stack.engines.install import own_toolchain
     from mlx_stack.engines.manage import install_engines
+    from mlx_stack.engines.uv_process import own_toolchain
 
     context = open_context(json=json, quiet=quiet)
     with InstallProgress(context.output) as progress:
@@ -89,32 +90,32 @@ def install_command(names: tuple[str, ...], *, reinstall: bool, json: bool, quie
 @json_option
 @quiet_option
 def verify_command(names: tuple[str, ...], *, json: bool, quiet: bool) -> int:
-    """Compare every file of what is in use with the lock. Exits with 1 where something differs."""
+    """Compare every file of what is in use with the lock. Exits with 1 if something differs."""
     from mlx_stack.cli.views.engines import show_verifications
     from mlx_stack.engines.manage import verify_engines
 
     context = open_context(json=json, quiet=quiet)
     with context.output.waiting("Comparing every file"):
-        verifications = verify_engines(context.home, only=_chosen(names))
-    show_verifications(context.output, verifications)
-    return exit_codes.DONE if all(each.ok for each in verifications) else exit_codes.FAILED
+        done = verify_engines(context.home, only=_chosen(names))
+    show_verifications(context.output, done)
+    return exit_codes.DONE if all(each.ok for each in done.engines) else exit_codes.FAILED
 
 
-@command.command("upgrade", short_help="Install beside the old, try, switch.")
+@command.command("upgrade", short_help="Install alongside, test, switch.")
 @_engine_argument
 @json_option
 @quiet_option
 def upgrade_command(names: tuple[str, ...], *, json: bool, quiet: bool) -> int:
-    """Install the released versions beside those in use, try them, and switch to them.
+    """Install the released versions next to those in use, test them, and switch to them.
 
     They are asked a question first, by a model of your stack if memory allows, else by the
-    embedded one. The version in use before stays for `rollback`.
+    embedded one. The version in use before is kept for `rollback`.
     """
     import psutil
 
     from mlx_stack.cli.views.engines import InstallProgress, show_switched
-    from mlx_stack.engines.install import own_toolchain
     from mlx_stack.engines.manage import EnginePair, HealthReport, upgrade_engines
+    from mlx_stack.engines.uv_process import own_toolchain
     from mlx_stack.services.engine_health import check_health
 
     context = open_context(json=json, quiet=quiet)
@@ -133,7 +134,7 @@ def upgrade_command(names: tuple[str, ...], *, json: bool, quiet: bool) -> int:
     return exit_codes.DONE
 
 
-@command.command("rollback", short_help="Go back to the versions before.")
+@command.command("rollback", short_help="Go back to the previous versions.")
 @_engine_argument
 @json_option
 @quiet_option
@@ -155,8 +156,8 @@ def rollback_command(names: tuple[str, ...], *, json: bool, quiet: bool) -> int:
 def prune_command(names: tuple[str, ...], *, previous: bool, json: bool, quiet: bool) -> int:
     """Remove environments that are neither in use nor kept for `rollback`."""
     from mlx_stack.cli.views.engines import show_pruned
-    from mlx_stack.engines.install import own_toolchain
     from mlx_stack.engines.manage import prune_engines
+    from mlx_stack.engines.uv_process import own_toolchain
 
     context = open_context(json=json, quiet=quiet)
     only = _chosen(names)

@@ -21,8 +21,7 @@ from mlx_stack import __version__, atomic_file
 from mlx_stack.config import CONFIG_KEYS, mask_value
 from mlx_stack.credentials import MASK, read_gateway_key
 from mlx_stack.doctor.finding import Examination
-from mlx_stack.engines.environment import current_environment
-from mlx_stack.engines.lockfile import Engine
+from mlx_stack.engines.environment import Engine, current_environment
 from mlx_stack.errors import StackError
 from mlx_stack.hardware import known_hardware
 from mlx_stack.models.hub.environment import read_environment

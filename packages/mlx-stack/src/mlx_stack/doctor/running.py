@@ -8,8 +8,13 @@ import psutil
 
 from mlx_procsup import locate, stop_service
 from mlx_stack.doctor.finding import Finding, ok
-from mlx_stack.engines.environment import Environment, current_environment, environment_for
-from mlx_stack.engines.lockfile import Engine, shipped_lock
+from mlx_stack.engines.environment import (
+    Engine,
+    Environment,
+    current_environment,
+    environment_for,
+    shipped_lock,
+)
 from mlx_stack.engines.verify import verify
 from mlx_stack.errors import StackError
 from mlx_stack.home import Home

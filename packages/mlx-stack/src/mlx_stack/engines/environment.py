@@ -1,19 +1,22 @@
-"""The environments of engines on disk: where they are, which one is in use, which are whole.
+"""Engines on disk: their locks, their environments, and which one is in use (decision 0020).
 
 engines/<engine>/<version>-<8 digits of the lock's hash>/    a virtual environment, in which
-    mlx-stack.json   is written last: without it, the environment is not whole
+    mlx-stack.json   is written last: without it, the environment is incomplete
     mlx-stack.lock   is the lock that it was made from
 engines/<engine>/current      a link to the one in use
 engines/<engine>/previous     a link to the one in use before, for `rollback`
 engines/<engine>/.lock        held while one is being made
 """
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
+from importlib import resources
 from pathlib import Path
 from typing import Literal
 
@@ -21,30 +24,88 @@ import msgspec
 
 from mlx_stack import atomic_file
 from mlx_stack.engines.errors import EngineMissingError
-from mlx_stack.engines.lockfile import Engine, Lock
-
-type State = Literal["ready", "incomplete", "broken"]
 
 MARKER = "mlx-stack.json"
 LOCK_COPY = "mlx-stack.lock"
-CURRENT = "current"
-PREVIOUS = "previous"
+_CURRENT = "current"
+_PREVIOUS = "previous"
+_PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>\S+)(?: ; (?P<marker>.+?))?(?: \\)?$")
+
+
+class Engine(StrEnum):
+    """The programs that are installed into isolated environments."""
+
+    VLLM_MLX = "vllm-mlx"
+    LITELLM = "litellm"
+
+
+type LockName = Engine | Literal["embedded-model"]
+type EnvironmentState = Literal["ready", "incomplete", "broken"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """One package of a lock.
+
+    Attributes:
+        name: The distribution's normalized name.
+        version: The one version that may be installed.
+        marker: Where it is needed, as an environment marker; "" is everywhere.
+    """
+
+    name: str
+    version: str
+    marker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lock:
+    """A universal lock: a requirements file with one version and the hashes of each package.
+
+    Attributes:
+        text: The file's content.
+    """
+
+    text: str
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the content, in hexadecimal."""
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+    @property
+    def pins(self) -> tuple[Pin, ...]:
+        """The packages, for all platforms."""
+        matches = filter(None, map(_PIN.match, self.text.splitlines()))
+        return tuple(
+            Pin(match["name"], match["version"], match["marker"] or "") for match in matches
+        )
+
+    def version_of(self, name: str) -> str:
+        """The version that `name` is pinned to.
+
+        Raises:
+            KeyError: When it isn't in the lock.
+        """
+        return {pin.name: pin.version for pin in self.pins}[name]
+
+
+def shipped_lock(name: LockName) -> Lock:
+    """The lock of that name in this version of mlx-stack."""
+    file = resources.files("mlx_stack.engines") / "locks" / f"{name}.txt"
+    return Lock(file.read_text(encoding="utf-8"))
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What is written down once an environment is whole.
+    """What is recorded once an environment is complete.
 
     Attributes:
-        engine: The engine's name.
-        version: Its version.
         lock_sha256: The digest of the lock that it was made from.
         records_sha256: The digest of the lists of installed files, see `verify`.
         installed_at: When, in UTC, ISO 8601.
         schema_version: 1.
     """
 
-    engine: str
-    version: str
     lock_sha256: str
     records_sha256: str
     installed_at: str
@@ -56,7 +117,7 @@ class Environment:
     """The isolated environment of one version of an engine.
 
     Attributes:
-        engine: Whose environment it is.
+        engine: The engine in it.
         path: Its folder, absolute; its name is the version and part of the lock's hash.
     """
 
@@ -71,28 +132,37 @@ class Environment:
     @property
     def python(self) -> Path:
         """Its interpreter."""
-        return self.path / "bin" / "python"
+        return self.program("python")
 
     def program(self, name: str) -> Path:
-        """A program that one of its packages brings."""
+        """A program of one of its packages."""
         return self.path / "bin" / name
 
     @property
     def site_packages(self) -> Path | None:
-        """Where its packages are, or None where the folder holds no environment."""
+        """Where its packages are, or None if the folder isn't an environment."""
         return next(iter(sorted(self.path.glob("lib/python3*/site-packages"))), None)
 
     @property
-    def state(self) -> State:
-        """`ready`, `incomplete` (never finished) or `broken` (its Python is gone, say)."""
-        if read_receipt(self) is None:
+    def receipt(self) -> Receipt | None:
+        """What was recorded when it was complete; None if it never was, or that is damaged."""
+        try:
+            return msgspec.json.decode((self.path / MARKER).read_bytes(), type=Receipt)
+        except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+            return None
+
+    @property
+    def state(self) -> EnvironmentState:
+        """`ready`, `incomplete` (never finished) or `broken` (say, its Python is gone)."""
+        if self.receipt is None:
             return "incomplete"
         usable = self.python.exists() and self.site_packages is not None
         return "ready" if usable else "broken"
 
     def disk_bytes(self) -> int:
-        """What its files take on disk; most are shared with uv's cache where both are one disk."""
-        return sum(_allocated(path) for path in (self.path, *self.path.rglob("*")))
+        """What its files take on disk; on one disk, most are shared with uv's cache."""
+        statuses = [path.lstat() for path in (self.path, *self.path.rglob("*"))]
+        return sum(each.st_blocks * 512 for each in statuses if not stat.S_ISLNK(each.st_mode))
 
 
 def environment_for(engines: Path, engine: Engine, lock: Lock) -> Environment:
@@ -102,25 +172,29 @@ def environment_for(engines: Path, engine: Engine, lock: Lock) -> Environment:
 
 
 def list_environments(engines: Path, engine: Engine) -> tuple[Environment, ...]:
-    """All environments of an engine, whole or not, by name."""
-    return tuple(Environment(engine, path) for path in sorted(_folders(engines / engine)))
+    """All environments of an engine, complete or not, by name."""
+    folder = engines / engine
+    if not folder.exists():
+        return ()
+    paths = (path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
+    return tuple(Environment(engine, path) for path in sorted(paths))
 
 
 def current_environment(engines: Path, engine: Engine) -> Environment | None:
-    """The environment in use, or None where there is none that works."""
-    return _linked(engines, engine, CURRENT)
+    """The environment in use, or None if there is none that works."""
+    return _linked(engines, engine, _CURRENT)
 
 
 def previous_environment(engines: Path, engine: Engine) -> Environment | None:
-    """The one that was in use before, or None where there is none that works."""
-    return _linked(engines, engine, PREVIOUS)
+    """The one that was in use before, or None if there is none that works."""
+    return _linked(engines, engine, _PREVIOUS)
 
 
 def require_environment(engines: Path, engine: Engine) -> Environment:
     """The environment in use.
 
     Raises:
-        EngineMissingError: There is none that works.
+        EngineMissingError: When there is none that works.
     """
     environment = current_environment(engines, engine)
     if environment is None:
@@ -134,39 +208,27 @@ def use_environment(engines: Path, environment: Environment) -> None:
     if before == environment:
         return
     if before is not None:
-        _link(before.path.parent / PREVIOUS, before.path.name)
-    _link(environment.path.parent / CURRENT, environment.path.name)
+        _link(before.path.parent / _PREVIOUS, before.path.name)
+    _link(environment.path.parent / _CURRENT, environment.path.name)
 
 
 def remove_environment(environment: Environment) -> None:
-    """Remove an environment; one that was kept for `rollback` is no longer.
+    """Remove an environment, which `rollback` then no longer finds.
 
-    It is never taken for whole on the way: its receipt goes first.
+    Its receipt goes first, so that a partly removed one counts as incomplete.
 
     Raises:
-        OSError: A part of it can't be removed.
+        OSError: When a part of it can't be removed.
     """
     (environment.path / MARKER).unlink(missing_ok=True)
-    link = environment.path.parent / PREVIOUS
+    link = environment.path.parent / _PREVIOUS
     if link.is_symlink() and link.readlink() == Path(environment.path.name):
         link.unlink()
     shutil.rmtree(environment.path)
 
 
-def read_receipt(environment: Environment) -> Receipt | None:
-    """What was written down when the environment was finished; None if it never was."""
-    try:
-        text = (environment.path / MARKER).read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        return msgspec.json.decode(text, type=Receipt)
-    except msgspec.DecodeError:  # damaged: nothing vouches for the environment
-        return None
-
-
 def write_receipt(environment: Environment, receipt: Receipt) -> None:
-    """Declare the environment whole."""
+    """Declare the environment complete."""
     text = json.dumps(msgspec.to_builtins(receipt), indent=2) + "\n"
     atomic_file.write_text(environment.path / MARKER, text)
 
@@ -181,23 +243,8 @@ def _linked(engines: Path, engine: Engine, link: str) -> Environment | None:
 
 
 def _link(link: Path, target: str) -> None:
-    """Point `link` at `target`, at no time at nothing."""
+    """Point `link` at `target`, without a moment in which it doesn't exist."""
     temporary = link.with_name(f".{link.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
     temporary.replace(link)
-
-
-def _folders(directory: Path) -> Iterator[Path]:
-    try:
-        entries = list(directory.iterdir())
-    except FileNotFoundError:
-        return
-    for path in entries:
-        if not path.is_symlink() and path.is_dir():
-            yield path
-
-
-def _allocated(path: Path) -> int:
-    status = path.lstat()
-    return 0 if stat.S_ISLNK(status.st_mode) else status.st_blocks * 512

@@ -1,25 +1,24 @@
-"""Making an engine's environment: whole or not there, however it is interrupted."""
+"""Making an engine's environment: complete or not there, however it is interrupted."""
 
-import os
 import re
 import shutil
-import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Literal
 
 from mlx_procsup import WaitCancelledError, acquire_lock
 from mlx_stack.engines import environment as environments
-from mlx_stack.engines.environment import Environment, Receipt
-from mlx_stack.engines.lockfile import Engine, Lock, shipped_lock
-from mlx_stack.engines.records import records_digest
-from mlx_stack.engines.uv_process import Interruption, not_installed, run_uv
+from mlx_stack.engines.environment import Engine, Environment, Lock, Receipt, shipped_lock
+from mlx_stack.engines.uv_process import Interruption, Toolchain, not_installed
+from mlx_stack.engines.verify import records_digest
 
-type Step = Literal["waiting", "creating", "downloading", "downloaded", "installing", "ready"]
+type InstallStep = Literal[
+    "waiting", "creating", "downloading", "downloaded", "installing", "ready"
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,52 +26,28 @@ class InstallEvent:
     """Something to show while an engine is being installed.
 
     Attributes:
-        engine: Whose installation it is.
+        engine: The engine.
         step: What has begun, or, for `downloaded` and `ready`, ended.
-        detail: The package, with its size where uv says it, or the version; "" for nothing.
+        detail: The package, with its size if uv says it, or the version; "" for nothing.
     """
 
     engine: Engine
-    step: Step
+    step: InstallStep
     detail: str = ""
 
 
 type InstallObserver = Callable[[InstallEvent], None]
 
 
-def ignore(_: InstallEvent) -> None:
+def ignore(_: object) -> None:
     """An observer that shows nothing."""
 
 
-_UV_LINES: Final[tuple[tuple[Step, re.Pattern[str]], ...]] = (
+_UV_LINES: Final[tuple[tuple[InstallStep, re.Pattern[str]], ...]] = (
     ("downloading", re.compile(r"^Downloading (?P<detail>.+)$")),
     ("downloaded", re.compile(r"^Downloaded (?P<detail>.+)$")),
-    ("installing", re.compile(r"^Prepared (?P<detail>\d+ packages?)")),
+    ("installing", re.compile(r"^(?:Resolved|Prepared) (?P<detail>\d+ packages?)")),
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Toolchain:
-    """What environments are made with.
-
-    Attributes:
-        uv: The uv program.
-        python: The interpreter that environments are based on.
-        variables: The caller's environment; indexes, proxies and certificates are taken from it.
-        interruption: Stops what is being installed with it.
-    """
-
-    uv: Path
-    python: Path
-    variables: Mapping[str, str]
-    interruption: Interruption = field(default_factory=Interruption)
-
-
-def own_toolchain(variables: Mapping[str, str] = os.environ) -> Toolchain:
-    """The uv that mlx-stack depends on, and the Python that it runs on."""
-    from uv import find_uv_bin
-
-    return Toolchain(Path(find_uv_bin()), Path(sys.executable), variables)
 
 
 def install(
@@ -84,23 +59,23 @@ def install(
     on_event: InstallObserver = ignore,
     reinstall: bool = False,
 ) -> Environment:
-    """The pinned version of `engine`, installed; put to use where no other version is.
+    """The pinned version of `engine`, installed; it is in use if no other version is.
 
-    What is there already and whole stays as it is, so calling this again costs nothing. Of two
-    calls at once, one installs and the other waits for it.
+    A complete one stays as it is, so calling this again costs nothing. Of two calls at once, one
+    installs and the other waits for it.
 
     Args:
         engine: What to install.
-        engines: The folder of all engines; made where it is missing.
+        engines: The folder of all engines; made if it is missing.
         toolchain: What to install with.
         lock: What to install; by default the lock that is shipped with mlx-stack.
-        on_event: Told of each step.
-        reinstall: Make the environment anew, past uv's cache: the repair of changed files, which
-            the cache may share.
+        on_event: Called at each step.
+        reinstall: Make the environment from scratch, bypassing uv's cache, which may share changed
+            files.
 
     Raises:
-        EngineInstallError: It could not be installed; what was in use before still is.
-        OSError: The folder can't be written to.
+        EngineInstallError: When it could not be installed; the one in use before still is.
+        OSError: When the folder can't be written to.
     """
     lock = lock or shipped_lock(engine)
     environment = environments.environment_for(engines, engine, lock)
@@ -123,7 +98,7 @@ def install_all(
     on_event: InstallObserver = ignore,
     reinstall: bool = False,
 ) -> tuple[Environment, ...]:
-    """The pinned versions of several engines, installed side by side, as `install` does one.
+    """The pinned versions of several engines, installed in parallel, as `install` does one.
 
     The first failure stops the others, and so does an interrupt.
 
@@ -132,12 +107,12 @@ def install_all(
         toolchain: What to install with.
         only: Which engines.
         locks: What to install of each; by default what is shipped with mlx-stack.
-        on_event: Told of each step; from other threads.
+        on_event: Called at each step, from other threads.
         reinstall: As of `install`.
 
     Raises:
-        EngineInstallError: One could not be installed.
-        OSError: The folder can't be written to.
+        EngineInstallError: When one could not be installed.
+        OSError: When the folder can't be written to.
     """
 
     def install_one(engine: Engine) -> Environment:
@@ -168,89 +143,59 @@ def _make(
     *,
     past_cache: bool,
 ) -> None:
-    engine = environment.engine
-    on_event(InstallEvent(engine, "creating", environment.version))
+    def report(line: str) -> None:
+        for step, pattern in _UV_LINES:
+            if match := pattern.match(line):
+                on_event(InstallEvent(environment.engine, step, match["detail"]))
+
+    on_event(InstallEvent(environment.engine, "creating", environment.version))
     (environment.path / environments.MARKER).unlink(missing_ok=True)
     _remove(environment.path)
-    what = f"{engine} {environment.version}"
+    what = f"{environment.engine} {environment.version}"
     try:
-        lock_copy = create_environment(environment.path, lock, toolchain, what=what)
-        on_event(InstallEvent(engine, "installing"))
-        sync_packages(
-            environment.path,
-            lock_copy,
-            toolchain,
-            what=what,
-            on_line=lambda line: _report(line, engine, on_event),
-            past_cache=past_cache,
+        fill_folder(
+            environment.path, lock, toolchain, what=what, on_line=report, past_cache=past_cache
         )
-        environments.write_receipt(environment, _receipt(environment, lock))
+        packages = environment.site_packages
+        assert packages is not None  # uv has just filled it
+        receipt = Receipt(
+            lock_sha256=lock.digest,
+            records_sha256=records_digest(packages),
+            installed_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+        environments.write_receipt(environment, receipt)
     except BaseException:
         _remove(environment.path)
         raise
 
 
-def create_environment(path: Path, lock: Lock, toolchain: Toolchain, *, what: str) -> Path:
-    """Make an empty virtual environment that holds a copy of `lock`, whose path is returned."""
-    run_uv(
-        ("venv", "--no-project", "--python", str(toolchain.python), str(path)),
-        uv=toolchain.uv,
-        cwd=path.parent,
-        environment=toolchain.variables,
-        what=what,
-        on_line=lambda _: None,
-        interruption=toolchain.interruption,
-    )
-    lock_copy = path / environments.LOCK_COPY
-    lock_copy.write_text(lock.text, encoding="utf-8")
-    return lock_copy
-
-
-def sync_packages(
-    path: Path,
-    lock: Path,
+def fill_folder(
+    folder: Path,
+    lock: Lock,
     toolchain: Toolchain,
     *,
     what: str,
-    on_line: Callable[[str], None] = lambda _: None,
+    on_line: Callable[[str], None] = ignore,
     past_cache: bool = False,
 ) -> None:
-    """Install exactly the packages of the lock file into the environment at `path`.
+    """Make a virtual environment that holds exactly the packages of `lock`, and a copy of it.
 
     Only wheels are taken, and each is checked against its hash: no code of a package runs while
     it is being installed.
+
+    Raises:
+        EngineInstallError: When uv failed; what it did so far is still there.
     """
-    run_uv(
-        (
-            *("pip", "sync", "--require-hashes", "--only-binary", ":all:"),
-            *("--python", str(path / "bin" / "python"), str(lock)),
-            *(("--no-cache",) if past_cache else ()),
-        ),
-        uv=toolchain.uv,
-        cwd=path,
-        environment=toolchain.variables,
-        what=what,
-        on_line=on_line,
-        interruption=toolchain.interruption,
+    create = ("venv", "--no-project", "--python", str(toolchain.python), str(folder))
+    toolchain.run(create, folder.parent, what, on_line)
+    lock_copy = folder / environments.LOCK_COPY
+    lock_copy.write_text(lock.text, encoding="utf-8")
+    fill = (
+        *("pip", "sync", "--require-hashes", "--only-binary", ":all:"),
+        *("--python", str(folder / "bin" / "python"), str(lock_copy)),
+        *(("--no-cache",) if past_cache else ()),
     )
-
-
-def _receipt(environment: Environment, lock: Lock) -> Receipt:
-    packages = environment.site_packages
-    assert packages is not None  # uv has just filled it
-    return Receipt(
-        engine=environment.engine,
-        version=environment.version,
-        lock_sha256=lock.digest,
-        records_sha256=records_digest(packages),
-        installed_at=datetime.now(UTC).isoformat(timespec="seconds"),
-    )
-
-
-def _report(line: str, engine: Engine, on_event: InstallObserver) -> None:
-    for step, pattern in _UV_LINES:
-        if match := pattern.match(line):
-            on_event(InstallEvent(engine, step, match["detail"]))
+    toolchain.run(fill, folder, what, on_line)
 
 
 @contextmanager
@@ -282,5 +227,5 @@ def held(
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder; what can't be removed keeps no receipt, so it is never taken for whole."""
+    """Remove a folder; what can't be removed has no receipt, so it never counts as complete."""
     shutil.rmtree(path, ignore_errors=True)

@@ -1,33 +1,34 @@
-"""The life cycle of the engines: list, install, verify, upgrade, roll back, prune."""
+"""What is done with engines: list, install, verify, upgrade, roll back, prune (decision 0024)."""
 
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from mlx_procsup import ProbeTarget, ServiceState, acquire_lock, probe_all
 from mlx_stack.engines import environment as environments
-from mlx_stack.engines.environment import Environment, State
-from mlx_stack.engines.errors import EngineInUseError
-from mlx_stack.engines.install import (
-    InstallObserver,
-    Toolchain,
-    held,
-    ignore,
-    install_all,
+from mlx_stack.engines.environment import (
+    Engine,
+    Environment,
+    EnvironmentState,
+    Lock,
+    shipped_lock,
 )
-from mlx_stack.engines.lockfile import Engine, Lock, shipped_lock
-from mlx_stack.engines.verify import Verification, verify
+from mlx_stack.engines.errors import EngineInUseError
+from mlx_stack.engines.install import InstallObserver, held, ignore, install_all
+from mlx_stack.engines.uv_process import Toolchain
+from mlx_stack.engines.verify import EngineVerification, verify
 from mlx_stack.errors import StackError
 from mlx_stack.home import Home
 
-type Role = Literal["in-use", "previous", "unused"]
+type EnvironmentRole = Literal["in-use", "previous", "unused"]
 type EngineState = Literal["ready", "outdated", "broken", "missing"]
 type InstallOutcome = Literal["installed", "already-installed", "repaired"]
 type HealthCheck = Callable[[EnginePair], HealthReport]
-type Locks = Callable[[Engine], Lock]
+type LockOfEngine = Callable[[Engine], Lock]
 
 ALL: tuple[Engine, ...] = tuple(Engine)
 
@@ -45,9 +46,9 @@ class HealthReport:
     """A question that was answered.
 
     Attributes:
-        model: Who was asked.
-        question: What was asked.
-        answer: What came back, word for word.
+        model: The model that was asked.
+        question: The question.
+        answer: The answer, word for word.
         seconds: From starting the first process to the end of the answer.
     """
 
@@ -66,16 +67,20 @@ class EnvironmentRow:
         role: Whether it is in use, kept for `rollback`, or neither.
         state: `ready`, `incomplete` (never finished) or `broken`.
         path: Its folder.
-        disk_bytes: What its files take; uv's cache shares most of them where both are one disk.
+        disk_bytes: What its files take; on one disk, most are shared with uv's cache.
         installed_at: When it was finished, in UTC, ISO 8601; None if it never was.
     """
 
     version: str
-    role: Role
-    state: State
+    role: EnvironmentRole
+    state: EnvironmentState
     path: Path
     disk_bytes: int
     installed_at: str | None
+
+    def to_document(self) -> dict[str, object]:
+        """The environment as JSON."""
+        return {**asdict(self), "path": str(self.path)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +89,8 @@ class EngineRow:
 
     Attributes:
         name: The engine.
-        state: `ready`; `outdated` where another version is in use than this mlx-stack ships;
-            `broken` where there are environments and none that works is in use; `missing`.
+        state: `ready`; `outdated` if another version is in use than this mlx-stack ships;
+            `broken` if there are environments but none that works is in use; `missing`.
         version: The version in use, or None.
         shipped_version: The version that this mlx-stack was released with.
         environments: All its environments.
@@ -97,41 +102,84 @@ class EngineRow:
     shipped_version: str
     environments: tuple[EnvironmentRow, ...]
 
-    def to_json(self) -> dict[str, object]:
+    def to_document(self) -> dict[str, object]:
         """The engine as JSON."""
-        rows = [{**asdict(row), "path": str(row.path)} for row in self.environments]
-        return {**asdict(self), "environments": rows}
+        return {**asdict(self), "environments": [row.to_document() for row in self.environments]}
 
 
 @dataclass(frozen=True, slots=True)
-class Installed:
+class EngineList:
+    """Every engine.
+
+    Attributes:
+        engines: One row each.
+        free_bytes: What is left on their disk, to see whether one more fits.
+    """
+
+    engines: tuple[EngineRow, ...]
+    free_bytes: int
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        rows = [row.to_document() for row in self.engines]
+        return {"engines": rows, "free_disk_bytes": self.free_bytes}
+
+
+@dataclass(frozen=True, slots=True)
+class InstalledEngine:
     """What `install` did for one engine.
 
     Attributes:
         environment: The pinned version's environment.
         outcome: What was done.
         seconds: How long all of it took.
-        in_use: The version in use.
-        is_in_use: Whether that is this environment: not so after a rollback, and before an upgrade.
+        in_use: The environment in use: another one after a rollback, and before an upgrade.
     """
 
     environment: Environment
     outcome: InstallOutcome
     seconds: float
-    in_use: str
-    is_in_use: bool
+    in_use: Environment
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether the pinned version is in use."""
+        return self.in_use == self.environment
+
+    def to_document(self) -> dict[str, object]:
+        """What was done, as JSON."""
+        return {
+            "name": self.environment.engine,
+            "version": self.environment.version,
+            "outcome": self.outcome,
+            "in_use": self.is_in_use,
+            "path": str(self.environment.path),
+            "disk_bytes": self.environment.disk_bytes(),
+            "seconds": round(self.seconds, 3),
+        }
 
 
 @dataclass(frozen=True, slots=True)
-class Switch:
+class EngineResults[Result: (InstalledEngine, EngineVerification)]:
+    """What a command did, engine by engine."""
+
+    engines: tuple[Result, ...]
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {"engines": [each.to_document() for each in self.engines]}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSwitch:
     """An engine whose environment in use has changed, or not.
 
     Attributes:
         name: The engine.
-        before: The version that was in use, or None where there was none.
+        before: The version that was in use, or None if there was none.
         after: The version in use now.
-        changed: Whether another environment is in use now (the same version, perhaps, with other
-            versions of what it depends on).
+        changed: Whether another environment is in use now, perhaps of the same version with other
+            versions of its dependencies.
     """
 
     name: Engine
@@ -141,22 +189,30 @@ class Switch:
 
 
 @dataclass(frozen=True, slots=True)
-class Switched:
+class SwitchedEngines:
     """What `upgrade` or `rollback` did.
 
     Attributes:
         switches: Engine by engine.
-        health: The answer that the new version gave; None where nothing had to be tried.
+        health: The answer that the new version gave; None if nothing had to be tried.
         restart: Running services that still run from an environment that is no longer in use.
     """
 
-    switches: tuple[Switch, ...]
+    switches: tuple[EngineSwitch, ...]
     health: HealthReport | None
     restart: tuple[str, ...]
 
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {
+            "engines": [asdict(each) for each in self.switches],
+            "health": None if self.health is None else asdict(self.health),
+            "restart": list(self.restart),
+        }
+
 
 @dataclass(frozen=True, slots=True)
-class Pruned:
+class PrunedEngines:
     """What `prune` removed.
 
     Attributes:
@@ -167,10 +223,17 @@ class Pruned:
     removed: tuple[EnvironmentRow, ...]
     kept_running: tuple[str, ...]
 
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        removed = [row.to_document() for row in self.removed]
+        return {"removed": removed, "kept_for_services": list(self.kept_running)}
 
-def list_engines(home: Home, *, locks: Locks = shipped_lock) -> tuple[EngineRow, ...]:
+
+def list_engines(home: Home, *, locks: LockOfEngine = shipped_lock) -> EngineList:
     """Every engine with its environments; reads only."""
-    return tuple(_engine_row(home.engines, engine, locks(engine)) for engine in Engine)
+    rows = tuple(_engine_row(home.engines, engine, locks(engine)) for engine in Engine)
+    folder = next(path for path in (home.engines, *home.engines.parents) if path.exists())
+    return EngineList(rows, shutil.disk_usage(folder).free)
 
 
 def install_engines(
@@ -178,59 +241,58 @@ def install_engines(
     toolchain: Toolchain,
     *,
     only: Sequence[Engine] = ALL,
-    locks: Locks = shipped_lock,
+    locks: LockOfEngine = shipped_lock,
     reinstall: bool = False,
     on_event: InstallObserver = ignore,
-) -> tuple[Installed, ...]:
-    """Install the pinned versions; what is there and whole stays as it is.
+) -> EngineResults[InstalledEngine]:
+    """Install the pinned versions; those that are complete stay as they are.
 
     Args:
-        home: Its folder is made where it is missing.
+        home: Its folder is made if it is missing.
         toolchain: What to install with.
         only: Which engines.
         locks: What to install of each.
-        reinstall: Make them anew: the repair of what `verify` finds.
-        on_event: Told of each step; from other threads.
+        reinstall: Make them from scratch, which repairs what `verify` finds.
+        on_event: Called at each step, from other threads.
 
     Raises:
-        EngineInUseError: A service runs from an environment that was to be made anew.
-        LockHeldError: Another command changes the services.
-        EngineInstallError: One could not be installed.
+        EngineInUseError: When a service runs from an environment that was to be reinstalled.
+        LockHeldError: When another command changes the services.
+        EngineInstallError: When one could not be installed.
     """
     home.create()
     targets = [environments.environment_for(home.engines, each, locks(each)) for each in only]
-    whole = {target.engine for target in targets if target.state == "ready"}
+    ready = {target.engine for target in targets if target.state == "ready"}
     began = time.monotonic()
-    if reinstall:
-        with acquire_lock(home.lock, "engines install --reinstall"):
+    command = "engines install --reinstall"
+    with acquire_lock(home.lock, command) if reinstall else nullcontext():
+        if reinstall:
             _refuse_if_used(home, targets)
-            made = install_all(
-                home.engines, toolchain, only=only, locks=locks, on_event=on_event, reinstall=True
-            )
-    else:
-        made = install_all(home.engines, toolchain, only=only, locks=locks, on_event=on_event)
+        made = install_all(
+            home.engines, toolchain, only=only, locks=locks, on_event=on_event, reinstall=reinstall
+        )
     seconds = time.monotonic() - began
 
-    def outcome(engine: Engine) -> InstallOutcome:
-        if engine not in whole:
-            return "installed"
-        return "repaired" if reinstall else "already-installed"
+    def result(made: Environment) -> InstalledEngine:
+        outcome: InstallOutcome = "installed"
+        if made.engine in ready:
+            outcome = "repaired" if reinstall else "already-installed"
+        in_use = environments.require_environment(home.engines, made.engine)
+        return InstalledEngine(made, outcome, seconds, in_use)
 
-    used = [environments.require_environment(home.engines, each.engine) for each in made]
-    return tuple(
-        Installed(each, outcome(each.engine), seconds, current.version, current == each)
-        for each, current in zip(made, used, strict=True)
-    )
+    return EngineResults(tuple(result(each) for each in made))
 
 
-def verify_engines(home: Home, *, only: Sequence[Engine] = ALL) -> tuple[Verification, ...]:
-    """Compare each engine in use with its lock, file by file; reads only.
+def verify_engines(
+    home: Home, *, only: Sequence[Engine] = ALL
+) -> EngineResults[EngineVerification]:
+    """How each engine in use differs from its lock, file by file; reads only.
 
     Raises:
-        EngineMissingError: One is not installed.
+        EngineMissingError: When one is not installed.
     """
     used = [environments.require_environment(home.engines, engine) for engine in only]
-    return tuple(verify(environment) for environment in used)
+    return EngineResults(tuple(verify(environment) for environment in used))
 
 
 def upgrade_engines(
@@ -239,26 +301,26 @@ def upgrade_engines(
     check: HealthCheck,
     *,
     only: Sequence[Engine] = ALL,
-    locks: Locks = shipped_lock,
+    locks: LockOfEngine = shipped_lock,
     on_event: InstallObserver = ignore,
-) -> Switched:
-    """Install the shipped versions beside those in use, try them, and switch to them.
+) -> SwitchedEngines:
+    """Install the shipped versions next to those in use, test them, and switch to them.
 
-    What was in use stays on disk for `rollback_engines`, and in use where anything fails. Running
+    What was in use stays on disk for `rollback_engines`, and in use if anything fails. Running
     services keep running from it until they are restarted.
 
     Args:
-        home: Its folder is made where it is missing.
+        home: Its folder is made if it is missing.
         toolchain: What to install with.
-        check: Asks the new versions a question; raises where they don't answer it.
+        check: Asks the new versions a question; raises if they don't answer it.
         only: Which engines.
         locks: What to install of each.
-        on_event: Told of each step of the installation; from other threads.
+        on_event: Called at each step of the installation, from other threads.
 
     Raises:
-        EngineInstallError: A new version could not be installed.
-        EngineUnhealthyError: A new version doesn't answer.
-        LockHeldError: Another command changes the services.
+        EngineInstallError: When a new version could not be installed.
+        EngineUnhealthyError: When a new version doesn't answer.
+        LockHeldError: When another command changes the services.
     """
     home.create()
     before = {each: environments.current_environment(home.engines, each) for each in Engine}
@@ -266,46 +328,46 @@ def upgrade_engines(
     fresh = {each.engine: each for each in made if before[each.engine] != each}
     health = None
     if fresh:
-        used = {each: fresh.get(each) or before[each] for each in Engine}
+        used = {**before, **fresh}
         health = check(EnginePair(used[Engine.VLLM_MLX], used[Engine.LITELLM]))
         with acquire_lock(home.lock, "engines upgrade"):
             for each in fresh.values():
                 environments.use_environment(home.engines, each)
     switches = tuple(_switch(each, before[each.engine]) for each in made)
-    return Switched(switches, health, services_to_restart(home))
+    return SwitchedEngines(switches, health, services_to_restart(home))
 
 
-def rollback_engines(home: Home, *, only: Sequence[Engine] = ALL) -> Switched:
+def rollback_engines(home: Home, *, only: Sequence[Engine] = ALL) -> SwitchedEngines:
     """Switch back to the versions that were in use before; doing it twice changes nothing.
 
     Raises:
-        StackError: There is no version to go back to.
-        LockHeldError: Another command changes the services.
+        StackError: When there is no version to go back to.
+        LockHeldError: When another command changes the services.
     """
-    switches: list[Switch] = []
-    back = {each: environments.previous_environment(home.engines, each) for each in only}
-    if not any(back.values()):
+    found = (environments.previous_environment(home.engines, engine) for engine in only)
+    back = [environment for environment in found if environment is not None]
+    if not back:
         raise StackError(
             f"There is no version of {' or '.join(only)} to go back to.",
             hint="`mlx-stack engines list` shows what is installed.",
         )
+    switches: list[EngineSwitch] = []
     with acquire_lock(home.lock, "engines rollback"):
-        for environment in back.values():
-            if environment is not None:
-                before = environments.current_environment(home.engines, environment.engine)
-                environments.use_environment(home.engines, environment)
-                switches.append(_switch(environment, before))
-    return Switched(tuple(switches), None, services_to_restart(home))
+        for environment in back:
+            before = environments.current_environment(home.engines, environment.engine)
+            environments.use_environment(home.engines, environment)
+            switches.append(_switch(environment, before))
+    return SwitchedEngines(tuple(switches), None, services_to_restart(home))
 
 
 def prune_engines(
     home: Home, toolchain: Toolchain, *, previous: bool = False, only: Sequence[Engine] = ALL
-) -> Pruned:
+) -> PrunedEngines:
     """Remove environments that are neither in use nor kept for `rollback`.
 
     Args:
         home: Where they are.
-        toolchain: Its interruption ends the wait for an installation that runs.
+        toolchain: Its interruption ends the wait for a running installation.
         previous: Remove those that are kept for `rollback` as well.
         only: Which engines.
     """
@@ -324,7 +386,7 @@ def prune_engines(
                 if not users:
                     environments.remove_environment(Environment(engine, row.path))
                     removed.append(row)
-    return Pruned(tuple(removed), tuple(sorted(kept)))
+    return PrunedEngines(tuple(removed), tuple(sorted(kept)))
 
 
 def running_programs(home: Home) -> dict[str, Path]:
@@ -352,12 +414,6 @@ def services_to_restart(home: Home) -> tuple[str, ...]:
     )
 
 
-def free_disk_bytes(home: Home) -> int:
-    """What is left on the disk of the engines, for those who wonder whether one more fits."""
-    folder = next(path for path in (home.engines, *home.engines.parents) if path.exists())
-    return shutil.disk_usage(folder).free
-
-
 def _engine_row(engines: Path, engine: Engine, shipped: Lock) -> EngineRow:
     current = environments.current_environment(engines, engine)
     rows = _environment_rows(engines, engine)
@@ -376,12 +432,10 @@ def _environment_rows(engines: Path, engine: Engine) -> tuple[EnvironmentRow, ..
     previous = environments.previous_environment(engines, engine)
 
     def row(environment: Environment) -> EnvironmentRow:
-        receipt = environments.read_receipt(environment)
-        role: Role = "unused"
+        receipt = environment.receipt
+        role: EnvironmentRole = "previous" if environment == previous else "unused"
         if environment == current:
             role = "in-use"
-        elif environment == previous:
-            role = "previous"
         return EnvironmentRow(
             version=environment.version,
             role=role,
@@ -394,9 +448,9 @@ def _environment_rows(engines: Path, engine: Engine) -> tuple[EnvironmentRow, ..
     return tuple(row(each) for each in environments.list_environments(engines, engine))
 
 
-def _switch(after: Environment, before: Environment | None) -> Switch:
+def _switch(after: Environment, before: Environment | None) -> EngineSwitch:
     version = None if before is None else before.version
-    return Switch(after.engine, version, after.version, changed=before != after)
+    return EngineSwitch(after.engine, version, after.version, changed=before != after)
 
 
 def _refuse_if_used(home: Home, targets: Sequence[Environment]) -> None:

@@ -1,9 +1,11 @@
 """Comparing what is installed with the lock that it was installed from, file by file."""
 
+import base64
+import csv
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from os.path import normpath
 from pathlib import Path
 from typing import Final, Literal
@@ -11,13 +13,11 @@ from typing import Final, Literal
 from packaging.markers import Marker, default_environment
 from packaging.utils import canonicalize_name
 
-from mlx_stack.engines.environment import LOCK_COPY, Environment, read_receipt
-from mlx_stack.engines.lockfile import Lock, Pin
-from mlx_stack.engines.records import read_record, record_files, records_digest
+from mlx_stack.engines.environment import LOCK_COPY, Environment, Lock, Pin
 
-type ProblemKind = Literal[
-    "not-whole",  # the installation never ended, or its Python is gone
-    "lock-changed",  # the lock kept beside the environment is not the one it was made from
+type DifferenceKind = Literal[
+    "not-whole",  # the installation never finished, or its Python is gone
+    "lock-changed",  # the lock in the environment is not the one it was made from
     "records-changed",  # a list of installed files is not what it was after the installation
     "package-missing",
     "package-unexpected",
@@ -33,7 +33,7 @@ _MADE_BY_UV: Final = frozenset({"_virtualenv.py", "_virtualenv.pth"})
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class LockDifference:
     """One difference between an environment and its lock.
 
     Attributes:
@@ -42,13 +42,13 @@ class Problem:
         detail: What was found instead, or "".
     """
 
-    kind: ProblemKind
+    kind: DifferenceKind
     what: str
     detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Verification:
+class EngineVerification:
     """The result of verifying one environment.
 
     Attributes:
@@ -61,43 +61,55 @@ class Verification:
     environment: Environment
     packages: int
     files: int
-    problems: tuple[Problem, ...]
+    problems: tuple[LockDifference, ...]
 
     @property
     def ok(self) -> bool:
         """Whether the environment is what the lock says."""
         return not self.problems
 
+    def to_document(self) -> dict[str, object]:
+        """The result as JSON."""
+        return {
+            "name": self.environment.engine,
+            "version": self.environment.version,
+            "path": str(self.environment.path),
+            "ok": self.ok,
+            "packages": self.packages,
+            "files": self.files,
+            "problems": [asdict(problem) for problem in self.problems],
+        }
 
-def verify(environment: Environment, *, contents: bool = True) -> Verification:
-    """Compare an environment with its lock: packages, versions, and the hash of every file.
 
-    It reads every file, which takes seconds; without `contents` only what says which packages are
-    installed. Nothing is written, and no program of the environment is run.
+def verify(environment: Environment, *, contents: bool = True) -> EngineVerification:
+    """How an environment differs from its lock: in packages, versions, and hashes of files.
+
+    It reads every file, which takes seconds; without `contents`, only the lists of packages.
+    Nothing is written, and no program of the environment is run.
     """
-    receipt = read_receipt(environment)
+    receipt = environment.receipt
     packages = environment.site_packages
     if receipt is None or packages is None or environment.state != "ready":
-        problem = Problem("not-whole", environment.path.name, environment.state)
-        return Verification(environment, 0, 0, (problem,))
+        problem = LockDifference("not-whole", environment.path.name, environment.state)
+        return EngineVerification(environment, 0, 0, (problem,))
     lock = Lock(_read_lock(environment))
-    problems: list[Problem] = []
+    problems: list[LockDifference] = []
     if lock.digest != receipt.lock_sha256 or not environment.path.name.endswith(lock.digest[:8]):
-        problems.append(Problem("lock-changed", LOCK_COPY))
+        problems.append(LockDifference("lock-changed", LOCK_COPY))
     if records_digest(packages) != receipt.records_sha256:
-        problems.append(Problem("records-changed", packages.name))
+        problems.append(LockDifference("records-changed", packages.name))
     settings = environment.path / _SETTINGS
     if not settings.is_file():
-        problems.append(Problem("file-missing", _SETTINGS))
+        problems.append(LockDifference("file-missing", _SETTINGS))
     wanted = wanted_versions(lock.pins, _marker_environment(settings))
     problems += compare_versions(wanted, installed_versions(packages))
     files, file_problems = _compare_files(environment.path, packages) if contents else (0, [])
     problems += file_problems
-    return Verification(environment, len(wanted), files, tuple(problems))
+    return EngineVerification(environment, len(wanted), files, tuple(problems))
 
 
 def wanted_versions(pins: Iterable[Pin], markers: Mapping[str, str]) -> dict[str, str]:
-    """What a universal lock asks for on the machine that `markers` describes."""
+    """The packages of a universal lock on the machine that `markers` describes."""
     return {
         canonicalize_name(pin.name): pin.version
         for pin in pins
@@ -114,48 +126,78 @@ def installed_versions(site_packages: Path) -> dict[str, str]:
     return versions
 
 
-def compare_versions(wanted: Mapping[str, str], installed: Mapping[str, str]) -> Iterator[Problem]:
-    """The packages that are missing, of another version, or not asked for."""
+def compare_versions(
+    wanted: Mapping[str, str], installed: Mapping[str, str]
+) -> Iterator[LockDifference]:
+    """The packages that are missing, of another version, or not in the lock."""
     for name, version in sorted(wanted.items()):
         found = installed.get(name)
         if found is None:
-            yield Problem("package-missing", name, version)
+            yield LockDifference("package-missing", name, version)
         elif found != version:
-            yield Problem("wrong-version", name, f"{found} instead of {version}")
+            yield LockDifference("wrong-version", name, f"{found} instead of {version}")
     for name in sorted(installed.keys() - wanted.keys()):
-        yield Problem("package-unexpected", name, installed[name])
+        yield LockDifference("package-unexpected", name, installed[name])
 
 
-def _compare_files(root: Path, site_packages: Path) -> tuple[int, list[Problem]]:
+def _compare_files(root: Path, site_packages: Path) -> tuple[int, list[LockDifference]]:
     """How many files were compared, and what is wrong; paths are strings, for speed."""
     recorded = {
-        normpath(f"{site_packages}/{file.path}"): file.sha256
+        normpath(f"{site_packages}/{path}"): digest
         for record in record_files(site_packages)
-        for file in read_record(record)
+        for path, digest in _read_record(record)
     }
     hashed = {path: digest for path, digest in recorded.items() if digest}
     with ThreadPoolExecutor() as pool:
         found = dict(zip(hashed, pool.map(_digest, hashed), strict=True))
     problems = [
-        Problem("file-missing" if digest is None else "file-changed", path.removeprefix(f"{root}/"))
+        LockDifference(
+            "file-missing" if digest is None else "file-changed", path.removeprefix(f"{root}/")
+        )
         for path, digest in sorted(found.items())
         if digest != hashed[path]
     ]
     problems += [
-        Problem("file-unexpected", path.removeprefix(f"{root}/"))
+        LockDifference("file-unexpected", path.removeprefix(f"{root}/"))
         for path in sorted(set(_code_files(site_packages)) - recorded.keys())
     ]
     return len(hashed), problems
 
 
 def _code_files(site_packages: Path) -> Iterator[str]:
-    """The files that packages should account for; byte code is made while they run."""
+    """The files that some package should list; byte code is made when they run."""
     for folder, folders, files in site_packages.walk():
         if "__pycache__" in folders:
             folders.remove("__pycache__")
         for name in files:
             if name not in _MADE_BY_UV or folder != site_packages:
                 yield f"{folder}/{name}"
+
+
+def record_files(site_packages: Path) -> tuple[Path, ...]:
+    """Each distribution's list of installed files, in a fixed order."""
+    return tuple(sorted(site_packages.glob("*.dist-info/RECORD")))
+
+
+def records_digest(site_packages: Path) -> str:
+    """One SHA-256 over all RECORDs: kept elsewhere, it shows whether one of them was changed."""
+    digest = hashlib.sha256()
+    for record in record_files(site_packages):
+        digest.update(f"{record.parent.name}\0".encode())
+        digest.update(hashlib.sha256(record.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _read_record(record: Path) -> Iterator[tuple[str, str]]:
+    """Each file's path and SHA-256; "" for those without one, the RECORD itself and byte code.
+
+    https://packaging.python.org/en/latest/specifications/recording-installed-packages/
+    """
+    with record.open(encoding="utf-8", newline="") as file:
+        for path, recorded, *_ in csv.reader(file):
+            algorithm, _, value = recorded.partition("=")
+            padded = value + "=" * (-len(value) % 4)
+            yield path, base64.urlsafe_b64decode(padded).hex() if algorithm == "sha256" else ""
 
 
 def _digest(path: str) -> str | None:
@@ -170,7 +212,7 @@ def _read_lock(environment: Environment) -> str:
     try:
         return (environment.path / LOCK_COPY).read_text(encoding="utf-8")
     except FileNotFoundError:
-        return ""  # its digest is that of no lock
+        return ""  # no lock has its digest
 
 
 def _marker_environment(settings: Path) -> dict[str, str]:
@@ -178,7 +220,7 @@ def _marker_environment(settings: Path) -> dict[str, str]:
     markers = {name: str(value) for name, value in default_environment().items()}
     try:
         lines = settings.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:  # a problem of its own
+    except FileNotFoundError:  # reported separately
         lines = []
     for line in lines:
         key, _, value = line.partition("=")

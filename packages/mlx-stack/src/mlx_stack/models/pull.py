@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 from mlx_catalog import Quant
 from mlx_catalog.model_files import describe
-from mlx_stack.engines.environment import require_environment
-from mlx_stack.engines.lockfile import Engine
+from mlx_stack.engines.environment import Engine, require_environment
 from mlx_stack.errors import UsageError
 from mlx_stack.home import Home
 from mlx_stack.models.convert import Converter, convert, ensure_convertible, ensure_feasible

@@ -9,8 +9,7 @@ from mlx_recommend import PROCESS_OVERHEAD_BYTES
 from mlx_stack import atomic_file
 from mlx_stack.config import Config
 from mlx_stack.engines import vllm_mlx
-from mlx_stack.engines.environment import require_environment
-from mlx_stack.engines.lockfile import Engine
+from mlx_stack.engines.environment import Engine, require_environment
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.gateway import litellm
 from mlx_stack.gateway.names import require_tier

@@ -15,8 +15,8 @@ from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.engines import embedded_model, vllm_mlx
 from mlx_stack.engines.environment import Environment
 from mlx_stack.engines.errors import EngineUnhealthyError
-from mlx_stack.engines.install import Toolchain
 from mlx_stack.engines.manage import EnginePair, HealthReport
+from mlx_stack.engines.uv_process import Toolchain
 from mlx_stack.engines.vllm_mlx import ModelTraits
 from mlx_stack.errors import NoStackError, StackError
 from mlx_stack.gateway import litellm

@@ -32,7 +32,7 @@ from mlx_procsup import (
 from mlx_procsup.defaults import LOOK_INTERVAL_S, MAX_RESTARTS, RESTART_DELAY_S
 from mlx_stack.config import Config
 from mlx_stack.credentials import ensure_gateway_key
-from mlx_stack.engines.lockfile import Engine
+from mlx_stack.engines.environment import Engine
 from mlx_stack.errors import StackError
 from mlx_stack.home import HOME_VARIABLE, Home
 from mlx_stack.open_stack import OpenStack

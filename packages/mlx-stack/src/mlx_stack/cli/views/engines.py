@@ -1,7 +1,6 @@
 """How the commands of `engines` show what they do and what came of it."""
 
 from collections import Counter
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Self
 
 from mlx_stack.cli.frame.output import Output
@@ -14,13 +13,15 @@ if TYPE_CHECKING:
 
     from mlx_stack.engines.install import InstallEvent
     from mlx_stack.engines.manage import (
+        EngineList,
+        EngineResults,
         EngineRow,
-        Installed,
-        Pruned,
-        Switch,
-        Switched,
+        EngineSwitch,
+        InstalledEngine,
+        PrunedEngines,
+        SwitchedEngines,
     )
-    from mlx_stack.engines.verify import Problem, Verification
+    from mlx_stack.engines.verify import EngineVerification, LockDifference
 
 _MOST_PROBLEMS_SHOWN = 10
 _WIDEST_DETAIL = 30
@@ -73,11 +74,10 @@ class InstallProgress:
             self._output.say(f"… {what}")
 
 
-def show_list(output: Output, rows: "Sequence[EngineRow]", *, free_bytes: int) -> None:
+def show_list(output: Output, listed: "EngineList") -> None:
     """The answer of `engines list`."""
     if output.json:
-        document: dict[str, object] = {"engines": [row.to_json() for row in rows]}
-        output.document({**document, "free_disk_bytes": free_bytes})
+        output.document(listed.to_document())
         return
     from rich.table import Table
 
@@ -85,7 +85,7 @@ def show_list(output: Output, rows: "Sequence[EngineRow]", *, free_bytes: int) -
     for heading in ("Engine", "Version", "State", "Use", "Installed"):
         table.add_column(heading)
     table.add_column("Disk", justify="right")
-    for row in rows:
+    for row in listed.engines:
         if not row.environments:
             table.add_row(row.name, "", "not installed", "", "", "")
         for each in row.environments:
@@ -93,33 +93,35 @@ def show_list(output: Output, rows: "Sequence[EngineRow]", *, free_bytes: int) -
             use, disk = _ROLES[each.role], format_bytes(each.disk_bytes)
             table.add_row(row.name, each.version, each.state, use, installed, disk)
     output.answer(table)
-    for line in _advice(rows):
+    for line in _advice(listed.engines):
         output.answer(_plain(f"\n{line}"))
 
 
-def show_installed(output: Output, done: "Sequence[Installed]") -> None:
+def show_installed(output: Output, done: "EngineResults[InstalledEngine]") -> None:
     """The answer of `engines install`."""
     if output.json:
-        output.document({"engines": [_installed_json(each) for each in done]})
+        output.document(done.to_document())
         return
     words = {
         "installed": "installed",
-        "already-installed": "was installed already",
-        "repaired": "installed anew",
+        "already-installed": "was already installed",
+        "repaired": "reinstalled",
     }
-    for each in done:
+    for each in done.engines:
         name, version = each.environment.engine, each.environment.version
         _line(output, "✓", "green", f"{name} {version} {words[each.outcome]}")
         if not each.is_in_use:
-            output.answer(f"  {each.in_use} is in use: `mlx-stack engines upgrade` switches.")
+            output.answer(
+                f"  {each.in_use.version} is in use: `mlx-stack engines upgrade` switches."
+            )
 
 
-def show_verifications(output: Output, verifications: "Sequence[Verification]") -> None:
+def show_verifications(output: Output, done: "EngineResults[EngineVerification]") -> None:
     """The answer of `engines verify`."""
     if output.json:
-        output.document({"engines": [_verification_json(each) for each in verifications]})
+        output.document(done.to_document())
         return
-    for each in verifications:
+    for each in done.engines:
         name = f"{each.environment.engine} {each.environment.version}"
         if each.ok:
             text = f"{name}: {each.packages} packages, {each.files} files as locked"
@@ -138,12 +140,10 @@ def show_verifications(output: Output, verifications: "Sequence[Verification]") 
         output.answer(_plain(f"  Repair it with `{repair}`."))
 
 
-def show_switched(output: Output, done: "Switched") -> None:
+def show_switched(output: Output, done: "SwitchedEngines") -> None:
     """The answer of `engines upgrade` and `engines rollback`."""
     if output.json:
-        health = None if done.health is None else asdict(done.health)
-        switches = [asdict(each) for each in done.switches]
-        output.document({"engines": switches, "health": health, "restart": list(done.restart)})
+        output.document(done.to_document())
         return
     if done.health is not None:
         answer = " ".join(done.health.answer.split())
@@ -155,23 +155,21 @@ def show_switched(output: Output, done: "Switched") -> None:
     if done.restart:
         names = ", ".join(done.restart)
         output.answer(
-            _plain(f"\n{names} still run the other version: `mlx-stack up` changes that.")
+            _plain(f"\n{names} still run the other version: `mlx-stack up` restarts them.")
         )
 
 
-def show_pruned(output: Output, done: "Pruned") -> None:
+def show_pruned(output: Output, done: "PrunedEngines") -> None:
     """The answer of `engines prune`."""
     if output.json:
-        removed = [{**asdict(row), "path": str(row.path)} for row in done.removed]
-        kept = list(done.kept_running)
-        output.document({"removed": removed, "kept_for_services": kept})
+        output.document(done.to_document())
         return
     for row in done.removed:
         name = f"{row.path.parent.name} {row.version}"
         _line(output, "✓", "green", f"{name} removed ({format_bytes(row.disk_bytes)})")
     if done.kept_running:
         names = ", ".join(done.kept_running)
-        output.answer(_plain(f"Kept what {names} still run from: `mlx-stack up` changes that."))
+        output.answer(_plain(f"Kept what {names} still run from: `mlx-stack up` restarts them."))
     elif not done.removed:
         output.answer("Nothing to remove.")
 
@@ -187,45 +185,21 @@ def _advice(rows: "Sequence[EngineRow]") -> "Iterator[str]":
         names = " and ".join(f"{row.name} {row.shipped_version}" for row in outdated)
         yield (
             f"This mlx-stack was tested with {names}: `mlx-stack engines upgrade` installs and "
-            "tries them, then switches."
+            "tests them, then switches."
         )
 
 
-def _switch_words(switch: "Switch") -> str:
+def _switch_words(switch: "EngineSwitch") -> str:
     if not switch.changed:
-        return f"{switch.name} {switch.after} was in use already"
+        return f"{switch.name} {switch.after} was already in use"
     if switch.before is None:
         return f"{switch.name} {switch.after} is in use"
     return f"{switch.name} {switch.after} is in use, {switch.before} is kept for rollback"
 
 
-def _words(problem: "Problem") -> str:
+def _words(problem: "LockDifference") -> str:
     detail = f" ({problem.detail})" if problem.detail else ""
     return f"{problem.what} {_PROBLEMS[problem.kind]}{detail}"
-
-
-def _installed_json(each: "Installed") -> dict[str, object]:
-    return {
-        "name": each.environment.engine,
-        "version": each.environment.version,
-        "outcome": each.outcome,
-        "in_use": each.is_in_use,
-        "path": str(each.environment.path),
-        "disk_bytes": each.environment.disk_bytes(),
-        "seconds": round(each.seconds, 3),
-    }
-
-
-def _verification_json(each: "Verification") -> dict[str, object]:
-    return {
-        "name": each.environment.engine,
-        "version": each.environment.version,
-        "path": str(each.environment.path),
-        "ok": each.ok,
-        "packages": each.packages,
-        "files": each.files,
-        "problems": [asdict(problem) for problem in each.problems],
-    }
 
 
 def _line(output: Output, sign: str, colour: str, text: str) -> None:

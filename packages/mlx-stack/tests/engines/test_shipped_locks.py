@@ -5,7 +5,7 @@ import re
 import pytest
 from packaging.markers import default_environment
 
-from mlx_stack.engines.lockfile import Engine, Lock, Pin, shipped_lock
+from mlx_stack.engines.environment import Engine, Lock, Pin, shipped_lock
 from mlx_stack.engines.verify import wanted_versions
 
 NAMES = [*Engine, "embedded-model"]
