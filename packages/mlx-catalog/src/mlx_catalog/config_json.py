@@ -5,7 +5,7 @@ The layouts are those of mlx-lm's caches: what a layer of each `model_type` real
 says the rest.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from msgspec import structs
 
@@ -20,9 +20,10 @@ from mlx_catalog.config_fields import (
     word,
 )
 from mlx_catalog.layers import LayerKinds
-from mlx_catalog.model_types import MODEL_TYPES, ModelType, factor
+from mlx_catalog.model_types import ModelType, model_types
 from mlx_catalog.precision import Precision, read_precision
 from mlx_catalog.schema import Architecture, Experts, Geometry, RecurrentKind
+from mlx_catalog.spellings import factor
 
 _MOST_LAYERS = 10_000
 """Models have hundreds at most; a damaged or hostile file may say anything."""
@@ -67,11 +68,12 @@ def read_config(config: Config, source: str = "config.json") -> ConfigReading:
     said = _language_model(config)
     model_type = word(config, "model_type") or word(said, "model_type")
     text_type = word(said, "model_type") or model_type
-    rows = [MODEL_TYPES[name] for name in (model_type, text_type) if name in MODEL_TYPES]
-    for usual in dict.fromkeys(row.usual for row in rows):
-        said = {name: value for name, value in usual(said).items() if value is not None}
+    outer, inner = (model_types().get(name) for name in (model_type, text_type))
+    rows = [row for row in (outer, inner if inner is not outer else None) if row is not None]
+    for each in rows or [ModelType()]:
+        said = each.in_usual_names(said)
     row = rows[-1] if rows else None
-    kinds = row.layout(said, _layers(said) or 0) if row is not None else None
+    kinds = row.kinds(said, _layers(said) or 0) if row is not None else None
     geometry = _geometry(said, config, rows, kinds, source)
     precision = read_precision(config, said, row or ModelType())
     return ConfigReading(
@@ -92,9 +94,8 @@ def _language_model(config: Config) -> Config:
     """The part that describes the language model, which multimodal configurations nest."""
     for name in ("text_config", "llm_config", "language_config"):
         if isinstance(config.get(name), dict):
-            config = section(config, name)
-            break
-    return {name: value for name, value in config.items() if value is not None}
+            return section(config, name)
+    return config
 
 
 def _layers(text: Config) -> int | None:
@@ -133,7 +134,7 @@ def _tied(text: Config, config: Config, rows: list[ModelType]) -> bool | None:
     said = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
     if isinstance(said, bool):
         return said
-    return not any(row.is_untied for row in rows) if rows else None
+    return not any(row.untied for row in rows) if rows else None
 
 
 def _geometry(
@@ -143,7 +144,8 @@ def _geometry(
     if layers is None:
         return None
     row = rows[-1] if rows else ModelType()
-    heads = asdict(row.attention.heads(text))
+    far, near = row.heads(text, is_sliding=False), row.heads(text, is_sliding=True)
+    latents = row.latents(text)
     plain = Geometry(
         layers=layers,
         source=source,
@@ -152,20 +154,23 @@ def _geometry(
         tied_embeddings=_tied(text, config, rows),
         per_layer_embedding_dim=integer(text, "hidden_size_per_layer_input"),
         query_heads=integer(text, *QUERY_HEADS),
+        kv_heads=near.kv,
+        head_dim=near.cached_dim,
+        global_kv_heads=far.kv if far != near else None,
+        global_head_dim=far.cached_dim if far != near else None,
+        mla_latent_dim=latents[0] if latents is not None else None,
+        mla_rope_dim=latents[1] if latents is not None else None,
         experts=_experts(text),
-        **heads,
     )
     if kinds is None:
         return plain
-    recurrent = kinds.count("recurrent") + kinds.count("parallel")
-    state = row.recurrence.state(text, recurrent) if recurrent and row.recurrence else None
     return structs.replace(
         plain,
         full_attention_layers=kinds.count("full") + kinds.count("parallel"),
         sliding_layers=kinds.count("sliding"),
         sliding_window=_window(text) if "sliding" in kinds else None,
         shared_kv_layers=kinds.count("shared") or None,
-        recurrent=state,
+        recurrent=row.state(text, kinds.count("recurrent") + kinds.count("parallel")),
     )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mlx_catalog.model_files import ModelReading
-from mlx_catalog.model_types import MODEL_TYPES
+from mlx_catalog.model_types import model_types
 from mlx_catalog.schema import CatalogEntry, Geometry
 
 PINNED_ENGINE = "vllm-mlx 0.6.0"
@@ -35,8 +35,8 @@ def engine_fit(model: CatalogEntry | ModelReading) -> EngineFit:
         multimodal, why = model.capabilities.vision is True, _unservable_because(model)
     else:
         multimodal, why = model.vision, ""
-    row = MODEL_TYPES.get(model.model_type)
-    batching = row is None or row.is_batched
+    row = model_types().get(model.model_type)
+    batching = row is None or not row.unbatched
     cuttable = batching and not multimodal and _keeps_everything(model.geometry)
     return EngineFit(why, multimodal, batching, cuttable)
 

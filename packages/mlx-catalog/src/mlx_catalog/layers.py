@@ -4,14 +4,13 @@ A layout takes the language model's configuration and its number of layers, and 
 each layer in order, or None where the configuration leaves it open (decision 0038).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, cast
 
 from mlx_catalog.config_fields import Config, integer, items, section, sections
 
 type LayerKind = Literal["full", "sliding", "shared", "recurrent", "parallel", "none"]
 type LayerKinds = tuple[LayerKind, ...]
-type Layout = Callable[[Config, int], LayerKinds | None]
 
 _BY_NAME: dict[str, LayerKind] = {
     "full_attention": "full",
@@ -52,21 +51,12 @@ def named_or_full(text: Config, layers: int) -> LayerKinds | None:
     return named(text, layers) if text.get("layer_types") is not None else full(text, layers)
 
 
-def every(period: int, other: LayerKind, *names: str) -> Layout:
-    """Full attention in every `period`-th layer; `names` are keys that may say otherwise."""
-
-    def layout(text: Config, layers: int) -> LayerKinds | None:
-        if isinstance(text.get("layer_types"), list):
-            return named(text, layers)
-        step = integer(text, *names) or period
-        return tuple("full" if i % step == step - 1 else other for i in range(layers)) or None
-
-    return layout
-
-
-def alternating(text: Config, layers: int) -> LayerKinds | None:
-    """Sliding and full in turns, sliding first."""
-    return every(2, "sliding")(text, layers)
+def every(text: Config, layers: int, period: int, others: LayerKind) -> LayerKinds | None:
+    """Full attention in every `period`-th layer, unless the configuration says otherwise."""
+    if isinstance(text.get("layer_types"), list):
+        return named(text, layers)
+    step = integer(text, "full_attention_interval", "sliding_window_pattern") or period
+    return tuple("full" if i % step == step - 1 else others for i in range(layers)) or None
 
 
 def lettered(text: Config, layers: int) -> LayerKinds | None:
@@ -86,7 +76,7 @@ def sharing(text: Config, layers: int) -> LayerKinds | None:
     own = layers - (integer(text, "num_kv_shared_layers") or 0)
     if own < 0:
         return None
-    kinds = named(text, layers) or every(5, "sliding", "sliding_window_pattern")(text, layers)
+    kinds = named(text, layers) or every(text, layers, 5, "sliding")
     if kinds is None:
         return None
     borrowed: LayerKinds = ("shared",) * (layers - own)
@@ -113,16 +103,16 @@ def coded(text: Config, _: int) -> LayerKinds | None:
     return _by_name(codes, len(codes))
 
 
-def indexed(text: Config, layers: int) -> LayerKinds | None:
-    """LFM2: the indexes of the layers with attention; the others are convolutions."""
+def lfm2(text: Config, layers: int) -> LayerKinds | None:
+    """The indexes of the layers with attention; the others are convolutions."""
     if not isinstance(text.get("full_attn_idxs"), list):
         return named(text, layers)
     indexes = items(text, "full_attn_idxs")
     return tuple("full" if i in indexes else "recurrent" for i in range(layers)) or None
 
 
-def periodic(text: Config, layers: int) -> LayerKinds | None:
-    """Jamba: attention in one layer of each period."""
+def jamba(text: Config, layers: int) -> LayerKinds | None:
+    """Attention in one layer of each period."""
     period, offset = text.get("attn_layer_period"), text.get("attn_layer_offset")
     if isinstance(period, int) and isinstance(offset, int) and period > 0:
         return tuple("full" if i % period == offset else "recurrent" for i in range(layers)) or None

@@ -3,24 +3,26 @@
 Matrices only: norms, biases and short convolutions are less than a hundredth of any model.
 """
 
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import mul
 
+from mlx_catalog import recurrence
+from mlx_catalog.attention import Matrices
 from mlx_catalog.config_fields import (
     HIDDEN,
     LAYERS,
     Config,
     each_layer,
     integer,
+    items,
     word,
 )
 from mlx_catalog.config_json import ACTIVE_EXPERTS, SHARED_EXPERTS, SHARED_WIDTH, ConfigReading
 from mlx_catalog.layers import LayerKind
 from mlx_catalog.model_types import ModelType
 from mlx_catalog.precision import Precision, Scheme
-from mlx_catalog.recurrence import Matrices
 from mlx_catalog.schema import Geometry
 from mlx_catalog.weights import Role, Weights, role_of
 
@@ -124,7 +126,7 @@ def _embeddings(model: _Model) -> Iterator[_Module]:
 def _mixers(model: _Model) -> list[_Module] | None:
     """What mixes tokens; None where the layout or a width is unknown."""
     # layers that share another's cache have weights like any
-    kinds = model.row.layout({**model.text, "num_kv_shared_layers": 0}, model.layers)
+    kinds = model.row.kinds({**model.text, "num_kv_shared_layers": 0}, model.layers)
     if kinds is None:
         return None
     found: list[_Module] = []
@@ -140,29 +142,21 @@ def _mixers(model: _Model) -> list[_Module] | None:
 
 def _mixer(model: _Model, kind: LayerKind) -> Matrices | None:
     """Of one layer; None where a width is missing."""
-    found: Matrices = {}
+    found: list[Matrices | None] = []
     if kind in ("recurrent", "parallel"):
-        recurrence, state = model.row.recurrence, model.geometry.recurrent
-        if recurrence is None or state is None:
-            return None
-        own = recurrence.matrices(model.text, state, model.hidden)
-        if own is None:
-            return None
-        found |= own
+        state = model.geometry.recurrent
+        found.append(state and recurrence.matrices(model.text, state, model.hidden))
     if kind not in ("recurrent", "none"):
-        attention = model.row.attention.matrices(model.text, kind)
-        if attention is None:
-            return None
-        found |= attention
-    return found
+        is_sliding = kind == "sliding"
+        found.append(model.row.attention_matrices(model.text, is_sliding=is_sliding))
+    known = [matrices for matrices in found if matrices is not None]
+    return dict(ChainMap(*known)) if len(known) == len(found) else None
 
 
 def _networks(model: _Model) -> list[_Module] | None:
     """Dense feed-forward networks; None where their width is missing."""
-    text, row = model.text, model.row
-    layers = model.layers
-    if row.feed_forward_layers is not None:
-        layers = row.feed_forward_layers(text)
+    text = model.text
+    layers = _stated(text, "ffn_layers", model.layers)
     if text.get("enable_moe_block") is not True:  # Gemma 4 has both in each layer
         layers -= _moe_layers(model)
     if layers <= 0:
@@ -178,11 +172,30 @@ def _networks(model: _Model) -> list[_Module] | None:
 
 def _network(model: _Model) -> tuple[str, ...]:
     """The matrices of a feed-forward network, or of an expert, all of one size."""
-    return ("gate_proj", "up_proj", "down_proj") if model.row.is_gated else ("up_proj", "down_proj")
+    return (
+        ("gate_proj", "up_proj", "down_proj") if not model.row.ungated else ("up_proj", "down_proj")
+    )
 
 
 def _moe_layers(model: _Model) -> int:
-    return 0 if model.geometry.experts is None else model.row.moe_layers(model.text, model.layers)
+    """How many layers have routed experts: all but the first, in steps; or as listed."""
+    text, layers = model.text, model.layers
+    if model.geometry.experts is None:
+        return 0
+    for name in ("moe_layer_freq", "is_moe_layer"):
+        if isinstance(text.get(name), list):
+            return min(sum(bool(each) for each in items(text, name)), layers)
+    dense = integer(text, "first_k_dense_replace", "num_dense_layers", "moe_layer_start_index") or 0
+    dense += len(items(text, "mlp_only_layers"))
+    steps = "decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_freq"
+    usual = max(layers - dense, 0) // (integer(text, *steps, "moe_layer_interval") or 1)
+    return _stated(text, "moe_layers", usual)
+
+
+def _stated(text: Config, name: str, usual: int) -> int:
+    """A number that `mlx_catalog.spellings` worked out, 0 included; else the usual one."""
+    stated = text.get(name)
+    return stated if isinstance(stated, int) else usual
 
 
 def _experts(model: _Model) -> list[_Module] | None:

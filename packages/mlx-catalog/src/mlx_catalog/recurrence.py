@@ -1,33 +1,14 @@
-"""Recurrent layers: the state that they keep and the matrices that they are made of.
-
-`matrices` are the parameters of one layer by the names that mlx-lm gives its modules; None where a
-width is missing.
-"""
+"""Recurrent layers: the state that they keep, and the matrices that they are made of."""
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
 
+from mlx_catalog.attention import Matrices
 from mlx_catalog.config_fields import Config, integer, section
 from mlx_catalog.schema import RecurrentState
 
-type Matrices = dict[str, int]
 
-
-@dataclass(frozen=True, slots=True)
-class Recurrence:
-    """One kind of recurrent layer.
-
-    Attributes:
-        state: What so many of these layers keep.
-        matrices: What one of them is made of, by the state and the hidden size.
-    """
-
-    state: Callable[[Config, int], RecurrentState]
-    matrices: Callable[[Config, RecurrentState, int], Matrices | None]
-
-
-def _deltanet_state(text: Config, layers: int) -> RecurrentState:
+def gated_deltanet(text: Config, layers: int) -> RecurrentState:
+    """Qwen's linear attention."""
     keys, key_dim = integer(text, "linear_num_key_heads"), integer(text, "linear_key_head_dim")
     values = integer(text, "linear_num_value_heads")
     value_dim = integer(text, "linear_value_head_dim")
@@ -45,20 +26,8 @@ def _deltanet_state(text: Config, layers: int) -> RecurrentState:
     )
 
 
-def _deltanet_matrices(_: Config, state: RecurrentState, hidden: int) -> Matrices | None:
-    channels, heads, width = state.conv_channels, state.heads, state.head_dim
-    if channels is None or heads is None or width is None:
-        return None
-    return {
-        "in_proj_qkv": hidden * channels,
-        "in_proj_z": hidden * heads * width,
-        "in_proj_b": hidden * heads,
-        "in_proj_a": hidden * heads,
-        "out_proj": hidden * heads * width,
-    }
-
-
-def _mamba2_state(text: Config, layers: int) -> RecurrentState:
+def mamba2(text: Config, layers: int) -> RecurrentState:
+    """Mamba-2, with the names of Nemotron-H, of Granite and of Falcon-H1."""
     heads = integer(text, "mamba_num_heads", "mamba_n_heads")
     width = integer(text, "mamba_head_dim", "mamba_d_head")
     state = integer(text, "ssm_state_size", "mamba_d_state", "mamba_state_dim")
@@ -75,17 +44,9 @@ def _mamba2_state(text: Config, layers: int) -> RecurrentState:
     )
 
 
-def _mamba2_matrices(_: Config, state: RecurrentState, hidden: int) -> Matrices | None:
-    channels, heads, width = state.conv_channels, state.heads, state.head_dim
-    if channels is None or heads is None or width is None:
-        return None
-    inner = heads * width
-    return {"in_proj": hidden * (inner + channels + heads), "out_proj": inner * hidden}
-
-
-def _mamba1_state(text: Config, layers: int) -> RecurrentState:
-    hidden = integer(text, "hidden_size")
-    expand = integer(text, "mamba_expand")
+def mamba1(text: Config, layers: int) -> RecurrentState:
+    """Mamba, as Jamba has it."""
+    hidden, expand = integer(text, "hidden_size"), integer(text, "mamba_expand")
     inner = hidden * expand if hidden and expand else None
     return RecurrentState(
         kind="mamba1",
@@ -98,21 +59,8 @@ def _mamba1_state(text: Config, layers: int) -> RecurrentState:
     )
 
 
-def _mamba1_matrices(text: Config, state: RecurrentState, hidden: int) -> Matrices | None:
-    inner, wide = state.heads, state.state_dim
-    if inner is None or wide is None:
-        return None
-    rank = integer(text, "mamba_dt_rank") or math.ceil(hidden / 16)
-    return {
-        "in_proj": 2 * hidden * inner,
-        "x_proj": inner * (rank + 2 * wide),
-        "dt_proj": rank * inner,
-        "A_log": inner * wide,
-        "out_proj": inner * hidden,
-    }
-
-
-def _convolution_state(text: Config, layers: int) -> RecurrentState:
+def short_convolution(text: Config, layers: int) -> RecurrentState:
+    """LFM2's convolutions, which keep nothing but their history."""
     return RecurrentState(
         kind="shortconv",
         layers=layers,
@@ -124,11 +72,8 @@ def _convolution_state(text: Config, layers: int) -> RecurrentState:
     )
 
 
-def _convolution_matrices(_: Config, _state: RecurrentState, hidden: int) -> Matrices:
-    return {"in_proj": 3 * hidden * hidden, "out_proj": hidden * hidden}
-
-
-def _kda_state(text: Config, layers: int) -> RecurrentState:
+def kda(text: Config, layers: int) -> RecurrentState:
+    """Kimi Delta Attention."""
     linear = section(text, "linear_attn_config") or text
     heads, width = integer(linear, "num_heads"), integer(linear, "head_dim")
     return RecurrentState(
@@ -142,19 +87,31 @@ def _kda_state(text: Config, layers: int) -> RecurrentState:
     )
 
 
-def _kda_matrices(_: Config, state: RecurrentState, hidden: int) -> Matrices | None:
-    heads, width = state.heads, state.head_dim
-    if heads is None or width is None:
+def matrices(text: Config, state: RecurrentState, hidden: int) -> Matrices | None:
+    """Parameters of one layer by mlx-lm's names of its modules; None where a width is missing."""
+    channels, heads, width, wide = (
+        state.conv_channels,
+        state.heads,
+        state.head_dim,
+        state.state_dim,
+    )
+    if channels is None or heads is None or width is None or wide is None:
         return None
     inner = heads * width
-    wide = dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), hidden * inner)
-    low = dict.fromkeys(("f_a_proj", "g_a_proj"), hidden * width)
-    high = dict.fromkeys(("f_b_proj", "g_b_proj"), width * inner)
-    return {**wide, **low, **high, "b_proj": hidden * heads}
-
-
-GATED_DELTANET = Recurrence(_deltanet_state, _deltanet_matrices)
-MAMBA1 = Recurrence(_mamba1_state, _mamba1_matrices)
-MAMBA2 = Recurrence(_mamba2_state, _mamba2_matrices)
-SHORT_CONVOLUTION = Recurrence(_convolution_state, _convolution_matrices)
-KDA = Recurrence(_kda_state, _kda_matrices)
+    output = {"out_proj": inner * hidden}
+    match state.kind:
+        case "gated-deltanet":  # the output's gate, and two gates a head
+            gates = {"in_proj_z": hidden * inner, "in_proj_ba": 2 * hidden * heads}
+            return {"in_proj_qkv": hidden * channels, **gates, **output}
+        case "mamba2":  # gate, convolved channels, time steps
+            return {"in_proj": hidden * (inner + channels + heads), **output}
+        case "mamba1":
+            rank = integer(text, "mamba_dt_rank") or math.ceil(hidden / 16)
+            steps = {"x_proj": inner * (rank + 2 * wide), "dt_proj": rank * inner}
+            return {"in_proj": 2 * hidden * inner, **steps, "A_log": inner * wide, **output}
+        case "kda":  # two gates of low rank; one number a head
+            plain = dict.fromkeys(("q_proj", "k_proj", "v_proj", "o_proj"), hidden * inner)
+            low = {"a_proj": 2 * hidden * width, "b_proj": 2 * width * inner}
+            return {**plain, **low, "beta": hidden * heads}
+        case "shortconv":
+            return {"in_proj": 3 * hidden * hidden, "out_proj": hidden * hidden}

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from mlx_catalog import CatalogEntry, Geometry, ModelReading, Quant
-from mlx_catalog.model_types import MODEL_TYPES
+from mlx_catalog.model_types import model_types
 from mlx_catalog.weights import Role, Weights
 from mlx_recommend.calibration import LaunchPattern
 from mlx_recommend.inputs import ModelShape
@@ -109,16 +109,12 @@ def _expert_share(entry: CatalogEntry) -> float:
 
 
 def _layer_kind(model_type: str, geometry: Geometry) -> LaunchPattern:
-    recurrent, row = geometry.recurrent, MODEL_TYPES.get(model_type)
+    recurrent, row = geometry.recurrent, model_types().get(model_type)
     if recurrent is not None and recurrent.kind != "shortconv":
         return LaunchPattern.RECURRENT
     if geometry.mla_latent_dim is not None:
         return LaunchPattern.LATENT
-    return (
-        LaunchPattern.SANDWICH
-        if row is not None and row.has_sandwich_norms
-        else LaunchPattern.PLAIN
-    )
+    return LaunchPattern.SANDWICH if row is not None and row.sandwich_norms else LaunchPattern.PLAIN
 
 
 def _prefilled(geometry: Geometry | None) -> float:
