@@ -6,7 +6,7 @@ not understood here stays unknown.
 
 from dataclasses import dataclass, replace
 
-from mlx_catalog.config_fields import HIDDEN, QUERY_HEADS, Config, integer, is_said, section
+from mlx_catalog.config_fields import HIDDEN, QUERY_HEADS, Config, integer, is_said, needed, section
 
 type Matrices = dict[str, int]
 
@@ -44,11 +44,13 @@ class Heads:
             return None
         return (self.key_dim + self.value_dim) // 2
 
-    def matrices(self, hidden: int) -> Matrices | None:
-        """The projections, by the names of their modules; None where a number is missing."""
-        query, kv, keys, values = self.query, self.kv, self.key_dim, self.value_dim
-        if query is None or kv is None or keys is None or values is None:
-            return None
+    def matrices(self, hidden: int) -> Matrices:
+        """The projections, by the names of their modules.
+
+        Raises:
+            UnsaidError: A number is missing.
+        """
+        query, kv, keys, values = map(needed, (self.query, self.kv, self.key_dim, self.value_dim))
         return {
             "q_proj": hidden * query * keys,
             "k_proj": hidden * kv * keys,
@@ -120,22 +122,24 @@ def latents(text: Config) -> tuple[int, int] | None:
     return latent, rope + (integer(text, "index_head_dim") or 0)
 
 
-def latent_matrices(text: Config, hidden: int) -> Matrices | None:
-    """The projections of attention over latents; None where a width is missing."""
-    heads, latent = expanded(text), integer(text, "kv_lora_rank")
-    rope, rank = integer(text, "qk_rope_head_dim"), integer(text, "q_lora_rank")
-    own = heads.matrices(hidden)
-    if own is None or heads.query is None or heads.key_dim is None or heads.value_dim is None:
-        return None
-    if latent is None or rope is None:
-        return None
-    wide = heads.query * heads.key_dim
+def latent_matrices(text: Config, hidden: int) -> Matrices:
+    """The projections of attention over latents.
+
+    Raises:
+        UnsaidError: A width is missing.
+    """
+    own, rank = expanded(text).matrices(hidden), integer(text, "q_lora_rank")
+    latent, rope, heads = (
+        needed(integer(text, name))
+        for name in ("kv_lora_rank", "qk_rope_head_dim", "num_attention_heads")
+    )
+    wide, values = own["q_proj"] // hidden, own["v_proj"] // hidden
     queries = {"q_proj": own["q_proj"]}
     if rank is not None:
         queries = {"q_a_proj": rank * hidden, "q_b_proj": rank * wide}
     return {
         **queries,
         "kv_a_proj_with_mqa": hidden * (latent + rope),
-        "kv_b_proj": latent * heads.query * (heads.key_dim - rope + heads.value_dim),
+        "kv_b_proj": latent * (wide - heads * rope + values),
         "o_proj": own["o_proj"],
     }

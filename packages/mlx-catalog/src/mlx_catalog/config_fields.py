@@ -13,6 +13,21 @@ _MOST = 2**40
 """No count, width or length of a model comes near; a damaged or hostile file may say anything."""
 
 
+class UnsaidError(Exception):
+    """A number that a count can't do without is missing; caught where the count began."""
+
+
+def needed[T](value: T | None) -> T:
+    """`value`, where there is one.
+
+    Raises:
+        UnsaidError: There is none.
+    """
+    if value is None:
+        raise UnsaidError
+    return value
+
+
 def whole(value: object) -> int | None:
     """`value` where it is a positive whole number, also one written `32.0`, and no absurd one."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _MOST:

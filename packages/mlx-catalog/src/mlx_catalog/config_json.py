@@ -5,7 +5,9 @@ The layouts are those of mlx-lm's caches: what a layer of each `model_type` real
 says the rest.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from msgspec import structs
 
@@ -81,7 +83,7 @@ def read_config(config: Config, source: str = "config.json") -> ConfigReading:
         text=said,
         row=row,
         kinds=kinds,
-        architecture=_architecture(kinds, geometry, said) if geometry else None,
+        architecture=_architecture(kinds, geometry, said) if kinds and geometry else None,
         geometry=geometry,
         max_context_tokens=_longest_context(said),
         tower=section(config, "vision_config") if "vision_config" in config else None,
@@ -220,39 +222,27 @@ def _experts(text: Config) -> Experts | None:
     return Experts(total=total, active=integer(text, *ACTIVE_EXPERTS), shared=shared)
 
 
-def _architecture(
-    kinds: LayerKinds | None, geometry: Geometry, text: Config
-) -> Architecture | None:
-    if kinds is None:
-        return None
-    moe = geometry.experts is not None
-    if geometry.recurrent is not None:
-        return _hybrid(geometry.recurrent.kind, moe=moe, parallel="parallel" in kinds)
-    if "none" in kinds:
-        return "nas-transformer"
-    if geometry.mla_latent_dim is not None:
-        return "mla-moe" if moe else "mla-transformer"
-    if not geometry.sliding_layers:
-        return "moe" if moe else "transformer"
-    if moe and "attention_chunk_size" in text:
-        return "moe-chunked"
-    return "moe-swa" if moe else "transformer-swa"
+def _architecture(kinds: LayerKinds, geometry: Geometry, text: Config) -> Architecture:
+    moe, state = "-moe" if geometry.experts is not None else "", geometry.recurrent
+    if state is not None:
+        name = _HYBRIDS.get(state.kind) or f"{state.kind}-hybrid{moe}"
+        name = "mamba2-parallel-hybrid" if "parallel" in kinds else name
+    elif "none" in kinds:
+        name = "nas-transformer"
+    elif geometry.mla_latent_dim is not None:
+        name = f"mla{moe or '-transformer'}"
+    elif moe and geometry.sliding_layers and "attention_chunk_size" in text:
+        name = "moe-chunked"
+    else:
+        name = ("moe" if moe else "transformer") + ("-swa" if geometry.sliding_layers else "")
+    return cast("Architecture", name)
 
 
-def _hybrid(kind: RecurrentKind, *, moe: bool, parallel: bool) -> Architecture:
-    match kind:
-        case "mamba1":
-            return "mamba1-hybrid"
-        case "mamba2" if parallel:
-            return "mamba2-parallel-hybrid"
-        case "kda":
-            return "kda-mla-hybrid-moe"
-        case "mamba2":
-            return "mamba2-hybrid-moe" if moe else "mamba2-hybrid"
-        case "gated-deltanet":
-            return "gated-deltanet-hybrid-moe" if moe else "gated-deltanet-hybrid"
-        case "shortconv":
-            return "shortconv-hybrid-moe" if moe else "shortconv-hybrid"
+_HYBRIDS: Mapping[RecurrentKind, Architecture] = {
+    "mamba1": "mamba1-hybrid",
+    "kda": "kda-mla-hybrid-moe",
+}
+"""Those that come with experts and without under one name."""
 
 
 def _notes(model_type: str, kinds: LayerKinds | None, geometry: Geometry | None) -> tuple[str, ...]:

@@ -13,7 +13,6 @@ from mlx_catalog.parameters import weights_of_config
 from mlx_catalog.precision import Precision
 from mlx_catalog.safetensors import (
     Tensor,
-    merge,
     missing_shards,
     read_header,
     weigh,
@@ -22,7 +21,7 @@ from mlx_catalog.safetensors import (
 from mlx_catalog.schema import Architecture, Geometry, Quant
 from mlx_catalog.weights import Role, Weights
 
-INDEX = "model.safetensors.index.json"
+_INDEX = "model.safetensors.index.json"
 MAX_JSON_BYTES = 64_000_000
 """Nothing that describes a model comes near; a hostile file may be of any size."""
 
@@ -81,37 +80,27 @@ def read_model(path: Path) -> ModelReading:
         return describe(str(path), load_config(path))
     config = load_config(path / "config.json")
     here = weight_files(file.name for file in path.glob("*.safetensors"))
-    missing, index = missing_shards(here), _read_index(path / INDEX)
+    shards, size_bytes = _read_index(path / _INDEX)
+    missing = missing_shards(here) or ((*sorted(shards),) if not here else ())
     if missing or not here:
-        said = index.size_bytes if frozenset(here) <= index.shards else None
-        notes = (_told(missing or sorted(index.shards)),) if missing or index.shards else ()
-        reading = describe(str(path), config, file_bytes=said, notes=notes)
+        others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        notes = (f"the weight file {missing[0]}{others} is missing",) if missing else ()
+        size = size_bytes if shards.issuperset(here) else None
+        reading = describe(str(path), config, file_bytes=size, notes=notes)
         return replace(reading, weights_exact=False)
-    stale = bool(index.shards - frozenset(here))
-    notes = (f"{INDEX} is stale: it names weight files that are not here",) if stale else ()
-    tensors = merge(read_header(path / name) for name in here)
+    stale = not shards.issubset(here)
+    notes = (f"{_INDEX} is stale: it names weight files that are not here",) if stale else ()
+    tensors = {key: each for name in here for key, each in read_header(path / name).items()}
     return describe(str(path), config, tensors, notes=notes)
 
 
-def _told(missing: Sequence[str]) -> str:
-    others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-    return f"the weight file {missing[0]}{others} is missing"
-
-
-@dataclass(frozen=True, slots=True)
-class _Index:
-    """What a `model.safetensors.index.json` says; nothing where there is none."""
-
-    shards: frozenset[str] = frozenset()
-    size_bytes: int | None = None
-
-
-def _read_index(path: Path) -> _Index:
+def _read_index(path: Path) -> tuple[frozenset[str], int | None]:
+    """The weight files that an index names, and their size; neither where there is no index."""
     if not path.is_file():
-        return _Index()
+        return frozenset(), None
     index = load_config(path)
     shards = frozenset(str(shard) for shard in section(index, "weight_map").values())
-    return _Index(shards, integer(section(index, "metadata"), "total_size"))
+    return shards, integer(section(index, "metadata"), "total_size")
 
 
 def load_config(path: Path) -> dict[str, object]:

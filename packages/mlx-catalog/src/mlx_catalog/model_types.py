@@ -13,7 +13,7 @@ import msgspec
 
 from mlx_catalog import attention, layers, recurrence, spellings
 from mlx_catalog.attention import Heads, Matrices
-from mlx_catalog.config_fields import HIDDEN, Config, integer
+from mlx_catalog.config_fields import HIDDEN, Config, integer, needed
 from mlx_catalog.layers import LayerKind, LayerKinds
 from mlx_catalog.schema import RecurrentState
 
@@ -89,17 +89,17 @@ class ModelType(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         found: RecurrentState = getattr(recurrence, self.recurrence)(text, count)
         return found
 
-    def attention_matrices(self, text: Config, *, is_sliding: bool) -> Matrices | None:
-        """What the attention of one layer is made of; None where a width is missing."""
-        hidden = integer(text, *HIDDEN)
-        if hidden is None:
-            return None
+    def attention_matrices(self, text: Config, *, is_sliding: bool) -> Matrices:
+        """What the attention of one layer is made of.
+
+        Raises:
+            UnsaidError: A width is missing.
+        """
+        hidden = needed(integer(text, *HIDDEN))
         if self.attention in ("latent", "expanded"):
             return attention.latent_matrices(text, hidden)
         heads = self.heads(text, is_sliding=is_sliding)
         found = heads.matrices(hidden)
-        if found is None:
-            return None
         if self.output_gate:
             is_wide = self.output_gate == "wide"
             found["g_proj"] = found["q_proj"] if is_wide else hidden * (heads.query or 0)

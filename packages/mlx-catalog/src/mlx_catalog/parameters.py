@@ -3,7 +3,7 @@
 Matrices only: norms, biases and short convolutions are less than a hundredth of any model.
 """
 
-from collections import ChainMap, Counter
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import mul
@@ -14,16 +14,16 @@ from mlx_catalog.config_fields import (
     HIDDEN,
     LAYERS,
     Config,
+    UnsaidError,
     each_layer,
     integer,
     items,
+    needed,
     word,
 )
 from mlx_catalog.config_json import ACTIVE_EXPERTS, SHARED_EXPERTS, SHARED_WIDTH, ConfigReading
 from mlx_catalog.layers import LayerKind
-from mlx_catalog.model_types import ModelType
 from mlx_catalog.precision import Precision, Scheme
-from mlx_catalog.schema import Geometry
 from mlx_catalog.weights import Role, Weights, role_of
 
 
@@ -32,11 +32,11 @@ def weights_of_config(reading: ConfigReading) -> Weights | None:
 
     None where its layout is unknown here, or a width is missing.
     """
-    model = _model_of(reading)
-    modules = _modules(model) if model is not None else None
-    if model is None or modules is None:
+    try:
+        model = _Model(reading)
+        modules = [*model.mixers(), *model.networks(), *model.experts(), *model.others()]
+    except UnsaidError:
         return None
-    modules.append(_Module(Role.ASIDE, "tower", _tower(reading.tower or {})))
     params: dict[Role, float] = {}
     for module in modules:
         params[module.role] = params.get(module.role, 0) + module.params
@@ -77,166 +77,115 @@ def _active_share(modules: Iterable[_Module]) -> float | None:
     return sum(read) / sum(module.params for module in routed) if routed else 1.0
 
 
-@dataclass(frozen=True, slots=True)
 class _Model:
-    """A language model of a known layout, and the widths that everything depends on."""
+    """A language model of a known layout; every question may find a number missing."""
 
-    text: Config
-    row: ModelType
-    geometry: Geometry
-    layers: int
-    hidden: int
-    vocab: int
+    def __init__(self, reading: ConfigReading) -> None:
+        self._text, self._row = reading.text, needed(reading.row)
+        self._geometry = needed(reading.geometry)
+        self._layers = self._geometry.layers
+        self._hidden = needed(self._geometry.hidden_size)
+        self._vocab = needed(self._geometry.vocab_size)
+        self._tower = _tower(reading.tower or {})
+        self.is_tied = self._geometry.tied_embeddings is not False
+        # the matrices of a feed-forward network, or of an expert, are all of one size
+        self._network = ("up_proj", "down_proj", *(() if self._row.ungated else ("gate_proj",)))
 
-    @property
-    def is_tied(self) -> bool:
-        return self.geometry.tied_embeddings is not False
+    def others(self) -> Iterator[_Module]:
+        """Embeddings, output layer, towers."""
+        embedding = float(self._vocab * self._hidden)
+        yield _Module(Role.OUTPUT, Role.OUTPUT.value, embedding)
+        if not self.is_tied:
+            yield _Module(Role.LOOKED_UP, Role.LOOKED_UP.value, embedding)
+        width = self._geometry.per_layer_embedding_dim
+        if width is not None:
+            rows = integer(self._text, "vocab_size_per_layer_input") or self._vocab
+            yield _Module(Role.LOOKED_UP, "embed_tokens_per_layer", rows * width * self._layers)
+            # gate, projection, and the shared one
+            yield _Module(Role.DENSE, "per_layer", self._layers * 3 * self._hidden * width)
+        yield _Module(Role.ASIDE, "tower", self._tower)
 
+    def mixers(self) -> Iterator[_Module]:
+        """What mixes tokens."""
+        # layers that share another's cache have weights like any
+        text = {**self._text, "num_kv_shared_layers": 0}
+        for kind, layers in Counter(needed(self._row.kinds(text, self._layers))).items():
+            for name, params in self._mixer(kind).items():
+                yield _Module(Role.DENSE, name, layers * params, layers)
 
-def _model_of(reading: ConfigReading) -> _Model | None:
-    geometry, row = reading.geometry, reading.row
-    if geometry is None or row is None or geometry.hidden_size is None:
-        return None
-    if geometry.vocab_size is None:
-        return None
-    widths = geometry.layers, geometry.hidden_size, geometry.vocab_size
-    return _Model(reading.text, row, geometry, *widths)
+    def _mixer(self, kind: LayerKind) -> Matrices:
+        """Of one layer."""
+        found: Matrices = {}
+        if kind in ("recurrent", "parallel"):
+            state = needed(self._geometry.recurrent)
+            found |= recurrence.matrices(self._text, state, self._hidden)
+        if kind not in ("recurrent", "none"):
+            found |= self._row.attention_matrices(self._text, is_sliding=kind == "sliding")
+        return found
 
+    def networks(self) -> Iterator[_Module]:
+        """Dense feed-forward networks."""
+        text, layers = self._text, self._stated("ffn_layers", self._layers)
+        if text.get("enable_moe_block") is not True:  # Gemma 4 has both in each layer
+            layers -= self._moe_layers()
+        if layers <= 0:
+            return
+        names = "intermediate_size", "n_inner", "ffn_hidden_size"
+        widths = needed(each_layer(text, layers, *names))
+        wide = sum(widths)
+        if text.get("use_double_wide_mlp") is True:
+            wide += (integer(text, "num_kv_shared_layers") or 0) * widths[-1]
+        for name in self._network:
+            yield _Module(Role.DENSE, name, self._hidden * wide, layers)
 
-def _modules(model: _Model) -> list[_Module] | None:
-    mixers, networks, experts = _mixers(model), _networks(model), _experts(model)
-    if mixers is None or networks is None or experts is None:
-        return None
-    return [*mixers, *networks, *experts, *_embeddings(model)]
+    def experts(self) -> Iterator[_Module]:
+        """Routed and shared experts, and routers; none in a dense model."""
+        text, hidden, experts = self._text, self._hidden, self._geometry.experts
+        layers = self._moe_layers()
+        if experts is None or not layers:
+            return
+        names = "moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size"
+        widths = needed(each_layer(text, layers, *names))
+        shared, used = self._shared_width(widths), each_layer(text, layers, *ACTIVE_EXPERTS)
+        yield _Module(Role.DENSE, "router", layers * hidden * experts.total, layers)
+        # Nemotron's experts work at a latent width where the configuration names one
+        latent = integer(text, "moe_latent_size")
+        if latent is not None:
+            yield _Module(Role.DENSE, "latent", layers * 2 * hidden * latent, layers)
+        stream = latent or hidden
+        every = stream * sum(widths) * experts.total
+        read = None if used is None else min(stream * sum(map(mul, widths, used)), every)
+        for name in self._network:
+            yield _Module(Role.DENSE, f"shared.{name}", hidden * shared, layers)
+            yield _Module(Role.ROUTED, name, every, layers, read)
 
+    def _shared_width(self, widths: Sequence[int]) -> int:
+        """The width of all shared experts of all layers together."""
+        named = each_layer(self._text, len(widths), *SHARED_WIDTH)
+        if named is not None:
+            return sum(named)
+        if not any(self._text.get(name) for name in SHARED_EXPERTS):
+            return 0
+        return sum(map(mul, needed(each_layer(self._text, len(widths), *SHARED_EXPERTS)), widths))
 
-def _embeddings(model: _Model) -> Iterator[_Module]:
-    embedding = float(model.vocab * model.hidden)
-    yield _Module(Role.OUTPUT, Role.OUTPUT.value, embedding)
-    if not model.is_tied:
-        yield _Module(Role.LOOKED_UP, Role.LOOKED_UP.value, embedding)
-    per_layer = integer(model.text, "hidden_size_per_layer_input")
-    if per_layer is not None:
-        rows = integer(model.text, "vocab_size_per_layer_input") or model.vocab
-        yield _Module(Role.LOOKED_UP, "embed_tokens_per_layer", rows * per_layer * model.layers)
-        gates = model.layers * 3 * model.hidden * per_layer  # gate, projection, and the shared one
-        yield _Module(Role.DENSE, "per_layer", gates)
+    def _moe_layers(self) -> int:
+        """How many layers have routed experts: all but the first, in steps; or as listed."""
+        text, layers = self._text, self._layers
+        if self._geometry.experts is None:
+            return 0
+        for name in ("moe_layer_freq", "is_moe_layer"):
+            if isinstance(text.get(name), list):
+                return min(sum(bool(each) for each in items(text, name)), layers)
+        first = "first_k_dense_replace", "num_dense_layers", "moe_layer_start_index"
+        dense = (integer(text, *first) or 0) + len(items(text, "mlp_only_layers"))
+        steps = "decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_freq"
+        usual = max(layers - dense, 0) // (integer(text, *steps, "moe_layer_interval") or 1)
+        return self._stated("moe_layers", usual)
 
-
-def _mixers(model: _Model) -> list[_Module] | None:
-    """What mixes tokens; None where the layout or a width is unknown."""
-    # layers that share another's cache have weights like any
-    kinds = model.row.kinds({**model.text, "num_kv_shared_layers": 0}, model.layers)
-    if kinds is None:
-        return None
-    found: list[_Module] = []
-    for kind, layers in Counter(kinds).items():
-        matrices = _mixer(model, kind)
-        if matrices is None:
-            return None
-        found += [
-            _Module(Role.DENSE, name, layers * params, layers) for name, params in matrices.items()
-        ]
-    return found
-
-
-def _mixer(model: _Model, kind: LayerKind) -> Matrices | None:
-    """Of one layer; None where a width is missing."""
-    found: list[Matrices | None] = []
-    if kind in ("recurrent", "parallel"):
-        state = model.geometry.recurrent
-        found.append(state and recurrence.matrices(model.text, state, model.hidden))
-    if kind not in ("recurrent", "none"):
-        is_sliding = kind == "sliding"
-        found.append(model.row.attention_matrices(model.text, is_sliding=is_sliding))
-    known = [matrices for matrices in found if matrices is not None]
-    return dict(ChainMap(*known)) if len(known) == len(found) else None
-
-
-def _networks(model: _Model) -> list[_Module] | None:
-    """Dense feed-forward networks; None where their width is missing."""
-    text = model.text
-    layers = _stated(text, "ffn_layers", model.layers)
-    if text.get("enable_moe_block") is not True:  # Gemma 4 has both in each layer
-        layers -= _moe_layers(model)
-    if layers <= 0:
-        return []
-    widths = each_layer(text, layers, "intermediate_size", "n_inner", "ffn_hidden_size")
-    if widths is None:
-        return None
-    wide = sum(widths)
-    if text.get("use_double_wide_mlp") is True:
-        wide += (integer(text, "num_kv_shared_layers") or 0) * widths[-1]
-    return [_Module(Role.DENSE, name, model.hidden * wide, layers) for name in _network(model)]
-
-
-def _network(model: _Model) -> tuple[str, ...]:
-    """The matrices of a feed-forward network, or of an expert, all of one size."""
-    return (
-        ("gate_proj", "up_proj", "down_proj") if not model.row.ungated else ("up_proj", "down_proj")
-    )
-
-
-def _moe_layers(model: _Model) -> int:
-    """How many layers have routed experts: all but the first, in steps; or as listed."""
-    text, layers = model.text, model.layers
-    if model.geometry.experts is None:
-        return 0
-    for name in ("moe_layer_freq", "is_moe_layer"):
-        if isinstance(text.get(name), list):
-            return min(sum(bool(each) for each in items(text, name)), layers)
-    dense = integer(text, "first_k_dense_replace", "num_dense_layers", "moe_layer_start_index") or 0
-    dense += len(items(text, "mlp_only_layers"))
-    steps = "decoder_sparse_step", "interleave_moe_layer_step", "moe_layer_freq"
-    usual = max(layers - dense, 0) // (integer(text, *steps, "moe_layer_interval") or 1)
-    return _stated(text, "moe_layers", usual)
-
-
-def _stated(text: Config, name: str, usual: int) -> int:
-    """A number that `mlx_catalog.spellings` worked out, 0 included; else the usual one."""
-    stated = text.get(name)
-    return stated if isinstance(stated, int) else usual
-
-
-def _experts(model: _Model) -> list[_Module] | None:
-    """Experts and routers: none in a dense model, None where a width is missing."""
-    text, hidden, experts = model.text, model.hidden, model.geometry.experts
-    layers = _moe_layers(model)
-    if experts is None or not layers:
-        return []
-    widths = each_layer(
-        text, layers, "moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size"
-    )
-    if widths is None:
-        return None
-    shared = _shared_widths(model, widths)
-    if shared is None:
-        return None
-    # Nemotron's experts work at a latent width where the configuration names one
-    latent = integer(text, "moe_latent_size")
-    stream, wide = latent or hidden, sum(widths)
-    used = each_layer(text, layers, *ACTIVE_EXPERTS)
-    read = None if used is None else stream * sum(map(mul, widths, used))
-    found = [_Module(Role.DENSE, "router", layers * hidden * experts.total, layers)]
-    if latent is not None:
-        found.append(_Module(Role.DENSE, "latent", layers * 2 * hidden * latent, layers))
-    for name in _network(model):
-        found.append(_Module(Role.DENSE, f"shared.{name}", hidden * sum(shared), layers))
-        each = stream * wide * experts.total
-        found.append(_Module(Role.ROUTED, name, each, layers, read and min(read, each)))
-    return found
-
-
-def _shared_widths(model: _Model, widths: Sequence[int]) -> list[int] | None:
-    """The width of all shared experts together, layer by layer; None where it can't be read."""
-    text, layers = model.text, len(widths)
-    named = each_layer(text, layers, *SHARED_WIDTH)
-    if named is not None:
-        return named
-    if not any(text.get(name) for name in SHARED_EXPERTS):
-        return [0] * layers
-    numbers = each_layer(text, layers, *SHARED_EXPERTS)
-    return None if numbers is None else list(map(mul, numbers, widths))
+    def _stated(self, name: str, usual: int) -> int:
+        """A number that `mlx_catalog.spellings` worked out, 0 included; else the usual one."""
+        stated = self._text.get(name)
+        return stated if isinstance(stated, int) else usual
 
 
 type _Names = tuple[Role, str]

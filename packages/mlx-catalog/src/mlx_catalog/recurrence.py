@@ -3,7 +3,7 @@
 import math
 
 from mlx_catalog.attention import Matrices
-from mlx_catalog.config_fields import Config, integer, section
+from mlx_catalog.config_fields import Config, integer, needed, section
 from mlx_catalog.schema import RecurrentState
 
 
@@ -87,16 +87,14 @@ def kda(text: Config, layers: int) -> RecurrentState:
     )
 
 
-def matrices(text: Config, state: RecurrentState, hidden: int) -> Matrices | None:
-    """Parameters of one layer by mlx-lm's names of its modules; None where a width is missing."""
-    channels, heads, width, wide = (
-        state.conv_channels,
-        state.heads,
-        state.head_dim,
-        state.state_dim,
-    )
-    if channels is None or heads is None or width is None or wide is None:
-        return None
+def matrices(text: Config, state: RecurrentState, hidden: int) -> Matrices:
+    """Parameters of one layer, by mlx-lm's names of its modules.
+
+    Raises:
+        UnsaidError: A width is missing.
+    """
+    channels, wide = needed(state.conv_channels), needed(state.state_dim)
+    heads, width = needed(state.heads), needed(state.head_dim)
     inner = heads * width
     output = {"out_proj": inner * hidden}
     match state.kind:

@@ -217,8 +217,3 @@ def _packed_bits(weight: Tensor, scales: Tensor, scheme: Scheme | None) -> int:
     words, groups = weight.shape[-1:], scales.shape[-1:]
     bits = words[0] * 32 // (groups[0] * group_size) if words and groups and groups[0] else 0
     return bits if bits in _PACKED_BITS else (scheme.bits if scheme is not None else 4)
-
-
-def merge(headers: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors of several files as one model's."""
-    return {name: tensor for header in headers for name, tensor in header.items()}

@@ -94,25 +94,6 @@ class RecurrentState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     state_dim: Count | None = None
 
     @property
-    def conv_elements(self) -> int | None:
-        """Values of convolution history, all layers together; None where a dimension is unknown."""
-        if self.layers is None or self.conv_channels is None or self.conv_kernel is None:
-            return None
-        return self.layers * (self.conv_kernel - 1) * self.conv_channels
-
-    @property
-    def state_elements(self) -> int | None:
-        """Values of recurrent state, all layers together; None where a dimension is unknown."""
-        if (
-            self.layers is None
-            or self.heads is None
-            or self.head_dim is None
-            or self.state_dim is None
-        ):
-            return None
-        return self.layers * self.heads * self.head_dim * self.state_dim
-
-    @property
     def bytes_per_sequence(self) -> int | None:
         """Bytes that one sequence keeps in mlx-lm; None where a dimension is unknown.
 
@@ -120,10 +101,13 @@ class RecurrentState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         except Mamba-1's, which follows the activations (found by running mlx-lm 0.31.3 on small
         models of each kind).
         """
-        conv, state = self.conv_elements, self.state_elements
-        if conv is None or state is None:
+        if self.layers is None or self.conv_channels is None or self.conv_kernel is None:
             return None
-        return conv * 2 + state * (2 if self.kind == "mamba1" else 4)
+        if self.heads is None or self.head_dim is None or self.state_dim is None:
+            return None
+        history = (self.conv_kernel - 1) * self.conv_channels
+        state = self.heads * self.head_dim * self.state_dim
+        return self.layers * (history * 2 + state * (2 if self.kind == "mamba1" else 4))
 
 
 class Experts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
