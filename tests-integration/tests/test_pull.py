@@ -109,7 +109,7 @@ def test_a_pulled_model_is_whole_and_listed(puller: Program, hub: HubServer):
     assert stored(puller.home) == WANTED
     (model,) = puller.run("models", "--json").document["models"]
     assert (model["id"], model["integrity"], model["tiers"]) == (REPO, "ok", [])
-    assert hub.sent_bytes == SIZE
+    assert hub.sent_bytes == SIZE + len(CONFIG)  # read before anything large comes
     assert list((puller.home.models / ".incoming").iterdir()) == []
 
 
@@ -373,7 +373,7 @@ def test_a_mistyped_catalog_id_gets_the_nearest_names(puller: Program):
     assert "qwen3-8b" in done.err
 
 
-def test_a_model_larger_than_the_disk_is_refused_before_the_first_byte(
+def test_a_model_larger_than_the_disk_is_refused_before_any_weights_come(
     puller: Program, hub: HubServer
 ):
     huge = hub.root / "example" / "Huge" / "model.safetensors"
@@ -384,7 +384,7 @@ def test_a_model_larger_than_the_disk_is_refused_before_the_first_byte(
     done = puller.run("pull", "example/Huge", "--json")
     assert done.code == 1
     assert done.document["error"]["type"] == "disk-full"
-    assert hub.sent_bytes == 0
+    assert hub.sent_bytes == len(CONFIG)
 
 
 def test_weights_of_another_format_are_refused(puller: Program, hub: HubServer):
@@ -547,7 +547,7 @@ def test_what_is_in_the_hugging_face_cache_is_linked_and_not_fetched(
     assert done.code == 0, done.err
     assert stored(puller.home) == WANTED
     assert done.document["linked_bytes"] == len(FILES[weights])
-    assert hub.sent_bytes == SIZE - len(FILES[weights])
+    assert hub.sent_bytes == SIZE + len(CONFIG) - len(FILES[weights])
     blob = next(path for path in (tmp_path / "hf").rglob("blobs/*"))
     assert blob.samefile(model_folder(puller.home) / weights)
 

@@ -33,6 +33,7 @@ from mlx_stack.models.disk import LocalModel, find_local
 from mlx_stack.models.find import find, local_models, near_names
 from mlx_stack.models.hub.environment import read_environment
 from mlx_stack.models.name import is_on_hub
+from mlx_stack.models.own_code import ensure_no_code
 from mlx_stack.models.serving import entry_of, serving_of
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.ports import free_ports
@@ -179,6 +180,7 @@ def _find_model(opened: OpenStack, name: str) -> LocalModel:
             f"The model in {model.path} is {model.integrity}: {'; '.join(model.problems)}",
             hint=f"`mlx-stack pull {model.model or model.repo or name}` completes it.",
         )
+    ensure_no_code(model.path)
     return model
 
 

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 @click.argument("model", shell_complete=complete_models)
 @click.option("--quant", type=click.Choice(Quant, case_sensitive=False), help="Which precision.")
 @click.option("--force", is_flag=True, help="Fetch everything anew, whatever is here.")
+@click.option(
+    "--allow-code",
+    is_flag=True,
+    help="Allow Python that comes with this model: it is fetched, and runs when it is served.",
+)
 @click.option("--bench", is_flag=True, help="Measure the model afterwards, as `bench` does.")
 @click.option("--json-lines", is_flag=True, help="Write what happens as JSON, one event a line.")
 @json_option
@@ -29,6 +34,7 @@ def command(
     quant: Quant | None,
     *,
     force: bool,
+    allow_code: bool,
     bench: bool,
     json_lines: bool,
     json: bool,
@@ -49,11 +55,19 @@ def command(
     output = context.output
     view = open_view(output, json_lines=json_lines)
     try:
-        result = pull(context.home, model, quant=quant, is_forced=force, observer=view.show)
+        result = pull(
+            context.home,
+            model,
+            quant=quant,
+            is_forced=force,
+            allows_code=allow_code,
+            observer=view.show,
+        )
     except (KeyboardInterrupt, Interrupted) as interruption:
         view.close()
         again = ["mlx-stack", "pull", model, *(("--quant", quant) if quant else ())]
         again += ["--force"] if force else []
+        again += ["--allow-code"] if allow_code else []
         hint = f"`{shlex.join(again)}` continues where this stopped."
         if json_lines:
             write_error_document("interrupted", "The pull was interrupted.", hint)

@@ -74,6 +74,7 @@ def convert(
     *,
     model: str | None = None,
     is_forced: bool = False,
+    allows_code: bool = False,
     observer: Observer = ignore,
 ) -> Fetched:
     """Have the weights of `original` quantized and published in `places`.
@@ -85,6 +86,7 @@ def convert(
         converter: What to run it with.
         model: The catalog id to remember.
         is_forced: Convert again where the result is here.
+        allows_code: The user allows the model's own Python.
         observer: Told of what mlx-lm says and how far it is.
 
     Raises:
@@ -95,7 +97,7 @@ def convert(
     assert original.revision is not None
     repo = original.repo
     with places.hold(repo, observer):
-        present = find_present(places, original.revision)
+        present = find_present(places, original.revision, allows_code=allows_code)
         if present is not None and not is_forced:
             return Fetched("present", present)
         size = expected_bytes(original.size_bytes, quant)
@@ -117,7 +119,7 @@ def convert(
                 files=_records(places.staging, repo),
                 model=model,
             )
-            converted = publish(places, manifest)
+            converted = publish(places, manifest, allows_code=allows_code)
         write_inventory(places.model_dir)
     return Fetched("converted", converted)
 

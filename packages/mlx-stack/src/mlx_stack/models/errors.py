@@ -69,6 +69,20 @@ class ModelInUseError(StackError):
     type = "model-in-use"
 
 
+class ModelCodeError(StackError):
+    """The model brings Python of its own, which the user didn't allow."""
+
+    type = "model-code"
+
+    def __init__(self, place: str, field: str, repo: str | None) -> None:
+        super().__init__(
+            f"{place} asks to run Python that comes with the model: `{field}`.",
+            hint="Read that Python first. If you trust it, allow it for this model alone: "
+            f"`mlx-stack pull --allow-code {repo or 'OWNER/NAME'}`. "
+            "Any change of its files takes that back.",
+        )
+
+
 class TransientError(Exception):
     """Something that may go better next time; it never leaves the store.
 

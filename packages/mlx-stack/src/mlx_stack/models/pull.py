@@ -18,6 +18,7 @@ from mlx_stack.models.disk.hf_cache import find_blob, find_snapshot
 from mlx_stack.models.disk.layout import places_of
 from mlx_stack.models.disk.local import LocalModel, find_local, remove
 from mlx_stack.models.disk.manifest import FileRecord, RemoteModel, is_safe_path
+from mlx_stack.models.disk.verify import has_right_digest
 from mlx_stack.models.download.boot import boot_session
 from mlx_stack.models.download.fetch import (
     Fetched,
@@ -39,6 +40,7 @@ from mlx_stack.models.events import Observer, ignore
 from mlx_stack.models.find import ModelSource, find, guessing, source_of
 from mlx_stack.models.hub.answers import gated
 from mlx_stack.models.hub.environment import HubEnvironment, read_environment
+from mlx_stack.models.own_code import ensure_no_code, ensure_no_code_in
 from mlx_stack.open_stack import OpenStack
 
 if TYPE_CHECKING:
@@ -82,6 +84,7 @@ def pull(
     *,
     quant: Quant | None = None,
     is_forced: bool = False,
+    allows_code: bool = False,
     observer: Observer = ignore,
 ) -> PullResult:
     """Have the model `name` whole on this disk.
@@ -91,11 +94,13 @@ def pull(
         name: A catalog id, an alias, or a Hub repository, however it is written.
         quant: The precision; None takes the configured one, or whatever the repository holds.
         is_forced: Fetch everything anew, whatever is here.
+        allows_code: The user allows this model's own Python: it is fetched, and may run.
         observer: Told of everything that happens, from this thread.
 
     Raises:
         UnknownModelError: It is no repository, and the catalog doesn't know it.
         UsageError: It is a folder, or a variable that says how to reach the Hub makes no sense.
+        ModelCodeError: It brings Python of its own, which wasn't allowed.
         PullError: It can't be completed; what was fetched is kept for the next time.
     """
     began = time.monotonic()
@@ -108,7 +113,14 @@ def pull(
     environment = read_environment()
     if not environment.is_offline:
         environment = environment.ready()
-    puller = _Puller(home, config.model_dir, environment, is_forced=is_forced, observer=observer)
+    puller = _Puller(
+        home,
+        config.model_dir,
+        environment,
+        is_forced=is_forced,
+        allows_code=allows_code,
+        observer=observer,
+    )
     with guessing(opened, source.origin):
         fetched, note = puller.have(source)
     return PullResult(
@@ -130,6 +142,7 @@ class _Puller:
     model_dir: Path
     environment: HubEnvironment
     is_forced: bool
+    allows_code: bool
     observer: Observer
 
     def have(self, source: ModelSource) -> tuple[Fetched, str]:
@@ -185,8 +198,9 @@ class _Puller:
         if not source.is_converted:
             candidates.insert(0, places_of(self.model_dir, source.origin.repo))
         for places in candidates:
-            model = find_present(places, revision)
+            model = find_present(places, revision, allows_code=self.allows_code)
             if model is not None and (source.model or source.quant in (None, model.quant)):
+                ensure_no_code(model.path)
                 return Fetched("present", model)
         return None
 
@@ -198,12 +212,17 @@ class _Puller:
         origin: HubFiles | None,
     ) -> Fetched:
         """The model of a commit; without an `origin` it must all be in huggingface_hub's cache."""
-        wanted, quant = select_files(remote.repo, files), source.quant
-        if quant is not None and (source.is_converted or source.model is None):
-            config = self._config(source, remote, wanted, origin)
-            if source.is_converted or _must_convert(remote.repo, config, quant):
-                ensure_convertible(remote.repo, config, _converter(self.home))
-                return self._convert(source, quant, remote, wanted, origin)
+        wanted = select_files(remote.repo, files, allows_code=self.allows_code)
+        quant = source.quant
+        config = self._config(source, remote, wanted, origin)
+        if not self.allows_code:
+            ensure_no_code_in(read_configuration(config, remote.repo), remote.repo)
+        if quant is not None and (
+            source.is_converted
+            or (source.model is None and _must_convert(remote.repo, config, quant))
+        ):
+            ensure_convertible(remote.repo, config, _converter(self.home))
+            return self._convert(source, quant, remote, wanted, origin)
         places = places_of(self.model_dir, remote.repo)
         return fetch(remote, wanted, origin, places, self._options(source), self.observer)
 
@@ -216,12 +235,14 @@ class _Puller:
     ) -> bytes:
         """The `config.json` of a commit, which says what the rest of it is before it comes."""
         record = next(file for file in files if file.path == "config.json")
+        places = places_of(self.model_dir, remote.repo)
         cached = find_blob(self.environment.cache, remote.repo, record)
-        if origin is not None:
-            return origin.read(record, self._options(source).policy)
-        if cached is None:
+        for path in (places.staging / record.path, places.published / record.path, cached):
+            if path is not None and path.is_file() and has_right_digest(path, record):
+                return path.read_bytes()
+        if origin is None:
             raise OfflineError(f"{record.path} of {remote.repo} is not on this disk")
-        return cached.read_bytes()
+        return origin.read(record, self._options(source).policy)
 
     def _convert(
         self,
@@ -249,6 +270,7 @@ class _Puller:
             converter,
             model=source.model,
             is_forced=self.is_forced,
+            allows_code=self.allows_code,
             observer=self.observer,
         )
         if not had_base:
@@ -261,6 +283,7 @@ class _Puller:
             cache=self.environment.cache,
             model=source.model,
             is_forced=self.is_forced,
+            allows_code=self.allows_code,
             policy=TransferPolicy(stall_timeout_s=self.environment.timeout_s),
         )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlx_catalog import CatalogEntry, EngineFit, ModelReading, Quant, engine_fit, read_model
@@ -22,6 +23,7 @@ from mlx_stack.home import Home
 from mlx_stack.models.find import FoundModel, find, guessing, local_models
 from mlx_stack.models.hub.environment import read_environment
 from mlx_stack.models.name import HubRepo
+from mlx_stack.models.own_code import code_field
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.evidence import (
     measurements_of,
@@ -44,6 +46,8 @@ class DescribedModel:
         quant: The precision asked for, or what the files have; None where nobody knows.
         shape: What memory and speed follow from; None where the files don't tell enough.
         fit: How the engine serves it.
+        folder: Where it is on this disk, whole; None where it isn't, or nobody looked.
+        own_code: The field of the Hub's `config.json` that names Python to run; None without one.
         note: What the user should know about the name or the figures, or "".
     """
 
@@ -51,6 +55,8 @@ class DescribedModel:
     quant: str | None
     shape: ModelShape | None
     fit: EngineFit
+    folder: Path | None = None
+    own_code: str | None = None
     note: str = ""
 
     @property
@@ -142,14 +148,14 @@ def describe_model(
         shape, fit = shape_of_entry(found.entry, wanted), engine_fit(found.entry)
         return DescribedModel(found=found, quant=wanted, shape=shape, fit=fit, note=found.note)
     if found.path is not None:
-        return _described(found, read_model(found.path), quant)
+        return _described(found, read_model(found.path), quant, folder=found.folder)
     local = next(iter(local_models(opened, found, quant)), None)
     if local is not None and local.is_whole:
-        return _described(found, read_model(local.path), quant)
+        return _described(found, read_model(local.path), quant, folder=local.path)
     assert found.repo is not None
     with guessing(opened, found.repo):
         reading = (read_hub or read_from_hub)(found.repo)
-    return _described(found, reading.model, quant)
+    return _described(found, reading.model, quant, own_code=code_field(reading.config))
 
 
 def read_from_hub(repo: HubRepo) -> "RepoReading":
@@ -172,12 +178,27 @@ def read_from_hub(repo: HubRepo) -> "RepoReading":
         return hub.read(*where)
 
 
-def _described(found: FoundModel, model: ModelReading, quant: Quant | None) -> DescribedModel:
+def _described(
+    found: FoundModel,
+    model: ModelReading,
+    quant: Quant | None,
+    *,
+    folder: Path | None = None,
+    own_code: str | None = None,
+) -> DescribedModel:
     note, shape = "; ".join(model.notes), shape_of_model(model, quant)
     if (shape is None or shape.weights_bytes is None) and not note:
         note = "its configuration doesn't tell how many parameters it has"
     said = quant or model.quant or model.quantization or None
-    return DescribedModel(found=found, quant=said, shape=shape, fit=engine_fit(model), note=note)
+    return DescribedModel(
+        found=found,
+        quant=said,
+        shape=shape,
+        fit=engine_fit(model),
+        folder=folder,
+        own_code=own_code,
+        note=note,
+    )
 
 
 def _measurements(

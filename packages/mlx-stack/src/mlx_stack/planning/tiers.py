@@ -16,7 +16,9 @@ from mlx_recommend import (
 )
 from mlx_stack.errors import UsageError
 from mlx_stack.models.disk import find_local, inspect_folder
-from mlx_stack.models.find import weights_of
+from mlx_stack.models.errors import ModelCodeError
+from mlx_stack.models.find import local_models, weights_of
+from mlx_stack.models.own_code import ensure_no_code
 from mlx_stack.models.serving import entry_of, fit_and_shape
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.estimate import DescribedModel, HubReader, describe_model
@@ -74,8 +76,10 @@ def added_tier(
     Raises:
         UsageError: The tier's name is none, or the model has no usable weights.
         UnknownModelError: There is no such model.
+        ModelCodeError: It brings Python of its own, which wasn't allowed.
     """
     found = describe_model(opened, model, None, opened.config.default_quant, read_hub)
+    _refuse_code(opened, found)
     own_name = _name_of(found)
     quant = Quant(found.quant) if found.quant in Quant else None
     tier_name = name if name is not None else tier_name_of(own_name)
@@ -98,6 +102,18 @@ def added_tier(
     if repo is not None and repo.revision is not None:
         note = f"`mlx-stack pull {repo.repo}@{repo.revision}` fetches that revision. {note}".strip()
     return PlannedTier(tier, _memory_bytes(found.shape, found.fit, tier), note=note)
+
+
+def _refuse_code(opened: OpenStack, found: DescribedModel) -> None:
+    """Return where what is known of a model names no Python that wasn't allowed."""
+    folder = found.folder
+    if found.entry is not None:
+        local = next(iter(local_models(opened, found.found)), None)
+        folder = local.path if local is not None and local.is_whole else None
+    if folder is not None:
+        ensure_no_code(folder)
+    elif found.own_code is not None:
+        raise ModelCodeError(f"config.json of {found.name}", found.own_code, found.name)
 
 
 def tier_name_of(model: str) -> str:

@@ -15,6 +15,7 @@ from mlx_stack.gateway import litellm
 from mlx_stack.gateway.names import require_tier
 from mlx_stack.home import Home
 from mlx_stack.models.disk import find_local
+from mlx_stack.models.own_code import ensure_no_code
 from mlx_stack.models.serving import serving_of
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.service import (
@@ -149,7 +150,7 @@ def model_folder(model_dir: Path, tier: Tier) -> Path:
     """The local folder of a tier's model.
 
     Raises:
-        StackError: It is not there, or not whole.
+        StackError: It is not there, not whole, or brings Python that wasn't allowed.
     """
     found = find_local(model_dir, tier.source, tier.quant)
     if found is None:
@@ -163,6 +164,7 @@ def model_folder(model_dir: Path, tier: Tier) -> Path:
             f"{'; '.join(found.problems)}",
             hint=_hint(tier, "completes"),
         )
+    ensure_no_code(found.path, tier)
     return found.path
 
 

@@ -81,3 +81,10 @@ def test_a_repository_of_another_format_is_refused_with_advice():
 )
 def test_a_path_from_outside_cannot_leave_its_folder(path: str, *, is_safe: bool):
     assert is_safe_path(path) is is_safe
+
+
+def test_python_is_fetched_only_where_the_user_allows_the_models_code():
+    paths = ("config.json", "model.safetensors", "modeling.py", "deep/helper.py")
+    assert "modeling.py" not in selected(*paths)
+    allowed = select_files("owner/name", records(*paths), allows_code=True)
+    assert {file.path for file in allowed} == {"config.json", "model.safetensors", "modeling.py"}

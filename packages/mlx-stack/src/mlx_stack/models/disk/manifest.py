@@ -93,6 +93,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         files: Every file of the model.
         model: The catalog id that it was pulled as, or None.
         verification: The last full check.
+        allowed_code: What `code_digest` gave when the user allowed the model's own Python; None
+            where nobody did.
         is_forced: Of an unfinished model, whether nothing that was here before went into it.
     """
 
@@ -104,6 +106,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     files: tuple[FileRecord, ...]
     model: str | None = None
     verification: Verification | None = None
+    allowed_code: str | None = None
     is_forced: bool = False
 
     @property

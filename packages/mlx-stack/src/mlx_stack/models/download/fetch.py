@@ -34,6 +34,7 @@ from mlx_stack.models.download.retries import TransferPolicy
 from mlx_stack.models.download.transfer import Source, Transfer
 from mlx_stack.models.errors import OfflineError, WrongContentError
 from mlx_stack.models.events import Event, FileVerified, Observer, Planned, ignore
+from mlx_stack.models.own_code import code_digest, is_allowed
 
 type Outcome = Literal["present", "linked", "downloaded", "converted"]
 
@@ -69,6 +70,7 @@ class FetchOptions:
         cache: huggingface_hub's cache, to use what is in it; None doesn't look.
         model: The catalog id to remember.
         is_forced: Fetch everything anew, whatever is here.
+        allows_code: The user allows the model's own Python.
         policy: When to wait and when to give up.
     """
 
@@ -76,15 +78,21 @@ class FetchOptions:
     cache: Path | None = None
     model: str | None = None
     is_forced: bool = False
+    allows_code: bool = False
     policy: TransferPolicy = field(default_factory=TransferPolicy)
 
 
-def find_present(places: ModelPlaces, revision: str | None = None) -> LocalModel | None:
-    """The published model where it is whole (and of that revision); None otherwise."""
+def find_present(
+    places: ModelPlaces, revision: str | None = None, *, allows_code: bool = False
+) -> LocalModel | None:
+    """The published model where it is whole (and of that revision); None otherwise.
+
+    With `allows_code` only where that was recorded with it.
+    """
     model = inspect_folder(places.published)
     if model is None or not model.is_whole or revision not in (None, model.revision):
         return None
-    return model
+    return model if not allows_code or is_allowed(model.path) else None
 
 
 def fetch(
@@ -116,7 +124,7 @@ def fetch(
     ):
         _recover(places)
         if not options.is_forced:
-            present = find_present(places, remote.revision)
+            present = find_present(places, remote.revision, allows_code=options.allows_code)
             if present is not None:
                 return Fetched("present", present)
         fetched = _fetch_locked(remote, files, source, places, options, observer)
@@ -164,7 +172,7 @@ def _fetch_locked(
             partial.close()
     for partial in partials:
         partial.publish()
-    model = publish(places, manifest)
+    model = publish(places, manifest, allows_code=options.allows_code)
     outcome = "downloaded" if partials else "linked"
     return Fetched(outcome, model, received, resumed, linked)
 
@@ -193,13 +201,19 @@ def _refusing(staging: Path, repo: str, observer: Observer) -> Observer:
     return observe
 
 
-def publish(places: ModelPlaces, manifest: Manifest) -> LocalModel:
+def publish(places: ModelPlaces, manifest: Manifest, *, allows_code: bool = False) -> LocalModel:
     """Give the staged model its place, with a manifest that knows its precision.
 
-    A former model of that name is there until the new one is.
+    A former model of that name is there until the new one is. With `allows_code` the manifest
+    records the model's Python as allowed.
     """
-    quant = manifest.quant or _quant(places.staging)
-    write_manifest(places.staging, structs.replace(manifest, quant=quant, is_forced=False))
+    described = structs.replace(
+        manifest,
+        quant=manifest.quant or _quant(places.staging),
+        allowed_code=code_digest(places.staging) if allows_code else None,
+        is_forced=False,
+    )
+    write_manifest(places.staging, described)
     _recover(places)
     if os.path.lexists(places.published):
         places.published.rename(places.replaced)

@@ -11,21 +11,23 @@ _PATTERNS = (
     "*.json",
     "*.jsonl",
     "*.jinja",
-    "*.py",
     "*.txt",
     "*.tiktoken",
     "*.model",
     "additional_chat_templates/*.jinja",
 )
-"""What mlx-lm fetches beside the weights (`mlx_lm.utils._download`), and chat templates."""
+"""What mlx-lm fetches beside the weights (`mlx_lm.utils._download`) except Python; templates."""
 _OTHER_WEIGHTS = ("*.gguf", "*.bin", "*.pt", "*.pth", "*.h5", "*.onnx")
 
 
-def select_files(repo: str, files: Iterable[FileRecord]) -> tuple[FileRecord, ...]:
+def select_files(
+    repo: str, files: Iterable[FileRecord], *, allows_code: bool = False
+) -> tuple[FileRecord, ...]:
     """The files of a model that MLX loads: safetensors weights, configuration, tokenizer.
 
     Weights are `model*.safetensors`; only where there are none, other safetensors at the top,
-    without `consolidated*`, which repeats them in another layout.
+    without `consolidated*`, which repeats them in another layout. Python files only where the user
+    allows the model's own code.
 
     Raises:
         PullError: It has no safetensors weights or no `config.json`.
@@ -37,14 +39,15 @@ def select_files(repo: str, files: Iterable[FileRecord]) -> tuple[FileRecord, ..
         raise PullError(f"{repo} has no safetensors weights at its top.", hint=_advice(every))
     if not any(file.path == "config.json" for file in every):
         raise PullError(f"{repo} has no config.json: it is no model that MLX can load.")
-    others = [file for file in every if _is_wanted(file.path)]
+    others = [file for file in every if _is_wanted(file.path, allows_code=allows_code)]
     return (*sorted(others, key=lambda file: file.path), *weights)
 
 
-def _is_wanted(path: str) -> bool:
+def _is_wanted(path: str, *, allows_code: bool) -> bool:
     depth = path.count("/")
+    patterns = (*_PATTERNS, "*.py") if allows_code else _PATTERNS
     return any(
-        fnmatch.fnmatchcase(path, pattern) and pattern.count("/") == depth for pattern in _PATTERNS
+        fnmatch.fnmatchcase(path, pattern) and pattern.count("/") == depth for pattern in patterns
     )
 
 
