@@ -1,0 +1,160 @@
+"""A request's JSON, read once: its top-level fields, values as the bytes that came."""
+
+import re
+import zlib
+from http import HTTPStatus
+from typing import Any, cast
+
+import msgspec
+
+from mlx_gateway.errors import ApiError
+
+_NULL = b"null"
+_ESCAPED_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class Fields:
+    """The top-level fields of a JSON object.
+
+    A value is decoded when it is asked for, and what is not touched goes on byte for byte.
+
+    Attributes:
+        size_bytes: The size of the document that they were read from.
+    """
+
+    def __init__(self, raw: dict[str, bytes], size_bytes: int) -> None:
+        self._raw = raw
+        self.size_bytes = size_bytes
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._raw
+
+    def raw(self, name: str) -> bytes:
+        """The bytes of a value; empty where the field is missing."""
+        return self._raw.get(name, b"")
+
+    def get(self, name: str) -> Any:
+        """A value, decoded; None where the field is missing.
+
+        Raises:
+            ApiError: When it is nested too deeply.
+        """
+        raw = self._raw.get(name)
+        return None if raw is None else decode(raw)
+
+    def text(self, name: str) -> str | None:
+        """A value that must be text; None where the field is missing.
+
+        Raises:
+            ApiError: When it is something else.
+        """
+        value = self.get(name)
+        if value is not None and not isinstance(value, str):
+            raise invalid(f"`{name}` must be a string.", param=name)
+        return value
+
+    def flag(self, name: str) -> bool:
+        """A value that must be true or false; false where the field is missing.
+
+        Raises:
+            ApiError: When it is something else.
+        """
+        value = self.get(name)
+        if value is not None and not isinstance(value, bool):
+            raise invalid(f"`{name}` must be true or false.", param=name)
+        return bool(value)
+
+    def without(self, *names: str) -> "Fields":
+        """The fields but for these."""
+        kept = {name: raw for name, raw in self._raw.items() if name not in names}
+        return Fields(kept, self.size_bytes)
+
+    def with_values(self, **values: object) -> "Fields":
+        """The fields with these values, which replace what stood there."""
+        changed = {name: msgspec.json.encode(value) for name, value in values.items()}
+        return Fields({**self._raw, **changed}, self.size_bytes)
+
+    def encode(self) -> bytes:
+        """The JSON document."""
+        parts = (msgspec.json.encode(name) + b":" + raw for name, raw in self._raw.items())
+        return b"{" + b",".join(parts) + b"}"
+
+
+def read_fields(body: bytes) -> Fields:
+    """The fields of a request's body; those that are null are left out.
+
+    Raises:
+        ApiError: When it is not a JSON object, or holds text that no model can read.
+    """
+    if not body.strip():
+        raise invalid("The request has no body; it must be a JSON object.")
+    body = body.removeprefix(b"\xef\xbb\xbf")
+    try:
+        raw = _decode_fields(body)
+    except msgspec.ValidationError as error:
+        raise invalid("The request's body must be a JSON object.") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise invalid(f"The request's body is not valid JSON: {_reason(error, body)}.") from error
+    values = {name: bytes(value) for name, value in raw.items()}
+    return Fields({k: v for k, v in values.items() if v != _NULL}, len(body))
+
+
+def object_in(value: object) -> dict[str, Any]:
+    """`value` if it is a JSON object; else an empty one."""
+    return cast("dict[str, Any]", value) if isinstance(value, dict) else {}
+
+
+def list_in(value: object) -> list[Any]:
+    """`value` if it is a JSON array; else an empty one."""
+    return cast("list[Any]", value) if isinstance(value, list) else []
+
+
+def decode(raw: bytes) -> Any:
+    """The value of a piece of JSON.
+
+    Raises:
+        ApiError: When it is damaged, or nested too deeply.
+    """
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise invalid(f"The request's body is not valid JSON: {error}.") from error
+
+
+def unzipped(body: bytes, limit_bytes: int) -> bytes:
+    """The content of a gzipped body.
+
+    Raises:
+        ApiError: When it is damaged, or larger than `limit_bytes` once unpacked.
+    """
+    unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        content = unpacker.decompress(body, limit_bytes + 1)
+    except zlib.error as error:
+        raise invalid(f"The request's body is not valid gzip: {error}.") from error
+    if len(content) > limit_bytes or unpacker.unconsumed_tail:
+        raise too_large(limit_bytes)
+    if not unpacker.eof:
+        raise invalid("The request's body is not valid gzip: it ends early.")
+    return content
+
+
+def invalid(message: str, *, param: str | None = None) -> ApiError:
+    """The answer to a request that breaks its API's rules."""
+    return ApiError(HTTPStatus.BAD_REQUEST, message, param=param)
+
+
+def too_large(limit_bytes: int) -> ApiError:
+    """The answer to a body above the limit."""
+    return ApiError(
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        f"The request's body is larger than {limit_bytes // 2**20} MiB.",
+    )
+
+
+def _reason(error: Exception, body: bytes) -> str:
+    """Why a body can't be read; msgspec calls half of an escaped character a truncated input."""
+    if "truncated" in str(error) and _ESCAPED_SURROGATE.search(body):
+        return "it ends early, or holds half of an escaped character (a lone surrogate)"
+    return str(error)

@@ -1,0 +1,315 @@
+"""OpenAI's Chat Completions and Completions: what vllm-mlx 0.6 gets wrong in them."""
+
+import re
+import time
+from typing import Any, override
+
+import msgspec
+
+from mlx_gateway.fields import Fields, decode, invalid, list_in, object_in
+from mlx_gateway.protocols.api import Api, Call, read_usage
+from mlx_gateway.protocols.events import (
+    EventStream,
+    StopCutter,
+    Usage,
+    document_of,
+    event_of,
+    stop_sequences,
+)
+
+_MEDIA = frozenset({"image_url", "input_image", "image", "video", "video_url", "audio_url"})
+_UNSERVED_PARTS = frozenset({"file", "input_file", "input_audio"})
+_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+
+
+class ChatCompletions(Api):
+    """`/v1/chat/completions`."""
+
+    @override
+    def read(self, fields: Fields, *, sees_images: bool | None) -> Call:
+        messages = _messages(fields)
+        _refuse_unserved(fields)
+        _refuse_media(messages, sees_images=sees_images)
+        _check_tools(fields)
+        joined = _joined_texts(messages)
+        if joined is not None:
+            fields = fields.with_values(messages=joined)
+        return _read_common(fields)
+
+    @override
+    def whole(self, body: bytes, call: Call) -> tuple[bytes, Usage]:
+        return _whole(body, call, _chat_text, _set_chat_text)
+
+    @override
+    def stream(self, call: Call) -> EventStream:
+        return CompletionStream(call, is_chat=True)
+
+    @override
+    def sign_of_life(self) -> bytes:
+        """A chunk without content: Codex and others count events, not comments."""
+        return _chunk({"delta": {}}, "chat.completion.chunk")
+
+
+class Completions(Api):
+    """`/v1/completions`."""
+
+    @override
+    def read(self, fields: Fields, *, sees_images: bool | None) -> Call:
+        if "prompt" not in fields:
+            raise invalid("`prompt` is missing.", param="prompt")
+        _refuse_unserved(fields)
+        for name in ("echo", "suffix"):
+            if fields.get(name):
+                raise invalid(f"`{name}` is not supported by this model's engine.", param=name)
+        return _read_common(fields)
+
+    @override
+    def whole(self, body: bytes, call: Call) -> tuple[bytes, Usage]:
+        return _whole(body, call, _plain_text, _set_plain_text)
+
+    @override
+    def stream(self, call: Call) -> EventStream:
+        return CompletionStream(call, is_chat=False)
+
+    @override
+    def sign_of_life(self) -> bytes:
+        return _chunk({"text": ""}, "text_completion")
+
+
+class CompletionStream(EventStream):
+    """The events of both APIs.
+
+    vllm-mlx puts `usage` into the last chunk with content, though nobody asked, and a second time
+    into a chunk of its own if somebody did, so that clients which add up count double.
+    """
+
+    mark = re.compile(rb'(?m:^):|"usage"\s*:\s*\{|\[DONE\]|"error"\s*:\s*\{')
+    _mark_with_text = re.compile(rb"(?m:^).")
+
+    def __init__(self, call: Call, *, is_chat: bool) -> None:
+        super().__init__()
+        self._call = call
+        self._is_chat = is_chat
+        self._cutter = StopCutter(call.stops)
+        self._last: dict[str, Any] = {}
+        self._usage: dict[str, Any] | None = None
+        if call.stops:
+            self.mark = self._mark_with_text
+
+    @override
+    def repair(self, event: bytes) -> bytes:
+        document = document_of(event)
+        if document is None:
+            return self._ending() + event if self.end_mark in event else event
+        if object_in(document.get("error")):
+            self.has_failed = True
+            return event
+        is_changed = self._take_usage(document)
+        if not list_in(document.get("choices")):
+            return b"" if is_changed else event
+        self._last = document
+        if self._call.stops:
+            return self._cut(document)
+        return event_of(document) if is_changed else event
+
+    def _take_usage(self, document: dict[str, Any]) -> bool:
+        usage = object_in(document.get("usage"))
+        if not usage:
+            return False
+        del document["usage"]
+        self._usage = usage
+        self.usage = read_usage(usage)
+        return True
+
+    def _ending(self) -> bytes:
+        """The one chunk with `usage`, if the client asked for it and the engine said it."""
+        if not self._call.wants_usage or self._usage is None:
+            return b""
+        kept = {key: self._last.get(key) for key in ("id", "object", "created", "model")}
+        return event_of({**kept, "choices": [], "usage": self._usage})
+
+    def _cut(self, document: dict[str, Any]) -> bytes:
+        """The chunk, its text ended before a stop sequence."""
+        choice = object_in(document["choices"][0])
+        holder = object_in(choice.get("delta")) if self._is_chat else choice
+        key = "content" if self._is_chat else "text"
+        text = holder.get(key)
+        if isinstance(text, str):
+            holder[key] = self._cutter.feed(text)
+        if self._cutter.found is not None:
+            self.is_over = self.has_ended = True
+            choice["finish_reason"] = "stop"
+            return event_of(document) + self._ending() + b"data: [DONE]\n\n"
+        if choice.get("finish_reason") is not None:
+            holder[key] = (holder.get(key) or "") + self._cutter.rest()
+        return event_of(document)
+
+
+def _messages(fields: Fields) -> list[dict[str, Any]]:
+    """The messages of a chat.
+
+    vllm-mlx answers 500 to a list that is empty, and to roles that it doesn't know.
+    """
+    messages = list_in(fields.get("messages"))
+    if not messages:
+        raise invalid("`messages` must be a list with at least one message.", param="messages")
+    for message in messages:
+        if object_in(message).get("role") not in _ROLES:
+            known = ", ".join(sorted(_ROLES))
+            raise invalid(f"Each message needs a `role`, one of {known}.", param="messages")
+        content: object = message.get("content")
+        if content is not None and not isinstance(content, str | list):
+            raise invalid("A message's `content` must be text or a list.", param="messages")
+    return messages
+
+
+def _joined_texts(messages: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
+    """The messages with the text parts of tool results joined; None where there are none.
+
+    vllm-mlx leaves the list of a tool message as it is, and the model reads Python's repr of it, or
+    with most chat templates nothing at all.
+    """
+    is_changed = False
+    for message in messages:
+        content = list_in(message.get("content"))
+        if message["role"] in ("tool", "function") and content:
+            message["content"] = text_of_parts(content)
+            is_changed = True
+    return messages if is_changed else None
+
+
+def text_of_parts(parts: list[Any]) -> str:
+    """The texts of a list of content parts, a line each."""
+    texts = [part if isinstance(part, str) else object_in(part).get("text") for part in parts]
+    return "\n".join(text for text in texts if isinstance(text, str))
+
+
+def _refuse_unserved(fields: Fields) -> None:
+    """Raise a ApiError for what vllm-mlx would silently leave out."""
+    count = fields.get("n")
+    if count not in (None, 1):
+        raise invalid("`n` must be 1: this model's engine gives one answer.", param="n")
+    if fields.get("logprobs") or fields.get("top_logprobs"):
+        raise invalid("`logprobs` are not supported by this model's engine.", param="logprobs")
+    for name in ("functions", "function_call"):
+        if name in fields:
+            raise invalid(f"`{name}` is the old form of `tools`; send `tools`.", param=name)
+
+
+def _refuse_media(messages: list[dict[str, Any]], *, sees_images: bool | None) -> None:
+    """Raise a ApiError for parts that vllm-mlx would drop without a word."""
+    for message in messages:
+        for part in list_in(message.get("content")):
+            kind = object_in(part).get("type")
+            if kind in _UNSERVED_PARTS:
+                raise invalid(f"This model can't read parts of type {kind!r}.", param="messages")
+            if kind in _MEDIA and sees_images is False:
+                raise invalid("This model can't read images.", param="messages")
+
+
+def _check_tools(fields: Fields) -> None:
+    """Raise a ApiError where a tool is called that isn't there: vllm-mlx answers 500."""
+    tools = list_in(fields.get("tools"))
+    if not tools and fields.get("tools"):
+        raise invalid("`tools` must be a list.", param="tools")
+    names: set[str] = set()
+    for tool in tools:
+        name = object_in(object_in(tool).get("function")).get("name")
+        if not isinstance(name, str):
+            kind = object_in(tool).get("type")
+            raise invalid(
+                f"Each tool must be a function with a name; {kind!r} is not supported.",
+                param="tools",
+            )
+        names.add(name)
+    choice = object_in(fields.get("tool_choice"))
+    if tools and choice.get("type") == "function":
+        name = object_in(choice.get("function")).get("name")
+        if name not in names:
+            raise invalid(f"`tool_choice` names a tool that is not there: {name!r}.",
+                          param="tool_choice")  # fmt: skip
+
+
+def _read_common(fields: Fields) -> Call:
+    """What both APIs share: lengths, stop sequences, streams."""
+    stops = stop_sequences(fields.get("stop"), "stop")
+    if stops:
+        fields = fields.with_values(stop=list(stops))  # the engine takes a list alone
+    limits = [
+        limit
+        for name in ("max_tokens", "max_completion_tokens")
+        if (limit := positive(fields, name)) is not None
+    ]
+    fields = fields.without("max_completion_tokens")  # the engine would ignore it
+    if limits:
+        fields = fields.with_values(max_tokens=min(limits))
+    streams = fields.flag("stream")
+    options = object_in(fields.get("stream_options"))
+    wants_usage = bool(options.get("include_usage"))
+    fields = fields.without("stream_options")
+    if streams and wants_usage:
+        fields = fields.with_values(stream_options={"include_usage": True})
+    return Call(
+        fields,
+        streams=streams,
+        stops=stops,
+        max_tokens=min(limits, default=None),
+        wants_usage=wants_usage,
+    )
+
+
+def positive(fields: Fields, name: str) -> int | None:
+    """A number of tokens; None where the field is missing.
+
+    Raises:
+        ApiError: When it is not a whole number above 0.
+    """
+    value = fields.get(name)
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise invalid(f"`{name}` must be a whole number above 0.", param=name)
+    return value
+
+
+def _whole(body: bytes, call: Call, read: Any, write: Any) -> tuple[bytes, Usage]:
+    """A whole answer, its text ended before a stop sequence."""
+    document = object_in(decode(body))
+    usage = read_usage(object_in(document.get("usage")))
+    if not call.stops or not document:
+        return body, usage
+    for choice in list_in(document.get("choices")):
+        cutter = StopCutter(call.stops)
+        text = read(choice)
+        if isinstance(text, str):
+            cut = cutter.feed(text)
+            if cutter.found is not None:
+                write(choice, cut)
+                choice["finish_reason"] = "stop"
+    return msgspec.json.encode(document), usage
+
+
+def _chat_text(choice: dict[str, Any]) -> object:
+    return object_in(choice.get("message")).get("content")
+
+
+def _set_chat_text(choice: dict[str, Any], text: str) -> None:
+    choice["message"]["content"] = text
+
+
+def _plain_text(choice: dict[str, Any]) -> object:
+    return choice.get("text")
+
+
+def _set_plain_text(choice: dict[str, Any], text: str) -> None:
+    choice["text"] = text
+
+
+def _chunk(choice: dict[str, Any], kind: str) -> bytes:
+    return event_of(
+        {
+            "id": "chatcmpl-waiting" if kind.startswith("chat") else "cmpl-waiting",
+            "object": kind,
+            "created": int(time.time()),
+            "model": "",
+            "choices": [{"index": 0, **choice, "finish_reason": None}],
+        }
+    )
