@@ -69,6 +69,7 @@ class Surroundings:
         activator: Starts what is not running.
         headers_for: What requests to an upstream carry, by its root.
         timeouts: How long an engine may be silent.
+        sign_of_life_s: How long a stream may be silent before its client gets an event.
         header_prefix: How the names of the gateway's own headers begin.
         version: Of the settings in force, as the liveness probe shows it.
     """
@@ -78,6 +79,7 @@ class Surroundings:
     activator: Activator = NothingToStart()  # noqa: RUF009 - it has no state
     headers_for: HeadersFor = lambda _: {}
     timeouts: EngineTimeouts = EngineTimeouts()  # noqa: RUF009 - it is frozen
+    sign_of_life_s: float = 5.0
     header_prefix: str = "x-mlx-stack"
     version: str = ""
 
@@ -176,7 +178,7 @@ class Gateway:
             self._check_door(scope, headers, path)
             await self._dispatch(scope, headers, path, receive, send)
         except ApiError as error:
-            await Outbox(send, api, streams=False).fail(error)
+            await Outbox(send, api).fail(error)
 
     def _check_door(self, scope: Scope, headers: Mapping[bytes, bytes], path: str) -> None:
         """Return if the request may come in.
@@ -223,7 +225,7 @@ class Gateway:
             await _send_json(send, {"service": "mlx-gateway"})
         elif path == "/metrics":
             body = await self._render_metrics()
-            outbox = Outbox(send, _OPENAI, streams=False)
+            outbox = Outbox(send, _OPENAI)
             await outbox.whole(HTTPStatus.OK, body, CONTENT_TYPE.encode())
         else:
             await _send_json(send, self._models(path, headers))
@@ -312,8 +314,13 @@ class Gateway:
         if not asked:
             raise invalid("`model` is missing.", param="model")
         streams = fields.flag("stream")
-        is_old = scope["http_version"] == "1.0"
-        outbox = Outbox(send, api, streams=streams, keeps=is_old)
+        outbox = Outbox(
+            send,
+            api,
+            streams=streams,
+            keeps=scope["http_version"] == "1.0",
+            sign_of_life_s=self._around.sign_of_life_s,
+        )
         request = _Request(path, api, fields, body, content_type, asked, outbox, began)
         work = asyncio.ensure_future(self._work(request))
         gone = asyncio.ensure_future(_wait_until_gone(receive))
@@ -591,7 +598,7 @@ async def _wait_until_gone(receive: Receive) -> None:
 async def _send_json(
     send: Send, document: Mapping[str, object], headers: list[tuple[bytes, bytes]] | None = None
 ) -> None:
-    outbox = Outbox(send, _OPENAI, streams=False)
+    outbox = Outbox(send, _OPENAI)
     outbox.headers = headers or []
     await outbox.whole(HTTPStatus.OK, msgspec.json.encode(document), b"application/json")
 

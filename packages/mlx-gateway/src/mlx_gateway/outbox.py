@@ -12,7 +12,6 @@ type Receive = Callable[[], Awaitable[Message]]
 type Send = Callable[[Message], Awaitable[None]]
 type Headers = list[tuple[bytes, bytes]]
 
-SIGN_OF_LIFE_S = 5.0
 _EVENT_STREAM: Headers = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
@@ -27,6 +26,7 @@ class Outbox:
         send: The ASGI server's.
         api: How errors and signs of life look.
         streams: Whether the client asked for events.
+        sign_of_life_s: How long a stream may be silent.
         keeps: Whether events are kept and sent as one body: HTTP/1.0 has no chunks.
 
     Attributes:
@@ -35,10 +35,19 @@ class Outbox:
         has_answered: Whether a part of the model's answer has gone out.
     """
 
-    def __init__(self, send: Send, api: Api, *, streams: bool, keeps: bool = False) -> None:
+    def __init__(
+        self,
+        send: Send,
+        api: Api,
+        *,
+        streams: bool = False,
+        keeps: bool = False,
+        sign_of_life_s: float = 5.0,
+    ) -> None:
         self._send = send
         self._api = api
         self._streams = streams
+        self._sign_of_life_s = sign_of_life_s
         self._kept: list[bytes] | None = [] if keeps and streams else None
         self._timer: asyncio.TimerHandle | None = None
         self._sign: asyncio.Task[None] | None = None
@@ -126,11 +135,11 @@ class Outbox:
 
     def _set_timer(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_at(self._sent_at + SIGN_OF_LIFE_S, self._look)
+        self._timer = loop.call_at(self._sent_at + self._sign_of_life_s, self._look)
 
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
-        if loop.time() - self._sent_at >= SIGN_OF_LIFE_S - 0.01:
+        if loop.time() - self._sent_at >= self._sign_of_life_s - 0.01:
             self._sent_at = loop.time()
             self._sign = loop.create_task(self._write(self._api.sign_of_life()))
         self._set_timer()
