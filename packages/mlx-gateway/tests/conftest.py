@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +12,8 @@ import pytest
 import uvicorn
 
 from mlx_gateway.access import Hosts, KeyRing
-from mlx_gateway.app import Gateway, Surroundings
-from mlx_gateway.server import _PatientlessProtocol
+from mlx_gateway.app import Gateway, GatewayOptions
+from mlx_gateway.server import server_config
 from mlx_gateway.settings import parse_settings
 
 KEY = "a-key-of-the-test"
@@ -72,12 +73,15 @@ class ScriptedEngine:
 
     handler: Handler
     seen: list[Exchange] = field(default_factory=list)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
+    hears: asyncio.Event = field(default_factory=asyncio.Event)
     server: asyncio.Server | None = None
     port: int = 0
-    is_deaf: bool = False
+    questions: int = 0
 
     async def start(self) -> None:
+        self.hears.set()
         self.server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self.server.sockets[0].getsockname()[1]
 
@@ -97,12 +101,13 @@ class ScriptedEngine:
                 }
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 exchange = Exchange(method, path, headers, body, writer)
-                while self.is_deaf:
-                    await asyncio.sleep(0.02)
+                await self.hears.wait()
                 if method == "GET":
+                    self.questions += 1
                     await exchange.json({"object": "list", "data": []})
                     continue
                 self.seen.append(exchange)
+                self.asked.set()
                 answer = asyncio.ensure_future(self.handler(exchange))
                 watch = asyncio.ensure_future(reader.read(1))
                 await asyncio.wait({answer, watch}, return_when=asyncio.FIRST_COMPLETED)
@@ -221,32 +226,24 @@ type MakeBench = Callable[..., contextlib.AbstractAsyncContextManager[Bench]]
 
 @contextlib.asynccontextmanager
 async def running(
-    settings: str, *handlers: Handler, around: dict[str, Any] | None = None
+    settings: str, *handlers: Handler, headers_within_s: float = 10.0, **options: Any
 ) -> AsyncIterator[Bench]:
     """A gateway with these settings; `PORT0`, `PORT1`, … stand for the engines' ports."""
     engines = [ScriptedEngine(handler) for handler in handlers]
     for number, engine in enumerate(engines):
         await engine.start()
         settings = settings.replace(f"PORT{number}", str(engine.port))
-    surroundings = Surroundings(keys=KeyRing({"admin": KEY}), hosts=Hosts(), **(around or {}))
-    gateway = Gateway(parse_settings(settings), surroundings)
-    server = uvicorn.Server(
-        uvicorn.Config(
-            gateway,  # pyright: ignore[reportArgumentType]
-            port=0,
-            http=_PatientlessProtocol,
-            ws="none",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=1,
-        )
-    )
-    task = asyncio.ensure_future(server._serve())
-    while not server.started:
-        await asyncio.sleep(0.005)
-    port = server.servers[0].sockets[0].getsockname()[1]
+    given = GatewayOptions(keys=KeyRing({"admin": KEY}), hosts=Hosts(), **options)
+    gateway = Gateway(parse_settings(settings), given)
+    config = server_config(gateway, headers_within_s=headers_within_s)
+    config.timeout_graceful_shutdown = 1
+    server = uvicorn.Server(config)
+    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+    task = asyncio.ensure_future(server._serve([listener]))
+    client = Client(listener.getsockname()[1])
+    await client.ask("/health/liveliness", key=None)
     try:
-        yield Bench(gateway, Client(port), engines)
+        yield Bench(gateway, client, engines)
     finally:
         server.should_exit = True
         for engine in engines:

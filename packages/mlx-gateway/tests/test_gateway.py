@@ -191,8 +191,7 @@ def test_a_client_that_leaves_ends_its_request_at_the_engine(
     async def story() -> None:
         async with bench(ONE, takes_long) as it:
             _, writer = await it.client.open("/v1/chat/completions", {**HELLO, "stream": streams})
-            while not it.engines[0].seen:
-                await asyncio.sleep(0.01)
+            await it.engines[0].asked.wait()
             writer.close()
 
             await asyncio.wait_for(it.engines[0].left.wait(), 1)
@@ -213,8 +212,7 @@ def test_requests_wait_at_the_gateway_and_not_in_the_engine(bench: MakeBench) ->
     async def story() -> None:
         async with bench(LIMITED, waits) as it:
             first = asyncio.ensure_future(it.client.ask("/v1/chat/completions", HELLO))
-            while not it.engines[0].seen:
-                await asyncio.sleep(0.01)
+            await it.engines[0].asked.wait()
             _, leaver = await it.client.open("/v1/chat/completions", HELLO)
             await asyncio.sleep(0.1)
             refused = await it.client.ask("/v1/chat/completions", HELLO)
@@ -261,11 +259,11 @@ def test_a_prompt_that_is_too_long_goes_to_a_longer_tier(bench: MakeBench) -> No
 def test_a_hung_tier_is_left_and_asked_nothing_until_it_answers_again(bench: MakeBench) -> None:
     from mlx_gateway.liveness import EngineTimeouts
 
-    quick = EngineTimeouts(fresh_s=0.05, question_s=0.3, silence_s=0.1, in_flight_s=5)
+    quick = EngineTimeouts(soon_s=0.02, question_s=0.3, silence_s=0.1, in_flight_s=5)
 
     async def story() -> None:
-        async with bench(TWO, says_hello, says_hello, around={"timeouts": quick}) as it:
-            it.engines[0].is_deaf = True
+        async with bench(TWO, says_hello, says_hello, timeouts=quick) as it:
+            it.engines[0].hears.clear()
             answer = await it.client.ask("/v1/chat/completions", HELLO)
             assert answer.headers["x-mlx-stack-tier"] == "fast"
 
@@ -275,7 +273,7 @@ def test_a_hung_tier_is_left_and_asked_nothing_until_it_answers_again(bench: Mak
             assert asyncio.get_running_loop().time() - began < 0.2
             assert len(it.engines[0].seen) == seen
 
-            it.engines[0].is_deaf = False
+            it.engines[0].hears.set()
             for _ in range(100):
                 answer = await it.client.ask("/v1/chat/completions", HELLO)
                 if answer.headers["x-mlx-stack-tier"] == "standard":
@@ -289,7 +287,7 @@ def test_a_hung_tier_is_left_and_asked_nothing_until_it_answers_again(bench: Mak
 @pytest.mark.parametrize(
     ("path", "sign"),
     [("/v1/chat/completions", b'"delta":{}'), ("/v1/messages", b"ping"),
-     ("/v1/responses", b"keepalive")],
+     ("/v1/responses", b"response.in_progress")],
 )  # fmt: skip
 def test_a_silent_stream_gets_signs_of_life_as_events(
     bench: MakeBench, path: str, sign: bytes
@@ -302,7 +300,7 @@ def test_a_silent_stream_gets_signs_of_life_as_events(
         await exchange.end()
 
     async def story() -> None:
-        async with bench(ONE, reads_long, around={"sign_of_life_s": 0.1}) as it:
+        async with bench(ONE, reads_long, sign_of_life_s=0.1) as it:
             question = {**HELLO, "input": "x", "max_tokens": 5, "stream": True}
             answer = await it.client.ask(path, question)
 
@@ -324,8 +322,7 @@ def test_the_settings_are_read_again_without_dropping_a_request(bench: MakeBench
     async def story() -> None:
         async with bench(ONE, waits) as it:
             first = asyncio.ensure_future(it.client.ask("/v1/chat/completions", HELLO))
-            while not it.engines[0].seen:
-                await asyncio.sleep(0.01)
+            await it.engines[0].asked.wait()
             changed = ONE.replace("PORT0", str(it.engines[0].port)).replace("standard", "renamed")
             it.gateway.reload(parse_settings(changed), version="2")
             go_on.set()

@@ -12,8 +12,11 @@ _MODULE_OF = {
     "ConfigError": "errors",
     "EngineTimeouts": "liveness",
     "Gateway": "app",
+    "GatewayOptions": "app",
     "GatewayError": "errors",
     "GatewaySettings": "settings",
+    "Hosts": "access",
+    "KeyRing": "access",
     "ModelSettings": "settings",
     "ApiError": "errors",
     "Upstream": "settings",
@@ -23,8 +26,11 @@ _MODULE_OF = {
 }
 
 if TYPE_CHECKING:
+    from mlx_gateway.access import Hosts as Hosts
+    from mlx_gateway.access import KeyRing as KeyRing
     from mlx_gateway.activation import Activator as Activator
     from mlx_gateway.app import Gateway as Gateway
+    from mlx_gateway.app import GatewayOptions as GatewayOptions
     from mlx_gateway.errors import ApiError as ApiError
     from mlx_gateway.errors import ConfigError as ConfigError
     from mlx_gateway.errors import GatewayError as GatewayError

@@ -56,16 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(config: Path, key: str, host: str | None, port: int | None) -> None:
     from mlx_gateway.access import Hosts, KeyRing
-    from mlx_gateway.app import Gateway, Surroundings
+    from mlx_gateway.app import Gateway, GatewayOptions
     from mlx_gateway.server import serve
     from mlx_gateway.settings import GatewaySettings
 
     def make(settings: GatewaySettings, version: str) -> Gateway:
         own = {host or settings.host}
-        around = Surroundings(
-            keys=KeyRing({"admin": key}), hosts=Hosts.of_this_machine(own), version=version
-        )
-        return Gateway(settings, around)
+        hosts = Hosts.of_this_machine(own)
+        keys = KeyRing({"admin": key})
+        return Gateway(settings, GatewayOptions(keys=keys, hosts=hosts, version=version))
 
     gc.freeze()
     serve(make, config, host=host, port=port)

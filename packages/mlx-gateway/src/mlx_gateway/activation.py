@@ -12,12 +12,13 @@ class Activator(Protocol):
         Called before every request to the model, so that the usual case must be quick.
 
         Raises:
-            ApiError: When it can't be made ready; the client gets this answer, or another model.
+            ApiError: When it can't be made ready, and the client is to get this answer.
+            UpstreamFailedError: When another model may answer instead.
         """
         ...
 
     def finished(self, model: str) -> None:
-        """Learn that a request to `model` has ended."""
+        """Learn that a request has ended; called once for each time that `ready` has returned."""
         ...
 
 

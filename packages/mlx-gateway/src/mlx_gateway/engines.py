@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 
 from mlx_gateway.errors import UpstreamFailedError
@@ -21,35 +21,37 @@ class Engine:
     Args:
         root: Its URL.
         pool: Connections.
-        headers: What every request to it carries.
+        headers_for: What every request to it carries.
         timeouts: How long it may be silent.
         on_hang: Called when it stops answering.
 
     Attributes:
         address: Where it listens.
-        headers: What every request to it carries.
         life: What was heard of it.
-        root: Its URL.
     """
 
     def __init__(
         self,
         root: str,
         pool: ConnectionPool,
-        headers: Mapping[str, str],
+        headers_for: HeadersFor,
         timeouts: EngineTimeouts,
         on_hang: Callable[[str], None],
     ) -> None:
-        self.root = root
-        self.headers = headers
         self.life = EngineLife()
         self.address = Address.of(root)
+        self._root = root
+        self._headers_for = headers_for
         self._pool = pool
         self._timeouts = timeouts
         self._on_hang = on_hang
-        self._silent = 0
+        self._silent: set[Callable[[], None]] = set()
         self._asking: asyncio.Task[None] | None = None
-        self._question: asyncio.Task[None] | None = None
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What a request to it carries now."""
+        return self._headers_for(self._root)
 
     def heard(self) -> float:
         """Note that it said something just now; the time on the monotonic clock."""
@@ -57,50 +59,37 @@ class Engine:
         self.life = EngineLife(now)
         return now
 
-    async def accompany(self) -> None:
-        """Ask whether it lives, if nothing was heard lately, without waiting for the answer.
-
-        The question is written before the request that it accompanies, so that an engine that is
-        busy with the request's prompt has answered already.
-        """
-        if self.life.needs_question(time.monotonic(), self._timeouts) and self._question is None:
-            self._question = asyncio.create_task(self._ask())
-            await asyncio.sleep(0)
-
     @contextmanager
     def watched(self, limit: asyncio.Timeout, waiting: "InFlight") -> Generator[None]:
         """Watch over a request while it waits; `limit` ends the wait when the engine hangs."""
         loop = asyncio.get_running_loop()
-        every_s = self._timeouts.silence_s
-        was_silent = False
+        soon_s, every_s = self._timeouts.soon_s, self._timeouts.silence_s
 
         def look() -> None:
-            nonlocal timer, was_silent
+            nonlocal timer
+            timer.cancel()
             now = time.monotonic()
-            is_silent = now - waiting.since >= every_s
-            if is_silent is not was_silent:
-                self._silent += 1 if is_silent else -1
-                was_silent = is_silent
-            if is_silent:
+            if now - waiting.since < soon_s * 0.99:
+                self._silent.discard(look)
+            else:
+                self._silent.add(look)
                 self._keep_asking()
                 if waiting.state().is_in_vain(self.life, now, self._timeouts):
                     limit.reschedule(loop.time())
                     return
             timer = loop.call_later(every_s, look)
 
-        timer = loop.call_later(every_s, look)
+        timer = loop.call_later(soon_s, look)
         try:
             yield
         finally:
             timer.cancel()
-            if was_silent:
-                self._silent -= 1
+            self._silent.discard(look)
 
     def close(self) -> None:
         """Ask nothing more."""
-        for task in (self._asking, self._question):
-            if task is not None:
-                task.cancel()
+        if self._asking is not None:
+            self._asking.cancel()
 
     def _keep_asking(self) -> None:
         if self._asking is None or self._asking.done():
@@ -110,7 +99,8 @@ class Engine:
         """Ask while requests wait in silence, and until an engine that hangs answers again."""
         while self._silent or self.life.hangs:
             began = time.monotonic()
-            await self._ask()
+            if self.life.needs_question(began, self._timeouts):
+                await self._ask()
             await asyncio.sleep(max(self._timeouts.silence_s - (time.monotonic() - began), 0))
 
     async def _ask(self) -> None:
@@ -125,14 +115,14 @@ class Engine:
         except TimeoutError:
             was_hanging = self.life.hangs
             self.life = self.life.unanswered(asked_at)
-            if self.life.hangs and not was_hanging:
-                self._on_hang(self.root)
-                self._keep_asking()
+            if self.life.hangs:
+                if not was_hanging:
+                    self._on_hang(self._root)
+                for look in tuple(self._silent):
+                    look()
         except UpstreamFailedError:
             # nobody listens, or it broke off: the request itself finds out
             self.life = EngineLife(self.life.heard_at)
-        finally:
-            self._question = None
 
 
 class InFlight:
@@ -182,13 +172,20 @@ class Engines:
         """The engine at this root."""
         engine = self._by_root.get(root)
         if engine is None:
-            headers = self._headers_for(root)
-            engine = Engine(root, self.pool, headers, self._timeouts, self._on_hang)
+            engine = Engine(root, self.pool, self._headers_for, self._timeouts, self._on_hang)
             self._by_root[root] = engine
         return engine
 
+    def is_up(self, root: str) -> bool:
+        """Whether the engine at this root is worth a request."""
+        return not self.at(root).life.hangs
+
+    def forget_others(self, roots: Collection[str]) -> None:
+        """Ask nothing more of engines that are not at these roots."""
+        for root in self._by_root.keys() - set(roots):
+            self._by_root.pop(root).close()
+
     def close(self) -> None:
         """Close every connection."""
-        for engine in self._by_root.values():
-            engine.close()
+        self.forget_others(())
         self.pool.close()

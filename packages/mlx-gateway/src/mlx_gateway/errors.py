@@ -77,10 +77,8 @@ class UpstreamFailedError(GatewayError):
 
     Attributes:
         reason: What happened, in words for a client and the log.
-        is_refusal: Whether nothing listens there at all.
     """
 
-    def __init__(self, reason: str, *, is_refusal: bool = False) -> None:
+    def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.is_refusal = is_refusal

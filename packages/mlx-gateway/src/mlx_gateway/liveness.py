@@ -15,20 +15,20 @@ class EngineTimeouts:
     """How long an engine may be silent.
 
     Attributes:
-        fresh_s: A new request trusts an engine that was heard within this time.
+        soon_s: How long a request hears nothing before its engine is asked the small question.
+        silence_s: How often it is asked from then on. An engine that was heard within this time is
+            not asked.
         question_s: An engine that leaves the small question unanswered for so long gets no new
             request until it answers again.
-        silence_s: How long a request in flight hears nothing before its engine is asked, and how
-            often from then on.
         in_flight_s: A request is given up when its engine has said nothing at all, to anyone, for
             so long. Longer than `question_s`, since work is lost with it.
         cutting_bytes_per_s: How fast the slowest engine cuts a prompt into tokens, which it does on
             the thread that answers; a new request waits so much longer for its first sign.
     """
 
-    fresh_s: float = 1.0
-    question_s: float = 3.0
+    soon_s: float = 0.05
     silence_s: float = 1.0
+    question_s: float = 3.0
     in_flight_s: float = 60.0
     cutting_bytes_per_s: float = 200_000.0
 
@@ -45,17 +45,13 @@ class EngineLife:
     heard_at: float = NEVER
     hangs: bool = False
 
-    def heard(self, now: float) -> "EngineLife":
-        """The engine after it said something."""
-        return EngineLife(max(now, self.heard_at))
-
     def unanswered(self, asked_at: float) -> "EngineLife":
         """The engine after a question of `asked_at` was left unanswered for too long."""
         return self if self.heard_at > asked_at else replace(self, hangs=True)
 
     def needs_question(self, now: float, timeouts: EngineTimeouts) -> bool:
-        """Whether a new request should be accompanied by a question."""
-        return now - self.heard_at > timeouts.fresh_s
+        """Whether nobody knows if it lives."""
+        return self.hangs or now - self.heard_at >= timeouts.silence_s
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,13 +82,13 @@ class Metrics:
         self._fallbacks.labels(asked, answered_by).inc()
 
     def render(
-        self, lines: Mapping[str, tuple[int, int]], engines: Iterable[tuple[str, str]]
+        self, lines: Mapping[str, tuple[int, int]], engines: Iterable[tuple[str, str, str]]
     ) -> bytes:
         """Everything as text.
 
         Args:
             lines: For each model, how many requests run and how many wait.
-            engines: The text of each engine's own metrics, with the engine's name.
+            engines: The text of each engine's own metrics, after its model's name and its root.
         """
         for model, (running, waiting) in lines.items():
             self._running.labels(model).set(running)
@@ -99,28 +99,28 @@ class Metrics:
 
 
 class _Joined(Collector):
-    """The metrics of several engines in one, each sample with the name of its engine."""
+    """The metrics of several engines in one, each sample with its engine's model and root."""
 
-    def __init__(self, engines: Iterable[tuple[str, str]]) -> None:
+    def __init__(self, engines: Iterable[tuple[str, str, str]]) -> None:
         self._families: dict[str, Metric] = {}
-        for name, text in engines:
+        for name, root, text in engines:
             try:
                 families = list(text_string_to_metric_families(text))
             except ValueError:  # not Prometheus text: nothing of it can be told apart
                 continue
             for family in families:
-                self._add(family, name)
+                self._add(family, {"engine": name, "upstream": root})
 
     def collect(self) -> Iterable[Metric]:
         """The families of all engines."""
         return self._families.values()
 
-    def _add(self, family: Metric, engine: str) -> None:
+    def _add(self, family: Metric, engine: dict[str, str]) -> None:
         known = self._families.setdefault(
             family.name, Metric(family.name, family.documentation, family.type, family.unit)
         )
         if known.type != family.type:
             return
         for sample in family.samples:
-            labels = {**sample.labels, "engine": engine}
+            labels = {**sample.labels, **engine}
             known.samples.append(sample._replace(labels=labels))

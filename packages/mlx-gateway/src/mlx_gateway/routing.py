@@ -63,16 +63,6 @@ def needs_count(model: ModelSettings, prompt_bytes: int) -> bool:
     return limit is not None and prompt_bytes > limit * _BYTES_PER_TOKEN_AT_LEAST
 
 
-def longer(options: Sequence[Candidate], prompt_tokens: int) -> tuple[Candidate, ...]:
-    """Those of `options` that take a prompt of so many tokens, in their order."""
-    return tuple(
-        each
-        for each in options
-        if each.model.takes_overflow
-        and (each.model.context_tokens is None or prompt_tokens < each.model.context_tokens)
-    )
-
-
 def too_long(name: str, prompt_tokens: int, context_tokens: int) -> ApiError:
     """The answer to a prompt that no model takes.
 

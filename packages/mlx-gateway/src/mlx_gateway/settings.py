@@ -1,6 +1,6 @@
 """`gateway.yaml`: which model names there are, and where each is served.
 
-The file is YAML 1.2 in its core schema: `yes`, `0x10` and `1:30` are text, as in JSON.
+It is YAML with the values of JSON: `yes`, `0x10`, `1e3` and `1:30` are text.
 """
 
 import re
@@ -17,7 +17,7 @@ SCHEMA_VERSION = 1
 DEFAULT_PORT = 4000
 _MOST_HOPS = 8
 
-type Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+type Name = Annotated[str, msgspec.Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -115,16 +115,15 @@ def parse_settings(text: str, path: Path | None = None) -> GatewaySettings:
         ConfigError: When they are damaged, of a newer version, or contradict themselves.
     """
     try:
-        document = yaml.load(text, Loader=_CoreLoader)  # noqa: S506 - a SafeLoader underneath
+        document = yaml.load(text, Loader=_JsonLoader)  # noqa: S506 - a SafeLoader underneath
+        version = msgspec.convert(document, _Versioned).schema_version
+        if version != SCHEMA_VERSION:
+            raise ConfigError(path, f"schema_version is {version}; this gateway reads 1")
         settings = msgspec.convert(document, GatewaySettings)
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(path, " ".join(str(error).split())) from error
     except msgspec.ValidationError as error:
         raise ConfigError(path, str(error)) from error
-    if settings.schema_version != SCHEMA_VERSION:
-        raise ConfigError(
-            path, f"schema_version is {settings.schema_version}; this gateway reads 1"
-        )
     problem = _contradiction(settings)
     if problem is not None:
         raise ConfigError(path, problem)
@@ -159,24 +158,39 @@ def _end_of(alias: str, aliases: dict[str, str], models: set[str]) -> str | None
     return None
 
 
-class _CoreLoader(yaml.SafeLoader):
-    """YAML 1.2's core schema, without anchors, so that a short file can't become a large value."""
+class _Versioned(msgspec.Struct):
+    schema_version: int
+
+
+class _JsonLoader(yaml.SafeLoader):
+    """YAML with JSON's values; a key twice is an error, and so is an alias of YAML's own.
+
+    With those a short file could become a very large value.
+    """
 
     @override
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
-            raise ComposerError(None, None, "aliases are not allowed", None)
+            raise ComposerError(None, None, "YAML's aliases are not allowed", None)
         return super().compose_node(parent, index)
 
+    @override
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys: list[Any] = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ComposerError(None, None, f"the key {key!r} occurs twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
-_CoreLoader.yaml_implicit_resolvers = {}
+
+_JsonLoader.yaml_implicit_resolvers = {}
 _SCALARS = {
     "null": (r"~|null|Null|NULL|", "~nN\0"),
     "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
     "int": (r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
-    "float": (r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
+    "float": (r"[-+]?[0-9]+\.[0-9]+([eE][-+]?[0-9]+)?", "-+0123456789"),
 }
 for _kind, (_pattern, _first) in _SCALARS.items():
-    _CoreLoader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType] - as above
+    _JsonLoader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType] - as above
         f"tag:yaml.org,2002:{_kind}", re.compile(rf"^(?:{_pattern})$"), list(_first)
     )

@@ -161,7 +161,7 @@ class ConnectionPool:
         except TimeoutError as error:
             raise UpstreamFailedError("it takes no connection") from error
         except OSError as error:
-            raise UpstreamFailedError("nothing listens there", is_refusal=True) from error
+            raise UpstreamFailedError("nothing listens there") from error
         return connection
 
 

@@ -6,7 +6,8 @@ No request waits inside an engine, which works it off even when its client has l
 import asyncio
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from http import HTTPStatus
 
 from mlx_gateway.errors import ApiError, UpstreamFailedError
@@ -23,24 +24,33 @@ class _Waiter:
     excluded: frozenset[str]
 
 
-@dataclass(slots=True)
 class WaitingLine:
     """The line in front of one model.
 
+    Args:
+        model: What the settings say of the model.
+        is_up: Whether the upstream at a root is worth a request.
+
     Attributes:
-        model: What the settings say of the model; replaced when they are read again.
         running: How many requests each upstream works on, by its root.
     """
 
-    model: ModelSettings
-    running: dict[str, int] = field(default_factory=dict[str, int])
-    _waiting: deque[_Waiter] = field(default_factory=deque[_Waiter])
-    _seconds: float = 5.0
+    def __init__(self, model: ModelSettings, is_up: Callable[[str], bool]) -> None:
+        self.running: dict[str, int] = {}
+        self._model = model
+        self._is_up = is_up
+        self._waiting: deque[_Waiter] = deque()
+        self._seconds = 5.0
 
     @property
     def waiting(self) -> int:
         """How many requests wait for their turn."""
         return len(self._waiting)
+
+    def change(self, model: ModelSettings) -> None:
+        """Go on with other settings of the model."""
+        self._model = model
+        self.advance()
 
     async def take(self, excluded: frozenset[str] = frozenset()) -> Upstream:
         """An upstream that this request may go to, once it is its turn; `release` ends the turn.
@@ -50,28 +60,25 @@ class WaitingLine:
 
         Raises:
             ApiError: When the line is full.
-            UpstreamFailedError: When every upstream is excluded, or the model failed meanwhile.
+            UpstreamFailedError: When no upstream is left, now or while it waited.
         """
-        if all(upstream.root in excluded for upstream in self.model.upstreams):
-            raise UpstreamFailedError("every upstream of it has failed")
-        upstream = None if self._waiting else self._free(excluded)
-        if upstream is not None:
-            return self._started(upstream)
-        if len(self._waiting) >= self.model.queue:
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), excluded)
+        self._waiting.append(waiter)
+        self.advance()
+        if not waiter.turn.done() and len(self._waiting) > self._model.queue:
+            self._waiting.remove(waiter)
             raise ApiError(
                 HTTPStatus.SERVICE_UNAVAILABLE,
                 f"The model is busy: {len(self._waiting)} requests wait for it already.",
                 code="overloaded",
                 retry_after_s=self._retry_after_s(),
             )
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), excluded)
-        self._waiting.append(waiter)
         try:
             return await waiter.turn
         except asyncio.CancelledError:
             if waiter in self._waiting:
                 self._waiting.remove(waiter)
-            elif waiter.turn.done() and not waiter.turn.cancelled() and not waiter.turn.exception():
+            elif not waiter.turn.cancelled() and waiter.turn.exception() is None:
                 self.release(waiter.turn.result())
             raise
 
@@ -83,13 +90,16 @@ class WaitingLine:
         self.advance()
 
     def advance(self) -> None:
-        """Begin every turn that can begin now."""
+        """Begin every turn that can begin now, and send on those for whom no upstream is left."""
+        up = [each for each in self._model.upstreams if self._is_up(each.root)]
         for waiter in tuple(self._waiting):
-            upstream = self._free(waiter.excluded)
-            if upstream is not None:
+            left = [each for each in up if each.root not in waiter.excluded]
+            free = [each for each in left if self._has_room(each)]
+            if free or not left:
                 self._waiting.remove(waiter)
-                if not waiter.turn.done():
-                    waiter.turn.set_result(self._started(upstream))
+                self._settle(waiter, least_busy(free, self.running) if free else None)
+            elif not any(map(self._has_room, up)):
+                return
 
     def fail(self, reason: str) -> None:
         """Send everyone who waits here on to another model."""
@@ -98,22 +108,21 @@ class WaitingLine:
             if not waiter.turn.done():
                 waiter.turn.set_exception(UpstreamFailedError(reason))
 
-    def _free(self, excluded: frozenset[str]) -> Upstream | None:
-        most = self.model.max_concurrent
-        open_ones = [
-            upstream
-            for upstream in self.model.upstreams
-            if upstream.root not in excluded
-            and (most is None or self.running.get(upstream.root, 0) < most)
-        ]
-        return least_busy(open_ones, self.running) if open_ones else None
+    def _settle(self, waiter: _Waiter, upstream: Upstream | None) -> None:
+        if waiter.turn.done():
+            return
+        if upstream is None:
+            waiter.turn.set_exception(UpstreamFailedError("it does not answer"))
+        else:
+            self.running[upstream.root] = self.running.get(upstream.root, 0) + 1
+            waiter.turn.set_result(upstream)
 
-    def _started(self, upstream: Upstream) -> Upstream:
-        self.running[upstream.root] = self.running.get(upstream.root, 0) + 1
-        return upstream
+    def _has_room(self, upstream: Upstream) -> bool:
+        most = self._model.max_concurrent
+        return most is None or self.running.get(upstream.root, 0) < most
 
     def _retry_after_s(self) -> int:
         """When the last of those who wait is likely to have begun."""
-        at_once = (self.model.max_concurrent or 1) * len(self.model.upstreams)
+        at_once = (self._model.max_concurrent or 1) * len(self._model.upstreams)
         seconds = self._seconds * (len(self._waiting) + 1) / at_once
         return min(max(math.ceil(seconds), 1), _RETRY_AFTER_MOST_S)

@@ -1,28 +1,26 @@
 """Anthropic's Messages: what vllm-mlx 0.6 gets wrong in it."""
 
-import hashlib
 import re
 from http import HTTPStatus
-from typing import Any, cast, override
+from typing import Annotated, Any, Literal, override
 
 import msgspec
+from msgspec import Meta
 
 from mlx_gateway.errors import ApiError
-from mlx_gateway.fields import Fields, decode, invalid, list_in, object_in
-from mlx_gateway.protocols.api import Api, Call, read_usage
+from mlx_gateway.fields import Fields, invalid, list_in, object_in
+from mlx_gateway.protocols.api import Api, Call, answer_in, read_usage
 from mlx_gateway.protocols.events import (
     EventStream,
     StopCutter,
     Usage,
     document_of,
     event_of,
+    failure_in,
     stop_sequences,
 )
-from mlx_gateway.protocols.openai_chat import positive
-
-_LONGEST_TOOL_NAME = 64
-_LONGEST_TOOL_NAME_OF_CLIENTS = 128
-_ROLES = frozenset({"user", "assistant", "system"})
+from mlx_gateway.protocols.openai_chat import ANY_EVENT
+from mlx_gateway.protocols.tool_names import ClientTool, ClientTools, engine_name
 
 
 class Messages(Api):
@@ -32,48 +30,53 @@ class Messages(Api):
 
     @override
     def read(self, fields: Fields, *, sees_images: bool | None) -> Call:
-        messages = _messages(fields, sees_images=sees_images)
-        max_tokens = positive(fields, "max_tokens")
-        if max_tokens is None:
+        request = _checked(fields)
+        if request.max_tokens is None:
             raise invalid("max_tokens: Field required", param="max_tokens")
-        stops = stop_sequences(fields.get("stop_sequences"), "stop_sequences")
-        renamed = _long_names(fields)
-        if _put_results_first(messages) | _drop_signatures(messages) | _rename(messages, renamed):
-            fields = fields.with_values(messages=messages)
-        tools = _function_tools(fields, renamed)
-        if tools is not None:
+        fields = fields.with_values(messages=_messages(fields, sees_images=sees_images))
+        renamed = {
+            short: ClientTool(tool.name)
+            for tool in request.tools or ()
+            if (short := engine_name(tool.name)) != tool.name
+        }
+        if renamed:
+            tools = [
+                {**tool, "name": engine_name(tool["name"])} for tool in list_in(fields.get("tools"))
+            ]
             fields = fields.with_values(tools=tools)
         choice = object_in(fields.get("tool_choice"))
-        if choice.get("name") in renamed:
-            fields = fields.with_values(tool_choice={**choice, "name": renamed[choice["name"]]})
+        if isinstance(choice.get("name"), str):
+            name = engine_name(choice["name"])
+            fields = fields.with_values(tool_choice={**choice, "name": name})
         return Call(
             fields,
             streams=fields.flag("stream"),
-            stops=stops,
-            max_tokens=max_tokens,
-            renamed=tuple((short, given) for given, short in renamed.items()),
+            stops=stop_sequences(fields.get("stop_sequences"), "stop_sequences"),
+            max_tokens=request.max_tokens,
+            tools=renamed,
+            is_constrained="response_format" in fields,
         )
 
     @override
     def whole(self, body: bytes, call: Call) -> tuple[bytes, Usage]:
         """The answer with every field that Anthropic's has, cut at stop sequences."""
-        document = object_in(decode(body))
+        document = answer_in(body)
         usage = read_usage(object_in(document.get("usage")))
         document.setdefault("stop_sequence", None)
         content = [object_in(block) for block in list_in(document.get("content"))]
-        for block in content:
-            _restore(block, dict(call.renamed))
-        cutter = StopCutter(call.stops)
         for position, block in enumerate(content):
-            if block.get("type") == "text" and isinstance(block.get("text"), str):
-                text = cutter.feed(block["text"])
-                if cutter.found is not None:
-                    block["text"] = text
-                    content = content[: position + 1]
-                    document["stop_reason"] = "stop_sequence"
-                    document["stop_sequence"] = cutter.found
-                    break
-                cutter = StopCutter(call.stops)
+            _restore(block, call.tools)
+            text = block.get("text")
+            if block.get("type") != "text" or not isinstance(text, str):
+                continue
+            cutter = StopCutter(call.stops)
+            cut = cutter.feed(text)
+            if cutter.found is not None:
+                block["text"] = cut
+                content = content[: position + 1]
+                document["stop_reason"] = "stop_sequence"
+                document["stop_sequence"] = cutter.found
+                break
         document["content"] = content
         return msgspec.json.encode(document), usage
 
@@ -95,7 +98,7 @@ class Messages(Api):
         return b"event: error\ndata: " + self.error(problem) + b"\n\n"
 
     @override
-    def sign_of_life(self) -> bytes:
+    def sign_of_life(self, model: str, *, is_first: bool) -> bytes:
         return b'event: ping\ndata: {"type":"ping"}\n\n'
 
     @override
@@ -114,7 +117,7 @@ class CountTokens(Messages):
 
     @override
     def read(self, fields: Fields, *, sees_images: bool | None) -> Call:
-        _messages(fields, sees_images=None)
+        _checked(fields)
         return Call(fields)
 
     @override
@@ -133,17 +136,21 @@ class MessageStream(EventStream):
     mark = re.compile(
         rb'(?m:^):|"type"\s*:\s*"(message_start|message_delta|message_stop|thinking|tool_use|error)"'
     )
-    end_mark = b"message_stop"
-    _mark_with_text = re.compile(rb"(?m:^).")
+    counts_at_stop = True
 
     def __init__(self, call: Call) -> None:
         super().__init__()
+        self.has_ended = False
         self._call = call
         self._cutter = StopCutter(call.stops)
-        self._names = dict(call.renamed)
         self._open: int | None = None
         if call.stops:
-            self.mark = self._mark_with_text
+            self.mark = ANY_EVENT
+
+    @override
+    def opens(self, document: dict[str, Any]) -> bool:
+        block = object_in(document.get("content_block")).get("type")
+        return document.get("type") in ("message_start", "ping") or block in ("text", "thinking")
 
     @override
     def repair(self, event: bytes) -> bytes:
@@ -153,14 +160,16 @@ class MessageStream(EventStream):
             return event
         match kind:
             case "error":
-                self.has_failed = True
+                self.failure = failure_in(document)
             case "message_start":
                 self._say_input_tokens(document)
             case "message_delta":
                 self._say_how_it_ended(document)
+            case "message_stop":
+                self.has_ended = True
             case "content_block_start":
                 self._open = document.get("index")
-                _restore(object_in(document.get("content_block")), self._names)
+                _restore(object_in(document.get("content_block")), self._call.tools)
             case "content_block_stop" if self._call.stops:
                 return self._release() + event
             case "content_block_delta" if self._call.stops:
@@ -169,12 +178,22 @@ class MessageStream(EventStream):
                 return event
         return event_of(document, kind)
 
+    @override
+    def ending(self, used: Usage) -> bytes:
+        delta = {"stop_reason": "stop_sequence", "stop_sequence": self._cutter.found}
+        usage = {"input_tokens": used.prompt_tokens, "output_tokens": used.completion_tokens}
+        ends = (
+            {"type": "content_block_stop", "index": self._open},
+            {"type": "message_delta", "delta": delta, "usage": usage},
+            {"type": "message_stop"},
+        )
+        return b"".join(event_of(each, str(each["type"])) for each in ends)
+
     def _say_input_tokens(self, document: dict[str, Any]) -> None:
-        counted = self._call.prompt_tokens
-        message = object_in(document.get("message"))
-        if counted is not None:
-            message.setdefault("usage", {})["input_tokens"] = counted
-            self.usage.prompt_tokens = counted
+        usage = object_in(document.get("message")).setdefault("usage", {})
+        if not usage.get("input_tokens") and self._call.prompt_tokens is not None:
+            usage["input_tokens"] = self._call.prompt_tokens
+        self.usage.prompt_tokens = usage.get("input_tokens")
 
     def _say_how_it_ended(self, document: dict[str, Any]) -> None:
         usage, delta = document.setdefault("usage", {}), document.setdefault("delta", {})
@@ -184,16 +203,18 @@ class MessageStream(EventStream):
             limit = self._call.max_tokens
             if limit is not None and written >= limit and delta.get("stop_reason") == "end_turn":
                 delta["stop_reason"] = "max_tokens"
-        if self._call.prompt_tokens is not None:
-            usage.setdefault("input_tokens", self._call.prompt_tokens)
+        usage.setdefault("input_tokens", self.usage.prompt_tokens)
 
     def _cut(self, document: dict[str, Any], event: bytes) -> bytes:
         delta = object_in(document.get("delta"))
         if delta.get("type") != "text_delta":
             return event
-        delta["text"] = self._cutter.feed(delta.get("text") or "")
-        text = event_of(document, "content_block_delta") if delta["text"] else b""
-        return text if self._cutter.found is None else text + self._stopped(document.get("index"))
+        delta["text"] = self._cutter.feed(str(delta.get("text") or ""))
+        self.text += delta["text"]
+        if self._cutter.found is not None:
+            self.is_over = self.has_ended = True
+            self._open = document.get("index")
+        return event_of(document, "content_block_delta") if delta["text"] else b""
 
     def _release(self) -> bytes:
         """What was held back in a block that ends without a stop sequence."""
@@ -204,120 +225,97 @@ class MessageStream(EventStream):
         document = {"type": "content_block_delta", "index": self._open, "delta": delta}
         return event_of(document, "content_block_delta")
 
-    def _stopped(self, index: object) -> bytes:
-        """The end of an answer that met a stop sequence."""
-        self.is_over = self.has_ended = True
-        delta = {"stop_reason": "stop_sequence", "stop_sequence": self._cutter.found}
-        ends = (
-            {"type": "content_block_stop", "index": index},
-            {"type": "message_delta", "delta": delta, "usage": {"output_tokens": 0}},
-            {"type": "message_stop"},
-        )
-        return b"".join(event_of(each, str(each["type"])) for each in ends)
+
+class _Block(msgspec.Struct):
+    type: str
+    text: str | None = None
+    id: str | None = None
+    name: str | None = None
+    input: dict[str, Any] | None = None
+    tool_use_id: str | None = None
+    content: str | list[Any] | None = None
+    is_error: bool | None = None
+    source: dict[str, Any] | None = None
+
+
+class _Message(msgspec.Struct):
+    role: Literal["user", "assistant", "system"]
+    content: str | list[_Block]
+
+
+class _Tool(msgspec.Struct):
+    name: Annotated[str, Meta(min_length=1, max_length=128)]
+    description: str | None = None
+    input_schema: dict[str, Any] | None = None
+
+
+class _Request(msgspec.Struct):
+    messages: Annotated[list[_Message], Meta(min_length=1)]
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    system: str | list[dict[str, Any]] | None = None
+    tools: list[_Tool] | None = None
+    tool_choice: dict[str, Any] | None = None
+    metadata: dict[str, Any] | None = None
+    temperature: Annotated[float, Meta(ge=0)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: int | None = None
+    response_format: dict[str, Any] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+def _checked(fields: Fields) -> _Request:
+    """The request by Anthropic's rules; vllm-mlx answers 500 to what Anthropic answers 400."""
+    given = {name: fields.get(name) for name in _Request.__struct_fields__ if name in fields}
+    try:
+        return msgspec.convert(given, _Request)
+    except msgspec.ValidationError as error:
+        problem, _, place = str(error).partition(" - at `$")
+        where = place.strip(".`").replace("[", ".").replace("]", "")
+        said = f"{where}: {problem}" if where else problem
+        raise invalid(said, param=where.partition(".")[0] or None) from error
 
 
 def _messages(fields: Fields, *, sees_images: bool | None) -> list[dict[str, Any]]:
-    """The messages of a conversation; vllm-mlx answers 500 to what Anthropic answers 400."""
-    messages = list_in(fields.get("messages"))
-    if not messages:
-        raise invalid("messages: at least one message is required", param="messages")
-    for position, message in enumerate(messages):
-        where = f"messages.{position}"
-        if object_in(message).get("role") not in _ROLES:
-            raise invalid(f"{where}.role: must be user or assistant", param="messages")
-        content: object = message.get("content")
-        if not isinstance(content, str | list):
-            raise invalid(f"{where}.content: must be text or a list of blocks", param="messages")
-        for block in list_in(cast("object", content)):
-            _check_block(object_in(block), where, sees_images=sees_images)
+    """The messages as vllm-mlx needs them, so that nothing of them is lost on the way to the model.
+
+    It puts the text of a message before the tool results in it, so that they no longer follow
+    their call; and it drops documents, and images for models that read none, without a word.
+    """
+    messages: list[dict[str, Any]] = []
+    for message in list_in(fields.get("messages")):
+        if isinstance(message["content"], str):
+            messages.append(message)
+            continue
+        blocks = [_block(block, sees_images=sees_images) for block in message["content"]]
+        results = [block for block in blocks if block["type"] == "tool_result"]
+        others = [block for block in blocks if block["type"] != "tool_result"]
+        halves = (results, others) if results and others else (blocks,)
+        messages += [{**message, "content": half} for half in halves]
     return messages
 
 
-def _check_block(block: dict[str, Any], where: str, *, sees_images: bool | None) -> None:
-    """Raise a ApiError for blocks that vllm-mlx would drop without a word."""
-    if not isinstance(block.get("type"), str):
-        raise invalid(f"{where}.content: each block needs a `type`", param="messages")
-    if block["type"] == "document":
-        raise invalid(f"{where}.content: documents are not supported", param="messages")
-    if block["type"] == "image" and sees_images is False:
-        raise invalid(f"{where}.content: this model can't read images", param="messages")
+def _block(block: dict[str, Any], *, sees_images: bool | None) -> dict[str, Any]:
+    """A block of a message as the engine understands it."""
+    match block["type"]:
+        case "document":
+            source = object_in(block.get("source"))
+            if source.get("type") != "text" or not isinstance(source.get("data"), str):
+                raise invalid("messages: only documents of plain text are read", param="messages")
+            return {"type": "text", "text": source["data"]}
+        case "image" if sees_images is False:
+            raise invalid("messages: this model can't read images", param="messages")
+        case "tool_use" if isinstance(block.get("name"), str):
+            return {**block, "name": engine_name(block["name"])}
+        case _:
+            return block
 
 
-def _put_results_first(messages: list[dict[str, Any]]) -> bool:
-    """Whether tool results had to be moved before the text of the same message.
-
-    vllm-mlx puts the text first, so that the result no longer follows its call.
-    """
-    is_changed = False
-    for position in range(len(messages) - 1, -1, -1):
-        content = list_in(messages[position]["content"])
-        if messages[position]["role"] != "user":
-            continue
-        results = [block for block in content if block["type"] == "tool_result"]
-        others = [block for block in content if block["type"] != "tool_result"]
-        if results and others:
-            halves = ({"role": "user", "content": half} for half in (results, others))
-            messages[position : position + 1] = halves
-            is_changed = True
-    return is_changed
-
-
-def _drop_signatures(messages: list[dict[str, Any]]) -> bool:
-    """Whether empty assistant turns had to be filled; replayed thinking alone makes one."""
-    is_changed = False
-    for message in messages:
-        if message["content"] == [] and message["role"] == "assistant":
-            message["content"] = ""
-            is_changed = True
-    return is_changed
-
-
-def _long_names(fields: Fields) -> dict[str, str]:
-    """Tool names that are too long for the engine, with shorter ones that are as unique."""
-    names: dict[str, str] = {}
-    for tool in _tools(fields):
-        name = tool.get("name")
-        if not isinstance(name, str) or not name:
-            raise invalid("tools: each tool needs a `name`", param="tools")
-        if len(name) > _LONGEST_TOOL_NAME_OF_CLIENTS:
-            raise invalid(f"tools: the name {name[:40]!r}… is too long", param="tools")
-        if len(name) > _LONGEST_TOOL_NAME:
-            digest = hashlib.sha256(name.encode()).hexdigest()[:12]
-            names[name] = f"{name[: _LONGEST_TOOL_NAME - 13]}_{digest}"
-    return names
-
-
-def _function_tools(fields: Fields, renamed: dict[str, str]) -> list[dict[str, Any]] | None:
-    """The tools under their shorter names; None where nothing had to change."""
-    if not renamed:
-        return None
-    return [{**tool, "name": renamed.get(tool["name"], tool["name"])} for tool in _tools(fields)]
-
-
-def _tools(fields: Fields) -> list[dict[str, Any]]:
-    tools = [object_in(tool) for tool in list_in(fields.get("tools"))]
-    if not all(tools) or (not tools and fields.get("tools")):
-        raise invalid("tools: must be a list of objects", param="tools")
-    return tools
-
-
-def _rename(messages: list[dict[str, Any]], renamed: dict[str, str]) -> bool:
-    """Whether earlier calls of renamed tools had to be renamed as well."""
-    is_changed = False
-    for message in messages if renamed else ():
-        for block in list_in(message["content"]):
-            if block["type"] == "tool_use" and block.get("name") in renamed:
-                block["name"] = renamed[block["name"]]
-                is_changed = True
-    return is_changed
-
-
-def _restore(block: dict[str, Any], names: dict[str, str]) -> None:
+def _restore(block: dict[str, Any], tools: ClientTools) -> None:
     """Give a block what clients expect: a thinking block its signature, a tool its own name."""
     if block.get("type") == "thinking":
         block.setdefault("signature", "")
-    elif block.get("type") == "tool_use" and block.get("name") in names:
-        block["name"] = names[block["name"]]
+    elif block.get("type") == "tool_use" and (tool := tools.get(str(block.get("name")))):
+        block["name"] = tool.name
 
 
 _ERROR_TYPES: dict[int, str] = {

@@ -1,13 +1,14 @@
 """What an API is to the gateway: how requests, answers, streams and errors of its kind look."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
-from mlx_gateway.errors import ApiError
+from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import Fields, list_in, object_in
 from mlx_gateway.protocols.events import EventStream, Usage
+from mlx_gateway.protocols.tool_names import ClientTools
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,8 @@ class Call:
         max_tokens: The longest answer that the client takes, or None.
         wants_usage: Whether a stream is to end with what it used.
         prompt_tokens: The prompt's length, where it was counted before.
-        renamed: Names of tools as the engine gets them, with those that the client gave.
+        tools: The tools whose names had to be changed.
+        is_constrained: Whether the answer must have a form that the client prescribes.
     """
 
     fields: Fields
@@ -30,7 +32,8 @@ class Call:
     max_tokens: int | None = None
     wants_usage: bool = False
     prompt_tokens: int | None = None
-    renamed: tuple[tuple[str, str], ...] = ()
+    tools: ClientTools = field(default_factory=dict[str, Any])
+    is_constrained: bool = False
 
     def counted(self, prompt_tokens: int | None) -> "Call":
         """The same call, its prompt counted."""
@@ -42,12 +45,16 @@ class Api:
 
     Attributes:
         counts_first: Whether the stream's first event must say how long the prompt is.
+        signs_open: Whether the first sign of life opens the answer in the engine's stead.
+        in_query: The fields that the engine reads from the URL rather than from the body.
     """
 
     counts_first = False
+    signs_open = False
+    in_query: tuple[str, ...] = ()
 
     def read(self, fields: Fields, *, sees_images: bool | None) -> Call:  # noqa: ARG002
-        """The call that a request's fields mean.
+        """The call that a request's fields mean to an engine.
 
         Args:
             fields: The fields of the request, none of them null.
@@ -56,10 +63,21 @@ class Api:
         Raises:
             ApiError: When the request breaks the API's rules, or asks for what no engine does.
         """
-        return Call(fields, streams=fields.flag("stream"))
+        return self.as_sent(fields)
+
+    def as_sent(self, fields: Fields) -> Call:
+        """The call for an upstream that speaks the API without faults: nothing is changed."""
+        options = object_in(fields.get("stream_options"))
+        return Call(
+            fields, streams=fields.flag("stream"), wants_usage=bool(options.get("include_usage"))
+        )
 
     def whole(self, body: bytes, call: Call) -> tuple[bytes, Usage]:  # noqa: ARG002
-        """An engine's whole answer as the client gets it, and what it used."""
+        """An engine's whole answer as the client gets it, and what it used.
+
+        Raises:
+            UpstreamFailedError: When it is no answer but a failure.
+        """
         return body, usage_of(body)
 
     def stream(self, call: Call) -> EventStream:  # noqa: ARG002
@@ -80,20 +98,48 @@ class Api:
         """An error in the middle of a stream."""
         return b"data: " + self.error(problem) + b"\n\ndata: [DONE]\n\n"
 
-    def sign_of_life(self) -> bytes:
-        """An event that says nothing, for clients that give up on a silent stream."""
+    def sign_of_life(self, model: str, *, is_first: bool) -> bytes:  # noqa: ARG002
+        """An event that says nothing, for clients that give up on a silent stream.
+
+        Args:
+            model: The name that the client asked for.
+            is_first: Whether nothing has been sent before it.
+        """
         return b": waiting\n\n"
 
     def countable(self, fields: Fields) -> dict[str, Any]:
         """The prompt in the form that the engine's `count_tokens` takes."""
-        return {"messages": [{"role": "user", "content": prompt_text(fields)}]}
+        return countable_text(prompt_text(fields))
+
+
+class Audio(Api):
+    """`/v1/audio/*`: vllm-mlx reads these fields from the URL, and would take its defaults."""
+
+    in_query = ("language", "response_format", "input", "voice", "speed")
+
+
+def countable_text(text: str) -> dict[str, Any]:
+    """A text in the form that the engine's `count_tokens` takes."""
+    return {"messages": [{"role": "user", "content": text}]}
+
+
+def answer_in(body: bytes) -> dict[str, Any]:
+    """The JSON object that an engine answered with.
+
+    Raises:
+        UpstreamFailedError: When it is none.
+    """
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UpstreamFailedError(f"its answer is no JSON object: {error}") from error
 
 
 def usage_of(body: bytes) -> Usage:
     """What an answer says that it used, in OpenAI's or Anthropic's words."""
     try:
         usage = msgspec.json.decode(body, type=_HasUsage).usage or {}
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return Usage()
     return read_usage(usage)
 
@@ -112,22 +158,20 @@ def read_usage(usage: dict[str, Any]) -> Usage:
 def prompt_text(fields: Fields) -> str:
     """Everything in a request that a model reads, as one text."""
     parts: list[str] = []
-    for name in ("instructions", "system", "messages", "input", "prompt", "tools"):
-        _collect(fields.get(name), parts)
+    names = ("tools", "prompt", "input", "messages", "system", "instructions")
+    unread: list[object] = [fields.get(name) for name in names]
+    while unread:
+        value = unread.pop()
+        if isinstance(value, str) and not value.startswith("data:"):
+            parts.append(value)
+        unread += reversed([*object_in(value).values(), *list_in(value)])
     return "\n".join(parts)
 
 
-def _collect(value: object, parts: list[str]) -> None:
-    if isinstance(value, str):
-        if not value.startswith("data:"):
-            parts.append(value)
-        return
-    for each in (*object_in(value).values(), *list_in(value)):
-        _collect(each, parts)
-
-
 def _count(value: object) -> int | None:
-    return value if isinstance(value, int) and value >= 0 else None
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    return None
 
 
 def _openai_type(status: int) -> str:

@@ -6,11 +6,10 @@ from typing import Any
 
 import msgspec
 
-from mlx_gateway.errors import UpstreamFailedError
-from mlx_gateway.fields import invalid, list_in
+from mlx_gateway.errors import ApiError, UpstreamFailedError
+from mlx_gateway.fields import invalid, list_in, object_in
 
 _LONGEST_EVENT_BYTES = 16 * 2**20
-_HEARTBEAT = rb"(?m:^):"
 
 
 class Usage(msgspec.Struct):
@@ -30,23 +29,32 @@ class Usage(msgspec.Struct):
 class EventStream:
     """Passes a stream of events on, and hands those that bear a mark to `repair`.
 
-    Subclasses set `mark` and `end_mark` and define `repair`.
+    Events that open an answer without saying anything of it are set aside, since another model can
+    still give the answer as long as nothing of it has gone out.
+
+    Subclasses set `mark` and define `repair`, `opens` and `ending`.
 
     Attributes:
+        opening: The events set aside: they belong before the first ones that `feed` returns.
         usage: What the stream said of tokens so far.
-        is_over: Whether the client needs nothing more, so that the engine can stop.
+        text: What the answer has said, where that is looked at for stop sequences.
+        is_over: Whether a stop sequence has ended the answer, so that the engine can stop.
         has_ended: Whether the engine's own last event has passed.
-        has_failed: Whether an error event has passed.
+        failure: What an error event said, or None.
     """
 
-    mark: re.Pattern[bytes] = re.compile(_HEARTBEAT)
-    end_mark = b"[DONE]"
+    mark: re.Pattern[bytes] = re.compile(rb"(?m:^):")
+    counts_at_stop = False
+    """Whether `ending` must be told how long prompt and answer are."""
 
     def __init__(self) -> None:
+        self.opening = b""
         self.usage = Usage()
+        self.text = ""
         self.is_over = False
-        self.has_ended = False
-        self.has_failed = False
+        self.has_ended = True
+        self.failure: ApiError | UpstreamFailedError | None = None
+        self._is_opening = True
         self._rest = b""
 
     def feed(self, chunk: bytes) -> bytes:
@@ -65,36 +73,44 @@ class EventStream:
             self._rest = data
             return b""
         whole, self._rest = (data, b"") if end == len(data) else (data[:end], data[end:])
-        if self.mark.search(whole) is None:
+        if not self._is_opening and self.mark.search(whole) is None:
             return whole
-        return b"".join(self._looked_at(event) for event in _split(whole))
+        return b"".join([self._looked_at(event) for event in _split(whole)])
+
+    def opens(self, document: dict[str, Any]) -> bool:  # noqa: ARG002
+        """Whether an event opens an answer, and says nothing of it."""
+        return False
 
     def repair(self, event: bytes) -> bytes:
         """What becomes of an event that bears the mark; each ends with an empty line."""
         return event
 
-    def close(self) -> bytes:
-        """What is still to be sent after the engine's last byte."""
+    def ending(self, used: Usage) -> bytes:  # noqa: ARG002
+        """What follows an answer that a stop sequence has ended."""
         return b""
 
     def _looked_at(self, event: bytes) -> bytes:
-        if self.is_over or event.startswith(b":"):
+        if self.is_over or all(line.startswith(b":") for line in event.splitlines() if line):
             return b""
-        if self.end_mark in event:
-            self.has_ended = True
-        return self.repair(event) if self.mark.search(event) else event
+        opens = self._is_opening and self.opens(document_of(event) or {})
+        if self.mark.search(event):
+            event = self.repair(event)
+        if opens:
+            self.opening += event
+            return b""
+        self._is_opening = False
+        return event
 
 
 def document_of(event: bytes) -> dict[str, Any] | None:
     """The JSON object in an event's data; None where it holds none."""
-    data = b"\n".join(
-        line[5:].lstrip(b" ") for line in event.split(b"\n") if line.startswith(b"data:")
-    )
+    lines = event.split(b"\n")
+    data = b"\n".join(line[5:].lstrip(b" ") for line in lines if line.startswith(b"data:"))
     if not data.startswith(b"{"):
         return None
     try:
         return msgspec.json.decode(data)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
@@ -104,8 +120,20 @@ def event_of(document: dict[str, Any], name: str | None = None) -> bytes:
     return data if name is None else b"event: " + name.encode() + b"\n" + data
 
 
+def failure_in(document: dict[str, Any]) -> ApiError | UpstreamFailedError:
+    """What an error event says: that the request is at fault, or that the engine failed."""
+    error = object_in(document.get("error", object_in(document.get("response")).get("error")))
+    reason = str(error.get("message") or "its stream holds an error")
+    code = error.get("code")
+    if error.get("type") == "invalid_request_error":
+        code = HTTPStatus.BAD_REQUEST
+    if isinstance(code, int) and HTTPStatus.BAD_REQUEST <= code < HTTPStatus.INTERNAL_SERVER_ERROR:
+        return ApiError(code, reason)
+    return UpstreamFailedError(reason)
+
+
 class StopCutter:
-    """Cuts a text that comes in pieces before the first of some sequences.
+    """Cuts a text that comes in pieces before the first of some sequences that is complete.
 
     The engine knows `stop` and never looks at it when it batches; in its simple mode it stops, but
     has sent the sequence already.
@@ -117,37 +145,36 @@ class StopCutter:
     def __init__(self, sequences: tuple[str, ...]) -> None:
         self.found: str | None = None
         self._sequences = tuple(each for each in sequences if each)
-        self._longest = max(map(len, self._sequences), default=0)
         self._held = ""
 
     def feed(self, text: str) -> str:
         """What of the text so far is certain to come before any sequence."""
-        if not self._sequences:
-            return text
         if self.found is not None:
             return ""
         held = self._held + text
-        hits = [(at, each) for each in self._sequences if (at := held.find(each)) >= 0]
+        hits = [
+            (at + len(each), at, each) for each in self._sequences if (at := held.find(each)) >= 0
+        ]
         if hits:
-            at, self.found = min(hits, key=lambda hit: (hit[0], -len(hit[1])))
+            _, at, self.found = min(hits)
             self._held = ""
             return held[:at]
-        keep = self._begun(held)
-        self._held = held[len(held) - keep :] if keep else ""
-        return held[: len(held) - keep]
+        begun = min((_begun_at(held, each) for each in self._sequences), default=len(held))
+        self._held = held[begun:]
+        return held[:begun]
 
     def rest(self) -> str:
         """What was held back, since it might have begun a sequence, and did not."""
         held, self._held = self._held, ""
         return held
 
-    def _begun(self, text: str) -> int:
-        """How many of the last characters may begin a sequence."""
-        for length in range(min(self._longest - 1, len(text)), 0, -1):
-            tail = text[-length:]
-            if any(each.startswith(tail) for each in self._sequences):
-                return length
-        return 0
+
+def _begun_at(text: str, sequence: str) -> int:
+    """Where the end of a text may have begun a sequence; the text's length where it has not."""
+    for at in range(max(len(text) - len(sequence) + 1, 0), len(text)):
+        if sequence.startswith(text[at:]):
+            return at
+    return len(text)
 
 
 def stop_sequences(value: object, param: str) -> tuple[str, ...]:
@@ -162,14 +189,6 @@ def stop_sequences(value: object, param: str) -> tuple[str, ...]:
     if value is not None and (listed != value or not all(isinstance(each, str) for each in listed)):
         raise invalid(f"`{param}` must be a string or a list of strings.", param=param)
     return tuple(each for each in listed if each)
-
-
-def status_reason(status: int) -> str:
-    """A status and what it is called."""
-    try:
-        return f"HTTP {status} {HTTPStatus(status).phrase}"
-    except ValueError:
-        return f"HTTP {status}"
 
 
 def _split(whole: bytes) -> list[bytes]:

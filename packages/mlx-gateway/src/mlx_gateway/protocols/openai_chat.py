@@ -2,23 +2,31 @@
 
 import re
 import time
+from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, override
+from uuid import uuid4
 
 import msgspec
 
-from mlx_gateway.fields import Fields, decode, invalid, list_in, object_in
-from mlx_gateway.protocols.api import Api, Call, read_usage
+from mlx_gateway.errors import ApiError, UpstreamFailedError
+from mlx_gateway.fields import Fields, invalid, list_in, object_in
+from mlx_gateway.protocols.api import Api, Call, answer_in, read_usage
 from mlx_gateway.protocols.events import (
     EventStream,
     StopCutter,
     Usage,
     document_of,
     event_of,
+    failure_in,
     stop_sequences,
 )
 
+type PlaceOfText = Callable[[dict[str, Any]], tuple[dict[str, Any], str]]
+
+ANY_EVENT = re.compile(rb"(?m:^).")
 _MEDIA = frozenset({"image_url", "input_image", "image", "video", "video_url", "audio_url"})
-_UNSERVED_PARTS = frozenset({"file", "input_file", "input_audio"})
+UNSERVED_PARTS = frozenset({"file", "input_file", "input_audio"})
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
 
 
@@ -38,16 +46,16 @@ class ChatCompletions(Api):
 
     @override
     def whole(self, body: bytes, call: Call) -> tuple[bytes, Usage]:
-        return _whole(body, call, _chat_text, _set_chat_text)
+        return _whole(body, call, lambda choice: (object_in(choice.get("message")), "content"))
 
     @override
     def stream(self, call: Call) -> EventStream:
-        return CompletionStream(call, is_chat=True)
+        return CompletionStream(call, lambda choice: (object_in(choice.get("delta")), "content"))
 
     @override
-    def sign_of_life(self) -> bytes:
+    def sign_of_life(self, model: str, *, is_first: bool) -> bytes:
         """A chunk without content: Codex and others count events, not comments."""
-        return _chunk({"delta": {}}, "chat.completion.chunk")
+        return _chunk({"delta": {}}, "chat.completion.chunk", model)
 
 
 class Completions(Api):
@@ -65,15 +73,15 @@ class Completions(Api):
 
     @override
     def whole(self, body: bytes, call: Call) -> tuple[bytes, Usage]:
-        return _whole(body, call, _plain_text, _set_plain_text)
+        return _whole(body, call, lambda choice: (choice, "text"))
 
     @override
     def stream(self, call: Call) -> EventStream:
-        return CompletionStream(call, is_chat=False)
+        return CompletionStream(call, lambda choice: (choice, "text"))
 
     @override
-    def sign_of_life(self) -> bytes:
-        return _chunk({"text": ""}, "text_completion")
+    def sign_of_life(self, model: str, *, is_first: bool) -> bytes:
+        return _chunk({"text": ""}, "text_completion", model)
 
 
 class CompletionStream(EventStream):
@@ -81,36 +89,67 @@ class CompletionStream(EventStream):
 
     vllm-mlx puts `usage` into the last chunk with content, though nobody asked, and a second time
     into a chunk of its own if somebody did, so that clients which add up count double.
+
+    Args:
+        call: The request.
+        place_of_text: Finds what of a choice holds its text, and under which key.
     """
 
-    mark = re.compile(rb'(?m:^):|"usage"\s*:\s*\{|\[DONE\]|"error"\s*:\s*\{')
-    _mark_with_text = re.compile(rb"(?m:^).")
+    mark = re.compile(
+        rb'(?m:^):|(?m:^)data: ?\[DONE\]|"usage"\s*:\s*\{|"error"\s*:\s*\{'
+        rb'|"finish_reason"\s*:\s*"error"'
+    )
 
-    def __init__(self, call: Call, *, is_chat: bool) -> None:
+    def __init__(self, call: Call, place_of_text: PlaceOfText) -> None:
         super().__init__()
+        self.has_ended = False
+        self.counts_at_stop = call.wants_usage
         self._call = call
-        self._is_chat = is_chat
+        self._place_of_text = place_of_text
         self._cutter = StopCutter(call.stops)
         self._last: dict[str, Any] = {}
         self._usage: dict[str, Any] | None = None
         if call.stops:
-            self.mark = self._mark_with_text
+            self.mark = ANY_EVENT
+
+    @override
+    def opens(self, document: dict[str, Any]) -> bool:
+        choices = [object_in(choice) for choice in list_in(document.get("choices"))]
+        return bool(choices) and not any(map(_says_something, choices))
 
     @override
     def repair(self, event: bytes) -> bytes:
         document = document_of(event)
         if document is None:
-            return self._ending() + event if self.end_mark in event else event
+            if b"[DONE]" in event:
+                self.has_ended = True
+                return self._held_back() + self._usage_chunk() + event
+            return event
         if object_in(document.get("error")):
-            self.has_failed = True
+            self.failure = failure_in(document)
             return event
         is_changed = self._take_usage(document)
-        if not list_in(document.get("choices")):
+        choices = list_in(document.get("choices"))
+        if not choices:
             return b"" if is_changed else event
         self._last = document
+        if object_in(choices[0]).get("finish_reason") == "error":
+            self.failure = UpstreamFailedError("it gave up in the middle of the answer")
+            problem = ApiError(HTTPStatus.BAD_GATEWAY, "The engine gave up.")
+            return event + b"data: " + Api().error(problem) + b"\n\n"
         if self._call.stops:
-            return self._cut(document)
+            return self._cut(document, object_in(choices[0]))
         return event_of(document) if is_changed else event
+
+    @override
+    def ending(self, used: Usage) -> bytes:
+        if used.prompt_tokens is not None and used.completion_tokens is not None:
+            self._usage = {
+                "prompt_tokens": used.prompt_tokens,
+                "completion_tokens": used.completion_tokens,
+                "total_tokens": used.prompt_tokens + used.completion_tokens,
+            }
+        return self._usage_chunk() + b"data: [DONE]\n\n"
 
     def _take_usage(self, document: dict[str, Any]) -> bool:
         usage = object_in(document.get("usage"))
@@ -121,28 +160,42 @@ class CompletionStream(EventStream):
         self.usage = read_usage(usage)
         return True
 
-    def _ending(self) -> bytes:
+    def _usage_chunk(self) -> bytes:
         """The one chunk with `usage`, if the client asked for it and the engine said it."""
         if not self._call.wants_usage or self._usage is None:
             return b""
         kept = {key: self._last.get(key) for key in ("id", "object", "created", "model")}
         return event_of({**kept, "choices": [], "usage": self._usage})
 
-    def _cut(self, document: dict[str, Any]) -> bytes:
+    def _cut(self, document: dict[str, Any], choice: dict[str, Any]) -> bytes:
         """The chunk, its text ended before a stop sequence."""
-        choice = object_in(document["choices"][0])
-        holder = object_in(choice.get("delta")) if self._is_chat else choice
-        key = "content" if self._is_chat else "text"
+        holder, key = self._place_of_text(choice)
         text = holder.get(key)
         if isinstance(text, str):
             holder[key] = self._cutter.feed(text)
+            self.text += holder[key]
         if self._cutter.found is not None:
             self.is_over = self.has_ended = True
             choice["finish_reason"] = "stop"
-            return event_of(document) + self._ending() + b"data: [DONE]\n\n"
-        if choice.get("finish_reason") is not None:
+        elif choice.get("finish_reason") is not None:
             holder[key] = (holder.get(key) or "") + self._cutter.rest()
         return event_of(document)
+
+    def _held_back(self) -> bytes:
+        """A text that was held back until the end, which had no chunk of its own."""
+        held = self._cutter.rest()
+        if not held or not list_in(self._last.get("choices")):
+            return b""
+        holder, key = self._place_of_text(self._last["choices"][0])
+        holder[key] = held
+        return event_of(self._last)
+
+
+def _says_something(choice: dict[str, Any]) -> bool:
+    """Whether a choice of a chunk holds more than a role and empty text."""
+    delta = object_in(choice.get("delta"))
+    said = [value for key, value in delta.items() if key != "role"]
+    return any((*said, choice.get("text"), choice.get("finish_reason")))
 
 
 def _messages(fields: Fields) -> list[dict[str, Any]]:
@@ -185,7 +238,7 @@ def text_of_parts(parts: list[Any]) -> str:
 
 
 def _refuse_unserved(fields: Fields) -> None:
-    """Raise a ApiError for what vllm-mlx would silently leave out."""
+    """Raise an ApiError for what vllm-mlx would silently leave out."""
     count = fields.get("n")
     if count not in (None, 1):
         raise invalid("`n` must be 1: this model's engine gives one answer.", param="n")
@@ -197,18 +250,18 @@ def _refuse_unserved(fields: Fields) -> None:
 
 
 def _refuse_media(messages: list[dict[str, Any]], *, sees_images: bool | None) -> None:
-    """Raise a ApiError for parts that vllm-mlx would drop without a word."""
+    """Raise an ApiError for parts that vllm-mlx would drop without a word."""
     for message in messages:
         for part in list_in(message.get("content")):
             kind = object_in(part).get("type")
-            if kind in _UNSERVED_PARTS:
+            if kind in UNSERVED_PARTS:
                 raise invalid(f"This model can't read parts of type {kind!r}.", param="messages")
             if kind in _MEDIA and sees_images is False:
                 raise invalid("This model can't read images.", param="messages")
 
 
 def _check_tools(fields: Fields) -> None:
-    """Raise a ApiError where a tool is called that isn't there: vllm-mlx answers 500."""
+    """Raise an ApiError where a tool is called that isn't there: vllm-mlx answers 500."""
     tools = list_in(fields.get("tools"))
     if not tools and fields.get("tools"):
         raise invalid("`tools` must be a list.", param="tools")
@@ -233,6 +286,7 @@ def _check_tools(fields: Fields) -> None:
 def _read_common(fields: Fields) -> Call:
     """What both APIs share: lengths, stop sequences, streams."""
     stops = stop_sequences(fields.get("stop"), "stop")
+    fields = fields.without("stop")
     if stops:
         fields = fields.with_values(stop=list(stops))  # the engine takes a list alone
     limits = [
@@ -255,6 +309,7 @@ def _read_common(fields: Fields) -> Call:
         stops=stops,
         max_tokens=min(limits, default=None),
         wants_usage=wants_usage,
+        is_constrained=object_in(fields.get("response_format")).get("type") not in (None, "text"),
     )
 
 
@@ -270,46 +325,33 @@ def positive(fields: Fields, name: str) -> int | None:
     return value
 
 
-def _whole(body: bytes, call: Call, read: Any, write: Any) -> tuple[bytes, Usage]:
+def _whole(body: bytes, call: Call, place_of_text: PlaceOfText) -> tuple[bytes, Usage]:
     """A whole answer, its text ended before a stop sequence."""
-    document = object_in(decode(body))
+    document = answer_in(body)
     usage = read_usage(object_in(document.get("usage")))
-    if not call.stops or not document:
+    choices = [object_in(choice) for choice in list_in(document.get("choices"))]
+    if any(choice.get("finish_reason") == "error" for choice in choices):
+        raise UpstreamFailedError("it gave up in the middle of the answer")
+    if not call.stops or not choices:
         return body, usage
-    for choice in list_in(document.get("choices")):
+    for choice in choices:
         cutter = StopCutter(call.stops)
-        text = read(choice)
-        if isinstance(text, str):
-            cut = cutter.feed(text)
+        holder, key = place_of_text(choice)
+        if isinstance(holder.get(key), str):
+            cut = cutter.feed(holder[key])
             if cutter.found is not None:
-                write(choice, cut)
+                holder[key] = cut
                 choice["finish_reason"] = "stop"
     return msgspec.json.encode(document), usage
 
 
-def _chat_text(choice: dict[str, Any]) -> object:
-    return object_in(choice.get("message")).get("content")
-
-
-def _set_chat_text(choice: dict[str, Any], text: str) -> None:
-    choice["message"]["content"] = text
-
-
-def _plain_text(choice: dict[str, Any]) -> object:
-    return choice.get("text")
-
-
-def _set_plain_text(choice: dict[str, Any], text: str) -> None:
-    choice["text"] = text
-
-
-def _chunk(choice: dict[str, Any], kind: str) -> bytes:
+def _chunk(choice: dict[str, Any], kind: str, model: str) -> bytes:
     return event_of(
         {
-            "id": "chatcmpl-waiting" if kind.startswith("chat") else "cmpl-waiting",
+            "id": f"chatcmpl-{uuid4().hex}" if kind.startswith("chat") else f"cmpl-{uuid4().hex}",
             "object": kind,
             "created": int(time.time()),
-            "model": "",
+            "model": model,
             "choices": [{"index": 0, **choice, "finish_reason": None}],
         }
     )

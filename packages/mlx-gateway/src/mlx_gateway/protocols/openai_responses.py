@@ -1,17 +1,20 @@
 """OpenAI's Responses: what vllm-mlx 0.6 gets wrong in it, and what Codex CLI needs of it."""
 
 import re
-from typing import Any, override
+import time
+from typing import Any, cast, override
 
 import msgspec
 
-from mlx_gateway.errors import ApiError
-from mlx_gateway.fields import Fields, decode, invalid, list_in, object_in
-from mlx_gateway.protocols.api import Api, Call, read_usage
-from mlx_gateway.protocols.events import EventStream, Usage, document_of, event_of
-from mlx_gateway.protocols.openai_chat import positive, text_of_parts
+from mlx_gateway.errors import ApiError, UpstreamFailedError
+from mlx_gateway.fields import Fields, invalid, list_in, object_in
+from mlx_gateway.protocols.api import Api, Call, answer_in, read_usage
+from mlx_gateway.protocols.events import EventStream, Usage, document_of, event_of, failure_in
+from mlx_gateway.protocols.openai_chat import ANY_EVENT, UNSERVED_PARTS, positive, text_of_parts
+from mlx_gateway.protocols.tool_names import ClientTool, ClientTools, engine_name
 
-_SEPARATOR = "__"
+_OPENING = frozenset({"response.created", "response.in_progress"})
+_ROLES = ("system", "developer", "user", "assistant")
 _CUSTOM_INPUT = {
     "type": "object",
     "properties": {"input": {"type": "string"}},
@@ -22,37 +25,43 @@ _CUSTOM_INPUT = {
 class Responses(Api):
     """`/v1/responses`."""
 
+    signs_open = True
+
     @override
     def read(self, fields: Fields, *, sees_images: bool | None) -> Call:
-        if "input" not in fields:
-            raise invalid("`input` is missing.", param="input")
-        items = fields.get("input")
-        if not isinstance(items, str) and list_in(items) != items:
+        items: object = fields.get("input")
+        if not isinstance(items, str | list):
             raise invalid("`input` must be text or a list of items.", param="input")
-        _refuse_unserved(fields)
+        _refuse_formats(fields)
         max_tokens = positive(fields, "max_output_tokens")
-        flat, renamed = _flat_tools(fields)
-        if flat is not None:
-            fields = fields.with_values(tools=flat)
-        if isinstance(items, list):
+        tools, renamed = _function_tools(fields)
+        if renamed:
+            fields = fields.with_values(tools=tools)
+        if not isinstance(items, str):
+            given = map(object_in, list_in(cast("object", items)))
             fields = fields.with_values(
-                input=[_item(object_in(each), sees_images=sees_images) for each in list_in(items)]
+                input=[_item(each, sees_images=sees_images) for each in given]
             )
-        fields = _known_effort(fields)
+        choice = object_in(fields.get("tool_choice"))
+        if choice.get("name"):
+            name = engine_name(str(choice["name"]), str(choice.get("namespace") or ""))
+            fields = fields.with_values(tool_choice={"type": "function", "name": name})
         return Call(
-            fields,
+            _known_effort(fields),
             streams=fields.flag("stream"),
             max_tokens=max_tokens,
-            renamed=tuple(renamed.items()),
+            tools=renamed,
         )
 
     @override
     def whole(self, body: bytes, call: Call) -> tuple[bytes, Usage]:
-        document = object_in(decode(body))
-        for item in list_in(document.get("output")):
-            _restore(object_in(item), dict(call.renamed))
-        _say_incomplete(document, call.max_tokens)
-        return msgspec.json.encode(document), read_usage(object_in(document.get("usage")))
+        document = answer_in(body)
+        if document.get("status") == "failed":
+            raise UpstreamFailedError(str(failure_in(document)))
+        usage = read_usage(object_in(document.get("usage")))
+        for item in list_in(document.get("output")) if call.tools else ():
+            _restore(object_in(item), call.tools)
+        return msgspec.json.encode(document) if call.tools else body, usage
 
     @override
     def stream(self, call: Call) -> EventStream:
@@ -62,76 +71,131 @@ class Responses(Api):
     def error_event(self, problem: ApiError) -> bytes:
         """The event that ends a response that failed; Codex and the SDKs go by it."""
         error = {"code": problem.code or "server_error", "message": problem.message}
-        response: dict[str, Any] = {
-            "id": "",
-            "object": "response",
-            "status": "failed",
-            "error": error,
-            "output": [],
-        }
+        response = _response("failed", "", error=error)
         return event_of({"type": "response.failed", "response": response}, "response.failed")
 
     @override
-    def sign_of_life(self) -> bytes:
-        return b'event: keepalive\ndata: {"type":"keepalive"}\n\n'
+    def sign_of_life(self, model: str, *, is_first: bool) -> bytes:
+        """`response.in_progress`; the SDK refuses whatever comes before `response.created`."""
+        kinds = ("response.created", "response.in_progress")
+        response = _response("in_progress", model)
+        return b"".join(
+            event_of({"type": kind, "sequence_number": number, "response": response}, kind)
+            for number, kind in enumerate(kinds, start=1)
+            if is_first or number > 1
+        )
 
 
 class ResponseStream(EventStream):
     """The events of a response.
 
     vllm-mlx puts a call's whole arguments into `output_item.added` and sends them again as a delta,
-    without the event that says they are done; and it calls an answer that was cut off completed.
+    without the event that says they are done; and it calls the event `completed` that ends an
+    answer which was cut off.
     """
 
     mark = re.compile(
-        rb'(?m:^):|"type"\s*:\s*"(response\.(completed|failed|incomplete)|function_call|error)"'
+        rb'(?m:^):|"type"\s*:\s*"(function_call|error|response\.(completed|failed|incomplete'
+        rb'|function_call_arguments\.done))"'
     )
-    end_mark = b"response.completed"
 
     def __init__(self, call: Call) -> None:
         super().__init__()
-        self._call = call
-        self._names = dict(call.renamed)
+        self.has_ended = False
+        self._tools = call.tools
+        self._added = 0
+        self._custom: set[object] = set()
+        self._done: set[object] = set()
+
+    @override
+    def opens(self, document: dict[str, Any]) -> bool:
+        return document.get("type") in _OPENING
 
     @override
     def repair(self, event: bytes) -> bytes:
         document = document_of(event)
-        kind = document.get("type") if document is not None else None
-        if document is None or not isinstance(kind, str):
+        if document is None:
             return event
-        before = b""
+        if isinstance(document.get("sequence_number"), int):
+            document["sequence_number"] += self._added
+        kind, before = str(document.get("type")), b""
         match kind:
-            case "response.output_item.added":
-                item = object_in(document.get("item"))
-                if item.get("type") == "function_call":
-                    item["arguments"] = ""
-                _restore(item, self._names)
-            case "response.output_item.done":
-                item = object_in(document.get("item"))
-                if item.get("type") == "function_call":
-                    before = _arguments_done(document, item)
-                _restore(item, self._names)
+            case "response.output_item.added" | "response.output_item.done":
+                before = self._repair_item(kind, document, object_in(document.get("item")))
+            case "response.function_call_arguments.delta":
+                if document.get("item_id") in self._custom:
+                    return b""  # these arguments are JSON, and the tool takes text
+            case "response.function_call_arguments.done":
+                self._done.add(document.get("item_id"))
             case "response.completed" | "response.incomplete":
                 self.has_ended = True
                 kind = self._finished(document)
             case "response.failed" | "error":
-                self.has_ended = self.has_failed = True
+                self.has_ended = True
+                self.failure = failure_in(document)
             case _:
-                return event
+                pass
         return before + event_of(document, kind)
+
+    def _repair_item(self, kind: str, document: dict[str, Any], item: dict[str, Any]) -> bytes:
+        """Repair a call that begins or ends; what is to be sent before it."""
+        if item.get("type") != "function_call":
+            return b""
+        arguments = item.get("arguments", "")
+        if kind.endswith("added"):
+            item["arguments"] = ""
+        is_custom = _restore(item, self._tools)
+        if is_custom:
+            self._custom.add(item.get("id"))
+            self.mark = ANY_EVENT
+        elif kind.endswith("done") and item.get("id") not in self._done:
+            return self._arguments_done(document, arguments)
+        return b""
 
     def _finished(self, document: dict[str, Any]) -> str:
         response = object_in(document.get("response"))
         self.usage = read_usage(object_in(response.get("usage")))
         for item in list_in(response.get("output")):
-            _restore(object_in(item), self._names)
-        if _say_incomplete(response, self._call.max_tokens):
+            _restore(object_in(item), self._tools)
+        if response.get("status") == "incomplete":
             document["type"] = "response.incomplete"
         return str(document["type"])
 
+    def _arguments_done(self, document: dict[str, Any], arguments: object) -> bytes:
+        """The event that says that a call's arguments are whole; later events move up by one."""
+        kind = "response.function_call_arguments.done"
+        done = {
+            "type": kind,
+            "item_id": object_in(document.get("item")).get("id"),
+            "output_index": document.get("output_index"),
+            "arguments": arguments,
+            "sequence_number": document.get("sequence_number"),
+        }
+        if isinstance(document.get("sequence_number"), int):
+            document["sequence_number"] += 1
+        self._added += 1
+        self.mark = ANY_EVENT
+        return event_of(done, kind)
 
-def _refuse_unserved(fields: Fields) -> None:
-    """Raise a ApiError for what vllm-mlx refuses with a status that says nothing."""
+
+def _response(status: str, model: str, **more: object) -> dict[str, Any]:
+    """A response that the gateway makes up, with what the SDKs look for."""
+    return {
+        "id": "resp_waiting",
+        "object": "response",
+        "created_at": int(time.time()),
+        "status": status,
+        "model": model,
+        "output": [],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
+        **more,
+    }
+
+
+def _refuse_formats(fields: Fields) -> None:
+    """Raise an ApiError for formats of the answer that vllm-mlx refuses without a reason."""
     kind = object_in(object_in(fields.get("text")).get("format")).get("type")
     if kind not in (None, "text"):
         raise invalid(
@@ -141,8 +205,8 @@ def _refuse_unserved(fields: Fields) -> None:
         )
 
 
-def _flat_tools(fields: Fields) -> tuple[list[dict[str, Any]] | None, dict[str, str]]:
-    """Tools as plain functions, and the names that stand for something else.
+def _function_tools(fields: Fields) -> tuple[list[dict[str, Any]], dict[str, ClientTool]]:
+    """The tools as plain functions, and those among them that are something else to the client.
 
     vllm-mlx drops tools of the kinds `namespace` (Codex's MCP servers) and `custom` (its
     `apply_patch`) without a word. A tool of a namespace is called `namespace__name`, a custom tool
@@ -152,28 +216,32 @@ def _flat_tools(fields: Fields) -> tuple[list[dict[str, Any]] | None, dict[str, 
     if not all(tools) or (not tools and fields.get("tools")):
         raise invalid("`tools` must be a list of objects.", param="tools")
     flat: list[dict[str, Any]] = []
-    renamed: dict[str, str] = {}
+    renamed: dict[str, ClientTool] = {}
     for tool in tools:
-        name = str(tool.get("name", ""))
-        match tool.get("type"):
-            case "namespace":
-                for inner in map(object_in, list_in(tool.get("tools"))):
-                    joined = f"{name}{_SEPARATOR}{inner.get('name', '')}"
-                    renamed[joined] = f"namespace:{name}"
-                    flat.append({**inner, "type": "function", "name": joined})
-            case "custom":
-                renamed[name] = "custom:"
-                flat.append(
-                    {
-                        "type": "function",
-                        "name": name,
-                        "description": tool.get("description") or "",
-                        "parameters": _CUSTOM_INPUT,
-                    }
-                )
-            case _:
-                flat.append(tool)
-    return (flat if renamed else None), renamed
+        is_space = tool.get("type") == "namespace"
+        space = str(tool.get("name", "")) if is_space else ""
+        for each in map(object_in, list_in(tool.get("tools"))) if is_space else (tool,):
+            known = ClientTool(str(each.get("name", "")), space, each.get("type") == "custom")
+            if each.get("type") not in ("function", "custom"):
+                flat.append(each)
+                continue
+            if not known.name:
+                raise invalid("Each tool needs a `name`.", param="tools")
+            name = engine_name(known.name, space)
+            if name != known.name or known.is_custom:
+                renamed[name] = known
+            flat.append(_as_function(each, known, name))
+    return flat, renamed
+
+
+def _as_function(tool: dict[str, Any], known: ClientTool, name: str) -> dict[str, Any]:
+    if not known.is_custom:
+        return {**tool, "name": name}
+    description = tool.get("description") or ""
+    parameters = _CUSTOM_INPUT
+    return {
+        "type": "function", "name": name, "description": description, "parameters": parameters
+    }  # fmt: skip
 
 
 def _item(item: dict[str, Any], *, sees_images: bool | None) -> dict[str, Any]:
@@ -182,35 +250,42 @@ def _item(item: dict[str, Any], *, sees_images: bool | None) -> dict[str, Any]:
         raise invalid("Each item of `input` must be an object.", param="input")
     match item.get("type"):
         case "function_call_output" | "custom_tool_call_output":
-            # the engine prints a list of texts as Python does
-            output: object = item.get("output") or ""
-            text = text_of_parts(list_in(item.get("output"))) or output
-            return {**item, "type": "function_call_output", "output": text}
-        case "custom_tool_call":
-            arguments = msgspec.json.encode({"input": item.get("input") or ""}).decode()
-            return {
-                "type": "function_call",
-                "call_id": item.get("call_id"),
-                "name": item.get("name"),
-                "arguments": arguments,
-            }
-        case "function_call" if item.get("namespace"):
-            name = f"{item['namespace']}{_SEPARATOR}{item.get('name')}"
-            return {
-                key: value for key, value in {**item, "name": name}.items() if key != "namespace"
-            }
+            return {**item, "type": "function_call_output", "output": _text(item.get("output"))}
+        case "custom_tool_call" | "function_call" as kind:
+            arguments = item.get("arguments") or ""
+            if kind == "custom_tool_call":
+                arguments = msgspec.json.encode({"input": item.get("input") or ""}).decode()
+            name = engine_name(str(item.get("name", "")), str(item.get("namespace") or ""))
+            kept = {key: item[key] for key in ("id", "call_id") if item.get(key)}
+            return {"type": "function_call", **kept, "name": name, "arguments": arguments}
         case "reasoning":
             # the engine answers 500 where these are null
             return {**item, **{key: list_in(item.get(key)) for key in ("summary", "content")}}
+        case _ if "role" in item:
+            _check_message(item, sees_images=sees_images)
+            return {"type": "message"} | {k: v for k, v in item.items() if v is not None}
         case _:
-            _refuse_images(item, sees_images=sees_images)
-            return {key: value for key, value in item.items() if value is not None}
+            return item
 
 
-def _refuse_images(item: dict[str, Any], *, sees_images: bool | None) -> None:
-    for part in list_in(item.get("content")):
-        if object_in(part).get("type") == "input_image" and sees_images is not True:
-            raise invalid("This model can't read images here.", param="input")
+def _text(output: object) -> str:
+    """What a tool has put out; of a list of texts the engine prints Python's repr."""
+    if isinstance(output, list):
+        return text_of_parts(list_in(cast("object", output)))
+    return output if isinstance(output, str) else msgspec.json.encode(output).decode()
+
+
+def _check_message(item: dict[str, Any], *, sees_images: bool | None) -> None:
+    """Raise an ApiError for messages that vllm-mlx answers 500 to, or takes half of."""
+    if item["role"] not in _ROLES:
+        raise invalid(f"Each message needs a `role`, one of {', '.join(_ROLES)}.", param="input")
+    content: object = item.get("content")
+    if content is not None and not isinstance(content, str | list):
+        raise invalid("A message's `content` must be text or a list.", param="input")
+    for part in list_in(cast("object", content)):
+        kind = object_in(part).get("type")
+        if kind in UNSERVED_PARTS or (kind == "input_image" and sees_images is not True):
+            raise invalid(f"This model can't read parts of type {kind!r} here.", param="input")
 
 
 def _known_effort(fields: Fields) -> Fields:
@@ -221,46 +296,20 @@ def _known_effort(fields: Fields) -> Fields:
     return fields
 
 
-def _restore(item: dict[str, Any], names: dict[str, str]) -> None:
-    """A call under the name, and in the form, that the client's tool has."""
-    name = item.get("name")
-    if item.get("type") != "function_call" or not isinstance(name, str) or name not in names:
-        return
-    kind, _, namespace = names[name].partition(":")
-    if kind == "namespace":
-        item["namespace"] = namespace
-        item["name"] = name.removeprefix(f"{namespace}{_SEPARATOR}")
-        return
+def _restore(item: dict[str, Any], tools: ClientTools) -> bool:
+    """Give a call the name and the form of the client's tool; whether it is a custom one."""
+    tool = tools.get(str(item.get("name")))
+    if item.get("type") != "function_call" or tool is None:
+        return False
+    item["name"] = tool.name
+    if tool.namespace:
+        item["namespace"] = tool.namespace
+    if not tool.is_custom:
+        return False
     item["type"] = "custom_tool_call"
     arguments = item.pop("arguments", "")
     try:
-        item["input"] = msgspec.json.decode(arguments).get("input", "")
-    except (msgspec.DecodeError, AttributeError):
+        item["input"] = object_in(msgspec.json.decode(arguments)).get("input", "")
+    except (msgspec.DecodeError, TypeError):
         item["input"] = arguments
-
-
-def _arguments_done(document: dict[str, Any], item: dict[str, Any]) -> bytes:
-    """The event that says that a call's arguments are whole."""
-    kind = "response.function_call_arguments.done"
-    return event_of(
-        {
-            "type": kind,
-            "item_id": item.get("id"),
-            "output_index": document.get("output_index"),
-            "arguments": item.get("arguments", ""),
-            "sequence_number": document.get("sequence_number"),
-        },
-        kind,
-    )
-
-
-def _say_incomplete(response: dict[str, Any], max_tokens: int | None) -> bool:
-    """Whether a response was cut off at its longest; it is marked so."""
-    written = object_in(response.get("usage")).get("output_tokens")
-    is_cut = response.get("status") == "incomplete" or (
-        max_tokens is not None and isinstance(written, int) and written >= max_tokens
-    )
-    if is_cut:
-        response["status"] = "incomplete"
-        response["incomplete_details"] = {"reason": "max_output_tokens"}
-    return is_cut
+    return True
