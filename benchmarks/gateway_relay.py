@@ -193,6 +193,7 @@ async def streams(target: Target, count: int) -> tuple[float, Seen, float]:
     cpu_s = target.cpu_s()
     until = time.perf_counter() + MEASURED_S
     words = f"tokens={int(RATE * MEASURED_S)} rate={RATE}"
+
     # they begin one after the other within a second, as people do
     async def one(number: int) -> None:
         await asyncio.sleep(number / count / 2)
@@ -351,7 +352,9 @@ async def measure_speed(targets: Sequence[Target]) -> None:
         await streams_warmup(target)
         seen, began = Seen(), time.perf_counter()
         await stream(target, f"tokens={tokens} rate=0", seen)
-        print(f"as fast as it goes  {target.name:15} {seen.tokens / (time.perf_counter() - began):9.0f}/s")
+        print(
+            f"as fast as it goes  {target.name:15} {seen.tokens / (time.perf_counter() - began):9.0f}/s"
+        )
 
 
 async def measure_memory(behind: Target) -> None:
@@ -403,7 +406,9 @@ async def measure_ready(behind: Target) -> None:
         began = time.perf_counter()
         async with gateway(behind):
             times.append(time.perf_counter() - began)
-    print(f"ready after {min(times):.2f} s, median {statistics.median(times):.2f} s of {len(times)}")
+    print(
+        f"ready after {min(times):.2f} s, median {statistics.median(times):.2f} s of {len(times)}"
+    )
 
 
 async def main(wanted: Sequence[str]) -> None:
@@ -430,7 +435,9 @@ async def main(wanted: Sequence[str]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("wanted", nargs="*", choices=["streams", "speed", "memory", "fallback", "ready", []])
+    parser.add_argument(
+        "wanted", nargs="*", choices=["streams", "speed", "memory", "fallback", "ready", []]
+    )
     given = parser.parse_args()
     if given.engine:
         uvloop.run(serve_engine(given.engine))

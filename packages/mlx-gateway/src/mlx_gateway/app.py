@@ -22,7 +22,7 @@ from mlx_gateway.metrics import CONTENT_TYPE, Metrics
 from mlx_gateway.model_list import model_list, model_row
 from mlx_gateway.outbox import Outbox, Receive, Send
 from mlx_gateway.protocols.anthropic_messages import CountTokens, Messages
-from mlx_gateway.protocols.api import Api, Audio, Call, countable_text
+from mlx_gateway.protocols.api import Api, Audio, Call, countable, prompt_text
 from mlx_gateway.protocols.events import Usage
 from mlx_gateway.protocols.openai_chat import ChatCompletions, Completions
 from mlx_gateway.protocols.openai_responses import Responses
@@ -418,7 +418,7 @@ class Gateway:
         if not self._engines.is_up(upstream.root):
             return None
         engine = self._engines.at(upstream.root)
-        prompt = request.api.countable(request.fields) if text is None else countable_text(text)
+        text = prompt_text(request.fields) if text is None else text
         try:
             async with (
                 asyncio.timeout(_COUNT_WITHIN_S),
@@ -427,7 +427,7 @@ class Gateway:
                     "POST",
                     "/v1/messages/count_tokens",
                     {"content-type": _JSON, **engine.headers},
-                    msgspec.json.encode({"model": upstream.model, **prompt}),
+                    msgspec.json.encode({"model": upstream.model, **countable(text)}),
                 ) as answer,
             ):
                 counted: object = msgspec.json.decode(await answer.read(LONGEST_ANSWER_BYTES))
@@ -480,9 +480,8 @@ class Gateway:
 
 def _api_of(path: str, headers: Mapping[bytes, bytes]) -> Api:
     """The API in whose shape a request at `path` is answered."""
-    if path.startswith("/v1/messages") or b"anthropic-version" in headers:
-        return _ANTHROPIC
-    return _APIS.get(path, _OPENAI)
+    other = _ANTHROPIC if b"anthropic-version" in headers else _OPENAI
+    return _ANTHROPIC if path.startswith("/v1/messages") else _APIS.get(path, other)
 
 
 def _versioned(path: str) -> str:

@@ -65,6 +65,10 @@ class Fields:
         kept = {name: raw for name, raw in self._raw.items() if name not in names}
         return Fields(kept, self.size_bytes)
 
+    def only(self, *names: str) -> "Fields":
+        """None but these fields."""
+        return Fields({name: self._raw[name] for name in names if name in self}, self.size_bytes)
+
     def with_values(self, **values: object) -> "Fields":
         """The fields with these values, which replace what stood there."""
         changed = {name: msgspec.json.encode(value) for name, value in values.items()}

@@ -107,10 +107,6 @@ class Api:
         """
         return b": waiting\n\n"
 
-    def countable(self, fields: Fields) -> dict[str, Any]:
-        """The prompt in the form that the engine's `count_tokens` takes."""
-        return countable_text(prompt_text(fields))
-
 
 class Audio(Api):
     """`/v1/audio/*`: vllm-mlx reads these fields from the URL, and would take its defaults."""
@@ -118,7 +114,7 @@ class Audio(Api):
     in_query = ("language", "response_format", "input", "voice", "speed")
 
 
-def countable_text(text: str) -> dict[str, Any]:
+def countable(text: str) -> dict[str, Any]:
     """A text in the form that the engine's `count_tokens` takes."""
     return {"messages": [{"role": "user", "content": text}]}
 
@@ -156,15 +152,20 @@ def read_usage(usage: dict[str, Any]) -> Usage:
 
 
 def prompt_text(fields: Fields) -> str:
-    """Everything in a request that a model reads, as one text."""
-    parts: list[str] = []
-    names = ("tools", "prompt", "input", "messages", "system", "instructions")
+    """Everything in a request that a model reads, as one text, nearly as a chat template has it."""
+    parts = [fields.raw("tools").decode()]
+    names = ("prompt", "input", "messages", "system", "instructions")
     unread: list[object] = [fields.get(name) for name in names]
     while unread:
         value = unread.pop()
-        if isinstance(value, str) and not value.startswith("data:"):
+        if isinstance(value, str):
             parts.append(value)
-        unread += reversed([*object_in(value).values(), *list_in(value)])
+        for key, inner in reversed(object_in(value).items()):
+            if key == "input" and isinstance(inner, dict):
+                inner = msgspec.json.encode(inner).decode()  # noqa: PLW2901 - a call's arguments
+            if key not in _NOT_READ:
+                unread.append(inner)
+        unread += reversed(list_in(value))
     return "\n".join(parts)
 
 
@@ -184,5 +185,8 @@ class _HasUsage(msgspec.Struct):
     usage: dict[str, Any] | None = None
 
 
+_NOT_READ = frozenset(
+    {"id", "call_id", "tool_call_id", "tool_use_id", "signature", "cache_control", "data", "url"}
+)
 _OPENAI_TYPES = {403: "permission_error", 429: "rate_limit_error"}
 _OPENAI_CODES = {401: "invalid_api_key", 404: "not_found"}

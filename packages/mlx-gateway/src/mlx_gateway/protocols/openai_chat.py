@@ -4,14 +4,16 @@ import re
 import time
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, override
+from typing import Annotated, Any, Literal, override
 from uuid import uuid4
 
 import msgspec
+from msgspec import Meta
 
 from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, list_in, object_in
 from mlx_gateway.protocols.api import Api, Call, answer_in, read_usage
+from mlx_gateway.protocols.checks import Part, checked, positive
 from mlx_gateway.protocols.events import (
     EventStream,
     StopCutter,
@@ -25,9 +27,30 @@ from mlx_gateway.protocols.events import (
 type PlaceOfText = Callable[[dict[str, Any]], tuple[dict[str, Any], str]]
 
 ANY_EVENT = re.compile(rb"(?m:^).")
-_MEDIA = frozenset({"image_url", "input_image", "image", "video", "video_url", "audio_url"})
-UNSERVED_PARTS = frozenset({"file", "input_file", "input_audio"})
-_ROLES = frozenset({"system", "developer", "user", "assistant", "tool", "function"})
+_MEDIA = ("image_url", "input_image", "image", "video", "video_url", "audio_url")
+UNSERVED_PARTS = ("file", "input_file", "input_audio")
+
+
+class _Function(msgspec.Struct):
+    name: str
+
+
+class _ToolCall(msgspec.Struct):
+    function: _Function
+
+
+class _Message(msgspec.Struct):
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[Part] | None = None
+    tool_calls: list[_ToolCall] | None = None
+
+
+class _ChatRequest(msgspec.Struct):
+    messages: Annotated[list[_Message], Meta(min_length=1)]
+
+
+class _CompletionRequest(msgspec.Struct):
+    prompt: Annotated[str, Meta(min_length=1)] | list[Annotated[str, Meta(min_length=1)]]
 
 
 class ChatCompletions(Api):
@@ -35,7 +58,8 @@ class ChatCompletions(Api):
 
     @override
     def read(self, fields: Fields, *, sees_images: bool | None) -> Call:
-        messages = _messages(fields)
+        checked(fields, _ChatRequest)
+        messages = list_in(fields.get("messages"))
         _refuse_unserved(fields)
         _refuse_media(messages, sees_images=sees_images)
         _check_tools(fields)
@@ -63,8 +87,7 @@ class Completions(Api):
 
     @override
     def read(self, fields: Fields, *, sees_images: bool | None) -> Call:
-        if "prompt" not in fields:
-            raise invalid("`prompt` is missing.", param="prompt")
+        checked(fields, _CompletionRequest)
         _refuse_unserved(fields)
         for name in ("echo", "suffix"):
             if fields.get(name):
@@ -198,24 +221,6 @@ def _says_something(choice: dict[str, Any]) -> bool:
     return any((*said, choice.get("text"), choice.get("finish_reason")))
 
 
-def _messages(fields: Fields) -> list[dict[str, Any]]:
-    """The messages of a chat.
-
-    vllm-mlx answers 500 to a list that is empty, and to roles that it doesn't know.
-    """
-    messages = list_in(fields.get("messages"))
-    if not messages:
-        raise invalid("`messages` must be a list with at least one message.", param="messages")
-    for message in messages:
-        if object_in(message).get("role") not in _ROLES:
-            known = ", ".join(sorted(_ROLES))
-            raise invalid(f"Each message needs a `role`, one of {known}.", param="messages")
-        content: object = message.get("content")
-        if content is not None and not isinstance(content, str | list):
-            raise invalid("A message's `content` must be text or a list.", param="messages")
-    return messages
-
-
 def _joined_texts(messages: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
     """The messages with the text parts of tool results joined; None where there are none.
 
@@ -265,7 +270,7 @@ def _check_tools(fields: Fields) -> None:
     tools = list_in(fields.get("tools"))
     if not tools and fields.get("tools"):
         raise invalid("`tools` must be a list.", param="tools")
-    names: set[str] = set()
+    names: list[str] = []
     for tool in tools:
         name = object_in(object_in(tool).get("function")).get("name")
         if not isinstance(name, str):
@@ -274,7 +279,7 @@ def _check_tools(fields: Fields) -> None:
                 f"Each tool must be a function with a name; {kind!r} is not supported.",
                 param="tools",
             )
-        names.add(name)
+        names.append(name)
     choice = object_in(fields.get("tool_choice"))
     if tools and choice.get("type") == "function":
         name = object_in(choice.get("function")).get("name")
@@ -311,18 +316,6 @@ def _read_common(fields: Fields) -> Call:
         wants_usage=wants_usage,
         is_constrained=object_in(fields.get("response_format")).get("type") not in (None, "text"),
     )
-
-
-def positive(fields: Fields, name: str) -> int | None:
-    """A number of tokens; None where the field is missing.
-
-    Raises:
-        ApiError: When it is not a whole number above 0.
-    """
-    value = fields.get(name)
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise invalid(f"`{name}` must be a whole number above 0.", param=name)
-    return value
 
 
 def _whole(body: bytes, call: Call, place_of_text: PlaceOfText) -> tuple[bytes, Usage]:

@@ -2,24 +2,48 @@
 
 import re
 import time
-from typing import Any, cast, override
+from typing import Any, Literal, cast, override
 
 import msgspec
 
 from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, list_in, object_in
 from mlx_gateway.protocols.api import Api, Call, answer_in, read_usage
+from mlx_gateway.protocols.checks import Part, checked, positive
 from mlx_gateway.protocols.events import EventStream, Usage, document_of, event_of, failure_in
-from mlx_gateway.protocols.openai_chat import ANY_EVENT, UNSERVED_PARTS, positive, text_of_parts
+from mlx_gateway.protocols.openai_chat import ANY_EVENT, UNSERVED_PARTS, text_of_parts
 from mlx_gateway.protocols.tool_names import ClientTool, ClientTools, engine_name
 
 _OPENING = frozenset({"response.created", "response.in_progress"})
-_ROLES = ("system", "developer", "user", "assistant")
+_SAYING = ("message", "function_call", "function_call_output", "custom_tool_call",
+           "custom_tool_call_output")  # fmt: skip
 _CUSTOM_INPUT = {
     "type": "object",
     "properties": {"input": {"type": "string"}},
     "required": ["input"],
 }
+
+
+class _Item(msgspec.Struct):
+    type: str = "message"
+    role: Literal["system", "developer", "user", "assistant"] | None = None
+    content: str | list[Part] | None = None
+    call_id: str | None = None
+    name: str | None = None
+    namespace: str | None = None
+    arguments: str | None = None
+
+
+class _Tool(msgspec.Struct):
+    type: str
+    name: str | None = None
+
+
+class _ResponseRequest(msgspec.Struct):
+    input: str | list[_Item]
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    tools: list[_Tool] | None = None
 
 
 class Responses(Api):
@@ -29,19 +53,20 @@ class Responses(Api):
 
     @override
     def read(self, fields: Fields, *, sees_images: bool | None) -> Call:
-        items: object = fields.get("input")
-        if not isinstance(items, str | list):
-            raise invalid("`input` must be text or a list of items.", param="input")
+        request = checked(fields, _ResponseRequest)
         _refuse_formats(fields)
         max_tokens = positive(fields, "max_output_tokens")
         tools, renamed = _function_tools(fields)
         if renamed:
             fields = fields.with_values(tools=tools)
-        if not isinstance(items, str):
-            given = map(object_in, list_in(cast("object", items)))
-            fields = fields.with_values(
-                input=[_item(each, sees_images=sees_images) for each in given]
-            )
+        if not isinstance(request.input, str):
+            if not any(item.type in _SAYING for item in request.input):
+                raise invalid("`input` holds no message.", param="input")
+            items = [
+                _item(kind, item, sees_images=sees_images)
+                for kind, item in zip(request.input, fields.get("input"), strict=True)
+            ]
+            fields = fields.with_values(input=items)
         choice = object_in(fields.get("tool_choice"))
         if choice.get("name"):
             name = engine_name(str(choice["name"]), str(choice.get("namespace") or ""))
@@ -213,15 +238,13 @@ def _function_tools(fields: Fields) -> tuple[list[dict[str, Any]], dict[str, Cli
     takes its text in a field `input`.
     """
     tools = [object_in(tool) for tool in list_in(fields.get("tools"))]
-    if not all(tools) or (not tools and fields.get("tools")):
-        raise invalid("`tools` must be a list of objects.", param="tools")
     flat: list[dict[str, Any]] = []
     renamed: dict[str, ClientTool] = {}
     for tool in tools:
         is_space = tool.get("type") == "namespace"
         space = str(tool.get("name", "")) if is_space else ""
         for each in map(object_in, list_in(tool.get("tools"))) if is_space else (tool,):
-            known = ClientTool(str(each.get("name", "")), space, each.get("type") == "custom")
+            known = ClientTool(str(each.get("name") or ""), space, each.get("type") == "custom")
             if each.get("type") not in ("function", "custom"):
                 flat.append(each)
                 continue
@@ -244,28 +267,26 @@ def _as_function(tool: dict[str, Any], known: ClientTool, name: str) -> dict[str
     }  # fmt: skip
 
 
-def _item(item: dict[str, Any], *, sees_images: bool | None) -> dict[str, Any]:
+def _item(known: _Item, item: dict[str, Any], *, sees_images: bool | None) -> dict[str, Any]:
     """An item of the input as the engine understands it."""
-    if not item:
-        raise invalid("Each item of `input` must be an object.", param="input")
-    match item.get("type"):
+    match known.type:
         case "function_call_output" | "custom_tool_call_output":
             return {**item, "type": "function_call_output", "output": _text(item.get("output"))}
-        case "custom_tool_call" | "function_call" as kind:
-            arguments = item.get("arguments") or ""
-            if kind == "custom_tool_call":
+        case "custom_tool_call" | "function_call":
+            arguments = known.arguments or ""
+            if known.type == "custom_tool_call":
                 arguments = msgspec.json.encode({"input": item.get("input") or ""}).decode()
-            name = engine_name(str(item.get("name", "")), str(item.get("namespace") or ""))
-            kept = {key: item[key] for key in ("id", "call_id") if item.get(key)}
-            return {"type": "function_call", **kept, "name": name, "arguments": arguments}
+            name = engine_name(known.name or "", known.namespace or "")
+            call_id = known.call_id or ""
+            return {
+                "type": "function_call", "call_id": call_id, "name": name, "arguments": arguments
+            }  # fmt: skip
         case "reasoning":
             # the engine answers 500 where these are null
             return {**item, **{key: list_in(item.get(key)) for key in ("summary", "content")}}
-        case _ if "role" in item:
-            _check_message(item, sees_images=sees_images)
-            return {"type": "message"} | {k: v for k, v in item.items() if v is not None}
         case _:
-            return item
+            _refuse_parts(known, sees_images=sees_images)
+            return {"type": known.type} | {k: v for k, v in item.items() if v is not None}
 
 
 def _text(output: object) -> str:
@@ -275,15 +296,10 @@ def _text(output: object) -> str:
     return output if isinstance(output, str) else msgspec.json.encode(output).decode()
 
 
-def _check_message(item: dict[str, Any], *, sees_images: bool | None) -> None:
-    """Raise an ApiError for messages that vllm-mlx answers 500 to, or takes half of."""
-    if item["role"] not in _ROLES:
-        raise invalid(f"Each message needs a `role`, one of {', '.join(_ROLES)}.", param="input")
-    content: object = item.get("content")
-    if content is not None and not isinstance(content, str | list):
-        raise invalid("A message's `content` must be text or a list.", param="input")
-    for part in list_in(cast("object", content)):
-        kind = object_in(part).get("type")
+def _refuse_parts(item: _Item, *, sees_images: bool | None) -> None:
+    """Raise an ApiError for parts that vllm-mlx answers 500 to, or drops without a word."""
+    for part in item.content if isinstance(item.content, list) else ():
+        kind = part.type
         if kind in UNSERVED_PARTS or (kind == "input_image" and sees_images is not True):
             raise invalid(f"This model can't read parts of type {kind!r} here.", param="input")
 
