@@ -23,6 +23,6 @@ def program(tmp_path: Path) -> Iterator[Program]:
 
 @pytest.fixture
 def served(program: Program) -> Program:
-    """`mlx-stack` with the fake engine and the fake gateway installed."""
+    """`mlx-stack` with the fake engine and the fake LiteLLM installed."""
     install_fake_engines(program.home)
     return program

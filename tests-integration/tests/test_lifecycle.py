@@ -291,7 +291,7 @@ def test_a_pid_file_holds_one_integer_and_a_newline(served: Program, name: str) 
 
 def test_tiers_and_gateway_start_side_by_side(program: Program) -> None:
     loading_s = 3.0
-    install_fake_engines(program.home, gateway_options=("--ready-after", str(loading_s)))
+    install_fake_engines(program.home)
     define_stack(
         program.home,
         {"standard": {"ready-after": loading_s}, "fast": {"ready-after": loading_s}},

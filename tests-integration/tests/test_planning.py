@@ -221,7 +221,7 @@ def test_init_writes_the_stack_once(on_mac: Program) -> None:
     written = yaml.safe_load(on_mac.home.stack.read_text())
     assert written["schema_version"] == 1
     assert [tier["name"] for tier in written["tiers"]] == names
-    assert on_mac.home.gateway_config.exists()
+    assert on_mac.home.gateway_settings.exists()
     before = on_mac.home.stack.read_bytes()
 
     again = on_mac.run("init", "--accept-defaults")

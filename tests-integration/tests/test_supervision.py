@@ -234,7 +234,7 @@ def test_what_cannot_be_started_again_is_not_stopped_by_a_restart(served: Progra
     served.run("up")
     served.home.config.write_text(served.home.config.read_text() + "no-such-key: 1\n")
     assert served.run("restart", "--json").code == 2
-    (served.home.engines / "litellm" / "current").unlink()
+    (served.home.engines / "vllm-mlx" / "current").unlink()
     served.home.config.write_text(served.home.config.read_text().replace("no-such-key: 1\n", ""))
     assert served.run("restart", "--json").code == 5
     assert _row(served, "standard")["state"] == "healthy"
@@ -274,7 +274,7 @@ def test_a_dry_run_prints_the_exact_commands_without_secrets_and_starts_nothing(
 
     assert planned.code == 0
     assert key not in planned.out + planned.err
-    assert "LITELLM_MASTER_KEY=********" in planned.out
+    assert "MLX_GATEWAY_KEY=********" in planned.out
     assert len(planned.out.splitlines()) == 2
     document = served.run("up", "--dry-run", "--json").document
     record = json.loads((served.home.run / "standard.json").read_text())

@@ -19,21 +19,21 @@ from mlx_stack.home import Home
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import FlagValue, Stack, Tier, save_stack
 
-_MODULES = {Engine.VLLM_MLX: "fake_engine", Engine.LITELLM: "fake_gateway"}
+_MODULES = {Engine.VLLM_MLX: "fake_engine", Engine.LITELLM: "fake_litellm"}
 
 
 def install_fake_engines(
-    home: Home, *, engine_options: Sequence[str] = (), gateway_options: Sequence[str] = ()
+    home: Home, *, engine_options: Sequence[str] = (), litellm_options: Sequence[str] = ()
 ) -> None:
-    """Put the fake engine and the fake gateway where the real ones would be.
+    """Put the fake engine and the fake LiteLLM where the real ones would be.
 
     Args:
         home: The state folder.
         engine_options: More arguments for every engine; a single tier's go into its `vllm_flags`.
-        gateway_options: More arguments for the gateway.
+        litellm_options: More arguments for LiteLLM.
     """
     home.create()
-    options = {Engine.VLLM_MLX: engine_options, Engine.LITELLM: gateway_options}
+    options = {Engine.VLLM_MLX: engine_options, Engine.LITELLM: litellm_options}
     for engine, module in _MODULES.items():
         environment = Environment(engine, home.engines / engine / "0.0.0-fake0000")
         environment.python.parent.mkdir(parents=True, exist_ok=True)

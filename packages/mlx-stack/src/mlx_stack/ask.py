@@ -13,7 +13,7 @@ from mlx_stack.gateway.endpoint import Endpoint, require_key
 if TYPE_CHECKING:
     import httpx
 
-_API_BASE_HEADER = "x-litellm-model-api-base"
+_TIER_HEADER = "x-mlx-stack-tier"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Answer:
     Attributes:
         text: The content, without reasoning.
         reasoning: What a thinking model thought, or "".
-        api_base: The engine that answered, as LiteLLM names it; None where it doesn't say.
+        tier: Who answered; None where the endpoint doesn't say.
         ttft_s: From sending the request to the first piece of the answer; None for an empty one.
         seconds: From sending the request to the end.
         completion_tokens: The server's own count, or None where it gave none.
@@ -31,7 +31,7 @@ class Answer:
 
     text: str
     reasoning: str
-    api_base: str | None
+    tier: str | None
     ttft_s: float | None
     seconds: float
     completion_tokens: int | None
@@ -120,7 +120,7 @@ def _collect(
     return Answer(
         text="".join(text),
         reasoning="".join(reasoning),
-        api_base=response.headers.get(_API_BASE_HEADER),
+        tier=response.headers.get(_TIER_HEADER),
         ttft_s=None if first is None else first - started,
         seconds=time.monotonic() - started,
         completion_tokens=completion_tokens,

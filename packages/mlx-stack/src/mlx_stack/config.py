@@ -38,6 +38,25 @@ class KeepAwake(StrEnum):
     ALWAYS = "always"
 
 
+class LiteLlmMode(StrEnum):
+    """When LiteLLM runs, which takes requests to OpenRouter."""
+
+    ON_DEMAND = "on-demand"
+    """From the first request that needs it until none has for a while."""
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+class CloudFallback(StrEnum):
+    """When a request may leave this machine though it asked for a local tier."""
+
+    NEVER = "never"
+    WHEN_DOWN = "when-down"
+    """When every tier that could answer has failed."""
+    ALSO_TOO_LONG = "also-too-long"
+    """And when the prompt is too long for every tier."""
+
+
 class ConfigValidationError(UsageError):
     """A key that doesn't exist, or a value that a key doesn't take.
 
@@ -117,7 +136,7 @@ class Config:
 
     openrouter_key: str = _key(
         "",
-        "The OpenRouter API key: the last fallback, when every local tier fails.",
+        "The OpenRouter API key, for the model `cloud` and as `cloud-fallback` says.",
         valid="a key, or empty for none",
         accepts=lambda value: value.isprintable() and not any(map(str.isspace, value)),
         is_secret=True,
@@ -138,6 +157,16 @@ class Config:
         "The port of the gateway.",
         valid="1 to 65535",
         accepts=_is_between(1, 65535),
+    )
+    litellm: LiteLlmMode = _key(  # noqa: RUF009 - `_key` calls `field`
+        LiteLlmMode.ON_DEMAND,
+        "When LiteLLM runs, which takes requests to OpenRouter.",
+        valid="on-demand, always or never",
+    )
+    cloud_fallback: CloudFallback = _key(  # noqa: RUF009 - `_key` calls `field`
+        CloudFallback.WHEN_DOWN,
+        "When a request may go to OpenRouter though it asked for a tier; it needs openrouter-key.",
+        valid="never, when-down or also-too-long",
     )
     model_dir: Path = _key(  # noqa: RUF009 - `_key` calls `field`, and a Path is immutable
         Path("models"),

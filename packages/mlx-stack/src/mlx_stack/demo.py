@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
 
 from mlx_catalog import Quant
 from mlx_procsup import ServiceState, probe_service, read_pid, stop_service, target_of
@@ -202,11 +201,11 @@ def _play(story: _Story, home: Home) -> DemoResult:
     toolchain = own_toolchain()
     engine = _install_engines(story, home, toolchain)
     _make_model(story, home, engine, toolchain)
-    endpoint, ports = _define_stack(story, home)
+    endpoint = _define_stack(story, home)
     _start(story, home)
     with httpx.Client(timeout=httpx.Timeout(_ANSWER_TIMEOUT_S), trust_env=False) as client:
         answer = _ask_question(story, client, endpoint)
-        fallback = _kill_and_heal(story, home, client, endpoint, ports)
+        fallback = _kill_and_heal(story, home, client, endpoint)
     with story.step("status", "What `mlx-stack status` says now") as detail:
         report = read_status(OpenStack(home))
         story.observer.status(report)
@@ -244,8 +243,8 @@ def _make_model(story: _Story, home: Home, engine: Environment, toolchain: Toolc
         detail.text = f"SmolLM2-135M-Instruct, {size_bytes / 1e6:.0f} MB in MLX's format"
 
 
-def _define_stack(story: _Story, home: Home) -> tuple[Endpoint, dict[int, str]]:
-    """Write the stack file; the gateway's endpoint, and the tiers by port."""
+def _define_stack(story: _Story, home: Home) -> Endpoint:
+    """Write the stack file; the gateway's endpoint."""
     with story.step("define the stack", "Two tiers of the same model, on free ports") as detail:
         *tier_ports, gateway_port = free_ports(3)
         tiers = tuple(
@@ -264,7 +263,7 @@ def _define_stack(story: _Story, home: Home) -> tuple[Endpoint, dict[int, str]]:
         ensure_gateway_key(home)
         detail.text = ", ".join(f"{tier.name} on {tier.port}" for tier in tiers)
         detail.text += f", gateway on {gateway_port}"
-    return gateway_endpoint(OpenStack(home)), {tier.port: tier.name for tier in tiers}
+    return gateway_endpoint(OpenStack(home))
 
 
 def _start(story: _Story, home: Home) -> None:
@@ -301,7 +300,6 @@ def _kill_and_heal(
     home: Home,
     client: "httpx.Client",
     endpoint: Endpoint,
-    tier_of_port: dict[int, str],
 ) -> Fallback:
     """Kill one tier, ask it again, and wait for the watchdog to bring it back."""
     meaning = f"Kill the tier `{KILLED}` (SIGKILL) and ask it the same question again"
@@ -311,8 +309,7 @@ def _kill_and_heal(
         killed_at = time.monotonic()
         os.killpg(pid, signal.SIGKILL)
         answer = _ask(client, endpoint, story.observer.answer_piece)
-        port = urlsplit(answer.api_base or "").port
-        answered_by = tier_of_port.get(port or 0)
+        answered_by = answer.tier
         if answered_by is None:
             raise StackError("The gateway did not say which tier answered.")
         if answered_by == KILLED:
@@ -341,7 +338,7 @@ def _ask(client: "httpx.Client", endpoint: Endpoint, on_text: Callable[[str], No
 
 def _wait_until_restored(home: Home, dead_pid: int, deadline: float) -> int:
     """The PID of the killed tier once it is healthy with a process of its own again."""
-    services = assemble(OpenStack(home), master_key="").services
+    services = assemble(OpenStack(home), gateway_key="").services
     target = next(target_of(each.spec) for each in services if each.name == KILLED)
     while time.monotonic() < deadline:
         status = probe_service(target, home.state_dirs)

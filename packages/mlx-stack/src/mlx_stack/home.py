@@ -49,7 +49,12 @@ class Home:
         return self.root / "stacks" / "default.yaml"
 
     @property
-    def gateway_config(self) -> Path:
+    def gateway_settings(self) -> Path:
+        """The gateway's generated settings."""
+        return self.root / "gateway.yaml"
+
+    @property
+    def litellm_config(self) -> Path:
         """LiteLLM's generated configuration."""
         return self.root / "litellm.yaml"
 

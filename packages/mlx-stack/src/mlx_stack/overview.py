@@ -137,7 +137,7 @@ def _missing(opened: "OpenStack") -> tuple[NextStep, ...]:
     from mlx_stack.services.assembly import assemble
 
     try:
-        assembly = assemble(opened, master_key="")
+        assembly = assemble(opened, gateway_key="")
     except MissingError:
         return (NextStep("mlx-stack engines install", "the engines are not installed yet"),)
     names = {tier.pull_name for tier in assembly.stack.tiers if tier.name in assembly.missing}

@@ -40,7 +40,7 @@ def stack(home: Home) -> Home:
         ("pull qwen3-8", ["qwen3-8b"]),
         ("estimate qwen3-8", ["qwen3-8b"]),
         ("setup --model qwen3-8", ["qwen3-8b"]),
-        ("config get litellm", ["litellm-port"]),
+        ("config get litellm-", ["litellm-port"]),
         ("config set memory", ["memory-budget-pct"]),
         ("logs g", ["gateway"]),
         ("connect claude", ["claude-code"]),

@@ -35,7 +35,7 @@ def test_the_recommended_tiers_are_written_with_all_that_a_tier_needs(home: Home
         assert tier.context_tokens
         assert tier.concurrency == 1
     assert draft.total_bytes <= draft.budget_bytes == 64 * 2**30 * 40 // 100
-    assert home.gateway_config.exists()
+    assert home.gateway_settings.exists()
 
 
 def test_a_stack_that_is_defined_is_not_overwritten(home: Home):

@@ -84,7 +84,7 @@ def install(
     home, session = opened.home, mac.session()
     interpreter = require_lasting(mac.interpreter)
     choice = _choose_domain(session, system=system)
-    assemble(opened, master_key="")  # what the watchdog will need is there
+    assemble(opened, gateway_key="")  # what the watchdog will need is there
     agent, daemon = mac.agent_installer(session.uid), mac.daemon_installer(home)
     installer, other = (daemon, agent) if system else (agent, daemon)
     job, other_job = (

@@ -61,7 +61,7 @@ def _document(question: str, model: str, answer: "Answer") -> dict[str, object]:
         "answer": answer.text,
         "reasoning": answer.reasoning,
         "model": model,
-        "answered_by": answer.api_base,
+        "answered_by": answer.tier,
         "ttft_s": answer.ttft_s,
         "seconds": answer.seconds,
         "completion_tokens": answer.completion_tokens,

@@ -18,7 +18,7 @@ from mlx_stack.planning.tiers import (
     planned_memory_bytes,
     recommended_tier,
 )
-from mlx_stack.services.assembly import gateway_config, write_gateway_config
+from mlx_stack.services.assembly import gateway_settings, write_gateway_files
 from mlx_stack.services.ports import is_free, next_free_port
 from mlx_stack.services.service import GATEWAY
 from mlx_stack.stack import (
@@ -158,7 +158,7 @@ def write_draft(home: Home, draft: Draft) -> None:
         save_values(home, {**read_values(home), "litellm-port": draft.gateway_port})
         config = load_config(home)
     save_stack(home.stack, draft.stack)
-    write_gateway_config(home, gateway_config(draft.stack, config))
+    write_gateway_files(home, gateway_settings(draft.stack, config))
 
 
 def _defined(home: Home, request: Request) -> Stack | None:

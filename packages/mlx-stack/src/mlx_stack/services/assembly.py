@@ -1,18 +1,19 @@
 """The stack file, the configuration, the engines and the models, put together into services."""
 
-import hashlib
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from mlx_recommend import PROCESS_OVERHEAD_BYTES
 from mlx_stack import atomic_file
-from mlx_stack.config import Config
+from mlx_stack.config import Config, LiteLlmMode
 from mlx_stack.engines import vllm_mlx
 from mlx_stack.engines.environment import Engine, require_environment
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.gateway import litellm
 from mlx_stack.gateway.names import require_tier
+from mlx_stack.gateway.settings import TierAtGateway, build_settings, render_settings
 from mlx_stack.home import Home
 from mlx_stack.models.disk import find_local
 from mlx_stack.models.own_code import ensure_no_code
@@ -20,11 +21,13 @@ from mlx_stack.models.serving import serving_of
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.service import (
     GATEWAY,
-    GatewaySettings,
+    LITELLM,
     Service,
     engine_service,
     gateway_service,
     inherited_environment,
+    litellm_port,
+    litellm_service,
 )
 from mlx_stack.stack import Stack, Tier
 
@@ -38,7 +41,8 @@ class Assembly:
         config: The configuration in force.
         engines: The tiers' services, in the order of the stack; those in `missing` left out.
         gateway: The gateway's service.
-        gateway_config: The text of `litellm.yaml` that the stack means.
+        litellm: LiteLLM's service, where it runs all the time; None where it doesn't.
+        gateway_settings: The text of `gateway.yaml` that the stack means.
         missing: Tiers whose model is not on this disk, each with what to say about it.
     """
 
@@ -46,79 +50,86 @@ class Assembly:
     config: Config
     engines: tuple[Service, ...]
     gateway: Service
-    gateway_config: str
+    litellm: Service | None
+    gateway_settings: str
     missing: dict[str, StackError]
 
     @property
     def services(self) -> tuple[Service, ...]:
-        """Every service that can be started: the tiers, then the gateway."""
-        return (*self.engines, self.gateway)
+        """Every service that is to run: the tiers, LiteLLM if it always runs, then the gateway."""
+        behind = (self.litellm,) if self.litellm is not None else ()
+        return (*self.engines, *behind, self.gateway)
 
 
-def assemble(opened: OpenStack, *, master_key: str) -> Assembly:
+def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
     """The services that the stack file defines; writes nothing.
 
     Args:
         opened: Where the stack is defined.
-        master_key: The gateway's key; it goes into the gateway's environment only.
+        gateway_key: What clients must give; it goes into environments only.
 
     Raises:
-        NoStackError: No stack is defined.
-        InvalidFileError: The stack file or the configuration is damaged.
-        UsageError: The gateway's port is a tier's as well.
-        EngineMissingError: vllm-mlx or LiteLLM is not installed.
-        InvalidCatalogError: One of the user's own catalog entries breaks the schema.
+        NoStackError: When no stack is defined.
+        InvalidFileError: When the stack file or the configuration is damaged.
+        UsageError: When the gateway's port is a tier's as well.
+        EngineMissingError: When vllm-mlx, or a LiteLLM that is always to run, is not installed.
+        InvalidCatalogError: When one of the user's own catalog entries breaks the schema.
     """
     home, stack, config = opened.home, opened.stack, opened.config
     _check_gateway_port(stack, config)
-    vllm_program = require_environment(home.engines, Engine.VLLM_MLX).program("vllm-mlx")
-    litellm_program = require_environment(home.engines, Engine.LITELLM).program("litellm")
+    program = require_environment(home.engines, Engine.VLLM_MLX).program("vllm-mlx")
     variables = inherited_environment()
     engines: list[Service] = []
     missing: dict[str, StackError] = {}
-    silent: set[str] = set()
+    known: dict[str, TierAtGateway] = {}
     for tier in stack.tiers:
         try:
             folder = model_folder(config.model_dir, tier)
             serving = serving_of(opened.catalog, tier, folder)
         except StackError as error:
             missing[tier.name] = error
-        else:
-            if vllm_mlx.reads_in_silence(tier, serving.traits):
-                silent.add(tier.name)
-            engines.append(
-                engine_service(
-                    tier,
-                    vllm_mlx.command(
-                        vllm_program,
-                        tier,
-                        folder,
-                        serving.traits,
-                        cache_bytes=serving.cache_bytes,
-                    ),
-                    home=home,
-                    environment=variables,
-                    # a lazy tier takes its memory with the first request
-                    load_bytes=0 if tier.lazy else _load_bytes(folder),
-                )
+            continue
+        known[tier.name] = TierAtGateway(
+            sees_images=serving.traits.multimodal,
+            reads_in_silence=vllm_mlx.reads_in_silence(tier, serving.traits),
+        )
+        command = vllm_mlx.command(
+            program, tier, folder, serving.traits, cache_bytes=serving.cache_bytes
+        )
+        engines.append(
+            engine_service(
+                tier,
+                command,
+                home=home,
+                environment=variables,
+                # a lazy tier takes its memory with the first request
+                load_bytes=0 if tier.lazy else _load_bytes(folder),
             )
-    text = gateway_config(stack, config, silent_tiers=silent)
-    settings = GatewaySettings(
-        program=litellm_program,
-        host=config.gateway_host,
-        port=config.litellm_port,
-        master_key=master_key,
-        openrouter_key=config.openrouter_key,
-        # the part before the colon needs a new process, the rest only a reload
-        fingerprint=":".join(
-            (
-                _digest(master_key, config.openrouter_key),
-                _digest(text),
-            )
-        ),
+        )
+    text = gateway_settings(stack, config, known)
+    gateway = gateway_service(
+        config, home=home, key=gateway_key, settings_text=text, environment=variables
     )
-    gateway = gateway_service(settings, home=home, environment=variables)
-    return Assembly(stack, config, tuple(engines), gateway, text, missing)
+    litellm = None
+    if config.litellm is LiteLlmMode.ALWAYS:
+        litellm = make_litellm(opened, gateway_key=gateway_key)
+    return Assembly(stack, config, tuple(engines), gateway, litellm, text, missing)
+
+
+def make_litellm(opened: OpenStack, *, gateway_key: str) -> Service:
+    """LiteLLM's service.
+
+    Raises:
+        EngineMissingError: When it is not installed.
+    """
+    return litellm_service(
+        require_environment(opened.home.engines, Engine.LITELLM).program("litellm"),
+        opened.config,
+        home=opened.home,
+        key=gateway_key,
+        port=litellm_port(opened.stack, opened.config),
+        environment=inherited_environment(),
+    )
 
 
 def _check_gateway_port(stack: Stack, config: Config) -> None:
@@ -131,19 +142,20 @@ def _check_gateway_port(stack: Stack, config: Config) -> None:
             )
 
 
-def gateway_config(stack: Stack, config: Config, *, silent_tiers: Container[str] = ()) -> str:
-    """The text of `litellm.yaml` for a stack; `silent_tiers` as of `litellm.build_config`."""
-    cloud = bool(config.openrouter_key)
-    return litellm.render_config(
-        litellm.build_config(stack, cloud=cloud, silent_tiers=silent_tiers)
-    )
+def gateway_settings(
+    stack: Stack, config: Config, known: Mapping[str, TierAtGateway] = MappingProxyType({})
+) -> str:
+    """The text of `gateway.yaml` for a stack; `known` as of `build_settings`."""
+    port = litellm_port(stack, config)
+    return render_settings(build_settings(stack, config, known, litellm_port=port))
 
 
-def write_gateway_config(home: Home, text: str) -> None:
-    """Write `litellm.yaml`; a file that says the same is left alone."""
-    path = home.gateway_config
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        atomic_file.write_text(path, text)
+def write_gateway_files(home: Home, settings_text: str) -> None:
+    """Write `gateway.yaml` and `litellm.yaml`; a file that says the same is left alone."""
+    texts = ((home.gateway_settings, settings_text), (home.litellm_config, litellm.render_config()))
+    for path, text in texts:
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            atomic_file.write_text(path, text)
 
 
 def model_folder(model_dir: Path, tier: Tier) -> Path:
@@ -180,7 +192,7 @@ def chosen(names: Iterable[str], tier: str | None) -> Callable[[str], bool]:
     Raises:
         UsageError: There is no such tier.
     """
-    known = [name for name in names if name != GATEWAY]
+    known = [name for name in names if name not in (GATEWAY, LITELLM)]
     if tier is not None:
         require_tier(tier, known)
     return lambda name: tier is None or name == tier
@@ -190,8 +202,3 @@ def _load_bytes(folder: Path) -> int:
     """The memory that an engine holds before its first request: the weights and the process."""
     weights_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     return weights_bytes + PROCESS_OVERHEAD_BYTES
-
-
-def _digest(*parts: str) -> str:
-    """A short digest that tells two configurations apart and gives no part away."""
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

@@ -17,7 +17,7 @@ from mlx_stack.errors import StackError
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import assemble, chosen
 from mlx_stack.services.outcomes import Outcome, Outcomes, ServiceOutcome
-from mlx_stack.services.service import GATEWAY, WATCHDOG, known_services
+from mlx_stack.services.service import GATEWAY, LITELLM, WATCHDOG, Kind, known_services
 from mlx_stack.stack import Stack
 
 _OUTCOMES: dict[StopOutcome, Outcome] = {
@@ -81,7 +81,7 @@ def stop_services(
 
 
 def _stop(name: str, dirs: StateDirs, port: int | None, command: tuple[str, ...]) -> ServiceOutcome:
-    kind = "gateway" if name == GATEWAY else "engine"
+    kind: Kind = "gateway" if name == GATEWAY else "litellm" if name == LITELLM else "engine"
     try:
         result = stop_service(name, dirs, command=command)
     except (SupervisionError, OSError) as error:
@@ -104,7 +104,7 @@ def _commands_for_lost_records(
     if not any(_is_record_lost(name, dirs) for name in (*names, GATEWAY)):
         return {}
     try:
-        services = assemble(opened, master_key="").services
+        services = assemble(opened, gateway_key="").services
     except (StackError, CatalogError, OSError):
         return {}
     return {service.name: service.spec.masked_command() for service in services}

@@ -11,6 +11,7 @@ import msgspec
 from mlx_catalog import Quant
 from mlx_procsup import NotReadyError, start_service, stop_service, wait_for_healthy
 from mlx_stack.ask import ask
+from mlx_stack.config import Config
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.engines import embedded_model, vllm_mlx
 from mlx_stack.engines.environment import Environment
@@ -19,20 +20,19 @@ from mlx_stack.engines.manage import EnginePair, HealthReport
 from mlx_stack.engines.uv_process import Toolchain
 from mlx_stack.engines.vllm_mlx import ModelTraits
 from mlx_stack.errors import NoStackError, StackError
-from mlx_stack.gateway import litellm
 from mlx_stack.gateway.endpoint import LOOPBACK, Endpoint
 from mlx_stack.home import Home
 from mlx_stack.models.disk import find_local
 from mlx_stack.models.serving import Serving, serving_of
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.services.assembly import model_folder
+from mlx_stack.services.assembly import gateway_settings, model_folder, write_gateway_files
 from mlx_stack.services.ports import free_ports
 from mlx_stack.services.service import (
-    GatewaySettings,
     Service,
     engine_service,
     gateway_service,
     inherited_environment,
+    litellm_service,
 )
 from mlx_stack.stack import SCHEMA_VERSION, Stack, Tier
 
@@ -74,7 +74,7 @@ def check_health(
 
     Args:
         opened: Where the stack and its models are.
-        pair: What to try; without a gateway, its half is left out.
+        pair: What to try; without LiteLLM, its half is left out.
         toolchain: What the embedded model is fetched with.
         available_bytes: Memory that is free for this.
 
@@ -131,19 +131,29 @@ def _embedded_subject(scratch: Home, engine: Environment, toolchain: Toolchain) 
 
 
 def _try(
-    engine: Environment, gateway: Environment | None, subject: _Subject, scratch: Home
+    engine: Environment, litellm: Environment | None, subject: _Subject, scratch: Home
 ) -> HealthReport:
-    """Start both, ask, and stop both, whatever happens."""
+    """Start them with a gateway in front, ask, and stop all, whatever happens."""
     import httpx
 
-    engine_port, gateway_port = free_ports(2)
+    engine_port, gateway_port, litellm_port = free_ports(3)
     tier = msgspec.structs.replace(subject.tier, name=_TIER, port=engine_port)
     key = ensure_gateway_key(scratch)
+    config = Config(litellm_port=gateway_port)
     services = [_engine(engine, tier, subject, scratch)]
-    endpoint = Endpoint(f"http://{LOOPBACK}:{engine_port}", key)
-    if gateway is not None:
-        services.append(_gateway(gateway, tier, gateway_port, key, scratch))
-        endpoint = Endpoint(f"http://{LOOPBACK}:{gateway_port}", key)
+    if litellm is not None:
+        services.append(
+            litellm_service(
+                litellm.program("litellm"),
+                config,
+                home=scratch,
+                key=key,
+                port=litellm_port,
+                environment=inherited_environment(),
+            )
+        )
+    services.append(_gateway(config, tier, key, scratch))
+    endpoint = Endpoint(f"http://{LOOPBACK}:{gateway_port}", key)
     dirs = scratch.state_dirs
     dirs.create()
     began = time.monotonic()
@@ -155,17 +165,17 @@ def _try(
             text = _answer(client, endpoint, tier)
     except NotReadyError as error:
         log = "\n".join(error.log_tail)
-        raise EngineUnhealthyError(_names(engine, gateway), str(error), log=log) from error
+        raise EngineUnhealthyError(_names(engine, litellm), str(error), log=log) from error
     except StackError as error:
-        raise EngineUnhealthyError(_names(engine, gateway), error.message) from error
+        raise EngineUnhealthyError(_names(engine, litellm), error.message) from error
     finally:
         for service in reversed(services):
             stop_service(service.name, dirs)
     if subject.expected is not None and text.strip() != subject.expected:
         problem = f"it answered {text.strip()!r} to {embedded_model.QUESTION!r}"
-        raise EngineUnhealthyError(_names(engine, gateway), problem)
+        raise EngineUnhealthyError(_names(engine, litellm), problem)
     if not text.strip():
-        raise EngineUnhealthyError(_names(engine, gateway), "the answer was empty")
+        raise EngineUnhealthyError(_names(engine, litellm), "the answer was empty")
     return HealthReport(tier.model, embedded_model.QUESTION, text, time.monotonic() - began)
 
 
@@ -194,14 +204,14 @@ def _engine(engine: Environment, tier: Tier, subject: _Subject, scratch: Home) -
     return engine_service(tier, command, home=scratch, environment=inherited_environment())
 
 
-def _gateway(gateway: Environment, tier: Tier, port: int, key: str, scratch: Home) -> Service:
-    stack = Stack(schema_version=SCHEMA_VERSION, tiers=(tier,))
-    config = litellm.render_config(litellm.build_config(stack, cloud=False))
-    scratch.gateway_config.write_text(config, encoding="utf-8")
-    settings = GatewaySettings(gateway.program("litellm"), LOOPBACK, port, key)
-    return gateway_service(settings, home=scratch, environment=inherited_environment())
+def _gateway(config: Config, tier: Tier, key: str, scratch: Home) -> Service:
+    text = gateway_settings(Stack(schema_version=SCHEMA_VERSION, tiers=(tier,)), config)
+    write_gateway_files(scratch, text)
+    return gateway_service(
+        config, home=scratch, key=key, settings_text=text, environment=inherited_environment()
+    )
 
 
-def _names(engine: Environment, gateway: Environment | None) -> str:
-    used = [engine] if gateway is None else [engine, gateway]
+def _names(engine: Environment, litellm: Environment | None) -> str:
+    used = [engine] if litellm is None else [engine, litellm]
     return " with ".join(f"{each.engine} {each.version}" for each in used)

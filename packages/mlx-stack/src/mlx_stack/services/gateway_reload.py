@@ -9,10 +9,10 @@ from hashlib import sha256
 from urllib.parse import urlsplit
 
 from mlx_procsup import locate, read_run, write_run
-from mlx_stack.gateway.litellm import CONFIG_DIGEST_HEADER
 from mlx_stack.home import Home
 from mlx_stack.services.service import GATEWAY, Service
 
+_VERSION_HEADER = "x-mlx-stack-config"
 _TIMEOUT_S = 10.0
 _POLL_S = 0.05
 
@@ -20,9 +20,9 @@ _POLL_S = 0.05
 def reload_gateway(home: Home, gateway: Service) -> bool:
     """Whether a running gateway took over the configuration file as it is now.
 
-    LiteLLM reads it again on SIGHUP and makes a new router; requests in flight keep the old one,
-    and new ones wait for nothing. Where that is not enough (another key, port or engine), or the
-    gateway doesn't confirm it, nothing is noted and the caller restarts the gateway.
+    It reads the file again on SIGHUP; no request is dropped. Where that is not enough (another key,
+    address or port), or the gateway doesn't confirm it, nothing is noted and the caller restarts
+    the gateway.
 
     Args:
         home: Where the gateway's files are.
@@ -39,7 +39,7 @@ def reload_gateway(home: Home, gateway: Service) -> bool:
         return False
     if config == recorded_config:
         return True
-    digest = sha256(home.gateway_config.read_bytes()).hexdigest()
+    digest = sha256(home.gateway_settings.read_bytes()).hexdigest()
     os.kill(found.own.pid, signal.SIGHUP)
     assert gateway.spec.readiness is not None  # every gateway has its liveness probe
     if not _confirms(gateway.spec.readiness.url, digest):
@@ -66,7 +66,7 @@ def _digest_in_force(liveness_url: str) -> str | None:
     )
     try:
         connection.request("GET", address.path)
-        return connection.getresponse().getheader(CONFIG_DIGEST_HEADER)
+        return connection.getresponse().getheader(_VERSION_HEADER)
     except (OSError, http.client.HTTPException):
         return None
     finally:

@@ -57,7 +57,7 @@ def restart(
     chosen(service_names(opened.stack), tier)
     with acquire_lock(opened.home.lock, "restart"):
         # what can't be started again is not stopped
-        assembly = assemble(opened, master_key=ensure_gateway_key(opened.home))
+        assembly = assemble(opened, gateway_key=ensure_gateway_key(opened.home))
         stopped = stop_services(opened, tier=tier, on_outcome=on_outcome)
         started = start_services(
             opened.home, assembly, tier=tier, timeout_s=timeout_s, on_outcome=on_outcome

@@ -1,22 +1,27 @@
 """The services of a stack as processes: what to start, where, with which environment."""
 
+import hashlib
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from mlx_procsup import HttpReadiness, ProcessSpec, StateDirs, WantedState, readable_run
+from mlx_stack.config import Config
 from mlx_stack.engines import vllm_mlx
 from mlx_stack.gateway import litellm
 from mlx_stack.gateway.endpoint import LIVENESS_PATH, LOOPBACK, gateway_url
-from mlx_stack.home import Home
+from mlx_stack.home import HOME_VARIABLE, Home
 from mlx_stack.stack import Stack, Tier
 
 GATEWAY = "gateway"
+LITELLM = "litellm"
+KEY_VARIABLE = "MLX_GATEWAY_KEY"
 WATCHDOG = "watchdog"
 
-type Kind = Literal["engine", "gateway", "watchdog"]
+type Kind = Literal["engine", "gateway", "litellm", "watchdog"]
 
 _INHERITED = frozenset(
     {
@@ -85,47 +90,64 @@ def engine_service(
     return Service("engine", spec, tier.port, tier, load_bytes)
 
 
-@dataclass(frozen=True, slots=True)
-class GatewaySettings:
-    """What the gateway is started with.
-
-    Attributes:
-        program: LiteLLM's program.
-        host: The address it binds.
-        port: Its port.
-        master_key: The key that clients must give.
-        openrouter_key: OpenRouter's key, or "".
-        fingerprint: Changes with its configuration file and its keys, which its command line
-            doesn't show; a running gateway with another one is out of date.
-    """
-
-    program: Path
-    host: str
-    port: int
-    master_key: str
-    openrouter_key: str = ""
-    fingerprint: str = ""
-
-
 def gateway_service(
-    settings: GatewaySettings, *, home: Home, environment: Mapping[str, str]
+    config: Config, *, home: Home, key: str, settings_text: str, environment: Mapping[str, str]
 ) -> Service:
-    """The gateway process."""
-    secrets = litellm.environment(
-        master_key=settings.master_key, openrouter_key=settings.openrouter_key
-    )
+    """The gateway process.
+
+    Args:
+        config: Where it listens.
+        home: The state folder, from which it reads everything else.
+        key: What clients must give; it travels in the environment.
+        settings_text: The text of `gateway.yaml`.
+        environment: What `inherited_environment` gave.
+    """
+    host, port = config.gateway_host, config.litellm_port
     spec = ProcessSpec(
         name=GATEWAY,
-        command=litellm.command(
-            settings.program, home.gateway_config, host=settings.host, port=settings.port
-        ),
-        env={**environment, **secrets},
+        command=(sys.executable, "-P", "-m", "mlx_stack.services.gateway_process"),
+        env={**environment, HOME_VARIABLE: str(home.root), KEY_VARIABLE: key},
         cwd=home.root,
-        readiness=HttpReadiness(gateway_url(settings.host, settings.port) + LIVENESS_PATH),
-        secret_env=litellm.SECRET_VARIABLES,
-        fingerprint=settings.fingerprint,
+        readiness=HttpReadiness(gateway_url(host, port) + LIVENESS_PATH),
+        secret_env=frozenset({KEY_VARIABLE}),
+        # the part before the colon needs a new process, the rest only a reload
+        fingerprint=f"{_digest(key, host, str(port))}:{_digest(settings_text)}",
     )
-    return Service("gateway", spec, settings.port)
+    return Service("gateway", spec, port)
+
+
+def litellm_service(
+    program: Path,
+    config: Config,
+    *,
+    home: Home,
+    key: str,
+    port: int,
+    environment: Mapping[str, str],
+) -> Service:
+    """LiteLLM's process; `key` is the gateway's, which implies LiteLLM's own."""
+    variables = litellm.environment(
+        master_key=litellm.master_key(key), openrouter_key=config.openrouter_key
+    )
+    spec = ProcessSpec(
+        name=LITELLM,
+        command=litellm.command(program, home.litellm_config, host=LOOPBACK, port=port),
+        env={**environment, **variables},
+        cwd=home.root,
+        readiness=HttpReadiness(f"http://{LOOPBACK}:{port}{LIVENESS_PATH}"),
+        secret_env=litellm.SECRET_VARIABLES,
+        fingerprint=_digest(key, config.openrouter_key, litellm.render_config()),
+    )
+    return Service("litellm", spec, port)
+
+
+def litellm_port(stack: Stack, config: Config) -> int:
+    """Where LiteLLM listens: the first port above the gateway's that no tier has."""
+    taken = {tier.port for tier in stack.tiers}
+    port = config.litellm_port + 1
+    while port in taken:
+        port += 1
+    return port
 
 
 def service_names(stack: Stack) -> list[str]:
@@ -147,3 +169,8 @@ def known_services(home: Home) -> tuple[str, ...]:
 def _is_wanted(dirs: StateDirs, name: str) -> bool:
     record = readable_run(dirs, name)
     return record is not None and record.wanted is WantedState.RUNNING
+
+
+def _digest(*parts: str) -> str:
+    """A short digest that tells two configurations apart and gives no part away."""
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

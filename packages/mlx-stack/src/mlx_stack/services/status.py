@@ -14,14 +14,16 @@ from mlx_procsup import (
     probe_all,
     tail_with_archive,
 )
+from mlx_stack.config import LiteLlmMode
 from mlx_stack.credentials import read_gateway_key
 from mlx_stack.errors import StackError
 from mlx_stack.gateway.endpoint import LIVENESS_PATH, LOOPBACK, gateway_url
+from mlx_stack.gateway.settings import has_cloud
 from mlx_stack.hardware import known_hardware
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import assemble
 from mlx_stack.services.keep_awake import is_held_by, is_supported
-from mlx_stack.services.service import GATEWAY, WATCHDOG, Kind
+from mlx_stack.services.service import GATEWAY, LITELLM, WATCHDOG, Kind, litellm_port
 
 _SHOWN_DECISIONS = 5
 
@@ -97,7 +99,9 @@ class StatusReport:
     @property
     def is_healthy(self) -> bool:
         """Whether every engine and the gateway is healthy."""
-        return all(row.state == "healthy" for row in self.services if row.kind != "watchdog")
+        return all(
+            row.state == "healthy" for row in self.services if row.kind in ("engine", "gateway")
+        )
 
     def to_document(self) -> dict[str, object]:
         """The fields of the JSON answer."""
@@ -125,21 +129,27 @@ def read_status(opened: OpenStack, *, hardware: HardwareProfile | None = None) -
     home, stack, config = opened.home, opened.stack, opened.config
     root_url = gateway_url(config.gateway_host, config.litellm_port)
     specs = _specs(opened)
-    targets = [
+    shown: list[tuple[ProbeTarget, Kind, str | None, int | None]] = [
         *(
-            _target(tier.name, f"http://{LOOPBACK}:{tier.port}/v1/models", specs)
+            (
+                _target(tier.name, f"http://{LOOPBACK}:{tier.port}/v1/models", specs),
+                "engine",
+                tier.model,
+                tier.port,
+            )
             for tier in stack.tiers
         ),
-        _target(GATEWAY, root_url + LIVENESS_PATH, specs),
-        ProbeTarget(WATCHDOG),
+        (_target(GATEWAY, root_url + LIVENESS_PATH, specs), "gateway", None, config.litellm_port),
     ]
-    statuses = probe_all(targets, home.state_dirs)
-    kinds: list[Kind] = [*("engine" for _ in stack.tiers), "gateway", "watchdog"]
-    models = [*(tier.model for tier in stack.tiers), None, None]
-    ports = [*(tier.port for tier in stack.tiers), config.litellm_port, None]
+    if has_cloud(config) or config.litellm is LiteLlmMode.ALWAYS:
+        port = litellm_port(stack, config)
+        url = f"http://{LOOPBACK}:{port}{LIVENESS_PATH}"
+        shown.append((_target(LITELLM, url, specs), "litellm", None, port))
+    shown.append((ProbeTarget(WATCHDOG), "watchdog", None, None))
+    statuses = probe_all([target for target, *_ in shown], home.state_dirs)
     rows = [
         _row(status, kind, model, port)
-        for status, kind, model, port in zip(statuses, kinds, models, ports, strict=True)
+        for status, (_, kind, model, port) in zip(statuses, shown, strict=True)
     ]
     return StatusReport(
         hardware=(hardware or known_hardware(home)).to_json(),
@@ -180,7 +190,7 @@ def _rounded(value: float | None) -> float | None:
 def _specs(opened: OpenStack) -> dict[str, ProcessSpec]:
     """What each service should run, as far as that can be said: without the engines, nothing."""
     try:
-        assembly = assemble(opened, master_key=read_gateway_key(opened.home) or "")
+        assembly = assemble(opened, gateway_key=read_gateway_key(opened.home) or "")
     except StackError:
         return {}
     return {service.name: service.spec for service in assembly.services}

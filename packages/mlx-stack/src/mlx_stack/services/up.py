@@ -23,15 +23,16 @@ from mlx_procsup import (
 from mlx_procsup.defaults import READY_TIMEOUT_S
 from mlx_stack.credentials import MASK, ensure_gateway_key
 from mlx_stack.gateway.endpoint import LOOPBACK, gateway_url
-from mlx_stack.gateway.litellm import MASTER_KEY_VARIABLE
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.services.assembly import Assembly, assemble, chosen, write_gateway_config
+from mlx_stack.services.assembly import Assembly, assemble, chosen, write_gateway_files
 from mlx_stack.services.gateway_reload import reload_gateway
 from mlx_stack.services.one_token import ask_one_token
 from mlx_stack.services.outcomes import Outcome, Outcomes, ServiceOutcome
 from mlx_stack.services.service import (
     GATEWAY,
+    KEY_VARIABLE,
+    LITELLM,
     WATCHDOG,
     Service,
     inherited_environment,
@@ -71,7 +72,7 @@ def up(
     # before anything is written: without a stack, or with a mistyped tier, nothing is
     chosen(service_names(opened.stack), tier)
     with acquire_lock(opened.home.lock, "up"):
-        assembly = assemble(opened, master_key=ensure_gateway_key(opened.home))
+        assembly = assemble(opened, gateway_key=ensure_gateway_key(opened.home))
         return start_services(
             opened.home,
             assembly,
@@ -103,7 +104,7 @@ def start_services(
         on_hold: As in `up`.
         is_wanted: Services for which it says no are passed over.
     """
-    write_gateway_config(home, assembly.gateway_config)
+    write_gateway_files(home, assembly.gateway_settings)
     reload_gateway(home, assembly.gateway)
     defined = service_names(assembly.stack)
     is_chosen = chosen(defined, tier)
@@ -115,7 +116,8 @@ def start_services(
 
     if tier is None:
         for name in known_services(home):
-            if name not in (*defined, WATCHDOG):
+            # LiteLLM comes and goes by itself where it isn't always to run
+            if name not in (*defined, WATCHDOG, LITELLM):
                 _stop_undefined(home, name, note)
     for outcome in _missing(assembly):
         if is_chosen(outcome.name) and is_wanted(outcome.name):
@@ -187,7 +189,7 @@ def _verified_gateway(
         return outcome
     config, spec = assembly.config, assembly.gateway.spec
     base_url = f"{gateway_url(config.gateway_host, config.litellm_port)}/v1"
-    key = spec.env[MASTER_KEY_VARIABLE]
+    key = spec.env[KEY_VARIABLE]
     try:
         ask_one_token(base_url, ready, key=key, timeout_s=_ONE_TOKEN_TIMEOUT_S)
     except SupervisionError as error:
@@ -275,7 +277,7 @@ def plan_up(opened: OpenStack, *, tier: str | None = None) -> Plan:
     Raises:
         StackError: When no stack is defined, a file is damaged, or the engines are not installed.
     """
-    assembly = assemble(opened, master_key=MASK)
+    assembly = assemble(opened, gateway_key=MASK)
     defined = service_names(assembly.stack)
     is_chosen = chosen(defined, tier)
     planned = {

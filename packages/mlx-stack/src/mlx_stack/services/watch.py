@@ -198,7 +198,7 @@ class _StackSource:
         self._signature = signature
         try:
             key = ensure_gateway_key(self._home)
-            assembly = assemble(OpenStack(self._home), master_key=key)
+            assembly = assemble(OpenStack(self._home), gateway_key=key)
         except (StackError, CatalogError, OSError) as error:
             self._note(_event(None, "held-up", f"the stack can't be read: {error}"))
             return before
@@ -265,7 +265,7 @@ def _start_stack(
         note(_event(None, "held-up", f"waits for {owner.describe() if owner else 'a command'}"))
 
     with acquire_lock(home.lock, "watch --up", on_wait=note_wait):
-        assembly = assemble(OpenStack(home), master_key=ensure_gateway_key(home))
+        assembly = assemble(OpenStack(home), gateway_key=ensure_gateway_key(home))
         start_services(home, assembly, is_wanted=is_wanted, on_outcome=tell)
     for name in left_alone:
         note(_event(name, "stopped", "`down` stopped it; `mlx-stack up` starts it"))

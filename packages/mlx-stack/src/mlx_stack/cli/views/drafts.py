@@ -33,7 +33,7 @@ def draft_fields(draft: "Draft", home: "Home") -> dict[str, object]:
     ]
     return {
         "stack_file": str(home.stack),
-        "gateway_config": str(home.gateway_config),
+        "gateway_config": str(home.gateway_settings),
         "gateway_port": draft.gateway_port,
         "tiers": tiers,
         "missing_tiers": missing,

@@ -1,0 +1,447 @@
+"""What mlx-gateway costs: an engine that costs nothing, asked directly and through the gateway.
+
+    uv run python benchmarks/gateway_relay.py [streams] [speed] [memory] [fallback] [ready]
+
+`streams`   1, 8, 32 and 64 streams of 60 tokens a second: delivered tokens, TTFT, CPU a chunk
+`speed`     one stream as fast as it goes
+`memory`    resident when idle and after 10,000 requests at 32: none lost, none doubled
+`fallback`  until another tier has answered for one that was killed
+`ready`     from the start of the process to the first answer
+
+With LITELLM=/path/to/bin/litellm, `streams` and `speed` are measured through LiteLLM as well. All
+targets of one figure are measured in turn in one run, so that a ratio means something on a machine
+that does other things too.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import uvloop
+
+KEY = "a-key-of-the-benchmark"
+STREAMS = (1, 8, 32, 64)
+RATE = 60
+CHUNK_BYTES = 240
+MEASURED_S = float(os.environ.get("MEASURED_S", "8"))
+REQUESTS = 10_000
+CONCURRENT = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Something that answers chat completions: a name for the table, a port, a model."""
+
+    name: str
+    port: int
+    model: str
+    pid: int
+
+    def request(self, words: str, *, streams: bool = True) -> bytes:
+        """The bytes of a request."""
+        body = json.dumps(
+            {
+                "model": self.model,
+                "stream": streams,
+                "messages": [{"role": "user", "content": words}],
+            }
+        )
+        return (
+            f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}"
+            f"\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}"
+        ).encode()
+
+    def cpu_s(self) -> float:
+        """The processor time that it has used so far."""
+        times = psutil.Process(self.pid).cpu_times()
+        return times.user + times.system
+
+
+# the engine
+
+
+def chunk(number: int, tag: str = "") -> bytes:
+    """One event of an answer; neighbours differ, since LiteLLM ends a stream of equal ones."""
+    document = {
+        "id": "chatcmpl-benchmark",
+        "object": "chat.completion.chunk",
+        "created": 1700000000,
+        "model": "fake",
+        "choices": [{"index": 0, "delta": {"content": ""}, "finish_reason": None}],
+    }
+    room = CHUNK_BYTES - len(b"data: \n\n") - len(json.dumps(document))
+    text = (tag or ("one " if number % 2 else "two ")).ljust(room, "ab"[number % 2])
+    document["choices"][0]["delta"]["content"] = text[:room]
+    return b"data: " + json.dumps(document).encode() + b"\n\n"
+
+
+_TWO = (chunk(0), chunk(1))
+_ROLE = _TWO[0].replace(b'"content": "', b'"role": "assistant", "content": "", "x": "')
+_END = (
+    b'data: {"id":"chatcmpl-benchmark","object":"chat.completion.chunk","created":1,"model":"fake",'
+    b'"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+)
+_EVENTS = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n"
+    b"transfer-encoding: chunked\r\n\r\n"
+)
+
+
+def framed(data: bytes) -> bytes:
+    """A chunk of HTTP."""
+    return b"%x\r\n" % len(data) + data + b"\r\n"
+
+
+async def serve_engine(port: int) -> None:
+    """Answer on `port`: as many tokens, as fast, as the message says: `tokens=… rate=… tag=…`."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                at = head.lower().find(b"content-length:")
+                size = int(head[at + 15 :].split(b"\r\n", 1)[0]) if at >= 0 else 0
+                body = json.loads(await reader.readexactly(size)) if size else {}
+                if head.startswith(b"GET"):
+                    text = b'{"object":"list","data":[]}'
+                    writer.write(
+                        b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d"
+                        b"\r\n\r\n" % len(text) + text
+                    )
+                    continue
+                words = body["messages"][-1]["content"]
+                asked = dict(word.split("=") for word in words.split() if "=" in word)
+                await tell(writer, asked)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def tell(writer: asyncio.StreamWriter, asked: dict[str, str]) -> None:
+        loop = asyncio.get_running_loop()
+        tokens, rate, tag = int(asked["tokens"]), float(asked["rate"]), asked.get("tag", "")
+        pieces = [framed(each) for each in ((chunk(0, tag), chunk(1, tag)) if tag else _TWO)]
+        writer.write(_EVENTS + framed(_ROLE))
+        began = loop.time()
+        for number in range(tokens):
+            if rate:
+                await asyncio.sleep(max(began + number / rate - loop.time(), 0))
+            elif number % 16 == 0:
+                await writer.drain()
+            writer.write(pieces[number % 2])
+        writer.write(framed(_END) + b"0\r\n\r\n")
+        await writer.drain()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", port, backlog=1024)
+    await server.serve_forever()
+
+
+# the client
+
+
+@dataclass(slots=True)
+class Seen:
+    """What the clients of one measurement saw."""
+
+    tokens: int = 0
+    ttft_s: list[float] = field(default_factory=list)
+
+
+async def stream(target: Target, words: str, seen: Seen, until: float = float("inf")) -> bytes:
+    """One streamed answer, counted until the time `until`; its bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
+    try:
+        began = time.perf_counter()
+        writer.write(target.request(words))
+        first, whole, tail = False, [], b""
+        while True:
+            data = await reader.read(2**16)
+            if not data:
+                break
+            whole.append(data)
+            if time.perf_counter() < until:
+                both = tail + data
+                seen.tokens += both.count(b'"content":') - tail.count(b'"content":')
+                tail = both[-12:]
+                if not first and b'"content"' in both:
+                    first = True
+                    seen.ttft_s.append(time.perf_counter() - began)
+            if b"0\r\n\r\n" in data[-7:]:
+                break
+        return b"".join(whole)
+    finally:
+        writer.close()
+
+
+async def streams(target: Target, count: int) -> tuple[float, Seen, float]:
+    """Tokens a second of `count` streams, what was seen, and the CPU a chunk in microseconds."""
+    seen = Seen()
+    cpu_s = target.cpu_s()
+    until = time.perf_counter() + MEASURED_S
+    words = f"tokens={int(RATE * MEASURED_S)} rate={RATE}"
+
+    # they begin one after the other within a second, as people do
+    async def one(number: int) -> None:
+        await asyncio.sleep(number / count / 2)
+        await stream(target, words, seen, until)
+
+    tasks = [asyncio.create_task(one(number)) for number in range(count)]
+    await asyncio.sleep(MEASURED_S)
+    cpu_s = target.cpu_s() - cpu_s
+    await asyncio.wait(tasks)
+    return seen.tokens / MEASURED_S, seen, cpu_s / max(seen.tokens, 1) * 1e6
+
+
+# processes
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+@contextmanager
+def running(*command: str, **environment: str):
+    """A process, ended afterwards."""
+    process = subprocess.Popen(
+        command,
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+        stderr=None if "VERBOSE" in os.environ else subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+async def until_ready(port: int, path: str = "/health/liveliness", within_s: float = 120) -> float:
+    """Seconds until something answers 200 there."""
+    began = time.perf_counter()
+    while time.perf_counter() - began < within_s:
+        try:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        except OSError:
+            await asyncio.sleep(0.002)
+            continue
+        writer.write(
+            f"GET {path} HTTP/1.1\r\nhost: localhost\r\n"
+            f"authorization: Bearer {KEY}\r\n\r\n".encode()
+        )
+        line = await reader.readline()
+        writer.close()
+        if b" 200 " in line:
+            return time.perf_counter() - began
+        await asyncio.sleep(0.05)
+    raise TimeoutError(f"nothing answers on port {port}")
+
+
+@asynccontextmanager
+async def engine() -> AsyncIterator[Target]:
+    """The engine that costs nothing."""
+    port = free_port()
+    with running(sys.executable, __file__, "--engine", str(port)) as process:
+        await until_ready(port, "/v1/models")
+        yield Target("directly", port, "fake", process.pid)
+
+
+def settings_for(port: int, *engines: Target) -> str:
+    """A `gateway.yaml` with a model for each engine; all after the first stand in for it."""
+    names = [f"tier{number}" for number in range(len(engines))]
+    models = {
+        name: {
+            "upstreams": [{"url": f"http://127.0.0.1:{each.port}", "model": each.model}],
+            "fallbacks": [other for other in names if other != name],
+            "context_tokens": 32768,
+            "max_concurrent": 64,
+        }
+        for name, each in zip(names, engines, strict=True)
+    }
+    return json.dumps({"schema_version": 1, "port": port, "models": models})
+
+
+@asynccontextmanager
+async def gateway(*engines: Target) -> AsyncIterator[Target]:
+    """mlx-gateway in front of engines."""
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "gateway.yaml"
+        config.write_text(settings_for(port, *engines))
+        program = Path(sys.executable).with_name("mlx-gateway")
+        with running(
+            str(program), "serve", "--config", str(config), MLX_GATEWAY_KEY=KEY
+        ) as process:
+            await until_ready(port)
+            yield Target("mlx-gateway", port, "tier0", process.pid)
+
+
+@asynccontextmanager
+async def litellm(behind: Target) -> AsyncIterator[Target | None]:
+    """LiteLLM as its documentation starts it, if the environment says where it is."""
+    program = os.environ.get("LITELLM")
+    if not program:
+        yield None
+        return
+    port = free_port()
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "litellm.yaml"
+        api_base = f"http://127.0.0.1:{behind.port}/v1"
+        parameters = {"model": "openai/fake", "api_base": api_base, "api_key": "none"}
+        model = {"model_name": "tier0", "litellm_params": parameters}
+        config.write_text(json.dumps({"model_list": [model]}))
+        with running(
+            *(program, "--config", str(config), "--port", str(port), "--host", "127.0.0.1"),
+            LITELLM_MODE="PRODUCTION",
+            LITELLM_LOG="ERROR",
+        ) as process:
+            await until_ready(port)
+            yield Target("LiteLLM", port, "tier0", process.pid)
+
+
+# figures
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value below which this share of the values lies."""
+    ordered = sorted(values)
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
+
+
+async def measure_streams(targets: Sequence[Target]) -> None:
+    """Delivered tokens, time to the first one, CPU a chunk."""
+    print(f"{'':28} tokens/s  share   TTFT p50   p95 ms   added p50   p95    CPU/chunk µs")
+    for count in STREAMS:
+        direct: tuple[float, Seen] | None = None
+        for target in targets:
+            await streams_warmup(target)
+            rate, seen, cpu_us = await streams(target, count)
+            direct = direct or (rate, seen)
+            p50, p95 = (quantile(seen.ttft_s, share) * 1e3 for share in (0.5, 0.95))
+            d50, d95 = (quantile(direct[1].ttft_s, share) * 1e3 for share in (0.5, 0.95))
+            print(
+                f"{count:3} streams  {target.name:15} {rate:9.0f}  {rate / direct[0]:.3f}"
+                f"  {p50:8.1f} {p95:8.1f}  {p50 - d50:9.1f} {p95 - d95:6.1f}  {cpu_us:10.0f}",
+                flush=True,
+            )
+
+
+async def streams_warmup(target: Target) -> None:
+    """One short answer, so that no figure holds a first time."""
+    await stream(target, "tokens=5 rate=0", Seen())
+
+
+async def measure_speed(targets: Sequence[Target]) -> None:
+    """One stream without a pace."""
+    for target in targets:
+        tokens = 5_000 if target.name == "LiteLLM" else 100_000
+        await streams_warmup(target)
+        seen, began = Seen(), time.perf_counter()
+        await stream(target, f"tokens={tokens} rate=0", seen)
+        print(
+            f"as fast as it goes  {target.name:15} "
+            f"{seen.tokens / (time.perf_counter() - began):9.0f}/s"
+        )
+
+
+async def measure_memory(behind: Target) -> None:
+    """10,000 short answers, each with a word of its own."""
+    async with gateway(behind) as target:
+        process = psutil.Process(target.pid)
+        idle = process.memory_info().rss / 2**20
+        numbers, answers = iter(range(REQUESTS)), list[int]()
+
+        async def worker() -> None:
+            for number in numbers:
+                whole = await stream(target, f"tokens=4 rate=0 tag=<{number}>", Seen())
+                if whole.count(b"<%d>" % number) == 4 and b"[DONE]" in whole:
+                    answers.append(number)
+
+        began = time.perf_counter()
+        await asyncio.gather(*(worker() for _ in range(CONCURRENT)))
+        seconds = time.perf_counter() - began
+        after = process.memory_info().rss / 2**20
+        print(
+            f"memory  idle {idle:.0f} MiB, after {REQUESTS} requests at {CONCURRENT}"
+            f" {after:.0f} MiB; {len(answers)} whole answers, {len(set(answers))} different ones,"
+            f" {REQUESTS / seconds:.0f} requests/s"
+        )
+
+
+async def measure_fallback() -> None:
+    """A tier that was killed, and one that is killed while it works."""
+    async with engine() as first, engine() as second, gateway(first, second) as target:
+        await streams_warmup(target)
+        alone, through = [], []
+        os.kill(first.pid, signal.SIGKILL)
+        for _ in range(20):
+            for times, asked in ((alone, second), (through, target)):
+                seen = Seen()
+                await stream(asked, "tokens=5 rate=0", seen)
+                times.extend(seen.ttft_s)
+        print(
+            f"fallback from a killed tier: first {(through[0] - alone[0]) * 1e3:.1f} ms, then"
+            f" {statistics.median(through) * 1e3 - statistics.median(alone) * 1e3:.1f} ms more than"
+            f" the other tier's own {statistics.median(alone) * 1e3:.1f} ms"
+        )
+
+
+async def measure_ready(behind: Target) -> None:
+    """From the start of the process."""
+    times = []
+    for _ in range(7):
+        began = time.perf_counter()
+        async with gateway(behind):
+            times.append(time.perf_counter() - began)
+    print(
+        f"ready after {min(times):.2f} s, median {statistics.median(times):.2f} s of {len(times)}"
+    )
+
+
+async def main(wanted: Sequence[str]) -> None:
+    """Measure what is wanted."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    async with engine() as direct:
+        if {"streams", "speed"} & set(wanted):
+            async with gateway(direct) as ours, litellm(direct) as other:
+                targets = [each for each in (direct, ours, other) if each is not None]
+                if "streams" in wanted:
+                    await measure_streams(targets)
+                if "speed" in wanted:
+                    await measure_speed(targets)
+        if "memory" in wanted:
+            await measure_memory(direct)
+        if "fallback" in wanted:
+            await measure_fallback()
+        if "ready" in wanted:
+            await measure_ready(direct)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--engine", type=int, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "wanted", nargs="*", choices=["streams", "speed", "memory", "fallback", "ready", []]
+    )
+    given = parser.parse_args()
+    if given.engine:
+        uvloop.run(serve_engine(given.engine))
+    else:
+        uvloop.run(main(given.wanted or ["ready", "streams", "speed", "fallback", "memory"]))

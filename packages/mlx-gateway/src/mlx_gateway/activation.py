@@ -1,0 +1,32 @@
+"""What starts an upstream that is not running, when a request needs it."""
+
+from typing import Protocol
+
+
+class Activator(Protocol):
+    """Makes upstreams ready on demand."""
+
+    async def ready(self, model: str) -> None:
+        """Return when an upstream of `model` can take a request.
+
+        Called before every request to the model, so that the usual case must be quick.
+
+        Raises:
+            ApiError: When it can't be made ready, and the client is to get this answer.
+            UpstreamFailedError: When another model may answer instead.
+        """
+        ...
+
+    def finished(self, model: str) -> None:
+        """Learn that a request has ended; called once for each time that `ready` has returned."""
+        ...
+
+
+class NothingToStart:
+    """For upstreams that others keep running."""
+
+    async def ready(self, model: str) -> None:
+        """Return at once."""
+
+    def finished(self, model: str) -> None:
+        """Do nothing."""

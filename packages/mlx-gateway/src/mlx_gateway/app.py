@@ -1,0 +1,496 @@
+"""The gateway as an ASGI application: the door, the choice of a model, and one answer a request."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from mlx_gateway.access import Hosts, KeyRing
+from mlx_gateway.activation import Activator, NothingToStart
+from mlx_gateway.engines import Engines, HeadersFor
+from mlx_gateway.errors import ApiError, UpstreamFailedError
+from mlx_gateway.fields import Fields, invalid, object_in, read_fields
+from mlx_gateway.liveness import EngineTimeouts
+from mlx_gateway.metrics import CONTENT_TYPE, Metrics
+from mlx_gateway.model_list import model_list, model_row
+from mlx_gateway.outbox import Outbox, Receive, Send
+from mlx_gateway.protocols.anthropic_messages import CountTokens, Messages
+from mlx_gateway.protocols.api import Api, Audio, Call, countable, prompt_text
+from mlx_gateway.protocols.events import Usage
+from mlx_gateway.protocols.openai_chat import ChatCompletions, Completions
+from mlx_gateway.protocols.openai_responses import Responses
+from mlx_gateway.relay import LONGEST_ANSWER_BYTES, Attempt
+from mlx_gateway.request_body import fields_in_form, form_for, read_body
+from mlx_gateway.routing import Candidate, candidates, needs_count, resolve, too_long
+from mlx_gateway.settings import GatewaySettings, Upstream
+from mlx_gateway.waiting_line import WaitingLine
+
+_METRICS_WITHIN_S = 1.0
+_COUNT_WITHIN_S = 5.0
+_CLOUD = "cloud"
+_JSON = "application/json"
+
+type Scope = dict[str, Any]
+
+_OPENAI, _ANTHROPIC, _AUDIO = Api(), Messages(), Audio()
+_COUNTING = CountTokens()
+_APIS: dict[str, Api] = {
+    "/v1/chat/completions": ChatCompletions(),
+    "/v1/completions": Completions(),
+    "/v1/responses": Responses(),
+    "/v1/messages": _ANTHROPIC,
+    "/v1/messages/count_tokens": _COUNTING,
+    "/v1/embeddings": _OPENAI,
+    "/v1/rerank": _OPENAI,
+    "/v1/audio/transcriptions": _AUDIO,
+    "/v1/audio/translations": _AUDIO,
+    "/v1/audio/speech": _AUDIO,
+}
+"""Every path that takes a request for a model, with the API that is spoken there."""
+_LIVENESS = frozenset({"/health/liveliness", "/health/liveness"})
+_MODELS = "/v1/models"
+
+_log = logging.getLogger("mlx_gateway")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayOptions:
+    """What whoever runs the gateway gives it, besides its settings.
+
+    Attributes:
+        keys: The keys that open it.
+        hosts: The names under which it may be asked.
+        activator: Starts what is not running.
+        headers_for: What a request to an upstream must carry, by its root; asked each time.
+        timeouts: How long an engine may be silent.
+        sign_of_life_s: How long a stream may be silent before its client gets an event.
+        header_prefix: How the names of the gateway's own headers begin.
+        version: Of the settings in force, as the liveness probe shows it.
+    """
+
+    keys: KeyRing
+    hosts: Hosts
+    activator: Activator = field(default_factory=NothingToStart)
+    headers_for: HeadersFor = lambda _: {}
+    timeouts: EngineTimeouts = field(default_factory=EngineTimeouts)
+    sign_of_life_s: float = 5.0
+    header_prefix: str = "x-mlx-stack"
+    version: str = ""
+
+
+@dataclass(slots=True)
+class _Request:
+    """A request for a model, on its way through the gateway."""
+
+    path: str
+    api: Api
+    fields: Fields
+    body: bytes
+    content_type: str
+    name: str
+    outbox: Outbox
+    began: float
+    queued_s: float = 0.0
+    answered_by: str = ""
+
+
+class Gateway:
+    """The application; every method runs in one event loop.
+
+    Args:
+        settings: Which models there are.
+        options: What it is given besides.
+    """
+
+    def __init__(self, settings: GatewaySettings, options: GatewayOptions) -> None:
+        self._settings = settings
+        self._options = options
+        self._metrics = Metrics()
+        self._engines = Engines(options.headers_for, options.timeouts, self._engine_hangs)
+        self._lines: dict[str, WaitingLine] = {}
+        self.reload(settings, version=options.version)
+
+    @property
+    def settings(self) -> GatewaySettings:
+        """The settings in force."""
+        return self._settings
+
+    def reload(self, settings: GatewaySettings, *, version: str = "") -> None:
+        """Go on with other settings. Requests in flight end as they began."""
+        self._settings = settings
+        self._options = replace(self._options, version=version)
+        for name in self._lines.keys() - settings.models.keys():
+            self._lines.pop(name).fail("it is not served any more")
+        for name, model in settings.models.items():
+            if name in self._lines:
+                self._lines[name].change(model)
+            else:
+                self._lines[name] = WaitingLine(model, self._engines.is_up)
+        used = {each.root for model in settings.models.values() for each in model.upstreams}
+        self._engines.forget_others(used)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        while True:
+            message = await receive()
+            if message["type"] == "lifespan.startup":
+                await send({"type": "lifespan.startup.complete"})
+            elif message["type"] == "lifespan.shutdown":
+                self._engines.close()
+                await send({"type": "lifespan.shutdown.complete"})
+                return
+
+    def _engine_hangs(self, root: str) -> None:
+        """Send on those who wait for nothing but this engine."""
+        _log.warning("%s does not answer", root)
+        for line in self._lines.values():
+            line.advance()
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        path = _versioned(scope["path"])
+        try:
+            self._check_door(scope, headers, path)
+            if path in _APIS:
+                await self._serve(headers, path, receive, send)
+            else:
+                await self._show(headers, path, send)
+        except ApiError as error:
+            await Outbox(send, _api_of(path, headers)).fail(error)
+
+    def _check_door(self, scope: Scope, headers: Mapping[bytes, bytes], path: str) -> None:
+        """Return if the request may come in.
+
+        Raises:
+            ApiError: When it may not.
+        """
+        server = scope.get("server") or (None, None)
+        if not self._options.hosts.allow(headers.get(b"host"), server[0]):
+            raise ApiError(
+                HTTPStatus.FORBIDDEN,
+                "This gateway does not go by that host name. Ask it as localhost.",
+                code="host_not_allowed",
+            )
+        method = scope["method"]
+        if path in _LIVENESS or (path == "/" and method in ("GET", "HEAD")):
+            return
+        if not self._options.keys.holder(headers):
+            what = "wrong" if KeyRing.is_given(headers) else "missing"
+            raise ApiError(HTTPStatus.UNAUTHORIZED, f"The API key is {what}.")
+        is_list = path == _MODELS or path.startswith(f"{_MODELS}/")
+        if path not in _APIS and path != "/metrics" and not is_list:
+            raise ApiError(HTTPStatus.NOT_FOUND, f"There is nothing at {scope['path'][:200]}.")
+        if method not in (("POST",) if path in _APIS else ("GET", "HEAD")):
+            raise ApiError(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} does not take {method}.")
+
+    async def _show(self, headers: Mapping[bytes, bytes], path: str, send: Send) -> None:
+        """Answer what is no request for a model."""
+        outbox = Outbox(send, _OPENAI)
+        if path == "/metrics":
+            await outbox.whole(HTTPStatus.OK, await self._render_metrics(), CONTENT_TYPE.encode())
+            return
+        document: dict[str, object] = {"service": "mlx-gateway"}
+        if path in _LIVENESS:
+            name, version = f"{self._options.header_prefix}-config", self._options.version
+            outbox.headers = [(name.encode(), version.encode())]
+            document = {"status": "alive"}
+        elif path.startswith(_MODELS):
+            name, is_anthropics = path[len(_MODELS) + 1 :], b"anthropic-version" in headers
+            document = (
+                model_row(self._settings, name, is_anthropics=is_anthropics)
+                if name
+                else model_list(self._settings, is_anthropics=is_anthropics)
+            )
+        await outbox.whole(HTTPStatus.OK, msgspec.json.encode(document), _JSON.encode())
+
+    async def _render_metrics(self) -> bytes:
+        texts = await asyncio.gather(
+            *(
+                self._metrics_of(name, upstream)
+                for name, model in self._settings.models.items()
+                for upstream in model.upstreams
+                if not self._settings.is_cloud(upstream)
+            )
+        )
+        lines = {
+            name: (sum(line.running.values()), line.waiting) for name, line in self._lines.items()
+        }
+        return self._metrics.render(lines, [text for text in texts if text is not None])
+
+    async def _metrics_of(self, name: str, upstream: Upstream) -> tuple[str, str, str] | None:
+        engine = self._engines.at(upstream.root)
+        try:
+            async with (
+                asyncio.timeout(_METRICS_WITHIN_S),
+                self._engines.pool.request(
+                    engine.address, "GET", "/metrics", engine.headers
+                ) as answer,
+            ):
+                text = (await answer.read(LONGEST_ANSWER_BYTES)).decode()
+                return (name, upstream.root, text) if answer.status == HTTPStatus.OK else None
+        except (TimeoutError, UpstreamFailedError, UnicodeDecodeError):
+            return None
+
+    async def _serve(
+        self, headers: Mapping[bytes, bytes], path: str, receive: Receive, send: Send
+    ) -> None:
+        """Answer a request for a model, unless its client leaves."""
+        began = time.monotonic()
+        api = _APIS[path]
+        body = await read_body(receive, headers)
+        content_type = headers.get(b"content-type", b"").decode("latin-1")
+        is_form = content_type.lower().startswith("multipart/form-data")
+        fields = fields_in_form(body) if is_form else read_fields(body)
+        asked = fields.text("model")
+        if not asked:
+            raise invalid("`model` is missing.", param="model")
+        outbox = Outbox(
+            send,
+            api,
+            streams=fields.flag("stream"),
+            sign_of_life_s=self._options.sign_of_life_s,
+            model=asked,
+        )
+        name = resolve(self._settings, asked)
+        content_type = content_type if is_form else _JSON
+        request = _Request(path, api, fields, body, content_type, name, outbox, began)
+        work = asyncio.ensure_future(self._work(request))
+        gone = asyncio.ensure_future(_wait_until_gone(receive))
+        try:
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+            work.cancel()
+            with suppress(asyncio.CancelledError):
+                await work
+
+    async def _work(self, request: _Request) -> None:
+        """Answer the request, whatever comes of it, and count it."""
+        outbox, usage, problem = request.outbox, Usage(), ""
+        try:
+            outbox.begin_waiting()
+            usage = await self._try_models(request)
+        except ApiError as error:
+            problem = str(error.status)
+            await outbox.fail(error)
+        except asyncio.CancelledError:
+            problem = "client_left"
+            raise
+        finally:
+            outbox.stop_waiting()
+            self._note(request, usage, problem or outbox.problem)
+        await outbox.close()
+
+    def _note(self, request: _Request, usage: Usage, problem: str) -> None:
+        now, first_at = time.monotonic(), request.outbox.first_at
+        model = request.answered_by or request.name
+        self._metrics.finished(
+            operation=request.path.removeprefix("/v1/"),
+            model=model,
+            seconds=now - request.began,
+            ttft_s=None if first_at is None else first_at - request.began,
+            usage=usage,
+            error=problem,
+        )
+        _log.info(
+            "%s %s: %s in %.2f s, %s tokens read, %s written",
+            request.path,
+            model,
+            problem or "done",
+            now - request.began,
+            "?" if usage.prompt_tokens is None else usage.prompt_tokens,
+            "?" if usage.completion_tokens is None else usage.completion_tokens,
+        )
+
+    async def _try_models(self, request: _Request) -> Usage:
+        """Send the request to its model, and on to others while none of an answer has gone out.
+
+        Raises:
+            ApiError: When it is at fault, or no model answered.
+        """
+        failures: list[str] = []
+        overflow: ApiError | None = None
+        for option in candidates(self._settings, request.name):
+            if overflow is not None and not option.model.takes_overflow:
+                continue
+            try:
+                return await self._try_upstreams(request, option)
+            except UpstreamFailedError as error:
+                failures.append(f"{option.name}: {error.reason}")
+            except ApiError as error:
+                if error.tokens is None:
+                    raise
+                overflow = overflow or error
+        if overflow is not None and not failures:
+            raise overflow
+        raise ApiError(
+            HTTPStatus.SERVICE_UNAVAILABLE, f"No model could answer. {'; '.join(failures)}."
+        )
+
+    async def _try_upstreams(self, request: _Request, option: Candidate) -> Usage:
+        """Send the request to the model's upstreams, one after the other, until one answers.
+
+        Raises:
+            ApiError: When it is at fault, or the answer broke off.
+            UpstreamFailedError: When none gave a usable answer.
+        """
+        failed: set[str] = set()
+        while True:
+            tried = len(failed)
+            try:
+                return await self._attempt(request, option, failed)
+            except UpstreamFailedError as error:
+                _log.warning("%s: %s: %s", request.path, option.name, error.reason)
+                if request.outbox.first_at is not None:
+                    raise ApiError(
+                        HTTPStatus.BAD_GATEWAY, f"The answer broke off: {error.reason}."
+                    ) from error
+                if len(failed) in (tried, len(option.model.upstreams)):
+                    raise
+
+    async def _attempt(self, request: _Request, option: Candidate, failed: set[str]) -> Usage:
+        """One upstream of one model, none of those that have `failed`, where it is noted first.
+
+        Raises:
+            ApiError: When the request is at fault, or the model's line is full.
+            UpstreamFailedError: When the upstream gave no usable answer.
+        """
+        call = self._call(request, option)
+        waited_from = time.monotonic()
+        await self._options.activator.ready(option.name)
+        try:
+            await self._refuse_too_long(request, option)
+            line = self._lines.get(option.name)
+            if line is None:
+                raise UpstreamFailedError("it is not served any more")
+            upstream = await line.take(frozenset(failed))
+            failed.add(upstream.root)
+            began = time.monotonic()
+            request.queued_s += began - waited_from
+            try:
+                self._say_who(request, option)
+                usage = await self._prepare(request, option, upstream, call).run(request.outbox)
+            finally:
+                line.release(upstream, time.monotonic() - began)
+        finally:
+            self._options.activator.finished(option.name)
+        if option.name != request.name:
+            self._metrics.fell_back(request.name, option.name)
+        return usage
+
+    def _call(self, request: _Request, option: Candidate) -> Call:
+        if request.content_type != _JSON or self._settings.is_cloud(option.model.upstreams[0]):
+            return request.api.as_sent(request.fields)
+        return request.api.read(request.fields, sees_images=option.model.sees_images)
+
+    async def _refuse_too_long(self, request: _Request, option: Candidate) -> None:
+        """Return if the model takes a prompt of this length, or nobody knows.
+
+        Raises:
+            ApiError: When it does not.
+        """
+        limit = option.model.context_tokens
+        if limit is None or not needs_count(option.model, request.fields.size_bytes):
+            return
+        if request.api is _COUNTING or request.content_type != _JSON:
+            return
+        tokens = await self._count(request, option.model.upstreams[0], None)
+        if tokens is not None and tokens >= limit:
+            raise too_long(option.name, tokens, limit)
+
+    async def _count(self, request: _Request, upstream: Upstream, text: str | None) -> int | None:
+        """The tokens of `text`, or else of the prompt, as the upstream counts; None if it can't."""
+        if not self._engines.is_up(upstream.root):
+            return None
+        engine = self._engines.at(upstream.root)
+        text = prompt_text(request.fields) if text is None else text
+        try:
+            async with (
+                asyncio.timeout(_COUNT_WITHIN_S),
+                self._engines.pool.request(
+                    engine.address,
+                    "POST",
+                    "/v1/messages/count_tokens",
+                    {"content-type": _JSON, **engine.headers},
+                    msgspec.json.encode({"model": upstream.model, **countable(text)}),
+                ) as answer,
+            ):
+                counted: object = msgspec.json.decode(await answer.read(LONGEST_ANSWER_BYTES))
+        except (TimeoutError, UpstreamFailedError, msgspec.DecodeError, UnicodeDecodeError):
+            return None
+        tokens = object_in(counted).get("input_tokens")
+        return tokens if isinstance(tokens, int) else None
+
+    def _prepare(
+        self, request: _Request, option: Candidate, upstream: Upstream, call: Call
+    ) -> Attempt:
+        engine, path = self._engines.at(upstream.root), request.path
+        if request.content_type == _JSON:
+            body = call.fields.with_values(model=upstream.model).encode()
+        else:
+            body = form_for(request.body, upstream.model)
+        if request.api.in_query:
+            named = {name: call.fields.get(name) for name in request.api.in_query}
+            query = {name: value for name, value in named.items() if value is not None}
+            path = f"{path}?{urlencode({'model': upstream.model, **query})}"
+        return Attempt(
+            pool=self._engines.pool,
+            engine=engine,
+            path=path,
+            headers={"content-type": request.content_type, **engine.headers},
+            body=body,
+            api=request.api,
+            call=call,
+            count=None
+            if self._settings.is_cloud(upstream)
+            else lambda text: self._count(request, upstream, text),
+            silence_s=option.model.silence_s,
+        )
+
+    def _say_who(self, request: _Request, option: Candidate) -> None:
+        """Name the model that answers, in the answer's headers."""
+        request.answered_by = option.name
+        is_cloud = self._settings.is_cloud(option.model.upstreams[0])
+        named = {
+            "tier": _CLOUD if is_cloud else option.name,
+            "queue-ms": str(round(request.queued_s * 1000)),
+        }
+        if option.name != request.name:
+            named["fallback-from"] = request.name
+        request.outbox.headers = [
+            (f"{self._options.header_prefix}-{name}".encode(), value.encode("ascii", "replace"))
+            for name, value in named.items()
+        ]
+
+
+def _api_of(path: str, headers: Mapping[bytes, bytes]) -> Api:
+    """The API in whose shape a request at `path` is answered."""
+    other = _ANTHROPIC if b"anthropic-version" in headers else _OPENAI
+    return _ANTHROPIC if path.startswith("/v1/messages") else _APIS.get(path, other)
+
+
+def _versioned(path: str) -> str:
+    """`/models` → `/v1/models`: clients whose base URL lacks `/v1` mean the same."""
+    path = path.rstrip("/") or "/"
+    versioned = f"/v1{path}"
+    return versioned if versioned in _APIS or versioned.startswith(_MODELS) else path
+
+
+async def _wait_until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,191 @@
+"""The upstreams as this process knows them: whether each lives, and the connections to it."""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection, Generator, Mapping
+from contextlib import contextmanager
+
+from mlx_gateway.errors import UpstreamFailedError
+from mlx_gateway.liveness import EngineLife, EngineTimeouts, Waiting
+from mlx_gateway.upstream_http import Address, ConnectionPool
+
+type HeadersFor = Callable[[str], Mapping[str, str]]
+"""What every request to an upstream must carry, by its root: a secret, for example."""
+
+_LONGEST_LIST_BYTES = 2**20
+
+
+class Engine:
+    """One upstream.
+
+    Args:
+        root: Its URL.
+        pool: Connections.
+        headers_for: What every request to it carries.
+        timeouts: How long it may be silent.
+        on_hang: Called when it stops answering.
+
+    Attributes:
+        address: Where it listens.
+        life: What was heard of it.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        pool: ConnectionPool,
+        headers_for: HeadersFor,
+        timeouts: EngineTimeouts,
+        on_hang: Callable[[str], None],
+    ) -> None:
+        self.life = EngineLife()
+        self.address = Address.of(root)
+        self._root = root
+        self._headers_for = headers_for
+        self._pool = pool
+        self._timeouts = timeouts
+        self._on_hang = on_hang
+        self._silent: set[Callable[[], None]] = set()
+        self._asking: asyncio.Task[None] | None = None
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What a request to it carries now."""
+        return self._headers_for(self._root)
+
+    def heard(self) -> float:
+        """Note that it said something just now; the time on the monotonic clock."""
+        now = time.monotonic()
+        self.life = EngineLife(now)
+        return now
+
+    @contextmanager
+    def watched(self, limit: asyncio.Timeout, waiting: "InFlight") -> Generator[None]:
+        """Watch over a request while it waits; `limit` ends the wait when the engine hangs."""
+        loop = asyncio.get_running_loop()
+        soon_s, every_s = self._timeouts.soon_s, self._timeouts.silence_s
+
+        def look() -> None:
+            nonlocal timer
+            timer.cancel()
+            now = time.monotonic()
+            if now - waiting.since < soon_s * 0.99:
+                self._silent.discard(look)
+            else:
+                self._silent.add(look)
+                self._keep_asking()
+                if waiting.state().is_in_vain(self.life, now, self._timeouts):
+                    limit.reschedule(loop.time())
+                    return
+            timer = loop.call_later(every_s, look)
+
+        timer = loop.call_later(soon_s, look)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self._silent.discard(look)
+
+    def close(self) -> None:
+        """Ask nothing more."""
+        if self._asking is not None:
+            self._asking.cancel()
+
+    def _keep_asking(self) -> None:
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask_again_and_again())
+
+    async def _ask_again_and_again(self) -> None:
+        """Ask while requests wait in silence, and until an engine that hangs answers again."""
+        while self._silent or self.life.hangs:
+            began = time.monotonic()
+            if self.life.needs_question(began, self._timeouts):
+                await self._ask()
+            await asyncio.sleep(max(self._timeouts.silence_s - (time.monotonic() - began), 0))
+
+    async def _ask(self) -> None:
+        asked_at = time.monotonic()
+        try:
+            async with (
+                asyncio.timeout(self._timeouts.question_s),
+                self._pool.request(self.address, "GET", "/v1/models", self.headers) as answer,
+            ):
+                await answer.read(_LONGEST_LIST_BYTES)
+                self.heard()
+        except TimeoutError:
+            was_hanging = self.life.hangs
+            self.life = self.life.unanswered(asked_at)
+            if self.life.hangs:
+                if not was_hanging:
+                    self._on_hang(self._root)
+                for look in tuple(self._silent):
+                    look()
+        except UpstreamFailedError:
+            # nobody listens, or it broke off: the request itself finds out
+            self.life = EngineLife(self.life.heard_at)
+
+
+class InFlight:
+    """A request on its way.
+
+    Attributes:
+        since: When it last got something.
+    """
+
+    __slots__ = ("_prompt_bytes", "_sent_at", "_silence_s", "since")
+
+    def __init__(self, prompt_bytes: int, silence_s: float | None) -> None:
+        self.since = self._sent_at = time.monotonic()
+        self._prompt_bytes = prompt_bytes
+        self._silence_s = silence_s
+
+    def state(self) -> Waiting:
+        """What the decision needs to know of it."""
+        return Waiting(self._sent_at, self.since, self._prompt_bytes, self._silence_s)
+
+
+class Engines:
+    """Every upstream, by its root, with one pool of connections.
+
+    Args:
+        headers_for: What requests to an upstream carry.
+        timeouts: How long an engine may be silent.
+        on_hang: Called with the root of an engine that stops answering.
+
+    Attributes:
+        pool: Connections to them.
+    """
+
+    def __init__(
+        self,
+        headers_for: HeadersFor,
+        timeouts: EngineTimeouts,
+        on_hang: Callable[[str], None],
+    ) -> None:
+        self._headers_for = headers_for
+        self._timeouts = timeouts
+        self._on_hang = on_hang
+        self._by_root: dict[str, Engine] = {}
+        self.pool = ConnectionPool()
+
+    def at(self, root: str) -> Engine:
+        """The engine at this root."""
+        engine = self._by_root.get(root)
+        if engine is None:
+            engine = Engine(root, self.pool, self._headers_for, self._timeouts, self._on_hang)
+            self._by_root[root] = engine
+        return engine
+
+    def is_up(self, root: str) -> bool:
+        """Whether the engine at this root is worth a request."""
+        return not self.at(root).life.hangs
+
+    def forget_others(self, roots: Collection[str]) -> None:
+        """Ask nothing more of engines that are not at these roots."""
+        for root in self._by_root.keys() - set(roots):
+            self._by_root.pop(root).close()
+
+    def close(self) -> None:
+        """Close every connection."""
+        self.forget_others(())
+        self.pool.close()

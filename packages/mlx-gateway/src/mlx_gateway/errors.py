@@ -1,0 +1,84 @@
+"""What goes wrong in the gateway: for whoever runs it, and for its clients."""
+
+from http import HTTPStatus
+from pathlib import Path
+
+
+class GatewayError(Exception):
+    """Base of everything that this library raises on purpose."""
+
+
+class ConfigError(GatewayError):
+    """A `gateway.yaml` that can't be used.
+
+    Attributes:
+        path: The file; None for text that came from elsewhere.
+        problem: What is wrong, with the key or the line.
+    """
+
+    def __init__(self, path: Path | None, problem: str) -> None:
+        super().__init__(f"{path}: {problem}" if path else problem)
+        self.path = path
+        self.problem = problem
+
+
+class PortInUseError(GatewayError):
+    """Another program listens where the gateway should.
+
+    Attributes:
+        host: The address.
+        port: The port.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        super().__init__(f"Port {port} on {host} is in use by another program.")
+        self.host = host
+        self.port = port
+
+
+class ApiError(GatewayError):
+    """An answer that is an error, before it has the shape of the client's API.
+
+    Attributes:
+        status: The HTTP status.
+        message: What the client's user reads.
+        code: The word that programs go by, such as `context_length_exceeded`; None leaves it out.
+        param: The field of the request that is wrong, or None.
+        retry_after_s: When it is worth asking again, or None.
+        tokens: For a prompt that is too long: its length and the longest allowed.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        param: str | None = None,
+        retry_after_s: int | None = None,
+        tokens: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = int(status)
+        self.message = message
+        self.code = code
+        self.param = param
+        self.retry_after_s = retry_after_s
+        self.tokens = tokens
+
+    @property
+    def is_clients(self) -> bool:
+        """Whether the request is at fault: it is answered so, and goes to no other model."""
+        return HTTPStatus.BAD_REQUEST <= self.status < HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+class UpstreamFailedError(GatewayError):
+    """An upstream gave no usable answer; another model may.
+
+    Attributes:
+        reason: What happened, in words for a client and the log.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason

@@ -1,0 +1,80 @@
+"""Whether an engine lives, decided from what was heard of it and when. Pure: the clock is given.
+
+No timeout tells a busy engine from a hung one, since the prefill of a long prompt takes minutes.
+But a busy engine answers a small question meanwhile, and a hung one doesn't. Engines that read
+prompts on the thread that answers are the exception, and are given more time.
+"""
+
+from dataclasses import dataclass, replace
+
+NEVER = float("-inf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineTimeouts:
+    """How long an engine may be silent.
+
+    Attributes:
+        soon_s: How long a request hears nothing before its engine is asked the small question.
+        silence_s: How often it is asked from then on. An engine that was heard within this time is
+            not asked.
+        question_s: An engine that leaves the small question unanswered for so long gets no new
+            request until it answers again.
+        in_flight_s: A request is given up when its engine has said nothing at all, to anyone, for
+            so long. Longer than `question_s`, since work is lost with it.
+        cutting_bytes_per_s: How fast the slowest engine cuts a prompt into tokens, which it does on
+            the thread that answers; a new request waits so much longer for its first sign.
+    """
+
+    soon_s: float = 0.05
+    silence_s: float = 1.0
+    question_s: float = 3.0
+    in_flight_s: float = 60.0
+    cutting_bytes_per_s: float = 200_000.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLife:
+    """What is known of one engine.
+
+    Attributes:
+        heard_at: When it last said anything.
+        hangs: Whether it left the last question unanswered.
+    """
+
+    heard_at: float = NEVER
+    hangs: bool = False
+
+    def unanswered(self, asked_at: float) -> "EngineLife":
+        """The engine after a question of `asked_at` was left unanswered for too long."""
+        return self if self.heard_at > asked_at else replace(self, hangs=True)
+
+    def needs_question(self, now: float, timeouts: EngineTimeouts) -> bool:
+        """Whether nobody knows if it lives."""
+        return self.hangs or now - self.heard_at >= timeouts.silence_s
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A request in flight that waits for its engine.
+
+    Attributes:
+        sent_at: When the request was sent.
+        since: When it last got something, or was sent.
+        prompt_bytes: The size of its body.
+        silence_s: What its engine may need at the most; None for the usual.
+    """
+
+    sent_at: float
+    since: float
+    prompt_bytes: int = 0
+    silence_s: float | None = None
+
+    def is_in_vain(self, life: EngineLife, now: float, timeouts: EngineTimeouts) -> bool:
+        """Whether the engine hangs, so that waiting on is useless."""
+        if self.silence_s is not None:
+            return now - max(self.since, life.heard_at) > self.silence_s
+        if life.heard_at < self.sent_at:
+            cutting_s = self.prompt_bytes / timeouts.cutting_bytes_per_s
+            return life.hangs and now - self.sent_at > timeouts.question_s + cutting_s
+        return now - max(self.since, life.heard_at) > timeouts.in_flight_s

@@ -1,0 +1,126 @@
+"""What the gateway measures, as Prometheus text.
+
+Names are those of OpenTelemetry's conventions for generative AI where these have one.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import Metric
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
+
+from mlx_gateway.protocols.events import Usage
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+_SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+_TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 60)
+
+
+class Metrics:
+    """The gateway's own measurements, since it started."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._duration = Histogram(
+            "gen_ai_server_request_duration_seconds",
+            "From the request to the end of its answer.",
+            ("gen_ai_operation_name", "gen_ai_request_model", "error_type"),
+            buckets=_SECONDS,
+            registry=self._registry,
+        )
+        self._ttft = Histogram(
+            "gen_ai_server_time_to_first_token_seconds",
+            "From the request to the first event of its answer.",
+            ("gen_ai_operation_name", "gen_ai_request_model"),
+            buckets=_TTFT,
+            registry=self._registry,
+        )
+        self._tokens = Counter(
+            "gen_ai_client_token_usage",
+            "Tokens read and written, as far as the engines say.",
+            ("gen_ai_request_model", "gen_ai_token_type"),
+            registry=self._registry,
+        )
+        self._fallbacks = Counter(
+            "mlx_gateway_fallbacks",
+            "Requests that another model answered than the one that was asked for.",
+            ("asked", "answered_by"),
+            registry=self._registry,
+        )
+        self._running = Gauge(
+            "mlx_gateway_requests_running", "Requests at the engines.", ("model",),
+            registry=self._registry,
+        )  # fmt: skip
+        self._waiting = Gauge(
+            "mlx_gateway_requests_waiting", "Requests that wait for their turn.", ("model",),
+            registry=self._registry,
+        )  # fmt: skip
+
+    def finished(
+        self,
+        *,
+        operation: str,
+        model: str,
+        seconds: float,
+        ttft_s: float | None,
+        usage: Usage,
+        error: str,
+    ) -> None:
+        """Count a request that has ended; `error` is "" where all went well."""
+        self._duration.labels(operation, model, error).observe(seconds)
+        if ttft_s is not None:
+            self._ttft.labels(operation, model).observe(ttft_s)
+        counts = (("input", usage.prompt_tokens), ("output", usage.completion_tokens))
+        for kind, count in counts:
+            if count:
+                self._tokens.labels(model, kind).inc(count)
+
+    def fell_back(self, asked: str, answered_by: str) -> None:
+        """Count a request that another model answered."""
+        self._fallbacks.labels(asked, answered_by).inc()
+
+    def render(
+        self, lines: Mapping[str, tuple[int, int]], engines: Iterable[tuple[str, str, str]]
+    ) -> bytes:
+        """Everything as text.
+
+        Args:
+            lines: For each model, how many requests run and how many wait.
+            engines: The text of each engine's own metrics, after its model's name and its root.
+        """
+        for model, (running, waiting) in lines.items():
+            self._running.labels(model).set(running)
+            self._waiting.labels(model).set(waiting)
+        joined = CollectorRegistry(auto_describe=False)
+        joined.register(_Joined(engines))
+        return generate_latest(self._registry) + generate_latest(joined)
+
+
+class _Joined(Collector):
+    """The metrics of several engines in one, each sample with its engine's model and root."""
+
+    def __init__(self, engines: Iterable[tuple[str, str, str]]) -> None:
+        self._families: dict[str, Metric] = {}
+        for name, root, text in engines:
+            try:
+                families = list(text_string_to_metric_families(text))
+            except ValueError:  # not Prometheus text: nothing of it can be told apart
+                continue
+            for family in families:
+                self._add(family, {"engine": name, "upstream": root})
+
+    def collect(self) -> Iterable[Metric]:
+        """The families of all engines."""
+        return self._families.values()
+
+    def _add(self, family: Metric, engine: dict[str, str]) -> None:
+        known = self._families.setdefault(
+            family.name, Metric(family.name, family.documentation, family.type, family.unit)
+        )
+        if known.type != family.type:
+            return
+        for sample in family.samples:
+            labels = {**sample.labels, **engine}
+            known.samples.append(sample._replace(labels=labels))

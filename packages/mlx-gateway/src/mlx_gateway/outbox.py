@@ -1,0 +1,163 @@
+"""The client's side of a request: one answer, whole or as events, and signs of life meanwhile."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from mlx_gateway.errors import ApiError, UpstreamFailedError
+from mlx_gateway.protocols.api import Api
+
+type Message = dict[str, Any]
+type Receive = Callable[[], Awaitable[Message]]
+type Send = Callable[[Message], Awaitable[None]]
+type Headers = list[tuple[bytes, bytes]]
+
+_EVENT_STREAM: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+class Outbox:
+    """Sends one answer.
+
+    Args:
+        send: The ASGI server's.
+        api: How errors and signs of life look.
+        streams: Whether the client asked for events.
+        sign_of_life_s: How long a stream may be silent.
+        model: The name that the client asked for.
+
+    Attributes:
+        headers: What the answer says of itself. Those that are set after a sign of life has gone
+            out are said in a comment before the model's first event.
+        status: The status that was sent; None before.
+        first_at: When the first of the model's answer went out, by the monotonic clock, or None.
+        problem: What went wrong after that, in a word; "" where nothing did.
+    """
+
+    def __init__(
+        self,
+        send: Send,
+        api: Api,
+        *,
+        streams: bool = False,
+        sign_of_life_s: float = 5.0,
+        model: str = "",
+    ) -> None:
+        self._send = send
+        self._api = api
+        self._streams = streams
+        self._sign_of_life_s = sign_of_life_s
+        self._model = model
+        self._timer: asyncio.TimerHandle | None = None
+        self._sign: asyncio.Task[None] | None = None
+        self._sent_at = 0.0
+        self._is_open = False
+        self.headers: Headers = []
+        self.status: int | None = None
+        self.first_at: float | None = None
+        self.problem = ""
+
+    def begin_waiting(self) -> None:
+        """From now on, send a sign of life whenever a stream has been silent for long."""
+        if self._streams:
+            self._sent_at = time.monotonic()
+            self._set_timer(self._sign_of_life_s)
+
+    async def event(self, data: bytes) -> None:
+        """Send events of the model's answer."""
+        if self.first_at is None:
+            self.first_at = time.monotonic()
+            if self.status is not None:
+                lines = (b": " + name + b": " + value for name, value in self.headers)
+                data = b"\n".join(lines) + b"\n\n" + data
+        await self._write(data)
+
+    async def whole(self, status: int, body: bytes, content_type: bytes) -> None:
+        """Send a whole answer.
+
+        Raises:
+            UpstreamFailedError: When the answer was begun as a stream.
+        """
+        self.stop_waiting()
+        if self.status is not None:
+            raise UpstreamFailedError("it did not stream its answer")
+        length = str(len(body)).encode()
+        await self._begin(status, [(b"content-type", content_type), (b"content-length", length)])
+        await self._send({"type": "http.response.body", "body": body})
+        self._is_open = False
+
+    async def begin_raw(self, status: int, headers: Headers) -> None:
+        """Begin an answer that is passed on as it comes.
+
+        Raises:
+            UpstreamFailedError: When the answer was begun as a stream.
+        """
+        self.stop_waiting()
+        if self.status is not None:
+            raise UpstreamFailedError("it did not stream its answer")
+        await self._begin(status, headers)
+
+    async def raw(self, data: bytes) -> None:
+        """Send a piece of such an answer."""
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def fail(self, error: ApiError) -> None:
+        """Say what went wrong, in the middle of a stream as an event."""
+        self.stop_waiting()
+        if self.status is None:
+            if error.retry_after_s is not None:
+                self.headers.append((b"retry-after", str(error.retry_after_s).encode()))
+            if error.status == 401:
+                self.headers.append((b"www-authenticate", b"Bearer"))
+            await self.whole(error.status, self._api.error(error), b"application/json")
+        elif self._streams:
+            await self._write(self._api.error_event(error))
+        else:
+            self._is_open = False  # its connection breaks, so that it can't pass for a whole answer
+
+    async def close(self) -> None:
+        """End the answer."""
+        self.stop_waiting()
+        if self._is_open:
+            self._is_open = False
+            await self._send({"type": "http.response.body", "body": b""})
+
+    def stop_waiting(self) -> None:
+        """Send no more signs of life."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._sign is not None:
+            self._sign.cancel()
+
+    async def _begin(self, status: int, headers: Headers) -> None:
+        if status < 400:
+            self.first_at = time.monotonic()
+        await self._start(status, headers)
+
+    async def _start(self, status: int, headers: Headers) -> None:
+        self.status = status
+        self._is_open = True
+        both = [*headers, *self.headers]
+        await self._send({"type": "http.response.start", "status": status, "headers": both})
+
+    async def _write(self, data: bytes) -> None:
+        if self.status is None:
+            await self._start(200, _EVENT_STREAM)
+        self._sent_at = time.monotonic()
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    def _set_timer(self, after_s: float) -> None:
+        self._timer = asyncio.get_running_loop().call_later(after_s, self._look)
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now - self._sent_at >= self._sign_of_life_s * 0.99:
+            self._sent_at = now
+            sign = self._api.sign_of_life(self._model, is_first=self.status is None)
+            self._sign = asyncio.get_running_loop().create_task(self._write(sign))
+        self._set_timer(self._sent_at + self._sign_of_life_s - now)

@@ -1,0 +1,192 @@
+"""What an API is to the gateway: how requests, answers, streams and errors of its kind look."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+
+from mlx_gateway.errors import ApiError, UpstreamFailedError
+from mlx_gateway.fields import Fields, list_in, object_in
+from mlx_gateway.protocols.events import EventStream, Usage
+from mlx_gateway.protocols.tool_names import ClientTools
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request, as its API understood it.
+
+    Attributes:
+        fields: What the engine is to get, but for the model's name.
+        streams: Whether the answer comes as events.
+        stops: The sequences before which the answer ends.
+        max_tokens: The longest answer that the client takes, or None.
+        wants_usage: Whether a stream is to end with what it used.
+        prompt_tokens: The prompt's length, where it was counted before.
+        tools: The tools whose names had to be changed.
+        is_constrained: Whether the answer must have a form that the client prescribes.
+    """
+
+    fields: Fields
+    streams: bool = False
+    stops: tuple[str, ...] = ()
+    max_tokens: int | None = None
+    wants_usage: bool = False
+    prompt_tokens: int | None = None
+    tools: ClientTools = field(default_factory=dict[str, Any])
+    is_constrained: bool = False
+
+    def counted(self, prompt_tokens: int | None) -> "Call":
+        """The same call, its prompt counted."""
+        return replace(self, prompt_tokens=prompt_tokens)
+
+
+class Api:
+    """An API whose engines need no repair: what comes goes.
+
+    Attributes:
+        counts_first: Whether the stream's first event must say how long the prompt is.
+        signs_open: Whether the first sign of life opens the answer in the engine's stead.
+        in_query: The fields that the engine reads from the URL rather than from the body.
+    """
+
+    counts_first = False
+    signs_open = False
+    in_query: tuple[str, ...] = ()
+
+    def read(self, fields: Fields, *, sees_images: bool | None) -> Call:  # noqa: ARG002
+        """The call that a request's fields mean to an engine.
+
+        Args:
+            fields: The fields of the request, none of them null.
+            sees_images: Whether the model reads images; None where nobody knows.
+
+        Raises:
+            ApiError: When the request breaks the API's rules, or asks for what no engine does.
+        """
+        return self.as_sent(fields)
+
+    def as_sent(self, fields: Fields) -> Call:
+        """The call for an upstream that speaks the API without faults: nothing is changed."""
+        options = object_in(fields.get("stream_options"))
+        return Call(
+            fields, streams=fields.flag("stream"), wants_usage=bool(options.get("include_usage"))
+        )
+
+    def whole(self, body: bytes, call: Call) -> tuple[bytes, Usage]:  # noqa: ARG002
+        """An engine's whole answer as the client gets it, and what it used.
+
+        Raises:
+            UpstreamFailedError: When it is no answer but a failure.
+        """
+        return body, usage_of(body)
+
+    def stream(self, call: Call) -> EventStream:  # noqa: ARG002
+        """What passes an answer's events on."""
+        return EventStream()
+
+    def error(self, problem: ApiError) -> bytes:
+        """An error as a JSON document: OpenAI's shape."""
+        error = {
+            "message": problem.message,
+            "type": _openai_type(problem.status),
+            "param": problem.param,
+            "code": problem.code or _OPENAI_CODES.get(problem.status),
+        }
+        return msgspec.json.encode({"error": error})
+
+    def error_event(self, problem: ApiError) -> bytes:
+        """An error in the middle of a stream."""
+        return b"data: " + self.error(problem) + b"\n\ndata: [DONE]\n\n"
+
+    def sign_of_life(self, model: str, *, is_first: bool) -> bytes:  # noqa: ARG002
+        """An event that says nothing, for clients that give up on a silent stream.
+
+        Args:
+            model: The name that the client asked for.
+            is_first: Whether nothing has been sent before it.
+        """
+        return b": waiting\n\n"
+
+
+class Audio(Api):
+    """`/v1/audio/*`: vllm-mlx reads these fields from the URL, and would take its defaults."""
+
+    in_query = ("language", "response_format", "input", "voice", "speed")
+
+
+def countable(text: str) -> dict[str, Any]:
+    """A text in the form that the engine's `count_tokens` takes."""
+    return {"messages": [{"role": "user", "content": text}]}
+
+
+def answer_in(body: bytes) -> dict[str, Any]:
+    """The JSON object that an engine answered with.
+
+    Raises:
+        UpstreamFailedError: When it is none.
+    """
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UpstreamFailedError(f"its answer is no JSON object: {error}") from error
+
+
+def usage_of(body: bytes) -> Usage:
+    """What an answer says that it used, in OpenAI's or Anthropic's words."""
+    try:
+        usage = msgspec.json.decode(body, type=_HasUsage).usage or {}
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Usage()
+    return read_usage(usage)
+
+
+def read_usage(usage: dict[str, Any]) -> Usage:
+    """A usage object in OpenAI's or Anthropic's words; what makes no sense is unknown."""
+    details = object_in(usage.get("prompt_tokens_details") or usage.get("input_tokens_details"))
+    cached = details.get("cached_tokens", usage.get("cache_read_input_tokens"))
+    return Usage(
+        prompt_tokens=_count(usage.get("prompt_tokens", usage.get("input_tokens"))),
+        cached_tokens=_count(cached),
+        completion_tokens=_count(usage.get("completion_tokens", usage.get("output_tokens"))),
+    )
+
+
+def prompt_text(fields: Fields) -> str:
+    """Everything in a request that a model reads, as one text, nearly as a chat template has it."""
+    parts = [fields.raw("tools").decode()]
+    names = ("prompt", "input", "messages", "system", "instructions")
+    unread: list[object] = [fields.get(name) for name in names]
+    while unread:
+        value = unread.pop()
+        if isinstance(value, str):
+            parts.append(value)
+        for key, inner in reversed(object_in(value).items()):
+            if key == "input" and isinstance(inner, dict):
+                inner = msgspec.json.encode(inner).decode()  # noqa: PLW2901 - a call's arguments
+            if key not in _NOT_READ:
+                unread.append(inner)
+        unread += reversed(list_in(value))
+    return "\n".join(parts)
+
+
+def _count(value: object) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    return None
+
+
+def _openai_type(status: int) -> str:
+    if status in _OPENAI_TYPES:
+        return _OPENAI_TYPES[status]
+    return "server_error" if status >= 500 else "invalid_request_error"
+
+
+class _HasUsage(msgspec.Struct):
+    usage: dict[str, Any] | None = None
+
+
+_NOT_READ = frozenset(
+    {"id", "call_id", "tool_call_id", "tool_use_id", "signature", "cache_control", "data", "url"}
+)
+_OPENAI_TYPES = {403: "permission_error", 429: "rate_limit_error"}
+_OPENAI_CODES = {401: "invalid_api_key", 404: "not_found"}

@@ -1,0 +1,201 @@
+"""One attempt at an upstream: the request goes there, and its answer comes back as bytes."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+
+import msgspec
+
+from mlx_gateway.engines import Engine, InFlight
+from mlx_gateway.errors import ApiError, UpstreamFailedError
+from mlx_gateway.fields import list_in, object_in
+from mlx_gateway.outbox import Headers, Outbox
+from mlx_gateway.protocols.api import Api, Call
+from mlx_gateway.protocols.events import EventStream, Usage
+from mlx_gateway.upstream_http import ConnectionPool, Response
+
+LONGEST_ANSWER_BYTES = 64 * 2**20
+_LONGEST_REASON = 2000
+_COUNT_WITHIN_S = 5.0
+_PASSED_ON = ("content-type", "content-disposition", "cache-control", "retry-after")
+_NOT_THE_CLIENTS = frozenset({401, 403, 407, 408, 499})
+"""Statuses that speak of the gateway or the upstream itself, rather than of the request."""
+
+type Count = Callable[[str | None], Awaitable[int | None]]
+"""Counts the tokens of a text, or of the request's prompt where it is given None."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """What one attempt needs.
+
+    Attributes:
+        pool: Connections.
+        engine: The upstream.
+        path: The path there.
+        headers: What the request carries.
+        body: What it says.
+        api: The API that both sides speak.
+        call: The request as the API understood it.
+        count: Counts tokens as the upstream does; None for an upstream that does so itself.
+        silence_s: How long the upstream may say nothing; None for the usual.
+    """
+
+    pool: ConnectionPool
+    engine: Engine
+    path: str
+    headers: dict[str, str]
+    body: bytes
+    api: Api
+    call: Call
+    count: Count | None = None
+    silence_s: float | None = None
+
+    async def run(self, outbox: Outbox) -> Usage:
+        """Send the request, and its answer to the client.
+
+        Raises:
+            UpstreamFailedError: When the upstream gave no answer, or none to its end.
+            ApiError: When it said that the request is at fault.
+        """
+        waiting = InFlight(len(self.body), self.silence_s)
+        counting = self._start_counting()
+        try:
+            async with asyncio.timeout(None) as limit:
+                with self.engine.watched(limit, waiting):
+                    stopped, usage = await self._run(outbox, waiting, counting)
+        except TimeoutError as error:
+            raise UpstreamFailedError("it stopped answering") from error
+        finally:
+            if counting is not None:
+                counting.cancel()
+        if stopped is not None:
+            await self._end(stopped, outbox)
+        return usage
+
+    async def _run(
+        self, outbox: Outbox, waiting: InFlight, counting: "asyncio.Future[int | None] | None"
+    ) -> tuple[EventStream | None, Usage]:
+        """Relay the answer; the stream, if a stop sequence has ended it, and what was used."""
+        async with self.pool.request(
+            self.engine.address, "POST", self.path, self.headers, self.body
+        ) as response:
+            waiting.since = self.engine.heard()
+            if response.status >= HTTPStatus.BAD_REQUEST:
+                raise await self._failure(response)
+            kind = response.headers.get("content-type", "")
+            if self.call.streams and kind.startswith("text/event-stream"):
+                stream = self.api.stream(await self._counted(counting))
+                await self._relay_events(stream, response, outbox, waiting)
+                return stream if stream.is_over else None, stream.usage
+            if kind.startswith("application/json"):
+                body = await response.read(LONGEST_ANSWER_BYTES)
+                waiting.since = self.engine.heard()
+                answer, usage = self.api.whole(body, self.call)
+                await outbox.whole(HTTPStatus.OK, answer, b"application/json")
+                return None, usage
+            await outbox.begin_raw(response.status, _passed_on(response))
+            async for chunk in response.chunks():
+                waiting.since = self.engine.heard()
+                await outbox.raw(chunk)
+            return None, Usage()
+
+    async def _relay_events(
+        self, stream: EventStream, response: Response, outbox: Outbox, waiting: InFlight
+    ) -> None:
+        heard, feed, event = self.engine.heard, stream.feed, outbox.event
+        async for chunk in response.chunks():
+            waiting.since = heard()
+            events = feed(chunk)
+            if events:
+                if outbox.first_at is None:
+                    if stream.failure is not None:
+                        raise stream.failure
+                    if outbox.status is None or not self.api.signs_open:
+                        events = stream.opening + events
+                await event(events)
+            if stream.is_over:
+                return
+        if stream.failure is not None:
+            outbox.problem = "engine_error"
+        elif not stream.has_ended:
+            raise UpstreamFailedError("its stream ended early")
+
+    async def _end(self, stream: EventStream, outbox: Outbox) -> None:
+        """End an answer that met a stop sequence; its engine has been left in the middle."""
+        used = stream.usage
+        used.prompt_tokens = self.call.prompt_tokens
+        if stream.counts_at_stop and self.count is not None:
+            used.completion_tokens = await self.count(stream.text) if stream.text else 0
+            used.prompt_tokens = used.prompt_tokens or await self.count(None)
+        await outbox.event(stream.ending(used))
+
+    def _start_counting(self) -> "asyncio.Future[int | None] | None":
+        if self.count is None or not self.call.streams or not self.api.counts_first:
+            return None
+        return asyncio.ensure_future(self.count(None))
+
+    async def _counted(self, counting: "asyncio.Future[int | None] | None") -> Call:
+        """The call, with the prompt's length where the first event must say it."""
+        if counting is not None:
+            with suppress(TimeoutError):
+                tokens = await asyncio.wait_for(asyncio.shield(counting), _COUNT_WITHIN_S)
+                self.call = self.call.counted(tokens)
+        return self.call
+
+    async def _failure(self, response: Response) -> ApiError | UpstreamFailedError:
+        """What an answer of 400 or more means: the client's mistake, or the upstream's failure."""
+        status = response.status
+        reason = reason_of(await response.read(LONGEST_ANSWER_BYTES))
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR and self.call.is_constrained:
+            return ApiError(
+                HTTPStatus.BAD_REQUEST,
+                f"The engine could not give the answer the form that was asked for: {reason}",
+                param="response_format",
+            )
+        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _NOT_THE_CLIENTS:
+            return UpstreamFailedError(f"HTTP {status}: {reason}" if reason else f"HTTP {status}")
+        if status == HTTPStatus.UNPROCESSABLE_ENTITY:
+            status = HTTPStatus.BAD_REQUEST
+        later = response.headers.get("retry-after", "")
+        return ApiError(
+            status,
+            reason or f"HTTP {status}",
+            retry_after_s=int(later) if later.isdecimal() else None,
+        )
+
+
+def reason_of(body: bytes) -> str:
+    """What an error says, in FastAPI's, OpenAI's or Anthropic's shape; "" where it says nothing."""
+    try:
+        document: object = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return body.decode("utf-8", errors="replace").strip()[:_LONGEST_REASON]
+    said = object_in(document)
+    error: object = said.get("error", said.get("detail", said.get("message")))
+    error = object_in(error).get("message", error)
+    problems = list_in(error)
+    if problems:
+        error = "; ".join(map(_problem_of, problems))
+    if error is None:
+        return ""
+    words = error if isinstance(error, str) else msgspec.json.encode(error).decode()
+    return words[:_LONGEST_REASON]
+
+
+def _problem_of(problem: object) -> str:
+    """One of pydantic's problems in words, without the input that it repeats."""
+    said = object_in(problem)
+    where = ".".join(str(part) for part in list_in(said.get("loc")) if part != "body")
+    words = str(said.get("msg", problem))
+    return f"{where}: {words}" if where else words
+
+
+def _passed_on(response: Response) -> Headers:
+    return [
+        (name.encode(), value.encode("latin-1"))
+        for name in _PASSED_ON
+        if (value := response.headers.get(name)) is not None
+    ]

@@ -1,0 +1,233 @@
+"""The gateway as a process: it listens, reads its settings again on SIGHUP, and ends gracefully."""
+
+import asyncio
+import errno
+import hashlib
+import logging
+import resource
+import signal
+import socket
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, override
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from mlx_gateway.app import Gateway
+from mlx_gateway.errors import ConfigError, PortInUseError
+from mlx_gateway.settings import GatewaySettings, load_settings
+
+HEADERS_WITHIN_S = 10.0
+"""How long a client may take for a request's head, and how long it may read nothing of an answer
+is six times that."""
+KEEP_ALIVE_S = 75
+_LONGEST_HEAD_BYTES = 64 * 1024
+_OPEN_FILES = 10_240
+_STREAMS_END_WITHIN_S = 600
+_BACKLOG = 1024
+
+_log = logging.getLogger("mlx_gateway")
+
+
+def serve(
+    make_gateway: Callable[[GatewaySettings, str], Gateway],
+    config: Path,
+    *,
+    host: str | None = None,
+    port: int | None = None,
+) -> None:
+    """Listen until SIGTERM or SIGINT; SIGHUP reads the file at `config` again.
+
+    Args:
+        make_gateway: Makes the application from the settings and their version.
+        config: `gateway.yaml`.
+        host: Listen there rather than where the settings say.
+        port: The same.
+
+    Raises:
+        ConfigError: When the file can't be used, or nothing can listen at that address.
+        PortInUseError: When another program listens there.
+    """
+    settings = load_settings(config)
+    gateway = make_gateway(settings, version_of(config))
+    listener = _listen(config, host or settings.host, port or settings.port)
+    raise_file_limit()
+    server = uvicorn.Server(server_config(gateway))
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        runner.run(_run(server, listener, gateway, config))
+
+
+def server_config(
+    gateway: Gateway, *, headers_within_s: float = HEADERS_WITHIN_S
+) -> uvicorn.Config:
+    """How uvicorn serves the gateway."""
+    return uvicorn.Config(
+        gateway,  # pyright: ignore[reportArgumentType] - ASGI's messages are typed loosely here
+        loop="uvloop",
+        # any callable that makes a protocol will do
+        http=partial(BoundedHttpProtocol, headers_within_s=headers_within_s),  # pyright: ignore[reportArgumentType]
+        ws="none",
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        date_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=_STREAMS_END_WITHIN_S,
+    )
+
+
+def version_of(config: Path) -> str:
+    """The digest of a settings file: which version of it is in force."""
+    try:
+        return hashlib.sha256(config.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(config, str(error)) from error
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as a server needs: a Mac's terminal gives it 256."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+async def _run(
+    server: uvicorn.Server, listener: socket.socket, gateway: Gateway, config: Path
+) -> None:
+    def reload() -> None:
+        try:
+            version = version_of(config)
+            gateway.reload(load_settings(config), version=version)
+        except ConfigError as error:
+            _log.error("the settings stay as they were: %s", error)
+        else:
+            _log.info("the settings were read again")
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
+    await server.serve(sockets=[listener])
+
+
+def _listen(config: Path, host: str, port: int) -> socket.socket:
+    """A socket that listens, or the reason why it can't be had."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+            raise PortInUseError(host, port) from error
+        raise ConfigError(config, f"can't listen on {host}, port {port}: {error}") from error
+    return listener
+
+
+class BoundedHttpProtocol(HttpToolsProtocol):
+    """uvicorn's connection, with bounds to what a client may take of it.
+
+    uvicorn waits for a request's head without end and reads one of any size, so that 300 half-open
+    connections would close the gateway to everyone; it waits as long for a client that reads
+    nothing of its answer, which keeps an engine busy; and it frames answers to HTTP/1.0 in chunks.
+    """
+
+    def __init__(self, *args: Any, headers_within_s: float, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._headers_within_s = headers_within_s
+        self._head_bytes = 0
+        self._deadline: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+
+    @override
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._set_deadline()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._clear_deadline()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    @override
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_bytes = 0
+        self._set_deadline()
+
+    @override
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        self._count(len(url))
+
+    @override
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value))
+        if self._head_bytes <= _LONGEST_HEAD_BYTES:
+            super().on_header(name, value)
+
+    @override
+    def on_headers_complete(self) -> None:
+        self._clear_deadline()
+        if self._head_bytes > _LONGEST_HEAD_BYTES:
+            return
+        super().on_headers_complete()
+        if self.scope["http_version"] == "1.0":
+            self.cycle.transport = _WithoutChunks(self.transport)  # pyright: ignore[reportAttributeAccessIssue]
+
+    @override
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stalled = self.loop.call_later(6 * self._headers_within_s, self.transport.abort)
+
+    @override
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > _LONGEST_HEAD_BYTES and not self.transport.is_closing():
+            self.transport.write(
+                b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+                b"content-length: 0\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.close()
+
+    def _set_deadline(self) -> None:
+        self._clear_deadline()
+        self._deadline = self.loop.call_later(self._headers_within_s, self.transport.abort)
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+
+class _WithoutChunks:
+    """Takes what uvicorn writes in chunks, and passes it on as HTTP/1.0 has it: up to the end."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._is_body = self._is_chunked = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Pass on a head, or a piece of a body."""
+        if not self._is_body:
+            self._is_body = True
+            framing = b"transfer-encoding: chunked\r\n"
+            self._is_chunked = framing in data
+            data = data.replace(framing, b"", 1)
+        elif self._is_chunked:
+            size, _, rest = data.partition(b"\r\n")
+            data = rest[: int(size, 16)]
+        self._transport.write(data)

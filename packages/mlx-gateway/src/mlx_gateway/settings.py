@@ -1,0 +1,196 @@
+"""`gateway.yaml`: which model names there are, and where each is served.
+
+It is YAML with the values of JSON: `yes`, `0x10`, `1e3` and `1:30` are text.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, override
+
+import msgspec
+import yaml
+from yaml.composer import ComposerError
+
+from mlx_gateway.errors import ConfigError
+
+SCHEMA_VERSION = 1
+DEFAULT_PORT = 4000
+_MOST_HOPS = 8
+
+type Name = Annotated[str, msgspec.Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+
+
+class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A server that speaks a model's APIs.
+
+    Attributes:
+        url: Its root, such as `http://127.0.0.1:8000`, without `/v1`.
+        model: The name that it knows the model by.
+    """
+
+    url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^/?#\s]+(/[^?#\s]*)?$")]
+    model: Name
+
+    @property
+    def root(self) -> str:
+        """The URL without a slash at its end."""
+        return self.url.rstrip("/")
+
+
+class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One model name.
+
+    Attributes:
+        upstreams: Where it is served; a request goes to the one with the fewest in flight.
+        fallbacks: The models that a request goes on to when this one fails, in order.
+        context_tokens: The longest prompt and answer together; None where nobody knows.
+        max_concurrent: How many requests each upstream works on at once; None sets no limit.
+        queue: How many more may wait here for their turn.
+        takes_overflow: Whether prompts that are too long for another model may come here.
+        sees_images: Whether it reads images; None where nobody knows, and they are passed on.
+        silence_s: How long an upstream may say nothing at all while it works; None for the usual.
+    """
+
+    upstreams: Annotated[tuple[Upstream, ...], msgspec.Meta(min_length=1)]
+    fallbacks: tuple[Name, ...] = ()
+    context_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_concurrent: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    queue: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 256
+    takes_overflow: bool = True
+    sees_images: bool | None = None
+    silence_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
+
+
+class LiteLlmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """LiteLLM, for models that no engine serves.
+
+    Attributes:
+        url: Its root.
+    """
+
+    url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^/?#\s]+(/[^?#\s]*)?$")]
+
+
+class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What `gateway.yaml` says.
+
+    Attributes:
+        schema_version: 1.
+        models: The models by name.
+        host: The address to listen on.
+        port: The port to listen on.
+        aliases: More names, each for a model.
+        litellm: Where LiteLLM answers, if there is one.
+    """
+
+    schema_version: int
+    models: dict[Name, ModelSettings]
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = DEFAULT_PORT
+    aliases: dict[Name, Name] = {}
+    litellm: LiteLlmSettings | None = None
+
+    def is_cloud(self, upstream: Upstream) -> bool:
+        """Whether requests to this upstream leave the machine by way of LiteLLM."""
+        return self.litellm is not None and upstream.root == self.litellm.url.rstrip("/")
+
+
+def load_settings(path: Path) -> GatewaySettings:
+    """The settings in the file at `path`.
+
+    Raises:
+        ConfigError: When the file is missing, damaged, of a newer version, or contradicts itself.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(path, str(error)) from error
+    return parse_settings(text, path)
+
+
+def parse_settings(text: str, path: Path | None = None) -> GatewaySettings:
+    """The settings in `text`; `path` is named in errors.
+
+    Raises:
+        ConfigError: When they are damaged, of a newer version, or contradict themselves.
+    """
+    try:
+        document = yaml.load(text, Loader=_JsonLoader)  # noqa: S506 - a SafeLoader underneath
+        version = msgspec.convert(document, _Versioned).schema_version
+        if version != SCHEMA_VERSION:
+            raise ConfigError(path, f"schema_version is {version}; this gateway reads 1")
+        settings = msgspec.convert(document, GatewaySettings)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(path, " ".join(str(error).split())) from error
+    except msgspec.ValidationError as error:
+        raise ConfigError(path, str(error)) from error
+    problem = _contradiction(settings)
+    if problem is not None:
+        raise ConfigError(path, problem)
+    return settings
+
+
+def _contradiction(settings: GatewaySettings) -> str | None:
+    """What is wrong though each field is valid by itself, or None."""
+    if not settings.models:
+        return "`models` is empty: a gateway needs at least one"
+    for name, model in settings.models.items():
+        for other in model.fallbacks:
+            if other not in settings.models:
+                return f"the model {name!r} falls back to {other!r}, which is not defined"
+    for alias, target in settings.aliases.items():
+        if alias in settings.models and alias != target:
+            return f"the alias {alias!r} is also the name of a model"
+        if target not in settings.models and target not in settings.aliases:
+            return f"the alias {alias!r} names {target!r}, which is not defined"
+        if _end_of(alias, settings.aliases, set(settings.models)) is None:
+            return f"the alias {alias!r} leads nowhere"
+    return None
+
+
+def _end_of(alias: str, aliases: dict[str, str], models: set[str]) -> str | None:
+    """The model that an alias means in the end; None where it goes round in circles."""
+    name = alias
+    for _ in range(_MOST_HOPS):
+        if name in models:
+            return name
+        name = aliases.get(name, "")
+    return None
+
+
+class _Versioned(msgspec.Struct):
+    schema_version: int
+
+
+class _JsonLoader(yaml.SafeLoader):
+    """YAML with JSON's values; a key twice is an error, and so is an alias of YAML's own.
+
+    With those a short file could become a very large value.
+    """
+
+    @override
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise ComposerError(None, None, "YAML's aliases are not allowed", None)
+        return super().compose_node(parent, index)
+
+    @override
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys: list[Any] = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise ComposerError(None, None, f"the key {key!r} occurs twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_JsonLoader.yaml_implicit_resolvers = {}
+_SCALARS = {
+    "null": (r"~|null|Null|NULL|", "~nN\0"),
+    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    "int": (r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
+    "float": (r"[-+]?[0-9]+\.[0-9]+([eE][-+]?[0-9]+)?", "-+0123456789"),
+}
+for _kind, (_pattern, _first) in _SCALARS.items():
+    _JsonLoader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType] - as above
+        f"tag:yaml.org,2002:{_kind}", re.compile(rf"^(?:{_pattern})$"), list(_first)
+    )

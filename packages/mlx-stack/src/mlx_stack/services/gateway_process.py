@@ -1,0 +1,69 @@
+"""The program that runs as the service `gateway`: mlx-gateway, told about this stack.
+
+It is started as `python -m mlx_stack.services.gateway_process`, finds the state folder in
+`MLX_STACK_HOME` and the key of its clients in `MLX_GATEWAY_KEY`.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Mapping
+
+from mlx_gateway.access import Hosts, KeyRing
+from mlx_gateway.app import Gateway, GatewayOptions
+from mlx_gateway.errors import ConfigError, PortInUseError
+from mlx_gateway.server import serve
+from mlx_gateway.settings import GatewaySettings
+from mlx_stack import exit_codes
+from mlx_stack.gateway import litellm
+from mlx_stack.home import Home, find_home
+from mlx_stack.services.on_demand import OnDemand
+from mlx_stack.services.service import KEY_VARIABLE
+
+
+def main(environment: Mapping[str, str] = os.environ) -> int:
+    """Serve until stopped; an exit code of the table in `exit_codes`."""
+    key = environment.get(KEY_VARIABLE, "")
+    if not key:
+        sys.stderr.write(f"error: {KEY_VARIABLE} is not set\n")
+        return exit_codes.USAGE
+    logging.basicConfig(
+        stream=sys.stdout,
+        format="%(asctime)s %(message)s",
+        datefmt="%Y-%m-%d %H:%M:%S",
+        level=logging.INFO,
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    home = find_home(environment)
+    try:
+        serve(
+            lambda settings, version: _gateway(home, key, settings, version), home.gateway_settings
+        )
+    except (ConfigError, PortInUseError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return exit_codes.FAILED
+    return exit_codes.DONE
+
+
+def _gateway(home: Home, key: str, settings: GatewaySettings, version: str) -> Gateway:
+    gateway = Gateway(
+        settings,
+        GatewayOptions(
+            keys=KeyRing({"admin": key}),
+            hosts=Hosts.of_this_machine({settings.host}),
+            activator=OnDemand(home, key, lambda: gateway.settings),
+            headers_for=lambda root: _headers(settings, key, root),
+            version=version,
+        ),
+    )
+    return gateway
+
+
+def _headers(settings: GatewaySettings, key: str, root: str) -> dict[str, str]:
+    """What LiteLLM must be shown; engines ask for nothing."""
+    is_litellm = settings.litellm is not None and root == settings.litellm.url.rstrip("/")
+    return {"authorization": f"Bearer {litellm.master_key(key)}"} if is_litellm else {}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

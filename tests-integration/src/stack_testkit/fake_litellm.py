@@ -1,0 +1,89 @@
+"""A stand-in for LiteLLM: it asks for its key, and answers as the cloud.
+
+It takes LiteLLM's command line (flags that it doesn't know are ignored) and knows `--ready-after S`
+and `--exit-after S` of its own, as the fake engine.
+"""
+
+import argparse
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import override
+
+import yaml
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until told to stop."""
+    parser = argparse.ArgumentParser(prog="fake-litellm", allow_abbrev=False)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--host", default="0.0.0.0")
+    parser.add_argument("--port", type=int, default=4000)
+    parser.add_argument("--ready-after", type=float, default=0.0)
+    parser.add_argument("--exit-after", type=float)
+    options, _ = parser.parse_known_args(arguments)
+    if len(os.environ.get("LITELLM_MASTER_KEY", "")) < 16:
+        print("LITELLM_MASTER_KEY is weak; refusing to start", file=sys.stderr, flush=True)
+        return 1
+    yaml.safe_load(options.config.read_text(encoding="utf-8"))
+    if options.exit_after is not None:
+        timer = threading.Timer(options.exit_after, os._exit, args=(3,))
+        timer.daemon = True
+        timer.start()
+    time.sleep(options.ready_after)
+    server = ThreadingHTTPServer((options.host, options.port), _Handler)
+    print(f"fake litellm on {options.host}:{options.port}", flush=True)
+    server.serve_forever(poll_interval=0.05)
+    return 0
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self) -> None:
+        """Answer the liveness probe."""
+        self._json(200, "I'm alive!")
+
+    def do_POST(self) -> None:
+        """Answer as the cloud."""
+        request = json.loads(self.rfile.read(int(self.headers.get("Content-Length", "0"))))
+        if self.headers.get("Authorization") != f"Bearer {os.environ['LITELLM_MASTER_KEY']}":
+            self._json(401, {"error": {"message": "wrong key"}})
+            return
+        print(f"asked as the cloud: {request['model']}", flush=True)
+        message = {"role": "assistant", "content": "The cloud says hello."}
+        choice = {"index": 0, "message": message, "finish_reason": "stop"}
+        usage = {"prompt_tokens": 1, "completion_tokens": 4, "total_tokens": 5}
+        document = {"object": "chat.completion", "model": request["model"], "choices": [choice]}
+        if not request.get("stream"):
+            self._json(200, {**document, "usage": usage})
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.close_connection = True
+        delta = {"index": 0, "delta": message, "finish_reason": "stop"}
+        chunk = {"object": "chat.completion.chunk", "choices": [delta], "usage": usage}
+        self.wfile.write(f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode())
+
+    @override
+    def log_message(self, format: str, *args: object) -> None:
+        print(f"{self.address_string()} {format % args}", flush=True)
+
+    def _json(self, status: int, document: object) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
