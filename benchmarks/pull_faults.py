@@ -29,9 +29,7 @@ REPO = "bench/faulty"
 SIZES = {"config.json": 200, "model-1.safetensors": 6_000_000, "model-2.safetensors": 3_500_000}
 OFTEN: tuple[Kind, ...] = ("status", "cut", "stall", "slow", "expired")
 SELDOM: tuple[Kind, ...] = ("wrong-size", "wrong-hash")
-POLICY = TransferPolicy(
-    connections=8, stall_timeout_s=0.3, attempts=3, patience_s=0.5, longest_wait_s=2.0, tick_s=0.05
-)
+POLICY = TransferPolicy(connections=8, attempts=3, patience_s=0.5, longest_wait_s=2.0, tick_s=0.05)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +111,10 @@ def run(case: Case, settings: Settings, model_dir: Path) -> str:
 
 def attempt(case: Case, model_dir: Path) -> Fetched:
     """One fetch, as `mlx-stack pull` does it."""
-    source = HubFiles(HubEnvironment(endpoint=case.hub.url), case.remote)
     places = places_of(model_dir, REPO)
-    return fetch(case.remote, case.files, source, places, FetchOptions("this boot", policy=POLICY))
+    environment = HubEnvironment(endpoint=case.hub.url, timeout_s=0.3)
+    with HubFiles(environment, case.remote) as source:
+        return fetch(case.remote, case.files, source, places, FetchOptions(policy=POLICY))
 
 
 def judge(case: Case, fetched: Fetched, otherwise: str) -> str:

@@ -34,10 +34,8 @@ SIZE = sum(len(content) for content in CONTENTS.values())
 FIRST, SECOND = "*-00001-of*", "*-00002-of*"
 POLICY = TransferPolicy(
     connections=8,
-    stall_timeout_s=0.3,
     attempts=3,
     patience_s=0.5,
-    slow_after_s=0.5,
     take_over_s=0.5,
     tick_s=0.05,
 )
@@ -55,10 +53,11 @@ class Story:
     def fetch(self, policy: TransferPolicy = POLICY) -> Fetched:
         """Fetch the model, as `pull` does once it knows the files."""
         remote = RemoteModel(REPO, "c" * 40, is_gated=False)
-        source = HubFiles(HubEnvironment(endpoint=self.hub.url), remote)
-        options = FetchOptions("this boot", policy=policy)
+        options = FetchOptions(policy=policy)
         places = places_of(self.model_dir, REPO)
-        return fetch(remote, self.files, source, places, options, self.events.append)
+        environment = HubEnvironment(endpoint=self.hub.url, timeout_s=0.3)
+        with HubFiles(environment, remote) as source:
+            return fetch(remote, self.files, source, places, options, self.events.append)
 
     def assert_exact(self, fetched: Fetched) -> None:
         """Every byte is what it should be."""

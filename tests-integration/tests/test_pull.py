@@ -552,6 +552,62 @@ def test_what_is_in_the_hugging_face_cache_is_linked_and_not_fetched(
     assert blob.samefile(model_folder(puller.home) / weights)
 
 
+LIKE_EXFAT = """
+import errno, fcntl, os, stat
+
+def refuse(*_, **__):
+    raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+def fsync(descriptor, real=os.fsync):
+    if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+        refuse()
+    real(descriptor)
+
+os.link = os.symlink = fcntl.flock = refuse
+os.fsync = fsync
+"""
+
+
+def on_exfat(puller: Program, folder: Path) -> Program:
+    """`mlx-stack` for which no disk has links, locks, or folders that can be flushed."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(LIKE_EXFAT)
+    return with_variables(puller, PYTHONPATH=str(folder))
+
+
+def test_a_disk_without_links_and_locks_takes_a_model_and_what_is_cached_of_it(
+    puller: Program, hub: HubServer, tmp_path: Path
+):
+    weights = "model-00001-of-00002.safetensors"
+    fill_cache(tmp_path / "hf", hub, weights)
+    done = on_exfat(puller, tmp_path / "site").run("pull", REPO, "--json")
+    assert done.code == 0, done.err
+    assert stored(puller.home) == WANTED
+    assert done.document["linked_bytes"] == len(FILES[weights])
+    assert hub.sent_bytes < SIZE - len(FILES[weights]) + 1000  # config.json is read twice
+    assert "same model twice" in done.err
+
+
+def test_on_a_disk_without_sparse_files_an_interrupted_pull_needs_only_its_rest(
+    puller: Program, hub: HubServer, tmp_path: Path
+):
+    exfat = on_exfat(puller, tmp_path / "site")
+    hub.configure(Settings(rate_bytes_s=MB))
+    start_and_kill(exfat, hub, 8 * MB, signal.SIGKILL)
+    staged = puller.home.models / ".incoming" / FOLDER
+    (before,) = puller.run("models", "--json").document["models"]
+    for part in staged.glob("*.part"):  # what such a disk does where a file has a hole
+        part.write_bytes(part.read_bytes().ljust(len(FILES[part.stem]), b"\0"))
+        (staged / f"._{part.name}").write_bytes(b"\x00\x05\x16\x07")
+    (model,) = puller.run("models", "--json").document["models"]
+    assert model["present_bytes"] == before["present_bytes"] < SIZE
+    hub.configure(Settings())
+    done = exfat.run("pull", REPO, "--json")
+    assert done.code == 0, done.err
+    assert done.document["resumed_bytes"] >= before["present_bytes"]
+    assert stored(puller.home) == WANTED
+
+
 def test_a_model_in_the_hugging_face_cache_serves_offline(
     puller: Program, hub: HubServer, tmp_path: Path
 ):

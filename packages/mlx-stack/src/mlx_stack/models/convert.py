@@ -18,7 +18,7 @@ from pathlib import Path
 from mlx_catalog import Quant
 from mlx_stack.models.disk import space
 from mlx_stack.models.disk.layout import ModelPlaces
-from mlx_stack.models.disk.local import LocalModel, inspect_folder, write_inventory
+from mlx_stack.models.disk.local import LocalModel, inspect_folder, own_files, write_inventory
 from mlx_stack.models.disk.manifest import FileRecord, Manifest
 from mlx_stack.models.download.fetch import Fetched, find_present, publish, read_configuration
 from mlx_stack.models.errors import ConversionError
@@ -248,8 +248,7 @@ def _records(folder: Path, repo: str) -> tuple[FileRecord, ...]:
     if model is None or not model.is_whole:
         problems = "; ".join(model.problems) if model is not None else "config.json is missing"
         raise ConversionError(f"The conversion of {repo} is not whole: {problems}.")
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return tuple(_record(folder, path) for path in paths)
+    return tuple(_record(folder, path) for path in own_files(folder))
 
 
 def _record(folder: Path, path: Path) -> FileRecord:

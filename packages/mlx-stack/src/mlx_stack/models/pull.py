@@ -19,7 +19,6 @@ from mlx_stack.models.disk.layout import places_of
 from mlx_stack.models.disk.local import LocalModel, find_local, remove
 from mlx_stack.models.disk.manifest import FileRecord, RemoteModel, is_safe_path
 from mlx_stack.models.disk.verify import has_right_digest
-from mlx_stack.models.download.boot import boot_session
 from mlx_stack.models.download.fetch import (
     Fetched,
     FetchOptions,
@@ -29,7 +28,6 @@ from mlx_stack.models.download.fetch import (
     read_configuration,
 )
 from mlx_stack.models.download.hub_files import HubFiles
-from mlx_stack.models.download.retries import TransferPolicy
 from mlx_stack.models.download.selection import select_files
 from mlx_stack.models.errors import (
     HubUnreachableError,
@@ -167,7 +165,8 @@ class _Puller:
             if present is None:
                 raise
             return present, f"{error.message} The model that is here was not compared with it."
-        return self._fetch(source, remote, files, HubFiles(self.environment, remote)), ""
+        with HubFiles(self.environment, remote) as origin:
+            return self._fetch(source, remote, files, origin), ""
 
     def _list_files(self, hub: "Hub", commit: "HubCommit") -> tuple[FileRecord, ...]:
         """The files of a commit, each with its size and hash.
@@ -214,7 +213,7 @@ class _Puller:
         """The model of a commit; without an `origin` it must all be in huggingface_hub's cache."""
         wanted = select_files(remote.repo, files, allows_code=self.allows_code)
         quant = source.quant
-        config = self._config(source, remote, wanted, origin)
+        config = self._config(remote, wanted, origin)
         if not self.allows_code:
             ensure_no_code_in(read_configuration(config, remote.repo), remote.repo)
         if quant is not None and (
@@ -228,7 +227,6 @@ class _Puller:
 
     def _config(
         self,
-        source: ModelSource,
         remote: RemoteModel,
         files: tuple[FileRecord, ...],
         origin: HubFiles | None,
@@ -242,7 +240,7 @@ class _Puller:
                 return path.read_bytes()
         if origin is None:
             raise OfflineError(f"{record.path} of {remote.repo} is not on this disk")
-        return origin.read(record, self._options(source).policy)
+        return origin.read(record)
 
     def _convert(
         self,
@@ -279,12 +277,10 @@ class _Puller:
 
     def _options(self, source: ModelSource) -> FetchOptions:
         return FetchOptions(
-            boot=boot_session(),
             cache=self.environment.cache,
             model=source.model,
             is_forced=self.is_forced,
             allows_code=self.allows_code,
-            policy=TransferPolicy(stall_timeout_s=self.environment.timeout_s),
         )
 
 

@@ -1,10 +1,12 @@
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from mlx_stack.models.disk.hf_cache import find_blob, find_snapshot, link
+from mlx_stack.models.disk.hf_cache import find_blob, find_snapshot, link_or_copy
 from mlx_stack.models.disk.manifest import FileRecord
 from mlx_stack.models.disk.verify import has_right_digest
 
@@ -120,9 +122,54 @@ def test_a_link_outlives_the_cache(tmp_path: Path):
     folder = cache_model(tmp_path, "org/a", {"model.safetensors": b"weights"})
     snapshot = folder / "snapshots" / COMMIT / "model.safetensors"
     target = tmp_path / "store" / "sub" / "model.safetensors"
-    link(snapshot, target)
+    link_or_copy(snapshot, target)
     assert target.samefile(snapshot)
     assert not target.is_symlink()
     for blob in (folder / "blobs").iterdir():
         blob.unlink()
     assert target.read_bytes() == b"weights"
+
+
+LINKS_ON_A_DISK_WITHOUT = """
+import errno, os, sys
+from pathlib import Path
+
+def refused(number):
+    def refuse(*_, **__):
+        raise OSError(getattr(errno, number), os.strerror(getattr(errno, number)))
+    return refuse
+
+os.link, os.symlink = refused(sys.argv[1]), refused(sys.argv[2])
+from mlx_stack.models.disk.hf_cache import link_or_copy
+link_or_copy(Path(sys.argv[3]), Path(sys.argv[4]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("hard", "symbolic"),
+    [
+        ("EXDEV", "EPERM"),
+        ("EXDEV", "ENOTSUP"),
+        ("EPERM", "EOPNOTSUPP"),
+        ("ENOSYS", "ENOSYS"),
+        ("EINVAL", "EINVAL"),
+        ("EMLINK", "EIO"),
+    ],
+)
+def test_on_a_disk_without_links_what_is_cached_is_copied(tmp_path: Path, hard: str, symbolic: str):
+    cached, target = tmp_path / "blob", tmp_path / "store" / "model.safetensors"
+    cached.write_bytes(b"weights")
+    command = (sys.executable, "-c", LINKS_ON_A_DISK_WITHOUT, hard, symbolic, cached, target)
+    subprocess.run(command, check=True)
+    assert target.read_bytes() == b"weights"
+    assert not target.samefile(cached)
+    assert [path.name for path in target.parent.iterdir()] == ["model.safetensors"]
+
+
+def test_on_another_disk_with_links_what_is_cached_is_linked(tmp_path: Path):
+    cached, target = tmp_path / "blob", tmp_path / "store" / "model.safetensors"
+    cached.write_bytes(b"weights")
+    command = (sys.executable, "-c", LINKS_ON_A_DISK_WITHOUT.replace(", os.symlink", ", _"))
+    subprocess.run((*command, "EXDEV", "EPERM", cached, target), check=True)
+    assert target.is_symlink()
+    assert target.samefile(cached)

@@ -21,6 +21,7 @@ from mlx_stack.models.disk.manifest import (
     read_manifest,
     write_manifest,
 )
+from mlx_stack.models.disk.partial import PartialFile
 from mlx_stack.models.disk.verify import verify
 
 COMMIT = "c" * 40
@@ -212,6 +213,37 @@ def test_an_interrupted_download_is_listed_as_incomplete(tmp_path: Path):
     found = find_local(tmp_path, "org/b")
     assert found is not None
     assert not found.is_whole
+
+
+def test_an_unfinished_file_counts_with_what_came_and_not_with_what_it_takes(tmp_path: Path):
+    staged = make_model(incoming(tmp_path) / "org--b", "org/b")
+    manifest = read_manifest(staged)
+    assert manifest is not None
+    rest = sum(file.size_bytes for file in manifest.files if file.path != "model.safetensors")
+    weights = next(file for file in manifest.files if file.path == "model.safetensors")
+    content = (staged / weights.path).read_bytes()
+    (staged / weights.path).rename(staged / "model.safetensors.part")  # allocated, nothing noted
+    found = find_local(tmp_path, "org/b")
+    assert found is not None
+    assert (found.present_bytes, found.size_bytes) == (rest, rest + weights.size_bytes)
+    partial = PartialFile(staged / weights.path, weights)
+    partial.write(0, content)
+    partial.close()
+    found = find_local(tmp_path, "org/b")
+    assert found is not None
+    assert found.present_bytes == found.size_bytes
+
+
+def test_what_macos_lays_next_to_files_is_no_part_of_a_model(tmp_path: Path):
+    folder = make_model(tmp_path / "org--a", "org/a")
+    (folder / ".mlx-stack.json").unlink()
+    before = inspect_folder(folder)
+    assert before is not None
+    for path in list(folder.iterdir()):
+        (folder / f"._{path.name}").write_bytes(b"\x00\x05\x16\x07")
+    (tmp_path / "._org--a").write_bytes(b"\x00\x05\x16\x07")
+    assert inspect_folder(folder) == before
+    assert list_local(tmp_path) == (before,)
 
 
 def test_removing_takes_the_unfinished_remains_along(tmp_path: Path):

@@ -10,8 +10,7 @@ import pytest
 from mlx_catalog import Quant
 from mlx_stack.models.convert import expected_bytes, needed_memory_bytes
 from mlx_stack.models.disk.layout import ModelPlaces
-from mlx_stack.models.disk.space import ensure_room, reserve_bytes, told_when_full
-from mlx_stack.models.download.boot import boot_session
+from mlx_stack.models.disk.space import ensure_room, naming_disk, reserve_bytes
 from mlx_stack.models.errors import DiskSpaceError
 from mlx_stack.models.events import Waiting
 
@@ -26,11 +25,18 @@ def test_a_model_that_does_not_fit_is_refused_with_the_missing_amount(tmp_path: 
 
 
 def test_a_disk_that_fills_up_is_told_with_what_helps(tmp_path: Path):
-    with pytest.raises(DiskSpaceError, match="full") as told, told_when_full(tmp_path, "org/a"):
+    with pytest.raises(DiskSpaceError, match="full") as told, naming_disk(tmp_path, "org/a"):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert "pull again" in str(told.value.hint)
-    with pytest.raises(PermissionError), told_when_full(tmp_path, "org/a"):
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def test_an_error_of_the_disk_names_a_path(tmp_path: Path):
+    with pytest.raises(OSError, match="Input/output") as broken, naming_disk(tmp_path, "org/a"):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))  # as `os.pwrite` does
+    assert broken.value.filename == str(tmp_path)
+    with pytest.raises(FileNotFoundError) as missing, naming_disk(tmp_path, "org/a"):
+        (tmp_path / "sub" / "model").open("x")
+    assert missing.value.filename == str(tmp_path / "sub" / "model")
 
 
 def test_a_part_of_the_disk_stays_free():
@@ -84,10 +90,6 @@ def test_a_pull_to_a_disk_without_locks_goes_on_with_a_warning_that_names_the_fo
         check=True,
     )
     assert done.stdout == f"Unlocked(folder={str(tmp_path)!r})\npulled\n"
-
-
-def test_the_boot_session_stays_the_same_until_the_next_start():
-    assert boot_session() == boot_session() != ""
 
 
 def test_a_conversion_is_planned_with_scales_and_biases():

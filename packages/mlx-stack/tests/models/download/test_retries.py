@@ -1,17 +1,10 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from mlx_stack.models.download.retries import FileRetries, Pace, TransferPolicy, find_stragglers
+from mlx_stack.models.download.retries import FileRetries, Meter, TransferPolicy
 from mlx_stack.models.errors import HubUnreachableError, TransientError
 
 POLICY = TransferPolicy()
 CUT = TransientError("the server broke the connection off")
-MB = 1_000_000
-
-
-def pace(rate: float, *, age_s: float = 10.0, remaining: int = 50 * MB) -> Pace:
-    return Pace(age_s, rate, remaining)
 
 
 def test_a_file_is_given_up_only_after_attempts_and_patience():
@@ -23,7 +16,7 @@ def test_a_file_is_given_up_only_after_attempts_and_patience():
     assert 30.0 <= now - 100.0 < 45.0
 
 
-def test_a_byte_makes_up_for_all_failures():
+def test_a_block_makes_up_for_all_failures():
     retries, now = FileRetries(), 0.0
     for _ in range(200):
         now += retries.failed(CUT, now, 0.5, POLICY)
@@ -41,31 +34,28 @@ def test_the_server_s_wish_is_kept_and_an_unreasonable_one_ends_the_pull():
         retries.failed(tomorrow, 42.0, 0.5, POLICY)
 
 
-def test_a_connection_far_behind_the_others_is_a_straggler():
-    paces = [pace(10 * MB), pace(9 * MB), pace(MB), pace(11 * MB)]
-    assert find_stragglers(paces, [], POLICY) == [2]
+def test_the_rate_is_that_of_the_last_seconds():
+    meter = Meter(0.0, window_s=5.0)
+    for second in range(1, 11):
+        meter.add(second, 1000)
+    for second in range(11, 21):
+        meter.add(second, 5000)
+    assert meter.rate(20.0) == pytest.approx(5000, rel=0.3)
+    assert meter.total == 60_000
 
 
-def test_the_last_one_is_compared_with_what_the_others_did():
-    assert find_stragglers([pace(MB)], [10 * MB, 9 * MB, 11 * MB], POLICY) == [0]
-    assert find_stragglers([pace(MB)], [], POLICY) == []
+def test_a_stalled_connection_comes_to_a_rate_of_nothing():
+    meter = Meter(0.0, window_s=5.0)
+    for tenth in range(1, 31):
+        meter.add(tenth / 10, 100_000)
+    rates = [meter.rate(second) for second in (3.0, 6.0, 12.0, 60.0)]
+    assert rates[0] is not None
+    assert rates[0] > 900_000
+    assert rates[3] is not None
+    assert rates[3] < 60_000
 
 
-def test_a_connection_that_will_be_done_soon_is_left_alone():
-    paces = [pace(10 * MB), pace(9 * MB), pace(MB, remaining=MB), pace(11 * MB)]
-    assert find_stragglers(paces, [], POLICY) == []
-
-
-def test_a_new_connection_is_given_time():
-    paces = [pace(10 * MB), pace(9 * MB), pace(0, age_s=1.0), pace(11 * MB)]
-    assert find_stragglers(paces, [], POLICY) == []
-
-
-def test_a_connection_that_trickles_is_broken_off_even_alone():
-    assert find_stragglers([pace(100, age_s=11.0)], [], POLICY) == [0]
-    assert find_stragglers([pace(100, age_s=9.0)], [], POLICY) == []
-
-
-@given(st.floats(1_000_000, 1e9), st.integers(1, 24))
-def test_connections_of_equal_rate_are_never_stragglers(rate: float, count: int):
-    assert find_stragglers([pace(rate)] * count, [], POLICY) == []
+def test_there_is_no_rate_in_the_first_instant():
+    meter = Meter(0.0)
+    meter.add(0.01, 1000)
+    assert meter.rate(0.01) is None

@@ -88,3 +88,10 @@ def test_python_is_fetched_only_where_the_user_allows_the_models_code():
     assert "modeling.py" not in selected(*paths)
     allowed = select_files("owner/name", records(*paths), allows_code=True)
     assert {file.path for file in allowed} == {"config.json", "model.safetensors", "modeling.py"}
+
+
+def test_what_macos_laid_next_to_files_before_an_upload_is_left_out():
+    assert selected("._config.json", "._model.safetensors", "config.json", "model.safetensors") == {
+        "config.json",
+        "model.safetensors",
+    }

@@ -5,9 +5,9 @@ and git's SHA-1 for others; `snapshots/<commit>/` holds links to them; `refs/mai
 `trees/<commit>.json`, since huggingface_hub 2, sizes and hashes of all files of the repository.
 """
 
-import errno
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +15,7 @@ import msgspec
 
 from mlx_catalog.safetensors import missing_shards
 from mlx_stack.models.disk.manifest import FileRecord, RemoteModel, is_safe_path
+from mlx_stack.models.disk.space import ensure_room
 
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _SHA1 = re.compile(r"^[0-9a-f]{40}$")
@@ -77,20 +78,27 @@ def find_snapshot(
     return remote, files
 
 
-def link(existing: Path, path: Path) -> None:
-    """Make `path` the same file as `existing`, without copying it.
+def link_or_copy(existing: Path, path: Path) -> None:
+    """Make `path` the same file as `existing`, or a copy of it where the disk has no links.
 
     A hard link outlives the other name, `hf cache` pruning included; where the two are on
-    different file systems, or one that has none, a symbolic link.
+    different file systems, a symbolic link; on exFAT and many network disks there is neither.
+
+    Raises:
+        DiskSpaceError: When there is no room for the copy.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     target = existing.resolve()
-    try:
-        os.link(target, path)
-    except OSError as error:
-        if error.errno not in {errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK}:
-            raise
-        path.symlink_to(target)
+    for make in (path.hardlink_to, path.symlink_to):
+        try:
+            make(target)
+        except OSError:
+            continue  # a link is a saving and never a condition
+        return
+    ensure_room(path.parent, target.stat().st_size, path.name)
+    copy = path.with_name(f"{path.name}.part")
+    shutil.copyfile(target, copy)
+    copy.replace(path)
 
 
 def _folder(cache: Path, repo: str) -> Path:

@@ -18,6 +18,7 @@ from mlx_stack import atomic_file
 from mlx_stack.errors import InvalidFileError
 from mlx_stack.models.disk.layout import INVENTORY_NAME, REPLACED_SUFFIX, ModelPlaces, incoming
 from mlx_stack.models.disk.manifest import Manifest, Origin, read_manifest
+from mlx_stack.models.disk.partial import noted_bytes
 from mlx_stack.models.events import Observer, ignore
 
 _INVENTORY_VERSION = 1
@@ -129,6 +130,16 @@ def inspect_folder(path: Path) -> LocalModel | None:
     return _foreign(path) if (path / "config.json").is_file() else None
 
 
+def own_files(folder: Path) -> Iterator[Path]:
+    """Every file in a model folder and below it, in order.
+
+    Without those that macOS lays next to others where a disk has no extended attributes.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.name.startswith("._"):
+            yield path
+
+
 def _folders(directory: Path) -> Iterator[Path]:
     try:
         entries = sorted(directory.iterdir())
@@ -202,8 +213,7 @@ def _inspect_unfinished(path: Path) -> LocalModel | None:
     if manifest is None:
         return None
     present = sum(
-        min(_allocated(path / file.path), file.size_bytes)
-        or min(_allocated(path / f"{file.path}.part"), file.size_bytes)
+        min(_size(path / file.path) or noted_bytes(path / file.path, file), file.size_bytes)
         for file in manifest.files
     )
     unfinished = "the download is not finished; `mlx-stack pull` continues it"
@@ -233,7 +243,8 @@ def _described(
 
 def _foreign(path: Path, *problems: str) -> LocalModel:
     """A folder without a (readable) manifest, judged by what its files say of themselves."""
-    here = weight_files(file.name for file in path.glob("*.safetensors") if file.exists())
+    own = list(own_files(path))
+    here = weight_files(file.name for file in own if file.parent == path)
     quant, wrong, tensors = None, list(problems), dict[str, Tensor]()
     for name in here:
         try:
@@ -248,7 +259,7 @@ def _foreign(path: Path, *problems: str) -> LocalModel:
     missing = [f"{name} is missing" for name in missing_shards(here)]
     if not here:
         missing.append("there are no safetensors weights")
-    size = sum(_size(file) or 0 for file in path.rglob("*") if file.is_file())
+    size = sum(_size(file) or 0 for file in own)
     return LocalModel(
         path=path,
         quant=quant,
@@ -265,11 +276,3 @@ def _size(path: Path) -> int | None:
         return path.stat().st_size
     except (FileNotFoundError, NotADirectoryError):
         return None
-
-
-def _allocated(path: Path) -> int:
-    """What a file, which may be sparse, takes on disk."""
-    try:
-        return path.stat().st_blocks * 512
-    except (FileNotFoundError, NotADirectoryError):
-        return 0

@@ -37,17 +37,23 @@ def ensure_room(folder: Path, needed_bytes: int, what: str) -> None:
 
 
 @contextmanager
-def told_when_full(folder: Path, what: str) -> Generator[None]:
-    """Turn a disk that fills up in the `with` statement into a `DiskSpaceError`."""
+def naming_disk(folder: Path, what: str) -> Generator[None]:
+    """Have every error of the disk in the `with` statement name a path; a full one helps itself.
+
+    Raises:
+        DiskSpaceError: When the disk fills up.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DiskSpaceError(
+                f"The disk of {folder} is full. What was downloaded of {what} is kept.",
+                hint="Free some space (`mlx-stack models --remove MODEL`) and pull again.",
+            ) from error
+        if error.errno is None or error.filename is not None:
             raise
-        raise DiskSpaceError(
-            f"The disk of {folder} is full. What was downloaded of {what} is kept.",
-            hint="Free some space (`mlx-stack models --remove MODEL`) and pull again.",
-        ) from error
+        raise OSError(error.errno, error.strerror, str(folder)) from error
 
 
 def _amount(count: int) -> str:

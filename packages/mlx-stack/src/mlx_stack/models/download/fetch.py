@@ -18,7 +18,7 @@ from mlx_catalog import Quant, UnreadableModelError, read_model
 from mlx_catalog.model_files import parse_config
 from mlx_stack.errors import InvalidFileError
 from mlx_stack.models.disk import space
-from mlx_stack.models.disk.hf_cache import find_blob, link
+from mlx_stack.models.disk.hf_cache import find_blob, link_or_copy
 from mlx_stack.models.disk.layout import ModelPlaces
 from mlx_stack.models.disk.local import LocalModel, discard, inspect_folder, write_inventory
 from mlx_stack.models.disk.manifest import (
@@ -28,17 +28,21 @@ from mlx_stack.models.disk.manifest import (
     read_manifest,
     write_manifest,
 )
+from mlx_stack.models.disk.partial import (
+    SUFFIXES,
+    PartialFile,
+    allocated_bytes,
+    discard_partial,
+)
 from mlx_stack.models.disk.verify import has_right_digest
-from mlx_stack.models.download.partial import PartialFile, read_remains
 from mlx_stack.models.download.retries import TransferPolicy
 from mlx_stack.models.download.transfer import Source, Transfer
-from mlx_stack.models.errors import OfflineError, WrongContentError
-from mlx_stack.models.events import Event, FileVerified, Observer, Planned, ignore
+from mlx_stack.models.errors import OfflineError, TransientError, WrongContentError
+from mlx_stack.models.events import Event, FileVerified, Observer, Planned, Retrying, ignore
 from mlx_stack.models.own_code import code_digest, is_allowed
 
 type Outcome = Literal["present", "linked", "downloaded", "converted"]
 
-_JOURNAL = ".part.journal"
 _CONFIG = "config.json"
 
 
@@ -51,7 +55,7 @@ class Fetched:
         model: The model as it is here now.
         downloaded_bytes: What came over the network.
         resumed_bytes: What an earlier, interrupted pull had left.
-        linked_bytes: What was on this disk already, and is used without a copy.
+        linked_bytes: What was on this disk already: linked, or copied where the disk has no links.
     """
 
     outcome: Outcome
@@ -66,7 +70,6 @@ class FetchOptions:
     """How a model is fetched.
 
     Attributes:
-        boot: The boot session, as `boot_session` gives it.
         cache: huggingface_hub's cache, to use what is in it; None doesn't look.
         model: The catalog id to remember.
         is_forced: Fetch everything anew, whatever is here.
@@ -74,7 +77,6 @@ class FetchOptions:
         policy: When to wait and when to give up.
     """
 
-    boot: str
     cache: Path | None = None
     model: str | None = None
     is_forced: bool = False
@@ -119,7 +121,7 @@ def fetch(
         OSError: The disk is broken, or may not be written to.
     """
     with (
-        space.told_when_full(places.model_dir, remote.repo),
+        space.naming_disk(places.model_dir, remote.repo),
         places.hold(remote.repo, observer),
     ):
         _recover(places)
@@ -127,7 +129,12 @@ def fetch(
             present = find_present(places, remote.revision, allows_code=options.allows_code)
             if present is not None:
                 return Fetched("present", present)
-        fetched = _fetch_locked(remote, files, source, places, options, observer)
+        while True:
+            try:
+                fetched = _fetch_locked(remote, files, source, places, options, observer)
+                break
+            except TransientError as error:  # remains of an earlier pull, which are gone now
+                observer(Retrying(remote.repo, error.reason, 0))
         write_inventory(places.model_dir)
     return fetched
 
@@ -149,18 +156,18 @@ def _fetch_locked(
         model=options.model,
         is_forced=options.is_forced,
     )
-    _prepare_staging(places.staging, manifest)
+    finished = _prepare_staging(places.staging, manifest)
     linked = 0 if options.is_forced else _link_known(files, places, remote.repo, options.cache)
     missing = [file for file in files if not (places.staging / file.path).exists()]
     if missing and source is None:
         raise OfflineError(f"{missing[0].path} of {remote.repo} is not on this disk")
-    _ensure_room(missing, places, remote.repo, options.boot)
+    _ensure_room(missing, places, remote.repo)
     if (places.staging / _CONFIG).exists():
         read_configuration((places.staging / _CONFIG).read_bytes(), remote.repo)
-    partials = [PartialFile(places.staging / file.path, file, options.boot) for file in missing]
-    received = 0
+    partials = [PartialFile(places.staging / file.path, file) for file in missing]
+    resumed, received = sum(file.size_bytes for file in finished), 0
     try:
-        resumed = sum(partial.resumed_bytes for partial in partials)
+        resumed += sum(partial.resumed_bytes for partial in partials)
         _announce(manifest, partials, observer)
         if source is not None and partials:
             watched = _refusing(places.staging, manifest.repo, observer)
@@ -170,10 +177,8 @@ def _fetch_locked(
     finally:
         for partial in partials:
             partial.close()
-    for partial in partials:
-        partial.publish()
     model = publish(places, manifest, allows_code=options.allows_code)
-    outcome = "downloaded" if partials else "linked"
+    outcome = "downloaded" if partials or finished else "linked"
     return Fetched(outcome, model, received, resumed, linked)
 
 
@@ -196,7 +201,7 @@ def _refusing(staging: Path, repo: str, observer: Observer) -> Observer:
     def observe(event: Event) -> None:
         observer(event)
         if isinstance(event, FileVerified) and event.path == _CONFIG:
-            read_configuration((staging / f"{_CONFIG}.part").read_bytes(), repo)
+            read_configuration((staging / _CONFIG).read_bytes(), repo)
 
     return observe
 
@@ -242,24 +247,27 @@ def _quant(folder: Path) -> Quant | None:
     return None
 
 
-def _prepare_staging(staging: Path, manifest: Manifest) -> None:
-    """Have a staging folder that holds nothing but remains of these very files."""
+def _prepare_staging(staging: Path, manifest: Manifest) -> list[FileRecord]:
+    """Have a staging folder that holds nothing but remains of these very files.
+
+    Returns those that are there already.
+    """
     before = _manifest_before(staging)
     if manifest.is_forced and not (before is not None and before.is_forced):
         shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True, exist_ok=True)
-    kept = _finished_before(staging, manifest.files, before)
-    journaled = {
-        f"{file.path}{suffix}" for file in manifest.files for suffix in (".part", _JOURNAL)
-    }
+    finished = _finished_before(staging, manifest.files, before)
+    kept = {file.path for file in finished}
+    kept |= {f"{file.path}{suffix}" for file in manifest.files for suffix in SUFFIXES}
     for path in sorted(staging.rglob("*"), reverse=True):
         name = path.relative_to(staging).as_posix()
         if path.is_dir() and not path.is_symlink():
             if not any(path.iterdir()):
                 path.rmdir()
-        elif name not in kept and name not in journaled:
-            path.unlink()
+        elif name not in kept:
+            path.unlink(missing_ok=True)  # a file that macOS laid next to another goes with it
     write_manifest(staging, manifest)
+    return finished
 
 
 def _manifest_before(staging: Path) -> Manifest | None:
@@ -272,25 +280,25 @@ def _manifest_before(staging: Path) -> Manifest | None:
 
 def _finished_before(
     staging: Path, files: Iterable[FileRecord], before: Manifest | None
-) -> set[str]:
+) -> list[FileRecord]:
     """Staged files with their final name: an earlier pull had checked or linked them.
 
     They count where that pull was of the same content and the size is right.
     """
     known = {file.path: file for file in before.files} if before is not None else {}
-    return {
-        file.path
+    return [
+        file
         for file in files
         if known.get(file.path) == file
         and (staging / file.path).is_file()
         and (staging / file.path).stat().st_size == file.size_bytes
-    }
+    ]
 
 
 def _link_known(
     files: Iterable[FileRecord], places: ModelPlaces, repo: str, cache: Path | None
 ) -> int:
-    """Link what is on this disk already, from another revision or huggingface_hub's cache.
+    """Link or copy what is on this disk already: another revision, huggingface_hub's cache.
 
     Every candidate is hashed first. Returns the bytes that needn't be downloaded.
     """
@@ -306,8 +314,8 @@ def _link_known(
         for candidate in candidates:
             if candidate is not None and has_right_digest(candidate, file):
                 target.unlink(missing_ok=True)  # a dangling link
-                link(candidate, target)
-                _remove_partial(target)
+                link_or_copy(candidate, target)
+                discard_partial(target)
                 linked += file.size_bytes
                 break
     return linked
@@ -325,22 +333,16 @@ def _published_files(places: ModelPlaces) -> dict[str, Path]:
     return {digest: path for digest, path in paths if path.is_file()}
 
 
-def _ensure_room(files: Iterable[FileRecord], places: ModelPlaces, repo: str, boot: str) -> None:
-    """Return where the rest of the files fits; nothing is allocated before it is known to."""
-    wanted = 0
-    for file in files:
-        remains, _ = read_remains(places.staging / file.path, file, boot)
-        wanted += file.size_bytes - remains.total
+def _ensure_room(files: Iterable[FileRecord], places: ModelPlaces, repo: str) -> None:
+    """Return where the rest of the files fits; what is allocated already needs no room again."""
+    wanted = sum(
+        file.size_bytes - allocated_bytes(places.staging / file.path, file) for file in files
+    )
     space.ensure_room(places.model_dir, wanted, repo)
 
 
-def _remove_partial(target: Path) -> None:
-    for suffix in (".part", _JOURNAL):
-        target.with_name(target.name + suffix).unlink(missing_ok=True)
-
-
 def _announce(manifest: Manifest, partials: Iterable[PartialFile], observer: Observer) -> None:
-    unfinished = sum(p.record.size_bytes - p.received.total for p in partials)
+    unfinished = sum(p.record.size_bytes - p.present_bytes for p in partials)
     observer(
         Planned(
             repo=manifest.repo,

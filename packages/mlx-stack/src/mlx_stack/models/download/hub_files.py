@@ -1,32 +1,31 @@
-"""Byte ranges of a repository's files over the Hub's plain HTTP route.
+"""Byte ranges of a repository's files over the Hub's plain HTTP route (decision 0050).
 
 `/{repo}/resolve/{commit}/{path}` answers with the bytes, or redirects to another origin that has
 them. That address is remembered, so that a large file costs one question to the Hub and not one a
-range; it is signed and expires, and then the Hub is asked again. Xet-backed files are served by
-this route as well.
+range; it is signed and expires, and then the Hub is asked again. Files that are stored with Xet
+are served by this route as well.
 """
 
-import http.client
 import random
 import re
 import time
-from collections.abc import Mapping
 from http import HTTPStatus
-from urllib.parse import quote, urljoin
+from typing import Self
+from urllib.parse import quote
+
+import httpx
 
 from mlx_stack.models.disk.manifest import FileRecord, RemoteModel
-from mlx_stack.models.download.connection import Connection, describe
 from mlx_stack.models.download.retries import FileRetries, TransferPolicy
 from mlx_stack.models.errors import PullError, TransientError, WrongContentError
 from mlx_stack.models.hub.answers import gated, refused, retry_after_s
+from mlx_stack.models.hub.client import open_stream_client
 from mlx_stack.models.hub.environment import HubEnvironment, is_web_address, origin_of
 
 _MOST_REDIRECTS = 5
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _EXPIRED = frozenset({401, 403, 404, 410})
 _THROTTLED = frozenset({429, 503})
-_LEGAL_IN_URLS = "!#$%&'()*+,/:;=?@[]~"
-_CONTENT_RANGE = re.compile(r"^bytes (\d+)-(\d+)/(\d+|\*)$")
+_CONTENT_RANGE = re.compile(r"^bytes (\d+)-\d+/(\d+|\*)$")
 
 
 class RangesUnsupported(Exception):  # noqa: N818 - a fact about the server, no failure
@@ -41,66 +40,61 @@ class HubFiles:
     """
 
     def __init__(self, environment: HubEnvironment, model: RemoteModel) -> None:
-        """The files of `model` on the Hub of an environment that is ready."""
+        """The files of `model` on the Hub of an environment that is ready; close it in the end."""
         self.repo = model.repo
         self._model = model
         self._environment = environment
-        self._home = origin_of(environment.endpoint)
+        self._client = open_stream_client(environment)
         self._addresses: dict[str, str] = {}
 
-    def connect(self, timeout_s: float) -> Connection:
-        """A closed connection, for `open`; `timeout_s` bounds every wait."""
-        return Connection(self._environment, timeout_s)
+    def __enter__(self) -> Self:
+        return self
 
-    def open(
-        self, connection: Connection, file: FileRecord, start: int, end: int, *, whole: bool = False
-    ) -> http.client.HTTPResponse:
-        """The answer whose body is `[start, end)` of `file`.
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
 
-        With `whole` no range is asked for, and the body is the whole file from its first byte.
+    def open(self, file: FileRecord, start: int, end: int) -> httpx.Response:
+        """The answer whose body, unread, is `[start, end)` of `file`; the caller closes it.
 
         Raises:
-            TransientError: It may go better next time.
-            RangesUnsupported: A range was asked for, and the whole file came.
-            PullError: It won't: the file is gone, forbidden, or not what the Hub announced.
+            TransientError: When it may go better next time.
+            RangesUnsupported: When a part was asked for, and the whole file came.
+            PullError: When it won't: the file is gone, forbidden, or not what the Hub announced.
         """
-        root = f"{self._environment.endpoint}/{self.repo}/resolve/{self._model.revision}"
-        home = f"{root}/{quote(file.path)}"
-        is_part = not whole and (start, end) != (0, file.size_bytes)
-        wanted = {"Range": f"bytes={start}-{end - 1}"} if is_part else {}
+        is_part = (start, end) != (0, file.size_bytes)
         known = self._addresses.get(file.path)
         try:
-            url, response = self._follow(connection, file, known or home, wanted)
-            if response.status not in {HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT}:
-                is_from_hub = known is None and origin_of(url) == self._home
-                self._refuse(connection, response, file, is_from_hub=is_from_hub)
+            response = self._follow(file, known, f"bytes={start}-{end - 1}" if is_part else None)
+            try:
+                self._check(response, file, start, is_part=is_part, is_known=known is not None)
+            except BaseException:
+                response.close()
+                raise
         except TransientError:
             self._addresses.pop(file.path, None)  # the Hub may have another one by now
             raise
-        if is_part and response.status == HTTPStatus.OK:
-            connection.close()
-            raise RangesUnsupported
-        self._check_size(connection, response, file, start if is_part else 0)
         return response
 
-    def read(self, file: FileRecord, policy: TransferPolicy) -> bytes:
+    def read(self, file: FileRecord) -> bytes:
         """The whole of a small file, checked against its hash.
 
         Raises:
-            HubUnreachableError: It could not be read, however often it was tried.
-            PullError: It is gone, forbidden, or not what the Hub announced.
+            HubUnreachableError: When it can't be read, however often it is tried.
+            PullError: When it is gone, forbidden, or not what the Hub announced.
         """
-        connection, retries = self.connect(policy.stall_timeout_s), FileRetries()
+        retries, policy = FileRetries(), TransferPolicy()
         while True:
             try:
-                content = self.open(connection, file, 0, file.size_bytes).read()
+                response = self.open(file, 0, file.size_bytes)
+                try:
+                    content = response.read()
+                finally:
+                    response.close()
                 break
-            except (OSError, http.client.HTTPException) as error:
-                failure = TransientError(f"{file.path}: {describe(error, 'the server')}")
+            except httpx.TransportError as error:
+                failure = TransientError(f"{file.path}: {describe(error)}")
             except TransientError as error:
                 failure = error
-            finally:
-                connection.close()
             # no secret depends on this chance
             time.sleep(retries.failed(failure, time.monotonic(), random.random(), policy))  # noqa: S311
         hasher = file.hasher()
@@ -109,87 +103,87 @@ class HubFiles:
             raise WrongContentError(f"{self.repo}: {file.path} differs from its hash.")
         return content
 
-    def _follow(
-        self, connection: Connection, file: FileRecord, url: str, wanted: Mapping[str, str]
-    ) -> tuple[str, http.client.HTTPResponse]:
-        """The answer behind the redirects, and the address that gave it, which is remembered."""
+    def _follow(self, file: FileRecord, known: str | None, wanted: str | None) -> httpx.Response:
+        """The answer behind the redirects; the address that gave it is remembered."""
+        root = f"{self._environment.endpoint}/{self.repo}/resolve/{self._model.revision}"
+        url = known or f"{root}/{quote(file.path)}"
         for _ in range(_MOST_REDIRECTS):
-            headers = {**self._environment.headers_of(url), "Accept-Encoding": "identity", **wanted}
-            response = connection.get(url, headers)
-            if response.status not in _REDIRECTS:
-                return url, response
-            connection.close()  # the body may be long or never end, and the next origin is another
-            target = redirect_target(url, response.headers.get("Location", ""))
-            if target is None:
+            headers = {**self._environment.headers_of(url), "Accept-Encoding": "identity"}
+            if wanted is not None:
+                headers["Range"] = wanted
+            request = self._client.build_request("GET", url, headers=headers)
+            try:
+                response = self._client.send(request, stream=True)
+            except httpx.TransportError as error:
+                raise TransientError(describe(error)) from error
+            if response.next_request is None:
+                return response
+            response.close()  # the body may be long, or never end
+            url = str(response.next_request.url)
+            if not is_web_address(url):
                 raise PullError(f"{self.repo}: {file.path} is redirected to no web address.")
-            url = self._addresses[file.path] = target
+            self._addresses[file.path] = url
         raise PullError(f"{self.repo}: the redirects of {file.path} lead in a circle.")
 
-    def _check_size(
+    def _check(
         self,
-        connection: Connection,
-        response: http.client.HTTPResponse,
+        response: httpx.Response,
         file: FileRecord,
         start: int,
+        *,
+        is_part: bool,
+        is_known: bool,
     ) -> None:
-        """Compare what the server is about to send with what the Hub announced."""
-        size, first = response.length, 0
-        if response.status == HTTPStatus.PARTIAL_CONTENT:
+        """Raise unless the server is about to send what it was asked for and the Hub announced."""
+        if response.status_code == HTTPStatus.PARTIAL_CONTENT:
             found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
-            if found is None:
-                connection.close()
-                raise TransientError("the server sent a range without saying which")
-            first, size = int(found[1]), None if found[3] == "*" else int(found[3])
-        if size is not None and size != file.size_bytes:
-            connection.close()
+            if found is None or int(found[1]) != start:
+                raise TransientError("the server sent another range than it was asked for")
+            size = None if found[2] == "*" else found[2]
+        elif response.status_code != HTTPStatus.OK:
+            raise self._refusal(response, file, is_known=is_known)
+        elif is_part:
+            raise RangesUnsupported
+        else:
+            size = response.headers.get("Content-Length")
+        if size is not None and size != str(file.size_bytes):
             raise WrongContentError(
                 f"{self.repo}: {file.path} has {size} bytes on the server, "
                 f"and {file.size_bytes} by the Hub's own list.",
                 hint="The repository or a mirror is broken; what was downloaded is kept.",
             )
-        if first != start:
-            connection.close()
-            raise TransientError("the server sent another range than it was asked for")
 
-    def _refuse(
-        self,
-        connection: Connection,
-        response: http.client.HTTPResponse,
-        file: FileRecord,
-        *,
-        is_from_hub: bool,
-    ) -> None:
-        """Raise what an error status means."""
-        status = response.status
-        code = response.headers.get("X-Error-Code", "")
+    def _refusal(self, response: httpx.Response, file: FileRecord, *, is_known: bool) -> Exception:
+        """What an error status means."""
+        status, headers = response.status_code, response.headers
+        endpoint = self._environment.endpoint
         reason = f"{file.path}: HTTP {status}"
-        delay = retry_after_s(dict(response.headers), time.time())
-        connection.close()
-        if status in _THROTTLED or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise TransientError(reason, retry_after_s=delay, is_throttled=status in _THROTTLED)
-        if not is_from_hub and status in _EXPIRED:
-            raise TransientError(reason)
-        said = response.headers.get("X-Error-Message")
+        is_throttled = status in _THROTTLED
+        if is_throttled or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            wanted_s = retry_after_s(headers, time.time())
+            return TransientError(reason, retry_after_s=wanted_s, is_throttled=is_throttled)
+        is_from_hub = not is_known and origin_of(str(response.url)) == origin_of(endpoint)
+        if status == HTTPStatus.REQUEST_TIMEOUT or (not is_from_hub and status in _EXPIRED):
+            return TransientError(reason)
+        said = headers.get("X-Error-Message")
         is_forbidden = status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
-        if code == "GatedRepo" or (is_forbidden and self._model.is_gated):
-            raise gated(self._environment.endpoint, self.repo, said)
-        if status == HTTPStatus.REQUEST_TIMEOUT:
-            raise TransientError(reason)
+        if headers.get("X-Error-Code") == "GatedRepo" or (is_forbidden and self._model.is_gated):
+            return gated(endpoint, self.repo, said)
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-            raise WrongContentError(
+            return WrongContentError(
                 f"{self.repo}: {file.path} is shorter on the server than in the Hub's own list.",
                 hint="The repository or a mirror is broken; what was downloaded is kept.",
             )
-        raise refused(f"{self.repo}: {file.path}", status, said)
+        return refused(f"{self.repo}: {file.path}", status, said)
 
 
-def redirect_target(url: str, location: str) -> str | None:
-    """The address that a `Location` header in an answer from `url` names; None for no web address.
-
-    Mirrors send it unquoted at times: what may not stand in a request line is quoted.
-    """
-    try:
-        target = urljoin(url, quote(location.encode("latin-1"), safe=_LEGAL_IN_URLS))
-    except ValueError:
-        return None
-    return target if is_web_address(target) else None
+def describe(error: httpx.TransportError) -> str:
+    """A connection's failure in words that a person knows."""
+    host = error.request.url.host
+    match error:
+        case httpx.TimeoutException():
+            return f"no answer from {host}"
+        case httpx.ConnectError() | httpx.ProxyError():
+            return f"no connection to {host}: {error}"
+        case _:
+            return f"{host} broke the connection off"

@@ -1,15 +1,12 @@
-"""When to try again, when elsewhere, when not any more. Pure: clock and chance are given."""
+"""How fast bytes arrive, when to ask again, when to give up. Pure: clock and chance are given."""
 
-import statistics
-from collections.abc import Sequence
+from collections import deque
 from dataclasses import dataclass
 
 from mlx_stack.models.errors import HubUnreachableError, TransientError
 from mlx_stack.models.hub.answers import pause_s
 
-_TRICKLE_BYTES_S = 1024
-"""Slower than this is as good as stalled."""
-_FEWEST_TO_COMPARE = 3
+_SAMPLE_S = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,32 +15,24 @@ class TransferPolicy:
 
     Attributes:
         connections: How many at most.
-        stall_timeout_s: Without a byte for so long, a connection is broken off.
-        attempts: A file is given up after so many failures without a byte in between …
+        attempts: A file is given up after so many failures without a block in between …
         patience_s: … but not before so long.
         longest_wait_s: A server that wants to be left alone for longer ends the pull.
-        slow_ratio: A connection below this part of the median rate is broken off …
-        slow_after_s: … once it has been watched for so long.
-        take_over_s: An idle connection takes over half of a piece that would last longer.
-        sync_interval_s: How often what is there is brought to the disk.
+        take_over_s: An idle connection takes over half of a run that would last longer.
         tick_s: How often the caller's thread looks.
     """
 
     connections: int = 24
-    stall_timeout_s: float = 10.0
     attempts: int = 5
     patience_s: float = 30.0
     longest_wait_s: float = 300.0
-    slow_ratio: float = 0.2
-    slow_after_s: float = 5.0
-    take_over_s: float = 4.0
-    sync_interval_s: float = 15.0
+    take_over_s: float = 2.0
     tick_s: float = 0.2
 
 
 @dataclass(slots=True)
 class FileRetries:
-    """The failures of one file since its last byte.
+    """The failures of one file since its last block.
 
     Attributes:
         failures: How many.
@@ -85,50 +74,35 @@ class FileRetries:
         return delay
 
     def progressed(self) -> None:
-        """A byte has arrived: what failed before doesn't count any more."""
+        """A block has arrived: what failed before doesn't count any more."""
         self.failures = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How a connection does with its piece.
+class Meter:
+    """Bytes a second over the last seconds.
 
     Attributes:
-        age_s: For how long it has worked on it.
-        rate_bytes_s: What arrived over the last seconds.
-        remaining_bytes: What is left of it.
+        total: All bytes since the start.
     """
 
-    age_s: float
-    rate_bytes_s: float
-    remaining_bytes: int
+    __slots__ = ("_samples", "_window_s", "total")
 
-    @property
-    def lasts_s(self) -> float:
-        """How long the rest will take."""
-        if not self.rate_bytes_s:
-            return float("inf")
-        return self.remaining_bytes / self.rate_bytes_s
+    def __init__(self, now: float, window_s: float = 5.0) -> None:
+        """An empty meter that starts at `now`."""
+        self._window_s = window_s
+        self._samples: deque[tuple[float, int]] = deque([(now, 0)])
+        self.total = 0
 
+    def add(self, now: float, count: int) -> None:
+        """Count bytes that have arrived."""
+        self.total += count
+        if now - self._samples[-1][0] >= _SAMPLE_S:
+            self._samples.append((now, self.total))
 
-def find_stragglers(
-    paces: Sequence[Pace], idle_rates: Sequence[float], policy: TransferPolicy
-) -> list[int]:
-    """Which connections should be broken off: far behind the others, or nearly standing still.
-
-    Args:
-        paces: The connections that are receiving.
-        idle_rates: What connections without work did last, in bytes a second.
-        policy: What counts as slow.
-    """
-    known = [pace.rate_bytes_s for pace in paces] + list(idle_rates)
-    usual = statistics.median(known) if len(known) >= _FEWEST_TO_COMPARE else 0.0
-
-    def is_straggler(pace: Pace) -> bool:
-        is_behind = (
-            pace.age_s > policy.slow_after_s and pace.rate_bytes_s < policy.slow_ratio * usual
-        )
-        trickles = pace.age_s > policy.stall_timeout_s and pace.rate_bytes_s < _TRICKLE_BYTES_S
-        return (is_behind or trickles) and pace.lasts_s > policy.take_over_s
-
-    return [number for number, pace in enumerate(paces) if is_straggler(pace)]
+    def rate(self, now: float) -> float | None:
+        """Bytes a second over the window; None in the first instant."""
+        while len(self._samples) > 1 and now - self._samples[1][0] >= self._window_s:
+            self._samples.popleft()
+        then, before = self._samples[0]
+        elapsed = now - then
+        return (self.total - before) / elapsed if elapsed >= _SAMPLE_S else None

@@ -2,6 +2,7 @@
 
 import fnmatch
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 
 from mlx_catalog.safetensors import weight_files
 from mlx_stack.models.disk.manifest import FileRecord
@@ -32,7 +33,7 @@ def select_files(
     Raises:
         PullError: It has no safetensors weights or no `config.json`.
     """
-    every = tuple(files)
+    every = tuple(file for file in files if not PurePosixPath(file.path).name.startswith("._"))
     wanted = frozenset(weight_files(file.path for file in every))
     weights = [file for file in every if file.path in wanted]
     if not weights:

@@ -57,6 +57,39 @@ def open_hub(
             raise in_words(error, environment, repo, revision) from error
 
 
+def open_stream_client(environment: HubEnvironment) -> httpx.Client:
+    """A client for bodies of any length, by the environment's way; it asks once.
+
+    The token isn't added: `HubEnvironment.headers_of` has it for the addresses that may get it.
+    """
+    transport = _Way(environment)
+    return httpx.Client(transport=transport, timeout=environment.timeout_s, trust_env=False)
+
+
+class _Way(httpx.BaseTransport):
+    """Requests through the proxy that the environment names for their address, if any."""
+
+    def __init__(self, environment: HubEnvironment) -> None:
+        self._environment = environment
+        self._lock = threading.Lock()
+        self._ways: dict[str | None, httpx.HTTPTransport] = {}
+
+    @override
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        proxy = self._environment.proxy_of(str(request.url))
+        with self._lock:
+            if proxy not in self._ways:
+                tls = self._environment.tls()
+                self._ways[proxy] = httpx.HTTPTransport(verify=tls, trust_env=False, proxy=proxy)
+            way = self._ways[proxy]
+        return way.handle_request(request)
+
+    @override
+    def close(self) -> None:
+        for way in self._ways.values():
+            way.close()
+
+
 class _Transport(httpx.BaseTransport):
     """Requests by the environment's way, put again where that may help.
 
@@ -65,11 +98,9 @@ class _Transport(httpx.BaseTransport):
     """
 
     def __init__(self, environment: HubEnvironment, attempts: int, longest_wait_s: float) -> None:
-        self._environment = environment
+        self._way = _Way(environment)
         self._attempts = attempts
         self._longest_wait_s = longest_wait_s
-        self._lock = threading.Lock()
-        self._ways: dict[str | None, httpx.HTTPTransport] = {}
 
     @override
     def handle_request(self, request: httpx.Request) -> httpx.Response:
@@ -96,11 +127,10 @@ class _Transport(httpx.BaseTransport):
 
     @override
     def close(self) -> None:
-        for way in self._ways.values():
-            way.close()
+        self._way.close()
 
     def _ask(self, request: httpx.Request) -> httpx.Response:
-        response = self._way(str(request.url)).handle_request(request)
+        response = self._way.handle_request(request)
         if response.has_redirect_location:  # the body may be long, or never end
             response.close()
             headers = {"location": response.headers["location"]}
@@ -110,11 +140,3 @@ class _Transport(httpx.BaseTransport):
         finally:
             response.close()
         return response
-
-    def _way(self, url: str) -> httpx.HTTPTransport:
-        proxy = self._environment.proxy_of(url)
-        with self._lock:
-            if proxy not in self._ways:
-                tls = self._environment.tls()
-                self._ways[proxy] = httpx.HTTPTransport(verify=tls, trust_env=False, proxy=proxy)
-            return self._ways[proxy]
