@@ -23,6 +23,7 @@ PROGRAMS = {
     "mlx-hwprobe": ("mlx-hwprobe", "table"),
     "mlx-catalog": ("mlx-catalog", "list"),
     "mlx-bench": ("mlx-bench", "--help"),
+    "mlx-gateway": ("mlx-gateway", "--help"),
 }
 TEST_TOOLS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis")
 
