@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_catalog.config_json import read_config
+from mlx_catalog.model_types import model_types
 from mlx_catalog.precision import Scheme
 
 QWEN3 = {
@@ -397,3 +398,118 @@ def test_the_program_reads_a_config_file(tmp_path: Path, program: tuple[str, ...
 def test_an_absurd_number_of_layers_is_an_unknown_one(count: int):
     reading = read_config({**QWEN3, "num_hidden_layers": count})
     assert not reading.known
+
+
+MULTI_QUERY = {
+    "model_type": "gpt_bigcode",
+    "n_layer": 10,
+    "n_embd": 640,
+    "n_head": 10,
+    "n_positions": 2048,
+    "vocab_size": 500,
+}
+DBRX = {
+    "model_type": "dbrx",
+    "d_model": 768,
+    "n_layers": 5,
+    "n_heads": 12,
+    "vocab_size": 900,
+    "max_seq_len": 8192,
+    "attn_config": {"kv_n_heads": 3},
+    "ffn_config": {"ffn_hidden_size": 512, "moe_num_experts": 6, "moe_top_k": 2},
+}
+LATENTS_WITHOUT_VALUES = {
+    "model_type": "minicpm3",
+    "num_hidden_layers": 3,
+    "hidden_size": 1200,
+    "num_attention_heads": 20,
+    "kv_lora_rank": 128,
+    "q_lora_rank": 256,
+    "qk_nope_head_dim": 40,
+    "qk_rope_head_dim": 20,
+}
+
+
+@pytest.mark.parametrize(
+    ("config", "elements"),
+    [
+        (MULTI_QUERY, 10 * 2 * 64),
+        ({**MULTI_QUERY, "multi_query": False}, 10 * 2 * 640),
+        (DBRX, 5 * 2 * 3 * 64),
+        ({**QWEN3, "num_key_value_heads": [8] * 36}, 36 * 2 * 8 * 128),
+        ({**QWEN3, "num_key_value_heads": 8.0, "head_dim": 64.0}, 36 * 2 * 8 * 64),
+        ({key: value for key, value in QWEN3.items() if "key_value" not in key}, 36 * 2 * 32 * 128),
+        (LATENTS_WITHOUT_VALUES, 3 * 20 * (40 + 20 + 60)),
+        ({**LATENTS_WITHOUT_VALUES, "v_head_dim": 36}, 3 * 20 * (40 + 20 + 36)),
+    ],
+)
+def test_heads_are_read_however_they_are_said(config: dict[str, object], elements: int):
+    geometry = read_config(config).geometry
+    assert geometry is not None
+    assert geometry.growing_kv_elements_per_token == elements
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {**QWEN3, "num_key_value_heads": [8] * 18 + [4] * 18},
+        {**QWEN3, "num_key_value_heads": "few"},
+        {**QWEN3, "head_dim": 127.5},
+        {**LATENTS_WITHOUT_VALUES, "qk_rope_head_dim": None},
+        {**LATENTS_WITHOUT_VALUES, "model_type": "deepseek_v2"},
+        {"model_type": "deepseek_v3", "num_hidden_layers": 4, "num_attention_heads": 8},
+    ],
+)
+def test_heads_that_cannot_be_read_leave_the_cache_unknown_and_not_at_its_dearest(
+    config: dict[str, object],
+):
+    geometry = read_config(config).geometry
+    assert geometry is not None
+    assert geometry.growing_kv_elements_per_token is None
+
+
+YARN = {"rope_type": "yarn", "factor": 8.0, "original_max_position_embeddings": 4096}
+
+
+@pytest.mark.parametrize(
+    ("said", "longest"),
+    [
+        ({"max_position_embeddings": 40960.0}, 40960),
+        ({"max_position_embeddings": 4096, "rope_scaling": YARN}, 32768),
+        ({"max_position_embeddings": 32768, "rope_scaling": YARN}, 32768),
+        ({"max_position_embeddings": 4096, "rope_scaling": {"type": "yarn", "factor": 2}}, 8192),
+        ({"max_position_embeddings": 4096, "rope_parameters": YARN}, 32768),
+        ({"max_position_embeddings": 4096, "rope_parameters": {"full_attention": YARN}}, 32768),
+        ({"max_position_embeddings": 4096, "rope_scaling": {**YARN, "factor": "x"}}, 4096),
+        ({"max_position_embeddings": 4096, "rope_scaling": {**YARN, "rope_type": "llama3"}}, 4096),
+        ({"max_position_embeddings": 8192, "model_max_length": 131072}, 8192),
+        ({"model_max_length": 65536}, 65536),
+        ({"n_positions": 1024}, 1024),
+        ({"n_ctx": 1536}, 1536),
+        ({"seq_length": 3072}, 3072),
+        ({"max_sequence_length": 5120}, 5120),
+        ({"max_seq_len": 6144}, 6144),
+        ({}, None),
+    ],
+)
+def test_the_longest_context_is_read_however_it_is_said(said: dict[str, object], longest: int):
+    config = {key: value for key, value in QWEN3.items() if key != "max_position_embeddings"}
+    assert read_config({**config, **said}).max_context_tokens == longest
+
+
+def test_cohere_means_the_other_length():
+    said = {"max_position_embeddings": 8192, "model_max_length": 131072}
+    assert read_config({**QWEN3, **said, "model_type": "cohere"}).max_context_tokens == 131072
+    assert read_config({**QWEN3, **said, "model_type": "cohere2"}).max_context_tokens == 131072
+
+
+def test_every_row_of_the_table_names_what_there_is():
+    for name, row in model_types().items():
+        text = row.in_usual_names({**GEMMA4["text_config"], "hidden_size": 512})
+        assert row.heads(text, is_sliding=False) is not None, name
+        row.kinds(text, 30)
+        row.state(text, 2)
+
+
+def test_a_row_may_take_another_over():
+    assert model_types()["kimi_k2"] is model_types()["deepseek_v3"]

@@ -1,6 +1,7 @@
 import pytest
 
 from mlx_catalog import Catalog, engine_fit, load_catalog
+from mlx_catalog.model_files import describe
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +41,35 @@ def test_layers_with_two_caches_are_not_batched(catalog: Catalog):
 )
 def test_what_the_pinned_engine_cannot_load_says_why(catalog: Catalog, model: str, because: str):
     assert engine_fit(catalog.get(model)).unservable_because == because
+
+
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+}
+
+
+@pytest.mark.parametrize(
+    ("said", "reuses"),
+    [
+        ({}, True),
+        ({"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 64}, False),
+        ({"vision_config": {}}, False),
+        ({"model_type": "deepseek_v3", "kv_lora_rank": 64, "qk_rope_head_dim": 16}, True),
+        ({"model_type": "falcon_h1"}, False),
+        ({"model_type": "brand_new"}, False),
+    ],
+)
+def test_a_model_that_was_read_is_judged_as_an_entry_is(said: dict[str, object], reuses: bool):
+    assert engine_fit(describe("mine", {**LLAMA, **said})).reuses_prefixes is reuses
+
+
+def test_every_entry_is_judged_as_its_own_configuration_would_be(catalog: Catalog):
+    kinds = {entry.id: engine_fit(entry).reuses_prefixes for entry in catalog}
+    for entry in catalog:
+        plain = not entry.geometry.sliding_layers and entry.geometry.recurrent is None
+        if kinds[entry.id]:
+            assert plain, entry.id

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mlx_catalog import UnreadableModelError
-from mlx_catalog.model_files import read_model
-from mlx_catalog.safetensors import parse_header, read_header, weight_files
+from mlx_catalog.model_files import MAX_JSON_BYTES, read_model
+from mlx_catalog.safetensors import missing_shards, parse_header, read_header, weight_files
 
 BYTES = {"BF16": 2, "F32": 4, "U32": 4, "U8": 1}
 
@@ -194,11 +194,73 @@ def test_a_second_layout_of_the_same_weights_is_not_counted(tmp_path: Path):
     assert read_model(folder).weights_bytes == 512
 
 
+def test_the_headers_of_what_is_there_beat_an_index_that_was_left_over(tmp_path: Path):
+    tensors: Shapes = {"model.embed_tokens.weight": ("BF16", [64, 256])}
+    folder = write_model(tmp_path / "stale", {}, tensors)
+    before = read_model(folder)
+    shards = {"a": "model-00001-of-00003.safetensors", "b": "model-00003-of-00003.safetensors"}
+    index = {"metadata": {"total_size": 10**10}, "weight_map": shards}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    reading = read_model(folder)
+    assert (reading.weights_bytes, reading.params) == (before.weights_bytes, 64 * 256)
+    assert reading.weights_exact
+    assert any("stale" in note for note in reading.notes)
+
+
+def test_a_shard_is_missed_by_the_numbers_of_the_others_alone():
+    one, two, three = (f"model-0000{number}-of-00003.safetensors" for number in (1, 2, 3))
+    assert missing_shards([one, three, "tokenizer.json"]) == (two,)
+    assert missing_shards([one, two, three]) == ()
+    assert missing_shards(["model.safetensors", "adapter-1.safetensors"]) == ()
+
+
+def test_a_file_that_is_not_as_long_as_its_header_says_is_told(tmp_path: Path):
+    file = tmp_path / "model.safetensors"
+    write_safetensors(file, {"a": ("BF16", [100])})
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-7])
+    with pytest.raises(UnreadableModelError, match="cut short"):
+        read_header(file)
+    file.write_bytes(whole + b"more")
+    with pytest.raises(UnreadableModelError, match="too long"):
+        read_header(file)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"model_type": "llama", "time_step_limit": [0.0, Infinity], "x": NaN, "y": -Infinity}',
+        '\ufeff{"model_type": "llama"}',
+    ],
+)
+def test_a_configuration_is_read_as_leniently_as_mlx_reads_it(tmp_path: Path, text: str):
+    file = tmp_path / "config.json"
+    file.write_text(text, encoding="utf-8")
+    assert read_model(file).model_type == "llama"
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, "1" * 10_000, '{"a": ' * 50_000])
+def test_a_configuration_without_end_is_told(tmp_path: Path, text: str):
+    file = tmp_path / "config.json"
+    file.write_text(text)
+    with pytest.raises(UnreadableModelError, match="no JSON"):
+        read_model(file)
+
+
+def test_a_configuration_larger_than_any_is_not_read(tmp_path: Path):
+    file = tmp_path / "config.json"
+    with file.open("wb") as hole:
+        hole.truncate(MAX_JSON_BYTES + 1)
+    with pytest.raises(UnreadableModelError, match="too large"):
+        read_model(file)
+
+
 def test_weights_are_the_files_that_mlx_loads():
     shards = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
     others = ("consolidated.safetensors", "original/model.safetensors", "config.json")
     assert weight_files([*others, *reversed(shards)]) == shards
-    assert weight_files(["weights.00.safetensors", *others]) == ("weights.00.safetensors",)
+    hidden = "._weights.00.safetensors"
+    assert weight_files(["weights.00.safetensors", hidden, *others]) == ("weights.00.safetensors",)
 
 
 def test_a_folder_that_misses_a_shard_is_as_big_as_its_index_says(tmp_path: Path):

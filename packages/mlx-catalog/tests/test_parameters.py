@@ -438,3 +438,49 @@ def test_what_cannot_be_counted_is_not_guessed(config):
 def test_query_heads_for_each_kv_head():
     assert read_config(QWEN3_8B).geometry.query_group == 4
     assert read_config(QWEN3_6_35B_A3B).geometry.query_group == 8
+
+
+HUNYUAN = {
+    "model_type": "hunyuan",
+    "num_hidden_layers": 4,
+    "hidden_size": 1024,
+    "intermediate_size": 1500,
+    "moe_intermediate_size": [700, 800, 900, 1000],
+    "num_experts": 16,
+    "moe_topk": [1, 2, 3, 4],
+    "num_shared_expert": [1, 1, 2, 2],
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "vocab_size": 5000,
+}
+
+
+def test_lists_give_each_layer_its_own_number():
+    found = weights(HUNYUAN)
+    attention = 4 * (2 * 1024 * 1024 + 2 * 1024 * 256)
+    shared = 3 * 1024 * (700 + 800 + 2 * 900 + 2 * 1000)
+    routed = 3 * 1024 * (700 + 2 * 800 + 3 * 900 + 4 * 1000)
+    assert found.params[Role.ROUTED] == 16 * 3 * 1024 * (700 + 800 + 900 + 1000)
+    assert found.read_params == pytest.approx(
+        attention + shared + routed + 4 * 1024 * 16 + 5000 * 1024
+    )
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"moe_topk": [1, 2]},
+        {"moe_topk": None},
+        {"moe_topk": "all"},
+    ],
+)
+def test_experts_of_an_unknown_number_are_not_all_read(said: dict[str, object]):
+    found = weights(HUNYUAN | said)
+    assert found.total_params == weights(HUNYUAN).total_params
+    assert (found.read_params, found.active_params) == (None, None)
+
+
+def test_half_of_what_the_first_qwen_calls_its_width_is_its_width():
+    qwen = {key: value for key, value in QWEN3_8B.items() if key != "head_dim"}
+    halved = weights(qwen | {"model_type": "qwen", "intermediate_size": 2 * 12288})
+    assert halved.params[Role.DENSE] == weights(qwen).params[Role.DENSE]

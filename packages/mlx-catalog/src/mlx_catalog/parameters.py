@@ -24,7 +24,7 @@ from mlx_catalog.config_fields import (
 from mlx_catalog.config_json import ACTIVE_EXPERTS, SHARED_EXPERTS, SHARED_WIDTH, ConfigReading
 from mlx_catalog.layers import LayerKind
 from mlx_catalog.precision import Precision, Scheme
-from mlx_catalog.weights import Role, Weights, role_of
+from mlx_catalog.weights import Role, Weights, is_output, role_of
 
 
 def weights_of_config(reading: ConfigReading) -> Weights | None:
@@ -34,9 +34,10 @@ def weights_of_config(reading: ConfigReading) -> Weights | None:
     """
     try:
         model = _Model(reading)
-        modules = [*model.mixers(), *model.networks(), *model.experts(), *model.others()]
+        found = [*model.mixers(), *model.networks(), *model.experts(), *model.others()]
     except UnsaidError:
         return None
+    modules = [module for module in found if module.params]
     params: dict[Role, float] = {}
     for module in modules:
         params[module.role] = params.get(module.role, 0) + module.params
@@ -103,6 +104,8 @@ class _Model:
             yield _Module(Role.LOOKED_UP, "embed_tokens_per_layer", rows * width * self._layers)
             # gate, projection, and the shared one
             yield _Module(Role.DENSE, "per_layer", self._layers * 3 * self._hidden * width)
+        positions = integer(self._text, "n_positions") or 0
+        yield _Module(Role.LOOKED_UP, "wpe", float(positions * self._hidden))
         yield _Module(Role.ASIDE, "tower", self._tower)
 
     def mixers(self) -> Iterator[_Module]:
@@ -130,7 +133,7 @@ class _Model:
             layers -= self._moe_layers()
         if layers <= 0:
             return
-        names = "intermediate_size", "n_inner", "ffn_hidden_size"
+        names = "intermediate_size", "ffn_hidden_size"
         widths = needed(each_layer(text, layers, *names))
         wide = sum(widths)
         if text.get("use_double_wide_mlp") is True:
@@ -230,6 +233,8 @@ def _exceptions(scheme: Scheme, *, is_tied: bool) -> dict[_Names, list[Scheme | 
     """What a scheme says of single modules, by the names under which they are counted."""
     found: dict[_Names, list[Scheme | None]] = {}
     for path, each in scheme.overrides.items():
+        if is_tied and is_output(path):
+            continue
         role, last = role_of(path, is_tied=is_tied), path.rpartition(".")[2]
         for name in _OTHER_NAMES.get(last, (last,)):
             if role in (Role.OUTPUT, Role.LOOKED_UP) and last != "embed_tokens_per_layer":

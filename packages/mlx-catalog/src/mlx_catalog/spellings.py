@@ -31,9 +31,10 @@ def dbrx(text: Config) -> Config:
 
 
 def four_times(text: Config) -> Config:
-    """A feed-forward network four times as wide as the stream."""
+    """A feed-forward network four times as wide as the stream, whatever else is named."""
     hidden = integer(text, *HIDDEN)
-    return {"n_inner": 4 * hidden if hidden else None, **text}
+    width = integer(text, "n_inner") or (4 * hidden if hidden else None)
+    return {**text, "intermediate_size": width}
 
 
 def granite_hybrid(text: Config) -> Config:
@@ -62,21 +63,20 @@ def olmo(text: Config) -> Config:
 
 
 def hunyuan(text: Config) -> Config:
-    """Shared experts are as wide as the dense network would be."""
+    """Shared experts are as wide as the dense network would be. There is no output layer."""
     width, shared = integer(text, "intermediate_size"), integer(text, "num_shared_expert")
-    if width is None or shared is None:
-        return text
-    return {"shared_expert_intermediate_size": width * shared, **text}
+    wide = width * shared if width is not None and shared is not None else None
+    return {"shared_expert_intermediate_size": wide, **text, "tie_word_embeddings": True}
 
 
 def lfm2(text: Config) -> Config:
-    """The width named, or two thirds of it rounded up, as LFM2's own code adjusts it."""
+    """The width named, or two thirds of it rounded up. There is no output layer."""
     width = integer(text, "block_ff_dim", "intermediate_size")
     if width is not None and text.get("block_auto_adjust_ff_dim") is True:
         adjusted = int(2 * width / 3 * (factor(text.get("block_ffn_dim_multiplier")) or 1))
         multiple = integer(text, "block_multiple_of") or 1
         width = -(-adjusted // multiple) * multiple
-    return {**text, "intermediate_size": width}
+    return {**text, "intermediate_size": width, "tie_word_embeddings": True}
 
 
 def llama4(text: Config) -> Config:
