@@ -89,7 +89,7 @@ def test_installed_once_the_stack_survives_crashes_and_a_power_cut_until_uninsta
     document = installed.document
     assert (document["schema_version"], document["outcome"]) == (1, "installed")
     watchdog = document["pid"]
-    assert psutil.Process(watchdog).cmdline()[1:] == ["-m", "mlx_stack", "watch", "--up"]
+    assert psutil.Process(watchdog).cmdline()[1:] == ["-P", "-m", "mlx_stack", "watch", "--up"]
     engine = wait_until(lambda: mac.pid("standard"))
     wait_until(mac.fake.is_kept_awake)
     wait_until(lambda: mac.run("status").code == 0)

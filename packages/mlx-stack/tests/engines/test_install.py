@@ -116,6 +116,33 @@ def test_settings_of_pip_and_steering_settings_of_uv_change_nothing(wheelhouse, 
     assert verify(environment).ok
 
 
+def test_a_uv_toml_of_the_user_or_above_the_engines_puts_packages_nowhere_else(
+    wheelhouse, engines, tmp_path
+):
+    elsewhere = tmp_path / "elsewhere"
+    settings = f'[pip]\ntarget = "{elsewhere}"\n'
+    for folder in (tmp_path / "config" / "uv", engines.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "uv.toml").write_text(settings)
+    toolchain = wheelhouse.toolchain
+    variables = {**toolchain.variables, "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    variables["UV_CONFIG_FILE"] = str(engines.parent / "uv.toml")
+    environment = install_from(
+        wheelhouse, engines, toolchain=replace(toolchain, variables=variables)
+    )
+    assert verify(environment).ok
+    assert not elsewhere.exists()
+
+
+def test_an_environment_without_the_packages_of_the_lock_gets_no_receipt(
+    wheelhouse, engines, tmp_path
+):
+    uv = script(tmp_path / "uv", f'[ "$1" = pip ] || exec {wheelhouse.toolchain.uv} "$@"')
+    with pytest.raises(EngineInstallError, match="package-missing"):
+        install_from(wheelhouse, engines, toolchain=replace(wheelhouse.toolchain, uv=uv))
+    assert environments.list_environments(engines, ENGINE) == ()
+
+
 def test_an_interrupt_stops_uv_and_leaves_nothing(wheelhouse, engines, tmp_path):
     pid_file = tmp_path / "pid"
     uv = script(

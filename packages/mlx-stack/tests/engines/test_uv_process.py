@@ -48,7 +48,21 @@ def test_trouble_that_nobody_foresaw_is_shown_in_uv_s_own_words():
     assert "The moon is in the way" in explain_failure("x", 2, UNKNOWN).message
 
 
-def test_a_mirror_and_a_proxy_reach_uv_and_other_environments_do_not():
-    kept = {"UV_DEFAULT_INDEX": "i", "UV_CACHE_DIR": "c", "HTTPS_PROXY": "p", "PATH": "/bin"}
-    left_out = {"VIRTUAL_ENV": "v", "UV_PYTHON": "3.8", "PYTHONPATH": "p", "UV_OVERRIDE": "o"}
+def test_a_mirror_and_a_proxy_reach_uv_and_nothing_else_does():
+    kept = {
+        "UV_DEFAULT_INDEX": "i",
+        "UV_INDEX_COMPANY_PASSWORD": "p",
+        "UV_CACHE_DIR": "c",
+        "HTTPS_PROXY": "p",
+        "PATH": "/bin",
+    }
+    left_out = {
+        "VIRTUAL_ENV": "v",
+        "UV_PYTHON": "3.8",
+        "PYTHONPATH": "p",
+        "UV_OVERRIDE": "o",
+        "UV_CONFIG_FILE": "f",
+        "HF_TOKEN": "hf_secret",
+        "AWS_SECRET_ACCESS_KEY": "s",
+    }
     assert hermetic_environment({**kept, **left_out}) == {**kept, "UV_PYTHON_DOWNLOADS": "never"}

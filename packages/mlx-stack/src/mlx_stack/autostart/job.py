@@ -115,7 +115,7 @@ def watch_job(
     programs = (str(interpreter.parent), *_SYSTEM_PATH)
     return LaunchAgent(
         label=job_label(home, user_home),
-        program_arguments=(str(interpreter), "-m", "mlx_stack", "watch", "--up"),
+        program_arguments=(str(interpreter), "-P", "-m", "mlx_stack", "watch", "--up"),
         run_at_load=True,
         keep_alive=True,
         environment_variables={

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from mlx_stack.child_environment import inherited_environment
 from mlx_stack.engines.environment import Environment, Lock, shipped_lock
 from mlx_stack.engines.errors import EmbeddedModelError
 from mlx_stack.engines.install import fill_folder, ignore
@@ -82,6 +83,7 @@ def _convert(gguf: Path, folder: Path, engine: Environment) -> None:
         # -I: nothing from the caller's environment or working directory gets into it
         (str(engine.python), "-I", str(_CONVERTER), str(gguf), str(folder)),
         cwd=folder.parent,
+        env={**inherited_environment(), "HOME": "/dev/null"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -13,8 +13,9 @@ from typing import Final, Literal
 from mlx_procsup import WaitCancelledError, acquire_lock
 from mlx_stack.engines import environment as environments
 from mlx_stack.engines.environment import Engine, Environment, Lock, Receipt, shipped_lock
+from mlx_stack.engines.errors import EngineInstallError
 from mlx_stack.engines.uv_process import Interruption, Toolchain, not_installed
-from mlx_stack.engines.verify import records_digest
+from mlx_stack.engines.verify import packages_problem, records_digest
 
 type InstallStep = Literal[
     "waiting", "creating", "downloading", "downloaded", "installing", "ready"
@@ -156,17 +157,23 @@ def _make(
         fill_folder(
             environment.path, lock, toolchain, what=what, on_line=report, past_cache=past_cache
         )
-        packages = environment.site_packages
-        assert packages is not None  # uv has just filled it
-        receipt = Receipt(
-            lock_sha256=lock.digest,
-            records_sha256=records_digest(packages),
-            installed_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-        environments.write_receipt(environment, receipt)
+        environments.write_receipt(environment, _receipt(environment, lock, what))
     except BaseException:
         _remove(environment.path)
         raise
+
+
+def _receipt(environment: Environment, lock: Lock, what: str) -> Receipt:
+    """What vouches for an environment, once its packages are those of the lock."""
+    packages, wrong = environment.site_packages, packages_problem(environment, lock)
+    if packages is None or wrong is not None:
+        message = f"{what} could not be installed: uv succeeded, but {wrong}."
+        raise EngineInstallError(message, reason="failed", output="", hint=None)
+    return Receipt(
+        lock_sha256=lock.digest,
+        records_sha256=records_digest(packages),
+        installed_at=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
 
 
 def fill_folder(

@@ -12,27 +12,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from mlx_stack.child_environment import inherited_environment
 from mlx_stack.engines.errors import (
     EngineInstallError,
     InstallFailure,
     UnsupportedPlatformError,
 )
 
-_STEERING: Final = frozenset(
+_SOURCES: Final = frozenset(
     {
-        *("UV_PYTHON", "UV_SYSTEM_PYTHON", "UV_PYTHON_PREFERENCE"),
-        *("UV_MANAGED_PYTHON", "UV_NO_MANAGED_PYTHON"),
-        *("UV_CONSTRAINT", "UV_BUILD_CONSTRAINT", "UV_OVERRIDE", "UV_EXCLUDE"),
-        *("UV_RESOLUTION", "UV_PRERELEASE", "UV_EXCLUDE_NEWER", "UV_TORCH_BACKEND"),
-        *("UV_NO_BINARY", "UV_NO_BINARY_PACKAGE", "UV_NO_BUILD", "UV_NO_VERIFY_HASHES"),
-        *("UV_VENV_SEED", "UV_VENV_CLEAR", "UV_VENV_RELOCATABLE", "UV_COMPILE_BYTECODE"),
-        *("UV_PROJECT", "UV_PROJECT_ENVIRONMENT", "UV_WORKSPACE_DIR"),
-        *("UV_WORKING_DIR", "UV_WORKING_DIRECTORY"),
-        *("VIRTUAL_ENV", "CONDA_PREFIX", "PYTHONHOME", "PYTHONPATH", "RUST_LOG"),
+        *("UV_DEFAULT_INDEX", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS"),
+        *("UV_NO_INDEX", "UV_INDEX_STRATEGY", "UV_KEYRING_PROVIDER", "NETRC"),
+        *("UV_CACHE_DIR", "XDG_CACHE_HOME", "UV_NO_CACHE", "UV_LINK_MODE", "UV_OFFLINE"),
+        *("UV_HTTP_TIMEOUT", "UV_REQUEST_TIMEOUT", "UV_HTTP_RETRIES", "UV_CONCURRENT_DOWNLOADS"),
+        *("UV_NATIVE_TLS", "UV_SYSTEM_CERTS", "UV_INSECURE_HOST", "SSL_CLIENT_CERT"),
+        *("ALL_PROXY", "all_proxy"),
     }
 )
-"""Variables that would change what is installed, or where. Those that say where packages come from
-(UV_DEFAULT_INDEX and the like), the cache, proxies and certificates are the user's and stay."""
+"""uv's variables that say where packages come from, and how they travel."""
+_INDEX_CREDENTIALS: Final = re.compile(r"UV_INDEX_[A-Z0-9_]+_(USERNAME|PASSWORD)")
 
 
 class _Cause(NamedTuple):
@@ -176,7 +174,8 @@ class Toolchain:
         """
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
         with subprocess.Popen(
-            [str(self.uv), *arguments, "--color=never"],
+            # a uv.toml may name another target folder
+            [str(self.uv), *arguments, "--no-config", "--color=never"],
             cwd=folder,
             env=hermetic_environment(self.variables),
             stdin=subprocess.DEVNULL,
@@ -207,10 +206,14 @@ def own_toolchain(variables: Mapping[str, str] = os.environ) -> Toolchain:
 
 
 def hermetic_environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """The variables that uv may see; pip's are harmless, since uv never reads them."""
-    kept = {name: value for name, value in variables.items() if name not in _STEERING}
+    """The variables that uv may see: those of every child, and where packages come from."""
+    own = {
+        name: value
+        for name, value in variables.items()
+        if name in _SOURCES or _INDEX_CREDENTIALS.fullmatch(name)
+    }
     # the interpreter is given by its path: uv mustn't look for another, or download one
-    return {**kept, "UV_PYTHON_DOWNLOADS": "never"}
+    return {**inherited_environment(variables), **own, "UV_PYTHON_DOWNLOADS": "never"}
 
 
 def not_installed(what: str, why: str) -> EngineInstallError:

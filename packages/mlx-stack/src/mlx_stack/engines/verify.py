@@ -108,6 +108,16 @@ def verify(environment: Environment, *, contents: bool = True) -> EngineVerifica
     return EngineVerification(environment, len(wanted), files, tuple(problems))
 
 
+def packages_problem(environment: Environment, lock: Lock) -> str | None:
+    """What an environment's packages have that `lock` doesn't ask for, or lack; None if nothing."""
+    packages = environment.site_packages
+    if packages is None:
+        return "the environment holds no packages"
+    wanted = wanted_versions(lock.pins, _marker_environment(environment.path / _SETTINGS))
+    found = next(compare_versions(wanted, installed_versions(packages)), None)
+    return f"{found.what}: {found.kind}" if found is not None else None
+
+
 def wanted_versions(pins: Iterable[Pin], markers: Mapping[str, str]) -> dict[str, str]:
     """The packages of a universal lock on the machine that `markers` describes."""
     return {

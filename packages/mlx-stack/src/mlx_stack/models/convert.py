@@ -110,7 +110,7 @@ def convert(
             def tell(line: str) -> None:
                 observer(Converting(line, _size(places.staging), size))
 
-            _run(command, converter.environment, repo, tell)
+            _run(command, places.staging.parent, converter.environment, repo, tell)
             manifest = Manifest(
                 repo=repo,
                 revision=original.revision,
@@ -125,9 +125,9 @@ def convert(
 
 
 def _command(python: Path, original: Path, quant: Quant, target: Path) -> tuple[str, ...]:
-    places = ("--hf-path", str(original), "--mlx-path", str(target))
+    places = ("--hf-path", str(original.absolute()), "--mlx-path", str(target.absolute()))
     size = ("--q-bits", str(quant.bits), "--q-group-size", str(GROUP_SIZE))
-    return (str(python), "-m", "mlx_lm", "convert", *places, "--quantize", *size)
+    return (str(python), "-I", "-m", "mlx_lm", "convert", *places, "--quantize", *size)
 
 
 def ensure_convertible(repo: str, config: bytes, converter: Converter) -> None:
@@ -142,7 +142,7 @@ def ensure_convertible(repo: str, config: bytes, converter: Converter) -> None:
         return  # the model brings its own code along
     model_type = str(fields.get("model_type"))
     asked = subprocess.run(
-        (str(converter.python), "-c", _IS_KNOWN, model_type),
+        (str(converter.python), "-I", "-c", _IS_KNOWN, model_type),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -203,7 +203,11 @@ def _removed_on_failure(staging: Path) -> Generator[None]:
 
 
 def _run(
-    command: Sequence[str], environment: Mapping[str, str], repo: str, tell: Callable[[str], None]
+    command: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    repo: str,
+    tell: Callable[[str], None],
 ) -> None:
     """Run mlx-lm to its end, telling every line and, in between, that time passes.
 
@@ -213,6 +217,7 @@ def _run(
     last: deque[str] = deque(maxlen=_KEPT_LINES)
     with subprocess.Popen(
         command,
+        cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -1,15 +1,14 @@
 """Have a model on this disk: found, downloaded or converted, and checked."""
 
-import os
 import re
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlx_catalog import Quant
 from mlx_catalog.model_files import describe
+from mlx_stack.child_environment import inherited_environment
 from mlx_stack.engines.environment import Engine, require_environment
 from mlx_stack.errors import UsageError
 from mlx_stack.home import Home
@@ -314,11 +313,16 @@ def _record(file: "HubFile", repo: str) -> FileRecord:
     )
 
 
-def _converter(home: Home, variables: Mapping[str, str] = os.environ) -> Converter:
+def _converter(home: Home) -> Converter:
     import psutil
 
     return Converter(
         python=require_environment(home.engines, Engine.VLLM_MLX).python,
         available_memory_bytes=psutil.virtual_memory().available,
-        environment={**variables, "HF_HUB_OFFLINE": "1"},
+        environment={
+            **inherited_environment(),
+            "HOME": "/dev/null",
+            "HF_HOME": str(home.engines / "huggingface"),
+            "HF_HUB_OFFLINE": "1",
+        },
     )

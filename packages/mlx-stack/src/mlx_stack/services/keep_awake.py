@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlx_stack.child_environment import inherited_environment
 from mlx_stack.config import KeepAwake, load_config
 from mlx_stack.errors import StackError
 from mlx_stack.gateway.endpoint import LOOPBACK
@@ -104,7 +105,11 @@ class AssertionHolder:
         if wanted and self._process is None:
             streams = subprocess.DEVNULL
             self._process = subprocess.Popen(
-                self.command, stdin=streams, stdout=streams, stderr=streams
+                self.command,
+                stdin=streams,
+                stdout=streams,
+                stderr=streams,
+                env=inherited_environment(),
             )
             why = "always" if policy is KeepAwake.ALWAYS else "requests are served"
             self.tell(f"the Mac is kept awake ({why})")

@@ -1,7 +1,6 @@
 """The services of a stack as processes: what to start, where, with which environment."""
 
 import hashlib
-import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from mlx_procsup import HttpReadiness, ProcessSpec, StateDirs, WantedState, readable_run
+from mlx_stack.child_environment import (
+    inherited_environment as inherited_environment,  # noqa: PLC0414 -- for the services
+)
 from mlx_stack.config import Config
 from mlx_stack.engines import vllm_mlx
 from mlx_stack.gateway import litellm
@@ -22,16 +24,6 @@ KEY_VARIABLE = "MLX_GATEWAY_KEY"
 WATCHDOG = "watchdog"
 
 type Kind = Literal["engine", "gateway", "litellm", "watchdog"]
-
-_INHERITED = frozenset(
-    {
-        *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "TMPDIR", "TZ"),
-        *("LANG", "LC_ALL", "LC_CTYPE"),
-        *("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"),
-        *("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE"),
-    }
-)
-"""What a service takes over from the shell that started it; everything else is left behind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +48,6 @@ class Service:
     def name(self) -> str:
         """The name that its files and messages carry."""
         return self.spec.name
-
-
-def inherited_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The part of the caller's environment that services see."""
-    return {name: value for name, value in environment.items() if name in _INHERITED}
 
 
 def engine_service(

@@ -146,7 +146,7 @@ def start_daemon(opened: OpenStack, options: WatchOptions) -> tuple[int, bool]:
     home.create()
     spec = ProcessSpec(
         name=WATCHDOG,
-        command=(sys.executable, "-m", "mlx_stack", "watch", *options.arguments()),
+        command=(sys.executable, "-P", "-m", "mlx_stack", "watch", *options.arguments()),
         env={**inherited_environment(), HOME_VARIABLE: str(home.root)},
         cwd=home.root,
     )
