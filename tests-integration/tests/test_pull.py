@@ -412,6 +412,34 @@ def test_a_repository_with_a_damaged_configuration_is_told(
     assert "config.json" in done.document["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        b'{"model_type": "nemotron_h", "time_step_limit": [0.0, Infinity]}',
+        b'\xef\xbb\xbf{"model_type": "llama", "x": NaN}',
+        b'{"model_type": "llama", "quantization_config": {"quant_method": "quark"}}',
+    ],
+)
+def test_a_configuration_that_only_python_reads_undoes_no_download(
+    puller: Program, tmp_path: Path, config: bytes
+):
+    write_repository(tmp_path / "hub", REPO, {**FILES, "config.json": config})
+    done = puller.run("pull", REPO, "--json")
+    assert done.code == 0, done.err
+    assert done.document["integrity"] == "ok"
+    assert done.document["quant"] in (None, "bf16")
+
+
+def test_a_damaged_configuration_ends_the_pull_before_the_weights_have_come(
+    puller: Program, hub: HubServer, tmp_path: Path
+):
+    write_repository(tmp_path / "hub", REPO, {**FILES, "config.json": b"<html>"})
+    hub.configure(Settings(rate_bytes_s=MB // 10))
+    done = puller.run("pull", REPO, "--json")
+    assert (done.code, done.document["error"]["type"]) == (1, "wrong-content")
+    assert hub.sent_bytes < SIZE / 2
+
+
 def test_a_precision_that_the_weights_do_not_have_is_refused(puller: Program):
     done = puller.run("pull", REPO, "--quant", "int8", "--json")
     assert done.code == 2

@@ -237,3 +237,33 @@ def test_weights_published_in_fp8_are_read_in_16_bits():
     assert shape.weights_bytes == pytest.approx(2 * 671e9, rel=0.01)
     assert shape.decode_weight_bytes == pytest.approx(2 * 37e9, rel=0.02)
     assert estimate(shape, parse_hardware_spec("m3-ultra:80:512")).fits is False
+
+
+@given(
+    bits=st.sampled_from([2, 3, 4, 5, 6, 8]),
+    lowest=st.sampled_from([2, 4, 8]),
+    experts=st.integers(2, 16),
+    active=st.integers(1, 20),
+    size_mb=st.none() | st.integers(1, 10_000),
+)
+def test_a_token_never_reads_more_than_the_weights_are(bits, lowest, experts, active, size_mb):
+    scheme = {"group_size": 64, "bits": bits}
+    own = {"model.layers.0.mlp.switch_mlp.up_proj": {"group_size": 64, "bits": lowest}}
+    config = {
+        "model_type": "qwen3_moe",
+        "num_hidden_layers": 2,
+        "hidden_size": 512,
+        "moe_intermediate_size": 256,
+        "num_experts": experts,
+        "num_experts_per_tok": active,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 2,
+        "vocab_size": 3000,
+        "tie_word_embeddings": False,
+        "quantization": scheme | own,
+    }
+    size = None if size_mb is None else size_mb * 10**6
+    shape = shape_of_model(describe("mixed", config, file_bytes=size))
+    assert shape is not None
+    assert 0 < shape.decode_weight_bytes <= shape.weights_bytes
+    assert shape.routed_weight_bytes <= shape.decode_weight_bytes
