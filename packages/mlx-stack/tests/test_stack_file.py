@@ -32,7 +32,11 @@ def test_a_file_from_another_editor_is_read(tmp_path: Path) -> None:
     [
         ("host: 0.0.0.0", "would listen on '0.0.0.0'"),
         ("host: true", "would listen on True"),
-        ("port: 9000", "another port"),
+        ("hos: 0.0.0.0", "would take for another: write it in full .host"),
+        ("por: 9000", "write it in full .port"),
+        ("served-model: other", "write it in full .served-model-name"),
+        ("served-model-name: other", "different names"),
+        ("port: 9000", "different ports"),
         ("--max-tokens: 9", "without the leading dashes"),
         ("'': 9", "without the leading dashes"),
         ("'a b': 9", "without the leading dashes"),

@@ -9,6 +9,7 @@ import msgspec
 from mlx_catalog import Quant, yaml12
 from mlx_stack import atomic_file, yaml_file
 from mlx_stack.errors import InvalidFileError, NoStackError
+from mlx_stack.vllm_flags import abbreviated
 
 SCHEMA_VERSION = 1
 DEFAULT_PORTS = {"standard": 8000, "fast": 8001, "longctx": 8002}
@@ -168,6 +169,17 @@ def _flag_problem(tier: Tier) -> str | None:
             return (
                 f"the tier {tier.name!r} has a flag {name!r} in `vllm_flags`: write names "
                 "without the leading dashes"
+            )
+        whole = abbreviated(name)
+        if whole is not None:
+            return (
+                f"the tier {tier.name!r} has a flag {name!r} in `vllm_flags`, which the engine "
+                f"would take for another: write it in full ({whole})"
+            )
+        if name == "served-model-name" and value != tier.model:
+            return (
+                f"the tier {tier.name!r} has different names in `vllm_flags` "
+                "(served-model-name) and `model`"
             )
         if name == "port" and value != tier.port:
             return f"the tier {tier.name!r} has different ports in `vllm_flags` and `port`"
