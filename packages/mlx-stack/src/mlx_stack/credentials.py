@@ -1,7 +1,10 @@
 """The gateway's key: made once, kept with mode 0600, handed on through the environment only."""
 
+import errno
+import os
 import re
 import secrets
+from pathlib import Path
 from typing import Annotated
 
 import msgspec
@@ -11,6 +14,8 @@ from mlx_stack.home import Home
 
 _KEY_BYTES = 32
 _KEY = re.compile(r"sk-[\w-]{43}")  # so many characters are 32 bytes in Base64
+_NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""What a file system without hard links says."""
 MASK = "********"
 """What is shown in place of a secret."""
 _HINT = (
@@ -45,9 +50,25 @@ def ensure_gateway_key(home: Home) -> str:
     if key is None:
         key = f"sk-{secrets.token_urlsafe(_KEY_BYTES)}"
         home.create()
-        credentials = _Credentials(gateway_key=key)
-        json_file.write(home.credentials, credentials, mode=atomic_file.PRIVATE)
+        _save_first(home.credentials, _Credentials(gateway_key=key))
+        key = read_gateway_key(home) or key  # another process may have been quicker
     return key
+
+
+def _save_first(path: Path, credentials: _Credentials) -> None:
+    """Write the file unless there is one by now; it appears whole, and only once."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        json_file.write(temporary, credentials, mode=atomic_file.PRIVATE)
+        os.link(temporary, path)
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        json_file.write(path, credentials, mode=atomic_file.PRIVATE)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def mask_keys(text: str, key: str | None) -> str:
