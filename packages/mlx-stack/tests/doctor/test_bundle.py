@@ -52,3 +52,9 @@ def test_names_go_where_they_stand_as_words_only() -> None:
         "logs": {"ada": ["~/x of <user>, adamant", f"{MASK}\n<user>"]},
         "pid": 7,
     }
+
+
+@pytest.mark.parametrize("label", ["[REQUEST] last user message preview: ", "prompt_preview="])
+def test_the_prompts_that_the_engine_logs_are_removed(label: str) -> None:
+    lines = [f"INFO {label}My PIN is 4711; my wife Anna left me.", "INFO 200 OK"]
+    assert redact(lines, {}) == [f"INFO {label}<prompt>", "INFO 200 OK"]

@@ -31,6 +31,8 @@ _LOG_LINES = 200
 _SECRET_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
 _SHORTEST_KEY = 6  # a variable called so may hold `1` or `true`
 _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
+    # the beginning of a prompt, which the engine logs with each request
+    (re.compile(r"(message preview: |prompt_preview=).*"), r"\1<prompt>"),
     (re.compile(r"-----BEGIN [A-Z ]+-----.*?(-----END [A-Z ]+-----|\Z)", re.DOTALL), MASK),
     (re.compile(r"(://)[^/\s@]+@"), rf"\1{MASK}@"),
     (re.compile(r"(?i)\b(bearer|authorization:\s*\w+)(\s+)[\w.~+/=-]{8,}"), rf"\1\2{MASK}"),
