@@ -16,7 +16,8 @@ DEFAULT_PORTS = {"standard": 8000, "fast": 8001, "longctx": 8002}
 """The ports of the usual tiers; a tier of the user's own takes the next free one."""
 
 type Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-type TierName = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+TIER_NAME = r"^[a-z][a-z0-9-]{0,31}$"
+type TierName = Annotated[str, msgspec.Meta(pattern=TIER_NAME)]
 type FlagValue = bool | int | float | str
 
 _HINT = "Fix the file, or write a new one with `mlx-stack init --force`."

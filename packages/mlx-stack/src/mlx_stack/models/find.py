@@ -12,7 +12,7 @@ from pathlib import Path
 from mlx_catalog import Catalog, CatalogEntry, Quant, UnknownModelError
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.home import Home
-from mlx_stack.models.disk.local import LocalModel, inspect_folder, list_local
+from mlx_stack.models.disk.local import LocalModel, find_local, inspect_folder, list_local
 from mlx_stack.models.errors import ModelNotFoundError
 from mlx_stack.models.hub.environment import read_environment
 from mlx_stack.models.name import CatalogName, Folder, HubRepo, parse
@@ -46,11 +46,17 @@ class FoundModel:
         folder = self.path.parent if self.path.is_file() else self.path
         return folder.resolve() if ".." in folder.parts else folder.absolute()
 
+    @property
+    def source(self) -> str | None:
+        """What a stack file says of where the weights are: the repository or folder named."""
+        if self.repo is not None:
+            return self.repo.repo
+        return str(self.folder) if self.folder is not None else None
+
     def is_served_by(self, tier: Tier) -> bool:
         """Whether a tier serves this model."""
-        if self.entry is not None and self.entry.id == tier.model:
-            return True
-        return tier.source in (str(self.folder), self.repo.repo if self.repo else None)
+        is_entry = self.entry is not None and self.entry.id == tier.model
+        return is_entry or tier.source == self.source
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,11 @@ def local_models(
         named = [model for model in models if entry.id in (model.model, model.path.name)]
         models = named or [m for m in models if m.repo and entry.quant_of(m.repo) is not None]
     return tuple(sorted(models, key=lambda model: (not model.is_whole, model.path)))
+
+
+def local_model_of(opened: OpenStack, tier: Tier) -> LocalModel | None:
+    """The folder of a tier's model, whole or not; None where nothing of it is here."""
+    return find_local(opened.config.model_dir, tier.source, tier.quant)
 
 
 def source_of(found: FoundModel, quant: Quant | None, default_quant: Quant) -> ModelSource:

@@ -8,7 +8,7 @@ from mlx_catalog import Catalog, CatalogEntry, CatalogError
 from mlx_catalog.hub import HubModel, RepoReading
 from mlx_catalog.model_files import describe
 from mlx_hwprobe import HardwareProfile
-from mlx_recommend import Estimate, ModelShape, estimate, shape_of_entry, shape_of_model
+from mlx_recommend import Estimate, estimate, shape_of_entry, shape_of_model
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.hardware import asked_hardware
 from mlx_stack.home import Home
@@ -109,9 +109,15 @@ def _described(
     found = readings.get(row.repo)
     reading = found if isinstance(found, RepoReading) else None
     size_bytes = row.weights_bytes or (reading.weights_bytes if reading is not None else None)
-    shape, note = _shape(row, entry, found, size_bytes)
-    if size_bytes is None and entry is not None and shape is not None:
-        size_bytes = shape.weights_bytes
+    quant = entry.quant_of(row.repo) if entry is not None else None
+    shape, note = None, "" if found is None else str(found)
+    if entry is not None and quant is not None:
+        shape, note = shape_of_entry(entry, quant), ""
+        size_bytes = size_bytes or shape.weights_bytes
+        shape = replace(shape, weights_bytes=size_bytes)
+    elif reading is not None:
+        model = describe(row.repo, reading.config, file_bytes=size_bytes)
+        shape, note = shape_of_model(model), "; ".join(model.notes)
     return AvailableModel(
         listed=row,
         entry=entry,
@@ -120,19 +126,3 @@ def _described(
         estimate=None if shape is None else estimate(shape, hardware),
         note=note,
     )
-
-
-def _shape(
-    row: HubModel,
-    entry: CatalogEntry | None,
-    found: RepoReading | CatalogError | None,
-    size_bytes: int | None,
-) -> tuple[ModelShape | None, str]:
-    quant = entry.quant_of(row.repo) if entry is not None else None
-    if entry is not None and quant is not None:
-        shape = shape_of_entry(entry, quant)
-        return replace(shape, weights_bytes=size_bytes or shape.weights_bytes), ""
-    if isinstance(found, RepoReading):
-        model = describe(row.repo, found.config, file_bytes=size_bytes)
-        return shape_of_model(model), "; ".join(model.notes)
-    return None, "" if found is None else str(found)

@@ -15,18 +15,17 @@ from mlx_recommend import (
     memory_use,
 )
 from mlx_stack.errors import UsageError
-from mlx_stack.models.disk import find_local, inspect_folder
+from mlx_stack.models.disk import inspect_folder
 from mlx_stack.models.errors import ModelCodeError
-from mlx_stack.models.find import local_models, weights_of
+from mlx_stack.models.find import local_model_of, local_models, weights_of
 from mlx_stack.models.own_code import ensure_no_code
 from mlx_stack.models.serving import entry_of, fit_and_shape
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.estimate import DescribedModel, HubReader, describe_model
-from mlx_stack.stack import Tier
+from mlx_stack.stack import TIER_NAME, Tier
 
 _NO_PORT_YET = 1
 _LONGEST_NAME = 32
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +82,9 @@ def added_tier(
     own_name = _name_of(found)
     quant = Quant(found.quant) if found.quant in Quant else None
     tier_name = name if name is not None else tier_name_of(own_name)
-    if _NAME.fullmatch(tier_name) is None:
+    if re.fullmatch(TIER_NAME, tier_name) is None:
         raise UsageError(
-            f"{tier_name!r} is no name for a tier.",
+            f"{tier_name!r} can't be the name of a tier.",
             hint="Lower-case letters, digits and dashes, at most 32, a letter first: --as coder.",
         )
     tier = Tier(
@@ -125,9 +124,8 @@ def tier_name_of(model: str) -> str:
 
 def planned_memory_bytes(opened: OpenStack, tier: Tier) -> int | None:
     """What a defined tier takes; None where neither the catalog nor its files tell."""
-    model_dir, entry = opened.config.model_dir, entry_of(opened.catalog, tier)
-    local = find_local(model_dir, tier.source, tier.quant)
-    folder = local.path if local is not None else model_dir / tier.source
+    entry, local = entry_of(opened.catalog, tier), local_model_of(opened, tier)
+    folder = local.path if local is not None else opened.config.model_dir / tier.source
     if entry is None and not (folder / "config.json").is_file():
         return None
     fit, shape = fit_and_shape(entry, tier, folder)
@@ -170,13 +168,11 @@ def _source_of(model: DescribedModel, quant: Quant | None) -> str:
         UsageError: When it is a `config.json` without weights, or the catalog has no such weights.
     """
     found = model.found
-    if found.repo is not None:
-        return found.repo.repo
-    if found.entry is not None and quant is not None:
+    if found.source is None and found.entry is not None and quant is not None:
         return weights_of(found.entry, quant)[0]
-    assert found.folder is not None
-    assert found.path is not None
-    local = inspect_folder(found.folder)
-    if found.path.is_file() and (local is None or not local.is_whole):
-        raise UsageError(f"{found.name} is a file: a tier serves a model's folder.")
-    return str(found.folder)
+    assert found.source is not None
+    if found.path is not None and found.path.is_file():
+        local = inspect_folder(found.path.parent)
+        if local is None or not local.is_whole:
+            raise UsageError(f"{found.name} is a file: a tier serves a model's folder.")
+    return found.source
