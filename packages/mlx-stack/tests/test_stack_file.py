@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlx_stack.errors import InvalidFileError
-from mlx_stack.stack import load_stack
+from mlx_stack.stack import load_stack, save_stack
 
 TIER = "{name: standard, model: m, quant: int4, source: o/m, port: 8000, vllm_flags: {%s}}"
 
@@ -65,4 +65,22 @@ def test_an_unknown_key_is_refused_with_its_own_line(tmp_path: Path, text: str, 
     path = tmp_path / "default.yaml"
     path.write_text(text.replace("{tier}", TIER % ""), encoding="utf-8")
     with pytest.raises(InvalidFileError, match=f"line {line}: .*colour"):
+        load_stack(path)
+
+
+def test_a_tier_whose_weights_have_no_named_precision_is_kept_so(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("quant: int4", "quant: null"), encoding="utf-8")
+    stack = load_stack(path)
+    assert stack.tiers[0].quant is None
+    save_stack(path, stack)
+    assert load_stack(path) == stack
+
+
+@pytest.mark.parametrize("port", ["08000", "8_000", "2:13", "0x1F40", "yes"])
+def test_a_port_that_is_no_plain_number_is_refused_with_its_line(tmp_path: Path, port: str) -> None:
+    path = write(tmp_path)
+    text = path.read_text().replace("port: 8000", f"port: {port}")
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidFileError, match=r"line 3: `tiers\[0\]\.port`"):
         load_stack(path)

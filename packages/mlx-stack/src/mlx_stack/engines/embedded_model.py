@@ -20,7 +20,6 @@ from mlx_stack.engines.uv_process import Toolchain
 
 NAME: Final = "smollm2-135m-instruct"
 """The model's name in a stack, and the name of its folder."""
-QUANT: Final = "int4"
 QUESTION: Final = "What is the capital of France?"
 ANSWER: Final = "The capital of France is Paris."
 """What the model says to QUESTION at temperature 0, on every machine seen so far."""
