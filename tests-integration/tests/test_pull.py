@@ -373,6 +373,14 @@ def test_a_mistyped_catalog_id_gets_the_nearest_names(puller: Program):
     assert "qwen3-8b" in done.err
 
 
+def test_a_configuration_without_end_is_not_read(puller: Program, hub: HubServer):
+    files = {**WANTED, "config.json": CONFIG + b" " * 17_000_000}
+    write_repository(hub.root, "example/Endless", files)
+    done = puller.run("pull", "example/Endless", "--json")
+    assert done.document["error"]["type"] == "wrong-content"
+    assert hub.sent_bytes == 0
+
+
 def test_a_model_larger_than_the_disk_is_refused_before_any_weights_come(
     puller: Program, hub: HubServer
 ):

@@ -307,3 +307,18 @@ def test_a_hub_that_does_not_answer_in_time_is_unreachable():
 def test_an_endpoint_that_is_no_url_is_unreachable():
     with Hub("nonsense") as client, pytest.raises(HubConnectionError):
         client.search()
+
+
+def test_an_answer_without_end_is_not_read_to_its_end(server: _Hub, hub: Hub):
+    server.add_repo("x/big")
+    server.answers[f"/x/big/resolve/{SHA}/config.json"] = (200, {}, b" " * 40_000_000)
+    with pytest.raises(HubError, match="larger than 16 MB"):
+        hub.read("x/big")
+
+
+def test_a_config_that_is_announced_too_large_is_not_asked_for(server: _Hub, hub: Hub):
+    tree = [{"type": "file", "oid": "a", "size": 17_000_000, "path": "config.json"}]
+    server.add_repo("x/big", tree)
+    with pytest.raises(HubError, match="too large"):
+        hub.read("x/big")
+    assert not [path for path, _, _ in server.asked if path.endswith("config.json")]

@@ -26,12 +26,14 @@ from mlx_catalog.errors import (
     RevisionNotFoundError,
     TokenRefusedError,
 )
-from mlx_catalog.model_files import MAX_JSON_BYTES, ModelReading, describe, parse_config
+from mlx_catalog.model_files import ModelReading, describe, parse_config
 from mlx_catalog.safetensors import dtype_bits, weight_files
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 _FIELDS = ("author", "downloads", "likes", "gated", "lastModified", "safetensors", "tags")
 _PARALLEL_READS = 8
+MAX_ANSWER_BYTES = 16_000_000
+"""No list of files and no `config.json` comes near; anybody may publish a larger one."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _DISABLED = "Access to this resource is disabled."  # what huggingface_hub goes by as well
 
@@ -173,8 +175,8 @@ class Hub:
         seen: set[str] = set()
         while url and url not in seen:
             seen.add(url)
-            response = self._get(url)
-            for entry in _objects(_decoded(self.endpoint, response)):
+            response, content = self._get(url)
+            for entry in _objects(_decoded(self.endpoint, response, content)):
                 if entry.get("type") != "file":
                     continue
                 file = _listed_file(entry)
@@ -192,10 +194,10 @@ class Hub:
         weights = sum(sizes[name] for name in weight_files(sizes))
         if "config.json" not in sizes:
             raise HubError(self.endpoint, f"{repo} has no config.json: it is no model to serve")
-        if sizes["config.json"] > MAX_JSON_BYTES:
+        if sizes["config.json"] > MAX_ANSWER_BYTES:
             raise HubError(self.endpoint, f"config.json of {repo} is too large to describe a model")
         url = f"{self.endpoint}/{quote(repo, safe='/')}/resolve/{commit.commit}/config.json"
-        config = parse_config(self._get(url).content, f"config.json of {repo}")
+        config = parse_config(self._get(url)[1], f"config.json of {repo}")
         return RepoReading(
             repo=repo,
             revision=commit.commit,
@@ -223,19 +225,32 @@ class Hub:
         return f"{self.endpoint}/api/models/{quote(repo, safe='/')}"
 
     def _json(self, url: str, params: _Params | None = None) -> object:
-        return _decoded(self.endpoint, self._get(url, params))
+        return _decoded(self.endpoint, *self._get(url, params))
 
-    def _get(self, url: str, params: _Params | None = None) -> httpx.Response:
+    def _get(self, url: str, params: _Params | None = None) -> tuple[httpx.Response, bytes]:
+        """An answer, and its content."""
         try:
             headers = self._authorization(httpx.URL(url))
-            response = self._client.get(url, params=params, headers=headers, follow_redirects=True)
+            with self._client.stream(
+                "GET", url, params=params, headers=headers, follow_redirects=True
+            ) as response:
+                content = self._content(response) if response.is_success else b""
         except httpx.TimeoutException as error:
             raise HubConnectionError(self.endpoint, "no answer in time") from error
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise HubConnectionError(self.endpoint, str(error) or type(error).__name__) from error
         if response.is_success:
-            return response
+            return response, content
         raise self._refusal(response)
+
+    def _content(self, response: httpx.Response) -> bytes:
+        content = bytearray()
+        for piece in response.iter_bytes():
+            content += piece
+            if len(content) > MAX_ANSWER_BYTES:
+                path = response.request.url.path
+                raise HubError(self.endpoint, f"the answer for {path} is larger than 16 MB")
+        return bytes(content)
 
     def _authorization(self, url: httpx.URL) -> dict[str, str]:
         """The token's header; a list's next page may be anywhere. httpx heeds redirects."""
@@ -262,9 +277,9 @@ class Hub:
         return kind(self.endpoint, reason, status=status, said=said)
 
 
-def _decoded(endpoint: str, response: httpx.Response) -> object:
+def _decoded(endpoint: str, response: httpx.Response, content: bytes) -> object:
     try:
-        return msgspec.json.decode(response.content)
+        return msgspec.json.decode(content)
     except msgspec.DecodeError as error:
         raise HubError(endpoint, f"no JSON at {response.request.url.path}: {error}") from error
 

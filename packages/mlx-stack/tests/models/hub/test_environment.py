@@ -189,3 +189,29 @@ def test_no_rule_is_too_strange(host: str, rules: list[str]):
 def test_a_folder_of_certificates_may_stand_where_a_file_is_usual(tmp_path: Path):
     bundle = Variable("REQUESTS_CA_BUNDLE", str(tmp_path))
     assert HubEnvironment(certificate_file=bundle).tls().get_ca_certs() == []
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "is_refused"),
+    [
+        ("http://hub.example.org", True),
+        ("http://192.168.1.2:8080", True),
+        ("http://127.0.0.1.example.org", True),
+        ("http://127.0.0.1:8080", False),
+        ("http://[::1]:8080", False),
+        ("http://localhost:8080", False),
+        ("https://hub.example.org", False),
+    ],
+)
+def test_a_token_goes_over_plain_http_to_this_machine_only(
+    tmp_path: Path, endpoint: str, is_refused: bool
+):
+    variables = {"HF_HOME": str(tmp_path), "HF_ENDPOINT": endpoint}
+    read_environment(variables).ready()
+    environment = read_environment({**variables, "HF_TOKEN": "hf_secret"})
+    if not is_refused:
+        environment.ready()
+        return
+    with pytest.raises(UsageError, match="HF_ENDPOINT") as caught:
+        environment.ready()
+    assert "hf_secret" not in caught.value.message

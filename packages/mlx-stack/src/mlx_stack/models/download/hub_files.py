@@ -23,6 +23,8 @@ from mlx_stack.models.hub.client import open_stream_client
 from mlx_stack.models.hub.environment import HubEnvironment, is_web_address, origin_of
 
 _MOST_REDIRECTS = 5
+MAX_READ_BYTES = 16_000_000
+"""No `config.json` comes near; anybody may publish a larger one."""
 _EXPIRED = frozenset({401, 403, 404, 410})
 _THROTTLED = frozenset({429, 503})
 _CONTENT_RANGE = re.compile(r"^bytes (\d+)-\d+/(\d+|\*)$")
@@ -82,6 +84,10 @@ class HubFiles:
             HubUnreachableError: When it can't be read, however often it is tried.
             PullError: When it is gone, forbidden, or not what the Hub announced.
         """
+        if file.size_bytes > MAX_READ_BYTES:
+            raise WrongContentError(
+                f"{file.path} of {self.repo} has {file.size_bytes} bytes: too many to be read."
+            )
         retries, policy = FileRetries(), TransferPolicy()
         while True:
             try:

@@ -85,6 +85,11 @@ class HubEnvironment:
             raise problem
         self.proxy_of(self.endpoint)
         self.tls()
+        if self.token is not None and not _is_private(self.endpoint):
+            raise UsageError(
+                f"HF_ENDPOINT is {self.endpoint}: the token would go there unencrypted.",
+                hint="Use https://, or unset HF_TOKEN (or `hf auth logout`) for this endpoint.",
+            )
         if self.token is None or self.token_path is None:
             return self
         return replace(self, token=_renewed(self.token, self.token_path))
@@ -182,6 +187,17 @@ def origin_of(url: str) -> Origin:
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)
     return parts.scheme, (parts.hostname or "").lower(), port
+
+
+def _is_private(url: str) -> bool:
+    """Whether nobody on the way to `url` can read along: HTTPS, or this machine."""
+    scheme, host, _ = origin_of(url)
+    if scheme == "https" or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def is_web_address(url: str) -> bool:
