@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -128,6 +129,26 @@ def test_a_link_outlives_the_cache(tmp_path: Path):
     for blob in (folder / "blobs").iterdir():
         blob.unlink()
     assert target.read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("mode", [0o664, 0o646])
+def test_what_others_may_change_is_copied(tmp_path: Path, mode: int):
+    cached, target = tmp_path / "blob", tmp_path / "store" / "model.safetensors"
+    cached.write_bytes(b"weights")
+    cached.chmod(mode)
+    link_or_copy(cached, target)
+    cached.write_bytes(b"swapped")
+    assert target.read_bytes() == b"weights"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_a_blob_of_another_user_is_copied(tmp_path: Path):
+    cached, target = tmp_path / "blob", tmp_path / "store" / "model.safetensors"
+    cached.write_bytes(b"weights")
+    os.chown(cached, 65534, -1)
+    link_or_copy(cached, target)
+    assert not target.samefile(cached)
+    assert target.stat().st_uid == os.getuid()
 
 
 LINKS_ON_A_DISK_WITHOUT = """

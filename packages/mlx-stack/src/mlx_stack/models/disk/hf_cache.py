@@ -8,6 +8,7 @@ and git's SHA-1 for others; `snapshots/<commit>/` holds links to them; `refs/mai
 import os
 import re
 import shutil
+import stat
 from pathlib import Path
 from typing import Literal
 
@@ -82,14 +83,15 @@ def link_or_copy(existing: Path, path: Path) -> None:
     """Make `path` the same file as `existing`, or a copy of it where the disk has no links.
 
     A hard link outlives the other name, `hf cache` pruning included; where the two are on
-    different file systems, a symbolic link; on exFAT and many network disks there is neither.
+    different file systems, a symbolic link; on exFAT and many network disks there is neither. What
+    others could change afterwards is copied.
 
     Raises:
         DiskSpaceError: When there is no room for the copy.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     target = existing.resolve()
-    for make in (path.hardlink_to, path.symlink_to):
+    for make in (path.hardlink_to, path.symlink_to) if _is_ours(target) else ():
         try:
             make(target)
         except OSError:
@@ -99,6 +101,12 @@ def link_or_copy(existing: Path, path: Path) -> None:
     copy = path.with_name(f"{path.name}.part")
     shutil.copyfile(target, copy)
     copy.replace(path)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether nobody but this user may write to a file."""
+    status = path.stat()
+    return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _folder(cache: Path, repo: str) -> Path:

@@ -315,6 +315,9 @@ def _link_known(
             if candidate is not None and has_right_digest(candidate, file):
                 target.unlink(missing_ok=True)  # a dangling link
                 link_or_copy(candidate, target)
+                if not target.samefile(candidate) and not has_right_digest(target, file):
+                    target.unlink()  # it was changed while it was copied
+                    continue
                 discard_partial(target)
                 linked += file.size_bytes
                 break
