@@ -85,6 +85,12 @@ def test_any_value_can_be_set_anywhere(
     assert found == value
 
 
+@pytest.mark.parametrize("text", [r'{"\u12": 1}', '{"a": NaN}', "[,]", '{"a": 1} /* no end'])
+def test_what_no_reader_takes_is_refused(text: str) -> None:
+    with pytest.raises(DocumentError):
+        parse(text)
+
+
 @given(st.text(alphabet='{}[]:,"/*\n ab1', max_size=30))
 def test_damaged_text_is_refused_with_a_line(text: str) -> None:
     line = _refused_at(text)

@@ -5,7 +5,7 @@ import itertools
 import os
 import stat
 import sys
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from mlx_stack.clients.connections import (
     read_connections,
     save_connections,
 )
-from mlx_stack.clients.documents import FORMATS, Format, KeyPath, Layout
+from mlx_stack.clients.documents import FORMATS, DocumentPath, Format, TextLayout
 from mlx_stack.clients.jsonc import DocumentError
 from mlx_stack.clients.registry import (
     CLIENTS,
@@ -240,8 +240,8 @@ def _client_endpoint(opened: OpenStack) -> ClientEndpoint:
 
 def _connected(file: ClientFile, before: str | None, known: WrittenFile | None) -> str:
     """The file's content with our values, and without those that are no longer ours."""
-    layout, editor = Layout.of(before or ""), FORMATS[file.format]
-    text = layout.take_off(before or "")
+    layout, editor = TextLayout.of(before or ""), FORMATS[file.format]
+    text = layout.text_of(before or "")
     ours = {**file.frame, **file.settings}
     with _naming(file.path):
         if known is not None:
@@ -250,7 +250,7 @@ def _connected(file: ClientFile, before: str | None, known: WrittenFile | None) 
         for path, value in (ours if before is None else file.settings).items():
             if editor.get(text, path) != value:
                 text = editor.set(text, path, value)
-    return layout.put_on(text)
+    return layout.raw(text)
 
 
 def _remembered(
@@ -284,17 +284,17 @@ def _undone(path: Path, file: WrittenFile, before: str | None) -> str | None:
     backup = _read(_backup_of(path))
     if file.is_as_left(before):
         return backup
-    layout = Layout.of(before)
-    text = layout.take_off(before)
+    layout = TextLayout.of(before)
+    text = layout.text_of(before)
     with _naming(path):
         text = _with_earlier(text, file.editor, file.values_in(text), backup)
     is_empty = "".join(text.split()) in ("", "{}", "[]")
-    return None if backup is None and is_empty else layout.put_on(text)
+    return None if backup is None and is_empty else layout.raw(text)
 
 
-def _with_earlier(text: str, editor: Format, paths: Iterable[KeyPath], backup: str | None) -> str:
+def _with_earlier(text: str, editor: Format, paths: list[DocumentPath], backup: str | None) -> str:
     """`text` with the values that the backup has at `paths`, or with none."""
-    plain = None if backup is None else Layout.of(backup).take_off(backup)
+    plain = None if backup is None else TextLayout.of(backup).text_of(backup)
     for path in paths:
         earlier = None if plain is None else editor.get(plain, path)
         text = editor.delete(text, path) if earlier is None else editor.set(text, path, earlier)

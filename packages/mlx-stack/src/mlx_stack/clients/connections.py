@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from mlx_stack import atomic_file, json_file
-from mlx_stack.clients.documents import FORMATS, Format, FormatName, KeyPath
+from mlx_stack.clients.documents import FORMATS, DocumentPath, Format, FormatName
 
 _HINT = "Remove the file; you then have to remove by hand what `connect` wrote."
 
@@ -24,11 +24,11 @@ class WrittenValue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         sha256: The digest of the value.
     """
 
-    path: KeyPath = msgspec.field(name="at")
+    path: DocumentPath = msgspec.field(name="at")
     sha256: str
 
     @classmethod
-    def of(cls, path: KeyPath, value: object) -> "WrittenValue":
+    def of(cls, path: DocumentPath, value: object) -> "WrittenValue":
         """A value as it is remembered."""
         return cls(path=path, sha256=_digest_of_value(value))
 
@@ -61,7 +61,7 @@ class WrittenFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """Whether only we have changed the file."""
         return self.content_sha256 == digest_of_content(content)
 
-    def values_in(self, text: str, besides: Iterable[KeyPath] = ()) -> list[KeyPath]:
+    def values_in(self, text: str, besides: Iterable[DocumentPath] = ()) -> list[DocumentPath]:
         """Where `text` still says what was written, but for some paths."""
         others = [value for value in self.values if value.path not in besides]
         return [value.path for value in others if value.is_in(text, self.editor)]

@@ -11,7 +11,9 @@ value under a certain key.
 import io
 import re
 import sys
+from abc import abstractmethod
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple, Protocol, Self, override
 
 from mlx_stack.clients import jsonc
@@ -25,7 +27,7 @@ class Item(NamedTuple):
     value: str
 
 
-type KeyPath = tuple[str | Item, ...]
+type DocumentPath = tuple[str | Item, ...]
 type FormatName = Literal["jsonc", "toml", "yaml", "variables"]
 
 _MARK = "\ufeff"
@@ -33,7 +35,7 @@ _LIST_ITEM = re.compile(r"^( *)- ", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class TextLayout:
     """How a file encodes its text.
 
     Attributes:
@@ -50,31 +52,31 @@ class Layout:
         is_crlf = "\r\n" in raw and raw.count("\r\n") == raw.count("\n")
         return cls(_MARK if raw.startswith(_MARK) else "", "\r\n" if is_crlf else "\n")
 
-    def take_off(self, raw: str) -> str:
-        """The text in the file's content."""
+    def text_of(self, raw: str) -> str:
+        """The text in a file's content."""
         return raw.removeprefix(self.mark).replace(self.newline, "\n")
 
-    def put_on(self, text: str) -> str:
-        """The file's content for a text."""
+    def raw(self, text: str) -> str:
+        """A text as a file's content."""
         return self.mark + text.replace("\n", self.newline)
 
 
 class Format(Protocol):
-    """How a kind of file is edited; every method takes and returns the text inside a `Layout`.
+    """How a kind of file is edited; every method takes and returns the text inside a `TextLayout`.
 
     All raise `DocumentError` for a text that is damaged, or shaped so that the path can't lead
     through it.
     """
 
-    def get(self, text: str, path: KeyPath) -> object | None:
+    def get(self, text: str, path: DocumentPath) -> object | None:
         """The plain value at `path`, or None if there is none."""
         ...
 
-    def set(self, text: str, path: KeyPath, value: object) -> str:
+    def set(self, text: str, path: DocumentPath, value: object) -> str:
         """`text` with `value` at `path`."""
         ...
 
-    def delete(self, text: str, path: KeyPath) -> str:
+    def delete(self, text: str, path: DocumentPath) -> str:
         """`text` without what is at `path`, and without containers that it leaves empty."""
         ...
 
@@ -83,49 +85,59 @@ class Jsonc(Format):
     """JSON, with or without comments."""
 
     @override
-    def get(self, text: str, path: KeyPath) -> object | None:
+    def get(self, text: str, path: DocumentPath) -> object | None:
         return _follow(jsonc.parse(text), path)
 
     @override
-    def set(self, text: str, path: KeyPath, value: object) -> str:
+    def set(self, text: str, path: DocumentPath, value: object) -> str:
         return jsonc.set_value(text, _keys(path), value)
 
     @override
-    def delete(self, text: str, path: KeyPath) -> str:
+    def delete(self, text: str, path: DocumentPath) -> str:
         return jsonc.delete_value(text, _keys(path))
 
 
-class Toml(Format):
-    """TOML, by tomlkit, which keeps comments and layout."""
+class _Tree(Format):
+    """A format that a library reads into dicts and lists that keep comments and layout."""
+
+    @abstractmethod
+    def load(self, text: str) -> Any:
+        """The document."""
+
+    @abstractmethod
+    def dump(self, document: Any, text: str) -> str:
+        """The document as text, laid out as `text` is."""
+
+    def container(self, step: str | Item) -> object:
+        """What holds a value at `step`."""
+        return [] if isinstance(step, Item) else {}
 
     @override
-    def get(self, text: str, path: KeyPath) -> object | None:
-        return _follow(self._load(text).unwrap(), path)
+    def get(self, text: str, path: DocumentPath) -> object | None:
+        return _follow(self.load(text), path)
 
     @override
-    def set(self, text: str, path: KeyPath, value: object) -> str:
-        import tomlkit
-
-        document = self._load(text)
-        place: Any = document
-        for key in _keys(path)[:-1]:
-            if key not in place:
-                place[key] = tomlkit.table(is_super_table=True)
-            place = place[key]
-            if not isinstance(place, dict):
-                raise DocumentError(f"{key} is not a table")
-        place[_keys(path)[-1]] = value
-        return tomlkit.dumps(document)
+    def set(self, text: str, path: DocumentPath, value: object) -> str:
+        document = place = self.load(text)
+        for step, following in pairwise(path):
+            if _follow(place, (step,)) is None:
+                _put(place, step, self.container(following))
+            place = _follow(place, (step,))
+        _put(place, path[-1], value)
+        return self.dump(document, text)
 
     @override
-    def delete(self, text: str, path: KeyPath) -> str:
-        import tomlkit
-
-        document = self._load(text)
+    def delete(self, text: str, path: DocumentPath) -> str:
+        document = self.load(text)
         _prune(document, path)
-        return tomlkit.dumps(document)
+        return self.dump(document, text)
 
-    def _load(self, text: str) -> Any:
+
+class Toml(_Tree):
+    """TOML, by tomlkit."""
+
+    @override
+    def load(self, text: str) -> Any:
         import tomlkit
         from tomlkit.exceptions import TOMLKitError
 
@@ -134,37 +146,28 @@ class Toml(Format):
         except TOMLKitError as error:
             raise DocumentError(str(error)) from error
 
+    @override
+    def dump(self, document: Any, text: str) -> str:
+        import tomlkit
 
-class Yaml(Format):
-    """YAML, by ruamel.yaml, which keeps comments and order."""
+        return tomlkit.dumps(document)
 
     @override
-    def get(self, text: str, path: KeyPath) -> object | None:
-        return _follow(self._load(text), path)
+    def container(self, step: str | Item) -> object:
+        import tomlkit
+
+        return tomlkit.table(is_super_table=True)
 
     @override
-    def set(self, text: str, path: KeyPath, value: object) -> str:
-        document = self._load(text)
-        if document is None:
-            begun = self._dump(_new(path, value), text)
-            return f"{text.rstrip()}\n{begun}".lstrip()  # what is there are comments
-        place: Any = document
-        for step, following in zip(path, (*path[1:], None), strict=True):
-            if following is None:
-                _put(place, step, value)
-                break
-            if _follow(place, (step,)) is None:
-                _put(place, step, [] if isinstance(following, Item) else {})
-            place = _follow(place, (step,))
-        return self._dump(document, text)
+    def get(self, text: str, path: DocumentPath) -> object | None:
+        return _follow(self.load(text).unwrap(), path)
+
+
+class Yaml(_Tree):
+    """YAML, by ruamel.yaml."""
 
     @override
-    def delete(self, text: str, path: KeyPath) -> str:
-        document = self._load(text)
-        _prune(document, path)
-        return self._dump(document, text) if document else ""
-
-    def _load(self, text: str) -> Any:
+    def load(self, text: str) -> Any:
         from ruamel.yaml.error import YAMLError
 
         try:
@@ -172,10 +175,20 @@ class Yaml(Format):
         except (YAMLError, ValueError) as error:  # such as a date in a thirteenth month
             raise DocumentError(str(error)) from error
 
-    def _dump(self, document: object, text: str) -> str:
+    @override
+    def dump(self, document: Any, text: str) -> str:
         stream = io.StringIO()
-        self._yaml(text).dump(document, stream)
+        if document:
+            self._yaml(text).dump(document, stream)
         return stream.getvalue()
+
+    @override
+    def set(self, text: str, path: DocumentPath, value: object) -> str:
+        if self.load(text) is not None:
+            return super().set(text, path, value)
+        for step in reversed(path):
+            value = [value] if isinstance(step, Item) else {step: value}
+        return f"{text.rstrip()}\n{self.dump(value, text)}".lstrip()  # what is there are comments
 
     def _yaml(self, text: str) -> Any:
         """A reader and writer that lays lists out as `text` does, and wraps no line."""
@@ -194,17 +207,17 @@ class Variables(Format):
     """`NAME=value` lines, as `docker run --env-file` reads them; a path is one name."""
 
     @override
-    def get(self, text: str, path: KeyPath) -> object | None:
+    def get(self, text: str, path: DocumentPath) -> object | None:
         prefix = f"{path[0]}="
         lines = (line for line in text.splitlines() if line.startswith(prefix))
         return next((line.removeprefix(prefix) for line in lines), None)
 
     @override
-    def set(self, text: str, path: KeyPath, value: object) -> str:
+    def set(self, text: str, path: DocumentPath, value: object) -> str:
         return f"{self.delete(text, path)}{path[0]}={value}\n"
 
     @override
-    def delete(self, text: str, path: KeyPath) -> str:
+    def delete(self, text: str, path: DocumentPath) -> str:
         kept = [line for line in text.splitlines() if not line.startswith(f"{path[0]}=")]
         return "".join(f"{line}\n" for line in kept)
 
@@ -217,12 +230,12 @@ FORMATS: dict[FormatName, Format] = {
 }
 
 
-def _keys(path: KeyPath) -> tuple[str, ...]:
+def _keys(path: DocumentPath) -> tuple[str, ...]:
     """The path, for formats without lists of items."""
     return tuple(step for step in path if isinstance(step, str))
 
 
-def _follow(value: Any, path: KeyPath) -> Any:
+def _follow(value: Any, path: DocumentPath) -> Any:
     """What is at `path` below `value`, or None."""
     for step in path:
         if isinstance(step, Item):
@@ -254,14 +267,7 @@ def _put(place: Any, step: str | Item, value: object) -> None:
         rows[found] = value
 
 
-def _new(path: KeyPath, value: object) -> object:
-    """A document that holds nothing but `value` at `path`."""
-    for step in reversed(path):
-        value = [value] if isinstance(step, Item) else {step: value}
-    return value
-
-
-def _prune(document: Any, path: KeyPath) -> None:
+def _prune(document: Any, path: DocumentPath) -> None:
     """Delete what is at `path`, and containers on the way that are empty then."""
     for depth in range(len(path), 0, -1):
         place, step = _follow(document, path[: depth - 1]), path[depth - 1]

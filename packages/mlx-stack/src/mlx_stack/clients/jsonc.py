@@ -1,55 +1,43 @@
 """JSON with comments, edited in place: what is not touched stays as it was, to the character.
 
-Editors' settings are full of comments, and no library on PyPI edits such text without Node.js.
+Editors' settings are full of comments, and no library on PyPI edits such text without Node.js. For
+reading, comments and trailing commas are blanked out, so that every position stays the same.
 """
 
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 _INDENT = "  "
-_TOKEN = re.compile(
-    r"""
-    (?P<space>\s+)
-  | (?P<comment>//[^\n]*|/\*.*?\*/)
-  | (?P<string>"(?:[^"\\]|\\.)*")
-  | (?P<scalar>true|false|null|-?\d[0-9.eE+-]*)
-  | (?P<mark>[{}\[\]:,])
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+_STRING = r'"(?:[^"\\]|\\.)*"'
+_COMMENT = re.compile(rf"{_STRING}|(?P<blank>//[^\n]*|/\*.*?\*/)", re.DOTALL)
+_TRAILING_COMMA = re.compile(rf"{_STRING}|[\[{{]\s*,|(?P<blank>,)(?=\s*[\]}}])", re.DOTALL)
 
 
 class DocumentError(Exception):
     """The text is damaged, or shaped so that a path can't lead through it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Token:
-    text: str
+class _Member(NamedTuple):
+    """A member of an object, and where it is in the text."""
+
+    key: str
     start: int
-
-    @property
-    def end(self) -> int:
-        return self.start + len(self.text)
+    value_start: int
+    end: int
 
 
-@dataclass(slots=True)
-class _Node:
-    """A value in the text.
-
-    Attributes:
-        start: Where it begins.
-        end: Where it ends.
-        value: What it means.
-        members: Of an object: each key's token and value, in order.
-    """
+class _Object(NamedTuple):
+    """An object, and where it is in the text."""
 
     start: int
     end: int
-    value: object
-    members: list[tuple[_Token, "_Node"]] | None = None
+    members: list[_Member]
+
+    def find(self, key: str) -> int | None:
+        """The place of a member; of several, the last counts, as for every reader."""
+        found = [place for place, member in enumerate(self.members) if member.key == key]
+        return found[-1] if found else None
 
 
 def parse(text: str) -> object:
@@ -58,195 +46,128 @@ def parse(text: str) -> object:
     Raises:
         DocumentError: When it isn't JSON, even with comments and trailing commas.
     """
-    return _read(text).value
+    return _read(text)[1]
 
 
 def set_value(text: str, path: tuple[str, ...], value: object) -> str:
-    """`text` with `value` at `path`; objects on the way there are made.
+    """`text` with `value` at `path`; missing objects on the way there are made.
 
     Raises:
         DocumentError: When it isn't JSON, or something on the way isn't an object.
     """
-    if not _values(text):
+    if not _blanked(_COMMENT, text).strip():
         text = f"{text.rstrip()}\n{{}}\n".lstrip()
-    node = _read(text)
+    plain, _ = _read(text)
+    start, end = _skip_space(plain, 0), len(plain.rstrip())
     for depth, key in enumerate(path):
-        if node.members is None:
+        around = _object_at(plain, start, end)
+        if around is None:
             raise DocumentError(f"{'.'.join(path[:depth]) or 'the document'} is not an object")
-        child = _member(node, key)
-        if child is None:
-            nested = value
+        place = around.find(key)
+        if place is None:
             for missing in reversed(path[depth + 1 :]):
-                nested = {missing: nested}
-            return _insert(text, node, key, nested, depth)
-        node = child
-    return text[: node.start] + _render(value, len(path)) + text[node.end :]
+                value = {missing: value}
+            return _insert(text, around, key, value, depth)
+        _, _, start, end = around.members[place]
+    return text[:start] + _render(value, len(path)) + text[end:]
 
 
 def delete_value(text: str, path: tuple[str, ...]) -> str:
-    """`text` without what is at `path`, and without objects that are empty for it.
+    """`text` without what is at `path`, and without objects that it leaves empty.
 
     Raises:
         DocumentError: When it isn't JSON, even with comments and trailing commas.
     """
-    trail = [_read(text)]
+    plain, _ = _read(text)
+    start, end = _skip_space(plain, 0), len(plain.rstrip())
+    trail: list[tuple[_Object, int]] = []
     for key in path:
-        child = _member(trail[-1], key)
-        if child is None:
+        around = _object_at(plain, start, end)
+        place = None if around is None else around.find(key)
+        if around is None or place is None:
             return text
-        trail.append(child)
-    depth = len(path) - 1
-    while depth > 0 and len(trail[depth].members or ()) == 1:
-        depth -= 1
-    return _remove(text, trail[depth], path[depth])
+        trail.append((around, place))
+        _, _, start, end = around.members[place]
+    while len(trail) > 1 and len(trail[-1][0].members) == 1:
+        trail.pop()
+    return _remove(text, *trail[-1])
 
 
-def _member(node: _Node, key: str) -> _Node | None:
-    return next((value for name, value in node.members or () if json.loads(name.text) == key), None)
+def _read(text: str) -> tuple[str, object]:
+    """`text` as plain JSON of the same length, and what it means."""
+    plain = _blanked(_TRAILING_COMMA, _blanked(_COMMENT, text))
+    if not plain.strip():
+        return plain, {}
+    try:
+        return plain, json.loads(plain, parse_constant=_refuse)
+    except json.JSONDecodeError as error:
+        raise DocumentError(f"line {error.lineno}: {error.msg}") from error
+    except ValueError as error:  # such as a number of more digits than Python reads
+        raise DocumentError(str(error)) from error
 
 
-def _insert(text: str, node: _Node, key: str, value: object, depth: int) -> str:
+def _blanked(pattern: re.Pattern[str], text: str) -> str:
+    """`text` with spaces for what `pattern` finds as `blank`; positions and lines stay."""
+    return pattern.sub(
+        lambda match: re.sub(r"[^\n]", " ", match[0]) if match["blank"] else match[0], text
+    )
+
+
+def _refuse(constant: str) -> object:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _skip_space(plain: str, position: int) -> int:
+    return len(plain) - len(plain[position:].lstrip())
+
+
+def _object_at(plain: str, start: int, end: int) -> _Object | None:
+    """The object in a part of valid JSON, or None if that is something else."""
+    if plain[start : start + 1] != "{":
+        return None
+    members: list[_Member] = []
+    position = _skip_space(plain, start + 1)
+    decoder = json.JSONDecoder()
+    while plain[position] != "}":
+        key, colon = decoder.raw_decode(plain, position)
+        value_start = _skip_space(plain, plain.index(":", colon) + 1)
+        _, value_end = decoder.raw_decode(plain, value_start)
+        members.append(_Member(key, position, value_start, value_end))
+        position = _skip_space(plain, value_end)
+        if plain[position] == ",":
+            position = _skip_space(plain, position + 1)
+    return _Object(start, end, members)
+
+
+def _insert(text: str, around: _Object, key: str, value: object, depth: int) -> str:
     """`text` with a new last member in an object that is `depth` levels deep."""
-    assert node.members is not None
     line = f"{_INDENT * (depth + 1)}{json.dumps(key)}: {_render(value, depth + 1)}"
-    closing = f"\n{_INDENT * depth}" + text[node.end - 1 :]
-    if not node.members:
-        inside = text[node.start + 1 : node.end - 1].rstrip()
-        return f"{text[: node.start + 1]}{inside}\n{line}{closing}"
-    last = node.members[-1][1]
-    after = text[last.end : node.end - 1]
-    has_comma = any(token.text == "," for token in _tokens(after))
-    rest = after.rstrip()
-    return f"{text[: last.end]}{'' if has_comma else ','}{rest}\n{line}{closing}"
+    last = around.members[-1].end if around.members else around.start + 1
+    after = text[last : around.end - 1]
+    comma = "," if around.members and "," not in _blanked(_COMMENT, after) else ""
+    closing = f"\n{_INDENT * depth}{text[around.end - 1 :]}"
+    return f"{text[:last]}{comma}{after.rstrip()}\n{line}{closing}"
 
 
-def _remove(text: str, node: _Node, key: str) -> str:
+def _remove(text: str, around: _Object, place: int) -> str:
     """`text` without one member, its line break, and the comma that it leaves behind."""
-    assert node.members is not None
-    names = [json.loads(name.text) for name, _ in node.members]
-    index = names.index(key)
-    name, value = node.members[index]
-    is_last = index == len(names) - 1
-    if not is_last:
-        return text[: name.start] + text[node.members[index + 1][0].start :]
-    start = node.members[index - 1][1].end if index else node.start + 1
-    before = _without_comma(text[start : name.start]).rstrip()
-    after = _without_comma(text[value.end : node.end - 1])
+    _, start, _, end = around.members[place]
+    if place < len(around.members) - 1:
+        return text[:start] + text[around.members[place + 1].start :]
+    begin = around.members[place - 1].end if place else around.start + 1
+    before = _without_comma(text[begin:start]).rstrip()
+    after = _without_comma(text[end : around.end - 1])
     if "//" in before and "\n" not in after:
         after = f"\n{after}"
-    return text[:start] + before + after + text[node.end - 1 :]
+    return text[:begin] + before + after + text[around.end - 1 :]
 
 
 def _without_comma(between: str) -> str:
-    """What stands between two values, without its comma."""
-    comma = next((token for token in _tokens(between) if token.text == ","), None)
-    return between if comma is None else between[: comma.start] + between[comma.end :]
+    """The text between two values without its comma."""
+    comma = _blanked(_COMMENT, between).find(",")
+    return between if comma < 0 else between[:comma] + between[comma + 1 :]
 
 
 def _render(value: object, depth: int) -> str:
     lines = json.dumps(value, indent=len(_INDENT), ensure_ascii=False).split("\n")
     return f"\n{_INDENT * depth}".join(lines)
-
-
-def _tokens(text: str) -> Iterator[_Token]:
-    """Every token but white space, comments included."""
-    position = 0
-    while position < len(text):
-        match = _TOKEN.match(text, position)
-        if match is None:
-            raise _error_at(text, position, f"unexpected {text[position]!r}")
-        if match.lastgroup != "space":
-            yield _Token(match[0], position)
-        position = match.end()
-
-
-def _values(text: str) -> list[_Token]:
-    """Every token but comments."""
-    return [token for token in _tokens(text) if not token.text.startswith(("//", "/*"))]
-
-
-def _read(text: str) -> _Node:
-    tokens = _values(text)
-    if not tokens:
-        return _Node(0, 0, {}, [])
-    reader = _Reader(text, tokens)
-    node = reader.value()
-    reader.expect_end()
-    return node
-
-
-class _Reader:
-    """Recursive descent over the tokens."""
-
-    def __init__(self, text: str, tokens: list[_Token]) -> None:
-        self._text = text
-        self._tokens = tokens
-        self._next = 0
-
-    def value(self) -> _Node:
-        token = self._take()
-        if token.text == "{":
-            return self._object(token)
-        if token.text == "[":
-            return self._array(token)
-        try:
-            return _Node(token.start, token.end, json.loads(token.text))
-        except ValueError as error:  # no value, or a number of more digits than Python reads
-            raise self._unexpected(token) from error
-
-    def expect_end(self) -> None:
-        if self._next < len(self._tokens):
-            raise self._unexpected(self._tokens[self._next])
-
-    def _object(self, opening: _Token) -> _Node:
-        members: list[tuple[_Token, _Node]] = []
-        while (token := self._take()).text != "}":
-            if not token.text.startswith('"'):
-                raise self._unexpected(token)
-            self._expect(":")
-            members.append((token, self.value()))
-            if not self._continues("}"):
-                break
-        closing = self._tokens[self._next - 1]
-        value = {json.loads(name.text): node.value for name, node in members}
-        return _Node(opening.start, closing.end, value, members)
-
-    def _array(self, opening: _Token) -> _Node:
-        items: list[_Node] = []
-        while self._peek() != "]":
-            items.append(self.value())
-            if not self._continues("]"):
-                self._next -= 1
-                break
-        closing = self._expect("]")
-        return _Node(opening.start, closing.end, [item.value for item in items])
-
-    def _continues(self, closing: str) -> bool:
-        """Whether a comma follows; else `closing` must, and is taken."""
-        token = self._take()
-        if token.text not in (",", closing):
-            raise self._unexpected(token)
-        return token.text == ","
-
-    def _peek(self) -> str:
-        return self._tokens[self._next].text if self._next < len(self._tokens) else ""
-
-    def _take(self) -> _Token:
-        if self._next >= len(self._tokens):
-            raise _error_at(self._text, len(self._text), "the text ends too early")
-        self._next += 1
-        return self._tokens[self._next - 1]
-
-    def _expect(self, text: str) -> _Token:
-        token = self._take()
-        if token.text != text:
-            raise self._unexpected(token)
-        return token
-
-    def _unexpected(self, token: _Token) -> DocumentError:
-        return _error_at(self._text, token.start, f"unexpected {token.text!r}")
-
-
-def _error_at(text: str, position: int, problem: str) -> DocumentError:
-    line = text.count("\n", 0, position) + 1
-    return DocumentError(f"line {line}: {problem}")

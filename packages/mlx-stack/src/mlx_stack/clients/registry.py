@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mlx_stack.clients.documents import FormatName, Item, KeyPath
+from mlx_stack.clients.documents import DocumentPath, FormatName, Item
 from mlx_stack.errors import UsageError
 
 NAME = "mlx-stack"
 """Our name in other programs' files; whatever carries it is ours."""
 
-type Settings = Mapping[KeyPath, object]
+type Settings = Mapping[DocumentPath, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class ClientFile:
     path: Path
     format: FormatName
     settings: Settings
-    frame: Settings = field(default_factory=dict[KeyPath, object])
+    frame: Settings = field(default_factory=dict[DocumentPath, object])
 
 
 @dataclass(frozen=True, slots=True)
