@@ -21,7 +21,7 @@ import httpx
 from engines_liveness import served
 
 from mlx_stack.engines import embedded_model
-from mlx_stack.engines.environment import Engine
+from mlx_stack.engines.environment import EngineName
 from mlx_stack.engines.install import install
 from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.engines.vllm_mlx import ModelTraits
@@ -76,7 +76,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         home = (options.home or Path(temporary)).absolute()
         toolchain = own_toolchain()
-        engine = install(Engine.VLLM_MLX, home / "engines", toolchain)
+        engine = install(EngineName.VLLM_MLX, home / "engines", toolchain)
         tokenizer_of = embedded_model.make_embedded_model(home / "models", engine, toolchain)
         model = tokenizer_of
         if not options.embedded:

@@ -31,7 +31,7 @@ from mlx_procsup import (
     wait_for_healthy,
 )
 from mlx_stack.engines import embedded_model, vllm_mlx
-from mlx_stack.engines.environment import Engine, Environment
+from mlx_stack.engines.environment import EngineName, Environment
 from mlx_stack.engines.install import install
 from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.services.ports import free_ports
@@ -167,7 +167,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         home = (options.home or Path(temporary)).absolute()
         toolchain = own_toolchain()
-        engine = install(Engine.VLLM_MLX, home / "engines", toolchain)
+        engine = install(EngineName.VLLM_MLX, home / "engines", toolchain)
         model = embedded_model.make_embedded_model(home / "models", engine, toolchain)
         for concurrency, mode in ((1, "one request at a time"), (4, "continuous batching")):
             print(mode)

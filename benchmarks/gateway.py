@@ -26,7 +26,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from mlx_stack.engines.environment import Engine, require_environment, use_environment
+from mlx_stack.engines.environment import EngineName, require_environment, use_environment
 from mlx_stack.engines.install import install
 from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.gateway import litellm
@@ -60,9 +60,9 @@ def running_stack() -> Iterator[Program]:
     with tempfile.TemporaryDirectory(prefix="gateway-benchmark-") as folder:
         home = Home(Path(folder) / "home")
         install_fake_engines(home)
-        fake = require_environment(home.engines, Engine.LITELLM)
+        fake = require_environment(home.engines, EngineName.LITELLM)
         shutil.rmtree(fake.path)
-        real = install(Engine.LITELLM, home.engines, own_toolchain())
+        real = install(EngineName.LITELLM, home.engines, own_toolchain())
         use_environment(home.engines, real)
         define_stack(home, {"standard": {}, "fast": {}})
         program = Program(home, {})
@@ -215,7 +215,7 @@ def measure_fallback(home: Home) -> None:
 
 def measure_start(home: Home) -> None:
     """LiteLLM with an empty configuration, and the gateway, alternating."""
-    program = require_environment(home.engines, Engine.LITELLM).program("litellm")
+    program = require_environment(home.engines, EngineName.LITELLM).program("litellm")
     installed = Program(home, {})
     bare_config = home.root / "bare.yaml"
     bare_config.write_text("model_list: []\n", encoding="utf-8")

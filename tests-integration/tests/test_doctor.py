@@ -12,7 +12,7 @@ import pytest
 
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.engines.environment import (
-    Engine,
+    EngineName,
     current_environment,
     environment_for,
     shipped_lock,
@@ -164,8 +164,8 @@ def test_advice_is_whole_in_a_pipe(offline: Program) -> None:
 
 def test_an_engine_whose_packages_are_gone_is_a_problem(offline: Program) -> None:
     engines = offline.home.engines
-    fake = current_environment(engines, Engine.LITELLM)
-    pinned = environment_for(engines, Engine.LITELLM, shipped_lock(Engine.LITELLM))
+    fake = current_environment(engines, EngineName.LITELLM)
+    pinned = environment_for(engines, EngineName.LITELLM, shipped_lock(EngineName.LITELLM))
     assert fake is not None
     use_environment(engines, replace(fake, path=fake.path.rename(pinned.path)))
 

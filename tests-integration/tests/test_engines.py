@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlx_stack.engines import environment as environments
-from mlx_stack.engines.environment import Engine, Environment, shipped_lock
+from mlx_stack.engines.environment import EngineName, Environment, shipped_lock
 from mlx_stack.engines.errors import EngineUnhealthyError
 from mlx_stack.engines.manage import EnginePair
 from mlx_stack.engines.uv_process import own_toolchain
@@ -23,14 +23,14 @@ pytestmark = pytest.mark.story
 PLENTY_BYTES = 2**40
 
 
-def used(program: Program, engine: Engine = Engine.VLLM_MLX) -> Environment:
+def used(program: Program, engine: EngineName = EngineName.VLLM_MLX) -> Environment:
     return environments.require_environment(program.home.engines, engine)
 
 
 def install_beside(program: Program, name: str = "0.0.1-fake0001") -> Environment:
     """A copy of the stand-in vllm-mlx, put to use; the one before it is kept for rollback."""
     old = used(program)
-    new = Environment(Engine.VLLM_MLX, old.path.with_name(name))
+    new = Environment(EngineName.VLLM_MLX, old.path.with_name(name))
     shutil.copytree(old.path, new.path, symlinks=True)
     environments.use_environment(program.home.engines, new)
     return new
@@ -51,7 +51,7 @@ def test_the_list_tells_what_is_in_use_and_the_disk_it_takes(served: Program) ->
 
     rows = {row["name"]: row for row in document["engines"]}
     assert rows["vllm-mlx"]["state"] == "outdated"
-    assert rows["vllm-mlx"]["shipped_version"] == shipped_lock(Engine.VLLM_MLX).version_of(
+    assert rows["vllm-mlx"]["shipped_version"] == shipped_lock(EngineName.VLLM_MLX).version_of(
         "vllm-mlx"
     )
     roles = {row["version"]: row["role"] for row in rows["vllm-mlx"]["environments"]}
@@ -112,7 +112,7 @@ def test_pruning_keeps_what_a_service_still_runs_from(served: Program) -> None:
 def test_what_services_run_from_is_not_reinstalled_under_them(served: Program) -> None:
     define_stack(served.home, {"standard": {}})
     shipped = environments.environment_for(
-        served.home.engines, Engine.VLLM_MLX, shipped_lock(Engine.VLLM_MLX)
+        served.home.engines, EngineName.VLLM_MLX, shipped_lock(EngineName.VLLM_MLX)
     )
     install_beside(served, shipped.path.name)
     assert served.run("up").code == 0
@@ -163,7 +163,7 @@ def test_an_interrupted_installation_stops_at_once_and_leaves_nothing(
     assert process.returncode == code
     assert not _processes_of(program.home.root)
     assert not any(
-        environments.list_environments(program.home.engines, engine) for engine in Engine
+        environments.list_environments(program.home.engines, engine) for engine in EngineName
     )
 
 
@@ -174,7 +174,7 @@ def test_a_mistyped_command_is_answered_with_the_nearest_name(program: Program) 
 
 
 def pair_of(program: Program) -> EnginePair:
-    return EnginePair(used(program), used(program, Engine.LITELLM))
+    return EnginePair(used(program), used(program, EngineName.LITELLM))
 
 
 def test_the_health_check_asks_the_smallest_model_of_the_stack_through_the_gateway(

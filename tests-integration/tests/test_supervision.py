@@ -13,7 +13,12 @@ import pytest
 from mlx_procsup import acquire_lock, identify, rotate_log
 from mlx_procsup.http_probe import accepts_connection
 from mlx_procsup.testing import eventually
-from mlx_stack.engines.environment import Engine, Environment, require_environment, use_environment
+from mlx_stack.engines.environment import (
+    EngineName,
+    Environment,
+    require_environment,
+    use_environment,
+)
 from mlx_stack.stack import save_stack
 from stack_testkit.home import define_stack
 from stack_testkit.program import Program
@@ -103,8 +108,8 @@ def test_the_watchdog_survives_a_damaged_catalog_and_takes_over_another_engine(
     assert eventually(lambda: f"can't be read: {damaged}" in log.read_text(), 20)
     damaged.unlink()
 
-    before = require_environment(served.home.engines, Engine.VLLM_MLX)
-    newer = Environment(Engine.VLLM_MLX, before.path.with_name("0.0.1-fake0001"))
+    before = require_environment(served.home.engines, EngineName.VLLM_MLX)
+    newer = Environment(EngineName.VLLM_MLX, before.path.with_name("0.0.1-fake0001"))
     shutil.copytree(before.path, newer.path, symlinks=True)
     use_environment(served.home.engines, newer)
     assert eventually(lambda: "the stack has changed: standard, gateway" in log.read_text(), 20)

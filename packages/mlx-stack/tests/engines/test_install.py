@@ -12,13 +12,13 @@ import psutil
 import pytest
 
 from mlx_stack.engines import environment as environments
-from mlx_stack.engines.environment import Engine, Environment
+from mlx_stack.engines.environment import EngineName, Environment
 from mlx_stack.engines.errors import EngineInstallError, UnsupportedPlatformError
 from mlx_stack.engines.install import InstallEvent, held, install, install_all
 from mlx_stack.engines.uv_process import Interruption
 from mlx_stack.engines.verify import verify
 
-ENGINE = Engine.VLLM_MLX
+ENGINE = EngineName.VLLM_MLX
 
 
 def install_from(wheelhouse, engines: Path, **options) -> Environment:
@@ -181,12 +181,12 @@ def test_an_installer_killed_midway_is_not_taken_for_done(wheelhouse, engines, t
     program = f"""
 from pathlib import Path
 from dataclasses import replace
-from mlx_stack.engines.environment import Engine, Lock
+from mlx_stack.engines.environment import EngineName, Lock
 from mlx_stack.engines.install import install
 from mlx_stack.engines.uv_process import Toolchain
 variables = {dict(wheelhouse.toolchain.variables)!r}
 toolchain = Toolchain(Path({str(uv)!r}), Path({sys.executable!r}), variables)
-install(Engine.VLLM_MLX, Path({str(engines)!r}), toolchain, lock=Lock({wheelhouse.lock.text!r}))
+install(EngineName.VLLM_MLX, Path({str(engines)!r}), toolchain, lock=Lock({wheelhouse.lock.text!r}))
 """
     killed = subprocess.run([sys.executable, "-c", program], check=False)
     assert killed.returncode == -signal.SIGKILL

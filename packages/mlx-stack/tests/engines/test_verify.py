@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from mlx_stack.engines.environment import LOCK_COPY, MARKER, Engine, Environment
+from mlx_stack.engines.environment import LOCK_COPY, MARKER, EngineName, Environment
 from mlx_stack.engines.install import install
 from mlx_stack.engines.verify import EngineVerification, LockDifference, record_files, verify
 
@@ -12,7 +12,7 @@ from mlx_stack.engines.verify import EngineVerification, LockDifference, record_
 @pytest.fixture
 def environment(wheelhouse, engines) -> Environment:
     wheelhouse.pin("for-windows-only", "1.0", "0" * 64, marker="sys_platform == 'win32'")
-    return install(Engine.VLLM_MLX, engines, wheelhouse.toolchain, lock=wheelhouse.lock)
+    return install(EngineName.VLLM_MLX, engines, wheelhouse.toolchain, lock=wheelhouse.lock)
 
 
 def found(verification: EngineVerification) -> list[tuple[str, str]]:

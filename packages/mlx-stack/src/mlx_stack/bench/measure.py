@@ -22,7 +22,7 @@ from mlx_bench.runner import OnProgress, OnReport
 from mlx_hwprobe import HardwareProfile, HwprobeError
 from mlx_stack.bench.target import BenchTarget, open_target
 from mlx_stack.bench.verdict import check_speeds, verdict_document
-from mlx_stack.engines.environment import Engine, current_environment
+from mlx_stack.engines.environment import EngineName, current_environment
 from mlx_stack.hardware import known_hardware
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
@@ -146,5 +146,5 @@ def _machine(hardware: HardwareProfile | None) -> dict[str, object]:
 
 
 def _engine(home: Home) -> EngineVersion | None:
-    environment = current_environment(home.engines, Engine.VLLM_MLX)
+    environment = current_environment(home.engines, EngineName.VLLM_MLX)
     return None if environment is None else EngineVersion("vllm-mlx", environment.version)

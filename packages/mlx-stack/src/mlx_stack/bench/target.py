@@ -26,7 +26,7 @@ from mlx_procsup import (
     wait_for_healthy,
 )
 from mlx_stack.engines import vllm_mlx
-from mlx_stack.engines.environment import Engine, require_environment
+from mlx_stack.engines.environment import EngineName, require_environment
 from mlx_stack.errors import NoStackError, StackError, UsageError
 from mlx_stack.gateway.endpoint import LOOPBACK
 from mlx_stack.models.disk import LocalModel, find_local
@@ -225,7 +225,7 @@ def _serve(
 
 def _engine(opened: OpenStack, tier: Tier, folder: Path) -> Service:
     serving = serving_of(opened.catalog, tier, folder)
-    program = require_environment(opened.home.engines, Engine.VLLM_MLX).program("vllm-mlx")
+    program = require_environment(opened.home.engines, EngineName.VLLM_MLX).program("vllm-mlx")
     command = vllm_mlx.command(
         program, tier, folder, serving.traits, cache_bytes=serving.cache_bytes
     )

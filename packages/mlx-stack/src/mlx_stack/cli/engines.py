@@ -15,7 +15,7 @@ from mlx_stack.cli.frame.context import (
 from mlx_stack.cli.frame.suggest import SuggestingGroup
 
 if TYPE_CHECKING:
-    from mlx_stack.engines.environment import Engine
+    from mlx_stack.engines.environment import EngineName
 
 _NAMES = ("vllm-mlx", "litellm")
 
@@ -27,10 +27,10 @@ def _engine_argument(function: Callable[..., object]) -> Callable[..., object]:
     )
 
 
-def _chosen(names: tuple[str, ...]) -> "tuple[Engine, ...]":
-    from mlx_stack.engines.environment import Engine
+def _chosen(names: tuple[str, ...]) -> "tuple[EngineName, ...]":
+    from mlx_stack.engines.environment import EngineName
 
-    return tuple(engine for engine in Engine if not names or engine in names)
+    return tuple(engine for engine in EngineName if not names or engine in names)
 
 
 @click.group("engines", cls=SuggestingGroup, invoke_without_command=True)

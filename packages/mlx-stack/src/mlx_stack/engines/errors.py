@@ -16,17 +16,13 @@ class EngineInstallError(StackError):
 
     Attributes:
         reason: What kind of failure it was.
-        output: The end of what uv wrote.
     """
 
     type = "engine-install"
 
-    def __init__(
-        self, message: str, *, reason: InstallFailure, output: str, hint: str | None
-    ) -> None:
+    def __init__(self, message: str, *, reason: InstallFailure, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.reason: InstallFailure = reason
-        self.output = output
 
 
 class UnsupportedPlatformError(EngineInstallError):
@@ -74,14 +70,6 @@ class EngineUnhealthyError(StackError):
 
 
 class EmbeddedModelError(StackError):
-    """The embedded model could not be made from its package.
-
-    Attributes:
-        output: The end of what the conversion wrote.
-    """
+    """The embedded model could not be made from its package."""
 
     type = "embedded-model"
-
-    def __init__(self, message: str, *, output: str, hint: str | None = None) -> None:
-        super().__init__(message, hint=hint)
-        self.output = output

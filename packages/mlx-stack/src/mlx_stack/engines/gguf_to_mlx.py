@@ -3,7 +3,7 @@
     ENGINE_PYTHON gguf_to_mlx.py MODEL.gguf FOLDER
 
 It is run by its path, never imported by mlx-stack, and imports nothing but MLX: the environment of
-an engine holds MLX, the one of mlx-stack does not. The folder appears whole or not at all.
+an engine holds MLX, the one of mlx-stack does not. The folder appears complete or not at all.
 
 Only what the embedded model needs is understood: the `llama` architecture with a byte-level BPE
 tokenizer that splits digits (`smollm`), in a quantization that MLX loads as it is (Q4_0, Q4_1,
@@ -43,12 +43,7 @@ _PARAMETERS = {
 
 
 def convert(gguf: Path, folder: Path) -> None:
-    """Write the model in `gguf` as the model folder `folder`.
-
-    Args:
-        gguf: The file to read.
-        folder: Where the model shall be; must not exist.
-    """
+    """Write the model in `gguf` as the model folder `folder`, which must not exist."""
     tensors, metadata = mx.load(str(gguf), return_metadata=True)
     weights = {_mlx_name(name): value for name, value in tensors.items()}
     _restore_row_order(weights, metadata)
@@ -61,9 +56,8 @@ def convert(gguf: Path, folder: Path) -> None:
         _write_json(building / "generation_config.json", _generation_config(metadata))
         _write_json(building / "tokenizer.json", _tokenizer(metadata))
         _write_json(building / "tokenizer_config.json", _tokenizer_config(metadata))
-        mx.save_safetensors(
-            str(building / "model.safetensors"), weights, metadata={"format": "mlx"}
-        )
+        path = str(building / "model.safetensors")
+        mx.save_safetensors(path, weights, metadata={"format": "mlx"})
         building.chmod(0o755)
         building.rename(folder)
     except BaseException:
@@ -158,43 +152,29 @@ def _tokenizer(metadata: dict) -> dict:
     """The tokenizer.json of a byte-level BPE that first splits digits one by one."""
     tokens: list[str] = metadata["tokenizer.ggml.tokens"]
     kinds: list[int] = metadata["tokenizer.ggml.token_type"].tolist()
+    as_it_stands = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    byte_level = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": True,
+    }
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {
-                "id": number,
-                "content": token,
-                "single_word": False,
-                "lstrip": False,
-                "rstrip": False,
-                "normalized": False,
-                "special": True,
-            }
+            {"id": number, "content": token, "special": True, **as_it_stands}
             for number, (token, kind) in enumerate(zip(tokens, kinds, strict=True))
             if kind == _CONTROL_TOKEN
         ],
         "normalizer": None,
         "pre_tokenizer": {
             "type": "Sequence",
-            "pretokenizers": [
-                {"type": "Digits", "individual_digits": True},
-                {
-                    "type": "ByteLevel",
-                    "add_prefix_space": False,
-                    "trim_offsets": True,
-                    "use_regex": True,
-                },
-            ],
+            "pretokenizers": [{"type": "Digits", "individual_digits": True}, byte_level],
         },
         "post_processor": None,
-        "decoder": {
-            "type": "ByteLevel",
-            "add_prefix_space": True,
-            "trim_offsets": True,
-            "use_regex": True,
-        },
+        "decoder": byte_level,
         "model": {
             "type": "BPE",
             "dropout": None,

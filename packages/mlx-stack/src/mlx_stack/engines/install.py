@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final, Literal
 
 from mlx_procsup import WaitCancelledError, acquire_lock
+from mlx_stack import json_file
 from mlx_stack.engines import environment as environments
-from mlx_stack.engines.environment import Engine, Environment, Lock, Receipt, shipped_lock
+from mlx_stack.engines.environment import EngineName, Environment, Lock, Receipt, shipped_lock
 from mlx_stack.engines.errors import EngineInstallError
 from mlx_stack.engines.uv_process import Interruption, Toolchain, not_installed
 from mlx_stack.engines.verify import packages_problem, records_digest
@@ -32,7 +33,7 @@ class InstallEvent:
         detail: The package, with its size if uv says it, or the version; "" for nothing.
     """
 
-    engine: Engine
+    engine: EngineName
     step: InstallStep
     detail: str = ""
 
@@ -52,7 +53,7 @@ _UV_LINES: Final[tuple[tuple[InstallStep, re.Pattern[str]], ...]] = (
 
 
 def install(
-    engine: Engine,
+    engine: EngineName,
     engines: Path,
     toolchain: Toolchain,
     *,
@@ -94,8 +95,8 @@ def install_all(
     engines: Path,
     toolchain: Toolchain,
     *,
-    only: Sequence[Engine] = tuple(Engine),
-    locks: Callable[[Engine], Lock] = shipped_lock,
+    only: Sequence[EngineName] = tuple(EngineName),
+    locks: Callable[[EngineName], Lock] = shipped_lock,
     on_event: InstallObserver = ignore,
     reinstall: bool = False,
 ) -> tuple[Environment, ...]:
@@ -116,7 +117,7 @@ def install_all(
         OSError: When the folder can't be written to.
     """
 
-    def install_one(engine: Engine) -> Environment:
+    def install_one(engine: EngineName) -> Environment:
         with toolchain.interruption.working(engine):
             return install(
                 engine,
@@ -157,7 +158,8 @@ def _make(
         fill_folder(
             environment.path, lock, toolchain, what=what, on_line=report, past_cache=past_cache
         )
-        environments.write_receipt(environment, _receipt(environment, lock, what))
+        receipt = _receipt(environment, lock, what)
+        json_file.write(environment.path / environments.MARKER, receipt)
     except BaseException:
         _remove(environment.path)
         raise
@@ -168,7 +170,7 @@ def _receipt(environment: Environment, lock: Lock, what: str) -> Receipt:
     packages, wrong = environment.site_packages, packages_problem(environment, lock)
     if packages is None or wrong is not None:
         message = f"{what} could not be installed: uv succeeded, but {wrong}."
-        raise EngineInstallError(message, reason="failed", output="", hint=None)
+        raise EngineInstallError(message, reason="failed")
     return Receipt(
         lock_sha256=lock.digest,
         records_sha256=records_digest(packages),
@@ -208,7 +210,7 @@ def fill_folder(
 @contextmanager
 def held(
     engines: Path,
-    engine: Engine,
+    engine: EngineName,
     interruption: Interruption,
     on_wait: Callable[[], None] = lambda: None,
 ) -> Generator[None]:

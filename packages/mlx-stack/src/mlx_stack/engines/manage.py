@@ -11,7 +11,7 @@ from typing import Literal
 from mlx_procsup import ProbeTarget, ServiceState, acquire_lock, probe_all
 from mlx_stack.engines import environment as environments
 from mlx_stack.engines.environment import (
-    Engine,
+    EngineName,
     Environment,
     EnvironmentState,
     Lock,
@@ -28,9 +28,9 @@ type EnvironmentRole = Literal["in-use", "previous", "unused"]
 type EngineState = Literal["ready", "outdated", "broken", "missing"]
 type InstallOutcome = Literal["installed", "already-installed", "repaired"]
 type HealthCheck = Callable[[EnginePair], HealthReport]
-type LockOfEngine = Callable[[Engine], Lock]
+type LockOfEngine = Callable[[EngineName], Lock]
 
-ALL: tuple[Engine, ...] = tuple(Engine)
+ALL: tuple[EngineName, ...] = tuple(EngineName)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class EngineRow:
         environments: All its environments.
     """
 
-    name: Engine
+    name: EngineName
     state: EngineState
     version: str | None
     shipped_version: str
@@ -182,7 +182,7 @@ class EngineSwitch:
             versions of its dependencies.
     """
 
-    name: Engine
+    name: EngineName
     before: str | None
     after: str
     changed: bool
@@ -231,7 +231,7 @@ class PrunedEngines:
 
 def list_engines(home: Home, *, locks: LockOfEngine = shipped_lock) -> EngineList:
     """Every engine with its environments; reads only."""
-    rows = tuple(_engine_row(home.engines, engine, locks(engine)) for engine in Engine)
+    rows = tuple(_engine_row(home.engines, engine, locks(engine)) for engine in EngineName)
     folder = next(path for path in (home.engines, *home.engines.parents) if path.exists())
     return EngineList(rows, shutil.disk_usage(folder).free)
 
@@ -240,7 +240,7 @@ def install_engines(
     home: Home,
     toolchain: Toolchain,
     *,
-    only: Sequence[Engine] = ALL,
+    only: Sequence[EngineName] = ALL,
     locks: LockOfEngine = shipped_lock,
     reinstall: bool = False,
     on_event: InstallObserver = ignore,
@@ -284,7 +284,7 @@ def install_engines(
 
 
 def verify_engines(
-    home: Home, *, only: Sequence[Engine] = ALL
+    home: Home, *, only: Sequence[EngineName] = ALL
 ) -> EngineResults[EngineVerification]:
     """How each engine in use differs from its lock, file by file; reads only.
 
@@ -300,7 +300,7 @@ def upgrade_engines(
     toolchain: Toolchain,
     check: HealthCheck,
     *,
-    only: Sequence[Engine] = ALL,
+    only: Sequence[EngineName] = ALL,
     locks: LockOfEngine = shipped_lock,
     on_event: InstallObserver = ignore,
 ) -> SwitchedEngines:
@@ -323,13 +323,13 @@ def upgrade_engines(
         LockHeldError: When another command changes the services.
     """
     home.create()
-    before = {each: environments.current_environment(home.engines, each) for each in Engine}
+    before = {each: environments.current_environment(home.engines, each) for each in EngineName}
     made = install_all(home.engines, toolchain, only=only, locks=locks, on_event=on_event)
     fresh = {each.engine: each for each in made if before[each.engine] != each}
     health = None
     if fresh:
         used = {**before, **fresh}
-        health = check(EnginePair(used[Engine.VLLM_MLX], used[Engine.LITELLM]))
+        health = check(EnginePair(used[EngineName.VLLM_MLX], used[EngineName.LITELLM]))
         with acquire_lock(home.lock, "engines upgrade"):
             for each in fresh.values():
                 environments.use_environment(home.engines, each)
@@ -337,7 +337,7 @@ def upgrade_engines(
     return SwitchedEngines(switches, health, services_to_restart(home))
 
 
-def rollback_engines(home: Home, *, only: Sequence[Engine] = ALL) -> SwitchedEngines:
+def rollback_engines(home: Home, *, only: Sequence[EngineName] = ALL) -> SwitchedEngines:
     """Switch back to the versions that were in use before; doing it twice changes nothing.
 
     Raises:
@@ -361,7 +361,7 @@ def rollback_engines(home: Home, *, only: Sequence[Engine] = ALL) -> SwitchedEng
 
 
 def prune_engines(
-    home: Home, toolchain: Toolchain, *, previous: bool = False, only: Sequence[Engine] = ALL
+    home: Home, toolchain: Toolchain, *, previous: bool = False, only: Sequence[EngineName] = ALL
 ) -> PrunedEngines:
     """Remove environments that are neither in use nor kept for `rollback`.
 
@@ -404,7 +404,7 @@ def running_programs(home: Home) -> dict[str, Path]:
 
 def services_to_restart(home: Home) -> tuple[str, ...]:
     """Running services whose program belongs to an environment that is no longer in use."""
-    used = [environments.current_environment(home.engines, each) for each in Engine]
+    used = [environments.current_environment(home.engines, each) for each in EngineName]
     folders = [each.path for each in used if each is not None]
     return tuple(
         name
@@ -414,7 +414,7 @@ def services_to_restart(home: Home) -> tuple[str, ...]:
     )
 
 
-def _engine_row(engines: Path, engine: Engine, shipped: Lock) -> EngineRow:
+def _engine_row(engines: Path, engine: EngineName, shipped: Lock) -> EngineRow:
     current = environments.current_environment(engines, engine)
     rows = _environment_rows(engines, engine)
     state: EngineState = "missing"
@@ -427,7 +427,7 @@ def _engine_row(engines: Path, engine: Engine, shipped: Lock) -> EngineRow:
     return EngineRow(engine, state, version, shipped.version_of(engine), rows)
 
 
-def _environment_rows(engines: Path, engine: Engine) -> tuple[EnvironmentRow, ...]:
+def _environment_rows(engines: Path, engine: EngineName) -> tuple[EnvironmentRow, ...]:
     current = environments.current_environment(engines, engine)
     previous = environments.previous_environment(engines, engine)
 

@@ -219,7 +219,7 @@ def hermetic_environment(variables: Mapping[str, str]) -> dict[str, str]:
 def not_installed(what: str, why: str) -> EngineInstallError:
     """The error if uv was never started, since the installation was stopped."""
     message = f"{what} was not installed: {why}."
-    return EngineInstallError(message, reason="killed", output="", hint=None)
+    return EngineInstallError(message, reason="killed")
 
 
 def explain_failure(what: str, returncode: int, output: str) -> EngineInstallError:
@@ -236,7 +236,7 @@ def explain_failure(what: str, returncode: int, output: str) -> EngineInstallErr
     if cause.reason not in _SELF_EXPLAINING:
         message += f" ({_first_error(output)})"
     kind = UnsupportedPlatformError if cause.reason == "no-wheel" else EngineInstallError
-    return kind(f"{message}.", reason=cause.reason, output=output, hint=cause.hint)
+    return kind(f"{message}.", reason=cause.reason, hint=cause.hint)
 
 
 def _first_error(output: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlx_catalog import Quant
 from mlx_catalog.model_files import describe
 from mlx_stack.child_environment import inherited_environment
-from mlx_stack.engines.environment import Engine, require_environment
+from mlx_stack.engines.environment import EngineName, require_environment
 from mlx_stack.errors import UsageError
 from mlx_stack.home import Home
 from mlx_stack.models.convert import Converter, convert, ensure_convertible, ensure_feasible
@@ -317,7 +317,7 @@ def _converter(home: Home) -> Converter:
     import psutil
 
     return Converter(
-        python=require_environment(home.engines, Engine.VLLM_MLX).python,
+        python=require_environment(home.engines, EngineName.VLLM_MLX).python,
         available_memory_bytes=psutil.virtual_memory().available,
         environment={
             **inherited_environment(),

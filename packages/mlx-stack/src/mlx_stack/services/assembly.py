@@ -9,7 +9,7 @@ from mlx_recommend import PROCESS_OVERHEAD_BYTES
 from mlx_stack import atomic_file
 from mlx_stack.config import Config, LiteLlmMode
 from mlx_stack.engines import vllm_mlx
-from mlx_stack.engines.environment import Engine, require_environment
+from mlx_stack.engines.environment import EngineName, require_environment
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.gateway import litellm
 from mlx_stack.gateway.names import require_tier
@@ -77,7 +77,7 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
     """
     home, stack, config = opened.home, opened.stack, opened.config
     _check_gateway_port(stack, config)
-    program = require_environment(home.engines, Engine.VLLM_MLX).program("vllm-mlx")
+    program = require_environment(home.engines, EngineName.VLLM_MLX).program("vllm-mlx")
     variables = inherited_environment()
     engines: list[Service] = []
     missing: dict[str, StackError] = {}
@@ -123,7 +123,7 @@ def make_litellm(opened: OpenStack, *, gateway_key: str) -> Service:
         EngineMissingError: When it is not installed.
     """
     return litellm_service(
-        require_environment(opened.home.engines, Engine.LITELLM).program("litellm"),
+        require_environment(opened.home.engines, EngineName.LITELLM).program("litellm"),
         opened.config,
         home=opened.home,
         key=gateway_key,

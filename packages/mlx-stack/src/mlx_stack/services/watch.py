@@ -32,7 +32,7 @@ from mlx_procsup import (
 from mlx_procsup.defaults import LOOK_INTERVAL_S, MAX_RESTARTS, RESTART_DELAY_S
 from mlx_stack.config import Config
 from mlx_stack.credentials import ensure_gateway_key
-from mlx_stack.engines.environment import Engine
+from mlx_stack.engines.environment import EngineName
 from mlx_stack.errors import StackError
 from mlx_stack.home import HOME_VARIABLE, Home
 from mlx_stack.open_stack import OpenStack
@@ -215,7 +215,7 @@ class _StackSource:
         files = (
             *(home.stack, home.config, home.credentials, home.catalog, self._model_dir),
             *sorted(home.catalog.glob("*.yaml")),
-            *(home.engines / engine for engine in Engine),  # a switch links again in its folder
+            *(home.engines / engine for engine in EngineName),  # a switch links again in its folder
         )
         arrived = (tier.name for tier in self._missing if self._is_there(tier))
         return (*map(_signature_of, files), *arrived)
