@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from mlx_stack.cli.frame.output import write_error
 from mlx_stack.errors import Interrupted
 
 PROGRAM = Path(sys.executable).with_name("mlx-stack")
@@ -174,3 +175,10 @@ def test_the_exit_code_tells_where_nobody_takes_the_message(tmp_path: Path) -> N
 
 def test_a_reader_that_has_gone_hears_nothing_of_a_traceback(tmp_path: Path) -> None:
     assert "Traceback" not in _in_shell('"$0" --version | :', tmp_path).stderr
+
+
+def test_an_error_that_quotes_a_server_steers_no_terminal(capsys: pytest.CaptureFixture[str]):
+    write_error("It said: \x1b]0;owned\x07", "Look at \x9b31mthis\ttab\nand this")
+    err = capsys.readouterr().err
+    assert not {"\x1b", "\x07", "\x9b"} & set(err)
+    assert "\ttab\nand this" in err

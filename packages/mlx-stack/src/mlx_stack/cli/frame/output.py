@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 _PIPE_COLUMNS = 120
 _LEAST_ROOM = 20
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""What would steer the terminal; servers and files that we quote may hold it."""
 
 
 class Output:
@@ -176,6 +179,7 @@ def write_error(message: str, hint: str | None) -> None:
     Where nobody takes it, the exit code tells.
     """
     bold, red, reset = ("\033[1m", "\033[31m", "\033[0m") if _error_colour() else ("", "", "")
+    message, hint = _CONTROLS.sub("\ufffd", message), _CONTROLS.sub("\ufffd", hint or "")
     with suppress(OSError):
         print(f"{bold}{red}error:{reset} {_folded('error: ', message)}", file=sys.stderr)
         if hint:
