@@ -4,7 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mlx_stack.credentials import ensure_gateway_key, read_gateway_key
+import pytest
+
+from mlx_stack.credentials import ensure_gateway_key, mask_keys, read_gateway_key
 from mlx_stack.home import Home
 
 _MAKE = """
@@ -45,3 +47,16 @@ def test_processes_that_want_the_first_key_at_once_get_the_same_one(tmp_path: Pa
 def test_a_key_that_is_there_stays(tmp_path: Path):
     home = Home(tmp_path / "home")
     assert ensure_gateway_key(home) == ensure_gateway_key(home)
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        (f"key: sk-or-v1-{'0123456789abcdef' * 4}", "89abcdef"),
+        ('"apiKey": "gsk9f8e7d6c5b4a3"', "gsk9f8e7d6c5b4a3"),
+        ("OTHER_API_KEY=9f8e7d6c5b4a3210", "9f8e7d6c5b4a3210"),
+        ("headers: Authorization: Bearer abcdefgh12345678", "abcdefgh12345678"),
+    ],
+)
+def test_the_key_of_any_provider_is_masked_whole(text: str, secret: str):
+    assert secret not in mask_keys(text, None)

@@ -13,11 +13,24 @@ from mlx_stack import atomic_file, json_file
 from mlx_stack.home import Home
 
 _KEY_BYTES = 32
-_KEY = re.compile(r"sk-[\w-]{43}")  # so many characters are 32 bytes in Base64
 _NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP})
 """What a file system without hard links says."""
 MASK = "********"
 """What is shown in place of a secret."""
+SECRET_SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"-----BEGIN [A-Z ]+-----.*?(-----END [A-Z ]+-----|\Z)", re.DOTALL), MASK),
+    (re.compile(r"(://)[^/\s@]+@"), rf"\1{MASK}@"),
+    (re.compile(r"(?i)\b(bearer|authorization:\s*\w+)(\s+)[\w.~+/=-]{8,}"), rf"\1\2{MASK}"),
+    (
+        re.compile(
+            r"(?i)((?:api[-_]?key|[-_]key|\btoken|[-_]token|secret|password|passwd)['\"]?\s*[:=]\s*['\"]?)"
+            r"[^\s'\",;&}]{8,}"
+        ),
+        rf"\1{MASK}",
+    ),
+    (re.compile(r"\b(?:sk|pk|hf|gh[a-z]|github_pat|glpat|xox[a-z]|AKIA)[-_]?[\w-]{16,}"), MASK),
+)
+"""What looks like a secret, or stands where one belongs, each with its replacement."""
 _HINT = (
     "Remove the file; the next `mlx-stack up` makes a new key, "
     "which clients need again (`mlx-stack env`)."
@@ -72,7 +85,9 @@ def _save_first(path: Path, credentials: _Credentials) -> None:
 
 
 def mask_keys(text: str, key: str | None) -> str:
-    """`text` without any key that was ever made here, and without `key`."""
+    """`text` without `key`, nor what looks like a key or stands where one belongs."""
     if key is not None:
         text = text.replace(key, MASK)
-    return _KEY.sub(MASK, text)
+    for shape, replacement in SECRET_SHAPES:
+        text = shape.sub(replacement, text)
+    return text

@@ -19,7 +19,7 @@ from mlx_hwprobe import HwprobeError
 from mlx_procsup import tail_lines
 from mlx_stack import __version__, atomic_file
 from mlx_stack.config import CONFIG_KEYS, mask_value
-from mlx_stack.credentials import MASK, read_gateway_key
+from mlx_stack.credentials import MASK, SECRET_SHAPES, read_gateway_key
 from mlx_stack.doctor.finding import Examination
 from mlx_stack.engines.environment import EngineName, current_environment
 from mlx_stack.errors import StackError
@@ -33,17 +33,7 @@ _SHORTEST_KEY = 6  # a variable called so may hold `1` or `true`
 _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     # the beginning of a prompt, which the engine logs with each request
     (re.compile(r"(message preview: |prompt_preview=).*"), r"\1<prompt>"),
-    (re.compile(r"-----BEGIN [A-Z ]+-----.*?(-----END [A-Z ]+-----|\Z)", re.DOTALL), MASK),
-    (re.compile(r"(://)[^/\s@]+@"), rf"\1{MASK}@"),
-    (re.compile(r"(?i)\b(bearer|authorization:\s*\w+)(\s+)[\w.~+/=-]{8,}"), rf"\1\2{MASK}"),
-    (
-        re.compile(
-            r"(?i)((?:api[-_]?key|[-_]key|\btoken|[-_]token|secret|password|passwd)['\"]?\s*[:=]\s*['\"]?)"
-            r"[^\s'\",;&}]{8,}"
-        ),
-        rf"\1{MASK}",
-    ),
-    (re.compile(r"\b(?:sk|pk|hf|gh[a-z]|github_pat|glpat|xox[a-z]|AKIA)[-_]?[\w-]{16,}"), MASK),
+    *SECRET_SHAPES,
     (re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]*\w"), "<e-mail>"),
     (re.compile(r"(/(?:Users|home)/)[^/\s'\":,;)]+"), r"\1<user>"),
     (re.compile(r"\b[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}\b"), "<uuid>"),
