@@ -138,8 +138,9 @@ def _fields(setting: "Setting") -> dict[str, object]:
         "value": plain(setting.value),
         "default": plain(setting.default),
         "source": setting.source,
-        "type": {"Path": "path", "str": "string"}.get(
-            definition.type.__name__, definition.type.__name__
+        # an enum of words is a string to whoever writes the file
+        "type": {"Path": "path", "int": "int", "bool": "bool"}.get(
+            definition.type.__name__, "string"
         ),
         "valid": definition.valid,
         "description": definition.description,
