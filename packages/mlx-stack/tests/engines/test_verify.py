@@ -113,3 +113,15 @@ def test_a_damaged_receipt_vouches_for_nothing(environment):
 def test_an_environment_without_its_settings_is_no_environment(environment):
     (environment.path / "pyvenv.cfg").unlink()
     assert ("file-missing", "pyvenv.cfg") in found(verify(environment))
+
+
+def test_a_pth_file_is_found_whatever_it_is_called(environment):
+    (environment.site_packages / "_virtualenv.pth").write_text("import os\n")
+    assert found(verify(environment)) == [("file-unexpected", "_virtualenv.pth")]
+
+
+def test_an_environment_that_lets_other_packages_in_is_found(environment):
+    settings = environment.path / "pyvenv.cfg"
+    text = settings.read_text().replace("packages = false", "packages = true")
+    settings.write_text(text)
+    assert found(verify(environment)) == [("file-changed", "pyvenv.cfg")]

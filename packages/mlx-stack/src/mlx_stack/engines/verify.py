@@ -28,8 +28,6 @@ type DifferenceKind = Literal[
 ]
 
 _SETTINGS: Final = "pyvenv.cfg"
-_MADE_BY_UV: Final = frozenset({"_virtualenv.py", "_virtualenv.pth"})
-"""What `uv venv` itself puts among the packages; no RECORD lists it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +99,8 @@ def verify(environment: Environment, *, contents: bool = True) -> EngineVerifica
     settings = environment.path / _SETTINGS
     if not settings.is_file():
         problems.append(LockDifference("file-missing", _SETTINGS))
+    elif _sees_other_packages(settings):
+        problems.append(LockDifference("file-changed", _SETTINGS, "it lets other packages in"))
     wanted = wanted_versions(lock.pins, _marker_environment(settings))
     problems += compare_versions(wanted, installed_versions(packages))
     files, file_problems = _compare_files(environment.path, packages) if contents else (0, [])
@@ -116,6 +116,15 @@ def packages_problem(environment: Environment, lock: Lock) -> str | None:
     wanted = wanted_versions(lock.pins, _marker_environment(environment.path / _SETTINGS))
     found = next(compare_versions(wanted, installed_versions(packages)), None)
     return f"{found.what}: {found.kind}" if found is not None else None
+
+
+def _sees_other_packages(settings: Path) -> bool:
+    lines = settings.read_text(encoding="utf-8", errors="replace").lower().splitlines()
+    pairs = (line.partition("=") for line in lines)
+    return any(
+        key.strip() == "include-system-site-packages" and value.strip() != "false"
+        for key, _, value in pairs
+    )
 
 
 def wanted_versions(pins: Iterable[Pin], markers: Mapping[str, str]) -> dict[str, str]:
@@ -179,9 +188,7 @@ def _code_files(site_packages: Path) -> Iterator[str]:
     for folder, folders, files in site_packages.walk():
         if "__pycache__" in folders:
             folders.remove("__pycache__")
-        for name in files:
-            if name not in _MADE_BY_UV or folder != site_packages:
-                yield f"{folder}/{name}"
+        yield from (f"{folder}/{name}" for name in files)
 
 
 def record_files(site_packages: Path) -> tuple[Path, ...]:
