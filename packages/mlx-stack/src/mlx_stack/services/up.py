@@ -3,6 +3,8 @@
 (decision 0016)
 """
 
+import shlex
+import stat
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -22,6 +24,7 @@ from mlx_procsup import (
 )
 from mlx_procsup.defaults import READY_TIMEOUT_S
 from mlx_stack.credentials import MASK, ensure_gateway_key
+from mlx_stack.errors import StackError
 from mlx_stack.gateway.endpoint import LOOPBACK, gateway_url
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
@@ -71,6 +74,7 @@ def up(
     """
     # before anything is written: without a stack, or with a mistyped tier, nothing is
     chosen(service_names(opened.stack), tier)
+    _refuse_open_home(opened.home)
     with acquire_lock(opened.home.lock, "up"):
         assembly = assemble(opened, gateway_key=ensure_gateway_key(opened.home))
         return start_services(
@@ -80,6 +84,15 @@ def up(
             timeout_s=timeout_s,
             on_outcome=on_outcome,
             on_hold=on_hold,
+        )
+
+
+def _refuse_open_home(home: Home) -> None:
+    """Return where nobody else may change what is started from the state folder."""
+    if home.root.stat().st_mode & stat.S_IWOTH:
+        raise StackError(
+            f"Every user of this machine may write to {home.root}, and services start from there.",
+            hint=f"`chmod go-w {shlex.quote(str(home.root))}`; then run this again.",
         )
 
 
