@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import inspect
 import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,8 +18,26 @@ from mlx_gateway.server import server_config
 from mlx_gateway.settings import parse_settings
 
 KEY = "a-key-of-the-test"
+WITHIN_S = 30
 
 type Handler = Callable[["Exchange"], Awaitable[None]]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run tests that are coroutines."""
+    test = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(inspect.unwrap(test)) or hasattr(test, "hypothesis"):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    given = {name: pyfuncitem.funcargs[name] for name in names}
+
+    async def story() -> None:
+        async with asyncio.timeout(WITHIN_S):
+            await test(**given)
+
+    asyncio.run(story())
+    return True
 
 
 @dataclass
@@ -194,6 +213,19 @@ class Client:
         writer.write(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + body)
         await writer.drain()
         return reader, writer
+
+    async def send(self, *pieces: bytes) -> bytes:
+        """What comes back for bytes that are sent as they are, until the connection ends."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+            return await reader.read()
+        except ConnectionError:
+            return b""
+        finally:
+            writer.close()
 
     async def read(self, reader: asyncio.StreamReader) -> Answer:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")

@@ -28,7 +28,7 @@ from mlx_gateway.protocols.openai_chat import ChatCompletions, Completions
 from mlx_gateway.protocols.openai_responses import Responses
 from mlx_gateway.relay import LONGEST_ANSWER_BYTES, Attempt
 from mlx_gateway.request_body import fields_in_form, form_for, read_body
-from mlx_gateway.routing import Candidate, candidates, needs_count, resolve, too_long
+from mlx_gateway.routing import RouteOption, candidates, needs_count, resolve, too_long
 from mlx_gateway.settings import GatewaySettings, Upstream
 from mlx_gateway.waiting_line import WaitingLine
 
@@ -342,7 +342,7 @@ class Gateway:
             HTTPStatus.SERVICE_UNAVAILABLE, f"No model could answer. {'; '.join(failures)}."
         )
 
-    async def _try_upstreams(self, request: _Request, option: Candidate) -> Usage:
+    async def _try_upstreams(self, request: _Request, option: RouteOption) -> Usage:
         """Send the request to the model's upstreams, one after the other, until one answers.
 
         Raises:
@@ -363,7 +363,7 @@ class Gateway:
                 if len(failed) in (tried, len(option.model.upstreams)):
                     raise
 
-    async def _attempt(self, request: _Request, option: Candidate, failed: set[str]) -> Usage:
+    async def _attempt(self, request: _Request, option: RouteOption, failed: set[str]) -> Usage:
         """One upstream of one model, none of those that have `failed`, where it is noted first.
 
         Raises:
@@ -393,12 +393,12 @@ class Gateway:
             self._metrics.fell_back(request.name, option.name)
         return usage
 
-    def _call(self, request: _Request, option: Candidate) -> Call:
+    def _call(self, request: _Request, option: RouteOption) -> Call:
         if request.content_type != _JSON or self._settings.is_cloud(option.model.upstreams[0]):
             return request.api.as_sent(request.fields)
         return request.api.read(request.fields, sees_images=option.model.sees_images)
 
-    async def _refuse_too_long(self, request: _Request, option: Candidate) -> None:
+    async def _refuse_too_long(self, request: _Request, option: RouteOption) -> None:
         """Return if the model takes a prompt of this length, or nobody knows.
 
         Raises:
@@ -437,7 +437,7 @@ class Gateway:
         return tokens if isinstance(tokens, int) else None
 
     def _prepare(
-        self, request: _Request, option: Candidate, upstream: Upstream, call: Call
+        self, request: _Request, option: RouteOption, upstream: Upstream, call: Call
     ) -> Attempt:
         engine, path = self._engines.at(upstream.root), request.path
         if request.content_type == _JSON:
@@ -462,7 +462,7 @@ class Gateway:
             silence_s=option.model.silence_s,
         )
 
-    def _say_who(self, request: _Request, option: Candidate) -> None:
+    def _say_who(self, request: _Request, option: RouteOption) -> None:
         """Name the model that answers, in the answer's headers."""
         request.answered_by = option.name
         is_cloud = self._settings.is_cloud(option.model.upstreams[0])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import contextmanager
 
 from mlx_gateway.errors import UpstreamFailedError
-from mlx_gateway.liveness import EngineLife, EngineTimeouts, Waiting
+from mlx_gateway.liveness import EngineLife, EngineTimeouts, Wait
 from mlx_gateway.upstream_http import Address, ConnectionPool
 
 type HeadersFor = Callable[[str], Mapping[str, str]]
@@ -139,9 +139,9 @@ class InFlight:
         self._prompt_bytes = prompt_bytes
         self._silence_s = silence_s
 
-    def state(self) -> Waiting:
+    def state(self) -> Wait:
         """What the decision needs to know of it."""
-        return Waiting(self._sent_at, self.since, self._prompt_bytes, self._silence_s)
+        return Wait(self._sent_at, self.since, self._prompt_bytes, self._silence_s)
 
 
 class Engines:

@@ -55,7 +55,7 @@ class EngineLife:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class Wait:
     """A request in flight that waits for its engine.
 
     Attributes:

@@ -15,7 +15,7 @@ four, a Chinese character three bytes and at most about one and a half tokens.""
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class RouteOption:
     """A model that a request may go to.
 
     Attributes:
@@ -51,10 +51,10 @@ def resolve(settings: GatewaySettings, asked: str) -> str:
     return name
 
 
-def candidates(settings: GatewaySettings, name: str) -> tuple[Candidate, ...]:
+def candidates(settings: GatewaySettings, name: str) -> tuple[RouteOption, ...]:
     """The model `name`, then those that stand in when it fails, each once."""
     names = dict.fromkeys((name, *settings.models[name].fallbacks))
-    return tuple(Candidate(each, settings.models[each]) for each in names)
+    return tuple(RouteOption(each, settings.models[each]) for each in names)
 
 
 def needs_count(model: ModelSettings, prompt_bytes: int) -> bool:

@@ -1,9 +1,8 @@
 """`gateway.yaml`: which model names there are, and where each is served.
 
-It is YAML with the values of JSON: `yes`, `0x10`, `1e3` and `1:30` are text.
+A value is read as what its field wants, so that a model may be called `yes`, `1e3` or `null`.
 """
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, override
 
@@ -115,11 +114,11 @@ def parse_settings(text: str, path: Path | None = None) -> GatewaySettings:
         ConfigError: When they are damaged, of a newer version, or contradict themselves.
     """
     try:
-        document = yaml.load(text, Loader=_JsonLoader)  # noqa: S506 - a SafeLoader underneath
-        version = msgspec.convert(document, _Versioned).schema_version
+        document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a BaseLoader underneath
+        version = msgspec.convert(document, _Versioned, strict=False).schema_version
         if version != SCHEMA_VERSION:
             raise ConfigError(path, f"schema_version is {version}; this gateway reads 1")
-        settings = msgspec.convert(document, GatewaySettings)
+        settings = msgspec.convert(document, GatewaySettings, strict=False)
     except (yaml.YAMLError, RecursionError) as error:
         raise ConfigError(path, " ".join(str(error).split())) from error
     except msgspec.ValidationError as error:
@@ -162,8 +161,8 @@ class _Versioned(msgspec.Struct):
     schema_version: int
 
 
-class _JsonLoader(yaml.SafeLoader):
-    """YAML with JSON's values; a key twice is an error, and so is an alias of YAML's own.
+class _Loader(yaml.BaseLoader):
+    """Leaves every value as text; a key twice is an error, and so is an alias of YAML's own.
 
     With those a short file could become a very large value.
     """
@@ -181,16 +180,3 @@ class _JsonLoader(yaml.SafeLoader):
             if keys.count(key) > 1:
                 raise ComposerError(None, None, f"the key {key!r} occurs twice", node.start_mark)
         return super().construct_mapping(node, deep)
-
-
-_JsonLoader.yaml_implicit_resolvers = {}
-_SCALARS = {
-    "null": (r"~|null|Null|NULL|", "~nN\0"),
-    "bool": (r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    "int": (r"[-+]?(0|[1-9][0-9]*)", "-+0123456789"),
-    "float": (r"[-+]?[0-9]+\.[0-9]+([eE][-+]?[0-9]+)?", "-+0123456789"),
-}
-for _kind, (_pattern, _first) in _SCALARS.items():
-    _JsonLoader.add_implicit_resolver(  # pyright: ignore[reportUnknownMemberType] - as above
-        f"tag:yaml.org,2002:{_kind}", re.compile(rf"^(?:{_pattern})$"), list(_first)
-    )

@@ -178,6 +178,7 @@ class _Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
+        self._status = 0
         self._headers: dict[str, str] = {}
         self._head_bytes = 0
         self._chunks: list[bytes] = []
@@ -205,12 +206,12 @@ class _Connection(asyncio.Protocol):
         """Send a request; its answer, once the head has come."""
         self.has_heard = self._has_head = self._is_complete = False
         self._headers, self._head_bytes = {}, 0
-        parser = self._parser = httptools.HttpResponseParser(self)
+        self._parser = httptools.HttpResponseParser(self)
         assert self._transport is not None  # made by `create_connection`
         self._transport.write(request)
         while not self._has_head:
             await self._news()
-        return Response(self, parser.get_status_code(), self._headers)
+        return Response(self, self._status, self._headers)
 
     async def next_chunk(self) -> bytes:
         """What has come of the body since last time; empty at its end."""
@@ -292,6 +293,11 @@ class _Connection(asyncio.Protocol):
 
     # httptools
 
+    def on_message_begin(self) -> None:
+        """Refuse a second answer."""
+        if self._is_complete:
+            raise ValueError("a second answer")
+
     def on_header(self, name: bytes, value: bytes) -> None:
         """Note a header."""
         self._head_bytes += len(name) + len(value)
@@ -304,7 +310,8 @@ class _Connection(asyncio.Protocol):
         """Note that the head has come, unless it says to go on."""
         assert self._parser is not None
         self._keeps_alive = self._parser.should_keep_alive()
-        self._has_head = self._parser.get_status_code() >= 200
+        self._status = self._parser.get_status_code()
+        self._has_head = self._status >= 200
 
     def on_body(self, data: bytes) -> None:
         """Keep a piece of the body; read no more while much of it waits."""

@@ -98,8 +98,6 @@ class WaitingLine:
             if free or not left:
                 self._waiting.remove(waiter)
                 self._settle(waiter, least_busy(free, self.running) if free else None)
-            elif not any(map(self._has_room, up)):
-                return
 
     def fail(self, reason: str) -> None:
         """Send everyone who waits here on to another model."""

@@ -1,0 +1,72 @@
+"""What Prometheus reads."""
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from mlx_gateway.metrics import Metrics
+from mlx_gateway.protocols.events import Usage
+
+ENGINE = """\
+# HELP vllm_requests_total Requests.
+# TYPE vllm_requests_total counter
+vllm_requests_total{result="success"} 3.0
+# HELP vllm_wait_seconds Wait.
+# TYPE vllm_wait_seconds histogram
+vllm_wait_seconds_bucket{le="1.0"} 1.0
+vllm_wait_seconds_bucket{le="+Inf"} 2.0
+vllm_wait_seconds_count 2.0
+vllm_wait_seconds_sum 4.0
+"""
+
+
+def rendered(metrics: Metrics, *engines: tuple[str, str, str]) -> dict[tuple[object, ...], float]:
+    text = metrics.render({"standard": (2, 5)}, engines).decode()
+    assert not [line for line in text.splitlines() if text.splitlines().count(line) > 1]
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_requests_are_counted_with_their_time_and_tokens() -> None:
+    metrics = Metrics()
+    usage = Usage(prompt_tokens=100, completion_tokens=20)
+    for error in ("", "503"):
+        metrics.finished(
+            operation="chat/completions", model="standard", seconds=2.5,
+            ttft_s=None if error else 0.03, usage=Usage() if error else usage, error=error,
+        )  # fmt: skip
+    metrics.fell_back("standard", "fast")
+
+    values = rendered(metrics)
+
+    labels = (("error_type", ""), ("gen_ai_operation_name", "chat/completions"),
+              ("gen_ai_request_model", "standard"))  # fmt: skip
+    assert values["gen_ai_server_request_duration_seconds_count", *labels] == 1
+    assert values["gen_ai_server_request_duration_seconds_sum", *labels] == 2.5
+    assert values["gen_ai_server_time_to_first_token_seconds_count", *labels[1:]] == 1
+    tokens = {key[-1]: value for key, value in values.items() if key[0].endswith("usage_total")}
+    assert tokens == {("gen_ai_token_type", "input"): 100, ("gen_ai_token_type", "output"): 20}
+    assert values["mlx_gateway_requests_running", ("model", "standard")] == 2
+    assert values["mlx_gateway_requests_waiting", ("model", "standard")] == 5
+    assert values[
+        "mlx_gateway_fallbacks_total", ("answered_by", "fast"), ("asked", "standard")
+    ] == 1  # fmt: skip
+
+
+def test_the_engines_own_metrics_are_joined_and_keep_apart() -> None:
+    first, second = ("standard", "http://a:1", ENGINE), ("standard", "http://b:1", ENGINE)
+
+    values = rendered(Metrics(), first, second)
+
+    counts = {key[2]: value for key, value in values.items() if key[0] == "vllm_requests_total"}
+    assert counts == {("result", "success"): 3.0}
+    for root in ("http://a:1", "http://b:1"):
+        labels = (("engine", "standard"), ("upstream", root))
+        assert values["vllm_wait_seconds_count", *labels] == 2
+
+
+@pytest.mark.parametrize("text", ["", "no metrics at all {", "<html>", "a b c d e"])
+def test_an_engine_that_shows_something_else_is_left_out(text: str) -> None:
+    assert rendered(Metrics(), ("standard", "http://a:1", text))
