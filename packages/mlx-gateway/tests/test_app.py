@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from mlx_gateway.errors import UpstreamFailedError
+
 type Exchange = Any
 type MakeBench = Any
 
@@ -24,6 +26,7 @@ models:
     context_tokens: 100
   fast: {upstreams: [{url: "http://127.0.0.1:PORT1", model: small}], context_tokens: 4000}
 """
+LIMITED = ONE.replace("context_tokens: 4096", "max_concurrent: 1, queue: 1")
 HELLO = {"model": "standard", "messages": [{"role": "user", "content": "hello"}]}
 
 
@@ -156,6 +159,340 @@ async def test_an_engine_that_dies_in_the_middle_ends_the_stream_with_an_error(
         assert it.engines[1].seen == [], "another model can't finish the sentence"
 
 
+OPENINGS = {
+    "/v1/chat/completions": [
+        b'data: {"choices":[{"index":0,"delta":{"role":"assistant"},"finish_reason":null}]}\n\n'
+    ],
+    "/v1/messages": [
+        b'event: message_start\ndata: {"type":"message_start","message":{"usage":{}}}\n\n',
+        b'data: {"type":"content_block_start","index":0,"content_block":{"type":"text"}}\n\n',
+    ],
+    "/v1/responses": [
+        b'event: response.created\ndata: {"type":"response.created","response":{"id":"e"}}\n\n',
+        b'event: response.in_progress\ndata: {"type":"response.in_progress","response":{}}\n\n',
+    ],
+}
+
+
+@pytest.mark.parametrize("signs", [False, True])
+@pytest.mark.parametrize("path", OPENINGS)
+async def test_an_engine_that_dies_before_its_first_word_is_replaced(
+    bench: MakeBench, path: str, signs: bool
+) -> None:
+    async def dies(exchange: Exchange) -> None:
+        if exchange.path.endswith("count_tokens"):
+            await exchange.json({"input_tokens": 3})
+            return
+        await exchange.begin_events()
+        for opening in OPENINGS[path]:
+            await exchange.send(opening)
+        await asyncio.sleep(0.15 if signs else 0)
+        exchange.hang_up()
+
+    async def answers(exchange: Exchange) -> None:
+        if exchange.path.endswith("count_tokens"):
+            await exchange.json({"input_tokens": 3})
+            return
+        await exchange.begin_events()
+        for opening in OPENINGS[path]:
+            await exchange.send(opening)
+        last = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+        if path.endswith("responses"):
+            last = b'data: {"type":"response.completed","response":{"id":"e"}}\n\n'
+        await exchange.send(b'data: {"type":"x","say":"Hello"}\n\n' + last + b"data: [DONE]\n\n")
+        await exchange.end()
+
+    async with bench(TWO, dies, answers, sign_of_life_s=0.05 if signs else 9) as it:
+        question = {**HELLO, "input": "x", "max_tokens": 5, "stream": True}
+        answer = await it.client.ask(path, question)
+
+        assert b'"say":"Hello"' in answer.body
+        assert b"broke" not in answer.body
+        if signs:
+            assert b"\n: x-mlx-stack-tier: fast\n: " in answer.body
+            assert b"\n: x-mlx-stack-fallback-from: standard\n" in answer.body
+        else:
+            assert answer.headers["x-mlx-stack-tier"] == "fast"
+        starts = [each for each in answer.events if isinstance(each, dict)
+                  and each.get("type") in ("message_start", "response.created")]  # fmt: skip
+        assert len(starts) == (0 if path.endswith("completions") else 1)
+
+
+@pytest.mark.parametrize("at", range(0, 700, 45))
+async def test_an_engine_may_die_at_any_byte(bench: MakeBench, at: int) -> None:
+    events = [chunk("Hel"), chunk("lo"), {**chunk(""), "usage": {"prompt_tokens": 1}}]
+    said = b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in events)
+    start = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 9999\r\n\r\n"
+
+    async def dies(exchange: Exchange) -> None:
+        exchange.writer.write((start + said)[:at])
+        await exchange.writer.drain()
+        exchange.writer.close()
+
+    async with bench(TWO, dies, says_hello) as it:
+        answer = await it.client.ask("/v1/chat/completions", {**HELLO, "stream": True})
+
+        assert answer.status == 200
+        text = "".join(
+            each["choices"][0]["delta"].get("content") or ""
+            for each in answer.events
+            if isinstance(each, dict) and each.get("choices")
+        )
+        if b"error" in answer.body:
+            assert "Hello".startswith(text)
+            assert it.engines[1].seen == []
+        else:
+            assert text == "Hello", "from the other one, and nothing twice"
+            assert answer.headers["x-mlx-stack-tier"] == "fast"
+        assert answer.events[-1] == "[DONE]"
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 3])
+async def test_a_client_may_leave_at_any_point(bench: MakeBench, after: int) -> None:
+    async def talks(exchange: Exchange) -> None:
+        await exchange.begin_events()
+        while True:
+            await exchange.send(b"data: " + json.dumps(chunk("word ")).encode() + b"\n\n")
+            await asyncio.sleep(0.001)
+
+    async with bench(LIMITED, talks) as it:
+        for _ in range(3):
+            it.engines[0].left.clear()
+            it.engines[0].asked.clear()
+            reader, writer = await it.client.open("/v1/chat/completions", {**HELLO, "stream": True})
+            await it.engines[0].asked.wait()
+            for _ in range(after):
+                await reader.read(100)
+            writer.transport.abort()
+            await asyncio.wait_for(it.engines[0].left.wait(), 1)
+        metrics = await it.client.ask("/metrics")
+        assert b'mlx_gateway_requests_running{model="standard"} 0.0' in metrics.body
+        assert b'error_type="client_left"' in metrics.body
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{"choices": [{"message": {"content": ""}, "finish_reason": "error"}]}, ["no", "object"]],
+)
+async def test_an_answer_of_200_that_is_a_failure_is_one(
+    bench: MakeBench, document: object
+) -> None:
+    async def gives_up(exchange: Exchange) -> None:
+        await exchange.json(document)
+
+    async with bench(TWO, gives_up, says_hello) as it:
+        answer = await it.client.ask("/v1/chat/completions", HELLO)
+
+        assert answer.document["choices"][0]["message"]["content"] == "Hello"
+        assert answer.headers["x-mlx-stack-tier"] == "fast"
+
+
+@pytest.mark.parametrize("status", [401, 403, 407])
+async def test_an_engine_that_refuses_the_gateway_itself_is_not_the_clients_mistake(
+    bench: MakeBench, status: int
+) -> None:
+    async def refuses(exchange: Exchange) -> None:
+        await exchange.json({"detail": "wrong secret"}, status=status)
+
+    async with bench(TWO, refuses, says_hello) as it:
+        answer = await it.client.ask("/v1/chat/completions", HELLO)
+
+        assert answer.status == 200
+        assert answer.headers["x-mlx-stack-tier"] == "fast"
+
+
+async def test_an_answer_in_a_form_that_the_engine_can_not_give_is_refused_once(
+    bench: MakeBench,
+) -> None:
+    async with bench(TWO, fails, says_hello) as it:
+        asked = {**HELLO, "response_format": {"type": "json_schema", "json_schema": {}}}
+        answer = await it.client.ask("/v1/chat/completions", asked)
+
+        assert answer.status == 400
+        assert "out of memory" in answer.document["error"]["message"]
+        assert it.engines[1].seen == []
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+async def test_a_stop_sequence_ends_the_work_of_the_engine_and_the_tokens_are_counted(
+    bench: MakeBench, path: str
+) -> None:
+    async def talks(exchange: Exchange) -> None:
+        if exchange.path.endswith("count_tokens"):
+            words = exchange.document["messages"][0]["content"].split()
+            await exchange.json({"input_tokens": len(words)})
+            return
+        await exchange.begin_events()
+        while True:
+            delta = {"type": "text_delta", "text": "one two STOP"}
+            event = chunk("one two STOP", type="content_block_delta", delta=delta)
+            await exchange.send(b"data: " + json.dumps(event).encode() + b"\n\n")
+            await asyncio.sleep(0.001)
+
+    async with bench(ONE, talks) as it:
+        asked = {**HELLO, "stream": True, "max_tokens": 99, "stop": "STOP",
+                 "stop_sequences": ["STOP"], "stream_options": {"include_usage": True}}  # fmt: skip
+        answer = await it.client.ask(path, asked)
+
+        await asyncio.wait_for(it.engines[0].left.wait(), 1)
+        usage = [each["usage"] for each in answer.events if isinstance(each, dict)
+                 and each.get("usage")][-1]  # fmt: skip
+        assert usage.get("completion_tokens", usage.get("output_tokens")) == 2
+        assert usage.get("prompt_tokens", usage.get("input_tokens")) >= 2
+
+
+CLOUD = """
+schema_version: 1
+litellm: {url: "http://127.0.0.1:PORT1"}
+models:
+  standard: {upstreams: [{url: "http://127.0.0.1:PORT0", model: big}], fallbacks: [cloud]}
+  cloud: {upstreams: [{url: "http://127.0.0.1:PORT1", model: auto}]}
+"""
+
+
+async def test_the_cloud_gets_a_request_as_the_client_sent_it(bench: MakeBench) -> None:
+    asked = {**HELLO, "model": "cloud", "n": 2, "stop": "x", "logprobs": True, "audio": {"a": 1}}
+
+    async with bench(CLOUD, says_hello, says_hello) as it:
+        answer = await it.client.ask("/v1/chat/completions", asked)
+
+        assert answer.headers["x-mlx-stack-tier"] == "cloud"
+        assert it.engines[1].seen[0].document == {**asked, "model": "auto"}
+
+
+async def test_a_mistake_never_reaches_the_cloud(bench: MakeBench) -> None:
+    async def refuses(exchange: Exchange) -> None:
+        await exchange.json({"detail": "no"}, status=422)
+
+    async with bench(CLOUD, refuses, says_hello) as it:
+        for asked in (HELLO, {**HELLO, "n": 2}, {**HELLO, "max_tokens": -1}):
+            assert (await it.client.ask("/v1/chat/completions", asked)).status == 400
+        assert it.engines[1].seen == []
+
+
+async def test_what_an_upstream_must_be_shown_is_asked_for_each_time(bench: MakeBench) -> None:
+    secrets = iter(["first", "second"])
+
+    async with bench(
+        ONE, says_hello, headers_for=lambda root: {"x-secret": f"{next(secrets)} {root[:7]}"}
+    ) as it:
+        for _ in range(2):
+            await it.client.ask("/v1/chat/completions", HELLO)
+
+        shown = [each.headers["x-secret"] for each in it.engines[0].seen]
+        assert shown == ["first http://", "second http://"]
+        assert "authorization" not in it.engines[0].seen[0].headers, "the client's own key stays"
+
+
+async def test_a_model_that_has_to_start_first_keeps_its_client_waiting(bench: MakeBench) -> None:
+    class Starter:
+        def __init__(self) -> None:
+            self.steps: list[str] = []
+
+        async def ready(self, model: str) -> None:
+            self.steps.append(f"ready {model}")
+            await asyncio.sleep(0.15)
+            if model == "standard":
+                raise UpstreamFailedError("it does not fit")
+
+        def finished(self, model: str) -> None:
+            self.steps.append(f"finished {model}")
+
+    starter = Starter()
+    async with bench(TWO, says_hello, says_hello, activator=starter, sign_of_life_s=0.05) as it:
+        answer = await it.client.ask("/v1/chat/completions", {**HELLO, "stream": True})
+
+        assert b'"delta":{}' in answer.body
+        assert b": x-mlx-stack-tier: fast" in answer.body
+        assert starter.steps == ["ready standard", "ready fast", "finished fast"]
+        bad = await it.client.ask("/v1/chat/completions", {**HELLO, "n": 2})
+        assert bad.status == 400
+        assert len(starter.steps) == 3, "nothing is started for a request that is refused"
+
+
+async def test_sound_goes_through_as_it_is(bench: MakeBench) -> None:
+    form = (
+        b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nstandard\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nRIFF\x00\xff\r\n--b--\r\n'
+    )
+
+    async def speaks(exchange: Exchange) -> None:
+        if exchange.path.startswith("/v1/audio/speech"):
+            exchange.writer.write(
+                b"HTTP/1.1 200 OK\r\ncontent-type: audio/wav\r\ncontent-length: 6\r\n\r\n"
+                b"RIFF\x00\xff"
+            )
+        else:
+            await exchange.json({"text": "hello"})
+
+    async with bench(ONE, speaks) as it:
+        kind = {"content-type": "multipart/form-data; boundary=b"}
+        heard = await it.client.ask("/v1/audio/transcriptions", body=form, headers=kind)
+        asked = {"model": "coder", "input": "a & b", "voice": "af", "speed": None}
+        spoken = await it.client.ask("/v1/audio/speech", asked)
+
+        assert heard.document == {"text": "hello"}
+        assert it.engines[0].seen[0].body == form.replace(b"standard", b"qwen3-8b")
+        assert it.engines[0].seen[0].path == "/v1/audio/transcriptions?model=qwen3-8b"
+        assert spoken.body == b"RIFF\x00\xff"
+        assert spoken.headers["content-type"] == "audio/wav"
+        query = "model=qwen3-8b&input=a+%26+b&voice=af"
+        assert it.engines[0].seen[1].path == f"/v1/audio/speech?{query}"
+
+
+REPLICAS = """
+schema_version: 1
+models:
+  standard:
+    upstreams:
+    - {url: "http://127.0.0.1:PORT0", model: big}
+    - {url: "http://127.0.0.1:PORT1", model: big}
+    max_concurrent: 1
+"""
+
+
+async def test_replicas_share_the_work_and_stand_in_for_each_other(bench: MakeBench) -> None:
+    async def slowly(exchange: Exchange) -> None:
+        await asyncio.sleep(0.02)
+        await says_hello(exchange)
+
+    async with bench(REPLICAS, slowly, slowly) as it:
+        answers = await asyncio.gather(
+            *(it.client.ask("/v1/chat/completions", HELLO) for _ in range(10))
+        )
+        assert {answer.status for answer in answers} == {200}
+        assert [len(engine.seen) for engine in it.engines] == [5, 5]
+
+        await it.engines[0].stop()
+        for _ in range(4):
+            answer = await it.client.ask("/v1/chat/completions", HELLO)
+            assert answer.status == 200
+            assert "x-mlx-stack-fallback-from" not in answer.headers
+
+
+async def test_an_engine_that_answers_is_asked_nothing_besides(bench: MakeBench) -> None:
+    async with bench(ONE, says_hello) as it:
+        for _ in range(20):
+            await it.client.ask("/v1/chat/completions", {**HELLO, "stream": True})
+
+        assert it.engines[0].questions == 0
+
+
+async def test_models_are_listed_for_both_kinds_of_clients(bench: MakeBench) -> None:
+    async with bench(ONE, says_hello) as it:
+        listed = (await it.client.ask("/v1/models")).document
+        assert [row["id"] for row in listed["data"]] == ["standard", "qwen3-8b", "coder"]
+        assert {row["context_length"] for row in listed["data"]} == {4096}
+        assert (await it.client.ask("/v1/models/coder")).document == listed["data"][2]
+
+        version = {"anthropic-version": "2023-06-01"}
+        listed = (await it.client.ask("/v1/models", headers=version)).document
+        assert (listed["first_id"], listed["has_more"]) == ("standard", False)
+        assert {row["type"] for row in listed["data"]} == {"model"}
+        nobody = await it.client.ask("/v1/models/nobody", headers=version)
+        assert nobody.document["error"]["type"] == "not_found_error"
+
+
 @pytest.mark.parametrize("streams", [False, True])
 async def test_a_client_that_leaves_ends_its_request_at_the_engine(
     bench: MakeBench, streams: bool
@@ -172,9 +509,6 @@ async def test_a_client_that_leaves_ends_its_request_at_the_engine(
         writer.close()
 
         await asyncio.wait_for(it.engines[0].left.wait(), 1)
-
-
-LIMITED = ONE.replace("context_tokens: 4096", "max_concurrent: 1, queue: 1")
 
 
 async def test_requests_wait_at_the_gateway_and_not_in_the_engine(bench: MakeBench) -> None:

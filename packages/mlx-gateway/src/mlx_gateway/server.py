@@ -7,7 +7,8 @@ import logging
 import resource
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, override
@@ -54,7 +55,7 @@ def serve(
     gateway = make_gateway(settings, version_of(config))
     listener = _listen(config, host or settings.host, port or settings.port)
     raise_file_limit()
-    server = uvicorn.Server(server_config(gateway))
+    server = _Server(server_config(gateway))
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(_run(server, listener, gateway, config))
 
@@ -127,6 +128,17 @@ def _listen(config: Path, host: str, port: int) -> socket.socket:
     return listener
 
 
+class _Server(uvicorn.Server):
+    """uvicorn, which would end by the signal that asked it to, after all was well."""
+
+    @contextmanager
+    @override
+    def capture_signals(self) -> Generator[None]:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
 class BoundedHttpProtocol(HttpToolsProtocol):
     """uvicorn's connection, with bounds to what a client may take of it.
 
@@ -178,6 +190,17 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self.scope["http_version"] == "1.0":
             self.cycle.transport = _WithoutChunks(self.transport)  # pyright: ignore[reportAttributeAccessIssue]
+
+    @override
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.more_body:
+            self._set_deadline()  # for the rest of a body that nobody waits for any more
+
+    @override
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._clear_deadline()
 
     @override
     def pause_writing(self) -> None:

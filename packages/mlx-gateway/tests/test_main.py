@@ -1,0 +1,236 @@
+"""The program: its start, its settings again, its end."""
+
+import asyncio
+import contextlib
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+type Bench = Any
+type Exchange = Any
+
+KEY = "a-key-of-the-test"
+WITHIN_S = 20
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+def settings(engine_port: int, name: str = "standard", **more: object) -> str:
+    model = {"upstreams": [{"url": f"http://127.0.0.1:{engine_port}", "model": "served"}]}
+    return json.dumps({"schema_version": 1, "models": {name: model}, **more})
+
+
+def run(*arguments: str, key: str | None = KEY) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "MLX_GATEWAY_KEY"}
+    if key is not None:
+        environment["MLX_GATEWAY_KEY"] = key
+    return subprocess.run(
+        (sys.executable, "-m", "mlx_gateway", *arguments),
+        env=environment, capture_output=True, text=True, check=False, timeout=WITHIN_S,
+    )  # fmt: skip
+
+
+class Program:
+    """A gateway that runs."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+        self.process = process
+        self.port = port
+
+    async def ask(self, path: str, body: bytes = b"") -> tuple[int, bytes]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        method = "POST" if body else "GET"
+        head = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\n"
+        writer.write(f"{head}connection: close\r\ncontent-length: {len(body)}\r\n\r\n".encode())
+        writer.write(body)
+        answer = await reader.read()
+        writer.close()
+        return int(answer.split(b" ", 2)[1]), answer
+
+    async def until(self, path: str, holds: Callable[[bytes], bool]) -> bytes:
+        async with asyncio.timeout(WITHIN_S):
+            while True:
+                with contextlib.suppress(OSError, IndexError):
+                    _, answer = await self.ask(path)
+                    if holds(answer):
+                        return answer
+                await asyncio.sleep(0.02)
+
+
+@contextlib.asynccontextmanager
+async def running(config: Path, open_files: int | None = None) -> AsyncIterator[Program]:
+    port = free_port()
+
+    def limit() -> None:
+        if open_files is not None:
+            _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (open_files, hard))
+
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "mlx_gateway", "serve", "--config", str(config)),
+        *("--port", str(port)),
+        env={**os.environ, "MLX_GATEWAY_KEY": KEY},
+        stderr=asyncio.subprocess.DEVNULL,
+        preexec_fn=limit,
+    )
+    program = Program(process, port)
+    try:
+        await program.until("/health/liveliness", lambda answer: b" 200 " in answer)
+        yield program
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def test_it_says_its_version_and_what_it_does() -> None:
+    assert run("--version", key=None).stdout.startswith("mlx-gateway ")
+    assert "answer requests until stopped" in run("--help", key=None).stdout
+
+
+@pytest.mark.parametrize("key", [None, "", "short"])
+def test_without_a_key_it_does_not_start(tmp_path: Path, key: str | None) -> None:
+    done = run("serve", "--config", str(tmp_path / "gateway.yaml"), key=key)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "MLX_GATEWAY_KEY must hold a key" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "No such file"),
+        ("schema_version: 9\nmodels: {}", "schema_version is 9"),
+        ("[", "yaml"),
+    ],
+)
+def test_settings_that_can_not_be_used_are_named(
+    tmp_path: Path, text: str | None, reason: str
+) -> None:
+    config = tmp_path / "gateway.yaml"
+    if text is not None:
+        config.write_text(text)
+
+    done = run("serve", "--config", str(config))
+
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: {config}: ")
+    assert reason in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "reason"),
+    [
+        (("--host", "203.0.113.1"), 2, "can't listen on 203.0.113.1"),
+        (("--host", "not a host"), 2, "can't listen on not a host"),
+        (("--port", "70000"), 2, "can't listen on 127.0.0.1, port 70000"),
+        (("--port", "http"), 2, "invalid int value"),
+    ],
+)
+def test_an_address_that_can_not_be_had_is_named(
+    tmp_path: Path, options: tuple[str, ...], code: int, reason: str
+) -> None:
+    config = tmp_path / "gateway.yaml"
+    config.write_text(settings(1))
+
+    done = run("serve", "--config", str(config), *options)
+
+    assert done.returncode == code
+    assert reason in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config.write_text(settings(1, port=port))
+        done = run("serve", "--config", str(config))
+
+    assert done.returncode == 1
+    assert done.stderr == f"error: Port {port} on 127.0.0.1 is in use by another program.\n"
+
+
+async def test_sighup_reads_the_settings_again_and_a_damaged_file_changes_nothing(
+    tmp_path: Path,
+) -> None:
+    config = tmp_path / "gateway.yaml"
+    config.write_text(settings(1))
+    async with running(config) as program:
+        before = await program.until("/v1/models", lambda answer: b'"standard"' in answer)
+        assert b'"renamed"' not in before
+        first = await program.until("/health/liveliness", lambda answer: b"-config: " in answer)
+
+        config.write_text("models: [")
+        program.process.send_signal(signal.SIGHUP)
+        config.write_text(settings(1, "renamed"))
+        program.process.send_signal(signal.SIGHUP)
+        await program.until("/v1/models", lambda answer: b'"renamed"' in answer)
+        second = await program.until("/health/liveliness", lambda answer: b"-config: " in answer)
+        assert first != second
+
+        config.write_text("models: [")
+        program.process.send_signal(signal.SIGHUP)
+        assert b'"renamed"' in (await program.ask("/v1/models"))[1]
+
+
+async def test_a_stream_ends_before_the_gateway_does(bench: Bench, tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+
+    async def waits(exchange: Exchange) -> None:
+        choices = [{"index": 0, "delta": {"content": "one"}, "finish_reason": None}]
+        await exchange.begin_events()
+        await exchange.send(b"data: " + json.dumps({"choices": choices}).encode() + b"\n\n")
+        await go_on.wait()
+        await exchange.send(b"data: [DONE]\n\n")
+        await exchange.end()
+
+    unused = (
+        'schema_version: 1\nmodels: {m: {upstreams: [{url: "http://127.0.0.1:PORT0", model: m}]}}'
+    )
+    config = tmp_path / "gateway.yaml"
+    async with bench(unused, waits) as it:
+        config.write_text(settings(it.engines[0].port))
+        async with running(config) as program:
+            asked = {"model": "standard", "stream": True,
+                     "messages": [{"role": "user", "content": "x"}]}  # fmt: skip
+            stream = asyncio.ensure_future(
+                program.ask("/v1/chat/completions", json.dumps(asked).encode())
+            )
+            await it.engines[0].asked.wait()
+            program.process.send_signal(signal.SIGTERM)
+            await asyncio.sleep(0.1)
+            assert program.process.returncode is None
+            go_on.set()
+            status, answer = await stream
+            assert status == 200
+            assert b"[DONE]" in answer
+            assert await asyncio.wait_for(program.process.wait(), WITHIN_S) == 0
+
+
+async def test_300_half_open_connections_leave_it_answering_where_256_files_are_usual(
+    tmp_path: Path,
+) -> None:
+    config = tmp_path / "gateway.yaml"
+    config.write_text(settings(1))
+    async with running(config, open_files=256) as program:
+        halves = [await asyncio.open_connection("127.0.0.1", program.port) for _ in range(300)]
+        for _, writer in halves:
+            writer.write(b"GET / HT")
+
+        assert (await asyncio.wait_for(program.ask("/v1/models"), 5))[0] == 200
+        for _, writer in halves:
+            writer.close()
