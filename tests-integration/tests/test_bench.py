@@ -42,7 +42,7 @@ def stack_of_qwen(served: Program) -> Program:
     (tier,) = stack.tiers
     tier = msgspec.structs.replace(tier, model=CATALOG_MODEL)
     save_stack(served.home.stack, msgspec.structs.replace(stack, tiers=(tier,)))
-    profile = parse_hardware_spec("m4-max:40:64").to_json()
+    profile = parse_hardware_spec("m4-max:40:64").to_document()
     served.home.profile.write_text(json.dumps(profile), encoding="utf-8")
     started = served.run("up", "--tier", "standard")
     assert started.code == 0, started.out

@@ -9,8 +9,9 @@ from jsonschema import Draft202012Validator
 
 from mlx_procsup import stop_service
 from mlx_stack.cli.root import root
-from mlx_stack.demo import DemoResult, Fallback, Step
+from mlx_stack.demo import DemoResult, Fallback
 from mlx_stack.home import Home
+from mlx_stack.steps import Step
 from stack_testkit.fake_mac import FakeMac
 from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.hub import HubServer, write_repository
@@ -65,7 +66,7 @@ FAILING: dict[tuple[str, ...], int] = {
     ("config", "get", "no-such-key"): 2,
     ("engines", "rollback"): 1,
     ("connect", "no-such-client"): 2,
-    ("models", "--remove", "nope"): 1,
+    ("models", "--remove", "nope"): 2,
     ("bench", "nope"): 2,
     ("pull", "no-such-model"): 2,
     ("profile", "--from", "/no/such/file"): 2,
@@ -180,7 +181,7 @@ def test_the_answer_of_demo(tmp_path: Path) -> None:
         model="standard",
         fallback=Fallback(killed="standard", answered_by="fast", restored_s=1.5),
         home=tmp_path,
-        steps=(Step(name="engines", seconds=1.0, ok=True, detail=""),),
+        steps=(Step(name="engines", outcome="done", detail="", seconds=1.0),),
     )
 
     assert differences({"schema_version": 1, **result.to_document()}, "demo") == []

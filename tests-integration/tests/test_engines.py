@@ -6,6 +6,7 @@ import signal
 import socket
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mlx_stack.engines import environment as environments
@@ -207,8 +208,6 @@ def test_an_engine_that_dies_fails_the_health_check_and_leaves_nothing(program: 
 
 def _processes_of(root: Path) -> list[str]:
     """The command lines that name something below `root`."""
-    import psutil
-
     lines = [
         " ".join(process.info["cmdline"] or ()) for process in psutil.process_iter(["cmdline"])
     ]

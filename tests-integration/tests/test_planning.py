@@ -28,7 +28,7 @@ CONFIG = {
 def on_mac(program: Program) -> Program:
     """The program in a home whose saved profile is a Mac."""
     program.home.create()
-    profile = parse_hardware_spec("m4-max:40:64").to_json()
+    profile = parse_hardware_spec("m4-max:40:64").to_document()
     program.home.profile.write_text(json.dumps(profile), encoding="utf-8")
     return program
 

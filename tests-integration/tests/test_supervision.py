@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mlx_procsup import acquire_lock, identify, rotate_log
@@ -208,8 +209,6 @@ def test_a_flapping_tier_is_given_up_and_status_says_so_until_up(served: Program
 
 
 def _without_flags(tier: object) -> object:
-    import msgspec
-
     return msgspec.structs.replace(tier, vllm_flags={})
 
 

@@ -1,5 +1,6 @@
 """Statistics of small samples."""
 
+import random
 import statistics
 
 import pytest
@@ -55,8 +56,6 @@ def test_one_sample_has_no_interval_and_none_has_nothing() -> None:
 
 
 def test_the_interval_of_many_samples_covers_the_truth_about_95_times_in_100() -> None:
-    import random
-
     draw = random.Random(11)
     hits = 0
     for trial in range(120):

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from mlx_gateway.errors import UpstreamFailedError
+from mlx_gateway.liveness import EngineTimeouts
+from mlx_gateway.settings import parse_settings
 
 type Exchange = Any
 type MakeBench = Any
@@ -562,8 +564,6 @@ async def test_a_prompt_that_is_too_long_goes_to_a_longer_tier(bench: MakeBench)
 async def test_a_hung_tier_is_left_and_asked_nothing_until_it_answers_again(
     bench: MakeBench,
 ) -> None:
-    from mlx_gateway.liveness import EngineTimeouts
-
     quick = EngineTimeouts(soon_s=0.02, question_s=0.3, silence_s=0.1, in_flight_s=5)
 
     async with bench(TWO, says_hello, says_hello, timeouts=quick) as it:
@@ -610,8 +610,6 @@ async def test_a_silent_stream_gets_signs_of_life_as_events(
 
 
 async def test_the_settings_are_read_again_without_dropping_a_request(bench: MakeBench) -> None:
-    from mlx_gateway.settings import parse_settings
-
     go_on = asyncio.Event()
 
     async def waits(exchange: Exchange) -> None:

@@ -186,7 +186,7 @@ def load(name: str) -> HardwareProfile:
 @pytest.mark.parametrize("name", sorted(PROFILES))
 def test_a_capture_gives_the_machine_it_was_made_on(name: str) -> None:
     expected = PROFILES[name]
-    document = load(name).to_json()
+    document = load(name).to_document()
     assert {key: document[key] for key in expected} == expected
 
 
@@ -217,4 +217,4 @@ def test_every_capture_is_told_what_to_give() -> None:
 @pytest.mark.parametrize("name", sorted(PROFILES))
 def test_a_profile_survives_being_saved(name: str) -> None:
     profile = load(name)
-    assert HardwareProfile.from_json(json.loads(json.dumps(profile.to_json()))) == profile
+    assert HardwareProfile.from_document(json.loads(json.dumps(profile.to_document()))) == profile

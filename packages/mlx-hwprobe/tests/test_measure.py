@@ -31,7 +31,7 @@ def test_a_real_copy_on_the_processor_is_timed_run_by_run() -> None:
 
 
 def test_the_result_names_its_device_and_compares_with_the_table() -> None:
-    document = MEASURED.to_json(parse_hardware_spec("m4-max:40:128"))
+    document = MEASURED.to_document(parse_hardware_spec("m4-max:40:128"))
     assert document["backend"] == "mlx-gpu"
     assert document["memory_bandwidth_gb_s"] == 436.8
     assert document["bandwidth_source"] == "measured"
@@ -51,7 +51,7 @@ def test_the_result_names_its_device_and_compares_with_the_table() -> None:
 def test_without_a_row_in_the_table_there_is_nothing_to_compare_with(
     profile: HardwareProfile,
 ) -> None:
-    document = MEASURED.to_json(profile)
+    document = MEASURED.to_document(profile)
     assert (document["table_gb_s"], document["fraction_of_table"]) == (None, None)
 
 

@@ -29,8 +29,8 @@ def test_this_mac_is_described_as_its_own_programs_do() -> None:
 def test_a_capture_of_this_mac_gives_its_profile_and_not_its_serial_number() -> None:
     capture = redact(read_machine(thorough=True))
     assert (
-        profile_from_capture(capture).to_json()
-        == profile_from_capture(read_machine(thorough=True)).to_json()
+        profile_from_capture(capture).to_document()
+        == profile_from_capture(read_machine(thorough=True)).to_document()
     )
     registry = ask("ioreg", "-rd1", "-c", "IOPlatformExpertDevice")
     secrets = [
@@ -38,7 +38,7 @@ def test_a_capture_of_this_mac_gives_its_profile_and_not_its_serial_number() -> 
         for line in registry.splitlines()
         if "IOPlatformSerialNumber" in line or "IOPlatformUUID" in line
     ]
-    text = json.dumps(capture.to_json())
+    text = json.dumps(capture.to_document())
     assert secrets
     assert not any(secret in text for secret in secrets)
 

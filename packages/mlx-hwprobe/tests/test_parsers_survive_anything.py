@@ -99,7 +99,7 @@ def read(capture: Capture) -> HardwareProfile | None:
 def test_invented_outputs_never_break_the_parsers(capture: Capture) -> None:
     profile = read(capture)
     if profile is not None:
-        again = HardwareProfile.from_json(json.loads(json.dumps(profile.to_json())))
+        again = HardwareProfile.from_document(json.loads(json.dumps(profile.to_document())))
         assert again == profile
 
 
@@ -117,13 +117,13 @@ def test_a_real_capture_cut_or_spliced_anywhere_never_breaks_the_parsers(
         )
         splice = other["outputs"].get(name, {}).get("stdout", "")
         output["stdout"] = data.draw(st.sampled_from([cut, cut + splice, splice + cut]))
-    read(Capture.from_json(document))
+    read(Capture.from_document(document))
 
 
 @given(json_values)
 def test_a_capture_of_any_other_shape_is_refused(document: object) -> None:
     try:
-        capture = Capture.from_json({"schema_version": 1, "outputs": {"sysctl": document}})
+        capture = Capture.from_document({"schema_version": 1, "outputs": {"sysctl": document}})
     except InvalidDocumentError as error:
         assert error.place.startswith("outputs.sysctl")  # noqa: PT017 - null is no error
     else:

@@ -53,34 +53,34 @@ json_values = st.recursive(
 
 
 def saved(**changes: Any) -> dict[str, Any]:
-    return {**parse_hardware_spec("m4-max:40:128").to_json(), **changes}
+    return {**parse_hardware_spec("m4-max:40:128").to_document(), **changes}
 
 
 def test_the_json_has_the_names_others_read_in_their_order() -> None:
-    assert list(parse_hardware_spec("m6::24").to_json()) == KEYS
+    assert list(parse_hardware_spec("m6::24").to_document()) == KEYS
 
 
 @given(profiles)
 def test_a_saved_profile_is_read_back_the_same(profile: HardwareProfile) -> None:
-    assert HardwareProfile.from_json(json.loads(json.dumps(profile.to_json()))) == profile
+    assert HardwareProfile.from_document(json.loads(json.dumps(profile.to_document()))) == profile
 
 
 @given(json_values)
 def test_anything_else_is_refused_and_never_breaks(document: object) -> None:
     with pytest.raises(InvalidDocumentError):
-        HardwareProfile.from_json(document)
+        HardwareProfile.from_document(document)
 
 
 @given(st.sampled_from(KEYS), json_values)
 def test_one_wrong_value_is_refused_by_its_name_or_harmless(key: str, value: object) -> None:
     place, profile = key, None
     try:
-        profile = HardwareProfile.from_json(saved(**{key: value}))
+        profile = HardwareProfile.from_document(saved(**{key: value}))
     except InvalidDocumentError as error:
         place = error.place.split(".")[0]
     # That one of the two sizes is wrong can only be told by the other.
     assert place in (key, "memory_gb")
-    assert profile is None or json.dumps(profile.to_json(), allow_nan=False)
+    assert profile is None or json.dumps(profile.to_document(), allow_nan=False)
 
 
 @pytest.mark.parametrize(
@@ -104,25 +104,25 @@ def test_one_wrong_value_is_refused_by_its_name_or_harmless(key: str, value: obj
 )
 def test_a_wrong_value_is_refused_where_it_stands(changes: dict[str, Any], place: str) -> None:
     with pytest.raises(InvalidDocumentError) as caught:
-        HardwareProfile.from_json(saved(**changes))
+        HardwareProfile.from_document(saved(**changes))
     assert caught.value.place == place
 
 
 def test_a_newer_version_is_refused_and_says_what_to_do() -> None:
     with pytest.raises(InvalidDocumentError, match="of version 7") as caught:
-        HardwareProfile.from_json(saved(schema_version=7))
+        HardwareProfile.from_document(saved(schema_version=7))
     assert "Upgrade" in (caught.value.hint or "")
 
 
 def test_a_profile_written_by_hand_may_give_its_memory_in_gb_only() -> None:
-    profile = HardwareProfile.from_json({"schema_version": 1, "chip": "M4", "memory_gb": 16})
+    profile = HardwareProfile.from_document({"schema_version": 1, "chip": "M4", "memory_gb": 16})
     assert profile.memory_bytes == 16 << 30
     assert profile.profile_id == "m4-16"
 
 
 def test_a_document_without_chip_and_memory_is_no_profile() -> None:
     with pytest.raises(InvalidDocumentError, match="not a profile"):
-        HardwareProfile.from_json({"schema_version": 1})
+        HardwareProfile.from_document({"schema_version": 1})
 
 
 @pytest.mark.parametrize(

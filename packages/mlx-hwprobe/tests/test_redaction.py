@@ -85,7 +85,7 @@ def test_nothing_that_names_a_machine_or_a_person_survives(
 ) -> None:
     host = f"{host}x.local"
     text = json.dumps(
-        redact(everything_a_mac_says(secret, user, host), names=[user, host]).to_json()
+        redact(everything_a_mac_says(secret, user, host), names=[user, host]).to_document()
     )
     assert secret not in text
     assert host not in text
@@ -109,13 +109,13 @@ def test_damaged_json_is_left_out_whole(secret: str, user: str) -> None:
 
 @pytest.mark.parametrize("path", CAPTURES, ids=lambda path: path.stem)
 def test_what_is_left_gives_the_same_profile(path: Path) -> None:
-    capture = Capture.from_json(json.loads(path.read_text()))
+    capture = Capture.from_document(json.loads(path.read_text()))
     redacted = redact(capture, names=["anna", "annas-studio.local"])
     if path.stem == "nothing_readable":
         assert redacted == capture
         return
     assert read(redacted) == read(capture)
-    text = json.dumps(redacted.to_json())
+    text = json.dumps(redacted.to_document())
     assert "serial" not in text
     assert "UUID" not in text
     assert "Anna" not in text

@@ -83,7 +83,7 @@ def test_a_saved_profile_and_a_capture_can_be_given_by_their_path(tmp_path: Path
     from_capture = parse_hardware_spec(str(capture))
     assert from_capture.profile_id == "m6-32"
     path = tmp_path / "profile.json"
-    path.write_text(json.dumps(from_capture.to_json()))
+    path.write_text(json.dumps(from_capture.to_document()))
     assert parse_hardware_spec(str(path)) == from_capture
 
 

@@ -44,4 +44,4 @@ def on_mac(home: Home) -> OnMac:
 
 def save_profile(home: Home, spec: str) -> None:
     profile = parse_hardware_spec(spec)
-    home.profile.write_text(json.dumps(profile.to_json()), encoding="utf-8")
+    home.profile.write_text(json.dumps(profile.to_document()), encoding="utf-8")

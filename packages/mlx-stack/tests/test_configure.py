@@ -10,7 +10,7 @@ from mlx_stack.home import Home
 
 def test_every_key_is_listed_with_its_source(home: Home):
     set_value(home, "keep-awake", "never")
-    settings = {each.definition.name: each for each in list_settings(home)}
+    settings = {each.definition.name: each for each in list_settings(home).settings}
     assert list(settings) == list(CONFIG_KEYS)
     assert (settings["keep-awake"].value, settings["keep-awake"].source) == ("never", "file")
     assert settings["litellm-port"].source == "default"
@@ -27,20 +27,20 @@ def test_setting_one_key_leaves_the_others(home: Home):
 def test_resetting_one_key_leaves_the_others(home: Home):
     set_value(home, "litellm-port", "4100")
     set_value(home, "log-max-files", "9")
-    assert reset(home, "litellm-port") == ("litellm-port",)
-    assert reset(home, "litellm-port") == ()
+    assert reset(home, "litellm-port").keys == ("litellm-port",)
+    assert reset(home, "litellm-port").keys == ()
     assert get_setting(home, "litellm-port").source == "default"
     assert load_config(home).log_max_files == 9
 
 
 def test_resetting_everything_also_mends_a_damaged_file(home: Home):
-    assert reset(home, None) == ()
+    assert reset(home, None).keys == ()
     home.config.write_text("litellm-port: [", encoding="utf-8")
     with pytest.raises(InvalidFileError):
         set_value(home, "litellm-port", "4100")
     with pytest.raises(InvalidFileError):
         reset(home, "litellm-port")
-    assert reset(home, None)
+    assert reset(home, None).keys
     assert load_config(home).litellm_port == 4000
 
 

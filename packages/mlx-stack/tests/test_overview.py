@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import click
 import pytest
 
-from mlx_stack.cli.views.overview import render_overview
+from mlx_stack.cli.overview import render_overview
 from mlx_stack.home import Home
 from mlx_stack.overview import (
     SURVIVE_REBOOTS,
@@ -129,7 +130,7 @@ def test_it_fits_one_screen_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> No
     rows = _rows("healthy", "crashed", "down", "healthy")
     overview = Overview("unwell", rows, URL, _steps("unwell", rows))
 
-    lines = render_overview(overview).splitlines()
+    lines = click.unstyle(render_overview(overview)).splitlines()
 
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80

@@ -5,27 +5,37 @@ import pytest
 from mlx_recommend import Intent
 from mlx_stack.errors import InvalidFileError, StackError
 from mlx_stack.home import Home
-from mlx_stack.setup import Listeners, Step, interrupted_setup, setup
-from mlx_stack.setup_progress import Choices, Progress, read_progress, write_progress
+from mlx_stack.planning.init import Draft
+from mlx_stack.setup import (
+    Choices,
+    SetupEvent,
+    SetupProgress,
+    SetupResult,
+    interrupted_setup,
+    remember_setup,
+    setup,
+)
 from mlx_stack.stack import load_stack
+from mlx_stack.steps import StepStarted
 
 QUIET = Choices(pulls=False, starts=False)
 
 
-def outcomes(steps: tuple[Step, ...]) -> dict[str, str]:
-    return {step.name: step.outcome for step in steps}
+def outcomes(result: SetupResult) -> dict[str, str]:
+    return {step.name: step.outcome for step in result.steps}
 
 
 def test_the_stack_is_defined_and_the_rest_skipped(home: Home):
-    begun: list[str] = []
-    steps = setup(home, QUIET, Listeners(on_begin=begun.append))
-    assert outcomes(steps) == {
+    told: list[SetupEvent] = []
+    result = setup(home, QUIET, told.append)
+    assert outcomes(result) == {
         "profile": "done",
         "stack": "done",
         "engines": "skipped",
         "models": "skipped",
         "start": "skipped",
     }
+    begun = [event.name for event in told if isinstance(event, StepStarted)]
     assert begun == ["profile", "stack"]
     assert load_stack(home.stack).tiers
     assert interrupted_setup(home) is None
@@ -33,17 +43,18 @@ def test_the_stack_is_defined_and_the_rest_skipped(home: Home):
 
 def test_the_choices_of_an_interrupted_setup_hold_where_the_next_leaves_them_open(home: Home):
     earlier = Choices(intent=Intent.AGENT_FLEET, budget_pct=60, pulls=False, starts=False)
-    write_progress(home.setup_progress, Progress(choices=earlier))
+    remember_setup(home, SetupProgress(choices=earlier))
     setup(home, Choices(budget_pct=50))
     assert load_stack(home.stack).intent == "agent-fleet"
 
 
-def test_what_a_listener_stops_is_continued_later(home: Home):
-    def stop(_: object) -> None:
-        raise KeyboardInterrupt
+def test_what_is_stopped_before_the_stack_is_written_is_continued_later(home: Home):
+    def stop(event: SetupEvent) -> None:
+        if isinstance(event, Draft):
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        setup(home, QUIET, Listeners(on_draft=stop))
+        setup(home, QUIET, stop)
     assert not home.stack.exists()
     progress = interrupted_setup(home)
     assert progress is not None
@@ -52,11 +63,12 @@ def test_what_a_listener_stops_is_continued_later(home: Home):
 
 
 def test_a_no_forgets_the_answers(home: Home):
-    def refuse(_: object) -> None:
-        raise StackError("no")
+    def refuse(event: SetupEvent) -> None:
+        if isinstance(event, Draft):
+            raise StackError("no")
 
     with pytest.raises(StackError):
-        setup(home, QUIET, Listeners(on_draft=refuse))
+        setup(home, QUIET, refuse)
     assert interrupted_setup(home) is None
 
 
@@ -75,4 +87,4 @@ def test_one_model_alone_can_be_set_up_and_then_another_is_refused(home: Home):
 def test_damaged_progress_names_its_file(home: Home, text: str):
     home.setup_progress.write_text(text, encoding="utf-8")
     with pytest.raises(InvalidFileError, match=r"setup\.json"):
-        read_progress(home.setup_progress)
+        interrupted_setup(home)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mlx_catalog import Quant
 from mlx_stack import json_file
 from mlx_stack.config import ConfigValue, save_values
 from mlx_stack.engines.environment import (
@@ -81,7 +82,7 @@ def define_stack(
             Tier(
                 name=name,
                 model=f"{name}-model",
-                quant="int4",
+                quant=Quant.INT4,
                 source=str(make_model_folder(home.models / f"{name}-model")),
                 port=port,
                 vllm_flags=dict(flags),

@@ -1,5 +1,8 @@
 """The real engines: installed as locked, and answering."""
 
+import json
+import subprocess
+
 import httpx
 import pytest
 
@@ -42,9 +45,6 @@ def test_the_embedded_model_knows_the_capital_of_france(serve, embedded_model, c
 def test_the_embedded_model_writes_digits_and_other_scripts_as_its_tokenizer_should(
     vllm_mlx_environment, embedded_model
 ):
-    import json
-    import subprocess
-
     texts = ["Order 66 cost 1234.50 €", "naïve café — 東京", "  two  spaces\n\ttab", "<|im_end|>"]
     program = (
         "import json, sys; from transformers import AutoTokenizer as A; "

@@ -3,6 +3,7 @@
 `Gateway` is the ASGI application, `load_settings` reads `gateway.yaml`, `serve` runs it.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -47,8 +48,6 @@ def __getattr__(name: str) -> object:
     """A public name, imported when it is first asked for."""
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
     return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
 
 

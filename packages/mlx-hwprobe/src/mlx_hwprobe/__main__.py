@@ -190,7 +190,7 @@ def _lookup(arguments: argparse.Namespace) -> int:
         _show_profile(profile, as_json=arguments.json)
         return 0
     if arguments.json:
-        bins = [row.to_json() for row in rows]
+        bins = [row.to_document() for row in rows]
         _show({"schema_version": 1, "chip": rows[0].chip, "bins": bins})
     else:
         from mlx_hwprobe.render import render_bins
@@ -207,7 +207,7 @@ def _table(arguments: argparse.Namespace) -> int:
         raise _UsageError("--json and --csv exclude each other", "mlx-hwprobe table [--json|--csv]")
     rows = chip_table()
     if arguments.json:
-        _show({"schema_version": 1, "bins": [row.to_json() for row in rows]})
+        _show({"schema_version": 1, "bins": [row.to_document() for row in rows]})
     elif arguments.csv:
         sys.stdout.write(render_csv(rows))
     else:
@@ -221,7 +221,7 @@ def _capture(arguments: argparse.Namespace) -> int:
     from mlx_hwprobe.detection import read_machine
     from mlx_hwprobe.redaction import redact
 
-    document = redact(read_machine(thorough=True), names=_own_names()).to_json()
+    document = redact(read_machine(thorough=True), names=_own_names()).to_document()
     if arguments.output is None:
         _show(document)
         return 0
@@ -263,7 +263,7 @@ def _measure(arguments: argparse.Namespace) -> int:
         profile = error.profile
     measurement = measure_bandwidth(repetitions=arguments.repetitions)
     if arguments.json:
-        _show(measurement.to_json(profile))
+        _show(measurement.to_document(profile))
     else:
         _show(render_measurement(measurement, table_bandwidth(profile)))
     return 0
@@ -281,7 +281,7 @@ def _gigabytes(text: str) -> int:
 
 def _show_profile(profile: HardwareProfile, *, as_json: bool) -> None:
     if as_json:
-        _show(profile.to_json())
+        _show(profile.to_document())
     else:
         from mlx_hwprobe.render import render_profile
 

@@ -37,7 +37,7 @@ class Capture:
         output = self.outputs.get(name)
         return output.stdout if output is not None and output.returncode == 0 else ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         """The capture as JSON values."""
         return {
             "schema_version": SCHEMA_VERSION,
@@ -45,8 +45,8 @@ class Capture:
         }
 
     @classmethod
-    def from_json(cls, document: object) -> Capture:
-        """The capture that `to_json` wrote; a null output is a missing one.
+    def from_document(cls, document: object) -> Capture:
+        """The capture that `to_document` wrote; a null output is a missing one.
 
         Raises:
             InvalidDocumentError: The document is not a capture, or of another version.

@@ -52,7 +52,7 @@ class ChipBin:
     fp16_tflops_confidence: Confidence | None = None
     note: str = ""
 
-    def to_json(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         """The row as JSON values."""
         return {
             **asdict(self),

@@ -193,8 +193,8 @@ def parse_profile(content: bytes) -> HardwareProfile:
         raise InvalidDocumentError("not text in UTF-8") from error
     document = parse_json_object(text)
     if "outputs" in document:
-        return profile_from_capture(Capture.from_json(document))
-    return HardwareProfile.from_json(document)
+        return profile_from_capture(Capture.from_document(document))
+    return HardwareProfile.from_document(document)
 
 
 def run_programs(

@@ -75,7 +75,7 @@ class BandwidthMeasurement:
         """The kernel with the highest median."""
         return max(self.kernels, key=lambda runs: runs.median_gb_s)
 
-    def to_json(self, profile: HardwareProfile) -> dict[str, Any]:
+    def to_document(self, profile: HardwareProfile) -> dict[str, Any]:
         """The measurement as JSON values, with the table's figure for this machine."""
         table_gb_s = table_bandwidth(profile)
         best = self.best

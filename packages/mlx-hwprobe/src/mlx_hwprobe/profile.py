@@ -83,7 +83,7 @@ class HardwareProfile:
         """Whether the chip is one of Apple's, known to the table or not."""
         return self.chip is not None and re.match(r"[MA]\d+\b", self.chip) is not None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_document(self) -> dict[str, Any]:
         """The profile as JSON values, under the names and in the order that others rely on."""
         return {
             "schema_version": SCHEMA_VERSION,
@@ -104,8 +104,8 @@ class HardwareProfile:
         }
 
     @classmethod
-    def from_json(cls, document: object) -> HardwareProfile:
-        """The profile that `to_json` wrote; unknown keys are passed over.
+    def from_document(cls, document: object) -> HardwareProfile:
+        """The profile that `to_document` wrote; unknown keys are passed over.
 
         Raises:
             InvalidDocumentError: The document is not a profile, is of another version, or says

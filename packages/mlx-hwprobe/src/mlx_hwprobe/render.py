@@ -159,11 +159,11 @@ def render_csv(rows: Sequence[ChipBin]) -> str:
     import io
 
     out = io.StringIO()
-    names = list(rows[0].to_json())
+    names = list(rows[0].to_document())
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        cells = row.to_json()
+        cells = row.to_document()
         cells["memory_options_gb"] = ";".join(map(str, row.memory_options_gb))
         cells["cpu_cores_options"] = ";".join(map(describe_cores, row.cpu_cores_options))
         writer.writerow(cells)

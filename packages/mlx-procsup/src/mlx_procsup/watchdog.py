@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from mlx_procsup.defaults import LOOK_INTERVAL_S, STOP_GRACE_S
@@ -68,6 +68,10 @@ class WatchEvent:
     service: str | None
     what: str
     reason: str
+
+    def to_document(self) -> dict[str, object]:
+        """The event as JSON."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)

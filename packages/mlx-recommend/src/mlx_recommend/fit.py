@@ -67,6 +67,20 @@ class Estimate:
             return None
         return self.workload.tokens_in_speed / self.prompt_tps.value
 
+    def to_document(self) -> dict[str, object]:
+        """The estimate as JSON, rounded to what its accuracy bears."""
+        generation_tps, prompt_tps, ttft_s = self.generation_tps, self.prompt_tps, self.ttft_s
+        read_bytes = self.shape.decode_weight_bytes
+        return {
+            "fits": self.fits,
+            "memory": self.memory.to_document(self.limit_bytes),
+            "max_context_tokens": self.max_context_tokens,
+            "read_bytes_per_token": None if read_bytes is None else round(read_bytes),
+            "generation_tps": None if generation_tps is None else generation_tps.to_document(),
+            "prompt_tps": None if prompt_tps is None else prompt_tps.to_document(),
+            "ttft_s": None if ttft_s is None else round(ttft_s, 3),
+        }
+
 
 def estimate(
     shape: ModelShape,

@@ -34,6 +34,22 @@ class MemoryUse:
         """The sum of the parts that are known: it takes at least as much."""
         return sum(part for part in self._parts if part is not None)
 
+    def to_document(self, limit_bytes: int | None) -> dict[str, int | None]:
+        """The parts as JSON, beside what they may take; the first four add up to the total.
+
+        The prefix cache, which is a part of the overhead there, is named by itself as well.
+        """
+        reused = self.prefix_cache_bytes
+        return {
+            "weights_bytes": self.weights_bytes,
+            "kv_cache_bytes": self.kv_cache_bytes,
+            "state_bytes": self.state_bytes,
+            "overhead_bytes": None if reused is None else self.overhead_bytes + reused,
+            "total_bytes": self.total_bytes,
+            "limit_bytes": limit_bytes,
+            "prefix_cache_bytes": reused,
+        }
+
     @property
     def _parts(self) -> tuple[int | None, ...]:
         return tuple(getattr(self, part.name) for part in fields(self))

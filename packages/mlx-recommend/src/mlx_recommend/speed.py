@@ -52,6 +52,15 @@ class Speed:
         """`value` with a range of a factor of `spread` to both sides."""
         return cls(value, value / spread, value * spread, basis)
 
+    def to_document(self) -> dict[str, object]:
+        """The speed as JSON, rounded to what its accuracy bears."""
+        return {
+            "value": round(self.value, 2),
+            "low": round(self.low, 2),
+            "high": round(self.high, 2),
+            "basis": self.basis.value,
+        }
+
 
 def decode_speed(
     shape: ModelShape,

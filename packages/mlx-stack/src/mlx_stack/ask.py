@@ -5,14 +5,16 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import httpx
 
 from mlx_stack.errors import StackError
-from mlx_stack.gateway.endpoint import Endpoint, require_key
+from mlx_stack.gateway.endpoint import Endpoint, gateway_endpoint, require_key
+from mlx_stack.gateway.names import model_to_ask
+from mlx_stack.open_stack import OpenStack
 
-if TYPE_CHECKING:
-    import httpx
-
+_FIRST_BYTE_TIMEOUT_S = 600.0
 _TIER_HEADER = "x-mlx-stack-tier"
 
 
@@ -21,6 +23,8 @@ class Answer:
     """What came back.
 
     Attributes:
+        question: What was asked.
+        model: Who was asked, as the gateway calls it.
         text: The content, without reasoning.
         reasoning: What a thinking model thought, or "".
         tier: Who answered; None where the endpoint doesn't say.
@@ -29,6 +33,8 @@ class Answer:
         completion_tokens: The server's own count, or None where it gave none.
     """
 
+    question: str
+    model: str
     text: str
     reasoning: str
     tier: str | None
@@ -36,9 +42,50 @@ class Answer:
     seconds: float
     completion_tokens: int | None
 
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {
+            "question": self.question,
+            "answer": self.text,
+            "reasoning": self.reasoning,
+            "model": self.model,
+            "answered_by": self.tier,
+            "ttft_s": self.ttft_s,
+            "seconds": self.seconds,
+            "completion_tokens": self.completion_tokens,
+        }
+
+
+def ask_stack(
+    opened: OpenStack,
+    question: str,
+    *,
+    tier: str | None = None,
+    max_tokens: int | None = None,
+    on_text: Callable[[str], None] | None = None,
+) -> Answer:
+    """Put one question to the stack's gateway and stream its answer.
+
+    Args:
+        opened: Where the stack is defined.
+        question: The user's message.
+        tier: Who is asked; None is the first tier.
+        max_tokens: As in `ask`.
+        on_text: As in `ask`.
+
+    Raises:
+        UsageError: When there is no such tier.
+        StackError: When the endpoint refused, or gave no answer.
+    """
+    model = model_to_ask(opened.stack, tier)
+    timeout = httpx.Timeout(_FIRST_BYTE_TIMEOUT_S, connect=5.0)
+    with httpx.Client(timeout=timeout, trust_env=False) as client:
+        endpoint = gateway_endpoint(opened)
+        return ask(client, endpoint, question, model=model, max_tokens=max_tokens, on_text=on_text)
+
 
 def ask(
-    client: "httpx.Client",
+    client: httpx.Client,
     endpoint: Endpoint,
     question: str,
     *,
@@ -61,8 +108,6 @@ def ask(
     Raises:
         StackError: The endpoint refused, or gave no answer.
     """
-    import httpx
-
     body: dict[str, object] = {
         "model": model,
         "messages": [{"role": "user", "content": question}],
@@ -81,7 +126,7 @@ def ask(
             if response.status_code != HTTPStatus.OK:
                 response.read()
                 raise StackError(f"{url} refused the question: {_complaint(response)}")
-            return _collect(response, started, on_text)
+            return _collect(response, question, model, started, on_text)
     except httpx.ConnectError as error:
         raise StackError(
             f"Nothing answers at {endpoint.base_url}.", hint="`mlx-stack up` starts the stack."
@@ -94,7 +139,11 @@ def ask(
 
 
 def _collect(
-    response: "httpx.Response", started: float, on_text: Callable[[str], None] | None
+    response: httpx.Response,
+    question: str,
+    model: str,
+    started: float,
+    on_text: Callable[[str], None] | None,
 ) -> Answer:
     """The whole answer of a response that streams server-sent events."""
     text: list[str] = []
@@ -118,6 +167,8 @@ def _collect(
                 if on_text is not None:
                     on_text(piece)
     return Answer(
+        question=question,
+        model=model,
         text="".join(text),
         reasoning="".join(reasoning),
         tier=response.headers.get(_TIER_HEADER),
@@ -127,7 +178,7 @@ def _collect(
     )
 
 
-def _events(response: "httpx.Response") -> Iterator[dict[str, Any]]:
+def _events(response: httpx.Response) -> Iterator[dict[str, Any]]:
     """The JSON documents of a stream of server-sent events, up to `[DONE]`."""
     for line in response.iter_lines():
         data = line.removeprefix("data:").strip()
@@ -140,7 +191,7 @@ def _events(response: "httpx.Response") -> Iterator[dict[str, Any]]:
                 raise StackError(f"The answer is not JSON: {data[:80]!r}") from error
 
 
-def _complaint(response: "httpx.Response") -> str:
+def _complaint(response: httpx.Response) -> str:
     """What an error response says, in its own words where it has any."""
     try:
         message = response.json()["error"]["message"]

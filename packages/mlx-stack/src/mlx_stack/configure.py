@@ -2,6 +2,7 @@
 
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from mlx_stack.config import (
@@ -10,6 +11,7 @@ from mlx_stack.config import (
     ConfigValidationError,
     ConfigValue,
     load_config,
+    mask_value,
     parse_value,
     read_values,
     save_values,
@@ -34,22 +36,67 @@ class Setting:
     default: ConfigValue
     source: Literal["file", "default"]
 
+    def masked(self, value: ConfigValue) -> str:
+        """`value`, or the default, as it may be shown."""
+        return mask_value(self.definition.name, value)
 
-def list_settings(home: Home) -> tuple[Setting, ...]:
-    """Every key, in the order of their declaration.
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        kind = self.definition.type
+        names: dict[type, str] = {bool: "bool", int: "int", Path: "path"}
+        return {
+            "key": self.definition.name,
+            "value": self._plain(self.value),
+            "default": self._plain(self.default),
+            "source": self.source,
+            "type": names.get(kind, "string"),
+            "valid": self.definition.valid,
+            "description": self.definition.description,
+        }
+
+    def _plain(self, value: ConfigValue) -> bool | int | str:
+        return value if isinstance(value, bool | int) else self.masked(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole configuration, in the order in which its keys are declared."""
+
+    settings: tuple[Setting, ...]
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {"config": [setting.to_document() for setting in self.settings]}
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The keys that have their default again and had another value."""
+
+    keys: tuple[str, ...]
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {"reset": list(self.keys)}
+
+
+def list_settings(home: Home) -> Settings:
+    """Every key.
 
     Raises:
         InvalidFileError: The file is damaged or says something that is not allowed.
     """
     chosen, config = read_values(home), load_config(home)
-    return tuple(
-        Setting(
-            definition=definition,
-            value=getattr(config, name.replace("-", "_")),
-            default=home.models if name == "model-dir" else definition.default,
-            source="file" if name in chosen else "default",
+    return Settings(
+        tuple(
+            Setting(
+                definition=definition,
+                value=getattr(config, name.replace("-", "_")),
+                default=home.models if name == "model-dir" else definition.default,
+                source="file" if name in chosen else "default",
+            )
+            for name, definition in CONFIG_KEYS.items()
         )
-        for name, definition in CONFIG_KEYS.items()
     )
 
 
@@ -61,7 +108,7 @@ def get_setting(home: Home, key: str) -> Setting:
         InvalidFileError: The file is damaged or says something that is not allowed.
     """
     validate_key(key)
-    return next(each for each in list_settings(home) if each.definition.name == key)
+    return next(each for each in list_settings(home).settings if each.definition.name == key)
 
 
 def set_value(home: Home, key: str, text: str) -> Setting:
@@ -78,8 +125,8 @@ def set_value(home: Home, key: str, text: str) -> Setting:
     return get_setting(home, key)
 
 
-def reset(home: Home, key: str | None) -> tuple[str, ...]:
-    """Return `key`, or every key, to its default; the keys that had another value.
+def reset(home: Home, key: str | None) -> Reset:
+    """Return `key`, or every key, to its default.
 
     A damaged file can be reset as a whole: it is replaced unread.
 
@@ -90,14 +137,14 @@ def reset(home: Home, key: str | None) -> tuple[str, ...]:
     if key is None:
         changed = tuple(CONFIG_KEYS) if home.config.exists() else ()
         home.config.unlink(missing_ok=True)
-        return changed
+        return Reset(changed)
     validate_key(key)
     values = read_values(home)
     if key not in values:
-        return ()
+        return Reset(())
     del values[key]
     save_values(home, values)
-    return (key,)
+    return Reset((key,))
 
 
 def _check_is_ours(host: str) -> None:

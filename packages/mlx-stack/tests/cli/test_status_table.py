@@ -1,14 +1,17 @@
 """The table of services, in terminals of every width."""
 
 import pytest
-from rich.console import Console
 
-from mlx_stack.cli.views.status import service_table
+from mlx_stack.cli.frame.output import Output
+from mlx_stack.cli.views.services import show_service_table
 from mlx_stack.services.status import ServiceRow
 
 
 @pytest.mark.parametrize("columns", [30, 40, 60, 80, 140])
-def test_the_narrowest_terminal_shows_which_service_and_how_it_is(columns: int) -> None:
+def test_the_narrowest_terminal_shows_which_service_and_how_it_is(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
     row = ServiceRow(
         name="standard",
         kind="engine",
@@ -23,10 +26,8 @@ def test_the_narrowest_terminal_shows_which_service_and_how_it_is(columns: int) 
         restarts=0,
         flapping=False,
     )
-    console = Console(width=columns)
-    with console.capture() as captured:
-        console.print(service_table((row,)))
-    lines = captured.get().splitlines()
+    show_service_table(Output(), (row,))
+    lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert "standard" in lines[1]
     assert "degraded" in lines[1]

@@ -1,1 +1,11 @@
 """Measuring: what is measured, how, and what to think of it."""
+
+from typing import TYPE_CHECKING
+
+from mlx_stack.lazy import modules_of
+
+if TYPE_CHECKING:
+    from mlx_stack.bench import measure as measure
+    from mlx_stack.bench import verdict as verdict
+else:
+    __getattr__ = modules_of(__name__)

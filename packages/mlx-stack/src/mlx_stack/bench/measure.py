@@ -15,11 +15,14 @@ from mlx_bench import (
     ToolCheck,
     check_tool_calling,
     describe_machine,
+    render_html,
     run_benchmark,
     save_report,
 )
-from mlx_bench.runner import OnProgress, OnReport
+from mlx_bench.report_file import require_writable
+from mlx_bench.runner import OnProgress
 from mlx_hwprobe import HardwareProfile, HwprobeError
+from mlx_stack import atomic_file
 from mlx_stack.bench.target import BenchTarget, open_target
 from mlx_stack.bench.verdict import check_speeds, verdict_document
 from mlx_stack.engines.environment import EngineName, current_environment
@@ -57,7 +60,7 @@ def bench(
     model: str | None = None,
     api_key: str | None = None,
     is_saved: bool = False,
-    on_report: OnReport = lambda _: None,
+    html: Path | None = None,
     on_progress: OnProgress = lambda _: None,
 ) -> BenchResult:
     """Measure what `name` means.
@@ -69,14 +72,17 @@ def bench(
         model: The model to ask a URL for.
         api_key: What a URL wants as bearer token.
         is_saved: Keep the result, from the first iteration on.
-        on_report: Gets the unfinished report after every iteration, and the finished one.
+        html: Where the report is to be written as a page, after every iteration.
         on_progress: Gets a line about what happens now.
 
     Raises:
         UsageError: The name means nothing.
         StackError: The target can't be served or doesn't answer.
         EndpointError: No run succeeded.
+        ReportError: The page can't be written.
     """
+    if html is not None:
+        require_writable(html)
     target_context = open_target(
         opened,
         name,
@@ -99,7 +105,8 @@ def bench(
 
         def keep(report: Report) -> None:
             _save(report, saved)
-            on_report(report)
+            if html is not None:
+                atomic_file.write_text(html, render_html(report))
 
         report = run_benchmark(
             client, parameters, conditions, on_report=keep, on_progress=on_progress
@@ -141,7 +148,9 @@ def _machine(hardware: HardwareProfile | None) -> dict[str, object]:
     described = describe_machine()
     if hardware is None:
         return described
-    profile = {key: value for key, value in hardware.to_json().items() if key != "schema_version"}
+    profile = {
+        key: value for key, value in hardware.to_document().items() if key != "schema_version"
+    }
     return {**described, **profile}
 
 

@@ -12,6 +12,7 @@ from mlx_bench import (
     check_speed,
     worst_verdict,
 )
+from mlx_bench.export import column_of, figure
 from mlx_bench.report import metric
 from mlx_catalog import UnreadableModelError, read_model
 from mlx_hwprobe import HardwareProfile
@@ -26,6 +27,7 @@ from mlx_recommend import (
 )
 from mlx_stack.bench.target import BenchTarget
 
+_BASES = {"reference": "published for such a machine", "estimate": "estimated"}
 _LEAST_PROMPT_TOKENS = 512
 """Below that the fixed cost of a request, not the prefill, decides the time to the first token."""
 
@@ -68,6 +70,14 @@ def verdict_document(checks: Sequence[SpeedCheck]) -> dict[str, object] | None:
         for check in checks
     ]
     return {"overall": verdict.value, "against": against}
+
+
+def in_words(check: SpeedCheck) -> str:
+    """A speed beside what was expected, as a line."""
+    expected = check.expected
+    title, basis = column_of(expected.metric).title, _BASES.get(expected.basis, expected.basis)
+    measured, low, high = (figure(each) for each in (check.measured, expected.low, expected.high))
+    return f"{title} {measured} tok/s; expected {low} to {high} ({basis})"
 
 
 def _expected(

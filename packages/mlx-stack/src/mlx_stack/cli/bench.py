@@ -1,24 +1,87 @@
 """`mlx-stack bench`."""
 
+import os
 from pathlib import Path
+from typing import override
 
 import click
 
-from mlx_stack.cli.frame.completion import complete_tiers
-from mlx_stack.cli.frame.context import json_option, open_context, quiet_option
-from mlx_stack.cli.options.bench import key_from, workload_options
+import mlx_bench
+from mlx_bench import Cache
+from mlx_stack import bench
+from mlx_stack.cli.frame.context import Context, with_context
+from mlx_stack.cli.frame.options import complete_tiers
+from mlx_stack.cli.views.bench import show_benchmark
+
+_POSITIVE = click.IntRange(min=1)
+
+
+class Integers(click.ParamType[tuple[int, ...]]):
+    """One or more positive integers: `1` or `1,4,8`."""
+
+    name = "N[,N…]"
+
+    @override
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
+        try:
+            numbers = tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of integers like 1,4,8", param, ctx)
+        if min(numbers) < 1:
+            self.fail(f"{value!r}: each must be at least 1", param, ctx)
+        return numbers
 
 
 @click.command("bench")
 @click.argument("target", shell_complete=complete_tiers)
-@workload_options
+@click.option(
+    "--iterations",
+    type=_POSITIVE,
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="How often; six or more for comparisons.",
+)
+@click.option(
+    "--prompt-tokens",
+    type=Integers(),
+    default="1024",
+    show_default=True,
+    help="Length of the prompt.",
+)
+@click.option(
+    "--generation-tokens",
+    type=_POSITIVE,
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="Length of the answer.",
+)
+@click.option(
+    "--concurrency", type=Integers(), default="1", show_default=True, help="Streams at once."
+)
+@click.option(
+    "--cache",
+    type=click.Choice([cache.value for cache in Cache]),
+    default=Cache.FRESH.value,
+    show_default=True,
+    help="Prompts that were never seen before, or just before.",
+)
+@click.option(
+    "--precision",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Go on until the 95 % intervals are this narrow, as 0.02.",
+)
 @click.option("--save", "is_saved", is_flag=True, help="Keep the result for `recommend`.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page.")
 @click.option("--model", help="Which model of a URL.")
 @click.option("--api-key-env", metavar="NAME", help="The variable that holds a URL's key.")
-@json_option
-@quiet_option
+@with_context()
 def command(
+    context: Context,
     target: str,
     iterations: int,
     prompt_tokens: tuple[int, ...],
@@ -31,20 +94,13 @@ def command(
     api_key_env: str | None,
     *,
     is_saved: bool,
-    json: bool,
-    quiet: bool,
 ) -> None:
     """Measure TARGET: a tier, a model on this disk, or an http://…/v1.
 
     A model that is no tier is served just for the run. Every prompt is new, so that no prefix
     cache answers; TTFT starts when the request has left and ends at the first token.
     """
-    from mlx_bench import Cache, Parameters
-    from mlx_stack.bench.measure import bench
-    from mlx_stack.cli.views.bench import open_page, open_progress, show_result
-
-    context = open_context(json=json, quiet=quiet)
-    parameters = Parameters(
+    parameters = mlx_bench.Parameters(
         iterations=iterations,
         prompt_tokens=prompt_tokens,
         generation_tokens=generation_tokens,
@@ -52,21 +108,29 @@ def command(
         cache=Cache(cache),
         precision=precision,
     )
-    with open_progress(context.output) as say:
-        result = bench(
+    output = context.output
+    with output.waiting("Measuring") as show:
+        result = bench.measure.bench(
             context.opened,
             target,
             parameters,
             model=model,
-            api_key=key_from(api_key_env),
+            api_key=_key_from(api_key_env),
             is_saved=is_saved,
-            on_report=open_page(html),
-            on_progress=say,
+            html=html,
+            on_progress=show,
         )
-    if json:
-        context.output.document(result.to_document())
-    else:
-        show_result(context.output, result)
+    output.show(result, show_benchmark)
     for what, path in (("Page", html), ("Saved", result.saved)):
         if path is not None:
-            context.output.say(f"{what}: {path}")
+            output.say(f"{what}: {path}")
+
+
+def _key_from(name: str | None) -> str | None:
+    """The key that an environment variable holds, or None where none is named."""
+    if name is None:
+        return None
+    key = os.environ.get(name)
+    if not key:
+        raise click.UsageError(f"The environment variable {name} is not set.")
+    return key

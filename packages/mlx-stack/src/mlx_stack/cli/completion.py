@@ -1,6 +1,7 @@
 """`mlx-stack completion`."""
 
 import click
+from click.shell_completion import get_completion_class
 
 from mlx_stack.cli.frame.output import write_line
 
@@ -9,7 +10,8 @@ _VARIABLE = "_MLX_STACK_COMPLETE"
 
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def command(shell: str) -> None:
+@click.pass_context
+def command(ctx: click.Context, shell: str) -> None:
     """Print the completion script of SHELL.
 
     \b
@@ -19,10 +21,6 @@ def command(shell: str) -> None:
     fish  mlx-stack completion fish > FILE, with FILE
           ~/.config/fish/completions/mlx-stack.fish
     """  # noqa: D301 - click takes a backspace character for "don't wrap this"
-    from click.shell_completion import get_completion_class
-
-    from mlx_stack.cli.root import root
-
     kind = get_completion_class(shell)
     assert kind is not None  # the choices are click's own
-    write_line(kind(root, {}, "mlx-stack", _VARIABLE).source())
+    write_line(kind(ctx.find_root().command, {}, "mlx-stack", _VARIABLE).source())

@@ -1,26 +1,20 @@
 """`mlx-stack config`."""
 
 import sys
-from typing import TYPE_CHECKING
 
 import click
 
-from mlx_stack.cli.frame.completion import complete_keys
-from mlx_stack.cli.frame.context import (
-    hand_down_json,
-    json_option,
-    open_context,
-    quiet_option,
-)
-from mlx_stack.cli.frame.suggest import SuggestingGroup
+import mlx_stack
+from mlx_stack.cli.frame.context import Context, json_option, list_by_default, with_context
+from mlx_stack.cli.frame.groups import OrderedGroup
+from mlx_stack.cli.frame.options import completer
+from mlx_stack.cli.frame.output import Column, Output, Part
 from mlx_stack.errors import UsageError
 
-if TYPE_CHECKING:
-    from mlx_stack.config import ConfigValue
-    from mlx_stack.configure import Setting
+_complete_keys = completer(lambda _home: mlx_stack.config.CONFIG_KEYS)
 
 
-@click.group("config", cls=SuggestingGroup, invoke_without_command=True)
+@click.group("config", cls=OrderedGroup, invoke_without_command=True)
 @json_option
 @click.pass_context
 def command(ctx: click.Context, *, json: bool) -> None:
@@ -28,120 +22,67 @@ def command(ctx: click.Context, *, json: bool) -> None:
 
     It is kept in config.yaml in the state folder, readable by its owner only.
     """
-    if ctx.invoked_subcommand is None:
-        ctx.invoke(list_command, json=json)
-    hand_down_json(ctx, json=json)
+    list_by_default(ctx, json=json)
 
 
 @command.command("set")
-@click.argument("key", shell_complete=complete_keys)
+@click.argument("key", shell_complete=_complete_keys)
 @click.argument("value")
-@json_option
-@quiet_option
-def set_command(key: str, value: str, *, json: bool, quiet: bool) -> None:
+@with_context()
+def set_command(context: Context, key: str, value: str) -> None:
     """Give KEY a VALUE.
 
     `-` reads it from standard input, which keeps a secret out of the shell's history.
     """
-    from mlx_stack.configure import set_value
-
-    context = open_context(json=json, quiet=quiet)
     text = sys.stdin.readline().rstrip("\r\n") if value == "-" else value
-    setting = set_value(context.home, key, text)
-    if json:
-        context.output.document(_fields(setting))
-    else:
-        context.output.say(f"{key} is now {_shown(setting, setting.value) or 'empty'}.")
+    setting = mlx_stack.configure.set_value(context.home, key, text)
+    shown = setting.masked(setting.value) or "empty"
+    context.output.show(setting, lambda output, _: output.say(f"{key} is now {shown}."))
 
 
 @command.command("get")
-@click.argument("key", shell_complete=complete_keys)
-@json_option
-def get_command(key: str, *, json: bool) -> None:
+@click.argument("key", shell_complete=_complete_keys)
+@with_context()
+def get_command(context: Context, key: str) -> None:
     """Print the value of KEY; a secret is masked."""
-    from mlx_stack.configure import get_setting
-
-    context = open_context(json=json)
-    setting = get_setting(context.home, key)
-    if json:
-        context.output.document(_fields(setting))
-    else:
-        context.output.text(_shown(setting, setting.value))
+    setting = mlx_stack.configure.get_setting(context.home, key)
+    context.output.show(setting, lambda output, _: output.text(setting.masked(setting.value)))
 
 
 @command.command("list")
-@json_option
-def list_command(*, json: bool) -> None:
+@with_context()
+def list_command(context: Context) -> None:
     """Show every key with its value, its default, and its source."""
-    from mlx_stack.configure import list_settings
+    context.output.show(mlx_stack.configure.list_settings(context.home), _show_list)
 
-    context = open_context(json=json)
-    settings = list_settings(context.home)
-    if json:
-        context.output.document({"config": [_fields(setting) for setting in settings]})
-        return
-    from rich.table import Table
 
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for name in ("Key", "Value", "Default", "Source"):
-        table.add_column(name, no_wrap=name == "Key", overflow="fold")
-    for setting in settings:
-        is_set = setting.source == "file"
-        table.add_row(
-            setting.definition.name,
-            f"[bold]{_shown(setting, setting.value)}[/bold]"
-            if is_set
-            else _shown(setting, setting.value),
-            _shown(setting, setting.default),
-            setting.source,
-        )
-    context.output.answer(table)
+def _show_list(output: Output, listed: "mlx_stack.configure.Settings") -> None:
+    columns = [Column("Key"), Column("Value", folds=True), Column("Default", folds=True)]
+    output.table([*columns, Column("Source")], [_row(each) for each in listed.settings])
+
+
+def _row(setting: "mlx_stack.configure.Setting") -> list[Part]:
+    value = setting.masked(setting.value)
+    return [
+        setting.definition.name,
+        (value, "bold") if setting.source == "file" else value,
+        setting.masked(setting.default),
+        setting.source,
+    ]
 
 
 @command.command("reset")
-@click.argument("key", required=False, shell_complete=complete_keys)
+@click.argument("key", required=False, shell_complete=_complete_keys)
 @click.option("--yes", is_flag=True, help="Reset everything without asking.")
-@json_option
-@quiet_option
-def reset_command(key: str | None, *, yes: bool, json: bool, quiet: bool) -> None:
+@with_context()
+def reset_command(context: Context, key: str | None, *, yes: bool) -> None:
     """Return KEY, or the whole configuration, to the defaults."""
-    from mlx_stack.configure import reset
-
-    context = open_context(json=json, quiet=quiet)
     if key is None and not yes:
-        if json or not sys.stdin.isatty():
+        if not context.may_ask:
             raise UsageError("Resetting every key has to be confirmed.", hint="Add --yes.")
         click.confirm("Return every key to its default?", abort=True, err=True)
-    changed = reset(context.home, key)
-    if json:
-        context.output.document({"reset": list(changed)})
-    elif key is None:
-        context.output.say("Every key has its default.")
-    else:
-        context.output.say(f"{key} has its default{'' if changed else ' already'}.")
-
-
-def _shown(setting: "Setting", value: "ConfigValue") -> str:
-    from mlx_stack.config import mask_value
-
-    return mask_value(setting.definition.name, value)
-
-
-def _fields(setting: "Setting") -> dict[str, object]:
-    def plain(value: "ConfigValue") -> object:
-        kept = isinstance(value, bool | int)
-        return value if kept else _shown(setting, value)
-
-    definition = setting.definition
-    return {
-        "key": definition.name,
-        "value": plain(setting.value),
-        "default": plain(setting.default),
-        "source": setting.source,
-        # an enum of words is a string to whoever writes the file
-        "type": {"Path": "path", "int": "int", "bool": "bool"}.get(
-            definition.type.__name__, "string"
-        ),
-        "valid": definition.valid,
-        "description": definition.description,
-    }
+    reset = mlx_stack.configure.reset(context.home, key)
+    words = "Every key has its default."
+    if key is not None:
+        words = f"{key} has its default{'' if reset.keys else ' already'}."
+    context.output.show(reset, lambda output, _: output.say(words))

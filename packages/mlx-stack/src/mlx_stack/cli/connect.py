@@ -1,75 +1,59 @@
 """`mlx-stack connect`."""
 
-from typing import TYPE_CHECKING
-
 import click
 
-from mlx_stack.cli.frame.completion import complete_clients
-from mlx_stack.cli.frame.context import Context, json_option, open_context, quiet_option
+from mlx_stack import clients
+from mlx_stack.cli.frame.context import Context, with_context
+from mlx_stack.cli.frame.options import completer
+from mlx_stack.cli.frame.output import Output
 from mlx_stack.errors import UsageError
 
-if TYPE_CHECKING:
-    from mlx_stack.clients.connect import ConnectionPlan
+_complete_clients = completer(lambda _home: (each.name for each in clients.registry.CLIENTS))
 
 
 @click.command("connect")
-@click.argument("client", required=False, shell_complete=complete_clients)
+@click.argument("client", required=False, shell_complete=_complete_clients)
 @click.option("--dry-run", is_flag=True, help="Show the change and write nothing.")
 @click.option("--undo", is_flag=True, help="Undo what `connect` wrote.")
-@json_option
-@quiet_option
-def command(client: str | None, *, dry_run: bool, undo: bool, json: bool, quiet: bool) -> None:
+@with_context()
+def command(context: Context, client: str | None, *, dry_run: bool, undo: bool) -> None:
     """Write a client's configuration for this endpoint.
 
     CLIENT is claude-code, opencode, codex, continue, zed, llm or open-webui; without it, they are
     listed. Everything else in a client's files is kept. A backup is saved next to each file before
     its first change.
     """
-    from mlx_stack.clients import connect
-
-    context = open_context(json=json, quiet=quiet)
+    connect = clients.connect
+    around = connect.surroundings(context.home)
     if client is None:
         if undo:
             raise UsageError("--undo needs a client.", hint="`mlx-stack connect` lists them.")
-        _list(context)
+        context.output.show(connect.list_clients(context.opened, around), _show_list)
         return
     if undo:
         plan = connect.plan_undo(context.opened, client)
     else:
-        plan = connect.plan_connect(context.opened, client, connect.surroundings(context.home))
+        plan = connect.plan_connect(context.opened, client, around)
     if not dry_run:
         plan = connect.carry_out(context.opened, plan)
-    if json:
-        context.output.document(plan.to_document())
-    else:
-        _show(context, plan)
+    context.output.show(plan, _show)
 
 
-def _list(context: Context) -> None:
-    from mlx_stack.clients.connect import list_clients, surroundings
-
-    known = list_clients(context.opened, surroundings(context.home))
-    if context.output.json:
-        context.output.document(known.to_document())
-        return
+def _show_list(output: Output, known: "clients.connect.KnownClients") -> None:
     for client, is_connected in known.is_connected.items():
         state = "connected" if is_connected else ""
-        context.output.text(f"{client.name:<12}  {client.title:<12}  {state}".rstrip())
-    context.output.say(
-        "\n`mlx-stack connect CLIENT` connects one; --dry-run shows the change first."
-    )
+        output.text(f"{client.name:<12}  {client.title:<12}  {state}".rstrip())
+    output.say("\n`mlx-stack connect CLIENT` connects one; --dry-run shows the change first.")
 
 
-def _show(context: Context, plan: "ConnectionPlan") -> None:
-    output = context.output
+def _show(output: Output, plan: "clients.connect.ConnectionPlan") -> None:
     for change in plan.changes:
         if not plan.is_done:
             output.text(change.diff().rstrip("\n") or f"{change.path} stays as it is.")
         elif change.after is None:
             output.text(f"Removed {change.path}." if change.is_change else f"No {change.path}.")
         else:
-            output.text(
-                f"{change.path} {'written' if change.is_change else 'is already up to date'}."
-            )
+            state = "written" if change.is_change else "is already up to date"
+            output.text(f"{change.path} {state}.")
     if plan.is_done:
         output.say(plan.next_step)

@@ -1,15 +1,12 @@
 """`mlx-stack doctor`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from mlx_stack import exit_codes
-from mlx_stack.cli.frame.context import Context, json_option, open_context, quiet_option
-
-if TYPE_CHECKING:
-    from mlx_stack.doctor.finding import Examination
+from mlx_stack import doctor, exit_codes
+from mlx_stack.cli.frame.context import Context, with_context
+from mlx_stack.cli.frame.output import Output
 
 _SIGNS = {
     "ok": ("✓", "green"),
@@ -28,32 +25,21 @@ _SIGNS = {
     flag_value=Path("mlx-stack-doctor.json"),
     help="Also write a file for a bug report, without names or keys.",
 )
-@json_option
-@quiet_option
-def command(bundle: Path | None, *, fix: bool, json: bool, quiet: bool) -> int:
+@with_context()
+def command(context: Context, bundle: Path | None, *, fix: bool) -> int:
     """Check the machine, the state folder, the engines, the ports and the power settings.
 
     Each finding says what to do. Exits with 1 while there is a problem.
     """
-    from mlx_stack.doctor.bundle import write_bundle
-    from mlx_stack.doctor.examine import examine
-
-    context = open_context(json=json, quiet=quiet)
     with context.output.waiting("Looking"):
-        examination = examine(context.opened, fix=fix)
+        examination = doctor.examine.examine(context.opened, fix=fix)
     if bundle is not None:
-        examination = write_bundle(context.opened, examination, bundle)
-    if json:
-        context.output.document(examination.to_document())
-    else:
-        _show(context, examination)
-        if bundle is not None:
-            context.output.say(f"Read {bundle} before you share it.")
+        examination = doctor.bundle.write_bundle(context.opened, examination, bundle)
+    context.output.show(examination, _show)
     return exit_codes.DONE if examination.is_well else exit_codes.FAILED
 
 
-def _show(context: Context, examination: "Examination") -> None:
-    output = context.output
+def _show(output: Output, examination: "doctor.finding.Examination") -> None:
     for finding in examination.findings:
         sign, colour = _SIGNS[finding.severity]
         weight = "bold" if finding.severity == "problem" else ""
@@ -70,3 +56,5 @@ def _show(context: Context, examination: "Examination") -> None:
         f"\n{problems} problem{'s' * (problems != 1)}, {warnings} warning{'s' * (warnings != 1)}."
         + (" `mlx-stack doctor --fix` can fix some of these." if can_fix else "")
     )
+    if examination.bundle is not None:
+        output.say(f"Read {examination.bundle} before you share it.")

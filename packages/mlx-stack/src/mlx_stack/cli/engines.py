@@ -1,39 +1,40 @@
 """`mlx-stack engines`."""
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
-
 import click
 
-from mlx_stack import exit_codes
+from mlx_stack import engines, exit_codes, services
 from mlx_stack.cli.frame.context import (
-    hand_down_json,
+    Context,
+    Decorator,
     json_option,
-    open_context,
-    quiet_option,
+    list_by_default,
+    with_context,
 )
-from mlx_stack.cli.frame.suggest import SuggestingGroup
+from mlx_stack.cli.frame.groups import OrderedGroup
+from mlx_stack.cli.views.engines import (
+    install_progress,
+    show_installed,
+    show_list,
+    show_pruned,
+    show_switched,
+    show_verified,
+)
+from mlx_stack.engines.environment import EngineName
 
-if TYPE_CHECKING:
-    from mlx_stack.engines.environment import EngineName
-
-_NAMES = ("vllm-mlx", "litellm")
-
-
-def _engine_argument(function: Callable[..., object]) -> Callable[..., object]:
-    """`[ENGINE]...`: which engines; none means all."""
-    return click.argument("names", metavar="[ENGINE]...", nargs=-1, type=click.Choice(_NAMES))(
-        function
-    )
+_engines_argument: Decorator = click.argument(
+    "names",
+    metavar="[ENGINE]...",
+    nargs=-1,
+    type=click.Choice([engine.value for engine in EngineName]),
+)
+"""`[ENGINE]...`: which engines; none means all."""
 
 
-def _chosen(names: tuple[str, ...]) -> "tuple[EngineName, ...]":
-    from mlx_stack.engines.environment import EngineName
-
+def _chosen(names: tuple[str, ...]) -> tuple[EngineName, ...]:
     return tuple(engine for engine in EngineName if not names or engine in names)
 
 
-@click.group("engines", cls=SuggestingGroup, invoke_without_command=True)
+@click.group("engines", cls=OrderedGroup, invoke_without_command=True)
 @json_option
 @click.pass_context
 def command(ctx: click.Context, *, json: bool) -> None:
@@ -41,127 +42,87 @@ def command(ctx: click.Context, *, json: bool) -> None:
 
     Without a COMMAND, list them.
     """
-    if ctx.invoked_subcommand is None:
-        ctx.invoke(list_command, json=json)
-    hand_down_json(ctx, json=json)
+    list_by_default(ctx, json=json)
 
 
 @command.command("list", short_help="Show what is installed and its disk use.")
-@json_option
-@quiet_option
-def list_command(*, json: bool, quiet: bool) -> int:
+@with_context()
+def list_command(context: Context) -> None:
     """Show what is installed, what is in use, and its disk use."""
-    from mlx_stack.cli.views.engines import show_list
-    from mlx_stack.engines.manage import list_engines
-
-    context = open_context(json=json, quiet=quiet)
-    show_list(context.output, list_engines(context.home))
-    return exit_codes.DONE
+    context.output.show(engines.manage.list_engines(context.home), show_list)
 
 
 @command.command("install", short_help="Install the versions of this release.")
-@_engine_argument
+@_engines_argument
 @click.option(
     "--reinstall", is_flag=True, help="Reinstall from scratch; repairs what `verify` finds."
 )
-@json_option
-@quiet_option
-def install_command(names: tuple[str, ...], *, reinstall: bool, json: bool, quiet: bool) -> int:
+@with_context()
+def install_command(context: Context, names: tuple[str, ...], *, reinstall: bool) -> None:
     """Install the versions that mlx-stack was released with. Intact ones are kept."""
-    from mlx_stack.cli.views.engines import InstallProgress, show_installed
-    from mlx_stack.engines.manage import install_engines
-    from mlx_stack.engines.uv_process import own_toolchain
-
-    context = open_context(json=json, quiet=quiet)
-    with InstallProgress(context.output) as progress:
-        done = install_engines(
+    with context.output.waiting("Installing"):
+        done = engines.manage.install_engines(
             context.home,
-            own_toolchain(),
+            engines.uv_process.own_toolchain(),
             only=_chosen(names),
             reinstall=reinstall,
-            on_event=progress.show,
+            on_event=install_progress(context.output),
         )
-    show_installed(context.output, done)
-    return exit_codes.DONE
+    context.output.show(done, show_installed)
 
 
 @command.command("verify", short_help="Compare every file with the lock.")
-@_engine_argument
-@json_option
-@quiet_option
-def verify_command(names: tuple[str, ...], *, json: bool, quiet: bool) -> int:
+@_engines_argument
+@with_context()
+def verify_command(context: Context, names: tuple[str, ...]) -> int:
     """Compare every file of what is in use with the lock. Exits with 1 if something differs."""
-    from mlx_stack.cli.views.engines import show_verifications
-    from mlx_stack.engines.manage import verify_engines
-
-    context = open_context(json=json, quiet=quiet)
     with context.output.waiting("Comparing every file"):
-        done = verify_engines(context.home, only=_chosen(names))
-    show_verifications(context.output, done)
-    return exit_codes.DONE if all(each.ok for each in done.engines) else exit_codes.FAILED
+        verified = engines.manage.verify_engines(context.home, only=_chosen(names))
+    context.output.show(verified, show_verified)
+    return exit_codes.DONE if all(each.ok for each in verified.engines) else exit_codes.FAILED
 
 
 @command.command("upgrade", short_help="Install alongside, test, switch.")
-@_engine_argument
-@json_option
-@quiet_option
-def upgrade_command(names: tuple[str, ...], *, json: bool, quiet: bool) -> int:
+@_engines_argument
+@with_context()
+def upgrade_command(context: Context, names: tuple[str, ...]) -> None:
     """Install the released versions next to those in use, test them, and switch to them.
 
     They are asked a question first, by a model of your stack if memory allows, else by the
     embedded one. The version in use before is kept for `rollback`.
     """
-    import psutil
-
-    from mlx_stack.cli.views.engines import InstallProgress, show_switched
-    from mlx_stack.engines.manage import EnginePair, HealthReport, upgrade_engines
-    from mlx_stack.engines.uv_process import own_toolchain
-    from mlx_stack.services.engine_health import check_health
-
-    context = open_context(json=json, quiet=quiet)
-    toolchain = own_toolchain()
-    with InstallProgress(context.output) as progress:
-
-        def check(pair: EnginePair) -> HealthReport:
-            progress.say("Asking the new version a question")
-            available_bytes = psutil.virtual_memory().available
-            return check_health(context.opened, pair, toolchain, available_bytes=available_bytes)
-
-        done = upgrade_engines(
-            context.home, toolchain, check, only=_chosen(names), on_event=progress.show
+    toolchain = engines.uv_process.own_toolchain()
+    check_health = services.engine_health.check_health
+    with context.output.waiting("Installing"):
+        done = engines.manage.upgrade_engines(
+            context.home,
+            toolchain,
+            lambda pair: check_health(context.opened, pair, toolchain),
+            only=_chosen(names),
+            on_event=install_progress(context.output),
         )
-    show_switched(context.output, done)
-    return exit_codes.DONE
+    context.output.show(done, show_switched)
 
 
 @command.command("rollback", short_help="Go back to the previous versions.")
-@_engine_argument
-@json_option
-@quiet_option
-def rollback_command(names: tuple[str, ...], *, json: bool, quiet: bool) -> int:
+@_engines_argument
+@with_context()
+def rollback_command(context: Context, names: tuple[str, ...]) -> None:
     """Go back to the versions that were in use before; again to undo that."""
-    from mlx_stack.cli.views.engines import show_switched
-    from mlx_stack.engines.manage import rollback_engines
-
-    context = open_context(json=json, quiet=quiet)
-    show_switched(context.output, rollback_engines(context.home, only=_chosen(names)))
-    return exit_codes.DONE
+    done = engines.manage.rollback_engines(context.home, only=_chosen(names))
+    context.output.show(done, show_switched)
 
 
 @command.command("prune", short_help="Remove old environments.")
-@_engine_argument
+@_engines_argument
 @click.option("--previous", is_flag=True, help="Also what is kept for `rollback`.")
-@json_option
-@quiet_option
-def prune_command(names: tuple[str, ...], *, previous: bool, json: bool, quiet: bool) -> int:
+@with_context()
+def prune_command(context: Context, names: tuple[str, ...], *, previous: bool) -> None:
     """Remove environments that are neither in use nor kept for `rollback`."""
-    from mlx_stack.cli.views.engines import show_pruned
-    from mlx_stack.engines.manage import prune_engines
-    from mlx_stack.engines.uv_process import own_toolchain
-
-    context = open_context(json=json, quiet=quiet)
-    only = _chosen(names)
-    show_pruned(
-        context.output, prune_engines(context.home, own_toolchain(), previous=previous, only=only)
+    done = engines.manage.prune_engines(
+        context.home,
+        engines.uv_process.own_toolchain(),
+        previous=previous,
+        only=_chosen(names),
     )
-    return exit_codes.DONE
+    context.output.show(done, show_pruned)

@@ -4,7 +4,9 @@ import shlex
 
 import click
 
-from mlx_stack.cli.frame.context import json_option, open_context, quiet_option
+from mlx_stack import gateway
+from mlx_stack.cli.frame.context import Context, with_context
+from mlx_stack.cli.frame.output import Output
 
 
 @click.command("env")
@@ -15,26 +17,22 @@ from mlx_stack.cli.frame.context import json_option, open_context, quiet_option
     show_default=True,
     help="Whose syntax to print; sh is also for bash and zsh.",
 )
-@json_option
-@quiet_option
-def command(shell: str, *, json: bool, quiet: bool) -> None:
+@with_context()
+def command(context: Context, shell: str) -> None:
     """Print the variables that clients read.
 
     For this shell: `eval "$(mlx-stack env)"`, in fish `mlx-stack env --shell fish | source`.
     The key is printed as it is: mind who is looking.
     """
-    from mlx_stack.gateway.endpoint import gateway_endpoint
 
-    context = open_context(json=json, quiet=quiet)
-    variables = gateway_endpoint(context.opened).environment()
-    if json:
-        context.output.document({"env": variables})
-        return
-    for name, value in variables.items():
-        if value is not None:
-            context.output.text(_assignment(shell, name, value))
-    if None in variables.values():
-        context.output.say("There is no key yet: the first `mlx-stack up` makes one.")
+    def show(output: Output, endpoint: "gateway.endpoint.Endpoint") -> None:
+        for name, value in endpoint.environment().items():
+            if value is not None:
+                output.text(_assignment(shell, name, value))
+        if endpoint.key is None:
+            output.say("There is no key yet: the first `mlx-stack up` makes one.")
+
+    context.output.show(gateway.endpoint.gateway_endpoint(context.opened), show)
 
 
 def _assignment(shell: str, name: str, value: str) -> str:

@@ -1,33 +1,68 @@
 """`mlx-stack init`."""
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import override
 
 import click
 
-from mlx_stack.cli.frame.completion import complete_models, complete_tiers
-from mlx_stack.cli.frame.context import json_option, open_context, quiet_option
-from mlx_stack.cli.options.additions import AdditionsCommand, additions
-from mlx_stack.cli.options.planning import (
-    MemorySize,
-    budget_pct_option,
-    confirm_or_stop,
-    intent_option,
-    wishes_of,
-    workload_options,
-)
+from mlx_stack import planning
+from mlx_stack.cli.frame.context import Context, confirm_or_stop, with_context
+from mlx_stack.cli.frame.options import complete_models, complete_tiers
+from mlx_stack.cli.frame.output import Output
+from mlx_stack.cli.frame.planning_options import planning_options
+from mlx_stack.cli.views.planning import show_draft
 
-if TYPE_CHECKING:
-    from mlx_stack.planning.init import Draft
+type _Pairs = tuple[tuple[str, str | None], ...]
+"""Models, each with the tier that is to serve it, or None."""
+
+_KEY = "mlx_stack.additions"
 
 
-@click.command("init", cls=AdditionsCommand)
+class _InitCommand(click.Command):
+    """A command whose `--as` belongs to the `--add` before it.
+
+    Click gives repeated options as two lists, in which one left out can't be seen.
+    """
+
+    @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        given = list(args)  # click takes them away as it reads them
+        rest = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:  # the shell completes a line that is not finished
+            ctx.meta[_KEY] = pair_additions(given, ctx)
+        return rest
+
+
+def pair_additions(args: list[str], ctx: click.Context | None = None) -> _Pairs:
+    """The models that a command line adds, each with its tier.
+
+    Raises:
+        UsageError: When an `--as` stands before every `--add`, or two follow one.
+    """
+    found: list[tuple[str, str | None]] = []
+    words = iter(args)
+    for word in words:
+        if word == "--":
+            break
+        option, has_value, value = word.partition("=")
+        if option not in ("--add", "--as"):
+            continue
+        value = value if has_value else next(words, "")
+        if option == "--add":
+            found.append((value, None))
+        elif not found or found[-1][1] is not None:
+            raise click.UsageError(f"--as {value} has no --add before it that it could name.", ctx)
+        else:
+            found[-1] = (found[-1][0], value)
+    return tuple(found)
+
+
+@click.command("init", cls=_InitCommand)
 @click.option("--accept-defaults", is_flag=True, help="Ask nothing.")
-@intent_option
-@click.option("--budget", "budget_bytes", type=MemorySize(), help="As for `recommend`: 30gb.")
-@budget_pct_option
-@workload_options("Tokens of context of every new tier.")
+@planning_options(
+    budget_help="As for `recommend`: 30gb.",
+    context_help="Tokens of context of every new tier.",
+)
 @click.option(
     "--add",
     "_added",
@@ -58,16 +93,10 @@ if TYPE_CHECKING:
     help="Take the models of a stack file of mlx-stack 0.3, the earlier program, over.",
 )
 @click.option("--force", is_flag=True, help="Replace the stack that is defined.")
-@json_option
-@quiet_option
-@click.pass_context
+@with_context()
 def command(
-    ctx: click.Context,
-    intent: str,
-    budget_bytes: int | None,
-    budget_pct: int | None,
-    context_tokens: int | None,
-    concurrency: int,
+    context: Context,
+    wishes: "planning.recommend.Wishes",
     _added: tuple[str, ...],
     _names: tuple[str, ...],
     removals: tuple[str, ...],
@@ -75,55 +104,36 @@ def command(
     *,
     accept_defaults: bool,
     force: bool,
-    json: bool,
-    quiet: bool,
 ) -> None:
     """Define a stack: the recommended tiers, each on a free port.
 
     Writes stacks/default.yaml and litellm.yaml in the state folder. A stack that is defined is
     replaced with --force only; --add and --remove change it and leave its other tiers alone.
     """
-    from mlx_stack.planning.import_stack import keep_copy, read_foreign_stack
-    from mlx_stack.planning.init import Request, draft_stack, write_draft
-
-    wishes = wishes_of(
-        intent=intent,
-        budget_bytes=budget_bytes,
-        budget_pct=budget_pct,
-        context_tokens=context_tokens,
-        concurrency=concurrency,
-    )
-    context = open_context(json=json, quiet=quiet)
-    taken_over = read_foreign_stack(context.home, imported) if imported is not None else ()
-    request = Request(
+    init, foreign = planning.init, planning.import_stack
+    pairs: _Pairs = click.get_current_context().meta[_KEY]
+    taken_over = foreign.read_foreign_stack(context.home, imported) if imported else ()
+    request = init.Request(
         wishes=wishes,
-        additions=(*taken_over, *additions(ctx)),
+        additions=(*taken_over, *(init.Addition(model, tier) for model, tier in pairs)),
         removals=removals,
         only_additions=bool(taken_over),
         replaces=force,
     )
-    draft = draft_stack(context.home, request)
-    if json:
-        from mlx_stack.cli.views.drafts import draft_fields
-
-        keep_copy(imported)
-        write_draft(context.home, draft)
-        context.output.document(draft_fields(draft, context.home))
-        return
-    from mlx_stack.cli.views.drafts import show_draft
-
+    draft = init.draft_stack(context.home, request)
     show_draft(context.output, draft)
-    if not accept_defaults and sys.stdin.isatty():
+    if not accept_defaults and context.may_ask:
         confirm_or_stop("Write this stack?")
-    keep_copy(imported)
-    write_draft(context.home, draft)
-    context.output.say(f"\nWrote {context.home.stack}.")
-    context.output.say(_next_step(draft))
+    foreign.keep_copy(imported)
+    init.write_draft(context.home, draft)
+    context.output.show(draft, _show_written)
 
 
-def _next_step(draft: "Draft") -> str:
+def _show_written(output: Output, draft: "planning.init.Draft") -> None:
+    output.say(f"\nWrote {draft.home.stack}.")
     absent = [each.tier.pull_name for each in draft.tiers if not each.is_present]
-    if not any(absent):
-        return "`mlx-stack up` starts it."
-    pulls = "; ".join(f"mlx-stack pull {name}" for name in filter(None, absent))
-    return f"Next: {pulls}; then `mlx-stack up`."
+    if any(absent):
+        pulls = "; ".join(f"mlx-stack pull {name}" for name in filter(None, absent))
+        output.say(f"Next: {pulls}; then `mlx-stack up`.")
+    else:
+        output.say("`mlx-stack up` starts it.")

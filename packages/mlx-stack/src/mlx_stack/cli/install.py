@@ -1,13 +1,11 @@
 """`mlx-stack install`."""
 
-from typing import TYPE_CHECKING
-
 import click
 
-from mlx_stack.cli.frame.context import Context, json_option, open_context, quiet_option
-
-if TYPE_CHECKING:
-    from mlx_stack.autostart.install import InstallReport
+from mlx_stack import autostart
+from mlx_stack.cli.frame.context import Context, with_context
+from mlx_stack.cli.frame.output import Output
+from mlx_stack.cli.views.launchd import say_root_step, show_outlook, show_status
 
 
 @click.command("install")
@@ -15,38 +13,27 @@ if TYPE_CHECKING:
 @click.option(
     "--status", "only_status", is_flag=True, help="Tell what is installed and how it does."
 )
-@json_option
-@quiet_option
-def command(*, system: bool, only_status: bool, json: bool, quiet: bool) -> None:
+@with_context()
+def command(context: Context, *, system: bool, only_status: bool) -> None:
     """Run the watchdog at every login, or with --system at every boot.
 
     It starts the stack and keeps it up. Run it again after an upgrade: an installed watchdog is
     brought up to date. What is said of a power cut looks at FileVault, automatic login, and the
     power settings.
     """
-    from mlx_stack.autostart.install import install
-    from mlx_stack.autostart.mac import this_mac
-    from mlx_stack.autostart.status import read_install_status
-    from mlx_stack.cli.views.launchd import show_status, step_teller
-
-    context = open_context(json=json, quiet=quiet)
-    mac = this_mac()
+    output, mac = context.output, autostart.mac.this_mac()
     if only_status:
-        show_status(context.output, read_install_status(context.home, mac), json=json)
+        output.show(autostart.status.read_install_status(context.home, mac), show_status)
         return
-
-    report = install(context.opened, mac, system=system, on_step=step_teller(context.output))
-    if json:
-        context.output.document(report.to_document())
-    else:
-        _show_report(context, report)
+    report = autostart.install.install(
+        context.opened, mac, system=system, on_step=say_root_step(output)
+    )
+    output.show(report, _show)
 
 
-def _show_report(context: Context, report: "InstallReport") -> None:
-    from mlx_stack.cli.views.launchd import show_outlook
-
+def _show(output: Output, report: "autostart.install.InstallReport") -> None:
     words = {"installed": "Installed", "updated": "Brought up to date", "unchanged": "Up to date"}
-    output, status = context.output, report.status
+    status = report.status
     when = "at boot" if status.kind == "daemon" else "at login"
     output.answer(f"{words[report.outcome]}: the watchdog starts {when} (PID {status.job.pid}).")
     output.answer(f"{status.plist}\nin {status.domain}, since {report.reason}\n")

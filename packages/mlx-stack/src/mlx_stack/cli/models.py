@@ -1,16 +1,21 @@
 """`mlx-stack models`."""
 
-from typing import TYPE_CHECKING
-
 import click
 
-from mlx_stack import exit_codes
-from mlx_stack.cli.frame.completion import complete_local_models
-from mlx_stack.cli.frame.context import Context, json_option, open_context, quiet_option
-from mlx_stack.cli.options.planning import hardware_option
+from mlx_stack import exit_codes, models, planning
+from mlx_stack.cli.frame.context import Context, with_context
+from mlx_stack.cli.frame.options import completer, hardware_option
+from mlx_stack.cli.frame.output import Column, Output, Part
+from mlx_stack.cli.views.model_tables import show_available, show_catalog
+from mlx_stack.cli.views.pull import say_event
+from mlx_stack.errors import UsageError
+from mlx_stack.format import format_bytes
 
-if TYPE_CHECKING:
-    from mlx_stack.planning.catalog import ModelFilter
+_STYLES = {"ok": "green", "incomplete": "yellow", "damaged": "red"}
+
+_complete_local_models = completer(
+    lambda home: (model.name for model in models.local.list_models(home).models)
+)
 
 
 @click.command("models")
@@ -32,12 +37,12 @@ if TYPE_CHECKING:
     "--remove",
     metavar="MODEL",
     help="Remove a local model.",
-    shell_complete=complete_local_models,
+    shell_complete=_complete_local_models,
 )
 @click.option("--force", is_flag=True, help="Remove it though a tier uses it.")
-@json_option
-@quiet_option
+@with_context()
 def command(
+    context: Context,
     query: str | None,
     hardware_spec: str | None,
     family: str | None,
@@ -48,8 +53,6 @@ def command(
     tool_calling: bool,
     verify: bool,
     force: bool,
-    json: bool,
-    quiet: bool,
 ) -> int:
     """List models: those on this disk, the catalog's, or the Hub's.
 
@@ -59,58 +62,71 @@ def command(
     --hardware gives the figures for another machine. The catalog includes your own entries, the
     YAML files in the folder `catalog` of the state folder.
     """
-    from mlx_stack.errors import UsageError
-
+    output = context.output
     filters = family is not None or bool(tags) or tool_calling or hardware_spec is not None
     wants_catalog = catalog or (filters and query is None)
     if sum((wants_catalog, query is not None, verify, remove is not None)) > 1:
         raise UsageError("--catalog, --available, --verify and --remove exclude each other.")
     if force and remove is None:
         raise UsageError("--force belongs to --remove.")
-    context = open_context(json=json, quiet=quiet)
     if remove is not None:
-        from mlx_stack.cli.views.local_models import remove_local
-
-        return remove_local(context, remove, is_forced=force)
-    if query is None and not wants_catalog:
-        from mlx_stack.cli.views.local_models import show_local
-
-        return show_local(context, is_verified=verify)
-    from mlx_stack.planning.catalog import ModelFilter
-
-    wanted = ModelFilter(family, tags, tool_calling)
-    if query is not None:
-        _show_available(context, query, wanted, hardware_spec)
+        _remove(context, remove, is_forced=force)
+    elif query is not None:
+        wanted = planning.catalog.ModelFilter(family, tags, tool_calling)
+        found = planning.hub.search_hub(context.home, query, wanted, hardware_spec=hardware_spec)
+        output.show(found, show_available)
+    elif wants_catalog:
+        wanted = planning.catalog.ModelFilter(family, tags, tool_calling)
+        listing = planning.catalog.list_catalog(context.home, wanted, hardware_spec=hardware_spec)
+        output.show(listing, show_catalog)
+    elif verify:
+        listing = models.local.verify_models(context.home, say_event(output))
+        output.show(listing, _show_local)
+        return exit_codes.DONE if listing.is_sound else exit_codes.FAILED
     else:
-        _show_catalog(context, wanted, hardware_spec)
+        output.show(models.local.list_models(context.home), _show_local)
     return exit_codes.DONE
 
 
-def _show_catalog(context: Context, wanted: "ModelFilter", hardware_spec: str | None) -> None:
-    from mlx_stack.planning.catalog import list_catalog
-
-    listing = list_catalog(context.home, wanted, hardware_spec=hardware_spec)
-    if context.output.json:
-        from mlx_stack.cli.views.model_documents import catalog_document
-
-        context.output.document(catalog_document(listing))
-    else:
-        from mlx_stack.cli.views.model_tables import show_catalog
-
-        show_catalog(context.output, listing)
+def _remove(context: Context, name: str, *, is_forced: bool) -> None:
+    output = context.output
+    removal = models.local.remove_model(
+        context.home, name, is_forced=is_forced, observer=say_event(output)
+    )
+    output.show(removal, _show_removal)
 
 
-def _show_available(
-    context: Context, query: str, wanted: "ModelFilter", hardware_spec: str | None
-) -> None:
-    from mlx_stack.planning.hub import search_hub
+def _show_removal(output: Output, removal: "models.local.Removal") -> None:
+    name = removal.model.name
+    output.text(f"Removed {name}: {format_bytes(removal.freed_bytes)} are free again.")
+    for tier in removal.model.tiers:
+        output.say(f"The tier {tier} has no model now: `mlx-stack pull {name}`.")
 
-    listing = search_hub(context.home, query, wanted, hardware_spec=hardware_spec)
-    if context.output.json:
-        from mlx_stack.cli.views.model_documents import available_document
 
-        context.output.document(available_document(listing, query))
-    else:
-        from mlx_stack.cli.views.model_tables import show_available
+def _show_local(output: Output, listing: "models.local.LocalListing") -> None:
+    if not listing.models:
+        output.say(f"No models in {listing.model_dir} yet. `mlx-stack pull MODEL` downloads one;")
+        output.say("`mlx-stack models --catalog` shows what there is.")
+        return
+    columns = [
+        Column("Model", folds=True),
+        Column("Quant"),
+        Column("Size", right=True),
+        Column("Integrity"),
+        Column("Tiers", folds=True),
+    ]
+    output.table(columns, [_row(model) for model in listing.models])
+    for model in listing.models:
+        for problem in model.local.problems:
+            output.say(f"{model.name}: {problem}")
+    if not listing.is_sound:
+        output.say("`mlx-stack pull MODEL` fetches what is damaged again.")
 
-        show_available(context.output, listing, query)
+
+def _row(model: "models.local.ListedModel") -> list[Part]:
+    local = model.local
+    size = format_bytes(local.size_bytes)
+    if local.integrity == "incomplete":
+        size = f"{format_bytes(local.present_bytes)} of {size}"
+    integrity = (local.integrity, _STYLES[local.integrity])
+    return [model.name, local.quant or "?", size, integrity, ", ".join(model.tiers) or "-"]

@@ -1,127 +1,147 @@
 """`mlx-stack recommend`."""
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from functools import partial
 
 import click
 
-from mlx_stack.cli.frame.context import json_option, open_context, quiet_option
-from mlx_stack.cli.options.planning import (
-    MemorySize,
-    budget_pct_option,
-    hardware_option,
-    intent_option,
-    wishes_of,
-    workload_options,
-)
+import mlx_recommend
+from mlx_stack import planning
+from mlx_stack.cli.frame.context import Context, with_context
+from mlx_stack.cli.frame.options import hardware_option
+from mlx_stack.cli.frame.output import Column, Output, Part
+from mlx_stack.cli.frame.planning_options import planning_options
+from mlx_stack.cli.views.planning import short_speed
+from mlx_stack.format import describe_hardware, format_bytes, format_machine_bytes
 
-if TYPE_CHECKING:
-    from mlx_recommend import Option
-    from mlx_stack.planning.recommend import Recommendation
+_ALTERNATIVES = 8
 
 
 @click.command("recommend")
-@intent_option
-@click.option(
-    "--budget", "budget_bytes", type=MemorySize(), help="The memory that all tiers share: 30gb."
+@planning_options(
+    budget_help="The memory that all tiers share: 30gb.",
+    context_help="Tokens of context that every tier is planned for.",
 )
-@budget_pct_option
-@workload_options("Tokens of context that every tier is planned for.")
 @hardware_option
 @click.option("--show-all", is_flag=True, help="List every model of the catalog, fitting or not.")
-@json_option
-@quiet_option
+@with_context()
 def command(
-    intent: str,
-    budget_bytes: int | None,
-    budget_pct: int | None,
-    context_tokens: int | None,
-    concurrency: int,
+    context: Context,
+    wishes: "planning.recommend.Wishes",
     hardware_spec: str | None,
     *,
     show_all: bool,
-    json: bool,
-    quiet: bool,
 ) -> None:
     """Rank the catalog for a machine and propose the tiers of a stack. Writes nothing.
 
     The tiers share one budget: each with its KV cache at its full context, they fit at once.
     `mlx-stack init` makes a stack of them.
     """
-    from mlx_stack.planning.recommend import recommend
-
-    wishes = wishes_of(
-        intent=intent,
-        budget_bytes=budget_bytes,
-        budget_pct=budget_pct,
-        context_tokens=context_tokens,
-        concurrency=concurrency,
-        hardware_spec=hardware_spec,
-    )
-    context = open_context(json=json, quiet=quiet)
-    found = recommend(context.home, wishes)
-    if json:
-        context.output.document(_document(found))
-        return
-    from mlx_stack.cli.views.recommendation import show_recommendation
-
-    show_recommendation(context.output, found, show_all=show_all)
+    wishes = replace(wishes, hardware_spec=hardware_spec)
+    found = planning.recommend.recommend(context.home, wishes)
+    context.output.show(found, partial(_show, show_all=show_all))
 
 
-def _document(found: "Recommendation") -> dict[str, object]:
-    from mlx_recommend import reasons
-    from mlx_stack.cli.views.reasons import missing_text, reason_fields
-
+def _show(output: Output, found: "planning.recommend.Recommendation", *, show_all: bool) -> None:
+    """Show the tiers, why they were chosen, and what else there is."""
     plan = found.plan
-    tiers = [
-        {
-            "tier": tier.kind.name,
-            **_option_fields(tier),
-            "context_tokens": tier.estimate.workload.context_tokens,
-            "concurrency": tier.estimate.workload.concurrency,
-            "reasons": [reason_fields(reason) for reason in reasons(plan, tier)],
-        }
+    share = ""
+    if found.hardware.memory_bytes:
+        share = f", {plan.budget_bytes / found.hardware.memory_bytes:.0%} of the memory"
+    output.answer(describe_hardware(found.hardware.to_document()), style="bold")
+    budget = format_machine_bytes(plan.budget_bytes)
+    output.answer(f"Budget for all tiers: {budget}{share}\n")
+    if plan.tiers:
+        _show_tiers(output, plan)
+    _show_reasons(output, plan)
+    _show_candidates(output, plan, show_all=show_all)
+    output.hint("")
+    if any(each.estimate.generation_tps is not None for each in plan.ranking):
+        output.hint("Speeds with ~ are estimated: `mlx-stack estimate MODEL` shows their range.")
+    else:
+        output.hint("How fast they are is not known for this machine: `mlx-stack bench` measures.")
+    if plan.tiers:
+        output.say("`mlx-stack init` makes a stack of these tiers; `setup` also downloads them.")
+
+
+def _show_tiers(output: Output, plan: mlx_recommend.TierPlan) -> None:
+    rows: list[list[Part]] = [
+        [
+            (tier.kind.name, "cyan"),
+            tier.candidate.model,
+            tier.candidate.quant,
+            format_bytes(tier.total_bytes),
+            f"{tier.estimate.workload.context_tokens:,}",
+            short_speed(tier.estimate.generation_tps),
+            f"{tier.score:.2f}",
+        ]
         for tier in plan.tiers
     ]
-    missing = [
-        {"tier": each.tier, "reason": each.absence.value, "text": missing_text(each)}
-        for each in plan.missing
+    columns = [Column("Tier"), Column("Model", folds=True), Column("Quant")]
+    numbers = [Column(name, right=True) for name in ("Memory", "Context", "Tokens/s", "Score")]
+    output.table([*columns, *numbers], rows)
+    used, left = plan.total_bytes, plan.budget_bytes - plan.total_bytes
+    output.answer(
+        f"\nTogether {format_bytes(used)}, {format_bytes(left)} of the budget to spare.\n"
+    )
+
+
+def _show_reasons(output: Output, plan: mlx_recommend.TierPlan) -> None:
+    """Why each tier is there, or isn't."""
+    words = planning.wording
+    rows: list[list[Part]] = [
+        [
+            (tier.kind.name, "cyan"),
+            "; ".join(words.reason_text(reason) for reason in mlx_recommend.reasons(plan, tier))
+            + ".",
+        ]
+        for tier in plan.tiers
     ]
-    return {
-        "intent": plan.intent.value,
-        "hardware": found.hardware.to_json(),
-        "budget_bytes": plan.budget_bytes,
-        "total_bytes": plan.total_bytes,
-        "score": round(plan.score, 4),
-        "tiers": tiers,
-        "missing_tiers": missing,
-        "candidates": [_candidate_fields(each, plan.budget_bytes) for each in plan.ranking],
-    }
+    rows += [[(each.tier, "yellow"), words.missing_text(each)] for each in plan.missing]
+    output.table([Column(), Column(folds=True)], rows)
 
 
-def _option_fields(option: "Option") -> dict[str, object]:
-    from mlx_stack.cli.views.estimates import memory_fields, speed_fields
+def _show_candidates(output: Output, plan: mlx_recommend.TierPlan, *, show_all: bool) -> None:
+    chosen = {tier.candidate.model for tier in plan.tiers}
+    others = [each for each in plan.ranking if show_all or _is_alternative(each, plan)]
+    others = [each for each in others if show_all or each.candidate.model not in chosen]
+    shown = others if show_all else others[:_ALTERNATIVES]
+    if not shown:
+        return
+    title = "Every model of the catalog" if show_all else "What else fits"
+    output.answer((f"\n{title}", "bold"), ", as the standard tier:")
+    rows: list[list[Part]] = []
+    for each in shown:
+        quality = each.candidate.quality
+        rows.append(
+            [
+                each.candidate.model,
+                each.candidate.quant,
+                format_bytes(each.total_bytes),
+                short_speed(each.estimate.generation_tps),
+                "?" if quality is None else f"{quality:.0f}",
+                f"{each.score:.2f}",
+                _note(each, plan, chosen),
+            ]
+        )
+    numbers = [Column(name, right=True) for name in ("Memory", "Tokens/s", "Quality", "Score")]
+    output.table(
+        [Column("Model", folds=True), Column("Quant"), *numbers, Column("Note", folds=True)], rows
+    )
+    if len(others) > len(shown):
+        output.say(f"{len(others) - len(shown)} more fit: --show-all lists the whole catalog.")
 
-    expected = option.estimate
-    return {
-        "model": option.candidate.model,
-        "quant": option.candidate.quant,
-        "score": round(option.score, 4),
-        "memory": memory_fields(expected.memory, expected.limit_bytes),
-        "generation_tps": speed_fields(expected.generation_tps),
-        "prompt_tps": speed_fields(expected.prompt_tps),
-    }
+
+def _is_alternative(option: mlx_recommend.Option, plan: mlx_recommend.TierPlan) -> bool:
+    return option.candidate.exclusion is None and option.total_bytes <= plan.budget_bytes
 
 
-def _candidate_fields(option: "Option", budget_bytes: int) -> dict[str, object]:
-    candidate, parts = option.candidate, option.components
-    return {
-        **_option_fields(option),
-        "components": {
-            "speed": round(parts.speed, 4),
-            "quality": round(parts.quality, 4),
-            "tool_calling": round(parts.tool_calling, 4),
-            "memory_efficiency": round(parts.memory, 4),
-        },
-        "fits": option.total_bytes <= budget_bytes,
-        "excluded": candidate.exclusion.value if candidate.exclusion is not None else None,
-    }
+def _note(option: mlx_recommend.Option, plan: mlx_recommend.TierPlan, chosen: set[str]) -> Part:
+    if option.candidate.model in chosen:
+        return ("in the plan", "green")
+    if option.candidate.exclusion is not None:
+        return planning.wording.EXCLUSIONS[option.candidate.exclusion]
+    over = option.total_bytes - plan.budget_bytes
+    if over > 0:
+        return f"{format_bytes(over)} over"
+    return "" if option.candidate.entry.capabilities.tool_calling else "no tool calls"

@@ -13,9 +13,10 @@ import click
 
 from mlx_stack import __version__, exit_codes
 from mlx_stack.cli.frame.errors import DEBUG_VARIABLE, translate
-from mlx_stack.cli.frame.lazy import LazyGroup
+from mlx_stack.cli.frame.groups import LazyGroup, import_command
 from mlx_stack.cli.frame.output import (
     bear_any_text,
+    wants_colours,
     write_error,
     write_error_document,
     write_line,
@@ -28,7 +29,11 @@ _OPTIONS_OF_COMMANDS = ("--json", "--json-lines", "--quiet", "-q")
 @click.group(
     cls=LazyGroup,
     name="mlx-stack",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "color": None if wants_colours() else False,
+    },
     invoke_without_command=True,
 )
 @click.option("--version", is_flag=True, help="Show the version and exit.")
@@ -41,11 +46,7 @@ def root(ctx: click.Context, *, version: bool) -> None:
     if version:
         write_line(f"mlx-stack {__version__}")
     elif ctx.invoked_subcommand is None:
-        from mlx_stack.cli.views.overview import render_overview
-        from mlx_stack.home import find_home
-        from mlx_stack.overview import read_overview
-
-        write_line(render_overview(read_overview(find_home())))
+        ctx.invoke(import_command("overview"))
 
 
 def run(arguments: Sequence[str]) -> int:

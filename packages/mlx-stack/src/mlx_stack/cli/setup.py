@@ -1,20 +1,26 @@
 """`mlx-stack setup`."""
 
-import sys
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from contextlib import ExitStack
 
 import click
 
-from mlx_stack import exit_codes
-from mlx_stack.cli.frame.completion import complete_models
-from mlx_stack.cli.frame.context import Context, json_option, open_context, quiet_option
-from mlx_stack.cli.options.planning import INTENTS, budget_pct_option
+import mlx_recommend
+import mlx_stack
+from mlx_stack import engines, exit_codes, planning, services
+from mlx_stack.cli.frame.context import Context, confirm_or_stop, with_context
+from mlx_stack.cli.frame.options import complete_models
+from mlx_stack.cli.frame.output import Output
+from mlx_stack.cli.frame.planning_options import INTENTS, budget_pct_option
+from mlx_stack.cli.views.engines import install_progress
+from mlx_stack.cli.views.planning import show_draft
+from mlx_stack.cli.views.pull import pull_progress
+from mlx_stack.cli.views.services import show_outcome
 from mlx_stack.errors import Interrupted, StackError
+from mlx_stack.format import format_duration
+from mlx_stack.steps import Step, StepStarted
 
-if TYPE_CHECKING:
-    from mlx_stack.setup import Step
-    from mlx_stack.setup_progress import Choices, Progress
+_MARKS = {"done": ("✓", "green"), "already": ("✓", "green"), "failed": ("✗", "red")}
+_SHOWN_FROM_S = 1.0
 
 
 @click.command("setup")
@@ -33,9 +39,9 @@ if TYPE_CHECKING:
 )
 @click.option("--no-pull", is_flag=True, help="Download no models.")
 @click.option("--no-start", is_flag=True, help="Neither install the engines nor start anything.")
-@json_option
-@quiet_option
+@with_context()
 def command(
+    context: Context,
     intent: str | None,
     budget_pct: int | None,
     model: str | None,
@@ -43,79 +49,104 @@ def command(
     accept_defaults: bool,
     no_pull: bool,
     no_start: bool,
-    json: bool,
-    quiet: bool,
 ) -> int:
     """From nothing to a running stack: profile, recommend, define, install, pull, start.
 
     What is done already is left alone, so after a failure or Ctrl-C the next `setup` continues.
     """
-    from mlx_recommend import Intent
-    from mlx_stack.setup import interrupted_setup, setup
-    from mlx_stack.setup_progress import Choices
-
-    context = open_context(json=json, quiet=quiet)
-    choices = Choices(
-        intent=Intent(intent) if intent is not None else None,
+    output, setup = context.output, mlx_stack.setup
+    may_ask = context.may_ask and not accept_defaults
+    earlier = setup.interrupted_setup(context.home)
+    if earlier is not None:
+        done = ", ".join(earlier.done) or "nothing yet"
+        output.say(f"Continuing the setup that was interrupted (done: {done}).")
+    elif may_ask and model is None and not context.home.stack.exists():
+        intent, budget_pct = _asked(intent, budget_pct)
+    choices = setup.Choices(
+        intent=mlx_recommend.Intent(intent) if intent is not None else None,
         budget_pct=budget_pct,
         model=model,
         pulls=False if no_pull else None,
         starts=False if no_start else None,
     )
-    earlier = interrupted_setup(context.home)
-    asks = sys.stdin.isatty() and not (accept_defaults or json)
-    if earlier is not None:
-        context.output.say(_continuing(earlier))
-    elif asks and not context.home.stack.exists():
-        choices = _asked(choices)
-    from mlx_stack.cli.views.setup import SetupView
-
-    with SetupView(context.output, asks=asks) as view:
-        try:
-            steps = setup(context.home, choices, view.listeners)
-        except (StackError, KeyboardInterrupt, Interrupted):
-            view.close()
-            if context.home.setup_progress.exists():
-                context.output.say("`mlx-stack setup` continues where this stopped.")
-            raise
-    return _finish(context, steps)
+    progress = _Progress(output, may_ask=may_ask)
+    try:
+        result = setup.setup(context.home, choices, progress.show)
+    except (StackError, KeyboardInterrupt, Interrupted):
+        progress.close()
+        if context.home.setup_progress.exists():
+            output.say("`mlx-stack setup` continues where this stopped.")
+        raise
+    finally:
+        progress.close()
+    output.show(result, _show)
+    return exit_codes.DONE if result.ok else exit_codes.FAILED
 
 
-def _continuing(earlier: "Progress") -> str:
-    done = ", ".join(earlier.done) or "nothing yet"
-    return f"Continuing the setup that was interrupted (done: {done})."
+def _asked(intent: str | None, budget_pct: int | None) -> tuple[str, int]:
+    """What the command line left open, asked for."""
+    if intent is None:
+        click.echo("What is the stack for? balanced: one person's chat and code;", err=True)
+        click.echo("agent-fleet: programs that call tools all day.", err=True)
+        kind = click.Choice(INTENTS)
+        intent = str(click.prompt("Intent", type=kind, default=INTENTS[0], err=True))
+    if budget_pct is None:
+        question = "Percent of the memory that models may take"
+        limits, default = click.IntRange(1, 100), mlx_recommend.DEFAULT_BUDGET_PCT
+        budget_pct = int(click.prompt(question, type=limits, default=default, err=True))
+    return intent, budget_pct
 
 
-def _asked(choices: "Choices") -> "Choices":
-    """The choices, with what the command line left open asked for."""
-    import msgspec
+class _Progress:
+    """Shows a setup as it goes: a line a step, and below it what the step shows of itself."""
 
-    from mlx_recommend import DEFAULT_BUDGET_PCT, Intent
+    def __init__(self, output: Output, *, may_ask: bool) -> None:
+        self._output = output
+        self._may_ask = may_ask
+        self._open = ExitStack()
+        self._show_pull = None
+        self._show_install = install_progress(output)
 
-    intent, budget_pct = choices.intent, choices.budget_pct
-    if choices.model is None:
-        if intent is None:
-            click.echo("What is the stack for? balanced: one person's chat and code;", err=True)
-            click.echo("agent-fleet: programs that call tools all day.", err=True)
-            kind = click.Choice(INTENTS)
-            intent = Intent(click.prompt("Intent", type=kind, default=INTENTS[0], err=True))
-        if budget_pct is None:
-            question = "Percent of the memory that models may take"
-            limits = click.IntRange(1, 100)
-            budget_pct = click.prompt(question, type=limits, default=DEFAULT_BUDGET_PCT, err=True)
-    return msgspec.structs.replace(choices, intent=intent, budget_pct=budget_pct)
+    def close(self) -> None:
+        """Stop whatever is being redrawn."""
+        self._open.close()
+        self._show_pull = None
+        self._output.stop_spinning()
+
+    def show(self, event: "mlx_stack.setup.SetupEvent") -> None:
+        output = self._output
+        match event:
+            case StepStarted():
+                output.say((event.purpose, "bold"))
+                if event.name == "start":
+                    output.spin("Starting")
+            case Step():
+                self.close()
+                self._show_step(event)
+            case planning.init.Draft():
+                show_draft(output, event)
+                if self._may_ask:
+                    confirm_or_stop("Set this up?")
+            case engines.install.InstallEvent():
+                self._show_install(event)
+            case services.outcomes.ServiceOutcome():
+                show_outcome(output, event)
+            case _:
+                if self._show_pull is None:
+                    self._show_pull = self._open.enter_context(pull_progress(output))
+                self._show_pull(event)
+
+    def _show_step(self, step: Step) -> None:
+        if step.outcome == "skipped" or not step.detail:  # without one, an error says more
+            return
+        took = f" ({format_duration(step.seconds)})" if step.seconds >= _SHOWN_FROM_S else ""
+        self._output.say("  ", _MARKS[step.outcome], f" {step.detail}{took}")
 
 
-def _finish(context: Context, steps: "tuple[Step, ...]") -> int:
-    is_done = all(step.outcome != "failed" for step in steps)
-    if context.output.json:
-        rows = [{**asdict(step), "seconds": round(step.seconds, 3)} for step in steps]
-        stack_file = str(context.home.stack)
-        context.output.document({"ok": is_done, "steps": rows, "stack_file": stack_file})
-    elif not is_done:
-        context.output.say("`mlx-stack setup` tries again; `mlx-stack logs` tells more.")
-    elif steps[-1].outcome == "skipped":
-        context.output.say("The stack is defined: `mlx-stack up` starts it.")
+def _show(output: Output, result: "mlx_stack.setup.SetupResult") -> None:
+    if not result.ok:
+        output.say("`mlx-stack setup` tries again; `mlx-stack logs` tells more.")
+    elif result.steps[-1].outcome == "skipped":
+        output.say("The stack is defined: `mlx-stack up` starts it.")
     else:
-        context.output.say('Ready: `mlx-stack ask "Hello"`, or `mlx-stack connect` for clients.')
-    return exit_codes.DONE if is_done else exit_codes.FAILED
+        output.say('Ready: `mlx-stack ask "Hello"`, or `mlx-stack connect` for clients.')

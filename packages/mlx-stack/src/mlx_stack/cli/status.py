@@ -1,66 +1,120 @@
 """`mlx-stack status`."""
 
+import time
+from dataclasses import dataclass
+from typing import NoReturn
+
 import click
 
-from mlx_stack import exit_codes
-from mlx_stack.cli.frame.context import (
-    Context,
-    json_lines_option,
-    json_option,
-    open_context,
-    quiet_option,
-)
+import mlx_stack
+from mlx_stack import exit_codes, services
+from mlx_stack.cli.frame.context import Context, until_interrupted, with_context
+from mlx_stack.cli.frame.output import Output
+from mlx_stack.cli.views.services import show_service_table
 from mlx_stack.errors import NoStackError, UsageError
+from mlx_stack.format import describe_hardware
+from mlx_stack.home import Home
+
+_EVERY_S = 2.0
+_WIDE = 120
+_AWAKE = {
+    ("never", False): "the machine sleeps as its settings say",
+    ("never", True): "kept awake until the watchdog sees that keep-awake is never",
+    ("serving", False): "not kept awake: no requests are being served",
+    ("serving", True): "kept awake, since requests are being served",
+    ("always", False): "not kept awake: no watchdog holds a power assertion",
+    ("always", True): "kept awake always",
+}
+"""By policy and by whether a power assertion is held."""
 
 
 @click.command("status")
-@click.option("--watch", "watch", is_flag=True, help="Show it again and again, until interrupted.")
-@json_option
-@json_lines_option
-@quiet_option
-def command(*, watch: bool, json: bool, json_lines: bool, quiet: bool) -> int:
+@click.option("--watch", is_flag=True, help="Show it again and again, until interrupted.")
+@with_context(json_lines=True)
+def command(context: Context, *, watch: bool) -> int:
     """Show the hardware and the state of every service.
 
     Exits with 0 when every tier and the gateway is healthy, 3 when one is not, and 4 when no stack
     is defined. Nothing is changed.
     """
-    if json and watch:
+    output = context.output
+    if output.json and watch:
         raise UsageError("--watch writes more than one document.", hint="Use --json-lines.")
-    context = open_context(json=json or json_lines, quiet=quiet)
     if not watch and not context.home.stack.exists():  # without importing what reads a stack
         return _report_no_stack(context, NoStackError())
     try:
         if watch:
-            from mlx_stack.cli.frame.endless import until_interrupted
-            from mlx_stack.cli.views.status_watch import show_again_and_again
-
             with until_interrupted():
-                show_again_and_again(context)
-        from mlx_stack.services.status import read_status
-
-        report = read_status(context.opened)
+                _watch(context)
+        report = services.status.read_status(context.opened)
     except NoStackError as error:
         return _report_no_stack(context, error)
-    if context.output.json:
-        context.output.document(report.to_document())
-    else:
-        from mlx_stack.cli.views.status import render
-
-        for part in render(report, context.output.width):
-            context.output.answer(part)
+    output.show(report, show_status)
     return exit_codes.DONE if report.is_healthy else exit_codes.UNHEALTHY
 
 
-def _report_no_stack(context: Context, error: NoStackError) -> int:
-    if context.output.json:
-        from mlx_stack.hardware import known_hardware
+def _watch(context: Context) -> NoReturn:
+    """Show the status until the user interrupts it, or until there is no stack any more."""
+    output, hardware = context.output, mlx_stack.hardware.known_hardware(context.home)
+    with output.redrawing() as draw:
+        while True:
+            opened = mlx_stack.open_stack.OpenStack(context.home)
+            report = services.status.read_status(opened, hardware=hardware)
+            draw(lambda report=report: output.show(report, show_status))
+            time.sleep(_EVERY_S)
 
-        problem = {"type": error.type, "message": error.message, "hint": error.hint}
-        hardware = known_hardware(context.home).to_json()
-        context.output.document(
-            {"hardware": hardware, "gateway_url": None, "services": [], "error": problem}
-        )
-    else:
-        context.output.text(error.message)
-        context.output.hint(error.hint or "")
+
+@dataclass(frozen=True, slots=True)
+class _NothingToReport:
+    """The status of a home without a stack."""
+
+    home: Home
+    error: NoStackError
+
+    def to_document(self) -> dict[str, object]:
+        error = self.error
+        return {
+            "hardware": mlx_stack.hardware.known_hardware(self.home).to_document(),
+            "gateway_url": None,
+            "services": [],
+            "error": {"type": error.type, "message": error.message, "hint": error.hint},
+        }
+
+
+def _report_no_stack(context: Context, error: NoStackError) -> int:
+    context.output.show(_NothingToReport(context.home, error), _show_no_stack)
     return exit_codes.NO_STACK
+
+
+def _show_no_stack(output: Output, nothing: _NothingToReport) -> None:
+    output.text(nothing.error.message)
+    output.hint(nothing.error.hint or "")
+
+
+def show_status(output: Output, report: "services.status.StatusReport") -> None:
+    """The report, from top to bottom."""
+    has_room = output.width >= _WIDE and any(row.last_error for row in report.services)
+    output.answer(describe_hardware(report.hardware))
+    output.answer(f"Gateway   {report.gateway_url}{_awake_line(report)}\n")
+    show_service_table(output, report.services, with_errors=has_room)
+    for row in report.services:
+        if row.last_error and not has_room:
+            output.answer(f"\n{row.name}: {row.last_error}")
+        if row.flapping:
+            output.answer(
+                f"\n{row.name} is flapping: the watchdog gave it up after {row.restarts} "
+                f"restarts. Look at `mlx-stack logs {row.name}`; `mlx-stack up` tries again.",
+                style="yellow",
+            )
+    if report.changed:
+        names = ", ".join(report.changed)
+        output.answer(f"\nThe stack file has changed for {names}: `mlx-stack up` applies it.")
+    if report.decisions:
+        output.answer(("\nThe watchdog, lately:", "bold"))
+        for line in report.decisions:
+            output.answer(line, style="dim")
+
+
+def _awake_line(report: "services.status.StatusReport") -> str:
+    awake = report.keep_awake
+    return f"\nSleep     {_AWAKE[awake.policy, awake.held]}" if awake.supported else ""

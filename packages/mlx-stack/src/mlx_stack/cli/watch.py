@@ -2,9 +2,10 @@
 
 import click
 
+import mlx_procsup
 from mlx_procsup.defaults import LOOK_INTERVAL_S, MAX_RESTARTS, RESTART_DELAY_S
-from mlx_stack import exit_codes
-from mlx_stack.cli.frame.context import json_lines_option, json_option, open_context, quiet_option
+from mlx_stack import exit_codes, services
+from mlx_stack.cli.frame.context import Context, until_interrupted, with_context
 from mlx_stack.cli.frame.output import Output
 from mlx_stack.errors import UsageError
 
@@ -38,60 +39,42 @@ from mlx_stack.errors import UsageError
 )
 @click.option("--daemon", is_flag=True, help="Watch in the background.")
 @click.option("--up", "start_first", is_flag=True, help="Start first what `down` did not stop.")
-@json_option
-@json_lines_option
-@quiet_option
+@with_context(json_lines=True)
 def command(
+    context: Context,
     interval_s: float,
     max_restarts: int,
     restart_delay_s: float,
     *,
     daemon: bool,
     start_first: bool,
-    json: bool,
-    json_lines: bool,
-    quiet: bool,
 ) -> int:
     """Restart services that crash or hang, until interrupted.
 
     What `down` stopped stays stopped. Every decision is printed and kept in the watchdog's log
     (`mlx-stack logs watchdog`). `--json` is for `--daemon`, `--json-lines` for watching.
     """
-    from mlx_stack.services.watch import WatchOptions
-
-    context = open_context(json=json, quiet=quiet)
-    options = WatchOptions(interval_s, max_restarts, restart_delay_s, start_first)
-    if json and not daemon:
-        raise UsageError("A watch has no end to report.", hint="Use --json-lines.")
+    output = context.output
+    options = services.watch.WatchOptions(interval_s, max_restarts, restart_delay_s, start_first)
     if daemon:
-        from mlx_stack.services.watch import start_daemon
-
-        pid, is_new = start_daemon(context.opened, options)
-        _report_daemon(context.output, pid, is_new=is_new)
+        output.show(services.watch.start_daemon(context.opened, options), _show_daemon)
         return exit_codes.DONE
-    from mlx_procsup import WatchEvent
-    from mlx_stack.cli.frame.endless import until_interrupted
-    from mlx_stack.services.watch import describe, watch
-
-    def show(event: WatchEvent) -> None:
-        if json_lines:
-            from dataclasses import asdict
-
-            context.output.event(asdict(event))
-        else:
-            context.output.text(describe(event))
-
+    if output.json:
+        raise UsageError("A watch has no end to report.", hint="Use --json-lines.")
     with until_interrupted():
-        watch(context.opened, options, on_event=show)
+        services.watch.watch(
+            context.opened, options, on_event=lambda event: output.event(event, _show_event)
+        )
     return exit_codes.DONE
 
 
-def _report_daemon(output: Output, pid: int, *, is_new: bool) -> None:
-    outcome = "started" if is_new else "already-running"
-    if output.json:
-        output.document({"outcome": outcome, "pid": pid})
-    elif is_new:
-        output.text(f"The watchdog runs in the background, PID {pid}.")
+def _show_event(output: Output, event: "mlx_procsup.WatchEvent") -> None:
+    output.text(services.watch.describe(event))
+
+
+def _show_daemon(output: Output, daemon: "services.watch.BackgroundWatch") -> None:
+    if daemon.is_new:
+        output.text(f"The watchdog runs in the background, PID {daemon.pid}.")
         output.say("`mlx-stack logs watchdog --follow` shows what it does.")
     else:
-        output.text(f"A watchdog runs already, PID {pid}.")
+        output.text(f"A watchdog runs already, PID {daemon.pid}.")

@@ -16,6 +16,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, NamedTuple, Protocol, Self, override
 
+import tomlkit
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+from tomlkit.exceptions import TOMLKitError
+
 from mlx_stack.clients import jsonc
 from mlx_stack.clients.jsonc import DocumentError
 
@@ -138,9 +143,6 @@ class Toml(_Tree):
 
     @override
     def load(self, text: str) -> Any:
-        import tomlkit
-        from tomlkit.exceptions import TOMLKitError
-
         try:
             return tomlkit.parse(text)
         except TOMLKitError as error:
@@ -148,14 +150,10 @@ class Toml(_Tree):
 
     @override
     def dump(self, document: Any, text: str) -> str:
-        import tomlkit
-
         return tomlkit.dumps(document)
 
     @override
     def container(self, step: str | Item) -> object:
-        import tomlkit
-
         return tomlkit.table(is_super_table=True)
 
     @override
@@ -168,8 +166,6 @@ class Yaml(_Tree):
 
     @override
     def load(self, text: str) -> Any:
-        from ruamel.yaml.error import YAMLError
-
         try:
             return self._yaml(text).load(text)
         except (YAMLError, ValueError) as error:  # such as a date in a thirteenth month
@@ -192,8 +188,6 @@ class Yaml(_Tree):
 
     def _yaml(self, text: str) -> Any:
         """A reader and writer that lays lists out as `text` does, and wraps no line."""
-        from ruamel.yaml import YAML
-
         yaml = YAML()
         yaml.preserve_quotes = True
         yaml.width = sys.maxsize

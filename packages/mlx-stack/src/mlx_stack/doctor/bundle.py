@@ -93,7 +93,7 @@ def _content(opened: OpenStack, examination: Examination) -> dict[str, object]:
             for engine in EngineName
             for environment in (current_environment(home.engines, engine),)
         },
-        "hardware": _or_error(lambda: known_hardware(home).to_json()),
+        "hardware": _or_error(lambda: known_hardware(home).to_document()),
         "doctor": examination.to_document(),
         "config": _or_error(lambda: _config(opened)),
         "stack": _text(home.stack),

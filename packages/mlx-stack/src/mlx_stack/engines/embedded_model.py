@@ -7,7 +7,7 @@ between a question and a model works.
 
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -62,17 +62,17 @@ def make_embedded_model(
         if gguf is None:
             raise EmbeddedModelError(f"{what} contains no GGUF file.")
         on_progress(f"converting {gguf.name}")
-        _convert(gguf, folder, engine)
+        _convert(gguf, folder, engine, toolchain.variables)
     return folder
 
 
-def _convert(gguf: Path, folder: Path, engine: Environment) -> None:
+def _convert(gguf: Path, folder: Path, engine: Environment, variables: Mapping[str, str]) -> None:
     """Write the model in `gguf` as the MLX model folder `folder`, completely or not at all."""
     done = subprocess.run(
         # -I: nothing from the caller's environment or working directory gets into it
         (str(engine.python), "-I", str(_CONVERTER), str(gguf), str(folder)),
         cwd=folder.parent,
-        env={**inherited_environment(), "HOME": "/dev/null"},
+        env={**inherited_environment(variables), "HOME": "/dev/null"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

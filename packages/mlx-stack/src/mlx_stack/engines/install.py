@@ -19,7 +19,7 @@ from mlx_stack.engines.uv_process import Interruption, Toolchain, not_installed
 from mlx_stack.engines.verify import packages_problem, records_digest
 
 type InstallStep = Literal[
-    "waiting", "creating", "downloading", "downloaded", "installing", "ready"
+    "waiting", "creating", "downloading", "downloaded", "installing", "ready", "asking"
 ]
 
 
@@ -29,7 +29,7 @@ class InstallEvent:
 
     Attributes:
         engine: The engine.
-        step: What has begun, or, for `downloaded` and `ready`, ended.
+        step: What has begun, or, for `downloaded` and `ready`, ended; `asking` tests an upgrade.
         detail: The package, with its size if uv says it, or the version; "" for nothing.
     """
 

@@ -18,7 +18,7 @@ from mlx_stack.engines.environment import (
     shipped_lock,
 )
 from mlx_stack.engines.errors import EngineInUseError
-from mlx_stack.engines.install import InstallObserver, held, ignore, install_all
+from mlx_stack.engines.install import InstallEvent, InstallObserver, held, ignore, install_all
 from mlx_stack.engines.uv_process import Toolchain
 from mlx_stack.engines.verify import EngineVerification, verify
 from mlx_stack.errors import StackError
@@ -329,6 +329,8 @@ def upgrade_engines(
     health = None
     if fresh:
         used = {**before, **fresh}
+        for engine in fresh:
+            on_event(InstallEvent(engine, "asking", "a question"))
         health = check(EnginePair(used[EngineName.VLLM_MLX], used[EngineName.LITELLM]))
         with acquire_lock(home.lock, "engines upgrade"):
             for each in fresh.values():

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from uv import find_uv_bin
+
 from mlx_stack.child_environment import inherited_environment
 from mlx_stack.engines.errors import (
     EngineInstallError,
@@ -200,8 +202,6 @@ class Toolchain:
 
 def own_toolchain(variables: Mapping[str, str] = os.environ) -> Toolchain:
     """The uv that mlx-stack depends on, and the Python that it runs on."""
-    from uv import find_uv_bin
-
     return Toolchain(Path(find_uv_bin()), Path(sys.executable), variables)
 
 

@@ -42,6 +42,10 @@ class Endpoint:
             "ANTHROPIC_AUTH_TOKEN": self.key,
         }
 
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {"env": self.environment()}
+
 
 def gateway_url(host: str, port: int) -> str:
     """Where this machine reaches a gateway that binds `host`, without `/v1`.

@@ -1,11 +1,19 @@
 """What a pull tells while it runs: facts for whoever draws them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
+class _Event:
+    def to_document(self) -> dict[str, object]:
+        """The event as JSON, with its name: `FileVerified` is `file-verified`."""
+        name = "".join(f"-{c.lower()}" if c.isupper() else c for c in type(self).__name__)
+        return {"event": name.removeprefix("-"), **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Planned(_Event):
     """What will be done, known before the first byte.
 
     Attributes:
@@ -41,7 +49,7 @@ class FileProgress:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(_Event):
     """How far the download is, a few times a second.
 
     Attributes:
@@ -66,7 +74,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class FileVerified:
+class FileVerified(_Event):
     """A file is whole, and its hash is right."""
 
     path: str
@@ -74,7 +82,15 @@ class FileVerified:
 
 
 @dataclass(frozen=True, slots=True)
-class Retrying:
+class Checking(_Event):
+    """A file that is here is compared with its hash."""
+
+    path: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retrying(_Event):
     """Something failed and will be tried again.
 
     Attributes:
@@ -89,21 +105,21 @@ class Retrying:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(_Event):
     """Another pull of this model is running; this one waits for it."""
 
     repo: str
 
 
 @dataclass(frozen=True, slots=True)
-class Unlocked:
+class Unlocked(_Event):
     """The disk of this models folder has no locks: another pull of the model is not noticed."""
 
     folder: str
 
 
 @dataclass(frozen=True, slots=True)
-class Converting:
+class Converting(_Event):
     """The conversion has said something.
 
     Attributes:
@@ -117,7 +133,9 @@ class Converting:
     expected_bytes: int
 
 
-type Event = Planned | Progress | FileVerified | Retrying | Waiting | Unlocked | Converting
+type Event = (
+    Planned | Progress | FileVerified | Checking | Retrying | Waiting | Unlocked | Converting
+)
 type Observer = Callable[[Event], None]
 
 

@@ -1,6 +1,5 @@
 """The models on this disk, and the tiers that use them: listed, checked, removed."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +32,10 @@ class ListedModel:
         """What the model is called in commands: the catalog id, the repository, or the folder."""
         return self.local.model or self.local.repo or self.local.path.name
 
+    def to_document(self) -> dict[str, object]:
+        """The model as JSON."""
+        return {"id": self.name, **self.local.to_document(), "tiers": list(self.tiers)}
+
 
 @dataclass(frozen=True, slots=True)
 class LocalListing:
@@ -51,6 +54,11 @@ class LocalListing:
         """Whether nothing in it is damaged."""
         return all(model.local.integrity != "damaged" for model in self.models)
 
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        models = [model.to_document() for model in self.models]
+        return {"model_dir": str(self.model_dir), "models": models}
+
 
 @dataclass(frozen=True, slots=True)
 class Removal:
@@ -63,6 +71,10 @@ class Removal:
 
     model: ListedModel
     freed_bytes: int
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {"removed": self.model.to_document(), "freed_bytes": self.freed_bytes}
 
 
 def list_models(home: Home) -> LocalListing:
@@ -77,18 +89,16 @@ def list_models(home: Home) -> LocalListing:
     return LocalListing(model_dir, tuple(models))
 
 
-def verify_models(
-    home: Home, on_file: Callable[[str, int], None] = lambda _path, _size: None
-) -> LocalListing:
+def verify_models(home: Home, observer: Observer = ignore) -> LocalListing:
     """The local models after comparing every byte with its hash.
 
     Args:
         home: Where the models are.
-        on_file: Called with the path and size of each file before it is read.
+        observer: Gets each file before it is read.
     """
     listing = list_models(home)
     checked = (
-        replace(model, local=verify(model.local, on_file))
+        replace(model, local=verify(model.local, observer))
         if model.local.path.parent == listing.model_dir
         else model
         for model in listing.models

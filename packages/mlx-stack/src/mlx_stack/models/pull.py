@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
+
 from mlx_catalog import Quant
 from mlx_catalog.model_files import describe
 from mlx_stack.child_environment import inherited_environment
@@ -73,6 +75,18 @@ class PullResult:
     def path(self) -> Path:
         """The folder that an engine can serve."""
         return self.model.path
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {
+            "outcome": self.outcome,
+            **self.model.to_document(),
+            "downloaded_bytes": self.downloaded_bytes,
+            "resumed_bytes": self.resumed_bytes,
+            "linked_bytes": self.linked_bytes,
+            "seconds": round(self.seconds, 3),
+            "note": self.note or None,
+        }
 
 
 def pull(
@@ -314,8 +328,6 @@ def _record(file: "HubFile", repo: str) -> FileRecord:
 
 
 def _converter(home: Home) -> Converter:
-    import psutil
-
     return Converter(
         python=require_environment(home.engines, EngineName.VLLM_MLX).python,
         available_memory_bytes=psutil.virtual_memory().available,

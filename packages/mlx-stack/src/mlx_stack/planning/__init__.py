@@ -1,1 +1,16 @@
 """What fits and how fast, and the stack that is made of it."""
+
+from typing import TYPE_CHECKING
+
+from mlx_stack.lazy import modules_of
+
+if TYPE_CHECKING:
+    from mlx_stack.planning import catalog as catalog
+    from mlx_stack.planning import estimate as estimate
+    from mlx_stack.planning import hub as hub
+    from mlx_stack.planning import import_stack as import_stack
+    from mlx_stack.planning import init as init
+    from mlx_stack.planning import recommend as recommend
+    from mlx_stack.planning import wording as wording
+else:
+    __getattr__ = modules_of(__name__)

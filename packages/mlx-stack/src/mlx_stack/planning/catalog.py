@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from mlx_catalog import Catalog, CatalogEntry, EngineFit, Quant, engine_fit
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend import Estimate, Workload, estimate, reference_measurements, shape_of_entry
@@ -9,7 +11,28 @@ from mlx_stack.config import load_config
 from mlx_stack.hardware import asked_hardware
 from mlx_stack.home import Home
 from mlx_stack.models.find import open_catalog
+from mlx_stack.planning.estimate import listed_estimate
 from mlx_stack.planning.evidence import measurements_of, saved_benchmarks
+
+_ENTRY_FIELDS = (
+    "id",
+    "aliases",
+    "alias_notes",
+    "name",
+    "family",
+    "params_b",
+    "active_params_b",
+    "architecture",
+    "license",
+    "gated",
+    "max_context_tokens",
+    "capabilities",
+    "tags",
+    "confidence",
+    "notes",
+)
+_SCORES = ("overall", "coding", "reasoning", "instruction_following")
+_UNKNOWN_QUALITY: dict[str, object] = {"source": {}, **dict.fromkeys(_SCORES)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +64,17 @@ class CatalogModel:
     estimate: Estimate
     fit: EngineFit
 
+    def to_document(self) -> dict[str, object]:
+        """The model as JSON."""
+        plain = msgspec.to_builtins(self.entry)
+        return {
+            **{name: plain[name] for name in _ENTRY_FIELDS},
+            "quality": plain["quality"] or _UNKNOWN_QUALITY,
+            "sources": {quant: source for quant, source in plain["sources"].items() if source},
+            "unservable_because": self.fit.unservable_because or None,
+            "estimate": listed_estimate(self.estimate),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class CatalogListing:
@@ -49,6 +83,13 @@ class CatalogListing:
     hardware: HardwareProfile
     models: tuple[CatalogModel, ...]
     total: int
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {
+            "hardware": self.hardware.to_document(),
+            "models": [model.to_document() for model in self.models],
+        }
 
 
 def list_catalog(

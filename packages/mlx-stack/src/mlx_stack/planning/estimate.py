@@ -86,6 +86,39 @@ class ModelEstimate:
     workload: Workload
     estimate: Estimate | None
 
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        expected = self.estimate
+        return {
+            "model": self.model.name,
+            "quant": self.model.quant,
+            "note": self.model.note or None,
+            "context_tokens": self.workload.context_tokens,
+            "concurrency": self.workload.concurrency,
+            "speed_context_tokens": self.workload.tokens_in_speed,
+            "hardware": self.hardware.to_document(),
+            **(self._unknown() if expected is None else expected.to_document()),
+        }
+
+    def _unknown(self) -> dict[str, object]:
+        """The fields of an estimate where nothing can be estimated."""
+        parts = ("weights", "kv_cache", "state", "overhead", "total", "prefix_cache")
+        limit_bytes = self.hardware.gpu_memory_limit_bytes or self.hardware.memory_bytes
+        memory = {**{f"{part}_bytes": None for part in parts}, "limit_bytes": limit_bytes}
+        names = ("fits", "max_context_tokens", "read_bytes_per_token")
+        names = (*names, "generation_tps", "prompt_tps", "ttft_s")
+        return {**dict.fromkeys(names), "memory": memory}
+
+
+def listed_estimate(expected: Estimate) -> dict[str, object]:
+    """An estimate in a list of models: with what it is for."""
+    return {
+        "quant": expected.shape.quant or None,
+        "context_tokens": expected.workload.context_tokens,
+        "concurrency": expected.workload.concurrency,
+        **expected.to_document(),
+    }
+
 
 def estimate_model(
     home: Home,

@@ -13,9 +13,11 @@ from mlx_stack.errors import StackError, UsageError
 from mlx_stack.hardware import asked_hardware
 from mlx_stack.home import Home
 from mlx_stack.models.find import open_catalog
+from mlx_stack.models.hub.client import open_hub
 from mlx_stack.models.hub.environment import HubEnvironment, read_environment
 from mlx_stack.models.name import HubRepo, parse
 from mlx_stack.planning.catalog import ModelFilter
+from mlx_stack.planning.estimate import listed_estimate
 
 _LISTED = 20
 
@@ -40,14 +42,41 @@ class AvailableModel:
     estimate: Estimate | None
     note: str
 
+    def to_document(self) -> dict[str, object]:
+        """The repository as JSON."""
+        model_type = self.entry.model_type if self.entry else None
+        return {
+            "repo": self.listed.repo,
+            "catalog_id": self.entry.id if self.entry else None,
+            "downloads": self.listed.downloads,
+            "likes": self.listed.likes,
+            "gated": self.listed.gated,
+            "last_modified": self.listed.last_modified or None,
+            "size_bytes": self.size_bytes,
+            "model_type": self.reading.model.model_type if self.reading else model_type,
+            "quantization": self.reading.model.quantization if self.reading else None,
+            "note": self.note or None,
+            "estimate": listed_estimate(self.estimate) if self.estimate else None,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class HubListing:
     """The repositories that were found, most downloaded first, and the machine."""
 
+    query: str
     endpoint: str
     hardware: HardwareProfile
     models: tuple[AvailableModel, ...]
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {
+            "query": self.query,
+            "endpoint": self.endpoint,
+            "hardware": self.hardware.to_document(),
+            "models": [model.to_document() for model in self.models],
+        }
 
 
 def search_hub(
@@ -66,8 +95,6 @@ def search_hub(
     Raises:
         StackError: When `HF_HUB_OFFLINE` forbids asking, or the Hub doesn't answer usably.
     """
-    from mlx_stack.models.hub.client import open_hub
-
     environment = environment or read_environment()
     if environment.is_offline:
         raise StackError(
@@ -86,7 +113,7 @@ def search_hub(
         unknown = [row.repo for row in found if catalog.by_repo(row.repo) is None]
         readings = hub.read_many(unknown)
     models = tuple(_described(row, catalog.by_repo(row.repo), readings, hardware) for row in found)
-    return HubListing(environment.endpoint, hardware, models)
+    return HubListing(query, environment.endpoint, hardware, models)
 
 
 def _is_wanted(row: HubModel, catalog: Catalog, wanted: ModelFilter) -> bool:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import msgspec
+
 from mlx_recommend import MissingTier
 from mlx_stack.config import Config, load_config, read_values, save_values
 from mlx_stack.errors import InvalidFileError, NoStackError, StackError, UsageError
@@ -18,6 +20,7 @@ from mlx_stack.planning.tiers import (
     planned_memory_bytes,
     recommended_tier,
 )
+from mlx_stack.planning.wording import missing_document
 from mlx_stack.services.assembly import gateway_settings, write_gateway_files
 from mlx_stack.services.ports import is_free, next_free_port
 from mlx_stack.services.service import GATEWAY
@@ -72,23 +75,23 @@ class Draft:
     """A stack that is not written yet.
 
     Attributes:
+        home: Where it would be written.
         stack: What would be written.
         tiers: Its tiers, with what they take and whether their models are here.
         budget_bytes: What they share; None where nobody knows this machine's memory.
         missing: Usual tiers that it does without.
         gateway_port: The port that the gateway will have.
         notes: What the user should know.
-        is_change: Whether it is the defined stack with some tiers added or removed.
         recommendation: What it was made from; None where nothing had to be recommended.
     """
 
+    home: Home
     stack: Stack
     tiers: tuple[PlannedTier, ...]
     budget_bytes: int | None
     missing: tuple[MissingTier, ...]
     gateway_port: int
     notes: tuple[str, ...]
-    is_change: bool
     recommendation: Recommendation | None
 
     @property
@@ -97,6 +100,19 @@ class Draft:
         sizes = [tier.memory_bytes for tier in self.tiers]
         known = [size for size in sizes if size is not None]
         return sum(known) if len(known) == len(sizes) else None
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {
+            "stack_file": str(self.home.stack),
+            "gateway_config": str(self.home.gateway_settings),
+            "gateway_port": self.gateway_port,
+            "tiers": [tier.to_document() for tier in self.tiers],
+            "missing_tiers": [missing_document(each) for each in self.missing],
+            "budget_bytes": self.budget_bytes,
+            "total_bytes": self.total_bytes,
+            "notes": list(self.notes),
+        }
 
 
 def draft_stack(home: Home, request: Request, *, read_hub: HubReader | None = None) -> Draft:
@@ -143,7 +159,7 @@ def draft_stack(home: Home, request: Request, *, read_hub: HubReader | None = No
     problem = contradiction(stack)
     if problem is not None:
         raise UsageError(f"That would be no stack: {problem}.")
-    return _draft(home, config, stack, tiers, found, is_change=is_change, request=request)
+    return _draft(home, config, stack, tiers, found, request)
 
 
 def write_draft(home: Home, draft: Draft) -> None:
@@ -230,8 +246,6 @@ def _with_ports(
 
 
 def _on_port(tier: Tier, port: int) -> Tier:
-    import msgspec
-
     return msgspec.structs.replace(tier, port=port)
 
 
@@ -254,12 +268,11 @@ def _draft(
     stack: Stack,
     tiers: Sequence[PlannedTier],
     found: Recommendation | None,
-    *,
-    is_change: bool,
     request: Request,
 ) -> Draft:
     gateway_port = _gateway_port(home, config, tiers)
     draft = Draft(
+        home=home,
         stack=stack,
         tiers=tuple(
             replace(each, is_present=_is_present(config.model_dir, each.tier)) for each in tiers
@@ -272,7 +285,6 @@ def _draft(
         ),
         gateway_port=gateway_port,
         notes=(),
-        is_change=is_change,
         recommendation=found,
     )
     notes = [each.note for each in tiers if each.note]

@@ -7,10 +7,12 @@ from mlx_hwprobe import HardwareProfile
 from mlx_recommend import (
     Candidate,
     Intent,
+    Option,
     TierPlan,
     budget_bytes,
     candidate_of,
     make_plan,
+    reasons,
     reference_measurements,
 )
 from mlx_stack.config import load_config
@@ -20,6 +22,7 @@ from mlx_stack.home import Home
 from mlx_stack.models.find import open_catalog
 from mlx_stack.models.hub.environment import read_environment
 from mlx_stack.planning.evidence import measurements_of, saved_benchmarks
+from mlx_stack.planning.wording import missing_document, reason_document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +67,30 @@ class Recommendation:
     catalog: Catalog
     quant: Quant
     has_token: bool
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        plan = self.plan
+        tiers = [
+            {
+                "tier": tier.kind.name,
+                **_option_document(tier),
+                "context_tokens": tier.estimate.workload.context_tokens,
+                "concurrency": tier.estimate.workload.concurrency,
+                "reasons": [reason_document(reason) for reason in reasons(plan, tier)],
+            }
+            for tier in plan.tiers
+        ]
+        return {
+            "intent": plan.intent.value,
+            "hardware": self.hardware.to_document(),
+            "budget_bytes": plan.budget_bytes,
+            "total_bytes": plan.total_bytes,
+            "score": round(plan.score, 4),
+            "tiers": tiers,
+            "missing_tiers": [missing_document(each) for each in plan.missing],
+            "candidates": [_candidate_document(each, plan.budget_bytes) for each in plan.ranking],
+        }
 
 
 def recommend(home: Home, wishes: Wishes) -> Recommendation:
@@ -111,3 +138,28 @@ def recommend(home: Home, wishes: Wishes) -> Recommendation:
         quant=quant,
         has_token=has_token,
     )
+
+
+def _option_document(option: Option) -> dict[str, object]:
+    expected = option.estimate.to_document()
+    return {
+        "model": option.candidate.model,
+        "quant": option.candidate.quant,
+        "score": round(option.score, 4),
+        **{name: expected[name] for name in ("memory", "generation_tps", "prompt_tps")},
+    }
+
+
+def _candidate_document(option: Option, budget_bytes: int) -> dict[str, object]:
+    candidate, parts = option.candidate, option.components
+    return {
+        **_option_document(option),
+        "components": {
+            "speed": round(parts.speed, 4),
+            "quality": round(parts.quality, 4),
+            "tool_calling": round(parts.tool_calling, 4),
+            "memory_efficiency": round(parts.memory, 4),
+        },
+        "fits": option.total_bytes <= budget_bytes,
+        "excluded": candidate.exclusion.value if candidate.exclusion is not None else None,
+    }

@@ -44,6 +44,21 @@ class PlannedTier:
     is_present: bool = False
     note: str = ""
 
+    def to_document(self) -> dict[str, object]:
+        """The tier as JSON."""
+        tier = self.tier
+        return {
+            "name": tier.name,
+            "model": tier.model,
+            "quant": tier.quant,
+            "source": tier.source,
+            "port": tier.port,
+            "context_tokens": tier.context_tokens,
+            "concurrency": tier.concurrency,
+            "memory_bytes": self.memory_bytes,
+            "is_present": self.is_present,
+        }
+
 
 def recommended_tier(chosen: Option) -> PlannedTier:
     """The tier that a plan proposes; its port is still to be given."""

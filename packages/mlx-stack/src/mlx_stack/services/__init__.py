@@ -1,1 +1,18 @@
 """Services: put together, started, stopped, watched, and how they do."""
+
+from typing import TYPE_CHECKING
+
+from mlx_stack.lazy import modules_of
+
+if TYPE_CHECKING:
+    from mlx_stack.services import assembly as assembly
+    from mlx_stack.services import down as down
+    from mlx_stack.services import engine_health as engine_health
+    from mlx_stack.services import logs as logs
+    from mlx_stack.services import outcomes as outcomes
+    from mlx_stack.services import restart as restart
+    from mlx_stack.services import status as status
+    from mlx_stack.services import up as up
+    from mlx_stack.services import watch as watch
+else:
+    __getattr__ = modules_of(__name__)

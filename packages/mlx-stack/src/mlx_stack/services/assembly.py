@@ -78,7 +78,7 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
     home, stack, config = opened.home, opened.stack, opened.config
     _check_gateway_port(stack, config)
     program = require_environment(home.engines, EngineName.VLLM_MLX).program("vllm-mlx")
-    variables = inherited_environment()
+    variables = inherited_environment(opened.variables)
     engines: list[Service] = []
     missing: dict[str, StackError] = {}
     known: dict[str, TierAtGateway] = {}

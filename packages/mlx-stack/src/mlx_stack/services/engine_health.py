@@ -4,9 +4,10 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import httpx
 import msgspec
+import psutil
 
 from mlx_catalog import Quant
 from mlx_procsup import NotReadyError, start_service, stop_service, wait_for_healthy
@@ -36,9 +37,6 @@ from mlx_stack.services.service import (
 )
 from mlx_stack.stack import SCHEMA_VERSION, Stack, Tier
 
-if TYPE_CHECKING:
-    import httpx
-
 READY_WITHIN_S = 300.0
 """The first start of a new environment compiles its byte code; a large model loads from disk."""
 _ANSWER_WITHIN_S = 300.0
@@ -64,7 +62,11 @@ class _Subject:
 
 
 def check_health(
-    opened: OpenStack, pair: EnginePair, toolchain: Toolchain, *, available_bytes: int
+    opened: OpenStack,
+    pair: EnginePair,
+    toolchain: Toolchain,
+    *,
+    available_bytes: int | None = None,
 ) -> HealthReport:
     """Serve a model with the engines in `pair`, on free ports, and ask it a question.
 
@@ -76,7 +78,7 @@ def check_health(
         opened: Where the stack and its models are.
         pair: What to try; without LiteLLM, its half is left out.
         toolchain: What the embedded model is fetched with.
-        available_bytes: Memory that is free for this.
+        available_bytes: Memory that is free for this; None asks the machine.
 
     Raises:
         EngineUnhealthyError: One doesn't start, or gives no or a wrong answer.
@@ -90,6 +92,8 @@ def check_health(
     home.engines.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".health-check.", dir=home.engines) as temporary:
         scratch = Home(Path(temporary))
+        if available_bytes is None:
+            available_bytes = psutil.virtual_memory().available
         subject = _own_subject(opened, available_bytes) or _embedded_subject(
             scratch, pair.vllm_mlx, toolchain
         )
@@ -134,8 +138,6 @@ def _try(
     engine: Environment, litellm: Environment | None, subject: _Subject, scratch: Home
 ) -> HealthReport:
     """Start them with a gateway in front, ask, and stop all, whatever happens."""
-    import httpx
-
     engine_port, gateway_port, litellm_port = free_ports(3)
     tier = msgspec.structs.replace(subject.tier, name=_TIER, port=engine_port)
     key = ensure_gateway_key(scratch)
@@ -179,7 +181,7 @@ def _try(
     return HealthReport(tier.model, embedded_model.QUESTION, text, time.monotonic() - began)
 
 
-def _answer(client: "httpx.Client", endpoint: Endpoint, tier: Tier) -> str:
+def _answer(client: httpx.Client, endpoint: Endpoint, tier: Tier) -> str:
     """What the model says; what a thinking model thought counts as well."""
     answer = ask(
         client,

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 from mlx_stack.child_environment import inherited_environment
 from mlx_stack.config import KeepAwake, load_config
 from mlx_stack.errors import StackError
@@ -157,7 +159,7 @@ def read_activities(ports: Sequence[int]) -> dict[int, Activity]:
 
     An engine that is silent is not known to serve.
     """
-    import httpx  # loaded by the watchdog alone, and not by `status`, which imports this module
+    import httpx
 
     activities: dict[int, Activity] = {}
     for port in ports:
@@ -205,8 +207,6 @@ def is_supported() -> bool:
 
 def is_held_by(pid: int) -> bool:
     """Whether the process `pid` holds an assertion: a `caffeinate` is among its children."""
-    import psutil
-
     with suppress(psutil.Error):
         for child in psutil.Process(pid).children():
             with suppress(psutil.Error):

@@ -2,6 +2,8 @@
 
 import difflib
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from mlx_procsup import (
@@ -19,24 +21,136 @@ from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.service import WATCHDOG, service_names
 
 
-def find_logs(opened: OpenStack) -> list[LogInfo]:
-    """Every service's log, by name."""
-    return list_logs(opened.home.logs)
+@dataclass(frozen=True, slots=True)
+class ServiceLogs:
+    """The logs that there are.
+
+    Attributes:
+        folder: Where they are.
+        logs: By the services' names.
+    """
+
+    folder: Path
+    logs: tuple[LogInfo, ...]
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        rows = [
+            {
+                "name": info.name,
+                "path": str(info.path),
+                "size_bytes": info.size_bytes,
+                "modified_at": datetime.fromtimestamp(info.modified_at, UTC).isoformat(),
+                "archives": [str(path) for path in reversed(info.archives)],
+            }
+            for info in self.logs
+        ]
+        return {"logs": rows}
 
 
-def find_log(opened: OpenStack, service: str, *, wait: bool = False) -> Path:
-    """The log of one service.
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One line of a service's log, made safe to print."""
 
-    Args:
-        opened: Whose services.
-        service: Its name.
-        wait: A log that is not there yet is no error.
+    service: str
+    line: str
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {"service": self.service, "line": self.line}
+
+
+@dataclass(frozen=True, slots=True)
+class LogLines:
+    """What a log says.
+
+    Attributes:
+        service: Whose log it is.
+        path: The log.
+        lines: Its lines, read as they are asked for.
+    """
+
+    service: str
+    path: Path
+    lines: Iterator[LogLine]
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        lines = [each.line for each in self.lines]
+        return {"service": self.service, "path": str(self.path), "lines": lines}
+
+
+@dataclass(frozen=True, slots=True)
+class RotatedLogs:
+    """The logs that were archived, by the services' names; an empty log is not."""
+
+    rotated: tuple[tuple[str, Rotation], ...]
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        rows = [
+            {"service": name, "archive": str(each.archive), "bytes": each.archived_bytes}
+            for name, each in self.rotated
+        ]
+        return {"rotated": rows}
+
+
+def find_logs(opened: OpenStack) -> ServiceLogs:
+    """Every service's log."""
+    return ServiceLogs(opened.home.logs, tuple(list_logs(opened.home.logs)))
+
+
+def read_log(
+    opened: OpenStack, service: str, *, tail: int | None, keep_colours: bool = False
+) -> LogLines:
+    """The last `tail` lines of a service's log, or with None all that are kept.
 
     Raises:
-        UsageError: There is no such service.
-        StackError: It has no log yet.
+        UsageError: When there is no such service.
+        StackError: When it has no log yet.
     """
-    logged = {info.name: info.path for info in find_logs(opened)}
+    path = _find_log(opened, service)
+    lines = all_lines(path) if tail is None else iter(tail_with_archive(path, tail))
+    return LogLines(
+        service, path, (LogLine(service, plain(line, keep_colours=keep_colours)) for line in lines)
+    )
+
+
+def follow_log(
+    opened: OpenStack, service: str, *, tail: int, keep_colours: bool = False
+) -> Iterator[LogLine]:
+    """The last `tail` lines of a service's log and then every new one; never ends by itself.
+
+    A log that is not there yet is waited for.
+
+    Raises:
+        UsageError: When there is no such service.
+    """
+    path = _find_log(opened, service, wait=True)
+    for line in follow(path, tail=tail):
+        yield LogLine(service, plain(line, keep_colours=keep_colours))
+
+
+def rotate_logs(opened: OpenStack, service: str | None) -> RotatedLogs:
+    """Archive one log, or all of them, now.
+
+    Raises:
+        UsageError: When there is no such service.
+        StackError: When it has no log yet.
+        OSError: When an archive can't be written; the log is as it was.
+    """
+    max_files = opened.config.log_max_files
+    if service is not None:
+        chosen = [(service, _find_log(opened, service))]
+    else:
+        chosen = [(info.name, info.path) for info in find_logs(opened).logs]
+    done = [(name, rotate_log(path, max_files)) for name, path in chosen]
+    return RotatedLogs(tuple((name, each) for name, each in done if each is not None))
+
+
+def _find_log(opened: OpenStack, service: str, *, wait: bool = False) -> Path:
+    """The log of one service; with `wait`, one that is not there yet is no error."""
+    logged = {info.name: info.path for info in find_logs(opened).logs}
     if service in logged:
         return logged[service]
     known = sorted({*logged, *_defined(opened), WATCHDOG})
@@ -52,34 +166,6 @@ def find_log(opened: OpenStack, service: str, *, wait: bool = False) -> Path:
             hint=f"`mlx-stack {'watch' if service == WATCHDOG else 'up'}` starts it.",
         )
     return opened.home.state_dirs.log_file(service)
-
-
-def read_lines(log: Path, *, tail: int | None, keep_colours: bool = False) -> Iterator[str]:
-    """The last `tail` lines of a log, or with None all that are kept, made safe to print."""
-    lines = all_lines(log) if tail is None else iter(tail_with_archive(log, tail))
-    return (plain(line, keep_colours=keep_colours) for line in lines)
-
-
-def follow_lines(log: Path, *, tail: int, keep_colours: bool = False) -> Iterator[str]:
-    """The last `tail` lines and then every new one, made safe to print; never ends by itself."""
-    return (plain(line, keep_colours=keep_colours) for line in follow(log, tail=tail))
-
-
-def rotate_logs(opened: OpenStack, service: str | None) -> list[tuple[str, Rotation]]:
-    """Archive one log, or all of them, now; those that were not empty, with their archives.
-
-    Raises:
-        UsageError: There is no such service.
-        StackError: It has no log yet.
-        OSError: An archive can't be written; the log is as it was.
-    """
-    max_files = opened.config.log_max_files
-    if service is not None:
-        chosen = [(service, find_log(opened, service))]
-    else:
-        chosen = [(info.name, info.path) for info in find_logs(opened)]
-    done = [(name, rotate_log(path, max_files)) for name, path in chosen]
-    return [(name, rotation) for name, rotation in done if rotation is not None]
 
 
 def _defined(opened: OpenStack) -> list[str]:

@@ -152,7 +152,7 @@ def read_status(opened: OpenStack, *, hardware: HardwareProfile | None = None) -
         for status, (_, kind, model, port) in zip(statuses, shown, strict=True)
     ]
     return StatusReport(
-        hardware=(hardware or known_hardware(home)).to_json(),
+        hardware=(hardware or known_hardware(home)).to_document(),
         gateway_url=f"{root_url}/v1",
         services=tuple(rows),
         changed=_changed(specs, statuses),

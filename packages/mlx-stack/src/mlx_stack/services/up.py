@@ -5,7 +5,7 @@
 
 import shlex
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -296,13 +296,13 @@ def plan_up(opened: OpenStack, *, tier: str | None = None) -> Plan:
     planned = {
         name: PlannedService(name, "engine", None, (), {}, "", error.message)
         for name, error in assembly.missing.items()
-    } | {service.name: _planned(service) for service in assembly.services}
+    } | {service.name: _planned(service, opened.variables) for service in assembly.services}
     return Plan(tuple(planned[name] for name in defined if is_chosen(name)))
 
 
-def _planned(service: Service) -> PlannedService:
+def _planned(service: Service, variables: Mapping[str, str]) -> PlannedService:
     spec = service.spec
-    inherited = inherited_environment()
+    inherited = inherited_environment(variables)
     own = {name: value for name, value in spec.env.items() if inherited.get(name) != value}
     shown = {name: MASK if name in spec.secret_env else value for name, value in own.items()}
     return PlannedService(

@@ -73,12 +73,28 @@ class WatchOptions:
         return (*words, "--up") if self.up else words
 
 
+@dataclass(frozen=True, slots=True)
+class BackgroundWatch:
+    """A watchdog in the background.
+
+    Attributes:
+        pid: Its process.
+        is_new: Whether it was started just now.
+    """
+
+    pid: int
+    is_new: bool
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {"outcome": "started" if self.is_new else "already-running", "pid": self.pid}
+
+
 def watch(
     opened: OpenStack,
     options: WatchOptions,
     *,
     on_event: Callable[[WatchEvent], None],
-    on_outcome: Callable[[ServiceOutcome], None] = lambda _: None,
     pause: Callable[[float], bool] | None = None,
 ) -> None:
     """Keep the stack running until interrupted.
@@ -89,7 +105,6 @@ def watch(
         opened: Where the stack is defined.
         options: How to watch.
         on_event: Gets each event.
-        on_outcome: Told of each service that `options.up` starts.
         pause: Waits so many seconds, or shorter; True ends the watch. Left out, it never does.
 
     Raises:
@@ -112,7 +127,7 @@ def watch(
 
     with run_as(WATCHDOG, dirs), kept_awake(home, os.getpid(), note_awake):
         if options.up:
-            _start_stack(home, note, on_outcome)
+            _start_stack(home, note)
         names = ", ".join(service.spec.name for service in source.load()) or "nothing yet"
         settings = WatchSettings(
             lock=home.lock,
@@ -127,11 +142,8 @@ def watch(
             note(_event(None, "noticed", "the watching ends; the services run on"))
 
 
-def start_daemon(opened: OpenStack, options: WatchOptions) -> tuple[int, bool]:
+def start_daemon(opened: OpenStack, options: WatchOptions) -> BackgroundWatch:
     """Start the watchdog in the background, once.
-
-    Returns:
-        Its PID, and whether it was started just now.
 
     Raises:
         StackError: No stack is defined, a file is damaged, or it ended at once; the hint says why.
@@ -142,20 +154,20 @@ def start_daemon(opened: OpenStack, options: WatchOptions) -> tuple[int, bool]:
     dirs = home.state_dirs
     running = locate(dirs, WATCHDOG)
     if running.own is not None:
-        return running.own.pid, False
+        return BackgroundWatch(running.own.pid, is_new=False)
     home.create()
     spec = ProcessSpec(
         name=WATCHDOG,
         command=(sys.executable, "-P", "-m", "mlx_stack", "watch", *options.arguments()),
-        env={**inherited_environment(), HOME_VARIABLE: str(home.root)},
+        env={**inherited_environment(opened.variables), HOME_VARIABLE: str(home.root)},
         cwd=home.root,
     )
     try:
-        return start_detached(spec, dirs), True
+        return BackgroundWatch(start_detached(spec, dirs), is_new=True)
     except ExitedEarlyError as error:
         present = pid_running_as(WATCHDOG, dirs)
         if present is not None:  # another one was quicker, or its run file is lost
-            return present, False
+            return BackgroundWatch(present, is_new=False)
         said = " ".join(error.log_tail[-3:]) or "nothing"
         raise StackError(str(error), hint=f"The last it said: {said}") from error
 
@@ -242,9 +254,7 @@ def _supervised(assembly: Assembly) -> tuple[Supervised, ...]:
     )
 
 
-def _start_stack(
-    home: Home, note: Callable[[WatchEvent], None], on_outcome: Callable[[ServiceOutcome], None]
-) -> None:
+def _start_stack(home: Home, note: Callable[[WatchEvent], None]) -> None:
     """`up`, but for what `down` stopped: a restart of the watchdog must not undo it."""
     left_alone: list[str] = []
 
@@ -255,8 +265,7 @@ def _start_stack(
             left_alone.append(name)
         return wanted
 
-    def tell(outcome: ServiceOutcome) -> None:
-        on_outcome(outcome)
+    def note_outcome(outcome: ServiceOutcome) -> None:
         took = f", ready after {outcome.seconds:.1f} s" if outcome.outcome == "started" else ""
         words = outcome.error or f"PID {outcome.pid}{took}"
         note(_event(outcome.name, outcome.outcome, words.splitlines()[0]))
@@ -266,7 +275,7 @@ def _start_stack(
 
     with acquire_lock(home.lock, "watch --up", on_wait=note_wait):
         assembly = assemble(OpenStack(home), gateway_key=ensure_gateway_key(home))
-        start_services(home, assembly, is_wanted=is_wanted, on_outcome=tell)
+        start_services(home, assembly, is_wanted=is_wanted, on_outcome=note_outcome)
     for name in left_alone:
         note(_event(name, "stopped", "`down` stopped it; `mlx-stack up` starts it"))
 

@@ -125,7 +125,7 @@ def test_a_turned_bit_is_found_by_verifying_and_remembered(tmp_path: Path):
     assert before is not None
     assert before.integrity == "ok"
     read: list[str] = []
-    after = verify(before, lambda name, _: read.append(name), now=lambda: 5.0)
+    after = verify(before, lambda event: read.append(event.path), now=lambda: 5.0)
     assert read == ["config.json", "model.safetensors"]
     assert after.integrity == "damaged"
     assert after.problems == ("model.safetensors differs from its hash",)

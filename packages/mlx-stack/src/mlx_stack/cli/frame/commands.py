@@ -1,6 +1,7 @@
 """The table of commands: name, where it lives, its group in the help, and its one line of help.
 
-Reading it imports no command. A command's module holds a click command named `command`.
+Reading it imports no command. The module `mlx_stack.cli.<name>` holds a click command named
+`command`.
 """
 
 from typing import NamedTuple
@@ -20,11 +21,6 @@ class CommandEntry(NamedTuple):
     name: str
     group: str
     help: str
-
-    @property
-    def module(self) -> str:
-        """The import path of the command's module."""
-        return f"mlx_stack.cli.{self.name}"
 
 
 COMMANDS: tuple[CommandEntry, ...] = (

@@ -1,19 +1,19 @@
-"""What every command starts from, and the options that most of them share."""
+"""What a command starts from: where state lives, where its answer goes, and how it ends."""
 
-from collections.abc import Callable
+import functools
+import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import click
 
-from mlx_procsup.defaults import READY_TIMEOUT_S
-from mlx_stack.cli.frame.completion import complete_tiers
+import mlx_stack
+from mlx_stack import exit_codes
 from mlx_stack.cli.frame.output import Output
+from mlx_stack.errors import Interrupted, StackError
 from mlx_stack.home import Home, find_home
-
-if TYPE_CHECKING:
-    from mlx_stack.open_stack import OpenStack
 
 type Decorator = Callable[[Callable[..., object]], Callable[..., object]]
 
@@ -26,58 +26,74 @@ class Context:
     output: Output
 
     @cached_property
-    def opened(self) -> "OpenStack":
+    def opened(self) -> "mlx_stack.open_stack.OpenStack":
         """The state folder, its files read once for the whole command."""
-        from mlx_stack.open_stack import OpenStack
+        return mlx_stack.open_stack.OpenStack(self.home)
 
-        return OpenStack(self.home)
+    @property
+    def may_ask(self) -> bool:
+        """Whether somebody is there to answer a question."""
+        return sys.stdin.isatty() and not self.output.is_for_programs
 
 
-def open_context(*, json: bool = False, quiet: bool = False) -> Context:
-    """The context of one command."""
-    return Context(find_home(), Output(json=json, quiet=quiet))
+def with_context(*, json_lines: bool = False) -> Decorator:
+    """Give a command its `Context`, and the options that say where its answer goes.
+
+    Args:
+        json_lines: Whether it has events to write, one JSON object a line.
+    """
+
+    def decorate(command: Callable[..., object]) -> Callable[..., object]:
+        @functools.wraps(command)
+        def run(*, json: bool, quiet: bool, json_lines: bool = False, **options: object) -> object:
+            output = Output(json=json, json_lines=json_lines, quiet=quiet)
+            return command(Context(find_home(), output), **options)
+
+        quiet_option = click.option(
+            "--quiet", "-q", is_flag=True, help="Write only the answer and errors."
+        )
+        json_lines_option = click.option(
+            "--json-lines", is_flag=True, help="Write one JSON object a line."
+        )
+        decorated = quiet_option(run)
+        return json_option(json_lines_option(decorated) if json_lines else decorated)
+
+    return decorate
 
 
 def json_option(function: Callable[..., object]) -> Callable[..., object]:
     """`--json`: the answer is one JSON document."""
-    return click.option("--json", "json", is_flag=True, help="Answer with one JSON document.")(
-        function
-    )
+    return click.option("--json", is_flag=True, help="Answer with one JSON document.")(function)
 
 
-def hand_down_json(group: click.Context, *, json: bool) -> None:
-    """Let a `--json` that stands before the sub-command count as if it stood behind it."""
+def list_by_default(group: click.Context, *, json: bool) -> None:
+    """Run the `list` of a group without a sub-command.
+
+    A `--json` that stands before the sub-command counts as if it stood behind it.
+    """
     assert isinstance(group.command, click.Group)
-    group.default_map = {name: {"json": json} for name in group.command.list_commands(group)}
+    names = group.command.list_commands(group)
+    group.default_map = {name: {"json": json} for name in names}
+    if group.invoked_subcommand is None:
+        group.invoke(group.command.commands["list"], json=json)
 
 
-def quiet_option(function: Callable[..., object]) -> Callable[..., object]:
-    """`--quiet`: only the answer and errors."""
-    return click.option("--quiet", "-q", is_flag=True, help="Write only the answer and errors.")(
-        function
-    )
+def confirm_or_stop(question: str) -> None:
+    """Ask whether to go on, with yes as the default.
+
+    Raises:
+        StackError: When the answer is no.
+    """
+    if not click.confirm(question, default=True, err=True):
+        raise StackError("Stopped: nothing was written.")
 
 
-def tier_option(explanation: str) -> Decorator:
-    """`--tier T`: one tier instead of all services."""
-    return click.option("--tier", metavar="TIER", help=explanation, shell_complete=complete_tiers)
-
-
-def json_lines_option(function: Callable[..., object]) -> Callable[..., object]:
-    """`--json-lines`: one JSON object a line, as things happen."""
-    return click.option(
-        "--json-lines", "json_lines", is_flag=True, help="Write one JSON object a line."
-    )(function)
-
-
-def timeout_option(function: Callable[..., object]) -> Callable[..., object]:
-    """`--timeout S`: how long a start may take."""
-    return click.option(
-        "--timeout",
-        "timeout_s",
-        type=click.FloatRange(min=0, min_open=True),
-        default=READY_TIMEOUT_S,
-        show_default=True,
-        metavar="SECONDS",
-        help="How long a service may take; longer while its load progresses.",
-    )(function)
+@contextmanager
+def until_interrupted() -> Generator[None]:
+    """Take Ctrl-C and SIGTERM for the ordinary end: the exit code alone says so, with no error."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(exit_codes.INTERRUPTED) from None
+    except Interrupted:
+        raise click.exceptions.Exit(exit_codes.TERMINATED) from None

@@ -7,14 +7,18 @@ import re
 import shutil
 import sys
 import textwrap
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, Literal, Protocol, TextIO
 
-if TYPE_CHECKING:
+import click
+
+if TYPE_CHECKING:  # Rich takes longer to import than a command without it takes in all
     from rich.console import Console, RenderableType
     from rich.status import Status
+    from rich.text import Text
 
 SCHEMA_VERSION = 1
 _PIPE_COLUMNS = 120
@@ -22,33 +26,112 @@ _LEAST_ROOM = 20
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """What would steer the terminal; servers and files that we quote may hold it."""
 
+type Part = str | tuple[str, str]
+"""A text as it is, or a text and its style."""
+
+
+class Documented(Protocol):
+    """What an operation returns."""
+
+    def to_document(self) -> Mapping[str, object]:
+        """The fields of the JSON answer."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table.
+
+    Attributes:
+        heading: What stands above it; a table has none where all are empty.
+        right: Whether its cells are aligned to the right, as numbers are.
+        folds: Whether a cell may take several lines; else it is cut where there is no room.
+        is_kept: Whether it keeps its width where there is no room for all columns.
+    """
+
+    heading: str = ""
+    right: bool = False
+    folds: bool = False
+    is_kept: bool = False
+
 
 class Output:
     """What a command writes to.
 
+    An operation's result goes through `show`, what happens meanwhile through `event`: they decide
+    between a person, JSON and nothing. What a view writes for a person is left out with `--json`.
+
     Attributes:
-        json: The answer is one JSON document on stdout and nothing else goes there.
+        json: The answer is one JSON document.
+        json_lines: The answer is one JSON object a line, as things happen.
         quiet: Nothing but the answer and errors is written.
     """
 
-    def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
+    def __init__(
+        self, *, json: bool = False, json_lines: bool = False, quiet: bool = False
+    ) -> None:
         self.json = json
+        self.json_lines = json_lines
         self.quiet = quiet
         self._consoles: dict[bool, Console] = {}
         self._spinner: Status | None = None
+        self._frame: list[RenderableType] | None = None
 
-    def document(self, fields: Mapping[str, object]) -> None:
-        """Write the one JSON document of the answer."""
-        write_line(_dump({"schema_version": SCHEMA_VERSION, **fields}))
+    def show[T: Documented](
+        self,
+        result: T,
+        view: "Callable[[Output, T], object] | None" = None,
+        *,
+        event: str | None = None,
+    ) -> None:
+        """Give the answer: one JSON document, or what `view` shows a person of `result`.
 
-    def event(self, fields: Mapping[str, object]) -> None:
-        """Write one JSON object on a line of its own, at once (`--json-lines`)."""
-        write_line(_dump(fields))
+        Args:
+            result: What the operation returned.
+            view: Writes it for a person; None where all of it was shown meanwhile.
+            event: What the answer is called among other events, with `--json-lines`.
+        """
+        if event is not None and self.json_lines:
+            write_line(_dump({"event": event, **result.to_document()}))
+        elif self.is_for_programs:
+            write_line(_dump({"schema_version": SCHEMA_VERSION, **result.to_document()}))
+        elif view is not None:
+            view(self, result)
 
-    def answer(self, renderable: "RenderableType") -> None:
-        """Write a part of the answer for a person."""
+    def event[T: Documented](self, event: T, view: "Callable[[Output, T], object]") -> None:
+        """Tell what happens: one JSON object on a line of its own, or what `view` shows of it."""
+        if self.json_lines:
+            write_line(_dump(event.to_document()))
+        else:
+            view(self, event)
+
+    def answer(self, *parts: Part, style: str = "") -> None:
+        """Write a paragraph of the answer."""
+        self.draw(lambda: _assembled(parts, style))
+
+    def draw(self, make: "Callable[[], RenderableType]") -> None:
+        """Write a part of the answer that Rich renders; it is not even made with `--json`."""
+        if self.is_for_programs:
+            return
+        if self._frame is not None:
+            self._frame.append(make())
+            return
         with self._spinner_away():
-            self._console(stderr=False).print(renderable)
+            self._console(stderr=False).print(make())
+
+    def table(
+        self, columns: Sequence[Column], rows: Iterable[Sequence[Part]], *, as_talk: bool = False
+    ) -> None:
+        """Write a table as a part of the answer, or on stderr, as `say` does."""
+        cells = [[_assembled((cell,)) for cell in row] for row in rows]
+        if not as_talk:
+            self.draw(lambda: _table(columns, cells))
+        elif not self.quiet:
+            self.talk.print(_table(columns, cells))
+
+    def lines(self, lines: Iterable[tuple[str, Sequence[Part]]]) -> None:
+        """Write lines of the answer, each with its style; what is too long for them is cut."""
+        self.draw(lambda: _cut_lines(lines))
 
     def item(
         self, sign: str, text: str, *, colour: str = "", style: str = "", indent: int = 0
@@ -57,8 +140,6 @@ class Output:
 
         In a pipe it is one line, however long.
         """
-        from rich.text import Text
-
         console = self._console(stderr=False)
         lead = f"{' ' * indent}{sign} "
         lines = [text]
@@ -66,33 +147,56 @@ class Output:
             room = max(console.width - len(lead), _LEAST_ROOM)
             lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False)
         body = f"\n{' ' * len(lead)}".join(lines)
-        self.answer(Text.assemble((lead, colour), (body, style)))
+        self.answer((lead, colour), (body, style))
 
     def text(self, line: str) -> None:
-        """Write a line of the answer as it is, for pipes: no wrapping, no markup."""
-        write_line(line)
+        """Write a line of the answer as it is, for pipes: no wrapping, no colours."""
+        if not self.is_for_programs:
+            write_line(line)
 
     def piece(self, text: str) -> None:
         """Write a piece of a streamed answer at once."""
-        print(text, end="", flush=True)
+        if not self.is_for_programs:
+            print(text, end="", flush=True)
 
-    def say(self, renderable: "RenderableType") -> None:
+    def say(self, *parts: Part, style: str = "") -> None:
         """Tell the person what happens meanwhile, on stderr; silent with `--quiet`."""
         if not self.quiet:
             with self._spinner_away():
-                self._console(stderr=True).print(renderable)
+                self.talk.print(_assembled(parts, style))
+
+    def hint(self, line: str) -> None:
+        """Tell the person a plain line on stderr; silent with `--quiet`, and needs no Rich."""
+        if not self.quiet:
+            print(line, file=sys.stderr, flush=True)
 
     @contextmanager
-    def waiting(self, what: str) -> Generator[None]:
-        """Show on a terminal that `what` takes a while; answers and talk appear above it."""
-        if not self.is_live:
-            yield
-            return
-        self._spinner = self.talk.status(what)
+    def waiting(self, *what: Part) -> Generator[Callable[..., None]]:
+        """Show on a terminal that `what` takes a while.
+
+        Yields:
+            What changes the words, as `spin` does.
+        """
+        self.spin(*what)
         try:
-            with self._spinner:
-                yield
+            yield self.spin
         finally:
+            self.stop_spinning()
+
+    def spin(self, *what: Part) -> None:
+        """Show on a terminal what happens now, from any thread; answers and talk stand above it."""
+        if not self.is_live:
+            return
+        if self._spinner is None:
+            self._spinner = self.talk.status(_assembled(what))
+            self._spinner.start()
+        else:
+            self._spinner.update(_assembled(what))
+
+    def stop_spinning(self) -> None:
+        """Take away what `spin` shows."""
+        if self._spinner is not None:
+            self._spinner.stop()
             self._spinner = None
 
     @contextmanager
@@ -106,10 +210,40 @@ class Output:
         finally:
             self._spinner.start()
 
-    def hint(self, line: str) -> None:
-        """Tell the person a plain line on stderr; silent with `--quiet`, and needs no Rich."""
-        if not self.quiet:
-            print(line, file=sys.stderr, flush=True)
+    @contextmanager
+    def redrawing(self) -> Generator[Callable[[Callable[[], object]], None]]:
+        """Keep one answer up to date: on a terminal it is redrawn, in a pipe written again.
+
+        Yields:
+            What draws the answer anew: it calls a function that writes all of it.
+        """
+        if not sys.stdout.isatty() or self.is_for_programs:
+
+            def write(show: Callable[[], object]) -> None:
+                show()
+                self.text("")
+
+            yield write
+            return
+        from rich.console import Group
+        from rich.live import Live
+
+        with Live(console=self._console(stderr=False), screen=True, auto_refresh=False) as live:
+
+            def redraw(show: Callable[[], object]) -> None:
+                self._frame = []
+                show()
+                live.update(Group(*self._frame), refresh=True)
+
+            try:
+                yield redraw
+            finally:
+                self._frame = None
+
+    @property
+    def is_for_programs(self) -> bool:
+        """Whether the answer is JSON, and nothing else goes to stdout."""
+        return self.json or self.json_lines
 
     @property
     def talk(self) -> "Console":
@@ -127,14 +261,9 @@ class Output:
         return self._console(stderr=False).width
 
     @property
-    def answers(self) -> "Console":
-        """The console of stdout, for an answer that is redrawn."""
-        return self._console(stderr=False)
-
-    @property
     def has_colours(self) -> bool:
         """Whether the answer may be coloured: stdout is a terminal that wants it."""
-        return not self.json and self._console(stderr=False).color_system is not None
+        return not self.is_for_programs and sys.stdout.isatty() and wants_colours()
 
     def _console(self, *, stderr: bool) -> "Console":
         if stderr not in self._consoles:
@@ -149,9 +278,53 @@ class Output:
         return self._consoles[stderr]
 
 
+def _assembled(parts: Iterable[Part], style: str = "") -> "Text":
+    from rich.text import Text
+
+    return Text.assemble(*parts, style=style)
+
+
+def _table(columns: Sequence[Column], rows: "Sequence[Sequence[Text]]") -> "RenderableType":
+    from rich.table import Table
+
+    has_headings = any(column.heading for column in columns)
+    table = Table(box=None, pad_edge=False, header_style="bold", show_header=has_headings)
+    for number, column in enumerate(columns):
+        width = max((row[number].cell_len for row in rows), default=0)
+        table.add_column(
+            column.heading,
+            justify="right" if column.right else "left",
+            overflow="fold" if column.folds else "ellipsis",
+            no_wrap=not column.folds,
+            min_width=width if column.is_kept else None,
+        )
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _cut_lines(lines: Iterable[tuple[str, Sequence[Part]]]) -> "RenderableType":
+    from rich.console import Group
+    from rich.text import Text
+
+    texts = [_assembled(parts, style) for style, parts in lines]
+    for text in texts:
+        text.rstrip()
+    # In a group, since the console forgets of a bare text that it isn't to be wrapped.
+    return Group(Text("\n", no_wrap=True, overflow="ellipsis").join(texts))
+
+
+def wants_colours() -> bool:
+    """Whether a terminal gets colours: NO_COLOR and TERM=dumb say no."""
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
 def write_line(line: str) -> None:
-    """Write one line to stdout at once, so that a reader of a pipe has it when it happens."""
-    print(line, flush=True)
+    """Write one line to stdout at once, so that a reader of a pipe has it when it happens.
+
+    Colours are left out where stdout is no terminal, or doesn't want them.
+    """
+    click.echo(line, sys.stdout, color=None if wants_colours() else False)
 
 
 def bear_any_text() -> None:
@@ -178,12 +351,12 @@ def write_error(message: str, hint: str | None) -> None:
 
     Where nobody takes it, the exit code tells.
     """
-    bold, red, reset = ("\033[1m", "\033[31m", "\033[0m") if _error_colour() else ("", "", "")
     message, hint = _CONTROLS.sub("\ufffd", message), _CONTROLS.sub("\ufffd", hint or "")
+    error = f"{click.style('error:', fg='red', bold=True)} {_folded('error: ', message)}"
+    lines = [error, f"{click.style('hint:', bold=True)} {_folded('hint: ', hint)}" if hint else ""]
     with suppress(OSError):
-        print(f"{bold}{red}error:{reset} {_folded('error: ', message)}", file=sys.stderr)
-        if hint:
-            print(f"{bold}hint:{reset} {_folded('hint: ', hint)}", file=sys.stderr)
+        for line in filter(None, lines):
+            click.echo(line, sys.stderr, color=None if wants_colours() else False)
 
 
 def write_error_document(kind: str, message: str, hint: str | None) -> None:
@@ -207,10 +380,4 @@ def _folded(label: str, text: str) -> str:
     return "\n".join(
         textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)[skip:]
         for line, skip in lines
-    )
-
-
-def _error_colour() -> bool:
-    return (
-        sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     )

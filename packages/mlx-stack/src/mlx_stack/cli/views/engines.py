@@ -1,30 +1,15 @@
 """How the commands of `engines` show what they do and what came of it."""
 
 from collections import Counter
-from typing import TYPE_CHECKING, Self
+from collections.abc import Callable, Iterator, Sequence
 
-from mlx_stack.cli.frame.output import Output
-from mlx_stack.cli.views.format import format_bytes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from rich.status import Status
-
-    from mlx_stack.engines.install import InstallEvent
-    from mlx_stack.engines.manage import (
-        EngineList,
-        EngineResults,
-        EngineRow,
-        EngineSwitch,
-        InstalledEngine,
-        PrunedEngines,
-        SwitchedEngines,
-    )
-    from mlx_stack.engines.verify import EngineVerification, LockDifference
+from mlx_stack import engines
+from mlx_stack.cli.frame.output import Column, Output, Part
+from mlx_stack.format import format_bytes
 
 _MOST_PROBLEMS_SHOWN = 10
 _WIDEST_DETAIL = 30
+_MILESTONES = ("waiting", "creating", "installing", "asking")
 _ROLES = {"in-use": "in use", "previous": "for rollback", "unused": ""}
 _PROBLEMS = {
     "not-whole": "was never finished, or its Python is gone",
@@ -39,69 +24,40 @@ _PROBLEMS = {
 }
 
 
-class InstallProgress:
-    """Shows an installation: a spinner with what moves on a terminal, else a line a step."""
+def install_progress(output: Output) -> Callable[["engines.install.InstallEvent"], None]:
+    """What shows an installation: what moves on a terminal, else a line a step."""
+    latest: dict[str, str] = {}
 
-    def __init__(self, output: Output) -> None:
-        self._output = output
-        self._spinner: Status | None = None
-        self._latest: dict[str, str] = {}
-
-    def __enter__(self) -> Self:
-        if self._output.is_live:
-            self._spinner = self._output.talk.status("Installing")
-            self._spinner.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._spinner is not None:
-            self._spinner.stop()
-
-    def show(self, event: "InstallEvent") -> None:
-        """Tell of a step; from any thread."""
+    def show(event: "engines.install.InstallEvent") -> None:
         detail = event.detail[:_WIDEST_DETAIL]
-        self._latest[event.engine] = f"{event.engine}: {event.step} {detail}".rstrip()
-        if self._spinner is not None:
-            self._spinner.update(_plain(" · ".join(self._latest.values())))
-        elif event.step in ("waiting", "creating", "installing"):
-            self._output.say(_plain(f"… {self._latest[event.engine]}"))
+        latest[event.engine] = f"{event.engine}: {event.step} {detail}".rstrip()
+        output.spin(" · ".join(latest.values()))
+        if not output.is_live and event.step in _MILESTONES:
+            output.say(f"… {latest[event.engine]}")
 
-    def say(self, what: str) -> None:
-        """Tell what happens now."""
-        if self._spinner is not None:
-            self._spinner.update(what)
-        else:
-            self._output.say(f"… {what}")
+    return show
 
 
-def show_list(output: Output, listed: "EngineList") -> None:
+def show_list(output: Output, listed: "engines.manage.EngineList") -> None:
     """The answer of `engines list`."""
-    if output.json:
-        output.document(listed.to_document())
-        return
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("Engine", "Version", "State", "Use", "Installed"):
-        table.add_column(heading)
-    table.add_column("Disk", justify="right")
+    columns = [Column(name) for name in ("Engine", "Version", "State", "Use", "Installed")]
+    rows: list[list[Part]] = []
     for row in listed.engines:
         if not row.environments:
-            table.add_row(row.name, "", "not installed", "", "", "")
+            rows.append([row.name, "", "not installed", "", "", ""])
         for each in row.environments:
             installed = (each.installed_at or "")[:10]
             use, disk = _ROLES[each.role], format_bytes(each.disk_bytes)
-            table.add_row(row.name, each.version, each.state, use, installed, disk)
-    output.answer(table)
+            rows.append([row.name, each.version, each.state, use, installed, disk])
+    output.table([*columns, Column("Disk", right=True)], rows)
     for line in _advice(listed.engines):
-        output.answer(_plain(f"\n{line}"))
+        output.answer(f"\n{line}")
 
 
-def show_installed(output: Output, done: "EngineResults[InstalledEngine]") -> None:
+def show_installed(
+    output: Output, done: "engines.manage.EngineResults[engines.manage.InstalledEngine]"
+) -> None:
     """The answer of `engines install`."""
-    if output.json:
-        output.document(done.to_document())
-        return
     words = {
         "installed": "installed",
         "already-installed": "was already installed",
@@ -109,72 +65,63 @@ def show_installed(output: Output, done: "EngineResults[InstalledEngine]") -> No
     }
     for each in done.engines:
         name, version = each.environment.engine, each.environment.version
-        _line(output, "✓", "green", f"{name} {version} {words[each.outcome]}")
+        output.answer(("✓", "green"), f" {name} {version} {words[each.outcome]}")
         if not each.is_in_use:
             output.answer(
                 f"  {each.in_use.version} is in use: `mlx-stack engines upgrade` switches."
             )
 
 
-def show_verifications(output: Output, done: "EngineResults[EngineVerification]") -> None:
+def show_verified(
+    output: Output, verified: "engines.manage.EngineResults[engines.verify.EngineVerification]"
+) -> None:
     """The answer of `engines verify`."""
-    if output.json:
-        output.document(done.to_document())
-        return
-    for each in done.engines:
+    for each in verified.engines:
         name = f"{each.environment.engine} {each.environment.version}"
         if each.ok:
             text = f"{name}: {each.packages} packages, {each.files} files as locked"
-            _line(output, "✓", "green", text)
+            output.answer(("✓", "green"), f" {text}")
             continue
         kinds = Counter(_PROBLEMS[problem.kind] for problem in each.problems)
         count = len(each.problems)
         differences = "1 difference" if count == 1 else f"{count} differences"
-        _line(output, "✗", "red", f"{name}: {differences} from the lock")
+        output.answer(("✗", "red"), f" {name}: {differences} from the lock")
         for problem in each.problems[:_MOST_PROBLEMS_SHOWN]:
-            output.answer(_plain(f"    {_words(problem)}"))
+            output.answer(f"    {_words(problem)}")
         if len(each.problems) > _MOST_PROBLEMS_SHOWN:
             summary = ", ".join(f"{count}x {words}" for words, count in kinds.items())
-            output.answer(_plain(f"    … in all: {summary}"))
+            output.answer(f"    … in all: {summary}")
         repair = f"mlx-stack engines install {each.environment.engine} --reinstall"
-        output.answer(_plain(f"  Repair it with `{repair}`."))
+        output.answer(f"  Repair it with `{repair}`.")
 
 
-def show_switched(output: Output, done: "SwitchedEngines") -> None:
+def show_switched(output: Output, done: "engines.manage.SwitchedEngines") -> None:
     """The answer of `engines upgrade` and `engines rollback`."""
-    if output.json:
-        output.document(done.to_document())
-        return
     if done.health is not None:
         answer = " ".join(done.health.answer.split())
         text = f"{done.health.model} answered {answer!r} after {done.health.seconds:.1f} s"
-        _line(output, "✓", "green", text)
+        output.answer(("✓", "green"), f" {text}")
     for switch in done.switches:
-        sign = "✓" if switch.changed else "-"
-        _line(output, sign, "green" if switch.changed else "dim", _switch_words(switch))
+        sign = ("✓", "green") if switch.changed else ("-", "dim")
+        output.answer(sign, f" {_switch_words(switch)}")
     if done.restart:
         names = ", ".join(done.restart)
-        output.answer(
-            _plain(f"\n{names} still run the other version: `mlx-stack up` restarts them.")
-        )
+        output.answer(f"\n{names} still run the other version: `mlx-stack up` restarts them.")
 
 
-def show_pruned(output: Output, done: "PrunedEngines") -> None:
+def show_pruned(output: Output, done: "engines.manage.PrunedEngines") -> None:
     """The answer of `engines prune`."""
-    if output.json:
-        output.document(done.to_document())
-        return
     for row in done.removed:
         name = f"{row.path.parent.name} {row.version}"
-        _line(output, "✓", "green", f"{name} removed ({format_bytes(row.disk_bytes)})")
+        output.answer(("✓", "green"), f" {name} removed ({format_bytes(row.disk_bytes)})")
     if done.kept_running:
         names = ", ".join(done.kept_running)
-        output.answer(_plain(f"Kept what {names} still run from: `mlx-stack up` restarts them."))
+        output.answer(f"Kept what {names} still run from: `mlx-stack up` restarts them.")
     elif not done.removed:
         output.answer("Nothing to remove.")
 
 
-def _advice(rows: "Sequence[EngineRow]") -> "Iterator[str]":
+def _advice(rows: "Sequence[engines.manage.EngineRow]") -> Iterator[str]:
     """What to do about engines, if anything."""
     absent = [row for row in rows if row.state in ("missing", "broken")]
     if absent:
@@ -189,7 +136,7 @@ def _advice(rows: "Sequence[EngineRow]") -> "Iterator[str]":
         )
 
 
-def _switch_words(switch: "EngineSwitch") -> str:
+def _switch_words(switch: "engines.manage.EngineSwitch") -> str:
     if not switch.changed:
         return f"{switch.name} {switch.after} was already in use"
     if switch.before is None:
@@ -197,19 +144,6 @@ def _switch_words(switch: "EngineSwitch") -> str:
     return f"{switch.name} {switch.after} is in use, {switch.before} is kept for rollback"
 
 
-def _words(problem: "LockDifference") -> str:
+def _words(problem: "engines.verify.LockDifference") -> str:
     detail = f" ({problem.detail})" if problem.detail else ""
     return f"{problem.what} {_PROBLEMS[problem.kind]}{detail}"
-
-
-def _line(output: Output, sign: str, colour: str, text: str) -> None:
-    from rich.text import Text
-
-    output.answer(Text.assemble((f"{sign} ", colour), text))
-
-
-def _plain(text: str) -> str:
-    """`text` with what Rich would take for markup escaped."""
-    from rich.markup import escape
-
-    return escape(text)

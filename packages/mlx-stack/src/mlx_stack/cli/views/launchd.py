@@ -1,13 +1,10 @@
 """How `install` shows a job, and whether a Mac would come back after a power cut."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
+import mlx_launchd
+from mlx_stack import autostart
 from mlx_stack.cli.frame.output import Output
-
-if TYPE_CHECKING:
-    from mlx_launchd import BootOutlook
-    from mlx_stack.autostart.mac import RootStepHandler
-    from mlx_stack.autostart.status import InstallStatus
 
 _SIGNS = {
     "ok": ("✓", "green"),
@@ -22,11 +19,9 @@ _ANSWERS = {
 }
 
 
-def show_outlook(output: Output, outlook: "BootOutlook") -> None:
+def show_outlook(output: Output, outlook: "mlx_launchd.BootOutlook") -> None:
     """The answer in one sentence, and below it what it depends on and what to change."""
-    from rich.text import Text
-
-    output.answer(Text(_ANSWERS[outlook.comes_back], style="bold"))
+    output.answer(_ANSWERS[outlook.comes_back], style="bold")
     for finding in outlook.findings:
         sign, colour = _SIGNS[finding.verdict]
         output.item(sign, finding.message, colour=colour, indent=2)
@@ -34,21 +29,18 @@ def show_outlook(output: Output, outlook: "BootOutlook") -> None:
             output.item("→", finding.fix, style="dim", indent=4)
 
 
-def step_teller(output: Output) -> "RootStepHandler":
-    """Tells of each command that needs root, word for word, before it is run."""
+def say_root_step(output: Output) -> Callable[[str], None]:
+    """What names each command that needs root, word for word, before it is run."""
     return lambda step: output.hint(f"needs root: {step}")
 
 
-def show_status(output: Output, status: "InstallStatus", *, json: bool) -> None:
+def show_status(output: Output, status: "autostart.status.InstallStatus") -> None:
     """What is installed, how it does, and whether it would come back."""
-    if json:
-        output.document(status.to_document())
-        return
     output.answer(_describe_job(status) + "\n")
     show_outlook(output, status.outlook)
 
 
-def _describe_job(status: "InstallStatus") -> str:
+def _describe_job(status: "autostart.status.InstallStatus") -> str:
     """The job in a few lines."""
     if status.kind is None:
         return "The watchdog is not installed; run `mlx-stack install`."

@@ -1,77 +1,65 @@
 """How a pull looks while it runs: bars on a terminal, a few lines in a pipe, or JSON events."""
 
 import time
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
+from mlx_stack import models
 from mlx_stack.cli.frame.output import Output
-from mlx_stack.cli.views.format import format_bytes, format_duration
+from mlx_stack.format import format_bytes, format_duration
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from mlx_stack.models.events import Converting, Event, Planned, Progress
-
 _EVENT_INTERVAL_S = 0.5
 _NOTABLE_PAUSE_S = 1.0
+_NOTABLE_CHECK_BYTES = 10_000_000
 _NAME_WIDTH = 34
 
 
-class View(Protocol):
-    """Whoever shows a pull."""
-
-    def show(self, event: "Event") -> None:
-        """Show what happened."""
-        ...
-
-    def close(self) -> None:
-        """Leave the terminal as it was; may be called twice."""
-        ...
-
-
-def open_view(output: Output, *, json_lines: bool) -> View:
-    """The view that fits where stderr goes and what was asked for."""
-    if json_lines:
-        return _Events(output)
-    if output.is_live:
-        return _LiveBars(output)
-    return _Lines(output)
+@contextmanager
+def pull_progress(output: Output) -> Generator[Callable[["models.events.Event"], None]]:
+    """What shows the events of a pull, as it fits where they go."""
+    if output.json_lines:
+        yield _throttled(lambda event: output.event(event, _say))
+    elif output.is_live:
+        bars = _LiveBars(output)
+        try:
+            yield bars.show
+        finally:
+            bars.close()
+    else:
+        yield say_event(output)
 
 
-class _Events:
-    """One JSON object a line; progress at most twice a second."""
+def say_event(output: Output) -> Callable[["models.events.Event"], None]:
+    """What says the events that are worth a line: the beginning, waits and troubles."""
+    return lambda event: _say(output, event)
 
-    def __init__(self, output: Output) -> None:
-        self._output = output
-        self._shown_at = float("-inf")
 
-    def show(self, event: "Event") -> None:
-        from mlx_stack.models.events import Progress
+def _say(output: Output, event: "models.events.Event") -> None:
+    line = describe(event)
+    if line is not None:
+        output.say(line)
 
-        if isinstance(event, Progress):
+
+def _throttled(
+    show: Callable[["models.events.Event"], None],
+) -> Callable[["models.events.Event"], None]:
+    """`show`, but progress at most twice a second."""
+    shown_at = float("-inf")
+
+    def pass_on(event: "models.events.Event") -> None:
+        nonlocal shown_at
+        if isinstance(event, models.events.Progress):
             now = time.monotonic()
-            if now - self._shown_at < _EVENT_INTERVAL_S:
+            if now - shown_at < _EVENT_INTERVAL_S:
                 return
-            self._shown_at = now
-        self._output.event({"event": _name(event), **asdict(event)})
+            shown_at = now
+        show(event)
 
-    def close(self) -> None:
-        """There is nothing to put back."""
-
-
-class _Lines:
-    """What is worth a line where nothing can be redrawn: the beginning, waits and troubles."""
-
-    def __init__(self, output: Output) -> None:
-        self._output = output
-
-    def show(self, event: "Event") -> None:
-        line = describe(event)
-        if line is not None:
-            self._output.say(line)
-
-    def close(self) -> None:
-        """There is nothing to put back."""
+    return pass_on
 
 
 class _LiveBars:
@@ -92,25 +80,23 @@ class _LiveBars:
         )
         self._tasks: dict[str, TaskID] = {}
         self._all: TaskID | None = None
-        self._plan: Planned | None = None
+        self._plan: models.events.Planned | None = None
         self._bars.start()
 
-    def show(self, event: "Event") -> None:
-        from mlx_stack.models.events import Converting, Planned, Progress
-
-        if isinstance(event, Progress):
+    def show(self, event: "models.events.Event") -> None:
+        if isinstance(event, models.events.Progress):
             self._show_progress(event)
-        elif isinstance(event, Converting):
+        elif isinstance(event, models.events.Converting):
             self._show_conversion(event)
         elif (line := describe(event)) is not None:
             self._bars.console.print(line, markup=False, style="dim", soft_wrap=True)
-        if isinstance(event, Planned):
+        if isinstance(event, models.events.Planned):
             self._plan = event
 
     def close(self) -> None:
         self._bars.stop()
 
-    def _show_progress(self, progress: "Progress") -> None:
+    def _show_progress(self, progress: "models.events.Progress") -> None:
         for file in progress.files:
             is_active = file.present_bytes > 0 and not file.is_verified
             if is_active and file.path not in self._tasks:
@@ -128,7 +114,7 @@ class _LiveBars:
         done = total - progress.total_bytes + progress.present_bytes
         self._show_all("all files", done, total, _facts(progress, done, total))
 
-    def _show_conversion(self, event: "Converting") -> None:
+    def _show_conversion(self, event: "models.events.Converting") -> None:
         done = min(event.written_bytes, event.expected_bytes)
         self._show_all("converting", done, event.expected_bytes, format_bytes(event.written_bytes))
 
@@ -139,20 +125,20 @@ class _LiveBars:
         self._all = self._bars.add_task(description, total=total, completed=done, facts=facts)
 
 
-def describe(event: "Event") -> str | None:
+def describe(event: "models.events.Event") -> str | None:
     """An event in a line, or None where it isn't worth one."""
-    from mlx_stack.models.events import Planned, Retrying, Unlocked, Waiting
-
     match event:
-        case Planned():
+        case models.events.Planned():
             to_fetch = event.total_bytes - event.present_bytes
             here = f", {format_bytes(event.present_bytes)} here" if event.present_bytes else ""
             return f"{event.repo}: {format_bytes(to_fetch)} to download{here}"
-        case Retrying() if event.delay_s >= _NOTABLE_PAUSE_S:
+        case models.events.Checking() if event.size_bytes >= _NOTABLE_CHECK_BYTES:
+            return f"checking {event.path} ({format_bytes(event.size_bytes)})"
+        case models.events.Retrying() if event.delay_s >= _NOTABLE_PAUSE_S:
             return f"{event.reason}; trying again in {event.delay_s:.0f} s"
-        case Waiting():
+        case models.events.Waiting():
             return f"Another pull of {event.repo} is running: waiting for it."
-        case Unlocked():
+        case models.events.Unlocked():
             return (
                 f"The disk of {event.folder} has no locks: don't pull the same model twice at once."
             )
@@ -168,7 +154,7 @@ def shorten(path: str, width: int = _NAME_WIDTH) -> str:
     return f"{path[: width - tail - 1]}…{path[-tail:]}"
 
 
-def _facts(progress: "Progress", done: int, total: int) -> str:
+def _facts(progress: "models.events.Progress", done: int, total: int) -> str:
     parts = [f"{format_bytes(done)} of {format_bytes(total)}"]
     if done == total:
         parts.append("checking")
@@ -176,9 +162,3 @@ def _facts(progress: "Progress", done: int, total: int) -> str:
         parts.append(f"{format_bytes(int(progress.rate_bytes_s))}/s")
         parts.append(f"{format_duration(progress.remaining_s)} left")
     return ", ".join(parts)
-
-
-def _name(event: "Event") -> str:
-    """`FileVerified` as `file-verified`."""
-    name = type(event).__name__
-    return "".join(f"-{c.lower()}" if c.isupper() else c for c in name).removeprefix("-")

@@ -1,48 +1,82 @@
-"""How `up`, `down` and `restart` show what became of each service."""
+"""How services look: what became of each, and how they do."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from mlx_stack.cli.frame.output import Output
+from mlx_stack import services
+from mlx_stack.cli.frame.output import Column, Output, Part
+from mlx_stack.format import format_bytes, format_duration
 
-if TYPE_CHECKING:
-    from mlx_stack.services.outcomes import ServiceOutcome
-
-_SIGNS = {
-    "started": ("✓", "green"),
-    "already-running": ("✓", "green"),
-    "stopped": ("✓", "green"),
-    "not-running": ("-", "dim"),
-    "stale-removed": ("-", "dim"),
-    "forced": ("!", "yellow"),
-    "skipped": ("!", "yellow"),
-    "failed": ("✗", "red"),
+STATES = {
+    "healthy": ("●", "green"),
+    "degraded": ("◐", "yellow"),
+    "down": ("✗", "red"),
+    "crashed": ("✗", "red"),
+    "stopped": ("○", "dim"),
 }
-_WORDS = {
-    "started": "ready",
-    "already-running": "already running",
-    "stopped": "stopped",
-    "not-running": "was not running",
-    "stale-removed": "had died; its files are removed",
-    "forced": "had to be killed",
-    "skipped": "skipped",
-    "failed": "failed",
+"""The sign and the colour of each state."""
+_OUTCOMES = {
+    "started": ("✓", "green", "ready"),
+    "already-running": ("✓", "green", "already running"),
+    "stopped": ("✓", "green", "stopped"),
+    "not-running": ("-", "dim", "was not running"),
+    "stale-removed": ("-", "dim", "had died; its files are removed"),
+    "forced": ("!", "yellow", "had to be killed"),
+    "skipped": ("!", "yellow", "skipped"),
+    "failed": ("✗", "red", "failed"),
 }
 
 
-def show_outcome(output: Output, outcome: "ServiceOutcome") -> None:
+def show_outcome(output: Output, outcome: "services.outcomes.ServiceOutcome") -> None:
     """One line for a service, and below it why it failed."""
-    from rich.text import Text
-
-    sign, colour = _SIGNS[outcome.outcome]
-    line = Text()
-    line.append(f"{sign} ", style=colour)
-    line.append(f"{outcome.name:<10} ", style="bold")
-    line.append(_WORDS[outcome.outcome])
+    sign, colour, words = _OUTCOMES[outcome.outcome]
+    parts: list[Part] = [(f"{sign} ", colour), (f"{outcome.name:<10} ", "bold"), words]
     if outcome.outcome in ("started", "stopped", "forced"):
-        line.append(f" after {outcome.seconds:.1f} s")
+        parts.append(f" after {outcome.seconds:.1f} s")
     if outcome.pid is not None and outcome.outcome in ("started", "already-running"):
-        line.append(f"  port {outcome.port}, PID {outcome.pid}", style="dim")
-    output.answer(line)
-    if outcome.error:
-        for error_line in outcome.error.splitlines():
-            output.answer(Text(f"    {error_line}", style="dim", overflow="fold"))
+        parts.append((f"  port {outcome.port}, PID {outcome.pid}", "dim"))
+    output.answer(*parts)
+    for line in (outcome.error or "").splitlines():
+        output.answer(f"    {line}", style="dim")
+
+
+def show_service_table(
+    output: Output,
+    rows: Sequence["services.status.ServiceRow"],
+    *,
+    with_errors: bool = False,
+    as_talk: bool = False,
+) -> None:
+    """The services as a table, one line each.
+
+    A narrow terminal loses neither which service it is, nor how it is.
+
+    Args:
+        output: Where it goes.
+        rows: The services.
+        with_errors: Whether there is room for a column of what is wrong.
+        as_talk: Whether it goes to stderr.
+    """
+    columns = [
+        Column("Service", is_kept=True),
+        Column("State", is_kept=True),
+        Column("Model"),
+        *(Column(name, right=True) for name in ("Port", "PID", "Uptime", "Memory", "Answer")),
+        *([Column("Last error")] if with_errors else []),
+    ]
+    cells = [_cells(row, with_errors=with_errors) for row in rows]
+    output.table(columns, cells, as_talk=as_talk)
+
+
+def _cells(row: "services.status.ServiceRow", *, with_errors: bool) -> list[Part]:
+    sign, colour = STATES[row.state]
+    return [
+        row.name,
+        (f"{sign} {row.state}", colour),
+        row.model or "",
+        str(row.port or ""),
+        str(row.pid or ""),
+        format_duration(row.uptime_s) if row.uptime_s is not None else "",
+        format_bytes(row.memory_bytes) if row.memory_bytes is not None else "",
+        f"{row.response_ms:.0f} ms" if row.response_ms is not None else "",
+        *([row.last_error or ""] if with_errors else []),
+    ]

@@ -14,13 +14,14 @@ from mlx_stack.models.disk.manifest import (
     read_manifest,
     write_manifest,
 )
+from mlx_stack.models.events import Checking, Observer, ignore
 
 _BLOCK_BYTES = 1 << 20
 
 
 def verify(
     model: LocalModel,
-    on_file: Callable[[str, int], None] = lambda _path, _size: None,
+    observer: Observer = ignore,
     now: Callable[[], float] = time.time,
 ) -> LocalModel:
     """The model after comparing every byte with its hash; the manifest remembers the result.
@@ -30,7 +31,7 @@ def verify(
 
     Args:
         model: What `list_local` or `find_local` gave.
-        on_file: Called with the path and size of each file before it is read.
+        observer: Gets each file before it is read.
         now: The time that is remembered, in seconds since the epoch.
 
     Raises:
@@ -43,7 +44,7 @@ def verify(
     for file in manifest.files:
         path = model.path / file.path
         if path.is_file():
-            on_file(file.path, file.size_bytes)
+            observer(Checking(file.path, file.size_bytes))
             if not has_right_digest(path, file):
                 damaged.append(file.path)
     result = Verification(at=now(), damaged=tuple(damaged))

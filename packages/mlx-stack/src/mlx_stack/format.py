@@ -10,8 +10,10 @@ _MB = 10**6
 _GIB = 2**30
 
 
-def format_bytes(count: int) -> str:
-    """`4.9 GB` or `320 MB`: decimal units, as model files and Macs are sold."""
+def format_bytes(count: int | None) -> str:
+    """`4.9 GB` or `320 MB`: decimal units, as model files and Macs are sold; `?` if unknown."""
+    if count is None:
+        return "?"
     if count >= _GB:
         return f"{count / _GB:.1f} GB"
     return f"{count / _MB:.0f} MB"

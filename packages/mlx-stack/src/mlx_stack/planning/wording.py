@@ -1,7 +1,7 @@
-"""Reasons of a plan in words."""
+"""Why tiers are in a plan or missing from it, in words."""
 
 from mlx_recommend import Absence, ChoiceReason, Exclusion, MissingTier, ReasonKind
-from mlx_stack.cli.views.estimates import short_bytes
+from mlx_stack.format import format_bytes
 
 _ORDINALS = {1: "best", 2: "second best", 3: "third best"}
 
@@ -26,7 +26,7 @@ _PLAIN = {
 
 def reason_text(reason: ChoiceReason) -> str:
     """One reason, as a part of a sentence."""
-    value, size = reason.value or 0.0, short_bytes(reason.size_bytes)
+    value, size = reason.value or 0.0, format_bytes(reason.size_bytes)
     match reason.kind:
         case ReasonKind.SCORE_RANK:
             better = f"{reason.model} ({size}) scores best but leaves too little for the others"
@@ -45,7 +45,7 @@ def reason_text(reason: ChoiceReason) -> str:
             return _PLAIN[reason.kind]
 
 
-def reason_fields(reason: ChoiceReason) -> dict[str, object]:
+def reason_document(reason: ChoiceReason) -> dict[str, object]:
     """One reason as data, with its words."""
     fields = {
         "kind": reason.kind.value,
@@ -60,7 +60,7 @@ def reason_fields(reason: ChoiceReason) -> dict[str, object]:
 
 def missing_text(missing: MissingTier) -> str:
     """Why a tier is not in the plan, as a sentence."""
-    left, smallest = short_bytes(missing.left_bytes), short_bytes(missing.smallest_bytes)
+    left, smallest = format_bytes(missing.left_bytes), format_bytes(missing.smallest_bytes)
     match missing.absence:
         case Absence.NO_CANDIDATE:
             return "Left out: no model of the catalog suits it."
@@ -76,6 +76,12 @@ def missing_text(missing: MissingTier) -> str:
                 f"Left out: the budget leaves {left}, and the smallest suitable model"
                 f" takes {smallest}."
             )
+
+
+def missing_document(missing: MissingTier) -> dict[str, object]:
+    """Why a tier is not in the plan, as data."""
+    reason = missing.absence.value
+    return {"tier": missing.tier, "reason": reason, "text": missing_text(missing)}
 
 
 def _ordinal(rank: int | None) -> str:

@@ -1,0 +1,86 @@
+"""Options that several commands share, and what the shell offers for them after TAB.
+
+A completion never fails and never talks: where a file is damaged, nothing is offered.
+"""
+
+from collections.abc import Callable, Iterable
+
+import click
+
+import mlx_stack
+from mlx_procsup.defaults import READY_TIMEOUT_S
+from mlx_stack.cli.frame.context import Decorator
+from mlx_stack.cli.frame.errors import translate
+from mlx_stack.home import Home, find_home
+
+type Completer = Callable[[click.Context, click.Parameter, str], list[str]]
+
+
+def completer(candidates: Callable[[Home], Iterable[str]]) -> Completer:
+    """What completes an argument with those `candidates` that begin as it does."""
+
+    def complete(
+        _context: click.Context, _parameter: click.Parameter, incomplete: str
+    ) -> list[str]:
+        try:
+            return [name for name in candidates(find_home()) if name.startswith(incomplete)]
+        except Exception as error:
+            if translate(error) is None:
+                raise
+            return []
+
+    return complete
+
+
+complete_tiers = completer(
+    lambda home: (tier.name for tier in mlx_stack.open_stack.OpenStack(home).stack.tiers)
+)
+complete_models = completer(
+    lambda home: (entry.id for entry in mlx_stack.open_stack.OpenStack(home).catalog)
+)
+
+
+def tier_option(explanation: str) -> Decorator:
+    """`--tier T`: one tier instead of all services."""
+    return click.option("--tier", metavar="TIER", help=explanation, shell_complete=complete_tiers)
+
+
+timeout_option: Decorator = click.option(
+    "--timeout",
+    "timeout_s",
+    type=click.FloatRange(min=0, min_open=True),
+    default=READY_TIMEOUT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long a service may take; longer while its load progresses.",
+)
+"""`--timeout S`: how long a start may take."""
+
+hardware_option: Decorator = click.option(
+    "--hardware",
+    "hardware_spec",
+    metavar="SPEC",
+    help="Another machine: m4-max:40:128 (chip:GPU cores:GB), m4-max-128, or a saved profile.",
+)
+"""`--hardware SPEC`: another machine than this one."""
+
+concurrency_option: Decorator = click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Requests served side by side.",
+)
+"""`--concurrency N`."""
+
+
+def context_option(explanation: str) -> Decorator:
+    """`--context N`."""
+    return click.option(
+        "--context",
+        "context_tokens",
+        type=click.IntRange(min=1),
+        metavar="TOKENS",
+        help=explanation,
+    )

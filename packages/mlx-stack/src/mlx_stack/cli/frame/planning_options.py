@@ -1,0 +1,89 @@
+"""What `recommend`, `init` and `setup` plan by, as options."""
+
+import functools
+import re
+from collections.abc import Callable
+from typing import override
+
+import click
+
+from mlx_recommend import Intent
+from mlx_stack import planning
+from mlx_stack.cli.frame.context import Decorator
+from mlx_stack.cli.frame.options import concurrency_option, context_option
+
+INTENTS = [intent.value for intent in Intent]
+_SIZE = re.compile(
+    r"(?P<number>[0-9]{1,15}(\.[0-9]{1,15})?|\.[0-9]{1,15})\s*(?P<unit>[kmgt]i?b?|b)", re.IGNORECASE
+)
+_POWERS = {"b": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+class MemorySize(click.ParamType[int]):
+    """A size such as `30gb` (10^9 bytes) or `28gib` (2^30), as bytes."""
+
+    name = "SIZE"
+
+    @override
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        match = _SIZE.fullmatch(str(value).strip())
+        if match is None:
+            self.fail(f"{value!r} is no size: write it as 30gb or 28gib.", param, ctx)
+        unit = match["unit"].lower()
+        base = 1024 if "i" in unit else 1000
+        size_bytes = round(float(match["number"]) * base ** _POWERS[unit[0]])
+        if size_bytes < 1:
+            self.fail("a size has to be above 0.", param, ctx)
+        return size_bytes
+
+
+budget_pct_option: Decorator = click.option(
+    "--budget-pct",
+    type=click.IntRange(1, 100),
+    metavar="PERCENT",
+    help="The memory that all tiers share, in percent of the machine's.",
+)
+"""`--budget-pct N`: a share of the memory."""
+
+
+def planning_options(budget_help: str, context_help: str) -> Decorator:
+    """Give a command the `wishes` that its options ask of a recommendation."""
+
+    def decorate(command: Callable[..., object]) -> Callable[..., object]:
+        @functools.wraps(command)
+        def run(
+            *arguments: object,
+            intent: str,
+            budget_bytes: int | None,
+            budget_pct: int | None,
+            context_tokens: int | None,
+            concurrency: int,
+            **options: object,
+        ) -> object:
+            if budget_bytes is not None and budget_pct is not None:
+                raise click.UsageError("--budget and --budget-pct exclude each other.")
+            wishes = planning.recommend.Wishes(
+                intent=Intent(intent),
+                budget_bytes=budget_bytes,
+                budget_pct=budget_pct,
+                context_tokens=context_tokens,
+                concurrency=concurrency,
+            )
+            return command(*arguments, wishes=wishes, **options)
+
+        decorated = budget_pct_option(context_option(context_help)(concurrency_option(run)))
+        budget_option = click.option(
+            "--budget", "budget_bytes", type=MemorySize(), help=budget_help
+        )
+        intent_option = click.option(
+            "--intent",
+            type=click.Choice(INTENTS),
+            default=Intent.BALANCED.value,
+            show_default=True,
+            help="One person's chat and code, or programs that call tools all day.",
+        )
+        return intent_option(budget_option(decorated))
+
+    return decorate
