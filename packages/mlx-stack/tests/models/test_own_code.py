@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from mlx_stack.models.disk.manifest import Manifest, write_manifest
 from mlx_stack.models.errors import ModelCodeError
-from mlx_stack.models.own_code import code_digest, code_field, ensure_no_code, is_allowed
+from mlx_stack.models.own_code import (
+    code_digest,
+    code_field,
+    ensure_no_code,
+    ensure_no_code_in,
+    is_allowed,
+)
 from mlx_stack.stack import Tier
 from stack_testkit.home import make_model_folder
 
@@ -59,14 +65,24 @@ def test_a_field_that_names_python_is_found_however_deep_and_whatever_it_holds(
     config: dict[str, Any] = {"model_type": "llama", field: value}
     for name in place:
         config = {"layers": 1, name: [config]}
-    found = code_field(config)
+    found = code_field(config, has_python=True)
     assert found is not None
     assert found.rpartition(".")[2] == field
 
 
 @pytest.mark.parametrize("value", [None, "", [], {}])
 def test_a_field_that_holds_nothing_names_no_python(value: object):
-    assert code_field({"model_file": value, "text_config": {"auto_map": value}}) is None
+    config = {"model_file": value, "text_config": {"auto_map": value}}
+    assert code_field(config, has_python=True) is None
+
+
+def test_an_auto_map_without_python_to_import_is_data(tmp_path: Path):
+    folder = with_code(tmp_path / "model", auto_map={"AutoModel": "modeling.Model"})
+    with pytest.raises(ModelCodeError):
+        ensure_no_code(folder)
+    (folder / "modeling.py").unlink()
+    ensure_no_code(folder)
+    ensure_no_code_in({"auto_map": {"AutoModel": "modeling.Model"}}, "owner/name")
 
 
 def test_a_folder_with_a_model_file_is_refused_with_the_file_and_the_way_out(tmp_path: Path):

@@ -1,7 +1,8 @@
 """Whether a model brings Python of its own, and whether the user allowed exactly that Python.
 
-mlx-lm and mlx-vlm run the file that `config.json` names as `model_file`; transformers imports what
-`auto_map` names. Neither runs here unless `pull --allow-code` recorded the files as they are.
+mlx-lm and mlx-vlm run the file that `config.json` names as `model_file`. transformers imports what
+`auto_map` names, where it is to trust a model whose folder holds Python. Neither runs here
+unless `pull --allow-code` recorded the files as they are (decision 0058).
 """
 
 import hashlib
@@ -16,7 +17,8 @@ from mlx_stack.models.disk.manifest import read_manifest
 from mlx_stack.models.errors import ModelCodeError
 from mlx_stack.stack import Tier
 
-_FIELDS = ("model_file", "auto_map")
+_RUN = "model_file"
+_IMPORTED = "auto_map"
 _TRUST_FLAGS = frozenset({"trust-remote-code", "trust_remote_code"})
 
 
@@ -33,10 +35,11 @@ def ensure_no_code(folder: Path, tier: Tier | None = None) -> None:
     """
     path = folder / "config.json"
     try:
-        field = code_field(load_config(path))
+        config = load_config(path)
     except UnreadableModelError as error:
         raise StackError(str(error)) from error
     trusts = tier is not None and any(tier.vllm_flags.get(flag) for flag in _TRUST_FLAGS)
+    field = code_field(config, has_python=next(folder.rglob("*.py"), None) is not None)
     if (field is None and not trusts) or is_allowed(folder):
         return
     manifest = read_manifest(folder)
@@ -48,7 +51,9 @@ def ensure_no_code(folder: Path, tier: Tier | None = None) -> None:
 
 
 def ensure_no_code_in(config: Mapping[str, object], repo: str) -> None:
-    """Return where a `config.json` that isn't on this disk yet names no Python.
+    """Return where a `config.json` that isn't on this disk yet names no Python to run.
+
+    What only `auto_map` names is not fetched, so that there is nothing to import.
 
     Raises:
         ModelCodeError: When it does.
@@ -58,14 +63,20 @@ def ensure_no_code_in(config: Mapping[str, object], repo: str) -> None:
         raise ModelCodeError(f"config.json of {repo}", field, repo)
 
 
-def code_field(config: Mapping[str, object]) -> str | None:
-    """The field of a `config.json`, however deep, that names Python to run; None without one."""
+def code_field(config: Mapping[str, object], *, has_python: bool = False) -> str | None:
+    """The field of a `config.json`, however deep, that names Python to run; None without one.
+
+    Args:
+        config: The `config.json`.
+        has_python: Whether there are Python files that `auto_map` could mean.
+    """
+    fields = (_RUN, _IMPORTED) if has_python else (_RUN,)
     waiting: list[tuple[str, object]] = [("", config)]
     while waiting:
         place, value = waiting.pop()
         if isinstance(value, Mapping):
             for name, inner in cast("Mapping[str, object]", value).items():
-                if name in _FIELDS and inner not in (None, "", [], {}):
+                if name in fields and inner not in (None, "", [], {}):
                     return f"{place}{name}"
                 waiting.append((f"{place}{name}.", inner))
         elif isinstance(value, list):
