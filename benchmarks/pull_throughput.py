@@ -46,8 +46,9 @@ from pathlib import Path
 from mlx_stack.home import Home
 from mlx_stack.models.hub import client
 from mlx_stack.models.pull import pull
+from mlx_stack.open_stack import OpenStack
 began = time.perf_counter()
-pull(Home(Path(sys.argv[2])), sys.argv[1])
+pull(OpenStack(Home(Path(sys.argv[2]))), sys.argv[1])
 print(time.perf_counter() - began)
 """
 

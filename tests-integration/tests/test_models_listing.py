@@ -9,6 +9,7 @@ import pytest
 from mlx_stack.errors import StackError
 from mlx_stack.home import Home
 from mlx_stack.models.hub.environment import HubEnvironment
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.catalog import ModelFilter, list_catalog
 from mlx_stack.planning.hub import search_hub
 from stack_testkit.hub import Fault, HubServer, Settings, write_repository
@@ -267,7 +268,9 @@ def named(hub: HubServer, *, offline: bool = False) -> HubEnvironment:
 
 def test_the_operation_lists_what_is_wanted(tmp_path: Path):
     listing = list_catalog(
-        Home(tmp_path), ModelFilter("qwen3.5", ("moe",), True), hardware_spec="m4-max:40:64"
+        OpenStack(Home(tmp_path)),
+        ModelFilter("qwen3.5", ("moe",), True),
+        hardware_spec="m4-max:40:64",
     )
     assert listing.models[0].entry.id == "qwen3.5-35b-a3b"
     assert listing.total > len(listing.models)
@@ -277,14 +280,18 @@ def test_the_operation_lists_what_is_wanted(tmp_path: Path):
 def test_a_model_without_the_default_precision_is_estimated_at_one_that_it_has(tmp_path: Path):
     home = Home(tmp_path)
     write_own(home, "lynx-1b", OWN_ENTRY.replace("  int4: {", "  int8: {"))
-    listing = list_catalog(home, ModelFilter("lynx"), hardware_spec="m4-max:40:64")
+    listing = list_catalog(OpenStack(home), ModelFilter("lynx"), hardware_spec="m4-max:40:64")
     assert [model.quant for model in listing.models] == ["int8"]
 
 
 def test_the_operation_asks_the_named_hub(tmp_path: Path, hub: HubServer):
     asked = named(hub)
     listing = search_hub(
-        Home(tmp_path), "", ModelFilter(), hardware_spec="m4-max:40:64", environment=asked
+        OpenStack(Home(tmp_path)),
+        "",
+        ModelFilter(),
+        hardware_spec="m4-max:40:64",
+        environment=asked,
     )
     notes = {model.listed.repo: model.note for model in listing.models}
     assert notes["mlx-community/Qwen3-8B-4bit"] == ""
@@ -310,7 +317,7 @@ def test_the_hubs_listing_is_filtered_too(
 ):
     asked = named(hub)
     listing = search_hub(
-        Home(tmp_path), "", wanted, hardware_spec="m4-max:40:64", environment=asked
+        OpenStack(Home(tmp_path)), "", wanted, hardware_spec="m4-max:40:64", environment=asked
     )
     assert [model.listed.repo for model in listing.models] == repos
 
@@ -318,7 +325,7 @@ def test_the_hubs_listing_is_filtered_too(
 def test_an_offline_hub_is_not_asked(tmp_path: Path, hub: HubServer):
     asked = named(hub, offline=True)
     with pytest.raises(StackError, match="HF_HUB_OFFLINE"):
-        search_hub(Home(tmp_path), "", ModelFilter(), environment=asked)
+        search_hub(OpenStack(Home(tmp_path)), "", ModelFilter(), environment=asked)
 
 
 def write_own(home: Home, name: str, text: str) -> None:

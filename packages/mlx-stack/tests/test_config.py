@@ -10,20 +10,17 @@ from mlx_stack.config import (
     CONFIG_KEYS,
     Config,
     ConfigValidationError,
+    find_key,
+    get_setting,
+    list_settings,
     load_config,
-    mask_value,
-    parse_value,
     read_values,
+    reset,
     save_values,
-    validate_key,
+    set_value,
 )
 from mlx_stack.errors import InvalidFileError
 from mlx_stack.home import Home
-
-
-@pytest.fixture
-def home(tmp_path: Path) -> Home:
-    return Home(tmp_path / "home")
 
 
 def write(home: Home, text: str) -> None:
@@ -49,7 +46,8 @@ def test_there_are_the_documented_keys_with_their_documented_defaults():
     }
 
 
-def test_without_a_file_everything_has_its_default_and_nothing_is_created(home: Home):
+def test_without_a_file_everything_has_its_default_and_nothing_is_created(tmp_path: Path):
+    home = Home(tmp_path / "not-there")
     assert load_config(home) == Config(model_dir=home.models)
     assert not home.root.exists()
 
@@ -69,7 +67,7 @@ def test_without_a_file_everything_has_its_default_and_nothing_is_created(home: 
     ],
 )
 def test_what_a_person_types_becomes_a_value(key: str, text: str, value: object):
-    assert parse_value(key, text) == value
+    assert find_key(key).parse(text) == value
 
 
 @pytest.mark.parametrize(
@@ -93,19 +91,19 @@ def test_what_a_person_types_becomes_a_value(key: str, text: str, value: object)
 )
 def test_a_value_that_a_key_does_not_take_is_refused_with_what_it_takes(key: str, text: str):
     with pytest.raises(ConfigValidationError) as caught:
-        parse_value(key, text)
+        find_key(key).parse(text)
     assert CONFIG_KEYS[key].valid in caught.value.message
 
 
 def test_a_refused_secret_is_not_repeated():
     with pytest.raises(ConfigValidationError) as caught:
-        parse_value("openrouter-key", "sk-or-12345 67890")
+        find_key("openrouter-key").parse("sk-or-12345 67890")
     assert "12345" not in caught.value.message
 
 
 def test_a_mistyped_key_names_the_nearest():
     with pytest.raises(ConfigValidationError) as caught:
-        validate_key("litelm_port")
+        find_key("litelm_port")
     assert "litellm-port" in (caught.value.hint or "")
 
 
@@ -152,17 +150,67 @@ def test_an_empty_file_means_the_defaults(home: Home):
 
 @given(st.text(min_size=1))
 def test_masking_never_shows_more_than_the_last_characters_of_a_key(secret: str):
-    shown = mask_value("openrouter-key", secret).removeprefix("********")
+    shown = find_key("openrouter-key").mask(secret).removeprefix("********")
     assert len(shown) <= min(4, len(secret) // 4)
     assert secret.endswith(shown)
 
 
 def test_values_that_are_no_secret_are_shown_as_they_are():
-    assert mask_value("auto-health-check", True) == "true"
-    assert mask_value("litellm-port", 4000) == "4000"
-    assert mask_value("openrouter-key", "") == ""
+    assert find_key("auto-health-check").mask(True) == "true"
+    assert find_key("litellm-port").mask(4000) == "4000"
+    assert find_key("openrouter-key").mask("") == ""
 
 
 def test_a_number_of_thousands_of_digits_is_refused_like_any_other():
     with pytest.raises(ConfigValidationError):
-        parse_value("litellm-port", "9" * 5000)
+        find_key("litellm-port").parse("9" * 5000)
+
+
+def test_every_key_is_listed_with_its_source(home: Home):
+    set_value(home, "keep-awake", "never")
+    settings = {each.definition.name: each for each in list_settings(home).settings}
+    assert list(settings) == list(CONFIG_KEYS)
+    assert (settings["keep-awake"].value, settings["keep-awake"].source) == ("never", "file")
+    assert settings["litellm-port"].source == "default"
+    assert settings["model-dir"].value == settings["model-dir"].default == home.models
+
+
+def test_setting_one_key_leaves_the_others(home: Home):
+    set_value(home, "litellm-port", "4100")
+    set_value(home, "log-max-files", "9")
+    config = load_config(home)
+    assert (config.litellm_port, config.log_max_files) == (4100, 9)
+
+
+def test_resetting_one_key_leaves_the_others(home: Home):
+    set_value(home, "litellm-port", "4100")
+    set_value(home, "log-max-files", "9")
+    assert reset(home, "litellm-port").keys == ("litellm-port",)
+    assert reset(home, "litellm-port").keys == ()
+    assert get_setting(home, "litellm-port").source == "default"
+    assert load_config(home).log_max_files == 9
+
+
+def test_resetting_everything_also_repairs_a_damaged_file(home: Home):
+    assert reset(home, None).keys == ()
+    home.config.write_text("litellm-port: [", encoding="utf-8")
+    with pytest.raises(InvalidFileError):
+        set_value(home, "litellm-port", "4100")
+    with pytest.raises(InvalidFileError):
+        reset(home, "litellm-port")
+    assert reset(home, None).keys
+    assert load_config(home).litellm_port == 4000
+
+
+def test_the_gateway_can_only_listen_where_this_machine_is(home: Home):
+    for ours in ("127.0.0.1", "0.0.0.0", "localhost"):
+        assert set_value(home, "gateway-host", ours).value == ours
+    with pytest.raises(ConfigValidationError, match="isn't an address of this machine"):
+        set_value(home, "gateway-host", "203.0.113.7")
+    assert load_config(home).gateway_host == "localhost"
+
+
+@pytest.mark.parametrize("act", [get_setting, reset])
+def test_a_key_that_does_not_exist_is_refused(home: Home, act):
+    with pytest.raises(ConfigValidationError):
+        act(home, "nope")

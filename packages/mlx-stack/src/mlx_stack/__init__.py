@@ -9,7 +9,6 @@ TYPE_CHECKING = False  # as in `typing`, which takes longer to import than `--ve
 if TYPE_CHECKING:
     from mlx_stack import ask as ask
     from mlx_stack import config as config
-    from mlx_stack import configure as configure
     from mlx_stack import demo as demo
     from mlx_stack import hardware as hardware
     from mlx_stack import open_stack as open_stack

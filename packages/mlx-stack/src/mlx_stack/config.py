@@ -1,4 +1,4 @@
-"""The configuration: every key declared once, and the one reader and writer of its file.
+"""The configuration: every key declared once, read from its file, shown and changed.
 
 To add a key, add a field to `Config`: its name with dashes is the key's name, and the value after
 `_key` its default.
@@ -6,12 +6,13 @@ To add a key, add a field to `Config`: its name with dashes is the key's name, a
 
 import difflib
 import ipaddress
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from mlx_catalog import Quant, yaml12
 from mlx_stack import atomic_file, yaml_file
@@ -22,8 +23,10 @@ type ConfigValue = str | int | bool | Path
 
 _HINT = "Fix the file, or remove it to return to the defaults."
 _DEFINITION = "definition"
-_TRUE = frozenset({"true", "yes", "on", "1"})
-_FALSE = frozenset({"false", "no", "off", "0"})
+_BOOLEANS = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
 _SHOWN_OF_SECRET = 4
 _SHORTEST_SHOWN_SECRET = 16
 _MOST_DIGITS = 18
@@ -92,6 +95,61 @@ class ConfigKeyDef:
     valid: str
     accepts: Callable[[Any], bool]
     is_secret: bool
+
+    def parse(self, text: str) -> ConfigValue:
+        """The value that `text`, as typed by a person, means.
+
+        A path may start with `~`, and a relative one is taken from the working directory.
+
+        Raises:
+            ConfigValidationError: When the key doesn't take this value.
+        """
+        text = text.strip()
+        if self.type is bool and text.lower() in _BOOLEANS:
+            return _BOOLEANS[text.lower()]
+        # Python itself refuses to read thousands of digits
+        if self.type is int and text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS:
+            return self._checked(int(text))
+        if self.type is Path and text:
+            return Path(text).expanduser().absolute()
+        if issubclass(self.type, str):
+            return self._checked(text)
+        raise self._refusal(text)
+
+    def read(self, value: object, folder: Path) -> ConfigValue:
+        """The value that the file gives; a relative path is taken from `folder`.
+
+        Raises:
+            ConfigValidationError: When the key doesn't take this value.
+        """
+        if self.type is Path and isinstance(value, str) and value:
+            return folder / Path(value).expanduser()
+        if isinstance(value, str | int) and type(value) is (
+            str if issubclass(self.type, str) else self.type  # an exact match: `true` isn't 1
+        ):
+            return self._checked(value)
+        raise self._refusal(value)
+
+    def mask(self, value: ConfigValue) -> str:
+        """`value` as it may be shown: of a secret at most the last characters."""
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        if not self.is_secret or not text:
+            return text
+        shown = text[-_SHOWN_OF_SECRET:] if len(text) >= _SHORTEST_SHOWN_SECRET else ""
+        return f"********{shown}"
+
+    def _checked(self, value: str | int) -> ConfigValue:
+        if issubclass(self.type, StrEnum):
+            if value in self.type:
+                return self.type(value)
+        elif self.accepts(value):
+            return value
+        raise self._refusal(value)
+
+    def _refusal(self, value: object) -> ConfigValidationError:
+        got = "that" if self.is_secret else repr(str(value))
+        message = f"{self.name} can't be {got}: it takes {self.valid}."
+        return ConfigValidationError(self.name, message)
 
 
 def _key[T: ConfigValue](
@@ -219,71 +277,169 @@ CONFIG_KEYS: Mapping[str, ConfigKeyDef] = MappingProxyType(
 """Every key by its name, in the order of `config list`."""
 
 
-def validate_key(key: str) -> ConfigKeyDef:
-    """The definition of `key`.
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One key as it is in force.
+
+    Attributes:
+        definition: What there is to know about the key.
+        value: The value in force; of a secret the secret itself.
+        default: What it would be without the file.
+        source: Where the value is from.
+    """
+
+    definition: ConfigKeyDef
+    value: ConfigValue
+    default: ConfigValue
+    source: Literal["file", "default"]
+
+    @property
+    def shown(self) -> str:
+        """The value as it may be shown."""
+        return self.definition.mask(self.value)
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        kind = self.definition.type
+        names: dict[type, str] = {bool: "bool", int: "int", Path: "path"}
+        return {
+            "key": self.definition.name,
+            "value": self._plain(self.value),
+            "default": self._plain(self.default),
+            "source": self.source,
+            "type": names.get(kind, "string"),
+            "valid": self.definition.valid,
+            "description": self.definition.description,
+        }
+
+    def _plain(self, value: ConfigValue) -> bool | int | str:
+        return value if isinstance(value, bool | int) else self.definition.mask(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole configuration, in the order in which its keys are declared."""
+
+    settings: tuple[Setting, ...]
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {"config": [setting.to_document() for setting in self.settings]}
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """The keys that have their default again and had another value."""
+
+    keys: tuple[str, ...]
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {"reset": list(self.keys)}
+
+
+def find_key(name: str) -> ConfigKeyDef:
+    """The definition of a key.
 
     Raises:
-        ConfigValidationError: There is no such key; the hint names the nearest ones.
+        ConfigValidationError: When there is no such key; the hint names the nearest ones.
     """
-    definition = CONFIG_KEYS.get(key)
+    definition = CONFIG_KEYS.get(name)
     if definition is None:
-        near = difflib.get_close_matches(key.replace("_", "-"), CONFIG_KEYS, n=2, cutoff=0.5)
+        near = difflib.get_close_matches(name.replace("_", "-"), CONFIG_KEYS, n=2, cutoff=0.5)
         guess = f"Did you mean {' or '.join(near)}? " if near else ""
-        raise ConfigValidationError(
-            key,
-            f"There is no configuration key {key!r}.",
-            hint=f"{guess}`mlx-stack config list` shows them all.",
-        )
+        message = f"There is no configuration key {name!r}."
+        hint = f"{guess}`mlx-stack config list` shows them all."
+        raise ConfigValidationError(name, message, hint=hint)
     return definition
 
 
-def parse_value(key: str, text: str) -> ConfigValue:
-    """The value that `text`, as typed by a person, means for `key`.
-
-    A path may start with `~`, and a relative one is taken from the working directory.
+def load_config(home: Home) -> Config:
+    """The configuration in force: the file's values over the defaults, paths absolute.
 
     Raises:
-        ConfigValidationError: There is no such key, or it doesn't take this value.
+        InvalidFileError: When the file is damaged or says something that is not allowed.
     """
-    definition = validate_key(key)
-    text = text.strip()
-    if definition.type is bool:
-        if text.lower() not in _TRUE | _FALSE:
-            raise _unacceptable(definition, text)
-        return text.lower() in _TRUE
-    if definition.type is int:
-        # Python itself refuses to read thousands of digits
-        if not (text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS):
-            raise _unacceptable(definition, text)
-        return _checked(definition, int(text))
-    if definition.type is Path:
-        if not text:
-            raise _unacceptable(definition, text)
-        return _checked(definition, Path(text).expanduser().absolute())
-    return _checked(definition, text)
+    values: dict[str, Any] = {"model-dir": home.models, **read_values(home)}
+    return Config(**{key.replace("-", "_"): value for key, value in values.items()})
 
 
-def mask_value(key: str, value: ConfigValue) -> str:
-    """`value` as it may be shown: of a secret at most the last characters.
+def list_settings(home: Home) -> Settings:
+    """Every key.
 
     Raises:
-        ConfigValidationError: There is no such key.
+        InvalidFileError: When the file is damaged or says something that is not allowed.
     """
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    text = str(value)
-    if not validate_key(key).is_secret or not text:
-        return text
-    shown = text[-_SHOWN_OF_SECRET:] if len(text) >= _SHORTEST_SHOWN_SECRET else ""
-    return f"********{shown}"
+    chosen = read_values(home)
+    defaults = {
+        key: home.models if key == "model-dir" else definition.default
+        for key, definition in CONFIG_KEYS.items()
+    }
+    return Settings(
+        tuple(
+            Setting(
+                definition=definition,
+                value=chosen.get(key, defaults[key]),
+                default=defaults[key],
+                source="file" if key in chosen else "default",
+            )
+            for key, definition in CONFIG_KEYS.items()
+        )
+    )
+
+
+def get_setting(home: Home, key: str) -> Setting:
+    """One key.
+
+    Raises:
+        ConfigValidationError: When there is no such key.
+        InvalidFileError: When the file is damaged or says something that is not allowed.
+    """
+    definition = find_key(key)
+    return next(each for each in list_settings(home).settings if each.definition is definition)
+
+
+def set_value(home: Home, key: str, text: str) -> Setting:
+    """Give `key` the value that `text` means.
+
+    Raises:
+        ConfigValidationError: When there is no such key, or it doesn't take this value.
+        InvalidFileError: When the file is damaged, so it is not written over.
+    """
+    value = find_key(key).parse(text)
+    if key == "gateway-host":
+        _check_is_ours(str(value))
+    save_values(home, {**read_values(home), key: value})
+    return get_setting(home, key)
+
+
+def reset(home: Home, key: str | None) -> Reset:
+    """Return `key`, or every key, to its default.
+
+    A damaged file can be reset as a whole: it is replaced unread.
+
+    Raises:
+        ConfigValidationError: When there is no such key.
+        InvalidFileError: When the file is damaged, and only one key was named.
+    """
+    if key is None:
+        changed = tuple(CONFIG_KEYS) if home.config.exists() else ()
+        home.config.unlink(missing_ok=True)
+        return Reset(changed)
+    values = read_values(home)
+    if find_key(key).name not in values:
+        return Reset(())
+    del values[key]
+    save_values(home, values)
+    return Reset((key,))
 
 
 def read_values(home: Home) -> dict[str, ConfigValue]:
     """The values that the configuration file sets, by key; empty where there is no file.
 
     Raises:
-        InvalidFileError: The file is damaged, or sets a key that doesn't exist or a value that is
-            not allowed; the error names the line.
+        InvalidFileError: When the file is damaged, or sets a key that doesn't exist or a value
+            that is not allowed; the error names the line.
     """
     try:
         document = yaml_file.parse(home.config, hint=_HINT)
@@ -292,7 +448,7 @@ def read_values(home: Home) -> dict[str, ConfigValue]:
     values: dict[str, ConfigValue] = {}
     for key, value in document.as_a(dict[str, object], hint=_HINT).items():
         try:
-            values[key] = _from_file(validate_key(key), value, home)
+            values[key] = find_key(key).read(value, home.root)
         except ConfigValidationError as error:
             raise InvalidFileError(
                 home.config, error.message, line=document.line(key), hint=error.hint or _HINT
@@ -300,21 +456,11 @@ def read_values(home: Home) -> dict[str, ConfigValue]:
     return values
 
 
-def load_config(home: Home) -> Config:
-    """The configuration in force: the file's values over the defaults, paths absolute.
-
-    Raises:
-        InvalidFileError: The file is damaged or says something that is not allowed.
-    """
-    values: dict[str, Any] = {"model-dir": home.models, **read_values(home)}
-    return Config(**{key.replace("-", "_"): value for key, value in values.items()})
-
-
 def save_values(home: Home, values: Mapping[str, ConfigValue]) -> None:
     """Make `values` the whole content of the configuration file, readable by its owner only.
 
     Raises:
-        OSError: The file can't be written; what was there is unchanged.
+        OSError: When the file can't be written; what was there is unchanged.
     """
     plain: dict[str, yaml12.Value] = {
         key: str(value) if isinstance(value, Path | StrEnum) else value
@@ -325,28 +471,17 @@ def save_values(home: Home, values: Mapping[str, ConfigValue]) -> None:
     atomic_file.write_text(home.config, text, mode=atomic_file.PRIVATE)
 
 
-def _from_file(definition: ConfigKeyDef, value: object, home: Home) -> ConfigValue:
-    if definition.type is Path:
-        if not isinstance(value, str) or not value:
-            raise _unacceptable(definition, value)
-        return _checked(definition, home.root / Path(value).expanduser())
-    kind = str if issubclass(definition.type, StrEnum) else definition.type
-    if type(value) is not kind:  # an exact match: `true` is no number
-        raise _unacceptable(definition, value)
-    return _checked(definition, value)  # pyright: ignore[reportArgumentType] # just checked
-
-
-def _checked(definition: ConfigKeyDef, value: ConfigValue) -> ConfigValue:
-    if issubclass(definition.type, StrEnum):
-        if value in definition.type:
-            return definition.type(value)
-    elif definition.accepts(value):
-        return value
-    raise _unacceptable(definition, value)
-
-
-def _unacceptable(definition: ConfigKeyDef, value: object) -> ConfigValidationError:
-    got = "that" if definition.is_secret else repr(str(value))
-    return ConfigValidationError(
-        definition.name, f"{definition.name} can't be {got}: it takes {definition.valid}."
-    )
+def _check_is_ours(host: str) -> None:
+    """Refuse an address that this machine doesn't have: nothing could listen on it."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.bind(address)
+    except OSError as error:
+        raise ConfigValidationError(
+            "gateway-host",
+            f"{host} isn't an address of this machine: {error.strerror or error}.",
+            hint="127.0.0.1 is for this machine only, 0.0.0.0 for every network it is in.",
+        ) from error

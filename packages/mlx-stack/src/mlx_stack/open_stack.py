@@ -6,6 +6,7 @@ from functools import cached_property
 
 from mlx_catalog import Catalog, load_catalog
 from mlx_stack.config import Config, load_config
+from mlx_stack.errors import NoStackError
 from mlx_stack.home import Home
 from mlx_stack.stack import Stack, load_stack
 
@@ -43,6 +44,18 @@ class OpenStack:
             InvalidFileError: When the file is damaged.
         """
         return load_stack(self.home.stack)
+
+    @property
+    def defined_stack(self) -> Stack | None:
+        """The stack file; None where no stack is defined.
+
+        Raises:
+            InvalidFileError: When the file is damaged.
+        """
+        try:
+            return self.stack
+        except NoStackError:
+            return None
 
     @cached_property
     def catalog(self) -> Catalog:

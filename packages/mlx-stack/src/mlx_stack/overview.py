@@ -1,4 +1,4 @@
-"""Where the user is, and what to do next: what `mlx-stack` alone answers. Reads only."""
+"""The state of the stack and what to do next: the answer of `mlx-stack` alone (decision 0070)."""
 
 import shutil
 from dataclasses import dataclass
@@ -43,14 +43,14 @@ class Overview:
 
 
 SET_UP = (
-    NextStep("mlx-stack setup", "from nothing to a running stack, guided"),
+    NextStep("mlx-stack setup", "guided setup"),
     NextStep("mlx-stack recommend", "what this machine can run; changes nothing"),
-    NextStep("mlx-stack demo", "see it work first, on a small embedded model"),
+    NextStep("mlx-stack demo", "try it first with a small bundled model"),
 )
 USE = (
-    NextStep('mlx-stack ask "Hello"', "ask the models something"),
+    NextStep('mlx-stack ask "Hello"', "ask a model something"),
     NextStep("mlx-stack connect", "use them from Claude Code, opencode, Zed and others"),
-    NextStep("mlx-stack status", "the same with more detail"),
+    NextStep("mlx-stack status", "more detail"),
 )
 SURVIVE_REBOOTS = NextStep("mlx-stack install", "keep it alive through crashes and reboots")
 SURVIVE_CRASHES = NextStep("mlx-stack watch --daemon", "restart what crashes or hangs")
@@ -60,11 +60,11 @@ def read_overview(home: Home) -> Overview:
     """Where the user of `home` is.
 
     Raises:
-        InvalidFileError: The stack file or the configuration is damaged.
+        InvalidFileError: When the stack file or the configuration is damaged.
     """
     if not home.stack.exists():
         continues = home.setup_progress.exists()
-        first = NextStep("mlx-stack setup", "go on with the setup that was interrupted")
+        first = NextStep("mlx-stack setup", "resume the interrupted setup")
         steps = (first, *SET_UP[1:]) if continues else SET_UP
         return Overview("no-stack", (), None, steps)
     opened = mlx_stack.open_stack.OpenStack(home)
@@ -109,21 +109,17 @@ def next_steps(
         return USE if watched else (*USE, survive)
     if situation in ("stopped", "partly-running"):
         start = NextStep("mlx-stack up", "start what is not running")
-        return (
-            *missing,
-            start,
-            NextStep("mlx-stack doctor", "find what would keep it from working"),
-        )
+        return (*missing, start, NextStep("mlx-stack doctor", "find what could go wrong"))
     bad = next(
         row
         for row in services
         if row.kind != "watchdog" and (row.state not in ("healthy", "stopped") or row.flapping)
     )
     return (
-        NextStep(f"mlx-stack logs {bad.name}", f"what {bad.name} said last"),
+        NextStep(f"mlx-stack logs {bad.name}", f"the last output of {bad.name}"),
         *missing,
-        NextStep("mlx-stack up", "start again what has died"),
-        NextStep("mlx-stack doctor", "find what is wrong, and what to do about it"),
+        NextStep("mlx-stack up", "restart what crashed"),
+        NextStep("mlx-stack doctor", "find what is wrong"),
     )
 
 
@@ -132,7 +128,7 @@ def _missing(opened: "mlx_stack.open_stack.OpenStack") -> tuple[NextStep, ...]:
     try:
         assembly = services.assembly.assemble(opened, gateway_key="")
     except MissingError:
-        return (NextStep("mlx-stack engines install", "the engines are not installed yet"),)
+        return (NextStep("mlx-stack engines install", "install the engines"),)
     names = {tier.pull_name for tier in assembly.stack.tiers if tier.name in assembly.missing}
     return tuple(
         NextStep(f"mlx-stack pull {name}", "download a model that a tier needs")

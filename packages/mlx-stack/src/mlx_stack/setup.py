@@ -8,7 +8,6 @@ import msgspec
 
 from mlx_recommend import Intent
 from mlx_stack import json_file
-from mlx_stack.config import load_config
 from mlx_stack.engines.environment import EngineName, require_environment
 from mlx_stack.engines.errors import EngineMissingError
 from mlx_stack.engines.install import InstallEvent
@@ -17,16 +16,15 @@ from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.errors import StackError
 from mlx_stack.hardware import save_profile
 from mlx_stack.home import Home
-from mlx_stack.models.disk import find_local
 from mlx_stack.models.events import Event
-from mlx_stack.models.find import find
+from mlx_stack.models.find import find, local_model_of
 from mlx_stack.models.pull import pull
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.planning.init import Addition, Draft, Request, draft_stack, write_draft
-from mlx_stack.planning.recommend import Wishes
+from mlx_stack.planning.init import Addition, Draft, draft_stack, write_draft
+from mlx_stack.planning.recommend import Constraints
 from mlx_stack.services.outcomes import ServiceOutcome
 from mlx_stack.services.up import up
-from mlx_stack.stack import Stack, Tier, load_stack
+from mlx_stack.stack import Stack, Tier
 from mlx_stack.steps import Step, StepResult, Steps, StepStarted
 
 type SetupEvent = StepStarted | Draft | InstallEvent | Event | ServiceOutcome | Step
@@ -149,7 +147,7 @@ class _Setup:
     def run(self) -> SetupResult:
         starts = self._choices.starts is not False
         if self._home.stack.exists():
-            self._check_is_wanted(load_stack(self._home.stack))
+            self._check_is_wanted(OpenStack(self._home))
         self._home.create()
         self._remember()
         self._step("profile", "Looking at the machine", self._profile)
@@ -190,32 +188,34 @@ class _Setup:
             step.outcome = "already"
         else:
             self._define_stack()
-        step.detail = _in_words(load_stack(self._home.stack))
+        step.detail = _in_words(OpenStack(self._home).stack)
 
     def _define_stack(self) -> None:
-        wishes = Wishes(
-            intent=self._choices.intent or Intent.BALANCED, budget_pct=self._choices.budget_pct
+        choices, opened = self._choices, OpenStack(self._home)
+        constraints = Constraints(
+            intent=choices.intent or Intent.BALANCED, budget_pct=choices.budget_pct
         )
-        model = self._choices.model
-        additions = (Addition(model, "standard"),) if model is not None else ()
-        request = Request(wishes=wishes, additions=additions, only_additions=model is not None)
-        draft = draft_stack(self._home, request)
+        additions = (Addition(choices.model, "standard"),) if choices.model is not None else ()
+        draft = draft_stack(
+            opened, constraints, additions=additions, only_additions=bool(additions)
+        )
         try:
             self._on_event(draft)
         except StackError:  # the user said no: the next setup asks again
             self._home.setup_progress.unlink(missing_ok=True)
             raise
-        write_draft(self._home, draft)
+        write_draft(opened, draft)
 
-    def _check_is_wanted(self, stack: Stack) -> None:
+    def _check_is_wanted(self, opened: OpenStack) -> None:
         """Refuse to go on with a stack that lacks the model that was asked for."""
         wanted = self._choices.model
         if wanted is None or "stack" in self._done:
             return
-        found = find(OpenStack(self._home), wanted)
-        if not any(found.is_served_by(tier) for tier in stack.tiers):
+        found = find(opened, wanted)
+        if not any(found.is_served_by(tier) for tier in opened.stack.tiers):
+            defined = _in_words(opened.stack)
             raise StackError(
-                f"A stack is defined already ({_in_words(stack)}), and {wanted} is not in it.",
+                f"A stack is defined already ({defined}), and {wanted} is not in it.",
                 hint=f"`mlx-stack init --add {wanted}` adds it; `init --force` starts over.",
             )
 
@@ -235,23 +235,22 @@ class _Setup:
         return True
 
     def _models(self, step: StepResult) -> None:
-        model_dir = load_config(self._home).model_dir
+        opened = OpenStack(self._home)
         absent = [
             tier
-            for tier in load_stack(self._home.stack).tiers
-            if (model := find_local(model_dir, tier.source, tier.quant)) is None
-            or not model.is_whole
+            for tier in opened.stack.tiers
+            if (model := local_model_of(opened, tier)) is None or not model.is_whole
         ]
         for tier in absent:
-            name = self._name_for_pull(tier)
-            pull(self._home, name, quant=tier.quant, observer=self._on_event)
+            name = self._name_for_pull(opened, tier)
+            pull(opened, name, quant=tier.quant, observer=self._on_event)
         if not absent:
             step.outcome = "already"
         step.detail = ", ".join(tier.model for tier in absent) or "all are here"
 
-    def _name_for_pull(self, tier: Tier) -> str:
+    def _name_for_pull(self, opened: OpenStack, tier: Tier) -> str:
         """The model that was chosen, or the catalog id, where it is the catalog's; or the repo."""
-        opened, wanted = OpenStack(self._home), self._choices.model
+        wanted = self._choices.model
         repo = find(opened, wanted).repo if wanted is not None else None
         if wanted is not None and repo is not None and repo.repo == tier.source:
             return wanted  # with its revision

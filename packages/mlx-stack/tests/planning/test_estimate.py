@@ -10,6 +10,7 @@ from mlx_catalog.hub import RepoReading
 from mlx_catalog.model_files import describe
 from mlx_stack.home import Home
 from mlx_stack.models.name import HubRepo
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.estimate import ModelEstimate, estimate_model
 
 CONFIG = {
@@ -31,7 +32,7 @@ def no_hub(repo: HubRepo) -> RepoReading:
 
 
 def look(home: Home, name: str, **options: object) -> ModelEstimate:
-    return estimate_model(home, name, read_hub=no_hub, **options)
+    return estimate_model(OpenStack(home), name, read_hub=no_hub, **options)
 
 
 def write_model(folder: Path, config: object = CONFIG, words: int = 150_000_000) -> Path:
@@ -120,7 +121,7 @@ def test_anything_else_that_looks_like_a_repository_is_asked_of_the_hub(home: Ho
             model=model,
         )
 
-    found = estimate_model(home, "someone/Lynx-1B-4bit@v2", read_hub=read_hub)
+    found = estimate_model(OpenStack(home), "someone/Lynx-1B-4bit@v2", read_hub=read_hub)
     assert asked == [HubRepo("someone/Lynx-1B-4bit", "v2")]
     assert found.model.name == "someone/Lynx-1B-4bit"
     assert found.estimate.memory.weights_bytes == 700_000_000

@@ -3,6 +3,7 @@
 import json
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,15 +12,17 @@ from mlx_recommend import Absence, Intent
 from mlx_stack.config import load_config, save_values
 from mlx_stack.errors import InvalidFileError, StackError, UsageError
 from mlx_stack.home import Home
-from mlx_stack.planning.init import Addition, Draft, Request, draft_stack, write_draft
-from mlx_stack.planning.recommend import Wishes
+from mlx_stack.open_stack import OpenStack
+from mlx_stack.planning.init import Addition, Draft, draft_stack, write_draft
+from mlx_stack.planning.recommend import Constraints
 from mlx_stack.planning.tiers import tier_name_of
 from mlx_stack.stack import load_stack
 
 
-def define(home: Home, **request: object) -> Draft:
-    draft = draft_stack(home, Request(**request))
-    write_draft(home, draft)
+def define(home: Home, constraints: Constraints | None = None, **request: object) -> Draft:
+    opened = OpenStack(home)
+    draft = draft_stack(opened, constraints, **request)
+    write_draft(opened, draft)
     return draft
 
 
@@ -42,7 +45,7 @@ def test_a_stack_that_is_defined_is_not_overwritten(home: Home):
     define(home)
     before = home.stack.read_text()
     with pytest.raises(StackError, match="defined already"):
-        draft_stack(home, Request(wishes=Wishes(intent=Intent.AGENT_FLEET)))
+        draft_stack(OpenStack(home), Constraints(intent=Intent.AGENT_FLEET))
     assert home.stack.read_text() == before
 
 
@@ -50,8 +53,8 @@ def test_force_replaces_it_also_when_it_is_damaged(home: Home):
     define(home)
     home.stack.write_text("tiers: [", encoding="utf-8")
     with pytest.raises(InvalidFileError):
-        draft_stack(home, Request(additions=(Addition("qwen3-8b"),)))
-    define(home, wishes=Wishes(intent=Intent.AGENT_FLEET), replaces=True)
+        draft_stack(OpenStack(home), additions=(Addition("qwen3-8b"),))
+    define(home, Constraints(intent=Intent.AGENT_FLEET), replaces=True)
     assert load_stack(home.stack).intent == "agent-fleet"
 
 
@@ -112,29 +115,33 @@ def test_ports_in_use_are_avoided_and_a_forced_init_keeps_those_of_its_own_stack
 @pytest.mark.parametrize(
     ("request_", "error"),
     [
-        (Request(removals=("nope",)), UsageError),
-        (Request(additions=(Addition("qwen3-8b", "Not A Name"),)), UsageError),
-        (Request(additions=(Addition("qwen3-8b", "gateway"),)), UsageError),
-        (Request(additions=(Addition("qwen3-8b", "a"), Addition("qwen3-14b", "a"))), UsageError),
-        (Request(additions=(Addition("no-such-model"),)), UnknownModelError),
-        (Request(wishes=Wishes(budget_bytes=10**9)), StackError),
+        ({"removals": ("nope",)}, UsageError),
+        ({"additions": (Addition("qwen3-8b", "Not A Name"),)}, UsageError),
+        ({"additions": (Addition("qwen3-8b", "gateway"),)}, UsageError),
+        ({"additions": (Addition("qwen3-8b", "a"), Addition("qwen3-14b", "a"))}, UsageError),
+        ({"additions": (Addition("no-such-model"),)}, UnknownModelError),
+        ({"constraints": Constraints(budget_bytes=10**9)}, StackError),
         (
-            Request(additions=(Addition("qwen3-8b", "x"),), removals=("x",), only_additions=True),
+            {
+                "additions": (Addition("qwen3-8b", "x"),),
+                "removals": ("x",),
+                "only_additions": True,
+            },
             UsageError,
         ),
     ],
     ids=["remove", "name", "reserved", "twice", "model", "budget", "nothing-left"],
 )
 def test_what_makes_no_stack_is_refused_and_nothing_is_written(
-    home: Home, request_: Request, error: type[Exception]
+    home: Home, request_: dict[str, Any], error: type[Exception]
 ):
     with pytest.raises(error):
-        draft_stack(home, request_)
+        draft_stack(OpenStack(home), **request_)
     assert not home.stack.exists()
 
 
 def test_more_than_the_budget_is_allowed_on_request_and_said(home: Home):
-    draft = define(home, wishes=Wishes(budget_bytes=4 * 10**9), additions=(Addition("qwen3-8b"),))
+    draft = define(home, Constraints(budget_bytes=4 * 10**9), additions=(Addition("qwen3-8b"),))
     assert any("more than the budget" in note for note in draft.notes)
 
 
@@ -147,8 +154,7 @@ def test_a_small_mac_gets_what_fits_with_the_reason_for_the_rest(home: Home, on_
 
 
 def test_context_and_concurrency_are_those_asked_for(home: Home):
-    wishes = Wishes(context_tokens=4096, concurrency=3)
-    for tier in define(home, wishes=wishes).stack.tiers:
+    for tier in define(home, Constraints(context_tokens=4096, concurrency=3)).stack.tiers:
         assert (tier.context_tokens, tier.concurrency) == (4096, 3)
 
 

@@ -11,7 +11,7 @@ from mlx_stack.cli.frame.options import completer
 from mlx_stack.cli.frame.output import Column, Output, Part
 from mlx_stack.errors import UsageError
 
-_complete_keys = completer(lambda _home: mlx_stack.config.CONFIG_KEYS)
+_complete_keys = completer(lambda _opened: mlx_stack.config.CONFIG_KEYS)
 
 
 @click.group("config", cls=OrderedGroup, invoke_without_command=True)
@@ -35,8 +35,8 @@ def set_command(context: Context, key: str, value: str) -> None:
     `-` reads it from standard input, which keeps a secret out of the shell's history.
     """
     text = sys.stdin.readline().rstrip("\r\n") if value == "-" else value
-    setting = mlx_stack.configure.set_value(context.home, key, text)
-    shown = setting.masked(setting.value) or "empty"
+    setting = mlx_stack.config.set_value(context.home, key, text)
+    shown = setting.shown or "empty"
     context.output.show(setting, lambda output, _: output.say(f"{key} is now {shown}."))
 
 
@@ -45,28 +45,28 @@ def set_command(context: Context, key: str, value: str) -> None:
 @with_context()
 def get_command(context: Context, key: str) -> None:
     """Print the value of KEY; a secret is masked."""
-    setting = mlx_stack.configure.get_setting(context.home, key)
-    context.output.show(setting, lambda output, _: output.text(setting.masked(setting.value)))
+    setting = mlx_stack.config.get_setting(context.home, key)
+    context.output.show(setting, lambda output, _: output.text(setting.shown))
 
 
 @command.command("list")
 @with_context()
 def list_command(context: Context) -> None:
     """Show every key with its value, its default, and its source."""
-    context.output.show(mlx_stack.configure.list_settings(context.home), _show_list)
+    context.output.show(mlx_stack.config.list_settings(context.home), _show_list)
 
 
-def _show_list(output: Output, listed: "mlx_stack.configure.Settings") -> None:
+def _show_list(output: Output, listed: "mlx_stack.config.Settings") -> None:
     columns = [Column("Key"), Column("Value", folds=True), Column("Default", folds=True)]
     output.table([*columns, Column("Source")], [_row(each) for each in listed.settings])
 
 
-def _row(setting: "mlx_stack.configure.Setting") -> list[Part]:
-    value = setting.masked(setting.value)
+def _row(setting: "mlx_stack.config.Setting") -> list[Part]:
+    value = setting.shown
     return [
         setting.definition.name,
         (value, "bold") if setting.source == "file" else value,
-        setting.masked(setting.default),
+        setting.definition.mask(setting.default),
         setting.source,
     ]
 
@@ -81,7 +81,7 @@ def reset_command(context: Context, key: str | None, *, yes: bool) -> None:
         if not context.may_ask:
             raise UsageError("Resetting every key has to be confirmed.", hint="Add --yes.")
         click.confirm("Return every key to its default?", abort=True, err=True)
-    reset = mlx_stack.configure.reset(context.home, key)
+    reset = mlx_stack.config.reset(context.home, key)
     words = "Every key has its default."
     if key is not None:
         words = f"{key} has its default{'' if reset.keys else ' already'}."

@@ -8,7 +8,7 @@ from mlx_stack.cli.frame.options import completer
 from mlx_stack.cli.frame.output import Output
 from mlx_stack.errors import UsageError
 
-_complete_clients = completer(lambda _home: (each.name for each in clients.registry.CLIENTS))
+_complete_clients = completer(lambda _opened: (each.name for each in clients.registry.CLIENTS))
 
 
 @click.command("connect")

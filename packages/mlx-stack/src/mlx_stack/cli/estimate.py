@@ -48,7 +48,7 @@ def command(
             context_tokens=context_tokens, concurrency=concurrency, speed_context_tokens=None
         )
     found = planning.estimate.estimate_model(
-        context.home,
+        context.opened,
         model,
         hardware_spec=hardware_spec,
         quant=quant,

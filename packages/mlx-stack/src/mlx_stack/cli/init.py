@@ -96,7 +96,7 @@ def pair_additions(args: list[str], ctx: click.Context | None = None) -> _Pairs:
 @with_context()
 def command(
     context: Context,
-    wishes: "planning.recommend.Wishes",
+    constraints: "planning.recommend.Constraints",
     _added: tuple[str, ...],
     _names: tuple[str, ...],
     removals: tuple[str, ...],
@@ -110,22 +110,23 @@ def command(
     Writes stacks/default.yaml and litellm.yaml in the state folder. A stack that is defined is
     replaced with --force only; --add and --remove change it and leave its other tiers alone.
     """
-    init, foreign = planning.init, planning.import_stack
+    init, opened = planning.init, context.opened
     pairs: _Pairs = click.get_current_context().meta[_KEY]
-    taken_over = foreign.read_foreign_stack(context.home, imported) if imported else ()
-    request = init.Request(
-        wishes=wishes,
-        additions=(*taken_over, *(init.Addition(model, tier) for model, tier in pairs)),
+    foreign = init.read_foreign_stack(opened, imported) if imported else ()
+    draft = init.draft_stack(
+        opened,
+        constraints,
+        additions=(*foreign, *(init.Addition(model, tier) for model, tier in pairs)),
         removals=removals,
-        only_additions=bool(taken_over),
+        only_additions=bool(foreign),
         replaces=force,
     )
-    draft = init.draft_stack(context.home, request)
     show_draft(context.output, draft)
     if not accept_defaults and context.may_ask:
         confirm_or_stop("Write this stack?")
-    foreign.keep_copy(imported)
-    init.write_draft(context.home, draft)
+    if imported is not None:
+        init.keep_copy(imported)
+    init.write_draft(opened, draft)
     context.output.show(draft, _show_written)
 
 

@@ -11,7 +11,9 @@ from mlx_stack.cli.frame.output import Column, Output, Part
 from mlx_stack.errors import UsageError
 from mlx_stack.format import format_bytes
 
-_complete_services = completer(lambda home: sorted(path.stem for path in home.logs.glob("*.log")))
+_complete_services = completer(
+    lambda opened: sorted(path.stem for path in opened.home.logs.glob("*.log"))
+)
 
 
 @click.command("logs")

@@ -14,7 +14,7 @@ from mlx_stack.format import format_bytes
 _STYLES = {"ok": "green", "incomplete": "yellow", "damaged": "red"}
 
 _complete_local_models = completer(
-    lambda home: (model.name for model in models.local.list_models(home).models)
+    lambda opened: (model.name for model in models.local.list_models(opened).models)
 )
 
 
@@ -73,25 +73,25 @@ def command(
         _remove(context, remove, is_forced=force)
     elif query is not None:
         wanted = planning.catalog.ModelFilter(family, tags, tool_calling)
-        found = planning.hub.search_hub(context.home, query, wanted, hardware_spec=hardware_spec)
+        found = planning.hub.search_hub(context.opened, query, wanted, hardware_spec=hardware_spec)
         output.show(found, show_available)
     elif wants_catalog:
         wanted = planning.catalog.ModelFilter(family, tags, tool_calling)
-        listing = planning.catalog.list_catalog(context.home, wanted, hardware_spec=hardware_spec)
+        listing = planning.catalog.list_catalog(context.opened, wanted, hardware_spec=hardware_spec)
         output.show(listing, show_catalog)
     elif verify:
-        listing = models.local.verify_models(context.home, say_event(output))
+        listing = models.local.verify_models(context.opened, say_event(output))
         output.show(listing, _show_local)
         return exit_codes.DONE if listing.is_sound else exit_codes.FAILED
     else:
-        output.show(models.local.list_models(context.home), _show_local)
+        output.show(models.local.list_models(context.opened), _show_local)
     return exit_codes.DONE
 
 
 def _remove(context: Context, name: str, *, is_forced: bool) -> None:
     output = context.output
     removal = models.local.remove_model(
-        context.home, name, is_forced=is_forced, observer=say_event(output)
+        context.opened, name, is_forced=is_forced, observer=say_event(output)
     )
     output.show(removal, _show_removal)
 

@@ -63,7 +63,7 @@ def command(
     try:
         with pull_progress(output) as on_event:
             result = models.pull.pull(
-                context.home,
+                context.opened,
                 model,
                 quant=quant,
                 is_forced=force,

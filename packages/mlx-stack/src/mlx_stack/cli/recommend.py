@@ -1,6 +1,5 @@
 """`mlx-stack recommend`."""
 
-from dataclasses import replace
 from functools import partial
 
 import click
@@ -27,7 +26,7 @@ _ALTERNATIVES = 8
 @with_context()
 def command(
     context: Context,
-    wishes: "planning.recommend.Wishes",
+    constraints: "planning.recommend.Constraints",
     hardware_spec: str | None,
     *,
     show_all: bool,
@@ -37,8 +36,7 @@ def command(
     The tiers share one budget: each with its KV cache at its full context, they fit at once.
     `mlx-stack init` makes a stack of them.
     """
-    wishes = replace(wishes, hardware_spec=hardware_spec)
-    found = planning.recommend.recommend(context.home, wishes)
+    found = planning.recommend.recommend(context.opened, constraints, hardware_spec=hardware_spec)
     context.output.show(found, partial(_show, show_all=show_all))
 
 

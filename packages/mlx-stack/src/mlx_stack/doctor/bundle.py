@@ -18,7 +18,7 @@ from typing import cast
 from mlx_hwprobe import HwprobeError
 from mlx_procsup import tail_lines
 from mlx_stack import __version__, atomic_file
-from mlx_stack.config import CONFIG_KEYS, mask_value
+from mlx_stack.config import CONFIG_KEYS
 from mlx_stack.credentials import MASK, SECRET_SHAPES, read_gateway_key
 from mlx_stack.doctor.finding import Examination
 from mlx_stack.engines.environment import EngineName, current_environment
@@ -102,8 +102,10 @@ def _content(opened: OpenStack, examination: Examination) -> dict[str, object]:
 
 
 def _config(opened: OpenStack) -> dict[str, str]:
-    values = {key: getattr(opened.config, key.replace("-", "_")) for key in CONFIG_KEYS}
-    return {key: mask_value(key, value) for key, value in values.items()}
+    return {
+        name: key.mask(getattr(opened.config, name.replace("-", "_")))
+        for name, key in CONFIG_KEYS.items()
+    }
 
 
 def _or_error(read: Callable[[], object]) -> object:

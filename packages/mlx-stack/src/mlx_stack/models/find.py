@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_catalog import Catalog, CatalogEntry, Quant, UnknownModelError
+from mlx_catalog import CatalogEntry, Quant, UnknownModelError
 from mlx_stack.errors import StackError, UsageError
-from mlx_stack.home import Home
 from mlx_stack.models.disk.local import LocalModel, find_local, inspect_folder, list_local
 from mlx_stack.models.errors import ModelNotFoundError
 from mlx_stack.models.hub.environment import read_environment
@@ -188,15 +187,6 @@ def guessing(opened: OpenStack, repo: HubRepo) -> Generator[None]:
     except ModelNotFoundError as error:
         error.hint = f"{near_names(opened, Path(repo.repo).name)}{error.hint or ''}" or None
         raise
-
-
-def open_catalog(home: Home) -> Catalog:
-    """The shipped catalog with the user's own entries over it.
-
-    Raises:
-        InvalidCatalogError: When an entry breaks the schema.
-    """
-    return OpenStack(home).catalog
 
 
 def _find_word(opened: OpenStack, name: str) -> FoundModel:

@@ -3,16 +3,13 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlx_stack.config import load_config
-from mlx_stack.errors import NoStackError, StackError, UsageError
-from mlx_stack.home import Home
-from mlx_stack.models.disk.local import LocalModel, find_local, list_local, remove
+from mlx_stack.errors import StackError, UsageError
+from mlx_stack.models.disk.local import LocalModel, list_local, remove
 from mlx_stack.models.disk.verify import verify
 from mlx_stack.models.errors import ModelInUseError
 from mlx_stack.models.events import Observer, ignore
-from mlx_stack.models.find import find, local_models
+from mlx_stack.models.find import find, local_model_of, local_models
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.stack import load_stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,26 +74,25 @@ class Removal:
         return {"removed": self.model.to_document(), "freed_bytes": self.freed_bytes}
 
 
-def list_models(home: Home) -> LocalListing:
+def list_models(opened: OpenStack) -> LocalListing:
     """The local models, whole or not. Reads names and sizes only, and writes nothing.
 
     Raises:
-        InvalidFileError: The configuration or the stack file is damaged.
+        InvalidFileError: When the configuration or the stack file is damaged.
     """
-    model_dir = load_config(home).model_dir
-    users = _users(home, model_dir)
+    model_dir, users = opened.config.model_dir, _users(opened)
     models = (ListedModel(model, users.get(model.path, ())) for model in list_local(model_dir))
     return LocalListing(model_dir, tuple(models))
 
 
-def verify_models(home: Home, observer: Observer = ignore) -> LocalListing:
+def verify_models(opened: OpenStack, observer: Observer = ignore) -> LocalListing:
     """The local models after comparing every byte with its hash.
 
     Args:
-        home: Where the models are.
+        opened: Where the models are.
         observer: Gets each file before it is read.
     """
-    listing = list_models(home)
+    listing = list_models(opened)
     checked = (
         replace(model, local=verify(model.local, observer))
         if model.local.path.parent == listing.model_dir
@@ -106,22 +102,24 @@ def verify_models(home: Home, observer: Observer = ignore) -> LocalListing:
     return replace(listing, models=tuple(checked))
 
 
-def remove_model(home: Home, name: str, *, is_forced: bool, observer: Observer = ignore) -> Removal:
+def remove_model(
+    opened: OpenStack, name: str, *, is_forced: bool, observer: Observer = ignore
+) -> Removal:
     """Remove a model from this disk, unfinished downloads of it included.
 
     Args:
-        home: Where the models are.
+        opened: Where the models are.
         name: Its catalog id, repository or folder, however it is written.
-        is_forced: Remove it though a tier uses it.
-        observer: Gets what it waits for, and what is odd about the disk.
+        is_forced: Remove it even if a tier uses it.
+        observer: Gets what it waits for, and that a disk has no locks.
 
     Raises:
-        UnknownModelError: Nothing is called so.
-        StackError: There is no such model here.
-        UsageError: Several are called so.
-        ModelInUseError: A tier uses it.
+        UnknownModelError: When there is no such name.
+        StackError: When there is no such model here.
+        UsageError: When several have the name.
+        ModelInUseError: When a tier uses it.
     """
-    listing, opened = list_models(home), OpenStack(home)
+    listing = list_models(opened)
     paths = {model.path.resolve() for model in local_models(opened, find(opened, name))}
     found = [model for model in listing.models if model.local.path.resolve() in paths]
     if not found:
@@ -137,21 +135,17 @@ def remove_model(home: Home, name: str, *, is_forced: bool, observer: Observer =
         tiers = ", ".join(model.tiers)
         raise ModelInUseError(
             f"{model.name} is used by {'tier' if len(model.tiers) == 1 else 'tiers'} {tiers}.",
-            hint="`mlx-stack init --remove TIER` takes a tier out of the stack; `--force` removes "
-            "the model all the same.",
+            hint="`mlx-stack init --remove TIER` removes a tier from the stack; `--force` removes "
+            "the model anyway.",
         )
     return Removal(model, remove(listing.model_dir, model.local, observer))
 
 
-def _users(home: Home, model_dir: Path) -> dict[Path, tuple[str, ...]]:
+def _users(opened: OpenStack) -> dict[Path, tuple[str, ...]]:
     """The tiers of the stack by the folder that each serves."""
-    try:
-        stack = load_stack(home.stack)
-    except NoStackError:
-        return {}
     users: dict[Path, tuple[str, ...]] = {}
-    for tier in stack.tiers:
-        model = find_local(model_dir, tier.source, tier.quant)
+    for tier in opened.defined_stack.tiers if opened.defined_stack is not None else ():
+        model = local_model_of(opened, tier)
         if model is not None:
             users[model.path] = (*users.get(model.path, ()), tier.name)
     return users

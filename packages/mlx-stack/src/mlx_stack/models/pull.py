@@ -90,7 +90,7 @@ class PullResult:
 
 
 def pull(
-    home: Home,
+    opened: OpenStack,
     name: str,
     *,
     quant: Quant | None = None,
@@ -101,32 +101,30 @@ def pull(
     """Have the model `name` whole on this disk.
 
     Args:
-        home: Where configuration and engines are.
+        opened: Where configuration and engines are.
         name: A catalog id, an alias, or a Hub repository, however it is written.
         quant: The precision; None takes the configured one, or whatever the repository holds.
-        is_forced: Fetch everything anew, whatever is here.
+        is_forced: Download everything again, whatever is here.
         allows_code: The user allows this model's own Python: it is fetched, and may run.
         observer: Told of everything that happens, from this thread.
 
     Raises:
-        UnknownModelError: It is no repository, and the catalog doesn't know it.
-        UsageError: It is a folder, or a variable that says how to reach the Hub makes no sense.
-        ModelCodeError: It brings Python of its own, which wasn't allowed.
-        PullError: It can't be completed; what was fetched is kept for the next time.
+        UnknownModelError: When it isn't a repository, and the catalog doesn't have it.
+        UsageError: When it is a folder, or a variable that says how to reach the Hub is wrong.
+        ModelCodeError: When it brings Python code that wasn't allowed.
+        PullError: When it can't be completed; what was fetched is kept for the next time.
     """
     began = time.monotonic()
-    opened = OpenStack(home)
-    config = opened.config
-    default_quant = config.default_quant
-    source = source_of(find(opened, name), quant, default_quant)
+    home, model_dir = opened.home, opened.config.model_dir
+    source = source_of(find(opened, name), quant, opened.config.default_quant)
     home.create()
-    config.model_dir.mkdir(parents=True, exist_ok=True)
+    model_dir.mkdir(parents=True, exist_ok=True)
     environment = read_environment()
     if not environment.is_offline:
         environment = environment.ready()
     puller = _Puller(
         home,
-        config.model_dir,
+        model_dir,
         environment,
         is_forced=is_forced,
         allows_code=allows_code,
@@ -195,7 +193,7 @@ class _Puller:
     def _have_offline(self, source: ModelSource) -> tuple[Fetched, str]:
         repo = source.origin.repo
         if self.is_forced:
-            raise OfflineError(f"{repo} was to be fetched anew")
+            raise OfflineError(f"{repo} was to be downloaded again")
         present = self._present(source, source.origin.commit)
         if present is not None:
             return present, "HF_HUB_OFFLINE is set: the Hub was not asked for a newer version."

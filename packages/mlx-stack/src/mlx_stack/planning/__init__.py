@@ -8,7 +8,6 @@ if TYPE_CHECKING:
     from mlx_stack.planning import catalog as catalog
     from mlx_stack.planning import estimate as estimate
     from mlx_stack.planning import hub as hub
-    from mlx_stack.planning import import_stack as import_stack
     from mlx_stack.planning import init as init
     from mlx_stack.planning import recommend as recommend
     from mlx_stack.planning import wording as wording

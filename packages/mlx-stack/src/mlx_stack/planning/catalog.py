@@ -1,4 +1,4 @@
-"""The catalog's models, with what each would do on a machine."""
+"""The catalog's models, with figures for a machine (decision 0037)."""
 
 from dataclasses import dataclass
 
@@ -6,13 +6,11 @@ import msgspec
 
 from mlx_catalog import Catalog, CatalogEntry, EngineFit, Quant, engine_fit
 from mlx_hwprobe import HardwareProfile
-from mlx_recommend import Estimate, Workload, estimate, reference_measurements, shape_of_entry
-from mlx_stack.config import load_config
+from mlx_recommend import Estimate, Workload, estimate, shape_of_entry
 from mlx_stack.hardware import asked_hardware
-from mlx_stack.home import Home
-from mlx_stack.models.find import open_catalog
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.estimate import listed_estimate
-from mlx_stack.planning.evidence import measurements_of, saved_benchmarks
+from mlx_stack.planning.saved_results import known_speeds
 
 _ENTRY_FIELDS = (
     "id",
@@ -37,7 +35,7 @@ _UNKNOWN_QUALITY: dict[str, object] = {"source": {}, **dict.fromkeys(_SCORES)}
 
 @dataclass(frozen=True, slots=True)
 class ModelFilter:
-    """Which models are wanted; a model of which the answer is unknown is not.
+    """Which models are wanted; where the answer is unknown, a model is left out.
 
     Attributes:
         family: The start of a family's name, or None for all.
@@ -93,28 +91,24 @@ class CatalogListing:
 
 
 def list_catalog(
-    home: Home, wanted: ModelFilter, *, hardware_spec: str | None = None
+    opened: OpenStack, wanted: ModelFilter, *, hardware_spec: str | None = None
 ) -> CatalogListing:
     """The catalog's models that are `wanted`; reads only.
 
     Raises:
-        InvalidCatalogError: An entry of the user's breaks the schema.
-        InvalidFileError: The configuration, a saved result or the saved profile is damaged.
+        InvalidCatalogError: When an entry of the user's breaks the schema.
+        InvalidFileError: When the configuration, a saved result or the saved profile is damaged.
     """
-    hardware = asked_hardware(home, hardware_spec)
-    default = load_config(home).default_quant
-    saved = saved_benchmarks(home.benchmarks, hardware)
-    catalog = open_catalog(home)
+    hardware = asked_hardware(opened.home, hardware_spec)
+    default = opened.config.default_quant
+    speeds = known_speeds(opened.home.benchmarks, hardware)
     models: list[CatalogModel] = []
-    for entry in wanted.chosen(catalog):
+    for entry in wanted.chosen(opened.catalog):
         quant = available_quant(entry, default)
-        figures = (
-            *reference_measurements(entry, hardware),
-            *measurements_of(entry, saved, default_quant=default),
-        )
-        expected = estimate(shape_of_entry(entry, quant), hardware, Workload(), figures)
+        known = speeds.of_entry(entry, default)
+        expected = estimate(shape_of_entry(entry, quant), hardware, Workload(), known)
         models.append(CatalogModel(entry, quant, expected, engine_fit(entry)))
-    return CatalogListing(hardware, tuple(models), len(catalog))
+    return CatalogListing(hardware, tuple(models), len(opened.catalog))
 
 
 def available_quant(entry: CatalogEntry, default: Quant) -> Quant:

@@ -1,4 +1,4 @@
-"""Will a model run on a machine, in how much memory, how fast."""
+"""Whether a model runs on a machine, in how much memory, how fast (decision 0042)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,23 +13,17 @@ from mlx_recommend import (
     ModelShape,
     Workload,
     estimate,
-    reference_measurements,
     shape_of_entry,
     shape_of_model,
 )
 from mlx_stack.errors import MissingError
 from mlx_stack.hardware import asked_hardware
-from mlx_stack.home import Home
 from mlx_stack.models.find import FoundModel, find, guessing, local_models
 from mlx_stack.models.hub.environment import read_environment
 from mlx_stack.models.name import HubRepo
 from mlx_stack.models.own_code import code_field
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.planning.evidence import (
-    measurements_of,
-    measurements_of_source,
-    saved_benchmarks,
-)
+from mlx_stack.planning.saved_results import known_speeds
 
 if TYPE_CHECKING:
     from mlx_catalog.hub import RepoReading
@@ -43,7 +37,7 @@ class DescribedModel:
 
     Attributes:
         found: What the name means.
-        quant: The precision asked for, or what the files have; None where nobody knows.
+        quant: The precision asked for, or what the files have; None where that is unknown.
         shape: What memory and speed follow from; None where the files don't tell enough.
         fit: How the engine serves it.
         folder: Where it is on this disk, whole; None where it isn't, or nobody looked.
@@ -120,77 +114,6 @@ def listed_estimate(expected: Estimate) -> dict[str, object]:
     }
 
 
-def estimate_model(
-    home: Home,
-    name: str,
-    *,
-    hardware_spec: str | None = None,
-    quant: Quant | None = None,
-    workload: Workload | None = None,
-    use_measured: bool = True,
-    read_hub: HubReader | None = None,
-) -> ModelEstimate:
-    """What to expect of a model; reads only.
-
-    Args:
-        home: For the configuration, saved results and the user's own catalog entries.
-        name: A catalog id, a Hub repository, a model folder or a `config.json`.
-        hardware_spec: The machine; None is this one.
-        quant: The precision; None is the model's own, or for a catalog entry the default.
-        workload: Context and concurrency; None is the defaults.
-        use_measured: Whether saved and published figures replace computed ones.
-        read_hub: Asks the Hub; None is the one that the environment names.
-
-    Raises:
-        UnknownModelError: When nothing is called so; with the nearest names of the catalog.
-        UnreadableModelError: When the local files are damaged.
-        StackError: When the Hub doesn't answer, or has no such repository.
-    """
-    opened = OpenStack(home)
-    default_quant = opened.config.default_quant
-    model = describe_model(opened, name, quant, default_quant, read_hub)
-    hardware = asked_hardware(home, hardware_spec)
-    workload = workload or Workload()
-    if model.shape is None:
-        return ModelEstimate(model=model, hardware=hardware, workload=workload, estimate=None)
-    known = _measurements(home, model, hardware, default_quant) if use_measured else ()
-    expected = estimate(model.shape, hardware, workload, known)
-    return ModelEstimate(model=model, hardware=hardware, workload=workload, estimate=expected)
-
-
-def describe_model(
-    opened: OpenStack,
-    text: str,
-    quant: Quant | None,
-    default_quant: Quant,
-    read_hub: HubReader | None = None,
-) -> DescribedModel:
-    """The model that `text` means, from the catalog, its files here, or the Hub, in this order.
-
-    Args:
-        opened: Where the catalog and the models folder are.
-        text: What the user typed.
-        quant: The precision asked for, or None.
-        default_quant: What a catalog entry is estimated at otherwise.
-        read_hub: Asks the Hub, only where nothing else answers; None as for `estimate_model`.
-    """
-    found = find(opened, text)
-    if found.entry is not None:
-        own = found.entry.quant_of(found.repo.repo) if found.repo is not None else None
-        wanted = quant or own or default_quant
-        shape, fit = shape_of_entry(found.entry, wanted), engine_fit(found.entry)
-        return DescribedModel(found=found, quant=wanted, shape=shape, fit=fit, note=found.note)
-    if found.path is not None:
-        return _described(found, read_model(found.path), quant, folder=found.folder)
-    local = next(iter(local_models(opened, found, quant)), None)
-    if local is not None and local.is_whole:
-        return _described(found, read_model(local.path), quant, folder=local.path)
-    assert found.repo is not None
-    with guessing(opened, found.repo):
-        reading = (read_hub or read_from_hub)(found.repo)
-    return _described(found, reading.model, quant, own_code=code_field(reading.config))
-
-
 def read_from_hub(repo: HubRepo) -> "RepoReading":
     """What the Hub says of a repository, with the user's endpoint and token.
 
@@ -211,6 +134,72 @@ def read_from_hub(repo: HubRepo) -> "RepoReading":
         return hub.read(*where)
 
 
+def estimate_model(
+    opened: OpenStack,
+    name: str,
+    *,
+    hardware_spec: str | None = None,
+    quant: Quant | None = None,
+    workload: Workload | None = None,
+    use_measured: bool = True,
+    read_hub: HubReader = read_from_hub,
+) -> ModelEstimate:
+    """What to expect of a model; reads only.
+
+    Args:
+        opened: For the configuration, saved results and the user's own catalog entries.
+        name: A catalog id, a Hub repository, a model folder or a `config.json`.
+        hardware_spec: The machine; None is this one.
+        quant: The precision; None is the model's own, or for a catalog entry the default.
+        workload: Context and concurrency; None is the defaults.
+        use_measured: Whether saved and published figures replace computed ones.
+        read_hub: Asks the Hub, only where nothing else knows the model.
+
+    Raises:
+        UnknownModelError: When there is no such model; with the nearest names of the catalog.
+        UnreadableModelError: When the local files are damaged.
+        StackError: When the Hub doesn't answer, or has no such repository.
+    """
+    model = describe_model(opened, name, quant, read_hub)
+    hardware = asked_hardware(opened.home, hardware_spec)
+    workload, expected = workload or Workload(), None
+    if model.shape is not None:
+        known = _measurements(opened, model, hardware) if use_measured else ()
+        expected = estimate(model.shape, hardware, workload, known)
+    return ModelEstimate(model=model, hardware=hardware, workload=workload, estimate=expected)
+
+
+def describe_model(
+    opened: OpenStack,
+    text: str,
+    quant: Quant | None = None,
+    read_hub: HubReader = read_from_hub,
+) -> DescribedModel:
+    """The model that `text` means, from the catalog, its files here, or the Hub, in this order.
+
+    Args:
+        opened: Where the catalog and the models folder are.
+        text: What the user typed.
+        quant: The precision asked for; None is the model's own, or for an entry the default.
+        read_hub: Asks the Hub, only where nothing else knows the model.
+    """
+    found = find(opened, text)
+    if found.entry is not None:
+        own = found.entry.quant_of(found.repo.repo) if found.repo is not None else None
+        wanted = quant or own or opened.config.default_quant
+        shape, fit = shape_of_entry(found.entry, wanted), engine_fit(found.entry)
+        return DescribedModel(found=found, quant=wanted, shape=shape, fit=fit, note=found.note)
+    if found.path is not None:
+        return _described(found, read_model(found.path), quant, folder=found.folder)
+    local = next(iter(local_models(opened, found, quant)), None)
+    if local is not None and local.is_whole:
+        return _described(found, read_model(local.path), quant, folder=local.path)
+    assert found.repo is not None
+    with guessing(opened, found.repo):
+        reading = read_hub(found.repo)
+    return _described(found, reading.model, quant, own_code=code_field(reading.config))
+
+
 def _described(
     found: FoundModel,
     model: ModelReading,
@@ -221,7 +210,7 @@ def _described(
 ) -> DescribedModel:
     note, shape = "; ".join(model.notes), shape_of_model(model, quant)
     if (shape is None or shape.weights_bytes is None) and not note:
-        note = "its configuration doesn't tell how many parameters it has"
+        note = "its configuration doesn't say how many parameters it has"
     said = quant or model.quant or model.quantization or None
     return DescribedModel(
         found=found,
@@ -235,14 +224,9 @@ def _described(
 
 
 def _measurements(
-    home: Home, model: DescribedModel, hardware: HardwareProfile, default_quant: Quant
+    opened: OpenStack, model: DescribedModel, hardware: HardwareProfile
 ) -> Sequence[Measurement]:
-    saved = saved_benchmarks(home.benchmarks, hardware)
-    if model.entry is None:
-        found = model.found
-        source = found.repo.repo if found.repo is not None else str(found.folder)
-        return measurements_of_source(source, model.quant or "", saved)
-    return (
-        *reference_measurements(model.entry, hardware),
-        *measurements_of(model.entry, saved, default_quant=default_quant),
-    )
+    speeds = known_speeds(opened.home.benchmarks, hardware)
+    if model.entry is not None:
+        return speeds.of_entry(model.entry, opened.config.default_quant)
+    return speeds.of_source(model.found.source or "", model.quant or "")

@@ -1,4 +1,4 @@
-"""The Hub's MLX models that match a query, with what each would do on a machine."""
+"""The Hub's MLX models that match a query, with figures for a machine (decision 0039)."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,11 +11,10 @@ from mlx_hwprobe import HardwareProfile
 from mlx_recommend import Estimate, estimate, shape_of_entry, shape_of_model
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.hardware import asked_hardware
-from mlx_stack.home import Home
-from mlx_stack.models.find import open_catalog
 from mlx_stack.models.hub.client import open_hub
 from mlx_stack.models.hub.environment import HubEnvironment, read_environment
 from mlx_stack.models.name import HubRepo, parse
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.catalog import ModelFilter
 from mlx_stack.planning.estimate import listed_estimate
 
@@ -80,7 +79,7 @@ class HubListing:
 
 
 def search_hub(
-    home: Home,
+    opened: OpenStack,
     query: str,
     wanted: ModelFilter,
     *,
@@ -101,11 +100,10 @@ def search_hub(
             "HF_HUB_OFFLINE forbids asking the Hub.",
             hint="Unset it, or see `mlx-stack models --catalog`, which needs no connection.",
         )
-    with suppress(UsageError):  # what is no name is a query all the same
+    with suppress(UsageError):  # anything else is a query too
         named = parse(query, environment.endpoint)
         query = named.repo if isinstance(named, HubRepo) else query
-    hardware = asked_hardware(home, hardware_spec)
-    catalog = open_catalog(home)
+    hardware, catalog = asked_hardware(opened.home, hardware_spec), opened.catalog
     with open_hub(environment.ready()) as hub:
         found = [
             row for row in hub.search(query, limit=_LISTED) if _is_wanted(row, catalog, wanted)

@@ -1,19 +1,20 @@
-"""Define a stack: the recommended tiers, with what the user adds and removes."""
+"""Define a stack: the recommended tiers, with what the user adds and removes (decision 0043)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from mlx_recommend import MissingTier
-from mlx_stack.config import Config, load_config, read_values, save_values
-from mlx_stack.errors import InvalidFileError, NoStackError, StackError, UsageError
+from mlx_stack import atomic_file, yaml_file
+from mlx_stack.config import set_value
+from mlx_stack.errors import InvalidFileError, StackError, UsageError
+from mlx_stack.format import format_bytes
 from mlx_stack.home import Home
-from mlx_stack.models.disk import find_local
+from mlx_stack.models.find import local_model_of
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.planning.estimate import HubReader
-from mlx_stack.planning.recommend import Recommendation, Wishes, recommend
+from mlx_stack.planning.recommend import Constraints, Recommendation, recommend
 from mlx_stack.planning.tiers import (
     PlannedTier,
     added_tier,
@@ -27,15 +28,23 @@ from mlx_stack.services.service import GATEWAY
 from mlx_stack.stack import (
     DEFAULT_PORTS,
     RESERVED_NAMES,
-    SCHEMA_VERSION,
     Stack,
     Tier,
     contradiction,
-    load_stack,
     save_stack,
 )
 
 _FIRST_OTHER_PORT = max(DEFAULT_PORTS.values()) + 1
+
+
+class _ForeignTier(msgspec.Struct, frozen=True):
+    name: str
+    model: str
+    source: str = ""
+
+
+class _ForeignStack(msgspec.Struct, frozen=True):
+    tiers: tuple[_ForeignTier, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,25 +61,6 @@ class Addition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """What a stack is to be.
-
-    Attributes:
-        wishes: What to recommend by.
-        additions: Models to serve, whatever is recommended.
-        removals: Tiers to leave out.
-        only_additions: Serve the additions and nothing else.
-        replaces: Whether a stack that is defined may be replaced by a new one.
-    """
-
-    wishes: Wishes = field(default_factory=Wishes)
-    additions: tuple[Addition, ...] = ()
-    removals: tuple[str, ...] = ()
-    only_additions: bool = False
-    replaces: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
     """A stack that is not written yet.
 
@@ -78,11 +68,10 @@ class Draft:
         home: Where it would be written.
         stack: What would be written.
         tiers: Its tiers, with what they take and whether their models are here.
-        budget_bytes: What they share; None where nobody knows this machine's memory.
+        budget_bytes: What they share; None where nothing was recommended.
         missing: Usual tiers that it does without.
         gateway_port: The port that the gateway will have.
         notes: What the user should know.
-        recommendation: What it was made from; None where nothing had to be recommended.
     """
 
     home: Home
@@ -92,14 +81,11 @@ class Draft:
     missing: tuple[MissingTier, ...]
     gateway_port: int
     notes: tuple[str, ...]
-    recommendation: Recommendation | None
 
     @property
     def total_bytes(self) -> int | None:
         """What the tiers take together; None where one of them is unknown."""
-        sizes = [tier.memory_bytes for tier in self.tiers]
-        known = [size for size in sizes if size is not None]
-        return sum(known) if len(known) == len(sizes) else None
+        return _total_bytes(self.tiers)
 
     def to_document(self) -> dict[str, object]:
         """The fields of the JSON answer."""
@@ -115,98 +101,154 @@ class Draft:
         }
 
 
-def draft_stack(home: Home, request: Request, *, read_hub: HubReader | None = None) -> Draft:
-    """The stack that `request` asks for; writes nothing.
+def draft_stack(
+    opened: OpenStack,
+    constraints: Constraints | None = None,
+    *,
+    additions: Sequence[Addition] = (),
+    removals: Sequence[str] = (),
+    only_additions: bool = False,
+    replaces: bool = False,
+) -> Draft:
+    """The stack that is asked for; writes nothing.
 
     With additions or removals a defined stack is changed: its other tiers stay as they are.
 
+    Args:
+        opened: The state folder.
+        constraints: What to recommend by.
+        additions: Models to serve, whatever is recommended.
+        removals: Tiers to leave out.
+        only_additions: Serve the additions and nothing else.
+        replaces: Whether a stack that is defined may be replaced by a new one.
+
     Raises:
-        StackError: A stack is defined and may not be replaced, or nothing fits.
-        UsageError: A tier's name is no name, is given twice, or is not there to be removed.
-        UnknownModelError: An added model is none.
+        StackError: When a stack is defined and may not be replaced, or nothing fits.
+        UsageError: When a tier's name isn't one, is given twice, or isn't there to be removed.
+        UnknownModelError: When there is no such model to add.
     """
-    defined = _defined(home, request)
-    is_change = defined is not None and not request.replaces
-    if is_change and not (request.additions or request.removals):
+    constraints = constraints or Constraints()
+    defined = _defined(opened, replaces=replaces)
+    is_change = defined is not None and not replaces
+    if is_change and not (additions or removals):
         raise StackError(
-            f"A stack is defined already: {home.stack}.",
+            f"A stack is defined already: {opened.home.stack}.",
             hint="`--force` replaces it; `--add` and `--remove` change some of its tiers.",
         )
-    opened = OpenStack(home)
-    config = opened.config
-    added = _added(opened, request, read_hub)
-    found = None
-    if is_change:
-        assert defined is not None
+    added = _added(opened, additions, constraints)
+    found, tiers = None, list[PlannedTier]()
+    if defined is not None and is_change:
         tiers = [PlannedTier(tier, planned_memory_bytes(opened, tier)) for tier in defined.tiers]
-    elif request.only_additions:
-        tiers = []
-    else:
+    elif not only_additions:
         reserved = sum(tier.memory_bytes or 0 for tier in added)
-        found = recommend(home, replace(request.wishes, reserved_bytes=reserved))
+        found = recommend(opened, constraints, reserved_bytes=reserved)
         tiers = [recommended_tier(each) for each in found.plan.tiers]
-    tiers = _combined(tiers, added, request.removals)
+    tiers = _combined(tiers, added, removals)
     if not tiers:
         raise _nothing_fits(found)
-    tiers = _with_ports(tiers, defined, config.litellm_port)
+    tiers = _with_ports(tiers, defined, opened.config.litellm_port)
+    profile_id = defined.hardware_profile if defined is not None else None
     stack = Stack(
-        schema_version=SCHEMA_VERSION,
-        hardware_profile=_profile_id(found, defined),
-        intent=request.wishes.intent.value if defined is None or found else defined.intent,
+        hardware_profile=found.hardware.profile_id if found is not None else profile_id,
+        intent=constraints.intent.value if defined is None or found else defined.intent,
         aliases=_aliases(defined, tiers) if is_change else {},
         tiers=tuple(each.tier for each in tiers),
     )
     problem = contradiction(stack)
     if problem is not None:
-        raise UsageError(f"That would be no stack: {problem}.")
-    return _draft(home, config, stack, tiers, found, request)
+        raise UsageError(f"That stack isn't possible: {problem}.")
+    gateway_port = _gateway_port(opened, stack)
+    return Draft(
+        home=opened.home,
+        stack=stack,
+        tiers=tuple(replace(each, is_present=_is_present(opened, each.tier)) for each in tiers),
+        budget_bytes=found.budget_bytes if found is not None else None,
+        missing=tuple(
+            each
+            for each in (found.plan.missing if found is not None else ())
+            if stack.tier(each.tier) is None and each.tier not in removals
+        ),
+        gateway_port=gateway_port,
+        notes=tuple(_notes(tiers, opened.config.litellm_port, gateway_port, found)),
+    )
 
 
-def write_draft(home: Home, draft: Draft) -> None:
+def write_draft(opened: OpenStack, draft: Draft) -> None:
     """Write the stack file and the gateway's configuration.
 
     Raises:
-        OSError: A file can't be written.
+        OSError: When a file can't be written.
     """
-    home.create()
-    config = load_config(home)
-    if draft.gateway_port != config.litellm_port:
-        save_values(home, {**read_values(home), "litellm-port": draft.gateway_port})
-        config = load_config(home)
-    save_stack(home.stack, draft.stack)
-    write_gateway_files(home, gateway_settings(draft.stack, config))
+    opened.home.create()
+    config = replace(opened.config, litellm_port=draft.gateway_port)
+    if config != opened.config:
+        set_value(opened.home, "litellm-port", str(draft.gateway_port))
+    save_stack(opened.home.stack, draft.stack)
+    write_gateway_files(opened.home, gateway_settings(draft.stack, config))
 
 
-def _defined(home: Home, request: Request) -> Stack | None:
+def read_foreign_stack(opened: OpenStack, path: Path) -> tuple[Addition, ...]:
+    """The tiers of a stack file of mlx-stack 0.3, the earlier program of this name.
+
+    Which model serves which tier is imported: its own, or what its id stands for. Ports, parsers
+    and engine flags are not: some of the flags are unsafe for some models, and parsers follow from
+    the catalog.
+
+    Raises:
+        InvalidFileError: When it isn't such a file.
+    """
+    try:
+        tiers = yaml_file.read(path, _ForeignStack).tiers
+    except FileNotFoundError as error:
+        raise InvalidFileError(path, "there is no such file") from error
+    if not tiers:
+        raise InvalidFileError(path, "it defines no tier")
+    known = opened.catalog
+    return tuple(
+        Addition(tier.model if tier.model in known else tier.source or tier.model, tier.name)
+        for tier in tiers
+    )
+
+
+def keep_copy(path: Path) -> None:
+    """Copy an imported file to NAME.imported, since the new stack may take its place.
+
+    Raises:
+        OSError: When the copy can't be written.
+    """
+    copy = path.with_name(f"{path.name}.imported")
+    atomic_file.write_text(copy, path.read_text(encoding="utf-8"))
+
+
+def _defined(opened: OpenStack, *, replaces: bool) -> Stack | None:
     """The stack that is defined; a damaged one counts as none where it may be replaced."""
     try:
-        return load_stack(home.stack)
-    except NoStackError:
-        return None
+        return opened.defined_stack
     except InvalidFileError:
-        if request.replaces:
+        if replaces:
             return None
         raise
 
 
-def _added(opened: OpenStack, request: Request, read_hub: HubReader | None) -> list[PlannedTier]:
+def _added(
+    opened: OpenStack, additions: Sequence[Addition], constraints: Constraints
+) -> list[PlannedTier]:
     tiers = [
         added_tier(
             opened,
             each.model,
             each.tier,
-            context_tokens=request.wishes.context_tokens,
-            concurrency=request.wishes.concurrency,
-            read_hub=read_hub,
+            context_tokens=constraints.context_tokens,
+            concurrency=constraints.concurrency,
         )
-        for each in request.additions
+        for each in additions
     ]
     names = [each.tier.name for each in tiers]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"Two models are to be tier {name!r}.", hint="Name tiers with --as.")
         if name in RESERVED_NAMES:
-            raise UsageError(f"A tier can't be called {name!r}: that is a service of its own.")
+            raise UsageError(f"A tier can't be called {name!r}: that name is reserved.")
     return tiers
 
 
@@ -228,7 +270,7 @@ def _combined(
 def _with_ports(
     tiers: Sequence[PlannedTier], defined: Stack | None, gateway_port: int
 ) -> list[PlannedTier]:
-    """The tiers on ports of their own: those they had, else free ones.
+    """The tiers on different ports: those they had, else free ones.
 
     A port that the defined stack uses may well be in use: by this stack.
     """
@@ -241,18 +283,8 @@ def _with_ports(
         if port is None:
             port = next_free_port(DEFAULT_PORTS.get(name, _FIRST_OTHER_PORT), taken)
         taken.add(port)
-        placed.append(replace(each, tier=_on_port(each.tier, port)))
+        placed.append(replace(each, tier=msgspec.structs.replace(each.tier, port=port)))
     return placed
-
-
-def _on_port(tier: Tier, port: int) -> Tier:
-    return msgspec.structs.replace(tier, port=port)
-
-
-def _profile_id(found: Recommendation | None, defined: Stack | None) -> str | None:
-    if found is not None:
-        return found.hardware.profile_id
-    return defined.hardware_profile if defined is not None else None
 
 
 def _aliases(defined: Stack | None, tiers: Sequence[PlannedTier]) -> dict[str, str]:
@@ -262,56 +294,41 @@ def _aliases(defined: Stack | None, tiers: Sequence[PlannedTier]) -> dict[str, s
     return {alias: name for alias, name in aliases.items() if name in names}
 
 
-def _draft(
-    home: Home,
-    config: Config,
-    stack: Stack,
+def _notes(
     tiers: Sequence[PlannedTier],
+    configured_port: int,
+    gateway_port: int,
     found: Recommendation | None,
-    request: Request,
-) -> Draft:
-    gateway_port = _gateway_port(home, config, tiers)
-    draft = Draft(
-        home=home,
-        stack=stack,
-        tiers=tuple(
-            replace(each, is_present=_is_present(config.model_dir, each.tier)) for each in tiers
-        ),
-        budget_bytes=found.budget_bytes if found is not None else None,
-        missing=tuple(
-            each
-            for each in (found.plan.missing if found is not None else ())
-            if stack.tier(each.tier) is None and each.tier not in request.removals
-        ),
-        gateway_port=gateway_port,
-        notes=(),
-        recommendation=found,
-    )
-    notes = [each.note for each in tiers if each.note]
-    if gateway_port != config.litellm_port:
-        notes.append(
-            f"Port {config.litellm_port} is in use: the gateway gets {gateway_port} (litellm-port)."
+) -> Iterator[str]:
+    """What the user should know of a draft."""
+    yield from (each.note for each in tiers if each.note)
+    if gateway_port != configured_port:
+        yield f"Port {configured_port} is in use: the gateway gets {gateway_port} (litellm-port)."
+    total = _total_bytes(tiers)
+    if total is not None and found is not None and total > found.budget_bytes:
+        yield (
+            f"The tiers take {format_bytes(total)} together, more than the budget of"
+            f" {format_bytes(found.budget_bytes)}."
         )
-    total, budget = draft.total_bytes, draft.budget_bytes
-    if total is not None and budget is not None and total > budget:
-        notes.append(
-            f"The tiers take {total / 1e9:.1f} GB together, more than the budget of"
-            f" {budget / 1e9:.1f} GB."
-        )
-    return replace(draft, notes=tuple(notes))
 
 
-def _gateway_port(home: Home, config: Config, tiers: Sequence[PlannedTier]) -> int:
+def _total_bytes(tiers: Sequence[PlannedTier]) -> int | None:
+    """What the tiers take together; None where one of them is unknown."""
+    known = [tier.memory_bytes for tier in tiers if tier.memory_bytes is not None]
+    return sum(known) if len(known) == len(tiers) else None
+
+
+def _gateway_port(opened: OpenStack, stack: Stack) -> int:
     """The configured port, or a free one above it where another program listens there."""
-    port = config.litellm_port
-    is_ours = (home.pids / f"{GATEWAY}.pid").exists()
+    port = opened.config.litellm_port
+    is_ours = (opened.home.pids / f"{GATEWAY}.pid").exists()
     if is_ours or is_free(port):
         return port
-    return next_free_port(port, {each.tier.port for each in tiers})
+    return next_free_port(port, {tier.port for tier in stack.tiers})
 
 
-def _is_present(model_dir: Path, tier: Tier) -> bool:
-    model = find_local(model_dir, tier.source, tier.quant)
+def _is_present(opened: OpenStack, tier: Tier) -> bool:
+    model = local_model_of(opened, tier)
     return model is not None and model.is_whole
 
 
@@ -320,7 +337,7 @@ def _nothing_fits(found: Recommendation | None) -> StackError:
         return UsageError("A stack needs at least one tier.")
     smallest = min((each.smallest_bytes or 0 for each in found.plan.missing), default=0)
     return StackError(
-        f"No model fits the budget of {found.budget_bytes / 1e9:.1f} GB;"
-        f" the smallest takes {smallest / 1e9:.1f} GB.",
+        f"No model fits the budget of {format_bytes(found.budget_bytes)};"
+        f" the smallest takes {format_bytes(smallest)}.",
         hint="Give more with `--budget-pct`, or name a model with `--add`.",
     )

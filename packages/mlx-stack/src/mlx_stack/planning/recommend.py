@@ -1,11 +1,10 @@
-"""Which models suit a machine, and which tiers to make of them."""
+"""Which models suit a machine, and which tiers to make of them (decision 0041)."""
 
 from dataclasses import dataclass
 
 from mlx_catalog import Catalog, Quant
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend import (
-    Candidate,
     Intent,
     Option,
     TierPlan,
@@ -13,30 +12,25 @@ from mlx_recommend import (
     candidate_of,
     make_plan,
     reasons,
-    reference_measurements,
 )
-from mlx_stack.config import load_config
 from mlx_stack.errors import StackError
 from mlx_stack.hardware import asked_hardware
-from mlx_stack.home import Home
-from mlx_stack.models.find import open_catalog
 from mlx_stack.models.hub.environment import read_environment
-from mlx_stack.planning.evidence import measurements_of, saved_benchmarks
+from mlx_stack.open_stack import OpenStack
+from mlx_stack.planning.saved_results import known_speeds
 from mlx_stack.planning.wording import missing_document, reason_document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
-    """What a user may ask of a recommendation; None leaves it to the configuration or the roles.
+class Constraints:
+    """What a user may ask of a plan; None leaves it to the configuration or the kind of tier.
 
     Attributes:
         intent: What the stack is for.
         budget_bytes: The memory that all tiers share.
         budget_pct: The same, in percent of the unified memory.
         context_tokens: The context of every tier.
-        concurrency: Requests that each tier serves side by side.
-        hardware_spec: The machine; None is this one.
-        reserved_bytes: What models that the user has chosen himself take of the budget.
+        concurrency: Requests that each tier serves at once.
     """
 
     intent: Intent = Intent.BALANCED
@@ -44,8 +38,6 @@ class Wishes:
     budget_pct: int | None = None
     context_tokens: int | None = None
     concurrency: int = 1
-    hardware_spec: str | None = None
-    reserved_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,48 +85,58 @@ class Recommendation:
         }
 
 
-def recommend(home: Home, wishes: Wishes) -> Recommendation:
+def recommend(
+    opened: OpenStack,
+    constraints: Constraints,
+    *,
+    hardware_spec: str | None = None,
+    reserved_bytes: int = 0,
+) -> Recommendation:
     """The best plan for a machine; writes nothing.
 
+    Args:
+        opened: Where configuration, catalog and saved results are.
+        constraints: What the user asks of the plan.
+        hardware_spec: The machine; None is this one.
+        reserved_bytes: The part of the budget that other models take.
+
     Raises:
-        StackError: The machine's memory is unknown and no budget was given.
-        InvalidFileError: The configuration, a saved result or the saved profile is damaged.
+        StackError: When the machine's memory is unknown and no budget was given.
+        InvalidFileError: When the configuration, a saved result or the saved profile is damaged.
     """
-    config = load_config(home)
-    quant = config.default_quant
-    hardware = asked_hardware(home, wishes.hardware_spec)
+    quant = opened.config.default_quant
+    hardware = asked_hardware(opened.home, hardware_spec)
     budget = budget_bytes(
         hardware,
-        pct=wishes.budget_pct or config.memory_budget_pct,
-        wanted_bytes=wishes.budget_bytes,
+        pct=constraints.budget_pct or opened.config.memory_budget_pct,
+        wanted_bytes=constraints.budget_bytes,
     )
     if budget is None:
         raise StackError(
             "The memory of this machine is unknown, so there is no budget to plan for.",
             hint="Give one with --budget 30gb, or name a machine with --hardware m4-max:40:128.",
         )
-    catalog, has_token = open_catalog(home), read_environment().token is not None
-    saved = saved_benchmarks(home.benchmarks, hardware)
-    candidates: list[Candidate] = []
-    for entry in catalog:
-        figures = (
-            *reference_measurements(entry, hardware),
-            *measurements_of(entry, saved, default_quant=quant),
+    has_token = read_environment().token is not None
+    speeds = known_speeds(opened.home.benchmarks, hardware)
+    candidates = [
+        candidate_of(
+            entry, quant, allow_gated=has_token, measurements=speeds.of_entry(entry, quant)
         )
-        candidates.append(candidate_of(entry, quant, allow_gated=has_token, measurements=figures))
+        for entry in opened.catalog
+    ]
     plan = make_plan(
         candidates,
         hardware,
-        budget_bytes=max(budget - wishes.reserved_bytes, 0),
-        intent=wishes.intent,
-        context_tokens=wishes.context_tokens,
-        concurrency=wishes.concurrency,
+        budget_bytes=max(budget - reserved_bytes, 0),
+        intent=constraints.intent,
+        context_tokens=constraints.context_tokens,
+        concurrency=constraints.concurrency,
     )
     return Recommendation(
         hardware=hardware,
         budget_bytes=budget,
         plan=plan,
-        catalog=catalog,
+        catalog=opened.catalog,
         quant=quant,
         has_token=has_token,
     )

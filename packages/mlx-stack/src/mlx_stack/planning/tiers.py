@@ -1,4 +1,4 @@
-"""Tiers from recommended and from named models, with the memory that they take."""
+"""Tiers from recommended and named models, with the memory that they take (decision 0044)."""
 
 import re
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from mlx_stack.models.find import local_model_of, local_models, weights_of
 from mlx_stack.models.own_code import ensure_no_code
 from mlx_stack.models.serving import entry_of, fit_and_shape
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.planning.estimate import DescribedModel, HubReader, describe_model
+from mlx_stack.planning.estimate import DescribedModel, describe_model
 from mlx_stack.stack import TIER_NAME, Tier
 
 _NO_PORT_YET = 1
@@ -83,16 +83,15 @@ def added_tier(
     *,
     context_tokens: int | None,
     concurrency: int,
-    read_hub: HubReader | None,
 ) -> PlannedTier:
     """The tier that serves a model that the user named; its port is still to be given.
 
     Raises:
-        UsageError: The tier's name is none, or the model has no usable weights.
-        UnknownModelError: There is no such model.
-        ModelCodeError: It brings Python of its own, which wasn't allowed.
+        UsageError: When the tier's name isn't one, or the model has no usable weights.
+        UnknownModelError: When there is no such model.
+        ModelCodeError: When it brings Python code that wasn't allowed.
     """
-    found = describe_model(opened, model, None, opened.config.default_quant, read_hub)
+    found = describe_model(opened, model)
     _refuse_code(opened, found)
     own_name = _name_of(found)
     quant = Quant(found.quant) if found.quant in Quant else None

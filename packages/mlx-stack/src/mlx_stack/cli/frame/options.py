@@ -11,19 +11,20 @@ import mlx_stack
 from mlx_procsup.defaults import READY_TIMEOUT_S
 from mlx_stack.cli.frame.context import Decorator
 from mlx_stack.cli.frame.errors import translate
-from mlx_stack.home import Home, find_home
+from mlx_stack.home import find_home
 
 type Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 
 
-def completer(candidates: Callable[[Home], Iterable[str]]) -> Completer:
+def completer(candidates: Callable[["mlx_stack.open_stack.OpenStack"], Iterable[str]]) -> Completer:
     """What completes an argument with those `candidates` that begin as it does."""
 
     def complete(
         _context: click.Context, _parameter: click.Parameter, incomplete: str
     ) -> list[str]:
         try:
-            return [name for name in candidates(find_home()) if name.startswith(incomplete)]
+            opened = mlx_stack.open_stack.OpenStack(find_home())
+            return [name for name in candidates(opened) if name.startswith(incomplete)]
         except Exception as error:
             if translate(error) is None:
                 raise
@@ -32,12 +33,8 @@ def completer(candidates: Callable[[Home], Iterable[str]]) -> Completer:
     return complete
 
 
-complete_tiers = completer(
-    lambda home: (tier.name for tier in mlx_stack.open_stack.OpenStack(home).stack.tiers)
-)
-complete_models = completer(
-    lambda home: (entry.id for entry in mlx_stack.open_stack.OpenStack(home).catalog)
-)
+complete_tiers = completer(lambda opened: (tier.name for tier in opened.stack.tiers))
+complete_models = completer(lambda opened: (entry.id for entry in opened.catalog))
 
 
 def tier_option(explanation: str) -> Decorator:

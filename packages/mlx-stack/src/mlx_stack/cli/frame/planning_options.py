@@ -49,7 +49,7 @@ budget_pct_option: Decorator = click.option(
 
 
 def planning_options(budget_help: str, context_help: str) -> Decorator:
-    """Give a command the `wishes` that its options ask of a recommendation."""
+    """Give a command the `constraints` that its options put on a plan."""
 
     def decorate(command: Callable[..., object]) -> Callable[..., object]:
         @functools.wraps(command)
@@ -64,14 +64,14 @@ def planning_options(budget_help: str, context_help: str) -> Decorator:
         ) -> object:
             if budget_bytes is not None and budget_pct is not None:
                 raise click.UsageError("--budget and --budget-pct exclude each other.")
-            wishes = planning.recommend.Wishes(
+            constraints = planning.recommend.Constraints(
                 intent=Intent(intent),
                 budget_bytes=budget_bytes,
                 budget_pct=budget_pct,
                 context_tokens=context_tokens,
                 concurrency=concurrency,
             )
-            return command(*arguments, wishes=wishes, **options)
+            return command(*arguments, constraints=constraints, **options)
 
         decorated = budget_pct_option(context_option(context_help)(concurrency_option(run)))
         budget_option = click.option(

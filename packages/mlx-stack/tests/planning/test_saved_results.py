@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 
 from mlx_hwprobe import parse_hardware_spec
-from mlx_recommend import Basis
+from mlx_recommend import Basis, Option
 from mlx_stack.errors import InvalidFileError
 from mlx_stack.home import Home
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.estimate import estimate_model
-from mlx_stack.planning.recommend import Wishes, recommend
+from mlx_stack.planning.recommend import Constraints, recommend
 
 MAC = parse_hardware_spec("m4-max:40:64")
 RESULT: dict[str, Any] = {
@@ -37,7 +38,7 @@ def save(home: Home, name: str = "one.json", **changes: object) -> None:
 
 
 def speed(home: Home, model: str = "qwen3-8b", **options: object):
-    return estimate_model(home, model, **options).estimate.generation_tps
+    return estimate_model(OpenStack(home), model, **options).estimate.generation_tps
 
 
 def test_a_saved_result_replaces_the_estimate_and_says_so(home: Home):
@@ -48,7 +49,7 @@ def test_a_saved_result_replaces_the_estimate_and_says_so(home: Home):
 
 def test_a_prefill_rate_of_the_prefix_cache_is_no_evidence(home: Home):
     save(home, parameters={"prompt_tokens": 1024, "concurrency": 1, "cache": "primed"})
-    found = estimate_model(home, "qwen3-8b").estimate
+    found = estimate_model(OpenStack(home), "qwen3-8b").estimate
     assert found.generation_tps.basis is Basis.MEASURED
     assert found.prompt_tps.basis is not Basis.MEASURED
 
@@ -104,10 +105,15 @@ def test_a_result_can_name_the_repository_instead_of_the_id(home: Home):
     assert speed(home, quant="int8").basis is Basis.ESTIMATE
 
 
+def ranking(home: Home) -> dict[str, Option]:
+    found = recommend(OpenStack(home), Constraints())
+    return {each.candidate.model: each for each in found.plan.ranking}
+
+
 def test_recommendations_use_it_and_it_never_changes_what_fits(home: Home):
-    plain = {each.candidate.model: each for each in recommend(home, Wishes()).plan.ranking}
+    plain = ranking(home)
     save(home, summary={"generation_tps": {"value": 3.0}, "prompt_tps": {"value": 5.0}})
-    found = {each.candidate.model: each for each in recommend(home, Wishes()).plan.ranking}
+    found = ranking(home)
     assert found["qwen3-8b"].generation_tps == pytest.approx(3.0)
     assert found["qwen3-8b"].score < plain["qwen3-8b"].score
     assert {name: each.total_bytes for name, each in found.items()} == {
@@ -119,4 +125,4 @@ def test_a_damaged_result_is_an_error_that_names_the_file(home: Home):
     home.benchmarks.mkdir()
     (home.benchmarks / "broken.json").write_text('{"model": 3}', encoding="utf-8")
     with pytest.raises(InvalidFileError, match=r"broken\.json"):
-        estimate_model(home, "qwen3-8b")
+        estimate_model(OpenStack(home), "qwen3-8b")

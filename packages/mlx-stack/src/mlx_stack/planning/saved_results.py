@@ -1,0 +1,136 @@
+"""What is known of models' speed on a machine: published figures, and what `bench --save` left."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from mlx_bench import Cache, Report, ReportError, load_report
+from mlx_catalog import CatalogEntry, Quant
+from mlx_hwprobe import HardwareProfile
+from mlx_recommend import Basis, Measurement, reference_measurements
+from mlx_stack.errors import InvalidFileError
+
+_HINT = "Remove the file, or measure again with `mlx-stack bench --save`."
+
+
+class _Labels(msgspec.Struct, frozen=True):
+    """What `bench` adds to a report: what is known of the weights."""
+
+    quant: str | None = None
+    source: str | None = None
+
+
+class _MeasuredMachine(msgspec.Struct, frozen=True):
+    chip: str | None = None
+    memory_bytes: int | None = None
+
+    def is_like(self, hardware: HardwareProfile) -> bool:
+        """Whether it is such a machine; where a result names none, it is from this one."""
+        chip = self.chip.removeprefix("Apple ") if self.chip is not None else hardware.chip
+        memory = hardware.memory_bytes if self.memory_bytes is None else self.memory_bytes
+        return (chip, memory) == (hardware.chip, hardware.memory_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _SavedResult:
+    report: Report
+    labels: _Labels
+    machine: _MeasuredMachine
+
+    @property
+    def is_of_a_stack(self) -> bool:
+        """Whether mlx-stack served it; an endpoint by its URL may be anywhere."""
+        return not self.report.target.startswith(("http://", "https://"))
+
+    def is_from(self, source: str | None) -> bool:
+        """Whether the weights of a repository or folder were measured."""
+        return source is not None and source in (self.report.model, self.labels.source)
+
+    def quant_of(self, entry: CatalogEntry, default: Quant) -> Quant | None:
+        """The precision that it measured `entry` at; None where it is about another model."""
+        for quant, source in entry.sources.items():
+            if self.is_from(source.hf_repo):
+                return quant
+        if self.report.model != entry.id and self.report.model not in entry.aliases:
+            return None
+        if self.labels.quant is None:
+            return default
+        return Quant(self.labels.quant) if self.labels.quant in Quant else None
+
+    def measurements(self, quant: str) -> list[Measurement]:
+        """The figures of single requests; those of several at once say less.
+
+        Where a prefix cache was made to answer, the prefill rate is the cache's.
+        """
+        is_primed = self.report.parameters.cache is Cache.PRIMED
+        return [
+            Measurement(
+                basis=Basis.MEASURED,
+                quant=quant,
+                prompt_tps=None if is_primed else summary.prompt_tps.value,
+                generation_tps=summary.generation_tps.value,
+                prompt_tokens=summary.prompt_tokens,
+                source=f"measured {self.report.started_at[:10]}".rstrip(),
+            )
+            for summary in self.report.summaries
+            if summary.concurrency == 1
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSpeeds:
+    """The figures that are known for machines of one kind.
+
+    Attributes:
+        hardware: The machine.
+        results: The saved results of such machines, oldest first.
+    """
+
+    hardware: HardwareProfile
+    results: tuple[_SavedResult, ...]
+
+    def of_entry(self, entry: CatalogEntry, default_quant: Quant) -> list[Measurement]:
+        """The published and the saved figures of a catalog entry.
+
+        Args:
+            entry: The entry.
+            default_quant: The precision of results that don't name theirs.
+        """
+        found = list(reference_measurements(entry, self.hardware))
+        for result in self.results:
+            quant = result.quant_of(entry, default_quant)
+            if quant is not None:
+                found += result.measurements(quant)
+        return found
+
+    def of_source(self, source: str, quant: str) -> list[Measurement]:
+        """The saved figures of a repository or folder that the catalog doesn't have."""
+        return [
+            measurement
+            for result in self.results
+            if result.is_from(source) and result.labels.quant in (None, quant)
+            for measurement in result.measurements(quant)
+        ]
+
+
+def known_speeds(folder: Path, hardware: HardwareProfile) -> KnownSpeeds:
+    """What is known for machines like `hardware`; `folder` holds the saved results.
+
+    Raises:
+        InvalidFileError: When a result is damaged.
+    """
+    results = [_read(path) for path in sorted(folder.glob("*.json"))]
+    found = [each for each in results if each.is_of_a_stack and each.machine.is_like(hardware)]
+    return KnownSpeeds(hardware, tuple(sorted(found, key=lambda each: each.report.started_at)))
+
+
+def _read(path: Path) -> _SavedResult:
+    try:
+        report = load_report(path)
+        labels = msgspec.convert(report.extra, _Labels)
+        machine = msgspec.convert(report.machine, _MeasuredMachine)
+    except (ReportError, msgspec.ValidationError) as error:
+        why = error.problem if isinstance(error, ReportError) else str(error)
+        raise InvalidFileError(path, f"isn't a benchmark result: {why}", hint=_HINT) from error
+    return _SavedResult(report, labels, machine)
