@@ -95,6 +95,7 @@ def test_the_agent_runs_the_watchdog_of_this_installation_and_starts_the_stack(d
     entries = plistlib.loads(desk.agent.read_bytes())
     assert entries["ProgramArguments"] == [
         str(desk.interpreter),
+        "-P",
         "-m",
         "mlx_stack",
         "watch",
