@@ -142,7 +142,7 @@ def test_a_part_of_an_estimate_that_is_unknown_leaves_the_others(
         (("init", "--as", "x", "--add", "qwen3-8b"), 2, "--as x"),
         (("config", "set", "litellm-prot", "1"), 2, "litellm-port"),
         (("config", "set", "litellm-port", "0"), 2, "1 to 65535"),
-        (("config", "set", "gateway-host", "203.0.113.7"), 2, "no address"),
+        (("config", "set", "gateway-host", "203.0.113.7"), 2, "an address of this machine"),
         (("config", "reset"), 2, "--yes"),
     ],
 )
