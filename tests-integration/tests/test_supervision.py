@@ -287,8 +287,7 @@ def test_a_dry_run_prints_the_exact_commands_without_secrets_and_starts_nothing(
 
 
 def test_a_tier_that_is_ready_but_cannot_answer_has_failed(served: Program) -> None:
-    """The fake engine knows only its served name: an alias of another model breaks the answer."""
-    define_stack(served.home, {"standard": {}, "fast": {"served-model-name": "something-else"}})
+    define_stack(served.home, {"standard": {}, "fast": {"chat-status": 500}})
 
     done = served.run("up", "--json")
 

@@ -56,7 +56,7 @@ async def test_an_answer_comes_with_the_name_of_who_gave_it(bench: MakeBench) ->
         assert answer.status == 200
         assert answer.document["choices"][0]["message"]["content"] == "Hello"
         assert answer.headers["x-mlx-stack-tier"] == "standard"
-        assert answer.headers["x-mlx-stack-queue-ms"] == "0"
+        assert int(answer.headers["x-mlx-stack-queue-ms"]) < 1000
         assert it.engines[0].seen[0].document["model"] == "qwen3-8b"
 
 

@@ -11,6 +11,7 @@ its own, which say how it misbehaves:
     --token-delay S    wait so long before each token
     --hang             accept connections and never answer
     --status N         answer everything with this HTTP status
+    --chat-status N    answer requests for a completion with this HTTP status
 """
 
 import argparse
@@ -61,6 +62,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--token-delay", type=float, default=0.0)
     parser.add_argument("--hang", action="store_true")
     parser.add_argument("--status", type=int, default=200)
+    parser.add_argument("--chat-status", type=int, default=200)
     options, _ = parser.parse_known_args(arguments)
     return options
 
@@ -108,6 +110,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(404, {"error": {"message": "Not Found", "type": "not_found"}})
             return
         options = self.server.options
+        if options.chat_status != 200:
+            self._json(options.chat_status, {"error": {"message": "as told", "type": "fake"}})
+            return
         if request.get("model") != options.served_model_name:
             message = f"The model `{request.get('model')}` does not exist."
             self._json(404, {"error": {"message": message, "type": "not_found"}})

@@ -1,6 +1,5 @@
 """Streams of events: untouched wherever they are split, and stop sequences cut the same."""
 
-import re
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, override
@@ -83,7 +82,7 @@ def test_an_event_without_an_end_is_given_up() -> None:
 class Shouting(EventStream):
     """Opens with anything that says `open`, and shouts what is marked."""
 
-    mark = re.compile(rb'(?m:^):|"loud"')
+    marks = (b'"loud"',)
 
     @override
     def opens(self, document: dict[str, Any]) -> bool:

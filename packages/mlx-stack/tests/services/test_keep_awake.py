@@ -230,9 +230,12 @@ def test_the_policy_is_read_again_and_a_damaged_file_leaves_the_default(tmp_path
 
 def test_a_caffeinate_among_the_children_is_an_assertion() -> None:
     assert not is_held_by(os.getpid())
-    sleeper = (sys.executable, "-c", "import sys; sys.stdin.read()", "/usr/bin/caffeinate")
-    with subprocess.Popen(sleeper, stdin=subprocess.PIPE) as child:
-        assert is_held_by(os.getpid())
+    program = "import sys; print(flush=True); sys.stdin.read()"
+    sleeper = (sys.executable, "-c", program, "/usr/bin/caffeinate")
+    with subprocess.Popen(sleeper, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdout.readline()  # its command line can be read from then on
+        assert is_held_by(os.getpid())
         child.stdin.close()
     assert not is_held_by(child.pid)

@@ -1,6 +1,5 @@
 """Anthropic's Messages: what vllm-mlx 0.6 gets wrong in it."""
 
-import re
 from http import HTTPStatus
 from typing import Annotated, Any, Literal, override
 
@@ -12,6 +11,7 @@ from mlx_gateway.fields import Fields, invalid, list_in, object_in
 from mlx_gateway.protocols.api import Api, Call, answer_in, countable, prompt_text, read_usage
 from mlx_gateway.protocols.checks import Part, checked
 from mlx_gateway.protocols.events import (
+    ANY_EVENT,
     EventStream,
     StopCutter,
     Usage,
@@ -20,7 +20,6 @@ from mlx_gateway.protocols.events import (
     failure_in,
     stop_sequences,
 )
-from mlx_gateway.protocols.openai_chat import ANY_EVENT
 from mlx_gateway.protocols.tool_names import ClientTool, ClientTools, engine_name
 
 
@@ -133,9 +132,10 @@ class MessageStream(EventStream):
     lack a signature; and it doesn't look at `stop_sequences`.
     """
 
-    mark = re.compile(
-        rb'(?m:^):|"type"\s*:\s*"(message_start|message_delta|message_stop|thinking|tool_use|error)"'
-    )
+    marks = (
+        b"message_start", b"message_delta", b"message_stop", b'"type":"thinking"',
+        b'"type": "thinking"', b'"tool_use"', b'"type":"error"', b'"type": "error"',
+    )  # fmt: skip
     counts_at_stop = True
 
     def __init__(self, call: Call) -> None:
@@ -145,7 +145,7 @@ class MessageStream(EventStream):
         self._cutter = StopCutter(call.stops)
         self._open: int | None = None
         if call.stops:
-            self.mark = ANY_EVENT
+            self.marks = ANY_EVENT
 
     @override
     def opens(self, document: dict[str, Any]) -> bool:

@@ -1,6 +1,5 @@
 """Server-sent events as bytes: whole events pass untouched unless one of them needs a look."""
 
-import re
 from http import HTTPStatus
 from typing import Any
 
@@ -9,6 +8,8 @@ import msgspec
 from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import invalid, list_in, object_in
 
+ANY_EVENT = (b"\n",)
+"""The marks of a stream that looks at every event."""
 _LONGEST_EVENT_BYTES = 16 * 2**20
 
 
@@ -32,7 +33,8 @@ class EventStream:
     Events that open an answer without saying anything of it are set aside, since another model can
     still give the answer as long as nothing of it has gone out.
 
-    Subclasses set `mark` and define `repair`, `opens` and `ending`.
+    Subclasses set `marks` and define `repair`, `opens` and `ending`. A mark is a piece of JSON, as
+    it stands with and without a space after each colon.
 
     Attributes:
         opening: The events set aside: they belong before the first ones that `feed` returns.
@@ -43,7 +45,7 @@ class EventStream:
         failure: What an error event said, or None.
     """
 
-    mark: re.Pattern[bytes] = re.compile(rb"(?m:^):")
+    marks: tuple[bytes, ...] = ()
     counts_at_stop = False
     """Whether `ending` must be told how long prompt and answer are."""
 
@@ -55,7 +57,7 @@ class EventStream:
         self.has_ended = True
         self.failure: ApiError | UpstreamFailedError | None = None
         self._is_opening = True
-        self._rest = b""
+        self._rest = bytearray()
 
     def feed(self, chunk: bytes) -> bytes:
         """The events that `chunk` completes, repaired where they have to be.
@@ -63,17 +65,18 @@ class EventStream:
         Raises:
             UpstreamFailedError: When an event has no end.
         """
-        data = self._rest + chunk if self._rest else chunk
-        if b"\r" in data:
-            data = data.replace(b"\r\n", b"\n")
-        end = data.rfind(b"\n\n") + 2
+        if b"\r" in chunk:
+            chunk = chunk.replace(b"\r", b"")
+        seen = len(self._rest)
+        self._rest += chunk
+        end = self._rest.rfind(b"\n\n", max(seen - 1, 0)) + 2
         if end == 1:
-            if len(data) > _LONGEST_EVENT_BYTES:
+            if len(self._rest) > _LONGEST_EVENT_BYTES:
                 raise UpstreamFailedError("its stream holds an event without an end")
-            self._rest = data
             return b""
-        whole, self._rest = (data, b"") if end == len(data) else (data[:end], data[end:])
-        if not self._is_opening and self.mark.search(whole) is None:
+        whole = bytes(self._rest[:end])
+        del self._rest[:end]
+        if not self._is_opening and not self._needs_look(whole):
             return whole
         return b"".join([self._looked_at(event) for event in _split(whole)])
 
@@ -89,11 +92,19 @@ class EventStream:
         """What follows an answer that a stop sequence has ended."""
         return b""
 
+    def _needs_look(self, data: bytes) -> bool:
+        """Whether there is a comment, or an event that bears a mark."""
+        return data.startswith(b":") or b"\n:" in data or self._is_marked(data)
+
+    def _is_marked(self, data: bytes) -> bool:
+        # a regular expression of them all takes longer than one search after the other
+        return any(mark in data for mark in self.marks)
+
     def _looked_at(self, event: bytes) -> bytes:
         if self.is_over or all(line.startswith(b":") for line in event.splitlines() if line):
             return b""
         opens = self._is_opening and self.opens(document_of(event) or {})
-        if self.mark.search(event):
+        if self._is_marked(event):
             event = self.repair(event)
         if opens:
             self.opening += event

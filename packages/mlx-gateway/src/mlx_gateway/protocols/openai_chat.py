@@ -1,6 +1,5 @@
 """OpenAI's Chat Completions and Completions: what vllm-mlx 0.6 gets wrong in them."""
 
-import re
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -15,6 +14,7 @@ from mlx_gateway.fields import Fields, invalid, list_in, object_in
 from mlx_gateway.protocols.api import Api, Call, answer_in, read_usage
 from mlx_gateway.protocols.checks import Part, checked, positive
 from mlx_gateway.protocols.events import (
+    ANY_EVENT,
     EventStream,
     StopCutter,
     Usage,
@@ -26,7 +26,6 @@ from mlx_gateway.protocols.events import (
 
 type PlaceOfText = Callable[[dict[str, Any]], tuple[dict[str, Any], str]]
 
-ANY_EVENT = re.compile(rb"(?m:^).")
 _MEDIA = ("image_url", "input_image", "image", "video", "video_url", "audio_url")
 UNSERVED_PARTS = ("file", "input_file", "input_audio")
 
@@ -118,10 +117,10 @@ class CompletionStream(EventStream):
         place_of_text: Finds what of a choice holds its text, and under which key.
     """
 
-    mark = re.compile(
-        rb'(?m:^):|(?m:^)data: ?\[DONE\]|"usage"\s*:\s*\{|"error"\s*:\s*\{'
-        rb'|"finish_reason"\s*:\s*"error"'
-    )
+    marks = (
+        b"[DONE]", b'"usage":{', b'"usage": {', b'"error":{', b'"error": {',
+        b'"finish_reason":"error"', b'"finish_reason": "error"',
+    )  # fmt: skip
 
     def __init__(self, call: Call, place_of_text: PlaceOfText) -> None:
         super().__init__()
@@ -133,7 +132,7 @@ class CompletionStream(EventStream):
         self._last: dict[str, Any] = {}
         self._usage: dict[str, Any] | None = None
         if call.stops:
-            self.mark = ANY_EVENT
+            self.marks = ANY_EVENT
 
     @override
     def opens(self, document: dict[str, Any]) -> bool:

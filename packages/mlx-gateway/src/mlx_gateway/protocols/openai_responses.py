@@ -1,6 +1,5 @@
 """OpenAI's Responses: what vllm-mlx 0.6 gets wrong in it, and what Codex CLI needs of it."""
 
-import re
 import time
 from typing import Any, Literal, cast, override
 
@@ -10,8 +9,15 @@ from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, list_in, object_in
 from mlx_gateway.protocols.api import Api, Call, answer_in, read_usage
 from mlx_gateway.protocols.checks import Part, checked, positive
-from mlx_gateway.protocols.events import EventStream, Usage, document_of, event_of, failure_in
-from mlx_gateway.protocols.openai_chat import ANY_EVENT, UNSERVED_PARTS, text_of_parts
+from mlx_gateway.protocols.events import (
+    ANY_EVENT,
+    EventStream,
+    Usage,
+    document_of,
+    event_of,
+    failure_in,
+)
+from mlx_gateway.protocols.openai_chat import UNSERVED_PARTS, text_of_parts
 from mlx_gateway.protocols.tool_names import ClientTool, ClientTools, engine_name
 
 _OPENING = frozenset({"response.created", "response.in_progress"})
@@ -119,10 +125,10 @@ class ResponseStream(EventStream):
     answer which was cut off.
     """
 
-    mark = re.compile(
-        rb'(?m:^):|"type"\s*:\s*"(function_call|error|response\.(completed|failed|incomplete'
-        rb'|function_call_arguments\.done))"'
-    )
+    marks = (
+        b"function_call", b"response.completed", b"response.failed", b"response.incomplete",
+        b'"type":"error"', b'"type": "error"',
+    )  # fmt: skip
 
     def __init__(self, call: Call) -> None:
         super().__init__()
@@ -172,7 +178,7 @@ class ResponseStream(EventStream):
         is_custom = _restore(item, self._tools)
         if is_custom:
             self._custom.add(item.get("id"))
-            self.mark = ANY_EVENT
+            self.marks = ANY_EVENT
         elif kind.endswith("done") and item.get("id") not in self._done:
             return self._arguments_done(document, arguments)
         return b""
@@ -199,7 +205,7 @@ class ResponseStream(EventStream):
         if isinstance(document.get("sequence_number"), int):
             document["sequence_number"] += 1
         self._added += 1
-        self.mark = ANY_EVENT
+        self.marks = ANY_EVENT
         return event_of(done, kind)
 
 
