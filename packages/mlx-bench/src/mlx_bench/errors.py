@@ -43,7 +43,7 @@ class ReportError(BenchError):
     def __init__(self, message: str, *, source: str, key_path: str = "") -> None:
         self.source = source
         self.key_path = key_path
-        self.problem = f"{key_path}: {message}" if key_path else message
+        self.problem: str = f"{key_path}: {message}" if key_path else message
         super().__init__(f"{source}: {self.problem}")
 
 
