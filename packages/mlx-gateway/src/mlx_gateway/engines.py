@@ -39,7 +39,7 @@ class Engine:
         on_hang: Callable[[str], None],
     ) -> None:
         self.life = EngineLife()
-        self.address = Address.of(root)
+        self.address: Address = Address.of(root)
         self._root = root
         self._headers_for = headers_for
         self._pool = pool
@@ -122,7 +122,7 @@ class Engine:
                     look()
         except UpstreamFailedError:
             # nobody listens, or it broke off: the request itself finds out
-            self.life = EngineLife(self.life.heard_at)
+            self.life: EngineLife = EngineLife(self.life.heard_at)
 
 
 class InFlight:
@@ -135,7 +135,8 @@ class InFlight:
     __slots__ = ("_prompt_bytes", "_sent_at", "_silence_s", "since")
 
     def __init__(self, prompt_bytes: int, silence_s: float | None) -> None:
-        self.since = self._sent_at = time.monotonic()
+        self.since: float = time.monotonic()
+        self._sent_at = self.since
         self._prompt_bytes = prompt_bytes
         self._silence_s = silence_s
 
@@ -166,7 +167,7 @@ class Engines:
         self._timeouts = timeouts
         self._on_hang = on_hang
         self._by_root: dict[str, Engine] = {}
-        self.pool = ConnectionPool()
+        self.pool: ConnectionPool = ConnectionPool()
 
     def at(self, root: str) -> Engine:
         """The engine at this root."""

@@ -59,7 +59,7 @@ class ApiError(GatewayError):
         tokens: tuple[int, int] | None = None,
     ) -> None:
         super().__init__(message)
-        self.status = int(status)
+        self.status: int = int(status)
         self.message = message
         self.code = code
         self.param = param

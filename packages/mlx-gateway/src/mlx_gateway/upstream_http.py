@@ -174,8 +174,8 @@ class _Connection(asyncio.Protocol):
     """
 
     def __init__(self) -> None:
-        self.has_heard = False
-        self.idle_since = 0.0
+        self.has_heard: bool = False
+        self.idle_since: float = 0.0
         self._transport: asyncio.Transport | None = None
         self._parser: httptools.HttpResponseParser | None = None
         self._status = 0

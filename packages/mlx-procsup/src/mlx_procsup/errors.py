@@ -63,9 +63,9 @@ class NotReadyError(SupervisionError):
 
     def __init__(self, problem: str, **waited: Unpack[_Waited]) -> None:
         super().__init__(f"{waited['service']} {problem}", service=waited["service"])
-        self.pid = waited["pid"]
-        self.seconds = waited["seconds"]
-        self.log_tail = waited["log_tail"]
+        self.pid: int = waited["pid"]
+        self.seconds: float = waited["seconds"]
+        self.log_tail: tuple[str, ...] = waited["log_tail"]
 
 
 class ExitedEarlyError(NotReadyError):

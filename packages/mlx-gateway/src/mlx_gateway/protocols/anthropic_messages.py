@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, override
 import msgspec
 from msgspec import Meta
 
-from mlx_gateway.errors import ApiError
+from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, list_in, object_in
 from mlx_gateway.protocols.api import Api, Call, answer_in, countable, prompt_text, read_usage
 from mlx_gateway.protocols.checks import Part, checked
@@ -145,7 +145,7 @@ class MessageStream(EventStream):
         self._cutter = StopCutter(call.stops)
         self._open: int | None = None
         if call.stops:
-            self.marks = ANY_EVENT
+            self.marks: tuple[bytes, ...] = ANY_EVENT
 
     @override
     def opens(self, document: dict[str, Any]) -> bool:
@@ -160,7 +160,7 @@ class MessageStream(EventStream):
             return event
         match kind:
             case "error":
-                self.failure = failure_in(document)
+                self.failure: ApiError | UpstreamFailedError | None = failure_in(document)
             case "message_start":
                 self._say_input_tokens(document)
             case "message_delta":
@@ -210,9 +210,10 @@ class MessageStream(EventStream):
         if delta.get("type") != "text_delta":
             return event
         delta["text"] = self._cutter.feed(str(delta.get("text") or ""))
-        self.text += delta["text"]
+        self.text: str = self.text + delta["text"]
         if self._cutter.found is not None:
-            self.is_over = self.has_ended = True
+            self.is_over: bool = True
+            self.has_ended: bool = True
             self._open = document.get("index")
         return event_of(document, "content_block_delta") if delta["text"] else b""
 

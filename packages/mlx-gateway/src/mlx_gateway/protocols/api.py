@@ -111,7 +111,7 @@ class Api:
 class Audio(Api):
     """`/v1/audio/*`: vllm-mlx reads these fields from the URL, and would take its defaults."""
 
-    in_query = ("language", "response_format", "input", "voice", "speed")
+    in_query: tuple[str, ...] = ("language", "response_format", "input", "voice", "speed")
 
 
 def countable(text: str) -> dict[str, Any]:

@@ -46,15 +46,15 @@ class EventStream:
     """
 
     marks: tuple[bytes, ...] = ()
-    counts_at_stop = False
+    counts_at_stop: bool = False
     """Whether `ending` must be told how long prompt and answer are."""
 
     def __init__(self) -> None:
-        self.opening = b""
-        self.usage = Usage()
-        self.text = ""
-        self.is_over = False
-        self.has_ended = True
+        self.opening: bytes = b""
+        self.usage: Usage = Usage()
+        self.text: str = ""
+        self.is_over: bool = False
+        self.has_ended: bool = True
         self.failure: ApiError | UpstreamFailedError | None = None
         self._is_opening = True
         self._rest = bytearray()

@@ -125,14 +125,14 @@ class CompletionStream(EventStream):
     def __init__(self, call: Call, place_of_text: PlaceOfText) -> None:
         super().__init__()
         self.has_ended = False
-        self.counts_at_stop = call.wants_usage
+        self.counts_at_stop: bool = call.wants_usage
         self._call = call
         self._place_of_text = place_of_text
         self._cutter = StopCutter(call.stops)
         self._last: dict[str, Any] = {}
         self._usage: dict[str, Any] | None = None
         if call.stops:
-            self.marks = ANY_EVENT
+            self.marks: tuple[bytes, ...] = ANY_EVENT
 
     @override
     def opens(self, document: dict[str, Any]) -> bool:
@@ -156,7 +156,9 @@ class CompletionStream(EventStream):
             return b"" if is_changed else event
         self._last = document
         if object_in(choices[0]).get("finish_reason") == "error":
-            self.failure = UpstreamFailedError("it gave up in the middle of the answer")
+            self.failure: ApiError | UpstreamFailedError | None = UpstreamFailedError(
+                "it gave up in the middle of the answer"
+            )
             problem = ApiError(HTTPStatus.BAD_GATEWAY, "The engine gave up.")
             return event + b"data: " + Api().error(problem) + b"\n\n"
         if self._call.stops:
@@ -179,7 +181,7 @@ class CompletionStream(EventStream):
             return False
         del document["usage"]
         self._usage = usage
-        self.usage = read_usage(usage)
+        self.usage: Usage = read_usage(usage)
         return True
 
     def _usage_chunk(self) -> bytes:
@@ -195,9 +197,10 @@ class CompletionStream(EventStream):
         text = holder.get(key)
         if isinstance(text, str):
             holder[key] = self._cutter.feed(text)
-            self.text += holder[key]
+            self.text: str = self.text + holder[key]
         if self._cutter.found is not None:
-            self.is_over = self.has_ended = True
+            self.is_over: bool = True
+            self.has_ended: bool = True
             choice["finish_reason"] = "stop"
         elif choice.get("finish_reason") is not None:
             holder[key] = (holder.get(key) or "") + self._cutter.rest()

@@ -162,8 +162,8 @@ class ResponseStream(EventStream):
                 self.has_ended = True
                 kind = self._finished(document)
             case "response.failed" | "error":
-                self.has_ended = True
-                self.failure = failure_in(document)
+                self.has_ended: bool = True
+                self.failure: ApiError | UpstreamFailedError | None = failure_in(document)
             case _:
                 pass
         return before + event_of(document, kind)
@@ -185,7 +185,7 @@ class ResponseStream(EventStream):
 
     def _finished(self, document: dict[str, Any]) -> str:
         response = object_in(document.get("response"))
-        self.usage = read_usage(object_in(response.get("usage")))
+        self.usage: Usage = read_usage(object_in(response.get("usage")))
         for item in list_in(response.get("output")):
             _restore(object_in(item), self._tools)
         if response.get("status") == "incomplete":
@@ -205,7 +205,7 @@ class ResponseStream(EventStream):
         if isinstance(document.get("sequence_number"), int):
             document["sequence_number"] += 1
         self._added += 1
-        self.marks = ANY_EVENT
+        self.marks: tuple[bytes, ...] = ANY_EVENT
         return event_of(done, kind)
 
 
