@@ -19,7 +19,6 @@ from mlx_stack.models.own_code import (
     is_allowed,
 )
 from mlx_stack.stack import Tier
-from stack_testkit.home import make_model_folder
 
 VALUES = st.recursive(
     st.booleans() | st.integers() | st.text(min_size=1),
@@ -38,10 +37,15 @@ def tier(**flags: bool) -> Tier:
     )
 
 
-def with_code(folder: Path, **fields: object) -> Path:
-    make_model_folder(folder)
-    config = json.loads((folder / "config.json").read_text()) | fields
+def plain(folder: Path, **fields: object) -> Path:
+    folder.mkdir()
+    config = {"model_type": "llama", "quantization": {"group_size": 32, "bits": 4}, **fields}
     (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def with_code(folder: Path, **fields: object) -> Path:
+    plain(folder, **fields)
     (folder / "modeling.py").write_text("raise SystemExit('pwned')")
     return folder
 
@@ -119,7 +123,7 @@ def test_a_manifest_that_was_copied_with_a_folder_allows_nothing(tmp_path: Path)
 
 
 def test_a_tier_that_trusts_any_code_is_refused_unless_its_models_was_allowed(tmp_path: Path):
-    folder = make_model_folder(tmp_path / "m")
+    folder = plain(tmp_path / "m")
     ensure_no_code(folder, tier(trust_remote_code=False))
     with pytest.raises(ModelCodeError, match="vllm_flags"):
         ensure_no_code(folder, tier(trust_remote_code=True))
