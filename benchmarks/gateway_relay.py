@@ -1,16 +1,17 @@
 """What mlx-gateway costs: an engine that costs nothing, asked directly and through the gateway.
 
-    uv run python benchmarks/gateway_relay.py [streams] [speed] [memory] [fallback] [ready]
+    uv run python benchmarks/gateway_relay.py [ready] [lone] [streams] [speed] [fallback] [memory]
 
+`lone`      one request after the other: TTFT
 `streams`   1, 8, 32 and 64 streams of 60 tokens a second: delivered tokens, TTFT, CPU a chunk
 `speed`     one stream as fast as it goes
 `memory`    resident when idle and after 10,000 requests at 32: none lost, none doubled
 `fallback`  until another tier has answered for one that was killed
 `ready`     from the start of the process to the first answer
 
-With LITELLM=/path/to/bin/litellm, `streams` and `speed` are measured through LiteLLM as well. All
-targets of one figure are measured in turn in one run, so that a ratio means something on a machine
-that does other things too.
+With LITELLM=/path/to/bin/litellm, `lone`, `streams` and `speed` are measured through LiteLLM as
+well. All targets of one figure are measured in turn in one run, so that a ratio means something on
+a machine that does other things too.
 """
 
 import argparse
@@ -25,7 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,11 +34,13 @@ from pathlib import Path
 import psutil
 import uvloop
 
-KEY = "a-key-of-the-benchmark"
+KEY = "sk-a-key-of-the-benchmark-0123456789"
+FIGURES = ("ready", "lone", "streams", "speed", "fallback", "memory")
 STREAMS = (1, 8, 32, 64)
 RATE = 60
 CHUNK_BYTES = 240
 MEASURED_S = float(os.environ.get("MEASURED_S", "8"))
+LONE_REQUESTS = 150
 REQUESTS = 10_000
 CONCURRENT = 32
 
@@ -66,9 +69,17 @@ class Target:
         ).encode()
 
     def cpu_s(self) -> float:
-        """The processor time that it has used so far."""
-        times = psutil.Process(self.pid).cpu_times()
-        return times.user + times.system
+        """The processor time that it and its workers have used so far."""
+        times = [each.cpu_times() for each in self._processes()]
+        return sum(each.user + each.system for each in times)
+
+    def resident_mib(self) -> float:
+        """The memory that it and its workers have."""
+        return sum(each.memory_info().rss for each in self._processes()) / 2**20
+
+    def _processes(self) -> list[psutil.Process]:
+        process = psutil.Process(self.pid)
+        return [process, *process.children(recursive=True)]
 
 
 # the engine
@@ -216,7 +227,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(*command: str, **environment: str):
+def running(*command: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process, ended afterwards."""
     process = subprocess.Popen(
         command,
@@ -227,7 +238,9 @@ def running(*command: str, **environment: str):
     try:
         yield process
     finally:
-        process.send_signal(signal.SIGKILL)
+        for each in psutil.Process(process.pid).children(recursive=True):
+            each.kill()
+        process.kill()
         process.wait()
 
 
@@ -240,10 +253,8 @@ async def until_ready(port: int, path: str = "/health/liveliness", within_s: flo
         except OSError:
             await asyncio.sleep(0.002)
             continue
-        writer.write(
-            f"GET {path} HTTP/1.1\r\nhost: localhost\r\n"
-            f"authorization: Bearer {KEY}\r\n\r\n".encode()
-        )
+        head = f"GET {path} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\n\r\n"
+        writer.write(head.encode())
         line = await reader.readline()
         writer.close()
         if b" 200 " in line:
@@ -309,6 +320,7 @@ async def litellm(behind: Target) -> AsyncIterator[Target | None]:
             *(program, "--config", str(config), "--port", str(port), "--host", "127.0.0.1"),
             LITELLM_MODE="PRODUCTION",
             LITELLM_LOG="ERROR",
+            LITELLM_MASTER_KEY=KEY,
         ) as process:
             await until_ready(port)
             yield Target("LiteLLM", port, "tier0", process.pid)
@@ -341,6 +353,19 @@ async def measure_streams(targets: Sequence[Target]) -> None:
             )
 
 
+async def measure_lone(targets: Sequence[Target]) -> None:
+    """The time to the first token of a lone request, the targets in turn."""
+    seen = {target.name: Seen() for target in targets}
+    for _ in range(LONE_REQUESTS):
+        for target in targets:
+            await stream(target, "tokens=3 rate=0", seen[target.name])
+    direct = seen[targets[0].name].ttft_s[10:]
+    for name, each in seen.items():
+        p50, p95 = (quantile(each.ttft_s[10:], share) * 1e3 for share in (0.5, 0.95))
+        added = p50 - quantile(direct, 0.5) * 1e3
+        print(f"a lone request  {name:15} TTFT p50 {p50:.2f} ms, p95 {p95:.2f}, added {added:.2f}")
+
+
 async def streams_warmup(target: Target) -> None:
     """One short answer, so that no figure holds a first time."""
     await stream(target, "tokens=5 rate=0", Seen())
@@ -353,17 +378,14 @@ async def measure_speed(targets: Sequence[Target]) -> None:
         await streams_warmup(target)
         seen, began = Seen(), time.perf_counter()
         await stream(target, f"tokens={tokens} rate=0", seen)
-        print(
-            f"as fast as it goes  {target.name:15} "
-            f"{seen.tokens / (time.perf_counter() - began):9.0f}/s"
-        )
+        rate = seen.tokens / (time.perf_counter() - began)
+        print(f"as fast as it goes  {target.name:15} {rate:9.0f}/s")
 
 
 async def measure_memory(behind: Target) -> None:
     """10,000 short answers, each with a word of its own."""
     async with gateway(behind) as target:
-        process = psutil.Process(target.pid)
-        idle = process.memory_info().rss / 2**20
+        idle = target.resident_mib()
         numbers, answers = iter(range(REQUESTS)), list[int]()
 
         async def worker() -> None:
@@ -375,7 +397,7 @@ async def measure_memory(behind: Target) -> None:
         began = time.perf_counter()
         await asyncio.gather(*(worker() for _ in range(CONCURRENT)))
         seconds = time.perf_counter() - began
-        after = process.memory_info().rss / 2**20
+        after = target.resident_mib()
         print(
             f"memory  idle {idle:.0f} MiB, after {REQUESTS} requests at {CONCURRENT}"
             f" {after:.0f} MiB; {len(answers)} whole answers, {len(set(answers))} different ones,"
@@ -419,9 +441,11 @@ async def main(wanted: Sequence[str]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     async with engine() as direct:
-        if {"streams", "speed"} & set(wanted):
+        if {"lone", "streams", "speed"} & set(wanted):
             async with gateway(direct) as ours, litellm(direct) as other:
                 targets = [each for each in (direct, ours, other) if each is not None]
+                if "lone" in wanted:
+                    await measure_lone(targets)
                 if "streams" in wanted:
                     await measure_streams(targets)
                 if "speed" in wanted:
@@ -437,11 +461,9 @@ async def main(wanted: Sequence[str]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", type=int, help=argparse.SUPPRESS)
-    parser.add_argument(
-        "wanted", nargs="*", choices=["streams", "speed", "memory", "fallback", "ready", []]
-    )
+    parser.add_argument("wanted", nargs="*", choices=[*FIGURES, []])
     given = parser.parse_args()
     if given.engine:
         uvloop.run(serve_engine(given.engine))
     else:
-        uvloop.run(main(given.wanted or ["ready", "streams", "speed", "fallback", "memory"]))
+        uvloop.run(main(given.wanted or FIGURES))

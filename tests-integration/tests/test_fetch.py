@@ -35,7 +35,7 @@ FIRST, SECOND = "*-00001-of*", "*-00002-of*"
 POLICY = TransferPolicy(
     connections=8,
     attempts=3,
-    patience_s=0.5,
+    patience_s=2.0,
     take_over_s=0.5,
     tick_s=0.05,
 )

@@ -60,7 +60,7 @@ class Engine:
         return now
 
     @contextmanager
-    def watched(self, limit: asyncio.Timeout, waiting: "InFlight") -> Generator[None]:
+    def watched(self, limit: asyncio.Timeout, waiting: Wait) -> Generator[None]:
         """Watch over a request while it waits; `limit` ends the wait when the engine hangs."""
         loop = asyncio.get_running_loop()
         soon_s, every_s = self._timeouts.soon_s, self._timeouts.silence_s
@@ -74,7 +74,7 @@ class Engine:
             else:
                 self._silent.add(look)
                 self._keep_asking()
-                if waiting.state().is_in_vain(self.life, now, self._timeouts):
+                if waiting.is_in_vain(self.life, now, self._timeouts):
                     limit.reschedule(loop.time())
                     return
             timer = loop.call_later(every_s, look)
@@ -123,26 +123,6 @@ class Engine:
         except UpstreamFailedError:
             # nobody listens, or it broke off: the request itself finds out
             self.life: EngineLife = EngineLife(self.life.heard_at)
-
-
-class InFlight:
-    """A request on its way.
-
-    Attributes:
-        since: When it last got something.
-    """
-
-    __slots__ = ("_prompt_bytes", "_sent_at", "_silence_s", "since")
-
-    def __init__(self, prompt_bytes: int, silence_s: float | None) -> None:
-        self.since: float = time.monotonic()
-        self._sent_at = self.since
-        self._prompt_bytes = prompt_bytes
-        self._silence_s = silence_s
-
-    def state(self) -> Wait:
-        """What the decision needs to know of it."""
-        return Wait(self._sent_at, self.since, self._prompt_bytes, self._silence_s)
 
 
 class Engines:

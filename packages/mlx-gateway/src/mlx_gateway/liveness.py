@@ -54,9 +54,9 @@ class EngineLife:
         return self.hangs or now - self.heard_at >= timeouts.silence_s
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Wait:
-    """A request in flight that waits for its engine.
+    """A request in flight that waits for its engine; `since` is set whenever it gets something.
 
     Attributes:
         sent_at: When the request was sent.

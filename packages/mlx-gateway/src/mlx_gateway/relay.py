@@ -1,6 +1,7 @@
 """One attempt at an upstream: the request goes there, and its answer comes back as bytes."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,9 +9,10 @@ from http import HTTPStatus
 
 import msgspec
 
-from mlx_gateway.engines import Engine, InFlight
+from mlx_gateway.engines import Engine
 from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import list_in, object_in
+from mlx_gateway.liveness import Wait
 from mlx_gateway.outbox import Headers, Outbox
 from mlx_gateway.protocols.api import Api, Call
 from mlx_gateway.protocols.events import EventStream, Usage
@@ -60,7 +62,8 @@ class Attempt:
             UpstreamFailedError: When the upstream gave no answer, or none to its end.
             ApiError: When it said that the request is at fault.
         """
-        waiting = InFlight(len(self.body), self.silence_s)
+        now = time.monotonic()
+        waiting = Wait(now, now, len(self.body), self.silence_s)
         counting = self._start_counting()
         try:
             async with asyncio.timeout(None) as limit:
@@ -76,7 +79,7 @@ class Attempt:
         return usage
 
     async def _run(
-        self, outbox: Outbox, waiting: InFlight, counting: "asyncio.Future[int | None] | None"
+        self, outbox: Outbox, waiting: Wait, counting: "asyncio.Future[int | None] | None"
     ) -> tuple[EventStream | None, Usage]:
         """Relay the answer; the stream, if a stop sequence has ended it, and what was used."""
         async with self.pool.request(
@@ -103,7 +106,7 @@ class Attempt:
             return None, Usage()
 
     async def _relay_events(
-        self, stream: EventStream, response: Response, outbox: Outbox, waiting: InFlight
+        self, stream: EventStream, response: Response, outbox: Outbox, waiting: Wait
     ) -> None:
         heard, feed, event = self.engine.heard, stream.feed, outbox.event
         async for chunk in response.chunks():

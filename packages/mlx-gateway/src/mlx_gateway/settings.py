@@ -14,7 +14,6 @@ from mlx_gateway.errors import ConfigError
 
 SCHEMA_VERSION = 1
 DEFAULT_PORT = 4000
-_MOST_HOPS = 8
 
 type Name = Annotated[str, msgspec.Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
@@ -142,18 +141,11 @@ def _contradiction(settings: GatewaySettings) -> str | None:
             return f"the alias {alias!r} is also the name of a model"
         if target not in settings.models and target not in settings.aliases:
             return f"the alias {alias!r} names {target!r}, which is not defined"
-        if _end_of(alias, settings.aliases, set(settings.models)) is None:
+        end = target
+        for _ in settings.aliases:
+            end = settings.aliases.get(end, end) if end not in settings.models else end
+        if end not in settings.models:
             return f"the alias {alias!r} leads nowhere"
-    return None
-
-
-def _end_of(alias: str, aliases: dict[str, str], models: set[str]) -> str | None:
-    """The model that an alias means in the end; None where it goes round in circles."""
-    name = alias
-    for _ in range(_MOST_HOPS):
-        if name in models:
-            return name
-        name = aliases.get(name, "")
     return None
 
 
