@@ -9,6 +9,7 @@ from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.outbox import Outbox
 from mlx_gateway.protocols.api import Api
 from mlx_gateway.protocols.openai_chat import ChatCompletions
+from mlx_gateway.protocols.openai_responses import Responses
 
 PROBLEM = ApiError(503, "busy", retry_after_s=7)
 
@@ -79,6 +80,21 @@ async def test_a_silent_stream_gets_signs_of_life_and_then_a_comment_that_says_w
     seen = len(client.messages)
     await asyncio.sleep(0.05)
     assert len(client.messages) == seen, "nothing is sent after the end"
+
+
+async def test_the_engines_own_opening_is_the_first_sign_of_life_where_one_is_needed() -> None:
+    client = Client()
+    it = Outbox(client.send, Responses(), streams=True, sign_of_life_s=0.01)
+    it.opening = b"event: response.created\ndata: {}\n\nevent: response.in_progress\ndata: {}\n\n"
+    it.begin_waiting()
+    while len(client.messages) < 4:
+        client.news.clear()
+        await client.news.wait()
+    it.stop_waiting()
+
+    assert it.opened == it.opening
+    assert client.body.count(b"response.created") == 1
+    assert client.body.count(b"response.in_progress") >= 3
 
 
 async def test_a_whole_answer_gets_no_sign_of_life() -> None:

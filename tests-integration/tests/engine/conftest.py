@@ -29,6 +29,7 @@ from mlx_stack.engines.vllm_mlx import ModelTraits
 from mlx_stack.services.ports import free_ports
 from mlx_stack.services.service import inherited_environment
 from mlx_stack.stack import Tier
+from stack_testkit.scripted_model import make_scripted_model
 from stack_testkit.tiny_model import make_tiny_model
 
 READY_WITHIN_S = 110
@@ -87,6 +88,20 @@ def heavy_model(
     )
 
 
+@pytest.fixture(scope="session")
+def scripted_model(
+    embedded_model: Path,
+    vllm_mlx_environment: Environment,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """A model that says what it is told to say."""
+    return make_scripted_model(
+        tmp_path_factory.mktemp("models") / "scripted",
+        tokenizer_of=embedded_model,
+        engine_python=vllm_mlx_environment.python,
+    )
+
+
 type Serve = Callable[..., str]
 
 
@@ -96,17 +111,16 @@ def serve(vllm_mlx_environment: Environment, tmp_path: Path) -> Iterator[Serve]:
 
     `traits` are those of the model, by default what suits any.
     """
-    dirs = _dirs(tmp_path)
-    dirs.create()
-    with ExitStack() as engines:
+    with _serving(vllm_mlx_environment, tmp_path) as start:
+        yield start
 
-        def start(model: Path, *, traits: ModelTraits | None = None, **fields: object) -> str:
-            tier = _tier(model, fields)
-            program = vllm_mlx_environment.program("vllm-mlx")
-            command = vllm_mlx.command(program, tier, model, traits)
-            engines.enter_context(_running(tier, command, dirs, tmp_path))
-            return f"http://127.0.0.1:{tier.port}"
 
+@pytest.fixture(scope="module")
+def serve_all(
+    vllm_mlx_environment: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Serve]:
+    """The same for engines that all tests of a module share."""
+    with _serving(vllm_mlx_environment, tmp_path_factory.mktemp("engines")) as start:
         yield start
 
 
@@ -118,6 +132,22 @@ def stop(tmp_path: Path) -> Callable[[str], ShutdownResult]:
 
 def _dirs(folder: Path) -> StateDirs:
     return StateDirs(folder / "pids", folder / "run", folder / "logs")
+
+
+@contextmanager
+def _serving(environment: Environment, folder: Path) -> Iterator[Serve]:
+    dirs = _dirs(folder)
+    dirs.create()
+    with ExitStack() as engines:
+
+        def start(model: Path, *, traits: ModelTraits | None = None, **fields: object) -> str:
+            tier = _tier(model, fields)
+            program = environment.program("vllm-mlx")
+            command = vllm_mlx.command(program, tier, model, traits)
+            engines.enter_context(_running(tier, command, dirs, folder))
+            return f"http://127.0.0.1:{tier.port}"
+
+        yield start
 
 
 @contextmanager

@@ -36,6 +36,8 @@ class Outbox:
         status: The status that was sent; None before.
         first_at: When the first of the model's answer went out, by the monotonic clock, or None.
         problem: What went wrong after that, in a word; "" where nothing did.
+        opening: What the engine has opened the answer with, while nothing of it has gone out.
+        opened: What the answer was opened with by a sign of life.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Outbox:
         self.status: int | None = None
         self.first_at: float | None = None
         self.problem = ""
+        self.opening = self.opened = b""
 
     def begin_waiting(self) -> None:
         """From now on, send a sign of life whenever a stream has been silent for long."""
@@ -158,6 +161,9 @@ class Outbox:
         now = time.monotonic()
         if now - self._sent_at >= self._sign_of_life_s * 0.99:
             self._sent_at = now
-            sign = self._api.sign_of_life(self._model, is_first=self.status is None)
+            sign = self.opened[self.opened.rfind(b"\n\n", 0, -2) + 1 :].lstrip(b"\n")
+            if not sign:
+                opens = self._api.signs_open and self.opening
+                self.opened = sign = opens or self._api.sign_of_life(self._model)
             self._sign = asyncio.get_running_loop().create_task(self._write(sign))
         self._set_timer(self._sent_at + self._sign_of_life_s - now)

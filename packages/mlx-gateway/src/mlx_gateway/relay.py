@@ -111,13 +111,8 @@ class Attempt:
         heard, feed, event = self.engine.heard, stream.feed, outbox.event
         async for chunk in response.chunks():
             waiting.since = heard()
-            events = feed(chunk)
+            events = feed(chunk) if outbox.first_at else self._first(stream, chunk, outbox)
             if events:
-                if outbox.first_at is None:
-                    if stream.failure is not None:
-                        raise stream.failure
-                    if outbox.status is None or not self.api.signs_open:
-                        events = stream.opening + events
                 await event(events)
             if stream.is_over:
                 return
@@ -125,6 +120,17 @@ class Attempt:
             outbox.problem = "engine_error"
         elif not stream.has_ended:
             raise UpstreamFailedError("its stream ended early")
+
+    def _first(self, stream: EventStream, chunk: bytes, outbox: Outbox) -> bytes:
+        """The events to begin the answer with; empty as long as it has only been opened."""
+        if outbox.opened:
+            stream.resume(outbox.opened)
+        events = stream.feed(chunk)
+        outbox.opening = stream.opening
+        if events and stream.failure is not None:
+            raise stream.failure
+        is_open = outbox.opened and self.api.signs_open
+        return stream.opening + events if events and not is_open else events
 
     async def _end(self, stream: EventStream, outbox: Outbox) -> None:
         """End an answer that met a stop sequence; its engine has been left in the middle."""

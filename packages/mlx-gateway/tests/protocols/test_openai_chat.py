@@ -332,8 +332,8 @@ def test_an_engine_that_gives_up_in_a_stream_is_noticed(broken: dict[str, Any]) 
 
 
 def test_a_sign_of_life_is_a_chunk_that_says_nothing() -> None:
-    sign = json.loads(CHAT.sign_of_life("m", is_first=True)[6:])
-    plain = json.loads(Completions().sign_of_life("m", is_first=True)[6:])
+    sign = json.loads(CHAT.sign_of_life("m")[6:])
+    plain = json.loads(Completions().sign_of_life("m")[6:])
 
     assert (sign["model"], sign["choices"][0]["delta"]) == ("m", {})
     assert plain["choices"][0]["text"] == ""

@@ -250,14 +250,24 @@ def test_a_whole_response_without_need_of_repair_passes_untouched() -> None:
     assert RESPONSES.whole(body, read()) == (body, Usage(prompt_tokens=2))
 
 
-def test_signs_of_life_are_what_the_sdk_expects_in_their_place() -> None:
-    first = RESPONSES.sign_of_life("m", is_first=True)
-    later = RESPONSES.sign_of_life("m", is_first=False)
+def test_a_sign_of_life_opens_the_response_as_the_sdk_expects() -> None:
+    sign = RESPONSES.sign_of_life("m")
 
-    assert [line for line in first.split(b"\n") if line.startswith(b"event")] == [
-        b"event: response.created", b"event: response.in_progress",
-    ]  # fmt: skip
-    assert later.count(b"event: ") == later.count(b"event: response.in_progress") == 1
+    created, in_progress = (
+        json.loads(line[6:]) for line in sign.split(b"\n") if line.startswith(b"data: ")
+    )
+    assert (created["type"], in_progress["type"]) == ("response.created", "response.in_progress")
+    assert created["response"]["id"] == in_progress["response"]["id"]
+
+
+def test_a_response_keeps_the_id_that_it_was_opened_with() -> None:
+    stream = RESPONSES.stream(read(stream=True))
+
+    stream.resume(RESPONSES.sign_of_life("m") + b"more")
+    stream.resume(event("response.created", response={"id": "first"}))
+    said = stream.feed(event("response.completed", response={"id": "second"}))
+
+    assert json.loads(said.split(b"data: ")[1])["response"]["id"] == "first"
 
 
 def test_a_failed_response_is_noticed_and_told() -> None:

@@ -102,7 +102,7 @@ class Messages(Api):
         return b"event: error\ndata: " + self.error(problem) + b"\n\n"
 
     @override
-    def sign_of_life(self, model: str, *, is_first: bool) -> bytes:
+    def sign_of_life(self, model: str) -> bytes:
         return b'event: ping\ndata: {"type":"ping"}\n\n'
 
 

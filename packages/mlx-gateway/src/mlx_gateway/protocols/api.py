@@ -45,7 +45,7 @@ class Api:
 
     Attributes:
         counts_first: Whether the stream's first event must say how long the prompt is.
-        signs_open: Whether the first sign of life opens the answer in the engine's stead.
+        signs_open: Whether the first sign of life opens the answer, which then goes on.
         in_query: The fields that the engine reads from the URL rather than from the body.
     """
 
@@ -98,12 +98,10 @@ class Api:
         """An error in the middle of a stream."""
         return b"data: " + self.error(problem) + b"\n\ndata: [DONE]\n\n"
 
-    def sign_of_life(self, model: str, *, is_first: bool) -> bytes:  # noqa: ARG002
-        """An event that says nothing, for clients that give up on a silent stream.
+    def sign_of_life(self, model: str) -> bytes:  # noqa: ARG002
+        """Events that say nothing, for clients that give up on a silent stream.
 
-        Args:
-            model: The name that the client asked for.
-            is_first: Whether nothing has been sent before it.
+        The last of them is sent again and again. `model` is the name that the client asked for.
         """
         return b": waiting\n\n"
 
@@ -153,7 +151,9 @@ def read_usage(usage: dict[str, Any]) -> Usage:
 
 def prompt_text(fields: Fields) -> str:
     """Everything in a request that a model reads, as one text, nearly as a chat template has it."""
+    tools = [object_in(tool) for tool in list_in(fields.get("tools"))]
     parts = [fields.raw("tools").decode()]
+    parts += ['{"type": "function", "function": }' for tool in tools if "function" not in tool]
     names = ("prompt", "input", "messages", "system", "instructions")
     unread: list[object] = [fields.get(name) for name in names]
     while unread:

@@ -80,6 +80,9 @@ class EventStream:
             return whole
         return b"".join([self._looked_at(event) for event in _split(whole)])
 
+    def resume(self, opening: bytes) -> None:
+        """Go on with an answer that was opened before, with these events."""
+
     def opens(self, document: dict[str, Any]) -> bool:  # noqa: ARG002
         """Whether an event opens an answer, and says nothing of it."""
         return False

@@ -76,7 +76,7 @@ class ChatCompletions(Api):
         return CompletionStream(call, lambda choice: (object_in(choice.get("delta")), "content"))
 
     @override
-    def sign_of_life(self, model: str, *, is_first: bool) -> bytes:
+    def sign_of_life(self, model: str) -> bytes:
         """A chunk without content: Codex and others count events, not comments."""
         return _chunk({"delta": {}}, "chat.completion.chunk", model)
 
@@ -102,7 +102,7 @@ class Completions(Api):
         return CompletionStream(call, lambda choice: (choice, "text"))
 
     @override
-    def sign_of_life(self, model: str, *, is_first: bool) -> bytes:
+    def sign_of_life(self, model: str) -> bytes:
         return _chunk({"text": ""}, "text_completion", model)
 
 

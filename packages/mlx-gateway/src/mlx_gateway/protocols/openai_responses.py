@@ -2,6 +2,7 @@
 
 import time
 from typing import Any, Literal, cast, override
+from uuid import uuid4
 
 import msgspec
 
@@ -106,14 +107,13 @@ class Responses(Api):
         return event_of({"type": "response.failed", "response": response}, "response.failed")
 
     @override
-    def sign_of_life(self, model: str, *, is_first: bool) -> bytes:
-        """`response.in_progress`; the SDK refuses whatever comes before `response.created`."""
-        kinds = ("response.created", "response.in_progress")
+    def sign_of_life(self, model: str) -> bytes:
+        """What opens a response; the SDK refuses whatever comes before."""
         response = _response("in_progress", model)
+        kinds = ("response.created", "response.in_progress")
         return b"".join(
             event_of({"type": kind, "sequence_number": number, "response": response}, kind)
             for number, kind in enumerate(kinds, start=1)
-            if is_first or number > 1
         )
 
 
@@ -135,8 +135,14 @@ class ResponseStream(EventStream):
         self.has_ended = False
         self._tools = call.tools
         self._added = 0
+        self._id: object = None
         self._custom: set[object] = set()
         self._done: set[object] = set()
+
+    @override
+    def resume(self, opening: bytes) -> None:
+        """Keep the id that the response was opened with; the SDK refuses a change of it."""
+        self._id = object_in((document_of(opening) or {}).get("response")).get("id")
 
     @override
     def opens(self, document: dict[str, Any]) -> bool:
@@ -188,6 +194,8 @@ class ResponseStream(EventStream):
         self.usage: Usage = read_usage(object_in(response.get("usage")))
         for item in list_in(response.get("output")):
             _restore(object_in(item), self._tools)
+        if self._id is not None:
+            response["id"] = self._id
         if response.get("status") == "incomplete":
             document["type"] = "response.incomplete"
         return str(document["type"])
@@ -212,7 +220,7 @@ class ResponseStream(EventStream):
 def _response(status: str, model: str, **more: object) -> dict[str, Any]:
     """A response that the gateway makes up, with what the SDKs look for."""
     return {
-        "id": "resp_waiting",
+        "id": f"resp_{uuid4().hex}",
         "object": "response",
         "created_at": int(time.time()),
         "status": status,
