@@ -62,7 +62,8 @@ class Outbox:
         self.status: int | None = None
         self.first_at: float | None = None
         self.problem = ""
-        self.opening = self.opened = b""
+        self.opening: bytes = b""
+        self.opened: bytes = b""
 
     def begin_waiting(self) -> None:
         """From now on, send a sign of life whenever a stream has been silent for long."""
