@@ -85,3 +85,15 @@ def test_a_mistake_of_the_client_never_reaches_the_cloud(
 
     assert status == 400
     assert states(served)["litellm"] == "stopped"
+
+
+def test_a_key_given_while_the_gateway_runs_opens_the_cloud(served: Program) -> None:
+    define_stack(served.home, {"standard": {}})
+    served.run("up")
+    assert ask(served, "cloud")[0] == 404
+
+    served.run("config", "set", "openrouter-key", "-", stdin=KEY["openrouter-key"])
+    assert served.run("up").code == 0
+
+    status, document, _ = ask(served, "cloud")
+    assert status == 200, document

@@ -47,8 +47,8 @@ def test_what_the_documentation_shows_is_read() -> None:
     assert standard.upstreams[1].root == "http://127.0.0.1:8010"
     assert standard.fallbacks == ("cloud",)
     assert (standard.context_tokens, standard.max_concurrent, standard.queue) == (32768, 4, 16)
-    assert not settings.is_cloud(standard.upstreams[0])
-    assert settings.is_cloud(settings.models["cloud"].upstreams[0])
+    assert not settings.is_cloud(standard.upstreams[0].root)
+    assert settings.is_cloud(settings.models["cloud"].upstreams[0].root)
 
 
 @pytest.mark.parametrize(

@@ -224,7 +224,7 @@ class Gateway:
                 self._metrics_of(name, upstream)
                 for name, model in self._settings.models.items()
                 for upstream in model.upstreams
-                if not self._settings.is_cloud(upstream)
+                if not self._settings.is_cloud(upstream.root)
             )
         )
         lines = {
@@ -394,7 +394,7 @@ class Gateway:
         return usage
 
     def _call(self, request: _Request, option: RouteOption) -> Call:
-        if request.content_type != _JSON or self._settings.is_cloud(option.model.upstreams[0]):
+        if request.content_type != _JSON or self._settings.is_cloud(option.model.upstreams[0].root):
             return request.api.as_sent(request.fields)
         return request.api.read(request.fields, sees_images=option.model.sees_images)
 
@@ -457,7 +457,7 @@ class Gateway:
             api=request.api,
             call=call,
             count=None
-            if self._settings.is_cloud(upstream)
+            if self._settings.is_cloud(upstream.root)
             else lambda text: self._count(request, upstream, text),
             silence_s=option.model.silence_s,
         )
@@ -465,7 +465,7 @@ class Gateway:
     def _say_who(self, request: _Request, option: RouteOption) -> None:
         """Name the model that answers, in the answer's headers."""
         request.answered_by = option.name
-        is_cloud = self._settings.is_cloud(option.model.upstreams[0])
+        is_cloud = self._settings.is_cloud(option.model.upstreams[0].root)
         named = {
             "tier": _CLOUD if is_cloud else option.name,
             "queue-ms": str(round(request.queued_s * 1000)),

@@ -88,9 +88,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     aliases: dict[Name, Name] = {}
     litellm: LiteLlmSettings | None = None
 
-    def is_cloud(self, upstream: Upstream) -> bool:
-        """Whether requests to this upstream leave the machine by way of LiteLLM."""
-        return self.litellm is not None and upstream.root == self.litellm.url.rstrip("/")
+    def is_cloud(self, root: str) -> bool:
+        """Whether requests to the upstream with this root leave the machine, through LiteLLM."""
+        return self.litellm is not None and root == self.litellm.url.rstrip("/")
 
 
 def load_settings(path: Path) -> GatewaySettings:

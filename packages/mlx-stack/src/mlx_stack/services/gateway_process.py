@@ -52,7 +52,7 @@ def _gateway(home: Home, key: str, settings: GatewaySettings, version: str) -> G
             keys=KeyRing({"admin": key}),
             hosts=Hosts.of_this_machine({settings.host}),
             activator=OnDemand(home, key, lambda: gateway.settings),
-            headers_for=lambda root: _headers(settings, key, root),
+            headers_for=lambda root: _headers(gateway.settings, key, root),
             version=version,
         ),
     )
@@ -61,8 +61,9 @@ def _gateway(home: Home, key: str, settings: GatewaySettings, version: str) -> G
 
 def _headers(settings: GatewaySettings, key: str, root: str) -> dict[str, str]:
     """What LiteLLM must be shown; engines ask for nothing."""
-    is_litellm = settings.litellm is not None and root == settings.litellm.url.rstrip("/")
-    return {"authorization": f"Bearer {litellm.master_key(key)}"} if is_litellm else {}
+    if not settings.is_cloud(root):
+        return {}
+    return {"authorization": f"Bearer {litellm.master_key(key)}"}
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ class OnDemand:
     def _is_litellms(self, model: str) -> bool:
         settings = self._settings()
         known = settings.models.get(model)
-        return known is not None and settings.is_cloud(known.upstreams[0])
+        return known is not None and settings.is_cloud(known.upstreams[0].root)
 
     async def _start(self) -> None:
         try:
