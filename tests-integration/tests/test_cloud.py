@@ -97,3 +97,15 @@ def test_a_key_given_while_the_gateway_runs_opens_the_cloud(served: Program) -> 
 
     status, document, _ = ask(served, "cloud")
     assert status == 200, document
+
+
+def test_litellm_that_died_is_started_again_by_the_next_request(served: Program) -> None:
+    define_stack(served.home, {"standard": {}}, config=KEY)
+    served.run("up")
+    ask(served, "cloud")
+    kill(served, "litellm")
+
+    status, _, headers = ask(served, "cloud")
+
+    assert status == 200
+    assert headers["x-mlx-stack-tier"] == "cloud"

@@ -10,11 +10,12 @@ from mlx_catalog import CatalogError
 from mlx_gateway.errors import ApiError
 from mlx_gateway.settings import GatewaySettings
 from mlx_procsup import (
-    LockHeldError,
+    LockOwner,
     ProbeTarget,
     ServiceState,
     SupervisionError,
     acquire_lock,
+    locate,
     probe_service,
     start_service,
     stop_service,
@@ -30,7 +31,6 @@ from mlx_stack.services.service import LITELLM
 READY_WITHIN_S = 120.0
 _IDLE_S = 600.0
 _LOCK_WITHIN_S = 60.0
-_LOCK_EVERY_S = 0.25
 _TRY_AGAIN_AFTER_S = 15.0
 
 _log = logging.getLogger("mlx_stack")
@@ -69,7 +69,8 @@ class OnDemand:
             return
         self._in_use += 1
         try:
-            if not self._is_ready:
+            if not (self._is_ready and self._is_alive()):
+                self._is_ready = False
                 if self._starting is None:
                     self._starting = asyncio.ensure_future(self._start())
                 await asyncio.shield(self._starting)
@@ -90,6 +91,9 @@ class OnDemand:
         settings = self._settings()
         known = settings.models.get(model)
         return known is not None and settings.is_cloud(known.upstreams[0].root)
+
+    def _is_alive(self) -> bool:
+        return locate(self._home.state_dirs, LITELLM).own is not None
 
     async def _start(self) -> None:
         try:
@@ -115,16 +119,14 @@ class OnDemand:
         if probe_service(target, dirs).state is ServiceState.HEALTHY:
             return
         ends = time.monotonic() + _LOCK_WITHIN_S
-        while True:
-            try:
-                with acquire_lock(self._home.lock, "gateway"):
-                    stop_service(LITELLM, dirs, command=service.spec.masked_command())
-                    started = start_service(service.spec, dirs)
-                break
-            except LockHeldError:
-                if time.monotonic() > ends:
-                    raise
-                time.sleep(_LOCK_EVERY_S)
+        with acquire_lock(
+            self._home.lock,
+            "gateway",
+            on_wait=_note_wait,
+            cancelled=lambda: time.monotonic() > ends,
+        ):
+            stop_service(LITELLM, dirs, command=service.spec.masked_command())
+            started = start_service(service.spec, dirs)
         wait_for_healthy(started, READY_WITHIN_S)
 
     def _rest(self) -> None:
@@ -140,6 +142,11 @@ class OnDemand:
                 stop_service(LITELLM, self._home.state_dirs)
         except (SupervisionError, StackError, OSError) as error:
             _log.warning("LiteLLM was not stopped: %s", error)
+
+
+def _note_wait(holder: LockOwner | None) -> None:
+    held_by = holder.describe() if holder else "another process"
+    _log.info("LiteLLM starts when %s is done", held_by)
 
 
 def _unavailable(reason: str, *, retry_after_s: int | None = None) -> ApiError:
