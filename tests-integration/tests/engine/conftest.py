@@ -20,6 +20,7 @@ from mlx_procsup import (
     stop_service,
 )
 from mlx_procsup import wait_for_healthy as wait_until_ready
+from mlx_stack.child_environment import inherited_environment
 from mlx_stack.engines import vllm_mlx
 from mlx_stack.engines.embedded_model import make_embedded_model
 from mlx_stack.engines.environment import EngineName, Environment
@@ -27,7 +28,6 @@ from mlx_stack.engines.install import install
 from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.engines.vllm_mlx import ModelTraits
 from mlx_stack.services.ports import free_ports
-from mlx_stack.services.service import inherited_environment
 from mlx_stack.stack import Tier
 from stack_testkit.scripted_model import make_scripted_model
 from stack_testkit.tiny_model import make_tiny_model

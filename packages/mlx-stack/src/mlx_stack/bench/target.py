@@ -25,6 +25,7 @@ from mlx_procsup import (
     stop_service,
     wait_for_healthy,
 )
+from mlx_stack.child_environment import inherited_environment
 from mlx_stack.engines import vllm_mlx
 from mlx_stack.engines.environment import EngineName, require_environment
 from mlx_stack.errors import NoStackError, StackError, UsageError
@@ -37,7 +38,7 @@ from mlx_stack.models.own_code import ensure_no_code
 from mlx_stack.models.serving import entry_of, serving_of
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.ports import free_ports
-from mlx_stack.services.service import Service, engine_service, inherited_environment
+from mlx_stack.services.service import Service, engine_service
 from mlx_stack.stack import Tier
 
 _SERVICE = "bench"

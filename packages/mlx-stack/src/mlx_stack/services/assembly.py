@@ -7,6 +7,7 @@ from types import MappingProxyType
 
 from mlx_recommend import PROCESS_OVERHEAD_BYTES
 from mlx_stack import atomic_file
+from mlx_stack.child_environment import inherited_environment
 from mlx_stack.config import Config, LiteLlmMode
 from mlx_stack.engines import vllm_mlx
 from mlx_stack.engines.environment import EngineName, require_environment
@@ -25,7 +26,6 @@ from mlx_stack.services.service import (
     Service,
     engine_service,
     gateway_service,
-    inherited_environment,
     litellm_port,
     litellm_service,
 )
@@ -128,7 +128,7 @@ def make_litellm(opened: OpenStack, *, gateway_key: str) -> Service:
         home=opened.home,
         key=gateway_key,
         port=litellm_port(opened.stack, opened.config),
-        environment=inherited_environment(),
+        environment=inherited_environment(opened.variables),
     )
 
 

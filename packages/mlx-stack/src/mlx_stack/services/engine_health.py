@@ -12,6 +12,7 @@ import psutil
 from mlx_catalog import Quant
 from mlx_procsup import NotReadyError, start_service, stop_service, wait_for_healthy
 from mlx_stack.ask import ask
+from mlx_stack.child_environment import inherited_environment
 from mlx_stack.config import Config
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.engines import embedded_model, vllm_mlx
@@ -32,7 +33,6 @@ from mlx_stack.services.service import (
     Service,
     engine_service,
     gateway_service,
-    inherited_environment,
     litellm_service,
 )
 from mlx_stack.stack import SCHEMA_VERSION, Stack, Tier

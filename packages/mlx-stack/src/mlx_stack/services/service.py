@@ -8,9 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 from mlx_procsup import HttpReadiness, ProcessSpec, StateDirs, WantedState, readable_run
-from mlx_stack.child_environment import (
-    inherited_environment as inherited_environment,  # noqa: PLC0414 -- for the services
-)
 from mlx_stack.config import Config
 from mlx_stack.engines import vllm_mlx
 from mlx_stack.gateway import litellm

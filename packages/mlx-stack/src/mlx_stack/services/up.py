@@ -23,6 +23,7 @@ from mlx_procsup import (
     stop_service,
 )
 from mlx_procsup.defaults import READY_TIMEOUT_S
+from mlx_stack.child_environment import inherited_environment
 from mlx_stack.credentials import MASK, ensure_gateway_key
 from mlx_stack.errors import StackError
 from mlx_stack.gateway.endpoint import LOOPBACK, gateway_url
@@ -38,7 +39,6 @@ from mlx_stack.services.service import (
     LITELLM,
     WATCHDOG,
     Service,
-    inherited_environment,
     known_services,
     service_names,
 )

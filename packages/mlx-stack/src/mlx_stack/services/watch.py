@@ -30,6 +30,7 @@ from mlx_procsup import (
     start_detached,
 )
 from mlx_procsup.defaults import LOOK_INTERVAL_S, MAX_RESTARTS, RESTART_DELAY_S
+from mlx_stack.child_environment import inherited_environment
 from mlx_stack.config import Config
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.engines.environment import EngineName
@@ -39,7 +40,7 @@ from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import Assembly, assemble, model_folder
 from mlx_stack.services.keep_awake import kept_awake
 from mlx_stack.services.outcomes import ServiceOutcome
-from mlx_stack.services.service import GATEWAY, WATCHDOG, inherited_environment
+from mlx_stack.services.service import GATEWAY, WATCHDOG
 from mlx_stack.services.up import start_services
 from mlx_stack.stack import Tier
 
