@@ -45,6 +45,14 @@ async def says_hello(exchange: Exchange) -> None:
         await exchange.json({"choices": [{"index": 0, "message": message}], "usage": {}})
 
 
+def says_hello_after(go_on: asyncio.Event) -> Any:
+    async def waits(exchange: Exchange) -> None:
+        await go_on.wait()
+        await says_hello(exchange)
+
+    return waits
+
+
 async def fails(exchange: Exchange) -> None:
     await exchange.json({"detail": "out of memory"}, status=500)
 
@@ -515,12 +523,7 @@ async def test_a_client_that_leaves_ends_its_request_at_the_engine(
 
 async def test_requests_wait_at_the_gateway_and_not_in_the_engine(bench: MakeBench) -> None:
     go_on = asyncio.Event()
-
-    async def waits(exchange: Exchange) -> None:
-        await go_on.wait()
-        await says_hello(exchange)
-
-    async with bench(LIMITED, waits) as it:
+    async with bench(LIMITED, says_hello_after(go_on)) as it:
         first = asyncio.ensure_future(it.client.ask("/v1/chat/completions", HELLO))
         await it.engines[0].asked.wait()
         _, leaver = await it.client.open("/v1/chat/completions", HELLO)
@@ -611,12 +614,7 @@ async def test_a_silent_stream_gets_signs_of_life_as_events(
 
 async def test_the_settings_are_read_again_without_dropping_a_request(bench: MakeBench) -> None:
     go_on = asyncio.Event()
-
-    async def waits(exchange: Exchange) -> None:
-        await go_on.wait()
-        await says_hello(exchange)
-
-    async with bench(ONE, waits) as it:
+    async with bench(ONE, says_hello_after(go_on)) as it:
         first = asyncio.ensure_future(it.client.ask("/v1/chat/completions", HELLO))
         await it.engines[0].asked.wait()
         changed = ONE.replace("PORT0", str(it.engines[0].port)).replace("standard", "renamed")

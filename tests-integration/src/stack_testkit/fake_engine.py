@@ -23,8 +23,10 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import override
+from http.server import ThreadingHTTPServer
+from typing import Any, override
+
+from stack_testkit.json_handler import JsonHandler
 
 _LONG_S = 3600
 
@@ -84,38 +86,38 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(JsonHandler):
     server: _Server  # pyright: ignore[reportIncompatibleVariableOverride] - our own server class
 
-    def do_GET(self) -> None:
+    @override
+    def get(self) -> None:
         """Answer `/health` and `/v1/models`."""
         if self._misbehaves():
             return
         name = self.server.options.served_model_name
         match self.path:
             case "/health":
-                self._json(200, {"status": "healthy"})
+                self.send_json(200, {"status": "healthy"})
             case "/v1/models":
-                self._json(200, {"object": "list", "data": [{"id": name, "object": "model"}]})
+                self.send_json(200, {"object": "list", "data": [{"id": name, "object": "model"}]})
             case _:
-                self._json(404, {"error": {"message": "Not Found", "type": "not_found"}})
+                self.send_json(404, {"error": {"message": "Not Found", "type": "not_found"}})
 
-    def do_POST(self) -> None:
+    @override
+    def post(self, request: Any) -> None:
         """Answer `/v1/chat/completions` by repeating the last message."""
-        request = json.loads(self.rfile.read(int(self.headers.get("Content-Length", "0"))))
         if self._misbehaves():
             return
         if self.path != "/v1/chat/completions":
-            self._json(404, {"error": {"message": "Not Found", "type": "not_found"}})
+            self.send_json(404, {"error": {"message": "Not Found", "type": "not_found"}})
             return
         options = self.server.options
         if options.chat_status != 200:
-            self._json(options.chat_status, {"error": {"message": "as told", "type": "fake"}})
+            self.send_json(options.chat_status, {"error": {"message": "as told", "type": "fake"}})
             return
         if request.get("model") != options.served_model_name:
             message = f"The model `{request.get('model')}` does not exist."
-            self._json(404, {"error": {"message": message, "type": "not_found"}})
+            self.send_json(404, {"error": {"message": message, "type": "not_found"}})
             return
         prompt = str(request["messages"][-1]["content"]).split()
         tokens = ["You", "said:", *prompt][: request.get("max_tokens") or None]
@@ -130,18 +132,14 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(options.token_delay * len(tokens))
             message = {"role": "assistant", "content": " ".join(tokens)}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
-            self._json(200, self._completion("chat.completion", [choice], usage))
-
-    @override
-    def log_message(self, format: str, *args: object) -> None:
-        print(f"{self.address_string()} {format % args}", flush=True)
+            self.send_json(200, self._completion("chat.completion", [choice], usage))
 
     def _misbehaves(self) -> bool:
         options = self.server.options
         if options.hang:
             time.sleep(_LONG_S)
         if options.status != 200:
-            self._json(options.status, {"error": {"message": "as told", "type": "fake"}})
+            self.send_json(options.status, {"error": {"message": "as told", "type": "fake"}})
             return True
         return False
 
@@ -158,11 +156,7 @@ class _Handler(BaseHTTPRequestHandler):
         }
 
     def _stream(self, tokens: list[str], usage: dict[str, int]) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Connection", "close")
-        self.end_headers()
-        self.close_connection = True
+        self.start_events()
         kind = "chat.completion.chunk"
         deltas: list[dict[str, str]] = [{"role": "assistant"}]
         deltas += [{"content": token if i == 0 else f" {token}"} for i, token in enumerate(tokens)]
@@ -177,14 +171,6 @@ class _Handler(BaseHTTPRequestHandler):
     def _event(self, document: dict[str, object]) -> None:
         self.wfile.write(f"data: {json.dumps(document)}\n\n".encode())
         self.wfile.flush()
-
-    def _json(self, status: int, document: object) -> None:
-        body = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from typing import override
+from typing import Any, override
 
 import yaml
+
+from stack_testkit.json_handler import JsonHandler
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,18 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
+class _Handler(JsonHandler):
+    @override
+    def get(self) -> None:
         """Answer the liveness probe."""
-        self._json(200, "I'm alive!")
+        self.send_json(200, "I'm alive!")
 
-    def do_POST(self) -> None:
+    @override
+    def post(self, request: Any) -> None:
         """Answer as the cloud."""
-        request = json.loads(self.rfile.read(int(self.headers.get("Content-Length", "0"))))
         if self.headers.get("Authorization") != f"Bearer {os.environ['LITELLM_MASTER_KEY']}":
-            self._json(401, {"error": {"message": "wrong key"}})
+            self.send_json(401, {"error": {"message": "wrong key"}})
             return
         print(f"asked as the cloud: {request['model']}", flush=True)
         message = {"role": "assistant", "content": "The cloud says hello."}
@@ -61,28 +62,12 @@ class _Handler(BaseHTTPRequestHandler):
         usage = {"prompt_tokens": 1, "completion_tokens": 4, "total_tokens": 5}
         document = {"object": "chat.completion", "model": request["model"], "choices": [choice]}
         if not request.get("stream"):
-            self._json(200, {**document, "usage": usage})
+            self.send_json(200, {**document, "usage": usage})
             return
-        self.send_response(200)
-        self.send_header("Content-Type", "text/event-stream")
-        self.send_header("Connection", "close")
-        self.end_headers()
-        self.close_connection = True
+        self.start_events()
         delta = {"index": 0, "delta": message, "finish_reason": "stop"}
         chunk = {"object": "chat.completion.chunk", "choices": [delta], "usage": usage}
         self.wfile.write(f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode())
-
-    @override
-    def log_message(self, format: str, *args: object) -> None:
-        print(f"{self.address_string()} {format % args}", flush=True)
-
-    def _json(self, status: int, document: object) -> None:
-        body = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
 
 
 if __name__ == "__main__":
