@@ -30,12 +30,12 @@ from mlx_procsup import (
     stop_service,
     wait_for_healthy,
 )
+from mlx_stack.child_environment import inherited_environment
 from mlx_stack.engines import embedded_model, vllm_mlx
 from mlx_stack.engines.environment import EngineName, Environment
 from mlx_stack.engines.install import install
 from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.services.ports import free_ports
-from mlx_stack.services.service import inherited_environment
 from mlx_stack.stack import Tier
 
 _INTERVAL_S = 0.1
