@@ -17,6 +17,7 @@ TIMEOUT_S = 180
 SMALL: dict[str, tuple[str, ...]] = {
     "bench_calibration": ("--rounds", "1"),
     "catalog_load": (),
+    "gateway_relay": ("ready", "lone", "fallback"),
     "hwprobe_detection": ("--runs", "3"),
     "hwprobe_startup": ("--runs", "3"),
     "launchd_sequences": ("--sequences", "20"),
@@ -40,7 +41,7 @@ LEFT_OUT = {
     "catalog_comparison": "installs packages from PyPI",
     "engines_conversation": "installs the engines",
     "engines_liveness": "installs the engines",
-    "gateway": "installs the engines",
+    "gateway_choice": "needs servers and clients that nothing else here needs",
     "launchd_exit_codes": "runs the tests of mlx-launchd once for each code",
     "recommend_llmfit": "needs llmfit",
     "recommend_measurements": "is imported by the others",
