@@ -109,3 +109,24 @@ def test_litellm_that_died_is_started_again_by_the_next_request(served: Program)
 
     assert status == 200
     assert headers["x-mlx-stack-tier"] == "cloud"
+
+
+def test_litellm_goes_on_with_the_key_that_is_set_now(served: Program) -> None:
+    define_stack(served.home, {"standard": {}}, config=KEY)
+    served.run("up")
+    ask(served, "cloud")
+
+    assert served.run("up").code == 0
+    assert states(served)["litellm"] == "healthy", "nothing has changed for it"
+
+    served.run("config", "set", "openrouter-key", "-", stdin="sk-or-v1-another")
+    assert served.run("up").code == 0
+    assert states(served)["litellm"] == "stopped"
+    assert ask(served, "cloud")[0] == 200
+    assert states(served)["litellm"] == "healthy"
+
+    served.run("config", "set", "litellm", "never")
+    stopped = {
+        each["name"]: each["outcome"] for each in served.run("up", "--json").document["services"]
+    }
+    assert stopped["litellm"] == "stopped"

@@ -40,7 +40,15 @@ def test_a_tier_falls_back_to_those_after_it_then_to_those_before_it_then_to_the
     stack = _stack(None, None, None)
 
     assert fallback_chain(stack, stack.tiers[1], WITH_KEY) == ("t2", "t0", CLOUD_NAME)
-    assert fallback_chain(stack, stack.tiers[0], Config()) == ("t1", "t2")
+    assert fallback_chain(stack, stack.tiers[2], Config()) == ("t0", "t1")
+
+
+def test_a_model_that_several_tiers_serve_is_asked_for_in_all_of_them_before_another() -> None:
+    stack = _stack(None, None, None, None)
+
+    assert build_settings(stack, Config(), {}, litellm_port=1).aliases["model-0"] == "t0"
+    assert fallback_chain(stack, stack.tiers[0], Config()) == ("t2", "t1", "t3")
+    assert fallback_chain(stack, stack.tiers[3], WITH_KEY) == ("t1", "t0", "t2", CLOUD_NAME)
 
 
 def test_nothing_leaves_the_machine_unless_it_may() -> None:

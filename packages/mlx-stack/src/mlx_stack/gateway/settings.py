@@ -1,6 +1,7 @@
 """What the gateway is told: `gateway.yaml`, from the stack, the configuration and the models.
 
-Every tier is a model; its catalog id and the user's aliases are more names for it.
+Every tier is a model; its catalog id and the user's aliases are more names for it. An id that
+several tiers share is a name of the first of them, and the others are the first to stand in for it.
 """
 
 from collections.abc import Collection, Mapping
@@ -85,10 +86,12 @@ def render_settings(settings: GatewaySettings) -> str:
 def fallback_chain(stack: Stack, tier: Tier, config: Config) -> tuple[str, ...]:
     """The models that a request to `tier` goes on to, in order.
 
-    First the tiers after it in the stack, then those before it, the cloud last.
+    First the tiers that serve the same model, so that the model's own name means any of them; then
+    the tiers after it in the stack, then those before it, the cloud last.
     """
     position = stack.tiers.index(tier)
     others = [*stack.tiers[position + 1 :], *stack.tiers[:position]]
+    others.sort(key=lambda other: other.model != tier.model)
     is_cloud_last = has_cloud(config) and config.cloud_fallback is not CloudFallback.NEVER
     return (*(other.name for other in others), *([CLOUD_NAME] if is_cloud_last else []))
 

@@ -11,6 +11,7 @@ from mlx_stack.child_environment import inherited_environment
 from mlx_stack.config import Config, LiteLlmMode
 from mlx_stack.engines import vllm_mlx
 from mlx_stack.engines.environment import EngineName, require_environment
+from mlx_stack.engines.errors import EngineMissingError
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.gateway import litellm
 from mlx_stack.gateway.names import require_tier
@@ -41,7 +42,7 @@ class Assembly:
         config: The configuration in force.
         engines: The tiers' services, in the order of the stack; those in `missing` left out.
         gateway: The gateway's service.
-        litellm: LiteLLM's service, where it runs all the time; None where it doesn't.
+        litellm: LiteLLM's service, whenever it runs; None where it never does.
         gateway_settings: The text of `gateway.yaml` that the stack means.
         missing: Tiers whose model is not on this disk, each with what to say about it.
     """
@@ -57,7 +58,8 @@ class Assembly:
     @property
     def services(self) -> tuple[Service, ...]:
         """Every service that is to run: the tiers, LiteLLM if it always runs, then the gateway."""
-        behind = (self.litellm,) if self.litellm is not None else ()
+        always = self.config.litellm is LiteLlmMode.ALWAYS
+        behind = (self.litellm,) if always and self.litellm is not None else ()
         return (*self.engines, *behind, self.gateway)
 
 
@@ -110,9 +112,7 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
     gateway = gateway_service(
         config, home=home, key=gateway_key, settings_text=text, environment=variables
     )
-    litellm = None
-    if config.litellm is LiteLlmMode.ALWAYS:
-        litellm = make_litellm(opened, gateway_key=gateway_key)
+    litellm = _litellm_if_any(opened, gateway_key)
     return Assembly(stack, config, tuple(engines), gateway, litellm, text, missing)
 
 
@@ -130,6 +130,18 @@ def make_litellm(opened: OpenStack, *, gateway_key: str) -> Service:
         port=litellm_port(opened.stack, opened.config),
         environment=inherited_environment(opened.variables),
     )
+
+
+def _litellm_if_any(opened: OpenStack, gateway_key: str) -> Service | None:
+    mode = opened.config.litellm
+    if mode is LiteLlmMode.NEVER:
+        return None
+    try:
+        return make_litellm(opened, gateway_key=gateway_key)
+    except EngineMissingError:
+        if mode is LiteLlmMode.ALWAYS:
+            raise
+        return None  # the request that needs it says so
 
 
 def _check_gateway_port(stack: Stack, config: Config) -> None:

@@ -18,6 +18,8 @@ from mlx_procsup import (
     SupervisionError,
     WantedState,
     acquire_lock,
+    is_current,
+    locate,
     set_wanted,
     start_all,
     stop_service,
@@ -38,6 +40,7 @@ from mlx_stack.services.service import (
     KEY_VARIABLE,
     LITELLM,
     WATCHDOG,
+    Kind,
     Service,
     known_services,
     service_names,
@@ -131,7 +134,9 @@ def start_services(
         for name in known_services(home):
             # LiteLLM comes and goes by itself where it isn't always to run
             if name not in (*defined, WATCHDOG, LITELLM):
-                _stop_undefined(home, name, note)
+                _stop(home, name, "engine", note)
+        if _is_outdated(home, assembly.litellm):
+            _stop(home, LITELLM, "litellm", note)
     for outcome in _missing(assembly):
         if is_chosen(outcome.name) and is_wanted(outcome.name):
             # so that the watchdog starts it once its model is there
@@ -210,16 +215,22 @@ def _verified_gateway(
     return outcome
 
 
-def _stop_undefined(home: Home, name: str, note: OnOutcome) -> None:
-    """Stop a service that the stack no longer defines."""
+def _is_outdated(home: Home, litellm: Service | None) -> bool:
+    """Whether a LiteLLM runs that the stack no longer means: of another key or version, or none."""
+    found = locate(home.state_dirs, LITELLM)
+    return found.own is not None and not (litellm and is_current(litellm.spec, found.record))
+
+
+def _stop(home: Home, name: str, kind: Kind, note: OnOutcome) -> None:
+    """Stop a service that the stack doesn't mean as it runs."""
     try:
         result = stop_service(name, home.state_dirs)
     except SupervisionError as error:
-        note(ServiceOutcome(name, "engine", "failed", None, None, 0.0, str(error)))
+        note(ServiceOutcome(name, kind, "failed", None, None, 0.0, str(error)))
         return
     if result.outcome in (StopOutcome.GRACEFUL, StopOutcome.FORCED):
         done: Outcome = "stopped" if result.outcome is StopOutcome.GRACEFUL else "forced"
-        note(ServiceOutcome(name, "engine", done, result.pid, None, result.seconds))
+        note(ServiceOutcome(name, kind, done, result.pid, None, result.seconds))
 
 
 def _outcome(service: Service, result: StartResult) -> ServiceOutcome:
