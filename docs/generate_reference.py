@@ -202,7 +202,7 @@ def exit_code_rows() -> list[tuple[int, str]]:
     body = ast.parse(inspect.getsource(exit_codes)).body
     rows: list[tuple[int, str]] = []
     for statement, after in itertools.pairwise(body):
-        if isinstance(statement, ast.AnnAssign) and isinstance(after, ast.Expr):
+        if isinstance(statement, ast.Assign) and isinstance(after, ast.Expr):
             assert isinstance(statement.value, ast.Constant)
             assert isinstance(after.value, ast.Constant)
             rows.append((int(str(statement.value.value)), " ".join(str(after.value.value).split())))

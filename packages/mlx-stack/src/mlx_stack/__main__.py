@@ -1,7 +1,6 @@
 """The program `mlx-stack`."""
 
 import sys
-from contextlib import suppress
 
 from mlx_stack import __version__, exit_codes
 
@@ -9,8 +8,11 @@ from mlx_stack import __version__, exit_codes
 def main() -> int:
     """Run `mlx-stack` with the arguments of this process; the exit code."""
     if sys.argv[1:] == ["--version"]:  # answered before click is even imported
-        with suppress(OSError):  # where stdout takes nothing, that is told as of any command
+        try:
             print(f"mlx-stack {__version__}", flush=True)
+        except OSError:  # stdout takes nothing: reported below, as for any command
+            pass
+        else:
             return exit_codes.DONE
     try:
         from mlx_stack.cli.root import run

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,75 +12,47 @@ HOME_VARIABLE = "MLX_STACK_HOME"
 _DIRECTORY_MODE = 0o700
 
 
-@dataclass(frozen=True, slots=True)
 class Home:
     """The state folder and the places in it. Making one creates nothing on disk.
 
     Attributes:
         root: The state folder, absolute.
+        profile: The detected hardware profile.
+        config: The configuration; mode 0600, since it can hold an API key.
+        credentials: The gateway's generated key; mode 0600.
+        connections: What `connect` wrote into other programs' files.
+        stack: The stack definition.
+        gateway_settings: The gateway's generated settings.
+        litellm_config: LiteLLM's generated configuration.
+        models: The default folder of downloaded models; the `model-dir` key may name another.
+        engines: The isolated environments of vllm-mlx and LiteLLM.
+        pids: One PID file a service.
+        run: What the PID files can't say, one JSON file a service.
+        logs: Service logs and their archives.
+        benchmarks: Saved benchmark results.
+        catalog: The user's own catalog entries.
+        setup_progress: How far an interrupted `setup` came.
+        lock: Held by operations that change running services.
     """
 
-    root: Path
-
-    @property
-    def profile(self) -> Path:
-        """The detected hardware profile."""
-        return self.root / "profile.json"
-
-    @property
-    def config(self) -> Path:
-        """The configuration; mode 0600, since it can hold an API key."""
-        return self.root / "config.yaml"
-
-    @property
-    def credentials(self) -> Path:
-        """The gateway's generated key; mode 0600."""
-        return self.root / "credentials.json"
-
-    @property
-    def connections(self) -> Path:
-        """What `connect` wrote into other programs' files."""
-        return self.root / "connections.json"
-
-    @property
-    def stack(self) -> Path:
-        """The stack definition."""
-        return self.root / "stacks" / "default.yaml"
-
-    @property
-    def gateway_settings(self) -> Path:
-        """The gateway's generated settings."""
-        return self.root / "gateway.yaml"
-
-    @property
-    def litellm_config(self) -> Path:
-        """LiteLLM's generated configuration."""
-        return self.root / "litellm.yaml"
-
-    @property
-    def models(self) -> Path:
-        """The default folder of downloaded models; the `model-dir` key may name another."""
-        return self.root / "models"
-
-    @property
-    def engines(self) -> Path:
-        """The isolated environments of vllm-mlx and LiteLLM."""
-        return self.root / "engines"
-
-    @property
-    def pids(self) -> Path:
-        """One PID file a service."""
-        return self.root / "pids"
-
-    @property
-    def run(self) -> Path:
-        """What the PID files can't say, one JSON file a service."""
-        return self.root / "run"
-
-    @property
-    def logs(self) -> Path:
-        """Service logs and their archives."""
-        return self.root / "logs"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.profile = root / "profile.json"
+        self.config = root / "config.yaml"
+        self.credentials = root / "credentials.json"
+        self.connections = root / "connections.json"
+        self.stack = root / "stacks" / "default.yaml"
+        self.gateway_settings = root / "gateway.yaml"
+        self.litellm_config = root / "litellm.yaml"
+        self.models = root / "models"
+        self.engines = root / "engines"
+        self.pids = root / "pids"
+        self.run = root / "run"
+        self.logs = root / "logs"
+        self.benchmarks = root / "benchmarks"
+        self.catalog = root / "catalog"
+        self.setup_progress = root / "setup.json"
+        self.lock = root / "lock"
 
     @property
     def state_dirs(self) -> "StateDirs":
@@ -89,26 +60,6 @@ class Home:
         from mlx_procsup import StateDirs
 
         return StateDirs(pids=self.pids, run=self.run, logs=self.logs)
-
-    @property
-    def benchmarks(self) -> Path:
-        """Saved benchmark results."""
-        return self.root / "benchmarks"
-
-    @property
-    def catalog(self) -> Path:
-        """The user's own catalog entries."""
-        return self.root / "catalog"
-
-    @property
-    def setup_progress(self) -> Path:
-        """How far an interrupted `setup` came."""
-        return self.root / "setup.json"
-
-    @property
-    def lock(self) -> Path:
-        """Held by operations that change running services."""
-        return self.root / "lock"
 
     def create(self) -> None:
         """Make the state folder, readable by its owner only, where it doesn't exist."""

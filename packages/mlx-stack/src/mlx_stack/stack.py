@@ -9,7 +9,6 @@ import msgspec
 from mlx_catalog import Quant, yaml12
 from mlx_stack import atomic_file, yaml_file
 from mlx_stack.errors import InvalidFileError, NoStackError
-from mlx_stack.vllm_flags import abbreviated
 
 SCHEMA_VERSION = 1
 DEFAULT_PORTS = {"standard": 8000, "fast": 8001, "longctx": 8002}
@@ -29,6 +28,34 @@ RESERVED_NAMES = frozenset({"gateway", "watchdog"})
 """Names of services that aren't tiers."""
 _FLAG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _LOOPBACK_HOSTS = ("127.0.0.1", "localhost")
+_ENGINE_FLAGS = frozenset(
+    {
+        *("help", "enable-auto-tool-choice", "tool-call-parser"),
+        *("api-key", "auto-unload-idle-seconds", "cache-memory-mb", "cache-memory-percent"),
+        *("chunked-prefill-tokens", "completion-batch-size", "continuous-batching"),
+        *("default-chat-template-kwargs", "default-min-p", "default-mllm-draft"),
+        *("default-presence-penalty", "default-repetition-penalty", "default-temperature"),
+        *("default-thinking-token-budget", "default-top-k", "default-top-p"),
+        *("disable-prefix-cache", "download-retries", "download-timeout"),
+        *("embedding-max-length", "embedding-model", "embedding-overflow-policy"),
+        *("enable-metrics", "enable-mtp", "enable-prefix-cache", "gpu-memory-utilization"),
+        *("host", "kv-cache-min-quantize-tokens", "kv-cache-quantization"),
+        *("kv-cache-quantization-bits", "kv-cache-quantization-group-size", "lazy-load-model"),
+        *("max-audio-upload-mb", "max-cache-blocks", "max-kv-size", "max-num-seqs"),
+        *("max-request-tokens", "max-tokens", "max-tts-input-chars", "mcp-config"),
+        *("memory-budget-gb", "mllm", "mllm-draft-block-size", "mllm-draft-kind"),
+        *("mllm-draft-model", "mllm-prefill-step-size", "models-config"),
+        *("mtp-num-draft-tokens", "mtp-optimistic", "no-memory-aware-cache", "offline"),
+        *("paged-cache-block-size", "port", "prefill-batch-size", "prefill-step-size"),
+        *("prefix-cache-size", "prefix-trie-cache", "prefix-trie-cache-memory-mb"),
+        *("prefix-trie-cache-size", "rate-limit", "reasoning-parser", "rerank-model"),
+        *("served-model-name", "specprefill", "specprefill-backbone-pct"),
+        *("specprefill-draft-model", "specprefill-keep-pct", "specprefill-threshold"),
+        *("ssd-cache-dir", "ssd-cache-max-gb", "stream-interval", "timeout"),
+        *("trust-remote-code", "use-paged-cache", "warm-prompts"),
+    }
+)
+"""What `vllm-mlx serve` (0.6.0) knows. It takes any unambiguous beginning for the flag itself."""
 
 
 class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -171,8 +198,8 @@ def _flag_problem(tier: Tier) -> str | None:
                 f"the tier {tier.name!r} has a flag {name!r} in `vllm_flags`: write names "
                 "without the leading dashes"
             )
-        whole = abbreviated(name)
-        if whole is not None:
+        whole = min((flag for flag in _ENGINE_FLAGS if flag.startswith(name)), default=name)
+        if whole != name:
             return (
                 f"the tier {tier.name!r} has a flag {name!r} in `vllm_flags`, which the engine "
                 f"would take for another: write it in full ({whole})"

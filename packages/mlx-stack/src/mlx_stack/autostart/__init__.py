@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from mlx_stack.lazy import modules_of
+from mlx_stack import modules_of
 
 if TYPE_CHECKING:
     from mlx_stack.autostart import install as install
