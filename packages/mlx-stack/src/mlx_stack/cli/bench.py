@@ -11,7 +11,7 @@ from mlx_bench import Cache
 from mlx_stack import bench
 from mlx_stack.cli.frame.context import Context, with_context
 from mlx_stack.cli.frame.options import complete_tiers
-from mlx_stack.cli.views.bench import show_benchmark
+from mlx_stack.cli.views.planning import show_benchmark
 
 _POSITIVE = click.IntRange(min=1)
 

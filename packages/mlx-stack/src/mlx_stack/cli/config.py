@@ -5,8 +5,8 @@ import sys
 import click
 
 import mlx_stack
+from mlx_stack.cli.frame.commands import OrderedGroup
 from mlx_stack.cli.frame.context import Context, json_option, list_by_default, with_context
-from mlx_stack.cli.frame.groups import OrderedGroup
 from mlx_stack.cli.frame.options import completer
 from mlx_stack.cli.frame.output import Column, Output, Part
 from mlx_stack.errors import UsageError

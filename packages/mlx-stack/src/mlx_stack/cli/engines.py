@@ -1,8 +1,12 @@
 """`mlx-stack engines`."""
 
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
 import click
 
 from mlx_stack import engines, exit_codes, services
+from mlx_stack.cli.frame.commands import OrderedGroup
 from mlx_stack.cli.frame.context import (
     Context,
     Decorator,
@@ -10,16 +14,24 @@ from mlx_stack.cli.frame.context import (
     list_by_default,
     with_context,
 )
-from mlx_stack.cli.frame.groups import OrderedGroup
-from mlx_stack.cli.views.engines import (
-    install_progress,
-    show_installed,
-    show_list,
-    show_pruned,
-    show_switched,
-    show_verified,
-)
+from mlx_stack.cli.frame.output import Column, Output, Part
+from mlx_stack.cli.views.progress import install_progress
 from mlx_stack.engines.environment import EngineName
+from mlx_stack.format import format_bytes
+
+_MOST_PROBLEMS_SHOWN = 10
+_ROLES = {"in-use": "in use", "previous": "for rollback", "unused": ""}
+_PROBLEMS = {
+    "not-whole": "was never finished, or its Python is gone",
+    "lock-changed": "is not the lock that it was made from",
+    "records-changed": "lists other files than after the installation",
+    "package-missing": "is missing",
+    "package-unexpected": "is in no lock",
+    "wrong-version": "has another version",
+    "file-missing": "is missing",
+    "file-changed": "was changed",
+    "file-unexpected": "belongs to no package",
+}
 
 _engines_argument: Decorator = click.argument(
     "names",
@@ -49,7 +61,38 @@ def command(ctx: click.Context, *, json: bool) -> None:
 @with_context()
 def list_command(context: Context) -> None:
     """Show what is installed, what is in use, and its disk use."""
-    context.output.show(engines.manage.list_engines(context.home), show_list)
+    context.output.show(engines.manage.list_engines(context.home), _show_list)
+
+
+def _show_list(output: Output, listed: "engines.manage.EngineList") -> None:
+    """The answer of `engines list`."""
+    columns = [Column(name) for name in ("Engine", "Version", "State", "Use", "Installed")]
+    rows: list[list[Part]] = []
+    for row in listed.engines:
+        if not row.environments:
+            rows.append([row.name, "", "not installed", "", "", ""])
+        for each in row.environments:
+            installed = (each.installed_at or "")[:10]
+            use, disk = _ROLES[each.role], format_bytes(each.disk_bytes)
+            rows.append([row.name, each.version, each.state, use, installed, disk])
+    output.table([*columns, Column("Disk", right=True)], rows)
+    for line in _advice(listed.engines):
+        output.answer(f"\n{line}")
+
+
+def _advice(rows: "Sequence[engines.manage.EngineRow]") -> Iterator[str]:
+    """What to do about engines, if anything."""
+    absent = [row for row in rows if row.state in ("missing", "broken")]
+    if absent:
+        names = " and ".join(f"{row.name} {row.shipped_version}" for row in absent)
+        yield f"`mlx-stack engines install` installs {names}."
+    outdated = [row for row in rows if row.state == "outdated"]
+    if outdated:
+        names = " and ".join(f"{row.name} {row.shipped_version}" for row in outdated)
+        yield (
+            f"This mlx-stack was tested with {names}: `mlx-stack engines upgrade` installs and "
+            "tests them, then switches."
+        )
 
 
 @command.command("install", short_help="Install the versions of this release.")
@@ -68,7 +111,25 @@ def install_command(context: Context, names: tuple[str, ...], *, reinstall: bool
             reinstall=reinstall,
             on_event=install_progress(context.output),
         )
-    context.output.show(done, show_installed)
+    context.output.show(done, _show_installed)
+
+
+def _show_installed(
+    output: Output, done: "engines.manage.EngineResults[engines.manage.InstalledEngine]"
+) -> None:
+    """The answer of `engines install`."""
+    words = {
+        "installed": "installed",
+        "already-installed": "was already installed",
+        "repaired": "reinstalled",
+    }
+    for each in done.engines:
+        name, version = each.environment.engine, each.environment.version
+        output.answer(("✓", "green"), f" {name} {version} {words[each.outcome]}")
+        if not each.is_in_use:
+            output.answer(
+                f"  {each.in_use.version} is in use: `mlx-stack engines upgrade` switches."
+            )
 
 
 @command.command("verify", short_help="Compare every file with the lock.")
@@ -78,8 +139,36 @@ def verify_command(context: Context, names: tuple[str, ...]) -> int:
     """Compare every file of what is in use with the lock. Exits with 1 if something differs."""
     with context.output.waiting("Comparing every file"):
         verified = engines.manage.verify_engines(context.home, only=_chosen(names))
-    context.output.show(verified, show_verified)
+    context.output.show(verified, _show_verified)
     return exit_codes.DONE if all(each.ok for each in verified.engines) else exit_codes.FAILED
+
+
+def _show_verified(
+    output: Output, verified: "engines.manage.EngineResults[engines.verify.EngineVerification]"
+) -> None:
+    """The answer of `engines verify`."""
+    for each in verified.engines:
+        name = f"{each.environment.engine} {each.environment.version}"
+        if each.ok:
+            text = f"{name}: {each.packages} packages, {each.files} files as locked"
+            output.answer(("✓", "green"), f" {text}")
+            continue
+        kinds = Counter(_PROBLEMS[problem.kind] for problem in each.problems)
+        count = len(each.problems)
+        differences = "1 difference" if count == 1 else f"{count} differences"
+        output.answer(("✗", "red"), f" {name}: {differences} from the lock")
+        for problem in each.problems[:_MOST_PROBLEMS_SHOWN]:
+            output.answer(f"    {_words(problem)}")
+        if len(each.problems) > _MOST_PROBLEMS_SHOWN:
+            summary = ", ".join(f"{count}x {words}" for words, count in kinds.items())
+            output.answer(f"    … in all: {summary}")
+        repair = f"mlx-stack engines install {each.environment.engine} --reinstall"
+        output.answer(f"  Repair it with `{repair}`.")
+
+
+def _words(problem: "engines.verify.LockDifference") -> str:
+    detail = f" ({problem.detail})" if problem.detail else ""
+    return f"{problem.what} {_PROBLEMS[problem.kind]}{detail}"
 
 
 @command.command("upgrade", short_help="Install alongside, test, switch.")
@@ -101,7 +190,29 @@ def upgrade_command(context: Context, names: tuple[str, ...]) -> None:
             only=_chosen(names),
             on_event=install_progress(context.output),
         )
-    context.output.show(done, show_switched)
+    context.output.show(done, _show_switched)
+
+
+def _show_switched(output: Output, done: "engines.manage.SwitchedEngines") -> None:
+    """The answer of `engines upgrade` and `engines rollback`."""
+    if done.health is not None:
+        answer = " ".join(done.health.answer.split())
+        text = f"{done.health.model} answered {answer!r} after {done.health.seconds:.1f} s"
+        output.answer(("✓", "green"), f" {text}")
+    for switch in done.switches:
+        sign = ("✓", "green") if switch.changed else ("-", "dim")
+        output.answer(sign, f" {_switch_words(switch)}")
+    if done.restart:
+        names = ", ".join(done.restart)
+        output.answer(f"\n{names} still run the other version: `mlx-stack up` restarts them.")
+
+
+def _switch_words(switch: "engines.manage.EngineSwitch") -> str:
+    if not switch.changed:
+        return f"{switch.name} {switch.after} was already in use"
+    if switch.before is None:
+        return f"{switch.name} {switch.after} is in use"
+    return f"{switch.name} {switch.after} is in use, {switch.before} is kept for rollback"
 
 
 @command.command("rollback", short_help="Go back to the previous versions.")
@@ -110,7 +221,7 @@ def upgrade_command(context: Context, names: tuple[str, ...]) -> None:
 def rollback_command(context: Context, names: tuple[str, ...]) -> None:
     """Go back to the versions that were in use before; again to undo that."""
     done = engines.manage.rollback_engines(context.home, only=_chosen(names))
-    context.output.show(done, show_switched)
+    context.output.show(done, _show_switched)
 
 
 @command.command("prune", short_help="Remove old environments.")
@@ -125,4 +236,16 @@ def prune_command(context: Context, names: tuple[str, ...], *, previous: bool) -
         previous=previous,
         only=_chosen(names),
     )
-    context.output.show(done, show_pruned)
+    context.output.show(done, _show_pruned)
+
+
+def _show_pruned(output: Output, done: "engines.manage.PrunedEngines") -> None:
+    """The answer of `engines prune`."""
+    for row in done.removed:
+        name = f"{row.path.parent.name} {row.version}"
+        output.answer(("✓", "green"), f" {name} removed ({format_bytes(row.disk_bytes)})")
+    if done.kept_running:
+        names = ", ".join(done.kept_running)
+        output.answer(f"Kept what {names} still run from: `mlx-stack up` restarts them.")
+    elif not done.removed:
+        output.answer("Nothing to remove.")

@@ -3,7 +3,7 @@
 import click
 
 import mlx_stack
-from mlx_stack.cli.frame.groups import write_section
+from mlx_stack.cli.frame.commands import write_section
 from mlx_stack.cli.frame.output import write_line
 from mlx_stack.cli.views.services import STATES
 from mlx_stack.home import find_home

@@ -11,8 +11,8 @@ from mlx_stack import bench, models
 from mlx_stack.cli.frame.context import Context, with_context
 from mlx_stack.cli.frame.options import complete_models
 from mlx_stack.cli.frame.output import Output, write_error_document
-from mlx_stack.cli.views.bench import show_benchmark
-from mlx_stack.cli.views.pull import pull_progress
+from mlx_stack.cli.views.planning import show_benchmark
+from mlx_stack.cli.views.progress import pull_progress
 from mlx_stack.errors import Interrupted, UsageError
 from mlx_stack.format import format_bytes, format_duration
 

@@ -12,8 +12,8 @@ from typing import NoReturn
 import click
 
 from mlx_stack import __version__, exit_codes
+from mlx_stack.cli.frame.commands import LazyGroup, import_command
 from mlx_stack.cli.frame.errors import DEBUG_VARIABLE, translate
-from mlx_stack.cli.frame.groups import LazyGroup, import_command
 from mlx_stack.cli.frame.output import (
     bear_any_text,
     wants_colours,

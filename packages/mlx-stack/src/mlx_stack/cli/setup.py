@@ -11,9 +11,8 @@ from mlx_stack.cli.frame.context import Context, confirm_or_stop, with_context
 from mlx_stack.cli.frame.options import complete_models
 from mlx_stack.cli.frame.output import Output
 from mlx_stack.cli.frame.planning_options import INTENTS, budget_pct_option
-from mlx_stack.cli.views.engines import install_progress
 from mlx_stack.cli.views.planning import show_draft
-from mlx_stack.cli.views.pull import pull_progress
+from mlx_stack.cli.views.progress import install_progress, pull_progress
 from mlx_stack.cli.views.services import show_outcome
 from mlx_stack.errors import Interrupted, StackError
 from mlx_stack.format import format_duration

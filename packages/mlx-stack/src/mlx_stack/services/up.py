@@ -281,7 +281,7 @@ class PlannedService:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DryRun:
     """What `up` would run: the exact commands, secrets masked.
 
     Attributes:
@@ -295,7 +295,7 @@ class Plan:
         return {"dry_run": True, "services": [asdict(each) for each in self.services]}
 
 
-def plan_up(opened: OpenStack, *, tier: str | None = None) -> Plan:
+def plan_up(opened: OpenStack, *, tier: str | None = None) -> DryRun:
     """The services that `up` would start or leave running; nothing is written or started.
 
     Raises:
@@ -308,7 +308,7 @@ def plan_up(opened: OpenStack, *, tier: str | None = None) -> Plan:
         name: PlannedService(name, "engine", None, (), {}, "", error.message)
         for name, error in assembly.missing.items()
     } | {service.name: _planned(service, opened.variables) for service in assembly.services}
-    return Plan(tuple(planned[name] for name in defined if is_chosen(name)))
+    return DryRun(tuple(planned[name] for name in defined if is_chosen(name)))
 
 
 def _planned(service: Service, variables: Mapping[str, str]) -> PlannedService:

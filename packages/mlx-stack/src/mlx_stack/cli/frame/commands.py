@@ -1,10 +1,13 @@
-"""The table of commands: name, where it lives, its group in the help, and its one line of help.
+"""The commands: where each lives, its group and its line in the help, and how groups list them.
 
-Reading it imports no command. The module `mlx_stack.cli.<name>` holds a click command named
-`command`.
+The root imports a command only when it is called; its help needs none of them.
 """
 
-from typing import NamedTuple
+import importlib
+from typing import NamedTuple, override
+
+import click
+from click.shell_completion import CompletionItem
 
 SETUP = "Setup & Configuration"
 MODELS = "Model Management"
@@ -16,19 +19,27 @@ GROUPS = (CONNECT, SETUP, MODELS, LIFECYCLE, DIAGNOSTICS)
 
 
 class CommandEntry(NamedTuple):
-    """One row: how the command is called, where it is, and what the help says of it."""
+    """One row: how the command is called, and what the help says of it.
+
+    Attributes:
+        name: What the user types.
+        group: Its heading in the help.
+        help: Its line there.
+        module: Where in `mlx_stack.cli` it is, if not in a module of its name.
+    """
 
     name: str
     group: str
     help: str
+    module: str | None = None
 
 
 COMMANDS: tuple[CommandEntry, ...] = (
-    CommandEntry("demo", CONNECT, "See the whole stack work, from nothing, on an embedded model."),
-    CommandEntry("ask", CONNECT, "Put one question to a model and stream its answer."),
-    CommandEntry("connect", CONNECT, "Write a client's configuration for this endpoint."),
-    CommandEntry("env", CONNECT, "Print the variables that clients read."),
-    CommandEntry("setup", SETUP, "From nothing to a running stack, in one guided flow."),
+    CommandEntry("demo", CONNECT, "Try the whole stack with a small bundled model."),
+    CommandEntry("ask", CONNECT, "Ask a model one question and stream its answer."),
+    CommandEntry("connect", CONNECT, "Configure a client to use this endpoint."),
+    CommandEntry("env", CONNECT, "Print the variables that clients read.", "connect"),
+    CommandEntry("setup", SETUP, "Set up a stack step by step."),
     CommandEntry("init", SETUP, "Define a stack: the recommended tiers, on free ports."),
     CommandEntry("config", SETUP, "Show and change the configuration."),
     CommandEntry("profile", SETUP, "Detect the hardware and save what was found."),
@@ -36,16 +47,106 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("estimate", MODELS, "Will a model run, in how much memory, how fast?"),
     CommandEntry("pull", MODELS, "Download a model, or continue where a download stopped."),
     CommandEntry("models", MODELS, "List models: those here, the catalog's, or the Hub's."),
-    CommandEntry("up", LIFECYCLE, "Start what is not running, and wait until it is ready."),
-    CommandEntry("restart", LIFECYCLE, "Stop the services and start them again."),
-    CommandEntry("down", LIFECYCLE, "Stop the services: the gateway first, then the tiers."),
+    CommandEntry(
+        "up", LIFECYCLE, "Start what isn't running, and wait until it is ready.", "lifecycle"
+    ),
+    CommandEntry("restart", LIFECYCLE, "Stop the services and start them again.", "lifecycle"),
+    CommandEntry(
+        "down", LIFECYCLE, "Stop the services: the gateway first, then the tiers.", "lifecycle"
+    ),
     CommandEntry("status", LIFECYCLE, "Show the hardware and the state of every service."),
     CommandEntry("watch", LIFECYCLE, "Restart services that crash or hang."),
     CommandEntry("bench", DIAGNOSTICS, "Measure a tier, a local model or any endpoint."),
-    CommandEntry("doctor", SETUP, "Find what is wrong, and what to do about it."),
+    CommandEntry("doctor", SETUP, "Diagnose problems and suggest fixes."),
     CommandEntry("logs", DIAGNOSTICS, "List the services' logs, or show one of them."),
     CommandEntry("install", LIFECYCLE, "Start the stack at every login, or at every boot."),
-    CommandEntry("uninstall", LIFECYCLE, "Undo `install`; the services stay as they are."),
+    CommandEntry("uninstall", LIFECYCLE, "Undo `install`; the services keep running.", "install"),
     CommandEntry("engines", LIFECYCLE, "Install, verify, upgrade and roll back the engines."),
     CommandEntry("completion", CONNECT, "Print the shell's completion script."),
 )
+_INTRODUCTION = (
+    (
+        "An always-on local LLM server for Apple Silicon: several models behind one endpoint that"
+        " speaks OpenAI's API."
+    ),
+    "New here? `mlx-stack demo` shows it working, `mlx-stack setup` sets it up.",
+    "`mlx-stack install` makes it survive crashes and reboots.",
+)
+_CLOSING = "`mlx-stack` alone shows where you are; `mlx-stack COMMAND --help` explains a command."
+
+
+class OrderedGroup(click.Group):
+    """A group whose sub-commands are listed as they are defined."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+class LazyGroup(click.Group):
+    """The root command; its sub-commands come from the table in `commands`."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [entry.name for entry in COMMANDS]
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        entry = next((entry for entry in COMMANDS if entry.name == cmd_name), None)
+        if entry is None:
+            return None
+        command = import_command(entry.name, entry.module)
+        command.short_help = entry.help
+        return command
+
+    @override
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            names = self.list_commands(ctx)
+            raise click.NoSuchCommand(error.command_name, possibilities=names, ctx=ctx) from None
+
+    @override
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        if incomplete.startswith("-"):
+            return super().shell_complete(ctx, incomplete)
+        return [
+            CompletionItem(entry.name, help=entry.help)
+            for entry in COMMANDS
+            if entry.name.startswith(incomplete)
+        ]
+
+    @override
+    def format_help(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_usage(ctx, formatter)
+        formatter.write_paragraph()
+        for paragraph in _INTRODUCTION:
+            formatter.write_text(paragraph)
+        for group in GROUPS:
+            rows = [(entry.name, entry.help) for entry in COMMANDS if entry.group == group]
+            write_section(formatter, group, rows)
+        records = [parameter.get_help_record(ctx) for parameter in self.get_params(ctx)]
+        write_section(formatter, "Options", [record for record in records if record is not None])
+        formatter.write_paragraph()
+        formatter.write_text(_CLOSING)
+
+
+def import_command(name: str, module: str | None = None) -> click.Command:
+    """The command in `mlx_stack.cli.<name>`, or the one of that name in another `module` there."""
+    found = importlib.import_module(f"mlx_stack.cli.{module or name}")
+    command = getattr(found, name if module else "command")
+    assert isinstance(command, click.Command)
+    return command
+
+
+def write_section(
+    formatter: click.HelpFormatter, title: str, rows: list[tuple[str, str]], *, width: int = 10
+) -> None:
+    """Write a title and below it names, at least `width` wide, with their explanations."""
+    with formatter.section(click.style(title, bold=True)):
+        formatter.write_dl(
+            (click.style(f"{name:<{width}}", fg="cyan"), explanation) for name, explanation in rows
+        )

@@ -9,9 +9,8 @@ import sys
 import textwrap
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol, TextIO
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TextIO
 
 import click
 
@@ -38,8 +37,7 @@ class Documented(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """A column of a table.
 
     Attributes:
@@ -128,10 +126,6 @@ class Output:
             self.draw(lambda: _table(columns, cells))
         elif not self.quiet:
             self.talk.print(_table(columns, cells))
-
-    def lines(self, lines: Iterable[tuple[str, Sequence[Part]]]) -> None:
-        """Write lines of the answer, each with its style; what is too long for them is cut."""
-        self.draw(lambda: _cut_lines(lines))
 
     def item(
         self, sign: str, text: str, *, colour: str = "", style: str = "", indent: int = 0
@@ -301,17 +295,6 @@ def _table(columns: Sequence[Column], rows: "Sequence[Sequence[Text]]") -> "Rend
     for row in rows:
         table.add_row(*row)
     return table
-
-
-def _cut_lines(lines: Iterable[tuple[str, Sequence[Part]]]) -> "RenderableType":
-    from rich.console import Group
-    from rich.text import Text
-
-    texts = [_assembled(parts, style) for style, parts in lines]
-    for text in texts:
-        text.rstrip()
-    # In a group, since the console forgets of a bare text that it isn't to be wrapped.
-    return Group(Text("\n", no_wrap=True, overflow="ellipsis").join(texts))
 
 
 def wants_colours() -> bool:

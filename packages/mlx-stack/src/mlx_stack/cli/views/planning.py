@@ -1,11 +1,17 @@
-"""Estimates and drafts of stacks, the same wherever they are shown."""
+"""Speeds, benchmarks and drafts of stacks, the same wherever they are shown."""
 
-import mlx_recommend
-from mlx_stack import planning
+from typing import TYPE_CHECKING
+
+import mlx_bench
+from mlx_stack import bench, planning
 from mlx_stack.cli.frame.output import Column, Output, Part
 from mlx_stack.format import format_bytes
 
+if TYPE_CHECKING:
+    import mlx_recommend
+
 _TINY_TPS = 10
+_VERDICT_COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
 
 
 def short_speed(speed: "mlx_recommend.Speed | None") -> str:
@@ -64,3 +70,20 @@ def show_draft(output: Output, draft: "planning.init.Draft") -> None:
         output.say((missing.tier, "yellow"), f": {why}")
     for note in draft.notes:
         output.say(("note:", "yellow"), f" {note}")
+
+
+def show_benchmark(output: Output, result: "bench.measure.BenchResult") -> None:
+    """The table, then the verdicts, then the tool call."""
+    for line in mlx_bench.render_table(result.report).splitlines():
+        output.text(line)
+    if result.speeds or result.tools is not None:
+        output.text("")
+    for check in result.speeds:
+        _show_verdict(output, check.verdict.value, bench.verdict.in_words(check))
+    if result.tools is not None:
+        verdict = "PASS" if result.tools.ok else "FAIL"
+        _show_verdict(output, verdict, f"Tool calling: {result.tools.detail}")
+
+
+def _show_verdict(output: Output, verdict: str, text: str) -> None:
+    output.answer((f"{verdict:<5}", _VERDICT_COLOURS[verdict]), text)

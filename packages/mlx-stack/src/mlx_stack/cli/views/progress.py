@@ -1,11 +1,11 @@
-"""How a pull looks while it runs: bars on a terminal, a few lines in a pipe, or JSON events."""
+"""What takes minutes, while it runs: bars on a terminal, a few lines in a pipe, or JSON events."""
 
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from mlx_stack import models
+from mlx_stack import engines, models
 from mlx_stack.cli.frame.output import Output
 from mlx_stack.format import format_bytes, format_duration
 
@@ -16,6 +16,8 @@ _EVENT_INTERVAL_S = 0.5
 _NOTABLE_PAUSE_S = 1.0
 _NOTABLE_CHECK_BYTES = 10_000_000
 _NAME_WIDTH = 34
+_WIDEST_DETAIL = 30
+_MILESTONES = ("waiting", "creating", "installing", "asking")
 
 
 @contextmanager
@@ -162,3 +164,17 @@ def _facts(progress: "models.events.Progress", done: int, total: int) -> str:
         parts.append(f"{format_bytes(int(progress.rate_bytes_s))}/s")
         parts.append(f"{format_duration(progress.remaining_s)} left")
     return ", ".join(parts)
+
+
+def install_progress(output: Output) -> Callable[["engines.install.InstallEvent"], None]:
+    """What shows an installation: what moves on a terminal, else a line a step."""
+    latest: dict[str, str] = {}
+
+    def show(event: "engines.install.InstallEvent") -> None:
+        detail = event.detail[:_WIDEST_DETAIL]
+        latest[event.engine] = f"{event.engine}: {event.step} {detail}".rstrip()
+        output.spin(" · ".join(latest.values()))
+        if not output.is_live and event.step in _MILESTONES:
+            output.say(f"… {latest[event.engine]}")
+
+    return show

@@ -1,0 +1,103 @@
+"""`mlx-stack up`, `restart` and `down`."""
+
+import click
+
+from mlx_stack import exit_codes, gateway, services
+from mlx_stack.cli.frame.context import Context, with_context
+from mlx_stack.cli.frame.options import tier_option, timeout_option
+from mlx_stack.cli.frame.output import Output
+from mlx_stack.cli.views.services import show_outcome
+
+
+@click.command("up")
+@tier_option("Start only this tier.")
+@click.option("--dry-run", is_flag=True, help="Print the commands, and start nothing.")
+@timeout_option
+@with_context()
+def up(context: Context, tier: str | None, timeout_s: float, *, dry_run: bool) -> int:
+    """Start what is not running, and wait until it is ready.
+
+    The tiers and the gateway start in parallel, as memory allows. Running services are left alone
+    unless their command has changed.
+    """
+    output = context.output
+    if dry_run:
+        plan = services.up.plan_up(context.opened, tier=tier)
+        output.show(plan, _show_plan)
+        failed = any(each.problem for each in plan.services)
+        return exit_codes.FAILED if failed else exit_codes.DONE
+    with output.waiting("Starting"):
+        outcomes = services.up.up(
+            context.opened,
+            tier=tier,
+            timeout_s=timeout_s,
+            on_outcome=lambda outcome: show_outcome(output, outcome),
+            on_hold=lambda name: output.say(f"{name} waits until the others have their memory."),
+        )
+    output.show(outcomes)
+    if not outcomes.is_success:
+        return exit_codes.FAILED
+    _say_endpoint(context)
+    return exit_codes.DONE
+
+
+def _say_endpoint(context: Context) -> None:
+    """Where clients go, and who else could."""
+    url = gateway.endpoint.gateway_endpoint(context.opened).base_url
+    context.output.say(f"\nEndpoint {url}   clients: mlx-stack env, mlx-stack connect")
+    host = context.opened.config.gateway_host
+    if gateway.endpoint.is_exposed(host):
+        context.output.say(
+            ("warning:", "yellow"),
+            f" the gateway listens on {host}: anyone on your network with the key can use it; "
+            "without TLS, the key and prompts can be intercepted.",
+        )
+
+
+def _show_plan(output: Output, plan: "services.up.DryRun") -> None:
+    for each in plan.services:
+        at = f", port {each.port}" if each.port is not None else ""
+        output.say(f"# {each.name}{at}")
+        output.text(each.shell_line or f"# {each.problem}")
+
+
+@click.command("restart")
+@tier_option("Restart only this tier.")
+@timeout_option
+@with_context()
+def restart(context: Context, tier: str | None, timeout_s: float) -> int:
+    """Stop the services and start them again, under one lock."""
+    output = context.output
+    with output.waiting("Restarting"):
+        done = services.restart.restart(
+            context.opened,
+            tier=tier,
+            timeout_s=timeout_s,
+            on_outcome=lambda outcome: show_outcome(output, outcome),
+        )
+    output.show(done)
+    return exit_codes.DONE if done.is_success else exit_codes.FAILED
+
+
+@click.command("down")
+@tier_option("Stop only this tier.")
+@with_context()
+def down(context: Context, tier: str | None) -> int:
+    """Stop the services: the gateway first, then the tiers.
+
+    What was stopped stays stopped until the next `up`; the watchdog goes on watching.
+    """
+    output = context.output
+    with output.waiting("Stopping"):
+        outcomes = services.down.down(
+            context.opened,
+            tier=tier,
+            on_outcome=lambda outcome: show_outcome(output, outcome),
+        )
+    output.show(outcomes, _show_stopped)
+    return exit_codes.DONE if outcomes.is_success else exit_codes.FAILED
+
+
+def _show_stopped(output: Output, outcomes: "services.outcomes.Outcomes") -> None:
+    if not outcomes.services:
+        output.say("Nothing is running.")
