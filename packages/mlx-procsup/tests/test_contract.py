@@ -39,7 +39,7 @@ TABLE = {
     "start_service": ("started", "started", _RUNS, _RUNS, _RUNS),
     "bring_up": ("started", "started", _RUNS, "started", _RUNS),
     "adopt": ("None", "None", "adopted", "adopted", "adopted"),
-    "stop_service": ("not-running", "stale-removed", "graceful", "graceful", "graceful"),
+    "stop_service": ("not-running", "stale-removed", "stopped", "stopped", "stopped"),
     "Watchdog": ("nothing", "restarted", "nothing", "restarted", "nothing"),
 }
 AFTERWARDS = {"stop_service": "stopped", "bring_up": "healthy"}
@@ -116,7 +116,7 @@ def test_each_call_does_in_each_state_what_the_table_says(
 
     assert done == TABLE[call][STATES.index(state)]
     after = read_pid(dirs, spec.name)
-    assert (after == before) == (done not in ("started", "restarted", "graceful", "stale-removed"))
+    assert (after == before) == (done not in ("started", "restarted", "stopped", "stale-removed"))
     if call in AFTERWARDS:
         state_now = probe_service(target_of(spec), dirs).state
         assert state_now is ServiceState(AFTERWARDS[call])

@@ -80,7 +80,7 @@ def test_where_the_files_disagree_the_run_file_is_right(
     started = start_sleeper(dirs, tmp_path)
     dirs.pid_file("svc").write_text(f"{stranger.pid}\n")
     result = stop_service("svc", dirs)
-    assert (result.outcome, result.pid) == (StopOutcome.GRACEFUL, started.pid)
+    assert (result.outcome, result.pid) == (StopOutcome.STOPPED, started.pid)
     assert stranger.poll() is None
     assert identify(started.pid) is None
 

@@ -29,4 +29,4 @@ def test_three_web_servers_run_as_the_readme_shows(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert [line.strip() for line in lines[:3]] == [f"web{port} started" for port in ports]
     assert all(" healthy " in line for line in lines[3:6])
-    assert lines[6:] == [f"web{port} graceful" for port in ports]
+    assert lines[6:] == [f"web{port} stopped" for port in ports]

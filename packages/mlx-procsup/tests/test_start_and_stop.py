@@ -61,7 +61,7 @@ def test_a_started_service_becomes_healthy_and_stops_gracefully(
     assert ready.seconds < 5
     assert dirs.pid_file("web").read_text() == f"{started.pid}\n"
     result = stop_service("web", dirs)
-    assert result.outcome is StopOutcome.GRACEFUL
+    assert result.outcome is StopOutcome.STOPPED
     assert result.pid == started.pid
     assert identify(started.pid) is None
     assert not dirs.pid_file("web").exists()
@@ -176,7 +176,7 @@ def test_a_suspended_process_is_stopped_gracefully(dirs: StateDirs, web: SpecMak
     started = start_service(web(), dirs)
     wait_for_healthy(started, 10)
     os.kill(started.pid, signal.SIGSTOP)
-    assert stop_service("web", dirs, grace_s=5).outcome is StopOutcome.GRACEFUL
+    assert stop_service("web", dirs, grace_s=5).outcome is StopOutcome.STOPPED
 
 
 def test_grandchildren_go_too(dirs: StateDirs, web: SpecMaker) -> None:
@@ -228,7 +228,7 @@ with run_as("parent", dirs):
     stop_service("parent", dirs)
 
     assert identify(child) is not None
-    assert stop_service("child", dirs).outcome is StopOutcome.GRACEFUL
+    assert stop_service("child", dirs).outcome is StopOutcome.STOPPED
 
 
 def test_what_a_crashed_service_left_behind_is_stopped(dirs: StateDirs, web: SpecMaker) -> None:
@@ -237,7 +237,7 @@ def test_what_a_crashed_service_left_behind_is_stopped(dirs: StateDirs, web: Spe
     os.kill(started.pid, signal.SIGKILL)
     assert eventually(lambda: reap(started.pid) is not None or identify(started.pid) is None)
     assert len(group_members(started.pid)) == 1
-    assert stop_service("web", dirs).outcome is StopOutcome.GRACEFUL
+    assert stop_service("web", dirs).outcome is StopOutcome.STOPPED
     assert group_members(started.pid) == ()
 
 
@@ -293,7 +293,7 @@ def test_a_running_service_is_not_started_twice(dirs: StateDirs, tmp_path: Path)
 def test_a_lost_pid_file_loses_no_process(dirs: StateDirs, tmp_path: Path) -> None:
     started = start_service(shell("lost", "sleep 60", tmp_path), dirs)
     dirs.pid_file("lost").unlink()
-    assert stop_service("lost", dirs).outcome is StopOutcome.GRACEFUL
+    assert stop_service("lost", dirs).outcome is StopOutcome.STOPPED
     assert identify(started.pid) is None
 
 
@@ -306,7 +306,7 @@ def test_a_lost_run_file_leaves_the_command_as_proof(dirs: StateDirs, tmp_path: 
     dirs.pid_file("lost").write_text(f"{started.pid}\n")
     dirs.run_file("lost").unlink()
     result = stop_service("lost", dirs, command=spec.command)
-    assert result.outcome is StopOutcome.GRACEFUL
+    assert result.outcome is StopOutcome.STOPPED
     assert identify(started.pid) is None
 
 
@@ -342,7 +342,7 @@ def test_a_run_file_with_numbers_that_mean_nothing_loses_no_process_and_harms_no
     dirs.run_file("svc").write_text(json.dumps(whole | damage))
     with pytest.raises(StateFileError, match="isn't a run file"):
         read_run(dirs, "svc")
-    assert stop_service("svc", dirs, command=spec.command).outcome is StopOutcome.GRACEFUL
+    assert stop_service("svc", dirs, command=spec.command).outcome is StopOutcome.STOPPED
     assert not is_alive(started.identity)
 
 

@@ -13,8 +13,10 @@ from mlx_procsup import (
     ServiceState,
     StartOutcome,
     StartPlan,
+    StartResult,
     StateDirs,
     SupervisionError,
+    WaitsForMemory,
     WantedState,
     identify,
     probe_service,
@@ -37,7 +39,7 @@ SpecMaker = Callable[..., ProcessSpec]
 def test_a_failing_service_leaves_the_others_alone(dirs: StateDirs, web: SpecMaker) -> None:
     plans = [StartPlan(web("a")), StartPlan(web("b", exit_after_s=0.1, listen_after_s=9))]
     told: list[str] = []
-    results = start_all(plans, dirs, on_result=lambda result: told.append(result.name))
+    results = start_all(plans, dirs, on_event=lambda event: told.append(event.name))
     assert [r.outcome for r in results] == [StartOutcome.STARTED, StartOutcome.FAILED]
     assert "exited with status 3" in str(results[1].error)
     assert sorted(told) == ["a", "b"]
@@ -68,24 +70,17 @@ def test_services_start_side_by_side(dirs: StateDirs, web: SpecMaker) -> None:
     def look(_: object) -> None:
         running_at_first_result.append(len(list(dirs.pids.iterdir())))
 
-    start_all(plans, dirs, on_result=look)
+    start_all(plans, dirs, on_event=look)
     assert running_at_first_result[0] == 3
 
 
 def test_a_service_that_does_not_fit_waits_for_the_other(dirs: StateDirs, web: SpecMaker) -> None:
     gb = 1 << 30
     plans = [StartPlan(web("a", listen_after_s=0.6), 6 * gb), StartPlan(web("b"), 6 * gb)]
-    held: list[str] = []
-    order: list[str] = []
-    start_all(
-        plans,
-        dirs,
-        on_hold=held.append,
-        on_result=lambda result: order.append(result.name),
-        read_available_bytes=lambda: 10 * gb,
-    )
-    assert held == ["b"]
-    assert order == ["a", "b"]
+    events: list[StartResult | WaitsForMemory] = []
+    start_all(plans, dirs, on_event=events.append, read_available_bytes=lambda: 10 * gb)
+    assert events[0] == WaitsForMemory("b")
+    assert [event.name for event in events[1:]] == ["a", "b"]
 
 
 def test_a_changed_command_or_configuration_is_restarted(dirs: StateDirs, web: SpecMaker) -> None:
@@ -179,7 +174,7 @@ def test_an_interrupted_start_keeps_what_is_ready_and_stops_the_rest(
 
     plans = [StartPlan(web("quick")), StartPlan(web("slow", listen_after_s=60))]
     with pytest.raises(KeyboardInterrupt):
-        start_all(plans, dirs, on_result=interrupt)
+        start_all(plans, dirs, on_event=interrupt)
     assert read_pid(dirs, "quick") is not None
     assert read_pid(dirs, "slow") is None
 

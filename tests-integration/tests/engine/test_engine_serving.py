@@ -119,7 +119,7 @@ def test_conversations_are_not_written_to_the_disk(serve, tiny_model, tmp_path, 
     url = serve(tiny_model, traits=ModelTraits(reuses_prefixes=True))
     ask(url, body(tiny_model, LONG_PROMPT, max_tokens=8))
     result = stop("standard")
-    assert result.outcome.value == "graceful"
+    assert result.outcome.value == "stopped"
     log = (tmp_path / "logs" / "standard.log").read_text()
     assert "Failed to save cache to disk" in log
     assert "Saved prefix cache" not in log

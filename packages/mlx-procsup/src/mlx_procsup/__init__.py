@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from mlx_procsup.statefiles import readable_run as readable_run
     from mlx_procsup.statefiles import set_wanted as set_wanted
     from mlx_procsup.statefiles import write_run as write_run
+    from mlx_procsup.supervisor import WaitsForMemory as WaitsForMemory
     from mlx_procsup.supervisor import start_all as start_all
     from mlx_procsup.watchdog import MachineReader as MachineReader
     from mlx_procsup.watchdog import Supervised as Supervised
@@ -110,7 +111,7 @@ _NAMES_IN = {
     "statefiles": (
         "Restart RunRecord WantedState read_pid read_run readable_run set_wanted write_run"
     ),
-    "supervisor": "start_all",
+    "supervisor": "WaitsForMemory start_all",
     "watchdog": "MachineReader Supervised Watchdog WatchEvent WatchSettings",
 }
 _MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names.split()}

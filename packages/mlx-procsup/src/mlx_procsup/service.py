@@ -4,7 +4,7 @@
 start_service  starts       starts               AlreadyRunningError, all three
 bring_up       starts       clears, starts       waits          stops, starts  keeps, or replaces
                                                                                what is out of date
-stop_service   not-running  ends what it left    graceful or forced, all three
+stop_service   not-running  ends what it left    stopped or forced, all three
 adopt          None         None                 the process, its files repaired, all three
 Watchdog       starts what  restarts what        nothing        restarts what  nothing, or recycles
                is wanted    is wanted                           is wanted      what grew too large
@@ -107,7 +107,7 @@ class StartResult:
 class StopOutcome(StrEnum):
     """How a stop went."""
 
-    GRACEFUL = "graceful"
+    STOPPED = "stopped"
     FORCED = "forced"
     NOT_RUNNING = "not-running"
     STALE_REMOVED = "stale-removed"
@@ -119,7 +119,7 @@ class ShutdownResult:
 
     Attributes:
         name: The service.
-        outcome: Graceful (all obeyed SIGTERM), forced (SIGKILL was needed), not-running (there was
+        outcome: Stopped (all obeyed SIGTERM), forced (SIGKILL was needed), not-running (there was
             nothing), or stale-removed (only files were left).
         pid: The process that was stopped, or None.
         seconds: How long it took.
@@ -273,7 +273,7 @@ def stop_service(
     else:
         dirs.run_file(name).unlink(missing_ok=True)  # without any file it counts as stopped, too
     if targets:
-        outcome = StopOutcome.FORCED if forced else StopOutcome.GRACEFUL
+        outcome = StopOutcome.FORCED if forced else StopOutcome.STOPPED
     else:
         outcome = StopOutcome.STALE_REMOVED if found.recorded else StopOutcome.NOT_RUNNING
     pid = found.own.pid if found.own is not None else None

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 
 import psutil
 
@@ -17,13 +18,19 @@ from mlx_procsup.usage import measure_usage
 _LOOK_EVERY_S = 0.25
 
 
+@dataclass(frozen=True, slots=True)
+class WaitsForMemory:
+    """A service is not started before the others have taken their memory."""
+
+    name: str
+
+
 def start_all(
     plans: Sequence[StartPlan],
     dirs: StateDirs,
     *,
     timeout_s: float = READY_TIMEOUT_S,
-    on_result: Callable[[StartResult], None] = lambda _: None,
-    on_hold: Callable[[str], None] = lambda _: None,
+    on_event: Callable[[StartResult | WaitsForMemory], None] = lambda _: None,
     read_available_bytes: Callable[[], int] = lambda: psutil.virtual_memory().available,
 ) -> list[StartResult]:
     """Bring services up side by side; one that fails leaves the others alone.
@@ -34,8 +41,8 @@ def start_all(
         plans: What to bring up; the first has precedence where memory is short.
         dirs: Where their state is kept.
         timeout_s: How long each may take, longer while its load progresses.
-        on_result: Called with each as soon as it is decided, always from the calling thread.
-        on_hold: Called with the name of each service that has to wait for memory, once.
+        on_event: Called with each result as soon as it is there, and once for each service that
+            has to wait; always from the calling thread.
         read_available_bytes: How much memory can still be taken.
 
     Returns:
@@ -57,13 +64,13 @@ def start_all(
                 for plan in waiting:
                     if plan.spec.name not in held:
                         held.add(plan.spec.name)
-                        on_hold(plan.spec.name)
+                        on_event(WaitsForMemory(plan.spec.name))
                 pause_s = _LOOK_EVERY_S if waiting else None
                 done, _ = wait(running, timeout=pause_s, return_when=FIRST_COMPLETED)
                 for future in done:
                     result = future.result()
                     results[running.pop(future).spec.name] = result
-                    on_result(result)
+                    on_event(result)
         except BaseException:
             cancelled.set()
             raise

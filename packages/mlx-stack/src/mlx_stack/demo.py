@@ -5,7 +5,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -28,14 +28,13 @@ from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import assemble
 from mlx_stack.services.down import down
-from mlx_stack.services.outcomes import ServiceOutcome
 from mlx_stack.services.ports import free_ports
-from mlx_stack.services.service import WATCHDOG
+from mlx_stack.services.service import WATCHDOG, ServiceEvent, ServiceOutcome
 from mlx_stack.services.status import StatusReport, read_status
 from mlx_stack.services.up import up
 from mlx_stack.services.watch import WatchOptions, start_daemon
 from mlx_stack.stack import Stack, Tier, save_stack
-from mlx_stack.steps import Step, StepProgress, Steps, StepStarted
+from mlx_stack.steps import OnEvent, Step, StepProgress, Steps, StepStarted
 
 QUESTION = embedded_model.QUESTION
 MODEL = embedded_model.NAME
@@ -112,7 +111,7 @@ class DemoResult:
         }
 
 
-def run_demo(on_event: Callable[[DemoEvent], None], *, keep: bool) -> DemoResult:
+def run_demo(on_event: OnEvent[DemoEvent], *, keep: bool) -> DemoResult:
     """Build a stack in a new folder, use it, break it, watch it heal, and take it down.
 
     Whatever happens, nothing of it remains running, and without `keep` nothing on disk but uv's
@@ -139,7 +138,7 @@ def run_demo(on_event: Callable[[DemoEvent], None], *, keep: bool) -> DemoResult
 class _Demo:
     """One run, in a home that it cleans up at its end."""
 
-    def __init__(self, home: Home, on_event: Callable[[DemoEvent], None]) -> None:
+    def __init__(self, home: Home, on_event: OnEvent[DemoEvent]) -> None:
         self.home = home
         self.steps = Steps(on_event)
         self._on_event = on_event
@@ -232,12 +231,13 @@ class _Demo:
         return gateway_endpoint(self._opened)
 
     def _start(self) -> None:
-        def show(outcome: ServiceOutcome) -> None:
-            self._tell(f"{outcome.name} is {outcome.outcome}")
+        def show(event: ServiceEvent) -> None:
+            if isinstance(event, ServiceOutcome):
+                self._tell(f"{event.name} is {event.outcome}")
 
         purpose = "Start two engines and the gateway side by side: `mlx-stack up`"
         with self.steps.step("up", purpose) as step:
-            outcomes = up(self._opened, on_outcome=show)
+            outcomes = up(self._opened, on_event=show)
             if not outcomes.is_success:
                 failed = next(each for each in outcomes.services if each.outcome == "failed")
                 raise StackError(f"{failed.name} did not start: {failed.error}")

@@ -22,12 +22,12 @@ from mlx_stack.models.pull import pull
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.init import Addition, Draft, draft_stack, write_draft
 from mlx_stack.planning.recommend import Constraints
-from mlx_stack.services.outcomes import ServiceOutcome
+from mlx_stack.services.service import ServiceEvent
 from mlx_stack.services.up import up
 from mlx_stack.stack import Stack, Tier
-from mlx_stack.steps import Step, StepResult, Steps, StepStarted
+from mlx_stack.steps import OnEvent, Step, StepResult, Steps, StepStarted, ignore
 
-type SetupEvent = StepStarted | Draft | InstallEvent | Event | ServiceOutcome | Step
+type SetupEvent = StepStarted | Draft | InstallEvent | Event | ServiceEvent | Step
 """What happens during a setup: steps, and within them what each operation tells of itself."""
 
 _HINT = "Remove the file; `mlx-stack setup` then starts over and keeps what is done already."
@@ -112,9 +112,7 @@ def remember_setup(home: Home, progress: SetupProgress) -> None:
     json_file.write(home.setup_progress, progress)
 
 
-def setup(
-    home: Home, choices: Choices, on_event: Callable[[SetupEvent], None] = lambda _: None
-) -> SetupResult:
+def setup(home: Home, choices: Choices, on_event: OnEvent[SetupEvent] = ignore) -> SetupResult:
     """Profile, define, install, pull and start; what is done already is left alone.
 
     A setup that stops, at whatever, is continued by the next one, with the choices of the first
@@ -134,9 +132,7 @@ def setup(
 class _Setup:
     """One run."""
 
-    def __init__(
-        self, home: Home, choices: Choices, on_event: Callable[[SetupEvent], None]
-    ) -> None:
+    def __init__(self, home: Home, choices: Choices, on_event: OnEvent[SetupEvent]) -> None:
         earlier = interrupted_setup(home)
         self._home = home
         self._on_event = on_event
@@ -243,7 +239,7 @@ class _Setup:
         ]
         for tier in absent:
             name = self._name_for_pull(opened, tier)
-            pull(opened, name, quant=tier.quant, observer=self._on_event)
+            pull(opened, name, quant=tier.quant, on_event=self._on_event)
         if not absent:
             step.outcome = "already"
         step.detail = ", ".join(tier.model for tier in absent) or "all are here"
@@ -262,7 +258,7 @@ class _Setup:
         return tier.source
 
     def _start(self, step: StepResult) -> None:
-        outcomes = up(OpenStack(self._home), on_outcome=self._on_event)
+        outcomes = up(OpenStack(self._home), on_event=self._on_event)
         if outcomes.is_success:
             step.detail = f"{len(outcomes.services)} services are ready"
             return

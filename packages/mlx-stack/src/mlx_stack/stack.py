@@ -24,7 +24,7 @@ _FOREIGN_HINT = (
     "Another program of this name wrote the file; `mlx-stack init --import {path} --force` takes "
     "its models over and keeps a copy."
 )
-RESERVED_NAMES = frozenset({"gateway", "watchdog"})
+RESERVED_NAMES = frozenset({"gateway", "litellm", "watchdog"})
 """Names of services that aren't tiers."""
 _FLAG_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _LOOPBACK_HOSTS = ("127.0.0.1", "localhost")

@@ -6,7 +6,13 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+type OnEvent[E] = Callable[[E], None]
+"""Gets what happens meanwhile: every operation that takes long takes one as `on_event`."""
 type StepOutcome = Literal["done", "already", "skipped", "failed"]
+
+
+def ignore(_event: object) -> None:
+    """Do nothing with what happens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,7 @@ class Steps:
         done: Those that are over, in order.
     """
 
-    def __init__(self, on_event: Callable[[StepStarted | Step], None]) -> None:
+    def __init__(self, on_event: OnEvent[StepStarted | Step]) -> None:
         self.done: list[Step] = []
         self._on_event = on_event
 

@@ -118,6 +118,7 @@ def test_ports_in_use_are_avoided_and_a_forced_init_keeps_those_of_its_own_stack
         ({"removals": ("nope",)}, UsageError),
         ({"additions": (Addition("qwen3-8b", "Not A Name"),)}, UsageError),
         ({"additions": (Addition("qwen3-8b", "gateway"),)}, UsageError),
+        ({"additions": (Addition("qwen3-8b", "litellm"),)}, UsageError),
         ({"additions": (Addition("qwen3-8b", "a"), Addition("qwen3-14b", "a"))}, UsageError),
         ({"additions": (Addition("no-such-model"),)}, UnknownModelError),
         ({"constraints": Constraints(budget_bytes=10**9)}, StackError),
@@ -130,7 +131,7 @@ def test_ports_in_use_are_avoided_and_a_forced_init_keeps_those_of_its_own_stack
             UsageError,
         ),
     ],
-    ids=["remove", "name", "reserved", "twice", "model", "budget", "nothing-left"],
+    ids=["remove", "name", "reserved", "reserved-too", "twice", "model", "budget", "nothing-left"],
 )
 def test_what_makes_no_stack_is_refused_and_nothing_is_written(
     home: Home, request_: dict[str, Any], error: type[Exception]

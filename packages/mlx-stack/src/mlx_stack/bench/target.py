@@ -26,7 +26,6 @@ from mlx_procsup import (
     wait_for_healthy,
 )
 from mlx_stack.child_environment import inherited_environment
-from mlx_stack.engines import vllm_mlx
 from mlx_stack.engines.environment import EngineName, require_environment
 from mlx_stack.errors import NoStackError, StackError, UsageError
 from mlx_stack.gateway.endpoint import LOOPBACK
@@ -227,7 +226,11 @@ def _serve(
 def _engine(opened: OpenStack, tier: Tier, folder: Path) -> Service:
     serving = serving_of(opened.catalog, tier, folder)
     program = require_environment(opened.home.engines, EngineName.VLLM_MLX).program("vllm-mlx")
-    command = vllm_mlx.command(
-        program, tier, folder, serving.traits, cache_bytes=serving.cache_bytes
+    return engine_service(
+        tier,
+        folder,
+        serving,
+        program=program,
+        home=opened.home,
+        environment=inherited_environment(),
     )
-    return engine_service(tier, command, home=opened.home, environment=inherited_environment())

@@ -1,12 +1,14 @@
 """`mlx-stack up`, `restart` and `down`."""
 
+from functools import partial
+
 import click
 
 from mlx_stack import exit_codes, gateway, services
 from mlx_stack.cli.frame.context import Context, with_context
 from mlx_stack.cli.frame.options import tier_option, timeout_option
 from mlx_stack.cli.frame.output import Output
-from mlx_stack.cli.views.services import show_outcome
+from mlx_stack.cli.views.services import show_event
 
 
 @click.command("up")
@@ -31,8 +33,7 @@ def up(context: Context, tier: str | None, timeout_s: float, *, dry_run: bool) -
             context.opened,
             tier=tier,
             timeout_s=timeout_s,
-            on_outcome=lambda outcome: show_outcome(output, outcome),
-            on_hold=lambda name: output.say(f"{name} waits until the others have their memory."),
+            on_event=partial(show_event, output),
         )
     output.show(outcomes)
     if not outcomes.is_success:
@@ -73,7 +74,7 @@ def restart(context: Context, tier: str | None, timeout_s: float) -> int:
             context.opened,
             tier=tier,
             timeout_s=timeout_s,
-            on_outcome=lambda outcome: show_outcome(output, outcome),
+            on_event=partial(show_event, output),
         )
     output.show(done)
     return exit_codes.DONE if done.is_success else exit_codes.FAILED
@@ -92,12 +93,12 @@ def down(context: Context, tier: str | None) -> int:
         outcomes = services.down.down(
             context.opened,
             tier=tier,
-            on_outcome=lambda outcome: show_outcome(output, outcome),
+            on_event=partial(show_event, output),
         )
     output.show(outcomes, _show_stopped)
     return exit_codes.DONE if outcomes.is_success else exit_codes.FAILED
 
 
-def _show_stopped(output: Output, outcomes: "services.outcomes.Outcomes") -> None:
+def _show_stopped(output: Output, outcomes: "services.service.Outcomes") -> None:
     if not outcomes.services:
         output.say("Nothing is running.")

@@ -96,7 +96,7 @@ def command(
 def _remove(context: Context, name: str, *, is_forced: bool) -> None:
     output = context.output
     removal = models.local.remove_model(
-        context.opened, name, is_forced=is_forced, observer=say_event(output)
+        context.opened, name, is_forced=is_forced, on_event=say_event(output)
     )
     output.show(removal, _show_removal)
 

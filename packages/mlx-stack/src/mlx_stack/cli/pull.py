@@ -68,7 +68,7 @@ def command(
                 quant=quant,
                 is_forced=force,
                 allows_code=allow_code,
-                observer=on_event,
+                on_event=on_event,
             )
     except (KeyboardInterrupt, Interrupted) as interruption:
         again = ["mlx-stack", "pull", model, *(("--quant", quant) if quant else ())]

@@ -4,6 +4,7 @@ from contextlib import ExitStack
 
 import click
 
+import mlx_procsup
 import mlx_recommend
 import mlx_stack
 from mlx_stack import engines, exit_codes, planning, services
@@ -13,7 +14,7 @@ from mlx_stack.cli.frame.output import Output
 from mlx_stack.cli.frame.planning_options import INTENTS, budget_pct_option
 from mlx_stack.cli.views.planning import show_draft
 from mlx_stack.cli.views.progress import install_progress, pull_progress
-from mlx_stack.cli.views.services import show_outcome
+from mlx_stack.cli.views.services import show_event
 from mlx_stack.errors import Interrupted, StackError
 from mlx_stack.format import format_duration
 from mlx_stack.steps import Step, StepStarted
@@ -128,8 +129,8 @@ class _Progress:
                     confirm_or_stop("Set this up?")
             case engines.install.InstallEvent():
                 self._show_install(event)
-            case services.outcomes.ServiceOutcome():
-                show_outcome(output, event)
+            case services.service.ServiceOutcome() | mlx_procsup.WaitsForMemory():
+                show_event(output, event)
             case _:
                 if self._show_pull is None:
                     self._show_pull = self._open.enter_context(pull_progress(output))

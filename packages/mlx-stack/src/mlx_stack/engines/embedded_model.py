@@ -14,8 +14,9 @@ from typing import Final
 from mlx_stack.child_environment import inherited_environment
 from mlx_stack.engines.environment import Environment, Lock, shipped_lock
 from mlx_stack.engines.errors import EmbeddedModelError
-from mlx_stack.engines.install import fill_folder, ignore
+from mlx_stack.engines.install import fill_folder
 from mlx_stack.engines.uv_process import Toolchain
+from mlx_stack.steps import ignore
 
 NAME: Final = "smollm2-135m-instruct"
 """The model's name in a stack, and the name of its folder."""

@@ -17,6 +17,7 @@ from mlx_stack.engines.environment import EngineName, Environment, Lock, Receipt
 from mlx_stack.engines.errors import EngineInstallError
 from mlx_stack.engines.uv_process import Interruption, Toolchain, not_installed
 from mlx_stack.engines.verify import packages_problem, records_digest
+from mlx_stack.steps import OnEvent, ignore
 
 type InstallStep = Literal[
     "waiting", "creating", "downloading", "downloaded", "installing", "ready", "asking"
@@ -38,13 +39,6 @@ class InstallEvent:
     detail: str = ""
 
 
-type InstallObserver = Callable[[InstallEvent], None]
-
-
-def ignore(_: object) -> None:
-    """An observer that shows nothing."""
-
-
 _UV_LINES: Final[tuple[tuple[InstallStep, re.Pattern[str]], ...]] = (
     ("downloading", re.compile(r"^Downloading (?P<detail>.+)$")),
     ("downloaded", re.compile(r"^Downloaded (?P<detail>.+)$")),
@@ -58,7 +52,7 @@ def install(
     toolchain: Toolchain,
     *,
     lock: Lock | None = None,
-    on_event: InstallObserver = ignore,
+    on_event: OnEvent[InstallEvent] = ignore,
     reinstall: bool = False,
 ) -> Environment:
     """The pinned version of `engine`, installed; it is in use if no other version is.
@@ -97,7 +91,7 @@ def install_all(
     *,
     only: Sequence[EngineName] = tuple(EngineName),
     locks: Callable[[EngineName], Lock] = shipped_lock,
-    on_event: InstallObserver = ignore,
+    on_event: OnEvent[InstallEvent] = ignore,
     reinstall: bool = False,
 ) -> tuple[Environment, ...]:
     """The pinned versions of several engines, installed in parallel, as `install` does one.
@@ -141,7 +135,7 @@ def _make(
     environment: Environment,
     lock: Lock,
     toolchain: Toolchain,
-    on_event: InstallObserver,
+    on_event: OnEvent[InstallEvent],
     *,
     past_cache: bool,
 ) -> None:

@@ -18,11 +18,12 @@ from mlx_stack.engines.environment import (
     shipped_lock,
 )
 from mlx_stack.engines.errors import EngineInUseError
-from mlx_stack.engines.install import InstallEvent, InstallObserver, held, ignore, install_all
+from mlx_stack.engines.install import InstallEvent, held, install_all
 from mlx_stack.engines.uv_process import Toolchain
 from mlx_stack.engines.verify import EngineVerification, verify
 from mlx_stack.errors import StackError
 from mlx_stack.home import Home
+from mlx_stack.steps import OnEvent, ignore
 
 type EnvironmentRole = Literal["in-use", "previous", "unused"]
 type EngineState = Literal["ready", "outdated", "broken", "missing"]
@@ -243,7 +244,7 @@ def install_engines(
     only: Sequence[EngineName] = ALL,
     locks: LockOfEngine = shipped_lock,
     reinstall: bool = False,
-    on_event: InstallObserver = ignore,
+    on_event: OnEvent[InstallEvent] = ignore,
 ) -> EngineResults[InstalledEngine]:
     """Install the pinned versions; those that are complete stay as they are.
 
@@ -302,7 +303,7 @@ def upgrade_engines(
     *,
     only: Sequence[EngineName] = ALL,
     locks: LockOfEngine = shipped_lock,
-    on_event: InstallObserver = ignore,
+    on_event: OnEvent[InstallEvent] = ignore,
 ) -> SwitchedEngines:
     """Install the shipped versions next to those in use, test them, and switch to them.
 

@@ -22,7 +22,8 @@ from mlx_stack.models.disk.local import LocalModel, inspect_folder, own_files, w
 from mlx_stack.models.disk.manifest import FileRecord, Manifest
 from mlx_stack.models.download.fetch import Fetched, find_present, publish, read_configuration
 from mlx_stack.models.errors import ConversionError
-from mlx_stack.models.events import Converting, Observer, ignore
+from mlx_stack.models.events import Converting, Event
+from mlx_stack.steps import OnEvent, ignore
 
 GROUP_SIZE = 64
 """mlx-lm's own default: a scale and a bias, 16 bits each, for every 64 weights."""
@@ -75,7 +76,7 @@ def convert(
     model: str | None = None,
     is_forced: bool = False,
     allows_code: bool = False,
-    observer: Observer = ignore,
+    on_event: OnEvent[Event] = ignore,
 ) -> Fetched:
     """Have the weights of `original` quantized and published in `places`.
 
@@ -87,7 +88,7 @@ def convert(
         model: The catalog id to remember.
         is_forced: Convert again where the result is here.
         allows_code: The user allows the model's own Python.
-        observer: Told of what mlx-lm says and how far it is.
+        on_event: Told of what mlx-lm says and how far it is.
 
     Raises:
         DiskSpaceError: The result doesn't fit on the disk.
@@ -96,7 +97,7 @@ def convert(
     assert original.repo is not None
     assert original.revision is not None
     repo = original.repo
-    with places.hold(repo, observer):
+    with places.hold(repo, on_event):
         present = find_present(places, original.revision, allows_code=allows_code)
         if present is not None and not is_forced:
             return Fetched("present", present)
@@ -108,7 +109,7 @@ def convert(
             command = _command(converter.python, original.path, quant, places.staging)
 
             def tell(line: str) -> None:
-                observer(Converting(line, _size(places.staging), size))
+                on_event(Converting(line, _size(places.staging), size))
 
             _run(command, places.staging.parent, converter.environment, repo, tell)
             manifest = Manifest(

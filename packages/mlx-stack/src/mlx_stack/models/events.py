@@ -1,6 +1,5 @@
 """What a pull tells while it runs: facts for whoever draws them."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 
@@ -136,8 +135,3 @@ class Converting(_Event):
 type Event = (
     Planned | Progress | FileVerified | Checking | Retrying | Waiting | Unlocked | Converting
 )
-type Observer = Callable[[Event], None]
-
-
-def ignore(_event: Event) -> None:
-    """An observer that looks at nothing."""

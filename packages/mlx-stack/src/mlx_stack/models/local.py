@@ -7,9 +7,10 @@ from mlx_stack.errors import StackError, UsageError
 from mlx_stack.models.disk.local import LocalModel, list_local, remove
 from mlx_stack.models.disk.verify import verify
 from mlx_stack.models.errors import ModelInUseError
-from mlx_stack.models.events import Observer, ignore
+from mlx_stack.models.events import Event
 from mlx_stack.models.find import find, local_model_of, local_models
 from mlx_stack.open_stack import OpenStack
+from mlx_stack.steps import OnEvent, ignore
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +86,16 @@ def list_models(opened: OpenStack) -> LocalListing:
     return LocalListing(model_dir, tuple(models))
 
 
-def verify_models(opened: OpenStack, observer: Observer = ignore) -> LocalListing:
+def verify_models(opened: OpenStack, on_event: OnEvent[Event] = ignore) -> LocalListing:
     """The local models after comparing every byte with its hash.
 
     Args:
         opened: Where the models are.
-        observer: Gets each file before it is read.
+        on_event: Gets each file before it is read.
     """
     listing = list_models(opened)
     checked = (
-        replace(model, local=verify(model.local, observer))
+        replace(model, local=verify(model.local, on_event))
         if model.local.path.parent == listing.model_dir
         else model
         for model in listing.models
@@ -103,7 +104,7 @@ def verify_models(opened: OpenStack, observer: Observer = ignore) -> LocalListin
 
 
 def remove_model(
-    opened: OpenStack, name: str, *, is_forced: bool, observer: Observer = ignore
+    opened: OpenStack, name: str, *, is_forced: bool, on_event: OnEvent[Event] = ignore
 ) -> Removal:
     """Remove a model from this disk, unfinished downloads of it included.
 
@@ -111,7 +112,7 @@ def remove_model(
         opened: Where the models are.
         name: Its catalog id, repository or folder, however it is written.
         is_forced: Remove it even if a tier uses it.
-        observer: Gets what it waits for, and that a disk has no locks.
+        on_event: Gets what it waits for, and that a disk has no locks.
 
     Raises:
         UnknownModelError: When there is no such name.
@@ -138,7 +139,7 @@ def remove_model(
             hint="`mlx-stack init --remove TIER` removes a tier from the stack; `--force` removes "
             "the model anyway.",
         )
-    return Removal(model, remove(listing.model_dir, model.local, observer))
+    return Removal(model, remove(listing.model_dir, model.local, on_event))
 
 
 def _users(opened: OpenStack) -> dict[Path, tuple[str, ...]]:

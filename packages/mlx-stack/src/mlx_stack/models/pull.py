@@ -35,12 +35,13 @@ from mlx_stack.models.errors import (
     OfflineError,
     PullError,
 )
-from mlx_stack.models.events import Observer, ignore
+from mlx_stack.models.events import Event
 from mlx_stack.models.find import ModelSource, find, guessing, source_of
 from mlx_stack.models.hub.answers import gated
 from mlx_stack.models.hub.environment import HubEnvironment, read_environment
 from mlx_stack.models.own_code import ensure_no_code, ensure_no_code_in
 from mlx_stack.open_stack import OpenStack
+from mlx_stack.steps import OnEvent, ignore
 
 if TYPE_CHECKING:
     from mlx_catalog.hub import Hub, HubCommit, HubFile
@@ -96,7 +97,7 @@ def pull(
     quant: Quant | None = None,
     is_forced: bool = False,
     allows_code: bool = False,
-    observer: Observer = ignore,
+    on_event: OnEvent[Event] = ignore,
 ) -> PullResult:
     """Have the model `name` whole on this disk.
 
@@ -106,7 +107,7 @@ def pull(
         quant: The precision; None takes the configured one, or whatever the repository holds.
         is_forced: Download everything again, whatever is here.
         allows_code: The user allows this model's own Python: it is fetched, and may run.
-        observer: Told of everything that happens, from this thread.
+        on_event: Told of everything that happens, from this thread.
 
     Raises:
         UnknownModelError: When it isn't a repository, and the catalog doesn't have it.
@@ -128,7 +129,7 @@ def pull(
         environment,
         is_forced=is_forced,
         allows_code=allows_code,
-        observer=observer,
+        on_event=on_event,
     )
     with guessing(opened, source.origin):
         fetched, note = puller.have(source)
@@ -152,7 +153,7 @@ class _Puller:
     environment: HubEnvironment
     is_forced: bool
     allows_code: bool
-    observer: Observer
+    on_event: OnEvent[Event]
 
     def have(self, source: ModelSource) -> tuple[Fetched, str]:
         """The model of `source`, fetched where it must be, and a note about it."""
@@ -234,7 +235,7 @@ class _Puller:
             ensure_convertible(remote.repo, config, _converter(self.home))
             return self._convert(source, quant, remote, wanted, origin)
         places = places_of(self.model_dir, remote.repo)
-        return fetch(remote, wanted, origin, places, self._options(source), self.observer)
+        return fetch(remote, wanted, origin, places, self._options(source), self.on_event)
 
     def _config(
         self,
@@ -271,7 +272,7 @@ class _Puller:
             remote.repo, quant, size, here.present_bytes if here else 0, self.model_dir, converter
         )
         options = replace(self._options(source), model=None)
-        original = fetch(remote, files, origin, base, options, self.observer)
+        original = fetch(remote, files, origin, base, options, self.on_event)
         converted = convert(
             original.model,
             quant,
@@ -280,7 +281,7 @@ class _Puller:
             model=source.model,
             is_forced=self.is_forced,
             allows_code=self.allows_code,
-            observer=self.observer,
+            on_event=self.on_event,
         )
         if not had_base:
             remove(self.model_dir, original.model)

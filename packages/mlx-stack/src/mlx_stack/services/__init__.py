@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from mlx_stack.services import down as down
     from mlx_stack.services import engine_health as engine_health
     from mlx_stack.services import logs as logs
-    from mlx_stack.services import outcomes as outcomes
     from mlx_stack.services import restart as restart
+    from mlx_stack.services import service as service
     from mlx_stack.services import status as status
     from mlx_stack.services import up as up
     from mlx_stack.services import watch as watch

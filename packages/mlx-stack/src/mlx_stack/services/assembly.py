@@ -95,13 +95,12 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
             sees_images=serving.traits.multimodal,
             reads_in_silence=vllm_mlx.reads_in_silence(tier, serving.traits),
         )
-        command = vllm_mlx.command(
-            program, tier, folder, serving.traits, cache_bytes=serving.cache_bytes
-        )
         engines.append(
             engine_service(
                 tier,
-                command,
+                folder,
+                serving,
+                program=program,
                 home=home,
                 environment=variables,
                 # a lazy tier takes its memory with the first request

@@ -1,45 +1,36 @@
 """Stop services: the gateway first, so that nothing new reaches a tier that is going."""
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
 from mlx_catalog import CatalogError
-from mlx_procsup import (
-    StateDirs,
-    StopOutcome,
-    SupervisionError,
-    acquire_lock,
-    readable_run,
-    stop_service,
-)
+from mlx_procsup import StateDirs, SupervisionError, acquire_lock, readable_run, stop_service
 from mlx_stack.errors import StackError
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import assemble, chosen
-from mlx_stack.services.outcomes import Outcome, Outcomes, ServiceOutcome
-from mlx_stack.services.service import GATEWAY, LITELLM, WATCHDOG, Kind, known_services
+from mlx_stack.services.service import (
+    GATEWAY,
+    WATCHDOG,
+    Outcomes,
+    ServiceOutcome,
+    known_services,
+)
 from mlx_stack.stack import Stack
-
-_OUTCOMES: dict[StopOutcome, Outcome] = {
-    StopOutcome.GRACEFUL: "stopped",
-    StopOutcome.FORCED: "forced",
-    StopOutcome.NOT_RUNNING: "not-running",
-    StopOutcome.STALE_REMOVED: "stale-removed",
-}
+from mlx_stack.steps import OnEvent, ignore
 
 
 def down(
     opened: OpenStack,
     *,
     tier: str | None = None,
-    on_outcome: Callable[[ServiceOutcome], None] = lambda _: None,
+    on_event: OnEvent[ServiceOutcome] = ignore,
 ) -> Outcomes:
     """Stop the services, also those that the stack no longer defines; never the watchdog.
 
     Args:
         opened: Whose services.
         tier: Only this tier; None for everything.
-        on_outcome: Gets each service as soon as it has stopped, one at a time.
+        on_event: Gets each service as soon as it has stopped, one at a time.
 
     Raises:
         LockHeldError: When another command changes the services.
@@ -49,14 +40,14 @@ def down(
         chosen((), tier)
         return Outcomes(())
     with acquire_lock(opened.home.lock, "down"):
-        return stop_services(opened, tier=tier, on_outcome=on_outcome)
+        return stop_services(opened, tier=tier, on_event=on_event)
 
 
 def stop_services(
     opened: OpenStack,
     *,
     tier: str | None = None,
-    on_outcome: Callable[[ServiceOutcome], None] = lambda _: None,
+    on_event: OnEvent[ServiceOutcome] = ignore,
 ) -> Outcomes:
     """What `down` does, for a caller that holds the lock; arguments as there."""
     home, stack = opened.home, _stack_if_readable(opened)
@@ -69,9 +60,11 @@ def stop_services(
     telling = Lock()
 
     def stop(name: str) -> ServiceOutcome:
-        outcome = _stop(name, dirs, _port(opened, stack, name), commands.get(name, ()))
+        outcome = stop_one(
+            name, dirs, port=_port(opened, stack, name), command=commands.get(name, ())
+        )
         with telling:
-            on_outcome(outcome)
+            on_event(outcome)
         return outcome
 
     outcomes = [stop(GATEWAY)] if is_chosen(GATEWAY) else []
@@ -80,13 +73,22 @@ def stop_services(
     return Outcomes(tuple(outcomes))
 
 
-def _stop(name: str, dirs: StateDirs, port: int | None, command: tuple[str, ...]) -> ServiceOutcome:
-    kind: Kind = "gateway" if name == GATEWAY else "litellm" if name == LITELLM else "engine"
+def stop_one(
+    name: str, dirs: StateDirs, *, port: int | None = None, command: tuple[str, ...] = ()
+) -> ServiceOutcome:
+    """What came of stopping one service; a failure is an outcome, too.
+
+    Args:
+        name: The service.
+        dirs: Where its state is kept.
+        port: Where it listens.
+        command: As in `mlx_procsup.stop_service`.
+    """
     try:
         result = stop_service(name, dirs, command=command)
     except (SupervisionError, OSError) as error:
-        return ServiceOutcome(name, kind, "failed", None, port, 0.0, str(error))
-    return ServiceOutcome(name, kind, _OUTCOMES[result.outcome], result.pid, port, result.seconds)
+        return ServiceOutcome(name, "failed", None, port, 0.0, str(error))
+    return ServiceOutcome(name, result.outcome.value, result.pid, port, result.seconds)
 
 
 def _stack_if_readable(opened: OpenStack) -> Stack | None:

@@ -15,7 +15,7 @@ from mlx_stack.ask import ask
 from mlx_stack.child_environment import inherited_environment
 from mlx_stack.config import Config
 from mlx_stack.credentials import ensure_gateway_key
-from mlx_stack.engines import embedded_model, vllm_mlx
+from mlx_stack.engines import embedded_model
 from mlx_stack.engines.environment import Environment
 from mlx_stack.engines.errors import EngineUnhealthyError
 from mlx_stack.engines.manage import EnginePair, HealthReport
@@ -195,15 +195,14 @@ def _answer(client: httpx.Client, endpoint: Endpoint, tier: Tier) -> str:
 
 
 def _engine(engine: Environment, tier: Tier, subject: _Subject, scratch: Home) -> Service:
-    serving = subject.serving
-    command = vllm_mlx.command(
-        engine.program("vllm-mlx"),
+    return engine_service(
         tier,
         subject.folder,
-        serving.traits,
-        cache_bytes=serving.cache_bytes,
+        subject.serving,
+        program=engine.program("vllm-mlx"),
+        home=scratch,
+        environment=inherited_environment(),
     )
-    return engine_service(tier, command, home=scratch, environment=inherited_environment())
 
 
 def _gateway(config: Config, tier: Tier, key: str, scratch: Home) -> Service:

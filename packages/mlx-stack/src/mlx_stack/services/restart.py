@@ -1,6 +1,5 @@
 """Stop and start again under one lock, so that nothing comes in between."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from mlx_procsup import acquire_lock
@@ -9,9 +8,9 @@ from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import assemble, chosen
 from mlx_stack.services.down import stop_services
-from mlx_stack.services.outcomes import Outcomes, ServiceOutcome
-from mlx_stack.services.service import service_names
+from mlx_stack.services.service import Outcomes, ServiceEvent, service_names
 from mlx_stack.services.up import start_services
+from mlx_stack.steps import OnEvent, ignore
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ def restart(
     *,
     tier: str | None = None,
     timeout_s: float = READY_TIMEOUT_S,
-    on_outcome: Callable[[ServiceOutcome], None] = lambda _: None,
+    on_event: OnEvent[ServiceEvent] = ignore,
 ) -> Restarted:
     """Stop the services and start them again.
 
@@ -47,7 +46,7 @@ def restart(
         opened: Where the stack is defined.
         tier: Only this tier; None for all tiers and the gateway.
         timeout_s: How long each service may take, longer while its load visibly progresses.
-        on_outcome: Gets each service that has stopped, and each that is ready or has failed.
+        on_event: Gets each service that has stopped, and then what `up` tells.
 
     Raises:
         LockHeldError: When another command changes the services.
@@ -58,8 +57,8 @@ def restart(
     with acquire_lock(opened.home.lock, "restart"):
         # what can't be started again is not stopped
         assembly = assemble(opened, gateway_key=ensure_gateway_key(opened.home))
-        stopped = stop_services(opened, tier=tier, on_outcome=on_outcome)
+        stopped = stop_services(opened, tier=tier, on_event=on_event)
         started = start_services(
-            opened.home, assembly, tier=tier, timeout_s=timeout_s, on_outcome=on_outcome
+            opened.home, assembly, tier=tier, timeout_s=timeout_s, on_event=on_event
         )
     return Restarted(stopped, started)

@@ -3,16 +3,24 @@
 import hashlib
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from mlx_procsup import HttpReadiness, ProcessSpec, StateDirs, WantedState, readable_run
+from mlx_procsup import (
+    HttpReadiness,
+    ProcessSpec,
+    StateDirs,
+    WaitsForMemory,
+    WantedState,
+    readable_run,
+)
 from mlx_stack.config import Config
 from mlx_stack.engines import vllm_mlx
 from mlx_stack.gateway import litellm
 from mlx_stack.gateway.endpoint import LIVENESS_PATH, LOOPBACK, gateway_url
 from mlx_stack.home import HOME_VARIABLE, Home
+from mlx_stack.models.serving import Serving
 from mlx_stack.stack import Stack, Tier
 
 GATEWAY = "gateway"
@@ -21,6 +29,24 @@ KEY_VARIABLE = "MLX_GATEWAY_KEY"
 WATCHDOG = "watchdog"
 
 type Kind = Literal["engine", "gateway", "litellm", "watchdog"]
+type Outcome = Literal[
+    "started",
+    "already-running",
+    "failed",
+    "skipped",
+    "stopped",
+    "forced",
+    "not-running",
+    "stale-removed",
+]
+"""What `up` and `down` did, in the words of mlx-procsup."""
+
+_KINDS: dict[str, Kind] = {GATEWAY: "gateway", LITELLM: "litellm", WATCHDOG: "watchdog"}
+
+
+def kind_of(name: str) -> Kind:
+    """What the service of that name is: no tier may have the name of another kind."""
+    return _KINDS.get(name, "engine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +54,12 @@ class Service:
     """One process of the stack.
 
     Attributes:
-        kind: What it is.
         spec: How it is started.
         port: Where it listens.
         tier: The tier that it serves; None for the gateway.
         load_bytes: The memory that it will hold once loaded; 0 where it doesn't matter.
     """
 
-    kind: Kind
     spec: ProcessSpec
     port: int
     tier: Tier | None = None
@@ -47,10 +71,65 @@ class Service:
         return self.spec.name
 
 
+@dataclass(frozen=True, slots=True)
+class ServiceOutcome:
+    """What became of one service.
+
+    Attributes:
+        name: The service.
+        outcome: What was done.
+        pid: The process it was done to, or None.
+        port: Where the service listens.
+        seconds: How long it took.
+        error: Why it failed or was skipped, with the end of its log; else None.
+    """
+
+    name: str
+    outcome: Outcome
+    pid: int | None
+    port: int | None
+    seconds: float
+    error: str | None = None
+
+
+type ServiceEvent = ServiceOutcome | WaitsForMemory
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """What `up` or `down` did.
+
+    Attributes:
+        services: Every service that it was about, in the order of the stack.
+    """
+
+    services: tuple[ServiceOutcome, ...]
+
+    @property
+    def is_success(self) -> bool:
+        """Whether nothing failed and nothing had to be left out."""
+        return all(each.outcome not in ("failed", "skipped") for each in self.services)
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        rows = [
+            {
+                "name": each.name,
+                "kind": kind_of(each.name),
+                **asdict(each),
+                "seconds": round(each.seconds, 3),
+            }
+            for each in self.services
+        ]
+        return {"services": rows}
+
+
 def engine_service(
     tier: Tier,
-    command: tuple[str, ...],
+    folder: Path,
+    serving: Serving,
     *,
+    program: Path,
     home: Home,
     environment: Mapping[str, str],
     load_bytes: int = 0,
@@ -59,19 +138,23 @@ def engine_service(
 
     Args:
         tier: The tier to serve.
-        command: The engine's command line.
+        folder: Its model's folder.
+        serving: How its model is served.
+        program: vllm-mlx.
         home: The working directory is its root.
         environment: What `inherited_environment` gave.
         load_bytes: The memory that it will hold once loaded.
     """
     spec = ProcessSpec(
         name=tier.name,
-        command=command,
+        command=vllm_mlx.command(
+            program, tier, folder, serving.traits, cache_bytes=serving.cache_bytes
+        ),
         env={**environment, **vllm_mlx.environment(home.engines / "huggingface")},
         cwd=home.root,
         readiness=HttpReadiness(f"http://{LOOPBACK}:{tier.port}/v1/models"),
     )
-    return Service("engine", spec, tier.port, tier, load_bytes)
+    return Service(spec, tier.port, tier, load_bytes)
 
 
 def gateway_service(
@@ -97,7 +180,7 @@ def gateway_service(
         # the part before the colon needs a new process, the rest only a reload
         fingerprint=f"{_digest(key, host, str(port))}:{_digest(settings_text)}",
     )
-    return Service("gateway", spec, port)
+    return Service(spec, port)
 
 
 def litellm_service(
@@ -122,7 +205,7 @@ def litellm_service(
         secret_env=litellm.SECRET_VARIABLES,
         fingerprint=_digest(key, config.openrouter_key, litellm.render_config()),
     )
-    return Service("litellm", spec, port)
+    return Service(spec, port)
 
 
 def litellm_port(stack: Stack, config: Config) -> int:

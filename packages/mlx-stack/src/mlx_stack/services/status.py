@@ -23,7 +23,14 @@ from mlx_stack.hardware import known_hardware
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import assemble
 from mlx_stack.services.keep_awake import is_held_by, is_supported
-from mlx_stack.services.service import GATEWAY, LITELLM, WATCHDOG, Kind, litellm_port
+from mlx_stack.services.service import (
+    GATEWAY,
+    LITELLM,
+    WATCHDOG,
+    Kind,
+    kind_of,
+    litellm_port,
+)
 
 _SHOWN_DECISIONS = 5
 
@@ -129,27 +136,23 @@ def read_status(opened: OpenStack, *, hardware: HardwareProfile | None = None) -
     home, stack, config = opened.home, opened.stack, opened.config
     root_url = gateway_url(config.gateway_host, config.litellm_port)
     specs = _specs(opened)
-    shown: list[tuple[ProbeTarget, Kind, str | None, int | None]] = [
-        *(
-            (
-                _target(tier.name, f"http://{LOOPBACK}:{tier.port}/v1/models", specs),
-                "engine",
-                tier.model,
-                tier.port,
-            )
-            for tier in stack.tiers
-        ),
-        (_target(GATEWAY, root_url + LIVENESS_PATH, specs), "gateway", None, config.litellm_port),
+    shown: list[tuple[ProbeTarget, str | None, int | None]] = [
+        (
+            _target(tier.name, f"http://{LOOPBACK}:{tier.port}/v1/models", specs),
+            tier.model,
+            tier.port,
+        )
+        for tier in stack.tiers
     ]
+    shown.append((_target(GATEWAY, root_url + LIVENESS_PATH, specs), None, config.litellm_port))
     if has_cloud(config) or config.litellm is LiteLlmMode.ALWAYS:
         port = litellm_port(stack, config)
         url = f"http://{LOOPBACK}:{port}{LIVENESS_PATH}"
-        shown.append((_target(LITELLM, url, specs), "litellm", None, port))
-    shown.append((ProbeTarget(WATCHDOG), "watchdog", None, None))
+        shown.append((_target(LITELLM, url, specs), None, port))
+    shown.append((ProbeTarget(WATCHDOG), None, None))
     statuses = probe_all([target for target, *_ in shown], home.state_dirs)
     rows = [
-        _row(status, kind, model, port)
-        for status, (_, kind, model, port) in zip(statuses, shown, strict=True)
+        _row(status, model, port) for status, (_, model, port) in zip(statuses, shown, strict=True)
     ]
     return StatusReport(
         hardware=(hardware or known_hardware(home)).to_document(),
@@ -166,10 +169,10 @@ def _target(name: str, url: str, specs: dict[str, ProcessSpec]) -> ProbeTarget:
     return ProbeTarget(name, HttpReadiness(url), command)
 
 
-def _row(status: ServiceStatus, kind: Kind, model: str | None, port: int | None) -> ServiceRow:
+def _row(status: ServiceStatus, model: str | None, port: int | None) -> ServiceRow:
     return ServiceRow(
         name=status.name,
-        kind=kind,
+        kind=kind_of(status.name),
         state=status.state.value,
         model=model,
         port=port,

@@ -5,24 +5,22 @@
 
 import shlex
 import stat
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from mlx_procsup import (
     NotReadyError,
-    StartOutcome,
     StartPlan,
     StartResult,
-    StopOutcome,
     SupervisionError,
+    WaitsForMemory,
     WantedState,
     acquire_lock,
     is_current,
     locate,
     set_wanted,
     start_all,
-    stop_service,
 )
 from mlx_procsup.defaults import READY_TIMEOUT_S
 from mlx_stack.child_environment import inherited_environment
@@ -32,23 +30,25 @@ from mlx_stack.gateway.endpoint import LOOPBACK, gateway_url
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import Assembly, assemble, chosen, write_gateway_files
+from mlx_stack.services.down import stop_one
 from mlx_stack.services.gateway_reload import reload_gateway
 from mlx_stack.services.one_token import ask_one_token
-from mlx_stack.services.outcomes import Outcome, Outcomes, ServiceOutcome
 from mlx_stack.services.service import (
     GATEWAY,
     KEY_VARIABLE,
     LITELLM,
     WATCHDOG,
-    Kind,
+    Outcomes,
     Service,
+    ServiceEvent,
+    ServiceOutcome,
+    kind_of,
     known_services,
     service_names,
 )
+from mlx_stack.steps import OnEvent, ignore
 
 _ONE_TOKEN_TIMEOUT_S = 120.0
-
-type OnOutcome = Callable[[ServiceOutcome], None]
 
 
 def up(
@@ -56,8 +56,7 @@ def up(
     *,
     tier: str | None = None,
     timeout_s: float = READY_TIMEOUT_S,
-    on_outcome: OnOutcome = lambda _: None,
-    on_hold: Callable[[str], None] = lambda _: None,
+    on_event: OnEvent[ServiceEvent] = ignore,
 ) -> Outcomes:
     """Start the services of the stack that are not running.
 
@@ -68,8 +67,8 @@ def up(
         opened: Where the stack is defined.
         tier: Only this tier; None for all tiers and the gateway.
         timeout_s: How long each service may take, longer while its load visibly progresses.
-        on_outcome: Gets each service as soon as it is ready or has failed.
-        on_hold: Gets the name of each service that has to wait for memory.
+        on_event: Gets each service that has to wait for memory, and each as soon as it is ready or
+            has failed.
 
     Raises:
         LockHeldError: When another command changes the services.
@@ -85,8 +84,7 @@ def up(
             assembly,
             tier=tier,
             timeout_s=timeout_s,
-            on_outcome=on_outcome,
-            on_hold=on_hold,
+            on_event=on_event,
         )
 
 
@@ -105,8 +103,7 @@ def start_services(
     *,
     tier: str | None = None,
     timeout_s: float = READY_TIMEOUT_S,
-    on_outcome: OnOutcome = lambda _: None,
-    on_hold: Callable[[str], None] = lambda _: None,
+    on_event: OnEvent[ServiceEvent] = ignore,
     is_wanted: Callable[[str], bool] = lambda _: True,
 ) -> Outcomes:
     """What `up` does, for a caller that holds the lock.
@@ -116,8 +113,7 @@ def start_services(
         assembly: The services that the stack defines.
         tier: As in `up`.
         timeout_s: As in `up`.
-        on_outcome: As in `up`.
-        on_hold: As in `up`.
+        on_event: As in `up`.
         is_wanted: Services for which it says no are passed over.
     """
     write_gateway_files(home, assembly.gateway_settings)
@@ -126,58 +122,74 @@ def start_services(
     is_chosen = chosen(defined, tier)
     outcomes: dict[str, ServiceOutcome] = {}
 
-    def note(outcome: ServiceOutcome) -> None:
-        outcomes[outcome.name] = outcome
-        on_outcome(outcome)
+    def note(event: ServiceEvent) -> None:
+        if isinstance(event, ServiceOutcome):
+            outcomes[event.name] = event
+        on_event(event)
 
     if tier is None:
-        for name in known_services(home):
-            # LiteLLM comes and goes by itself where it isn't always to run
-            if name not in (*defined, WATCHDOG, LITELLM):
-                _stop(home, name, "engine", note)
-        if _is_outdated(home, assembly.litellm):
-            _stop(home, LITELLM, "litellm", note)
-    for outcome in _missing(assembly):
-        if is_chosen(outcome.name) and is_wanted(outcome.name):
+        for stopped in _stop_unmeant(home, assembly):
+            note(stopped)
+    for failed in _missing(assembly):
+        if is_chosen(failed.name) and is_wanted(failed.name):
             # so that the watchdog starts it once its model is there
-            set_wanted(home.state_dirs, outcome.name, WantedState.RUNNING)
-            note(outcome)
-    services = {
-        service.name: service
-        for service in assembly.services
-        if is_chosen(service.name) and is_wanted(service.name)
-    }
-    results = start_all(
-        [_plan(service, assembly) for service in services.values()],
-        home.state_dirs,
-        timeout_s=timeout_s,
-        on_result=lambda result: (
-            None if result.name == GATEWAY else note(_outcome(services[result.name], result))
-        ),
-        on_hold=on_hold,
-    )
-    for result in results:
-        if result.name == GATEWAY:
-            note(_verified_gateway(_outcome(services[GATEWAY], result), assembly, outcomes))
+            set_wanted(home.state_dirs, failed.name, WantedState.RUNNING)
+            note(failed)
+    services = [each for each in assembly.services if is_chosen(each.name) and is_wanted(each.name)]
+    _start(services, assembly, home, timeout_s, note)
     order = dict.fromkeys((*defined, *outcomes))
     return Outcomes(tuple(outcomes[name] for name in order if name in outcomes))
 
 
-def _missing(assembly: Assembly) -> list[ServiceOutcome]:
+def _stop_unmeant(home: Home, assembly: Assembly) -> Iterator[ServiceOutcome]:
+    """Stop what runs and the stack doesn't mean, or not as it runs."""
+    # LiteLLM comes and goes by itself where it isn't always to run
+    meant = (*service_names(assembly.stack), WATCHDOG, LITELLM)
+    names = [name for name in known_services(home) if name not in meant]
+    if _is_outdated(home, assembly.litellm):
+        names.append(LITELLM)
+    for name in names:
+        outcome = stop_one(name, home.state_dirs)
+        if outcome.outcome in ("stopped", "forced", "failed"):
+            yield outcome
+
+
+def _is_outdated(home: Home, litellm: Service | None) -> bool:
+    """Whether a LiteLLM runs that the stack no longer means: of another key or version, or none."""
+    found = locate(home.state_dirs, LITELLM)
+    return found.own is not None and not (litellm and is_current(litellm.spec, found.record))
+
+
+def _missing(assembly: Assembly) -> Iterator[ServiceOutcome]:
     """The tiers that can't be started, since their model is not on this disk."""
-    ports = {tier.name: tier.port for tier in assembly.stack.tiers}
-    return [
-        ServiceOutcome(
-            name,
-            "engine",
-            "failed",
-            None,
-            ports[name],
-            0.0,
-            " ".join(filter(None, (error.message, error.hint))),
-        )
-        for name, error in assembly.missing.items()
-    ]
+    for tier in assembly.stack.tiers:
+        error = assembly.missing.get(tier.name)
+        if error is not None:
+            words = f"{error.message} {error.hint or ''}".rstrip()
+            yield ServiceOutcome(tier.name, "failed", None, tier.port, 0.0, words)
+
+
+def _start(
+    services: Sequence[Service],
+    assembly: Assembly,
+    home: Home,
+    timeout_s: float,
+    note: OnEvent[ServiceEvent],
+) -> None:
+    """Bring services up side by side; the gateway is asked for an answer when all are there."""
+    by_name = {service.name: service for service in services}
+
+    def note_result(event: StartResult | WaitsForMemory) -> None:
+        if isinstance(event, WaitsForMemory):
+            note(event)
+        elif event.name != GATEWAY:
+            note(_outcome(by_name[event.name], event))
+
+    plans = [_plan(service, assembly) for service in services]
+    results = start_all(plans, home.state_dirs, timeout_s=timeout_s, on_event=note_result)
+    for result in results:
+        if result.name == GATEWAY:
+            note(_verified_gateway(_outcome(by_name[GATEWAY], result), assembly, results))
 
 
 def _plan(service: Service, assembly: Assembly) -> StartPlan:
@@ -190,19 +202,12 @@ def _plan(service: Service, assembly: Assembly) -> StartPlan:
 
 
 def _verified_gateway(
-    outcome: ServiceOutcome, assembly: Assembly, outcomes: dict[str, ServiceOutcome]
+    outcome: ServiceOutcome, assembly: Assembly, results: Sequence[StartResult]
 ) -> ServiceOutcome:
     """The gateway's outcome, after a request through it to a tier that is ready."""
-    ready = next(
-        (
-            tier.name
-            for tier in assembly.stack.tiers
-            if not tier.lazy
-            and tier.name in outcomes
-            and outcomes[tier.name].outcome in ("started", "already-running")
-        ),
-        None,
-    )
+    running = {result.name for result in results if result.error is None}
+    eager = (tier.name for tier in assembly.stack.tiers if not tier.lazy)
+    ready = next((name for name in eager if name in running), None)
     if outcome.outcome != "started" or ready is None or not assembly.config.auto_health_check:
         return outcome
     config, spec = assembly.config, assembly.gateway.spec
@@ -211,26 +216,8 @@ def _verified_gateway(
     try:
         ask_one_token(base_url, ready, key=key, timeout_s=_ONE_TOKEN_TIMEOUT_S)
     except SupervisionError as error:
-        return outcome.failed(spec.mask(str(error)))
+        return replace(outcome, outcome="failed", error=spec.mask(str(error)))
     return outcome
-
-
-def _is_outdated(home: Home, litellm: Service | None) -> bool:
-    """Whether a LiteLLM runs that the stack no longer means: of another key or version, or none."""
-    found = locate(home.state_dirs, LITELLM)
-    return found.own is not None and not (litellm and is_current(litellm.spec, found.record))
-
-
-def _stop(home: Home, name: str, kind: Kind, note: OnOutcome) -> None:
-    """Stop a service that the stack doesn't mean as it runs."""
-    try:
-        result = stop_service(name, home.state_dirs)
-    except SupervisionError as error:
-        note(ServiceOutcome(name, kind, "failed", None, None, 0.0, str(error)))
-        return
-    if result.outcome in (StopOutcome.GRACEFUL, StopOutcome.FORCED):
-        done: Outcome = "stopped" if result.outcome is StopOutcome.GRACEFUL else "forced"
-        note(ServiceOutcome(name, kind, done, result.pid, None, result.seconds))
 
 
 def _outcome(service: Service, result: StartResult) -> ServiceOutcome:
@@ -240,21 +227,12 @@ def _outcome(service: Service, result: StartResult) -> ServiceOutcome:
         error = "\n".join((str(result.error), *tail))
     return ServiceOutcome(
         service.name,
-        service.kind,
-        _WORDS[result.outcome],
+        result.outcome.value,
         result.pid,
         service.port,
         result.seconds,
         error,
     )
-
-
-_WORDS: dict[StartOutcome, Outcome] = {
-    StartOutcome.STARTED: "started",
-    StartOutcome.ALREADY_RUNNING: "already-running",
-    StartOutcome.FAILED: "failed",
-    StartOutcome.SKIPPED: "skipped",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +296,7 @@ def _planned(service: Service, variables: Mapping[str, str]) -> PlannedService:
     shown = {name: MASK if name in spec.secret_env else value for name, value in own.items()}
     return PlannedService(
         service.name,
-        service.kind,
+        kind_of(service.name),
         service.port,
         spec.masked_command(),
         dict(sorted(shown.items())),

@@ -18,6 +18,7 @@ from mlx_procsup import (
     RestartPolicy,
     RotationRule,
     Supervised,
+    WaitsForMemory,
     WantedState,
     Watchdog,
     WatchEvent,
@@ -39,8 +40,7 @@ from mlx_stack.home import HOME_VARIABLE, Home
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import Assembly, assemble, model_folder
 from mlx_stack.services.keep_awake import kept_awake
-from mlx_stack.services.outcomes import ServiceOutcome
-from mlx_stack.services.service import GATEWAY, WATCHDOG
+from mlx_stack.services.service import GATEWAY, WATCHDOG, ServiceEvent
 from mlx_stack.services.up import start_services
 from mlx_stack.stack import Tier
 
@@ -266,7 +266,10 @@ def _start_stack(home: Home, note: Callable[[WatchEvent], None]) -> None:
             left_alone.append(name)
         return wanted
 
-    def note_outcome(outcome: ServiceOutcome) -> None:
+    def note_start(outcome: ServiceEvent) -> None:
+        if isinstance(outcome, WaitsForMemory):
+            note(_event(outcome.name, "held-up", "waits until the others have their memory"))
+            return
         took = f", ready after {outcome.seconds:.1f} s" if outcome.outcome == "started" else ""
         words = outcome.error or f"PID {outcome.pid}{took}"
         note(_event(outcome.name, outcome.outcome, words.splitlines()[0]))
@@ -276,7 +279,7 @@ def _start_stack(home: Home, note: Callable[[WatchEvent], None]) -> None:
 
     with acquire_lock(home.lock, "watch --up", on_wait=note_wait):
         assembly = assemble(OpenStack(home), gateway_key=ensure_gateway_key(home))
-        start_services(home, assembly, is_wanted=is_wanted, on_outcome=note_outcome)
+        start_services(home, assembly, is_wanted=is_wanted, on_event=note_start)
     for name in left_alone:
         note(_event(name, "stopped", "`down` stopped it; `mlx-stack up` starts it"))
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import mlx_procsup
 from mlx_stack import services
 from mlx_stack.cli.frame.output import Column, Output, Part
 from mlx_stack.format import format_bytes, format_duration
@@ -26,8 +27,12 @@ _OUTCOMES = {
 }
 
 
-def show_outcome(output: Output, outcome: "services.outcomes.ServiceOutcome") -> None:
+def show_event(output: Output, event: "services.service.ServiceEvent") -> None:
     """One line for a service, and below it why it failed."""
+    if isinstance(event, mlx_procsup.WaitsForMemory):
+        output.say(f"{event.name} waits until the others have their memory.")
+        return
+    outcome = event
     sign, colour, words = _OUTCOMES[outcome.outcome]
     parts: list[Part] = [(f"{sign} ", colour), (f"{outcome.name:<10} ", "bold"), words]
     if outcome.outcome in ("started", "stopped", "forced"):

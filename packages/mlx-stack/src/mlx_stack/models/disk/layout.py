@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_procsup import LockOwner, acquire_lock
-from mlx_stack.models.events import Observer, Unlocked, Waiting
+from mlx_stack.models.events import Event, Unlocked, Waiting
+from mlx_stack.steps import OnEvent
 
 MANIFEST_NAME = ".mlx-stack.json"
 INVENTORY_NAME = "inventory.json"
@@ -45,18 +46,18 @@ class ModelPlaces:
         """Held by whoever downloads, converts or removes this model."""
         return self.model_dir / _INCOMING / f"{self.folder}.lock"
 
-    def hold(self, repo: str, observer: Observer) -> AbstractContextManager[LockOwner]:
+    def hold(self, repo: str, on_event: OnEvent[Event]) -> AbstractContextManager[LockOwner]:
         """The lock, as soon as it is free; on a disk without locks nothing is locked.
 
         Args:
             repo: What to call the model.
-            observer: Gets `Waiting` if another pull has the lock, `Unlocked` if there is none.
+            on_event: Gets `Waiting` if another pull has the lock, `Unlocked` if there is none.
         """
         return acquire_lock(
             self.lock,
             "pull",
-            on_wait=lambda _: observer(Waiting(repo)),
-            on_unsupported=lambda _: observer(Unlocked(str(self.model_dir))),
+            on_wait=lambda _: on_event(Waiting(repo)),
+            on_unsupported=lambda _: on_event(Unlocked(str(self.model_dir))),
             remove=True,
         )
 

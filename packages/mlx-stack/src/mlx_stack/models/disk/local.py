@@ -19,7 +19,8 @@ from mlx_stack.errors import InvalidFileError
 from mlx_stack.models.disk.layout import INVENTORY_NAME, REPLACED_SUFFIX, ModelPlaces, incoming
 from mlx_stack.models.disk.manifest import Manifest, Origin, read_manifest
 from mlx_stack.models.disk.partial import noted_bytes
-from mlx_stack.models.events import Observer, ignore
+from mlx_stack.models.events import Event
+from mlx_stack.steps import OnEvent, ignore
 
 _INVENTORY_VERSION = 1
 
@@ -176,10 +177,10 @@ def write_inventory(model_dir: Path) -> None:
     atomic_file.write_text(model_dir / INVENTORY_NAME, text + "\n")
 
 
-def remove(model_dir: Path, model: LocalModel, observer: Observer = ignore) -> int:
+def remove(model_dir: Path, model: LocalModel, on_event: OnEvent[Event] = ignore) -> int:
     """Remove a model of `model_dir`, unfinished downloads of it included; the bytes freed."""
     places = ModelPlaces(model_dir, model.path.name)
-    with places.hold(model.repo or model.path.name, observer):
+    with places.hold(model.repo or model.path.name, on_event):
         folders = [f for f in (places.published, places.staging, places.replaced) if f.exists()]
         freed = sum(_own_bytes(folder) for folder in folders)
         for folder in folders:

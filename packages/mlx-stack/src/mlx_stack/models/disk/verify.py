@@ -14,14 +14,15 @@ from mlx_stack.models.disk.manifest import (
     read_manifest,
     write_manifest,
 )
-from mlx_stack.models.events import Checking, Observer, ignore
+from mlx_stack.models.events import Checking, Event
+from mlx_stack.steps import OnEvent, ignore
 
 _BLOCK_BYTES = 1 << 20
 
 
 def verify(
     model: LocalModel,
-    observer: Observer = ignore,
+    on_event: OnEvent[Event] = ignore,
     now: Callable[[], float] = time.time,
 ) -> LocalModel:
     """The model after comparing every byte with its hash; the manifest remembers the result.
@@ -31,7 +32,7 @@ def verify(
 
     Args:
         model: What `list_local` or `find_local` gave.
-        observer: Gets each file before it is read.
+        on_event: Gets each file before it is read.
         now: The time that is remembered, in seconds since the epoch.
 
     Raises:
@@ -44,7 +45,7 @@ def verify(
     for file in manifest.files:
         path = model.path / file.path
         if path.is_file():
-            observer(Checking(file.path, file.size_bytes))
+            on_event(Checking(file.path, file.size_bytes))
             if not has_right_digest(path, file):
                 damaged.append(file.path)
     result = Verification(at=now(), damaged=tuple(damaged))

@@ -38,8 +38,9 @@ from mlx_stack.models.disk.verify import has_right_digest
 from mlx_stack.models.download.retries import TransferPolicy
 from mlx_stack.models.download.transfer import Source, Transfer
 from mlx_stack.models.errors import OfflineError, TransientError, WrongContentError
-from mlx_stack.models.events import Event, FileVerified, Observer, Planned, Retrying, ignore
+from mlx_stack.models.events import Event, FileVerified, Planned, Retrying
 from mlx_stack.models.own_code import code_digest, is_allowed
+from mlx_stack.steps import OnEvent, ignore
 
 type Outcome = Literal["present", "linked", "downloaded", "converted"]
 
@@ -103,7 +104,7 @@ def fetch(
     source: Source | None,
     places: ModelPlaces,
     options: FetchOptions,
-    observer: Observer = ignore,
+    on_event: OnEvent[Event] = ignore,
 ) -> Fetched:
     """Have `files` of a commit whole in `places`, and say what it took.
 
@@ -113,7 +114,7 @@ def fetch(
         source: Where their bytes come from; None where nothing may be downloaded.
         places: Where the model belongs.
         options: How.
-        observer: Told of everything that happens.
+        on_event: Told of everything that happens.
 
     Raises:
         OfflineError: Files are missing, and there is no source.
@@ -122,7 +123,7 @@ def fetch(
     """
     with (
         space.naming_disk(places.model_dir, remote.repo),
-        places.hold(remote.repo, observer),
+        places.hold(remote.repo, on_event),
     ):
         _recover(places)
         if not options.is_forced:
@@ -131,10 +132,10 @@ def fetch(
                 return Fetched("present", present)
         while True:
             try:
-                fetched = _fetch_locked(remote, files, source, places, options, observer)
+                fetched = _fetch_locked(remote, files, source, places, options, on_event)
                 break
             except TransientError as error:  # remains of an earlier pull, which are gone now
-                observer(Retrying(remote.repo, error.reason, 0))
+                on_event(Retrying(remote.repo, error.reason, 0))
         write_inventory(places.model_dir)
     return fetched
 
@@ -145,7 +146,7 @@ def _fetch_locked(
     source: Source | None,
     places: ModelPlaces,
     options: FetchOptions,
-    observer: Observer,
+    on_event: OnEvent[Event],
 ) -> Fetched:
     manifest = Manifest(
         repo=remote.repo,
@@ -168,9 +169,9 @@ def _fetch_locked(
     resumed, received = sum(file.size_bytes for file in finished), 0
     try:
         resumed += sum(partial.resumed_bytes for partial in partials)
-        _announce(manifest, partials, observer)
+        _announce(manifest, partials, on_event)
         if source is not None and partials:
-            watched = _refusing(places.staging, manifest.repo, observer)
+            watched = _refusing(places.staging, manifest.repo, on_event)
             transfer = Transfer(partials, source, options.policy, watched)
             transfer.run()
             received = transfer.received_bytes
@@ -195,11 +196,11 @@ def read_configuration(content: bytes, repo: str) -> dict[str, object]:
         raise WrongContentError(problem) from error
 
 
-def _refusing(staging: Path, repo: str, observer: Observer) -> Observer:
-    """`observer`, and an end to the download as soon as its `config.json` turns out to be none."""
+def _refusing(staging: Path, repo: str, on_event: OnEvent[Event]) -> OnEvent[Event]:
+    """`on_event`, and an end to the download as soon as its `config.json` turns out to be none."""
 
     def observe(event: Event) -> None:
-        observer(event)
+        on_event(event)
         if isinstance(event, FileVerified) and event.path == _CONFIG:
             read_configuration((staging / _CONFIG).read_bytes(), repo)
 
@@ -344,9 +345,11 @@ def _ensure_room(files: Iterable[FileRecord], places: ModelPlaces, repo: str) ->
     space.ensure_room(places.model_dir, wanted, repo)
 
 
-def _announce(manifest: Manifest, partials: Iterable[PartialFile], observer: Observer) -> None:
+def _announce(
+    manifest: Manifest, partials: Iterable[PartialFile], on_event: OnEvent[Event]
+) -> None:
     unfinished = sum(p.record.size_bytes - p.present_bytes for p in partials)
-    observer(
+    on_event(
         Planned(
             repo=manifest.repo,
             revision=manifest.revision,

@@ -28,11 +28,10 @@ from mlx_stack.models.events import (
     Event,
     FileProgress,
     FileVerified,
-    Observer,
     Progress,
     Retrying,
-    ignore,
 )
+from mlx_stack.steps import OnEvent, ignore
 
 _LEAVE_S = 0.5
 """How long the end of a transfer waits for threads that are still connecting."""
@@ -56,13 +55,13 @@ class Transfer:
         files: Sequence[PartialFile],
         source: Source,
         policy: TransferPolicy,
-        observer: Observer = ignore,
+        on_event: OnEvent[Event] = ignore,
     ) -> None:
         """Files to complete, in the order in which they should be fetched."""
         self._files = list(files)
         self._source = source
         self._policy = policy
-        self._observer = observer
+        self._on_event = on_event
         self._changed = threading.Condition()
         self._events: deque[Event] = deque()
         self._failure: Exception | None = None
@@ -117,7 +116,7 @@ class Transfer:
                 is_done = self._is_done()
                 progress = self._progress(time.monotonic())
             for event in (*events, progress):
-                self._observer(event)
+                self._on_event(event)
             if self._failure is not None:
                 raise self._failure
             if is_done:
