@@ -10,11 +10,9 @@ from typing import Any
 import httpx
 
 from mlx_stack.errors import StackError
-from mlx_stack.gateway.endpoint import Endpoint, gateway_endpoint, require_key
-from mlx_stack.gateway.names import model_to_ask
-from mlx_stack.open_stack import OpenStack
+from mlx_stack.gateway.endpoint import Endpoint, require_key
 
-_FIRST_BYTE_TIMEOUT_S = 600.0
+_CONNECT_TIMEOUT_S = 5.0
 _TIER_HEADER = "x-mlx-stack-tier"
 
 
@@ -56,54 +54,26 @@ class Answer:
         }
 
 
-def ask_stack(
-    opened: OpenStack,
-    question: str,
-    *,
-    tier: str | None = None,
-    max_tokens: int | None = None,
-    on_text: Callable[[str], None] | None = None,
-) -> Answer:
-    """Put one question to the stack's gateway and stream its answer.
-
-    Args:
-        opened: Where the stack is defined.
-        question: The user's message.
-        tier: Who is asked; None is the first tier.
-        max_tokens: As in `ask`.
-        on_text: As in `ask`.
-
-    Raises:
-        UsageError: When there is no such tier.
-        StackError: When the endpoint refused, or gave no answer.
-    """
-    model = model_to_ask(opened.stack, tier)
-    timeout = httpx.Timeout(_FIRST_BYTE_TIMEOUT_S, connect=5.0)
-    with httpx.Client(timeout=timeout, trust_env=False) as client:
-        endpoint = gateway_endpoint(opened)
-        return ask(client, endpoint, question, model=model, max_tokens=max_tokens, on_text=on_text)
-
-
 def ask(
-    client: httpx.Client,
     endpoint: Endpoint,
     question: str,
     *,
     model: str,
+    timeout_s: float = 600.0,
     max_tokens: int | None = None,
     temperature: float | None = None,
-    on_text: Callable[[str], None] | None = None,
+    on_text: Callable[[str], None] = lambda _: None,
 ) -> Answer:
     """Put one question to a model and stream its answer.
 
     Args:
-        client: Its timeouts bound the wait for the first byte and between two pieces.
         endpoint: Where to ask.
         question: The user's message.
         model: A model name at the endpoint.
+        timeout_s: How long the first byte may take, and each pause after it.
         max_tokens: The longest answer; None leaves it to the engine.
         temperature: 0 for the likeliest answer; None leaves it to the engine.
-        on_text: Called with each piece of the content as it arrives, if given.
+        on_text: Called with each piece of the content as it arrives.
 
     Raises:
         StackError: The endpoint refused, or gave no answer.
@@ -114,15 +84,17 @@ def ask(
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    if max_tokens is not None:
-        body["max_tokens"] = max_tokens
-    if temperature is not None:
-        body["temperature"] = temperature
+    limits = {"max_tokens": max_tokens, "temperature": temperature}
+    body |= {name: value for name, value in limits.items() if value is not None}
     headers = {"Authorization": f"Bearer {require_key(endpoint)}"}
     url = f"{endpoint.base_url}/chat/completions"
     started = time.monotonic()
+    timeout = httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S)
     try:
-        with client.stream("POST", url, json=body, headers=headers) as response:
+        with (
+            httpx.Client(timeout=timeout, trust_env=False) as client,
+            client.stream("POST", url, json=body, headers=headers) as response,
+        ):
             if response.status_code != HTTPStatus.OK:
                 response.read()
                 raise StackError(f"{url} refused the question: {_complaint(response)}")
@@ -143,7 +115,7 @@ def _collect(
     question: str,
     model: str,
     started: float,
-    on_text: Callable[[str], None] | None,
+    on_text: Callable[[str], None],
 ) -> Answer:
     """The whole answer of a response that streams server-sent events."""
     text: list[str] = []
@@ -164,8 +136,7 @@ def _collect(
                 reasoning.append(thought)
             if piece:
                 text.append(piece)
-                if on_text is not None:
-                    on_text(piece)
+                on_text(piece)
     return Answer(
         question=question,
         model=model,

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import httpx
-
 from mlx_catalog import Quant
 from mlx_procsup import ServiceState, probe_service, read_pid, stop_service, target_of
 from mlx_stack.ask import Answer, ask
@@ -156,9 +154,8 @@ class _Demo:
         self._make_model(self._install_engines())
         endpoint = self._define_stack()
         self._start()
-        with httpx.Client(timeout=httpx.Timeout(_ANSWER_TIMEOUT_S), trust_env=False) as client:
-            answer = self._ask_question(client, endpoint)
-            fallback = self._kill_and_heal(client, endpoint)
+        answer = self._ask_question(endpoint)
+        fallback = self._kill_and_heal(endpoint)
         with self.steps.step("status", "What `mlx-stack status` says now") as step:
             report = read_status(self._opened)
             self._on_event(report)
@@ -250,16 +247,16 @@ class _Demo:
             watchdog = start_daemon(self._opened, options)
             step.detail = f"PID {watchdog.pid}, looks every second"
 
-    def _ask_question(self, client: httpx.Client, endpoint: Endpoint) -> Answer:
+    def _ask_question(self, endpoint: Endpoint) -> Answer:
         with self.steps.step("ask", f"{QUESTION!r}, through the gateway") as step:
-            answer = self._ask(client, endpoint)
+            answer = self._ask(endpoint)
             if not answer.text.strip():
                 raise StackError("The model gave an empty answer.")
             waited = f"first token after {answer.ttft_s or 0:.2f} s"
             step.detail = f"{waited}, {answer.completion_tokens} tokens"
         return answer
 
-    def _kill_and_heal(self, client: httpx.Client, endpoint: Endpoint) -> Fallback:
+    def _kill_and_heal(self, endpoint: Endpoint) -> Fallback:
         """Kill one tier, ask it again, and wait for the watchdog to bring it back."""
         purpose = f"Kill the tier `{KILLED}` (SIGKILL) and ask it the same question again"
         with self.steps.step("fallback", purpose) as step:
@@ -267,7 +264,7 @@ class _Demo:
             assert pid is not None  # `up` has just written it
             killed_at = time.monotonic()
             os.killpg(pid, signal.SIGKILL)
-            answer = self._ask(client, endpoint)
+            answer = self._ask(endpoint)
             answered_by = answer.tier
             if answered_by is None:
                 raise StackError("The gateway did not say which tier answered.")
@@ -282,7 +279,7 @@ class _Demo:
             step.detail = f"`{KILLED}` is healthy again, PID {new_pid}, {after}"
         return Fallback(KILLED, answered_by, restored_s)
 
-    def _ask(self, client: httpx.Client, endpoint: Endpoint) -> Answer:
+    def _ask(self, endpoint: Endpoint) -> Answer:
         said: list[str] = []
 
         def show(piece: str) -> None:
@@ -290,10 +287,10 @@ class _Demo:
             self._tell("".join(said))
 
         return ask(
-            client,
             endpoint,
             QUESTION,
             model=KILLED,
+            timeout_s=_ANSWER_TIMEOUT_S,
             max_tokens=_ANSWER_TOKENS,
             temperature=0.0,
             on_text=show,

@@ -30,7 +30,7 @@ class StackError(Exception):
 
 
 class UsageError(StackError):
-    """The request makes no sense: a wrong value, or options that exclude each other."""
+    """The request makes no sense: a wrong value, or options that can't be combined."""
 
     type = "usage"
     exit_code = exit_codes.USAGE

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import asdict, replace
 
 from mlx_recommend import Intent
 from mlx_stack import json_file
-from mlx_stack.engines.environment import EngineName, require_environment
-from mlx_stack.engines.errors import EngineMissingError
+from mlx_stack.engines.environment import EngineName, current_environment
 from mlx_stack.engines.install import InstallEvent
 from mlx_stack.engines.manage import install_engines
 from mlx_stack.engines.uv_process import own_toolchain
@@ -17,7 +17,7 @@ from mlx_stack.errors import StackError
 from mlx_stack.hardware import save_profile
 from mlx_stack.home import Home
 from mlx_stack.models.events import Event
-from mlx_stack.models.find import find, local_model_of
+from mlx_stack.models.find import find, is_present
 from mlx_stack.models.pull import pull
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.init import Addition, Draft, draft_stack, write_draft
@@ -52,13 +52,8 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     def over(self, earlier: "Choices") -> "Choices":
         """These choices, and where they leave something open the earlier ones."""
-        return Choices(
-            intent=self.intent or earlier.intent,
-            budget_pct=self.budget_pct or earlier.budget_pct,
-            model=self.model or earlier.model,
-            pulls=earlier.pulls if self.pulls is None else self.pulls,
-            starts=earlier.starts if self.starts is None else self.starts,
-        )
+        made = {name: value for name, value in asdict(self).items() if value is not None}
+        return replace(earlier, **made)
 
 
 class SetupProgress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -216,27 +211,17 @@ class _Setup:
             )
 
     def _engines(self, step: StepResult) -> None:
-        missing = tuple(engine for engine in EngineName if not self._is_installed(engine))
+        folder = self._home.engines
+        missing = tuple(each for each in EngineName if current_environment(folder, each) is None)
         if missing:
             install_engines(self._home, own_toolchain(), only=missing, on_event=self._on_event)
         else:
             step.outcome = "already"
         step.detail = ", ".join(missing or EngineName)
 
-    def _is_installed(self, engine: EngineName) -> bool:
-        try:
-            require_environment(self._home.engines, engine)
-        except EngineMissingError:
-            return False
-        return True
-
     def _models(self, step: StepResult) -> None:
         opened = OpenStack(self._home)
-        absent = [
-            tier
-            for tier in opened.stack.tiers
-            if (model := local_model_of(opened, tier)) is None or not model.is_whole
-        ]
+        absent = [tier for tier in opened.stack.tiers if not is_present(opened, tier)]
         for tier in absent:
             name = self._name_for_pull(opened, tier)
             pull(opened, name, quant=tier.quant, on_event=self._on_event)

@@ -5,6 +5,7 @@ import sys
 import click
 
 import mlx_stack
+from mlx_stack import gateway
 from mlx_stack.cli.frame.context import Context, with_context
 from mlx_stack.cli.frame.options import tier_option
 from mlx_stack.errors import UsageError
@@ -24,12 +25,12 @@ def command(
 
     Without a QUESTION it is read from standard input: `git diff | mlx-stack ask`.
     """
-    output = context.output
-    _ = context.opened.stack  # without one there is nobody to ask
-    answer = mlx_stack.ask.ask_stack(
-        context.opened,
+    output, opened = context.output, context.opened
+    model = gateway.names.model_to_ask(opened.stack, tier)
+    answer = mlx_stack.ask.ask(
+        gateway.endpoint.gateway_endpoint(opened),
         _question(question),
-        tier=tier,
+        model=model,
         max_tokens=max_tokens,
         on_text=output.piece,
     )

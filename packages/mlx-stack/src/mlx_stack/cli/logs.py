@@ -4,7 +4,7 @@ from datetime import datetime
 
 import click
 
-from mlx_stack import exit_codes, services
+from mlx_stack import services
 from mlx_stack.cli.frame.context import Context, until_interrupted, with_context
 from mlx_stack.cli.frame.options import completer
 from mlx_stack.cli.frame.output import Column, Output, Part
@@ -18,16 +18,16 @@ _complete_services = completer(
 
 @click.command("logs")
 @click.argument("service", required=False, shell_complete=_complete_services)
-@click.option("--follow", "-f", is_flag=True, help="Go on with every new line.")
+@click.option("--follow", "-f", is_flag=True, help="Keep printing new lines.")
 @click.option(
     "--tail",
     type=click.IntRange(min=0),
     default=50,
     show_default=True,
     metavar="N",
-    help="Begin with the last N lines.",
+    help="Show the last N lines.",
 )
-@click.option("--all", "everything", is_flag=True, help="Show all lines, the archives' first.")
+@click.option("--all", "everything", is_flag=True, help="Show all lines, archives first.")
 @click.option("--rotate", is_flag=True, help="Archive the log now, or every log.")
 @with_context(json_lines=True)
 def command(
@@ -38,13 +38,15 @@ def command(
     follow: bool,
     everything: bool,
     rotate: bool,
-) -> int:
+) -> None:
     """List the services' logs, or show one of them."""
     output, logs = context.output, services.logs
-    if follow and (everything or rotate or output.json):
-        other = "--all" if everything else "--rotate" if rotate else "--json"
-        raise UsageError(f"--follow and {other} exclude each other.")
-    if service is None and (follow or everything or output.json_lines):
+    if follow:
+        output.refuse_document("--follow")
+        if everything or rotate:
+            other = "--all" if everything else "--rotate"
+            raise UsageError(f"--follow and {other} can't be combined.")
+    if service is None and (follow or everything):
         raise UsageError("Which log? Name a service.", hint="`mlx-stack logs` lists them.")
     if rotate:
         output.show(logs.rotate_logs(context.opened, service), _show_rotated)
@@ -59,21 +61,11 @@ def command(
     else:
         lines = None if everything else tail
         log = logs.read_log(context.opened, service, tail=lines, keep_colours=output.has_colours)
-        if output.json_lines:
-            for line in log.lines:
-                output.event(line, _show_line)
-        else:
-            output.show(log, _show_log)
-    return exit_codes.DONE
+        output.show_events(log, log.lines, _show_line)
 
 
 def _show_line(output: Output, line: "services.logs.LogLine") -> None:
     output.text(line.line)
-
-
-def _show_log(output: Output, log: "services.logs.LogLines") -> None:
-    for line in log.lines:
-        output.text(line.line)
 
 
 def _show_rotated(output: Output, done: "services.logs.RotatedLogs") -> None:

@@ -71,7 +71,7 @@ def command(
     filters = family is not None or bool(tags) or tool_calling or hardware_spec is not None
     wants_catalog = catalog or (filters and query is None)
     if sum((wants_catalog, query is not None, verify, remove is not None)) > 1:
-        raise UsageError("--catalog, --available, --verify and --remove exclude each other.")
+        raise UsageError("--catalog, --available, --verify and --remove can't be combined.")
     if force and remove is None:
         raise UsageError("--force belongs to --remove.")
     if remove is not None:

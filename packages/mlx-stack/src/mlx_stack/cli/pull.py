@@ -13,7 +13,7 @@ from mlx_stack.cli.frame.options import complete_models
 from mlx_stack.cli.frame.output import Output, write_error_document
 from mlx_stack.cli.views.planning import show_benchmark
 from mlx_stack.cli.views.progress import pull_progress
-from mlx_stack.errors import Interrupted, UsageError
+from mlx_stack.errors import Interrupted
 from mlx_stack.format import format_bytes, format_duration
 
 
@@ -58,8 +58,6 @@ def command(
     HF_HUB_OFFLINE are honoured.
     """
     output = context.output
-    if output.json and output.json_lines:
-        raise UsageError("--json and --json-lines exclude each other.")
     try:
         with pull_progress(output) as on_event:
             result = models.pull.pull(

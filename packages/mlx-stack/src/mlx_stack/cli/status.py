@@ -11,7 +11,7 @@ from mlx_stack import exit_codes, services
 from mlx_stack.cli.frame.context import Context, until_interrupted, with_context
 from mlx_stack.cli.frame.output import Output
 from mlx_stack.cli.views.services import show_service_table
-from mlx_stack.errors import NoStackError, UsageError
+from mlx_stack.errors import NoStackError
 from mlx_stack.format import describe_hardware
 from mlx_stack.home import Home
 
@@ -29,7 +29,7 @@ _AWAKE = {
 
 
 @click.command("status")
-@click.option("--watch", is_flag=True, help="Show it again and again, until interrupted.")
+@click.option("--watch", is_flag=True, help="Refresh until interrupted.")
 @with_context(json_lines=True)
 def command(context: Context, *, watch: bool) -> int:
     """Show the hardware and the state of every service.
@@ -38,9 +38,9 @@ def command(context: Context, *, watch: bool) -> int:
     is defined. Nothing is changed.
     """
     output = context.output
-    if output.json and watch:
-        raise UsageError("--watch writes more than one document.", hint="Use --json-lines.")
-    if not watch and not context.home.stack.exists():  # without importing what reads a stack
+    if watch:
+        output.refuse_document("--watch")
+    elif not context.home.stack.exists():  # without importing what reads a stack
         return _report_no_stack(context, NoStackError())
     try:
         if watch:
@@ -110,7 +110,7 @@ def show_status(output: Output, report: "services.status.StatusReport") -> None:
         names = ", ".join(report.changed)
         output.answer(f"\nThe stack file has changed for {names}: `mlx-stack up` applies it.")
     if report.decisions:
-        output.answer(("\nThe watchdog, lately:", "bold"))
+        output.answer(("\nRecent watchdog events:", "bold"))
         for line in report.decisions:
             output.answer(line, style="dim")
 

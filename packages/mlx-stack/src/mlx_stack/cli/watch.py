@@ -7,7 +7,6 @@ from mlx_procsup.defaults import LOOK_INTERVAL_S, MAX_RESTARTS, RESTART_DELAY_S
 from mlx_stack import exit_codes, services
 from mlx_stack.cli.frame.context import Context, until_interrupted, with_context
 from mlx_stack.cli.frame.output import Output
-from mlx_stack.errors import UsageError
 
 
 @click.command("watch")
@@ -26,7 +25,7 @@ from mlx_stack.errors import UsageError
     default=MAX_RESTARTS,
     show_default=True,
     metavar="N",
-    help="More restarts than this in a short time mean flapping: it gives up until you act.",
+    help="More restarts than this in a short time mean flapping: it gives up until you step in.",
 )
 @click.option(
     "--restart-delay",
@@ -38,7 +37,7 @@ from mlx_stack.errors import UsageError
     help="The pause before a restart; it doubles with each that follows.",
 )
 @click.option("--daemon", is_flag=True, help="Watch in the background.")
-@click.option("--up", "start_first", is_flag=True, help="Start first what `down` did not stop.")
+@click.option("--up", "start_first", is_flag=True, help="First start everything `down` didn't stop.")
 @with_context(json_lines=True)
 def command(
     context: Context,
@@ -59,8 +58,7 @@ def command(
     if daemon:
         output.show(services.watch.start_daemon(context.opened, options), _show_daemon)
         return exit_codes.DONE
-    if output.json:
-        raise UsageError("A watch has no end to report.", hint="Use --json-lines.")
+    output.refuse_document("A watch without --daemon")
     with until_interrupted():
         services.watch.watch(
             context.opened, options, on_event=lambda event: output.event(event, _show_event)

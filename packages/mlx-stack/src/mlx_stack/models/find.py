@@ -126,6 +126,12 @@ def local_model_of(opened: OpenStack, tier: Tier) -> LocalModel | None:
     return find_local(opened.config.model_dir, tier.source, tier.quant)
 
 
+def is_present(opened: OpenStack, tier: Tier) -> bool:
+    """Whether all of a tier's model is here."""
+    model = local_model_of(opened, tier)
+    return model is not None and model.is_whole
+
+
 def source_of(found: FoundModel, quant: Quant | None, default_quant: Quant) -> ModelSource:
     """Where a model's weights are downloaded from.
 

@@ -12,7 +12,7 @@ from mlx_stack.config import set_value
 from mlx_stack.errors import InvalidFileError, StackError, UsageError
 from mlx_stack.format import format_bytes
 from mlx_stack.home import Home
-from mlx_stack.models.find import local_model_of
+from mlx_stack.models.find import is_present
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.recommend import Constraints, Recommendation, recommend
 from mlx_stack.planning.tiers import (
@@ -29,7 +29,6 @@ from mlx_stack.stack import (
     DEFAULT_PORTS,
     RESERVED_NAMES,
     Stack,
-    Tier,
     contradiction,
     save_stack,
 )
@@ -161,7 +160,7 @@ def draft_stack(
     return Draft(
         home=opened.home,
         stack=stack,
-        tiers=tuple(replace(each, is_present=_is_present(opened, each.tier)) for each in tiers),
+        tiers=tuple(replace(each, is_present=is_present(opened, each.tier)) for each in tiers),
         budget_bytes=found.budget_bytes if found is not None else None,
         missing=tuple(
             each
@@ -325,11 +324,6 @@ def _gateway_port(opened: OpenStack, stack: Stack) -> int:
     if is_ours or is_free(port):
         return port
     return next_free_port(port, {tier.port for tier in stack.tiers})
-
-
-def _is_present(opened: OpenStack, tier: Tier) -> bool:
-    model = local_model_of(opened, tier)
-    return model is not None and model.is_whole
 
 
 def _nothing_fits(found: Recommendation | None) -> StackError:

@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import msgspec
 import psutil
 
@@ -163,8 +162,7 @@ def _try(
         started = [start_service(service.spec, dirs) for service in services]
         for each in started:
             wait_for_healthy(each, READY_WITHIN_S)
-        with httpx.Client(timeout=_ANSWER_WITHIN_S, trust_env=False) as client:
-            text = _answer(client, endpoint, tier)
+        text = _answer(endpoint, tier)
     except NotReadyError as error:
         log = "\n".join(error.log_tail)
         raise EngineUnhealthyError(_names(engine, litellm), str(error), log=log) from error
@@ -181,13 +179,13 @@ def _try(
     return HealthReport(tier.model, embedded_model.QUESTION, text, time.monotonic() - began)
 
 
-def _answer(client: httpx.Client, endpoint: Endpoint, tier: Tier) -> str:
+def _answer(endpoint: Endpoint, tier: Tier) -> str:
     """What the model says; what a thinking model thought counts as well."""
     answer = ask(
-        client,
         endpoint,
         embedded_model.QUESTION,
         model=tier.model,
+        timeout_s=_ANSWER_WITHIN_S,
         max_tokens=_ANSWER_TOKENS,
         temperature=0.0,
     )

@@ -12,7 +12,7 @@ import click
 import mlx_stack
 from mlx_stack import exit_codes
 from mlx_stack.cli.frame.output import Output
-from mlx_stack.errors import Interrupted, StackError
+from mlx_stack.errors import Interrupted, StackError, UsageError
 from mlx_stack.home import Home, find_home
 
 type Decorator = Callable[[Callable[..., object]], Callable[..., object]]
@@ -32,7 +32,7 @@ class Context:
 
     @property
     def may_ask(self) -> bool:
-        """Whether somebody is there to answer a question."""
+        """Whether a person is there to answer a question."""
         return sys.stdin.isatty() and not self.output.is_for_programs
 
 
@@ -46,14 +46,16 @@ def with_context(*, json_lines: bool = False) -> Decorator:
     def decorate(command: Callable[..., object]) -> Callable[..., object]:
         @functools.wraps(command)
         def run(*, json: bool, quiet: bool, json_lines: bool = False, **options: object) -> object:
+            if json and json_lines:
+                raise UsageError("--json and --json-lines can't be combined.")
             output = Output(json=json, json_lines=json_lines, quiet=quiet)
             return command(Context(find_home(), output), **options)
 
         quiet_option = click.option(
-            "--quiet", "-q", is_flag=True, help="Write only the answer and errors."
+            "--quiet", "-q", is_flag=True, help="Print only results and errors."
         )
         json_lines_option = click.option(
-            "--json-lines", is_flag=True, help="Write one JSON object a line."
+            "--json-lines", is_flag=True, help="Print one JSON object per line."
         )
         decorated = quiet_option(run)
         return json_option(json_lines_option(decorated) if json_lines else decorated)
@@ -63,7 +65,7 @@ def with_context(*, json_lines: bool = False) -> Decorator:
 
 def json_option(function: Callable[..., object]) -> Callable[..., object]:
     """`--json`: the answer is one JSON document."""
-    return click.option("--json", is_flag=True, help="Answer with one JSON document.")(function)
+    return click.option("--json", is_flag=True, help="Print one JSON document.")(function)
 
 
 def list_by_default(group: click.Context, *, json: bool) -> None:
@@ -85,7 +87,7 @@ def confirm_or_stop(question: str) -> None:
         StackError: When the answer is no.
     """
     if not click.confirm(question, default=True, err=True):
-        raise StackError("Stopped: nothing was written.")
+        raise StackError("Cancelled; nothing was changed.")
 
 
 @contextmanager

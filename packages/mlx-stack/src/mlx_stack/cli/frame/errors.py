@@ -4,6 +4,7 @@ import errno
 from collections.abc import Callable
 from pathlib import Path
 
+import mlx_stack
 from mlx_stack.errors import (
     InvalidFileError,
     LockedError,
@@ -11,16 +12,21 @@ from mlx_stack.errors import (
     StackError,
     UsageError,
 )
-from mlx_stack.home import HOME_VARIABLE
 
 DEBUG_VARIABLE = "MLX_STACK_DEBUG"
 """Set to anything, the variable lets the traceback of any failure through."""
+
+_FIX_ENTRY = "Fix the entry, or move it out of the folder `catalog` of the state folder."
+_FREE_PORT = (
+    "Stop that program, or change the port: of a tier in the stack file, of the gateway with "
+    "`mlx-stack config set litellm-port`."
+)
 
 type Translation = Callable[[Exception], StackError]
 
 
 def translate(error: Exception) -> StackError | None:
-    """What to tell the user of `error`, or None where it is a defect of ours."""
+    """The error to show the user for `error`, or None where it is a defect of ours."""
     if isinstance(error, StackError):
         return error
     for kind in type(error).__mro__:
@@ -30,23 +36,16 @@ def translate(error: Exception) -> StackError | None:
     return None
 
 
+def _as(kind: type[StackError], hint: str | None = None) -> Translation:
+    """A translation that keeps the message, and the exception's own hint if it has one."""
+    return lambda error: kind(str(error), hint=getattr(error, "hint", None) or hint)
+
+
 def _locked(error: Exception) -> StackError:
     return LockedError(
         f"Another command is changing the services: {error}.",
         hint="Wait until it has finished, then run this again.",
     )
-
-
-def _failed(error: Exception) -> StackError:
-    return StackError(str(error), hint=getattr(error, "hint", None) or None)
-
-
-def _wrong(error: Exception) -> StackError:
-    return UsageError(str(error), hint=getattr(error, "hint", None) or None)
-
-
-def _missing(error: Exception) -> StackError:
-    return MissingError(str(error), hint=getattr(error, "hint", None) or None)
 
 
 def _unknown_model(error: Exception) -> StackError:
@@ -56,29 +55,10 @@ def _unknown_model(error: Exception) -> StackError:
     return UsageError(f"There is no model {getattr(error, 'name', '')!r}.", hint=hint)
 
 
-def _invalid_catalog(error: Exception) -> StackError:
-    hint = "Mend the entry, or move it out of the folder `catalog` of the state folder."
-    return UsageError(str(error), hint=hint)
-
-
 def _unknown_chip(error: Exception) -> StackError:
     near: tuple[str, ...] = getattr(error, "nearest", ())
     guess = f"Did you mean {' or '.join(near)}?" if near else None
     return UsageError(str(error), hint=getattr(error, "hint", None) or guess)
-
-
-def _state_file(error: Exception) -> StackError:
-    hint = "`mlx-stack doctor` looks at the state folder; removing the file is safe."
-    return StackError(str(error), hint=hint)
-
-
-def _taken_port(error: Exception) -> StackError:
-    hint = "Stop that program, or change the port: of a tier in the stack file, of the gateway with"
-    return StackError(str(error), hint=f"{hint} `mlx-stack config set litellm-port`.")
-
-
-def _not_found_program(error: Exception) -> StackError:
-    return MissingError(str(error), hint="`mlx-stack engines verify` finds what is missing.")
 
 
 def _no_answer(error: Exception) -> StackError:
@@ -110,7 +90,8 @@ def _too_big(_error: Exception) -> StackError:
 
 
 def _no_locks(error: Exception) -> StackError:
-    hint = f"Keep the state folder on a disk of this machine: {HOME_VARIABLE} says where it is."
+    variable = mlx_stack.home.HOME_VARIABLE
+    hint = f"Keep the state folder on a disk of this machine: {variable} says where it is."
     return StackError(f"{error}.", hint=hint)
 
 
@@ -145,30 +126,34 @@ _TRANSLATIONS: dict[str, Translation] = {
     "builtins.RecursionError": _too_nested,
     "builtins.UnicodeError": _damaged,
     "httpx.HTTPError": _no_answer,
-    "httpx.InvalidURL": _wrong,
+    "httpx.InvalidURL": _as(UsageError),
     "json.JSONDecodeError": _damaged,
-    "mlx_bench.BenchError": _failed,
-    "mlx_bench.ParametersError": _wrong,
-    "mlx_catalog.CatalogError": _failed,
-    "mlx_catalog.InvalidCatalogError": _invalid_catalog,
+    "mlx_bench.BenchError": _as(StackError),
+    "mlx_bench.ParametersError": _as(UsageError),
+    "mlx_catalog.CatalogError": _as(StackError),
+    "mlx_catalog.InvalidCatalogError": _as(UsageError, _FIX_ENTRY),
     "mlx_catalog.UnknownModelError": _unknown_model,
-    "mlx_catalog.UnreadableCatalogError": _invalid_catalog,
-    "mlx_hwprobe.HwprobeError": _failed,
-    "mlx_hwprobe.InvalidDocumentError": _wrong,
-    "mlx_hwprobe.NotAppleSiliconError": _missing,
+    "mlx_catalog.UnreadableCatalogError": _as(UsageError, _FIX_ENTRY),
+    "mlx_hwprobe.HwprobeError": _as(StackError),
+    "mlx_hwprobe.InvalidDocumentError": _as(UsageError),
+    "mlx_hwprobe.NotAppleSiliconError": _as(MissingError),
     "mlx_hwprobe.UnknownChipError": _unknown_chip,
-    "mlx_hwprobe.UnknownPlatformError": _missing,
-    "mlx_launchd.LaunchdError": _failed,
-    "mlx_launchd.ProgramMissingError": _missing,
-    "mlx_procsup.CommandNotFoundError": _not_found_program,
+    "mlx_hwprobe.UnknownPlatformError": _as(MissingError),
+    "mlx_launchd.LaunchdError": _as(StackError),
+    "mlx_launchd.ProgramMissingError": _as(MissingError),
+    "mlx_procsup.CommandNotFoundError": _as(
+        MissingError, "`mlx-stack engines verify` finds what is missing."
+    ),
     "mlx_procsup.LockHeldError": _locked,
     "mlx_procsup.LockUnsupportedError": _no_locks,
-    "mlx_procsup.PortTakenError": _taken_port,
-    "mlx_procsup.StateFileError": _state_file,
-    "mlx_procsup.SupervisionError": _failed,
-    "mlx_recommend.RecommendError": _wrong,
+    "mlx_procsup.PortTakenError": _as(StackError, _FREE_PORT),
+    "mlx_procsup.StateFileError": _as(
+        StackError, "`mlx-stack doctor` looks at the state folder; removing the file is safe."
+    ),
+    "mlx_procsup.SupervisionError": _as(StackError),
+    "mlx_recommend.RecommendError": _as(UsageError),
     "msgspec.MsgspecError": _damaged,
-    "psutil.Error": _failed,
+    "psutil.Error": _as(StackError),
     "subprocess.SubprocessError": _slow_program,
     "yaml.YAMLError": _damaged,
 }

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TextIO
 
 import click
 
+from mlx_stack.errors import UsageError
+
 if TYPE_CHECKING:  # Rich takes longer to import than a command without it takes in all
     from rich.console import Console, RenderableType
     from rich.status import Status
@@ -102,6 +104,26 @@ class Output:
             write_line(_dump(event.to_document()))
         else:
             view(self, event)
+
+    def show_events[T: Documented](
+        self, result: Documented, events: Iterable[T], view: "Callable[[Output, T], object]"
+    ) -> None:
+        """Give an answer that is made of events: one JSON document of all, or each by itself."""
+        if self.json:
+            self.show(result)
+        else:
+            for each in events:
+                self.event(each, view)
+
+    def refuse_document(self, what: str) -> None:
+        """Refuse `--json` for `what`, which would write more than one document.
+
+        Raises:
+            UsageError: When one document was asked for.
+        """
+        if self.json:
+            message = f"{what} can't be combined with --json: it writes more than one document."
+            raise UsageError(message, hint="Use --json-lines.")
 
     def answer(self, *parts: Part, style: str = "") -> None:
         """Write a paragraph of the answer."""

@@ -63,7 +63,7 @@ def planning_options(budget_help: str, context_help: str) -> Decorator:
             **options: object,
         ) -> object:
             if budget_bytes is not None and budget_pct is not None:
-                raise click.UsageError("--budget and --budget-pct exclude each other.")
+                raise click.UsageError("--budget and --budget-pct can't be combined.")
             constraints = planning.recommend.Constraints(
                 intent=Intent(intent),
                 budget_bytes=budget_bytes,
