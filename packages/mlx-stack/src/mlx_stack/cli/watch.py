@@ -37,7 +37,9 @@ from mlx_stack.cli.frame.output import Output
     help="The pause before a restart; it doubles with each that follows.",
 )
 @click.option("--daemon", is_flag=True, help="Watch in the background.")
-@click.option("--up", "start_first", is_flag=True, help="First start everything `down` didn't stop.")
+@click.option(
+    "--up", "start_first", is_flag=True, help="First start everything `down` didn't stop."
+)
 @with_context(json_lines=True)
 def command(
     context: Context,
