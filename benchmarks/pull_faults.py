@@ -15,10 +15,11 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlx_catalog.hub import HubCommit
 from mlx_stack.errors import StackError
 from mlx_stack.models.disk.layout import places_of
-from mlx_stack.models.disk.manifest import FileRecord, RemoteModel
-from mlx_stack.models.download.fetch import Fetched, FetchOptions, fetch
+from mlx_stack.models.disk.manifest import FileRecord
+from mlx_stack.models.download.fetch import FetchOptions, PullResult, fetch
 from mlx_stack.models.download.hub_files import HubFiles
 from mlx_stack.models.download.retries import TransferPolicy
 from mlx_stack.models.hub.environment import HubEnvironment
@@ -37,7 +38,7 @@ class Case:
     """What is fetched, and what its files must hold."""
 
     hub: HubServer
-    remote: RemoteModel
+    remote: HubCommit
     files: tuple[FileRecord, ...]
     contents: dict[str, bytes]
 
@@ -57,7 +58,7 @@ def main() -> int:
         repository = write_repository(Path(folder, "hub"), REPO, contents)
         files = tuple(record(repository.tree(100_000), name) for name in contents)
         with HubServer(Path(folder, "hub")) as hub:
-            case = Case(hub, RemoteModel(REPO, repository.commit, False), files, contents)
+            case = Case(hub, HubCommit(REPO, repository.commit, False), files, contents)
             for number in range(options.schedules):
                 settings = random_settings(chance)
                 outcome = run(case, settings, Path(folder, f"models-{number}"))
@@ -109,7 +110,7 @@ def run(case: Case, settings: Settings, model_dir: Path) -> str:
     return judge(case, fetched, clear)
 
 
-def attempt(case: Case, model_dir: Path) -> Fetched:
+def attempt(case: Case, model_dir: Path) -> PullResult:
     """One fetch, as `mlx-stack pull` does it."""
     places = places_of(model_dir, REPO)
     environment = HubEnvironment(endpoint=case.hub.url, timeout_s=0.3)
@@ -117,7 +118,7 @@ def attempt(case: Case, model_dir: Path) -> Fetched:
         return fetch(case.remote, case.files, source, places, FetchOptions(policy=POLICY))
 
 
-def judge(case: Case, fetched: Fetched, otherwise: str) -> str:
+def judge(case: Case, fetched: PullResult, otherwise: str) -> str:
     """`otherwise`, where the model is whole and every byte is right."""
     if not fetched.model.is_whole:
         return f"WRONG: {fetched.model.problems}"

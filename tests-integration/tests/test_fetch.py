@@ -9,9 +9,10 @@ from typing import Literal
 
 import pytest
 
+from mlx_catalog.hub import HubCommit
 from mlx_stack.models.disk.layout import places_of
-from mlx_stack.models.disk.manifest import FileRecord, RemoteModel
-from mlx_stack.models.download.fetch import Fetched, FetchOptions, fetch
+from mlx_stack.models.disk.manifest import FileRecord
+from mlx_stack.models.download.fetch import FetchOptions, PullResult, fetch
 from mlx_stack.models.download.hub_files import HubFiles
 from mlx_stack.models.download.retries import TransferPolicy
 from mlx_stack.models.errors import DiskSpaceError, HubUnreachableError, WrongContentError
@@ -50,16 +51,16 @@ class Story:
     model_dir: Path
     events: list[Event]
 
-    def fetch(self, policy: TransferPolicy = POLICY) -> Fetched:
+    def fetch(self, policy: TransferPolicy = POLICY) -> PullResult:
         """Fetch the model, as `pull` does once it knows the files."""
-        remote = RemoteModel(REPO, "c" * 40, is_gated=False)
+        remote = HubCommit(REPO, "c" * 40, is_gated=False)
         options = FetchOptions(policy=policy)
         places = places_of(self.model_dir, REPO)
         environment = HubEnvironment(endpoint=self.hub.url, timeout_s=0.3)
         with HubFiles(environment, remote) as source:
             return fetch(remote, self.files, source, places, options, self.events.append)
 
-    def assert_exact(self, fetched: Fetched) -> None:
+    def assert_exact(self, fetched: PullResult) -> None:
         """Every byte is what it should be."""
         assert fetched.model.is_whole
         for name, content in CONTENTS.items():

@@ -109,7 +109,7 @@ def test_a_pulled_model_is_whole_and_listed(puller: Program, hub: HubServer):
     assert stored(puller.home) == WANTED
     (model,) = puller.run("models", "--json").document["models"]
     assert (model["id"], model["integrity"], model["tiers"]) == (REPO, "ok", [])
-    assert hub.sent_bytes == SIZE + len(CONFIG)  # read before anything large comes
+    assert hub.sent_bytes == SIZE  # nothing comes twice, `config.json` neither
     assert list((puller.home.models / ".incoming").iterdir()) == []
 
 
@@ -448,6 +448,16 @@ def test_a_damaged_configuration_ends_the_pull_before_the_weights_have_come(
     assert hub.sent_bytes < SIZE / 2
 
 
+def test_a_configuration_with_another_hash_ends_the_pull_before_the_weights_have_come(
+    puller: Program, hub: HubServer
+):
+    hub.configure(Settings(faults=(Fault(kind="wrong-hash", path="config.json"),)))
+    done = puller.run("pull", REPO, "--json")
+    assert (done.code, done.document["error"]["type"]) == (1, "wrong-content")
+    assert hub.sent_bytes <= len(CONFIG)
+    assert not list(puller.home.models.rglob("config.json"))
+
+
 def test_a_precision_that_the_weights_do_not_have_is_refused(puller: Program):
     done = puller.run("pull", REPO, "--quant", "int8", "--json")
     assert done.code == 2
@@ -479,7 +489,7 @@ def test_a_conversion_without_a_chance_is_refused_after_the_first_kilobyte(
         (Fault(kind="status", status=403, path="config.json"), "HTTP 403", "hub-refused"),
         (
             Fault(kind="status", status=403, path="config.json", message="No."),
-            "config.json: No.",
+            "No. (HTTP 403)",
             "hub-refused",
         ),
         (Fault(kind="status", status=451, path="config.json"), "HTTP 451", "hub-refused"),
@@ -583,7 +593,7 @@ def test_what_is_in_the_hugging_face_cache_is_linked_and_not_fetched(
     assert done.code == 0, done.err
     assert stored(puller.home) == WANTED
     assert done.document["linked_bytes"] == len(FILES[weights])
-    assert hub.sent_bytes == SIZE + len(CONFIG) - len(FILES[weights])
+    assert hub.sent_bytes == SIZE - len(FILES[weights])
     blob = next(path for path in (tmp_path / "hf").rglob("blobs/*"))
     assert blob.samefile(model_folder(puller.home) / weights)
 

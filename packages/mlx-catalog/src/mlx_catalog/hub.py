@@ -196,8 +196,7 @@ class Hub:
             raise HubError(self.endpoint, f"{repo} has no config.json: it is no model to serve")
         if sizes["config.json"] > MAX_ANSWER_BYTES:
             raise HubError(self.endpoint, f"config.json of {repo} is too large to describe a model")
-        url = f"{self.endpoint}/{quote(repo, safe='/')}/resolve/{commit.commit}/config.json"
-        config = parse_config(self._get(url)[1], f"config.json of {repo}")
+        config = parse_config(self.read_config(commit), f"config.json of {repo}")
         return RepoReading(
             repo=repo,
             revision=commit.commit,
@@ -207,6 +206,11 @@ class Hub:
             config=config,
             model=describe(repo, config, file_bytes=weights or None),
         )
+
+    def read_config(self, commit: HubCommit) -> bytes:
+        """The content of a commit's `config.json`."""
+        repo = quote(commit.repo, safe="/")
+        return self._get(f"{self.endpoint}/{repo}/resolve/{commit.commit}/config.json")[1]
 
     def read_many(self, repos: Iterable[str]) -> dict[str, RepoReading | CatalogError]:
         """`read` for each of `repos`, several at once; a repository's error is its value."""

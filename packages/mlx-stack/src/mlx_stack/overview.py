@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import mlx_stack
-from mlx_stack import services
+from mlx_stack import models, services
 from mlx_stack.errors import MissingError
 from mlx_stack.home import Home
 
@@ -129,7 +129,8 @@ def _missing(opened: "mlx_stack.open_stack.OpenStack") -> tuple[NextStep, ...]:
         assembly = services.assembly.assemble(opened, gateway_key="")
     except MissingError:
         return (NextStep("mlx-stack engines install", "install the engines"),)
-    names = {tier.pull_name for tier in assembly.stack.tiers if tier.name in assembly.missing}
+    tiers = (tier for tier in assembly.stack.tiers if tier.name in assembly.missing)
+    names = {models.find.pull_name(opened.catalog, tier) for tier in tiers}
     return tuple(
         NextStep(f"mlx-stack pull {name}", "download a model that a tier needs")
         for name in sorted(filter(None, names))

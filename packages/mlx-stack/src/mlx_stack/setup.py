@@ -17,14 +17,14 @@ from mlx_stack.errors import StackError
 from mlx_stack.hardware import save_profile
 from mlx_stack.home import Home
 from mlx_stack.models.events import Event
-from mlx_stack.models.find import find, is_present
+from mlx_stack.models.find import find, is_present, pull_name
 from mlx_stack.models.pull import pull
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.init import Addition, Draft, draft_stack, write_draft
 from mlx_stack.planning.recommend import Constraints
 from mlx_stack.services.service import ServiceEvent
 from mlx_stack.services.up import up
-from mlx_stack.stack import Stack, Tier
+from mlx_stack.stack import Stack
 from mlx_stack.steps import OnEvent, Step, StepResult, Steps, StepStarted, ignore
 
 type SetupEvent = StepStarted | Draft | InstallEvent | Event | ServiceEvent | Step
@@ -222,25 +222,15 @@ class _Setup:
     def _models(self, step: StepResult) -> None:
         opened = OpenStack(self._home)
         absent = [tier for tier in opened.stack.tiers if not is_present(opened, tier)]
+        wanted = self._choices.model
+        source = find(opened, wanted).source if wanted is not None else None
         for tier in absent:
-            name = self._name_for_pull(opened, tier)
-            pull(opened, name, quant=tier.quant, on_event=self._on_event)
+            # as it was typed, it may name a revision
+            name = wanted if tier.source == source else pull_name(opened.catalog, tier)
+            pull(opened, name or tier.source, quant=tier.quant, on_event=self._on_event)
         if not absent:
             step.outcome = "already"
         step.detail = ", ".join(tier.model for tier in absent) or "all are here"
-
-    def _name_for_pull(self, opened: OpenStack, tier: Tier) -> str:
-        """The model that was chosen, or the catalog id, where it is the catalog's; or the repo."""
-        wanted = self._choices.model
-        repo = find(opened, wanted).repo if wanted is not None else None
-        if wanted is not None and repo is not None and repo.repo == tier.source:
-            return wanted  # with its revision
-        catalog = opened.catalog
-        if tier.model in catalog:
-            known = [source for _, source in catalog.get(tier.model).sources.items()]
-            if any(tier.source in (each.hf_repo, each.convert_from) for each in known):
-                return tier.model
-        return tier.source
 
     def _start(self, step: StepResult) -> None:
         outcomes = up(OpenStack(self._home), on_event=self._on_event)

@@ -86,14 +86,6 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     lazy: bool = False
     idle_unload_s: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
-    @property
-    def pull_name(self) -> str | None:
-        """What `pull` is told to have the weights here; None where they are a folder's."""
-        if Path(self.source).is_absolute():
-            return None
-        # the model of a repository that the catalog doesn't have is called by the last part
-        return self.source if Path(self.source).name == self.model else self.model
-
 
 class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What `stacks/default.yaml` says.

@@ -29,8 +29,8 @@ from mlx_stack.child_environment import inherited_environment
 from mlx_stack.engines.environment import EngineName, require_environment
 from mlx_stack.errors import NoStackError, StackError, UsageError
 from mlx_stack.gateway.endpoint import LOOPBACK
-from mlx_stack.models.disk import LocalModel, find_local
-from mlx_stack.models.find import find, local_models, near_names
+from mlx_stack.models.disk import LocalModel
+from mlx_stack.models.find import find, local_model_of, local_models, near_names
 from mlx_stack.models.hub.environment import read_environment
 from mlx_stack.models.name import is_on_hub
 from mlx_stack.models.own_code import ensure_no_code
@@ -150,7 +150,7 @@ def _of_tier(opened: OpenStack, tier: Tier) -> BenchTarget:
             f"Tier {tier.name!r} doesn't answer on port {tier.port}.",
             hint=f"`mlx-stack up --tier {tier.name}` starts it.",
         ) from error
-    local = find_local(opened.config.model_dir, tier.source, tier.quant)
+    local = local_model_of(opened, tier)
     return BenchTarget(
         endpoint=endpoint,
         entry=entry_of(opened.catalog, tier),

@@ -132,9 +132,8 @@ def command(
 
 def _show_written(output: Output, draft: "planning.init.Draft") -> None:
     output.say(f"\nWrote {draft.home.stack}.")
-    absent = [each.tier.pull_name for each in draft.tiers if not each.is_present]
-    if any(absent):
-        pulls = "; ".join(f"mlx-stack pull {name}" for name in filter(None, absent))
+    if draft.pulls:
+        pulls = "; ".join(f"mlx-stack pull {name}" for name in draft.pulls)
         output.say(f"Next: {pulls}; then `mlx-stack up`.")
     else:
         output.say("`mlx-stack up` starts it.")

@@ -2,6 +2,7 @@
 
 import shlex
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,12 +17,15 @@ from mlx_stack.cli.views.progress import pull_progress
 from mlx_stack.errors import Interrupted
 from mlx_stack.format import format_bytes, format_duration
 
+if TYPE_CHECKING:
+    from mlx_stack.models.download.fetch import PullResult
+
 
 @dataclass(frozen=True, slots=True)
 class _Pulled:
     """A pulled model, and with `--bench` how fast it is."""
 
-    result: "models.pull.PullResult"
+    result: "PullResult"
     benchmark: "bench.measure.BenchResult | None"
 
     def to_document(self) -> dict[str, object]:
@@ -82,7 +86,7 @@ def command(
     output.show(_Pulled(result, measured), _show_benchmark, event="result")
 
 
-def _measure(context: Context, result: "models.pull.PullResult") -> "bench.measure.BenchResult":
+def _measure(context: Context, result: "PullResult") -> "bench.measure.BenchResult":
     with context.output.waiting("Measuring") as show:
         return bench.measure.bench(
             context.opened, str(result.path), mlx_bench.Parameters(), on_progress=show
@@ -94,7 +98,7 @@ def _show_benchmark(output: Output, pulled: _Pulled) -> None:
         show_benchmark(output, pulled.benchmark)
 
 
-def _summarize(output: Output, result: "models.pull.PullResult") -> None:
+def _summarize(output: Output, result: "PullResult") -> None:
     """One line on stdout, with what it took; notes on stderr."""
     model = result.model
     facts = [fact for fact in (model.quant, format_bytes(model.size_bytes)) if fact]

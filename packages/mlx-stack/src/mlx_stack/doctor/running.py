@@ -79,10 +79,9 @@ def check_models(opened: OpenStack) -> Iterator[Finding]:
     Raises:
         StackError: When the stack or the configuration can't be read.
     """
-    model_dir = opened.config.model_dir
     for tier in opened.stack.tiers:
         try:
-            folder = model_folder(model_dir, tier)
+            folder = model_folder(opened, tier)
         except StackError as error:
             yield Finding("model", "problem", error.message, fix=error.hint or "")
         else:

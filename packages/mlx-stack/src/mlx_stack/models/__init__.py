@@ -6,6 +6,7 @@ from mlx_stack import modules_of
 
 if TYPE_CHECKING:
     from mlx_stack.models import events as events
+    from mlx_stack.models import find as find
     from mlx_stack.models import local as local
     from mlx_stack.models import pull as pull
 else:

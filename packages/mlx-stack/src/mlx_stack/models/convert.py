@@ -20,7 +20,7 @@ from mlx_stack.models.disk import space
 from mlx_stack.models.disk.layout import ModelPlaces
 from mlx_stack.models.disk.local import LocalModel, inspect_folder, own_files, write_inventory
 from mlx_stack.models.disk.manifest import FileRecord, Manifest
-from mlx_stack.models.download.fetch import Fetched, find_present, publish, read_configuration
+from mlx_stack.models.download.fetch import PullResult, find_present, publish
 from mlx_stack.models.errors import ConversionError
 from mlx_stack.models.events import Converting, Event
 from mlx_stack.steps import OnEvent, ignore
@@ -31,7 +31,6 @@ _LARGEST_SHARD_BYTES = 5 << 30  # `mlx_lm.utils.MAX_FILE_SIZE_GB`
 _RUNTIME_BYTES = 1 << 30
 _KEPT_LINES = 20
 _TICK_S = 0.5
-_BLOCK_BYTES = 1 << 20
 _UNKNOWN = 3
 _IS_KNOWN = f"""
 import importlib.util, sys
@@ -77,7 +76,7 @@ def convert(
     is_forced: bool = False,
     allows_code: bool = False,
     on_event: OnEvent[Event] = ignore,
-) -> Fetched:
+) -> PullResult:
     """Have the weights of `original` quantized and published in `places`.
 
     Args:
@@ -91,8 +90,7 @@ def convert(
         on_event: Told of what mlx-lm says and how far it is.
 
     Raises:
-        DiskSpaceError: The result doesn't fit on the disk.
-        ConversionError: There is too little memory, or mlx-lm failed; nothing of it is left.
+        ConversionError: mlx-lm failed; nothing of the attempt is left.
     """
     assert original.repo is not None
     assert original.revision is not None
@@ -100,11 +98,8 @@ def convert(
     with places.hold(repo, on_event):
         present = find_present(places, original.revision, allows_code=allows_code)
         if present is not None and not is_forced:
-            return Fetched("present", present)
+            return PullResult("present", present)
         size = expected_bytes(original.size_bytes, quant)
-        ensure_feasible(
-            repo, quant, original.size_bytes, original.size_bytes, places.model_dir, converter
-        )
         with _removed_on_failure(places.staging):
             command = _command(converter.python, original.path, quant, places.staging)
 
@@ -122,7 +117,7 @@ def convert(
             )
             converted = publish(places, manifest, allows_code=allows_code)
         write_inventory(places.model_dir)
-    return Fetched("converted", converted)
+    return PullResult("converted", converted)
 
 
 def _command(python: Path, original: Path, quant: Quant, target: Path) -> tuple[str, ...]:
@@ -131,17 +126,15 @@ def _command(python: Path, original: Path, quant: Quant, target: Path) -> tuple[
     return (str(python), "-I", "-m", "mlx_lm", "convert", *places, "--quantize", *size)
 
 
-def ensure_convertible(repo: str, config: bytes, converter: Converter) -> None:
+def ensure_convertible(repo: str, config: Mapping[str, object], converter: Converter) -> None:
     """Return where mlx-lm knows the model's type; asked before anything large is downloaded.
 
     Raises:
-        WrongContentError: When `config.json` can't be read.
         ConversionError: When mlx-lm doesn't know the type, or can't be asked.
     """
-    fields = read_configuration(config, repo)
-    if fields.get("model_file"):
+    if config.get("model_file"):
         return  # the model brings its own code along
-    model_type = str(fields.get("model_type"))
+    model_type = str(config.get("model_type"))
     asked = subprocess.run(
         (str(converter.python), "-I", "-c", _IS_KNOWN, model_type),
         stdin=subprocess.DEVNULL,
@@ -258,16 +251,14 @@ def _records(folder: Path, repo: str) -> tuple[FileRecord, ...]:
 
 
 def _record(folder: Path, path: Path) -> FileRecord:
-    hasher = hashlib.sha256()
     with path.open("rb", buffering=0) as content:
-        while block := content.read(_BLOCK_BYTES):
-            hasher.update(block)
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
         os.fsync(content.fileno())
     return FileRecord(
         path=path.relative_to(folder).as_posix(),
         size_bytes=path.stat().st_size,
         algorithm="sha256",
-        digest=hasher.hexdigest(),
+        digest=digest,
     )
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_catalog import CatalogEntry, Quant, UnknownModelError
+from mlx_catalog import Catalog, CatalogEntry, Quant, UnknownModelError
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.models.disk.local import LocalModel, find_local, inspect_folder, list_local
 from mlx_stack.models.errors import ModelNotFoundError
@@ -130,6 +130,15 @@ def is_present(opened: OpenStack, tier: Tier) -> bool:
     """Whether all of a tier's model is here."""
     model = local_model_of(opened, tier)
     return model is not None and model.is_whole
+
+
+def pull_name(catalog: Catalog, tier: Tier) -> str | None:
+    """What `pull` is told to have a tier's weights here; None where they are a folder's."""
+    if Path(tier.source).is_absolute():
+        return None
+    sources = catalog.get(tier.model).sources.items() if tier.model in catalog else ()
+    is_known = any(tier.source in (each.hf_repo, each.convert_from) for _, each in sources)
+    return tier.model if is_known else tier.source
 
 
 def source_of(found: FoundModel, quant: Quant | None, default_quant: Quant) -> ModelSource:

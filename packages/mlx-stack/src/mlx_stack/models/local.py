@@ -4,8 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlx_stack.errors import StackError, UsageError
-from mlx_stack.models.disk.local import LocalModel, list_local, remove
-from mlx_stack.models.disk.verify import verify
+from mlx_stack.models.disk.local import LocalModel, list_local, remove, verify
 from mlx_stack.models.errors import ModelInUseError
 from mlx_stack.models.events import Event
 from mlx_stack.models.find import find, local_model_of, local_models

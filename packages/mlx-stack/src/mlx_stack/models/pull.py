@@ -2,14 +2,15 @@
 
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 
-from mlx_catalog import Quant
-from mlx_catalog.model_files import describe
+from mlx_catalog import Quant, UnreadableModelError
+from mlx_catalog.hub import MAX_ANSWER_BYTES, Hub, HubCommit, HubFile
+from mlx_catalog.model_files import describe, parse_config
 from mlx_stack.child_environment import inherited_environment
 from mlx_stack.engines.environment import EngineName, require_environment
 from mlx_stack.errors import UsageError
@@ -17,77 +18,28 @@ from mlx_stack.home import Home
 from mlx_stack.models.convert import Converter, convert, ensure_convertible, ensure_feasible
 from mlx_stack.models.disk.hf_cache import find_blob, find_snapshot
 from mlx_stack.models.disk.layout import places_of
-from mlx_stack.models.disk.local import LocalModel, find_local, remove
-from mlx_stack.models.disk.manifest import FileRecord, RemoteModel, is_safe_path
-from mlx_stack.models.disk.verify import has_right_digest
-from mlx_stack.models.download.fetch import (
-    Fetched,
-    FetchOptions,
-    Outcome,
-    fetch,
-    find_present,
-    read_configuration,
-)
+from mlx_stack.models.disk.local import find_local, remove
+from mlx_stack.models.disk.manifest import FileRecord, is_safe_path
+from mlx_stack.models.download.fetch import CONFIG, FetchOptions, PullResult, fetch, find_present
 from mlx_stack.models.download.hub_files import HubFiles
 from mlx_stack.models.download.selection import select_files
 from mlx_stack.models.errors import (
     HubUnreachableError,
     OfflineError,
     PullError,
+    WrongContentError,
 )
 from mlx_stack.models.events import Event
 from mlx_stack.models.find import ModelSource, find, guessing, source_of
 from mlx_stack.models.hub.answers import gated
+from mlx_stack.models.hub.client import open_hub
 from mlx_stack.models.hub.environment import HubEnvironment, read_environment
 from mlx_stack.models.own_code import ensure_no_code, ensure_no_code_in
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.steps import OnEvent, ignore
 
-if TYPE_CHECKING:
-    from mlx_catalog.hub import Hub, HubCommit, HubFile
-
 _LONGEST_WAIT_S = 300.0
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, slots=True)
-class PullResult:
-    """A model that is whole on this disk, and what it took.
-
-    Attributes:
-        outcome: `present` (nothing was fetched), `linked`, `downloaded` or `converted`.
-        model: The model.
-        downloaded_bytes: What came over the network.
-        resumed_bytes: What an interrupted pull had left.
-        linked_bytes: What was on this disk already.
-        seconds: How long it took.
-        note: What to tell the user; "" if there is nothing to say.
-    """
-
-    outcome: Outcome
-    model: LocalModel
-    downloaded_bytes: int
-    resumed_bytes: int
-    linked_bytes: int
-    seconds: float
-    note: str
-
-    @property
-    def path(self) -> Path:
-        """The folder that an engine can serve."""
-        return self.model.path
-
-    def to_document(self) -> dict[str, object]:
-        """The fields of the JSON answer."""
-        return {
-            "outcome": self.outcome,
-            **self.model.to_document(),
-            "downloaded_bytes": self.downloaded_bytes,
-            "resumed_bytes": self.resumed_bytes,
-            "linked_bytes": self.linked_bytes,
-            "seconds": round(self.seconds, 3),
-            "note": self.note or None,
-        }
 
 
 def pull(
@@ -132,16 +84,9 @@ def pull(
         on_event=on_event,
     )
     with guessing(opened, source.origin):
-        fetched, note = puller.have(source)
-    return PullResult(
-        outcome=fetched.outcome,
-        model=fetched.model,
-        downloaded_bytes=fetched.downloaded_bytes,
-        resumed_bytes=fetched.resumed_bytes,
-        linked_bytes=fetched.linked_bytes,
-        seconds=time.monotonic() - began,
-        note="\n".join(filter(None, (source.note, note))),
-    )
+        result = puller.have(source)
+    note = "\n".join(filter(None, (source.note, result.note)))
+    return replace(result, seconds=time.monotonic() - began, note=note)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +100,8 @@ class _Puller:
     allows_code: bool
     on_event: OnEvent[Event]
 
-    def have(self, source: ModelSource) -> tuple[Fetched, str]:
-        """The model of `source`, fetched where it must be, and a note about it."""
-        from mlx_stack.models.hub.client import open_hub
-
+    def have(self, source: ModelSource) -> PullResult:
+        """The model of `source`, fetched where it must be."""
         if self.environment.is_offline:
             return self._have_offline(source)
         where = (source.origin.repo, source.origin.revision or "main")
@@ -169,19 +112,35 @@ class _Puller:
                 commit = hub.look_up(*where)
                 present = None if self.is_forced else self._present(source, commit.commit)
                 if present is not None:
-                    return present, ""
-                remote = RemoteModel(commit.repo, commit.commit, commit.is_gated)
+                    return present
                 files = self._list_files(hub, commit)
+                config = self._config(commit, files, hub)
         except HubUnreachableError as error:
             present = None if self.is_forced else self._present(source, source.origin.commit)
             if present is None:
                 raise
-            return present, f"{error.message} The model that is here was not compared with it."
-        with HubFiles(self.environment, remote) as origin:
-            return self._fetch(source, remote, files, origin), ""
+            note = f"{error.message} The model that is here was not compared with it."
+            return replace(present, note=note)
+        with HubFiles(self.environment, commit) as origin:
+            return self._fetch(source, commit, files, config, origin)
 
-    def _list_files(self, hub: "Hub", commit: "HubCommit") -> tuple[FileRecord, ...]:
-        """The files of a commit, each with its size and hash.
+    def _have_offline(self, source: ModelSource) -> PullResult:
+        repo = source.origin.repo
+        if self.is_forced:
+            raise OfflineError(f"{repo} was to be downloaded again")
+        present = self._present(source, source.origin.commit)
+        if present is not None:
+            note = "HF_HUB_OFFLINE is set: the Hub was not asked for a newer version."
+            return replace(present, note=note)
+        cached = find_snapshot(self.environment.cache, repo, source.origin.revision or "main")
+        if cached is None:
+            raise OfflineError(f"{repo} is not on this disk")
+        commit, every = cached
+        files = select_files(repo, every, allows_code=self.allows_code)
+        return self._fetch(source, commit, files, self._config(commit, files, None), None)
+
+    def _list_files(self, hub: Hub, commit: HubCommit) -> tuple[FileRecord, ...]:
+        """The files of a commit that MLX needs, each with its size and hash.
 
         Raises:
             GatedModelError: When they need a token and there is none.
@@ -189,21 +148,10 @@ class _Puller:
         """
         if commit.is_gated and self.environment.token is None:
             raise gated(self.environment.endpoint, commit.repo)
-        return tuple(_record(file, commit.repo) for file in hub.list_files(commit))
+        files = tuple(_record(file, commit.repo) for file in hub.list_files(commit))
+        return select_files(commit.repo, files, allows_code=self.allows_code)
 
-    def _have_offline(self, source: ModelSource) -> tuple[Fetched, str]:
-        repo = source.origin.repo
-        if self.is_forced:
-            raise OfflineError(f"{repo} was to be downloaded again")
-        present = self._present(source, source.origin.commit)
-        if present is not None:
-            return present, "HF_HUB_OFFLINE is set: the Hub was not asked for a newer version."
-        cached = find_snapshot(self.environment.cache, repo, source.origin.revision or "main")
-        if cached is None:
-            raise OfflineError(f"{repo} is not on this disk")
-        return self._fetch(source, *cached, None), ""
-
-    def _present(self, source: ModelSource, revision: str | None) -> Fetched | None:
+    def _present(self, source: ModelSource, revision: str | None) -> PullResult | None:
         """The model where it is here already, whole and of that commit."""
         candidates = [places_of(self.model_dir, source.origin.repo, source.quant)]
         if not source.is_converted:
@@ -212,73 +160,83 @@ class _Puller:
             model = find_present(places, revision, allows_code=self.allows_code)
             if model is not None and (source.model or source.quant in (None, model.quant)):
                 ensure_no_code(model.path)
-                return Fetched("present", model)
+                return PullResult("present", model)
         return None
+
+    def _config(self, commit: HubCommit, files: tuple[FileRecord, ...], hub: Hub | None) -> bytes:
+        """The `config.json` of a commit, which says what the rest of it is before it comes."""
+        repo, record = commit.repo, next(file for file in files if file.path == CONFIG)
+        places = places_of(self.model_dir, repo)
+        cached = find_blob(self.environment.cache, repo, record)
+        here = (places.staging / CONFIG, places.published / CONFIG, cached)
+        for path in () if self.is_forced else here:
+            if path is not None and path.is_file() and record.matches(path):
+                return path.read_bytes()
+        if hub is None:
+            raise OfflineError(f"{CONFIG} of {repo} is not on this disk")
+        if record.size_bytes > MAX_ANSWER_BYTES:
+            raise WrongContentError(
+                f"{CONFIG} of {repo} has {record.size_bytes} bytes: too many to be read."
+            )
+        content, hasher = hub.read_config(commit), record.hasher()
+        hasher.update(content)
+        if hasher.hexdigest() != record.digest:
+            raise WrongContentError(f"{repo}: {CONFIG} differs from its hash.")
+        return content
 
     def _fetch(
         self,
         source: ModelSource,
-        remote: RemoteModel,
+        commit: HubCommit,
         files: tuple[FileRecord, ...],
+        config: bytes,
         origin: HubFiles | None,
-    ) -> Fetched:
+    ) -> PullResult:
         """The model of a commit; without an `origin` it must all be in huggingface_hub's cache."""
-        wanted = select_files(remote.repo, files, allows_code=self.allows_code)
-        quant = source.quant
-        config = self._config(remote, wanted, origin)
+        fields, quant = _read_configuration(config, commit.repo), source.quant
         if not self.allows_code:
-            ensure_no_code_in(read_configuration(config, remote.repo), remote.repo)
+            ensure_no_code_in(fields, commit.repo)
+        options = FetchOptions(
+            cache=self.environment.cache,
+            model=source.model,
+            is_forced=self.is_forced,
+            allows_code=self.allows_code,
+            config=config,
+        )
         if quant is not None and (
             source.is_converted
-            or (source.model is None and _must_convert(remote.repo, config, quant))
+            or (source.model is None and _must_convert(commit.repo, fields, quant))
         ):
-            ensure_convertible(remote.repo, config, _converter(self.home))
-            return self._convert(source, quant, remote, wanted, origin)
-        places = places_of(self.model_dir, remote.repo)
-        return fetch(remote, wanted, origin, places, self._options(source), self.on_event)
-
-    def _config(
-        self,
-        remote: RemoteModel,
-        files: tuple[FileRecord, ...],
-        origin: HubFiles | None,
-    ) -> bytes:
-        """The `config.json` of a commit, which says what the rest of it is before it comes."""
-        record = next(file for file in files if file.path == "config.json")
-        places = places_of(self.model_dir, remote.repo)
-        cached = find_blob(self.environment.cache, remote.repo, record)
-        for path in (places.staging / record.path, places.published / record.path, cached):
-            if path is not None and path.is_file() and has_right_digest(path, record):
-                return path.read_bytes()
-        if origin is None:
-            raise OfflineError(f"{record.path} of {remote.repo} is not on this disk")
-        return origin.read(record)
+            ensure_convertible(commit.repo, fields, _converter(self.home))
+            return self._convert(quant, commit, files, origin, options)
+        places = places_of(self.model_dir, commit.repo)
+        return fetch(commit, files, origin, places, options, self.on_event)
 
     def _convert(
         self,
-        source: ModelSource,
         quant: Quant,
-        remote: RemoteModel,
+        commit: HubCommit,
         files: tuple[FileRecord, ...],
         origin: HubFiles | None,
-    ) -> Fetched:
+        options: FetchOptions,
+    ) -> PullResult:
         """Download the original, have it converted, and let it go again."""
         converter = _converter(self.home)
-        base = places_of(self.model_dir, remote.repo)
+        base = places_of(self.model_dir, commit.repo)
         had_base = find_present(base) is not None
         size = sum(file.size_bytes for file in files)
         here = find_local(self.model_dir, base.folder)
         ensure_feasible(
-            remote.repo, quant, size, here.present_bytes if here else 0, self.model_dir, converter
+            commit.repo, quant, size, here.present_bytes if here else 0, self.model_dir, converter
         )
-        options = replace(self._options(source), model=None)
-        original = fetch(remote, files, origin, base, options, self.on_event)
+        as_base = replace(options, model=None)
+        original = fetch(commit, files, origin, base, as_base, self.on_event)
         converted = convert(
             original.model,
             quant,
-            places_of(self.model_dir, remote.repo, quant),
+            places_of(self.model_dir, commit.repo, quant),
             converter,
-            model=source.model,
+            model=options.model,
             is_forced=self.is_forced,
             allows_code=self.allows_code,
             on_event=self.on_event,
@@ -287,23 +245,27 @@ class _Puller:
             remove(self.model_dir, original.model)
         return replace(original, outcome=converted.outcome, model=converted.model)
 
-    def _options(self, source: ModelSource) -> FetchOptions:
-        return FetchOptions(
-            cache=self.environment.cache,
-            model=source.model,
-            is_forced=self.is_forced,
-            allows_code=self.allows_code,
-        )
+
+def _read_configuration(content: bytes, repo: str) -> dict[str, object]:
+    """The `config.json` of a repository.
+
+    Raises:
+        WrongContentError: It describes no model.
+    """
+    try:
+        return parse_config(content, f"{CONFIG} of {repo}")
+    except UnreadableModelError as error:
+        problem = f"{error.model} is not what MLX expects: {error.reason}."
+        raise WrongContentError(problem) from error
 
 
-def _must_convert(repo: str, config: bytes, quant: Quant) -> bool:
+def _must_convert(repo: str, config: Mapping[str, object], quant: Quant) -> bool:
     """Whether a repository holds plain weights, and others are asked for.
 
     Raises:
         UsageError: It holds weights that can't become what is asked.
-        WrongContentError: Its configuration can't be read.
     """
-    model = describe(repo, read_configuration(config, repo))
+    model = describe(repo, config)
     if model.quant == quant:
         return False
     if model.is_plain and quant != Quant.BF16:
@@ -316,7 +278,7 @@ def _must_convert(repo: str, config: bytes, quant: Quant) -> bool:
     )
 
 
-def _record(file: "HubFile", repo: str) -> FileRecord:
+def _record(file: HubFile, repo: str) -> FileRecord:
     if not is_safe_path(file.path):
         raise PullError(f"{repo} names a file outside its folder: {file.path!r}.")
     if not (_SHA256.fullmatch(file.digest) if file.algorithm == "sha256" else file.digest):

@@ -12,7 +12,7 @@ from mlx_stack.config import set_value
 from mlx_stack.errors import InvalidFileError, StackError, UsageError
 from mlx_stack.format import format_bytes
 from mlx_stack.home import Home
-from mlx_stack.models.find import is_present
+from mlx_stack.models.find import is_present, pull_name
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.recommend import Constraints, Recommendation, recommend
 from mlx_stack.planning.tiers import (
@@ -70,6 +70,7 @@ class Draft:
         budget_bytes: What they share; None where nothing was recommended.
         missing: Usual tiers that it does without.
         gateway_port: The port that the gateway will have.
+        pulls: What is to be pulled before the stack starts.
         notes: What the user should know.
     """
 
@@ -79,6 +80,7 @@ class Draft:
     budget_bytes: int | None
     missing: tuple[MissingTier, ...]
     gateway_port: int
+    pulls: tuple[str, ...]
     notes: tuple[str, ...]
 
     @property
@@ -157,10 +159,12 @@ def draft_stack(
     if problem is not None:
         raise UsageError(f"That stack isn't possible: {problem}.")
     gateway_port = _gateway_port(opened, stack)
+    tiers = [replace(each, is_present=is_present(opened, each.tier)) for each in tiers]
+    absent = (pull_name(opened.catalog, each.tier) for each in tiers if not each.is_present)
     return Draft(
         home=opened.home,
         stack=stack,
-        tiers=tuple(replace(each, is_present=is_present(opened, each.tier)) for each in tiers),
+        tiers=tuple(tiers),
         budget_bytes=found.budget_bytes if found is not None else None,
         missing=tuple(
             each
@@ -168,6 +172,7 @@ def draft_stack(
             if stack.tier(each.tier) is None and each.tier not in removals
         ),
         gateway_port=gateway_port,
+        pulls=tuple(filter(None, absent)),
         notes=tuple(_notes(tiers, opened.config.litellm_port, gateway_port, found)),
     )
 

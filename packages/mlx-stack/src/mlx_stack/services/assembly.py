@@ -17,7 +17,7 @@ from mlx_stack.gateway import litellm
 from mlx_stack.gateway.names import require_tier
 from mlx_stack.gateway.settings import TierAtGateway, build_settings, render_settings
 from mlx_stack.home import Home
-from mlx_stack.models.disk import find_local
+from mlx_stack.models.find import local_model_of, pull_name
 from mlx_stack.models.own_code import ensure_no_code
 from mlx_stack.models.serving import serving_of
 from mlx_stack.open_stack import OpenStack
@@ -86,7 +86,7 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
     known: dict[str, TierAtGateway] = {}
     for tier in stack.tiers:
         try:
-            folder = model_folder(config.model_dir, tier)
+            folder = model_folder(opened, tier)
             serving = serving_of(opened.catalog, tier, folder)
         except StackError as error:
             missing[tier.name] = error
@@ -169,32 +169,33 @@ def write_gateway_files(home: Home, settings_text: str) -> None:
             atomic_file.write_text(path, text)
 
 
-def model_folder(model_dir: Path, tier: Tier) -> Path:
+def model_folder(opened: OpenStack, tier: Tier) -> Path:
     """The local folder of a tier's model.
 
     Raises:
         StackError: It is not there, not whole, or brings Python that wasn't allowed.
     """
-    found = find_local(model_dir, tier.source, tier.quant)
+    found = local_model_of(opened, tier)
     if found is None:
         raise StackError(
             f"The model of tier {tier.name!r} ({tier.source}, {tier.quant}) is not on this disk.",
-            hint=_hint(tier, "downloads"),
+            hint=_hint(opened, tier, "downloads"),
         )
     if not found.is_whole:
         raise StackError(
             f"The model of tier {tier.name!r} in {found.path} is {found.integrity}: "
             f"{'; '.join(found.problems)}",
-            hint=_hint(tier, "completes"),
+            hint=_hint(opened, tier, "completes"),
         )
     ensure_no_code(found.path, tier)
     return found.path
 
 
-def _hint(tier: Tier, verb: str) -> str:
-    if tier.pull_name is None:
+def _hint(opened: OpenStack, tier: Tier, verb: str) -> str:
+    name = pull_name(opened.catalog, tier)
+    if name is None:
         return f"Put it back, or take the tier out: `mlx-stack init --remove {tier.name}`."
-    return f"`mlx-stack pull {tier.pull_name}` {verb} it."
+    return f"`mlx-stack pull {name}` {verb} it."
 
 
 def chosen(names: Iterable[str], tier: str | None) -> Callable[[str], bool]:

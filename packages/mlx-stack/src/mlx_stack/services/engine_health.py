@@ -23,7 +23,7 @@ from mlx_stack.engines.vllm_mlx import ModelTraits
 from mlx_stack.errors import NoStackError, StackError
 from mlx_stack.gateway.endpoint import LOOPBACK, Endpoint
 from mlx_stack.home import Home
-from mlx_stack.models.disk import find_local
+from mlx_stack.models.find import local_model_of
 from mlx_stack.models.serving import Serving, serving_of
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import gateway_settings, model_folder, write_gateway_files
@@ -105,8 +105,7 @@ def _own_subject(opened: OpenStack, available_bytes: int) -> _Subject | None:
         stack = opened.stack
     except NoStackError:
         return None
-    model_dir = opened.config.model_dir
-    found = [(find_local(model_dir, tier.source, tier.quant), tier) for tier in stack.tiers]
+    found = [(local_model_of(opened, tier), tier) for tier in stack.tiers]
     whole = [
         (model.size_bytes, tier)
         for model, tier in found
@@ -116,7 +115,7 @@ def _own_subject(opened: OpenStack, available_bytes: int) -> _Subject | None:
         return None
     _, tier = min(whole, key=lambda pair: pair[0])
     tier = msgspec.structs.replace(tier, lazy=False, idle_unload_s=None)
-    folder = model_folder(model_dir, tier)
+    folder = model_folder(opened, tier)
     return _Subject(tier, folder, serving_of(opened.catalog, tier, folder), None)
 
 

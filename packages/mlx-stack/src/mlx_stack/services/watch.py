@@ -37,8 +37,10 @@ from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.engines.environment import EngineName
 from mlx_stack.errors import StackError
 from mlx_stack.home import HOME_VARIABLE, Home
+from mlx_stack.models.disk import find_local
+from mlx_stack.models.own_code import ensure_no_code
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.services.assembly import Assembly, assemble, model_folder
+from mlx_stack.services.assembly import Assembly, assemble
 from mlx_stack.services.keep_awake import kept_awake
 from mlx_stack.services.service import GATEWAY, WATCHDOG, ServiceEvent
 from mlx_stack.services.up import start_services
@@ -236,7 +238,10 @@ class _StackSource:
     def _is_there(self, tier: Tier) -> bool:
         """Whether a model that was missing is on this disk by now, and whole."""
         with suppress(StackError, OSError):
-            return model_folder(self._model_dir, tier).is_dir()
+            model = find_local(self._model_dir, tier.source, tier.quant)
+            if model is not None and model.is_whole:
+                ensure_no_code(model.path, tier)
+                return True
         return False
 
 

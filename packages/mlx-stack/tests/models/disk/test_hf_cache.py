@@ -9,7 +9,6 @@ import pytest
 
 from mlx_stack.models.disk.hf_cache import find_blob, find_snapshot, link_or_copy
 from mlx_stack.models.disk.manifest import FileRecord
-from mlx_stack.models.disk.verify import has_right_digest
 
 COMMIT = "a" * 40
 
@@ -57,9 +56,9 @@ def test_a_cached_blob_that_is_cut_short_is_not_taken(tmp_path: Path):
 def test_a_cached_blob_with_another_content_is_told_by_its_hash(tmp_path: Path):
     blob = tmp_path / "blob"
     blob.write_bytes(b"weighty")
-    assert not has_right_digest(blob, weights(b"weights"))
+    assert not weights(b"weights").matches(blob)
     blob.write_bytes(b"weights")
-    assert has_right_digest(blob, weights(b"weights"))
+    assert weights(b"weights").matches(blob)
 
 
 def test_a_whole_snapshot_can_be_used_without_the_hub(tmp_path: Path):
@@ -71,12 +70,12 @@ def test_a_whole_snapshot_can_be_used_without_the_hub(tmp_path: Path):
     found = find_snapshot(tmp_path, "org/a", "main")
     assert found is not None
     remote, records = found
-    assert (remote.repo, remote.revision) == ("org/a", COMMIT)
+    assert (remote.repo, remote.commit) == ("org/a", COMMIT)
     assert {record.path for record in records} == set(files)
     for record in records:
         blob = find_blob(tmp_path, "org/a", record)
         assert blob is not None
-        assert has_right_digest(blob, record)
+        assert record.matches(blob)
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model-00002-of-00002.safetensors"])

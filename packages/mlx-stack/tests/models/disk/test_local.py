@@ -13,6 +13,7 @@ from mlx_stack.models.disk.local import (
     inspect_folder,
     list_local,
     remove,
+    verify,
     write_inventory,
 )
 from mlx_stack.models.disk.manifest import (
@@ -22,7 +23,6 @@ from mlx_stack.models.disk.manifest import (
     write_manifest,
 )
 from mlx_stack.models.disk.partial import PartialFile
-from mlx_stack.models.disk.verify import verify
 
 COMMIT = "c" * 40
 

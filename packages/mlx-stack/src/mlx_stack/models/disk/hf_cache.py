@@ -14,8 +14,9 @@ from typing import Literal
 
 import msgspec
 
+from mlx_catalog.hub import HubCommit
 from mlx_catalog.safetensors import missing_shards
-from mlx_stack.models.disk.manifest import FileRecord, RemoteModel, is_safe_path
+from mlx_stack.models.disk.manifest import FileRecord, is_safe_path
 from mlx_stack.models.disk.space import ensure_room
 
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
@@ -37,7 +38,7 @@ class _Tree(msgspec.Struct, frozen=True):
 def find_blob(cache: Path, repo: str, file: FileRecord) -> Path | None:
     """The cached content of `file`, by its hash and size; None where it isn't there.
 
-    The content is not read: `has_right_digest` compares it.
+    The content is not read: `FileRecord.matches` compares it.
     """
     blob = _folder(cache, repo) / "blobs" / file.digest
     try:
@@ -49,7 +50,7 @@ def find_blob(cache: Path, repo: str, file: FileRecord) -> Path | None:
 
 def find_snapshot(
     cache: Path, repo: str, revision: str
-) -> tuple[RemoteModel, tuple[FileRecord, ...]] | None:
+) -> tuple[HubCommit, tuple[FileRecord, ...]] | None:
     """A repository as it is cached, for when the Hub may not be asked; None without a whole one.
 
     The files are those that the cached tree names, whether they are there or not. Without a tree
@@ -64,7 +65,7 @@ def find_snapshot(
     snapshot = folder / "snapshots" / commit
     if _SHA1.match(commit) is None or not snapshot.is_dir():
         return None
-    remote = RemoteModel(repo, commit, is_gated=False)
+    remote = HubCommit(repo, commit, is_gated=False)
     tree = _tree(folder / "trees" / f"{commit}.json")
     if tree is not None:
         return remote, tree

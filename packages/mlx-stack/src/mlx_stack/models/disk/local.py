@@ -5,11 +5,15 @@ leaves; `verify` compares every byte.
 """
 
 import json
+import os
 import shutil
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from msgspec import structs
 
 from mlx_catalog import Quant, UnreadableModelError
 from mlx_catalog.model_files import describe, load_config
@@ -17,9 +21,15 @@ from mlx_catalog.safetensors import Tensor, missing_shards, read_header, weight_
 from mlx_stack import atomic_file
 from mlx_stack.errors import InvalidFileError
 from mlx_stack.models.disk.layout import INVENTORY_NAME, REPLACED_SUFFIX, ModelPlaces, incoming
-from mlx_stack.models.disk.manifest import Manifest, Origin, read_manifest
+from mlx_stack.models.disk.manifest import (
+    Manifest,
+    Origin,
+    Verification,
+    read_manifest,
+    write_manifest,
+)
 from mlx_stack.models.disk.partial import noted_bytes
-from mlx_stack.models.events import Event
+from mlx_stack.models.events import Checking, Event
 from mlx_stack.steps import OnEvent, ignore
 
 _INVENTORY_VERSION = 1
@@ -127,7 +137,7 @@ def inspect_folder(path: Path) -> LocalModel | None:
     except InvalidFileError as error:
         return _foreign(path, error.message)
     if manifest is not None:
-        return compare(path, manifest)
+        return _compare(path, manifest)
     return _foreign(path) if (path / "config.json").is_file() else None
 
 
@@ -151,7 +161,40 @@ def _folders(directory: Path) -> Iterator[Path]:
     )
 
 
-def compare(path: Path, manifest: Manifest) -> LocalModel:
+def verify(
+    model: LocalModel, on_event: OnEvent[Event] = ignore, now: Callable[[], float] = time.time
+) -> LocalModel:
+    """The model after comparing every byte with its hash; the manifest remembers the result.
+
+    A folder without a manifest has no hashes to compare with and comes back as it is. Nothing is
+    remembered in a folder that may not be written to.
+
+    Args:
+        model: What `list_local` or `find_local` gave.
+        on_event: Gets each file before it is read.
+        now: The time that is remembered, in seconds since the epoch.
+
+    Raises:
+        InvalidFileError: The manifest is damaged.
+    """
+    manifest = read_manifest(model.path)
+    if manifest is None:
+        return model
+    damaged: list[str] = []
+    for file in manifest.files:
+        path = model.path / file.path
+        if path.is_file():
+            on_event(Checking(file.path, file.size_bytes))
+            if not file.matches(path):
+                damaged.append(file.path)
+    result = Verification(at=now(), damaged=tuple(damaged))
+    checked = structs.replace(manifest, verification=result)
+    if os.access(model.path, os.W_OK):
+        write_manifest(model.path, checked)
+    return _compare(model.path, checked)
+
+
+def _compare(path: Path, manifest: Manifest) -> LocalModel:
     """What a folder holds of what its manifest names."""
     present, missing, wrong = 0, list[str](), list[str]()
     for file in manifest.files:

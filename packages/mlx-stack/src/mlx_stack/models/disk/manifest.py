@@ -1,10 +1,8 @@
 """What a model folder says of itself: its origin and what every file must be (decision 0052)."""
 
 import hashlib
-from collections.abc import Buffer
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -16,33 +14,6 @@ from mlx_stack.models.disk.layout import MANIFEST_NAME
 type Origin = Literal["downloaded", "converted"]
 type Algorithm = Literal["sha256", "git-sha1"]
 type Size = Annotated[int, msgspec.Meta(ge=0)]
-
-
-class Hasher(Protocol):
-    """A running hash, as `hashlib` makes them."""
-
-    def update(self, data: Buffer, /) -> None:
-        """Take more of the content in."""
-        ...
-
-    def hexdigest(self) -> str:
-        """The hash of what was taken in so far."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteModel:
-    """One commit of a repository.
-
-    Attributes:
-        repo: `owner/name`.
-        revision: The commit, 40 hexadecimal digits.
-        is_gated: Whether its licence must be accepted first.
-    """
-
-    repo: str
-    revision: str
-    is_gated: bool
 
 
 class FileRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -60,13 +31,20 @@ class FileRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     algorithm: Algorithm
     digest: str
 
-    def hasher(self) -> Hasher:
+    def hasher(self):  # `hashlib` has no public name for the type
         """A fresh hash; its hexdigest after the whole content must be `digest`."""
         if self.algorithm == "sha256":
             return hashlib.sha256()
         blob = hashlib.sha1(usedforsecurity=False)  # git's, not ours
         blob.update(b"blob %d\x00" % self.size_bytes)
         return blob
+
+    def matches(self, path: Path) -> bool:
+        """Whether the content of `path` has this size and hash; all of it is read."""
+        if path.stat().st_size != self.size_bytes:
+            return False
+        with path.open("rb", buffering=0) as content:
+            return hashlib.file_digest(content, self.hasher).hexdigest() == self.digest
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -76,6 +76,11 @@ class PartialFile:
                 _write(self._sums_file, noted, _HEADER_BYTES + block * _SUM_BYTES)
                 self.here[block] = 1
 
+    def fill(self, content: bytes) -> None:
+        """Write all of the content, which came from elsewhere; its hash is still to be compared."""
+        for block in range(block_count(self.record)):
+            self.write(block, content[block * BLOCK_BYTES :][: self.length_of(block)])
+
     def open_reader(self) -> BinaryIO:
         """The content, from its first byte; blocks that aren't here hold anything."""
         return self._content.open("rb", buffering=0)

@@ -15,55 +15,63 @@ from typing import Literal
 from msgspec import structs
 
 from mlx_catalog import Quant, UnreadableModelError, read_model
-from mlx_catalog.model_files import parse_config
+from mlx_catalog.hub import HubCommit
 from mlx_stack.errors import InvalidFileError
 from mlx_stack.models.disk import space
 from mlx_stack.models.disk.hf_cache import find_blob, link_or_copy
 from mlx_stack.models.disk.layout import ModelPlaces
 from mlx_stack.models.disk.local import LocalModel, discard, inspect_folder, write_inventory
-from mlx_stack.models.disk.manifest import (
-    FileRecord,
-    Manifest,
-    RemoteModel,
-    read_manifest,
-    write_manifest,
-)
-from mlx_stack.models.disk.partial import (
-    SUFFIXES,
-    PartialFile,
-    allocated_bytes,
-    discard_partial,
-)
-from mlx_stack.models.disk.verify import has_right_digest
+from mlx_stack.models.disk.manifest import FileRecord, Manifest, read_manifest, write_manifest
+from mlx_stack.models.disk.partial import SUFFIXES, PartialFile, allocated_bytes, discard_partial
+from mlx_stack.models.download.hub_files import HubFiles
 from mlx_stack.models.download.retries import TransferPolicy
-from mlx_stack.models.download.transfer import Source, Transfer
-from mlx_stack.models.errors import OfflineError, TransientError, WrongContentError
-from mlx_stack.models.events import Event, FileVerified, Planned, Retrying
+from mlx_stack.models.download.transfer import Transfer
+from mlx_stack.models.errors import OfflineError, TransientError
+from mlx_stack.models.events import Event, Planned, Retrying
 from mlx_stack.models.own_code import code_digest, is_allowed
 from mlx_stack.steps import OnEvent, ignore
 
-type Outcome = Literal["present", "linked", "downloaded", "converted"]
-
-_CONFIG = "config.json"
+CONFIG = "config.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """What became of a request for a model.
+class PullResult:
+    """A model that is whole on this disk, and what it took.
 
     Attributes:
-        outcome: It was here; all of it was in another cache; or something was downloaded.
-        model: The model as it is here now.
+        outcome: `present` (nothing was fetched), `linked`, `downloaded` or `converted`.
+        model: The model.
         downloaded_bytes: What came over the network.
         resumed_bytes: What an earlier, interrupted pull had left.
         linked_bytes: What was on this disk already: linked, or copied where the disk has no links.
+        seconds: How long it took.
+        note: What to tell the user; "" if there is nothing to say.
     """
 
-    outcome: Outcome
+    outcome: Literal["present", "linked", "downloaded", "converted"]
     model: LocalModel
     downloaded_bytes: int = 0
     resumed_bytes: int = 0
     linked_bytes: int = 0
+    seconds: float = 0.0
+    note: str = ""
+
+    @property
+    def path(self) -> Path:
+        """The folder that an engine can serve."""
+        return self.model.path
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {
+            "outcome": self.outcome,
+            **self.model.to_document(),
+            "downloaded_bytes": self.downloaded_bytes,
+            "resumed_bytes": self.resumed_bytes,
+            "linked_bytes": self.linked_bytes,
+            "seconds": round(self.seconds, 3),
+            "note": self.note or None,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +83,7 @@ class FetchOptions:
         model: The catalog id to remember.
         is_forced: Fetch everything anew, whatever is here.
         allows_code: The user allows the model's own Python.
+        config: The model's `config.json`, where that was downloaded and compared with its hash.
         policy: When to wait and when to give up.
     """
 
@@ -82,6 +91,7 @@ class FetchOptions:
     model: str | None = None
     is_forced: bool = False
     allows_code: bool = False
+    config: bytes | None = None
     policy: TransferPolicy = field(default_factory=TransferPolicy)
 
 
@@ -99,17 +109,17 @@ def find_present(
 
 
 def fetch(
-    remote: RemoteModel,
+    commit: HubCommit,
     files: Sequence[FileRecord],
-    source: Source | None,
+    source: HubFiles | None,
     places: ModelPlaces,
     options: FetchOptions,
     on_event: OnEvent[Event] = ignore,
-) -> Fetched:
+) -> PullResult:
     """Have `files` of a commit whole in `places`, and say what it took.
 
     Args:
-        remote: The commit.
+        commit: The commit.
         files: The files that are wanted of it.
         source: Where their bytes come from; None where nothing may be downloaded.
         places: Where the model belongs.
@@ -121,90 +131,67 @@ def fetch(
         PullError: It can't be completed; what was fetched is kept for the next time.
         OSError: The disk is broken, or may not be written to.
     """
-    with (
-        space.naming_disk(places.model_dir, remote.repo),
-        places.hold(remote.repo, on_event),
-    ):
-        _recover(places)
-        if not options.is_forced:
-            present = find_present(places, remote.revision, allows_code=options.allows_code)
-            if present is not None:
-                return Fetched("present", present)
-        while True:
-            try:
-                fetched = _fetch_locked(remote, files, source, places, options, on_event)
-                break
-            except TransientError as error:  # remains of an earlier pull, which are gone now
-                on_event(Retrying(remote.repo, error.reason, 0))
-        write_inventory(places.model_dir)
-    return fetched
-
-
-def _fetch_locked(
-    remote: RemoteModel,
-    files: Sequence[FileRecord],
-    source: Source | None,
-    places: ModelPlaces,
-    options: FetchOptions,
-    on_event: OnEvent[Event],
-) -> Fetched:
     manifest = Manifest(
-        repo=remote.repo,
-        revision=remote.revision,
+        repo=commit.repo,
+        revision=commit.commit,
         quant=None,
         origin="downloaded",
         files=tuple(files),
         model=options.model,
         is_forced=options.is_forced,
     )
+    with (
+        space.naming_disk(places.model_dir, commit.repo),
+        places.hold(commit.repo, on_event),
+    ):
+        _recover(places)
+        if not options.is_forced:
+            present = find_present(places, commit.commit, allows_code=options.allows_code)
+            if present is not None:
+                return PullResult("present", present)
+        while True:
+            try:
+                result = _fetch_locked(manifest, source, places, options, on_event)
+                break
+            except TransientError as error:  # remains of an earlier pull, which are gone now
+                on_event(Retrying(commit.repo, error.reason, 0))
+        write_inventory(places.model_dir)
+    return result
+
+
+def _fetch_locked(
+    manifest: Manifest,
+    source: HubFiles | None,
+    places: ModelPlaces,
+    options: FetchOptions,
+    on_event: OnEvent[Event],
+) -> PullResult:
+    files, repo = manifest.files, manifest.repo
     finished = _prepare_staging(places.staging, manifest)
-    linked = 0 if options.is_forced else _link_known(files, places, remote.repo, options.cache)
+    linked = 0 if options.is_forced else _link_known(files, places, repo, options.cache)
     missing = [file for file in files if not (places.staging / file.path).exists()]
     if missing and source is None:
-        raise OfflineError(f"{missing[0].path} of {remote.repo} is not on this disk")
-    _ensure_room(missing, places, remote.repo)
-    if (places.staging / _CONFIG).exists():
-        read_configuration((places.staging / _CONFIG).read_bytes(), remote.repo)
+        raise OfflineError(f"{missing[0].path} of {repo} is not on this disk")
+    _ensure_room(missing, places, repo)
     partials = [PartialFile(places.staging / file.path, file) for file in missing]
     resumed, received = sum(file.size_bytes for file in finished), 0
     try:
         resumed += sum(partial.resumed_bytes for partial in partials)
         _announce(manifest, partials, on_event)
+        for partial in partials:
+            if options.config is not None and partial.record.path == CONFIG:
+                partial.fill(options.config)
+                received = partial.record.size_bytes - partial.resumed_bytes
         if source is not None and partials:
-            watched = _refusing(places.staging, manifest.repo, on_event)
-            transfer = Transfer(partials, source, options.policy, watched)
+            transfer = Transfer(partials, source, options.policy, on_event)
             transfer.run()
-            received = transfer.received_bytes
+            received += transfer.received_bytes
     finally:
         for partial in partials:
             partial.close()
     model = publish(places, manifest, allows_code=options.allows_code)
     outcome = "downloaded" if partials or finished else "linked"
-    return Fetched(outcome, model, received, resumed, linked)
-
-
-def read_configuration(content: bytes, repo: str) -> dict[str, object]:
-    """The `config.json` of a repository.
-
-    Raises:
-        WrongContentError: It describes no model.
-    """
-    try:
-        return parse_config(content, f"{_CONFIG} of {repo}")
-    except UnreadableModelError as error:
-        problem = f"{error.model} is not what MLX expects: {error.reason}."
-        raise WrongContentError(problem) from error
-
-
-def _refusing(staging: Path, repo: str, on_event: OnEvent[Event]) -> OnEvent[Event]:
-    """`on_event`, and an end to the download as soon as its `config.json` turns out to be none."""
-
-    def observe(event: Event) -> None:
-        on_event(event)
-        if isinstance(event, FileVerified) and event.path == _CONFIG:
-            read_configuration((staging / _CONFIG).read_bytes(), repo)
-
-    return observe
+    return PullResult(outcome, model, received, resumed, linked)
 
 
 def publish(places: ModelPlaces, manifest: Manifest, *, allows_code: bool = False) -> LocalModel:
@@ -242,7 +229,7 @@ def _recover(places: ModelPlaces) -> None:
 
 def _quant(folder: Path) -> Quant | None:
     """The precision; what can't be read of it never undoes a download."""
-    for path in (folder, folder / _CONFIG):
+    for path in (folder, folder / CONFIG):
         with suppress(UnreadableModelError):
             return read_model(path).quant
     return None
@@ -313,10 +300,10 @@ def _link_known(
         if cache is not None:
             candidates.append(find_blob(cache, repo, file))
         for candidate in candidates:
-            if candidate is not None and has_right_digest(candidate, file):
+            if candidate is not None and file.matches(candidate):
                 target.unlink(missing_ok=True)  # a dangling link
                 link_or_copy(candidate, target)
-                if not target.samefile(candidate) and not has_right_digest(target, file):
+                if not target.samefile(candidate) and not file.matches(target):
                     target.unlink()  # it was changed while it was copied
                     continue
                 discard_partial(target)

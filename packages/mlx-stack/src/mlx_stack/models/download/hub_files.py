@@ -6,7 +6,6 @@ range; it is signed and expires, and then the Hub is asked again. Files that are
 are served by this route as well.
 """
 
-import random
 import re
 import time
 from http import HTTPStatus
@@ -15,16 +14,14 @@ from urllib.parse import quote
 
 import httpx
 
-from mlx_stack.models.disk.manifest import FileRecord, RemoteModel
-from mlx_stack.models.download.retries import FileRetries, TransferPolicy
+from mlx_catalog.hub import HubCommit
+from mlx_stack.models.disk.manifest import FileRecord
 from mlx_stack.models.errors import PullError, TransientError, WrongContentError
 from mlx_stack.models.hub.answers import gated, refused, retry_after_s
 from mlx_stack.models.hub.client import open_stream_client
 from mlx_stack.models.hub.environment import HubEnvironment, is_web_address, origin_of
 
 _MOST_REDIRECTS = 5
-MAX_READ_BYTES = 16_000_000
-"""No `config.json` comes near; anybody may publish a larger one."""
 _EXPIRED = frozenset({401, 403, 404, 410})
 _THROTTLED = frozenset({429, 503})
 _CONTENT_RANGE = re.compile(r"^bytes (\d+)-\d+/(\d+|\*)$")
@@ -35,16 +32,12 @@ class RangesUnsupported(Exception):  # noqa: N818 - a fact about the server, no 
 
 
 class HubFiles:
-    """The files of one commit of one repository.
+    """The files of one commit of one repository."""
 
-    Attributes:
-        repo: `owner/name`.
-    """
-
-    def __init__(self, environment: HubEnvironment, model: RemoteModel) -> None:
-        """The files of `model` on the Hub of an environment that is ready; close it in the end."""
-        self.repo = model.repo
-        self._model = model
+    def __init__(self, environment: HubEnvironment, commit: HubCommit) -> None:
+        """The files of `commit` on the Hub of an environment that is ready; close it in the end."""
+        self._repo = commit.repo
+        self._commit = commit
         self._environment = environment
         self._client = open_stream_client(environment)
         self._addresses: dict[str, str] = {}
@@ -77,41 +70,9 @@ class HubFiles:
             raise
         return response
 
-    def read(self, file: FileRecord) -> bytes:
-        """The whole of a small file, checked against its hash.
-
-        Raises:
-            HubUnreachableError: When it can't be read, however often it is tried.
-            PullError: When it is gone, forbidden, or not what the Hub announced.
-        """
-        if file.size_bytes > MAX_READ_BYTES:
-            raise WrongContentError(
-                f"{file.path} of {self.repo} has {file.size_bytes} bytes: too many to be read."
-            )
-        retries, policy = FileRetries(), TransferPolicy()
-        while True:
-            try:
-                response = self.open(file, 0, file.size_bytes)
-                try:
-                    content = response.read()
-                finally:
-                    response.close()
-                break
-            except httpx.TransportError as error:
-                failure = TransientError(f"{file.path}: {describe(error)}")
-            except TransientError as error:
-                failure = error
-            # no secret depends on this chance
-            time.sleep(retries.failed(failure, time.monotonic(), random.random(), policy))  # noqa: S311
-        hasher = file.hasher()
-        hasher.update(content)
-        if hasher.hexdigest() != file.digest:
-            raise WrongContentError(f"{self.repo}: {file.path} differs from its hash.")
-        return content
-
     def _follow(self, file: FileRecord, known: str | None, wanted: str | None) -> httpx.Response:
         """The answer behind the redirects; the address that gave it is remembered."""
-        root = f"{self._environment.endpoint}/{self.repo}/resolve/{self._model.revision}"
+        root = f"{self._environment.endpoint}/{self._repo}/resolve/{self._commit.commit}"
         url = known or f"{root}/{quote(file.path)}"
         for _ in range(_MOST_REDIRECTS):
             headers = {**self._environment.headers_of(url), "Accept-Encoding": "identity"}
@@ -127,9 +88,9 @@ class HubFiles:
             response.close()  # the body may be long, or never end
             url = str(response.next_request.url)
             if not is_web_address(url):
-                raise PullError(f"{self.repo}: {file.path} is redirected to no web address.")
+                raise PullError(f"{self._repo}: {file.path} is redirected to no web address.")
             self._addresses[file.path] = url
-        raise PullError(f"{self.repo}: the redirects of {file.path} lead in a circle.")
+        raise PullError(f"{self._repo}: the redirects of {file.path} lead in a circle.")
 
     def _check(
         self,
@@ -154,7 +115,7 @@ class HubFiles:
             size = response.headers.get("Content-Length")
         if size is not None and size != str(file.size_bytes):
             raise WrongContentError(
-                f"{self.repo}: {file.path} has {size} bytes on the server, "
+                f"{self._repo}: {file.path} has {size} bytes on the server, "
                 f"and {file.size_bytes} by the Hub's own list.",
                 hint="The repository or a mirror is broken; what was downloaded is kept.",
             )
@@ -173,14 +134,14 @@ class HubFiles:
             return TransientError(reason)
         said = headers.get("X-Error-Message")
         is_forbidden = status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
-        if headers.get("X-Error-Code") == "GatedRepo" or (is_forbidden and self._model.is_gated):
-            return gated(endpoint, self.repo, said)
+        if headers.get("X-Error-Code") == "GatedRepo" or (is_forbidden and self._commit.is_gated):
+            return gated(endpoint, self._repo, said)
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return WrongContentError(
-                f"{self.repo}: {file.path} is shorter on the server than in the Hub's own list.",
+                f"{self._repo}: {file.path} is shorter on the server than in the Hub's own list.",
                 hint="The repository or a mirror is broken; what was downloaded is kept.",
             )
-        return refused(f"{self.repo}: {file.path}", status, said)
+        return refused(f"{self._repo}: {file.path}", status, said)
 
 
 def describe(error: httpx.TransportError) -> str:

@@ -14,14 +14,12 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Protocol
 
 import httpx
 
-from mlx_stack.models.disk.manifest import FileRecord
 from mlx_stack.models.disk.partial import BLOCK_BYTES, PartialFile
 from mlx_stack.models.download.blocks import SHORTEST_RUN, Blocks, Run
-from mlx_stack.models.download.hub_files import RangesUnsupported, describe
+from mlx_stack.models.download.hub_files import HubFiles, RangesUnsupported, describe
 from mlx_stack.models.download.retries import FileRetries, Meter, TransferPolicy
 from mlx_stack.models.errors import HubUnreachableError, TransientError, WrongContentError
 from mlx_stack.models.events import (
@@ -39,21 +37,13 @@ _HASH_BYTES = 1 << 20
 _HASH_TICK_S = 0.02
 
 
-class Source(Protocol):
-    """Where byte ranges come from, as `HubFiles` gives them."""
-
-    def open(self, file: FileRecord, start: int, end: int) -> httpx.Response:
-        """The answer whose body, unread, is `[start, end)` of a file."""
-        ...
-
-
 class Transfer:
     """One download of some files."""
 
     def __init__(
         self,
         files: Sequence[PartialFile],
-        source: Source,
+        source: HubFiles,
         policy: TransferPolicy,
         on_event: OnEvent[Event] = ignore,
     ) -> None:
