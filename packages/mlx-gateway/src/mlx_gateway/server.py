@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import hashlib
 import logging
 import resource
 import signal
@@ -18,7 +17,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mlx_gateway.app import Gateway
 from mlx_gateway.errors import ConfigError, PortInUseError
-from mlx_gateway.settings import GatewaySettings, load_settings
+from mlx_gateway.settings import GatewaySettings, load_settings, version_of
 
 HEADERS_WITHIN_S = 10.0
 """How long a client may take for a request's head, and how long it may read nothing of an answer
@@ -79,14 +78,6 @@ def server_config(
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=_STREAMS_END_WITHIN_S,
     )
-
-
-def version_of(config: Path) -> str:
-    """The digest of a settings file: which version of it is in force."""
-    try:
-        return hashlib.sha256(config.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ConfigError(config, str(error)) from error
 
 
 def raise_file_limit() -> None:

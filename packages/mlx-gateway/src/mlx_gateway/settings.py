@@ -3,6 +3,7 @@
 A value is read as what its field wants, so that a model may be called `yes`, `1e3` or `null`.
 """
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any, override
 
@@ -126,6 +127,18 @@ def parse_settings(text: str, path: Path | None = None) -> GatewaySettings:
     if problem is not None:
         raise ConfigError(path, problem)
     return settings
+
+
+def version_of(path: Path) -> str:
+    """The digest of a settings file, which tells its versions apart.
+
+    Raises:
+        ConfigError: When it can't be read.
+    """
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ConfigError(path, str(error)) from error
 
 
 def _contradiction(settings: GatewaySettings) -> str | None:

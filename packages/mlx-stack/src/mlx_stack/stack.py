@@ -1,6 +1,7 @@
 """The stack definition: which tiers there are, and the one reader and writer of its file."""
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +9,7 @@ import msgspec
 
 from mlx_catalog import Quant, yaml12
 from mlx_stack import atomic_file, yaml_file
-from mlx_stack.errors import InvalidFileError, NoStackError
+from mlx_stack.errors import InvalidFileError, NoStackError, UsageError
 
 SCHEMA_VERSION = 1
 DEFAULT_PORTS = {"standard": 8000, "fast": 8001, "longctx": 8002}
@@ -107,6 +108,17 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     def tier(self, name: str) -> Tier | None:
         """The tier of that name, or None."""
         return next((tier for tier in self.tiers if tier.name == name), None)
+
+
+def require_tier(tier: str, known: Collection[str]) -> None:
+    """Nothing, if `tier` is among the known ones.
+
+    Raises:
+        UsageError: It isn't; the hint names those that are.
+    """
+    if tier not in known:
+        names = ", ".join(known) or "none yet"
+        raise UsageError(f"There is no tier {tier!r}.", hint=f"The stack has: {names}.")
 
 
 def load_stack(path: Path) -> Stack:

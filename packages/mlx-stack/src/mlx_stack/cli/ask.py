@@ -26,7 +26,9 @@ def command(
     Without a QUESTION it is read from standard input: `git diff | mlx-stack ask`.
     """
     output, opened = context.output, context.opened
-    model = gateway.names.model_to_ask(opened.stack, tier)
+    names = [each.name for each in opened.stack.tiers]
+    model = names[0] if tier is None else tier
+    mlx_stack.stack.require_tier(model, names)
     answer = mlx_stack.ask.ask(
         gateway.endpoint.gateway_endpoint(opened),
         _question(question),

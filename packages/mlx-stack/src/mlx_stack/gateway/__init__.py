@@ -1,4 +1,4 @@
-"""LiteLLM's configuration."""
+"""What the gateway and LiteLLM are told, and where they answer."""
 
 from typing import TYPE_CHECKING
 
@@ -6,6 +6,5 @@ from mlx_stack import modules_of
 
 if TYPE_CHECKING:
     from mlx_stack.gateway import endpoint as endpoint
-    from mlx_stack.gateway import names as names
 else:
     __getattr__ = modules_of(__name__)

@@ -14,7 +14,6 @@ from mlx_stack.engines.environment import EngineName, require_environment
 from mlx_stack.engines.errors import EngineMissingError
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.gateway import litellm
-from mlx_stack.gateway.names import require_tier
 from mlx_stack.gateway.settings import TierAtGateway, build_settings, render_settings
 from mlx_stack.home import Home
 from mlx_stack.models.find import local_model_of, pull_name
@@ -30,7 +29,7 @@ from mlx_stack.services.service import (
     litellm_port,
     litellm_service,
 )
-from mlx_stack.stack import Stack, Tier
+from mlx_stack.stack import Stack, Tier, require_tier
 
 
 @dataclass(frozen=True, slots=True)

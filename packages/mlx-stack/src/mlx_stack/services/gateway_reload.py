@@ -1,13 +1,14 @@
 """A changed configuration brought into a running gateway without dropping a request."""
 
-import http.client
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import replace
-from hashlib import sha256
-from urllib.parse import urlsplit
+from http.client import HTTPException
+from urllib.request import ProxyHandler, build_opener
 
+from mlx_gateway.settings import version_of
 from mlx_procsup import locate, read_run, write_run
 from mlx_stack.home import Home
 from mlx_stack.services.service import GATEWAY, Service
@@ -15,6 +16,7 @@ from mlx_stack.services.service import GATEWAY, Service
 _VERSION_HEADER = "x-mlx-stack-config"
 _TIMEOUT_S = 10.0
 _POLL_S = 0.05
+_direct = build_opener(ProxyHandler({}))
 
 
 def reload_gateway(home: Home, gateway: Service) -> bool:
@@ -39,35 +41,25 @@ def reload_gateway(home: Home, gateway: Service) -> bool:
         return False
     if config == recorded_config:
         return True
-    digest = sha256(home.gateway_settings.read_bytes()).hexdigest()
+    version = version_of(home.gateway_settings)
     os.kill(found.own.pid, signal.SIGHUP)
     assert gateway.spec.readiness is not None  # every gateway has its liveness probe
-    if not _confirms(gateway.spec.readiness.url, digest):
+    if not _confirms(gateway.spec.readiness.url, version):
         return False
     latest = read_run(dirs, GATEWAY) or record
     write_run(dirs, GATEWAY, replace(latest, fingerprint=gateway.spec.fingerprint))
     return True
 
 
-def _confirms(liveness_url: str, digest: str) -> bool:
-    """Whether the gateway says in time that it has read the file with this digest."""
+def _confirms(liveness_url: str, version: str) -> bool:
+    """Whether the gateway says in time that this version of its file is in force."""
     deadline = time.monotonic() + _TIMEOUT_S
     while time.monotonic() < deadline:
-        if _digest_in_force(liveness_url) == digest:
-            return True
+        with (
+            suppress(OSError, HTTPException),
+            _direct.open(liveness_url, timeout=_TIMEOUT_S) as answer,
+        ):
+            if answer.headers[_VERSION_HEADER] == version:
+                return True
         time.sleep(_POLL_S)
     return False
-
-
-def _digest_in_force(liveness_url: str) -> str | None:
-    address = urlsplit(liveness_url)
-    connection = http.client.HTTPConnection(
-        address.hostname or "", address.port, timeout=_TIMEOUT_S
-    )
-    try:
-        connection.request("GET", address.path)
-        return connection.getresponse().getheader(_VERSION_HEADER)
-    except (OSError, http.client.HTTPException):
-        return None
-    finally:
-        connection.close()
