@@ -40,5 +40,6 @@ if TYPE_CHECKING:
     from mlx_stack import open_stack as open_stack
     from mlx_stack import overview as overview
     from mlx_stack import setup as setup
+    from mlx_stack import stack as stack
 else:
     __getattr__ = modules_of(__name__)
