@@ -38,6 +38,7 @@ SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "require
 FUNCTION = {"name": "weather", "description": "tells the weather", "parameters": SCHEMA}
 TOOL = {"type": "function", "function": FUNCTION}
 CALL = 'Repeat: I look. <tool_call>\n{"name": "%s", "arguments": {"city": "Paris"}}\n</tool_call>'
+TWO_CALLS = f"{CALL % 'weather'} {(CALL % 'weather').partition('I look. ')[2]}"
 PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkAAIAAAoAAv/lxKUAAAAASUVORK5CYII="  # noqa: E501 - one URL
 BLOCKS = [{"type": "text", "text": "sunny"}, {"type": "text", "text": "windy"}]
 
@@ -289,6 +290,24 @@ REPAIRS = [
            response("Talk for ever.", max_output_tokens=3, stream=True),
            lambda it: bool(it.of("response.completed")),
            lambda it: bool(it.of("response.incomplete"))),
+    Repair("a second call comes where the client takes one", CHAT,
+           chat(TWO_CALLS, tools=[TOOL], parallel_tool_calls=False),
+           lambda it: len(it.document["choices"][0]["message"]["tool_calls"]) == 2,
+           lambda it: len(it.document["choices"][0]["message"]["tool_calls"]) == 1),
+    Repair("a second call comes in a stream where the client takes one", CHAT,
+           chat(TWO_CALLS, tools=[TOOL], parallel_tool_calls=False, stream=True),
+           lambda it: it.text.count('"name":"weather"') == 2,
+           lambda it: it.text.count('"name":"weather"') == 1),
+    Repair("a second call comes in a message where the client takes one", MESSAGES,
+           message(TWO_CALLS, tools=[{"name": "weather", "input_schema": SCHEMA}], stream=True,
+                   tool_choice={"type": "auto", "disable_parallel_tool_use": True}),
+           lambda it: it.text.count('"tool_use", "id"') == 2,
+           lambda it: it.text.count('"tool_use","id"') == 1),
+    Repair("a second call comes in a response where the client takes one", RESPONSES,
+           response(TWO_CALLS, tools=[{**FUNCTION, "type": "function"}], stream=True,
+                    parallel_tool_calls=False),
+           lambda it: len(it.of("response.output_item.done")) == 2 + bool(it.said),
+           lambda it: len(it.of("response.output_item.done")) == 1 + bool(it.said)),
     Repair("a format of the answer is refused without a reason", RESPONSES,
            response(text={"format": {"type": "json_schema", "name": "x", "schema": SCHEMA}}),
            lambda it: it.status == 422, lambda it: "response_format" in it.text),

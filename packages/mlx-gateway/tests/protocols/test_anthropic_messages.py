@@ -323,3 +323,29 @@ def test_tokens_are_counted_as_a_template_would_have_them() -> None:
     for part in ("be kind", "hello", '{"city":"Paris"}', '"properties": {"city": {}}', "assistant"):
         assert part in text
     assert "toolu_1" not in text
+
+
+def a_tool_use(index: int) -> list[bytes]:
+    block = {"type": "tool_use", "id": f"t{index}", "name": "f", "input": {}}
+    said = {"type": "input_json_delta", "partial_json": "{}"}
+    return [
+        event("content_block_start", index=index, content_block=block),
+        event("content_block_delta", index=index, delta=said),
+        event("content_block_stop", index=index),
+    ]
+
+
+def test_a_second_call_is_dropped_where_the_client_takes_one() -> None:
+    choice = {"type": "auto", "disable_parallel_tool_use": True}
+    call = read(stream=True, tools=[TOOL], tool_choice=choice)
+    first = [START, TEXT, delta("I look."), END_TEXT, *a_tool_use(1)]
+
+    stream, documents = relayed(call, *first, *a_tool_use(2), ended("tool_use"), STOP)
+
+    assert {each["index"] for each in documents if "index" in each} == {0, 1}
+    assert len(documents) == len(first) + 2
+    assert stream.has_ended
+    blocks = [{"type": "text", "text": "x"}, {"type": "tool_use", "name": "f", "id": "1"},
+              {"type": "tool_use", "name": "f", "id": "2"}]  # fmt: skip
+    whole, _ = MESSAGES.whole(json.dumps({"content": blocks}).encode(), call)
+    assert json.loads(whole)["content"] == blocks[:2]

@@ -343,3 +343,45 @@ def test_a_form_for_the_answer_is_noticed() -> None:
     assert read(response_format={"type": "json_schema"}).is_constrained
     assert not read(response_format={"type": "text"}).is_constrained
     assert not read().is_constrained
+
+
+def a_tool_call(index: int, **function: str) -> dict[str, Any]:
+    return {"index": index, "function": function}
+
+
+def calling(*calls: dict[str, Any], finish: str | None = None) -> bytes:
+    document = chunk(finish=finish)
+    document["choices"][0]["delta"] = {"tool_calls": list(calls)}
+    return event(document)
+
+
+@pytest.mark.parametrize(
+    ("parallel", "indexes"), [({}, [0, 0, 1]), ({"parallel_tool_calls": False}, [0, 0])]
+)
+def test_a_second_call_is_dropped_where_the_client_takes_one(
+    parallel: dict[str, bool], indexes: list[int]
+) -> None:
+    stream, documents = relayed(
+        read(stream=True, tools=[TOOL], **parallel),
+        calling(a_tool_call(0, name="f", arguments="")),
+        calling(a_tool_call(0, arguments="{}"), a_tool_call(1, name="f", arguments="{}")),
+        event(chunk(finish="tool_calls")),
+        DONE,
+    )
+
+    choices = [each["choices"][0] for each in documents if isinstance(each, dict)]
+    calls = [call for choice in choices for call in choice["delta"].get("tool_calls", ())]
+    assert [call["index"] for call in calls] == indexes
+    assert choices[-1]["finish_reason"] == "tool_calls"
+    assert stream.has_ended
+
+    message = {"content": None, "tool_calls": [a_tool_call(0), a_tool_call(1)]}
+    body = json.dumps({"choices": [{"message": message}]}).encode()
+    whole, _ = CHAT.whole(body, read(tools=[TOOL], **parallel))
+    kept = json.loads(whole)["choices"][0]["message"]["tool_calls"]
+    assert [call["index"] for call in kept] == sorted(set(indexes))
+
+
+def test_whether_calls_may_be_parallel_is_true_or_false() -> None:
+    with pytest.raises(ApiError, match="parallel_tool_calls"):
+        read(parallel_tool_calls="no")

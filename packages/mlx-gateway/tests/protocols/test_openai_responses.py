@@ -279,3 +279,20 @@ def test_a_failed_response_is_noticed_and_told() -> None:
     told = json.loads(RESPONSES.error_event(ApiError(502, "broke off")).split(b"data: ")[1])
     assert told["response"]["error"]["message"] == "broke off"
     assert told["response"]["status"] == "failed"
+
+
+def test_a_second_call_is_dropped_where_the_client_takes_one() -> None:
+    one, other = called("f"), {**called("f"), "id": "fc_2"}
+    first, second = a_call(one), a_call(other)[2:5]
+    both = {"status": "completed", "output": [one, other]}
+    events = (*first[:5], *second, event("response.completed", 9, response=both))
+
+    call = read(stream=True, tools=[FUNCTION], parallel_tool_calls=False)
+    stream, documents = relayed(call, *events)
+
+    assert len(documents) == len(a_call(one)) + 1, "as if there had been one call"
+    assert [each["sequence_number"] for each in documents] == [1, 2, 3, 4, 5, 6, 7]
+    assert documents[-1]["response"]["output"] == [one]
+    assert stream.has_ended
+    whole, _ = RESPONSES.whole(json.dumps(both).encode(), call)
+    assert json.loads(whole)["output"] == [one]

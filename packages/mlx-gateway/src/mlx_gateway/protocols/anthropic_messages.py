@@ -8,7 +8,15 @@ from msgspec import Meta
 
 from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, list_in, object_in
-from mlx_gateway.protocols.api import Api, Call, answer_in, countable, prompt_text, read_usage
+from mlx_gateway.protocols.api import (
+    Api,
+    Call,
+    answer_in,
+    countable,
+    prompt_text,
+    read_usage,
+    without_later_calls,
+)
 from mlx_gateway.protocols.checks import Part, checked
 from mlx_gateway.protocols.events import (
     ANY_EVENT,
@@ -59,6 +67,7 @@ class Messages(Api):
             max_tokens=request.max_tokens,
             tools=renamed,
             is_constrained="response_format" in fields,
+            one_tool_call=choice.get("disable_parallel_tool_use") is True,
         )
 
     @override
@@ -68,6 +77,8 @@ class Messages(Api):
         usage = read_usage(object_in(document.get("usage")))
         document.setdefault("stop_sequence", None)
         content = [object_in(block) for block in list_in(document.get("content"))]
+        if call.one_tool_call:
+            content = without_later_calls(content, "tool_use")
         for position, block in enumerate(content):
             _restore(block, call.tools)
             text = block.get("text")
@@ -144,6 +155,7 @@ class MessageStream(EventStream):
         self._call = call
         self._cutter = StopCutter(call.stops)
         self._open: int | None = None
+        self._called: object = None
         if call.stops:
             self.marks: tuple[bytes, ...] = ANY_EVENT
 
@@ -158,6 +170,8 @@ class MessageStream(EventStream):
         kind = document.get("type") if document is not None else None
         if document is None or not isinstance(kind, str):
             return event
+        if self._call.one_tool_call and self._is_later_call(document):
+            return b""
         match kind:
             case "error":
                 self.failure: ApiError | UpstreamFailedError | None = failure_in(document)
@@ -188,6 +202,15 @@ class MessageStream(EventStream):
             {"type": "message_stop"},
         )
         return b"".join(event_of(each, str(each["type"])) for each in ends)
+
+    def _is_later_call(self, document: dict[str, Any]) -> bool:
+        """Whether an event is of another call than the answer's first, which comes last."""
+        index = document.get("index")
+        if object_in(document.get("content_block")).get("type") == "tool_use":
+            if self._called is None:
+                self._called = index
+            self.marks = ANY_EVENT
+        return isinstance(index, int) and isinstance(self._called, int) and index > self._called
 
     def _say_input_tokens(self, document: dict[str, Any]) -> None:
         usage = object_in(document.get("message")).setdefault("usage", {})

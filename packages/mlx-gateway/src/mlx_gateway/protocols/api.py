@@ -24,6 +24,7 @@ class Call:
         prompt_tokens: The prompt's length, where it was counted before.
         tools: The tools whose names had to be changed.
         is_constrained: Whether the answer must have a form that the client prescribes.
+        one_tool_call: Whether the answer may call no more than one tool.
     """
 
     fields: Fields
@@ -34,6 +35,7 @@ class Call:
     prompt_tokens: int | None = None
     tools: ClientTools = field(default_factory=dict[str, Any])
     is_constrained: bool = False
+    one_tool_call: bool = False
 
     def counted(self, prompt_tokens: int | None) -> "Call":
         """The same call, its prompt counted."""
@@ -127,6 +129,17 @@ def answer_in(body: bytes) -> dict[str, Any]:
         return msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UpstreamFailedError(f"its answer is no JSON object: {error}") from error
+
+
+def allows_one_call(fields: Fields) -> bool:
+    """Whether `parallel_tool_calls` forbids a second call, of which vllm-mlx takes no notice."""
+    return "parallel_tool_calls" in fields and not fields.flag("parallel_tool_calls")
+
+
+def without_later_calls(items: list[Any], kind: str) -> list[Any]:
+    """The items of an answer but for those of this kind after the first."""
+    calls = [item for item in items if object_in(item).get("type") == kind]
+    return [item for item in items if item not in calls[1:]]
 
 
 def usage_of(body: bytes) -> Usage:

@@ -11,7 +11,7 @@ from msgspec import Meta
 
 from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, list_in, object_in
-from mlx_gateway.protocols.api import Api, Call, answer_in, read_usage
+from mlx_gateway.protocols.api import Api, Call, allows_one_call, answer_in, read_usage
 from mlx_gateway.protocols.checks import Part, checked, positive
 from mlx_gateway.protocols.events import (
     ANY_EVENT,
@@ -131,8 +131,11 @@ class CompletionStream(EventStream):
         self._cutter = StopCutter(call.stops)
         self._last: dict[str, Any] = {}
         self._usage: dict[str, Any] | None = None
+        self._called: object = None
         if call.stops:
             self.marks: tuple[bytes, ...] = ANY_EVENT
+        elif call.one_tool_call:
+            self.marks = (*self.marks, b'"tool_calls":[', b'"tool_calls": [')
 
     @override
     def opens(self, document: dict[str, Any]) -> bool:
@@ -161,6 +164,8 @@ class CompletionStream(EventStream):
             )
             problem = ApiError(HTTPStatus.BAD_GATEWAY, "The engine gave up.")
             return event + b"data: " + Api().error(problem) + b"\n\n"
+        if self._call.one_tool_call:
+            is_changed |= self._drop_later_calls(object_in(object_in(choices[0]).get("delta")))
         if self._call.stops:
             return self._cut(document, object_in(choices[0]))
         return event_of(document) if is_changed else event
@@ -182,6 +187,19 @@ class CompletionStream(EventStream):
         del document["usage"]
         self._usage = usage
         self.usage: Usage = read_usage(usage)
+        return True
+
+    def _drop_later_calls(self, delta: dict[str, Any]) -> bool:
+        """Take every call but the answer's first out of a delta; whether there was another."""
+        calls = [object_in(call) for call in list_in(delta.get("tool_calls"))]
+        if calls and self._called is None:
+            self._called = calls[0].get("index")
+        kept = [call for call in calls if call.get("index") == self._called]
+        if len(kept) == len(calls):
+            return False
+        del delta["tool_calls"]
+        if kept:
+            delta["tool_calls"] = kept
         return True
 
     def _usage_chunk(self) -> bytes:
@@ -317,19 +335,23 @@ def _read_common(fields: Fields) -> Call:
         max_tokens=min(limits, default=None),
         wants_usage=wants_usage,
         is_constrained=object_in(fields.get("response_format")).get("type") not in (None, "text"),
+        one_tool_call=allows_one_call(fields),
     )
 
 
 def _whole(body: bytes, call: Call, place_of_text: PlaceOfText) -> tuple[bytes, Usage]:
-    """A whole answer, its text ended before a stop sequence."""
+    """A whole answer, cut before a stop sequence, with no more calls than are allowed."""
     document = answer_in(body)
     usage = read_usage(object_in(document.get("usage")))
     choices = [object_in(choice) for choice in list_in(document.get("choices"))]
     if any(choice.get("finish_reason") == "error" for choice in choices):
         raise UpstreamFailedError("it gave up in the middle of the answer")
-    if not call.stops or not choices:
+    if not (call.stops or call.one_tool_call) or not choices:
         return body, usage
     for choice in choices:
+        message = object_in(choice.get("message"))
+        if call.one_tool_call and list_in(message.get("tool_calls")):
+            del message["tool_calls"][1:]
         cutter = StopCutter(call.stops)
         holder, key = place_of_text(choice)
         if isinstance(holder.get(key), str):

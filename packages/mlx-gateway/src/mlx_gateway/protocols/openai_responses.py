@@ -8,7 +8,14 @@ import msgspec
 
 from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, list_in, object_in
-from mlx_gateway.protocols.api import Api, Call, answer_in, read_usage
+from mlx_gateway.protocols.api import (
+    Api,
+    Call,
+    allows_one_call,
+    answer_in,
+    read_usage,
+    without_later_calls,
+)
 from mlx_gateway.protocols.checks import Part, checked, positive
 from mlx_gateway.protocols.events import (
     ANY_EVENT,
@@ -83,6 +90,7 @@ class Responses(Api):
             streams=fields.flag("stream"),
             max_tokens=max_tokens,
             tools=renamed,
+            one_tool_call=allows_one_call(fields),
         )
 
     @override
@@ -91,9 +99,10 @@ class Responses(Api):
         if document.get("status") == "failed":
             raise UpstreamFailedError(str(failure_in(document)))
         usage = read_usage(object_in(document.get("usage")))
-        for item in list_in(document.get("output")) if call.tools else ():
-            _restore(object_in(item), call.tools)
-        return msgspec.json.encode(document) if call.tools else body, usage
+        if not call.tools and not call.one_tool_call:
+            return body, usage
+        _finish(document, call)
+        return msgspec.json.encode(document), usage
 
     @override
     def stream(self, call: Call) -> EventStream:
@@ -133,7 +142,8 @@ class ResponseStream(EventStream):
     def __init__(self, call: Call) -> None:
         super().__init__()
         self.has_ended = False
-        self._tools = call.tools
+        self._call = call
+        self._called: object = None
         self._added = 0
         self._id: object = None
         self._custom: set[object] = set()
@@ -156,6 +166,10 @@ class ResponseStream(EventStream):
         if isinstance(document.get("sequence_number"), int):
             document["sequence_number"] += self._added
         kind, before = str(document.get("type")), b""
+        if self._call.one_tool_call and self._is_later_call(document):
+            self._added -= 1
+            self.marks = ANY_EVENT
+            return b""
         match kind:
             case "response.output_item.added" | "response.output_item.done":
                 before = self._repair_item(kind, document, object_in(document.get("item")))
@@ -174,6 +188,14 @@ class ResponseStream(EventStream):
                 pass
         return before + event_of(document, kind)
 
+    def _is_later_call(self, document: dict[str, Any]) -> bool:
+        """Whether an event is of another call than the answer's first."""
+        item = object_in(document.get("item"))
+        if item.get("type") == "function_call" and self._called is None:
+            self._called = item.get("id")
+        is_of_call = item.get("type") == "function_call" or "arguments" in str(document.get("type"))
+        return is_of_call and document.get("item_id", item.get("id")) != self._called
+
     def _repair_item(self, kind: str, document: dict[str, Any], item: dict[str, Any]) -> bytes:
         """Repair a call that begins or ends; what is to be sent before it."""
         if item.get("type") != "function_call":
@@ -181,7 +203,7 @@ class ResponseStream(EventStream):
         arguments = item.get("arguments", "")
         if kind.endswith("added"):
             item["arguments"] = ""
-        is_custom = _restore(item, self._tools)
+        is_custom = _restore(item, self._call.tools)
         if is_custom:
             self._custom.add(item.get("id"))
             self.marks = ANY_EVENT
@@ -192,8 +214,7 @@ class ResponseStream(EventStream):
     def _finished(self, document: dict[str, Any]) -> str:
         response = object_in(document.get("response"))
         self.usage: Usage = read_usage(object_in(response.get("usage")))
-        for item in list_in(response.get("output")):
-            _restore(object_in(item), self._tools)
+        _finish(response, self._call)
         if self._id is not None:
             response["id"] = self._id
         if response.get("status") == "incomplete":
@@ -324,6 +345,15 @@ def _known_effort(fields: Fields) -> Fields:
     if reasoning.get("effort") == "max":
         return fields.with_values(reasoning={**reasoning, "effort": "xhigh"})
     return fields
+
+
+def _finish(response: dict[str, Any], call: Call) -> None:
+    """Give a whole response no more calls than are allowed, each by its tool's own name."""
+    output = list_in(response.get("output"))
+    if call.one_tool_call:
+        response["output"] = output = without_later_calls(output, "function_call")
+    for item in output:
+        _restore(object_in(item), call.tools)
 
 
 def _restore(item: dict[str, Any], tools: ClientTools) -> bool:
