@@ -1,23 +1,25 @@
 """What mlx-gateway costs: an engine that costs nothing, asked directly and through the gateway.
 
-    uv run python benchmarks/gateway_relay.py [ready] [lone] [streams] [speed] [fallback] [memory]
+    uv run python benchmarks/gateway_relay.py [FIGURE …] [--others FOLDER]
 
-`lone`      one request after the other: TTFT
+`lone`      a request now and then: TTFT
 `streams`   1, 8, 32 and 64 streams of 60 tokens a second: delivered tokens, TTFT, CPU a chunk
 `speed`     one stream as fast as it goes
 `memory`    resident when idle and after 10,000 requests at 32: none lost, none doubled
+`idle`      10,000 clients that are connected and say nothing: memory, and TTFT meanwhile
 `fallback`  until another tier has answered for one that was killed
 `ready`     from the start of the process to the first answer
 
-With LITELLM=/path/to/bin/litellm, `lone`, `streams` and `speed` are measured through LiteLLM as
-well. All targets of one figure are measured in turn in one run, so that a ratio means something on
-a machine that does other things too.
+With `--others`, `lone`, `streams` and `speed` are measured through the gateways of
+`gateway_others.py` as well, which are installed into FOLDER. All targets of one figure are measured
+in turn in one run, so that a ratio means something on a machine that does other things too.
 """
 
 import argparse
 import asyncio
 import json
 import os
+import random
 import resource
 import signal
 import socket
@@ -26,23 +28,27 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 import uvloop
+from gateway_others import KEY, Other, installed
 
-KEY = "sk-a-key-of-the-benchmark-0123456789"
-FIGURES = ("ready", "lone", "streams", "speed", "fallback", "memory")
+FIGURES = ("ready", "lone", "streams", "speed", "fallback", "memory", "idle")
 STREAMS = (1, 8, 32, 64)
 RATE = 60
 CHUNK_BYTES = 240
 MEASURED_S = float(os.environ.get("MEASURED_S", "8"))
+ANSWER_S = 1
+"""How long a stream lasts; the next follows, so that there are many times to the first token."""
 LONE_REQUESTS = 150
+PAUSE_S = 0.02
 REQUESTS = 10_000
 CONCURRENT = 32
+IDLE_CLIENTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,7 @@ class Target:
     port: int
     model: str
     pid: int
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def request(self, words: str, *, streams: bool = True) -> bytes:
         """The bytes of a request."""
@@ -63,9 +70,10 @@ class Target:
                 "messages": [{"role": "user", "content": words}],
             }
         )
+        more = "".join(f"{name}: {value}\r\n" for name, value in self.headers.items())
         return (
             f"POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}"
-            f"\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}"
+            f"\r\n{more}content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n{body}"
         ).encode()
 
     def cpu_s(self) -> float:
@@ -203,12 +211,13 @@ async def streams(target: Target, count: int) -> tuple[float, Seen, float]:
     seen = Seen()
     cpu_s = target.cpu_s()
     until = time.perf_counter() + MEASURED_S
-    words = f"tokens={int(RATE * MEASURED_S)} rate={RATE}"
+    words = f"tokens={RATE * ANSWER_S} rate={RATE}"
 
-    # they begin one after the other within a second, as people do
+    # they begin one after the other within half a second, as people do
     async def one(number: int) -> None:
         await asyncio.sleep(number / count / 2)
-        await stream(target, words, seen, until)
+        while time.perf_counter() < until:
+            await stream(target, words, seen, until)
 
     tasks = [asyncio.create_task(one(number)) for number in range(count)]
     await asyncio.sleep(MEASURED_S)
@@ -303,27 +312,30 @@ async def gateway(*engines: Target) -> AsyncIterator[Target]:
 
 
 @asynccontextmanager
-async def litellm(behind: Target) -> AsyncIterator[Target | None]:
-    """LiteLLM as its documentation starts it, if the environment says where it is."""
-    program = os.environ.get("LITELLM")
-    if not program:
-        yield None
-        return
+async def another(other: Other, program: Path, behind: Target) -> AsyncIterator[Target | None]:
+    """Another gateway in front of an engine; None where it doesn't answer."""
     port = free_port()
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "litellm.yaml"
-        api_base = f"http://127.0.0.1:{behind.port}/v1"
-        parameters = {"model": "openai/fake", "api_base": api_base, "api_key": "none"}
-        model = {"model_name": "tier0", "litellm_params": parameters}
-        config.write_text(json.dumps({"model_list": [model]}))
-        with running(
-            *(program, "--config", str(config), "--port", str(port), "--host", "127.0.0.1"),
-            LITELLM_MODE="PRODUCTION",
-            LITELLM_LOG="ERROR",
-            LITELLM_MASTER_KEY=KEY,
-        ) as process:
-            await until_ready(port)
-            yield Target("LiteLLM", port, "tier0", process.pid)
+        start = other.start(Path(folder), port, f"http://127.0.0.1:{behind.port}")
+        with running(str(program), *start.arguments, **start.environment) as process:
+            target = Target(other.name, port, start.model, process.pid, start.headers)
+            yield target if await answers(target) else None
+
+
+async def answers(target: Target, within_s: float = 180) -> bool:
+    """Whether it answers with success in time; what it says instead is printed."""
+    began, said = time.perf_counter(), b"nothing"
+    while time.perf_counter() - began < within_s:
+        try:
+            said = await stream(target, "tokens=3 rate=0", Seen())
+        except OSError:
+            await asyncio.sleep(0.2)
+            continue
+        if said.startswith(b"HTTP/1.1 200") and said.count(b'"content":') > 1:
+            return True
+        await asyncio.sleep(1)
+    print(f"{target.name} does not answer: {said[:60]!r} … {said[-80:]!r}")
+    return False
 
 
 # figures
@@ -337,7 +349,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 async def measure_streams(targets: Sequence[Target]) -> None:
     """Delivered tokens, time to the first one, CPU a chunk."""
-    print(f"{'':28} tokens/s  share   TTFT p50   p95 ms   added p50   p95    CPU/chunk µs")
+    print(f"{'':31} tokens/s  share   TTFT p50   p95 ms   added p50   p95    CPU/chunk µs")
     for count in STREAMS:
         direct: tuple[float, Seen] | None = None
         for target in targets:
@@ -347,23 +359,24 @@ async def measure_streams(targets: Sequence[Target]) -> None:
             p50, p95 = (quantile(seen.ttft_s, share) * 1e3 for share in (0.5, 0.95))
             d50, d95 = (quantile(direct[1].ttft_s, share) * 1e3 for share in (0.5, 0.95))
             print(
-                f"{count:3} streams  {target.name:15} {rate:9.0f}  {rate / direct[0]:.3f}"
+                f"{count:3} streams  {target.name:18} {rate:9.0f}  {rate / direct[0]:.3f}"
                 f"  {p50:8.1f} {p95:8.1f}  {p50 - d50:9.1f} {p95 - d95:6.1f}  {cpu_us:10.0f}",
                 flush=True,
             )
 
 
 async def measure_lone(targets: Sequence[Target]) -> None:
-    """The time to the first token of a lone request, the targets in turn."""
+    """The time to the first token of a lone request, the targets in turn, in any order."""
     seen = {target.name: Seen() for target in targets}
     for _ in range(LONE_REQUESTS):
-        for target in targets:
+        for target in random.sample(targets, len(targets)):
+            await asyncio.sleep(PAUSE_S)
             await stream(target, "tokens=3 rate=0", seen[target.name])
     direct = seen[targets[0].name].ttft_s[10:]
     for name, each in seen.items():
         p50, p95 = (quantile(each.ttft_s[10:], share) * 1e3 for share in (0.5, 0.95))
         added = p50 - quantile(direct, 0.5) * 1e3
-        print(f"a lone request  {name:15} TTFT p50 {p50:.2f} ms, p95 {p95:.2f}, added {added:.2f}")
+        print(f"a lone request  {name:18} TTFT p50 {p50:.2f} ms, p95 {p95:.2f}, added {added:.2f}")
 
 
 async def streams_warmup(target: Target) -> None:
@@ -374,12 +387,12 @@ async def streams_warmup(target: Target) -> None:
 async def measure_speed(targets: Sequence[Target]) -> None:
     """One stream without a pace."""
     for target in targets:
-        tokens = 5_000 if target.name == "LiteLLM" else 100_000
+        tokens = 100_000 if target.name in ("directly", "mlx-gateway", "vllm-router") else 5_000
         await streams_warmup(target)
         seen, began = Seen(), time.perf_counter()
         await stream(target, f"tokens={tokens} rate=0", seen)
         rate = seen.tokens / (time.perf_counter() - began)
-        print(f"as fast as it goes  {target.name:15} {rate:9.0f}/s")
+        print(f"as fast as it goes  {target.name:18} {rate:9.0f}/s")
 
 
 async def measure_memory(behind: Target) -> None:
@@ -403,6 +416,31 @@ async def measure_memory(behind: Target) -> None:
             f" {after:.0f} MiB; {len(answers)} whole answers, {len(set(answers))} different ones,"
             f" {REQUESTS / seconds:.0f} requests/s"
         )
+
+
+async def measure_idle(behind: Target) -> None:
+    """Clients that are connected and say nothing, after a request as after none."""
+    async with gateway(behind) as target:
+        await streams_warmup(target)
+        before = target.resident_mib()
+        clients: list[asyncio.StreamWriter] = []
+        head = b"GET /health/liveliness HTTP/1.1\r\nhost: localhost\r\n\r\n"
+        for _ in range(IDLE_CLIENTS):
+            reader, writer = await asyncio.open_connection("127.0.0.1", target.port)
+            writer.write(head)
+            await reader.readuntil(b"\r\n\r\n")
+            clients.append(writer)
+        connected = sum(
+            each.status == psutil.CONN_ESTABLISHED
+            for each in psutil.Process(target.pid).net_connections("tcp")
+        )
+        print(
+            f"{IDLE_CLIENTS} idle clients: {connected} connected,"
+            f" {before:.0f} MiB before, {target.resident_mib():.0f} MiB with them"
+        )
+        await measure_lone((behind, target))
+        for each in clients:
+            each.close()
 
 
 async def measure_fallback() -> None:
@@ -435,23 +473,32 @@ async def measure_ready(behind: Target) -> None:
     )
 
 
-async def main(wanted: Sequence[str]) -> None:
+async def compare(wanted: Sequence[str], direct: Target, others: Path | None) -> None:
+    """Measure what is wanted of the figures that every gateway has."""
+    async with AsyncExitStack() as stack:
+        targets = [direct, await stack.enter_async_context(gateway(direct))]
+        for other, program in (installed(others) if others else {}).items():
+            target = await stack.enter_async_context(another(other, program, direct))
+            if target is not None:
+                targets.append(target)
+        figures = {"lone": measure_lone, "streams": measure_streams, "speed": measure_speed}
+        for name, measure in figures.items():
+            if name in wanted:
+                await measure(targets)
+
+
+async def main(wanted: Sequence[str], others: Path | None) -> None:
     """Measure what is wanted."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, hard), hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(2 * IDLE_CLIENTS, hard), hard))
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     async with engine() as direct:
         if {"lone", "streams", "speed"} & set(wanted):
-            async with gateway(direct) as ours, litellm(direct) as other:
-                targets = [each for each in (direct, ours, other) if each is not None]
-                if "lone" in wanted:
-                    await measure_lone(targets)
-                if "streams" in wanted:
-                    await measure_streams(targets)
-                if "speed" in wanted:
-                    await measure_speed(targets)
+            await compare(wanted, direct, others)
         if "memory" in wanted:
             await measure_memory(direct)
+        if "idle" in wanted:
+            await measure_idle(direct)
         if "fallback" in wanted:
             await measure_fallback()
         if "ready" in wanted:
@@ -461,9 +508,10 @@ async def main(wanted: Sequence[str]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--engine", type=int, help=argparse.SUPPRESS)
-    parser.add_argument("wanted", nargs="*", choices=[*FIGURES, []])
+    parser.add_argument("--others", type=Path, metavar="FOLDER")
+    parser.add_argument("wanted", nargs="*", choices=[*FIGURES, []], metavar="FIGURE")
     given = parser.parse_args()
     if given.engine:
         uvloop.run(serve_engine(given.engine))
     else:
-        uvloop.run(main(given.wanted or FIGURES))
+        uvloop.run(main(given.wanted or FIGURES, given.others))

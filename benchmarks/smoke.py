@@ -41,6 +41,7 @@ LEFT_OUT = {
     "catalog_comparison": "installs packages from PyPI",
     "engines_conversation": "installs the engines",
     "engines_liveness": "installs the engines",
+    "gateway_others": "installs packages from PyPI and npm, for gateway_relay.py",
     "gateway_choice": "needs servers and clients that nothing else here needs",
     "launchd_exit_codes": "runs the tests of mlx-launchd once for each code",
     "recommend_llmfit": "needs llmfit",

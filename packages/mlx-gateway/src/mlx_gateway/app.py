@@ -285,16 +285,17 @@ class Gateway:
         try:
             outbox.begin_waiting()
             usage = await self._try_models(request)
+            await outbox.close()
         except ApiError as error:
             problem = str(error.status)
             await outbox.fail(error)
+            await outbox.close()
         except asyncio.CancelledError:
             problem = "client_left"
             raise
         finally:
             outbox.stop_waiting()
             self._note(request, usage, problem or outbox.problem)
-        await outbox.close()
 
     def _note(self, request: _Request, usage: Usage, problem: str) -> None:
         now, first_at = time.monotonic(), request.outbox.first_at
