@@ -9,6 +9,12 @@ from hypothesis import settings
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Two workers a core, since most tests wait for processes more than they compute."""
+    return 2 * (os.process_cpu_count() or 1)
+
+
 # whether a property holds does not depend on how busy the machine is
 settings.register_profile("any-machine", deadline=None)
 settings.load_profile("any-machine")

@@ -48,7 +48,7 @@ def test_litellm_starts_with_the_first_request_that_needs_it_and_stops_with_the_
 
     status, document, headers = ask(served, "cloud")
 
-    assert status == 200
+    assert status == 200, document
     assert document["choices"][0]["message"]["content"] == "The cloud says hello."
     assert headers["x-mlx-stack-tier"] == "cloud"
     assert states(served)["litellm"] == "healthy"

@@ -1,6 +1,7 @@
 """Entries by id and alias, and the questions asked of them."""
 
 import difflib
+import functools
 from collections.abc import Iterable, Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -157,11 +158,17 @@ def load_catalog(*folders: Path) -> Catalog:
         InvalidCatalogError: with every problem of every file.
         UnreadableCatalogError: if a file can't be read.
     """
-    catalog = Catalog(load_entries(SHIPPED_MODELS))
+    catalog = _shipped()
     for folder in folders:
         if folder.is_dir():
             catalog = catalog.overridden_by(load_entries(folder))
     return catalog
+
+
+@functools.cache
+def _shipped() -> Catalog:
+    """The entries in the package, which don't change while it runs."""
+    return Catalog(load_entries(SHIPPED_MODELS))
 
 
 def load_entries(*paths: Path) -> tuple[CatalogEntry, ...]:
