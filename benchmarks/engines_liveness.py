@@ -130,7 +130,7 @@ def served(
     dirs.create()
     spec = ProcessSpec(
         name=tier.name,
-        command=vllm_mlx.command(engine.program("vllm-mlx"), tier, model, traits),
+        command=vllm_mlx.command((str(engine.program("vllm-mlx")),), tier, model, traits),
         env={**inherited_environment(), **vllm_mlx.environment(state / "huggingface")},
         cwd=state,
         readiness=HttpReadiness(f"http://127.0.0.1:{port}/v1/models"),

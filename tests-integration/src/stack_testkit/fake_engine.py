@@ -1,6 +1,7 @@
 """A stand-in for vllm-mlx: a real process with a real port that answers like an engine.
 
-It takes the command line of `vllm-mlx serve` (flags that it doesn't know are ignored) and these of
+It runs as the real one does: in an environment of its own, behind the guard, on uvicorn. It takes
+the command line of `vllm-mlx serve` (flags that it doesn't know are ignored) and these of
 its own, which say how it misbehaves:
 
     --ready-after S    listen only after S seconds, as an engine that loads a large model
@@ -15,6 +16,7 @@ its own, which say how it misbehaves:
 """
 
 import argparse
+import asyncio
 import json
 import os
 import signal
@@ -22,19 +24,24 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from http.server import ThreadingHTTPServer
-from typing import Any, override
+from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
+from typing import Any
 
-from stack_testkit.json_handler import JsonHandler
+import uvicorn
+import uvicorn.server
 
 _LONG_S = 3600
+_NOT_FOUND = {"error": {"message": "Not Found", "type": "not_found"}}
+_JSON = "application/json"
+
+type Message = MutableMapping[str, Any]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until told to stop."""
     options = _parse(arguments)
     print(f"fake engine {os.getpid()}: loading {options.model}", flush=True)
+    uvicorn.server.HANDLED_SIGNALS = ()  # a signal ends it at once, whatever it answers
     if options.ignore_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if options.spawn_child:
@@ -43,10 +50,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.exit_after is not None:
         threading.Thread(target=_exit_later, args=(options,), daemon=True).start()
     time.sleep(options.ready_after)
-    server = _Server((options.host, options.port), options)
     print(f"listening on {options.host}:{options.port}", flush=True)
-    server.serve_forever(poll_interval=0.05)
-    return 0
+    uvicorn.run(
+        _Engine(options),
+        host=options.host,
+        port=options.port,
+        http="h11",
+        loop="asyncio",
+        lifespan="off",
+        log_level="info",
+    )
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -75,49 +88,43 @@ def _exit_later(options: argparse.Namespace) -> None:
     os._exit(options.exit_code)
 
 
-class _Server(ThreadingHTTPServer):
-    """The listening socket, with the options that its handlers obey."""
+class _Engine:
+    """The application, which misbehaves as its options say."""
 
-    daemon_threads = True
-    request_queue_size = 128  # clients come in bursts
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
 
-    def __init__(self, address: tuple[str, int], options: argparse.Namespace) -> None:
-        self.options = options
-        super().__init__(address, _Handler)
-
-
-class _Handler(JsonHandler):
-    server: _Server  # pyright: ignore[reportIncompatibleVariableOverride] - our own server class
-
-    @override
-    def get(self) -> None:
-        """Answer `/health` and `/v1/models`."""
-        if self._misbehaves():
+    async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
+        """Answer one request."""
+        options = self._options
+        if options.hang:
+            await asyncio.sleep(_LONG_S)
+        if options.status != 200:
+            error = {"error": {"message": "as told", "type": "fake"}}
+            await _send(send, options.status, error)
             return
-        name = self.server.options.served_model_name
-        match self.path:
-            case "/health":
-                self.send_json(200, {"status": "healthy"})
-            case "/v1/models":
-                self.send_json(200, {"object": "list", "data": [{"id": name, "object": "model"}]})
+        name = options.served_model_name
+        match scope["method"], scope["path"]:
+            case "GET", "/health":
+                await _send(send, 200, {"status": "healthy"})
+            case "GET", "/v1/models":
+                models = [{"id": name, "object": "model"}]
+                await _send(send, 200, {"object": "list", "data": models})
+            case "POST", "/v1/chat/completions":
+                await self._chat(json.loads(await _read(receive)), send)
             case _:
-                self.send_json(404, {"error": {"message": "Not Found", "type": "not_found"}})
+                await _send(send, 404, _NOT_FOUND)
 
-    @override
-    def post(self, request: Any) -> None:
-        """Answer `/v1/chat/completions` by repeating the last message."""
-        if self._misbehaves():
-            return
-        if self.path != "/v1/chat/completions":
-            self.send_json(404, {"error": {"message": "Not Found", "type": "not_found"}})
-            return
-        options = self.server.options
+    async def _chat(self, request: Any, send: Any) -> None:
+        """Repeat the last message."""
+        options = self._options
         if options.chat_status != 200:
-            self.send_json(options.chat_status, {"error": {"message": "as told", "type": "fake"}})
+            error = {"error": {"message": "as told", "type": "fake"}}
+            await _send(send, options.chat_status, error)
             return
         if request.get("model") != options.served_model_name:
             message = f"The model `{request.get('model')}` does not exist."
-            self.send_json(404, {"error": {"message": message, "type": "not_found"}})
+            await _send(send, 404, {"error": {"message": message, "type": "not_found"}})
             return
         prompt = str(request["messages"][-1]["content"]).split()
         tokens = ["You", "said:", *prompt][: request.get("max_tokens") or None]
@@ -127,21 +134,12 @@ class _Handler(JsonHandler):
             "total_tokens": len(prompt) + len(tokens),
         }
         if request.get("stream"):
-            self._stream(tokens, usage)
+            await _send_events(send, self._events(tokens, usage))
         else:
-            time.sleep(options.token_delay * len(tokens))
+            await asyncio.sleep(options.token_delay * len(tokens))
             message = {"role": "assistant", "content": " ".join(tokens)}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
-            self.send_json(200, self._completion("chat.completion", [choice], usage))
-
-    def _misbehaves(self) -> bool:
-        options = self.server.options
-        if options.hang:
-            time.sleep(_LONG_S)
-        if options.status != 200:
-            self.send_json(options.status, {"error": {"message": "as told", "type": "fake"}})
-            return True
-        return False
+            await _send(send, 200, self._completion("chat.completion", [choice], usage))
 
     def _completion(
         self, kind: str, choices: Sequence[Mapping[str, object]], usage: dict[str, int] | None
@@ -150,28 +148,49 @@ class _Handler(JsonHandler):
             "id": f"chatcmpl-{os.getpid()}",
             "object": kind,
             "created": int(time.time()),
-            "model": self.server.options.served_model_name,
+            "model": self._options.served_model_name,
             "choices": choices,
             "usage": usage,
         }
 
-    def _stream(self, tokens: list[str], usage: dict[str, int]) -> None:
-        self.start_events()
+    async def _events(self, tokens: list[str], usage: dict[str, int]) -> AsyncIterator[str]:
         kind = "chat.completion.chunk"
         deltas: list[dict[str, str]] = [{"role": "assistant"}]
         deltas += [{"content": token if i == 0 else f" {token}"} for i, token in enumerate(tokens)]
         for delta in deltas:
             if "content" in delta:
-                time.sleep(self.server.options.token_delay)
-            self._event(self._completion(kind, [{"index": 0, "delta": delta}], None))
+                await asyncio.sleep(self._options.token_delay)
+            yield json.dumps(self._completion(kind, [{"index": 0, "delta": delta}], None))
         last: dict[str, object] = {"index": 0, "delta": {}, "finish_reason": "stop"}
-        self._event(self._completion(kind, [last], usage))
-        self.wfile.write(b"data: [DONE]\n\n")
-
-    def _event(self, document: dict[str, object]) -> None:
-        self.wfile.write(f"data: {json.dumps(document)}\n\n".encode())
-        self.wfile.flush()
+        yield json.dumps(self._completion(kind, [last], usage))
+        yield "[DONE]"
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+async def _read(receive: Any) -> bytes:
+    body = b""
+    while (message := await receive())["type"] == "http.request":
+        body += message.get("body", b"")
+        if not message.get("more_body"):
+            break
+    return body
+
+
+async def _start(send: Any, status: int, kind: str, length: int | None = None) -> None:
+    headers = [(b"content-type", kind.encode())]
+    if length is not None:
+        headers.append((b"content-length", str(length).encode()))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+
+
+async def _send(send: Any, status: int, document: object) -> None:
+    body = json.dumps(document).encode()
+    await _start(send, status, _JSON, len(body))
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _send_events(send: Any, events: AsyncIterator[str]) -> None:
+    await _start(send, 200, "text/event-stream")
+    async for event in events:
+        body = f"data: {event}\n\n".encode()
+        await send({"type": "http.response.body", "body": body, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import stat
 import sys
 from collections.abc import Mapping, Sequence
@@ -38,13 +39,11 @@ def install_fake_engines(
     options = {EngineName.VLLM_MLX: engine_options, EngineName.LITELLM: litellm_options}
     for engine, module in _MODULES.items():
         environment = Environment(engine, home.engines / engine / "0.0.0-fake0000")
-        environment.python.parent.mkdir(parents=True, exist_ok=True)
-        (environment.path / "lib" / "python3.13" / "site-packages").mkdir(
-            parents=True, exist_ok=True
-        )
-        if not environment.python.exists():
-            environment.python.symlink_to(sys.executable)
-        _write_program(environment.program(engine), module, options[engine])
+        _make_environment(environment)
+        if engine is EngineName.VLLM_MLX:
+            _write_package(environment, module, options[engine])
+        else:
+            _write_program(environment.program(engine), module, options[engine])
         installed_at = "2026-01-01T00:00:00+00:00"
         receipt = Receipt(lock_sha256="", records_sha256="", installed_at=installed_at)
         json_file.write(environment.path / MARKER, receipt)
@@ -94,6 +93,34 @@ def define_stack(
     save_stack(home.stack, stack)
     save_values(home, {"litellm-port": gateway_port, **(config or {})})
     return stack
+
+
+def _make_environment(environment: Environment) -> None:
+    """A virtual environment that sees the packages of this process, and may have its own."""
+    packages = environment.path / "lib" / "python3.13" / "site-packages"
+    packages.mkdir(parents=True, exist_ok=True)
+    environment.python.parent.mkdir(parents=True, exist_ok=True)
+    if not environment.python.exists():
+        environment.python.symlink_to(sys.executable)
+    base = Path(getattr(sys, "_base_executable", sys.executable)).parent
+    settings = f"home = {base}\nversion_info = {platform.python_version()}\n"
+    (environment.path / "pyvenv.cfg").write_text(settings, encoding="utf-8")
+    folders = "\n".join(path for path in sys.path if Path(path).is_dir())
+    (packages / "testkit.pth").write_text(f"{folders}\n", encoding="utf-8")
+
+
+def _write_package(environment: Environment, module: str, options: Sequence[str]) -> None:
+    """What the guard starts: `vllm_mlx.cli.main`."""
+    assert environment.site_packages is not None  # made above
+    package = environment.site_packages / "vllm_mlx"
+    package.mkdir(exist_ok=True)
+    (package / "__init__.py").touch()
+    lines = (
+        "import sys",
+        f"from stack_testkit import {module}",
+        f"main = lambda: {module}.main(sys.argv[1:] + {list(options)!r})",
+    )
+    (package / "cli.py").write_text("\n".join(lines) + os.linesep, encoding="utf-8")
 
 
 def _write_program(path: Path, module: str, options: Sequence[str]) -> None:

@@ -142,8 +142,9 @@ def _serving(environment: Environment, folder: Path) -> Iterator[Serve]:
 
         def start(model: Path, *, traits: ModelTraits | None = None, **fields: object) -> str:
             tier = _tier(model, fields)
-            program = environment.program("vllm-mlx")
-            command = vllm_mlx.command(program, tier, model, traits)
+            # without the guard, so that a test may ask it as it likes
+            start_with = (str(environment.python), "-u", str(environment.program("vllm-mlx")))
+            command = vllm_mlx.command(start_with, tier, model, traits)
             engines.enter_context(_running(tier, command, dirs, folder))
             return f"http://127.0.0.1:{tier.port}"
 

@@ -73,7 +73,7 @@ def test_the_engine_accepts_every_shape_of_command_line(vllm_mlx_environment):
         tier(lazy=True, idle_unload_s=600),
     ]
     commands = [
-        command(Path("vllm-mlx"), each, Path("/models/m"), trait, cache_bytes=2**30)[1:]
+        command(("vllm-mlx",), each, Path("/models/m"), trait, cache_bytes=2**30)[1:]
         for each in tiers
         for trait in traits
     ]
@@ -89,7 +89,7 @@ def test_the_engine_accepts_the_command_line_of_every_catalog_entry(vllm_mlx_env
                 one = tier(model=entry.id, quant=quant, **fields)
                 serving = serving_of(catalog, one, Path("/models/unused"))
                 words = command(
-                    *(Path("vllm-mlx"), one, Path("/models/m"), serving.traits),
+                    *(("vllm-mlx",), one, Path("/models/m"), serving.traits),
                     cache_bytes=serving.cache_bytes,
                 )
                 commands.append(list(words[1:]))

@@ -57,6 +57,7 @@ class ModelEndpoint:
         base_url: Up to and with the version, as `http://127.0.0.1:8000/v1`.
         model: The name that goes into each request.
         api_key: Sent as a bearer token; never shown or saved.
+        auth: Signs requests and checks answers, where a token isn't enough.
 
     Raises:
         ParametersError: The key can't be sent in an HTTP header.
@@ -65,6 +66,7 @@ class ModelEndpoint:
     base_url: str
     model: str
     api_key: str | None = field(default=None, repr=False)
+    auth: httpx.Auth | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse a key that the transport would refuse, in words that would show it."""
@@ -192,6 +194,7 @@ class StreamingClient:
         self.dialect: Dialect = Dialect()
         self._http = httpx.Client(
             headers=_headers(endpoint),
+            auth=endpoint.auth,
             timeout=httpx.Timeout(timeout_s, connect=_CONNECT_TIMEOUT_S),
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
             trust_env=False,

@@ -14,7 +14,7 @@ import msgspec
 
 from mlx_gateway.access import Hosts, KeyRing
 from mlx_gateway.activation import Activator, NothingToStart
-from mlx_gateway.engines import Engines, HeadersFor
+from mlx_gateway.engines import AskFor, Engines, HeadersFor
 from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, object_in, read_fields
 from mlx_gateway.liveness import EngineTimeouts
@@ -69,6 +69,7 @@ class GatewayOptions:
         hosts: The names under which it may be asked.
         activator: Starts what is not running.
         headers_for: What a request to an upstream must carry, by its root; asked each time.
+        ask_for: What proves this side to an upstream, and it to us; asked for each connection.
         timeouts: How long an engine may be silent.
         sign_of_life_s: How long a stream may be silent before its client gets an event.
         header_prefix: How the names of the gateway's own headers begin.
@@ -79,6 +80,7 @@ class GatewayOptions:
     hosts: Hosts
     activator: Activator = field(default_factory=NothingToStart)
     headers_for: HeadersFor = lambda _: {}
+    ask_for: AskFor = lambda _: None
     timeouts: EngineTimeouts = field(default_factory=EngineTimeouts)
     sign_of_life_s: float = 5.0
     header_prefix: str = "x-mlx-stack"
@@ -113,7 +115,9 @@ class Gateway:
         self._settings = settings
         self._options = options
         self._metrics = Metrics()
-        self._engines = Engines(options.headers_for, options.timeouts, self._engine_hangs)
+        self._engines = Engines(
+            options.headers_for, options.ask_for, options.timeouts, self._engine_hangs
+        )
         self._lines: dict[str, WaitingLine] = {}
         self.reload(settings, version=options.version)
 
@@ -237,9 +241,7 @@ class Gateway:
         try:
             async with (
                 asyncio.timeout(_METRICS_WITHIN_S),
-                self._engines.pool.request(
-                    engine.address, "GET", "/metrics", engine.headers
-                ) as answer,
+                engine.request("GET", "/metrics") as answer,
             ):
                 text = (await answer.read(LONGEST_ANSWER_BYTES)).decode()
                 return (name, upstream.root, text) if answer.status == HTTPStatus.OK else None
@@ -423,11 +425,10 @@ class Gateway:
         try:
             async with (
                 asyncio.timeout(_COUNT_WITHIN_S),
-                self._engines.pool.request(
-                    engine.address,
+                engine.request(
                     "POST",
                     "/v1/messages/count_tokens",
-                    {"content-type": _JSON, **engine.headers},
+                    {"content-type": _JSON},
                     msgspec.json.encode({"model": upstream.model, **countable(text)}),
                 ) as answer,
             ):
@@ -450,10 +451,9 @@ class Gateway:
             query = {name: value for name, value in named.items() if value is not None}
             path = f"{path}?{urlencode({'model': upstream.model, **query})}"
         return Attempt(
-            pool=self._engines.pool,
             engine=engine,
             path=path,
-            headers={"content-type": request.content_type, **engine.headers},
+            headers={"content-type": request.content_type},
             body=body,
             api=request.api,
             call=call,

@@ -3,12 +3,14 @@
 import asyncio
 import time
 from collections.abc import Callable, Collection, Generator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
 
 from mlx_gateway.errors import UpstreamFailedError
 from mlx_gateway.liveness import EngineLife, EngineTimeouts, Wait
-from mlx_gateway.upstream_http import Address, ConnectionPool
+from mlx_gateway.upstream_http import Address, Ask, ConnectionPool, Response
 
+type AskFor = Callable[[str], Ask | None]
+"""What a new connection to an upstream proves itself with, and has it proven; by its root."""
 type HeadersFor = Callable[[str], Mapping[str, str]]
 """What every request to an upstream must carry, by its root: a secret, for example."""
 
@@ -22,6 +24,7 @@ class Engine:
         root: Its URL.
         pool: Connections.
         headers_for: What every request to it carries.
+        ask_for: What it must be asked with.
         timeouts: How long it may be silent.
         on_hang: Called when it stops answering.
 
@@ -35,6 +38,7 @@ class Engine:
         root: str,
         pool: ConnectionPool,
         headers_for: HeadersFor,
+        ask_for: AskFor,
         timeouts: EngineTimeouts,
         on_hang: Callable[[str], None],
     ) -> None:
@@ -42,16 +46,22 @@ class Engine:
         self.address: Address = Address.of(root)
         self._root = root
         self._headers_for = headers_for
+        self._ask_for = ask_for
         self._pool = pool
         self._timeouts = timeouts
         self._on_hang = on_hang
         self._silent: set[Callable[[], None]] = set()
         self._asking: asyncio.Task[None] | None = None
 
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """What a request to it carries now."""
-        return self._headers_for(self._root)
+    def request(
+        self, method: str, path: str, headers: Mapping[str, str] | None = None, body: bytes = b""
+    ) -> AbstractAsyncContextManager[Response]:
+        """One request to it, as `ConnectionPool.request`, with all that it must carry."""
+        return self._pool.request(
+            *(self.address, method, path, {**(headers or {}), **self._headers_for(self._root)}),
+            body,
+            lambda: self._ask_for(self._root),
+        )
 
     def heard(self) -> float:
         """Note that it said something just now; the time on the monotonic clock."""
@@ -108,7 +118,7 @@ class Engine:
         try:
             async with (
                 asyncio.timeout(self._timeouts.question_s),
-                self._pool.request(self.address, "GET", "/v1/models", self.headers) as answer,
+                self.request("GET", "/v1/models") as answer,
             ):
                 await answer.read(_LONGEST_LIST_BYTES)
                 self.heard()
@@ -130,6 +140,7 @@ class Engines:
 
     Args:
         headers_for: What requests to an upstream carry.
+        ask_for: What new connections to it begin with.
         timeouts: How long an engine may be silent.
         on_hang: Called with the root of an engine that stops answering.
 
@@ -140,10 +151,12 @@ class Engines:
     def __init__(
         self,
         headers_for: HeadersFor,
+        ask_for: AskFor,
         timeouts: EngineTimeouts,
         on_hang: Callable[[str], None],
     ) -> None:
         self._headers_for = headers_for
+        self._ask_for = ask_for
         self._timeouts = timeouts
         self._on_hang = on_hang
         self._by_root: dict[str, Engine] = {}
@@ -153,7 +166,8 @@ class Engines:
         """The engine at this root."""
         engine = self._by_root.get(root)
         if engine is None:
-            engine = Engine(root, self.pool, self._headers_for, self._timeouts, self._on_hang)
+            given = (self._headers_for, self._ask_for, self._timeouts, self._on_hang)
+            engine = Engine(root, self.pool, *given)
             self._by_root[root] = engine
         return engine
 

@@ -16,7 +16,7 @@ from mlx_gateway.liveness import Wait
 from mlx_gateway.outbox import Headers, Outbox
 from mlx_gateway.protocols.api import Api, Call
 from mlx_gateway.protocols.events import EventStream, Usage
-from mlx_gateway.upstream_http import ConnectionPool, Response
+from mlx_gateway.upstream_http import Response
 
 LONGEST_ANSWER_BYTES = 64 * 2**20
 _LONGEST_REASON = 2000
@@ -34,7 +34,6 @@ class Attempt:
     """What one attempt needs.
 
     Attributes:
-        pool: Connections.
         engine: The upstream.
         path: The path there.
         headers: What the request carries.
@@ -45,7 +44,6 @@ class Attempt:
         silence_s: How long the upstream may say nothing; None for the usual.
     """
 
-    pool: ConnectionPool
     engine: Engine
     path: str
     headers: dict[str, str]
@@ -82,9 +80,7 @@ class Attempt:
         self, outbox: Outbox, waiting: Wait, counting: "asyncio.Future[int | None] | None"
     ) -> tuple[EventStream | None, Usage]:
         """Relay the answer; the stream, if a stop sequence has ended it, and what was used."""
-        async with self.pool.request(
-            self.engine.address, "POST", self.path, self.headers, self.body
-        ) as response:
+        async with self.engine.request("POST", self.path, self.headers, self.body) as response:
             waiting.since = self.engine.heard()
             if response.status >= HTTPStatus.BAD_REQUEST:
                 raise await self._failure(response)

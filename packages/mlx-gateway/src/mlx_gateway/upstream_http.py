@@ -8,10 +8,10 @@ import asyncio
 import ssl
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import cast, override
+from typing import Protocol, cast, override
 from urllib.parse import urlsplit
 
 import httptools
@@ -23,6 +23,31 @@ _IDLE_AT_MOST_S = 4.0
 """Shorter than the five seconds after which uvicorn, which engines run on, hangs up."""
 _MOST_BUFFERED_BYTES = 2**18
 _LONGEST_HEAD_BYTES = 2**16
+CHALLENGE_PATH = "/proof"
+"""Where an upstream that has to prove itself does so."""
+
+
+class Question(Protocol):
+    """A request to which only the upstream itself can give the right answer."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What the request carries."""
+        ...
+
+    def is_answered(self, headers: Mapping[str, str], /) -> bool:
+        """Whether the answer with these headers, names in lower case, is the upstream's own."""
+        ...
+
+
+type Ask = Callable[[str, str], Question]
+"""The question for a method and a path, made anew for each request."""
+type FindAsk = Callable[[], Ask | None]
+"""What a new connection to an upstream is to use; None where nothing tells it from others."""
+
+
+def _nothing() -> None:
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,24 +126,26 @@ class ConnectionPool:
         path: str,
         headers: Mapping[str, str],
         body: bytes = b"",
+        find_ask: FindAsk = _nothing,
     ) -> AsyncGenerator[Response]:
         """One request; leaving the context before the answer's end closes its connection.
+
+        Nothing of the request is sent on a connection before the upstream has proven itself there.
 
         Raises:
             UpstreamFailedError: When there is no answer.
         """
-        head = _head(address, method, path, headers, len(body))
-        connection, is_reused = await self._open(address)
+        connection, is_reused = await self._open(address, find_ask)
         try:
             try:
-                response = await connection.send(head + body)
+                response = await connection.ask_for(address, method, path, headers, body)
             except UpstreamFailedError:
                 # the upstream hung up on an idle connection just as it was used again
                 if not is_reused or connection.has_heard:
                     raise
                 connection.close()
-                connection = await self._connect(address)
-                response = await connection.send(head + body)
+                connection = await self._connect(address, find_ask)
+                response = await connection.ask_for(address, method, path, headers, body)
             yield response
         finally:
             if connection.is_reusable:
@@ -134,7 +161,7 @@ class ConnectionPool:
                 connection.close()
         self._idle.clear()
 
-    async def _open(self, address: Address) -> "tuple[_Connection, bool]":
+    async def _open(self, address: Address, find_ask: FindAsk) -> "tuple[_Connection, bool]":
         idle = self._idle.get(address)
         while idle:
             connection = idle.pop()
@@ -144,9 +171,9 @@ class ConnectionPool:
             ):
                 return connection, True
             connection.close()
-        return await self._connect(address), False
+        return await self._connect(address, find_ask), False
 
-    async def _connect(self, address: Address) -> "_Connection":
+    async def _connect(self, address: Address, find_ask: FindAsk) -> "_Connection":
         loop = asyncio.get_running_loop()
         if address.is_tls and self._tls is None:
             self._tls = ssl.create_default_context()
@@ -162,18 +189,38 @@ class ConnectionPool:
             raise UpstreamFailedError("it takes no connection") from error
         except OSError as error:
             raise UpstreamFailedError("nothing listens there") from error
+        connection.ask = find_ask()
+        if connection.ask is not None:
+            await self._challenge(connection, connection.ask, address)
         return connection
+
+    async def _challenge(self, connection: "_Connection", ask: Ask, address: Address) -> None:
+        """Return once the upstream has shown that it is what it should be."""
+        try:
+            question = ask("GET", address.prefix + CHALLENGE_PATH)
+            head = _head(address, "GET", CHALLENGE_PATH, question.headers, 0)
+            answer = await connection.send(head)
+            await answer.read(_LONGEST_HEAD_BYTES)
+            is_proven = question.is_answered(answer.headers)
+        except BaseException:
+            connection.close()
+            raise
+        if not is_proven:
+            connection.close()
+            raise UpstreamFailedError("another process answers there")
 
 
 class _Connection(asyncio.Protocol):
     """One connection, one request at a time.
 
     Attributes:
+        ask: What the upstream must be asked with; None for nothing.
         has_heard: Whether a byte of the answer has come.
         idle_since: When its last request ended.
     """
 
     def __init__(self) -> None:
+        self.ask: Ask | None = None
         self.has_heard: bool = False
         self.idle_since: float = 0.0
         self._transport: asyncio.Transport | None = None
@@ -201,6 +248,14 @@ class _Connection(asyncio.Protocol):
             and transport is not None
             and not transport.is_closing()
         )
+
+    async def ask_for(
+        self, address: Address, method: str, path: str, headers: Mapping[str, str], body: bytes
+    ) -> Response:
+        """Send a request, signed if it has to be; its answer, once the head has come."""
+        if self.ask is not None:
+            headers = {**headers, **self.ask(method, address.prefix + path).headers}
+        return await self.send(_head(address, method, path, headers, len(body)) + body)
 
     async def send(self, request: bytes) -> Response:
         """Send a request; its answer, once the head has come."""

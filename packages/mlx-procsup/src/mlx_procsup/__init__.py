@@ -61,8 +61,10 @@ if TYPE_CHECKING:
     from mlx_procsup.service import start_service as start_service
     from mlx_procsup.service import stop_service as stop_service
     from mlx_procsup.spawn import StartedProcess as StartedProcess
+    from mlx_procsup.spec import Ask as Ask
     from mlx_procsup.spec import HttpReadiness as HttpReadiness
     from mlx_procsup.spec import ProcessSpec as ProcessSpec
+    from mlx_procsup.spec import Question as Question
     from mlx_procsup.spec import StateDirs as StateDirs
     from mlx_procsup.state import ServiceState as ServiceState
     from mlx_procsup.statefiles import Restart as Restart
@@ -71,6 +73,7 @@ if TYPE_CHECKING:
     from mlx_procsup.statefiles import read_pid as read_pid
     from mlx_procsup.statefiles import read_run as read_run
     from mlx_procsup.statefiles import readable_run as readable_run
+    from mlx_procsup.statefiles import secret_of as secret_of
     from mlx_procsup.statefiles import set_wanted as set_wanted
     from mlx_procsup.statefiles import write_run as write_run
     from mlx_procsup.supervisor import WaitsForMemory as WaitsForMemory
@@ -106,10 +109,11 @@ _NAMES_IN = {
         "is_current start_service stop_service"
     ),
     "spawn": "StartedProcess",
-    "spec": "HttpReadiness ProcessSpec StateDirs",
+    "spec": "Ask HttpReadiness ProcessSpec Question StateDirs",
     "state": "ServiceState",
     "statefiles": (
-        "Restart RunRecord WantedState read_pid read_run readable_run set_wanted write_run"
+        "Restart RunRecord WantedState read_pid read_run readable_run secret_of set_wanted "
+        "write_run"
     ),
     "supervisor": "WaitsForMemory start_all",
     "watchdog": "MachineReader Supervised Watchdog WatchEvent WatchSettings",

@@ -13,6 +13,7 @@ from mlx_procsup.spec import HttpReadiness
 
 _OK = 200
 _DRAIN_BYTES = 65_536
+_STRANGER = "what answers there is not this service"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +91,15 @@ class PendingPoll:
     def _run(self) -> None:
         started = time.monotonic()
         try:
-            target = _target(self._readiness.url)
-            self._connection.request("GET", target, headers=dict(self._readiness.headers))
+            target, ask = _target(self._readiness.url), self._readiness.ask
+            question = ask("GET", target) if ask is not None else None
+            headers = {**self._readiness.headers, **(question.headers if question else {})}
+            self._connection.request("GET", target, headers=headers)
             response = self._connection.getresponse()
+            said = {name.lower(): value for name, value in response.getheaders()}
+            if question is not None and not question.is_answered(said):
+                self._answers.put(PollAnswer(None, None, f"{_STRANGER} (HTTP {response.status})"))
+                return
             self._answers.put(PollAnswer(response.status, time.monotonic() - started, None))
             self._drain(response)
         except TimeoutError:

@@ -123,3 +123,11 @@ def _identify_by_psutil(pid: int) -> ProcessIdentity | None:
         started = process.create_time() - (boot_time - _BOOT_TIME_AT_IMPORT)
         return ProcessIdentity(pid=pid, start_time=started, boot_time=boot_time, boot_id="")
     return None
+
+
+def secret_within(pid: int, variable: str) -> str:
+    """The value of a variable with which one of our processes was started; "" if it has none."""
+    try:
+        return psutil.Process(pid).environ().get(variable, "") if variable else ""
+    except (psutil.Error, OSError):
+        return ""

@@ -37,7 +37,7 @@ from mlx_procsup.errors import (
     WaitCancelledError,
 )
 from mlx_procsup.http_probe import accepts_connection
-from mlx_procsup.identity import ProcessIdentity, identify, runs_command
+from mlx_procsup.identity import ProcessIdentity, identify, runs_command, secret_within
 from mlx_procsup.located import Located, group_members, locate
 from mlx_procsup.progress import LoadTimeout
 from mlx_procsup.readiness import wait_for_healthy
@@ -220,7 +220,12 @@ def adopt(spec: ProcessSpec, dirs: StateDirs) -> StartedProcess | None:
         return None
     record = found.record
     if record is None or record.identity is None:
-        record = replace(record or RunRecord(), identity=found.own, command=spec.masked_command())
+        record = replace(
+            record or RunRecord(),
+            identity=found.own,
+            command=spec.masked_command(),
+            secret=secret_within(found.own.pid, spec.start_secret),
+        )
         write_run(dirs, spec.name, record)
     if found.problem is not None:
         write_pid(dirs, spec.name, found.own.pid)
@@ -432,7 +437,7 @@ def _other_services(dirs: StateDirs, name: str) -> set[int]:
 def _forget_process(dirs: StateDirs, name: str) -> None:
     record = readable_run(dirs, name)
     if record is not None or dirs.run_file(name).exists():  # what can't be read is replaced
-        write_run(dirs, name, replace(record or RunRecord(), identity=None))
+        write_run(dirs, name, replace(record or RunRecord(), identity=None, secret=""))
 
 
 def _is_damaged(name: str, dirs: StateDirs) -> bool:

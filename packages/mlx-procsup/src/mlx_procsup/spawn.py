@@ -5,6 +5,7 @@ the pipe closes and it ends without having run. `exec` keeps PID and start time 
 """
 
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -17,8 +18,16 @@ from mlx_procsup.identity import ProcessIdentity, identify
 from mlx_procsup.spec import ProcessSpec, StateDirs
 from mlx_procsup.statefiles import RunRecord, WantedState, remove_pid, write_pid, write_run
 
-# Shells export variables of their own; those that the environment doesn't name go again.
-_GATE = 'read -r procsup_gate || exit 125; {unset}exec "$@" </dev/null'
+_SECRET_BYTES = 32
+_OPEN_FILES = 8192
+# Servers need more open files than the 256 that launchd and a Mac's terminal allow. Shells export
+# variables of their own; those that the environment doesn't name go again.
+_GATE = (
+    "read -r procsup_gate || exit 125; "
+    f'[ "$(ulimit -Sn)" = unlimited ] || [ "$(ulimit -Sn)" -ge {_OPEN_FILES} ] || '
+    f'ulimit -Sn {_OPEN_FILES} 2>/dev/null || ulimit -Sn "$(ulimit -Hn)"; '
+    '{unset}exec "$@" </dev/null'
+)
 _SHELL_VARIABLES = ("PWD", "OLDPWD", "SHLVL", "_")
 
 
@@ -75,11 +84,12 @@ def spawn_recorded(
         StartFailedError: When it could not be started or recorded; nothing runs.
     """
     try:
-        child, log_offset = _spawn_at_gate(spec, dirs)
+        secret = secrets.token_hex(_SECRET_BYTES) if spec.start_secret else ""
+        child, log_offset = _spawn_at_gate(spec, dirs, secret)
     except OSError as error:
         raise StartFailedError(f"{spec.name}: {error}", service=spec.name) from error
     try:
-        record = replace(record, started_at=started_at, log_offset=log_offset)
+        record = replace(record, started_at=started_at, log_offset=log_offset, secret=secret)
         identity = _record_start(child, spec, dirs, record)
         _open_gate(child)
     except BaseException as error:
@@ -97,7 +107,9 @@ def spawn_recorded(
     return StartedProcess(spec, identity, dirs.log_file(spec.name), log_offset)
 
 
-def _spawn_at_gate(spec: ProcessSpec, dirs: StateDirs) -> tuple[subprocess.Popen[bytes], int]:
+def _spawn_at_gate(
+    spec: ProcessSpec, dirs: StateDirs, secret: str
+) -> tuple[subprocess.Popen[bytes], int]:
     unset = " ".join(name for name in _SHELL_VARIABLES if name not in spec.env)
     gate = _GATE.format(unset=f"unset {unset}; " if unset else "")
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -110,7 +122,7 @@ def _spawn_at_gate(spec: ProcessSpec, dirs: StateDirs) -> tuple[subprocess.Popen
             stdout=log,
             stderr=log,
             cwd=spec.cwd,
-            env=dict(spec.env),
+            env={**spec.env, spec.start_secret: secret} if secret else dict(spec.env),
             start_new_session=True,
         )
     finally:

@@ -2,12 +2,30 @@
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 MASK = "********"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Question(Protocol):
+    """A request to which only the service itself can give the right answer."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What the request carries."""
+        ...
+
+    def is_answered(self, headers: Mapping[str, str], /) -> bool:
+        """Whether the answer with these headers, names in lower case, is the service's own."""
+        ...
+
+
+type Ask = Callable[[str, str], Question]
+"""The question for a method and a path, made anew for each request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +35,12 @@ class HttpReadiness:
     Attributes:
         url: `http://host:port/path`.
         headers: Sent with every request; never shown, since they may carry a key.
+        ask: What tells the service from another that answers there; None if nothing does.
     """
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    ask: Ask | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +54,8 @@ class ProcessSpec:
         cwd: Its working directory.
         readiness: How to ask whether it is ready; None if running is all it can do.
         secret_env: Names of the variables whose values are masked wherever text is shown.
+        start_secret: The variable that holds a new secret with each start, which the run file
+            keeps (`secret_of`); "" for none.
         fingerprint: What else it depends on, such as a digest of its configuration file; a running
             service whose fingerprint differs is out of date. Never a secret.
     """
@@ -44,6 +66,7 @@ class ProcessSpec:
     cwd: Path
     readiness: HttpReadiness | None = None
     secret_env: frozenset[str] = frozenset()
+    start_secret: str = ""
     fingerprint: str = ""
 
     def __post_init__(self) -> None:

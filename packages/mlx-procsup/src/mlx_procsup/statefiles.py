@@ -4,7 +4,7 @@ import json
 import math
 import os
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, cast
@@ -47,6 +47,7 @@ class RunRecord:
         last_error: Why it was last found broken.
         shed_at: Since when it is put aside to make room in memory; None while it isn't.
         fingerprint: What else it depended on when it was started.
+        secret: What it was started with to know us by, and we it; "" for nothing.
     """
 
     identity: ProcessIdentity | None = None
@@ -59,6 +60,7 @@ class RunRecord:
     last_error: str | None = None
     shed_at: float | None = None
     fingerprint: str = ""
+    secret: str = field(default="", repr=False)
 
     @property
     def should_run(self) -> bool:
@@ -129,6 +131,12 @@ def readable_run(dirs: StateDirs, name: str) -> RunRecord | None:
         return None
 
 
+def secret_of(dirs: StateDirs, name: str) -> str:
+    """The secret that a service was last started with (`ProcessSpec.start_secret`); "" for none."""
+    record = readable_run(dirs, name)
+    return record.secret if record is not None else ""
+
+
 def write_run(dirs: StateDirs, name: str, record: RunRecord) -> None:
     """Make the run file say `record`; OSError where it can't be written."""
     document: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "name": name}
@@ -195,6 +203,7 @@ def _parse(document: Any) -> RunRecord:
         last_error=_text_or_none(document["last_error"]),
         shed_at=_number_or_none(document["shed_at"]),
         fingerprint=str(document["fingerprint"]),
+        secret=str(document.get("secret", "")),  # written by an older version without it
     )
 
 

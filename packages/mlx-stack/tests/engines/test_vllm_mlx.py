@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mlx_stack.engines.vllm_mlx import ModelTraits, command, environment, reads_in_silence
 from mlx_stack.stack import Tier
 
-PROGRAM = Path("/engines/vllm-mlx/bin/vllm-mlx")
+START = ("/engines/vllm-mlx/bin/vllm-mlx",)
 FOLDER = Path("/models/some-model")
 
 
@@ -30,8 +30,8 @@ def value_of(words: tuple[str, ...], flag: str) -> str:
 
 
 def test_an_engine_serves_a_folder_on_loopback_and_never_downloads():
-    words = command(PROGRAM, tier(port=8123), FOLDER)
-    assert words[:3] == (str(PROGRAM), "serve", str(FOLDER))
+    words = command(START, tier(port=8123), FOLDER)
+    assert words[:3] == (*START, "serve", str(FOLDER))
     assert value_of(words, "--host") == "127.0.0.1"
     assert value_of(words, "--port") == "8123"
     assert value_of(words, "--served-model-name") == "some-model"
@@ -39,20 +39,20 @@ def test_an_engine_serves_a_folder_on_loopback_and_never_downloads():
 
 
 def test_tools_are_called_only_with_a_parser():
-    assert "--enable-auto-tool-choice" not in command(PROGRAM, tier(), FOLDER)
-    words = command(PROGRAM, tier(), FOLDER, ModelTraits(tool_call_parser="qwen3_xml"))
+    assert "--enable-auto-tool-choice" not in command(START, tier(), FOLDER)
+    words = command(START, tier(), FOLDER, ModelTraits(tool_call_parser="qwen3_xml"))
     assert "--enable-auto-tool-choice" in words
     assert value_of(words, "--tool-call-parser") == "qwen3_xml"
 
 
 def test_thinking_is_told_apart_with_a_parser():
-    words = command(PROGRAM, tier(), FOLDER, ModelTraits(reasoning_parser="qwen3"))
+    words = command(START, tier(), FOLDER, ModelTraits(reasoning_parser="qwen3"))
     assert value_of(words, "--reasoning-parser") == "qwen3"
 
 
 def test_requests_are_batched_where_several_are_served():
-    assert "--continuous-batching" not in command(PROGRAM, tier(concurrency=1), FOLDER)
-    words = command(PROGRAM, tier(concurrency=4), FOLDER, cache_bytes=3 * 2**30)
+    assert "--continuous-batching" not in command(START, tier(concurrency=1), FOLDER)
+    words = command(START, tier(concurrency=4), FOLDER, cache_bytes=3 * 2**30)
     assert "--continuous-batching" in words
     assert value_of(words, "--max-num-seqs") == "4"
     assert value_of(words, "--cache-memory-mb") == "3072"
@@ -61,13 +61,13 @@ def test_requests_are_batched_where_several_are_served():
 def test_a_model_that_can_t_be_batched_is_not():
     traits = ModelTraits(batching=False, reuses_prefixes=True)
     for concurrency in (1, 4):
-        words = command(PROGRAM, tier(concurrency=concurrency), FOLDER, traits)
+        words = command(START, tier(concurrency=concurrency), FOLDER, traits)
         assert "--continuous-batching" not in words
 
 
 def test_a_single_request_s_conversation_is_kept_where_that_saves_reading_it_again():
     traits = ModelTraits(reuses_prefixes=True)
-    words = command(PROGRAM, tier(concurrency=1), FOLDER, traits, cache_bytes=2 * 2**30)
+    words = command(START, tier(concurrency=1), FOLDER, traits, cache_bytes=2 * 2**30)
     assert "--continuous-batching" in words
     assert value_of(words, "--max-num-seqs") == "1"
     assert value_of(words, "--cache-memory-mb") == "2048"
@@ -88,13 +88,13 @@ def test_engines_that_batch_images_and_text_read_prompts_in_silence(traits, fiel
 
 
 def test_without_a_plan_the_cache_is_bounded_all_the_same():
-    assert value_of(command(PROGRAM, tier(concurrency=2), FOLDER), "--cache-memory-mb") == "1024"
+    assert value_of(command(START, tier(concurrency=2), FOLDER), "--cache-memory-mb") == "1024"
 
 
 def test_an_answer_whose_length_nobody_named_stays_within_the_planned_context():
-    words = command(PROGRAM, tier(context_tokens=8192), FOLDER)
+    words = command(START, tier(context_tokens=8192), FOLDER)
     assert value_of(words, "--max-tokens") == "8192"
-    words = command(PROGRAM, tier(context_tokens=131072), FOLDER)
+    words = command(START, tier(context_tokens=131072), FOLDER)
     assert value_of(words, "--max-tokens") == "32768"
 
 
@@ -107,18 +107,18 @@ def test_an_engine_has_no_home_to_leave_conversations_in():
 
 def test_a_paged_cache_is_never_used():
     for concurrency in (1, 8):
-        assert "--use-paged-cache" not in command(PROGRAM, tier(concurrency=concurrency), FOLDER)
+        assert "--use-paged-cache" not in command(START, tier(concurrency=concurrency), FOLDER)
 
 
 def test_a_lazy_tier_loads_on_demand_and_unloads_when_idle():
-    words = command(PROGRAM, tier(lazy=True, idle_unload_s=900), FOLDER)
+    words = command(START, tier(lazy=True, idle_unload_s=900), FOLDER)
     assert "--lazy-load-model" in words
     assert value_of(words, "--auto-unload-idle-seconds") == "900"
 
 
 def test_the_user_s_flags_replace_ours():
     flags = {"timeout": 30, "enable-metrics": False, "default-temperature": 0.2, "mllm": True}
-    words = command(PROGRAM, tier(vllm_flags=flags), FOLDER)
+    words = command(START, tier(vllm_flags=flags), FOLDER)
     assert value_of(words, "--timeout") == "30"
     assert words.count("--timeout") == 1
     assert "--enable-metrics" not in words
@@ -133,7 +133,7 @@ def test_the_user_s_flags_replace_ours():
 )
 def test_every_command_line_is_words_without_repeated_flags(concurrency, cache_bytes, lazy):
     words = command(
-        PROGRAM, tier(concurrency=concurrency, lazy=lazy), FOLDER, cache_bytes=cache_bytes
+        START, tier(concurrency=concurrency, lazy=lazy), FOLDER, cache_bytes=cache_bytes
     )
     flags = [word for word in words if word.startswith("--")]
     assert len(flags) == len(set(flags))

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -16,7 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlx_procsup import RunRecord, write_run
 from mlx_stack.config import KeepAwake, save_values
+from mlx_stack.engines import guard
 from mlx_stack.home import Home
 from mlx_stack.services.keep_awake import (
     Activity,
@@ -162,15 +165,25 @@ def test_any_text_has_some_activity_or_none(text: str) -> None:
     assert activity.answered >= 0
 
 
+SECRET = "what-the-engine-was-started-with"
+ASK = partial(guard.ask, SECRET)
+
+
 @contextmanager
 def metrics_server(text: str, status: int = 200) -> Iterator[int]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             body = text.encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
+            given = self.headers[guard.HEADER] or ""
+            proof = guard.answer(SECRET, given, "GET", self.path) or ""
+            if self.path == guard.CHALLENGE_PATH:
+                self.send_response(204)
+            else:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+            self.send_header(guard.HEADER, proof)
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(b"" if self.path == guard.CHALLENGE_PATH else body)
 
         def log_message(self, *_: object) -> None:
             return
@@ -187,8 +200,13 @@ def metrics_server(text: str, status: int = 200) -> Iterator[int]:
 
 def test_an_engine_is_asked_for_its_metrics() -> None:
     with metrics_server(METRICS) as port:
-        assert read_activities((port,)) == {port: Activity(2, 22)}
-    assert read_activities((port,)) == {}
+        assert read_activities({"fast": (ASK, port)}) == {"fast": Activity(2, 22)}
+    assert read_activities({"fast": (ASK, port)}) == {}
+
+
+def test_another_process_on_an_engines_port_is_not_believed() -> None:
+    with metrics_server(METRICS) as port:
+        assert read_activities({"fast": (partial(guard.ask, "another"), port)}) == {}
 
 
 def test_the_watchdog_holds_a_caffeinate_while_an_engine_answers_requests(
@@ -202,6 +220,8 @@ def test_the_watchdog_holds_a_caffeinate_while_an_engine_answers_requests(
     home, told = Home(tmp_path / "home"), queue.Queue[str]()
     with metrics_server(METRICS) as port:
         home.stack.parent.mkdir(parents=True)
+        home.state_dirs.create()
+        write_run(home.state_dirs, "fast", RunRecord(secret=SECRET))
         home.stack.write_text(
             "schema_version: 1\ntiers:\n- {name: fast, model: m, quant: int4, source: /models/m, "
             f"port: {port}, vllm_flags: {{}}}}\n"
@@ -215,7 +235,7 @@ def test_the_watchdog_holds_a_caffeinate_while_an_engine_answers_requests(
 
 def test_an_engine_without_metrics_is_not_known_to_serve() -> None:
     with metrics_server("", status=404) as port:
-        assert read_activities((port,)) == {}
+        assert read_activities({"fast": (ASK, port)}) == {}
 
 
 def test_the_policy_is_read_again_and_a_damaged_file_leaves_the_default(tmp_path: Path) -> None:

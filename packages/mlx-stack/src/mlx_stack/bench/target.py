@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import httpx
+
 from mlx_bench import (
     EndpointError,
     ModelEndpoint,
@@ -19,6 +21,7 @@ from mlx_bench.runner import OnProgress
 from mlx_bench.serving_process import is_local
 from mlx_catalog import CatalogEntry, Quant, UnknownModelError
 from mlx_procsup import (
+    Ask,
     NotReadyError,
     StateDirs,
     start_service,
@@ -36,6 +39,7 @@ from mlx_stack.models.name import is_on_hub
 from mlx_stack.models.own_code import ensure_no_code
 from mlx_stack.models.serving import entry_of, serving_of
 from mlx_stack.open_stack import OpenStack
+from mlx_stack.services.engine_door import latest_asker
 from mlx_stack.services.ports import free_ports
 from mlx_stack.services.service import Service, engine_service
 from mlx_stack.stack import Tier
@@ -141,7 +145,7 @@ def _find_tier(opened: OpenStack, name: str) -> Tier | None:
 
 
 def _of_tier(opened: OpenStack, tier: Tier) -> BenchTarget:
-    endpoint = ModelEndpoint(f"http://{LOOPBACK}:{tier.port}/v1", tier.model)
+    endpoint = _endpoint_of(tier, opened.home.state_dirs)
     try:
         with StreamingClient(endpoint) as client:
             client.list_models()
@@ -201,15 +205,15 @@ def _serve(
         vllm_flags={},
         concurrency=concurrency,
     )
-    service = _engine(opened, tier, local.path)
     on_progress(f"Starting {label} for this run")
     with tempfile.TemporaryDirectory(prefix="mlx-stack-bench-") as folder:
         dirs = StateDirs(*(Path(folder) / part for part in ("pids", "run", "logs")))
+        service = _engine(opened, tier, local.path, dirs)
         try:
             started = start_service(service.spec, dirs)
             wait_for_healthy(started)
             yield BenchTarget(
-                endpoint=ModelEndpoint(f"http://{LOOPBACK}:{port}/v1", label),
+                endpoint=_endpoint_of(tier, dirs),
                 entry=entry_of(opened.catalog, tier),
                 folder=local.path,
                 quant=local.quant,
@@ -223,14 +227,35 @@ def _serve(
             stop_service(_SERVICE, dirs, command=service.spec.command, wanted=None)
 
 
-def _engine(opened: OpenStack, tier: Tier, folder: Path) -> Service:
+class _Proof(httpx.Auth):
+    """What each request to an engine carries, and each of its answers."""
+
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
+        """Sign a request, and look at who has answered it."""
+        question = self._ask(request.method, request.url.raw_path.decode("latin-1"))
+        request.headers.update(question.headers)
+        response = yield request
+        if not question.is_answered(response.headers):
+            raise httpx.ConnectError("another process answers there", request=request)
+
+
+def _endpoint_of(tier: Tier, dirs: StateDirs) -> ModelEndpoint:
+    url = f"http://{LOOPBACK}:{tier.port}/v1"
+    return ModelEndpoint(url, tier.model, auth=_Proof(latest_asker(dirs, tier.name)))
+
+
+def _engine(opened: OpenStack, tier: Tier, folder: Path, dirs: StateDirs) -> Service:
     serving = serving_of(opened.catalog, tier, folder)
-    program = require_environment(opened.home.engines, EngineName.VLLM_MLX).program("vllm-mlx")
+    environment = require_environment(opened.home.engines, EngineName.VLLM_MLX)
     return engine_service(
         tier,
         folder,
         serving,
-        program=program,
+        engine=environment,
         home=opened.home,
         environment=inherited_environment(),
+        dirs=dirs,
     )

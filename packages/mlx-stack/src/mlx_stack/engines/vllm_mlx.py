@@ -7,6 +7,8 @@ last, and replaces what stands here.
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlx_stack.engines import guard
+from mlx_stack.engines.environment import Environment
 from mlx_stack.stack import FlagValue, Tier
 
 LOOPBACK = "127.0.0.1"
@@ -59,12 +61,16 @@ def environment(hf_home: Path) -> dict[str, str]:
         "HOME": "/dev/null",
         "HF_HOME": str(hf_home),
         "HF_HUB_OFFLINE": "1",
-        "PYTHONUNBUFFERED": "1",
     }
 
 
+def guarded(environment: Environment) -> tuple[str, ...]:
+    """The beginning of a command line that runs the engine in `environment` behind the guard."""
+    return (str(environment.python), "-I", "-u", str(Path(guard.__file__)))
+
+
 def command(
-    program: Path,
+    start: tuple[str, ...],
     tier: Tier,
     model_folder: Path,
     traits: ModelTraits | None = None,
@@ -74,7 +80,7 @@ def command(
     """The command line that serves `tier` on loopback.
 
     Args:
-        program: vllm-mlx's program, `Environment.program("vllm-mlx")`.
+        start: What runs the engine, `guarded(environment)`.
         tier: What to serve; requests must name `tier.model`.
         model_folder: The model's folder; absolute, so that nothing is ever downloaded.
         traits: What is known of the model.
@@ -83,7 +89,7 @@ def command(
     """
     flags = _flags(tier, traits or ModelTraits(), cache_bytes or DEFAULT_CACHE_BYTES)
     flags.update(tier.vllm_flags)
-    return (str(program), "serve", str(model_folder), *_words(flags))
+    return (*start, "serve", str(model_folder), *_words(flags))
 
 
 def reads_in_silence(tier: Tier, traits: ModelTraits) -> bool:

@@ -78,7 +78,7 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
     """
     home, stack, config = opened.home, opened.stack, opened.config
     _check_gateway_port(stack, config)
-    program = require_environment(home.engines, EngineName.VLLM_MLX).program("vllm-mlx")
+    engine = require_environment(home.engines, EngineName.VLLM_MLX)
     variables = inherited_environment(opened.variables)
     engines: list[Service] = []
     missing: dict[str, StackError] = {}
@@ -99,7 +99,7 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
                 tier,
                 folder,
                 serving,
-                program=program,
+                engine=engine,
                 home=home,
                 environment=variables,
                 # a lazy tier takes its memory with the first request

@@ -196,7 +196,7 @@ def _engine(engine: Environment, tier: Tier, subject: _Subject, scratch: Home) -
         tier,
         subject.folder,
         subject.serving,
-        program=engine.program("vllm-mlx"),
+        engine=engine,
         home=scratch,
         environment=inherited_environment(),
     )

@@ -8,15 +8,19 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
+from functools import partial
 
 from mlx_gateway.access import Hosts, KeyRing
 from mlx_gateway.app import Gateway, GatewayOptions
 from mlx_gateway.errors import ConfigError, PortInUseError
 from mlx_gateway.server import serve
 from mlx_gateway.settings import GatewaySettings
+from mlx_procsup import Ask
 from mlx_stack import exit_codes
+from mlx_stack.engines import guard
 from mlx_stack.gateway import litellm
 from mlx_stack.home import Home, find_home
+from mlx_stack.services.engine_door import asker
 from mlx_stack.services.on_demand import OnDemand
 from mlx_stack.services.service import KEY_VARIABLE
 
@@ -53,6 +57,7 @@ def _gateway(home: Home, key: str, settings: GatewaySettings, version: str) -> G
             hosts=Hosts.of_this_machine({settings.host}),
             activator=OnDemand(home, key, lambda: gateway.settings),
             headers_for=lambda root: _headers(gateway.settings, key, root),
+            ask_for=lambda root: _ask(home, gateway.settings, root),
             version=version,
         ),
     )
@@ -60,10 +65,23 @@ def _gateway(home: Home, key: str, settings: GatewaySettings, version: str) -> G
 
 
 def _headers(settings: GatewaySettings, key: str, root: str) -> dict[str, str]:
-    """What LiteLLM must be shown; engines ask for nothing."""
+    """What LiteLLM must be shown."""
     if not settings.is_cloud(root):
         return {}
     return {"authorization": f"Bearer {litellm.master_key(key)}"}
+
+
+def _ask(home: Home, settings: GatewaySettings, root: str) -> Ask | None:
+    """What proves us to the engine at `root`, and it to us; None for LiteLLM, which has a key."""
+    if settings.is_cloud(root):
+        return None
+    names = (
+        name
+        for name, model in settings.models.items()
+        if root in (upstream.root for upstream in model.upstreams)
+    )
+    name = next(names, None)
+    return partial(guard.ask, "") if name is None else asker(home.state_dirs, name)
 
 
 if __name__ == "__main__":

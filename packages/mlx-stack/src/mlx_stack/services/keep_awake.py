@@ -1,5 +1,6 @@
 """Keep the Mac awake while requests are served: a `caffeinate` of the watchdog (decision 0069)."""
 
+import http.client
 import re
 import shutil
 import subprocess
@@ -12,11 +13,12 @@ from pathlib import Path
 
 import psutil
 
+from mlx_procsup import Ask
 from mlx_stack.child_environment import inherited_environment
 from mlx_stack.config import KeepAwake, load_config
 from mlx_stack.errors import StackError
-from mlx_stack.gateway.endpoint import LOOPBACK
 from mlx_stack.home import Home
+from mlx_stack.services.engine_door import ask_engine, asker
 from mlx_stack.stack import load_stack
 
 LOOK_EVERY_S = 15.0
@@ -63,13 +65,21 @@ def kept_awake(
 
 
 def _keep(home: Home, holder: "AssertionHolder", stop: threading.Event, every_s: float) -> None:
-    seen: Mapping[int, Activity] = {}
+    seen: Mapping[str, Activity] = {}
     try:
         while True:
             policy, serving = configured_policy(home), False
             if policy is KeepAwake.SERVING:
-                before, seen = seen, read_activities(tier_ports(home))
-                serving = any(is_serving(before.get(port), now) for port, now in seen.items())
+                before, seen = (
+                    seen,
+                    read_activities(
+                        {
+                            name: (asker(home.state_dirs, name), port)
+                            for name, port in tier_ports(home)
+                        }
+                    ),
+                )
+                serving = any(is_serving(before.get(name), now) for name, now in seen.items())
             holder.look(policy, serving=serving, now_s=time.monotonic())
             if stop.wait(every_s):
                 return
@@ -154,23 +164,22 @@ def parse_activity(metrics: str) -> Activity:
     return Activity(in_flight=counts["in_flight"], answered=counts["total"])
 
 
-def read_activities(ports: Sequence[int]) -> dict[int, Activity]:
-    """What the engines on these ports do; one that doesn't answer or publishes nothing is left out.
+def read_activities(engines: Mapping[str, tuple[Ask, int]]) -> dict[str, Activity]:
+    """What these engines do; one that doesn't answer or publishes nothing is left out.
 
     An engine that is silent is not known to serve.
-    """
-    import httpx
 
-    activities: dict[int, Activity] = {}
-    for port in ports:
+    Args:
+        engines: For each tier what makes its proof, and its port.
+    """
+    activities: dict[str, Activity] = {}
+    for name, (ask, port) in engines.items():
         try:
-            answer = httpx.get(
-                f"http://{LOOPBACK}:{port}/metrics", timeout=_METRICS_TIMEOUT_S, trust_env=False
-            )
-        except httpx.HTTPError:
+            status, text = ask_engine(ask, port, "GET", "/metrics", timeout_s=_METRICS_TIMEOUT_S)
+        except (OSError, http.client.HTTPException):
             continue
-        if answer.is_success:
-            activities[port] = parse_activity(answer.text)
+        if status == http.client.OK:
+            activities[name] = parse_activity(text.decode(errors="replace"))
     return activities
 
 
@@ -184,10 +193,10 @@ def is_serving(before: Activity | None, now: Activity) -> bool:
     )
 
 
-def tier_ports(home: Home) -> tuple[int, ...]:
-    """The ports of the stack's engines; none while the stack file cannot be read."""
+def tier_ports(home: Home) -> tuple[tuple[str, int], ...]:
+    """The names and ports of the stack's tiers; none while the stack file cannot be read."""
     try:
-        return tuple(tier.port for tier in load_stack(home.stack).tiers)
+        return tuple((tier.name, tier.port) for tier in load_stack(home.stack).tiers)
     except StackError:
         return ()
 

@@ -16,11 +16,13 @@ from mlx_procsup import (
     readable_run,
 )
 from mlx_stack.config import Config
-from mlx_stack.engines import vllm_mlx
+from mlx_stack.engines import guard, vllm_mlx
+from mlx_stack.engines.environment import Environment
 from mlx_stack.gateway import litellm
 from mlx_stack.gateway.endpoint import LIVENESS_PATH, LOOPBACK, gateway_url
 from mlx_stack.home import HOME_VARIABLE, Home
 from mlx_stack.models.serving import Serving
+from mlx_stack.services.engine_door import latest_asker
 from mlx_stack.stack import Stack, Tier
 
 GATEWAY = "gateway"
@@ -129,10 +131,11 @@ def engine_service(
     folder: Path,
     serving: Serving,
     *,
-    program: Path,
+    engine: Environment,
     home: Home,
     environment: Mapping[str, str],
     load_bytes: int = 0,
+    dirs: StateDirs | None = None,
 ) -> Service:
     """The engine process of `tier`.
 
@@ -140,21 +143,31 @@ def engine_service(
         tier: The tier to serve.
         folder: Its model's folder.
         serving: How its model is served.
-        program: vllm-mlx.
+        engine: vllm-mlx.
         home: The working directory is its root.
         environment: What `inherited_environment` gave.
         load_bytes: The memory that it will hold once loaded.
+        dirs: Where its state is kept; by default with that of the stack's services.
     """
     spec = ProcessSpec(
         name=tier.name,
         command=vllm_mlx.command(
-            program, tier, folder, serving.traits, cache_bytes=serving.cache_bytes
+            vllm_mlx.guarded(engine),
+            *(tier, folder, serving.traits),
+            cache_bytes=serving.cache_bytes,
         ),
         env={**environment, **vllm_mlx.environment(home.engines / "huggingface")},
         cwd=home.root,
-        readiness=HttpReadiness(f"http://{LOOPBACK}:{tier.port}/v1/models"),
+        readiness=engine_readiness(tier, dirs or home.state_dirs),
+        start_secret=guard.SECRET_VARIABLE,
     )
     return Service(spec, tier.port, tier, load_bytes)
+
+
+def engine_readiness(tier: Tier, dirs: StateDirs) -> HttpReadiness:
+    """How to ask whether the engine of `tier` is ready."""
+    url = f"http://{LOOPBACK}:{tier.port}/v1/models"
+    return HttpReadiness(url, ask=latest_asker(dirs, tier.name))
 
 
 def gateway_service(

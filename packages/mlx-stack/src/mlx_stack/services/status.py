@@ -28,6 +28,7 @@ from mlx_stack.services.service import (
     LITELLM,
     WATCHDOG,
     Kind,
+    engine_readiness,
     kind_of,
     litellm_port,
 )
@@ -137,18 +138,20 @@ def read_status(opened: OpenStack, *, hardware: HardwareProfile | None = None) -
     root_url = gateway_url(config.gateway_host, config.litellm_port)
     specs = _specs(opened)
     shown: list[tuple[ProbeTarget, str | None, int | None]] = [
-        (
-            _target(tier.name, f"http://{LOOPBACK}:{tier.port}/v1/models", specs),
-            tier.model,
-            tier.port,
-        )
+        (_target(tier.name, engine_readiness(tier, home.state_dirs), specs), tier.model, tier.port)
         for tier in stack.tiers
     ]
-    shown.append((_target(GATEWAY, root_url + LIVENESS_PATH, specs), None, config.litellm_port))
+    shown.append(
+        (
+            _target(GATEWAY, HttpReadiness(root_url + LIVENESS_PATH), specs),
+            None,
+            config.litellm_port,
+        )
+    )
     if has_cloud(config) or config.litellm is LiteLlmMode.ALWAYS:
         port = litellm_port(stack, config)
         url = f"http://{LOOPBACK}:{port}{LIVENESS_PATH}"
-        shown.append((_target(LITELLM, url, specs), None, port))
+        shown.append((_target(LITELLM, HttpReadiness(url), specs), None, port))
     shown.append((ProbeTarget(WATCHDOG), None, None))
     statuses = probe_all([target for target, *_ in shown], home.state_dirs)
     rows = [
@@ -164,9 +167,9 @@ def read_status(opened: OpenStack, *, hardware: HardwareProfile | None = None) -
     )
 
 
-def _target(name: str, url: str, specs: dict[str, ProcessSpec]) -> ProbeTarget:
+def _target(name: str, readiness: HttpReadiness, specs: dict[str, ProcessSpec]) -> ProbeTarget:
     command = specs[name].masked_command() if name in specs else ()
-    return ProbeTarget(name, HttpReadiness(url), command)
+    return ProbeTarget(name, readiness, command)
 
 
 def _row(status: ServiceStatus, model: str | None, port: int | None) -> ServiceRow:

@@ -26,13 +26,13 @@ from mlx_procsup.defaults import READY_TIMEOUT_S
 from mlx_stack.child_environment import inherited_environment
 from mlx_stack.credentials import MASK, ensure_gateway_key
 from mlx_stack.errors import StackError
-from mlx_stack.gateway.endpoint import LOOPBACK, gateway_url
+from mlx_stack.gateway.endpoint import gateway_url
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import Assembly, assemble, chosen, write_gateway_files
 from mlx_stack.services.down import stop_one
 from mlx_stack.services.gateway_reload import reload_gateway
-from mlx_stack.services.one_token import ask_one_token
+from mlx_stack.services.one_token import ask_engine_for_one_token, ask_one_token
 from mlx_stack.services.service import (
     GATEWAY,
     KEY_VARIABLE,
@@ -196,8 +196,14 @@ def _plan(service: Service, assembly: Assembly) -> StartPlan:
     tier = service.tier
     if tier is None or tier.lazy or not assembly.config.auto_health_check:
         return StartPlan(service.spec, service.load_bytes)
-    base_url = f"http://{LOOPBACK}:{service.port}/v1"
-    verify = partial(ask_one_token, base_url, tier.model, timeout_s=_ONE_TOKEN_TIMEOUT_S)
+    readiness = service.spec.readiness
+    assert readiness is not None  # every engine is asked
+    assert readiness.ask is not None  # and answers in its own name
+    verify = partial(
+        ask_engine_for_one_token,
+        *(readiness.ask, service.port, tier.model),
+        timeout_s=_ONE_TOKEN_TIMEOUT_S,
+    )
     return StartPlan(service.spec, service.load_bytes, verify)
 
 
@@ -211,10 +217,10 @@ def _verified_gateway(
     if outcome.outcome != "started" or ready is None or not assembly.config.auto_health_check:
         return outcome
     config, spec = assembly.config, assembly.gateway.spec
-    base_url = f"{gateway_url(config.gateway_host, config.litellm_port)}/v1"
+    root_url = gateway_url(config.gateway_host, config.litellm_port)
     key = spec.env[KEY_VARIABLE]
     try:
-        ask_one_token(base_url, ready, key=key, timeout_s=_ONE_TOKEN_TIMEOUT_S)
+        ask_one_token(root_url, ready, key=key, timeout_s=_ONE_TOKEN_TIMEOUT_S)
     except SupervisionError as error:
         return replace(outcome, outcome="failed", error=spec.mask(str(error)))
     return outcome

@@ -1,7 +1,6 @@
 """The watchdog of a stack: what it watches, how it is told of changes, and where it notes them."""
 
 import os
-import resource
 import sys
 import threading
 from collections.abc import Callable
@@ -47,7 +46,6 @@ from mlx_stack.services.up import start_services
 from mlx_stack.stack import Tier
 
 _MB = 1 << 20
-_OPEN_FILES = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +121,6 @@ def watch(
         on_event(event)
 
     source = _StackSource(home, note)
-    raise_file_limit()
 
     def note_awake(words: str) -> None:
         note(_event(None, "noticed", words))
@@ -173,18 +170,6 @@ def start_daemon(opened: OpenStack, options: WatchOptions) -> BackgroundWatch:
             return BackgroundWatch(present, is_new=False)
         said = " ".join(error.log_tail[-3:]) or "nothing"
         raise StackError(str(error), hint=f"The last it said: {said}") from error
-
-
-def raise_file_limit() -> None:
-    """Let this process and the services it starts open as many files as servers need.
-
-    launchd starts jobs with a soft limit of 256, and a limit in a LaunchDaemon's plist would change
-    the kernel's for the whole machine.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def describe(event: WatchEvent) -> str:

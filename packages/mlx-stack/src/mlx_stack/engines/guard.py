@@ -1,0 +1,306 @@
+"""What stands between a port of this machine and the engine behind it (decision 0025).
+
+An engine is started as `python -I guard.py serve …`: this file then wraps its ASGI application and
+its log records, and no file of the engine is changed. It runs in the engine's environment, so it
+imports nothing but the standard library; mlx-stack imports it for the other side of the proof.
+
+Each request carries a nonce and a keyed digest over it, its method and its path; each answer
+carries a keyed digest over the nonce. So the engine answers nobody else, and who asks knows that
+nobody else answers. Whoever sends a prompt asks for `CHALLENGE_PATH` first, on the same connection.
+"""
+
+import hmac
+import ipaddress
+import logging
+import os
+import re
+import secrets
+import sys
+import threading
+import traceback
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from dataclasses import dataclass
+from http import HTTPStatus
+from importlib import import_module
+from types import TracebackType
+from typing import Any, cast
+
+SECRET_VARIABLE = "MLX_ENGINE_SECRET"  # noqa: S105 - its name
+HEADER = "x-mlx-stack-proof"
+CHALLENGE_PATH = "/proof"
+"""What the guard itself answers, with nothing but the proof."""
+LONGEST_BODY_BYTES = 96 * 2**20
+"""More than the gateway lets in, since a request may grow a little on its way."""
+PREVIEW = r"message preview: |prompt_preview=|Chat msg \d+: role=\w+, content="
+"""What stands in the engine's log before the beginning of a prompt."""
+REMOVED = "<removed>"
+
+_PROOF = re.compile(r"([0-9a-f]{32}) ([0-9a-f]{64})")
+_PREVIEW = re.compile(f"({PREVIEW}).*", re.DOTALL)
+_REQUEST = re.compile(r"\[REQUEST\] POST")
+_FIGURE = re.compile(r"\[REQUEST\]|POST|/v1/[a-z/_]+|\w+=(-?[\d.]+|True|False|None)")
+"""All that stays of the line that sums a request up: it repeats roles and schemas as well."""
+_ANSWERS_WORDS = re.compile(r"(Parsed value ').*(' of parameter ')", re.DOTALL)
+"""What the parser of tool calls logs of an answer."""
+_SHORTEST_TEXT = 4
+
+type Scope = MutableMapping[str, Any]
+type Message = MutableMapping[str, Any]
+type Receive = Callable[[], Awaitable[Message]]
+type Send = Callable[[Message], Awaitable[None]]
+type App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+# the proof
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request's side of the proof.
+
+    Attributes:
+        headers: What the request carries.
+        answer: What the answer must carry.
+    """
+
+    headers: Mapping[str, str]
+    answer: str
+
+    def is_answered(self, headers: Mapping[str, str], /) -> bool:
+        """Whether an answer with these headers, in lower case, comes from who knows the secret."""
+        given = headers.get(HEADER, "").encode("latin-1")
+        return bool(self.answer) and hmac.compare_digest(given, self.answer.encode())
+
+
+def ask(secret: str, method: str, target: str) -> Question:
+    """The proof for one request; without a secret no answer is right.
+
+    Args:
+        secret: What the engine was started with; "" where there is none.
+        method: The request's method.
+        target: Its path and query, as they are sent.
+    """
+    if not secret:
+        return Question({}, "")
+    nonce = secrets.token_hex(16)
+    digest = _digest(secret, "ask", nonce, method, target)
+    return Question({HEADER: f"{nonce} {digest}"}, _digest(secret, "answer", nonce))
+
+
+def answer(secret: str, given: str, method: str, target: str) -> str | None:
+    """What proves the engine to whoever gave this proof; None if that is none."""
+    proof = _PROOF.fullmatch(given)
+    if proof is None:
+        return None
+    nonce, digest = proof.groups()
+    if not hmac.compare_digest(digest, _digest(secret, "ask", nonce, method, target)):
+        return None
+    return _digest(secret, "answer", nonce)
+
+
+def _digest(secret: str, *parts: str) -> str:
+    return hmac.digest(secret.encode(), "\n".join(parts).encode("latin-1"), "sha256").hex()
+
+
+# the door
+
+
+class Guard:
+    """An ASGI application that lets in who names this machine and knows the secret.
+
+    Args:
+        app: The application behind it.
+        secret: What both sides were started with.
+    """
+
+    def __init__(self, app: App, secret: str) -> None:
+        self._app = app
+        self._secret = secret
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or pass it on."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        headers = list(_text_headers(scope))
+        if (refusal := _refusal(headers)) is not None:
+            await _refuse(send, *refusal)
+            return
+        query, path = scope["query_string"].decode("latin-1"), scope["raw_path"].decode("latin-1")
+        given = next((value for name, value in headers if name == HEADER), "")
+        proof = answer(self._secret, given, scope["method"], f"{path}?{query}" if query else path)
+        if proof is None:
+            reason = "Ask the gateway: this engine answers nobody else."
+            await _refuse(send, HTTPStatus.UNAUTHORIZED, reason)
+            return
+        own = (HEADER.encode(), proof.encode())
+        if path == CHALLENGE_PATH:
+            await send({"type": "http.response.start", "status": 204, "headers": [own]})
+            await send({"type": "http.response.body", "body": b""})
+            return
+
+        async def send_proven(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), own]
+            await send(message)
+
+        # the engine looks into `receive` to learn that a client has left: it stays as it is
+        await self._app(scope, receive, send_proven)
+
+
+def _text_headers(scope: Scope) -> Iterator[tuple[str, str]]:
+    return ((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
+
+
+def _refusal(headers: list[tuple[str, str]]) -> tuple[HTTPStatus, str] | None:
+    """Why a request with these headers is not answered, whoever sent it; None if it may be."""
+    hosts = [value for name, value in headers if name == "host"]
+    if len(hosts) != 1 or not _names_loopback(hosts[0]):
+        return HTTPStatus.FORBIDDEN, "This engine goes by no other name than localhost."
+    fields = dict(headers)
+    if "transfer-encoding" in fields:
+        return HTTPStatus.LENGTH_REQUIRED, "The body needs a Content-Length."
+    length = fields.get("content-length", "0")
+    if not length.isdecimal() or int(length[:20]) > LONGEST_BODY_BYTES:
+        return HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large."
+    return None
+
+
+def _names_loopback(host: str) -> bool:
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    try:
+        return name.lower() == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+async def _refuse(send: Send, status: HTTPStatus, reason: str) -> None:
+    body = f'{{"error": {{"message": "{reason}", "code": {status.value}}}}}'.encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"connection", b"close"),
+    ]
+    await send({"type": "http.response.start", "status": status.value, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+# the log
+
+
+def keep_text_out_of_logs() -> None:
+    """Let no log record of this process carry text of a request or an answer.
+
+    The engine logs the beginning of prompts, values that it can't parse, and the text of
+    exceptions, which may quote what they failed on. Records are changed where they are made, so
+    that it doesn't matter which handler writes them.
+    """
+    make = logging.getLogRecordFactory()
+
+    def make_clean(*args: Any, **kwargs: Any) -> logging.LogRecord:
+        return _cleaned(make(*args, **kwargs))
+
+    logging.setLogRecordFactory(make_clean)
+    logging.getLogger("uvicorn.access").addFilter(
+        lambda record: f"GET {CHALLENGE_PATH} " not in record.getMessage()
+    )
+    threading.excepthook = lambda args: logging.getLogger("threading").error(
+        "a thread ended",
+        exc_info=(args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback),
+    )
+
+
+def _cleaned(record: logging.LogRecord) -> logging.LogRecord:
+    if record.name == "uvicorn.access" and isinstance(record.args, tuple) and len(record.args) > 2:
+        client, method, target, *rest = record.args
+        # speech is asked for with its text in the query
+        record.args = (client, method, str(target).partition("?")[0], *rest)
+        return record
+    try:
+        text = record.getMessage()
+    except (TypeError, ValueError):  # the handler says so
+        return record
+    if _REQUEST.match(text):
+        text = " ".join(word for word in text.split() if _FIGURE.fullmatch(word))
+    text = _ANSWERS_WORDS.sub(rf"\1{REMOVED}\2", _PREVIEW.sub(rf"\1{REMOVED}", text))
+    info = record.exc_info
+    for error in _chain(sys.exception(), info[1] if info else None):
+        for words in _telling(error):
+            text = text.replace(words, f"<{type(error).__name__}>")
+    record.msg, record.args = text, ()
+    if info and info[1] is not None:
+        record.exc_text = _frames(info[1], info[2])
+        record.exc_info = None
+    return record
+
+
+def _chain(*errors: BaseException | None) -> Iterator[BaseException]:
+    """The errors and all that they came from, each once."""
+    waiting, seen = list(errors), set[int]()
+    while waiting:
+        error = waiting.pop()
+        if error is None or id(error) in seen:
+            continue
+        seen.add(id(error))
+        yield error
+        waiting += [error.__cause__, error.__context__]
+        if isinstance(error, BaseExceptionGroup):
+            waiting += cast("BaseExceptionGroup[BaseException]", error).exceptions
+
+
+def _telling(error: BaseException) -> list[str]:
+    """What an error says that may quote a request, the longest first.
+
+    The system's own errors stay: they tell of memory, files and the GPU, never of a prompt.
+    """
+    said = str(error)
+    is_metals = type(error) is RuntimeError and said.lower().startswith("[metal")
+    if isinstance(error, OSError | MemoryError | ImportError) or is_metals:
+        return []
+    texts = {said, repr(error), *map(str, error.args), str(getattr(error, "detail", ""))}
+    # as the engine writes text of others into its log: on one line, and cut
+    lines = {"".join(map(_escaped, each)) for each in texts}
+    every = texts | lines | {each[:500] for each in lines}
+    return sorted((each for each in every if len(each) >= _SHORTEST_TEXT), key=len, reverse=True)
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    named = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+    code = ord(character)
+    return named.get(character) or (f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}")
+
+
+def _frames(error: BaseException, trace: TracebackType | None) -> str:
+    kept = not _telling(error)
+    said = f"{type(error).__name__}: {error}" if kept else type(error).__name__
+    return "Traceback (most recent call last):\n" + "".join(traceback.format_tb(trace)) + said
+
+
+# the start
+
+
+def main() -> None:
+    """Run the engine behind a guard; what it was started with is taken out of its environment."""
+    secret = os.environ.pop(SECRET_VARIABLE, "")
+    if not secret:
+        sys.exit(f"error: {SECRET_VARIABLE} is not set; `mlx-stack up` starts engines")
+    keep_text_out_of_logs()
+    # by name: these are packages of the engine's environment, not of mlx-stack's
+    uvicorn = import_module("uvicorn")
+    run: Callable[..., None] = uvicorn.run
+
+    def run_guarded(app: App, **options: Any) -> None:
+        run(Guard(app, secret), **options)
+
+    vars(uvicorn)["run"] = run_guarded
+    sys.argv[0] = "vllm-mlx"
+    import_module("vllm_mlx.cli").main()
+
+
+if __name__ == "__main__":
+    main()
