@@ -10,8 +10,7 @@ from mlx_stack.errors import StackError
 from mlx_stack.home import Home
 from mlx_stack.models.hub.environment import HubEnvironment
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.planning.catalog import ModelFilter, list_catalog
-from mlx_stack.planning.hub import search_hub
+from mlx_stack.planning.listings import ModelFilter, list_catalog, search_hub
 from stack_testkit.hub import Fault, HubServer, Settings, write_repository
 from stack_testkit.program import Program
 

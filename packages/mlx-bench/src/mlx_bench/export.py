@@ -28,7 +28,7 @@ def interval(low: float | None, high: float | None) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class FigureFormat:
     """How one figure is shown.
 
     Attributes:
@@ -58,24 +58,24 @@ class Column:
 
 
 COLUMNS = (
-    Column("ttft_s", "TTFT", "ms", 1000, lower_is_better=True),
-    Column("prompt_tps", "Prefill", "tok/s"),
-    Column("generation_tps", "Decode", "tok/s"),
-    Column("inter_token_latency_s", "Inter-token", "ms", 1000, lower_is_better=True),
-    Column("end_to_end_s", "End to end", "s", lower_is_better=True),
-    Column("requests_per_s", "Requests", "/s"),
-    Column("total_generation_tps", "Total", "tok/s"),
-    Column("memory_bytes", "Memory", "GB", 1e-9, lower_is_better=True),
+    FigureFormat("ttft_s", "TTFT", "ms", 1000, lower_is_better=True),
+    FigureFormat("prompt_tps", "Prefill", "tok/s"),
+    FigureFormat("generation_tps", "Decode", "tok/s"),
+    FigureFormat("inter_token_latency_s", "Inter-token", "ms", 1000, lower_is_better=True),
+    FigureFormat("end_to_end_s", "End to end", "s", lower_is_better=True),
+    FigureFormat("requests_per_s", "Requests", "/s"),
+    FigureFormat("total_generation_tps", "Total", "tok/s"),
+    FigureFormat("memory_bytes", "Memory", "GB", 1e-9, lower_is_better=True),
 )
 """Every figure of the summary, in the order of the tables."""
 
 
-def column_of(name: str) -> Column:
+def column_of(name: str) -> FigureFormat:
     """The column of one of the summary's figures."""
     return next(column for column in COLUMNS if column.metric == name)
 
 
-def columns_with_figures(summaries: Sequence[PointSummary]) -> list[Column]:
+def columns_with_figures(summaries: Sequence[PointSummary]) -> list[FigureFormat]:
     """The columns of which at least one point knows a figure."""
     return [
         column
@@ -103,7 +103,7 @@ _TOO_WIDE = frozenset({"end_to_end_s", "requests_per_s"})
 
 
 def _rows_by_point(
-    summaries: Sequence[PointSummary], wanted: Sequence[Column]
+    summaries: Sequence[PointSummary], wanted: Sequence[FigureFormat]
 ) -> tuple[list[str], list[list[str]]]:
     columns = [column for column in columns_with_figures(summaries) if column in wanted]
     titles = ["Prompt", "Streams", *(f"{column.title} {column.unit}" for column in columns)]

@@ -6,7 +6,7 @@ from importlib.resources import files
 
 from mlx_bench.export import (
     COLUMNS,
-    Column,
+    FigureFormat,
     column_of,
     columns_with_figures,
     conditions,
@@ -145,7 +145,9 @@ def _sweep_charts(summaries: Sequence[PointSummary], axis: str, line: str) -> li
     return charts
 
 
-def _mark(summary: PointSummary, column: Column, axis: str, levels: Sequence[int]) -> Mark | None:
+def _mark(
+    summary: PointSummary, column: FigureFormat, axis: str, levels: Sequence[int]
+) -> Mark | None:
     level, found = getattr(summary, axis), column.of(summary)
     if found.value is None:
         return None

@@ -77,12 +77,16 @@ def command(
     if remove is not None:
         _remove(context, remove, is_forced=force)
     elif query is not None:
-        wanted = planning.catalog.ModelFilter(family, tags, tool_calling)
-        found = planning.hub.search_hub(context.opened, query, wanted, hardware_spec=hardware_spec)
+        wanted = planning.listings.ModelFilter(family, tags, tool_calling)
+        found = planning.listings.search_hub(
+            context.opened, query, wanted, hardware_spec=hardware_spec
+        )
         output.show(found, _show_available)
     elif wants_catalog:
-        wanted = planning.catalog.ModelFilter(family, tags, tool_calling)
-        listing = planning.catalog.list_catalog(context.opened, wanted, hardware_spec=hardware_spec)
+        wanted = planning.listings.ModelFilter(family, tags, tool_calling)
+        listing = planning.listings.list_catalog(
+            context.opened, wanted, hardware_spec=hardware_spec
+        )
         output.show(listing, _show_catalog)
     elif verify:
         listing = models.local.verify_models(context.opened, say_event(output))
@@ -137,7 +141,7 @@ def _row(model: "models.local.ListedModel") -> list[Part]:
     return [model.name, local.quant or "?", size, integrity, ", ".join(model.tiers) or "-"]
 
 
-def _show_catalog(output: Output, listing: "planning.catalog.CatalogListing") -> None:
+def _show_catalog(output: Output, listing: "planning.listings.CatalogListing") -> None:
     """The catalog as a table; what doesn't fit is dim."""
     if not listing.models:
         output.say(f"None of the catalog's {listing.total} models meets these conditions.")
@@ -167,7 +171,7 @@ def _show_catalog(output: Output, listing: "planning.catalog.CatalogListing") ->
     output.say(_catalog_footer(listing))
 
 
-def _show_available(output: Output, listing: "planning.hub.HubListing") -> None:
+def _show_available(output: Output, listing: "planning.listings.HubListing") -> None:
     """The Hub's models as a table, with the catalog's name where it has one."""
     if not listing.models:
         about = f" match {listing.query!r}" if listing.query else " meet these conditions"
@@ -203,7 +207,7 @@ def _numbers(*headings: str) -> list[Column]:
     return [Column(heading, right=True) for heading in headings]
 
 
-def _details(model: "planning.catalog.CatalogModel") -> tuple[str, ...]:
+def _details(model: "planning.listings.CatalogModel") -> tuple[str, ...]:
     longest = model.estimate.max_context_tokens
     return (
         model.quant,
@@ -232,7 +236,7 @@ def _abilities(able: mlx_catalog.Capabilities) -> str:
     return " ".join(name for name, has in named.items() if has)
 
 
-def _catalog_footer(listing: "planning.catalog.CatalogListing") -> str:
+def _catalog_footer(listing: "planning.listings.CatalogListing") -> str:
     fitting = sum(1 for model in listing.models if model.estimate.fits)
     about = f"\n{fitting} of {len(listing.models)} fit. Memory is for 8,192 tokens of context;"
     lines = [

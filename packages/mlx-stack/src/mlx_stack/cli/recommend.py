@@ -86,7 +86,7 @@ def _show_tiers(output: Output, plan: mlx_recommend.TierPlan) -> None:
 
 def _show_reasons(output: Output, plan: mlx_recommend.TierPlan) -> None:
     """Why each tier is there, or isn't."""
-    words = planning.wording
+    words = planning.recommend
     rows: list[list[Part]] = [
         [
             (tier.kind.name, "cyan"),
@@ -138,7 +138,7 @@ def _note(option: mlx_recommend.Option, plan: mlx_recommend.TierPlan, chosen: se
     if option.candidate.model in chosen:
         return ("in the plan", "green")
     if option.candidate.exclusion is not None:
-        return planning.wording.EXCLUSIONS[option.candidate.exclusion]
+        return planning.recommend.EXCLUSIONS[option.candidate.exclusion]
     over = option.total_bytes - plan.budget_bytes
     if over > 0:
         return f"{format_bytes(over)} over"

@@ -13,7 +13,7 @@ from mlx_stack.errors import UsageError
 NAME = "mlx-stack"
 """Our name in other programs' files; whatever carries it is ours."""
 
-type Settings = Mapping[DocumentPath, object]
+type ClientSettings = Mapping[DocumentPath, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,8 @@ class ClientFile:
 
     path: Path
     format: FormatName
-    settings: Settings
-    frame: Settings = field(default_factory=dict[DocumentPath, object])
+    settings: ClientSettings
+    frame: ClientSettings = field(default_factory=dict[DocumentPath, object])
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +113,7 @@ def _claude_code(around: Surroundings, to: ClientEndpoint) -> tuple[ClientFile, 
         "ANTHROPIC_DEFAULT_SONNET_MODEL": to.main,
         "ANTHROPIC_DEFAULT_HAIKU_MODEL": to.small,
     }
-    settings: Settings = {("env", name): value for name, value in variables.items()}
+    settings: ClientSettings = {("env", name): value for name, value in variables.items()}
     return (ClientFile(folder / "settings.json", "jsonc", settings),)
 
 
@@ -137,12 +137,12 @@ def _codex(around: Surroundings, to: ClientEndpoint) -> tuple[ClientFile, ...]:
         "wire_api": "responses",
         "experimental_bearer_token": to.key,
     }
-    settings: Settings = {("model_providers", NAME): provider}
+    settings: ClientSettings = {("model_providers", NAME): provider}
     return (ClientFile(folder / "config.toml", "toml", settings),)
 
 
 def _continue(around: Surroundings, to: ClientEndpoint) -> tuple[ClientFile, ...]:
-    models: Settings = {
+    models: ClientSettings = {
         ("models", Item("name", f"{NAME} {model}")): {
             "name": f"{NAME} {model}",
             "provider": "openai",
@@ -153,7 +153,7 @@ def _continue(around: Surroundings, to: ClientEndpoint) -> tuple[ClientFile, ...
         }
         for model in to.models
     }
-    frame: Settings = {("name",): "Local models", ("version",): "0.0.1", ("schema",): "v1"}
+    frame: ClientSettings = {("name",): "Local models", ("version",): "0.0.1", ("schema",): "v1"}
     return (ClientFile(around.home / ".continue" / "config.yaml", "yaml", models, frame),)
 
 
@@ -171,7 +171,7 @@ def _zed(around: Surroundings, to: ClientEndpoint) -> tuple[ClientFile, ...]:
             for name, context_tokens in to.models.items()
         ],
     }
-    settings: Settings = {("language_models", "openai_compatible", NAME): provider}
+    settings: ClientSettings = {("language_models", "openai_compatible", NAME): provider}
     return (ClientFile(around.config("zed", "settings.json"), "jsonc", settings),)
 
 
@@ -179,7 +179,7 @@ def _llm(around: Surroundings, to: ClientEndpoint) -> tuple[ClientFile, ...]:
     mac = around.home / "Library" / "Application Support" / "io.datasette.llm"
     default = mac if around.is_mac else around.config("io.datasette.llm")
     folder = around.moved("LLM_USER_PATH", default)
-    models: Settings = {
+    models: ClientSettings = {
         (Item("model_id", f"{NAME}/{model}"),): {
             "model_id": f"{NAME}/{model}",
             "model_name": model,
@@ -200,7 +200,7 @@ def _open_webui(around: Surroundings, to: ClientEndpoint) -> tuple[ClientFile, .
         "OPENAI_API_KEY": to.key,
         "ENABLE_OLLAMA_API": "false",
     }
-    settings: Settings = {(name,): value for name, value in variables.items()}
+    settings: ClientSettings = {(name,): value for name, value in variables.items()}
     return (ClientFile(around.state / "open-webui.env", "variables", settings),)
 
 

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_catalog import Quant
-from mlx_stack.models.disk import space
-from mlx_stack.models.disk.layout import ModelPlaces
+from mlx_stack.models.disk.layout import GB, ModelPlaces, ensure_room
 from mlx_stack.models.disk.local import LocalModel, inspect_folder, own_files, write_inventory
 from mlx_stack.models.disk.manifest import FileRecord, Manifest
 from mlx_stack.models.download.fetch import PullResult, find_present, publish
@@ -174,12 +173,12 @@ def ensure_feasible(
     """
     rest = original_bytes - present_bytes
     wanted = rest + expected_bytes(original_bytes, quant)
-    space.ensure_room(model_dir, wanted, f"Converting {repo}")
+    ensure_room(model_dir, wanted, f"Converting {repo}")
     needed = needed_memory_bytes(original_bytes)
     if needed > converter.available_memory_bytes:
         raise ConversionError(
-            f"Converting {repo} takes {needed / space.GB:.1f} GB of memory, and "
-            f"{converter.available_memory_bytes / space.GB:.1f} GB are free.",
+            f"Converting {repo} takes {needed / GB:.1f} GB of memory, and "
+            f"{converter.available_memory_bytes / GB:.1f} GB are free.",
             hint="Stop the stack (`mlx-stack down`) or close other programs, and pull again.",
         )
 

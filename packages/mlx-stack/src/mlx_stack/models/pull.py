@@ -31,8 +31,7 @@ from mlx_stack.models.errors import (
 )
 from mlx_stack.models.events import Event
 from mlx_stack.models.find import ModelSource, find, guessing, source_of
-from mlx_stack.models.hub.answers import gated
-from mlx_stack.models.hub.client import open_hub
+from mlx_stack.models.hub.client import gated, open_hub
 from mlx_stack.models.hub.environment import HubEnvironment, read_environment
 from mlx_stack.models.own_code import ensure_no_code, ensure_no_code_in
 from mlx_stack.open_stack import OpenStack

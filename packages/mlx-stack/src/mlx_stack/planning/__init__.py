@@ -5,11 +5,9 @@ from typing import TYPE_CHECKING
 from mlx_stack import modules_of
 
 if TYPE_CHECKING:
-    from mlx_stack.planning import catalog as catalog
     from mlx_stack.planning import estimate as estimate
-    from mlx_stack.planning import hub as hub
     from mlx_stack.planning import init as init
+    from mlx_stack.planning import listings as listings
     from mlx_stack.planning import recommend as recommend
-    from mlx_stack.planning import wording as wording
 else:
     __getattr__ = modules_of(__name__)

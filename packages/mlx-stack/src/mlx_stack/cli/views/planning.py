@@ -66,7 +66,7 @@ def show_draft(output: Output, draft: "planning.init.Draft") -> None:
         together, budget = format_bytes(draft.total_bytes), format_bytes(draft.budget_bytes)
         output.say(f"Together {together} of a budget of {budget}.")
     for missing in draft.missing:
-        why = planning.wording.missing_text(missing)
+        why = planning.recommend.missing_text(missing)
         output.say((missing.tier, "yellow"), f": {why}")
     for note in draft.notes:
         output.say(("note:", "yellow"), f" {note}")

@@ -16,8 +16,8 @@ import msgspec
 
 from mlx_catalog.hub import HubCommit
 from mlx_catalog.safetensors import missing_shards
+from mlx_stack.models.disk.layout import ensure_room
 from mlx_stack.models.disk.manifest import FileRecord, is_safe_path
-from mlx_stack.models.disk.space import ensure_room
 
 _SHA256 = re.compile(r"^[0-9a-f]{64}$")
 _SHA1 = re.compile(r"^[0-9a-f]{40}$")

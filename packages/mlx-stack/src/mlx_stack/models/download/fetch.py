@@ -17,9 +17,8 @@ from msgspec import structs
 from mlx_catalog import Quant, UnreadableModelError, read_model
 from mlx_catalog.hub import HubCommit
 from mlx_stack.errors import InvalidFileError
-from mlx_stack.models.disk import space
 from mlx_stack.models.disk.hf_cache import find_blob, link_or_copy
-from mlx_stack.models.disk.layout import ModelPlaces
+from mlx_stack.models.disk.layout import ModelPlaces, ensure_room, naming_disk
 from mlx_stack.models.disk.local import LocalModel, discard, inspect_folder, write_inventory
 from mlx_stack.models.disk.manifest import FileRecord, Manifest, read_manifest, write_manifest
 from mlx_stack.models.disk.partial import SUFFIXES, PartialFile, allocated_bytes, discard_partial
@@ -141,7 +140,7 @@ def fetch(
         is_forced=options.is_forced,
     )
     with (
-        space.naming_disk(places.model_dir, commit.repo),
+        naming_disk(places.model_dir, commit.repo),
         places.hold(commit.repo, on_event),
     ):
         _recover(places)
@@ -329,7 +328,7 @@ def _ensure_room(files: Iterable[FileRecord], places: ModelPlaces, repo: str) ->
     wanted = sum(
         file.size_bytes - allocated_bytes(places.staging / file.path, file) for file in files
     )
-    space.ensure_room(places.model_dir, wanted, repo)
+    ensure_room(places.model_dir, wanted, repo)
 
 
 def _announce(

@@ -17,8 +17,7 @@ import httpx
 from mlx_catalog.hub import HubCommit
 from mlx_stack.models.disk.manifest import FileRecord
 from mlx_stack.models.errors import PullError, TransientError, WrongContentError
-from mlx_stack.models.hub.answers import gated, refused, retry_after_s
-from mlx_stack.models.hub.client import open_stream_client
+from mlx_stack.models.hub.client import gated, open_stream_client, refused, retry_after_s
 from mlx_stack.models.hub.environment import HubEnvironment, is_web_address, origin_of
 
 _MOST_REDIRECTS = 5

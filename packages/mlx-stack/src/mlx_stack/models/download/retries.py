@@ -4,7 +4,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from mlx_stack.models.errors import HubUnreachableError, TransientError
-from mlx_stack.models.hub.answers import pause_s
+from mlx_stack.models.hub.client import pause_s
 
 _SAMPLE_S = 0.25
 

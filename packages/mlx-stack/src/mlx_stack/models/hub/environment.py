@@ -29,8 +29,6 @@ _PROXY_HINT = (
 )
 _SYSTEM = "the system's proxy setting"
 
-type Origin = tuple[str, str, int]
-
 
 @dataclass(frozen=True, slots=True)
 class Variable:
@@ -182,7 +180,7 @@ def read_environment(variables: Mapping[str, str] = os.environ) -> HubEnvironmen
     )
 
 
-def origin_of(url: str) -> Origin:
+def origin_of(url: str) -> tuple[str, str, int]:
     """Scheme, host and port: credentials go to no other."""
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "https" else 80)

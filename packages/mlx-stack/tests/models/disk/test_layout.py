@@ -9,8 +9,7 @@ import pytest
 
 from mlx_catalog import Quant
 from mlx_stack.models.convert import expected_bytes, needed_memory_bytes
-from mlx_stack.models.disk.layout import ModelPlaces
-from mlx_stack.models.disk.space import ensure_room, naming_disk, reserve_bytes
+from mlx_stack.models.disk.layout import ModelPlaces, ensure_room, naming_disk, reserve_bytes
 from mlx_stack.models.errors import DiskSpaceError
 from mlx_stack.models.events import Waiting
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_stack.models.hub.answers import pause_s, retry_after_s
+from mlx_stack.models.hub.client import pause_s, retry_after_s
 
 
 @given(st.integers(1, 60), st.floats(0, 1))

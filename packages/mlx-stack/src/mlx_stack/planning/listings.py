@@ -1,24 +1,138 @@
-"""The Hub's MLX models that match a query, with figures for a machine (decision 0039)."""
+"""Lists of models with figures for a machine: the catalog's (decision 0037), the Hub's (0039)."""
 
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from mlx_catalog import Catalog, CatalogEntry, CatalogError
-from mlx_catalog.hub import HubModel, RepoReading
+import msgspec
+
+from mlx_catalog import (
+    Catalog,
+    CatalogEntry,
+    CatalogError,
+    EngineFit,
+    Quant,
+    engine_fit,
+)
 from mlx_catalog.model_files import describe
 from mlx_hwprobe import HardwareProfile
-from mlx_recommend import Estimate, estimate, shape_of_entry, shape_of_model
+from mlx_recommend import Estimate, Workload, estimate, shape_of_entry, shape_of_model
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.hardware import asked_hardware
-from mlx_stack.models.hub.client import open_hub
 from mlx_stack.models.hub.environment import HubEnvironment, read_environment
 from mlx_stack.models.name import HubRepo, parse
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.planning.catalog import ModelFilter
 from mlx_stack.planning.estimate import listed_estimate
+from mlx_stack.planning.saved_results import known_speeds
+
+if TYPE_CHECKING:
+    from mlx_catalog.hub import HubModel, RepoReading
 
 _LISTED = 20
+_ENTRY_FIELDS = (
+    "id",
+    "aliases",
+    "alias_notes",
+    "name",
+    "family",
+    "params_b",
+    "active_params_b",
+    "architecture",
+    "license",
+    "gated",
+    "max_context_tokens",
+    "capabilities",
+    "tags",
+    "confidence",
+    "notes",
+)
+_SCORES = ("overall", "coding", "reasoning", "instruction_following")
+_UNKNOWN_QUALITY: dict[str, object] = {"source": {}, **dict.fromkeys(_SCORES)}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFilter:
+    """Which models are wanted; where the answer is unknown, a model is left out.
+
+    Attributes:
+        family: The start of a family's name, or None for all.
+        tags: Tags that a model must have, all of them.
+        tool_calling: Only models that call tools.
+    """
+
+    family: str | None = None
+    tags: tuple[str, ...] = ()
+    tool_calling: bool = False
+
+    def chosen(self, catalog: Catalog) -> Catalog:
+        """The entries of `catalog` that are wanted."""
+        wanted = True if self.tool_calling else None
+        return catalog.filter(family=self.family, tags=self.tags, tool_calling=wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogModel:
+    """One entry on the machine, at the precision that would be pulled."""
+
+    entry: CatalogEntry
+    quant: Quant
+    estimate: Estimate
+    fit: EngineFit
+
+    def to_document(self) -> dict[str, object]:
+        """The model as JSON."""
+        plain = msgspec.to_builtins(self.entry)
+        return {
+            **{name: plain[name] for name in _ENTRY_FIELDS},
+            "quality": plain["quality"] or _UNKNOWN_QUALITY,
+            "sources": {quant: source for quant, source in plain["sources"].items() if source},
+            "unservable_because": self.fit.unservable_because or None,
+            "estimate": listed_estimate(self.estimate),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogListing:
+    """The wanted entries by family and size, and the machine that their figures are for."""
+
+    hardware: HardwareProfile
+    models: tuple[CatalogModel, ...]
+    total: int
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {
+            "hardware": self.hardware.to_document(),
+            "models": [model.to_document() for model in self.models],
+        }
+
+
+def list_catalog(
+    opened: OpenStack, wanted: ModelFilter, *, hardware_spec: str | None = None
+) -> CatalogListing:
+    """The catalog's models that are `wanted`; reads only.
+
+    Raises:
+        InvalidCatalogError: When an entry of the user's breaks the schema.
+        InvalidFileError: When the configuration, a saved result or the saved profile is damaged.
+    """
+    hardware = asked_hardware(opened.home, hardware_spec)
+    default = opened.config.default_quant
+    speeds = known_speeds(opened.home.benchmarks, hardware)
+    models: list[CatalogModel] = []
+    for entry in wanted.chosen(opened.catalog):
+        quant = available_quant(entry, default)
+        known = speeds.of_entry(entry, default)
+        expected = estimate(shape_of_entry(entry, quant), hardware, Workload(), known)
+        models.append(CatalogModel(entry, quant, expected, engine_fit(entry)))
+    return CatalogListing(hardware, tuple(models), len(opened.catalog))
+
+
+def available_quant(entry: CatalogEntry, default: Quant) -> Quant:
+    """`default` where the entry has such weights, else the smallest that it has."""
+    known: list[Quant] = [quant for quant, _ in entry.sources.items()]
+    return default if default in known or not known else known[0]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,9 +148,9 @@ class AvailableModel:
         note: Why something is missing; "" where nothing is.
     """
 
-    listed: HubModel
+    listed: "HubModel"
     entry: CatalogEntry | None
-    reading: RepoReading | None
+    reading: "RepoReading | None"
     size_bytes: int | None
     estimate: Estimate | None
     note: str
@@ -94,6 +208,8 @@ def search_hub(
     Raises:
         StackError: When `HF_HUB_OFFLINE` forbids asking, or the Hub doesn't answer usably.
     """
+    from mlx_stack.models.hub.client import open_hub
+
     environment = environment or read_environment()
     if environment.is_offline:
         raise StackError(
@@ -114,7 +230,7 @@ def search_hub(
     return HubListing(query, environment.endpoint, hardware, models)
 
 
-def _is_wanted(row: HubModel, catalog: Catalog, wanted: ModelFilter) -> bool:
+def _is_wanted(row: "HubModel", catalog: Catalog, wanted: ModelFilter) -> bool:
     entry = catalog.by_repo(row.repo)
     if wanted.tool_calling and (entry is None or entry.capabilities.tool_calling is not True):
         return False
@@ -126,13 +242,13 @@ def _is_wanted(row: HubModel, catalog: Catalog, wanted: ModelFilter) -> bool:
 
 
 def _described(
-    row: HubModel,
+    row: "HubModel",
     entry: CatalogEntry | None,
-    readings: Mapping[str, RepoReading | CatalogError],
+    readings: Mapping[str, "RepoReading | CatalogError"],
     hardware: HardwareProfile,
 ) -> AvailableModel:
     found = readings.get(row.repo)
-    reading = found if isinstance(found, RepoReading) else None
+    reading = None if isinstance(found, CatalogError) else found
     size_bytes = row.weights_bytes or (reading.weights_bytes if reading is not None else None)
     quant = entry.quant_of(row.repo) if entry is not None else None
     shape, note = None, "" if found is None else str(found)
