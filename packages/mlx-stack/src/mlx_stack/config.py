@@ -1,18 +1,22 @@
 """The configuration: every key declared once, read from its file, shown and changed.
 
-To add a key, add a field to `Config`: its name with dashes is the key's name, and the value after
-`_key` its default.
+To add a key, add a field to `Config`: its name, with dashes, is the key's; its
+value is the default.
 """
 
 import difflib
 import ipaddress
 import socket
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
 from enum import StrEnum
+from itertools import starmap
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_type_hints
+
+import msgspec
+from msgspec import Meta
 
 from mlx_catalog import Quant, yaml12
 from mlx_stack import atomic_file, yaml_file
@@ -22,14 +26,12 @@ from mlx_stack.home import Home
 type ConfigValue = str | int | bool | Path
 
 _HINT = "Fix the file, or remove it to return to the defaults."
-_DEFINITION = "definition"
 _BOOLEANS = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
 _SHOWN_OF_SECRET = 4
 _SHORTEST_SHOWN_SECRET = 16
-_MOST_DIGITS = 18
 
 
 class KeepAwake(StrEnum):
@@ -75,26 +77,122 @@ class ConfigValidationError(UsageError):
 
 
 @dataclass(frozen=True, slots=True)
+class About:
+    """What a field of `Config` says of its key, next to the type that bounds its values.
+
+    Attributes:
+        description: One sentence for `config list`.
+        valid: Which values are allowed, in words.
+        is_secret: The value is masked wherever it is shown.
+    """
+
+    description: str
+    valid: str
+    is_secret: bool = False
+
+
+def _is_host(value: str) -> bool:
+    """Whether `value` can be an address; whether it is this machine's shows when binding."""
+    with suppress(ValueError):
+        return value == "localhost" or bool(ipaddress.ip_address(value))
+    return False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The value of every key. `Config()` is the defaults."""
+
+    openrouter_key: Annotated[
+        str,
+        Meta(pattern=r"\A[^\s\x00-\x1f\x7f-\x9f]*\Z"),
+        About(
+            "The OpenRouter API key, for the model `cloud` and as `cloud-fallback` says.",
+            "a key, or empty for none",
+            is_secret=True,
+        ),
+    ] = ""
+    default_quant: Annotated[
+        Quant,
+        About("The precision of weights where nothing else is asked for.", "int4, int8 or bf16"),
+    ] = Quant.INT4
+    memory_budget_pct: Annotated[
+        int,
+        Meta(ge=1, le=100),
+        About(
+            "How much of the unified memory all models together may take, in percent.", "1 to 100"
+        ),
+    ] = 40
+    litellm_port: Annotated[
+        int, Meta(ge=1, le=65535), About("The port of the gateway.", "1 to 65535")
+    ] = 4000
+    litellm: Annotated[
+        LiteLlmMode,
+        About(
+            "When LiteLLM runs, which takes requests to OpenRouter.", "on-demand, always or never"
+        ),
+    ] = LiteLlmMode.ON_DEMAND
+    cloud_fallback: Annotated[
+        CloudFallback,
+        About(
+            "When a request may go to OpenRouter though it asked for a tier; it needs "
+            "openrouter-key.",
+            "never, when-down or also-too-long",
+        ),
+    ] = CloudFallback.WHEN_DOWN
+    model_dir: Annotated[
+        Path,
+        About("Where downloaded models are kept; by default in the state folder.", "a folder"),
+    ] = Path("models")
+    auto_health_check: Annotated[
+        bool,
+        About(
+            "Whether `up` verifies each service with a real request for one token.",
+            "true or false",
+        ),
+    ] = True
+    log_max_size_mb: Annotated[
+        int, Meta(ge=1), About("The size in MB at which a log is archived.", "1 or more")
+    ] = 50
+    log_max_files: Annotated[
+        int, Meta(ge=1), About("How many archives of each log are kept.", "1 or more")
+    ] = 5
+    gateway_host: Annotated[
+        str,
+        About(
+            "The address that the gateway listens on; any but loopback opens it to the network.",
+            "an address of this machine, or 0.0.0.0",
+        ),
+    ] = "127.0.0.1"
+    gateway_max_memory_mb: Annotated[
+        int,
+        Meta(ge=256),
+        About("The memory in MB beyond which the watchdog restarts the gateway.", "256 or more"),
+    ] = 2048
+    keep_awake: Annotated[
+        KeepAwake, About("When the Mac is kept from sleeping.", "never, serving or always")
+    ] = KeepAwake.SERVING
+
+
+@dataclass(frozen=True, slots=True)
 class ConfigKeyDef:
     """What there is to know about one key.
 
     Attributes:
         name: The key, as it is written in the file and on the command line.
-        description: One sentence for `config list`.
         default: The value where the file says nothing.
-        type: `str`, `int`, `bool`, `Path`, or an enum of words.
-        valid: Which values are allowed, in words.
-        accepts: Whether a value of the right type is allowed.
-        is_secret: The value is masked wherever it is shown.
+        bounded: The annotated type that its values are converted to.
+        about: What its field says of it.
     """
 
     name: str
-    description: str
     default: ConfigValue
-    type: type[ConfigValue]
-    valid: str
-    accepts: Callable[[Any], bool]
-    is_secret: bool
+    bounded: Any
+    about: About
+
+    @property
+    def type(self) -> type[ConfigValue]:
+        """`str`, `int`, `bool`, `Path`, or an enum of words."""
+        return self.bounded.__origin__
 
     def parse(self, text: str) -> ConfigValue:
         """The value that `text`, as typed by a person, means.
@@ -105,16 +203,11 @@ class ConfigKeyDef:
             ConfigValidationError: When the key doesn't take this value.
         """
         text = text.strip()
-        if self.type is bool and text.lower() in _BOOLEANS:
-            return _BOOLEANS[text.lower()]
-        # Python itself refuses to read thousands of digits
-        if self.type is int and text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS:
-            return self._checked(int(text))
         if self.type is Path and text:
             return Path(text).expanduser().absolute()
-        if issubclass(self.type, str):
-            return self._checked(text)
-        raise self._refusal(text)
+        if self.type is bool:
+            return self._converted(_BOOLEANS.get(text.lower(), text), strict=True)
+        return self._converted(text, strict=False)
 
     def read(self, value: object, folder: Path) -> ConfigValue:
         """The value that the file gives; a relative path is taken from `folder`.
@@ -124,156 +217,35 @@ class ConfigKeyDef:
         """
         if self.type is Path and isinstance(value, str) and value:
             return folder / Path(value).expanduser()
-        if isinstance(value, str | int) and type(value) is (
-            str if issubclass(self.type, str) else self.type  # an exact match: `true` isn't 1
-        ):
-            return self._checked(value)
-        raise self._refusal(value)
+        return self._converted(value, strict=True)
 
     def mask(self, value: ConfigValue) -> str:
         """`value` as it may be shown: of a secret at most the last characters."""
         text = str(value).lower() if isinstance(value, bool) else str(value)
-        if not self.is_secret or not text:
+        if not self.about.is_secret or not text:
             return text
         shown = text[-_SHOWN_OF_SECRET:] if len(text) >= _SHORTEST_SHOWN_SECRET else ""
         return f"********{shown}"
 
-    def _checked(self, value: str | int) -> ConfigValue:
-        if issubclass(self.type, StrEnum):
-            if value in self.type:
-                return self.type(value)
-        elif self.accepts(value):
-            return value
-        raise self._refusal(value)
-
-    def _refusal(self, value: object) -> ConfigValidationError:
-        got = "that" if self.is_secret else repr(str(value))
-        message = f"{self.name} can't be {got}: it takes {self.valid}."
-        return ConfigValidationError(self.name, message)
+    def _converted(self, value: object, *, strict: bool) -> ConfigValue:
+        with suppress(msgspec.ValidationError):
+            found = msgspec.convert(value, self.bounded, strict=strict)
+            if self.name != "gateway-host" or _is_host(found):
+                return found
+        got = "that" if self.about.is_secret else repr(str(value))
+        message = f"{self.name} can't be {got}: it must be {self.about.valid}."
+        raise ConfigValidationError(self.name, message)
 
 
-def _key[T: ConfigValue](
-    default: T,
-    description: str,
-    *,
-    valid: str,
-    accepts: Callable[[T], bool] = lambda _: True,
-    is_secret: bool = False,
-) -> T:
-    """A field of `Config`; what else is known of the key travels in the field's metadata."""
-    kind = Path if isinstance(default, Path) else type(default)
-
-    def define(name: str) -> ConfigKeyDef:
-        return ConfigKeyDef(name, description, default, kind, valid, accepts, is_secret)
-
-    return field(default=default, metadata={_DEFINITION: define})
+def _definition(field: str, bounded: Any) -> ConfigKeyDef:
+    about = next(each for each in bounded.__metadata__ if isinstance(each, About))
+    return ConfigKeyDef(field.replace("_", "-"), getattr(Config(), field), bounded, about)
 
 
-def _is_between(low: int, high: int) -> Callable[[int], bool]:
-    return lambda value: low <= value <= high
-
-
-def _is_at_least(low: int) -> Callable[[int], bool]:
-    return lambda value: value >= low
-
-
-def _is_host(value: str) -> bool:
-    """Whether `value` can be an address; whether it is this machine's shows when binding."""
-    if value == "localhost":
-        return True
-    try:
-        ipaddress.ip_address(value)
-    except ValueError:
-        return False
-    return True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Config:
-    """The value of every key. `Config()` is the defaults."""
-
-    openrouter_key: str = _key(
-        "",
-        "The OpenRouter API key, for the model `cloud` and as `cloud-fallback` says.",
-        valid="a key, or empty for none",
-        accepts=lambda value: value.isprintable() and not any(map(str.isspace, value)),
-        is_secret=True,
-    )
-    default_quant: Quant = _key(  # noqa: RUF009 - `_key` calls `field`
-        Quant.INT4,
-        "The precision of weights where nothing else is asked for.",
-        valid="int4, int8 or bf16",
-    )
-    memory_budget_pct: int = _key(
-        40,
-        "How much of the unified memory all models together may take, in percent.",
-        valid="1 to 100",
-        accepts=_is_between(1, 100),
-    )
-    litellm_port: int = _key(
-        4000,
-        "The port of the gateway.",
-        valid="1 to 65535",
-        accepts=_is_between(1, 65535),
-    )
-    litellm: LiteLlmMode = _key(  # noqa: RUF009 - `_key` calls `field`
-        LiteLlmMode.ON_DEMAND,
-        "When LiteLLM runs, which takes requests to OpenRouter.",
-        valid="on-demand, always or never",
-    )
-    cloud_fallback: CloudFallback = _key(  # noqa: RUF009 - `_key` calls `field`
-        CloudFallback.WHEN_DOWN,
-        "When a request may go to OpenRouter though it asked for a tier; it needs openrouter-key.",
-        valid="never, when-down or also-too-long",
-    )
-    model_dir: Path = _key(  # noqa: RUF009 - `_key` calls `field`, and a Path is immutable
-        Path("models"),
-        "Where downloaded models are kept; by default in the state folder.",
-        valid="a folder",
-    )
-    auto_health_check: bool = _key(
-        True,
-        "Whether `up` verifies each service with a real request for one token.",
-        valid="true or false",
-    )
-    log_max_size_mb: int = _key(
-        50,
-        "The size in MB at which a log is archived.",
-        valid="1 or more",
-        accepts=_is_at_least(1),
-    )
-    log_max_files: int = _key(
-        5,
-        "How many archives of each log are kept.",
-        valid="1 or more",
-        accepts=_is_at_least(1),
-    )
-    gateway_host: str = _key(
-        "127.0.0.1",
-        "The address that the gateway listens on; any but loopback opens it to the network.",
-        valid="an address of this machine, or 0.0.0.0",
-        accepts=_is_host,
-    )
-    gateway_max_memory_mb: int = _key(
-        2048,
-        "The memory in MB beyond which the watchdog restarts the gateway.",
-        valid="256 or more",
-        accepts=_is_at_least(256),
-    )
-    keep_awake: KeepAwake = _key(  # noqa: RUF009 - `_key` calls `field`
-        KeepAwake.SERVING,
-        "When the Mac is kept from sleeping.",
-        valid="never, serving or always",
-    )
-
-
-CONFIG_KEYS: Mapping[str, ConfigKeyDef] = MappingProxyType(
-    {
-        name: entry.metadata[_DEFINITION](name)
-        for entry in fields(Config)
-        for name in (entry.name.replace("_", "-"),)
-    }
-)
+CONFIG_KEYS = {
+    key.name: key
+    for key in starmap(_definition, get_type_hints(Config, include_extras=True).items())
+}
 """Every key by its name, in the order of `config list`."""
 
 
@@ -308,8 +280,8 @@ class Setting:
             "default": self._plain(self.default),
             "source": self.source,
             "type": names.get(kind, "string"),
-            "valid": self.definition.valid,
-            "description": self.definition.description,
+            "valid": self.definition.about.valid,
+            "description": self.definition.about.description,
         }
 
     def _plain(self, value: ConfigValue) -> bool | int | str:

@@ -21,7 +21,7 @@ from mlx_stack.errors import UsageError
 def command(
     context: Context, question: str | None, tier: str | None, max_tokens: int | None
 ) -> None:
-    """Put one QUESTION to a model through the gateway and stream its answer.
+    """Ask a model one QUESTION through the gateway and stream its answer.
 
     Without a QUESTION it is read from standard input: `git diff | mlx-stack ask`.
     """

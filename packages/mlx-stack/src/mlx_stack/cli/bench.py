@@ -42,7 +42,7 @@ class Integers(click.ParamType[tuple[int, ...]]):
     default=3,
     show_default=True,
     metavar="N",
-    help="How often; six or more for comparisons.",
+    help="Number of iterations; at least six for comparisons.",
 )
 @click.option(
     "--prompt-tokens",
@@ -67,17 +67,19 @@ class Integers(click.ParamType[tuple[int, ...]]):
     type=click.Choice([cache.value for cache in Cache]),
     default=Cache.FRESH.value,
     show_default=True,
-    help="Prompts that were never seen before, or just before.",
+    help="fresh: new prompts; primed: each sent once before.",
 )
 @click.option(
     "--precision",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     metavar="SHARE",
-    help="Go on until the 95 % intervals are this narrow, as 0.02.",
+    help="Go on until the 95 % intervals are this narrow, e.g. 0.02.",
 )
 @click.option("--save", "is_saved", is_flag=True, help="Keep the result for `recommend`.")
-@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write a page.")
-@click.option("--model", help="Which model of a URL.")
+@click.option(
+    "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write an HTML report."
+)
+@click.option("--model", help="Model name, if TARGET is a URL.")
 @click.option("--api-key-env", metavar="NAME", help="The variable that holds a URL's key.")
 @with_context()
 def command(
@@ -97,7 +99,7 @@ def command(
 ) -> None:
     """Measure TARGET: a tier, a model on this disk, or an http://…/v1.
 
-    A model that is no tier is served just for the run. Every prompt is new, so that no prefix
+    A model that isn't a tier is served for the run only. Every prompt is new, so that no prefix
     cache answers; TTFT starts when the request has left and ends at the first token.
     """
     parameters = mlx_bench.Parameters(
@@ -121,7 +123,7 @@ def command(
             on_progress=show,
         )
     output.show(result, show_benchmark)
-    for what, path in (("Page", html), ("Saved", result.saved)):
+    for what, path in (("Report", html), ("Saved", result.saved)):
         if path is not None:
             output.say(f"{what}: {path}")
 

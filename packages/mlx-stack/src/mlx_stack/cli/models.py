@@ -34,7 +34,7 @@ _complete_local_models = completer(
     help="The Hub's MLX models that match QUERY, most downloaded first.",
 )
 @hardware_option
-@click.option("--family", metavar="NAME", help="Only families whose name starts so.")
+@click.option("--family", metavar="NAME", help="Only families whose name starts with NAME.")
 @click.option("--tag", "tags", metavar="TAG", multiple=True, help="Only models with this tag.")
 @click.option("--tool-calling", is_flag=True, help="Only models that call tools.")
 @click.option("--verify", is_flag=True, help="Compare every byte of the local models.")
@@ -44,7 +44,7 @@ _complete_local_models = completer(
     help="Remove a local model.",
     shell_complete=_complete_local_models,
 )
-@click.option("--force", is_flag=True, help="Remove it though a tier uses it.")
+@click.option("--force", is_flag=True, help="Remove it even if a tier uses it.")
 @with_context()
 def command(
     context: Context,
@@ -73,7 +73,7 @@ def command(
     if sum((wants_catalog, query is not None, verify, remove is not None)) > 1:
         raise UsageError("--catalog, --available, --verify and --remove can't be combined.")
     if force and remove is None:
-        raise UsageError("--force belongs to --remove.")
+        raise UsageError("--force needs --remove.")
     if remove is not None:
         _remove(context, remove, is_forced=force)
     elif query is not None:

@@ -36,7 +36,7 @@ class _Pulled:
 @click.command("pull")
 @click.argument("model", shell_complete=complete_models)
 @click.option("--quant", type=click.Choice(Quant, case_sensitive=False), help="Which precision.")
-@click.option("--force", is_flag=True, help="Fetch everything again, whatever is here.")
+@click.option("--force", is_flag=True, help="Download everything again.")
 @click.option(
     "--allow-code",
     is_flag=True,
@@ -103,7 +103,7 @@ def _summarize(output: Output, result: "PullResult") -> None:
     model = result.model
     facts = [fact for fact in (model.quant, format_bytes(model.size_bytes)) if fact]
     took = {
-        "present": "was here already",
+        "present": "is already downloaded",
         "linked": "is used from the Hugging Face cache",
         "downloaded": f"downloaded in {format_duration(result.seconds)}",
         "converted": f"downloaded and converted in {format_duration(result.seconds)}",

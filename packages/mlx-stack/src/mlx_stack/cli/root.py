@@ -108,10 +108,10 @@ def _usage(error: click.ClickException) -> StackError:
     if isinstance(error, click.NoSuchOption) and context is not None and context.parent is None:
         option = error.option_name
         if option in _OPTIONS_OF_COMMANDS:
-            message = f"The option {option!r} belongs behind a command."
+            message = f"The option {option!r} goes after the command."
             return UsageError(message, hint=f"As in `mlx-stack status {option}`.")
     path = context.command_path if context is not None else "mlx-stack"
-    return UsageError(error.format_message(), hint=f"`{path} --help` explains it.")
+    return UsageError(error.format_message(), hint=f"See `{path} --help`.")
 
 
 def _report(problem: StackError, *, as_json: bool) -> int:

@@ -35,10 +35,10 @@ _SHOWN_FROM_S = 1.0
     "--model",
     metavar="MODEL",
     shell_complete=complete_models,
-    help="Serve this model alone: a catalog id or a Hub repo.",
+    help="Serve only this model: a catalog id or a Hub repo.",
 )
-@click.option("--no-pull", is_flag=True, help="Download no models.")
-@click.option("--no-start", is_flag=True, help="Neither install the engines nor start anything.")
+@click.option("--no-pull", is_flag=True, help="Skip the downloads.")
+@click.option("--no-start", is_flag=True, help="Skip installing engines and starting services.")
 @with_context()
 def command(
     context: Context,
@@ -52,7 +52,7 @@ def command(
 ) -> int:
     """From nothing to a running stack: profile, recommend, define, install, pull, start.
 
-    What is done already is left alone, so after a failure or Ctrl-C the next `setup` continues.
+    Finished steps are skipped, so you can rerun it after a failure or Ctrl-C.
     """
     output, setup = context.output, mlx_stack.setup
     may_ask = context.may_ask and not accept_defaults

@@ -49,7 +49,7 @@ timeout_option: Decorator = click.option(
     default=READY_TIMEOUT_S,
     show_default=True,
     metavar="SECONDS",
-    help="How long a service may take; longer while its load progresses.",
+    help="How long to wait for each service; extended while it is visibly loading.",
 )
 """`--timeout S`: how long a start may take."""
 
@@ -67,7 +67,7 @@ concurrency_option: Decorator = click.option(
     default=1,
     show_default=True,
     metavar="N",
-    help="Requests served side by side.",
+    help="Requests served at the same time.",
 )
 """`--concurrency N`."""
 

@@ -132,7 +132,11 @@ def describe(event: "models.events.Event") -> str | None:
     match event:
         case models.events.Planned():
             to_fetch = event.total_bytes - event.present_bytes
-            here = f", {format_bytes(event.present_bytes)} here" if event.present_bytes else ""
+            here = (
+                f", {format_bytes(event.present_bytes)} already downloaded"
+                if event.present_bytes
+                else ""
+            )
             return f"{event.repo}: {format_bytes(to_fetch)} to download{here}"
         case models.events.Checking() if event.size_bytes >= _NOTABLE_CHECK_BYTES:
             return f"checking {event.path} ({format_bytes(event.size_bytes)})"

@@ -20,7 +20,7 @@ _OUTCOMES = {
     "already-running": ("✓", "green", "already running"),
     "stopped": ("✓", "green", "stopped"),
     "not-running": ("-", "dim", "was not running"),
-    "stale-removed": ("-", "dim", "had died; its files are removed"),
+    "stale-removed": ("-", "dim", "had crashed; cleaned up"),
     "forced": ("!", "yellow", "had to be killed"),
     "skipped": ("!", "yellow", "skipped"),
     "failed": ("✗", "red", "failed"),
