@@ -156,7 +156,8 @@ def configuration_page() -> str:
         "| key | default | takes | meaning |",
         "|---|---|---|---|",
         *(
-            f"| `{key.name}` | {shown_default(key)} | {cell(key.about.valid)} | {cell(key.about.description)} |"
+            f"| `{key.name}` | {shown_default(key)} | {cell(key.about.valid)} | "
+            f"{cell(key.about.description)} |"
             for key in CONFIG_KEYS.values()
         ),
     ]
