@@ -227,7 +227,6 @@ def test_a_second_state_folder_has_a_job_of_its_own(desk: Desk) -> None:
         "/private/var/folders/q1/AppTranslocation/9A/d/Stack.app/Contents/MacOS/python",
         "/nix/store/7rj9-python3.13-mlx-stack/bin/python3",
         f"/Users/alice/.local/share/mise/installs/pipx-mlx-stack/{__version__}/bin/python",
-        "/Volumes/Big Disk/venv/bin/python",
         "/usr/local/Cellar/mlx-stack/0.3.1/libexec/bin/python",
     ],
 )
@@ -249,14 +248,59 @@ def test_a_program_that_will_be_gone_one_day_is_refused(desk: Desk, interpreter:
         "/Library/Frameworks/Python.framework/Versions/3.13/bin/python3.13",
     ],
 )
-def test_a_program_that_stays_is_named_as_it_is(interpreter: str) -> None:
-    assert require_lasting(Path(interpreter)) == Path(interpreter)
+def test_a_program_that_stays_is_named_as_it_is(desk: Desk, interpreter: str) -> None:
+    assert require_lasting(Path(interpreter), desk.fake.run) == Path(interpreter)
+
+
+INSIDE = {
+    "Internal": True,
+    "RemovableMediaOrExternalDevice": False,
+    "Ejectable": False,
+    "FileVault": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("facts", "why"),
+    [
+        (INSIDE, None),
+        (INSIDE | {"FileVault": True}, "it is encrypted, and may be locked then"),
+        (INSIDE | {"FileVault": None}, "diskutil doesn't say whether it is encrypted"),
+        (INSIDE | {"Internal": False}, "it is not a disk inside the Mac"),
+        (INSIDE | {"RemovableMediaOrExternalDevice": True}, "it is not a disk inside the Mac"),
+        (INSIDE | {"Ejectable": True}, "it is not a disk inside the Mac"),
+        ({}, "it is not a disk inside the Mac"),
+        (INSIDE | {"MountPoint": "/"}, "diskutil knows nothing of it"),
+        (None, "diskutil knows nothing of it"),
+    ],
+    ids=[
+        *("inside", "encrypted", "perhaps-encrypted", "external", "card", "image", "silent"),
+        *("only-a-folder", "unknown"),
+    ],
+)
+def test_a_program_on_a_second_disk_is_accepted_only_where_the_disk_is_there_at_boot(
+    desk: Desk, facts: dict[str, Any] | None, why: str | None
+) -> None:
+    known = {} if facts is None else {k: v for k, v in facts.items() if v is not None}
+    desk.fake.change(volumes={} if facts is None else {"/Volumes/Big Disk": known})
+    interpreter = Path("/Volumes/Big Disk/venv/bin/python")
+    if why is None:
+        assert require_lasting(interpreter, desk.fake.run) == interpreter
+        return
+    with pytest.raises(StackError) as raised:
+        install(desk.opened(), desk.mac(interpreter=interpreter))
+    assert f"on the volume /Volumes/Big Disk, which may be missing when the Mac starts: {why} " in (
+        raised.value.message
+    )
+    assert str(interpreter) in raised.value.message
+    assert "mlx-stack install" in (raised.value.hint or "")
+    assert not desk.agent.exists()
 
 
 def test_a_folder_that_is_a_link_to_a_passing_one_is_refused(tmp_path: Path) -> None:
     (tmp_path / "venv").symlink_to("/private/tmp/try")
     with pytest.raises(StackError, match="temporary folder"):
-        require_lasting(tmp_path / "venv" / "bin" / "python")
+        require_lasting(tmp_path / "venv" / "bin" / "python", FakeMac.make(tmp_path / "mac").run)
 
 
 @dataclass

@@ -1,6 +1,8 @@
 """Whether a Mac would be a server again after a power cut, and what it says to change."""
 
+import plistlib
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from mlx_launchd import (
     DomainKind,
     LaunchdError,
     OutputError,
+    PlistValue,
     PowerSettings,
     ProgramMissingError,
     boot_outlook,
@@ -20,6 +23,7 @@ from mlx_launchd import (
     detect_session,
     parse_filevault,
     parse_pmset,
+    volume_problem,
 )
 
 AGENT = Domain(DomainKind.GUI, 502)
@@ -195,6 +199,28 @@ def test_a_version_that_macos_tells_old_programs_is_unknown(
 
 def test_a_machine_without_those_programs_says_nothing() -> None:
     assert detect_boot_facts(Programs({})) == BootFacts()
+
+
+def test_a_volume_is_there_at_boot_only_where_diskutil_says_so() -> None:
+    volume = Path("/Volumes/Two")
+    facts: dict[str, PlistValue] = {
+        "MountPoint": "/Volumes/Two",
+        "Internal": True,
+        "RemovableMediaOrExternalDevice": False,
+        "Ejectable": False,
+        "FileVault": False,
+    }
+
+    def told(changes: dict[str, PlistValue]) -> str | None:
+        answer = Completed(0, plistlib.dumps(facts | changes).decode())
+        return volume_problem(Programs({"diskutil info -plist /Volumes/Two": answer}), volume)
+
+    assert told({}) is None
+    assert told({"Internal": False}) == "it is not a disk inside the Mac"
+    assert told({"FileVault": True}) == "it is encrypted, and may be locked then"
+    assert volume_problem(Programs({}), volume) == "diskutil knows nothing of it"
+    damaged = Programs({"diskutil": Completed(0, "<plist")})
+    assert volume_problem(damaged, volume) == "diskutil knows nothing of it"
 
 
 def test_a_session_is_told_by_id_the_console_and_sshds_variables() -> None:

@@ -2,8 +2,8 @@
 
 `FakeMac.make(folder)` lays down a `bin` folder of real programs that share one state file, which
 stands for the Mac: `launchctl`, `plutil`, `id`, `stat`, `sw_vers`, `pmset`, `fdesetup`, `defaults`,
-`caffeinate`, `sudo`. A test changes the Mac by `mac.change(filevault=True)`, and runs a program
-under test with `mac.environment()`.
+`diskutil`, `caffeinate`, `sudo`. A test changes the Mac by `mac.change(filevault=True)`, and runs a
+program under test with `mac.environment()`.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _PROGRAMS = (
     "caffeinate",
     "defaults",
+    "diskutil",
     "fdesetup",
     "id",
     "launchctl",
@@ -217,6 +218,16 @@ def _defaults(state: State, arguments: list[str]) -> Reply:
     return Reply(0, f"{user}\n")
 
 
+def _diskutil(state: State, arguments: list[str]) -> Reply:
+    """Tell of a volume what the machine's `volumes` say of it, by its mount point."""
+    volume = arguments[-1]
+    facts = state["machine"].get("volumes", {}).get(volume)
+    if arguments[:-1] != ["info", "-plist"] or facts is None:
+        message = f"Could not find disk: {volume}"
+        return Reply(1, plistlib.dumps({"Error": True, "ErrorMessage": message}).decode())
+    return Reply(0, plistlib.dumps({"MountPoint": volume, **facts}).decode())
+
+
 def _pmset(state: State, arguments: list[str]) -> Reply:
     machine = state["machine"]
     if arguments[:1] == ["-a"]:
@@ -244,6 +255,7 @@ _SMALL: Mapping[str, Callable[[State, list[str]], Reply]] = {
     "sw_vers": _sw_vers,
     "fdesetup": _fdesetup,
     "defaults": _defaults,
+    "diskutil": _diskutil,
     "pmset": _pmset,
 }
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlx_launchd.detect import detect_boot_facts as detect_boot_facts
     from mlx_launchd.detect import detect_power_settings as detect_power_settings
     from mlx_launchd.detect import detect_session as detect_session
+    from mlx_launchd.detect import volume_problem as volume_problem
     from mlx_launchd.domain import SYSTEM as SYSTEM
     from mlx_launchd.domain import Domain as Domain
     from mlx_launchd.domain import DomainChoice as DomainChoice
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from mlx_launchd.jobs import Jobs as Jobs
     from mlx_launchd.jobs import JobTimeouts as JobTimeouts
     from mlx_launchd.jobs import LoadedJob as LoadedJob
-    from mlx_launchd.jobs import external_volume as external_volume
+    from mlx_launchd.jobs import volume_of as volume_of
     from mlx_launchd.launchctl import Launchctl as Launchctl
     from mlx_launchd.launchctl import LaunchctlAnswer as LaunchctlAnswer
     from mlx_launchd.output import PrintedJob as PrintedJob
@@ -70,7 +71,7 @@ _NAMES_IN = {
     "agent": "LaunchAgent PlistValue ProcessType",
     "boot": "BootFacts BootFinding BootOutlook BootVerdict boot_outlook",
     "command": "Clock CommandRunner Completed SubprocessRun SystemClock",
-    "detect": "detect_boot_facts detect_power_settings detect_session",
+    "detect": "detect_boot_facts detect_power_settings detect_session volume_problem",
     "domain": ("SYSTEM Domain DomainChoice DomainKind Session choose_domain places_to_look"),
     "errors": (
         "DisabledError LaunchctlError LaunchdError NoSessionError "
@@ -80,7 +81,7 @@ _NAMES_IN = {
     "exit_codes": "LaunchctlStatus Verb classify",
     "files": "PlistFiles RootPlistFiles UserPlistFiles check_plist_file lint",
     "installation": "JobOutcome InstalledJob Installer",
-    "jobs": "JobTimeouts Jobs LoadedJob external_volume",
+    "jobs": "JobTimeouts Jobs LoadedJob volume_of",
     "launchctl": "Launchctl LaunchctlAnswer",
     "output": "PrintedJob parse_print parse_print_disabled",
     "plist": "read_entries to_plist",

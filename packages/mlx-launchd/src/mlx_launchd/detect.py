@@ -1,11 +1,13 @@
 """What a Mac says of itself, through programs of macOS (decision 0068)."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from mlx_launchd.boot import BootFacts
 from mlx_launchd.command import CommandRunner, Completed
 from mlx_launchd.domain import Session
 from mlx_launchd.errors import LaunchdError, OutputError, ProgramMissingError
+from mlx_launchd.plist import read_entries
 from mlx_launchd.power import PowerSettings, parse_filevault, parse_pmset
 
 
@@ -54,6 +56,24 @@ def detect_power_settings(run: CommandRunner) -> PowerSettings:
         return parse_pmset(custom.stdout)
     except OutputError:
         return PowerSettings()
+
+
+def volume_problem(run: CommandRunner, volume: Path) -> str | None:
+    """Why a volume may be missing when the Mac starts, by `diskutil`; None where it is there.
+
+    macOS brings up the fixed disks inside a Mac before anyone logs in, and all others afterwards.
+    """
+    answer = _asked(run, ("diskutil", "info", "-plist", str(volume)))
+    facts = read_entries(answer.stdout.encode()) if answer is not None else {}
+    if facts.get("MountPoint") != str(volume):
+        return "diskutil knows nothing of it"
+    is_inside = facts.get("Internal"), facts.get("RemovableMediaOrExternalDevice")
+    if is_inside != (True, False) or facts.get("Ejectable") is not False:
+        return "it is not a disk inside the Mac"
+    is_encrypted = facts.get("FileVault")
+    if is_encrypted is None:
+        return "diskutil doesn't say whether it is encrypted"
+    return "it is encrypted, and may be locked then" if is_encrypted else None
 
 
 def _macos_major(version: str) -> int | None:

@@ -256,7 +256,7 @@ class Jobs:
 
     def _volume_hint(self, plist: Path) -> str:
         """What to do about a plist on another disk than the system's, or `""` for no such plist."""
-        volume = external_volume(plist)
+        volume = volume_of(plist)
         if volume is None:
             return ""
         return (
@@ -326,8 +326,8 @@ class Jobs:
                 )
 
 
-def external_volume(path: Path) -> Path | None:
-    """The volume that a path lies on, `/Volumes/Name`; None on the system's own disk."""
+def volume_of(path: Path) -> Path | None:
+    """The volume that a path lies on, `/Volumes/Name`; None on the one that the Mac starts from."""
     parts = path.resolve().parts
     return Path(*parts[:3]) if parts[:2] == ("/", "Volumes") and len(parts) > 2 else None
 

@@ -82,7 +82,7 @@ def install(
         LaunchdError: When launchd refuses the job.
     """
     home, session = opened.home, mac.session()
-    interpreter = require_lasting(mac.interpreter)
+    interpreter = require_lasting(mac.interpreter, mac.run)
     choice = _choose_domain(session, system=system)
     assemble(opened, gateway_key="")  # what the watchdog will need is there
     agent, daemon = mac.agent_installer(session.uid), mac.daemon_installer(home)

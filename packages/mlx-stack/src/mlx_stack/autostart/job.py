@@ -5,7 +5,7 @@ import os
 import re
 from pathlib import Path
 
-from mlx_launchd import LaunchAgent, ProcessType, external_volume
+from mlx_launchd import CommandRunner, LaunchAgent, ProcessType, volume_of, volume_problem
 from mlx_stack import __version__
 from mlx_stack.errors import StackError
 from mlx_stack.home import HOME_VARIABLE, Home
@@ -48,10 +48,14 @@ _PASSING_PLACES = (
 """Places where the program won't stay, and what is wrong with each."""
 
 
-def require_lasting(interpreter: Path) -> Path:
+def require_lasting(interpreter: Path, run: CommandRunner) -> Path:
     """The path of the interpreter that survives an upgrade and a reboot.
 
     It is the interpreter's own path, or in a Homebrew keg that of the formula's `opt` link.
+
+    Args:
+        interpreter: The Python that has mlx-stack.
+        run: Asks macOS about the disk that it is on.
 
     Raises:
         StackError: When there is no such path.
@@ -64,11 +68,12 @@ def require_lasting(interpreter: Path) -> Path:
     for pattern, what in _PASSING_PLACES:
         if pattern.search(f"{interpreter}") or pattern.search(real):
             raise _not_lasting(interpreter, what, _INSTALL_HINT)
-    volume = external_volume(interpreter.parent)
-    if volume is not None:
+    volume = volume_of(interpreter.parent)
+    problem = volume_problem(run, volume) if volume is not None else None
+    if problem is not None:
         raise _not_lasting(
             interpreter,
-            f"on the volume {volume}, which may be missing when the Mac starts",
+            f"on the volume {volume}, which may be missing when the Mac starts: {problem}",
             "Install it on the Mac's own disk (`UV_TOOL_DIR` and `UV_PYTHON_INSTALL_DIR` say where "
             "`uv tool install` puts it), then run `mlx-stack install` again.",
         )
