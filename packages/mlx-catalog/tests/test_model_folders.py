@@ -9,7 +9,7 @@ import pytest
 
 from mlx_catalog import UnreadableModelError
 from mlx_catalog.model_files import MAX_JSON_BYTES, read_model
-from mlx_catalog.safetensors import missing_shards, parse_header, read_header, weight_files
+from mlx_catalog.safetensors import missing_shards, read_header, weight_files
 
 BYTES = {"BF16": 2, "F32": 4, "U32": 4, "U8": 1}
 
@@ -177,8 +177,11 @@ def test_a_damaged_weight_file_is_told_by_name(tmp_path: Path, raw: bytes):
         read_header(file)
 
 
-def test_a_scalar_is_one_parameter():
-    assert parse_header(b'{"a": {"dtype": "F32", "shape": []}}', "x")["a"].elements == 1
+def test_a_scalar_is_one_parameter(tmp_path: Path):
+    file = tmp_path / "model.safetensors"
+    raw = b'{"a": {"dtype": "F32", "shape": [], "data_offsets": [0, 4]}}'
+    file.write_bytes(struct.pack("<Q", len(raw)) + raw + bytes(4))
+    assert read_header(file)["a"].elements == 1
 
 
 def test_weight_files_without_tensors_tell_nothing(tmp_path: Path):
@@ -296,10 +299,12 @@ def test_shapes_that_no_quantization_has_are_no_crash(
     assert (read_model(folder).weights_bytes or 0) >= 0
 
 
-def test_a_negative_shape_is_told():
+def test_a_negative_shape_is_told(tmp_path: Path):
+    file = tmp_path / "model.safetensors"
     raw = b'{"a": {"dtype": "BF16", "shape": [-4, 4], "data_offsets": [0, 0]}}'
+    file.write_bytes(struct.pack("<Q", len(raw)) + raw)
     with pytest.raises(UnreadableModelError, match="damaged"):
-        parse_header(raw, "odd")
+        read_header(file)
 
 
 def test_weights_packed_in_a_way_that_is_unknown_have_unknown_bits(tmp_path: Path):

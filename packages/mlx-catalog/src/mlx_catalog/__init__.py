@@ -3,68 +3,35 @@
 `mlx_catalog.hub`, which asks a model hub, is imported by name: it needs the `hub` extra.
 """
 
-from mlx_catalog.catalog import Catalog, Resolution, load_catalog, load_entries
-from mlx_catalog.engine import EngineFit, engine_fit
-from mlx_catalog.errors import (
-    CatalogError,
-    GatedRepoError,
-    HubConnectionError,
-    HubError,
-    InvalidCatalogError,
-    Problem,
-    RepoNotFoundError,
-    RevisionNotFoundError,
-    TokenRefusedError,
-    UnknownModelError,
-    UnreadableCatalogError,
-    UnreadableModelError,
-)
-from mlx_catalog.model_files import ModelReading, read_model
-from mlx_catalog.schema import (
-    BenchmarkFigure,
-    Capabilities,
-    CatalogEntry,
-    Experts,
-    Geometry,
-    Quality,
-    Quant,
-    RecurrentState,
-    Source,
-    Sources,
-)
+from mlx_catalog.catalog import Catalog as Catalog
+from mlx_catalog.catalog import Resolution as Resolution
+from mlx_catalog.catalog import load_catalog as load_catalog
+from mlx_catalog.catalog import load_entries as load_entries
+from mlx_catalog.engine import EngineFit as EngineFit
+from mlx_catalog.engine import engine_fit as engine_fit
+from mlx_catalog.errors import CatalogError as CatalogError
+from mlx_catalog.errors import GatedRepoError as GatedRepoError
+from mlx_catalog.errors import HubConnectionError as HubConnectionError
+from mlx_catalog.errors import HubError as HubError
+from mlx_catalog.errors import InvalidCatalogError as InvalidCatalogError
+from mlx_catalog.errors import Problem as Problem
+from mlx_catalog.errors import RepoNotFoundError as RepoNotFoundError
+from mlx_catalog.errors import RevisionNotFoundError as RevisionNotFoundError
+from mlx_catalog.errors import TokenRefusedError as TokenRefusedError
+from mlx_catalog.errors import UnknownModelError as UnknownModelError
+from mlx_catalog.errors import UnreadableCatalogError as UnreadableCatalogError
+from mlx_catalog.errors import UnreadableModelError as UnreadableModelError
+from mlx_catalog.model_files import ModelReading as ModelReading
+from mlx_catalog.model_files import read_model as read_model
+from mlx_catalog.schema import BenchmarkFigure as BenchmarkFigure
+from mlx_catalog.schema import Capabilities as Capabilities
+from mlx_catalog.schema import CatalogEntry as CatalogEntry
+from mlx_catalog.schema import Experts as Experts
+from mlx_catalog.schema import Geometry as Geometry
+from mlx_catalog.schema import Quality as Quality
+from mlx_catalog.schema import Quant as Quant
+from mlx_catalog.schema import RecurrentState as RecurrentState
+from mlx_catalog.schema import Source as Source
+from mlx_catalog.schema import Sources as Sources
 
 __version__ = "0.1.0"
-
-__all__ = [
-    "BenchmarkFigure",
-    "Capabilities",
-    "Catalog",
-    "CatalogEntry",
-    "CatalogError",
-    "EngineFit",
-    "Experts",
-    "GatedRepoError",
-    "Geometry",
-    "HubConnectionError",
-    "HubError",
-    "InvalidCatalogError",
-    "ModelReading",
-    "Problem",
-    "Quality",
-    "Quant",
-    "RecurrentState",
-    "RepoNotFoundError",
-    "Resolution",
-    "RevisionNotFoundError",
-    "Source",
-    "Sources",
-    "TokenRefusedError",
-    "UnknownModelError",
-    "UnreadableCatalogError",
-    "UnreadableModelError",
-    "__version__",
-    "engine_fit",
-    "load_catalog",
-    "load_entries",
-    "read_model",
-]

@@ -9,7 +9,6 @@ parameters follows from the scales.
 import re
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Annotated
@@ -45,12 +44,12 @@ def dtype_bits(dtype: str) -> int | None:
 _PACKED_BITS = frozenset({2, 3, 4, 5, 6, 8})
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
-    """One tensor of a header."""
+class Tensor(msgspec.Struct, frozen=True):
+    """One tensor of a header; `data_offsets` is where it is behind that."""
 
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[Annotated[int, msgspec.Meta(ge=0, le=2**48)], ...]
+    data_offsets: tuple[int, int] = (0, 0)
 
     @property
     def elements(self) -> int:
@@ -106,47 +105,28 @@ def read_header(path: Path) -> dict[str, Tensor]:
             length = struct.unpack("<Q", start)[0] if len(start) == _LENGTH_BYTES else 0
             if not 2 <= length <= _MAX_HEADER_BYTES:
                 raise UnreadableModelError(str(path), "no safetensors header")
-            described = _described(file.read(length), str(path))
+            tensors = _tensors(file.read(length), str(path))
     except OSError as error:
         raise UnreadableModelError(str(path), error.strerror or str(error)) from error
-    end = max((each.data_offsets[1] for each in described.values()), default=0)
+    end = max((each.data_offsets[1] for each in tensors.values()), default=0)
     expected = _LENGTH_BYTES + length + end
     if size != expected:
         reason = "cut short" if size < expected else "too long"
         raise UnreadableModelError(str(path), f"{reason}: {size} bytes instead of {expected}")
-    return _tensors(described)
+    return tensors
 
 
-def parse_header(raw: bytes, name: str) -> dict[str, Tensor]:
-    """The tensors in the JSON of a header; `name` is only named in errors.
-
-    Raises:
-        UnreadableModelError: It is cut short or says something else.
-    """
-    return _tensors(_described(raw, name))
-
-
-class _Described(msgspec.Struct):
-    dtype: str
-    shape: tuple[Annotated[int, msgspec.Meta(ge=0, le=2**48)], ...]
-    data_offsets: tuple[int, int] = (0, 0)
-
-
-def _described(raw: bytes, name: str) -> dict[str, _Described]:
+def _tensors(raw: bytes, name: str) -> dict[str, Tensor]:
     try:
         header = msgspec.json.decode(raw, type=dict[str, msgspec.Raw])
         header.pop("__metadata__", None)
-        found = {key: msgspec.json.decode(each, type=_Described) for key, each in header.items()}
+        found = {key: msgspec.json.decode(each, type=Tensor) for key, each in header.items()}
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise UnreadableModelError(name, f"a damaged safetensors header: {error}") from error
     unknown = {each.dtype for each in found.values()} - _BITS.keys()
     if unknown:
         raise UnreadableModelError(name, f"unknown tensor types: {', '.join(sorted(unknown))}")
     return found
-
-
-def _tensors(described: Mapping[str, _Described]) -> dict[str, Tensor]:
-    return {key: Tensor(each.dtype, each.shape) for key, each in described.items()}
 
 
 def weigh(
