@@ -33,6 +33,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "recommend_accuracy": (),
     "recommend_calibrate": (),
     "recommend_time": (),
+    "stack_up": ("--rounds", "1"),
 }
 """Arguments that make a run short."""
 

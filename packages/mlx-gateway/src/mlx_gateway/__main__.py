@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlx_gateway import __version__
+from mlx_gateway.access import KEY_VARIABLE
 from mlx_gateway.errors import ConfigError, PortInUseError
 
-KEY_VARIABLE = "MLX_GATEWAY_KEY"
 _USAGE = 2
 _FAILED = 1
 _SHORTEST_KEY = 8

@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
+KEY_VARIABLE = "MLX_GATEWAY_KEY"
+"""The environment variable in which a program that serves the gateway finds its key."""
+
 _ALWAYS = frozenset(
     {
         "localhost",

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 
-from mlx_gateway.access import Hosts, KeyRing
+from mlx_gateway.access import KEY_VARIABLE, Hosts, KeyRing
 from mlx_gateway.app import Gateway, GatewayOptions
 from mlx_gateway.errors import ConfigError, PortInUseError
 from mlx_gateway.server import serve
@@ -22,7 +22,6 @@ from mlx_stack.gateway import litellm
 from mlx_stack.home import Home, find_home
 from mlx_stack.services.engine_door import asker
 from mlx_stack.services.on_demand import OnDemand
-from mlx_stack.services.service import KEY_VARIABLE
 
 
 def main(environment: Mapping[str, str] = os.environ) -> int:

@@ -6,31 +6,13 @@ import time
 from collections.abc import Callable
 from http import HTTPStatus
 
-from mlx_catalog import CatalogError
 from mlx_gateway.errors import ApiError
 from mlx_gateway.settings import GatewaySettings
-from mlx_procsup import (
-    LockOwner,
-    ProbeTarget,
-    ServiceState,
-    SupervisionError,
-    acquire_lock,
-    locate,
-    probe_service,
-    start_service,
-    stop_service,
-    wait_for_healthy,
-)
-from mlx_stack.config import LiteLlmMode
+from mlx_stack import services
 from mlx_stack.errors import StackError
 from mlx_stack.home import Home
-from mlx_stack.open_stack import OpenStack
-from mlx_stack.services.assembly import make_litellm
-from mlx_stack.services.service import LITELLM
 
-READY_WITHIN_S = 120.0
 _IDLE_S = 600.0
-_LOCK_WITHIN_S = 60.0
 _TRY_AGAIN_AFTER_S = 15.0
 
 _log = logging.getLogger("mlx_stack")
@@ -69,7 +51,7 @@ class OnDemand:
             return
         self._in_use += 1
         try:
-            if not (self._is_ready and self._is_alive()):
+            if not (self._is_ready and services.litellm_process.is_alive(self._home)):
                 self._is_ready = False
                 if self._starting is None:
                     self._starting = asyncio.ensure_future(self._start())
@@ -92,61 +74,33 @@ class OnDemand:
         known = settings.models.get(model)
         return known is not None and settings.is_cloud(known.upstreams[0].root)
 
-    def _is_alive(self) -> bool:
-        return locate(self._home.state_dirs, LITELLM).own is not None
-
     async def _start(self) -> None:
         try:
             since = time.monotonic() - self._failed_at
             if since < _TRY_AGAIN_AFTER_S:
                 raise _unavailable(self._failure, retry_after_s=round(_TRY_AGAIN_AFTER_S - since))
-            await asyncio.to_thread(self._start_and_wait)
+            await asyncio.to_thread(self._start_process)
             self._is_ready = True
-        except (SupervisionError, StackError, CatalogError, OSError) as error:
+        except StackError as error:
             self._failed_at, self._failure = time.monotonic(), str(error)
             _log.warning("LiteLLM could not be started: %s", error)
             raise _unavailable(self._failure) from error
         finally:
             self._starting = None
 
-    def _start_and_wait(self) -> None:
-        """Start LiteLLM under the stack's lock, unless it runs, and wait until it answers."""
-        opened = OpenStack(self._home)
-        service = make_litellm(opened, gateway_key=self._key)
-        dirs = self._home.state_dirs
-        assert service.spec.readiness is not None
-        target = ProbeTarget(LITELLM, service.spec.readiness, service.spec.masked_command())
-        if probe_service(target, dirs).state is ServiceState.HEALTHY:
-            return
-        ends = time.monotonic() + _LOCK_WITHIN_S
-        with acquire_lock(
-            self._home.lock,
-            "gateway",
-            on_wait=_note_wait,
-            cancelled=lambda: time.monotonic() > ends,
-        ):
-            stop_service(LITELLM, dirs, command=service.spec.masked_command())
-            started = start_service(service.spec, dirs)
-        wait_for_healthy(started, READY_WITHIN_S)
+    def _start_process(self) -> None:
+        services.litellm_process.start(self._home, self._key)
 
     def _rest(self) -> None:
         if self._in_use == 0 and self._is_ready:
             self._is_ready = False
-            self._stopping = asyncio.ensure_future(asyncio.to_thread(self._stop_if_idle))
+            self._stopping = asyncio.ensure_future(asyncio.to_thread(self._stop_process))
 
-    def _stop_if_idle(self) -> None:
+    def _stop_process(self) -> None:
         try:
-            if OpenStack(self._home).config.litellm is LiteLlmMode.ALWAYS:
-                return
-            with acquire_lock(self._home.lock, "gateway"):
-                stop_service(LITELLM, self._home.state_dirs)
-        except (SupervisionError, StackError, OSError) as error:
+            services.litellm_process.stop(self._home)
+        except StackError as error:
             _log.warning("LiteLLM was not stopped: %s", error)
-
-
-def _note_wait(holder: LockOwner | None) -> None:
-    held_by = holder.describe() if holder else "another process"
-    _log.info("LiteLLM starts when %s is done", held_by)
 
 
 def _unavailable(reason: str, *, retry_after_s: int | None = None) -> ApiError:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from mlx_gateway.access import KEY_VARIABLE
 from mlx_procsup import (
     HttpReadiness,
     ProcessSpec,
@@ -27,7 +28,6 @@ from mlx_stack.stack import Stack, Tier
 
 GATEWAY = "gateway"
 LITELLM = "litellm"
-KEY_VARIABLE = "MLX_GATEWAY_KEY"
 WATCHDOG = "watchdog"
 
 type Kind = Literal["engine", "gateway", "litellm", "watchdog"]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
+from mlx_gateway.access import KEY_VARIABLE
 from mlx_procsup import (
     NotReadyError,
     StartPlan,
@@ -35,7 +36,6 @@ from mlx_stack.services.gateway_reload import reload_gateway
 from mlx_stack.services.one_token import ask_engine_for_one_token, ask_one_token
 from mlx_stack.services.service import (
     GATEWAY,
-    KEY_VARIABLE,
     LITELLM,
     WATCHDOG,
     Outcomes,
