@@ -20,17 +20,10 @@ from mlx_bench import (
 from mlx_bench.runner import OnProgress
 from mlx_bench.serving_process import is_local
 from mlx_catalog import CatalogEntry, Quant, UnknownModelError
-from mlx_procsup import (
-    Ask,
-    NotReadyError,
-    StateDirs,
-    start_service,
-    stop_service,
-    wait_for_healthy,
-)
+from mlx_procsup import Ask, NotReadyError, StateDirs, start_service, stop_service, wait_for_healthy
 from mlx_stack.child_environment import inherited_environment
 from mlx_stack.engines.environment import EngineName, require_environment
-from mlx_stack.errors import NoStackError, StackError, UsageError
+from mlx_stack.errors import StackError, UsageError
 from mlx_stack.gateway.endpoint import LOOPBACK
 from mlx_stack.models.disk import LocalModel
 from mlx_stack.models.find import find, local_model_of, local_models, near_names
@@ -110,7 +103,8 @@ def open_target(
         raise UsageError(
             "--model goes with a URL only.", hint="A tier or a local model is a model already."
         )
-    tier = _find_tier(opened, name)
+    stack = opened.defined_stack
+    tier = stack.tier(name) if stack is not None else None
     if tier is not None:
         yield _of_tier(opened, tier)
         return
@@ -135,13 +129,6 @@ def _of_url(opened: OpenStack, url: str, model: str | None, api_key: str | None)
         entry=entry or catalog.by_repo(endpoint.model),
         process=find_serving_process(endpoint.base_url),
     )
-
-
-def _find_tier(opened: OpenStack, name: str) -> Tier | None:
-    try:
-        return opened.stack.tier(name)
-    except NoStackError:
-        return None
 
 
 def _of_tier(opened: OpenStack, tier: Tier) -> BenchTarget:

@@ -23,12 +23,7 @@ from mlx_stack.models.disk.manifest import FileRecord, is_safe_path
 from mlx_stack.models.download.fetch import CONFIG, FetchOptions, PullResult, fetch, find_present
 from mlx_stack.models.download.hub_files import HubFiles
 from mlx_stack.models.download.selection import select_files
-from mlx_stack.models.errors import (
-    HubUnreachableError,
-    OfflineError,
-    PullError,
-    WrongContentError,
-)
+from mlx_stack.models.errors import HubUnreachableError, OfflineError, PullError, WrongContentError
 from mlx_stack.models.events import Event
 from mlx_stack.models.find import ModelSource, find, guessing, source_of
 from mlx_stack.models.hub.client import gated, open_hub
@@ -206,21 +201,22 @@ class _Puller:
             source.is_converted
             or (source.model is None and _must_convert(commit.repo, fields, quant))
         ):
-            ensure_convertible(commit.repo, fields, _converter(self.home))
-            return self._convert(quant, commit, files, origin, options)
+            converter = _converter(self.home)
+            ensure_convertible(commit.repo, fields, converter)
+            return self._convert(quant, converter, commit, files, origin, options)
         places = places_of(self.model_dir, commit.repo)
         return fetch(commit, files, origin, places, options, self.on_event)
 
     def _convert(
         self,
         quant: Quant,
+        converter: Converter,
         commit: HubCommit,
         files: tuple[FileRecord, ...],
         origin: HubFiles | None,
         options: FetchOptions,
     ) -> PullResult:
         """Download the original, have it converted, and let it go again."""
-        converter = _converter(self.home)
         base = places_of(self.model_dir, commit.repo)
         had_base = find_present(base) is not None
         size = sum(file.size_bytes for file in files)

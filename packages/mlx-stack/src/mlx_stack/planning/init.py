@@ -15,22 +15,11 @@ from mlx_stack.home import Home
 from mlx_stack.models.find import is_present, pull_name
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.recommend import Constraints, Recommendation, missing_document, recommend
-from mlx_stack.planning.tiers import (
-    PlannedTier,
-    added_tier,
-    planned_memory_bytes,
-    recommended_tier,
-)
+from mlx_stack.planning.tiers import PlannedTier, added_tier, planned_memory_bytes, recommended_tier
 from mlx_stack.services.assembly import gateway_settings, write_gateway_files
 from mlx_stack.services.ports import is_free, next_free_port
 from mlx_stack.services.service import GATEWAY
-from mlx_stack.stack import (
-    DEFAULT_PORTS,
-    RESERVED_NAMES,
-    Stack,
-    contradiction,
-    save_stack,
-)
+from mlx_stack.stack import DEFAULT_PORTS, RESERVED_NAMES, Stack, contradiction, save_stack
 
 _FIRST_OTHER_PORT = max(DEFAULT_PORTS.values()) + 1
 

@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mlx_catalog import (
-    Catalog,
-    CatalogEntry,
-    CatalogError,
-    EngineFit,
-    Quant,
-    engine_fit,
-)
+from mlx_catalog import Catalog, CatalogEntry, CatalogError, EngineFit, Quant, engine_fit
 from mlx_catalog.model_files import describe
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend import Estimate, Workload, estimate, shape_of_entry, shape_of_model

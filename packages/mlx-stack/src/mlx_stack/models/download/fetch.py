@@ -171,7 +171,9 @@ def _fetch_locked(
     missing = [file for file in files if not (places.staging / file.path).exists()]
     if missing and source is None:
         raise OfflineError(f"{missing[0].path} of {repo} is not on this disk")
-    _ensure_room(missing, places, repo)
+    # what is allocated already needs no room again
+    here = sum(allocated_bytes(places.staging / file.path, file) for file in missing)
+    ensure_room(places.model_dir, sum(file.size_bytes for file in missing) - here, repo)
     partials = [PartialFile(places.staging / file.path, file) for file in missing]
     resumed, received = sum(file.size_bytes for file in finished), 0
     try:
@@ -239,11 +241,19 @@ def _prepare_staging(staging: Path, manifest: Manifest) -> list[FileRecord]:
 
     Returns those that are there already.
     """
-    before = _manifest_before(staging)
+    before = _manifest_of(staging)
     if manifest.is_forced and not (before is not None and before.is_forced):
         shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True, exist_ok=True)
-    finished = _finished_before(staging, manifest.files, before)
+    # files with their final name were checked or linked by an earlier pull of the same content
+    known = {file.path: file for file in before.files} if before is not None else {}
+    finished = [
+        file
+        for file in manifest.files
+        if known.get(file.path) == file
+        and (staging / file.path).is_file()
+        and (staging / file.path).stat().st_size == file.size_bytes
+    ]
     kept = {file.path for file in finished}
     kept |= {f"{file.path}{suffix}" for file in manifest.files for suffix in SUFFIXES}
     for path in sorted(staging.rglob("*"), reverse=True):
@@ -257,29 +267,12 @@ def _prepare_staging(staging: Path, manifest: Manifest) -> list[FileRecord]:
     return finished
 
 
-def _manifest_before(staging: Path) -> Manifest | None:
-    """What an earlier pull was about to stage; None where nothing says so."""
+def _manifest_of(folder: Path) -> Manifest | None:
+    """What a folder should hold; None where nothing readable says so: it is fetched again."""
     try:
-        return read_manifest(staging)
+        return read_manifest(folder)
     except InvalidFileError:
-        return None  # without it nothing says what the files are; they are fetched again
-
-
-def _finished_before(
-    staging: Path, files: Iterable[FileRecord], before: Manifest | None
-) -> list[FileRecord]:
-    """Staged files with their final name: an earlier pull had checked or linked them.
-
-    They count where that pull was of the same content and the size is right.
-    """
-    known = {file.path: file for file in before.files} if before is not None else {}
-    return [
-        file
-        for file in files
-        if known.get(file.path) == file
-        and (staging / file.path).is_file()
-        and (staging / file.path).stat().st_size == file.size_bytes
-    ]
+        return None
 
 
 def _link_known(
@@ -289,7 +282,12 @@ def _link_known(
 
     Every candidate is hashed first. Returns the bytes that needn't be downloaded.
     """
-    published = _published_files(places)
+    before = _manifest_of(places.published)
+    published = {
+        file.digest: places.published / file.path
+        for file in (before.files if before is not None else ())
+        if (places.published / file.path).is_file()
+    }
     linked = 0
     for file in files:
         target = places.staging / file.path
@@ -309,26 +307,6 @@ def _link_known(
                 linked += file.size_bytes
                 break
     return linked
-
-
-def _published_files(places: ModelPlaces) -> dict[str, Path]:
-    """The files of the published model by their hashes."""
-    try:
-        manifest = read_manifest(places.published)
-    except InvalidFileError:
-        return {}  # it is replaced as a whole
-    if manifest is None:
-        return {}
-    paths = ((file.digest, places.published / file.path) for file in manifest.files)
-    return {digest: path for digest, path in paths if path.is_file()}
-
-
-def _ensure_room(files: Iterable[FileRecord], places: ModelPlaces, repo: str) -> None:
-    """Return where the rest of the files fits; what is allocated already needs no room again."""
-    wanted = sum(
-        file.size_bytes - allocated_bytes(places.staging / file.path, file) for file in files
-    )
-    ensure_room(places.model_dir, wanted, repo)
 
 
 def _announce(

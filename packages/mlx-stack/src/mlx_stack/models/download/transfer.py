@@ -12,8 +12,9 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 
 import httpx
 
@@ -22,13 +23,7 @@ from mlx_stack.models.download.blocks import SHORTEST_RUN, Blocks, Run
 from mlx_stack.models.download.hub_files import HubFiles, RangesUnsupported, describe
 from mlx_stack.models.download.retries import FileRetries, Meter, TransferPolicy
 from mlx_stack.models.errors import HubUnreachableError, TransientError, WrongContentError
-from mlx_stack.models.events import (
-    Event,
-    FileProgress,
-    FileVerified,
-    Progress,
-    Retrying,
-)
+from mlx_stack.models.events import Event, FileProgress, FileVerified, Progress, Retrying
 from mlx_stack.steps import OnEvent, ignore
 
 _LEAVE_S = 0.5
@@ -77,10 +72,9 @@ class Transfer:
         """
         count = min(self._policy.connections, -(-self._blocks.missing // SHORTEST_RUN))
         threads = [
-            threading.Thread(target=self._fetch_all, args=(number,), daemon=True)
-            for number in range(count)
+            threading.Thread(target=self._work, args=(job,), daemon=True)
+            for job in (*(partial(self._fetch_all, number) for number in range(count)), self._check)
         ]
-        threads.append(threading.Thread(target=self._check_all, daemon=True))
         try:
             for thread in threads:
                 thread.start()
@@ -152,13 +146,19 @@ class Transfer:
         for file in self._files:
             file.close()
 
+    def _work(self, job: Callable[[], None]) -> None:
+        """What each thread does: its job, whose failure ends the transfer."""
+        try:
+            job()
+        except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
+            with self._changed:
+                self._failure = self._failure or error
+                self._changed.notify_all()
+
     def _fetch_all(self, number: int) -> None:
         """What one connection does."""
-        try:
-            while (run := self._next(number)) is not None:
-                self._fetch(run)
-        except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
-            self._fail(error)
+        while (run := self._next(number)) is not None:
+            self._fetch(run)
 
     def _next(self, number: int) -> Run | None:
         """The next run, waiting until there is one; None when there will be no more."""
@@ -250,16 +250,13 @@ class Transfer:
             self._allowed = max(1, self._allowed // 2)
         self._events.append(Retrying(self._files[number].record.path, error.reason, delay))
 
-    def _check_all(self) -> None:
+    def _check(self) -> None:
         """What the hashing thread does: one file after the other, while they still arrive."""
-        try:
-            for number, file in enumerate(self._files):
-                digest = self._digest(number, file)
-                if digest is None:
-                    return
-                self._settle(number, file, digest)
-        except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
-            self._fail(error)
+        for number, file in enumerate(self._files):
+            digest = self._digest(number, file)
+            if digest is None:
+                return
+            self._settle(number, file, digest)
 
     def _settle(self, number: int, file: PartialFile, digest: str) -> None:
         """Give a file its name where its hash is right, and throw it away otherwise."""
@@ -298,11 +295,6 @@ class Transfer:
                     hasher.update(data)
                     position += len(data)
         return hasher.hexdigest()
-
-    def _fail(self, error: Exception) -> None:
-        with self._changed:
-            self._failure = self._failure or error
-            self._changed.notify_all()
 
 
 def _break_off(response: httpx.Response) -> None:
