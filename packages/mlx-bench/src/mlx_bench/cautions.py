@@ -48,8 +48,6 @@ class Caution(msgspec.Struct, frozen=True, omit_defaults=True):
     """One reason for care.
 
     Attributes:
-        code: Which.
-        message: One sentence with the figures.
         concurrency: The load it concerns, or None for the whole report.
         prompt_tokens: The prompt length of that load.
     """

@@ -85,11 +85,8 @@ class Exchange:
     """One request and its answer, as stamps and bytes; all stamps are monotonic nanoseconds.
 
     Attributes:
-        started_ns: Before anything happened.
         connect_ns: How long TCP (and TLS) took; 0 where a connection was reused.
         sent_ns: When the request's last byte was handed to the socket: TTFT starts here.
-        status: The HTTP status, or None where there was none.
-        reads: Every read of the body.
         failure: Why the exchange broke off, or None.
         server: The `Server` header, empty if there was none.
         has_marked_end: Whether HTTP itself marks the body's end, so that a whole body is known to
@@ -136,7 +133,6 @@ class ServedModel(msgspec.Struct, frozen=True):
     """A model as `GET /v1/models` lists it.
 
     Attributes:
-        id: The name to ask for.
         owned_by: Whom the server names, often its own software.
     """
 
@@ -185,7 +181,6 @@ class StreamingClient:
     a benchmark says exactly what it measured.
 
     Args:
-        endpoint: Whom to ask.
         timeout_s: How long a single read may take; a long prefill needs minutes.
     """
 
@@ -263,7 +258,6 @@ class StreamingClient:
         part of its answer.
 
         Args:
-            request: What to ask.
             limit: When to stop reading an answer that goes on and on, or None to read it all.
         """
         body = build_body(self.dialect, self.endpoint.model, request)
@@ -310,7 +304,6 @@ class StreamingClient:
         """Send one request, dropping optional fields that the server refuses, and remember them.
 
         Args:
-            request: What to ask.
             limit: When to stop reading an answer that goes on and on.
 
         Raises:

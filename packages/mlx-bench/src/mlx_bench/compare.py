@@ -28,10 +28,7 @@ class Ratio:
     """One figure of B over that of A.
 
     Attributes:
-        point: The load.
-        metric: Which figure.
         ratio: B over A, with its interval.
-        change: What it means for B.
     """
 
     point: Point
@@ -45,9 +42,6 @@ class Comparison:
     """Every ratio of two reports.
 
     Attributes:
-        a: What A measured, in words.
-        b: What B measured, in words.
-        ratios: Point by point, figure by figure.
         differences: Parameters and conditions in which the reports differ.
         unmatched: Points that only one of them has.
     """

@@ -21,7 +21,6 @@ class ServerSentEvent(NamedTuple):
 
     Attributes:
         at_ns: Monotonic nanoseconds.
-        event: The event's name, empty for the default.
         data: The joined `data` lines.
     """
 
@@ -60,7 +59,6 @@ class Completion:
         ended_ns: The stamp of `[DONE]`, else of the last event, else None.
         is_done: Whether the stream said that it is whole: by `[DONE]`, a finish reason, or the
             frame with nothing but `usage` that comes last.
-        error: What the server reported inside the stream, or None.
     """
 
     response_id: str

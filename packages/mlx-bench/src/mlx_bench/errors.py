@@ -16,12 +16,7 @@ class BenchError(Exception):
 
 
 class EndpointError(BenchError):
-    """The endpoint could not be measured: unreachable, refused, or no run succeeded.
-
-    Attributes:
-        url: The address that was asked.
-        status: The HTTP status, or None where there was no answer.
-    """
+    """The endpoint could not be measured: unreachable, refused, or no run succeeded."""
 
     def __init__(
         self, message: str, *, url: str, status: int | None = None, hint: str = ""
@@ -35,7 +30,6 @@ class ReportError(BenchError):
     """A report could not be read or written.
 
     Attributes:
-        source: The file.
         key_path: Where in it, as `runs[3].ttft_s`, or an empty string.
         problem: The place and what is wrong there, without the file's name.
     """

@@ -32,11 +32,7 @@ class FigureFormat:
     """How one figure is shown.
 
     Attributes:
-        metric: Its name in the summary.
-        title: Its name for readers.
-        unit: The unit shown.
         scale: What the stored figure is multiplied by to be in that unit.
-        lower_is_better: Whether less is better.
     """
 
     metric: str

@@ -37,12 +37,7 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The load under which runs are compared.
-
-    Attributes:
-        concurrency: Streams at once.
-        prompt_tokens: The prompt length asked for.
-    """
+    """The load under which runs are compared."""
 
     concurrency: int
     prompt_tokens: int
@@ -57,23 +52,14 @@ class MeasuredRun(msgspec.Struct, frozen=True, kw_only=True):
     """One request, measured; None is what it could not tell.
 
     Attributes:
-        concurrency: Streams at once.
-        prompt_tokens_asked: The prompt length asked for.
-        phase: What it was for.
         iteration: Which iteration of its point, from 0.
-        stream: Which of the streams at once, from 0.
         connect_s: TCP and TLS, outside every other figure.
-        ttft_s: Time to first token.
-        prompt_tps: Prefill rate.
-        generation_tps: Decode rate.
         end_to_end_s: From the request's last byte to the end of the stream.
         requested_tokens: The generation limit that was sent.
-        completion_tokens: Tokens generated.
         counted_by: Where that count comes from.
         prompt_tokens: As the server counted them.
         cached_tokens: How many of these came from its prefix cache.
         event_offsets_s: From `sent` to each non-empty delta, to the microsecond: the raw samples.
-        finish_reason: As the server gave it.
         error: Why the run does not count, or None.
     """
 
@@ -111,9 +97,6 @@ class MeasuredWave(msgspec.Struct, frozen=True, kw_only=True):
     """How one wave of simultaneous requests went, seen by three clocks.
 
     Attributes:
-        concurrency: Streams at once.
-        prompt_tokens: The prompt length asked for.
-        iteration: Which iteration.
         duration_s: Its length, from the first request sent to the last end.
         clock_drift_s: By how much the wall clock moved further than the monotonic one.
         client_cpu_s: CPU time that this process used meanwhile.

@@ -23,10 +23,6 @@ class PointSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What the runs at one point come to.
 
     Attributes:
-        concurrency: Streams at once.
-        prompt_tokens: The prompt length asked for.
-        ttft_s: Time to first token, over runs.
-        prompt_tps: Prefill rate, over runs.
         generation_tps: Decode rate of one stream, over runs.
         inter_token_latency_s: Gaps between events, pooled over runs.
         end_to_end_s: From the request to the end of the answer, over runs.
@@ -56,7 +52,6 @@ class PeakMemory(msgspec.Struct, frozen=True):
     """Memory of the serving process.
 
     Attributes:
-        peak_bytes: The highest seen while requests ran.
         source: What was read, as `phys_footprint`.
     """
 
@@ -75,21 +70,12 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that a benchmark found.
 
     Attributes:
-        bench_version: The version of mlx-bench.
-        target: What was measured, as the user named it.
-        model: The model asked of the server.
-        engine: The server's software.
-        parameters: What was asked for.
         prompt_exactness: How well prompt lengths are known.
         machine: The machine's description; its keys depend on who describes it.
         started_at: UTC, ISO 8601.
         finished: False in what was written before the last iteration.
         summaries: What the runs come to, point by point in the order of measurement.
         memory: Memory of the serving process, or None where it can't be seen.
-        cautions: What to know before trusting a figure.
-        runs: The measured runs, failed ones included.
-        other_runs: Warm-up and cache-priming runs.
-        waves: The timing of each measured wave.
         extra: Further keys of the document, which mean something to whoever added them.
     """
 

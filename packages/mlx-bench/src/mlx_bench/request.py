@@ -9,7 +9,6 @@ class ChatRequest:
     """One request of the workload.
 
     Attributes:
-        prompt: The user message's text.
         max_tokens: Where generation stops at the latest.
         seed: Sent for sampling; with temperature 0 most servers ignore it.
         extra: Further fields of the body, as `{"chat_template_kwargs": {…}}`.
@@ -26,11 +25,8 @@ class Dialect:
     """The optional fields that a request carries.
 
     Attributes:
-        stream_options: Ask for `usage` at the end of the stream.
         ignore_eos: Ask the server to generate up to the limit (vLLM's field).
-        seed: Send a sampling seed.
         temperature: Send temperature 0; some reasoning models refuse it.
-        limit_field: The name of the generation limit.
     """
 
     stream_options: bool = True

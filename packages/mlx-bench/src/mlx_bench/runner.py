@@ -32,8 +32,6 @@ class Conditions:
     """Under which conditions something is measured.
 
     Attributes:
-        target: What is measured, as the user named it.
-        machine: The machine's description.
         engine: The server's software, or None to ask the server.
         memory_bytes: Gives the serving process's memory now, or None where it can't be seen.
         memory_source: What that reads.
@@ -70,9 +68,6 @@ def run_benchmark(
     Each iteration of a point is a wave: as many requests as its concurrency, sent together.
 
     Args:
-        client: Sends to the endpoint.
-        parameters: What is asked for.
-        conditions: Under which conditions.
         on_report: Gets the unfinished report after every iteration, so that a crash loses nothing.
         on_progress: Gets progress in words.
 

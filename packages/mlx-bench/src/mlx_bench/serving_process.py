@@ -26,12 +26,7 @@ _TCP_LISTEN = "0A"
 
 @dataclass(frozen=True, slots=True)
 class ServingProcess:
-    """A local process that serves, with the descendants it had when it was found.
-
-    Attributes:
-        pid: The process that listens.
-        descendants: Its children and theirs.
-    """
+    """A local process that serves, with the descendants it had when it was found."""
 
     pid: int
     descendants: tuple[int, ...] = ()

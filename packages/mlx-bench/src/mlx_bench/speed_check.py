@@ -27,9 +27,6 @@ class ExpectedSpeed:
 
     Attributes:
         metric: The summary's name of it, as `generation_tps`.
-        value: The expected figure.
-        low: Lower end of the expected range.
-        high: Its upper end.
         basis: Where it comes from, as `reference` or `estimate`.
     """
 
@@ -42,14 +39,7 @@ class ExpectedSpeed:
 
 @dataclass(frozen=True, slots=True)
 class SpeedCheck:
-    """A measured speed and the expected one.
-
-    Attributes:
-        expected: What was expected.
-        measured: What was measured.
-        ratio: Measured over expected.
-        verdict: What that comes to.
-    """
+    """A measured speed and the expected one."""
 
     expected: ExpectedSpeed
     measured: float

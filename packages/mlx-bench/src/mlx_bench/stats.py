@@ -25,12 +25,8 @@ class MedianEstimate(msgspec.Struct, frozen=True):
     """A median with its uncertainty; None where the samples can't tell.
 
     Attributes:
-        value: The median.
         low: Lower end of the 95 % bootstrap interval of the median; needs two samples.
-        high: Its upper end.
-        p95: The 95th percentile of the samples.
         mad: The median absolute deviation.
-        samples: How many there were.
     """
 
     value: float | None = None
@@ -57,9 +53,6 @@ class PooledEstimate(MedianEstimate, frozen=True):
 
     Attributes:
         p50: The median again, under a percentile's name.
-        p90: The 90th percentile.
-        p99: The 99th percentile.
-        max: The largest sample.
     """
 
     p50: float | None = None

@@ -39,10 +39,7 @@ class TimedWave:
 
     Attributes:
         exchanges: One for each request, in their order.
-        begun_ns: Monotonic, before the first was sent.
-        ended_ns: Monotonic, after the last had ended.
         wall_ns: How far the wall clock moved.
-        cpu_ns: CPU time of this process.
     """
 
     exchanges: tuple[Exchange, ...]

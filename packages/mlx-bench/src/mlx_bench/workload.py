@@ -70,7 +70,6 @@ class Parameters(msgspec.Struct, frozen=True):
         iterations: Waves of requests at each point; with `precision`, the least.
         warm_up: Waves before them, kept apart from the summary.
         prompt_tokens: Prompt lengths, one point each; what is given twice is measured once.
-        generation_tokens: The generation limit.
         concurrency: Streams at once, one point each.
         cache: How the prefix cache is treated.
         seed: Of prompts and of the bootstrap; a new one unless given, since the same seed makes

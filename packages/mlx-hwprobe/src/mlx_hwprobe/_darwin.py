@@ -142,8 +142,6 @@ class Gpu:
     """What one program says of one GPU.
 
     Attributes:
-        name: As the program writes it, "Apple M4 Max".
-        cores: Its cores.
         limit_bytes: How much memory Metal recommends to use.
         memory_bytes: The memory of the machine, as Metal sees it.
     """
@@ -167,7 +165,6 @@ class Hardware:
         chip_name: "Apple M4 Max"; absent on Intel and under Rosetta.
         processor: "8-Core Intel Xeon W", or "Unknown"; absent on Apple Silicon.
         model: "Mac16,9".
-        memory_bytes: Its memory.
         core_counts: The numbers of "proc 18:6:0:12" without the "proc".
     """
 

@@ -26,9 +26,7 @@ class ChipBin:
 
     Attributes:
         chip: "M4 Max".
-        gpu_cores: Cores of the GPU.
         memory_bandwidth_gb_s: Decimal GB/s as Apple prints it: advertised, not achieved.
-        memory_options_gb: The memory sizes sold with this bin, ascending.
         cpu_cores_options: The CPUs sold with this bin: physical cores by performance level.
         year: When it was first sold.
         source: Where the row's figures can be read.
@@ -36,7 +34,6 @@ class ChipBin:
         confidence: How sure the bandwidth is: `high` is printed by Apple.
         fp16_tflops: GPU cores times clock, computed by others and not by Apple, or None.
         fp16_tflops_confidence: How sure that is, or None without a figure.
-        note: What surprises about this row, or "".
     """
 
     chip: str

@@ -81,10 +81,6 @@ def detect(*, platform: str = sys.platform, run: Runner | None = None) -> Hardwa
     On a Mac it takes as long as the slowest of three fast programs, and asks `system_profiler`
     only where they left the chip, the memory or the GPU's cores open.
 
-    Args:
-        platform: As `sys.platform` names it.
-        run: Runs the programs; `run_programs` where it is None.
-
     Raises:
         NotAppleSiliconError: This is a Mac with an Intel processor.
         UnknownPlatformError: The platform is neither macOS nor Linux.

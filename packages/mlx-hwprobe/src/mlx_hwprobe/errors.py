@@ -2,12 +2,7 @@
 
 
 class HwprobeError(Exception):
-    """Base of everything that this library raises on purpose.
-
-    Attributes:
-        message: What is wrong, in one sentence.
-        hint: What to do about it, or None.
-    """
+    """Base of everything that this library raises on purpose."""
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
@@ -36,7 +31,6 @@ class InvalidDocumentError(HwprobeError):
 
     Attributes:
         place: The key path inside the document ("outputs.sysctl.returncode"), or "" for all of it.
-        problem: What is wrong there.
     """
 
     def __init__(self, problem: str, *, place: str = "", hint: str | None = None) -> None:

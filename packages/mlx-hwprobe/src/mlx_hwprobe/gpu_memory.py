@@ -77,7 +77,6 @@ def gpu_memory_limit(
     """How much memory the GPU may use, by the best that is known.
 
     Args:
-        memory_bytes: The machine's memory.
         os_version: macOS's version, "26.5.2".
         wired_limit_bytes: What `iogpu.wired_limit_mb` asks for; 0 and None mean the default.
         metal_limit_bytes: Metal's own `recommendedMaxWorkingSetSize`.

@@ -63,7 +63,6 @@ class BandwidthMeasurement:
     Attributes:
         backend: `mlx-gpu`, `mlx-cpu`, or `cpu` without MLX.
         device: The name of what did the work, or None.
-        kernels: Each kernel's repetitions.
     """
 
     backend: Backend
@@ -121,8 +120,6 @@ def measure_bandwidth(
     """The bandwidth of this machine's memory, measured now; takes a few seconds.
 
     Args:
-        repetitions: How often each kernel runs, after a warm-up.
-        array_bytes: The size of each of the three arrays.
         use_mlx: None takes MLX where it is installed and has a GPU; True also without; False never.
 
     Raises:

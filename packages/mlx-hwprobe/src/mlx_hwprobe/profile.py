@@ -39,12 +39,9 @@ class HardwareProfile:
 
     Attributes:
         chip: "M4 Max"; on Linux the processor's own name; None on an Intel Mac.
-        gpu_cores: Cores of Apple's GPU.
         memory_bytes: Unified memory; on Linux the memory that the kernel manages.
         memory_bandwidth_gb_s: Decimal GB/s, as Apple prints it unless the source says otherwise.
-        bandwidth_source: Where that figure is from.
         gpu_memory_limit_bytes: How much memory the GPU may use.
-        gpu_memory_limit_source: Where that figure is from.
         cpu_cores: Physical cores by the performance level's lower-case name.
         hw_model: "Mac16,9".
         os_version: "26.5.2"; on Linux the distribution's name and version.

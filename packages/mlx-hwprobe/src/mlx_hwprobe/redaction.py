@@ -78,7 +78,6 @@ def redact(capture: Capture, *, names: Iterable[str] = ()) -> Capture:
     left out; so is the text of JSON that is damaged.
 
     Args:
-        capture: What the machine said.
         names: The user's and the host's names, to be removed wherever they stand as a word.
     """
     private = _private_words(names)

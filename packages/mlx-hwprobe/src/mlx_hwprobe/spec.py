@@ -48,13 +48,7 @@ def parse_hardware_spec(text: str) -> HardwareProfile:
 
 @dataclass(frozen=True, slots=True)
 class NamedMac:
-    """What a few words say of a Mac; None is what they leave open.
-
-    Attributes:
-        chip: Its chip, as it was written.
-        gpu_cores: Cores of the GPU.
-        memory_gb: Memory.
-    """
+    """What a few words say of a Mac; None is what they leave open."""
 
     chip: str
     gpu_cores: int | None

@@ -33,16 +33,9 @@ class LaunchAgent:
     path is absolute, and a `~` or `$HOME` stays what it is.
 
     Attributes:
-        label: `Label`: the unique name, in reverse-DNS form.
-        program_arguments: `ProgramArguments`: the command; the first is an absolute path.
-        run_at_load: `RunAtLoad`: started once when loaded.
         keep_alive: `KeepAlive`: started again whatever ends it; implies `run_at_load`.
-        environment_variables: `EnvironmentVariables`. A job without PATH gets
-            `/usr/bin:/bin:/usr/sbin:/sbin`.
-        working_directory: `WorkingDirectory`: the folder it starts in.
         standard_out_path: `StandardOutPath`: file that standard output is appended to; its folder
             must exist, and launchd never rotates it.
-        standard_error_path: `StandardErrorPath`: the same for standard error.
         throttle_interval_s: `ThrottleInterval`: not started more often than this; launchd's
             default is 10.
         exit_timeout_s: `ExitTimeOut`: from SIGTERM to SIGKILL; 0 waits for ever, which launchd

@@ -48,10 +48,7 @@ class BootFinding:
     """One thing that was looked at.
 
     Attributes:
-        name: `job`, `filevault`, `login`, `autorestart` or `sleep`.
-        verdict: What it means.
         message: What was found, a sentence for a person.
-        fix: What to change, or `""`.
     """
 
     name: str
@@ -83,9 +80,7 @@ def boot_outlook(
     """Whether a job in this domain would run again after a power cut without anyone there.
 
     Args:
-        facts: What the machine says of itself.
         domain: Where the job is installed; None where it is not.
-        user: Whose job it is.
         as_daemon: How this caller's user installs the job as a LaunchDaemon, as an imperative.
     """
     findings = (

@@ -20,7 +20,6 @@ class Domain:
     """A domain of launchd.
 
     Attributes:
-        kind: Which of the three.
         uid: The user; None in the system domain.
     """
 
@@ -45,11 +44,7 @@ class Session:
     """Who asks, and from where.
 
     Attributes:
-        uid: The effective user.
-        user: That user's name.
         console_uid: Owner of `/dev/console`: who is logged in at the screen; root where no one is.
-        is_ssh: Whether this session came over SSH.
-        is_sudo: Whether it runs under sudo.
     """
 
     uid: int
@@ -64,7 +59,6 @@ class DomainChoice:
     """A domain, and why it was chosen.
 
     Attributes:
-        domain: The domain.
         reason: Why, as a sentence for a person.
         returns_at_login: Whether launchd loads the job again when its user logs in.
         returns_at_boot: Whether launchd loads the job again at boot, before any login.

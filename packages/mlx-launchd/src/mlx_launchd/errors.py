@@ -4,12 +4,7 @@ from collections.abc import Sequence
 
 
 class LaunchdError(Exception):
-    """Something that this library was asked for did not happen.
-
-    Attributes:
-        message: What happened, one sentence without a final newline.
-        hint: What a person can do about it, or `""`.
-    """
+    """Something that this library was asked for did not happen."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -18,11 +13,7 @@ class LaunchdError(Exception):
 
 
 class ProgramMissingError(LaunchdError):
-    """A program of macOS is not on PATH: this is not a Mac, or PATH is broken.
-
-    Attributes:
-        program: The program's name, such as `launchctl`.
-    """
+    """A program of macOS is not on PATH: this is not a Mac, or PATH is broken."""
 
     def __init__(self, program: str) -> None:
         super().__init__(

@@ -79,7 +79,6 @@ class RootPlistFiles:
     Attributes:
         run: CommandRunners a command.
         staging: A folder of the user, where a file is written for root to copy.
-        privilege: Put before what needs root's rights; empty where the caller is root.
     """
 
     run: CommandRunner

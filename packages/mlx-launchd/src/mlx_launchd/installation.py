@@ -32,7 +32,6 @@ class InstalledJob:
     Attributes:
         outcome: What had to be done.
         plist: Its file.
-        loaded: Where it is loaded, and what launchd says of it.
     """
 
     outcome: JobOutcome
@@ -45,10 +44,7 @@ class Installer:
     """Installs and removes jobs in one domain and the folder that belongs to it.
 
     Attributes:
-        jobs: Loads and unloads.
-        files: Reads and writes the plists.
         folder: Where the domain's plists are: `~/Library/LaunchAgents`, `/Library/LaunchDaemons`.
-        domain: The domain.
         run: Runs `plutil -lint` on what was written, where there is a plutil; None leaves it out.
     """
 

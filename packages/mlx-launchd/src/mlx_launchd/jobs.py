@@ -50,7 +50,6 @@ class LoadedJob:
     """A job in the domain where it was found.
 
     Attributes:
-        domain: The domain.
         job: What `launchctl print` says of it.
     """
 
@@ -63,8 +62,6 @@ class Jobs:
     """Loads and unloads jobs, and returns only once launchd itself says that it is so.
 
     Attributes:
-        launchctl: The verbs.
-        clock: Time.
         timeouts: How long each wait may take.
         as_daemon: How this caller's user installs the job as a LaunchDaemon, as an imperative.
     """
@@ -96,9 +93,6 @@ class Jobs:
         systems it says 5 while the job loads.
 
         Args:
-            label: The job's label.
-            plist: Its file.
-            domain: Where to load it.
             starts: Whether launchd starts the program at once (`RunAtLoad`, `KeepAlive`).
 
         Raises:

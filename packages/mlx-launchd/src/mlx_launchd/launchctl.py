@@ -14,10 +14,6 @@ class LaunchctlAnswer:
     """What launchctl answered.
 
     Attributes:
-        command: The command as it was run.
-        returncode: Its exit code.
-        stdout: Its standard output.
-        text: Its standard error, stripped.
         status: What the exit code means.
     """
 
@@ -35,7 +31,6 @@ class Launchctl:
     `load`, `unload` and `start` are left out: they exit with 0 where they fail.
 
     Attributes:
-        run: Runs a command.
         program: launchctl's name or path.
         privilege: Put before what changes a domain, `("sudo",)` for one; questions need no rights.
     """

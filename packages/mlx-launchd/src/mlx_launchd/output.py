@@ -40,12 +40,9 @@ class PrintedJob:
         runs: How often the program was started since the job was loaded.
         type: `LaunchAgent`, `LaunchDaemon` or `Submitted`; absent before macOS 13.
         path: The plist that the job was loaded from.
-        program: The program.
         job_state: A second word for the state: `running`, `exited`, `uninitialized`, …
-        exit_timeout_s: `ExitTimeOut`.
         minimum_runtime_s: `ThrottleInterval`.
         spawn_type: `ProcessType` in launchd's words: `interactive (4)`.
-        domain: The domain, with its session's number: `gui/501 [100020]`.
         properties: `keepalive`, `runatload`, …
     """
 

@@ -26,7 +26,6 @@ def to_plist(agent: LaunchAgent, *, system: bool | None = None) -> bytes:
     """The XML property list of the job, keys in the order of LaunchAgent.
 
     Args:
-        agent: The job.
         system: Whether it is a daemon of the system domain; None where that is not known yet, so
             that what only a daemon may have is not checked.
 

@@ -9,9 +9,7 @@ class Need:
     """What a service will need.
 
     Attributes:
-        name: The service.
         needs_bytes: The memory that it will hold once it is loaded; 0 where it doesn't matter.
-        holds_bytes: What it holds already.
     """
 
     name: str

@@ -5,11 +5,7 @@ from typing import TypedDict, Unpack
 
 
 class SupervisionError(Exception):
-    """Base of everything this library raises on purpose.
-
-    Attributes:
-        service: The service's name, or None where no single service is meant.
-    """
+    """Base of everything this library raises on purpose."""
 
     def __init__(self, message: str, *, service: str | None = None) -> None:
         super().__init__(message)
@@ -56,8 +52,6 @@ class NotReadyError(SupervisionError):
     """A started service did not become ready; `log_tail` holds its last words.
 
     Attributes:
-        pid: The process that was waited for.
-        seconds: How long it was waited for.
         log_tail: The last lines that this run wrote to its log, plain, secrets masked.
     """
 
@@ -102,7 +96,6 @@ class PortTakenError(SupervisionError):
     """Another process listens where the service would.
 
     Attributes:
-        port: The TCP port.
         owner: That process in a few words, such as "PID 4711 (python3)"; None where it is unknown.
     """
 

@@ -28,12 +28,8 @@ class Observation:
 
     Attributes:
         at: When, on the monotonic clock.
-        state: The state it was in.
         is_wanted: Whether it should run.
         was_started: Whether it has ever been started.
-        cpu_s: Processor time used so far.
-        uptime_s: How long it has run.
-        memory_bytes: What it holds.
         max_memory_bytes: What it may hold; None without a limit.
     """
 

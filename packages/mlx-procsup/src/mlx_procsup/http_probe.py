@@ -49,8 +49,6 @@ class PendingPoll:
         """Ask at once.
 
         Args:
-            readiness: What to ask.
-            timeout_s: How long the answer may take.
             began: Since when, on the monotonic clock; now, if left out. Polls that share it end
                 together, however long it took to begin them all.
         """

@@ -24,7 +24,6 @@ class Located:
         own: The same, if start time or command prove that it is the service's; only then may it
             be signalled. A PID alone proves nothing.
         leftovers: Members of a dead service's process group that still live.
-        record: The run file, if it can be read.
         problem: What is wrong with the files, in words; None where they agree.
     """
 
@@ -42,8 +41,6 @@ def locate(dirs: StateDirs, name: str, command: tuple[str, ...] = ()) -> Located
     The run file knows the start time, so it decides; a PID file that disagrees is stale.
 
     Args:
-        dirs: Where the files are.
-        name: The service.
         command: What it runs; recognizes the process when the run file is lost.
     """
     problems: list[str] = []

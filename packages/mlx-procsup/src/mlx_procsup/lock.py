@@ -37,7 +37,6 @@ class LockHeldError(SupervisionError):
     """Another process holds the lock.
 
     Attributes:
-        path: The lock file.
         owner: Who holds it; None where the file doesn't say.
     """
 
@@ -49,11 +48,7 @@ class LockHeldError(SupervisionError):
 
 
 class LockUnsupportedError(SupervisionError):
-    """The file system of the lock file knows no locks.
-
-    Attributes:
-        path: The lock file.
-    """
+    """The file system of the lock file knows no locks."""
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(f"{path} can't be locked: the file system has no locks ({problem})")
@@ -82,7 +77,6 @@ def acquire_lock(
         on_unsupported: Makes it go on without a lock where the file system has none, and is called
             with what happened; left out, that is an error.
         remove: Remove the file at the end; left out, it stays, empty.
-        clock: Seconds since the epoch.
 
     Raises:
         LockHeldError: When another process holds it and `on_wait` was left out.

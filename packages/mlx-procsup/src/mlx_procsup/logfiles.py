@@ -55,8 +55,6 @@ def tail_lines(path: Path, count: int, start: int = 0) -> list[str]:
     Bytes that are no UTF-8 become replacement characters.
 
     Args:
-        path: The file.
-        count: How many lines at most.
         start: Nothing before this offset is read; ignored if the file is shorter.
     """
     try:
@@ -95,8 +93,6 @@ def last_words(
 
     Args:
         path: The log.
-        count: How many lines at most.
-        start: Nothing before this offset is read; ignored if the file is shorter.
         mask: Takes secrets out of a line.
     """
     size = _size_of(path)
@@ -141,10 +137,8 @@ def follow(
     doesn't exist yet is waited for.
 
     Args:
-        log: The file.
         tail: How many of the lines that are there already to begin with.
         stopped: Asked before every pause; the lines end when it says so.
-        sleep: How to wait.
     """
     cursor = _Cursor(log, tail)
     unfinished: list[bytes] = []  # the pieces of a line whose end isn't there yet

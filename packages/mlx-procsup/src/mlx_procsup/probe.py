@@ -19,8 +19,6 @@ class ProbeTarget:
     """A service to look at.
 
     Attributes:
-        name: The service.
-        readiness: What to ask; None if being alive is all that can be seen.
         command: What it runs; recognizes the process when the run file is lost.
     """
 
@@ -34,15 +32,10 @@ class ServiceStatus:
     """What one look at a service showed.
 
     Attributes:
-        name: The service.
-        state: One of the five states.
         pid: Its process; for a crashed service the one that died; else None.
         response_ms: The time until its answer; None without one.
-        uptime_s: How long it has run.
         memory_bytes: Resident memory, descendants included.
-        cpu_s: Processor time used so far, descendants included.
         last_error: What is wrong, or was when it was last looked at; None if nothing is.
-        record: Its run file, if it could be read.
         files_problem: What is wrong with its state files, in words; None where they agree.
     """
 

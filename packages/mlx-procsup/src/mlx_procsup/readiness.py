@@ -31,7 +31,6 @@ class Readiness:
         name: The service.
         seconds: How long it took since the waiting began.
         response_ms: How fast it answered; None for a service that has nothing to answer on.
-        polls: How many HTTP requests were made.
     """
 
     name: str
@@ -55,9 +54,7 @@ def wait_for_healthy(
     request at once. An answer only counts if the service itself holds the port.
 
     Args:
-        started: What `start_service` returned.
         timeout_s: How long it may take, extended while the load progresses (log, CPU, memory).
-        timeout: The same in detail.
         on_wait: Called with every answer that isn't 200: seconds so far, and what was met.
         cancelled: Asked every 50 ms; the waiting ends when it says so.
 

@@ -18,7 +18,6 @@ class RestartPolicy:
         delay_s: The pause before the first restart; it doubles with each one that follows.
         max_delay_s: The longest pause.
         max_restarts: More than these within the window mean flapping.
-        window_s: The time in which restarts are counted.
         stable_s: A service that ran this long starts again with the first pause.
     """
 
@@ -93,8 +92,6 @@ class Decision:
     """What to do about one service.
 
     Attributes:
-        action: What to do.
-        reason: Why, in words for a log.
         due_at: When, on the monotonic clock; it lies ahead for WAIT.
     """
 

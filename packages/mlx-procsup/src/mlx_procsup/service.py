@@ -90,11 +90,7 @@ class StartResult:
     """What became of one service.
 
     Attributes:
-        name: The service.
         outcome: Started, already-running, failed, or skipped (the caller gave up before).
-        pid: Its process, if there is one.
-        seconds: How long it took, waiting for memory not counted.
-        error: Why it failed.
     """
 
     name: str
@@ -121,8 +117,6 @@ class ShutdownResult:
         name: The service.
         outcome: Stopped (all obeyed SIGTERM), forced (SIGKILL was needed), not-running (there was
             nothing), or stale-removed (only files were left).
-        pid: The process that was stopped, or None.
-        seconds: How long it took.
     """
 
     name: str
@@ -144,10 +138,7 @@ def start_service(
     is exactly the spec's. PID and run file are on disk before the command runs its first line.
 
     Args:
-        spec: What to start.
-        dirs: Where its state is kept; made if missing.
         keep_history: Keep restarts and flapping, as a watchdog does; a user's start forgets them.
-        clock: Seconds since the epoch.
 
     Raises:
         AlreadyRunningError: When the service's process lives.
@@ -255,8 +246,6 @@ def stop_service(
     service is never signalled.
 
     Args:
-        name: The service.
-        dirs: Where its state is kept.
         grace_s: How long the processes may take to obey SIGTERM.
         command: What it runs; recognizes the process when the run file is lost.
         wanted: Noted before the first signal, so that a watchdog doesn't start it again;
@@ -298,9 +287,6 @@ def clear_the_way(
     it is written down again, and stopped with the rest. An intact run file knows better.
 
     Args:
-        spec: The service.
-        dirs: Where its state is kept.
-        grace_s: How long its processes may take to obey SIGTERM.
         wanted: Noted of it, even where it can't be started; None leaves the note as it is.
 
     Raises:

@@ -36,7 +36,6 @@ class StartedProcess:
     """A process that was started and recorded; nothing is known of its readiness.
 
     Attributes:
-        spec: What was started.
         identity: The process; its PID leads its own session and group.
         log_path: Where it prints to.
         log_offset: Where its first line begins in that file, in bytes.
@@ -75,10 +74,7 @@ def spawn_recorded(
     """Start a process; PID and run file are on disk before the command runs its first line.
 
     Args:
-        spec: What to start.
-        dirs: Where its state is kept; the folders exist.
         record: What its run file shall keep of its past.
-        started_at: Now, in seconds since the epoch.
 
     Raises:
         StartFailedError: When it could not be started or recorded; nothing runs.

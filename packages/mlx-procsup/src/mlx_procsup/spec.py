@@ -51,7 +51,6 @@ class ProcessSpec:
         name: Names its state files; letters, digits, `.`, `_`, `-`.
         command: Program and arguments; never a secret, since every user can read them.
         env: The complete environment of the process; nothing is inherited.
-        cwd: Its working directory.
         readiness: How to ask whether it is ready; None if running is all it can do.
         secret_env: Names of the variables whose values are masked wherever text is shown.
         start_secret: The variable that holds a new secret with each start, which the run file

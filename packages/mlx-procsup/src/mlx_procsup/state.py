@@ -30,7 +30,6 @@ def classify(
     """The state that follows from what was seen of a service.
 
     Args:
-        recorded: Whether a PID file exists.
         alive: Whether the recorded process lives (a zombie doesn't).
         answered_ok: Whether it answered HTTP 200; None where it has nothing to answer on.
         response_s: The time until that answer.

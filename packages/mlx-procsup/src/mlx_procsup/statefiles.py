@@ -38,13 +38,9 @@ class RunRecord:
 
     Attributes:
         identity: The process last started, or None once it was stopped.
-        command: Its command, secrets masked.
-        wanted: Whether it should run.
-        started_at: When it was started, in seconds since the epoch.
         log_offset: The size of its log at that moment, in bytes.
         restarts: What the watchdog did since the user last acted, oldest first.
         flapping: Too many restarts; nothing is tried until the user acts.
-        last_error: Why it was last found broken.
         shed_at: Since when it is put aside to make room in memory; None while it isn't.
         fingerprint: What else it depended on when it was started.
         secret: What it was started with to know us by, and we it; "" for nothing.

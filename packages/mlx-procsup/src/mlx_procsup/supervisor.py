@@ -35,12 +35,10 @@ def start_all(
 ) -> list[StartResult]:
     """Bring services up side by side; one that fails leaves the others alone.
 
+    Where memory is short, the first plan goes first. A load that progresses may exceed its timeout.
     If the caller is interrupted, what is ready stays and what is still loading is stopped.
 
     Args:
-        plans: What to bring up; the first has precedence where memory is short.
-        dirs: Where their state is kept.
-        timeout_s: How long each may take, longer while its load progresses.
         on_event: Called with each result as soon as it is there, and once for each service that
             has to wait; always from the calling thread.
         read_available_bytes: How much memory can still be taken.

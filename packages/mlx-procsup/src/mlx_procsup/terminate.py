@@ -18,10 +18,7 @@ def terminate(
     """End the targets and whatever they start meanwhile; whether SIGKILL was needed.
 
     Args:
-        name: The service that they belong to.
-        targets: The processes to end.
         group: The process group that is theirs alone; None where there is none.
-        grace_s: How long they may take to obey SIGTERM.
 
     Raises:
         StopFailedError: When something outlived SIGKILL.

@@ -13,7 +13,6 @@ class ProcessUsage:
     """Totals over a process and its descendants.
 
     Attributes:
-        cpu_s: Processor time used so far, in seconds.
         memory_bytes: Resident memory.
         age_s: How long ago the process itself was started.
     """
@@ -44,8 +43,6 @@ def measure_usage(pid: int, now: float, tree: ProcessTree | None = None) -> Proc
     None where the process is gone or belongs to another user.
 
     Args:
-        pid: The process at the top.
-        now: The wall clock, in seconds since the epoch.
         tree: What `read_process_tree` gave, if several services are measured.
     """
     try:

@@ -58,7 +58,6 @@ class WatchEvent:
 
     Attributes:
         at: When, in seconds since the epoch.
-        service: Whom it is about; None for the machine.
         what: One word: "noticed", "started", "restarted", "recycled", "flapping", "held-up",
             "shed", "restored", "rotated", "recovered", "clock".
         reason: The rest of the sentence.
@@ -80,14 +79,7 @@ class WatchSettings:
 
     Attributes:
         lock: The lock that it takes to act.
-        interval_s: The time between two looks.
-        restart: When to restart, and when to give up.
-        hang: What counts as hung.
-        shed: When to make room in memory.
         rotation: When to rotate logs; None leaves them alone.
-        owner: What the lock's owner is called.
-        probe_timeout_s: How long a service may take to answer.
-        grace_s: How long it may take to obey SIGTERM.
     """
 
     lock: Path
@@ -107,8 +99,6 @@ class MachineReader:
 
     Attributes:
         monotonic: Seconds that neither a clock change nor sleep moves.
-        clock: Seconds since the epoch.
-        pressure: The memory pressure.
     """
 
     monotonic: Callable[[], float] = time.monotonic
@@ -130,9 +120,6 @@ class Watchdog:
         """Prepare a watchdog; nothing is read yet.
 
         Args:
-            dirs: Where the services' state is.
-            settings: How to work.
-            load: Gives the services as they are defined now; called before every full look.
             on_event: Called with everything that it sees and does.
             machine: Clocks and pressure, real ones if left out.
         """

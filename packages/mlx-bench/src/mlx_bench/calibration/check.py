@@ -29,9 +29,6 @@ class CalibrationCase:
     """One schedule, under so many streams at once.
 
     Attributes:
-        schedule: What the server does.
-        tokens: How many tokens each stream asks for.
-        streams: Streams at once.
         rate_limit: How far off the rate may be, as a share; None only states it.
     """
 
@@ -46,12 +43,10 @@ class CalibrationResult:
     """How far off the instrument was in one case; errors are signed, the largest of all streams.
 
     Attributes:
-        case: What was tried.
         ttft_error_s: Measured less scheduled TTFT.
         ttft_error_to_server_s: Measured TTFT less the server's own, by its stamps.
         rate_error: Measured over planned decode rate, less one.
         client_cpu_share: CPU time of the client over the time of the wave.
-        within_limits: Whether everything with a limit is within it.
     """
 
     case: CalibrationCase

@@ -87,7 +87,6 @@ class CalibrationServer:
     """Serves until `stop` is called from another thread, or the process ends.
 
     Args:
-        host: Address to listen on.
         port: 0 lets the system choose; see `port` afterwards.
     """
 

@@ -18,10 +18,6 @@ class Mark:
 
     Attributes:
         x: Its position: an index for categories, a number else.
-        y: The value.
-        low: The interval's lower end.
-        high: The interval's upper end.
-        tip: What hovering says.
     """
 
     x: float

@@ -27,7 +27,6 @@ def web_server_command(
     `GET /health` answers 200, or 503 until it is ready; `GET /hang` never answers.
 
     Args:
-        port: Where it listens, on 127.0.0.1.
         ready_after_s: Until then it answers 503.
         listen_after_s: Until then it accepts no connection.
         answer_after_s: How long each answer takes.
