@@ -12,6 +12,7 @@ from mlx_stack.models.convert import Converter, convert, ensure_convertible
 from mlx_stack.models.disk.layout import places_of
 from mlx_stack.models.disk.local import inspect_folder
 from mlx_stack.models.disk.manifest import Manifest, write_manifest
+from mlx_stack.models.download.fetch import FetchOptions
 from mlx_stack.models.errors import ConversionError
 from stack_testkit.home import make_model_folder
 
@@ -95,6 +96,8 @@ def test_a_conversion_runs_nothing_of_the_folder_that_it_is_typed_in(
     assert original is not None
     meddled = replace(converter, environment={**os.environ, "PYTHONPATH": str(hostile)})
     ensure_convertible(REPO, config(model_type="llama"), meddled)
-    done = convert(original, Quant.INT4, places_of(folder.parent, REPO, "int4"), meddled)
+    done = convert(
+        original, Quant.INT4, places_of(folder.parent, REPO, "int4"), meddled, FetchOptions()
+    )
     assert done.outcome == "converted"
     assert not (tmp_path / "PWNED").exists()

@@ -22,7 +22,11 @@ from mlx_stack.stack import Tier
 
 VALUES = st.recursive(
     st.booleans() | st.integers() | st.text(min_size=1),
-    lambda inner: st.lists(inner, min_size=1) | st.dictionaries(st.text(), inner, min_size=1),
+    lambda inner: (
+        st.lists(inner, min_size=1, max_size=2)
+        | st.dictionaries(st.text(max_size=4), inner, min_size=1, max_size=2)
+    ),
+    max_leaves=4,
 )
 
 

@@ -25,7 +25,7 @@ from mlx_stack.child_environment import inherited_environment
 from mlx_stack.engines.environment import EngineName, require_environment
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.gateway.endpoint import LOOPBACK
-from mlx_stack.models.disk import LocalModel
+from mlx_stack.models.disk.local import LocalModel
 from mlx_stack.models.find import find, local_model_of, local_models, near_names
 from mlx_stack.models.hub.environment import read_environment
 from mlx_stack.models.name import is_on_hub

@@ -19,7 +19,7 @@ from mlx_catalog import Quant
 from mlx_stack.models.disk.layout import GB, ModelPlaces, ensure_room
 from mlx_stack.models.disk.local import LocalModel, inspect_folder, own_files, write_inventory
 from mlx_stack.models.disk.manifest import FileRecord, Manifest
-from mlx_stack.models.download.fetch import PullResult, find_present, publish
+from mlx_stack.models.download.fetch import FetchOptions, PullResult, find_present, publish
 from mlx_stack.models.errors import ConversionError
 from mlx_stack.models.events import Converting, Event
 from mlx_stack.steps import OnEvent, ignore
@@ -70,10 +70,7 @@ def convert(
     quant: Quant,
     places: ModelPlaces,
     converter: Converter,
-    *,
-    model: str | None = None,
-    is_forced: bool = False,
-    allows_code: bool = False,
+    options: FetchOptions,
     on_event: OnEvent[Event] = ignore,
 ) -> PullResult:
     """Have the weights of `original` quantized and published in `places`.
@@ -83,9 +80,7 @@ def convert(
         quant: `int4` or `int8`.
         places: Where the result belongs.
         converter: What to run it with.
-        model: The catalog id to remember.
-        is_forced: Convert again where the result is here.
-        allows_code: The user allows the model's own Python.
+        options: How the original was fetched: forced, it is converted again.
         on_event: Told of what mlx-lm says and how far it is.
 
     Raises:
@@ -95,8 +90,8 @@ def convert(
     assert original.revision is not None
     repo = original.repo
     with places.hold(repo, on_event):
-        present = find_present(places, original.revision, allows_code=allows_code)
-        if present is not None and not is_forced:
+        present = find_present(places, original.revision, allows_code=options.allows_code)
+        if present is not None and not options.is_forced:
             return PullResult("present", present)
         size = expected_bytes(original.size_bytes, quant)
         with _removed_on_failure(places.staging):
@@ -112,9 +107,9 @@ def convert(
                 quant=quant,
                 origin="converted",
                 files=_records(places.staging, repo),
-                model=model,
+                model=options.model,
             )
-            converted = publish(places, manifest, allows_code=allows_code)
+            converted = publish(places, manifest, allows_code=options.allows_code)
         write_inventory(places.model_dir)
     return PullResult("converted", converted)
 

@@ -231,10 +231,8 @@ class _Puller:
             quant,
             places_of(self.model_dir, commit.repo, quant),
             converter,
-            model=options.model,
-            is_forced=self.is_forced,
-            allows_code=self.allows_code,
-            on_event=self.on_event,
+            options,
+            self.on_event,
         )
         if not had_base:
             remove(self.model_dir, original.model)

@@ -15,7 +15,7 @@ from mlx_recommend import (
     memory_use,
 )
 from mlx_stack.errors import UsageError
-from mlx_stack.models.disk import inspect_folder
+from mlx_stack.models.disk.local import inspect_folder
 from mlx_stack.models.errors import ModelCodeError
 from mlx_stack.models.find import local_model_of, local_models, weights_of
 from mlx_stack.models.own_code import ensure_no_code

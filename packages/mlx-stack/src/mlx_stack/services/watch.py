@@ -36,7 +36,7 @@ from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.engines.environment import EngineName
 from mlx_stack.errors import StackError
 from mlx_stack.home import HOME_VARIABLE, Home
-from mlx_stack.models.disk import find_local
+from mlx_stack.models.disk.local import find_local
 from mlx_stack.models.own_code import ensure_no_code
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import Assembly, assemble

@@ -121,13 +121,11 @@ def _tree(path: Path) -> tuple[FileRecord, ...] | None:
     except (FileNotFoundError, msgspec.MsgspecError):
         return None
     return tuple(
-        FileRecord(path=name, size_bytes=file.size, algorithm="git-sha1", digest=file.blob_id)
-        if file.lfs_sha256 is None
-        else FileRecord(
+        FileRecord(
             path=name,
             size_bytes=file.lfs_size or file.size,
-            algorithm="sha256",
-            digest=file.lfs_sha256,
+            algorithm="git-sha1" if file.lfs_sha256 is None else "sha256",
+            digest=file.lfs_sha256 or file.blob_id,
         )
         for name, file in tree.files.items()
         if is_safe_path(name)

@@ -1,6 +1,5 @@
 """Which files of a repository MLX needs. Pure."""
 
-import fnmatch
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
@@ -18,7 +17,7 @@ _PATTERNS = (
     "additional_chat_templates/*.jinja",
 )
 """What mlx-lm fetches beside the weights (`mlx_lm.utils._download`) except Python; templates."""
-_OTHER_WEIGHTS = ("*.gguf", "*.bin", "*.pt", "*.pth", "*.h5", "*.onnx")
+_OTHER_WEIGHTS = (".gguf", ".bin", ".pt", ".pth", ".h5", ".onnx")
 
 
 def select_files(
@@ -40,22 +39,15 @@ def select_files(
         raise PullError(f"{repo} has no safetensors weights at its top.", hint=_advice(every))
     if not any(file.path == "config.json" for file in every):
         raise PullError(f"{repo} has no config.json: it is no model that MLX can load.")
-    others = [file for file in every if _is_wanted(file.path, allows_code=allows_code)]
-    return (*sorted(others, key=lambda file: file.path), *weights)
-
-
-def _is_wanted(path: str, *, allows_code: bool) -> bool:
-    depth = path.count("/")
     patterns = (*_PATTERNS, "*.py") if allows_code else _PATTERNS
-    return any(
-        fnmatch.fnmatchcase(path, pattern) and pattern.count("/") == depth for pattern in patterns
-    )
+    others = [file for file in every if any(map(PurePosixPath(file.path).full_match, patterns))]
+    return (*sorted(others, key=lambda file: file.path), *weights)
 
 
 def _advice(files: Iterable[FileRecord]) -> str | None:
     """Where weights in another format are, what to look for instead."""
     for file in files:
-        if any(fnmatch.fnmatchcase(file.path, pattern) for pattern in _OTHER_WEIGHTS):
+        if PurePosixPath(file.path).suffix in _OTHER_WEIGHTS:
             return (
                 f"It holds {file.path}, which MLX doesn't load: look for an MLX conversion with "
                 "`mlx-stack models --available NAME`."

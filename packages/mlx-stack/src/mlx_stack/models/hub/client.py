@@ -108,7 +108,7 @@ class _Way(httpx.BaseTransport):
             way.close()
 
 
-class _Transport(httpx.BaseTransport):
+class _Transport(_Way):
     """Requests by the environment's way, put again where that may help.
 
     Bodies are read here, since a connection can break in the middle of one as well. They are
@@ -116,7 +116,7 @@ class _Transport(httpx.BaseTransport):
     """
 
     def __init__(self, environment: HubEnvironment, attempts: int, longest_wait_s: float) -> None:
-        self._way = _Way(environment)
+        super().__init__(environment)
         self._attempts = attempts
         self._longest_wait_s = longest_wait_s
 
@@ -143,12 +143,8 @@ class _Transport(httpx.BaseTransport):
             time.sleep(delay_s)
             attempt += 1
 
-    @override
-    def close(self) -> None:
-        self._way.close()
-
     def _ask(self, request: httpx.Request) -> httpx.Response:
-        response = self._way.handle_request(request)
+        response = super().handle_request(request)
         if response.has_redirect_location:  # the body may be long, or never end
             response.close()
             headers = {"location": response.headers["location"]}
