@@ -24,11 +24,11 @@ from mlx_stack.engines import embedded_model
 from mlx_stack.engines.environment import EngineName
 from mlx_stack.engines.install import install
 from mlx_stack.engines.uv_process import own_toolchain
-from mlx_stack.engines.vllm_mlx import ModelTraits
+from mlx_stack.engines.vllm_mlx import Serving
 from stack_testkit.tiny_model import make_tiny_model
 
 _ROUNDS = 5
-_MODES = {"simple": ModelTraits(), "batching": ModelTraits(reuses_prefixes=True)}
+_MODES = {"simple": Serving(), "batching": Serving(reuses_prefixes=True)}
 _WORDS = "the quick brown fox jumps over the lazy dog and runs away again "
 
 

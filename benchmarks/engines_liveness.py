@@ -113,7 +113,7 @@ def served(
     model: Path,
     state: Path,
     concurrency: int,
-    traits: vllm_mlx.ModelTraits | None = None,
+    traits: vllm_mlx.Serving | None = None,
 ) -> Iterator[str]:
     """The model, served by the real engine, at the URL."""
     (port,) = free_ports(1)

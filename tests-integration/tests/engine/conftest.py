@@ -26,7 +26,7 @@ from mlx_stack.engines.embedded_model import make_embedded_model
 from mlx_stack.engines.environment import EngineName, Environment
 from mlx_stack.engines.install import install
 from mlx_stack.engines.uv_process import own_toolchain
-from mlx_stack.engines.vllm_mlx import ModelTraits
+from mlx_stack.engines.vllm_mlx import Serving
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import Tier
 from stack_testkit.scripted_model import make_scripted_model
@@ -140,7 +140,7 @@ def _serving(environment: Environment, folder: Path) -> Iterator[Serve]:
     dirs.create()
     with ExitStack() as engines:
 
-        def start(model: Path, *, traits: ModelTraits | None = None, **fields: object) -> str:
+        def start(model: Path, *, traits: Serving | None = None, **fields: object) -> str:
             tier = _tier(model, fields)
             # without the guard, so that a test may ask it as it likes
             start_with = (str(environment.python), "-u", str(environment.program("vllm-mlx")))

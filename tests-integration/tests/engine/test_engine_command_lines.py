@@ -8,7 +8,7 @@ import pytest
 
 from mlx_catalog import load_catalog
 from mlx_catalog.parsers import REASONING_PARSERS, TOOL_CALL_PARSERS
-from mlx_stack.engines.vllm_mlx import ModelTraits, command
+from mlx_stack.engines.vllm_mlx import Serving, command
 from mlx_stack.models.serving import serving_of
 from mlx_stack.stack import Tier
 
@@ -63,9 +63,9 @@ def tier(**fields) -> Tier:
 
 def test_the_engine_accepts_every_shape_of_command_line(vllm_mlx_environment):
     traits = [
-        ModelTraits(),
-        *(ModelTraits(tool_call_parser=name) for name in sorted(TOOL_CALL_PARSERS)),
-        *(ModelTraits(reasoning_parser=name) for name in sorted(REASONING_PARSERS)),
+        Serving(),
+        *(Serving(tool_call_parser=name) for name in sorted(TOOL_CALL_PARSERS)),
+        *(Serving(reasoning_parser=name) for name in sorted(REASONING_PARSERS)),
     ]
     tiers = [
         tier(),
@@ -73,7 +73,7 @@ def test_the_engine_accepts_every_shape_of_command_line(vllm_mlx_environment):
         tier(lazy=True, idle_unload_s=600),
     ]
     commands = [
-        command(("vllm-mlx",), each, Path("/models/m"), trait, cache_bytes=2**30)[1:]
+        command(("vllm-mlx",), each, Path("/models/m"), trait)[1:]
         for each in tiers
         for trait in traits
     ]
@@ -88,10 +88,7 @@ def test_the_engine_accepts_the_command_line_of_every_catalog_entry(vllm_mlx_env
             for fields in ({}, {"concurrency": 4, "context_tokens": 32768}, {"lazy": True}):
                 one = tier(model=entry.id, quant=quant, **fields)
                 serving = serving_of(catalog, one, Path("/models/unused"))
-                words = command(
-                    *(("vllm-mlx",), one, Path("/models/m"), serving.traits),
-                    cache_bytes=serving.cache_bytes,
-                )
+                words = command(("vllm-mlx",), one, Path("/models/m"), serving)
                 commands.append(list(words[1:]))
     assert len(commands) > 3 * len(catalog)
     assert run(vllm_mlx_environment, _PARSE, commands) == []

@@ -11,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from mlx_stack.engines.vllm_mlx import ModelTraits
+from mlx_stack.engines.vllm_mlx import Serving
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -102,7 +102,7 @@ def test_a_lazy_tier_loads_on_its_first_request_and_gives_the_memory_back(
 def test_the_next_turn_of_a_conversation_reuses_the_turns_before_and_says_the_same(
     serve, tiny_model
 ):
-    kept = serve(tiny_model, traits=ModelTraits(reuses_prefixes=True))
+    kept = serve(tiny_model, traits=Serving(reuses_prefixes=True))
     first = body(tiny_model, LONG_PROMPT, max_tokens=8)
     answer = ask(kept, first)
     second = body(tiny_model, LONG_PROMPT, answer, "And then?", max_tokens=8)
@@ -116,7 +116,7 @@ def test_the_next_turn_of_a_conversation_reuses_the_turns_before_and_says_the_sa
 
 
 def test_conversations_are_not_written_to_the_disk(serve, tiny_model, tmp_path, stop):
-    url = serve(tiny_model, traits=ModelTraits(reuses_prefixes=True))
+    url = serve(tiny_model, traits=Serving(reuses_prefixes=True))
     ask(url, body(tiny_model, LONG_PROMPT, max_tokens=8))
     result = stop("standard")
     assert result.outcome.value == "stopped"

@@ -22,7 +22,7 @@ import pytest
 import uv
 
 from mlx_procsup.testing import eventually
-from mlx_stack.engines.vllm_mlx import ModelTraits
+from mlx_stack.engines.vllm_mlx import Serving
 from mlx_stack.services.ports import free_ports
 
 type Serve = Callable[..., str]
@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 KEY = "a-key-of-the-test"
 PATIENCE_S = 120
-TRAITS = ModelTraits(tool_call_parser="hermes", reuses_prefixes=True)
+TRAITS = Serving(tool_call_parser="hermes", reuses_prefixes=True)
 CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
 LONG = "mcp__" + "x" * 90
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -326,7 +326,7 @@ def test_a_repair_is_still_needed_and_is_right(engine: str, gateway: str, repair
 def test_a_thinking_block_has_a_signature(
     serve: Serve, scripted_model: Path, tmp_path: Path
 ) -> None:
-    traits = ModelTraits(tool_call_parser="hermes", reasoning_parser="qwen3", reuses_prefixes=True)
+    traits = Serving(tool_call_parser="hermes", reasoning_parser="qwen3", reuses_prefixes=True)
     url = serve(scripted_model, traits=traits)
     thinking = message("Repeat: <think>I ponder.</think>Yes.")
 

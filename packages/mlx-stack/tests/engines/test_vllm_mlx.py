@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_stack.engines.vllm_mlx import ModelTraits, command, environment, reads_in_silence
+from mlx_stack.engines.vllm_mlx import Serving, command, environment, reads_in_silence
 from mlx_stack.stack import Tier
 
 START = ("/engines/vllm-mlx/bin/vllm-mlx",)
@@ -40,34 +40,34 @@ def test_an_engine_serves_a_folder_on_loopback_and_never_downloads():
 
 def test_tools_are_called_only_with_a_parser():
     assert "--enable-auto-tool-choice" not in command(START, tier(), FOLDER)
-    words = command(START, tier(), FOLDER, ModelTraits(tool_call_parser="qwen3_xml"))
+    words = command(START, tier(), FOLDER, Serving(tool_call_parser="qwen3_xml"))
     assert "--enable-auto-tool-choice" in words
     assert value_of(words, "--tool-call-parser") == "qwen3_xml"
 
 
 def test_thinking_is_told_apart_with_a_parser():
-    words = command(START, tier(), FOLDER, ModelTraits(reasoning_parser="qwen3"))
+    words = command(START, tier(), FOLDER, Serving(reasoning_parser="qwen3"))
     assert value_of(words, "--reasoning-parser") == "qwen3"
 
 
 def test_requests_are_batched_where_several_are_served():
     assert "--continuous-batching" not in command(START, tier(concurrency=1), FOLDER)
-    words = command(START, tier(concurrency=4), FOLDER, cache_bytes=3 * 2**30)
+    words = command(START, tier(concurrency=4), FOLDER, Serving(cache_bytes=3 * 2**30))
     assert "--continuous-batching" in words
     assert value_of(words, "--max-num-seqs") == "4"
     assert value_of(words, "--cache-memory-mb") == "3072"
 
 
 def test_a_model_that_can_t_be_batched_is_not():
-    traits = ModelTraits(batching=False, reuses_prefixes=True)
+    traits = Serving(batching=False, reuses_prefixes=True)
     for concurrency in (1, 4):
         words = command(START, tier(concurrency=concurrency), FOLDER, traits)
         assert "--continuous-batching" not in words
 
 
 def test_a_single_request_s_conversation_is_kept_where_that_saves_reading_it_again():
-    traits = ModelTraits(reuses_prefixes=True)
-    words = command(START, tier(concurrency=1), FOLDER, traits, cache_bytes=2 * 2**30)
+    serving = Serving(reuses_prefixes=True, cache_bytes=2 * 2**30)
+    words = command(START, tier(concurrency=1), FOLDER, serving)
     assert "--continuous-batching" in words
     assert value_of(words, "--max-num-seqs") == "1"
     assert value_of(words, "--cache-memory-mb") == "2048"
@@ -76,11 +76,11 @@ def test_a_single_request_s_conversation_is_kept_where_that_saves_reading_it_aga
 @pytest.mark.parametrize(
     ("traits", "fields", "silent"),
     [
-        (ModelTraits(multimodal=True), {"concurrency": 2}, True),
-        (ModelTraits(multimodal=True), {"concurrency": 1}, False),
-        (ModelTraits(), {"concurrency": 2}, False),
-        (ModelTraits(), {"concurrency": 2, "vllm_flags": {"mllm": True}}, True),
-        (ModelTraits(multimodal=True), {"vllm_flags": {"continuous-batching": True}}, True),
+        (Serving(multimodal=True), {"concurrency": 2}, True),
+        (Serving(multimodal=True), {"concurrency": 1}, False),
+        (Serving(), {"concurrency": 2}, False),
+        (Serving(), {"concurrency": 2, "vllm_flags": {"mllm": True}}, True),
+        (Serving(multimodal=True), {"vllm_flags": {"continuous-batching": True}}, True),
     ],
 )
 def test_engines_that_batch_images_and_text_read_prompts_in_silence(traits, fields, silent):
@@ -133,7 +133,7 @@ def test_the_user_s_flags_replace_ours():
 )
 def test_every_command_line_is_words_without_repeated_flags(concurrency, cache_bytes, lazy):
     words = command(
-        START, tier(concurrency=concurrency, lazy=lazy), FOLDER, cache_bytes=cache_bytes
+        START, tier(concurrency=concurrency, lazy=lazy), FOLDER, Serving(cache_bytes=cache_bytes)
     )
     flags = [word for word in words if word.startswith("--")]
     assert len(flags) == len(set(flags))

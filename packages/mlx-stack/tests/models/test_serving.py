@@ -7,7 +7,7 @@ import pytest
 
 from mlx_catalog import load_catalog
 from mlx_catalog.catalog import SHIPPED_MODELS
-from mlx_stack.engines.vllm_mlx import ModelTraits
+from mlx_stack.engines.vllm_mlx import Serving
 from mlx_stack.errors import StackError
 from mlx_stack.models.serving import entry_of, serving_of
 from mlx_stack.stack import Tier
@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_model_of_the_catalog_brings_its_parsers(folder):
-    traits = serving_of(CATALOG, tier(model="qwen3-8b"), folder).traits
+    traits = serving_of(CATALOG, tier(model="qwen3-8b"), folder)
     assert traits.tool_call_parser == "qwen"
     assert traits.reasoning_parser == "qwen3"
     assert traits.batching
@@ -55,9 +55,9 @@ def test_a_model_of_the_catalog_brings_its_parsers(folder):
 
 
 def test_a_model_with_a_vision_tower_is_multimodal(folder):
-    assert serving_of(CATALOG, tier(model="gemma3-4b"), folder).traits.multimodal
+    assert serving_of(CATALOG, tier(model="gemma3-4b"), folder).multimodal
     (folder / "config.json").write_text(json.dumps({**LLAMA, "vision_config": {"depth": 2}}))
-    assert serving_of(CATALOG, tier(), folder).traits.multimodal
+    assert serving_of(CATALOG, tier(), folder).multimodal
 
 
 def test_a_model_pulled_by_its_repository_is_known_as_well():
@@ -69,10 +69,12 @@ def test_a_model_pulled_by_its_repository_is_known_as_well():
 
 
 def test_a_model_that_nobody_knows_has_no_parsers_and_is_judged_by_its_files(folder):
-    assert serving_of(CATALOG, tier(), folder).traits == ModelTraits(reuses_prefixes=True)
+    serving = serving_of(CATALOG, tier(), folder)
+    assert serving == Serving(reuses_prefixes=True, cache_bytes=serving.cache_bytes)
     sliding = {**LLAMA, "model_type": "gpt_oss", "sliding_window": 128}
     (folder / "config.json").write_text(json.dumps(sliding))
-    assert serving_of(CATALOG, tier(), folder).traits == ModelTraits()
+    serving = serving_of(CATALOG, tier(), folder)
+    assert serving == Serving(cache_bytes=serving.cache_bytes)
 
 
 def test_the_cache_holds_as_much_as_one_request_at_its_full_context_leaves(folder):
@@ -100,19 +102,19 @@ def test_a_damaged_config_json_is_named(folder):
 
 
 def test_models_without_a_batched_cache_are_served_one_request_at_a_time(folder):
-    traits = {e.id: serving_of(CATALOG, tier(model=e.id), folder).traits for e in CATALOG}
+    traits = {e.id: serving_of(CATALOG, tier(model=e.id), folder) for e in CATALOG}
     unbatched = [name for name, each in traits.items() if not each.batching]
     kinds = {CATALOG.get(name).architecture for name in unbatched}
     assert kinds == {"mamba2-parallel-hybrid", "moe-chunked"}
 
 
 def test_prefixes_are_reused_only_where_every_layer_keeps_the_whole_context(folder):
-    assert serving_of(CATALOG, tier(model="qwen3-8b"), folder).traits.reuses_prefixes
+    assert serving_of(CATALOG, tier(model="qwen3-8b"), folder).reuses_prefixes
     for entry in CATALOG:
         geometry = entry.geometry
         if entry.capabilities.vision or geometry.recurrent is not None or geometry.sliding_layers:
             serving = serving_of(CATALOG, tier(model=entry.id), folder)
-            assert not serving.traits.reuses_prefixes, entry.id
+            assert not serving.reuses_prefixes, entry.id
 
 
 def test_the_user_s_own_entry_counts(folder, tmp_path):
@@ -123,4 +125,4 @@ def test_the_user_s_own_entry_counts(folder, tmp_path):
         shipped.replace("tool_call_parser: qwen", "tool_call_parser: hermes")
     )
     catalog = load_catalog(own)
-    assert serving_of(catalog, tier(model="qwen3-8b"), folder).traits.tool_call_parser == "hermes"
+    assert serving_of(catalog, tier(model="qwen3-8b"), folder).tool_call_parser == "hermes"

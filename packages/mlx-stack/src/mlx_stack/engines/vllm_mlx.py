@@ -25,8 +25,8 @@ the machine's free memory for each engine, would leave none for several."""
 
 
 @dataclass(frozen=True, slots=True)
-class ModelTraits:
-    """What the engine can't find out about a model by itself; the default suits any model.
+class Serving:
+    """How a tier is to be served, apart from what it says itself; the default suits any model.
 
     Attributes:
         tool_call_parser: A value of `--tool-call-parser`, or "" where the model calls no tools.
@@ -35,6 +35,7 @@ class ModelTraits:
         reuses_prefixes: Whether what two requests begin with alike is read once with batching:
             every layer keeps all keys and values, so that its cache can be cut anywhere.
         multimodal: Whether the engine serves it with its half for images.
+        cache_bytes: The memory for prefixes kept between requests; None where nobody planned it.
     """
 
     tool_call_parser: str = ""
@@ -42,6 +43,7 @@ class ModelTraits:
     batching: bool = True
     reuses_prefixes: bool = False
     multimodal: bool = False
+    cache_bytes: int | None = None
 
 
 def environment(hf_home: Path) -> dict[str, str]:
@@ -73,9 +75,7 @@ def command(
     start: tuple[str, ...],
     tier: Tier,
     model_folder: Path,
-    traits: ModelTraits | None = None,
-    *,
-    cache_bytes: int | None = None,
+    serving: Serving | None = None,
 ) -> tuple[str, ...]:
     """The command line that serves `tier` on loopback.
 
@@ -83,26 +83,23 @@ def command(
         start: What runs the engine, `guarded(environment)`.
         tier: What to serve; requests must name `tier.model`.
         model_folder: The model's folder; absolute, so that nothing is ever downloaded.
-        traits: What is known of the model.
-        cache_bytes: The tier's share of memory for prefixes kept between requests; by default
-            `DEFAULT_CACHE_BYTES`.
+        serving: How.
     """
-    flags = _flags(tier, traits or ModelTraits(), cache_bytes or DEFAULT_CACHE_BYTES)
-    flags.update(tier.vllm_flags)
+    flags = _flags(tier, serving or Serving()) | tier.vllm_flags
     return (*start, "serve", str(model_folder), *_words(flags))
 
 
-def reads_in_silence(tier: Tier, traits: ModelTraits) -> bool:
+def reads_in_silence(tier: Tier, serving: Serving) -> bool:
     """Whether the engine of `tier` answers nothing at all while it reads a prompt.
 
     With batching, the half for images reads on the thread that answers.
     """
-    flags = _flags(tier, traits, DEFAULT_CACHE_BYTES) | tier.vllm_flags
-    multimodal = traits.multimodal or flags.get("mllm") is True
+    flags = _flags(tier, serving) | tier.vllm_flags
+    multimodal = serving.multimodal or flags.get("mllm") is True
     return multimodal and flags.get("continuous-batching") is True
 
 
-def _flags(tier: Tier, traits: ModelTraits, cache_bytes: int) -> dict[str, FlagValue]:
+def _flags(tier: Tier, serving: Serving) -> dict[str, FlagValue]:
     flags: dict[str, FlagValue] = {
         "served-model-name": tier.model,
         "host": LOOPBACK,
@@ -113,12 +110,12 @@ def _flags(tier: Tier, traits: ModelTraits, cache_bytes: int) -> dict[str, FlagV
         "max-tokens": min(MAX_ANSWER_TOKENS, tier.context_tokens or MAX_ANSWER_TOKENS),
         "max-request-tokens": MAX_REQUEST_TOKENS,
     }
-    if traits.tool_call_parser:
+    if serving.tool_call_parser:
         flags["enable-auto-tool-choice"] = True
-        flags["tool-call-parser"] = traits.tool_call_parser
-    if traits.reasoning_parser:
-        flags["reasoning-parser"] = traits.reasoning_parser
-    flags |= _caching(tier, traits, max(1, cache_bytes // 2**20))
+        flags["tool-call-parser"] = serving.tool_call_parser
+    if serving.reasoning_parser:
+        flags["reasoning-parser"] = serving.reasoning_parser
+    flags |= _caching(tier, serving)
     if tier.lazy:
         flags["lazy-load-model"] = True
     if tier.idle_unload_s is not None:
@@ -126,18 +123,18 @@ def _flags(tier: Tier, traits: ModelTraits, cache_bytes: int) -> dict[str, FlagV
     return flags
 
 
-def _caching(tier: Tier, traits: ModelTraits, cache_mb: int) -> dict[str, FlagValue]:
+def _caching(tier: Tier, serving: Serving) -> dict[str, FlagValue]:
     """How requests share the engine, and what it keeps of the finished ones.
 
     Batching serves a single request as well where prefixes can be reused: the simple mode keeps
     nothing but system prompts, and reads every turn of a conversation from its beginning.
     """
-    if not traits.batching or (tier.concurrency == 1 and not traits.reuses_prefixes):
+    if not serving.batching or (tier.concurrency == 1 and not serving.reuses_prefixes):
         return {}
     return {
         "continuous-batching": True,
         "max-num-seqs": tier.concurrency,
-        "cache-memory-mb": cache_mb,
+        "cache-memory-mb": max(1, (serving.cache_bytes or DEFAULT_CACHE_BYTES) // 2**20),
     }
 
 

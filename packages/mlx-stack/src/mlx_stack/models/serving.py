@@ -1,6 +1,5 @@
 """What is known of a tier's model: from its catalog entry, else from its files."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_catalog import (
@@ -19,22 +18,9 @@ from mlx_recommend import (
     shape_of_entry,
     shape_of_model,
 )
-from mlx_stack.engines.vllm_mlx import ModelTraits
+from mlx_stack.engines.vllm_mlx import Serving
 from mlx_stack.errors import StackError
 from mlx_stack.stack import Tier
-
-
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """How a tier is to be served, apart from what its definition says.
-
-    Attributes:
-        traits: What the engine can't find out about the model.
-        cache_bytes: What it may keep of finished requests; None where the geometry is unknown.
-    """
-
-    traits: ModelTraits
-    cache_bytes: int | None
 
 
 def serving_of(catalog: Catalog, tier: Tier, folder: Path) -> Serving:
@@ -49,14 +35,14 @@ def serving_of(catalog: Catalog, tier: Tier, folder: Path) -> Serving:
         fit, shape = fit_and_shape(entry, tier, folder / "config.json")
     except UnreadableModelError as error:
         raise StackError(str(error)) from error
-    traits = ModelTraits(
+    return Serving(
         tool_call_parser=entry.capabilities.tool_call_parser if entry is not None else "",
         reasoning_parser=entry.capabilities.reasoning_parser if entry is not None else "",
         batching=fit.batching,
         reuses_prefixes=fit.reuses_prefixes,
         multimodal=fit.multimodal,
+        cache_bytes=_cache_bytes(shape, tier),
     )
-    return Serving(traits, _cache_bytes(shape, tier))
 
 
 def entry_of(catalog: Catalog, tier: Tier) -> CatalogEntry | None:

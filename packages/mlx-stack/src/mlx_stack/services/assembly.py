@@ -91,8 +91,8 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
             missing[tier.name] = error
             continue
         known[tier.name] = TierAtGateway(
-            sees_images=serving.traits.multimodal,
-            reads_in_silence=vllm_mlx.reads_in_silence(tier, serving.traits),
+            sees_images=serving.multimodal,
+            reads_in_silence=vllm_mlx.reads_in_silence(tier, serving),
         )
         engines.append(
             engine_service(

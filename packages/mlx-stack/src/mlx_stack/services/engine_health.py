@@ -19,12 +19,12 @@ from mlx_stack.engines.environment import Environment
 from mlx_stack.engines.errors import EngineUnhealthyError
 from mlx_stack.engines.manage import EnginePair, HealthReport
 from mlx_stack.engines.uv_process import Toolchain
-from mlx_stack.engines.vllm_mlx import ModelTraits
+from mlx_stack.engines.vllm_mlx import Serving
 from mlx_stack.errors import NoStackError, StackError
 from mlx_stack.gateway.endpoint import LOOPBACK, Endpoint
 from mlx_stack.home import Home
 from mlx_stack.models.find import local_model_of
-from mlx_stack.models.serving import Serving, serving_of
+from mlx_stack.models.serving import serving_of
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import gateway_settings, model_folder, write_gateway_files
 from mlx_stack.services.ports import free_ports
@@ -129,7 +129,7 @@ def _embedded_subject(scratch: Home, engine: Environment, toolchain: Toolchain) 
         port=1,
         vllm_flags={},
     )
-    return _Subject(tier, folder, Serving(ModelTraits(), None), embedded_model.ANSWER)
+    return _Subject(tier, folder, Serving(), embedded_model.ANSWER)
 
 
 def _try(

@@ -22,7 +22,6 @@ from mlx_stack.engines.environment import Environment
 from mlx_stack.gateway import litellm
 from mlx_stack.gateway.endpoint import LIVENESS_PATH, LOOPBACK, gateway_url
 from mlx_stack.home import HOME_VARIABLE, Home
-from mlx_stack.models.serving import Serving
 from mlx_stack.services.engine_door import latest_asker
 from mlx_stack.stack import Stack, Tier
 
@@ -129,7 +128,7 @@ class Outcomes:
 def engine_service(
     tier: Tier,
     folder: Path,
-    serving: Serving,
+    serving: vllm_mlx.Serving,
     *,
     engine: Environment,
     home: Home,
@@ -151,11 +150,7 @@ def engine_service(
     """
     spec = ProcessSpec(
         name=tier.name,
-        command=vllm_mlx.command(
-            vllm_mlx.guarded(engine),
-            *(tier, folder, serving.traits),
-            cache_bytes=serving.cache_bytes,
-        ),
+        command=vllm_mlx.command(vllm_mlx.guarded(engine), tier, folder, serving),
         env={**environment, **vllm_mlx.environment(home.engines / "huggingface")},
         cwd=home.root,
         readiness=engine_readiness(tier, dirs or home.state_dirs),
