@@ -1,6 +1,5 @@
 """A body as it comes: in time, in bounds, unpacked."""
 
-import asyncio
 import gzip
 import zlib
 from collections.abc import Awaitable, Callable
@@ -8,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlx_gateway.errors import ApiError
+from mlx_gateway.errors import ApiError, ClientLeftError
 from mlx_gateway.request_body import (
     LONGEST_BODY_BYTES,
     fields_in_form,
@@ -37,7 +36,7 @@ async def test_a_body_is_put_together() -> None:
 
 
 async def test_a_client_that_leaves_in_the_middle_ends_it() -> None:
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(ClientLeftError):
         await read_body(receiving(b"one ", ends=False), {})
 
 

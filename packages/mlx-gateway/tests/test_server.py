@@ -91,15 +91,33 @@ async def answers_on(it: Any) -> None:
     ],
 )  # fmt: skip
 async def test_bad_input_gets_a_clear_answer_and_the_gateway_answers_on(
-    bench: MakeBench, request_: bytes, statuses: set[int]
+    bench: MakeBench,
+    caplog: pytest.LogCaptureFixture,
+    request_: bytes,
+    statuses: set[int],
 ) -> None:
     async with bench(ONE, says_hello, headers_within_s=0.5) as it:
         answer = await it.client.send(request_)
 
         assert status_of(answer) in statuses, answer[:200]
-        assert b"Traceback" not in answer
+        assert "Traceback" not in answer.decode("latin-1") + caplog.text
         assert it.engines[0].seen == []
         await answers_on(it)
+
+
+async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_one_line_at_most_in_the_log(
+    bench: MakeBench, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with bench(ONE, says_hello) as it:
+        for rest in (b"{", b"zz\r\n"):  # it hangs up, and it sends what is no chunk
+            _, writer = await asyncio.open_connection("127.0.0.1", it.client.port)
+            writer.write(head(b"POST /v1/responses HTTP/1.1", b"transfer-encoding: chunked") + rest)
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+            await answers_on(it)
+
+    assert "Traceback" not in caplog.text
 
 
 async def test_a_body_that_turns_out_too_large_is_left(bench: MakeBench) -> None:

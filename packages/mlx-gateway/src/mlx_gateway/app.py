@@ -15,7 +15,7 @@ import msgspec
 from mlx_gateway.access import Hosts, KeyRing
 from mlx_gateway.activation import Activator, NothingToStart
 from mlx_gateway.engines import AskFor, Engines, HeadersFor
-from mlx_gateway.errors import ApiError, UpstreamFailedError
+from mlx_gateway.errors import ApiError, ClientLeftError, UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, object_in, read_fields
 from mlx_gateway.liveness import EngineTimeouts
 from mlx_gateway.metrics import CONTENT_TYPE, Metrics
@@ -174,6 +174,8 @@ class Gateway:
                 await self._serve(headers, path, receive, send)
             else:
                 await self._show(headers, path, send)
+        except ClientLeftError:
+            pass
         except ApiError as error:
             await Outbox(send, _api_of(path, headers)).fail(error)
 

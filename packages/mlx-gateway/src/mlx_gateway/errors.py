@@ -82,3 +82,7 @@ class UpstreamFailedError(GatewayError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+class ClientLeftError(GatewayError):
+    """The client has left before it had said what it wanted: nobody is there to be answered."""

@@ -8,7 +8,7 @@ from http import HTTPStatus
 
 import msgspec
 
-from mlx_gateway.errors import ApiError
+from mlx_gateway.errors import ApiError, ClientLeftError
 from mlx_gateway.fields import Fields, invalid
 from mlx_gateway.outbox import Receive
 
@@ -28,7 +28,7 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
 
     Raises:
         ApiError: When it is too large, too slow, or packed in a way that nobody asked for.
-        asyncio.CancelledError: When the client has left.
+        ClientLeftError: When it has left.
     """
     length = headers.get(b"content-length", b"0")
     if length.isdigit() and int(length) > LONGEST_BODY_BYTES:
@@ -40,7 +40,7 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise asyncio.CancelledError
+                    raise ClientLeftError
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 if size > LONGEST_BODY_BYTES:
