@@ -10,7 +10,7 @@ from mlx_catalog import UnknownModelError, load_catalog
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.home import Home
 from mlx_stack.models.disk.manifest import Manifest, Origin, Quant, write_manifest
-from mlx_stack.models.find import FoundModel, find, local_models, source_of, weights_of
+from mlx_stack.models.find import FoundModel, find, local_models, pull_name, source_of, weights_of
 from mlx_stack.models.name import HubRepo
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.stack import Tier
@@ -220,3 +220,22 @@ def test_a_tier_knows_its_model_by_every_spelling(here: Place, name: str, model:
     )
     assert here.find(name).is_served_by(tier)
     assert not here.find("someone/Puma").is_served_by(tier)
+
+
+@pytest.mark.parametrize(
+    ("model", "source", "name"),
+    [
+        ("qwen3-8b", "mlx-community/Qwen3-8B-4bit", "qwen3-8b"),
+        ("qwen3-8b", "acme/own-quantization", "acme/own-quantization"),
+        ("coder", "acme/odd-4bit", "acme/odd-4bit"),
+        ("odd-4bit", "acme/odd-4bit", "acme/odd-4bit"),
+        ("odd", "/Volumes/models/odd", None),
+    ],
+)
+def test_a_tier_is_pulled_by_the_name_that_brings_its_own_weights(
+    model: str, source: str, name: str | None
+):
+    tier = Tier(
+        name="coder", model=model, quant=Quant.INT4, source=source, port=8000, vllm_flags={}
+    )
+    assert pull_name(CATALOG, tier) == name

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from mlx_catalog import Quant
-from mlx_stack.models.convert import expected_bytes, needed_memory_bytes
 from mlx_stack.models.disk.layout import ModelPlaces, ensure_room, naming_disk, reserve_bytes
 from mlx_stack.models.errors import DiskSpaceError
 from mlx_stack.models.events import Waiting
@@ -89,10 +87,3 @@ def test_a_pull_to_a_disk_without_locks_goes_on_with_a_warning_that_names_the_fo
         check=True,
     )
     assert done.stdout == f"Unlocked(folder={str(tmp_path)!r})\npulled\n"
-
-
-def test_a_conversion_is_planned_with_scales_and_biases():
-    assert expected_bytes(16 * GB, Quant.INT4) == 4.5 * GB
-    assert expected_bytes(16 * GB, Quant.INT8) == 8.5 * GB
-    assert needed_memory_bytes(2 * GB) == 4 * GB + (1 << 30)
-    assert needed_memory_bytes(500 * GB) == needed_memory_bytes(50 * GB)
