@@ -21,7 +21,6 @@ from mlx_bench.runner import OnProgress
 from mlx_bench.serving_process import is_local
 from mlx_catalog import CatalogEntry, Quant, UnknownModelError
 from mlx_procsup import Ask, NotReadyError, StateDirs, start_service, stop_service, wait_for_healthy
-from mlx_stack.child_environment import inherited_environment
 from mlx_stack.engines.environment import EngineName, require_environment
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.gateway.endpoint import LOOPBACK
@@ -237,12 +236,4 @@ def _endpoint_of(tier: Tier, dirs: StateDirs) -> ModelEndpoint:
 def _engine(opened: OpenStack, tier: Tier, folder: Path, dirs: StateDirs) -> Service:
     serving = serving_of(opened.catalog, tier, folder)
     environment = require_environment(opened.home.engines, EngineName.VLLM_MLX)
-    return engine_service(
-        tier,
-        folder,
-        serving,
-        engine=environment,
-        home=opened.home,
-        environment=inherited_environment(),
-        dirs=dirs,
-    )
+    return engine_service(opened, tier, folder, serving, engine=environment, dirs=dirs)

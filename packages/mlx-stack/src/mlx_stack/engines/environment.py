@@ -212,6 +212,13 @@ def use_environment(engines: Path, environment: Environment) -> None:
     _link(environment.path.parent / _CURRENT, environment.path.name)
 
 
+def lend_environment(engines: Path, environment: Environment) -> None:
+    """Make `environment`, which stays where it is, the one in use of another folder of engines."""
+    folder = engines / environment.engine
+    folder.mkdir(parents=True)
+    _link(folder / _CURRENT, str(environment.path))
+
+
 def remove_environment(environment: Environment) -> None:
     """Remove an environment, which `rollback` then no longer finds.
 

@@ -7,7 +7,6 @@ from types import MappingProxyType
 
 from mlx_recommend import PROCESS_OVERHEAD_BYTES
 from mlx_stack import atomic_file
-from mlx_stack.child_environment import inherited_environment
 from mlx_stack.config import Config, LiteLlmMode
 from mlx_stack.engines import vllm_mlx
 from mlx_stack.engines.environment import EngineName, require_environment
@@ -76,10 +75,9 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
         EngineMissingError: When vllm-mlx, or a LiteLLM that is always to run, is not installed.
         InvalidCatalogError: When one of the user's own catalog entries breaks the schema.
     """
-    home, stack, config = opened.home, opened.stack, opened.config
+    stack, config = opened.stack, opened.config
     _check_gateway_port(stack, config)
-    engine = require_environment(home.engines, EngineName.VLLM_MLX)
-    variables = inherited_environment(opened.variables)
+    engine = require_environment(opened.home.engines, EngineName.VLLM_MLX)
     engines: list[Service] = []
     missing: dict[str, StackError] = {}
     known: dict[str, TierAtGateway] = {}
@@ -96,38 +94,16 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
         )
         engines.append(
             engine_service(
-                tier,
-                folder,
-                serving,
+                *(opened, tier, folder, serving),
                 engine=engine,
-                home=home,
-                environment=variables,
                 # a lazy tier takes its memory with the first request
                 load_bytes=0 if tier.lazy else _load_bytes(folder),
             )
         )
     text = gateway_settings(stack, config, known)
-    gateway = gateway_service(
-        config, home=home, key=gateway_key, settings_text=text, environment=variables
-    )
+    gateway = gateway_service(opened, key=gateway_key, settings_text=text)
     litellm = _litellm_if_any(opened, gateway_key)
     return Assembly(stack, config, tuple(engines), gateway, litellm, text, missing)
-
-
-def make_litellm(opened: OpenStack, *, gateway_key: str) -> Service:
-    """LiteLLM's service.
-
-    Raises:
-        EngineMissingError: When it is not installed.
-    """
-    return litellm_service(
-        require_environment(opened.home.engines, EngineName.LITELLM).program("litellm"),
-        opened.config,
-        home=opened.home,
-        key=gateway_key,
-        port=litellm_port(opened.stack, opened.config),
-        environment=inherited_environment(opened.variables),
-    )
 
 
 def _litellm_if_any(opened: OpenStack, gateway_key: str) -> Service | None:
@@ -135,7 +111,7 @@ def _litellm_if_any(opened: OpenStack, gateway_key: str) -> Service | None:
     if mode is LiteLlmMode.NEVER:
         return None
     try:
-        return make_litellm(opened, gateway_key=gateway_key)
+        return litellm_service(opened, key=gateway_key)
     except EngineMissingError:
         if mode is LiteLlmMode.ALWAYS:
             raise

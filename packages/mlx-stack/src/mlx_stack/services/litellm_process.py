@@ -25,8 +25,7 @@ from mlx_stack.config import LiteLlmMode
 from mlx_stack.errors import StackError
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.services.assembly import make_litellm
-from mlx_stack.services.service import LITELLM
+from mlx_stack.services.service import LITELLM, litellm_service
 
 READY_WITHIN_S = 120.0
 _LOCK_WITHIN_S = 60.0
@@ -46,7 +45,7 @@ def start(home: Home, gateway_key: str) -> None:
         StackError: When it can't be started.
     """
     with _in_one_word():
-        service = make_litellm(OpenStack(home), gateway_key=gateway_key)
+        service = litellm_service(OpenStack(home), key=gateway_key)
         dirs = home.state_dirs
         assert service.spec.readiness is not None
         target = ProbeTarget(LITELLM, service.spec.readiness, service.spec.masked_command())

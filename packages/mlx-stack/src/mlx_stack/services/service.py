@@ -2,7 +2,6 @@
 
 import hashlib
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -16,12 +15,14 @@ from mlx_procsup import (
     WantedState,
     readable_run,
 )
+from mlx_stack.child_environment import inherited_environment
 from mlx_stack.config import Config
 from mlx_stack.engines import guard, vllm_mlx
-from mlx_stack.engines.environment import Environment
+from mlx_stack.engines.environment import EngineName, Environment, require_environment
 from mlx_stack.gateway import litellm
 from mlx_stack.gateway.endpoint import LIVENESS_PATH, LOOPBACK, gateway_url
 from mlx_stack.home import HOME_VARIABLE, Home
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.engine_door import latest_asker
 from mlx_stack.stack import Stack, Tier
 
@@ -126,32 +127,34 @@ class Outcomes:
 
 
 def engine_service(
+    opened: OpenStack,
     tier: Tier,
     folder: Path,
     serving: vllm_mlx.Serving,
     *,
     engine: Environment,
-    home: Home,
-    environment: Mapping[str, str],
     load_bytes: int = 0,
     dirs: StateDirs | None = None,
 ) -> Service:
     """The engine process of `tier`.
 
     Args:
+        opened: Where it works, and what it inherits.
         tier: The tier to serve.
         folder: Its model's folder.
         serving: How its model is served.
         engine: vllm-mlx.
-        home: The working directory is its root.
-        environment: What `inherited_environment` gave.
         load_bytes: The memory that it will hold once loaded.
         dirs: Where its state is kept; by default with that of the stack's services.
     """
+    home = opened.home
     spec = ProcessSpec(
         name=tier.name,
         command=vllm_mlx.command(vllm_mlx.guarded(engine), tier, folder, serving),
-        env={**environment, **vllm_mlx.environment(home.engines / "huggingface")},
+        env={
+            **inherited_environment(opened.variables),
+            **vllm_mlx.environment(home.engines / "huggingface"),
+        },
         cwd=home.root,
         readiness=engine_readiness(tier, dirs or home.state_dirs),
         start_secret=guard.SECRET_VARIABLE,
@@ -165,23 +168,20 @@ def engine_readiness(tier: Tier, dirs: StateDirs) -> HttpReadiness:
     return HttpReadiness(url, ask=latest_asker(dirs, tier.name))
 
 
-def gateway_service(
-    config: Config, *, home: Home, key: str, settings_text: str, environment: Mapping[str, str]
-) -> Service:
+def gateway_service(opened: OpenStack, *, key: str, settings_text: str) -> Service:
     """The gateway process.
 
     Args:
-        config: Where it listens.
-        home: The state folder, from which it reads everything else.
+        opened: Where it listens, and the state folder, from which it reads everything else.
         key: What clients must give; it travels in the environment.
         settings_text: The text of `gateway.yaml`.
-        environment: What `inherited_environment` gave.
     """
-    host, port = config.gateway_host, config.litellm_port
+    home, host, port = opened.home, opened.config.gateway_host, opened.config.litellm_port
+    inherited = inherited_environment(opened.variables)
     spec = ProcessSpec(
         name=GATEWAY,
         command=(sys.executable, "-P", "-m", "mlx_stack.services.gateway_process"),
-        env={**environment, HOME_VARIABLE: str(home.root), KEY_VARIABLE: key},
+        env={**inherited, HOME_VARIABLE: str(home.root), KEY_VARIABLE: key},
         cwd=home.root,
         readiness=HttpReadiness(gateway_url(host, port) + LIVENESS_PATH),
         secret_env=frozenset({KEY_VARIABLE}),
@@ -191,23 +191,22 @@ def gateway_service(
     return Service(spec, port)
 
 
-def litellm_service(
-    program: Path,
-    config: Config,
-    *,
-    home: Home,
-    key: str,
-    port: int,
-    environment: Mapping[str, str],
-) -> Service:
-    """LiteLLM's process; `key` is the gateway's, which implies LiteLLM's own."""
+def litellm_service(opened: OpenStack, *, key: str) -> Service:
+    """LiteLLM's process; `key` is the gateway's, which implies LiteLLM's own.
+
+    Raises:
+        EngineMissingError: When it is not installed.
+    """
+    home, config = opened.home, opened.config
+    program = require_environment(home.engines, EngineName.LITELLM).program("litellm")
+    port = litellm_port(opened.stack, config)
     variables = litellm.environment(
         master_key=litellm.master_key(key), openrouter_key=config.openrouter_key
     )
     spec = ProcessSpec(
         name=LITELLM,
         command=litellm.command(program, home.litellm_config, host=LOOPBACK, port=port),
-        env={**environment, **variables},
+        env={**inherited_environment(opened.variables), **variables},
         cwd=home.root,
         readiness=HttpReadiness(f"http://{LOOPBACK}:{port}{LIVENESS_PATH}"),
         secret_env=litellm.SECRET_VARIABLES,
