@@ -25,12 +25,12 @@ from mlx_stack.services.keep_awake import (
     Activity,
     AssertionHolder,
     configured_policy,
+    engines_to_ask,
     is_held_by,
     is_serving,
     kept_awake,
     parse_activity,
     read_activities,
-    tier_ports,
 )
 
 METRICS = """# HELP vllm_mlx_http_requests_total HTTP requests handled by the server.
@@ -245,7 +245,7 @@ def test_the_policy_is_read_again_and_a_damaged_file_leaves_the_default(tmp_path
     assert configured_policy(home) is KeepAwake.NEVER
     home.config.write_text("keep-awake: [")
     assert configured_policy(home) is KeepAwake.SERVING
-    assert tier_ports(home) == ()
+    assert engines_to_ask(home) == {}
 
 
 def test_a_caffeinate_among_the_children_is_an_assertion() -> None:

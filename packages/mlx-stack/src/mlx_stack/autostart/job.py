@@ -16,7 +16,6 @@ _INSTALL_HINT = (
     "`uv tool install ./packages/mlx-stack`, in a clone of the repository, installs it "
     "permanently; then run `mlx-stack install` again."
 )
-_OPEN_FILES = 8192
 _SYSTEM_PATH = (
     *("/opt/homebrew/bin", "/usr/local/bin"),
     *("/usr/bin", "/bin", "/usr/sbin", "/sbin"),
@@ -112,9 +111,8 @@ def watch_job(
 ) -> LaunchAgent:
     """The watchdog's job, an agent of the user's session or, with `system`, a daemon.
 
-    No `SuccessfulExit`: however the watchdog ends, launchd starts it again. A daemon sets no limit
-    of open files, since there that changes the kernel's limits for the whole machine; the watchdog
-    raises its own.
+    No `SuccessfulExit`: however the watchdog ends, launchd starts it again. No limit of open files:
+    of a daemon it changes the kernel's for the whole machine, and each service raises its own.
     """
     log = str(home.logs / f"{WATCHDOG}.log")
     programs = (str(interpreter.parent), *_SYSTEM_PATH)
@@ -138,6 +136,5 @@ def watch_job(
         throttle_interval_s=10,
         exit_timeout_s=30,
         process_type=ProcessType.INTERACTIVE,
-        number_of_files=None if system else _OPEN_FILES,
         user_name=user if system else None,
     )

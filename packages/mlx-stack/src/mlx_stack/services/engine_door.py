@@ -1,12 +1,13 @@
-"""Requests to an engine, which answers nobody but who knows what it was started with."""
+"""HTTP to our own services; an engine answers nobody but who knows what it was started with."""
 
 import http.client
+import json
 from collections.abc import Mapping
 from functools import partial
+from urllib.parse import urlsplit
 
-from mlx_procsup import Ask, Question, StateDirs, secret_of
+from mlx_procsup import Ask, ProcessSpec, Question, StateDirs, SupervisionError, secret_of
 from mlx_stack.engines import guard
-from mlx_stack.gateway.endpoint import LOOPBACK
 
 
 class StrangerError(OSError):
@@ -27,43 +28,81 @@ def latest_asker(dirs: StateDirs, name: str) -> Ask:
     return ask
 
 
-def ask_engine(
-    ask: Ask,
-    port: int,
+def request(
+    address: str,
     method: str,
     target: str,
     body: bytes | None = None,
     *,
     headers: Mapping[str, str] = {},
+    ask: Ask | None = None,
     timeout_s: float,
 ) -> tuple[int, bytes]:
-    """The status and the body of an engine's answer; nothing is sent before it has proven itself.
+    """The status and the body of an answer; with `ask`, nothing is sent before the engine's proof.
 
     Raises:
         StrangerError: Another process answers there.
         OSError: Nothing answers in time.
         HTTPException: The answer is not HTTP.
     """
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=timeout_s)
+    connection = http.client.HTTPConnection(address, timeout=timeout_s)
     try:
-        _exchange(connection, ask, "GET", guard.CHALLENGE_PATH, None, {})
-        return _exchange(connection, ask, method, target, body, headers)
+        if ask is not None:
+            _exchange(connection, "GET", guard.CHALLENGE_PATH, None, {}, ask)
+        return _exchange(connection, method, target, body, headers, ask)
     finally:
         connection.close()
 
 
 def _exchange(
     connection: http.client.HTTPConnection,
-    ask: Ask,
     method: str,
     target: str,
     body: bytes | None,
     headers: Mapping[str, str],
+    ask: Ask | None,
 ) -> tuple[int, bytes]:
-    question = ask(method, target)
-    connection.request(method, target, body, {**headers, **question.headers})
+    question = ask(method, target) if ask is not None else None
+    proof: Mapping[str, str] = question.headers if question is not None else {}
+    connection.request(method, target, body, {**headers, **proof})
     response = connection.getresponse()
     content = response.read()
-    if not question.is_answered({name.lower(): value for name, value in response.getheaders()}):
+    answered = {name.lower(): value for name, value in response.getheaders()}
+    if question is not None and not question.is_answered(answered):
         raise StrangerError(f"what answers on port {connection.port} is not the engine")
     return response.status, content
+
+
+def ask_one_token(
+    spec: ProcessSpec, model: str, *, key: str | None = None, timeout_s: float = 120.0
+) -> None:
+    """Nothing, if a chat completion of one token succeeds: the service does its work.
+
+    Args:
+        spec: The engine, or the gateway.
+        model: A model name there.
+        key: What it asks for, if anything.
+        timeout_s: How long the answer may take; the first one compiles the model's kernels.
+
+    Raises:
+        SupervisionError: It fails; the message says how.
+    """
+    assert spec.readiness is not None  # every service that answers is asked whether it is ready
+    headers = {"Content-Type": "application/json"}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
+    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    failed = f"A request for one token to {model!r} failed"
+    try:
+        status, answer = request(
+            *(urlsplit(spec.readiness.url).netloc, "POST", "/v1/chat/completions"),
+            json.dumps(body).encode(),
+            headers=headers,
+            ask=spec.readiness.ask,
+            timeout_s=timeout_s,
+        )
+    except (OSError, http.client.HTTPException) as error:
+        raise SupervisionError(f"{failed}: {error}") from error
+    if status != http.client.OK:
+        words = answer.decode("utf-8", errors="replace").strip()[:300]
+        raise SupervisionError(f"{failed}: HTTP {status}: {words}")

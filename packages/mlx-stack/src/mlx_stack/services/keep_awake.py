@@ -17,8 +17,9 @@ from mlx_procsup import Ask
 from mlx_stack.child_environment import inherited_environment
 from mlx_stack.config import KeepAwake, load_config
 from mlx_stack.errors import StackError
+from mlx_stack.gateway.endpoint import LOOPBACK
 from mlx_stack.home import Home
-from mlx_stack.services.engine_door import ask_engine, asker
+from mlx_stack.services.engine_door import asker, request
 from mlx_stack.stack import load_stack
 
 LOOK_EVERY_S = 15.0
@@ -70,15 +71,7 @@ def _keep(home: Home, holder: "AssertionHolder", stop: threading.Event, every_s:
         while True:
             policy, serving = configured_policy(home), False
             if policy is KeepAwake.SERVING:
-                before, seen = (
-                    seen,
-                    read_activities(
-                        {
-                            name: (asker(home.state_dirs, name), port)
-                            for name, port in tier_ports(home)
-                        }
-                    ),
-                )
+                before, seen = seen, read_activities(engines_to_ask(home))
                 serving = any(is_serving(before.get(name), now) for name, now in seen.items())
             holder.look(policy, serving=serving, now_s=time.monotonic())
             if stop.wait(every_s):
@@ -175,7 +168,9 @@ def read_activities(engines: Mapping[str, tuple[Ask, int]]) -> dict[str, Activit
     activities: dict[str, Activity] = {}
     for name, (ask, port) in engines.items():
         try:
-            status, text = ask_engine(ask, port, "GET", "/metrics", timeout_s=_METRICS_TIMEOUT_S)
+            status, text = request(
+                *(f"{LOOPBACK}:{port}", "GET", "/metrics"), ask=ask, timeout_s=_METRICS_TIMEOUT_S
+            )
         except (OSError, http.client.HTTPException):
             continue
         if status == http.client.OK:
@@ -193,12 +188,13 @@ def is_serving(before: Activity | None, now: Activity) -> bool:
     )
 
 
-def tier_ports(home: Home) -> tuple[tuple[str, int], ...]:
-    """The names and ports of the stack's tiers; none while the stack file cannot be read."""
+def engines_to_ask(home: Home) -> dict[str, tuple[Ask, int]]:
+    """The stack's engines, as `read_activities` wants them; none while the file can't be read."""
     try:
-        return tuple((tier.name, tier.port) for tier in load_stack(home.stack).tiers)
+        tiers = load_stack(home.stack).tiers
     except StackError:
-        return ()
+        return {}
+    return {tier.name: (asker(home.state_dirs, tier.name), tier.port) for tier in tiers}
 
 
 def configured_policy(home: Home) -> KeepAwake:

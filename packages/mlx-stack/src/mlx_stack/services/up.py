@@ -27,13 +27,12 @@ from mlx_procsup.defaults import READY_TIMEOUT_S
 from mlx_stack.child_environment import inherited_environment
 from mlx_stack.credentials import MASK, ensure_gateway_key
 from mlx_stack.errors import StackError
-from mlx_stack.gateway.endpoint import gateway_url
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import Assembly, assemble, chosen, write_gateway_files
 from mlx_stack.services.down import stop_one
+from mlx_stack.services.engine_door import ask_one_token
 from mlx_stack.services.gateway_reload import reload_gateway
-from mlx_stack.services.one_token import ask_engine_for_one_token, ask_one_token
 from mlx_stack.services.service import (
     GATEWAY,
     LITELLM,
@@ -47,8 +46,6 @@ from mlx_stack.services.service import (
     service_names,
 )
 from mlx_stack.steps import OnEvent, ignore
-
-_ONE_TOKEN_TIMEOUT_S = 120.0
 
 
 def up(
@@ -196,14 +193,7 @@ def _plan(service: Service, assembly: Assembly) -> StartPlan:
     tier = service.tier
     if tier is None or tier.lazy or not assembly.config.auto_health_check:
         return StartPlan(service.spec, service.load_bytes)
-    readiness = service.spec.readiness
-    assert readiness is not None  # every engine is asked
-    assert readiness.ask is not None  # and answers in its own name
-    verify = partial(
-        ask_engine_for_one_token,
-        *(readiness.ask, service.port, tier.model),
-        timeout_s=_ONE_TOKEN_TIMEOUT_S,
-    )
+    verify = partial(ask_one_token, service.spec, tier.model)
     return StartPlan(service.spec, service.load_bytes, verify)
 
 
@@ -216,11 +206,9 @@ def _verified_gateway(
     ready = next((name for name in eager if name in running), None)
     if outcome.outcome != "started" or ready is None or not assembly.config.auto_health_check:
         return outcome
-    config, spec = assembly.config, assembly.gateway.spec
-    root_url = gateway_url(config.gateway_host, config.litellm_port)
-    key = spec.env[KEY_VARIABLE]
+    spec = assembly.gateway.spec
     try:
-        ask_one_token(root_url, ready, key=key, timeout_s=_ONE_TOKEN_TIMEOUT_S)
+        ask_one_token(spec, ready, key=spec.env[KEY_VARIABLE])
     except SupervisionError as error:
         return replace(outcome, outcome="failed", error=spec.mask(str(error)))
     return outcome
