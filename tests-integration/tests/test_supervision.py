@@ -80,7 +80,7 @@ def test_the_watchdog_runs_once_in_the_background_and_restores_what_crashes(
     row = _row(served, "standard")
     assert row["restarts"] == 1
     status = served.run("status").out
-    assert "The watchdog, lately:" in status
+    assert "Recent watchdog events:" in status
     assert "restarted: crashed" in status
 
 
