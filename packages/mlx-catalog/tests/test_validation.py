@@ -129,8 +129,51 @@ def test_a_tied_embedding_that_was_counted_twice_is_told_by_the_published_size(e
 
 def test_an_estimated_size_says_nothing_of_an_embedding_counted_twice(entry_text: str):
     text = entry_text.replace("hidden_size: 4096", TIED).replace("params_b: 7.25", "params_b: 8.32")
+    text = text.replace("disk_size_gb: 4.1", "disk_size_gb: 4.68")
     estimated = "    disk_size_estimated: true\n    disk_size_source"
     assert parse_entry(text.replace("    disk_size_source", estimated), "lynx-7b.yaml").entry
+
+
+INT8 = """\
+  int8:
+    hf_repo: example/Lynx-7B-8bit
+    disk_size_gb: {size}
+    disk_size_source: estimate
+    disk_size_estimated: true
+    source: the model's page
+capabilities:
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "is_wrong"), [(7.74, False), (7.9, False), (7.3, True), (8.5, True)]
+)
+def test_an_estimated_size_has_to_agree_with_the_published_one_beside_it(
+    entry_text: str, size: float, is_wrong: bool
+):
+    parsed = parse_entry(
+        entry_text.replace("capabilities:\n", INT8.format(size=size), 1), "lynx-7b.yaml"
+    )
+    paths = [problem.key_path for problem in parsed.problems]
+    assert paths == (["sources.int8.disk_size_gb"] if is_wrong else [])
+
+
+def test_an_estimated_size_counts_no_head_that_mlx_drops_and_towers_in_16_bits(entry_text: str):
+    text = entry_text.replace(
+        "    disk_size_source", "    disk_size_estimated: true\n    disk_size_source"
+    )
+    text = text.replace("params_b: 7.25", "params_b: 8.25\ntower_params_b: 0.5\nmtp_params_b: 0.5")
+    text = text.replace("vision: false", "vision: true")
+    # 7.25 x 10^9 at 4.5 bits and 0.5 x 10^9 at 16
+    assert parse_entry(text.replace("gb: 4.1", "gb: 5.08"), "lynx-7b.yaml").entry is not None
+    (problem,) = problems_of(text.replace("gb: 4.1", "gb: 4.64"))
+    assert problem.expected.startswith("about 5.08 GB")
+
+
+def test_two_published_sizes_of_different_models_are_refused(entry_text: str):
+    int8 = INT8.format(size=8.5).replace("    disk_size_estimated: true\n", "")
+    (problem,) = problems_of(entry_text.replace("capabilities:\n", int8, 1))
+    assert problem.key_path == "sources"
 
 
 def test_types_and_rules_are_told_together(entry_text: str):

@@ -23,7 +23,7 @@ from mlx_catalog.config_fields import (
 )
 from mlx_catalog.config_json import ACTIVE_EXPERTS, SHARED_EXPERTS, SHARED_WIDTH, ConfigReading
 from mlx_catalog.layers import LayerKind
-from mlx_catalog.precision import Precision, Scheme
+from mlx_catalog.precision import FP4_MODES, Precision, Scheme
 from mlx_catalog.weights import Role, Weights, is_output, role_of
 
 
@@ -47,6 +47,8 @@ def weights_of_config(reading: ConfigReading) -> Weights | None:
         size_bytes=sizes,
         active_share=_active_share(modules),
         params_by_bits=by_bits,
+        float16=reading.precision.dtype == "float16",
+        fp4=reading.precision.scheme is not None and reading.precision.scheme.mode in FP4_MODES,
     )
 
 

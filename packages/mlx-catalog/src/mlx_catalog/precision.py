@@ -12,6 +12,8 @@ from mlx_catalog.config_fields import Config, integer, section, word
 from mlx_catalog.model_types import ModelType
 from mlx_catalog.weights import Role
 
+FP4_MODES = frozenset({"mxfp4", "nvfp4"})
+"""MLX's names for weights that are floating-point numbers of 4 bits."""
 _FLOATS = {"bfloat16": 16, "float16": 16, "float32": 32}
 
 

@@ -103,6 +103,32 @@ def _sources(entry: CatalogEntry) -> Iterator[Violation]:
         yield Violation(("sources",), "at least one of int4, int8, bf16", "none")
     for quant, source in entry.sources.items():
         yield from _source(entry, quant, source)
+        if source.disk_size_estimated:
+            yield from _estimated_size(entry, quant, source.disk_size_gb or 0.0)
+    texts = [entry.text_params_b(quant) for quant, _ in entry.measured_sources()]
+    if texts and max(texts) > _SAME_MODEL * min(texts):
+        sizes = [f"{quant} {source.disk_size_gb} GB" for quant, source in entry.measured_sources()]
+        expected = "published sizes of one number of parameters, within 5 %"
+        yield Violation(("sources",), expected, ", ".join(sizes))
+
+
+_SAME_MODEL = 1.05
+_ESTIMATE_ERROR, _OTHER_FILES_GB = 0.02, 0.05
+"""How near an estimated size is to what it is estimated from; tokenizers are beside the weights."""
+
+
+def _estimated_size(entry: CatalogEntry, quant: Quant, size_gb: float) -> Iterator[Violation]:
+    """An estimate follows from the published size of another precision, else from what is loaded.
+
+    That counts a tied embedding once, towers in 16 bits, and no head that MLX drops.
+    """
+    measured = [each for each, _ in entry.measured_sources()]
+    expected = [entry.expected_size_gb(quant, measured_at=each) for each in measured]
+    expected = expected or [entry.expected_size_gb(quant)]
+    if all(abs(size_gb / each - 1) > _ESTIMATE_ERROR + _OTHER_FILES_GB / each for each in expected):
+        of = f"as {measured[0]} is" if measured else "with towers in 16 bits, without dropped heads"
+        path = ("sources", quant, "disk_size_gb")
+        yield Violation(path, f"about {expected[0]:.2f} GB, {of}", f"{size_gb} GB")
 
 
 #: How far a published size may be from parameters times bits before one of the two must be wrong.

@@ -16,7 +16,7 @@ from typing import Annotated
 import msgspec
 
 from mlx_catalog.errors import UnreadableModelError
-from mlx_catalog.precision import Precision, Scheme
+from mlx_catalog.precision import FP4_MODES, Precision, Scheme
 from mlx_catalog.weights import Role, Weights, is_output, role_of
 
 _LENGTH_BYTES = 8
@@ -147,6 +147,7 @@ def weigh(
     params: dict[Role, float] = {}
     sizes: dict[Role, float] = {}
     by_bits: dict[int, float] = {}
+    halves = sum({"F16": 1, "BF16": -1}.get(tensor.dtype, 0) for tensor in tensors.values())
     for name, stored in tensors.items():
         module, _, last = name.rpartition(".")
         if precision.is_doubled and "scale" in last:
@@ -167,6 +168,8 @@ def weigh(
         size_bytes=sizes,
         active_share=active_share,
         params_by_bits=dict(sorted(by_bits.items())),
+        float16=halves > 0,
+        fp4=precision.scheme is not None and precision.scheme.mode in FP4_MODES,
     )
 
 

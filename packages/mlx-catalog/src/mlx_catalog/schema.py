@@ -214,6 +214,10 @@ class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     disk_size_source: Text | None = None
     """What says so: a published byte count, or the estimate's formula."""
     disk_size_estimated: bool = False
+    bits_per_weight: Amount | None = None
+    """Bits of a weight with its scales, where they aren't the quantization's own."""
+    fp4_experts: bool = False
+    """Whether the routed experts are MXFP4, whatever the rest is."""
     note: str = ""
 
 
@@ -302,6 +306,8 @@ class CatalogEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     alias_notes: dict[str, str] = field(default_factory=dict[str, str])
     """For an alias that is another model's name: why this is the model that answers to it."""
     license: Text | None = None
+    commercial_use: bool | None = None
+    """False where the licence forbids it; None where the catalog doesn't say."""
     gated: bool | None = None
     """Whether the vendor's repository asks for a licence's acceptance; conversions seldom do."""
     release_date: str | None = None
@@ -321,6 +327,30 @@ class CatalogEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """Parameters in memory while it is served, in 10^9: with its towers only if it sees."""
         towers = 0.0 if self.capabilities.vision else self.tower_params_b or 0.0
         return self.params_b - towers - (self.mtp_params_b or 0.0)
+
+    def measured_sources(self) -> tuple[tuple[Quant, Source], ...]:
+        """The sources whose published size tells how many parameters there are."""
+        return tuple(
+            (quant, source)
+            for quant, source in self.sources.items()
+            if source.disk_size_gb and not source.disk_size_estimated
+            if source.bits_per_weight is None and not source.fp4_experts
+        )
+
+    def text_params_b(self, quant: Quant) -> float:
+        """Parameters of the language model by the size at `quant`, in 10^9; what isn't a tower."""
+        return (self.weights_bytes(quant) / 1e9 - 2 * self._towers_b) * 8 / quant.bits_per_weight
+
+    def expected_size_gb(self, quant: Quant, *, measured_at: Quant | None = None) -> float:
+        """The size at `quant` that follows from the one at `measured_at`, or from `params_b`."""
+        text = self.loaded_params_b - self._towers_b
+        if measured_at is not None:
+            text = self.text_params_b(measured_at)
+        return text * quant.bits_per_weight / 8 + 2 * self._towers_b
+
+    @property
+    def _towers_b(self) -> float:
+        return (self.tower_params_b or 0.0) if self.capabilities.vision else 0.0
 
     def quant_of(self, hf_repo: str) -> Quant | None:
         """The quantization that the repository `hf_repo` holds of this model, or None."""

@@ -33,12 +33,16 @@ class Weights:
         active_share: The share of the routed experts that a token is sent to; None where unknown.
         params_by_bits: Parameters by the bits that they are kept at, before scales; empty where
             the packing is unknown.
+        float16: Whether scales and what is not packed are float16, not bfloat16.
+        fp4: Whether routed experts are packed as 4-bit floating-point numbers.
     """
 
     params: Mapping[Role, float]
     size_bytes: Mapping[Role, float] | None
     active_share: float | None = 1.0
     params_by_bits: Mapping[int, float] = field(default_factory=dict[int, float])
+    float16: bool = False
+    fp4: bool = False
 
     @property
     def total_params(self) -> int | None:
@@ -74,13 +78,19 @@ class Weights:
         total, params = self.total_bytes, self.total_params
         return total * 8 / params if total and params else None
 
-    def at(self, bits_per_weight: float) -> "Weights":
-        """The same parameters at another precision; towers are never quantized."""
-        sizes = {
-            role: params * (max(bits_per_weight, 16) if role is Role.ASIDE else bits_per_weight) / 8
-            for role, params in self.params.items()
-        }
-        return replace(self, size_bytes=sizes, params_by_bits={})
+    def at(self, bits_per_weight: float, *, fp4_experts: bool = False) -> "Weights":
+        """The same parameters at another precision; towers are never quantized.
+
+        Args:
+            bits_per_weight: Bits of a weight with its share of a scale.
+            fp4_experts: Whether routed experts are MXFP4: 4 bits, and 8 for 32 weights.
+        """
+        bits = dict.fromkeys(self.params, bits_per_weight)
+        bits[Role.ASIDE] = max(bits_per_weight, 16)
+        if fp4_experts:
+            bits[Role.ROUTED] = 4 + 8 / 32
+        sizes = {role: params * bits[role] / 8 for role, params in self.params.items()}
+        return replace(self, size_bytes=sizes, params_by_bits={}, fp4=fp4_experts)
 
     def filling(self, size_bytes: float) -> "Weights":
         """The same parameters in files of `size_bytes` altogether.
