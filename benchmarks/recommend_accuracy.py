@@ -1,188 +1,168 @@
 """How wrong mlx-recommend's estimates are, on published MLX measurements that it hasn't seen.
 
-    uv run python benchmarks/recommend_accuracy.py [--rows]
+    uv run python benchmarks/recommend_accuracy.py [CSV ...] [--rows]
 
-Each chip is left out in turn, the constants are fitted to the rest, and the chip's measurements are
-predicted; then the same for each model. `--rows` prints every prediction of the shipped constants.
+Without a CSV: each publisher's measurements are predicted by constants that were fitted to all
+others' ("unseen"), and by the shipped constants; the same with each chip left out. With CSV files,
+with the columns of `data/mlx_measurements_2026_11.csv`: the shipped constants on their rows.
+`--rows` prints every prediction of the shipped constants.
 """
 
 import statistics
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
-from recommend_calibrate import decode_estimate, leaving_out, prefill_estimate
-from recommend_measurements import Row, measurements
+from recommend_calibrate import leaving_out
+from recommend_measurements import Row, measurements, read_rows
 
-from mlx_catalog import Quant, load_catalog
-from mlx_recommend.calibration import (
-    DECODE_SPREAD,
-    FITTED,
-    NEWEST_PREFILL_SPREAD,
-    PREFILL_SPREAD,
-    Calibration,
-)
-from mlx_recommend.inputs import ModelShape, Workload
+from mlx_recommend.calibration import FITTED, Calibration, ErrorClass
+from mlx_recommend.inputs import Workload
 from mlx_recommend.memory import memory_use
-from mlx_recommend.shapes import shape_of_entry
-from mlx_recommend.speed import decode_speed, prefill_speed
+from mlx_recommend.speed import Speed, decode_speed, prefill_speed
 
-type Estimator = Callable[[Row, Calibration], float]
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """A figure that was measured, and what was predicted for it."""
+
+    row: Row
+    measured: float
+    speed: Speed
+
+    @property
+    def error(self) -> float:
+        """How much too high it is, as a share."""
+        return self.speed.value / self.measured - 1
+
+    @property
+    def is_prefill(self) -> bool:
+        """Whether it is of reading a prompt."""
+        return self.speed.error_class is not None and "prefill" in self.speed.error_class
+
+    @property
+    def in_range(self) -> bool:
+        """Whether the measurement lies in the stated range."""
+        return self.speed.low <= self.measured <= self.speed.high
+
+
+type Constants = Callable[[Row], Calibration]
 
 
 def main() -> None:
     """Print every figure that docs/explanation/estimates.md tells."""
-    rows = measurements()
-    before_m5 = [row for row in rows if not row.machine.is_newest]
-    print(f"{len(rows)} measurements, {len({r.chip for r in rows})} chips, "
-          f"{len({r.model for r in rows})} models\n")  # fmt: skip
-    print("Decode: relative error of the bare estimate")
-    _table("  shipped constants", rows, _with(FITTED), decode_estimate, _decoded, DECODE_SPREAD)
-    for name, group in (("chip", _chip), ("model", _model)):
-        left_out = leaving_out(rows, group)
-        _table(f"  a {name} left out", rows, left_out, decode_estimate, _decoded, DECODE_SPREAD)
-        for key in sorted({group(row) for row in rows}):
-            some = [row for row in rows if group(row) == key]
-            _table(f"    {key}", some, left_out, decode_estimate, _decoded, DECODE_SPREAD)
-    print("\nPrefill: relative error of the bare estimate")
-    for title, some, spread in (
-        ("before M5", before_m5, PREFILL_SPREAD),
-        ("M5", [row for row in rows if row.machine.is_newest], NEWEST_PREFILL_SPREAD),
-    ):
-        known = [row for row in some if row.prompt_tps]
-        shipped = _with(FITTED)
-        _table(f"  {title}, shipped", known, shipped, prefill_estimate, _prefilled, spread)
-        for name, group in (("chip", _chip), ("model", _model)):
-            left_out = leaving_out(rows, group)
-            title_of = f"  {title}, a {name} left out"
-            _table(title_of, known, left_out, prefill_estimate, _prefilled, spread)
-    _catalog_tables(rows)
+    paths = [Path(each) for each in sys.argv[1:] if not each.startswith("--")]
+    rows = [row for path in paths for row in read_rows(path)] if paths else measurements()
+    counts = (len({getattr(row, of) for row in rows}) for of in ("publisher", "chip", "model"))
+    print(len(rows), "measurements; publishers, chips, models:", *counts, end="\n\n")
+    if not paths:
+        _both(rows, "Unseen: a publisher left out", leaving_out(rows, lambda row: row.publisher))
+        _both(rows, "A chip left out", leaving_out(rows, lambda row: row.chip))
+    _both(rows, "Shipped constants", lambda _: FITTED)
     _memory_table(rows)
     if "--rows" in sys.argv:
-        _every_row(rows)
+        for each in (*decoded(rows, lambda _: FITTED), *prefilled(rows, lambda _: FITTED)):
+            print(f"{each.row.chip:9} {each.row.model:28} {each.row.bits_per_weight:4} "
+                  f"{each.row.prompt_tokens:6} {each.speed.value:8.1f} for {each.measured:8.1f} "
+                  f"{each.error:+5.0%}  {each.row.publisher}")  # fmt: skip
 
 
-def _chip(row: Row) -> str:
-    return row.chip
+def decoded(rows: Iterable[Row], constants: Constants) -> list[Prediction]:
+    """The decode speeds of `rows`."""
+    found: list[Prediction] = []
+    for row in rows:
+        if row.generation_tps and row.generation_tokens > 1:
+            speed = decode_speed(
+                row.shape,
+                row.machine,
+                context_tokens=row.context_tokens,
+                concurrency=row.concurrency,
+                constants=constants(row),
+            )
+            assert speed is not None
+            found.append(Prediction(row, row.generation_tps, speed))
+    return found
 
 
-def _model(row: Row) -> str:
-    return row.model
+def prefilled(rows: Iterable[Row], constants: Constants) -> list[Prediction]:
+    """The prefill speeds of `rows`, as with the MLX that the engine's lock installs."""
+    found: list[Prediction] = []
+    for row in rows:
+        if row.prompt_tps:
+            tokens = row.prompt_tokens
+            speed = prefill_speed(
+                row.shape, row.machine, prompt_tokens=tokens, constants=constants(row)
+            )
+            assert speed is not None
+            found.append(Prediction(row, row.prompt_tps, speed))
+    return found
 
 
-def _decoded(row: Row) -> float:
-    return row.generation_tps
+def _both(rows: Sequence[Row], title: str, constants: Constants) -> None:
+    print(title)
+    for name, predictions in by_class([*decoded(rows, constants), *prefilled(rows, constants)]):
+        _line(name, predictions)
+    print()
 
 
-def _prefilled(row: Row) -> float:
-    assert row.prompt_tps is not None
-    return row.prompt_tps
+def by_class(predictions: Sequence[Prediction]) -> Iterable[tuple[str, list[Prediction]]]:
+    """Predictions by what their range depends on; after that, by other things."""
+    groups: dict[str, Callable[[Prediction], bool]] = {
+        "decode": lambda each: not each.is_prefill,
+        **{kind.value: _is_of(kind) for kind in ErrorClass if kind.value.startswith("decode")},
+        "  chip without rows": lambda p: not p.is_prefill and not p.row.machine.is_measured,
+        "  M1 and M2": lambda p: not p.is_prefill and not p.row.machine.has_bf16,
+        "prefill": lambda each: each.is_prefill,
+        **{kind.value: _is_of(kind) for kind in ErrorClass if kind.value.startswith("prefill")},
+        "  MLX 0.32.1 and later": lambda p: p.is_prefill and p.row.unpacking_factor > 1,
+    }
+    for name, belongs in groups.items():
+        yield name, [each for each in predictions if belongs(each)]
 
 
-def _with(constants: Calibration) -> Callable[[Row], Calibration]:
-    return lambda _: constants
+def _is_of(kind: ErrorClass) -> Callable[[Prediction], bool]:
+    return lambda each: each.speed.error_class is kind
 
 
-def _table(
-    title: str,
-    rows: Sequence[Row],
-    constants: Callable[[Row], Calibration],
-    estimate: Estimator,
-    measured: Callable[[Row], float],
-    spread: float,
-) -> None:
-    ratios = [estimate(row, constants(row)) / measured(row) for row in rows]
-    _line(title, ratios, spread)
-
-
-def _line(title: str, ratios: Iterable[float], spread: float | None = None) -> None:
-    ratios = list(ratios)
-    errors = [abs(ratio - 1) for ratio in ratios]
+def _line(title: str, predictions: Sequence[Prediction]) -> None:
+    if not predictions:
+        return
+    errors = [abs(each.error) for each in predictions]
     within = sum(error <= 0.15 for error in errors) / len(errors)
-    text = (
-        f"{title:32} n={len(errors):3}  median {statistics.median(errors):5.1%}"
-        f"  mean {statistics.mean(errors):5.1%}  within 15% {within:4.0%}  worst {max(errors):4.0%}"
+    covered = sum(each.in_range for each in predictions) / len(errors)
+    ratios = sorted(max(1 + each.error, 1 / (1 + each.error)) for each in predictions)
+    print(
+        f"  {title:24} n={len(errors):3}  median {statistics.median(errors):5.1%}"
+        f"  mean {statistics.mean(errors):5.1%}  within 15% {within:4.0%}  in range {covered:4.0%}"
+        f"  90% within x{ratios[int(0.9 * (len(ratios) - 1))]:.2f}"
     )
-    if spread is not None:
-        covered = sum(1 / spread <= ratio <= spread for ratio in ratios) / len(ratios)
-        text += f"  in range {covered:4.0%}"
-    print(text)
-
-
-def _catalog_tables(rows: Sequence[Row]) -> None:
-    """The same from what the catalog says of a model, as `mlx-stack estimate` does it."""
-    print("\nFrom the catalog's entries (shipped constants)")
-    known = [(row, shape) for row in rows if (shape := _catalog_shape(row)) is not None]
-    decoded: list[float] = []
-    prefilled: list[float] = []
-    for row, shape in known:
-        speed = decode_speed(shape, row.machine, context_tokens=row.context_tokens)
-        if speed is not None:
-            decoded.append(speed.value / row.generation_tps)
-        speed = prefill_speed(shape, row.machine, prompt_tokens=row.prompt_tokens)
-        if speed is not None and row.prompt_tps:
-            prefilled.append(speed.value / row.prompt_tps)
-    _line("  decode", decoded, DECODE_SPREAD)
-    _line("  prefill", prefilled)
-    for identifier in sorted({row.catalog_id for row, _ in known}):
-        ratios = [
-            speed.value / row.generation_tps
-            for row, shape in known
-            if row.catalog_id == identifier
-            and (speed := decode_speed(shape, row.machine, context_tokens=row.context_tokens))
-        ]
-        if ratios:
-            _line(f"    {identifier}", ratios)
-
-
-_CATALOG = load_catalog()
-
-
-def _catalog_shape(row: Row) -> ModelShape | None:
-    """The catalog's model at the measured precision, where it has both."""
-    if row.catalog_id not in _CATALOG:
-        return None
-    for quant in Quant:
-        if quant.bits_per_weight == row.bits_per_weight:
-            return shape_of_entry(_CATALOG.get(row.catalog_id), quant)
-    return None
 
 
 def _memory_table(rows: Sequence[Row]) -> None:
-    print("\nMemory: estimate over published peak")
-    ratios: list[float] = []
-    longest: dict[tuple[str, str, float], Row] = {}
-    for row in rows:  # a published peak is that of the longest run
-        key = (row.chip, row.model, row.bits_per_weight)
-        if row.peak_memory_gb is not None and (
-            key not in longest or row.prompt_tokens > longest[key].prompt_tokens
-        ):
+    print("Memory: estimate over published peak")
+    errors: list[float] = []
+    longest: dict[tuple[object, ...], Row] = {}
+    for row in rows:  # some publish one peak for all their runs: that of the longest
+        peak_gb = row.peak_memory_gb
+        if peak_gb is None:
+            continue
+        key = (row.publisher, row.chip, row.model, row.bits_per_weight, peak_gb)
+        if key not in longest or row.prompt_tokens > longest[key].prompt_tokens:
             longest[key] = row
     for row in longest.values():
         assert row.peak_memory_gb is not None
-        shape = _catalog_shape(row) or row.shape
         tokens = row.prompt_tokens + row.generation_tokens
-        total = memory_use(shape, Workload(context_tokens=tokens)).total_bytes
+        work = Workload(context_tokens=tokens, concurrency=row.concurrency)
+        total = memory_use(row.shape, work).total_bytes
         assert total is not None
-        ratios.append(total / 1e9 / row.peak_memory_gb)
-        print(f"  {row.model:14} {row.bits_per_weight:4} bits  {total / 1e9:6.2f} GB for "
-              f"{row.peak_memory_gb:6.2f} GB  {ratios[-1] - 1:+.1%}")  # fmt: skip
-    _line("  all", ratios)
-
-
-def _every_row(rows: Sequence[Row]) -> None:
-    print()
-    for row in rows:
-        decode = decode_estimate(row, FITTED)
-        text = (
-            f"{row.chip:9} {row.model:13} {row.bits_per_weight:4} {row.prompt_tokens:5}"
-            f"  {decode:7.1f} for {row.generation_tps:7.1f} {decode / row.generation_tps - 1:+5.0%}"
-        )
-        if row.prompt_tps:
-            prefill = prefill_estimate(row, FITTED)
-            text += (
-                f"  {prefill:8.0f} for {row.prompt_tps:8.0f} {prefill / row.prompt_tps - 1:+5.0%}"
-            )
-        print(text)
+        peak_gb = row.peak_memory_gb
+        errors.append(total / 1e9 / peak_gb - 1)
+        print(f"  {row.chip:9} {row.model:28} {row.bits_per_weight:4} {row.prompt_tokens:6}"
+              f"  {total / 1e9:6.2f} for {peak_gb:6.2f} GB  {errors[-1]:+.1%}")  # fmt: skip
+    if errors:
+        print(f"  all n={len(errors)}  median {statistics.median(map(abs, errors)):.1%}  "
+              f"too low by {-min(errors):.0%} at worst, too high by {max(errors):.0%}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -9,17 +9,40 @@ counts as one measurement however often it was repeated.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 
 from recommend_measurements import Row, measurements
 
-from mlx_recommend.calibration import FITTED, Calibration, LaunchPattern
+from mlx_recommend.calibration import FITTED, Calibration, LayerPart
 from mlx_recommend.speed import decode_speed, prefill_speed
 
-DECODE_START = (60e-6, 60e-6, 60e-6, 30e-6, 0.2, 1.0, 1.0, 0.3)
+DECODE_START = {
+    LayerPart.ATTENTION: 30e-6,
+    LayerPart.RECURRENT: 30e-6,
+    LayerPart.LATENT: 60e-6,
+    LayerPart.NETWORK: 30e-6,
+    LayerPart.EXPERTS: 60e-6,
+    LayerPart.SANDWICH: 30e-6,
+    "expert_choice_s": 0.1e-6,
+    "width_slope": 0.2,
+    "newest_launch_factor": 1.0,
+    "key_s": 6e-9,
+    "emulated_key_s": 20e-9,
+    "emulated_1": 4.0,
+    "emulated_2": 4.0,
+    "fp4_operations": 4.0,
+}
 """What any fit starts from and is held to where no row speaks: round numbers, M5 as M4."""
-PREFILL_START = (1.0, 300.0, 300e-6, 1.0, 1.0, 1.0)
+PREFILL_START = {
+    "prefill_factor": 1.0,
+    "prefill_narrowness": 300.0,
+    "prefill_layer_s": 300e-6,
+    "prefill_weight_passes": 1.0,
+    "newest_weight_passes": 4.0,
+    "gather_factor": 1.3,
+    "no_bf16_factor": 0.6,
+}
 PRIOR_WEIGHT = 0.4
 """How firmly: being off by the whole start value weighs as 4 % error in one measurement."""
 
@@ -28,19 +51,20 @@ def main() -> None:
     """Fit to all measurements and print the constants."""
     rows = measurements()
     fitted = fit(rows)
-    for kind, cost_s in fitted.layer_cost_s.items():
-        print(f"layer_cost_s[{kind.name}]: {cost_s:.4g}")
     for entry in fields(fitted):
-        if entry.name != "layer_cost_s":
-            print(f"{entry.name}: {getattr(fitted, entry.name):.4g}")
+        value = getattr(fitted, entry.name)
+        for key, each in value.items() if isinstance(value, dict) else ((None, value),):
+            print(f"{entry.name}{f'[{key}]' if key else ''}: {each:.4g}")
 
 
 def fit(rows: Sequence[Row]) -> Calibration:
     """The constants that fit `rows` best."""
-    decode = _least_squares(_decode_constants, DECODE_START, rows, _decode_error)
+    decode_rows = [row for row in rows if row.generation_tps and row.concurrency == 1]
+    decode = _least_squares(_decode_constants, DECODE_START.values(), decode_rows, _decode_error)
     fitted = _decode_constants(FITTED, decode)
     prefill_rows = [row for row in rows if row.prompt_tps]
-    prefill = _least_squares(_prefill_constants, PREFILL_START, prefill_rows, _prefill_error)
+    start = PREFILL_START.values()
+    prefill = _least_squares(_prefill_constants, start, prefill_rows, _prefill_error)
     return _prefill_constants(fitted, prefill)
 
 
@@ -53,39 +77,27 @@ def leaving_out(rows: Sequence[Row], group: Callable[[Row], str]) -> Callable[[R
 
 
 def _decode_constants(base: Calibration, x: Sequence[float]) -> Calibration:
-    costs = {
-        LaunchPattern.PLAIN: x[0],
-        LaunchPattern.SANDWICH: x[1],
-        LaunchPattern.RECURRENT: x[2],
-        LaunchPattern.LATENT: x[2],
-    }
+    found = dict(zip(DECODE_START, x, strict=True))
     return replace(
         base,
-        layer_cost_s=costs,
-        moe_cost_s=x[3],
-        width_slope=x[4],
-        newest_launch_factor=x[5],
-        kv_overhead=x[6],
-        kv_reread=x[7],
+        part_cost_s={part: found.pop(part) for part in LayerPart},
+        emulated_operations={1: found.pop("emulated_1"), 2: found.pop("emulated_2")},
+        **found,
     )
 
 
 def _prefill_constants(base: Calibration, x: Sequence[float]) -> Calibration:
-    return replace(
-        base,
-        prefill_factor=x[0],
-        prefill_narrowness=x[1],
-        prefill_layer_s=x[2],
-        prefill_weight_passes=x[3],
-        newest_weight_passes=x[4],
-        no_bf16_factor=x[5],
-    )
+    return replace(base, **dict(zip(PREFILL_START, x, strict=True)))
 
 
 def decode_estimate(row: Row, constants: Calibration) -> float:
     """The decode speed that the model gives for a measurement."""
     speed = decode_speed(
-        row.shape, row.machine, context_tokens=row.context_tokens, constants=constants
+        row.shape,
+        row.machine,
+        context_tokens=row.context_tokens,
+        concurrency=row.concurrency,
+        constants=constants,
     )
     assert speed is not None
     return speed.value
@@ -94,13 +106,18 @@ def decode_estimate(row: Row, constants: Calibration) -> float:
 def prefill_estimate(row: Row, constants: Calibration) -> float:
     """The prefill speed that the model gives for a measurement."""
     speed = prefill_speed(
-        row.shape, row.machine, prompt_tokens=row.prompt_tokens, constants=constants
+        row.shape,
+        row.machine,
+        prompt_tokens=row.prompt_tokens,
+        constants=constants,
+        unpacking_factor=row.unpacking_factor,
     )
     assert speed is not None
     return speed.value
 
 
 def _decode_error(row: Row, constants: Calibration) -> float:
+    assert row.generation_tps is not None
     return math.log(decode_estimate(row, constants) / row.generation_tps)
 
 
@@ -111,17 +128,17 @@ def _prefill_error(row: Row, constants: Calibration) -> float:
 
 def _least_squares(
     build: Callable[[Calibration, Sequence[float]], Calibration],
-    start: Sequence[float],
+    start: Iterable[float],
     rows: Sequence[Row],
     error: Callable[[Row, Calibration], float],
     *,
-    steps: int = 25,
+    steps: int = 12,
 ) -> list[float]:
     """Levenberg-Marquardt on the logarithms of the constants, so that they stay positive.
 
     Large errors weigh less and less (soft L1 at 10 %), as one odd measurement should.
     """
-    repeats = Counter((row.chip, row.model) for row in rows)
+    start, repeats = list(start), Counter((row.chip, row.model) for row in rows)
 
     def residuals(x: Sequence[float]) -> list[float]:
         constants = build(

@@ -38,7 +38,7 @@ def main() -> None:
         plan = _planner(program, Path(folder))
         for row in rows:
             quant = QUANTS.get(row.bits_per_weight)
-            if quant is None:
+            if quant is None or row.model not in repos or not row.generation_tps:
                 continue
             predicted = plan(_profile(row), repos[row.model], row.context_tokens, quant)
             if predicted is None:

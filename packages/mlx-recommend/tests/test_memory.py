@@ -18,7 +18,7 @@ from mlx_recommend import (
     estimate,
     shape_of_entry,
 )
-from mlx_recommend.memory import memory_use
+from mlx_recommend.memory import memory_use, prefill_step
 
 CATALOG = load_catalog()
 ENTRIES = tuple(CATALOG)
@@ -35,6 +35,8 @@ shapes = st.builds(
     growing_kv_elements=st.integers(0, 10**6),
     sliding_kv_elements=st.integers(0, 10**6),
     sliding_window=st.none() | st.integers(1, 10**5),
+    growing_score_heads=st.integers(0, 128),
+    sliding_score_heads=st.integers(0, 128),
     state_bytes=st.integers(0, 10**9),
     max_context_tokens=st.integers(1, 2**20),
 )
@@ -51,6 +53,22 @@ def test_more_requests_never_need_less_memory(shape: ModelShape, concurrency: in
     less = memory_use(shape, Workload(context_tokens=4096, concurrency=concurrency)).total_bytes
     more = memory_use(shape, Workload(context_tokens=4096, concurrency=concurrency + 1)).total_bytes
     assert more >= less
+
+
+@given(shape=shapes, tokens=st.integers(1, 10**6), concurrency=st.integers(1, 16))
+def test_the_chosen_prefill_step_never_needs_more_than_the_engines_own(shape, tokens, concurrency):
+    work = Workload(context_tokens=tokens, concurrency=concurrency)
+    step = prefill_step(shape, tokens, concurrency)
+    chosen = memory_use(shape, replace(work, prefill_step_tokens=step))
+    assert chosen.total_bytes <= memory_use(shape, work).total_bytes
+
+
+@pytest.mark.parametrize(
+    ("model", "tokens", "step"),
+    [("qwen3-8b", 131_072, 2048), ("qwen3.5-4b", 8192, 2048), ("qwen3.5-4b", 131_072, 256)],
+)
+def test_prompts_are_read_in_smaller_steps_where_scores_would_fill_the_memory(model, tokens, step):
+    assert prefill_step(shape_of_entry(CATALOG.get(model), "int4"), tokens) == step
 
 
 @given(shape=shapes, limit_gb=st.integers(1, 512))
@@ -83,11 +101,20 @@ def test_the_longest_context_fits_and_one_more_token_does_not(shape: ModelShape,
         ("gemma3-27b", "int4", 2560, 17.760),
         ("qwen3-0.6b", "int4", 2560, 1.372),
         ("qwen3.5-9b", "int4", 2560, 6.766),
+        # heads of 256: a prefill step keeps its scores (banandre.com, ttarif's README)
+        ("qwen3.5-122b-a10b", "int4", 4224, 71.9),
+        ("qwen3.5-122b-a10b", "int4", 16512, 73.8),
+        ("qwen3.5-122b-a10b", "int4", 32896, 76.4),
+        ("qwen3.5-35b-a3b", "int4", 63178, 27.7),
+        # heads of 128: it doesn't (guruswami-ai's benchmark results)
+        ("deepseek-r1-distill-qwen-32b", "int4", 32868, 27.8),
+        ("deepseek-r1-distill-qwen-32b", "int4", 131172, 54.3),
     ],
 )
-def test_the_total_is_within_8_percent_of_a_published_peak(model, quant, tokens, peak_gb):
+def test_the_total_is_near_a_published_peak_and_never_far_below(model, quant, tokens, peak_gb):
     use = memory_use(shape_of_entry(CATALOG.get(model), quant), Workload(context_tokens=tokens))
-    assert use.total_bytes / 1e9 == pytest.approx(peak_gb, rel=0.08)
+    # MLX's counter leaves out the process, and mlx-lm the towers of a model that sees
+    assert 0.97 * peak_gb <= use.total_bytes / 1e9 <= max(1.05 * peak_gb, peak_gb + 0.9)
 
 
 def test_every_part_is_visible_and_they_add_up():

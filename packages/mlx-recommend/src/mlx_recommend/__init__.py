@@ -5,7 +5,7 @@ under one budget. Nothing here reads a file, starts a process or opens a connect
 """
 
 from mlx_recommend.budget import DEFAULT_BUDGET_PCT, budget_bytes
-from mlx_recommend.calibration import PROCESS_OVERHEAD_BYTES
+from mlx_recommend.calibration import PREFILL_STEP_TOKENS, PROCESS_BYTES
 from mlx_recommend.candidates import Candidate, Exclusion, candidate_of
 from mlx_recommend.errors import RecommendError
 from mlx_recommend.evidence import reference_measurements
@@ -19,7 +19,7 @@ from mlx_recommend.inputs import (
     ModelShape,
     Workload,
 )
-from mlx_recommend.memory import MemoryUse, memory_use
+from mlx_recommend.memory import MemoryUse, memory_use, prefill_step
 from mlx_recommend.plan import Absence, MissingTier, TierPlan, make_plan
 from mlx_recommend.score import Intent
 from mlx_recommend.shapes import shape_of_entry, shape_of_model
@@ -31,7 +31,8 @@ __version__ = "0.1.0"
 __all__ = [
     "DEFAULT_BUDGET_PCT",
     "DEFAULT_CONTEXT_TOKENS",
-    "PROCESS_OVERHEAD_BYTES",
+    "PREFILL_STEP_TOKENS",
+    "PROCESS_BYTES",
     "SPEED_CONTEXT_TOKENS",
     "STANDARD",
     "TIER_KINDS",
@@ -59,6 +60,7 @@ __all__ = [
     "estimate",
     "make_plan",
     "memory_use",
+    "prefill_step",
     "reasons",
     "reference_measurements",
     "shape_of_entry",

@@ -1,15 +1,16 @@
 """The constants of the speed and memory models, with where each comes from (decision 0040).
 
-Three kinds of evidence went in:
+Four kinds of evidence went in:
 
 * *ladder*: one model (LLaMA 7B: F16, Q8_0, Q4_0) run by llama.cpp on every chip from M1 to M4 Max
   (https://github.com/ggml-org/llama.cpp/discussions/4167). Another engine, so it gives only what
   chips are worth relative to each other.
 * *fit*: least squares on published MLX measurements, by `benchmarks/recommend_calibrate.py`; the
-  measurements with their sources are in `benchmarks/data/mlx_measurements.csv`.
-* *peak memory*: what mlx-lm and Rapid-MLX report beside some of those measurements.
+  measurements with their sources are in `benchmarks/data/`.
+* *kernels*: what MLX's own code does on a GPU.
+* *peak memory*: what programs report beside some of those measurements.
 
-How well the result predicts chips and models that were left out of the fit is measured by
+How well the result predicts sources and chips that were left out of the fit is measured by
 `benchmarks/recommend_accuracy.py`, and told in docs/explanation/estimates.md.
 """
 
@@ -26,17 +27,56 @@ class ChipWidth(StrEnum):
     ULTRA = "ultra"
 
 
-class LaunchPattern(StrEnum):
-    """What a decoder layer launches, as far as it changes the fixed cost of a token."""
+class LayerPart(StrEnum):
+    """What decoder layers are made of, as far as it changes the fixed cost of a token."""
 
-    PLAIN = "plain"
-    """Attention and a feed-forward network, two norms."""
-    SANDWICH = "sandwich"
-    """The same with norms before and after both, as Gemma has them."""
+    ATTENTION = "attention"
+    """Attention over keys and values, sliding or not; short convolutions cost as much."""
     RECURRENT = "recurrent"
-    """A stack in which most layers keep a recurrent state (Gated DeltaNet, Mamba, KDA)."""
+    """A recurrent state instead (Gated DeltaNet, Mamba, KDA)."""
     LATENT = "latent"
     """Multi-head latent attention."""
+    NETWORK = "network"
+    """A dense feed-forward network."""
+    EXPERTS = "experts"
+    """A router and routed experts instead."""
+    SANDWICH = "sandwich"
+    """Norms after attention and network as well as before, as Gemma has them."""
+
+
+class ErrorClass(StrEnum):
+    """Speeds that are about equally well predicted, and share a range."""
+
+    DENSE = "decode-dense"
+    MIXTURE = "decode-mixture"
+    """Only some of the experts are read for a token."""
+    HYBRID = "decode-hybrid"
+    """Some layers keep a recurrent state; no mixture."""
+    LONG_CONTEXT = "decode-long-context"
+    """More than `LONG_CONTEXT_TOKENS` behind it, whatever the model."""
+    STREAMS = "decode-streams"
+    """Several requests at once, whatever the model."""
+    PREFILL = "prefill-m3-m4"
+    EMULATED_PREFILL = "prefill-m1-m2"
+    """In bfloat16, which these GPUs have no arithmetic for: MLX's version counts most."""
+    NEWEST_PREFILL = "prefill-m5"
+
+
+@dataclass(frozen=True, slots=True)
+class RangeError:
+    """How wide a class's range is, and what came of it on measurements that no fit has seen.
+
+    Attributes:
+        spread: The range is this factor to both sides.
+        rows: Published measurements, each predicted by constants fitted to other publishers' only.
+        median: Their median relative error.
+        covered: The share of them in the range.
+    """
+
+    spread: float
+    rows: int = 0
+    median: float | None = None
+    covered: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,56 +84,69 @@ class Calibration:
     """The constants that are fitted together.
 
     Attributes:
-        layer_cost_s: What a layer costs beyond its bytes, on an M4 Pro.
-        moe_cost_s: What routing adds to that in a mixture-of-experts layer.
+        part_cost_s: What each part of a layer costs beyond its bytes, on an M4 Pro.
+        expert_choice_s: What each expert that a router can choose adds in a layer: the choice
+            sorts all of them.
         width_slope: How the fixed cost grows with bandwidth: wide chips wait longer for a launch
             to fill them. 0.2 means 20 % more at twice an M4 Pro's bandwidth.
         newest_launch_factor: Fixed cost of M5 and later, relative to M4.
-        kv_overhead: Bytes that attention really moves for each byte of KV cache, at least.
-        kv_reread: The same for each query head that shares a KV head: the kernel reads keys and
-            values again for each.
+        key_s: What a query head spends on a key and a value beyond their bytes, on one core.
+        emulated_key_s: The same on M1 and M2, whose GPUs have no bfloat16 arithmetic.
+        emulated_operations: What unpacking a weight into bfloat16 costs there, in operations of
+            prefill arithmetic, by generation.
+        fp4_operations: What unpacking a 4-bit floating-point weight costs before M5.
         prefill_factor: MLX's prefill rate over llama.cpp's on the same chip.
         prefill_narrowness: Hidden size at which matrices are too narrow to reach half the rate.
         prefill_layer_s: What a layer costs once per prompt.
-        prefill_weight_passes: How often the weights seem to be read for a prompt.
+        prefill_weight_passes: How often a prefill step seems to read the weights.
         newest_weight_passes: The same on M5 and later.
-        no_bf16_factor: Prefill rate of M1 and M2, whose GPUs have no bfloat16 arithmetic.
+        gather_factor: Arithmetic of routed experts, relative to as much in a dense network: each
+            expert gets only a few of a step's tokens.
+        no_bf16_factor: Prefill rate of M1 and M2 in bfloat16, with MLX before 0.32.1.
     """
 
-    layer_cost_s: dict[LaunchPattern, float]
-    moe_cost_s: float
+    part_cost_s: dict[LayerPart, float]
+    expert_choice_s: float
     width_slope: float
     newest_launch_factor: float
-    kv_overhead: float
-    kv_reread: float
+    key_s: float
+    emulated_key_s: float
+    emulated_operations: dict[int, float]
+    fp4_operations: float
     prefill_factor: float
     prefill_narrowness: float
     prefill_layer_s: float
     prefill_weight_passes: float
     newest_weight_passes: float
+    gather_factor: float
     no_bf16_factor: float
 
 
 FITTED = Calibration(
-    layer_cost_s={
-        LaunchPattern.PLAIN: 44e-6,
-        LaunchPattern.SANDWICH: 82e-6,
-        LaunchPattern.RECURRENT: 73e-6,
-        LaunchPattern.LATENT: 73e-6,
+    part_cost_s={
+        LayerPart.ATTENTION: 22e-6,
+        LayerPart.RECURRENT: 33e-6,
+        LayerPart.LATENT: 133e-6,
+        LayerPart.NETWORK: 21e-6,
+        LayerPart.EXPERTS: 68e-6,
+        LayerPart.SANDWICH: 34e-6,
     },
-    moe_cost_s=39e-6,
-    width_slope=0.18,
-    newest_launch_factor=0.67,
-    kv_overhead=1.11,
-    kv_reread=0.35,
-    prefill_factor=1.2,
-    prefill_narrowness=320,
-    prefill_layer_s=960e-6,
-    prefill_weight_passes=1.0,
-    newest_weight_passes=5.2,
-    no_bf16_factor=0.56,
+    expert_choice_s=0.104e-6,
+    width_slope=0.163,
+    newest_launch_factor=0.644,
+    key_s=5.5e-9,
+    emulated_key_s=33e-9,
+    emulated_operations={1: 5.1, 2: 1.6},
+    fp4_operations=9.4,
+    prefill_factor=1.145,
+    prefill_narrowness=196,
+    prefill_layer_s=850e-6,
+    prefill_weight_passes=0.97,
+    newest_weight_passes=5.85,
+    gather_factor=1.225,
+    no_bf16_factor=0.58,
 )
-"""From `benchmarks/recommend_calibrate.py`; LATENT was measured nowhere: taken as RECURRENT."""
+"""From `benchmarks/recommend_calibrate.py`."""
 
 REFERENCE_BANDWIDTH_GB_S = 273
 """An M4 Pro: most of the published MLX measurements are from one."""
@@ -121,29 +174,77 @@ PREFILL_GFLOPS_PER_CORE = {1: 217, 2: 234, 3: 243, 4: 289, 5: 1043}
 M5's cores have matrix units. Later generations are taken as M5.
 """
 
+BANDWIDTH_PER_CORE_GB_S = 12
+"""Where the number of cores is unknown: every chip has about one for so much bandwidth."""
+
 NEWEST_GENERATION = 5
 """The last generation with measurements; what comes later is taken to be like it."""
 FIRST_BF16_GENERATION = 3
 """M3's GPU is the first with native bfloat16 arithmetic."""
 A_SERIES_AS_M = {18: 4}
 """The A18 Pro has the GPU cores of an M4."""
+MEASURED_CHIPS = frozenset(
+    {
+        *((1, ChipWidth.MAX), (1, ChipWidth.ULTRA)),
+        *((2, ChipWidth.PRO), (2, ChipWidth.MAX), (2, ChipWidth.ULTRA)),
+        *((3, ChipWidth.PRO), (3, ChipWidth.MAX), (3, ChipWidth.ULTRA)),
+        *((4, ChipWidth.PRO), (4, ChipWidth.MAX)),
+        *((5, ChipWidth.BASE), (5, ChipWidth.MAX)),
+    }
+)
+"""The chips that the measurements are from."""
 
-DECODE_SPREAD = 1.20
-"""90 % of measurements on chips left out of the fit lie within a factor of this."""
-PREFILL_SPREAD = 1.22
-"""The same for prefill, before M5."""
-NEWEST_PREFILL_SPREAD = 1.40
-"""The same for M5: short prompts and small models scatter."""
-UNMEASURED_SPREAD = 1.20
-"""A further factor for each thing nobody has measured: the layer kind, or the chip's generation."""
+FLOAT32_UNPACKING = 1.2
+"""How much faster MLX 0.32.1 and later, which the engine's lock installs, prefill on M1 and M2.
+
+Kernels: they unpack weights in float32. 8 to 31 % on an M1 Max, with the kind of weights
+(https://github.com/ml-explore/mlx/pull/4241), 1 % on an M5 Pro, which has bfloat16.
+"""
+STREAM_SHARE = 0.2
+"""What each further request decoded at once adds, as a share of the time of one.
+
+vllm-mlx's README, M4 Max: five requests together get 2.0, 3.4, 2.4 and 1.6 times the tokens of one.
+mlx-lm on an M5 Max: three get 1.7 times, five 2.1 (https://github.com/jundot/omlx/issues/3348).
+"""
+
+LONG_CONTEXT_TOKENS = 16_384
+RANGE_ERRORS = {
+    ErrorClass.DENSE: RangeError(1.15, 210, 0.029, 0.96),
+    ErrorClass.MIXTURE: RangeError(1.20, 68, 0.055, 0.96),
+    ErrorClass.HYBRID: RangeError(1.15, 42, 0.046, 0.95),
+    ErrorClass.LONG_CONTEXT: RangeError(1.35, 11, 0.072, 0.91),
+    ErrorClass.STREAMS: RangeError(1.60),
+    ErrorClass.PREFILL: RangeError(1.25, 140, 0.066, 0.93),
+    ErrorClass.EMULATED_PREFILL: RangeError(1.35, 11, 0.138, 1.00),
+    ErrorClass.NEWEST_PREFILL: RangeError(1.40, 58, 0.102, 0.95),
+}
+"""Meant to hold nine times out of ten; from `benchmarks/recommend_accuracy.py`, and a test."""
+UNMEASURED_SPREAD = 1.10
+"""A further factor for a chip that no measurement is from; twice for a new generation."""
 REFERENCE_SPREAD = 1.10
 """How far another machine of the same kind, or another day, is from a published figure."""
 
-PROCESS_OVERHEAD_BYTES = 650_000_000
-"""What an engine takes beside weights and caches: activations of a prefill step, MLX's buffers.
+FUSED_HEAD_DIMS = frozenset({64, 80, 128})
+"""The head widths for which MLX computes a prompt's attention without keeping its scores.
 
-Peak memory: 0.65-0.77 GB over weights and KV cache in mlx-lm's own benchmarks (Qwen3 4B and
-30B-A3B), 0.4-0.7 GB in Rapid-MLX's (0.6B to 27B).
+Kernels: `steel_attention` on Metal, with any mask, as in every MLX up to 0.32; for other widths the
+scores of a whole prefill step are in memory, one layer's at a time. 0.32 adds a kernel for 256 on
+M5 (steps of 1,024 or more): it isn't counted on, since it depends on the mask.
 """
+SCORE_BYTES = 2
+"""A score is kept in 16 bits: peak memory of Qwen3.5 122B-A10B at 4,096 to 32,768 tokens."""
+PREFILL_STEP_TOKENS = 2048
+"""The tokens of a prompt that mlx-lm and vllm-mlx compute at once unless told otherwise."""
+PROCESS_BYTES = 200_000_000
+"""What an engine takes besides MLX's arrays: Python, libraries, Metal.
+
+Most published peaks are MLX's own counter, which leaves it out, of mlx-lm, which loads no towers.
+For eight whole processes (`phys_footprint`, M2 Pro), with buffers kept for reuse, the sum is up to
+15 % short for models that see, and right for the others.
+"""
+STEP_BYTES_PER_TOKEN = 300_000
+"""What a prefill step keeps for each of its tokens: activations, in models of 0.6B to 32B."""
+STATE_STEP_BYTES_PER_TOKEN = 550_000
+"""The same in models with recurrent layers or convolutions, which keep more at once."""
 KV_BYTES_PER_ELEMENT = 2
 """Keys and values are kept in 16 bits."""

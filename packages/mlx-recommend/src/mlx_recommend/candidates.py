@@ -6,7 +6,6 @@ from enum import StrEnum
 
 from mlx_catalog import CatalogEntry, Quant
 from mlx_catalog.engine import engine_fit
-from mlx_recommend.calibration import LaunchPattern
 from mlx_recommend.inputs import Measurement, ModelShape
 from mlx_recommend.shapes import shape_of_entry
 
@@ -57,7 +56,7 @@ class Candidate:
     @property
     def keeps_context_cheap(self) -> bool:
         """Whether most layers keep a state of fixed size instead of a growing cache."""
-        return self.shape.layer_kind is LaunchPattern.RECURRENT
+        return self.shape.is_recurrent
 
 
 def candidate_of(

@@ -1,9 +1,10 @@
 """What an estimate is made from: a model's shape, its work, and measurements (decision 0042)."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
-from mlx_recommend.calibration import LaunchPattern
+from mlx_recommend.calibration import PREFILL_STEP_TOKENS, LayerPart
 from mlx_recommend.errors import RecommendError
 
 DEFAULT_CONTEXT_TOKENS = 8192
@@ -22,15 +23,18 @@ class Workload:
         speed_context_tokens: The context at which speed is given; None takes `context_tokens`.
         keeps_prefixes: Whether an engine that serves one request at a time keeps what a finished
             one leaves, for the next that begins alike. One that serves several always does.
+        prefill_step_tokens: How much of a prompt the engine computes at once.
     """
 
     context_tokens: int = DEFAULT_CONTEXT_TOKENS
     concurrency: int = 1
     speed_context_tokens: int | None = SPEED_CONTEXT_TOKENS
     keeps_prefixes: bool = False
+    prefill_step_tokens: int = PREFILL_STEP_TOKENS
 
     def __post_init__(self) -> None:
-        for name in ("context_tokens", "concurrency", "speed_context_tokens"):
+        counts = ("context_tokens", "concurrency", "speed_context_tokens", "prefill_step_tokens")
+        for name in counts:
             value: int | None = getattr(self, name)
             if value is not None and value < 1:
                 raise RecommendError(name, f"{name} must be at least 1, not {value}")
@@ -58,18 +62,27 @@ class ModelShape:
         weights_bytes: The weights in memory: all of them, towers included.
         decode_weight_bytes: The weights read for one token of one sequence.
         routed_weight_bytes: The part of those that are routed experts'.
+        fp4_params: Parameters among those in 4-bit floating point.
         expert_share: Share of the routed experts that one token uses; 1 for a dense model.
-        prefill_params: Parameters that each token of a prompt is multiplied with.
+        experts: Routed experts of a layer.
+        float16: Whether it computes in float16 instead of bfloat16.
+        decode_params: Parameters that a token is multiplied with.
+        prefill_params: The same for each token of a prompt.
+        routed_params: The part of those that are routed experts'.
         layers: Decoder layers.
         prefill_layers: Those that a prompt runs through (layers that share another's KV cache
             are needed for the last token only).
-        layer_kind: What a layer launches.
+        parts: What the layers are made of.
         hidden_size: Width of the residual stream.
         growing_kv_elements: Cached values that each token of context adds.
         sliding_kv_elements: Cached values that each token inside the window adds.
         sliding_window: Tokens that sliding layers keep.
         state_bytes: Recurrent state of one sequence.
         query_group: Query heads that share a KV head.
+        growing_query_heads: Query heads that see the whole context, of all layers together.
+        sliding_query_heads: Those that see a window.
+        growing_score_heads: Scores that a prefill step keeps of each token and each before it.
+        sliding_score_heads: The same of those in the window.
         max_context_tokens: The context that the model was trained for.
     """
 
@@ -80,15 +93,24 @@ class ModelShape:
     layers: int | None = None
     prefill_params: float | None = None
     prefill_layers: int | None = None
+    decode_params: float | None = None
     routed_weight_bytes: float = 0.0
+    routed_params: float = 0.0
+    fp4_params: float = 0.0
     expert_share: float = 1.0
-    layer_kind: LaunchPattern = LaunchPattern.PLAIN
+    experts: int = 0
+    float16: bool = False
+    parts: Mapping[LayerPart, int] = field(default_factory=dict[LayerPart, int])
     hidden_size: int | None = None
     growing_kv_elements: int | None = None
     sliding_kv_elements: int | None = None
     sliding_window: int | None = None
     state_bytes: int | None = None
     query_group: float = 1.0
+    growing_query_heads: int = 0
+    sliding_query_heads: int = 0
+    growing_score_heads: int = 0
+    sliding_score_heads: int = 0
     max_context_tokens: int | None = None
 
     @property
@@ -96,12 +118,26 @@ class ModelShape:
         """Whether only some of the experts are read for a token."""
         return self.expert_share < 1
 
-    def kv_elements(self, context_tokens: int) -> int | None:
-        """Cached values of one sequence of `context_tokens`; None where the geometry is unknown."""
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether some layers keep a recurrent state."""
+        return LayerPart.RECURRENT in self.parts
+
+    def kv_elements(self, context_tokens: int, *, beyond_window: int = 0) -> int | None:
+        """Cached values of one sequence of `context_tokens`; None where the geometry is unknown.
+
+        Args:
+            context_tokens: Tokens of the sequence.
+            beyond_window: Tokens that sliding layers keep for a time beyond their window.
+        """
         if self.growing_kv_elements is None or self.sliding_kv_elements is None:
             return None
-        within = min(context_tokens, self.sliding_window or context_tokens)
+        within = self.in_window(context_tokens, beyond_window)
         return self.growing_kv_elements * context_tokens + self.sliding_kv_elements * within
+
+    def in_window(self, tokens: int, beyond: int = 0) -> int:
+        """The tokens that sliding layers keep of `tokens`."""
+        return tokens if self.sliding_window is None else min(tokens, self.sliding_window + beyond)
 
 
 class Basis(StrEnum):

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend.calibration import (
     A_SERIES_AS_M,
+    BANDWIDTH_PER_CORE_GB_S,
     FIRST_BF16_GENERATION,
+    MEASURED_CHIPS,
     NEWEST_GENERATION,
     ChipWidth,
 )
@@ -31,6 +33,16 @@ class Machine:
     bandwidth_gb_s: float
     gpu_cores: int | None
     is_measured_generation: bool
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether any published MLX measurement is from such a chip."""
+        return self.is_measured_generation and (self.generation, self.width) in MEASURED_CHIPS
+
+    @property
+    def likely_gpu_cores(self) -> float:
+        """Cores of the GPU; where unknown, as many as the bandwidth suggests."""
+        return self.gpu_cores or self.bandwidth_gb_s / BANDWIDTH_PER_CORE_GB_S
 
     @property
     def is_newest(self) -> bool:

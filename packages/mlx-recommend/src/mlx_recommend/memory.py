@@ -2,7 +2,14 @@
 
 from dataclasses import dataclass, fields, replace
 
-from mlx_recommend.calibration import KV_BYTES_PER_ELEMENT, PROCESS_OVERHEAD_BYTES
+from mlx_recommend.calibration import (
+    KV_BYTES_PER_ELEMENT,
+    PREFILL_STEP_TOKENS,
+    PROCESS_BYTES,
+    SCORE_BYTES,
+    STATE_STEP_BYTES_PER_TOKEN,
+    STEP_BYTES_PER_TOKEN,
+)
 from mlx_recommend.inputs import ModelShape, Workload
 
 
@@ -15,7 +22,7 @@ class MemoryUse:
         kv_cache_bytes: Keys and values of every request at its full context.
         prefix_cache_bytes: Keys, values and state kept of finished requests, for reuse.
         state_bytes: Recurrent state of every request.
-        overhead_bytes: What an engine process takes beside these.
+        overhead_bytes: What an engine process takes beside these, prefill included.
     """
 
     weights_bytes: int | None
@@ -68,8 +75,50 @@ def memory_use(shape: ModelShape, workload: Workload) -> MemoryUse:
         kv_cache_bytes=None if kv_bytes is None else kv_bytes * concurrency,
         prefix_cache_bytes=kept_bytes,
         state_bytes=None if state_bytes is None else state_bytes * concurrency,
-        overhead_bytes=PROCESS_OVERHEAD_BYTES,
+        overhead_bytes=PROCESS_BYTES + _step_bytes(shape, workload),
     )
+
+
+def prefill_step(shape: ModelShape, context_tokens: int, concurrency: int = 1) -> int:
+    """The tokens that an engine should compute at once of a prompt of up to `context_tokens`.
+
+    The engines' own 2,048 where a step's scores are never kept, or stay small; else as few as keep
+    them below a GB, down to 256, below which GPUs starve.
+    """
+    work = Workload(context_tokens=context_tokens, concurrency=concurrency)
+    steps = (replace(work, prefill_step_tokens=tokens) for tokens in _STEPS)
+    fitting = (each for each in steps if _scores_bytes(shape, each) <= _BEARABLE_SCORES_BYTES)
+    chosen = next(fitting, None)
+    return chosen.prefill_step_tokens if chosen is not None else _STEPS[-1]
+
+
+_STEPS = (PREFILL_STEP_TOKENS, 1024, 512, 256)
+_BEARABLE_SCORES_BYTES = 1_000_000_000
+_PREFILL_BATCH = 8
+"""As many prompts as engines begin together at most."""
+
+
+def _step_bytes(shape: ModelShape, work: Workload) -> int:
+    """What prefill steps take for a time, at the end of prompts as long as the context."""
+    step, requests = _step_and_requests(work)
+    each = STATE_STEP_BYTES_PER_TOKEN if shape.state_bytes else STEP_BYTES_PER_TOKEN
+    # a sliding cache is cut to its window only after the step
+    kept = shape.in_window(work.context_tokens, step) - shape.in_window(work.context_tokens)
+    cached = kept * (shape.sliding_kv_elements or 0) * KV_BYTES_PER_ELEMENT
+    return requests * (step * each + cached) + _scores_bytes(shape, work)
+
+
+def _scores_bytes(shape: ModelShape, work: Workload) -> int:
+    """What a layer's scores take where MLX has no kernel that does without keeping them."""
+    step, requests = _step_and_requests(work)
+    seen = shape.in_window(work.context_tokens, step)
+    growing, sliding = shape.growing_score_heads * work.context_tokens, shape.sliding_score_heads
+    return requests * step * max(growing, sliding * seen) * SCORE_BYTES
+
+
+def _step_and_requests(work: Workload) -> tuple[int, int]:
+    step = min(work.prefill_step_tokens, work.context_tokens)
+    return step, min(work.concurrency, _PREFILL_BATCH)
 
 
 def max_context_tokens(shape: ModelShape, workload: Workload, limit_bytes: int) -> int | None:

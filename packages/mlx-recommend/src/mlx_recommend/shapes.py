@@ -5,14 +5,16 @@ from dataclasses import replace
 from mlx_catalog import CatalogEntry, Geometry, ModelReading, Quant
 from mlx_catalog.model_types import model_types
 from mlx_catalog.weights import Role, Weights
-from mlx_recommend.calibration import LaunchPattern
+from mlx_recommend.calibration import FUSED_HEAD_DIMS, LayerPart
 from mlx_recommend.inputs import ModelShape
 
 
 def shape_of_entry(entry: CatalogEntry, quant: Quant) -> ModelShape:
     """The shape of a catalog entry at `quant`, whether or not such weights are published."""
-    weights = _weights_of_entry(entry).at(Quant(quant).bits_per_weight)
     source = entry.sources.get(quant)
+    bits = (source and source.bits_per_weight) or Quant(quant).bits_per_weight
+    fp4_experts = source is not None and source.fp4_experts
+    weights = _weights_of_entry(entry).at(bits, fp4_experts=fp4_experts)
     if source is not None and source.disk_size_gb and not source.disk_size_estimated:
         weights = weights.filling(round(source.disk_size_gb * 1e9))
     shape = _shape_of_weights(entry.id, quant, weights, entry.geometry, entry.model_type)
@@ -51,13 +53,18 @@ def _shape_of_weights(
     if weights is not None:
         share, prefilled = weights.active_share or 1.0, _prefilled(geometry)
         read, output = weights.read_params, weights.params.get(Role.OUTPUT, 0)
+        routed = weights.params.get(Role.ROUTED, 0) * share
         shape = replace(
             shape,
             weights_bytes=weights.total_bytes,
             decode_weight_bytes=weights.read_bytes,
             routed_weight_bytes=(weights.size_bytes or {}).get(Role.ROUTED, 0) * share,
             expert_share=share,
+            float16=weights.float16,
+            fp4_params=routed if weights.fp4 else 0,
+            decode_params=read,
             prefill_params=None if read is None else (read - output) * prefilled,
+            routed_params=routed,
         )
     if geometry is None:
         return shape
@@ -65,13 +72,18 @@ def _shape_of_weights(
         shape,
         layers=geometry.layers,
         prefill_layers=round(geometry.layers * _prefilled(geometry)),
-        layer_kind=_layer_kind(model_type, geometry),
+        parts=_parts(model_type, geometry),
+        experts=geometry.experts.total if geometry.experts is not None else 0,
         hidden_size=geometry.hidden_size,
         growing_kv_elements=geometry.growing_kv_elements_per_token,
         sliding_kv_elements=geometry.sliding_kv_elements_per_token,
         sliding_window=geometry.sliding_window,
         state_bytes=geometry.state_bytes_per_sequence,
         query_group=_query_group(geometry),
+        growing_query_heads=(geometry.full_attention_layers or 0) * _query_heads(geometry),
+        sliding_query_heads=(geometry.sliding_layers or 0) * _query_heads(geometry),
+        growing_score_heads=_growing_score_heads(geometry),
+        sliding_score_heads=_sliding_score_heads(geometry),
     )
 
 
@@ -95,7 +107,17 @@ def _weights_of_entry(entry: CatalogEntry) -> Weights:
         Role.LOOKED_UP: looked_up,
         Role.ASIDE: aside,
     }
-    return Weights(params=params, size_bytes=None, active_share=share)
+    return Weights(params=params, size_bytes=None, active_share=share, float16=_is_float16(entry))
+
+
+_FIRST_BFLOAT16 = "2025-04"
+"""Text models converted before that were made float16 unless their converter was told otherwise
+(https://github.com/Blaizzy/mlx-vlm/pull/323 and mlx-lm's like change keep the vendor's type)."""
+
+
+def _is_float16(entry: CatalogEntry) -> bool:
+    released = entry.release_date or ""
+    return "" < released < _FIRST_BFLOAT16 and not entry.capabilities.vision
 
 
 def _expert_share(entry: CatalogEntry) -> float:
@@ -108,13 +130,46 @@ def _expert_share(entry: CatalogEntry) -> float:
     return entry.active_params_b / entry.params_b
 
 
-def _layer_kind(model_type: str, geometry: Geometry) -> LaunchPattern:
+def _parts(model_type: str, geometry: Geometry) -> dict[LayerPart, int]:
+    """What the layers are made of; where layers without a mixer are listed, each is one part."""
     recurrent, row = geometry.recurrent, model_types().get(model_type)
-    if recurrent is not None and recurrent.kind != "shortconv":
-        return LaunchPattern.RECURRENT
-    if geometry.mla_latent_dim is not None:
-        return LaunchPattern.LATENT
-    return LaunchPattern.SANDWICH if row is not None and row.sandwich_norms else LaunchPattern.PLAIN
+    states = (recurrent.layers or 0) if recurrent is not None else 0
+    attending = (geometry.full_attention_layers or 0) + (geometry.sliding_layers or 0)
+    attending += geometry.shared_kv_layers or 0
+    without_mixer = max(geometry.layers - attending - states, 0)
+    if geometry.full_attention_layers is None:
+        attending, without_mixer = geometry.layers - states, 0
+    if recurrent is not None and recurrent.kind == "shortconv":
+        attending, states = attending + states, 0
+    has_latents, has_experts = geometry.mla_latent_dim is not None, geometry.experts is not None
+    is_sandwich = row is not None and row.sandwich_norms
+    found = {
+        LayerPart.LATENT if has_latents else LayerPart.ATTENTION: attending,
+        LayerPart.RECURRENT: states,
+        LayerPart.EXPERTS if has_experts else LayerPart.NETWORK: without_mixer or geometry.layers,
+        LayerPart.SANDWICH: geometry.layers if is_sandwich else 0,
+    }
+    return {part: layers for part, layers in found.items() if layers}
+
+
+def _query_heads(geometry: Geometry) -> int:
+    return geometry.query_heads or round(_query_group(geometry) * (geometry.kv_heads or 0))
+
+
+def _growing_score_heads(geometry: Geometry) -> int:
+    """Scores that a layer over the whole context keeps of each pair of tokens."""
+    if not geometry.full_attention_layers:
+        return 0
+    if geometry.mla_latent_dim is not None:  # the positional part's by themselves, and the sum
+        return 2 * _query_heads(geometry)
+    width = geometry.global_head_dim or geometry.head_dim
+    return 0 if width in FUSED_HEAD_DIMS else _query_heads(geometry)
+
+
+def _sliding_score_heads(geometry: Geometry) -> int:
+    if not geometry.sliding_layers or geometry.head_dim in FUSED_HEAD_DIMS:
+        return 0
+    return _query_heads(geometry)
 
 
 def _prefilled(geometry: Geometry | None) -> float:

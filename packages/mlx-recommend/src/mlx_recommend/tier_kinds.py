@@ -8,6 +8,7 @@ from mlx_hwprobe import HardwareProfile
 from mlx_recommend.candidates import Candidate
 from mlx_recommend.fit import Estimate, estimate
 from mlx_recommend.inputs import SPEED_CONTEXT_TOKENS, Workload
+from mlx_recommend.memory import prefill_step
 from mlx_recommend.score import (
     FAST_WEIGHTS,
     LONG_CONTEXT_WEIGHTS,
@@ -125,9 +126,11 @@ def option_of(
         concurrency: Requests that the tier serves side by side.
     """
     longest = candidate.entry.max_context_tokens
+    tokens = context_tokens or min(kind.context_tokens, longest)
     workload = Workload(
-        context_tokens=context_tokens or min(kind.context_tokens, longest),
+        context_tokens=tokens,
         concurrency=concurrency,
+        prefill_step_tokens=prefill_step(candidate.shape, tokens, concurrency),
         speed_context_tokens=SPEED_CONTEXT_TOKENS if context_tokens is None else None,
         keeps_prefixes=engine_fit(candidate.entry).reuses_prefixes,
     )

@@ -50,6 +50,12 @@ def test_thinking_is_told_apart_with_a_parser():
     assert value_of(words, "--reasoning-parser") == "qwen3"
 
 
+def test_a_planned_prefill_step_is_passed_on_and_no_step_leaves_it_to_the_engine():
+    words = command(START, tier(), FOLDER, Serving(prefill_step=512))
+    assert value_of(words, "--prefill-step-size") == "512"
+    assert "--prefill-step-size" not in command(START, tier(), FOLDER)
+
+
 def test_requests_are_batched_where_several_are_served():
     assert "--continuous-batching" not in command(START, tier(concurrency=1), FOLDER)
     words = command(START, tier(concurrency=4), FOLDER, Serving(cache_bytes=3 * 2**30))

@@ -95,6 +95,15 @@ def test_a_model_whose_files_don_t_tell_gets_the_default_cache(folder):
     assert serving_of(CATALOG, tier(), folder).cache_bytes is None
 
 
+def test_long_prompts_are_read_in_the_steps_that_their_memory_was_planned_with(folder):
+    def step(model: str, tokens: int) -> int | None:
+        return serving_of(CATALOG, tier(model=model, context_tokens=tokens), folder).prefill_step
+
+    assert step("qwen3.5-4b", 65_536) == 256  # heads of 256 keep a step's scores
+    assert step("qwen3.5-4b", 4096) is None
+    assert step("qwen3-8b", 40_960) is None  # heads of 128 don't
+
+
 def test_a_damaged_config_json_is_named(folder):
     (folder / "config.json").write_text("{")
     with pytest.raises(StackError, match=r"config\.json"):

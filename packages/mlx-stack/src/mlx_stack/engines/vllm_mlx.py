@@ -36,6 +36,7 @@ class Serving:
             every layer keeps all keys and values, so that its cache can be cut anywhere.
         multimodal: Whether the engine serves it with its half for images.
         cache_bytes: The memory for prefixes kept between requests; None where nobody planned it.
+        prefill_step: Tokens of a prompt to compute at once; None is the engine's own 2,048.
     """
 
     tool_call_parser: str = ""
@@ -44,6 +45,7 @@ class Serving:
     reuses_prefixes: bool = False
     multimodal: bool = False
     cache_bytes: int | None = None
+    prefill_step: int | None = None
 
 
 def environment(hf_home: Path) -> dict[str, str]:
@@ -116,6 +118,8 @@ def _flags(tier: Tier, serving: Serving) -> dict[str, FlagValue]:
     if serving.reasoning_parser:
         flags["reasoning-parser"] = serving.reasoning_parser
     flags |= _caching(tier, serving)
+    if serving.prefill_step is not None:
+        flags["prefill-step-size"] = serving.prefill_step
     if tier.lazy:
         flags["lazy-load-model"] = True
     if tier.idle_unload_s is not None:

@@ -12,9 +12,11 @@ from mlx_catalog import (
 )
 from mlx_recommend import (
     DEFAULT_CONTEXT_TOKENS,
+    PREFILL_STEP_TOKENS,
     ModelShape,
     Workload,
     memory_use,
+    prefill_step,
     shape_of_entry,
     shape_of_model,
 )
@@ -42,6 +44,7 @@ def serving_of(catalog: Catalog, tier: Tier, folder: Path) -> Serving:
         reuses_prefixes=fit.reuses_prefixes,
         multimodal=fit.multimodal,
         cache_bytes=_cache_bytes(shape, tier),
+        prefill_step=_prefill_step(shape, tier),
     )
 
 
@@ -68,6 +71,15 @@ def fit_and_shape(
         return engine_fit(model), shape_of_model(model)
     quant = tier.quant or entry.quant_of(tier.source)
     return engine_fit(entry), shape_of_entry(entry, quant) if quant is not None else None
+
+
+def _prefill_step(shape: ModelShape | None, tier: Tier) -> int | None:
+    """The step that the memory plan counts on; None where that is the engine's own."""
+    if shape is None:
+        return None
+    tokens = tier.context_tokens or DEFAULT_CONTEXT_TOKENS
+    step = prefill_step(shape, tokens, tier.concurrency)
+    return step if step != PREFILL_STEP_TOKENS else None
 
 
 def _cache_bytes(shape: ModelShape | None, tier: Tier) -> int | None:

@@ -13,6 +13,7 @@ from mlx_recommend import (
     Option,
     Workload,
     memory_use,
+    prefill_step,
 )
 from mlx_stack.errors import UsageError
 from mlx_stack.models.disk.local import inspect_folder
@@ -26,6 +27,7 @@ from mlx_stack.stack import TIER_NAME, Tier
 
 _NO_PORT_YET = 1
 _LONGEST_NAME = 32
+_STEP_FLAG = "prefill-step-size"
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +151,13 @@ def planned_memory_bytes(opened: OpenStack, tier: Tier) -> int | None:
 def _memory_bytes(shape: ModelShape | None, fit: EngineFit, tier: Tier) -> int | None:
     if shape is None:
         return None
+    tokens, step = tier.context_tokens or DEFAULT_CONTEXT_TOKENS, tier.vllm_flags.get(_STEP_FLAG)
+    if not isinstance(step, int) or step < 1:
+        step = prefill_step(shape, tokens, tier.concurrency)
     workload = Workload(
-        context_tokens=tier.context_tokens or DEFAULT_CONTEXT_TOKENS,
+        context_tokens=tokens,
         concurrency=tier.concurrency,
+        prefill_step_tokens=step,
         keeps_prefixes=fit.reuses_prefixes,
     )
     return memory_use(shape, workload).total_bytes

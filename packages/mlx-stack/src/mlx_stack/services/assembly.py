@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from mlx_recommend import PROCESS_OVERHEAD_BYTES
+from mlx_recommend import PROCESS_BYTES
 from mlx_stack import atomic_file
 from mlx_stack.config import Config, LiteLlmMode
 from mlx_stack.engines import vllm_mlx
@@ -188,4 +188,4 @@ def chosen(names: Iterable[str], tier: str | None) -> Callable[[str], bool]:
 def _load_bytes(folder: Path) -> int:
     """The memory that an engine holds before its first request: the weights and the process."""
     weights_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return weights_bytes + PROCESS_OVERHEAD_BYTES
+    return weights_bytes + PROCESS_BYTES

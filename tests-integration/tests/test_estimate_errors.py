@@ -1,0 +1,54 @@
+"""What the estimates say of their own errors, against measurements that no fit has seen."""
+
+import importlib
+import statistics
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlx_recommend.calibration import RANGE_ERRORS, ErrorClass
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def predictions():
+    """Every published figure, predicted by constants fitted to other publishers' only."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        names = ("recommend_accuracy", "recommend_calibrate", "recommend_measurements")
+        accuracy, calibrate, published = map(importlib.import_module, names)
+    finally:
+        sys.path.pop(0)
+    rows = published.measurements()
+    constants = calibrate.leaving_out(rows, lambda row: row.publisher)
+    return [*accuracy.decoded(rows, constants), *accuracy.prefilled(rows, constants)]
+
+
+@pytest.mark.parametrize("error_class", ErrorClass)
+def test_the_stated_errors_are_those_of_publishers_that_the_fit_has_not_seen(
+    predictions, error_class: ErrorClass
+):
+    said = RANGE_ERRORS[error_class]
+    found = [each for each in predictions if each.speed.error_class is error_class]
+    assert len(found) == said.rows
+    if not found:
+        assert (said.median, said.covered) == (None, None)
+        return
+    median = statistics.median(abs(each.error) for each in found)
+    covered = statistics.mean(each.in_range for each in found)
+    assert median == pytest.approx(said.median, abs=0.001)
+    assert covered == pytest.approx(said.covered, abs=0.01)
+    assert covered >= 0.9, "the range is a promise of nine times out of ten"
+
+
+def test_the_page_on_estimates_says_the_same():
+    page = (ROOT / "docs" / "explanation" / "estimates.md").read_text(encoding="utf-8")
+    for error_class, said in RANGE_ERRORS.items():
+        row = f"| `{error_class}` | {said.rows} | "
+        if said.median is None or said.covered is None:
+            row += "| |"
+        else:
+            row += f"{said.median * 100:.1f} % | {said.covered * 100:.0f} % |"
+        assert row in page, row
