@@ -1,4 +1,7 @@
-"""The gateway as an ASGI application: the door, the choice of a model, and one answer a request."""
+"""The gateway as an ASGI application: the door, the choice of a model, and one answer a request.
+
+(decision 0003)
+"""
 
 import asyncio
 import logging

@@ -86,9 +86,6 @@ class Outbox:
         Raises:
             UpstreamFailedError: When the answer was begun as a stream.
         """
-        self.stop_waiting()
-        if self.status is not None:
-            raise UpstreamFailedError("it did not stream its answer")
         length = str(len(body)).encode()
         await self._begin(status, [(b"content-type", content_type), (b"content-length", length)])
         await self._send({"type": "http.response.body", "body": body})
@@ -100,9 +97,6 @@ class Outbox:
         Raises:
             UpstreamFailedError: When the answer was begun as a stream.
         """
-        self.stop_waiting()
-        if self.status is not None:
-            raise UpstreamFailedError("it did not stream its answer")
         await self._begin(status, headers)
 
     async def raw(self, data: bytes) -> None:
@@ -139,6 +133,9 @@ class Outbox:
             self._sign.cancel()
 
     async def _begin(self, status: int, headers: Headers) -> None:
+        self.stop_waiting()
+        if self.status is not None:
+            raise UpstreamFailedError("it did not stream its answer")
         if status < 400:
             self.first_at = time.monotonic()
         await self._start(status, headers)

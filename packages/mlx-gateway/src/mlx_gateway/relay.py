@@ -3,7 +3,6 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -20,13 +19,12 @@ from mlx_gateway.upstream_http import Response
 
 LONGEST_ANSWER_BYTES = 64 * 2**20
 _LONGEST_REASON = 2000
-_COUNT_WITHIN_S = 5.0
 _PASSED_ON = ("content-type", "content-disposition", "cache-control", "retry-after")
 _NOT_THE_CLIENTS = frozenset({401, 403, 407, 408, 499})
 """Statuses that speak of the gateway or the upstream itself, rather than of the request."""
 
 type Count = Callable[[str | None], Awaitable[int | None]]
-"""Counts the tokens of a text, or of the request's prompt where it is given None."""
+"""Counts the tokens of a text, or else of the request's prompt; None after a few seconds."""
 
 
 @dataclass(slots=True)
@@ -145,9 +143,7 @@ class Attempt:
     async def _counted(self, counting: "asyncio.Future[int | None] | None") -> Call:
         """The call, with the prompt's length where the first event must say it."""
         if counting is not None:
-            with suppress(TimeoutError):
-                tokens = await asyncio.wait_for(asyncio.shield(counting), _COUNT_WITHIN_S)
-                self.call = self.call.counted(tokens)
+            self.call = self.call.counted(await counting)
         return self.call
 
     async def _failure(self, response: Response) -> ApiError | UpstreamFailedError:

@@ -1,4 +1,7 @@
-"""Which model a name means, and which models a request may go to. Pure."""
+"""Which model a name means, and which models a request may go to. Pure.
+
+(decision 0004)
+"""
 
 import difflib
 from collections.abc import Sequence

@@ -1,4 +1,7 @@
-"""The gateway as a process: it listens, reads its settings again on SIGHUP, and ends gracefully."""
+"""The gateway as a process: it listens, reads its settings again on SIGHUP, and ends gracefully.
+
+(decision 0080)
+"""
 
 import asyncio
 import errno

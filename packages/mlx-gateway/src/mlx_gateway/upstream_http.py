@@ -2,6 +2,8 @@
 
 Measured against aiohttp and httpcore, which spend most of a request's time on what a gateway
 doesn't need: cookies, redirects, proxies, unpacking, URLs built from parts.
+
+(decision 0080)
 """
 
 import asyncio

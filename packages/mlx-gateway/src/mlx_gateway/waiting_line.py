@@ -1,6 +1,8 @@
 """Requests to one model: as many at work as its upstreams take, the others in order.
 
 No request waits inside an engine, which works it off even when its client has left.
+
+(decision 0081)
 """
 
 import asyncio
