@@ -136,9 +136,9 @@ def test_a_daemon_runs_as_the_user_before_any_login_and_shows_each_step_of_root(
     assert "SoftResourceLimits" not in entries
     staged = desk.home.root / "launchd" / f"{LABEL}.plist"
     assert steps == [
-        f"sudo install -o root -g wheel -m 0644 {staged} {desk.daemon}",
-        f"sudo launchctl enable system/{LABEL}",
-        f"sudo launchctl bootstrap system {desk.daemon}",
+        f"sudo /usr/bin/install -o root -g wheel -m 0644 {staged} {desk.daemon}",
+        f"sudo /bin/launchctl enable system/{LABEL}",
+        f"sudo /bin/launchctl bootstrap system {desk.daemon}",
     ]
     assert report.status.outlook.comes_back is True
 
@@ -147,7 +147,7 @@ def test_without_a_password_the_steps_are_given_to_be_run_by_hand(desk: Desk) ->
     desk.fake.change(sudo=False)
     with pytest.raises(StackError, match="a password is required") as raised:
         install(desk.opened(), desk.mac(has_terminal=False), system=True)
-    assert f"sudo launchctl bootstrap system {desk.daemon}" in (raised.value.hint or "")
+    assert f"sudo /bin/launchctl bootstrap system {desk.daemon}" in (raised.value.hint or "")
     assert " -n " not in (raised.value.hint or "")
     assert not desk.jobs()
     assert (desk.home.root / "launchd" / f"{LABEL}.plist").exists()

@@ -146,7 +146,7 @@ def test_a_daemon_without_a_password_says_which_steps_take_root(mac: Mac) -> Non
     refused = mac.run("install", "--system", "--json")
     assert refused.code == 1
     hint = refused.document["error"]["hint"]
-    assert "sudo launchctl bootstrap system /Library/LaunchDaemons/" in hint
+    assert "sudo /bin/launchctl bootstrap system /Library/LaunchDaemons/" in hint
 
 
 def test_on_linux_it_says_what_it_would_do_and_what_to_do_instead(program: Program) -> None:

@@ -63,24 +63,53 @@ def test_root_copies_a_file_that_the_user_laid_down(tmp_path: Path) -> None:
 
     def run(command: Sequence[str], /) -> Completed:
         commands.append(tuple(command))
+        target.write_bytes(Path(command[-2]).read_bytes())
         return Completed(0)
 
     files = RootPlistFiles(run, staging=tmp_path / "staging")
-    target = Path("/Library/LaunchDaemons/a.plist")
+    target = tmp_path / "LaunchDaemons" / "a.plist"
+    target.parent.mkdir()
     files.write(target, b"one")
     staged = tmp_path / "staging" / "a.plist"
     assert staged.read_bytes() == b"one"
     assert commands == [
-        ("sudo", "install", "-o", "root", "-g", "wheel", "-m", "0644", str(staged), str(target))
+        (
+            "sudo",
+            "/usr/bin/install",
+            "-o",
+            "root",
+            "-g",
+            "wheel",
+            "-m",
+            "0644",
+            str(staged),
+            str(target),
+        )
     ]
     assert files.write_command(target) == commands[0]
+
+
+def test_a_file_that_was_swapped_on_its_way_to_root_is_removed_again(tmp_path: Path) -> None:
+    target = tmp_path / "a.plist"
+
+    def run(command: Sequence[str], /) -> Completed:
+        if command[1] == "/bin/rm":
+            target.unlink()
+        else:
+            target.write_bytes(b"<plist>/bin/sh -c ...</plist>")
+        return Completed(0)
+
+    files = RootPlistFiles(run, staging=tmp_path / "staging")
+    with pytest.raises(LaunchdError, match="is not what was to be written"):
+        files.write(target, b"one")
+    assert not target.exists()
 
 
 def test_a_denied_password_is_reported_with_the_command_to_run(tmp_path: Path) -> None:
     def run(_command: Sequence[str], /) -> Completed:
         return Completed(1, "", "sudo: a password is required\n")
 
-    with pytest.raises(LaunchctlError, match="sudo install") as raised:
+    with pytest.raises(LaunchctlError, match="sudo /usr/bin/install") as raised:
         RootPlistFiles(run, staging=tmp_path).write(tmp_path / "x" / "a.plist", b"")
     assert raised.value.text == "sudo: a password is required"
 

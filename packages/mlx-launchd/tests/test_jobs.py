@@ -56,6 +56,11 @@ def failed(code: int, text: str = "Input/output error") -> Completed:
     return Completed(code, "", f"Bootstrap failed: {code}: {text}\n")
 
 
+def _verb(words: Sequence[str]) -> str:
+    names = [word.rpartition("/")[2] for word in words]
+    return words[names.index("launchctl") + 1]
+
+
 @dataclass
 class Dialogue:
     """launchctl as a list of answers a verb; `print` of the job is the verb `job`."""
@@ -67,7 +72,7 @@ class Dialogue:
     def __call__(self, command: Sequence[str], /) -> Completed:
         words = tuple(command)
         self.asked.append(words)
-        verb = words[words.index("launchctl") + 1]
+        verb = _verb(words)
         if verb == "print" and words[-1].endswith(LABEL):
             if words[-1].startswith("user/"):
                 return NOT_LOADED
@@ -82,7 +87,7 @@ class Dialogue:
         self.now_s += seconds
 
     def verbs(self) -> list[str]:
-        return [words[words.index("launchctl") + 1] for words in self.asked]
+        return [_verb(words) for words in self.asked]
 
     @property
     def jobs(self) -> Jobs:

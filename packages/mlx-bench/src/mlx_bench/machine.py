@@ -25,7 +25,7 @@ def describe_machine() -> dict[str, object]:
 def _answer(*command: str) -> str | None:
     """What the program prints; None where it prints nothing."""
     # To programs that are too old for it, macOS 26 calls itself 16.0; not so with this variable.
-    environment = {**os.environ, "SYSTEM_VERSION_COMPAT": "0"}
+    environment = {"PATH": os.defpath, "SYSTEM_VERSION_COMPAT": "0"}
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=5, check=False, env=environment

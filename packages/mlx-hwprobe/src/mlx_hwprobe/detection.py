@@ -72,6 +72,8 @@ type Runner = Callable[[Mapping[str, Sequence[str]]], dict[str, ProgramOutput]]
 _LAST_LOOK_S = 0.25
 _NOT_FOUND, _TIMED_OUT = 127, 124
 # Where macOS and Linux keep their own tools: a service is started with a bare PATH.
+_KEPT_VARIABLES = ("HOME", "USER", "LOGNAME", "TMPDIR")
+"""All that the programs see of this process's environment, which may hold secrets."""
 _SYSTEM_FOLDERS = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -214,8 +216,8 @@ def run_programs(
         search_path = f"{os.environ.get('PATH', os.defpath)}:{_SYSTEM_FOLDERS}"
     # In the C locale, numbers have a point and words are English. macOS tells its own version, and
     # not one that suits an old program.
-    env = {**os.environ, "LC_ALL": "C", "LANG": "C", "SYSTEM_VERSION_COMPAT": "0"}
-    env["PATH"] = search_path
+    env = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
+    env |= {"LC_ALL": "C", "LANG": "C", "SYSTEM_VERSION_COMPAT": "0", "PATH": search_path}
     deadline = time.monotonic() + timeout_s
     started = {name: _start(command, env) for name, command in programs.items()}
     # One that hangs must not cost the answer of another that has long finished.

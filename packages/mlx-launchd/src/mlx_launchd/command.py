@@ -2,7 +2,7 @@
 
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,10 +63,12 @@ class SubprocessRun:
 
     Attributes:
         timeout_s: After so long a program is killed and LaunchdError raised.
+        environment: What the programs see; by default this process's own environment.
         inherit_stdin: Whether the program may ask the person at the terminal (`sudo` does).
     """
 
     timeout_s: float = 60.0
+    environment: Mapping[str, str] | None = None
     inherit_stdin: bool = False
 
     def __call__(self, command: Sequence[str], /) -> Completed:
@@ -78,6 +80,7 @@ class SubprocessRun:
                 capture_output=True,
                 check=False,
                 timeout=self.timeout_s,
+                env=None if self.environment is None else dict(self.environment),
                 encoding="utf-8",
                 errors="replace",
             )

@@ -94,9 +94,14 @@ class RootPlistFiles:
 
         Raises:
             LaunchctlError: The command failed, or rights were denied.
+            LaunchdError: Another file than this one was put in place; it is gone again.
         """
         self.stage(path, data)
         self._run(self.write_command(path))
+        # other programs of the user may have changed it on the way; here nobody but root can
+        if self.read(path) != data:
+            self._run(self.remove_command(path))
+            raise LaunchdError(f"{path} is not what was to be written, and was removed")
 
     def stage(self, path: Path, data: bytes) -> None:
         """Write the file where `write_command` takes it from; needs no rights."""
@@ -105,7 +110,13 @@ class RootPlistFiles:
     def write_command(self, path: Path) -> tuple[str, ...]:
         """The command that puts the staged file in place, for a person to see or run."""
         owned = ("-o", "root", "-g", "wheel", "-m", f"{_MODE:04o}")
-        return (*self.privilege, "install", *owned, str(self.staging / path.name), str(path))
+        return (
+            *self.privilege,
+            "/usr/bin/install",
+            *owned,
+            str(self.staging / path.name),
+            str(path),
+        )
 
     def remove(self, path: Path) -> None:
         """Remove the file if it is there.
@@ -119,7 +130,7 @@ class RootPlistFiles:
 
     def remove_command(self, path: Path) -> tuple[str, ...]:
         """The command that removes the file, for a person to see or run."""
-        return (*self.privilege, "rm", "-f", str(path))
+        return (*self.privilege, "/bin/rm", "-f", str(path))
 
     def _run(self, command: tuple[str, ...]) -> None:
         done = self.run(command)

@@ -24,6 +24,10 @@ class LaunchctlAnswer:
     status: LaunchctlStatus
 
 
+PROGRAM = "/bin/launchctl"
+"""Where macOS has it, for what runs as root."""
+
+
 @dataclass(frozen=True, slots=True)
 class Launchctl:
     """launchctl, run through a given runner.
@@ -71,7 +75,9 @@ class Launchctl:
         return self._run(verb, (self.program, verb, *arguments))
 
     def _change(self, verb: Verb, *arguments: str) -> LaunchctlAnswer:
-        return self._run(verb, (*self.privilege, self.program, verb, *arguments))
+        # sudo would look for a bare name on the user's PATH
+        program = (*self.privilege, PROGRAM) if self.privilege else (self.program,)
+        return self._run(verb, (*program, verb, *arguments))
 
     def _run(self, verb: Verb, command: Sequence[str]) -> LaunchctlAnswer:
         words = tuple(str(word) for word in command)

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from mlx_procsup.restart import RestartPolicy as RestartPolicy
     from mlx_procsup.rotate import Rotation as Rotation
     from mlx_procsup.rotate import RotationRule as RotationRule
+    from mlx_procsup.rotate import rewrite_log as rewrite_log
     from mlx_procsup.rotate import rotate_log as rotate_log
     from mlx_procsup.service import ShutdownResult as ShutdownResult
     from mlx_procsup.service import StartOutcome as StartOutcome
@@ -103,7 +104,7 @@ _NAMES_IN = {
     "progress": "LoadTimeout",
     "readiness": "Readiness wait_for_healthy",
     "restart": "RestartPolicy",
-    "rotate": "Rotation RotationRule rotate_log",
+    "rotate": "Rotation RotationRule rewrite_log rotate_log",
     "service": (
         "ShutdownResult StartOutcome StartPlan StartResult StopOutcome adopt bring_up "
         "is_current start_service stop_service"

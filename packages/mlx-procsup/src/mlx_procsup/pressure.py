@@ -1,5 +1,6 @@
 """How short of memory the machine is, and which service should make room."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -103,7 +104,8 @@ def decide_shedding(
 def _read_darwin() -> Pressure:
     command = ("sysctl", "-n", "kern.memorystatus_vm_pressure_level")
     try:
-        done = subprocess.run(command, capture_output=True, timeout=5, check=True)
+        env = {"PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"}
+        done = subprocess.run(command, capture_output=True, timeout=5, check=True, env=env)
         return Pressure(int(done.stdout))
     except (OSError, subprocess.SubprocessError, ValueError):
         return Pressure.NORMAL

@@ -10,6 +10,7 @@ import gzip
 import os
 import re
 import shutil
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +68,71 @@ def rotate_log(log: Path, max_files: int) -> Rotation | None:
         return Rotation(_compress(log, max_files), archived_bytes)
     finally:
         os.close(handle)
+
+
+def rewrite_log(log: Path, change: Callable[[bytes], bytes]) -> int:
+    """How many files of a log and its archives were changed, line by line; rotations wait.
+
+    An archive is replaced at once. The log itself is written over where it is, since a process
+    keeps it open; a change of it that was cut off is finished by the next call.
+
+    Args:
+        log: The log.
+        change: A line as it shall be, of the same length. Long lines come in pieces.
+
+    Raises:
+        LockUnsupportedError: When the log's file system has no locks.
+        OSError: When a file can't be read or written.
+    """
+    try:
+        handle = os.open(log, os.O_RDWR)
+    except FileNotFoundError:
+        return 0
+    try:
+        try_flock(handle, log, wait=True)
+        changed = sum(_rewrite_archive(path, change) for path in archives(log))
+        return changed + _write_over(handle, change)
+    finally:
+        os.close(handle)
+
+
+def _write_over(handle: int, change: Callable[[bytes], bytes]) -> bool:
+    is_changed = False
+    with os.fdopen(os.dup(handle), "rb") as lines:
+        offset = 0
+        while line := lines.readline(_CHUNK_BYTES):
+            new = change(line)
+            if new != line:
+                os.pwrite(handle, new, offset)
+                is_changed = True
+            offset += len(line)
+    return is_changed
+
+
+def _rewrite_archive(path: Path, change: Callable[[bytes], bytes]) -> bool:
+    if path.suffix != ".gz":  # a rotation that was cut off: its copy isn't compressed yet
+        handle = os.open(path, os.O_RDWR)
+        try:
+            return _write_over(handle, change)
+        finally:
+            os.close(handle)
+    is_changed = False
+    unfinished = path.with_name(f"{path.name}.part")
+    handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode=0o600)
+    try:
+        with gzip.open(path) as lines, os.fdopen(handle, "wb") as raw:
+            with gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw) as packed:
+                while line := lines.readline(_CHUNK_BYTES):
+                    new = change(line)
+                    is_changed |= new != line
+                    packed.write(new)
+            raw.flush()
+            os.fsync(raw.fileno())
+        if is_changed:
+            unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return is_changed
 
 
 def archives(log: Path) -> list[Path]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mlx_stack.cli.frame.output import write_error
+from mlx_stack.cli.frame.output import Column, Output, write_error, write_error_document
 from mlx_stack.errors import Interrupted
 
 PROGRAM = Path(sys.executable).with_name("mlx-stack")
@@ -182,3 +182,35 @@ def test_an_error_that_quotes_a_server_steers_no_terminal(capsys: pytest.Capture
     err = capsys.readouterr().err
     assert not {"\x1b", "\x07", "\x9b"} & set(err)
     assert "\ttab\nand this" in err
+
+
+_STEERS = "a\x1b]0;owned\x07b\x9b31mc[/b][bold]d\rE"
+
+
+def test_no_way_to_write_lets_what_others_wrote_steer_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+):
+    output = Output()
+    output.answer(_STEERS, (_STEERS, "bold"))
+    output.item("✓", _STEERS)
+    output.table((Column(_STEERS), Column("x")), [(_STEERS, (_STEERS, "red"))])
+    output.text(_STEERS)
+    output.piece(_STEERS)
+    output.say(_STEERS)
+    output.hint(_STEERS)
+    written = capsys.readouterr()
+    for text in (written.out, written.err):
+        assert not {"\x1b", "\x07", "\x9b", "\r"} & set(text)
+        assert "[/b][bold]" in text, "it is no markup"
+
+
+def test_json_holds_what_others_wrote_and_steers_nothing(capsys: pytest.CaptureFixture[str]):
+    write_error_document("x", _STEERS, None)
+    out = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\x9b", "\r"} & set(out)
+    assert json.loads(out)["error"]["message"] == _STEERS
+
+
+def test_colours_of_a_log_stay(capsys: pytest.CaptureFixture[str]):
+    Output().text("\x1b[32mINFO\x1b[0m: \x1b[2Jready")
+    assert "INFO: \ufffd[2Jready" in capsys.readouterr().out

@@ -54,6 +54,11 @@ def test_a_planted_file_is_found(environment):
     assert found(verify(environment)) == [("file-unexpected", "planted.pth")]
 
 
+def test_a_planted_program_is_found(environment):
+    (environment.path / "bin" / "vllm-mlx-helper").write_text("#!/bin/sh\n")
+    assert found(verify(environment)) == [("file-unexpected", "vllm-mlx-helper")]
+
+
 def test_a_change_hidden_in_the_list_of_files_is_found(environment):
     record = record_files(environment.site_packages)[0]
     text = record.read_text()

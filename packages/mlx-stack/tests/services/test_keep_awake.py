@@ -259,3 +259,23 @@ def test_a_caffeinate_among_the_children_is_an_assertion() -> None:
         assert is_held_by(os.getpid())
         child.stdin.close()
     assert not is_held_by(child.pid)
+
+
+def test_a_look_that_fails_is_told_once_and_does_not_end_the_looking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "bin" / "caffeinate"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexec sleep 86313\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    home, told = Home(tmp_path / "home"), queue.Queue[str]()
+    home.create()
+    save_values(home, {"keep-awake": "never"})
+    with kept_awake(home, os.getpid(), told.put, look_every_s=0.01):
+        program.unlink()
+        save_values(home, {"keep-awake": "always"})
+        assert "can't see whether requests are served" in told.get(timeout=20)
+        program.write_text("#!/bin/sh\nexec sleep 86313\n")
+        program.chmod(0o755)
+        assert told.get(timeout=20) == "the Mac is kept awake (always)"

@@ -27,6 +27,8 @@ from mlx_launchd import (
     UserPlistFiles,
     detect_session,
 )
+from mlx_launchd.launchctl import PROGRAM
+from mlx_stack.child_environment import inherited_environment
 from mlx_stack.errors import MissingError, StackError
 from mlx_stack.home import Home
 
@@ -102,19 +104,19 @@ class Mac:
     def installation_steps(self, home: Home, label: str, *, loaded: bool) -> list[tuple[str, ...]]:
         """The commands that, as root, install the staged daemon or replace a loaded one."""
         plist = self.daemons / f"{label}.plist"
-        bootout = (*self.sudo, "launchctl", "bootout", f"system/{label}")
+        bootout = (*self.sudo, PROGRAM, "bootout", f"system/{label}")
         return [
             self.daemon_files(home).write_command(plist),
             *([bootout] if loaded else []),
-            (*self.sudo, "launchctl", "enable", f"system/{label}"),
-            (*self.sudo, "launchctl", "bootstrap", "system", str(plist)),
+            (*self.sudo, PROGRAM, "enable", f"system/{label}"),
+            (*self.sudo, PROGRAM, "bootstrap", "system", str(plist)),
         ]
 
     def removal_steps(self, home: Home, label: str) -> list[tuple[str, ...]]:
         """The commands that, as root, remove the daemon."""
         plist = self.daemons / f"{label}.plist"
         return [
-            (*self.sudo, "launchctl", "bootout", f"system/{label}"),
+            (*self.sudo, PROGRAM, "bootout", f"system/{label}"),
             self.daemon_files(home).remove_command(plist),
         ]
 
@@ -132,9 +134,13 @@ def this_mac(environment: Mapping[str, str] = os.environ) -> Mac:
             "which runs `mlx-stack watch --up` at login, or with --system a LaunchDaemon that "
             f"needs no login. Here, a systemd user unit does the same: {SYSTEMD_PAGE}.",
         )
+    # who sits at the terminal, and how sudo may ask
+    own = ("TERM", "SUDO_ASKPASS", "DISPLAY", "SSH_CONNECTION", "SSH_TTY")
+    seen = inherited_environment(environment)
+    seen |= {name: environment[name] for name in own if name in environment}
     return Mac(
-        run=SubprocessRun(),
-        run_privileged=SubprocessRun(timeout_s=_PASSWORD_TIMEOUT_S, inherit_stdin=True),
+        run=SubprocessRun(environment=seen),
+        run_privileged=SubprocessRun(_PASSWORD_TIMEOUT_S, seen, inherit_stdin=True),
         environment=environment,
         user_home=Path.home(),
         daemons=Path("/Library/LaunchDaemons"),

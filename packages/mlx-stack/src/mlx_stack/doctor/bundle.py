@@ -22,6 +22,7 @@ from mlx_stack.config import CONFIG_KEYS
 from mlx_stack.credentials import MASK, SECRET_SHAPES, read_gateway_key
 from mlx_stack.doctor.finding import Examination
 from mlx_stack.engines.environment import EngineName, current_environment
+from mlx_stack.engines.guard import PREVIEW
 from mlx_stack.errors import StackError
 from mlx_stack.hardware import known_hardware
 from mlx_stack.models.hub.environment import read_environment
@@ -32,7 +33,7 @@ _SECRET_VARIABLE = re.compile(r"(KEY|TOKEN|SECRET|PASSWORD)$")
 _SHORTEST_KEY = 6  # a variable called so may hold `1` or `true`
 _SHAPES: tuple[tuple[re.Pattern[str], str], ...] = (
     # the beginning of a prompt, which the engine logs with each request
-    (re.compile(r"(message preview: |prompt_preview=).*"), r"\1<prompt>"),
+    (re.compile(f"({PREVIEW}).*"), r"\1<prompt>"),
     *SECRET_SHAPES,
     (re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]*\w"), "<e-mail>"),
     (re.compile(r"(/(?:Users|home)/)[^/\s'\":,;)]+"), r"\1<user>"),

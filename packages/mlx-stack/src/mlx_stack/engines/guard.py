@@ -15,17 +15,22 @@ import logging
 import os
 import re
 import secrets
+import shutil
+import signal
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib import import_module
-from types import TracebackType
+from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any, cast
 
 SECRET_VARIABLE = "MLX_ENGINE_SECRET"  # noqa: S105 - its name
+SCRATCH_VARIABLE = "MLX_ENGINE_SCRATCH"
 HEADER = "x-mlx-stack-proof"
 CHALLENGE_PATH = "/proof"
 """What the guard itself answers, with nothing but the proof."""
@@ -284,6 +289,26 @@ def _frames(error: BaseException, trace: TracebackType | None) -> str:
 # the start
 
 
+def _use_scratch(folder: str) -> None:
+    """Let temporary files, which hold the pictures and sounds of requests, go with the engine.
+
+    MLX keeps its compiled kernels where TMPDIR says, which stays as it is.
+    """
+    shutil.rmtree(folder, ignore_errors=True)  # what one that was killed has left
+    Path(folder).mkdir(mode=0o700)
+    tempfile.tempdir = folder
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        del frame
+        shutil.rmtree(folder, ignore_errors=True)
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+    # uvicorn's own handlers stand before it, and raise the signal again when all is done
+    for each in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(each, leave)
+
+
 def main() -> None:
     """Run the engine behind a guard; what it was started with is taken out of its environment."""
     secret = os.environ.pop(SECRET_VARIABLE, "")
@@ -294,7 +319,11 @@ def main() -> None:
     uvicorn = import_module("uvicorn")
     run: Callable[..., None] = uvicorn.run
 
+    scratch = os.environ.pop(SCRATCH_VARIABLE, "")
+
     def run_guarded(app: App, **options: Any) -> None:
+        if scratch:
+            _use_scratch(scratch)
         run(Guard(app, secret), **options)
 
     vars(uvicorn)["run"] = run_guarded

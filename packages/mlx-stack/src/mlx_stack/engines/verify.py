@@ -3,6 +3,7 @@
 import base64
 import csv
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -28,6 +29,10 @@ type DifferenceKind = Literal[
 ]
 
 _SETTINGS: Final = "pyvenv.cfg"
+_OF_ANY_ENVIRONMENT: Final = re.compile(
+    r"python[0-9.]*|activate(\.(bat|csh|fish|nu|ps1|xsh))?|activate_this\.py|(deactivate|pydoc)\.bat"
+)
+"""The programs that uv puts into each environment that it makes; no package lists them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,9 +181,11 @@ def _compare_files(root: Path, site_packages: Path) -> tuple[int, list[LockDiffe
         for path, digest in sorted(found.items())
         if digest != hashed[path]
     ]
+    programs = (path for path in root.glob("bin/*") if not _OF_ANY_ENVIRONMENT.fullmatch(path.name))
+    found_here = {*_code_files(site_packages), *map(str, programs)}
     problems += [
         LockDifference("file-unexpected", path.removeprefix(f"{root}/"))
-        for path in sorted(set(_code_files(site_packages)) - recorded.keys())
+        for path in sorted(found_here - recorded.keys())
     ]
     return len(hashed), problems
 

@@ -67,17 +67,33 @@ def kept_awake(
 
 def _keep(home: Home, holder: "AssertionHolder", stop: threading.Event, every_s: float) -> None:
     seen: Mapping[str, Activity] = {}
+    trouble = ""
     try:
         while True:
-            policy, serving = configured_policy(home), False
-            if policy is KeepAwake.SERVING:
-                before, seen = seen, read_activities(engines_to_ask(home))
-                serving = any(is_serving(before.get(name), now) for name, now in seen.items())
-            holder.look(policy, serving=serving, now_s=time.monotonic())
+            try:
+                seen = _look(home, holder, seen)
+                trouble = ""
+            except OSError as error:  # no more files, say: the next look may be better
+                if str(error) != trouble:
+                    trouble = str(error)
+                    holder.tell(f"can't see whether requests are served: {trouble}")
             if stop.wait(every_s):
                 return
     finally:
         holder.release()
+
+
+def _look(
+    home: Home, holder: "AssertionHolder", before: Mapping[str, "Activity"]
+) -> Mapping[str, "Activity"]:
+    """Hold or release the assertion as the engines' work asks; what they do now."""
+    policy, seen = configured_policy(home), before
+    serving = False
+    if policy is KeepAwake.SERVING:
+        seen = read_activities(engines_to_ask(home))
+        serving = any(is_serving(before.get(name), now) for name, now in seen.items())
+    holder.look(policy, serving=serving, now_s=time.monotonic())
+    return seen
 
 
 @dataclass(slots=True)

@@ -148,15 +148,17 @@ def engine_service(
         dirs: Where its state is kept; by default with that of the stack's services.
     """
     home = opened.home
+    dirs = dirs or home.state_dirs
     spec = ProcessSpec(
         name=tier.name,
         command=vllm_mlx.command(vllm_mlx.guarded(engine), tier, folder, serving),
         env={
             **inherited_environment(opened.variables),
             **vllm_mlx.environment(home.engines / "huggingface"),
+            guard.SCRATCH_VARIABLE: str(dirs.run / f"{tier.name}.tmp"),
         },
         cwd=home.root,
-        readiness=engine_readiness(tier, dirs or home.state_dirs),
+        readiness=engine_readiness(tier, dirs),
         start_secret=guard.SECRET_VARIABLE,
     )
     return Service(spec, tier.port, tier, load_bytes)

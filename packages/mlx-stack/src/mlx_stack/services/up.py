@@ -3,6 +3,10 @@
 (decision 0016)
 """
 
+import grp
+import logging
+import os
+import pwd
 import shlex
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +37,7 @@ from mlx_stack.services.assembly import Assembly, assemble, chosen, write_gatewa
 from mlx_stack.services.down import stop_one
 from mlx_stack.services.engine_door import ask_one_token
 from mlx_stack.services.gateway_reload import reload_gateway
+from mlx_stack.services.old_prompts import remove_old_prompts
 from mlx_stack.services.service import (
     GATEWAY,
     LITELLM,
@@ -46,6 +51,8 @@ from mlx_stack.services.service import (
     service_names,
 )
 from mlx_stack.steps import OnEvent, ignore
+
+_log = logging.getLogger("mlx_stack")
 
 
 def up(
@@ -73,7 +80,7 @@ def up(
     """
     # before anything is written: without a stack, or with a mistyped tier, nothing is
     chosen(service_names(opened.stack), tier)
-    _refuse_open_home(opened.home)
+    refuse_open_home(opened.home)
     with acquire_lock(opened.home.lock, "up"):
         assembly = assemble(opened, gateway_key=ensure_gateway_key(opened.home))
         return start_services(
@@ -85,13 +92,41 @@ def up(
         )
 
 
-def _refuse_open_home(home: Home) -> None:
-    """Return where nobody else may change what is started from the state folder."""
-    if home.root.stat().st_mode & stat.S_IWOTH:
+def refuse_open_home(home: Home) -> None:
+    """Return where nobody else may change what is started from the state folder.
+
+    Raises:
+        StackError: When another user may write to it, or put another in its place.
+    """
+    root = home.root
+    if root.stat().st_uid != os.geteuid():
         raise StackError(
-            f"Every user of this machine may write to {home.root}, and services start from there.",
-            hint=f"`chmod go-w {shlex.quote(str(home.root))}`; then run this again.",
+            f"{root} belongs to another user, and services start from there.",
+            hint=f'`sudo chown -R "$USER" {shlex.quote(str(root))}`; then run this again.',
         )
+    for folder in (root, *root.resolve().parents):
+        status = folder.stat()
+        # in a folder like /tmp, nobody can move what belongs to others
+        is_sticky = folder != root and bool(status.st_mode & stat.S_ISVTX)
+        is_shared = folder == root and _is_shared(status)
+        if not is_sticky and (status.st_mode & stat.S_IWOTH or is_shared):
+            raise StackError(
+                f"Other users of this machine may write to {folder}, and services start from "
+                f"{'there' if folder == root else root}.",
+                hint=f"`chmod go-w {shlex.quote(str(folder))}`; then run this again.",
+            )
+
+
+def _is_shared(status: os.stat_result) -> bool:
+    """Whether a group of more than its owner may write to a folder."""
+    if not status.st_mode & stat.S_IWGRP:
+        return False
+    try:
+        owner, group = pwd.getpwuid(status.st_uid), grp.getgrgid(status.st_gid)
+    except KeyError:
+        return True
+    # Linux gives each user a group of the same name
+    return group.gr_name != owner.pw_name or bool(set(group.gr_mem) - {owner.pw_name})
 
 
 def start_services(
@@ -134,8 +169,22 @@ def start_services(
             note(failed)
     services = [each for each in assembly.services if is_chosen(each.name) and is_wanted(each.name)]
     _start(services, assembly, home, timeout_s, note)
+    for problem in remove_old_prompts(home, _may_run_as_before(assembly, outcomes)):
+        _log.warning("prompts of before may still be in %s", problem)
     order = dict.fromkeys((*defined, *outcomes))
     return Outcomes(tuple(outcomes[name] for name in order if name in outcomes))
+
+
+def _may_run_as_before(
+    assembly: Assembly, outcomes: Mapping[str, ServiceOutcome]
+) -> tuple[str, ...]:
+    """The tiers that were not just seen to run as this version starts them."""
+    return tuple(
+        tier.name
+        for tier in assembly.stack.tiers
+        if tier.name not in outcomes
+        or outcomes[tier.name].outcome not in ("started", "already-running")
+    )
 
 
 def _stop_unmeant(home: Home, assembly: Assembly) -> Iterator[ServiceOutcome]:

@@ -42,7 +42,7 @@ from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import Assembly, assemble
 from mlx_stack.services.keep_awake import kept_awake
 from mlx_stack.services.service import GATEWAY, WATCHDOG, ServiceEvent
-from mlx_stack.services.up import start_services
+from mlx_stack.services.up import refuse_open_home, start_services
 from mlx_stack.stack import Tier
 
 _MB = 1 << 20
@@ -114,6 +114,7 @@ def watch(
     """
     _ = opened.stack  # without one there is nothing to watch
     home, config = opened.home, opened.config
+    refuse_open_home(home)
     dirs = home.state_dirs
 
     def note(event: WatchEvent) -> None:

@@ -25,7 +25,8 @@ SCHEMA_VERSION = 1
 _PIPE_COLUMNS = 120
 _LEAST_ROOM = 20
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""What would steer the terminal; servers and files that we quote may hold it."""
+"""What would steer the terminal; servers, models and files that we quote may hold it."""
+_ALL_BUT_COLOURS = re.compile(rf"(\x1b\[[0-9;]*m)|{_CONTROLS.pattern}")
 
 type Part = str | tuple[str, str]
 """A text as it is, or a text and its style."""
@@ -168,12 +169,12 @@ class Output:
     def text(self, line: str) -> None:
         """Write a line of the answer as it is, for pipes: no wrapping, no colours."""
         if not self.is_for_programs:
-            write_line(line)
+            write_line(_ALL_BUT_COLOURS.sub(lambda found: found[1] or "\ufffd", line))
 
     def piece(self, text: str) -> None:
         """Write a piece of a streamed answer at once."""
         if not self.is_for_programs:
-            print(text, end="", flush=True)
+            print(harmless(text), end="", flush=True)
 
     def say(self, *parts: Part, style: str = "") -> None:
         """Tell the person what happens meanwhile, on stderr; silent with `--quiet`."""
@@ -184,7 +185,7 @@ class Output:
     def hint(self, line: str) -> None:
         """Tell the person a plain line on stderr; silent with `--quiet`, and needs no Rich."""
         if not self.quiet:
-            print(line, file=sys.stderr, flush=True)
+            print(harmless(line), file=sys.stderr, flush=True)
 
     @contextmanager
     def waiting(self, *what: Part) -> Generator[Callable[..., None]]:
@@ -297,7 +298,13 @@ class Output:
 def _assembled(parts: Iterable[Part], style: str = "") -> "Text":
     from rich.text import Text
 
-    return Text.assemble(*parts, style=style)
+    clean = (harmless(p) if isinstance(p, str) else (harmless(p[0]), p[1]) for p in parts)
+    return Text.assemble(*clean, style=style)
+
+
+def harmless(text: str) -> str:
+    """The text without anything that would steer a terminal."""
+    return _CONTROLS.sub("\ufffd", text)
 
 
 def _table(columns: Sequence[Column], rows: "Sequence[Sequence[Text]]") -> "RenderableType":
@@ -308,7 +315,7 @@ def _table(columns: Sequence[Column], rows: "Sequence[Sequence[Text]]") -> "Rend
     for number, column in enumerate(columns):
         width = max((row[number].cell_len for row in rows), default=0)
         table.add_column(
-            column.heading,
+            _assembled((column.heading,)),
             justify="right" if column.right else "left",
             overflow="fold" if column.folds else "ellipsis",
             no_wrap=not column.folds,
@@ -356,7 +363,7 @@ def write_error(message: str, hint: str | None) -> None:
 
     Where nobody takes it, the exit code tells.
     """
-    message, hint = _CONTROLS.sub("\ufffd", message), _CONTROLS.sub("\ufffd", hint or "")
+    message, hint = harmless(message), harmless(hint or "")
     error = f"{click.style('error:', fg='red', bold=True)} {_folded('error: ', message)}"
     lines = [error, f"{click.style('hint:', bold=True)} {_folded('hint: ', hint)}" if hint else ""]
     with suppress(OSError):
@@ -372,7 +379,8 @@ def write_error_document(kind: str, message: str, hint: str | None) -> None:
 
 def _dump(fields: Mapping[str, object]) -> str:
     is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
-    return json.dumps(fields, ensure_ascii=not is_utf8)
+    text = json.dumps(fields, ensure_ascii=not is_utf8)
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def _folded(label: str, text: str) -> str:

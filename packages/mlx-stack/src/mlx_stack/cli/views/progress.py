@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mlx_stack import engines, models
-from mlx_stack.cli.frame.output import Output
+from mlx_stack.cli.frame.output import Output, harmless
 from mlx_stack.format import format_bytes, format_duration
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class _LiveBars:
         elif isinstance(event, models.events.Converting):
             self._show_conversion(event)
         elif (line := describe(event)) is not None:
-            self._bars.console.print(line, markup=False, style="dim", soft_wrap=True)
+            self._bars.console.print(harmless(line), markup=False, style="dim", soft_wrap=True)
         if isinstance(event, models.events.Planned):
             self._plan = event
 
