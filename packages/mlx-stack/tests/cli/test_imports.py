@@ -131,4 +131,6 @@ def test_the_gateway_starts_without_what_only_litellm_needs() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
 
-    assert not {"mlx_catalog", "mlx_procsup", "psutil"} & set(loaded.stdout.split())
+    assert not {"mlx_catalog", "mlx_recommend", "mlx_stack.services.assembly"} & set(
+        loaded.stdout.split()
+    )
