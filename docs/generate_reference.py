@@ -156,8 +156,7 @@ def configuration_page() -> str:
         "| key | default | takes | meaning |",
         "|---|---|---|---|",
         *(
-            f"| `{key.name}` | {shown_default(key)} | {cell(key.about.valid)} | "
-            f"{cell(key.about.description)} |"
+            f"| `{key.name}` | {shown_default(key)} | {cell(key.valid)} | {cell(key.description)} |"
             for key in CONFIG_KEYS.values()
         ),
     ]

@@ -76,21 +76,6 @@ class ConfigValidationError(UsageError):
         self.key = key
 
 
-@dataclass(frozen=True, slots=True)
-class About:
-    """What a field of `Config` says of its key, next to the type that bounds its values.
-
-    Attributes:
-        description: One sentence for `config list`.
-        valid: Which values are allowed, in words.
-        is_secret: The value is masked wherever it is shown.
-    """
-
-    description: str
-    valid: str
-    is_secret: bool = False
-
-
 def _is_host(value: str) -> bool:
     """Whether `value` can be an address; whether it is this machine's shows when binding."""
     with suppress(ValueError):
@@ -104,73 +89,68 @@ class Config:
 
     openrouter_key: Annotated[
         str,
-        Meta(pattern=r"\A[^\s\x00-\x1f\x7f-\x9f]*\Z"),
-        About(
-            "The OpenRouter API key, for the model `cloud` and as `cloud-fallback` says.",
-            "a key, or empty for none",
-            is_secret=True,
+        Meta(
+            pattern=r"\A[^\s\x00-\x1f\x7f-\x9f]*\Z",
+            description="The OpenRouter API key, for the model `cloud` and as `cloud-fallback` "
+            "says.",
+            extra={"valid": "a key, or empty for none", "is_secret": True},
         ),
     ] = ""
     default_quant: Annotated[
-        Quant,
-        About("The precision of weights where nothing else is asked for.", "int4, int8 or bf16"),
+        Quant, Meta(description="The precision of weights where nothing else is asked for.")
     ] = Quant.INT4
     memory_budget_pct: Annotated[
         int,
-        Meta(ge=1, le=100),
-        About(
-            "How much of the unified memory all models together may take, in percent.", "1 to 100"
+        Meta(
+            ge=1,
+            le=100,
+            description="How much of the unified memory all models together may take, in percent.",
         ),
     ] = 40
-    litellm_port: Annotated[
-        int, Meta(ge=1, le=65535), About("The port of the gateway.", "1 to 65535")
-    ] = 4000
+    litellm_port: Annotated[int, Meta(ge=1, le=65535, description="The port of the gateway.")] = (
+        4000
+    )
     litellm: Annotated[
-        LiteLlmMode,
-        About(
-            "When LiteLLM runs, which takes requests to OpenRouter.", "on-demand, always or never"
-        ),
+        LiteLlmMode, Meta(description="When LiteLLM runs, which takes requests to OpenRouter.")
     ] = LiteLlmMode.ON_DEMAND
     cloud_fallback: Annotated[
         CloudFallback,
-        About(
-            "When a request may go to OpenRouter though it asked for a tier; it needs "
-            "openrouter-key.",
-            "never, when-down or also-too-long",
+        Meta(
+            description="When a request may go to OpenRouter though it asked for a tier; it needs "
+            "openrouter-key."
         ),
     ] = CloudFallback.WHEN_DOWN
     model_dir: Annotated[
-        Path,
-        About("Where downloaded models are kept; by default in the state folder.", "a folder"),
+        Path, Meta(description="Where downloaded models are kept; by default in the state folder.")
     ] = Path("models")
     auto_health_check: Annotated[
         bool,
-        About(
-            "Whether `up` verifies each service with a real request for one token.",
-            "true or false",
-        ),
+        Meta(description="Whether `up` verifies each service with a real request for one token."),
     ] = True
     log_max_size_mb: Annotated[
-        int, Meta(ge=1), About("The size in MB at which a log is archived.", "1 or more")
+        int, Meta(ge=1, description="The size in MB at which a log is archived.")
     ] = 50
     log_max_files: Annotated[
-        int, Meta(ge=1), About("How many archives of each log are kept.", "1 or more")
+        int, Meta(ge=1, description="How many archives of each log are kept.")
     ] = 5
     gateway_host: Annotated[
         str,
-        About(
-            "The address that the gateway listens on; any but loopback opens it to the network.",
-            "an address of this machine, or 0.0.0.0",
+        Meta(
+            description="The address that the gateway listens on; any but loopback opens it to the "
+            "network.",
+            extra={"valid": "an address of this machine, or 0.0.0.0"},
         ),
     ] = "127.0.0.1"
     gateway_max_memory_mb: Annotated[
         int,
-        Meta(ge=256),
-        About("The memory in MB beyond which the watchdog restarts the gateway.", "256 or more"),
+        Meta(
+            ge=256,
+            description="The memory in MB beyond which the watchdog restarts the gateway.",
+        ),
     ] = 2048
-    keep_awake: Annotated[
-        KeepAwake, About("When the Mac is kept from sleeping.", "never, serving or always")
-    ] = KeepAwake.SERVING
+    keep_awake: Annotated[KeepAwake, Meta(description="When the Mac is kept from sleeping.")] = (
+        KeepAwake.SERVING
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,13 +161,17 @@ class ConfigKeyDef:
         name: The key, as it is written in the file and on the command line.
         default: The value where the file says nothing.
         bounded: The annotated type that its values are converted to.
-        about: What its field says of it.
+        description: One sentence for `config list`.
+        valid: Which values are allowed, in words.
+        is_secret: The value is masked wherever it is shown.
     """
 
     name: str
     default: ConfigValue
     bounded: Any
-    about: About
+    description: str
+    valid: str
+    is_secret: bool
 
     @property
     def type(self) -> type[ConfigValue]:
@@ -222,7 +206,7 @@ class ConfigKeyDef:
     def mask(self, value: ConfigValue) -> str:
         """`value` as it may be shown: of a secret at most the last characters."""
         text = str(value).lower() if isinstance(value, bool) else str(value)
-        if not self.about.is_secret or not text:
+        if not self.is_secret or not text:
             return text
         shown = text[-_SHOWN_OF_SECRET:] if len(text) >= _SHORTEST_SHOWN_SECRET else ""
         return f"********{shown}"
@@ -232,14 +216,32 @@ class ConfigKeyDef:
             found = msgspec.convert(value, self.bounded, strict=strict)
             if self.name != "gateway-host" or _is_host(found):
                 return found
-        got = "that" if self.about.is_secret else repr(str(value))
-        message = f"{self.name} can't be {got}: it must be {self.about.valid}."
+        got = "that" if self.is_secret else repr(str(value))
+        message = f"{self.name} can't be {got}: it must be {self.valid}."
         raise ConfigValidationError(self.name, message)
 
 
 def _definition(field: str, bounded: Any) -> ConfigKeyDef:
-    about = next(each for each in bounded.__metadata__ if isinstance(each, About))
-    return ConfigKeyDef(field.replace("_", "-"), getattr(Config(), field), bounded, about)
+    meta: Meta = bounded.__metadata__[0]
+    said: Mapping[str, Any] = meta.extra or {}
+    return ConfigKeyDef(
+        name=field.replace("_", "-"),
+        default=getattr(Config(), field),
+        bounded=bounded,
+        description=meta.description or "",
+        valid=said.get("valid") or _valid(bounded.__origin__, meta),
+        is_secret=said.get("is_secret", False),
+    )
+
+
+def _valid(kind: type, meta: Meta) -> str:
+    """The allowed values in words."""
+    if issubclass(kind, StrEnum):
+        *others, last = kind
+        return f"{', '.join(others)} or {last}"
+    if kind is int:
+        return f"{meta.ge} or more" if meta.le is None else f"{meta.ge} to {meta.le}"
+    return "true or false" if kind is bool else "a folder"
 
 
 CONFIG_KEYS = {
@@ -280,8 +282,8 @@ class Setting:
             "default": self._plain(self.default),
             "source": self.source,
             "type": names.get(kind, "string"),
-            "valid": self.definition.about.valid,
-            "description": self.definition.about.description,
+            "valid": self.definition.valid,
+            "description": self.definition.description,
         }
 
     def _plain(self, value: ConfigValue) -> bool | int | str:

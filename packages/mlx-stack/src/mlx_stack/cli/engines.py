@@ -65,7 +65,6 @@ def list_command(context: Context) -> None:
 
 
 def _show_list(output: Output, listed: "engines.manage.EngineList") -> None:
-    """The answer of `engines list`."""
     columns = [Column(name) for name in ("Engine", "Version", "State", "Use", "Installed")]
     rows: list[list[Part]] = []
     for row in listed.engines:
@@ -117,7 +116,6 @@ def install_command(context: Context, names: tuple[str, ...], *, reinstall: bool
 def _show_installed(
     output: Output, done: "engines.manage.EngineResults[engines.manage.InstalledEngine]"
 ) -> None:
-    """The answer of `engines install`."""
     words = {
         "installed": "installed",
         "already-installed": "was already installed",
@@ -146,7 +144,6 @@ def verify_command(context: Context, names: tuple[str, ...]) -> int:
 def _show_verified(
     output: Output, verified: "engines.manage.EngineResults[engines.verify.EngineVerification]"
 ) -> None:
-    """The answer of `engines verify`."""
     for each in verified.engines:
         name = f"{each.environment.engine} {each.environment.version}"
         if each.ok:
@@ -194,7 +191,6 @@ def upgrade_command(context: Context, names: tuple[str, ...]) -> None:
 
 
 def _show_switched(output: Output, done: "engines.manage.SwitchedEngines") -> None:
-    """The answer of `engines upgrade` and `engines rollback`."""
     if done.health is not None:
         answer = " ".join(done.health.answer.split())
         text = f"{done.health.model} answered {answer!r} after {done.health.seconds:.1f} s"
@@ -240,7 +236,6 @@ def prune_command(context: Context, names: tuple[str, ...], *, previous: bool) -
 
 
 def _show_pruned(output: Output, done: "engines.manage.PrunedEngines") -> None:
-    """The answer of `engines prune`."""
     for row in done.removed:
         name = f"{row.path.parent.name} {row.version}"
         output.answer(("✓", "green"), f" {name} removed ({format_bytes(row.disk_bytes)})")

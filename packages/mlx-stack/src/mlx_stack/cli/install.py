@@ -88,7 +88,6 @@ def _say_root_step(output: Output, step: str) -> None:
 
 
 def _show_outlook(output: Output, outlook: "mlx_launchd.BootOutlook") -> None:
-    """The answer in one sentence, and below it what it depends on and what to change."""
     output.answer(_ANSWERS[outlook.comes_back], style="bold")
     for finding in outlook.findings:
         sign, colour = _SIGNS[finding.verdict]
@@ -98,13 +97,11 @@ def _show_outlook(output: Output, outlook: "mlx_launchd.BootOutlook") -> None:
 
 
 def _show_status(output: Output, status: "autostart.status.InstallStatus") -> None:
-    """What is installed, how it does, and whether it would come back."""
     output.answer(_describe_job(status) + "\n")
     _show_outlook(output, status.outlook)
 
 
 def _describe_job(status: "autostart.status.InstallStatus") -> str:
-    """The job in a few lines."""
     if status.kind is None:
         return "The watchdog is not installed; run `mlx-stack install`."
     what = "LaunchDaemon" if status.kind == "daemon" else "LaunchAgent"

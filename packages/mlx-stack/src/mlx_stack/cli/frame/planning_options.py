@@ -3,7 +3,7 @@
 import functools
 import re
 from collections.abc import Callable
-from typing import override
+from typing import Any, override
 
 import click
 
@@ -12,6 +12,8 @@ from mlx_stack import planning
 from mlx_stack.cli.frame.context import Decorator
 from mlx_stack.cli.frame.options import concurrency_option, context_option
 
+_LIMITS = ("budget_bytes", "budget_pct", "context_tokens", "concurrency")
+"""The options that are fields of `Constraints`."""
 INTENTS = [intent.value for intent in Intent]
 _SIZE = re.compile(
     r"(?P<number>[0-9]{1,15}(\.[0-9]{1,15})?|\.[0-9]{1,15})\s*(?P<unit>[kmgt]i?b?|b)", re.IGNORECASE
@@ -53,24 +55,11 @@ def planning_options(budget_help: str, context_help: str) -> Decorator:
 
     def decorate(command: Callable[..., object]) -> Callable[..., object]:
         @functools.wraps(command)
-        def run(
-            *arguments: object,
-            intent: str,
-            budget_bytes: int | None,
-            budget_pct: int | None,
-            context_tokens: int | None,
-            concurrency: int,
-            **options: object,
-        ) -> object:
-            if budget_bytes is not None and budget_pct is not None:
+        def run(*arguments: object, intent: str, **options: Any) -> object:
+            if None not in (options["budget_bytes"], options["budget_pct"]):
                 raise click.UsageError("--budget and --budget-pct can't be combined.")
-            constraints = planning.recommend.Constraints(
-                intent=Intent(intent),
-                budget_bytes=budget_bytes,
-                budget_pct=budget_pct,
-                context_tokens=context_tokens,
-                concurrency=concurrency,
-            )
+            limits = {name: options.pop(name) for name in _LIMITS}
+            constraints = planning.recommend.Constraints(intent=Intent(intent), **limits)
             return command(*arguments, constraints=constraints, **options)
 
         decorated = budget_pct_option(context_option(context_help)(concurrency_option(run)))
