@@ -4,7 +4,7 @@ r"""Whether mlx-bench, `vllm-mlx bench-serve` and guidellm agree about the same 
         --vllm-mlx PATH/TO/bin/vllm-mlx --guidellm PATH/TO/bin/guidellm --tokenizer MODEL_FOLDER
 
 The tools take turns, round after round and in changing order, with prompts of the same length that
-nobody sent before. Requests must mean the same, too: guidellm names its limit
+that were never sent before. Requests must mean the same, too: guidellm names its limit
 `max_completion_tokens`, which vllm-mlx does not read, and only mlx-bench asks for temperature 0. So
 start the engine with `--max-tokens` as many as `--generation-tokens` and `--default-temperature 0`.
 bench-serve divides n tokens by n - 1 gaps; its rate is multiplied by (n - 1) / n to mean the same.

@@ -1,4 +1,4 @@
-"""What three catalogs say of ten models, beside what the models' own files say.
+"""What three catalogs say of ten models, compared with the models' own files.
 
     uv run python benchmarks/catalog_comparison.py [-o docs/reference/catalog-comparison.md]
 
@@ -51,7 +51,7 @@ print(json.dumps(answer))
 
 HEADING = "| model | files | mlx-catalog | mlx-stack 0.3.8 | llmfit 1.1.17 |"
 INTRODUCTION = """\
-# Three catalogs beside the models' own files
+# Three catalogs compared with the models' own files
 
 Ten models, drawn with seed {seed} from all entries, at 4 bits, and the memory that each tool gives
 for a context of {tokens:,} tokens. Made by
@@ -59,8 +59,8 @@ for a context of {tokens:,} tokens. Made by
 
 The column "files" is the published size of the 4-bit repository (with ~, parameters times 4.5 bits,
 where no size is published) and the 16-bit cache of the layers that keep one. The tools add what an
-engine takes beside these: some 0.7 GB more is no error, and a large share of a small model. `?` is
-what a tool doesn't say. mlx-stack 0.3.8 gives one figure of memory whatever the context; where it
+engine takes besides these: some 0.7 GB more isn't an error, and a large share of a small model. `?`
+is what a tool doesn't say. mlx-stack 0.3.8 gives one figure of memory whatever the context; where it
 has no entry of that id, the figure is what its listing of the Hub shows for the repository.
 """
 

@@ -25,7 +25,7 @@ COMMAND_LIMIT_S = 0.5
 
 
 def main() -> None:
-    """Print the figures beside their limits."""
+    """Print the figures with their limits."""
     shipped = len(load_catalog())
     loading_s = least(load_catalog, runs=15)
     print(

@@ -2,7 +2,7 @@
 
     uv run python benchmarks/gateway_others.py FOLDER
 
-installs them there with uv and npm, each into a folder of its own, and names those that can't be.
+installs them there with uv and npm, each into its own folder, and names those that can't be.
 Each is started as its documentation says, in front of one engine that speaks OpenAI's API.
 """
 
@@ -120,7 +120,7 @@ def start_vllm_router(folder: Path, port: int, engine: str) -> Start:  # noqa: A
 
 
 def start_portkey(folder: Path, port: int, engine: str) -> Start:  # noqa: ARG001
-    """Portkey, which is told of the engine in each request."""
+    """Portkey, which gets the engine in each request."""
     headers = {"x-portkey-provider": "openai", "x-portkey-custom-host": f"{engine}/v1"}
     return Start([f"--port={port}", "--headless"], headers=headers)
 

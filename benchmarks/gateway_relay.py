@@ -230,7 +230,7 @@ async def streams(target: Target, count: int) -> tuple[float, Seen, float]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return taken.getsockname()[1]
 
@@ -282,7 +282,7 @@ async def engine() -> AsyncIterator[Target]:
 
 
 def settings_for(port: int, *engines: Target) -> str:
-    """A `gateway.yaml` with a model for each engine; all after the first stand in for it."""
+    """A `gateway.yaml` with a model for each engine; all after the first are its fallbacks."""
     names = [f"tier{number}" for number in range(len(engines))]
     models = {
         name: {
@@ -396,7 +396,7 @@ async def measure_speed(targets: Sequence[Target]) -> None:
 
 
 async def measure_memory(behind: Target) -> None:
-    """10,000 short answers, each with a word of its own."""
+    """10,000 short answers, each with its own word."""
     async with gateway(behind) as target:
         idle = target.resident_mib()
         numbers, answers = iter(range(REQUESTS)), list[int]()

@@ -40,7 +40,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     for command in COMMANDS.values():
-        time_once(command)  # so that nobody's first reading of the disk counts
+        time_once(command)  # so that the first reading of the disk doesn't count
     seconds: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(arguments.runs):
         for name, command in COMMANDS.items():

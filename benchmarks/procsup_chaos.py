@@ -2,7 +2,7 @@
 
     uv run python benchmarks/procsup_chaos.py [--faults 1000] [--seed 1]
 
-Three web servers run under a watchdog in a process of its own, in a folder that is a small tmpfs
+Three web servers run under a watchdog in its own process, in a folder that is a small tmpfs
 where we may mount one (root on Linux), so that the disk can be filled. After each fault every
 service must be healthy again, nothing else of ours may run, no stranger may have been signalled,
 and every state file that we did not damage ourselves must be readable at every moment.
@@ -150,7 +150,7 @@ class World:
         self.watchdog.wait()
 
     def stranger(self) -> int:
-        """The PID of a process that nobody may signal."""
+        """The PID of a process that must not be signalled."""
         if len(self.strangers) < 5:
             self.strangers.append(subprocess.Popen(("sleep", "86400"), start_new_session=True))
         return self.rng.choice(self.strangers).pid
@@ -263,7 +263,7 @@ def fault_disk_full(world: World, spec: ProcessSpec) -> None:
 
 
 def fault_lock_holder_killed(world: World, spec: ProcessSpec) -> None:
-    """Somebody dies with the lock in hand, just when a service needs a restart."""
+    """A process dies holding the lock, just when a service needs a restart."""
     program = (
         "import sys, time\nfrom pathlib import Path\n"
         "from mlx_procsup import LockHeldError, acquire_lock\n"

@@ -2,7 +2,7 @@
 
     uv run python benchmarks/procsup_rotation.py [--rate 5000] [--rotations 20]
 
-A writer in a process of its own prints numbered lines, one `write` each, at a steady rate; the log
+A writer in its own process prints numbered lines, one `write` each, at a steady rate; the log
 is rotated again and again. Every line that is missing in the archives and the log together is lost.
 """
 

@@ -3,7 +3,7 @@
     uv run python benchmarks/procsup_timings.py [--log-gb 2]
 
 Everything is real: processes, sockets, files. Each figure is the median of several runs, with the
-slowest beside it, and stands next to what it should stay below.
+slowest next to it, and stands next to what it should stay below.
 """
 
 import argparse

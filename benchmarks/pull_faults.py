@@ -3,8 +3,8 @@
     uv run python benchmarks/pull_faults.py [--schedules 500] [--seed N]
 
 Each schedule is a repository, a few random faults of the hub, and a fetch with short time limits.
-Where the fetch fails, the hub is mended and the fetch run again: it must succeed then, and what was
-there before must count. The exit code is 1 where anything else happens.
+Where the fetch fails, the hub is repaired and the fetch run again: it must succeed then, and what
+was there before must count. The exit code is 1 where anything else happens.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def main() -> int:
 
 
 def random_settings(chance: random.Random) -> Settings:
-    """One to five faults, and a hub with habits of its own."""
+    """One to five faults, and a hub with its own habits."""
     faults = tuple(
         Fault(
             kind=chance.choice((*OFTEN * 3, *SELDOM)),

@@ -1,4 +1,4 @@
-"""How fast a pull is beside `huggingface_hub.snapshot_download`, on the same files and hub.
+"""How fast a pull is compared with `huggingface_hub.snapshot_download`, on the same files and hub.
 
     uv run python benchmarks/pull_throughput.py [--rounds 3] [--json]
 
@@ -6,7 +6,7 @@ The hub on loopback offers every large file both ways, as the real one does: ove
 `snapshot_download` takes in its default setting, and over plain HTTP, which it takes with
 `HF_HUB_DISABLE_XET=1`. A pull takes plain HTTP. Two cases: no limits, and 50 ms before every
 answer and 20 MB/s a connection; each with one large file and with four of equal size. Every side
-runs in a process of its own, starts with nothing, and is timed without the interpreter's start and
+runs in its own process, starts with nothing, and is timed without the interpreter's start and
 imports. Ours also hashes every file and brings it to the disk; the others do neither. The
 stand-in's xorbs hold 64 MB of chunks that are neither compressed nor repeated. The exit code is 1
 where either way of `snapshot_download` takes less than 0.8 of the time of a pull.

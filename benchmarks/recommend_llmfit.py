@@ -2,7 +2,7 @@
 
     uv run python benchmarks/recommend_llmfit.py [LLMFIT]
 
-LLMFIT is its program (`pip install llmfit==1.1.17` in an environment of its own); without it,
+LLMFIT is its program (`pip install llmfit==1.1.17` in its own environment); without it,
 `llmfit` on PATH. Each machine becomes a hardware profile with its memory and advertised bandwidth,
 each measurement a `llmfit plan --quant mlx-4bit` (or 8bit) at the measured context. mlx-recommend
 predicts each chip with constants that were fitted to the other chips only.

@@ -1,4 +1,4 @@
-"""How fast the program answers, beside the other `mlx-stack` on PyPI.
+"""How fast the program answers, compared with the other `mlx-stack` on PyPI.
 
     uv run python benchmarks/stack_startup.py [--rounds 7] [--rival FOLDER]
 
@@ -108,7 +108,7 @@ def median(costs: list[Cost]) -> Cost:
 
 
 def install_rival(environment: Path) -> Path:
-    """An environment of its own with the other program."""
+    """An environment with the other program."""
     subprocess.run(("uv", "venv", "--quiet", "--python", sys.executable, environment), check=True)
     python = environment / "bin" / "python"
     subprocess.run(("uv", "pip", "install", "--quiet", "--python", python, RIVAL), check=True)

@@ -180,9 +180,9 @@ def exit_code_page() -> str:
     lines = [
         "# Exit codes and errors",
         "",
-        "A failure is told on stderr, with a hint where there is something to do; with `--json`",
+        "Errors go to stderr, with a hint where there is something to do; with `--json`",
         "stdout holds it as one document, whose shape is [here](json.md).",
-        "`MLX_STACK_DEBUG=1` lets the traceback through.",
+        "`MLX_STACK_DEBUG=1` shows the traceback.",
         "",
         "| code | meaning |",
         "|---:|---|",
@@ -232,8 +232,8 @@ def json_page() -> str:
     lines = [
         "# JSON answers",
         "",
-        "With `--json` stdout is exactly one document. While `schema_version` is 1 fields may be",
-        "added, and none is taken away or given another meaning: ignore what you don't know. Units",
+        "With `--json` stdout is exactly one document. While `schema_version` is 1, fields may be",
+        "added but never removed or redefined: ignore what you don't know. Units",
         "are in the names. The JSON Schemas are installed with the package:",
         "`python -c 'import mlx_stack; print(mlx_stack.__path__[0] + \"/schemas\")'`.",
         "",

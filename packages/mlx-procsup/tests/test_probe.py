@@ -71,7 +71,7 @@ def test_a_dead_process_is_crashed_with_its_last_words(dirs: StateDirs, tmp_path
     assert eventually(lambda: identify(started.pid) is None)
     status = probe_service(target_of(spec), dirs)
     assert (status.state, status.pid) == (ServiceState.CRASHED, started.pid)
-    assert status.last_error == "it died; the last line it wrote: out of memory"
+    assert status.last_error == "crashed; last log line: out of memory"
     reap(started.pid)
 
 

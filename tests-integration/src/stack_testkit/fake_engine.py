@@ -1,6 +1,6 @@
 """A stand-in for vllm-mlx: a real process with a real port that answers like an engine.
 
-It runs as the real one does: in an environment of its own, behind the guard, on uvicorn. It takes
+It runs as the real one does: in its own environment, behind the guard, on uvicorn. It takes
 the command line of `vllm-mlx serve` (flags that it doesn't know are ignored) and these of
 its own, which say how it misbehaves:
 
@@ -8,7 +8,7 @@ its own, which say how it misbehaves:
     --exit-after S     exit by itself after S seconds
     --exit-code N      … with this code (3)
     --ignore-sigterm   only SIGKILL ends it
-    --spawn-child      start a child of its own, which a careless stop would leave behind
+    --spawn-child      start a child, which a careless stop would leave behind
     --token-delay S    wait so long before each token
     --hang             accept connections and never answer
     --status N         answer everything with this HTTP status

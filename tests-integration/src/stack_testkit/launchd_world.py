@@ -37,7 +37,7 @@ class World:
     """A Mac whose clock stands still between two operations.
 
     Attributes:
-        folder: A folder of its own.
+        folder: A folder for it alone.
         clock: Its time.
         tally: How often each operation ended as asked, or with which error.
     """

@@ -36,7 +36,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """`mlx-stack` with a state folder of its own.
+    """`mlx-stack` with its own state folder.
 
     Attributes:
         home: The state folder.

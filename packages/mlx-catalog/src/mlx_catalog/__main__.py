@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has what it wanted, as `head` does
         _discard_output()
         return _FAILED
-    except OSError as error:  # files are told of by name above: this is the output
+    except OSError as error:  # files are reported by name above: this is the output
         _discard_output()
         print(f"mlx-catalog: the answer can't be written: {error.strerror}", file=sys.stderr)
         return _FAILED

@@ -10,7 +10,7 @@ from mlx_catalog.config_fields import HIDDEN, QUERY_HEADS, Config, integer, is_s
 
 type Matrices = dict[str, int]
 
-#: Step names its groups beside a `num_key_value_heads` that counts query heads.
+#: Step names its groups next to a `num_key_value_heads` that counts query heads.
 _KV_HEADS = (
     "num_attention_groups",
     "num_key_value_heads",

@@ -230,11 +230,11 @@ def _name_problems(loaded: Iterable[_Loaded]) -> Iterator[Problem]:
             expected = f"{each.path.stem!r}, as the file is named"
             yield each.problem(("id",), expected, repr(each.entry.id))
         if each.entry.id in owners:
-            yield each.problem(("id",), "a name of its own", f"that of {owners[each.entry.id]}")
+            yield each.problem(("id",), "a unique name", f"that of {owners[each.entry.id]}")
         owners.setdefault(each.entry.id, each.path)
     for each in loaded:
         for index, alias in enumerate(each.entry.aliases):
             if alias in owners:
                 path = ("aliases", index)
-                yield each.problem(path, "a name of its own", f"{alias!r}, as in {owners[alias]}")
+                yield each.problem(path, "a unique name", f"{alias!r}, as in {owners[alias]}")
             owners.setdefault(alias, each.path)

@@ -86,7 +86,7 @@ def items(config: Config, name: str) -> list[object]:
 
 
 def sections(config: Config, name: str) -> list[Config]:
-    """The parts in the list of that name in `config`; empty ones for what is no part."""
+    """The parts in the list of that name in `config`; empty ones for what isn't a part."""
     found = items(config, name)
     return [cast("Config", each) if isinstance(each, dict) else {} for each in found]
 

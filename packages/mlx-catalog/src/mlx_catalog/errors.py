@@ -14,7 +14,7 @@ class Problem:
 
     file: str
     line: int
-    """1-based; 0 where the problem has no line of its own."""
+    """1-based; 0 where the problem has no line."""
     key_path: str
     expected: str
     got: str

@@ -156,7 +156,7 @@ class Hub:
         )
         found = self._json(f"{self.endpoint}/api/models", params)
         if not isinstance(found, list):
-            raise HubError(self.endpoint, "the listing of models is no list")
+            raise HubError(self.endpoint, "the listing of models isn't a list")
         return tuple(_listed(row) for row in _objects(cast("object", found)))[:limit]
 
     def look_up(self, repo: str, revision: str = "main") -> HubCommit:
@@ -193,7 +193,7 @@ class Hub:
         sizes = {file.path: file.size_bytes for file in self.list_files(commit)}
         weights = sum(sizes[name] for name in weight_files(sizes))
         if "config.json" not in sizes:
-            raise HubError(self.endpoint, f"{repo} has no config.json: it is no model to serve")
+            raise HubError(self.endpoint, f"{repo} has no config.json: it isn't a model to serve")
         if sizes["config.json"] > MAX_ANSWER_BYTES:
             raise HubError(self.endpoint, f"config.json of {repo} is too large to describe a model")
         config = parse_config(self.read_config(commit), f"config.json of {repo}")

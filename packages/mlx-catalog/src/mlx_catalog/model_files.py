@@ -119,14 +119,14 @@ def load_config(path: Path) -> dict[str, object]:
 def parse_config(raw: bytes, name: str) -> dict[str, object]:
     """The JSON object in `raw`, as Python's own reader understands it: mlx-lm uses the same.
 
-    Numbers may be `Infinity` or `NaN`, and a byte-order mark may stand in front.
+    Numbers may be `Infinity` or `NaN`, and a byte-order mark may come first.
 
     Args:
         raw: The file's content.
         name: The file, for errors.
 
     Raises:
-        UnreadableModelError: It is no JSON object, or larger than any description of a model.
+        UnreadableModelError: It isn't a JSON object, or is larger than any description of a model.
     """
     if len(raw) > MAX_JSON_BYTES:
         raise UnreadableModelError(name, "too large to describe a model")
@@ -193,7 +193,7 @@ def _of_tensors(
     found = weigh(tensors, reading.precision, share)
     if found is None or reading.precision.is_native or reading.precision.is_doubled:
         return found
-    # what another's packing holds is told by the configuration alone
+    # only the configuration says what another's packing holds
     return replace(
         found,
         params=counted.params if counted is not None else {},

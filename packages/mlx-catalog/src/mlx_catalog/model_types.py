@@ -33,8 +33,8 @@ class ModelType(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         recurrence: The state of recurrent layers: a function of `mlx_catalog.recurrence`.
         usual: What brings the configuration into the usual names, of `mlx_catalog.spellings`.
         supposes: What the type's own class supposes where the file is silent.
-        untied: Whether the output layer has weights of its own where the file is silent.
-        ungated: Whether a feed-forward network has two matrices: no gate beside them.
+        untied: Whether the output layer has its own weights where the file is silent.
+        ungated: Whether a feed-forward network has two matrices: no gate with them.
         sandwich_norms: Whether there are norms after attention and feed-forward as well.
         dequantizes_fp8: Whether a vendor's FP8 weights become 16 bits while they are loaded; those
             of other types are not loaded at all.

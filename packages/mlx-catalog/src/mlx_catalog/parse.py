@@ -1,4 +1,4 @@
-"""Text to entries, with every mistake of a file told at once."""
+"""Text to entries, with every mistake of a file reported at once."""
 
 import copy
 from collections.abc import Iterable

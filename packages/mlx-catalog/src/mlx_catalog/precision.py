@@ -48,7 +48,7 @@ class Precision:
     """What a configuration says of the precision.
 
     Attributes:
-        scheme: How the weights are quantized; None where they aren't, or nobody knows how.
+        scheme: How the weights are quantized; None where they aren't, or it isn't known how.
         plain_bits: Bits of what is not quantized; None where the packing is unknown.
         dtype: The type of what is not quantized, as the configuration names it, or "".
         is_packed: Whether the files hold anything but plain floating-point numbers.

@@ -75,7 +75,7 @@ def _geometry(geometry: Geometry, architecture: str) -> Iterator[Violation]:
             ("geometry", "sliding_window"), "a window for the sliding layers", "nothing"
         )
     if geometry.mla_rope_dim is not None and geometry.mla_latent_dim is None:
-        yield Violation(("geometry", "mla_latent_dim"), "a width beside mla_rope_dim", "nothing")
+        yield Violation(("geometry", "mla_latent_dim"), "a width with mla_rope_dim", "nothing")
     query_heads, kv_heads = geometry.query_heads, geometry.kv_heads
     if query_heads is not None and kv_heads is not None and query_heads % kv_heads:
         expected = f"a multiple of kv_heads ({kv_heads})"

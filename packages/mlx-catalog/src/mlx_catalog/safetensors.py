@@ -2,7 +2,7 @@
 
 A header is a little-endian 64-bit length and that many bytes of JSON: each tensor's dtype, shape
 and place (https://github.com/huggingface/safetensors#format). MLX packs quantized weights into
-32-bit words beside their `scales` (and, for the affine mode, `biases`), so the true number of
+32-bit words next to their `scales` (and, for the affine mode, `biases`), so the true number of
 parameters follows from the scales.
 """
 
@@ -67,7 +67,7 @@ def weight_files(names: Iterable[str]) -> tuple[str, ...]:
 
     They are `model*.safetensors`; only where there are none, other safetensors, without
     `consolidated*`, which repeats them in another layout, and without hidden files, which macOS
-    lays beside others on foreign disks. `names` are paths inside the model; what is in a folder
+    lays next to others on foreign disks. `names` are paths inside the model; what is in a folder
     there is another model's.
     """
     found = sorted(name for name in names if name.endswith(".safetensors") and "/" not in name)
@@ -95,7 +95,7 @@ def read_header(path: Path) -> dict[str, Tensor]:
     """The tensors of the safetensors file `path`, by name.
 
     Raises:
-        UnreadableModelError: It can't be read, is no safetensors file, or is not as long as its
+        UnreadableModelError: It can't be read, isn't a safetensors file, or is not as long as its
             header says.
     """
     try:

@@ -1,4 +1,4 @@
-"""What a catalog entry says: frozen, typed, units in the names, a source beside the figures.
+"""What a catalog entry says: frozen, typed, units in the names, a source with the figures.
 
 Unknown is `None` everywhere and never the same as `False`, `0` or `""`: a model whose tool calling
 nobody has tried has `tool_calling: None`; one that was tried and cannot has `False`. GB are 10^9
@@ -31,7 +31,7 @@ class Quant(StrEnum):
     def bits_per_weight(self) -> float:
         """Bits of a weight with its share of a 16-bit scale and a 16-bit bias for 64 weights.
 
-        These are the groups that mlx-lm makes unless told otherwise.
+        These are the groups that mlx-lm makes unless configured otherwise.
         """
         return self.bits + (0 if self is Quant.BF16 else 2 * 16 / 64)
 
@@ -119,7 +119,7 @@ class Experts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Geometry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What decides the memory of a model beside its weights, at any context length.
+    """What decides the memory of a model besides its weights, at any context length.
 
     `full_attention_layers` own a cache that grows with the context; `sliding_layers` own one that
     stops growing at `sliding_window` tokens; layers that share another layer's cache
@@ -128,7 +128,7 @@ class Geometry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Multi-head latent attention stores `mla_latent_dim + mla_rope_dim` values a token and layer
     instead of keys and values. The embedding has `vocab_size` rows of `hidden_size` values; the
     output layer repeats it where `tied_embeddings` is False. Where `per_layer_embedding_dim` is
-    set, each layer looks up as many values of a token in an embedding of its own.
+    set, each layer looks up as many values of a token in its own embedding.
     """
 
     layers: Positive

@@ -20,7 +20,7 @@ class Role(StrEnum):
     ASIDE = "aside"
     """Never reads it: towers for images and sound, heads that predict further tokens."""
     UNKNOWN = "unknown"
-    """Nobody knows: weights of which only the size is told."""
+    """Unknown: weights of which only the size is given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +141,7 @@ def role_of(module: str, *, is_tied: bool) -> Role:
 
     Args:
         module: The path, as in `model.layers.0.self_attn.q_proj`.
-        is_tied: Whether the model has no output layer beside its embedding.
+        is_tied: Whether the model has no output layer besides its embedding.
     """
     if _ASIDE.search(module):
         return Role.ASIDE

@@ -2,7 +2,7 @@
 
 Plain scalars follow the core schema and are never guessed at: `no` and `12:30` are text, a date
 stays what was written, and so do numbers in another notation than the usual one (`0800`, `1_000`,
-`0x1F`), which a reader that wants a number then refuses. Anchors, tags and keys that are no text
+`0x1F`), which a reader that wants a number then refuses. Anchors, tags and keys that aren't text
 are refused.
 """
 
@@ -31,7 +31,7 @@ _DEEPEST = 100
 
 
 class YamlError(Exception):
-    """A text that is no YAML of this kind.
+    """A text that isn't YAML of this kind.
 
     Attributes:
         line: 1-based.
@@ -54,7 +54,7 @@ def read(text: str) -> Value:
     """The one document in `text`; None where there is none.
 
     Raises:
-        YamlError: It has a syntax error, a second document, a key twice or one that is no text,
+        YamlError: It has a syntax error, a second document, a key twice or one that isn't text,
             an anchor or a tag, or is nested too deeply.
     """
     try:

@@ -204,7 +204,7 @@ def _table(arguments: argparse.Namespace) -> int:
     from mlx_hwprobe.render import render_csv, render_table
 
     if arguments.json and arguments.csv:
-        raise _UsageError("--json and --csv exclude each other", "mlx-hwprobe table [--json|--csv]")
+        raise _UsageError("--json and --csv can't be combined", "mlx-hwprobe table [--json|--csv]")
     rows = chip_table()
     if arguments.json:
         _show({"schema_version": 1, "bins": [row.to_document() for row in rows]})

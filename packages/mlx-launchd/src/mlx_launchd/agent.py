@@ -1,4 +1,4 @@
-"""What launchd is told about a job: the keys of its plist as one frozen value."""
+"""What launchd needs to know of a job: the keys of its plist as one frozen value."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

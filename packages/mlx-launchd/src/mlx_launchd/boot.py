@@ -1,4 +1,4 @@
-"""Whether a job would come back by itself after a power cut, and what stands in its way; pure."""
+"""Whether a job would come back by itself after a power cut, and what prevents it; pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -157,7 +157,9 @@ def _job(
     facts: BootFacts, domain: Domain | None, user: str, as_daemon: str
 ) -> Iterator[BootFinding]:
     if domain is None:
-        yield BootFinding("job", BootVerdict.PREVENTS, "No job is installed that could come back.")
+        yield BootFinding(
+            "job", BootVerdict.PREVENTS, "The job isn't installed, so nothing restarts."
+        )
     elif domain.kind is DomainKind.SYSTEM:
         yield BootFinding("job", BootVerdict.OK, "A LaunchDaemon starts at boot, before any login.")
     elif domain.kind is DomainKind.USER:

@@ -77,7 +77,7 @@ def reap(pid: int) -> int | None:
 def runs_command(pid: int, command: tuple[str, ...]) -> bool:
     """Whether a process shows this command's arguments, the only hint where no record is left.
 
-    They are compared from the end: a script's interpreter stands in front of them, and a wrapper
+    They are compared from the end: a script's interpreter comes before them, and a wrapper
     that replaced itself by what it wraps is gone.
     """
     try:

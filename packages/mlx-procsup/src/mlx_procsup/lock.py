@@ -160,7 +160,7 @@ def _is_still(handle: int, path: Path) -> bool:
 
 
 def _write_owner(handle: int, text: str) -> None:
-    """Note the owner. The lock itself doesn't depend on it, so a full disk is no reason to stop."""
+    """Note the owner. The lock itself doesn't depend on it, so a full disk doesn't stop it."""
     try:
         os.ftruncate(handle, 0)
         os.pwrite(handle, text.encode(), 0)

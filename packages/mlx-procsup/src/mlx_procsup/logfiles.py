@@ -18,7 +18,7 @@ from mlx_procsup.rotate import archives, rotated_copy
 _BLOCK_BYTES = 65_536
 _POLL_S = 0.1
 _MESSAGE_COLUMNS = 2000
-# CSI and OSC sequences, other escapes, and control characters but tab; colours are told apart.
+# CSI and OSC sequences, other escapes, and control characters but tab; colours are kept apart.
 _ESCAPE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]"
     r"|\x1b[\]PX^_].*?(?:\x07|\x1b\\|$)"
@@ -52,7 +52,7 @@ def list_logs(folder: Path) -> list[LogInfo]:
 def tail_lines(path: Path, count: int, start: int = 0) -> list[str]:
     """The last `count` lines of a file, read from its end; none where there is no file.
 
-    Bytes that are no UTF-8 become replacement characters.
+    Bytes that aren't UTF-8 become replacement characters.
 
     Args:
         start: Nothing before this offset is read; ignored if the file is shorter.

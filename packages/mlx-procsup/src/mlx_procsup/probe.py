@@ -143,7 +143,7 @@ def _last_error(
     if state is ServiceState.CRASHED:
         offset = found.record.log_offset if found.record is not None else 0
         said = last_line(dirs.log_file(name), offset)
-        return noted or (f"it died; the last line it wrote: {said}" if said else "it died")
+        return noted or (f"crashed; last log line: {said}" if said else "crashed")
     if usage is None:
         return noted or found.problem
     return found.problem or noted

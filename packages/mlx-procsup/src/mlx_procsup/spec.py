@@ -25,7 +25,7 @@ class Question(Protocol):
 
 
 type Ask = Callable[[str, str], Question]
-"""The question for a method and a path, made anew for each request."""
+"""The question for a method and a path, made for each request."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ class Workload:
 
     @property
     def kept_contexts(self) -> int:
-        """How many finished requests' caches are counted beside those of the running ones."""
+        """How many finished requests' caches count in addition to those of running ones."""
         return 1 if self.keeps_prefixes or self.concurrency > 1 else 0
 
     @property

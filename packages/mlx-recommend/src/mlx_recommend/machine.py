@@ -58,7 +58,7 @@ class Machine:
 def machine_of(hardware: HardwareProfile) -> Machine | None:
     """The chip of a profile, or None where its speed can't be estimated.
 
-    That is so off Apple Silicon, in a virtual machine (which has no GPU of its own) and where the
+    That is so off Apple Silicon, in a virtual machine (which has no GPU itself) and where the
     bandwidth is unknown.
     """
     match = _CHIP.match(hardware.chip or "")

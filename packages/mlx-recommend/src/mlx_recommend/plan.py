@@ -161,7 +161,7 @@ def _best_combination(
 
 
 def _combinations(pools: dict[str, list[Option]]) -> Iterator[tuple[Option, ...]]:
-    """A standard tier with nothing, a fast one, a long-context one or both beside it."""
+    """A standard tier with nothing, a fast one, a long-context one or both with it."""
     fast, long_context = (_pareto_options(pools[kind.name]) for kind in (FAST, LONG_CONTEXT))
     singles = [(option,) for option in (*fast, *long_context)]
     pairs = _pareto_pairs(pair for pair in product(fast, long_context) if _are_different(pair))

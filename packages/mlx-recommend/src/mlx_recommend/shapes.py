@@ -88,7 +88,7 @@ def _shape_of_weights(
 
 
 def _weights_of_entry(entry: CatalogEntry) -> Weights:
-    """Parameters from the published totals; what isn't told apart counts as read."""
+    """Parameters from the published totals; what isn't distinguished counts as read."""
     geometry, total = entry.geometry, entry.loaded_params_b * 1e9
     embedding = geometry.embedding_params or 0
     looked_up = geometry.per_layer_embedding_params

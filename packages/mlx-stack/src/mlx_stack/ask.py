@@ -64,7 +64,7 @@ def ask(
     temperature: float | None = None,
     on_text: Callable[[str], None] = lambda _: None,
 ) -> Answer:
-    """Put one question to a model and stream its answer.
+    """Ask a model one question and stream its answer.
 
     Args:
         endpoint: Where to ask.

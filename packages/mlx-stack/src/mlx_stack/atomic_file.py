@@ -46,7 +46,7 @@ def _set_mode(descriptor: int, mode: int) -> None:
     try:
         os.fchmod(descriptor, mode)
     except OSError as error:
-        # without permissions of its own, the file system shows everything as it was mounted
+        # without its own permissions, the file system shows everything as it was mounted
         if mode != PUBLIC or error.errno not in (errno.EPERM, *_UNSUPPORTED):
             raise
 

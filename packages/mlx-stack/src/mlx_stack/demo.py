@@ -297,7 +297,7 @@ class _Demo:
         )
 
     def _wait_until_restored(self, dead_pid: int, deadline: float) -> int:
-        """The PID of the killed tier once it is healthy with a process of its own again."""
+        """The PID of the killed tier once it is healthy with its own process again."""
         services = assemble(self._opened, gateway_key="").services
         target = next(target_of(each.spec) for each in services if each.name == KILLED)
         while time.monotonic() < deadline:

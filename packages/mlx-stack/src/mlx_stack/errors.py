@@ -1,4 +1,4 @@
-"""The failures that a user is told about: what happened, what to do, and the exit code.
+"""The failures that a user sees: what happened, what to do, and the exit code.
 
 Libraries raise their own exceptions; `cli/frame/errors.py` holds the one table that turns them into
 these. Anything that is not in that table and not a `StackError` is a defect, and shows a traceback.

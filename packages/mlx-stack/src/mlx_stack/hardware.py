@@ -17,7 +17,7 @@ from mlx_stack.home import Home
 
 
 def known_hardware(home: Home) -> HardwareProfile:
-    """The saved hardware profile; detected anew where none is saved.
+    """The saved hardware profile; detected where none is saved.
 
     Raises:
         InvalidFileError: The saved profile is damaged or of another version.
@@ -29,7 +29,7 @@ def known_hardware(home: Home) -> HardwareProfile:
         return load_profile(home.profile)
     except InvalidDocumentError as error:
         problem = str(error).removeprefix(f"{home.profile}: ")
-        hint = "`mlx-stack profile` detects the hardware and writes it anew."
+        hint = "`mlx-stack profile` detects the hardware and rewrites it."
         raise InvalidFileError(home.profile, problem, hint=hint) from error
 
 
@@ -71,7 +71,7 @@ def save_profile(home: Home, capture: Path | None = None) -> SavedProfile:
 
     Raises:
         NotAppleSiliconError: It is an Intel Mac; nothing is saved.
-        InvalidDocumentError: The file is no capture and no profile.
+        InvalidDocumentError: The file is neither a capture nor a profile.
         HwprobeError: Nothing about the machine could be read.
     """
     profile = detect() if capture is None else load_profile(capture)

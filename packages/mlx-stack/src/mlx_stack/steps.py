@@ -1,4 +1,4 @@
-"""Work in named steps: each is timed, and told of when it begins and when it is over."""
+"""Work in named steps: each is timed, and reported when it begins and when it is over."""
 
 import time
 from collections.abc import Callable, Generator

@@ -242,5 +242,5 @@ def test_what_is_no_model_is_told_alike_by_every_command(
     if "qwen3-8bb" in name:
         assert "qwen3-8b" in error["hint"]
     if name in NO_MODEL and command != ("bench",):
-        assert "no address of a model" in error["message"]
+        assert "the address of a model" in error["message"]
     assert not told.home.stack.exists()

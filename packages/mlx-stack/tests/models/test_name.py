@@ -90,7 +90,7 @@ def test_every_spelling_has_one_meaning(text: str, meaning: CatalogName | HubRep
     ],
 )
 def test_an_address_that_names_no_model_is_told(text: str):
-    with pytest.raises(UsageError, match="no address of a model") as told:
+    with pytest.raises(UsageError, match="the address of a model") as told:
         parse(text, MIRROR)
     assert "HF_ENDPOINT" in str(told.value.hint)
 

@@ -77,7 +77,7 @@ def install(
         on_step: Called with each command that needs root, before it runs.
 
     Raises:
-        StackError: When no stack is defined, the engines are not installed, nobody is logged in,
+        StackError: When no stack is defined, the engines are not installed, no user is logged in,
             mlx-stack is not installed permanently, or another watchdog runs.
         LaunchdError: When launchd refuses the job.
     """

@@ -73,7 +73,7 @@ def verdict_document(checks: Sequence[SpeedCheck]) -> dict[str, object] | None:
 
 
 def in_words(check: SpeedCheck) -> str:
-    """A speed beside what was expected, as a line."""
+    """A speed and what was expected, as a line."""
     expected = check.expected
     title, basis = column_of(expected.metric).title, _BASES.get(expected.basis, expected.basis)
     measured, low, high = (figure(each) for each in (check.measured, expected.low, expected.high))

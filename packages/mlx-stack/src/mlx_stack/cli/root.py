@@ -117,7 +117,7 @@ def _usage(error: click.ClickException) -> StackError:
 def _report(problem: StackError, *, as_json: bool) -> int:
     write_error(problem.message, problem.hint)
     if as_json:
-        with suppress(OSError):  # it may be stdout itself that takes nothing: then stderr has told
+        with suppress(OSError):  # stdout itself may take nothing: then stderr has it
             write_error_document(problem.type, problem.message, problem.hint)
     return problem.exit_code
 

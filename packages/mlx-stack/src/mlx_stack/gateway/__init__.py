@@ -1,4 +1,4 @@
-"""What the gateway and LiteLLM are told, and where they answer."""
+"""The gateway's and LiteLLM's settings, and where they answer."""
 
 from typing import TYPE_CHECKING
 

@@ -1,7 +1,7 @@
 """LiteLLM behind the gateway: its configuration file, its command line and its environment.
 
 It does what no engine can: OpenRouter, in whichever API a client speaks. Clients never reach it;
-the gateway does, on loopback and with a key of its own.
+the gateway does, on loopback and with its own key.
 """
 
 import hmac

@@ -1,4 +1,4 @@
-"""What the gateway is told: `gateway.yaml`, from the stack, the configuration and the models.
+"""The gateway's settings: `gateway.yaml`, from the stack, the configuration and the models.
 
 Every tier is a model; its catalog id and the user's aliases are more names for it. An id that
 several tiers share is a name of the first of them, and the others are the first to stand in for it.
@@ -32,7 +32,7 @@ class TierAtGateway:
     """What the gateway must know of a tier besides its definition.
 
     Attributes:
-        sees_images: Whether its model reads images; None where nobody knows.
+        sees_images: Whether its model reads images; None where that isn't known.
         reads_in_silence: Whether its engine says nothing while it reads a prompt.
     """
 

@@ -81,7 +81,7 @@ def convert(
         places: Where the result belongs.
         converter: What to run it with.
         options: How the original was fetched: forced, it is converted again.
-        on_event: Told of what mlx-lm says and how far it is.
+        on_event: Called with what mlx-lm says and how far it is.
 
     Raises:
         ConversionError: mlx-lm failed; nothing of the attempt is left.

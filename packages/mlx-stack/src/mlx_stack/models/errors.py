@@ -10,7 +10,7 @@ class PullError(StackError):
 
 
 class ModelNotFoundError(PullError):
-    """There is no such model, or this account may not know of it."""
+    """There is no such model, or your account can't see it."""
 
     type = "model-not-found"
 
@@ -28,13 +28,13 @@ class HubRefusedError(PullError):
 
 
 class HubUnreachableError(PullError):
-    """The Hub does not answer, or not any more."""
+    """The Hub isn't reachable."""
 
     type = "hub-unreachable"
 
 
 class OfflineError(PullError):
-    """The Hub was ruled out, and the model is not here."""
+    """Offline mode is on, and the model is not here."""
 
     type = "offline"
 
@@ -70,7 +70,7 @@ class ModelInUseError(StackError):
 
 
 class ModelCodeError(StackError):
-    """The model brings Python of its own, which the user didn't allow."""
+    """The model comes with its own Python code, which the user didn't allow."""
 
     type = "model-code"
 

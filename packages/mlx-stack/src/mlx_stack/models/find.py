@@ -78,7 +78,7 @@ class ModelSource:
 
 
 def find(opened: OpenStack, text: str) -> FoundModel:
-    """The model that `text` means on this machine. Asks nobody.
+    """The model that `text` means on this machine. Makes no request.
 
     Raises:
         UnknownModelError: When nothing is called so; with the nearest names of the catalog.
@@ -133,7 +133,7 @@ def is_present(opened: OpenStack, tier: Tier) -> bool:
 
 
 def pull_name(catalog: Catalog, tier: Tier) -> str | None:
-    """What `pull` is told to have a tier's weights here; None where they are a folder's."""
+    """The name that `pull` needs for a tier's weights; None where they are a folder's."""
     if Path(tier.source).is_absolute():
         return None
     sources = catalog.get(tier.model).sources.items() if tier.model in catalog else ()

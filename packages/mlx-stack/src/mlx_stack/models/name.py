@@ -129,6 +129,6 @@ def _of_address(text: str, path: str) -> HubRepo:
 
 def _no_model(text: str) -> UsageError:
     return UsageError(
-        f"{text} is no address of a model.",
+        f"{text} isn't the address of a model.",
         hint=f"One looks like {DEFAULT_ENDPOINT}/OWNER/NAME; HF_ENDPOINT names another hub.",
     )

@@ -1,4 +1,4 @@
-"""Whether a model brings Python of its own, and whether the user allowed exactly that Python.
+"""Whether a model comes with its own Python code, and whether the user allowed exactly that Python.
 
 mlx-lm and mlx-vlm run the file that `config.json` names as `model_file`. transformers imports what
 `auto_map` names, where it is to trust a model whose folder holds Python. Neither runs here

@@ -53,7 +53,7 @@ def pull(
         quant: The precision; None takes the configured one, or whatever the repository holds.
         is_forced: Download everything again, whatever is here.
         allows_code: The user allows this model's own Python: it is fetched, and may run.
-        on_event: Told of everything that happens, from this thread.
+        on_event: Called with everything that happens, from this thread.
 
     Raises:
         UnknownModelError: When it isn't a repository, and the catalog doesn't have it.

@@ -40,7 +40,7 @@ class DescribedModel:
         quant: The precision asked for, or what the files have; None where that is unknown.
         shape: What memory and speed follow from; None where the files don't tell enough.
         fit: How the engine serves it.
-        folder: Where it is on this disk, whole; None where it isn't, or nobody looked.
+        folder: Where it is on this disk, whole; None where it isn't, or it wasn't looked for.
         own_code: The field of the Hub's `config.json` that names Python to run; None without one.
         note: What the user should know about the name or the figures, or "".
     """

@@ -1,4 +1,4 @@
-"""HTTP to our own services; an engine answers nobody but who knows what it was started with."""
+"""HTTP to our own services; an engine answers only with the secret it was started with."""
 
 import http.client
 import json

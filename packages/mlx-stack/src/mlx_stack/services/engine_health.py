@@ -44,7 +44,7 @@ def check_health(
 ) -> HealthReport:
     """Serve a model with the engines in `pair`, on free ports, and ask it a question.
 
-    The model is the smallest of the stack's tiers if it fits beside what runs, served with the
+    The model is the smallest of the stack's tiers if it fits next to what runs, served with the
     tier's own command line; else the embedded model, whose answer is known. Everything is started
     in a temporary folder, and stopped and removed again.
 

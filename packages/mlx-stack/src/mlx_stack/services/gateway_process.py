@@ -1,4 +1,4 @@
-"""The program that runs as the service `gateway`: mlx-gateway, told about this stack.
+"""The program that runs as the service `gateway`: mlx-gateway, set up for this stack.
 
 It is started as `python -m mlx_stack.services.gateway_process`, finds the state folder in
 `MLX_STACK_HOME` and the key of its clients in `MLX_GATEWAY_KEY`.

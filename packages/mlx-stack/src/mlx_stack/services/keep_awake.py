@@ -43,7 +43,7 @@ def kept_awake(
     Args:
         home: Where the configuration and the stack are.
         pid: The process to hold the assertion for: this one.
-        tell: Told when the Mac is kept awake, and when no longer; from another thread.
+        tell: Called when the Mac begins and stops being kept awake; from another thread.
         look_every_s: The time between two looks at the engines.
     """
     program = shutil.which(_PROGRAM)
@@ -102,7 +102,7 @@ class AssertionHolder:
 
     Attributes:
         command: The program that holds the assertion while it runs.
-        tell: Told when the Mac is kept awake, and when no longer.
+        tell: Called when the Mac begins and stops being kept awake.
         linger_s: How long after the last request it is still held.
     """
 

@@ -149,7 +149,7 @@ def rotate_logs(opened: OpenStack, service: str | None) -> RotatedLogs:
 
 
 def _find_log(opened: OpenStack, service: str, *, wait: bool = False) -> Path:
-    """The log of one service; with `wait`, one that is not there yet is no error."""
+    """The log of one service; with `wait`, one that is not there yet isn't an error."""
     logged = {info.name: info.path for info in find_logs(opened).logs}
     if service in logged:
         return logged[service]

@@ -1,4 +1,4 @@
-"""TCP ports on loopback that nobody listens on."""
+"""Free TCP ports on loopback."""
 
 import contextlib
 import socket
@@ -27,7 +27,7 @@ def next_free_port(preferred: int, taken: Collection[int] = ()) -> int:
 def is_free(port: int) -> bool:
     """Whether a service could listen on `port` at this moment."""
     with socket.socket() as probe:
-        # as servers do, so that a connection in TIME_WAIT doesn't count as somebody listening
+        # as servers do, so that a connection in TIME_WAIT doesn't count as a listener
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))

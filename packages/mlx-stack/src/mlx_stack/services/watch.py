@@ -1,4 +1,4 @@
-"""The watchdog of a stack: what it watches, how it is told of changes, and where it notes them."""
+"""The watchdog of a stack: what it watches, how it learns of changes, and where it notes them."""
 
 import os
 import sys
@@ -140,7 +140,7 @@ def watch(
             note(_event(None, "noticed", f"watching {names} every {options.interval_s:g} s"))
             Watchdog(dirs, settings, source.load, note).run(pause or threading.Event().wait)
         finally:
-            note(_event(None, "noticed", "the watching ends; the services run on"))
+            note(_event(None, "noticed", "watchdog stopped; services keep running"))
 
 
 def start_daemon(opened: OpenStack, options: WatchOptions) -> BackgroundWatch:

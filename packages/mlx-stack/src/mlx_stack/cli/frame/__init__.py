@@ -1,1 +1,1 @@
-"""What every command stands in: how it is found, run, printed and failed."""
+"""What every command uses: how it is found, run and printed, and how it fails."""

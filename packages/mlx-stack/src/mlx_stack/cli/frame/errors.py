@@ -1,4 +1,4 @@
-"""The one table that turns exceptions of libraries and of the system into what a user is told."""
+"""The one table that turns exceptions of libraries and of the system into what a user sees."""
 
 import errno
 from collections.abc import Callable

@@ -100,7 +100,7 @@ class Output:
             view(self, result)
 
     def event[T: Documented](self, event: T, view: "Callable[[Output, T], object]") -> None:
-        """Tell what happens: one JSON object on a line of its own, or what `view` shows of it."""
+        """Report what happens: one JSON object on its own line, or what `view` shows of it."""
         if self.json_lines:
             write_line(_dump(event.to_document()))
         else:
@@ -232,7 +232,7 @@ class Output:
         """Keep one answer up to date: on a terminal it is redrawn, in a pipe written again.
 
         Yields:
-            What draws the answer anew: it calls a function that writes all of it.
+            What redraws the answer: it calls a function that writes all of it.
         """
         if not sys.stdout.isatty() or self.is_for_programs:
 
@@ -269,7 +269,7 @@ class Output:
 
     @property
     def is_live(self) -> bool:
-        """Whether progress may be redrawn: stderr is a terminal and nobody asked for quiet."""
+        """Whether progress may be redrawn: stderr is a terminal, without --quiet."""
         return sys.stderr.isatty() and not self.quiet
 
     @property
@@ -334,7 +334,7 @@ def wants_colours() -> bool:
 def write_line(line: str) -> None:
     """Write one line to stdout at once, so that a reader of a pipe has it when it happens.
 
-    Colours are left out where stdout is no terminal, or doesn't want them.
+    Colours are left out where stdout isn't a terminal, or doesn't want them.
     """
     click.echo(line, sys.stdout, color=None if wants_colours() else False)
 
@@ -342,7 +342,7 @@ def write_line(line: str) -> None:
 def bear_any_text() -> None:
     """Let stdout and stderr write what their encoding has no character for as an escape.
 
-    That is for a terminal that isn't UTF-8, and for arguments and file names that are no text.
+    That is for a terminal that isn't UTF-8, and for arguments and file names that aren't text.
     What is closed (`2>&-`) takes everything and keeps nothing: `print` would write the errors to
     stdout instead. A closed stdin (`<&-`) has nothing to read.
     """
@@ -361,7 +361,7 @@ def _nowhere(mode: Literal["r", "w"]) -> TextIO:
 def write_error(message: str, hint: str | None) -> None:
     """Tell what went wrong and what to do, on stderr, without Rich: this must always work.
 
-    Where nobody takes it, the exit code tells.
+    Where stderr is closed, the exit code has to do.
     """
     message, hint = harmless(message), harmless(hint or "")
     error = f"{click.style('error:', fg='red', bold=True)} {_folded('error: ', message)}"

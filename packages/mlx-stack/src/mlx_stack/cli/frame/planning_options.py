@@ -32,7 +32,7 @@ class MemorySize(click.ParamType[int]):
     ) -> int:
         match = _SIZE.fullmatch(str(value).strip())
         if match is None:
-            self.fail(f"{value!r} is no size: write it as 30gb or 28gib.", param, ctx)
+            self.fail(f"{value!r} isn't a size: write it as 30gb or 28gib.", param, ctx)
         unit = match["unit"].lower()
         base = 1024 if "i" in unit else 1000
         size_bytes = round(float(match["number"]) * base ** _POWERS[unit[0]])

@@ -105,7 +105,7 @@ def link_or_copy(existing: Path, path: Path) -> None:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether nobody but this user may write to a file."""
+    """Whether only this user may write to a file."""
     status = path.stat()
     return status.st_uid == os.getuid() and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
@@ -133,7 +133,7 @@ def _tree(path: Path) -> tuple[FileRecord, ...] | None:
 
 
 def _record(snapshot: Path, path: Path) -> FileRecord | None:
-    """What a link in a snapshot points to; None for whatever is no link to a blob."""
+    """What a link in a snapshot points to; None for anything but a link to a blob."""
     if not path.is_file():
         return None
     digest = path.resolve().name

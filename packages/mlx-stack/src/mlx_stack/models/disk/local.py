@@ -131,7 +131,7 @@ def list_local(model_dir: Path) -> tuple[LocalModel, ...]:
 
 
 def inspect_folder(path: Path) -> LocalModel | None:
-    """What a folder holds; None where it is no model at all (no `config.json`, no manifest)."""
+    """What a folder holds; None where it isn't a model (no `config.json`, no manifest)."""
     try:
         manifest = read_manifest(path)
     except InvalidFileError as error:

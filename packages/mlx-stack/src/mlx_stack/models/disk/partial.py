@@ -1,4 +1,4 @@
-"""An unfinished file, and beside it the check sums of the blocks of it that are here.
+"""An unfinished file, and next to it the check sums of the blocks of it that are here.
 
 `NAME.part` grows as its blocks arrive, in any order. `NAME.part.blocks` begins with the hash that
 the file must have; four bytes for each block follow, zero until the block was written, then its

@@ -49,7 +49,7 @@ class Blocks:
 
     Attributes:
         runs: What is being fetched.
-        missing: How many blocks nobody has claimed.
+        missing: How many blocks no connection has claimed.
     """
 
     def __init__(self, here: Sequence[bytes | bytearray], connections: int) -> None:
@@ -84,7 +84,7 @@ class Blocks:
     def claim_rest(self, file: int, now: float) -> Run | None:
         """A file from its first missing block to its end, for a server that sends whole files only.
 
-        What is here in between comes once more. None while somebody fetches from the file.
+        What is here in between comes once more. None while the file is being fetched from.
         """
         first = self._states[file].find(_MISSING)
         if first < 0 or any(run.file == file for run in self.runs):

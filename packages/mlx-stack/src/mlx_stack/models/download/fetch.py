@@ -1,6 +1,6 @@
 """One model from the Hub into the models folder: staged, completed, checked, then published.
 
-A model is fetched into a folder beside the published ones and takes its place by a rename, so that
+A model is fetched into a folder next to the published ones and takes its place by a rename, so that
 what is published is always whole. What an interruption leaves there is continued next time.
 """
 
@@ -80,7 +80,7 @@ class FetchOptions:
     Attributes:
         cache: huggingface_hub's cache, to use what is in it; None doesn't look.
         model: The catalog id to remember.
-        is_forced: Fetch everything anew, whatever is here.
+        is_forced: Download everything again.
         allows_code: The user allows the model's own Python.
         config: The model's `config.json`, where that was downloaded and compared with its hash.
         policy: When to wait and when to give up.
@@ -123,7 +123,7 @@ def fetch(
         source: Where their bytes come from; None where nothing may be downloaded.
         places: Where the model belongs.
         options: How.
-        on_event: Told of everything that happens.
+        on_event: Called with everything that happens.
 
     Raises:
         OfflineError: Files are missing, and there is no source.

@@ -115,7 +115,7 @@ class HubFiles:
         if size is not None and size != str(file.size_bytes):
             raise WrongContentError(
                 f"{self._repo}: {file.path} has {size} bytes on the server, "
-                f"and {file.size_bytes} by the Hub's own list.",
+                f"and {file.size_bytes} according to the Hub.",
                 hint="The repository or a mirror is broken; what was downloaded is kept.",
             )
 
@@ -137,7 +137,7 @@ class HubFiles:
             return gated(endpoint, self._repo, said)
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return WrongContentError(
-                f"{self._repo}: {file.path} is shorter on the server than in the Hub's own list.",
+                f"{self._repo}: {file.path} is shorter on the server than the Hub says.",
                 hint="The repository or a mirror is broken; what was downloaded is kept.",
             )
         return refused(f"{self._repo}: {file.path}", status, said)

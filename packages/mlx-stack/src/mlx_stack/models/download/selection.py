@@ -16,7 +16,7 @@ _PATTERNS = (
     "*.model",
     "additional_chat_templates/*.jinja",
 )
-"""What mlx-lm fetches beside the weights (`mlx_lm.utils._download`) except Python; templates."""
+"""What mlx-lm fetches besides the weights (`mlx_lm.utils._download`) except Python; templates."""
 _OTHER_WEIGHTS = (".gguf", ".bin", ".pt", ".pth", ".h5", ".onnx")
 
 
@@ -38,7 +38,7 @@ def select_files(
     if not weights:
         raise PullError(f"{repo} has no safetensors weights at its top.", hint=_advice(every))
     if not any(file.path == "config.json" for file in every):
-        raise PullError(f"{repo} has no config.json: it is no model that MLX can load.")
+        raise PullError(f"{repo} has no config.json: it isn't a model that MLX can load.")
     patterns = (*_PATTERNS, "*.py") if allows_code else _PATTERNS
     others = [file for file in every if any(map(PurePosixPath(file.path).full_match, patterns))]
     return (*sorted(others, key=lambda file: file.path), *weights)

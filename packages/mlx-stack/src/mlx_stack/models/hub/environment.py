@@ -124,7 +124,7 @@ class HubEnvironment:
             message = f"{setting.name} names a {kind}:// proxy, which can't be used."
             raise UsageError(message, hint=_PROXY_HINT)
         if not _has_place(address):
-            message = f"{setting.name} is no address of a proxy: {setting.value!r}."
+            message = f"{setting.name} isn't the address of a proxy: {setting.value!r}."
             raise UsageError(message, hint=_PROXY_HINT)
         return address
 
@@ -188,7 +188,7 @@ def origin_of(url: str) -> tuple[str, str, int]:
 
 
 def _is_private(url: str) -> bool:
-    """Whether nobody on the way to `url` can read along: HTTPS, or this machine."""
+    """Whether requests to `url` can't be read on the way: HTTPS, or this machine."""
     scheme, host, _ = origin_of(url)
     if scheme == "https" or host == "localhost":
         return True
@@ -219,7 +219,7 @@ def is_exempt(host: str, port: int, rules: Iterable[str]) -> bool:
         host: A name or an address, without brackets.
         port: The port.
         rules: As in `NO_PROXY`: hosts, domains (`example.org` and `.example.org` are the same),
-            addresses and networks, `*`; each may have a port, and IPv6 may stand in brackets.
+            addresses and networks, `*`; each may have a port, and IPv6 may be in brackets.
     """
     return any(_matches(host.lower(), port, rule.lower()) for rule in rules)
 
@@ -244,7 +244,7 @@ def _read_endpoint(variables: Mapping[str, str], problems: list[UsageError]) -> 
         return endpoint
     problems.append(
         UsageError(
-            f"HF_ENDPOINT is no web address: {endpoint!r}.",
+            f"HF_ENDPOINT isn't a web address: {endpoint!r}.",
             hint=f"Unset it, or set it to one like {DEFAULT_ENDPOINT}.",
         )
     )
@@ -261,7 +261,7 @@ def _read_timeout(variables: Mapping[str, str], problems: list[UsageError]) -> f
         return seconds or DEFAULT_TIMEOUT_S
     problems.append(
         UsageError(
-            f"HF_HUB_DOWNLOAD_TIMEOUT is no number of seconds: {text!r}.",
+            f"HF_HUB_DOWNLOAD_TIMEOUT isn't a number of seconds: {text!r}.",
             hint="Unset it, or set it to one like 60.",
         )
     )
