@@ -278,7 +278,7 @@ def test_an_answer_that_is_no_json_is_told(server: _Hub, hub: Hub):
 
 def test_a_listing_that_is_no_list_is_told(server: _Hub, hub: Hub):
     server.answer("/api/models", {"error": "no"})
-    with pytest.raises(HubError, match="no list"):
+    with pytest.raises(HubError, match="a list"):
         hub.search()
 
 
