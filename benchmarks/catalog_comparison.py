@@ -60,8 +60,8 @@ for a context of {tokens:,} tokens. Made by
 The column "files" is the published size of the 4-bit repository (with ~, parameters times 4.5 bits,
 where no size is published) and the 16-bit cache of the layers that keep one. The tools add what an
 engine takes besides these: some 0.7 GB more isn't an error, and a large share of a small model.
-`?` is what a tool doesn't say. mlx-stack 0.3.8 gives one figure of memory whatever the context; where
-it has no entry of that id, the figure is what its listing of the Hub shows for the repository.
+`?` is what a tool doesn't say. mlx-stack 0.3.8 gives one figure of memory whatever the context;
+where it has no entry of that id, the figure is what its listing of the Hub shows.
 """
 
 

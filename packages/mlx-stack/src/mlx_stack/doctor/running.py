@@ -79,6 +79,7 @@ def check_models(opened: OpenStack) -> Iterator[Finding]:
     Raises:
         StackError: When the stack or the configuration can't be read.
     """
+    _ = opened.config  # a damaged one is an error of its own file, not of each tier
     for tier in opened.stack.tiers:
         try:
             folder = model_folder(opened, tier)
