@@ -261,7 +261,7 @@ def field_table(schema: dict[str, Any]) -> list[str]:
 
 def fields(schema: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str]]:
     """Each field's path, type and meaning."""
-    optional = set(schema["properties"]) - set(schema["required"])
+    optional = set(schema["properties"]) - set(schema.get("required", ()))
     for name, field in schema["properties"].items():
         kind = type_words(field) + (", not always there" if name in optional else "")
         yield prefix + name, kind, field.get("description", "")

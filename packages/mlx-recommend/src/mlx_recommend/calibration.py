@@ -8,10 +8,10 @@ Four kinds of evidence went in:
 * *fit*: least squares on published MLX measurements, by `benchmarks/recommend_calibrate.py`; the
   measurements with their sources are in `benchmarks/data/`.
 * *kernels*: what MLX's own code does on a GPU.
-* *peak memory*: what programs report beside some of those measurements.
+* *peak memory*: what programs report with some of those measurements.
 
 How well the result predicts sources and chips that were left out of the fit is measured by
-`benchmarks/recommend_accuracy.py`, and told in docs/explanation/estimates.md.
+`benchmarks/recommend_accuracy.py`, and explained in docs/explanation/estimates.md.
 """
 
 from dataclasses import dataclass
@@ -234,7 +234,7 @@ M5 (steps of 1,024 or more): it isn't counted on, since it depends on the mask.
 SCORE_BYTES = 2
 """A score is kept in 16 bits: peak memory of Qwen3.5 122B-A10B at 4,096 to 32,768 tokens."""
 PREFILL_STEP_TOKENS = 2048
-"""The tokens of a prompt that mlx-lm and vllm-mlx compute at once unless told otherwise."""
+"""The tokens of a prompt that mlx-lm and vllm-mlx compute at once unless configured otherwise."""
 PROCESS_BYTES = 200_000_000
 """What an engine takes besides MLX's arrays: Python, libraries, Metal.
 

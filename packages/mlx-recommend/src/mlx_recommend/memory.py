@@ -42,7 +42,7 @@ class MemoryUse:
         return sum(part for part in self._parts if part is not None)
 
     def to_document(self, limit_bytes: int | None) -> dict[str, int | None]:
-        """The parts as JSON, beside what they may take; the first four add up to the total.
+        """The parts as JSON, with what they may take; the first four add up to the total.
 
         The prefix cache, which is a part of the overhead there, is named by itself as well.
         """

@@ -79,7 +79,7 @@ def check_models(opened: OpenStack) -> Iterator[Finding]:
     Raises:
         StackError: When the stack or the configuration can't be read.
     """
-    _ = opened.config  # a damaged one is an error of its own file, not of each tier
+    _ = opened.config  # if it is damaged, that is one error, not one for each tier
     for tier in opened.stack.tiers:
         try:
             folder = model_folder(opened, tier)

@@ -235,7 +235,7 @@ def _records(folder: Path, repo: str) -> tuple[FileRecord, ...]:
     """The files of a conversion with their hashes, brought to the disk.
 
     Raises:
-        ConversionError: It is no whole model, whatever mlx-lm said.
+        ConversionError: The model isn't complete, whatever mlx-lm said.
     """
     model = inspect_folder(folder)
     if model is None or not model.is_whole:
