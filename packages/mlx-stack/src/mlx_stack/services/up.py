@@ -93,7 +93,7 @@ def up(
 
 
 def refuse_open_home(home: Home) -> None:
-    """Return where nobody else may change what is started from the state folder.
+    """Refuse a state folder that other users may write to: services start from it.
 
     Raises:
         StackError: When another user may write to it, or put another in its place.
