@@ -8,7 +8,7 @@ import mlx_stack
 from mlx_stack.cli.frame.commands import OrderedGroup
 from mlx_stack.cli.frame.context import Context, json_option, list_by_default, with_context
 from mlx_stack.cli.frame.options import completer
-from mlx_stack.cli.frame.output import Column, Output, Part
+from mlx_stack.cli.frame.output import Column, Output, Span
 from mlx_stack.errors import UsageError
 
 _complete_keys = completer(lambda _opened: mlx_stack.config.CONFIG_KEYS)
@@ -61,7 +61,7 @@ def _show_list(output: Output, listed: "mlx_stack.config.Settings") -> None:
     output.table([*columns, Column("Source")], [_row(each) for each in listed.settings])
 
 
-def _row(setting: "mlx_stack.config.Setting") -> list[Part]:
+def _row(setting: "mlx_stack.config.Setting") -> list[Span]:
     value = setting.shown
     return [
         setting.definition.name,

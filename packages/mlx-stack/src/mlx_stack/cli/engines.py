@@ -14,7 +14,7 @@ from mlx_stack.cli.frame.context import (
     list_by_default,
     with_context,
 )
-from mlx_stack.cli.frame.output import Column, Output, Part
+from mlx_stack.cli.frame.output import Column, Output, Span
 from mlx_stack.cli.views.progress import install_progress
 from mlx_stack.engines.environment import EngineName
 from mlx_stack.format import format_bytes
@@ -66,7 +66,7 @@ def list_command(context: Context) -> None:
 
 def _show_list(output: Output, listed: "engines.manage.EngineList") -> None:
     columns = [Column(name) for name in ("Engine", "Version", "State", "Use", "Installed")]
-    rows: list[list[Part]] = []
+    rows: list[list[Span]] = []
     for row in listed.engines:
         if not row.environments:
             rows.append([row.name, "", "not installed", "", "", ""])

@@ -7,7 +7,7 @@ import click
 from mlx_stack import services
 from mlx_stack.cli.frame.context import Context, until_interrupted, with_context
 from mlx_stack.cli.frame.options import completer
-from mlx_stack.cli.frame.output import Column, Output, Part
+from mlx_stack.cli.frame.output import Column, Output, Span
 from mlx_stack.errors import UsageError
 from mlx_stack.format import format_bytes
 
@@ -85,7 +85,7 @@ def _show_list(output: Output, found: "services.logs.ServiceLogs") -> None:
         Column("Last line"),
         Column("Archives", right=True),
     ]
-    rows: list[list[Part]] = []
+    rows: list[list[Span]] = []
     for info in found.logs:
         at = datetime.fromtimestamp(info.modified_at).astimezone()
         size = format_bytes(info.size_bytes) if info.size_bytes >= 10**6 else f"{info.size_bytes} B"

@@ -6,7 +6,7 @@ import mlx_catalog
 from mlx_stack import exit_codes, models, planning
 from mlx_stack.cli.frame.context import Context, with_context
 from mlx_stack.cli.frame.options import completer, hardware_option
-from mlx_stack.cli.frame.output import Column, Output, Part
+from mlx_stack.cli.frame.output import Column, Output, Span
 from mlx_stack.cli.views.planning import short_speed
 from mlx_stack.cli.views.progress import say_event
 from mlx_stack.errors import UsageError
@@ -132,7 +132,7 @@ def _show_local(output: Output, listing: "models.local.LocalListing") -> None:
         output.say("`mlx-stack pull MODEL` fetches what is damaged again.")
 
 
-def _row(model: "models.local.ListedModel") -> list[Part]:
+def _row(model: "models.local.ListedModel") -> list[Span]:
     local = model.local
     size = format_bytes(local.size_bytes)
     if local.integrity == "incomplete":
@@ -152,7 +152,7 @@ def _show_catalog(output: Output, listing: "planning.listings.CatalogListing") -
     columns += [*_numbers("Tok/s"), Column("Can")]
     if is_wide:
         columns += [Column("Quant"), *_numbers("Prompt", "Context"), Column("Licence")]
-    rows: list[list[Part]] = []
+    rows: list[list[Span]] = []
     for model in listing.models:
         expected = model.estimate
         cells = [
@@ -178,7 +178,7 @@ def _show_available(output: Output, listing: "planning.listings.HubListing") -> 
         output.say(f"No MLX models at {listing.endpoint}{about}.")
         return
     output.answer(f"On {describe_hardware(listing.hardware.to_document())}\n")
-    rows: list[list[Part]] = []
+    rows: list[list[Span]] = []
     for model in listing.models:
         expected = model.estimate
         fits = _FITS[expected.fits if expected else None]

@@ -8,7 +8,7 @@ import mlx_recommend
 from mlx_stack import planning
 from mlx_stack.cli.frame.context import Context, with_context
 from mlx_stack.cli.frame.options import hardware_option
-from mlx_stack.cli.frame.output import Column, Output, Part
+from mlx_stack.cli.frame.output import Column, Output, Span
 from mlx_stack.cli.frame.planning_options import planning_options
 from mlx_stack.cli.views.planning import short_speed
 from mlx_stack.format import describe_hardware, format_bytes, format_machine_bytes
@@ -63,7 +63,7 @@ def _show(output: Output, found: "planning.recommend.Recommendation", *, show_al
 
 
 def _show_tiers(output: Output, plan: mlx_recommend.TierPlan) -> None:
-    rows: list[list[Part]] = [
+    rows: list[list[Span]] = [
         [
             (tier.kind.name, "cyan"),
             tier.candidate.model,
@@ -87,7 +87,7 @@ def _show_tiers(output: Output, plan: mlx_recommend.TierPlan) -> None:
 def _show_reasons(output: Output, plan: mlx_recommend.TierPlan) -> None:
     """Why each tier is there, or isn't."""
     words = planning.recommend
-    rows: list[list[Part]] = [
+    rows: list[list[Span]] = [
         [
             (tier.kind.name, "cyan"),
             "; ".join(words.reason_text(reason) for reason in mlx_recommend.reasons(plan, tier))
@@ -108,7 +108,7 @@ def _show_candidates(output: Output, plan: mlx_recommend.TierPlan, *, show_all: 
         return
     title = "Every model of the catalog" if show_all else "What else fits"
     output.answer((f"\n{title}", "bold"), ", as the standard tier:")
-    rows: list[list[Part]] = []
+    rows: list[list[Span]] = []
     for each in shown:
         quality = each.candidate.quality
         rows.append(
@@ -134,7 +134,7 @@ def _is_alternative(option: mlx_recommend.Option, plan: mlx_recommend.TierPlan) 
     return option.candidate.exclusion is None and option.total_bytes <= plan.budget_bytes
 
 
-def _note(option: mlx_recommend.Option, plan: mlx_recommend.TierPlan, chosen: set[str]) -> Part:
+def _note(option: mlx_recommend.Option, plan: mlx_recommend.TierPlan, chosen: set[str]) -> Span:
     if option.candidate.model in chosen:
         return ("in the plan", "green")
     if option.candidate.exclusion is not None:

@@ -28,7 +28,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """What would steer the terminal; servers, models and files that we quote may hold it."""
 _ALL_BUT_COLOURS = re.compile(rf"(\x1b\[[0-9;]*m)|{_CONTROLS.pattern}")
 
-type Part = str | tuple[str, str]
+type Span = str | tuple[str, str]
 """A text as it is, or a text and its style."""
 
 
@@ -126,7 +126,7 @@ class Output:
             message = f"{what} can't be combined with --json: it writes more than one document."
             raise UsageError(message, hint="Use --json-lines.")
 
-    def answer(self, *parts: Part, style: str = "") -> None:
+    def answer(self, *parts: Span, style: str = "") -> None:
         """Write a paragraph of the answer."""
         self.draw(lambda: _assembled(parts, style))
 
@@ -141,7 +141,7 @@ class Output:
             self._console(stderr=False).print(make())
 
     def table(
-        self, columns: Sequence[Column], rows: Iterable[Sequence[Part]], *, as_talk: bool = False
+        self, columns: Sequence[Column], rows: Iterable[Sequence[Span]], *, as_talk: bool = False
     ) -> None:
         """Write a table as a part of the answer, or on stderr, as `say` does."""
         cells = [[_assembled((cell,)) for cell in row] for row in rows]
@@ -176,7 +176,7 @@ class Output:
         if not self.is_for_programs:
             print(harmless(text), end="", flush=True)
 
-    def say(self, *parts: Part, style: str = "") -> None:
+    def say(self, *parts: Span, style: str = "") -> None:
         """Tell the person what happens meanwhile, on stderr; silent with `--quiet`."""
         if not self.quiet:
             with self._spinner_away():
@@ -188,7 +188,7 @@ class Output:
             print(harmless(line), file=sys.stderr, flush=True)
 
     @contextmanager
-    def waiting(self, *what: Part) -> Generator[Callable[..., None]]:
+    def waiting(self, *what: Span) -> Generator[Callable[..., None]]:
         """Show on a terminal that `what` takes a while.
 
         Yields:
@@ -200,7 +200,7 @@ class Output:
         finally:
             self.stop_spinning()
 
-    def spin(self, *what: Part) -> None:
+    def spin(self, *what: Span) -> None:
         """Show on a terminal what happens now, from any thread; answers and talk stand above it."""
         if not self.is_live:
             return
@@ -295,7 +295,7 @@ class Output:
         return self._consoles[stderr]
 
 
-def _assembled(parts: Iterable[Part], style: str = "") -> "Text":
+def _assembled(parts: Iterable[Span], style: str = "") -> "Text":
     from rich.text import Text
 
     clean = (harmless(p) if isinstance(p, str) else (harmless(p[0]), p[1]) for p in parts)

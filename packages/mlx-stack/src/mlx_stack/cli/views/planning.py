@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import mlx_bench
 from mlx_stack import bench, planning
-from mlx_stack.cli.frame.output import Column, Output, Part
+from mlx_stack.cli.frame.output import Column, Output, Span
 from mlx_stack.format import format_bytes
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def show_draft(output: Output, draft: "planning.init.Draft") -> None:
         *(Column(name, right=True) for name in ("Memory", "Context", "Port")),
         Column("On disk"),
     ]
-    rows: list[list[Part]] = []
+    rows: list[list[Span]] = []
     for each in draft.tiers:
         tier = each.tier
         rows.append(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import mlx_procsup
 from mlx_stack import services
-from mlx_stack.cli.frame.output import Column, Output, Part
+from mlx_stack.cli.frame.output import Column, Output, Span
 from mlx_stack.format import format_bytes, format_duration
 
 STATES = {
@@ -34,7 +34,7 @@ def show_event(output: Output, event: "services.service.ServiceEvent") -> None:
         return
     outcome = event
     sign, colour, words = _OUTCOMES[outcome.outcome]
-    parts: list[Part] = [(f"{sign} ", colour), (f"{outcome.name:<10} ", "bold"), words]
+    parts: list[Span] = [(f"{sign} ", colour), (f"{outcome.name:<10} ", "bold"), words]
     if outcome.outcome in ("started", "stopped", "forced"):
         parts.append(f" after {outcome.seconds:.1f} s")
     if outcome.pid is not None and outcome.outcome in ("started", "already-running"):
@@ -72,7 +72,7 @@ def show_service_table(
     output.table(columns, cells, as_talk=as_talk)
 
 
-def _cells(row: "services.status.ServiceRow", *, with_errors: bool) -> list[Part]:
+def _cells(row: "services.status.ServiceRow", *, with_errors: bool) -> list[Span]:
     sign, colour = STATES[row.state]
     return [
         row.name,
