@@ -130,7 +130,7 @@ def _missing(opened: "mlx_stack.open_stack.OpenStack") -> tuple[NextStep, ...]:
     except MissingError:
         return (NextStep("mlx-stack engines install", "install the engines"),)
     tiers = (tier for tier in assembly.stack.tiers if tier.name in assembly.missing)
-    names = {models.find.pull_name(opened.catalog, tier) for tier in tiers}
+    names = {models.find.pull_name(opened, tier) for tier in tiers}
     return tuple(
         NextStep(f"mlx-stack pull {name}", "download a model that a tier needs")
         for name in sorted(filter(None, names))

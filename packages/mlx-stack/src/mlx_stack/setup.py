@@ -226,7 +226,7 @@ class _Setup:
         source = find(opened, wanted).source if wanted is not None else None
         for tier in absent:
             # as it was typed, it may name a revision
-            name = wanted if tier.source == source else pull_name(opened.catalog, tier)
+            name = wanted if tier.source == source else pull_name(opened, tier)
             pull(opened, name or tier.source, quant=tier.quant, on_event=self._on_event)
         if not absent:
             step.outcome = "already"

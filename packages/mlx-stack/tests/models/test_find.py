@@ -233,9 +233,16 @@ def test_a_tier_knows_its_model_by_every_spelling(here: Place, name: str, model:
     ],
 )
 def test_a_tier_is_pulled_by_the_name_that_brings_its_own_weights(
-    model: str, source: str, name: str | None
+    home: Home, model: str, source: str, name: str | None
 ):
     tier = Tier(
         name="coder", model=model, quant=Quant.INT4, source=source, port=8000, vllm_flags={}
     )
-    assert pull_name(CATALOG, tier) == name
+    assert pull_name(OpenStack(home), tier) == name
+
+
+def test_a_damaged_catalog_leaves_a_tier_its_repository(home: Home):
+    home.catalog.mkdir(parents=True)
+    (home.catalog / "mine.yaml").write_text("id: 3")
+    tier = Tier(name="x", model="qwen3-8b", quant=None, source="a/b", port=8000, vllm_flags={})
+    assert pull_name(OpenStack(home), tier) == "a/b"

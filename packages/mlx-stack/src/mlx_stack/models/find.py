@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_catalog import Catalog, CatalogEntry, Quant, UnknownModelError
+from mlx_catalog import CatalogEntry, CatalogError, Quant, UnknownModelError
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.models.disk.local import LocalModel, find_local, inspect_folder, list_local
 from mlx_stack.models.errors import ModelNotFoundError
@@ -132,10 +132,14 @@ def is_present(opened: OpenStack, tier: Tier) -> bool:
     return model is not None and model.is_whole
 
 
-def pull_name(catalog: Catalog, tier: Tier) -> str | None:
+def pull_name(opened: OpenStack, tier: Tier) -> str | None:
     """The name that `pull` needs for a tier's weights; None where they are a folder's."""
     if Path(tier.source).is_absolute():
         return None
+    try:
+        catalog = opened.catalog
+    except CatalogError:
+        return tier.source  # who asks speaks of the model; its repository is a name too
     sources = catalog.get(tier.model).sources.items() if tier.model in catalog else ()
     is_known = any(tier.source in (each.hf_repo, each.convert_from) for _, each in sources)
     return tier.model if is_known else tier.source

@@ -148,7 +148,7 @@ def draft_stack(
         raise UsageError(f"That stack isn't possible: {problem}.")
     gateway_port = _gateway_port(opened, stack)
     tiers = [replace(each, is_present=is_present(opened, each.tier)) for each in tiers]
-    absent = (pull_name(opened.catalog, each.tier) for each in tiers if not each.is_present)
+    absent = (pull_name(opened, each.tier) for each in tiers if not each.is_present)
     return Draft(
         home=opened.home,
         stack=stack,

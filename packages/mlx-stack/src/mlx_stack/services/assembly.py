@@ -167,7 +167,7 @@ def model_folder(opened: OpenStack, tier: Tier) -> Path:
 
 
 def _hint(opened: OpenStack, tier: Tier, verb: str) -> str:
-    name = pull_name(opened.catalog, tier)
+    name = pull_name(opened, tier)
     if name is None:
         return f"Put it back, or take the tier out: `mlx-stack init --remove {tier.name}`."
     return f"`mlx-stack pull {name}` {verb} it."
