@@ -42,6 +42,11 @@ workflows:
     actionlint
     zizmor --quiet --offline .github
 
+# no package in any lock has a known vulnerability; asks https://osv.dev and PyPI
+audit:
+    uv audit --locked
+    for l in packages/mlx-stack/src/mlx_stack/engines/locks/*.txt; do uv tool run pip-audit@2.10.1 --require-hashes --disable-pip -r "$l" || exit 1; done
+
 # the default tests
 test *ARGS:
     pytest {{ ARGS }}

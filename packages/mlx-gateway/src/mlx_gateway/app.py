@@ -363,7 +363,7 @@ class Gateway:
             try:
                 return await self._attempt(request, option, failed)
             except UpstreamFailedError as error:
-                _log.warning("%s: %s: %s", request.path, option.name, error.reason)
+                _log.warning("%s: %s: %s", request.path, option.name, error.what)
                 if request.outbox.first_at is not None:
                     raise ApiError(
                         HTTPStatus.BAD_GATEWAY, f"The answer broke off: {error.reason}."

@@ -76,12 +76,14 @@ class UpstreamFailedError(GatewayError):
     """An upstream gave no usable answer; another model may.
 
     Attributes:
-        reason: What happened, in words for a client and the log.
+        what: What happened, in words for the log.
+        reason: The same for a client, with what the upstream said; that may quote the request.
     """
 
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
+    def __init__(self, what: str, said: str = "") -> None:
+        self.what = what
+        self.reason = f"{what}: {said}" if said else what
+        super().__init__(self.reason)
 
 
 class ClientLeftError(GatewayError):

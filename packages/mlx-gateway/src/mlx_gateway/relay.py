@@ -157,7 +157,7 @@ class Attempt:
                 param="response_format",
             )
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _NOT_THE_CLIENTS:
-            return UpstreamFailedError(f"HTTP {status}: {reason}" if reason else f"HTTP {status}")
+            return UpstreamFailedError(f"HTTP {status}", reason)
         if status == HTTPStatus.UNPROCESSABLE_ENTITY:
             status = HTTPStatus.BAD_REQUEST
         later = response.headers.get("retry-after", "")

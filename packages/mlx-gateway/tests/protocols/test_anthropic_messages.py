@@ -302,7 +302,7 @@ def test_an_error_event_is_noticed() -> None:
 
     stream, _ = relayed(read(stream=True), START, broken, STOP)
 
-    assert str(stream.failure) == "dead"
+    assert str(stream.failure) == "its stream holds an error: dead"
 
 
 def test_tokens_are_counted_as_a_template_would_have_them() -> None:

@@ -137,13 +137,13 @@ def event_of(document: dict[str, Any], name: str | None = None) -> bytes:
 def failure_in(document: dict[str, Any]) -> ApiError | UpstreamFailedError:
     """What an error event says: that the request is at fault, or that the engine failed."""
     error = object_in(document.get("error", object_in(document.get("response")).get("error")))
-    reason = str(error.get("message") or "its stream holds an error")
+    reason = str(error.get("message") or "")
     code = error.get("code")
     if error.get("type") == "invalid_request_error":
         code = HTTPStatus.BAD_REQUEST
     if isinstance(code, int) and HTTPStatus.BAD_REQUEST <= code < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return ApiError(code, reason)
-    return UpstreamFailedError(reason)
+        return ApiError(code, reason or "its stream holds an error")
+    return UpstreamFailedError("its stream holds an error", reason)
 
 
 class StopCutter:

@@ -97,7 +97,7 @@ class Responses(Api):
     def whole(self, body: bytes, call: Call) -> tuple[bytes, Usage]:
         document = answer_in(body)
         if document.get("status") == "failed":
-            raise UpstreamFailedError(str(failure_in(document)))
+            raise UpstreamFailedError("it failed", str(failure_in(document)))
         usage = read_usage(object_in(document.get("usage")))
         if not call.tools and not call.one_tool_call:
             return body, usage
