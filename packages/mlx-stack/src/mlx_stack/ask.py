@@ -21,8 +21,6 @@ class Answer:
     """What came back.
 
     Attributes:
-        question: What was asked.
-        model: Who was asked, as the gateway calls it.
         text: The content, without reasoning.
         reasoning: What a thinking model thought, or "".
         tier: Who answered; None where the endpoint doesn't say.
@@ -67,13 +65,9 @@ def ask(
     """Ask a model one question and stream its answer.
 
     Args:
-        endpoint: Where to ask.
-        question: The user's message.
-        model: A model name at the endpoint.
         timeout_s: How long the first byte may take, and each pause after it.
         max_tokens: The longest answer; None leaves it to the engine.
         temperature: 0 for the likeliest answer; None leaves it to the engine.
-        on_text: Called with each piece of the content as it arrives.
 
     Raises:
         StackError: The endpoint refused, or gave no answer.

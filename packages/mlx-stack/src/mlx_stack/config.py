@@ -63,11 +63,7 @@ class CloudFallback(StrEnum):
 
 
 class ConfigValidationError(UsageError):
-    """A key that doesn't exist, or a value that a key doesn't take.
-
-    Attributes:
-        key: The key as it was asked for.
-    """
+    """A key that doesn't exist, or a value that a key doesn't take."""
 
     type: ClassVar[str] = "invalid-config"
 
@@ -158,8 +154,6 @@ class ConfigKeyDef:
     """What there is to know about one key.
 
     Attributes:
-        name: The key, as it is written in the file and on the command line.
-        default: The value where the file says nothing.
         bounded: The annotated type that its values are converted to.
         description: One sentence for `config list`.
         valid: Which values are allowed, in words.
@@ -256,10 +250,7 @@ class Setting:
     """One key as it is in force.
 
     Attributes:
-        definition: What there is to know about the key.
         value: The value in force; of a secret the secret itself.
-        default: What it would be without the file.
-        source: Where the value is from.
     """
 
     definition: ConfigKeyDef

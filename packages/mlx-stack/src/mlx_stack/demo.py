@@ -52,8 +52,6 @@ class Fallback:
     """What happened when a tier was killed.
 
     Attributes:
-        killed: The tier that was killed, and asked again.
-        answered_by: The tier that answered instead.
         restored_s: From the kill until the watchdog had the killed tier healthy again.
     """
 
@@ -67,10 +65,6 @@ class DemoResult:
     """The whole demo, as it went.
 
     Attributes:
-        question: What was asked.
-        answer: What the model said, word for word.
-        model: The model that said it.
-        fallback: What happened when a tier was killed.
         home: The demo's state folder; it exists only if it was to be kept.
         steps: Every step, in order; together they account for the time.
     """

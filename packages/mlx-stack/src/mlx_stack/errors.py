@@ -14,10 +14,8 @@ class StackError(Exception):
     """A failure that a user can act on.
 
     Attributes:
-        message: What happened, one sentence, no trailing newline.
         hint: What to do about it, or None where there is nothing to advise.
         type: A stable name for programs, as in the `error.type` field of `--json`.
-        exit_code: What the program exits with.
     """
 
     type: ClassVar[str] = "failed"
@@ -40,7 +38,6 @@ class InvalidFileError(StackError):
     """A file of ours or of the user's is damaged or says something that is not allowed.
 
     Attributes:
-        path: The file.
         line: The 1-based line where the trouble is, where it is known.
     """
 

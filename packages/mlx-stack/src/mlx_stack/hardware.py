@@ -48,8 +48,6 @@ class SavedProfile:
     """The profile that every later command plans with.
 
     Attributes:
-        profile: The machine.
-        path: Where it was saved.
         is_this_machine: False where it was read from a capture.
     """
 
@@ -66,7 +64,6 @@ def save_profile(home: Home, capture: Path | None = None) -> SavedProfile:
     """Detect this machine, or read the one of `capture`, and save its profile.
 
     Args:
-        home: The state folder; made where it doesn't exist.
         capture: A file that `mlx-hwprobe capture` wrote, or a saved profile.
 
     Raises:

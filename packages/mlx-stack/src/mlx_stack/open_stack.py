@@ -18,7 +18,6 @@ class OpenStack:
     never see two versions of a file. What runs for days opens the folder again.
 
     Attributes:
-        home: The state folder.
         variables: The environment that services take theirs from.
     """
 

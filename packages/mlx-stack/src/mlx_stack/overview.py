@@ -14,12 +14,7 @@ type Situation = Literal["no-stack", "stopped", "partly-running", "running", "un
 
 @dataclass(frozen=True, slots=True)
 class NextStep:
-    """A command worth typing now.
-
-    Attributes:
-        command: The whole command line.
-        purpose: What it does for the user.
-    """
+    """A command worth typing now."""
 
     command: str
     purpose: str
@@ -30,9 +25,7 @@ class Overview:
     """Where the user is.
 
     Attributes:
-        situation: In one word.
         services: What the stack defines, as `status` has it; empty without a stack.
-        gateway_url: The endpoint of a stack that is defined.
         steps: What to do next, the likeliest first.
     """
 
@@ -99,8 +92,6 @@ def next_steps(
     """What to do about a stack in `situation`.
 
     Args:
-        situation: What `situation_of` said of the services.
-        services: The services of the stack.
         missing: Commands that get what the stack needs and doesn't have.
         survive: How a stack is kept alive here.
     """

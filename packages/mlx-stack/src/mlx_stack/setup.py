@@ -37,11 +37,7 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """What the user chose; None where it was left open.
 
     Attributes:
-        intent: What the stack is for.
         budget_pct: The memory that all tiers share, in percent.
-        model: The one model to serve instead of the recommended ones.
-        pulls: Whether models are downloaded.
-        starts: Whether the services are started.
     """
 
     intent: Intent | None = None
@@ -57,13 +53,7 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class SetupProgress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A setup that has begun, as `setup.json` has it.
-
-    Attributes:
-        schema_version: 1.
-        choices: What was chosen.
-        done: The steps that are behind it.
-    """
+    """A setup that has begun, as `setup.json` has it."""
 
     schema_version: int = 1
     choices: Choices
@@ -72,12 +62,7 @@ class SetupProgress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 @dataclass(frozen=True, slots=True)
 class SetupResult:
-    """A setup that is over.
-
-    Attributes:
-        steps: Each of its steps, in order.
-        stack_file: The stack that it defined, or found.
-    """
+    """A setup that is over."""
 
     steps: tuple[Step, ...]
     stack_file: Path
@@ -114,8 +99,6 @@ def setup(home: Home, choices: Choices, on_event: OnEvent[SetupEvent] = ignore) 
     where the second leaves them open.
 
     Args:
-        home: The state folder.
-        choices: What the user wants.
         on_event: Gets what happens. Raising at a `Draft` stops before it is written.
 
     Raises:

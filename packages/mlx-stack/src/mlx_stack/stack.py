@@ -71,7 +71,6 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         vllm_flags: More flags for `vllm-mlx serve`, by name without the leading dashes; `true`
             gives the bare flag, `false` leaves it out, a value follows it.
         context_tokens: The context length that memory is planned for; None leaves it to the model.
-        concurrency: How many requests are served at once.
         lazy: Load the model on the first request only.
         idle_unload_s: Unload after so many idle seconds; None never does.
     """
@@ -92,10 +91,8 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What `stacks/default.yaml` says.
 
     Attributes:
-        schema_version: 1.
         tiers: In order of importance: fallback goes down the list.
         hardware_profile: The profile id of the machine that the stack was made for.
-        intent: What the recommendation was weighted by.
         aliases: More model names at the gateway, each for a tier.
     """
 
@@ -227,7 +224,6 @@ class _Versioned(msgspec.Struct, frozen=True):
     """The part of the file that says which reader it needs.
 
     Attributes:
-        schema_version: The version of the format.
         created: A field that only mlx-stack 0.3, an earlier program of this name, writes.
     """
 

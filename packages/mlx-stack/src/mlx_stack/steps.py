@@ -17,12 +17,7 @@ def ignore(_event: object) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StepStarted:
-    """A step begins.
-
-    Attributes:
-        name: Which.
-        purpose: What it is for, in a sentence.
-    """
+    """A step begins."""
 
     name: str
     purpose: str
@@ -40,10 +35,8 @@ class Step:
     """A step, as it went.
 
     Attributes:
-        name: Which.
         outcome: What came of it; `already` where nothing had to be done.
         detail: What came of it, one line; "" where an error says so.
-        seconds: How long it took.
     """
 
     name: str
@@ -65,11 +58,7 @@ class StepResult:
 
 
 class Steps:
-    """The steps so far.
-
-    Attributes:
-        done: Those that are over, in order.
-    """
+    """The steps so far."""
 
     def __init__(self, on_event: OnEvent[StepStarted | Step]) -> None:
         self.done: list[Step] = []

@@ -15,8 +15,6 @@ class Document:
     """A YAML file that was parsed, to be seen as one type or another.
 
     Attributes:
-        path: The file.
-        text: What it holds.
         value: Its plain Python value; that of an empty file is an empty mapping.
     """
 

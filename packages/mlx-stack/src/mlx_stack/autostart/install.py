@@ -30,8 +30,6 @@ class InstallReport:
 
     Attributes:
         outcome: `installed`, `updated` or `unchanged`.
-        reason: Why the job is in its domain.
-        status: The job after that.
     """
 
     outcome: JobOutcome
@@ -71,8 +69,6 @@ def install(
     new one, it is put back.
 
     Args:
-        opened: The stack to start.
-        mac: The machine.
         system: A LaunchDaemon, which starts before any login and needs `sudo`.
         on_step: Called with each command that needs root, before it runs.
 
@@ -117,10 +113,7 @@ def uninstall(
     """Remove the watchdog from launchd, however it was installed; the services stay as they are.
 
     Args:
-        home: Where the stack is.
-        mac: The machine.
         system: Only the LaunchDaemon; an agent stays.
-        on_step: Called with each command that needs root, before it runs.
 
     Raises:
         LaunchdError: When launchd doesn't let the job go.

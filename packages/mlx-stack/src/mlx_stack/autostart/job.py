@@ -52,10 +52,6 @@ def require_lasting(interpreter: Path, run: CommandRunner) -> Path:
 
     It is the interpreter's own path, or in a Homebrew keg that of the formula's `opt` link.
 
-    Args:
-        interpreter: The Python that has mlx-stack.
-        run: Asks macOS about the disk that it is on.
-
     Raises:
         StackError: When there is no such path.
     """

@@ -48,15 +48,8 @@ class Mac:
     """What installing needs of the machine; a test replaces any part of it.
 
     Attributes:
-        run: Runs a program.
         run_privileged: Runs `sudo`, which may ask for a password.
-        environment: The caller's environment.
-        user_home: The user's home folder.
-        daemons: The folder of LaunchDaemons.
-        interpreter: The Python that has mlx-stack.
         has_terminal: Whether a person is there to type a password.
-        clock: Time.
-        timeouts: How long each wait of launchd may take.
     """
 
     run: CommandRunner

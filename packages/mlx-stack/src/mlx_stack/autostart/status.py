@@ -25,10 +25,6 @@ class InstallStatus:
 
     Attributes:
         kind: What is installed; None if nothing is.
-        label: The job's label.
-        plist: Its file, or None if there is none.
-        domain: launchctl's name of the domain that it is loaded in, or None.
-        job: What launchd says of it.
         missing_program: The program that the job names if that is gone, as after an upgrade.
         disabled: Whether it is switched off; None if that is unknown.
         outlook: Whether the stack returns by itself after a power cut, and why.

@@ -36,10 +36,8 @@ class BenchResult:
     """A finished benchmark.
 
     Attributes:
-        report: What was measured.
         speeds: Each speed against what was expected; empty where nothing was.
         tools: The tool-calling check, or None where the model doesn't claim to call tools.
-        saved: Where the result is, or None.
     """
 
     report: Report
@@ -66,14 +64,8 @@ def bench(
     """Measure what `name` means.
 
     Args:
-        opened: Where the stack, the models and saved results are.
-        name: A tier, a model on this disk, or a URL ending in `/v1`.
-        parameters: What to measure.
-        model: The model to ask a URL for.
-        api_key: What a URL wants as bearer token.
         is_saved: Keep the result, from the first iteration on.
         html: Where the report is to be written as a page, after every iteration.
-        on_progress: Gets a line about what happens now.
 
     Raises:
         UsageError: The name means nothing.

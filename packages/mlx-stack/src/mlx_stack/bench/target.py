@@ -44,12 +44,6 @@ class BenchTarget:
     """An endpoint that answers, and what is known of the model behind it.
 
     Attributes:
-        endpoint: Where requests go, and the model's name in them.
-        entry: The model's catalog entry, or None.
-        folder: The model's folder, or None where it is not on this disk.
-        quant: The precision of the weights, or None where it is unknown.
-        source: The repository or folder of the weights, or None.
-        tier: The tier, or None.
         process: The serving process, or None where it is not on this machine or not ours.
     """
 
@@ -83,12 +77,8 @@ def open_target(
     a free port until the context is left.
 
     Args:
-        opened: Where the stack, the models and the engines are.
-        name: What the user typed.
         model: The model to ask a URL for; a server with one model needs none.
-        api_key: What a URL wants as bearer token.
         concurrency: How many streams a model served for the run must take at once.
-        on_progress: Gets a line about what happens now.
 
     Raises:
         UsageError: The name means nothing, or `model` was given for something else than a URL.

@@ -43,10 +43,8 @@ class FileChange:
     """What happens to one file.
 
     Attributes:
-        path: The file.
         before: Its content; None if there is no file.
         after: Its content after that; None if it is removed.
-        mode: Its permissions after that.
         secret: What must not be shown of either, or None.
         is_first: Whether we haven't changed anything in the file so far.
     """
@@ -89,16 +87,7 @@ class FileChange:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionPlan:
-    """What connecting a client, or undoing it, means.
-
-    Attributes:
-        client: The client.
-        changes: Its files, also those that stay as they are.
-        connections: What is remembered of all clients after that.
-        next_step: What the user does after that.
-        is_undo: Whether a connection is undone.
-        is_done: Whether the changes are made.
-    """
+    """What connecting a client, or undoing it, means."""
 
     client: Client
     changes: tuple[FileChange, ...]

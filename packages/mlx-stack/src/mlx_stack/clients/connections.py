@@ -20,7 +20,6 @@ class WrittenValue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """One value that was written.
 
     Attributes:
-        path: Where it is in its file.
         sha256: The digest of the value.
     """
 
@@ -41,8 +40,6 @@ class WrittenFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """One file as it was left.
 
     Attributes:
-        format: How it is edited.
-        values: What was written.
         content_sha256: The digest of the whole file if only we have changed it so far; else None.
         earlier_mode: The permissions that it had before; None if there was no file.
     """
@@ -71,7 +68,6 @@ class Connections(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Everything that was written and not undone.
 
     Attributes:
-        schema_version: 1.
         clients: By the client's name, the files by their absolute path.
     """
 

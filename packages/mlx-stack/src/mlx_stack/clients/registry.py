@@ -23,7 +23,6 @@ class ClientEndpoint:
     Attributes:
         root_url: Its address without `/v1`.
         base_url: Its address with `/v1`.
-        key: Its key.
         models: The tiers' names in the order of the stack, each with its context length or None.
     """
 
@@ -48,9 +47,7 @@ class Surroundings:
     """Where a user's files are.
 
     Attributes:
-        home: The user's home folder.
         variables: The environment; some programs let it move their files.
-        is_mac: Whether files are where macOS keeps them.
         state: The state folder of mlx-stack, for files that only we write.
     """
 
@@ -74,8 +71,6 @@ class ClientFile:
     """What goes into one file of a client.
 
     Attributes:
-        path: The file.
-        format: How it is edited.
         settings: Our values, by their path in the file.
         frame: What a new file must say as well.
     """
@@ -91,9 +86,6 @@ class Client:
     """A program that can talk to the gateway.
 
     Attributes:
-        name: What the user types.
-        title: What it is called.
-        files: Makes what goes where.
         next_step: What the user does after that; `{main}` stands for the first model.
     """
 

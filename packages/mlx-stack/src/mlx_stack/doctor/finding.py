@@ -16,7 +16,6 @@ class Finding:
         check: A stable name such as `stale-pid`.
         severity: `problem` (something doesn't work), `warning` (something will not, or is risky),
             `info` (worth knowing), `ok`.
-        message: What was found, one sentence.
         reason: Why it matters; "" if that is obvious.
         fix: What to do; "" if there is nothing to do.
         repair: Does it, if that is safe; None if a person must.
@@ -51,8 +50,6 @@ class Examination:
     """What the doctor found.
 
     Attributes:
-        findings: In the order of the checks.
-        fixed: The checks whose findings were fixed.
         bundle: The file for a bug report, or None if none was asked for.
     """
 

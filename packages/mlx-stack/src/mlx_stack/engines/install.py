@@ -29,7 +29,6 @@ class InstallEvent:
     """Something to show while an engine is being installed.
 
     Attributes:
-        engine: The engine.
         step: What has begun, or, for `downloaded` and `ready`, ended; `asking` tests an upgrade.
         detail: The package, with its size if uv says it, or the version; "" for nothing.
     """
@@ -61,11 +60,6 @@ def install(
     installs and the other waits for it.
 
     Args:
-        engine: What to install.
-        engines: The folder of all engines; made if it is missing.
-        toolchain: What to install with.
-        lock: What to install; by default the lock that is shipped with mlx-stack.
-        on_event: Called at each step.
         reinstall: Make the environment from scratch, bypassing uv's cache, which may share changed
             files.
 
@@ -99,12 +93,7 @@ def install_all(
     The first failure stops the others, and so does an interrupt.
 
     Args:
-        engines: The folder of all engines.
-        toolchain: What to install with.
-        only: Which engines.
-        locks: What to install of each; by default what is shipped with mlx-stack.
         on_event: Called at each step, from other threads.
-        reinstall: As of `install`.
 
     Raises:
         EngineInstallError: When one could not be installed.

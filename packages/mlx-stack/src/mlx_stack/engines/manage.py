@@ -47,9 +47,6 @@ class HealthReport:
     """A question that was answered.
 
     Attributes:
-        model: The model that was asked.
-        question: The question.
-        answer: The answer, word for word.
         seconds: From starting the first process to the end of the answer.
     """
 
@@ -64,10 +61,8 @@ class EnvironmentRow:
     """One environment on disk.
 
     Attributes:
-        version: The engine's version.
         role: Whether it is in use, kept for `rollback`, or neither.
         state: `ready`, `incomplete` (never finished) or `broken`.
-        path: Its folder.
         disk_bytes: What its files take; on one disk, most are shared with uv's cache.
         installed_at: When it was finished, in UTC, ISO 8601; None if it never was.
     """
@@ -89,12 +84,8 @@ class EngineRow:
     """One engine.
 
     Attributes:
-        name: The engine.
         state: `ready`; `outdated` if another version is in use than this mlx-stack ships;
             `broken` if there are environments but none that works is in use; `missing`.
-        version: The version in use, or None.
-        shipped_version: The version that this mlx-stack was released with.
-        environments: All its environments.
     """
 
     name: EngineName
@@ -110,12 +101,7 @@ class EngineRow:
 
 @dataclass(frozen=True, slots=True)
 class EngineList:
-    """Every engine.
-
-    Attributes:
-        engines: One row each.
-        free_bytes: What is left on their disk, to see whether one more fits.
-    """
+    """Every engine."""
 
     engines: tuple[EngineRow, ...]
     free_bytes: int
@@ -131,9 +117,6 @@ class InstalledEngine:
     """What `install` did for one engine.
 
     Attributes:
-        environment: The pinned version's environment.
-        outcome: What was done.
-        seconds: How long all of it took.
         in_use: The environment in use: another one after a rollback, and before an upgrade.
     """
 
@@ -176,9 +159,6 @@ class EngineSwitch:
     """An engine whose environment in use has changed, or not.
 
     Attributes:
-        name: The engine.
-        before: The version that was in use, or None if there was none.
-        after: The version in use now.
         changed: Whether another environment is in use now, perhaps of the same version with other
             versions of its dependencies.
     """
@@ -194,7 +174,6 @@ class SwitchedEngines:
     """What `upgrade` or `rollback` did.
 
     Attributes:
-        switches: Engine by engine.
         health: The answer that the new version gave; None if nothing had to be tried.
         restart: Running services that still run from an environment that is no longer in use.
     """
@@ -217,7 +196,6 @@ class PrunedEngines:
     """What `prune` removed.
 
     Attributes:
-        removed: The environments, as they were.
         kept_running: Services that still run from an environment that would have been removed.
     """
 
@@ -249,10 +227,6 @@ def install_engines(
     """Install the pinned versions; those that are complete stay as they are.
 
     Args:
-        home: Its folder is made if it is missing.
-        toolchain: What to install with.
-        only: Which engines.
-        locks: What to install of each.
         reinstall: Make them from scratch, which repairs what `verify` finds.
         on_event: Called at each step, from other threads.
 
@@ -311,12 +285,7 @@ def upgrade_engines(
     services keep running from it until they are restarted.
 
     Args:
-        home: Its folder is made if it is missing.
-        toolchain: What to install with.
         check: Asks the new versions a question; raises if they don't answer it.
-        only: Which engines.
-        locks: What to install of each.
-        on_event: Called at each step of the installation, from other threads.
 
     Raises:
         EngineInstallError: When a new version could not be installed.
@@ -369,10 +338,8 @@ def prune_engines(
     """Remove environments that are neither in use nor kept for `rollback`.
 
     Args:
-        home: Where they are.
         toolchain: Its interruption ends the wait for a running installation.
         previous: Remove those that are kept for `rollback` as well.
-        only: Which engines.
     """
     removed: list[EnvironmentRow] = []
     kept: set[str] = set()

@@ -87,11 +87,7 @@ _STOP_AFTER_S: Final = 5.0
 
 
 class Interruption:
-    """One thread's way to stop the installations that run in others.
-
-    Attributes:
-        wanted: Set once they are to stop.
-    """
+    """One thread's way to stop the installations that run in others."""
 
     def __init__(self) -> None:
         self.wanted = threading.Event()
@@ -149,10 +145,8 @@ class Toolchain:
     """What environments are made with.
 
     Attributes:
-        uv: The uv program.
         python: The interpreter that environments are based on.
         variables: The caller's environment; indexes, proxies and certificates are taken from it.
-        interruption: Stops what is being installed with it.
     """
 
     uv: Path
@@ -166,10 +160,7 @@ class Toolchain:
         """Run uv to its end.
 
         Args:
-            arguments: uv's command and options.
-            folder: Where it runs.
             what: What is being installed, for messages.
-            on_line: Called with each line that uv writes.
 
         Raises:
             EngineInstallError: When uv failed, or was stopped; what it did so far is still there.
@@ -226,9 +217,7 @@ def explain_failure(what: str, returncode: int, output: str) -> EngineInstallErr
     """The error that explains why uv failed.
 
     Args:
-        what: What was being installed.
         returncode: As of `subprocess`: negative for a signal.
-        output: The end of what uv wrote.
     """
     found = (cause for cause in _CAUSES if re.search(cause.pattern, output))
     cause = _KILLED if returncode < 0 else next(found, _UNKNOWN)

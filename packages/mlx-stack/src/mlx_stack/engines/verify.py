@@ -40,9 +40,7 @@ class LockDifference:
     """One difference between an environment and its lock.
 
     Attributes:
-        kind: What is wrong.
         what: The package, or the file relative to the environment.
-        detail: What was found instead, or "".
     """
 
     kind: DifferenceKind
@@ -55,10 +53,8 @@ class EngineVerification:
     """The result of verifying one environment.
 
     Attributes:
-        environment: What was verified.
         packages: How many packages the lock asks for here.
         files: How many files were compared with their hashes.
-        problems: What is wrong; empty if nothing is.
     """
 
     environment: Environment

@@ -51,9 +51,6 @@ def build_settings(
     """The gateway's settings for `stack`.
 
     Args:
-        stack: The tiers in order of importance, and the aliases.
-        config: Where the gateway listens, and when a request may leave this machine.
-        tiers: What is known of the tiers' models, by the tier's name.
         litellm_port: Where LiteLLM listens, once it runs.
     """
     litellm = f"http://{LOOPBACK}:{litellm_port}"

@@ -46,8 +46,6 @@ class Converter:
 
     Attributes:
         python: The interpreter of the engine's environment, which has mlx-lm.
-        available_memory_bytes: The memory that is free now.
-        environment: The variables of the process.
     """
 
     python: Path
@@ -78,8 +76,6 @@ def convert(
     Args:
         original: A whole model folder with 16-bit weights, of a known repository and commit.
         quant: `int4` or `int8`.
-        places: Where the result belongs.
-        converter: What to run it with.
         options: How the original was fetched: forced, it is converted again.
         on_event: Called with what mlx-lm says and how far it is.
 

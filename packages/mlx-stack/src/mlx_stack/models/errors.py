@@ -87,7 +87,6 @@ class TransientError(Exception):
     """Something that may go better next time; it never leaves the store.
 
     Attributes:
-        reason: What happened, for a progress line.
         retry_after_s: When the server wants to be asked again, where it said so.
         is_throttled: Whether the server asked for less, so that fewer connections may help.
     """

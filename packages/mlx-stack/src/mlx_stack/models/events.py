@@ -16,11 +16,8 @@ class Planned(_Event):
     """What will be done, known before the first byte.
 
     Attributes:
-        repo: The repository.
-        revision: The commit.
         total_bytes: All files of the model.
         present_bytes: What is here already, in all.
-        files: Path and size of each file.
     """
 
     repo: str
@@ -35,9 +32,6 @@ class FileProgress:
     """How far one file is.
 
     Attributes:
-        path: The file.
-        size_bytes: What it will weigh.
-        present_bytes: What is here.
         is_verified: Whether its hash was compared.
     """
 
@@ -52,14 +46,11 @@ class Progress(_Event):
     """How far the download is, a few times a second.
 
     Attributes:
-        total_bytes: All files.
         present_bytes: What is here, resumed bytes included.
         resumed_bytes: What earlier pulls left.
         verified_bytes: The files whose hash was compared.
         rate_bytes_s: Received over the last seconds; None until there is something to say.
         remaining_s: Time left at that rate; None where nothing moves.
-        connections: How many are receiving.
-        files: The files under way.
     """
 
     total_bytes: int
@@ -90,13 +81,7 @@ class Checking(_Event):
 
 @dataclass(frozen=True, slots=True)
 class Retrying(_Event):
-    """Something failed and will be tried again.
-
-    Attributes:
-        path: The file.
-        reason: What happened.
-        delay_s: When, from now.
-    """
+    """Something failed and will be tried again."""
 
     path: str
     reason: str
@@ -122,8 +107,6 @@ class Converting(_Event):
     """The conversion has said something.
 
     Attributes:
-        line: Its words.
-        written_bytes: What it has written so far.
         expected_bytes: What it will write, roughly.
     """
 

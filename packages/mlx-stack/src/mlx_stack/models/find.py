@@ -25,10 +25,7 @@ class FoundModel:
 
     Attributes:
         name: What the model is called: the catalog id, the repository, or the path.
-        entry: The catalog's entry, where it has one.
-        repo: The repository, where one was named.
         path: The model folder, or the `config.json`, where one was named.
-        note: What to tell the user about the name, or "".
     """
 
     name: str
@@ -63,11 +60,8 @@ class ModelSource:
     """Where the weights of a model come from.
 
     Attributes:
-        origin: The repository to download.
         quant: The precision that was asked for; None takes what the repository holds.
         is_converted: Whether the repository's weights must be converted to `quant`.
-        model: The catalog id, or None for a repository that was named itself.
-        note: What to tell the user about the name; "" if there is nothing to say.
     """
 
     origin: HubRepo
@@ -100,8 +94,6 @@ def local_models(
     """The folders on this disk that hold a model, whole ones first.
 
     Args:
-        opened: Where the models folder is named.
-        found: The model.
         quant: Only weights of this precision, where a repository has several.
     """
     if found.folder is not None:
@@ -149,11 +141,6 @@ def source_of(found: FoundModel, quant: Quant | None, default_quant: Quant) -> M
     """Where a model's weights are downloaded from.
 
     A repository keeps its own precision (decision 0055); an entry has a source for each.
-
-    Args:
-        found: The model.
-        quant: The precision that was asked for, or None.
-        default_quant: The precision of an entry's weights otherwise.
 
     Raises:
         UsageError: When the entry has no such weights, or the model is a folder of unknown origin.

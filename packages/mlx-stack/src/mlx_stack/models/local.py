@@ -17,7 +17,6 @@ class ListedModel:
     """A local model, and the tiers that serve it.
 
     Attributes:
-        local: The model.
         tiers: The names of the tiers whose source it is.
     """
 
@@ -39,7 +38,6 @@ class LocalListing:
     """What is on this disk.
 
     Attributes:
-        model_dir: The models folder.
         models: By name, the unfinished ones last.
     """
 
@@ -59,12 +57,7 @@ class LocalListing:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """A model that is gone.
-
-    Attributes:
-        model: What it was.
-        freed_bytes: What the disk got back.
-    """
+    """A model that is gone."""
 
     model: ListedModel
     freed_bytes: int
@@ -86,12 +79,7 @@ def list_models(opened: OpenStack) -> LocalListing:
 
 
 def verify_models(opened: OpenStack, on_event: OnEvent[Event] = ignore) -> LocalListing:
-    """The local models after comparing every byte with its hash.
-
-    Args:
-        opened: Where the models are.
-        on_event: Gets each file before it is read.
-    """
+    """The local models after comparing every byte with its hash."""
     listing = list_models(opened)
     checked = (
         replace(model, local=verify(model.local, on_event))
@@ -108,10 +96,7 @@ def remove_model(
     """Remove a model from this disk, unfinished downloads of it included.
 
     Args:
-        opened: Where the models are.
         name: Its catalog id, repository or folder, however it is written.
-        is_forced: Remove it even if a tier uses it.
-        on_event: Gets what it waits for, and that a disk has no locks.
 
     Raises:
         UnknownModelError: When there is no such name.

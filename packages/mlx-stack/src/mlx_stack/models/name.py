@@ -19,11 +19,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True, slots=True)
 class CatalogName:
-    """A word: an id or alias of the catalog, or whatever else this machine calls so.
-
-    Attributes:
-        name: The word.
-    """
+    """A word: an id or alias of the catalog, or whatever else this machine calls so."""
 
     name: str
 

@@ -26,7 +26,6 @@ def ensure_no_code(folder: Path, tier: Tier | None = None) -> None:
     """Return where serving or converting `folder` runs no Python that the user didn't allow.
 
     Args:
-        folder: The model's folder.
         tier: The tier that is to serve it: its flags may ask the engine to trust any model.
 
     Raises:
@@ -67,7 +66,6 @@ def code_field(config: Mapping[str, object], *, has_python: bool = False) -> str
     """The field of a `config.json`, however deep, that names Python to run; None without one.
 
     Args:
-        config: The `config.json`.
         has_python: Whether there are Python files that `auto_map` could mean.
     """
     fields = (_RUN, _IMPORTED) if has_python else (_RUN,)

@@ -48,7 +48,6 @@ def pull(
     """Have the model `name` whole on this disk.
 
     Args:
-        opened: Where configuration and engines are.
         name: A catalog id, an alias, or a Hub repository, however it is written.
         quant: The precision; None takes the configured one, or whatever the repository holds.
         is_forced: Download everything again, whatever is here.

@@ -59,8 +59,6 @@ def fit_and_shape(
     """How the engine serves a tier's model, and what its memory follows from, if that is known.
 
     Args:
-        entry: The model's entry, as `entry_of` gives it.
-        tier: The tier.
         path: The model's folder or `config.json`, which is read where there is no entry.
 
     Raises:

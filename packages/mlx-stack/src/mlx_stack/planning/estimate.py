@@ -36,13 +36,10 @@ class DescribedModel:
     """A model that was named, and what is known of it without running it.
 
     Attributes:
-        found: What the name means.
         quant: The precision asked for, or what the files have; None where that is unknown.
         shape: What memory and speed follow from; None where the files don't tell enough.
-        fit: How the engine serves it.
         folder: Where it is on this disk, whole; None where it isn't, or it wasn't looked for.
         own_code: The field of the Hub's `config.json` that names Python to run; None without one.
-        note: What the user should know about the name or the figures, or "".
     """
 
     found: FoundModel
@@ -69,9 +66,6 @@ class ModelEstimate:
     """A model on a machine.
 
     Attributes:
-        model: The model.
-        hardware: The machine.
-        workload: What the model is to do.
         estimate: What to expect; None where nothing is known of the model's parameters.
     """
 
@@ -147,7 +141,6 @@ def estimate_model(
     """What to expect of a model; reads only.
 
     Args:
-        opened: For the configuration, saved results and the user's own catalog entries.
         name: A catalog id, a Hub repository, a model folder or a `config.json`.
         hardware_spec: The machine; None is this one.
         quant: The precision; None is the model's own, or for a catalog entry the default.
@@ -178,8 +171,6 @@ def describe_model(
     """The model that `text` means, from the catalog, its files here, or the Hub, in this order.
 
     Args:
-        opened: Where the catalog and the models folder are.
-        text: What the user typed.
         quant: The precision asked for; None is the model's own, or for an entry the default.
         read_hub: Asks the Hub, only where nothing else knows the model.
     """

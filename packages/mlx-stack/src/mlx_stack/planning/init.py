@@ -52,14 +52,8 @@ class Draft:
     """A stack that is not written yet.
 
     Attributes:
-        home: Where it would be written.
-        stack: What would be written.
-        tiers: Its tiers, with what they take and whether their models are here.
         budget_bytes: What they share; None where nothing was recommended.
         missing: Usual tiers that it does without.
-        gateway_port: The port that the gateway will have.
-        pulls: What is to be pulled before the stack starts.
-        notes: What the user should know.
     """
 
     home: Home
@@ -104,10 +98,6 @@ def draft_stack(
     With additions or removals a defined stack is changed: its other tiers stay as they are.
 
     Args:
-        opened: The state folder.
-        constraints: What to recommend by.
-        additions: Models to serve, whatever is recommended.
-        removals: Tiers to leave out.
         only_additions: Serve the additions and nothing else.
         replaces: Whether a stack that is defined may be replaced by a new one.
 

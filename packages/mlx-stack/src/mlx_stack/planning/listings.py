@@ -50,8 +50,6 @@ class ModelFilter:
 
     Attributes:
         family: The start of a family's name, or None for all.
-        tags: Tags that a model must have, all of them.
-        tool_calling: Only models that call tools.
     """
 
     family: str | None = None
@@ -133,11 +131,8 @@ class AvailableModel:
     """One repository of the Hub.
 
     Attributes:
-        listed: What the listing says of it.
-        entry: The catalog's entry of this model, where it has one.
         reading: Its own configuration; None where the catalog knows better, or it is unreadable.
         size_bytes: Its weights; None where neither Hub nor catalog says.
-        estimate: What it would do; None where too little is known.
         note: Why something is missing; "" where nothing is.
     """
 

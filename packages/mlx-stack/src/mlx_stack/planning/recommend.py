@@ -51,11 +51,7 @@ class Constraints:
     """What a user may ask of a plan; None leaves it to the configuration or the kind of tier.
 
     Attributes:
-        intent: What the stack is for.
-        budget_bytes: The memory that all tiers share.
         budget_pct: The same, in percent of the unified memory.
-        context_tokens: The context of every tier.
-        concurrency: Requests that each tier serves at once.
     """
 
     intent: Intent = Intent.BALANCED
@@ -70,11 +66,7 @@ class Recommendation:
     """The proposed tiers, and every model that they were chosen from.
 
     Attributes:
-        hardware: The machine.
         budget_bytes: What all tiers share, what is reserved included.
-        plan: The tiers, what is missing, and the ranking.
-        catalog: Where the models are from.
-        quant: The precision that was wanted.
         has_token: Whether gated models were allowed.
     """
 
@@ -120,8 +112,6 @@ def recommend(
     """The best plan for a machine; writes nothing.
 
     Args:
-        opened: Where configuration, catalog and saved results are.
-        constraints: What the user asks of the plan.
         hardware_spec: The machine; None is this one.
         reserved_bytes: The part of the budget that other models take.
 

@@ -83,7 +83,6 @@ class KnownSpeeds:
     """The figures that are known for machines of one kind.
 
     Attributes:
-        hardware: The machine.
         results: The saved results of such machines, oldest first.
     """
 
@@ -94,7 +93,6 @@ class KnownSpeeds:
         """The published and the saved figures of a catalog entry.
 
         Args:
-            entry: The entry.
             default_quant: The precision of results that don't name theirs.
         """
         found = list(reference_measurements(entry, self.hardware))

@@ -35,10 +35,8 @@ class PlannedTier:
     """A tier, and what there is to know before it runs.
 
     Attributes:
-        tier: Its definition.
         memory_bytes: What it takes at its full context; None where that is unknown.
         is_present: Whether its model is on this disk, whole.
-        note: What to tell the user about its model's name; "" if there is nothing to say.
     """
 
     tier: Tier

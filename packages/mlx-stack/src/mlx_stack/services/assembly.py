@@ -36,10 +36,7 @@ class Assembly:
     """Everything that starting and watching needs.
 
     Attributes:
-        stack: The stack file.
-        config: The configuration in force.
         engines: The tiers' services, in the order of the stack; those in `missing` left out.
-        gateway: The gateway's service.
         litellm: LiteLLM's service, whenever it runs; None where it never does.
         gateway_settings: The text of `gateway.yaml` that the stack means.
         missing: Tiers whose model is not on this disk, each with what to say about it.
@@ -65,7 +62,6 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
     """The services that the stack file defines; writes nothing.
 
     Args:
-        opened: Where the stack is defined.
         gateway_key: What clients must give; it goes into environments only.
 
     Raises:

@@ -28,7 +28,6 @@ def down(
     """Stop the services, also those that the stack no longer defines; never the watchdog.
 
     Args:
-        opened: Whose services.
         tier: Only this tier; None for everything.
         on_event: Gets each service as soon as it has stopped, one at a time.
 
@@ -76,14 +75,7 @@ def stop_services(
 def stop_one(
     name: str, dirs: StateDirs, *, port: int | None = None, command: tuple[str, ...] = ()
 ) -> ServiceOutcome:
-    """What came of stopping one service; a failure is an outcome, too.
-
-    Args:
-        name: The service.
-        dirs: Where its state is kept.
-        port: Where it listens.
-        command: As in `mlx_procsup.stop_service`.
-    """
+    """What came of stopping one service; a failure is an outcome, too."""
     try:
         result = stop_service(name, dirs, command=command)
     except (SupervisionError, OSError) as error:

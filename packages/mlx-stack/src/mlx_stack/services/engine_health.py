@@ -49,9 +49,7 @@ def check_health(
     in a temporary folder, and stopped and removed again.
 
     Args:
-        opened: Where the stack and its models are.
         pair: What to try; without LiteLLM, its half is left out.
-        toolchain: What the embedded model is fetched with.
         available_bytes: Memory that is free for this; None asks the machine.
 
     Raises:

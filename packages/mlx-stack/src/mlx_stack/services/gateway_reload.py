@@ -25,10 +25,6 @@ def reload_gateway(home: Home, gateway: Service) -> bool:
     It reads the file again on SIGHUP; no request is dropped. Where that is not enough (another key,
     address or port), or the gateway doesn't confirm it, nothing is noted and the caller restarts
     the gateway.
-
-    Args:
-        home: Where the gateway's files are.
-        gateway: The gateway as the stack means it by now.
     """
     dirs = home.state_dirs
     found = locate(dirs, GATEWAY, gateway.spec.masked_command())

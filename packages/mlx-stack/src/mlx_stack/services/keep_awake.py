@@ -41,10 +41,7 @@ def kept_awake(
     """Keep the Mac awake as configured while the block runs; elsewhere than on a Mac do nothing.
 
     Args:
-        home: Where the configuration and the stack are.
-        pid: The process to hold the assertion for: this one.
         tell: Called when the Mac begins and stops being kept awake; from another thread.
-        look_every_s: The time between two looks at the engines.
     """
     program = shutil.which(_PROGRAM)
     if program is None:
@@ -101,7 +98,6 @@ class AssertionHolder:
     """The power assertion of one process, held just when it should be.
 
     Attributes:
-        command: The program that holds the assertion while it runs.
         tell: Called when the Mac begins and stops being kept awake.
         linger_s: How long after the last request it is still held.
     """

@@ -23,12 +23,7 @@ from mlx_stack.services.service import WATCHDOG, service_names
 
 @dataclass(frozen=True, slots=True)
 class ServiceLogs:
-    """The logs that there are.
-
-    Attributes:
-        folder: Where they are.
-        logs: By the services' names.
-    """
+    """The logs that there are."""
 
     folder: Path
     logs: tuple[LogInfo, ...]
@@ -65,8 +60,6 @@ class LogLines:
     """What a log says.
 
     Attributes:
-        service: Whose log it is.
-        path: The log.
         lines: Its lines, read as they are asked for.
     """
 

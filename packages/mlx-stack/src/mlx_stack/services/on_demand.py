@@ -22,9 +22,7 @@ class OnDemand:
     """Starts LiteLLM when a request is for the cloud, and stops it when it has been idle.
 
     Args:
-        home: The state folder.
         key: The gateway's key, which implies LiteLLM's.
-        settings: Gives the gateway's settings in force.
     """
 
     def __init__(self, home: Home, key: str, settings: Callable[[], GatewaySettings]) -> None:

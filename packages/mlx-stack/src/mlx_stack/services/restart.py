@@ -43,10 +43,8 @@ def restart(
     """Stop the services and start them again.
 
     Args:
-        opened: Where the stack is defined.
         tier: Only this tier; None for all tiers and the gateway.
         timeout_s: How long each service may take, longer while its load visibly progresses.
-        on_event: Gets each service that has stopped, and then what `up` tells.
 
     Raises:
         LockHeldError: When another command changes the services.

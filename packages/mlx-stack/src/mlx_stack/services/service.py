@@ -56,8 +56,6 @@ class Service:
     """One process of the stack.
 
     Attributes:
-        spec: How it is started.
-        port: Where it listens.
         tier: The tier that it serves; None for the gateway.
         load_bytes: The memory that it will hold once loaded; 0 where it doesn't matter.
     """
@@ -78,11 +76,6 @@ class ServiceOutcome:
     """What became of one service.
 
     Attributes:
-        name: The service.
-        outcome: What was done.
-        pid: The process it was done to, or None.
-        port: Where the service listens.
-        seconds: How long it took.
         error: Why it failed or was skipped, with the end of its log; else None.
     """
 
@@ -99,11 +92,7 @@ type ServiceEvent = ServiceOutcome | WaitsForMemory
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """What `up` or `down` did.
-
-    Attributes:
-        services: Every service that it was about, in the order of the stack.
-    """
+    """What `up` or `down` did."""
 
     services: tuple[ServiceOutcome, ...]
 
@@ -140,11 +129,6 @@ def engine_service(
 
     Args:
         opened: Where it works, and what it inherits.
-        tier: The tier to serve.
-        folder: Its model's folder.
-        serving: How its model is served.
-        engine: vllm-mlx.
-        load_bytes: The memory that it will hold once loaded.
         dirs: Where its state is kept; by default with that of the stack's services.
     """
     home = opened.home
@@ -176,7 +160,6 @@ def gateway_service(opened: OpenStack, *, key: str, settings_text: str) -> Servi
     Args:
         opened: Where it listens, and the state folder, from which it reads everything else.
         key: What clients must give; it travels in the environment.
-        settings_text: The text of `gateway.yaml`.
     """
     home, host, port = opened.home, opened.config.gateway_host, opened.config.litellm_port
     inherited = inherited_environment(opened.variables)

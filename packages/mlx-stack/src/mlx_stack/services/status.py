@@ -41,18 +41,11 @@ class ServiceRow:
     """One service in the answer of `status`.
 
     Attributes:
-        name: The service.
-        kind: What it is.
-        state: healthy, degraded, down, crashed or stopped.
         model: What a tier serves; None for others.
         port: Where it listens; None for the watchdog.
         pid: Its process; of a crashed service the one that died.
-        uptime_s: How long it has run.
-        response_ms: How long its answer took.
         memory_bytes: Resident memory, descendants included.
-        last_error: What is wrong with it, or None.
         restarts: How often the watchdog restarted it since the user last acted.
-        flapping: Whether the watchdog gave it up.
     """
 
     name: str
@@ -74,8 +67,6 @@ class AwakeStatus:
     """Whether the machine is kept from sleeping.
 
     Attributes:
-        policy: The key `keep-awake`: never, serving or always.
-        held: Whether the watchdog holds a power assertion now.
         supported: Whether there is such a thing here: only macOS has it.
     """
 
@@ -90,11 +81,8 @@ class StatusReport:
 
     Attributes:
         hardware: The machine, as `mlx-stack profile --json` gives it.
-        gateway_url: The OpenAI-compatible endpoint.
-        services: The tiers in the stack's order, the gateway, the watchdog.
         changed: Services that run with another command than the stack file means by now.
         decisions: The last lines of the watchdog's log.
-        keep_awake: Whether the machine is kept from sleeping.
     """
 
     hardware: dict[str, Any]
@@ -125,10 +113,6 @@ class StatusReport:
 
 def read_status(opened: OpenStack, *, hardware: HardwareProfile | None = None) -> StatusReport:
     """The state of every service that the stack defines.
-
-    Args:
-        opened: Where the stack is defined.
-        hardware: The machine, if it is known already.
 
     Raises:
         NoStackError: When no stack is defined.

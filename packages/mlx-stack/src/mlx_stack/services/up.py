@@ -68,7 +68,6 @@ def up(
     now. What the stack no longer defines is stopped.
 
     Args:
-        opened: Where the stack is defined.
         tier: Only this tier; None for all tiers and the gateway.
         timeout_s: How long each service may take, longer while its load visibly progresses.
         on_event: Gets each service that has to wait for memory, and each as soon as it is ready or
@@ -141,11 +140,6 @@ def start_services(
     """What `up` does, for a caller that holds the lock.
 
     Args:
-        home: The state folder.
-        assembly: The services that the stack defines.
-        tier: As in `up`.
-        timeout_s: As in `up`.
-        on_event: As in `up`.
         is_wanted: Services for which it says no are passed over.
     """
     write_gateway_files(home, assembly.gateway_settings)
@@ -283,13 +277,8 @@ class PlannedService:
     """One service as `up --dry-run` shows it.
 
     Attributes:
-        name: The service.
-        kind: What it is.
-        port: Where it would listen.
-        command: Its command line.
         environment: Its variables besides those that come from the shell; secrets masked.
         shell_line: Both as one line for a shell.
-        problem: Why it can't be started, or None.
     """
 
     name: str
@@ -303,11 +292,7 @@ class PlannedService:
 
 @dataclass(frozen=True, slots=True)
 class DryRun:
-    """What `up` would run: the exact commands, secrets masked.
-
-    Attributes:
-        services: In the order of the stack.
-    """
+    """What `up` would run: the exact commands, secrets masked."""
 
     services: tuple[PlannedService, ...]
 

@@ -53,7 +53,6 @@ class WatchOptions:
     """How to watch.
 
     Attributes:
-        interval_s: The time between two looks.
         max_restarts: More restarts than these in a short time mean flapping.
         restart_delay_s: The pause before the first restart; it doubles with each that follows.
         up: Start the stack first, except what `down` stopped.
@@ -79,7 +78,6 @@ class BackgroundWatch:
     """A watchdog in the background.
 
     Attributes:
-        pid: Its process.
         is_new: Whether it was started just now.
     """
 
@@ -103,9 +101,6 @@ def watch(
     Every event goes to `on_event` and into the watchdog's log.
 
     Args:
-        opened: Where the stack is defined.
-        options: How to watch.
-        on_event: Gets each event.
         pause: Waits so many seconds, or shorter; True ends the watch. Left out, it never does.
 
     Raises:

@@ -22,9 +22,6 @@ class CommandEntry(NamedTuple):
     """One row: how the command is called, and what the help says of it.
 
     Attributes:
-        name: What the user types.
-        group: Its heading in the help.
-        help: Its line there.
         module: Where in `mlx_stack.cli` it is, if not in a module of its name.
     """
 

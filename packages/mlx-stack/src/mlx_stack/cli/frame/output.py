@@ -88,7 +88,6 @@ class Output:
         """Give the answer: one JSON document, or what `view` shows a person of `result`.
 
         Args:
-            result: What the operation returned.
             view: Writes it for a person; None where all of it was shown meanwhile.
             event: What the answer is called among other events, with `--json-lines`.
         """

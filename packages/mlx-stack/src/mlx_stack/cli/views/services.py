@@ -56,8 +56,6 @@ def show_service_table(
     A narrow terminal loses neither which service it is, nor how it is.
 
     Args:
-        output: Where it goes.
-        rows: The services.
         with_errors: Whether there is room for a column of what is wrong.
         as_talk: Whether it goes to stderr.
     """

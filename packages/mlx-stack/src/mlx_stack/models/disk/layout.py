@@ -27,7 +27,6 @@ class ModelPlaces:
     """The paths that belong to one model folder.
 
     Attributes:
-        model_dir: The models folder.
         folder: The model's folder name in it.
     """
 
@@ -58,7 +57,6 @@ class ModelPlaces:
         """The lock, as soon as it is free; on a disk without locks nothing is locked.
 
         Args:
-            repo: What to call the model.
             on_event: Gets `Waiting` if another pull has the lock, `Unlocked` if there is none.
         """
         return acquire_lock(

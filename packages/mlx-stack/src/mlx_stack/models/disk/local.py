@@ -44,9 +44,7 @@ class LocalModel:
     Attributes:
         path: The folder that an engine can serve, absolute where the models folder is.
         repo: The Hub repository of the weights; None for a folder that mlx-stack didn't make.
-        model: The catalog id that it was pulled as, or None.
         quant: The precision of the weights; None where `config.json` doesn't tell.
-        revision: The commit, or None.
         origin: How it came here; None for a folder that mlx-stack didn't make.
         size_bytes: What the files should weigh, as far as that is known, or what they do weigh.
         present_bytes: What is there of it.
@@ -100,7 +98,6 @@ def find_local(model_dir: Path, name: str, quant: Quant | None = None) -> LocalM
     """The local folder of a model, whole or not; None where nothing of it is here.
 
     Args:
-        model_dir: The models folder.
         name: A Hub repository, a catalog id that was pulled, a folder's name in `model_dir`, or
             the absolute path of a model folder anywhere.
         quant: Only a model of this precision, where several share the name; a path names one.
@@ -171,7 +168,6 @@ def verify(
 
     Args:
         model: What `list_local` or `find_local` gave.
-        on_event: Gets each file before it is read.
         now: The time that is remembered, in seconds since the epoch.
 
     Raises:

@@ -21,9 +21,7 @@ class FileRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
     Attributes:
         path: Relative to the model folder, with forward slashes.
-        size_bytes: The exact size.
         algorithm: What `digest` is: SHA-256 of the content, or git's name of the blob.
-        digest: In hexadecimal.
     """
 
     path: str
@@ -52,7 +50,6 @@ class Verification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     Attributes:
         at: Seconds since the epoch.
-        damaged: The paths whose content differed.
     """
 
     at: float
@@ -63,14 +60,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The manifest of one model folder.
 
     Attributes:
-        schema_version: 1.
         repo: The Hub repository of the weights (of the original ones, where they were converted).
         revision: The commit, 40 hexadecimal digits.
         quant: The precision of the weights; None where `config.json` doesn't tell.
-        origin: Downloaded as it is, or converted on this machine.
-        files: Every file of the model.
-        model: The catalog id that it was pulled as, or None.
-        verification: The last full check.
         allowed_code: What `code_digest` gave when the user allowed the model's own Python; None
             where nobody did.
         is_forced: Of an unfinished model, whether nothing that was here before went into it.

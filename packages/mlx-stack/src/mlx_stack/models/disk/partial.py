@@ -27,8 +27,6 @@ class PartialFile:
     """A file on its way, whose blocks are written from any thread.
 
     Attributes:
-        path: Where the finished file will be.
-        record: What it must become.
         here: For each block 1 where it is here, else 0.
         resumed_bytes: How much of it an earlier process left.
     """

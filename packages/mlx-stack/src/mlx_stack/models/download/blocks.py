@@ -20,11 +20,7 @@ class Run:
     """Consecutive blocks that one connection fetches.
 
     Attributes:
-        file: The number of the file.
-        first: The block that it began with.
-        block: The next block.
         end: Behind the last one; it moves down when another connection takes the rest.
-        began: When it was claimed.
         is_shared: Whether two connections fetch its last block.
     """
 
@@ -48,7 +44,6 @@ class Blocks:
     """The blocks of some files.
 
     Attributes:
-        runs: What is being fetched.
         missing: How many blocks no connection has claimed.
     """
 
@@ -57,7 +52,6 @@ class Blocks:
 
         Args:
             here: For each file, 1 for each block that is here already, else 0.
-            connections: Among how many the work is divided.
         """
         self._states = [bytearray(_HERE if one else _MISSING for one in file) for file in here]
         self._connections = connections

@@ -39,12 +39,8 @@ class PullResult:
 
     Attributes:
         outcome: `present` (nothing was fetched), `linked`, `downloaded` or `converted`.
-        model: The model.
-        downloaded_bytes: What came over the network.
         resumed_bytes: What an earlier, interrupted pull had left.
         linked_bytes: What was on this disk already: linked, or copied where the disk has no links.
-        seconds: How long it took.
-        note: What to tell the user; "" if there is nothing to say.
     """
 
     outcome: Literal["present", "linked", "downloaded", "converted"]
@@ -79,11 +75,8 @@ class FetchOptions:
 
     Attributes:
         cache: huggingface_hub's cache, to use what is in it; None doesn't look.
-        model: The catalog id to remember.
         is_forced: Download everything again.
-        allows_code: The user allows the model's own Python.
         config: The model's `config.json`, where that was downloaded and compared with its hash.
-        policy: When to wait and when to give up.
     """
 
     cache: Path | None = None
@@ -118,11 +111,7 @@ def fetch(
     """Have `files` of a commit whole in `places`, and say what it took.
 
     Args:
-        commit: The commit.
-        files: The files that are wanted of it.
         source: Where their bytes come from; None where nothing may be downloaded.
-        places: Where the model belongs.
-        options: How.
         on_event: Called with everything that happens.
 
     Raises:

@@ -14,7 +14,6 @@ class TransferPolicy:
     """When to wait, when to try elsewhere, when to give up.
 
     Attributes:
-        connections: How many at most.
         attempts: A file is given up after so many failures without a block in between …
         patience_s: … but not before so long.
         longest_wait_s: A server that wants to be left alone for longer ends the pull.
@@ -35,7 +34,6 @@ class FileRetries:
     """The failures of one file since its last block.
 
     Attributes:
-        failures: How many.
         failing_since: When the first of them was.
         not_before: When the file may be asked for again.
     """
@@ -50,10 +48,7 @@ class FileRetries:
         """Count a failure; how long to wait before the next attempt.
 
         Args:
-            error: What happened.
-            now: The time.
             jitter: From 0 to 1, by chance.
-            policy: When to give up.
 
         Raises:
             HubUnreachableError: Another attempt has no point.

@@ -52,9 +52,6 @@ def open_hub(
     """The Hub of an environment that is `ready`, for questions about one repository or none.
 
     Args:
-        environment: Which Hub, and how it is reached.
-        repo: What the questions are about, for error messages.
-        revision: Which revision of it.
         attempts: How often a question is put while there is hope.
         longest_wait_s: A Hub that wants to be left alone for longer is not asked again.
 
@@ -159,14 +156,7 @@ class _Transport(_Way):
 def _in_words(
     error: HubError, environment: HubEnvironment, repo: str | None, revision: str
 ) -> StackError:
-    """What to tell the user of a question that the Hub didn't answer.
-
-    Args:
-        error: What came of it.
-        environment: Where it was asked.
-        repo: The repository that it was about, if any.
-        revision: The revision of it.
-    """
+    """What to tell the user of a question that the Hub didn't answer."""
     endpoint = environment.endpoint
     match error:
         case GatedRepoError():

@@ -32,12 +32,7 @@ _SYSTEM = "the system's proxy setting"
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """What a variable says.
-
-    Attributes:
-        name: What it is called, for error messages.
-        value: What it is set to.
-    """
+    """What a variable says."""
 
     name: str
     value: str
@@ -49,16 +44,12 @@ class HubEnvironment:
 
     Attributes:
         endpoint: Its address, without a slash at the end.
-        token: What proves who asks, or None.
         token_path: The file that the token was read from; None where a variable holds it.
-        is_offline: Whether `HF_HUB_OFFLINE` rules every request out.
         cache: The folder of huggingface_hub's own cache of repositories.
         timeout_s: How long to wait for a connection, and for every byte.
         proxies: The proxy for addresses of each scheme; `all` is for those without one.
-        no_proxy: Hosts, domains and networks that are reached directly.
         certificate_file: The trusted certificates, in one file; None leaves it to the system.
         certificate_folder: The same, one file a certificate.
-        problems: Variables that make no sense.
     """
 
     endpoint: str = DEFAULT_ENDPOINT
@@ -217,7 +208,6 @@ def is_exempt(host: str, port: int, rules: Iterable[str]) -> bool:
 
     Args:
         host: A name or an address, without brackets.
-        port: The port.
         rules: As in `NO_PROXY`: hosts, domains (`example.org` and `.example.org` are the same),
             addresses and networks, `*`; each may have a port, and IPv6 may be in brackets.
     """
