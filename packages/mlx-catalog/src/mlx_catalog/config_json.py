@@ -42,7 +42,6 @@ class ConfigReading:
         kinds: The kind of each layer; None where the cache layout is unknown.
         architecture: How the model remembers; None where that is unknown.
         geometry: Layers, caches, experts; None where the file doesn't say how many layers.
-        max_context_tokens: The context that the model was trained for, or stretched to.
         tower: What is said of a tower for images; None where there is none.
         precision: At what precision MLX keeps the weights.
         notes: What could not be said, and why.

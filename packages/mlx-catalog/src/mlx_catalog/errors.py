@@ -66,9 +66,6 @@ class HubError(CatalogError):
     """The model hub gave no usable answer.
 
     Attributes:
-        endpoint: The hub's address.
-        reason: What is wrong.
-        status: The HTTP status; None where there was no answer.
         said: The hub's own words, or "".
     """
 

@@ -73,8 +73,6 @@ class HubFile:
     """One file of a commit.
 
     Attributes:
-        path: With forward slashes.
-        size_bytes: Its size.
         algorithm: What `digest` is: SHA-256 of the content, or git's name of the blob.
         digest: As the hub gives it; "" where it gives none.
     """
@@ -119,7 +117,6 @@ class Hub:
         """A hub at `endpoint`.
 
         Args:
-            endpoint: Its address.
             token: What proves who asks; sent to the endpoint's own origin only.
             client: What requests go through; it stays open when the hub is closed.
         """

@@ -31,11 +31,9 @@ class ModelReading:
     """What a model's own files say; None where they don't.
 
     Attributes:
-        name: The folder, file or repository that was read.
         model_type: As `config.json` names it; "" where it doesn't.
         known: Whether the cache layout of `model_type` is known here.
         architecture: How the model remembers.
-        geometry: Layers, caches, experts.
         max_context_tokens: The context that it was trained for, or stretched to.
         vision: Whether it has a tower for images.
         params: Parameters, packed weights counted unpacked; without weights, matrices only.
@@ -121,10 +119,6 @@ def parse_config(raw: bytes, name: str) -> dict[str, object]:
 
     Numbers may be `Infinity` or `NaN`, and a byte-order mark may come first.
 
-    Args:
-        raw: The file's content.
-        name: The file, for errors.
-
     Raises:
         UnreadableModelError: It isn't a JSON object, or is larger than any description of a model.
     """
@@ -152,11 +146,8 @@ def describe(
     """What a configuration says, with the weights' headers or, failing those, their size.
 
     Args:
-        name: What to call the model.
-        config: Its `config.json`.
         tensors: What the headers of its weights say.
         file_bytes: What its weight files are said to take together.
-        notes: What was noticed of them.
     """
     reading = read_config(config, f"config.json of {name}")
     precision, counted = reading.precision, weights_of_config(reading)

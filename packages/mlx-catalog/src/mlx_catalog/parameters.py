@@ -59,8 +59,6 @@ class _Module:
     Attributes:
         role: What a token does with them.
         name: The name; that of shared experts begins with `shared.`.
-        params: Their parameters.
-        layers: How many there are.
         read: Of routed experts, the parameters that a token is sent to; None where unknown.
     """
 

@@ -70,13 +70,7 @@ class Precision:
 
 
 def read_precision(config: Config, text: Config, row: ModelType) -> Precision:
-    """At what precision MLX keeps the weights of the model that `config` describes.
-
-    Args:
-        config: The `config.json`.
-        text: The part of it that describes the language model.
-        row: What is known of its type.
-    """
+    """At what precision MLX keeps the weights of the model that `config` describes."""
     dtype = word(text, "dtype", "torch_dtype") or word(config, "dtype", "torch_dtype")
     packing, is_native = _packing(config, text)
     if packing is None:

@@ -135,7 +135,6 @@ def weigh(
     """What `tensors`, of all files of a model, add up to in memory.
 
     Args:
-        tensors: By name.
         precision: At what precision MLX keeps them.
         active_share: The share of the routed experts that a token is sent to.
 

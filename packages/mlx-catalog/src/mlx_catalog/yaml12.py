@@ -31,13 +31,7 @@ _DEEPEST = 100
 
 
 class YamlError(Exception):
-    """A text that isn't YAML of this kind.
-
-    Attributes:
-        line: 1-based.
-        expected: What should stand there.
-        got: What does.
-    """
+    """A text that isn't YAML of this kind."""
 
     def __init__(self, line: int, expected: str, got: str) -> None:
         super().__init__(f"line {line}: expected {expected}, got {got}")

@@ -68,12 +68,8 @@ class GatewayOptions:
     """What whoever runs the gateway gives it, besides its settings.
 
     Attributes:
-        keys: The keys that open it.
-        hosts: The names under which it may be asked.
-        activator: Starts what is not running.
         headers_for: What a request to an upstream must carry, by its root; asked each time.
         ask_for: What proves this side to an upstream, and it to us; asked for each connection.
-        timeouts: How long an engine may be silent.
         sign_of_life_s: How long a stream may be silent before its client gets an event.
         header_prefix: How the names of the gateway's own headers begin.
         version: Of the settings in force, as the liveness probe shows it.
@@ -107,12 +103,7 @@ class _Request:
 
 
 class Gateway:
-    """The application; every method runs in one event loop.
-
-    Args:
-        settings: Which models there are.
-        options: What it is given besides.
-    """
+    """The application; every method runs in one event loop."""
 
     def __init__(self, settings: GatewaySettings, options: GatewayOptions) -> None:
         self._settings = settings

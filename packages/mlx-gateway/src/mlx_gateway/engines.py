@@ -18,20 +18,7 @@ _LONGEST_LIST_BYTES = 2**20
 
 
 class Engine:
-    """One upstream.
-
-    Args:
-        root: Its URL.
-        pool: Connections.
-        headers_for: What every request to it carries.
-        ask_for: What it must be asked with.
-        timeouts: How long it may be silent.
-        on_hang: Called when it stops answering.
-
-    Attributes:
-        address: Where it listens.
-        life: What was heard of it.
-    """
+    """One upstream."""
 
     def __init__(
         self,
@@ -139,13 +126,7 @@ class Engines:
     """Every upstream, by its root, with one pool of connections.
 
     Args:
-        headers_for: What requests to an upstream carry.
-        ask_for: What new connections to it begin with.
-        timeouts: How long an engine may be silent.
         on_hang: Called with the root of an engine that stops answering.
-
-    Attributes:
-        pool: Connections to them.
     """
 
     def __init__(

@@ -13,7 +13,6 @@ class ConfigError(GatewayError):
 
     Attributes:
         path: The file; None for text that came from elsewhere.
-        problem: What is wrong, with the key or the line.
     """
 
     def __init__(self, path: Path | None, problem: str) -> None:
@@ -23,12 +22,7 @@ class ConfigError(GatewayError):
 
 
 class PortInUseError(GatewayError):
-    """Another program listens where the gateway should.
-
-    Attributes:
-        host: The address.
-        port: The port.
-    """
+    """Another program listens where the gateway should."""
 
     def __init__(self, host: str, port: int) -> None:
         super().__init__(f"Port {port} on {host} is in use by another program.")
@@ -40,11 +34,7 @@ class ApiError(GatewayError):
     """An answer that is an error, before it has the shape of the client's API.
 
     Attributes:
-        status: The HTTP status.
-        message: What the client's user reads.
         code: The word that programs go by, such as `context_length_exceeded`; None leaves it out.
-        param: The field of the request that is wrong, or None.
-        retry_after_s: When it is worth asking again, or None.
         tokens: For a prompt that is too long: its length and the longest allowed.
     """
 

@@ -24,16 +24,11 @@ class Outbox:
     """Sends one answer.
 
     Args:
-        send: The ASGI server's.
-        api: How errors and signs of life look.
-        streams: Whether the client asked for events.
-        sign_of_life_s: How long a stream may be silent.
         model: The name that the client asked for.
 
     Attributes:
         headers: What the answer says of itself. Those that are set after a sign of life has gone
             out are said in a comment before the model's first event.
-        status: The status that was sent; None before.
         first_at: When the first of the model's answer went out, by the monotonic clock, or None.
         problem: What went wrong after that, in a word; "" where nothing did.
         opening: What the engine has opened the answer with, while nothing of it has gone out.

@@ -32,11 +32,6 @@ class Attempt:
     """What one attempt needs.
 
     Attributes:
-        engine: The upstream.
-        path: The path there.
-        headers: What the request carries.
-        body: What it says.
-        api: The API that both sides speak.
         call: The request as the API understood it.
         count: Counts tokens as the upstream does; None for an upstream that does so itself.
         silence_s: How long the upstream may say nothing; None for the usual.

@@ -19,12 +19,7 @@ four, a Chinese character three bytes and at most about one and a half tokens.""
 
 @dataclass(frozen=True, slots=True)
 class RouteOption:
-    """A model that a request may go to.
-
-    Attributes:
-        name: Its name in the settings.
-        model: What the settings say of it.
-    """
+    """A model that a request may go to."""
 
     name: str
     model: ModelSettings

@@ -44,10 +44,8 @@ def serve(
     """Listen until SIGTERM or SIGINT; SIGHUP reads the file at `config` again.
 
     Args:
-        make_gateway: Makes the application from the settings and their version.
         config: `gateway.yaml`.
         host: Listen there rather than where the settings say.
-        port: The same.
 
     Raises:
         ConfigError: When the file can't be used, or nothing can listen at that address.

@@ -61,11 +61,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LiteLlmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """LiteLLM, for models that no engine serves.
-
-    Attributes:
-        url: Its root.
-    """
+    """LiteLLM, for models that no engine serves."""
 
     url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^/?#\s]+(/[^?#\s]*)?$")]
 
@@ -74,11 +70,6 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `gateway.yaml` says.
 
     Attributes:
-        schema_version: 1.
-        models: The models by name.
-        host: The address to listen on.
-        port: The port to listen on.
-        aliases: More names, each for a model.
         litellm: Where LiteLLM answers, if there is one.
     """
 

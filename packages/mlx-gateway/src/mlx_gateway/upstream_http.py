@@ -57,8 +57,6 @@ class Address:
     """Where an upstream listens.
 
     Attributes:
-        host: Its host.
-        port: Its port.
         is_tls: Whether it speaks TLS.
         prefix: The path that its URL begins with, without a slash at the end.
     """
@@ -81,7 +79,6 @@ class Response:
     """An upstream's answer; its head has come, its body comes.
 
     Attributes:
-        status: The HTTP status.
         headers: The headers, names in lower case.
     """
 

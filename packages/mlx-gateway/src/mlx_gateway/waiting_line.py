@@ -30,7 +30,6 @@ class WaitingLine:
     """The line in front of one model.
 
     Args:
-        model: What the settings say of the model.
         is_up: Whether the upstream at a root is worth a request.
 
     Attributes:

@@ -17,10 +17,7 @@ class Call:
 
     Attributes:
         fields: What the engine is to get, but for the model's name.
-        streams: Whether the answer comes as events.
         stops: The sequences before which the answer ends.
-        max_tokens: The longest answer that the client takes, or None.
-        wants_usage: Whether a stream is to end with what it used.
         prompt_tokens: The prompt's length, where it was counted before.
         tools: The tools whose names had to be changed.
         is_constrained: Whether the answer must have a form that the client prescribes.

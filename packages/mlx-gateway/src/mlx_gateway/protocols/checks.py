@@ -21,12 +21,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 
 class Part(msgspec.Struct):
-    """A part of a message's content.
-
-    Attributes:
-        type: Its kind.
-        text: Its text, which parts of text have.
-    """
+    """A part of a message's content."""
 
     type: str
     text: str | None = None

@@ -113,7 +113,6 @@ class CompletionStream(EventStream):
     into a chunk of its own if somebody did, so that clients which add up count double.
 
     Args:
-        call: The request.
         place_of_text: Finds what of a choice holds its text, and under which key.
     """
 

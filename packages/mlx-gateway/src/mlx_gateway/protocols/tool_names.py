@@ -18,7 +18,6 @@ class ClientTool:
     """A tool as the client knows it.
 
     Attributes:
-        name: Its name.
         namespace: The namespace it is in; "" where it is in none.
         is_custom: Whether it takes text rather than JSON.
     """
