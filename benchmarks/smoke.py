@@ -17,6 +17,7 @@ TIMEOUT_S = 180
 SMALL: dict[str, tuple[str, ...]] = {
     "bench_calibration": ("--rounds", "1"),
     "catalog_load": (),
+    "engine_proof": ("--requests", "50"),
     "gateway_relay": ("ready", "lone", "fallback"),
     "hwprobe_detection": ("--runs", "3"),
     "hwprobe_startup": ("--runs", "3"),
@@ -42,6 +43,7 @@ LEFT_OUT = {
     "catalog_comparison": "installs packages from PyPI",
     "engines_conversation": "installs the engines",
     "engines_liveness": "installs the engines",
+    "gateway_fuzz": "needs a running stack",
     "gateway_others": "installs packages from PyPI and npm, for gateway_relay.py",
     "gateway_choice": "needs servers and clients that nothing else here needs",
     "launchd_exit_codes": "runs the tests of mlx-launchd once for each code",
