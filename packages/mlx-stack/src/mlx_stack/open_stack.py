@@ -6,7 +6,7 @@ from functools import cached_property
 
 from mlx_catalog import Catalog, load_catalog
 from mlx_stack.config import Config, load_config
-from mlx_stack.errors import NoStackError
+from mlx_stack.errors import NoStackError, StackError
 from mlx_stack.home import Home
 from mlx_stack.stack import Stack, load_stack
 
@@ -54,6 +54,14 @@ class OpenStack:
         try:
             return self.stack
         except NoStackError:
+            return None
+
+    @property
+    def readable_stack(self) -> Stack | None:
+        """The stack file; None where there is none that can be read."""
+        try:
+            return self.stack
+        except (StackError, OSError):
             return None
 
     @cached_property

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
+from mlx_stack.errors import StackError
+
 type Severity = Literal["ok", "info", "warning", "problem"]
 
 
@@ -43,6 +45,11 @@ class Finding:
 def ok(check: str, message: str) -> Finding:
     """The result of a check that found nothing wrong."""
     return Finding(check, "ok", message)
+
+
+def of_error(check: str, error: StackError, severity: Severity = "problem") -> Finding:
+    """What an error says, as a finding."""
+    return Finding(check, severity, error.message, fix=error.hint or "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from functools import partial
 import psutil
 
 from mlx_procsup import locate, stop_service
-from mlx_stack.doctor.finding import Finding, ok
+from mlx_stack.doctor.finding import Finding, of_error, ok
 from mlx_stack.engines.environment import (
     EngineName,
     Environment,
@@ -84,7 +84,7 @@ def check_models(opened: OpenStack) -> Iterator[Finding]:
         try:
             folder = model_folder(opened, tier)
         except StackError as error:
-            yield Finding("model", "problem", error.message, fix=error.hint or "")
+            yield of_error("model", error)
         else:
             yield ok("model", f"{tier.name}: {folder}.")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlx_catalog import CatalogError
 from mlx_stack.credentials import read_gateway_key
-from mlx_stack.doctor.finding import Finding, ok
+from mlx_stack.doctor.finding import Finding, of_error, ok
 from mlx_stack.errors import NoStackError, StackError
 from mlx_stack.gateway.endpoint import is_exposed
 from mlx_stack.hardware import known_hardware
@@ -64,9 +64,9 @@ def check_files(opened: OpenStack) -> Iterator[Finding]:
         try:
             read()
         except NoStackError as error:
-            yield Finding("stack", "info", error.message, fix=error.hint or "")
+            yield of_error("stack", error, "info")
         except StackError as error:
-            yield Finding(check, "problem", error.message, fix=error.hint or "")
+            yield of_error(check, error)
         except CatalogError as error:
             first = str(error).partition("\n")[0]
             fix = "`mlx-stack models --catalog` shows everything that is wrong with it."

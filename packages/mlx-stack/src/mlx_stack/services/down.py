@@ -49,7 +49,8 @@ def stop_services(
     on_event: OnEvent[ServiceOutcome] = ignore,
 ) -> Outcomes:
     """What `down` does, for a caller that holds the lock; arguments as there."""
-    home, stack = opened.home, _stack_if_readable(opened)
+    # what runs can be stopped whatever has become of the stack file
+    home, stack = opened.home, opened.readable_stack
     tiers = tuple(entry.name for entry in stack.tiers) if stack is not None else ()
     names = tuple(dict.fromkeys((*tiers, *known_services(home))))
     is_chosen = chosen([name for name in names if name != WATCHDOG], tier)
@@ -81,14 +82,6 @@ def stop_one(
     except (SupervisionError, OSError) as error:
         return ServiceOutcome(name, "failed", None, port, 0.0, str(error))
     return ServiceOutcome(name, result.outcome.value, result.pid, port, result.seconds)
-
-
-def _stack_if_readable(opened: OpenStack) -> Stack | None:
-    """The stack, or None: what runs can be stopped whatever has become of the stack file."""
-    try:
-        return opened.stack
-    except (StackError, OSError):
-        return None
 
 
 def _commands_for_lost_records(

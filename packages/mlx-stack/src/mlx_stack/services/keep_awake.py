@@ -19,8 +19,8 @@ from mlx_stack.config import KeepAwake, load_config
 from mlx_stack.errors import StackError
 from mlx_stack.gateway.endpoint import LOOPBACK
 from mlx_stack.home import Home
+from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.engine_door import asker, request
-from mlx_stack.stack import load_stack
 
 LOOK_EVERY_S = 15.0
 """Shorter than macOS' shortest idle time before sleep, which is a minute."""
@@ -202,10 +202,8 @@ def is_serving(before: Activity | None, now: Activity) -> bool:
 
 def engines_to_ask(home: Home) -> dict[str, tuple[Ask, int]]:
     """The stack's engines, as `read_activities` wants them; none while the file can't be read."""
-    try:
-        tiers = load_stack(home.stack).tiers
-    except StackError:
-        return {}
+    stack = OpenStack(home).readable_stack
+    tiers = stack.tiers if stack is not None else ()
     return {tier.name: (asker(home.state_dirs, tier.name), tier.port) for tier in tiers}
 
 

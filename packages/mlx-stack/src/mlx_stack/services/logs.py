@@ -146,7 +146,9 @@ def _find_log(opened: OpenStack, service: str, *, wait: bool = False) -> Path:
     logged = {info.name: info.path for info in find_logs(opened).logs}
     if service in logged:
         return logged[service]
-    known = sorted({*logged, *_defined(opened), WATCHDOG})
+    stack = opened.readable_stack
+    defined = service_names(stack) if stack is not None else ()
+    known = sorted({*logged, *defined, WATCHDOG})
     if service not in known:
         near = difflib.get_close_matches(service, known, n=1)
         guess = f"Did you mean {near[0]}? " if near else ""
@@ -159,10 +161,3 @@ def _find_log(opened: OpenStack, service: str, *, wait: bool = False) -> Path:
             hint=f"`mlx-stack {'watch' if service == WATCHDOG else 'up'}` starts it.",
         )
     return opened.home.state_dirs.log_file(service)
-
-
-def _defined(opened: OpenStack) -> list[str]:
-    try:
-        return service_names(opened.stack)
-    except StackError:
-        return []

@@ -31,7 +31,6 @@ from mlx_procsup import (
 )
 from mlx_procsup.defaults import LOOK_INTERVAL_S, MAX_RESTARTS, RESTART_DELAY_S
 from mlx_stack.child_environment import inherited_environment
-from mlx_stack.config import Config
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.engines.environment import EngineName
 from mlx_stack.errors import StackError
@@ -129,7 +128,7 @@ def watch(
             lock=home.lock,
             interval_s=options.interval_s,
             restart=RestartPolicy.of(options.max_restarts, options.restart_delay_s),
-            rotation=_rotation(config),
+            rotation=RotationRule(config.log_max_size_mb * 10**6, config.log_max_files),
         )
         try:
             note(_event(None, "noticed", f"watching {names} every {options.interval_s:g} s"))
@@ -268,10 +267,6 @@ def _start_stack(home: Home, note: Callable[[WatchEvent], None]) -> None:
         start_services(home, assembly, is_wanted=is_wanted, on_event=note_start)
     for name in left_alone:
         note(_event(name, "stopped", "`down` stopped it; `mlx-stack up` starts it"))
-
-
-def _rotation(config: Config) -> RotationRule:
-    return RotationRule(max_bytes=config.log_max_size_mb * 10**6, max_files=config.log_max_files)
 
 
 def _event(service: str | None, what: str, reason: str) -> WatchEvent:
