@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,11 +27,7 @@ _LOG_TAIL_LINES = 10
 
 @contextmanager
 def run_as(
-    name: str,
-    dirs: StateDirs,
-    command: tuple[str, ...] = tuple(sys.orig_argv),
-    *,
-    clock: Callable[[], float] = time.time,
+    name: str, dirs: StateDirs, command: tuple[str, ...] = tuple(sys.orig_argv)
 ) -> Generator[ProcessIdentity]:
     """Be the service `name` while the block runs: PID and run file say so, and no second one can.
 
@@ -45,8 +41,8 @@ def run_as(
     own = identify(os.getpid())
     assert own is not None
     try:
-        with acquire_lock(_lock_file(name, dirs), name, clock=clock):
-            record = RunRecord(identity=own, command=command, started_at=clock())
+        with acquire_lock(_lock_file(name, dirs), name):
+            record = RunRecord(identity=own, command=command, started_at=time.time())
             write_run(dirs, name, record)
             write_pid(dirs, name, own.pid)
             try:

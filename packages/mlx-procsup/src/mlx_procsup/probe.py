@@ -57,14 +57,10 @@ def target_of(spec: ProcessSpec) -> ProbeTarget:
 
 
 def probe_service(
-    target: ProbeTarget,
-    dirs: StateDirs,
-    *,
-    timeout_s: float = DOWN_AFTER_S,
-    clock: Callable[[], float] = time.time,
+    target: ProbeTarget, dirs: StateDirs, *, timeout_s: float = DOWN_AFTER_S
 ) -> ServiceStatus:
     """One service's state, after at most `timeout_s` of waiting for its answer."""
-    return probe_all([target], dirs, timeout_s=timeout_s, clock=clock)[0]
+    return probe_all([target], dirs, timeout_s=timeout_s)[0]
 
 
 def probe_all(

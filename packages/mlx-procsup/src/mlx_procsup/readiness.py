@@ -44,7 +44,6 @@ def wait_for_healthy(
     timeout_s: float = READY_TIMEOUT_S,
     *,
     timeout: LoadTimeout | None = None,
-    on_wait: Callable[[float, str], None] | None = None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Readiness:
     """Wait until a service answers HTTP 200.
@@ -55,7 +54,6 @@ def wait_for_healthy(
 
     Args:
         timeout_s: How long it may take, extended while the load progresses (log, CPU, memory).
-        on_wait: Called with every answer that isn't 200: seconds so far, and what was met.
         cancelled: Asked every 50 ms; the waiting ends when it says so.
 
     Raises:
@@ -67,12 +65,10 @@ def wait_for_healthy(
     if started.spec.readiness is None:
         watch.check_alive()
         return Readiness(started.name, watch.elapsed_s(), None, 0)
-    return _wait_for_answer(watch, started.spec.readiness, on_wait)
+    return _wait_for_answer(watch, started.spec.readiness)
 
 
-def _wait_for_answer(
-    watch: "_Watch", readiness: HttpReadiness, on_wait: Callable[[float, str], None] | None
-) -> Readiness:
+def _wait_for_answer(watch: "_Watch", readiness: HttpReadiness) -> Readiness:
     pending: PendingPoll | None = None
     next_poll_s, pause_s = _FIRST_POLL_S, _FIRST_POLL_S
     polls, connected = 0, False
@@ -94,8 +90,6 @@ def _wait_for_answer(
                     watch.check_alive()
                     response_ms = answer.response_s * 1000
                     return Readiness(watch.name, watch.elapsed_s(), response_ms, polls)
-                if on_wait is not None:
-                    on_wait(watch.elapsed_s(), answer.describe())
                 next_poll_s = watch.elapsed_s() + pause_s
                 pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
             watch.check_time()

@@ -20,7 +20,6 @@ def web_server_command(
     ignore_sigterm: bool = False,
     spawn_child: bool = False,
     print_lines: int = 0,
-    busy_s: float = 0.0,
 ) -> tuple[str, ...]:
     """The command of a web server that starts in a few hundredths of a second.
 
@@ -35,7 +34,6 @@ def web_server_command(
         ignore_sigterm: Only SIGKILL ends it.
         spawn_child: It starts a child that sleeps, in the same process group.
         print_lines: How many lines a second it prints.
-        busy_s: How long it keeps a core busy before it listens.
     """
     options: dict[str, object] = {
         "port": port,
@@ -47,7 +45,6 @@ def web_server_command(
         "ignore-sigterm": int(ignore_sigterm),
         "spawn-child": int(spawn_child),
         "print-lines": print_lines,
-        "busy-s": busy_s,
     }
     words = [f"{name}={value}" for name, value in options.items()]
     return (sys.executable, "-I", "-S", str(_SERVER), *words)

@@ -26,8 +26,6 @@ def main(words: list[str]) -> None:
     if int(options["print-lines"]) > 0:
         rate = int(options["print-lines"])
         threading.Thread(target=_print_lines, args=(rate,), daemon=True).start()
-    while time.monotonic() - started < float(options["busy-s"]):
-        pass
     time.sleep(float(options["listen-after-s"]))
     _serve(
         int(options["port"]),

@@ -9,6 +9,9 @@ from urllib.parse import urlsplit
 from mlx_procsup import Ask, ProcessSpec, Question, StateDirs, SupervisionError, secret_of
 from mlx_stack.engines import guard
 
+_ONE_TOKEN_TIMEOUT_S = 120.0
+"""The first answer compiles the model's kernels."""
+
 
 class StrangerError(OSError):
     """Another process answers on an engine's port."""
@@ -73,16 +76,13 @@ def _exchange(
     return response.status, content
 
 
-def ask_one_token(
-    spec: ProcessSpec, model: str, *, key: str | None = None, timeout_s: float = 120.0
-) -> None:
+def ask_one_token(spec: ProcessSpec, model: str, *, key: str | None = None) -> None:
     """Nothing, if a chat completion of one token succeeds: the service does its work.
 
     Args:
         spec: The engine, or the gateway.
         model: A model name there.
         key: What it asks for, if anything.
-        timeout_s: How long the answer may take; the first one compiles the model's kernels.
 
     Raises:
         SupervisionError: It fails; the message says how.
@@ -99,7 +99,7 @@ def ask_one_token(
             json.dumps(body).encode(),
             headers=headers,
             ask=spec.readiness.ask,
-            timeout_s=timeout_s,
+            timeout_s=_ONE_TOKEN_TIMEOUT_S,
         )
     except (OSError, http.client.HTTPException) as error:
         raise SupervisionError(f"{failed}: {error}") from error

@@ -93,14 +93,10 @@ def watch(
     options: WatchOptions,
     *,
     on_event: Callable[[WatchEvent], None],
-    pause: Callable[[float], bool] | None = None,
 ) -> None:
     """Keep the stack running until interrupted.
 
     Every event goes to `on_event` and into the watchdog's log.
-
-    Args:
-        pause: Waits so many seconds, or shorter; True ends the watch. Left out, it never does.
 
     Raises:
         AlreadyRunningError: Another watchdog watches this stack.
@@ -132,7 +128,7 @@ def watch(
         )
         try:
             note(_event(None, "noticed", f"watching {names} every {options.interval_s:g} s"))
-            Watchdog(dirs, settings, source.load, note).run(pause or threading.Event().wait)
+            Watchdog(dirs, settings, source.load, note).run(threading.Event().wait)
         finally:
             note(_event(None, "noticed", "watchdog stopped; services keep running"))
 
