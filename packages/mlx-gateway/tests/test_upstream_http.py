@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from itertools import pairwise
 
 import pytest
@@ -258,3 +258,86 @@ async def test_the_request_reaches_the_engine_as_it_was_meant() -> None:
             "content-length: 2\r\n\r\n{}"
         ).encode()
     )
+
+
+class _Asked:
+    """A question whose right answer is the secret, and how often it was asked."""
+
+    def __init__(self, secret: str) -> None:
+        self.secret = secret
+        self.asked: list[str] = []
+
+    def __call__(self, method: str, path: str) -> "_Question":
+        self.asked.append(f"{method} {path}")
+        return _Question(self.secret)
+
+
+class _Question:
+    def __init__(self, secret: str) -> None:
+        self._secret = secret
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"x-proof": "nonce"}
+
+    def is_answered(self, headers: Mapping[str, str], /) -> bool:
+        return headers.get("x-proof") == self._secret
+
+
+def _proving(secret: str, got: list[bytes]) -> Serve:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            got.append(await reader.readuntil(b"\r\n\r\n"))
+            proof = f"x-proof: {secret}\r\n".encode()
+            if b"GET /proof " in got[-1]:
+                writer.write(b"HTTP/1.1 204 No Content\r\n" + proof + b"\r\n")
+            else:
+                writer.write(HELLO)
+
+    return serve
+
+
+async def test_nothing_is_sent_before_the_upstream_has_proven_itself() -> None:
+    got: list[bytes] = []
+    wanted = _Asked("right")
+    async with listening(_proving("wrong", got)) as address:
+        pool = ConnectionPool()
+        with pytest.raises(UpstreamFailedError, match="another process answers there"):
+            async with pool.request(address, "POST", "/v1/x", {}, b"a prompt", lambda: wanted):
+                pass
+    assert len(got) == 1
+    assert got[0].startswith(b"GET /proof ")
+    assert b"a prompt" not in got[0]
+
+
+async def test_a_proof_is_asked_once_a_connection_and_every_request_is_signed() -> None:
+    got: list[bytes] = []
+    wanted = _Asked("right")
+    async with listening(_proving("right", got)) as address:
+        pool = ConnectionPool()
+        for _ in range(3):
+            async with pool.request(address, "GET", "/v1/x", {}, find_ask=lambda: wanted) as answer:
+                assert await answer.read(99) == b"hello"
+        pool.close()
+    assert wanted.asked == ["GET /proof", *["GET /v1/x"] * 3]
+    assert all(b"x-proof: nonce" in head for head in got)
+
+
+async def test_an_upstream_that_was_started_again_is_asked_with_its_new_secret() -> None:
+    secret, pool = "first", ConnectionPool()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 204 No Content\r\nx-proof: {secret}\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(HELLO)  # and hangs up, as one that is stopped
+
+    async with listening(serve) as address:
+        for secret in ("first", "second"):
+            find = _finding(secret)
+            async with pool.request(address, "GET", "/", {}, find_ask=find) as answer:
+                assert await answer.read(99) == b"hello"
+
+
+def _finding(secret: str) -> Callable[[], _Asked]:
+    return lambda: _Asked(secret)

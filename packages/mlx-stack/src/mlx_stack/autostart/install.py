@@ -89,7 +89,7 @@ def install(
     )
     _require_no_other_watchdog(home.state_dirs, (agent, daemon), job.label)
     home.create()
-    home.logs.mkdir(exist_ok=True)
+    home.logs.mkdir(mode=0o700, exist_ok=True)
     if system:
         mac.daemon_files(home).stage(daemon.plist_path(job.label), to_plist(job))
         loaded = daemon.jobs.find(job.label, daemon.domain) is not None
