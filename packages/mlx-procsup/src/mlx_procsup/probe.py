@@ -134,7 +134,8 @@ def _last_error(
     usage: ProcessUsage | None,
 ) -> str | None:
     if state is ServiceState.DOWN and answer is not None:
-        return answer.describe()
+        # without its run file, a service can't be shown that it is us who ask
+        return "; ".join(filter(None, [found.problem, answer.describe()]))
     noted = found.record.last_error if found.record is not None else None
     if state is ServiceState.CRASHED:
         offset = found.record.log_offset if found.record is not None else 0
