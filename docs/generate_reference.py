@@ -15,6 +15,17 @@ from typing import Any
 
 import click
 
+from mlx_catalog import Quant, load_catalog
+from mlx_hwprobe import parse_hardware_spec
+from mlx_recommend import (
+    DEFAULT_BUDGET_PCT,
+    TIER_KINDS,
+    Intent,
+    budget_bytes,
+    candidate_of,
+    make_plan,
+    reference_measurements,
+)
 from mlx_stack import __version__, exit_codes
 from mlx_stack.cli.frame.commands import COMMANDS, GROUPS
 from mlx_stack.cli.root import root
@@ -40,6 +51,7 @@ def main() -> int:
         (REPOSITORY / "docs" / "reference" / "configuration.md", configuration_page()),
         (REPOSITORY / "docs" / "reference" / "exit-codes.md", exit_code_page()),
         (REPOSITORY / "docs" / "reference" / "json.md", json_page()),
+        (REPOSITORY / "docs" / "reference" / "recommended.md", recommended_page()),
         (PACKAGE / "data" / "share" / "man" / "man1" / "mlx-stack.1", man_page()),
     )
     if "--check" not in sys.argv[1:]:
@@ -294,6 +306,55 @@ def type_words(field: dict[str, Any]) -> str:
 
 
 # The man page
+
+
+MACS = (
+    *("m3:10:8", "m4:10:16", "m4-pro:16:24", "m4:10:32", "m4-pro:20:48", "m4-max:40:64"),
+    *("m4-max:40:128", "m3-ultra:60:256", "m3-ultra:80:512"),
+)
+"""One Mac of each usual memory size."""
+
+
+def recommended_page() -> str:
+    """What is recommended for Macs of each size."""
+    lines = [
+        "# What is recommended for which Mac",
+        "",
+        f"With the default budget of {DEFAULT_BUDGET_PCT} % of the memory, 4 bits a weight and no",
+        "Hub token. A tier is a model, the context it is planned for in thousands of tokens, and",
+        "tokens a second with 1,024 tokens behind it.",
+        "[How models are chosen](../explanation/recommendations.md).",
+    ]
+    for intent in Intent:
+        names = [kind.name for kind in TIER_KINDS]
+        lines += ["", f"## `--intent {intent}`", "", f"| Mac | budget | {' | '.join(names)} |"]
+        lines.append("|---|--:|" + "---|" * len(names))
+        lines += [recommended_row(spec, intent) for spec in MACS]
+    return page(lines)
+
+
+def recommended_row(spec: str, intent: Intent) -> str:
+    """The plan for one Mac."""
+    mac = parse_hardware_spec(spec)
+    budget = budget_bytes(mac)
+    assert budget is not None
+    candidates = [
+        candidate_of(
+            entry,
+            Quant.INT4,
+            allow_gated=False,
+            measurements=reference_measurements(entry, mac),
+        )
+        for entry in load_catalog()
+    ]
+    plan = make_plan(candidates, mac, budget_bytes=budget, intent=intent)
+    tiers = {
+        tier.kind.name: f"{tier.candidate.model}, {tier.estimate.workload.context_tokens // 1024}k,"
+        f" {tier.generation_tps:.0f}/s"
+        for tier in plan.tiers
+    }
+    cells = [tiers.get(kind.name, "-") for kind in TIER_KINDS]
+    return f"| `{spec}` | {budget / 1e9:.1f} GB | {' | '.join(cells)} |"
 
 
 def man_page() -> str:

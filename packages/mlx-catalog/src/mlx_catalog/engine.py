@@ -54,8 +54,16 @@ def _unservable_because(entry: CatalogEntry) -> str:
         return ""  # mlx-vlm has the modules of all multimodal entries
     if entry.min_mlx_lm_version is None:
         return f"no released mlx-lm has the module {entry.model_type!r}"
-    needed = tuple(int(part) for part in entry.min_mlx_lm_version.split("."))
-    if needed > PINNED_MLX_LM:
-        pinned = ".".join(str(part) for part in PINNED_MLX_LM)
-        return f"it needs mlx-lm {entry.min_mlx_lm_version}; {PINNED_ENGINE} holds {pinned}"
-    return ""
+    return asks_for_newer(entry)
+
+
+def asks_for_newer(entry: CatalogEntry) -> str:
+    """That the entry asks for a newer mlx-lm than the engine holds; "" where it doesn't.
+
+    A multimodal entry may be served all the same, by mlx-vlm's module; nobody has measured it.
+    """
+    needed = entry.min_mlx_lm_version or "0"
+    if tuple(int(part) for part in needed.split(".")) <= PINNED_MLX_LM:
+        return ""
+    pinned = ".".join(str(part) for part in PINNED_MLX_LM)
+    return f"it needs mlx-lm {needed}; {PINNED_ENGINE} holds {pinned}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mlx_catalog import CatalogEntry, Quant
-from mlx_catalog.engine import engine_fit
+from mlx_catalog.engine import asks_for_newer, engine_fit
 from mlx_recommend.inputs import Measurement, ModelShape
 from mlx_recommend.shapes import shape_of_entry
 
@@ -17,6 +17,8 @@ class Exclusion(StrEnum):
     """Its licence has to be accepted on the Hub, and no token is set."""
     UNSERVABLE = "unservable"
     """The pinned engine has no module for it."""
+    NEEDS_NEWER = "needs-newer"
+    """It asks for a newer mlx-lm than the pinned engine's."""
     DOUBTFUL = "doubtful"
     """The catalog itself doubts its figures."""
     UNKNOWN_MEMORY = "unknown-memory"
@@ -42,6 +44,13 @@ class Candidate:
     shape: ModelShape
     measurements: tuple[Measurement, ...] = ()
     exclusion: Exclusion | None = None
+
+    @property
+    def excluded_because(self) -> str:
+        """What the engine lacks for it; "" where that isn't why it is excluded."""
+        if self.exclusion not in (Exclusion.UNSERVABLE, Exclusion.NEEDS_NEWER):
+            return ""
+        return engine_fit(self.entry).unservable_because or asks_for_newer(self.entry)
 
     @property
     def model(self) -> str:
@@ -90,10 +99,12 @@ def _published(entry: CatalogEntry, wanted: Quant) -> Quant | None:
 def _exclusion(
     entry: CatalogEntry, shape: ModelShape, *, has_weights: bool, allow_gated: bool
 ) -> Exclusion | None:
-    if shape.kv_elements(1) is None or shape.state_bytes is None:
-        return Exclusion.UNKNOWN_MEMORY
+    if asks_for_newer(entry):
+        return Exclusion.NEEDS_NEWER
     if engine_fit(entry).unservable_because:
         return Exclusion.UNSERVABLE
+    if shape.kv_elements(1) is None or shape.state_bytes is None:
+        return Exclusion.UNKNOWN_MEMORY
     if not has_weights:
         return Exclusion.NO_WEIGHTS
     if entry.confidence == "low":

@@ -28,6 +28,8 @@ class ReasonKind(StrEnum):
     """Its speed was measured on this machine."""
     REFERENCE = "reference"
     """Its speed was published for such a machine."""
+    NON_COMMERCIAL = "non-commercial"
+    """Its licence forbids commercial use."""
     RUNNER_UP = "runner-up"
     """`model` is next by score, `value` behind, and takes `size_bytes`."""
 
@@ -68,6 +70,8 @@ def reasons(plan: TierPlan, tier: Option) -> Iterator[ChoiceReason]:
     yield from _quality(fitting, tier)
     if tier.candidate.entry.capabilities.tool_calling:
         yield ChoiceReason(kind=ReasonKind.CALLS_TOOLS)
+    if tier.candidate.entry.commercial_use is False:
+        yield ChoiceReason(kind=ReasonKind.NON_COMMERCIAL)
     speed = tier.estimate.generation_tps
     if speed is not None and speed.basis is not Basis.ESTIMATE:
         yield ChoiceReason(kind=ReasonKind(speed.basis.value))

@@ -82,18 +82,20 @@ def memory_use(shape: ModelShape, workload: Workload) -> MemoryUse:
 def prefill_step(shape: ModelShape, context_tokens: int, concurrency: int = 1) -> int:
     """The tokens that an engine should compute at once of a prompt of up to `context_tokens`.
 
-    The engines' own 2,048 where a step's scores are never kept, or stay small; else as few as keep
-    them below a GB, down to 256, below which GPUs starve.
+    The engines' own 2,048 where a step's scores are never kept, or stay small beside the weights;
+    else fewer, down to 256, below which GPUs starve.
     """
     work = Workload(context_tokens=context_tokens, concurrency=concurrency)
     steps = (replace(work, prefill_step_tokens=tokens) for tokens in _STEPS)
-    fitting = (each for each in steps if _scores_bytes(shape, each) <= _BEARABLE_SCORES_BYTES)
+    bearable = max(_SMALL_BYTES, (shape.weights_bytes or 0) // _SMALL_SHARE)
+    fitting = (each for each in steps if _scores_bytes(shape, each) <= bearable)
     chosen = next(fitting, None)
     return chosen.prefill_step_tokens if chosen is not None else _STEPS[-1]
 
 
 _STEPS = (PREFILL_STEP_TOKENS, 1024, 512, 256)
-_BEARABLE_SCORES_BYTES = 1_000_000_000
+_SMALL_BYTES = 250_000_000
+_SMALL_SHARE = 16
 _PREFILL_BATCH = 8
 """As many prompts as engines begin together at most."""
 

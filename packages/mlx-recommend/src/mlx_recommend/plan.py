@@ -1,7 +1,7 @@
 """The tiers of a stack, chosen together under one budget (decision 0041)."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import product
 
@@ -13,6 +13,7 @@ from mlx_recommend.tier_kinds import (
     LONG_CONTEXT,
     STANDARD,
     TIER_KINDS,
+    WORTH_ASKING,
     Option,
     TierKind,
     is_eligible,
@@ -23,6 +24,11 @@ _OPTION_DEPTH = 3
 """Tiers serve different models, so the third best for its size can still be in the best plan."""
 _PAIR_DEPTH = 12
 """The same for pairs, which also have to suit the standard tier."""
+
+
+LEAST_TOKENS = {Intent.BALANCED: 0, Intent.AGENT_FLEET: 32_768}
+"""The shortest context of any tier, where any model can: an agent's first prompt is 15,000 to
+25,000 tokens."""
 
 
 class Absence(StrEnum):
@@ -100,42 +106,76 @@ def make_plan(
         hardware: The machine.
         budget_bytes: What all tiers share.
         intent: What scores are weighted by.
-        context_tokens: The context of every tier; None takes each kind's own.
+        context_tokens: The context of every tier; None takes each kind's own, and stretches it as
+            far as the budget goes once the models are chosen.
         concurrency: Requests that each tier serves side by side.
     """
 
-    def options(kind: TierKind) -> list[Option]:
-        rated = (
-            option_of(
-                candidate,
-                kind,
-                hardware,
-                intent=intent,
-                context_tokens=context_tokens,
-                concurrency=concurrency,
-            )
-            for candidate in candidates
+    def option(candidate: Candidate, kind: TierKind, planned_tokens: int) -> Option | None:
+        return option_of(
+            candidate,
+            kind,
+            hardware,
+            intent=intent,
+            context_tokens=context_tokens,
+            planned_tokens=planned_tokens,
+            concurrency=concurrency,
         )
-        known = [option for option in rated if option is not None]
-        return sorted(known, key=lambda each: (-each.score, each.total_bytes, each.candidate.model))
 
-    ranking = options(STANDARD)
-    pools = {
-        kind.name: [
-            each
-            for each in (ranking if kind is STANDARD else options(kind))
-            if is_eligible(each, context_tokens=context_tokens)
-        ]
-        for kind in TIER_KINDS
-    }
-    tiers = _best_combination(_combinations(pools), budget_bytes)
-    return TierPlan(
-        intent=intent,
-        budget_bytes=budget_bytes,
-        tiers=tiers,
-        missing=tuple(_missing(tiers, pools, budget_bytes)),
-        ranking=tuple(ranking),
-    )
+    def plan(least_tokens: int) -> TierPlan:
+        def options(kind: TierKind) -> list[Option]:
+            tokens = max(kind.context_tokens, least_tokens)
+            rated = (option(candidate, kind, tokens) for candidate in candidates)
+            known = [each for each in rated if each is not None]
+            return sorted(known, key=lambda o: (-o.score, o.total_bytes, o.candidate.model))
+
+        ranking = options(STANDARD)
+        pools = {
+            kind.name: [
+                each
+                for each in (ranking if kind is STANDARD else options(kind))
+                if is_eligible(each, context_tokens=context_tokens, least_tokens=least_tokens)
+            ]
+            for kind in TIER_KINDS
+        }
+        tiers = _best_combination(_combinations(pools), budget_bytes)
+        return TierPlan(
+            intent=intent,
+            budget_bytes=budget_bytes,
+            tiers=tiers,
+            missing=tuple(_missing(tiers, pools, budget_bytes)),
+            ranking=tuple(ranking),
+        )
+
+    chosen = plan(LEAST_TOKENS[intent])
+    if not chosen.tiers:
+        chosen = plan(0)
+    if context_tokens is not None:
+        return chosen
+    return replace(chosen, tiers=_stretched(chosen.tiers, option, budget_bytes))
+
+
+def _stretched(
+    tiers: Sequence[Option],
+    option: Callable[[Candidate, TierKind, int], Option | None],
+    budget_bytes: int,
+) -> tuple[Option, ...]:
+    """The tiers with contexts doubled, the shortest first, as long as the budget has room.
+
+    Scores stay those that the tiers were chosen by.
+    """
+    found, done = list(tiers), set[str]()
+    while growing := [tier for tier in found if tier.kind.name not in done]:
+        tier = min(growing, key=lambda each: each.estimate.workload.context_tokens)
+        now = tier.estimate.workload.context_tokens
+        tokens = min(2 * now, tier.kind.longest_tokens, tier.candidate.entry.max_context_tokens)
+        longer = option(tier.candidate, tier.kind, tokens) if tokens > now else None
+        others = _total_bytes(found) - tier.total_bytes
+        if longer is None or others + longer.total_bytes > budget_bytes:
+            done.add(tier.kind.name)
+        else:
+            found[found.index(tier)] = replace(longer, score=tier.score, components=tier.components)
+    return tuple(found)
 
 
 def _best_combination(
@@ -222,9 +262,14 @@ def _is_sensible(tiers: Sequence[Option]) -> bool:
     standard = tiers[0]
     return _are_different(tiers) and all(
         _quality(tier) <= _quality(standard)
-        and (tier.kind is not FAST or tier.is_faster_than(standard))
+        and (tier.kind is not FAST or _is_worth_asking(tier, standard))
         for tier in tiers[1:]
     )
+
+
+def _is_worth_asking(fast: Option, standard: Option) -> bool:
+    enough = WORTH_ASKING * _quality(standard)
+    return fast.is_faster_than(standard) and _quality(fast) >= enough
 
 
 def _missing(

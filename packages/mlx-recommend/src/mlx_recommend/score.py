@@ -49,8 +49,8 @@ STANDARD_WEIGHTS = {
 """For the standard tier."""
 
 FAST_WEIGHTS = {
-    Intent.BALANCED: ScoreWeights(speed=0.6, quality=0.25, tool_calling=0.1, memory=0.05),
-    Intent.AGENT_FLEET: ScoreWeights(speed=0.5, quality=0.2, tool_calling=0.25, memory=0.05),
+    Intent.BALANCED: ScoreWeights(speed=0.45, quality=0.42, tool_calling=0.1, memory=0.03),
+    Intent.AGENT_FLEET: ScoreWeights(speed=0.38, quality=0.39, tool_calling=0.2, memory=0.03),
 }
 """For the fast tier."""
 

@@ -22,6 +22,8 @@ from mlx_recommend.score import (
     weighted_score,
 )
 
+WORTH_ASKING = 0.5
+"""The share of the standard tier's quality that a fast one needs: below it nobody asks it twice."""
 USEFUL_QUALITY = 20.0
 """Below about 20 the catalog's overall quality is mostly noise, and so are the answers."""
 NOT_HYBRID_FACTOR = 0.6
@@ -37,7 +39,8 @@ class TierKind:
 
     Attributes:
         name: Its name.
-        context_tokens: The context it is planned for where nobody says otherwise.
+        context_tokens: The context that models are compared and chosen at.
+        longest_tokens: The context that what is left of the budget stretches it to at most.
         weights: What it is scored by, for each intent.
         max_useful_tps: The decode speed above which more adds no score.
         scores_context_cost: Whether its memory component is the cost of context, not the total.
@@ -46,16 +49,20 @@ class TierKind:
 
     name: str
     context_tokens: int
+    longest_tokens: int
     weights: dict[Intent, ScoreWeights]
     max_useful_tps: float = MAX_USEFUL_TPS
     scores_context_cost: bool = False
     min_quality: float | None = None
 
 
-STANDARD = TierKind(name="standard", context_tokens=16_384, weights=STANDARD_WEIGHTS)
+STANDARD = TierKind(
+    name="standard", context_tokens=16_384, longest_tokens=131_072, weights=STANDARD_WEIGHTS
+)
 FAST = TierKind(
     name="fast",
     context_tokens=8_192,
+    longest_tokens=131_072,
     weights=FAST_WEIGHTS,
     max_useful_tps=MAX_USEFUL_FAST_TPS,
     min_quality=USEFUL_QUALITY,
@@ -63,6 +70,7 @@ FAST = TierKind(
 LONG_CONTEXT = TierKind(
     name="longctx",
     context_tokens=65_536,
+    longest_tokens=262_144,
     weights=LONG_CONTEXT_WEIGHTS,
     scores_context_cost=True,
     min_quality=USEFUL_QUALITY,
@@ -113,6 +121,7 @@ def option_of(
     *,
     intent: Intent,
     context_tokens: int | None = None,
+    planned_tokens: int | None = None,
     concurrency: int = 1,
 ) -> Option | None:
     """The candidate as a tier of this kind; None where its memory is unknown.
@@ -122,11 +131,13 @@ def option_of(
         kind: The kind of tier.
         hardware: The machine.
         intent: What the score is weighted by.
-        context_tokens: The context; None takes the kind's own, or the model's where that is less.
+        context_tokens: The context that was asked for, for speed as well.
+        planned_tokens: Without one, what memory is planned for, at most the model's own; None
+            takes the kind's.
         concurrency: Requests that the tier serves side by side.
     """
     longest = candidate.entry.max_context_tokens
-    tokens = context_tokens or min(kind.context_tokens, longest)
+    tokens = context_tokens or min(planned_tokens or kind.context_tokens, longest)
     workload = Workload(
         context_tokens=tokens,
         concurrency=concurrency,
@@ -158,12 +169,14 @@ def option_of(
     )
 
 
-def is_eligible(option: Option, *, context_tokens: int | None = None) -> bool:
+def is_eligible(
+    option: Option, *, context_tokens: int | None = None, least_tokens: int = 0
+) -> bool:
     """Whether the option may be chosen at all, whatever the budget."""
     candidate, kind = option.candidate, option.kind
     if candidate.exclusion is not None:
         return False
-    needed = context_tokens or (kind.context_tokens if kind.scores_context_cost else 1)
+    needed = context_tokens or (kind.context_tokens if kind.scores_context_cost else least_tokens)
     if candidate.entry.max_context_tokens < needed:
         return False
     return kind.min_quality is None or (candidate.quality or 0) >= kind.min_quality

@@ -138,7 +138,7 @@ def _note(option: mlx_recommend.Option, plan: mlx_recommend.TierPlan, chosen: se
     if option.candidate.model in chosen:
         return ("in the plan", "green")
     if option.candidate.exclusion is not None:
-        return planning.recommend.EXCLUSIONS[option.candidate.exclusion]
+        return planning.recommend.exclusion_text(option.candidate)
     over = option.total_bytes - plan.budget_bytes
     if over > 0:
         return f"{format_bytes(over)} over"

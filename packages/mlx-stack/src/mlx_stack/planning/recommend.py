@@ -6,6 +6,7 @@ from mlx_catalog import Catalog, Quant
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend import (
     Absence,
+    Candidate,
     ChoiceReason,
     Exclusion,
     Intent,
@@ -30,6 +31,7 @@ _ORDINALS = {1: "best", 2: "second best", 3: "third best"}
 EXCLUSIONS = {
     Exclusion.GATED: "gated: needs a Hub token",
     Exclusion.UNSERVABLE: "the engine can't serve it",
+    Exclusion.NEEDS_NEWER: "needs a newer engine",
     Exclusion.DOUBTFUL: "doubtful figures",
     Exclusion.UNKNOWN_MEMORY: "memory unknown",
     Exclusion.NO_WEIGHTS: "no MLX weights published",
@@ -42,6 +44,7 @@ _PLAIN = {
     ReasonKind.CALLS_TOOLS: "calls tools",
     ReasonKind.MEASURED: "speed measured on this machine",
     ReasonKind.REFERENCE: "speed published for such a machine",
+    ReasonKind.NON_COMMERCIAL: "its licence forbids commercial use",
 }
 """Reasons without figures."""
 
@@ -179,7 +182,15 @@ def _candidate_document(option: Option, budget_bytes: int) -> dict[str, object]:
         },
         "fits": option.total_bytes <= budget_bytes,
         "excluded": candidate.exclusion.value if candidate.exclusion is not None else None,
+        "excluded_because": exclusion_text(candidate) or None,
     }
+
+
+def exclusion_text(candidate: Candidate) -> str:
+    """Why a model is not chosen by default; "" where it may be."""
+    if candidate.exclusion is None:
+        return ""
+    return candidate.excluded_because or EXCLUSIONS[candidate.exclusion]
 
 
 def reason_text(reason: ChoiceReason) -> str:
