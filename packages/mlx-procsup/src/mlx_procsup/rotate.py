@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, cast
 
 from mlx_procsup.lock import try_flock
 
@@ -71,14 +72,15 @@ def rotate_log(log: Path, max_files: int) -> Rotation | None:
 
 
 def rewrite_log(log: Path, change: Callable[[bytes], bytes]) -> int:
-    """How many files of a log and its archives were changed, line by line; rotations wait.
+    """How many files of a log and its archives were changed; rotations wait meanwhile.
 
     An archive is replaced at once. The log itself is written over where it is, since a process
     keeps it open; a change of it that was cut off is finished by the next call.
 
     Args:
         log: The log.
-        change: A line as it shall be, of the same length. Long lines come in pieces.
+        change: Some lines as they shall be, of the same length; called with one block after the
+            other.
 
     Raises:
         LockUnsupportedError: When the log's file system has no locks.
@@ -100,13 +102,18 @@ def _write_over(handle: int, change: Callable[[bytes], bytes]) -> bool:
     is_changed = False
     with os.fdopen(os.dup(handle), "rb") as lines:
         offset = 0
-        while line := lines.readline(_CHUNK_BYTES):
-            new = change(line)
-            if new != line:
+        while block := _next_block(lines):
+            new = change(block)
+            if new != block:
                 os.pwrite(handle, new, offset)
                 is_changed = True
-            offset += len(line)
+            offset += len(block)
     return is_changed
+
+
+def _next_block(lines: BinaryIO) -> bytes:
+    """About a megabyte, up to the end of a line if that is near."""
+    return lines.read(_CHUNK_BYTES) + lines.readline(_CHUNK_BYTES)
 
 
 def _rewrite_archive(path: Path, change: Callable[[bytes], bytes]) -> bool:
@@ -120,12 +127,13 @@ def _rewrite_archive(path: Path, change: Callable[[bytes], bytes]) -> bool:
     unfinished = path.with_name(f"{path.name}.part")
     handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode=0o600)
     try:
-        with gzip.open(path) as lines, os.fdopen(handle, "wb") as raw:
-            with gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw) as packed:
-                while line := lines.readline(_CHUNK_BYTES):
-                    new = change(line)
-                    is_changed |= new != line
-                    packed.write(new)
+        with gzip.open(path) as packed, os.fdopen(handle, "wb") as raw:
+            lines = cast("BinaryIO", packed)
+            with gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw) as rewritten:
+                while block := _next_block(lines):
+                    new = change(block)
+                    is_changed |= new != block
+                    rewritten.write(new)
             raw.flush()
             os.fsync(raw.fileno())
         if is_changed:

@@ -73,3 +73,11 @@ def test_a_damaged_archive_is_named_and_tried_again(home: Home) -> None:
     archive.unlink()
     assert remove_old_prompts(home) == []
     assert b"4711" not in log.read_bytes()
+
+
+def test_a_large_log_is_cleaned_across_its_blocks(home: Home) -> None:
+    log, archive = write(home, "standard", OLD * 6000)  # more than two blocks
+    assert remove_old_prompts(home) == []
+    for text in (log.read_bytes(), gzip.decompress(archive.read_bytes())):
+        assert b"4711" not in text
+        assert text.count(b"\n") % OLD.count(b"\n") == 0

@@ -10,9 +10,16 @@ from mlx_stack import atomic_file
 from mlx_stack.engines.guard import PREVIEW, REMOVED
 from mlx_stack.home import Home
 
-_PREVIEW = re.compile(rb"(?:" + PREVIEW.encode() + rb")([^\r\n]+)")
-_END_OF_PREVIEW = b"..."
-_LONGEST_PREVIEW_LINES = 80
+_LINE = re.compile(rb"(" + PREVIEW.encode() + rb")([^\r\n]*)")
+_LONGEST_MESSAGE_BYTES = 400
+_MESSAGE = re.compile(
+    rb"(Chat msg \d+: role=\w+, content=)(.{0,%d}?\.\.\.)(?=\r?\n[A-Z]+:|\r?\n?\Z)"
+    % _LONGEST_MESSAGE_BYTES,
+    re.DOTALL,
+)
+"""The beginning of a message, which may have several lines; the next record follows."""
+_CUT_OFF = re.compile(rb"Chat msg \d+: role=\w+, content=(?!.*\.\.\.\r?\n\Z).*\Z", re.DOTALL)
+_REST = re.compile(rb"\A(.{0,%d}?\.\.\.)(?=\r?\n)" % _LONGEST_MESSAGE_BYTES, re.DOTALL)
 
 
 def remove_old_prompts(home: Home, still_writing: Collection[str] = ()) -> list[str]:
@@ -42,26 +49,23 @@ def remove_old_prompts(home: Home, still_writing: Collection[str] = ()) -> list[
 
 
 class _Cleaner:
-    """A line without the beginning of a prompt; a preview of a message may have several lines."""
+    """Blocks of a log without the beginnings of prompts, each as long as it was."""
 
     def __init__(self) -> None:
-        self._lines_left = 0
+        self._is_cut_off = False
 
-    def __call__(self, line: bytes) -> bytes:
-        """The line as it shall be, as long as it was."""
-        if self._lines_left:
-            ends = line.rstrip().endswith(_END_OF_PREVIEW)
-            self._lines_left = 0 if ends else self._lines_left - 1
-            content = line.rstrip(b"\r\n")
-            return _blank(content) + line[len(content) :]
-        found = _PREVIEW.search(line)
-        if found is None:
-            return line
-        text = found[1]
-        if b"content=" in found[0] and not text.rstrip().endswith(_END_OF_PREVIEW):
-            self._lines_left = _LONGEST_PREVIEW_LINES
-        return line[: found.start(1)] + _blank(text) + line[found.end(1) :]
+    def __call__(self, block: bytes) -> bytes:
+        """The block as it shall be."""
+        if self._is_cut_off:
+            block = _REST.sub(lambda found: _blank(found[1]), block, count=1)
+        self._is_cut_off = _CUT_OFF.search(block, len(block) - _LONGEST_MESSAGE_BYTES) is not None
+        block = _MESSAGE.sub(lambda found: found[1] + _blank(found[2]), block)
+        return _LINE.sub(lambda found: found[1] + _blank(found[2]), block)
 
 
 def _blank(text: bytes) -> bytes:
-    return REMOVED.encode()[: len(text)].ljust(len(text))
+    """As many bytes that say nothing, on as many lines."""
+    first, *others = text.splitlines(keepends=True) or [b""]
+    content = first.rstrip(b"\r\n")
+    shown = REMOVED.encode()[: len(content)].ljust(len(content))
+    return shown + first[len(content) :] + b"".join(re.sub(rb"[^\r\n]", b" ", o) for o in others)
