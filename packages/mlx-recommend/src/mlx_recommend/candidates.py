@@ -32,10 +32,7 @@ class Candidate:
     """A model at the precision that it would be served at.
 
     Attributes:
-        entry: The catalog's entry.
         quant: The precision: the wanted one where such weights are published, else the nearest.
-        shape: What memory and speed follow from.
-        measurements: Figures for it on the machine, oldest first.
         exclusion: Why it is not chosen by default, or None.
     """
 

@@ -6,7 +6,6 @@ class RecommendError(Exception):
 
     Attributes:
         field: The argument that is to blame.
-        message: What is wrong with it, in one sentence.
     """
 
     def __init__(self, field: str, message: str) -> None:

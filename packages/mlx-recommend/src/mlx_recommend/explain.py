@@ -40,8 +40,6 @@ class ChoiceReason:
 
     Attributes:
         kind: What it is about; which other fields are set follows from it.
-        rank: A place, 1 being the best.
-        value: A figure.
         model: Another model that this one is compared with.
         size_bytes: The memory of that model.
     """

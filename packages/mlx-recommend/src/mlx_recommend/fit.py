@@ -16,12 +16,7 @@ class Estimate:
     """One model on one machine; what can't be known is None.
 
     Attributes:
-        shape: The model.
-        workload: What it is to do.
         memory: What it takes, part by part.
-        limit_bytes: What the GPU of the machine may use.
-        generation_tps: Decode speed of each request.
-        prompt_tps: Prefill speed.
     """
 
     shape: ModelShape
@@ -91,8 +86,6 @@ def estimate(
     """What is to be expected of a model on a machine.
 
     Args:
-        shape: The model.
-        hardware: The machine.
         workload: Context and concurrency; the defaults where None.
         measurements: Figures for this model on such a machine, oldest first. They replace speeds,
             never memory: a missing or odd figure can't make a model seem smaller than it is.

@@ -22,7 +22,6 @@ class Machine:
 
     Attributes:
         generation: The chip's generation, as an M-series number.
-        width: Base, Pro, Max or Ultra.
         bandwidth_gb_s: Memory bandwidth, advertised or measured, in decimal GB/s.
         gpu_cores: Cores of the GPU; None where unknown.
         is_measured_generation: Whether any published MLX measurement is from this generation.

@@ -49,8 +49,6 @@ class MissingTier:
     """A tier that the plan does without.
 
     Attributes:
-        tier: Its name.
-        absence: Why.
         smallest_bytes: What the smallest suitable model would take, where there is one.
         left_bytes: What the plan leaves of the budget.
     """
@@ -66,8 +64,6 @@ class TierPlan:
     """The tiers that serve best together.
 
     Attributes:
-        intent: What they were weighed by.
-        budget_bytes: What they share.
         tiers: In the order of importance; none where not even the smallest model fits.
         missing: The usual tiers that are not there.
         ranking: Every candidate as the standard tier, best score first.
@@ -102,10 +98,6 @@ def make_plan(
     """The best plan within the budget: the tiers together, each at its context, never exceed it.
 
     Args:
-        candidates: The models to choose from.
-        hardware: The machine.
-        budget_bytes: What all tiers share.
-        intent: What scores are weighted by.
         context_tokens: The context of every tier; None takes each kind's own, and stretches it as
             far as the budget goes once the models are chosen.
         concurrency: Requests that each tier serves side by side.

@@ -25,7 +25,6 @@ def shape_of_model(model: ModelReading, quant: Quant | None = None) -> ModelShap
     """The shape of the model that was read, unknown where its files don't tell enough.
 
     Args:
-        model: What its files say.
         quant: The precision to suppose; None takes their own.
 
     Returns:

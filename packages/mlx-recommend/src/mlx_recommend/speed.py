@@ -41,8 +41,6 @@ class Speed:
 
     Attributes:
         value: The best guess, or the measurement.
-        low: The lower end.
-        high: The upper end.
         basis: Whether it was measured here, published for such a machine, or computed.
         error_class: What its range is of, where it was computed.
     """
@@ -139,10 +137,6 @@ def prefill_speed(
     None where the parameters, the KV cache's geometry or the number of GPU cores are unknown.
 
     Args:
-        shape: The model.
-        machine: The chip.
-        prompt_tokens: The prompt.
-        constants: The constants.
         unpacking_factor: How much faster M1 and M2 are than with MLX before 0.32.1.
     """
     attention, params = _attention_operations(shape, prompt_tokens), shape.prefill_params

@@ -38,7 +38,6 @@ class TierKind:
     """One of the tiers that a stack usually has.
 
     Attributes:
-        name: Its name.
         context_tokens: The context that models are compared and chosen at.
         longest_tokens: The context that what is left of the budget stretches it to at most.
         weights: What it is scored by, for each intent.
@@ -84,11 +83,6 @@ class Option:
     """A candidate as one kind of tier.
 
     Attributes:
-        candidate: The model.
-        kind: The tier it would be.
-        estimate: What to expect of it there.
-        total_bytes: The memory it takes there.
-        components: What its score is made of.
         score: From 0 to 1.
     """
 
@@ -127,10 +121,6 @@ def option_of(
     """The candidate as a tier of this kind; None where its memory is unknown.
 
     Args:
-        candidate: The model.
-        kind: The kind of tier.
-        hardware: The machine.
-        intent: What the score is weighted by.
         context_tokens: The context that was asked for, for speed as well.
         planned_tokens: Without one, what memory is planned for, at most the model's own; None
             takes the kind's.
