@@ -34,25 +34,47 @@ def test_requests_are_counted_with_their_time_and_tokens() -> None:
     usage = Usage(prompt_tokens=100, completion_tokens=20)
     for error in ("", "503"):
         metrics.finished(
-            operation="chat/completions", model="standard", seconds=2.5,
+            path="/v1/chat/completions", model="standard", seconds=2.5,
             ttft_s=None if error else 0.03, usage=Usage() if error else usage, error=error,
         )  # fmt: skip
     metrics.fell_back("standard", "fast")
 
     values = rendered(metrics)
 
-    labels = (("error_type", ""), ("gen_ai_operation_name", "chat/completions"),
+    labels = (("error_type", ""), ("gen_ai_operation_name", "chat"),
               ("gen_ai_request_model", "standard"))  # fmt: skip
     assert values["gen_ai_server_request_duration_seconds_count", *labels] == 1
     assert values["gen_ai_server_request_duration_seconds_sum", *labels] == 2.5
     assert values["gen_ai_server_time_to_first_token_seconds_count", *labels[1:]] == 1
-    tokens = {key[-1]: value for key, value in values.items() if key[0].endswith("usage_total")}
-    assert tokens == {("gen_ai_token_type", "input"): 100, ("gen_ai_token_type", "output"): 20}
+    for kind, count in (("input", 100), ("output", 20)):
+        used = (*labels[1:], ("gen_ai_token_type", kind))
+        assert values["gen_ai_client_token_usage_sum", *used] == count
+        assert values["gen_ai_client_token_usage_count", *used] == 1, "nobody counted the other"
     assert values["mlx_gateway_requests_running", ("model", "standard")] == 2
     assert values["mlx_gateway_requests_waiting", ("model", "standard")] == 5
     assert values[
         "mlx_gateway_fallbacks_total", ("answered_by", "fast"), ("asked", "standard")
     ] == 1  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("path", "operation"),
+    [
+        ("/v1/chat/completions", "chat"),
+        ("/v1/messages", "chat"),
+        ("/v1/responses", "chat"),
+        ("/v1/completions", "text_completion"),
+        ("/v1/embeddings", "embeddings"),
+        ("/v1/rerank", "rerank"),
+    ],
+)
+def test_operations_have_the_names_of_the_genai_conventions(path: str, operation: str) -> None:
+    metrics = Metrics()
+    metrics.finished(path=path, model="m", seconds=1, ttft_s=1, usage=Usage(1, 0, 1), error="")
+
+    said = {label for key in rendered(metrics) for label in key[1:] if isinstance(label, tuple)}
+
+    assert [label[1] for label in said if label[0] == "gen_ai_operation_name"] == [operation]
 
 
 def test_the_engines_own_metrics_are_joined_and_keep_apart() -> None:

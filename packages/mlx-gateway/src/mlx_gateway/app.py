@@ -299,7 +299,7 @@ class Gateway:
         now, first_at = time.monotonic(), request.outbox.first_at
         model = request.answered_by or request.name
         self._metrics.finished(
-            operation=request.path.removeprefix("/v1/"),
+            path=request.path,
             model=model,
             seconds=now - request.began,
             ttft_s=None if first_at is None else first_at - request.began,

@@ -16,6 +16,13 @@ from mlx_gateway.protocols.events import Usage
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
 _TTFT = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 60)
+_TOKENS = tuple(4**power for power in range(14))
+_OPERATIONS = {
+    "/v1/chat/completions": "chat",
+    "/v1/completions": "text_completion",
+    "/v1/messages": "chat",
+    "/v1/responses": "chat",
+}
 
 
 class Metrics:
@@ -37,10 +44,11 @@ class Metrics:
             buckets=_TTFT,
             registry=self._registry,
         )
-        self._tokens = Counter(
+        self._tokens = Histogram(
             "gen_ai_client_token_usage",
-            "Tokens read and written, as far as the engines say.",
-            ("gen_ai_request_model", "gen_ai_token_type"),
+            "Tokens that a request read and wrote, as far as its engine says.",
+            ("gen_ai_operation_name", "gen_ai_request_model", "gen_ai_token_type"),
+            buckets=_TOKENS,
             registry=self._registry,
         )
         self._fallbacks = Counter(
@@ -61,7 +69,7 @@ class Metrics:
     def finished(
         self,
         *,
-        operation: str,
+        path: str,
         model: str,
         seconds: float,
         ttft_s: float | None,
@@ -69,13 +77,14 @@ class Metrics:
         error: str,
     ) -> None:
         """Count a request that has ended; `error` is "" where all went well."""
+        operation = _OPERATIONS.get(path, path.removeprefix("/v1/"))
         self._duration.labels(operation, model, error).observe(seconds)
         if ttft_s is not None:
             self._ttft.labels(operation, model).observe(ttft_s)
         counts = (("input", usage.prompt_tokens), ("output", usage.completion_tokens))
         for kind, count in counts:
-            if count:
-                self._tokens.labels(model, kind).inc(count)
+            if count is not None:
+                self._tokens.labels(operation, model, kind).observe(count)
 
     def fell_back(self, asked: str, answered_by: str) -> None:
         """Count a request that another model answered."""
