@@ -311,16 +311,45 @@ async def test_an_engine_that_refuses_the_gateway_itself_is_not_the_clients_mist
         assert answer.headers["x-mlx-stack-tier"] == "fast"
 
 
+@pytest.mark.parametrize(
+    ("path", "asked", "param"),
+    [
+        ("/v1/chat/completions", {"response_format": {"type": "json_object"}}, "response_format"),
+        ("/v1/responses", {"text": {"format": {"type": "json_object"}}}, "text.format"),
+    ],
+)
 async def test_an_answer_in_a_form_that_the_engine_can_not_give_is_refused_once(
-    bench: MakeBench,
+    bench: MakeBench, path: str, asked: dict[str, Any], param: str
 ) -> None:
     async with bench(TWO, fails, says_hello) as it:
-        asked = {**HELLO, "response_format": {"type": "json_schema", "json_schema": {}}}
-        answer = await it.client.ask("/v1/chat/completions", asked)
+        answer = await it.client.ask(path, {**HELLO, "input": "hello", **asked})
 
-        assert answer.status == 400
+        assert (answer.status, answer.document["error"]["param"]) == (400, param)
         assert "out of memory" in answer.document["error"]["message"]
         assert it.engines[1].seen == []
+
+
+@pytest.mark.parametrize("waits_s", [0, 0.2])
+async def test_a_response_of_a_form_is_asked_of_the_engines_chat(
+    bench: MakeBench, waits_s: float
+) -> None:
+    async def says_slowly(exchange: Exchange) -> None:
+        await asyncio.sleep(waits_s)
+        await says_hello(exchange)
+
+    async with bench(ONE, says_slowly, sign_of_life_s=0.05) as it:
+        asked = {"model": "standard", "input": "hello", "stream": True,
+                 "text": {"format": {"type": "json_object"}}}  # fmt: skip
+        answer = await it.client.ask("/v1/responses", asked)
+
+        assert it.engines[0].seen[0].path == "/v1/chat/completions"
+        events = [each for each in answer.events if isinstance(each, dict)]
+        kinds = [each["type"] for each in events]
+        assert (kinds.count("response.created"), kinds[-1]) == (1, "response.completed")
+        assert {each["response"]["id"] for each in events if "response" in each} == {
+            events[0]["response"]["id"]
+        }
+        assert events[-1]["response"]["output"][0]["content"][0]["text"] == "Hello"
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])

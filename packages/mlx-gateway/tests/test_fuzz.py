@@ -52,6 +52,7 @@ _conversations = st.sampled_from(
         {"messages": [{"role": "user", "content": "x"}], "max_tokens": 9},
         {"input": "x"},
         {"input": [{"role": "user", "content": "x"}]},
+        {"input": "x", "text": {"format": {"type": "json_object"}}},
         {"prompt": "x"},
         {},
     ]

@@ -41,6 +41,8 @@ def test_a_question_without_an_answer_counts_unless_something_else_was_heard(
         ("the question unanswered, but not for long", Wait(100, 100), HUNG, 102.9, False),
         ("cuts 1 MB of prompt into tokens", Wait(100, 100, 10**6), HUNG, 107, False),
         ("cuts 1 MB of prompt for ever", Wait(100, 100, 10**6), HUNG, 108.1, True),
+        ("is busy with its vocabulary", Wait(100, 100, has_form=True), HUNG, 132, False),
+        ("is so for ever", Wait(100, 100, has_form=True), HUNG, 134, True),
         ("reads a prompt and answers questions", Wait(100, 100), EngineLife(399), 400, False),
         ("answered once, then no more", Wait(100, 100), EngineLife(101, True), 150, False),
         ("silent to all for a minute", Wait(100, 100), EngineLife(101, True), 162, True),

@@ -39,6 +39,8 @@ FUNCTION = {"name": "weather", "description": "tells the weather", "parameters":
 TOOL = {"type": "function", "function": FUNCTION}
 CALL = 'Repeat: I look. <tool_call>\n{"name": "%s", "arguments": {"city": "Paris"}}\n</tool_call>'
 TWO_CALLS = f"{CALL % 'weather'} {(CALL % 'weather').partition('I look. ')[2]}"
+PARIS, JSON = 'Repeat: {"city": "Paris"}', {"format": {"type": "json_object"}}
+FORM = {"type": "json_schema", "name": "x", "schema": SCHEMA, "strict": True}
 PIXEL = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkAAIAAAoAAv/lxKUAAAAASUVORK5CYII="  # noqa: E501 - one URL
 BLOCKS = [{"type": "text", "text": "sunny"}, {"type": "text", "text": "windy"}]
 
@@ -308,9 +310,16 @@ REPAIRS = [
                     parallel_tool_calls=False),
            lambda it: len(it.of("response.output_item.done")) == 2 + bool(it.said),
            lambda it: len(it.of("response.output_item.done")) == 1 + bool(it.said)),
-    Repair("a format of the answer is refused without a reason", RESPONSES,
-           response(text={"format": {"type": "json_schema", "name": "x", "schema": SCHEMA}}),
-           lambda it: it.status == 422, lambda it: "response_format" in it.text),
+    Repair("JSON is refused", RESPONSES, response(PARIS, text=JSON),
+           lambda it: it.status == 400, lambda it: json.loads(it.said) == {"city": "Paris"}),
+    Repair("JSON is refused in a stream", RESPONSES, response(PARIS, text=JSON, stream=True),
+           lambda it: it.status == 400,
+           lambda it: (json.loads(it.said) == {"city": "Paris"}
+                       and it.of("response.completed")[0]["response"]["usage"]["output_tokens"])),
+    Repair("JSON of a schema is no format of a response", RESPONSES,
+           response(PARIS, text={"format": FORM}), lambda it: it.status == 422,
+           lambda it: (json.loads(it.said) == {"city": "Paris"} if sys.platform == "darwin"
+                       else is_refused(it) and it.document["error"]["param"] == "text.format")),
 ]  # fmt: skip
 
 
@@ -506,7 +515,7 @@ def test_an_engine_that_dies_while_it_reads_is_replaced(
 
 
 _SDKS = """
-import json, anthropic, openai
+import json, sys, anthropic, openai, pydantic
 o = openai.OpenAI(base_url=URL + "/v1", api_key=KEY, max_retries=0)
 a = anthropic.Anthropic(base_url=URL, api_key=KEY, max_retries=0)
 say = lambda text: [{"role": "user", "content": text}]
@@ -515,6 +524,11 @@ tool = {"name": "weather", "description": "d", "parameters": SCHEMA}
 strict = {"type": "function", "function": {**tool, "strict": True}}
 ant = {"name": "weather", "description": "d", "input_schema": SCHEMA}
 seen = {}
+def error(ask):
+    try:
+        ask()
+    except (openai.APIStatusError, anthropic.APIStatusError) as problem:
+        return [type(problem).__name__, problem.status_code]
 
 seen["models"] = [m.id for m in o.models.list()] + [m.id for m in a.models.list()]
 seen["model"] = o.models.retrieve("scripted").id
@@ -536,6 +550,17 @@ with o.responses.stream(model="scripted", input=call, tools=[{"type": "function"
     called = stream.get_final_response().output[-1]
 seen["response tool"] = [called.name, json.loads(called.arguments)]
 seen["arguments done"] = kinds.count("response.function_call_arguments.done")
+form = {"model": "scripted", "text": {"format": {"type": "json_object"}}}
+seen["json"] = json.loads(o.responses.create(**form, input=PARIS).output_text)
+with o.responses.stream(**form, input="Wait 1 s. " + PARIS) as stream:
+    kinds = [event.type.removeprefix("response.") for event in stream]
+    seen["json streamed"] = json.loads(stream.get_final_response().output_text)
+seen["json events"] = sorted(set(kinds), key=kinds.index)
+class City(pydantic.BaseModel):
+    city: str
+parse = dict(model="scripted", input=PARIS, text_format=City)
+seen["json parsed"] = (error(lambda: o.responses.parse(**parse)) if sys.platform == "linux"
+                       else o.responses.parse(**parse).output_parsed.city)
 whole = a.messages.create(model="scripted", max_tokens=50, messages=say(words))
 seen["message"] = whole.content[0].text
 def final(**more):
@@ -559,11 +584,6 @@ with o.responses.stream(model="scripted", input=slow) as stream:
     for event in stream: pass
     seen["slow response"] = stream.get_final_response().output_text
 seen["slow message"] = final(messages=say(slow)).content[0].text
-def error(ask):
-    try:
-        ask()
-    except (openai.APIStatusError, anthropic.APIStatusError) as problem:
-        return [type(problem).__name__, problem.status_code]
 wrong = dict(model="scripted", messages=say("x"))
 seen["errors"] = [
     error(lambda: o.with_options(api_key="wrong").chat.completions.create(**wrong)),
@@ -579,6 +599,7 @@ print(json.dumps(seen))
 
 def test_the_clients_of_openai_and_anthropic_get_along(gateway: str) -> None:
     constants = f"URL, KEY, CALL, SCHEMA = {gateway!r}, {KEY!r}, {CALL % 'weather'!r}, {SCHEMA!r}\n"
+    constants += f"PARIS = {PARIS!r}\n"
     command = [uv.find_uv_bin(), "run", "--no-project", "--isolated", "--quiet"]
     command += ["--with", "openai>=2", "--with", "anthropic>=0.60"]
     done = subprocess.run(
@@ -592,7 +613,14 @@ def test_the_clients_of_openai_and_anthropic_get_along(gateway: str) -> None:
         "models": ["scripted", "scripted"], "model": "scripted", "chat": "one two",
         "chat streamed": "one two th", "chat usage": True, "chat tool": weather,
         "completion": "text_completion", "response": "one two three", "response tool": weather,
-        "arguments done": 1, "message": "one two three", "message streamed": "one two three",
+        "arguments done": 1, "json": {"city": "Paris"}, "json streamed": {"city": "Paris"},
+        "json events": [
+            "created", "in_progress", "output_item.added", "content_part.added",
+            "output_text.delta", "output_text.done", "content_part.done", "output_item.done",
+            "completed",
+        ],
+        "json parsed": "Paris" if sys.platform == "darwin" else ["BadRequestError", 400],
+        "message": "one two three", "message streamed": "one two three",
         "message stopped": ["one ", "stop_sequence", "two"], "message cut": "max_tokens",
         "message tool": weather, "input tokens": True, "count": True, "slow chat": "ok",
         "slow response": "ok", "slow message": "ok",

@@ -28,7 +28,7 @@ from mlx_gateway.protocols.anthropic_messages import CountTokens, Messages
 from mlx_gateway.protocols.api import Api, Audio, Call, countable, prompt_text
 from mlx_gateway.protocols.events import Usage
 from mlx_gateway.protocols.openai_chat import ChatCompletions, Completions
-from mlx_gateway.protocols.openai_responses import Responses
+from mlx_gateway.protocols.responses_by_chat import ResponsesByChat
 from mlx_gateway.relay import LONGEST_ANSWER_BYTES, Attempt
 from mlx_gateway.request_body import fields_in_form, form_for, read_body
 from mlx_gateway.routing import RouteOption, candidates, needs_count, resolve, too_long
@@ -47,7 +47,7 @@ _COUNTING = CountTokens()
 _APIS: dict[str, Api] = {
     "/v1/chat/completions": ChatCompletions(),
     "/v1/completions": Completions(),
-    "/v1/responses": Responses(),
+    "/v1/responses": ResponsesByChat(),
     "/v1/messages": _ANTHROPIC,
     "/v1/messages/count_tokens": _COUNTING,
     "/v1/embeddings": _OPENAI,
@@ -437,7 +437,7 @@ class Gateway:
     def _prepare(
         self, request: _Request, option: RouteOption, upstream: Upstream, call: Call
     ) -> Attempt:
-        engine, path = self._engines.at(upstream.root), request.path
+        engine, path = self._engines.at(upstream.root), call.path or request.path
         if request.content_type == _JSON:
             body = call.fields.with_values(model=upstream.model).encode()
         else:

@@ -24,6 +24,8 @@ class EngineTimeouts:
             so long. Longer than `question_s`, since work is lost with it.
         cutting_bytes_per_s: How fast the slowest engine cuts a prompt into tokens, which it does on
             the thread that answers; a new request waits so much longer for its first sign.
+        vocabulary_s: How much longer it waits where the answer must have a form: before its first
+            one, vllm-mlx reads the model's whole vocabulary on that thread.
     """
 
     soon_s: float = 0.05
@@ -31,6 +33,7 @@ class EngineTimeouts:
     question_s: float = 3.0
     in_flight_s: float = 60.0
     cutting_bytes_per_s: float = 200_000.0
+    vocabulary_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +66,22 @@ class Wait:
         since: When it last got something, or was sent.
         prompt_bytes: The size of its body.
         silence_s: What its engine may need at the most; None for the usual.
+        has_form: Whether the answer must have a form.
     """
 
     sent_at: float
     since: float
     prompt_bytes: int = 0
     silence_s: float | None = None
+    has_form: bool = False
 
     def is_in_vain(self, life: EngineLife, now: float, timeouts: EngineTimeouts) -> bool:
         """Whether the engine hangs, so that waiting on is useless."""
         if self.silence_s is not None:
             return now - max(self.since, life.heard_at) > self.silence_s
         if life.heard_at < self.sent_at:
-            cutting_s = self.prompt_bytes / timeouts.cutting_bytes_per_s
-            return life.hangs and now - self.sent_at > timeouts.question_s + cutting_s
+            busy_s = self.prompt_bytes / timeouts.cutting_bytes_per_s
+            if self.has_form:
+                busy_s += timeouts.vocabulary_s
+            return life.hangs and now - self.sent_at > timeouts.question_s + busy_s
         return now - max(self.since, life.heard_at) > timeouts.in_flight_s

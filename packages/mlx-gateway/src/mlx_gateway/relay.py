@@ -54,7 +54,7 @@ class Attempt:
             ApiError: When it said that the request is at fault.
         """
         now = time.monotonic()
-        waiting = Wait(now, now, len(self.body), self.silence_s)
+        waiting = Wait(now, now, len(self.body), self.silence_s, bool(self.call.form_param))
         counting = self._start_counting()
         try:
             async with asyncio.timeout(None) as limit:
@@ -145,11 +145,11 @@ class Attempt:
         """What an answer of 400 or more means: the client's mistake, or the upstream's failure."""
         status = response.status
         reason = reason_of(await response.read(LONGEST_ANSWER_BYTES))
-        if status == HTTPStatus.INTERNAL_SERVER_ERROR and self.call.is_constrained:
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR and self.call.form_param:
             return ApiError(
                 HTTPStatus.BAD_REQUEST,
                 f"The engine could not give the answer the form that was asked for: {reason}",
-                param="response_format",
+                param=self.call.form_param,
             )
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _NOT_THE_CLIENTS:
             return UpstreamFailedError(f"HTTP {status}", reason)

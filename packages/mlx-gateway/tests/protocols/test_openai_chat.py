@@ -340,9 +340,9 @@ def test_a_sign_of_life_is_a_chunk_that_says_nothing() -> None:
 
 
 def test_a_form_for_the_answer_is_noticed() -> None:
-    assert read(response_format={"type": "json_schema"}).is_constrained
-    assert not read(response_format={"type": "text"}).is_constrained
-    assert not read().is_constrained
+    assert read(response_format={"type": "json_schema"}).form_param == "response_format"
+    assert not read(response_format={"type": "text"}).form_param
+    assert not read().form_param
 
 
 def a_tool_call(index: int, **function: str) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class Messages(Api):
             stops=stops,
             max_tokens=request.max_tokens,
             tools=renamed,
-            is_constrained="response_format" in fields,
+            form_param="response_format" if "response_format" in fields else "",
             one_tool_call=choice.get("disable_parallel_tool_use") is True,
         )
 

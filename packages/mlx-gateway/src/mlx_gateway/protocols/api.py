@@ -20,8 +20,10 @@ class Call:
         stops: The sequences before which the answer ends.
         prompt_tokens: The prompt's length, where it was counted before.
         tools: The tools whose names had to be changed.
-        is_constrained: Whether the answer must have a form that the client prescribes.
+        form_param: The field that prescribes the answer's form; "" where none does.
         one_tool_call: Whether the answer may call no more than one tool.
+        path: Where the engine is asked; "" for the path that the client asked.
+        asked: The client's own fields, where the engine is asked in another API; else None.
     """
 
     fields: Fields
@@ -31,8 +33,10 @@ class Call:
     wants_usage: bool = False
     prompt_tokens: int | None = None
     tools: ClientTools = field(default_factory=dict[str, Any])
-    is_constrained: bool = False
+    form_param: str = ""
     one_tool_call: bool = False
+    path: str = ""
+    asked: Fields | None = None
 
     def counted(self, prompt_tokens: int | None) -> "Call":
         """The same call, its prompt counted."""

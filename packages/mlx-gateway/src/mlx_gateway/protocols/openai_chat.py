@@ -327,13 +327,14 @@ def _read_common(fields: Fields) -> Call:
     fields = fields.without("stream_options")
     if streams and wants_usage:
         fields = fields.with_values(stream_options={"include_usage": True})
+    form = object_in(fields.get("response_format")).get("type")
     return Call(
         fields,
         streams=streams,
         stops=stops,
         max_tokens=min(limits, default=None),
         wants_usage=wants_usage,
-        is_constrained=object_in(fields.get("response_format")).get("type") not in (None, "text"),
+        form_param="" if form in (None, "text") else "response_format",
         one_tool_call=allows_one_call(fields),
     )
 

@@ -28,7 +28,8 @@ from mlx_gateway.protocols.events import (
 from mlx_gateway.protocols.openai_chat import UNSERVED_PARTS, text_of_parts
 from mlx_gateway.protocols.tool_names import ClientTool, ClientTools, engine_name
 
-_OPENING = frozenset({"response.created", "response.in_progress"})
+OPENING = ("response.created", "response.in_progress")
+"""The events that open a response and say nothing of it."""
 _SAYING = ("message", "function_call", "function_call_output", "custom_tool_call",
            "custom_tool_call_output")  # fmt: skip
 _CUSTOM_INPUT = {
@@ -68,7 +69,6 @@ class Responses(Api):
     @override
     def read(self, fields: Fields, *, sees_images: bool | None) -> Call:
         request = checked(fields, _ResponseRequest)
-        _refuse_formats(fields)
         max_tokens = positive(fields, "max_output_tokens")
         tools, renamed = _function_tools(fields)
         if renamed:
@@ -112,17 +112,16 @@ class Responses(Api):
     def error_event(self, problem: ApiError) -> bytes:
         """The event that ends a response that failed; Codex and the SDKs go by it."""
         error = {"code": problem.code or "server_error", "message": problem.message}
-        response = _response("failed", "", error=error)
+        response = new_response("failed", "", error=error)
         return event_of({"type": "response.failed", "response": response}, "response.failed")
 
     @override
     def sign_of_life(self, model: str) -> bytes:
         """What opens a response; the SDK refuses whatever comes before."""
-        response = _response("in_progress", model)
-        kinds = ("response.created", "response.in_progress")
+        response = new_response("in_progress", model)
         return b"".join(
             event_of({"type": kind, "sequence_number": number, "response": response}, kind)
-            for number, kind in enumerate(kinds, start=1)
+            for number, kind in enumerate(OPENING, start=1)
         )
 
 
@@ -145,18 +144,19 @@ class ResponseStream(EventStream):
         self._call = call
         self._called: object = None
         self._added = 0
-        self._id: object = None
+        self._id: str | None = None
         self._custom: set[object] = set()
         self._done: set[object] = set()
 
     @override
     def resume(self, opening: bytes) -> None:
         """Keep the id that the response was opened with; the SDK refuses a change of it."""
-        self._id = object_in((document_of(opening) or {}).get("response")).get("id")
+        created = document_of(opening.partition(b"\n\n")[0]) or {}
+        self._id = object_in(created.get("response")).get("id")
 
     @override
     def opens(self, document: dict[str, Any]) -> bool:
-        return document.get("type") in _OPENING
+        return document.get("type") in OPENING
 
     @override
     def repair(self, event: bytes) -> bytes:
@@ -238,7 +238,7 @@ class ResponseStream(EventStream):
         return event_of(done, kind)
 
 
-def _response(status: str, model: str, **more: object) -> dict[str, Any]:
+def new_response(status: str, model: str, **more: object) -> dict[str, Any]:
     """A response that the gateway makes up, with what the SDKs look for."""
     return {
         "id": f"resp_{uuid4().hex}",
@@ -252,17 +252,6 @@ def _response(status: str, model: str, **more: object) -> dict[str, Any]:
         "tools": [],
         **more,
     }
-
-
-def _refuse_formats(fields: Fields) -> None:
-    """Raise an ApiError for formats of the answer that vllm-mlx refuses without a reason."""
-    kind = object_in(object_in(fields.get("text")).get("format")).get("type")
-    if kind not in (None, "text"):
-        raise invalid(
-            f"`text.format` {kind!r} is not supported by /v1/responses here; "
-            "/v1/chat/completions has `response_format`.",
-            param="text.format",
-        )
 
 
 def _function_tools(fields: Fields) -> tuple[list[dict[str, Any]], dict[str, ClientTool]]:
