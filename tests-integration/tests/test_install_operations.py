@@ -54,6 +54,7 @@ class Desk:
         parts: dict[str, Any] = {
             "run": self.fake.run,
             "run_privileged": self.fake.run,
+            "sudo_program": "/usr/bin/sudo",
             "environment": {},
             "user_home": self.user_home,
             "daemons": self.daemons,
@@ -134,23 +135,23 @@ def test_a_daemon_runs_as_the_user_before_any_login_and_shows_each_step_of_root(
     assert entries["UserName"] == "alice"
     assert entries["EnvironmentVariables"]["HOME"] == str(desk.user_home)
     assert "SoftResourceLimits" not in entries
-    staged = desk.home.root / "launchd" / f"{LABEL}.plist"
     assert steps == [
-        f"sudo /usr/bin/install -o root -g wheel -m 0644 {staged} {desk.daemon}",
-        f"sudo /bin/launchctl enable system/{LABEL}",
-        f"sudo /bin/launchctl bootstrap system {desk.daemon}",
+        f"/usr/bin/sudo /usr/bin/tee {desk.daemon}",
+        f"/usr/bin/sudo /bin/chmod 0644 {desk.daemon}",
+        f"/usr/bin/sudo /bin/launchctl enable system/{LABEL}",
+        f"/usr/bin/sudo /bin/launchctl bootstrap system {desk.daemon}",
     ]
+    assert not (desk.home.root / "launchd").exists()
     assert report.status.outlook.comes_back is True
 
 
-def test_without_a_password_the_steps_are_given_to_be_run_by_hand(desk: Desk) -> None:
+def test_without_a_password_nothing_is_installed_and_the_way_to_one_is_said(desk: Desk) -> None:
     desk.fake.change(sudo=False)
     with pytest.raises(StackError, match="a password is required") as raised:
         install(desk.opened(), desk.mac(has_terminal=False), system=True)
-    assert f"sudo /bin/launchctl bootstrap system {desk.daemon}" in (raised.value.hint or "")
-    assert " -n " not in (raised.value.hint or "")
+    assert "ssh -t" in (raised.value.hint or "")
     assert not desk.jobs()
-    assert (desk.home.root / "launchd" / f"{LABEL}.plist").exists()
+    assert not desk.daemon.exists()
 
 
 @pytest.mark.parametrize("system", [True, False])

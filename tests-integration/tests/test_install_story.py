@@ -141,12 +141,14 @@ def test_the_status_tells_a_person_what_to_change(mac: Mac) -> None:
         assert words in answer.out
 
 
-def test_a_daemon_without_a_password_says_which_steps_take_root(mac: Mac) -> None:
+def test_a_daemon_without_a_password_says_which_steps_need_root_and_how_to_get_one(
+    mac: Mac,
+) -> None:
     mac.fake.change(sudo=False)
     refused = mac.run("install", "--system", "--json")
     assert refused.code == 1
-    hint = refused.document["error"]["hint"]
-    assert "sudo /bin/launchctl bootstrap system /Library/LaunchDaemons/" in hint
+    assert "sudo /bin/launchctl bootstrap system /Library/LaunchDaemons/" in refused.err
+    assert "ssh -t" in refused.document["error"]["hint"]
 
 
 def test_on_linux_it_says_what_it_would_do_and_what_to_do_instead(program: Program) -> None:

@@ -58,59 +58,48 @@ def test_a_plist_that_others_may_write_or_that_is_a_link_is_not_trusted(tmp_path
         check_plist_file(link, owner_uid=uid)
 
 
-def test_root_copies_a_file_that_the_user_laid_down(tmp_path: Path) -> None:
-    commands: list[tuple[str, ...]] = []
+def test_root_reads_a_file_from_standard_input_and_no_file_of_the_user(tmp_path: Path) -> None:
+    asked: list[tuple[tuple[str, ...], str | None]] = []
 
-    def run(command: Sequence[str], /) -> Completed:
-        commands.append(tuple(command))
-        target.write_bytes(Path(command[-2]).read_bytes())
+    def run(command: Sequence[str], /, stdin: str | None = None) -> Completed:
+        asked.append((tuple(command), stdin))
+        if stdin is not None:
+            target.write_text(stdin)
         return Completed(0)
 
-    files = RootPlistFiles(run, staging=tmp_path / "staging")
-    target = tmp_path / "LaunchDaemons" / "a.plist"
-    target.parent.mkdir()
+    target = tmp_path / "a.plist"
+    files = RootPlistFiles(run)
     files.write(target, b"one")
-    staged = tmp_path / "staging" / "a.plist"
-    assert staged.read_bytes() == b"one"
-    assert commands == [
-        (
-            "sudo",
-            "/usr/bin/install",
-            "-o",
-            "root",
-            "-g",
-            "wheel",
-            "-m",
-            "0644",
-            str(staged),
-            str(target),
-        )
+    assert asked == [
+        (("/usr/bin/sudo", "/usr/bin/tee", str(target)), "one"),
+        (("/usr/bin/sudo", "/bin/chmod", "0644", str(target)), None),
     ]
-    assert files.write_command(target) == commands[0]
+    assert files.write_commands(target) == tuple(command for command, _ in asked)
+    assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_file_that_was_swapped_on_its_way_to_root_is_removed_again(tmp_path: Path) -> None:
+def test_a_file_that_landed_otherwise_than_it_was_written_is_removed_again(tmp_path: Path) -> None:
     target = tmp_path / "a.plist"
 
-    def run(command: Sequence[str], /) -> Completed:
+    def run(command: Sequence[str], /, stdin: str | None = None) -> Completed:
         if command[1] == "/bin/rm":
             target.unlink()
-        else:
+        elif stdin is not None:
             target.write_bytes(b"<plist>/bin/sh -c ...</plist>")
         return Completed(0)
 
-    files = RootPlistFiles(run, staging=tmp_path / "staging")
     with pytest.raises(LaunchdError, match="is not what was to be written"):
-        files.write(target, b"one")
+        RootPlistFiles(run).write(target, b"one")
     assert not target.exists()
 
 
 def test_a_denied_password_is_reported_with_the_command_to_run(tmp_path: Path) -> None:
-    def run(_command: Sequence[str], /) -> Completed:
+    def run(_command: Sequence[str], /, stdin: str | None = None) -> Completed:
+        assert stdin == ""
         return Completed(1, "", "sudo: a password is required\n")
 
-    with pytest.raises(LaunchctlError, match="sudo /usr/bin/install") as raised:
-        RootPlistFiles(run, staging=tmp_path).write(tmp_path / "x" / "a.plist", b"")
+    with pytest.raises(LaunchctlError, match="sudo /usr/bin/tee") as raised:
+        RootPlistFiles(run).write(tmp_path / "x" / "a.plist", b"")
     assert raised.value.text == "sudo: a password is required"
 
 

@@ -11,7 +11,6 @@ import json
 import os
 import plistlib
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -118,11 +117,12 @@ class FakeMac:
         path = f"{self.folder / 'bin'}:{os.environ['PATH']}"
         return {**os.environ, "PATH": path, **more}
 
-    def run(self, command: Sequence[str], /) -> "Completed":
+    def run(self, command: Sequence[str], /, stdin: str | None = None) -> "Completed":
         """Answer a command without a process, for tests whose clock is not the machine's."""
         from mlx_launchd import Completed
 
-        reply = answer(self, command[0], list(command[1:]), as_root=False)
+        name = Path(command[0]).name
+        reply = answer(self, name, list(command[1:]), as_root=False, stdin=stdin)
         return Completed(reply.returncode, reply.stdout, reply.stderr)
 
 
@@ -136,21 +136,23 @@ def _write_programs(folder: Path) -> None:
         program.chmod(0o755)
 
 
-def answer(mac: FakeMac, name: str, arguments: list[str], *, as_root: bool) -> Reply:
-    """Answer one command line as the program of that name."""
+def answer(
+    mac: FakeMac, name: str, arguments: list[str], *, as_root: bool, stdin: str | None = None
+) -> Reply:
+    """Answer one command line as the program of that name; `stdin` is what it reads."""
     if name == "launchctl":
         return mac.launchd.launchctl(arguments, uid=0 if as_root else None)
     if name == "sudo":
-        return _sudo(mac, arguments)
-    if name in {"install", "rm"} and as_root:
-        return _as_root(mac, name, arguments)
+        return _sudo(mac, arguments, stdin)
+    if name in {"tee", "chmod", "rm"} and as_root:
+        return _as_root(mac, name, arguments, stdin)
     if name == "plutil":
         return _plutil(arguments)
     with mac.launchd.state() as state:
         return _SMALL[name](state, arguments)
 
 
-def _sudo(mac: FakeMac, arguments: list[str]) -> Reply:
+def _sudo(mac: FakeMac, arguments: list[str], stdin: str | None) -> Reply:
     with mac.launchd.state() as state:
         allowed = state["machine"].get("sudo", True)
     if arguments and arguments[0] == "-n":
@@ -159,26 +161,31 @@ def _sudo(mac: FakeMac, arguments: list[str]) -> Reply:
         return Reply(1, "", "sudo: a password is required\n")
     if arguments == ["-v"]:
         return Reply(0)
-    return answer(mac, Path(arguments[0]).name, arguments[1:], as_root=True)
+    name, rest = Path(arguments[0]).name, arguments[1:]
+    return answer(mac, name, rest, as_root=True, stdin=stdin)
 
 
-def _as_root(mac: FakeMac, name: str, arguments: list[str]) -> Reply:
-    """Copy or remove a file, remembering that root owns it; the test may not be root."""
+def _as_root(mac: FakeMac, name: str, arguments: list[str], stdin: str | None) -> Reply:
+    """Write or remove a file, remembering that root owns it; the test may not be root."""
+    target = Path(arguments[-1])
     if name == "rm":
-        target = Path(arguments[-1])
         target.unlink(missing_ok=True)
         with mac.launchd.state() as state:
             state["root_owned"] = [p for p in state["root_owned"] if p != str(target)]
         return Reply(0)
-    source, target = Path(arguments[-2]), Path(arguments[-1])
     if not target.parent.is_dir():
-        return Reply(71, "", f"install: {target}: No such file or directory\n")
-    shutil.copyfile(source, target)
-    target.chmod(int(arguments[arguments.index("-m") + 1], 8))
-    with mac.launchd.state() as state:
-        if arguments[arguments.index("-o") + 1] == "root":
+        return Reply(1, "", f"{name}: {target}: No such file or directory\n")
+    if name == "chmod":
+        target.chmod(int(arguments[0], 8))
+        return Reply(0)
+    text = sys.stdin.read() if stdin is None else stdin
+    is_new = not target.exists()
+    target.write_text(text)
+    if is_new:
+        target.chmod(0o600)  # as the strictest umask leaves it
+        with mac.launchd.state() as state:
             state["root_owned"].append(str(target))
-    return Reply(0)
+    return Reply(0, text)
 
 
 def _plutil(arguments: list[str]) -> Reply:

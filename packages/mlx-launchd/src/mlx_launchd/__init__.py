@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mlx_launchd.command import Clock as Clock
     from mlx_launchd.command import CommandRunner as CommandRunner
     from mlx_launchd.command import Completed as Completed
+    from mlx_launchd.command import InputRunner as InputRunner
     from mlx_launchd.command import SubprocessRun as SubprocessRun
     from mlx_launchd.command import SystemClock as SystemClock
     from mlx_launchd.detect import detect_boot_facts as detect_boot_facts
@@ -70,7 +71,7 @@ __version__ = "0.1.0"
 _NAMES_IN = {
     "agent": "LaunchAgent PlistValue ProcessType",
     "boot": "BootFacts BootFinding BootOutlook BootVerdict boot_outlook",
-    "command": "Clock CommandRunner Completed SubprocessRun SystemClock",
+    "command": "Clock CommandRunner Completed InputRunner SubprocessRun SystemClock",
     "detect": "detect_boot_facts detect_power_settings detect_session volume_problem",
     "domain": ("SYSTEM Domain DomainChoice DomainKind Session choose_domain places_to_look"),
     "errors": (

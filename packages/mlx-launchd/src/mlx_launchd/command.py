@@ -32,6 +32,14 @@ class CommandRunner(Protocol):
         ...
 
 
+class InputRunner(CommandRunner, Protocol):
+    """A CommandRunner whose programs can be given something to read."""
+
+    def __call__(self, command: Sequence[str], /, stdin: str | None = None) -> Completed:
+        """What the command answered, with `stdin` as its standard input."""
+        ...
+
+
 class Clock(Protocol):
     """Time that only moves forward, and a way to let it pass."""
 
@@ -64,19 +72,18 @@ class SubprocessRun:
     Attributes:
         timeout_s: After so long a program is killed and LaunchdError raised.
         environment: What the programs see; by default this process's own environment.
-        inherit_stdin: Whether the program may ask the person at the terminal (`sudo` does).
     """
 
     timeout_s: float = 60.0
     environment: Mapping[str, str] | None = None
-    inherit_stdin: bool = False
 
-    def __call__(self, command: Sequence[str], /) -> Completed:
+    def __call__(self, command: Sequence[str], /, stdin: str | None = None) -> Completed:
         """What the command answered."""
         try:
             done = subprocess.run(
                 tuple(command),
-                stdin=None if self.inherit_stdin else subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if stdin is None else None,
+                input=stdin,
                 capture_output=True,
                 check=False,
                 timeout=self.timeout_s,

@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Protocol
 
-from mlx_launchd.command import CommandRunner
+from mlx_launchd.command import CommandRunner, InputRunner
 from mlx_launchd.errors import LaunchctlError, LaunchdError, PlistError
 
 _MODE = 0o644
@@ -74,48 +74,41 @@ class UserPlistFiles:
 
 @dataclass(frozen=True, slots=True)
 class RootPlistFiles:
-    """Plists in a folder that only root may write, owned by root:wheel.
+    """Plists in a folder that only root may write.
+
+    Root gets a file's content on standard input: a file that the user owns could be swapped on the
+    way by any of the user's programs.
 
     Attributes:
-        run: CommandRunners a command.
-        staging: A folder of the user, where a file is written for root to copy.
+        privilege: Put before each command.
     """
 
-    run: CommandRunner
-    staging: Path
-    privilege: tuple[str, ...] = ("sudo",)
+    run: InputRunner
+    privilege: tuple[str, ...] = ("/usr/bin/sudo",)
 
     def read(self, path: Path) -> bytes | None:
         """The file's content, or None where there is no file."""
         return _read(path)
 
     def write(self, path: Path, data: bytes) -> None:
-        """Put the whole file in place, root:wheel and mode 0644.
+        """Write the whole file, which becomes root's, with mode 0644.
 
         Raises:
             LaunchctlError: The command failed, or rights were denied.
-            LaunchdError: Another file than this one was put in place; it is gone again.
+            LaunchdError: What landed is something else; it is gone again.
         """
-        self.stage(path, data)
-        self._run(self.write_command(path))
-        # other programs of the user may have changed it on the way; here nobody but root can
+        write, make_readable = self.write_commands(path)
+        self._run(write, data.decode())
+        self._run(make_readable)
         if self.read(path) != data:
             self._run(self.remove_command(path))
             raise LaunchdError(f"{path} is not what was to be written, and was removed")
 
-    def stage(self, path: Path, data: bytes) -> None:
-        """Write the file where `write_command` takes it from; needs no rights."""
-        UserPlistFiles().write(self.staging / path.name, data)
-
-    def write_command(self, path: Path) -> tuple[str, ...]:
-        """The command that puts the staged file in place, for a person to see or run."""
-        owned = ("-o", "root", "-g", "wheel", "-m", f"{_MODE:04o}")
+    def write_commands(self, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The commands that write the file from standard input and set its mode, to be shown."""
         return (
-            *self.privilege,
-            "/usr/bin/install",
-            *owned,
-            str(self.staging / path.name),
-            str(path),
+            (*self.privilege, "/usr/bin/tee", str(path)),
+            (*self.privilege, "/bin/chmod", f"{_MODE:04o}", str(path)),
         )
 
     def remove(self, path: Path) -> None:
@@ -126,14 +119,13 @@ class RootPlistFiles:
         """
         if path.exists():
             self._run(self.remove_command(path))
-        (self.staging / path.name).unlink(missing_ok=True)
 
     def remove_command(self, path: Path) -> tuple[str, ...]:
-        """The command that removes the file, for a person to see or run."""
+        """The command that removes the file, to be shown."""
         return (*self.privilege, "/bin/rm", "-f", str(path))
 
-    def _run(self, command: tuple[str, ...]) -> None:
-        done = self.run(command)
+    def _run(self, command: tuple[str, ...], stdin: str | None = None) -> None:
+        done = self.run(command, stdin)
         if done.returncode != 0:
             raise LaunchctlError(
                 f"`{' '.join(command)}` exited with {done.returncode}",

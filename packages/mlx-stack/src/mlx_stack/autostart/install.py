@@ -11,7 +11,6 @@ from mlx_launchd import (
     LaunchdError,
     Session,
     choose_domain,
-    to_plist,
 )
 from mlx_procsup import StateDirs, locate
 from mlx_stack.autostart.job import job_label, require_lasting, watch_job
@@ -81,7 +80,7 @@ def install(
     interpreter = require_lasting(mac.interpreter, mac.run)
     choice = _choose_domain(session, system=system)
     assemble(opened, gateway_key="")  # what the watchdog will need is there
-    agent, daemon = mac.agent_installer(session.uid), mac.daemon_installer(home)
+    agent, daemon = mac.agent_installer(session.uid), mac.daemon_installer()
     installer, other = (daemon, agent) if system else (agent, daemon)
     job, other_job = (
         watch_job(home, interpreter, session.user, mac.user_home, system=kind)
@@ -91,11 +90,10 @@ def install(
     home.create()
     home.logs.mkdir(mode=0o700, exist_ok=True)
     if system:
-        mac.daemon_files(home).stage(daemon.plist_path(job.label), to_plist(job))
         loaded = daemon.jobs.find(job.label, daemon.domain) is not None
-        ask_for_rights(mac, on_step, mac.installation_steps(home, job.label, loaded=loaded))
+        ask_for_rights(mac, on_step, mac.installation_steps(job.label, loaded=loaded))
     elif is_present(daemon, job.label):
-        ask_for_rights(mac, on_step, mac.removal_steps(home, job.label))
+        ask_for_rights(mac, on_step, mac.removal_steps(job.label))
     replaced = other.uninstall(job.label)
     try:
         outcome = installer.install(job).outcome
@@ -123,9 +121,9 @@ def uninstall(
     removed: list[JobKind] = []
     if not system and mac.agent_installer(mac.session().uid).uninstall(label):
         removed.append("agent")
-    daemon = mac.daemon_installer(home)
+    daemon = mac.daemon_installer()
     if is_present(daemon, label):
-        ask_for_rights(mac, on_step, mac.removal_steps(home, label))
+        ask_for_rights(mac, on_step, mac.removal_steps(label))
         daemon.uninstall(label)
         removed.append("daemon")
     return Uninstalled(tuple(removed))

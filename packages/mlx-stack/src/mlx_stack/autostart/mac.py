@@ -16,6 +16,7 @@ from mlx_launchd import (
     Completed,
     Domain,
     DomainKind,
+    InputRunner,
     Installer,
     Jobs,
     JobTimeouts,
@@ -30,7 +31,6 @@ from mlx_launchd import (
 from mlx_launchd.launchctl import PROGRAM
 from mlx_stack.child_environment import inherited_environment
 from mlx_stack.errors import MissingError, StackError
-from mlx_stack.home import Home
 
 _PASSWORD_TIMEOUT_S = 300.0
 _START_S = 30.0
@@ -48,12 +48,14 @@ class Mac:
     """What installing needs of the machine; a test replaces any part of it.
 
     Attributes:
-        run_privileged: Runs `sudo`, which may ask for a password.
+        run_privileged: Runs sudo, which may ask for a password at the terminal.
+        sudo_program: Its absolute path, so that no other program on PATH gets the password.
         has_terminal: Whether a person is there to type a password.
     """
 
     run: CommandRunner
-    run_privileged: CommandRunner
+    run_privileged: InputRunner
+    sudo_program: str
     environment: Mapping[str, str]
     user_home: Path
     daemons: Path
@@ -70,7 +72,7 @@ class Mac:
     @property
     def sudo(self) -> tuple[str, ...]:
         """The prefix of a command that needs root; without a terminal, it never asks."""
-        return ("sudo",) if self.has_terminal else ("sudo", "-n")
+        return (self.sudo_program,) if self.has_terminal else (self.sudo_program, "-n")
 
     def session(self) -> Session:
         """Who runs this, and from where."""
@@ -82,35 +84,37 @@ class Mac:
         domain = Domain(DomainKind.GUI, uid)
         return Installer(jobs, UserPlistFiles(), self.agents, domain, self.run)
 
-    def daemon_installer(self, home: Home) -> Installer:
+    def daemon_installer(self) -> Installer:
         """Installs LaunchDaemons, with sudo for every change."""
         jobs = Jobs(Launchctl(self._run_any, privilege=self.sudo), self.clock, self.timeouts)
-        return Installer(jobs, self.daemon_files(home), self.daemons, SYSTEM, self.run)
+        return Installer(jobs, self.daemon_files, self.daemons, SYSTEM, self.run)
 
-    def daemon_files(self, home: Home) -> RootPlistFiles:
+    @property
+    def daemon_files(self) -> RootPlistFiles:
         """Writes the plists of LaunchDaemons, which only root may."""
-        return RootPlistFiles(self._run_any, staging=home.root / "launchd", privilege=self.sudo)
+        return RootPlistFiles(self.run_privileged, self.sudo)
 
     def _run_any(self, command: Sequence[str], /) -> Completed:
-        return (self.run_privileged if command[0] == "sudo" else self.run)(command)
+        is_privileged = command[0] == self.sudo_program
+        return (self.run_privileged if is_privileged else self.run)(command)
 
-    def installation_steps(self, home: Home, label: str, *, loaded: bool) -> list[tuple[str, ...]]:
-        """The commands that, as root, install the staged daemon or replace a loaded one."""
+    def installation_steps(self, label: str, *, loaded: bool) -> list[tuple[str, ...]]:
+        """The commands that, as root, install the daemon or replace a loaded one."""
         plist = self.daemons / f"{label}.plist"
         bootout = (*self.sudo, PROGRAM, "bootout", f"system/{label}")
         return [
-            self.daemon_files(home).write_command(plist),
+            *self.daemon_files.write_commands(plist),
             *([bootout] if loaded else []),
             (*self.sudo, PROGRAM, "enable", f"system/{label}"),
             (*self.sudo, PROGRAM, "bootstrap", "system", str(plist)),
         ]
 
-    def removal_steps(self, home: Home, label: str) -> list[tuple[str, ...]]:
+    def removal_steps(self, label: str) -> list[tuple[str, ...]]:
         """The commands that, as root, remove the daemon."""
         plist = self.daemons / f"{label}.plist"
         return [
             (*self.sudo, PROGRAM, "bootout", f"system/{label}"),
-            self.daemon_files(home).remove_command(plist),
+            self.daemon_files.remove_command(plist),
         ]
 
 
@@ -133,7 +137,9 @@ def this_mac(environment: Mapping[str, str] = os.environ) -> Mac:
     seen |= {name: environment[name] for name in own if name in environment}
     return Mac(
         run=SubprocessRun(environment=seen),
-        run_privileged=SubprocessRun(_PASSWORD_TIMEOUT_S, seen, inherit_stdin=True),
+        run_privileged=SubprocessRun(_PASSWORD_TIMEOUT_S, seen),
+        # elsewhere, whatever calls itself launchctl brings a sudo of its own
+        sudo_program="/usr/bin/sudo" if sys.platform == "darwin" else "sudo",
         environment=environment,
         user_home=Path.home(),
         daemons=Path("/Library/LaunchDaemons"),
@@ -157,13 +163,12 @@ def ask_for_rights(mac: Mac, on_step: RootStepHandler, steps: list[tuple[str, ..
     Raises:
         StackError: When sudo grants no rights.
     """
-    shown = [shlex.join(word for word in step if word != "-n") for step in steps]
-    for step in shown:
-        on_step(step)
+    for step in steps:
+        on_step(shlex.join(word for word in step if word != "-n"))
     done = mac.run_privileged((*mac.sudo, "-v"))
     if done.returncode != 0:
         raise StackError(
             f"sudo granted no rights ({done.stderr.strip() or 'without a reason'}).",
-            hint="Run this in a terminal, where sudo can ask for your password. "
-            f"Or run these yourself: {'; '.join(shown)}",
+            hint="Run this in a terminal, where sudo can ask for your password; over SSH, `ssh -t` "
+            "gives you one.",
         )

@@ -83,7 +83,7 @@ def read_install_status(home: Home, mac: Mac) -> InstallStatus:
     session = mac.session()
     label = job_label(home, mac.user_home)
     installers: dict[JobKind, Installer] = {
-        "daemon": mac.daemon_installer(home),
+        "daemon": mac.daemon_installer(),
         "agent": mac.agent_installer(session.uid),
     }
     present: list[JobKind] = [kind for kind, each in installers.items() if is_present(each, label)]
