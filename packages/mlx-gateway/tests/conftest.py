@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import uvicorn
 
-from mlx_gateway.access import Hosts, KeyRing
+from mlx_gateway.access import Hosts
 from mlx_gateway.app import Gateway, GatewayOptions
+from mlx_gateway.keys import KeyRing
 from mlx_gateway.server import server_config
 from mlx_gateway.settings import parse_settings
 
@@ -265,7 +266,7 @@ async def running(
     for number, engine in enumerate(engines):
         await engine.start()
         settings = settings.replace(f"PORT{number}", str(engine.port))
-    given = GatewayOptions(keys=KeyRing({"admin": KEY}), hosts=Hosts(), **options)
+    given = GatewayOptions(**{"keys": KeyRing(KEY), "hosts": Hosts(), **options})
     gateway = Gateway(parse_settings(settings), given)
     config = server_config(gateway, headers_within_s=headers_within_s)
     config.timeout_graceful_shutdown = 1

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from mlx_gateway.access import Hosts, KeyRing
+from mlx_gateway.access import Hosts
 from mlx_gateway.app import Gateway, GatewayOptions
+from mlx_gateway.keys import KeyRing
 from mlx_gateway.settings import parse_settings
 
 PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses",
@@ -98,7 +99,7 @@ def ask() -> Any:
     server = runner.run(_listen())
     port = server.sockets[0].getsockname()[1]
     text = 'schema_version: 1\nmodels: {m: {upstreams: [{url: "http://127.0.0.1:PORT", model: m}]}}'
-    options = GatewayOptions(keys=KeyRing({"me": "key"}), hosts=Hosts())
+    options = GatewayOptions(keys=KeyRing("key"), hosts=Hosts())
     gateway = Gateway(parse_settings(text.replace("PORT", str(port))), options)
 
     def ask(path: str, body: bytes, headers: list[tuple[bytes, bytes]]) -> Answer:

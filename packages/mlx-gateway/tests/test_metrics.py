@@ -1,11 +1,17 @@
 """What Prometheus reads."""
 
+from dataclasses import replace
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from mlx_gateway.ledger import RequestRow
 from mlx_gateway.metrics import Metrics
-from mlx_gateway.protocols.events import Usage
 
+FAILED = RequestRow(
+    at=0, key="laptop", program="curl", model="qwen3-8b", tier="standard", seconds=2.5,
+    protocol="chat/completions", status=503, queue_s=0.5,
+)  # fmt: skip
 ENGINE = """\
 # HELP vllm_requests_total Requests.
 # TYPE vllm_requests_total counter
@@ -31,12 +37,12 @@ def rendered(metrics: Metrics, *engines: tuple[str, str, str]) -> dict[tuple[obj
 
 def test_requests_are_counted_with_their_time_and_tokens() -> None:
     metrics = Metrics()
-    usage = Usage(prompt_tokens=100, completion_tokens=20)
-    for error in ("", "503"):
-        metrics.finished(
-            path="/v1/chat/completions", model="standard", seconds=2.5,
-            ttft_s=None if error else 0.03, usage=Usage() if error else usage, error=error,
-        )  # fmt: skip
+    done = replace(
+        FAILED, status=200, ttft_s=0.03, generation_tps=50.0,
+        prompt_tokens=100, cached_tokens=64, completion_tokens=20,
+    )  # fmt: skip
+    metrics.finished(done, "")
+    metrics.finished(FAILED, "503")
     metrics.fell_back("standard", "fast")
 
     values = rendered(metrics)
@@ -50,6 +56,16 @@ def test_requests_are_counted_with_their_time_and_tokens() -> None:
         used = (*labels[1:], ("gen_ai_token_type", kind))
         assert values["gen_ai_client_token_usage_sum", *used] == count
         assert values["gen_ai_client_token_usage_count", *used] == 1, "nobody counted the other"
+    per_token = values["gen_ai_server_time_per_output_token_seconds_sum", *labels[1:]]
+    assert per_token == pytest.approx(0.02)
+    assert values["mlx_gateway_queue_seconds_sum", labels[2]] == 1.0
+    assert values["mlx_gateway_cached_tokens_total", labels[2]] == 64
+    assert values["mlx_gateway_key_requests_total", labels[0], labels[2], ("key", "laptop")] == 1
+    assert (
+        values["mlx_gateway_key_tokens_total", ("gen_ai_token_type", "input"), ("key", "laptop")]
+        == 100
+    )
+    assert values["mlx_gateway_ledger_writes",] == 0
     assert values["mlx_gateway_requests_running", ("model", "standard")] == 2
     assert values["mlx_gateway_requests_waiting", ("model", "standard")] == 5
     assert values[
@@ -70,7 +86,7 @@ def test_requests_are_counted_with_their_time_and_tokens() -> None:
 )
 def test_operations_have_the_names_of_the_genai_conventions(path: str, operation: str) -> None:
     metrics = Metrics()
-    metrics.finished(path=path, model="m", seconds=1, ttft_s=1, usage=Usage(1, 0, 1), error="")
+    metrics.finished(replace(FAILED, protocol=path.removeprefix("/v1/"), ttft_s=1), "")
 
     said = {label for key in rendered(metrics) for label in key[1:] if isinstance(label, tuple)}
 

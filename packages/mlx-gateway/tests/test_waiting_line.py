@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlx_gateway.errors import ApiError, UpstreamFailedError
+from mlx_gateway.keys import Priority
 from mlx_gateway.settings import ModelSettings, Upstream
-from mlx_gateway.waiting_line import WaitingLine
+from mlx_gateway.waiting_line import PATIENCE_S, WaitingLine
 
 A, B = Upstream("http://a:1", "x"), Upstream("http://b:1", "x")
 
@@ -39,6 +40,49 @@ async def test_turns_begin_in_the_order_in_which_they_were_asked_for() -> None:
 
     assert order == list(range(20))
     assert (it.waiting, sum(it.running.values())) == (0, 0)
+
+
+@pytest.mark.parametrize("patience", [0.0, 29.0, 31.0, 119.0, 121.0])
+async def test_urgent_requests_go_first_and_nobody_waits_for_ever(patience: float) -> None:
+    """A person comes `patience` seconds after an agent and a batch job."""
+    now, order = [0.0], list[Priority]()
+    it = WaitingLine(ModelSettings((A,), max_concurrent=1), lambda _: True, lambda: now[0])
+    running = await it.take()
+
+    async def one(priority: Priority) -> None:
+        upstream = await it.take(priority=priority)
+        order.append(priority)
+        it.release(upstream)
+
+    early = [asyncio.ensure_future(one(each)) for each in (Priority.BATCH, Priority.AGENT)]
+    await settle()
+    now[0] = patience
+    late = asyncio.ensure_future(one(Priority.INTERACTIVE))
+    await settle()
+    it.release(running)
+    await asyncio.gather(*early, late)
+
+    first = [each for each in (Priority.AGENT, Priority.BATCH) if PATIENCE_S[each] < patience]
+    rest = [Priority.INTERACTIVE, Priority.AGENT, Priority.BATCH]
+    assert order == [*first, *(each for each in rest if each not in first)]
+
+
+async def test_a_full_line_of_others_makes_room_for_who_is_more_urgent() -> None:
+    it = line(max_concurrent=1, queue=2)
+    running = await it.take()
+    batch = [asyncio.ensure_future(it.take(priority=Priority.BATCH)) for _ in range(2)]
+    await settle()
+
+    urgent = asyncio.ensure_future(it.take())
+    await settle()
+
+    with pytest.raises(ApiError, match="busy"):
+        await batch[1]
+    it.release(running)
+    assert await urgent is A
+    assert not batch[0].done()
+    it.release(A)
+    assert await batch[0] is A
 
 
 async def test_without_a_limit_nobody_waits() -> None:

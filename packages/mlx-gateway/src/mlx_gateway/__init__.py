@@ -17,7 +17,9 @@ _MODULE_OF = {
     "GatewayError": "errors",
     "GatewaySettings": "settings",
     "Hosts": "access",
-    "KeyRing": "access",
+    "KeyRing": "keys",
+    "Ledger": "ledger",
+    "LedgerError": "ledger",
     "ModelSettings": "settings",
     "ApiError": "errors",
     "Upstream": "settings",
@@ -28,13 +30,15 @@ _MODULE_OF = {
 
 if TYPE_CHECKING:
     from mlx_gateway.access import Hosts as Hosts
-    from mlx_gateway.access import KeyRing as KeyRing
     from mlx_gateway.activation import Activator as Activator
     from mlx_gateway.app import Gateway as Gateway
     from mlx_gateway.app import GatewayOptions as GatewayOptions
     from mlx_gateway.errors import ApiError as ApiError
     from mlx_gateway.errors import ConfigError as ConfigError
     from mlx_gateway.errors import GatewayError as GatewayError
+    from mlx_gateway.keys import KeyRing as KeyRing
+    from mlx_gateway.ledger import Ledger as Ledger
+    from mlx_gateway.ledger import LedgerError as LedgerError
     from mlx_gateway.liveness import EngineTimeouts as EngineTimeouts
     from mlx_gateway.server import serve as serve
     from mlx_gateway.settings import GatewaySettings as GatewaySettings

@@ -34,6 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve_command.add_argument("--config", type=Path, required=True, metavar="FILE")
     serve_command.add_argument("--host", help="listen there rather than where the file says")
     serve_command.add_argument("--port", type=int, help="the same for the port")
+    serve_command.add_argument(
+        "--keys", type=Path, metavar="FILE", help="more keys, each for a client (keys.json)"
+    )
+    serve_command.add_argument(
+        "--ledger", type=Path, metavar="FILE", help="note every request there (SQLite)"
+    )
     options = parser.parse_args(arguments)
     key = os.environ.get(KEY_VARIABLE, "")
     if len(key) < _SHORTEST_KEY:
@@ -44,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         format="%(asctime)s %(message)s", datefmt="%Y-%m-%d %H:%M:%S", level=logging.INFO
     )
     try:
-        _serve(options.config, key, options.host, options.port)
+        _serve(options, key)
     except ConfigError as error:
         print(f"error: {error}", file=sys.stderr)
         return _USAGE
@@ -54,20 +60,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _serve(config: Path, key: str, host: str | None, port: int | None) -> None:
-    from mlx_gateway.access import Hosts, KeyRing
+def _serve(options: argparse.Namespace, key: str) -> None:
+    from mlx_gateway.access import Hosts
     from mlx_gateway.app import Gateway, GatewayOptions
+    from mlx_gateway.keys import KeyRing
+    from mlx_gateway.ledger import Ledger
     from mlx_gateway.server import serve
     from mlx_gateway.settings import GatewaySettings
 
     def make(settings: GatewaySettings, version: str) -> Gateway:
-        own = {host or settings.host}
-        hosts = Hosts.of_this_machine(own)
-        keys = KeyRing({"admin": key})
-        return Gateway(settings, GatewayOptions(keys=keys, hosts=hosts, version=version))
+        given = GatewayOptions(
+            keys=KeyRing(key, options.keys),
+            hosts=Hosts.of_this_machine({options.host or settings.host}),
+            ledger=None if options.ledger is None else Ledger(options.ledger),
+            version=version,
+        )
+        return Gateway(settings, given)
 
     gc.freeze()
-    serve(make, config, host=host, port=port)
+    serve(make, options.config, host=options.host, port=options.port)
 
 
 if __name__ == "__main__":

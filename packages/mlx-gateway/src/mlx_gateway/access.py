@@ -1,11 +1,9 @@
-"""Who may come in: requests that name this machine as their host, and carry a key. Pure."""
+"""Which requests may come in: those that name this machine as their host. Pure."""
 
-import hmac
 import ipaddress
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from hashlib import sha256
 
 KEY_VARIABLE = "MLX_GATEWAY_KEY"
 """The environment variable in which a program that serves the gateway finds its key."""
@@ -58,41 +56,6 @@ class Hosts:
         except ValueError:
             return False
         return address.is_loopback or host == (local_address or "")
-
-
-class KeyRing:
-    """The keys that open the gateway.
-
-    They are compared as digests: random keys of this length can't be guessed, so a fast hash is as
-    good as a slow one, and equal lengths tell nothing by the time that a comparison takes.
-
-    Args:
-        keys: The keys by the name of whoever holds them.
-    """
-
-    def __init__(self, keys: Mapping[str, str]) -> None:
-        self._digests = {name: sha256(key.encode()).digest() for name, key in keys.items()}
-
-    def holder(self, headers: Mapping[bytes, bytes]) -> str | None:
-        """The name of whoever holds the key in these headers; None where no key is right."""
-        for given in _keys_given(headers):
-            digest = sha256(given).digest()
-            for name, known in self._digests.items():
-                if hmac.compare_digest(digest, known):
-                    return name
-        return None
-
-    @staticmethod
-    def is_given(headers: Mapping[bytes, bytes]) -> bool:
-        """Whether there is any key in these headers."""
-        return bool(_keys_given(headers))
-
-
-def _keys_given(headers: Mapping[bytes, bytes]) -> list[bytes]:
-    """The keys where OpenAI's and Anthropic's clients put them."""
-    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-    bearer = token.strip() if scheme.lower() == b"bearer" else b""
-    return [key for key in (bearer, headers.get(b"x-api-key", b"")) if key]
 
 
 def _host_of(header: str) -> str:

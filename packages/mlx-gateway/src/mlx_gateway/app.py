@@ -6,8 +6,9 @@
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
@@ -15,14 +16,17 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from mlx_gateway.access import Hosts, KeyRing
+from mlx_gateway.access import Hosts
 from mlx_gateway.activation import Activator, NothingToStart
 from mlx_gateway.engines import AskFor, Engines, HeadersFor
 from mlx_gateway.errors import ApiError, ClientLeftError, UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, object_in, read_fields
+from mlx_gateway.heartbeat import Heartbeat
+from mlx_gateway.keys import ADMIN, ClientKey, KeyRing
+from mlx_gateway.ledger import Ledger, RequestRow, program_of
 from mlx_gateway.liveness import EngineTimeouts
 from mlx_gateway.metrics import CONTENT_TYPE, Metrics
-from mlx_gateway.model_list import model_list, model_row
+from mlx_gateway.model_list import model_list, model_row, not_allowed
 from mlx_gateway.outbox import Outbox, Receive, Send
 from mlx_gateway.protocols.anthropic_messages import CountTokens, Messages
 from mlx_gateway.protocols.api import Api, Audio, Call, countable, prompt_text
@@ -37,6 +41,7 @@ from mlx_gateway.waiting_line import WaitingLine
 
 _METRICS_WITHIN_S = 1.0
 _COUNT_WITHIN_S = 5.0
+_CLIENT_LEFT = 499
 _CLOUD = "cloud"
 _JSON = "application/json"
 
@@ -70,6 +75,7 @@ class GatewayOptions:
     Attributes:
         headers_for: What a request to an upstream must carry, by its root; asked each time.
         ask_for: What proves this side to an upstream, and it to us; asked for each connection.
+        ledger: Where requests are noted; None notes them nowhere.
         sign_of_life_s: How long a stream may be silent before its client gets an event.
         header_prefix: How the names of the gateway's own headers begin.
         version: Of the settings in force, as the liveness probe shows it.
@@ -80,6 +86,7 @@ class GatewayOptions:
     activator: Activator = field(default_factory=NothingToStart)
     headers_for: HeadersFor = lambda _: {}
     ask_for: AskFor = lambda _: None
+    ledger: Ledger | None = None
     timeouts: EngineTimeouts = field(default_factory=EngineTimeouts)
     sign_of_life_s: float = 5.0
     header_prefix: str = "x-mlx-stack"
@@ -98,8 +105,11 @@ class _Request:
     name: str
     outbox: Outbox
     began: float
+    client: ClientKey
+    program: str
     queued_s: float = 0.0
     answered_by: str = ""
+    was_alone: bool = False
 
 
 class Gateway:
@@ -113,6 +123,10 @@ class Gateway:
             options.headers_for, options.ask_for, options.timeouts, self._engine_hangs
         )
         self._lines: dict[str, WaitingLine] = {}
+        self._in_flight: Counter[str] = Counter()
+        self._heartbeat = None
+        if options.ledger is not None:
+            self._heartbeat = Heartbeat(options.ledger, self._engines, lambda: self._settings)
         self.reload(settings, version=options.version)
 
     @property
@@ -147,15 +161,21 @@ class Gateway:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                if self._heartbeat is not None:
+                    self._heartbeat.start()
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
                 self._engines.close()
+                if self._heartbeat is not None:
+                    await self._heartbeat.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
     def _engine_hangs(self, root: str) -> None:
         """Send on those who wait for nothing but this engine."""
         _log.warning("%s does not answer", root)
+        if self._heartbeat is not None:
+            self._heartbeat.note_wedge(root)
         for line in self._lines.values():
             line.advance()
 
@@ -163,18 +183,22 @@ class Gateway:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         path = _versioned(scope["path"])
         try:
-            self._check_door(scope, headers, path)
+            client = self._check_door(scope, headers, path)
+            if client is not None and self._options.ledger is not None:
+                self._options.ledger.note_key(client.name)
             if path in _APIS:
-                await self._serve(headers, path, receive, send)
+                await self._serve(client or ADMIN, headers, path, receive, send)
             else:
-                await self._show(headers, path, send)
+                await self._show(client or ADMIN, headers, path, send)
         except ClientLeftError:
             pass
         except ApiError as error:
             await Outbox(send, _api_of(path, headers)).fail(error)
 
-    def _check_door(self, scope: Scope, headers: Mapping[bytes, bytes], path: str) -> None:
-        """Return if the request may come in.
+    def _check_door(
+        self, scope: Scope, headers: Mapping[bytes, bytes], path: str
+    ) -> ClientKey | None:
+        """Whose request may come in; None for what is open to everyone.
 
         Raises:
             ApiError: When it may not.
@@ -188,8 +212,9 @@ class Gateway:
             )
         method = scope["method"]
         if path in _LIVENESS or (path == "/" and method in ("GET", "HEAD")):
-            return
-        if not self._options.keys.holder(headers):
+            return None
+        client = self._options.keys.holder(headers)
+        if client is None:
             what = "wrong" if KeyRing.is_given(headers) else "missing"
             raise ApiError(HTTPStatus.UNAUTHORIZED, f"The API key is {what}.")
         is_list = path == _MODELS or path.startswith(f"{_MODELS}/")
@@ -197,8 +222,11 @@ class Gateway:
             raise ApiError(HTTPStatus.NOT_FOUND, f"There is nothing at {scope['path'][:200]}.")
         if method not in (("POST",) if path in _APIS else ("GET", "HEAD")):
             raise ApiError(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} does not take {method}.")
+        return client
 
-    async def _show(self, headers: Mapping[bytes, bytes], path: str, send: Send) -> None:
+    async def _show(
+        self, client: ClientKey, headers: Mapping[bytes, bytes], path: str, send: Send
+    ) -> None:
         """Answer what is no request for a model."""
         outbox = Outbox(send, _OPENAI)
         if path == "/metrics":
@@ -212,9 +240,9 @@ class Gateway:
         elif path.startswith(_MODELS):
             name, is_anthropics = path[len(_MODELS) + 1 :], b"anthropic-version" in headers
             document = (
-                model_row(self._settings, name, is_anthropics=is_anthropics)
+                model_row(self._settings, name, client, is_anthropics=is_anthropics)
                 if name
-                else model_list(self._settings, is_anthropics=is_anthropics)
+                else model_list(self._settings, client, is_anthropics=is_anthropics)
             )
         await outbox.whole(HTTPStatus.OK, msgspec.json.encode(document), _JSON.encode())
 
@@ -230,7 +258,8 @@ class Gateway:
         lines = {
             name: (sum(line.running.values()), line.waiting) for name, line in self._lines.items()
         }
-        return self._metrics.render(lines, [text for text in texts if text is not None])
+        engines = [text for text in texts if text is not None]
+        return self._metrics.render(lines, engines, self._options.ledger)
 
     async def _metrics_of(self, name: str, upstream: Upstream) -> tuple[str, str, str] | None:
         engine = self._engines.at(upstream.root)
@@ -245,7 +274,12 @@ class Gateway:
             return None
 
     async def _serve(
-        self, headers: Mapping[bytes, bytes], path: str, receive: Receive, send: Send
+        self,
+        client: ClientKey,
+        headers: Mapping[bytes, bytes],
+        path: str,
+        receive: Receive,
+        send: Send,
     ) -> None:
         """Answer a request for a model, unless its client leaves."""
         began = time.monotonic()
@@ -266,7 +300,10 @@ class Gateway:
         )
         name = resolve(self._settings, asked)
         content_type = content_type if is_form else _JSON
-        request = _Request(path, api, fields, body, content_type, name, outbox, began)
+        program = program_of(headers.get(b"user-agent", b"").decode("latin-1"))
+        request = _Request(
+            path, api, fields, body, content_type, name, outbox, began, client, program
+        )
         work = asyncio.ensure_future(self._work(request))
         gone = asyncio.ensure_future(_wait_until_gone(receive))
         try:
@@ -281,9 +318,10 @@ class Gateway:
         """Answer the request, whatever comes of it, and count it."""
         outbox, usage, problem = request.outbox, Usage(), ""
         try:
-            outbox.begin_waiting()
-            usage = await self._try_models(request)
-            await outbox.close()
+            with self._admitted(request):
+                outbox.begin_waiting()
+                usage = await self._try_models(request)
+                await outbox.close()
         except ApiError as error:
             problem = str(error.status)
             await outbox.fail(error)
@@ -295,26 +333,71 @@ class Gateway:
             outbox.stop_waiting()
             self._note(request, usage, problem or outbox.problem)
 
+    @contextmanager
+    def _admitted(self, request: _Request) -> Generator[None]:
+        """Around a request that its client may make now.
+
+        Raises:
+            ApiError: When it may not use the model, or has too many requests in flight.
+        """
+        client, most = request.client, request.client.max_in_flight
+        if not client.may_use(request.name):
+            raise not_allowed(client, request.name)
+        if most is not None and self._in_flight[client.name] >= most:
+            raise ApiError(
+                HTTPStatus.TOO_MANY_REQUESTS,
+                f"The key {client.name!r} may have {most} requests in flight, and has them.",
+                code="rate_limit_exceeded",
+                retry_after_s=1,
+            )
+        self._in_flight[client.name] += 1
+        try:
+            yield
+        finally:
+            self._in_flight[client.name] -= 1
+
     def _note(self, request: _Request, usage: Usage, problem: str) -> None:
-        now, first_at = time.monotonic(), request.outbox.first_at
-        model = request.answered_by or request.name
-        self._metrics.finished(
-            path=request.path,
-            model=model,
+        """Count a request that has ended, in the metrics, the ledger and the log."""
+        outbox, now = request.outbox, time.monotonic()
+        row = RequestRow(
+            at=time.time() - (now - request.began),
+            key=request.client.name,
+            program=request.program,
+            model=self._model_of(request),
+            tier=request.answered_by or request.name,
+            protocol=request.path.removeprefix("/v1/"),
+            status=_status_of(problem, outbox.status),
             seconds=now - request.began,
-            ttft_s=None if first_at is None else first_at - request.began,
-            usage=usage,
-            error=problem,
+            queue_s=request.queued_s,
+            ttft_s=None if outbox.first_at is None else outbox.first_at - request.began,
+            generation_tps=_speed(usage.completion_tokens, outbox, now),
+            prompt_tokens=usage.prompt_tokens,
+            cached_tokens=usage.cached_tokens,
+            completion_tokens=usage.completion_tokens,
+            fallback_from=request.name if request.answered_by not in ("", request.name) else "",
+            received_bytes=len(request.body),
+            sent_bytes=outbox.sent_bytes,
+            was_alone=request.was_alone,
         )
+        self._metrics.finished(row, problem)
+        if self._options.ledger is not None:
+            is_stream = outbox.first_at is not None and outbox.streams
+            self._options.ledger.note(row if is_stream else replace(row, ttft_s=None))
         _log.info(
             "%s %s: %s in %.2f s, %s tokens read, %s written",
             request.path,
-            model,
+            row.tier,
             problem or "done",
-            now - request.began,
+            row.seconds,
             "?" if usage.prompt_tokens is None else usage.prompt_tokens,
             "?" if usage.completion_tokens is None else usage.completion_tokens,
         )
+
+    def _model_of(self, request: _Request) -> str:
+        """What the engine that answered, or would have, calls its model."""
+        tier = request.answered_by or request.name
+        model = self._settings.models.get(tier)
+        return tier if model is None else model.upstreams[0].model
 
     async def _try_models(self, request: _Request) -> Usage:
         """Send the request to its model, and on to others while none of an answer has gone out.
@@ -325,6 +408,8 @@ class Gateway:
         failures: list[str] = []
         overflow: ApiError | None = None
         for option in candidates(self._settings, request.name):
+            if not request.client.may_use(option.name):
+                continue
             if overflow is not None and not option.model.takes_overflow:
                 continue
             try:
@@ -377,14 +462,16 @@ class Gateway:
             line = self._lines.get(option.name)
             if line is None:
                 raise UpstreamFailedError("it is not served any more")
-            upstream = await line.take(frozenset(failed))
+            upstream = await line.take(frozenset(failed), request.client.priority)
             failed.add(upstream.root)
             began = time.monotonic()
             request.queued_s += began - waited_from
+            is_alone = line.running[upstream.root] == 1
             try:
                 self._say_who(request, option)
                 usage = await self._prepare(request, option, upstream, call).run(request.outbox)
             finally:
+                request.was_alone = is_alone and line.running[upstream.root] == 1
                 line.release(upstream, time.monotonic() - began)
         finally:
             self._options.activator.finished(option.name)
@@ -486,6 +573,23 @@ def _versioned(path: str) -> str:
     path = path.rstrip("/") or "/"
     versioned = f"/v1{path}"
     return versioned if versioned in _APIS or versioned.startswith(_MODELS) else path
+
+
+def _status_of(problem: str, sent: int | None) -> int:
+    """The status under which a request is noted."""
+    if problem.isdecimal():
+        return int(problem)
+    if problem:
+        return _CLIENT_LEFT if problem == "client_left" else HTTPStatus.BAD_GATEWAY
+    return sent or HTTPStatus.OK
+
+
+def _speed(tokens: int | None, outbox: Outbox, now: float) -> float | None:
+    """Tokens a second after the first; None where the answer was no stream, or too short."""
+    if tokens is None or tokens < 2 or outbox.first_at is None or not outbox.streams:
+        return None
+    seconds = now - outbox.first_at
+    return (tokens - 1) / seconds if seconds > 0 else None
 
 
 async def _wait_until_gone(receive: Receive) -> None:

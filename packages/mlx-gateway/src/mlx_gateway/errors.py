@@ -72,7 +72,7 @@ class UpstreamFailedError(GatewayError):
 
     def __init__(self, what: str, said: str = "") -> None:
         self.what = what
-        self.reason = f"{what}: {said}" if said else what
+        self.reason: str = f"{what}: {said}" if said else what
         super().__init__(self.reason)
 
 

@@ -27,6 +27,8 @@ class Outbox:
         model: The name that the client asked for.
 
     Attributes:
+        streams: Whether the client asked for events.
+        sent_bytes: How long the answer is so far.
         headers: What the answer says of itself. Those that are set after a sign of life has gone
             out are said in a comment before the model's first event.
         first_at: When the first of the model's answer went out, by the monotonic clock, or None.
@@ -46,13 +48,14 @@ class Outbox:
     ) -> None:
         self._send = send
         self._api = api
-        self._streams = streams
+        self.streams = streams
         self._sign_of_life_s = sign_of_life_s
         self._model = model
         self._timer: asyncio.TimerHandle | None = None
         self._sign: asyncio.Task[None] | None = None
         self._sent_at = 0.0
         self._is_open = False
+        self.sent_bytes: int = 0
         self.headers: Headers = []
         self.status: int | None = None
         self.first_at: float | None = None
@@ -62,7 +65,7 @@ class Outbox:
 
     def begin_waiting(self) -> None:
         """From now on, send a sign of life whenever a stream has been silent for long."""
-        if self._streams:
+        if self.streams:
             self._sent_at = time.monotonic()
             self._set_timer(self._sign_of_life_s)
 
@@ -83,6 +86,7 @@ class Outbox:
         """
         length = str(len(body)).encode()
         await self._begin(status, [(b"content-type", content_type), (b"content-length", length)])
+        self.sent_bytes += len(body)
         await self._send({"type": "http.response.body", "body": body})
         self._is_open = False
 
@@ -96,6 +100,7 @@ class Outbox:
 
     async def raw(self, data: bytes) -> None:
         """Send a piece of such an answer."""
+        self.sent_bytes += len(data)
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     async def fail(self, error: ApiError) -> None:
@@ -107,7 +112,7 @@ class Outbox:
             if error.status == 401:
                 self.headers.append((b"www-authenticate", b"Bearer"))
             await self.whole(error.status, self._api.error(error), b"application/json")
-        elif self._streams:
+        elif self.streams:
             await self._write(self._api.error_event(error))
         else:
             self._is_open = False  # its connection breaks, so that it can't pass for a whole answer
@@ -145,6 +150,7 @@ class Outbox:
         if self.status is None:
             await self._start(200, _EVENT_STREAM)
         self._sent_at = time.monotonic()
+        self.sent_bytes += len(data)
         await self._send({"type": "http.response.body", "body": data, "more_body": True})
 
     def _set_timer(self, after_s: float) -> None:
