@@ -46,6 +46,7 @@ READING: dict[str, tuple[str, ...]] = {
     "engines-prune": ("engines", "prune"),
     "init": ("init", "--accept-defaults", "--force"),
     "setup": ("setup", "--no-pull", "--no-start"),
+    "usage": ("usage",),
     "models-remove": ("models", "--remove", "fast-model", "--force"),
 }
 RUNNING: dict[str, tuple[str, ...]] = {
@@ -55,6 +56,9 @@ RUNNING: dict[str, tuple[str, ...]] = {
     "bench": ("bench", "standard", "--iterations", "1", "--prompt-tokens", "8"),
     "logs-service": ("logs", "standard"),
     "connect-client": ("connect", "llm"),
+    "keys-add": ("keys", "add", "laptop"),
+    "keys-list": ("keys", "list"),
+    "keys-revoke": ("keys", "revoke", "laptop"),
     "restart": ("restart",),
     "watch": ("watch", "--daemon"),
     "down": ("down",),
@@ -64,6 +68,8 @@ FAILING: dict[tuple[str, ...], int] = {
     ("estimate", "no-such-model"): 2,
     ("logs", "nope"): 2,
     ("config", "get", "no-such-key"): 2,
+    ("keys", "revoke", "nobody"): 2,
+    ("usage", "--since", "never"): 2,
     ("engines", "rollback"): 1,
     ("connect", "no-such-client"): 2,
     ("models", "--remove", "nope"): 2,

@@ -1,10 +1,12 @@
 """`connect`: other programs' files, changed and changed back, with everything else kept."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from mlx_gateway.keys import ClientKeys, load_keys
 from mlx_stack.credentials import ensure_gateway_key
 from stack_testkit.home import define_stack
 from stack_testkit.program import Program
@@ -40,6 +42,13 @@ def _key(program: Program) -> str:
     return str(json.loads(program.home.credentials.read_text())["gateway_key"])
 
 
+def _holders(program: Program, text: str) -> list[str]:
+    """The clients whose keys stand in a text."""
+    keys = load_keys(program.home.client_keys) or ClientKeys()
+    digests = {keys.digest(key).hex() for key in re.findall(r"sk-[\w-]{40,}", text)}
+    return [each.name for each in keys.keys if each.digest in digests]
+
+
 def _home(program: Program) -> Path:
     return Path(program.variables["HOME"])
 
@@ -63,6 +72,63 @@ def test_connecting_twice_changes_nothing_the_second_time_and_undo_removes_the_f
     assert not user.home.connections.exists()
 
 
+def test_each_program_has_a_key_of_its_own_until_it_is_disconnected(user: Program) -> None:
+    shown = user.run("connect", "claude-code", "--dry-run")
+    assert shown.code == 0
+    assert not user.home.client_keys.exists()
+
+    for client in ("claude-code", "open-webui", "zed"):
+        assert user.run("connect", client).code == 0
+    listed = user.run("keys", "list", "--json").document["keys"]
+    rights = {row["name"]: (row["tiers"], row["priority"]) for row in listed}
+    assert rights == {
+        "claude-code": (None, "agent"),
+        "open-webui": (None, "interactive"),
+        "zed": (None, "interactive"),
+    }
+
+    user.run("connect", "claude-code", "--undo")
+    names = [row["name"] for row in user.run("keys", "--json").document["keys"]]
+    assert names == ["open-webui", "zed"]
+
+
+def test_a_program_that_keeps_no_file_is_given_its_key_to_paste(user: Program) -> None:
+    dry = user.run("connect", "zed", "--dry-run", "--json")
+    assert "sk-" not in dry.document["next_step"]
+
+    for _ in range(2):
+        done = user.run("connect", "zed", "--json")
+        assert _holders(user, done.document["next_step"]) == ["zed"]
+
+
+def test_a_program_whose_key_was_revoked_is_not_connected_until_it_has_another(
+    user: Program,
+) -> None:
+    user.run("connect", "codex")
+    path = _home(user) / ".codex" / "config.toml"
+    before = path.read_text()
+    user.run("keys", "revoke", "codex")
+
+    def is_connected() -> bool:
+        rows = user.run("connect", "--json").document["clients"]
+        return {row["name"]: row["connected"] for row in rows}["codex"]
+
+    assert not is_connected()
+    user.run("connect", "codex")
+    assert is_connected()
+    assert path.read_text() != before
+    assert _holders(user, path.read_text()) == ["codex"]
+
+
+def test_a_key_that_was_added_by_hand_is_not_taken_over(user: Program) -> None:
+    user.run("keys", "add", "codex")
+
+    refused = user.run("connect", "codex", "--json")
+    assert (refused.code, "keys revoke codex" in refused.document["error"]["hint"]) == (1, True)
+    assert user.run("connect", "codex", "--undo").code == 0
+    assert [row["name"] for row in user.run("keys", "--json").document["keys"]] == ["codex"]
+
+
 @pytest.mark.parametrize("client", sorted(EXISTING))
 def test_what_else_is_in_a_file_is_kept_and_comes_back(user: Program, client: str) -> None:
     name, text = EXISTING[client]
@@ -74,7 +140,8 @@ def test_what_else_is_in_a_file_is_kept_and_comes_back(user: Program, client: st
 
     assert connected.code == 0, connected.err
     changed = path.read_text()
-    assert _key(user) in changed or client == "zed"
+    assert _key(user) not in changed, "the admin's key is no program's"
+    assert _holders(user, changed) == ([] if client == "zed" else [client])
     if "mine" in text:
         assert "mine" in changed
     backup = path.with_name(f"{path.name}.before-mlx-stack")

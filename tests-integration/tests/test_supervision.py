@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from mlx_gateway.usage import read_events
 from mlx_procsup import acquire_lock, identify, rotate_log
 from mlx_procsup.http_probe import accepts_connection
 from mlx_procsup.testing import eventually
@@ -82,6 +83,8 @@ def test_the_watchdog_runs_once_in_the_background_and_restores_what_crashes(
     status = served.run("status").out
     assert "Recent watchdog events:" in status
     assert "restarted: crashed" in status
+    events = {(event.what, event.service) for event in read_events(served.home.ledger)}
+    assert {("start", "standard"), ("trouble", "standard"), ("restart", "standard")} <= events
 
 
 def test_of_several_watchdogs_started_at_once_one_stays_and_all_say_which(

@@ -20,6 +20,8 @@ class Home:
         profile: The detected hardware profile.
         config: The configuration; mode 0600, since it can hold an API key.
         credentials: The gateway's generated key; mode 0600.
+        client_keys: The keys of named clients, as hashes; mode 0600.
+        ledger: One row for each request, and the machine's events; mode 0600.
         connections: What `connect` wrote into other programs' files.
         stack: The stack definition.
         gateway_settings: The gateway's generated settings.
@@ -40,6 +42,8 @@ class Home:
         self.profile = root / "profile.json"
         self.config = root / "config.yaml"
         self.credentials = root / "credentials.json"
+        self.client_keys = root / "keys.json"
+        self.ledger = root / "ledger.db"
         self.connections = root / "connections.json"
         self.stack = root / "stacks" / "default.yaml"
         self.gateway_settings = root / "gateway.yaml"

@@ -39,7 +39,7 @@ def test_a_mistyped_option_in_front_of_the_command_names_the_nearest(say: Say) -
     assert "--version" in say("--verison").err
 
 
-@pytest.mark.parametrize("group", ["config", "engines"])
+@pytest.mark.parametrize("group", ["config", "engines", "keys"])
 def test_a_group_alone_lists_with_json_too(group: str, say: Say) -> None:
     assert say(group).out == say(group, "list").out
     listed = say(group, "list", "--json").document

@@ -48,10 +48,12 @@ HELP: dict[str, frozenset[str]] = {
     "engines": frozenset({"msgspec"}),
     "estimate": PLANNING,
     "init": PLANNING,
+    "keys": frozenset({"mlx_gateway", "msgspec"}),
     "models": PLANNING,
     "pull": CATALOG,
     "recommend": PLANNING,
     "setup": PLANNING,
+    "usage": frozenset({"mlx_gateway", "msgspec"}),
 }
 """More packages that a command's `--help` may load, for the choices that it names."""
 

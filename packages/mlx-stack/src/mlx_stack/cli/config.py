@@ -5,6 +5,7 @@ import sys
 import click
 
 import mlx_stack
+from mlx_stack import gateway
 from mlx_stack.cli.frame.commands import OrderedGroup
 from mlx_stack.cli.frame.context import Context, json_option, list_by_default, with_context
 from mlx_stack.cli.frame.options import completer
@@ -36,6 +37,7 @@ def set_command(context: Context, key: str, value: str) -> None:
     """
     text = sys.stdin.readline().rstrip("\r\n") if value == "-" else value
     setting = mlx_stack.config.set_value(context.home, key, text)
+    gateway.events.note_event(context.home, "config", detail=key)
     shown = setting.shown or "empty"
     context.output.show(setting, lambda output, _: output.say(f"{key} is now {shown}."))
 
@@ -82,6 +84,7 @@ def reset_command(context: Context, key: str | None, *, yes: bool) -> None:
             raise UsageError("Resetting every key has to be confirmed.", hint="Add --yes.")
         click.confirm("Reset every key to its default?", abort=True, err=True)
     reset = mlx_stack.config.reset(context.home, key)
+    gateway.events.note_event(context.home, "config", detail=key or "all")
     words = "Every key is reset to its default."
     if key is not None:
         words = f"{key} {'is reset to' if reset.keys else 'already has'} its default."

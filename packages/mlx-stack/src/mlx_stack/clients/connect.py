@@ -29,9 +29,10 @@ from mlx_stack.clients.registry import (
     Surroundings,
     require_client,
 )
-from mlx_stack.credentials import mask_keys, read_gateway_key
+from mlx_stack.credentials import MASK, mask_keys, read_gateway_key
 from mlx_stack.errors import InvalidFileError, StackError
 from mlx_stack.gateway.endpoint import gateway_endpoint, require_key
+from mlx_stack.gateway.keys import MadeKey, drop_key_of_program, keep_key, key_of_program
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
 
@@ -87,12 +88,17 @@ class FileChange:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionPlan:
-    """What connecting a client, or undoing it, means."""
+    """What connecting a client, or undoing it, means.
+
+    Attributes:
+        made: The client's key; None where a connection is undone.
+    """
 
     client: Client
     changes: tuple[FileChange, ...]
     connections: Connections
     next_step: str
+    made: MadeKey | None = None
     is_undo: bool = False
     is_done: bool = False
 
@@ -136,7 +142,8 @@ def plan_connect(opened: OpenStack, name: str, around: Surroundings) -> Connecti
         NoStackError: When no stack is defined.
         InvalidFileError: When the client's file is damaged; it is left alone.
     """
-    client, endpoint = require_client(name), _client_endpoint(opened)
+    client = require_client(name)
+    endpoint, made = _client_endpoint(opened, client)
     connections = read_connections(opened.home.connections)
     written = connections.files_of(client.name)
     files = client.files(around, endpoint)
@@ -154,7 +161,8 @@ def plan_connect(opened: OpenStack, name: str, around: Surroundings) -> Connecti
         client,
         tuple(changes),
         connections.with_client(client.name, written),
-        client.next_step.format(main=endpoint.main, file=files[0].path),
+        client.next_step.format(main=endpoint.main, file=files[0].path, key=MASK),
+        made,
     )
 
 
@@ -183,7 +191,9 @@ def plan_undo(opened: OpenStack, name: str) -> ConnectionPlan:
 
 
 def carry_out(opened: OpenStack, plan: ConnectionPlan) -> ConnectionPlan:
-    """The plan once its changes are made. A file's first change leaves a backup next to it.
+    """The plan once its changes are made, the client's key among them.
+
+    A file's first change leaves a backup next to it.
 
     Raises:
         OSError: When a file can't be written; it is as it was.
@@ -192,6 +202,8 @@ def carry_out(opened: OpenStack, plan: ConnectionPlan) -> ConnectionPlan:
     if changes and not plan.is_undo:
         # first, so that nothing is written without being remembered
         save_connections(opened.home.connections, plan.connections)
+    if plan.made is not None and plan.made.is_new:
+        keep_key(opened.home, plan.made)
     for change in changes:
         if change.is_first and change.before is not None and not change.backup.exists():
             atomic_file.write_text(change.backup, change.before, mode=atomic_file.PRIVATE)
@@ -205,7 +217,10 @@ def carry_out(opened: OpenStack, plan: ConnectionPlan) -> ConnectionPlan:
         for change in plan.changes:
             change.backup.unlink(missing_ok=True)
         save_connections(opened.home.connections, plan.connections)
-    return replace(plan, is_done=True)
+    if plan.made is None:
+        drop_key_of_program(opened.home, plan.client.name)
+        return replace(plan, is_done=True)
+    return replace(plan, is_done=True, next_step=plan.next_step.replace(MASK, plan.made.key))
 
 
 def list_clients(opened: OpenStack, around: Surroundings) -> KnownClients:
@@ -218,13 +233,15 @@ def _is_connected(opened: OpenStack, client: Client, around: Surroundings) -> bo
         plan = plan_connect(opened, client.name, around)
     except StackError:  # no stack, no key yet, or a damaged file: nothing is connected
         return False
-    return not any(change.is_change for change in plan.changes)
+    is_known = plan.made is not None and not plan.made.is_new
+    return is_known and not any(change.is_change for change in plan.changes)
 
 
-def _client_endpoint(opened: OpenStack) -> ClientEndpoint:
+def _client_endpoint(opened: OpenStack, client: Client) -> tuple[ClientEndpoint, MadeKey]:
     models = {tier.name: tier.context_tokens for tier in opened.stack.tiers}
     endpoint = gateway_endpoint(opened)
-    return ClientEndpoint(endpoint.root_url, endpoint.base_url, require_key(endpoint), models)
+    made = key_of_program(opened.home, require_key(endpoint), client.name, client.priority)
+    return ClientEndpoint(endpoint.root_url, endpoint.base_url, made.key, models), made
 
 
 def _connected(file: ClientFile, before: str | None, known: WrittenFile | None) -> str:

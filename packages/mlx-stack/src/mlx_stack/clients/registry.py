@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mlx_gateway.keys import Priority
 from mlx_stack.clients.documents import DocumentPath, FormatName, Item
 from mlx_stack.errors import UsageError
 
@@ -86,13 +87,16 @@ class Client:
     """A program that can talk to the gateway.
 
     Attributes:
-        next_step: What the user does after that; `{main}` stands for the first model.
+        next_step: What the user does after that; `{main}` stands for the first model, `{key}` for
+            its key.
+        priority: How urgent its requests are.
     """
 
     name: str
     title: str
     files: Callable[[Surroundings, ClientEndpoint], tuple[ClientFile, ...]]
     next_step: str
+    priority: Priority = Priority.INTERACTIVE
 
 
 def _claude_code(around: Surroundings, to: ClientEndpoint) -> tuple[ClientFile, ...]:
@@ -197,15 +201,33 @@ def _open_webui(around: Surroundings, to: ClientEndpoint) -> tuple[ClientFile, .
 
 
 CLIENTS: tuple[Client, ...] = (
-    Client("claude-code", "Claude Code", _claude_code, "Start `claude`; it uses `{main}`."),
-    Client("opencode", "opencode", _opencode, f"In opencode, `/models` lists `{NAME}/{{main}}`."),
-    Client("codex", "Codex CLI", _codex, f"Start `codex -c model_provider={NAME} -m {{main}}`."),
+    Client(
+        "claude-code",
+        "Claude Code",
+        _claude_code,
+        "Start `claude`; it uses `{main}`.",
+        Priority.AGENT,
+    ),
+    Client(
+        "opencode",
+        "opencode",
+        _opencode,
+        f"In opencode, `/models` lists `{NAME}/{{main}}`.",
+        Priority.AGENT,
+    ),
+    Client(
+        "codex",
+        "Codex CLI",
+        _codex,
+        f"Start `codex -c model_provider={NAME} -m {{main}}`.",
+        Priority.AGENT,
+    ),
     Client("continue", "Continue", _continue, f"Choose `{NAME} {{main}}` in Continue's models."),
     Client(
         "zed",
         "Zed",
         _zed,
-        "Zed keeps keys in the keychain: paste `mlx-stack env`'s key under Agent Settings > LLM "
+        "Zed keeps keys in the keychain: paste {key} under Agent Settings > LLM "
         f"Providers > {NAME}, or start Zed with MLX_STACK_API_KEY set to it.",
     ),
     Client("llm", "llm", _llm, f"Ask with `llm -m {NAME}/{{main}} 'a question'`."),

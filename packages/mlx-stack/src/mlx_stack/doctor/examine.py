@@ -50,6 +50,7 @@ def _checks(opened: OpenStack) -> tuple[Check, ...]:
         lambda: running.check_models(opened),
         lambda: running.check_ports(opened),
         lambda: running.check_leftovers(home),
+        lambda: running.check_speed(opened),
         running.check_hub,
         lambda: machine.check_power(home),
     )

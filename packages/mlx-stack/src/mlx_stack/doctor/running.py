@@ -1,11 +1,14 @@
 """Engines, models, the Hub, ports and processes: whether the stack could start."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 
 import psutil
 
+from mlx_gateway.ledger import LedgerError, NewerLedgerError
 from mlx_procsup import locate, stop_service
 from mlx_stack.doctor.finding import Finding, of_error, ok
 from mlx_stack.engines.environment import (
@@ -21,6 +24,7 @@ from mlx_stack.home import Home
 from mlx_stack.models.hub.client import open_hub
 from mlx_stack.models.hub.environment import read_environment
 from mlx_stack.open_stack import OpenStack
+from mlx_stack.planning.learned import find_drifts
 from mlx_stack.services.assembly import model_folder
 from mlx_stack.services.ports import is_free
 from mlx_stack.services.service import GATEWAY, known_services
@@ -174,3 +178,32 @@ def check_leftovers(home: Home) -> Iterator[Finding]:
         )
     if not stale:
         yield ok("stale-pid", "No stale PID files.")
+
+
+def check_speed(opened: OpenStack) -> Iterator[Finding]:
+    """Whether the tiers are as fast as they were, as far as their requests tell.
+
+    Raises:
+        StackError: When the stack can't be read.
+    """
+    try:
+        drifts = list(find_drifts(opened, time.time()))
+    except LedgerError as error:
+        is_newer = isinstance(error, NewerLedgerError)
+        fix = "Upgrade mlx-stack." if is_newer else "Move the file away; a new one is made."
+        yield Finding("ledger", "warning", f"{error}.", "No request is noted.", fix)
+        return
+    for drift in drifts:
+        day = datetime.fromtimestamp(drift.since).astimezone()
+        since = f"since the engine upgrade of {day.day} {day:%B}" if drift.cause else "in a week"
+        has_fallen = drift.change < 0
+        yield Finding(
+            "speed",
+            "warning" if has_fallen else "info",
+            f"{drift.figure} of `{drift.tier}` {'fell' if has_fallen else 'rose'} "
+            f"{abs(drift.change) * 100:.0f} % {since}.",
+            f"{drift.cause}." if drift.cause else "",
+            "`mlx-stack engines rollback` goes back." if drift.cause and has_fallen else "",
+        )
+    if not drifts:
+        yield ok("speed", "No tier is notably slower or faster than it was.")

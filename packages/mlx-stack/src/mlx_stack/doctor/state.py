@@ -10,6 +10,7 @@ from mlx_stack.credentials import read_gateway_key
 from mlx_stack.doctor.finding import Finding, of_error, ok
 from mlx_stack.errors import NoStackError, StackError
 from mlx_stack.gateway.endpoint import is_exposed
+from mlx_stack.gateway.keys import list_keys
 from mlx_stack.hardware import known_hardware
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
@@ -22,7 +23,8 @@ def check_permissions(home: Home) -> Iterator[Finding]:
     if not home.root.exists():
         yield ok("state-folder", f"{home.root} does not exist yet; the first command makes it.")
         return
-    modes = ((home.root, 0o700), (home.config, 0o600), (home.credentials, 0o600))
+    secret = (home.config, home.credentials, home.client_keys, home.ledger)
+    modes = ((home.root, 0o700), *((path, 0o600) for path in secret))
     wrong = [
         finding for path, mode in modes if path.exists() for finding in _check_mode(path, mode)
     ]
@@ -81,6 +83,7 @@ def _files(opened: OpenStack) -> Iterator[tuple[str, str, Path, Callable[[], obj
     yield "stack-file", "Stack file", home.stack, lambda: opened.stack
     yield "config-file", "Configuration", home.config, lambda: opened.config
     yield "key-file", "Gateway key", home.credentials, lambda: read_gateway_key(home)
+    yield "client-keys", "Clients' keys", home.client_keys, lambda: list_keys(home)
     if home.profile.exists():
         yield "profile-file", "Hardware profile", home.profile, lambda: known_hardware(home)
     yield "catalog", "Your catalog entries", home.catalog, lambda: opened.catalog

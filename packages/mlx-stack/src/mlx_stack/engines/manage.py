@@ -22,6 +22,7 @@ from mlx_stack.engines.install import InstallEvent, held, install_all
 from mlx_stack.engines.uv_process import Toolchain
 from mlx_stack.engines.verify import EngineVerification, verify
 from mlx_stack.errors import StackError
+from mlx_stack.gateway.events import UPGRADE, note_event
 from mlx_stack.home import Home
 from mlx_stack.steps import OnEvent, ignore
 
@@ -306,7 +307,7 @@ def upgrade_engines(
             for each in fresh.values():
                 environments.use_environment(home.engines, each)
     switches = tuple(_switch(each, before[each.engine]) for each in made)
-    return SwitchedEngines(switches, health, services_to_restart(home))
+    return _switched(home, switches, health)
 
 
 def rollback_engines(home: Home, *, only: Sequence[EngineName] = ALL) -> SwitchedEngines:
@@ -329,7 +330,7 @@ def rollback_engines(home: Home, *, only: Sequence[EngineName] = ALL) -> Switche
             before = environments.current_environment(home.engines, environment.engine)
             environments.use_environment(home.engines, environment)
             switches.append(_switch(environment, before))
-    return SwitchedEngines(tuple(switches), None, services_to_restart(home))
+    return _switched(home, tuple(switches), None)
 
 
 def prune_engines(
@@ -421,6 +422,16 @@ def _environment_rows(engines: Path, engine: EngineName) -> tuple[EnvironmentRow
 def _switch(after: Environment, before: Environment | None) -> EngineSwitch:
     version = None if before is None else before.version
     return EngineSwitch(after.engine, version, after.version, changed=before != after)
+
+
+def _switched(
+    home: Home, switches: tuple[EngineSwitch, ...], health: HealthReport | None
+) -> SwitchedEngines:
+    for each in switches:
+        if each.changed:
+            words = f"{each.name} {each.before or 'none'} → {each.after}"
+            note_event(home, UPGRADE, detail=words)
+    return SwitchedEngines(switches, health, services_to_restart(home))
 
 
 def _refuse_if_used(home: Home, targets: Sequence[Environment]) -> None:

@@ -6,5 +6,7 @@ from mlx_stack import modules_of
 
 if TYPE_CHECKING:
     from mlx_stack.gateway import endpoint as endpoint
+    from mlx_stack.gateway import events as events
+    from mlx_stack.gateway import keys as keys
 else:
     __getattr__ = modules_of(__name__)

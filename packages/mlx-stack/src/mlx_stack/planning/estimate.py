@@ -217,7 +217,7 @@ def _described(
 def _measurements(
     opened: OpenStack, model: DescribedModel, hardware: HardwareProfile
 ) -> Sequence[Measurement]:
-    speeds = known_speeds(opened.home.benchmarks, hardware)
+    speeds = known_speeds(opened, hardware)
     if model.entry is not None:
         return speeds.of_entry(model.entry, opened.config.default_quant)
     return speeds.of_source(model.found.source or "", model.quant or "")

@@ -110,7 +110,7 @@ def list_catalog(
     """
     hardware = asked_hardware(opened.home, hardware_spec)
     default = opened.config.default_quant
-    speeds = known_speeds(opened.home.benchmarks, hardware)
+    speeds = known_speeds(opened, hardware)
     models: list[CatalogModel] = []
     for entry in wanted.chosen(opened.catalog):
         quant = available_quant(entry, default)

@@ -135,7 +135,7 @@ def recommend(
             hint="Give one with --budget 30gb, or name a machine with --hardware m4-max:40:128.",
         )
     has_token = read_environment().token is not None
-    speeds = known_speeds(opened.home.benchmarks, hardware)
+    speeds = known_speeds(opened, hardware)
     candidates = [
         candidate_of(
             entry, quant, allow_gated=has_token, measurements=speeds.of_entry(entry, quant)

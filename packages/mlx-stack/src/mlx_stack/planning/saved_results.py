@@ -1,5 +1,10 @@
-"""What is known of models' speed on a machine: published figures, and what `bench --save` left."""
+"""What is known of models' speed on a machine: published figures, and what was measured on it.
 
+That is what `bench --save` left, and what the ledger tells of the requests to the stack's tiers.
+"""
+
+import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +15,11 @@ from mlx_catalog import CatalogEntry, Quant
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend import Basis, Measurement, reference_measurements
 from mlx_stack.errors import InvalidFileError
+from mlx_stack.hardware import known_hardware
+from mlx_stack.open_stack import OpenStack
+from mlx_stack.planning.learned import LearnedSpeed, learned_speeds
+
+type _Dated = tuple[str, Measurement]
 
 _HINT = "Remove the file, or measure again with `mlx-stack bench --save`."
 
@@ -58,20 +68,24 @@ class _SavedResult:
             return default
         return Quant(self.labels.quant) if self.labels.quant in Quant else None
 
-    def measurements(self, quant: str) -> list[Measurement]:
-        """The figures of single requests; those of several at once say less.
+    def dated(self, quant: str) -> list[_Dated]:
+        """The figures of single requests and their date; those of several at once say less.
 
         Where a prefix cache was made to answer, the prefill rate is the cache's.
         """
         is_primed = self.report.parameters.cache is Cache.PRIMED
+        at = self.report.started_at
         return [
-            Measurement(
-                basis=Basis.MEASURED,
-                quant=quant,
-                prompt_tps=None if is_primed else summary.prompt_tps.value,
-                generation_tps=summary.generation_tps.value,
-                prompt_tokens=summary.prompt_tokens,
-                source=f"measured {self.report.started_at[:10]}".rstrip(),
+            (
+                at,
+                Measurement(
+                    basis=Basis.MEASURED,
+                    quant=quant,
+                    prompt_tps=None if is_primed else summary.prompt_tps.value,
+                    generation_tps=summary.generation_tps.value,
+                    prompt_tokens=summary.prompt_tokens,
+                    source=f"measured {at[:10]}".rstrip(),
+                ),
             )
             for summary in self.report.summaries
             if summary.concurrency == 1
@@ -83,11 +97,13 @@ class KnownSpeeds:
     """The figures that are known for machines of one kind.
 
     Attributes:
-        results: The saved results of such machines, oldest first.
+        results: The saved results of such machines.
+        learned: The speeds of this machine's requests, where it is such a machine.
     """
 
     hardware: HardwareProfile
     results: tuple[_SavedResult, ...]
+    learned: tuple[LearnedSpeed, ...] = ()
 
     def of_entry(self, entry: CatalogEntry, default_quant: Quant) -> list[Measurement]:
         """The published and the saved figures of a catalog entry.
@@ -95,32 +111,47 @@ class KnownSpeeds:
         Args:
             default_quant: The precision of results that don't name theirs.
         """
-        found = list(reference_measurements(entry, self.hardware))
+        repos = [source.hf_repo for _, source in entry.sources.items()]
+        dated: list[_Dated] = []
         for result in self.results:
             quant = result.quant_of(entry, default_quant)
             if quant is not None:
-                found += result.measurements(quant)
-        return found
+                dated += result.dated(quant)
+        for each in self.learned:
+            if each.tier.model in (entry.id, *entry.aliases) or each.tier.source in repos:
+                dated.append((each.at, each.measurement))
+        return [*reference_measurements(entry, self.hardware), *_oldest_first(dated)]
 
     def of_source(self, source: str, quant: str) -> list[Measurement]:
-        """The saved figures of a repository or folder that the catalog doesn't have."""
-        return [
-            measurement
-            for result in self.results
-            if result.is_from(source) and result.labels.quant in (None, quant)
-            for measurement in result.measurements(quant)
+        """The measured figures of a repository or folder that the catalog doesn't have."""
+        dated: list[_Dated] = []
+        for result in self.results:
+            if result.is_from(source) and result.labels.quant in (None, quant):
+                dated += result.dated(quant)
+        dated += [
+            (each.at, each.measurement) for each in self.learned if each.tier.source == source
         ]
+        return _oldest_first(dated)
 
 
-def known_speeds(folder: Path, hardware: HardwareProfile) -> KnownSpeeds:
-    """What is known for machines like `hardware`; `folder` holds the saved results.
+def known_speeds(opened: OpenStack, hardware: HardwareProfile) -> KnownSpeeds:
+    """What is known for machines like `hardware`.
 
     Raises:
-        InvalidFileError: When a result is damaged.
+        InvalidFileError: When a saved result is damaged.
     """
-    results = [_read(path) for path in sorted(folder.glob("*.json"))]
-    found = [each for each in results if each.is_of_a_stack and each.machine.is_like(hardware)]
-    return KnownSpeeds(hardware, tuple(sorted(found, key=lambda each: each.report.started_at)))
+    results = [_read(path) for path in sorted(opened.home.benchmarks.glob("*.json"))]
+    found = tuple(each for each in results if each.is_of_a_stack and each.machine.is_like(hardware))
+    learned = learned_speeds(opened, time.time()) if opened.home.ledger.exists() else ()
+    if learned:
+        this = known_hardware(opened.home)
+        if not _MeasuredMachine(this.chip, this.memory_bytes).is_like(hardware):
+            learned = ()
+    return KnownSpeeds(hardware, found, learned)
+
+
+def _oldest_first(dated: Iterable[_Dated]) -> list[Measurement]:
+    return [measurement for _, measurement in sorted(dated, key=lambda each: each[0])]
 
 
 def _read(path: Path) -> _SavedResult:

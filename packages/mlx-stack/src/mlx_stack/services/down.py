@@ -6,6 +6,7 @@ from threading import Lock
 from mlx_catalog import CatalogError
 from mlx_procsup import StateDirs, SupervisionError, acquire_lock, readable_run, stop_service
 from mlx_stack.errors import StackError
+from mlx_stack.gateway.events import STOP, note_event
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import assemble, chosen
 from mlx_stack.services.service import (
@@ -64,6 +65,8 @@ def stop_services(
             name, dirs, port=_port(opened, stack, name), command=commands.get(name, ())
         )
         with telling:
+            if outcome.outcome in ("stopped", "forced"):
+                note_event(home, STOP, name)
             on_event(outcome)
         return outcome
 

@@ -10,9 +10,11 @@ import sys
 from collections.abc import Mapping
 from functools import partial
 
-from mlx_gateway.access import KEY_VARIABLE, Hosts, KeyRing
+from mlx_gateway.access import KEY_VARIABLE, Hosts
 from mlx_gateway.app import Gateway, GatewayOptions
 from mlx_gateway.errors import ConfigError, PortInUseError
+from mlx_gateway.keys import KeyRing
+from mlx_gateway.ledger import Ledger
 from mlx_gateway.server import serve
 from mlx_gateway.settings import GatewaySettings
 from mlx_procsup import Ask
@@ -52,11 +54,12 @@ def _gateway(home: Home, key: str, settings: GatewaySettings, version: str) -> G
     gateway = Gateway(
         settings,
         GatewayOptions(
-            keys=KeyRing({"admin": key}),
+            keys=KeyRing(key, home.client_keys),
             hosts=Hosts.of_this_machine({settings.host}),
             activator=OnDemand(home, key, lambda: gateway.settings),
             headers_for=lambda root: _headers(gateway.settings, key, root),
             ask_for=lambda root: _ask(home, gateway.settings, root),
+            ledger=Ledger(home.ledger),
             version=version,
         ),
     )

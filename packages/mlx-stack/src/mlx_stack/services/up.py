@@ -31,6 +31,7 @@ from mlx_procsup.defaults import READY_TIMEOUT_S
 from mlx_stack.child_environment import inherited_environment
 from mlx_stack.credentials import MASK, ensure_gateway_key
 from mlx_stack.errors import StackError
+from mlx_stack.gateway.events import note_start
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import Assembly, assemble, chosen, write_gateway_files
@@ -151,6 +152,8 @@ def start_services(
     def note(event: ServiceEvent) -> None:
         if isinstance(event, ServiceOutcome):
             outcomes[event.name] = event
+            if event.outcome == "started":
+                note_start(home, event.name, assembly.stack.tier(event.name))
         on_event(event)
 
     if tier is None:

@@ -34,6 +34,7 @@ from mlx_stack.child_environment import inherited_environment
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.engines.environment import EngineName
 from mlx_stack.errors import StackError
+from mlx_stack.gateway.events import note_watch
 from mlx_stack.home import HOME_VARIABLE, Home
 from mlx_stack.models.disk.local import find_local
 from mlx_stack.models.own_code import ensure_no_code
@@ -109,6 +110,7 @@ def watch(
 
     def note(event: WatchEvent) -> None:
         _write_down(home, event)
+        note_watch(home, event.what, event.service)
         on_event(event)
 
     source = _StackSource(home, note)

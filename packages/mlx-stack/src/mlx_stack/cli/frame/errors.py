@@ -134,6 +134,7 @@ _TRANSLATIONS: dict[str, Translation] = {
     "mlx_catalog.InvalidCatalogError": _as(UsageError, _FIX_ENTRY),
     "mlx_catalog.UnknownModelError": _unknown_model,
     "mlx_catalog.UnreadableCatalogError": _as(UsageError, _FIX_ENTRY),
+    "mlx_gateway.LedgerError": _as(StackError, "`mlx-stack doctor` says what to do."),
     "mlx_hwprobe.HwprobeError": _as(StackError),
     "mlx_hwprobe.InvalidDocumentError": _as(UsageError),
     "mlx_hwprobe.NotAppleSiliconError": _as(MissingError),

@@ -1,0 +1,107 @@
+"""`mlx-stack usage`."""
+
+import csv
+import io
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+import mlx_stack
+from mlx_gateway.sums import Sums
+from mlx_gateway.usage import By
+from mlx_stack.cli.frame.context import Context, with_context
+from mlx_stack.cli.frame.output import Column, Output, Span
+from mlx_stack.errors import UsageError
+
+
+@click.command("usage")
+@click.option(
+    "--since",
+    default="7d",
+    show_default=True,
+    metavar="TIME",
+    help="How far back: 30m, 12h, 7d, 2w, or a date.",
+)
+@click.option(
+    "--by",
+    type=click.Choice([each.value for each in By]),
+    default=By.MODEL.value,
+    show_default=True,
+    help="What a row is about.",
+)
+@click.option(
+    "--prices",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="A YAML file of dollars per million tokens, by model; adds the cost.",
+)
+@click.option("--csv", "as_csv", is_flag=True, help="Answer with the rows for a spreadsheet.")
+@with_context()
+def command(context: Context, since: str, by: str, prices: Path | None, *, as_csv: bool) -> None:
+    """Show who used what, how fast it was, and what was available.
+
+    It is read from ledger.db in the state folder, where the gateway notes each request, and never
+    a word of one. A client that left counts as no failure.
+    """
+    if as_csv and context.output.is_for_programs:
+        raise UsageError("--csv and --json exclude each other.")
+    report = mlx_stack.usage.report_usage(context.opened, since=since, by=By(by), prices=prices)
+    context.output.show(report, _show_csv if as_csv else _show)
+
+
+def _show_csv(output: Output, report: "mlx_stack.usage.UsageReport") -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(report.usage.table())
+    output.text(text.getvalue().rstrip("\n"))
+
+
+def _show(output: Output, report: "mlx_stack.usage.UsageReport") -> None:
+    usage = report.usage
+    since = datetime.fromtimestamp(usage.since).astimezone()
+    if not usage.rows:
+        output.say(f"No request was noted since {since:%Y-%m-%d %H:%M}.")
+    else:
+        _show_rows(output, report)
+    if usage.availability:
+        shares = (
+            f"{name} {'?' if share is None else f'{share:.2%}'}"
+            for name, share in usage.availability.items()
+        )
+        output.answer(f"\nAvailable since {since:%Y-%m-%d %H:%M}: {', '.join(shares)}.")
+    if usage.events:
+        counts = Counter(event.what for event in usage.events)
+        output.answer(
+            f"Events: {', '.join(f'{what} {count}' for what, count in counts.most_common())}."
+        )
+
+
+def _show_rows(output: Output, report: "mlx_stack.usage.UsageReport") -> None:
+    usage = report.usage
+    has_prediction = usage.by is By.MODEL and bool(report.predictions)
+    heads = ["Requests", "Failed", "Read", "Reused", "Written", "TTFT p50", "p95"]
+    heads += ["expected"] if has_prediction else []
+    heads += ["tok/s p50"]
+    heads += ["expected"] if has_prediction else []
+    heads += ["Cost"] if report.prices else []
+    names: list[tuple[str | None, Sums]] = [*usage.rows.items()]
+    names += [(None, usage.totals)] if len(usage.rows) > 1 else []
+    rows: list[list[Span]] = []
+    for name, used in names:
+        predicted = report.predictions.get(name or "")
+        ttft: list[Span] = [_figure(used.ttft_s(0.5), " s"), _figure(used.ttft_s(0.95), " s")]
+        speed: list[Span] = [_figure(used.generation_tps(0.5))]
+        if has_prediction:
+            ttft.append(_figure(predicted.ttft_s if predicted else None, " s"))
+            speed.append(_figure(predicted.generation_tps if predicted else None))
+        counts = (used.requests, used.failed, used.prompt_tokens, used.cached_tokens)
+        tokens: list[Span] = [f"{count:,}" for count in (*counts, used.completion_tokens)]
+        cost: list[Span] = [_figure(report.cost(name), " $")] if report.prices else []
+        rows.append([name or "in all", *tokens, *ttft, *speed, *cost])
+    columns = [Column(usage.by.value.capitalize()), *(Column(head, right=True) for head in heads)]
+    output.table(columns, rows)
+
+
+def _figure(value: float | None, unit: str = "") -> str:
+    return "" if value is None else f"{value:.3g}{unit}" if value < 100 else f"{value:.0f}{unit}"

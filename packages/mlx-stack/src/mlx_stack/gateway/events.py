@@ -1,0 +1,50 @@
+"""What happens to the machine, noted in the ledger next to the requests."""
+
+import time
+from contextlib import suppress
+
+from mlx_gateway.ledger import LONGEST_DETAIL, Event, LedgerError, write_event
+from mlx_stack.home import Home
+from mlx_stack.stack import Tier
+
+START = "start"
+STOP = "stop"
+UPGRADE = "upgrade"
+_OF_WATCHDOG = {
+    "started": START,
+    "restored": START,
+    "recovered": "ready",
+    "noticed": "trouble",
+    "restarted": "restart",
+    "recycled": "restart",
+    "flapping": "flapping",
+    "shed": "memory-pressure",
+    "clock": "clock",
+}
+"""What the watchdog says, in the ledger's words; the rest is for its log."""
+
+
+def note_event(home: Home, what: str, service: str = "", detail: str = "") -> None:
+    """Note that something happened; a ledger that can't be written is the gateway's to name."""
+    if home.root.is_dir():
+        with suppress(LedgerError):
+            write_event(home.ledger, Event(time.time(), what, service, detail))
+
+
+def note_start(home: Home, service: str, tier: Tier | None) -> None:
+    """Note that a service was started, and what a tier serves from then on."""
+    note_event(home, START, service, "" if tier is None else what_serves(tier))
+
+
+def what_serves(tier: Tier) -> str:
+    """What a tier's speed depends on, as its `START` says it."""
+    return f"{tier.model} {tier.quant or '?'}"[:LONGEST_DETAIL]
+
+
+def note_watch(home: Home, what: str, service: str | None) -> None:
+    """Note what the watchdog saw of a service or did; its reasons may quote a log, and stay there.
+
+    `what` is the watchdog's word for it; a service of None is the machine.
+    """
+    if what in _OF_WATCHDOG and (service or what == "clock"):
+        note_event(home, _OF_WATCHDOG[what], service or "")

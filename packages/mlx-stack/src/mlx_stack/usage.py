@@ -1,0 +1,134 @@
+"""Who used what, how fast it was next to what was predicted, and what was available."""
+
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from mlx_catalog import CatalogError
+from mlx_gateway.usage import By, Price, Usage, parse_since, read_usage
+from mlx_hwprobe import HwprobeError
+from mlx_recommend import RecommendError, Workload
+from mlx_stack import planning, yaml_file
+from mlx_stack.errors import InvalidFileError, MissingError, StackError, UsageError
+from mlx_stack.models.name import HubRepo
+from mlx_stack.open_stack import OpenStack
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What was predicted for a model's requests.
+
+    Attributes:
+        ttft_s: Until the first token of a prompt as long as theirs were on average; None where
+            that is unknown.
+        generation_tps: Decode speed after it, the same.
+    """
+
+    ttft_s: float | None
+    generation_tps: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class UsageReport:
+    """The whole answer.
+
+    Attributes:
+        predictions: By model, for those that the stack serves; none where rows are something else.
+        prices: By model, as the user gave them; empty where none were.
+    """
+
+    usage: Usage
+    predictions: Mapping[str, Prediction]
+    prices: Mapping[str, Price]
+
+    def cost(self, row: str | None = None) -> float | None:
+        """What a row, or everything, would have cost; None where a price is missing."""
+        return self.usage.cost(self.prices, row)
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {
+            **self.usage.to_document(self.prices),
+            "predictions": {name: asdict(each) for name, each in self.predictions.items()},
+        }
+
+
+def report_usage(
+    opened: OpenStack,
+    *,
+    since: str,
+    by: By,
+    prices: Path | None = None,
+    now: float | None = None,
+) -> UsageReport:
+    """What was used from `since` until now; reads only.
+
+    Args:
+        opened: The state folder.
+        since: As `parse_since` has it.
+        by: What the rows are told apart by.
+        prices: A YAML file: for each model, what a million tokens cost.
+        now: Seconds since the epoch; left out, the clock is asked.
+
+    Raises:
+        UsageError: When `since` is no time.
+        InvalidFileError: When the prices make no sense.
+        LedgerError: When the ledger can't be read.
+    """
+    now = time.time() if now is None else now
+    try:
+        begin = parse_since(since, now)
+    except ValueError as error:
+        hint = "Say 30m, 12h, 7d, 2w, or a date such as 2026-11-28."
+        raise UsageError(f"{since!r} is no time.", hint=hint) from error
+    known = {} if prices is None else load_prices(prices)
+    usage = read_usage(opened.home.ledger, since=begin, until=now, by=by)
+    return UsageReport(usage, _predictions(opened, usage), known)
+
+
+def load_prices(path: Path) -> dict[str, Price]:
+    """The prices in a YAML file.
+
+    Raises:
+        InvalidFileError: When there is none, or it says something else.
+    """
+    hint = "It must say, for each model: {prompt: 0.05, completion: 0.40} (dollars a million)."
+    try:
+        return yaml_file.read(path, dict[str, Price], hint=hint)
+    except OSError as error:
+        raise InvalidFileError(path, str(error.strerror), hint=hint) from error
+
+
+def _predictions(opened: OpenStack, usage: Usage) -> dict[str, Prediction]:
+    """What was to be expected of each model of the stack that has a row."""
+    found: dict[str, Prediction] = {}
+    stack = opened.defined_stack if usage.by is By.MODEL and usage.rows else None
+    for tier in () if stack is None else stack.tiers:
+        used = usage.rows.get(tier.model)
+        if used is None:
+            continue
+        fresh = used.prompt_tokens - used.cached_tokens
+        tokens = max(fresh // max(used.requests, 1), 1)
+        with suppress(StackError, CatalogError, HwprobeError, RecommendError):
+            expected = planning.estimate.estimate_model(
+                opened,
+                tier.model,
+                quant=tier.quant,
+                workload=Workload(context_tokens=tokens, speed_context_tokens=tokens),
+                use_measured=False,
+                read_hub=_ask_nobody,
+            ).estimate
+            if expected is not None:
+                ttft_s, speed = expected.ttft_s, expected.generation_tps
+                found[tier.model] = Prediction(
+                    None if ttft_s is None else round(ttft_s, 3),
+                    None if speed is None else round(speed.value, 2),
+                )
+    return found
+
+
+def _ask_nobody(repo: HubRepo) -> NoReturn:
+    raise MissingError(f"{repo.repo} is known to the Hub only.")

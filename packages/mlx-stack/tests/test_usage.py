@@ -1,0 +1,89 @@
+"""What `usage` says besides what the ledger does: prices and predictions."""
+
+import time
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from mlx_catalog import Quant
+from mlx_gateway.ledger import Ledger, RequestRow
+from mlx_gateway.usage import By
+from mlx_stack.errors import InvalidFileError, UsageError
+from mlx_stack.home import Home
+from mlx_stack.open_stack import OpenStack
+from mlx_stack.stack import Stack, Tier, save_stack
+from mlx_stack.usage import load_prices, report_usage
+
+NOW = time.time()
+ROW = RequestRow(
+    at=NOW - 60, key="laptop", program="curl", model="qwen3-8b", tier="standard", status=200,
+    protocol="messages", seconds=3.0, ttft_s=2.0, generation_tps=61.0, prompt_tokens=2048,
+    cached_tokens=1024, completion_tokens=200,
+)  # fmt: skip
+
+
+@pytest.fixture
+def used(home: Home) -> Home:
+    """A home whose stack answered a request of one of its models, and another's."""
+    tier = Tier(
+        name="standard", model="qwen3-8b", quant=Quant.INT4,
+        source="mlx-community/Qwen3-8B-4bit", port=8000, vllm_flags={},
+    )  # fmt: skip
+    unknown = msgspec.structs.replace(tier, name="fast", model="no-such-model", port=8001)
+    home.create()
+    save_stack(home.stack, Stack(schema_version=1, tiers=(tier, unknown)))
+    ledger = Ledger(home.ledger)
+    for model in ("qwen3-8b", "no-such-model", "gone-since"):
+        ledger.note(replace(ROW, model=model))
+    ledger.close()
+    return home
+
+
+def test_what_was_to_be_expected_stands_next_to_what_was(used: Home) -> None:
+    report = report_usage(OpenStack(used), since="1h", by=By.MODEL)
+
+    assert report.usage.rows.keys() == {"qwen3-8b", "no-such-model", "gone-since"}
+    assert report.predictions.keys() == {"qwen3-8b"}, "nothing is made up of the others"
+    expected = report.predictions["qwen3-8b"]
+    assert expected.ttft_s is not None
+    assert expected.generation_tps is not None
+    assert 0.1 < expected.ttft_s < 10, "for the 1,024 tokens that had to be read"
+    assert report_usage(OpenStack(used), since="1h", by=By.KEY).predictions == {}
+
+
+def test_a_cost_needs_the_price_of_every_model(used: Home) -> None:
+    path = used.root / "prices.yaml"
+    path.write_text("qwen3-8b: {prompt: 1.0, cached: 0.5, completion: 10}\n")
+
+    report = report_usage(OpenStack(used), since="1h", by=By.MODEL, prices=path)
+
+    assert report.cost("qwen3-8b") == pytest.approx((1024 + 512 + 2000) / 1e6)
+    assert report.cost("gone-since") is None
+    assert report.cost() is None
+    assert report.to_document()["totals"]["cost_usd"] is None  # pyright: ignore[reportIndexIssue]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["- a list", "m: {prompt: 1}", "m: {prompt: -1, completion: 1}", "m: free", "m: {price: 1}",
+     "m: {prompt: .inf, completion: 1, cached: x}", "{"],
+)  # fmt: skip
+def test_prices_that_make_no_sense_are_named(home: Home, text: str) -> None:
+    home.create()
+    path = home.root / "prices.yaml"
+    path.write_text(text)
+
+    with pytest.raises(InvalidFileError, match=r"prices\.yaml"):
+        load_prices(path)
+
+
+def test_a_machine_without_figures_predicts_nothing(used: Home) -> None:
+    used.profile.write_text("{}")
+
+    assert report_usage(OpenStack(used), since="1h", by=By.MODEL).predictions == {}
+
+
+def test_what_is_no_time_is_wrong_usage(used: Home) -> None:
+    with pytest.raises(UsageError, match="no time"):
+        report_usage(OpenStack(used), since="yesterday", by=By.MODEL)
