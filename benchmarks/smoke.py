@@ -18,6 +18,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "bench_calibration": ("--rounds", "1"),
     "catalog_load": (),
     "engine_proof": ("--requests", "50"),
+    "gateway_ledger": ("keys", "writers"),
     "gateway_relay": ("ready", "lone", "fallback"),
     "hwprobe_detection": ("--runs", "3"),
     "hwprobe_startup": ("--runs", "3"),
