@@ -70,7 +70,7 @@ def test_requests_correct_the_estimate_and_the_recommendation(home: Home) -> Non
     "changes",
     [{"count": 7}, {"was_alone": False}, {"queue_s": 3.0}, {"completion_tokens": 20},
      {"at": NOW - 40 * DAY}, {"status": 502}],
-    ids=str,
+    ids=["few", "not-alone", "queued", "short", "old", "failed"],
 )  # fmt: skip
 def test_requests_that_tell_little_are_no_evidence(home: Home, changes: dict[str, Any]) -> None:
     note(home, *some(**changes))
