@@ -24,7 +24,7 @@ from mlx_stack.models.find import local_model_of
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import assemble
 from mlx_stack.services.down import stop_services
-from mlx_stack.services.ports import free_ports, is_free
+from mlx_stack.services.ports import free_ports
 from mlx_stack.services.up import start_services
 from mlx_stack.stack import Stack, Tier, save_stack
 
@@ -105,8 +105,6 @@ def _define(scratch: Home, tier: Tier, engines: Sequence[Environment], model_dir
     for engine in engines:
         lend_environment(scratch.engines, engine)
     engine_port, gateway_port = free_ports(2)
-    while not is_free(gateway_port + 1):  # LiteLLM's
-        (gateway_port,) = free_ports(1)
     flags = {name: value for name, value in tier.vllm_flags.items() if name != "port"}
     moved = msgspec.structs.replace(
         tier, name=_TIER, port=engine_port, vllm_flags=flags, lazy=False, idle_unload_s=None

@@ -1,19 +1,23 @@
 """Free TCP ports on loopback."""
 
-import contextlib
 import socket
 from collections.abc import Collection
+from itertools import islice
+from secrets import SystemRandom
 
 from mlx_stack.gateway.endpoint import LOOPBACK
 
+_QUIET_PORTS = range(20_000, 32_768, 2)
+
 
 def free_ports(count: int) -> list[int]:
-    """`count` different ports of the system's choice, free at this moment."""
-    with contextlib.ExitStack() as sockets:
-        probes = [sockets.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind((LOOPBACK, 0))
-        return [probe.getsockname()[1] for probe in probes]
+    """`count` ports that are free at this moment; so is the one after each, where LiteLLM may be.
+
+    None of them is one that the system gives to outgoing connections: those begin at 32768 on
+    Linux and at 49152 on macOS.
+    """
+    ports = SystemRandom().sample(_QUIET_PORTS, len(_QUIET_PORTS))
+    return list(islice((port for port in ports if is_free(port) and is_free(port + 1)), count))
 
 
 def next_free_port(preferred: int, taken: Collection[int] = ()) -> int:
