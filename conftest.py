@@ -11,8 +11,8 @@ sys.dont_write_bytecode = False
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Two workers a core, since most tests wait for processes more than they compute."""
-    return 2 * (os.process_cpu_count() or 1)
+    """One more worker than cores, since tests wait for processes as well as compute."""
+    return 1 + (os.process_cpu_count() or 1)
 
 
 # whether a property holds does not depend on how busy the machine is

@@ -15,10 +15,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import override
 
+import pytest
+
 from mlx_procsup.testing import eventually
 from mlx_stack.engines import guard
 from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.program import Program
+
+pytestmark = pytest.mark.story
 
 SECRETS = "the canary of a prompt"
 

@@ -192,6 +192,7 @@ def _take_away(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+@pytest.mark.story
 @pytest.mark.parametrize("place", ["stacks/default.yaml", "config.yaml"])
 @pytest.mark.parametrize("content", [b"tiers: [", b"\xff\x00", FOLDER, LOOP])
 def test_down_stops_what_runs_though_the_stack_or_the_configuration_is_damaged(

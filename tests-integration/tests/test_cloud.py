@@ -12,6 +12,8 @@ import pytest
 from stack_testkit.home import define_stack
 from stack_testkit.program import Program
 
+pytestmark = pytest.mark.story
+
 KEY = {"openrouter-key": "sk-or-v1-of-the-test"}
 
 

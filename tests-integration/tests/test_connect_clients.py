@@ -53,6 +53,7 @@ def _home(program: Program) -> Path:
     return Path(program.variables["HOME"])
 
 
+@pytest.mark.story
 @pytest.mark.parametrize("client", CLIENTS)
 def test_connecting_twice_changes_nothing_the_second_time_and_undo_removes_the_files(
     user: Program, client: str
@@ -129,6 +130,7 @@ def test_a_key_that_was_added_by_hand_is_not_taken_over(user: Program) -> None:
     assert [row["name"] for row in user.run("keys", "--json").document["keys"]] == ["codex"]
 
 
+@pytest.mark.story
 @pytest.mark.parametrize("client", sorted(EXISTING))
 def test_what_else_is_in_a_file_is_kept_and_comes_back(user: Program, client: str) -> None:
     name, text = EXISTING[client]
@@ -151,6 +153,7 @@ def test_what_else_is_in_a_file_is_kept_and_comes_back(user: Program, client: st
     assert not backup.exists()
 
 
+@pytest.mark.story
 @pytest.mark.parametrize(
     ("client", "name", "content"),
     [

@@ -36,6 +36,7 @@ def _findings(program: Program, *options: str) -> dict[str, list[Any]]:
     return rows
 
 
+@pytest.mark.story
 def test_a_file_that_others_can_read_is_found_and_put_right(offline: Program) -> None:
     define_stack(offline.home, {"standard": {}})
     offline.home.config.chmod(0o644)
@@ -66,6 +67,7 @@ def test_a_taken_port_names_who_has_it(offline: Program) -> None:
     assert str(pid) in found["message"]
 
 
+@pytest.mark.story
 def test_what_a_crash_left_is_removed_and_nothing_else(offline: Program) -> None:
     define_stack(offline.home, {"standard": {}, "fast": {}})
     offline.run("up")
@@ -200,6 +202,7 @@ def test_a_hub_out_of_reach_and_a_missing_token_are_reported_with_what_to_do(
     assert "hub-token" in found
 
 
+@pytest.mark.story
 def test_on_a_mac_it_says_that_nothing_would_come_back_after_a_reboot(
     offline: Program, tmp_path: Path
 ) -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from mlx_recommend.calibration import RANGE_ERRORS, ErrorClass
 
+pytestmark = pytest.mark.story
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -289,6 +289,7 @@ def test_a_pid_file_holds_one_integer_and_a_newline(served: Program, name: str) 
     assert text == f"{int(text)}\n"
 
 
+@pytest.mark.story
 def test_tiers_and_gateway_start_side_by_side(program: Program) -> None:
     loading_s = 3.0
     install_fake_engines(program.home)
