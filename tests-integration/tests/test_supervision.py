@@ -427,7 +427,7 @@ def test_watch_says_what_it_watches_and_that_it_ends(served: Program) -> None:
         out, said = process.communicate(timeout=10)
     assert (process.returncode, said) == (130, "")
     assert "watching standard, gateway every 30 s" in first
-    assert out.endswith("the services run on\n")
+    assert out.endswith("services keep running\n")
 
 
 def test_an_interrupted_up_leaves_no_half_started_service(served: Program) -> None:

@@ -300,7 +300,8 @@ def _use_scratch(folder: str) -> None:
 
     # uvicorn's own handlers stand before it, and raise the signal again when all is done
     for each in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(each, leave)
+        if signal.getsignal(each) is not signal.SIG_IGN:
+            signal.signal(each, leave)
 
 
 def main() -> None:
