@@ -80,9 +80,9 @@ def _show(output: Output, report: "mlx_stack.usage.UsageReport") -> None:
 def _show_rows(output: Output, report: "mlx_stack.usage.UsageReport") -> None:
     usage = report.usage
     has_prediction = usage.by is By.MODEL and bool(report.predictions)
-    heads = ["Requests", "Failed", "Read", "Reused", "Written", "TTFT p50", "p95"]
+    heads = ["Reqs", "Failed", "Read", "Reused", "Written", "TTFT", "p95"]
     heads += ["expected"] if has_prediction else []
-    heads += ["tok/s p50"]
+    heads += ["tok/s"]
     heads += ["expected"] if has_prediction else []
     heads += ["Cost"] if report.prices else []
     names: list[tuple[str | None, Sums]] = [*usage.rows.items()]
@@ -90,10 +90,10 @@ def _show_rows(output: Output, report: "mlx_stack.usage.UsageReport") -> None:
     rows: list[list[Span]] = []
     for name, used in names:
         predicted = report.predictions.get(name or "")
-        ttft: list[Span] = [_figure(used.ttft_s(0.5), " s"), _figure(used.ttft_s(0.95), " s")]
+        ttft: list[Span] = [_seconds(used.ttft_s(0.5)), _seconds(used.ttft_s(0.95))]
         speed: list[Span] = [_figure(used.generation_tps(0.5))]
         if has_prediction:
-            ttft.append(_figure(predicted.ttft_s if predicted else None, " s"))
+            ttft.append(_seconds(predicted.ttft_s if predicted else None))
             speed.append(_figure(predicted.generation_tps if predicted else None))
         counts = (used.requests, used.failed, used.prompt_tokens, used.cached_tokens)
         tokens: list[Span] = [f"{count:,}" for count in (*counts, used.completion_tokens)]
@@ -101,6 +101,10 @@ def _show_rows(output: Output, report: "mlx_stack.usage.UsageReport") -> None:
         rows.append([name or "in all", *tokens, *ttft, *speed, *cost])
     columns = [Column(usage.by.value.capitalize()), *(Column(head, right=True) for head in heads)]
     output.table(columns, rows)
+
+
+def _seconds(value: float | None) -> str:
+    return _figure(value, " s") if value is None or value >= 1 else f"{value * 1000:.0f} ms"
 
 
 def _figure(value: float | None, unit: str = "") -> str:
