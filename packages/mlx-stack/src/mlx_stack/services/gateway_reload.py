@@ -3,10 +3,10 @@
 import os
 import signal
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
-from http.client import HTTPException
-from urllib.request import ProxyHandler, build_opener
+from http.client import HTTPConnection, HTTPException
+from urllib.parse import urlsplit
 
 from mlx_gateway.settings import version_of
 from mlx_procsup import locate, read_run, write_run
@@ -16,7 +16,6 @@ from mlx_stack.services.service import GATEWAY, Service
 _VERSION_HEADER = "x-mlx-stack-config"
 _TIMEOUT_S = 10.0
 _POLL_S = 0.05
-_direct = build_opener(ProxyHandler({}))
 
 
 def reload_gateway(home: Home, gateway: Service) -> bool:
@@ -49,13 +48,15 @@ def reload_gateway(home: Home, gateway: Service) -> bool:
 
 def _confirms(liveness_url: str, version: str) -> bool:
     """Whether the gateway says in time that this version of its file is in force."""
+    where = urlsplit(liveness_url)
     deadline = time.monotonic() + _TIMEOUT_S
     while time.monotonic() < deadline:
         with (
+            closing(HTTPConnection(where.netloc, timeout=_TIMEOUT_S)) as connection,
             suppress(OSError, HTTPException),
-            _direct.open(liveness_url, timeout=_TIMEOUT_S) as answer,
         ):
-            if answer.headers[_VERSION_HEADER] == version:
+            connection.request("GET", where.path)
+            if connection.getresponse().headers[_VERSION_HEADER] == version:
                 return True
         time.sleep(_POLL_S)
     return False
