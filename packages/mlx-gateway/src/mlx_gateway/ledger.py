@@ -337,7 +337,7 @@ def _open(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
     try:
         _check_version(connection, path)
-        connection.execute("PRAGMA journal_mode = WAL")
+        _use_wal(connection)
         connection.execute("PRAGMA synchronous = FULL")  # a batch outlives a power cut
         connection.execute("PRAGMA checkpoint_fullfsync = 1")  # on a Mac, the file does as well
         migrate(connection)
@@ -345,6 +345,20 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Switch the file to WAL; SQLite itself doesn't wait for another process that does the same."""
+    ends_at = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() >= ends_at:
+                raise
+            time.sleep(0.01)
+        else:
+            return
 
 
 def _check_version(connection: sqlite3.Connection, path: Path) -> int:
