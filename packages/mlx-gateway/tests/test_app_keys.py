@@ -6,6 +6,7 @@ import sqlite3
 import time
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,11 @@ async def says_hello(exchange: Exchange) -> None:
         await exchange.json({"choices": [{"index": 0, "message": message}], "usage": usage})
 
 
+async def says_hello_after(go_on: asyncio.Event, exchange: Exchange) -> None:
+    await go_on.wait()
+    await says_hello(exchange)
+
+
 async def fails(exchange: Exchange) -> None:
     await exchange.json({"detail": "out of memory"}, status=500)
 
@@ -131,10 +137,7 @@ async def test_a_client_has_no_more_in_flight_than_its_key_allows(
 ) -> None:
     go_on = asyncio.Event()
 
-    async def waits(exchange: Exchange) -> None:
-        await go_on.wait()
-        await says_hello(exchange)
-
+    waits = partial(says_hello_after, go_on)
     keys = ring(tmp_path / "k", max_in_flight=1)
     async with bench(TWO, waits, says_hello, keys=keys) as it:
         first = asyncio.ensure_future(it.client.ask("/v1/chat/completions", HELLO, key=LAPTOP))
@@ -153,10 +156,7 @@ async def test_a_key_that_is_revoked_ends_no_answer_that_has_begun(
 ) -> None:
     go_on = asyncio.Event()
 
-    async def waits(exchange: Exchange) -> None:
-        await go_on.wait()
-        await says_hello(exchange)
-
+    waits = partial(says_hello_after, go_on)
     path = tmp_path / "keys.json"
     async with bench(TWO, waits, says_hello, keys=ring(path)) as it:
         first = asyncio.ensure_future(it.client.ask("/v1/chat/completions", HELLO, key=LAPTOP))
@@ -175,8 +175,7 @@ async def test_a_person_is_answered_before_the_agents_that_came_earlier(
 
     async def waits(exchange: Exchange) -> None:
         order.append(exchange.document["messages"][0]["content"])
-        await go_on.wait()
-        await says_hello(exchange)
+        await says_hello_after(go_on, exchange)
 
     def words(text: str) -> dict[str, object]:
         return {"model": "standard", "messages": [{"role": "user", "content": text}]}

@@ -19,7 +19,7 @@ import msgspec
 from mlx_gateway.access import Hosts
 from mlx_gateway.activation import Activator, NothingToStart
 from mlx_gateway.engines import AskFor, Engines, HeadersFor
-from mlx_gateway.errors import ApiError, ClientLeftError, UpstreamFailedError
+from mlx_gateway.errors import CLIENT_LEFT, ApiError, ClientLeftError, UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, object_in, read_fields
 from mlx_gateway.heartbeat import Heartbeat
 from mlx_gateway.keys import ADMIN, ClientKey, KeyRing
@@ -41,7 +41,6 @@ from mlx_gateway.waiting_line import WaitingLine
 
 _METRICS_WITHIN_S = 1.0
 _COUNT_WITHIN_S = 5.0
-_CLIENT_LEFT = 499
 _CLOUD = "cloud"
 _JSON = "application/json"
 
@@ -580,7 +579,7 @@ def _status_of(problem: str, sent: int | None) -> int:
     if problem.isdecimal():
         return int(problem)
     if problem:
-        return _CLIENT_LEFT if problem == "client_left" else HTTPStatus.BAD_GATEWAY
+        return CLIENT_LEFT if problem == "client_left" else HTTPStatus.BAD_GATEWAY
     return sent or HTTPStatus.OK
 
 

@@ -3,6 +3,9 @@
 from http import HTTPStatus
 from pathlib import Path
 
+CLIENT_LEFT = 499
+"""The status, nginx's, of a request whose client did not wait for its answer."""
+
 
 class GatewayError(Exception):
     """Base of everything that this library raises on purpose."""

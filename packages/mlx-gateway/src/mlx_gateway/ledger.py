@@ -361,12 +361,11 @@ def _use_wal(connection: sqlite3.Connection) -> None:
             return
 
 
-def _check_version(connection: sqlite3.Connection, path: Path) -> int:
+def _check_version(connection: sqlite3.Connection, path: Path) -> None:
     version = _version(connection)
     if version > len(_STEPS):
         problem = f"has version {version}; this program knows {len(_STEPS)}, and leaves it alone"
         raise NewerLedgerError(path, problem)
-    return version
 
 
 def _version(connection: sqlite3.Connection) -> int:

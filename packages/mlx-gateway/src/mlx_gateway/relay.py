@@ -9,7 +9,7 @@ from http import HTTPStatus
 import msgspec
 
 from mlx_gateway.engines import Engine
-from mlx_gateway.errors import ApiError, UpstreamFailedError
+from mlx_gateway.errors import CLIENT_LEFT, ApiError, UpstreamFailedError
 from mlx_gateway.fields import list_in, object_in
 from mlx_gateway.liveness import Wait
 from mlx_gateway.outbox import Headers, Outbox
@@ -20,7 +20,7 @@ from mlx_gateway.upstream_http import Response
 LONGEST_ANSWER_BYTES = 64 * 2**20
 _LONGEST_REASON = 2000
 _PASSED_ON = ("content-type", "content-disposition", "cache-control", "retry-after")
-_NOT_THE_CLIENTS = frozenset({401, 403, 407, 408, 499})
+_NOT_THE_CLIENTS = frozenset({401, 403, 407, 408, CLIENT_LEFT})
 """Statuses that speak of the gateway or the upstream itself, rather than of the request."""
 
 type Count = Callable[[str | None], Awaitable[int | None]]

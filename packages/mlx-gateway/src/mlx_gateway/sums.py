@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from mlx_gateway.errors import CLIENT_LEFT
+
 _STEP = math.log(1.02)
 
 
@@ -104,7 +106,7 @@ def percentile(counts: Mapping[int, int], share: float) -> int | None:
 
 def is_failure(status: int) -> bool:
     """Whether a request with this status failed; that its client left is no failure."""
-    return status >= 400 and status != 499
+    return status >= 400 and status != CLIENT_LEFT
 
 
 def _in_steps(value: int) -> int:

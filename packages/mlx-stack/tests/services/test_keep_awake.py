@@ -209,14 +209,23 @@ def test_another_process_on_an_engines_port_is_not_believed() -> None:
         assert read_activities({"fast": (partial(guard.ask, "another"), port)}) == {}
 
 
-def test_the_watchdog_holds_a_caffeinate_while_an_engine_answers_requests(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def caffeinate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A program of this name on PATH, which stays until it is stopped."""
     program = tmp_path / "bin" / "caffeinate"
     program.parent.mkdir()
+    write_caffeinate(program)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return program
+
+
+def write_caffeinate(program: Path) -> None:
     program.write_text("#!/bin/sh\nexec sleep 86312\n")
     program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+
+@pytest.mark.usefixtures("caffeinate")
+def test_the_watchdog_holds_a_caffeinate_while_an_engine_answers_requests(tmp_path: Path) -> None:
     home, told = Home(tmp_path / "home"), queue.Queue[str]()
     with metrics_server(METRICS) as port:
         home.stack.parent.mkdir(parents=True)
@@ -262,20 +271,14 @@ def test_a_caffeinate_among_the_children_is_an_assertion() -> None:
 
 
 def test_a_look_that_fails_is_told_once_and_does_not_end_the_looking(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, caffeinate: Path
 ) -> None:
-    program = tmp_path / "bin" / "caffeinate"
-    program.parent.mkdir()
-    program.write_text("#!/bin/sh\nexec sleep 86313\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
     home, told = Home(tmp_path / "home"), queue.Queue[str]()
     home.create()
     save_values(home, {"keep-awake": "never"})
     with kept_awake(home, os.getpid(), told.put, look_every_s=0.01):
-        program.unlink()
+        caffeinate.unlink()
         save_values(home, {"keep-awake": "always"})
         assert "can't see whether requests are served" in told.get(timeout=20)
-        program.write_text("#!/bin/sh\nexec sleep 86313\n")
-        program.chmod(0o755)
+        write_caffeinate(caffeinate)
         assert told.get(timeout=20) == "the Mac is kept awake (always)"
