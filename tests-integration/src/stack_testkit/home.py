@@ -103,7 +103,10 @@ def _make_environment(environment: Environment) -> None:
     if not environment.python.exists():
         environment.python.symlink_to(sys.executable)
     base = Path(getattr(sys, "_base_executable", sys.executable)).parent
-    settings = f"home = {base}\nversion_info = {platform.python_version()}\n"
+    settings = (
+        f"home = {base}\nversion_info = {platform.python_version()}\n"
+        "include-system-site-packages = false\n"  # Python takes them in if nothing is said
+    )
     (environment.path / "pyvenv.cfg").write_text(settings, encoding="utf-8")
     folders = "\n".join(path for path in sys.path if Path(path).is_dir())
     (packages / "testkit.pth").write_text(f"{folders}\n", encoding="utf-8")

@@ -125,8 +125,9 @@ def test_a_pth_file_is_found_whatever_it_is_called(environment):
     assert found(verify(environment)) == [("file-unexpected", "_virtualenv.pth")]
 
 
-def test_an_environment_that_lets_other_packages_in_is_found(environment):
+@pytest.mark.parametrize("line", ["include-system-site-packages = true", ""])
+def test_an_environment_that_lets_other_packages_in_is_found(environment, line):
     settings = environment.path / "pyvenv.cfg"
-    text = settings.read_text().replace("packages = false", "packages = true")
+    text = settings.read_text().replace("include-system-site-packages = false", line)
     settings.write_text(text)
     assert found(verify(environment)) == [("file-changed", "pyvenv.cfg")]

@@ -120,12 +120,13 @@ def packages_problem(environment: Environment, lock: Lock) -> str | None:
 
 
 def _sees_other_packages(settings: Path) -> bool:
+    """Whether packages of the base Python are let in, which Python does if nothing is said."""
     lines = settings.read_text(encoding="utf-8", errors="replace").lower().splitlines()
     pairs = (line.partition("=") for line in lines)
-    return any(
-        key.strip() == "include-system-site-packages" and value.strip() != "false"
-        for key, _, value in pairs
-    )
+    said = [
+        value.strip() for key, _, value in pairs if key.strip() == "include-system-site-packages"
+    ]
+    return not said or any(value != "false" for value in said)
 
 
 def wanted_versions(pins: Iterable[Pin], markers: Mapping[str, str]) -> dict[str, str]:
