@@ -23,7 +23,7 @@ from mlx_procsup import (
     start_service,
     stop_service,
 )
-from mlx_procsup.identity import reap, same_command
+from mlx_procsup.identity import reap, runs_command, same_command
 from mlx_procsup.testing import eventually
 
 
@@ -144,3 +144,15 @@ def test_a_command_is_recognized_from_its_end(
     shown: tuple[str, ...], command: tuple[str, ...], same: bool
 ) -> None:
     assert same_command(shown, command) is same
+
+
+def test_a_process_in_the_middle_of_exec_is_still_recognized(tmp_path: Path) -> None:
+    script = tmp_path / "again"
+    script.write_text('#!/bin/sh\nexec "$0" "$@"\n')  # it never does anything else
+    script.chmod(0o700)
+    command = (str(script), "one", "two")
+    with subprocess.Popen(command) as process:
+        try:
+            assert all(runs_command(process.pid, command) for _ in range(2000))
+        finally:
+            process.kill()

@@ -10,6 +10,7 @@ clock is set, or a service would turn into a stranger after a clock jump:
 
 import os
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from pathlib import Path
 import psutil
 
 _TOLERANCE_S = 0.005  # half a Linux tick, for rounding; macOS counts microseconds
+_EXEC_S = 0.1  # a kernel thread never shows arguments
+_EXEC_LOOK_S = 0.001
 _FEW_WORDS = 2  # a command of so few words says too little of what a wrapper started
 _BOOT_TIME_AT_IMPORT = psutil.boot_time()
 
@@ -78,10 +81,15 @@ def runs_command(pid: int, command: tuple[str, ...]) -> bool:
     """Whether a process shows this command's arguments, the only hint where no record is left.
 
     They are compared from the end: a script's interpreter comes before them, and a wrapper
-    that replaced itself by what it wraps is gone.
+    that replaced itself by what it wraps is gone. In the middle of `exec` a process shows none
+    for a moment, so it is looked at again.
     """
+    give_up_at = time.monotonic() + _EXEC_S
     try:
-        shown = tuple(psutil.Process(pid).cmdline())
+        while not (shown := tuple(psutil.Process(pid).cmdline())):
+            if time.monotonic() > give_up_at:
+                return False
+            time.sleep(_EXEC_LOOK_S)
     except psutil.Error:
         return False
     return same_command(shown, command)
