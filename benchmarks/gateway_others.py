@@ -7,6 +7,7 @@ Each is started as its documentation says, in front of one engine that speaks Op
 """
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -125,12 +126,25 @@ def start_portkey(folder: Path, port: int, engine: str) -> Start:  # noqa: ARG00
     return Start([f"--port={port}", "--headless"], headers=headers)
 
 
+def start_bare_relay(folder: Path, port: int, engine: str) -> Start:  # noqa: ARG001
+    """The least that any gateway does."""
+    return Start([str(Path(__file__).with_name("bare_relay.py")), str(port), engine])
+
+
 def start_nothing(folder: Path, port: int, engine: str) -> Start:
     """For what was never seen to install."""
     raise NotImplementedError
 
 
+RELAY_NEEDS = (
+    "uvicorn==0.54.0",
+    "uvloop==0.23.0",
+    "httptools==0.9.0",
+    "aiohttp==3.14.5",
+    "starlette==1.10.0",
+)
 OTHERS = (
+    Other("a bare relay", RELAY_NEEDS, "bin/python", start_bare_relay),
     Other("LiteLLM 1.109.1", ("--no-deps", "-r", str(LITELLM_LOCK)), "bin/litellm", start_litellm),
     Other("LM-Proxy 3.3.2", ("lm-proxy==3.3.2",), "bin/lm-proxy", start_lm_proxy),
     Other("vllm-router 0.1.17", ("vllm-router==0.1.17",), "bin/vllm-router", start_vllm_router),
@@ -144,6 +158,8 @@ def installed(folder: Path) -> dict[Other, Path]:
     """The programs of those that can be installed; the others are named."""
     programs: dict[Other, Path] = {}
     for other in OTHERS:
+        if os.environ.get("ONLY", other.name) != other.name:
+            continue
         try:
             programs[other] = other.install(folder)
         except (OSError, subprocess.SubprocessError) as error:

@@ -44,8 +44,9 @@ CHUNK_BYTES = 240
 MEASURED_S = float(os.environ.get("MEASURED_S", "8"))
 ANSWER_S = 1
 """How long a stream lasts; the next follows, so that there are many times to the first token."""
-LONE_REQUESTS = 150
-PAUSE_S = 0.02
+LONE_REQUESTS = int(os.environ.get("LONE_REQUESTS", "150"))
+PAUSE_S = float(os.environ.get("PAUSE_S", "0.02"))
+"""How long nothing happens before a lone request."""
 REQUESTS = 10_000
 CONCURRENT = 32
 IDLE_CLIENTS = 10_000
