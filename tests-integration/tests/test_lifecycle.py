@@ -5,12 +5,14 @@ import os
 import pty
 import shutil
 import signal
+import socket
 import subprocess
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import ollama
 import psutil
 import pytest
 
@@ -94,11 +96,12 @@ def test_a_mistyped_tier_is_wrong_usage_before_anything_else(served: Program) ->
     assert not served.home.credentials.exists()
 
 
-def test_a_tier_on_the_port_of_the_gateway_is_told_before_anything_starts(
-    served: Program,
+@pytest.mark.parametrize("key", ["litellm-port", "ollama-port"])
+def test_a_tier_on_a_port_of_the_gateway_is_told_before_anything_starts(
+    served: Program, key: str
 ) -> None:
     port = define_stack(served.home, {"standard": {}}).tiers[0].port
-    save_values(served.home, {"litellm-port": port})
+    save_values(served.home, {key: port})
 
     refused = served.run("up", "--json")
 
@@ -107,6 +110,28 @@ def test_a_tier_on_the_port_of_the_gateway_is_told_before_anything_starts(
     assert not served.home.pids.exists()
     assert served.run("status", "--json").code == 3
     assert served.run("down", "--json").code == 0
+
+
+def test_ollamas_client_is_answered_on_its_own_port_unless_ollama_has_it(served: Program) -> None:
+    define_stack(served.home, {"standard": {}})
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert served.run("config", "set", "ollama-port", str(port)).code == 0
+        refused = served.run("up")
+
+    assert refused.code == 1
+    assert f"Port {port} on 127.0.0.1 is in use by another program." in refused.out + refused.err
+
+    assert served.run("up").code == 0
+    key = json.loads(served.home.credentials.read_text())["gateway_key"]
+    headers = {"authorization": f"Bearer {key}"}
+    with ollama.Client(f"http://127.0.0.1:{port}", headers=headers) as client:
+        assert [each.model for each in client.list().models] == ["standard", "standard-model"]
+        answer = client.chat("standard:latest", [{"role": "user", "content": "Hi"}])
+        streamed = client.chat("standard", [{"role": "user", "content": "Hi"}], stream=True)
+
+        assert answer.message.content == "You said: Hi"
+        assert "".join(each.message.content or "" for each in streamed) == "You said: Hi"
 
 
 def test_a_tier_without_its_model_fails_with_the_port_that_it_would_have(served: Program) -> None:

@@ -164,6 +164,31 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     assert done.stderr == f"error: Port {port} on 127.0.0.1 is in use by another program.\n"
 
 
+def test_a_second_port_in_use_is_named_and_can_not_be_the_first(tmp_path: Path) -> None:
+    config = tmp_path / "gateway.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config.write_text(settings(1, port=free_port(), ollama_port=port))
+        done = run("serve", "--config", str(config))
+    assert done.returncode == 1
+    assert done.stderr == f"error: Port {port} on 127.0.0.1 is in use by another program.\n"
+
+    config.write_text(settings(1, port=port, ollama_port=port))
+    done = run("serve", "--config", str(config))
+    assert done.returncode == 2
+    assert "`ollama_port` is the same as `port`" in done.stderr
+
+
+async def test_a_second_port_answers_like_the_first(tmp_path: Path) -> None:
+    config, second_port = tmp_path / "gateway.yaml", free_port()
+    config.write_text(settings(1, ollama_port=second_port))
+    async with running(config) as program:
+        first = await program.ask("/api/tags")
+        program.port = second_port
+        assert await program.ask("/api/tags") == first
+        assert b'"standard"' in first[1]
+
+
 async def test_sighup_reads_the_settings_again_and_a_damaged_file_changes_nothing(
     tmp_path: Path,
 ) -> None:

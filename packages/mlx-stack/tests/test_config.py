@@ -34,6 +34,7 @@ def test_there_are_the_documented_keys_with_their_documented_defaults():
         "default-quant": "int4",
         "memory-budget-pct": 40,
         "litellm-port": 4000,
+        "ollama-port": 0,
         "litellm": "on-demand",
         "cloud-fallback": "when-down",
         "model-dir": Path("models"),

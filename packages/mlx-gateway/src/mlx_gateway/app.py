@@ -26,11 +26,19 @@ from mlx_gateway.keys import ADMIN, ClientKey, KeyRing
 from mlx_gateway.ledger import Ledger, RequestRow, program_of
 from mlx_gateway.liveness import EngineTimeouts
 from mlx_gateway.metrics import CONTENT_TYPE, Metrics
-from mlx_gateway.model_list import model_list, model_row, not_allowed
+from mlx_gateway.model_list import (
+    model_list,
+    model_row,
+    not_allowed,
+    ollama_details,
+    ollama_running,
+    ollama_tags,
+)
 from mlx_gateway.outbox import Outbox, Receive, Send
 from mlx_gateway.protocols.anthropic_messages import CountTokens, Messages
 from mlx_gateway.protocols.api import Api, Audio, Call, countable, prompt_text
 from mlx_gateway.protocols.events import Usage
+from mlx_gateway.protocols.ollama import API_VERSION, OllamaChat, OllamaEmbed, OllamaGenerate
 from mlx_gateway.protocols.openai_chat import ChatCompletions, Completions
 from mlx_gateway.protocols.responses_by_chat import ResponsesByChat
 from mlx_gateway.relay import LONGEST_ANSWER_BYTES, Attempt
@@ -47,7 +55,7 @@ _JSON = "application/json"
 type Scope = dict[str, Any]
 
 _OPENAI, _ANTHROPIC, _AUDIO = Api(), Messages(), Audio()
-_COUNTING = CountTokens()
+_OLLAMA, _COUNTING = OllamaChat(), CountTokens()
 _APIS: dict[str, Api] = {
     "/v1/chat/completions": ChatCompletions(),
     "/v1/completions": Completions(),
@@ -59,10 +67,16 @@ _APIS: dict[str, Api] = {
     "/v1/audio/transcriptions": _AUDIO,
     "/v1/audio/translations": _AUDIO,
     "/v1/audio/speech": _AUDIO,
+    "/api/chat": _OLLAMA,
+    "/api/generate": OllamaGenerate(),
+    "/api/embed": OllamaEmbed(),
 }
 """Every path that takes a request for a model, with the API that is spoken there."""
 _LIVENESS = frozenset({"/health/liveliness", "/health/liveness"})
 _MODELS = "/v1/models"
+_OLLAMA_SHOW = "/api/show"
+_SHOWN = frozenset({"/metrics", "/api/tags", "/api/ps", "/api/version"})
+"""What is read, besides the list of models."""
 
 _log = logging.getLogger("mlx_gateway")
 
@@ -188,7 +202,7 @@ class Gateway:
             if path in _APIS:
                 await self._serve(client or ADMIN, headers, path, receive, send)
             else:
-                await self._show(client or ADMIN, headers, path, send)
+                await self._show(client or ADMIN, headers, path, receive, send)
         except ClientLeftError:
             pass
         except ApiError as error:
@@ -216,18 +230,24 @@ class Gateway:
         if client is None:
             what = "wrong" if KeyRing.is_given(headers) else "missing"
             raise ApiError(HTTPStatus.UNAUTHORIZED, f"The API key is {what}.")
+        is_asked = path in _APIS or path == _OLLAMA_SHOW
         is_list = path == _MODELS or path.startswith(f"{_MODELS}/")
-        if path not in _APIS and path != "/metrics" and not is_list:
+        if not is_asked and path not in _SHOWN and not is_list:
             raise ApiError(HTTPStatus.NOT_FOUND, f"There is nothing at {scope['path'][:200]}.")
-        if method not in (("POST",) if path in _APIS else ("GET", "HEAD")):
+        if method not in (("POST",) if is_asked else ("GET", "HEAD")):
             raise ApiError(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} does not take {method}.")
         return client
 
     async def _show(
-        self, client: ClientKey, headers: Mapping[bytes, bytes], path: str, send: Send
+        self,
+        client: ClientKey,
+        headers: Mapping[bytes, bytes],
+        path: str,
+        receive: Receive,
+        send: Send,
     ) -> None:
         """Answer what is no request for a model."""
-        outbox = Outbox(send, _OPENAI)
+        outbox = Outbox(send, _api_of(path, headers))
         if path == "/metrics":
             await outbox.whole(HTTPStatus.OK, await self._render_metrics(), CONTENT_TYPE.encode())
             return
@@ -243,6 +263,18 @@ class Gateway:
                 if name
                 else model_list(self._settings, client, is_anthropics=is_anthropics)
             )
+        elif path == _OLLAMA_SHOW:
+            fields = read_fields(await read_body(receive, headers))
+            name = fields.text("model") or fields.text("name") or ""
+            document = ollama_details(self._settings, name, client)
+        elif path == "/api/tags":
+            document = ollama_tags(self._settings, client)
+        elif path == "/api/ps":
+            document = ollama_running(
+                self._settings, client, await self._engines.ready_models(self._settings)
+            )
+        elif path == "/api/version":
+            document = {"version": API_VERSION}
         await outbox.whole(HTTPStatus.OK, msgspec.json.encode(document), _JSON.encode())
 
     async def _render_metrics(self) -> bytes:
@@ -293,7 +325,7 @@ class Gateway:
         outbox = Outbox(
             send,
             api,
-            streams=fields.flag("stream"),
+            streams=api.streams(fields),
             sign_of_life_s=self._options.sign_of_life_s,
             model=asked,
         )
@@ -364,7 +396,7 @@ class Gateway:
             program=request.program,
             model=self._model_of(request),
             tier=request.answered_by or request.name,
-            protocol=request.path.removeprefix("/v1/"),
+            protocol=request.path.removeprefix("/v1/").removeprefix("/"),
             status=_status_of(problem, outbox.status),
             seconds=now - request.began,
             queue_s=request.queued_s,
@@ -457,6 +489,10 @@ class Gateway:
         waited_from = time.monotonic()
         await self._options.activator.ready(option.name)
         try:
+            if call.ready_answer:
+                self._say_who(request, option)
+                await request.outbox.whole(HTTPStatus.OK, call.ready_answer, _JSON.encode())
+                return Usage()
             await self._refuse_too_long(request, option)
             line = self._lines.get(option.name)
             if line is None:
@@ -564,6 +600,8 @@ class Gateway:
 def _api_of(path: str, headers: Mapping[bytes, bytes]) -> Api:
     """The API in whose shape a request at `path` is answered."""
     other = _ANTHROPIC if b"anthropic-version" in headers else _OPENAI
+    if path.startswith("/api/"):
+        return _APIS.get(path, _OLLAMA)
     return _ANTHROPIC if path.startswith("/v1/messages") else _APIS.get(path, other)
 
 

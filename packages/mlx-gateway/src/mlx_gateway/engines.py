@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 
 from mlx_gateway.errors import UpstreamFailedError
 from mlx_gateway.liveness import EngineLife, EngineTimeouts, Wait
+from mlx_gateway.settings import GatewaySettings
 from mlx_gateway.upstream_http import Address, Ask, ConnectionPool, Response
 
 type AskFor = Callable[[str], Ask | None]
@@ -15,6 +16,7 @@ type HeadersFor = Callable[[str], Mapping[str, str]]
 """What every request to an upstream must carry, by its root: a secret, for example."""
 
 _LONGEST_LIST_BYTES = 2**20
+_CONNECTED_WITHIN_S = 1.0
 
 
 class Engine:
@@ -49,6 +51,16 @@ class Engine:
             body,
             lambda: self._ask_for(self._root),
         )
+
+    async def listens(self) -> bool:
+        """Whether something takes a connection there now."""
+        try:
+            async with asyncio.timeout(_CONNECTED_WITHIN_S):
+                _, writer = await asyncio.open_connection(self.address.host, self.address.port)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True
 
     def heard(self) -> float:
         """Note that it said something just now; the time on the monotonic clock."""
@@ -155,6 +167,17 @@ class Engines:
     def is_up(self, root: str) -> bool:
         """Whether the engine at this root is worth a request."""
         return not self.at(root).life.hangs
+
+    async def ready_models(self, settings: GatewaySettings) -> list[str]:
+        """The models of which an upstream on this side of the cloud listens, and lives."""
+        ready = await asyncio.gather(*(self._is_ready(settings, name) for name in settings.models))
+        return [name for name, is_ready in zip(settings.models, ready, strict=True) if is_ready]
+
+    async def _is_ready(self, settings: GatewaySettings, model: str) -> bool:
+        for root in [each.root for each in settings.models[model].upstreams]:
+            if self.is_up(root) and not settings.is_cloud(root) and await self.at(root).listens():
+                return True
+        return False
 
     def forget_others(self, roots: Collection[str]) -> None:
         """Ask nothing more of engines that are not at these roots."""

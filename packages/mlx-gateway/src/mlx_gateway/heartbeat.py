@@ -3,13 +3,10 @@
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 
 from mlx_gateway.engines import Engines
 from mlx_gateway.ledger import BEAT_S, ENDPOINT, Event, Ledger
 from mlx_gateway.settings import GatewaySettings
-
-_CONNECTED_WITHIN_S = 1.0
 
 
 class Heartbeat:
@@ -49,22 +46,6 @@ class Heartbeat:
 
     async def _beat(self) -> None:
         while True:
-            names = list(self._settings().models)
-            there = await asyncio.gather(*map(self._is_there, names))
-            up = [name for name, is_there in zip(names, there, strict=True) if is_there]
+            up = await self._engines.ready_models(self._settings())
             self._ledger.beat((ENDPOINT, *up))
             await asyncio.sleep(BEAT_S)
-
-    async def _is_there(self, name: str) -> bool:
-        """Whether one of a model's upstreams on this side of the cloud listens, and lives."""
-        settings = self._settings()
-        model = settings.models.get(name)
-        for root in [] if model is None else [each.root for each in model.upstreams]:
-            if self._engines.is_up(root) and not settings.is_cloud(root):
-                address = self._engines.at(root).address
-                with suppress(OSError, TimeoutError):
-                    async with asyncio.timeout(_CONNECTED_WITHIN_S):
-                        _, writer = await asyncio.open_connection(address.host, address.port)
-                    writer.close()
-                    return True
-        return False

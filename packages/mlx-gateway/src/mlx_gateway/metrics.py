@@ -23,6 +23,9 @@ _OPERATIONS = {
     "completions": "text_completion",
     "messages": "chat",
     "responses": "chat",
+    "api/chat": "chat",
+    "api/generate": "text_completion",
+    "api/embed": "embeddings",
 }
 
 

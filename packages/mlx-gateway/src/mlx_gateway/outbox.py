@@ -13,11 +13,7 @@ type Receive = Callable[[], Awaitable[Message]]
 type Send = Callable[[Message], Awaitable[None]]
 type Headers = list[tuple[bytes, bytes]]
 
-_EVENT_STREAM: Headers = [
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-    (b"x-accel-buffering", b"no"),
-]
+_UNBUFFERED: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
 class Outbox:
@@ -30,7 +26,7 @@ class Outbox:
         streams: Whether the client asked for events.
         sent_bytes: How long the answer is so far.
         headers: What the answer says of itself. Those that are set after a sign of life has gone
-            out are said in a comment before the model's first event.
+            out are said in the stream before the model's first event.
         first_at: When the first of the model's answer went out, by the monotonic clock, or None.
         problem: What went wrong after that, in a word; "" where nothing did.
         opening: What the engine has opened the answer with, while nothing of it has gone out.
@@ -74,8 +70,7 @@ class Outbox:
         if self.first_at is None:
             self.first_at = time.monotonic()
             if self.status is not None:
-                lines = (b": " + name + b": " + value for name, value in self.headers)
-                data = b"\n".join(lines) + b"\n\n" + data
+                data = self._api.late_headers(self.headers, self._model) + data
         await self._write(data)
 
     async def whole(self, status: int, body: bytes, content_type: bytes) -> None:
@@ -148,7 +143,7 @@ class Outbox:
 
     async def _write(self, data: bytes) -> None:
         if self.status is None:
-            await self._start(200, _EVENT_STREAM)
+            await self._start(200, [(b"content-type", self._api.content_type), *_UNBUFFERED])
         self._sent_at = time.monotonic()
         self.sent_bytes += len(data)
         await self._send({"type": "http.response.body", "body": data, "more_body": True})

@@ -28,10 +28,14 @@ class RouteOption:
 def resolve(settings: GatewaySettings, asked: str) -> str:
     """The model that the name `asked` means: a model's own name or an alias.
 
+    Ollama's clients put `:latest` after a name that has no tag.
+
     Raises:
         ApiError: When there is no such model; the message names the nearest.
     """
     name = asked
+    if name not in settings.models and name not in settings.aliases:
+        name = name.removesuffix(":latest")
     while name not in settings.models:
         if name not in settings.aliases:
             known = [*settings.models, *settings.aliases]

@@ -53,11 +53,13 @@ def serve(
     """
     settings = load_settings(config)
     gateway = make_gateway(settings, version_of(config))
-    listener = _listen(config, host or settings.host, port or settings.port)
+    host, port = host or settings.host, port or settings.port
+    ports = [port] if settings.ollama_port is None else [port, settings.ollama_port]
+    listeners = [_listen(config, host, each) for each in ports]
     raise_file_limit()
     server = _Server(server_config(gateway))
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-        runner.run(_run(server, listener, gateway, config))
+        runner.run(_run(server, listeners, gateway, config))
 
 
 def server_config(
@@ -90,7 +92,7 @@ def raise_file_limit() -> None:
 
 
 async def _run(
-    server: uvicorn.Server, listener: socket.socket, gateway: Gateway, config: Path
+    server: uvicorn.Server, listeners: list[socket.socket], gateway: Gateway, config: Path
 ) -> None:
     def reload() -> None:
         try:
@@ -102,7 +104,7 @@ async def _run(
             _log.info("the settings were read again")
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
-    await server.serve(sockets=[listener])
+    await server.serve(sockets=listeners)
 
 
 def _listen(config: Path, host: str, port: int) -> socket.socket:

@@ -47,6 +47,9 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         queue: How many more may wait here for their turn.
         takes_overflow: Whether prompts that are too long for another model may come here.
         sees_images: Whether it reads images; None where nobody knows, and they are passed on.
+        calls_tools: Whether it calls tools, as clients that choose by it hear; None where nobody
+            knows.
+        thinks: The same for thinking before it answers.
         silence_s: How long an upstream may say nothing at all while it works; None for the usual.
     """
 
@@ -57,6 +60,8 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     queue: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 256
     takes_overflow: bool = True
     sees_images: bool | None = None
+    calls_tools: bool | None = None
+    thinks: bool | None = None
     silence_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
 
@@ -70,6 +75,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `gateway.yaml` says.
 
     Attributes:
+        ollama_port: A second port, on which Ollama's clients look first; None for none.
         litellm: Where LiteLLM answers, if there is one.
     """
 
@@ -77,6 +83,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models: dict[Name, ModelSettings]
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = DEFAULT_PORT
+    ollama_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
     aliases: dict[Name, Name] = {}
     litellm: LiteLlmSettings | None = None
 
@@ -115,6 +122,8 @@ def parse_settings(text: str, path: Path | None = None) -> GatewaySettings:
     except msgspec.ValidationError as error:
         raise ConfigError(path, str(error)) from error
     problem = _contradiction(settings)
+    if settings.ollama_port == settings.port:
+        problem = "`ollama_port` is the same as `port`, which answers Ollama's clients as well"
     if problem is not None:
         raise ConfigError(path, problem)
     return settings

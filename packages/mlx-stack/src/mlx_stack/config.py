@@ -106,6 +106,15 @@ class Config:
     litellm_port: Annotated[int, Meta(ge=1, le=65535, description="The port of the gateway.")] = (
         4000
     )
+    ollama_port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65535,
+            description="A second port of the gateway, for clients of Ollama, which look on 11434; "
+            "0 for none.",
+        ),
+    ] = 0
     litellm: Annotated[
         LiteLlmMode, Meta(description="When LiteLLM runs, which takes requests to OpenRouter.")
     ] = LiteLlmMode.ON_DEMAND

@@ -77,13 +77,22 @@ def test_a_catalog_id_and_an_alias_are_names_of_their_tier() -> None:
 
 
 def test_a_tier_that_reads_in_silence_may_be_silent_for_long() -> None:
-    known = {"t1": TierAtGateway(sees_images=True, reads_in_silence=True)}
+    known = {"t1": TierAtGateway(sees_images=True, calls_tools=True, reads_in_silence=True)}
 
     settings = build_settings(_stack(None, None), Config(), known, litellm_port=1)
 
     assert settings.models["t0"].silence_s is None
     assert settings.models["t1"].silence_s == SILENT_S
     assert settings.models["t1"].sees_images
+    assert settings.models["t1"].calls_tools
+    assert settings.models["t0"].thinks is None, "nobody knows"
+
+
+def test_ollamas_port_is_the_gateways_second_where_it_is_set() -> None:
+    assert build_settings(_stack(None), Config(), {}, litellm_port=1).ollama_port is None
+    config = Config(ollama_port=11434)
+    settings = build_settings(_stack(None), config, {}, litellm_port=1)
+    assert parse_settings(render_settings(settings)).ollama_port == 11434
 
 
 def test_no_secret_is_in_the_generated_files() -> None:

@@ -24,6 +24,8 @@ class Call:
         one_tool_call: Whether the answer may call no more than one tool.
         path: Where the engine is asked; "" for the path that the client asked.
         asked: The client's own fields, where the engine is asked in another API; else None.
+        ready_answer: The answer to a request for nothing but a model that is ready; else empty.
+        began: When the client asked, by the monotonic clock, where the answer must say it.
     """
 
     fields: Fields
@@ -37,6 +39,8 @@ class Call:
     one_tool_call: bool = False
     path: str = ""
     asked: Fields | None = None
+    ready_answer: bytes = b""
+    began: float = 0.0
 
     def counted(self, prompt_tokens: int | None) -> "Call":
         """The same call, its prompt counted."""
@@ -49,12 +53,22 @@ class Api:
     Attributes:
         counts_first: Whether the stream's first event must say how long the prompt is.
         signs_open: Whether the first sign of life opens the answer, which then goes on.
+        content_type: What a stream is, as its head says.
         in_query: The fields that the engine reads from the URL rather than from the body.
     """
 
     counts_first = False
     signs_open = False
+    content_type = b"text/event-stream; charset=utf-8"
     in_query: tuple[str, ...] = ()
+
+    def streams(self, fields: Fields) -> bool:
+        """Whether the client wants the answer piece by piece.
+
+        Raises:
+            ApiError: When it doesn't say so in a way that can be understood.
+        """
+        return fields.flag("stream")
 
     def read(self, fields: Fields, *, sees_images: bool | None) -> Call:  # noqa: ARG002
         """The call that a request's fields mean to an engine.
@@ -107,6 +121,11 @@ class Api:
         The last of them is sent again and again. `model` is the name that the client asked for.
         """
         return b": waiting\n\n"
+
+    def late_headers(self, headers: list[tuple[bytes, bytes]], model: str) -> bytes:  # noqa: ARG002
+        """Headers that were known only after a sign of life had gone out, in the stream itself."""
+        lines = (b": " + name + b": " + value for name, value in headers)
+        return b"\n".join(lines) + b"\n\n"
 
 
 class Audio(Api):
@@ -200,7 +219,17 @@ class _HasUsage(msgspec.Struct):
 
 
 _NOT_READ = frozenset(
-    {"id", "call_id", "tool_call_id", "tool_use_id", "signature", "cache_control", "data", "url"}
+    {
+        "id",
+        "call_id",
+        "tool_call_id",
+        "tool_use_id",
+        "signature",
+        "cache_control",
+        "data",
+        "url",
+        "images",
+    }
 )
 _OPENAI_TYPES = {403: "permission_error", 429: "rate_limit_error"}
 _OPENAI_CODES = {401: "invalid_api_key", 404: "not_found"}

@@ -78,7 +78,7 @@ class EventStream:
         del self._rest[:end]
         if not self._is_opening and not self._needs_look(whole):
             return whole
-        return b"".join([self._looked_at(event) for event in _split(whole)])
+        return b"".join([self._looked_at(event) for event in split_events(whole)])
 
     def resume(self, opening: bytes) -> None:
         """Go on with an answer that was opened before, with these events."""
@@ -205,5 +205,6 @@ def stop_sequences(value: object, param: str) -> tuple[str, ...]:
     return tuple(each for each in listed if each)
 
 
-def _split(whole: bytes) -> list[bytes]:
+def split_events(whole: bytes) -> list[bytes]:
+    """The events in `whole`, each with the empty line that ends it."""
     return [event + b"\n\n" for event in whole.split(b"\n\n") if event]

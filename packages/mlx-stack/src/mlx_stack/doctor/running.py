@@ -128,20 +128,23 @@ def check_ports(opened: OpenStack) -> Iterator[Finding]:
     Raises:
         StackError: When the stack or the configuration can't be read.
     """
-    ports = {tier.name: tier.port for tier in opened.stack.tiers}
-    ports[GATEWAY] = opened.config.litellm_port
-    taken = {
-        name: port
-        for name, port in ports.items()
-        if locate(opened.home.state_dirs, name).process is None and not is_free(port)
-    }
-    for name, port in taken.items():
+    config = opened.config
+    needed = [(tier.name, tier.port, "") for tier in opened.stack.tiers]
+    needed.append((GATEWAY, config.litellm_port, "litellm-port"))
+    if config.ollama_port:
+        needed.append((GATEWAY, config.ollama_port, "ollama-port"))
+    taken = [
+        each
+        for each in needed
+        if locate(opened.home.state_dirs, each[0]).process is None and not is_free(each[1])
+    ]
+    for name, port, key in taken:
         yield Finding(
             "port",
             "problem",
             f"Port {port}, which {name} needs, is taken by {_holder(port)}.",
             fix=f"Stop it, or give {name} another port"
-            + (" with `mlx-stack config set litellm-port`." if name == GATEWAY else "."),
+            + (f" with `mlx-stack config set {key}`." if key else "."),
         )
     if not taken:
         yield ok("port", "All ports are available.")

@@ -33,10 +33,14 @@ class TierAtGateway:
 
     Attributes:
         sees_images: Whether its model reads images; None where that isn't known.
+        calls_tools: Whether its engine finds calls of tools in what the model says.
+        thinks: Whether its engine tells the model's thoughts from its answers.
         reads_in_silence: Whether its engine says nothing while it reads a prompt.
     """
 
     sees_images: bool | None = None
+    calls_tools: bool | None = None
+    thinks: bool | None = None
     reads_in_silence: bool = False
 
 
@@ -67,6 +71,7 @@ def build_settings(
         schema_version=SCHEMA_VERSION,
         host=config.gateway_host,
         port=config.litellm_port,
+        ollama_port=config.ollama_port or None,
         models=models,
         aliases=_aliases(stack, models),
         litellm=LiteLlmSettings(litellm) if has_cloud(config) else None,
@@ -101,6 +106,8 @@ def _model(stack: Stack, tier: Tier, config: Config, known: TierAtGateway) -> Mo
         max_concurrent=tier.concurrency,
         queue=_MOST_WAITING,
         sees_images=known.sees_images,
+        calls_tools=known.calls_tools,
+        thinks=known.thinks,
         silence_s=SILENT_S if known.reads_in_silence else None,
     )
 

@@ -67,7 +67,7 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
     Raises:
         NoStackError: When no stack is defined.
         InvalidFileError: When the stack file or the configuration is damaged.
-        UsageError: When the gateway's port is a tier's as well.
+        UsageError: When a port of the gateway is a tier's as well.
         EngineMissingError: When vllm-mlx, or a LiteLLM that is always to run, is not installed.
         InvalidCatalogError: When one of the user's own catalog entries breaks the schema.
     """
@@ -86,6 +86,8 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
             continue
         known[tier.name] = TierAtGateway(
             sees_images=serving.multimodal,
+            calls_tools=bool(serving.tool_call_parser),
+            thinks=bool(serving.reasoning_parser),
             reads_in_silence=vllm_mlx.reads_in_silence(tier, serving),
         )
         engines.append(
@@ -115,13 +117,20 @@ def _litellm_if_any(opened: OpenStack, gateway_key: str) -> Service | None:
 
 
 def _check_gateway_port(stack: Stack, config: Config) -> None:
-    for tier in stack.tiers:
-        if tier.port == config.litellm_port:
+    owners = {tier.port: f"The tier {tier.name!r}" for tier in reversed(stack.tiers)}
+    for key, port in (("litellm-port", config.litellm_port), ("ollama-port", config.ollama_port)):
+        if port in owners:
             raise UsageError(
-                f"The tier {tier.name!r} and the gateway share port {tier.port}.",
-                hint="Give the gateway another with `mlx-stack config set litellm-port`, or the "
+                f"{owners[port]} and the gateway share port {port}.",
+                hint=f"Give the gateway another with `mlx-stack config set {key}`, or the "
                 "tier in the stack file.",
             )
+    if config.ollama_port == config.litellm_port:
+        raise UsageError(
+            f"`ollama-port` and `litellm-port` are both {config.litellm_port}.",
+            hint="The gateway's first port answers Ollama's clients as well: "
+            "`mlx-stack config reset ollama-port`.",
+        )
 
 
 def gateway_settings(

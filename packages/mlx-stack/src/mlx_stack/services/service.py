@@ -162,6 +162,7 @@ def gateway_service(opened: OpenStack, *, key: str, settings_text: str) -> Servi
         key: What clients must give; it travels in the environment.
     """
     home, host, port = opened.home, opened.config.gateway_host, opened.config.litellm_port
+    ports = (port, opened.config.ollama_port) if opened.config.ollama_port else (port,)
     inherited = inherited_environment(opened.variables)
     spec = ProcessSpec(
         name=GATEWAY,
@@ -171,7 +172,7 @@ def gateway_service(opened: OpenStack, *, key: str, settings_text: str) -> Servi
         readiness=HttpReadiness(gateway_url(host, port) + LIVENESS_PATH),
         secret_env=frozenset({KEY_VARIABLE}),
         # the part before the colon needs a new process, the rest only a reload
-        fingerprint=f"{_digest(key, host, str(port))}:{_digest(settings_text)}",
+        fingerprint=f"{_digest(key, host, *map(str, ports))}:{_digest(settings_text)}",
     )
     return Service(spec, port)
 
@@ -201,8 +202,8 @@ def litellm_service(opened: OpenStack, *, key: str) -> Service:
 
 
 def litellm_port(stack: Stack, config: Config) -> int:
-    """Where LiteLLM listens: the first port above the gateway's that no tier has."""
-    taken = {tier.port for tier in stack.tiers}
+    """Where LiteLLM listens: the first port above the gateway's that nothing else here has."""
+    taken = {config.ollama_port, *(tier.port for tier in stack.tiers)}
     port = config.litellm_port + 1
     while port in taken:
         port += 1
