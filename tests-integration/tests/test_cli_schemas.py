@@ -29,8 +29,10 @@ READING: dict[str, tuple[str, ...]] = {
     "up-dry-run": ("up", "--dry-run"),
     "env": ("env",),
     "profile": ("profile",),
-    "models": ("models",),
-    "models-catalog": ("models", "--catalog", *MAC),
+    "models-list": ("models", "list"),
+    "models-catalog": ("models", "list", "--catalog", *MAC),
+    "models-show": ("models", "show", "fast-model", *MAC),
+    "models-verify": ("models", "verify"),
     "estimate": ("estimate", "qwen3-8b", *MAC),
     "recommend": ("recommend", *MAC),
     "config-list": ("config", "list"),
@@ -47,7 +49,7 @@ READING: dict[str, tuple[str, ...]] = {
     "init": ("init", "--accept-defaults", "--force"),
     "setup": ("setup", "--no-pull", "--no-start"),
     "usage": ("usage",),
-    "models-remove": ("models", "--remove", "fast-model", "--force"),
+    "models-rm": ("models", "rm", "fast-model", "--force"),
 }
 RUNNING: dict[str, tuple[str, ...]] = {
     "up": ("up",),
@@ -72,7 +74,7 @@ FAILING: dict[tuple[str, ...], int] = {
     ("usage", "--since", "never"): 2,
     ("engines", "rollback"): 1,
     ("connect", "no-such-client"): 2,
-    ("models", "--remove", "nope"): 2,
+    ("models", "rm", "nope"): 2,
     ("bench", "nope"): 2,
     ("pull", "no-such-model"): 2,
     ("profile", "--from", "/no/such/file"): 2,
@@ -148,11 +150,11 @@ def test_the_answers_of_commands_that_ask_the_hub(
     program = Program(stack.home, {**stack.variables, **online, "NO_PROXY": "*"})
 
     pulled = program.run("pull", "example/Tiny-4bit", "--json")
-    available = program.run("models", "--available", "tiny", *MAC, "--json")
+    available = program.run("models", "search", "tiny", *MAC, "--json")
 
     assert (pulled.code, available.code) == (0, 0), pulled.err + available.err
     assert differences(pulled.document, "pull") == []
-    assert differences(available.document, "models-available") == []
+    assert differences(available.document, "models-search") == []
 
 
 @pytest.fixture
@@ -206,7 +208,7 @@ def _json_commands(group: click.Group, path: tuple[str, ...] = ()) -> Iterator[t
 def test_every_command_with_json_has_a_schema_and_every_schema_is_used() -> None:
     commands = {"-".join(path) for path in _json_commands(root)}
     mac_only = {"install", "install-status", "uninstall"}
-    hub_only = {"pull", "models-available"}
+    hub_only = {"pull", "models-search"}
     validated = {*READING, *RUNNING, *ELSEWHERE, "demo", *mac_only, *hub_only, "error", "parts"}
 
     assert commands <= set(schema_names())

@@ -7,7 +7,7 @@ from mlx_stack import __version__, exit_codes
 
 def main() -> int:
     """Run `mlx-stack` with the arguments of this process; the exit code."""
-    if sys.argv[1:] == ["--version"]:  # answered before click is even imported
+    if sys.argv[1:] in (["--version"], ["-V"]):  # answered before click is even imported
         try:
             print(f"mlx-stack {__version__}", flush=True)
         except OSError:  # stdout takes nothing: reported below, as for any command

@@ -30,6 +30,7 @@ _BOOLEANS = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
+_RARELY_NEEDED = {"is_rarely_needed": True}
 _SHOWN_OF_SECRET = 4
 _SHORTEST_SHOWN_SECRET = 16
 
@@ -116,7 +117,11 @@ class Config:
         ),
     ] = 0
     litellm: Annotated[
-        LiteLlmMode, Meta(description="When LiteLLM runs, which takes requests to OpenRouter.")
+        LiteLlmMode,
+        Meta(
+            description="When LiteLLM runs, which takes requests to OpenRouter.",
+            extra=_RARELY_NEEDED,
+        ),
     ] = LiteLlmMode.ON_DEMAND
     cloud_fallback: Annotated[
         CloudFallback,
@@ -130,13 +135,18 @@ class Config:
     ] = Path("models")
     auto_health_check: Annotated[
         bool,
-        Meta(description="Whether `up` verifies each service with a real request for one token."),
+        Meta(
+            description="Whether `up` verifies each service with a real request for one token.",
+            extra=_RARELY_NEEDED,
+        ),
     ] = True
     log_max_size_mb: Annotated[
-        int, Meta(ge=1, description="The size in MB at which a log is archived.")
+        int,
+        Meta(ge=1, description="The size in MB at which a log is archived.", extra=_RARELY_NEEDED),
     ] = 50
     log_max_files: Annotated[
-        int, Meta(ge=1, description="How many archives of each log are kept.")
+        int,
+        Meta(ge=1, description="How many archives of each log are kept.", extra=_RARELY_NEEDED),
     ] = 5
     gateway_host: Annotated[
         str,
@@ -151,6 +161,7 @@ class Config:
         Meta(
             ge=256,
             description="The memory in MB beyond which the watchdog restarts the gateway.",
+            extra=_RARELY_NEEDED,
         ),
     ] = 2048
     keep_awake: Annotated[KeepAwake, Meta(description="When the Mac is kept from sleeping.")] = (
@@ -167,6 +178,7 @@ class ConfigKeyDef:
         description: One sentence for `config list`.
         valid: Which values are allowed, in words.
         is_secret: The value is masked wherever it is shown.
+        is_rarely_needed: `config list` leaves it out, unless it is set or everything is asked for.
     """
 
     name: str
@@ -175,6 +187,7 @@ class ConfigKeyDef:
     description: str
     valid: str
     is_secret: bool
+    is_rarely_needed: bool
 
     @property
     def type(self) -> type[ConfigValue]:
@@ -234,6 +247,7 @@ def _definition(field: str, bounded: Any) -> ConfigKeyDef:
         description=meta.description or "",
         valid=said.get("valid") or _valid(bounded.__origin__, meta),
         is_secret=said.get("is_secret", False),
+        is_rarely_needed=said.get("is_rarely_needed", False),
     )
 
 

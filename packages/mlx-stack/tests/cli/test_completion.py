@@ -44,7 +44,7 @@ def stack(home: Home) -> Home:
         ("config set memory", ["memory-budget-pct"]),
         ("logs g", ["gateway"]),
         ("connect claude", ["claude-code"]),
-        ("engines v", ["verify"]),
+        ("engines r", ["rollback"]),
         ("engines verify l", ["litellm"]),
         ("env --shell f", ["fish"]),
     ],

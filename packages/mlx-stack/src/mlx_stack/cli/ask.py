@@ -6,7 +6,7 @@ import click
 
 import mlx_stack
 from mlx_stack import gateway
-from mlx_stack.cli.frame.context import Context, with_context
+from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.options import tier_option
 from mlx_stack.errors import UsageError
 
@@ -18,6 +18,9 @@ from mlx_stack.errors import UsageError
     "--max-tokens", type=click.IntRange(min=1), metavar="N", help="The longest answer, in tokens."
 )
 @with_context()
+@examples(
+    'mlx-stack ask "Why is the sky blue?"', 'git diff | mlx-stack ask "Write a commit message"'
+)
 def command(
     context: Context, question: str | None, tier: str | None, max_tokens: int | None
 ) -> None:

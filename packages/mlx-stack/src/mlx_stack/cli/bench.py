@@ -9,7 +9,7 @@ import click
 import mlx_bench
 from mlx_bench import Cache
 from mlx_stack import bench
-from mlx_stack.cli.frame.context import Context, with_context
+from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.options import complete_tiers
 from mlx_stack.cli.views.planning import show_benchmark
 
@@ -82,6 +82,7 @@ class Integers(click.ParamType[tuple[int, ...]]):
 @click.option("--model", help="Model name, if TARGET is a URL.")
 @click.option("--api-key-env", metavar="NAME", help="The variable that holds a URL's key.")
 @with_context()
+@examples("mlx-stack bench standard", "mlx-stack bench http://127.0.0.1:1234/v1 --model qwen3-8b")
 def command(
     context: Context,
     target: str,

@@ -3,6 +3,7 @@
 import click
 from click.shell_completion import get_completion_class
 
+from mlx_stack.cli.frame.context import examples
 from mlx_stack.cli.frame.output import write_line
 
 _VARIABLE = "_MLX_STACK_COMPLETE"
@@ -11,6 +12,10 @@ _VARIABLE = "_MLX_STACK_COMPLETE"
 @click.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
+@examples(
+    "mlx-stack completion zsh > ~/.zfunc/_mlx-stack",
+    "mlx-stack completion fish > ~/.config/fish/completions/mlx-stack.fish",
+)
 def command(ctx: click.Context, shell: str) -> None:
     """Print the completion script of SHELL.
 

@@ -5,7 +5,7 @@ import shlex
 import click
 
 from mlx_stack import clients, gateway
-from mlx_stack.cli.frame.context import Context, with_context
+from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.options import completer
 from mlx_stack.cli.frame.output import Output
 from mlx_stack.errors import UsageError
@@ -18,6 +18,7 @@ _complete_clients = completer(lambda _opened: (each.name for each in clients.reg
 @click.option("--dry-run", is_flag=True, help="Show the change and write nothing.")
 @click.option("--undo", is_flag=True, help="Undo what `connect` wrote.")
 @with_context()
+@examples("mlx-stack connect claude-code", "mlx-stack connect zed --dry-run")
 def command(context: Context, client: str | None, *, dry_run: bool, undo: bool) -> None:
     """Write a client's configuration for this endpoint.
 
@@ -70,6 +71,7 @@ def _show(output: Output, plan: "clients.connect.ConnectionPlan") -> None:
     help="Whose syntax to print; sh is also for bash and zsh.",
 )
 @with_context()
+@examples('eval "$(mlx-stack env)"', "mlx-stack env --shell fish | source")
 def env(context: Context, shell: str) -> None:
     """Print the variables that clients read.
 

@@ -6,7 +6,7 @@ import click
 
 import mlx_stack
 from mlx_stack import exit_codes, services
-from mlx_stack.cli.frame.context import Context, with_context
+from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.output import Output
 from mlx_stack.cli.views.services import show_service_table
 from mlx_stack.steps import Step, StepProgress, StepStarted
@@ -17,6 +17,7 @@ _WIDEST_DETAIL = 60
 @click.command("demo")
 @click.option("--keep", is_flag=True, help="Keep the demo's folder (services stopped) for later.")
 @with_context()
+@examples("mlx-stack demo", "mlx-stack demo --keep")
 def command(context: Context, *, keep: bool) -> int:
     """Try the whole stack with a small bundled model.
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from mlx_stack import doctor, exit_codes
-from mlx_stack.cli.frame.context import Context, with_context
+from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.output import Output
 
 _SIGNS = {
@@ -26,6 +26,7 @@ _SIGNS = {
     help="Also write a file for a bug report, without names or keys.",
 )
 @with_context()
+@examples("mlx-stack doctor", "mlx-stack doctor --fix")
 def command(context: Context, bundle: Path | None, *, fix: bool) -> int:
     """Check the machine, the state folder, the engines, the ports and the power settings.
 

@@ -10,7 +10,7 @@ from mlx_stack.cli.frame.commands import OrderedGroup
 from mlx_stack.cli.frame.context import (
     Context,
     Decorator,
-    json_option,
+    examples,
     list_by_default,
     with_context,
 )
@@ -47,18 +47,19 @@ def _chosen(names: tuple[str, ...]) -> tuple[EngineName, ...]:
 
 
 @click.group("engines", cls=OrderedGroup, invoke_without_command=True)
-@json_option
-@click.pass_context
-def command(ctx: click.Context, *, json: bool) -> None:
+@with_context()
+@examples("mlx-stack engines", "mlx-stack engines upgrade")
+def command(context: Context) -> None:
     """Manage vllm-mlx and LiteLLM, each in an isolated environment, pinned with hashes.
 
     Without a COMMAND, list them.
     """
-    list_by_default(ctx, json=json)
+    list_by_default(context)
 
 
 @command.command("list", short_help="Show what is installed and its disk use.")
 @with_context()
+@examples("mlx-stack engines list", "mlx-stack engines list --json")
 def list_command(context: Context) -> None:
     """Show what is installed, what is in use, and its disk use."""
     context.output.show(engines.manage.list_engines(context.home), _show_list)
@@ -94,12 +95,13 @@ def _advice(rows: "Sequence[engines.manage.EngineRow]") -> Iterator[str]:
         )
 
 
-@command.command("install", short_help="Install the versions of this release.")
+@command.command("install", hidden=True, short_help="Install the versions of this release.")
 @_engines_argument
 @click.option(
     "--reinstall", is_flag=True, help="Reinstall from scratch; repairs what `verify` finds."
 )
 @with_context()
+@examples("mlx-stack engines install", "mlx-stack engines install vllm-mlx --reinstall")
 def install_command(context: Context, names: tuple[str, ...], *, reinstall: bool) -> None:
     """Install the versions that mlx-stack was released with. Intact ones are kept."""
     with context.output.waiting("Installing"):
@@ -130,9 +132,10 @@ def _show_installed(
             )
 
 
-@command.command("verify", short_help="Compare every file with the lock.")
+@command.command("verify", hidden=True, short_help="Compare every file with the lock.")
 @_engines_argument
 @with_context()
+@examples("mlx-stack engines verify", "mlx-stack engines verify litellm")
 def verify_command(context: Context, names: tuple[str, ...]) -> int:
     """Compare every file of what is in use with the lock. Exits with 1 if something differs."""
     with context.output.waiting("Comparing every file"):
@@ -171,6 +174,7 @@ def _words(problem: "engines.verify.LockDifference") -> str:
 @command.command("upgrade", short_help="Install alongside, test, switch.")
 @_engines_argument
 @with_context()
+@examples("mlx-stack engines upgrade", "mlx-stack engines upgrade vllm-mlx")
 def upgrade_command(context: Context, names: tuple[str, ...]) -> None:
     """Install the released versions next to those in use, test them, and switch to them.
 
@@ -214,16 +218,18 @@ def _switch_words(switch: "engines.manage.EngineSwitch") -> str:
 @command.command("rollback", short_help="Go back to the previous versions.")
 @_engines_argument
 @with_context()
+@examples("mlx-stack engines rollback", "mlx-stack engines rollback vllm-mlx")
 def rollback_command(context: Context, names: tuple[str, ...]) -> None:
     """Go back to the versions that were in use before; again to undo that."""
     done = engines.manage.rollback_engines(context.home, only=_chosen(names))
     context.output.show(done, _show_switched)
 
 
-@command.command("prune", short_help="Remove old environments.")
+@command.command("prune", hidden=True, short_help="Remove old environments.")
 @_engines_argument
 @click.option("--previous", is_flag=True, help="Also what is kept for `rollback`.")
 @with_context()
+@examples("mlx-stack engines prune", "mlx-stack engines prune --previous")
 def prune_command(context: Context, names: tuple[str, ...], *, previous: bool) -> None:
     """Remove environments that are neither in use nor kept for `rollback`."""
     done = engines.manage.prune_engines(

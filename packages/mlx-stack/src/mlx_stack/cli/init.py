@@ -6,7 +6,7 @@ from typing import override
 import click
 
 from mlx_stack import planning
-from mlx_stack.cli.frame.context import Context, confirm_or_stop, with_context
+from mlx_stack.cli.frame.context import Context, confirm_or_stop, examples, with_context
 from mlx_stack.cli.frame.options import complete_models, complete_tiers
 from mlx_stack.cli.frame.output import Output
 from mlx_stack.cli.frame.planning_options import planning_options
@@ -45,7 +45,7 @@ class _InitCommand(click.Command):
 
 
 @click.command("init", cls=_InitCommand)
-@click.option("--accept-defaults", is_flag=True, help="Ask nothing.")
+@click.option("--accept-defaults", "-y", is_flag=True, help="Ask nothing.")
 @planning_options(
     budget_help="Memory budget for all tiers, e.g. 30gb.",
     context_help="Tokens of context of every new tier.",
@@ -81,6 +81,7 @@ class _InitCommand(click.Command):
 )
 @click.option("--force", is_flag=True, help="Replace the stack that is defined.")
 @with_context()
+@examples("mlx-stack init", "mlx-stack init --add qwen3-coder-30b-a3b --as coder")
 def command(
     context: Context,
     constraints: "planning.recommend.Constraints",

@@ -4,7 +4,7 @@ import click
 
 import mlx_launchd
 from mlx_stack import autostart
-from mlx_stack.cli.frame.context import Context, with_context
+from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.output import Output
 
 _SIGNS = {
@@ -26,6 +26,7 @@ _ANSWERS = {
     "--status", "only_status", is_flag=True, help="Show what is installed and whether it's running."
 )
 @with_context()
+@examples("mlx-stack install", "sudo mlx-stack install --system")
 def command(context: Context, *, system: bool, only_status: bool) -> None:
     """Run the watchdog at every login, or with --system at every boot.
 
@@ -58,6 +59,7 @@ def _show_installed(output: Output, report: "autostart.install.InstallReport") -
     "--status", "only_status", is_flag=True, help="Show what is installed; remove nothing."
 )
 @with_context()
+@examples("mlx-stack uninstall", "mlx-stack uninstall --status")
 def uninstall(context: Context, *, system: bool, only_status: bool) -> None:
     """Remove the watchdog from launchd, however it was installed.
 

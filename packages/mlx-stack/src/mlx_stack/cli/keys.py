@@ -5,7 +5,7 @@ import click
 from mlx_gateway.keys import Priority
 from mlx_stack import gateway
 from mlx_stack.cli.frame.commands import OrderedGroup
-from mlx_stack.cli.frame.context import Context, json_option, list_by_default, with_context
+from mlx_stack.cli.frame.context import Context, examples, list_by_default, with_context
 from mlx_stack.cli.frame.options import completer
 from mlx_stack.cli.frame.output import Column, Output
 
@@ -15,18 +15,19 @@ _complete_names = completer(
 
 
 @click.group("keys", cls=OrderedGroup, invoke_without_command=True)
-@json_option
-@click.pass_context
-def command(ctx: click.Context, *, json: bool) -> None:
+@with_context()
+@examples("mlx-stack keys", "mlx-stack keys add laptop")
+def command(context: Context) -> None:
     """Give each client a key of its own; without a COMMAND, list them.
 
     keys.json in the state folder holds hashes, never a key. A change takes effect at once.
     """
-    list_by_default(ctx, json=json)
+    list_by_default(context)
 
 
 @command.command("list")
 @with_context()
+@examples("mlx-stack keys list", "mlx-stack keys list --json")
 def list_command(context: Context) -> None:
     """Show whose key may do what, and when it was last used."""
     context.output.show(gateway.keys.list_keys(context.home), _show_list)
@@ -70,6 +71,7 @@ def _show_list(output: Output, listed: "gateway.keys.ListedKeys") -> None:
     help="How many requests it may have at once.",
 )
 @with_context()
+@examples("mlx-stack keys add laptop", "mlx-stack keys add nightly --tiers fast --priority batch")
 def add_command(
     context: Context, name: str, tiers: str | None, priority: str, max_in_flight: int | None
 ) -> None:
@@ -92,6 +94,7 @@ def _show_made(output: Output, made: "gateway.keys.MadeKey") -> None:
 @command.command("revoke")
 @click.argument("name", shell_complete=_complete_names)
 @with_context()
+@examples("mlx-stack keys revoke laptop", "mlx-stack keys revoke nightly --json")
 def revoke_command(context: Context, name: str) -> None:
     """Let the key of the client NAME open nothing any more."""
     revoked = gateway.keys.revoke_key(context.home, name)

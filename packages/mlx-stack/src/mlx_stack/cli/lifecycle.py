@@ -5,7 +5,7 @@ from functools import partial
 import click
 
 from mlx_stack import exit_codes, gateway, services
-from mlx_stack.cli.frame.context import Context, with_context
+from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.options import tier_option, timeout_option
 from mlx_stack.cli.frame.output import Output
 from mlx_stack.cli.views.services import show_event
@@ -16,6 +16,7 @@ from mlx_stack.cli.views.services import show_event
 @click.option("--dry-run", is_flag=True, help="Print the commands, and start nothing.")
 @timeout_option
 @with_context()
+@examples("mlx-stack up", "mlx-stack up --tier fast")
 def up(context: Context, tier: str | None, timeout_s: float, *, dry_run: bool) -> int:
     """Start what is not running, and wait until it is ready.
 
@@ -66,6 +67,7 @@ def _show_plan(output: Output, plan: "services.up.DryRun") -> None:
 @tier_option("Restart only this tier.")
 @timeout_option
 @with_context()
+@examples("mlx-stack restart", "mlx-stack restart --tier fast")
 def restart(context: Context, tier: str | None, timeout_s: float) -> int:
     """Stop the services and start them again, under one lock."""
     output = context.output
@@ -83,6 +85,7 @@ def restart(context: Context, tier: str | None, timeout_s: float) -> int:
 @click.command("down")
 @tier_option("Stop only this tier.")
 @with_context()
+@examples("mlx-stack down", "mlx-stack down --tier fast")
 def down(context: Context, tier: str | None) -> int:
     """Stop the services: the gateway first, then the tiers.
 

@@ -5,7 +5,7 @@ from datetime import datetime
 import click
 
 from mlx_stack import services
-from mlx_stack.cli.frame.context import Context, until_interrupted, with_context
+from mlx_stack.cli.frame.context import Context, examples, until_interrupted, with_context
 from mlx_stack.cli.frame.options import completer
 from mlx_stack.cli.frame.output import Column, Output, Span
 from mlx_stack.errors import UsageError
@@ -30,6 +30,7 @@ _complete_services = completer(
 @click.option("--all", "everything", is_flag=True, help="Show all lines, archives first.")
 @click.option("--rotate", is_flag=True, help="Archive the log now, or every log.")
 @with_context(json_lines=True)
+@examples("mlx-stack logs standard --follow", "mlx-stack logs gateway --tail 200")
 def command(
     context: Context,
     service: str | None,

@@ -1,13 +1,16 @@
 """`mlx-stack models`."""
 
+from collections.abc import Callable
+
 import click
 
 import mlx_catalog
 from mlx_stack import exit_codes, models, planning
-from mlx_stack.cli.frame.context import Context, with_context
-from mlx_stack.cli.frame.options import completer, hardware_option
+from mlx_stack.cli.frame.commands import OrderedGroup
+from mlx_stack.cli.frame.context import Context, examples, open_group, with_context
+from mlx_stack.cli.frame.options import complete_models, completer, hardware_option
 from mlx_stack.cli.frame.output import Column, Output, Span
-from mlx_stack.cli.views.planning import short_speed
+from mlx_stack.cli.views.planning import short_speed, show_estimate
 from mlx_stack.cli.views.progress import say_event
 from mlx_stack.errors import UsageError
 from mlx_stack.format import describe_hardware, format_bytes
@@ -23,29 +26,41 @@ _complete_local_models = completer(
 )
 
 
-@click.command("models")
-@click.option("--catalog", is_flag=True, help="The catalog, with figures for this machine.")
-@click.option(
-    "--available",
-    "query",
-    metavar="[QUERY]",
-    is_flag=False,
-    flag_value="",
-    help="The Hub's MLX models that match QUERY, most downloaded first.",
-)
-@hardware_option
-@click.option("--family", metavar="NAME", help="Only families whose name starts with NAME.")
-@click.option("--tag", "tags", metavar="TAG", multiple=True, help="Only models with this tag.")
-@click.option("--tool-calling", is_flag=True, help="Only models that call tools.")
-@click.option("--verify", is_flag=True, help="Compare every byte of the local models.")
-@click.option(
-    "--remove",
-    metavar="MODEL",
-    help="Remove a local model.",
-    shell_complete=_complete_local_models,
-)
-@click.option("--force", is_flag=True, help="Remove it even if a tier uses it.")
+def _hardware_and_filters(command: Callable[..., object]) -> Callable[..., object]:
+    """The options of what lists models that aren't here yet."""
+    options = (
+        hardware_option,
+        click.option("--family", metavar="NAME", help="Only families whose name starts with NAME."),
+        click.option("--tag", "tags", metavar="TAG", multiple=True, help="Only models with TAG."),
+        click.option("--tool-calling", is_flag=True, help="Only models that call tools."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _hidden(command: Callable[..., object]) -> Callable[..., object]:
+    """The flags that the subcommands replace, as version 0.1 had them."""
+    flags = (
+        click.option("--catalog", is_flag=True, hidden=True),
+        click.option("--available", "query", is_flag=False, flag_value="", hidden=True),
+        click.option("--hardware", "hardware_spec", hidden=True),
+        click.option("--family", hidden=True),
+        click.option("--tag", "tags", multiple=True, hidden=True),
+        click.option("--tool-calling", is_flag=True, hidden=True),
+        click.option("--verify", is_flag=True, hidden=True),
+        click.option("--remove", hidden=True),
+        click.option("--force", is_flag=True, hidden=True),
+    )
+    for flag in flags:
+        command = flag(command)
+    return command
+
+
+@click.group("models", cls=OrderedGroup, invoke_without_command=True)
+@_hidden
 @with_context()
+@examples("mlx-stack models", "mlx-stack models list --catalog", "mlx-stack models show qwen3-8b")
 def command(
     context: Context,
     query: str | None,
@@ -59,50 +74,169 @@ def command(
     verify: bool,
     force: bool,
 ) -> int:
-    """List models: those on this disk, the catalog's, or the Hub's.
-
-    Without an option it lists the local models, with their integrity and the tiers that use
-    them; --verify compares every byte with its hash first, and exits with 1 where one is damaged.
-
-    --hardware gives the figures for another machine. The catalog includes your own entries, the
-    YAML files in the folder `catalog` of the state folder.
-    """
-    output = context.output
+    """List, search, show, check and remove models; without a COMMAND, list those on this disk."""
     filters = family is not None or bool(tags) or tool_calling or hardware_spec is not None
     wants_catalog = catalog or (filters and query is None)
-    if sum((wants_catalog, query is not None, verify, remove is not None)) > 1:
+    asked = sum((wants_catalog, query is not None, verify, remove is not None))
+    if open_group(context, is_used=bool(asked or force)):
+        return exit_codes.DONE
+    if asked > 1:
         raise UsageError("--catalog, --available, --verify and --remove can't be combined.")
     if force and remove is None:
         raise UsageError("--force needs --remove.")
     if remove is not None:
-        _remove(context, remove, is_forced=force)
-    elif query is not None:
-        wanted = planning.listings.ModelFilter(family, tags, tool_calling)
-        found = planning.listings.search_hub(
-            context.opened, query, wanted, hardware_spec=hardware_spec
-        )
-        output.show(found, _show_available)
-    elif wants_catalog:
-        wanted = planning.listings.ModelFilter(family, tags, tool_calling)
-        listing = planning.listings.list_catalog(
-            context.opened, wanted, hardware_spec=hardware_spec
-        )
-        output.show(listing, _show_catalog)
-    elif verify:
-        listing = models.local.verify_models(context.opened, say_event(output))
-        output.show(listing, _show_local)
-        return exit_codes.DONE if listing.is_sound else exit_codes.FAILED
-    else:
-        output.show(models.local.list_models(context.opened), _show_local)
+        return _remove(context, remove, is_forced=force)
+    if verify:
+        return _verify(context)
+    if not asked:
+        return _list(context)
+    wanted = planning.listings.ModelFilter(family, tags, tool_calling)
+    if query is not None:
+        return _search(context, query, wanted, hardware_spec)
+    return _list_catalog(context, wanted, hardware_spec)
+
+
+@command.command("list", short_help="The models on this disk, or the catalog's.")
+@click.option("--catalog", is_flag=True, help="The catalog, with figures for this machine.")
+@_hardware_and_filters
+@with_context()
+@examples("mlx-stack models list", "mlx-stack models list --catalog --tool-calling")
+def list_command(
+    context: Context,
+    hardware_spec: str | None,
+    family: str | None,
+    tags: tuple[str, ...],
+    *,
+    catalog: bool,
+    tool_calling: bool,
+) -> int:
+    """List the models on this disk, with their integrity and the tiers that use them.
+
+    With --catalog, or an option that chooses among models, it lists the catalog instead. That
+    includes your own entries, the YAML files in the folder `catalog` of the state folder.
+    """
+    if not (catalog or family or tags or tool_calling or hardware_spec):
+        return _list(context)
+    wanted = planning.listings.ModelFilter(family, tags, tool_calling)
+    return _list_catalog(context, wanted, hardware_spec)
+
+
+@command.command("search", short_help="The Hub's MLX models that match a query.")
+@click.argument("query", default="")
+@_hardware_and_filters
+@with_context()
+@examples("mlx-stack models search coder", "mlx-stack models search qwen3 --tool-calling")
+def search_command(
+    context: Context,
+    query: str,
+    hardware_spec: str | None,
+    family: str | None,
+    tags: tuple[str, ...],
+    *,
+    tool_calling: bool,
+) -> int:
+    """Search the Hub for MLX models that match QUERY, most downloaded first."""
+    wanted = planning.listings.ModelFilter(family, tags, tool_calling)
+    return _search(context, query, wanted, hardware_spec)
+
+
+@command.command("show", short_help="What is known of one model.")
+@click.argument("model", shell_complete=complete_models)
+@hardware_option
+@with_context()
+@examples("mlx-stack models show qwen3-8b", "mlx-stack models show ./my-model")
+def show_command(context: Context, model: str, hardware_spec: str | None) -> None:
+    """Show what is known of MODEL: what it can do, where it is on this disk, and how it would run.
+
+    MODEL is a catalog id, a Hub repository or a model folder.
+    """
+    shown = planning.show.show_model(context.opened, model, hardware_spec=hardware_spec)
+    context.output.show(shown, _show_model)
+
+
+@command.command("rm", short_help="Remove a model from this disk.")
+@click.argument("model", shell_complete=_complete_local_models)
+@click.option("--force", is_flag=True, help="Remove it even if a tier uses it.")
+@with_context()
+@examples("mlx-stack models rm qwen3-8b", "mlx-stack models rm mlx-community/Qwen3-8B-4bit --force")
+def rm_command(context: Context, model: str, *, force: bool) -> int:
+    """Remove MODEL from this disk."""
+    return _remove(context, model, is_forced=force)
+
+
+@command.command("verify", short_help="Compare every byte of the local models.")
+@with_context()
+@examples("mlx-stack models verify", "mlx-stack models verify --json")
+def verify_command(context: Context) -> int:
+    """Compare every byte of the local models with its hash. Exits with 1 if one is damaged."""
+    return _verify(context)
+
+
+def _list(context: Context) -> int:
+    context.output.show(models.local.list_models(context.opened), _show_local)
     return exit_codes.DONE
 
 
-def _remove(context: Context, name: str, *, is_forced: bool) -> None:
+def _list_catalog(
+    context: Context, wanted: "planning.listings.ModelFilter", hardware_spec: str | None
+) -> int:
+    listing = planning.listings.list_catalog(context.opened, wanted, hardware_spec=hardware_spec)
+    context.output.show(listing, _show_catalog)
+    return exit_codes.DONE
+
+
+def _search(
+    context: Context,
+    query: str,
+    wanted: "planning.listings.ModelFilter",
+    hardware_spec: str | None,
+) -> int:
+    with context.output.waiting("Asking the Hub"):
+        found = planning.listings.search_hub(
+            context.opened, query, wanted, hardware_spec=hardware_spec
+        )
+    context.output.show(found, _show_available)
+    return exit_codes.DONE
+
+
+def _verify(context: Context) -> int:
+    listing = models.local.verify_models(context.opened, say_event(context.output))
+    context.output.show(listing, _show_local)
+    return exit_codes.DONE if listing.is_sound else exit_codes.FAILED
+
+
+def _remove(context: Context, name: str, *, is_forced: bool) -> int:
     output = context.output
     removal = models.local.remove_model(
         context.opened, name, is_forced=is_forced, on_event=say_event(output)
     )
     output.show(removal, _show_removal)
+    return exit_codes.DONE
+
+
+def _show_model(output: Output, shown: "planning.show.ShownModel") -> None:
+    """The facts, the files, then the estimate as `estimate` gives it."""
+    entry = shown.entry
+    if entry is not None:
+        rows = [
+            ("Name", entry.name),
+            ("Parameters", _params(entry)),
+            ("Architecture", entry.architecture),
+            ("Context", f"{entry.max_context_tokens:,} tokens"),
+            ("Can", _abilities(entry.capabilities) or "chat"),
+            ("Licence", f"{entry.license or '?'}{', gated' if entry.gated else ''}"),
+        ]
+        output.answer((entry.id, "bold"))
+        output.facts(rows)
+        output.answer("")
+    for model in shown.local:
+        output.answer(("On disk", "bold"), f"  {model.local.path}")
+        quant, size, integrity, tiers = _row(model)[1:]
+        output.facts([("Quant", quant), ("Size", size), ("Integrity", integrity), ("Tiers", tiers)])
+        output.answer("")
+    show_estimate(output, shown.expected)
+    if not shown.local:
+        output.say(f"\nIt isn't on this disk: `mlx-stack pull {shown.expected.model.name}`.")
 
 
 def _show_removal(output: Output, removal: "models.local.Removal") -> None:
@@ -115,7 +249,7 @@ def _show_removal(output: Output, removal: "models.local.Removal") -> None:
 def _show_local(output: Output, listing: "models.local.LocalListing") -> None:
     if not listing.models:
         output.say(f"No models in {listing.model_dir} yet. `mlx-stack pull MODEL` downloads one;")
-        output.say("`mlx-stack models --catalog` shows what there is.")
+        output.say("`mlx-stack models list --catalog` shows what there is.")
         return
     columns = [
         Column("Model", folds=True),

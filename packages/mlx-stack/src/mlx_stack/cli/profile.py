@@ -7,7 +7,7 @@ import click
 import mlx_hwprobe
 import mlx_stack
 from mlx_stack import exit_codes
-from mlx_stack.cli.frame.context import Context, with_context
+from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.output import Output, write_error
 
 
@@ -20,6 +20,7 @@ from mlx_stack.cli.frame.output import Output, write_error
     help="Read a capture or a saved profile instead of this machine.",
 )
 @with_context()
+@examples("mlx-stack profile", "mlx-stack profile --json")
 def command(context: Context, capture: Path | None) -> int:
     """Detect the hardware and save what the other commands plan with.
 

@@ -9,7 +9,7 @@ import click
 import mlx_bench
 from mlx_catalog import Quant
 from mlx_stack import bench, models
-from mlx_stack.cli.frame.context import Context, with_context
+from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.options import complete_models
 from mlx_stack.cli.frame.output import Output, write_error_document
 from mlx_stack.cli.views.planning import show_benchmark
@@ -46,6 +46,7 @@ class _Pulled:
     "--bench", "is_measured", is_flag=True, help="Measure the model too, as `bench` does."
 )
 @with_context(json_lines=True)
+@examples("mlx-stack pull qwen3-8b", "mlx-stack pull mlx-community/Qwen3-8B-4bit --bench")
 def command(
     context: Context,
     model: str,

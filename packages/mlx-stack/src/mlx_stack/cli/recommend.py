@@ -6,7 +6,7 @@ import click
 
 import mlx_recommend
 from mlx_stack import planning
-from mlx_stack.cli.frame.context import Context, with_context
+from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.options import hardware_option
 from mlx_stack.cli.frame.output import Column, Output, Span
 from mlx_stack.cli.frame.planning_options import planning_options
@@ -24,6 +24,7 @@ _ALTERNATIVES = 8
 @hardware_option
 @click.option("--show-all", is_flag=True, help="List every model of the catalog, fitting or not.")
 @with_context()
+@examples("mlx-stack recommend", "mlx-stack recommend --hardware m4-max:40:128 --show-all")
 def command(
     context: Context,
     constraints: "planning.recommend.Constraints",

@@ -36,7 +36,7 @@ _OPTIONS_OF_COMMANDS = ("--json", "--json-lines", "--quiet", "-q")
     },
     invoke_without_command=True,
 )
-@click.option("--version", is_flag=True, help="Show the version and exit.")
+@click.option("--version", "-V", "-v", is_flag=True, help="Show the version and exit.")
 @click.pass_context
 def root(ctx: click.Context, *, version: bool) -> None:
     """An always-on local LLM server for Apple Silicon.

@@ -8,7 +8,7 @@ import mlx_procsup
 import mlx_recommend
 import mlx_stack
 from mlx_stack import engines, exit_codes, planning, services
-from mlx_stack.cli.frame.context import Context, confirm_or_stop, with_context
+from mlx_stack.cli.frame.context import Context, confirm_or_stop, examples, with_context
 from mlx_stack.cli.frame.options import complete_models
 from mlx_stack.cli.frame.output import Output
 from mlx_stack.cli.frame.planning_options import INTENTS, budget_pct_option
@@ -24,7 +24,7 @@ _SHOWN_FROM_S = 1.0
 
 
 @click.command("setup")
-@click.option("--accept-defaults", is_flag=True, help="Ask nothing.")
+@click.option("--accept-defaults", "-y", is_flag=True, help="Ask nothing.")
 @click.option(
     "--intent",
     type=click.Choice(INTENTS),
@@ -40,6 +40,7 @@ _SHOWN_FROM_S = 1.0
 @click.option("--no-pull", is_flag=True, help="Skip the downloads.")
 @click.option("--no-start", is_flag=True, help="Skip installing engines and starting services.")
 @with_context()
+@examples("mlx-stack setup", "mlx-stack setup --model qwen3-8b --accept-defaults")
 def command(
     context: Context,
     intent: str | None,

@@ -8,7 +8,7 @@ import click
 
 import mlx_stack
 from mlx_stack import exit_codes, services
-from mlx_stack.cli.frame.context import Context, until_interrupted, with_context
+from mlx_stack.cli.frame.context import Context, examples, until_interrupted, with_context
 from mlx_stack.cli.frame.output import Output
 from mlx_stack.cli.views.services import show_service_table
 from mlx_stack.errors import NoStackError
@@ -31,6 +31,7 @@ _AWAKE = {
 @click.command("status")
 @click.option("--watch", is_flag=True, help="Refresh until interrupted.")
 @with_context(json_lines=True)
+@examples("mlx-stack status", "mlx-stack status --watch")
 def command(context: Context, *, watch: bool) -> int:
     """Show the hardware and the state of every service.
 

@@ -11,7 +11,7 @@ import click
 import mlx_stack
 from mlx_gateway.sums import Sums
 from mlx_gateway.usage import By
-from mlx_stack.cli.frame.context import Context, with_context
+from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.output import Column, Output, Span
 from mlx_stack.errors import UsageError
 
@@ -39,6 +39,7 @@ from mlx_stack.errors import UsageError
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Answer with the rows for a spreadsheet.")
 @with_context()
+@examples("mlx-stack usage", "mlx-stack usage --since 24h --by key")
 def command(context: Context, since: str, by: str, prices: Path | None, *, as_csv: bool) -> None:
     """Show who used what, how fast it was, and what was available.
 

@@ -5,7 +5,7 @@ import click
 import mlx_procsup
 from mlx_procsup.defaults import LOOK_INTERVAL_S, MAX_RESTARTS, RESTART_DELAY_S
 from mlx_stack import exit_codes, services
-from mlx_stack.cli.frame.context import Context, until_interrupted, with_context
+from mlx_stack.cli.frame.context import Context, examples, until_interrupted, with_context
 from mlx_stack.cli.frame.output import Output
 
 
@@ -41,6 +41,7 @@ from mlx_stack.cli.frame.output import Output
     "--up", "start_first", is_flag=True, help="First start everything `down` didn't stop."
 )
 @with_context(json_lines=True)
+@examples("mlx-stack watch --daemon", "mlx-stack watch --interval 10")
 def command(
     context: Context,
     interval_s: float,

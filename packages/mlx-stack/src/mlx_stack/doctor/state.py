@@ -71,7 +71,7 @@ def check_files(opened: OpenStack) -> Iterator[Finding]:
             yield of_error(check, error)
         except CatalogError as error:
             first = str(error).partition("\n")[0]
-            fix = "`mlx-stack models --catalog` shows everything that is wrong with it."
+            fix = "`mlx-stack models list --catalog` shows everything that is wrong with it."
             yield Finding(check, "problem", first, "Until then, no model can be looked up.", fix)
         else:
             yield ok(check, f"{what}: {'OK' if path.exists() else 'none yet'}.")

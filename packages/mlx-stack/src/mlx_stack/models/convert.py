@@ -138,7 +138,7 @@ def ensure_convertible(repo: str, config: Mapping[str, object], converter: Conve
         raise ConversionError(
             f"mlx-lm can't convert {repo}: it doesn't know the model type {model_type!r}.",
             hint="Nothing was downloaded. Look for ready MLX weights: "
-            "`mlx-stack models --available NAME`.",
+            "`mlx-stack models search NAME`.",
         )
     if asked.returncode != 0:
         said = asked.stderr.strip().rpartition("\n")[2] or f"exit code {asked.returncode}"

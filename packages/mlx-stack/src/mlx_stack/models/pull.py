@@ -266,7 +266,7 @@ def _must_convert(repo: str, config: Mapping[str, object], quant: Quant) -> bool
     raise UsageError(
         f"{repo} holds {held} weights; {quant} can't be made of them.",
         hint="Pull it without --quant, or look for another conversion with "
-        "`mlx-stack models --available NAME`.",
+        "`mlx-stack models search NAME`.",
     )
 
 

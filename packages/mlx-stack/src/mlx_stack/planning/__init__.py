@@ -9,5 +9,6 @@ if TYPE_CHECKING:
     from mlx_stack.planning import init as init
     from mlx_stack.planning import listings as listings
     from mlx_stack.planning import recommend as recommend
+    from mlx_stack.planning import show as show
 else:
     __getattr__ = modules_of(__name__)

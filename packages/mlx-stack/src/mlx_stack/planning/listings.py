@@ -73,14 +73,21 @@ class CatalogModel:
 
     def to_document(self) -> dict[str, object]:
         """The model as JSON."""
-        plain = msgspec.to_builtins(self.entry)
         return {
-            **{name: plain[name] for name in _ENTRY_FIELDS},
-            "quality": plain["quality"] or _UNKNOWN_QUALITY,
-            "sources": {quant: source for quant, source in plain["sources"].items() if source},
+            **entry_document(self.entry),
             "unservable_because": self.fit.unservable_because or None,
             "estimate": listed_estimate(self.estimate),
         }
+
+
+def entry_document(entry: CatalogEntry) -> dict[str, object]:
+    """What the catalog says of a model, as JSON."""
+    plain = msgspec.to_builtins(entry)
+    return {
+        **{name: plain[name] for name in _ENTRY_FIELDS},
+        "quality": plain["quality"] or _UNKNOWN_QUALITY,
+        "sources": {quant: source for quant, source in plain["sources"].items() if source},
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +209,7 @@ def search_hub(
     if environment.is_offline:
         raise StackError(
             "HF_HUB_OFFLINE forbids asking the Hub.",
-            hint="Unset it, or see `mlx-stack models --catalog`, which needs no connection.",
+            hint="Unset it, or see `mlx-stack models list --catalog`, which needs no connection.",
         )
     with suppress(UsageError):  # anything else is a query too
         named = parse(query, environment.endpoint)

@@ -3,11 +3,14 @@
 The root imports a command only when it is called; its help needs none of them.
 """
 
+import difflib
 import importlib
 from typing import NamedTuple, override
 
 import click
 from click.shell_completion import CompletionItem
+
+from mlx_stack.errors import UsageError
 
 SETUP = "Setup & Configuration"
 MODELS = "Model Management"
@@ -44,7 +47,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("recommend", MODELS, "Rank the catalog for a machine and propose the tiers."),
     CommandEntry("estimate", MODELS, "Will a model run, in how much memory, how fast?"),
     CommandEntry("pull", MODELS, "Download a model, or continue where a download stopped."),
-    CommandEntry("models", MODELS, "List models: those here, the catalog's, or the Hub's."),
+    CommandEntry("models", MODELS, "List, search, show, check and remove models."),
     CommandEntry(
         "up", LIFECYCLE, "Start what isn't running, and wait until it is ready.", "lifecycle"
     ),
@@ -60,9 +63,36 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("usage", DIAGNOSTICS, "Who used what, how fast it was, what was available."),
     CommandEntry("install", LIFECYCLE, "Start the stack at every login, or at every boot."),
     CommandEntry("uninstall", LIFECYCLE, "Undo `install`; the services keep running.", "install"),
-    CommandEntry("engines", LIFECYCLE, "Install, verify, upgrade and roll back the engines."),
+    CommandEntry("engines", LIFECYCLE, "Show, upgrade and roll back the engines."),
     CommandEntry("completion", CONNECT, "Print the shell's completion script."),
 )
+OTHER_WORDS = {
+    "chat": "ask",
+    "delete": "models rm",
+    "list": "models list",
+    "ls": "models list",
+    "ps": "status",
+    "remove": "models rm",
+    "rm": "models rm",
+    "run": "ask",
+    "search": "models search",
+    "serve": "up",
+    "show": "models show",
+    "start": "up",
+    "stop": "down",
+    "update": "engines upgrade",
+    "version": "--version",
+    "engines update": "engines upgrade",
+    "keys delete": "keys revoke",
+    "keys remove": "keys revoke",
+    "keys rm": "keys revoke",
+    "models delete": "models rm",
+    "models info": "models show",
+    "models ls": "models list",
+    "models pull": "pull",
+    "models remove": "models rm",
+}
+"""What people type who know another program, and the command that does it here."""
 _INTRODUCTION = (
     (
         "An always-on local LLM server for Apple Silicon: several models behind one endpoint that"
@@ -71,6 +101,7 @@ _INTRODUCTION = (
     "New here? `mlx-stack demo` shows it working, `mlx-stack setup` sets it up.",
     "`mlx-stack install` makes it survive crashes and reboots.",
 )
+_EXAMPLES = ("mlx-stack setup", 'mlx-stack ask "Why is the sky blue?"')
 _CLOSING = "`mlx-stack` alone shows where you are; `mlx-stack COMMAND --help` explains a command."
 
 
@@ -81,8 +112,25 @@ class OrderedGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
 
+    @override
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            typed = f"{ctx.command_path} {error.command_name}".partition(" ")[2]
+            message = f"There is no command `mlx-stack {typed}`."
+            near = difflib.get_close_matches(error.command_name, self.list_commands(ctx))
+            meant = [ctx.command_path + f" {name}" for name in near]
+            if typed in OTHER_WORDS:
+                meant = [f"mlx-stack {OTHER_WORDS[typed]}"]
+            guess = f"Did you mean {' or '.join(f'`{each}`' for each in meant)}? " if meant else ""
+            hint = f"{guess}`{ctx.command_path} --help` lists the commands."
+            raise UsageError(message, hint=hint) from None
 
-class LazyGroup(click.Group):
+
+class LazyGroup(OrderedGroup):
     """The root command; its sub-commands come from the table in `commands`."""
 
     @override
@@ -97,16 +145,6 @@ class LazyGroup(click.Group):
         command = import_command(entry.name, entry.module)
         command.short_help = entry.help
         return command
-
-    @override
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        try:
-            return super().resolve_command(ctx, args)
-        except click.NoSuchCommand as error:
-            names = self.list_commands(ctx)
-            raise click.NoSuchCommand(error.command_name, possibilities=names, ctx=ctx) from None
 
     @override
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
@@ -129,6 +167,9 @@ class LazyGroup(click.Group):
             write_section(formatter, group, rows)
         records = [parameter.get_help_record(ctx) for parameter in self.get_params(ctx)]
         write_section(formatter, "Options", [record for record in records if record is not None])
+        with formatter.section(click.style("Examples", bold=True)):
+            for line in _EXAMPLES:
+                formatter.write(f"  {line}\n")
         formatter.write_paragraph()
         formatter.write_text(_CLOSING)
 

@@ -1,6 +1,7 @@
 """What a command starts from: where state lives, where its answer goes, and how it ends."""
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -58,26 +59,54 @@ def with_context(*, json_lines: bool = False) -> Decorator:
             "--json-lines", is_flag=True, help="Print one JSON object per line."
         )
         decorated = quiet_option(run)
+        json_option = click.option("--json", is_flag=True, help="Print one JSON document.")
         return json_option(json_lines_option(decorated) if json_lines else decorated)
 
     return decorate
 
 
-def json_option(function: Callable[..., object]) -> Callable[..., object]:
-    """`--json`: the answer is one JSON document."""
-    return click.option("--json", is_flag=True, help="Print one JSON document.")(function)
+def examples(*lines: str) -> Decorator:
+    """Close a command's help with `lines`, as a person would type them."""
+
+    def decorate(command: Callable[..., object]) -> Callable[..., object]:
+        shown = "\n".join(f"  {line}" for line in lines)
+        command.__doc__ = f"{inspect.cleandoc(command.__doc__ or '')}\n\n\b\nExamples:\n{shown}"
+        return command
+
+    return decorate
 
 
-def list_by_default(group: click.Context, *, json: bool) -> None:
-    """Run the `list` of a group without a sub-command.
+def open_group(context: Context, *, is_used: bool = False) -> bool:
+    """Whether the group that runs now has a sub-command, which takes over.
 
-    A `--json` that stands before the sub-command counts as if it stood behind it.
+    Its `--json` and `--quiet` count as if they stood behind the sub-command.
+
+    Args:
+        is_used: Whether other options stand before the sub-command.
+
+    Raises:
+        UsageError: When they do, since they would be lost.
     """
+    group = click.get_current_context()
     assert isinstance(group.command, click.Group)
-    names = group.command.list_commands(group)
-    group.default_map = {name: {"json": json} for name in names}
     if group.invoked_subcommand is None:
-        group.invoke(group.command.commands["list"], json=json)
+        return False
+    if is_used:
+        raise UsageError(
+            f"Put the options after `{group.command_path} {group.invoked_subcommand}`."
+        )
+    before = {"json": context.output.json, "quiet": context.output.quiet}
+    group.default_map = dict.fromkeys(group.command.list_commands(group), before)
+    return True
+
+
+def list_by_default(context: Context) -> None:
+    """Run the `list` of the group that runs now, if it has no sub-command."""
+    group = click.get_current_context()
+    assert isinstance(group.command, click.Group)
+    if not open_group(context):
+        output = context.output
+        group.invoke(group.command.commands["list"], json=output.json, quiet=output.quiet)
 
 
 def confirm_or_stop(question: str) -> None:

@@ -51,7 +51,9 @@ def _locked(error: Exception) -> StackError:
 def _unknown_model(error: Exception) -> StackError:
     near: tuple[str, ...] = getattr(error, "close_matches", ())
     guess = f"Did you mean {' or '.join(near)}? " if near else ""
-    hint = f"{guess}`mlx-stack models --catalog` lists the catalog; `owner/name` is a Hub repo."
+    hint = (
+        f"{guess}`mlx-stack models list --catalog` lists the catalog; `owner/name` is a Hub repo."
+    )
     return UsageError(f"There is no model {getattr(error, 'name', '')!r}.", hint=hint)
 
 

@@ -39,7 +39,9 @@ complete_models = completer(lambda opened: (entry.id for entry in opened.catalog
 
 def tier_option(explanation: str) -> Decorator:
     """`--tier T`: one tier instead of all services."""
-    return click.option("--tier", metavar="TIER", help=explanation, shell_complete=complete_tiers)
+    return click.option(
+        "--tier", "-t", metavar="TIER", help=explanation, shell_complete=complete_tiers
+    )
 
 
 timeout_option: Decorator = click.option(

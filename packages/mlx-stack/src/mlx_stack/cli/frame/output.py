@@ -149,6 +149,12 @@ class Output:
         elif not self.quiet:
             self.talk.print(_table(columns, cells))
 
+    def facts(self, rows: Sequence[tuple[str, Span]]) -> None:
+        """Write names and what they are as a part of the answer, a line each, indented."""
+        width = max(len(name) for name, _ in rows)
+        for name, value in rows:
+            self.answer((f"  {name:<{width}}  ", "dim"), value)
+
     def item(
         self, sign: str, text: str, *, colour: str = "", style: str = "", indent: int = 0
     ) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import mlx_bench
 from mlx_stack import bench, planning
 from mlx_stack.cli.frame.output import Column, Output, Span
-from mlx_stack.format import format_bytes
+from mlx_stack.format import describe_hardware, format_bytes, format_machine_bytes
 
 if TYPE_CHECKING:
     import mlx_recommend
@@ -36,6 +36,60 @@ def long_speed(speed: "mlx_recommend.Speed | None") -> str:
 def _format_tps(tps: float) -> str:
     """`7.4` or `128` tokens a second."""
     return f"{tps:.1f}" if tps < _TINY_TPS else f"{tps:,.0f}"
+
+
+def show_estimate(output: Output, found: "planning.estimate.ModelEstimate") -> None:
+    """Show the verdict, where the memory goes, and how fast the model would be."""
+    precision = found.model.quant or "an unknown precision"
+    where = describe_hardware(found.hardware.to_document())
+    """The verdict, where the memory goes, and how fast it would be."""
+    output.answer((found.model.name, "bold"), f" at {precision} on {where}")
+    if found.model.note:
+        output.answer(found.model.note, style="yellow")
+    expected = found.estimate
+    if expected is None:
+        output.answer("Nothing can be estimated.")
+        return
+    _show_fit(output, expected)
+    output.facts(_rows(expected))
+
+
+def _show_fit(output: Output, expected: "mlx_recommend.Estimate") -> None:
+    if expected.fits is None or expected.limit_bytes is None:
+        output.answer("Whether it fits can't be known.", style="yellow")
+        return
+    total = format_bytes(expected.memory.total_bytes)
+    limit = format_machine_bytes(expected.limit_bytes)
+    if expected.fits:
+        output.answer(("It fits:", "green"), f" {total} of the {limit} that the GPU may use.")
+    else:
+        output.answer(
+            ("It doesn't fit:", "red"), f" it takes {total}, and the GPU may use {limit}."
+        )
+
+
+def _rows(expected: "mlx_recommend.Estimate") -> list[tuple[str, str]]:
+    memory, work = expected.memory, expected.workload
+    requests = "1 request" if work.concurrency == 1 else f"{work.concurrency} requests"
+    kv_cache = format_bytes(memory.kv_cache_bytes)
+    rows = [
+        ("Weights", format_bytes(memory.weights_bytes)),
+        ("KV cache", f"{kv_cache} for {work.context_tokens:,} tokens, {requests}"),
+        ("Prefix cache", format_bytes(memory.prefix_cache_bytes)),
+        ("Recurrent state", format_bytes(memory.state_bytes)),
+        ("Engine", format_bytes(memory.overhead_bytes)),
+    ]
+    rows = [(name, value) for name, value in rows if not value.startswith("0 MB")]
+    longest = expected.max_context_tokens
+    if longest is not None:
+        short = " (less than asked for)" if longest < work.context_tokens else ""
+        rows.append(("Longest context", f"{longest:,} tokens{short}"))
+    rows.append(("Generation", long_speed(expected.generation_tps)))
+    rows.append(("Prompt", long_speed(expected.prompt_tps)))
+    if expected.ttft_s is not None:
+        after = f"after a prompt of {work.tokens_in_speed:,} tokens"
+        rows.append(("First token", f"{expected.ttft_s:.2f} s {after}"))
+    return rows
 
 
 def show_draft(output: Output, draft: "planning.init.Draft") -> None:

@@ -100,7 +100,7 @@ def ensure_room(folder: Path, needed_bytes: int, what: str) -> None:
         raise DiskSpaceError(
             f"{what} needs {_amount(needed_bytes)} more, and the disk of {folder} has "
             f"{_amount(max(free, 0))} to spare.",
-            hint=f"Free {_amount(needed_bytes - free)} (`mlx-stack models --remove MODEL`), "
+            hint=f"Free {_amount(needed_bytes - free)} (`mlx-stack models rm MODEL`), "
             "or put the models on another disk: `mlx-stack config set model-dir PATH`.",
         )
 
@@ -118,7 +118,7 @@ def naming_disk(folder: Path, what: str) -> Generator[None]:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise DiskSpaceError(
                 f"The disk of {folder} is full. What was downloaded of {what} is kept.",
-                hint="Free some space (`mlx-stack models --remove MODEL`) and pull again.",
+                hint="Free some space (`mlx-stack models rm MODEL`) and pull again.",
             ) from error
         if error.errno is None or error.filename is not None:
             raise

@@ -50,6 +50,6 @@ def _advice(files: Iterable[FileRecord]) -> str | None:
         if PurePosixPath(file.path).suffix in _OTHER_WEIGHTS:
             return (
                 f"It holds {file.path}, which MLX doesn't load: look for an MLX conversion with "
-                "`mlx-stack models --available NAME`."
+                "`mlx-stack models search NAME`."
             )
     return None
