@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mlx_gateway.activation import NothingToStart
 from mlx_gateway.errors import UpstreamFailedError
 from mlx_gateway.liveness import EngineTimeouts
 from mlx_gateway.settings import parse_settings
@@ -424,7 +425,7 @@ async def test_what_an_upstream_must_be_shown_is_asked_for_each_time(bench: Make
 
 
 async def test_a_model_that_has_to_start_first_keeps_its_client_waiting(bench: MakeBench) -> None:
-    class Starter:
+    class Starter(NothingToStart):
         def __init__(self) -> None:
             self.steps: list[str] = []
 

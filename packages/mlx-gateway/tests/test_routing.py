@@ -78,3 +78,22 @@ def test_a_request_goes_where_the_fewest_are() -> None:
     assert least_busy([first, second], {}) is first
     assert least_busy([first, second], {"http://a:1": 1}) is second
     assert least_busy([first, second], {"http://a:1": 1, "http://b:1": 1}) is first
+
+
+def test_what_would_have_to_start_stands_in_last_and_the_cloud_after_it() -> None:
+    settings = parse_settings(
+        """
+        schema_version: 1
+        litellm: {url: "http://l:1"}
+        models:
+          a: {upstreams: [{url: "http://a:1", model: a}], fallbacks: [cloud, b, c, d]}
+          b: {upstreams: [{url: "http://b:1", model: b}]}
+          c: {upstreams: [{url: "http://c:1", model: c}]}
+          d: {upstreams: [{url: "http://d:1", model: d}]}
+          cloud: {upstreams: [{url: "http://l:1", model: cloud}]}
+        """
+    )
+
+    order = [each.name for each in candidates(settings, "a", lambda name: name in "ab")]
+
+    assert order == ["a", "c", "d", "b", "cloud"]

@@ -93,6 +93,7 @@ class _Engine:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
+        self._running = 0
 
     async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
         """Answer one request."""
@@ -110,8 +111,14 @@ class _Engine:
             case "GET", "/v1/models":
                 models = [{"id": name, "object": "model"}]
                 await _send(send, 200, {"object": "list", "data": models})
+            case "GET", "/v1/status":
+                await _send(send, 200, {"num_running": self._running, "num_waiting": 0})
             case "POST", "/v1/chat/completions":
-                await self._chat(json.loads(await _read(receive)), send)
+                self._running += 1
+                try:
+                    await self._chat(json.loads(await _read(receive)), send)
+                finally:
+                    self._running -= 1
             case _:
                 await _send(send, 404, _NOT_FOUND)
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from mlx_catalog import Quant
 from mlx_stack import json_file
 from mlx_stack.config import ConfigValue, save_values
@@ -66,6 +68,7 @@ def define_stack(
     tiers: Mapping[str, Mapping[str, FlagValue]],
     *,
     config: Mapping[str, ConfigValue] | None = None,
+    fields: Mapping[str, Mapping[str, object]] = {},
 ) -> Stack:
     """Write a stack file and a configuration on free ports, with a model for each tier.
 
@@ -73,18 +76,23 @@ def define_stack(
         home: The state folder.
         tiers: For each tier's name its `vllm_flags`, which the fake engine obeys.
         config: More configuration.
+        fields: More fields for a tier, by its name.
     """
     *ports, gateway_port = free_ports(len(tiers) + 1)
     stack = Stack(
         schema_version=1,
         tiers=tuple(
-            Tier(
-                name=name,
-                model=f"{name}-model",
-                quant=Quant.INT4,
-                source=str(make_model_folder(home.models / f"{name}-model")),
-                port=port,
-                vllm_flags=dict(flags),
+            msgspec.convert(
+                {
+                    "name": name,
+                    "model": f"{name}-model",
+                    "quant": Quant.INT4,
+                    "source": str(make_model_folder(home.models / f"{name}-model")),
+                    "port": port,
+                    "vllm_flags": dict(flags),
+                    **fields.get(name, {}),
+                },
+                Tier,
             )
             for (name, flags), port in zip(tiers.items(), ports, strict=True)
         ),

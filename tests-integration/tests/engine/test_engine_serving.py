@@ -8,7 +8,6 @@ from pathlib import Path
 from threading import Event
 
 import httpx
-import psutil
 import pytest
 
 from mlx_stack.engines.vllm_mlx import Serving
@@ -29,13 +28,6 @@ def ask(url: str, request: dict[str, object]) -> str:
     response = httpx.post(f"{url}/v1/chat/completions", json=request, timeout=PATIENCE_S)
     response.raise_for_status()
     return response.json()["choices"][0]["message"]["content"]
-
-
-def wait_until_unloaded(url: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while httpx.get(f"{url}/health").json()["residency_state"] != "unloaded":
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
 
 
 @contextmanager
@@ -76,27 +68,6 @@ def test_a_busy_engine_still_tells_that_it_is_alive(serve, tiny_model, concurren
         ask(url, body(tiny_model, LONG_PROMPT, max_tokens=500))
     assert len(seconds) > 5
     assert max(seconds) < 1
-
-
-@pytest.mark.parametrize("concurrency", [1, 4])
-def test_a_lazy_tier_loads_on_its_first_request_and_gives_the_memory_back(
-    serve, heavy_model, tmp_path, concurrency
-):
-    url = serve(heavy_model, concurrency=concurrency, lazy=True, idle_unload_s=1)
-    process = psutil.Process(int((tmp_path / "pids" / "standard.pid").read_text()))
-    weights_bytes = (heavy_model / "model.safetensors").stat().st_size
-    question = body(heavy_model, "Hi", max_tokens=4)
-
-    before_bytes = process.memory_info().rss
-    first = ask(url, question)
-    loaded_bytes = process.memory_info().rss
-    wait_until_unloaded(url)
-    unloaded_bytes = process.memory_info().rss
-
-    assert loaded_bytes - before_bytes > 0.9 * weights_bytes
-    assert loaded_bytes - unloaded_bytes > 0.7 * weights_bytes
-    assert httpx.get(f"{url}/v1/models").status_code == 200
-    assert ask(url, question) == first
 
 
 def test_the_next_turn_of_a_conversation_reuses_the_turns_before_and_says_the_same(

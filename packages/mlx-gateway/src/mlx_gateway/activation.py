@@ -6,6 +6,14 @@ from typing import Protocol
 class Activator(Protocol):
     """Makes upstreams ready on demand."""
 
+    def begin(self) -> None:
+        """Begin to look after them; called once, in the gateway's event loop."""
+        ...
+
+    async def end(self) -> None:
+        """Look after nothing any more; what is being started goes on by itself."""
+        ...
+
     async def ready(self, model: str) -> None:
         """Return when an upstream of `model` can take a request.
 
@@ -21,12 +29,27 @@ class Activator(Protocol):
         """Learn that a request has ended; called once for each time that `ready` has returned."""
         ...
 
+    def is_at_rest(self, model: str) -> bool:
+        """Whether a request to `model` would have to wait for a start."""
+        ...
+
 
 class NothingToStart:
     """For upstreams that others keep running."""
+
+    def begin(self) -> None:
+        """Do nothing."""
+
+    async def end(self) -> None:
+        """Do nothing."""
 
     async def ready(self, model: str) -> None:
         """Return at once."""
 
     def finished(self, model: str) -> None:
         """Do nothing."""
+
+    def is_at_rest(self, model: str) -> bool:
+        """Whether `model` has to start first: never."""
+        del model
+        return False

@@ -174,10 +174,12 @@ class Gateway:
         while True:
             message = await receive()
             if message["type"] == "lifespan.startup":
+                self._options.activator.begin()
                 if self._heartbeat is not None:
                     self._heartbeat.start()
                 await send({"type": "lifespan.startup.complete"})
             elif message["type"] == "lifespan.shutdown":
+                await self._options.activator.end()
                 self._engines.close()
                 if self._heartbeat is not None:
                     await self._heartbeat.stop()
@@ -437,8 +439,10 @@ class Gateway:
             ApiError: When it is at fault, or no model answered.
         """
         failures: list[str] = []
+        retries_s: list[int] = []
         overflow: ApiError | None = None
-        for option in candidates(self._settings, request.name):
+        at_rest = self._options.activator.is_at_rest
+        for option in candidates(self._settings, request.name, at_rest):
             if not request.client.may_use(option.name):
                 continue
             if overflow is not None and not option.model.takes_overflow:
@@ -447,6 +451,8 @@ class Gateway:
                 return await self._try_upstreams(request, option)
             except UpstreamFailedError as error:
                 failures.append(f"{option.name}: {error.reason}")
+                if error.retry_after_s is not None:
+                    retries_s.append(error.retry_after_s)
             except ApiError as error:
                 if error.tokens is None:
                     raise
@@ -454,7 +460,9 @@ class Gateway:
         if overflow is not None and not failures:
             raise overflow
         raise ApiError(
-            HTTPStatus.SERVICE_UNAVAILABLE, f"No model could answer. {'; '.join(failures)}."
+            HTTPStatus.SERVICE_UNAVAILABLE,
+            f"No model could answer. {'; '.join(failures)}.",
+            retry_after_s=min(retries_s, default=None),
         )
 
     async def _try_upstreams(self, request: _Request, option: RouteOption) -> Usage:

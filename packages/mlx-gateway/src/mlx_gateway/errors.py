@@ -71,10 +71,12 @@ class UpstreamFailedError(GatewayError):
     Attributes:
         what: What happened, in words for the log.
         reason: The same for a client, with what the upstream said; that may quote the request.
+        retry_after_s: When it may be worth another try, where that is known.
     """
 
-    def __init__(self, what: str, said: str = "") -> None:
+    def __init__(self, what: str, said: str = "", *, retry_after_s: int | None = None) -> None:
         self.what = what
+        self.retry_after_s = retry_after_s
         self.reason: str = f"{what}: {said}" if said else what
         super().__init__(self.reason)
 

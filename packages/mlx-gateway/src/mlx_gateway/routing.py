@@ -4,7 +4,7 @@
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -53,10 +53,21 @@ def resolve(settings: GatewaySettings, asked: str) -> str:
     return name
 
 
-def candidates(settings: GatewaySettings, name: str) -> tuple[RouteOption, ...]:
-    """The model `name`, then those that stand in when it fails, each once."""
-    names = dict.fromkeys((name, *settings.models[name].fallbacks))
-    return tuple(RouteOption(each, settings.models[each]) for each in names)
+def candidates(
+    settings: GatewaySettings,
+    name: str,
+    is_at_rest: Callable[[str], bool] = lambda _: False,
+) -> tuple[RouteOption, ...]:
+    """The model `name`, then those that stand in when it fails, each once.
+
+    Those that would have to start first come after those that run, and the cloud after both.
+    """
+    models = settings.models
+    others = [each for each in dict.fromkeys(models[name].fallbacks) if each != name]
+    others.sort(
+        key=lambda each: (settings.is_cloud(models[each].upstreams[0].root), is_at_rest(each))
+    )
+    return tuple(RouteOption(each, models[each]) for each in (name, *others))
 
 
 def needs_count(model: ModelSettings, prompt_bytes: int) -> bool:

@@ -10,11 +10,12 @@ Watchdog       starts what  restarts what        nothing        restarts what  n
                is wanted    is wanted                           is wanted      what grew too large
 
 `start_service` and `bring_up` note that the service is wanted, `bring_up` even where it can't start
-it; `stop_service` notes that it isn't (decision 0013); the watchdog acts on that note and never
-changes it. Where a stranger listens on the service's port, `bring_up` and the watchdog start
-nothing (`PortTakenError`). A process that can't be proven to be the service's is never signalled,
-whatever the files say (decision 0010). None of these calls takes a lock, the watchdog excepted:
-their callers do. No process owns the services (decision 0012): each call reads the files again.
+it; `stop_service` notes that it isn't (decision 0013), or only when there is work for it; the
+watchdog acts on that note and never changes it. Where a stranger listens on the service's port,
+`bring_up` and the watchdog start nothing (`PortTakenError`). A process that can't be proven to be
+the service's is never signalled, whatever the files say (decision 0010). None of these calls takes
+a lock, the watchdog excepted: their callers do. No process owns the services (decision 0012): each
+call reads the files again.
 """
 
 import errno
@@ -249,7 +250,7 @@ def stop_service(
         grace_s: How long the processes may take to obey SIGTERM.
         command: What it runs; recognizes the process when the run file is lost.
         wanted: Noted before the first signal, so that a watchdog doesn't start it again;
-            None leaves the note as it is, for a restart.
+            ON_REQUEST for one that rests, None leaves the note as it is, for a restart.
 
     Raises:
         StopFailedError: When something outlived SIGKILL; the PID file is kept.

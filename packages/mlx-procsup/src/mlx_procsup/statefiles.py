@@ -18,10 +18,15 @@ _HIGHEST_PID = 2**31 - 1  # of the kernels' own type, `pid_t`
 
 
 class WantedState(StrEnum):
-    """What the user asked for last; a watchdog never acts against it."""
+    """What was asked for last; a watchdog never acts against it.
+
+    Attributes:
+        ON_REQUEST: It rests, and whoever has work for it may start it.
+    """
 
     RUNNING = "running"
     STOPPED = "stopped"
+    ON_REQUEST = "on-request"
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,8 +71,8 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         vllm_flags: More flags for `vllm-mlx serve`, by name without the leading dashes; `true`
             gives the bare flag, `false` leaves it out, a value follows it.
         context_tokens: The context length that memory is planned for; None leaves it to the model.
-        lazy: Load the model on the first request only.
-        idle_unload_s: Unload after so many idle seconds; None never does.
+        lazy: Start the engine with the first request only.
+        idle_unload_s: End the engine after so many idle seconds; None never does.
     """
 
     name: TierName

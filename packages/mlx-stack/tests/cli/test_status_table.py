@@ -25,6 +25,8 @@ def test_the_narrowest_terminal_shows_which_service_and_how_it_is(
         last_error=None,
         restarts=0,
         flapping=False,
+        loaded=True,
+        is_at_rest=False,
     )
     show_service_table(Output(), (row,))
     lines = capsys.readouterr().out.splitlines()

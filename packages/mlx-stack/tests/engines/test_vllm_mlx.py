@@ -116,10 +116,10 @@ def test_a_paged_cache_is_never_used():
         assert "--use-paged-cache" not in command(START, tier(concurrency=concurrency), FOLDER)
 
 
-def test_a_lazy_tier_loads_on_demand_and_unloads_when_idle():
-    words = command(START, tier(lazy=True, idle_unload_s=900), FOLDER)
-    assert "--lazy-load-model" in words
-    assert value_of(words, "--auto-unload-idle-seconds") == "900"
+def test_an_engine_loads_at_once_since_what_rests_has_no_process():
+    assert command(START, tier(lazy=True, idle_unload_s=900), FOLDER) == command(
+        START, tier(), FOLDER
+    )
 
 
 def test_the_user_s_flags_replace_ours():

@@ -120,10 +120,6 @@ def _flags(tier: Tier, serving: Serving) -> dict[str, FlagValue]:
     flags |= _caching(tier, serving)
     if serving.prefill_step is not None:
         flags["prefill-step-size"] = serving.prefill_step
-    if tier.lazy:
-        flags["lazy-load-model"] = True
-    if tier.idle_unload_s is not None:
-        flags["auto-unload-idle-seconds"] = tier.idle_unload_s
     return flags
 
 

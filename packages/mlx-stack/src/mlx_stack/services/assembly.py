@@ -9,7 +9,7 @@ from mlx_recommend import PROCESS_BYTES
 from mlx_stack import atomic_file
 from mlx_stack.config import Config, LiteLlmMode
 from mlx_stack.engines import vllm_mlx
-from mlx_stack.engines.environment import EngineName, require_environment
+from mlx_stack.engines.environment import EngineName, Environment, require_environment
 from mlx_stack.engines.errors import EngineMissingError
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.gateway import litellm
@@ -90,18 +90,37 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
             thinks=bool(serving.reasoning_parser),
             reads_in_silence=vllm_mlx.reads_in_silence(tier, serving),
         )
-        engines.append(
-            engine_service(
-                *(opened, tier, folder, serving),
-                engine=engine,
-                # a lazy tier takes its memory with the first request
-                load_bytes=0 if tier.lazy else _load_bytes(folder),
-            )
-        )
+        engines.append(_engine_service(opened, tier, folder, serving, engine))
     text = gateway_settings(stack, config, known)
     gateway = gateway_service(opened, key=gateway_key, settings_text=text)
     litellm = _litellm_if_any(opened, gateway_key)
     return Assembly(stack, config, tuple(engines), gateway, litellm, text, missing)
+
+
+def tier_service(opened: OpenStack, name: str) -> Service:
+    """The engine of the tier `name` alone.
+
+    Raises:
+        StackError: There is no such tier, no engine is installed, or the model is not on this disk.
+    """
+    tier = opened.stack.tier(name)
+    if tier is None:
+        raise StackError(f"There is no tier {name!r} any more.")
+    engine = require_environment(opened.home.engines, EngineName.VLLM_MLX)
+    folder = model_folder(opened, tier)
+    return _engine_service(opened, tier, folder, serving_of(opened.catalog, tier, folder), engine)
+
+
+def _engine_service(
+    opened: OpenStack,
+    tier: Tier,
+    folder: Path,
+    serving: vllm_mlx.Serving,
+    engine: Environment,
+) -> Service:
+    return engine_service(
+        opened, tier, folder, serving, engine=engine, load_bytes=_load_bytes(folder)
+    )
 
 
 def _litellm_if_any(opened: OpenStack, gateway_key: str) -> Service | None:

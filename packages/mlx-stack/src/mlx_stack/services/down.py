@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
 from mlx_catalog import CatalogError
-from mlx_procsup import StateDirs, SupervisionError, acquire_lock, readable_run, stop_service
+from mlx_procsup import StateDirs, SupervisionError, WantedState, readable_run, stop_service
 from mlx_stack.errors import StackError
 from mlx_stack.gateway.events import STOP, note_event
 from mlx_stack.open_stack import OpenStack
@@ -16,6 +16,7 @@ from mlx_stack.services.service import (
     ServiceOutcome,
     known_services,
 )
+from mlx_stack.services.stack_lock import stack_lock
 from mlx_stack.stack import Stack
 from mlx_stack.steps import OnEvent, ignore
 
@@ -39,7 +40,7 @@ def down(
     if not opened.home.root.exists():
         chosen((), tier)
         return Outcomes(())
-    with acquire_lock(opened.home.lock, "down"):
+    with stack_lock(opened.home, "down"):
         return stop_services(opened, tier=tier, on_event=on_event)
 
 
@@ -77,11 +78,21 @@ def stop_services(
 
 
 def stop_one(
-    name: str, dirs: StateDirs, *, port: int | None = None, command: tuple[str, ...] = ()
+    name: str,
+    dirs: StateDirs,
+    *,
+    port: int | None = None,
+    command: tuple[str, ...] = (),
+    rests: bool = False,
 ) -> ServiceOutcome:
-    """What came of stopping one service; a failure is an outcome, too."""
+    """What came of stopping one service; a failure is an outcome, too.
+
+    Args:
+        rests: Whether a request may start it again.
+    """
+    wanted = WantedState.ON_REQUEST if rests else WantedState.STOPPED
     try:
-        result = stop_service(name, dirs, command=command)
+        result = stop_service(name, dirs, command=command, wanted=wanted)
     except (SupervisionError, OSError) as error:
         return ServiceOutcome(name, "failed", None, port, 0.0, str(error))
     return ServiceOutcome(name, result.outcome.value, result.pid, port, result.seconds)

@@ -3,14 +3,12 @@
 Apart from `on_demand`, since it loads what most gateways never need: the catalog, models, psutil.
 """
 
-import logging
+import threading
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
 
 from mlx_catalog import CatalogError
 from mlx_procsup import (
-    LockOwner,
+    LockHeldError,
     ProbeTarget,
     ServiceState,
     SupervisionError,
@@ -26,62 +24,75 @@ from mlx_stack.errors import StackError
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.service import LITELLM, litellm_service
+from mlx_stack.services.sleeper import CannotStartError
+from mlx_stack.services.stack_lock import OF_GATEWAY
 
 READY_WITHIN_S = 120.0
 _LOCK_WITHIN_S = 60.0
 
-_log = logging.getLogger("mlx_stack")
 
+class LiteLlmProcess:
+    """LiteLLM's process.
 
-def is_alive(home: Home) -> bool:
-    """Whether its process runs."""
-    return locate(home.state_dirs, LITELLM).own is not None
-
-
-def start(home: Home, gateway_key: str) -> None:
-    """Start it under the stack's lock, unless it runs, and wait until it answers.
-
-    Raises:
-        StackError: When it can't be started.
+    Args:
+        gateway_key: The gateway's key, which implies LiteLLM's.
     """
-    with _in_one_word():
-        service = litellm_service(OpenStack(home), key=gateway_key)
-        dirs = home.state_dirs
+
+    def __init__(self, home: Home, gateway_key: str) -> None:
+        self._home = home
+        self._key = gateway_key
+
+    def is_alive(self) -> bool:
+        """Whether it runs."""
+        return locate(self._home.state_dirs, LITELLM).own is not None
+
+    def is_running(self) -> bool:
+        """Whether it runs, whoever started it."""
+        return self.is_alive()
+
+    def start(self, cancelled: threading.Event) -> None:
+        """Start it under the stack's lock, unless it runs, and wait until it answers.
+
+        Raises:
+            CannotStartError: When it can't be started.
+        """
+        try:
+            self._start(cancelled)
+        except (StackError, SupervisionError, CatalogError, OSError) as error:
+            raise CannotStartError(str(error)) from error
+
+    def stop(self) -> bool:
+        """Whether it is gone now: not where it is always to run, or while others change services.
+
+        Raises:
+            StackError: When it can't be stopped.
+        """
+        if OpenStack(self._home).config.litellm is LiteLlmMode.ALWAYS:
+            return False
+        try:
+            with acquire_lock(self._home.lock, OF_GATEWAY):
+                stop_service(LITELLM, self._home.state_dirs)
+        except LockHeldError:
+            return False
+        except (SupervisionError, OSError) as error:
+            raise StackError(str(error)) from error
+        return True
+
+    def _start(self, cancelled: threading.Event) -> None:
+        service = litellm_service(OpenStack(self._home), key=self._key)
+        dirs = self._home.state_dirs
         assert service.spec.readiness is not None
         target = ProbeTarget(LITELLM, service.spec.readiness, service.spec.masked_command())
         if probe_service(target, dirs).state is ServiceState.HEALTHY:
             return
         ends = time.monotonic() + _LOCK_WITHIN_S
-        with acquire_lock(
-            home.lock, "gateway", on_wait=_note_wait, cancelled=lambda: time.monotonic() > ends
-        ):
+        lock = acquire_lock(
+            self._home.lock,
+            OF_GATEWAY,
+            on_wait=lambda _: None,
+            cancelled=lambda: cancelled.is_set() or time.monotonic() > ends,
+        )
+        with lock:
             stop_service(LITELLM, dirs, command=service.spec.masked_command())
             started = start_service(service.spec, dirs)
-        wait_for_healthy(started, READY_WITHIN_S)
-
-
-def stop(home: Home) -> None:
-    """Stop it, unless it is always to run.
-
-    Raises:
-        StackError: When it can't be stopped.
-    """
-    with _in_one_word():
-        if OpenStack(home).config.litellm is LiteLlmMode.ALWAYS:
-            return
-        with acquire_lock(home.lock, "gateway"):
-            stop_service(LITELLM, home.state_dirs)
-
-
-@contextmanager
-def _in_one_word() -> Generator[None]:
-    """Make one kind of error of all that can be expected to go wrong."""
-    try:
-        yield
-    except (SupervisionError, CatalogError, OSError) as error:
-        raise StackError(str(error)) from error
-
-
-def _note_wait(holder: LockOwner | None) -> None:
-    held_by = holder.describe() if holder else "another process"
-    _log.info("LiteLLM starts when %s is done", held_by)
+        wait_for_healthy(started, READY_WITHIN_S, cancelled=cancelled.is_set)

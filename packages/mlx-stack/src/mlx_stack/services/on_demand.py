@@ -1,110 +1,135 @@
-"""LiteLLM from the first request that needs it until none has for a while."""
+"""What a request needs and doesn't run yet: tiers at rest, and LiteLLM for the cloud."""
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 
-from mlx_gateway.errors import ApiError
+import mlx_stack
+from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.settings import GatewaySettings
+from mlx_procsup import WantedState, readable_run
 from mlx_stack import services
-from mlx_stack.errors import StackError
 from mlx_stack.home import Home
+from mlx_stack.services.sleeper import CannotStartError, Sleeper, SleepingProcess
 
-_IDLE_S = 600.0
-_TRY_AGAIN_AFTER_S = 15.0
+_LITELLM_IDLE_S = 600.0
+_LOOKS_IN_IDLE_TIME = 10
+_SOONEST_LOOK_S, _LATEST_LOOK_S = 0.1, 5.0
 
 _log = logging.getLogger("mlx_stack")
 
 
 class OnDemand:
-    """Starts LiteLLM when a request is for the cloud, and stops it when it has been idle.
+    """The gateway's activator: starts what a request needs, and ends what has been idle.
 
     Args:
         key: The gateway's key, which implies LiteLLM's.
+        settings: The gateway's settings in force, whenever it is called.
     """
 
     def __init__(self, home: Home, key: str, settings: Callable[[], GatewaySettings]) -> None:
-        self._settings = settings
         self._home = home
         self._key = key
-        self._starting: asyncio.Task[None] | None = None
-        self._is_ready = False
-        self._failed_at = float("-inf")
-        self._failure = ""
-        self._in_use = 0
-        self._idle_timer: asyncio.TimerHandle | None = None
-        self._stopping: asyncio.Task[None] | None = None
+        self._settings = settings
+        self._known: GatewaySettings | None = None
+        self._sleepers: dict[str, Sleeper] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    def begin(self) -> None:
+        """Begin to look for what is idle."""
+        self._looking = asyncio.ensure_future(self._look_again_and_again())
+
+    async def end(self) -> None:
+        """Start and end nothing any more."""
+        for sleeper in self._sleepers.values():
+            sleeper.give_up()
+        if self._looking is not None:
+            self._looking.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._looking
 
     async def ready(self, model: str) -> None:
-        """Return when `model` can be asked; LiteLLM is started if it is one of its models.
-
-        However many requests wait, there is one start; a client that leaves doesn't cancel it.
+        """Return when `model` can be asked; what serves it is started if it is at rest.
 
         Raises:
-            ApiError: When LiteLLM can't be started.
+            ApiError: When the cloud can't be reached.
+            UpstreamFailedError: When a tier can't be started, so that another may answer.
         """
-        if not self._is_litellms(model):
+        sleeper = self._of(model)
+        if sleeper is None:
             return
-        self._in_use += 1
         try:
-            if not (self._is_ready and services.litellm_process.is_alive(self._home)):
-                self._is_ready = False
-                if self._starting is None:
-                    self._starting = asyncio.ensure_future(self._start())
-                await asyncio.shield(self._starting)
-        except BaseException:
-            self._in_use -= 1
-            raise
+            await sleeper.ready()
+        except CannotStartError as error:
+            raise self._refusal(model, error) from error
 
     def finished(self, model: str) -> None:
         """Note that a request has ended; the last one starts the clock of idleness."""
-        if not self._is_litellms(model):
-            return
-        self._in_use = max(self._in_use - 1, 0)
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-        self._idle_timer = asyncio.get_running_loop().call_later(_IDLE_S, self._rest)
+        sleeper = self._of(model)
+        if sleeper is not None:
+            sleeper.finished()
 
-    def _is_litellms(self, model: str) -> bool:
+    def is_at_rest(self, model: str) -> bool:
+        """Whether a request to `model` would have to wait for a start."""
+        sleeper = self._of(model)
+        return sleeper is not None and sleeper.is_at_rest
+
+    def _of(self, model: str) -> Sleeper | None:
         settings = self._settings()
-        known = settings.models.get(model)
-        return known is not None and settings.is_cloud(known.upstreams[0].root)
+        if settings is not self._known:
+            self._read_again(settings)
+        return self._sleepers.get(model)
 
-    async def _start(self) -> None:
-        try:
-            since = time.monotonic() - self._failed_at
-            if since < _TRY_AGAIN_AFTER_S:
-                raise _unavailable(self._failure, retry_after_s=round(_TRY_AGAIN_AFTER_S - since))
-            await asyncio.to_thread(self._start_process)
-            self._is_ready = True
-        except StackError as error:
-            self._failed_at, self._failure = time.monotonic(), str(error)
-            _log.warning("LiteLLM could not be started: %s", error)
-            raise _unavailable(self._failure) from error
-        finally:
-            self._starting = None
+    def _read_again(self, settings: GatewaySettings) -> None:
+        """Know the models of other settings; what is known of those that stay is kept."""
+        self._known, before = settings, self._sleepers
+        self._sleepers = {}
+        stack = mlx_stack.open_stack.OpenStack(self._home).readable_stack
+        for name, model in settings.models.items():
+            tier = stack.tier(name) if stack is not None else None
+            if settings.is_cloud(model.upstreams[0].root):
+                process = services.litellm_process.LiteLlmProcess(self._home, self._key)
+                new = Sleeper("LiteLLM", process, idle_s=_LITELLM_IDLE_S)
+            elif tier is not None:
+                new = self._sleeper(name, services.engine_process.EngineProcess(self._home, name))
+                new.idle_s, new.keeps_running = tier.idle_unload_s, not tier.lazy
+            else:
+                continue
+            sleeper = before.pop(name, new)
+            sleeper.idle_s, sleeper.keeps_running = new.idle_s, new.keeps_running
+            self._sleepers[name] = sleeper
+        for gone in before.values():
+            gone.give_up()
 
-    def _start_process(self) -> None:
-        services.litellm_process.start(self._home, self._key)
+    def _sleeper(self, name: str, process: SleepingProcess) -> Sleeper:
+        record = readable_run(self._home.state_dirs, name)
+        rests = record is not None and record.wanted is WantedState.ON_REQUEST
+        return Sleeper(name, process, rests=rests)
 
-    def _rest(self) -> None:
-        if self._in_use == 0 and self._is_ready:
-            self._is_ready = False
-            self._stopping = asyncio.ensure_future(asyncio.to_thread(self._stop_process))
+    def _refusal(self, model: str, error: CannotStartError) -> ApiError | UpstreamFailedError:
+        retry_after_s = None if error.retry_after_s is None else math.ceil(error.retry_after_s)
+        settings = self._settings()
+        if model in settings.models and settings.is_cloud(settings.models[model].upstreams[0].root):
+            return ApiError(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                f"The cloud can't be reached: {error.message}",
+                code="cloud_unavailable",
+                retry_after_s=retry_after_s,
+            )
+        return UpstreamFailedError(error.message, error.said, retry_after_s=retry_after_s)
 
-    def _stop_process(self) -> None:
-        try:
-            services.litellm_process.stop(self._home)
-        except StackError as error:
-            _log.warning("LiteLLM was not stopped: %s", error)
-
-
-def _unavailable(reason: str, *, retry_after_s: int | None = None) -> ApiError:
-    return ApiError(
-        HTTPStatus.SERVICE_UNAVAILABLE,
-        f"The cloud can't be reached: {reason}",
-        code="cloud_unavailable",
-        retry_after_s=retry_after_s,
-    )
+    async def _look_again_and_again(self) -> None:
+        """End what has been idle for long enough."""
+        while True:
+            pause_s = _LATEST_LOOK_S
+            for sleeper in [each for each in self._sleepers.values() if each.idle_s is not None]:
+                await sleeper.look()
+                now, rests_at = time.monotonic(), sleeper.rests_at
+                if rests_at is not None and rests_at <= now and await sleeper.rest():
+                    _log.info("%s was idle for %.0f s and rests", sleeper.name, sleeper.idle_s)
+                pause_s = min(pause_s, (sleeper.idle_s or pause_s) / _LOOKS_IN_IDLE_TIME)
+            await asyncio.sleep(max(pause_s, _SOONEST_LOOK_S))

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from mlx_procsup import acquire_lock
 from mlx_procsup.defaults import READY_TIMEOUT_S
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import assemble, chosen
 from mlx_stack.services.down import stop_services
 from mlx_stack.services.service import Outcomes, ServiceEvent, service_names
+from mlx_stack.services.stack_lock import stack_lock
 from mlx_stack.services.up import start_services
 from mlx_stack.steps import OnEvent, ignore
 
@@ -52,7 +52,7 @@ def restart(
     """
     # before anything is written: without a stack, or with a mistyped tier, nothing is
     chosen(service_names(opened.stack), tier)
-    with acquire_lock(opened.home.lock, "restart"):
+    with stack_lock(opened.home, "restart"):
         # what can't be started again is not stopped
         assembly = assemble(opened, gateway_key=ensure_gateway_key(opened.home))
         stopped = stop_services(opened, tier=tier, on_event=on_event)

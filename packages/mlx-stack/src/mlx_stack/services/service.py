@@ -77,6 +77,7 @@ class ServiceOutcome:
 
     Attributes:
         error: Why it failed or was skipped, with the end of its log; else None.
+        is_at_rest: Whether the next request for it starts it.
     """
 
     name: str
@@ -85,6 +86,13 @@ class ServiceOutcome:
     port: int | None
     seconds: float
     error: str | None = None
+    is_at_rest: bool = False
+
+    def to_document(self) -> dict[str, object]:
+        """One row of the JSON answer."""
+        row = {"name": self.name, "kind": kind_of(self.name), **asdict(self)}
+        del row["is_at_rest"]
+        return {**row, "seconds": round(self.seconds, 3)}
 
 
 type ServiceEvent = ServiceOutcome | WaitsForMemory
@@ -103,16 +111,7 @@ class Outcomes:
 
     def to_document(self) -> dict[str, object]:
         """The fields of the JSON answer."""
-        rows = [
-            {
-                "name": each.name,
-                "kind": kind_of(each.name),
-                **asdict(each),
-                "seconds": round(each.seconds, 3),
-            }
-            for each in self.services
-        ]
-        return {"services": rows}
+        return {"services": [each.to_document() for each in self.services]}
 
 
 def engine_service(

@@ -10,6 +10,7 @@ from mlx_procsup import (
     ProcessSpec,
     ServiceState,
     ServiceStatus,
+    WantedState,
     is_current,
     probe_all,
     tail_with_archive,
@@ -34,6 +35,7 @@ from mlx_stack.services.service import (
 )
 
 _SHOWN_DECISIONS = 5
+_WITHOUT_PROCESS = (ServiceState.STOPPED, ServiceState.CRASHED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,8 @@ class ServiceRow:
         pid: Its process; of a crashed service the one that died.
         memory_bytes: Resident memory, descendants included.
         restarts: How often the watchdog restarted it since the user last acted.
+        loaded: Whether a tier has a process; None for others.
+        is_at_rest: Whether its next request starts it.
     """
 
     name: str
@@ -60,6 +64,14 @@ class ServiceRow:
     last_error: str | None
     restarts: int
     flapping: bool
+    loaded: bool | None
+    is_at_rest: bool
+
+    def to_document(self) -> dict[str, object]:
+        """One row of the JSON answer."""
+        row = asdict(self)
+        del row["is_at_rest"]
+        return row
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +106,11 @@ class StatusReport:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether every engine and the gateway is healthy."""
+        """Whether the gateway and every engine is healthy, or at rest."""
         return all(
-            row.state == "healthy" for row in self.services if row.kind in ("engine", "gateway")
+            row.state == "healthy" or row.is_at_rest
+            for row in self.services
+            if row.kind in ("engine", "gateway")
         )
 
     def to_document(self) -> dict[str, object]:
@@ -104,7 +118,7 @@ class StatusReport:
         return {
             "hardware": self.hardware,
             "gateway_url": self.gateway_url,
-            "services": [asdict(row) for row in self.services],
+            "services": [row.to_document() for row in self.services],
             "changed": list(self.changed),
             "decisions": list(self.decisions),
             "keep_awake": asdict(self.keep_awake),
@@ -157,6 +171,7 @@ def _target(name: str, readiness: HttpReadiness, specs: dict[str, ProcessSpec]) 
 
 
 def _row(status: ServiceStatus, model: str | None, port: int | None) -> ServiceRow:
+    record, is_there = status.record, status.state not in _WITHOUT_PROCESS
     return ServiceRow(
         name=status.name,
         kind=kind_of(status.name),
@@ -168,8 +183,12 @@ def _row(status: ServiceStatus, model: str | None, port: int | None) -> ServiceR
         response_ms=_rounded(status.response_ms),
         memory_bytes=status.memory_bytes,
         last_error=status.last_error,
-        restarts=len(status.record.restarts) if status.record is not None else 0,
-        flapping=status.record is not None and status.record.flapping,
+        restarts=len(record.restarts) if record is not None else 0,
+        flapping=record is not None and record.flapping,
+        loaded=is_there if kind_of(status.name) == "engine" else None,
+        is_at_rest=status.state is ServiceState.STOPPED
+        and record is not None
+        and record.wanted is WantedState.ON_REQUEST,
     )
 
 
@@ -191,7 +210,7 @@ def _changed(specs: dict[str, ProcessSpec], statuses: list[ServiceStatus]) -> tu
     return tuple(
         status.name
         for status in statuses
-        if status.state not in (ServiceState.STOPPED, ServiceState.CRASHED)
+        if status.state not in _WITHOUT_PROCESS
         and status.record is not None
         and status.name in specs
         and not is_current(specs[status.name], status.record)

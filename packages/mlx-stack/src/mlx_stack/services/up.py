@@ -21,7 +21,6 @@ from mlx_procsup import (
     SupervisionError,
     WaitsForMemory,
     WantedState,
-    acquire_lock,
     is_current,
     locate,
     set_wanted,
@@ -51,6 +50,7 @@ from mlx_stack.services.service import (
     known_services,
     service_names,
 )
+from mlx_stack.services.stack_lock import stack_lock
 from mlx_stack.steps import OnEvent, ignore
 
 _log = logging.getLogger("mlx_stack")
@@ -63,7 +63,7 @@ def up(
     timeout_s: float = READY_TIMEOUT_S,
     on_event: OnEvent[ServiceEvent] = ignore,
 ) -> Outcomes:
-    """Start the services of the stack that are not running.
+    """Start the services of the stack that are not running, lazy tiers only where one is named.
 
     What runs already stays, unless the stack means another command or configuration for it by
     now. What the stack no longer defines is stopped.
@@ -81,7 +81,7 @@ def up(
     # before anything is written: without a stack, or with a mistyped tier, nothing is
     chosen(service_names(opened.stack), tier)
     refuse_open_home(opened.home)
-    with acquire_lock(opened.home.lock, "up"):
+    with stack_lock(opened.home, "up"):
         assembly = assemble(opened, gateway_key=ensure_gateway_key(opened.home))
         return start_services(
             opened.home,
@@ -157,14 +157,18 @@ def start_services(
         on_event(event)
 
     if tier is None:
-        for stopped in _stop_unmeant(home, assembly):
-            note(stopped)
+        for cleared in (*_stop_unmeant(home, assembly), *_at_rest(home, assembly, is_wanted)):
+            note(cleared)
+
+    def is_due(name: str) -> bool:
+        return is_chosen(name) and is_wanted(name) and name not in outcomes
+
     for failed in _missing(assembly):
-        if is_chosen(failed.name) and is_wanted(failed.name):
+        if is_due(failed.name):
             # so that the watchdog starts it once its model is there
             set_wanted(home.state_dirs, failed.name, WantedState.RUNNING)
             note(failed)
-    services = [each for each in assembly.services if is_chosen(each.name) and is_wanted(each.name)]
+    services = [each for each in assembly.services if is_due(each.name)]
     _start(services, assembly, home, timeout_s, note)
     for problem in remove_old_prompts(home, _may_run_as_before(assembly, outcomes)):
         _log.warning("prompts of before may still be in %s", problem)
@@ -180,7 +184,7 @@ def _may_run_as_before(
         tier.name
         for tier in assembly.stack.tiers
         if tier.name not in outcomes
-        or outcomes[tier.name].outcome not in ("started", "already-running")
+        or outcomes[tier.name].outcome not in ("started", "already-running", "not-running")
     )
 
 
@@ -195,6 +199,29 @@ def _stop_unmeant(home: Home, assembly: Assembly) -> Iterator[ServiceOutcome]:
         outcome = stop_one(name, home.state_dirs)
         if outcome.outcome in ("stopped", "forced", "failed"):
             yield outcome
+
+
+def _at_rest(
+    home: Home, assembly: Assembly, is_wanted: Callable[[str], bool]
+) -> Iterator[ServiceOutcome]:
+    """The lazy tiers that don't run: their next request starts them.
+
+    One that runs otherwise than the stack means by now is stopped.
+    """
+    specs = {service.name: service.spec for service in assembly.engines}
+    for tier in assembly.stack.tiers:
+        if not tier.lazy or not is_wanted(tier.name):
+            continue
+        spec, dirs = specs.get(tier.name), home.state_dirs
+        found = locate(dirs, tier.name, spec.masked_command() if spec is not None else ())
+        if found.own is not None and (spec is None or is_current(spec, found.record)):
+            continue
+        stopped = stop_one(tier.name, dirs, port=tier.port, rests=True)
+        if stopped.outcome == "failed":
+            yield stopped
+            continue
+        set_wanted(dirs, tier.name, WantedState.ON_REQUEST)
+        yield ServiceOutcome(tier.name, "not-running", None, tier.port, 0.0, is_at_rest=True)
 
 
 def _is_outdated(home: Home, litellm: Service | None) -> bool:
@@ -237,7 +264,7 @@ def _start(
 
 def _plan(service: Service, assembly: Assembly) -> StartPlan:
     tier = service.tier
-    if tier is None or tier.lazy or not assembly.config.auto_health_check:
+    if tier is None or not assembly.config.auto_health_check:
         return StartPlan(service.spec, service.load_bytes)
     verify = partial(ask_one_token, service.spec, tier.model)
     return StartPlan(service.spec, service.load_bytes, verify)
@@ -248,8 +275,7 @@ def _verified_gateway(
 ) -> ServiceOutcome:
     """The gateway's outcome, after a request through it to a tier that is ready."""
     running = {result.name for result in results if result.error is None}
-    eager = (tier.name for tier in assembly.stack.tiers if not tier.lazy)
-    ready = next((name for name in eager if name in running), None)
+    ready = next((tier.name for tier in assembly.stack.tiers if tier.name in running), None)
     if outcome.outcome != "started" or ready is None or not assembly.config.auto_health_check:
         return outcome
     spec = assembly.gateway.spec

@@ -244,7 +244,7 @@ def _start_stack(home: Home, note: Callable[[WatchEvent], None]) -> None:
 
     def is_wanted(name: str) -> bool:
         record = readable_run(home.state_dirs, name)
-        wanted = record is None or record.wanted is WantedState.RUNNING
+        wanted = record is None or record.wanted is not WantedState.STOPPED
         if not wanted and name not in left_alone:
             left_alone.append(name)
         return wanted

@@ -34,6 +34,8 @@ def show_event(output: Output, event: "services.service.ServiceEvent") -> None:
         return
     outcome = event
     sign, colour, words = _OUTCOMES[outcome.outcome]
+    if outcome.is_at_rest:
+        sign, words = "○", "at rest: its first request starts it"
     parts: list[Span] = [(f"{sign} ", colour), (f"{outcome.name:<10} ", "bold"), words]
     if outcome.outcome in ("started", "stopped", "forced"):
         parts.append(f" after {outcome.seconds:.1f} s")
@@ -72,9 +74,10 @@ def show_service_table(
 
 def _cells(row: "services.status.ServiceRow", *, with_errors: bool) -> list[Span]:
     sign, colour = STATES[row.state]
+    state = "at rest" if row.is_at_rest else row.state
     return [
         row.name,
-        (f"{sign} {row.state}", colour),
+        (f"{sign} {state}", colour),
         row.model or "",
         str(row.port or ""),
         str(row.pid or ""),
