@@ -28,6 +28,7 @@ class Process:
         return self.alive
 
     def start(self, cancelled: threading.Event) -> None:
+        del cancelled
         self.starts += 1
         assert self.may_go_on.wait(10)
         if self.fails:
