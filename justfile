@@ -6,6 +6,10 @@ _default:
 # all checks, as CI runs them
 check: lock format-check lint types layers dependencies workflows docs test stories alone
 
+# the tools of the recipes below, into .venv
+tools:
+    uv sync --quiet --inexact --all-groups
+
 # uv.lock agrees with the pyproject files
 lock:
     uv lock --check
@@ -23,22 +27,26 @@ fix:
 lint:
     ruff check
 
+# plain English in the documentation, help texts and messages
+prose: tools
+    python .github/check_prose.py
+
 # pyright: strict for macOS and for Linux, basic for the benchmarks
-types:
+types: tools
     pyright --pythonplatform Darwin
     pyright --pythonplatform Linux
     pyright --project benchmarks
 
 # the layers in pyproject.toml
-layers:
+layers: tools
     lint-imports
 
 # each package declares what it imports
-dependencies:
+dependencies: tools
     for p in packages/*; do (cd "$p" && deptry src) || exit 1; done
 
 # the workflows in .github: right, and safe
-workflows:
+workflows: tools
     actionlint
     zizmor --quiet --offline .github
 
@@ -56,7 +64,7 @@ stories:
     pytest -m story
 
 # each package's wheel in an empty environment: its tests, its programs, its public types
-alone:
+alone: tools
     uv build --all-packages --wheel --quiet --clear --out-dir dist
     for p in packages/*; do python .github/check_wheels.py dist "$(basename "$p")" --tests || exit 1; done
 
@@ -73,7 +81,7 @@ docs-reference:
     python docs/generate_reference.py
 
 # branch coverage, joined over the packages
-coverage:
+coverage: tools
     pytest --cov --cov-report=term:skip-covered --cov-report=xml
 
 # resolve the engines' locks again (`just engine-locks --upgrade` for newer dependencies)
@@ -86,5 +94,5 @@ engine-locks *ARGS:
 engine_lock := "--quiet --universal --python-version 3.13 --generate-hashes --no-header"
 
 # the documentation, strictly, into docs/_build
-docs:
+docs: tools
     sphinx-build -q -W --keep-going -b html docs docs/_build

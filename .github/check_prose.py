@@ -1,0 +1,174 @@
+"""Refuse wording that reads oddly in the documentation, help texts and messages.
+
+Proselint's own checks run first, then the patterns of STYLE: turns of phrase that a reader stumbles
+over, each with what to write instead. Code, in Markdown or in a Python string, is not read.
+
+Usage: check_prose.py [FILE ...]
+"""
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from proselint.checks import __register__
+from proselint.config import Config
+from proselint.registry import CheckRegistry
+from proselint.tools import LintFile
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = ("*.md", ".github/**/*.md", "benchmarks/*.md", "docs/**/*.md", "packages/*/README.md")
+SOURCES = ("packages/*/src/**/*.py",)
+SHOWN_DOCSTRINGS = ("mlx_stack/cli/", "mlx_stack/exit_codes.py", "/errors.py")
+"""Files whose docstrings a user reads: in `--help`, or on the page of exit codes."""
+
+PROSELINT = (
+    *("archaism", "lexical_illusions", "malapropisms", "mondegreens", "needless_variants"),
+    *("nonwords", "oxymorons", "redundancy", "skunked_terms", "uncomparables"),
+)
+COMPARED = "longer|more|one|slower|faster|less|better|worse|larger|different"
+STYLE: dict[str, str] = {
+    r"\banew\b": "again",
+    r"\b(?:mend|mends|mended)\b": "fix",
+    r"\b(?:somebody|nobody|everybody|anybody)\b": "someone, no one, anyone; or name the program",
+    r"\bbeside\b": "next to, compared with",
+    rf"\b(?<!there )(?:is|are|was|were) no (?!(?:{COMPARED})\b)": "isn't a, has no, there is no",
+    r"\b(?:is|are|was|were|be) told\b|\btold (?:in|of|by)\b|\btells of\b": "reported, explained",
+    r"\bstands? in (?:the|a|its|it|for|`)": "is in, replaces",
+    r"\bof its own\b|\bof their own\b": "its own X, a separate X",
+    r"(?<!left )(?<!leave )(?<!leaves )(?<!it )(?<!them )\balone\b": "only, on its own, by itself",
+    r"\b(?:thrown|throws|throw) away\b": "deleted, discarded",
+    r"\bput(?:s|ting)? right\b": "fix",
+    r"\bsomething else than\b|\belse than\b": "something other than",
+    r"\bnot any ?more\b": "no longer",
+    r"\binto force\b": "applies",
+    r"\b(?:one|each) (?:object|process|event|row|verb|file|line|document|folder) an? [a-z]": "per",
+    r"\bsays? so\b": "says that ...",
+    r"\ball the same\b|\bnone the less\b": "anyway, still",
+    r"\bWhere (?:there|no|none|nothing|something|it|one|such|they)\b": "If",
+    r"(?:^|[.:] )What (?:is|was|are|runs|stands|can't|else|belongs)\b[^?\n]*\.": "name the subject",
+    r"\bthereof\b|\bwhereof\b|\bthereby\b|\bhitherto\b": "an ordinary word",
+    r"\bby and by\b|\bnow and then\b": "sometimes",
+    r"\bfor ever\b": "forever",
+    r"\bon (?:its|their) way\b": "being downloaded, in progress",
+    r"\b(?:this|that|which|it) holds no\b": "contains no",
+    r"\bnone of (?:ours|Apple's)\b": "not one of",
+    r"\bmakes? no sense\b": "is invalid",
+    r"\bas (?:they are|it is) meant\b": "as intended",
+    r"\bby (?:hand|itself) alone\b": "only",
+    r"\bdoes? (?:not|n't) take\b|\bdoesn't take\b": "doesn't accept",
+    r"\btakes? (?:no|any) (?:argument|value|option|root)": "accepts, needs",
+    r"\bgoes on\b|\bgo on\b": "continues",
+    r"\bbegins? with\b": "starts with",
+    r"\bat hand\b|\bto hand\b": "available",
+    r"\bsee to it\b": "make sure",
+    r"\bwhoever\b": "anyone who, the process that",
+    r"\bof late\b|\blately\b": "recently",
+    r"\bbe it\b": "whether",
+    r"\bin words\b": "with an explanation",
+}
+"""A regular expression for each turn of phrase, and what to write instead."""
+
+
+class Remark(NamedTuple):
+    """One finding."""
+
+    path: Path
+    line: int
+    what: str
+
+
+class Text(NamedTuple):
+    """A piece of prose, with the line on which it starts."""
+
+    line: int
+    text: str
+
+
+def main(arguments: list[str]) -> int:
+    """1 if anything reads oddly."""
+    files = [Path(each).resolve() for each in arguments] or sorted(
+        path for pattern in (*PAGES, *SOURCES) for path in ROOT.glob(pattern)
+    )
+    CheckRegistry().register_many(__register__)
+    remarks = [remark for path in files for remark in remarks_on(path)]
+    for remark in remarks:
+        print(f"{remark.path.relative_to(ROOT)}:{remark.line}: {remark.what}")
+    return 1 if remarks else 0
+
+
+def remarks_on(path: Path) -> Iterator[Remark]:
+    """What reads oddly in a file."""
+    source = path.read_text(encoding="utf-8")
+    texts = strings_of(path, source) if path.suffix == ".py" else [Text(1, prose_of(source))]
+    for text in texts:
+        for line, what in remarks_of(text.text):
+            yield Remark(path, text.line + line, what)
+
+
+def remarks_of(text: str) -> Iterator[tuple[int, str]]:
+    """What reads oddly in a text, each with the number of lines before it."""
+    for pattern, better in STYLE.items():
+        for match in re.finditer(pattern, text, re.MULTILINE):
+            line = text.count("\n", 0, match.start())
+            yield line, f"{' '.join(match.group().split())!r}: {better}"
+    config = Config(max_errors=1000, checks=dict.fromkeys(PROSELINT, True))
+    for result in LintFile("text", text).lint(config) if text.strip() else ():
+        yield result.pos[0] - 2, result.check_result.message
+
+
+def prose_of(markdown: str) -> str:
+    """Markdown without its code, comments and addresses, line by line."""
+    for pattern in (r"<!--.*?-->", r"^(`{3,}|~{3,}|:{3,})[^\n]*\n.*?^\1`*\s*$", r"`+[^`]*`+"):
+        markdown = re.sub(pattern, _blank, markdown, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(r"\]\([^)\s]*\)|^\[[^\]]+\]: .*$", "]", markdown, flags=re.MULTILINE)
+
+
+def _blank(match: re.Match[str]) -> str:
+    return "`x`" + "\n" * match.group().count("\n")
+
+
+def strings_of(path: Path, source: str) -> Iterator[Text]:
+    """The strings of a Python file that people read."""
+    tree = ast.parse(source)
+    docstrings = {id(node) for node in docstring_nodes(tree)}
+    parts = {
+        id(part)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for part in node.values
+    }
+    shows_docstrings = any(each in path.as_posix() for each in SHOWN_DOCSTRINGS)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            text = "".join(
+                str(part.value) if isinstance(part, ast.Constant) else "`x`" for part in node.values
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if id(node) in parts or (id(node) in docstrings and not shows_docstrings):
+                continue
+            text = node.value
+        else:
+            continue
+        if is_prose(text):
+            yield Text(node.lineno, prose_of(text))
+
+
+def docstring_nodes(tree: ast.Module) -> Iterator[ast.Constant]:
+    """The strings that stand on their own: docstrings, of attributes as well."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            yield node.value
+
+
+def is_prose(text: str) -> bool:
+    """Whether a string is meant for people: some words, and no program of another language."""
+    return len(re.findall(r"\b[a-z]{2,}\b", text)) > 1 and not re.match(
+        r"\s*(?:SELECT|INSERT)", text
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
