@@ -1,20 +1,72 @@
 """How the documentation is built: `uv run just docs`."""
 
+import os
+import re
+import subprocess
 import tomllib
 from pathlib import Path
 
 PACKAGES = Path(__file__).parent.parent / "packages"
+
+
+def find_repository() -> str | None:
+    """The repository's address: what GitHub says in a workflow, else the clone's `origin`."""
+    if name := os.environ.get("GITHUB_REPOSITORY"):
+        return f"https://github.com/{name}"
+    asked = subprocess.run(
+        ("git", "remote", "get-url", "origin"),  # noqa: S607
+        cwd=PACKAGES,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    found = re.fullmatch(
+        r"(?:https://|git@|ssh://git@)(?P<host>git(?:hub|lab)\.com)[:/](?P<name>[\w./-]+?)(?:\.git)?",
+        asked.stdout.strip(),
+    )
+    return f"https://{found['host']}/{found['name']}" if found else None
+
 
 project = "mlx-stack"
 author = "The mlx-stack developers"
 release = tomllib.loads((PACKAGES / "mlx-stack" / "pyproject.toml").read_text(encoding="utf-8"))[
     "project"
 ]["version"]
+repository = find_repository()
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_copybutton",
+    "sphinx_reredirects",
+]
 exclude_patterns = ["_build"]
+# an option is two hyphens, not a dash
+smartquotes = False
+
 html_theme = "furo"
-html_title = "mlx-stack"
+html_title = f"mlx-stack {release}"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_search_scorer = str(Path(__file__).parent / "static" / "scorer.js")
+html_show_sphinx = False
+html_theme_options = {
+    "footer_icons": [
+        {"name": "Repository", "url": repository, "html": "Repository", "class": ""},
+    ]
+    if repository
+    else [],
+}
+if repository:
+    html_theme_options |= {
+        "source_repository": repository,
+        "source_branch": "main",
+        "source_directory": "docs/",
+    }
+redirects = {"tutorial": "getting-started.html"}
+copybutton_prompt_text = "$ "
+copybutton_only_copy_prompt_lines = True
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3

@@ -11,18 +11,22 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-_COLUMNS = 100
+COLUMNS = 100
+
+
+def draw(title: str, screen: str) -> str:
+    """A picture of a terminal that shows `screen`."""
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
+    console.print(Text.from_ansi(screen.rstrip()))
+    # the same picture has the same names in it whenever it is drawn
+    svg = console.export_svg(title=title, unique_id=re.sub(r"\W", "-", title))
+    # the picture must not fetch a font from anywhere
+    return re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
 
 
 def main(title: str, path: str) -> int:
     """Draw standard input."""
-    screen = sys.stdin.read().rstrip()
-    console = Console(record=True, width=_COLUMNS, file=io.StringIO(), force_terminal=True)
-    console.print(Text.from_ansi(screen))
-    svg = console.export_svg(title=title)
-    # the picture must not fetch a font from anywhere
-    svg = re.sub(r"@font-face \{.*?\}", "", svg, flags=re.DOTALL)
-    Path(path).write_text(svg, encoding="utf-8")
+    Path(path).write_text(draw(title, sys.stdin.read()), encoding="utf-8")
     return 0
 
 
