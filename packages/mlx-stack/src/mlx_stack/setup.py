@@ -43,6 +43,7 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     intent: Intent | None = None
     budget_pct: int | None = None
     model: str | None = None
+    allows_too_large: bool | None = None
     pulls: bool | None = None
     starts: bool | None = None
 
@@ -170,12 +171,16 @@ class _Setup:
             intent=choices.intent or Intent.BALANCED, budget_pct=choices.budget_pct
         )
         additions = (Addition(choices.model, "standard"),) if choices.model is not None else ()
-        draft = draft_stack(
-            opened, constraints, additions=additions, only_additions=bool(additions)
-        )
         try:
+            draft = draft_stack(
+                opened,
+                constraints,
+                additions=additions,
+                only_additions=bool(additions),
+                allows_too_large=choices.allows_too_large is True,
+            )
             self._on_event(draft)
-        except StackError:  # the user said no: the next setup asks again
+        except StackError:  # no such stack, or the user said no: the next setup asks again
             self._home.setup_progress.unlink(missing_ok=True)
             raise
         write_draft(opened, draft)

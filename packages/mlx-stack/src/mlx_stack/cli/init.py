@@ -79,7 +79,11 @@ class _InitCommand(click.Command):
     type=click.Path(dir_okay=False, path_type=Path),
     help="Import the models from a stack file written by mlx-stack 0.3.",
 )
-@click.option("--force", is_flag=True, help="Replace the stack that is defined.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Replace the stack that is defined; with --add, accept a model that doesn't fit.",
+)
 @with_context()
 @examples("mlx-stack init", "mlx-stack init --add qwen3-coder-30b-a3b --as coder")
 def command(
@@ -97,6 +101,7 @@ def command(
 
     Writes stacks/default.yaml and litellm.yaml in the state folder. A stack that is defined is
     replaced with --force only; --add and --remove change it and leave its other tiers alone.
+    A model that needs more memory than the GPU may use is refused without --force.
     """
     init, opened = planning.init, context.opened
     pairs: _Pairs = click.get_current_context().meta[_KEY]
@@ -107,7 +112,8 @@ def command(
         additions=(*foreign, *(init.Addition(model, tier) for model, tier in pairs)),
         removals=removals,
         only_additions=bool(foreign),
-        replaces=force,
+        replaces=force and (bool(foreign) or not (pairs or removals)),
+        allows_too_large=force,
     )
     show_draft(context.output, draft)
     if not accept_defaults and context.may_ask:

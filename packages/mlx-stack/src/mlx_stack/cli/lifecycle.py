@@ -4,7 +4,7 @@ from functools import partial
 
 import click
 
-from mlx_stack import exit_codes, gateway, services
+from mlx_stack import exit_codes, gateway, planning, services
 from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.options import tier_option, timeout_option
 from mlx_stack.cli.frame.output import Output
@@ -14,10 +14,11 @@ from mlx_stack.cli.views.services import show_event
 @click.command("up")
 @tier_option("Start only this tier.")
 @click.option("--dry-run", is_flag=True, help="Print the commands, and start nothing.")
+@click.option("--force", is_flag=True, help="Start a model that doesn't fit in memory.")
 @timeout_option
 @with_context()
 @examples("mlx-stack up", "mlx-stack up --tier fast")
-def up(context: Context, tier: str | None, timeout_s: float, *, dry_run: bool) -> int:
+def up(context: Context, tier: str | None, timeout_s: float, *, dry_run: bool, force: bool) -> int:
     """Start what is not running, and wait until it is ready.
 
     The tiers and the gateway start in parallel, as memory allows. Running services are left alone
@@ -29,6 +30,9 @@ def up(context: Context, tier: str | None, timeout_s: float, *, dry_run: bool) -
         output.show(plan, _show_plan)
         failed = any(each.problem for each in plan.services)
         return exit_codes.FAILED if failed else exit_codes.DONE
+    warning = planning.room.check_stack(context.opened, tier, is_forced=force)
+    if warning:
+        output.say(("warning: ", "yellow"), warning)
     with output.waiting("Starting"):
         outcomes = services.up.up(
             context.opened,

@@ -8,8 +8,8 @@ import click
 
 import mlx_bench
 from mlx_catalog import Quant
-from mlx_stack import bench, models
-from mlx_stack.cli.frame.context import Context, examples, with_context
+from mlx_stack import bench, models, planning
+from mlx_stack.cli.frame.context import Context, confirm_or_stop, examples, with_context
 from mlx_stack.cli.frame.options import complete_models
 from mlx_stack.cli.frame.output import Output, write_error_document
 from mlx_stack.cli.views.planning import show_benchmark
@@ -64,7 +64,13 @@ def command(
     """
     output = context.output
     try:
-        with pull_progress(output) as on_event:
+        with pull_progress(output) as show:
+
+            def on_event(event: "models.events.Event") -> None:
+                if isinstance(event, models.events.Planned):
+                    _mind_the_memory(context, model, quant, event)
+                show(event)
+
             result = models.pull.pull(
                 context.opened,
                 model,
@@ -85,6 +91,17 @@ def command(
     _summarize(output, result)
     measured = _measure(context, result) if is_measured else None
     output.show(_Pulled(result, measured), _show_benchmark, event="result")
+
+
+def _mind_the_memory(
+    context: Context, model: str, quant: Quant | None, planned: "models.events.Planned"
+) -> None:
+    """Warn of a model that is too large; on a terminal, ask about one that can't run at all."""
+    warning, is_hopeless = planning.room.download_warning(context.opened, model, quant, planned)
+    if warning:
+        context.output.say(("warning: ", "yellow"), warning)
+    if is_hopeless and context.may_ask:
+        confirm_or_stop("Download it anyway?", default=False)
 
 
 def _measure(context: Context, result: "PullResult") -> "bench.measure.BenchResult":

@@ -37,6 +37,7 @@ _SHOWN_FROM_S = 1.0
     shell_complete=complete_models,
     help="Serve only this model: a catalog id or a Hub repo.",
 )
+@click.option("--force", is_flag=True, help="Accept a --model that doesn't fit in memory.")
 @click.option("--no-pull", is_flag=True, help="Skip the downloads.")
 @click.option("--no-start", is_flag=True, help="Skip installing engines and starting services.")
 @with_context()
@@ -48,6 +49,7 @@ def command(
     model: str | None,
     *,
     accept_defaults: bool,
+    force: bool,
     no_pull: bool,
     no_start: bool,
 ) -> int:
@@ -67,6 +69,7 @@ def command(
         intent=mlx_recommend.Intent(intent) if intent is not None else None,
         budget_pct=budget_pct,
         model=model,
+        allows_too_large=True if force else None,
         pulls=False if no_pull else None,
         starts=False if no_start else None,
     )

@@ -69,6 +69,12 @@ class ModelInUseError(StackError):
     type = "model-in-use"
 
 
+class ModelTooLargeError(StackError):
+    """The model needs more memory than the GPU may use."""
+
+    type = "model-too-large"
+
+
 class ModelCodeError(StackError):
     """The model comes with its own Python code, which the user didn't allow."""
 

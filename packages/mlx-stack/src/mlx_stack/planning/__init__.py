@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from mlx_stack.planning import init as init
     from mlx_stack.planning import listings as listings
     from mlx_stack.planning import recommend as recommend
+    from mlx_stack.planning import room as room
     from mlx_stack.planning import show as show
 else:
     __getattr__ = modules_of(__name__)

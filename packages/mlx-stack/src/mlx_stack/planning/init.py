@@ -15,6 +15,7 @@ from mlx_stack.home import Home
 from mlx_stack.models.find import is_present, pull_name
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.recommend import Constraints, Recommendation, missing_document, recommend
+from mlx_stack.planning.room import Room, refuse_too_large, room_here
 from mlx_stack.planning.tiers import PlannedTier, added_tier, planned_memory_bytes, recommended_tier
 from mlx_stack.services.assembly import gateway_settings, write_gateway_files
 from mlx_stack.services.ports import is_free, next_free_port
@@ -52,7 +53,7 @@ class Draft:
     """A stack that is not written yet.
 
     Attributes:
-        budget_bytes: What they share; None where nothing was recommended.
+        budget_bytes: What they share; None where the machine's memory is unknown.
         missing: Usual tiers that it does without.
     """
 
@@ -92,6 +93,7 @@ def draft_stack(
     removals: Sequence[str] = (),
     only_additions: bool = False,
     replaces: bool = False,
+    allows_too_large: bool = False,
 ) -> Draft:
     """The stack that is asked for; writes nothing.
 
@@ -100,9 +102,11 @@ def draft_stack(
     Args:
         only_additions: Serve the additions and nothing else.
         replaces: Whether a stack that is defined may be replaced by a new one.
+        allows_too_large: Whether an addition may need more memory than the GPU may use.
 
     Raises:
         StackError: When a stack is defined and may not be replaced, or nothing fits.
+        ModelTooLargeError: When an addition doesn't fit; the hint names a model that does.
         UsageError: When a tier's name isn't one, is given twice, or isn't there to be removed.
         UnknownModelError: When there is no such model to add.
     """
@@ -114,7 +118,9 @@ def draft_stack(
             f"A stack is defined already: {opened.home.stack}.",
             hint="`--force` replaces it; `--add` and `--remove` change some of its tiers.",
         )
-    added = _added(opened, additions, constraints)
+    added, room = _added(opened, additions, constraints), room_here(opened, constraints)
+    if not allows_too_large:
+        refuse_too_large(opened, added, room)
     found, tiers = None, list[PlannedTier]()
     if defined is not None and is_change:
         tiers = [PlannedTier(tier, planned_memory_bytes(opened, tier)) for tier in defined.tiers]
@@ -143,7 +149,7 @@ def draft_stack(
         home=opened.home,
         stack=stack,
         tiers=tuple(tiers),
-        budget_bytes=found.budget_bytes if found is not None else None,
+        budget_bytes=room.budget_bytes,
         missing=tuple(
             each
             for each in (found.plan.missing if found is not None else ())
@@ -151,7 +157,7 @@ def draft_stack(
         ),
         gateway_port=gateway_port,
         pulls=tuple(filter(None, absent)),
-        notes=tuple(_notes(tiers, opened.config.litellm_port, gateway_port, found)),
+        notes=tuple(_notes(tiers, opened.config.litellm_port, gateway_port, room)),
     )
 
 
@@ -280,18 +286,15 @@ def _notes(
     tiers: Sequence[PlannedTier],
     configured_port: int,
     gateway_port: int,
-    found: Recommendation | None,
+    room: Room,
 ) -> Iterator[str]:
     """What the user should know of a draft."""
     yield from (each.note for each in tiers if each.note)
     if gateway_port != configured_port:
         yield f"Port {configured_port} is in use: the gateway gets {gateway_port} (litellm-port)."
-    total = _total_bytes(tiers)
-    if total is not None and found is not None and total > found.budget_bytes:
-        yield (
-            f"The tiers take {format_bytes(total)} together, more than the budget of"
-            f" {format_bytes(found.budget_bytes)}."
-        )
+    warning = room.warning("Together the tiers need", _total_bytes(tiers))
+    if warning:
+        yield warning
 
 
 def _total_bytes(tiers: Sequence[PlannedTier]) -> int | None:

@@ -109,13 +109,13 @@ def list_by_default(context: Context) -> None:
         group.invoke(group.command.commands["list"], json=output.json, quiet=output.quiet)
 
 
-def confirm_or_stop(question: str) -> None:
-    """Ask whether to go on, with yes as the default.
+def confirm_or_stop(question: str, *, default: bool = True) -> None:
+    """Ask whether to go on.
 
     Raises:
         StackError: When the answer is no.
     """
-    if not click.confirm(question, default=True, err=True):
+    if not click.confirm(question, default=default, err=True):
         raise StackError("Cancelled; nothing was changed.")
 
 

@@ -83,9 +83,10 @@ class _LiveBars:
         self._tasks: dict[str, TaskID] = {}
         self._all: TaskID | None = None
         self._plan: models.events.Planned | None = None
-        self._bars.start()
 
     def show(self, event: "models.events.Event") -> None:
+        if isinstance(event, models.events.Progress | models.events.Converting):
+            self._bars.start()
         if isinstance(event, models.events.Progress):
             self._show_progress(event)
         elif isinstance(event, models.events.Converting):

@@ -1,0 +1,132 @@
+"""Whether models that a user names have room on this machine, and what would have instead."""
+
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from mlx_catalog import Quant
+from mlx_hwprobe import HwprobeError
+from mlx_recommend import PROCESS_BYTES, Workload, budget_bytes, candidate_of, memory_use
+from mlx_stack.format import format_bytes, format_machine_bytes
+from mlx_stack.hardware import known_hardware
+from mlx_stack.models.errors import ModelTooLargeError
+from mlx_stack.models.events import Planned
+from mlx_stack.models.find import find
+from mlx_stack.open_stack import OpenStack
+from mlx_stack.planning.estimate import describe_model
+from mlx_stack.planning.recommend import Constraints
+from mlx_stack.planning.tiers import PlannedTier, planned_memory_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The memory that models may take; None where it is unknown.
+
+    Attributes:
+        limit_bytes: What the GPU may use, or the whole memory where only that is known.
+        budget_bytes: The share of it that the user gives to models.
+    """
+
+    limit_bytes: int | None = None
+    budget_bytes: int | None = None
+
+    def excludes(self, size_bytes: int | None) -> bool:
+        """Whether so much is certainly more than the GPU may use."""
+        return size_bytes is not None and size_bytes > (self.limit_bytes or size_bytes)
+
+    def warning(self, subject: str, size_bytes: int | None) -> str:
+        """That `subject` needs more than the GPU may use, or than the budget; "" if it doesn't."""
+        if size_bytes is None or self.limit_bytes is None:
+            return ""
+        needs = f"{subject} {format_bytes(size_bytes)}, more than the"
+        if self.excludes(size_bytes):
+            return f"{needs} {format_machine_bytes(self.limit_bytes)} that the GPU may use."
+        if self.budget_bytes is not None and size_bytes > self.budget_bytes:
+            return f"{needs} budget of {format_bytes(self.budget_bytes)}."
+        return ""
+
+
+def room_here(opened: OpenStack, constraints: Constraints | None = None) -> Room:
+    """The room on this machine, with the budget that was asked for or is configured."""
+    asked = constraints or Constraints()
+    with suppress(HwprobeError):
+        hardware = known_hardware(opened.home)
+        budget = budget_bytes(
+            hardware,
+            pct=asked.budget_pct or opened.config.memory_budget_pct,
+            wanted_bytes=asked.budget_bytes,
+        )
+        return Room(hardware.gpu_memory_limit_bytes or hardware.memory_bytes, budget)
+    return Room()
+
+
+def refuse_too_large(opened: OpenStack, tiers: Iterable[PlannedTier], room: Room) -> None:
+    """Nothing, if no tier by itself needs more than the GPU may use.
+
+    Raises:
+        ModelTooLargeError: When one does; the hint names the nearest model that fits.
+    """
+    for each in tiers:
+        if room.excludes(each.memory_bytes):
+            tokens = each.tier.context_tokens
+            context = f" with {tokens:,} tokens of context" if tokens is not None else ""
+            shorter = "" if tokens is None else "A shorter `--context` needs less. "
+            raise ModelTooLargeError(
+                room.warning(f"{each.tier.model}{context} needs", each.memory_bytes),
+                hint=f"{instead(opened, room)}{shorter}`--force` uses it anyway.",
+            )
+
+
+def check_stack(opened: OpenStack, tier: str | None, *, is_forced: bool) -> str:
+    """A warning about the memory of what `up` would start, or "".
+
+    Args:
+        tier: Only this one; None for all.
+        is_forced: Whether a tier may need more than the GPU may use.
+
+    Raises:
+        ModelTooLargeError: When one does; the hint names the nearest model that fits.
+    """
+    room = room_here(opened)
+    tiers = [
+        PlannedTier(each, planned_memory_bytes(opened, each))
+        for each in opened.stack.tiers
+        if tier in (None, each.name)
+    ]
+    if not is_forced:
+        refuse_too_large(opened, tiers, room)
+    loaded = [each.memory_bytes or 0 for each in tiers if not each.tier.lazy]
+    return room.warning("Together the tiers need", sum(loaded))
+
+
+def download_warning(
+    opened: OpenStack, name: str, quant: Quant | None, planned: Planned
+) -> tuple[str, bool]:
+    """A warning about a model that is about to be downloaded, or "", and whether it can't fit."""
+    found, size_bytes = find(opened, name), None
+    if found.entry is not None:
+        shape = describe_model(opened, name, quant).shape
+        size_bytes = memory_use(shape, Workload()).total_bytes if shape is not None else None
+    elif quant is None:
+        size_bytes = planned.total_bytes + PROCESS_BYTES
+    room = room_here(opened)
+    warning = room.warning(f"{name} needs", size_bytes)
+    return (f"{warning} {instead(opened, room)}".strip() if warning else ""), room.excludes(
+        size_bytes
+    )
+
+
+def instead(opened: OpenStack, room: Room) -> str:
+    """A sentence that names the largest model with room in the budget, else here; or ""."""
+    sizes: dict[str, int] = {}
+    for entry in opened.catalog:
+        candidate = candidate_of(entry, opened.config.default_quant, allow_gated=False)
+        total = memory_use(candidate.shape, Workload()).total_bytes
+        if total is not None and candidate.exclusion is None:
+            sizes[entry.id] = total
+    for most_bytes in (room.budget_bytes, room.limit_bytes):
+        fitting = [each for each in sizes if sizes[each] <= (most_bytes or 0)]
+        if fitting:
+            name = max(fitting, key=sizes.__getitem__)
+            return f"The nearest model that fits is {name} ({format_bytes(sizes[name])}). "
+    return ""

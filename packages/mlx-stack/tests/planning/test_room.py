@@ -1,0 +1,90 @@
+"""Models that don't fit are refused or warned of, with the name of one that does."""
+
+import re
+
+import pytest
+
+from mlx_stack.home import Home
+from mlx_stack.models.errors import ModelTooLargeError
+from mlx_stack.models.events import Planned
+from mlx_stack.open_stack import OpenStack
+from mlx_stack.planning.init import Addition, draft_stack, write_draft
+from mlx_stack.planning.recommend import Constraints
+from mlx_stack.planning.room import Room, check_stack, download_warning
+
+TOO_LARGE = Addition("glm-4.7", "big")
+OVER_BUDGET = Addition("llama3.3-70b", "big")
+
+
+def planned(total_bytes: int) -> Planned:
+    return Planned("someone/Model", "main", total_bytes, 0, ())
+
+
+def test_a_model_above_the_limit_is_refused_with_one_that_is_accepted(home: Home):
+    with pytest.raises(ModelTooLargeError, match=r"than the 51.5 GB .48 GiB.") as refused:
+        draft_stack(OpenStack(home), additions=(TOO_LARGE,))
+    nearest = re.findall(r"fits is (\S+) ", refused.value.hint or "")[0]
+    draft = draft_stack(OpenStack(home), additions=(Addition(nearest),), only_additions=True)
+    assert draft.total_bytes < 64 * 2**30 * 3 // 4
+
+
+def test_a_refused_model_changes_nothing(home: Home):
+    write_draft(OpenStack(home), draft_stack(OpenStack(home)))
+    before = home.stack.read_text()
+    with pytest.raises(ModelTooLargeError):
+        draft_stack(OpenStack(home), additions=(TOO_LARGE,))
+    assert home.stack.read_text() == before
+
+
+def test_it_can_be_forced_and_then_up_asks_for_the_same(home: Home):
+    draft = draft_stack(
+        OpenStack(home), additions=(TOO_LARGE,), only_additions=True, allows_too_large=True
+    )
+    assert "more than the 51.5 GB (48 GiB) that the GPU may use" in "".join(draft.notes)
+    write_draft(OpenStack(home), draft)
+    with pytest.raises(ModelTooLargeError):
+        check_stack(OpenStack(home), None, is_forced=False)
+    with pytest.raises(ModelTooLargeError):
+        check_stack(OpenStack(home), "big", is_forced=False)
+    assert "GPU may use" in check_stack(OpenStack(home), None, is_forced=True)
+
+
+def test_above_the_budget_is_a_warning_of_every_command(home: Home):
+    draft = draft_stack(OpenStack(home), additions=(OVER_BUDGET,), only_additions=True)
+    assert "more than the budget of 27.5 GB" in "".join(draft.notes)
+    write_draft(OpenStack(home), draft)
+    assert "budget of 27.5 GB" in check_stack(OpenStack(home), None, is_forced=False)
+    warning, is_hopeless = download_warning(OpenStack(home), "llama3.3-70b", None, planned(1))
+    assert re.fullmatch(
+        r"llama3.3-70b needs 4\S+ GB, more than the budget of 27.5 GB. "
+        r"The nearest model that fits is \S+ \(2[0-7]\S+ GB\).",
+        warning,
+    )
+    assert not is_hopeless
+
+
+def test_the_budget_asked_for_counts(home: Home):
+    asked = Constraints(budget_bytes=4 * 10**9)
+    draft = draft_stack(OpenStack(home), asked, additions=(Addition("qwen3-8b"),))
+    assert [each.tier.model for each in draft.tiers] == ["qwen3-8b"]
+    assert "budget of 4.0 GB" in "".join(draft.notes)
+
+
+def test_a_repository_is_judged_by_the_size_of_its_files(home: Home):
+    warning, is_hopeless = download_warning(
+        OpenStack(home), "someone/Model", None, planned(60 * 10**9)
+    )
+    assert "someone/Model needs 60." in warning
+    assert is_hopeless
+    assert download_warning(OpenStack(home), "someone/Model", None, planned(10**9)) == ("", False)
+
+
+def test_what_fits_is_passed_over_in_silence(home: Home):
+    write_draft(OpenStack(home), draft_stack(OpenStack(home)))
+    assert check_stack(OpenStack(home), None, is_forced=False) == ""
+
+
+def test_what_is_unknown_is_no_reason_to_refuse():
+    assert not Room().excludes(10**15)
+    assert Room().warning("It needs", 10**15) == ""
+    assert not Room(1, 1).excludes(None)
