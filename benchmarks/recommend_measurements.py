@@ -11,13 +11,18 @@ from pathlib import Path
 from mlx_catalog import Quant, load_catalog
 from mlx_catalog.model_files import describe
 from mlx_hwprobe import parse_hardware_spec
-from mlx_recommend.calibration import FLOAT32_UNPACKING
+from mlx_recommend.calibration import FLOAT32_UNPACKING, PREFILL_STEP_TOKENS
 from mlx_recommend.inputs import ModelShape
 from mlx_recommend.machine import Machine, machine_of
 from mlx_recommend.shapes import shape_of_entry, shape_of_model
 
 DATA = Path(__file__).parent / "data"
 _MLX = re.compile(r"mlx 0\.(?P<minor>\d+)(?:\.(?P<patch>\d+))?")
+_MLX_LM = re.compile(r"mlx[-_]lm\S* 0\.(?P<minor>\d+)")
+_STEP = re.compile(r"step (?P<tokens>\d+)")
+_FOOTPRINT = "phys_footprint"
+_FOOTPRINT_GB = 2**30 / 1e9
+"""macOS's `footprint` counts in powers of two."""
 _CATALOG = load_catalog()
 
 
@@ -41,6 +46,8 @@ class Row:
     source: str
     machine: Machine
     shape: ModelShape
+    is_whole_process: bool = False
+    loads_towers: bool = True
 
     @property
     def context_tokens(self) -> int:
@@ -59,6 +66,34 @@ class Row:
         return github[1] if github is not None else self.source.split(" ")[0]
 
     @property
+    def prefill_step_tokens(self) -> int:
+        """How much of a prompt was computed at once."""
+        named = _STEP.search(self.tool)
+        return int(named["tokens"]) if named is not None else PREFILL_STEP_TOKENS
+
+    @property
+    def memory_shape(self) -> ModelShape:
+        """The shape as far as memory goes: that of the engine's version, as its program loads it.
+
+        mlx-lm up to 0.21 passed masks as arrays, for which MLX had no fused kernel at any width
+        (https://github.com/ml-explore/mlx-lm/pull/40): scores of every layer were kept.
+        """
+        shape, named = self.shape, _MLX_LM.search(self.tool)
+        if named is not None and int(named["minor"]) < 22 and shape.layers:
+            shape = replace(shape, growing_score_heads=shape.growing_query_heads // shape.layers)
+        if not self.loads_towers and shape.weights_bytes is not None:
+            shape = replace(shape, weights_bytes=shape.weights_bytes - self.tower_bytes)
+        return shape
+
+    @property
+    def tower_bytes(self) -> int:
+        """What the catalog says of towers for images and sound: 16 bits for each parameter."""
+        if self.catalog_id not in _CATALOG:
+            return 0
+        entry = _CATALOG.get(self.catalog_id)
+        return round((entry.tower_params_b or 0) * 2e9) if entry.capabilities.vision else 0
+
+    @property
     def unpacking_factor(self) -> float:
         """How much faster than its calibration the row's MLX unpacks weights on M1 and M2."""
         named = _MLX.search(self.tool)
@@ -75,6 +110,11 @@ def measurements() -> list[Row]:
     return rows + read_rows(DATA / "mlx_measurements_2026_11.csv")
 
 
+def peaks() -> list[Row]:
+    """Peaks of memory that came later: nothing is fitted to these rows."""
+    return read_rows(DATA / "mlx_peaks.csv")
+
+
 def read_rows(path: Path) -> list[Row]:
     """The clean measurements of catalog models in a CSV with the columns of the later file."""
     with path.open(encoding="utf-8", newline="") as file:
@@ -87,6 +127,8 @@ def _rows_of_catalog(lines: Iterable[Mapping[str, str]]) -> Iterable[Row]:
         known = quant in Quant and model in _CATALOG
         if fields["cls"] not in ("clean", "streams", "concurrent") or not known:
             continue
+        is_whole_process = _FOOTPRINT in fields["note"]
+        peak = _number(fields["peak"])
         yield Row(
             chip=fields["chip"],
             gpu_cores=int(fields["gpu_cores"]),
@@ -99,12 +141,22 @@ def _rows_of_catalog(lines: Iterable[Mapping[str, str]]) -> Iterable[Row]:
             generation_tokens=int(fields["gen"] or 0),
             prompt_tps=_number(fields["pp"]),
             generation_tps=_number(fields["tg"]),
-            peak_memory_gb=_number(fields["peak"]),
+            peak_memory_gb=peak * _FOOTPRINT_GB if peak and is_whole_process else peak,
+            is_whole_process=is_whole_process,
+            loads_towers=not _loads_text_only(fields["tool"]),
             tool=fields["tool"],
             source=fields["source"],
             machine=_machine(fields["chip"], fields["gpu_cores"], fields["memory_gb"]),
             shape=shape_of_entry(_CATALOG.get(model), Quant(quant)),
         )
+
+
+def _loads_text_only(tool: str) -> bool:
+    """Whether a program leaves towers out: mlx-lm does, and Rapid-MLX's `serve` for these models.
+
+    Its status says 15.13 GB of arrays for Qwen3.8 27B, which is the text part alone.
+    """
+    return tool.startswith(("mlx-lm", "mlx_lm", "Rapid-MLX"))
 
 
 def _row_of_config(fields: Mapping[str, str]) -> Row:

@@ -15,14 +15,20 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def predictions():
-    """Every published figure, predicted by constants fitted to other publishers' only."""
+def benchmarks():
+    """The modules `recommend_accuracy`, `recommend_calibrate` and `recommend_measurements`."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
         names = ("recommend_accuracy", "recommend_calibrate", "recommend_measurements")
-        accuracy, calibrate, published = map(importlib.import_module, names)
+        return tuple(map(importlib.import_module, names))
     finally:
         sys.path.pop(0)
+
+
+@pytest.fixture(scope="module")
+def predictions(benchmarks):
+    """Every published figure, predicted by constants fitted to other publishers' only."""
+    accuracy, calibrate, published = benchmarks
     rows = published.measurements()
     constants = calibrate.leaving_out(rows, lambda row: row.publisher)
     return [*accuracy.decoded(rows, constants), *accuracy.prefilled(rows, constants)]
@@ -54,3 +60,17 @@ def test_the_page_on_estimates_says_the_same():
         else:
             row += f"{said.median * 100:.1f} % | {said.covered * 100:.0f} % |"
         assert row in page, row
+
+
+@pytest.mark.parametrize(
+    ("counter", "median", "lowest", "rows"),
+    [("memory-gpu", 0.02, -0.07, 69), ("memory-process", 0.06, -0.12, 9)],
+)
+def test_published_peaks_of_memory_are_near_the_estimate_and_never_far_above(
+    benchmarks, counter: str, median: float, lowest: float, rows: int
+):
+    accuracy, _, published = benchmarks
+    found = accuracy.memory_errors([*published.measurements(), *published.peaks()])[counter]
+    assert len(found) == rows
+    assert statistics.median(abs(each.error) for each in found) <= median
+    assert min(each.error for each in found) >= lowest

@@ -134,6 +134,18 @@ def test_every_part_is_visible_and_they_add_up():
     assert use.kv_cache_bytes == 2 * 8192 * 32768
 
 
+def test_the_process_is_told_apart_from_what_the_gpu_needs():
+    large, small = (
+        shape_of_entry(CATALOG.get(name), "int4") for name in ("qwen3.5-4b", "llama3.2-3b")
+    )
+    work = Workload(context_tokens=8192)
+    use = memory_use(large, work)
+    assert use.with_process_bytes == use.total_bytes + use.process_bytes
+    assert use.to_document(None)["process_bytes"] == use.process_bytes
+    vocabulary = large.vocabulary - small.vocabulary
+    assert use.process_bytes - memory_use(small, work).process_bytes == 3000 * vocabulary
+
+
 def test_layers_with_a_window_stop_growing():
     shape = shape_of_entry(CATALOG.get("gemma3-4b"), "int4")
     near = memory_use(shape, Workload(context_tokens=1024)).kv_cache_bytes

@@ -53,7 +53,7 @@ def test_the_tiers_together_always_fit_the_budget(spec, budget, intent, context,
         spec, budget=budget, intent=intent, context_tokens=context, concurrency=concurrency
     )
     assert plan.total_bytes <= budget
-    assert plan.total_bytes == sum(each.estimate.memory.total_bytes for each in plan.tiers)
+    assert plan.total_bytes == sum(each.estimate.memory.with_process_bytes for each in plan.tiers)
     assert {each.kind.name for each in plan.tiers} | {each.tier for each in plan.missing} == {
         "standard",
         "fast",
@@ -97,7 +97,7 @@ def test_a_mac_with_room_gets_three_tiers_that_do_what_they_are_for(spec: str, i
 def test_room_to_spare_makes_contexts_longer(spec: str):
     roomy = plan_for(spec, intent=Intent.AGENT_FLEET)
     for each in roomy.tiers:
-        assert each.estimate.workload.context_tokens >= 65_536
+        assert each.estimate.workload.context_tokens >= min(2 * each.kind.context_tokens, 65_536)
     assert any(
         each.estimate.workload.context_tokens > 2 * each.kind.context_tokens for each in roomy.tiers
     )
@@ -114,7 +114,7 @@ def test_a_context_that_was_asked_for_is_not_stretched():
     assert {each.estimate.workload.context_tokens for each in plan.tiers} == {20_000}
 
 
-@pytest.mark.parametrize("spec", MACS[5:])
+@pytest.mark.parametrize("spec", MACS[4:])
 @pytest.mark.parametrize("intent", Intent)
 def test_the_fast_tier_of_a_large_mac_is_a_mixture_of_experts(spec: str, intent: Intent):
     assert tier(plan_for(spec, intent=intent), "fast").candidate.shape.is_moe

@@ -235,12 +235,19 @@ SCORE_BYTES = 2
 """A score is kept in 16 bits: peak memory of Qwen3.5 122B-A10B at 4,096 to 32,768 tokens."""
 PREFILL_STEP_TOKENS = 2048
 """The tokens of a prompt that mlx-lm and vllm-mlx compute at once unless configured otherwise."""
-PROCESS_BYTES = 200_000_000
-"""What an engine takes besides MLX's arrays: Python, libraries, Metal.
+SMALL_ARRAYS_BYTES = 200_000_000
+"""What MLX holds besides: masks, logits, buffers that a running command still needs.
 
-Most published peaks are MLX's own counter, which leaves it out, of mlx-lm, which loads no towers.
-For eight whole processes (`phys_footprint`, M2 Pro), with buffers kept for reuse, the sum is up to
-15 % short for models that see, and right for the others.
+Peak memory, by MLX's own counter: rows of 128 to 192,000 tokens, on seven chips.
+"""
+PROCESS_BYTES = 100_000_000
+"""What an engine process takes besides what MLX allocates: Python, libraries, Metal."""
+WORD_BYTES = 3_000
+"""What each word of the vocabulary adds to that: texts, merges, tables, in Python as well.
+
+An idle engine's `phys_footprint` is above its weights by 0.13 to 0.34 GB with vocabularies of
+65,000 to 128,000 (LFM2.5) and 0.6 to 1.0 GB with 248,000 and 262,000 (Qwen3.5, Gemma 4): ten models
+on an M2 Pro, one on an M3 Ultra.
 """
 STEP_BYTES_PER_TOKEN = 300_000
 """What a prefill step keeps for each of its tokens: activations, in models of 0.6B to 32B."""

@@ -83,6 +83,7 @@ class ModelShape:
         sliding_query_heads: Those that see a window.
         growing_score_heads: Scores that a prefill step keeps of each token and each before it.
         sliding_score_heads: The same of those in the window.
+        vocabulary: Words that the tokenizer knows; 0 where that is unknown.
         max_context_tokens: The context that the model was trained for.
     """
 
@@ -111,6 +112,7 @@ class ModelShape:
     sliding_query_heads: int = 0
     growing_score_heads: int = 0
     sliding_score_heads: int = 0
+    vocabulary: int = 0
     max_context_tokens: int | None = None
 
     @property

@@ -1,14 +1,16 @@
 """How much memory a model takes while it is served."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from mlx_recommend.calibration import (
     KV_BYTES_PER_ELEMENT,
     PREFILL_STEP_TOKENS,
     PROCESS_BYTES,
     SCORE_BYTES,
+    SMALL_ARRAYS_BYTES,
     STATE_STEP_BYTES_PER_TOKEN,
     STEP_BYTES_PER_TOKEN,
+    WORD_BYTES,
 )
 from mlx_recommend.inputs import ModelShape, Workload
 
@@ -22,7 +24,9 @@ class MemoryUse:
         kv_cache_bytes: Keys and values of every request at its full context.
         prefix_cache_bytes: Keys, values and state kept of finished requests, for reuse.
         state_bytes: Recurrent state of every request.
-        overhead_bytes: What an engine process takes beside these, prefill included.
+        overhead_bytes: What the GPU needs beside these, prefill included.
+        process_bytes: What the engine's process takes beyond all of that: Python, the tokenizer. No
+            part of the total, which the GPU's limit is for.
     """
 
     weights_bytes: int | None
@@ -30,11 +34,18 @@ class MemoryUse:
     prefix_cache_bytes: int | None
     state_bytes: int | None
     overhead_bytes: int
+    process_bytes: int
 
     @property
     def total_bytes(self) -> int | None:
-        """The sum; None where a part is unknown."""
+        """What the GPU needs at the peak: the sum; None where a part is unknown."""
         return None if None in self._parts else self.least_bytes
+
+    @property
+    def with_process_bytes(self) -> int | None:
+        """What the Mac's memory needs to hold: the total, and the process; None where unknown."""
+        total = self.total_bytes
+        return None if total is None else total + self.process_bytes
 
     @property
     def least_bytes(self) -> int:
@@ -44,7 +55,8 @@ class MemoryUse:
     def to_document(self, limit_bytes: int | None) -> dict[str, int | None]:
         """The parts as JSON, with what they may take; the first four add up to the total.
 
-        The prefix cache, which is a part of the overhead there, is named by itself as well.
+        The prefix cache, which is a part of the overhead there, is named by itself as well; what
+        the process takes comes on top of the total.
         """
         reused = self.prefix_cache_bytes
         return {
@@ -55,11 +67,18 @@ class MemoryUse:
             "total_bytes": self.total_bytes,
             "limit_bytes": limit_bytes,
             "prefix_cache_bytes": reused,
+            "process_bytes": self.process_bytes,
         }
 
     @property
     def _parts(self) -> tuple[int | None, ...]:
-        return tuple(getattr(self, part.name) for part in fields(self))
+        return (
+            self.weights_bytes,
+            self.kv_cache_bytes,
+            self.prefix_cache_bytes,
+            self.state_bytes,
+            self.overhead_bytes,
+        )
 
 
 def memory_use(shape: ModelShape, workload: Workload) -> MemoryUse:
@@ -75,7 +94,8 @@ def memory_use(shape: ModelShape, workload: Workload) -> MemoryUse:
         kv_cache_bytes=None if kv_bytes is None else kv_bytes * concurrency,
         prefix_cache_bytes=kept_bytes,
         state_bytes=None if state_bytes is None else state_bytes * concurrency,
-        overhead_bytes=PROCESS_BYTES + _step_bytes(shape, workload),
+        overhead_bytes=SMALL_ARRAYS_BYTES + _step_bytes(shape, workload),
+        process_bytes=PROCESS_BYTES + WORD_BYTES * shape.vocabulary,
     )
 
 
@@ -88,7 +108,7 @@ def prefill_step(shape: ModelShape, context_tokens: int, concurrency: int = 1) -
     work = Workload(context_tokens=context_tokens, concurrency=concurrency)
     steps = (replace(work, prefill_step_tokens=tokens) for tokens in _STEPS)
     bearable = max(_SMALL_BYTES, (shape.weights_bytes or 0) // _SMALL_SHARE)
-    fitting = (each for each in steps if _scores_bytes(shape, each) <= bearable)
+    fitting = (each for each in steps if scores_bytes(shape, each) <= bearable)
     chosen = next(fitting, None)
     return chosen.prefill_step_tokens if chosen is not None else _STEPS[-1]
 
@@ -107,11 +127,14 @@ def _step_bytes(shape: ModelShape, work: Workload) -> int:
     # a sliding cache is cut to its window only after the step
     kept = shape.in_window(work.context_tokens, step) - shape.in_window(work.context_tokens)
     cached = kept * (shape.sliding_kv_elements or 0) * KV_BYTES_PER_ELEMENT
-    return requests * (step * each + cached) + _scores_bytes(shape, work)
+    return requests * (step * each + cached) + scores_bytes(shape, work)
 
 
-def _scores_bytes(shape: ModelShape, work: Workload) -> int:
-    """What a layer's scores take where MLX has no kernel that does without keeping them."""
+def scores_bytes(shape: ModelShape, work: Workload) -> int:
+    """What a layer's scores take in a prefill step, a part of the overhead.
+
+    0 where MLX has a kernel that does without keeping them.
+    """
     step, requests = _step_and_requests(work)
     seen = shape.in_window(work.context_tokens, step)
     growing, sliding = shape.growing_score_heads * work.context_tokens, shape.sliding_score_heads

@@ -82,7 +82,7 @@ class TierPlan:
 
     @property
     def score(self) -> float:
-        """The tiers' scores together. A bigger budget never makes it smaller."""
+        """The tiers' scores, each times its share. A bigger budget never makes it smaller."""
         return _total_score(self.tiers)
 
 
@@ -234,7 +234,7 @@ def _pareto_pairs(pairs: Iterable[tuple[Option, ...]]) -> list[tuple[Option, ...
 
 
 def _total_score(tiers: Sequence[Option]) -> float:
-    return sum(tier.score for tier in tiers)
+    return sum(tier.kind.share * tier.score for tier in tiers)
 
 
 def _total_bytes(tiers: Sequence[Option]) -> int:

@@ -83,6 +83,7 @@ def _shape_of_weights(
         sliding_query_heads=(geometry.sliding_layers or 0) * _query_heads(geometry),
         growing_score_heads=_growing_score_heads(geometry),
         sliding_score_heads=_sliding_score_heads(geometry),
+        vocabulary=geometry.vocab_size or 0,
     )
 
 

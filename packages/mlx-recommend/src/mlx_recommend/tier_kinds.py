@@ -26,6 +26,8 @@ WORTH_ASKING = 0.5
 """The share of the standard tier's quality that a fast one needs: below it nobody asks it twice."""
 USEFUL_QUALITY = 20.0
 """Below about 20 the catalog's overall quality is mostly noise, and so are the answers."""
+LONG_CONTEXT_SHARE = 0.2
+"""What the others can't hold is a small part of the work, the more so as contexts are stretched."""
 NOT_HYBRID_FACTOR = 0.6
 """A long-context tier without recurrent layers has to be that much better to be chosen."""
 LOW_CONTEXT_BYTES = 4_096
@@ -44,6 +46,7 @@ class TierKind:
         max_useful_tps: The decode speed above which more adds no score.
         scores_context_cost: Whether its memory component is the cost of context, not the total.
         min_quality: The lowest overall quality; None takes models without a published one too.
+        share: How much its score counts among the tiers': about how often it is asked.
     """
 
     name: str
@@ -53,6 +56,7 @@ class TierKind:
     max_useful_tps: float = MAX_USEFUL_TPS
     scores_context_cost: bool = False
     min_quality: float | None = None
+    share: float = 1.0
 
 
 STANDARD = TierKind(
@@ -73,6 +77,7 @@ LONG_CONTEXT = TierKind(
     weights=LONG_CONTEXT_WEIGHTS,
     scores_context_cost=True,
     min_quality=USEFUL_QUALITY,
+    share=LONG_CONTEXT_SHARE,
 )
 TIER_KINDS = (STANDARD, FAST, LONG_CONTEXT)
 """In the order of importance, which is also the order of fallback."""
@@ -83,6 +88,7 @@ class Option:
     """A candidate as one kind of tier.
 
     Attributes:
+        total_bytes: What it takes of the Mac's memory, its process included.
         score: From 0 to 1.
     """
 
@@ -136,7 +142,7 @@ def option_of(
         keeps_prefixes=engine_fit(candidate.entry).reuses_prefixes,
     )
     expected = estimate(candidate.shape, hardware, workload, candidate.measurements)
-    total = expected.memory.total_bytes
+    total = expected.memory.with_process_bytes
     if total is None:
         return None
     parts = components(

@@ -158,7 +158,7 @@ def _memory_bytes(shape: ModelShape | None, fit: EngineFit, tier: Tier) -> int |
         prefill_step_tokens=step,
         keeps_prefixes=fit.reuses_prefixes,
     )
-    return memory_use(shape, workload).total_bytes
+    return memory_use(shape, workload).with_process_bytes
 
 
 def _context(shape: ModelShape | None, tier_name: str, asked: int | None) -> int:

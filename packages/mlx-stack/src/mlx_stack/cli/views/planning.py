@@ -80,6 +80,7 @@ def _rows(expected: "mlx_recommend.Estimate") -> list[tuple[str, str]]:
         ("Engine", format_bytes(memory.overhead_bytes)),
     ]
     rows = [(name, value) for name, value in rows if not value.startswith("0 MB")]
+    rows.append(("Process", f"{format_bytes(memory.process_bytes)} beyond what the GPU needs"))
     longest = expected.max_context_tokens
     if longest is not None:
         short = " (less than asked for)" if longest < work.context_tokens else ""
