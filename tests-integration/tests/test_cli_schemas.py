@@ -49,6 +49,7 @@ READING: dict[str, tuple[str, ...]] = {
     "init": ("init", "--accept-defaults", "--force"),
     "setup": ("setup", "--no-pull", "--no-start"),
     "usage": ("usage",),
+    "upgrade": ("upgrade", "--check"),
     "models-rm": ("models", "rm", "fast-model", "--force"),
 }
 RUNNING: dict[str, tuple[str, ...]] = {

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mlx_stack import overview as overview
     from mlx_stack import setup as setup
     from mlx_stack import stack as stack
+    from mlx_stack import upgrade as upgrade
     from mlx_stack import usage as usage
 else:
     __getattr__ = modules_of(__name__)

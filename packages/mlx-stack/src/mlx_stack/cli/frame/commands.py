@@ -64,6 +64,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("install", LIFECYCLE, "Start the stack at every login, or at every boot."),
     CommandEntry("uninstall", LIFECYCLE, "Undo `install`; the services keep running.", "install"),
     CommandEntry("engines", LIFECYCLE, "Show, upgrade and roll back the engines."),
+    CommandEntry("upgrade", SETUP, "Upgrade mlx-stack and its engines."),
     CommandEntry("completion", CONNECT, "Print the shell's completion script."),
 )
 OTHER_WORDS = {
@@ -80,7 +81,7 @@ OTHER_WORDS = {
     "show": "models show",
     "start": "up",
     "stop": "down",
-    "update": "engines upgrade",
+    "update": "upgrade",
     "version": "--version",
     "engines update": "engines upgrade",
     "keys delete": "keys revoke",
