@@ -16,7 +16,7 @@ from mlx_stack.models.find import is_present, pull_name
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.recommend import Constraints, Recommendation, missing_document, recommend
 from mlx_stack.planning.room import Room, refuse_too_large, room_here
-from mlx_stack.planning.tiers import PlannedTier, added_tier, planned_memory_bytes, recommended_tier
+from mlx_stack.planning.tiers import PlannedTier, added_tier, planned_memory, recommended_tier
 from mlx_stack.services.assembly import gateway_settings, write_gateway_files
 from mlx_stack.services.ports import is_free, next_free_port
 from mlx_stack.services.service import GATEWAY
@@ -123,7 +123,7 @@ def draft_stack(
         refuse_too_large(opened, added, room)
     found, tiers = None, list[PlannedTier]()
     if defined is not None and is_change:
-        tiers = [PlannedTier(tier, planned_memory_bytes(opened, tier)) for tier in defined.tiers]
+        tiers = [PlannedTier(tier, planned_memory(opened, tier)) for tier in defined.tiers]
     elif not only_additions:
         reserved = sum(tier.memory_bytes or 0 for tier in added)
         found = recommend(opened, constraints, reserved_bytes=reserved)
@@ -292,7 +292,8 @@ def _notes(
     yield from (each.note for each in tiers if each.note)
     if gateway_port != configured_port:
         yield f"Port {configured_port} is in use: the gateway gets {gateway_port} (litellm-port)."
-    warning = room.warning("Together the tiers need", _total_bytes(tiers))
+    gpu_bytes = sum(each.gpu_bytes or 0 for each in tiers)
+    warning = room.warning("Together the tiers need", _total_bytes(tiers), gpu_bytes)
     if warning:
         yield warning
 

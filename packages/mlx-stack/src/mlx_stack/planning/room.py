@@ -15,7 +15,7 @@ from mlx_stack.models.find import find
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.estimate import describe_model
 from mlx_stack.planning.recommend import Constraints
-from mlx_stack.planning.tiers import PlannedTier, planned_memory_bytes
+from mlx_stack.planning.tiers import PlannedTier, planned_memory
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,16 @@ class Room:
         """Whether so much is certainly more than the GPU may use."""
         return size_bytes is not None and size_bytes > (self.limit_bytes or size_bytes)
 
-    def warning(self, subject: str, size_bytes: int | None) -> str:
-        """That `subject` needs more than the GPU may use, or than the budget; "" if it doesn't."""
+    def warning(self, subject: str, size_bytes: int | None, gpu_bytes: int | None = None) -> str:
+        """That `subject` needs more than the GPU may use, or than the budget; "" if it doesn't.
+
+        Args:
+            gpu_bytes: The part that the GPU's limit is for; None is all of it.
+        """
         if size_bytes is None or self.limit_bytes is None:
             return ""
         needs = f"{subject} {format_bytes(size_bytes)}, more than the"
-        if self.excludes(size_bytes):
+        if self.excludes(size_bytes if gpu_bytes is None else gpu_bytes):
             return f"{needs} {format_machine_bytes(self.limit_bytes)} that the GPU may use."
         if self.budget_bytes is not None and size_bytes > self.budget_bytes:
             return f"{needs} budget of {format_bytes(self.budget_bytes)}."
@@ -67,12 +71,12 @@ def refuse_too_large(opened: OpenStack, tiers: Iterable[PlannedTier], room: Room
         ModelTooLargeError: When one does; the hint names the nearest model that fits.
     """
     for each in tiers:
-        if room.excludes(each.memory_bytes):
+        if room.excludes(each.gpu_bytes):
             tokens = each.tier.context_tokens
             context = f" with {tokens:,} tokens of context" if tokens is not None else ""
             shorter = "" if tokens is None else "A shorter `--context` needs less. "
             raise ModelTooLargeError(
-                room.warning(f"{each.tier.model}{context} needs", each.memory_bytes),
+                room.warning(f"{each.tier.model}{context} needs", each.gpu_bytes),
                 hint=f"{instead(opened, room)}{shorter}`--force` uses it anyway.",
             )
 
@@ -89,14 +93,18 @@ def check_stack(opened: OpenStack, tier: str | None, *, is_forced: bool) -> str:
     """
     room = room_here(opened)
     tiers = [
-        PlannedTier(each, planned_memory_bytes(opened, each))
+        PlannedTier(each, planned_memory(opened, each))
         for each in opened.stack.tiers
         if tier in (None, each.name)
     ]
     if not is_forced:
         refuse_too_large(opened, tiers, room)
-    loaded = [each.memory_bytes or 0 for each in tiers if not each.tier.lazy]
-    return room.warning("Together the tiers need", sum(loaded))
+    loaded = [each for each in tiers if not each.tier.lazy]
+    return room.warning(
+        "Together the tiers need",
+        sum(each.memory_bytes or 0 for each in loaded),
+        sum(each.gpu_bytes or 0 for each in loaded),
+    )
 
 
 def download_warning(

@@ -9,6 +9,7 @@ from mlx_recommend import (
     DEFAULT_CONTEXT_TOKENS,
     STANDARD,
     TIER_KINDS,
+    MemoryUse,
     ModelShape,
     Option,
     Workload,
@@ -35,14 +36,24 @@ class PlannedTier:
     """A tier, and what there is to know before it runs.
 
     Attributes:
-        memory_bytes: What it takes at its full context; None where that is unknown.
+        memory: What it takes at its full context; None where that is unknown.
         is_present: Whether its model is on this disk, whole.
     """
 
     tier: Tier
-    memory_bytes: int | None
+    memory: MemoryUse | None
     is_present: bool = False
     note: str = ""
+
+    @property
+    def memory_bytes(self) -> int | None:
+        """Its share of the Mac's memory, its process included; None where that is unknown."""
+        return self.memory.with_process_bytes if self.memory is not None else None
+
+    @property
+    def gpu_bytes(self) -> int | None:
+        """The part of that which the GPU's limit is for; None where that is unknown."""
+        return self.memory.total_bytes if self.memory is not None else None
 
     def to_document(self) -> dict[str, object]:
         """The tier as JSON."""
@@ -73,7 +84,7 @@ def recommended_tier(chosen: Option) -> PlannedTier:
         context_tokens=workload.context_tokens,
         concurrency=workload.concurrency,
     )
-    return PlannedTier(tier, chosen.total_bytes)
+    return PlannedTier(tier, chosen.estimate.memory)
 
 
 def added_tier(
@@ -114,7 +125,7 @@ def added_tier(
     note, repo = found.note, found.found.repo
     if repo is not None and repo.revision is not None:
         note = f"`mlx-stack pull {repo.repo}@{repo.revision}` fetches that revision. {note}".strip()
-    return PlannedTier(tier, _memory_bytes(found.shape, found.fit, tier), note=note)
+    return PlannedTier(tier, _memory(found.shape, found.fit, tier), note=note)
 
 
 def _refuse_code(opened: OpenStack, found: DescribedModel) -> None:
@@ -136,17 +147,17 @@ def tier_name_of(model: str) -> str:
     return name[:_LONGEST_NAME].rstrip("-")
 
 
-def planned_memory_bytes(opened: OpenStack, tier: Tier) -> int | None:
+def planned_memory(opened: OpenStack, tier: Tier) -> MemoryUse | None:
     """What a defined tier takes; None where neither the catalog nor its files tell."""
     entry, local = entry_of(opened.catalog, tier), local_model_of(opened, tier)
     folder = local.path if local is not None else opened.config.model_dir / tier.source
     if entry is None and not (folder / "config.json").is_file():
         return None
     fit, shape = fit_and_shape(entry, tier, folder)
-    return _memory_bytes(shape, fit, tier)
+    return _memory(shape, fit, tier)
 
 
-def _memory_bytes(shape: ModelShape | None, fit: EngineFit, tier: Tier) -> int | None:
+def _memory(shape: ModelShape | None, fit: EngineFit, tier: Tier) -> MemoryUse | None:
     if shape is None:
         return None
     tokens, step = tier.context_tokens or DEFAULT_CONTEXT_TOKENS, tier.vllm_flags.get(_STEP_FLAG)
@@ -158,7 +169,7 @@ def _memory_bytes(shape: ModelShape | None, fit: EngineFit, tier: Tier) -> int |
         prefill_step_tokens=step,
         keeps_prefixes=fit.reuses_prefixes,
     )
-    return memory_use(shape, workload).with_process_bytes
+    return memory_use(shape, workload)
 
 
 def _context(shape: ModelShape | None, tier_name: str, asked: int | None) -> int:
