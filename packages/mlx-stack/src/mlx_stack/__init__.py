@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mlx_stack import overview as overview
     from mlx_stack import setup as setup
     from mlx_stack import stack as stack
+    from mlx_stack import uninstall as uninstall
     from mlx_stack import upgrade as upgrade
     from mlx_stack import usage as usage
 else:

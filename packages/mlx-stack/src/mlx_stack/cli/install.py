@@ -1,11 +1,16 @@
 """`mlx-stack install` and `uninstall`."""
 
+from functools import partial
+
 import click
 
 import mlx_launchd
+import mlx_stack
 from mlx_stack import autostart
-from mlx_stack.cli.frame.context import Context, examples, with_context
+from mlx_stack.cli.frame.context import Context, confirm_or_stop, examples, with_context
 from mlx_stack.cli.frame.output import Output
+from mlx_stack.errors import MissingError, UsageError
+from mlx_stack.format import format_bytes
 
 _SIGNS = {
     "ok": ("✓", "green"),
@@ -58,13 +63,33 @@ def _show_installed(output: Output, report: "autostart.install.InstallReport") -
 @click.option(
     "--status", "only_status", is_flag=True, help="Show what is installed; remove nothing."
 )
+@click.option("--all", "everything", is_flag=True, help="Remove everything but the program itself.")
+@click.option("--models", is_flag=True, help="With --all: delete the downloaded models, too.")
+@click.option("--yes", "-y", "is_confirmed", is_flag=True, help="With --all: don't ask.")
 @with_context()
-@examples("mlx-stack uninstall", "mlx-stack uninstall --status")
-def uninstall(context: Context, *, system: bool, only_status: bool) -> None:
+@examples("mlx-stack uninstall", "mlx-stack uninstall --all")
+def uninstall(
+    context: Context,
+    *,
+    system: bool,
+    only_status: bool,
+    everything: bool,
+    models: bool,
+    is_confirmed: bool,
+) -> None:
     """Remove the watchdog from launchd, however it was installed.
 
-    The services stay as they are: `mlx-stack down` stops them.
+    The services keep running: `mlx-stack down` stops them. With --all, the services are stopped,
+    connected clients get their own configuration back, and the state folder is deleted. Downloaded
+    models are kept unless you say otherwise.
     """
+    if everything:
+        if system or only_status:
+            raise UsageError("--all can't be combined with --system or --status.")
+        _uninstall_all(context, with_models=models, is_confirmed=is_confirmed)
+        return
+    if models or is_confirmed:
+        raise UsageError("--models and --yes need --all.")
     output, mac = context.output, autostart.mac.this_mac()
     if only_status:
         output.show(autostart.status.read_install_status(context.home, mac), _show_status)
@@ -73,7 +98,7 @@ def uninstall(context: Context, *, system: bool, only_status: bool) -> None:
     def show(output: Output, done: "autostart.install.Uninstalled") -> None:
         if done.removed:
             output.answer("Uninstalled: launchd no longer starts the watchdog.")
-            output.say("The services stay as they are; `mlx-stack down` stops them.")
+            output.say("The services keep running; `mlx-stack down` stops them.")
         else:
             as_what = " as a LaunchDaemon" if system else ""
             output.answer(f"The watchdog was not installed{as_what}.")
@@ -82,6 +107,55 @@ def uninstall(context: Context, *, system: bool, only_status: bool) -> None:
         context.home, mac, system=system, on_step=lambda step: _say_root_step(output, step)
     )
     output.show(done, show)
+
+
+def _uninstall_all(context: Context, *, with_models: bool, is_confirmed: bool) -> None:
+    output, operation = context.output, mlx_stack.uninstall
+    found = operation.find_footprint(context.opened)
+    if not is_confirmed:
+        if not context.may_ask:
+            raise UsageError("Removing everything has to be confirmed.", hint="Add --yes.")
+        confirm_or_stop(
+            f"This stops the services, restores {_count(len(found.clients), 'connected client')} "
+            f"and deletes {context.home.root} except for the models. Continue?"
+        )
+        if found.models and not with_models:
+            what = _count(len(found.models), "downloaded model")
+            size = format_bytes(found.models_bytes)
+            question = f"Delete {what} ({size}) in {found.model_dir}, too?"
+            with_models = click.confirm(question, default=False, err=True)
+    try:
+        mac = autostart.mac.this_mac()
+    except MissingError:  # without launchd, nothing can be registered there
+        mac = None
+    done = operation.uninstall_all(
+        context.opened,
+        mac,
+        with_models=with_models,
+        on_step=partial(_say_root_step, output),
+    )
+    output.show(done, _show_removed)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _show_removed(output: Output, done: "mlx_stack.uninstall.RemovedAll") -> None:
+    stopped = [each for each in done.services.services if each.outcome in ("stopped", "forced")]
+    lines = (
+        (bool(done.jobs), "The watchdog is no longer registered with launchd."),
+        (bool(stopped), f"Stopped {_count(len(stopped), 'service')}."),
+        (bool(done.clients), f"Restored the configuration of {', '.join(done.clients)}."),
+        (bool(done.models), f"Deleted {_count(len(done.models), 'model')}."),
+    )
+    for is_true, line in lines:
+        if is_true:
+            output.item("✓", line, colour="green")
+    output.answer("Nothing of the stack is left." if not done.kept else "Still there:")
+    for path in done.kept:
+        output.text(f"  {path}")
+    output.say("To remove the program too: `uv tool uninstall mlx-stack`, or as you installed it.")
 
 
 def _say_root_step(output: Output, step: str) -> None:

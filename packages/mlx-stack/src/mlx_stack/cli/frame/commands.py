@@ -62,7 +62,9 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("logs", DIAGNOSTICS, "List the services' logs, or show one of them."),
     CommandEntry("usage", DIAGNOSTICS, "Who used what, how fast it was, what was available."),
     CommandEntry("install", LIFECYCLE, "Start the stack at every login, or at every boot."),
-    CommandEntry("uninstall", LIFECYCLE, "Undo `install`; the services keep running.", "install"),
+    CommandEntry(
+        "uninstall", LIFECYCLE, "Undo `install`, or with --all remove everything.", "install"
+    ),
     CommandEntry("engines", LIFECYCLE, "Show, upgrade and roll back the engines."),
     CommandEntry("upgrade", SETUP, "Upgrade mlx-stack and its engines."),
     CommandEntry("completion", CONNECT, "Print the shell's completion script."),
