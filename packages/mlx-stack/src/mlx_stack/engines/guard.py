@@ -1,8 +1,9 @@
 """What stands between a port of this machine and the engine behind it (decision 0025).
 
 An engine is started as `python -I guard.py serve …`: this file then wraps its ASGI application and
-its log records, and no file of the engine is changed. It runs in the engine's environment, so it
-imports nothing but the standard library; mlx-stack imports it for the other side of the proof.
+its log records, and applies the `backports`; no file of the engine is changed. It runs in the
+engine's environment, so it imports nothing but the standard library; mlx-stack imports it for the
+other side of the proof.
 
 Each request carries a nonce and a keyed digest over it, its method and its path; each answer
 carries a keyed digest over the nonce. So the engine answers nobody else, and who asks knows that
@@ -25,6 +26,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMappi
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, cast
@@ -304,6 +306,16 @@ def _use_scratch(folder: str) -> None:
             signal.signal(each, leave)
 
 
+def _module_beside(name: str) -> Any:
+    """A module from this file's folder, which `-I` keeps off the path."""
+    spec = spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def main() -> None:
     """Run the engine behind a guard; what it was started with is taken out of its environment."""
     secret = os.environ.pop(SECRET_VARIABLE, "")
@@ -322,6 +334,7 @@ def main() -> None:
         run(Guard(app, secret), **options)
 
     vars(uvicorn)["run"] = run_guarded
+    _module_beside("backports").apply()
     sys.argv[0] = "vllm-mlx"
     import_module("vllm_mlx.cli").main()
 

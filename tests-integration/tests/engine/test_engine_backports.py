@@ -1,0 +1,60 @@
+"""The faults that backports fix, in the pinned engine's own libraries, and that they do."""
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlx_stack.engines import backports
+from mlx_stack.engines.environment import Environment
+
+pytestmark = pytest.mark.engine
+
+DECODE = """
+import json, runpy, sys, tempfile
+if sys.argv[1]:
+    runpy.run_path(sys.argv[1])["apply"]()
+import mlx.core as mx
+from mlx_lm.models.cache import ArraysCache
+
+def operations_behind(array):
+    with tempfile.NamedTemporaryFile("r") as file:
+        mx.export_to_dot(file.name, array)
+        return file.read().count("->")
+
+cache = ArraysCache(2, left_padding=[0, 3])
+cache.prepare(lengths=[900, 900])
+cache[1] = mx.zeros((2, 4))
+for token in range(600):
+    cache[1] = cache[1] + 1
+    cache.advance(1)
+    mx.eval(cache[1])  # as an answer's next token does
+counts = (cache.left_padding, cache.lengths)
+print(json.dumps({
+    "behind": [operations_behind(each) for each in counts],
+    "counts": [each.tolist() for each in counts],
+    "state": cache[1][0, 0].item(),
+}))
+"""
+
+
+def decoded(environment: Environment, backports_file: str) -> dict[str, Any]:
+    """What 600 tokens of a batch leave in a recurrent layer's cache."""
+    command = [str(environment.python), "-I", "-c", DECODE, backports_file]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)
+
+
+def test_a_hybrid_models_cache_does_not_grow_with_the_answer(vllm_mlx_environment: Environment):
+    fixed = decoded(vllm_mlx_environment, str(Path(backports.__file__)))
+    assert max(fixed["behind"]) <= 8
+    assert fixed["counts"] == [[-600, -597], [300, 300]]
+    assert fixed["state"] == 600
+
+
+def test_the_pinned_engine_still_needs_each_backport(vllm_mlx_environment: Environment):
+    grown = decoded(vllm_mlx_environment, "")
+    assert min(grown["behind"]) >= 600, "mlx-lm#1632 is in the engine: the backport can go"
+    assert grown["counts"] == [[-600, -597], [300, 300]]
