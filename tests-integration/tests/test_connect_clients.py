@@ -4,21 +4,32 @@ import json
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mlx_gateway.keys import ClientKeys, load_keys
 from mlx_stack.credentials import ensure_gateway_key
+from mlx_stack.stack import load_stack, save_stack
 from stack_testkit.home import define_stack
 from stack_testkit.program import Program
 
-CLIENTS = ["claude-code", "opencode", "codex", "continue", "zed", "llm", "open-webui"]
+CLIENTS = [
+    *("claude-code", "codex", "opencode", "aider", "continue", "zed", "llm", "open-webui"),
+    *("cline", "roo-code", "vs-code", "cursor", "n8n", "langchain", "pydantic-ai"),
+]
+WITH_FILES, BY_HAND = CLIENTS[:8], CLIENTS[8:]
+AGENTS = ["claude-code", "codex", "opencode", "cline", "roo-code"]
 EXISTING = {
     "claude-code": (
         ".claude/settings.json",
         '{\n  // mine\n  "model": "opus",\n  "env": {"ANTHROPIC_MODEL": "claude-x"}\n}\n',
     ),
     "opencode": (".config/opencode/opencode.json", '{"theme": "dark", "provider": {"a": {}}}\n'),
-    "codex": (".codex/config.toml", '# mine\nmodel = "o9" # best\n\n[tools]\nweb = true\n'),
+    "codex": (
+        ".codex/mlx-stack.config.toml",
+        '# mine\nmodel = "o9" # best\n\n[tools]\nweb = true\n',
+    ),
+    "aider": (".aider.conf.yml", "# mine\nmodel: other\ndark-mode: true\n"),
     "continue": (
         ".continue/config.yaml",
         "# mine\nname: Me\nmodels:\n  - name: other\n    provider: ollama\n",
@@ -54,7 +65,7 @@ def _home(program: Program) -> Path:
 
 
 @pytest.mark.story
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", WITH_FILES)
 def test_connecting_twice_changes_nothing_the_second_time_and_undo_removes_the_files(
     user: Program, client: str
 ) -> None:
@@ -106,7 +117,7 @@ def test_a_program_whose_key_was_revoked_is_not_connected_until_it_has_another(
     user: Program,
 ) -> None:
     user.run("connect", "codex")
-    path = _home(user) / ".codex" / "config.toml"
+    path = _home(user) / ".codex" / "mlx-stack.config.toml"
     before = path.read_text()
     user.run("keys", "revoke", "codex")
 
@@ -135,7 +146,7 @@ def test_a_key_that_was_added_by_hand_is_not_taken_over(user: Program) -> None:
 def test_what_else_is_in_a_file_is_kept_and_comes_back(user: Program, client: str) -> None:
     name, text = EXISTING[client]
     path = _home(user) / name
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
 
     connected = user.run("connect", client)
@@ -148,6 +159,7 @@ def test_what_else_is_in_a_file_is_kept_and_comes_back(user: Program, client: st
         assert "mine" in changed
     backup = path.with_name(f"{path.name}.before-mlx-stack")
     assert backup.read_text() == text
+    assert f"As it was: {backup}." in connected.out
     user.run("connect", client, "--undo")
     assert path.read_text() == text
     assert not backup.exists()
@@ -158,7 +170,11 @@ def test_what_else_is_in_a_file_is_kept_and_comes_back(user: Program, client: st
     ("client", "name", "content"),
     [
         ("claude-code", ".claude/settings.json", b'{\r\n\t"model": "opus"\r\n}\r\n'),
-        ("codex", ".codex/config.toml", b'\xef\xbb\xbf# mine\r\nmodel = "o9"\r\n[tui]\r\nx=1'),
+        (
+            "codex",
+            ".codex/mlx-stack.config.toml",
+            b'\xef\xbb\xbf# mine\r\nmodel = "o9"\r\n[tui]\r\nx=1',
+        ),
         ("continue", ".continue/config.yaml", b"# mine\r\nmodels:\r\n- name: a   # why\r\n"),
         ("continue", ".continue/config.yaml", b"# mine, and nothing else\n"),
         ("continue", ".continue/config.yaml", b"prompt: " + b"word " * 60 + b"\n"),
@@ -299,7 +315,7 @@ def test_a_value_that_was_changed_since_is_left_alone_by_undo(user: Program) -> 
 
 
 def test_a_damaged_file_is_named_and_left_alone(user: Program) -> None:
-    path = _home(user) / ".codex" / "config.toml"
+    path = _home(user) / ".codex" / "mlx-stack.config.toml"
     path.parent.mkdir()
     path.write_text("model = \n")
 
@@ -320,3 +336,93 @@ def test_the_list_says_which_clients_are_connected(user: Program) -> None:
     assert list(rows) == CLIENTS
     assert [name for name, connected in rows.items() if connected] == ["llm"]
     assert user.run("connect", "emacs").code == 2
+
+
+@pytest.mark.story
+@pytest.mark.parametrize("client", BY_HAND)
+def test_a_program_that_keeps_no_file_is_told_what_to_type_and_counts_as_connected(
+    user: Program, client: str
+) -> None:
+    port = user.run("env", "--json").document["env"]["OPENAI_BASE_URL"]
+    dry = user.run("connect", client, "--dry-run")
+    assert "standard" in dry.out
+    assert "sk-" not in dry.out
+    assert not user.home.client_keys.exists()
+
+    done = user.run("connect", client)
+
+    assert port.removesuffix("/v1") in done.out
+    assert _holders(user, done.out) == [client]
+    row = next(row for row in _listed(user) if row["name"] == client)
+    assert (row["by_hand"], row["connected"]) == (True, True)
+    undone = user.run("connect", client, "--undo")
+    assert "opens nothing any more" in undone.err
+    assert user.run("keys", "--json").document["keys"] == []
+    assert "not connected" in user.run("connect", client, "--undo").err
+
+
+@pytest.mark.story
+@pytest.mark.parametrize("client", AGENTS)
+def test_an_agent_whose_first_prompt_has_no_room_is_refused_with_the_way_out(
+    user: Program, client: str
+) -> None:
+    define_stack(user.home, {"standard": {}, "longctx": {}})
+    _set_contexts(user, standard=16_384, longctx=131_072)
+
+    refused = user.run("connect", client, "--json")
+    assert refused.code == 1
+    assert "standard has 16,384" in refused.document["error"]["message"]
+    assert f"connect {client} --tier longctx" in refused.document["error"]["hint"]
+    assert not user.home.client_keys.exists()
+
+    assert user.run("connect", client, "--tier", "longctx").code == 0
+    assert next(row for row in _listed(user) if row["name"] == client)["connected"]
+
+    _set_contexts(user, standard=16_384, longctx=8_192)
+    hint = user.run("connect", client, "--json").document["error"]["hint"]
+    assert "init --intent agent-fleet" in hint
+    assert str(user.home.stack) in hint
+    assert user.run("connect", "continue", "--json").code == 0, "it is no agent"
+
+
+def test_the_list_says_which_programs_are_on_this_machine(user: Program, tmp_path: Path) -> None:
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    aider = programs / "aider"
+    aider.write_text("#!/bin/sh\n")
+    aider.chmod(0o755)
+    (_home(user) / ".n8n").mkdir()
+    here = Program(user.home, {**user.variables, "PATH": str(programs)})
+
+    found = {row["name"]: row["found_at"] for row in _listed(here) if row["found_at"]}
+
+    assert found == {"aider": str(aider), "n8n": str(_home(user) / ".n8n")}
+    assert f"found               {aider}" in here.run("connect").out
+
+
+def test_a_tier_that_is_not_defined_is_no_tier_to_connect_to(user: Program) -> None:
+    refused = user.run("connect", "llm", "--tier", "slow")
+    assert (refused.code, "standard, fast" in refused.err) == (2, True)
+    assert user.run("connect", "--tier", "fast").code == 2
+
+
+def test_the_tier_that_was_asked_for_does_the_real_work(user: Program) -> None:
+    user.run("connect", "claude-code", "--tier", "fast")
+
+    variables = json.loads((_home(user) / ".claude" / "settings.json").read_text())["env"]
+
+    assert variables["ANTHROPIC_MODEL"] == "fast"
+
+
+def _listed(program: Program) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = program.run("connect", "--json").document["clients"]
+    return rows
+
+
+def _set_contexts(program: Program, **context_tokens: int) -> None:
+    stack = load_stack(program.home.stack)
+    tiers = tuple(
+        msgspec.structs.replace(tier, context_tokens=context_tokens[tier.name])
+        for tier in stack.tiers
+    )
+    save_stack(program.home.stack, msgspec.structs.replace(stack, tiers=tiers))

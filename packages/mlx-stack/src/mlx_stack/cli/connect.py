@@ -6,7 +6,7 @@ import click
 
 from mlx_stack import clients, gateway
 from mlx_stack.cli.frame.context import Context, examples, with_context
-from mlx_stack.cli.frame.options import completer
+from mlx_stack.cli.frame.options import completer, tier_option
 from mlx_stack.cli.frame.output import Output
 from mlx_stack.errors import UsageError
 
@@ -15,38 +15,48 @@ _complete_clients = completer(lambda _opened: (each.name for each in clients.reg
 
 @click.command("connect")
 @click.argument("client", required=False, shell_complete=_complete_clients)
+@tier_option("The tier for the real work; by default the first of the stack.")
 @click.option("--dry-run", is_flag=True, help="Show the change and write nothing.")
 @click.option("--undo", is_flag=True, help="Undo what `connect` wrote.")
 @with_context()
 @examples("mlx-stack connect claude-code", "mlx-stack connect zed --dry-run")
-def command(context: Context, client: str | None, *, dry_run: bool, undo: bool) -> None:
-    """Write a client's configuration for this endpoint.
+def command(
+    context: Context, client: str | None, tier: str | None, *, dry_run: bool, undo: bool
+) -> None:
+    """Configure a client for this endpoint.
 
-    CLIENT is claude-code, opencode, codex, continue, zed, llm or open-webui; without it, they are
-    listed. Everything else in a client's files is kept. A backup is saved next to each file before
-    its first change.
+    Without CLIENT, all are listed: which are on this machine, which are connected. A client's
+    configuration file is written; everything else in it is kept, and a backup is saved next to it
+    before the first change. For a client without one, what to type is shown, and where.
     """
     connect = clients.connect
     around = connect.surroundings(context.home)
     if client is None:
-        if undo:
-            raise UsageError("--undo needs a client.", hint="`mlx-stack connect` lists them.")
+        if undo or tier is not None:
+            option = "--undo" if undo else "--tier"
+            raise UsageError(f"{option} needs a client.", hint="`mlx-stack connect` lists them.")
         context.output.show(connect.list_clients(context.opened, around), _show_list)
         return
     if undo:
         plan = connect.plan_undo(context.opened, client)
     else:
-        plan = connect.plan_connect(context.opened, client, around)
+        plan = connect.plan_connect(context.opened, client, around, tier)
     if not dry_run:
         plan = connect.carry_out(context.opened, plan)
     context.output.show(plan, _show)
 
 
 def _show_list(output: Output, known: "clients.connect.KnownClients") -> None:
-    for client, is_connected in known.is_connected.items():
-        state = "connected" if is_connected else ""
-        output.text(f"{client.name:<12}  {client.title:<12}  {state}".rstrip())
-    output.say("\n`mlx-stack connect CLIENT` connects one; --dry-run shows the change first.")
+    for each in known.clients:
+        state = "connected" if each.is_connected else "found" if each.found_at else ""
+        by_hand = "by hand" if each.client.files is None else ""
+        place = "" if each.found_at is None else str(each.found_at)
+        row = f"{each.client.name:<14} {each.client.title:<14} {state:<10} {by_hand:<8} {place}"
+        output.text(row.rstrip())
+    output.say(
+        "\n`mlx-stack connect CLIENT` connects one, or shows what to type where that is to be done "
+        "by hand; --dry-run shows the change first."
+    )
 
 
 def _show(output: Output, plan: "clients.connect.ConnectionPlan") -> None:
@@ -58,7 +68,11 @@ def _show(output: Output, plan: "clients.connect.ConnectionPlan") -> None:
         else:
             state = "written" if change.is_change else "is already up to date"
             output.text(f"{change.path} {state}.")
-    if plan.is_done:
+            if change.is_first and change.backup.exists():
+                output.text(f"As it was: {change.backup}.")
+    if plan.client.files is None and not plan.is_undo:
+        output.text(plan.next_step)  # the answer itself
+    elif plan.is_done:
         output.say(plan.next_step)
 
 

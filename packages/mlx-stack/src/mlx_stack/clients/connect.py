@@ -11,6 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mlx_stack import atomic_file
+from mlx_stack.clients.client import (
+    Client,
+    ClientEndpoint,
+    ClientFile,
+    Surroundings,
+    answer_tokens,
+    has_room,
+)
 from mlx_stack.clients.connections import (
     Connections,
     WrittenFile,
@@ -21,20 +29,20 @@ from mlx_stack.clients.connections import (
 )
 from mlx_stack.clients.documents import FORMATS, DocumentPath, Format, TextLayout
 from mlx_stack.clients.jsonc import DocumentError
-from mlx_stack.clients.registry import (
-    CLIENTS,
-    Client,
-    ClientEndpoint,
-    ClientFile,
-    Surroundings,
-    require_client,
-)
+from mlx_stack.clients.registry import CLIENTS, require_client
 from mlx_stack.credentials import MASK, mask_keys, read_gateway_key
 from mlx_stack.errors import InvalidFileError, StackError
 from mlx_stack.gateway.endpoint import gateway_endpoint, require_key
-from mlx_stack.gateway.keys import MadeKey, drop_key_of_program, keep_key, key_of_program
+from mlx_stack.gateway.keys import (
+    MadeKey,
+    drop_key_of_program,
+    has_key_of_program,
+    keep_key,
+    key_of_program,
+)
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
+from mlx_stack.stack import require_tier
 
 _BACKUP_SUFFIX = ".before-mlx-stack"
 
@@ -113,18 +121,39 @@ class ConnectionPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownClients:
-    """Every client, with whether its files say what `connect` would write."""
+class KnownClient:
+    """A client as this machine has it.
 
-    is_connected: Mapping[Client, bool]
+    Attributes:
+        is_connected: Whether its files say what `connect` would write; where it has none, whether
+            it has a key.
+        found_at: What shows that it is on this machine; None where nothing does.
+    """
+
+    client: Client
+    is_connected: bool
+    found_at: Path | None
+
+    def to_document(self) -> dict[str, object]:
+        """The fields in the JSON answer."""
+        return {
+            "name": self.client.name,
+            "title": self.client.title,
+            "connected": self.is_connected,
+            "by_hand": self.client.files is None,
+            "found_at": None if self.found_at is None else str(self.found_at),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class KnownClients:
+    """Every client that can be connected."""
+
+    clients: tuple[KnownClient, ...]
 
     def to_document(self) -> dict[str, object]:
         """The fields of the JSON answer."""
-        rows = [
-            {"name": client.name, "title": client.title, "connected": is_connected}
-            for client, is_connected in self.is_connected.items()
-        ]
-        return {"clients": rows}
+        return {"clients": [each.to_document() for each in self.clients]}
 
 
 def surroundings(home: Home, variables: Mapping[str, str] = os.environ) -> Surroundings:
@@ -132,21 +161,28 @@ def surroundings(home: Home, variables: Mapping[str, str] = os.environ) -> Surro
     return Surroundings(Path.home(), variables, sys.platform == "darwin", home.root)
 
 
-def plan_connect(opened: OpenStack, name: str, around: Surroundings) -> ConnectionPlan:
+def plan_connect(
+    opened: OpenStack, name: str, around: Surroundings, tier: str | None = None
+) -> ConnectionPlan:
     """What would be written for the client `name`; writes nothing.
 
     What an earlier connection wrote and this one doesn't (say, after removing a tier) is undone.
 
+    Args:
+        tier: The one for the real work; None takes the first of the stack.
+
     Raises:
-        UsageError: When there is no such client.
+        UsageError: When there is no such client or tier.
         NoStackError: When no stack is defined.
+        StackError: When what the client begins with doesn't fit into the tier.
         InvalidFileError: When the client's file is damaged; it is left alone.
     """
     client = require_client(name)
-    endpoint, made = _client_endpoint(opened, client)
+    endpoint, made = _client_endpoint(opened, client, tier)
+    _ensure_room(opened, client, endpoint)
     connections = read_connections(opened.home.connections)
     written = connections.files_of(client.name)
-    files = client.files(around, endpoint)
+    files = () if client.files is None else client.files(around, endpoint)
     changes: list[FileChange] = []
     for file in files:
         before, known = _read(file.path), written.get(file.path)
@@ -161,7 +197,7 @@ def plan_connect(opened: OpenStack, name: str, around: Surroundings) -> Connecti
         client,
         tuple(changes),
         connections.with_client(client.name, written),
-        client.next_step.format(main=endpoint.main, file=files[0].path, key=MASK),
+        client.next_step(around, replace(endpoint, key=MASK)),
         made,
     )
 
@@ -185,7 +221,12 @@ def plan_undo(opened: OpenStack, name: str) -> ConnectionPlan:
         before = _read(path)
         mode = atomic_file.PRIVATE if file.earlier_mode is None else file.earlier_mode
         changes.append(FileChange(path, before, _undone(path, file, before), mode, secret))
-    next_step = f"{client.title} restored." if changes else f"{client.title} is not connected."
+    if changes:
+        next_step = f"{client.title} restored."
+    elif client.files is None and has_key_of_program(opened.home, client.name):
+        next_step = f"The key of {client.title} opens nothing any more: remove it there."
+    else:
+        next_step = f"{client.title} is not connected."
     remembered = connections.with_client(client.name, {})
     return ConnectionPlan(client, tuple(changes), remembered, next_step, is_undo=True)
 
@@ -225,23 +266,65 @@ def carry_out(opened: OpenStack, plan: ConnectionPlan) -> ConnectionPlan:
 
 def list_clients(opened: OpenStack, around: Surroundings) -> KnownClients:
     """Every program that can be connected; reads only."""
-    return KnownClients({client: _is_connected(opened, client, around) for client in CLIENTS})
+    return KnownClients(
+        tuple(
+            KnownClient(client, _is_connected(opened, client, around), around.find(client.traces))
+            for client in CLIENTS
+        )
+    )
 
 
 def _is_connected(opened: OpenStack, client: Client, around: Surroundings) -> bool:
     try:
-        plan = plan_connect(opened, client.name, around)
-    except StackError:  # no stack, no key yet, or a damaged file: nothing is connected
+        tiers = [tier.name for tier in opened.stack.tiers]
+    except StackError:
+        return False
+    return any(_is_connected_to(tier, opened, client, around) for tier in tiers)
+
+
+def _is_connected_to(tier: str, opened: OpenStack, client: Client, around: Surroundings) -> bool:
+    try:
+        plan = plan_connect(opened, client.name, around, tier)
+    except StackError:  # no key yet, no room, or a damaged file: nothing is connected
         return False
     is_known = plan.made is not None and not plan.made.is_new
     return is_known and not any(change.is_change for change in plan.changes)
 
 
-def _client_endpoint(opened: OpenStack, client: Client) -> tuple[ClientEndpoint, MadeKey]:
-    models = {tier.name: tier.context_tokens for tier in opened.stack.tiers}
+def _client_endpoint(
+    opened: OpenStack, client: Client, tier: str | None
+) -> tuple[ClientEndpoint, MadeKey]:
+    models = {each.name: each.context_tokens for each in opened.stack.tiers}
+    if tier is not None:
+        require_tier(tier, models)
+        models = {tier: models[tier], **models}
     endpoint = gateway_endpoint(opened)
     made = key_of_program(opened.home, require_key(endpoint), client.name, client.priority)
     return ClientEndpoint(endpoint.root_url, endpoint.base_url, made.key, models), made
+
+
+def _ensure_room(opened: OpenStack, client: Client, endpoint: ClientEndpoint) -> None:
+    """Return where what an agent begins with fits into the model for the real work."""
+    needed, context_tokens = client.first_prompt_tokens, endpoint.main_context
+    if has_room(context_tokens, needed):
+        return
+    roomy = [name for name, tokens in endpoint.models.items() if has_room(tokens, needed)]
+    if roomy:
+        hint = (
+            f"`mlx-stack connect {client.name} --tier {roomy[0]}` takes a tier that has the room."
+        )
+    else:
+        hint = (
+            "`mlx-stack init --intent agent-fleet --force` plans longer contexts where the memory "
+            f"allows it; or raise `context_tokens` of {endpoint.main} in {opened.home.stack}. Then "
+            "`mlx-stack up`, and this again."
+        )
+    raise StackError(
+        f"{client.title} begins with about {needed:,} tokens of instructions and tools; "
+        f"{endpoint.main} has {context_tokens:,}, of which {answer_tokens(context_tokens):,} are "
+        "for an answer.",
+        hint=hint,
+    )
 
 
 def _connected(file: ClientFile, before: str | None, known: WrittenFile | None) -> str:

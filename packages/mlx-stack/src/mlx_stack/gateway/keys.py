@@ -186,10 +186,15 @@ def keep_key(home: Home, made: MadeKey) -> None:
         _write(home, _read(home).with_key(made.client, made.key))
 
 
+def has_key_of_program(home: Home, name: str) -> bool:
+    """Whether `connect` gave the program a key; one that was added by hand doesn't count."""
+    known = _read(home).get(name)
+    return known is not None and bool(known.seed)
+
+
 def drop_key_of_program(home: Home, name: str) -> None:
     """Let a program's key open nothing any more, if it has one."""
-    known = _read(home).get(name)
-    if known is not None and known.seed:
+    if has_key_of_program(home, name):
         revoke_key(home, name)
 
 
