@@ -1,14 +1,15 @@
 """A model that says what it is told to say, so that a test knows an answer before it asks.
 
-The last message of the user holds the script:
+The last message of the user holds the script, on a line of its own where a client adds words:
 
-- `Repeat: TEXT` is answered with TEXT, to the end of the message;
+- `Repeat: TEXT` is answered with TEXT, to a line that says `Over.` or the end of the message;
 - `Show the prompt.` with everything that reached the model, brackets made harmless;
 - `Talk for ever.` with one word after the other;
 - anything else with `Fine.`, and a result that comes back from a tool with `Seen: ` and the result.
 
-`Wait 2 s.` before any of them delays each token by so much. The folder holds Python code that the
-engine runs (`model_file` in `config.json`); the tokenizer is another model's.
+`Wait 2 s.` before any of them delays each token by so much, `Read for 90 s.` the first one alone,
+as a long prompt does. The folder holds Python code that the engine runs (`model_file` in
+`config.json`); the tokenizer is another model's.
 """
 
 import json
@@ -52,6 +53,11 @@ BEGIN, END = (TOKENIZER.token_to_id(name) for name in ("<|im_start|>", "<|im_end
 HEADER = TOKENIZER.encode("<|im_start|>assistant\\n", add_special_tokens=False).ids
 WORD = TOKENIZER.encode(" word", add_special_tokens=False).ids[0]
 HARMLESS = str.maketrans("<>{}", "\\u2039\\u203a()")
+SCRIPT = re.compile(
+    r"^(?:Wait ([0-9.]+) s\\. ?)?(?:Read for ([0-9.]+) s\\. ?)?"
+    r"(Repeat: |Show the prompt\\.|Talk for ever\\.)",
+    re.MULTILINE,
+)
 
 
 @dataclass
@@ -68,26 +74,26 @@ class ModelArgs:
 
 @lru_cache(maxsize=64)
 def script(prompt):
-    """The tokens to say after a prompt, None for ever, and the seconds before each."""
+    """The tokens to say after a prompt, None for ever; the seconds before each and the first."""
     text = TOKENIZER.decode(list(prompt), skip_special_tokens=False)
     turns = [turn.partition("\\n") for turn in text.split("<|im_start|>") if turn]
     turns = [(role, said.removesuffix("\\n").removesuffix("<|im_end|>")) for role, _, said in turns]
     spoken = [(role, said) for role, said in turns if role in ("user", "tool")]
     role, said = spoken[-1] if spoken else ("user", "")
-    wait = re.match(r"Wait ([0-9.]+) s\\. ?", said)
-    said = said[wait.end():] if wait else said
+    told = SCRIPT.search(said) if role == "user" else None
+    wait_s, read_s, order = told.groups() if told else (None, None, None)
     if role == "tool":
         answer = "Seen: " + said
-    elif said.startswith("Repeat: "):
-        answer = said.removeprefix("Repeat: ")
-    elif said.startswith("Show the prompt."):
+    elif order == "Repeat: ":
+        answer = said[told.end():].partition("\\nOver.")[0]
+    elif order == "Show the prompt.":
         answer = text.translate(HARMLESS)
-    elif said.startswith("Talk for ever."):
+    elif order == "Talk for ever.":
         answer = None
     else:
         answer = "Fine."
     ids = None if answer is None else TOKENIZER.encode(answer, add_special_tokens=False).ids
-    return ids, float(wait[1]) if wait else 0.0
+    return ids, float(wait_s or 0), float(read_s or 0)
 
 
 def next_token(history):
@@ -95,9 +101,9 @@ def next_token(history):
     for at in range(len(history) - len(HEADER), -1, -1):
         if history[at : at + len(HEADER)] == HEADER:
             begin = at + len(HEADER)
-            ids, wait_s = script(tuple(history[:begin]))
-            time.sleep(wait_s)
+            ids, wait_s, read_s = script(tuple(history[:begin]))
             said = len(history) - begin
+            time.sleep(wait_s if said else wait_s + read_s)
             if ids is None:
                 return WORD
             return ids[said] if said < len(ids) else END
