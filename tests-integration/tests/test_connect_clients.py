@@ -15,7 +15,16 @@ from stack_testkit.program import Program
 
 CLIENTS = [
     *("claude-code", "codex", "opencode", "aider", "continue", "zed", "llm", "open-webui"),
-    *("cline", "roo-code", "vs-code", "cursor", "n8n", "langchain", "pydantic-ai"),
+    *(
+        "cline",
+        "roo-code",
+        "vs-code",
+        "cursor",
+        "n8n",
+        "home-assistant",
+        "langchain",
+        "pydantic-ai",
+    ),
 ]
 WITH_FILES, BY_HAND = CLIENTS[:8], CLIENTS[8:]
 AGENTS = ["claude-code", "codex", "opencode", "cline", "roo-code"]

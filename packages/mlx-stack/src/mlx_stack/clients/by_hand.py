@@ -108,6 +108,19 @@ def _n8n(_: Surroundings, to: ClientEndpoint) -> str:
     )
 
 
+def _home_assistant(_: Surroundings, to: ClientEndpoint) -> str:
+    return "\n".join(
+        [
+            "Settings > Devices & services > Add integration > Ollama:",
+            f"  URL: {to.root_url}",
+            f"  API key: {to.key}",
+            f"Then add a conversation agent there, with the model `{to.main}`. The field for the",
+            "API key came in 2026; without it, Home Assistant can't be let in.",
+            _ELSEWHERE,
+        ]
+    )
+
+
 def _langchain(_: Surroundings, to: ClientEndpoint) -> str:
     return "\n".join(
         [
@@ -153,6 +166,7 @@ CLIENTS_BY_HAND: tuple[Client, ...] = (
     Client("vs-code", "VS Code", Traces(("code",), ("Visual Studio Code",)), _vs_code),
     Client("cursor", "Cursor", Traces(("cursor",), ("Cursor",), (".cursor",)), _cursor),
     Client("n8n", "n8n", Traces(("n8n",), folders=(".n8n",)), _n8n),
+    Client("home-assistant", "Home Assistant", Traces(), _home_assistant),
     Client("langchain", "LangChain", Traces(), _langchain),
     Client("pydantic-ai", "pydantic-ai", Traces(), _pydantic_ai),
 )

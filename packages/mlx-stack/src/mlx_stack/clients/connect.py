@@ -320,7 +320,7 @@ def _ensure_room(opened: OpenStack, client: Client, endpoint: ClientEndpoint) ->
             "`mlx-stack up`, and this again."
         )
     raise StackError(
-        f"{client.title} begins with about {needed:,} tokens of instructions and tools; "
+        f"{client.title} starts with about {needed:,} tokens of instructions and tools; "
         f"{endpoint.main} has {context_tokens:,}, of which {answer_tokens(context_tokens):,} are "
         "for an answer.",
         hint=hint,
