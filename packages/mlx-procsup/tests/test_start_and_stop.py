@@ -19,16 +19,22 @@ from mlx_procsup import (
     CommandNotFoundError,
     ExitedEarlyError,
     HttpReadiness,
+    LastLook,
     LoadTimeout,
     ProbeTarget,
     ProcessSpec,
     ReadinessTimeoutError,
+    ServiceState,
     StartFailedError,
+    StartOutcome,
+    StartPlan,
     StateDirs,
     StateFileError,
     StopOutcome,
     SupervisionError,
     WantedState,
+    Wedge,
+    bring_up,
     identify,
     is_alive,
     probe_service,
@@ -37,10 +43,12 @@ from mlx_procsup import (
     start_detached,
     start_service,
     stop_service,
+    target_of,
     wait_for_healthy,
 )
 from mlx_procsup.identity import reap
 from mlx_procsup.located import group_members
+from mlx_procsup.looks import write_last_look
 from mlx_procsup.testing import eventually, free_port
 
 SpecMaker = Callable[..., ProcessSpec]
@@ -394,3 +402,23 @@ def test_secrets_reach_the_process_but_no_file(dirs: StateDirs, tmp_path: Path) 
     assert "sk-12345" not in dirs.run_file("secret").read_text()
     assert "sk-12345" not in spec.shell_line(frozenset({"KEY"}))
     assert "sk-12345" not in repr(replace(spec, command=("true",)))
+
+
+def test_a_service_that_was_found_wedged_is_replaced_and_until_then_not_healthy(
+    dirs: StateDirs, web: SpecMaker
+) -> None:
+    spec = web()
+    first = bring_up(StartPlan(spec), dirs)
+    assert bring_up(StartPlan(spec), dirs).pid == first.pid
+    assert first.pid is not None
+    wedge = Wedge(first.pid, "nothing moves", time.time() - 60)
+    write_last_look(dirs, LastLook(time.time(), 30, os.getpid(), {"web": wedge}))
+    status = probe_service(target_of(spec), dirs)
+    assert (status.state, status.wedged) == (ServiceState.DEGRADED, "nothing moves")
+
+    second = bring_up(StartPlan(spec), dirs)
+
+    assert second.outcome is StartOutcome.STARTED
+    assert second.pid != first.pid
+    assert probe_service(target_of(spec), dirs).state is ServiceState.HEALTHY
+    stop_service("web", dirs)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mlx_procsup import (
+    LastLook,
     MachineReader,
     Pressure,
     ProcessSpec,
@@ -23,9 +25,11 @@ from mlx_procsup import (
     Watchdog,
     WatchEvent,
     WatchSettings,
+    Wedge,
     acquire_lock,
     identify,
     probe_service,
+    read_last_look,
     read_pid,
     read_run,
     start_service,
@@ -343,3 +347,64 @@ def test_the_loop_ends_when_it_is_told(world: World) -> None:
 
     world.watchdog().run(pause)
     assert len(pauses) == 3
+
+
+def test_a_look_is_noted_for_whoever_asks_when_it_was(world: World, web: SpecMaker) -> None:
+    world.add(web("a"))
+    watchdog = world.watchdog()
+    assert read_last_look(world.dirs) is None
+    world.run(watchdog, 40)
+    look = read_last_look(world.dirs)
+    assert look is not None
+    assert (look.at, look.interval_s, look.pid) == (world.wall - 10, 30, os.getpid())
+    assert look.wedged == {}
+    assert not look.is_late(world.wall)
+    assert look.is_late(world.wall + 600)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"schema_version": 2}', '{"at": "x"}', "\xff"])
+def test_a_damaged_note_of_the_last_look_says_nothing(world: World, text: str) -> None:
+    world.dirs.create()
+    world.dirs.last_look_file.write_text(text)
+    assert read_last_look(world.dirs) is None
+
+
+def test_what_is_said_to_be_wedged_is_believed_of_that_process_and_while_somebody_looks() -> None:
+    look = LastLook(1000.0, 30.0, 1, {"a": Wedge(42, "stuck", 900.0)})
+    assert look.wedge_of("a", 42, 1010.0) is not None
+    assert look.wedge_of("a", 43, 1010.0) is None
+    assert look.wedge_of("b", 42, 1010.0) is None
+    assert look.wedge_of("a", 42, 2000.0) is None
+
+
+def test_a_watch_that_stalls_is_noticed_from_outside_it(world: World) -> None:
+    stalled = threading.Event()
+    told: list[float] = []
+
+    def on_stall(seconds: float) -> None:
+        told.append(seconds)
+        stalled.set()
+
+    watchdog = Watchdog(
+        world.dirs,
+        WatchSettings(lock=world.lock, interval_s=0.1, stall_s=0.2),
+        lambda: stalled.wait(10) and [],  # a disk that hangs, say
+        world.events.append,
+    )
+    watchdog.run(lambda _: stalled.is_set(), on_stall)
+    assert len(told) == 1
+    assert told[0] >= 0.3
+
+
+def test_a_watch_that_turns_is_not_said_to_stall(world: World) -> None:
+    told: list[float] = []
+    turns = iter([False] * 20 + [True])
+    settings = WatchSettings(lock=world.lock, interval_s=0.05, stall_s=0.1)
+    watchdog = Watchdog(world.dirs, settings, list, world.events.append)
+
+    def pause(seconds: float) -> bool:
+        threading.Event().wait(min(seconds, 0.05))
+        return next(turns)
+
+    watchdog.run(pause, told.append)
+    assert told == []

@@ -13,6 +13,15 @@ its own, which say how it misbehaves:
     --hang             accept connections and never answer
     --status N         answer everything with this HTTP status
     --chat-status N    answer requests for a completion with this HTTP status
+    --wedge KIND       on SIGUSR1, go on answering and stop delivering, as a
+                         dead-thread  nothing that it works on moves
+                         deadlock     nothing is begun any more
+                         livelock     it steps and steps, at full processor load
+                         errors       every completion is HTTP 500
+                         error-200    … or HTTP 200 with finish_reason "error"
+                         silence      nothing is answered, at full processor load
+    --status-as KIND   `/v1/status` is missing, hangs, is nonsense, or lies (a request in flight
+                       that isn't there)
 """
 
 import argparse
@@ -31,6 +40,8 @@ import uvicorn
 import uvicorn.server
 
 _LONG_S = 3600
+WEDGES = ("dead-thread", "deadlock", "livelock", "errors", "error-200", "silence")
+"""The ways in which it can stop delivering."""
 _NOT_FOUND = {"error": {"message": "Not Found", "type": "not_found"}}
 _JSON = "application/json"
 
@@ -49,10 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"child {child.pid}", flush=True)
     if options.exit_after is not None:
         threading.Thread(target=_exit_later, args=(options,), daemon=True).start()
+    engine = _Engine(options)
+    if options.wedge is not None:
+        signal.signal(signal.SIGUSR1, lambda *_: engine.wedge())
     time.sleep(options.ready_after)
     print(f"listening on {options.host}:{options.port}", flush=True)
     uvicorn.run(
-        _Engine(options),
+        engine,
         host=options.host,
         port=options.port,
         http="h11",
@@ -78,6 +92,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--hang", action="store_true")
     parser.add_argument("--status", type=int, default=200)
     parser.add_argument("--chat-status", type=int, default=200)
+    parser.add_argument("--wedge", choices=WEDGES)
+    parser.add_argument("--status-as", choices=["missing", "hang", "nonsense", "lie"])
     options, _ = parser.parse_known_args(arguments)
     return options
 
@@ -93,13 +109,30 @@ class _Engine:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self._options = options
-        self._running = 0
+        self._wedge = ""
+        self._requests: dict[str, dict[str, Any]] = {}
+        self._prompt_tokens = 0
+        self._completion_tokens = 0
+        self._steps = 0
+
+    def wedge(self) -> None:
+        """Stop delivering."""
+        self._wedge = self._options.wedge
+        print(f"fake engine: {self._wedge}", flush=True)
+        if self._wedge == "livelock":
+            threading.Thread(target=self._step_for_ever, daemon=True).start()
+
+    def _step_for_ever(self) -> None:
+        while True:
+            self._steps += 1
 
     async def __call__(self, scope: Message, receive: Any, send: Any) -> None:
         """Answer one request."""
         options = self._options
         if options.hang:
             await asyncio.sleep(_LONG_S)
+        while self._wedge == "silence":
+            self._steps += 1
         if options.status != 200:
             error = {"error": {"message": "as told", "type": "fake"}}
             await _send(send, options.status, error)
@@ -112,22 +145,72 @@ class _Engine:
                 models = [{"id": name, "object": "model"}]
                 await _send(send, 200, {"object": "list", "data": models})
             case "GET", "/v1/status":
-                await _send(send, 200, {"num_running": self._running, "num_waiting": 0})
+                await self._status(send)
             case "POST", "/v1/chat/completions":
-                self._running += 1
-                try:
-                    await self._chat(json.loads(await _read(receive)), send)
-                finally:
-                    self._running -= 1
+                await self._chat(json.loads(await _read(receive)), send)
             case _:
                 await _send(send, 404, _NOT_FOUND)
+
+    async def _status(self, send: Any) -> None:
+        """Say what is worked on, in the words of vllm-mlx."""
+        requests = list(self._requests.values())
+        running = [row for row in requests if row["status"] == "running"]
+        match self._options.status_as:
+            case "missing":
+                await _send(send, 404, _NOT_FOUND)
+                return
+            case "hang":
+                await asyncio.sleep(_LONG_S)
+            case "nonsense":
+                await _send(send, 200, {"status": "running", "num_running": "many"})
+                return
+            case "lie":
+                running = requests = [_row("ghost", 5)]
+            case _:
+                pass
+        document = {
+            "status": "running",
+            "model": self._options.served_model_name,
+            "steps_executed": self._steps,
+            "num_running": len(running),
+            "num_waiting": len(requests) - len(running),
+            "total_prompt_tokens": self._prompt_tokens,
+            "total_completion_tokens": self._completion_tokens,
+            "requests": requests,
+        }
+        await _send(send, 200, document)
+
+    async def _work(self, prompt: Sequence[str], tokens: Sequence[str]) -> AsyncIterator[str]:
+        """The tokens of an answer one after the other, told in the status."""
+        name = f"chatcmpl-{self._prompt_tokens}-{time.monotonic_ns()}"
+        row = self._requests[name] = _row(name, len(prompt))
+        try:
+            if self._wedge == "deadlock":
+                row |= {"status": "waiting", "phase": "queued"}
+            self._prompt_tokens += len(prompt)
+            for token in tokens:
+                await asyncio.sleep(self._options.token_delay)
+                if self._wedge in ("dead-thread", "deadlock", "livelock"):
+                    await asyncio.sleep(_LONG_S)
+                row["completion_tokens"] += 1
+                row["phase"] = "generation"
+                self._steps += 1
+                yield token
+        finally:
+            del self._requests[name]
+            self._completion_tokens += row["completion_tokens"]
 
     async def _chat(self, request: Any, send: Any) -> None:
         """Repeat the last message."""
         options = self._options
-        if options.chat_status != 200:
+        if options.chat_status != 200 or self._wedge == "errors":
             error = {"error": {"message": "as told", "type": "fake"}}
-            await _send(send, options.chat_status, error)
+            await _send(send, 500 if self._wedge else options.chat_status, error)
+            return
+        if self._wedge == "error-200":
+            message = {"role": "assistant", "content": ""}
+            choice = {"index": 0, "message": message, "finish_reason": "error"}
+            await _send(send, 200, self._completion("chat.completion", [choice], None))
             return
         if request.get("model") != options.served_model_name:
             message = f"The model `{request.get('model')}` does not exist."
@@ -141,10 +224,10 @@ class _Engine:
             "total_tokens": len(prompt) + len(tokens),
         }
         if request.get("stream"):
-            await _send_events(send, self._events(tokens, usage))
+            await _send_events(send, self._events(prompt, tokens, usage))
         else:
-            await asyncio.sleep(options.token_delay * len(tokens))
-            message = {"role": "assistant", "content": " ".join(tokens)}
+            said = [token async for token in self._work(prompt, tokens)]
+            message = {"role": "assistant", "content": " ".join(said)}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
             await _send(send, 200, self._completion("chat.completion", [choice], usage))
 
@@ -160,17 +243,30 @@ class _Engine:
             "usage": usage,
         }
 
-    async def _events(self, tokens: list[str], usage: dict[str, int]) -> AsyncIterator[str]:
-        kind = "chat.completion.chunk"
-        deltas: list[dict[str, str]] = [{"role": "assistant"}]
-        deltas += [{"content": token if i == 0 else f" {token}"} for i, token in enumerate(tokens)]
-        for delta in deltas:
-            if "content" in delta:
-                await asyncio.sleep(self._options.token_delay)
+    async def _events(
+        self, prompt: Sequence[str], tokens: Sequence[str], usage: dict[str, int]
+    ) -> AsyncIterator[str]:
+        kind, said = "chat.completion.chunk", ""
+        opening = {"index": 0, "delta": {"role": "assistant"}}
+        yield json.dumps(self._completion(kind, [opening], None))
+        async for token in self._work(prompt, tokens):
+            delta = {"content": f" {token}" if said else token}
+            said = token
             yield json.dumps(self._completion(kind, [{"index": 0, "delta": delta}], None))
         last: dict[str, object] = {"index": 0, "delta": {}, "finish_reason": "stop"}
         yield json.dumps(self._completion(kind, [last], usage))
         yield "[DONE]"
+
+
+def _row(name: str, prompt_tokens: int) -> dict[str, Any]:
+    return {
+        "request_id": name,
+        "status": "running",
+        "phase": "prefill",
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": 0,
+        "progress": 0.0,
+    }
 
 
 async def _read(receive: Any) -> bytes:

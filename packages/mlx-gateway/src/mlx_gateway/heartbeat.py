@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from mlx_gateway.engines import Engines
-from mlx_gateway.ledger import BEAT_S, ENDPOINT, Event, Ledger
+from mlx_gateway.ledger import BEAT_S, ENDPOINT, WEDGE, Event, Ledger
 from mlx_gateway.settings import GatewaySettings
 
 
@@ -42,7 +42,7 @@ class Heartbeat:
         """Note that the upstream at this root stopped answering."""
         for name, model in self._settings().models.items():
             if root in [each.root for each in model.upstreams]:
-                self._ledger.note(Event(time.time(), "wedge", name))
+                self._ledger.note(Event(time.time(), WEDGE, name))
 
     async def _beat(self) -> None:
         while True:

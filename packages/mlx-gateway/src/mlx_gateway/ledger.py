@@ -24,6 +24,8 @@ from mlx_gateway.sums import Sums
 
 ENDPOINT = "endpoint"
 """What the gateway itself is called among those whose availability is noted."""
+WEDGE = "wedge"
+"""The event of an engine that stopped delivering, from then on."""
 BEAT_S = 30.0
 """How often it is noted what is there; three times as long without a note is an absence."""
 LONGEST_DETAIL = 200

@@ -4,6 +4,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlx_procsup.delivery import Answer as Answer
+    from mlx_procsup.delivery import AnswerKind as AnswerKind
+    from mlx_procsup.delivery import DeliveryHistory as DeliveryHistory
+    from mlx_procsup.delivery import DeliveryRule as DeliveryRule
+    from mlx_procsup.delivery import InFlight as InFlight
+    from mlx_procsup.delivery import Unreadable as Unreadable
+    from mlx_procsup.delivery import Work as Work
+    from mlx_procsup.delivery_watch import DeliveryCheck as DeliveryCheck
     from mlx_procsup.errors import AlreadyRunningError as AlreadyRunningError
     from mlx_procsup.errors import CommandNotFoundError as CommandNotFoundError
     from mlx_procsup.errors import ExitedEarlyError as ExitedEarlyError
@@ -32,6 +40,9 @@ if TYPE_CHECKING:
     from mlx_procsup.logfiles import plain as plain
     from mlx_procsup.logfiles import tail_lines as tail_lines
     from mlx_procsup.logfiles import tail_with_archive as tail_with_archive
+    from mlx_procsup.looks import LastLook as LastLook
+    from mlx_procsup.looks import Wedge as Wedge
+    from mlx_procsup.looks import read_last_look as read_last_look
     from mlx_procsup.presence import pid_running_as as pid_running_as
     from mlx_procsup.presence import run_as as run_as
     from mlx_procsup.presence import start_detached as start_detached
@@ -88,6 +99,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES_IN = {
+    "delivery": "Answer AnswerKind DeliveryHistory DeliveryRule InFlight Unreadable Work",
+    "delivery_watch": "DeliveryCheck",
     "errors": (
         "AlreadyRunningError CommandNotFoundError ExitedEarlyError NotReadyError PortTakenError "
         "ReadinessTimeoutError StartFailedError StateFileError StopFailedError SupervisionError "
@@ -98,6 +111,7 @@ _NAMES_IN = {
     "located": "Located locate",
     "lock": "LockHeldError LockOwner LockUnsupportedError acquire_lock",
     "logfiles": "LogInfo all_lines follow list_logs plain tail_lines tail_with_archive",
+    "looks": "LastLook Wedge read_last_look",
     "presence": "pid_running_as run_as start_detached",
     "pressure": "Pressure ShedRule read_pressure",
     "probe": "ProbeTarget ServiceStatus probe_all probe_service target_of",

@@ -31,6 +31,9 @@ class Observation:
         is_wanted: Whether it should run.
         was_started: Whether it has ever been started.
         max_memory_bytes: What it may hold; None without a limit.
+        wedged: Why it doesn't deliver though it may answer; None where nothing says so.
+        silence_s: How long it may leave questions unanswered once it has answered, whatever its
+            processor time says; None where that time decides.
     """
 
     at: float
@@ -41,13 +44,21 @@ class Observation:
     uptime_s: float | None = None
     memory_bytes: int | None = None
     max_memory_bytes: int | None = None
+    wedged: str | None = None
+    silence_s: float | None = None
 
 
-def is_hung(down: Sequence[Observation], rule: HangRule) -> bool:
-    """Whether a service hangs that was `down` in each of these last looks, oldest first."""
+def is_hung(down: Sequence[Observation], rule: HangRule, silent_since: float | None = None) -> bool:
+    """Whether a service hangs that was `down` in each of these last looks, oldest first.
+
+    Args:
+        silent_since: When one that had answered before was first `down`.
+    """
     if len(down) < rule.polls:
         return False
     first, last = down[0], down[-1]
+    if silent_since is not None and last.silence_s is not None:
+        return last.at - silent_since >= last.silence_s
     if last.uptime_s is not None and last.uptime_s < rule.start_grace_s:
         return False
     seconds = last.at - first.at

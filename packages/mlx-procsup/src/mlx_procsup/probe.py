@@ -8,6 +8,7 @@ from mlx_procsup.http_probe import PendingPoll, PollAnswer
 from mlx_procsup.identity import is_alive
 from mlx_procsup.located import Located, locate
 from mlx_procsup.logfiles import last_line
+from mlx_procsup.looks import LastLook, read_last_look
 from mlx_procsup.spec import HttpReadiness, ProcessSpec, StateDirs
 from mlx_procsup.state import DOWN_AFTER_S, ServiceState, classify
 from mlx_procsup.statefiles import RunRecord
@@ -37,6 +38,8 @@ class ServiceStatus:
         memory_bytes: Resident memory, descendants included.
         last_error: What is wrong, or was when it was last looked at; None if nothing is.
         files_problem: What is wrong with its state files, in words; None where they agree.
+        wedged: Why it doesn't deliver though it may answer, as a watchdog found; None where none
+            says so. Such a service is never healthy.
     """
 
     name: str
@@ -49,6 +52,7 @@ class ServiceStatus:
     last_error: str | None
     record: RunRecord | None
     files_problem: str | None
+    wedged: str | None = None
 
 
 def target_of(spec: ProcessSpec) -> ProbeTarget:
@@ -85,9 +89,10 @@ def probe_all(
     now = clock()  # while the answers are on their way
     tree = read_process_tree()
     usages = [measure_usage(one.pid, now, tree) if one else None for one in processes]
+    last_look = read_last_look(dirs)
     answers = {index: poll.finish() for index, poll in pending.items()}
     return [
-        _status(target.name, dirs, found, answers.get(index), usage)
+        _status(target.name, dirs, found, answers.get(index), usage, last_look, now)
         for index, (target, found, usage) in enumerate(zip(targets, located, usages, strict=True))
     ]
 
@@ -98,6 +103,8 @@ def _status(
     found: Located,
     answer: PollAnswer | None,
     usage: ProcessUsage | None,
+    last_look: LastLook | None,
+    now: float,
 ) -> ServiceStatus:
     process = found.process if found.recorded else None
     alive = process is not None and usage is not None and is_alive(process)
@@ -108,6 +115,11 @@ def _status(
         answered_ok=answer.ok if answer else None,
         response_s=answer.response_s if answer else None,
     )
+    wedge = None
+    if process is not None and alive and last_look is not None:
+        wedge = last_look.wedge_of(name, process.pid, now)
+    if wedge is not None and state is ServiceState.HEALTHY:
+        state = ServiceState.DEGRADED
     dead = found.record.identity if found.record is not None else None
     pid = process.pid if process is not None else dead.pid if found.recorded and dead else None
     response_s = answer.response_s if answer and alive else None
@@ -119,9 +131,10 @@ def _status(
         uptime_s=usage.age_s if usage else None,
         memory_bytes=usage.memory_bytes if usage else None,
         cpu_s=usage.cpu_s if usage else None,
-        last_error=_last_error(name, dirs, found, answer, state, usage),
+        last_error=wedge.reason if wedge else _last_error(name, dirs, found, answer, state, usage),
         record=found.record,
         files_problem=found.problem,
+        wedged=wedge.reason if wedge else None,
     )
 
 

@@ -62,6 +62,8 @@ class History:
         down: The last looks, in a row, at which it didn't answer; as many as `HangRule.polls`, so
             that the work it did before it hung doesn't count.
         is_flapping: Whether it was given up; only the user changes that.
+        has_answered: Whether it has answered since it was started.
+        silent_since: Since when it doesn't though it had; None while it does.
     """
 
     restarts: tuple[float, ...] = ()
@@ -70,6 +72,8 @@ class History:
     broken_since: float | None = None
     down: tuple[Observation, ...] = ()
     is_flapping: bool = False
+    has_answered: bool = False
+    silent_since: float | None = None
 
     def restarted(self, now: float) -> "History":
         """The history after a restart."""
@@ -107,7 +111,7 @@ def decide(
     if not seen.is_wanted:
         return History(), Decision(Action.NOTHING, "not wanted", seen.at)
     is_down = seen.state is ServiceState.DOWN
-    history = replace(history, down=(*history.down, seen)[-hang.polls :] if is_down else ())
+    history = _answering(history, seen, hang.polls)
     trouble = _trouble(history, seen, hang)
     if trouble is None:
         history = replace(history, broken_since=None)
@@ -124,6 +128,17 @@ def decide(
         reason = f"{trouble}; {action} in {due_at - seen.at:.0f} s"
         return history, Decision(Action.WAIT, reason, due_at)
     return history, Decision(action, trouble, due_at)
+
+
+def _answering(history: History, seen: Observation, polls: int) -> History:
+    """The history with what the look says of whether it answers."""
+    if seen.state is not ServiceState.DOWN:
+        answers = seen.state in (ServiceState.HEALTHY, ServiceState.DEGRADED)
+        return replace(history, down=(), silent_since=None, has_answered=answers)
+    since = history.silent_since
+    if since is None and history.has_answered:
+        since = seen.at
+    return replace(history, down=(*history.down, seen)[-polls:], silent_since=since)
 
 
 def _seen_up(history: History, policy: RestartPolicy, now: float) -> History:
@@ -150,7 +165,11 @@ def _trouble(history: History, seen: Observation, hang: HangRule) -> str | None:
         return "crashed"
     if seen.state is ServiceState.STOPPED:
         return "has no PID file"
-    if is_hung(history.down, hang):
+    if seen.wedged is not None:
+        return seen.wedged
+    if is_hung(history.down, hang, history.silent_since):
+        if seen.silence_s is not None and history.silent_since is not None:
+            return f"no answer for {seen.at - history.silent_since:.0f} s"
         return f"no answer in {len(history.down)} polls and no processor time used"
     return None
 

@@ -1,6 +1,6 @@
 """One service: what each call does in each state, and the calls.
 
-               stopped      crashed              down: loading  down: hung     healthy, degraded
+               stopped      crashed              down: loading  hung, wedged   healthy, degraded
 start_service  starts       starts               AlreadyRunningError, all three
 bring_up       starts       clears, starts       waits          stops, starts  keeps, or replaces
                                                                                what is out of date
@@ -40,6 +40,7 @@ from mlx_procsup.errors import (
 from mlx_procsup.http_probe import accepts_connection
 from mlx_procsup.identity import ProcessIdentity, identify, runs_command, secret_within
 from mlx_procsup.located import Located, group_members, locate
+from mlx_procsup.looks import read_last_look
 from mlx_procsup.progress import LoadTimeout
 from mlx_procsup.readiness import wait_for_healthy
 from mlx_procsup.spawn import StartedProcess, check_program, spawn_recorded
@@ -321,6 +322,9 @@ def _keep_if_ready(
     if running is None:
         return None
     set_wanted(dirs, spec.name, WantedState.RUNNING)
+    look = read_last_look(dirs)
+    if look is not None and look.wedge_of(spec.name, running.pid, time.time()) is not None:
+        return None
     timeout = LoadTimeout.of(timeout_s)
     usage = measure_usage(running.pid, time.time())
     if usage is not None and usage.age_s > timeout_s:

@@ -118,6 +118,11 @@ class StateDirs:
         """`<logs>/<name>.log`: what the service prints."""
         return self.logs / f"{check_name(name)}.log"
 
+    @property
+    def last_look_file(self) -> Path:
+        """`<run>/last-look`: when a watchdog last looked, and what it found wedged."""
+        return self.run / "last-look"
+
     def names(self) -> tuple[str, ...]:
         """The services that have a PID or run file, sorted; files of others are passed over."""
         found = {path.stem for path in (*self.pids.glob("*.pid"), *self.run.glob("*.json"))}

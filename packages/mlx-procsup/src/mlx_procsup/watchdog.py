@@ -1,18 +1,22 @@
 """The loop that keeps services up: looks without the lock, and takes it only to act."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from mlx_procsup.defaults import LOOK_INTERVAL_S, STOP_GRACE_S
+from mlx_procsup.delivery import DeliveryRule
+from mlx_procsup.delivery_watch import DeliveryCheck, DeliveryWatch
 from mlx_procsup.errors import SupervisionError, describe_exit
 from mlx_procsup.hang import HangRule, Observation
 from mlx_procsup.identity import reap
 from mlx_procsup.located import locate
 from mlx_procsup.lock import LockHeldError, LockOwner, acquire_lock
 from mlx_procsup.logfiles import last_line
+from mlx_procsup.looks import LastLook, Wedge, write_last_look
 from mlx_procsup.pressure import (
     Pressure,
     PressureHistory,
@@ -26,6 +30,7 @@ from mlx_procsup.restart import Action, Decision, History, RestartPolicy, decide
 from mlx_procsup.rotate import RotationRule, rotate_if_larger
 from mlx_procsup.service import adopt, clear_the_way, start_service, stop_service
 from mlx_procsup.spec import ProcessSpec, StateDirs
+from mlx_procsup.stall import StallGuard
 from mlx_procsup.state import DOWN_AFTER_S, ServiceState
 from mlx_procsup.statefiles import Restart, RunRecord, WantedState, readable_run, write_run
 
@@ -44,12 +49,17 @@ class Supervised:
         importance: The least important one makes room first when memory is short.
         max_memory_bytes: Beyond it, it is recycled; None without a limit.
         sheddable: Whether it may be put aside at all.
+        delivery: How to learn what it delivers; None where an answer is all that counts.
+        silence_s: How long it may leave questions unanswered; None where its processor time says
+            whether it works.
     """
 
     spec: ProcessSpec
     importance: int = 0
     max_memory_bytes: int | None = None
     sheddable: bool = True
+    delivery: DeliveryCheck | None = field(default=None, compare=False)
+    silence_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +68,17 @@ class WatchEvent:
 
     Attributes:
         at: When, in seconds since the epoch.
-        what: One word: "noticed", "started", "restarted", "recycled", "flapping", "held-up",
-            "shed", "restored", "rotated", "recovered", "clock".
+        what: One word: "noticed", "wedged", "unclear", "started", "restarted", "recycled",
+            "flapping", "held-up", "shed", "restored", "rotated", "recovered", "clock".
         reason: The rest of the sentence.
+        since: When what it tells of began, as far as that is known.
     """
 
     at: float
     service: str | None
     what: str
     reason: str
+    since: float | None = None
 
     def to_document(self) -> dict[str, object]:
         """The event as JSON."""
@@ -80,6 +92,7 @@ class WatchSettings:
     Attributes:
         lock: The lock that it takes to act.
         rotation: When to rotate logs; None leaves them alone.
+        stall_s: A loop that doesn't turn for so long has stalled.
     """
 
     lock: Path
@@ -87,6 +100,8 @@ class WatchSettings:
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     hang: HangRule = field(default_factory=HangRule)
     shed: ShedRule = field(default_factory=ShedRule)
+    delivery: DeliveryRule = field(default_factory=DeliveryRule)
+    stall_s: float = 180.0
     rotation: RotationRule | None = field(default_factory=RotationRule)
     owner: str = "watch"
     probe_timeout_s: float = DOWN_AFTER_S
@@ -137,16 +152,30 @@ class Watchdog:
         self._held_up: dict[str, str] = {}
         self._pressure = PressureHistory()
         self._clock_gap: float | None = None
+        self._deliveries = DeliveryWatch(
+            settings.delivery, lambda name, words: self._say(name, "unclear", words)
+        )
+        self._looked_at: float | None = None
+        self._turn: Callable[[], None] = lambda: None
 
-    def run(self, pause: Callable[[float], bool]) -> None:
+    def run(
+        self, pause: Callable[[float], bool], on_stall: Callable[[float], None] | None = None
+    ) -> None:
         """Watch until `pause` says to stop.
 
         Args:
             pause: Waits so many seconds, or shorter; True ends the watch. `threading.Event.wait`
                 does that.
+            on_stall: Called from another thread when the watch has stalled, with the seconds since
+                it last did anything: whoever sees to it that it runs can begin it again.
         """
-        while not pause(self._look_safely()):
-            pass
+        guard = StallGuard(
+            self._settings.stall_s + self._settings.interval_s, on_stall or (lambda _: None)
+        )
+        self._turn = guard.turn
+        with guard.watching():
+            while not pause(self._look_safely()):
+                guard.turn()
 
     def _look_safely(self) -> float:
         """Look; trouble of the machine's own (a full disk, no more files) ends no watch."""
@@ -167,10 +196,16 @@ class Watchdog:
             self._make_room()
             self._rotate_logs()
             self._next_look = now + self._settings.interval_s
+            self._looked_at = self._machine.clock()
+            self._note_look()
         else:
             due = [name for name, at in self._due.items() if at <= now]
             self._examine([self._services[name] for name in due], now)
+        self._look_at_deliveries()
+        delivery_at = self._deliveries.due_at()
         wake_at = min([self._next_look, *self._due.values()])
+        if delivery_at is not None:
+            wake_at = min(wake_at, delivery_at)
         return max(0.0, wake_at - self._machine.monotonic())
 
     def _examine(self, services: Sequence[Supervised], now: float) -> None:
@@ -184,12 +219,45 @@ class Watchdog:
             clock=self._machine.clock,
         )
         for service, status in zip(services, statuses, strict=True):
+            self._turn()
+            is_alive = status.state not in (ServiceState.STOPPED, ServiceState.CRASHED)
+            self._deliveries.set(
+                status.name,
+                service.delivery,
+                status.pid if is_alive else None,
+                now,
+                answers=is_alive and status.state is not ServiceState.DOWN,
+            )
             self._consider(service, status, now)
+
+    def _look_at_deliveries(self) -> None:
+        now = self._machine.monotonic()
+        changed = self._deliveries.look(now)
+        if changed:
+            self._note_look()
+            self._examine([self._services[name] for name in changed], now)
+
+    def _note_look(self) -> None:
+        """Write down when we looked, and who is wedged; a full disk ends no watch."""
+        if self._looked_at is None:
+            return
+        ago = self._machine.clock() - self._machine.monotonic()
+        wedged = {
+            name: Wedge(record.identity.pid, found[0], found[1] + ago)
+            for name in self._services
+            if (found := self._deliveries.wedged(name)) is not None
+            and (record := readable_run(self._dirs, name)) is not None
+            and record.identity is not None
+        }
+        look = LastLook(self._looked_at, self._settings.interval_s, os.getpid(), wedged)
+        with suppress(OSError):
+            write_last_look(self._dirs, look)
 
     def _consider(self, service: Supervised, status: ServiceStatus, now: float) -> None:
         name = status.name
         before = self._recall(name, status.record)
-        seen = _observe(service, status, now)
+        wedged = self._deliveries.wedged(name)
+        seen = _observe(service, status, now, wedged[0] if wedged is not None else None)
         if seen.is_wanted and status.files_problem is not None and self._repair_files(service):
             self._due[name] = now
             return
@@ -205,7 +273,9 @@ class Watchdog:
             case Action.WAIT:
                 self._due[name] = decision.due_at
             case Action.NOTHING:
-                pass
+                if history.silent_since is not None and seen.silence_s is not None:
+                    ends_at = history.silent_since + seen.silence_s
+                    self._due[name] = max(now + _AFTER_START_S, ends_at)
 
     def _recall(self, name: str, record: RunRecord | None) -> History:
         """What is remembered of a service; what the user reset since is forgotten."""
@@ -341,6 +411,7 @@ class Watchdog:
         if self._settings.rotation is None:
             return
         for log in sorted(self._dirs.logs.glob("*.log")):
+            self._turn()
             try:
                 rotation = rotate_if_larger(log, self._settings.rotation)
             except (SupervisionError, OSError) as error:
@@ -356,7 +427,10 @@ class Watchdog:
             moved_s = gap - self._clock_gap
             self._say(None, "clock", f"moved by {moved_s:+.0f} s, or the machine slept")
             # who didn't answer then gets another chance
-            self._histories = {name: replace(h, down=()) for name, h in self._histories.items()}
+            self._histories = {
+                name: replace(h, down=(), silent_since=None) for name, h in self._histories.items()
+            }
+            self._deliveries.forgive()
         self._clock_gap = gap
 
     def _report_change(
@@ -365,6 +439,12 @@ class Watchdog:
         name = status.name
         if before.broken_since is None and after.broken_since is not None:
             words = [decision.reason]
+            wedged = self._deliveries.wedged(name)
+            if wedged is not None:
+                ago = self._machine.clock() - self._machine.monotonic()
+                self._say(name, "wedged", decision.reason, since=wedged[1] + ago)
+                self._troubled.add(name)
+                return
             if name in self._exits:
                 words.append(describe_exit(self._exits.pop(name)))
             if status.state is not ServiceState.STOPPED:  # whose log is an earlier run's
@@ -387,6 +467,7 @@ class Watchdog:
             self._exits[name] = exit_code
 
     def _forget_others(self) -> None:
+        self._deliveries.keep_only(self._services)
         self._troubled &= set(self._services)
         for memory in (self._histories, self._exits, self._due, self._held_up):
             for name in [name for name in memory if name not in self._services]:
@@ -399,11 +480,13 @@ class Watchdog:
             self._held_up[name] = reason
             self._say(name, "held-up", reason)
 
-    def _say(self, service: str | None, what: str, reason: str) -> None:
-        self._on_event(WatchEvent(self._machine.clock(), service, what, reason))
+    def _say(self, service: str | None, what: str, reason: str, since: float | None = None) -> None:
+        self._on_event(WatchEvent(self._machine.clock(), service, what, reason, since))
 
 
-def _observe(service: Supervised, status: ServiceStatus, now: float) -> Observation:
+def _observe(
+    service: Supervised, status: ServiceStatus, now: float, wedged: str | None
+) -> Observation:
     record = status.record
     is_stopped = status.state is ServiceState.STOPPED
     return Observation(
@@ -415,4 +498,6 @@ def _observe(service: Supervised, status: ServiceStatus, now: float) -> Observat
         uptime_s=status.uptime_s,
         memory_bytes=status.memory_bytes,
         max_memory_bytes=service.max_memory_bytes,
+        wedged=wedged,
+        silence_s=service.silence_s,
     )

@@ -167,6 +167,13 @@ class Config:
     keep_awake: Annotated[KeepAwake, Meta(description="When the Mac is kept from sleeping.")] = (
         KeepAwake.SERVING
     )
+    idle_check: Annotated[
+        bool,
+        Meta(
+            description="Whether the watchdog asks an engine that has nothing to do for one token "
+            "every five minutes."
+        ),
+    ] = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -256,3 +256,62 @@ def test_questions_of_who_answers_are_not_logged(log: io.StringIO) -> None:
     access = logging.getLogger("uvicorn.access")
     access.info('%s - "%s %s HTTP/%s" %d', "127.0.0.1", "GET", guard.CHALLENGE_PATH, "1.1", 204)
     assert log.getvalue() == ""
+
+
+# what passes through the door
+
+
+def passing(traffic: guard.Traffic, body_bytes: int, *messages: dict[str, object]) -> None:
+    with traffic.passing(body_bytes) as request:
+        for message in messages:
+            request.see(message)
+
+
+def opening(status: int, kind: bytes = b"application/json") -> dict[str, object]:
+    return {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [(b"content-type", kind)],
+    }
+
+
+def piece(body: bytes, *, more: bool = False) -> dict[str, object]:
+    return {"type": "http.response.body", "body": body, "more_body": more}
+
+
+def test_the_door_tells_how_far_each_answer_is() -> None:
+    traffic = guard.Traffic()
+    assert traffic.render() == "0 0"
+    with traffic.passing(4096) as first, traffic.passing(220):
+        assert traffic.render() == "0 0 1:4096:w:0 2:220:w:0"
+        first.see(opening(200, b"text/event-stream; charset=utf-8"))
+        first.see(piece(b": heartbeat\n\n", more=True))
+        first.see(piece(b'data: {"choices": []}\n\n', more=True))
+        assert traffic.render() == "0 0 1:4096:s:1 2:220:w:0"
+    assert traffic.render() == "0 0"
+
+
+def test_the_door_counts_answers_that_are_errors_in_a_row_whatever_their_status() -> None:
+    traffic = guard.Traffic()
+    passing(traffic, 1, opening(500), piece(b'{"detail": "no"}'))
+    passing(traffic, 1, opening(200), piece(b'{"choices": [{"finish_reason": "error"}]}'))
+    passing(traffic, 1, opening(200), piece(b'data: {"error": {"message": "no"}}\n\n'))
+    assert traffic.render() == "0 3"
+    passing(traffic, 1, opening(200), piece(b'{"choices": [{"finish_reason": "stop"}]}'))
+    assert traffic.render() == "1 0"
+
+
+def test_a_client_that_leaves_is_nobodys_error_and_a_mistake_of_its_own_neither() -> None:
+    traffic = guard.Traffic()
+    passing(traffic, 1, opening(500), piece(b"{}"))
+    passing(traffic, 1, opening(200), piece(b"half", more=True))
+    assert traffic.render() == "0 1"
+    passing(traffic, 1, opening(422), piece(b"{}"))
+    assert traffic.render() == "0 0"
+
+
+def test_an_engine_that_breaks_off_has_failed() -> None:
+    traffic = guard.Traffic()
+    with pytest.raises(RuntimeError), traffic.passing(1):
+        raise RuntimeError
+    assert traffic.render() == "0 1"

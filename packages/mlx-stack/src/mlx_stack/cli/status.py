@@ -12,7 +12,7 @@ from mlx_stack.cli.frame.context import Context, examples, until_interrupted, wi
 from mlx_stack.cli.frame.output import Output
 from mlx_stack.cli.views.services import show_service_table
 from mlx_stack.errors import NoStackError
-from mlx_stack.format import describe_hardware
+from mlx_stack.format import describe_hardware, format_duration
 from mlx_stack.home import Home
 
 _EVERY_S = 2.0
@@ -96,7 +96,7 @@ def show_status(output: Output, report: "services.status.StatusReport") -> None:
     """The report, from top to bottom."""
     has_room = output.width >= _WIDE and any(row.last_error for row in report.services)
     output.answer(describe_hardware(report.hardware))
-    output.answer(f"Gateway   {report.gateway_url}{_awake_line(report)}\n")
+    output.answer(f"Gateway   {report.gateway_url}{_awake_line(report)}{_watch_line(report)}\n")
     show_service_table(output, report.services, with_errors=has_room)
     for row in report.services:
         if row.last_error and not has_room:
@@ -114,6 +114,11 @@ def show_status(output: Output, report: "services.status.StatusReport") -> None:
         output.answer(("\nRecent watchdog events:", "bold"))
         for line in report.decisions:
             output.answer(line, style="dim")
+
+
+def _watch_line(report: "services.status.StatusReport") -> str:
+    looks = [row.last_look_s for row in report.services if row.last_look_s is not None]
+    return f"\nWatchdog  looked {format_duration(looks[0])} ago" if looks else ""
 
 
 def _awake_line(report: "services.status.StatusReport") -> str:

@@ -22,7 +22,8 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib import import_module
@@ -36,6 +37,9 @@ SCRATCH_VARIABLE = "MLX_ENGINE_SCRATCH"
 HEADER = "x-mlx-stack-proof"
 CHALLENGE_PATH = "/proof"
 """What the guard itself answers, with nothing but the proof."""
+STATUS_PATH = "/v1/status"
+WORK_HEADER = "x-mlx-stack-work"
+"""What came through the door, on answers at `STATUS_PATH`: see `Traffic.render`."""
 LONGEST_BODY_BYTES = 96 * 2**20
 """More than the gateway lets in, since a request may grow a little on its way."""
 PREVIEW = r"message preview: |prompt_preview=|Chat msg \d+: role=\w+, content="
@@ -50,6 +54,9 @@ _FIGURE = re.compile(r"\[REQUEST\]|POST|/v1/[a-z/_]+|\w+=(-?[\d.]+|True|False|No
 _ANSWERS_WORDS = re.compile(r"(Parsed value ').*(' of parameter ')", re.DOTALL)
 """What the parser of tool calls logs of an answer."""
 _SHORTEST_TEXT = 4
+_FAILED = re.compile(rb'"finish_reason": ?"error"|^data: \{"error"', re.MULTILINE)
+"""What an answer of 200 holds that is an error all the same."""
+_MOST_ROWS = 64
 
 type Scope = MutableMapping[str, Any]
 type Message = MutableMapping[str, Any]
@@ -117,6 +124,7 @@ class Guard:
     def __init__(self, app: App, secret: str) -> None:
         self._app = app
         self._secret = secret
+        self._traffic = Traffic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or pass it on."""
@@ -143,13 +151,103 @@ class Guard:
             await send({"type": "http.response.body", "body": b""})
             return
 
+        await self._pass_on(scope, receive, send, own)
+
+    async def _pass_on(
+        self, scope: Scope, receive: Receive, send: Send, own: tuple[bytes, bytes]
+    ) -> None:
+        """Let the engine answer, with the proof in its answer.
+
+        It looks into `receive` to learn that a client has left: that stays as it is.
+        """
+        added = [own]
+        if scope["path"] == STATUS_PATH:
+            added.append((WORK_HEADER.encode(), self._traffic.render().encode()))
+
         async def send_proven(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), own]
+                message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
 
-        # the engine looks into `receive` to learn that a client has left: it stays as it is
-        await self._app(scope, receive, send_proven)
+        if scope["method"] != "POST":
+            await self._app(scope, receive, send_proven)
+            return
+        body_bytes = int(dict(_text_headers(scope)).get("content-length", "0"))
+        with self._traffic.passing(body_bytes) as request:
+
+            async def send_counted(message: Message) -> None:
+                request.see(message)
+                await send_proven(message)
+
+            await self._app(scope, receive, send_counted)
+
+
+@dataclass(slots=True)
+class _Passing:
+    """A request on its way through the door.
+
+    Attributes:
+        pieces: Of its answer, those that are more than a sign of life.
+    """
+
+    body_bytes: int
+    streams: bool = False
+    pieces: int = 0
+    status: int = 0
+    failed: bool = False
+    ended: bool = False
+
+    def see(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            kinds = [value for name, value in message.get("headers", ()) if name == b"content-type"]
+            self.streams = any(value.startswith(b"text/event-stream") for value in kinds)
+        elif message["type"] == "http.response.body":
+            body: bytes = message.get("body", b"")
+            self.pieces += bool(body) and not body.startswith(b":")
+            self.failed = self.failed or _FAILED.search(body) is not None
+            self.ended = not message.get("more_body", False)
+
+
+class Traffic:
+    """What engines leave out of what they say of themselves: how their answers come out."""
+
+    def __init__(self) -> None:
+        self._passing: dict[int, _Passing] = {}
+        self._count = 0
+        self._answered = 0
+        self._failures = 0
+
+    @contextmanager
+    def passing(self, body_bytes: int) -> Generator[_Passing]:
+        """Around a request."""
+        self._count += 1
+        number, request = self._count, _Passing(body_bytes)
+        self._passing[number] = request
+        try:
+            yield request
+        except Exception:
+            request.failed = True
+            raise
+        finally:
+            del self._passing[number]
+            if request.failed or request.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+                self._failures += 1
+            elif request.ended:
+                self._failures = 0
+                self._answered += request.status == HTTPStatus.OK
+
+    def render(self) -> str:
+        """`12 0 7:4096:s:31 8:220:w:0`.
+
+        How many requests were answered, how many of the last were errors, and for those in flight
+        their number, the size of their body, whether the answer streams, and its pieces so far.
+        """
+        rows = [
+            f"{number}:{each.body_bytes}:{'s' if each.streams else 'w'}:{each.pieces}"
+            for number, each in list(self._passing.items())[:_MOST_ROWS]
+        ]
+        return " ".join([str(self._answered), str(self._failures), *rows])
 
 
 def _text_headers(scope: Scope) -> Iterator[tuple[str, str]]:

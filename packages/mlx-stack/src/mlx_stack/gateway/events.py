@@ -3,7 +3,7 @@
 import time
 from contextlib import suppress
 
-from mlx_gateway.ledger import LONGEST_DETAIL, Event, LedgerError, write_event
+from mlx_gateway.ledger import LONGEST_DETAIL, WEDGE, Event, LedgerError, write_event
 from mlx_stack.home import Home
 from mlx_stack.stack import Tier
 
@@ -15,6 +15,7 @@ _OF_WATCHDOG = {
     "restored": START,
     "recovered": "ready",
     "noticed": "trouble",
+    "wedged": WEDGE,
     "restarted": "restart",
     "recycled": "restart",
     "flapping": "flapping",
@@ -24,11 +25,16 @@ _OF_WATCHDOG = {
 """What the watchdog says, in the ledger's words; the rest is for its log."""
 
 
-def note_event(home: Home, what: str, service: str = "", detail: str = "") -> None:
-    """Note that something happened; a ledger that can't be written is the gateway's to name."""
+def note_event(
+    home: Home, what: str, service: str = "", detail: str = "", at: float | None = None
+) -> None:
+    """Note that something happened, now or at a time.
+
+    A ledger that can't be written is the gateway's to name.
+    """
     if home.root.is_dir():
         with suppress(LedgerError):
-            write_event(home.ledger, Event(time.time(), what, service, detail))
+            write_event(home.ledger, Event(at or time.time(), what, service, detail))
 
 
 def note_start(home: Home, service: str, tier: Tier | None) -> None:
@@ -41,10 +47,13 @@ def what_serves(tier: Tier) -> str:
     return f"{tier.model} {tier.quant or '?'}"[:LONGEST_DETAIL]
 
 
-def note_watch(home: Home, what: str, service: str | None) -> None:
+def note_watch(home: Home, what: str, service: str | None, since: float | None = None) -> None:
     """Note what the watchdog saw of a service or did; its reasons may quote a log, and stay there.
 
-    `what` is the watchdog's word for it; a service of None is the machine.
+    Args:
+        what: The watchdog's word for it.
+        service: None is the machine.
+        since: When it began, if that was before now.
     """
     if what in _OF_WATCHDOG and (service or what == "clock"):
-        note_event(home, _OF_WATCHDOG[what], service or "")
+        note_event(home, _OF_WATCHDOG[what], service or "", at=since)

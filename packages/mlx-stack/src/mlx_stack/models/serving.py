@@ -48,6 +48,14 @@ def serving_of(catalog: Catalog, tier: Tier, folder: Path) -> Serving:
     )
 
 
+def shape_of_tier(catalog: Catalog, tier: Tier, folder: Path) -> ModelShape | None:
+    """What a tier's speed follows from; None where that isn't known."""
+    try:
+        return fit_and_shape(entry_of(catalog, tier), tier, folder)[1]
+    except UnreadableModelError:
+        return None
+
+
 def entry_of(catalog: Catalog, tier: Tier) -> CatalogEntry | None:
     """The entry of the tier's model by its id or alias, or by the repository of its weights."""
     return catalog.get(tier.model) if tier.model in catalog else catalog.by_repo(tier.source)

@@ -6,11 +6,20 @@ from collections.abc import Mapping
 from functools import partial
 from urllib.parse import urlsplit
 
-from mlx_procsup import Ask, ProcessSpec, Question, StateDirs, SupervisionError, secret_of
+from mlx_procsup import (
+    Ask,
+    HttpReadiness,
+    ProcessSpec,
+    Question,
+    StateDirs,
+    SupervisionError,
+    secret_of,
+)
 from mlx_stack.engines import guard
 
 _ONE_TOKEN_TIMEOUT_S = 120.0
 """The first answer compiles the model's kernels."""
+_LONGEST_STATUS_BYTES = 2**20
 
 
 class StrangerError(OSError):
@@ -52,9 +61,31 @@ def request(
     try:
         if ask is not None:
             _exchange(connection, "GET", guard.CHALLENGE_PATH, None, {}, ask)
-        return _exchange(connection, method, target, body, headers, ask)
+        status, content, _ = _exchange(connection, method, target, body, headers, ask)
     finally:
         connection.close()
+    return status, content
+
+
+def read_status(readiness: HttpReadiness, *, timeout_s: float) -> tuple[int, bytes, str | None]:
+    """What an engine says of its work: HTTP status, body, and what its guard counted, if it did.
+
+    Raises:
+        StrangerError: Another process answers there.
+        OSError: Nothing answers in time.
+        HTTPException: The answer is not HTTP.
+    """
+    connection = http.client.HTTPConnection(urlsplit(readiness.url).netloc, timeout=timeout_s)
+    try:
+        status, content, said = _exchange(
+            *(connection, "GET", guard.STATUS_PATH, None),
+            headers={},
+            ask=readiness.ask,
+            longest_bytes=_LONGEST_STATUS_BYTES,
+        )
+    finally:
+        connection.close()
+    return status, content, said.get(guard.WORK_HEADER)
 
 
 def _exchange(
@@ -64,16 +95,17 @@ def _exchange(
     body: bytes | None,
     headers: Mapping[str, str],
     ask: Ask | None,
-) -> tuple[int, bytes]:
+    longest_bytes: int | None = None,
+) -> tuple[int, bytes, Mapping[str, str]]:
     question = ask(method, target) if ask is not None else None
     proof: Mapping[str, str] = question.headers if question is not None else {}
     connection.request(method, target, body, {**headers, **proof})
     response = connection.getresponse()
-    content = response.read()
+    content = response.read(longest_bytes)
     answered = {name.lower(): value for name, value in response.getheaders()}
     if question is not None and not question.is_answered(answered):
         raise StrangerError(f"what answers on port {connection.port} is not the engine")
-    return response.status, content
+    return response.status, content, answered
 
 
 def ask_one_token(spec: ProcessSpec, model: str, *, key: str | None = None) -> None:
@@ -88,21 +120,34 @@ def ask_one_token(spec: ProcessSpec, model: str, *, key: str | None = None) -> N
         SupervisionError: It fails; the message says how.
     """
     assert spec.readiness is not None  # every service that answers is asked whether it is ready
-    headers = {"Content-Type": "application/json"}
-    if key is not None:
-        headers["Authorization"] = f"Bearer {key}"
-    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
     failed = f"A request for one token to {model!r} failed"
     try:
-        status, answer = request(
-            *(urlsplit(spec.readiness.url).netloc, "POST", "/v1/chat/completions"),
-            json.dumps(body).encode(),
-            headers=headers,
-            ask=spec.readiness.ask,
-            timeout_s=_ONE_TOKEN_TIMEOUT_S,
+        status, answer = request_one_token(
+            spec.readiness, model, key=key, timeout_s=_ONE_TOKEN_TIMEOUT_S
         )
     except (OSError, http.client.HTTPException) as error:
         raise SupervisionError(f"{failed}: {error}") from error
     if status != http.client.OK:
         words = answer.decode("utf-8", errors="replace").strip()[:300]
         raise SupervisionError(f"{failed}: HTTP {status}: {words}")
+
+
+def request_one_token(
+    readiness: HttpReadiness, model: str, *, key: str | None = None, timeout_s: float
+) -> tuple[int, bytes]:
+    """The status and the body of the answer to a chat completion of one token.
+
+    Raises:
+        OSError: As of `request`, and HTTPException.
+    """
+    headers = {"Content-Type": "application/json"}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
+    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
+    return request(
+        *(urlsplit(readiness.url).netloc, "POST", "/v1/chat/completions"),
+        json.dumps(body).encode(),
+        headers=headers,
+        ask=readiness.ask,
+        timeout_s=timeout_s,
+    )

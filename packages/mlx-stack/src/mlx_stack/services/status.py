@@ -1,11 +1,13 @@
 """What runs and how it feels: reads only, and asks every service at once."""
 
-from dataclasses import asdict, dataclass
+import time
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mlx_hwprobe import HardwareProfile
 from mlx_procsup import (
     HttpReadiness,
+    LastLook,
     ProbeTarget,
     ProcessSpec,
     ServiceState,
@@ -13,6 +15,7 @@ from mlx_procsup import (
     WantedState,
     is_current,
     probe_all,
+    read_last_look,
     tail_with_archive,
 )
 from mlx_stack.config import LiteLlmMode
@@ -50,6 +53,9 @@ class ServiceRow:
         restarts: How often the watchdog restarted it since the user last acted.
         loaded: Whether a tier has a process; None for others.
         is_at_rest: Whether its next request starts it.
+        reason: Why it is not healthy; None where it is, or was stopped.
+        wedged: Why it doesn't deliver though it may answer; None where nothing says so.
+        last_look_s: Seconds since the watchdog last looked at everything; None of others.
     """
 
     name: str
@@ -66,6 +72,9 @@ class ServiceRow:
     flapping: bool
     loaded: bool | None
     is_at_rest: bool
+    reason: str | None = None
+    wedged: str | None = None
+    last_look_s: float | None = None
 
     def to_document(self) -> dict[str, object]:
         """One row of the JSON answer."""
@@ -155,6 +164,7 @@ def read_status(opened: OpenStack, *, hardware: HardwareProfile | None = None) -
     rows = [
         _row(status, model, port) for status, (_, model, port) in zip(statuses, shown, strict=True)
     ]
+    rows[-1] = _with_last_look(rows[-1], read_last_look(home.state_dirs), time.time())
     return StatusReport(
         hardware=(hardware or known_hardware(home)).to_document(),
         gateway_url=f"{root_url}/v1",
@@ -189,7 +199,30 @@ def _row(status: ServiceStatus, model: str | None, port: int | None) -> ServiceR
         is_at_rest=status.state is ServiceState.STOPPED
         and record is not None
         and record.wanted is WantedState.ON_REQUEST,
+        reason=_reason(status),
+        wedged=status.wedged,
     )
+
+
+def _reason(status: ServiceStatus) -> str | None:
+    """Why a service is not healthy."""
+    if status.state in (ServiceState.HEALTHY, ServiceState.STOPPED):
+        return None
+    if status.last_error is None and status.response_ms is not None:
+        return f"it answers only after {status.response_ms / 1000:.1f} s"
+    return status.last_error
+
+
+def _with_last_look(row: ServiceRow, look: LastLook | None, now: float) -> ServiceRow:
+    """The watchdog's row: one that lives and doesn't look watches nothing."""
+    if row.state != ServiceState.HEALTHY or look is None or look.pid != row.pid:
+        return row
+    ago_s = max(now - look.at, 0.0)
+    row = replace(row, last_look_s=round(ago_s, 1))
+    if not look.is_late(now):
+        return row
+    reason = f"it has not looked at anything for {ago_s:.0f} s"
+    return replace(row, state=ServiceState.DOWN.value, reason=reason, last_error=reason)
 
 
 def _rounded(value: float | None) -> float | None:

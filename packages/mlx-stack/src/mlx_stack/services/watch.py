@@ -8,9 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypedDict
 
 from mlx_catalog import CatalogError
+from mlx_hwprobe import HardwareProfile, HwprobeError
 from mlx_procsup import (
+    DeliveryCheck,
     ExitedEarlyError,
     LockOwner,
     ProcessSpec,
@@ -30,18 +33,24 @@ from mlx_procsup import (
     start_detached,
 )
 from mlx_procsup.defaults import LOOK_INTERVAL_S, MAX_RESTARTS, RESTART_DELAY_S
+from mlx_stack import exit_codes
 from mlx_stack.child_environment import inherited_environment
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.engines.environment import EngineName
+from mlx_stack.engines.vllm_mlx import reads_in_silence
 from mlx_stack.errors import StackError
 from mlx_stack.gateway.events import note_watch
+from mlx_stack.hardware import known_hardware
 from mlx_stack.home import HOME_VARIABLE, Home
 from mlx_stack.models.disk.local import find_local
+from mlx_stack.models.find import local_model_of
 from mlx_stack.models.own_code import ensure_no_code
+from mlx_stack.models.serving import serving_of, shape_of_tier
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import Assembly, assemble
+from mlx_stack.services.delivery import SILENCE_S, EngineDelivery, predictor
 from mlx_stack.services.keep_awake import kept_awake
-from mlx_stack.services.service import GATEWAY, WATCHDOG, ServiceEvent
+from mlx_stack.services.service import GATEWAY, WATCHDOG, Service, ServiceEvent
 from mlx_stack.services.up import refuse_open_home, start_services
 from mlx_stack.stack import Tier
 
@@ -110,10 +119,14 @@ def watch(
 
     def note(event: WatchEvent) -> None:
         _write_down(home, event)
-        note_watch(home, event.what, event.service)
+        note_watch(home, event.what, event.service, event.since)
         on_event(event)
 
     source = _StackSource(home, note)
+
+    def give_up(stalled_s: float) -> None:
+        note(_event(None, "held-up", f"hasn't looked for {stalled_s:.0f} s: exits to be restarted"))
+        os._exit(exit_codes.FAILED)  # whatever holds the loop up would hold up a tidy end as well
 
     def note_awake(words: str) -> None:
         note(_event(None, "noticed", words))
@@ -130,7 +143,8 @@ def watch(
         )
         try:
             note(_event(None, "noticed", f"watching {names} every {options.interval_s:g} s"))
-            Watchdog(dirs, settings, source.load, note).run(threading.Event().wait)
+            watchdog = Watchdog(dirs, settings, source.load, note)
+            watchdog.run(threading.Event().wait, on_stall=give_up)
         finally:
             note(_event(None, "noticed", "watchdog stopped; services keep running"))
 
@@ -191,13 +205,14 @@ class _StackSource:
         self._signature = signature
         try:
             key = ensure_gateway_key(self._home)
-            assembly = assemble(OpenStack(self._home), gateway_key=key)
+            opened = OpenStack(self._home)
+            assembly = assemble(opened, gateway_key=key)
         except (StackError, CatalogError, OSError) as error:
             self._note(_event(None, "held-up", f"the stack can't be read: {error}"))
             return before
         self._model_dir = assembly.config.model_dir
         self._missing = tuple(t for t in assembly.stack.tiers if t.name in assembly.missing)
-        self._services = _supervised(assembly)
+        self._services = supervised(opened, assembly)
         if before and self._services != before:
             names = ", ".join(service.spec.name for service in self._services)
             self._note(_event(None, "noticed", f"the stack has changed: {names}"))
@@ -223,19 +238,53 @@ class _StackSource:
         return False
 
 
-def _supervised(assembly: Assembly) -> tuple[Supervised, ...]:
+def supervised(opened: OpenStack, assembly: Assembly) -> tuple[Supervised, ...]:
+    """The services as the watchdog watches them: by what they deliver, where they are engines."""
     count = len(assembly.stack.tiers)
     importance = {tier.name: count - rank for rank, tier in enumerate(assembly.stack.tiers)}
     limit_bytes = assembly.config.gateway_max_memory_mb * _MB
+    hardware = _hardware(opened.home)
     return tuple(
         Supervised(
             service.spec,
             importance=importance.get(service.name, count + 1),
             max_memory_bytes=limit_bytes if service.name == GATEWAY else None,
             sheddable=service.name != GATEWAY,
+            **_delivery(opened, service, hardware),
         )
         for service in assembly.services
     )
+
+
+class _Delivery(TypedDict, total=False):
+    delivery: DeliveryCheck
+    silence_s: float
+
+
+def _delivery(opened: OpenStack, service: Service, hardware: HardwareProfile | None) -> _Delivery:
+    """How to learn what an engine delivers; nothing for what is none."""
+    tier, readiness = service.tier, service.spec.readiness
+    model = None if tier is None else local_model_of(opened, tier)
+    if tier is None or readiness is None or model is None:
+        return {}
+    shape = shape_of_tier(opened.catalog, tier, model.path)
+    predict_s = predictor(shape, hardware, tier.context_tokens)
+    check = EngineDelivery(
+        readiness,
+        tier.model,
+        batches="--continuous-batching" in service.spec.command,
+        predict=predict_s,
+        asks_when_idle=opened.config.idle_check,
+    )
+    is_silent = reads_in_silence(tier, serving_of(opened.catalog, tier, model.path))
+    return {"delivery": check, "silence_s": SILENCE_S + (predict_s(None) if is_silent else 0)}
+
+
+def _hardware(home: Home) -> HardwareProfile | None:
+    try:
+        return known_hardware(home)
+    except (StackError, HwprobeError):
+        return None
 
 
 def _start_stack(home: Home, note: Callable[[WatchEvent], None]) -> None:

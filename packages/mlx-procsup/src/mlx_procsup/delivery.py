@@ -1,0 +1,388 @@
+"""Whether a service delivers, whatever else it answers: pure, one look at a time (decision 0018).
+
+A service that serves models can answer every small question while nobody gets a token. What counts
+is that its work moves: something read, or something written. How long nothing may move follows from
+what it has to read, which the caller predicts. Before it counts as wedged, it is asked for one
+token: a service that gives one delivers, whatever it says of itself.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+
+@dataclass(frozen=True, slots=True)
+class InFlight:
+    """A request that a service has and has not answered.
+
+    Attributes:
+        name: What tells it from the others.
+        size: The tokens of its prompt; None where it doesn't say.
+        read: The share of them that is read, as far as it says.
+        written: The tokens of the answer so far.
+    """
+
+    name: str
+    size: int | None = None
+    read: float = 0.0
+    written: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a service says of its work.
+
+    Attributes:
+        running: What it works on.
+        waiting: What it has not begun.
+        written: The tokens of all answers that have ended.
+        rests: Its model is not loaded, and a question would load it.
+        failures: How many answers in a row were errors, as those saw who asked.
+    """
+
+    running: tuple[InFlight, ...] = ()
+    waiting: tuple[InFlight, ...] = ()
+    written: int = 0
+    rests: bool = False
+    failures: int = 0
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests wait for it."""
+        return len(self.running) + len(self.waiting)
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """A service doesn't say what it works on, or nothing that makes sense."""
+
+    reason: str
+
+
+class AnswerKind(StrEnum):
+    """What came of asking for one token."""
+
+    TOKEN = "token"  # noqa: S105 - the kind that a model writes
+    ERROR = "error"
+    NOTHING = "nothing"
+    REFUSED = "refused"
+    """The question was at fault, which tells nothing of the service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of asking for one token; `words` say which error."""
+
+    kind: AnswerKind
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryRule:
+    """When a service that answers counts as wedged.
+
+    Attributes:
+        idle_look_s: How often one is looked at that has nothing to do. Between two looks no more
+            than this counts: time in which nobody looked proves nothing.
+        busy_look_s: How often one is looked at whose work doesn't move.
+        ask_look_s: How often one is looked at that was asked for a token.
+        floor_s: How long nothing may move in any case.
+        first_s: How much longer until its first token, for which kernels are compiled.
+        doubt_s: How long the one token may take that it is asked for at the end of its grace.
+        ask_every_s: How often one that has nothing to do is asked for a token; None for never.
+        errors: So many errors in a row to that question mean that every answer is one.
+        errors_apart_s: The time between two such questions.
+        failures: After so many failures in a row, as others saw them, it is asked.
+        unreadable: After so many looks that told nothing, that is said.
+    """
+
+    idle_look_s: float = 8.0
+    busy_look_s: float = 4.0
+    ask_look_s: float = 1.0
+    floor_s: float = 60.0
+    first_s: float = 120.0
+    doubt_s: float = 5.0
+    ask_every_s: float | None = 300.0
+    errors: int = 3
+    errors_apart_s: float = 2.0
+    failures: int = 5
+    unreadable: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryHistory:
+    """What is remembered of one process from look to look. Times are on a monotonic clock.
+
+    Attributes:
+        seen_at: When it was last looked at.
+        last: What it said then; None where that told nothing.
+        still_s: For how long it was seen to have work of which nothing moved.
+        owed_s: What the prompts that it was given in that time take to read, as predicted.
+        owing: Those prompts.
+        sharing: How many services computed at once in that time, at the most.
+        proven_at: When it was last known to deliver, or first looked at.
+        has_delivered: Whether a token of it was ever seen.
+        asked_at: Since when it has been asked for a token; None while it isn't.
+        asked_for_s: How long that may take.
+        last_asked_at: When it was last asked.
+        errors: How many such questions in a row it has answered with an error.
+        excused: Failures that others saw, and that it was asked about.
+        unreadable: How many looks in a row told nothing.
+        doubted: It lost requests of which nothing had moved.
+        wedged: Why it counts as wedged; None while it doesn't.
+        told: What was said of it already.
+    """
+
+    seen_at: float | None = None
+    last: Work | None = None
+    still_s: float = 0.0
+    owed_s: float = 0.0
+    owing: frozenset[str] = frozenset()
+    sharing: int = 1
+    proven_at: float | None = None
+    has_delivered: bool = False
+    asked_at: float | None = None
+    asked_for_s: float = 0.0
+    last_asked_at: float = float("-inf")
+    errors: int = 0
+    excused: int = 0
+    unreadable: int = 0
+    doubted: bool = False
+    wedged: str | None = None
+    told: frozenset[str] = field(default=frozenset())
+
+    def grace_s(self, rule: DeliveryRule) -> float:
+        """How long nothing may move of what it has now."""
+        return rule.floor_s + self.first_s(rule) + self.owed_s * self.sharing
+
+    def first_s(self, rule: DeliveryRule) -> float:
+        """How much more its next token may take because it is the first."""
+        return 0.0 if self.has_delivered else rule.first_s
+
+    def forgiven(self) -> "DeliveryHistory":
+        """The history after time passed that nobody can account for: sleep, or another clock."""
+        return replace(self.moved(), last=None, seen_at=None)
+
+    def moved(self, **others: object) -> "DeliveryHistory":
+        """The history without anything held against its work."""
+        fresh = {"still_s": 0.0, "owed_s": 0.0, "owing": frozenset[str](), "sharing": 1}
+        return replace(self, **fresh, doubted=False, **others)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What follows from a look or from an answer.
+
+    Attributes:
+        ask_for_s: Ask it for one token, and wait so long; None for not now.
+        note: What is to be said, once; "" for nothing.
+    """
+
+    ask_for_s: float | None = None
+    note: str = ""
+
+
+_NOTHING = Finding()
+
+
+def look(
+    history: DeliveryHistory,
+    said: Work | Unreadable,
+    now: float,
+    rule: DeliveryRule,
+    predict_s: Callable[[int | None], float],
+    *,
+    sharing: int = 1,
+) -> tuple[DeliveryHistory, Finding]:
+    """What to remember of a service after a look at its work, and what to do.
+
+    Args:
+        predict_s: The most that it may take to read a prompt of so many tokens by itself; None is
+            a prompt of unknown length.
+        sharing: How many services compute at the same time on the same machine.
+    """
+    if isinstance(said, Unreadable):
+        return _look_in_vain(history, said, now, rule)
+    before, passed_s = history.last, _passed_s(history, now, rule)
+    history = replace(
+        history,
+        seen_at=now,
+        last=said,
+        unreadable=0,
+        proven_at=now if history.proven_at is None else history.proven_at,
+        has_delivered=history.has_delivered or said.written > 0,
+        excused=min(history.excused, said.failures),
+    )
+    if before is not None and said.written < before.written:  # another process: begin again
+        return DeliveryHistory(now, said, proven_at=now, asked_at=history.asked_at), _NOTHING
+    if before is not None and _has_moved(before, said):
+        moved = {"proven_at": now, "has_delivered": True, "errors": 0, "wedged": None}
+        history = history.moved(**moved)
+    elif said.in_flight and before is not None and before.in_flight:
+        history = replace(history, still_s=history.still_s + passed_s)
+    elif not said.in_flight:
+        lost = history.still_s >= rule.floor_s / 2
+        history = replace(history.moved(), doubted=history.doubted or lost)
+    history = _owing(history, said, predict_s, sharing)
+    return _judge(history, said, now, rule)
+
+
+def answered(
+    history: DeliveryHistory, answer: Answer, now: float, rule: DeliveryRule
+) -> tuple[DeliveryHistory, Finding]:
+    """What to remember of a service after it was asked for a token."""
+    asked_at, is_still = history.asked_at, history.still_s >= history.grace_s(rule) - rule.doubt_s
+    history = replace(history, asked_at=None)
+    match answer.kind:
+        case AnswerKind.TOKEN:
+            note = ""
+            if is_still:
+                note = (
+                    "it says that its requests don't move, and answers: whether it answers counts"
+                )
+            proven = {"proven_at": now, "has_delivered": True, "errors": 0, "wedged": None}
+            excused = history.last.failures if history.last is not None else 0
+            return _telling(history.moved(**proven, excused=excused), note)
+        case AnswerKind.REFUSED:
+            note = f"it can't be asked for a token: {answer.words}"
+            return _telling(replace(history, proven_at=now, doubted=False, errors=0), note)
+        case AnswerKind.ERROR:
+            errors = history.errors + 1
+            if errors >= rule.errors:
+                return _wedged(replace(history, errors=errors), _failing(answer.words)), _NOTHING
+            return replace(history, errors=errors), _NOTHING
+        case AnswerKind.NOTHING:
+            if is_still:
+                return _wedged(history, _stuck(history, rule)), _NOTHING
+            has_moved = asked_at is None or (history.proven_at or 0.0) > asked_at
+            claims_idle = history.last is not None and not history.last.in_flight
+            if claims_idle and not has_moved:
+                return _wedged(history, _silent(history)), _NOTHING
+            return history, _NOTHING
+
+
+def next_look_s(history: DeliveryHistory, rule: DeliveryRule) -> float:
+    """How soon to look again."""
+    if history.asked_at is not None:
+        return rule.ask_look_s
+    if history.errors and history.wedged is None:
+        return rule.errors_apart_s
+    is_calm = not history.still_s and not history.wedged
+    is_idle = history.last is None or not history.last.in_flight
+    return rule.idle_look_s if is_calm and is_idle else rule.busy_look_s
+
+
+def _passed_s(history: DeliveryHistory, now: float, rule: DeliveryRule) -> float:
+    if history.seen_at is None:
+        return 0.0
+    return min(max(now - history.seen_at, 0.0), rule.idle_look_s)
+
+
+def _look_in_vain(
+    history: DeliveryHistory, said: Unreadable, now: float, rule: DeliveryRule
+) -> tuple[DeliveryHistory, Finding]:
+    count = history.unreadable + 1
+    if count < rule.unreadable:
+        return replace(history, unreadable=count), _NOTHING
+    # what can't be known is no reproach; what was proven by a question stays
+    history = replace(history.moved(), seen_at=now, last=None, unreadable=count)
+    note = f"what it works on is unknown ({said.reason}): whether it answers is all that counts"
+    return _telling(history, note, topic="unreadable")
+
+
+def _has_moved(before: Work, now: Work) -> bool:
+    """Whether anything was read or written between two looks."""
+    if now.written > before.written:
+        return True
+    known = {request.name: request for request in (*before.running, *before.waiting)}
+    for request in now.running:
+        earlier = known.get(request.name, InFlight(request.name))
+        if request.written > earlier.written or request.read > earlier.read:
+            return True
+    return False
+
+
+def _owing(
+    history: DeliveryHistory,
+    said: Work,
+    predict_s: Callable[[int | None], float],
+    sharing: int,
+) -> DeliveryHistory:
+    """Add what the prompts take that are being read, each once, whatever becomes of them.
+
+    A client that leaves and comes back gives the service more to read; nothing of that is late.
+    """
+    reading: Iterable[InFlight] = [each for each in said.running if not each.written]
+    if not said.running and said.waiting:  # the next, which may have been begun by now
+        sizes = [each.size for each in said.waiting]
+        largest = None if None in sizes else max(size for size in sizes if size is not None)
+        reading = [InFlight("the next", largest)]
+    new = [each for each in reading if each.name not in history.owing]
+    return replace(
+        history,
+        owed_s=history.owed_s + sum(predict_s(each.size) for each in new),
+        owing=history.owing | {each.name for each in new},
+        sharing=max(history.sharing, sharing),
+    )
+
+
+def _judge(
+    history: DeliveryHistory, said: Work, now: float, rule: DeliveryRule
+) -> tuple[DeliveryHistory, Finding]:
+    grace_s, is_asked = history.grace_s(rule), history.asked_at is not None
+    if is_asked:
+        # the question is among what doesn't move
+        if history.still_s >= grace_s:
+            return _wedged(history, _stuck(history, rule)), _NOTHING
+        return history, _NOTHING
+    if history.wedged is None and history.still_s >= grace_s - rule.doubt_s:
+        return _asking(history, now, rule.doubt_s)
+    if said.rests or history.wedged is not None:
+        return history, _NOTHING
+    since_s = now - (history.proven_at if history.proven_at is not None else now)
+    is_due = rule.ask_every_s is not None and since_s >= rule.ask_every_s
+    fails = history.errors > 0 or said.failures >= history.excused + rule.failures
+    if now - history.last_asked_at < rule.errors_apart_s:
+        return history, _NOTHING
+    if fails or ((history.doubted or is_due) and not said.in_flight):
+        return _asking(history, now, rule.floor_s + history.first_s(rule))
+    return history, _NOTHING
+
+
+def _asking(history: DeliveryHistory, now: float, wait_s: float) -> tuple[DeliveryHistory, Finding]:
+    history = replace(history, asked_at=now, asked_for_s=wait_s, last_asked_at=now)
+    return history, Finding(ask_for_s=wait_s)
+
+
+def _wedged(history: DeliveryHistory, reason: str) -> DeliveryHistory:
+    return replace(history, wedged=reason)
+
+
+def _telling(
+    history: DeliveryHistory, note: str, topic: str = ""
+) -> tuple[DeliveryHistory, Finding]:
+    """A finding that says something, but only the first time."""
+    topic = topic or note
+    if not note or topic in history.told:
+        return history, _NOTHING
+    return replace(history, told=history.told | {topic}), Finding(note=note)
+
+
+def _stuck(history: DeliveryHistory, rule: DeliveryRule) -> str:
+    count = history.last.in_flight if history.last is not None else 0
+    requests = "1 request" if count == 1 else f"{count} requests"
+    return (
+        f"it answers, but of {requests} in flight nothing was read or written for "
+        f"{history.still_s:.0f} s, where {history.grace_s(rule):.0f} s were the most to expect"
+    )
+
+
+def _failing(words: str) -> str:
+    return f"it answers, but every request for a token fails: {words}"
+
+
+def _silent(history: DeliveryHistory) -> str:
+    return (
+        "it says that it has nothing to do, and has left a request for one token unanswered for "
+        f"{history.asked_for_s:.0f} s"
+    )

@@ -1,0 +1,215 @@
+"""What an engine delivers: read from what it says of itself and from what passes through its door.
+
+Whether it is enough is decided by `mlx_procsup.delivery`. How long a prompt may take is predicted
+here, by the speed model and with a wide margin (decision 0018).
+"""
+
+import http.client
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import msgspec
+
+from mlx_hwprobe import HardwareProfile
+from mlx_procsup import Answer, AnswerKind, HttpReadiness, InFlight, Unreadable, Work
+from mlx_recommend import ModelShape, Workload, estimate
+from mlx_stack.services.engine_door import read_status, request_one_token
+
+SLACK = 2.0
+"""How many times what is predicted a prompt may take: the range of the prediction is counted
+already; this is for what else a Mac does."""
+UNKNOWN_TPS = 25.0
+"""How fast prompts are read where nothing is known of the model or the machine."""
+UNKNOWN_TOKENS = 131_072
+"""The longest prompt where nothing says how long one may be."""
+WHOLE_ANSWER_S = 900.0
+"""How long nothing may be seen of an answer that comes in one piece, from an engine that doesn't
+count its tokens: the engine itself gives up after 600 s."""
+SILENCE_S = 90.0
+"""How long an engine may leave small questions unanswered that reads prompts on another thread."""
+_LOOK_WITHIN_S = 2.0
+_BYTES_PER_TOKEN = 2
+"""No ordinary prompt has more tokens than half its bytes."""
+_LONGEST_WORDS = 200
+
+type _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+
+
+class _Row(msgspec.Struct):
+    request_id: str
+    status: str
+    prompt_tokens: _Count
+    completion_tokens: _Count
+    phase: str = ""
+    progress: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+
+
+class _Kind(msgspec.Struct):
+    status: str
+
+
+class _Status(msgspec.Struct):
+    num_running: _Count
+    num_waiting: _Count
+    total_completion_tokens: _Count
+    requests: list[_Row]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineDelivery:
+    """How to learn what the engine of a tier delivers.
+
+    Attributes:
+        model: What it calls its model.
+        batches: Whether it counts the tokens of every request, which it does with batching only.
+        predict: The seconds that a prompt of so many tokens may take; None of unknown length.
+        asks_when_idle: Whether it may be asked for a token when it has nothing to do.
+    """
+
+    readiness: HttpReadiness
+    model: str
+    batches: bool
+    predict: Callable[[int | None], float] = field(compare=False)
+    asks_when_idle: bool = True
+
+    def look(self) -> Work | Unreadable:
+        """What it says of its work."""
+        try:
+            status, body, counted = read_status(self.readiness, timeout_s=_LOOK_WITHIN_S)
+        except TimeoutError:
+            return Unreadable(f"no answer within {_LOOK_WITHIN_S:g} s")
+        except (OSError, http.client.HTTPException) as error:
+            return Unreadable(str(error) or type(error).__name__)
+        if status != http.client.OK:
+            return Unreadable(f"HTTP {status}")
+        return read_work(body, counted, batches=self.batches)
+
+    def ask(self, wait_s: float) -> Answer:
+        """What comes of asking it for one token."""
+        try:
+            status, body = request_one_token(self.readiness, self.model, timeout_s=wait_s)
+        except (OSError, http.client.HTTPException):
+            return Answer(AnswerKind.NOTHING)
+        return read_answer(status, body)
+
+    def predict_s(self, size: int | None, /) -> float:
+        """The most that it may take to read a prompt of so many tokens."""
+        return self.predict(size)
+
+
+def read_work(body: bytes, counted: str | None, *, batches: bool) -> Work | Unreadable:
+    """What an answer of `/v1/status` says, with what the guard counted.
+
+    Without batching, the engine counts no token of an answer before its end, and doesn't know how
+    long prompts are: what the guard saw pass by stands in.
+
+    Args:
+        counted: As `guard.Traffic.render` has it; None where the engine runs without it.
+        batches: Whether the engine batches.
+    """
+    try:
+        if msgspec.json.decode(body, type=_Kind).status == "not_loaded":
+            return Work(rests=True)
+        said = msgspec.json.decode(body, type=_Status)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return Unreadable(f"it answers nonsense: {str(error)[:_LONGEST_WORDS]}")
+    traffic = _read_traffic(counted)
+    if traffic is None and (counted is not None or not batches):
+        return Unreadable("its guard doesn't say what passes")
+    answered, failures, passing = traffic or (0, 0, ())
+    rows = {name: _in_flight(said.requests, name) for name in ("running", "waiting")}
+    running = _padded(rows["running"], said.num_running)
+    if not batches:
+        running = passing
+    return Work(
+        running=running,
+        waiting=_padded(rows["waiting"], said.num_waiting) if batches else (),
+        written=said.total_completion_tokens + answered,
+        failures=failures,
+    )
+
+
+def read_answer(status: int, body: bytes) -> Answer:
+    """What the answer to a request for one token means."""
+    words = f"HTTP {status}"
+    if status >= http.client.INTERNAL_SERVER_ERROR:
+        return Answer(AnswerKind.ERROR, words)
+    if status != http.client.OK:
+        return Answer(AnswerKind.REFUSED, words)
+    try:
+        reasons = [choice.finish_reason for choice in msgspec.json.decode(body, type=_Chat).choices]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Answer(AnswerKind.ERROR, "what it answers isn't a chat completion")
+    if not reasons or "error" in reasons:
+        return Answer(AnswerKind.ERROR, 'finish_reason "error"')
+    return Answer(AnswerKind.TOKEN)
+
+
+def predictor(
+    shape: ModelShape | None, hardware: HardwareProfile | None, context_tokens: int | None
+) -> Callable[[int | None], float]:
+    """What predicts the most that a prompt may take, for a model on a machine.
+
+    Args:
+        shape: What is known of the model; None for nothing.
+        hardware: The machine; None where it is unknown.
+        context_tokens: How long a prompt may be; None where nothing says.
+    """
+    longest = context_tokens or UNKNOWN_TOKENS
+
+    def predict_s(size: int | None) -> float:
+        if size is None:
+            return max(WHOLE_ANSWER_S, predict_s(longest))
+        tokens = max(size, 1)
+        speed = None
+        if shape is not None and hardware is not None:
+            workload = Workload(context_tokens=tokens, speed_context_tokens=tokens)
+            speed = estimate(shape, hardware, workload).prompt_tps
+        return tokens / UNKNOWN_TPS if speed is None else SLACK * tokens / speed.low
+
+    return predict_s
+
+
+class _Choice(msgspec.Struct):
+    finish_reason: str | None = None
+
+
+class _Chat(msgspec.Struct):
+    choices: list[_Choice]
+
+
+def _in_flight(rows: list[_Row], status: str) -> tuple[InFlight, ...]:
+    return tuple(
+        InFlight(
+            row.request_id,
+            row.prompt_tokens or None,
+            row.progress if row.phase == "prefill" else 0.0,
+            row.completion_tokens,
+        )
+        for row in rows
+        if row.status == status
+    )
+
+
+def _padded(rows: tuple[InFlight, ...], count: int) -> tuple[InFlight, ...]:
+    """The rows, and one of unknown length for each that the engine counts and doesn't show."""
+    missing = min(max(count - len(rows), 0), 1)  # one that is owed so much is enough
+    return (*rows, *(InFlight(f"unknown {number}") for number in range(missing)))
+
+
+def _read_traffic(text: str | None) -> tuple[int, int, tuple[InFlight, ...]] | None:
+    """What `guard.Traffic.render` wrote; None of anything else."""
+    try:
+        answered, failures, *rows = (text or "").split(" ")
+        passing = tuple(_passing(*row.split(":")) for row in rows)
+        return int(answered), int(failures), passing
+    except (ValueError, TypeError):
+        return None
+
+
+def _passing(number: str, body_bytes: str, kind: str, pieces: str) -> InFlight:
+    if kind == "w":
+        return InFlight(number)  # nothing is seen of it before its end
+    tokens = max(int(body_bytes) // _BYTES_PER_TOKEN, 1)
+    return InFlight(f"{number} streamed", tokens, written=int(pieces))

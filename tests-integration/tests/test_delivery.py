@@ -1,0 +1,209 @@
+"""Engines that answer and deliver nothing: real processes, which stop when they are told to."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from mlx_procsup import (
+    DeliveryRule,
+    RestartPolicy,
+    StartPlan,
+    Supervised,
+    Watchdog,
+    WatchEvent,
+    WatchSettings,
+    read_last_look,
+    read_pid,
+    stop_service,
+)
+from mlx_procsup.service import bring_up
+from mlx_procsup.testing import eventually
+from mlx_stack.home import Home
+from mlx_stack.open_stack import OpenStack
+from mlx_stack.services.assembly import assemble
+from mlx_stack.services.delivery import EngineDelivery
+from mlx_stack.services.status import ServiceRow, read_status
+from mlx_stack.services.watch import supervised
+from stack_testkit.fake_engine import WEDGES
+from stack_testkit.home import define_stack, install_fake_engines
+
+QUICK = DeliveryRule(
+    idle_look_s=0.3,
+    busy_look_s=0.2,
+    ask_look_s=0.1,
+    floor_s=1.0,
+    first_s=0.5,
+    doubt_s=0.4,
+    ask_every_s=1.0,
+    errors_apart_s=0.1,
+)
+WITHIN_S = 20.0
+
+
+@dataclass
+class World:
+    """A stack of one engine, under a watchdog that is quick to doubt."""
+
+    home: Home
+    service: Supervised
+    events: list[WatchEvent] = field(default_factory=list[WatchEvent])
+
+    @property
+    def pid(self) -> int | None:
+        return read_pid(self.home.state_dirs, "standard")
+
+    @property
+    def row(self) -> ServiceRow:
+        return read_status(OpenStack(self.home)).services[0]
+
+    def heard(self, what: str) -> list[str]:
+        return [event.reason for event in self.events if event.what == what]
+
+    def looked_again_for(self, seconds: float) -> Callable[[], bool]:
+        """Whether the watchdog has gone on looking for so long."""
+        began = time.time()
+
+        def has_looked() -> bool:
+            look = read_last_look(self.home.state_dirs)
+            return look is not None and look.at > began + seconds
+
+        return has_looked
+
+    def ask(self) -> None:
+        """Ask the engine for a token, and wait for none."""
+        check = self.service.delivery
+        assert isinstance(check, EngineDelivery)
+        threading.Thread(target=check.ask, args=(30.0,), daemon=True).start()
+
+    def watchdog(self) -> Watchdog:
+        settings = WatchSettings(
+            lock=self.home.lock,
+            interval_s=1.0,
+            restart=RestartPolicy(delay_s=0.2),
+            delivery=QUICK,
+            grace_s=0.5,
+            probe_timeout_s=1.0,
+        )
+        dirs = self.home.state_dirs
+        return Watchdog(dirs, settings, lambda: [self.service], self.events.append)
+
+
+@contextmanager
+def world(tmp_path: Path, *, silence_s: float = 2.0, **flags: str) -> Iterator[World]:
+    home = Home(tmp_path / "home")
+    install_fake_engines(home)
+    define_stack(home, {"standard": {"continuous-batching": True, **flags}})
+    opened = OpenStack(home)
+    assembly = assemble(opened, gateway_key="k" * 40)
+    engine = next(each for each in supervised(opened, assembly) if each.spec.name == "standard")
+    engine = Supervised(engine.spec, delivery=engine.delivery, silence_s=silence_s)
+    assert bring_up(StartPlan(engine.spec), home.state_dirs).error is None
+    made, stop = World(home, engine), threading.Event()
+    watching = threading.Thread(target=made.watchdog().run, args=(stop.wait,))
+    watching.start()
+    try:
+        yield made
+    finally:
+        stop.set()
+        watching.join()
+        stop_service("standard", home.state_dirs, 0.5)
+
+
+@pytest.mark.parametrize("kind", WEDGES)
+def test_an_engine_that_stops_delivering_is_found_and_restarted(tmp_path: Path, kind: str) -> None:
+    with world(tmp_path, wedge=kind) as made:
+        before = made.pid
+        assert before is not None
+        assert eventually(lambda: read_last_look(made.home.state_dirs) is not None, WITHIN_S)
+        os.kill(before, signal.SIGUSR1)
+        made.ask()
+        assert eventually(lambda: bool(made.heard("recovered")), WITHIN_S), made.events
+        assert made.pid not in (None, before)
+        if kind != "silence":  # that one doesn't answer, so that no look at its work is needed
+            (reason,) = made.heard("wedged")
+            assert "it answers" in reason or "it says" in reason
+            wedged = next(event for event in made.events if event.what == "wedged")
+            assert wedged.since is not None
+            assert wedged.since < wedged.at
+        assert made.row.wedged is None
+
+
+def test_status_says_that_an_engine_is_wedged_and_why(tmp_path: Path) -> None:
+    with world(tmp_path, wedge="dead-thread") as made:
+        assert made.row.state == "healthy"
+        stopped = made.pid
+        assert stopped is not None
+        os.kill(stopped, signal.SIGUSR1)
+        made.ask()
+        seen: list[ServiceRow] = []
+
+        def is_wedged() -> bool:
+            seen.append(made.row)
+            return seen[-1].wedged is not None
+
+        assert eventually(is_wedged, WITHIN_S)
+        row = seen[-1]
+        assert (row.state, row.pid) == ("degraded", stopped)
+        assert row.reason == row.wedged == row.last_error
+        assert "it answers" in (row.wedged or "")
+
+
+@pytest.mark.parametrize("kind", ["missing", "hang", "nonsense"])
+def test_a_status_that_tells_nothing_is_named_once_and_the_engine_left_alone(
+    tmp_path: Path, kind: str
+) -> None:
+    with world(tmp_path, **{"status-as": kind}) as made:
+        before = made.pid
+        assert eventually(lambda: bool(made.heard("unclear")), WITHIN_S)
+        assert eventually(made.looked_again_for(QUICK.floor_s + 1), WITHIN_S)
+        assert len(made.heard("unclear")) == 1
+        assert made.pid == before
+        assert made.row.state == "healthy"
+
+
+def test_a_status_that_lies_is_named_once_and_the_engine_left_alone(tmp_path: Path) -> None:
+    with world(tmp_path, **{"status-as": "lie"}) as made:
+        before = made.pid
+        assert eventually(lambda: bool(made.heard("unclear")), WITHIN_S)
+        assert eventually(made.looked_again_for(QUICK.floor_s + 1), WITHIN_S)
+        (said,) = made.heard("unclear")
+        assert "answers" in said
+        assert made.pid == before
+
+
+def test_an_engine_that_was_suspended_is_restarted(tmp_path: Path) -> None:
+    with world(tmp_path) as made:
+        before = made.pid
+        assert before is not None
+        assert eventually(lambda: read_last_look(made.home.state_dirs) is not None, WITHIN_S)
+        os.kill(before, signal.SIGSTOP)
+        assert eventually(lambda: bool(made.heard("recovered")), WITHIN_S), made.events
+        assert made.pid not in (None, before)
+
+
+def test_without_batching_the_door_tells_what_passes(tmp_path: Path) -> None:
+    """There the engine counts neither prompts nor the tokens of a whole answer."""
+    with world(tmp_path, wedge="dead-thread", **{"continuous-batching": False}) as made:
+        check = made.service.delivery
+        assert isinstance(check, EngineDelivery)
+        assert not check.batches
+        assert eventually(lambda: _is_idle(check), WITHIN_S)
+        made.ask()
+        assert eventually(lambda: _is_idle(check), WITHIN_S)
+        before = made.pid
+        assert before is not None
+        os.kill(before, signal.SIGUSR1)
+        made.ask()
+        assert eventually(lambda: not _is_idle(check), WITHIN_S)
+
+
+def _is_idle(check: EngineDelivery) -> bool:
+    work = check.look()
+    return getattr(work, "in_flight", 1) == 0
