@@ -52,6 +52,37 @@ def test_a_file_that_others_can_read_is_found_and_put_right(offline: Program) ->
     assert "mode" not in _findings(offline)
 
 
+@pytest.mark.story
+def test_a_crashed_and_a_hanging_tier_come_first_as_problems(offline: Program) -> None:
+    define_stack(offline.home, {"standard": {}, "fast": {}})
+    assert offline.run("up").code == 0
+    crashed, hangs = (
+        int((offline.home.pids / f"{name}.pid").read_text()) for name in ("standard", "fast")
+    )
+    os.kill(crashed, signal.SIGKILL)
+    os.kill(hangs, signal.SIGSTOP)
+
+    done = offline.run("doctor", "--json")
+
+    os.kill(hangs, signal.SIGCONT)
+    first, second = done.document["findings"][:2]
+    assert done.code == 1
+    assert (first["message"], first["severity"]) == ("standard has crashed.", "problem")
+    assert "Last log line:" in first["reason"]
+    assert "`mlx-stack logs standard`" in first["fix"]
+    assert (second["message"], second["severity"]) == ("fast doesn't answer.", "problem")
+
+
+def test_what_is_well_is_counted_and_listed_on_request(offline: Program) -> None:
+    define_stack(offline.home, {"standard": {}})
+
+    done = offline.run("doctor")
+
+    assert "✓" not in done.out
+    assert "checks found nothing wrong" in done.err
+    assert "✓" in offline.run("doctor", "-v").out
+
+
 def test_a_taken_port_names_who_has_it(offline: Program) -> None:
     stack = define_stack(offline.home, {"standard": {}})
     offline.run("up")
@@ -174,14 +205,14 @@ def test_an_engine_whose_packages_are_gone_is_a_problem(offline: Program) -> Non
     [found] = [row for row in _findings(offline)["engine"] if "litellm" in row["message"]]
 
     assert found["severity"] == "problem"
-    assert "mlx-stack engines install litellm --reinstall" in found["fix"]
+    assert "`mlx-stack doctor --fix` reinstalls it" in found["fix"]
 
 
 def test_a_new_user_is_told_what_to_do_first(program: Program) -> None:
     done = Program(program.home, {**program.variables, "HF_HUB_OFFLINE": "1"}).run("doctor")
 
     assert done.code == 1
-    assert "mlx-stack engines install" in done.out
+    assert "`mlx-stack doctor --fix` installs it" in done.out
     assert "mlx-stack setup" in done.out
     assert not program.home.root.exists()
 

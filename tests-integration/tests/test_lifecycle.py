@@ -19,6 +19,7 @@ import pytest
 from mlx_procsup import identify
 from mlx_procsup.testing import eventually
 from mlx_stack.config import save_values
+from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import save_stack
 from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.program import Program
@@ -76,13 +77,55 @@ def test_a_terminal_shows_that_a_start_takes_a_while_and_the_pipe_gets_the_answe
     assert b"ready after" not in shown
 
 
-def test_the_endpoint_is_told_of_a_stack_that_started_only(served: Program) -> None:
-    define_stack(served.home, {"standard": {"ready-after": 30, "exit-after": 0.1}})
+def test_a_failed_up_names_the_log_and_still_the_endpoint_that_serves(served: Program) -> None:
+    define_stack(served.home, {"standard": {}, "fast": {"ready-after": 30, "exit-after": 0.1}})
 
     failed = served.run("up")
 
     assert failed.code == 1
-    assert "Endpoint" not in failed.err
+    assert "Endpoint http://127.0.0.1:" in failed.err
+    assert failed.err.endswith("`mlx-stack logs fast` shows why.\n")
+
+
+@pytest.mark.story
+def test_after_a_change_everything_knows_what_runs_and_what_up_would_change(
+    served: Program,
+) -> None:
+    stack = define_stack(served.home, {"standard": {}, "fast": {}, "coder": {}})
+    assert served.run("up").code == 0
+    before = served.run("env", "--json").document["env"]["OPENAI_BASE_URL"]
+    new_port = free_ports(1)[0]
+
+    done = served.run("config", "set", "litellm-port", str(new_port))
+    standard, fast, _coder = stack.tiers
+    save_stack(
+        served.home.stack,
+        msgspec.structs.replace(
+            stack, tiers=(standard, msgspec.structs.replace(fast, model="new-model"))
+        ),
+    )
+
+    assert "`mlx-stack up` applies it" in done.err
+    assert served.run("env", "--json").document["env"]["OPENAI_BASE_URL"] == before
+    assert "hi" in served.run("ask", "hi").out
+    report = served.run("status", "--json")
+    rows = {row["name"]: row for row in report.document["services"]}
+    assert report.code == 0
+    assert report.document["gateway_url"] == before
+    assert (rows["fast"]["model"], rows["fast"]["model_after_up"]) == ("fast-model", "new-model")
+    assert rows["gateway"]["port_after_up"] == new_port
+    assert (rows["coder"]["is_defined"], rows["coder"]["state"]) == (False, "healthy")
+    text = served.run("status").out
+    assert "fast-model → new-model" in text
+    assert "coder: no longer in the stack, but still running" in text
+
+    assert served.run("up").code == 0
+    after = served.run("env", "--json").document["env"]["OPENAI_BASE_URL"]
+    assert after == f"http://127.0.0.1:{new_port}/v1"
+    rows = {row["name"]: row for row in served.run("status", "--json").document["services"]}
+    assert rows["fast"]["model"] == "new-model"
+    assert rows["gateway"]["port_after_up"] is None
+    assert "coder" not in rows
 
 
 def test_a_mistyped_tier_is_wrong_usage_before_anything_else(served: Program) -> None:

@@ -37,6 +37,8 @@ def _row(name: str, state: str, *, kind: Kind = "engine", flapping: bool = False
         last_error=error,
         restarts=0,
         flapping=flapping,
+        loaded=None,
+        is_at_rest=False,
     )
 
 

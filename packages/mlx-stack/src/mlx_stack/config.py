@@ -30,7 +30,10 @@ _BOOLEANS = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
+_BY_UP = {"applied_by": "`mlx-stack up` applies it."}
+_BY_INIT = {"applied_by": "`recommend`, `init` and `pull` use it; a defined stack stays as it is."}
 _RARELY_NEEDED = {"is_rarely_needed": True}
+_LOGS = {**_RARELY_NEEDED, "applied_by": "The watchdog uses it when it next starts."}
 _SHOWN_OF_SECRET = 4
 _SHORTEST_SHOWN_SECRET = 16
 
@@ -90,11 +93,14 @@ class Config:
             pattern=r"\A[^\s\x00-\x1f\x7f-\x9f]*\Z",
             description="The OpenRouter API key, for the model `cloud` and as `cloud-fallback` "
             "says.",
-            extra={"valid": "a key, or empty for none", "is_secret": True},
+            extra={"valid": "a key, or empty for none", "is_secret": True, **_BY_UP},
         ),
     ] = ""
     default_quant: Annotated[
-        Quant, Meta(description="The precision of weights where nothing else is asked for.")
+        Quant,
+        Meta(
+            description="The precision of weights where nothing else is asked for.", extra=_BY_INIT
+        ),
     ] = Quant.INT4
     memory_budget_pct: Annotated[
         int,
@@ -102,11 +108,12 @@ class Config:
             ge=1,
             le=100,
             description="How much of the unified memory all models together may take, in percent.",
+            extra=_BY_INIT,
         ),
     ] = 40
-    litellm_port: Annotated[int, Meta(ge=1, le=65535, description="The port of the gateway.")] = (
-        4000
-    )
+    litellm_port: Annotated[
+        int, Meta(ge=1, le=65535, description="The port of the gateway.", extra=_BY_UP)
+    ] = 4000
     ollama_port: Annotated[
         int,
         Meta(
@@ -114,24 +121,30 @@ class Config:
             le=65535,
             description="A second port of the gateway, for clients of Ollama, which look on 11434; "
             "0 for none.",
+            extra=_BY_UP,
         ),
     ] = 0
     litellm: Annotated[
         LiteLlmMode,
         Meta(
             description="When LiteLLM runs, which takes requests to OpenRouter.",
-            extra=_RARELY_NEEDED,
+            extra={**_RARELY_NEEDED, **_BY_UP},
         ),
     ] = LiteLlmMode.ON_DEMAND
     cloud_fallback: Annotated[
         CloudFallback,
         Meta(
             description="When a request may go to OpenRouter though it asked for a tier; it needs "
-            "openrouter-key."
+            "openrouter-key.",
+            extra=_BY_UP,
         ),
     ] = CloudFallback.WHEN_DOWN
     model_dir: Annotated[
-        Path, Meta(description="Where downloaded models are kept; by default in the state folder.")
+        Path,
+        Meta(
+            description="Where downloaded models are kept; by default in the state folder.",
+            extra={"applied_by": "Models that are elsewhere stay there: move them if you want to."},
+        ),
     ] = Path("models")
     auto_health_check: Annotated[
         bool,
@@ -142,18 +155,18 @@ class Config:
     ] = True
     log_max_size_mb: Annotated[
         int,
-        Meta(ge=1, description="The size in MB at which a log is archived.", extra=_RARELY_NEEDED),
+        Meta(ge=1, description="The size in MB at which a log is archived.", extra=_LOGS),
     ] = 50
     log_max_files: Annotated[
         int,
-        Meta(ge=1, description="How many archives of each log are kept.", extra=_RARELY_NEEDED),
+        Meta(ge=1, description="How many archives of each log are kept.", extra=_LOGS),
     ] = 5
     gateway_host: Annotated[
         str,
         Meta(
             description="The address that the gateway listens on; any but loopback opens it to the "
             "network.",
-            extra={"valid": "an address of this machine, or 0.0.0.0"},
+            extra={"valid": "an address of this machine, or 0.0.0.0", **_BY_UP},
         ),
     ] = "127.0.0.1"
     gateway_max_memory_mb: Annotated[
@@ -185,6 +198,7 @@ class ConfigKeyDef:
         description: One sentence for `config list`.
         valid: Which values are allowed, in words.
         is_secret: The value is masked wherever it is shown.
+        applied_by: How a change comes into force, in words; "" where the next command reads it.
         is_rarely_needed: `config list` leaves it out, unless it is set or everything is asked for.
     """
 
@@ -194,6 +208,7 @@ class ConfigKeyDef:
     description: str
     valid: str
     is_secret: bool
+    applied_by: str
     is_rarely_needed: bool
 
     @property
@@ -254,6 +269,7 @@ def _definition(field: str, bounded: Any) -> ConfigKeyDef:
         description=meta.description or "",
         valid=said.get("valid") or _valid(bounded.__origin__, meta),
         is_secret=said.get("is_secret", False),
+        applied_by=said.get("applied_by", ""),
         is_rarely_needed=said.get("is_rarely_needed", False),
     )
 

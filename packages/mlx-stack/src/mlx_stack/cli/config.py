@@ -43,7 +43,8 @@ def set_command(context: Context, key: str, value: str) -> None:
     setting = mlx_stack.config.set_value(context.home, key, text)
     gateway.events.note_event(context.home, "config", detail=key)
     shown = setting.shown or "empty"
-    context.output.show(setting, lambda output, _: output.say(f"{key} is now {shown}."))
+    words = f"{key} is now {shown}. {setting.definition.applied_by}".rstrip()
+    context.output.show(setting, lambda output, _: output.say(words))
 
 
 @command.command("get")
@@ -104,7 +105,11 @@ def reset_command(context: Context, key: str | None, *, yes: bool) -> None:
         click.confirm("Reset every key to its default?", abort=True, err=True)
     reset = mlx_stack.config.reset(context.home, key)
     gateway.events.note_event(context.home, "config", detail=key or "all")
-    words = "Every key is reset to its default."
+    words = "Every key is reset to its default. `mlx-stack up` applies the changes."
     if key is not None:
-        words = f"{key} {'is reset to' if reset.keys else 'already has'} its default."
+        setting = mlx_stack.config.get_setting(context.home, key)
+        words = f"{key} already has its default."
+        if reset.keys:
+            shown = setting.shown or "empty"
+            words = f"{key} is reset to {shown}. {setting.definition.applied_by}".rstrip()
     context.output.show(reset, lambda output, _: output.say(words))

@@ -41,16 +41,29 @@ def up(context: Context, tier: str | None, timeout_s: float, *, dry_run: bool, f
             on_event=partial(show_event, output),
         )
     output.show(outcomes)
-    if not outcomes.is_success:
-        return exit_codes.FAILED
     _say_endpoint(context)
-    return exit_codes.DONE
+    return _say_what_failed(context, outcomes)
+
+
+def _say_what_failed(context: Context, outcomes: "services.service.Outcomes") -> int:
+    """Name the commands that show why something failed; the exit code."""
+    if outcomes.is_success:
+        return exit_codes.DONE
+    failed = [each.name for each in outcomes.services if each.outcome == "failed"]
+    # what never ran has no log, and its error says what to do
+    ran = [name for name in failed if context.home.state_dirs.log_file(name).exists()]
+    logs = [f"`mlx-stack logs {name}`" for name in ran]
+    if logs:
+        context.output.say(f"\n{' and '.join(logs)} show{'s' * (len(logs) == 1)} why.")
+    return exit_codes.FAILED
 
 
 def _say_endpoint(context: Context) -> None:
-    """Where clients go, and who else could."""
-    url = gateway.endpoint.gateway_endpoint(context.opened).base_url
-    context.output.say(f"\nEndpoint {url}   clients: mlx-stack env, mlx-stack connect")
+    """Where clients go, if the gateway serves, and who else could."""
+    url = gateway.endpoint.running_url(context.home)
+    if url is None:
+        return
+    context.output.say(f"\nEndpoint {url}/v1   clients: mlx-stack env, mlx-stack connect")
     host = context.opened.config.gateway_host
     if gateway.endpoint.is_exposed(host):
         context.output.say(
@@ -83,7 +96,8 @@ def restart(context: Context, tier: str | None, timeout_s: float) -> int:
             on_event=partial(show_event, output),
         )
     output.show(done)
-    return exit_codes.DONE if done.is_success else exit_codes.FAILED
+    _say_endpoint(context)
+    return _say_what_failed(context, done.started)
 
 
 @click.command("down")

@@ -109,7 +109,17 @@ def show_status(output: Output, report: "services.status.StatusReport") -> None:
             )
     if report.changed:
         names = ", ".join(report.changed)
-        output.answer(f"\nThe stack file has changed for {names}: `mlx-stack up` applies it.")
+        arrows = any(row.model_after_up or row.port_after_up for row in report.services)
+        output.answer(
+            f"\nChanged since it was started: {names}. `mlx-stack up` applies the change"
+            f"{', shown behind →' if arrows else ''}."
+        )
+    removed = [row.name for row in report.services if not row.is_defined]
+    if removed:
+        output.answer(
+            f"\n{', '.join(removed)}: no longer in the stack, but still running. "
+            "`mlx-stack up` stops it."
+        )
     if report.decisions:
         output.answer(("\nRecent watchdog events:", "bold"))
         for line in report.decisions:

@@ -18,14 +18,15 @@ type Check = Callable[[], Iterator[Finding]]
 
 
 def examine(opened: OpenStack, *, fix: bool = False) -> Examination:
-    """The findings of every check; with `fix`, after fixing what can be fixed safely.
+    """The findings of every check, those about services first.
 
-    Safe are modes of our own files and PID files of processes that are gone. Nothing is installed,
-    downloaded, stopped or restarted.
+    With `fix`, they are what is left after fixing what can be fixed safely.
+
+    Safe are modes of our own files, PID files of processes that are gone, and engines that are
+    missing or damaged, which are installed. No service is started, stopped or restarted.
     """
-    findings = tuple(
-        _without_repeats(finding for check in _checks(opened) for finding in _made(check))
-    )
+    found = _without_repeats(finding for check in _checks(opened) for finding in _made(check))
+    findings = tuple(sorted(found, key=lambda finding: finding.check != running.SERVICE))
     fixed = [finding for finding in findings if fix and _repair(finding)]
     return Examination(
         tuple(
@@ -53,6 +54,7 @@ def _checks(opened: OpenStack) -> tuple[Check, ...]:
         lambda: running.check_speed(opened),
         running.check_hub,
         lambda: machine.check_power(home),
+        lambda: running.check_services(opened),
     )
 
 
@@ -80,6 +82,6 @@ def _repair(finding: Finding) -> bool:
         return False
     try:
         finding.repair()
-    except (OSError, SupervisionError):
+    except (OSError, SupervisionError, StackError):
         return False
     return True

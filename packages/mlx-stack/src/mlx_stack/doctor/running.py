@@ -9,7 +9,7 @@ from functools import partial
 import psutil
 
 from mlx_gateway.ledger import LedgerError, NewerLedgerError
-from mlx_procsup import locate, stop_service
+from mlx_procsup import locate, stop_service, tail_with_archive
 from mlx_stack.doctor.finding import Finding, of_error, ok
 from mlx_stack.engines.environment import (
     EngineName,
@@ -18,6 +18,8 @@ from mlx_stack.engines.environment import (
     environment_for,
     shipped_lock,
 )
+from mlx_stack.engines.manage import install_engines
+from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.engines.verify import verify
 from mlx_stack.errors import StackError
 from mlx_stack.home import Home
@@ -28,9 +30,45 @@ from mlx_stack.planning.learned import find_drifts
 from mlx_stack.services.assembly import model_folder
 from mlx_stack.services.ports import is_free
 from mlx_stack.services.service import GATEWAY, known_services
+from mlx_stack.services.status import read_status
 
+SERVICE = "service"
+"""The findings about what runs."""
 _MOST_NAMED = 3
+_STATES = {
+    "crashed": "has crashed",
+    "down": "doesn't answer",
+    "degraded": "answers slowly",
+}
 _HUB_TIMEOUT_S = 3.0
+
+
+def check_services(opened: OpenStack) -> Iterator[Finding]:
+    """Whether what was started still runs and answers.
+
+    Raises:
+        StackError: When the stack or the configuration can't be read.
+    """
+    report = read_status(opened)
+    for row in report.services:
+        if row.kind == "watchdog" or row.state in ("healthy", "stopped"):
+            continue
+        said = tail_with_archive(opened.home.state_dirs.log_file(row.name), 1)
+        reasons = [row.reason] if row.reason and row.state != "crashed" else []
+        reasons += [f"Last log line: {line}" for line in said]
+        yield Finding(
+            SERVICE,
+            "problem",
+            f"{row.name} {_STATES[row.state]}.",
+            "; ".join(reasons),
+            f"`mlx-stack logs {row.name}` shows more; `mlx-stack up` starts it again."
+            if row.state == "crashed"
+            else f"`mlx-stack logs {row.name}` shows more; `mlx-stack restart` starts it again.",
+        )
+    if report.is_healthy:
+        yield ok(SERVICE, "Every service is healthy.")
+    elif all(row.state == "stopped" for row in report.services):
+        yield Finding(SERVICE, "info", "The stack is stopped.", fix="`mlx-stack up` starts it.")
 
 
 def check_engines(home: Home) -> Iterator[Finding]:
@@ -44,7 +82,8 @@ def check_engines(home: Home) -> Iterator[Finding]:
                 "problem",
                 f"{engine} is not installed.",
                 "Nothing can be served without it.",
-                "mlx-stack engines install",
+                "`mlx-stack doctor --fix` installs it.",
+                repair=partial(install_engines, home, own_toolchain(), only=(engine,)),
             )
         elif environment != pinned:
             what = pinned.version
@@ -57,10 +96,10 @@ def check_engines(home: Home) -> Iterator[Finding]:
                 fix="mlx-stack engines upgrade",
             )
         else:
-            yield _compare_with_lock(environment)
+            yield _compare_with_lock(home, environment)
 
 
-def _compare_with_lock(environment: Environment) -> Finding:
+def _compare_with_lock(home: Home, environment: Environment) -> Finding:
     """The packages of an engine compared with its lock; only `engines verify` reads every file."""
     name = f"{environment.engine} {environment.version}"
     problems = verify(environment, contents=False).problems
@@ -73,7 +112,10 @@ def _compare_with_lock(environment: Environment) -> Finding:
         "problem",
         f"{name} differs from its lock: {named}{more}.",
         "Something other than mlx-stack changed it.",
-        f"mlx-stack down && mlx-stack engines install {environment.engine} --reinstall",
+        "`mlx-stack down`, then `mlx-stack doctor --fix` reinstalls it.",
+        repair=partial(
+            install_engines, home, own_toolchain(), only=(environment.engine,), reinstall=True
+        ),
     )
 
 

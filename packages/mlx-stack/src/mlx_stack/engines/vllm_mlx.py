@@ -4,6 +4,7 @@ Flags are those of the pinned engine (vllm-mlx 0.6.0). What a tier's `vllm_flags
 last, and replaces what stands here.
 """
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,6 +90,13 @@ def command(
     """
     flags = _flags(tier, serving or Serving()) | tier.vllm_flags
     return (*start, "serve", str(model_folder), *_words(flags))
+
+
+def served_by(command: tuple[str, ...]) -> tuple[str | None, int | None]:
+    """The model's name and the port of a command line of `command`; None where it names none."""
+    values = dict(itertools.pairwise(command))
+    port = values.get("--port", "")
+    return values.get("--served-model-name"), int(port) if port.isdigit() else None
 
 
 def reads_in_silence(tier: Tier, serving: Serving) -> bool:

@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 
+from mlx_procsup import locate
 from mlx_stack.credentials import read_gateway_key
 from mlx_stack.errors import StackError
+from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
 
+GATEWAY = "gateway"
+"""The name of the gateway's service."""
 LOOPBACK = "127.0.0.1"
 LIVENESS_PATH = "/health/liveliness"
 _LOOPBACK_NAMES = frozenset({LOOPBACK, "localhost", "::1"})
@@ -63,14 +67,24 @@ def is_exposed(host: str) -> bool:
     return host not in _LOOPBACK_NAMES
 
 
+def running_url(home: Home) -> str | None:
+    """Where the gateway that runs answers, without `/v1`; None if none runs or it doesn't say.
+
+    Its command line ends with it. The configuration may say something else since it was started.
+    """
+    found = locate(home.state_dirs, GATEWAY)
+    command = found.record.command if found.process is not None and found.record else ()
+    return command[-1] if command and command[-1].startswith("http://") else None
+
+
 def gateway_endpoint(opened: OpenStack) -> Endpoint:
-    """The gateway's address and key; reads only.
+    """The gateway's key and address: of the one that runs, else as it is configured. Reads only.
 
     Raises:
         InvalidFileError: The configuration or the credentials are damaged.
     """
     config = opened.config
-    url = gateway_url(config.gateway_host, config.litellm_port)
+    url = running_url(opened.home) or gateway_url(config.gateway_host, config.litellm_port)
     return Endpoint(url, read_gateway_key(opened.home))
 
 

@@ -19,14 +19,14 @@ from mlx_stack.child_environment import inherited_environment
 from mlx_stack.config import Config
 from mlx_stack.engines import guard, vllm_mlx
 from mlx_stack.engines.environment import EngineName, Environment, require_environment
-from mlx_stack.gateway import litellm
+from mlx_stack.gateway import endpoint, litellm
 from mlx_stack.gateway.endpoint import LIVENESS_PATH, LOOPBACK, gateway_url
 from mlx_stack.home import HOME_VARIABLE, Home
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.engine_door import latest_asker
 from mlx_stack.stack import Stack, Tier
 
-GATEWAY = "gateway"
+GATEWAY = endpoint.GATEWAY
 LITELLM = "litellm"
 WATCHDOG = "watchdog"
 
@@ -141,16 +141,16 @@ def engine_service(
             guard.SCRATCH_VARIABLE: str(dirs.run / f"{tier.name}.tmp"),
         },
         cwd=home.root,
-        readiness=engine_readiness(tier, dirs),
+        readiness=engine_readiness(tier.name, tier.port, dirs),
         start_secret=guard.SECRET_VARIABLE,
     )
     return Service(spec, tier.port, tier, load_bytes)
 
 
-def engine_readiness(tier: Tier, dirs: StateDirs) -> HttpReadiness:
-    """How to ask whether the engine of `tier` is ready."""
-    url = f"http://{LOOPBACK}:{tier.port}/v1/models"
-    return HttpReadiness(url, ask=latest_asker(dirs, tier.name))
+def engine_readiness(tier: str, port: int, dirs: StateDirs) -> HttpReadiness:
+    """How to ask whether the engine of the tier of that name, on that port, is ready."""
+    url = f"http://{LOOPBACK}:{port}/v1/models"
+    return HttpReadiness(url, ask=latest_asker(dirs, tier))
 
 
 def gateway_service(opened: OpenStack, *, key: str, settings_text: str) -> Service:
@@ -162,13 +162,14 @@ def gateway_service(opened: OpenStack, *, key: str, settings_text: str) -> Servi
     """
     home, host, port = opened.home, opened.config.gateway_host, opened.config.litellm_port
     ports = (port, opened.config.ollama_port) if opened.config.ollama_port else (port,)
-    inherited = inherited_environment(opened.variables)
+    inherited, url = inherited_environment(opened.variables), gateway_url(host, port)
     spec = ProcessSpec(
         name=GATEWAY,
-        command=(sys.executable, "-P", "-m", "mlx_stack.services.gateway_process"),
+        # the address at the end tells whoever reads the run file, or `ps`, where this one answers
+        command=(sys.executable, "-P", "-m", "mlx_stack.services.gateway_process", url),
         env={**inherited, HOME_VARIABLE: str(home.root), KEY_VARIABLE: key},
         cwd=home.root,
-        readiness=HttpReadiness(gateway_url(host, port) + LIVENESS_PATH),
+        readiness=HttpReadiness(url + LIVENESS_PATH),
         secret_env=frozenset({KEY_VARIABLE}),
         # the part before the colon needs a new process, the rest only a reload
         fingerprint=f"{_digest(key, host, *map(str, ports))}:{_digest(settings_text)}",

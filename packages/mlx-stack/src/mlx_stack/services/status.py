@@ -3,6 +3,7 @@
 import time
 from dataclasses import asdict, dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 from mlx_hwprobe import HardwareProfile
 from mlx_procsup import (
@@ -16,12 +17,14 @@ from mlx_procsup import (
     is_current,
     probe_all,
     read_last_look,
+    readable_run,
     tail_with_archive,
 )
 from mlx_stack.config import LiteLlmMode
 from mlx_stack.credentials import read_gateway_key
+from mlx_stack.engines import vllm_mlx
 from mlx_stack.errors import StackError
-from mlx_stack.gateway.endpoint import LIVENESS_PATH, LOOPBACK, gateway_url
+from mlx_stack.gateway.endpoint import LIVENESS_PATH, LOOPBACK, gateway_url, running_url
 from mlx_stack.gateway.settings import has_cloud
 from mlx_stack.hardware import known_hardware
 from mlx_stack.open_stack import OpenStack
@@ -34,6 +37,7 @@ from mlx_stack.services.service import (
     Kind,
     engine_readiness,
     kind_of,
+    known_services,
     litellm_port,
 )
 
@@ -56,6 +60,9 @@ class ServiceRow:
         reason: Why it is not healthy; None where it is, or was stopped.
         wedged: Why it doesn't deliver though it may answer; None where nothing says so.
         last_look_s: Seconds since the watchdog last looked at everything; None of others.
+        model_after_up: What `up` makes it serve instead; None where that stays.
+        port_after_up: Where `up` makes it listen instead; None where that stays.
+        is_defined: Whether the stack still has it; `up` stops what it hasn't.
     """
 
     name: str
@@ -75,6 +82,9 @@ class ServiceRow:
     reason: str | None = None
     wedged: str | None = None
     last_look_s: float | None = None
+    model_after_up: str | None = None
+    port_after_up: int | None = None
+    is_defined: bool = True
 
     def to_document(self) -> dict[str, object]:
         """One row of the JSON answer."""
@@ -119,7 +129,7 @@ class StatusReport:
         return all(
             row.state == "healthy" or row.is_at_rest
             for row in self.services
-            if row.kind in ("engine", "gateway")
+            if row.kind in ("engine", "gateway") and row.is_defined
         )
 
     def to_document(self) -> dict[str, object]:
@@ -135,39 +145,25 @@ class StatusReport:
 
 
 def read_status(opened: OpenStack, *, hardware: HardwareProfile | None = None) -> StatusReport:
-    """The state of every service that the stack defines.
+    """The state of every service that the stack defines, and of what still runs without it.
+
+    A service that runs is shown with the model and the port that it was started with.
 
     Raises:
         NoStackError: When no stack is defined.
         InvalidFileError: When the stack file or the configuration is damaged.
     """
-    home, stack, config = opened.home, opened.stack, opened.config
-    root_url = gateway_url(config.gateway_host, config.litellm_port)
+    home, config = opened.home, opened.config
     specs = _specs(opened)
-    shown: list[tuple[ProbeTarget, str | None, int | None]] = [
-        (_target(tier.name, engine_readiness(tier, home.state_dirs), specs), tier.model, tier.port)
-        for tier in stack.tiers
-    ]
-    shown.append(
-        (
-            _target(GATEWAY, HttpReadiness(root_url + LIVENESS_PATH), specs),
-            None,
-            config.litellm_port,
-        )
-    )
-    if has_cloud(config) or config.litellm is LiteLlmMode.ALWAYS:
-        port = litellm_port(stack, config)
-        url = f"http://{LOOPBACK}:{port}{LIVENESS_PATH}"
-        shown.append((_target(LITELLM, HttpReadiness(url), specs), None, port))
-    shown.append((ProbeTarget(WATCHDOG), None, None))
-    statuses = probe_all([target for target, *_ in shown], home.state_dirs)
-    rows = [
-        _row(status, model, port) for status, (_, model, port) in zip(statuses, shown, strict=True)
-    ]
+    shown = _shown(opened, specs)
+    statuses = probe_all([each.target for each in shown], home.state_dirs)
+    rows = [_row(status, each) for status, each in zip(statuses, shown, strict=True)]
+    rows = [row for row in rows if row.is_defined or row.state not in ("stopped", "crashed")]
     rows[-1] = _with_last_look(rows[-1], read_last_look(home.state_dirs), time.time())
+    configured_url = gateway_url(config.gateway_host, config.litellm_port)
     return StatusReport(
         hardware=(hardware or known_hardware(home)).to_document(),
-        gateway_url=f"{root_url}/v1",
+        gateway_url=f"{running_url(home) or configured_url}/v1",
         services=tuple(rows),
         changed=_changed(specs, statuses),
         decisions=tuple(tail_with_archive(home.state_dirs.log_file(WATCHDOG), _SHOWN_DECISIONS)),
@@ -175,19 +171,70 @@ def read_status(opened: OpenStack, *, hardware: HardwareProfile | None = None) -
     )
 
 
-def _target(name: str, readiness: HttpReadiness, specs: dict[str, ProcessSpec]) -> ProbeTarget:
+def _target(
+    name: str, readiness: HttpReadiness | None, specs: dict[str, ProcessSpec]
+) -> ProbeTarget:
     command = specs[name].masked_command() if name in specs else ()
     return ProbeTarget(name, readiness, command)
 
 
-def _row(status: ServiceStatus, model: str | None, port: int | None) -> ServiceRow:
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """A service to look at.
+
+    Attributes:
+        model: What it serves, as it was started; what the stack file says where it wasn't.
+        port: Where it listens, likewise.
+        meant: The model and the port that the stack file and the configuration say.
+    """
+
+    target: ProbeTarget
+    model: str | None = None
+    port: int | None = None
+    meant: tuple[str | None, int | None] = (None, None)
+    is_defined: bool = True
+
+
+def _shown(opened: OpenStack, specs: dict[str, ProcessSpec]) -> list[_Shown]:
+    """The tiers in their order, then processes without a tier, the gateway and what is behind."""
+    home, stack, config = opened.home, opened.stack, opened.config
+    names = [*(tier.name for tier in stack.tiers), *known_services(home)]
+    shown = [
+        _shown_engine(opened, name, specs)
+        for name in dict.fromkeys(names)
+        if kind_of(name) == "engine"
+    ]
+    url = running_url(home) or gateway_url(config.gateway_host, config.litellm_port)
+    target = _target(GATEWAY, HttpReadiness(url + LIVENESS_PATH), specs)
+    shown.append(_Shown(target, None, urlsplit(url).port, (None, config.litellm_port)))
+    if has_cloud(config) or config.litellm is LiteLlmMode.ALWAYS:
+        port = litellm_port(stack, config)
+        url = f"http://{LOOPBACK}:{port}{LIVENESS_PATH}"
+        shown.append(_Shown(_target(LITELLM, HttpReadiness(url), specs), None, port, (None, port)))
+    return [*shown, _Shown(ProbeTarget(WATCHDOG))]
+
+
+def _shown_engine(opened: OpenStack, name: str, specs: dict[str, ProcessSpec]) -> _Shown:
+    dirs, tier = opened.home.state_dirs, opened.stack.tier(name)
+    record = readable_run(dirs, name)
+    model, port = (tier.model, tier.port) if tier is not None else (None, None)
+    meant = (model, port)
+    if record is not None and record.identity is not None:
+        runs = vllm_mlx.served_by(record.command)
+        model, port = runs[0] or model, runs[1] or port
+    readiness = engine_readiness(name, port, dirs) if port is not None else None
+    return _Shown(_target(name, readiness, specs), model, port, meant, is_defined=tier is not None)
+
+
+def _row(status: ServiceStatus, shown: _Shown) -> ServiceRow:
     record, is_there = status.record, status.state not in _WITHOUT_PROCESS
+    model, port = shown.meant
     return ServiceRow(
         name=status.name,
         kind=kind_of(status.name),
         state=status.state.value,
-        model=model,
-        port=port,
+        model=shown.model,
+        port=shown.port,
         pid=status.pid,
         uptime_s=_rounded(status.uptime_s),
         response_ms=_rounded(status.response_ms),
@@ -201,6 +248,9 @@ def _row(status: ServiceStatus, model: str | None, port: int | None) -> ServiceR
         and record.wanted is WantedState.ON_REQUEST,
         reason=_reason(status),
         wedged=status.wedged,
+        model_after_up=model if is_there and model != shown.model else None,
+        port_after_up=port if is_there and port != shown.port else None,
+        is_defined=shown.is_defined,
     )
 
 

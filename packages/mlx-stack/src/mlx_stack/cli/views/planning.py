@@ -117,7 +117,7 @@ def show_draft(output: Output, draft: "planning.init.Draft") -> None:
             ]
         )
     output.table(columns, rows)
-    if draft.budget_bytes is not None:
+    if draft.budget_bytes is not None and draft.total_bytes is not None:
         together, budget = format_bytes(draft.total_bytes), format_bytes(draft.budget_bytes)
         output.say(f"Together {together} of a budget of {budget}.")
     for missing in draft.missing:

@@ -64,12 +64,17 @@ def show_service_table(
     columns = [
         Column("Service", is_kept=True),
         Column("State", is_kept=True),
-        Column("Model"),
+        Column("Model", folds=any(row.model_after_up for row in rows)),
         *(Column(name, right=True) for name in ("Port", "PID", "Uptime", "Memory", "Answer")),
         *([Column("Last error")] if with_errors else []),
     ]
     cells = [_cells(row, with_errors=with_errors) for row in rows]
     output.table(columns, cells, as_talk=as_talk)
+
+
+def _then(now: str | int | None, after_up: str | int | None) -> str:
+    """What is, and behind an arrow what it will be."""
+    return f"{now or ''}" + (f" → {after_up}" if after_up is not None else "")
 
 
 def _cells(row: "services.status.ServiceRow", *, with_errors: bool) -> list[Span]:
@@ -78,8 +83,8 @@ def _cells(row: "services.status.ServiceRow", *, with_errors: bool) -> list[Span
     return [
         row.name,
         (f"{sign} {state}", colour),
-        row.model or "",
-        str(row.port or ""),
+        _then(row.model, row.model_after_up),
+        _then(row.port, row.port_after_up),
         str(row.pid or ""),
         format_duration(row.uptime_s) if row.uptime_s is not None else "",
         format_bytes(row.memory_bytes) if row.memory_bytes is not None else "",
