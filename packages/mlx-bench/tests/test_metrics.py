@@ -81,7 +81,7 @@ def test_tokens_that_all_came_in_one_read_have_no_decode_rate() -> None:
     [
         (exchange(status=None, failure="ConnectError: refused"), "refused"),
         (exchange((9, b'{"error":{"message":"busy"}}'), status=503), "HTTP 503"),
-        (exchange((9, token()), failure="ReadTimeout: "), "broke off"),
+        (exchange((9, token()), failure="ReadTimeout: "), "cut off"),
         (exchange((9, token())), "without"),
         (exchange((9, event("[DONE]"))), "no content"),
         (exchange((9, token() + event('{"error": {"message": "died"}}'))), "died"),

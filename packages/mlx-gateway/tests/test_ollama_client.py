@@ -212,6 +212,6 @@ async def test_an_answer_that_breaks_off_ends_with_an_error(bench: MakeBench) ->
         exchange.hang_up()
 
     async with bench(ONE, breaks_off) as it, client_of(it) as client:
-        with pytest.raises(ollama.ResponseError, match="broke off"):
+        with pytest.raises(ollama.ResponseError, match="cut off"):
             async for _ in await client.chat("standard", HELLO, stream=True):
                 pass

@@ -102,7 +102,7 @@ def _run_parser() -> argparse.ArgumentParser:
         "--precision",
         type=float,
         metavar="SHARE",
-        help="go on until the 95%% intervals are this narrow, as 0.02",
+        help="continue until the 95%% intervals are this narrow, e.g. 0.02",
     )
     workload.add_argument(
         "--max-iterations", type=int, default=defaults.max_iterations, metavar="N"
@@ -133,7 +133,7 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     for option, form, what in (
         ("--json", ".json", "JSON"),
         ("--markdown", ".md", "Markdown"),
-        ("--csv", ".csv", "one row a run"),
+        ("--csv", ".csv", "one row per run"),
     ):
         formats.add_argument(
             option, dest="form", action="store_const", const=form, help=f"print {what}"

@@ -42,4 +42,4 @@ class ReportError(BenchError):
 
 
 class ParametersError(BenchError, ValueError):
-    """A workload, schedule or command line was asked for that makes no sense."""
+    """The workload, schedule or command line is invalid."""

@@ -174,7 +174,7 @@ def _failure(exchange: "Exchange", completion: Completion, requested_tokens: int
     if completion.error is not None:
         return f"the server reported an error in mid-stream: {completion.error}"
     if exchange.failure is not None:
-        return f"the stream broke off: {exchange.failure}"
+        return f"the stream was cut off: {exchange.failure}"
     if completion.ended_ns is None and exchange.reads:
         return f"the server sent no event stream: {server_message(exchange.body_text)}"
     reached_limit = completion.completion_tokens >= requested_tokens

@@ -84,7 +84,7 @@ class HubConnectionError(HubError):
 
 
 class RepoNotFoundError(HubError):
-    """The hub has no such repository, or hides it from whoever asks without a token."""
+    """The hub has no such repository, or hides it from requests without a token."""
 
 
 class RevisionNotFoundError(HubError):
@@ -96,4 +96,4 @@ class GatedRepoError(HubError):
 
 
 class TokenRefusedError(HubError):
-    """The hub doesn't know the token, or not any more."""
+    """The hub doesn't know the token, or no longer accepts it."""

@@ -237,7 +237,7 @@ class Gateway:
         if not is_asked and path not in _SHOWN and not is_list:
             raise ApiError(HTTPStatus.NOT_FOUND, f"There is nothing at {scope['path'][:200]}.")
         if method not in (("POST",) if is_asked else ("GET", "HEAD")):
-            raise ApiError(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} does not take {method}.")
+            raise ApiError(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} doesn't accept {method}.")
         return client
 
     async def _show(
@@ -481,7 +481,7 @@ class Gateway:
                 _log.warning("%s: %s: %s", request.path, option.name, error.what)
                 if request.outbox.first_at is not None:
                     raise ApiError(
-                        HTTPStatus.BAD_GATEWAY, f"The answer broke off: {error.reason}."
+                        HTTPStatus.BAD_GATEWAY, f"The answer was cut off: {error.reason}."
                     ) from error
                 if len(failed) in (tried, len(option.model.upstreams)):
                     raise

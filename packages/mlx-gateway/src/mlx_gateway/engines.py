@@ -130,7 +130,7 @@ class Engine:
                 for look in tuple(self._silent):
                     look()
         except UpstreamFailedError:
-            # nobody listens, or it broke off: the request itself finds out
+            # nobody listens, or it was cut off: the request itself finds out
             self.life: EngineLife = EngineLife(self.life.heard_at)
 
 

@@ -82,4 +82,4 @@ class UpstreamFailedError(GatewayError):
 
 
 class ClientLeftError(GatewayError):
-    """The client has left before it had said what it wanted: nobody is there to be answered."""
+    """The client disconnected before its request was complete."""

@@ -248,9 +248,9 @@ class Ledger:
 
     def _say(self, problem: str) -> None:
         if problem and not self.problem:
-            _log.error("the ledger has stopped, requests go on without it: %s", problem)
+            _log.error("the ledger has stopped; requests are served without it: %s", problem)
         elif self.problem and not problem:
-            _log.info("the ledger goes on; %d of its rows were lost", self.dropped)
+            _log.info("the ledger works again; %d rows were lost", self.dropped)
         self.problem = problem
 
     def _write(self, connection: sqlite3.Connection, batch: Sequence[_Note]) -> None:

@@ -158,7 +158,7 @@ def parse_since(text: str, now: float) -> float:
     try:
         return datetime.fromisoformat(text).timestamp()
     except (ValueError, OverflowError, OSError) as error:
-        raise ValueError(f"{text!r} is no time") from error
+        raise ValueError(f"{text!r} isn't a time") from error
 
 
 def read_usage(path: Path, *, since: float, until: float, by: By = By.MODEL) -> Usage:

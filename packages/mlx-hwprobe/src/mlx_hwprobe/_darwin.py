@@ -59,7 +59,7 @@ _INTEL_MODEL = re.compile(
 
 
 class NotAppleSiliconError(HwprobeError):
-    """The machine is a Mac with an Intel processor, on which MLX does not run.
+    """The machine is a Mac with an Intel processor, where MLX doesn't run.
 
     Attributes:
         profile: What is known of it: model, memory, macOS; the chip's figures are None.

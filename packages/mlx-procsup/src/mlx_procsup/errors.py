@@ -13,7 +13,7 @@ class SupervisionError(Exception):
 
 
 class StateFileError(SupervisionError):
-    """A PID file, a run file or a log's archive holds something else than it should."""
+    """A PID file, a run file or a log's archive has unexpected content."""
 
     def __init__(self, path: Path, problem: str, *, service: str | None = None) -> None:
         super().__init__(f"{path}: {problem}", service=service)

@@ -99,8 +99,8 @@ def ask(
         ) from error
     except httpx.HTTPError as error:
         raise StackError(
-            f"The answer from {endpoint.base_url} broke off: {error}",
-            hint="`mlx-stack status` shows which service is in trouble, `mlx-stack logs` why.",
+            f"The answer from {endpoint.base_url} was cut off: {error}",
+            hint="`mlx-stack status` shows which service has a problem, `mlx-stack logs` why.",
         ) from error
 
 
@@ -118,7 +118,7 @@ def _collect(
     completion_tokens: int | None = None
     for event in _events(response):
         if "error" in event:
-            raise StackError(f"The model broke off: {event['error'].get('message', event)}")
+            raise StackError(f"The model failed: {event['error'].get('message', event)}")
         if event.get("usage"):
             completion_tokens = event["usage"].get("completion_tokens")
         for choice in event.get("choices", ()):

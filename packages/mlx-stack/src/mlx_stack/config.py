@@ -48,7 +48,7 @@ class KeepAwake(StrEnum):
 
 
 class LiteLlmMode(StrEnum):
-    """When LiteLLM runs, which takes requests to OpenRouter."""
+    """When LiteLLM runs; it forwards requests to OpenRouter."""
 
     ON_DEMAND = "on-demand"
     """From the first request that needs it until none has for a while."""
@@ -98,16 +98,14 @@ class Config:
     ] = ""
     default_quant: Annotated[
         Quant,
-        Meta(
-            description="The precision of weights where nothing else is asked for.", extra=_BY_INIT
-        ),
+        Meta(description="Default precision of weights.", extra=_BY_INIT),
     ] = Quant.INT4
     memory_budget_pct: Annotated[
         int,
         Meta(
             ge=1,
             le=100,
-            description="How much of the unified memory all models together may take, in percent.",
+            description="Memory budget for all models together, in percent of the unified memory.",
             extra=_BY_INIT,
         ),
     ] = 40
@@ -127,7 +125,7 @@ class Config:
     litellm: Annotated[
         LiteLlmMode,
         Meta(
-            description="When LiteLLM runs, which takes requests to OpenRouter.",
+            description="When LiteLLM runs; it forwards requests to OpenRouter.",
             extra={**_RARELY_NEEDED, **_BY_UP},
         ),
     ] = LiteLlmMode.ON_DEMAND
@@ -164,7 +162,7 @@ class Config:
     gateway_host: Annotated[
         str,
         Meta(
-            description="The address that the gateway listens on; any but loopback opens it to the "
+            description="Address the gateway listens on; anything but loopback opens it to the "
             "network.",
             extra={"valid": "an address of this machine, or 0.0.0.0", **_BY_UP},
         ),
@@ -173,7 +171,7 @@ class Config:
         int,
         Meta(
             ge=256,
-            description="The memory in MB beyond which the watchdog restarts the gateway.",
+            description="Memory in MB above which the watchdog restarts the gateway.",
             extra=_RARELY_NEEDED,
         ),
     ] = 2048
@@ -494,5 +492,5 @@ def _check_is_ours(host: str) -> None:
         raise ConfigValidationError(
             "gateway-host",
             f"{host} isn't an address of this machine: {error.strerror or error}.",
-            hint="127.0.0.1 is for this machine only, 0.0.0.0 for every network it is in.",
+            hint="127.0.0.1 is for this machine only; 0.0.0.0 is for all its networks.",
         ) from error

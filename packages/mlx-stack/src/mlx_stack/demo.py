@@ -180,7 +180,7 @@ class _Demo:
             if event.detail:
                 self._tell(f"{event.engine}: {event.step} {event.detail}")
 
-        purpose = "Install vllm-mlx and LiteLLM, pinned with hashes, into a folder of their own"
+        purpose = "Install vllm-mlx and LiteLLM, pinned with hashes, into a separate folder"
         with self.steps.step("install engines", purpose) as step:
             installed = install_all(self.home.engines, self._toolchain, on_event=show)
             step.detail = ", ".join(f"{each.engine} {each.version}" for each in installed)
@@ -235,7 +235,7 @@ class _Demo:
             step.detail = ", ".join(
                 f"{each.name} {each.seconds:.1f} s" for each in outcomes.services
             )
-        purpose = "Start what restarts crashed services: `mlx-stack watch`"
+        purpose = "Start the watchdog: `mlx-stack watch`"
         with self.steps.step("watchdog", purpose) as step:
             options = WatchOptions(interval_s=1, restart_delay_s=1)
             watchdog = start_daemon(self._opened, options)

@@ -28,14 +28,14 @@ class StackError(Exception):
 
 
 class UsageError(StackError):
-    """The request makes no sense: a wrong value, or options that can't be combined."""
+    """Wrong usage: an invalid value, or options that can't be combined."""
 
     type = "usage"
     exit_code = exit_codes.USAGE
 
 
 class InvalidFileError(StackError):
-    """A file of ours or of the user's is damaged or says something that is not allowed.
+    """A file is damaged or contains something that isn't allowed.
 
     Attributes:
         line: The 1-based line where the trouble is, where it is known.
@@ -62,12 +62,12 @@ class NoStackError(StackError):
     def __init__(self) -> None:
         super().__init__(
             "No stack is defined yet.",
-            hint="`mlx-stack setup` makes one; `mlx-stack demo` shows one without any set-up.",
+            hint="`mlx-stack setup` creates one; `mlx-stack demo` shows one without any setup.",
         )
 
 
 class MissingError(StackError):
-    """A program, an engine or a platform that the command needs is not there."""
+    """The command needs a program, an engine or a platform that is missing."""
 
     type = "missing"
     exit_code = exit_codes.MISSING

@@ -130,9 +130,9 @@ class _Setup:
         if starts:
             self._step("engines", "Installing vllm-mlx and LiteLLM", self._engines)
         else:
-            self._steps.skip("engines", "nothing is to be started")
+            self._steps.skip("engines", "skipped (--no-start)")
         if self._choices.pulls is False:
-            self._steps.skip("models", "nothing is to be downloaded")
+            self._steps.skip("models", "skipped (--no-pull)")
         else:
             self._step("models", "Downloading the models", self._models)
         if starts:
@@ -194,7 +194,7 @@ class _Setup:
         if not any(found.is_served_by(tier) for tier in opened.stack.tiers):
             defined = _in_words(opened.stack)
             raise StackError(
-                f"A stack is defined already ({defined}), and {wanted} is not in it.",
+                f"A stack is already defined ({defined}), and {wanted} is not in it.",
                 hint=f"`mlx-stack init --add {wanted}` adds it; `init --force` starts over.",
             )
 

@@ -22,8 +22,8 @@ type FlagValue = bool | int | float | str
 
 _HINT = "Fix the file, or write a new one with `mlx-stack init --force`."
 _FOREIGN_HINT = (
-    "Another program of this name wrote the file; `mlx-stack init --import {path} --force` takes "
-    "its models over and keeps a copy."
+    "Another program called mlx-stack wrote the file; `mlx-stack init --import {path} --force` "
+    "imports its models and keeps a copy."
 )
 RESERVED_NAMES = frozenset({"gateway", "litellm", "watchdog"})
 """Names of services that aren't tiers."""

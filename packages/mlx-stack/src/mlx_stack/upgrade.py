@@ -210,7 +210,9 @@ def _checkout(facts: InstallFacts) -> tuple[UpgradeStep, ...]:
 def _homebrew(facts: InstallFacts) -> tuple[UpgradeStep, ...]:
     return (
         UpgradeStep(
-            "Replace mlx-stack.rb in your tap by that of the newest release", None, is_ours=False
+            "Replace mlx-stack.rb in your tap with the one from the newest release",
+            None,
+            is_ours=False,
         ),
         UpgradeStep("Upgrade the formula", (_program(facts, "brew"), "upgrade", PACKAGE), False),
     )

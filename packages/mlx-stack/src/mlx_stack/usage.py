@@ -74,7 +74,7 @@ def report_usage(
         now: Seconds since the epoch; left out, the clock is asked.
 
     Raises:
-        UsageError: When `since` is no time.
+        UsageError: When `since` isn't a time.
         InvalidFileError: When the prices make no sense.
         LedgerError: When the ledger can't be read.
     """
@@ -83,7 +83,7 @@ def report_usage(
         begin = parse_since(since, now)
     except ValueError as error:
         hint = "Say 30m, 12h, 7d, 2w, or a date such as 2026-11-28."
-        raise UsageError(f"{since!r} is no time.", hint=hint) from error
+        raise UsageError(f"{since!r} isn't a time.", hint=hint) from error
     known = {} if prices is None else load_prices(prices)
     usage = read_usage(opened.home.ledger, since=begin, until=now, by=by)
     return UsageReport(usage, _predictions(opened, usage), known)
@@ -131,4 +131,4 @@ def _predictions(opened: OpenStack, usage: Usage) -> dict[str, Prediction]:
 
 
 def _ask_nobody(repo: HubRepo) -> NoReturn:
-    raise MissingError(f"{repo.repo} is known to the Hub only.")
+    raise MissingError(f"{repo.repo} is only on the Hub.")

@@ -165,10 +165,10 @@ def test_the_doctor_names_a_speed_that_changed_within_a_week(home: Home) -> None
 def test_the_doctor_is_silent_about_what_is_no_change(home: Home, after: dict[str, Any]) -> None:
     note(home, *some(at=NOW - 20 * DAY), *some(**after))
 
-    assert findings(home) == ["No tier is notably slower or faster than it was."]
+    assert findings(home) == ["No tier has become notably slower or faster."]
 
 
 def test_without_a_stack_or_a_ledger_there_is_nothing_to_say(home: Home) -> None:
-    assert findings(home) == ["No tier is notably slower or faster than it was."]
+    assert findings(home) == ["No tier has become notably slower or faster."]
     home.stack.unlink()
-    assert findings(home) == ["No tier is notably slower or faster than it was."]
+    assert findings(home) == ["No tier has become notably slower or faster."]

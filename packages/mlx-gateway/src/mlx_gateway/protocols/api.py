@@ -148,7 +148,7 @@ def answer_in(body: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UpstreamFailedError("its answer is no JSON object", str(error)) from error
+        raise UpstreamFailedError("its answer isn't a JSON object", str(error)) from error
 
 
 def allows_one_call(fields: Fields) -> bool:

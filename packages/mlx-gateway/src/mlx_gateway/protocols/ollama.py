@@ -444,7 +444,7 @@ def _unloads(keep_alive: float | str | None) -> bool:
     if keep_alive is None or isinstance(keep_alive, int | float):
         return keep_alive == 0
     if keep_alive and not _DURATION.fullmatch(keep_alive):
-        raise invalid(f"`keep_alive` is no duration: {keep_alive[:40]!r}.", param="keep_alive")
+        raise invalid(f"`keep_alive` isn't a duration: {keep_alive[:40]!r}.", param="keep_alive")
     return bool(keep_alive) and re.search(r"[1-9]", keep_alive) is None
 
 

@@ -157,5 +157,5 @@ def _require_no_other_watchdog(
         raise StackError(
             f"A watchdog that launchd did not start is already running (PID {running.pid}).",
             hint=f"Stop it with `kill {running.pid}`, then run this again. "
-            "The services stay as they are.",
+            "The services keep running.",
         )

@@ -41,7 +41,7 @@ _PASSING_PLACES = (
     ),
     (
         re.compile(rf"/(?:[^/]*[-_@v])?{re.escape(__version__)}(?:_[0-9]+)?/"),
-        f"in a folder of version {__version__} alone, which an upgrade removes",
+        f"in a folder of version {__version__}, which an upgrade removes",
     ),
 )
 """Places where the program won't stay, and what is wrong with each."""
@@ -83,14 +83,14 @@ def _opt_path(interpreter: Path, prefix: Path, formula: str, rest: str) -> Path:
         return opt / rest
     raise _not_lasting(
         interpreter,
-        f"in a keg of one version, which `brew upgrade` removes, and {opt} does not lead to it",
+        f"in a keg that `brew upgrade` removes, and {opt} does not point to it",
         f"`brew reinstall {formula}` makes that link; then run `mlx-stack install` again.",
     )
 
 
 def _not_lasting(interpreter: Path, what: str, hint: str) -> StackError:
     return StackError(
-        f"mlx-stack runs {what} ({interpreter}): launchd would find nothing to start afterwards.",
+        f"mlx-stack runs {what} ({interpreter}): launchd would soon find nothing to start.",
         hint=hint,
     )
 

@@ -126,7 +126,7 @@ def this_mac(environment: Mapping[str, str] = os.environ) -> Mac:
     """
     if shutil.which("launchctl", path=environment.get("PATH")) is None:
         raise MissingError(
-            "The watchdog is installed under launchd, which only macOS has.",
+            "The watchdog runs under launchd, which only macOS has.",
             hint="On a Mac this writes ~/Library/LaunchAgents/io.github.mlx-stack.watch.plist, "
             "which runs `mlx-stack watch --up` at login, or with --system a LaunchDaemon that "
             f"needs no login. Here, a systemd user unit does the same: {SYSTEMD_PAGE}.",

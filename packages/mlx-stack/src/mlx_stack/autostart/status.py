@@ -101,7 +101,7 @@ def read_install_status(home: Home, mac: Mac) -> InstallStatus:
     )
     missing = _missing(job.program, plist)
     if missing is not None:
-        gone = f"The program that the job names is gone: {missing}."
+        gone = f"The job's program no longer exists: {missing}."
         finding = BootFinding("program", BootVerdict.PREVENTS, gone, "mlx-stack install")
         outlook = BootOutlook(comes_back=False, findings=(finding, *outlook.findings))
     return InstallStatus(

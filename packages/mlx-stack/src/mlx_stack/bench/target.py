@@ -143,7 +143,7 @@ def _of_tier(opened: OpenStack, tier: Tier) -> BenchTarget:
 
 
 def _find_model(opened: OpenStack, name: str) -> LocalModel:
-    problem = f"{name!r} is neither a tier, nor a model on this disk, nor a URL."
+    problem = f"{name!r} isn't a tier, a model on this disk or a URL."
     try:
         found = find(opened, name)
     except UnknownModelError as error:

@@ -15,7 +15,7 @@ from mlx_stack.errors import UsageError
 @click.argument("question", required=False)
 @tier_option("Ask this tier; by default the first of the stack.")
 @click.option(
-    "--max-tokens", type=click.IntRange(min=1), metavar="N", help="The longest answer, in tokens."
+    "--max-tokens", type=click.IntRange(min=1), metavar="N", help="Longest answer, in tokens."
 )
 @with_context()
 @examples(
@@ -26,7 +26,7 @@ def command(
 ) -> None:
     """Ask a model one QUESTION through the gateway and stream its answer.
 
-    Without a QUESTION it is read from standard input: `git diff | mlx-stack ask`.
+    Without a QUESTION, it is read from standard input: `git diff | mlx-stack ask`.
     """
     output, opened = context.output, context.opened
     names = [each.name for each in opened.stack.tiers]

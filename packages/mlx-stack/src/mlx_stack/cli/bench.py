@@ -73,7 +73,7 @@ class Integers(click.ParamType[tuple[int, ...]]):
     "--precision",
     type=click.FloatRange(0, 1, min_open=True, max_open=True),
     metavar="SHARE",
-    help="Go on until the 95 % intervals are this narrow, e.g. 0.02.",
+    help="Continue until the 95 % intervals are this narrow, e.g. 0.02.",
 )
 @click.option("--save", "is_saved", is_flag=True, help="Keep the result for `recommend`.")
 @click.option(

@@ -58,7 +58,7 @@ def get_command(context: Context, key: str) -> None:
 
 
 @command.command("list")
-@click.option("--all", "show_all", is_flag=True, help="Also settings that are rarely needed.")
+@click.option("--all", "show_all", is_flag=True, help="Include settings that are rarely needed.")
 @with_context()
 @examples("mlx-stack config list", "mlx-stack config list --all")
 def list_command(context: Context, *, show_all: bool) -> None:

@@ -23,7 +23,7 @@ _complete_clients = completer(lambda _opened: (each.name for each in clients.reg
 def command(
     context: Context, client: str | None, tier: str | None, *, dry_run: bool, undo: bool
 ) -> None:
-    """Configure a client for this endpoint.
+    """Configure a client to use this endpoint.
 
     Without CLIENT, all are listed: which are on this machine, which are connected. A client's
     configuration file is written; everything else in it is kept, and a backup is saved next to it
@@ -82,12 +82,12 @@ def _show(output: Output, plan: "clients.connect.ConnectionPlan") -> None:
     type=click.Choice(["sh", "fish"]),
     default="sh",
     show_default=True,
-    help="Whose syntax to print; sh is also for bash and zsh.",
+    help="Shell syntax to use; sh also works for bash and zsh.",
 )
 @with_context()
 @examples('eval "$(mlx-stack env)"', "mlx-stack env --shell fish | source")
 def env(context: Context, shell: str) -> None:
-    """Print the variables that clients read.
+    """Print environment variables for clients.
 
     For this shell: `eval "$(mlx-stack env)"`, in fish `mlx-stack env --shell fish | source`.
     The key is printed in full.
@@ -98,7 +98,7 @@ def env(context: Context, shell: str) -> None:
             if value is not None:
                 output.text(_assignment(shell, name, value))
         if endpoint.key is None:
-            output.say("There is no key yet: the first `mlx-stack up` makes one.")
+            output.say("There is no key yet: the first `mlx-stack up` creates one.")
 
     context.output.show(gateway.endpoint.gateway_endpoint(context.opened), show)
 

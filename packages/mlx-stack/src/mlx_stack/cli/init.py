@@ -37,7 +37,7 @@ class _InitCommand(click.Command):
                 elif option.name == "_names":
                     tier = values["_names"].pop(0)
                     if not pairs or pairs[-1][1] is not None:
-                        message = f"--as {tier} has no --add before it that it could name."
+                        message = f"--as {tier} must come after the --add it belongs to."
                         raise click.UsageError(message, ctx)
                     pairs[-1] = (pairs[-1][0], tier)
             ctx.meta[_KEY] = tuple(pairs)

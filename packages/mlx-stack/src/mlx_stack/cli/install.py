@@ -19,9 +19,9 @@ _SIGNS = {
     "warning": ("!", "yellow"),
 }
 _ANSWERS = {
-    True: "After a power cut the stack comes back by itself.",
-    False: "After a power cut the stack does not come back by itself.",
-    None: "Whether the stack comes back by itself after a power cut is not certain.",
+    True: "After a power cut, the stack comes back by itself.",
+    False: "After a power cut, the stack does not come back by itself.",
+    None: "It isn't certain that the stack comes back by itself after a power cut.",
 }
 
 

@@ -18,7 +18,7 @@ _complete_names = completer(
 @with_context()
 @examples("mlx-stack keys", "mlx-stack keys add laptop")
 def command(context: Context) -> None:
-    """Give each client a key of its own; without a COMMAND, list them.
+    """Create, list and revoke clients' keys; without a COMMAND, list them.
 
     keys.json in the state folder holds hashes, never a key. A change takes effect at once.
     """
@@ -29,13 +29,13 @@ def command(context: Context) -> None:
 @with_context()
 @examples("mlx-stack keys list", "mlx-stack keys list --json")
 def list_command(context: Context) -> None:
-    """Show whose key may do what, and when it was last used."""
+    """Show what each key may do and when it was last used."""
     context.output.show(gateway.keys.list_keys(context.home), _show_list)
 
 
 def _show_list(output: Output, listed: "gateway.keys.ListedKeys") -> None:
     if not listed.clients:
-        output.say("No client has a key of its own. `mlx-stack keys add NAME` makes one.")
+        output.say("No client has its own key. `mlx-stack keys add NAME` makes one.")
         return
     names = ("Client", "Tiers", "Priority", "At once", "Created", "Last used")
     output.table(
@@ -54,15 +54,15 @@ def _show_list(output: Output, listed: "gateway.keys.ListedKeys") -> None:
     )
 
 
-@command.command("add", short_help="Make a key for a client, and show it once.")
+@command.command("add", short_help="Create a key for a client, and show it once.")
 @click.argument("name")
-@click.option("--tiers", metavar="T,…", help="Only these tiers; `none` for one that only scrapes.")
+@click.option("--tiers", metavar="T,…", help="Allow only these tiers; `none` only allows /metrics.")
 @click.option(
     "--priority",
     type=click.Choice([each.value for each in Priority]),
     default=Priority.INTERACTIVE.value,
     show_default=True,
-    help="How urgent its requests are when several wait.",
+    help="Which requests go first when several wait.",
 )
 @click.option(
     "--max-in-flight",
@@ -75,7 +75,7 @@ def _show_list(output: Output, listed: "gateway.keys.ListedKeys") -> None:
 def add_command(
     context: Context, name: str, tiers: str | None, priority: str, max_in_flight: int | None
 ) -> None:
-    """Make a key for the client NAME; it is shown now and never again."""
+    """Create a key for the client NAME. It is only shown once."""
     made = gateway.keys.add_key(
         context.opened,
         name,
@@ -96,8 +96,8 @@ def _show_made(output: Output, made: "gateway.keys.MadeKey") -> None:
 @with_context()
 @examples("mlx-stack keys revoke laptop", "mlx-stack keys revoke nightly --json")
 def revoke_command(context: Context, name: str) -> None:
-    """Let the key of the client NAME open nothing any more."""
+    """Revoke the key of the client NAME."""
     revoked = gateway.keys.revoke_key(context.home, name)
     context.output.show(
-        revoked, lambda output, _: output.say(f"The key of {name} opens nothing any more.")
+        revoked, lambda output, _: output.say(f"The key of {name} has been revoked.")
     )

@@ -107,7 +107,7 @@ def restart(context: Context, tier: str | None, timeout_s: float) -> int:
 def down(context: Context, tier: str | None) -> int:
     """Stop the services: the gateway first, then the tiers.
 
-    What was stopped stays stopped until the next `up`; the watchdog goes on watching.
+    Stopped services stay stopped until the next `up`; the watchdog keeps running.
     """
     output = context.output
     with output.waiting("Stopping"):

@@ -78,7 +78,7 @@ def _show_rotated(output: Output, done: "services.logs.RotatedLogs") -> None:
 
 def _show_list(output: Output, found: "services.logs.ServiceLogs") -> None:
     if not found.logs:
-        output.say("There are no logs yet: nothing was ever started.")
+        output.say("There are no logs yet: nothing has been started.")
         return
     columns = [
         Column("Log"),

@@ -140,7 +140,7 @@ def search_command(
     return _search(context, query, wanted, hardware_spec)
 
 
-@command.command("show", short_help="What is known of one model.")
+@command.command("show", short_help="Show one model.")
 @click.argument("model", shell_complete=complete_models)
 @hardware_option
 @with_context()

@@ -11,9 +11,9 @@ from mlx_stack.home import find_home
 _HEADLINES = {
     "no-stack": "No stack is defined yet.",
     "stopped": "The stack is stopped.",
-    "partly-running": "A part of the stack runs at {url}, the rest is stopped.",
+    "partly-running": "Part of the stack runs at {url}; the rest is stopped.",
     "running": "The stack runs at {url}.",
-    "unwell": "Something is wrong with the stack at {url}.",
+    "unwell": "The stack at {url} has problems.",
 }
 _STATE_COLUMNS = 9
 

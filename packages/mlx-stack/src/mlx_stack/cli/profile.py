@@ -22,10 +22,10 @@ from mlx_stack.cli.frame.output import Output, write_error
 @with_context()
 @examples("mlx-stack profile", "mlx-stack profile --json")
 def command(context: Context, capture: Path | None) -> int:
-    """Detect the hardware and save what the other commands plan with.
+    """Detect the hardware and save it for the other commands.
 
-    With --from, the machine of the capture is saved: `mlx-hwprobe capture -o FILE` makes one on any
-    Mac. Exits with 5 on a Mac with an Intel processor, on which MLX does not run.
+    With --from, save the machine of a capture instead: `mlx-hwprobe capture -o FILE` makes one on
+    any Mac. Exits with 5 on a Mac with an Intel processor, where MLX doesn't run.
     """
     try:
         saved = mlx_stack.hardware.save_profile(context.home, capture)
@@ -41,7 +41,9 @@ def _show(output: Output, saved: "mlx_stack.hardware.SavedProfile") -> None:
     _show_profile(output, saved.profile)
     output.say(f"\nSaved to {saved.path}.")
     if not saved.is_this_machine:
-        output.say("The commands now plan for that machine: `mlx-stack profile` goes back.")
+        output.say(
+            "Commands now plan for that machine; `mlx-stack profile` switches back to this one."
+        )
 
 
 def _show_profile(output: Output, profile: "mlx_hwprobe.HardwareProfile") -> None:

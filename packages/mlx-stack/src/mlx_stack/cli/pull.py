@@ -40,7 +40,7 @@ class _Pulled:
 @click.option(
     "--allow-code",
     is_flag=True,
-    help="Allow Python that comes with this model: it is fetched, and runs when it is served.",
+    help="Allow this model's own Python code: download it, and run it when the model is served.",
 )
 @click.option(
     "--bench", "is_measured", is_flag=True, help="Measure the model too, as `bench` does."
@@ -56,7 +56,7 @@ def command(
     allow_code: bool,
     is_measured: bool,
 ) -> None:
-    """Download MODEL: a catalog id, or any Hub repository (OWNER/NAME, @REVISION, or its address).
+    """Download MODEL: a catalog id or a Hub repository (OWNER/NAME, with @REVISION, or its URL).
 
     An interrupted pull continues where it stopped. Every file is compared with the size and the
     hash that the Hub gives before the model counts as present. HF_ENDPOINT, HF_TOKEN and

@@ -18,7 +18,7 @@ _ALTERNATIVES = 8
 
 @click.command("recommend")
 @planning_options(
-    budget_help="The memory that all tiers share: 30gb.",
+    budget_help="Memory budget for all tiers, e.g. 30gb.",
     context_help="Tokens of context that every tier is planned for.",
 )
 @hardware_option
@@ -34,7 +34,7 @@ def command(
 ) -> None:
     """Rank the catalog for a machine and propose the tiers of a stack. Writes nothing.
 
-    The tiers share one budget: each with its KV cache at its full context, they fit at once.
+    The tiers share one budget: they all fit at the same time, each with a full context.
     `mlx-stack init` makes a stack of them.
     """
     found = planning.recommend.recommend(context.opened, constraints, hardware_spec=hardware_spec)
@@ -58,7 +58,7 @@ def _show(output: Output, found: "planning.recommend.Recommendation", *, show_al
     if any(each.estimate.generation_tps is not None for each in plan.ranking):
         output.hint("Speeds with ~ are estimated: `mlx-stack estimate MODEL` shows their range.")
     else:
-        output.hint("How fast they are is not known for this machine: `mlx-stack bench` measures.")
+        output.hint("Speeds are unknown for this machine; `mlx-stack bench` measures them.")
     if plan.tiers:
         output.say("`mlx-stack init` makes a stack of these tiers; `setup` also downloads them.")
 

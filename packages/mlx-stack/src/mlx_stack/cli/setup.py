@@ -28,7 +28,7 @@ _SHOWN_FROM_S = 1.0
 @click.option(
     "--intent",
     type=click.Choice(INTENTS),
-    help="One person's chat and code (balanced), or programs that call tools all day.",
+    help="balanced: chat and code for one person; agent-fleet: programs that call tools all day.",
 )
 @budget_pct_option
 @click.option(
@@ -53,7 +53,7 @@ def command(
     no_pull: bool,
     no_start: bool,
 ) -> int:
-    """From nothing to a running stack: profile, recommend, define, install, pull, start.
+    """Set up a stack: detect the hardware, choose models, download and start them.
 
     Finished steps are skipped, so you can rerun it after a failure or Ctrl-C.
     """

@@ -19,9 +19,9 @@ _EVERY_S = 2.0
 _WIDE = 120
 _AWAKE = {
     ("never", False): "the machine sleeps as its settings say",
-    ("never", True): "kept awake until the watchdog sees that keep-awake is never",
+    ("never", True): "kept awake until the watchdog notices that keep-awake is never",
     ("serving", False): "not kept awake: no requests are being served",
-    ("serving", True): "kept awake, since requests are being served",
+    ("serving", True): "kept awake while requests are being served",
     ("always", False): "not kept awake: no watchdog holds a power assertion",
     ("always", True): "kept awake always",
 }
@@ -55,7 +55,7 @@ def command(context: Context, *, watch: bool) -> int:
 
 
 def _watch(context: Context) -> NoReturn:
-    """Show the status until the user interrupts it, or until there is no stack any more."""
+    """Show the status until the user interrupts it, or until the stack is gone."""
     output, hardware = context.output, mlx_stack.hardware.known_hardware(context.home)
     with output.redrawing() as draw:
         while True:
@@ -103,7 +103,7 @@ def show_status(output: Output, report: "services.status.StatusReport") -> None:
             output.answer(f"\n{row.name}: {row.last_error}")
         if row.flapping:
             output.answer(
-                f"\n{row.name} is flapping: the watchdog gave it up after {row.restarts} "
+                f"\n{row.name} is flapping: the watchdog gave up after {row.restarts} "
                 f"restarts. Look at `mlx-stack logs {row.name}`; `mlx-stack up` tries again.",
                 style="yellow",
             )

@@ -29,7 +29,7 @@ from mlx_stack.errors import UsageError
     type=click.Choice([each.value for each in By]),
     default=By.MODEL.value,
     show_default=True,
-    help="What a row is about.",
+    help="Group the rows by this.",
 )
 @click.option(
     "--prices",
@@ -37,17 +37,17 @@ from mlx_stack.errors import UsageError
     metavar="FILE",
     help="A YAML file of dollars per million tokens, by model; adds the cost.",
 )
-@click.option("--csv", "as_csv", is_flag=True, help="Answer with the rows for a spreadsheet.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print the rows as CSV.")
 @with_context()
 @examples("mlx-stack usage", "mlx-stack usage --since 24h --by key")
 def command(context: Context, since: str, by: str, prices: Path | None, *, as_csv: bool) -> None:
-    """Show who used what, how fast it was, and what was available.
+    """Show requests, tokens, speed and availability.
 
     It is read from ledger.db in the state folder, where the gateway notes each request, and never
-    a word of one. A client that left counts as no failure.
+    a word of one. A client that disconnects doesn't count as a failure.
     """
     if as_csv and context.output.is_for_programs:
-        raise UsageError("--csv and --json exclude each other.")
+        raise UsageError("--csv and --json can't be combined.")
     report = mlx_stack.usage.report_usage(context.opened, since=since, by=By(by), prices=prices)
     context.output.show(report, _show_csv if as_csv else _show)
 
@@ -62,7 +62,7 @@ def _show(output: Output, report: "mlx_stack.usage.UsageReport") -> None:
     usage = report.usage
     since = datetime.fromtimestamp(usage.since).astimezone()
     if not usage.rows:
-        output.say(f"No request was noted since {since:%Y-%m-%d %H:%M}.")
+        output.say(f"No requests since {since:%Y-%m-%d %H:%M}.")
     else:
         _show_rows(output, report)
     if usage.availability:

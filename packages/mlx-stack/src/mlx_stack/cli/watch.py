@@ -17,7 +17,7 @@ from mlx_stack.cli.frame.output import Output
     default=LOOK_INTERVAL_S,
     show_default=True,
     metavar="SECONDS",
-    help="The time between two looks at the services.",
+    help="Seconds between checks.",
 )
 @click.option(
     "--max-restarts",
@@ -25,7 +25,7 @@ from mlx_stack.cli.frame.output import Output
     default=MAX_RESTARTS,
     show_default=True,
     metavar="N",
-    help="More restarts than this in a short time mean flapping: it gives up until you step in.",
+    help="Give up on a service after this many restarts in a short time.",
 )
 @click.option(
     "--restart-delay",
@@ -34,7 +34,7 @@ from mlx_stack.cli.frame.output import Output
     default=RESTART_DELAY_S,
     show_default=True,
     metavar="SECONDS",
-    help="The pause before a restart; it doubles with each that follows.",
+    help="Seconds before a restart; doubles with each restart.",
 )
 @click.option("--daemon", is_flag=True, help="Watch in the background.")
 @click.option(
@@ -75,7 +75,7 @@ def _show_event(output: Output, event: "mlx_procsup.WatchEvent") -> None:
 
 def _show_daemon(output: Output, daemon: "services.watch.BackgroundWatch") -> None:
     if daemon.is_new:
-        output.text(f"The watchdog runs in the background, PID {daemon.pid}.")
+        output.text(f"The watchdog is running in the background, PID {daemon.pid}.")
         output.say("`mlx-stack logs watchdog --follow` shows what it does.")
     else:
-        output.text(f"A watchdog runs already, PID {daemon.pid}.")
+        output.text(f"A watchdog is already running, PID {daemon.pid}.")

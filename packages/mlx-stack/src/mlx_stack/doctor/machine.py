@@ -77,7 +77,7 @@ def _check_gpu_memory(profile: HardwareProfile) -> Iterator[Finding]:
             "gpu-memory",
             "warning",
             f"{limit}: iogpu.wired_limit_mb was raised.",
-            "What is left is too little for macOS, which then swaps or panics.",
+            "Too little memory is left for macOS, which then swaps or panics.",
             "sudo sysctl iogpu.wired_limit_mb=0",
         )
     else:
@@ -127,7 +127,7 @@ def check_disk(*folders: Path) -> Iterator[Finding]:
                 "disk",
                 "problem",
                 f"Only {free}.",
-                "State files and logs can't be written safely on a full disk.",
+                "On a full disk, state files and logs can't be written safely.",
                 "Free space: `mlx-stack models` shows the size of each model, "
                 "`mlx-stack engines prune` removes old engines.",
             )

@@ -201,7 +201,7 @@ def _holder(port: int) -> str:
             continue
         if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections):
             return f"{process.info['name']} (PID {process.pid})"
-    return "a program that this user can't see"
+    return "a program of another user"
 
 
 def check_leftovers(home: Home) -> Iterator[Finding]:
@@ -251,4 +251,4 @@ def check_speed(opened: OpenStack) -> Iterator[Finding]:
             "`mlx-stack engines rollback` goes back." if drift.cause and has_fallen else "",
         )
     if not drifts:
-        yield ok("speed", "No tier is notably slower or faster than it was.")
+        yield ok("speed", "No tier has become notably slower or faster.")

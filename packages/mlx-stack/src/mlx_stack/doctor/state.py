@@ -21,7 +21,7 @@ _OTHERS = 0o077
 def check_permissions(home: Home) -> Iterator[Finding]:
     """Who can read the state folder and the files that hold keys."""
     if not home.root.exists():
-        yield ok("state-folder", f"{home.root} does not exist yet; the first command makes it.")
+        yield ok("state-folder", f"{home.root} doesn't exist yet; the first command creates it.")
         return
     secret = (home.config, home.credentials, home.client_keys, home.ledger)
     modes = ((home.root, 0o700), *((path, 0o600) for path in secret))

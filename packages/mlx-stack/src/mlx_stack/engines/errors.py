@@ -12,7 +12,7 @@ type InstallFailure = Literal[
 
 
 class EngineInstallError(StackError):
-    """An environment could not be made; nothing of it is left that could pass for complete."""
+    """An environment could not be created; nothing unfinished is left in its place."""
 
     type = "engine-install"
 
@@ -40,7 +40,7 @@ class EngineMissingError(MissingError):
 
 
 class EngineInUseError(StackError):
-    """Services run from an environment that was to be reinstalled."""
+    """Services are running from the environment that should be reinstalled."""
 
     type = "engine-in-use"
 
@@ -53,19 +53,19 @@ class EngineInUseError(StackError):
 
 
 class EngineUnhealthyError(StackError):
-    """A new version of an engine gave no answer, or a wrong one; the old one stays in use."""
+    """A new engine version gave a wrong answer or none; the old one stays in use."""
 
     type = "engine-unhealthy"
 
     def __init__(self, engines: str, problem: str, *, log: str = "") -> None:
         lines = "".join(f"\n    {line}" for line in log.splitlines())
         super().__init__(
-            f"{engines} was installed but not put to use: {problem}{lines}",
-            hint="What was in use before still is. `mlx-stack engines prune` removes the new one.",
+            f"{engines} was installed but isn't used: {problem}{lines}",
+            hint="The previous version is still in use; `mlx-stack engines prune` removes the new.",
         )
 
 
 class EmbeddedModelError(StackError):
-    """The embedded model could not be made from its package."""
+    """The embedded model could not be built from its package."""
 
     type = "embedded-model"

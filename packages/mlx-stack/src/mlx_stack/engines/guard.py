@@ -142,7 +142,7 @@ class Guard:
         given = next((value for name, value in headers if name == HEADER), "")
         proof = answer(self._secret, given, scope["method"], f"{path}?{query}" if query else path)
         if proof is None:
-            reason = "Ask the gateway: this engine answers nobody else."
+            reason = "Ask the gateway: this engine only answers the gateway."
             await _refuse(send, HTTPStatus.UNAUTHORIZED, reason)
             return
         own = (HEADER.encode(), proof.encode())
@@ -258,7 +258,7 @@ def _refusal(headers: list[tuple[str, str]]) -> tuple[HTTPStatus, str] | None:
     """Why a request with these headers is not answered, whoever sent it; None if it may be."""
     hosts = [value for name, value in headers if name == "host"]
     if len(hosts) != 1 or not _names_loopback(hosts[0]):
-        return HTTPStatus.FORBIDDEN, "This engine goes by no other name than localhost."
+        return HTTPStatus.FORBIDDEN, "This engine only accepts the host name localhost."
     fields = dict(headers)
     if "transfer-encoding" in fields:
         return HTTPStatus.LENGTH_REQUIRED, "The body needs a Content-Length."

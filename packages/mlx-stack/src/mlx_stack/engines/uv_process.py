@@ -54,7 +54,7 @@ _CAUSES: Final = (
     _Cause(
         "hash-mismatch",
         r"Hash mismatch",
-        "a package is not the one that mlx-stack was released with",
+        "a package differs from the one that mlx-stack was released with",
         "A mirror or a proxy altered it, or a download was damaged: `uv cache clean` and try "
         "again, or use another index.",
     ),

@@ -78,7 +78,7 @@ class ListedKeys:
 
 @dataclass(frozen=True, slots=True)
 class RevokedKey:
-    """A key that opens nothing any more."""
+    """A key that has been revoked."""
 
     name: str
 
@@ -134,7 +134,7 @@ def add_key(
         keys = _read(opened.home)
         if keys.get(name) is not None:
             raise UsageError(
-                f"There is a key for {name!r} already.",
+                f"{name!r} already has a key.",
                 hint=f"`mlx-stack keys revoke {name}` first, or choose another name.",
             )
         _write(opened.home, keys.with_key(made.client, made.key))

@@ -22,7 +22,7 @@ class GatedModelError(PullError):
 
 
 class HubRefusedError(PullError):
-    """The Hub, or what stands before it, refuses the request; it is not about a licence."""
+    """The Hub, or a proxy in front of it, refuses the request; a licence isn't the reason."""
 
     type = "hub-refused"
 
@@ -34,19 +34,19 @@ class HubUnreachableError(PullError):
 
 
 class OfflineError(PullError):
-    """Offline mode is on, and the model is not here."""
+    """Offline mode is on, and the model isn't on this disk."""
 
     type = "offline"
 
     def __init__(self, why: str) -> None:
         super().__init__(
-            f"{why}, and HF_HUB_OFFLINE rules the Hub out.",
+            f"{why}, and HF_HUB_OFFLINE is set.",
             hint="Unset HF_HUB_OFFLINE and pull again.",
         )
 
 
 class WrongContentError(PullError):
-    """A file is not what the Hub says it is: another size or another hash."""
+    """A file's size or hash differs from what the Hub gives."""
 
     type = "wrong-content"
 
@@ -58,7 +58,7 @@ class DiskSpaceError(PullError):
 
 
 class ConversionError(PullError):
-    """mlx-lm could not convert the weights; nothing of the attempt is left."""
+    """mlx-lm could not convert the weights; the attempt was deleted."""
 
     type = "conversion-failed"
 
@@ -83,9 +83,9 @@ class ModelCodeError(StackError):
     def __init__(self, place: str, field: str, repo: str | None) -> None:
         super().__init__(
             f"{place} asks to run Python that comes with the model: `{field}`.",
-            hint="Read that Python first. If you trust it, allow it for this model alone: "
+            hint="Read that Python first. If you trust it, allow it for this model: "
             f"`mlx-stack pull --allow-code {repo or 'OWNER/NAME'}`. "
-            "Any change of its files takes that back.",
+            "Any change to its files revokes that.",
         )
 
 

@@ -112,7 +112,7 @@ class _Puller:
             present = None if self.is_forced else self._present(source, source.origin.commit)
             if present is None:
                 raise
-            note = f"{error.message} The model that is here was not compared with it."
+            note = f"{error.message} The local model was not compared with it."
             return replace(present, note=note)
         with HubFiles(self.environment, commit) as origin:
             return self._fetch(source, commit, files, config, origin)
@@ -120,7 +120,7 @@ class _Puller:
     def _have_offline(self, source: ModelSource) -> PullResult:
         repo = source.origin.repo
         if self.is_forced:
-            raise OfflineError(f"{repo} was to be downloaded again")
+            raise OfflineError(f"{repo} should be downloaded again")
         present = self._present(source, source.origin.commit)
         if present is not None:
             note = "HF_HUB_OFFLINE is set: the Hub was not asked for a newer version."

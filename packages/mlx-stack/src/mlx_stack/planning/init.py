@@ -115,7 +115,7 @@ def draft_stack(
     is_change = defined is not None and not replaces
     if is_change and not (additions or removals):
         raise StackError(
-            f"A stack is defined already: {opened.home.stack}.",
+            f"A stack is already defined: {opened.home.stack}.",
             hint="`--force` replaces it; `--add` and `--remove` change some of its tiers.",
         )
     added, room = _added(opened, additions, constraints), room_here(opened, constraints)

@@ -207,7 +207,7 @@ def reason_text(reason: ChoiceReason) -> str:
         case ReasonKind.FASTER:
             return f"{value:.1f}x as fast as {reason.model}"
         case ReasonKind.CHEAP_CONTEXT:
-            return f"{value / 1000:.0f} kB a token of context"
+            return f"{value / 1000:.0f} kB per token of context"
         case ReasonKind.RUNNER_UP:
             return f"next: {reason.model} ({size}, scores {value:.2f} less)"
         case _:
@@ -232,9 +232,9 @@ def missing_text(missing: MissingTier) -> str:
     left, smallest = format_bytes(missing.left_bytes), format_bytes(missing.smallest_bytes)
     match missing.absence:
         case Absence.NO_CANDIDATE:
-            return "Left out: no model of the catalog suits it."
+            return "Left out: no suitable model in the catalog."
         case Absence.NOTHING_FASTER:
-            return "Left out: nothing useful that fits is faster than the standard tier."
+            return "Left out: no useful model that fits is faster than the standard tier."
         case Absence.BETTER_WITHOUT:
             return (
                 f"Left out: the budget leaves {left}, and the smallest suitable model"

@@ -164,7 +164,7 @@ class EngineProcess:
         if record.wanted is WantedState.STOPPED:
             reason = f"`down` stopped it; `mlx-stack up --tier {self._name}` starts it"
         elif record.shed_at is not None:
-            reason = "it is put aside, since memory is short"
+            reason = "it is paused because memory is short"
         elif record.flapping:
             reason = f"it was given up after {len(record.restarts)} restarts"
         if reason:

@@ -157,7 +157,7 @@ def _find_log(opened: OpenStack, service: str, *, wait: bool = False) -> Path:
         )
     if not wait:
         raise StackError(
-            f"{service} has no log yet: it was never started.",
+            f"{service} has no log yet: it hasn't been started.",
             hint=f"`mlx-stack {'watch' if service == WATCHDOG else 'up'}` starts it.",
         )
     return opened.home.state_dirs.log_file(service)

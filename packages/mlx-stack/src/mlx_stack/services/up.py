@@ -171,7 +171,7 @@ def start_services(
     services = [each for each in assembly.services if is_due(each.name)]
     _start(services, assembly, home, timeout_s, note)
     for problem in remove_old_prompts(home, _may_run_as_before(assembly, outcomes)):
-        _log.warning("prompts of before may still be in %s", problem)
+        _log.warning("older prompts may still be in %s", problem)
     order = dict.fromkeys((*defined, *outcomes))
     return Outcomes(tuple(outcomes[name] for name in order if name in outcomes))
 

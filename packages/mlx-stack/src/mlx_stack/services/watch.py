@@ -176,7 +176,7 @@ def start_daemon(opened: OpenStack, options: WatchOptions) -> BackgroundWatch:
         if present is not None:  # another one was quicker, or its run file is lost
             return BackgroundWatch(present, is_new=False)
         said = " ".join(error.log_tail[-3:]) or "nothing"
-        raise StackError(str(error), hint=f"The last it said: {said}") from error
+        raise StackError(str(error), hint=f"Its last log line: {said}") from error
 
 
 def describe(event: WatchEvent) -> str:
@@ -300,7 +300,7 @@ def _start_stack(home: Home, note: Callable[[WatchEvent], None]) -> None:
 
     def note_start(outcome: ServiceEvent) -> None:
         if isinstance(outcome, WaitsForMemory):
-            note(_event(outcome.name, "held-up", "waits until the others have their memory"))
+            note(_event(outcome.name, "held-up", "waits for memory until the others are loaded"))
             return
         took = f", ready after {outcome.seconds:.1f} s" if outcome.outcome == "started" else ""
         words = outcome.error or f"PID {outcome.pid}{took}"

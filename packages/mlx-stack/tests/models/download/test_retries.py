@@ -4,14 +4,14 @@ from mlx_stack.models.download.retries import FileRetries, Meter, TransferPolicy
 from mlx_stack.models.errors import HubUnreachableError, TransientError
 
 POLICY = TransferPolicy()
-CUT = TransientError("the server broke the connection off")
+CUT = TransientError("the server closed the connection")
 
 
 def test_a_file_is_given_up_only_after_attempts_and_patience():
     retries, now = FileRetries(), 100.0
     while now < 130.0 or retries.failures < POLICY.attempts - 1:
         now += retries.failed(CUT, now, 0.5, POLICY)
-    with pytest.raises(HubUnreachableError, match="broke the connection off, and so it stayed"):
+    with pytest.raises(HubUnreachableError, match="closed the connection, and didn't recover"):
         retries.failed(CUT, now, 0.5, POLICY)
     assert 30.0 <= now - 100.0 < 45.0
 

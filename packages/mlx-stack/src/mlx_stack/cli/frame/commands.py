@@ -38,15 +38,15 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("demo", CONNECT, "Try the whole stack with a small bundled model."),
     CommandEntry("ask", CONNECT, "Ask a model one question and stream its answer."),
     CommandEntry("connect", CONNECT, "Configure a client to use this endpoint."),
-    CommandEntry("env", CONNECT, "Print the variables that clients read.", "connect"),
-    CommandEntry("keys", CONNECT, "Give each client a key of its own, and take it back."),
+    CommandEntry("env", CONNECT, "Print environment variables for clients.", "connect"),
+    CommandEntry("keys", CONNECT, "Create, list and revoke clients' keys."),
     CommandEntry("setup", SETUP, "Set up a stack step by step."),
     CommandEntry("init", SETUP, "Define a stack: the recommended tiers, on free ports."),
     CommandEntry("config", SETUP, "Show and change the configuration."),
     CommandEntry("profile", SETUP, "Detect the hardware and save what was found."),
     CommandEntry("recommend", MODELS, "Rank the catalog for a machine and propose the tiers."),
-    CommandEntry("estimate", MODELS, "Will a model run, in how much memory, how fast?"),
-    CommandEntry("pull", MODELS, "Download a model, or continue where a download stopped."),
+    CommandEntry("estimate", MODELS, "Estimate a model's memory and speed."),
+    CommandEntry("pull", MODELS, "Download a model, or resume a download."),
     CommandEntry("models", MODELS, "List, search, show, check and remove models."),
     CommandEntry(
         "up", LIFECYCLE, "Start what isn't running, and wait until it is ready.", "lifecycle"
@@ -60,7 +60,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("bench", DIAGNOSTICS, "Measure a tier, a local model or any endpoint."),
     CommandEntry("doctor", SETUP, "Diagnose problems and suggest fixes."),
     CommandEntry("logs", DIAGNOSTICS, "List the services' logs, or show one of them."),
-    CommandEntry("usage", DIAGNOSTICS, "Who used what, how fast it was, what was available."),
+    CommandEntry("usage", DIAGNOSTICS, "Show requests, tokens, speed and availability."),
     CommandEntry("install", LIFECYCLE, "Start the stack at every login, or at every boot."),
     CommandEntry(
         "uninstall", LIFECYCLE, "Undo `install`, or with --all remove everything.", "install"
@@ -105,7 +105,7 @@ _INTRODUCTION = (
     "`mlx-stack install` makes it survive crashes and reboots.",
 )
 _EXAMPLES = ("mlx-stack setup", 'mlx-stack ask "Why is the sky blue?"')
-_CLOSING = "`mlx-stack` alone shows where you are; `mlx-stack COMMAND --help` explains a command."
+_CLOSING = "`mlx-stack` shows where you are; `mlx-stack COMMAND --help` explains a command."
 
 
 class OrderedGroup(click.Group):

@@ -64,7 +64,7 @@ def _unknown_chip(error: Exception) -> StackError:
 
 
 def _no_answer(error: Exception) -> StackError:
-    """A request of ours failed; the message of the transport may be empty."""
+    """A request failed; the message of the transport may be empty."""
     request = getattr(error, "_request", None)  # the property raises where there is none
     place = f" from {request.url}" if request is not None else ""
     said = str(error) or type(error).__name__
@@ -73,18 +73,18 @@ def _no_answer(error: Exception) -> StackError:
 
 def _damaged(error: Exception) -> StackError:
     hint = "`mlx-stack doctor` looks at the state folder."
-    return StackError(f"A file holds something else than it should: {error}", hint=hint)
+    return StackError(f"A file has unexpected content: {error}", hint=hint)
 
 
 def _slow_program(error: Exception) -> StackError:
     command = getattr(error, "cmd", ())
     program = command if isinstance(command, str) else next(iter(command), "a program")
-    return StackError(f"{program} did not do its work: {error}")
+    return StackError(f"{program} failed: {error}")
 
 
 def _too_nested(_error: Exception) -> StackError:
     hint = f"`{DEBUG_VARIABLE}=1` shows where."
-    return UsageError("A file is nested deeper than anything meant for this program.", hint=hint)
+    return UsageError("A file is nested too deeply.", hint=hint)
 
 
 def _too_big(_error: Exception) -> StackError:
@@ -103,7 +103,7 @@ def _folder(error: Exception) -> StackError:
     hint = "Move it away; then run the command again."
     if isinstance(error, IsADirectoryError):
         return InvalidFileError(path, "is a folder where a file should be", hint=hint)
-    return InvalidFileError(path, "a part of this path is a file, no folder", hint=hint)
+    return InvalidFileError(path, "part of this path is a file, not a folder", hint=hint)
 
 
 def _system(error: Exception) -> StackError:

@@ -51,7 +51,7 @@ timeout_option: Decorator = click.option(
     default=READY_TIMEOUT_S,
     show_default=True,
     metavar="SECONDS",
-    help="How long to wait for each service; extended while it is visibly loading.",
+    help="How long to wait for each service; extended while it is loading.",
 )
 """`--timeout S`: how long a start may take."""
 

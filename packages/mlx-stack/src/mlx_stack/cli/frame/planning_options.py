@@ -45,7 +45,7 @@ budget_pct_option: Decorator = click.option(
     "--budget-pct",
     type=click.IntRange(1, 100),
     metavar="PERCENT",
-    help="The memory that all tiers share, in percent of the machine's.",
+    help="Memory budget for all tiers, in percent of the machine's memory.",
 )
 """`--budget-pct N`: a share of the memory."""
 
@@ -71,7 +71,8 @@ def planning_options(budget_help: str, context_help: str) -> Decorator:
             type=click.Choice(INTENTS),
             default=Intent.BALANCED.value,
             show_default=True,
-            help="One person's chat and code, or programs that call tools all day.",
+            help="balanced: chat and code for one person; agent-fleet: programs that call tools "
+            "all day.",
         )
         return intent_option(budget_option(decorated))
 

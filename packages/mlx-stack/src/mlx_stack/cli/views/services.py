@@ -30,7 +30,7 @@ _OUTCOMES = {
 def show_event(output: Output, event: "services.service.ServiceEvent") -> None:
     """One line for a service, and below it why it failed."""
     if isinstance(event, mlx_procsup.WaitsForMemory):
-        output.say(f"{event.name} waits until the others have their memory.")
+        output.say(f"{event.name} waits for memory until the others are loaded.")
         return
     outcome = event
     sign, colour, words = _OUTCOMES[outcome.outcome]

@@ -117,7 +117,7 @@ def naming_disk(folder: Path, what: str) -> Generator[None]:
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise DiskSpaceError(
-                f"The disk of {folder} is full. What was downloaded of {what} is kept.",
+                f"The disk of {folder} is full. The downloaded part of {what} is kept.",
                 hint="Free some space (`mlx-stack models rm MODEL`) and pull again.",
             ) from error
         if error.errno is None or error.filename is not None:

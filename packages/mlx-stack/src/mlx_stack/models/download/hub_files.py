@@ -87,7 +87,7 @@ class HubFiles:
             response.close()  # the body may be long, or never end
             url = str(response.next_request.url)
             if not is_web_address(url):
-                raise PullError(f"{self._repo}: {file.path} is redirected to no web address.")
+                raise PullError(f"{self._repo}: {file.path} is redirected to an invalid address.")
             self._addresses[file.path] = url
         raise PullError(f"{self._repo}: the redirects of {file.path} lead in a circle.")
 
@@ -104,7 +104,7 @@ class HubFiles:
         if response.status_code == HTTPStatus.PARTIAL_CONTENT:
             found = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
             if found is None or int(found[1]) != start:
-                raise TransientError("the server sent another range than it was asked for")
+                raise TransientError("the server sent a different range than requested")
             size = None if found[2] == "*" else found[2]
         elif response.status_code != HTTPStatus.OK:
             raise self._refusal(response, file, is_known=is_known)
@@ -152,4 +152,4 @@ def describe(error: httpx.TransportError) -> str:
         case httpx.ConnectError() | httpx.ProxyError():
             return f"no connection to {host}: {error}"
         case _:
-            return f"{host} broke the connection off"
+            return f"{host} closed the connection"

@@ -57,13 +57,13 @@ class FileRetries:
             self.failing_since = now
         self.failures += 1
         delay = max(pause_s(self.failures, jitter), error.retry_after_s or 0.0)
-        hint = "What was downloaded is kept: pull again later, and it continues there."
+        hint = "The download so far is kept: pull again later to continue it."
         if delay > policy.longest_wait_s:
-            message = f"{error.reason}: the server wants to be left alone for {delay:.0f} s."
+            message = f"{error.reason}: rate-limited; the server asks to wait {delay:.0f} s."
             raise HubUnreachableError(message, hint=hint)
         is_late = now - self.failing_since >= policy.patience_s
         if is_late and self.failures >= policy.attempts:
-            message = f"{error.reason}, and so it stayed for {now - self.failing_since:.0f} s."
+            message = f"{error.reason}, and didn't recover within {now - self.failing_since:.0f} s."
             raise HubUnreachableError(message, hint=hint)
         self.not_before = now + delay
         return delay

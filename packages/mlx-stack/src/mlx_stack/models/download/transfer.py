@@ -221,13 +221,13 @@ class Transfer:
         finally:
             response.close()
         if run.block < run.end:
-            raise TransientError("the server broke the connection off")
+            raise TransientError("the server closed the connection")
 
     def _keep(self, run: Run, data: bytes) -> None:
         """Write a block that was received and count it."""
         file = self._files[run.file]
         if len(data) != file.length_of(run.block):
-            raise TransientError("the server sent less than it was asked for")
+            raise TransientError("the server sent less than requested")
         file.write(run.block, data)
         with self._changed:
             self._retries[run.file].progressed()
@@ -264,12 +264,12 @@ class Transfer:
         if digest != record.digest:
             file.discard()
             if file.resumed_bytes:
-                raise TransientError(f"{record.path}: what an earlier pull left of it is damaged")
+                raise TransientError(f"{record.path}: the part from an earlier pull is damaged")
             raise WrongContentError(
                 f"{record.path}: the content's {record.algorithm} is not the one that the Hub "
                 "gives.",
-                hint="The file was thrown away, the others are kept. Pull again; if it stays so, "
-                "the repository or a mirror is broken.",
+                hint="The file was deleted, the others are kept. Pull again; if it keeps "
+                "happening, the repository or a mirror is broken.",
             )
         file.publish()
         with self._changed:

@@ -185,7 +185,7 @@ def _in_words(
         case _ if error.status is not None:
             return refused(f"{endpoint}/{repo or ''}", error.status, error.said)
         case _:
-            hint = "Check HF_ENDPOINT: something else than a model hub may answer there."
+            hint = "Check HF_ENDPOINT: it may not be a model hub."
             return HubRefusedError(f"{endpoint}: {error.reason}.", hint=hint)
 
 
@@ -196,7 +196,7 @@ def gated(endpoint: str, repo: str, said: str | None = None) -> GatedModelError:
         "then run `hf auth login` or set HF_TOKEN."
     )
     return GatedModelError(
-        f"{repo} is gated: its licence must be accepted, and a token sent along.",
+        f"{repo} is gated: accept its licence and set a token first.",
         hint=f"{hint} The Hub says: {said}" if said else hint,
     )
 
@@ -205,7 +205,7 @@ def refused(what: str, status: int, said: str | None) -> HubRefusedError:
     """The error for a refusal that has nothing to do with a licence; the server's words first."""
     hint = None
     if status == HTTPStatus.FORBIDDEN:
-        hint = "The Hub itself, a proxy or the network refuses it; look at the token and the proxy."
+        hint = "The Hub, a proxy or the network refuses it: check the token and the proxy."
     return HubRefusedError(f"{what}: {said or 'refused'} (HTTP {status}).", hint=hint)
 
 
