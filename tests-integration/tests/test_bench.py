@@ -142,7 +142,7 @@ def test_any_endpoint_is_measured(program: Program) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("nothing-like-it",), 2, "neither a tier"),
+        (("nothing-like-it",), 2, "isn't a tier"),
         (("http://127.0.0.1:9/v1", "--model", "m"), 1, "Nothing answers"),
         (("lone", "--model", "m"), 2, "with a URL only"),
         (("http://127.0.0.1:9/v1", "--iterations", "0"), 2, "iterations"),

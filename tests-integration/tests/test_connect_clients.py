@@ -365,7 +365,7 @@ def test_a_program_that_keeps_no_file_is_told_what_to_type_and_counts_as_connect
     row = next(row for row in _listed(user) if row["name"] == client)
     assert (row["by_hand"], row["connected"]) == (True, True)
     undone = user.run("connect", client, "--undo")
-    assert "opens nothing any more" in undone.err
+    assert "has been revoked" in undone.err
     assert user.run("keys", "--json").document["keys"] == []
     assert "not connected" in user.run("connect", client, "--undo").err
 

@@ -196,7 +196,7 @@ def test_an_engine_that_dies_fails_the_health_check_and_leaves_nothing(program: 
     install_fake_engines(program.home, engine_options=("--exit-after", "0.1", "--ready-after", "9"))
     define_stack(program.home, {"standard": {}})
 
-    with pytest.raises(EngineUnhealthyError, match="was installed but not put to use") as info:
+    with pytest.raises(EngineUnhealthyError, match="was installed but isn't used") as info:
         check_health(
             OpenStack(program.home), pair_of(program), own_toolchain(), available_bytes=PLENTY_BYTES
         )

@@ -154,7 +154,7 @@ def test_a_file_that_never_comes_is_given_up_and_the_rest_kept(
     story.hub.configure(Settings(faults=(fault,)))
     with pytest.raises(HubUnreachableError) as failed:
         story.fetch()
-    assert "continues there" in str(failed.value.hint)
+    assert "to continue it" in str(failed.value.hint)
     story.hub.configure(Settings())
     before = story.hub.sent_bytes
     fetched = story.fetch()

@@ -43,7 +43,7 @@ def test_the_machine_of_a_capture_takes_the_place_of_this_one(
 
     assert done.code == 0, done.err
     assert done.out.startswith("M4 Max, 40 GPU cores, 64 GB\n")
-    assert "`mlx-stack profile` goes back" in done.err
+    assert "`mlx-stack profile` switches back" in done.err
     assert json.loads(program.home.profile.read_text())["memory_bandwidth_gb_s"] == 546
 
 

@@ -44,7 +44,7 @@ def test_the_recommended_tiers_are_written_with_all_that_a_tier_needs(home: Home
 def test_a_stack_that_is_defined_is_not_overwritten(home: Home):
     define(home)
     before = home.stack.read_text()
-    with pytest.raises(StackError, match="defined already"):
+    with pytest.raises(StackError, match="already defined"):
         draft_stack(OpenStack(home), Constraints(intent=Intent.AGENT_FLEET))
     assert home.stack.read_text() == before
 

@@ -224,7 +224,7 @@ def plan_undo(opened: OpenStack, name: str) -> ConnectionPlan:
     if changes:
         next_step = f"{client.title} restored."
     elif client.files is None and has_key_of_program(opened.home, client.name):
-        next_step = f"The key of {client.title} opens nothing any more: remove it there."
+        next_step = f"The key of {client.title} has been revoked: remove it there."
     else:
         next_step = f"{client.title} is not connected."
     remembered = connections.with_client(client.name, {})

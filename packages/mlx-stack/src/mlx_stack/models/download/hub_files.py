@@ -89,7 +89,7 @@ class HubFiles:
             if not is_web_address(url):
                 raise PullError(f"{self._repo}: {file.path} is redirected to an invalid address.")
             self._addresses[file.path] = url
-        raise PullError(f"{self._repo}: the redirects of {file.path} lead in a circle.")
+        raise PullError(f"{self._repo}: the redirects of {file.path} form a loop.")
 
     def _check(
         self,
