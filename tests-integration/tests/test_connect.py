@@ -1,7 +1,13 @@
 """`ask` and `env`: what a client meets."""
 
 import json
+import os
+import pty
+import subprocess
+from dataclasses import replace
+from pathlib import Path
 
+from mlx_stack.ask import Answer
 from stack_testkit.home import define_stack
 from stack_testkit.program import Program
 
@@ -27,6 +33,58 @@ def test_ask_reads_the_question_from_a_pipe_and_reports_as_json(served: Program)
     assert asked.document["answer"] == "You said: hello there"
     assert asked.document["model"] == "fast"
     assert asked.document["completion_tokens"] == 4
+
+
+def test_ask_takes_up_files_what_is_piped_in_and_what_was_said_before(
+    served: Program, tmp_path: Path
+) -> None:
+    define_stack(served.home, {"standard": {}, "fast": {}})
+    served.run("up")
+    notes = tmp_path / "notes.txt"
+    notes.write_text("three")
+
+    first = served.run("ask", "one", "-m", "fast-model", "--file", str(notes), stdin="two")
+    again = served.run("ask", "-c", "--system", "Be brief.", "--json", "four")
+    kept = json.loads(served.home.conversation.read_text())
+
+    assert first.out == "You said: one two notes.txt: three\n"
+    assert again.document["model"] == "fast-model"
+    assert [each["role"] for each in kept["messages"]] == ["system", *["user", "assistant"] * 2]
+    assert served.home.conversation.stat().st_mode & 0o777 == 0o600
+    assert served.run("ask", "--tier", "fast", "-m", "fast", "hi").code == 2
+
+
+def test_on_a_terminal_without_a_question_ask_is_a_chat(served: Program) -> None:
+    define_stack(served.home, {"standard": {}})
+    served.run("up")
+    screen, terminal = pty.openpty()
+
+    chat = subprocess.Popen(
+        served.command("ask"),
+        env=served.environment,
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    os.write(screen, b"one two\nthree\n\x04")
+    answers, _ = chat.communicate(timeout=30)
+    os.close(screen)
+    os.close(terminal)
+
+    assert chat.returncode == 0
+    assert b"You said: one two\n" in answers
+    assert b"You said: three\n" in answers
+    assert len(json.loads(served.home.conversation.read_text())["messages"]) == 4
+    assert served.home.chat_history.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_answer_says_how_fast_it_was_and_whether_it_was_cut_off() -> None:
+    answer = Answer("q", "m", "a", "", None, 1.0, 3.0, 41, "length")
+
+    assert answer.generation_tps == 20.0
+    assert answer.is_cut_off
+    assert not replace(answer, finish_reason="stop").is_cut_off
+    assert replace(answer, completion_tokens=1).generation_tps is None
 
 
 def test_ask_without_a_running_gateway_says_how_to_start_it(served: Program) -> None:

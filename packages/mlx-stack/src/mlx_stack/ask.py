@@ -1,19 +1,64 @@
-"""One question, one streamed answer, through the gateway."""
+"""Questions through the gateway, their streamed answers, and the conversation that they make."""
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 import httpx
+import msgspec
 
+from mlx_stack import atomic_file, json_file
 from mlx_stack.errors import StackError
 from mlx_stack.gateway.endpoint import Endpoint, require_key
+from mlx_stack.home import Home
 
 _CONNECT_TIMEOUT_S = 5.0
 _TIER_HEADER = "x-mlx-stack-tier"
+_CUT_OFF = "length"
+"""The reason to end that means: the answer would have gone on."""
+
+
+class Message(msgspec.Struct, frozen=True):
+    """What was said by `system`, `user` or `assistant`."""
+
+    role: str
+    content: str
+
+
+class Conversation(msgspec.Struct, frozen=True, kw_only=True):
+    """What a question continues, as `conversation.json` has it.
+
+    Attributes:
+        model: The model name that was asked last.
+    """
+
+    schema_version: int = 1
+    model: str
+    messages: tuple[Message, ...] = ()
+
+    def with_answer(self, answer: "Answer") -> "Conversation":
+        """The conversation after one more question and its answer."""
+        said = (Message("user", answer.question), Message("assistant", answer.text))
+        return msgspec.structs.replace(self, messages=(*self.messages, *said))
+
+
+def load_conversation(home: Home) -> Conversation | None:
+    """The last conversation; None where there is none.
+
+    Raises:
+        InvalidFileError: When its file is damaged or of a newer version.
+    """
+    hint = "Remove the file; the next `mlx-stack ask` starts a new conversation."
+    return json_file.read(home.conversation, Conversation, hint=hint)
+
+
+def save_conversation(home: Home, conversation: Conversation) -> None:
+    """Keep a conversation for the next question, readable by its owner only."""
+    home.create()
+    json_file.write(home.conversation, conversation, mode=atomic_file.PRIVATE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +72,7 @@ class Answer:
         ttft_s: From sending the request to the first piece of the answer; None for an empty one.
         seconds: From sending the request to the end.
         completion_tokens: The server's own count, or None where it gave none.
+        finish_reason: Why it ended, such as `stop` or `length`; None where the server didn't say.
     """
 
     question: str
@@ -37,6 +83,22 @@ class Answer:
     ttft_s: float | None
     seconds: float
     completion_tokens: int | None
+    finish_reason: str | None = None
+
+    @property
+    def generation_tps(self) -> float | None:
+        """Tokens a second after the first; None where there are too few to say."""
+        if self.completion_tokens is None or self.ttft_s is None:
+            return None
+        took_s = self.seconds - self.ttft_s
+        return (
+            (self.completion_tokens - 1) / took_s if self.completion_tokens > 1 and took_s else None
+        )
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether it ended at the limit of tokens rather than where the model wanted."""
+        return self.finish_reason == _CUT_OFF
 
     def to_document(self) -> dict[str, object]:
         """The fields of the JSON answer."""
@@ -49,6 +111,8 @@ class Answer:
             "ttft_s": self.ttft_s,
             "seconds": self.seconds,
             "completion_tokens": self.completion_tokens,
+            "generation_tps": self.generation_tps,
+            "finish_reason": self.finish_reason,
         }
 
 
@@ -57,24 +121,36 @@ def ask(
     question: str,
     *,
     model: str,
+    earlier: Sequence[Message] = (),
+    images: Sequence[str] = (),
     timeout_s: float = 600.0,
     max_tokens: int | None = None,
     temperature: float | None = None,
     on_text: Callable[[str], None] = lambda _: None,
+    on_thought: Callable[[str], None] = lambda _: None,
 ) -> Answer:
     """Ask a model one question and stream its answer.
 
     Args:
+        earlier: What was said before: a system prompt, questions, answers.
+        images: Pictures that belong to the question, as `data:` addresses.
         timeout_s: How long the first byte may take, and each pause after it.
         max_tokens: The longest answer; None leaves it to the engine.
         temperature: 0 for the likeliest answer; None leaves it to the engine.
+        on_text: Gets each piece of the answer.
+        on_thought: Gets each piece of a thinking model's reasoning.
 
     Raises:
         StackError: The endpoint refused, or gave no answer.
     """
+    pictures = [{"type": "image_url", "image_url": {"url": image}} for image in images]
+    content = [{"type": "text", "text": question}, *pictures] if pictures else question
     body: dict[str, object] = {
         "model": model,
-        "messages": [{"role": "user", "content": question}],
+        "messages": [
+            *({"role": each.role, "content": each.content} for each in earlier),
+            {"role": "user", "content": content},
+        ],
         "stream": True,
         "stream_options": {"include_usage": True},
     }
@@ -92,7 +168,7 @@ def ask(
             if response.status_code != HTTPStatus.OK:
                 response.read()
                 raise StackError(f"{url} refused the question: {_complaint(response)}")
-            return _collect(response, question, model, started, on_text)
+            return _collect(response, question, model, started, on_text, on_thought)
     except httpx.ConnectError as error:
         raise StackError(
             f"Nothing answers at {endpoint.base_url}.", hint="`mlx-stack up` starts the stack."
@@ -110,24 +186,28 @@ def _collect(
     model: str,
     started: float,
     on_text: Callable[[str], None],
+    on_thought: Callable[[str], None],
 ) -> Answer:
     """The whole answer of a response that streams server-sent events."""
     text: list[str] = []
     reasoning: list[str] = []
     first: float | None = None
     completion_tokens: int | None = None
+    finish_reason: str | None = None
     for event in _events(response):
         if "error" in event:
             raise StackError(f"The model failed: {event['error'].get('message', event)}")
         if event.get("usage"):
             completion_tokens = event["usage"].get("completion_tokens")
         for choice in event.get("choices", ()):
+            finish_reason = choice.get("finish_reason") or finish_reason
             delta: dict[str, str | None] = choice.get("delta") or {}
             piece, thought = delta.get("content"), delta.get("reasoning_content")
             if (piece or thought) and first is None:
                 first = time.monotonic()
             if thought:
                 reasoning.append(thought)
+                on_thought(thought)
             if piece:
                 text.append(piece)
                 on_text(piece)
@@ -140,6 +220,7 @@ def _collect(
         ttft_s=None if first is None else first - started,
         seconds=time.monotonic() - started,
         completion_tokens=completion_tokens,
+        finish_reason=finish_reason,
     )
 
 

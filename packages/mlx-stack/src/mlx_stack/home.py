@@ -33,6 +33,8 @@ class Home:
         logs: Service logs and their archives.
         benchmarks: Saved benchmark results.
         catalog: The user's own catalog entries.
+        conversation: The last conversation with `ask`, which `-c` continues; mode 0600.
+        chat_history: The lines typed into the chat of `ask`; mode 0600.
         setup_progress: How far an interrupted `setup` came.
         lock: Held by operations that change running services.
     """
@@ -55,6 +57,8 @@ class Home:
         self.logs = root / "logs"
         self.benchmarks = root / "benchmarks"
         self.catalog = root / "catalog"
+        self.conversation = root / "conversation.json"
+        self.chat_history = root / "chat_history"
         self.setup_progress = root / "setup.json"
         self.lock = root / "lock"
 

@@ -21,7 +21,7 @@ _OURS = (
     *("profile.json", "config.yaml", "credentials.json", "keys.json", "keys.lock"),
     *("ledger.db", "ledger.db-wal", "ledger.db-shm", "connections.json", "open-webui.env"),
     *("stacks", "gateway.yaml", "litellm.yaml", "engines", "pids", "run", "logs", "benchmarks"),
-    *("setup.json", "lock"),
+    *("conversation.json", "chat_history", "setup.json", "lock"),
 )
 """What we write into the state folder, models aside; the lock last, since it is held meanwhile."""
 

@@ -36,7 +36,7 @@ class CommandEntry(NamedTuple):
 
 COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("demo", CONNECT, "Try the whole stack with a small bundled model."),
-    CommandEntry("ask", CONNECT, "Ask a model one question and stream its answer."),
+    CommandEntry("ask", CONNECT, "Ask a model a question, or chat with it."),
     CommandEntry("connect", CONNECT, "Configure a client to use this endpoint."),
     CommandEntry("env", CONNECT, "Print environment variables for clients.", "connect"),
     CommandEntry("keys", CONNECT, "Create, list and revoke clients' keys."),

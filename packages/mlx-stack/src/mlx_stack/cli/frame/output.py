@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TextIO
 import click
 
 from mlx_stack.errors import UsageError
+from mlx_stack.format import format_duration
 
 if TYPE_CHECKING:  # Rich takes longer to import than a command without it takes in all
     from rich.console import Console, RenderableType
@@ -24,6 +26,7 @@ if TYPE_CHECKING:  # Rich takes longer to import than a command without it takes
 SCHEMA_VERSION = 1
 _PIPE_COLUMNS = 120
 _LEAST_ROOM = 20
+_ELAPSED_FROM_S = 1.0
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 """What would steer the terminal; servers, models and files that we quote may hold it."""
 _ALL_BUT_COLOURS = re.compile(rf"(\x1b\[[0-9;]*m)|{_CONTROLS.pattern}")
@@ -76,6 +79,7 @@ class Output:
         self.quiet = quiet
         self._consoles: dict[bool, Console] = {}
         self._spinner: Status | None = None
+        self._spinning_since = 0.0
         self._frame: list[RenderableType] | None = None
 
     def show[T: Documented](
@@ -206,14 +210,18 @@ class Output:
             self.stop_spinning()
 
     def spin(self, *what: Span) -> None:
-        """Show on a terminal what happens now, from any thread; answers and talk stand above it."""
+        """Show on a terminal what happens now, and for how long, from any thread.
+
+        Answers and talk stand above it.
+        """
         if not self.is_live:
             return
         if self._spinner is None:
-            self._spinner = self.talk.status(_assembled(what))
+            self._spinning_since = time.monotonic()
+            self._spinner = self.talk.status(_Elapsed(_assembled(what), self._spinning_since))
             self._spinner.start()
         else:
-            self._spinner.update(_assembled(what))
+            self._spinner.update(_Elapsed(_assembled(what), self._spinning_since))
 
     def stop_spinning(self) -> None:
         """Take away what `spin` shows."""
@@ -298,6 +306,20 @@ class Output:
                 console.soft_wrap = True
             self._consoles[stderr] = console
         return self._consoles[stderr]
+
+
+class _Elapsed:
+    """A text that Rich draws again and again, with the seconds since something began."""
+
+    def __init__(self, text: "Text", since: float) -> None:
+        self._text = text
+        self._since = since
+
+    def __rich__(self) -> "Text":
+        seconds = time.monotonic() - self._since
+        if seconds < _ELAPSED_FROM_S:
+            return self._text
+        return self._text.copy().append(f"  {format_duration(seconds)}", style="dim")
 
 
 def _assembled(parts: Iterable[Span], style: str = "") -> "Text":

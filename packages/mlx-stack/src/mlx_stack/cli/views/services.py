@@ -33,6 +33,8 @@ def show_event(output: Output, event: "services.service.ServiceEvent") -> None:
         output.say(f"{event.name} waits for memory until the others are loaded.")
         return
     outcome = event
+    if output.quiet and outcome.error is None:
+        return
     sign, colour, words = _OUTCOMES[outcome.outcome]
     if outcome.is_at_rest:
         sign, words = "○", "at rest: its first request starts it"
