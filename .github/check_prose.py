@@ -42,7 +42,6 @@ STYLE: dict[str, str] = {
     r"\bnot any ?more\b": "no longer",
     r"\binto force\b": "applies",
     r"\b(?:one|each) (?:object|process|event|row|verb|file|line|document|folder) an? [a-z]": "per",
-    r"\bsays? so\b": "says that ...",
     r"\ball the same\b|\bnone the less\b": "anyway, still",
     r"\bWhere (?:there|no|none|nothing|something|it|one|such|they)\b": "If",
     r"(?:^|[.:] )What (?:is|was|are|runs|stands|can't|else|belongs)\b[^?\n]*\.": "name the subject",
