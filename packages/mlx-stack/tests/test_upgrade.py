@@ -67,7 +67,7 @@ def test_each_way_of_installing_is_recognized(way: Way) -> None:
     [
         (GIT, ["uv tool upgrade mlx-stack"]),
         (CLONE, [PULL, "uv tool upgrade mlx-stack --reinstall"]),
-        (WAYS[Way.PIPX], [f"pipx install --force '{SPEC}'"]),
+        (WAYS[Way.PIPX], []),
         (
             WAYS[Way.VENV],
             [
@@ -82,6 +82,14 @@ def test_each_way_of_installing_is_recognized(way: Way) -> None:
 )
 def test_what_is_run(facts: InstallFacts, expected: list[str]) -> None:
     assert lines(facts) == expected
+
+
+def test_wheels_are_installed_together_so_that_no_index_is_asked_for_any() -> None:
+    assert lines(WAYS[Way.PIPX], ours=False)[0].startswith("pipx runpip mlx-stack install")
+    assert lines(WHEEL, ours=False)[0] == (
+        "uv tool install --force --with-requirements wheels.txt "
+        "./mlx_stack-VERSION-py3-none-any.whl"
+    )
 
 
 def test_engines_are_upgraded_by_the_new_copy() -> None:

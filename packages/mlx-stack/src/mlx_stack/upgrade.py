@@ -127,7 +127,7 @@ class UpgradeReport:
         steps = [
             {
                 "purpose": step.purpose,
-                "command": None if step.command is None else shlex.join(step.command),
+                "command": None if step.command is None else show_command(step.command),
                 "outcome": outcome,
             }
             for step, outcome in zip(self.plan.steps, self.outcomes, strict=True)
@@ -139,6 +139,11 @@ class UpgradeReport:
             "is_current": self.is_current,
             "steps": steps,
         }
+
+
+def show_command(command: Command) -> str:
+    """A command line to paste into a shell, which expands `./mlx_*.whl`."""
+    return shlex.join(command).replace("'./mlx_*.whl'", "./mlx_*.whl")
 
 
 def find_way(facts: InstallFacts) -> Way:
@@ -171,8 +176,10 @@ def plan_upgrade(facts: InstallFacts) -> UpgradePlan:
 
 def _uv_tool(facts: InstallFacts) -> tuple[UpgradeStep, ...]:
     uv = _program(facts, "uv")
-    if facts.source is None or facts.source.endswith(".whl"):
-        return (_from_a_release("uv", (uv, "tool", "install", "--force")),)
+    if _is_from_a_file(facts):
+        install = (uv, "tool", "install", "--force", "--with-requirements", "wheels.txt")
+        then = "list them in wheels.txt, and run there"
+        return (_from_a_release(then, (*install, "./mlx_stack-VERSION-py3-none-any.whl")),)
     upgrade = (uv, "tool", "upgrade", PACKAGE)
     if facts.commit:
         return (UpgradeStep("Install the newest commit", upgrade),)
@@ -185,18 +192,16 @@ def _uvx(facts: InstallFacts) -> tuple[UpgradeStep, ...]:
 
 
 def _pipx(facts: InstallFacts) -> tuple[UpgradeStep, ...]:
-    pipx = _program(facts, "pipx")
-    if facts.source is None or facts.source.endswith(".whl"):
-        return (_from_a_release("pipx", (pipx, "install", "--force")),)
-    install = (pipx, "install", "--force", facts.source)
-    return (*_pull(facts), UpgradeStep("Install it again", install))
+    # pip reads no [tool.uv.sources]: from a repository it would ask PyPI for our other packages
+    run = (_program(facts, "pipx"), "runpip", PACKAGE, "install", "--upgrade", "./mlx_*.whl")
+    return (_from_a_release("run there", run),)
 
 
 def _venv(facts: InstallFacts) -> tuple[UpgradeStep, ...]:
     install = (_program(facts, "uv"), "pip", "install")
     install += ("--python", f"{facts.prefix / 'bin' / 'python'}", "--upgrade")
-    if facts.source is None or facts.source.endswith(".whl"):
-        return (_from_a_release("uv", install),)
+    if _is_from_a_file(facts):
+        return (_from_a_release("run there", (*install, "./mlx_*.whl")),)
     again = (*install, "--reinstall-package", PACKAGE, f"{PACKAGE} @ {facts.source}")
     return (*_pull(facts), UpgradeStep("Install it again", again))
 
@@ -236,13 +241,15 @@ def _pull(facts: InstallFacts) -> tuple[UpgradeStep, ...]:
     return (UpgradeStep("Fetch the newest commits", command),)
 
 
-def _from_a_release(name: str, command: Command) -> UpgradeStep:
-    """A copy from wheels: the new ones have to be downloaded first."""
-    options = ("--find-links", ".", "./mlx_stack-VERSION-py3-none-any.whl")
-    if name == "pipx":
-        options = ("--pip-args=--find-links .", options[-1])
-    purpose = "Download all wheels of the newest release into a folder, then run there"
-    return UpgradeStep(purpose, (*command, *options), is_ours=False)
+def _is_from_a_file(facts: InstallFacts) -> bool:
+    """Whether it came as a wheel, whose successor has to be downloaded."""
+    return facts.source is None or facts.source.endswith(".whl")
+
+
+def _from_a_release(then: str, command: Command) -> UpgradeStep:
+    """All wheels at once, so that no index is asked for any of ours."""
+    purpose = f"Download all wheels of the newest release into an empty folder, {then}"
+    return UpgradeStep(purpose, command, is_ours=False)
 
 
 def _steps_afterwards(facts: InstallFacts) -> tuple[UpgradeStep, ...]:

@@ -1,7 +1,5 @@
 """`mlx-stack upgrade`."""
 
-import shlex
-
 import click
 
 import mlx_stack
@@ -32,7 +30,7 @@ def command(context: Context, *, check: bool) -> int:
     output, upgrade = context.output, mlx_stack.upgrade
 
     def announce(step: "mlx_stack.upgrade.UpgradeStep") -> None:
-        output.say(f"{step.purpose}: {shlex.join(step.command or ())}")
+        output.say(f"{step.purpose}: {mlx_stack.upgrade.show_command(step.command or ())}")
 
     report = upgrade.upgrade(
         upgrade.read_facts(context.home), upgrade.run_command, only_check=check, on_event=announce
@@ -63,4 +61,4 @@ def _show(output: Output, report: "mlx_stack.upgrade.UpgradeReport") -> None:
         for step in steps:
             output.answer(f"  {step.purpose}")
             if step.command is not None:
-                output.text(f"    {shlex.join(step.command)}")
+                output.text(f"    {mlx_stack.upgrade.show_command(step.command)}")
