@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,7 @@ from mlx_stack.services.status import ServiceRow, read_status
 from mlx_stack.services.watch import supervised
 from stack_testkit.fake_engine import WEDGES
 from stack_testkit.home import define_stack, install_fake_engines
+from stack_testkit.program import Program
 
 QUICK = DeliveryRule(
     idle_look_s=0.3,
@@ -207,3 +209,49 @@ def test_without_batching_the_door_tells_what_passes(tmp_path: Path) -> None:
 def _is_idle(check: EngineDelivery) -> bool:
     work = check.look()
     return getattr(work, "in_flight", 1) == 0
+
+
+@pytest.mark.story
+def test_an_engine_that_fails_at_everything_is_routed_around_restarted_and_accounted_for(
+    served: Program,
+) -> None:
+    define_stack(served.home, {"standard": {"wedge": "errors"}, "fast": {}})
+    assert served.run("up").code == 0
+    assert served.run("watch", "--daemon", "--interval", "2", "--restart-delay", "3").code == 0
+
+    def row(name: str) -> dict[str, Any]:
+        rows = served.run("status", "--json").document["services"]
+        return next(row for row in rows if row["name"] == name)
+
+    try:
+        assert eventually(lambda: row("watchdog")["last_look_s"] is not None, WITHIN_S)
+        before = row("standard")["pid"]
+        os.kill(before, signal.SIGUSR1)
+        for _ in range(6):
+            assert "said" in served.run("ask", "hello", "--tier", "standard").out
+        seen: list[dict[str, Any]] = []
+
+        def is_wedged() -> bool:
+            seen.append(row("standard"))
+            return seen[-1]["wedged"] is not None
+
+        assert eventually(is_wedged, WITHIN_S)
+        assert seen[-1]["state"] == "degraded"
+        assert "every request for a token fails: HTTP 500" in seen[-1]["reason"]
+        assert eventually(lambda: row("standard")["state"] == "healthy", WITHIN_S)
+        assert row("standard")["pid"] != before
+        assert "wedged: it answers, but every" in served.run("logs", "watchdog").out
+
+        def outages() -> dict[str, Any]:
+            return served.run("usage", "--json").document["outages"]["standard"]
+
+        assert eventually(lambda: outages()["outages"] > 0, WITHIN_S)
+        assert outages()["restarts"] == 1
+        assert 3 <= outages()["longest_outage_s"] <= 60
+        said = served.run("usage").out
+        assert "% of the last 7 days; 1 restart, longest outage" in said
+    finally:
+        pid = row("watchdog")["pid"]
+        if pid is not None:
+            os.kill(pid, signal.SIGTERM)
+        served.run("down")

@@ -112,6 +112,24 @@ async def test_a_tier_that_fails_before_its_answer_is_replaced(
         assert answer.headers["x-mlx-stack-fallback-from"] == "standard"
 
 
+async def test_an_engine_that_is_known_to_deliver_nothing_gets_no_request(bench: Any) -> None:
+    wedged: set[int] = set()
+    async with bench(
+        TWO,
+        says_hello,
+        says_hello,
+        is_wedged=lambda root: int(root.rpartition(":")[2]) in wedged,
+    ) as it:
+        wedged.add(it.engines[0].port)
+        answer = await it.client.ask("/v1/chat/completions", HELLO)
+        assert answer.headers["x-mlx-stack-fallback-from"] == "standard"
+        assert it.engines[0].seen == []
+
+        wedged.clear()
+        answer = await it.client.ask("/v1/chat/completions", HELLO)
+        assert answer.headers["x-mlx-stack-tier"] == "standard"
+
+
 @pytest.mark.parametrize(
     ("status", "seen"), [(400, 400), (404, 404), (413, 413), (422, 400), (429, 429)]
 )

@@ -213,7 +213,8 @@ async def test_each_request_is_one_row_without_a_word_of_it(
     assert usage.totals.prompt_tokens == 1200
     assert usage.totals.completion_tokens == 140
     assert usage.totals.ttft_s(0.5) is not None
-    assert usage.availability == {"endpoint": 1.0, "standard": 1.0, "fast": 1.0}
+    shares = {name: each.share for name, each in usage.availability.items()}
+    assert shares == {"endpoint": 1.0, "standard": 1.0, "fast": 1.0}
     assert key_uses(path).keys() == {"laptop", "admin"}
     assert {each.what for each in read_events(path)} == {"ready", "stop"}
     (clean, _) = clean_requests(path, "standard", begin - 1)

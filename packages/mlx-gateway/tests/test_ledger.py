@@ -304,7 +304,7 @@ def test_a_clock_that_is_set_back_loses_nothing(tmp_path: Path) -> None:
 
     usage = read_usage(path, since=NOW - 8000, until=NOW + 31)
     assert usage.totals.requests == 4
-    assert usage.availability["endpoint"] == pytest.approx(90 / 7231, rel=0.1)
+    assert usage.availability["endpoint"].share == pytest.approx(90 / 7231, rel=0.1)
 
 
 def test_whoever_was_there_all_the_time_was_fully_available(tmp_path: Path) -> None:
@@ -317,8 +317,21 @@ def test_whoever_was_there_all_the_time_was_fully_available(tmp_path: Path) -> N
 
     usage = read_usage(path, since=NOW - 86_400, until=NOW)
 
-    assert usage.availability["endpoint"] == 1.0
-    assert usage.availability["standard"] == pytest.approx(2 / 3, abs=0.02)
+    assert usage.availability["endpoint"].share == 1.0
+    assert usage.availability["standard"].share == pytest.approx(2 / 3, abs=0.02)
+
+
+def test_an_absence_of_a_single_beat_is_an_absence(tmp_path: Path) -> None:
+    path, now = tmp_path / "ledger.db", [0.0]
+    ledger = Ledger(path, clock=lambda: now[0])
+    for beat in range(11):
+        now[0] = NOW - 300 + beat * 30
+        ledger.beat(["standard"] if beat != 5 else [], ["standard"] if beat == 6 else [])
+    ledger.close()
+
+    found = read_usage(path, since=NOW - 300, until=NOW).availability["standard"]
+
+    assert (found.outages, found.share) == (1, pytest.approx(0.9, abs=0.01))
 
 
 def test_a_key_says_when_it_was_last_used(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
@@ -88,6 +88,8 @@ class GatewayOptions:
     Attributes:
         headers_for: What a request to an upstream must carry, by its root; asked each time.
         ask_for: What proves this side to an upstream, and it to us; asked for each connection.
+        is_wedged: Whether whoever watches the upstream at a root found that it answers and
+            delivers nothing; it gets no request then.
         ledger: Where requests are noted; None notes them nowhere.
         sign_of_life_s: How long a stream may be silent before its client gets an event.
         header_prefix: How the names of the gateway's own headers begin.
@@ -99,6 +101,7 @@ class GatewayOptions:
     activator: Activator = field(default_factory=NothingToStart)
     headers_for: HeadersFor = lambda _: {}
     ask_for: AskFor = lambda _: None
+    is_wedged: Callable[[str], bool] = lambda _: False
     ledger: Ledger | None = None
     timeouts: EngineTimeouts = field(default_factory=EngineTimeouts)
     sign_of_life_s: float = 5.0
@@ -133,7 +136,11 @@ class Gateway:
         self._options = options
         self._metrics = Metrics()
         self._engines = Engines(
-            options.headers_for, options.ask_for, options.timeouts, self._engine_hangs
+            options.headers_for,
+            options.ask_for,
+            options.timeouts,
+            self._engine_hangs,
+            options.is_wedged,
         )
         self._lines: dict[str, WaitingLine] = {}
         self._in_flight: Counter[str] = Counter()
@@ -186,11 +193,11 @@ class Gateway:
                 await send({"type": "lifespan.shutdown.complete"})
                 return
 
-    def _engine_hangs(self, root: str) -> None:
-        """Send on those who wait for nothing but this engine."""
-        _log.warning("%s does not answer", root)
+    def _engine_hangs(self, root: str, hangs: bool) -> None:
+        """Send on those who wait for nothing but an engine that hangs."""
+        _log.warning("%s %s", root, "does not answer" if hangs else "answers again")
         if self._heartbeat is not None:
-            self._heartbeat.note_wedge(root)
+            self._heartbeat.note_hang(root, hangs=hangs)
         for line in self._lines.values():
             line.advance()
 

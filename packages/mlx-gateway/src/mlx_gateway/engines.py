@@ -14,6 +14,7 @@ type AskFor = Callable[[str], Ask | None]
 """What a new connection to an upstream proves itself with, and has it proven; by its root."""
 type HeadersFor = Callable[[str], Mapping[str, str]]
 """What every request to an upstream must carry, by its root: a secret, for example."""
+type OnHang = Callable[[str, bool], None]
 
 _LONGEST_LIST_BYTES = 2**20
 _CONNECTED_WITHIN_S = 1.0
@@ -29,7 +30,7 @@ class Engine:
         headers_for: HeadersFor,
         ask_for: AskFor,
         timeouts: EngineTimeouts,
-        on_hang: Callable[[str], None],
+        on_hang: OnHang,
     ) -> None:
         self.life = EngineLife()
         self.address: Address = Address.of(root)
@@ -65,7 +66,9 @@ class Engine:
     def heard(self) -> float:
         """Note that it said something just now; the time on the monotonic clock."""
         now = time.monotonic()
-        self.life = EngineLife(now)
+        hung, self.life = self.life.hangs, EngineLife(now)
+        if hung:
+            self._on_hang(self._root, False)
         return now
 
     @contextmanager
@@ -126,7 +129,7 @@ class Engine:
             self.life = self.life.unanswered(asked_at)
             if self.life.hangs:
                 if not was_hanging:
-                    self._on_hang(self._root)
+                    self._on_hang(self._root, True)
                 for look in tuple(self._silent):
                     look()
         except UpstreamFailedError:
@@ -138,7 +141,8 @@ class Engines:
     """Every upstream, by its root, with one pool of connections.
 
     Args:
-        on_hang: Called with the root of an engine that stops answering.
+        on_hang: Called with the root of an engine, and whether it stops answering or begins again.
+        is_wedged: Whether someone who knows better says that the engine at a root is of no use.
     """
 
     def __init__(
@@ -146,12 +150,14 @@ class Engines:
         headers_for: HeadersFor,
         ask_for: AskFor,
         timeouts: EngineTimeouts,
-        on_hang: Callable[[str], None],
+        on_hang: OnHang,
+        is_wedged: Callable[[str], bool],
     ) -> None:
         self._headers_for = headers_for
         self._ask_for = ask_for
         self._timeouts = timeouts
         self._on_hang = on_hang
+        self._is_wedged = is_wedged
         self._by_root: dict[str, Engine] = {}
         self.pool: ConnectionPool = ConnectionPool()
 
@@ -166,7 +172,7 @@ class Engines:
 
     def is_up(self, root: str) -> bool:
         """Whether the engine at this root is worth a request."""
-        return not self.at(root).life.hangs
+        return not self.at(root).life.hangs and not self._is_wedged(root)
 
     async def ready_models(self, settings: GatewaySettings) -> list[str]:
         """The models of which an upstream on this side of the cloud listens, and lives."""

@@ -4,13 +4,14 @@ import asyncio
 import time
 from collections.abc import Callable
 
+from mlx_gateway.availability import READY, STOP
 from mlx_gateway.engines import Engines
 from mlx_gateway.ledger import BEAT_S, ENDPOINT, WEDGE, Event, Ledger
 from mlx_gateway.settings import GatewaySettings
 
 
 class Heartbeat:
-    """Notes the gateway, and every model that has an engine on this machine which listens.
+    """Notes the gateway, and every model that has an engine on this machine which delivers.
 
     Args:
         ledger: Where it is noted.
@@ -28,24 +29,26 @@ class Heartbeat:
 
     def start(self) -> None:
         """Begin; the gateway is ready."""
-        self._ledger.note(Event(time.time(), "ready", ENDPOINT))
+        self._ledger.note(Event(time.time(), READY, ENDPOINT))
         self._task = asyncio.create_task(self._beat())
 
     async def stop(self) -> None:
         """End, and write down what is left."""
         if self._task is not None:
             self._task.cancel()
-        self._ledger.note(Event(time.time(), "stop", ENDPOINT))
+        self._ledger.note(Event(time.time(), STOP, ENDPOINT))
         await asyncio.to_thread(self._ledger.close)
 
-    def note_wedge(self, root: str) -> None:
-        """Note that the upstream at this root stopped answering."""
+    def note_hang(self, root: str, *, hangs: bool) -> None:
+        """Note that the upstream at this root stopped answering, or answers again."""
         for name, model in self._settings().models.items():
             if root in [each.root for each in model.upstreams]:
-                self._ledger.note(Event(time.time(), WEDGE, name))
+                self._ledger.note(Event(time.time(), WEDGE if hangs else READY, name))
 
     async def _beat(self) -> None:
+        before: set[str] | None = None
         while True:
             up = await self._engines.ready_models(self._settings())
-            self._ledger.beat((ENDPOINT, *up))
+            self._ledger.beat((ENDPOINT, *up), () if before is None else set(up) - before)
+            before = set(up)
             await asyncio.sleep(BEAT_S)

@@ -124,6 +124,7 @@ class _KeyUse:
 @dataclass(frozen=True, slots=True)
 class _Beat:
     services: tuple[str, ...]
+    returned: frozenset[str]
     at: float
 
 
@@ -199,9 +200,14 @@ class Ledger:
         """Write before long that a key was used just now."""
         self._put(_KeyUse(name, self._clock()))
 
-    def beat(self, services: Iterable[str]) -> None:
-        """Write before long that these services are there now."""
-        self._put(_Beat(tuple(services), self._clock()))
+    def beat(self, services: Iterable[str], returned: Iterable[str] = ()) -> None:
+        """Write before long that these services are there now.
+
+        Args:
+            services: Their names.
+            returned: Those of them that were not there at the beat before.
+        """
+        self._put(_Beat(tuple(services), frozenset(returned), self._clock()))
 
     def close(self) -> None:
         """Write what is left, and end."""
@@ -509,8 +515,9 @@ def _insert_event(connection: sqlite3.Connection, event: Event) -> None:
 
 def _insert_beat(connection: sqlite3.Connection, beat: _Beat) -> None:
     """Lengthen the time in which each service was seen, or begin another."""
-    now, absent = round(beat.at * 1000), round(3 * BEAT_S * 1000)
+    now = round(beat.at * 1000)
     for service in beat.services:
+        absent = 0 if service in beat.returned else round(3 * BEAT_S * 1000)
         longer = connection.execute(
             "UPDATE seen SET until = ? WHERE id = (SELECT max(id) FROM seen WHERE service = ?)"
             " AND until BETWEEN ? AND ?",

@@ -7,7 +7,7 @@ requests, and those of a first day that is not whole, are looked at one by one (
 import re
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -17,7 +17,8 @@ from typing import Annotated
 
 import msgspec
 
-from mlx_gateway.ledger import BEAT_S, Event, day_of, decode_sums, open_ledger
+from mlx_gateway.availability import Availability, Span, availability
+from mlx_gateway.ledger import Event, day_of, decode_sums, open_ledger
 from mlx_gateway.sums import Sums
 
 _LOOKED_AT = 20_000
@@ -70,8 +71,7 @@ class Usage:
         by: What the rows are told apart by.
         rows: The model, key or day, with what was used; the most requests first, days in order.
         by_model: The same by model, which costs depend on, for each row.
-        availability: The share of the time in which the endpoint and each tier were there, from
-            when each was first seen; None where it was not seen long enough.
+        availability: How the endpoint and each tier did, from when each was first seen.
         events: What happened to the machine.
     """
 
@@ -80,7 +80,7 @@ class Usage:
     by: By
     rows: Mapping[str, Sums]
     by_model: Mapping[str, Mapping[str, Sums]]
-    availability: Mapping[str, float | None]
+    availability: Mapping[str, Availability]
     events: tuple[Event, ...]
 
     @property
@@ -115,7 +115,8 @@ class Usage:
             "rows": [
                 {self.by.value: name, **figures(each, name)} for name, each in self.rows.items()
             ],
-            "availability": dict(self.availability),
+            "availability": {name: each.share for name, each in self.availability.items()},
+            "outages": {name: each.to_document() for name, each in self.availability.items()},
         }
 
     def table(self) -> list[list[object]]:
@@ -168,20 +169,20 @@ def read_usage(path: Path, *, since: float, until: float, by: By = By.MODEL) -> 
         LedgerError: When it can't be read.
     """
     found: dict[tuple[str, str], Sums] = defaultdict(Sums)
-    availability: dict[str, float | None] = {}
+    found_there: dict[str, Availability] = {}
     events: tuple[Event, ...] = ()
     with open_ledger(path) as ledger:
         if ledger is not None:
             _collect(ledger, since, until, by, found)
-            availability = _availability(ledger, since, until)
             events = _events(ledger, since, until)
+            found_there = availability(_seen(ledger), _events(ledger, 0, until), since, until)
     by_model: dict[str, dict[str, Sums]] = defaultdict(dict)
     for (name, model), used in found.items():
         by_model[name][model] = used
     rows = {name: Sums.of(parts.values()) for name, parts in by_model.items()}
     in_order = sorted(rows) if by is By.DAY else sorted(rows, key=lambda name: -rows[name].requests)
     return Usage(
-        since, until, by, {name: rows[name] for name in in_order}, by_model, availability, events
+        since, until, by, {name: rows[name] for name in in_order}, by_model, found_there, events
     )
 
 
@@ -302,29 +303,11 @@ def _midnight_after(at: float) -> float:
     return (day if day == there else day + timedelta(days=1)).timestamp()
 
 
-def _availability(
-    ledger: sqlite3.Connection, since: float, until: float
-) -> dict[str, float | None]:
-    spans: dict[str, list[tuple[int, int]]] = defaultdict(list)
+def _seen(ledger: sqlite3.Connection) -> dict[str, list[Span]]:
+    spans: dict[str, list[Span]] = defaultdict(list)
     for service, begin, end in ledger.execute("SELECT service, since, until FROM seen"):
-        spans[service].append((begin, end + round(BEAT_S * 1000)))  # it was there until the next
-    return {
-        service: _share(sorted(each), round(since * 1000), round(until * 1000))
-        for service, each in spans.items()
-    }
-
-
-def _share(spans: Sequence[tuple[int, int]], since: int, until: int) -> float | None:
-    """The share of the time, from the first span on, that lies in one of the spans."""
-    start = max(since, spans[0][0])
-    if until <= start:
-        return None
-    covered, at = 0, start
-    for begin, end in spans:
-        begin, end = max(begin, at), min(end, until)  # noqa: PLW2901 - what is new of it
-        if end > begin:
-            covered, at = covered + end - begin, end
-    return round(covered / (until - start), 5)
+        spans[service].append((begin / 1000, end / 1000))
+    return spans
 
 
 def _events(ledger: sqlite3.Connection, since: float, until: float) -> tuple[Event, ...]:

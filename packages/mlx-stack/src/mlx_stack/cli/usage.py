@@ -9,11 +9,13 @@ from pathlib import Path
 import click
 
 import mlx_stack
+from mlx_gateway.availability import Availability
 from mlx_gateway.sums import Sums
 from mlx_gateway.usage import By
 from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.output import Column, Output, Span
 from mlx_stack.errors import UsageError
+from mlx_stack.format import format_duration
 
 
 @click.command("usage")
@@ -66,16 +68,45 @@ def _show(output: Output, report: "mlx_stack.usage.UsageReport") -> None:
     else:
         _show_rows(output, report)
     if usage.availability:
-        shares = (
-            f"{name} {'?' if share is None else f'{share:.2%}'}"
-            for name, share in usage.availability.items()
-        )
-        output.answer(f"\nAvailable since {since:%Y-%m-%d %H:%M}: {', '.join(shares)}.")
+        period = _period(usage.since, usage.until)
+        width = max(map(len, usage.availability))
+        output.answer("\nAvailable:")
+        for name, each in usage.availability.items():
+            output.answer(f"{name:<{width}}  {_describe(each, period)}")
     if usage.events:
         counts = Counter(event.what for event in usage.events)
         output.answer(
             f"Events: {', '.join(f'{what} {count}' for what, count in counts.most_common())}."
         )
+
+
+def _describe(each: Availability, period: str) -> str:
+    """`99.2 % of November; 3 restarts, 1 panic, longest outage 41 s`."""
+    share = "unknown for" if each.share is None else f"{_percent(each.share)} of"
+    counts = [(each.restarts, "restart", "restarts"), (each.panics, "panic", "panics")]
+    parts = [f"{count} {one if count == 1 else many}" for count, one, many in counts if count]
+    if each.outages:
+        parts.append(f"longest outage {format_duration(each.longest_outage_s)}")
+    return f"{share} {period}; {', '.join(parts) or 'no outage'}"
+
+
+def _percent(share: float) -> str:
+    """`99.2 %`, with as many digits as tell it from 100 %."""
+    digits = next((n for n in (1, 2, 3) if share == 1 or round(share * 100, n) < 100), 3)
+    return f"{100 * share:.{digits}f} %" if share < 1 else "100 %"
+
+
+def _period(since: float, until: float) -> str:
+    """`November`, where it is that month so far; `the last 7 days`, or since when."""
+    begin = datetime.fromtimestamp(since).astimezone()
+    end = datetime.fromtimestamp(until).astimezone()
+    is_month = (begin.day, begin.hour, begin.minute, begin.second) == (1, 0, 0, 0)
+    if is_month and (begin.year, begin.month) == (end.year, end.month):
+        return f"{begin:%B}"
+    days = (until - since) / 86_400
+    if days >= 1 and abs(days - round(days)) < 0.001:
+        return "the last day" if round(days) == 1 else f"the last {round(days)} days"
+    return f"the time since {begin:%Y-%m-%d %H:%M}"
 
 
 def _show_rows(output: Output, report: "mlx_stack.usage.UsageReport") -> None:

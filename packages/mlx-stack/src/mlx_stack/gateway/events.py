@@ -3,23 +3,24 @@
 import time
 from contextlib import suppress
 
+from mlx_gateway import availability
+from mlx_gateway.availability import PUT_ASIDE, READY, RESTART, TROUBLE
 from mlx_gateway.ledger import LONGEST_DETAIL, WEDGE, Event, LedgerError, write_event
 from mlx_stack.home import Home
 from mlx_stack.stack import Tier
 
-START = "start"
-STOP = "stop"
+START, STOP = availability.START, availability.STOP
 UPGRADE = "upgrade"
 _OF_WATCHDOG = {
     "started": START,
     "restored": START,
-    "recovered": "ready",
-    "noticed": "trouble",
+    "recovered": READY,
+    "noticed": TROUBLE,
     "wedged": WEDGE,
-    "restarted": "restart",
-    "recycled": "restart",
+    "restarted": RESTART,
+    "recycled": RESTART,
     "flapping": "flapping",
-    "shed": "memory-pressure",
+    "shed": PUT_ASIDE,
     "clock": "clock",
 }
 """What the watchdog says, in the ledger's words; the rest is for its log."""

@@ -7,7 +7,8 @@ It is started as `python -m mlx_stack.services.gateway_process`, finds the state
 import logging
 import os
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from mlx_gateway.access import KEY_VARIABLE, Hosts
@@ -17,7 +18,7 @@ from mlx_gateway.keys import KeyRing
 from mlx_gateway.ledger import Ledger
 from mlx_gateway.server import serve
 from mlx_gateway.settings import GatewaySettings
-from mlx_procsup import Ask
+from mlx_procsup import Ask, LastLook, StateDirs, read_last_look, readable_run
 from mlx_stack import exit_codes
 from mlx_stack.engines import guard
 from mlx_stack.gateway import litellm
@@ -59,6 +60,7 @@ def _gateway(home: Home, key: str, settings: GatewaySettings, version: str) -> G
             activator=OnDemand(home, key, lambda: gateway.settings),
             headers_for=lambda root: _headers(gateway.settings, key, root),
             ask_for=lambda root: _ask(home, gateway.settings, root),
+            is_wedged=WedgedEngines(home.state_dirs, lambda: gateway.settings),
             ledger=Ledger(home.ledger),
             version=version,
         ),
@@ -77,13 +79,52 @@ def _ask(home: Home, settings: GatewaySettings, root: str) -> Ask | None:
     """What proves us to the engine at `root`, and it to us; None for LiteLLM, which has a key."""
     if settings.is_cloud(root):
         return None
-    names = (
+    name = next(iter(_names_of(settings, root)), None)
+    return partial(guard.ask, "") if name is None else asker(home.state_dirs, name)
+
+
+def _names_of(settings: GatewaySettings, root: str) -> list[str]:
+    """The models, which are called as their services, of the upstream at a root."""
+    return [
         name
         for name, model in settings.models.items()
         if root in (upstream.root for upstream in model.upstreams)
-    )
-    name = next(names, None)
-    return partial(guard.ask, "") if name is None else asker(home.state_dirs, name)
+    ]
+
+
+class WedgedEngines:
+    """Whether the watchdog found an engine wedged, read again when it has looked again.
+
+    Args:
+        dirs: Where the watchdog and the services note how they are.
+        settings: The settings in force, whenever it is called.
+    """
+
+    def __init__(self, dirs: StateDirs, settings: Callable[[], GatewaySettings]) -> None:
+        self._dirs = dirs
+        self._settings = settings
+        self._read_at: tuple[int, int] | None = None
+        self._look: LastLook | None = None
+
+    def __call__(self, root: str) -> bool:
+        """Whether the engine at a root is."""
+        try:
+            stat = self._dirs.last_look_file.stat()
+        except OSError:
+            return False
+        if (stat.st_ino, stat.st_mtime_ns) != self._read_at:
+            self._read_at = stat.st_ino, stat.st_mtime_ns
+            self._look = read_last_look(self._dirs)
+        look = self._look
+        return look is not None and any(
+            name in look.wedged and self._is_wedged(look, name)
+            for name in _names_of(self._settings(), root)
+        )
+
+    def _is_wedged(self, look: LastLook, name: str) -> bool:
+        record = readable_run(self._dirs, name)
+        pid = record.identity.pid if record is not None and record.identity is not None else None
+        return look.wedge_of(name, pid, time.time()) is not None
 
 
 if __name__ == "__main__":
