@@ -610,6 +610,8 @@ async def test_a_prompt_that_is_too_long_goes_to_a_longer_tier(bench: MakeBench)
         assert answer.status == 400
         assert answer.document["error"]["code"] == "context_length_exceeded"
         assert "prompt is too long" in answer.document["error"]["message"]
+        counted = [each for engine in it.engines for each in engine.seen if "count" in each.path]
+        assert max(len(each.body) for each in counted) < 30_000, "its beginning was enough"
 
 
 async def test_a_hung_tier_is_left_and_asked_nothing_until_it_answers_again(

@@ -223,6 +223,9 @@ REPAIRS = [
     Repair("a tool result of several parts is Python's repr or nothing", CHAT,
            chat() | {"messages": TOOL_RESULT},
            lambda it: "sunny\nwindy" not in it.said, lambda it: it.said == "Seen: sunny\nwindy"),
+    Repair("a tool's result is read without its call", CHAT,
+           chat() | {"messages": [TOOL_RESULT[0], TOOL_RESULT[2]]},
+           lambda it: it.status == 200, is_refused),
     Repair("an image is dropped without a word", CHAT,
            chat() | {"messages": [{"role": "user", "content": [
                {"type": "image_url", "image_url": {"url": PIXEL}}]}]},
@@ -261,6 +264,11 @@ REPAIRS = [
     Repair("a document is dropped without a word", MESSAGES,
            message() | {"messages": [{"role": "user", "content": [DOCUMENT]}]},
            lambda it: it.said == "Fine.", lambda it: it.said == "the document"),
+    Repair("the form of a message is ignored", MESSAGES,
+           message(PARIS, output_config={"format": {"type": "json_schema", "schema": SCHEMA}}),
+           lambda it: it.status == 200,
+           lambda it: (json.loads(it.said) == {"city": "Paris"} if sys.platform == "darwin"
+                       else is_refused(it))),
     Repair("a mistake in a message is an error of the server", MESSAGES,
            message() | {"messages": [{"role": "user", "content": None}]},
            lambda it: it.status == 500, is_refused),

@@ -49,6 +49,8 @@ from mlx_gateway.waiting_line import WaitingLine
 
 _METRICS_WITHIN_S = 1.0
 _COUNT_WITHIN_S = 5.0
+_CHARACTERS_PER_TOKEN = 6
+"""More than a token of ordinary text has."""
 _CLOUD = "cloud"
 _JSON = "application/json"
 
@@ -545,9 +547,23 @@ class Gateway:
             return
         if request.api is _COUNTING or request.content_type != _JSON:
             return
-        tokens = await self._count(request, option.model.upstreams[0], None)
+        tokens = await self._length(request, option.model.upstreams[0], limit)
         if tokens is not None and tokens >= limit:
             raise too_long(option.name, tokens, limit)
+
+    async def _length(self, request: _Request, upstream: Upstream, limit: int) -> int | None:
+        """How many tokens the prompt has; about, if its beginning alone is longer than `limit`.
+
+        An engine takes seconds to count megabytes, and answers nobody meanwhile.
+        """
+        text = prompt_text(request.fields)
+        begin = text[: limit * _CHARACTERS_PER_TOKEN]
+        tokens = await self._count(request, upstream, begin)
+        if tokens is None or len(begin) == len(text):
+            return tokens
+        if tokens >= limit:
+            return tokens * len(text) // len(begin)
+        return await self._count(request, upstream, text)
 
     async def _count(self, request: _Request, upstream: Upstream, text: str | None) -> int | None:
         """The tokens of `text`, or else of the prompt, as the upstream counts; None if it can't."""

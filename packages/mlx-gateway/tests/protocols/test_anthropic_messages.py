@@ -167,9 +167,31 @@ def test_a_tool_result_comes_before_the_text_of_the_same_message() -> None:
     result = {"type": "tool_result", "tool_use_id": "x", "content": "sunny"}
     text = {"type": "text", "text": "and now?"}
 
+    use = {"role": "assistant", "content": [{"type": "tool_use", "id": "x", "name": "f"}]}
+
     for blocks in ([text, result], [result, text]):
-        messages = sent(read(messages=[USER, {"role": "user", "content": blocks}]))["messages"]
-        assert [each["content"] for each in messages] == ["hello", [result], [text]]
+        messages = sent(read(messages=[USER, use, {"role": "user", "content": blocks}]))["messages"]
+        assert [each["content"] for each in messages[2:]] == [[result], [text]]
+
+
+def test_a_tool_result_without_its_call_is_refused() -> None:
+    result = {"type": "tool_result", "tool_use_id": "x", "content": "sunny"}
+
+    with pytest.raises(ApiError, match="tool_use"):
+        read(messages=[USER, {"role": "user", "content": [result]}])
+
+
+def test_the_form_of_an_answer_goes_where_the_engine_looks_for_it() -> None:
+    form = {"type": "json_schema", "schema": {"type": "object"}}
+    for fields in ({"output_config": {"format": form, "effort": "low"}}, {"output_format": form}):
+        call = read(**fields)
+        asked = sent(call)
+        assert asked["response_format"]["json_schema"]["schema"] == {"type": "object"}
+        assert call.form_param == "output_config"
+        assert not fields.keys() & asked.keys()
+    assert not read(output_config={"effort": "low"}).form_param
+    with pytest.raises(ApiError, match="json_schema"):
+        read(output_config={"format": {"type": "xml"}})
 
 
 def test_a_long_tool_name_is_shortened_and_comes_back_as_it_was() -> None:
@@ -264,7 +286,10 @@ def test_what_the_engine_answers_500_to_is_refused(fields: dict[str, object], sa
         {"messages": [{"role": "assistant", "content": [
             {"type": "thinking", "thinking": "hm", "signature": "s"},
             {"type": "redacted_thinking", "data": "x"}, {"type": "text", "text": "x"}]}, USER]},
-        {"messages": [{"role": "user", "content": [
+        {"messages": [{"role": "assistant", "content": [
+            {"type": "tool_use", "id": "x", "name": "f", "input": {}},
+            {"type": "tool_use", "id": "y", "name": "f", "input": {}}]},
+            {"role": "user", "content": [
             {"type": "tool_result", "tool_use_id": "x", "is_error": True},
             {"type": "tool_result", "tool_use_id": "y",
              "content": [{"type": "image", "source": {"type": "base64", "data": "A"}}]}]}]},

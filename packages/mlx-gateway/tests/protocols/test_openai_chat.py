@@ -102,9 +102,18 @@ def test_a_tool_result_of_several_parts_is_its_text_and_not_pythons_repr() -> No
     parts = [{"type": "text", "text": "sunny"}, {"type": "text", "text": "windy"}]
     result = {"role": "tool", "tool_call_id": "x", "content": parts}
 
-    messages = sent(read(messages=[USER, result]))["messages"]
+    call = {"role": "assistant", "tool_calls": [{"id": "x", "function": {"name": "f"}}]}
 
-    assert messages == [USER, {**result, "content": "sunny\nwindy"}]
+    messages = sent(read(messages=[USER, call, result]))["messages"]
+
+    assert messages == [USER, call, {**result, "content": "sunny\nwindy"}]
+
+
+@pytest.mark.parametrize("calls", [[], [{"id": "y", "function": {"name": "f"}}]])
+def test_a_tool_result_without_its_call_is_refused(calls: list[object]) -> None:
+    said = {"role": "assistant", "content": "", "tool_calls": calls}
+    with pytest.raises(ApiError, match="must answer a call"):
+        read(messages=[USER, said, {"role": "tool", "tool_call_id": "x", "content": "sunny"}])
 
 
 def test_parts_of_other_messages_stay_as_they_came() -> None:

@@ -157,9 +157,17 @@ def test_earlier_calls_are_replayed_under_the_names_that_the_engine_knows() -> N
 def test_a_tool_result_of_several_parts_is_its_text_and_not_pythons_repr(
     output: object, text: str
 ) -> None:
-    items = [{"type": "function_call_output", "call_id": "1", "output": output}]
+    items = [{"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}]
+    items += [{"type": "function_call_output", "call_id": "1", "output": output}]
 
-    assert sent(read(input=items))["input"][0]["output"] == text
+    assert sent(read(input=items))["input"][1]["output"] == text
+
+
+def test_an_output_without_its_call_is_refused() -> None:
+    items = [{"type": "function_call_output", "call_id": "1", "output": "x"}]
+    with pytest.raises(ApiError, match="No tool call found"):
+        read(input=items)
+    assert sent(read(input=items, previous_response_id="resp_1")), "the call may be there"
 
 
 def test_replayed_reasoning_without_content_is_no_error() -> None:

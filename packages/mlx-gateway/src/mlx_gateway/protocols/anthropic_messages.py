@@ -41,6 +41,7 @@ class Messages(Api):
         request = checked(fields, _MessagesRequest)
         if request.max_tokens is None:
             raise invalid("max_tokens: Field required", param="max_tokens")
+        fields = _with_form(fields)
         fields = fields.with_values(messages=_messages(fields, sees_images=sees_images))
         renamed = {
             short: ClientTool(tool.name)
@@ -66,7 +67,7 @@ class Messages(Api):
             stops=stops,
             max_tokens=request.max_tokens,
             tools=renamed,
-            form_param="response_format" if "response_format" in fields else "",
+            form_param="output_config" if "response_format" in fields else "",
             one_tool_call=choice.get("disable_parallel_tool_use") is True,
         )
 
@@ -290,16 +291,43 @@ def _messages(fields: Fields, *, sees_images: bool | None) -> list[dict[str, Any
     their call; and it drops documents, and images for models that read none, without a word.
     """
     messages: list[dict[str, Any]] = []
+    called: set[object] = set()
     for message in list_in(fields.get("messages")):
         if isinstance(message["content"], str):
             messages.append(message)
             continue
         blocks = [_block(block, sees_images=sees_images) for block in message["content"]]
+        called |= {block.get("id") for block in blocks if block["type"] == "tool_use"}
         results = [block for block in blocks if block["type"] == "tool_result"]
+        if lost := [block for block in results if block.get("tool_use_id") not in called]:
+            raise invalid(
+                "messages: a `tool_result` block must answer a `tool_use` block before it; there "
+                f"is no call {lost[0].get('tool_use_id')!r}",
+                param="messages",
+            )
         others = [block for block in blocks if block["type"] != "tool_result"]
         halves = (results, others) if results and others else (blocks,)
         messages += [{**message, "content": half} for half in halves]
     return messages
+
+
+def _with_form(fields: Fields) -> Fields:
+    """The fields with the answer's form where the engine looks for it, which knows no other place.
+
+    Anthropic's clients put it into `output_config`, and in the beta into `output_format`.
+    """
+    config = object_in(fields.get("output_config"))
+    form = object_in(config.get("format") or fields.get("output_format"))
+    fields = fields.without("output_config", "output_format")
+    if not form:
+        return fields
+    if form.get("type") != "json_schema" or not isinstance(form.get("schema"), dict):
+        raise invalid(
+            "output_config.format: must be of the type `json_schema`, with a `schema`",
+            param="output_config",
+        )
+    schema = {"name": "answer", "schema": form["schema"], "strict": True}
+    return fields.with_values(response_format={"type": "json_schema", "json_schema": schema})
 
 
 def _block(block: dict[str, Any], *, sees_images: bool | None) -> dict[str, Any]:

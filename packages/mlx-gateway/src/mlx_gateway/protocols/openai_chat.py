@@ -62,6 +62,7 @@ class ChatCompletions(Api):
         _refuse_unserved(fields)
         _refuse_media(messages, sees_images=sees_images)
         _check_tools(fields)
+        _check_results(messages)
         joined = _joined_texts(messages)
         if joined is not None:
             fields = fields.with_values(messages=joined)
@@ -305,6 +306,21 @@ def _check_tools(fields: Fields) -> None:
         if name not in names:
             raise invalid(f"`tool_choice` names a tool that is not there: {name!r}.",
                           param="tool_choice")  # fmt: skip
+
+
+def _check_results(messages: list[dict[str, Any]]) -> None:
+    """Raise an ApiError for a tool's result whose call isn't there, which no template expects."""
+    called: set[object] = set()
+    for message in messages:
+        called |= {object_in(call).get("id") for call in list_in(message.get("tool_calls"))}
+        answered = message.get("tool_call_id")
+        is_known = answered in called or (None in called or (answered is None and called))
+        if message["role"] == "tool" and not is_known:
+            raise invalid(
+                f"A message of the role 'tool' must answer a call before it; there is no call "
+                f"{answered!r}.",
+                param="messages",
+            )
 
 
 def _read_common(fields: Fields) -> Call:

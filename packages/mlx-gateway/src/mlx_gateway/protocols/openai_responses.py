@@ -76,6 +76,8 @@ class Responses(Api):
         if not isinstance(request.input, str):
             if not any(item.type in _SAYING for item in request.input):
                 raise invalid("`input` holds no message.", param="input")
+            if request.previous_response_id is None:
+                _check_outputs(request.input)
             items = [
                 _item(kind, item, sees_images=sees_images)
                 for kind, item in zip(request.input, fields.get("input"), strict=True)
@@ -289,6 +291,19 @@ def _as_function(tool: dict[str, Any], known: ClientTool, name: str) -> dict[str
     return {
         "type": "function", "name": name, "description": description, "parameters": parameters
     }  # fmt: skip
+
+
+def _check_outputs(items: list[_Item]) -> None:
+    """Raise an ApiError for a tool's output whose call isn't there."""
+    called: set[str | None] = set()
+    for item in items:
+        if not item.type.endswith("_output"):
+            called.add(item.call_id)
+        elif item.call_id not in called:
+            raise invalid(
+                f"No tool call found for function call output with call_id {item.call_id}.",
+                param="input",
+            )
 
 
 def _item(known: _Item, item: dict[str, Any], *, sees_images: bool | None) -> dict[str, Any]:
