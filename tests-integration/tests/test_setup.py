@@ -26,15 +26,17 @@ CONFIG = {
 }
 
 
+HEADER = b"{}      "
+FILES = {
+    "config.json": json.dumps(CONFIG).encode(),
+    "model.safetensors": len(HEADER).to_bytes(8, "little") + HEADER,
+    "tokenizer.json": b"{}",
+}
+
+
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[HubServer]:
-    header = b"{}      "
-    files = {
-        "config.json": json.dumps(CONFIG).encode(),
-        "model.safetensors": len(header).to_bytes(8, "little") + header,
-        "tokenizer.json": b"{}",
-    }
-    write_repository(tmp_path / "hub", REPO, files)
+    write_repository(tmp_path / "hub", REPO, FILES)
     with HubServer(tmp_path / "hub") as server:
         yield server
 
@@ -72,6 +74,22 @@ def test_one_command_leads_to_a_running_stack_and_a_second_changes_nothing(
     assert again.code == 0, again.err
     assert outcomes(again.document)["stack"] == "already"
     assert outcomes(again.document)["models"] == "already"
+
+
+def test_the_smallest_model_comes_first_and_answers_while_the_others_are_downloaded(
+    ready: Program, tmp_path: Path
+) -> None:
+    for repo in ("mlx-community/Qwen3-8B-4bit", "mlx-community/Qwen3-0.6B-4bit"):
+        write_repository(tmp_path / "hub", repo, FILES)
+    tiers = ("--add", "qwen3-8b", "--as", "standard", "--add", "qwen3-0.6b", "--as", "fast")
+    defined = ready.run("init", "-y", *tiers, "--remove", "longctx")
+    assert defined.code == 0, defined.err
+
+    done = ready.run("setup", "-y")
+
+    assert done.code == 0, done.err
+    downloads = ("Qwen3-0.6B", "It answers already", "Qwen3-8B", "`mlx-stack watch --daemon`")
+    assert sorted(downloads, key=done.err.index) == list(downloads)
 
 
 def test_after_a_failed_download_the_next_setup_continues_with_the_same_choices(

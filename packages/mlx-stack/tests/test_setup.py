@@ -1,6 +1,7 @@
 """The steps of a setup, as far as they need neither engines nor a hub."""
 
 import pytest
+from msgspec.structs import replace
 
 from mlx_recommend import Intent
 from mlx_stack.errors import InvalidFileError, StackError
@@ -70,6 +71,20 @@ def test_a_no_forgets_the_answers(home: Home):
     with pytest.raises(StackError):
         setup(home, QUIET, refuse)
     assert interrupted_setup(home) is None
+
+
+def test_the_plan_is_drafted_again_by_what_the_review_changes(home: Home):
+    asked: list[tuple[str, ...]] = []
+
+    def review(draft: Draft, choices: Choices) -> Choices | None:
+        asked.append(tuple(each.tier.model for each in draft.tiers))
+        return None if choices.model else replace(choices, model="qwen3-0.6b")
+
+    setup(home, QUIET, review=review)
+
+    assert asked[1:] == [("qwen3-0.6b",)]
+    assert asked[0] != asked[1]
+    assert [tier.model for tier in load_stack(home.stack).tiers] == ["qwen3-0.6b"]
 
 
 def test_one_model_alone_can_be_set_up_and_then_another_is_refused(home: Home):

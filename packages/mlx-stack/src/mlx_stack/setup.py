@@ -14,6 +14,7 @@ from mlx_stack.engines.install import InstallEvent
 from mlx_stack.engines.manage import install_engines
 from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.errors import StackError
+from mlx_stack.format import describe_hardware
 from mlx_stack.hardware import save_profile
 from mlx_stack.home import Home
 from mlx_stack.models.events import Event
@@ -22,9 +23,10 @@ from mlx_stack.models.pull import pull
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.init import Addition, Draft, draft_stack, write_draft
 from mlx_stack.planning.recommend import Constraints
+from mlx_stack.planning.tiers import planned_memory
 from mlx_stack.services.service import ServiceEvent
 from mlx_stack.services.up import up
-from mlx_stack.stack import Stack
+from mlx_stack.stack import Stack, Tier
 from mlx_stack.steps import OnEvent, Step, StepResult, Steps, StepStarted, ignore
 
 type SetupEvent = StepStarted | Draft | InstallEvent | Event | ServiceEvent | Step
@@ -51,6 +53,9 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         """These choices, and where they leave something open the earlier ones."""
         made = {name: value for name, value in asdict(self).items() if value is not None}
         return replace(earlier, **made)
+
+
+type Review = Callable[[Draft, Choices], Choices | None]
 
 
 class SetupProgress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,28 +98,42 @@ def remember_setup(home: Home, progress: SetupProgress) -> None:
     json_file.write(home.setup_progress, progress)
 
 
-def setup(home: Home, choices: Choices, on_event: OnEvent[SetupEvent] = ignore) -> SetupResult:
+def setup(
+    home: Home,
+    choices: Choices,
+    on_event: OnEvent[SetupEvent] = ignore,
+    review: Review | None = None,
+) -> SetupResult:
     """Profile, define, install, pull and start; what is done already is left alone.
 
     A setup that stops, at whatever, is continued by the next one, with the choices of the first
     where the second leaves them open.
 
     Args:
-        on_event: Gets what happens. Raising at a `Draft` stops before it is written.
+        on_event: Gets what happens.
+        review: Asked whether the stack is to be as drafted; it returns None for yes, or other
+            choices to draft another. Raising stops before anything is written.
 
     Raises:
         StackError: When a step failed; the steps before it are done.
     """
-    return _Setup(home, choices, on_event).run()
+    return _Setup(home, choices, on_event, review).run()
 
 
 class _Setup:
     """One run."""
 
-    def __init__(self, home: Home, choices: Choices, on_event: OnEvent[SetupEvent]) -> None:
+    def __init__(
+        self,
+        home: Home,
+        choices: Choices,
+        on_event: OnEvent[SetupEvent],
+        review: Review | None,
+    ) -> None:
         earlier = interrupted_setup(home)
         self._home = home
         self._on_event = on_event
+        self._review = review
         self._done = earlier.done if earlier is not None else ()
         self._choices = choices if earlier is None else choices.over(earlier.choices)
         self._steps = Steps(on_event)
@@ -156,7 +175,7 @@ class _Setup:
 
     def _profile(self, step: StepResult) -> None:
         profile = save_profile(self._home).profile
-        step.detail = profile.profile_id or "an unknown machine"
+        step.detail = describe_hardware(profile.to_document())
 
     def _stack(self, step: StepResult) -> None:
         if self._home.stack.exists():
@@ -166,24 +185,32 @@ class _Setup:
         step.detail = _in_words(OpenStack(self._home).stack)
 
     def _define_stack(self) -> None:
-        choices, opened = self._choices, OpenStack(self._home)
-        constraints = Constraints(
-            intent=choices.intent or Intent.BALANCED, budget_pct=choices.budget_pct
-        )
-        additions = (Addition(choices.model, "standard"),) if choices.model is not None else ()
+        opened = OpenStack(self._home)
         try:
-            draft = draft_stack(
-                opened,
-                constraints,
-                additions=additions,
-                only_additions=bool(additions),
-                allows_too_large=choices.allows_too_large is True,
-            )
-            self._on_event(draft)
+            draft = self._draft(opened)
+            while self._review and (changed := self._review(draft, self._choices)) is not None:
+                self._choices = changed
+                draft = self._draft(opened)
         except StackError:  # no such stack, or the user said no: the next setup asks again
             self._home.setup_progress.unlink(missing_ok=True)
             raise
         write_draft(opened, draft)
+
+    def _draft(self, opened: OpenStack) -> Draft:
+        choices = self._choices
+        constraints = Constraints(
+            intent=choices.intent or Intent.BALANCED, budget_pct=choices.budget_pct
+        )
+        additions = (Addition(choices.model, "standard"),) if choices.model is not None else ()
+        draft = draft_stack(
+            opened,
+            constraints,
+            additions=additions,
+            only_additions=bool(additions),
+            allows_too_large=choices.allows_too_large is True,
+        )
+        self._on_event(draft)
+        return draft
 
     def _check_is_wanted(self, opened: OpenStack) -> None:
         """Refuse to go on with a stack that lacks the model that was asked for."""
@@ -212,10 +239,14 @@ class _Setup:
         absent = [tier for tier in opened.stack.tiers if not is_present(opened, tier)]
         wanted = self._choices.model
         source = find(opened, wanted).source if wanted is not None else None
-        for tier in absent:
+        absent.sort(key=lambda tier: _size(opened, tier))
+        for left, tier in zip(range(len(absent) - 1, -1, -1), absent, strict=True):
             # as it was typed, it may name a revision
             name = wanted if tier.source == source else pull_name(opened, tier)
             pull(opened, name or tier.source, quant=tier.quant, on_event=self._on_event)
+            if left and self._choices.starts is not False:
+                # what is here answers while the larger models are downloaded
+                up(OpenStack(self._home), passes_over_missing=True, on_event=self._on_event)
         if not absent:
             step.outcome = "already"
         step.detail = ", ".join(tier.model for tier in absent) or "all are here"
@@ -228,6 +259,12 @@ class _Setup:
         failed = [each for each in outcomes.services if each.error is not None]
         step.outcome = "failed"
         step.detail = "; ".join(f"{each.name}: {each.error}" for each in failed)
+
+
+def _size(opened: OpenStack, tier: Tier) -> int:
+    """The size of a tier's weights, for downloading the smallest first; 0 where it is unknown."""
+    memory = planned_memory(opened, tier)
+    return (memory.weights_bytes or 0) if memory is not None else 0
 
 
 def _in_words(stack: Stack) -> str:

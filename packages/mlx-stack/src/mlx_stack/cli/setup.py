@@ -1,14 +1,17 @@
 """`mlx-stack setup`."""
 
+import shutil
 from contextlib import ExitStack
+from functools import partial
 
 import click
+import msgspec
 
 import mlx_procsup
 import mlx_recommend
 import mlx_stack
-from mlx_stack import engines, exit_codes, planning, services
-from mlx_stack.cli.frame.context import Context, confirm_or_stop, examples, with_context
+from mlx_stack import autostart, engines, exit_codes, planning, services
+from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.options import complete_models
 from mlx_stack.cli.frame.output import Output
 from mlx_stack.cli.frame.planning_options import INTENTS, budget_pct_option
@@ -63,8 +66,6 @@ def command(
     if earlier is not None:
         done = ", ".join(earlier.done) or "nothing yet"
         output.say(f"Continuing the setup that was interrupted (done: {done}).")
-    elif may_ask and model is None and not context.home.stack.exists():
-        intent, budget_pct = _asked(intent, budget_pct)
     choices = setup.Choices(
         intent=mlx_recommend.Intent(intent) if intent is not None else None,
         budget_pct=budget_pct,
@@ -73,9 +74,11 @@ def command(
         pulls=False if no_pull else None,
         starts=False if no_start else None,
     )
-    progress = _Progress(output, may_ask=may_ask)
+    progress = _Progress(output)
     try:
-        result = setup.setup(context.home, choices, progress.show)
+        result = setup.setup(
+            context.home, choices, progress.show, partial(_review, output) if may_ask else None
+        )
     except (StackError, KeyboardInterrupt, Interrupted):
         progress.close()
         if context.home.setup_progress.exists():
@@ -84,43 +87,87 @@ def command(
     finally:
         progress.close()
     output.show(result, _show)
-    return exit_codes.DONE if result.ok else exit_codes.FAILED
+    if not result.ok:
+        return exit_codes.FAILED
+    if result.steps[-1].outcome != "skipped":
+        _offer_to_install(context, may_ask=may_ask)
+    return exit_codes.DONE
 
 
-def _asked(intent: str | None, budget_pct: int | None) -> tuple[str, int]:
-    """What the command line left open, asked for."""
-    if intent is None:
-        click.echo("What is the stack for? balanced: one person's chat and code;", err=True)
-        click.echo("agent-fleet: programs that call tools all day.", err=True)
-        kind = click.Choice(INTENTS)
-        intent = str(click.prompt("Intent", type=kind, default=INTENTS[0], err=True))
-    if budget_pct is None:
-        question = "Percent of the memory that models may take"
-        limits, default = click.IntRange(1, 100), mlx_recommend.DEFAULT_BUDGET_PCT
-        budget_pct = int(click.prompt(question, type=limits, default=default, err=True))
-    return intent, budget_pct
+def _review(
+    output: Output, draft: "planning.init.Draft", choices: "mlx_stack.setup.Choices"
+) -> "mlx_stack.setup.Choices | None":
+    """What a person says to a plan: None to go on, or other choices."""
+    if draft.free_disk_bytes is not None and draft.download_bytes > draft.free_disk_bytes:
+        output.say(("warning: ", "yellow"), "the disk has no room for these downloads.")
+    answer = _typed("Enter to set this up, e to edit, q to quit", ("", "e", "q"))
+    if answer == "q":
+        raise StackError("Cancelled; nothing was changed.")
+    if not answer:
+        return None
+    what = _typed("Edit: intent, budget or model", ("intent", "budget", "model"))
+    if what == "model":
+        model = str(click.prompt("Serve only this model (a catalog id or a Hub repo)", err=True))
+        return msgspec.structs.replace(choices, model=model)
+    planned = msgspec.structs.replace(choices, model=None)
+    if what == "intent":
+        output.say("balanced: one person's chat and code. agent-fleet: many tool calls all day.")
+        intent = mlx_recommend.Intent(_typed("Intent", tuple(INTENTS)))
+        return msgspec.structs.replace(planned, intent=intent)
+    pct = click.prompt(
+        "Percent of the memory for models",
+        type=click.IntRange(1, 100),
+        default=choices.budget_pct or mlx_recommend.DEFAULT_BUDGET_PCT,
+        err=True,
+    )
+    return msgspec.structs.replace(planned, budget_pct=int(pct))
+
+
+def _typed(question: str, answers: tuple[str, ...]) -> str:
+    """One of the answers, which may be shortened to what is clear."""
+    while True:
+        typed = (
+            str(click.prompt(question, default="", show_default=False, err=True)).strip().lower()
+        )
+        meant = [each for each in answers if each.startswith(typed) and (typed or not each)]
+        if typed in answers or len(meant) == 1:
+            return typed if typed in answers else meant[0]
+
+
+def _offer_to_install(context: Context, *, may_ask: bool) -> None:
+    """Ask, on a Mac, whether the stack is to start at every login."""
+    mac = autostart.mac.this_mac() if shutil.which("launchctl") else None
+    if mac is None:
+        context.output.say("`mlx-stack watch --daemon` restarts what crashes.")
+    elif not may_ask:
+        context.output.say("`mlx-stack install` starts it at every login.")
+    elif autostart.status.read_install_status(context.home, mac).kind is None and click.confirm(
+        "Start it at every login, and restart what crashes?", default=True, err=True
+    ):
+        report = autostart.install.install(context.opened, mac, system=False)
+        context.output.say(("✓", "green"), f" The watchdog starts at login: {report.status.plist}")
 
 
 class _Progress:
     """Shows a setup as it goes: a line a step, and below it what the step shows of itself."""
 
-    def __init__(self, output: Output, *, may_ask: bool) -> None:
+    def __init__(self, output: Output) -> None:
         self._output = output
-        self._may_ask = may_ask
         self._open = ExitStack()
+        self._step = ""
         self._show_pull = None
         self._show_install = install_progress(output)
 
     def close(self) -> None:
         """Stop whatever is being redrawn."""
-        self._open.close()
-        self._show_pull = None
+        self._stop_bars()
         self._output.stop_spinning()
 
     def show(self, event: "mlx_stack.setup.SetupEvent") -> None:
         output = self._output
         match event:
             case StepStarted():
+                self._step = event.name
                 output.say((event.purpose, "bold"))
                 if event.name == "start":
                     output.spin("Starting")
@@ -129,16 +176,27 @@ class _Progress:
                 self._show_step(event)
             case planning.init.Draft():
                 show_draft(output, event)
-                if self._may_ask:
-                    confirm_or_stop("Set this up?")
             case engines.install.InstallEvent():
                 self._show_install(event)
             case services.service.ServiceOutcome() | mlx_procsup.WaitsForMemory():
+                self._stop_bars()
                 show_event(output, event)
+                self._say_what_answers(event)
             case _:
                 if self._show_pull is None:
                     self._show_pull = self._open.enter_context(pull_progress(output))
                 self._show_pull(event)
+
+    def _stop_bars(self) -> None:
+        self._open.close()
+        self._show_pull = None
+
+    def _say_what_answers(self, event: "services.service.ServiceEvent") -> None:
+        """Point out, once, that something answers though the downloads go on."""
+        if not isinstance(event, services.service.ServiceOutcome) or self._step != "models":
+            return
+        if event.name == "gateway" and event.outcome == "started":
+            self._output.say('It answers already: `mlx-stack ask "Hello"`. The rest downloads.')
 
     def _show_step(self, step: Step) -> None:
         if step.outcome == "skipped" or not step.detail:  # without one, an error says more

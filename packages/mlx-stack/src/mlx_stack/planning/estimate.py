@@ -155,11 +155,24 @@ def estimate_model(
     """
     model = describe_model(opened, name, quant, read_hub)
     hardware = asked_hardware(opened.home, hardware_spec)
-    workload, expected = workload or Workload(), None
-    if model.shape is not None:
-        known = _measurements(opened, model, hardware) if use_measured else ()
-        expected = estimate(model.shape, hardware, workload, known)
+    workload = workload or Workload()
+    expected = estimate_described(opened, model, hardware, workload, use_measured=use_measured)
     return ModelEstimate(model=model, hardware=hardware, workload=workload, estimate=expected)
+
+
+def estimate_described(
+    opened: OpenStack,
+    model: DescribedModel,
+    hardware: HardwareProfile,
+    workload: Workload | None = None,
+    *,
+    use_measured: bool = True,
+) -> Estimate | None:
+    """What to expect of a model that was looked up; None where its parameters are unknown."""
+    if model.shape is None:
+        return None
+    known = _measurements(opened, model, hardware) if use_measured else ()
+    return estimate(model.shape, hardware, workload or Workload(), known)
 
 
 def describe_model(

@@ -12,6 +12,7 @@ from mlx_stack.config import set_value
 from mlx_stack.errors import InvalidFileError, StackError, UsageError
 from mlx_stack.format import format_bytes
 from mlx_stack.home import Home
+from mlx_stack.models.disk.layout import free_bytes
 from mlx_stack.models.find import is_present, pull_name
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.recommend import Constraints, Recommendation, missing_document, recommend
@@ -55,6 +56,7 @@ class Draft:
     Attributes:
         budget_bytes: What they share; None where the machine's memory is unknown.
         missing: Usual tiers that it does without.
+        free_disk_bytes: What the disk of the models has to spare.
     """
 
     home: Home
@@ -65,6 +67,12 @@ class Draft:
     gateway_port: int
     pulls: tuple[str, ...]
     notes: tuple[str, ...]
+    free_disk_bytes: int | None = None
+
+    @property
+    def download_bytes(self) -> int:
+        """What is to be downloaded, about, as far as that is known."""
+        return sum(each.download_bytes or 0 for each in self.tiers)
 
     @property
     def total_bytes(self) -> int | None:
@@ -157,6 +165,7 @@ def draft_stack(
         ),
         gateway_port=gateway_port,
         pulls=tuple(filter(None, absent)),
+        free_disk_bytes=free_bytes(opened.config.model_dir),
         notes=tuple(_notes(tiers, opened.config.litellm_port, gateway_port, room)),
     )
 

@@ -1,10 +1,12 @@
 """Tiers from recommended and named models, with the memory that they take (decision 0044)."""
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_catalog import EngineFit, Quant
+from mlx_hwprobe import HwprobeError
 from mlx_recommend import (
     DEFAULT_CONTEXT_TOKENS,
     STANDARD,
@@ -12,18 +14,20 @@ from mlx_recommend import (
     MemoryUse,
     ModelShape,
     Option,
+    Speed,
     Workload,
     memory_use,
     prefill_step,
 )
 from mlx_stack.errors import UsageError
+from mlx_stack.hardware import known_hardware
 from mlx_stack.models.disk.local import inspect_folder
 from mlx_stack.models.errors import ModelCodeError
 from mlx_stack.models.find import local_model_of, local_models, weights_of
 from mlx_stack.models.own_code import ensure_no_code
 from mlx_stack.models.serving import entry_of, fit_and_shape
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.planning.estimate import DescribedModel, describe_model
+from mlx_stack.planning.estimate import DescribedModel, describe_model, estimate_described
 from mlx_stack.stack import TIER_NAME, Tier
 
 _NO_PORT_YET = 1
@@ -38,12 +42,21 @@ class PlannedTier:
     Attributes:
         memory: What it takes at its full context; None where that is unknown.
         is_present: Whether its model is on this disk, whole.
+        generation_tps: How fast it writes; None where that is unknown, or it was not asked.
     """
 
     tier: Tier
     memory: MemoryUse | None
     is_present: bool = False
     note: str = ""
+    generation_tps: Speed | None = None
+
+    @property
+    def download_bytes(self) -> int | None:
+        """What is still to be downloaded, about; None where that is unknown."""
+        if self.is_present:
+            return 0
+        return self.memory.weights_bytes if self.memory is not None else None
 
     @property
     def memory_bytes(self) -> int | None:
@@ -84,7 +97,8 @@ def recommended_tier(chosen: Option) -> PlannedTier:
         context_tokens=workload.context_tokens,
         concurrency=workload.concurrency,
     )
-    return PlannedTier(tier, chosen.estimate.memory)
+    speed = chosen.estimate.generation_tps
+    return PlannedTier(tier, chosen.estimate.memory, generation_tps=speed)
 
 
 def added_tier(
@@ -125,7 +139,15 @@ def added_tier(
     note, repo = found.note, found.found.repo
     if repo is not None and repo.revision is not None:
         note = f"`mlx-stack pull {repo.repo}@{repo.revision}` fetches that revision. {note}".strip()
-    return PlannedTier(tier, _memory(found.shape, found.fit, tier), note=note)
+    memory = _memory(found.shape, found.fit, tier)
+    return PlannedTier(tier, memory, note=note, generation_tps=_speed(opened, found))
+
+
+def _speed(opened: OpenStack, found: DescribedModel) -> Speed | None:
+    with suppress(HwprobeError):
+        expected = estimate_described(opened, found, known_hardware(opened.home))
+        return expected.generation_tps if expected is not None else None
+    return None
 
 
 def _refuse_code(opened: OpenStack, found: DescribedModel) -> None:

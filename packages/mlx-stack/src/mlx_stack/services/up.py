@@ -60,6 +60,7 @@ def up(
     opened: OpenStack,
     *,
     tier: str | None = None,
+    passes_over_missing: bool = False,
     timeout_s: float = READY_TIMEOUT_S,
     on_event: OnEvent[ServiceEvent] = ignore,
 ) -> Outcomes:
@@ -70,6 +71,7 @@ def up(
 
     Args:
         tier: Only this tier; None for all tiers and the gateway.
+        passes_over_missing: Whether tiers whose model isn't here are left for later.
         timeout_s: How long each service may take, longer while its load visibly progresses.
         on_event: Gets each service that has to wait for memory, and each as soon as it is ready or
             has failed.
@@ -89,6 +91,7 @@ def up(
             tier=tier,
             timeout_s=timeout_s,
             on_event=on_event,
+            is_wanted=lambda name: not (passes_over_missing and name in assembly.missing),
         )
 
 

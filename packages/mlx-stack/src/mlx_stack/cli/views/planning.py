@@ -5,12 +5,18 @@ from typing import TYPE_CHECKING
 import mlx_bench
 from mlx_stack import bench, planning
 from mlx_stack.cli.frame.output import Column, Output, Span
-from mlx_stack.format import describe_hardware, format_bytes, format_machine_bytes
+from mlx_stack.format import (
+    describe_hardware,
+    format_bytes,
+    format_duration,
+    format_machine_bytes,
+)
 
 if TYPE_CHECKING:
     import mlx_recommend
 
 _TINY_TPS = 10
+_USUAL_BITS_S = 100_000_000
 _VERDICT_COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
 
 
@@ -99,8 +105,8 @@ def show_draft(output: Output, draft: "planning.init.Draft") -> None:
         Column("Tier"),
         Column("Model", folds=True),
         Column("Quant"),
-        *(Column(name, right=True) for name in ("Memory", "Context", "Port")),
-        Column("On disk"),
+        *(Column(name, right=True) for name in ("Memory", "Context", "Tok/s", "Port")),
+        Column("Download", right=True),
     ]
     rows: list[list[Span]] = []
     for each in draft.tiers:
@@ -112,14 +118,22 @@ def show_draft(output: Output, draft: "planning.init.Draft") -> None:
                 tier.quant or "?",
                 format_bytes(each.memory_bytes),
                 f"{tier.context_tokens:,}" if tier.context_tokens is not None else "",
+                short_speed(each.generation_tps) if each.generation_tps is not None else "",
                 str(tier.port),
-                "yes" if each.is_present else ("no", "yellow"),
+                "here" if each.is_present else format_bytes(each.download_bytes),
             ]
         )
     output.table(columns, rows)
     if draft.budget_bytes is not None and draft.total_bytes is not None:
         together, budget = format_bytes(draft.total_bytes), format_bytes(draft.budget_bytes)
         output.say(f"Together {together} of a budget of {budget}.")
+    if draft.download_bytes:
+        took = format_duration(draft.download_bytes * 8 / _USUAL_BITS_S)
+        free = format_bytes(draft.free_disk_bytes)
+        output.say(
+            f"{format_bytes(draft.download_bytes)} to download, about {took} at 100 Mbit/s; "
+            f"{free} of disk are free."
+        )
     for missing in draft.missing:
         why = planning.recommend.missing_text(missing)
         output.say((missing.tier, "yellow"), f": {why}")

@@ -88,14 +88,20 @@ def reserve_bytes(total_bytes: int) -> int:
     return min(_LARGEST_RESERVE_BYTES, total_bytes // _RESERVE_PART)
 
 
+def free_bytes(folder: Path) -> int:
+    """What models may still take on the disk of `folder`, which needn't exist yet."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    usage = shutil.disk_usage(there)
+    return usage.free - reserve_bytes(usage.total)
+
+
 def ensure_room(folder: Path, needed_bytes: int, what: str) -> None:
     """Return where `needed_bytes` more fit on the disk of `folder`, which must exist.
 
     Raises:
         DiskSpaceError: They don't; the message says how much is missing.
     """
-    usage = shutil.disk_usage(folder)
-    free = usage.free - reserve_bytes(usage.total)
+    free = free_bytes(folder)
     if needed_bytes > free:
         raise DiskSpaceError(
             f"{what} needs {_amount(needed_bytes)} more, and the disk of {folder} has "
