@@ -5,6 +5,10 @@ import re
 import subprocess
 import tomllib
 from pathlib import Path
+from typing import override
+
+from sphinx.application import Sphinx
+from sphinx.search.en import SearchEnglish
 
 PACKAGES = Path(__file__).parent.parent / "packages"
 
@@ -49,6 +53,8 @@ html_theme = "furo"
 html_title = f"mlx-stack {release}"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_js_files = ["search-numbers.js"]
+html_show_copyright = False
 html_search_scorer = str(Path(__file__).parent / "static" / "scorer.js")
 html_show_sphinx = False
 html_theme_options = {
@@ -78,3 +84,16 @@ autodoc_typehints = "description"
 autodoc_class_signature = "separated"
 napoleon_google_docstring = True
 napoleon_use_ivar = True
+
+
+class SearchWithNumbers(SearchEnglish):
+    """Sphinx's English search, which also finds numbers: someone will look for 401."""
+
+    @override
+    def word_filter(self, word: str) -> bool:
+        return word not in self.stopwords
+
+
+def setup(app: Sphinx) -> None:
+    """Register the search."""
+    app.add_search_language(SearchWithNumbers)

@@ -1,5 +1,5 @@
 /* How the search ranks pages: guides first, then the reference, then decisions and the libraries' API. */
-const Scorer = {
+var Scorer = {
   score: ([docname, , , , score]) => {
     if (docname.startsWith("decisions/")) return score - 20;
     if (docname.startsWith("reference/api/")) return score - 20;
