@@ -17,10 +17,12 @@ _MODULE_OF = {
     "GatewayError": "errors",
     "GatewaySettings": "settings",
     "Hosts": "access",
+    "InFlight": "in_flight",
     "KeyRing": "keys",
     "Ledger": "ledger",
     "LedgerError": "ledger",
     "ModelSettings": "settings",
+    "Mounted": "in_flight",
     "ApiError": "errors",
     "Upstream": "settings",
     "load_settings": "settings",
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from mlx_gateway.errors import ApiError as ApiError
     from mlx_gateway.errors import ConfigError as ConfigError
     from mlx_gateway.errors import GatewayError as GatewayError
+    from mlx_gateway.in_flight import InFlight as InFlight
+    from mlx_gateway.in_flight import Mounted as Mounted
     from mlx_gateway.keys import KeyRing as KeyRing
     from mlx_gateway.ledger import Ledger as Ledger
     from mlx_gateway.ledger import LedgerError as LedgerError

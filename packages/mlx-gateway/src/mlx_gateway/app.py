@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
+from itertools import count
 from typing import Any
 from urllib.parse import urlencode
 
@@ -22,6 +23,7 @@ from mlx_gateway.engines import AskFor, Engines, HeadersFor
 from mlx_gateway.errors import CLIENT_LEFT, ApiError, ClientLeftError, UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, object_in, read_fields
 from mlx_gateway.heartbeat import Heartbeat
+from mlx_gateway.in_flight import InFlight, Line, Mounted, Phase
 from mlx_gateway.keys import ADMIN, ClientKey, KeyRing
 from mlx_gateway.ledger import Ledger, RequestRow, program_of
 from mlx_gateway.liveness import EngineTimeouts
@@ -95,6 +97,8 @@ class GatewayOptions:
         ledger: Where requests are noted; None notes them nowhere.
         sign_of_life_s: How long a stream may be silent before its client gets an event.
         header_prefix: How the names of the gateway's own headers begin.
+        mounts: What answers everything below a path such as `/ui`, whoever asks: it checks keys
+            itself.
         version: Of the settings in force, as the liveness probe shows it.
     """
 
@@ -108,6 +112,7 @@ class GatewayOptions:
     timeouts: EngineTimeouts = field(default_factory=EngineTimeouts)
     sign_of_life_s: float = 5.0
     header_prefix: str = "x-mlx-stack"
+    mounts: Mapping[str, Mounted] = field(default_factory=dict[str, Mounted])
     version: str = ""
 
 
@@ -128,6 +133,7 @@ class _Request:
     queued_s: float = 0.0
     answered_by: str = ""
     was_alone: bool = False
+    phase: Phase = Phase.QUEUED
 
 
 class Gateway:
@@ -146,6 +152,9 @@ class Gateway:
         )
         self._lines: dict[str, WaitingLine] = {}
         self._in_flight: Counter[str] = Counter()
+        self._requests: dict[int, _Request] = {}
+        self._numbers = count(1)
+        self._finished = 0
         self._heartbeat = None
         if options.ledger is not None:
             self._heartbeat = Heartbeat(options.ledger, self._engines, lambda: self._settings)
@@ -155,6 +164,28 @@ class Gateway:
     def settings(self) -> GatewaySettings:
         """The settings in force."""
         return self._settings
+
+    @property
+    def finished(self) -> int:
+        """How many requests for a model have ended since the start."""
+        return self._finished
+
+    def requests(self) -> tuple[InFlight, ...]:
+        """The requests for a model that are on their way now, the oldest first."""
+        now = time.monotonic()
+        return tuple(_in_flight(number, each, now) for number, each in self._requests.items())
+
+    def lines(self) -> dict[str, Line]:
+        """For each model, how many requests it works on, and how many wait for it."""
+        return {
+            name: Line(sum(line.running.values()), line.waiting)
+            for name, line in self._lines.items()
+        }
+
+    def end_soon(self) -> None:
+        """Let every mounted application end what would never end by itself."""
+        for mounted in self._options.mounts.values():
+            mounted.end()
 
     def reload(self, settings: GatewaySettings, *, version: str = "") -> None:
         """Go on with other settings. Requests in flight end as they began."""
@@ -207,6 +238,11 @@ class Gateway:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         path = _versioned(scope["path"])
         try:
+            self._check_host(scope, headers)
+            mounted = self._options.mounts.get("/" + path.split("/", 2)[1])
+            if mounted is not None:
+                await mounted(scope, receive, send)
+                return
             client = self._check_door(scope, headers, path)
             if client is not None and self._options.ledger is not None:
                 self._options.ledger.note_key(client.name)
@@ -219,13 +255,22 @@ class Gateway:
         except ApiError as error:
             await Outbox(send, _api_of(path, headers)).fail(error)
 
-    def _check_door(
-        self, scope: Scope, headers: Mapping[bytes, bytes], path: str
-    ) -> ClientKey | None:
-        """Whose request may come in; None for what is open to everyone.
+    async def serve_as(self, client: ClientKey, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request for a model that a mounted application has let in for `client`."""
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        path = _versioned(scope["path"])
+        try:
+            await self._serve(client, headers, path, receive, send)
+        except ClientLeftError:
+            pass
+        except ApiError as error:
+            await Outbox(send, _api_of(path, headers)).fail(error)
+
+    def _check_host(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
+        """Return if the request names this machine.
 
         Raises:
-            ApiError: When it may not.
+            ApiError: When it doesn't.
         """
         server = scope.get("server") or (None, None)
         if not self._options.hosts.allow(headers.get(b"host"), server[0]):
@@ -234,6 +279,15 @@ class Gateway:
                 "This gateway does not go by that host name. Ask it as localhost.",
                 code="host_not_allowed",
             )
+
+    def _check_door(
+        self, scope: Scope, headers: Mapping[bytes, bytes], path: str
+    ) -> ClientKey | None:
+        """Whose request may come in; None for what is open to everyone.
+
+        Raises:
+            ApiError: When it may not.
+        """
         method = scope["method"]
         if path in _LIVENESS or (path == "/" and method in ("GET", "HEAD")):
             return None
@@ -297,11 +351,8 @@ class Gateway:
                 if not self._settings.is_cloud(upstream.root)
             )
         )
-        lines = {
-            name: (sum(line.running.values()), line.waiting) for name, line in self._lines.items()
-        }
         engines = [text for text in texts if text is not None]
-        return self._metrics.render(lines, engines, self._options.ledger)
+        return self._metrics.render(self.lines(), engines, self._options.ledger)
 
     async def _metrics_of(self, name: str, upstream: Upstream) -> tuple[str, str, str] | None:
         engine = self._engines.at(upstream.root)
@@ -359,6 +410,8 @@ class Gateway:
     async def _work(self, request: _Request) -> None:
         """Answer the request, whatever comes of it, and count it."""
         outbox, usage, problem = request.outbox, Usage(), ""
+        number = next(self._numbers)
+        self._requests[number] = request
         try:
             with self._admitted(request):
                 outbox.begin_waiting()
@@ -373,6 +426,7 @@ class Gateway:
             raise
         finally:
             outbox.stop_waiting()
+            self._requests.pop(number)
             self._note(request, usage, problem or outbox.problem)
 
     @contextmanager
@@ -421,6 +475,7 @@ class Gateway:
             sent_bytes=outbox.sent_bytes,
             was_alone=request.was_alone,
         )
+        self._finished += 1
         self._metrics.finished(row, problem)
         if self._options.ledger is not None:
             is_stream = outbox.first_at is not None and outbox.streams
@@ -504,7 +559,9 @@ class Gateway:
         """
         call = self._call(request, option)
         waited_from = time.monotonic()
+        request.phase = Phase.STARTING
         await self._options.activator.ready(option.name)
+        request.phase = Phase.QUEUED
         try:
             if call.ready_answer:
                 self._say_who(request, option)
@@ -521,6 +578,7 @@ class Gateway:
             is_alone = line.running[upstream.root] == 1
             try:
                 self._say_who(request, option)
+                request.phase = Phase.READING
                 usage = await self._prepare(request, option, upstream, call).run(request.outbox)
             finally:
                 request.was_alone = is_alone and line.running[upstream.root] == 1
@@ -626,6 +684,27 @@ class Gateway:
             (f"{self._options.header_prefix}-{name}".encode(), value.encode("ascii", "replace"))
             for name, value in named.items()
         ]
+
+
+def _in_flight(number: int, request: _Request, now: float) -> InFlight:
+    outbox = request.outbox
+    first_at = outbox.first_at
+    return InFlight(
+        id=number,
+        key=request.client.name,
+        program=request.program,
+        model=request.name,
+        tier=request.answered_by or request.name,
+        protocol=request.path.removeprefix("/v1/"),
+        phase=request.phase if first_at is None else Phase.WRITING,
+        seconds=now - request.began,
+        queue_s=request.queued_s,
+        ttft_s=None if first_at is None else first_at - request.began,
+        writing_s=None if first_at is None else now - first_at,
+        received_bytes=len(request.body),
+        sent_bytes=outbox.sent_bytes,
+        events=outbox.events,
+    )
 
 
 def _api_of(path: str, headers: Mapping[bytes, bytes]) -> Api:

@@ -169,6 +169,11 @@ class KeyRing:
                 return found
         return None
 
+    def named(self, name: str) -> ClientKey | None:
+        """The client of that name; None where none has a key now."""
+        self._refresh()
+        return ADMIN if name == ADMIN.name else self._keys.get(name)
+
     @staticmethod
     def is_given(headers: Mapping[bytes, bytes]) -> bool:
         """Whether there is any key in these headers."""

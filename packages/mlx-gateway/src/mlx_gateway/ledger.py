@@ -341,7 +341,9 @@ def _open(path: Path) -> sqlite3.Connection:
     Raises:
         NewerLedgerError: When a newer version made it.
     """
-    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    if not path.exists():  # to close a file is to let go of the locks that SQLite has on it
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)
     try:
         _check_version(connection, path)

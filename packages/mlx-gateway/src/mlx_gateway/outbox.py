@@ -25,6 +25,7 @@ class Outbox:
     Attributes:
         streams: Whether the client asked for events.
         sent_bytes: How long the answer is so far.
+        events: How many events of the model's answer have gone out.
         headers: What the answer says of itself. Those that are set after a sign of life has gone
             out are said in the stream before the model's first event.
         first_at: When the first of the model's answer went out, by the monotonic clock, or None.
@@ -52,6 +53,7 @@ class Outbox:
         self._sent_at = 0.0
         self._is_open = False
         self.sent_bytes: int = 0
+        self.events: int = 0
         self.headers: Headers = []
         self.status: int | None = None
         self.first_at: float | None = None
@@ -71,6 +73,7 @@ class Outbox:
             self.first_at = time.monotonic()
             if self.status is not None:
                 data = self._api.late_headers(self.headers, self._model) + data
+        self.events += data.count(b"\n\n")
         await self._write(data)
 
     async def whole(self, status: int, body: bytes, content_type: bytes) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, override
 
 import uvicorn
@@ -57,7 +58,7 @@ def serve(
     ports = [port] if settings.ollama_port is None else [port, settings.ollama_port]
     listeners = [_listen(config, host, each) for each in ports]
     raise_file_limit()
-    server = _Server(server_config(gateway))
+    server = _Server(server_config(gateway), gateway.end_soon)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(_run(server, listeners, gateway, config))
 
@@ -123,7 +124,20 @@ def _listen(config: Path, host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, which would end by the signal that asked it to, after all was well."""
+    """uvicorn, which would end by the signal that asked it to, after all was well.
+
+    Args:
+        end_soon: Called when it is asked to end, which it does when every answer has ended.
+    """
+
+    def __init__(self, config: uvicorn.Config, end_soon: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._end_soon = end_soon
+
+    @override
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self._end_soon()
+        super().handle_exit(sig, frame)
 
     @contextmanager
     @override
