@@ -41,6 +41,8 @@ def test_there_are_the_documented_keys_with_their_documented_defaults():
         "auto-health-check": True,
         "log-max-size-mb": 50,
         "log-max-files": 5,
+        "dashboard": True,
+        "dashboard-on-lan": False,
         "gateway-host": "127.0.0.1",
         "gateway-max-memory-mb": 2048,
         "keep-awake": "serving",

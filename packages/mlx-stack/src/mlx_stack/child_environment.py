@@ -16,6 +16,9 @@ _INHERITED = frozenset(
 )
 
 
-def inherited_environment(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The part of the caller's environment that child processes see."""
-    return {name: value for name, value in environment.items() if name in _INHERITED}
+def inherited_environment(
+    environment: Mapping[str, str] = os.environ, *, also: frozenset[str] = frozenset()
+) -> dict[str, str]:
+    """The part of the caller's environment that child processes see; `also` names more of it."""
+    names = _INHERITED | also
+    return {name: value for name, value in environment.items() if name in names}

@@ -159,6 +159,16 @@ class Config:
         int,
         Meta(ge=1, description="How many archives of each log are kept.", extra=_LOGS),
     ] = 5
+    dashboard: Annotated[
+        bool, Meta(description="Whether the gateway serves the page under /ui/.")
+    ] = True
+    dashboard_on_lan: Annotated[
+        bool,
+        Meta(
+            description="Whether other machines may open the page without TLS, which lets anyone "
+            "on the way read along.",
+        ),
+    ] = False
     gateway_host: Annotated[
         str,
         Meta(

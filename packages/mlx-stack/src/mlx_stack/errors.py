@@ -1,6 +1,6 @@
 """The failures that a user sees: what happened, what to do, and the exit code.
 
-Libraries raise their own exceptions; `cli/frame/errors.py` holds the one table that turns them into
+Libraries raise their own exceptions; `error_table.py` holds the one table that turns them into
 these. Anything that is not in that table and not a `StackError` is a defect, and shows a traceback.
 """
 

@@ -21,8 +21,8 @@ import mlx_launchd
 import mlx_procsup
 import mlx_recommend
 from mlx_stack import exit_codes
-from mlx_stack.cli.frame.errors import _TRANSLATIONS, translate
 from mlx_stack.cli.root import run
+from mlx_stack.error_table import _TRANSLATIONS, translate
 from mlx_stack.errors import StackError
 
 LIBRARIES = (mlx_bench, mlx_catalog, mlx_hwprobe, mlx_launchd, mlx_procsup, mlx_recommend)

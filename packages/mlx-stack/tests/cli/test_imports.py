@@ -128,7 +128,7 @@ def test_completion_loads_nothing_but_click(tmp_path: Path) -> None:
 
 
 def test_the_gateway_starts_without_what_only_litellm_needs() -> None:
-    code = "import sys, mlx_stack.services.gateway_process as _; print(*sys.modules)"
+    code = "import sys, mlx_stack.gateway_process as _; print(*sys.modules)"
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

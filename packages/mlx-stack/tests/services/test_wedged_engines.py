@@ -9,7 +9,7 @@ import pytest
 from mlx_gateway.settings import GatewaySettings, parse_settings
 from mlx_procsup import LastLook, RunRecord, StateDirs, Wedge, identify, write_run
 from mlx_procsup.looks import write_last_look
-from mlx_stack.services.gateway_process import WedgedEngines
+from mlx_stack.gateway_process import WedgedEngines
 
 ROOT = "http://127.0.0.1:8000"
 SETTINGS = parse_settings(

@@ -13,9 +13,9 @@ import click
 import mlx_stack
 from mlx_stack import gateway, planning
 from mlx_stack.cli.frame.context import Context, examples, with_context
-from mlx_stack.cli.frame.errors import translate
 from mlx_stack.cli.frame.options import complete_models, tier_option
 from mlx_stack.cli.frame.output import write_error
+from mlx_stack.error_table import translate
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.format import format_duration
 

@@ -13,7 +13,6 @@ import click
 
 from mlx_stack import __version__, exit_codes
 from mlx_stack.cli.frame.commands import LazyGroup, import_command
-from mlx_stack.cli.frame.errors import DEBUG_VARIABLE, translate
 from mlx_stack.cli.frame.output import (
     bear_any_text,
     wants_colours,
@@ -21,6 +20,7 @@ from mlx_stack.cli.frame.output import (
     write_error_document,
     write_line,
 )
+from mlx_stack.error_table import DEBUG_VARIABLE, translate
 from mlx_stack.errors import Interrupted, StackError, UsageError
 
 _OPTIONS_OF_COMMANDS = ("--json", "--json-lines", "--quiet", "-q")

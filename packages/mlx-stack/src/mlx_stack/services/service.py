@@ -30,6 +30,9 @@ GATEWAY = endpoint.GATEWAY
 LITELLM = "litellm"
 WATCHDOG = "watchdog"
 
+_OF_THE_HUB = frozenset({"HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE"})
+"""What a pull from the page must know; a token is read from its file."""
+
 type Kind = Literal["engine", "gateway", "litellm", "watchdog"]
 type Outcome = Literal[
     "started",
@@ -162,11 +165,12 @@ def gateway_service(opened: OpenStack, *, key: str, settings_text: str) -> Servi
     """
     home, host, port = opened.home, opened.config.gateway_host, opened.config.litellm_port
     ports = (port, opened.config.ollama_port) if opened.config.ollama_port else (port,)
-    inherited, url = inherited_environment(opened.variables), gateway_url(host, port)
+    inherited = inherited_environment(opened.variables, also=_OF_THE_HUB)
+    url = gateway_url(host, port)
     spec = ProcessSpec(
         name=GATEWAY,
         # the address at the end tells whoever reads the run file, or `ps`, where this one answers
-        command=(sys.executable, "-P", "-m", "mlx_stack.services.gateway_process", url),
+        command=(sys.executable, "-P", "-m", "mlx_stack.gateway_process", url),
         env={**inherited, HOME_VARIABLE: str(home.root), KEY_VARIABLE: key},
         cwd=home.root,
         readiness=HttpReadiness(url + LIVENESS_PATH),

@@ -37,6 +37,7 @@ class CommandEntry(NamedTuple):
 COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("demo", CONNECT, "Try the whole stack with a small bundled model."),
     CommandEntry("ask", CONNECT, "Ask a model a question, or chat with it."),
+    CommandEntry("dashboard", CONNECT, "Open the page that shows the stack."),
     CommandEntry("connect", CONNECT, "Configure a client to use this endpoint."),
     CommandEntry("env", CONNECT, "Print environment variables for clients.", "connect"),
     CommandEntry("keys", CONNECT, "Create, list and revoke clients' keys."),

@@ -10,7 +10,7 @@ import click
 import mlx_stack
 from mlx_procsup.defaults import READY_TIMEOUT_S
 from mlx_stack.cli.frame.context import Decorator
-from mlx_stack.cli.frame.errors import translate
+from mlx_stack.error_table import translate
 from mlx_stack.home import find_home
 
 type Completer = Callable[[click.Context, click.Parameter, str], list[str]]

@@ -1,6 +1,6 @@
 """The program that runs as the service `gateway`: mlx-gateway, set up for this stack.
 
-It is started as `python -m mlx_stack.services.gateway_process`, finds the state folder in
+It is started as `python -m mlx_stack.gateway_process`, finds the state folder in
 `MLX_STACK_HOME` and the key of its clients in `MLX_GATEWAY_KEY`.
 """
 
@@ -23,6 +23,8 @@ from mlx_stack import exit_codes
 from mlx_stack.engines import guard
 from mlx_stack.gateway import litellm
 from mlx_stack.home import Home, find_home
+from mlx_stack.page.answer import PATH
+from mlx_stack.page.mount import PageMount
 from mlx_stack.services.engine_door import asker
 from mlx_stack.services.on_demand import OnDemand
 
@@ -52,16 +54,18 @@ def main(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def _gateway(home: Home, key: str, settings: GatewaySettings, version: str) -> Gateway:
+    keys = KeyRing(key, home.client_keys)
     gateway = Gateway(
         settings,
         GatewayOptions(
-            keys=KeyRing(key, home.client_keys),
+            keys=keys,
             hosts=Hosts.of_this_machine({settings.host}),
             activator=OnDemand(home, key, lambda: gateway.settings),
             headers_for=lambda root: _headers(gateway.settings, key, root),
             ask_for=lambda root: _ask(home, gateway.settings, root),
             is_wedged=WedgedEngines(home.state_dirs, lambda: gateway.settings),
             ledger=Ledger(home.ledger),
+            mounts={PATH: PageMount(home, key, keys, lambda: gateway)},
             version=version,
         ),
     )

@@ -1,0 +1,184 @@
+// Now: the machine, the services, what runs, what was done.
+
+import {store, isAdmin} from './api.js';
+import {lineChart, legend, stackedBar} from './charts.js';
+import {ask, bytes, clock, facts, figure, h, refill, seconds, section, table} from './dom.js';
+import {act} from './main.js';
+
+const WINDOW_MS = 180000, DRAWN_EVERY_MS = 2000;
+const SIGNS = {healthy: ['●', 'good'], degraded: ['◐', 'warn'], down: ['✗', 'bad'], crashed: ['✗', 'bad'],
+  stopped: ['○', 'dim']};
+const PHASES = {starting: 'its engine is starting', queued: 'waits for its turn', reading: 'reads the prompt',
+  writing: 'writes'};
+const samples = [];
+let known = new Map(), knownAt = 0, drawnAt = 0, parts = null;
+
+export function open(main) {
+  parts = Object.fromEntries(['machine', 'services', 'running', 'speed', 'recent', 'events'].map((name) =>
+    [name, h('div')]));
+  refill(main, h('div', {class: 'grid'},
+    section('Machine', 'w12', parts.machine),
+    section('Services', 'w12', parts.services),
+    section('Running requests', 'w8', parts.running),
+    section('Tokens a second, last three minutes', 'w4', parts.speed),
+    section('Last requests', 'w8', parts.recent),
+    section('Last events', 'w4', parts.events)));
+  for (const topic of ['machine', 'status', 'requests', 'recent', 'events']) update(topic);
+  drawSpeed();
+}
+
+export function update(topic) {
+  if (topic === 'machine' || topic === 'status') showMachine();
+  if (topic === 'status' || topic === 'requests') showServices();
+  if (topic === 'requests') { measure(); showRunning(); }
+  if (topic === 'recent') showRecent();
+  if (topic === 'events') showEvents();
+}
+
+export function close() {
+  parts = null;
+}
+
+function showMachine() {
+  const machine = store.machine, status = store.status;
+  if (!machine) return;
+  const hardware = status?.hardware || {};
+  const tiers = (status?.services || []).filter((each) => each.memory_bytes);
+  const total = machine.memory_bytes, limit = hardware.gpu_memory_limit_bytes;
+  const ours = tiers.reduce((sum, each) => sum + each.memory_bytes, 0);
+  const others = Math.max(total - machine.available_bytes - ours, 0);
+  const bars = [...tiers.map((each) => ({name: `${each.name} ${bytes(each.memory_bytes)}`, value: each.memory_bytes})),
+    {name: `everything else ${bytes(others)}`, value: others, kind: 'c-4'}];
+  const pressure = {normal: 'good', warning: 'warn', critical: 'bad'}[machine.pressure];
+  refill(parts.machine,
+    stackedBar(bars, total, limit ? [{name: `GPU limit ${bytes(limit)}`, value: limit}] : [],
+      `Memory: ${bytes(ours)} of ours, ${bytes(machine.available_bytes)} of ${bytes(total)} available`),
+    legend(bars),
+    facts([
+      hardware.chip && ['Chip', hardware.chip],
+      ['Memory', `${bytes(machine.available_bytes)} of ${bytes(total)} available`],
+      limit && ['GPU limit', bytes(limit)],
+      ['Pressure', machine.pressure, pressure],
+      ['Swap', bytes(machine.swap_used_bytes)],
+      machine.on_battery !== null && ['Power', machine.on_battery ? `battery, ${machine.battery_percent} %` : 'plugged in'],
+      status?.keep_awake?.supported && ['Sleep', status.keep_awake.held ? 'kept awake' : 'as the machine is set'],
+      status?.gateway_url && ['Endpoint', status.gateway_url],
+    ]));
+}
+
+function showServices() {
+  const status = store.status;
+  if (!status) return;
+  if (status.error) {
+    refill(parts.services, h('p', null, status.error.message, ' ', status.error.hint));
+    return;
+  }
+  const lines = store.requests?.lines || {};
+  const rate = (name) => (store.requests?.running || []).filter((each) => each.tier === name)
+    .reduce((sum, each) => sum + (speed(each) || 0), 0);
+  const isEngine = (row) => row.kind === 'engine';
+  refill(parts.services,
+    table([
+      ['Service', (row) => h('span', {class: 'name'}, row.name)],
+      ['State', state],
+      ['Model', (row) => row.model, {class: 'wrap narrow-off'}],
+      ['Running', (row) => isEngine(row) && (lines[row.name]?.running ?? ''), {num: true}],
+      ['Waiting', (row) => isEngine(row) && (lines[row.name]?.waiting || ''), {num: true, class: 'narrow-off'}],
+      ['tok/s', (row) => isEngine(row) && figure(rate(row.name) || null), {num: true}],
+      ['Memory', (row) => row.memory_bytes && bytes(row.memory_bytes), {num: true, class: 'narrow-off'}],
+      ['Up', (row) => row.uptime_s !== null && seconds(row.uptime_s), {num: true, class: 'narrow-off'}],
+      ['', buttons, {class: 'act'}],
+    ], status.services, {label: 'Services'}),
+    status.services.filter((row) => row.last_error).map((row) =>
+      h('p', {class: 'small wrap'}, h('span', {class: 'bad'}, `${row.name}: `), row.last_error)),
+    status.changed?.length ? h('p', {class: 'warn small'},
+      `The stack file has changed for ${status.changed.join(', ')}: a start applies it.`) : null,
+    isAdmin() && h('div', {class: 'bar after'},
+      button('start', '', 'Start everything'), button('restart', '', 'Restart everything'),
+      button('stop', '', 'Stop everything')));
+}
+
+function state(row) {
+  const [sign, kind] = SIGNS[row.state] || ['?', 'dim'];
+  return h('span', {class: kind, title: row.reason || row.last_error || null}, `${sign}\u00a0${row.state}`,
+    row.flapping ? ', flapping' : '');
+}
+
+function buttons(row) {
+  if (!isAdmin() || row.kind !== 'engine') return null;
+  return row.state === 'stopped' || row.state === 'crashed' ? button('start', row.name, 'Start')
+    : [button('restart', row.name, 'Restart'), button('stop', row.name, 'Stop')];
+}
+
+function button(doing, tier, text) {
+  const isBusy = (store.actions?.actions || []).some((each) => each.state === 'running' &&
+    ['start', 'stop', 'restart'].includes(each.do));
+  return h('button', {type: 'button', disabled: isBusy, 'data-key': `${doing}-${tier}`,
+    'aria-label': tier ? `${text} ${tier}` : null, onclick: async () => {
+      const stopsAll = doing === 'stop' && !tier;
+      if (stopsAll && !(await ask('Stop everything?', 'The gateway stops too, and this page with it. ' +
+        '`mlx-stack up` in a terminal starts it again.', [], 'Stop everything'))) return;
+      await act(tier ? {do: doing, tier} : {do: doing});
+    }}, text);
+}
+
+// Events of a stream are about one a token; the exact figure comes with the end of the request.
+function speed(each) {
+  return each.writing_s > 0.2 && each.events > 1 ? (each.events - 1) / each.writing_s : null;
+}
+
+function measure() {
+  const at = Date.now(), before = known;
+  known = new Map((store.requests?.running || []).map((each) => [each.id, each.events]));
+  let events = 0;
+  for (const [id, count] of known) events += Math.max(count - (before.get(id) ?? count), 0);
+  const over = (at - knownAt) / 1000;
+  if (over > 0.1 && over < 5) samples.push([at, events / over]);
+  else samples.push([at, 0]);
+  knownAt = at;
+  while (samples.length && samples[0][0] < at - WINDOW_MS) samples.shift();
+  if (at - drawnAt > DRAWN_EVERY_MS || !known.size) drawSpeed();
+}
+
+function drawSpeed() {
+  const to = drawnAt = Date.now();
+  if (!parts) return;
+  const shown = samples.filter(([at]) => at >= to - WINDOW_MS);
+  refill(parts.speed, shown.length > 1
+    ? lineChart(shown, {from: to - WINDOW_MS, to, label: 'Tokens a second over the last three minutes',
+      text: (at) => clock(at)})
+    : h('p', {class: 'empty'}, 'Nothing was written while you looked.'));
+}
+
+function showRunning() {
+  if (!parts) return;
+  refill(parts.running, table([
+    ['Who', (row) => [h('span', {class: 'name'}, row.key), ' ', h('span', {class: 'dim'}, row.program)]],
+    ['Tier', (row) => row.tier + (row.tier !== row.model ? ` (asked ${row.model})` : '')],
+    ['Phase', (row) => PHASES[row.phase] || row.phase],
+    ['Since', (row) => seconds(row.seconds), {num: true}],
+    ['First token', (row) => seconds(row.ttft_s), {num: true, class: 'narrow-off'}],
+    ['~tok/s', (row) => figure(speed(row)), {num: true}],
+  ], store.requests?.running || [], {empty: 'No request is running.', label: 'Running requests'}));
+}
+
+function showRecent() {
+  refill(parts.recent, store.recent?.error ? h('p', {class: 'bad'}, store.recent.error.message) : table([
+    ['When', (row) => h('a', {href: `#requests/${row.id}`, 'data-key': `r${row.id}`}, clock(row.at))],
+    ['Who', (row) => [row.key, ' ', h('span', {class: 'dim'}, row.program)]],
+    ['Tier', (row) => row.tier],
+    ['Result', (row) => h('span', {class: row.status === 200 ? 'good' : row.status === 499 ? 'dim' : 'bad'},
+      row.status === 499 ? 'left' : row.status)],
+    ['Took', (row) => seconds(row.seconds), {num: true}],
+    ['First token', (row) => seconds(row.ttft_s), {num: true, class: 'narrow-off'}],
+    ['tok/s', (row) => figure(row.generation_tps), {num: true}],
+  ], (store.recent?.requests || []).slice(0, 12), {empty: 'No request was noted yet.', label: 'Last requests'}));
+}
+
+function showEvents() {
+  refill(parts.events, table([
+    ['When', (row) => clock(row.at)],
+    ['What', (row) => [row.what, ' ', h('span', {class: 'dim'}, row.service)]],
+    ['', (row) => h('span', {class: 'dim small'}, row.detail), {class: 'wrap'}],
+  ], (store.events?.events || []).slice(0, 14), {label: 'Last events'}));
+}

@@ -1,0 +1,67 @@
+// Usage: who used what, and how fast it was next to what was predicted.
+
+import {get} from './api.js';
+import {lineChart} from './charts.js';
+import {choice, clock, count, figure, h, refill, seconds, section, table} from './dom.js';
+import {attempt} from './main.js';
+
+let asked = {since: '7d', by: 'model'}, parts = null;
+
+export function open(main) {
+  parts = {rows: h('div'), speed: h('div', {class: 'grid'})};
+  const set = (name) => (value) => { asked[name] = value; load(); };
+  refill(main, section('Usage', null, h('div', {class: 'bar'},
+    choice('Since', [['12h', '12 hours'], ['24h', 'a day'], ['7d', '7 days'], ['30d', '30 days'], ['365d', 'a year']], asked.since, set('since')),
+    choice('By', [['model', 'model'], ['key', 'key'], ['day', 'day']], asked.by, set('by'))), parts.rows),
+  parts.speed);
+  load();
+}
+
+export function close() {
+  parts = null;
+}
+
+async function load() {
+  const report = await attempt(() => get('usage', asked));
+  if (!report || !parts) return;
+  const expected = report.predictions || {};
+  const isByModel = asked.by === 'model' && Object.keys(expected).length;
+  const rows = report.rows.length > 1 ? [...report.rows, {...report.totals, [asked.by]: 'in all'}] : report.rows;
+  const shares = Object.entries(report.availability).map(([name, share]) =>
+    `${name} ${share === null ? '?' : `${(share * 100).toFixed(2)} %`}`);
+  refill(parts.rows, table([
+    [asked.by, (row) => h('span', {class: 'name'}, row[asked.by])],
+    ['Requests', (row) => count(row.requests), {num: true}],
+    ['Failed', (row) => h('span', {class: row.failed ? 'bad' : 'dim'}, row.failed), {num: true}],
+    ['Read', (row) => count(row.prompt_tokens), {num: true}],
+    ['Reused', (row) => count(row.cached_tokens), {num: true, class: 'narrow-off'}],
+    ['Written', (row) => count(row.completion_tokens), {num: true}],
+    ['First token', (row) => seconds(row.ttft_s.p50), {num: true}],
+    ['p95', (row) => seconds(row.ttft_s.p95), {num: true, class: 'narrow-off'}],
+    isByModel && ['expected', (row) => seconds(expected[row.model]?.ttft_s), {num: true, class: 'dim narrow-off'}],
+    ['tok/s', (row) => figure(row.generation_tps.p50), {num: true}],
+    isByModel && ['expected', (row) => figure(expected[row.model]?.generation_tps), {num: true, class: 'dim'}],
+  ].filter(Boolean), rows, {empty: 'No request was noted in this time.', label: 'Usage'}),
+  shares.length ? h('p', {class: 'small dim'}, `Available: ${shares.join(', ')}.`) : null);
+  await showSpeed(report, expected);
+}
+
+// The newest requests of each model, next to what was predicted for it.
+async function showSpeed(report, expected) {
+  const models = asked.by === 'model' ? report.rows.map((row) => row.model).slice(0, 6) : [];
+  const charts = [];
+  for (const model of models) {
+    const found = await attempt(() => get('requests', {model, since: asked.since, failed: 'no', limit: 300}));
+    if (!found || !parts) return;
+    const known = found.requests.filter((row) => row.generation_tps !== null).reverse();
+    if (known.length < 2) continue;
+    const points = (name) => known.filter((row) => row[name] !== null).map((row) => [Date.parse(row.at), row[name]]);
+    const times = {from: Date.parse(known[0].at), to: Date.parse(known.at(-1).at), text: clock, dots: true};
+    const mark = (value) => (value ? [{name: 'predicted', y: value}] : []);
+    charts.push(section(`${model}: tokens a second`, 'w6', lineChart(points('generation_tps'),
+      {...times, label: `Tokens a second of ${model} over time`, marks: mark(expected[model]?.generation_tps)})),
+    section(`${model}: first token after`, 'w6', lineChart(points('ttft_s'),
+      {...times, unit: ' s', label: `Time to the first token of ${model} over time`, marks: mark(expected[model]?.ttft_s)})));
+  }
+  refill(parts.speed, charts);
+}
