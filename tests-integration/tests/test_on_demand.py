@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
+from mlx_procsup import identify
 from mlx_procsup.testing import eventually
-from stack_testkit.home import define_stack
+from stack_testkit.home import define_stack, make_model_folder
 from stack_testkit.program import Program
 
 pytestmark = pytest.mark.story
@@ -44,6 +45,13 @@ class Client:
         connection.close()
         headers = {name.lower(): value for name, value in response.getheaders()}
         return response.status, body.decode() if more.get("stream") else json.loads(body), headers
+
+    def models(self) -> dict[str, dict[str, Any]]:
+        connection = http.client.HTTPConnection(self.address, timeout=60)
+        connection.request("GET", "/v1/models", headers={"Authorization": f"Bearer {self.key}"})
+        document = json.load(connection.getresponse())
+        connection.close()
+        return {each["id"]: each for each in document["data"]}
 
 
 def row(program: Program, name: str) -> dict[str, Any]:
@@ -115,7 +123,7 @@ def test_an_idle_tier_is_ended_and_the_next_request_starts_it_again(served: Prog
 
     client.ask("rare")
     (first,) = pids(served, "rare")
-    assert eventually(lambda: not psutil.pid_exists(first), 15)
+    assert eventually(lambda: identify(first) is None, 15)
     assert eventually(lambda: not (served.home.pids / "rare.pid").exists(), 5)
     assert served.run("status").code == 0
 
@@ -138,7 +146,7 @@ def test_an_eager_tier_may_rest_too_once_it_was_idle(served: Program) -> None:
     define_stack(served.home, {"standard": {}}, fields={"standard": {"idle_unload_s": 1}})
     served.run("up")
     (first,) = pids(served, "standard")
-    assert eventually(lambda: not psutil.pid_exists(first), 15)
+    assert eventually(lambda: identify(first) is None, 15)
     assert eventually(lambda: row(served, "standard")["state"] == "stopped", 5)
     assert served.run("status").code == 0
 
@@ -217,7 +225,7 @@ def test_down_ends_what_is_just_starting(served: Program) -> None:
     waiting.close()
     assert answer.getheader("x-mlx-stack-tier") == "standard"
     (pid,) = pids(served, "rare")
-    assert not psutil.pid_exists(pid)
+    assert identify(pid) is None
 
 
 def test_commands_and_requests_at_once_leave_one_process(served: Program) -> None:
@@ -279,3 +287,132 @@ def test_a_model_that_is_not_there_any_more_is_said_to_be_gone(
     assert "not on this disk" in document["error"]["message"]
     (tmp_path / "away").rename(served.home.models / "rare-model")
     assert Client(served).ask("rare")[0] == 200
+
+
+def test_any_model_on_disk_is_a_name_and_its_engine_comes_and_goes(served: Program) -> None:
+    define_stack(served.home, {"standard": {}})
+    make_model_folder(served.home.models / "Guest-4bit")
+    served.run("up")
+    client = Client(served)
+
+    listed = client.models()
+    assert (listed["standard"]["loaded"], listed["standard-model"]["loaded"]) == (True, True)
+    assert listed["Guest-4bit"]["loaded"] is False
+    assert listed["Guest-4bit"]["context_length"] > 0
+
+    status, document, headers = client.ask("Guest-4bit")
+
+    assert (status, document["model"]) == (200, "Guest-4bit")
+    assert headers["x-mlx-stack-tier"] == "Guest-4bit"
+    assert client.models()["Guest-4bit"]["loaded"] is True
+    guest = row(served, "model.Guest-4bit")
+    assert (guest["state"], guest["model"], guest["loaded"]) == ("healthy", "Guest-4bit", True)
+    assert served.run("up").code == 0
+    assert row(served, "model.Guest-4bit")["pid"] == guest["pid"]
+
+    stopped = served.run("down", "--json").document["services"]
+    assert {each["name"] for each in stopped} == {"standard", "gateway", "model.Guest-4bit"}
+    assert identify(guest["pid"]) is None
+    served.run("up")
+    assert Client(served).ask("Guest-4bit")[0] == 200
+
+
+def test_a_model_that_arrives_while_the_gateway_runs_can_be_asked_for_at_once(
+    served: Program,
+) -> None:
+    define_stack(served.home, {"standard": {}})
+    served.run("up")
+    client = Client(served)
+    status, document, _ = client.ask("New-4bit")
+    assert (status, document["error"]["code"]) == (404, "model_not_found")
+
+    make_model_folder(served.home.models / "New-4bit")
+
+    assert client.ask("New-4bit")[0] == 200
+    status, document, _ = client.ask("New-4bti")
+    assert status == 404
+    assert "New-4bit" in document["error"]["message"]
+
+
+def test_the_watchdog_restores_a_model_without_a_tier_and_leaves_it_when_it_rests(
+    served: Program,
+) -> None:
+    define_stack(served.home, {"standard": {}})
+    make_model_folder(served.home.models / "Guest")
+    served.run("up")
+    with served.start("watch", "--interval", "0.3", "--restart-delay", "0.1") as watchdog:
+        try:
+            Client(served).ask("Guest")
+            os.killpg(row(served, "model.Guest")["pid"], signal.SIGKILL)
+            assert eventually(lambda: row(served, "model.Guest")["restarts"] == 1, 15)
+            assert eventually(lambda: row(served, "model.Guest")["state"] == "healthy", 15)
+        finally:
+            watchdog.terminate()
+            watchdog.communicate(timeout=20)
+
+
+def give_size(program: Program, name: str, share: float) -> None:
+    """Let a model claim this share of the memory budget, which is a tenth of the machine's."""
+    folder = make_model_folder(program.home.models / name)
+    size = int(psutil.virtual_memory().total / 10 * share) - 200_000_000
+    header = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    with (folder / "model.safetensors").open("wb") as weights:
+        weights.write(len(header).to_bytes(8, "little") + header)
+        weights.truncate(8 + len(header) + size)  # as a hole, which takes no room on the disk
+
+
+TENTH = {"memory-budget-pct": 10}
+
+
+def test_the_idle_one_makes_room_and_the_pinned_one_does_not(served: Program) -> None:
+    fields = {"kept": {"pinned": True}}
+    define_stack(served.home, {"kept": {}}, config=TENTH, fields=fields)
+    give_size(served, "kept-model", 0.3)
+    for name in ("A", "B"):
+        give_size(served, name, 0.5)
+    served.run("up")
+    client = Client(served)
+
+    assert client.ask("A")[0] == 200
+    began = time.monotonic()
+    assert client.ask("B")[0] == 200
+
+    assert time.monotonic() - began > 20, "A stays for a while"
+    assert pids(served, "model.A") != []
+    assert identify(pids(served, "model.A")[0]) is None
+    assert identify(pids(served, "kept")[0]) is not None
+    assert client.models()["A"]["loaded"] is False
+
+
+def test_what_can_never_fit_is_refused_at_once_and_the_sentence_says_by_how_much(
+    served: Program,
+) -> None:
+    define_stack(served.home, {"standard": {}}, config=TENTH)
+    give_size(served, "Huge", 1.5)
+    served.run("up")
+    client = Client(served)
+    client.models()
+
+    began = time.monotonic()
+    status, document, headers = client.ask("Huge")
+
+    assert status == 503
+    assert time.monotonic() - began < 2
+    assert "retry-after" not in headers
+    assert "too much" in document["error"]["message"]
+    assert "memory-budget-pct" in document["error"]["message"]
+    assert pids(served, "model.Huge") == []
+
+
+def test_two_that_exclude_each_other_are_both_answered(served: Program) -> None:
+    define_stack(served.home, {"standard": {}}, config=TENTH)
+    for name in ("A", "B"):
+        give_size(served, name, 0.7)
+    served.run("up")
+    client = Client(served)
+
+    with ThreadPoolExecutor(4) as pool:
+        answers = [*pool.map(client.ask, ("A", "B", "A", "B"))]
+
+    assert [status for status, *_ in answers] == [200] * 4
+    assert (len(pids(served, "model.A")), len(pids(served, "model.B"))) == (1, 1)

@@ -2,6 +2,8 @@
 
 from typing import Protocol
 
+from mlx_gateway.settings import GatewaySettings
+
 
 class Activator(Protocol):
     """Makes upstreams ready on demand."""
@@ -33,6 +35,17 @@ class Activator(Protocol):
         """Whether a request to `model` would have to wait for a start."""
         ...
 
+    def extended(self, settings: GatewaySettings) -> GatewaySettings:
+        """The settings with every model that could be started besides, as known from last time."""
+        ...
+
+    async def look(self) -> bool:
+        """Look again for what could be started; whether that is something else now.
+
+        Called when a name is not known, and when the models are listed.
+        """
+        ...
+
 
 class NothingToStart:
     """For upstreams that others keep running."""
@@ -52,4 +65,12 @@ class NothingToStart:
     def is_at_rest(self, model: str) -> bool:
         """Whether `model` has to start first: never."""
         del model
+        return False
+
+    def extended(self, settings: GatewaySettings) -> GatewaySettings:
+        """The settings as they are."""
+        return settings
+
+    async def look(self) -> bool:
+        """Find nothing."""
         return False

@@ -140,7 +140,7 @@ class Gateway:
     """The application; every method runs in one event loop."""
 
     def __init__(self, settings: GatewaySettings, options: GatewayOptions) -> None:
-        self._settings = settings
+        self._settings = self._given = settings
         self._options = options
         self._metrics = Metrics()
         self._engines = Engines(
@@ -189,8 +189,12 @@ class Gateway:
 
     def reload(self, settings: GatewaySettings, *, version: str = "") -> None:
         """Go on with other settings. Requests in flight end as they began."""
-        self._settings = settings
+        self._given = settings
         self._options = replace(self._options, version=version)
+        self._apply()
+
+    def _apply(self) -> None:
+        self._settings = settings = self._options.activator.extended(self._given)
         for name in self._lines.keys() - settings.models.keys():
             self._lines.pop(name).fail("it is not served any more")
         for name, model in settings.models.items():
@@ -225,6 +229,11 @@ class Gateway:
                     await self._heartbeat.stop()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
+
+    async def _look_for_models(self) -> None:
+        """Know what could be started by now."""
+        if await self._options.activator.look():
+            self._apply()
 
     def _engine_hangs(self, root: str, hangs: bool) -> None:
         """Send on those who wait for nothing but an engine that hangs."""
@@ -317,6 +326,9 @@ class Gateway:
             await outbox.whole(HTTPStatus.OK, await self._render_metrics(), CONTENT_TYPE.encode())
             return
         document: dict[str, object] = {"service": "mlx-gateway"}
+        at_rest = self._options.activator.is_at_rest
+        if path.startswith(_MODELS) or path in (_OLLAMA_SHOW, "/api/tags"):
+            await self._look_for_models()
         if path in _LIVENESS:
             name, version = f"{self._options.header_prefix}-config", self._options.version
             outbox.headers = [(name.encode(), version.encode())]
@@ -324,9 +336,9 @@ class Gateway:
         elif path.startswith(_MODELS):
             name, is_anthropics = path[len(_MODELS) + 1 :], b"anthropic-version" in headers
             document = (
-                model_row(self._settings, name, client, is_anthropics=is_anthropics)
+                model_row(self._settings, name, client, at_rest, is_anthropics=is_anthropics)
                 if name
-                else model_list(self._settings, client, is_anthropics=is_anthropics)
+                else model_list(self._settings, client, at_rest, is_anthropics=is_anthropics)
             )
         elif path == _OLLAMA_SHOW:
             fields = read_fields(await read_body(receive, headers))
@@ -391,7 +403,7 @@ class Gateway:
             sign_of_life_s=self._options.sign_of_life_s,
             model=asked,
         )
-        name = resolve(self._settings, asked)
+        name = await self._resolve(asked)
         content_type = content_type if is_form else _JSON
         program = program_of(headers.get(b"user-agent", b"").decode("latin-1"))
         request = _Request(
@@ -406,6 +418,18 @@ class Gateway:
             work.cancel()
             with suppress(asyncio.CancelledError):
                 await work
+
+    async def _resolve(self, asked: str) -> str:
+        """The model of that name, looked for again where it isn't known.
+
+        Raises:
+            ApiError: When there is no such model.
+        """
+        try:
+            return resolve(self._settings, asked)
+        except ApiError:
+            await self._look_for_models()
+            return resolve(self._settings, asked)
 
     async def _work(self, request: _Request) -> None:
         """Answer the request, whatever comes of it, and count it."""

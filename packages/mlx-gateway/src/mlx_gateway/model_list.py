@@ -1,7 +1,7 @@
 """The list of models as OpenAI's, Anthropic's and Ollama's clients read it. Pure."""
 
 import hashlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from http import HTTPStatus
 
 from mlx_gateway.errors import ApiError
@@ -15,11 +15,21 @@ _FAMILY = "mlx"
 
 
 def model_list(
-    settings: GatewaySettings, client: ClientKey, *, is_anthropics: bool
+    settings: GatewaySettings,
+    client: ClientKey,
+    is_at_rest: Callable[[str], bool],
+    *,
+    is_anthropics: bool,
 ) -> dict[str, object]:
-    """Every name of every model that the client may use."""
+    """Every name of every model that the client may use.
+
+    Args:
+        is_at_rest: Whether a model would have to start first.
+    """
     names = _names(settings, client)
-    rows = [model_row(settings, name, client, is_anthropics=is_anthropics) for name in names]
+    rows = [
+        model_row(settings, name, client, is_at_rest, is_anthropics=is_anthropics) for name in names
+    ]
     if is_anthropics:
         first, last = (names[0], names[-1]) if names else (None, None)
         return {"data": rows, "has_more": False, "first_id": first, "last_id": last}
@@ -27,14 +37,19 @@ def model_list(
 
 
 def model_row(
-    settings: GatewaySettings, name: str, client: ClientKey, *, is_anthropics: bool
+    settings: GatewaySettings,
+    name: str,
+    client: ClientKey,
+    is_at_rest: Callable[[str], bool],
+    *,
+    is_anthropics: bool,
 ) -> dict[str, object]:
     """One name.
 
     Raises:
         ApiError: When no model has it, or the client may not use it.
     """
-    model = _model(settings, name, client)
+    model, is_loaded = _model(settings, name, client), not is_at_rest(resolve(settings, name))
     if is_anthropics:
         return {
             "type": "model",
@@ -42,6 +57,7 @@ def model_row(
             "display_name": name,
             "created_at": _LONG_AGO,
             "context_length": model.context_tokens,
+            "loaded": is_loaded,
         }
     return {
         "id": name,
@@ -49,6 +65,7 @@ def model_row(
         "created": 0,
         "owned_by": "mlx-gateway",
         "context_length": model.context_tokens,
+        "loaded": is_loaded,
     }
 
 

@@ -55,15 +55,16 @@ def main(environment: Mapping[str, str] = os.environ) -> int:
 
 def _gateway(home: Home, key: str, settings: GatewaySettings, version: str) -> Gateway:
     keys = KeyRing(key, home.client_keys)
+    on_demand = OnDemand(home, key, lambda: gateway.settings)
     gateway = Gateway(
         settings,
         GatewayOptions(
             keys=keys,
             hosts=Hosts.of_this_machine({settings.host}),
-            activator=OnDemand(home, key, lambda: gateway.settings),
+            activator=on_demand,
             headers_for=lambda root: _headers(gateway.settings, key, root),
-            ask_for=lambda root: _ask(home, gateway.settings, root),
-            is_wedged=WedgedEngines(home.state_dirs, lambda: gateway.settings),
+            ask_for=lambda root: _ask(home, gateway.settings, on_demand, root),
+            is_wedged=WedgedEngines(home.state_dirs, lambda: gateway.settings, on_demand),
             ledger=Ledger(home.ledger),
             mounts={PATH: PageMount(home, key, keys, lambda: gateway)},
             version=version,
@@ -79,18 +80,18 @@ def _headers(settings: GatewaySettings, key: str, root: str) -> dict[str, str]:
     return {"authorization": f"Bearer {litellm.master_key(key)}"}
 
 
-def _ask(home: Home, settings: GatewaySettings, root: str) -> Ask | None:
+def _ask(home: Home, settings: GatewaySettings, on_demand: OnDemand, root: str) -> Ask | None:
     """What proves us to the engine at `root`, and it to us; None for LiteLLM, which has a key."""
     if settings.is_cloud(root):
         return None
-    name = next(iter(_names_of(settings, root)), None)
+    name = next(iter(_services_of(settings, on_demand, root)), None)
     return partial(guard.ask, "") if name is None else asker(home.state_dirs, name)
 
 
-def _names_of(settings: GatewaySettings, root: str) -> list[str]:
-    """The models, which are called as their services, of the upstream at a root."""
+def _services_of(settings: GatewaySettings, on_demand: OnDemand, root: str) -> list[str]:
+    """The services of the upstream at a root."""
     return [
-        name
+        on_demand.service_of(name)
         for name, model in settings.models.items()
         if root in (upstream.root for upstream in model.upstreams)
     ]
@@ -104,9 +105,12 @@ class WedgedEngines:
         settings: The settings in force, whenever it is called.
     """
 
-    def __init__(self, dirs: StateDirs, settings: Callable[[], GatewaySettings]) -> None:
+    def __init__(
+        self, dirs: StateDirs, settings: Callable[[], GatewaySettings], on_demand: OnDemand
+    ) -> None:
         self._dirs = dirs
         self._settings = settings
+        self._on_demand = on_demand
         self._read_at: tuple[int, int] | None = None
         self._look: LastLook | None = None
 
@@ -122,7 +126,7 @@ class WedgedEngines:
         look = self._look
         return look is not None and any(
             name in look.wedged and self._is_wedged(look, name)
-            for name in _names_of(self._settings(), root)
+            for name in _services_of(self._settings(), self._on_demand, root)
         )
 
     def _is_wedged(self, look: LastLook, name: str) -> bool:

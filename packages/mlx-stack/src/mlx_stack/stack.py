@@ -73,6 +73,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         context_tokens: The context length that memory is planned for; None leaves it to the model.
         lazy: Start the engine with the first request only.
         idle_unload_s: End the engine after so many idle seconds; None never does.
+        pinned: Never end the engine to make room for another.
     """
 
     name: TierName
@@ -85,6 +86,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     concurrency: Annotated[int, msgspec.Meta(ge=1)] = 1
     lazy: bool = False
     idle_unload_s: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    pinned: bool = False
 
 
 class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

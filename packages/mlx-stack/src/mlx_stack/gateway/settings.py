@@ -4,7 +4,7 @@ Every tier is a model; its catalog id and the user's aliases are more names for 
 several tiers share is a name of the first of them, and the others are the first to stand in for it.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -75,6 +75,42 @@ def build_settings(
         models=models,
         aliases=_aliases(stack, models),
         litellm=LiteLlmSettings(litellm) if has_cloud(config) else None,
+    )
+
+
+def with_model(
+    settings: GatewaySettings, tier: Tier, known: TierAtGateway, names: Iterable[str]
+) -> GatewaySettings:
+    """The settings with a model that is served as `tier` once it is asked for.
+
+    Its first name is the model's, the others are aliases; a name that is taken already is left out.
+    """
+    free = [name for name in names if name not in settings.models and name not in settings.aliases]
+    if not free:
+        return settings
+    model = ModelSettings(
+        upstreams=(Upstream(f"http://{LOOPBACK}:{tier.port}", tier.model),),
+        context_tokens=tier.context_tokens,
+        max_concurrent=tier.concurrency,
+        queue=_MOST_WAITING,
+        takes_overflow=False,
+        sees_images=known.sees_images,
+        calls_tools=known.calls_tools,
+        thinks=known.thinks,
+        silence_s=SILENT_S if known.reads_in_silence else None,
+    )
+    return msgspec.structs.replace(
+        settings,
+        models={**settings.models, free[0]: model},
+        aliases={**settings.aliases, **dict.fromkeys(free[1:], free[0])},
+    )
+
+
+def with_names(settings: GatewaySettings, target: str, names: Iterable[str]) -> GatewaySettings:
+    """The settings with more names for a model of theirs; those that are taken are left out."""
+    free = [name for name in names if name not in settings.models and name not in settings.aliases]
+    return msgspec.structs.replace(
+        settings, aliases={**settings.aliases, **dict.fromkeys(free, target)}
     )
 
 

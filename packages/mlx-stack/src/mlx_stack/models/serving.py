@@ -13,6 +13,9 @@ from mlx_catalog import (
 from mlx_recommend import (
     DEFAULT_CONTEXT_TOKENS,
     PREFILL_STEP_TOKENS,
+    STANDARD,
+    TIER_KINDS,
+    MemoryUse,
     ModelShape,
     Workload,
     memory_use,
@@ -23,6 +26,8 @@ from mlx_recommend import (
 from mlx_stack.engines.vllm_mlx import Serving
 from mlx_stack.errors import StackError
 from mlx_stack.stack import Tier
+
+_STEP_FLAG = "prefill-step-size"
 
 
 def serving_of(catalog: Catalog, tier: Tier, folder: Path) -> Serving:
@@ -77,6 +82,30 @@ def fit_and_shape(
         return engine_fit(model), shape_of_model(model)
     quant = tier.quant or entry.quant_of(tier.source)
     return engine_fit(entry), shape_of_entry(entry, quant) if quant is not None else None
+
+
+def memory_of(shape: ModelShape | None, fit: EngineFit, tier: Tier) -> MemoryUse | None:
+    """What a tier's engine holds at its full context; None where that is unknown."""
+    if shape is None:
+        return None
+    tokens, step = tier.context_tokens or DEFAULT_CONTEXT_TOKENS, tier.vllm_flags.get(_STEP_FLAG)
+    if not isinstance(step, int) or step < 1:
+        step = prefill_step(shape, tokens, tier.concurrency)
+    workload = Workload(
+        context_tokens=tokens,
+        concurrency=tier.concurrency,
+        prefill_step_tokens=step,
+        keeps_prefixes=fit.reuses_prefixes,
+    )
+    return memory_use(shape, workload)
+
+
+def usual_context(shape: ModelShape | None, tier_name: str) -> int:
+    """The context of a tier of that name, at most what its model was trained for."""
+    usual = next((kind.context_tokens for kind in TIER_KINDS if kind.name == tier_name), None)
+    tokens = usual or STANDARD.context_tokens
+    longest = shape.max_context_tokens if shape is not None else None
+    return min(tokens, longest) if longest is not None else tokens
 
 
 def _prefill_step(shape: ModelShape | None, tier: Tier) -> int | None:

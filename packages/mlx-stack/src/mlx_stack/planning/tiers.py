@@ -5,34 +5,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_catalog import EngineFit, Quant
+from mlx_catalog import Quant
 from mlx_hwprobe import HwprobeError
-from mlx_recommend import (
-    DEFAULT_CONTEXT_TOKENS,
-    STANDARD,
-    TIER_KINDS,
-    MemoryUse,
-    ModelShape,
-    Option,
-    Speed,
-    Workload,
-    memory_use,
-    prefill_step,
-)
+from mlx_recommend import MemoryUse, Option, Speed
 from mlx_stack.errors import UsageError
 from mlx_stack.hardware import known_hardware
 from mlx_stack.models.disk.local import inspect_folder
 from mlx_stack.models.errors import ModelCodeError
 from mlx_stack.models.find import local_model_of, local_models, weights_of
 from mlx_stack.models.own_code import ensure_no_code
-from mlx_stack.models.serving import entry_of, fit_and_shape
+from mlx_stack.models.serving import entry_of, fit_and_shape, memory_of, usual_context
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.estimate import DescribedModel, describe_model, estimate_described
 from mlx_stack.stack import TIER_NAME, Tier
 
 _NO_PORT_YET = 1
 _LONGEST_NAME = 32
-_STEP_FLAG = "prefill-step-size"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,12 +121,13 @@ def added_tier(
         source=_source_of(found, quant),
         port=_NO_PORT_YET,
         vllm_flags={},
-        context_tokens=_context(found.shape, tier_name, context_tokens),
+        context_tokens=context_tokens or usual_context(found.shape, tier_name),
         concurrency=concurrency,
     )
     note, repo = found.note, found.found.repo
     if repo is not None and repo.revision is not None:
         note = f"`mlx-stack pull {repo.repo}@{repo.revision}` fetches that revision. {note}".strip()
+<<<<<<< HEAD
     memory = _memory(found.shape, found.fit, tier)
     return PlannedTier(tier, memory, note=note, generation_tps=_speed(opened, found))
 
@@ -148,6 +137,9 @@ def _speed(opened: OpenStack, found: DescribedModel) -> Speed | None:
         expected = estimate_described(opened, found, known_hardware(opened.home))
         return expected.generation_tps if expected is not None else None
     return None
+=======
+    return PlannedTier(tier, memory_of(found.shape, found.fit, tier), note=note)
+>>>>>>> 20b4041 (feat(services): any model on disk by its name, in the memory that there is)
 
 
 def _refuse_code(opened: OpenStack, found: DescribedModel) -> None:
@@ -176,32 +168,7 @@ def planned_memory(opened: OpenStack, tier: Tier) -> MemoryUse | None:
     if entry is None and not (folder / "config.json").is_file():
         return None
     fit, shape = fit_and_shape(entry, tier, folder)
-    return _memory(shape, fit, tier)
-
-
-def _memory(shape: ModelShape | None, fit: EngineFit, tier: Tier) -> MemoryUse | None:
-    if shape is None:
-        return None
-    tokens, step = tier.context_tokens or DEFAULT_CONTEXT_TOKENS, tier.vllm_flags.get(_STEP_FLAG)
-    if not isinstance(step, int) or step < 1:
-        step = prefill_step(shape, tokens, tier.concurrency)
-    workload = Workload(
-        context_tokens=tokens,
-        concurrency=tier.concurrency,
-        prefill_step_tokens=step,
-        keeps_prefixes=fit.reuses_prefixes,
-    )
-    return memory_use(shape, workload)
-
-
-def _context(shape: ModelShape | None, tier_name: str, asked: int | None) -> int:
-    """The context asked for, else the tier's, at most what the model was trained for."""
-    if asked is not None:
-        return asked
-    usual = next((kind.context_tokens for kind in TIER_KINDS if kind.name == tier_name), None)
-    tokens = usual or STANDARD.context_tokens
-    longest = shape.max_context_tokens if shape is not None else None
-    return min(tokens, longest) if longest is not None else tokens
+    return memory_of(shape, fit, tier)
 
 
 def _name_of(found: DescribedModel) -> str:

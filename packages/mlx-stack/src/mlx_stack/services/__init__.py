@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from mlx_stack.services import down as down
     from mlx_stack.services import engine_health as engine_health
     from mlx_stack.services import engine_process as engine_process
+    from mlx_stack.services import inventory as inventory
     from mlx_stack.services import litellm_process as litellm_process
     from mlx_stack.services import logs as logs
     from mlx_stack.services import restart as restart

@@ -1,11 +1,16 @@
 """The stack file, the configuration, the engines and the models, put together into services."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from mlx_recommend import PROCESS_BYTES
+import msgspec
+
+from mlx_hwprobe import HwprobeError
+from mlx_procsup import StateDirs, WantedState, readable_run
+from mlx_recommend import budget_bytes
 from mlx_stack import atomic_file
 from mlx_stack.config import Config, LiteLlmMode
 from mlx_stack.engines import vllm_mlx
@@ -14,10 +19,12 @@ from mlx_stack.engines.errors import EngineMissingError
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.gateway import litellm
 from mlx_stack.gateway.settings import TierAtGateway, build_settings, render_settings
+from mlx_stack.hardware import known_hardware
 from mlx_stack.home import Home
 from mlx_stack.models.find import local_model_of, pull_name
 from mlx_stack.models.own_code import ensure_no_code
 from mlx_stack.models.serving import serving_of
+from mlx_stack.models.shelf import PREFIX, load_bytes, models_on_disk
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.service import (
     GATEWAY,
@@ -40,6 +47,7 @@ class Assembly:
         litellm: LiteLLM's service, whenever it runs; None where it never does.
         gateway_settings: The text of `gateway.yaml` that the stack means.
         missing: Tiers whose model is not on this disk, each with what to say about it.
+        guests: Models without a tier that a request has started, and that are to run.
     """
 
     stack: Stack
@@ -49,6 +57,7 @@ class Assembly:
     litellm: Service | None
     gateway_settings: str
     missing: dict[str, StackError]
+    guests: tuple[Service, ...] = ()
 
     @property
     def services(self) -> tuple[Service, ...]:
@@ -56,6 +65,11 @@ class Assembly:
         always = self.config.litellm is LiteLlmMode.ALWAYS
         behind = (self.litellm,) if always and self.litellm is not None else ()
         return (*self.engines, *behind, self.gateway)
+
+    @property
+    def watched(self) -> tuple[Service, ...]:
+        """The same, and what requests have started besides, the gateway last."""
+        return (*self.services[:-1], *self.guests, self.gateway)
 
 
 def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
@@ -84,31 +98,73 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
         except StackError as error:
             missing[tier.name] = error
             continue
-        known[tier.name] = TierAtGateway(
-            sees_images=serving.multimodal,
-            calls_tools=bool(serving.tool_call_parser),
-            thinks=bool(serving.reasoning_parser),
-            reads_in_silence=vllm_mlx.reads_in_silence(tier, serving),
-        )
+        known[tier.name] = at_gateway(tier, serving)
         engines.append(_engine_service(opened, tier, folder, serving, engine))
     text = gateway_settings(stack, config, known)
     gateway = gateway_service(opened, key=gateway_key, settings_text=text)
     litellm = _litellm_if_any(opened, gateway_key)
-    return Assembly(stack, config, tuple(engines), gateway, litellm, text, missing)
+    guests = tuple(_guests(opened, engine))
+    return Assembly(stack, config, tuple(engines), gateway, litellm, text, missing, guests)
 
 
-def tier_service(opened: OpenStack, name: str) -> Service:
-    """The engine of the tier `name` alone.
+def tier_service(opened: OpenStack, tier: Tier) -> Service:
+    """The engine of one tier alone.
 
     Raises:
-        StackError: There is no such tier, no engine is installed, or the model is not on this disk.
+        StackError: When no engine is installed, or the model is not on this disk.
     """
-    tier = opened.stack.tier(name)
-    if tier is None:
-        raise StackError(f"There is no tier {name!r} any more.")
     engine = require_environment(opened.home.engines, EngineName.VLLM_MLX)
     folder = model_folder(opened, tier)
     return _engine_service(opened, tier, folder, serving_of(opened.catalog, tier, folder), engine)
+
+
+def at_gateway(tier: Tier, serving: vllm_mlx.Serving) -> TierAtGateway:
+    """What the gateway must know of a tier that is served so."""
+    return TierAtGateway(
+        sees_images=serving.multimodal,
+        calls_tools=bool(serving.tool_call_parser),
+        thinks=bool(serving.reasoning_parser),
+        reads_in_silence=vllm_mlx.reads_in_silence(tier, serving),
+    )
+
+
+def memory_budget(opened: OpenStack) -> int | None:
+    """What all engines together may hold; None where the machine's memory is unknown."""
+    try:
+        hardware = known_hardware(opened.home)
+    except (HwprobeError, StackError):
+        return None
+    return budget_bytes(hardware, pct=opened.config.memory_budget_pct)
+
+
+def guest_names(dirs: StateDirs) -> tuple[str, ...]:
+    """The services of models without a tier that are to run."""
+    return tuple(
+        name
+        for name in dirs.names()
+        if name.startswith(PREFIX)
+        and (record := readable_run(dirs, name)) is not None
+        and record.wanted is WantedState.RUNNING
+    )
+
+
+def recorded_port(dirs: StateDirs, name: str) -> int | None:
+    """The port of the engine that was last started as this service."""
+    record = readable_run(dirs, name)
+    return vllm_mlx.served_by(record.command)[1] if record is not None else None
+
+
+def _guests(opened: OpenStack, engine: Environment) -> Iterator[Service]:
+    names = guest_names(opened.home.state_dirs)
+    for model in models_on_disk(opened, memory_budget(opened)) if names else ():
+        port = recorded_port(opened.home.state_dirs, model.tier.name)
+        if model.tier.name not in names or port is None:
+            continue
+        tier = msgspec.structs.replace(model.tier, port=port)
+        with suppress(StackError):  # what became unusable is stopped with the next `up`
+            folder = model_folder(opened, tier)
+            serving = serving_of(opened.catalog, tier, folder)
+            yield _engine_service(opened, tier, folder, serving, engine)
 
 
 def _engine_service(
@@ -119,7 +175,7 @@ def _engine_service(
     engine: Environment,
 ) -> Service:
     return engine_service(
-        opened, tier, folder, serving, engine=engine, load_bytes=_load_bytes(folder)
+        opened, tier, folder, serving, engine=engine, load_bytes=load_bytes(folder)
     )
 
 
@@ -207,9 +263,3 @@ def chosen(names: Iterable[str], tier: str | None) -> Callable[[str], bool]:
     if tier is not None:
         require_tier(tier, known)
     return lambda name: tier is None or name == tier
-
-
-def _load_bytes(folder: Path) -> int:
-    """The memory that an engine holds before its first request: the weights and the process."""
-    weights_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return weights_bytes + PROCESS_BYTES

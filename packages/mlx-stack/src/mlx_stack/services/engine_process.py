@@ -5,16 +5,15 @@ Apart from `on_demand`, since it loads what a gateway that starts nothing never 
 
 import http.client
 import json
-import logging
+import math
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, cast
 
 from mlx_catalog import CatalogError
 from mlx_procsup import (
-    LockHeldError,
     LockOwner,
     NotReadyError,
     ProcessIdentity,
@@ -34,31 +33,42 @@ from mlx_procsup import (
     wait_for_healthy,
 )
 from mlx_procsup.service import clear_the_way
+from mlx_procsup.usage import measure_usage
 from mlx_stack.errors import StackError
 from mlx_stack.gateway.endpoint import LOOPBACK
 from mlx_stack.gateway.events import STOP, note_event, note_start
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.services.assembly import tier_service
+from mlx_stack.services.assembly import recorded_port, tier_service
 from mlx_stack.services.engine_door import asker, request
 from mlx_stack.services.service import Service
 from mlx_stack.services.sleeper import CannotStartError
 from mlx_stack.services.stack_lock import OF_GATEWAY
+from mlx_stack.stack import Tier
 
 _LOCK_WITHIN_S = 60.0
+_STOP_LOCK_WITHIN_S = 5.0
 _RETRY_AFTER_S = 10.0
 _STATUS_WITHIN_S = 2.0
 
-_log = logging.getLogger("mlx_stack")
-
 
 class EngineProcess:
-    """The engine of the tier `name`."""
+    """The engine of a tier, or of a model that has none.
 
-    def __init__(self, home: Home, name: str) -> None:
+    Args:
+        name: Its service.
+        find_tier: What it serves, read again for each start.
+        called: Its name at the gateway, under which the ledger knows it.
+    """
+
+    def __init__(
+        self, home: Home, name: str, find_tier: Callable[[OpenStack], Tier | None], called: str
+    ) -> None:
         self._home = home
         self._dirs = home.state_dirs
         self._name = name
+        self._find_tier = find_tier
+        self._called = called
         self._identity: ProcessIdentity | None = None
 
     def is_alive(self) -> bool:
@@ -91,7 +101,7 @@ class EngineProcess:
                 self._put_aside(started)
                 raise
             if is_new:
-                note_start(self._home, self._name, service.tier)
+                note_start(self._home, self._called, service.tier)
 
     def stop(self) -> bool:
         """Whether it is gone now: not while it answers, or while others change the services.
@@ -99,23 +109,42 @@ class EngineProcess:
         Raises:
             StackError: When it can't be stopped.
         """
+        ends = time.monotonic() + _STOP_LOCK_WITHIN_S
         try:
-            with acquire_lock(self._home.lock, OF_GATEWAY):
+            with acquire_lock(
+                self._home.lock,
+                OF_GATEWAY,
+                on_wait=lambda _: None,
+                cancelled=lambda: time.monotonic() > ends,
+            ):
                 record = readable_run(self._dirs, self._name)
                 if record is None or record.wanted is not WantedState.RUNNING:
                     return True
                 if self._is_busy():
                     return False
                 stop_service(self._name, self._dirs, wanted=WantedState.ON_REQUEST)
-        except LockHeldError:
+        except WaitCancelledError:
             return False
         except (SupervisionError, OSError) as error:
             raise StackError(str(error)) from error
-        note_event(self._home, STOP, self._name)
+        note_event(self._home, STOP, self._called)
         return True
 
+    def held_bytes(self) -> int | None:
+        """What it holds; 0 while it is to be started again, None where it is not to run."""
+        found = locate(self._dirs, self._name)
+        usage = measure_usage(found.own.pid, time.time()) if found.own is not None else None
+        if usage is not None:
+            return max(usage.memory_bytes, int(_metal_gb(self._status()) * 1e9))
+        is_wanted = found.record is not None and found.record.wanted is WantedState.RUNNING
+        return 0 if is_wanted else None
+
     def _service(self) -> Service:
-        return tier_service(OpenStack(self._home), self._name)
+        opened = OpenStack(self._home)
+        tier = self._find_tier(opened)
+        if tier is None:
+            raise StackError("it is not defined any more")
+        return tier_service(opened, tier)
 
     def _running(self, spec: ProcessSpec) -> StartedProcess | None:
         """The process that runs already, as the stack means it; nothing is written."""
@@ -172,20 +201,24 @@ class EngineProcess:
 
     def _is_busy(self) -> bool:
         """Whether it says that it works for someone: others may ask it, too."""
-        process = locate(self._dirs, self._name).own
-        tier = OpenStack(self._home).stack.tier(self._name)
-        if process is None or tier is None:
-            return False
+        said = self._status()
+        return any(_number(said.get(name)) > 0 for name in ("num_running", "num_waiting"))
+
+    def _status(self) -> dict[str, Any]:
+        """What the engine says of itself; nothing where it doesn't answer."""
+        port = recorded_port(self._dirs, self._name)
+        if port is None:
+            return {}
         try:
             status, text = request(
-                *(f"{LOOPBACK}:{tier.port}", "GET", "/v1/status"),
+                *(f"{LOOPBACK}:{port}", "GET", "/v1/status"),
                 ask=asker(self._dirs, self._name),
                 timeout_s=_STATUS_WITHIN_S,
             )
             said: Any = json.loads(text) if status == http.client.OK else {}
-            return any(int(said.get(name, 0)) > 0 for name in ("num_running", "num_waiting"))
-        except (OSError, http.client.HTTPException, ValueError, TypeError, AttributeError):
-            return False
+        except (OSError, http.client.HTTPException, ValueError):
+            return {}
+        return cast("dict[str, Any]", said) if isinstance(said, dict) else {}
 
     @contextmanager
     def _locked(self, cancelled: threading.Event) -> Generator[None]:
@@ -232,3 +265,16 @@ class EngineProcess:
             raise CannotStartError(f"{error.message}{hint}", is_failure=False) from error
         except (SupervisionError, CatalogError, OSError) as error:
             raise CannotStartError(f"it could not be started: {error}") from error
+
+
+def _metal_gb(status: dict[str, Any]) -> float:
+    """What MLX holds of the GPU's memory, as the engine says."""
+    metal: Any = status.get("metal")
+    if not isinstance(metal, dict):
+        return 0.0
+    known = cast("dict[str, Any]", metal)
+    return sum(_number(known.get(name)) for name in ("active_memory_gb", "cache_memory_gb"))
+
+
+def _number(value: object) -> float:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0

@@ -78,6 +78,10 @@ class LiteLlmProcess:
             raise StackError(str(error)) from error
         return True
 
+    def held_bytes(self) -> int | None:
+        """Nothing that the engines' budget knows of."""
+        return None
+
     def _start(self, cancelled: threading.Event) -> None:
         service = litellm_service(OpenStack(self._home), key=self._key)
         dirs = self._home.state_dirs

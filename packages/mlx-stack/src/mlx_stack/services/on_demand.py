@@ -1,4 +1,4 @@
-"""What a request needs and doesn't run yet: tiers at rest, and LiteLLM for the cloud."""
+"""What a request needs and doesn't run yet: tiers at rest, models on this disk, and LiteLLM."""
 
 import asyncio
 import logging
@@ -7,14 +7,20 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 
-import mlx_stack
 from mlx_gateway.errors import ApiError, UpstreamFailedError
+from mlx_gateway.residency import RoomRule
 from mlx_gateway.settings import GatewaySettings
 from mlx_procsup import WantedState, readable_run
 from mlx_stack import services
+from mlx_stack.errors import StackError
 from mlx_stack.home import Home
-from mlx_stack.services.sleeper import CannotStartError, Sleeper, SleepingProcess
+from mlx_stack.services.room import Room
+from mlx_stack.services.sleeper import CannotStartError, Sleeper, SleepPlan
+
+if TYPE_CHECKING:
+    from mlx_stack.services.inventory import Held, Inventory
 
 _LITELLM_IDLE_S = 600.0
 _LOOKS_IN_IDLE_TIME = 10
@@ -35,8 +41,13 @@ class OnDemand:
         self._home = home
         self._key = key
         self._settings = settings
-        self._known: GatewaySettings | None = None
+        self._inventory: Inventory | None = None
+        self._told: Inventory | None = None
+        self._given: GatewaySettings | None = None
+        self._is_stale = True
+        self._taking_stock = asyncio.Lock()
         self._sleepers: dict[str, Sleeper] = {}
+        self._room = Room(self._sleepers.values, self._rule)
         self._looking: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
@@ -57,9 +68,11 @@ class OnDemand:
 
         Raises:
             ApiError: When the cloud can't be reached.
-            UpstreamFailedError: When a tier can't be started, so that another may answer.
+            UpstreamFailedError: When an engine can't be started, so that another may answer.
         """
-        sleeper = self._of(model)
+        if self._is_stale:
+            await self._take_stock()
+        sleeper = self._sleepers.get(model)
         if sleeper is None:
             return
         try:
@@ -69,46 +82,70 @@ class OnDemand:
 
     def finished(self, model: str) -> None:
         """Note that a request has ended; the last one starts the clock of idleness."""
-        sleeper = self._of(model)
+        sleeper = self._sleepers.get(model)
         if sleeper is not None:
             sleeper.finished()
 
     def is_at_rest(self, model: str) -> bool:
         """Whether a request to `model` would have to wait for a start."""
-        sleeper = self._of(model)
+        sleeper = self._sleepers.get(model)
         return sleeper is not None and sleeper.is_at_rest
 
-    def _of(self, model: str) -> Sleeper | None:
-        settings = self._settings()
-        if settings is not self._known:
-            self._read_again(settings)
-        return self._sleepers.get(model)
+    def service_of(self, model: str) -> str:
+        """The service that serves `model`."""
+        held = self._inventory.held if self._inventory is not None else ()
+        return next((each.service for each in held if each.name == model), model)
 
-    def _read_again(self, settings: GatewaySettings) -> None:
-        """Know the models of other settings; what is known of those that stay is kept."""
-        self._known, before = settings, self._sleepers
-        self._sleepers = {}
-        stack = mlx_stack.open_stack.OpenStack(self._home).readable_stack
+    def extended(self, settings: GatewaySettings) -> GatewaySettings:
+        """The settings with every model on this disk, as it was when last looked at."""
+        self._is_stale = self._is_stale or settings is not self._given
+        self._given, self._told = settings, self._inventory
+        return settings if self._inventory is None else self._inventory.extended(settings)
+
+    async def look(self) -> bool:
+        """Look at the models on this disk again; whether they are others now."""
+        await self._take_stock()
+        return self._inventory is not self._told
+
+    async def _take_stock(self) -> None:
+        """Know the tiers and the models on this disk, and have a sleeper for each."""
+        async with self._taking_stock:
+            self._is_stale = False
+            try:
+                self._inventory = await asyncio.to_thread(
+                    services.inventory.take, self._home, self._inventory
+                )
+            except (StackError, OSError) as error:
+                _log.warning("the models on this disk can't be read: %s", error)
+            self._plan(self._settings())
+
+    def _plan(self, settings: GatewaySettings) -> None:
+        """Have a sleeper for everything that can be started; what is known of it is kept."""
+        gone = dict(self._sleepers)
+        self._sleepers.clear()
+        for held in self._inventory.held if self._inventory is not None else ():
+            sleeper = gone.pop(held.name, None) or self._sleeper(held)
+            sleeper.plan = held.plan
+            self._sleepers[held.name] = sleeper
         for name, model in settings.models.items():
-            tier = stack.tier(name) if stack is not None else None
             if settings.is_cloud(model.upstreams[0].root):
                 process = services.litellm_process.LiteLlmProcess(self._home, self._key)
-                new = Sleeper("LiteLLM", process, idle_s=_LITELLM_IDLE_S)
-            elif tier is not None:
-                new = self._sleeper(name, services.engine_process.EngineProcess(self._home, name))
-                new.idle_s, new.keeps_running = tier.idle_unload_s, not tier.lazy
-            else:
-                continue
-            sleeper = before.pop(name, new)
-            sleeper.idle_s, sleeper.keeps_running = new.idle_s, new.keeps_running
-            self._sleepers[name] = sleeper
-        for gone in before.values():
-            gone.give_up()
+                plan = SleepPlan(idle_s=_LITELLM_IDLE_S)
+                self._sleepers[name] = gone.pop(name, None) or Sleeper("LiteLLM", process, plan)
+        for sleeper in gone.values():
+            sleeper.give_up()
 
-    def _sleeper(self, name: str, process: SleepingProcess) -> Sleeper:
-        record = readable_run(self._home.state_dirs, name)
+    def _sleeper(self, held: "Held") -> Sleeper:
+        process = services.engine_process.EngineProcess(
+            self._home, held.service, held.find_tier, called=held.name
+        )
+        record = readable_run(self._home.state_dirs, held.service)
         rests = record is not None and record.wanted is WantedState.ON_REQUEST
-        return Sleeper(name, process, rests=rests)
+        return Sleeper(held.name, process, held.plan, rests=rests, door=self._room)
+
+    def _rule(self) -> RoomRule | None:
+        budget = self._inventory.budget_bytes if self._inventory is not None else None
+        return None if budget is None else RoomRule(budget_bytes=budget)
 
     def _refusal(self, model: str, error: CannotStartError) -> ApiError | UpstreamFailedError:
         retry_after_s = None if error.retry_after_s is None else math.ceil(error.retry_after_s)
@@ -125,11 +162,18 @@ class OnDemand:
     async def _look_again_and_again(self) -> None:
         """End what has been idle for long enough."""
         while True:
+            if self._is_stale:
+                await self._take_stock()
             pause_s = _LATEST_LOOK_S
-            for sleeper in [each for each in self._sleepers.values() if each.idle_s is not None]:
+            for sleeper in [*self._sleepers.values()]:
+                idle_s = sleeper.plan.idle_s
+                if idle_s is None:
+                    continue
                 await sleeper.look()
                 now, rests_at = time.monotonic(), sleeper.rests_at
                 if rests_at is not None and rests_at <= now and await sleeper.rest():
-                    _log.info("%s was idle for %.0f s and rests", sleeper.name, sleeper.idle_s)
-                pause_s = min(pause_s, (sleeper.idle_s or pause_s) / _LOOKS_IN_IDLE_TIME)
+                    _log.info("%s was idle for %.0f s and rests", sleeper.name, idle_s)
+                    self._room.changed()
+                if sleeper.since is not None:
+                    pause_s = min(pause_s, idle_s / _LOOKS_IN_IDLE_TIME)
             await asyncio.sleep(max(pause_s, _SOONEST_LOOK_S))

@@ -21,6 +21,7 @@ from mlx_stack.errors import StackError
 
 _FIRST_PAUSE_S = 5.0
 _LONGEST_PAUSE_S = 300.0
+_LOOK_AGAIN_S = 5.0
 
 _log = logging.getLogger("mlx_stack")
 
@@ -71,6 +72,49 @@ class SleepingProcess(Protocol):
         """Whether it is gone now; False where it still works for someone, or others are at it."""
         ...
 
+    def held_bytes(self) -> int | None:
+        """What it holds in memory; None where it doesn't run, nor is to be started again."""
+        ...
+
+
+class Door(Protocol):
+    """What a process passes before it is started."""
+
+    async def enter(self, sleeper: "Sleeper") -> None:
+        """Return once it may be started.
+
+        Raises:
+            CannotStartError: When that won't be.
+        """
+        ...
+
+    def leave(self, sleeper: "Sleeper") -> None:
+        """Learn that its start has ended, however it did."""
+        ...
+
+    def changed(self) -> None:
+        """Learn that a request has ended, or a process."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SleepPlan:
+    """How a process is kept.
+
+    Attributes:
+        idle_s: It is ended when it was unused for so long; None never ends it for that.
+        keeps_running: Whether others see to it that it runs, unless it was put to rest here.
+        claim_bytes: What it may come to hold in memory; None where that doesn't matter.
+        importance: The less important make room in memory first.
+        pinned: Whether it never makes room.
+    """
+
+    idle_s: float | None = None
+    keeps_running: bool = False
+    claim_bytes: int | None = None
+    importance: int = 0
+    pinned: bool = False
+
 
 @dataclass(frozen=True, slots=True)
 class _Failure:
@@ -83,13 +127,14 @@ class Sleeper:
     """One such process.
 
     Args:
+        door: What it passes before it is started.
         clock: Seconds that no change of the clock moves.
 
     Attributes:
-        idle_s: It is ended when it was unused for so long; None never ends it for that.
-        keeps_running: Whether others see to it that it runs, unless it was put to rest here.
+        plan: How it is kept; may change while it lives.
         rests: Whether it was put to rest here.
         in_use: The requests that wait for it, or that it works on.
+        since: When it was started, or first seen; None while it isn't there.
         used_at: When it was last used, or first seen.
     """
 
@@ -97,43 +142,61 @@ class Sleeper:
         self,
         name: str,
         process: SleepingProcess,
+        plan: "SleepPlan",
         *,
-        idle_s: float | None = None,
-        keeps_running: bool = False,
         rests: bool = False,
+        door: Door | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.name = name
-        self.idle_s = idle_s
-        self.keeps_running = keeps_running
+        self.process = process
+        self.plan = plan
         self.rests = rests
         self.in_use = 0
+        self.since: float | None = None
         self.used_at: float | None = None
-        self._process = process
+        self._door = door
         self._clock = clock
         self._is_up = False
         self._starting: asyncio.Task[CannotStartError | None] | None = None
         self._stopping: asyncio.Task[bool] | None = None
         self._failure: _Failure | None = None
         self._cancelled = threading.Event()
+        self._may_be_asked = asyncio.Event()
+        self._may_be_asked.set()
+        self._works_until = float("-inf")
 
     @property
     def is_at_rest(self) -> bool:
         """Whether a request would have to wait for a start."""
-        if self.keeps_running and not self.rests:
+        if self.plan.keeps_running and not self.rests:
             return False
-        return self._stopping is not None or not (self._is_up and self._process.is_alive())
+        return self._stopping is not None or not (self._is_up and self.process.is_alive())
 
     @property
     def rests_at(self) -> float | None:
         """When it will be ended if no request comes; None where that isn't foreseen."""
-        if self.idle_s is None or self.used_at is None or self._is_busy:
+        if self.plan.idle_s is None or self.used_at is None or self.is_busy:
             return None
-        return self.used_at + self.idle_s
+        return self.used_at + self.plan.idle_s
 
     @property
-    def _is_busy(self) -> bool:
-        return bool(self.in_use or self._starting or self._stopping)
+    def is_busy(self) -> bool:
+        """Whether it is in use, starts or ends, or has just said that it works for others."""
+        is_working = self._clock() < self._works_until
+        return bool(self.in_use or self._starting or self._stopping or is_working)
+
+    @property
+    def makes_room(self) -> bool:
+        """Whether new requests wait until it has ended, since another waits for its room."""
+        return not self._may_be_asked.is_set()
+
+    @makes_room.setter
+    def makes_room(self, value: bool) -> None:
+        if value:
+            self._may_be_asked.clear()
+        else:
+            self._may_be_asked.set()
 
     async def ready(self) -> None:
         """Return when it can be asked; `finished` tells of the end of that.
@@ -152,16 +215,18 @@ class Sleeper:
         """Note that a request has ended."""
         self.in_use = max(self.in_use - 1, 0)
         self.used_at = self._clock()
+        if self._door is not None:
+            self._door.changed()
 
     async def look(self) -> None:
         """Notice a process that others have started, or ended."""
-        if self._is_busy:
+        if self.in_use or self._starting or self._stopping:
             return
-        is_running = await asyncio.to_thread(self._process.is_running)
+        is_running = await asyncio.to_thread(self.process.is_running)
         if not is_running:
-            self._is_up, self.used_at = False, None
+            self._is_up, self.since, self.used_at = False, None, None
         elif self.used_at is None:
-            self.used_at = self._clock()
+            self.since = self.used_at = self._clock()
 
     async def rest(self) -> bool:
         """End it, unless it is in use; whether it is gone."""
@@ -176,11 +241,11 @@ class Sleeper:
         self._cancelled.set()
 
     async def _wake(self) -> None:
-        while self._stopping is not None:
-            await asyncio.shield(self._stopping)
-        if self.keeps_running and not self.rests:
+        while self.makes_room or self._stopping is not None:
+            await self._wait_until_gone()
+        if self.plan.keeps_running and not self.rests:
             return
-        if self._is_up and self._process.is_alive():
+        if self._is_up and self.process.is_alive():
             return
         if self._starting is None:
             await self._refuse_while_it_fails()
@@ -192,6 +257,17 @@ class Sleeper:
                 error.message, said=error.said, retry_after_s=error.retry_after_s
             ) from error
 
+    async def _wait_until_gone(self) -> None:
+        """Wait, not as one who uses it, until it has ended or needn't any more."""
+        self.in_use -= 1
+        try:
+            if self._stopping is not None:
+                await asyncio.shield(self._stopping)
+            else:
+                await self._may_be_asked.wait()
+        finally:
+            self.in_use += 1
+
     async def _refuse_while_it_fails(self) -> None:
         """Return if a start may be tried now.
 
@@ -201,7 +277,7 @@ class Sleeper:
         failure = self._failure
         if failure is None or self._clock() >= failure.until:
             return
-        if await asyncio.to_thread(self._process.is_running):  # others were luckier
+        if await asyncio.to_thread(self.process.is_running):  # others were luckier
             return
         raise CannotStartError(
             failure.error.message,
@@ -213,16 +289,21 @@ class Sleeper:
         """What went wrong: given to all who wait, of whom there may be none any more."""
         self._is_up = False
         try:
-            await asyncio.to_thread(self._process.start, self._cancelled)
+            if self._door is not None:
+                await self._door.enter(self)
+            await asyncio.to_thread(self.process.start, self._cancelled)
         except CannotStartError as error:
             _log.warning("%s could not be started: %s", self.name, error.message)
             return self._note_failure(error) if error.is_failure else error
         else:
             self._failure, self.rests = None, False
-            self._is_up, self.used_at = True, self._clock()
+            self._is_up = True
+            self.since = self.used_at = self._clock()
             return None
         finally:
             self._starting = None
+            if self._door is not None:
+                self._door.leave(self)
 
     def _note_failure(self, error: CannotStartError) -> CannotStartError:
         attempts = 0 if self._failure is None else self._failure.attempts
@@ -233,14 +314,15 @@ class Sleeper:
 
     async def _stop(self) -> bool:
         try:
-            is_gone = await asyncio.to_thread(self._process.stop)
+            is_gone = await asyncio.to_thread(self.process.stop)
         except StackError as error:
             _log.warning("%s was not stopped: %s", self.name, error)
             is_gone = False
         finally:
             self._stopping = None
         if is_gone:
-            self._is_up, self.rests, self.used_at = False, True, None
+            self._is_up, self.rests, self.since, self.used_at = False, True, None, None
         else:
             self.used_at = self._clock()
+            self._works_until = self.used_at + _LOOK_AGAIN_S
         return is_gone

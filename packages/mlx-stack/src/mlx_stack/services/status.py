@@ -28,7 +28,7 @@ from mlx_stack.gateway.endpoint import LIVENESS_PATH, LOOPBACK, gateway_url, run
 from mlx_stack.gateway.settings import has_cloud
 from mlx_stack.hardware import known_hardware
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.services.assembly import assemble
+from mlx_stack.services.assembly import Assembly, assemble
 from mlx_stack.services.keep_awake import is_held_by, is_supported
 from mlx_stack.services.service import (
     GATEWAY,
@@ -154,7 +154,8 @@ def read_status(opened: OpenStack, *, hardware: HardwareProfile | None = None) -
         InvalidFileError: When the stack file or the configuration is damaged.
     """
     home, config = opened.home, opened.config
-    specs = _specs(opened)
+    assembly = _assembled(opened)
+    specs = {each.name: each.spec for each in assembly.watched} if assembly is not None else {}
     shown = _shown(opened, specs)
     statuses = probe_all([each.target for each in shown], home.state_dirs)
     rows = [_row(status, each) for status, each in zip(statuses, shown, strict=True)]
@@ -222,8 +223,12 @@ def _shown_engine(opened: OpenStack, name: str, specs: dict[str, ProcessSpec]) -
     if record is not None and record.identity is not None:
         runs = vllm_mlx.served_by(record.command)
         model, port = runs[0] or model, runs[1] or port
+    is_guest = tier is None and name in specs
+    if is_guest:
+        meant = (model, port)
     readiness = engine_readiness(name, port, dirs) if port is not None else None
-    return _Shown(_target(name, readiness, specs), model, port, meant, is_defined=tier is not None)
+    is_defined = tier is not None or is_guest
+    return _Shown(_target(name, readiness, specs), model, port, meant, is_defined=is_defined)
 
 
 def _row(status: ServiceStatus, shown: _Shown) -> ServiceRow:
@@ -279,13 +284,12 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
 
 
-def _specs(opened: OpenStack) -> dict[str, ProcessSpec]:
+def _assembled(opened: OpenStack) -> Assembly | None:
     """What each service should run, as far as that can be said: without the engines, nothing."""
     try:
-        assembly = assemble(opened, gateway_key=read_gateway_key(opened.home) or "")
+        return assemble(opened, gateway_key=read_gateway_key(opened.home) or "")
     except StackError:
-        return {}
-    return {service.name: service.spec for service in assembly.services}
+        return None
 
 
 def _changed(specs: dict[str, ProcessSpec], statuses: list[ServiceStatus]) -> tuple[str, ...]:

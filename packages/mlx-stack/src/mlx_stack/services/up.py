@@ -18,11 +18,13 @@ from mlx_procsup import (
     NotReadyError,
     StartPlan,
     StartResult,
+    StateDirs,
     SupervisionError,
     WaitsForMemory,
     WantedState,
     is_current,
     locate,
+    readable_run,
     set_wanted,
     start_all,
 )
@@ -32,6 +34,7 @@ from mlx_stack.credentials import MASK, ensure_gateway_key
 from mlx_stack.errors import StackError
 from mlx_stack.gateway.events import note_start
 from mlx_stack.home import Home
+from mlx_stack.models.shelf import PREFIX
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import Assembly, assemble, chosen, write_gateway_files
 from mlx_stack.services.down import stop_one
@@ -194,7 +197,8 @@ def _may_run_as_before(
 def _stop_unmeant(home: Home, assembly: Assembly) -> Iterator[ServiceOutcome]:
     """Stop what runs and the stack doesn't mean, or not as it runs."""
     # LiteLLM comes and goes by itself where it isn't always to run
-    meant = (*service_names(assembly.stack), WATCHDOG, LITELLM)
+    guests = (guest.name for guest in assembly.guests)
+    meant = (*service_names(assembly.stack), WATCHDOG, LITELLM, *guests)
     names = [name for name in known_services(home) if name not in meant]
     if _is_outdated(home, assembly.litellm):
         names.append(LITELLM)
@@ -211,6 +215,7 @@ def _at_rest(
 
     One that runs otherwise than the stack means by now is stopped.
     """
+    _let_guests_come_again(home.state_dirs)
     specs = {service.name: service.spec for service in assembly.engines}
     for tier in assembly.stack.tiers:
         if not tier.lazy or not is_wanted(tier.name):
@@ -225,6 +230,14 @@ def _at_rest(
             continue
         set_wanted(dirs, tier.name, WantedState.ON_REQUEST)
         yield ServiceOutcome(tier.name, "not-running", None, tier.port, 0.0, is_at_rest=True)
+
+
+def _let_guests_come_again(dirs: StateDirs) -> None:
+    """Let requests start models without a tier that `down` stopped."""
+    for name in dirs.names():
+        record = readable_run(dirs, name) if name.startswith(PREFIX) else None
+        if record is not None and record.wanted is WantedState.STOPPED:
+            set_wanted(dirs, name, WantedState.ON_REQUEST)
 
 
 def _is_outdated(home: Home, litellm: Service | None) -> bool:

@@ -47,7 +47,7 @@ from mlx_stack.models.find import local_model_of
 from mlx_stack.models.own_code import ensure_no_code
 from mlx_stack.models.serving import serving_of, shape_of_tier
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.services.assembly import Assembly, assemble
+from mlx_stack.services.assembly import Assembly, assemble, guest_names
 from mlx_stack.services.delivery import SILENCE_S, EngineDelivery, predictor
 from mlx_stack.services.keep_awake import kept_awake
 from mlx_stack.services.service import GATEWAY, WATCHDOG, Service, ServiceEvent
@@ -226,7 +226,7 @@ class _StackSource:
             *(home.engines / engine for engine in EngineName),  # a switch links again in its folder
         )
         arrived = (tier.name for tier in self._missing if self._is_there(tier))
-        return (*map(_signature_of, files), *arrived)
+        return (*map(_signature_of, files), *arrived, guest_names(home.state_dirs))
 
     def _is_there(self, tier: Tier) -> bool:
         """Whether a model that was missing is on this disk by now, and whole."""
@@ -247,12 +247,12 @@ def supervised(opened: OpenStack, assembly: Assembly) -> tuple[Supervised, ...]:
     return tuple(
         Supervised(
             service.spec,
-            importance=importance.get(service.name, count + 1),
+            importance=0 if service in assembly.guests else importance.get(service.name, count + 1),
             max_memory_bytes=limit_bytes if service.name == GATEWAY else None,
             sheddable=service.name != GATEWAY,
             **_delivery(opened, service, hardware),
         )
-        for service in assembly.services
+        for service in assembly.watched
     )
 
 
