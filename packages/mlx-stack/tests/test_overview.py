@@ -1,5 +1,6 @@
 """What `mlx-stack` alone says in each situation."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -137,3 +138,9 @@ def test_it_fits_one_screen_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
     assert any("✗ crashed" in line and "fast said no" in line for line in lines)
+
+
+def test_a_tier_at_rest_is_as_it_should_be() -> None:
+    gateway, tier = _rows("healthy", "stopped")[:2]
+    assert situation_of((gateway, tier)) == "partly-running"
+    assert situation_of((gateway, replace(tier, is_at_rest=True))) == "running"

@@ -71,7 +71,11 @@ def read_overview(home: Home) -> Overview:
 
 def situation_of(services: tuple["services.status.ServiceRow", ...]) -> Situation:
     """The situation that the states of the tiers and the gateway add up to."""
-    rows = [row for row in services if row.kind != "watchdog" and row.is_defined]
+    rows = [
+        row
+        for row in services
+        if row.kind != "watchdog" and row.is_defined and not _rests(row)
+    ]
     states = {row.state for row in rows}
     if states == {"stopped"}:
         return "stopped"
@@ -80,6 +84,11 @@ def situation_of(services: tuple["services.status.ServiceRow", ...]) -> Situatio
     if states <= {"stopped", "healthy"} and not any(row.flapping for row in rows):
         return "partly-running"
     return "unwell"
+
+
+def _rests(row: "services.status.ServiceRow") -> bool:
+    """Whether a service is as it should be without a process: a request starts it."""
+    return row.is_at_rest or (row.kind == "litellm" and row.state == "stopped")
 
 
 def next_steps(

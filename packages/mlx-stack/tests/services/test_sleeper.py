@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 
-from mlx_stack.services.sleeper import CannotStartError, Sleeper
+from mlx_stack.services.sleeper import CannotStartError, Sleeper, SleepPlan
 
 
 class Process:
@@ -34,6 +34,9 @@ class Process:
         if self.fails:
             raise CannotStartError("no", said="the end of the log")
         self.alive = True
+
+    def held_bytes(self) -> int | None:
+        return 0 if self.alive else None
 
     def stop(self) -> bool:
         assert self.may_go_on.wait(10)
@@ -66,7 +69,7 @@ def run(story: Callable[[], Coroutine[None, None, None]]) -> None:
 
 def test_a_client_that_leaves_cancels_no_start(process: Process) -> None:
     async def story() -> None:
-        sleeper = Sleeper("rare", process)
+        sleeper = Sleeper("rare", process, SleepPlan())
         process.may_go_on.clear()
         first, second = (asyncio.ensure_future(sleeper.ready()) for _ in range(2))
         await asyncio.sleep(0.05)
@@ -82,7 +85,7 @@ def test_the_pauses_between_failing_starts_grow_and_a_success_ends_them(
     process: Process, clock: Clock
 ) -> None:
     async def story() -> None:
-        sleeper = Sleeper("rare", process, clock=clock)
+        sleeper = Sleeper("rare", process, SleepPlan(), clock=clock)
         process.fails = True
         for number, pause_s in enumerate((5, 10, 20), start=1):
             for _ in range(2):
@@ -109,7 +112,7 @@ def test_what_others_have_started_is_used_while_our_own_starts_would_fail(
     process: Process, clock: Clock
 ) -> None:
     async def story() -> None:
-        sleeper = Sleeper("rare", process, clock=clock)
+        sleeper = Sleeper("rare", process, SleepPlan(), clock=clock)
         process.fails = True
         with pytest.raises(CannotStartError):
             await sleeper.ready()
@@ -121,7 +124,7 @@ def test_what_others_have_started_is_used_while_our_own_starts_would_fail(
 
 def test_a_request_that_comes_while_it_ends_waits_and_starts_it_again(process: Process) -> None:
     async def story() -> None:
-        sleeper = Sleeper("rare", process)
+        sleeper = Sleeper("rare", process, SleepPlan())
         await sleeper.ready()
         sleeper.finished()
         process.may_go_on.clear()
@@ -142,7 +145,7 @@ def test_it_is_not_ended_while_it_is_in_use_or_works_for_others(
     process: Process, clock: Clock
 ) -> None:
     async def story() -> None:
-        sleeper = Sleeper("rare", process, idle_s=10, clock=clock)
+        sleeper = Sleeper("rare", process, SleepPlan(idle_s=10), clock=clock)
         await sleeper.ready()
         assert sleeper.rests_at is None
         assert not await sleeper.rest()
@@ -151,6 +154,7 @@ def test_it_is_not_ended_while_it_is_in_use_or_works_for_others(
         process.works = True
         clock.now = 1011
         assert not await sleeper.rest()
+        clock.now = 1020
         assert sleeper.rests_at == 1021
 
     run(story)
@@ -160,7 +164,7 @@ def test_what_others_keep_running_is_not_started_before_it_was_put_to_rest(
     process: Process,
 ) -> None:
     async def story() -> None:
-        sleeper = Sleeper("standard", process, keeps_running=True)
+        sleeper = Sleeper("standard", process, SleepPlan(keeps_running=True))
         await sleeper.ready()
         sleeper.finished()
         assert (process.starts, sleeper.is_at_rest) == (0, False)

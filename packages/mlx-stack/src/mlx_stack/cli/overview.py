@@ -32,7 +32,7 @@ def render_overview(overview: "mlx_stack.overview.Overview") -> str:
     names = max((len(row.name) for row in overview.services), default=0)
     for row in overview.services:
         sign, colour = STATES[row.state]
-        text = f"{sign} {row.state:<{_STATE_COLUMNS}}"
+        text = f"{sign} {row.shown_state:<{_STATE_COLUMNS}}"
         mark = click.style(text, dim=True) if colour == "dim" else click.style(text, colour)
         problem = f"  {row.last_error.splitlines()[0]}" if row.last_error else ""
         text = f"{row.name:<{names}}  {row.model or ''}{problem}".rstrip()

@@ -127,8 +127,7 @@ def added_tier(
     note, repo = found.note, found.found.repo
     if repo is not None and repo.revision is not None:
         note = f"`mlx-stack pull {repo.repo}@{repo.revision}` fetches that revision. {note}".strip()
-<<<<<<< HEAD
-    memory = _memory(found.shape, found.fit, tier)
+    memory = memory_of(found.shape, found.fit, tier)
     return PlannedTier(tier, memory, note=note, generation_tps=_speed(opened, found))
 
 
@@ -137,9 +136,6 @@ def _speed(opened: OpenStack, found: DescribedModel) -> Speed | None:
         expected = estimate_described(opened, found, known_hardware(opened.home))
         return expected.generation_tps if expected is not None else None
     return None
-=======
-    return PlannedTier(tier, memory_of(found.shape, found.fit, tier), note=note)
->>>>>>> 20b4041 (feat(services): any model on disk by its name, in the memory that there is)
 
 
 def _refuse_code(opened: OpenStack, found: DescribedModel) -> None:

@@ -77,14 +77,19 @@ class ServiceRow:
     last_error: str | None
     restarts: int
     flapping: bool
-    loaded: bool | None
-    is_at_rest: bool
+    loaded: bool | None = None
+    is_at_rest: bool = False
     reason: str | None = None
     wedged: str | None = None
     last_look_s: float | None = None
     model_after_up: str | None = None
     port_after_up: int | None = None
     is_defined: bool = True
+
+    @property
+    def shown_state(self) -> str:
+        """The state in words for people."""
+        return "at rest" if self.is_at_rest else self.state
 
     def to_document(self) -> dict[str, object]:
         """One row of the JSON answer."""

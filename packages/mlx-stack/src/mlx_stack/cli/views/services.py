@@ -81,10 +81,9 @@ def _then(now: str | int | None, after_up: str | int | None) -> str:
 
 def _cells(row: "services.status.ServiceRow", *, with_errors: bool) -> list[Span]:
     sign, colour = STATES[row.state]
-    state = "at rest" if row.is_at_rest else row.state
     return [
         row.name,
-        (f"{sign} {state}", colour),
+        (f"{sign} {row.shown_state}", colour),
         _then(row.model, row.model_after_up),
         _then(row.port, row.port_after_up),
         str(row.pid or ""),
