@@ -124,4 +124,5 @@ def _shape_and_fit(
 
 def _claim(known: tuple[ModelShape, EngineFit] | None, tier: Tier, folder: Path) -> int:
     planned = memory_of(*known, tier) if known is not None else None
-    return max(planned.total_bytes if planned is not None else 0, load_bytes(folder))
+    planned_bytes = planned.total_bytes if planned is not None else None
+    return max(planned_bytes or 0, load_bytes(folder))
