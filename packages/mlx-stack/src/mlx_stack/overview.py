@@ -72,9 +72,7 @@ def read_overview(home: Home) -> Overview:
 def situation_of(services: tuple["services.status.ServiceRow", ...]) -> Situation:
     """The situation that the states of the tiers and the gateway add up to."""
     rows = [
-        row
-        for row in services
-        if row.kind != "watchdog" and row.is_defined and not _rests(row)
+        row for row in services if row.kind != "watchdog" and row.is_defined and not _rests(row)
     ]
     states = {row.state for row in rows}
     if states == {"stopped"}:
