@@ -63,8 +63,10 @@ def _gateway(home: Home, key: str, settings: GatewaySettings, version: str) -> G
             hosts=Hosts.of_this_machine({settings.host}),
             activator=on_demand,
             headers_for=lambda root: _headers(gateway.settings, key, root),
-            ask_for=lambda root: _ask(home, gateway.settings, on_demand, root),
-            is_wedged=WedgedEngines(home.state_dirs, lambda: gateway.settings, on_demand),
+            ask_for=lambda root: _ask(home, gateway.settings, on_demand.service_of, root),
+            is_wedged=WedgedEngines(
+                home.state_dirs, lambda: gateway.settings, on_demand.service_of
+            ),
             ledger=Ledger(home.ledger),
             mounts={PATH: PageMount(home, key, keys, lambda: gateway)},
             version=version,
@@ -80,18 +82,22 @@ def _headers(settings: GatewaySettings, key: str, root: str) -> dict[str, str]:
     return {"authorization": f"Bearer {litellm.master_key(key)}"}
 
 
-def _ask(home: Home, settings: GatewaySettings, on_demand: OnDemand, root: str) -> Ask | None:
+def _ask(
+    home: Home, settings: GatewaySettings, service_of: Callable[[str], str], root: str
+) -> Ask | None:
     """What proves us to the engine at `root`, and it to us; None for LiteLLM, which has a key."""
     if settings.is_cloud(root):
         return None
-    name = next(iter(_services_of(settings, on_demand, root)), None)
+    name = next(iter(_services_of(settings, service_of, root)), None)
     return partial(guard.ask, "") if name is None else asker(home.state_dirs, name)
 
 
-def _services_of(settings: GatewaySettings, on_demand: OnDemand, root: str) -> list[str]:
+def _services_of(
+    settings: GatewaySettings, service_of: Callable[[str], str], root: str
+) -> list[str]:
     """The services of the upstream at a root."""
     return [
-        on_demand.service_of(name)
+        service_of(name)
         for name, model in settings.models.items()
         if root in (upstream.root for upstream in model.upstreams)
     ]
@@ -103,14 +109,18 @@ class WedgedEngines:
     Args:
         dirs: Where the watchdog and the services note how they are.
         settings: The settings in force, whenever it is called.
+        service_of: The service of a model.
     """
 
     def __init__(
-        self, dirs: StateDirs, settings: Callable[[], GatewaySettings], on_demand: OnDemand
+        self,
+        dirs: StateDirs,
+        settings: Callable[[], GatewaySettings],
+        service_of: Callable[[str], str] = lambda name: name,
     ) -> None:
         self._dirs = dirs
         self._settings = settings
-        self._on_demand = on_demand
+        self._service_of = service_of
         self._read_at: tuple[int, int] | None = None
         self._look: LastLook | None = None
 
@@ -126,7 +136,7 @@ class WedgedEngines:
         look = self._look
         return look is not None and any(
             name in look.wedged and self._is_wedged(look, name)
-            for name in _services_of(self._settings(), self._on_demand, root)
+            for name in _services_of(self._settings(), self._service_of, root)
         )
 
     def _is_wedged(self, look: LastLook, name: str) -> bool:
