@@ -43,7 +43,7 @@ STYLE: dict[str, str] = {
     r"\binto force\b": "applies",
     r"\b(?:one|each) (?:object|process|event|row|verb|file|line|document|folder) an? [a-z]": "per",
     r"\ball the same\b|\bnone the less\b": "anyway, still",
-    r"\bWhere (?:there|no|none|nothing|something|it|one|such|they)\b": "If",
+    r"\bWhere (?:there|no|none|nothing|something|it|one|such|they)\b[^.|\n]*,": "If",
     r"(?:^|[.:] )What (?:is|was|are|runs|stands|can't|else|belongs)\b[^?\n]*\.": "name the subject",
     r"\bthereof\b|\bwhereof\b|\bthereby\b|\bhitherto\b": "an ordinary word",
     r"\bby and by\b|\bnow and then\b": "sometimes",

@@ -122,7 +122,12 @@ def paragraphs(context: click.Context) -> list[tuple[bool, str]]:
 
 def cli_page() -> str:
     """The page of all commands."""
-    lines = ["# Commands", "", "`mlx-stack` alone shows where you are and what to do next.", ""]
+    lines = [
+        "# Commands",
+        "",
+        "Without a command, `mlx-stack` shows where you are and what to do next.",
+        "",
+    ]
     last = ""
     for group, context in commands():
         if group != last:
@@ -162,10 +167,10 @@ def configuration_page() -> str:
         "```",
         "",
         "The values are in `config.yaml` in the [state folder](files.md), with mode 0600. You may",
-        "edit that file: a key that doesn't exist, or a value that a key doesn't take, is refused",
-        "with its line. `mlx-stack up` brings changes into force.",
+        "edit that file; unknown keys and invalid values are rejected with their line.",
+        "`mlx-stack up` applies changes.",
         "",
-        "| key | default | takes | meaning |",
+        "| key | default | valid | meaning |",
         "|---|---|---|---|",
         *(
             f"| `{key.name}` | {shown_default(key)} | {cell(key.valid)} | {cell(key.description)} |"
@@ -192,8 +197,8 @@ def exit_code_page() -> str:
     lines = [
         "# Exit codes and errors",
         "",
-        "Errors go to stderr, with a hint where there is something to do; with `--json`",
-        "stdout holds it as one document, whose shape is [here](json.md).",
+        "Errors go to stderr, with a hint if there is something to do. With `--json`, stdout has",
+        "the error as one document of [this shape](json.md).",
         "`MLX_STACK_DEBUG=1` shows the traceback.",
         "",
         "| code | meaning |",
@@ -244,14 +249,14 @@ def json_page() -> str:
     lines = [
         "# JSON answers",
         "",
-        "With `--json` stdout is exactly one document. While `schema_version` is 1, fields may be",
+        "With `--json`, stdout is exactly one document. While `schema_version` is 1, fields may be",
         "added but never removed or redefined: ignore what you don't know. Units",
         "are in the names. The JSON Schemas are installed with the package:",
         "`python -c 'import mlx_stack; print(mlx_stack.__path__[0] + \"/schemas\")'`.",
         "",
-        "`--json-lines` writes one object a line while something happens: `status --watch` the",
+        "`--json-lines` prints one object per line while the command runs: `status --watch` the",
         "documents of `status`, `logs --follow` objects with `service` and `line`, `watch` its",
-        'decisions, `pull` its events and last the fields of `pull` with `"event": "result"`.',
+        'decisions, and `pull` its events and finally its fields with `"event": "result"`.',
         "",
     ]
     for name in [*first, *rest]:
@@ -275,7 +280,7 @@ def fields(schema: dict[str, Any], prefix: str) -> Iterator[tuple[str, str, str]
     """Each field's path, type and meaning."""
     optional = set(schema["properties"]) - set(schema.get("required", ()))
     for name, field in schema["properties"].items():
-        kind = type_words(field) + (", not always there" if name in optional else "")
+        kind = type_words(field) + (", optional" if name in optional else "")
         yield prefix + name, kind, field.get("description", "")
         if "properties" in field:
             yield from fields(field, f"{prefix}{name}.")
@@ -318,11 +323,11 @@ MACS = (
 def recommended_page() -> str:
     """What is recommended for Macs of each size."""
     lines = [
-        "# What is recommended for which Mac",
+        "# Recommended models for each Mac",
         "",
-        f"With the default budget of {DEFAULT_BUDGET_PCT} % of the memory, 4 bits a weight and no",
-        "Hub token. A tier is a model, the context it is planned for in thousands of tokens, and",
-        "tokens a second with 1,024 tokens behind it.",
+        f"With the default budget of {DEFAULT_BUDGET_PCT} % of the memory, 4 bits per weight and",
+        "no Hub token. Each cell shows the model, its context in thousands of tokens, and its",
+        "speed in tokens per second after a prompt of 1,024 tokens. See",
         "[How models are chosen](../explanation/recommendations.md).",
     ]
     for intent in Intent:
@@ -369,8 +374,8 @@ def man_page() -> str:
         '.RI [ OPTIONS ] " COMMAND" " " [ ARGS ]...',
         ".SH DESCRIPTION",
         "Looks at the hardware, recommends models that fit, downloads them, serves several at once",
-        "behind one OpenAI-compatible endpoint, and keeps them alive through crashes and reboots.",
-        "Without a command it shows where you are and what to do next.",
+        "behind one OpenAI-compatible endpoint, and restarts them after crashes and reboots.",
+        "Without a command, it shows where you are and what to do next.",
     ]
     last = ""
     for group, context in commands():

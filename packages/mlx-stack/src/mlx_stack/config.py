@@ -67,7 +67,7 @@ class CloudFallback(StrEnum):
 
 
 class ConfigValidationError(UsageError):
-    """A key that doesn't exist, or a value that a key doesn't take."""
+    """An unknown key, or an invalid value."""
 
     type: ClassVar[str] = "invalid-config"
 
