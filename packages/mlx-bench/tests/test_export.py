@@ -5,10 +5,11 @@ import io
 from collections.abc import Callable
 
 import pytest
+from msgspec.structs import replace
 
-from mlx_bench.export import figure, render_csv, render_markdown, render_table
+from mlx_bench.export import column_of, figure, render_csv, render_markdown, render_table
 from mlx_bench.metrics import Point
-from mlx_bench.report import Report
+from mlx_bench.report import Report, metric
 
 type MakeReport = Callable[..., Report]
 
@@ -38,6 +39,16 @@ def test_a_table_of_one_point_fits_eighty_columns(make_report: MakeReport) -> No
         line.split()[:6] for line in table.splitlines()
     ]
     assert "Caution (outliers)" in table
+
+
+def test_a_wait_of_seconds_is_shown_in_seconds(make_report: MakeReport) -> None:
+    [summary] = make_report().summaries
+    ttft, short = column_of("ttft_s"), metric(summary, "ttft_s")
+    slow = replace(summary, ttft_s=replace(short, value=2.104))
+    assert short.value is not None
+    assert short.value < 1
+    assert ttft.fitting([summary]).unit == "ms"
+    assert (ttft.fitting([slow]).unit, ttft.fitting([slow]).of(slow).value) == ("s", 2.104)
 
 
 def test_a_table_of_several_points_has_a_row_each(make_report: MakeReport) -> None:

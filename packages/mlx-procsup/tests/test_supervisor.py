@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlx_procsup import (
+    Loading,
     ProcessSpec,
     ServiceState,
     StartOutcome,
@@ -81,6 +82,16 @@ def test_a_service_that_does_not_fit_waits_for_the_other(dirs: StateDirs, web: S
     start_all(plans, dirs, on_event=events.append, read_available_bytes=lambda: 10 * gb)
     assert events[0] == WaitsForMemory("b")
     assert [event.name for event in events[1:]] == ["a", "b"]
+
+
+def test_how_far_each_is_can_be_followed(dirs: StateDirs, web: SpecMaker) -> None:
+    seen: list[Loading] = []
+    plans = [StartPlan(web("a", listen_after_s=1.0), 1 << 20), StartPlan(web("b"))]
+    start_all(plans, dirs, on_loading=seen.append)
+    of_a = [event for event in seen if event.name == "a"]
+    assert {event.needs_bytes for event in of_a} == {1 << 20}
+    assert of_a[-1].memory_bytes > 0
+    assert 0.5 < of_a[-1].seconds < 30
 
 
 def test_a_changed_command_or_configuration_is_restarted(dirs: StateDirs, web: SpecMaker) -> None:

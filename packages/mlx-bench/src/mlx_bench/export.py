@@ -4,8 +4,9 @@ import csv
 import io
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
+from typing import Self
 
 import msgspec
 
@@ -48,6 +49,13 @@ class FigureFormat:
         low, high = scaled(found.low), scaled(found.high)
         return MedianEstimate(scaled(found.value), low, high, scaled(found.p95))
 
+    def fitting(self, summaries: Sequence[PointSummary]) -> Self:
+        """This one, or in seconds where a millisecond is too small for the figures."""
+        medians = [metric(summary, self.metric).value or 0 for summary in summaries]
+        return (
+            replace(self, unit="s", scale=1.0) if self.unit == "ms" and max(medians) >= 1 else self
+        )
+
     def scaled(self, value: float | None) -> float | None:
         """A stored figure in the unit shown."""
         return None if value is None else value * self.scale
@@ -87,7 +95,8 @@ def summary_rows(report: Report) -> tuple[list[str], list[list[str]]]:
         return _rows_by_point(summaries, COLUMNS)
     titles = ["Figure", "Median", "Unit", "95 % interval", "p95"]
     rows: list[list[str]] = []
-    for summary, column in product(summaries, columns_with_figures(summaries)):
+    for summary, each in product(summaries, columns_with_figures(summaries)):
+        column = each.fitting(summaries)
         found = column.of(summary)
         spread = interval(found.low, found.high)
         rows.append([column.title, figure(found.value), column.unit, spread, figure(found.p95)])
@@ -101,7 +110,8 @@ _TOO_WIDE = frozenset({"end_to_end_s", "requests_per_s"})
 def _rows_by_point(
     summaries: Sequence[PointSummary], wanted: Sequence[FigureFormat]
 ) -> tuple[list[str], list[list[str]]]:
-    columns = [column for column in columns_with_figures(summaries) if column in wanted]
+    known = columns_with_figures(summaries)
+    columns = [column.fitting(summaries) for column in known if column in wanted]
     titles = ["Prompt", "Streams", *(f"{column.title} {column.unit}" for column in columns)]
     rows = [
         [

@@ -25,6 +25,7 @@ from mlx_bench.wave import send_timed
 from mlx_bench.workload import Cache, Parameters, PromptMaker, calibrate_prompts
 
 _MEMORY_INTERVAL_S = 0.5
+_SECONDS_SHOWN = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,13 +169,13 @@ class _Benchmark:
 
     def measure_point(self, point: Point) -> None:
         for iteration in range(self.parameters.warm_up):
-            self.on_progress(f"{point}: warm-up {iteration + 1}")
+            self.on_progress(f"{point}: warm-up {iteration + 1}{self.time_left()}")
             requests = self.fresh_requests(point)
             runs, _ = self.send_wave(point, Phase.WARM_UP, iteration, requests)
             self.other_runs += runs
         iteration = 0
         while self.wants_more(point, iteration):
-            self.on_progress(f"{point}: iteration {iteration + 1}")
+            self.on_progress(f"{point}: iteration {iteration + 1}{self.time_left()}")
             self.measure_iteration(point, iteration)
             iteration += 1
             self.on_report(self.report(finished=False))
@@ -187,6 +188,23 @@ class _Benchmark:
         runs, wave = self.send_wave(point, Phase.MEASURE, iteration, requests)
         self.runs += runs
         self.waves.append(wave)
+
+    def time_left(self) -> str:
+        """About how long the rest takes, in words; "" before there is anything to go by.
+
+        Every wave of a point is taken to last as long as its first, and those of points that are
+        still to come as long as the latest.
+        """
+        done = len(self.waves)
+        if not done:
+            return ""
+        total = len(self.parameters.prompt_tokens) * len(self.parameters.concurrency)
+        left = total * self.parameters.iterations - done
+        seconds = self.waves[-1].duration_s * left
+        if left < 1:  # it goes on until the figures are precise enough
+            return ""
+        shown = f"{seconds:.0f} s" if seconds < _SECONDS_SHOWN else f"{seconds / 60:.0f} min"
+        return f" of {self.parameters.iterations}, about {shown} left"
 
     def wants_more(self, point: Point, done: int) -> bool:
         parameters = self.parameters

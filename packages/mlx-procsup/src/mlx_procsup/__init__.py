@@ -88,6 +88,7 @@ if TYPE_CHECKING:
     from mlx_procsup.statefiles import secret_of as secret_of
     from mlx_procsup.statefiles import set_wanted as set_wanted
     from mlx_procsup.statefiles import write_run as write_run
+    from mlx_procsup.supervisor import Loading as Loading
     from mlx_procsup.supervisor import WaitsForMemory as WaitsForMemory
     from mlx_procsup.supervisor import start_all as start_all
     from mlx_procsup.watchdog import MachineReader as MachineReader
@@ -130,7 +131,7 @@ _NAMES_IN = {
         "Restart RunRecord WantedState read_pid read_run readable_run secret_of set_wanted "
         "write_run"
     ),
-    "supervisor": "WaitsForMemory start_all",
+    "supervisor": "Loading WaitsForMemory start_all",
     "watchdog": "MachineReader Supervised Watchdog WatchEvent WatchSettings",
 }
 _MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names.split()}

@@ -25,12 +25,29 @@ class WaitsForMemory:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How far a service is that isn't ready yet.
+
+    Attributes:
+        seconds: Since its start.
+        memory_bytes: What it holds; 0 before it has a process.
+        needs_bytes: What it will hold once loaded; 0 where that doesn't matter.
+    """
+
+    name: str
+    seconds: float
+    memory_bytes: int
+    needs_bytes: int
+
+
 def start_all(
     plans: Sequence[StartPlan],
     dirs: StateDirs,
     *,
     timeout_s: float = READY_TIMEOUT_S,
     on_event: Callable[[StartResult | WaitsForMemory], None] = lambda _: None,
+    on_loading: Callable[[Loading], None] | None = None,
     read_available_bytes: Callable[[], int] = lambda: psutil.virtual_memory().available,
 ) -> list[StartResult]:
     """Bring services up side by side; one that fails leaves the others alone.
@@ -41,6 +58,7 @@ def start_all(
     Args:
         on_event: Called with each result as soon as it is there, and once for each service that
             has to wait; always from the calling thread.
+        on_loading: Called with how far each is that isn't ready, a few times a second.
         read_available_bytes: How much memory can still be taken.
 
     Returns:
@@ -50,6 +68,7 @@ def start_all(
     held: set[str] = set()
     waiting = list(plans)
     running: dict[Future[StartResult], StartPlan] = {}
+    began: dict[str, float] = {}
     results: dict[str, StartResult] = {}
 
     with ThreadPoolExecutor(max_workers=max(1, len(plans))) as pool:
@@ -58,12 +77,17 @@ def start_all(
                 admitted = _admitted(waiting, list(running.values()), dirs, read_available_bytes)
                 for plan in [plan for plan in waiting if plan.spec.name in admitted]:
                     waiting.remove(plan)
+                    began[plan.spec.name] = time.monotonic()
                     running[pool.submit(bring_up, plan, dirs, timeout_s, cancelled)] = plan
                 for plan in waiting:
                     if plan.spec.name not in held:
                         held.add(plan.spec.name)
                         on_event(WaitsForMemory(plan.spec.name))
-                pause_s = _LOOK_EVERY_S if waiting else None
+                if on_loading is not None:
+                    for plan in running.values():
+                        need, seconds = _need(plan, dirs), time.monotonic() - began[plan.spec.name]
+                        on_loading(Loading(need.name, seconds, need.holds_bytes, need.needs_bytes))
+                pause_s = _LOOK_EVERY_S if waiting or on_loading is not None else None
                 done, _ = wait(running, timeout=pause_s, return_when=FIRST_COMPLETED)
                 for future in done:
                     result = future.result()

@@ -7,11 +7,10 @@ _HOUR_S = 60 * _MINUTE_S
 _DAY_S = 24 * _HOUR_S
 _GB = 10**9
 _MB = 10**6
-_GIB = 2**30
 
 
 def format_bytes(count: int | None) -> str:
-    """`4.9 GB` or `320 MB`: decimal units, as model files and Macs are sold; `?` if unknown."""
+    """`4.9 GB` or `320 MB`, of memory too: decimal, as model files have it; `?` if unknown."""
     if count is None:
         return "?"
     if count >= _GB:
@@ -19,9 +18,11 @@ def format_bytes(count: int | None) -> str:
     return f"{count / _MB:.0f} MB"
 
 
-def format_machine_bytes(count: int) -> str:
-    """`103.1 GB (96 GiB)`: a part of a Mac's memory, whose GB, unlike a file's, are 2^30 bytes."""
-    return f"{format_bytes(count)} ({round(count / _GIB, 1):g} GiB)"
+def format_seconds(seconds: float | None) -> str:
+    """`340 ms` or `2.1 s`, for what usually takes less than a minute; "" if unknown."""
+    if seconds is None:
+        return ""
+    return f"{seconds:.1f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
 
 
 def format_duration(seconds: float) -> str:

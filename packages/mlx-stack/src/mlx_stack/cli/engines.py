@@ -150,7 +150,7 @@ def _show_verified(
     for each in verified.engines:
         name = f"{each.environment.engine} {each.environment.version}"
         if each.ok:
-            text = f"{name}: {each.packages} packages, {each.files} files as locked"
+            text = f"{name}: {each.packages} packages, {each.files:,} files as locked"
             output.answer(("✓", "green"), f" {text}")
             continue
         kinds = Counter(_PROBLEMS[problem.kind] for problem in each.problems)

@@ -8,7 +8,7 @@ from mlx_stack import exit_codes, gateway, planning, services
 from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.options import tier_option, timeout_option
 from mlx_stack.cli.frame.output import Output
-from mlx_stack.cli.views.services import show_event
+from mlx_stack.cli.views.services import StartingServices, show_event
 
 
 @click.command("up")
@@ -38,7 +38,7 @@ def up(context: Context, tier: str | None, timeout_s: float, *, dry_run: bool, f
             context.opened,
             tier=tier,
             timeout_s=timeout_s,
-            on_event=partial(show_event, output),
+            on_event=StartingServices(output).show,
         )
     output.show(outcomes)
     _say_endpoint(context)
@@ -93,7 +93,7 @@ def restart(context: Context, tier: str | None, timeout_s: float) -> int:
             context.opened,
             tier=tier,
             timeout_s=timeout_s,
-            on_event=partial(show_event, output),
+            on_event=StartingServices(output).show,
         )
     output.show(done)
     _say_endpoint(context)

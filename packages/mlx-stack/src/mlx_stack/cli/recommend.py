@@ -11,7 +11,7 @@ from mlx_stack.cli.frame.options import hardware_option
 from mlx_stack.cli.frame.output import Column, Output, Span
 from mlx_stack.cli.frame.planning_options import planning_options
 from mlx_stack.cli.views.planning import short_speed
-from mlx_stack.format import describe_hardware, format_bytes, format_machine_bytes
+from mlx_stack.format import describe_hardware, format_bytes
 
 _ALTERNATIVES = 8
 
@@ -48,7 +48,7 @@ def _show(output: Output, found: "planning.recommend.Recommendation", *, show_al
     if found.hardware.memory_bytes:
         share = f", {plan.budget_bytes / found.hardware.memory_bytes:.0%} of the memory"
     output.answer(describe_hardware(found.hardware.to_document()), style="bold")
-    budget = format_machine_bytes(plan.budget_bytes)
+    budget = format_bytes(plan.budget_bytes)
     output.answer(f"Budget for all tiers: {budget}{share}\n")
     if plan.tiers:
         _show_tiers(output, plan)

@@ -17,7 +17,7 @@ from mlx_stack.cli.frame.output import Output
 from mlx_stack.cli.frame.planning_options import INTENTS, budget_pct_option
 from mlx_stack.cli.views.planning import show_draft
 from mlx_stack.cli.views.progress import install_progress, pull_progress
-from mlx_stack.cli.views.services import show_event
+from mlx_stack.cli.views.services import StartingServices
 from mlx_stack.errors import Interrupted, StackError
 from mlx_stack.format import format_duration
 from mlx_stack.steps import Step, StepStarted
@@ -155,6 +155,7 @@ class _Progress:
         self._output = output
         self._open = ExitStack()
         self._step = ""
+        self._starting = StartingServices(output)
         self._show_pull = None
         self._show_install = install_progress(output)
 
@@ -178,9 +179,13 @@ class _Progress:
                 show_draft(output, event)
             case engines.install.InstallEvent():
                 self._show_install(event)
-            case services.service.ServiceOutcome() | mlx_procsup.WaitsForMemory():
+            case (
+                services.service.ServiceOutcome()
+                | mlx_procsup.WaitsForMemory()
+                | mlx_procsup.Loading()
+            ):
                 self._stop_bars()
-                show_event(output, event)
+                self._starting.show(event)
                 self._say_what_answers(event)
             case _:
                 if self._show_pull is None:

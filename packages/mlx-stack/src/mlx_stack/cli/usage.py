@@ -15,7 +15,7 @@ from mlx_gateway.usage import By
 from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.output import Column, Output, Span
 from mlx_stack.errors import UsageError
-from mlx_stack.format import format_duration
+from mlx_stack.format import format_duration, format_seconds
 
 
 @click.command("usage")
@@ -122,10 +122,10 @@ def _show_rows(output: Output, report: "mlx_stack.usage.UsageReport") -> None:
     rows: list[list[Span]] = []
     for name, used in names:
         predicted = report.predictions.get(name or "")
-        ttft: list[Span] = [_seconds(used.ttft_s(0.5)), _seconds(used.ttft_s(0.95))]
+        ttft: list[Span] = [format_seconds(used.ttft_s(0.5)), format_seconds(used.ttft_s(0.95))]
         speed: list[Span] = [_figure(used.generation_tps(0.5))]
         if has_prediction:
-            ttft.append(_seconds(predicted.ttft_s if predicted else None))
+            ttft.append(format_seconds(predicted.ttft_s if predicted else None))
             speed.append(_figure(predicted.generation_tps if predicted else None))
         counts = (used.requests, used.failed, used.prompt_tokens, used.cached_tokens)
         tokens: list[Span] = [f"{count:,}" for count in (*counts, used.completion_tokens)]
@@ -133,10 +133,6 @@ def _show_rows(output: Output, report: "mlx_stack.usage.UsageReport") -> None:
         rows.append([name or "in all", *tokens, *ttft, *speed, *cost])
     columns = [Column(usage.by.value.capitalize()), *(Column(head, right=True) for head in heads)]
     output.table(columns, rows)
-
-
-def _seconds(value: float | None) -> str:
-    return _figure(value, " s") if value is None or value >= 1 else f"{value * 1000:.0f} ms"
 
 
 def _figure(value: float | None, unit: str = "") -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from mlx_catalog import Quant
 from mlx_hwprobe import HwprobeError
 from mlx_recommend import PROCESS_BYTES, Workload, budget_bytes, candidate_of, memory_use
-from mlx_stack.format import format_bytes, format_machine_bytes
+from mlx_stack.format import format_bytes
 from mlx_stack.hardware import known_hardware
 from mlx_stack.models.errors import ModelTooLargeError
 from mlx_stack.models.events import Planned
@@ -44,7 +44,7 @@ class Room:
             return ""
         needs = f"{subject} {format_bytes(size_bytes)}, more than the"
         if self.excludes(size_bytes if gpu_bytes is None else gpu_bytes):
-            return f"{needs} {format_machine_bytes(self.limit_bytes)} that the GPU may use."
+            return f"{needs} {format_bytes(self.limit_bytes)} that the GPU may use."
         if self.budget_bytes is not None and size_bytes > self.budget_bytes:
             return f"{needs} budget of {format_bytes(self.budget_bytes)}."
         return ""

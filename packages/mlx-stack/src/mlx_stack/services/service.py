@@ -9,6 +9,7 @@ from typing import Literal
 from mlx_gateway.access import KEY_VARIABLE
 from mlx_procsup import (
     HttpReadiness,
+    Loading,
     ProcessSpec,
     StateDirs,
     WaitsForMemory,
@@ -98,7 +99,7 @@ class ServiceOutcome:
         return {**row, "seconds": round(self.seconds, 3)}
 
 
-type ServiceEvent = ServiceOutcome | WaitsForMemory
+type ServiceEvent = ServiceOutcome | WaitsForMemory | Loading
 
 
 @dataclass(frozen=True, slots=True)

@@ -272,7 +272,9 @@ def _start(
             note(_outcome(by_name[event.name], event))
 
     plans = [_plan(service, assembly) for service in services]
-    results = start_all(plans, home.state_dirs, timeout_s=timeout_s, on_event=note_result)
+    results = start_all(
+        plans, home.state_dirs, timeout_s=timeout_s, on_event=note_result, on_loading=note
+    )
     for result in results:
         if result.name == GATEWAY:
             note(_verified_gateway(_outcome(by_name[GATEWAY], result), assembly, results))

@@ -15,6 +15,7 @@ from mlx_hwprobe import HardwareProfile, HwprobeError
 from mlx_procsup import (
     DeliveryCheck,
     ExitedEarlyError,
+    Loading,
     LockOwner,
     ProcessSpec,
     RestartPolicy,
@@ -299,6 +300,8 @@ def _start_stack(home: Home, note: Callable[[WatchEvent], None]) -> None:
         return wanted
 
     def note_start(outcome: ServiceEvent) -> None:
+        if isinstance(outcome, Loading):
+            return
         if isinstance(outcome, WaitsForMemory):
             note(_event(outcome.name, "held-up", "waits for memory until the others are loaded"))
             return

@@ -80,6 +80,7 @@ class Output:
         self._consoles: dict[bool, Console] = {}
         self._spinner: Status | None = None
         self._spinning_since = 0.0
+        self._spinning: RenderableType = ""
         self._frame: list[RenderableType] | None = None
 
     def show[T: Documented](
@@ -209,25 +210,32 @@ class Output:
         finally:
             self.stop_spinning()
 
-    def spin(self, *what: Span) -> None:
+    def spin(self, *what: Span, is_timed: bool = True) -> None:
         """Show on a terminal what happens now, and for how long, from any thread.
 
         Answers and talk stand above it.
         """
         if not self.is_live:
             return
+        text = _assembled(what)
         if self._spinner is None:
             self._spinning_since = time.monotonic()
-            self._spinner = self.talk.status(_Elapsed(_assembled(what), self._spinning_since))
-            self._spinner.start()
+        self._spinning = _Elapsed(text, self._spinning_since) if is_timed else text
+        if self._spinner is None:
+            self._start_spinner()
         else:
-            self._spinner.update(_Elapsed(_assembled(what), self._spinning_since))
+            self._spinner.update(self._spinning)
 
     def stop_spinning(self) -> None:
         """Take away what `spin` shows."""
         if self._spinner is not None:
             self._spinner.stop()
             self._spinner = None
+
+    def _start_spinner(self) -> None:
+        # one that was stopped would take away as many lines as it had, of whatever came since
+        self._spinner = self.talk.status(self._spinning)
+        self._spinner.start()
 
     @contextmanager
     def _spinner_away(self) -> Generator[None]:
@@ -238,7 +246,7 @@ class Output:
         try:
             yield
         finally:
-            self._spinner.start()
+            self._start_spinner()
 
     @contextmanager
     def redrawing(self) -> Generator[Callable[[Callable[[], object]], None]]:

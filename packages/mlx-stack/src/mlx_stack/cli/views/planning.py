@@ -9,7 +9,6 @@ from mlx_stack.format import (
     describe_hardware,
     format_bytes,
     format_duration,
-    format_machine_bytes,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ def _show_fit(output: Output, expected: "mlx_recommend.Estimate") -> None:
         output.answer("Whether it fits can't be known.", style="yellow")
         return
     total = format_bytes(expected.memory.total_bytes)
-    limit = format_machine_bytes(expected.limit_bytes)
+    limit = format_bytes(expected.limit_bytes)
     if expected.fits:
         output.answer(("It fits:", "green"), f" {total} of the {limit} that the GPU may use.")
     else:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import mlx_procsup
 from mlx_stack import services
 from mlx_stack.cli.frame.output import Column, Output, Span
-from mlx_stack.format import format_bytes, format_duration
+from mlx_stack.format import format_bytes, format_duration, format_seconds
 
 STATES = {
     "healthy": ("●", "green"),
@@ -27,10 +27,45 @@ _OUTCOMES = {
 }
 
 
+class StartingServices:
+    """Shows services as they start: a moving line for each that isn't ready, then its outcome."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._lines: dict[str, str] = {}
+
+    def show(self, event: "services.service.ServiceEvent") -> None:
+        """Show what happened to one service."""
+        output = self._output
+        match event:
+            case mlx_procsup.Loading():
+                self._lines[event.name] = f"{event.name:<10} {_how_far(event)}"
+            case mlx_procsup.WaitsForMemory():
+                self._lines[event.name] = f"{event.name:<10} waits until there is memory for it"
+                if not output.is_live:
+                    show_event(output, event)
+            case _:
+                self._lines.pop(event.name, None)
+                show_event(output, event)
+        if self._lines:
+            output.spin("\n  ".join(self._lines.values()), is_timed=False)
+
+
+def _how_far(event: mlx_procsup.Loading) -> str:
+    """`loading, 3.2 of about 5.4 GB, 12 s`; a gateway has nothing to load."""
+    if not event.needs_bytes:
+        return f"starting, {format_duration(event.seconds)}"
+    whole = format_bytes(max(event.needs_bytes, event.memory_bytes))
+    held = format_bytes(event.memory_bytes)
+    return f"loading, {held} of about {whole}, {format_duration(event.seconds)}"
+
+
 def show_event(output: Output, event: "services.service.ServiceEvent") -> None:
     """One line for a service, and below it why it failed."""
     if isinstance(event, mlx_procsup.WaitsForMemory):
         output.say(f"{event.name} waits for memory until the others are loaded.")
+        return
+    if isinstance(event, mlx_procsup.Loading):
         return
     outcome = event
     if output.quiet and outcome.error is None:
@@ -89,6 +124,6 @@ def _cells(row: "services.status.ServiceRow", *, with_errors: bool) -> list[Span
         str(row.pid or ""),
         format_duration(row.uptime_s) if row.uptime_s is not None else "",
         format_bytes(row.memory_bytes) if row.memory_bytes is not None else "",
-        f"{row.response_ms:.0f} ms" if row.response_ms is not None else "",
+        format_seconds(row.response_ms / 1000) if row.response_ms is not None else "",
         *([row.last_error or ""] if with_errors else []),
     ]
