@@ -4,7 +4,7 @@ _default:
     @just --list
 
 # all checks, as CI runs them
-check: lock format-check lint types layers dependencies workflows docs test stories alone
+check: lock format-check lint prose types layers dependencies workflows docs test stories alone
 
 # the tools of the recipes below, into .venv
 tools:

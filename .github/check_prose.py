@@ -32,7 +32,7 @@ STYLE: dict[str, str] = {
     r"\b(?:somebody|nobody|everybody|anybody)\b": "someone, no one, anyone; or name the program",
     r"\bbeside\b": "next to, compared with",
     rf"\b(?:is|are|was|were) no (?!(?:{COMPARED})\b)": "isn't a, has no, there is no",
-    r"\b(?:is|are|was|were|be) told\b|\btold (?:in|of|by)\b|\btells of\b": "reported, explained",
+    r"\b(?:is|are|was|were|be) told\b(?! apart)|\btold (?:in|of|by)\b": "reported, explained",
     r"\bstands? in (?:the|a|its|it|for|`)": "is in, replaces",
     r"\bof its own\b|\bof their own\b": "its own X, a separate X",
     r"\balone\b": "only, on its own, by itself",
@@ -43,8 +43,8 @@ STYLE: dict[str, str] = {
     r"\binto force\b": "applies",
     r"\b(?:one|each) (?:object|process|event|row|verb|file|line|document|folder) an? [a-z]": "per",
     r"\ball the same\b|\bnone the less\b": "anyway, still",
-    r"\bWhere (?:there|no|none|nothing|something|it|one|such|they)\b[^.|\n]*,": "If",
-    r"(?:^|[.:] )What (?:is|was|are|runs|stands|can't|else|belongs)\b[^?\n]*\.": "name the subject",
+    r"\b(?-i:Where) (?:there|no|none|nothing|something|it|one|such|they)\b[^.|\n]*,": "If",
+    r"(?:^|[.:] )(?-i:What) (?:is|was|are|runs|can't|else)\b[^?\n]*\.": "name the subject",
     r"\bthereof\b|\bwhereof\b|\bthereby\b|\bhitherto\b": "an ordinary word",
     r"\bby and by\b|\bnow and then\b": "sometimes",
     r"\bfor ever\b": "forever",
@@ -67,7 +67,7 @@ STYLE: dict[str, str] = {
 }
 """A regular expression for each turn of phrase, and what to write instead."""
 ALLOWED = re.compile(
-    r"\b(?:left|leav(?:e|es|ing)(?: [^\s.]+){0,4}) alone\b|\bthere (?:is|are|was|were) no\b",
+    r"\b(?:left|leav(?:e|es|ing)(?:\s+[^\s.]+){0,4})\s+alone\b|\bthere (?:is|are|was|were) no\b",
     re.IGNORECASE,
 )
 """Good English that the patterns would find."""
@@ -105,7 +105,7 @@ def remarks_on(path: Path) -> Iterator[Remark]:
     source = path.read_text(encoding="utf-8")
     texts = strings_of(path, source) if path.suffix == ".py" else [Text(1, prose_of(source))]
     for text in texts:
-        for line, what in remarks_of(text.text):
+        for line, what in sorted(remarks_of(text.text)):
             yield Remark(path, text.line + line, what)
 
 
@@ -113,7 +113,7 @@ def remarks_of(text: str) -> Iterator[tuple[int, str]]:
     """What reads oddly in a text, each with the number of lines before it."""
     text = ALLOWED.sub(_blank, text)
     for pattern, better in STYLE.items():
-        for match in re.finditer(pattern, text, re.MULTILINE):
+        for match in re.finditer(pattern, text, re.MULTILINE | re.IGNORECASE):
             line = text.count("\n", 0, match.start())
             yield line, f"{' '.join(match.group().split())!r}: {better}"
     config = Config(max_errors=1000, checks=dict.fromkeys(PROSELINT, True))

@@ -86,8 +86,8 @@ def _cursor(_: Surroundings, to: ClientEndpoint) -> str:
         [
             "Cursor sends all requests through its own servers, which can't reach this machine: it",
             "needs a public HTTPS address, from a tunnel of your choice that leads to",
-            f"{to.root_url} and sends it that Host. Whoever knows the address can try keys at it.",
-            "Own models take a paid plan, and Tab completion stays Cursor's own.",
+            f"{to.root_url} and sends it that Host. Anyone who knows the address can try keys.",
+            "Your own models need a paid plan, and Tab completion always uses Cursor's models.",
             "Cursor Settings > Models > API Keys:",
             f"  OpenAI API Key: {to.key}",
             "  Override OpenAI Base URL: https://YOUR-TUNNEL/v1",

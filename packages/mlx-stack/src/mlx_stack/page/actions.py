@@ -165,7 +165,7 @@ class Actions:
         if do not in KINDS:
             raise UsageError(f"There is no action {do!r}.", hint=f"There are: {', '.join(KINDS)}.")
         if any(len(value) > _LONGEST_NAME or not value.isprintable() for value in given.values()):
-            raise UsageError("That is no name.")
+            raise UsageError("That isn't a name.")
         arguments = KINDS[do](given)
         if sum(each.state == "running" for each in self.all()) >= _MOST_AT_ONCE:
             raise LockedError("Enough is going on.", hint="Wait until something has ended.")

@@ -73,7 +73,7 @@ class Documents:
         """
         most = values.get("max_in_flight", "")
         if (most and not most.isdecimal()) or values.get("priority", "batch") not in Priority:
-            raise UsageError("A priority or a number makes no sense.")
+            raise UsageError("A priority or a number is invalid.")
         return await self._make(
             lambda: gateway.keys.add_key(
                 self._folder.opened(),

@@ -95,7 +95,7 @@ class Room:
     async def _is_let_in(self, waiter: _Waiter) -> bool:
         """Whether it may start now; what makes room for it is gone by then."""
         if waiter.sleeper.in_use == 0:
-            raise CannotStartError("nobody waits for it any more", is_failure=False)
+            raise CannotStartError("no request waits for it any longer", is_failure=False)
         async with self._deciding:
             rule, claim = self._rule(), waiter.sleeper.plan.claim_bytes
             if rule is None or claim is None:
