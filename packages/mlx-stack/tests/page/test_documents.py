@@ -1,13 +1,17 @@
 """What the page reads and does: the commands' own documents, errors and operations."""
 
 import json
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psutil
 import pytest
 
 from mlx_gateway.ledger import Event, write_event
+from mlx_procsup import identify
 from mlx_stack import usage
 from mlx_stack.errors import UsageError
 from mlx_stack.home import Home
@@ -160,6 +164,17 @@ def test_an_action_is_the_command_itself_and_outlives_the_gateway(admin: Browser
     assert again.to_document() == found
 
 
+def test_an_action_is_no_child_of_the_gateway_whose_stop_would_end_it(admin: Browser) -> None:
+    started = admin.ask("POST", "/ui/api/actions", {"do": "fix"}).document
+    record = json.loads((admin.home.page / "actions" / started["id"] / "action.json").read_text())
+
+    process = psutil.Process(record["pid"])
+    assert os.getpid() not in [each.pid for each in process.parents()]
+    assert os.getsid(process.pid) != os.getsid(0)
+    admin.ask("DELETE", f"/ui/api/actions/{started['id']}")
+    eventually(lambda: admin.get("actions").document["actions"][0]["state"] != "running")
+
+
 def test_what_looks_like_an_option_is_never_one() -> None:
     assert KINDS["pull"]({"model": "--force"})[-2:] == ("--", "--force")
     for kind in ("start", "stop", "restart"):
@@ -192,8 +207,9 @@ def test_an_action_that_died_without_a_word_has_failed(tmp_path: Any) -> None:
     home = Home(tmp_path)
     actions = Actions(home)
     started = actions.start("pull", {"model": "no/such", "quant": "int4"})
-    actions._children[started.id].kill()
-    actions._children[started.id].wait()
+    record = json.loads((home.page / "actions" / started.id / "action.json").read_text())
+    os.kill(record["pid"], signal.SIGKILL)
+    eventually(lambda: identify(record["pid"]) is None)
 
     (found,) = Actions(home).all()
 

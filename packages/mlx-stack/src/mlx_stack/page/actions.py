@@ -32,6 +32,7 @@ _MOST_AT_ONCE = 8
 _TAIL_BYTES = 64 * 1024
 _LONGEST_NAME = 512
 _HINT = "Remove the folder; it only says what the page did."
+_DETACH = 'folder=$1; shift; "$@" >"$folder/out" 2>"$folder/err" & echo $!'
 _STOPPED = frozenset({"interrupted", "terminated"})
 _BAD_OUTCOMES = frozenset({"failed", "skipped"})
 
@@ -148,7 +149,6 @@ class Actions:
     def __init__(self, home: Home) -> None:
         self._home = home
         self._folder = home.page / "actions"
-        self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self, do: str, given: Mapping[str, str]) -> Action:
         """Start an action.
@@ -173,19 +173,9 @@ class Actions:
         number = f"{time.time_ns():x}-{secrets.token_hex(4)}"
         folder = self._folder / number
         folder.mkdir(mode=0o700, parents=True)
-        with (folder / "out").open("wb") as out, (folder / "err").open("wb") as err:
-            child = subprocess.Popen(
-                command_line(*arguments),
-                env=environment(self._home),
-                cwd=self._home.root,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,  # what stops the gateway leaves it alone
-            )
-        self._children[number] = child
+        pid = self._spawn(folder, arguments)
         # one that has ended already is known by what it said
-        process = identify(child.pid) or ProcessIdentity(child.pid, 0.0, 0.0, "")
+        process = identify(pid) or ProcessIdentity(pid, 0.0, 0.0, "")
         about = given.get("model") or given.get("tier") or ""
         record = _Record(
             do=do,
@@ -199,6 +189,23 @@ class Actions:
         )
         json_file.write(folder / "action.json", record, mode=atomic_file.PRIVATE)
         return self._read(folder, record)
+
+    def _spawn(self, folder: Path, arguments: tuple[str, ...]) -> int:
+        """Start a command that is no descendant of the gateway: to stop it is to stop these, too.
+
+        The shell in between starts it, says its PID and ends.
+        """
+        done = subprocess.run(
+            ("/bin/sh", "-c", _DETACH, "sh", str(folder), *command_line(*arguments)),
+            env=environment(self._home),
+            cwd=self._home.root,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+            check=True,
+            text=True,
+        )
+        return int(done.stdout)
 
     def all(self) -> tuple[Action, ...]:
         """The last actions, newest first."""
@@ -230,10 +237,7 @@ class Actions:
         return None if record is None else self._read(folder, record)
 
     def _read(self, folder: Path, record: _Record) -> Action:
-        child = self._children.get(folder.name)
-        runs = child.poll() is None if child is not None else is_alive(record.process)
-        if child is not None and not runs:
-            del self._children[folder.name]
+        runs = is_alive(record.process)
         documents = _documents(folder / "out")
         last = documents[-1] if documents else None
         is_event = last is not None and last.get("event") not in (None, "result")

@@ -38,7 +38,7 @@ export function refill(node, ...children) {
 export function table(columns, rows, {empty = 'Nothing yet.', label} = {}) {
   if (!rows.length) return h('p', {class: 'empty'}, empty);
   const kind = (options = {}) => [options.num && 'num', options.class].filter(Boolean).join(' ') || null;
-  return h('div', {class: 'scroll', tabindex: '0', role: 'region', 'aria-label': label || 'Table'},
+  return h('div', {class: 'scroll', tabindex: '0', role: 'group', 'aria-label': label || 'Table'},
     h('table', null,
       h('thead', null, h('tr', null, columns.map(([title, , options]) =>
         h('th', {class: kind(options), scope: 'col'}, title)))),

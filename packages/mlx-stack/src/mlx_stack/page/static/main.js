@@ -130,7 +130,11 @@ export async function attempt(work) {
   }
 }
 
-export const act = (values) => attempt(() => api.post('actions', values));
+export const act = (values) => attempt(async () => {
+  const started = await api.post('actions', values);
+  seen.add(started.id);
+  return started;
+});
 
 function showActions() {
   const all = api.store.actions.actions;

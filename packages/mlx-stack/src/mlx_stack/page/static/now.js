@@ -29,7 +29,7 @@ export function open(main) {
 
 export function update(topic) {
   if (topic === 'machine' || topic === 'status') showMachine();
-  if (topic === 'status' || topic === 'requests') showServices();
+  if (['status', 'requests', 'actions'].includes(topic)) showServices();
   if (topic === 'requests') { measure(); showRunning(); }
   if (topic === 'recent') showRecent();
   if (topic === 'events') showEvents();
@@ -89,8 +89,8 @@ function showServices() {
       ['Up', (row) => row.uptime_s !== null && seconds(row.uptime_s), {num: true, class: 'narrow-off'}],
       ['', buttons, {class: 'act'}],
     ], status.services, {label: 'Services'}),
-    status.services.filter((row) => row.last_error).map((row) =>
-      h('p', {class: 'small wrap'}, h('span', {class: 'bad'}, `${row.name}: `), row.last_error)),
+    status.services.filter((row) => row.reason || row.last_error).map((row) =>
+      h('p', {class: 'small wrap'}, h('span', {class: 'bad'}, `${row.name}: `), row.reason || row.last_error)),
     status.changed?.length ? h('p', {class: 'warn small'},
       `The stack file has changed for ${status.changed.join(', ')}: a start applies it.`) : null,
     isAdmin() && h('div', {class: 'bar after'},
