@@ -416,3 +416,30 @@ def test_two_that_exclude_each_other_are_both_answered(served: Program) -> None:
 
     assert [status for status, *_ in answers] == [200] * 4
     assert (len(pids(served, "model.A")), len(pids(served, "model.B"))) == (1, 1)
+
+
+def test_status_says_what_runs_waits_is_idle_and_will_go(served: Program) -> None:
+    fields = {"rare": {"lazy": True, "idle_unload_s": 600}}
+    flags = {
+        "standard": {"token-delay": 2},
+        "rare": {},
+        "bad": {"ready-after": 30, "exit-after": 0.1},
+    }
+    define_stack(served.home, flags, fields={**fields, "bad": {"lazy": True}})
+    served.run("up")
+    client = Client(served)
+    client.ask("rare")
+    client.ask("bad")
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(client.ask, "standard") for _ in range(2)]
+        assert eventually(lambda: row(served, "standard")["requests_running"] == 1, 5)
+        assert row(served, "standard")["requests_waiting"] == 1
+        assert [each.result()[0] for each in asked] == [200, 200]
+
+    rare, text = row(served, "rare"), served.run("status").out
+    assert (rare["requests_running"], rare["requests_waiting"]) == (0, 0)
+    assert rare["idle_s"] >= 0
+    assert 500 < rare["rests_in_s"] < 600
+    assert "without a request" in text
+    assert "could not be started" in row(served, "bad")["reason"]
+    assert "the last start failed" in text

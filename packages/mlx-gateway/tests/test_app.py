@@ -688,3 +688,25 @@ async def test_metrics_tell_of_requests_and_join_the_engines_own(bench: MakeBenc
         text = answer.body.decode()
         assert 'gen_ai_server_request_duration_seconds_count{error_type="",' in text
         assert 'mlx_gateway_requests_running{model="standard"} 0.0' in text
+
+
+async def test_who_asks_how_it_goes_learns_what_runs_and_what_waits(bench: MakeBench) -> None:
+    goes_on = asyncio.Event()
+
+    async def waits(exchange: Exchange) -> None:
+        await goes_on.wait()
+        await says_hello(exchange)
+
+    async with bench(ONE, waits) as it:
+        asked = [
+            asyncio.ensure_future(it.client.ask("/v1/chat/completions", HELLO)) for _ in range(2)
+        ]
+        await it.engines[0].asked.wait()
+        (row,) = (await it.client.ask("/v1/status", method="GET")).document["models"]
+        goes_on.set()
+        await asyncio.gather(*asked)
+        (after,) = (await it.client.ask("/v1/status", method="GET")).document["models"]
+
+    assert row["name"] == "standard"
+    assert row["requests_running"] + row["requests_waiting"] in (1, 2)
+    assert (after["requests_running"], after["requests_waiting"]) == (0, 0)

@@ -1,8 +1,26 @@
 """What starts an upstream that is not running, when a request needs it."""
 
+from dataclasses import dataclass
 from typing import Protocol
 
 from mlx_gateway.settings import GatewaySettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presence:
+    """How a model is that may be started and ended.
+
+    Attributes:
+        state: One of `at-rest`, `starting`, `up`, `ending`.
+        for_s: How long it has been starting, or unused; None where it is neither.
+        rests_in_s: When it is ended if no request comes; None where that isn't foreseen.
+        problem: Why it could not be started when it was last tried; "" where it could.
+    """
+
+    state: str
+    for_s: float | None = None
+    rests_in_s: float | None = None
+    problem: str = ""
 
 
 class Activator(Protocol):
@@ -33,6 +51,10 @@ class Activator(Protocol):
 
     def is_at_rest(self, model: str) -> bool:
         """Whether a request to `model` would have to wait for a start."""
+        ...
+
+    def presence(self, model: str) -> Presence | None:
+        """How `model` is; None where it is not for this to start."""
         ...
 
     def extended(self, settings: GatewaySettings) -> GatewaySettings:
@@ -66,6 +88,10 @@ class NothingToStart:
         """Whether `model` has to start first: never."""
         del model
         return False
+
+    def presence(self, model: str) -> Presence | None:
+        """Nothing."""
+        del model
 
     def extended(self, settings: GatewaySettings) -> GatewaySettings:
         """The settings as they are."""

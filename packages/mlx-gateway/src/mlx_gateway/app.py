@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from http import HTTPStatus
 from itertools import count
 from typing import Any
@@ -79,7 +79,8 @@ _APIS: dict[str, Api] = {
 _LIVENESS = frozenset({"/health/liveliness", "/health/liveness"})
 _MODELS = "/v1/models"
 _OLLAMA_SHOW = "/api/show"
-_SHOWN = frozenset({"/metrics", "/api/tags", "/api/ps", "/api/version"})
+_STATUS = "/v1/status"
+_SHOWN = frozenset({_STATUS, "/metrics", "/api/tags", "/api/ps", "/api/version"})
 """What is read, besides the list of models."""
 
 _log = logging.getLogger("mlx_gateway")
@@ -152,6 +153,8 @@ class Gateway:
         )
         self._lines: dict[str, WaitingLine] = {}
         self._in_flight: Counter[str] = Counter()
+        self._at_the_door: Counter[str] = Counter()
+        self._speeds: dict[str, float] = {}
         self._requests: dict[int, _Request] = {}
         self._numbers = count(1)
         self._finished = 0
@@ -350,9 +353,26 @@ class Gateway:
             document = ollama_running(
                 self._settings, client, await self._engines.ready_models(self._settings)
             )
+        elif path == _STATUS:
+            document = self._status(client)
         elif path == "/api/version":
             document = {"version": API_VERSION}
         await outbox.whole(HTTPStatus.OK, msgspec.json.encode(document), _JSON.encode())
+
+    def _status(self, client: ClientKey) -> dict[str, object]:
+        """What every model does that the client may use."""
+        rows: list[dict[str, object]] = []
+        for name, line in self._lines.items():
+            if client.may_use(name):
+                presence = self._options.activator.presence(name)
+                row: dict[str, object] = {
+                    "name": name,
+                    "requests_running": sum(line.running.values()),
+                    "requests_waiting": line.waiting + self._at_the_door[name],
+                    "generation_tps": self._speeds.get(name),
+                }
+                rows.append(row | (asdict(presence) if presence is not None else {}))
+        return {"models": rows}
 
     async def _render_metrics(self) -> bytes:
         texts = await asyncio.gather(
@@ -501,6 +521,8 @@ class Gateway:
         )
         self._finished += 1
         self._metrics.finished(row, problem)
+        if row.generation_tps is not None:
+            self._speeds[row.tier] = row.generation_tps
         if self._options.ledger is not None:
             is_stream = outbox.first_at is not None and outbox.streams
             self._options.ledger.note(row if is_stream else replace(row, ttft_s=None))

@@ -1,6 +1,7 @@
 """`mlx-stack status`."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -99,6 +100,10 @@ def show_status(output: Output, report: "services.status.StatusReport") -> None:
     output.answer(f"Gateway   {report.gateway_url}{_awake_line(report)}{_watch_line(report)}\n")
     show_service_table(output, report.services, with_errors=has_room)
     for row in report.services:
+        words = ", ".join(_doing(row))
+        if words:
+            output.answer(f"{row.name}: {words}", style="dim")
+    for row in report.services:
         if row.last_error and not has_room:
             output.answer(f"\n{row.name}: {row.last_error}")
         if row.flapping:
@@ -124,6 +129,19 @@ def show_status(output: Output, report: "services.status.StatusReport") -> None:
         output.answer(("\nRecent watchdog events:", "bold"))
         for line in report.decisions:
             output.answer(line, style="dim")
+
+
+def _doing(row: "services.status.ServiceRow") -> Iterator[str]:
+    """What a tier does, and what will become of it."""
+    if row.requests_running:
+        yield f"{row.requests_running} running"
+    if row.requests_waiting:
+        yield f"{row.requests_waiting} waiting"
+    if row.idle_s is not None and row.rests_in_s is not None:
+        yield f"idle for {format_duration(row.idle_s)}"
+        yield f"ends in {format_duration(row.rests_in_s)} without a request"
+    if row.is_at_rest and row.reason:
+        yield f"the last start failed: {row.reason}"
 
 
 def _watch_line(report: "services.status.StatusReport") -> str:

@@ -9,6 +9,7 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from mlx_gateway.activation import Presence
 from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.residency import RoomRule
 from mlx_gateway.settings import GatewaySettings
@@ -90,6 +91,11 @@ class OnDemand:
         """Whether a request to `model` would have to wait for a start."""
         sleeper = self._sleepers.get(model)
         return sleeper is not None and sleeper.is_at_rest
+
+    def presence(self, model: str) -> Presence | None:
+        """How `model` is; None where it is not for this to start."""
+        sleeper = self._sleepers.get(model)
+        return None if sleeper is None else sleeper.presence()
 
     def service_of(self, model: str) -> str:
         """The service that serves `model`."""

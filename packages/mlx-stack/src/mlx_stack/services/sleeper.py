@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from mlx_gateway.activation import Presence
 from mlx_stack.errors import StackError
 
 _FIRST_PAUSE_S = 5.0
@@ -161,6 +162,8 @@ class Sleeper:
         self._starting: asyncio.Task[CannotStartError | None] | None = None
         self._stopping: asyncio.Task[bool] | None = None
         self._failure: _Failure | None = None
+        self._asked_at: float | None = None
+        self._problem = ""
         self._cancelled = threading.Event()
         self._may_be_asked = asyncio.Event()
         self._may_be_asked.set()
@@ -197,6 +200,22 @@ class Sleeper:
             self._may_be_asked.clear()
         else:
             self._may_be_asked.set()
+
+    def presence(self) -> Presence:
+        """How it is, for whoever asks."""
+        now = self._clock()
+        problem = self._problem if self._starting is None else ""
+        if self._starting is not None:
+            begun_s = None if self._asked_at is None else now - self._asked_at
+            return Presence(state="starting", for_s=begun_s)
+        if self._stopping is not None:
+            return Presence(state="ending")
+        if self.is_at_rest:
+            return Presence(state="at-rest", problem=problem)
+        idle_s = None if self.used_at is None or self.in_use else now - self.used_at
+        rests_at = self.rests_at
+        rests_in_s = None if rests_at is None else max(rests_at - now, 0.0)
+        return Presence(state="up", for_s=idle_s, rests_in_s=rests_in_s, problem=problem)
 
     async def ready(self) -> None:
         """Return when it can be asked; `finished` tells of the end of that.
@@ -287,16 +306,17 @@ class Sleeper:
 
     async def _start(self) -> CannotStartError | None:
         """What went wrong: given to all who wait, of whom there may be none any more."""
-        self._is_up = False
+        self._is_up, self._asked_at = False, self._clock()
         try:
             if self._door is not None:
                 await self._door.enter(self)
             await asyncio.to_thread(self.process.start, self._cancelled)
         except CannotStartError as error:
             _log.warning("%s could not be started: %s", self.name, error.message)
+            self._problem = error.message
             return self._note_failure(error) if error.is_failure else error
         else:
-            self._failure, self.rests = None, False
+            self._failure, self._problem, self.rests = None, "", False
             self._is_up = True
             self.since = self.used_at = self._clock()
             return None

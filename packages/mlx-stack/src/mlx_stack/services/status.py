@@ -29,6 +29,7 @@ from mlx_stack.gateway.settings import has_cloud
 from mlx_stack.hardware import known_hardware
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import Assembly, assemble
+from mlx_stack.services.at_gateway import AtGateway, ask_gateway
 from mlx_stack.services.keep_awake import is_held_by, is_supported
 from mlx_stack.services.service import (
     GATEWAY,
@@ -63,6 +64,11 @@ class ServiceRow:
         model_after_up: What `up` makes it serve instead; None where that stays.
         port_after_up: Where `up` makes it listen instead; None where that stays.
         is_defined: Whether the stack still has it; `up` stops what it hasn't.
+        requests_running: How many requests it works on; None where the gateway doesn't say.
+        requests_waiting: How many more wait for it.
+        generation_tps: How fast its last answer was written.
+        idle_s: How long it has been unused.
+        rests_in_s: When it is ended if no request comes.
     """
 
     name: str
@@ -85,6 +91,11 @@ class ServiceRow:
     model_after_up: str | None = None
     port_after_up: int | None = None
     is_defined: bool = True
+    requests_running: int | None = None
+    requests_waiting: int | None = None
+    generation_tps: float | None = None
+    idle_s: float | None = None
+    rests_in_s: float | None = None
 
     @property
     def shown_state(self) -> str:
@@ -167,6 +178,9 @@ def read_status(opened: OpenStack, *, hardware: HardwareProfile | None = None) -
     rows = [row for row in rows if row.is_defined or row.state not in ("stopped", "crashed")]
     rows[-1] = _with_last_look(rows[-1], read_last_look(home.state_dirs), time.time())
     configured_url = gateway_url(config.gateway_host, config.litellm_port)
+    if any(row.kind == "gateway" and row.state == "healthy" for row in rows):
+        said = ask_gateway(home, running_url(home) or configured_url)
+        rows = [_with_requests(row, said.get(row.name)) for row in rows]
     return StatusReport(
         hardware=(hardware or known_hardware(home)).to_document(),
         gateway_url=f"{running_url(home) or configured_url}/v1",
@@ -271,6 +285,21 @@ def _reason(status: ServiceStatus) -> str | None:
     if status.last_error is None and status.response_ms is not None:
         return f"it answers only after {status.response_ms / 1000:.1f} s"
     return status.last_error
+
+
+def _with_requests(row: ServiceRow, said: AtGateway | None) -> ServiceRow:
+    """A tier's row with what the gateway says of it."""
+    if said is None or row.kind != "engine":
+        return row
+    return replace(
+        row,
+        requests_running=said.requests_running,
+        requests_waiting=said.requests_waiting,
+        generation_tps=_rounded(said.generation_tps),
+        idle_s=_rounded(said.for_s) if said.state == "up" else None,
+        rests_in_s=_rounded(said.rests_in_s),
+        reason=row.reason or said.problem or None,
+    )
 
 
 def _with_last_look(row: ServiceRow, look: LastLook | None, now: float) -> ServiceRow:
