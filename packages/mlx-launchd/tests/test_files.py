@@ -78,6 +78,17 @@ def test_root_reads_a_file_from_standard_input_and_no_file_of_the_user(tmp_path:
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_folder_that_is_not_there_is_named_before_anything_is_asked_of_root(
+    tmp_path: Path,
+) -> None:
+    def run(command: Sequence[str], /, stdin: str | None = None) -> Completed:
+        raise AssertionError((command, stdin))
+
+    with pytest.raises(LaunchdError, match=r"there is no folder .*/LaunchDaemons") as refused:
+        RootPlistFiles(run).write(tmp_path / "LaunchDaemons" / "a.plist", b"one")
+    assert "sudo mkdir" in (refused.value.hint or "")
+
+
 def test_a_file_that_landed_otherwise_than_it_was_written_is_removed_again(tmp_path: Path) -> None:
     target = tmp_path / "a.plist"
 
@@ -99,7 +110,7 @@ def test_a_denied_password_is_reported_with_the_command_to_run(tmp_path: Path) -
         return Completed(1, "", "sudo: a password is required\n")
 
     with pytest.raises(LaunchctlError, match="sudo /usr/bin/tee") as raised:
-        RootPlistFiles(run).write(tmp_path / "x" / "a.plist", b"")
+        RootPlistFiles(run).write(tmp_path / "a.plist", b"")
     assert raised.value.text == "sudo: a password is required"
 
 

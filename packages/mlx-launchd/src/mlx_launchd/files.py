@@ -95,8 +95,13 @@ class RootPlistFiles:
 
         Raises:
             LaunchctlError: The command failed, or rights were denied.
-            LaunchdError: What landed is something else; it is gone again.
+            LaunchdError: There is no such folder, or what landed is something else; then it is
+                gone again.
         """
+        if not path.parent.is_dir():
+            raise LaunchdError(
+                f"there is no folder {path.parent}", hint=f"make it: `sudo mkdir {path.parent}`"
+            )
         write, make_readable = self.write_commands(path)
         self._run(write, data.decode())
         self._run(make_readable)

@@ -5,6 +5,7 @@
 import http.client
 import io
 import logging
+import re
 import socket
 import subprocess
 import sys
@@ -252,10 +253,36 @@ def test_what_the_system_says_is_still_logged(log: io.StringIO) -> None:
     assert log.getvalue().count("Insufficient Memory") == 2
 
 
-def test_questions_of_who_answers_are_not_logged(log: io.StringIO) -> None:
+def test_our_own_looks_are_not_logged_unless_they_fail(log: io.StringIO) -> None:
     access = logging.getLogger("uvicorn.access")
-    access.info('%s - "%s %s HTTP/%s" %d', "127.0.0.1", "GET", guard.CHALLENGE_PATH, "1.1", 204)
+    for path, status in (
+        (guard.CHALLENGE_PATH, 204),
+        (guard.STATUS_PATH, 200),
+        ("/v1/models", 200),
+    ):
+        access.info('%s - "%s %s HTTP/%s" %d', "127.0.0.1", "GET", path, "1.1", status)
     assert log.getvalue() == ""
+    access.info('%s - "%s %s HTTP/%s" %d', "127.0.0.1", "GET", "/v1/models", "1.1", 500)
+    access.info('%s - "%s %s HTTP/%s" %d', "127.0.0.1", "POST", "/v1/models", "1.1", 200)
+    assert len(log.getvalue().splitlines()) == 2
+
+
+def test_each_line_of_the_log_begins_with_its_time() -> None:
+    code = (
+        "import copy, logging, logging.config, uvicorn.config;"
+        "from mlx_stack.engines import guard;"
+        "guard.stamp_lines(uvicorn.config.LOGGING_CONFIG);"
+        "logging.config.dictConfig(uvicorn.config.LOGGING_CONFIG);"
+        "logging.basicConfig(level=logging.INFO);"  # as the engine does
+        "logging.getLogger('vllm_mlx.server').info('loaded');"
+        "logging.getLogger('uvicorn.error').info('ready');"
+        "logging.getLogger('uvicorn.access').info("
+        "'%s - \"%s %s HTTP/%s\" %d', '127.0.0.1:1', 'POST', '/v1/x', '1.1', 200)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lines = [*done.stderr.splitlines(), *done.stdout.splitlines()]
+    assert len(lines) == 3
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d INFO:", line) for line in lines), lines
 
 
 # what passes through the door

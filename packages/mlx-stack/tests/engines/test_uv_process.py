@@ -20,6 +20,19 @@ UNKNOWN = """error: The moon is in the way
   cause: gravity"""
 
 
+TLS = """error: Failed to fetch: https://localhost:28443/simple/six/
+  cause: error sending request for url (https://localhost:28443/simple/six/)
+  cause: client error (Connect)
+  cause: invalid peer certificate: UnknownIssuer
+"""
+
+
+def test_a_proxy_that_reads_tls_is_named_with_what_uv_said_and_its_switch():
+    error = explain_failure("vllm-mlx 0.6.0", 2, TLS)
+    assert "(invalid peer certificate: UnknownIssuer)" in error.message
+    assert "UV_SYSTEM_CERTS=1" in (error.hint or "")
+
+
 @pytest.mark.parametrize(
     ("output", "reason", "exit_code"),
     [
@@ -27,6 +40,7 @@ UNKNOWN = """error: The moon is in the way
         (HASH, "hash-mismatch", exit_codes.FAILED),
         (OFFLINE, "registry-unreachable", exit_codes.FAILED),
         (REFUSED, "registry-unreachable", exit_codes.FAILED),
+        (TLS, "untrusted-certificate", exit_codes.FAILED),
         (NO_WHEEL, "no-wheel", exit_codes.MISSING),
         (UNKNOWN, "failed", exit_codes.FAILED),
         ("", "failed", exit_codes.FAILED),

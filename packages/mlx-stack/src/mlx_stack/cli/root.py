@@ -2,12 +2,13 @@
 
 import itertools
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 import click
 
@@ -23,6 +24,7 @@ from mlx_stack.cli.frame.output import (
 from mlx_stack.error_table import DEBUG_VARIABLE, translate
 from mlx_stack.errors import Interrupted, StackError, UsageError
 
+_REFUSED = re.compile(r"(?P<value>.*) is not (a valid|in the range|one of) .*", re.DOTALL)
 _OPTIONS_OF_COMMANDS = ("--json", "--json-lines", "--quiet", "-q")
 
 
@@ -111,7 +113,53 @@ def _usage(error: click.ClickException) -> StackError:
             message = f"The option {option!r} goes after the command."
             return UsageError(message, hint=f"As in `mlx-stack status {option}`.")
     path = context.command_path if context is not None else "mlx-stack"
-    return UsageError(error.format_message(), hint=f"See `{path} --help`.")
+    return UsageError(_in_words(error), hint=f"See `{path} --help`.")
+
+
+def _in_words(error: click.ClickException) -> str:
+    """What is wrong with a command line, as a sentence about what was typed."""
+    said = error.format_message().removesuffix(".")
+    parameter = error.param if isinstance(error, click.BadParameter) else None
+    name = "" if parameter is None else _name_of(parameter)
+    match error:
+        case click.MissingParameter():
+            return f"{name} is missing."
+        case click.NoSuchOption():
+            end = "" if said.endswith("?") else "."
+            return f"There is no option {said.removeprefix('No such option ')}{end}"
+        case click.BadOptionUsage():
+            takes_none = "does not take" in said
+            return f"{error.option_name} {'takes no' if takes_none else 'needs a'} value."
+        case click.BadParameter() if parameter is not None:
+            reason = error.message.removesuffix(".")
+            found = _REFUSED.fullmatch(reason)
+            kind = parameter.type
+            if found is None:
+                return f"{name}: {reason}."
+            return f"{name} can't be {found['value'].strip(chr(39))!r}: it must be {_valid(kind)}."
+        case _:
+            found = re.search(r"unexpected extra arguments? \((.*)\)", said)
+            return f"Unexpected argument: {found[1]}." if found else f"{said}."
+
+
+def _name_of(parameter: click.Parameter) -> str:
+    long = [each for each in parameter.opts if each.startswith("--")]
+    return long[0] if long else (parameter.metavar or parameter.human_readable_name).strip("[].…")
+
+
+def _valid(kind: click.ParamType[Any]) -> str:
+    """Which values a parameter takes, in words."""
+    match kind:
+        case click.Choice():
+            *others, last = map(str, cast("tuple[object, ...]", kind.choices))
+            return f"{', '.join(others)} or {last}" if others else last
+        case click.IntRange() | click.FloatRange():
+            what = "a whole number" if isinstance(kind, click.IntRange) else "a number"
+            if kind.max is not None:
+                return f"{what} from {kind.min} to {kind.max}"
+            return f"{what} above {kind.min}" if kind.min_open else f"{what}, {kind.min} or more"
+        case _:
+            return f"a valid {kind.name}"
 
 
 def _report(problem: StackError, *, as_json: bool) -> int:

@@ -7,7 +7,13 @@ from mlx_stack import exit_codes
 from mlx_stack.errors import MissingError, StackError
 
 type InstallFailure = Literal[
-    "registry-unreachable", "hash-mismatch", "disk-full", "no-wheel", "killed", "failed"
+    "registry-unreachable",
+    "untrusted-certificate",
+    "hash-mismatch",
+    "disk-full",
+    "no-wheel",
+    "killed",
+    "failed",
 ]
 
 

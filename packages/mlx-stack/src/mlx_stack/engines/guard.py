@@ -53,6 +53,8 @@ _FIGURE = re.compile(r"\[REQUEST\]|POST|/v1/[a-z/_]+|\w+=(-?[\d.]+|True|False|No
 """All that stays of the line that sums a request up: it repeats roles and schemas as well."""
 _ANSWERS_WORDS = re.compile(r"(Parsed value ').*(' of parameter ')", re.DOTALL)
 """What the parser of tool calls logs of an answer."""
+_OWN_LOOKS = (CHALLENGE_PATH, STATUS_PATH, "/v1/models")
+_TIME = "%Y-%m-%d %H:%M:%S"
 _SHORTEST_TEXT = 4
 _FAILED = re.compile(rb'"finish_reason": ?"error"|^data: \{"error"', re.MULTILINE)
 """What an answer of 200 holds that is an error all the same."""
@@ -303,12 +305,27 @@ def keep_text_out_of_logs() -> None:
         return _cleaned(make(*args, **kwargs))
 
     logging.setLogRecordFactory(make_clean)
-    logging.getLogger("uvicorn.access").addFilter(
-        lambda record: f"GET {CHALLENGE_PATH} " not in record.getMessage()
-    )
+    logging.getLogger("uvicorn.access").addFilter(_is_of_a_client)
     threading.excepthook = lambda args: logging.getLogger("threading").error(
         "a thread ended",
         exc_info=(args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback),
+    )
+
+
+def _is_of_a_client(record: logging.LogRecord) -> bool:
+    """Whether an access line is none of our own looks, which come every few seconds."""
+    said = record.getMessage()
+    return '" 20' not in said or not any(f"GET {path} " in said for path in _OWN_LOOKS)
+
+
+def stamp_lines(config: dict[str, Any]) -> None:
+    """Begin every line of the log with its time: those of uvicorn's `config`, and the engine's."""
+    for formatter in config["formatters"].values():
+        formatter["fmt"] = f"%(asctime)s {formatter['fmt']}"
+        formatter["datefmt"] = _TIME
+    # the engine asks for the default form, which is in force already then
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s:%(name)s:%(message)s", datefmt=_TIME
     )
 
 
@@ -423,6 +440,7 @@ def main() -> None:
     # by name: these are packages of the engine's environment, not of mlx-stack's
     uvicorn = import_module("uvicorn")
     run: Callable[..., None] = uvicorn.run
+    stamp_lines(uvicorn.config.LOGGING_CONFIG)
 
     scratch = os.environ.pop(SCRATCH_VARIABLE, "")
 

@@ -65,6 +65,13 @@ _CAUSES: Final = (
         "mlx-stack needs macOS 14 or later on Apple Silicon, or Linux with glibc 2.35 or later.",
     ),
     _Cause(
+        "untrusted-certificate",
+        r"invalid peer certificate|UnknownIssuer|self.signed certificate",
+        "the certificate of the package registry isn't trusted, as with a proxy that reads TLS",
+        "UV_SYSTEM_CERTS=1 trusts the certificates that this machine trusts; SSL_CERT_FILE names a "
+        "file with the proxy's. Then run the command again.",
+    ),
+    _Cause(
         "registry-unreachable",
         r"Failed to fetch|error sending request|client error \(Connect\)|dns error"
         r"|network was disabled|Request failed after|timed out",
@@ -223,13 +230,16 @@ def explain_failure(what: str, returncode: int, output: str) -> EngineInstallErr
     cause = _KILLED if returncode < 0 else next(found, _UNKNOWN)
     message = f"{what} could not be installed: {cause.message}"
     if cause.reason not in _SELF_EXPLAINING:
-        message += f" ({_first_error(output)})"
+        message += f" ({_telling_line(output, cause.pattern)})"
     kind = UnsupportedPlatformError if cause.reason == "no-wheel" else EngineInstallError
     return kind(f"{message}.", reason=cause.reason, hint=cause.hint)
 
 
-def _first_error(output: str) -> str:
-    """The line in which uv says what went wrong."""
+def _telling_line(output: str, pattern: str) -> str:
+    """The line in which uv says what went wrong: the recognized cause, or its first error."""
+    for line in output.splitlines():
+        if pattern and line.lstrip().startswith("cause: ") and re.search(pattern, line):
+            return line.strip().removeprefix("cause: ")
     for line in output.splitlines():
         if line.startswith("error: "):
             return line.removeprefix("error: ")

@@ -175,6 +175,8 @@ def _in_words(
             proxy = environment.proxy_setting(endpoint)
             way = f" through the proxy that {proxy.name} names" if proxy is not None else ""
             hint = "Check the connection, HF_ENDPOINT and the proxy."
+            if "certificate" in str(error.reason).lower():
+                hint = "A proxy that reads TLS? SSL_CERT_FILE names a file with its certificate."
             return HubUnreachableError(
                 f"No answer from {endpoint}{way}: {error.reason}.", hint=hint
             )
