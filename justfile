@@ -72,6 +72,10 @@ alone: tools
 test-engines:
     pytest -m engine -n 0
 
+# the real clients (Claude Code, Codex CLI, …) on the real engine; needs Node.js 22 and npm
+clients *ARGS:
+    pytest -m clients -n 0 {{ ARGS }}
+
 # whether the scripts behind the documentation's figures still run, with small numbers
 smoke *SCRIPTS:
     python benchmarks/smoke.py {{ SCRIPTS }}

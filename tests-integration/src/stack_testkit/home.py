@@ -21,6 +21,8 @@ from mlx_stack.engines.environment import (
     use_environment,
 )
 from mlx_stack.home import Home
+from mlx_stack.models.disk.manifest import Manifest, write_manifest
+from mlx_stack.models.own_code import code_digest
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import FlagValue, Stack, Tier, save_stack
 
@@ -61,6 +63,19 @@ def make_model_folder(folder: Path) -> Path:
     weights = len(header).to_bytes(8, "little") + header
     (folder / "model.safetensors").write_bytes(weights)
     return folder
+
+
+def allow_code(folder: Path) -> None:
+    """What `pull --allow-code` leaves: the model's own Python may run, as it is now."""
+    manifest = Manifest(
+        repo=f"tests/{folder.name}",
+        revision="0" * 40,
+        quant=None,
+        origin="downloaded",
+        files=(),
+        allowed_code=code_digest(folder),
+    )
+    write_manifest(folder, manifest)
 
 
 def define_stack(

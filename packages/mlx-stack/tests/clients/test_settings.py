@@ -71,6 +71,13 @@ def test_claude_code_keeps_the_head_of_its_prompt_and_knows_its_window():
     assert told["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] == "16384"
 
 
+def test_claude_code_is_not_told_a_window_that_it_warns_of():
+    told = variables(endpoint(standard=32_768))
+
+    assert told["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == "32768"
+    assert "CLAUDE_CODE_AUTO_COMPACT_WINDOW" not in told
+
+
 @pytest.mark.parametrize(
     ("fast", "helper"),
     [(32_768, "fast"), (None, "fast"), (16_384, "standard")],

@@ -25,6 +25,9 @@ CLAUDE_CODE_PROMPT_TOKENS = 20_000
 AGENT_PROMPT_TOKENS = 15_000
 """Codex CLI 0.171 in an empty folder: 9,100; opencode 1.18: 7,300; Cline 3.0: 5,600."""
 
+_LEAST_COMPACT_WINDOW = 100_000
+"""Claude Code warns of a smaller one, and compacts within its context all the same."""
+
 
 def _claude_code(around: Surroundings, to: ClientEndpoint) -> tuple[ClientFile, ...]:
     folder = around.moved("CLAUDE_CONFIG_DIR", around.home / ".claude")
@@ -44,8 +47,9 @@ def _claude_code(around: Surroundings, to: ClientEndpoint) -> tuple[ClientFile, 
     if to.main_context is not None:
         # it takes a model that it doesn't know for one of a million tokens
         variables["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] = str(to.main_context)
-        variables["CLAUDE_CODE_AUTO_COMPACT_WINDOW"] = str(to.main_context)
         variables["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] = str(answer_tokens(to.main_context))
+        if to.main_context >= _LEAST_COMPACT_WINDOW:
+            variables["CLAUDE_CODE_AUTO_COMPACT_WINDOW"] = str(to.main_context)
     settings: ClientSettings = {("env", name): value for name, value in variables.items()}
     return (ClientFile(folder / "settings.json", "jsonc", settings),)
 
