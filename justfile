@@ -72,7 +72,7 @@ alone: tools
 test-engines:
     pytest -m engine -n 0
 
-# the real clients (Claude Code, Codex CLI, …) on the real engine; needs Node.js 22 and npm
+# the real clients (Claude Code, Codex CLI, …) on the real engine; needs Node.js 20 and npm
 clients *ARGS:
     pytest -m clients -n 0 {{ ARGS }}
 
