@@ -33,11 +33,13 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 import uvicorn
 import uvicorn.server
+
+from stack_testkit import fake_messages
 
 _LONG_S = 3600
 WEDGES = ("dead-thread", "deadlock", "livelock", "errors", "error-200", "silence")
@@ -148,6 +150,12 @@ class _Engine:
                 await self._status(send)
             case "POST", "/v1/chat/completions":
                 await self._chat(json.loads(await _read(receive)), send)
+            case "POST", "/v1/messages/count_tokens":
+                words = len((await _read(receive)).split())
+                await _send(send, 200, {"input_tokens": words})
+            case "POST", "/v1/messages":
+                events = fake_messages.events(json.loads(await _read(receive)))
+                await _send_events(send, _named(events))
             case _:
                 await _send(send, 404, _NOT_FOUND)
 
@@ -216,8 +224,14 @@ class _Engine:
             message = f"The model `{request.get('model')}` does not exist."
             await _send(send, 404, {"error": {"message": message, "type": "not_found"}})
             return
-        prompt = str(request["messages"][-1]["content"]).split()
-        tokens = ["You", "said:", *prompt][: request.get("max_tokens") or None]
+        last = request["messages"][-1]
+        prompt = str(last["content"]).split()
+        call = fake_messages.called_tool(str(last["content"]))
+        if call is not None and request.get("stream"):
+            await _send_events(send, self._call_events(*call))
+            return
+        said = ["Seen:"] if last["role"] == "tool" else ["You", "said:"]
+        tokens = [*said, *prompt][: request.get("max_tokens") or None]
         usage = {
             "prompt_tokens": len(prompt),
             "completion_tokens": len(tokens),
@@ -226,8 +240,8 @@ class _Engine:
         if request.get("stream"):
             await _send_events(send, self._events(prompt, tokens, usage))
         else:
-            said = [token async for token in self._work(prompt, tokens)]
-            message = {"role": "assistant", "content": " ".join(said)}
+            words = [token async for token in self._work(prompt, tokens)]
+            message = {"role": "assistant", "content": " ".join(words)}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
             await _send(send, 200, self._completion("chat.completion", [choice], usage))
 
@@ -242,6 +256,16 @@ class _Engine:
             "choices": choices,
             "usage": usage,
         }
+
+    async def _call_events(self, name: str, arguments: object) -> AsyncIterator[str]:
+        """A call of a tool, as an answer of its own."""
+        function = {"name": name, "arguments": json.dumps(arguments)}
+        call = {"index": 0, "id": "call_1", "type": "function", "function": function}
+        first: dict[str, object] = {"index": 0, "delta": {"tool_calls": [call]}}
+        last: dict[str, object] = {"index": 0, "delta": {}, "finish_reason": "tool_calls"}
+        for choice in (first, last):
+            yield json.dumps(self._completion("chat.completion.chunk", [choice], None))
+        yield "[DONE]"
 
     async def _events(
         self, prompt: Sequence[str], tokens: Sequence[str], usage: dict[str, int]
@@ -291,9 +315,16 @@ async def _send(send: Any, status: int, document: object) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
+async def _named(events: Iterable[tuple[str, Mapping[str, object]]]) -> AsyncIterator[str]:
+    """Events that carry their name twice, as Anthropic's do."""
+    for name, event in events:
+        yield f"event: {name}\ndata: {json.dumps({'type': name, **event})}"
+
+
 async def _send_events(send: Any, events: AsyncIterator[str]) -> None:
     await _start(send, 200, "text/event-stream")
     async for event in events:
-        body = f"data: {event}\n\n".encode()
+        line = event if event.startswith("event:") else f"data: {event}"
+        body = f"{line}\n\n".encode()
         await send({"type": "http.response.body", "body": body, "more_body": True})
     await send({"type": "http.response.body", "body": b""})

@@ -7,6 +7,7 @@ the first token of the story of a long prefill: 12 seconds, in the nightly 90.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from mlx_procsup.testing import eventually
@@ -93,16 +95,16 @@ class Product:
         """What the script of a library printed."""
         return _document(_finish(self.start_script(library, prompt, model), ""))
 
-    def status(self, tier: str) -> dict[str, Any]:
-        """A tier as `status` shows it."""
-        services = self.program.run("status", "--json").document["services"]
-        return next(service for service in services if service["name"] == tier)
-
     def kill_while_it_answers(self, tier: str, for_s: float = 4.0) -> None:
         """Kill the engine of a tier some seconds after a request reached it."""
-        eventually(lambda: self.status(tier)["requests_running"], within_s=PATIENCE_S)
-        time.sleep(for_s)  # the middle of an answer that nothing else announces
-        os.kill(self.status(tier)["pid"], 9)
+        variables = self.program.run("env", "--json").document["env"]
+        headers = {"Authorization": f"Bearer {variables['OPENAI_API_KEY']}"}
+        url = f"{variables['ANTHROPIC_BASE_URL']}/metrics"
+        running = f'mlx_gateway_requests_running{{model="{tier}"}} 1.0'
+        pid = int((self.program.home.pids / f"{tier}.pid").read_text())
+        assert eventually(lambda: running in httpx.get(url, headers=headers).text, PATIENCE_S)
+        time.sleep(for_s)  # the middle of an answer, which nothing announces
+        os.kill(pid, signal.SIGKILL)
 
     def _file(self, name: str, content: str) -> Path:
         path = self.user / name
