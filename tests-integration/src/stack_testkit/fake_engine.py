@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         threading.Thread(target=_exit_later, args=(options,), daemon=True).start()
     engine = _Engine(options)
     if options.wedge is not None:
-        signal.signal(signal.SIGUSR1, lambda *_: engine.wedge())
+        signal.signal(signal.SIGUSR1, engine.wedge)
     time.sleep(options.ready_after)
     print(f"listening on {options.host}:{options.port}", flush=True)
     uvicorn.run(
@@ -117,7 +117,7 @@ class _Engine:
         self._completion_tokens = 0
         self._steps = 0
 
-    def wedge(self) -> None:
+    def wedge(self, *_signal: object) -> None:
         """Stop delivering."""
         self._wedge = self._options.wedge
         print(f"fake engine: {self._wedge}", flush=True)
