@@ -104,7 +104,7 @@ def test_a_clients_key_may_look_and_change_nothing(
     said = browser.ask(method, f"/ui/api/{path}", values)
     assert (said.status, said.document["error"]["message"]) == (
         403,
-        "The key of laptop may look, and change nothing.",
+        "The key of laptop can look but not change anything.",
     )
     assert browser.home.client_keys.read_bytes() == before
 

@@ -157,7 +157,7 @@ class Page:
         if not found.is_admin:
             raise RefusedError(
                 HTTPStatus.FORBIDDEN,
-                f"The key of {found.client.name} may look, and change nothing.",
+                f"The key of {found.client.name} can look but not change anything.",
             )
         return found
 

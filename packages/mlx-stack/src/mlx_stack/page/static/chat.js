@@ -115,7 +115,7 @@ async function answer(pane) {
   pane.said.textContent = 'waits…';
   try {
     for await (const event of stream(pane)) {
-      if (event.error) throw new Error(event.error.message || 'The answer broke off.');
+      if (event.error) throw new Error(event.error.message || 'The answer was cut off.');
       usage = event.usage || usage;
       const delta = event.choices?.[0]?.delta || {};
       const thinks = delta.reasoning_content || delta.reasoning || '';

@@ -33,7 +33,7 @@ async function load() {
   refill(parts.findings, h('p', {class: 'dim'}, 'Looking…'));
   const found = await attempt(() => get('doctor'));
   if (!parts) return;
-  if (!found) return void refill(parts.findings, h('p', {class: 'bad'}, 'The doctor could not look.'));
+  if (!found) return void refill(parts.findings, h('p', {class: 'bad'}, 'The check failed.'));
   const sorted = [...found.findings].sort((a, b) => ORDER.indexOf(a.severity) - ORDER.indexOf(b.severity));
   const canFix = sorted.some((each) => each.can_fix);
   refill(parts.findings,
@@ -59,7 +59,7 @@ async function loadBack() {
   const words = {true: ['good', '✓ Yes: it is started again after a power cut, by itself.'],
     false: ['warn', found.installed ? '! Not by itself after a power cut; the findings say why.'
       : '! Nothing starts the stack after a restart: `mlx-stack install` does.']};
-  const [kind, text] = words[found.comes_back] || ['dim', 'Nobody knows.'];
+  const [kind, text] = words[found.comes_back] || ['dim', 'Unknown.'];
   refill(parts.back, h('p', {class: kind}, text), (found.findings || []).map((each) => h('p', {class: 'small'},
     typeof each === 'string' ? each : [each.message, ' ', each.fix || each.hint || ''])));
 }

@@ -21,7 +21,7 @@ export function open(main) {
     load();
   }}, name, tiers, priority, h('button', {class: 'main'}, 'Add a key'));
   refill(main, section('Keys', null, h('p', {class: 'dim'}, 'A key for each client says who used what. The admin’s own key is in `mlx-stack env`.'),
-    isAdmin() ? [form, shown] : h('p', null, 'This key may look, and change nothing.'), body));
+    isAdmin() ? [form, shown] : h('p', null, 'This key can look but not change anything.'), body));
   load();
 }
 
@@ -45,5 +45,5 @@ async function load() {
         load();
       }
     }}, 'Revoke'), {class: 'act'}],
-  ], listed.keys, {empty: 'No client has a key of its own.', label: 'Keys'}));
+  ], listed.keys, {empty: 'No client has its own key.', label: 'Keys'}));
 }

@@ -15,7 +15,7 @@ export async function open(main, [name]) {
   const names = (list?.logs || []).map((each) => each.name);
   chosen = name || (names.includes(chosen) ? chosen : names[0]) || '';
   if (!chosen) {
-    refill(main, section('Logs', null, h('p', {class: 'empty'}, 'There are no logs yet: nothing was ever started.')));
+    refill(main, section('Logs', null, h('p', {class: 'empty'}, 'There are no logs yet: nothing has been started.')));
     return;
   }
   refill(main, section('Logs', null, h('div', {class: 'bar'},

@@ -123,5 +123,5 @@ async function search(query) {
     ['Fits', (row) => (row.estimate ? fits(row) : '?')],
     ['tok/s', (row) => (row.estimate ? speed(row.estimate.generation_tps) : '?'), {num: true}],
     ['', (row) => isAdmin() && pullButton(row.repo), {class: 'act'}],
-  ], found.models, {empty: 'The Hub has no MLX model like that.', label: 'Models on the Hub'}));
+  ], found.models, {empty: 'The Hub has no such MLX model.', label: 'Models on the Hub'}));
 }

@@ -20,7 +20,7 @@ export function open(main) {
     section('Machine', 'w12', parts.machine),
     section('Services', 'w12', parts.services),
     section('Running requests', 'w8', parts.running),
-    section('Tokens a second, last three minutes', 'w4', parts.speed),
+    section('Tokens per second, last three minutes', 'w4', parts.speed),
     section('Last requests', 'w8', parts.recent),
     section('Last events', 'w4', parts.events)));
   for (const topic of ['machine', 'status', 'requests', 'recent', 'events']) update(topic);
@@ -145,9 +145,9 @@ function drawSpeed() {
   if (!parts) return;
   const shown = samples.filter(([at]) => at >= to - WINDOW_MS);
   refill(parts.speed, shown.length > 1
-    ? lineChart(shown, {from: to - WINDOW_MS, to, label: 'Tokens a second over the last three minutes',
+    ? lineChart(shown, {from: to - WINDOW_MS, to, label: 'Tokens per second over the last three minutes',
       text: (at) => clock(at)})
-    : h('p', {class: 'empty'}, 'Nothing was written while you looked.'));
+    : h('p', {class: 'empty'}, 'No tokens were written while this page was open.'));
 }
 
 function showRunning() {
@@ -172,7 +172,7 @@ function showRecent() {
     ['Took', (row) => seconds(row.seconds), {num: true}],
     ['First token', (row) => seconds(row.ttft_s), {num: true, class: 'narrow-off'}],
     ['tok/s', (row) => figure(row.generation_tps), {num: true}],
-  ], (store.recent?.requests || []).slice(0, 12), {empty: 'No request was noted yet.', label: 'Last requests'}));
+  ], (store.recent?.requests || []).slice(0, 12), {empty: 'No requests yet.', label: 'Last requests'}));
 }
 
 function showEvents() {

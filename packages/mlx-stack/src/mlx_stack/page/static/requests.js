@@ -51,7 +51,7 @@ async function load(before) {
     ['Reused', (row) => count(row.cached_tokens), {num: true, class: 'narrow-off'}],
     ['Written', (row) => count(row.completion_tokens), {num: true}],
     ['tok/s', (row) => figure(row.generation_tps), {num: true}],
-  ], rows, {empty: 'No request like that was noted.', label: 'Requests'}),
+  ], rows, {empty: 'No matching requests.', label: 'Requests'}),
   isWhole ? null : h('p', null, h('button', {type: 'button', 'data-key': 'older',
     onclick: () => load(String(rows.at(-1).id))}, 'Older requests')));
 }

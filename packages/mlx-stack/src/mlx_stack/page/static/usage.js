@@ -41,7 +41,7 @@ async function load() {
     isByModel && ['expected', (row) => seconds(expected[row.model]?.ttft_s), {num: true, class: 'dim narrow-off'}],
     ['tok/s', (row) => figure(row.generation_tps.p50), {num: true}],
     isByModel && ['expected', (row) => figure(expected[row.model]?.generation_tps), {num: true, class: 'dim'}],
-  ].filter(Boolean), rows, {empty: 'No request was noted in this time.', label: 'Usage'}),
+  ].filter(Boolean), rows, {empty: 'No requests in this period.', label: 'Usage'}),
   shares.length ? h('p', {class: 'small dim'}, `Available: ${shares.join(', ')}.`) : null);
   await showSpeed(report, expected);
 }
