@@ -134,7 +134,7 @@ def test_a_part_of_an_estimate_that_is_unknown_leaves_the_others(
         (("estimate", "/nowhere/config.json"), 1, "No such file"),
         (("estimate", "qwen3-8b", "--hardware", "m9-giga:1:1"), 2, "m9-giga"),
         (("estimate", "qwen3-8b", "--context", "0"), 2, "context"),
-        (("estimate", "qwen3-8b", "--quant", "int3"), 2, "int3"),
+        (("estimate", "qwen3-8b", "--quant", "int7"), 2, "int4-dwq"),
         (("recommend", "--budget", "plenty"), 2, "30gb"),
         (("recommend", "--budget", "9" * 400 + "gb"), 2, "30gb"),
         (("recommend", "--budget", "3gb", "--budget-pct", "3"), 2, "combined"),

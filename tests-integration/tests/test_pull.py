@@ -465,6 +465,21 @@ def test_a_precision_that_the_weights_do_not_have_is_refused(puller: Program):
     assert puller.run("pull", REPO, "--quant", "int4").code == 0
 
 
+@pytest.mark.parametrize("quant", ["nvfp4", "int4-dwq"])
+def test_other_4_bits_than_the_files_tell_of_are_not_taken_for_them(puller: Program, quant: str):
+    done = puller.run("pull", REPO, "--quant", quant, "--json")
+    assert done.code == 2
+    assert f"{quant} can't be made of them" in done.document["error"]["message"]
+
+
+def test_what_only_training_makes_is_not_converted(puller: Program, hub: HubServer):
+    install_fake_engines(puller.home)
+    config = json.dumps({"model_type": "llama", "torch_dtype": "bfloat16"}).encode()
+    write_repository(hub.root, "example/Whole", {**FILES, "config.json": config})
+    done = puller.run("pull", "example/Whole", "--quant", "int4-qat", "--json")
+    assert (done.code, hub.sent_bytes <= 2 * len(config)) == (2, True)
+
+
 def test_a_conversion_without_a_chance_is_refused_after_the_first_kilobyte(
     puller: Program, hub: HubServer
 ):

@@ -90,7 +90,8 @@ def test_a_mixed_quantization_is_weighed_to_the_byte(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("bits", "quant"), [(3, None), (4, "int4"), (5, None), (6, None), (8, "int8")]
+    ("bits", "quant"),
+    [(2, "int2"), (3, "int3"), (4, "int4"), (5, "int5"), (6, "int6"), (8, "int8")],
 )
 def test_the_bits_are_found_in_the_headers_at_any_precision(
     tmp_path: Path, bits: int, quant: str | None

@@ -146,6 +146,27 @@ def test_16_bits_that_nobody_named_are_supposed_and_it_is_said():
     assert of(LLAMA, torch_dtype="float4_e2m1").bits_per_weight is None
 
 
+@pytest.mark.parametrize(
+    ("quant", "bits_per_weight"),
+    [
+        *((Quant.INT2, 2.5), (Quant.INT3, 3.5), (Quant.INT5, 5.5), (Quant.INT6, 6.5)),
+        *((Quant.MXFP4, 4.25), (Quant.MXFP8, 8.25), (Quant.NVFP4, 4.5)),
+    ],
+)
+def test_a_format_is_known_by_its_bits_and_mlx_s_mode(quant: Quant, bits_per_weight: float):
+    assert quant.bits_per_weight == bits_per_weight
+    packing = {"bits": quant.bits, "group_size": quant.group_size, "mode": quant.mode}
+    reading = of(LLAMA, quantization=packing)
+    assert reading.quant is quant
+    assert reading.bits_per_weight == pytest.approx(bits_per_weight, rel=0.01)
+
+
+@pytest.mark.parametrize("quant", [Quant.INT4_DWQ, Quant.INT4_QAT])
+def test_how_4_bits_came_about_is_not_read_from_files(quant: Quant):
+    assert not quant.is_made_here
+    assert quant.read_as is Quant.INT4
+
+
 def test_experts_alone_are_packed_in_a_vendor_s_mxfp4():
     experts = {"num_local_experts": 4, "num_experts_per_tok": 1, "sliding_window": 128}
     config = {**LLAMA, **experts, "model_type": "gpt_oss"}

@@ -5,7 +5,7 @@ import re
 import msgspec
 import pytest
 
-from mlx_catalog import Catalog, CatalogEntry, load_catalog
+from mlx_catalog import Catalog, CatalogEntry, Quant, load_catalog
 from mlx_catalog.catalog import SHIPPED_MODELS
 from mlx_catalog.json_schema import entry_schema
 
@@ -87,6 +87,7 @@ def test_what_was_not_found_is_unknown_and_said_so(catalog: Catalog):
         "jamba-reasoning-3b",
         "laguna-xs-2.1",
         "mellum2-12b-a2.5b",
+        "minimax-m3",
         "nemotron-super-49b",
         "step-3.5-flash",
     }
@@ -103,6 +104,9 @@ def test_every_entry_says_its_embedding_and_its_heads(catalog: Catalog):
         "deepseek-v4-flash",
         "granite-4.1-8b",  # described as tied, published with two copies
         "granite-4.2-8b",
+        "ling-3.0-tiny",
+        "minimax-m3",
+        "muse-glimmer-30b",
         "nemotron-super-49b",
         "qwen3.8-flash-next",
         "step-3.5-flash",
@@ -182,6 +186,22 @@ def test_an_estimated_size_says_its_formula_and_a_published_one_its_publisher(ca
 def test_models_that_see_are_served_by_the_multimodal_half(catalog: Catalog):
     assert catalog.get("qwen3.5-9b").capabilities.vision is True
     assert catalog.get("qwen3-8b").capabilities.vision is False
+
+
+@pytest.mark.parametrize(
+    ("model", "quant", "gb"),
+    [
+        ("bonsai-8b", "int2", 2.3),  # as its card says
+        ("bonsai-27b", "int2", 7.7),
+        ("qwen3.6-27b", "nvfp4", 15.6),
+        ("qwen3.6-35b-a3b", "int6", 29.2),
+        ("gemma4-12b", "int4-qat", 10.7),  # 10 GiB: more than 4 bits a weight
+        ("ornith-1.5-9b", "int6", 7.3),
+        ("glm-5.1", "mxfp4", 790),
+    ],
+)
+def test_formats_have_their_real_bits(catalog: Catalog, model: str, quant: str, gb: float):
+    assert catalog.get(model).weights_bytes(Quant(quant)) / 1e9 == pytest.approx(gb, rel=0.02)
 
 
 def test_every_alias_that_is_no_models_name_says_why(catalog: Catalog):

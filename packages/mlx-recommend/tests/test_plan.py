@@ -122,7 +122,8 @@ def test_the_fast_tier_of_a_large_mac_is_a_mixture_of_experts(spec: str, intent:
 
 def test_what_asks_for_a_newer_mlx_lm_than_the_engines_is_never_proposed_and_says_why():
     newer = [each for each in candidates() if (each.entry.min_mlx_lm_version or "0") >= "0.32"]
-    assert {each.model for each in newer} >= {"laguna-xs-2.1", "gemma4-12b"}
+    asked_for = {"ling-3.0-tiny", "minimax-m3", "muse-glimmer-30b"}
+    assert {each.model for each in newer} >= {"laguna-xs-2.1", "gemma4-12b", *asked_for}
     for each in newer:
         assert each.exclusion is Exclusion.NEEDS_NEWER
         assert "needs mlx-lm 0.32" in each.excluded_because

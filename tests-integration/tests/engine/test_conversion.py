@@ -69,6 +69,18 @@ def test_converted_weights_are_whole_and_answer(
     assert answered.status_code == 200
 
 
+@pytest.mark.parametrize(("quant", "bits", "mode"), [("int6", 6, "affine"), ("mxfp4", 4, "mxfp4")])
+def test_any_format_that_mlx_lm_makes_is_converted_to(
+    puller: Program, quant: str, bits: int, mode: str
+):
+    done = puller.run("pull", REPO, "--quant", quant, "--json", timeout_s=120)
+    assert done.code == 0, done.err
+    config = json.loads((Path(done.document["path"]) / "config.json").read_text())
+    assert config["quantization"]["bits"] == bits
+    assert config["quantization"].get("mode", "affine") == mode
+    assert puller.run("models", "--json").document["models"][0]["quant"] == quant
+
+
 def test_a_conversion_that_fails_leaves_nothing_and_keeps_the_original(
     puller: Program, hub: HubServer
 ):

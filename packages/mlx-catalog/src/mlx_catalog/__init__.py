@@ -23,6 +23,7 @@ from mlx_catalog.errors import UnreadableCatalogError as UnreadableCatalogError
 from mlx_catalog.errors import UnreadableModelError as UnreadableModelError
 from mlx_catalog.model_files import ModelReading as ModelReading
 from mlx_catalog.model_files import read_model as read_model
+from mlx_catalog.schema import PRECISIONS as PRECISIONS
 from mlx_catalog.schema import BenchmarkFigure as BenchmarkFigure
 from mlx_catalog.schema import Capabilities as Capabilities
 from mlx_catalog.schema import CatalogEntry as CatalogEntry

@@ -42,7 +42,7 @@ class ModelReading:
         weights_exact: Whether that follows from what the files hold, rather than from parameters
             times bits.
         bits_per_weight: Scales included.
-        quant: The catalog's name for the precision: None where it is none of its three.
+        quant: The catalog's name for the format, as far as files tell one; None where it has none.
         quantization: In words: "4-bit", "4/8-bit", "bfloat16"; "" where unknown.
         is_plain: Whether MLX keeps them as floating-point numbers, which it can quantize.
         weights: Parameters and bytes by what a token does with them.
@@ -221,12 +221,14 @@ _MOST = 2 / 3
 
 
 def _quant(precision: Precision, weights: Weights | None) -> Quant | None:
-    by_bits = _by_bits(weights)
+    by_bits, scheme = _by_bits(weights), precision.scheme
     if not by_bits:
-        bits = precision.scheme.bits if precision.scheme is not None else precision.plain_bits
-        return Quant.of_bits(bits)
+        bits = scheme.bits if scheme is not None else precision.plain_bits
+        return Quant.of_bits(bits, scheme.mode if scheme is not None else None)
     bits, params = max(by_bits.items(), key=lambda each: each[1])
-    return Quant.of_bits(bits) if params >= _MOST * sum(by_bits.values()) else None
+    if params < _MOST * sum(by_bits.values()):
+        return None
+    return Quant.of_bits(bits, scheme.mode if scheme and scheme.bits == bits else None)
 
 
 def _by_bits(weights: Weights | None) -> Mapping[int, float]:

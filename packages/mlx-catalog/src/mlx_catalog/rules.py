@@ -100,7 +100,7 @@ def _geometry(geometry: Geometry, architecture: str) -> Iterator[Violation]:
 
 def _sources(entry: CatalogEntry) -> Iterator[Violation]:
     if not entry.sources.items():
-        yield Violation(("sources",), "at least one of int4, int8, bf16", "none")
+        yield Violation(("sources",), "at least one format", "none")
     for quant, source in entry.sources.items():
         yield from _source(entry, quant, source)
         if source.disk_size_estimated:
@@ -142,6 +142,10 @@ def _source(entry: CatalogEntry, quant: Quant, source: Source) -> Iterator[Viola
     if (source.hf_repo is None) == (source.convert_from is None):
         both = "neither" if source.hf_repo is None else "both"
         yield Violation(path, "either hf_repo or convert_from", both)
+    if source.convert_from is not None and quant != Quant.BF16 and not quant.is_made_here:
+        yield Violation(
+            (*path, "convert_from"), f"a published {quant}: no conversion makes it", "one"
+        )
     size = source.disk_size_gb
     if size is None:
         return

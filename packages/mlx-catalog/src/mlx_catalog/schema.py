@@ -6,7 +6,7 @@ bytes, as the Hub counts them.
 """
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta, Struct, field
 
@@ -16,29 +16,96 @@ type Confidence = Literal["high", "medium", "low"]
 
 
 class Quant(StrEnum):
-    """The precisions that models are named by, smallest first."""
+    """The formats that weights are published in: three precisions first, then all others.
+
+    The three are what models are offered in unless somebody asks for another one.
+    """
 
     INT4 = "int4"
     INT8 = "int8"
     BF16 = "bf16"
+    INT2 = "int2"
+    INT3 = "int3"
+    INT5 = "int5"
+    INT6 = "int6"
+    MXFP4 = "mxfp4"
+    MXFP8 = "mxfp8"
+    NVFP4 = "nvfp4"
+    INT4_DWQ = "int4-dwq"
+    """4 bits whose scales were distilled afterwards."""
+    INT4_QAT = "int4-qat"
+    """4 bits that the model was trained for."""
 
     @property
     def bits(self) -> int:
         """Bits of a weight by itself."""
-        return {Quant.INT4: 4, Quant.INT8: 8, Quant.BF16: 16}[self]
+        return _FORMATS[self].bits
 
     @property
     def bits_per_weight(self) -> float:
-        """Bits of a weight with its share of a 16-bit scale and a 16-bit bias for 64 weights.
+        """Bits of a weight with its share of a group's scale, and of its bias where it has one.
 
         These are the groups that mlx-lm makes unless configured otherwise.
         """
-        return self.bits + (0 if self is Quant.BF16 else 2 * 16 / 64)
+        made = _FORMATS[self]
+        return made.bits + (made.shared_bits / made.group_size if made.group_size else 0)
+
+    @property
+    def mode(self) -> str:
+        """MLX's name for how weights are packed: affine, mxfp4, mxfp8 or nvfp4."""
+        return _FORMATS[self].mode
+
+    @property
+    def group_size(self) -> int:
+        """Weights that share a scale; 0 where there is none."""
+        return _FORMATS[self].group_size
+
+    @property
+    def is_made_here(self) -> bool:
+        """Whether a conversion by mlx-lm makes it; others are published, or not to be had."""
+        return self not in (Quant.BF16, Quant.INT4_DWQ, Quant.INT4_QAT)
+
+    @property
+    def read_as(self) -> "Quant":
+        """What a model's files tell of it: how many bits, not how they came about."""
+        return Quant.of_bits(self.bits) or self
 
     @classmethod
-    def of_bits(cls, bits: int | None) -> "Quant | None":
-        """The precision of so many bits; None where it is none of these."""
-        return next((each for each in cls if each.bits == bits), None)
+    def of_bits(cls, bits: int | None, mode: str | None = None) -> "Quant | None":
+        """The format of so many bits in one of MLX's modes; None where it is none of these."""
+        wanted = mode or "affine"
+        return next((each for each in cls if (each.bits, each.mode) == (bits, wanted)), None)
+
+
+class _Format(NamedTuple):
+    """How a format packs weights.
+
+    Attributes:
+        shared_bits: Bits of a group's scale and bias together.
+    """
+
+    bits: int
+    group_size: int = 64
+    shared_bits: int = 32
+    mode: str = "affine"
+
+
+_FORMATS = {
+    Quant.INT4: _Format(4),
+    Quant.INT8: _Format(8),
+    Quant.BF16: _Format(16, 0, 0),
+    Quant.INT2: _Format(2),
+    Quant.INT3: _Format(3),
+    Quant.INT5: _Format(5),
+    Quant.INT6: _Format(6),
+    Quant.MXFP4: _Format(4, 32, 8, "mxfp4"),
+    Quant.MXFP8: _Format(8, 32, 8, "mxfp8"),
+    Quant.NVFP4: _Format(4, 16, 8, "nvfp4"),
+    Quant.INT4_DWQ: _Format(4),
+    Quant.INT4_QAT: _Format(4),
+}
+PRECISIONS = (Quant.INT4, Quant.INT8, Quant.BF16)
+"""What is offered, and may be the default."""
 
 
 Architecture = Literal[
@@ -215,26 +282,35 @@ class Source(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What says so: a published byte count, or the estimate's formula."""
     disk_size_estimated: bool = False
     bits_per_weight: Amount | None = None
-    """Bits of a weight with its scales, where they aren't the quantization's own."""
+    """Bits of a weight with its scales, where they aren't the format's own."""
     fp4_experts: bool = False
     """Whether the routed experts are MXFP4, whatever the rest is."""
     note: str = ""
 
 
 class Sources(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One source a quantization; None where none is known."""
+    """One source a format; None where none is known."""
 
     int4: Source | None = None
     int8: Source | None = None
     bf16: Source | None = None
+    int2: Source | None = None
+    int3: Source | None = None
+    int5: Source | None = None
+    int6: Source | None = None
+    mxfp4: Source | None = None
+    mxfp8: Source | None = None
+    nvfp4: Source | None = None
+    int4_dwq: Source | None = field(default=None, name="int4-dwq")
+    int4_qat: Source | None = field(default=None, name="int4-qat")
 
     def get(self, quant: Quant) -> Source | None:
         """The source of `quant`, or None."""
-        found: Source | None = getattr(self, quant)
+        found: Source | None = getattr(self, quant.replace("-", "_"))
         return found
 
     def items(self) -> tuple[tuple[Quant, Source], ...]:
-        """The known sources, smallest quantization first."""
+        """The known sources: the three precisions first, smallest first."""
         return tuple((quant, source) for quant in Quant if (source := self.get(quant)) is not None)
 
 
@@ -366,4 +442,5 @@ class CatalogEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         source = self.sources.get(quant)
         if source is not None and source.disk_size_gb is not None:
             return round(source.disk_size_gb * 1e9)
-        return round(self.params_b * 1e9 * Quant(quant).bits_per_weight / 8)
+        own_bits = source.bits_per_weight if source is not None else None
+        return round(self.params_b * 1e9 * (own_bits or Quant(quant).bits_per_weight) / 8)

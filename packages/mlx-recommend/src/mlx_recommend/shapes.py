@@ -13,7 +13,7 @@ def shape_of_entry(entry: CatalogEntry, quant: Quant) -> ModelShape:
     """The shape of a catalog entry at `quant`, whether or not such weights are published."""
     source = entry.sources.get(quant)
     bits = (source and source.bits_per_weight) or Quant(quant).bits_per_weight
-    fp4_experts = source is not None and source.fp4_experts
+    fp4_experts = quant == Quant.MXFP4 or (source is not None and source.fp4_experts)
     weights = _weights_of_entry(entry).at(bits, fp4_experts=fp4_experts)
     if source is not None and source.disk_size_gb and not source.disk_size_estimated:
         weights = weights.filling(round(source.disk_size_gb * 1e9))

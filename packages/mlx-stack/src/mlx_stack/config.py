@@ -18,7 +18,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from mlx_catalog import Quant, yaml12
+from mlx_catalog import PRECISIONS, Quant, yaml12
 from mlx_stack import atomic_file, yaml_file
 from mlx_stack.errors import InvalidFileError, UsageError
 from mlx_stack.home import Home
@@ -98,7 +98,10 @@ class Config:
     ] = ""
     default_quant: Annotated[
         Quant,
-        Meta(description="Default precision of weights.", extra=_BY_INIT),
+        Meta(
+            description="Default precision of weights.",
+            extra={"among": PRECISIONS, **_BY_INIT},
+        ),
     ] = Quant.INT4
     memory_budget_pct: Annotated[
         int,
@@ -208,6 +211,7 @@ class ConfigKeyDef:
         is_secret: The value is masked wherever it is shown.
         applied_by: How a change comes into force, in words; "" where the next command reads it.
         is_rarely_needed: `config list` leaves it out, unless it is set or everything is asked for.
+        among: The only ones of its type's values that it takes; all where there are none.
     """
 
     name: str
@@ -218,6 +222,7 @@ class ConfigKeyDef:
     is_secret: bool
     applied_by: str
     is_rarely_needed: bool
+    among: tuple[ConfigValue, ...] = ()
 
     @property
     def type(self) -> type[ConfigValue]:
@@ -260,7 +265,8 @@ class ConfigKeyDef:
     def _converted(self, value: object, *, strict: bool) -> ConfigValue:
         with suppress(msgspec.ValidationError):
             found = msgspec.convert(value, self.bounded, strict=strict)
-            if self.name != "gateway-host" or _is_host(found):
+            is_taken = _is_host(found) if self.name == "gateway-host" else True
+            if is_taken and found in (self.among or (found,)):
                 return found
         got = "that" if self.is_secret else repr(str(value))
         message = f"{self.name} can't be {got}: it must be {self.valid}."
@@ -276,6 +282,7 @@ def _definition(field: str, bounded: Any) -> ConfigKeyDef:
         bounded=bounded,
         description=meta.description or "",
         valid=said.get("valid") or _valid(bounded.__origin__, meta),
+        among=said.get("among", ()),
         is_secret=said.get("is_secret", False),
         applied_by=said.get("applied_by", ""),
         is_rarely_needed=said.get("is_rarely_needed", False),
@@ -285,7 +292,7 @@ def _definition(field: str, bounded: Any) -> ConfigKeyDef:
 def _valid(kind: type, meta: Meta) -> str:
     """The allowed values in words."""
     if issubclass(kind, StrEnum):
-        *others, last = kind
+        *others, last = (meta.extra or {}).get("among", kind)
         return f"{', '.join(others)} or {last}"
     if kind is int:
         return f"{meta.ge} or more" if meta.le is None else f"{meta.ge} to {meta.le}"

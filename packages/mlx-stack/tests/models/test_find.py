@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mlx_catalog import UnknownModelError, load_catalog
+from mlx_catalog import Quant, UnknownModelError, load_catalog
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.home import Home
-from mlx_stack.models.disk.manifest import Manifest, Origin, Quant, write_manifest
+from mlx_stack.models.disk.manifest import Manifest, Origin, write_manifest
 from mlx_stack.models.find import FoundModel, find, local_models, pull_name, source_of, weights_of
 from mlx_stack.models.name import HubRepo
 from mlx_stack.open_stack import OpenStack
@@ -130,7 +130,7 @@ def test_what_is_pulled_is_found_by_every_name_of_it(here: Place):
     ):
         assert here.local(name) == ["mlx-community--Qwen3-8B-4bit"], name
     assert here.local(f"mlx-community/Qwen3-8B-4bit@{'a' * 40}") == []
-    assert here.local("mlx-community/Qwen3-8B-4bit", "int8") == []
+    assert here.local("mlx-community/Qwen3-8B-4bit", Quant.INT8) == []
 
 
 def test_a_model_of_the_catalog_is_found_though_it_was_pulled_by_its_repository(here: Place):
@@ -160,6 +160,16 @@ def test_a_catalog_id_means_ready_weights_of_the_configured_precision(here: Plac
     asked = source_of(here.find("qwen3-8b"), "int8", "int4")
     assert asked.origin == HubRepo("mlx-community/Qwen3-8B-8bit")
     assert "nearest" in source_of(here.find("qwen3.5-8b"), None, "int4").note
+
+
+def test_a_model_that_is_published_in_one_other_format_is_pulled_in_it(here: Place):
+    source = source_of(here.find("bonsai-8b"), None, Quant.INT4)
+    assert source.origin == HubRepo("prism-ml/Ternary-Bonsai-8B-mlx-2bit")
+    assert source.quant is Quant.INT2
+    asked = source_of(here.find("qwen3.6-27b"), Quant.NVFP4, Quant.INT4)
+    assert asked.origin == HubRepo("mlx-community/Qwen3.6-27B-nvfp4")
+    with pytest.raises(UsageError, match="No int4 weights"):
+        source_of(here.find("bonsai-8b"), Quant.INT4, Quant.INT4)
 
 
 def test_a_named_repository_keeps_its_precision_and_its_revision(here: Place):

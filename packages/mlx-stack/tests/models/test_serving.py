@@ -114,7 +114,7 @@ def test_models_without_a_batched_cache_are_served_one_request_at_a_time(folder)
     traits = {e.id: serving_of(CATALOG, tier(model=e.id), folder) for e in CATALOG}
     unbatched = [name for name, each in traits.items() if not each.batching]
     kinds = {CATALOG.get(name).architecture for name in unbatched}
-    assert kinds == {"mamba2-parallel-hybrid", "moe-chunked"}
+    assert kinds == {"mamba2-parallel-hybrid", "moe-chunked", "mla-moe"}
 
 
 def test_prefixes_are_reused_only_where_every_layer_keeps_the_whole_context(folder):

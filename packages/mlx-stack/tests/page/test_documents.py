@@ -188,7 +188,7 @@ def test_what_looks_like_an_option_is_never_one() -> None:
     [
         ("nothing", {}),
         ("pull", {}),
-        ("pull", {"model": "a", "quant": "int3"}),
+        ("pull", {"model": "a", "quant": "int7"}),
         ("pull", {"model": "a\nb"}),
         ("pull", {"model": "a" * 1000}),
         ("remove-tier", {}),

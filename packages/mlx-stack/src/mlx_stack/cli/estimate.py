@@ -12,15 +12,14 @@ from mlx_stack.cli.frame.options import (
     context_option,
     hardware_option,
 )
+from mlx_stack.cli.frame.quant_option import quant_option
 from mlx_stack.cli.views.planning import show_estimate
 
 
 @click.command("estimate")
 @click.argument("model", shell_complete=complete_models)
 @hardware_option
-@click.option(
-    "--quant", type=click.Choice(Quant, case_sensitive=False), help="The precision of the weights."
-)
+@quant_option("The precision of the weights.")
 @context_option("Tokens of context, for memory and for speed.")
 @concurrency_option
 @click.option("--no-measured", is_flag=True, help="Ignore saved and published figures.")

@@ -12,6 +12,7 @@ from mlx_stack import bench, models, planning
 from mlx_stack.cli.frame.context import Context, confirm_or_stop, examples, with_context
 from mlx_stack.cli.frame.options import complete_models
 from mlx_stack.cli.frame.output import Output, write_error_document
+from mlx_stack.cli.frame.quant_option import quant_option
 from mlx_stack.cli.views.planning import show_benchmark
 from mlx_stack.cli.views.progress import pull_progress
 from mlx_stack.errors import Interrupted
@@ -35,7 +36,7 @@ class _Pulled:
 
 @click.command("pull")
 @click.argument("model", shell_complete=complete_models)
-@click.option("--quant", type=click.Choice(Quant, case_sensitive=False), help="Which precision.")
+@quant_option("Which format.")
 @click.option("--force", is_flag=True, help="Download everything again.")
 @click.option(
     "--allow-code",

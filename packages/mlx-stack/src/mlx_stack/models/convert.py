@@ -24,8 +24,6 @@ from mlx_stack.models.errors import ConversionError
 from mlx_stack.models.events import Converting, Event
 from mlx_stack.steps import OnEvent, ignore
 
-GROUP_SIZE = 64
-"""mlx-lm's own default: a scale and a bias, 16 bits each, for every 64 weights."""
 _LARGEST_SHARD_BYTES = 5 << 30  # `mlx_lm.utils.MAX_FILE_SIZE_GB`
 _RUNTIME_BYTES = 1 << 30
 _KEPT_LINES = 20
@@ -75,7 +73,7 @@ def convert(
 
     Args:
         original: A whole model folder with 16-bit weights, of a known repository and commit.
-        quant: `int4` or `int8`.
+        quant: A format that mlx-lm makes.
         options: How the original was fetched: forced, it is converted again.
         on_event: Called with what mlx-lm says and how far it is.
 
@@ -112,7 +110,8 @@ def convert(
 
 def _command(python: Path, original: Path, quant: Quant, target: Path) -> tuple[str, ...]:
     places = ("--hf-path", str(original.absolute()), "--mlx-path", str(target.absolute()))
-    size = ("--q-bits", str(quant.bits), "--q-group-size", str(GROUP_SIZE))
+    size = ("--q-bits", str(quant.bits), "--q-group-size", str(quant.group_size))
+    size += ("--q-mode", quant.mode) if quant.mode != "affine" else ()
     return (str(python), "-I", "-m", "mlx_lm", "convert", *places, "--quantize", *size)
 
 

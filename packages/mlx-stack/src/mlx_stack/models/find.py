@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_catalog import CatalogEntry, CatalogError, Quant, UnknownModelError
+from mlx_catalog import PRECISIONS, CatalogEntry, CatalogError, Quant, UnknownModelError
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.models.disk.local import LocalModel, find_local, inspect_folder, list_local
 from mlx_stack.models.errors import ModelNotFoundError
@@ -99,11 +99,7 @@ def local_models(
     if found.folder is not None:
         model = inspect_folder(found.folder)
         return (model,) if model is not None else ()
-    models = [
-        model
-        for model in list_local(opened.config.model_dir)
-        if quant is None or model.quant in (None, quant)
-    ]
+    models = [model for model in list_local(opened.config.model_dir) if model.may_be(quant)]
     if found.repo is not None:
         models = [model for model in models if _is_of(model, found.repo)]
     elif found.entry is not None:
@@ -148,7 +144,7 @@ def source_of(found: FoundModel, quant: Quant | None, default_quant: Quant) -> M
     if found.repo is not None:
         return ModelSource(found.repo, quant)
     if found.entry is not None:
-        wanted = quant or default_quant
+        wanted = quant or offered(found.entry, default_quant)
         repo, is_converted = weights_of(found.entry, wanted)
         return ModelSource(HubRepo(repo), wanted, is_converted, found.entry.id, found.note)
     local = inspect_folder(found.folder) if found.folder is not None else None
@@ -161,6 +157,12 @@ def source_of(found: FoundModel, quant: Quant | None, default_quant: Quant) -> M
     return ModelSource(HubRepo(local.repo), quant or own)
 
 
+def offered(entry: CatalogEntry, default: Quant) -> Quant:
+    """`default`, or the format of a model that is published in none of the three precisions."""
+    known: list[Quant] = [quant for quant, _ in entry.sources.items()]
+    return default if not known or set(known) & set(PRECISIONS) else known[0]
+
+
 def weights_of(entry: CatalogEntry, quant: Quant) -> tuple[str, bool]:
     """The repository of an entry's weights, and whether they must be converted.
 
@@ -171,7 +173,8 @@ def weights_of(entry: CatalogEntry, quant: Quant) -> tuple[str, bool]:
     repo = (source.hf_repo or source.convert_from) if source is not None else None
     if source is None or repo is None:
         known = [each for each, _ in entry.sources.items()]
-        hint = f"There is {', '.join(known)}: choose with `--quant`, or the key `default-quant`."
+        key = ", or the key `default-quant`" if set(known) & set(PRECISIONS) else ""
+        hint = f"There is {', '.join(known)}: choose with `--quant`{key}."
         raise UsageError(
             f"No {quant} weights of {entry.id} are known.", hint=hint if known else None
         )

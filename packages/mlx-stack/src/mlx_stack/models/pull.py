@@ -260,7 +260,7 @@ def _must_convert(repo: str, config: Mapping[str, object], quant: Quant) -> bool
     model = describe(repo, config)
     if model.quant == quant:
         return False
-    if model.is_plain and quant != Quant.BF16:
+    if model.is_plain and quant.is_made_here:
         return True
     held = model.quant or model.quantization or "unusually quantized"
     raise UsageError(

@@ -18,7 +18,7 @@ from mlx_recommend import (
 )
 from mlx_stack.errors import MissingError
 from mlx_stack.hardware import asked_hardware
-from mlx_stack.models.find import FoundModel, find, guessing, local_models
+from mlx_stack.models.find import FoundModel, find, guessing, local_models, offered
 from mlx_stack.models.hub.environment import read_environment
 from mlx_stack.models.name import HubRepo
 from mlx_stack.models.own_code import code_field
@@ -190,7 +190,7 @@ def describe_model(
     found = find(opened, text)
     if found.entry is not None:
         own = found.entry.quant_of(found.repo.repo) if found.repo is not None else None
-        wanted = quant or own or opened.config.default_quant
+        wanted = quant or own or offered(found.entry, opened.config.default_quant)
         shape, fit = shape_of_entry(found.entry, wanted), engine_fit(found.entry)
         return DescribedModel(found=found, quant=wanted, shape=shape, fit=fit, note=found.note)
     if found.path is not None:

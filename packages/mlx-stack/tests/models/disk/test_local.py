@@ -83,10 +83,10 @@ def test_a_model_is_found_by_repository_catalog_id_folder_and_path(tmp_path: Pat
 def test_precisions_of_one_model_are_told_apart(tmp_path: Path):
     make_model(tmp_path / "org--a-4bit", "org/a-4bit", "int4", "a")
     make_model(tmp_path / "org--a-8bit", "org/a-8bit", "int8", "a")
-    found = find_local(tmp_path, "a", "int8")
+    found = find_local(tmp_path, "a", Quant.INT8)
     assert found is not None
     assert found.repo == "org/a-8bit"
-    assert find_local(tmp_path, "a", "bf16") is None
+    assert find_local(tmp_path, "a", Quant.BF16) is None
 
 
 def test_a_missing_file_makes_a_model_incomplete(tmp_path: Path):

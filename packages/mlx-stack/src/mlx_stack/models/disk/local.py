@@ -73,6 +73,10 @@ class LocalModel:
         """Whether it can be served."""
         return self.integrity == "ok"
 
+    def may_be(self, quant: Quant | None) -> bool:
+        """Whether its files say nothing against weights of this format; None is any."""
+        return quant is None or self.quant is None or self.quant.read_as == quant.read_as
+
     @property
     def problems(self) -> tuple[str, ...]:
         """What is missing or wrong, a sentence each."""
@@ -107,8 +111,7 @@ def find_local(model_dir: Path, name: str, quant: Quant | None = None) -> LocalM
     found = [
         model
         for model in list_local(model_dir)
-        if name in (model.repo, model.model, model.path.name)
-        and (quant is None or model.quant in (None, quant))
+        if name in (model.repo, model.model, model.path.name) and model.may_be(quant)
     ]
     return min(found, key=lambda model: (not model.is_whole, model.path), default=None)
 
