@@ -41,7 +41,7 @@ def test_without_engines_the_list_says_how_to_install_them(program: Program) -> 
     done = program.run("engines", "list")
     assert done.code == 0
     assert "not installed" in done.out
-    assert "mlx-stack engines install" in done.out
+    assert "mlx-stack doctor --fix" in done.out
     assert not program.home.root.exists()
 
 

@@ -307,7 +307,7 @@ def test_up_without_engines_names_the_command_that_installs_them(program: Progra
     started = program.run("up", "--json")
 
     assert started.code == 5
-    assert "engines install" in started.document["error"]["hint"]
+    assert "doctor --fix" in started.document["error"]["hint"]
 
 
 def test_a_damaged_stack_file_is_named_with_its_line(served: Program) -> None:

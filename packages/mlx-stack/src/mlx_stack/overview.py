@@ -126,7 +126,7 @@ def _missing(opened: "mlx_stack.open_stack.OpenStack") -> tuple[NextStep, ...]:
     try:
         assembly = services.assembly.assemble(opened, gateway_key="")
     except MissingError:
-        return (NextStep("mlx-stack engines install", "install the engines"),)
+        return (NextStep("mlx-stack doctor --fix", "install the engines"),)
     tiers = (tier for tier in assembly.stack.tiers if tier.name in assembly.missing)
     names = {models.find.pull_name(opened, tier) for tier in tiers}
     return tuple(

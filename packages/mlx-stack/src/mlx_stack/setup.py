@@ -1,6 +1,7 @@
 """From nothing to a running stack, in steps that a second run continues."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from mlx_stack.errors import StackError
 from mlx_stack.format import describe_hardware
 from mlx_stack.hardware import save_profile
 from mlx_stack.home import Home
+from mlx_stack.man_page import man_page
 from mlx_stack.models.events import Event
 from mlx_stack.models.find import find, is_present, pull_name
 from mlx_stack.models.pull import pull
@@ -144,6 +146,10 @@ class _Setup:
             self._check_is_wanted(OpenStack(self._home))
         self._home.create()
         self._remember()
+        page = man_page()
+        if page is not None:
+            with suppress(OSError):
+                page.put_in_place()
         self._step("profile", "Looking at the machine", self._profile)
         self._step("stack", "Defining the stack", self._stack)
         if starts:

@@ -10,6 +10,7 @@ from mlx_stack.clients.connect import carry_out, plan_undo
 from mlx_stack.clients.connections import read_connections
 from mlx_stack.errors import StackError
 from mlx_stack.home import Home
+from mlx_stack.man_page import man_page
 from mlx_stack.models.disk.local import LocalModel, remove
 from mlx_stack.models.local import list_models
 from mlx_stack.open_stack import OpenStack
@@ -126,6 +127,9 @@ def uninstall_all(
         for model in doomed:
             remove(found.model_dir, model)
         _delete(home, found.model_dir)
+    page = man_page()
+    if page is not None:
+        page.remove()
     kept = tuple(path for path in (home.root, found.model_dir) if list_folder(path))
     names = tuple(model.path.name for model in doomed)
     return RemovedAll(found.clients, jobs, services, names, kept)

@@ -85,7 +85,7 @@ def _advice(rows: "Sequence[engines.manage.EngineRow]") -> Iterator[str]:
     absent = [row for row in rows if row.state in ("missing", "broken")]
     if absent:
         names = " and ".join(f"{row.name} {row.shipped_version}" for row in absent)
-        yield f"`mlx-stack engines install` installs {names}."
+        yield f"`mlx-stack doctor --fix` installs {names}."
     outdated = [row for row in rows if row.state == "outdated"]
     if outdated:
         names = " and ".join(f"{row.name} {row.shipped_version}" for row in outdated)

@@ -31,7 +31,7 @@ _ANSWERS = {
     "--status", "only_status", is_flag=True, help="Show what is installed and whether it's running."
 )
 @with_context()
-@examples("mlx-stack install", "sudo mlx-stack install --system")
+@examples("mlx-stack install", "mlx-stack install --system")
 def command(context: Context, *, system: bool, only_status: bool) -> None:
     """Run the watchdog at every login, or with --system at every boot.
 

@@ -54,6 +54,7 @@ def _checks(opened: OpenStack) -> tuple[Check, ...]:
         lambda: running.check_speed(opened),
         running.check_hub,
         lambda: machine.check_power(home),
+        machine.check_man_page,
         lambda: running.check_services(opened),
     )
 

@@ -11,6 +11,7 @@ from mlx_stack.autostart.status import read_install_status
 from mlx_stack.doctor.finding import Finding, Severity, ok
 from mlx_stack.errors import MissingError
 from mlx_stack.home import Home
+from mlx_stack.man_page import man_page
 
 _OLDEST_MACOS = 14
 _LITTLE_DISK_BYTES = 20 * 10**9
@@ -174,3 +175,16 @@ def check_power(home: Home) -> Iterator[Finding]:
     for finding in status.outlook.findings:
         severity = _SEVERITIES[finding.verdict]
         yield Finding(f"boot-{finding.name}", severity, finding.message, fix=finding.fix)
+
+
+def check_man_page() -> Iterator[Finding]:
+    """Whether `man mlx-stack` finds the page of this installation."""
+    page = man_page()
+    if page is not None and not page.is_found:
+        yield Finding(
+            "man-page",
+            "info",
+            "`man mlx-stack` doesn't find the manual yet.",
+            fix=f"`mlx-stack doctor --fix` links it to {page.link.parent}.",
+            repair=page.put_in_place,
+        )

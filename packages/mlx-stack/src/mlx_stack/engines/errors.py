@@ -41,7 +41,7 @@ class EngineMissingError(MissingError):
 
     def __init__(self, engine: str) -> None:
         super().__init__(
-            f"{engine} is not installed.", hint="Install it with `mlx-stack engines install`."
+            f"{engine} is not installed.", hint="Install it with `mlx-stack doctor --fix`."
         )
 
 

@@ -58,7 +58,7 @@ def check_health(
     if pair.vllm_mlx is None:
         raise StackError(
             "Without vllm-mlx there is nothing that could answer.",
-            hint="Install it with `mlx-stack engines install`.",
+            hint="Install it with `mlx-stack doctor --fix`.",
         )
     home = opened.home
     home.engines.mkdir(parents=True, exist_ok=True)

@@ -51,7 +51,7 @@ class StartingServices:
             output.spin("\n  ".join(self._lines.values()), is_timed=False)
 
 
-def _how_far(event: mlx_procsup.Loading) -> str:
+def _how_far(event: "mlx_procsup.Loading") -> str:
     """`loading, 3.2 of about 5.4 GB, 12 s`; a gateway has nothing to load."""
     if not event.needs_bytes:
         return f"starting, {format_duration(event.seconds)}"
