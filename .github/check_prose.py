@@ -136,6 +136,7 @@ def strings_of(path: Path, source: str) -> Iterator[Text]:
     """The strings of a Python file that people read."""
     tree = ast.parse(source)
     skipped = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    skipped |= {id(node.left) for node in ast.walk(tree) if isinstance(node, ast.Compare)}
     skipped |= {
         id(part)
         for node in ast.walk(tree)

@@ -120,8 +120,7 @@ class Config:
         Meta(
             ge=0,
             le=65535,
-            description="A second port of the gateway, for clients of Ollama, which look on 11434; "
-            "0 for none.",
+            description="A second gateway port for Ollama's clients, which use 11434; 0 for none.",
             extra=_BY_UP,
         ),
     ] = 0
@@ -135,8 +134,7 @@ class Config:
     cloud_fallback: Annotated[
         CloudFallback,
         Meta(
-            description="When a request may go to OpenRouter though it asked for a tier; it needs "
-            "openrouter-key.",
+            description="When a request for a tier may go to OpenRouter; needs openrouter-key.",
             extra=_BY_UP,
         ),
     ] = CloudFallback.WHEN_DOWN
@@ -168,8 +166,8 @@ class Config:
     dashboard_on_lan: Annotated[
         bool,
         Meta(
-            description="Whether other machines may open the page without TLS, which lets anyone "
-            "on the way read along.",
+            description="Whether other machines may open the dashboard without TLS; anyone on the "
+            "network path could then read along.",
         ),
     ] = False
     gateway_host: Annotated[

@@ -16,7 +16,7 @@ _complete_clients = completer(lambda _opened: (each.name for each in clients.reg
 @click.command("connect")
 @click.argument("client", required=False, shell_complete=_complete_clients)
 @tier_option("The tier for the real work; by default the first of the stack.")
-@click.option("--dry-run", is_flag=True, help="Show the change and write nothing.")
+@click.option("--dry-run", is_flag=True, help="Show the change without writing anything.")
 @click.option("--undo", is_flag=True, help="Undo what `connect` wrote.")
 @with_context()
 @examples("mlx-stack connect claude-code", "mlx-stack connect zed --dry-run")
@@ -25,9 +25,9 @@ def command(
 ) -> None:
     """Configure a client to use this endpoint.
 
-    Without CLIENT, all are listed: which are on this machine, which are connected. A client's
+    Without CLIENT, list all clients, and which are installed and connected. A client's
     configuration file is written; everything else in it is kept, and a backup is saved next to it
-    before the first change. For a client without one, what to type is shown, and where.
+    before the first change. For other clients, it shows what to type and where.
     """
     connect = clients.connect
     around = connect.surroundings(context.home)

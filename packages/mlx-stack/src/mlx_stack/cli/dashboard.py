@@ -10,11 +10,11 @@ from mlx_stack.cli.frame.output import Output
 
 
 @click.command("dashboard")
-@click.option("--print-url", is_flag=True, help="Print the address, and open nothing.")
+@click.option("--print-url", is_flag=True, help="Print the address instead of opening it.")
 @examples("mlx-stack dashboard", "mlx-stack dashboard --print-url")
 @with_context()
 def command(context: Context, *, print_url: bool) -> None:
-    """Open the page that shows the stack, in the browser.
+    """Open the dashboard in the browser.
 
     The address opens the page once, within two minutes; the browser stays signed in for a day.
     Without it, the page asks for a key.

@@ -45,7 +45,9 @@ class _InitCommand(click.Command):
 
 
 @click.command("init", cls=_InitCommand)
-@click.option("--accept-defaults", "-y", is_flag=True, help="Ask nothing.")
+@click.option(
+    "--accept-defaults", "-y", is_flag=True, help="Don't ask questions; use the defaults."
+)
 @planning_options(
     budget_help="Memory budget for all tiers, e.g. 30gb.",
     context_help="Tokens of context of every new tier.",
@@ -99,8 +101,9 @@ def command(
 ) -> None:
     """Define a stack: the recommended tiers, each on a free port.
 
-    Writes stacks/default.yaml and litellm.yaml in the state folder. A stack that is defined is
-    replaced with --force only; --add and --remove change it and leave its other tiers alone.
+    Writes stacks/default.yaml and litellm.yaml in the state folder. An existing
+    stack is only replaced with --force; --add and --remove change it and leave its other tiers
+    alone.
     A model that needs more memory than the GPU may use is refused without --force.
     """
     init, opened = planning.init, context.opened

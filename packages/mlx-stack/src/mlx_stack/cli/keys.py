@@ -20,7 +20,7 @@ _complete_names = completer(
 def command(context: Context) -> None:
     """Create, list and revoke clients' keys; without a COMMAND, list them.
 
-    keys.json in the state folder holds hashes, never a key. A change takes effect at once.
+    keys.json in the state folder only contains hashes. Changes take effect at once.
     """
     list_by_default(context)
 

@@ -13,7 +13,7 @@ from mlx_stack.cli.views.services import StartingServices, show_event
 
 @click.command("up")
 @tier_option("Start only this tier.")
-@click.option("--dry-run", is_flag=True, help="Print the commands, and start nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the commands without starting anything.")
 @click.option("--force", is_flag=True, help="Start a model that doesn't fit in memory.")
 @timeout_option
 @with_context()

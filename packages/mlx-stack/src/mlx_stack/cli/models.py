@@ -146,7 +146,7 @@ def search_command(
 @with_context()
 @examples("mlx-stack models show qwen3-8b", "mlx-stack models show ./my-model")
 def show_command(context: Context, model: str, hardware_spec: str | None) -> None:
-    """Show what is known of MODEL: what it can do, where it is on this disk, and how it would run.
+    """Show details of MODEL: what it can do, where it is on this disk, and how it would run.
 
     MODEL is a catalog id, a Hub repository or a model folder.
     """

@@ -22,7 +22,9 @@ _ALTERNATIVES = 8
     context_help="Tokens of context that every tier is planned for.",
 )
 @hardware_option
-@click.option("--show-all", is_flag=True, help="List every model of the catalog, fitting or not.")
+@click.option(
+    "--show-all", is_flag=True, help="List every model of the catalog, even if it doesn't fit."
+)
 @with_context()
 @examples("mlx-stack recommend", "mlx-stack recommend --hardware m4-max:40:128 --show-all")
 def command(
@@ -32,7 +34,7 @@ def command(
     *,
     show_all: bool,
 ) -> None:
-    """Rank the catalog for a machine and propose the tiers of a stack. Writes nothing.
+    """Rank the catalog for a machine and propose the tiers of a stack. Nothing is written.
 
     The tiers share one budget: they all fit at the same time, each with a full context.
     `mlx-stack init` makes a stack of them.

@@ -27,7 +27,9 @@ _SHOWN_FROM_S = 1.0
 
 
 @click.command("setup")
-@click.option("--accept-defaults", "-y", is_flag=True, help="Ask nothing.")
+@click.option(
+    "--accept-defaults", "-y", is_flag=True, help="Don't ask questions; use the defaults."
+)
 @click.option(
     "--intent",
     type=click.Choice(INTENTS),

@@ -53,8 +53,8 @@ def command(
 ) -> int:
     """Restart services that crash or hang, until interrupted.
 
-    What `down` stopped stays stopped. Every decision is printed and kept in the watchdog's log
-    (`mlx-stack logs watchdog`). `--json` is for `--daemon`, `--json-lines` for watching.
+    Services that `down` stopped stay stopped. Every decision is printed and kept in the watchdog's
+    log (`mlx-stack logs watchdog`). `--json` is for `--daemon`, `--json-lines` for watching.
     """
     output = context.output
     options = services.watch.WatchOptions(interval_s, max_restarts, restart_delay_s, start_first)
