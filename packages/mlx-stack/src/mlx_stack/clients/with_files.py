@@ -23,7 +23,7 @@ from mlx_stack.clients.documents import DocumentPath, Item
 CLAUDE_CODE_PROMPT_TOKENS = 20_000
 """Claude Code 2.1 in an empty folder: 13,500; a few MCP servers and a CLAUDE.md come on top."""
 AGENT_PROMPT_TOKENS = 15_000
-"""Codex CLI 0.171 in an empty folder: 9,100; opencode 1.18: 7,300; Cline 3.0: 5,600."""
+"""Codex CLI 0.171 in an empty folder: 9,100; opencode 1.18: 7,600; Cline 3.0: 5,600."""
 
 _LEAST_COMPACT_WINDOW = 100_000
 """Claude Code warns of a smaller one, and compacts within its context all the same."""
