@@ -377,7 +377,7 @@ def test_the_idle_one_makes_room_and_the_pinned_one_does_not(served: Program) ->
     began = time.monotonic()
     assert client.ask("B")[0] == 200
 
-    assert time.monotonic() - began > 20, "A stays for a while"
+    assert time.monotonic() - began > 5, "A stays for a while"
     assert pids(served, "model.A") != []
     assert identify(pids(served, "model.A")[0]) is None
     assert identify(pids(served, "kept")[0]) is not None

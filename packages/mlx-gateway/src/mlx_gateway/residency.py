@@ -44,7 +44,7 @@ class RoomRule:
     """
 
     budget_bytes: int
-    min_stay_s: float = 30.0
+    min_stay_s: float = 10.0
     patience_s: float = 30.0
 
 

@@ -45,6 +45,7 @@ def wait_for_healthy(
     *,
     timeout: LoadTimeout | None = None,
     cancelled: Callable[[], bool] = lambda: False,
+    watch_every_s: float = _WATCH_EVERY_S,
 ) -> Readiness:
     """Wait until a service answers HTTP 200.
 
@@ -55,6 +56,7 @@ def wait_for_healthy(
     Args:
         timeout_s: How long it may take, extended while the load progresses (log, CPU, memory).
         cancelled: Asked every 50 ms; the waiting ends when it says so.
+        watch_every_s: Something else than these 50 ms, where someone waits for every one of them.
 
     Raises:
         ExitedEarlyError: When the process ended; reported within 0.2 s.
@@ -65,10 +67,10 @@ def wait_for_healthy(
     if started.spec.readiness is None:
         watch.check_alive()
         return Readiness(started.name, watch.elapsed_s(), None, 0)
-    return _wait_for_answer(watch, started.spec.readiness)
+    return _wait_for_answer(watch, started.spec.readiness, watch_every_s)
 
 
-def _wait_for_answer(watch: "_Watch", readiness: HttpReadiness) -> Readiness:
+def _wait_for_answer(watch: "_Watch", readiness: HttpReadiness, watch_every_s: float) -> Readiness:
     pending: PendingPoll | None = None
     next_poll_s, pause_s = _FIRST_POLL_S, _FIRST_POLL_S
     polls, connected = 0, False
@@ -79,10 +81,10 @@ def _wait_for_answer(watch: "_Watch", readiness: HttpReadiness) -> Readiness:
                 connected, next_poll_s = True, watch.elapsed_s()
             if pending is None and watch.elapsed_s() >= next_poll_s:
                 pending, polls = PendingPoll(readiness, DOWN_AFTER_S), polls + 1
-            answer = pending.result(_WATCH_EVERY_S) if pending is not None else None
+            answer = pending.result(watch_every_s) if pending is not None else None
             if answer is None:
                 if pending is None:
-                    time.sleep(_WATCH_EVERY_S)
+                    time.sleep(watch_every_s)
             else:
                 pending = None
                 answer = watch.disown_strangers(answer, readiness)
@@ -137,6 +139,8 @@ class _Watch:
         """The answer, unless another process holds the port: then it says so instead."""
         self._last_answer = answer
         port = urlsplit(readiness.url).port
+        if readiness.ask is not None:  # only the service itself knows what it was asked
+            return answer
         if answer.ok and port is not None and listens_on(self._started.pid, port) is False:
             problem = f"another process answers on port {port}"
             self._last_answer = PollAnswer(None, None, problem)

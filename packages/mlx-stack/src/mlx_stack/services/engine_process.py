@@ -50,6 +50,7 @@ _LOCK_WITHIN_S = 60.0
 _STOP_LOCK_WITHIN_S = 5.0
 _RETRY_AFTER_S = 10.0
 _STATUS_WITHIN_S = 2.0
+_WATCH_EVERY_S = 0.01
 
 
 class EngineProcess:
@@ -96,7 +97,7 @@ class EngineProcess:
                     started = self._begin(service.spec)
             self._identity = started.identity
             try:
-                wait_for_healthy(started, cancelled=cancelled.is_set)
+                wait_for_healthy(started, cancelled=cancelled.is_set, watch_every_s=_WATCH_EVERY_S)
             except NotReadyError:
                 self._put_aside(started)
                 raise
