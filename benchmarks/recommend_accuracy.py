@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recommend_calibrate import leaving_out
-from recommend_measurements import Row, measurements, peaks, read_rows
+from recommend_measurements import Row, measurements, peaks, read_rows, streams
 
 from mlx_recommend.calibration import FITTED, Calibration, ErrorClass
 from mlx_recommend.inputs import Workload
@@ -59,6 +59,7 @@ def main() -> None:
     if not paths:
         _both(rows, "Unseen: a publisher left out", leaving_out(rows, lambda row: row.publisher))
         _both(rows, "A chip left out", leaving_out(rows, lambda row: row.chip))
+        _both(streams(), "Several requests at once, which no fit has seen", lambda _: FITTED)
     _both(rows, "Shipped constants", lambda _: FITTED)
     for kind, found in memory_errors(rows if paths else [*rows, *peaks()]).items():
         _memory_line(kind, found)

@@ -115,6 +115,11 @@ def peaks() -> list[Row]:
     return read_rows(DATA / "mlx_peaks.csv")
 
 
+def streams() -> list[Row]:
+    """Several requests at once: nothing is fitted to these rows."""
+    return read_rows(DATA / "mlx_streams.csv")
+
+
 def read_rows(path: Path) -> list[Row]:
     """The clean measurements of catalog models in a CSV with the columns of the later file."""
     with path.open(encoding="utf-8", newline="") as file:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mlx_recommend import calibration
 from mlx_recommend.calibration import RANGE_ERRORS, ErrorClass
 
 pytestmark = pytest.mark.story
@@ -31,7 +32,8 @@ def predictions(benchmarks):
     accuracy, calibrate, published = benchmarks
     rows = published.measurements()
     constants = calibrate.leaving_out(rows, lambda row: row.publisher)
-    return [*accuracy.decoded(rows, constants), *accuracy.prefilled(rows, constants)]
+    together = accuracy.decoded(published.streams(), lambda _: calibration.FITTED)
+    return [*accuracy.decoded(rows, constants), *accuracy.prefilled(rows, constants), *together]
 
 
 @pytest.mark.parametrize("error_class", ErrorClass)

@@ -213,7 +213,7 @@ RANGE_ERRORS = {
     ErrorClass.MIXTURE: RangeError(1.20, 68, 0.055, 0.96),
     ErrorClass.HYBRID: RangeError(1.15, 42, 0.046, 0.95),
     ErrorClass.LONG_CONTEXT: RangeError(1.35, 11, 0.072, 0.91),
-    ErrorClass.STREAMS: RangeError(1.60),
+    ErrorClass.STREAMS: RangeError(1.60, 3, 0.074, 1.00),
     ErrorClass.PREFILL: RangeError(1.25, 140, 0.066, 0.93),
     ErrorClass.EMULATED_PREFILL: RangeError(1.35, 11, 0.138, 1.00),
     ErrorClass.NEWEST_PREFILL: RangeError(1.40, 58, 0.102, 0.95),
