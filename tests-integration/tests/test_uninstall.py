@@ -1,13 +1,17 @@
 """`uninstall --all`: nothing runs, clients are as they were, and only what isn't ours is left."""
 
+import re
 from pathlib import Path
 
 import psutil
 import pytest
 
+from mlx_stack.uninstall import OURS
 from stack_testkit.home import define_stack
 from stack_testkit.program import Program
 from stack_testkit.schemas import differences
+
+REPOSITORY = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -56,6 +60,15 @@ def test_files_that_others_put_into_the_state_folder_stay(user: Program) -> None
     assert done.code == 0, done.err
     assert (user.home.root / "notes.txt").read_text(encoding="utf-8") == "mine"
     assert f"{user.home.root}" in done.out
+
+
+def test_every_file_that_the_reference_lists_is_removed_but_for_the_users_own() -> None:
+    page = (REPOSITORY / "docs" / "reference" / "files.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    names = {name.split("/")[0] for row in rows for name in re.findall(r"`([\w./<>*-]+)`", row)}
+
+    kept = {"models", "model-dir", "catalog", "-wal", "-shm", ".log.1.gz"}
+    assert names - kept == {*OURS} - {"ledger.db-wal", "ledger.db-shm"}
 
 
 def test_nobody_is_there_to_confirm_it(user: Program) -> None:

@@ -18,11 +18,11 @@ from mlx_stack.services.down import stop_one, stop_services
 from mlx_stack.services.service import WATCHDOG, Outcomes
 from mlx_stack.services.stack_lock import stack_lock
 
-_OURS = (
+OURS = (
     *("profile.json", "config.yaml", "credentials.json", "keys.json", "keys.lock"),
     *("ledger.db", "ledger.db-wal", "ledger.db-shm", "connections.json", "open-webui.env"),
     *("stacks", "gateway.yaml", "litellm.yaml", "engines", "pids", "run", "logs", "benchmarks"),
-    *("conversation.json", "chat_history", "setup.json", "lock"),
+    *("conversation.json", "chat_history", "setup.json", "page", "lock"),
 )
 """What we write into the state folder, models aside; the lock last, since it is held meanwhile."""
 
@@ -137,7 +137,7 @@ def uninstall_all(
 
 def _delete(home: Home, model_dir: Path) -> None:
     """Remove what we wrote, and folders that are empty then."""
-    for name in _OURS:
+    for name in OURS:
         path = home.root / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -117,7 +117,8 @@ def _uninstall_all(context: Context, *, with_models: bool, is_confirmed: bool) -
             raise UsageError("Removing everything has to be confirmed.", hint="Add --yes.")
         confirm_or_stop(
             f"This stops the services, restores {_count(len(found.clients), 'connected client')} "
-            f"and deletes {context.home.root} except for the models. Continue?"
+            f"and deletes {context.home.root} except for the models. Continue?",
+            default=False,
         )
         if found.models and not with_models:
             what = _count(len(found.models), "downloaded model")
