@@ -63,6 +63,10 @@ test *ARGS:
 stories:
     pytest -m story
 
+# the page in Chromium, at /usr/bin/chromium or where CHROMIUM says
+browser:
+    uv run --quiet --group browser pytest -m browser -n 0
+
 # each package's wheel in an empty environment: its tests, its programs, its public types
 alone: tools
     uv build --all-packages --wheel --quiet --clear --out-dir dist

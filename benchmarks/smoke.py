@@ -48,6 +48,7 @@ LEFT_OUT = {
     "gateway_others": "installs packages from PyPI and npm, for gateway_relay.py",
     "gateway_choice": "needs servers and clients that nothing else here needs",
     "launchd_exit_codes": "runs the tests of mlx-launchd once for each code",
+    "page": "needs Chromium",
     "recommend_llmfit": "needs llmfit",
     "recommend_measurements": "is imported by the others",
     "smoke": "is this script",
