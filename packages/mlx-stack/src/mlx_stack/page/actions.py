@@ -144,7 +144,7 @@ KINDS: dict[str, Callable[[Mapping[str, str]], tuple[str, ...]]] = {
 
 
 class Actions:
-    """Starts actions, and says how they are. Not thread-safe: one thread at a time."""
+    """Starts actions, and says how they are; all that it knows is in their folders."""
 
     def __init__(self, home: Home) -> None:
         self._home = home

@@ -132,6 +132,10 @@ class Feed:
             if now - self._machine_at >= _MACHINE_S:
                 self._machine_at = now
                 self._tell("machine", await asyncio.to_thread(_machine))
+            if b'"running"' in self._latest.get(
+                "actions", b""
+            ):  # one ends without a trace in a file
+                self._tell("actions", await asyncio.to_thread(self._read_actions))
             signature = self._sign()
             if signature != self._signature or now - self._status_at >= _STATUS_S:
                 self._signature, self._status_at = signature, now
@@ -149,20 +153,16 @@ class Feed:
     def _sign(self) -> object:
         """What changes when a service, an action or a file of ours does."""
         home = self._folder.home
-        folders = (home.pids, home.run, home.stack, home.config, home.client_keys)
-        parts = tuple(map(stamp, folders))
-        running = (home.page / "actions").glob("*/out") if self._has_actions() else ()
-        return (*parts, stamp(home.page / "actions"), *map(stamp, running))
-
-    def _has_actions(self) -> bool:
-        return b'"running"' in self._latest.get("actions", b'"running"')
+        actions = home.page / "actions"
+        folders = (home.pids, home.run, home.stack, home.config, home.client_keys, actions)
+        return tuple(map(stamp, folders))
 
     def _read(self) -> list[tuple[str, Document]]:
-        return [
-            ("status", self._status()),
-            ("actions", {"actions": [each.to_document() for each in self._actions.all()]}),
-            ("events", self._events()),
-        ]
+        actions = self._read_actions()
+        return [("status", self._status()), ("actions", actions), ("events", self._events())]
+
+    def _read_actions(self) -> Document:
+        return {"actions": [each.to_document() for each in self._actions.all()]}
 
     def _status(self) -> Document:
         from mlx_stack.services.status import read_status  # noqa: PLC0415 - no page, no need

@@ -41,7 +41,7 @@ export function table(columns, rows, {empty = 'Nothing yet.', label} = {}) {
   return h('div', {class: 'scroll', tabindex: '0', role: 'group', 'aria-label': label || 'Table'},
     h('table', null,
       h('thead', null, h('tr', null, columns.map(([title, , options]) =>
-        h('th', {class: kind(options), scope: 'col'}, title)))),
+        (title ? h('th', {class: kind(options), scope: 'col'}, title) : h('td'))))),
       h('tbody', null, rows.map((row) => h('tr', null, columns.map(([, cell, options]) =>
         h('td', {class: kind(options)}, cell(row))))))));
 }
