@@ -17,6 +17,9 @@ TIMEOUT_S = 180
 SMALL: dict[str, tuple[str, ...]] = {
     "bench_calibration": ("--rounds", "1"),
     "catalog_load": (),
+    "demand_cold_start": ("--rounds", "1"),
+    "demand_day": ("--days", "1"),
+    "demand_histories": ("--histories", "2"),
     "engine_proof": ("--requests", "50"),
     "gateway_ledger": ("keys", "writers"),
     "gateway_relay": ("ready", "lone", "fallback"),

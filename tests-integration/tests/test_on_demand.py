@@ -12,9 +12,11 @@ from urllib.parse import urlsplit
 
 import psutil
 import pytest
+from msgspec import structs
 
 from mlx_procsup import identify
 from mlx_procsup.testing import eventually
+from mlx_stack.stack import load_stack, save_stack
 from stack_testkit.home import define_stack, make_model_folder
 from stack_testkit.program import Program
 
@@ -292,10 +294,15 @@ def test_a_model_that_is_not_there_any_more_is_said_to_be_gone(
 def test_any_model_on_disk_is_a_name_and_its_engine_comes_and_goes(served: Program) -> None:
     define_stack(served.home, {"standard": {}})
     make_model_folder(served.home.models / "Guest-4bit")
+    stack = load_stack(served.home.stack)
+    save_stack(served.home.stack, structs.replace(stack, aliases={"visitor": "Guest-4bit"}))
     served.run("up")
     client = Client(served)
 
     listed = client.models()
+    assert client.ask("visitor")[2]["x-mlx-stack-tier"] == "Guest-4bit"
+    served.run("down", "--tier", "model.Guest-4bit")
+    served.run("up")
     assert (listed["standard"]["loaded"], listed["standard-model"]["loaded"]) == (True, True)
     assert listed["Guest-4bit"]["loaded"] is False
     assert listed["Guest-4bit"]["context_length"] > 0

@@ -95,7 +95,7 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     Attributes:
         tiers: In order of importance: fallback goes down the list.
         hardware_profile: The profile id of the machine that the stack was made for.
-        aliases: More model names at the gateway, each for a tier.
+        aliases: More model names at the gateway, each for a tier or a model on this disk.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -186,8 +186,6 @@ def contradiction(stack: Stack) -> str | None:
         if problem is not None:
             return problem
     for alias, target in stack.aliases.items():
-        if target not in names:
-            return f"the alias {alias!r} names a tier {target!r} that is not defined"
         if alias in names and alias != target:
             return f"the alias {alias!r} is also the name of a tier"
     return None

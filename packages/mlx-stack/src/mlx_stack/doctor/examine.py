@@ -49,6 +49,7 @@ def _checks(opened: OpenStack) -> tuple[Check, ...]:
         lambda: state.check_exposure(opened),
         lambda: running.check_engines(home),
         lambda: running.check_models(opened),
+        lambda: running.check_aliases(opened),
         lambda: running.check_ports(opened),
         lambda: running.check_leftovers(home),
         lambda: running.check_speed(opened),

@@ -25,6 +25,7 @@ from mlx_stack.errors import StackError
 from mlx_stack.home import Home
 from mlx_stack.models.hub.client import open_hub
 from mlx_stack.models.hub.environment import read_environment
+from mlx_stack.models.shelf import models_on_disk
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.learned import find_drifts
 from mlx_stack.services.assembly import model_folder
@@ -133,6 +134,26 @@ def check_models(opened: OpenStack) -> Iterator[Finding]:
             yield of_error("model", error)
         else:
             yield ok("model", f"{tier.name}: {folder}.")
+
+
+def check_aliases(opened: OpenStack) -> Iterator[Finding]:
+    """Whether each alias means a tier, or a model that is on this disk.
+
+    Raises:
+        StackError: When the stack or the configuration can't be read.
+    """
+    names = {name for tier in opened.stack.tiers for name in (tier.name, tier.model)}
+    names |= {name for model in models_on_disk(opened, None) for name in model.names}
+    aliases = opened.stack.aliases
+    for alias, target in aliases.items():
+        if target not in names and target not in aliases:
+            yield Finding(
+                "alias",
+                "warning",
+                f"The alias {alias!r} means {target!r}, which is neither a tier nor a model here.",
+                "A request for it is answered with 404.",
+                f"mlx-stack pull {target}",
+            )
 
 
 def check_hub() -> Iterator[Finding]:

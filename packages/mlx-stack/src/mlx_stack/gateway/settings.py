@@ -149,8 +149,16 @@ def _model(stack: Stack, tier: Tier, config: Config, known: TierAtGateway) -> Mo
 
 
 def _aliases(stack: Stack, models: Collection[str]) -> dict[str, str]:
-    """More names for the tiers: the user's own first, then the ids of their models."""
-    aliases = {name: tier for name, tier in stack.aliases.items() if name not in models}
+    """More names for the tiers: the user's own first, then the ids of their models.
+
+    Aliases for models on this disk are left to the gateway, which finds these while it runs.
+    """
+    known = {*models, *(tier.model for tier in stack.tiers)}
+    aliases = {
+        name: target
+        for name, target in stack.aliases.items()
+        if name not in models and target in known
+    }
     for tier in stack.tiers:
         if tier.model not in models:
             aliases.setdefault(tier.model, tier.name)

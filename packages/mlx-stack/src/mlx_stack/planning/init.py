@@ -285,10 +285,11 @@ def _with_ports(
 
 
 def _aliases(defined: Stack | None, tiers: Sequence[PlannedTier]) -> dict[str, str]:
-    """The aliases whose tiers are still there."""
-    names = {each.tier.name for each in tiers}
-    aliases = defined.aliases if defined is not None else {}
-    return {alias: name for alias, name in aliases.items() if name in names}
+    """The aliases but for those whose tiers are gone."""
+    if defined is None:
+        return {}
+    gone = {tier.name for tier in defined.tiers} - {each.tier.name for each in tiers}
+    return {alias: name for alias, name in defined.aliases.items() if name not in gone}
 
 
 def _notes(

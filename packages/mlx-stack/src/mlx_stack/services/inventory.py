@@ -58,6 +58,7 @@ class Inventory:
         held: The tiers, then the models without one.
         guests: The models without a tier, and what the gateway must know of each.
         nicknames: More names for tiers, by the tier.
+        aliases: What the stack file calls tiers and models.
         ports: The ports of models without a tier, by service.
     """
 
@@ -66,6 +67,7 @@ class Inventory:
     held: tuple[Held, ...]
     guests: tuple[tuple[ModelOnDisk, TierAtGateway], ...]
     nicknames: Mapping[str, tuple[str, ...]]
+    aliases: Mapping[str, str]
     ports: Mapping[str, int]
 
     def extended(self, settings: GatewaySettings) -> GatewaySettings:
@@ -75,6 +77,9 @@ class Inventory:
                 settings = with_names(settings, tier, names)
         for model, known in self.guests:
             settings = with_model(settings, model.tier, known, model.names)
+        for alias, target in self.aliases.items():
+            if target in settings.models or target in settings.aliases:
+                settings = with_names(settings, target, (alias,))
         return settings
 
 
@@ -142,6 +147,7 @@ def _take(opened: OpenStack, signature: object, ports: Mapping[str, int]) -> Inv
         held=tuple(held),
         guests=tuple(guests),
         nicknames=nicknames,
+        aliases=stack.aliases if stack is not None else {},
         ports=given,
     )
 
