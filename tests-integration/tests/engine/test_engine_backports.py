@@ -40,6 +40,33 @@ print(json.dumps({
 """
 
 
+WAIT = """
+import json, runpy, sys
+from collections import deque
+from types import SimpleNamespace
+if sys.argv[1]:
+    runpy.run_path(sys.argv[1])["apply"]()
+from vllm_mlx.scheduler import Scheduler
+
+scheduler = Scheduler.__new__(Scheduler)
+line = deque(SimpleNamespace(request_id=each) for each in ("left", "stays"))
+scheduler.__dict__.update(
+    requests={}, running={}, request_id_to_uid={}, uid_to_request_id={}, waiting=line,
+    finished_req_ids=set(), _cleanup_detokenizer=lambda _: None, _pending_abort_ids=set(),
+)
+scheduler.abort_request("left")
+scheduler._process_pending_aborts()
+print(json.dumps([each.request_id for each in line]))
+"""
+
+
+def waiting(environment: Environment, backports_file: str) -> list[str]:
+    """Who waits in the engine once a client has left whose request it has forgotten already."""
+    command = [str(environment.python), "-I", "-c", WAIT, backports_file]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
 def decoded(environment: Environment, backports_file: str) -> dict[str, Any]:
     """What 600 tokens of a batch leave in a recurrent layer's cache."""
     command = [str(environment.python), "-I", "-c", DECODE, backports_file]
@@ -54,7 +81,12 @@ def test_a_hybrid_models_cache_does_not_grow_with_the_answer(vllm_mlx_environmen
     assert fixed["state"] == 600
 
 
+def test_a_request_whose_client_left_while_it_waited_is_gone(vllm_mlx_environment: Environment):
+    assert waiting(vllm_mlx_environment, str(Path(backports.__file__))) == ["stays"]
+
+
 def test_the_pinned_engine_still_needs_each_backport(vllm_mlx_environment: Environment):
     grown = decoded(vllm_mlx_environment, "")
     assert min(grown["behind"]) >= 600, "mlx-lm#1632 is in the engine: the backport can go"
     assert grown["counts"] == [[-600, -597], [300, 300]]
+    assert waiting(vllm_mlx_environment, "") == ["left", "stays"], "the engine ends it itself"

@@ -119,11 +119,12 @@ def tier_service(opened: OpenStack, tier: Tier) -> Service:
 
 
 def at_gateway(tier: Tier, serving: vllm_mlx.Serving) -> TierAtGateway:
-    """What the gateway must know of a tier that is served so."""
+    """What the gateway must know of a tier that is served so; its own flags come first."""
+    flags = tier.vllm_flags
     return TierAtGateway(
         sees_images=serving.multimodal,
-        calls_tools=bool(serving.tool_call_parser),
-        thinks=bool(serving.reasoning_parser),
+        calls_tools=bool(flags.get("tool-call-parser", serving.tool_call_parser)),
+        thinks=bool(flags.get("reasoning-parser", serving.reasoning_parser)),
         reads_in_silence=vllm_mlx.reads_in_silence(tier, serving),
     )
 
