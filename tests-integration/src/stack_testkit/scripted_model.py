@@ -4,7 +4,7 @@ The last message of the user holds the script, on a line of its own where a clie
 
 - `Repeat: TEXT` is answered with TEXT, to a line that says `Over.` or the end of the message;
 - `Show the prompt.` with everything that reached the model, brackets made harmless;
-- `Talk for ever.` with one word after the other;
+- `Talk forever.` with one word after the other;
 - anything else with `Fine.`, and a result that comes back from a tool with `Seen: ` and the result.
 
 `Wait 2 s.` before any of them delays each token by so much, `Read for 90 s.` the first one alone,
@@ -12,6 +12,7 @@ as a long prompt does. The folder holds Python code that the engine runs (`model
 `config.json`); the tokenizer is another model's.
 """
 
+import argparse
 import json
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ from pathlib import Path
 _CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 <|im_start|>{{ message.role }}
+{% if message.reasoning_content %}<think>{{ message.reasoning_content }}</think>{% endif %}\
 {% if message.content is string %}{{ message.content }}{% elif message.content %}\
 {{ message.content | tojson }}{% endif %}\
 {%- for call in message.tool_calls or [] %}
@@ -55,7 +57,7 @@ WORD = TOKENIZER.encode(" word", add_special_tokens=False).ids[0]
 HARMLESS = str.maketrans("<>{}", "\\u2039\\u203a()")
 SCRIPT = re.compile(
     r"^(?:Wait ([0-9.]+) s\\. ?)?(?:Read for ([0-9.]+) s\\. ?)?"
-    r"(Repeat: |Show the prompt\\.|Talk for ever\\.)",
+    r"(Repeat: |Show the prompt\\.|Talk for ?ever\\.)",
     re.MULTILINE,
 )
 
@@ -88,7 +90,7 @@ def script(prompt):
         answer = said[told.end():].partition("\\nOver.")[0]
     elif order == "Show the prompt.":
         answer = text.translate(HARMLESS)
-    elif order == "Talk for ever.":
+    elif order in ("Talk for ever.", "Talk forever."):
         answer = None
     else:
         answer = "Fine."
@@ -185,3 +187,19 @@ def make_scripted_model(folder: Path, *, tokenizer_of: Path, engine_python: Path
     weights = str(folder / "model.safetensors")
     subprocess.run([engine_python, "-I", "-c", write, weights], check=True)
     return folder
+
+
+def main() -> None:
+    """Write the model to a folder that is named on the command line."""
+    parser = argparse.ArgumentParser(description="Write a model that says what it is told to say.")
+    parser.add_argument("folder", type=Path, metavar="FOLDER")
+    parser.add_argument("--tokenizer-of", type=Path, required=True, metavar="MODEL")
+    parser.add_argument("--engine-python", type=Path, required=True, metavar="PYTHON")
+    options = parser.parse_args()
+    make_scripted_model(
+        options.folder, tokenizer_of=options.tokenizer_of, engine_python=options.engine_python
+    )
+
+
+if __name__ == "__main__":
+    main()

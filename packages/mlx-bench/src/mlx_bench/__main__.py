@@ -47,7 +47,13 @@ def _answer(arguments: Sequence[str]) -> int:
     as_json = "--json" in arguments
     try:
         options = parse_arguments(arguments)
-        commands = {"run": _run, "compare": _compare, "report": _report, "calibrate": _calibrate}
+        commands = {
+            "run": _run,
+            "compare": _compare,
+            "report": _report,
+            "calibrate": _calibrate,
+            "conformance": _conformance,
+        }
         return commands[options.command](options)
     except ParametersError as error:
         return _fail("usage", str(error), "", EXIT_USAGE, as_json=as_json)
@@ -223,6 +229,33 @@ def _compare(options: "argparse.Namespace") -> int:
     else:
         sys.stdout.write(render_comparison(comparison))
     return EXIT_DONE
+
+
+def _conformance(options: "argparse.Namespace") -> int:
+    """Every case right is 0, any that is wrong or could not be tried 1."""
+    from mlx_bench.client import parse_base_url
+    from mlx_bench.conformance.server import Server
+    from mlx_bench.conformance.table import GROUPS, cases_of, try_cases
+
+    try:
+        cases = cases_of(options.cases)
+    except KeyError as error:
+        known = f"the groups are {', '.join(GROUPS)}"
+        raise ParametersError(f"there is no case {error.args[0]!r}; {known}") from error
+    key = _api_key(options.api_key_env) or ""
+    root = parse_base_url(options.url).removesuffix("/").removesuffix("/v1")
+    server = Server(root, options.model, key, options.timeout)
+    if not server.is_there():
+        hint = "Is the model there, and is the key right (--api-key-env)?"
+        raise EndpointError("A plain question was not answered.", url=root, hint=hint)
+    try:
+        table = try_cases(server, cases, lambda outcome: _say(outcome.case.kind))
+    finally:
+        server.close()
+    _hush()
+    text = json.dumps(table.to_document(), indent=2) if options.json else table.render().rstrip()
+    print(text)
+    return EXIT_DONE if table.right == len(table.outcomes) else EXIT_FAILED
 
 
 def _calibrate(options: "argparse.Namespace") -> int:

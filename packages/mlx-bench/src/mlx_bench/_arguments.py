@@ -20,7 +20,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options, with `command` being `run`, `compare`, `report` or `calibrate`.
+    """The options, with `command` being `run`, or one of the others' names.
 
     Raises:
         ParametersError: The command line makes no sense.
@@ -29,11 +29,13 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "compare": _compare_parser,
         "report": _report_parser,
         "calibrate": _calibrate_parser,
+        "conformance": _conformance_parser,
     }
     command = arguments[0] if arguments else ""
     if command not in parsers:
         return _run_parser().parse_args(arguments, argparse.Namespace(command="run"))
-    return parsers[command]().parse_args(arguments[1:], argparse.Namespace(command=command))
+    named = argparse.Namespace(command=command)
+    return parsers[command]().parse_intermixed_args(arguments[1:], named)
 
 
 def parameters_from(options: argparse.Namespace) -> Parameters:
@@ -73,7 +75,8 @@ def _run_parser() -> argparse.ArgumentParser:
         prog="mlx-bench",
         description="Measure an OpenAI-compatible endpoint: TTFT, prefill and decode rate.",
         epilog="Further commands: mlx-bench compare A.json B.json, mlx-bench report FILE.json, "
-        "mlx-bench calibrate (how exact is this instrument here?).",
+        "mlx-bench calibrate (how exact is this instrument here?), mlx-bench conformance URL "
+        "(does a server speak its APIs as clients need it?).",
     )
     parser.add_argument("--version", action="version", version=f"mlx-bench {__version__}")
     parser.add_argument("url", metavar="URL", help="the base URL, as http://127.0.0.1:8000/v1")
@@ -162,6 +165,30 @@ def _report_parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mlx-bench report", description="Show a saved report in another form.")
     parser.add_argument("file", type=Path, metavar="FILE.json")
     _add_output_options(parser)
+    return parser
+
+
+def _conformance_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="mlx-bench conformance",
+        description="Try a server with small requests in OpenAI's, Anthropic's and Ollama's APIs, "
+        "each with what a right answer is. The model has to follow simple orders: `Repeat: TEXT` "
+        "is answered with TEXT.",
+    )
+    parser.add_argument("url", metavar="URL", help="the base URL, as http://127.0.0.1:8000/v1")
+    parser.add_argument(
+        "cases",
+        nargs="*",
+        metavar="CASE",
+        help="groups (chat, messages, responses, ollama, http, behaviour, thinking) or ids such as "
+        "C04; by default every group but `thinking`, which needs a model that thinks",
+    )
+    parser.add_argument("--model", required=True, metavar="M", help="the model's name there")
+    parser.add_argument(
+        "--api-key-env", metavar="NAME", help="the environment variable that holds the key"
+    )
+    parser.add_argument("--timeout", type=_seconds, default=60.0, metavar="S", help="of one read")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
 

@@ -1,0 +1,124 @@
+"""Every kind of request that clients make, at the real engine through the gateway.
+
+What is wrong through the gateway must be a fault of the engine that is known here, and be wrong at
+the engine as well.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from mlx_bench.conformance.server import Server
+from mlx_bench.conformance.table import USUAL, Conformance, cases_of, try_cases
+from mlx_procsup.testing import eventually
+from mlx_stack.engines.vllm_mlx import Serving
+from mlx_stack.services.ports import free_ports
+
+type Serve = Callable[..., str]
+
+pytestmark = [pytest.mark.engine, pytest.mark.timeout(900)]
+
+KEY = "a-key-of-the-test"
+TRAITS = Serving(tool_call_parser="hermes", reuses_prefixes=True)
+THINKS = Serving(tool_call_parser="hermes", reasoning_parser="qwen3", reuses_prefixes=True)
+SIMPLE = Serving(tool_call_parser="hermes", batching=False)
+FAULTS = {
+    "C16": "sends a call's tag as text where the tokenizer makes several tokens of it",
+    "A05": "the same",
+    "A05n": "the same",
+    "C32h": "drops the thoughts of earlier answers before the template sees them",
+    "A02e": "tells nobody how long a prompt is before it has been read",
+    "A11": "counts the texts of a request and not what the template makes of them",
+    "A11t": "the same",
+    "A11u": "the same",
+}
+"""The cases that are wrong through the gateway, and what vllm-mlx 0.6 does in each."""
+THINKING_FAULTS = {"A08t": FAULTS["A05"]}
+
+
+@contextmanager
+def running_gateway(folder: Path, engine: str) -> Iterator[str]:
+    """The program `mlx-gateway` in front of an engine; its URL."""
+    port = free_ports(1)[0]
+    model = {
+        "upstreams": [{"url": engine, "model": "scripted"}],
+        "max_concurrent": 2,
+        "sees_images": False,
+        "context_tokens": 131_072,
+    }
+    config = folder / "gateway.yaml"
+    document = {"schema_version": 1, "port": port, "models": {"scripted": model}}
+    config.write_text(json.dumps(document))
+    program = Path(sys.executable).with_name("mlx-gateway")
+    with subprocess.Popen(
+        (program, "serve", "--config", config), env={**os.environ, "MLX_GATEWAY_KEY": KEY}
+    ) as process:
+        url = f"http://127.0.0.1:{port}"
+        try:
+            eventually(lambda: answers(url))
+            yield url
+        finally:
+            process.terminate()
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health/liveliness").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def tried(url: str, *names: str, key: str = "") -> Conformance:
+    """The table of a server, printed."""
+    server = Server(url, "scripted", key)
+    try:
+        table = try_cases(server, cases_of(names))
+    finally:
+        server.close()
+    sys.stdout.write(table.render())
+    return table
+
+
+def wrong(table: Conformance) -> set[str]:
+    return {outcome.case.id for outcome in table.outcomes if not outcome.is_right}
+
+
+def test_what_clients_need_is_right_but_for_known_faults_of_the_engine(
+    serve: Serve, scripted_model: Path, tmp_path: Path
+) -> None:
+    engine = serve(scripted_model, traits=TRAITS, concurrency=2, has_backports=True)
+    with running_gateway(tmp_path, engine) as url:
+        through = tried(url, *USUAL, key=KEY)
+
+    assert wrong(through) == FAULTS.keys(), "a fault is gone, or there is a new one"
+    assert through.tried == len(through.outcomes) > 250
+
+    directly = tried(serve(scripted_model, name="bare", traits=TRAITS), *sorted(wrong(through)))
+    assert directly.right == 0, "the gateway is worse than the engine that is asked directly"
+
+
+def test_a_model_that_thinks_is_right_in_every_api(
+    serve: Serve, scripted_model: Path, tmp_path: Path
+) -> None:
+    engine = serve(scripted_model, traits=THINKS)
+    with running_gateway(tmp_path, engine) as url:
+        assert wrong(tried(url, "thinking", key=KEY)) == THINKING_FAULTS.keys()
+    assert tried(engine, *THINKING_FAULTS).right == 0
+
+
+def test_stops_and_clients_that_leave_are_right_in_simple_mode(
+    serve: Serve, scripted_model: Path, tmp_path: Path
+) -> None:
+    engine = serve(scripted_model, traits=SIMPLE, has_backports=True)
+    cases = ("C04", "C04s", "C05", "C05s", "P03", "P04", "A12", "A12s", "O03s", "K01", "K02", "K03")
+    with running_gateway(tmp_path, engine) as url:
+        assert wrong(tried(url, *cases, key=KEY)) == set()
+    bare = serve(scripted_model, name="bare", traits=SIMPLE)
+    assert tried(bare, "K01").right == 0, "the engine no longer needs `end_whole_answers`"
