@@ -4,11 +4,13 @@
 
 Three web servers run under a watchdog in its own process, in a folder that is a small tmpfs
 where we may mount one (root on Linux), so that the disk can be filled. After each fault every
-service must be healthy again, nothing else of ours may run, no stranger may have been signalled,
-and every state file that we did not damage ourselves must be readable at every moment.
+service must be healthy again and deliver, nothing else of ours may run, no stranger may have been
+signalled, none that delivered may have been called wedged, and every state file that we did not
+damage ourselves must be readable at every moment.
 """
 
 import argparse
+import http.client
 import json
 import os
 import random
@@ -29,8 +31,12 @@ from pathlib import Path
 import psutil
 
 from mlx_procsup import (
+    Answer,
+    AnswerKind,
+    DeliveryRule,
     HangRule,
     HttpReadiness,
+    InFlight,
     LockHeldError,
     MachineReader,
     Pressure,
@@ -42,8 +48,10 @@ from mlx_procsup import (
     StateDirs,
     StateFileError,
     Supervised,
+    Unreadable,
     Watchdog,
     WatchSettings,
+    Work,
     acquire_lock,
     bring_up,
     probe_all,
@@ -55,6 +63,16 @@ from mlx_procsup import (
 from mlx_procsup.testing import free_port, web_server_command
 
 POLICY = RestartPolicy(delay_s=0.1, max_delay_s=1.0, max_restarts=10**9, window_s=600, stable_s=1.0)
+DELIVERY = DeliveryRule(
+    idle_look_s=0.4,
+    busy_look_s=0.2,
+    ask_look_s=0.1,
+    floor_s=2.0,
+    first_s=0.0,
+    doubt_s=1.0,
+    ask_every_s=1.0,
+    errors_apart_s=0.1,
+)
 INTERVAL_S = 0.25
 PROBE_TIMEOUT_S = 0.5
 GRACE_S = 0.3
@@ -83,6 +101,47 @@ def specs(home: Path, ports: list[int]) -> list[ProcessSpec]:
     return made
 
 
+@dataclass(frozen=True)
+class Delivery:
+    """How to learn what a stand-in delivers."""
+
+    port: int
+    asks_when_idle: bool = True
+
+    def look(self) -> Work | Unreadable:
+        """What it says of its work."""
+        status, body = ask(self.port, "/work", 1.0)
+        if status is None:
+            return Unreadable("no answer")
+        in_flight, written, failures = map(int, body.split())
+        running = tuple(InFlight(str(number), 0) for number in range(in_flight))
+        return Work(running, written=written, failures=failures)
+
+    def ask(self, wait_s: float) -> Answer:
+        """One token."""
+        status, _ = ask(self.port, "/token", wait_s)
+        kinds = {None: AnswerKind.NOTHING, 200: AnswerKind.TOKEN}
+        return Answer(kinds.get(status, AnswerKind.ERROR), f"HTTP {status}")
+
+    def predict_s(self, size: int | None, /) -> float:
+        """Its prompts take no time."""
+        del size
+        return 0.0
+
+
+def ask(port: int, path: str, timeout_s: float) -> tuple[int | None, str]:
+    """The status and the body of an answer; None where there is none."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout_s)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    except (OSError, http.client.HTTPException):
+        return None, ""
+    finally:
+        connection.close()
+
+
 def state_dirs(home: Path) -> StateDirs:
     """Where the state is kept."""
     return StateDirs(home / "pids", home / "run", home / "logs")
@@ -102,11 +161,15 @@ def watch(home: Path, ports: list[int]) -> None:
         interval_s=INTERVAL_S,
         restart=POLICY,
         hang=HangRule(polls=2, start_grace_s=0.0),
+        delivery=DELIVERY,
         rotation=RotationRule(max_bytes=100_000, max_files=2),
         probe_timeout_s=PROBE_TIMEOUT_S,
         grace_s=GRACE_S,
     )
-    services = [Supervised(spec) for spec in specs(home, ports)]
+    services = [
+        Supervised(spec, delivery=Delivery(port))
+        for spec, port in zip(specs(home, ports), ports, strict=True)
+    ]
     machine = MachineReader(clock=clock, pressure=lambda: Pressure.NORMAL)
     watchdog = Watchdog(
         state_dirs(home),
@@ -133,6 +196,8 @@ class World:
     strangers: list[subprocess.Popen[bytes]] = field(default_factory=list[subprocess.Popen[bytes]])
     damaged: set[Path] = field(default_factory=set[Path])
     thieves_hit: int = 0
+    wedges: int = 0
+    wedges_missed: int = 0
     unreadable: list[str] = field(default_factory=list[str])
 
     def start_watchdog(self) -> None:
@@ -169,6 +234,21 @@ class World:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
 
+    def wedge(self, spec: ProcessSpec, number: int) -> None:
+        """Let a service answer and deliver nothing, and wait until another has taken its place."""
+        before = self.pid(spec)
+        if before is None:
+            return
+        self.wedges += 1
+        self.send(spec, number)
+        began = time.monotonic()
+        while self.pid(spec) == before:
+            if time.monotonic() - began > SETTLES_WITHIN_S:
+                self.wedges_missed += 1
+                self.send(spec, signal.SIGKILL)
+                return
+            time.sleep(0.02)
+
     def watch_files(self, stop: threading.Event) -> None:
         """Read every state file again and again."""
         while not stop.wait(0.005):
@@ -194,6 +274,26 @@ def fault_sigkill(world: World, spec: ProcessSpec) -> None:
 def fault_sigstop(world: World, spec: ProcessSpec) -> None:
     """The process hangs."""
     world.send(spec, signal.SIGSTOP)
+
+
+def fault_wedged_idle(world: World, spec: ProcessSpec) -> None:
+    """It delivers nothing, and nobody asks."""
+    world.wedge(spec, signal.SIGUSR1)
+
+
+def fault_wedged_busy(world: World, spec: ProcessSpec) -> None:
+    """It delivers nothing, and somebody waits."""
+    port = world.ports[world.services.index(spec)]
+    pid = world.pid(spec)
+    world.send(spec, signal.SIGUSR1)
+    threading.Thread(target=ask, args=(port, "/token", SETTLES_WITHIN_S), daemon=True).start()
+    if pid is not None and world.pid(spec) == pid:
+        world.wedge(spec, signal.SIGUSR1)
+
+
+def fault_wedged_failing(world: World, spec: ProcessSpec) -> None:
+    """Every answer is an error."""
+    world.wedge(spec, signal.SIGUSR2)
 
 
 def fault_port_stolen(world: World, spec: ProcessSpec) -> None:
@@ -405,6 +505,10 @@ def run(faults: int, seed: int, home: Path, *, can_fill: bool) -> int:
             stranger.kill()
             stranger.wait()
     problems["thief signalled"] += world.thieves_hit
+    problems["wedge missed"] += world.wedges_missed
+    said = sum(" wedged: " in line for line in log.read_text(errors="replace").splitlines())
+    problems["called wedged without being it"] += max(said - world.wedges, 0)
+    print(f"{world.wedges} wedges, {said} times called so")
     problems["state file unreadable"] += len(world.unreadable)
     for words in world.unreadable:
         print(words)

@@ -17,6 +17,7 @@ TIMEOUT_S = 180
 SMALL: dict[str, tuple[str, ...]] = {
     "bench_calibration": ("--rounds", "1"),
     "catalog_load": (),
+    "delivery_prefills": ("--count", "50"),
     "demand_cold_start": ("--rounds", "1"),
     "demand_day": ("--days", "1"),
     "demand_histories": ("--histories", "2"),

@@ -25,7 +25,7 @@ def standard(
 
 
 def test_what_was_there_all_the_time_had_no_outage() -> None:
-    assert standard() == Availability(1.0, 0, 0.0, 0, 0)
+    assert standard() == Availability(0.0, 1.0, 0, 0.0, 0, 0)
 
 
 def test_an_outage_lasts_from_the_last_token_to_the_first_healthy_look() -> None:
@@ -56,7 +56,7 @@ def test_the_time_in_which_it_was_meant_to_be_stopped_is_no_outage() -> None:
         event(50_000, "start"),
         seen=[(0, 10_000), (50_000, DAY)],
     )
-    assert found == Availability(1.0, 0, 0.0, 0, 0)
+    assert found == Availability(0.0, 1.0, 0, 0.0, 0, 0)
 
 
 def test_a_restart_of_the_gateway_ends_nothing_on_purpose() -> None:

@@ -1,5 +1,6 @@
 """Histories of services that answer: which of them deliver, and when the others are found."""
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -55,7 +56,7 @@ def stuck(*running: InFlight, waiting: tuple[InFlight, ...] = (), since: float =
     def says(at: float) -> Work:
         if at < since:
             return Work(written=10)
-        return Work(running, waiting, written=10)
+        return Work(running, waiting, written=10, oldest_s=at - since)
 
     return Engine(says, lambda at: (0.5, TOKEN) if at < since else SILENCE)
 
@@ -87,7 +88,8 @@ def test_a_deadlock_before_anything_is_scheduled_is_found() -> None:
 def test_requests_that_pile_up_behind_a_deadlock_buy_it_no_time() -> None:
     def says(at: float) -> Work:
         queued = range(int(max(at - 100, 0) / 2))
-        return Work((), tuple(InFlight(str(n), 2000) for n in queued), written=10)
+        waiting = tuple(InFlight(str(n), 2000) for n in queued)
+        return Work((), waiting, written=10, oldest_s=max(at - 102, 0))
 
     found = watched(Engine(says, lambda at: (0.5, TOKEN) if at < 100 else SILENCE))
     assert_found(found, expected_at(2000, since=102))
@@ -155,7 +157,7 @@ class Steps:
     def __call__(self, at: float) -> Work:
         if at < 100:
             return Work(written=10)
-        return Work((InFlight(f"r{int((at - 100) / 500)}", 1000),), written=10)
+        return Work((InFlight(f"r{int((at - 100) / 500)}", 1000),), written=10, oldest_s=at - 100)
 
 
 def test_a_livelock_is_found_however_busy_it_is_and_whoever_tries_again() -> None:
@@ -266,8 +268,10 @@ def test_a_status_that_tells_nothing_is_said_once_and_shoots_nobody(reason: str)
 def test_a_look_in_vain_now_and_then_hides_no_wedge() -> None:
     inner = stuck(InFlight("a", 3000)).says
 
+    looks = itertools.count()
+
     def says(at: float) -> Work | Unreadable:
-        return Unreadable("no answer within 2 s") if int(at) % 3 == 0 else inner(at)
+        return Unreadable("no answer within 2 s") if next(looks) % 2 else inner(at)
 
     found = watched(Engine(says, lambda _: SILENCE))
     assert found.wedged_at is not None

@@ -24,6 +24,7 @@ class Availability:
     """How something did in a time.
 
     Attributes:
+        since: From when on it counts: the beginning of the time, or when it was first seen.
         share: The share of the time in which it was meant to be there and was; None where that is
             too short.
         outages: How often it was not there though it was meant to be.
@@ -32,6 +33,7 @@ class Availability:
         panics: How often the machine panicked over it.
     """
 
+    since: float
     share: float | None
     outages: int
     longest_outage_s: float
@@ -77,6 +79,7 @@ def _of(
         for what in (RESTART, PANIC)
     }
     return Availability(
+        since=start,
         share=round(1 - missing_s / meant_s, 5) if meant_s > 0 else None,
         outages=len(missing),
         longest_outage_s=max((end - begin for begin, end in missing), default=0.0),

@@ -38,6 +38,7 @@ class Work:
         written: The tokens of all answers that have ended.
         rests: Its model is not loaded, and a question would load it.
         failures: How many answers in a row were errors, as those saw who asked.
+        oldest_s: For how long it has had the oldest of its requests; None where it doesn't say.
     """
 
     running: tuple[InFlight, ...] = ()
@@ -45,6 +46,7 @@ class Work:
     written: int = 0
     rests: bool = False
     failures: int = 0
+    oldest_s: float | None = None
 
     @property
     def in_flight(self) -> int:
@@ -96,15 +98,15 @@ class DeliveryRule:
         unreadable: After so many looks that told nothing, that is said.
     """
 
-    idle_look_s: float = 8.0
+    idle_look_s: float = 15.0
     busy_look_s: float = 4.0
-    ask_look_s: float = 1.0
+    ask_look_s: float = 0.5
     floor_s: float = 60.0
     first_s: float = 120.0
     doubt_s: float = 5.0
     ask_every_s: float | None = 300.0
     errors: int = 3
-    errors_apart_s: float = 2.0
+    errors_apart_s: float = 1.0
     failures: int = 5
     unreadable: int = 3
 
@@ -125,6 +127,7 @@ class DeliveryHistory:
         asked_at: Since when it has been asked for a token; None while it isn't.
         asked_for_s: How long that may take.
         last_asked_at: When it was last asked.
+        stuck: How many requests didn't move when it was asked because of them.
         errors: How many such questions in a row it has answered with an error.
         excused: Failures that others saw, and that it was asked about.
         unreadable: How many looks in a row told nothing.
@@ -144,6 +147,7 @@ class DeliveryHistory:
     asked_at: float | None = None
     asked_for_s: float = 0.0
     last_asked_at: float = float("-inf")
+    stuck: int = 0
     errors: int = 0
     excused: int = 0
     unreadable: int = 0
@@ -165,7 +169,7 @@ class DeliveryHistory:
 
     def moved(self, **others: object) -> "DeliveryHistory":
         """The history without anything held against its work."""
-        fresh = {"still_s": 0.0, "owed_s": 0.0, "owing": frozenset[str](), "sharing": 1}
+        fresh = {"still_s": 0.0, "owed_s": 0.0, "owing": frozenset[str](), "sharing": 1, "stuck": 0}
         return replace(self, **fresh, doubted=False, **others)  # type: ignore[arg-type]
 
 
@@ -218,7 +222,9 @@ def look(
     if before is not None and _has_moved(before, said):
         moved = {"proven_at": now, "has_delivered": True, "errors": 0, "wedged": None}
         history = history.moved(**moved)
-    elif said.in_flight and before is not None and before.in_flight:
+    elif said.in_flight and before is not None:
+        if not before.in_flight:  # it came since then
+            passed_s = min(passed_s, said.oldest_s or 0.0)
         history = replace(history, still_s=history.still_s + passed_s)
     elif not said.in_flight:
         lost = history.still_s >= rule.floor_s / 2
@@ -261,7 +267,7 @@ def answered(
             return history, _NOTHING
 
 
-def next_look_s(history: DeliveryHistory, rule: DeliveryRule) -> float:
+def next_look_s(history: DeliveryHistory, now: float, rule: DeliveryRule) -> float:
     """How soon to look again."""
     if history.asked_at is not None:
         return rule.ask_look_s
@@ -269,7 +275,12 @@ def next_look_s(history: DeliveryHistory, rule: DeliveryRule) -> float:
         return rule.errors_apart_s
     is_calm = not history.still_s and not history.wedged
     is_idle = history.last is None or not history.last.in_flight
-    return rule.idle_look_s if is_calm and is_idle else rule.busy_look_s
+    if not (is_calm and is_idle):
+        return rule.busy_look_s
+    if rule.ask_every_s is None or history.proven_at is None:
+        return rule.idle_look_s
+    ask_in_s = history.proven_at + rule.ask_every_s - now
+    return min(rule.idle_look_s, max(ask_in_s, rule.ask_look_s))
 
 
 def _passed_s(history: DeliveryHistory, now: float, rule: DeliveryRule) -> float:
@@ -333,10 +344,11 @@ def _judge(
     if is_asked:
         # the question is among what doesn't move
         if history.still_s >= grace_s:
+            history = replace(history, stuck=history.stuck or said.in_flight)
             return _wedged(history, _stuck(history, rule)), _NOTHING
         return history, _NOTHING
     if history.wedged is None and history.still_s >= grace_s - rule.doubt_s:
-        return _asking(history, now, rule.doubt_s)
+        return _asking(replace(history, stuck=said.in_flight), now, rule.doubt_s)
     if said.rests or history.wedged is not None:
         return history, _NOTHING
     since_s = now - (history.proven_at if history.proven_at is not None else now)
@@ -369,7 +381,7 @@ def _telling(
 
 
 def _stuck(history: DeliveryHistory, rule: DeliveryRule) -> str:
-    count = history.last.in_flight if history.last is not None else 0
+    count = history.stuck
     requests = "1 request" if count == 1 else f"{count} requests"
     return (
         f"it answers, but of {requests} in flight nothing was read or written for "

@@ -105,15 +105,18 @@ class DeliveryWatch:
             return None
         return watched.history.wedged, watched.wedged_at
 
-    def look(self, now: float) -> frozenset[str]:
+    def look(self, now: float, *, early: bool = False) -> frozenset[str]:
         """Look at those that are due; the names of those that are wedged now and weren't, or were.
 
         This takes a few seconds at the most, whatever the services do.
+
+        Args:
+            early: Look at all, though they are not due.
         """
         due = {
             name: each
             for name, each in self._watched.items()
-            if each.answers and each.due_at <= now + 0.05
+            if each.answers and (early or each.due_at <= now + 0.05)
         }
         before = {name: each.history.wedged is not None for name, each in due.items()}
         for name, watched in due.items():
@@ -129,7 +132,7 @@ class DeliveryWatch:
                 watched.history, said[name], now, rule, watched.check.predict_s, sharing=busy or 1
             )
             self._follow(name, watched, history, finding, now)
-            watched.due_at = now + next_look_s(watched.history, self._rule)
+            watched.due_at = now + next_look_s(watched.history, now, rule)
             if watched.history.asked_at is not None:
                 ends_at = watched.history.asked_at + watched.history.asked_for_s
                 watched.due_at = min(watched.due_at, max(ends_at, now + 0.1))

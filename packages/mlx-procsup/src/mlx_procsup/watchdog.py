@@ -188,7 +188,8 @@ class Watchdog:
     def look(self) -> float:
         """Look at what is due, act on it, and return the seconds until the next look is due."""
         now = self._machine.monotonic()
-        if now >= self._next_look:
+        is_full = now >= self._next_look
+        if is_full:
             self._notice_clock_jump(now)
             self._services = {service.spec.name: service for service in self._load()}
             self._forget_others()
@@ -201,7 +202,7 @@ class Watchdog:
         else:
             due = [name for name, at in self._due.items() if at <= now]
             self._examine([self._services[name] for name in due], now)
-        self._look_at_deliveries()
+        self._look_at_deliveries(early=is_full)  # two looks at once cost less than one by one
         delivery_at = self._deliveries.due_at()
         wake_at = min([self._next_look, *self._due.values()])
         if delivery_at is not None:
@@ -230,9 +231,9 @@ class Watchdog:
             )
             self._consider(service, status, now)
 
-    def _look_at_deliveries(self) -> None:
+    def _look_at_deliveries(self, *, early: bool) -> None:
         now = self._machine.monotonic()
-        changed = self._deliveries.look(now)
+        changed = self._deliveries.look(now, early=early)
         if changed:
             self._note_look()
             self._examine([self._services[name] for name in changed], now)

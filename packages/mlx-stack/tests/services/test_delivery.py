@@ -67,9 +67,10 @@ def test_requests_that_are_counted_and_not_shown_are_of_unknown_length() -> None
 
 def test_without_batching_the_door_tells_of_them() -> None:
     """Half its bytes are more tokens than a prompt has; of a whole answer nothing is seen."""
-    said = work("3 0 7:4096:s:31 8:220:w:0", batches=False)
+    said = work("3 0 7:4096:s:31:5.2 8:220:w:0:0.1", batches=False)
     assert isinstance(said, Work)
     assert said.running == (InFlight("7 streamed", 2048, written=31), InFlight("8"))
+    assert said.oldest_s == 5.2
 
 
 def test_an_engine_whose_model_is_not_loaded_rests() -> None:
@@ -98,7 +99,9 @@ def test_another_engines_answer_is_no_status(body: bytes) -> None:
     assert isinstance(read_work(body, "0 0", batches=True), Unreadable)
 
 
-@pytest.mark.parametrize("counted", ["", "x", "1", "1 2 3", "1 2 3:4:s", "1 2 3:x:s:4"])
+@pytest.mark.parametrize(
+    "counted", ["", "x", "1", "1 2 3", "1 2 3:4:s", "1 2 3:x:s:4:1", "1 2 3:4:s:5:x"]
+)
 def test_a_damaged_count_of_what_passes_is_not_believed(counted: str) -> None:
     assert isinstance(work(counted), Unreadable)
 

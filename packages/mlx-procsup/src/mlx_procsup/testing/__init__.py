@@ -23,7 +23,9 @@ def web_server_command(
 ) -> tuple[str, ...]:
     """The command of a web server that starts in a few hundredths of a second.
 
-    `GET /health` answers 200, or 503 until it is ready; `GET /hang` never answers.
+    `GET /health` answers 200, or 503 until it is ready; `GET /hang` never answers. `GET /token` is
+    its work, of which `GET /work` tells: requests in flight, answers, failures. From SIGUSR1 on it
+    delivers nothing, from SIGUSR2 on it fails each time; to everything else it goes on answering.
 
     Args:
         ready_after_s: Until then it answers 503.

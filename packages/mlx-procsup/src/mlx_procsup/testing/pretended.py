@@ -84,7 +84,7 @@ def watch_pretended(
                 after_s, answer = finding.ask_for_s, Answer(AnswerKind.NOTHING)
             answer_at = now + after_s
         # an answer is taken at the next look, which comes at the latest when its time is over
-        due = now + next_look_s(history, rule)
+        due = now + next_look_s(history, now, rule)
         if history.asked_at is not None:
             due = min(due, max(history.asked_at + history.asked_for_s, now + 0.1))
         now = due + lateness_s()

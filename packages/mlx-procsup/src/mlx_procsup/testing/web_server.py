@@ -14,6 +14,8 @@ import time
 def main(words: list[str]) -> None:
     """Serve until a signal or the asked time ends it."""
     options = dict(word.split("=", 1) for word in words)
+    signal.signal(signal.SIGUSR1, _stop_delivering)
+    signal.signal(signal.SIGUSR2, _stop_delivering)
     started = time.monotonic()
     if options["ignore-sigterm"] == "1":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -32,6 +34,10 @@ def main(words: list[str]) -> None:
         ready_at=started + float(options["ready-after-s"]),
         answer_after_s=float(options["answer-after-s"]),
     )
+
+
+_DEAD, _FAILING = 1, 2
+_WORK = {"wedge": 0, "in_flight": 0, "written": 0, "failures": 0}
 
 
 def _serve(port: int, *, ready_at: float, answer_after_s: float) -> None:
@@ -54,8 +60,28 @@ def _answer(client: socket.socket, ready_at: float, answer_after_s: float) -> No
         time.sleep(answer_after_s)
         status = "200 OK" if time.monotonic() >= ready_at else "503 Service Unavailable"
         body = f"pid {os.getpid()}\n"
+        if b" /work " in request:
+            body = f"{_WORK['in_flight']} {_WORK['written']} {_WORK['failures']}\n"
+        elif b" /token " in request:
+            status = _deliver()
         head = f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         client.sendall((head + body).encode())
+
+
+def _stop_delivering(number: int, frame: object) -> None:
+    del frame
+    _WORK["wedge"] = _DEAD if number == signal.SIGUSR1 else _FAILING
+
+
+def _deliver() -> str:
+    """The status of an answer of one token, which never comes from a dead one."""
+    _WORK["in_flight"] += 1
+    if _WORK["wedge"] == _DEAD:
+        time.sleep(3600)
+    failed = _WORK["wedge"] == _FAILING
+    _WORK["in_flight"] -= 1
+    _WORK["failures" if failed else "written"] += 1
+    return "500 Internal Server Error" if failed else "200 OK"
 
 
 def _spawn_sleeper() -> None:

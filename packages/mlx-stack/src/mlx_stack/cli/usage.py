@@ -17,6 +17,9 @@ from mlx_stack.cli.frame.output import Column, Output, Span
 from mlx_stack.errors import UsageError
 from mlx_stack.format import format_duration, format_seconds
 
+_NOTABLE_S = 3600.0
+"""What was first seen so much later than the report begins is reported from then on."""
+
 
 @click.command("usage")
 @click.option(
@@ -68,10 +71,11 @@ def _show(output: Output, report: "mlx_stack.usage.UsageReport") -> None:
     else:
         _show_rows(output, report)
     if usage.availability:
-        period = _period(usage.since, usage.until)
         width = max(map(len, usage.availability))
         output.answer("\nAvailable:")
         for name, each in usage.availability.items():
+            is_new = each.since - usage.since > _NOTABLE_S
+            period = _period(each.since if is_new else usage.since, usage.until)
             output.answer(f"{name:<{width}}  {_describe(each, period)}")
     if usage.events:
         counts = Counter(event.what for event in usage.events)

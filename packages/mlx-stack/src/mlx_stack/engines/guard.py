@@ -21,6 +21,7 @@ import signal
 import sys
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
@@ -193,6 +194,7 @@ class _Passing:
     """
 
     body_bytes: int
+    since: float
     streams: bool = False
     pieces: int = 0
     status: int = 0
@@ -224,7 +226,7 @@ class Traffic:
     def passing(self, body_bytes: int) -> Generator[_Passing]:
         """Around a request."""
         self._count += 1
-        number, request = self._count, _Passing(body_bytes)
+        number, request = self._count, _Passing(body_bytes, time.monotonic())
         self._passing[number] = request
         try:
             yield request
@@ -240,13 +242,16 @@ class Traffic:
                 self._answered += request.status == HTTPStatus.OK
 
     def render(self) -> str:
-        """`12 0 7:4096:s:31 8:220:w:0`.
+        """`12 0 7:4096:s:31:5.2 8:220:w:0:0.1`.
 
         How many requests were answered, how many of the last were errors, and for those in flight
-        their number, the size of their body, whether the answer streams, and its pieces so far.
+        their number, the size of their body, whether the answer streams, its pieces so far, and for
+        how many seconds they have been here.
         """
+        now = time.monotonic()
         rows = [
             f"{number}:{each.body_bytes}:{'s' if each.streams else 'w'}:{each.pieces}"
+            f":{now - each.since:.1f}"
             for number, each in list(self._passing.items())[:_MOST_ROWS]
         ]
         return " ".join([str(self._answered), str(self._failures), *rows])

@@ -114,19 +114,19 @@ def read_work(body: bytes, counted: str | None, *, batches: bool) -> Work | Unre
         said = msgspec.json.decode(body, type=_Status)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return Unreadable(f"it answers nonsense: {str(error)[:_LONGEST_WORDS]}")
-    traffic = _read_traffic(counted)
-    if traffic is None and (counted is not None or not batches):
+    traffic = _Traffic() if counted is None and batches else _read_traffic(counted or "")
+    if traffic is None:
         return Unreadable("its guard doesn't say what passes")
-    answered, failures, passing = traffic or (0, 0, ())
     rows = {name: _in_flight(said.requests, name) for name in ("running", "waiting")}
     running = _padded(rows["running"], said.num_running)
     if not batches:
-        running = passing
+        running = traffic.passing
     return Work(
         running=running,
         waiting=_padded(rows["waiting"], said.num_waiting) if batches else (),
-        written=said.total_completion_tokens + answered,
-        failures=failures,
+        written=said.total_completion_tokens + traffic.answered,
+        failures=traffic.failures,
+        oldest_s=traffic.oldest_s,
     )
 
 
@@ -198,12 +198,27 @@ def _padded(rows: tuple[InFlight, ...], count: int) -> tuple[InFlight, ...]:
     return (*rows, *(InFlight(f"unknown {number}") for number in range(missing)))
 
 
-def _read_traffic(text: str | None) -> tuple[int, int, tuple[InFlight, ...]] | None:
+@dataclass(frozen=True, slots=True)
+class _Traffic:
+    """What the guard counted: see `guard.Traffic.render`."""
+
+    answered: int = 0
+    failures: int = 0
+    passing: tuple[InFlight, ...] = ()
+    oldest_s: float | None = None
+
+
+def _read_traffic(text: str) -> _Traffic | None:
     """What `guard.Traffic.render` wrote; None of anything else."""
     try:
-        answered, failures, *rows = (text or "").split(" ")
-        passing = tuple(_passing(*row.split(":")) for row in rows)
-        return int(answered), int(failures), passing
+        answered, failures, *rows = text.split(" ")
+        parts = [row.split(":") for row in rows]
+        return _Traffic(
+            int(answered),
+            int(failures),
+            tuple(_passing(*part[:-1]) for part in parts),
+            max((float(part[-1]) for part in parts), default=None),
+        )
     except (ValueError, TypeError):
         return None
 
