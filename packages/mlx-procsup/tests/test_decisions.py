@@ -301,3 +301,39 @@ def test_pressure_is_read_from_what_is_available() -> None:
     assert pressure_of_share(0.09) is Pressure.WARNING
     assert pressure_of_share(0.03) is Pressure.CRITICAL
     assert read_pressure() in Pressure
+
+
+def silent(seconds: int, **fields: object) -> str:
+    """What a service that had answered is said to be after so long without an answer."""
+    history, _ = decide(History(), look(0, "healthy"), POLICY, HANG)
+    reason = ""
+    for now in range(30, seconds + 31, 30):
+        seen = replace(look(now, "down"), uptime_s=1000.0 + now, **fields)  # type: ignore[arg-type]
+        history, decision = decide(history, seen, POLICY, HANG)
+        reason = decision.reason
+    return reason
+
+
+def test_a_silence_is_over_after_its_time_whatever_the_processor_does() -> None:
+    history, _ = decide(History(), look(0, "healthy"), POLICY, HANG)
+    reasons: list[str] = []
+    for now in range(30, 300, 30):
+        seen = replace(look(now, "down"), uptime_s=1000.0, cpu_s=float(now), silence_s=180.0)
+        history, decision = decide(history, seen, POLICY, HANG)
+        reasons.append(decision.reason)
+    assert set(reasons[:6]) == {"fine"}
+    assert reasons[6].startswith("no answer for 180 s")
+
+
+def test_what_works_in_silence_needs_no_processor_time() -> None:
+    assert silent(150, silence_s=600.0, works_in_silence=True) == "fine"
+    assert silent(150, silence_s=600.0).startswith("no answer in 3 polls")
+    assert silent(640, silence_s=600.0, works_in_silence=True).startswith("no answer for 6")
+
+
+def test_a_load_has_not_answered_yet_and_gets_no_silence() -> None:
+    history = History()
+    for now in range(30, 1000, 30):
+        seen = replace(look(now, "down"), uptime_s=float(now), cpu_s=float(now), silence_s=180.0)
+        history, decision = decide(history, seen, POLICY, HANG)
+        assert decision.reason == "fine"

@@ -33,7 +33,8 @@ class Observation:
         max_memory_bytes: What it may hold; None without a limit.
         wedged: Why it doesn't deliver though it may answer; None where nothing says so.
         silence_s: How long it may leave questions unanswered once it has answered, whatever its
-            processor time says; None where that time decides.
+            processor time says; None for ever.
+        works_in_silence: Whether it may answer nothing and use no processor time, and yet work.
     """
 
     at: float
@@ -46,6 +47,7 @@ class Observation:
     max_memory_bytes: int | None = None
     wedged: str | None = None
     silence_s: float | None = None
+    works_in_silence: bool = False
 
 
 def is_hung(down: Sequence[Observation], rule: HangRule, silent_since: float | None = None) -> bool:
@@ -58,7 +60,10 @@ def is_hung(down: Sequence[Observation], rule: HangRule, silent_since: float | N
         return False
     first, last = down[0], down[-1]
     if silent_since is not None and last.silence_s is not None:
-        return last.at - silent_since >= last.silence_s
+        if last.at - silent_since >= last.silence_s:
+            return True
+        if last.works_in_silence:
+            return False
     if last.uptime_s is not None and last.uptime_s < rule.start_grace_s:
         return False
     seconds = last.at - first.at

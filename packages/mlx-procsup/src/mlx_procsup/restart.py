@@ -168,8 +168,9 @@ def _trouble(history: History, seen: Observation, hang: HangRule) -> str | None:
     if seen.wedged is not None:
         return seen.wedged
     if is_hung(history.down, hang, history.silent_since):
-        if seen.silence_s is not None and history.silent_since is not None:
-            return f"no answer for {seen.at - history.silent_since:.0f} s"
+        since = history.silent_since
+        if since is not None and seen.at - since >= (seen.silence_s or float("inf")):
+            return f"no answer for {seen.at - since:.0f} s"
         return f"no answer in {len(history.down)} polls and no processor time used"
     return None
 

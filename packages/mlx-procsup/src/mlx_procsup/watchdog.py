@@ -50,8 +50,9 @@ class Supervised:
         max_memory_bytes: Beyond it, it is recycled; None without a limit.
         sheddable: Whether it may be put aside at all.
         delivery: How to learn what it delivers; None where an answer is all that counts.
-        silence_s: How long it may leave questions unanswered; None where its processor time says
-            whether it works.
+        silence_s: How long it may leave questions unanswered, whatever its processor time says;
+            None for ever.
+        works_in_silence: Whether it may answer nothing and use no processor time, and yet work.
     """
 
     spec: ProcessSpec
@@ -60,6 +61,7 @@ class Supervised:
     sheddable: bool = True
     delivery: DeliveryCheck | None = field(default=None, compare=False)
     silence_s: float | None = None
+    works_in_silence: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -501,4 +503,5 @@ def _observe(
         max_memory_bytes=service.max_memory_bytes,
         wedged=wedged,
         silence_s=service.silence_s,
+        works_in_silence=service.works_in_silence,
     )

@@ -26,8 +26,9 @@ UNKNOWN_TOKENS = 131_072
 WHOLE_ANSWER_S = 900.0
 """How long nothing may be seen of an answer that comes in one piece, from an engine that doesn't
 count its tokens: the engine itself gives up after 600 s."""
-SILENCE_S = 90.0
-"""How long an engine may leave small questions unanswered that reads prompts on another thread."""
+SILENCE_S = 180.0
+"""How long an engine may leave small questions unanswered that reads prompts on another thread: it
+cuts them into tokens on the one that answers, 30 MB in this time on a slow machine."""
 _LOOK_WITHIN_S = 2.0
 _BYTES_PER_TOKEN = 2
 """No ordinary prompt has more tokens than half its bytes."""

@@ -260,6 +260,7 @@ def supervised(opened: OpenStack, assembly: Assembly) -> tuple[Supervised, ...]:
 class _Delivery(TypedDict, total=False):
     delivery: DeliveryCheck
     silence_s: float
+    works_in_silence: bool
 
 
 def _delivery(opened: OpenStack, service: Service, hardware: HardwareProfile | None) -> _Delivery:
@@ -278,7 +279,11 @@ def _delivery(opened: OpenStack, service: Service, hardware: HardwareProfile | N
         asks_when_idle=opened.config.idle_check,
     )
     is_silent = reads_in_silence(tier, serving_of(opened.catalog, tier, model.path))
-    return {"delivery": check, "silence_s": SILENCE_S + (predict_s(None) if is_silent else 0)}
+    return {
+        "delivery": check,
+        "silence_s": SILENCE_S + (predict_s(None) if is_silent else 0),
+        "works_in_silence": is_silent,
+    }
 
 
 def _hardware(home: Home) -> HardwareProfile | None:
