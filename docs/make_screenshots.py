@@ -1,9 +1,9 @@
-"""Take the documentation's pictures of the page: a stack of fake engines on a made-up Mac.
+"""Take the documentation's pictures of the page: a stack of fake engines on this machine.
 
 uv run --group browser python docs/make_screenshots.py
 
-CHROMIUM says where the browser is (/usr/bin/chromium). What is shown of the machine's memory, and
-how fast the engines write, is that of the machine on which this runs.
+CHROMIUM says where the browser is (/usr/bin/chromium). The catalog's figures are for a made-up Mac;
+the machine, its memory and the requests are those of this run.
 """
 
 import json
@@ -54,7 +54,6 @@ def start(program: Program) -> None:
     """A stack of two tiers that runs."""
     home = program.home
     install_fake_engines(home)
-    program.run("profile", f"--from={IMAGES / 'mac-mini.json'}")
     defined = define_stack(
         home,
         {"standard": {"token-delay": 0.03}, "fast": {"token-delay": 0.012}},
@@ -112,6 +111,7 @@ def take(program: Program) -> None:
         phone.get_by_text("writes", exact=True).first.wait_for()
         save(phone, "page-phone")
 
+        program.run("profile", f"--from={IMAGES / 'mac-mini.json'}")
         page.goto(f"{root}#models")
         page.get_by_text("qwen3-14b").first.wait_for()
         page.wait_for_timeout(1_000)

@@ -5,7 +5,7 @@ import {lineChart, legend, stackedBar} from './charts.js';
 import {ask, bytes, clock, facts, figure, h, refill, seconds, section, table} from './dom.js';
 import {act} from './main.js';
 
-const WINDOW_MS = 180000, DRAWN_EVERY_MS = 2000;
+const WINDOW_MS = 180000, MOST_SAMPLES = 400, DRAWN_EVERY_MS = 2000;
 const SIGNS = {healthy: ['●', 'good'], degraded: ['◐', 'warn'], down: ['✗', 'bad'], crashed: ['✗', 'bad'],
   stopped: ['○', 'dim']};
 const PHASES = {starting: 'its engine is starting', queued: 'waits for its turn', reading: 'reads the prompt',
@@ -136,7 +136,7 @@ function measure() {
   if (over > 0.1 && over < 5) samples.push([at, events / over]);
   else samples.push([at, 0]);
   knownAt = at;
-  while (samples.length && samples[0][0] < at - WINDOW_MS) samples.shift();
+  while (samples.length > MOST_SAMPLES || samples[0]?.[0] < at - WINDOW_MS) samples.shift();
   if (at - drawnAt > DRAWN_EVERY_MS || !known.size) drawSpeed();
 }
 
