@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -200,7 +200,7 @@ async def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("figures", nargs="*", metavar="FIGURE", help=", ".join(FIGURES))
     asked = parser.parse_args().figures or FIGURES
-    measures: dict[str, Callable[..., object]] = {
+    measures: dict[str, Callable[..., Awaitable[None]]] = {
         "paint": paint, "streams": streams, "idle": idle, "heap": heap,
     }  # fmt: skip
     with stack() as (program, port, pid):
