@@ -102,14 +102,14 @@ def test_the_ledger_is_filtered(page: "Page", ask: Ask) -> None:
     show(page, "requests")
     row(page, "fast").wait_for()
     page.get_by_label("Result").select_option("failed")
-    text_of(page, "No request like that was noted.").wait_for()
+    text_of(page, "No matching requests.").wait_for()
     page.get_by_label("Result").select_option("answered")
     page.get_by_label("Tier").select_option("fast")
     row(page, "fast").wait_for()
     assert page.locator("tbody tr", has_text="standard").count() == 0
     page.get_by_label("Key", exact=True).fill("nobody")
     page.get_by_label("Key", exact=True).press("Enter")
-    text_of(page, "No request like that was noted.").wait_for()
+    text_of(page, "No matching requests.").wait_for()
     show(page, "requests/999999")
     text_of(page, "The ledger has no such request.").wait_for()
 
@@ -250,7 +250,7 @@ def test_a_key_is_made_shown_once_and_revoked(page: "Page") -> None:
 
     page.get_by_role("button", name="Revoke laptop").click()
     page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
-    text_of(page, "No client has a key of its own.").wait_for()
+    text_of(page, "No client has its own key.").wait_for()
 
 
 def test_the_doctor_says_what_to_do(page: "Page") -> None:

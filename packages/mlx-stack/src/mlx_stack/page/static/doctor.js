@@ -6,7 +6,7 @@ import {act, attempt} from './main.js';
 
 const SIGNS = {ok: ['✓', 'good'], info: ['i', 'dim'], warning: ['!', 'warn'], problem: ['✗', 'bad']};
 const ORDER = ['problem', 'warning', 'info', 'ok'];
-let parts = null, wasFixing = false;
+let parts = null, known = null;
 
 export function open(main) {
   parts = {findings: h('div'), back: h('div')};
@@ -20,9 +20,9 @@ export function open(main) {
 
 export function update(topic) {
   if (topic !== 'actions') return;
-  const isFixing = store.actions.actions.some((each) => each.do === 'fix' && each.state === 'running');
-  if (wasFixing && !isFixing) load();
-  wasFixing = isFixing;
+  const done = store.actions.actions.filter((each) => each.do === 'fix' && each.state !== 'running').length;
+  if (known !== null && done > known) load();
+  known = done;
 }
 
 export function close() {

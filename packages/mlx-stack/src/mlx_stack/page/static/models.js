@@ -4,7 +4,7 @@ import {get, isAdmin, store} from './api.js';
 import {ask, bytes, count, figure, h, refill, section, table} from './dom.js';
 import {act, attempt} from './main.js';
 
-let parts = null, disk = null, catalog = null, words = '', wasRunning = '';
+let parts = null, disk = null, catalog = null, words = '', known = '';
 
 export function open(main) {
   parts = {disk: h('div'), catalog: h('div'), hub: h('div')};
@@ -21,9 +21,9 @@ export function open(main) {
 
 export function update(topic) {
   if (topic !== 'actions') return;
-  const running = store.actions.actions.filter((each) => each.state === 'running').map((each) => each.id).join();
-  if (running !== wasRunning) loadDisk();
-  wasRunning = running;
+  const states = store.actions.actions.map((each) => each.id + each.state).join();  // one may be over before it is seen to run
+  if (states !== known) loadDisk();
+  known = states;
 }
 
 export function close() {
