@@ -91,7 +91,7 @@ def test_a_mixed_quantization_is_weighed_to_the_byte(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("bits", "quant"),
-    [(2, "int2"), (3, "int3"), (4, "int4"), (5, "int5"), (6, "int6"), (8, "int8")],
+    [(2, "2bit"), (3, "3bit"), (4, "int4"), (5, "5bit"), (6, "6bit"), (8, "int8")],
 )
 def test_the_bits_are_found_in_the_headers_at_any_precision(
     tmp_path: Path, bits: int, quant: str | None

@@ -191,12 +191,12 @@ def test_models_that_see_are_served_by_the_multimodal_half(catalog: Catalog):
 @pytest.mark.parametrize(
     ("model", "quant", "gb"),
     [
-        ("bonsai-8b", "int2", 2.3),  # as its card says
-        ("bonsai-27b", "int2", 7.7),
+        ("bonsai-8b", "2bit", 2.3),  # as its card says
+        ("bonsai-27b", "2bit", 7.7),
         ("qwen3.6-27b", "nvfp4", 15.6),
-        ("qwen3.6-35b-a3b", "int6", 29.2),
+        ("qwen3.6-35b-a3b", "6bit", 29.2),
         ("gemma4-12b", "int4-qat", 10.7),  # 10 GiB: more than 4 bits a weight
-        ("ornith-1.5-9b", "int6", 7.3),
+        ("ornith-1.5-9b", "6bit", 7.3),
         ("glm-5.1", "mxfp4", 790),
     ],
 )

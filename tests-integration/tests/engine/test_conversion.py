@@ -69,7 +69,7 @@ def test_converted_weights_are_whole_and_answer(
     assert answered.status_code == 200
 
 
-@pytest.mark.parametrize(("quant", "bits", "mode"), [("int6", 6, "affine"), ("mxfp4", 4, "mxfp4")])
+@pytest.mark.parametrize(("quant", "bits", "mode"), [("6bit", 6, "affine"), ("mxfp4", 4, "mxfp4")])
 def test_any_format_that_mlx_lm_makes_is_converted_to(
     puller: Program, quant: str, bits: int, mode: str
 ):

@@ -18,16 +18,17 @@ type Confidence = Literal["high", "medium", "low"]
 class Quant(StrEnum):
     """The formats that weights are published in: three precisions first, then all others.
 
-    The three are what models are offered in unless somebody asks for another one.
+    The three are what models are offered in unless another one is asked for by name. Those names
+    are as repositories on the Hub end.
     """
 
     INT4 = "int4"
     INT8 = "int8"
     BF16 = "bf16"
-    INT2 = "int2"
-    INT3 = "int3"
-    INT5 = "int5"
-    INT6 = "int6"
+    INT2 = "2bit"
+    INT3 = "3bit"
+    INT5 = "5bit"
+    INT6 = "6bit"
     MXFP4 = "mxfp4"
     MXFP8 = "mxfp8"
     NVFP4 = "nvfp4"
@@ -294,10 +295,10 @@ class Sources(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     int4: Source | None = None
     int8: Source | None = None
     bf16: Source | None = None
-    int2: Source | None = None
-    int3: Source | None = None
-    int5: Source | None = None
-    int6: Source | None = None
+    int2: Source | None = field(default=None, name="2bit")
+    int3: Source | None = field(default=None, name="3bit")
+    int5: Source | None = field(default=None, name="5bit")
+    int6: Source | None = field(default=None, name="6bit")
     mxfp4: Source | None = None
     mxfp8: Source | None = None
     nvfp4: Source | None = None
@@ -306,7 +307,7 @@ class Sources(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def get(self, quant: Quant) -> Source | None:
         """The source of `quant`, or None."""
-        found: Source | None = getattr(self, quant.replace("-", "_"))
+        found: Source | None = getattr(self, Quant(quant).name.lower())
         return found
 
     def items(self) -> tuple[tuple[Quant, Source], ...]:
