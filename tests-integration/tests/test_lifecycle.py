@@ -73,7 +73,7 @@ def test_a_terminal_shows_that_a_start_takes_a_while_and_the_pipe_gets_the_answe
 
     assert up.returncode == 0
     assert [line.split()[1] for line in answer.decode().splitlines()] == ["standard", "gateway"]
-    assert b"Starting" in shown
+    assert b"starting" in shown
     assert b"ready after" not in shown
 
 

@@ -138,7 +138,7 @@ def test_a_part_of_an_estimate_that_is_unknown_leaves_the_others(
         (("recommend", "--budget", "plenty"), 2, "30gb"),
         (("recommend", "--budget", "9" * 400 + "gb"), 2, "30gb"),
         (("recommend", "--budget", "3gb", "--budget-pct", "3"), 2, "combined"),
-        (("recommend", "--budget-pct", "0"), 2, "range"),
+        (("recommend", "--budget-pct", "0"), 2, "from 1 to 100"),
         (("init", "--as", "x", "--add", "qwen3-8b"), 2, "--as x"),
         (("config", "set", "litellm-prot", "1"), 2, "litellm-port"),
         (("config", "set", "litellm-port", "0"), 2, "1 to 65535"),

@@ -45,9 +45,13 @@ def _block_single_requests() -> None:
     generate.generate_step = blocked_steps
 
 
+def _block(*_signal: object) -> None:
+    _blocked.set()
+
+
 def main() -> None:
     """Run the guard, which runs the engine."""
-    signal.signal(signal.SIGUSR1, lambda *_: _blocked.set())
+    signal.signal(signal.SIGUSR1, _block)
     _block_batches()
     _block_single_requests()
     del sys.argv[0]

@@ -1,7 +1,7 @@
 """What the page starts: commands of `mlx-stack`, each a process that outlives page and gateway.
 
 An action's folder holds what it is (`action.json`) and what it says (`out`, `err`), so that a
-gateway that it restarted, or a page that was closed meanwhile, finds it again (decision 0096).
+gateway that it restarted, or a page that was closed meanwhile, finds it again (decision 0092).
 """
 
 import json

@@ -1,4 +1,4 @@
-"""`mlx-stack` as a process of its own, for what takes a lock, a network or long (decision 0096)."""
+"""`mlx-stack` as a process of its own, for what takes a lock, a network or long (decision 0092)."""
 
 import asyncio
 import os

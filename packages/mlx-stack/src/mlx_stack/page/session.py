@@ -1,7 +1,7 @@
 """Who looks at the page: a signed cookie that names a client and ends. Pure: the clock is given.
 
 Nothing is kept in memory, so that a session outlives a restart of the gateway. The signature covers
-the digest of the client's key: with the key, the session is gone as well (decision 0095).
+the digest of the client's key: with the key, the session is gone as well (decision 0091).
 """
 
 import hmac
