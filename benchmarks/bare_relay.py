@@ -4,38 +4,44 @@
 
 `gateway_relay.py --others FOLDER` starts it, to tell what any gateway costs from what ours does.
 """
+# pyright: reportMissingImports=false
+# aiohttp is in the environment that the benchmark makes for this script, not in the workspace's.
 
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
 
 import aiohttp
 import uvicorn
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import StreamingResponse
-from starlette.routing import Route
 
-PORT, ENGINE = int(sys.argv[1]), sys.argv[2]
-SESSIONS: list[aiohttp.ClientSession] = []
+type Message = MutableMapping[str, Any]
+
+ENGINE = sys.argv[2] if len(sys.argv) > 2 else ""
+sessions: list[Any] = []
 
 
-async def relay(request: Request) -> StreamingResponse:
+async def relay(
+    scope: Message,
+    receive: Callable[[], Awaitable[Message]],
+    send: Callable[[Message], Awaitable[None]],
+) -> None:
     """The engine's answer to the same bytes."""
-    if not SESSIONS:
-        SESSIONS.append(aiohttp.ClientSession())
-    answer = await SESSIONS[0].request(
-        request.method,
-        ENGINE + request.url.path,
-        data=await request.body(),
-        headers={"content-type": "application/json"},
-    )
-
-    async def parts() -> AsyncIterator[bytes]:
+    if not sessions:
+        sessions.append(aiohttp.ClientSession())
+    body, more = b"", scope["method"] == "POST"
+    while more:
+        message = await receive()
+        body, more = body + message.get("body", b""), message.get("more_body", False)
+    headers = {"content-type": "application/json"}
+    url = f"{ENGINE}{scope['path']}"
+    async with sessions[0].request(scope["method"], url, data=body, headers=headers) as answer:
+        kind = (b"content-type", answer.content_type.encode())
+        await send({"type": "http.response.start", "status": answer.status, "headers": [kind]})
         async for part in answer.content.iter_any():
-            yield part
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body"})
 
-    return StreamingResponse(parts(), answer.status, media_type=answer.content_type)
 
-
-app = Starlette(routes=[Route("/{path:path}", relay, methods=["GET", "POST"])])
-uvicorn.run(app, host="127.0.0.1", port=PORT, log_level="error", access_log=False)
+if __name__ == "__main__":
+    port = int(sys.argv[1])
+    uvicorn.run(relay, host="127.0.0.1", port=port, lifespan="off", log_level="error")

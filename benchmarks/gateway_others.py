@@ -141,7 +141,6 @@ RELAY_NEEDS = (
     "uvloop==0.23.0",
     "httptools==0.9.0",
     "aiohttp==3.14.5",
-    "starlette==1.10.0",
 )
 OTHERS = (
     Other("a bare relay", RELAY_NEEDS, "bin/python", start_bare_relay),
