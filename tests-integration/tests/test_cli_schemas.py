@@ -62,6 +62,7 @@ RUNNING: dict[str, tuple[str, ...]] = {
     "keys-add": ("keys", "add", "laptop"),
     "keys-list": ("keys", "list"),
     "keys-revoke": ("keys", "revoke", "laptop"),
+    "dashboard": ("dashboard", "--print-url"),
     "restart": ("restart",),
     "watch": ("watch", "--daemon"),
     "down": ("down",),

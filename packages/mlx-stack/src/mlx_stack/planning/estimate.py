@@ -90,7 +90,7 @@ class ModelEstimate:
 
     def _unknown(self) -> dict[str, object]:
         """The fields of an estimate where nothing can be estimated."""
-        parts = ("weights", "kv_cache", "state", "overhead", "total", "prefix_cache")
+        parts = ("weights", "kv_cache", "state", "overhead", "total", "prefix_cache", "process")
         limit_bytes = self.hardware.gpu_memory_limit_bytes or self.hardware.memory_bytes
         memory = {**{f"{part}_bytes": None for part in parts}, "limit_bytes": limit_bytes}
         names = ("fits", "max_context_tokens", "read_bytes_per_token")
