@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from mlx_procsup.testing import eventually
 from stack_testkit.program import Program
 
 if TYPE_CHECKING:
@@ -310,6 +311,8 @@ def test_a_stopped_stack_is_said_and_comes_back(page: "Page", program: Program) 
     page.get_by_role("button", name="Stop everything").click()
     page.get_by_role("dialog").get_by_role("button", name="Stop everything").click()
     text_of(page, "offline: waiting for the gateway").wait_for(timeout=30_000)
+    # it ends its streams first, and answers until it has gone
+    assert eventually(lambda: not (program.home.pids / "gateway.pid").exists(), 30)
     show(page, "requests")
     text_of(page, "The gateway does not answer.").wait_for()
     assert program.run("up").code == 0

@@ -343,7 +343,14 @@ def test_nothing_but_the_liveness_probe_is_open(stack: Program) -> None:
     root = _variables(stack)["ANTHROPIC_BASE_URL"]
     with httpx.Client(base_url=root, trust_env=False, timeout=30) as client:
         assert client.get("/health/liveliness").status_code == 200
-        for path in ("/ui", "/v1/models", "/health", "/config/yaml", "/metrics", "/key/info"):
+        for path in (
+            "/ui/api/status",
+            "/v1/models",
+            "/health",
+            "/config/yaml",
+            "/metrics",
+            "/key/info",
+        ):
             assert client.get(path).status_code == 401, path
         page = client.get("/health/liveliness", headers={"Origin": "https://example.org"})
     assert "access-control-allow-origin" not in page.headers

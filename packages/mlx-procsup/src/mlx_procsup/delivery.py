@@ -98,7 +98,7 @@ class DeliveryRule:
         unreadable: After so many looks that told nothing, that is said.
     """
 
-    idle_look_s: float = 15.0
+    idle_look_s: float = 12.0
     busy_look_s: float = 4.0
     ask_look_s: float = 0.5
     floor_s: float = 60.0
