@@ -13,6 +13,8 @@ from mlx_stack.stack import load_stack, save_stack
 from stack_testkit.home import define_stack
 from stack_testkit.program import Program
 
+pytestmark = pytest.mark.story
+
 CLIENTS = [
     *("claude-code", "codex", "opencode", "aider", "continue", "zed", "llm", "open-webui"),
     *(
@@ -73,7 +75,6 @@ def _home(program: Program) -> Path:
     return Path(program.variables["HOME"])
 
 
-@pytest.mark.story
 @pytest.mark.parametrize("client", WITH_FILES)
 def test_connecting_twice_changes_nothing_the_second_time_and_undo_removes_the_files(
     user: Program, client: str
@@ -150,7 +151,6 @@ def test_a_key_that_was_added_by_hand_is_not_taken_over(user: Program) -> None:
     assert [row["name"] for row in user.run("keys", "--json").document["keys"]] == ["codex"]
 
 
-@pytest.mark.story
 @pytest.mark.parametrize("client", sorted(EXISTING))
 def test_what_else_is_in_a_file_is_kept_and_comes_back(user: Program, client: str) -> None:
     name, text = EXISTING[client]
@@ -174,7 +174,6 @@ def test_what_else_is_in_a_file_is_kept_and_comes_back(user: Program, client: st
     assert not backup.exists()
 
 
-@pytest.mark.story
 @pytest.mark.parametrize(
     ("client", "name", "content"),
     [
@@ -347,7 +346,6 @@ def test_the_list_says_which_clients_are_connected(user: Program) -> None:
     assert user.run("connect", "emacs").code == 2
 
 
-@pytest.mark.story
 @pytest.mark.parametrize("client", BY_HAND)
 def test_a_program_that_keeps_no_file_is_told_what_to_type_and_counts_as_connected(
     user: Program, client: str
@@ -370,7 +368,6 @@ def test_a_program_that_keeps_no_file_is_told_what_to_type_and_counts_as_connect
     assert "not connected" in user.run("connect", client, "--undo").err
 
 
-@pytest.mark.story
 @pytest.mark.parametrize("client", AGENTS)
 def test_an_agent_whose_first_prompt_has_no_room_is_refused_with_the_way_out(
     user: Program, client: str

@@ -36,6 +36,8 @@ from stack_testkit.fake_engine import WEDGES
 from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.program import Program
 
+pytestmark = pytest.mark.story
+
 QUICK = DeliveryRule(
     idle_look_s=0.3,
     busy_look_s=0.2,
@@ -211,7 +213,6 @@ def _is_idle(check: EngineDelivery) -> bool:
     return getattr(work, "in_flight", 1) == 0
 
 
-@pytest.mark.story
 def test_an_engine_that_fails_at_everything_is_routed_around_restarted_and_accounted_for(
     served: Program,
 ) -> None:

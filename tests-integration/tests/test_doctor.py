@@ -73,6 +73,7 @@ def test_a_crashed_and_a_hanging_tier_come_first_as_problems(offline: Program) -
     assert (second["message"], second["severity"]) == ("fast doesn't answer.", "problem")
 
 
+@pytest.mark.story
 def test_what_is_well_is_counted_and_listed_on_request(offline: Program) -> None:
     define_stack(offline.home, {"standard": {}})
 
@@ -83,6 +84,7 @@ def test_what_is_well_is_counted_and_listed_on_request(offline: Program) -> None
     assert "✓" in offline.run("doctor", "-v").out
 
 
+@pytest.mark.story
 def test_a_taken_port_names_who_has_it(offline: Program) -> None:
     stack = define_stack(offline.home, {"standard": {}})
     offline.run("up")

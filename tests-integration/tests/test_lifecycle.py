@@ -139,6 +139,7 @@ def test_a_mistyped_tier_is_wrong_usage_before_anything_else(served: Program) ->
     assert not served.home.credentials.exists()
 
 
+@pytest.mark.story
 @pytest.mark.parametrize("key", ["litellm-port", "ollama-port"])
 def test_a_tier_on_a_port_of_the_gateway_is_told_before_anything_starts(
     served: Program, key: str
@@ -155,6 +156,7 @@ def test_a_tier_on_a_port_of_the_gateway_is_told_before_anything_starts(
     assert served.run("down", "--json").code == 0
 
 
+@pytest.mark.story
 def test_ollamas_client_is_answered_on_its_own_port_unless_ollama_has_it(served: Program) -> None:
     define_stack(served.home, {"standard": {}})
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -211,6 +213,7 @@ def test_up_starts_every_tier_and_the_gateway_and_status_finds_them_healthy(
     }
 
 
+@pytest.mark.story
 def test_up_again_leaves_what_runs_alone(served: Program) -> None:
     define_stack(served.home, {"standard": {}})
     first = served.run("up", "--json").document
@@ -223,6 +226,7 @@ def test_up_again_leaves_what_runs_alone(served: Program) -> None:
     assert pids[0] == pids[1]
 
 
+@pytest.mark.story
 def test_a_question_to_a_tier_that_was_killed_is_answered_by_the_next(served: Program) -> None:
     define_stack(served.home, {"standard": {}, "fast": {}})
     served.run("up")
@@ -234,6 +238,7 @@ def test_a_question_to_a_tier_that_was_killed_is_answered_by_the_next(served: Pr
     assert answer["choices"][0]["message"]["content"] == "You said: hello"
 
 
+@pytest.mark.story
 def test_down_stops_everything_and_status_says_so(served: Program) -> None:
     define_stack(served.home, {"standard": {"spawn-child": True}})
     served.run("up")

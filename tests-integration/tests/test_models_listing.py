@@ -231,6 +231,7 @@ def test_a_query_that_finds_nothing_says_so(program: Program, hub: HubServer):
     assert "No MLX models" in done.err
 
 
+@pytest.mark.story
 def test_an_unreachable_hub_is_told_with_what_to_do(program: Program, hub: HubServer):
     hub.close()
     done = online(program, hub).run("models", "--available", *MAC, "--json")
@@ -240,6 +241,7 @@ def test_an_unreachable_hub_is_told_with_what_to_do(program: Program, hub: HubSe
     assert "connection" in error["hint"]
 
 
+@pytest.mark.story
 def test_a_broken_hub_is_told(program: Program, hub: HubServer):
     hub.configure(Settings(faults=(Fault(kind="status", status=500),)))
     done = online(program, hub).run("models", "--available", *MAC)

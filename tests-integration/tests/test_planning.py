@@ -158,6 +158,7 @@ def test_what_cannot_be_is_refused_in_words_and_in_json(
     assert set(done.document["error"]) == {"type", "message", "hint"}
 
 
+@pytest.mark.story
 def test_the_hub_out_of_reach_is_said_and_no_traceback(program: Program) -> None:
     offline = Program(program.home, {**program.variables, "HF_ENDPOINT": "http://127.0.0.1:9"})
     done = offline.run("estimate", "someone/Some-Model-4bit")

@@ -16,6 +16,8 @@ from stack_testkit.program import Program
 from stack_testkit.real_clients import clean_environment
 from stack_testkit.sdk_stories import SCRIPTS
 
+pytestmark = pytest.mark.story
+
 
 class _Page(msgspec.Struct):
     aliases: dict[str, str]
