@@ -7,6 +7,7 @@ from typing import get_args
 
 import jsonschema
 import msgspec
+import pytest
 
 from mlx_catalog import load_entries
 from mlx_catalog.catalog import SHIPPED_MODELS
@@ -21,6 +22,8 @@ from mlx_catalog.schema import (
     ThinkingControl,
 )
 from stack_testkit.program import Program
+
+pytestmark = pytest.mark.story
 
 DOCS = Path(__file__).parents[2] / "docs"
 EXAMPLE = DOCS / "how-to" / "examples" / "smollm2-135m.yaml"

@@ -13,6 +13,8 @@ from mlx_stack.ask import Answer
 from stack_testkit.home import define_stack
 from stack_testkit.program import Program
 
+pytestmark = pytest.mark.story
+
 
 def test_ask_prints_the_answer_and_nothing_else(served: Program) -> None:
     define_stack(served.home, {"standard": {}})
@@ -37,7 +39,6 @@ def test_ask_reads_the_question_from_a_pipe_and_reports_as_json(served: Program)
     assert asked.document["completion_tokens"] == 4
 
 
-@pytest.mark.story
 def test_ask_takes_up_files_what_is_piped_in_and_what_was_said_before(
     served: Program, tmp_path: Path
 ) -> None:
@@ -57,7 +58,6 @@ def test_ask_takes_up_files_what_is_piped_in_and_what_was_said_before(
     assert served.run("ask", "--tier", "fast", "-m", "fast", "hi").code == 2
 
 
-@pytest.mark.story
 def test_on_a_terminal_without_a_question_ask_is_a_chat(served: Program) -> None:
     define_stack(served.home, {"standard": {}})
     served.run("up")
@@ -91,7 +91,6 @@ def test_an_answer_says_how_fast_it_was_and_whether_it_was_cut_off() -> None:
     assert replace(answer, completion_tokens=1).generation_tps is None
 
 
-@pytest.mark.story
 def test_ask_without_a_running_gateway_says_how_to_start_it(served: Program) -> None:
     define_stack(served.home, {"standard": {}})
     served.run("up")
@@ -112,7 +111,6 @@ def test_ask_for_a_tier_that_is_not_defined_names_those_that_are(served: Program
     assert "standard, fast" in asked.err
 
 
-@pytest.mark.story
 def test_env_prints_what_a_shell_can_evaluate(served: Program) -> None:
     define_stack(served.home, {"standard": {}})
     served.run("up")

@@ -22,6 +22,8 @@ from stack_testkit.fake_mac import FakeMac
 from stack_testkit.home import define_stack
 from stack_testkit.program import Program
 
+pytestmark = pytest.mark.story
+
 
 @pytest.fixture
 def offline(served: Program) -> Program:
@@ -36,7 +38,6 @@ def _findings(program: Program, *options: str) -> dict[str, list[Any]]:
     return rows
 
 
-@pytest.mark.story
 def test_a_file_that_others_can_read_is_found_and_put_right(offline: Program) -> None:
     define_stack(offline.home, {"standard": {}})
     offline.home.config.chmod(0o644)
@@ -52,7 +53,6 @@ def test_a_file_that_others_can_read_is_found_and_put_right(offline: Program) ->
     assert "mode" not in _findings(offline)
 
 
-@pytest.mark.story
 def test_a_crashed_and_a_hanging_tier_come_first_as_problems(offline: Program) -> None:
     define_stack(offline.home, {"standard": {}, "fast": {}})
     assert offline.run("up").code == 0
@@ -73,7 +73,6 @@ def test_a_crashed_and_a_hanging_tier_come_first_as_problems(offline: Program) -
     assert (second["message"], second["severity"]) == ("fast doesn't answer.", "problem")
 
 
-@pytest.mark.story
 def test_what_is_well_is_counted_and_listed_on_request(offline: Program) -> None:
     define_stack(offline.home, {"standard": {}})
 
@@ -84,7 +83,6 @@ def test_what_is_well_is_counted_and_listed_on_request(offline: Program) -> None
     assert "✓" in offline.run("doctor", "-v").out
 
 
-@pytest.mark.story
 def test_a_taken_port_names_who_has_it(offline: Program) -> None:
     stack = define_stack(offline.home, {"standard": {}})
     offline.run("up")
@@ -100,7 +98,6 @@ def test_a_taken_port_names_who_has_it(offline: Program) -> None:
     assert str(pid) in found["message"]
 
 
-@pytest.mark.story
 def test_what_a_crash_left_is_removed_and_nothing_else(offline: Program) -> None:
     define_stack(offline.home, {"standard": {}, "fast": {}})
     offline.run("up")
@@ -235,7 +232,6 @@ def test_a_hub_out_of_reach_and_a_missing_token_are_reported_with_what_to_do(
     assert "hub-token" in found
 
 
-@pytest.mark.story
 def test_on_a_mac_it_says_that_nothing_would_come_back_after_a_reboot(
     offline: Program, tmp_path: Path
 ) -> None:

@@ -1,7 +1,11 @@
 """`init --import`: a user of the earlier program of this name comes over."""
 
+import pytest
+
 from mlx_stack.stack import load_stack
 from stack_testkit.program import Program
+
+pytestmark = pytest.mark.story
 
 FOREIGN = """\
 schema_version: 1

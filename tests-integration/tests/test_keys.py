@@ -15,6 +15,8 @@ from stack_testkit.home import define_stack
 from stack_testkit.program import Program
 from stack_testkit.schemas import differences
 
+pytestmark = pytest.mark.story
+
 
 @pytest.fixture
 def running(served: Program) -> Program:
@@ -43,7 +45,6 @@ def ask(
             return error.code, json.load(error)
 
 
-@pytest.mark.story
 def test_a_key_is_good_from_when_it_is_shown_until_it_is_revoked(running: Program) -> None:
     made = running.run("keys", "add", "laptop", "--tiers", "fast", "--priority", "agent", "--json")
     assert made.code == 0
@@ -72,7 +73,6 @@ def test_a_key_is_good_from_when_it_is_shown_until_it_is_revoked(running: Progra
     assert running.run("keys", "list", "--json").document["keys"] == []
 
 
-@pytest.mark.story
 def test_what_was_used_is_told_by_model_key_and_day(running: Program) -> None:
     key = running.run("keys", "add", "laptop").out.strip()
     for _ in range(3):
@@ -106,7 +106,6 @@ def test_what_was_used_is_told_by_model_key_and_day(running: Program) -> None:
         assert event in whats
 
 
-@pytest.mark.story
 def test_costs_are_told_only_for_prices_that_were_given(running: Program) -> None:
     admin = json.loads(running.home.credentials.read_text())["gateway_key"]
     assert ask(running, admin)[0] == 200

@@ -9,6 +9,8 @@ import pytest
 
 from stack_testkit.fake_mac import FakeMac
 
+pytestmark = pytest.mark.story
+
 README = Path(__file__).parents[2] / "packages" / "mlx-launchd" / "README.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
 

@@ -14,6 +14,8 @@ from mlx_stack.planning.listings import ModelFilter, list_catalog, search_hub
 from stack_testkit.hub import Fault, HubServer, Settings, write_repository
 from stack_testkit.program import Program
 
+pytestmark = pytest.mark.story
+
 MAC = ("--hardware", "m4-max:40:64")
 CONFIG = {
     "model_type": "llama",
@@ -231,7 +233,6 @@ def test_a_query_that_finds_nothing_says_so(program: Program, hub: HubServer):
     assert "No MLX models" in done.err
 
 
-@pytest.mark.story
 def test_an_unreachable_hub_is_told_with_what_to_do(program: Program, hub: HubServer):
     hub.close()
     done = online(program, hub).run("models", "--available", *MAC, "--json")
@@ -241,7 +242,6 @@ def test_an_unreachable_hub_is_told_with_what_to_do(program: Program, hub: HubSe
     assert "connection" in error["hint"]
 
 
-@pytest.mark.story
 def test_a_broken_hub_is_told(program: Program, hub: HubServer):
     hub.configure(Settings(faults=(Fault(kind="status", status=500),)))
     done = online(program, hub).run("models", "--available", *MAC)

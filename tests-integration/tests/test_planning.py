@@ -10,6 +10,8 @@ from mlx_hwprobe import parse_hardware_spec
 from stack_testkit.hub import HubServer, write_repository
 from stack_testkit.program import Program
 
+pytestmark = pytest.mark.story
+
 MAC = ("--hardware", "m4-max:40:128")
 CONFIG = {
     "model_type": "llama",
@@ -158,7 +160,6 @@ def test_what_cannot_be_is_refused_in_words_and_in_json(
     assert set(done.document["error"]) == {"type", "message", "hint"}
 
 
-@pytest.mark.story
 def test_the_hub_out_of_reach_is_said_and_no_traceback(program: Program) -> None:
     offline = Program(program.home, {**program.variables, "HF_ENDPOINT": "http://127.0.0.1:9"})
     done = offline.run("estimate", "someone/Some-Model-4bit")
