@@ -212,6 +212,8 @@ class Watchdog:
         return max(0.0, wake_at - self._machine.monotonic())
 
     def _examine(self, services: Sequence[Supervised], now: float) -> None:
+        if not services:
+            return  # a probe reads the table of all processes
         for service in services:
             self._due.pop(service.spec.name, None)
             self._reap(service.spec.name)
