@@ -23,6 +23,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "demand_histories": ("--histories", "2"),
     "engine_proof": ("--requests", "50"),
     "gateway_ledger": ("keys", "writers"),
+    "gateway_prompts": ("0.1",),
     "gateway_relay": ("ready", "lone", "fallback"),
     "hwprobe_detection": ("--runs", "3"),
     "hwprobe_startup": ("--runs", "3"),

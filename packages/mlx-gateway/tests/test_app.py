@@ -418,6 +418,23 @@ async def test_the_cloud_gets_a_request_as_the_client_sent_it(bench: MakeBench) 
         assert it.engines[1].seen[0].document == {**asked, "model": "auto"}
 
 
+@pytest.mark.parametrize("is_stable", [True, False])
+async def test_what_changes_each_turn_is_kept_from_an_engine_and_not_from_the_cloud(
+    bench: MakeBench, is_stable: bool
+) -> None:
+    header = "x-anthropic-billing-header: cc_version=2.1.100.7b4; cc_entrypoint=cli; cch=eb6c6;"
+    told = {"role": "system", "content": f"{header}\nBe brief."}
+    asked = {**HELLO, "messages": [told, *HELLO["messages"]]}
+    settings = f"{CLOUD}stable_prompts: {str(is_stable).lower()}\n"
+
+    async with bench(settings, says_hello, says_hello) as it:
+        await it.client.ask("/v1/chat/completions", asked)
+        await it.client.ask("/v1/chat/completions", {**asked, "model": "cloud"})
+
+        heard = [engine.seen[0].document["messages"][0]["content"] for engine in it.engines]
+        assert heard == ["Be brief." if is_stable else told["content"], told["content"]]
+
+
 async def test_a_mistake_never_reaches_the_cloud(bench: MakeBench) -> None:
     async def refuses(exchange: Exchange) -> None:
         await exchange.json({"detail": "no"}, status=422)

@@ -43,6 +43,7 @@ def test_there_are_the_documented_keys_with_their_documented_defaults():
         "log-max-files": 5,
         "dashboard": True,
         "dashboard-on-lan": False,
+        "stable-prompts": True,
         "gateway-host": "127.0.0.1",
         "gateway-max-memory-mb": 2048,
         "keep-awake": "serving",

@@ -37,6 +37,7 @@ from mlx_gateway.model_list import (
     ollama_tags,
 )
 from mlx_gateway.outbox import Outbox, Receive, Send
+from mlx_gateway.prompts.stable_head import with_stable_head
 from mlx_gateway.protocols.anthropic_messages import CountTokens, Messages
 from mlx_gateway.protocols.api import Api, Audio, Call, countable, prompt_text
 from mlx_gateway.protocols.events import Usage
@@ -117,12 +118,18 @@ class GatewayOptions:
     version: str = ""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Request:
-    """A request for a model, on its way through the gateway."""
+    """A request for a model, on its way through the gateway.
+
+    Attributes:
+        asked: Its fields as the client sent them.
+        fields: The same for engines.
+    """
 
     path: str
     api: Api
+    asked: Fields
     fields: Fields
     body: bytes
     content_type: str
@@ -425,9 +432,19 @@ class Gateway:
         )
         name = await self._resolve(asked)
         content_type = content_type if is_form else _JSON
-        program = program_of(headers.get(b"user-agent", b"").decode("latin-1"))
+        is_stable = self._settings.stable_prompts and not is_form
         request = _Request(
-            path, api, fields, body, content_type, name, outbox, began, client, program
+            path=path,
+            api=api,
+            asked=fields,
+            fields=with_stable_head(fields) if is_stable else fields,
+            body=body,
+            content_type=content_type,
+            name=name,
+            outbox=outbox,
+            began=began,
+            client=client,
+            program=program_of(headers.get(b"user-agent", b"").decode("latin-1")),
         )
         work = asyncio.ensure_future(self._work(request))
         gone = asyncio.ensure_future(_wait_until_gone(receive))
@@ -637,7 +654,7 @@ class Gateway:
 
     def _call(self, request: _Request, option: RouteOption) -> Call:
         if request.content_type != _JSON or self._settings.is_cloud(option.model.upstreams[0].root):
-            return request.api.as_sent(request.fields)
+            return request.api.as_sent(request.asked)
         return request.api.read(request.fields, sees_images=option.model.sees_images)
 
     async def _refuse_too_long(self, request: _Request, option: RouteOption) -> None:

@@ -1,6 +1,7 @@
 """A request's JSON, read once: its top-level fields, values as the bytes that came."""
 
 import re
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -74,10 +75,13 @@ class Fields:
         changed = {name: msgspec.json.encode(value) for name, value in values.items()}
         return Fields({**self._raw, **changed}, self.size_bytes)
 
+    def with_raw(self, name: str, raw: bytes) -> "Fields":
+        """The fields with a value that is JSON already, which replaces what stood there."""
+        return Fields({**self._raw, name: raw}, self.size_bytes)
+
     def encode(self) -> bytes:
         """The JSON document."""
-        parts = (msgspec.json.encode(name) + b":" + raw for name, raw in self._raw.items())
-        return b"{" + b",".join(parts) + b"}"
+        return object_of(self._raw)
 
 
 def read_fields(body: bytes) -> Fields:
@@ -98,6 +102,12 @@ def read_fields(body: bytes) -> Fields:
         raise invalid(f"The request's body is not valid JSON: {_reason(error, body)}.") from error
     values = {name: bytes(value) for name, value in raw.items()}
     return Fields({k: v for k, v in values.items() if v != _NULL}, len(body))
+
+
+def object_of(raw: Mapping[str, bytes]) -> bytes:
+    """A JSON object of values that are JSON already."""
+    parts = (msgspec.json.encode(name) + b":" + value for name, value in raw.items())
+    return b"{" + b",".join(parts) + b"}"
 
 
 def object_in(value: object) -> dict[str, Any]:

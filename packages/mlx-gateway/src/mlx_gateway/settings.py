@@ -77,6 +77,8 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         ollama_port: A second port, on which Ollama's clients look first; None for none.
         litellm: Where LiteLLM answers, if there is one.
+        stable_prompts: Whether what clients are known to change in their system prompts each turn
+            is taken out, or moved behind what stays.
     """
 
     schema_version: int
@@ -86,6 +88,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ollama_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
     aliases: dict[Name, Name] = {}
     litellm: LiteLlmSettings | None = None
+    stable_prompts: bool = True
 
     def is_cloud(self, root: str) -> bool:
         """Whether requests to the upstream with this root leave the machine, through LiteLLM."""

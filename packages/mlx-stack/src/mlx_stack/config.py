@@ -170,6 +170,14 @@ class Config:
             "network path could then read along.",
         ),
     ] = False
+    stable_prompts: Annotated[
+        bool,
+        Meta(
+            description="Whether the gateway takes out of system prompts what coding clients are "
+            "known to change each turn, or moves it to the end.",
+            extra=_BY_UP,
+        ),
+    ] = True
     gateway_host: Annotated[
         str,
         Meta(

@@ -95,6 +95,14 @@ def test_ollamas_port_is_the_gateways_second_where_it_is_set() -> None:
     assert parse_settings(render_settings(settings)).ollama_port == 11434
 
 
+def test_prompts_pass_as_they_came_where_the_user_wants_that() -> None:
+    stack = _stack(None)
+
+    assert build_settings(stack, Config(), {}, litellm_port=1).stable_prompts
+    off = build_settings(stack, Config(stable_prompts=False), {}, litellm_port=1)
+    assert not parse_settings(render_settings(off)).stable_prompts
+
+
 def test_no_secret_is_in_the_generated_files() -> None:
     text = render_settings(build_settings(_stack(None), WITH_KEY, {}, litellm_port=4001))
 

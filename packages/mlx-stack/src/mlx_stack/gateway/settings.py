@@ -75,6 +75,7 @@ def build_settings(
         models=models,
         aliases=_aliases(stack, models),
         litellm=LiteLlmSettings(litellm) if has_cloud(config) else None,
+        stable_prompts=config.stable_prompts,
     )
 
 
