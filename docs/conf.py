@@ -94,6 +94,12 @@ class SearchWithNumbers(SearchEnglish):
         return word not in self.stopwords
 
 
+def name_repository(_app: Sphinx, _page: str, source: list[str]) -> None:
+    """Put the repository's address, if it is known, into the commands that need one."""
+    source[0] = source[0].replace("REPO=https://…  ", f"REPO={repository or 'https://…'}  ")
+
+
 def setup(app: Sphinx) -> None:
-    """Register the search."""
+    """Register the search, and what fills in the address."""
     app.add_search_language(SearchWithNumbers)
+    app.connect("source-read", name_repository)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 from dataclasses import replace
@@ -205,6 +206,24 @@ def test_an_engine_whose_packages_are_gone_is_a_problem(offline: Program) -> Non
 
     assert found["severity"] == "problem"
     assert "`mlx-stack doctor --fix` reinstalls it" in found["fix"]
+
+
+def test_old_engine_installations_are_counted_and_removed(offline: Program) -> None:
+    fake = current_environment(offline.home.engines, EngineName.VLLM_MLX)
+    assert fake is not None
+    copies = [fake.path.with_name(f"0.{minor}.0-fake0001") for minor in (1, 2, 3)]
+    for copy in copies:
+        shutil.copytree(fake.path, copy, symlinks=True)
+    use_environment(offline.home.engines, replace(fake, path=copies[0]))
+
+    found = _findings(offline)["old-engines"][0]
+    assert found["message"].startswith("2 old engine installations: ")
+    assert found["can_fix"]
+
+    assert "old-engines" in offline.run("doctor", "--fix", "--json").document["fixed"]
+    assert [copy.exists() for copy in copies] == [True, False, False]
+    assert fake.path.exists()  # for `mlx-stack engines rollback`
+    assert "old-engines" not in _findings(offline)
 
 
 def test_a_new_user_is_told_what_to_do_first(program: Program) -> None:

@@ -65,7 +65,7 @@ def test_verify_exits_with_1_and_names_what_differs_and_the_repair(served: Progr
     done = served.run("engines", "verify")
     assert done.code == 1
     assert "lock" in done.out
-    assert "engines install vllm-mlx --reinstall" in done.out
+    assert "`mlx-stack doctor --fix` reinstalls it" in done.out
     assert served.run("engines", "verify", "--json").document["engines"][0]["ok"] is False
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 
 import pytest
+from msgspec.structs import replace
 
 from mlx_bench.html import render_html
 from mlx_bench.metrics import Point
@@ -53,3 +54,20 @@ def test_the_page_needs_nothing_else_and_holds_the_data(
     assert "smol &lt;&amp;&gt; model" in text
     data = text.partition('id="report">')[2].partition("</script>")[0]
     assert parse_report(data, source="page").model == "smol <&> model"
+
+
+def test_a_wait_of_seconds_is_shown_in_seconds(make_report: MakeReport) -> None:
+    short = make_report()
+    slow = replace(
+        short,
+        runs=tuple(replace(run, ttft_s=2.104) for run in short.runs),
+        summaries=tuple(
+            replace(each, ttft_s=replace(each.ttft_s, value=2.104)) for each in short.summaries
+        ),
+    )
+    assert "TTFT, ms" in render_html(short)
+    page = render_html(slow).partition('id="report">')[0]
+    assert "<strong>2.10<small> s</small></strong>" in page
+    assert "TTFT, s" in page
+    assert "TTFT of each run, s" in page
+    assert "2,104" not in page

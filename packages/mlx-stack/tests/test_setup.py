@@ -76,7 +76,8 @@ def test_a_no_forgets_the_answers(home: Home):
 def test_the_plan_is_drafted_again_by_what_the_review_changes(home: Home):
     asked: list[tuple[str, ...]] = []
 
-    def review(draft: Draft, choices: Choices) -> Choices | None:
+    def review(draft: Draft, choices: Choices, problem: StackError | None) -> Choices | None:
+        assert problem is None
         asked.append(tuple(each.tier.model for each in draft.tiers))
         return None if choices.model else replace(choices, model="qwen3-0.6b")
 
@@ -84,6 +85,23 @@ def test_the_plan_is_drafted_again_by_what_the_review_changes(home: Home):
 
     assert asked[1:] == [("qwen3-0.6b",)]
     assert asked[0] != asked[1]
+    assert [tier.model for tier in load_stack(home.stack).tiers] == ["qwen3-0.6b"]
+
+
+def test_a_misspelled_model_is_asked_for_again_with_names_like_it(home: Home):
+    problems: list[StackError | None] = []
+    typed = iter(("qwen3-0.6", "qwen3-0.6b"))
+
+    def review(_: Draft, choices: Choices, problem: StackError | None) -> Choices | None:
+        problems.append(problem)
+        return None if choices.model else replace(choices, model=next(typed))
+
+    setup(home, QUIET, review=review)
+
+    first, second, third = problems
+    assert first is third is None
+    assert second is not None
+    assert "qwen3-0.6b" in (second.hint or "")
     assert [tier.model for tier in load_stack(home.stack).tiers] == ["qwen3-0.6b"]
 
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Self
@@ -51,10 +51,12 @@ class FigureFormat:
 
     def fitting(self, summaries: Sequence[PointSummary]) -> Self:
         """This one, or in seconds where a millisecond is too small for the figures."""
-        medians = [metric(summary, self.metric).value or 0 for summary in summaries]
-        return (
-            replace(self, unit="s", scale=1.0) if self.unit == "ms" and max(medians) >= 1 else self
-        )
+        return self.fitting_values([metric(summary, self.metric).value for summary in summaries])
+
+    def fitting_values(self, values: Iterable[float | None]) -> Self:
+        """This one, or in seconds where a millisecond is too small for these stored figures."""
+        is_long = max((value or 0 for value in values), default=0) >= 1
+        return replace(self, unit="s", scale=1.0) if self.unit == "ms" and is_long else self
 
     def scaled(self, value: float | None) -> float | None:
         """A stored figure in the unit shown."""

@@ -145,7 +145,7 @@ _TRANSLATIONS: dict[str, Translation] = {
     "mlx_launchd.LaunchdError": _as(StackError),
     "mlx_launchd.ProgramMissingError": _as(MissingError),
     "mlx_procsup.CommandNotFoundError": _as(
-        MissingError, "`mlx-stack engines verify` finds what is missing."
+        MissingError, "`mlx-stack doctor --fix` installs an engine that is missing."
     ),
     "mlx_procsup.LockHeldError": _locked,
     "mlx_procsup.LockUnsupportedError": _no_locks,

@@ -14,6 +14,7 @@ from mlx_stack.engines.environment import EngineName, current_environment
 from mlx_stack.engines.install import InstallEvent
 from mlx_stack.engines.manage import install_engines
 from mlx_stack.engines.uv_process import own_toolchain
+from mlx_stack.error_table import translate
 from mlx_stack.errors import StackError
 from mlx_stack.format import describe_hardware
 from mlx_stack.hardware import save_profile
@@ -57,7 +58,8 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return replace(earlier, **made)
 
 
-type Review = Callable[[Draft, Choices], Choices | None]
+type Review = Callable[[Draft, Choices, StackError | None], Choices | None]
+"""Gets a plan, the choices behind it, and why other choices gave no plan; see `setup`."""
 
 
 class SetupProgress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,7 +116,8 @@ def setup(
     Args:
         on_event: Gets what happens.
         review: Asked whether the stack is to be as drafted; it returns None for yes, or other
-            choices to draft another. Raising stops before anything is written.
+            choices to draft another. If those can't be, it is asked again, with the reason and the
+            plan before. Raising stops before anything is written.
 
     Raises:
         StackError: When a step failed; the steps before it are done.
@@ -193,17 +196,22 @@ class _Setup:
     def _define_stack(self) -> None:
         opened = OpenStack(self._home)
         try:
-            draft = self._draft(opened)
-            while self._review and (changed := self._review(draft, self._choices)) is not None:
-                self._choices = changed
-                draft = self._draft(opened)
+            draft, problem = self._draft(opened, self._choices), None
+            while self._review and (changed := self._review(draft, self._choices, problem)):
+                try:
+                    draft, problem = self._draft(opened, changed), None
+                except Exception as error:
+                    problem = translate(error)
+                    if problem is None:
+                        raise
+                else:
+                    self._choices = changed
         except StackError:  # no such stack, or the user said no: the next setup asks again
             self._home.setup_progress.unlink(missing_ok=True)
             raise
         write_draft(opened, draft)
 
-    def _draft(self, opened: OpenStack) -> Draft:
-        choices = self._choices
+    def _draft(self, opened: OpenStack, choices: Choices) -> Draft:
         constraints = Constraints(
             intent=choices.intent or Intent.BALANCED, budget_pct=choices.budget_pct
         )

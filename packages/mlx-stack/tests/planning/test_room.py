@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from mlx_catalog import Quant
 from mlx_stack.home import Home
 from mlx_stack.models.errors import ModelTooLargeError
 from mlx_stack.models.events import Planned
@@ -26,6 +27,28 @@ def test_a_model_above_the_limit_is_refused_with_one_that_is_accepted(home: Home
     nearest = re.findall(r"fits is (\S+) ", refused.value.hint or "")[0]
     draft = draft_stack(OpenStack(home), additions=(Addition(nearest),), only_additions=True)
     assert draft.total_bytes < 64 * 2**30 * 3 // 4
+
+
+@pytest.mark.parametrize(
+    ("machine", "asked", "nearest"),
+    [
+        ("m4-max:40:64", "qwen3.5-122b-a10b", "qwen3.5-35b-a3b"),  # its own family
+        ("m4-pro:20:48", "gpt-oss-120b", "gpt-oss-20b"),  # its own family, the size apart
+        ("m4:10:16", "qwen3-vl-8b", "qwen3-vl-4b"),  # it sees
+    ],
+)
+def test_the_nearest_model_is_alike_in_family_sight_and_size(
+    home: Home, on_mac, machine: str, asked: str, nearest: str
+):
+    on_mac(machine)
+    warning, _ = download_warning(OpenStack(home), asked, None, planned(1))
+    assert f"The nearest model that fits is {nearest} (" in warning
+
+
+def test_a_model_that_fits_at_a_lower_precision_is_nearest_to_itself(home: Home, on_mac):
+    on_mac("m4-max:40:64")
+    warning, _ = download_warning(OpenStack(home), "qwen3-32b", Quant.BF16, planned(1))
+    assert "The nearest model that fits is qwen3-32b at int4 (" in warning
 
 
 def test_a_refused_model_changes_nothing(home: Home):

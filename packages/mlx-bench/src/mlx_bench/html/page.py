@@ -71,9 +71,10 @@ def _tiles(report: Report) -> str:
         return ""
     first = summaries[0]
     tiles: list[str] = []
-    for column in columns_with_figures([first]):
-        if column.metric not in _TILES:
+    for each in columns_with_figures([first]):
+        if each.metric not in _TILES:
             continue
+        column = each.fitting([first])
         found = column.of(first)
         has_spread = found.low is not None
         range_text = f"95 %: {interval(found.low, found.high)}" if has_spread else "one sample"
@@ -106,12 +107,12 @@ def _charts(report: Report) -> list[str]:
 
 _SWEEP_TITLES = {
     "concurrency": {
-        "ttft_s": "TTFT by concurrency, ms",
+        "ttft_s": "TTFT by concurrency, {unit}",
         "generation_tps": "Decode rate of one stream by concurrency, tokens/s",
         "total_generation_tps": "Decode rate of all streams by concurrency, tokens/s",
     },
     "prompt_tokens": {
-        "ttft_s": "TTFT by context, ms",
+        "ttft_s": "TTFT by context, {unit}",
         "prompt_tps": "Prefill rate by context, tokens/s",
         "generation_tps": "Decode rate of one stream by context, tokens/s",
     },
@@ -130,7 +131,7 @@ def _sweep_charts(summaries: Sequence[PointSummary], axis: str, line: str) -> li
         lines.setdefault(getattr(summary, line), []).append(summary)
     charts: list[str] = []
     titles = _SWEEP_TITLES[axis]
-    for column in (column for column in COLUMNS if column.metric in titles):
+    for column in (each.fitting(summaries) for each in COLUMNS if each.metric in titles):
         series: list[Series] = []
         for value in sorted(lines)[:_MOST_SERIES]:
             marks = [_mark(each, column, axis, levels) for each in lines[value]]
@@ -139,9 +140,8 @@ def _sweep_charts(summaries: Sequence[PointSummary], axis: str, line: str) -> li
                 series.append(Series(_LINE_NAMES[line].format(value), known))
         if series:
             labels = [f"{level:,}" for level in levels]
-            charts.append(
-                line_chart(titles[column.metric], series, labels, x_title=_X_TITLES[axis])
-            )
+            title = titles[column.metric].format(unit=column.unit)
+            charts.append(line_chart(title, series, labels, x_title=_X_TITLES[axis]))
     return charts
 
 
@@ -174,10 +174,10 @@ def _time_charts(report: Report) -> list[str]:
     """Every run in the order of time, where drift and outliers show."""
     charts: list[str] = []
     for name, title in (
-        ("ttft_s", "TTFT of each run, ms"),
+        ("ttft_s", "TTFT of each run, {unit}"),
         ("generation_tps", "Decode rate of each run, tokens/s"),
     ):
-        column = column_of(name)
+        column = column_of(name).fitting_values(getattr(run, name) for run in report.runs)
         series: list[Series] = []
         for summary in report.summaries[:_MOST_SERIES]:
             marks = [
@@ -193,7 +193,7 @@ def _time_charts(report: Report) -> list[str]:
             if marks:
                 series.append(Series(str(summary.point), tuple(marks)))
         if series:
-            charts.append(dot_chart(title, series, x_title="iteration"))
+            charts.append(dot_chart(title.format(unit=column.unit), series, x_title="iteration"))
     return charts
 
 
@@ -216,12 +216,13 @@ def _summary_table(report: Report) -> str:
 
 
 def _runs_table(report: Report) -> str:
-    titles = ["Run", "TTFT, ms", "Prefill, tok/s", "Decode, tok/s", "End to end, s"]
+    ttft = column_of("ttft_s").fitting_values(run.ttft_s for run in report.runs)
+    titles = ["Run", f"TTFT, {ttft.unit}", "Prefill, tok/s", "Decode, tok/s", "End to end, s"]
     titles += ["Prompt", "Cached", "Generated", "Connect, ms", "Finish"]
     rows = [
         [
             f"{run.point}: {run.iteration + 1}.{run.stream + 1}",
-            figure(run.ttft_s and run.ttft_s * 1000),
+            figure(ttft.scaled(run.ttft_s)),
             figure(run.prompt_tps),
             figure(run.generation_tps),
             figure(run.end_to_end_s),

@@ -162,8 +162,7 @@ def _show_verified(
         if len(each.problems) > _MOST_PROBLEMS_SHOWN:
             summary = ", ".join(f"{count}x {words}" for words, count in kinds.items())
             output.answer(f"    … in all: {summary}")
-        repair = f"mlx-stack engines install {each.environment.engine} --reinstall"
-        output.answer(f"  Repair it with `{repair}`.")
+        output.answer("  `mlx-stack down`, then `mlx-stack doctor --fix` reinstalls it.")
 
 
 def _words(problem: "engines.verify.LockDifference") -> str:

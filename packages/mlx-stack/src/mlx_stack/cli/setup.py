@@ -2,7 +2,6 @@
 
 import shutil
 from contextlib import ExitStack
-from functools import partial
 
 import click
 import msgspec
@@ -13,7 +12,7 @@ import mlx_stack
 from mlx_stack import autostart, engines, exit_codes, planning, services
 from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.options import complete_models
-from mlx_stack.cli.frame.output import Output
+from mlx_stack.cli.frame.output import Output, write_error
 from mlx_stack.cli.frame.planning_options import INTENTS, budget_pct_option
 from mlx_stack.cli.views.planning import show_draft
 from mlx_stack.cli.views.progress import install_progress, pull_progress
@@ -79,7 +78,7 @@ def command(
     progress = _Progress(output)
     try:
         result = setup.setup(
-            context.home, choices, progress.show, partial(_review, output) if may_ask else None
+            context.home, choices, progress.show, _Review(output) if may_ask else None
         )
     except (StackError, KeyboardInterrupt, Interrupted):
         progress.close()
@@ -96,33 +95,61 @@ def command(
     return exit_codes.DONE
 
 
-def _review(
-    output: Output, draft: "planning.init.Draft", choices: "mlx_stack.setup.Choices"
-) -> "mlx_stack.setup.Choices | None":
-    """What a person says to a plan: None to go on, or other choices."""
-    if draft.free_disk_bytes is not None and draft.download_bytes > draft.free_disk_bytes:
-        output.say(("warning: ", "yellow"), "the disk has no room for these downloads.")
-    answer = _typed("Enter to set this up, e to edit, q to quit", ("", "e", "q"))
-    if answer == "q":
-        raise StackError("Cancelled; nothing was changed.")
-    if not answer:
-        return None
-    what = _typed("Edit: intent, budget or model", ("intent", "budget", "model"))
-    if what == "model":
-        model = str(click.prompt("Serve only this model (a catalog id or a Hub repo)", err=True))
-        return msgspec.structs.replace(choices, model=model)
-    planned = msgspec.structs.replace(choices, model=None)
-    if what == "intent":
-        output.say("balanced: one person's chat and code. agent-fleet: many tool calls all day.")
-        intent = mlx_recommend.Intent(_typed("Intent", tuple(INTENTS)))
-        return msgspec.structs.replace(planned, intent=intent)
-    pct = click.prompt(
-        "Percent of the memory for models",
-        type=click.IntRange(1, 100),
-        default=choices.budget_pct or mlx_recommend.DEFAULT_BUDGET_PCT,
-        err=True,
-    )
-    return msgspec.structs.replace(planned, budget_pct=int(pct))
+class _Review:
+    """Asks a person about a plan."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+        self._edited = ""
+
+    def __call__(
+        self,
+        draft: "planning.init.Draft",
+        choices: "mlx_stack.setup.Choices",
+        problem: StackError | None,
+    ) -> "mlx_stack.setup.Choices | None":
+        """None to go on with the plan, or other choices."""
+        if problem is not None:
+            write_error(problem.message, problem.hint)
+        elif not self._wants_an_edit(draft):
+            return None
+        while (changed := self._edit(choices)) is None:
+            if not self._wants_an_edit(draft):
+                return None
+        return changed
+
+    def _wants_an_edit(self, draft: "planning.init.Draft") -> bool:
+        if draft.free_disk_bytes is not None and draft.download_bytes > draft.free_disk_bytes:
+            self._output.say(("warning: ", "yellow"), "the disk has no room for these downloads.")
+        answer = _typed("Enter to set this up, e to edit, q to quit", ("", "e", "q"))
+        if answer == "q":
+            raise StackError("Cancelled; nothing was changed.")
+        self._edited = ""
+        return bool(answer)
+
+    def _edit(self, choices: "mlx_stack.setup.Choices") -> "mlx_stack.setup.Choices | None":
+        """What is edited, which is asked for again if it can't be; None for the plan as it is."""
+        self._edited = self._edited or _typed(
+            "Edit: intent, budget or model", ("intent", "budget", "model")
+        )
+        if self._edited == "model":
+            question = "Serve only this model (a catalog id or a Hub repo; Enter goes back)"
+            model = str(click.prompt(question, default="", show_default=False, err=True)).strip()
+            return msgspec.structs.replace(choices, model=model) if model else None
+        planned = msgspec.structs.replace(choices, model=None)
+        if self._edited == "intent":
+            self._output.say(
+                "balanced: one person's chat and code. agent-fleet: many tool calls all day."
+            )
+            intent = mlx_recommend.Intent(_typed("Intent", tuple(INTENTS)))
+            return msgspec.structs.replace(planned, intent=intent)
+        pct = click.prompt(
+            "Percent of the memory for models",
+            type=click.IntRange(1, 100),
+            default=choices.budget_pct or mlx_recommend.DEFAULT_BUDGET_PCT,
+            err=True,
+        )
+        return msgspec.structs.replace(planned, budget_pct=int(pct))
 
 
 def _typed(question: str, answers: tuple[str, ...]) -> str:

@@ -22,10 +22,13 @@ def examine(opened: OpenStack, *, fix: bool = False) -> Examination:
 
     With `fix`, they are what is left after fixing what can be fixed safely.
 
-    Safe are modes of our own files, PID files of processes that are gone, and engines that are
-    missing or damaged, which are installed. No service is started, stopped or restarted.
+    Safe are modes of our own files, PID files of processes that are gone, old engine
+    installations, which are removed, and engines that are missing or damaged, which are installed.
+    No service is started, stopped or restarted.
     """
-    found = _without_repeats(finding for check in _checks(opened) for finding in _made(check))
+    found = _without_repeats(
+        finding for check in _checks(opened, fix=fix) for finding in _made(check)
+    )
     findings = tuple(sorted(found, key=lambda finding: finding.check != running.SERVICE))
     fixed = [finding for finding in findings if fix and _repair(finding)]
     return Examination(
@@ -39,7 +42,7 @@ def examine(opened: OpenStack, *, fix: bool = False) -> Examination:
     )
 
 
-def _checks(opened: OpenStack) -> tuple[Check, ...]:
+def _checks(opened: OpenStack, *, fix: bool) -> tuple[Check, ...]:
     home = opened.home
     return (
         machine.check_machine,
@@ -47,7 +50,7 @@ def _checks(opened: OpenStack) -> tuple[Check, ...]:
         lambda: state.check_files(opened),
         lambda: machine.check_disk(home.root, opened.config.model_dir),
         lambda: state.check_exposure(opened),
-        lambda: running.check_engines(home),
+        lambda: running.check_engines(home, reads_files=fix),
         lambda: running.check_models(opened),
         lambda: running.check_aliases(opened),
         lambda: running.check_ports(opened),

@@ -130,7 +130,7 @@ def check_disk(*folders: Path) -> Iterator[Finding]:
                 f"Only {free}.",
                 "On a full disk, state files and logs can't be written safely.",
                 "Free space: `mlx-stack models` shows the size of each model, "
-                "`mlx-stack engines prune` removes old engines.",
+                "`mlx-stack doctor --fix` removes old engines.",
             )
         elif free_bytes < _LITTLE_DISK_BYTES:
             yield Finding(

@@ -17,11 +17,13 @@ from mlx_stack.engines.environment import (
     current_environment,
     environment_for,
     shipped_lock,
+    unused_environments,
 )
-from mlx_stack.engines.manage import install_engines
+from mlx_stack.engines.manage import install_engines, prune_engines
 from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.engines.verify import verify
 from mlx_stack.errors import StackError
+from mlx_stack.format import format_bytes
 from mlx_stack.home import Home
 from mlx_stack.models.hub.client import open_hub
 from mlx_stack.models.hub.environment import read_environment
@@ -72,8 +74,12 @@ def check_services(opened: OpenStack) -> Iterator[Finding]:
         yield Finding(SERVICE, "info", "The stack is stopped.", fix="`mlx-stack up` starts it.")
 
 
-def check_engines(home: Home) -> Iterator[Finding]:
-    """Whether the engines are installed, intact, and the versions that this mlx-stack pins."""
+def check_engines(home: Home, *, reads_files: bool) -> Iterator[Finding]:
+    """Whether the engines are installed, intact, and the versions that this mlx-stack pins.
+
+    Args:
+        reads_files: Compare every file with the lock, which takes seconds, not only the packages.
+    """
     for engine in EngineName:
         environment = current_environment(home.engines, engine)
         pinned = environment_for(home.engines, engine, shipped_lock(engine))
@@ -97,13 +103,24 @@ def check_engines(home: Home) -> Iterator[Finding]:
                 fix="mlx-stack engines upgrade",
             )
         else:
-            yield _compare_with_lock(home, environment)
+            yield _compare_with_lock(home, environment, reads_files=reads_files)
+    unused = [each for engine in EngineName for each in unused_environments(home.engines, engine)]
+    if unused:
+        disk = format_bytes(sum(environment.disk_bytes() for environment in unused))
+        count = f"{len(unused)} old engine installation{'s' * (len(unused) != 1)}"
+        yield Finding(
+            "old-engines",
+            "info",
+            f"{count}: {disk} on disk, neither in use nor kept for a rollback.",
+            fix="`mlx-stack doctor --fix` removes what no service still runs from.",
+            repair=partial(prune_engines, home, own_toolchain()),
+        )
 
 
-def _compare_with_lock(home: Home, environment: Environment) -> Finding:
-    """The packages of an engine compared with its lock; only `engines verify` reads every file."""
+def _compare_with_lock(home: Home, environment: Environment, *, reads_files: bool) -> Finding:
+    """An engine compared with its lock."""
     name = f"{environment.engine} {environment.version}"
-    problems = verify(environment, contents=False).problems
+    problems = verify(environment, contents=reads_files).problems
     if not problems:
         return ok("engine", f"{name}, the packages that its lock pins.")
     named = ", ".join(f"{problem.what} ({problem.kind})" for problem in problems[:_MOST_NAMED])

@@ -80,5 +80,5 @@ def _convert(gguf: Path, folder: Path, engine: Environment, variables: Mapping[s
         last_line = done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}"
         raise EmbeddedModelError(
             f"The embedded model could not be converted: {last_line}.",
-            hint="`mlx-stack engines verify` shows whether the engine is intact.",
+            hint="`mlx-stack doctor --fix` reinstalls an engine that isn't intact.",
         )

@@ -173,6 +173,12 @@ def list_environments(engines: Path, engine: EngineName) -> tuple[Environment, .
     return tuple(Environment(engine, path) for path in sorted(paths))
 
 
+def unused_environments(engines: Path, engine: EngineName) -> tuple[Environment, ...]:
+    """Those that are neither in use nor kept for a rollback."""
+    kept = (current_environment(engines, engine), previous_environment(engines, engine))
+    return tuple(each for each in list_environments(engines, engine) if each not in kept)
+
+
 def current_environment(engines: Path, engine: EngineName) -> Environment | None:
     """The environment in use, or None if there is none that works."""
     return _linked(engines, engine, _CURRENT)

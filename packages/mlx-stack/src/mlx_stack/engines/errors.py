@@ -67,7 +67,7 @@ class EngineUnhealthyError(StackError):
         lines = "".join(f"\n    {line}" for line in log.splitlines())
         super().__init__(
             f"{engines} was installed but isn't used: {problem}{lines}",
-            hint="The previous version is still in use; `mlx-stack engines prune` removes the new.",
+            hint="The previous version is still in use; `mlx-stack doctor --fix` removes the new.",
         )
 
 

@@ -143,7 +143,8 @@ def ensure_convertible(repo: str, config: Mapping[str, object], converter: Conve
         said = asked.stderr.strip().rpartition("\n")[2] or f"exit code {asked.returncode}"
         raise ConversionError(
             f"mlx-lm can't convert {repo}: {said}.",
-            hint="Nothing was downloaded. `mlx-stack engines verify` looks at the engine.",
+            hint="Nothing was downloaded. `mlx-stack doctor --fix` reinstalls an engine that "
+            "isn't intact.",
         )
 
 

@@ -1,10 +1,12 @@
 """Whether models that a user names have room on this machine, and what would have instead."""
 
+import math
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from mlx_catalog import Quant
+from mlx_catalog import CatalogEntry, Quant
 from mlx_hwprobe import HwprobeError
 from mlx_recommend import PROCESS_BYTES, Workload, budget_bytes, candidate_of, memory_use
 from mlx_stack.format import format_bytes
@@ -12,6 +14,7 @@ from mlx_stack.hardware import known_hardware
 from mlx_stack.models.errors import ModelTooLargeError
 from mlx_stack.models.events import Planned
 from mlx_stack.models.find import find
+from mlx_stack.models.serving import entry_of
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.estimate import describe_model
 from mlx_stack.planning.recommend import Constraints
@@ -77,7 +80,8 @@ def refuse_too_large(opened: OpenStack, tiers: Iterable[PlannedTier], room: Room
             shorter = "" if tokens is None else "A shorter `--context` needs less. "
             raise ModelTooLargeError(
                 room.warning(f"{each.tier.model}{context} needs", each.gpu_bytes),
-                hint=f"{instead(opened, room)}{shorter}`--force` uses it anyway.",
+                hint=f"{instead(opened, room, entry_of(opened.catalog, each.tier))}{shorter}"
+                "`--force` uses it anyway.",
             )
 
 
@@ -119,22 +123,46 @@ def download_warning(
         size_bytes = planned.total_bytes + PROCESS_BYTES
     room = room_here(opened)
     warning = room.warning(f"{name} needs", size_bytes)
-    return (f"{warning} {instead(opened, room)}".strip() if warning else ""), room.excludes(
-        size_bytes
-    )
+    nearest = instead(opened, room, found.entry) if warning else ""
+    return f"{warning} {nearest}".strip(), room.excludes(size_bytes)
 
 
-def instead(opened: OpenStack, room: Room) -> str:
-    """A sentence that names the largest model with room in the budget, else here; or ""."""
-    sizes: dict[str, int] = {}
+def instead(opened: OpenStack, room: Room, asked: CatalogEntry | None) -> str:
+    """A sentence that names the nearest model with room in the budget, else here; or ""."""
+    fitting: list[tuple[CatalogEntry, Quant, int]] = []
     for entry in opened.catalog:
         candidate = candidate_of(entry, opened.config.default_quant, allow_gated=False)
         total = memory_use(candidate.shape, Workload()).total_bytes
         if total is not None and candidate.exclusion is None:
-            sizes[entry.id] = total
+            fitting.append((entry, candidate.quant, total))
     for most_bytes in (room.budget_bytes, room.limit_bytes):
-        fitting = [each for each in sizes if sizes[each] <= (most_bytes or 0)]
-        if fitting:
-            name = max(fitting, key=sizes.__getitem__)
-            return f"The nearest model that fits is {name} ({format_bytes(sizes[name])}). "
+        fitting_here = [each for each in fitting if each[2] <= (most_bytes or 0)]
+        if fitting_here:
+            entry, quant, total = min(
+                fitting_here, key=lambda each: _distance(asked, each[0], each[2])
+            )
+            precision = f" at {quant}" if entry is asked else ""
+            return f"The nearest model that fits is {entry.id}{precision} ({format_bytes(total)}). "
     return ""
+
+
+def _distance(asked: CatalogEntry | None, other: CatalogEntry, total_bytes: int) -> list[float]:
+    """How far `other` is from what was asked for, the first number that differs deciding.
+
+    A model that sees stays one that sees. Then size decides, where another family counts like
+    twice the size, and one of another version (qwen3 for qwen3.5) like half of that. Of equals the
+    better by published quality is nearer. Without an entry, the largest is the nearest.
+    """
+    if asked is None:
+        return [-total_bytes]
+    blind = bool(asked.capabilities.vision) and not other.capabilities.vision
+    relation = 0.0 if asked.family == other.family else 1.0
+    if relation and _line(asked) == _line(other):
+        relation = 0.5
+    quality = other.quality.overall if other.quality is not None else None
+    return [blind, abs(math.log2(asked.params_b / other.params_b)) + relation, -(quality or 0.0)]
+
+
+def _line(entry: CatalogEntry) -> str:
+    """The family without its version."""
+    return re.split(r"[\d-]", entry.family)[0]
