@@ -2,10 +2,13 @@
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+
+import psutil
 
 import mlx_procsup
 from mlx_procsup import (
@@ -18,12 +21,14 @@ from mlx_procsup import (
     probe_all,
     probe_service,
     start_service,
+    stop_service,
     target_of,
     wait_for_healthy,
 )
 from mlx_procsup.http_probe import accepts_connection
 from mlx_procsup.identity import reap
 from mlx_procsup.testing import eventually
+from mlx_procsup.usage import measure_usage
 
 SpecMaker = Callable[..., ProcessSpec]
 
@@ -133,3 +138,34 @@ def test_a_pid_file_with_the_number_of_another_process_means_crashed(
 def test_every_public_name_can_be_imported_and_is_no_module() -> None:
     for name in mlx_procsup.__all__:
         assert not isinstance(getattr(mlx_procsup, name), ModuleType), name
+
+
+def test_what_a_service_starts_counts_as_its_own_and_what_left_its_session_does_not(
+    dirs: StateDirs, tmp_path: Path
+) -> None:
+    child = "import sys, time; blob = bytes(60_000_000); print('up', flush=True); time.sleep(60)"
+    code = (
+        "import subprocess, sys, time\n"
+        f"words = [sys.executable, '-c', {child!r}]\n"
+        "for apart in (False, True):\n"
+        "    made = subprocess.Popen(words, stdout=subprocess.PIPE, start_new_session=apart)\n"
+        "    made.stdout.readline(); print(made.pid, flush=True)\n"
+        "time.sleep(60)"
+    )
+    spec = ProcessSpec("parent", (sys.executable, "-c", code), {}, tmp_path)
+    started = start_service(spec, dirs)
+    log = dirs.log_file("parent")
+    assert eventually(lambda: len(log.read_text().split()) == 2)
+    try:
+        held = probe_service(ProbeTarget("parent"), dirs).memory_bytes
+        own, inside, _ = (
+            psutil.Process(pid).memory_info().rss
+            for pid in (started.pid, *map(int, log.read_text().split()))
+        )
+        assert held is not None
+        assert abs(held - own - inside) < 2_000_000
+        below_us = measure_usage(os.getpid(), time.time())
+        assert below_us is not None
+        assert below_us.memory_bytes < psutil.Process().memory_info().rss + inside
+    finally:
+        stop_service("parent", dirs)

@@ -12,7 +12,7 @@ from mlx_procsup.looks import LastLook, read_last_look
 from mlx_procsup.spec import HttpReadiness, ProcessSpec, StateDirs
 from mlx_procsup.state import DOWN_AFTER_S, ServiceState, classify
 from mlx_procsup.statefiles import RunRecord
-from mlx_procsup.usage import ProcessUsage, measure_usage, read_process_tree
+from mlx_procsup.usage import ProcessUsage, measure_usage, read_sessions
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,8 @@ def probe_all(
         if processes[index] is not None and target.readiness is not None
     }
     now = clock()  # while the answers are on their way
-    tree = read_process_tree()
-    usages = [measure_usage(one.pid, now, tree) if one else None for one in processes]
+    sessions = read_sessions()
+    usages = [measure_usage(one.pid, now, sessions) if one else None for one in processes]
     last_look = read_last_look(dirs)
     answers = {index: poll.finish() for index, poll in pending.items()}
     return [

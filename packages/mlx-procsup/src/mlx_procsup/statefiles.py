@@ -6,6 +6,7 @@ import os
 import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -106,13 +107,12 @@ def read_run(dirs: StateDirs, name: str) -> RunRecord | None:
     """
     path = dirs.run_file(name)
     try:
-        text = path.read_text(encoding="utf-8")
+        stat = path.stat()
+        return _read_run(path, (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise StateFileError(path, f"can't be read: {error}", service=name) from error
-    try:
-        return _parse(json.loads(text))
     except (
         ValueError,
         KeyError,
@@ -122,6 +122,13 @@ def read_run(dirs: StateDirs, name: str) -> RunRecord | None:
         RecursionError,
     ) as error:
         raise StateFileError(path, f"isn't a run file: {error!r}", service=name) from error
+
+
+@lru_cache(maxsize=64)
+def _read_run(path: Path, version: tuple[int, ...]) -> RunRecord:
+    """What a run file says, read once for each version of it: many ask many times."""
+    del version
+    return _parse(json.loads(path.read_text(encoding="utf-8")))
 
 
 def readable_run(dirs: StateDirs, name: str) -> RunRecord | None:

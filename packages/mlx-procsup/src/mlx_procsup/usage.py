@@ -1,7 +1,7 @@
 """What a service uses: processor time and memory of its process and everything below it."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -22,28 +22,32 @@ class ProcessUsage:
     age_s: float
 
 
-type ProcessTree = Mapping[int, Sequence[int]]
-"""Every process's children."""
+type Sessions = Mapping[int, Sequence[int]]
+"""The processes of every session, by the session's leader."""
 
 
-def read_process_tree() -> ProcessTree:
-    """The children of every process at this moment; one look for however many services."""
-    tree: dict[int, list[int]] = {}
-    for process in psutil.process_iter():
-        try:
-            tree.setdefault(process.ppid(), []).append(process.pid)
-        except psutil.Error:
-            continue
-    return tree
+def read_sessions() -> Sessions:
+    """The processes of every session at this moment; one look for however many services.
+
+    This is a system call a process, where a parent takes several and a file: on a machine with
+    hundreds of processes that is the most of what a look costs.
+    """
+    sessions: dict[int, list[int]] = {}
+    for pid in psutil.pids():
+        if pid > 0:  # macOS lists its kernel as 0, which here would mean ourselves
+            with suppress(ProcessLookupError, PermissionError):
+                sessions.setdefault(os.getsid(pid), []).append(pid)
+    return sessions
 
 
-def measure_usage(pid: int, now: float, tree: ProcessTree | None = None) -> ProcessUsage | None:
+def measure_usage(pid: int, now: float, sessions: Sessions | None = None) -> ProcessUsage | None:
     """The usage of a process and of what is below it in its session.
 
-    None where the process is gone or belongs to another user.
+    What a watchdog starts leads a session of its own, and so is no part of the watchdog. None where
+    the process is gone or belongs to another user.
 
     Args:
-        tree: What `read_process_tree` gave, if several services are measured.
+        sessions: What `read_sessions` gave, if several services are measured.
     """
     try:
         top = psutil.Process(pid)
@@ -52,7 +56,7 @@ def measure_usage(pid: int, now: float, tree: ProcessTree | None = None) -> Proc
             cpu_s, memory_bytes = _own(top)
     except psutil.Error:
         return None
-    for child in descendants(pid, tree, beyond=_leads_session):
+    for child in _below(pid, read_sessions() if sessions is None else sessions):
         try:
             process = psutil.Process(child)
             with process.oneshot():
@@ -65,16 +69,19 @@ def measure_usage(pid: int, now: float, tree: ProcessTree | None = None) -> Proc
 
 
 def descendants(
-    pid: int, tree: ProcessTree | None = None, *, beyond: Callable[[int], bool]
+    pid: int, *, beyond: Callable[[int], bool] = lambda _: False, among: Iterable[int] | None = None
 ) -> list[int]:
     """The processes below another, without those that `beyond` says yes to and what is below them.
 
     Args:
         pid: The process at the top, which is not among them.
-        tree: What `read_process_tree` gave; read now if left out.
         beyond: Whether a process belongs to another service.
+        among: The processes to look at; all of them if left out.
     """
-    tree = read_process_tree() if tree is None else tree
+    tree: dict[int, list[int]] = {}
+    for each in psutil.pids() if among is None else among:
+        with suppress(psutil.Error):
+            tree.setdefault(psutil.Process(each).ppid(), []).append(each)
     found: list[int] = []
     waiting = [pid]
     while waiting:
@@ -84,12 +91,13 @@ def descendants(
     return found
 
 
-def _leads_session(pid: int) -> bool:
-    """Whether a process is on its own: what a watchdog starts is not a part of the watchdog."""
+def _below(pid: int, sessions: Sessions) -> list[int]:
     try:
-        return os.getsid(pid) == pid
+        session = os.getsid(pid)
     except (ProcessLookupError, PermissionError):
-        return True
+        return []
+    members = [member for member in sessions.get(session, ()) if member != pid]
+    return members if session == pid else descendants(pid, among=members)
 
 
 def listens_on(pid: int, port: int) -> bool | None:
