@@ -19,6 +19,7 @@ from stack_testkit.program import Program
 
 pytestmark = pytest.mark.story
 
+AGENTS = ("--agents", "2", "--turns", "2", "--prefix-tokens", "900", "--generation-tokens", "8")
 SHORT = ("--prompt-tokens", "64", "--generation-tokens", "30", "--iterations", "2")
 CATALOG_MODEL = "qwen3-8b"
 
@@ -78,6 +79,32 @@ def test_a_saved_result_is_what_estimate_then_says(stack_of_qwen: Program) -> No
     assert load_report(saved).finished
     after = stack_of_qwen.run("estimate", CATALOG_MODEL, "--json").document
     assert after["generation_tps"]["basis"] == "measured"
+
+
+def test_agents_on_a_tier_are_measured_and_saved(stack_of_qwen: Program) -> None:
+    done = stack_of_qwen.run("bench", "standard", *AGENTS, "--save", "--json")
+    assert done.code == 0, done.err
+    shape = done.document
+    assert (shape["target"], shape["agents"], shape["tier"]) == ("tier standard", 2, "standard")
+    assert [turn["turn"] for turn in shape["turns"]] == [1, 2]
+    assert shape["fairness"] >= 1
+    assert "-agents-" in Path(shape["saved"]).name
+    # What agents saw says nothing of single requests, and is no damaged file either.
+    after = stack_of_qwen.run("estimate", CATALOG_MODEL, "--json")
+    assert after.code == 0, after.err
+    assert after.document["generation_tps"]["basis"] != "measured"
+
+
+def test_agents_that_the_tier_has_no_context_for_are_refused(stack_of_qwen: Program) -> None:
+    stack = load_stack(stack_of_qwen.home.stack)
+    tier = msgspec.structs.replace(stack.tiers[0], context_tokens=1200)
+    save_stack(stack_of_qwen.home.stack, msgspec.structs.replace(stack, tiers=(tier,)))
+    done = stack_of_qwen.run("bench", "standard", *AGENTS)
+    assert done.code == 2
+    assert "need a context of" in done.err
+    assert "--prefix-tokens" in done.err
+    mixed = stack_of_qwen.run("bench", "standard", *AGENTS, "--iterations", "4")
+    assert (mixed.code, "doesn't go with --agents" in mixed.err) == (2, True)
 
 
 def test_the_answer_for_people_has_a_table_and_verdicts(

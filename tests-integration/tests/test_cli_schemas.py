@@ -57,6 +57,10 @@ RUNNING: dict[str, tuple[str, ...]] = {
     "status": ("status",),
     "ask": ("ask", "hello"),
     "bench": ("bench", "standard", "--iterations", "1", "--prompt-tokens", "8"),
+    "bench-agents": (
+        *("bench", "standard", "--agents", "2", "--turns", "2"),
+        *("--prefix-tokens", "900", "--generation-tokens", "8"),
+    ),
     "logs-service": ("logs", "standard"),
     "connect-client": ("connect", "llm"),
     "keys-add": ("keys", "add", "laptop"),

@@ -4,6 +4,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mlx_bench.agents.export import render_agents_table as render_agents_table
+    from mlx_bench.agents.report import AgentsReport as AgentsReport
+    from mlx_bench.agents.runner import run_agents as run_agents
+    from mlx_bench.agents.workload import AgentParameters as AgentParameters
     from mlx_bench.cautions import Caution as Caution
     from mlx_bench.cautions import CautionCode as CautionCode
     from mlx_bench.client import ModelEndpoint as ModelEndpoint
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from mlx_bench.report import PointSummary as PointSummary
     from mlx_bench.report import Report as Report
     from mlx_bench.report_file import load_report as load_report
+    from mlx_bench.report_file import load_saved as load_saved
     from mlx_bench.report_file import parse_report as parse_report
     from mlx_bench.report_file import save_report as save_report
     from mlx_bench.runner import Conditions as Conditions
@@ -49,6 +54,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES_OF_MODULE = {
+    "agents.export": ("render_agents_table",),
+    "agents.report": ("AgentsReport",),
+    "agents.runner": ("run_agents",),
+    "agents.workload": ("AgentParameters",),
     "cautions": ("Caution", "CautionCode"),
     "client": ("ModelEndpoint", "StreamingClient", "parse_base_url"),
     "compare": ("Comparison", "compare_reports", "render_comparison"),
@@ -58,7 +67,7 @@ _NAMES_OF_MODULE = {
     "machine": ("describe_machine",),
     "metrics": ("MeasuredRun", "Point"),
     "report": ("EngineVersion", "PointSummary", "Report"),
-    "report_file": ("load_report", "parse_report", "save_report"),
+    "report_file": ("load_report", "load_saved", "parse_report", "save_report"),
     "runner": ("Conditions", "run_benchmark"),
     "serving_process": ("ServingProcess", "find_serving_process", "serving_process_of"),
     "speed_check": ("ExpectedSpeed", "SpeedCheck", "SpeedVerdict", "check_speed", "worst_verdict"),

@@ -12,12 +12,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from mlx_bench._arguments import parameters_from, parse_arguments
+from mlx_bench._arguments import agent_parameters_from, parameters_from, parse_arguments
 from mlx_bench.errors import BenchError, EndpointError, ParametersError, ReportError
 
 if TYPE_CHECKING:
     import argparse
 
+    from mlx_bench.agents.report import AgentsReport
+    from mlx_bench.agents.workload import AgentParameters
     from mlx_bench.calibration.check import CalibrationResult
     from mlx_bench.client import StreamingClient
     from mlx_bench.report import Report
@@ -56,7 +58,7 @@ def _answer(arguments: Sequence[str]) -> int:
         }
         return commands[options.command](options)
     except ParametersError as error:
-        return _fail("usage", str(error), "", EXIT_USAGE, as_json=as_json)
+        return _fail("usage", error.message, error.hint, EXIT_USAGE, as_json=as_json)
     except BenchError as error:
         kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(error).__name__).lower()
         return _fail(kind, error.message, error.hint, EXIT_FAILED, as_json=as_json)
@@ -105,6 +107,7 @@ def _hush() -> None:
 def _run(options: "argparse.Namespace") -> int:
     from mlx_bench.client import ModelEndpoint, StreamingClient, parse_base_url
 
+    agents = agent_parameters_from(options) if options.agents is not None else None
     parameters = parameters_from(options)
     base_url, api_key = parse_base_url(options.url), _api_key(options.api_key_env)
     endpoint = ModelEndpoint(base_url, options.model or "", api_key)
@@ -112,15 +115,19 @@ def _run(options: "argparse.Namespace") -> int:
         with StreamingClient(endpoint, timeout_s=options.timeout) as lister:
             endpoint = replace(endpoint, model=_only_model(lister))
     with StreamingClient(endpoint, timeout_s=options.timeout) as client:
-        report = _measure(client, parameters, options)
+        report = _measure(client, agents or parameters, options)
     _hush()
     sys.stdout.write(_render(report, options.form))
     return EXIT_DONE
 
 
 def _measure(
-    client: "StreamingClient", parameters: "Parameters", options: "argparse.Namespace"
-) -> "Report":
+    client: "StreamingClient",
+    parameters: "Parameters | AgentParameters",
+    options: "argparse.Namespace",
+) -> "Report | AgentsReport":
+    from mlx_bench.agents.runner import run_agents
+    from mlx_bench.agents.workload import AgentParameters
     from mlx_bench.machine import describe_machine
     from mlx_bench.report_file import require_writable
     from mlx_bench.runner import Conditions, run_benchmark
@@ -129,7 +136,7 @@ def _measure(
 
     files, saved = _files(options), None
     if options.save:
-        saved = _saved_name(client.endpoint.model)
+        saved = _saved_name(client.endpoint.model, "-agents" if options.agents else "")
         files[saved] = ".json"
     for path in files:
         require_writable(path)
@@ -144,13 +151,14 @@ def _measure(
         memory_source=process.source if process else "",
         report_extra=extra,
     )
-    report = run_benchmark(
-        client,
-        parameters,
-        conditions,
-        on_report=lambda report: _write(report, files),
-        on_progress=_say,
-    )
+
+    def keep(report: "Report | AgentsReport") -> None:
+        _write(report, files)
+
+    if isinstance(parameters, AgentParameters):
+        report = run_agents(client, parameters, conditions, on_report=keep, on_progress=_say)
+    else:
+        report = run_benchmark(client, parameters, conditions, on_report=keep, on_progress=_say)
     if saved is not None:
         _hush()
         print(f"Saved {saved}", file=sys.stderr)
@@ -175,9 +183,9 @@ def _only_model(client: "StreamingClient") -> str:
     return names[0]
 
 
-def _saved_name(model: str) -> Path:
+def _saved_name(model: str, kind: str) -> Path:
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", model).strip("-.") or "model"
-    return Path("benchmarks") / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
+    return Path("benchmarks") / f"{name}{kind}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}.json"
 
 
 def _files(options: "argparse.Namespace") -> dict[Path, str]:
@@ -186,10 +194,14 @@ def _files(options: "argparse.Namespace") -> dict[Path, str]:
     return {**files, options.html: ".html"} if options.html else files
 
 
-def _render(report: "Report", form: str | None) -> str:
+def _render(report: "Report | AgentsReport", form: str | None) -> str:
+    from mlx_bench.agents.export import render_agents_json, render_agents_table
+    from mlx_bench.agents.report import AgentsReport
     from mlx_bench.export import render_csv, render_json, render_markdown, render_table
     from mlx_bench.html import render_html
 
+    if isinstance(report, AgentsReport):
+        return (render_agents_json if form == ".json" else render_agents_table)(report)
     renderers: dict[str | None, Callable[[Report], str]] = {
         ".html": render_html,
         ".json": render_json,
@@ -199,7 +211,7 @@ def _render(report: "Report", form: str | None) -> str:
     return renderers.get(form, render_table)(report)
 
 
-def _write(report: "Report", files: Mapping[Path, str]) -> None:
+def _write(report: "Report | AgentsReport", files: Mapping[Path, str]) -> None:
     from mlx_bench.report_file import write_atomically
 
     for path, form in files.items():
@@ -211,9 +223,9 @@ def _write(report: "Report", files: Mapping[Path, str]) -> None:
 
 
 def _report(options: "argparse.Namespace") -> int:
-    from mlx_bench.report_file import load_report
+    from mlx_bench.report_file import load_saved
 
-    report = load_report(options.file)
+    report = load_saved(options.file)
     _write(report, _files(options))
     sys.stdout.write(_render(report, options.form))
     return EXIT_DONE

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mlx_bench import __version__
+from mlx_bench.agents.workload import AgentParameters
 from mlx_bench.errors import ParametersError
 from mlx_bench.workload import Cache, Parameters
 
@@ -45,6 +46,22 @@ def parameters_from(options: argparse.Namespace) -> Parameters:
         ParametersError: A number is out of range.
     """
     return Parameters(**{name: getattr(options, name) for name in Parameters.__struct_fields__})
+
+
+def agent_parameters_from(options: argparse.Namespace) -> AgentParameters:
+    """What the options ask of agents.
+
+    Raises:
+        ParametersError: A number is out of range, or an option is of single requests.
+    """
+    if options.html or options.form not in (None, ".json"):
+        raise ParametersError("A benchmark of agents is shown as a table or as JSON.")
+    if any(path.suffix != ".json" for path in options.output):
+        raise ParametersError("A benchmark of agents is written as .json.")
+    names = AgentParameters.__struct_fields__
+    return AgentParameters(
+        **{name: value for name, value in vars(options).items() if name in names}
+    )
 
 
 def _integers(text: str) -> tuple[int, ...]:
@@ -117,6 +134,7 @@ def _run_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="makes the same prompts again; by default new ones",
     )
+    _add_agent_options(parser)
     workload.add_argument("--check-tools", action="store_true", help="also try a tool call")
     server = parser.add_argument_group("server")
     server.add_argument(
@@ -128,6 +146,22 @@ def _run_parser() -> argparse.ArgumentParser:
         "--save", action="store_true", help="write the report into ./benchmarks as it grows"
     )
     return parser
+
+
+def _add_agent_options(parser: argparse.ArgumentParser) -> None:
+    agents = parser.add_argument_group(
+        "agents", "conversations that grow by tool results, instead of single requests"
+    )
+    defaults = AgentParameters()
+    agents.add_argument(
+        "--agents", type=int, metavar="N", help="so many at once; with --generation-tokens, --seed"
+    )
+    for option, default, what in (
+        ("--turns", defaults.turns, "requests of each agent"),
+        ("--prefix-tokens", defaults.prefix_tokens, "system prompt and tools, shared by all"),
+        ("--result-tokens", defaults.result_tokens, "of tool results, each turn"),
+    ):
+        agents.add_argument(option, type=int, default=default, metavar="N", help=what)
 
 
 def _add_output_options(parser: argparse.ArgumentParser) -> None:

@@ -15,13 +15,15 @@ from mlx_bench.workload import Cache, Exactness, Parameters
 FEW_TOKENS = 20
 """Below so many generated tokens a decode rate rests on too short a time."""
 
+CLIENT_CPU_SHARE = 0.7
+"""Above this share of a core the client's own work may make its stamps late."""
+
 _COLD_FACTOR = 1.3
 _MATERIAL_SHARE = 0.02
 _DRIFT_SHARE = 0.03
 _DRIFT_P_VALUE = 0.05
 _CLOCK_SHARE = 0.01
 _CLOCK_SLACK_S = 0.05
-_CLIENT_CPU_SHARE = 0.7
 _CACHED_SHARE = 0.1
 _OVERRUN_SHARE = 0.1
 
@@ -42,6 +44,9 @@ class CautionCode(StrEnum):
     PROMPT_LENGTH = "prompt-length"
     FAILED_RUNS = "failed-runs"
     CLIENT_BUSY = "client-busy"
+    AGENTS_QUEUE = "agents-queue"
+    NO_TOOL_CALLS = "no-tool-calls"
+    READS_UNKNOWN = "reads-unknown"
 
 
 class Caution(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -246,7 +251,7 @@ def _clocks(waves: Sequence[MeasuredWave]) -> Iterator[Caution]:
             )
             yield _at(wave.point, _Reason(CautionCode.CLOCK, text))
             break
-    busy = [wave for wave in waves if wave.client_cpu_s > _CLIENT_CPU_SHARE * wave.duration_s]
+    busy = [wave for wave in waves if wave.client_cpu_s > CLIENT_CPU_SHARE * wave.duration_s]
     if busy:
         share = max(wave.client_cpu_s / wave.duration_s for wave in busy)
         text = f"The client itself used {share:.0%} of a core: its stamps may be late."

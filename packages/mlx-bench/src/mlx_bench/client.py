@@ -134,10 +134,20 @@ class ServedModel(msgspec.Struct, frozen=True):
 
     Attributes:
         owned_by: Whom the server names, often its own software.
+        context_length: The most tokens of a prompt and its answer, or None where the server
+            doesn't say.
+        max_model_len: vLLM's name for it.
     """
 
     id: str
     owned_by: str | None = None
+    context_length: int | None = None
+    max_model_len: int | None = None
+
+    @property
+    def context_tokens(self) -> int | None:
+        """The context, under either name."""
+        return self.context_length or self.max_model_len
 
 
 class _ModelList(msgspec.Struct):

@@ -48,12 +48,41 @@ class TokenUsage:
 
 
 @dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A tool call of an answer.
+
+    Attributes:
+        id: The server's name for it, empty if it gave none.
+        arguments: JSON, as the server sent it: whole only where the answer was not cut off.
+    """
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a stream answered.
+
+    Attributes:
+        text: The content, without the reasoning.
+        has_reasoning: Whether there was reasoning, which clients don't send back.
+    """
+
+    text: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    has_reasoning: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Completion:
     """What a stream said, and when.
 
     Attributes:
         response_id: The completion's `id`, empty if there was none.
-        token_times_ns: One stamp for each non-empty content or reasoning delta, in order.
+        token_times_ns: One stamp for each non-empty content, reasoning or tool-call delta, in
+            order.
         usage: The last usage that the stream carried, or None.
         finish_reason: `stop`, `length`, …, or None where the stream never said.
         ended_ns: The stamp of `[DONE]`, else of the last event, else None.
@@ -68,6 +97,7 @@ class Completion:
     ended_ns: int | None
     is_done: bool
     error: str | None
+    answer: Answer = Answer()
 
     @property
     def counted_by(self) -> CountedBy:
@@ -140,6 +170,19 @@ class _UsageFields(msgspec.Struct):
     completion_tokens: int | None = None
     total_tokens: int | None = None
     prompt_tokens_details: _TokenDetails | None = None
+    cache_read_input_tokens: int | None = None
+    """Anthropic's name for the cached tokens, which some servers keep."""
+
+
+class _FunctionDelta(msgspec.Struct):
+    name: str | None = None
+    arguments: str | None = None
+
+
+class _CallDelta(msgspec.Struct):
+    index: int | None = None
+    id: str | None = None
+    function: _FunctionDelta | None = None
 
 
 class _Delta(msgspec.Struct):
@@ -147,6 +190,14 @@ class _Delta(msgspec.Struct):
     reasoning_content: str | None = None
     reasoning: str | None = None
     """vLLM's newer name for `reasoning_content`."""
+    tool_calls: list[_CallDelta] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it carries no token."""
+        calls = [call.function or _FunctionDelta() for call in self.tool_calls or ()]
+        has_call = any(call.name or call.arguments for call in calls)
+        return not (self.content or self.reasoning_content or self.reasoning or has_call)
 
 
 class _Choice(msgspec.Struct):
@@ -165,6 +216,34 @@ class _Frame(msgspec.Struct):
     choices: list[_Choice] | None = None
 
 
+class _AnswerParts:
+    """Puts an answer together from its deltas."""
+
+    def __init__(self) -> None:
+        self._text: list[str] = []
+        self._calls: dict[int, tuple[str, str, str]] = {}
+        self._has_reasoning = False
+
+    def add(self, delta: _Delta) -> None:
+        """Take one delta; a call without an index is a call of its own."""
+        self._text.append(delta.content or "")
+        self._has_reasoning |= bool(delta.reasoning_content or delta.reasoning)
+        for call in delta.tool_calls or ():
+            index = len(self._calls) if call.index is None else call.index
+            identifier, name, arguments = self._calls.get(index, ("", "", ""))
+            function = call.function or _FunctionDelta()
+            self._calls[index] = (
+                identifier or call.id or "",
+                name or function.name or "",
+                arguments + (function.arguments or ""),
+            )
+
+    def answer(self) -> Answer:
+        """The answer so far."""
+        calls = tuple(ToolCall(*self._calls[index]) for index in sorted(self._calls))
+        return Answer("".join(self._text), calls, self._has_reasoning)
+
+
 _decode_frame = msgspec.json.Decoder(_Frame).decode
 
 
@@ -178,6 +257,7 @@ def parse_stream(reads: Sequence[Read]) -> Completion:
     response_id, finish_reason, error = "", None, None
     usage: TokenUsage | None = None
     times: list[int] = []
+    parts = _AnswerParts()
     ended_ns: int | None = None
     is_done = False
     for event in split_events(reads):
@@ -203,7 +283,9 @@ def parse_stream(reads: Sequence[Read]) -> Completion:
         is_done = is_done or (found is not None and not choices)
         for choice in choices:
             finish_reason = choice.finish_reason or finish_reason
-            if _has_text(choice):
+            delta = choice.delta or _Delta(choice.text)
+            parts.add(delta)
+            if not delta.is_empty:
                 times.append(event.at_ns)
     return Completion(
         response_id=response_id,
@@ -213,6 +295,7 @@ def parse_stream(reads: Sequence[Read]) -> Completion:
         ended_ns=ended_ns,
         is_done=is_done or finish_reason is not None,
         error=error,
+        answer=parts.answer(),
     )
 
 
@@ -237,18 +320,13 @@ def server_message(body: str) -> str:
 def _token_usage(fields: _UsageFields | None) -> TokenUsage | None:
     if fields is None or fields == _UsageFields():
         return None
-    cached = fields.prompt_tokens_details and fields.prompt_tokens_details.cached_tokens
+    details = fields.prompt_tokens_details or _TokenDetails(fields.cache_read_input_tokens)
     return TokenUsage(
         prompt_tokens=_count(fields.prompt_tokens) or None,
         completion_tokens=_count(fields.completion_tokens) or None,
-        cached_tokens=_count(cached),
+        cached_tokens=_count(details.cached_tokens),
     )
 
 
 def _count(value: int | None) -> int | None:
     return value if value is not None and value >= 0 else None
-
-
-def _has_text(choice: _Choice) -> bool:
-    delta = choice.delta or _Delta()
-    return bool(delta.content or choice.text or delta.reasoning_content or delta.reasoning)

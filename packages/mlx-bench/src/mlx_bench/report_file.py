@@ -2,11 +2,14 @@
 
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, cast
 
 import msgspec
 
+from mlx_bench.agents.export import render_agents_json
+from mlx_bench.agents.report import AgentsReport
 from mlx_bench.errors import ReportError
 from mlx_bench.export import render_json
 from mlx_bench.metrics import Count
@@ -33,9 +36,10 @@ class _Document(msgspec.Struct):
     summary: dict[str, object] | list[dict[str, object]]
 
 
-def save_report(report: Report, path: Path) -> None:
+def save_report(report: Report | AgentsReport, path: Path) -> None:
     """Write the report as JSON, so that a reader never sees half of it."""
-    write_atomically(path, render_json(report))
+    is_plain = isinstance(report, Report)
+    write_atomically(path, render_json(report) if is_plain else render_agents_json(report))
 
 
 def require_writable(path: Path) -> None:
@@ -78,11 +82,16 @@ def load_report(path: Path) -> Report:
     Raises:
         ReportError: The file is missing, not JSON, of a newer version, or lacks something.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ReportError(f"can't be read: {error}", source=str(path)) from error
-    return parse_report(text, source=str(path))
+    return parse_report(_text_of(path), source=str(path))
+
+
+def load_saved(path: Path) -> Report | AgentsReport:
+    """The report that a file holds, of either kind.
+
+    Raises:
+        ReportError: The file is missing, not JSON, of a newer version, or lacks something.
+    """
+    return _parse(_text_of(path), str(path), _read_saved)
 
 
 def parse_report(text: str, *, source: str) -> Report:
@@ -91,13 +100,25 @@ def parse_report(text: str, *, source: str) -> Report:
     Raises:
         ReportError: The text is not JSON, of a newer version, or lacks something.
     """
+    return _parse(text, source, _read)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReportError(f"can't be read: {error}", source=str(path)) from error
+
+
+def _parse[T](text: str, source: str, read: Callable[[dict[str, object]], T]) -> T:
+    """What `read` makes of a document, with the place of whatever is wrong in it."""
     try:
         root = msgspec.json.decode(text, type=dict[str, object])
         found = root.get("schema_version")
         if found != SCHEMA_VERSION:
             wanted = f"this program reads {SCHEMA_VERSION}"
             raise ReportError(f"has schema_version {found!r}; {wanted}", source=source)
-        return _read(root)
+        return read(root)
     except msgspec.ValidationError as error:
         message, _, place = str(error).partition(" - at `$")
         key_path = place.removesuffix("`").removeprefix(".")
@@ -106,8 +127,18 @@ def parse_report(text: str, *, source: str) -> Report:
         raise ReportError(f"is not JSON: {error}", source=source) from error
 
 
+def _read_saved(root: dict[str, object]) -> Report | AgentsReport:
+    if "agents" not in root:
+        return _read(root)
+    known = {"schema_version", *AgentsReport.__struct_encode_fields__}
+    extra = {name: value for name, value in root.items() if name not in known}
+    return msgspec.convert({**root, "extra": extra}, AgentsReport)
+
+
 def _read(root: dict[str, object]) -> Report:
     """The report in a document; keys that are not the report's own are its extra."""
+    if "agents" in root:
+        raise msgspec.ValidationError("is of agents, not of single requests")
     document = msgspec.convert(root, _Document)
     asked = {
         "concurrency": _as_tuple(document.parameters.concurrency),

@@ -1,6 +1,6 @@
 """A chat request, and which optional fields of it a server takes; pure decisions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 
@@ -9,15 +9,18 @@ class ChatRequest:
     """One request of the workload.
 
     Attributes:
+        prompt: What the user says, where no conversation is given.
         max_tokens: Where generation stops at the latest.
         seed: Sent for sampling; with temperature 0 most servers ignore it.
         extra: Further fields of the body, as `{"chat_template_kwargs": {…}}`.
+        messages: A whole conversation, in the place of the prompt.
     """
 
     prompt: str
     max_tokens: int
     seed: int = 0
     extra: Mapping[str, object] = field(default_factory=dict[str, object])
+    messages: Sequence[Mapping[str, object]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ def build_body(dialect: Dialect, model: str, request: ChatRequest) -> dict[str, 
     """The JSON body of one streaming chat request."""
     body: dict[str, object] = {
         "model": model,
-        "messages": [{"role": "user", "content": request.prompt}],
+        "messages": request.messages or [{"role": "user", "content": request.prompt}],
         "stream": True,
         dialect.limit_field: request.max_tokens,
     }

@@ -38,6 +38,8 @@ class Conditions:
         memory_source: What that reads.
         request_extra: Further fields of each request's body.
         report_extra: Further keys for the report, as a tool-calling check.
+        context_tokens: The model's context, or None to ask the server.
+        concurrency: How many requests the model is planned for at once, or None.
     """
 
     target: str
@@ -47,6 +49,8 @@ class Conditions:
     memory_source: str = ""
     request_extra: dict[str, object] = field(default_factory=dict[str, object])
     report_extra: dict[str, object] = field(default_factory=dict[str, object])
+    context_tokens: int | None = None
+    concurrency: int | None = None
 
 
 type OnReport = Callable[[Report], None]

@@ -38,10 +38,15 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         burst: So many tokens leave at once, each as its own event, when the first is due.
         grouped: So many tokens share one event, sent when the first is due.
         prefill_tps: Adds the uncached prompt tokens divided by this to the TTFT; 0 adds nothing.
-        cache: Prompt prefixes that were seen before cost no prefill.
+        cache: 1: a prefix of any prompt that was seen before costs no prefill; 2: of any prompt
+            and its answer, as an engine has it that keeps what it wrote; 0 keeps nothing.
+        cache_entries: So many prompts are kept, the least recently used goes first; 0 keeps all.
+        tell_cache: Say in `usage` how many tokens came from the cache.
+        lanes: So many requests are served at once, the others wait for their turn; 0 serves all.
         tokens: How many to send, whatever the request asks; 0 obeys the request.
         stop_after: End early after so many tokens, with `finish_reason` `stop`; 0 never.
         reasoning: So many first tokens are reasoning.
+        tool_calls: So many calls of the first tool offered end each answer.
         role: A role-only delta is sent at once, and an empty one before the first token.
         usage: Send `usage` when asked for it.
         comments: Send an SSE comment before each token.
@@ -62,10 +67,14 @@ class Schedule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     burst: _AtLeastOne = 1
     grouped: _AtLeastOne = 1
     prefill_tps: _NotNegative = 0.0
-    cache: int = 0
+    cache: Annotated[int, msgspec.Meta(ge=0, le=2)] = 0
+    cache_entries: Annotated[int, msgspec.Meta(ge=0)] = 0
+    tell_cache: int = 1
+    lanes: Annotated[int, msgspec.Meta(ge=0)] = 0
     tokens: int = 0
     stop_after: int = 0
     reasoning: int = 0
+    tool_calls: Annotated[int, msgspec.Meta(ge=0)] = 0
     role: int = 1
     usage: int = 1
     comments: int = 0

@@ -11,34 +11,51 @@ import itertools
 import selectors
 import socket
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import msgspec
 
-from mlx_bench.calibration.schedule import Failure, Schedule, parse_schedule, plan_events
+from mlx_bench.calibration.schedule import (
+    Failure,
+    Schedule,
+    TokenEvent,
+    parse_schedule,
+    plan_events,
+)
 from mlx_bench.calibration.wire import (
     HEADERS,
     RequestBody,
     StreamWriter,
+    answer_words,
+    as_lines,
+    call_words,
     http_response,
     prompt_words,
+    shared_words,
 )
 from mlx_bench.errors import ParametersError
 
 _SPIN_NS = 150_000
 _MODEL_NAME = "calibration"
+_ARGUMENTS = '{"path": "notes.txt"}'
 _clock_ns = time.perf_counter_ns  # the client's clock, so that stamps are comparable
 
 
 class ServedRequest(msgspec.Struct):
-    """The server's own account of one request; stamps are monotonic nanoseconds."""
+    """The server's own account of one request; stamps are monotonic nanoseconds.
+
+    Attributes:
+        waited_ns: How long it waited for a lane.
+    """
 
     response_id: str
     prompt: str
     prompt_tokens: int
     cached_tokens: int
     received_ns: int
+    waited_ns: int = 0
     sent_ns: list[int] = []
 
 
@@ -99,7 +116,8 @@ class CalibrationServer:
         self._due: list[tuple[int, int, _Pending]] = []
         self._order = itertools.count()
         self._served: list[ServedRequest] = []
-        self._seen_prompts: list[list[str]] = []
+        self._caches: dict[str, list[str]] = {}
+        self._lanes: dict[str, list[int]] = {}
         self._stopping = False
         self.port: int = self._listener.getsockname()[1]
 
@@ -200,6 +218,9 @@ class CalibrationServer:
             steps = _once(now, 200, {"status": "healthy"})
         elif path == "/calibration/requests":
             steps = _once(now, 200, ServedRequests(self._served))
+        elif path == "/v1/status":
+            saved = sum(served.cached_tokens for served in self._served)
+            steps = _once(now, 200, {"cache": {"tokens_saved": saved}})
         else:
             steps = _refusal(now, 404, "no such page")
         self._wait_for_next(arrival.connection, steps)
@@ -218,26 +239,68 @@ class CalibrationServer:
         if schedule.status:
             return _refusal(now, schedule.status, "as the schedule says")
         words = prompt_words(request, schedule)
-        cached = self._cached_tokens(words) if schedule.cache else 0
+        answer = _Answer.to(request, schedule)
+        cached = self._cached_tokens(words, answer.words, request.model, schedule)
         response_id = f"cal-{len(self._served)}"
         served = ServedRequest(response_id, " ".join(words), len(words), cached, now)
         self._served.append(served)
-        return _stream(served, schedule, request)
+        uncached = len(words) - cached
+        events = plan_events(schedule, tokens=answer.tokens, uncached_tokens=uncached)
+        if schedule.lanes:
+            served.waited_ns = self._wait_for_lane(request.model, schedule.lanes, now, events)
+        return _stream(served, schedule, request, answer, events)
 
-    def _cached_tokens(self, words: list[str]) -> int:
-        longest = 0
-        for seen in self._seen_prompts:
-            longest = max(longest, _common_prefix(seen, words))
-        self._seen_prompts.append(words)
+    def _cached_tokens(
+        self, words: list[str], answer: list[str], model: str, schedule: Schedule
+    ) -> int:
+        """How much of a prompt this model's cache has; it is kept for the next one."""
+        if not schedule.cache:
+            return 0
+        kept, prompt = self._caches.setdefault(model, []), as_lines(words)
+        shared = [shared_words(seen, prompt) for seen in kept]
+        longest = max(shared, default=0)
+        if schedule.cache_entries and longest:
+            used = kept.pop(shared.index(longest))
+            # What goes on where an entry ends takes its place: a conversation is one entry.
+            if not prompt.startswith(used):
+                kept.append(used)
+        kept.append(prompt + (as_lines(answer) if schedule.cache > 1 else ""))
+        if schedule.cache_entries:
+            del kept[: -schedule.cache_entries]
         # As real engines do, the last token is always computed.
         return min(longest, len(words) - 1)
 
+    def _wait_for_lane(self, model: str, lanes: int, now: int, events: Sequence[TokenEvent]) -> int:
+        """Take the lane that is free first, and say in how many nanoseconds that is."""
+        free_at = self._lanes.setdefault(model, [0] * lanes)
+        start_ns = max(now, heapq.heappop(free_at))
+        heapq.heappush(free_at, start_ns + round(events[-1].at_s * 1e9))
+        return start_ns - now
 
-def _common_prefix(one: list[str], other: list[str]) -> int:
-    for index, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return index
-    return min(len(one), len(other))
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What the answer to a request holds, known before it begins."""
+
+    tokens: int
+    tool: str
+    calls: int
+    finish_reason: str
+
+    @classmethod
+    def to(cls, request: RequestBody, schedule: Schedule) -> Self:
+        wanted = schedule.tokens or request.limit
+        is_stopped = bool(schedule.stop_after and schedule.stop_after < wanted)
+        tokens = schedule.stop_after if is_stopped else wanted
+        calls = schedule.tool_calls if request.first_tool else 0
+        finish_reason = "tool_calls" if calls else "stop" if is_stopped else "length"
+        return cls(tokens, request.first_tool, calls, finish_reason)
+
+    @property
+    def words(self) -> list[str]:
+        """Its tokens, those of its tool calls last."""
+        calls = [call_words(self.tool, _ARGUMENTS)] * self.calls
+        return [*answer_words(range(self.tokens)), *itertools.chain(*calls)]
 
 
 def _once(now: int, status: int, body: object) -> Iterator[_Due]:
@@ -248,18 +311,20 @@ def _refusal(now: int, status: int, message: str) -> Iterator[_Due]:
     return _once(now, status, {"error": {"message": message}})
 
 
-def _stream(served: ServedRequest, schedule: Schedule, request: RequestBody) -> Generator[_Due]:
+def _stream(
+    served: ServedRequest,
+    schedule: Schedule,
+    request: RequestBody,
+    answer: _Answer,
+    events: Sequence[TokenEvent],
+) -> Generator[_Due]:
     """The steps of one stream, each made when the one before it has left."""
-    start_ns = served.received_ns
+    start_ns = served.received_ns + served.waited_ns
     writer = StreamWriter(schedule, served.response_id, request.model)
     yield _Due(start_ns, HEADERS + (writer.role() if schedule.role else b""))
-    wanted = schedule.tokens or request.limit
-    stopped = bool(schedule.stop_after and schedule.stop_after < wanted)
-    tokens = schedule.stop_after if stopped else wanted
-    uncached = served.prompt_tokens - served.cached_tokens
     first = 0
     at_ns = start_ns
-    for event in plan_events(schedule, tokens=tokens, uncached_tokens=uncached):
+    for event in events:
         at_ns = start_ns + round(event.at_s * 1e9)
         if schedule.fail_after and first >= schedule.fail_after:
             gone = schedule.failure is Failure.DISCONNECT
@@ -267,8 +332,11 @@ def _stream(served: ServedRequest, schedule: Schedule, request: RequestBody) -> 
             return
         yield _Due(at_ns, writer.tokens(first, event.tokens), served)
         first += event.tokens
-    usage = _usage(served, tokens) if schedule.usage and request.stream_options else None
-    yield _Due(at_ns, writer.end("stop" if stopped else "length", usage))
+    for index in range(answer.calls):
+        yield _Due(at_ns, writer.tool_call(index, answer.tool, _ARGUMENTS))
+    is_asked = schedule.usage and request.stream_options
+    usage = _usage(served, len(answer.words), schedule) if is_asked else None
+    yield _Due(at_ns, writer.end(answer.finish_reason, usage))
 
 
 def _content_length(head: bytes) -> int:
@@ -279,10 +347,12 @@ def _content_length(head: bytes) -> int:
     return 0
 
 
-def _usage(served: ServedRequest, tokens: int) -> dict[str, object]:
-    return {
+def _usage(served: ServedRequest, tokens: int, schedule: Schedule) -> dict[str, object]:
+    usage: dict[str, object] = {
         "prompt_tokens": served.prompt_tokens,
         "completion_tokens": tokens,
         "total_tokens": served.prompt_tokens + tokens,
-        "prompt_tokens_details": {"cached_tokens": served.cached_tokens},
     }
+    if schedule.tell_cache:
+        usage["prompt_tokens_details"] = {"cached_tokens": served.cached_tokens}
+    return usage

@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mlx_bench import (
+    AgentParameters,
+    AgentsReport,
     Conditions,
     EngineVersion,
     Parameters,
@@ -16,6 +18,7 @@ from mlx_bench import (
     check_tool_calling,
     describe_machine,
     render_html,
+    run_agents,
     run_benchmark,
     save_report,
 )
@@ -48,6 +51,59 @@ class BenchResult:
     def to_document(self) -> dict[str, object]:
         """The JSON answer."""
         return {**self.report.to_document(), "saved": str(self.saved) if self.saved else None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentsResult:
+    """A finished benchmark of agents."""
+
+    report: AgentsReport
+    saved: Path | None
+
+    def to_document(self) -> dict[str, object]:
+        """The JSON answer."""
+        return {**self.report.to_document(), "saved": str(self.saved) if self.saved else None}
+
+
+def bench_agents(
+    opened: OpenStack,
+    name: str,
+    parameters: AgentParameters,
+    *,
+    model: str | None = None,
+    api_key: str | None = None,
+    is_saved: bool = False,
+    on_progress: OnProgress = lambda _: None,
+) -> AgentsResult:
+    """Let agents work on what `name` means.
+
+    Args:
+        is_saved: Keep the result, from the first turn on.
+
+    Raises:
+        UsageError: The name means nothing.
+        StackError: The target can't be served or doesn't answer.
+        ParametersError: The conversations don't fit the model's context.
+        EndpointError: No turn succeeded.
+    """
+    target_context = open_target(
+        opened,
+        name,
+        model=model,
+        api_key=api_key,
+        concurrency=parameters.agents,
+        on_progress=on_progress,
+    )
+    with target_context as target, StreamingClient(target.endpoint) as client:
+        saved = _saved_path(opened.home, target, "agents") if is_saved else None
+
+        def keep(report: AgentsReport) -> None:
+            if saved is not None:
+                save_report(report, saved)
+
+        conditions = _conditions(opened.home, name, target, _hardware(opened.home))
+        report = run_agents(client, parameters, conditions, on_report=keep, on_progress=on_progress)
+    return AgentsResult(report=report, saved=saved)
 
 
 def bench(
@@ -86,14 +142,7 @@ def bench(
     with target_context as target, StreamingClient(target.endpoint) as client:
         saved = _saved_path(opened.home, target) if is_saved else None
         hardware = _hardware(opened.home)
-        conditions = Conditions(
-            target=name if target.tier is None else f"tier {name}",
-            machine=_machine(hardware),
-            engine=_engine(opened.home) if target.source is not None else None,
-            memory_bytes=target.process.memory_bytes if target.process else None,
-            memory_source=target.process.source if target.process else "",
-            report_extra={"quant": target.quant, "source": target.source, "tier": target.tier},
-        )
+        conditions = _conditions(opened.home, name, target, hardware)
 
         def keep(report: Report) -> None:
             _save(report, saved)
@@ -116,15 +165,30 @@ def bench(
     return BenchResult(report=report, speeds=speeds, tools=tools, saved=saved)
 
 
+def _conditions(
+    home: Home, name: str, target: BenchTarget, hardware: HardwareProfile | None
+) -> Conditions:
+    return Conditions(
+        target=name if target.tier is None else f"tier {name}",
+        machine=_machine(hardware),
+        engine=_engine(home) if target.source is not None else None,
+        memory_bytes=target.process.memory_bytes if target.process else None,
+        memory_source=target.process.source if target.process else "",
+        report_extra={"quant": target.quant, "source": target.source, "tier": target.tier},
+        context_tokens=target.context_tokens,
+        concurrency=target.concurrency,
+    )
+
+
 def _save(report: Report, path: Path | None) -> None:
     """Write what was measured so far, once there is something that an estimate can use."""
     if path is not None and any(run.error is None for run in report.runs):
         save_report(report, path)
 
 
-def _saved_path(home: Home, target: BenchTarget) -> Path:
+def _saved_path(home: Home, target: BenchTarget, kind: str = "") -> Path:
     home.create()
-    parts = (target.endpoint.model, target.quant, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    parts = (target.endpoint.model, target.quant, kind, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
     words = [re.sub(r"[^A-Za-z0-9._]+", "-", part).strip("-.") for part in parts if part]
     return home.benchmarks / f"{'-'.join(filter(None, words))}.json"
 

@@ -45,6 +45,8 @@ class BenchTarget:
 
     Attributes:
         process: The serving process, or None where it is not on this machine or not ours.
+        context_tokens: What the tier is planned for; None where nothing was planned.
+        concurrency: How many requests it is planned for at once.
     """
 
     endpoint: ModelEndpoint
@@ -54,6 +56,8 @@ class BenchTarget:
     source: str | None = None
     tier: str | None = None
     process: ServingProcess | None = None
+    context_tokens: int | None = None
+    concurrency: int | None = None
 
     @property
     def is_here(self) -> bool:
@@ -139,6 +143,8 @@ def _of_tier(opened: OpenStack, tier: Tier) -> BenchTarget:
         source=tier.source,
         tier=tier.name,
         process=find_serving_process(endpoint.base_url),
+        context_tokens=tier.context_tokens,
+        concurrency=tier.concurrency,
     )
 
 

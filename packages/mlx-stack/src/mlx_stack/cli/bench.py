@@ -5,15 +5,19 @@ from pathlib import Path
 from typing import override
 
 import click
+from click.core import ParameterSource
 
 import mlx_bench
 from mlx_bench import Cache
 from mlx_stack import bench
 from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.options import complete_tiers
-from mlx_stack.cli.views.planning import show_benchmark
+from mlx_stack.cli.views.planning import show_agents, show_benchmark
 
 _POSITIVE = click.IntRange(min=1)
+_AGENTS = mlx_bench.AgentParameters()
+_OF_SINGLE_REQUESTS = ("iterations", "prompt_tokens", "concurrency", "cache", "precision", "html")
+_OF_AGENTS = ("turns", "prefix_tokens")
 
 
 class Integers(click.ParamType[tuple[int, ...]]):
@@ -75,6 +79,28 @@ class Integers(click.ParamType[tuple[int, ...]]):
     metavar="SHARE",
     help="Continue until the 95 % intervals are this narrow, e.g. 0.02.",
 )
+@click.option(
+    "--agents",
+    type=_POSITIVE,
+    metavar="N",
+    help="Measure N agents at once: conversations that grow by tool results.",
+)
+@click.option(
+    "--turns",
+    type=_POSITIVE,
+    default=_AGENTS.turns,
+    show_default=True,
+    metavar="N",
+    help="Requests of each agent.",
+)
+@click.option(
+    "--prefix-tokens",
+    type=_POSITIVE,
+    default=_AGENTS.prefix_tokens,
+    show_default=True,
+    metavar="N",
+    help="An agent's system prompt and tools.",
+)
 @click.option("--save", "is_saved", is_flag=True, help="Keep the result for `recommend`.")
 @click.option(
     "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write an HTML report."
@@ -82,7 +108,11 @@ class Integers(click.ParamType[tuple[int, ...]]):
 @click.option("--model", help="Model name, if TARGET is a URL.")
 @click.option("--api-key-env", metavar="NAME", help="The variable that holds a URL's key.")
 @with_context()
-@examples("mlx-stack bench standard", "mlx-stack bench http://127.0.0.1:1234/v1 --model qwen3-8b")
+@examples(
+    "mlx-stack bench standard",
+    "mlx-stack bench standard --agents 4",
+    "mlx-stack bench http://127.0.0.1:1234/v1 --model qwen3-8b",
+)
 def command(
     context: Context,
     target: str,
@@ -92,6 +122,9 @@ def command(
     concurrency: tuple[int, ...],
     cache: str,
     precision: float | None,
+    agents: int | None,
+    turns: int,
+    prefix_tokens: int,
     html: Path | None,
     model: str | None,
     api_key_env: str | None,
@@ -103,6 +136,16 @@ def command(
     A model that isn't a tier is served for the run only. Every prompt is new, so that no prefix
     cache answers; TTFT starts when the request has left and ends at the first token.
     """
+    _refuse_mixture(are_agents=agents is not None)
+    if agents is not None:
+        asked = mlx_bench.AgentParameters(
+            agents=agents,
+            turns=turns,
+            prefix_tokens=prefix_tokens,
+            generation_tokens=generation_tokens,
+        )
+        _bench_agents(context, target, asked, model, _key_from(api_key_env), is_saved=is_saved)
+        return
     parameters = mlx_bench.Parameters(
         iterations=iterations,
         prompt_tokens=prompt_tokens,
@@ -127,6 +170,41 @@ def command(
     for what, path in (("Report", html), ("Saved", result.saved)):
         if path is not None:
             output.say(f"{what}: {path}")
+
+
+def _refuse_mixture(*, are_agents: bool) -> None:
+    """Refuse options of the other kind of benchmark: they would do nothing."""
+    click_context = click.get_current_context()
+    for name in _OF_SINGLE_REQUESTS if are_agents else _OF_AGENTS:
+        if click_context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = f"--{name.replace('_', '-')}"
+            problem = "doesn't go with --agents" if are_agents else "goes with --agents only"
+            raise click.UsageError(f"{option} {problem}.")
+
+
+def _bench_agents(
+    context: Context,
+    target: str,
+    parameters: mlx_bench.AgentParameters,
+    model: str | None,
+    api_key: str | None,
+    *,
+    is_saved: bool,
+) -> None:
+    output = context.output
+    with output.waiting("Measuring agents") as show:
+        result = bench.measure.bench_agents(
+            context.opened,
+            target,
+            parameters,
+            model=model,
+            api_key=api_key,
+            is_saved=is_saved,
+            on_progress=show,
+        )
+    output.show(result, show_agents)
+    if result.saved is not None:
+        output.say(f"Saved: {result.saved}")
 
 
 def _key_from(name: str | None) -> str | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from mlx_bench import Cache, Report, ReportError, load_report
+from mlx_bench import Cache, Report, ReportError, load_saved
 from mlx_catalog import CatalogEntry, Quant
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend import Basis, Measurement, reference_measurements
@@ -141,7 +141,11 @@ def known_speeds(opened: OpenStack, hardware: HardwareProfile) -> KnownSpeeds:
         InvalidFileError: When a saved result is damaged.
     """
     results = [_read(path) for path in sorted(opened.home.benchmarks.glob("*.json"))]
-    found = tuple(each for each in results if each.is_of_a_stack and each.machine.is_like(hardware))
+    found = tuple(
+        each
+        for each in results
+        if each is not None and each.is_of_a_stack and each.machine.is_like(hardware)
+    )
     learned = learned_speeds(opened, time.time()) if opened.home.ledger.exists() else ()
     if learned:
         this = known_hardware(opened.home)
@@ -154,9 +158,12 @@ def _oldest_first(dated: Iterable[_Dated]) -> list[Measurement]:
     return [measurement for _, measurement in sorted(dated, key=lambda each: each[0])]
 
 
-def _read(path: Path) -> _SavedResult:
+def _read(path: Path) -> _SavedResult | None:
+    """A saved result; None for one of agents, which tells nothing of single requests."""
     try:
-        report = load_report(path)
+        report = load_saved(path)
+        if not isinstance(report, Report):
+            return None
         labels = msgspec.convert(report.extra, _Labels)
         machine = msgspec.convert(report.machine, _MeasuredMachine)
     except (ReportError, msgspec.ValidationError) as error:

@@ -153,5 +153,11 @@ def show_benchmark(output: Output, result: "bench.measure.BenchResult") -> None:
         _show_verdict(output, verdict, f"Tool calling: {result.tools.detail}")
 
 
+def show_agents(output: Output, result: "bench.measure.AgentsResult") -> None:
+    """The table turn by turn, and what it comes to."""
+    for line in mlx_bench.render_agents_table(result.report).splitlines():
+        output.text(line)
+
+
 def _show_verdict(output: Output, verdict: str, text: str) -> None:
     output.answer((f"{verdict:<5}", _VERDICT_COLOURS[verdict]), text)

@@ -1,0 +1,1 @@
+"""Agents at work: conversations that grow by tool results, several at once."""

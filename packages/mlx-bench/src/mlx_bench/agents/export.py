@@ -1,0 +1,83 @@
+"""A report of agents as a terminal table or JSON; pure."""
+
+import textwrap
+
+import msgspec
+
+from mlx_bench.agents.report import AgentsReport, TurnSummary
+from mlx_bench.export import figure, interval
+
+_TITLES = ("Turn", "TTFT s", "95 % interval", "p95", "Prompt", "New", "Read", "Read/new")
+_WIDTH = 79
+
+
+def render_agents_json(report: AgentsReport) -> str:
+    """The report's JSON document."""
+    return msgspec.json.format(msgspec.json.encode(report.to_document()), indent=1).decode() + "\n"
+
+
+def render_agents_table(report: AgentsReport) -> str:
+    """The report for a terminal of 80 columns."""
+    rows = [_TITLES, *(_row(turn) for turn in report.turns)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_TITLES))]
+    lines = [*textwrap.wrap(_heading(report), _WIDTH), *textwrap.wrap(_asked(report), _WIDTH), ""]
+    for row in rows:
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join(cells))
+    lines += ["", *_overall(report)]
+    for caution in report.cautions:
+        text = f"Caution ({caution.code}): {caution.message}"
+        lines += ["", *textwrap.wrap(text, _WIDTH, subsequent_indent="  ")]
+    return "\n".join(lines) + "\n"
+
+
+def _heading(report: AgentsReport) -> str:
+    if report.target == report.model:
+        return report.model
+    return f"{report.model} at {report.target}"
+
+
+def _asked(report: AgentsReport) -> str:
+    asked = report.parameters
+    agents = "1 agent" if report.agents == 1 else f"{report.agents} agents at once"
+    return (
+        f"{agents}, {asked.turns} turns, prefix {asked.prefix_tokens:,} tokens "
+        f"({report.prompt_exactness}), {asked.result_tokens} of tool results a turn, "
+        f"up to {asked.generation_tokens} generated, seed {asked.seed}"
+    )
+
+
+def _row(turn: TurnSummary) -> tuple[str, ...]:
+    ttft = turn.ttft_s
+    return (
+        str(turn.turn),
+        figure(ttft.value),
+        interval(ttft.low, ttft.high),
+        figure(ttft.p95),
+        _count(turn.prompt_tokens),
+        _count(turn.new_tokens),
+        _count(turn.read_tokens),
+        _share(turn.read_tokens, turn.new_tokens),
+    )
+
+
+def _overall(report: AgentsReport) -> list[str]:
+    totals = report.totals
+    lines = [f"Throughput  {figure(report.throughput_tps)} tok/s of all agents together"]
+    if report.fairness is not None:
+        lines.append(
+            f"Fairness    {figure(report.fairness)} (the slowest agent's time over the quickest's)"
+        )
+    if totals.read_tokens is not None and totals.new_tokens is not None:
+        lines.append(
+            f"Read        {totals.read_tokens:,} tokens in all; {totals.new_tokens:,} were new"
+        )
+    return lines
+
+
+def _count(tokens: int | None) -> str:
+    return "-" if tokens is None else f"{tokens:,}"
+
+
+def _share(read: int | None, new: int | None) -> str:
+    return "-" if read is None or not new else f"{read / new:.2f}"
