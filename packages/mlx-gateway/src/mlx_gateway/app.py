@@ -7,8 +7,8 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from http import HTTPStatus
 from itertools import count
@@ -40,14 +40,24 @@ from mlx_gateway.outbox import Outbox, Receive, Send
 from mlx_gateway.prompts.stable_head import with_stable_head
 from mlx_gateway.protocols.anthropic_messages import CountTokens, Messages
 from mlx_gateway.protocols.api import Api, Audio, Call, countable, prompt_text
+from mlx_gateway.protocols.embeddings import Embeddings
 from mlx_gateway.protocols.events import Usage
 from mlx_gateway.protocols.ollama import API_VERSION, OllamaChat, OllamaEmbed, OllamaGenerate
 from mlx_gateway.protocols.openai_chat import ChatCompletions, Completions
+from mlx_gateway.protocols.rerank import Rerank
 from mlx_gateway.protocols.responses_by_chat import ResponsesByChat
 from mlx_gateway.relay import LONGEST_ANSWER_BYTES, Attempt
 from mlx_gateway.request_body import fields_in_form, form_for, read_body
-from mlx_gateway.routing import RouteOption, candidates, needs_count, resolve, too_long
-from mlx_gateway.settings import GatewaySettings, Upstream
+from mlx_gateway.routing import (
+    RouteOption,
+    candidates,
+    needs_count,
+    refuse_far_too_long,
+    require_role,
+    resolve,
+    too_long,
+)
+from mlx_gateway.settings import GatewaySettings, Role, Upstream
 from mlx_gateway.waiting_line import WaitingLine
 
 _METRICS_WITHIN_S = 1.0
@@ -59,7 +69,8 @@ _JSON = "application/json"
 
 type Scope = dict[str, Any]
 
-_OPENAI, _ANTHROPIC, _AUDIO = Api(), Messages(), Audio()
+_OPENAI, _ANTHROPIC, _RERANK = Api(), Messages(), Rerank()
+_TRANSCRIBE, _SPEAK = Audio(Role.SPEECH_TO_TEXT), Audio(Role.TEXT_TO_SPEECH)
 _OLLAMA, _COUNTING = OllamaChat(), CountTokens()
 _APIS: dict[str, Api] = {
     "/v1/chat/completions": ChatCompletions(),
@@ -67,11 +78,12 @@ _APIS: dict[str, Api] = {
     "/v1/responses": ResponsesByChat(),
     "/v1/messages": _ANTHROPIC,
     "/v1/messages/count_tokens": _COUNTING,
-    "/v1/embeddings": _OPENAI,
-    "/v1/rerank": _OPENAI,
-    "/v1/audio/transcriptions": _AUDIO,
-    "/v1/audio/translations": _AUDIO,
-    "/v1/audio/speech": _AUDIO,
+    "/v1/embeddings": Embeddings(),
+    "/v1/rerank": _RERANK,
+    "/v2/rerank": _RERANK,
+    "/v1/audio/transcriptions": _TRANSCRIBE,
+    "/v1/audio/translations": _TRANSCRIBE,
+    "/v1/audio/speech": _SPEAK,
     "/api/chat": _OLLAMA,
     "/api/generate": OllamaGenerate(),
     "/api/embed": OllamaEmbed(),
@@ -431,6 +443,7 @@ class Gateway:
             model=asked,
         )
         name = await self._resolve(asked)
+        require_role(self._settings, name, api.roles)
         content_type = content_type if is_form else _JSON
         is_stable = self._settings.stable_prompts and not is_form
         request = _Request(
@@ -630,40 +643,73 @@ class Gateway:
                 self._say_who(request, option)
                 await request.outbox.whole(HTTPStatus.OK, call.ready_answer, _JSON.encode())
                 return Usage()
-            await self._refuse_too_long(request, option)
-            line = self._lines.get(option.name)
-            if line is None:
-                raise UpstreamFailedError("it is not served any more")
-            upstream = await line.take(frozenset(failed), request.client.priority)
-            failed.add(upstream.root)
-            began = time.monotonic()
-            request.queued_s += began - waited_from
-            is_alone = line.running[upstream.root] == 1
-            try:
-                self._say_who(request, option)
-                request.phase = Phase.READING
-                usage = await self._prepare(request, option, upstream, call).run(request.outbox)
-            finally:
-                request.was_alone = is_alone and line.running[upstream.root] == 1
-                line.release(upstream, time.monotonic() - began)
+            await self._refuse_too_long(request, option, call)
+            usage = Usage()
+            if call.parts:
+                bodies: list[bytes] = []
+                for part in call.parts:
+                    async with self._turn(request, option, failed, waited_from) as upstream:
+                        attempt = self._prepare(
+                            request, option, upstream, replace(call, fields=part)
+                        )
+                        bodies.append(await attempt.fetch())
+                    failed.discard(upstream.root)
+                    waited_from = time.monotonic()
+                answer, usage = request.api.joined(bodies, call)
+                await request.outbox.whole(HTTPStatus.OK, answer, _JSON.encode())
+            else:
+                async with self._turn(request, option, failed, waited_from) as upstream:
+                    attempt = self._prepare(request, option, upstream, call)
+                    usage = await attempt.run(request.outbox)
         finally:
             self._options.activator.finished(option.name)
         if option.name != request.name:
             self._metrics.fell_back(request.name, option.name)
         return usage
 
+    @asynccontextmanager
+    async def _turn(
+        self, request: _Request, option: RouteOption, failed: set[str], waited_from: float
+    ) -> AsyncGenerator[Upstream]:
+        """Around one request to an upstream, which is noted in `failed` first.
+
+        Raises:
+            ApiError: When the model's line is full.
+            UpstreamFailedError: When the model is gone.
+        """
+        line = self._lines.get(option.name)
+        if line is None:
+            raise UpstreamFailedError("it is not served any more")
+        upstream = await line.take(frozenset(failed), request.client.priority)
+        failed.add(upstream.root)
+        began = time.monotonic()
+        request.queued_s += began - waited_from
+        is_alone = line.running[upstream.root] == 1
+        try:
+            self._say_who(request, option)
+            request.phase = Phase.READING
+            yield upstream
+        finally:
+            request.was_alone = is_alone and line.running[upstream.root] == 1
+            line.release(upstream, time.monotonic() - began)
+
     def _call(self, request: _Request, option: RouteOption) -> Call:
         if request.content_type != _JSON or self._settings.is_cloud(option.model.upstreams[0].root):
             return request.api.as_sent(request.asked)
-        return request.api.read(request.fields, sees_images=option.model.sees_images)
+        call = request.api.read(request.fields, sees_images=option.model.sees_images)
+        request.api.require(request.fields, option.model)
+        return call
 
-    async def _refuse_too_long(self, request: _Request, option: RouteOption) -> None:
+    async def _refuse_too_long(self, request: _Request, option: RouteOption, call: Call) -> None:
         """Return if the model takes a prompt of this length, or nobody knows.
 
         Raises:
             ApiError: When it does not.
         """
         limit = option.model.context_tokens
+        if limit is not None and call.longest_text:
+            refuse_far_too_long(option.name, call.longest_text, limit)
+            return
         if limit is None or not needs_count(option.model, request.fields.size_bytes):
             return
         if request.api is _COUNTING or request.content_type != _JSON:

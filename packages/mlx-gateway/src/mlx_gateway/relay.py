@@ -53,21 +53,48 @@ class Attempt:
             UpstreamFailedError: When the upstream gave no answer, or none to its end.
             ApiError: When it said that the request is at fault.
         """
-        now = time.monotonic()
-        waiting = Wait(now, now, len(self.body), self.silence_s, bool(self.call.form_param))
         counting = self._start_counting()
         try:
-            async with asyncio.timeout(None) as limit:
-                with self.engine.watched(limit, waiting):
-                    stopped, usage = await self._run(outbox, waiting, counting)
-        except TimeoutError as error:
-            raise UpstreamFailedError("it stopped answering") from error
+            stopped, usage = await self._watched(lambda it: self._run(outbox, it, counting))
         finally:
             if counting is not None:
                 counting.cancel()
         if stopped is not None:
             await self._end(stopped, outbox)
         return usage
+
+    async def fetch(self) -> bytes:
+        """Send the request; the whole answer, from which the client's is made.
+
+        Raises:
+            UpstreamFailedError: When the upstream gave no answer, or none to its end.
+            ApiError: When it said that the request is at fault.
+        """
+        return await self._watched(self._fetch)
+
+    async def _fetch(self, waiting: Wait) -> bytes:
+        async with self.engine.request("POST", self.path, self.headers, self.body) as response:
+            waiting.since = self.engine.heard()
+            if response.status >= HTTPStatus.BAD_REQUEST:
+                raise await self._failure(response)
+            body = await response.read(LONGEST_ANSWER_BYTES)
+            waiting.since = self.engine.heard()
+            return body
+
+    async def _watched[T](self, work: Callable[[Wait], Awaitable[T]]) -> T:
+        """What `work` gives, unless the upstream hangs meanwhile.
+
+        Raises:
+            UpstreamFailedError: When it does.
+        """
+        now = time.monotonic()
+        waiting = Wait(now, now, len(self.body), self.silence_s, bool(self.call.form_param))
+        try:
+            async with asyncio.timeout(None) as limit:
+                with self.engine.watched(limit, waiting):
+                    return await work(waiting)
+        except TimeoutError as error:
+            raise UpstreamFailedError("it stopped answering") from error
 
     async def _run(
         self, outbox: Outbox, waiting: Wait, counting: "asyncio.Future[int | None] | None"

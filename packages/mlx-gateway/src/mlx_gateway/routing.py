@@ -4,17 +4,30 @@
 """
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
 from mlx_gateway.errors import ApiError
-from mlx_gateway.settings import GatewaySettings, ModelSettings, Upstream
+from mlx_gateway.settings import GatewaySettings, ModelSettings, Role, Upstream
 
 _NEAR_NAMES = 3
 _BYTES_PER_TOKEN_AT_LEAST = 2
 """No ordinary prompt has more tokens than half its bytes: a word piece of English or code has about
 four, a Chinese character three bytes and at most about one and a half tokens."""
+_BYTES_PER_TOKEN_AT_MOST = 16
+"""More than a token of text has, even of long words and of indented code."""
+CHATTING = frozenset({Role.CHAT, Role.VISION})
+"""The roles whose models may stand in for each other: vectors of another model would be worse than
+an error, and so would the scores of another reranker."""
+_DOES = {
+    Role.CHAT: "chats",
+    Role.VISION: "reads images",
+    Role.EMBEDDING: "makes embeddings",
+    Role.RERANK: "ranks documents",
+    Role.SPEECH_TO_TEXT: "transcribes speech",
+    Role.TEXT_TO_SPEECH: "speaks",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +76,39 @@ def candidates(
     Those that would have to start first come after those that run, and the cloud after both.
     """
     models = settings.models
-    others = [each for each in dict.fromkeys(models[name].fallbacks) if each != name]
+    others = [
+        each
+        for each in dict.fromkeys(models[name].fallbacks)
+        if each != name and _may_chat(models[name]) and _may_chat(models[each])
+    ]
     others.sort(
         key=lambda each: (settings.is_cloud(models[each].upstreams[0].root), is_at_rest(each))
     )
     return tuple(RouteOption(each, models[each]) for each in (name, *others))
+
+
+def require_role(settings: GatewaySettings, name: str, roles: Collection[Role]) -> None:
+    """Return if the model has one of these roles, or nobody knows its role.
+
+    Raises:
+        ApiError: When it has another; the message names the models that have one of these.
+    """
+    role = settings.models[name].role
+    if role is None or role in roles:
+        return
+    wanted = _DOES[min(roles, key=list(Role).index)]
+    able = [other for other, model in settings.models.items() if model.role in roles]
+    hint = f"Ask {' or '.join(map(repr, able))}." if able else "No other model here does, either."
+    raise ApiError(
+        HTTPStatus.BAD_REQUEST,
+        f"The model {name!r} {_DOES[role]}; it is not one that {wanted}. {hint}",
+        code="unsupported_model",
+        param="model",
+    )
+
+
+def _may_chat(model: ModelSettings) -> bool:
+    return model.role is None or model.role in CHATTING
 
 
 def needs_count(model: ModelSettings, prompt_bytes: int) -> bool:
@@ -88,6 +129,24 @@ def too_long(name: str, prompt_tokens: int, context_tokens: int) -> ApiError:
         code="context_length_exceeded",
         param="messages",
         tokens=(prompt_tokens, context_tokens),
+    )
+
+
+def refuse_far_too_long(name: str, text: str, context_tokens: int) -> None:
+    """Return if a text may fit the context; its engine doesn't count what it only reads.
+
+    Raises:
+        ApiError: When no tokenizer makes so few tokens of it.
+    """
+    most_bytes = context_tokens * _BYTES_PER_TOKEN_AT_MOST
+    if len(text) <= most_bytes and len(text.encode("utf-8", "replace")) <= most_bytes:
+        return
+    raise ApiError(
+        HTTPStatus.BAD_REQUEST,
+        f"A text is too long for {name}: it has {len(text):,} characters, and the model reads "
+        f"{context_tokens:,} tokens.",
+        code="context_length_exceeded",
+        param="input",
     )
 
 

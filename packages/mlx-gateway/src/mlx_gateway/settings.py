@@ -4,6 +4,7 @@ A value is read as what its field wants, so that a model may be called `yes`, `1
 """
 
 import hashlib
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, override
 
@@ -36,6 +37,17 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.url.rstrip("/")
 
 
+class Role(StrEnum):
+    """What a model is for; a request that wants something else is refused in words."""
+
+    CHAT = "chat"
+    VISION = "vision"
+    EMBEDDING = "embedding"
+    RERANK = "rerank"
+    SPEECH_TO_TEXT = "speech-to-text"
+    TEXT_TO_SPEECH = "text-to-speech"
+
+
 class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One model name.
 
@@ -51,6 +63,10 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             knows.
         thinks: The same for thinking before it answers.
         silence_s: How long an upstream may say nothing at all while it works; None for the usual.
+        role: What it is for; None where nobody knows, and every request is passed on. Models stand
+            in for each other only where both may chat.
+        dimensions: How long an embedder's vectors are; None where nobody knows.
+        shortens: Whether the beginning of such a vector is a vector by itself (Matryoshka).
     """
 
     upstreams: Annotated[tuple[Upstream, ...], msgspec.Meta(min_length=1)]
@@ -63,6 +79,9 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     calls_tools: bool | None = None
     thinks: bool | None = None
     silence_s: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    role: Role | None = None
+    dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    shortens: bool = False
 
 
 class LiteLlmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

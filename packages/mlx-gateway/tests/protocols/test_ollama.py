@@ -271,8 +271,14 @@ def test_embeddings_come_in_the_order_of_the_texts() -> None:
 
     answer = json.loads(body)
     assert (answer["embeddings"], answer["prompt_eval_count"]) == ([[1.0], [2.0]], 2)
-    with pytest.raises(ApiError, match="dimensions"):
-        read(EMBED, input="a", dimensions=3)
+
+
+def test_embeddings_are_shortened_as_openais_are() -> None:
+    call = read(EMBED, input="a", dimensions=1)
+    rows = [{"index": 0, "embedding": [0.6, 0.8]}]
+    body, _ = EMBED.joined([json.dumps({"data": rows}).encode()], call)
+
+    assert json.loads(body)["embeddings"] == [[1.0]]
 
 
 def test_an_error_is_a_text() -> None:

@@ -1,5 +1,6 @@
 """What an API is to the gateway: how requests, answers, streams and errors of its kind look."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,6 +10,7 @@ from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import Fields, list_in, object_in
 from mlx_gateway.protocols.events import EventStream, Usage
 from mlx_gateway.protocols.tool_names import ClientTools
+from mlx_gateway.settings import ModelSettings, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,9 @@ class Call:
         asked: The client's own fields, where the engine is asked in another API; else None.
         ready_answer: The answer to a request for nothing but a model that is ready; else empty.
         began: When the client asked, by the monotonic clock, where the answer must say it.
+        parts: What the engine gets one after the other, the answers to be `joined`; empty where it
+            gets `fields` alone.
+        longest_text: The longest of texts that are read each by itself; "" where all are one.
     """
 
     fields: Fields
@@ -41,6 +46,8 @@ class Call:
     asked: Fields | None = None
     ready_answer: bytes = b""
     began: float = 0.0
+    parts: tuple[Fields, ...] = ()
+    longest_text: str = ""
 
     def counted(self, prompt_tokens: int | None) -> "Call":
         """The same call, its prompt counted."""
@@ -55,12 +62,14 @@ class Api:
         signs_open: Whether the first sign of life opens the answer, which then goes on.
         content_type: What a stream is, as its head says.
         in_query: The fields that the engine reads from the URL rather than from the body.
+        roles: What a model must be for.
     """
 
     counts_first = False
     signs_open = False
     content_type = b"text/event-stream; charset=utf-8"
     in_query: tuple[str, ...] = ()
+    roles: frozenset[Role] = frozenset({Role.CHAT, Role.VISION})
 
     def streams(self, fields: Fields) -> bool:
         """Whether the client wants the answer piece by piece.
@@ -97,6 +106,21 @@ class Api:
         """
         return body, usage_of(body)
 
+    def require(self, fields: Fields, model: ModelSettings) -> None:
+        """Return if `model` can do what is asked, as far as its settings say.
+
+        Raises:
+            ApiError: When it can't.
+        """
+
+    def joined(self, bodies: Sequence[bytes], call: Call) -> tuple[bytes, Usage]:
+        """What the client gets for the engine's answers to `call.parts`, and what they used.
+
+        Raises:
+            UpstreamFailedError: When one of them is no answer.
+        """
+        raise NotImplementedError
+
     def stream(self, call: Call) -> EventStream:  # noqa: ARG002
         """What passes an answer's events on."""
         return EventStream()
@@ -132,6 +156,9 @@ class Audio(Api):
     """`/v1/audio/*`: vllm-mlx reads these fields from the URL, and would take its defaults."""
 
     in_query: tuple[str, ...] = ("language", "response_format", "input", "voice", "speed")
+
+    def __init__(self, role: Role) -> None:
+        self.roles = frozenset({role})
 
 
 def countable(text: str) -> dict[str, Any]:

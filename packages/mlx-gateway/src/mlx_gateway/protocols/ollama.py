@@ -8,6 +8,7 @@ import time
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal, cast, override
@@ -18,6 +19,7 @@ from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, list_in, object_in
 from mlx_gateway.protocols.api import Api, Call, answer_in, read_usage
 from mlx_gateway.protocols.checks import checked
+from mlx_gateway.protocols.embeddings import Embeddings
 from mlx_gateway.protocols.events import (
     ANY_EVENT,
     EventStream,
@@ -27,6 +29,7 @@ from mlx_gateway.protocols.events import (
 )
 from mlx_gateway.protocols.openai_chat import ChatCompletions, Completions
 from mlx_gateway.protocols.tool_names import ClientTool, engine_name
+from mlx_gateway.settings import ModelSettings
 
 API_VERSION = "0.12.6"
 """The version of Ollama whose API this is: clients look at it before they use what is new in it."""
@@ -267,15 +270,18 @@ class OllamaGenerate(_Ollama):
 class OllamaEmbed(_Ollama):
     """`/api/embed`."""
 
+    roles = Embeddings.roles
+
     @override
     def read(self, fields: Fields, *, sees_images: bool | None) -> Call:
-        request = checked(fields, _EmbedRequest)
-        _unloads(request.keep_alive)
-        if request.dimensions is not None:
-            raise invalid("`dimensions` is not supported by this model's engine.",
-                          param="dimensions")  # fmt: skip
-        call = Call(fields.only("model", "input"))
-        return _as_call(call, fields, "/v1/embeddings")
+        _unloads(checked(fields, _EmbedRequest).keep_alive)
+        asked = fields.only("model", "input", "dimensions")
+        call = _EMBEDDINGS.read(asked, sees_images=sees_images)
+        return _as_call(call, asked, "/v1/embeddings")
+
+    @override
+    def require(self, fields: Fields, model: ModelSettings) -> None:
+        _EMBEDDINGS.require(fields, model)
 
     @override
     def streams(self, fields: Fields) -> bool:
@@ -293,6 +299,10 @@ class OllamaEmbed(_Ollama):
             "prompt_eval_count": usage.prompt_tokens,
         }
         return msgspec.json.encode(answer), usage
+
+    @override
+    def joined(self, bodies: Sequence[bytes], call: Call) -> tuple[bytes, Usage]:
+        return self.whole(_EMBEDDINGS.joined(bodies, call)[0], call)
 
     @override
     def _only_loads(self, fields: Fields) -> bool:
@@ -577,4 +587,4 @@ def _index(row: dict[str, Any]) -> int:
     return index if isinstance(index, int) else 0
 
 
-_CHAT, _COMPLETIONS = ChatCompletions(), Completions()
+_CHAT, _COMPLETIONS, _EMBEDDINGS = ChatCompletions(), Completions(), Embeddings()

@@ -1,0 +1,126 @@
+"""`/v1/rerank`, which Jina and Cohere made, and `/v2/rerank`, which Cohere's clients ask today.
+
+Both are answered at once: what only one of them has stands next to what both have.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import batched
+from typing import Any, override
+
+import msgspec
+
+from mlx_gateway.errors import UpstreamFailedError
+from mlx_gateway.fields import Fields, invalid, list_in, object_in
+from mlx_gateway.protocols.api import Api, Call
+from mlx_gateway.protocols.checks import checked, positive
+from mlx_gateway.protocols.embeddings import MOST_TEXTS, TEXTS_AT_ONCE, sum_of
+from mlx_gateway.protocols.events import Usage
+from mlx_gateway.settings import Role
+
+PATH = "/v1/rerank"
+
+
+class Rerank(Api):
+    """The order of documents by how well they answer a query."""
+
+    roles = frozenset({Role.RERANK})
+
+    @override
+    def streams(self, fields: Fields) -> bool:
+        return False
+
+    @override
+    def read(self, fields: Fields, *, sees_images: bool | None) -> Call:
+        query, documents = _query(fields), _documents(fields)
+        checked(fields, _Request)
+        positive(fields, "top_n")
+        if fields.get("rank_fields"):
+            raise invalid("`rank_fields` is not supported: send documents as text.",
+                          param="rank_fields")  # fmt: skip
+        call = Call(fields, path=PATH, asked=fields, longest_text=max(documents, key=len))
+        parts = tuple(
+            Fields({}, 0).with_values(model="", query=query, documents=part)
+            for part in batched(documents, TEXTS_AT_ONCE, strict=False)
+        )
+        return replace(call, parts=parts)
+
+    @override
+    def joined(self, bodies: Sequence[bytes], call: Call) -> tuple[bytes, Usage]:
+        asked = call.asked or call.fields
+        documents = _documents(asked)
+        answers = [_answer_in(body) for body in bodies]
+        results: list[dict[str, Any]] = []
+        for part, answer in enumerate(answers):
+            results += (
+                {"index": each.index + part * TEXTS_AT_ONCE, "relevance_score": each.score}
+                for each in answer.results
+            )
+        results.sort(key=lambda each: (-each["relevance_score"], each["index"]))
+        del results[asked.get("top_n") or len(results) :]
+        if asked.flag("return_documents"):
+            for each in results:
+                each["document"] = {"text": documents[each["index"]]}
+        tokens = sum_of(answer.usage.total_tokens for answer in answers)
+        document = {
+            "id": secrets.token_hex(16),
+            "object": "list",
+            "model": answers[0].model,
+            "results": results,
+            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+            "meta": {"tokens": {"input_tokens": tokens}},
+        }
+        return msgspec.json.encode(document), Usage(prompt_tokens=tokens)
+
+
+def _query(fields: Fields) -> str:
+    query = fields.text("query")
+    if not query:
+        raise invalid("`query` must be a text that is not empty.", param="query")
+    return query
+
+
+def _documents(fields: Fields) -> list[str]:
+    """The documents' texts, which some clients put into objects.
+
+    Raises:
+        ApiError: When there are none or too many, or one has no text.
+    """
+    given = list_in(fields.get("documents"))
+    texts = [each if isinstance(each, str) else object_in(each).get("text") for each in given]
+    if not texts or not all(isinstance(each, str) and each for each in texts):
+        raise invalid("`documents` must be a list of texts, none of them empty.", param="documents")
+    if len(texts) > MOST_TEXTS:
+        raise invalid(
+            f"`documents` holds {len(texts):,} texts; a request may have {MOST_TEXTS:,}.",
+            param="documents",
+        )
+    return [str(each) for each in texts]
+
+
+def _answer_in(body: bytes) -> "_Answer":
+    try:
+        return msgspec.json.decode(body, type=_Answer)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise UpstreamFailedError("its answer isn't an order of documents", str(error)) from error
+
+
+class _Request(msgspec.Struct):
+    top_n: int | None = None
+    return_documents: bool = False
+
+
+class _Result(msgspec.Struct):
+    index: int
+    score: float = msgspec.field(name="relevance_score")
+
+
+class _Tokens(msgspec.Struct):
+    total_tokens: int | None = None
+
+
+class _Answer(msgspec.Struct):
+    results: list[_Result]
+    model: str = ""
+    usage: _Tokens = msgspec.field(default_factory=_Tokens)

@@ -1,0 +1,142 @@
+"""Embeddings as OpenAI's clients expect them, of engines that know the half of it."""
+
+import json
+import math
+import struct
+from base64 import b64decode
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_gateway.errors import ApiError, UpstreamFailedError
+from mlx_gateway.fields import Fields, read_fields
+from mlx_gateway.protocols.embeddings import Embeddings, packed, unit_vector
+from mlx_gateway.settings import ModelSettings, Role, Upstream
+
+API = Embeddings()
+vectors = st.lists(st.floats(-2, 2, width=32), min_size=1, max_size=9)
+
+
+def asked(**fields: object) -> Fields:
+    return read_fields(json.dumps({"model": "m", **fields}).encode())
+
+
+def embedder(**more: Any) -> ModelSettings:
+    upstream = Upstream("http://127.0.0.1:1", "m")
+    return ModelSettings((upstream,), role=Role.EMBEDDING, **more)
+
+
+def answer(*rows: list[float], tokens: int | None = 3) -> bytes:
+    data = [{"index": index, "embedding": row} for index, row in enumerate(rows)]
+    return json.dumps({"data": data, "model": "m", "usage": {"prompt_tokens": tokens}}).encode()
+
+
+def test_what_an_engine_does_itself_goes_there_and_back_as_it_is() -> None:
+    call = API.read(asked(input=["a", "b"], encoding_format="float"), sees_images=None)
+
+    assert json.loads(call.fields.encode()) == {"model": "m", "input": ["a", "b"]}
+    assert call.parts == ()
+    assert API.whole(answer([1.0]), call)[0] == answer([1.0])
+
+
+@given(st.lists(vectors, min_size=1, max_size=3))
+def test_base64_holds_the_same_numbers_as_the_list(rows: list[list[float]]) -> None:
+    call = API.read(asked(input="a", encoding_format="base64"), sees_images=None)
+    body, usage = API.joined([answer(*rows)], call)
+
+    for given_row, row in zip(json.loads(body)["data"], rows, strict=True):
+        data = b64decode(given_row["embedding"])
+        assert list(struct.unpack(f"<{len(row)}f", data)) == row
+    assert usage.prompt_tokens == 3
+    assert packed([0.5]) == "AAAAPw=="
+
+
+@given(vectors, st.integers(1, 9))
+def test_a_shortened_vector_is_the_beginning_at_length_one(row: list[float], length: int) -> None:
+    call = API.read(asked(input="a", dimensions=length), sees_images=None)
+    (found,) = json.loads(API.joined([answer(row)], call)[0])["data"]
+    begin = row[:length]
+
+    if norm := math.hypot(*begin):
+        assert found["embedding"] == pytest.approx([each / norm for each in begin])
+        assert math.hypot(*found["embedding"]) == pytest.approx(1)
+    else:
+        assert found["embedding"] == begin == unit_vector(begin)
+
+
+@given(st.integers(65, 300))
+def test_many_texts_go_in_pieces_and_come_back_in_their_order(count: int) -> None:
+    texts = [f"text {number}" for number in range(count)]
+    call = API.read(asked(input=texts), sees_images=None)
+    sent = [json.loads(part.encode())["input"] for part in call.parts]
+    numbered = (
+        answer(*([float(text.split()[1])] for text in part), tokens=len(part)) for part in sent
+    )
+    body, usage = API.joined(list(numbered), call)
+
+    assert max(map(len, sent)) <= 64
+    assert [text for part in sent for text in part] == texts
+    rows = json.loads(body)["data"]
+    assert [row["embedding"] for row in rows] == [[float(number)] for number in range(count)]
+    assert [row["index"] for row in rows] == list(range(count))
+    assert usage.prompt_tokens == count
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({}, "must be a string or a list"),
+        ({"input": []}, "must be a string or a list"),
+        ({"input": {"image": "x"}}, "must be a string or a list"),
+        ({"input": ["a", 1]}, "must be text"),
+        ({"input": ["a", {"text": "b"}]}, "must be a string or a list"),
+        ({"input": ""}, "empty string"),
+        ({"input": ["a", ""]}, "empty string"),
+        ({"input": [1, 2]}, "check_embedding_ctx_length=False"),
+        ({"input": [[1, 2], [3]]}, "check_embedding_ctx_length=False"),
+        ({"input": ["a"] * 2049}, "2,049 texts; a request may have 2,048"),
+        ({"input": "a", "encoding_format": "int8"}, "encoding_format"),
+        ({"input": "a", "dimensions": 0}, "dimensions"),
+        ({"input": "a", "dimensions": "many"}, "dimensions"),
+    ],
+)
+def test_a_request_that_has_no_answer_is_refused_in_words(
+    fields: dict[str, object], problem: str
+) -> None:
+    with pytest.raises(ApiError, match=problem) as caught:
+        API.read(asked(**fields), sees_images=None)
+
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "model", "problem"),
+    [
+        (None, embedder(), None),
+        (384, embedder(dimensions=384), None),
+        (128, embedder(dimensions=384, shortens=True), None),
+        (128, embedder(shortens=True), None),
+        (128, embedder(), "can't be shortened"),
+        (128, embedder(dimensions=384), "of 384 dimensions can't be shortened"),
+        (512, embedder(dimensions=384, shortens=True), r"more than .* have \(384\)"),
+    ],
+)
+def test_vectors_are_shortened_only_where_the_model_is_made_for_it(
+    dimensions: int | None, model: ModelSettings, problem: str | None
+) -> None:
+    fields = asked(input="a", dimensions=dimensions)
+    if problem is None:
+        API.require(fields, model)
+        return
+    with pytest.raises(ApiError, match=problem):
+        API.require(fields, model)
+
+
+@pytest.mark.parametrize("body", [b"no JSON", b'{"data": 1}', b'{"data": [{"embedding": "x"}]}'])
+def test_an_answer_without_vectors_is_the_engines_failure(body: bytes) -> None:
+    call = API.read(asked(input="a", encoding_format="base64"), sees_images=None)
+
+    with pytest.raises(UpstreamFailedError):
+        API.joined([body], call)

@@ -1,0 +1,82 @@
+"""The order of documents, as Jina's and Cohere's clients read it."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_gateway.errors import ApiError, UpstreamFailedError
+from mlx_gateway.fields import Fields, read_fields
+from mlx_gateway.protocols.rerank import Rerank
+
+API = Rerank()
+
+
+def asked(**fields: object) -> Fields:
+    return read_fields(json.dumps({"model": "m", "query": "q", **fields}).encode())
+
+
+def scored(scores: list[float]) -> bytes:
+    """An engine's answer: the best first."""
+    results = [{"index": index, "relevance_score": score} for index, score in enumerate(scores)]
+    results.sort(key=lambda each: -each["relevance_score"])
+    return json.dumps({"results": results, "usage": {"total_tokens": len(scores)}}).encode()
+
+
+def ranked(fields: Fields, score: Any) -> dict[str, Any]:
+    call = API.read(fields, sees_images=None)
+    parts = [json.loads(part.encode()) for part in call.parts]
+    assert all(part["query"] == "q" and len(part["documents"]) <= 64 for part in parts)
+    bodies = [scored([score(text) for text in part["documents"]]) for part in parts]
+    return json.loads(API.joined(bodies, call)[0])
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=200), st.none() | st.integers(1, 250))
+def test_the_order_is_the_same_however_many_documents_there_are(
+    scores: list[int], top: int | None
+) -> None:
+    documents = [f"{score} {number}" for number, score in enumerate(scores)]
+    found = ranked(asked(documents=documents, top_n=top), lambda text: float(text.split()[0]))
+    order = sorted(range(len(scores)), key=lambda index: (-scores[index], index))
+
+    assert [each["index"] for each in found["results"]] == order[:top]
+    assert found["usage"]["total_tokens"] == len(scores)
+    assert "document" not in found["results"][0]
+
+
+def test_documents_come_back_where_they_are_asked_for() -> None:
+    fields = asked(documents=["a", {"text": "bb"}], return_documents=True)
+    found = ranked(fields, len)["results"]
+
+    assert [each["document"] for each in found] == [{"text": "bb"}, {"text": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"query": "", "documents": ["a"]}, "query"),
+        ({"query": 1, "documents": ["a"]}, "query"),
+        ({}, "documents"),
+        ({"documents": []}, "documents"),
+        ({"documents": ["a", ""]}, "none of them empty"),
+        ({"documents": [{"title": "a"}]}, "documents"),
+        ({"documents": ["a"] * 2049}, "2,049"),
+        ({"documents": ["a"], "top_n": 0}, "top_n"),
+        ({"documents": ["a"], "rank_fields": ["title"]}, "rank_fields"),
+    ],
+)
+def test_a_request_that_has_no_answer_is_refused_in_words(
+    fields: dict[str, object], problem: str
+) -> None:
+    with pytest.raises(ApiError, match=problem) as caught:
+        API.read(asked(**fields), sees_images=None)
+
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("body", [b"no JSON", b'{"results": [{"index": 0}]}', b"{}"])
+def test_an_answer_without_an_order_is_the_engines_failure(body: bytes) -> None:
+    with pytest.raises(UpstreamFailedError):
+        API.joined([body], API.read(asked(documents=["a"]), sees_images=None))

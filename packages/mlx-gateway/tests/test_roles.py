@@ -1,0 +1,144 @@
+"""Models that don't chat, over real sockets: who is asked for what, and what comes back."""
+
+import asyncio
+import struct
+from base64 import b64decode
+from typing import Any
+
+import pytest
+
+type Exchange = Any
+type MakeBench = Any
+
+ROLES = """
+schema_version: 1
+models:
+  standard:
+    upstreams: [{url: "http://127.0.0.1:PORT0", model: chatty}]
+    fallbacks: [embed]
+    role: chat
+  embed:
+    upstreams: [{url: "http://127.0.0.1:PORT1", model: bge}]
+    fallbacks: [standard]
+    role: embedding
+    max_concurrent: 1
+    context_tokens: 10
+    dimensions: 4
+    shortens: true
+  rank: {upstreams: [{url: "http://127.0.0.1:PORT1", model: ranker}], role: rerank}
+"""
+VECTOR = [0.5, 0.5, 0.1, 0.7]
+
+
+async def fails(exchange: Exchange) -> None:
+    await exchange.json({"error": {"message": "out of memory"}}, 500)
+
+
+async def serves(exchange: Exchange) -> None:
+    asked = exchange.document
+    if exchange.path == "/v1/rerank":
+        scores = [len(text) for text in asked["documents"]]
+        rows = [{"index": index, "relevance_score": each} for index, each in enumerate(scores)]
+        await exchange.json({"results": rows, "usage": {"total_tokens": 9}})
+        return
+    texts = asked["input"] if isinstance(asked["input"], list) else [asked["input"]]
+    rows = [{"index": index, "embedding": VECTOR} for index, _ in enumerate(texts)]
+    await exchange.json({"data": rows, "model": "bge", "usage": {"prompt_tokens": len(texts)}})
+
+
+async def test_vectors_come_in_the_form_that_clients_ask_for(bench: MakeBench) -> None:
+    async with bench(ROLES, fails, serves) as it:
+        asked = {"model": "embed", "input": ["a", "b"]}
+        plain = await it.client.ask("/v1/embeddings", asked)
+        packed = await it.client.ask("/v1/embeddings", asked | {"encoding_format": "base64"})
+        short = await it.client.ask("/v1/embeddings", asked | {"dimensions": 2})
+        ollamas = await it.client.ask("/api/embed", asked | {"dimensions": 2})
+
+        assert [row["embedding"] for row in plain.document["data"]] == [VECTOR, VECTOR]
+        data = b64decode(packed.document["data"][1]["embedding"])
+        assert struct.unpack("<4f", data) == pytest.approx(VECTOR)
+        half = pytest.approx([0.5**0.5, 0.5**0.5])
+        assert [row["embedding"] for row in short.document["data"]] == [half, half]
+        assert ollamas.document["embeddings"] == [half, half]
+        assert short.document["usage"] == {"prompt_tokens": 2, "total_tokens": 2}
+        assert {each.document["model"] for each in it.engines[1].seen} == {"bge"}
+
+
+async def test_others_come_in_between_while_many_texts_are_embedded(bench: MakeBench) -> None:
+    order: list[int] = []
+    first, go_on = asyncio.Event(), asyncio.Event()
+
+    async def serves_slowly(exchange: Exchange) -> None:
+        order.append(len(exchange.document["input"]))
+        first.set()
+        await go_on.wait()
+        await serves(exchange)
+
+    async with bench(ROLES, fails, serves_slowly) as it:
+        many = {"model": "embed", "input": [f"text {number}" for number in range(150)]}
+        all_of_them = asyncio.ensure_future(it.client.ask("/v1/embeddings", many))
+        await first.wait()
+        one = asyncio.ensure_future(
+            it.client.ask("/v1/embeddings", {"model": "embed", "input": ["x"]})
+        )
+        while not it.gateway.lines()["embed"].waiting:  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.01)
+        go_on.set()
+        answers = await asyncio.gather(all_of_them, one)
+
+        assert order == [64, 1, 64, 22]
+        assert [len(each.document["data"]) for each in answers] == [150, 1]
+        assert answers[0].document["usage"]["prompt_tokens"] == 150
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank"])
+async def test_documents_are_ranked_for_both_kinds_of_clients(bench: MakeBench, path: str) -> None:
+    async with bench(ROLES, fails, serves) as it:
+        asked = {"model": "rank", "query": "q", "documents": ["a", "ccc", "bb"], "top_n": 2}
+        answer = await it.client.ask(path, asked)
+
+        assert [each["index"] for each in answer.document["results"]] == [1, 2]
+        assert answer.document["usage"]["total_tokens"] == 9
+        assert it.engines[1].seen[0].path == "/v1/rerank"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "hint"),
+    [
+        ("/v1/embeddings", {"model": "standard", "input": "a"}, "makes embeddings. Ask 'embed'."),
+        ("/api/embed", {"model": "standard", "input": "a"}, "makes embeddings. Ask 'embed'."),
+        ("/v1/rerank", {"model": "embed", "query": "q", "documents": ["a"]}, "Ask 'rank'."),
+        ("/v1/chat/completions", {"model": "embed", "messages": []}, "Ask 'standard'."),
+        ("/v1/messages", {"model": "rank", "messages": []}, "Ask 'standard'."),
+        ("/v1/audio/speech", {"model": "rank", "input": "a"}, "No other model here does"),
+    ],
+)
+async def test_a_model_is_only_asked_for_what_it_does(
+    bench: MakeBench, path: str, body: dict[str, object], hint: str
+) -> None:
+    async with bench(ROLES, serves, serves) as it:
+        answer = await it.client.ask(path, body)
+
+        assert answer.status == 400
+        assert hint in answer.body.decode()
+        assert not it.engines[0].seen
+        assert not it.engines[1].seen
+
+
+async def test_another_models_vectors_never_stand_in(bench: MakeBench) -> None:
+    async with bench(ROLES, serves, fails) as it:
+        vectors = await it.client.ask("/v1/embeddings", {"model": "embed", "input": "a"})
+        many = await it.client.ask("/v1/embeddings", {"model": "embed", "input": ["a"] * 99})
+
+        assert (vectors.status, many.status) == (503, 503)
+        assert not it.engines[0].seen
+
+
+async def test_a_text_that_cannot_fit_is_refused_before_it_is_sent(bench: MakeBench) -> None:
+    async with bench(ROLES, fails, serves) as it:
+        long = await it.client.ask("/v1/embeddings", {"model": "embed", "input": ["a", "b" * 999]})
+        many = await it.client.ask("/v1/embeddings", {"model": "embed", "input": ["b" * 99] * 60})
+
+        assert (long.status, many.status) == (400, 200)
+        assert "999 characters, and the model reads 10 tokens" in long.document["error"]["message"]
+        assert long.document["error"]["code"] == "context_length_exceeded"
