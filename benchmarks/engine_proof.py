@@ -19,7 +19,7 @@ from typing import Any
 
 import uvicorn
 
-from mlx_gateway.upstream_http import Address, Ask, ConnectionPool
+from mlx_gateway.upstream_http import Address, ConnectionPool, MakeChallenge
 from mlx_stack.engines import guard
 
 SECRET = "s" * 64
@@ -50,7 +50,7 @@ def served(app: Any) -> Iterator[int]:
         thread.join()
 
 
-async def measure(port: int, ask: Ask | None, *, is_kept: bool, requests: int) -> float:
+async def measure(port: int, ask: MakeChallenge | None, *, is_kept: bool, requests: int) -> float:
     """The median, in milliseconds."""
     pool, address = ConnectionPool(), Address.of(f"http://127.0.0.1:{port}")
     took: list[float] = []

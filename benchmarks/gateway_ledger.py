@@ -32,7 +32,7 @@ from pathlib import Path
 import gateway_relay as relay
 
 from mlx_gateway.keys import ClientKey, ClientKeys, KeyRing, new_key
-from mlx_gateway.ledger import Bounds, Event, Ledger, RequestRow, write_event
+from mlx_gateway.ledger import Bounds, Ledger, LedgerEvent, RequestRow, write_event
 from mlx_gateway.usage import By, read_events, read_usage
 
 FIGURES = ("keys", "cost", "rows", "kills", "writers")
@@ -192,7 +192,7 @@ def measure_writers(folder: Path) -> None:
         children.append(child)
         if child == 0:
             for _ in range(events):
-                write_event(path, Event(time.time(), "restart", "standard"))
+                write_event(path, LedgerEvent(time.time(), "restart", "standard"))
             os._exit(0)
     ledger, row = Ledger(path), next(some_rows(1, time.time()))
     while any(os.waitpid(child, os.WNOHANG)[0] == 0 for child in children[:1]):

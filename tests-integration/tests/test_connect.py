@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_stack.ask import Answer
+from mlx_stack.ask import ModelAnswer
 from stack_testkit.home import define_stack
 from stack_testkit.program import Program
 
@@ -83,7 +83,7 @@ def test_on_a_terminal_without_a_question_ask_is_a_chat(served: Program) -> None
 
 
 def test_an_answer_says_how_fast_it_was_and_whether_it_was_cut_off() -> None:
-    answer = Answer("q", "m", "a", "", None, 1.0, 3.0, 41, "length")
+    answer = ModelAnswer("q", "m", "a", "", None, 1.0, 3.0, 41, "length")
 
     assert answer.generation_tps == 20.0
     assert answer.is_cut_off

@@ -16,7 +16,7 @@ from mlx_stack.models.download.fetch import FetchOptions, PullResult, fetch
 from mlx_stack.models.download.hub_files import HubFiles
 from mlx_stack.models.download.retries import TransferPolicy
 from mlx_stack.models.errors import DiskSpaceError, HubUnreachableError, WrongContentError
-from mlx_stack.models.events import Event, Progress, Retrying
+from mlx_stack.models.events import ModelEvent, Progress, Retrying
 from mlx_stack.models.hub.environment import HubEnvironment
 from stack_testkit.hub import Fault, HubServer, Repository, Settings, write_repository
 
@@ -49,7 +49,7 @@ class Story:
     hub: HubServer
     files: tuple[FileRecord, ...]
     model_dir: Path
-    events: list[Event]
+    events: list[ModelEvent]
 
     def fetch(self, policy: TransferPolicy = POLICY) -> PullResult:
         """Fetch the model, as `pull` does once it knows the files."""

@@ -7,19 +7,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_gateway.availability import Availability, Span, availability
-from mlx_gateway.ledger import Event
+from mlx_gateway.availability import Availability, TimeSpan, availability
+from mlx_gateway.ledger import LedgerEvent
 
 DAY = 86_400.0
 ALWAYS = [(0.0, DAY)]
 
 
-def event(at: float, what: str, service: str = "standard") -> Event:
-    return Event(at, what, service)
+def event(at: float, what: str, service: str = "standard") -> LedgerEvent:
+    return LedgerEvent(at, what, service)
 
 
 def standard(
-    *events: Event, seen: Sequence[Span] = ALWAYS, since: float = 0.0, until: float = DAY
+    *events: LedgerEvent, seen: Sequence[TimeSpan] = ALWAYS, since: float = 0.0, until: float = DAY
 ) -> Availability:
     return availability({"standard": seen}, events, since, until)["standard"]
 
@@ -100,7 +100,7 @@ kinds = st.sampled_from(["trouble", "wedge", "ready", "start", "stop", "restart"
 
 @given(spans, st.lists(st.tuples(st.floats(0, DAY), kinds)), st.floats(0, DAY))
 def test_a_share_is_one_and_outages_fit_into_the_time(
-    seen: list[Span], happened: list[tuple[float, str]], since: float
+    seen: list[TimeSpan], happened: list[tuple[float, str]], since: float
 ) -> None:
     events = [event(at, what) for at, what in sorted(happened)]
     found = standard(*events, seen=seen, since=since)

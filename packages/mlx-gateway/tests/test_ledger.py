@@ -20,9 +20,9 @@ import pytest
 from mlx_gateway import ledger as ledger_module
 from mlx_gateway.ledger import (
     Bounds,
-    Event,
     Ledger,
     LedgerError,
+    LedgerEvent,
     NewerLedgerError,
     RequestRow,
     migrate,
@@ -51,7 +51,7 @@ def until(holds: Callable[[], Any], within_s: float = 20.0) -> None:
         pause.wait(0.02)
 
 
-def written(path: Path, *rows: RequestRow | Event) -> None:
+def written(path: Path, *rows: RequestRow | LedgerEvent) -> None:
     ledger = Ledger(path)
     for row in rows:
         ledger.note(row)
@@ -139,7 +139,7 @@ def test_a_ledger_of_a_newer_version_is_left_alone_and_named_once(
     assert path.read_bytes() == before
     assert len(caplog.records) == 1
     with pytest.raises(NewerLedgerError, match="leaves it alone"):
-        write_event(path, Event(NOW, "start"))
+        write_event(path, LedgerEvent(NOW, "start"))
     with pytest.raises(NewerLedgerError):
         read_usage(path, since=0, until=NOW)
 
@@ -248,9 +248,9 @@ def test_two_processes_write_at_once_and_nothing_is_lost(tmp_path: Path) -> None
     path = tmp_path / "ledger.db"
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from mlx_gateway.ledger import Event, write_event\n"
+        "from mlx_gateway.ledger import LedgerEvent, write_event\n"
         "for number in range(25):\n"
-        "    write_event(Path(sys.argv[1]), Event(time.time(), 'restart', 'x'))"
+        "    write_event(Path(sys.argv[1]), LedgerEvent(time.time(), 'restart', 'x'))"
     )
     others = [subprocess.Popen((sys.executable, "-c", script, str(path))) for _ in range(2)]
     ledger = Ledger(path)
@@ -268,7 +268,9 @@ def test_two_processes_write_at_once_and_nothing_is_lost(tmp_path: Path) -> None
 def test_old_rows_go_and_their_days_stay(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     old = replace(ROW, at=NOW - 10 * 86_400)
-    written(path, *([old] * 30), ROW, Event(NOW - 10 * 86_400, "start"), Event(NOW, "start"))
+    written(
+        path, *([old] * 30), ROW, LedgerEvent(NOW - 10 * 86_400, "start"), LedgerEvent(NOW, "start")
+    )
 
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         tidy(connection, Bounds(max_age_s=5 * 86_400), NOW)

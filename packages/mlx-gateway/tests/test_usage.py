@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_gateway import usage as usage_module
-from mlx_gateway.ledger import Event, Ledger, RequestRow
+from mlx_gateway.ledger import Ledger, LedgerEvent, RequestRow
 from mlx_gateway.sums import Sums, percentile
 from mlx_gateway.usage import By, Price, clean_requests, parse_since, read_usage, typical
 
@@ -23,7 +23,7 @@ ROW = RequestRow(
 )  # fmt: skip
 
 
-def ledger_with(folder: Path, *rows: RequestRow | Event) -> Path:
+def ledger_with(folder: Path, *rows: RequestRow | LedgerEvent) -> Path:
     path = folder / "ledger.db"
     ledger = Ledger(path, clock=lambda: NOON)
     for row in rows:
@@ -105,8 +105,8 @@ def test_long_ago_is_told_from_the_sums_of_its_days(
 def test_what_happened_to_the_machine_is_told_in_its_order(tmp_path: Path) -> None:
     path = ledger_with(
         tmp_path,
-        Event(NOON - 60, "start", "standard", "qwen3-8b int4"),
-        Event(NOON, "wedge", "fast"),
+        LedgerEvent(NOON - 60, "start", "standard", "qwen3-8b int4"),
+        LedgerEvent(NOON, "wedge", "fast"),
     )
 
     events = read_usage(path, since=NOON - 3600, until=NOON + 1).events

@@ -6,7 +6,15 @@ not understood here stays unknown.
 
 from dataclasses import dataclass, replace
 
-from mlx_catalog.config_fields import HIDDEN, QUERY_HEADS, Config, integer, is_said, needed, section
+from mlx_catalog.config_fields import (
+    HIDDEN,
+    QUERY_HEADS,
+    ModelConfig,
+    integer,
+    is_said,
+    needed,
+    section,
+)
 
 type Matrices = dict[str, int]
 
@@ -59,7 +67,7 @@ class Heads:
         }
 
 
-def plain(text: Config, *, is_sliding: bool = False) -> Heads:  # noqa: ARG001 - all the same
+def plain(text: ModelConfig, *, is_sliding: bool = False) -> Heads:  # noqa: ARG001 - all the same
     """Heads of the same kind in all layers."""
     kv, width = integer(text, *_KV_HEADS), integer(text, *_HEAD_DIM)
     query = integer(text, *QUERY_HEADS)
@@ -70,13 +78,13 @@ def plain(text: Config, *, is_sliding: bool = False) -> Heads:  # noqa: ARG001 -
     return Heads(query, kv, width, width)
 
 
-def even_head_dim(text: Config) -> int | None:
+def even_head_dim(text: ModelConfig) -> int | None:
     """The width of a head where all of them together are as wide as the residual stream."""
     hidden, heads = integer(text, *HIDDEN), integer(text, *QUERY_HEADS)
     return hidden // heads if hidden and heads else None
 
 
-def gemma4(text: Config, *, is_sliding: bool) -> Heads:
+def gemma4(text: ModelConfig, *, is_sliding: bool) -> Heads:
     """Full layers have heads of another width, and of another number where keys are values."""
     heads = plain(text)
     if is_sliding:
@@ -86,12 +94,12 @@ def gemma4(text: Config, *, is_sliding: bool) -> Heads:
     return replace(heads, kv=own or heads.kv, key_dim=width, value_dim=width)
 
 
-def shares_keys(text: Config) -> bool:
+def shares_keys(text: ModelConfig) -> bool:
     """Whether full layers of Gemma 4 take the keys for values."""
     return text.get("attention_k_eq_v") is True and "global_head_dim" in text
 
 
-def step(text: Config, *, is_sliding: bool) -> Heads:
+def step(text: ModelConfig, *, is_sliding: bool) -> Heads:
     """Sliding layers say their own numbers of heads in `attention_other_setting`."""
     heads = plain(text)
     other = section(text if is_sliding else {}, "attention_other_setting")
@@ -99,13 +107,13 @@ def step(text: Config, *, is_sliding: bool) -> Heads:
     return replace(heads, query=query or heads.query, kv=kv or heads.kv)
 
 
-def mimo(text: Config, *, is_sliding: bool) -> Heads:
+def mimo(text: ModelConfig, *, is_sliding: bool) -> Heads:
     """Sliding layers have heads of their own; values are narrower than keys."""
     names = ("num_attention_heads", "num_key_value_heads", "head_dim", "v_head_dim")
     return Heads(*(integer(text, f"swa_{name}" if is_sliding else name) for name in names))
 
 
-def expanded(text: Config, *, is_sliding: bool = False) -> Heads:  # noqa: ARG001 - all the same
+def expanded(text: ModelConfig, *, is_sliding: bool = False) -> Heads:  # noqa: ARG001 - all the same
     """Latents that are expanded to keys and values before caching."""
     bare, rope = integer(text, "qk_nope_head_dim"), integer(text, "qk_rope_head_dim")
     query = integer(text, *QUERY_HEADS)
@@ -113,7 +121,7 @@ def expanded(text: Config, *, is_sliding: bool = False) -> Heads:  # noqa: ARG00
     return Heads(query, query, keys, integer(text, "v_head_dim"))
 
 
-def latents(text: Config) -> tuple[int, int] | None:
+def latents(text: ModelConfig) -> tuple[int, int] | None:
     """What is cached where latents are: their width, and that of the keys' positional part."""
     latent, rope = integer(text, "kv_lora_rank"), integer(text, "qk_rope_head_dim")
     if latent is None or rope is None:
@@ -122,7 +130,7 @@ def latents(text: Config) -> tuple[int, int] | None:
     return latent, rope + (integer(text, "index_head_dim") or 0)
 
 
-def latent_matrices(text: Config, hidden: int) -> Matrices:
+def latent_matrices(text: ModelConfig, hidden: int) -> Matrices:
     """The projections of attention over latents.
 
     Raises:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import cast
 
-type Config = Mapping[str, object]
+type ModelConfig = Mapping[str, object]
 
 LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 HIDDEN = ("hidden_size", "n_embd", "d_model")
@@ -35,7 +35,7 @@ def whole(value: object) -> int | None:
     return int(value) if value == int(value) else None
 
 
-def integer(config: Config, *names: str) -> int | None:
+def integer(config: ModelConfig, *names: str) -> int | None:
     """The first of `names` that is such a number in `config`.
 
     A list of one number for each layer counts where they are all the same.
@@ -51,7 +51,7 @@ def integer(config: Config, *names: str) -> int | None:
     return None
 
 
-def each_layer(config: Config, layers: int, *names: str) -> list[int] | None:
+def each_layer(config: ModelConfig, layers: int, *names: str) -> list[int] | None:
     """The first of `names` that `config` has, for each of the last `layers` layers.
 
     A list gives each layer its own number. None where there is neither a number nor a list of
@@ -68,30 +68,30 @@ def each_layer(config: Config, layers: int, *names: str) -> list[int] | None:
     return None
 
 
-def is_said(config: Config, *names: str) -> bool:
+def is_said(config: ModelConfig, *names: str) -> bool:
     """Whether `config` says anything under one of `names`, readable or not."""
     return any(config.get(name) is not None for name in names)
 
 
-def section(config: Config, name: str) -> Config:
+def section(config: ModelConfig, name: str) -> ModelConfig:
     """The part of `config` with that name; empty where there is none."""
     value = config.get(name)
-    return cast("Config", value) if isinstance(value, dict) else {}
+    return cast("ModelConfig", value) if isinstance(value, dict) else {}
 
 
-def items(config: Config, name: str) -> list[object]:
+def items(config: ModelConfig, name: str) -> list[object]:
     """The list of that name in `config`; empty where there is none."""
     value = config.get(name)
     return cast("list[object]", value) if isinstance(value, list) else []
 
 
-def sections(config: Config, name: str) -> list[Config]:
+def sections(config: ModelConfig, name: str) -> list[ModelConfig]:
     """The parts in the list of that name in `config`; empty ones for what isn't a part."""
     found = items(config, name)
-    return [cast("Config", each) if isinstance(each, dict) else {} for each in found]
+    return [cast("ModelConfig", each) if isinstance(each, dict) else {} for each in found]
 
 
-def word(config: Config, *names: str) -> str:
+def word(config: ModelConfig, *names: str) -> str:
     """The first of `names` that is a string in `config`, or ""."""
     for name in names:
         value = config.get(name)

@@ -15,7 +15,7 @@ from mlx_catalog.config_fields import (
     HIDDEN,
     LAYERS,
     QUERY_HEADS,
-    Config,
+    ModelConfig,
     integer,
     is_said,
     section,
@@ -48,13 +48,13 @@ class ConfigReading:
     """
 
     model_type: str
-    text: Config
+    text: ModelConfig
     row: ModelType | None
     kinds: LayerKinds | None
     architecture: Architecture | None
     geometry: Geometry | None
     max_context_tokens: int | None
-    tower: Config | None
+    tower: ModelConfig | None
     precision: Precision
     notes: tuple[str, ...]
 
@@ -64,7 +64,7 @@ class ConfigReading:
         return self.kinds is not None
 
 
-def read_config(config: Config, source: str = "config.json") -> ConfigReading:
+def read_config(config: ModelConfig, source: str = "config.json") -> ConfigReading:
     """What `config` says of a model; `source` is noted as the geometry's source."""
     said = _language_model(config)
     model_type = word(config, "model_type") or word(said, "model_type")
@@ -91,7 +91,7 @@ def read_config(config: Config, source: str = "config.json") -> ConfigReading:
     )
 
 
-def _language_model(config: Config) -> Config:
+def _language_model(config: ModelConfig) -> ModelConfig:
     """The part that describes the language model, which multimodal configurations nest."""
     for name in ("text_config", "llm_config", "language_config"):
         if isinstance(config.get(name), dict):
@@ -99,7 +99,7 @@ def _language_model(config: Config) -> Config:
     return config
 
 
-def _layers(text: Config) -> int | None:
+def _layers(text: ModelConfig) -> int | None:
     count = integer(text, *LAYERS)
     return count if count is not None and count <= _MOST_LAYERS else None
 
@@ -115,7 +115,7 @@ _LONGEST = (
 )
 
 
-def _longest_context(text: Config) -> int | None:
+def _longest_context(text: ModelConfig) -> int | None:
     """The context named, or what YaRN stretches the original one to."""
     named = integer(text, *_LONGEST)
     scalings = [section(text, "rope_scaling"), section(text, "rope_parameters")]
@@ -130,7 +130,7 @@ def _longest_context(text: Config) -> int | None:
     return named
 
 
-def _tied(text: Config, config: Config, rows: list[ModelType]) -> bool | None:
+def _tied(text: ModelConfig, config: ModelConfig, rows: list[ModelType]) -> bool | None:
     """Whether the output layer is the embedding; None where neither file nor type tells."""
     said = text.get("tie_word_embeddings", config.get("tie_word_embeddings"))
     if isinstance(said, bool):
@@ -139,7 +139,11 @@ def _tied(text: Config, config: Config, rows: list[ModelType]) -> bool | None:
 
 
 def _geometry(
-    text: Config, config: Config, rows: list[ModelType], kinds: LayerKinds | None, source: str
+    text: ModelConfig,
+    config: ModelConfig,
+    rows: list[ModelType],
+    kinds: LayerKinds | None,
+    source: str,
 ) -> Geometry | None:
     layers = len(kinds) if kinds is not None else _layers(text)
     if layers is None:
@@ -175,7 +179,7 @@ def _geometry(
     )
 
 
-def _window(text: Config) -> int | None:
+def _window(text: ModelConfig) -> int | None:
     return integer(
         text,
         "sliding_window",
@@ -208,7 +212,7 @@ SHARED_WIDTH = (
 )
 
 
-def _experts(text: Config) -> Experts | None:
+def _experts(text: ModelConfig) -> Experts | None:
     total = integer(text, *EXPERTS)
     if total is None or total == 1:
         return None
@@ -221,7 +225,7 @@ def _experts(text: Config) -> Experts | None:
     return Experts(total=total, active=integer(text, *ACTIVE_EXPERTS), shared=shared)
 
 
-def _architecture(kinds: LayerKinds, geometry: Geometry, text: Config) -> Architecture:
+def _architecture(kinds: LayerKinds, geometry: Geometry, text: ModelConfig) -> Architecture:
     moe, state = "-moe" if geometry.experts is not None else "", geometry.recurrent
     if state is not None:
         name = _HYBRIDS.get(state.kind) or f"{state.kind}-hybrid{moe}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from mlx_catalog.config_fields import Config, integer, section
+from mlx_catalog.config_fields import ModelConfig, integer, section
 from mlx_catalog.config_json import ConfigReading, read_config
 from mlx_catalog.errors import UnreadableModelError
 from mlx_catalog.parameters import weights_of_config
@@ -137,7 +137,7 @@ def parse_config(raw: bytes, name: str) -> dict[str, object]:
 
 def describe(
     name: str,
-    config: Config,
+    config: ModelConfig,
     tensors: Mapping[str, Tensor] | None = None,
     *,
     file_bytes: int | None = None,

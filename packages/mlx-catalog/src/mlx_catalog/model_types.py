@@ -13,7 +13,7 @@ import msgspec
 
 from mlx_catalog import attention, layers, recurrence, spellings
 from mlx_catalog.attention import Heads, Matrices
-from mlx_catalog.config_fields import HIDDEN, Config, integer, needed
+from mlx_catalog.config_fields import HIDDEN, ModelConfig, integer, needed
 from mlx_catalog.layers import LayerKind, LayerKinds
 from mlx_catalog.schema import RecurrentState
 
@@ -56,40 +56,40 @@ class ModelType(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     dequantizes_fp8: bool = False
     unbatched: bool = False
 
-    def in_usual_names(self, text: Config) -> Config:
+    def in_usual_names(self, text: ModelConfig) -> ModelConfig:
         """`text` as most types would say it, without what is null."""
         said = {name: value for name, value in text.items() if value is not None}
-        usual: Config = {**self.supposes, **said}
+        usual: ModelConfig = {**self.supposes, **said}
         if self.usual:
             usual = getattr(spellings, self.usual)(usual)
         return {name: value for name, value in usual.items() if value is not None}
 
-    def kinds(self, text: Config, count: int) -> LayerKinds | None:
+    def kinds(self, text: ModelConfig, count: int) -> LayerKinds | None:
         """The kind of each of `count` layers; None where the configuration leaves it open."""
         if self.period:
             return layers.every(text, count, self.period, self.others)
         found: LayerKinds | None = getattr(layers, self.layers)(text, count)
         return found
 
-    def heads(self, text: Config, *, is_sliding: bool) -> Heads:
+    def heads(self, text: ModelConfig, *, is_sliding: bool) -> Heads:
         """The heads of a layer with a window, or of one without; none where it caches latents."""
         if self.attention == "latent":
             return Heads()
         found: Heads = getattr(attention, self.attention)(text, is_sliding=is_sliding)
         return found
 
-    def latents(self, text: Config) -> tuple[int, int] | None:
+    def latents(self, text: ModelConfig) -> tuple[int, int] | None:
         """The widths of what is cached instead of keys and values; None where those are."""
         return attention.latents(text) if self.attention == "latent" else None
 
-    def state(self, text: Config, count: int) -> RecurrentState | None:
+    def state(self, text: ModelConfig, count: int) -> RecurrentState | None:
         """What `count` recurrent layers keep; None where there are none."""
         if not count or not self.recurrence:
             return None
         found: RecurrentState = getattr(recurrence, self.recurrence)(text, count)
         return found
 
-    def attention_matrices(self, text: Config, *, is_sliding: bool) -> Matrices:
+    def attention_matrices(self, text: ModelConfig, *, is_sliding: bool) -> Matrices:
         """What the attention of one layer is made of.
 
         Raises:

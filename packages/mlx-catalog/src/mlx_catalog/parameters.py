@@ -13,7 +13,7 @@ from mlx_catalog.attention import Matrices
 from mlx_catalog.config_fields import (
     HIDDEN,
     LAYERS,
-    Config,
+    ModelConfig,
     UnsaidError,
     each_layer,
     integer,
@@ -245,7 +245,7 @@ def _exceptions(scheme: Scheme, *, is_tied: bool) -> dict[_Names, list[Scheme | 
     return found
 
 
-def _tower(tower: Config) -> float:
+def _tower(tower: ModelConfig) -> float:
     """Parameters of a tower for images that says how wide it is; 0 where none does."""
     layers, width = integer(tower, "depth", *LAYERS), integer(tower, *HIDDEN)
     wide = integer(tower, "intermediate_size")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import cast
 
-from mlx_catalog.config_fields import Config, integer, section, word
+from mlx_catalog.config_fields import ModelConfig, integer, section, word
 from mlx_catalog.model_types import ModelType
 from mlx_catalog.weights import Role
 
@@ -69,7 +69,7 @@ class Precision:
         return self.is_packed and self.scheme is None and self.plain_bits is not None
 
 
-def read_precision(config: Config, text: Config, row: ModelType) -> Precision:
+def read_precision(config: ModelConfig, text: ModelConfig, row: ModelType) -> Precision:
     """At what precision MLX keeps the weights of the model that `config` describes."""
     dtype = word(text, "dtype", "torch_dtype") or word(config, "dtype", "torch_dtype")
     packing, is_native = _packing(config, text)
@@ -95,7 +95,7 @@ def _plain(dtype: str) -> Precision:
     return Precision(plain_bits=bits, dtype=dtype, is_packed=bits is None, notes=notes)
 
 
-def _packing(config: Config, text: Config) -> tuple[Config | None, bool]:
+def _packing(config: ModelConfig, text: ModelConfig) -> tuple[ModelConfig | None, bool]:
     """What is said of how the weights are packed, and whether in MLX's own words."""
     for name in ("quantization", "quantization_config"):
         for place in (config, text):
@@ -105,7 +105,7 @@ def _packing(config: Config, text: Config) -> tuple[Config | None, bool]:
     return None, True
 
 
-def _scheme(raw: Config) -> Scheme | str:
+def _scheme(raw: ModelConfig) -> Scheme | str:
     """MLX's own scheme, or why there is none."""
     bits, group_size = integer(raw, "bits"), integer(raw, "group_size")
     if bits is None or group_size is None:
@@ -115,7 +115,7 @@ def _scheme(raw: Config) -> Scheme | str:
         if value is False:
             overrides[path] = None
         elif isinstance(value, dict):
-            each = _scheme({"bits": bits, "group_size": group_size, **cast("Config", value)})
+            each = _scheme({"bits": bits, "group_size": group_size, **cast("ModelConfig", value)})
             if isinstance(each, Scheme):
                 overrides[path] = each
     return Scheme(bits, group_size, word(raw, "mode") or "affine", overrides)
@@ -125,7 +125,7 @@ def _scheme(raw: Config) -> Scheme | str:
 _MATRICES = frozenset({Role.DENSE, Role.ROUTED})
 
 
-def _of_vendor(raw: Config, config: Config, row: ModelType) -> Scheme | str | None:
+def _of_vendor(raw: ModelConfig, config: ModelConfig, row: ModelType) -> Scheme | str | None:
     """What MLX makes of weights packed by others; why that is unknown; None for 16 bits."""
     method = word(raw, "quant_method").lower()
     match method:
@@ -144,7 +144,7 @@ def _of_vendor(raw: Config, config: Config, row: ModelType) -> Scheme | str | No
     return f"the weights are packed as {method or 'something'!r}, in a size that is not known here"
 
 
-def _of_fp8(raw: Config, config: Config, row: ModelType) -> Scheme | str | None:
+def _of_fp8(raw: ModelConfig, config: ModelConfig, row: ModelType) -> Scheme | str | None:
     if "vision_config" in config and raw.get("weight_block_size") == [128, 128]:
         return Scheme(8, 32, "mxfp8", roles=_MATRICES)  # as mlx-vlm packs them again
     if row.dequantizes_fp8:
@@ -152,14 +152,16 @@ def _of_fp8(raw: Config, config: Config, row: ModelType) -> Scheme | str | None:
     return "MLX does not load the FP8 weights of this model type"
 
 
-def _is_int4(raw: Config) -> bool:
+def _is_int4(raw: ModelConfig) -> bool:
     """Whether all groups of compressed-tensors are whole numbers of 4 bits."""
     groups = raw.get("config_groups")
-    found = list(cast("Config", groups).values()) if isinstance(groups, dict) else []
-    weights = [cast("Config", group).get("weights") for group in found if isinstance(group, dict)]
+    found = list(cast("ModelConfig", groups).values()) if isinstance(groups, dict) else []
+    weights = [
+        cast("ModelConfig", group).get("weights") for group in found if isinstance(group, dict)
+    ]
     return bool(weights) and all(
         isinstance(each, dict)
-        and integer(cast("Config", each), "num_bits") == 4
-        and word(cast("Config", each), "type") == "int"
+        and integer(cast("ModelConfig", each), "num_bits") == 4
+        and word(cast("ModelConfig", each), "type") == "int"
         for each in weights
     )

@@ -3,11 +3,11 @@
 import math
 
 from mlx_catalog.attention import Matrices
-from mlx_catalog.config_fields import Config, integer, needed, section
+from mlx_catalog.config_fields import ModelConfig, integer, needed, section
 from mlx_catalog.schema import RecurrentState
 
 
-def gated_deltanet(text: Config, layers: int) -> RecurrentState:
+def gated_deltanet(text: ModelConfig, layers: int) -> RecurrentState:
     """Qwen's linear attention."""
     keys, key_dim = integer(text, "linear_num_key_heads"), integer(text, "linear_key_head_dim")
     values = integer(text, "linear_num_value_heads")
@@ -26,7 +26,7 @@ def gated_deltanet(text: Config, layers: int) -> RecurrentState:
     )
 
 
-def mamba2(text: Config, layers: int) -> RecurrentState:
+def mamba2(text: ModelConfig, layers: int) -> RecurrentState:
     """Mamba-2, with the names of Nemotron-H, of Granite and of Falcon-H1."""
     heads = integer(text, "mamba_num_heads", "mamba_n_heads")
     width = integer(text, "mamba_head_dim", "mamba_d_head")
@@ -44,7 +44,7 @@ def mamba2(text: Config, layers: int) -> RecurrentState:
     )
 
 
-def mamba1(text: Config, layers: int) -> RecurrentState:
+def mamba1(text: ModelConfig, layers: int) -> RecurrentState:
     """Mamba, as Jamba has it."""
     hidden, expand = integer(text, "hidden_size"), integer(text, "mamba_expand")
     inner = hidden * expand if hidden and expand else None
@@ -59,7 +59,7 @@ def mamba1(text: Config, layers: int) -> RecurrentState:
     )
 
 
-def short_convolution(text: Config, layers: int) -> RecurrentState:
+def short_convolution(text: ModelConfig, layers: int) -> RecurrentState:
     """LFM2's convolutions, which keep nothing but their history."""
     return RecurrentState(
         kind="shortconv",
@@ -72,7 +72,7 @@ def short_convolution(text: Config, layers: int) -> RecurrentState:
     )
 
 
-def kda(text: Config, layers: int) -> RecurrentState:
+def kda(text: ModelConfig, layers: int) -> RecurrentState:
     """Kimi Delta Attention."""
     linear = section(text, "linear_attn_config") or text
     heads, width = integer(linear, "num_heads"), integer(linear, "head_dim")
@@ -87,7 +87,7 @@ def kda(text: Config, layers: int) -> RecurrentState:
     )
 
 
-def matrices(text: Config, state: RecurrentState, hidden: int) -> Matrices:
+def matrices(text: ModelConfig, state: RecurrentState, hidden: int) -> Matrices:
     """Parameters of one layer, by mlx-lm's names of its modules.
 
     Raises:

@@ -137,7 +137,7 @@ ThinkingControl = Literal["never", "always", "toggle", "effort", "budget", "syst
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 Repo = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+$")]
 Text = Annotated[str, Meta(min_length=1)]
-Count = Annotated[int, Meta(ge=0)]
+NonNegative = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(gt=0)]
 Amount = Annotated[float, Meta(gt=0)]
 Percentage = Annotated[float, Meta(ge=0, le=100)]
@@ -157,9 +157,9 @@ class RecurrentState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     layers: Positive | None = None
     conv_channels: Positive | None = None
     conv_kernel: Positive | None = None
-    heads: Count | None = None
-    head_dim: Count | None = None
-    state_dim: Count | None = None
+    heads: NonNegative | None = None
+    head_dim: NonNegative | None = None
+    state_dim: NonNegative | None = None
 
     @property
     def bytes_per_sequence(self) -> int | None:
@@ -183,7 +183,7 @@ class Experts(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     total: Positive
     active: Positive | None = None
-    shared: Count | None = None
+    shared: NonNegative | None = None
 
 
 class Geometry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -205,17 +205,17 @@ class Geometry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     vocab_size: Positive | None = None
     tied_embeddings: bool | None = None
     per_layer_embedding_dim: Positive | None = None
-    full_attention_layers: Count | None = None
+    full_attention_layers: NonNegative | None = None
     query_heads: Positive | None = None
     kv_heads: Positive | None = None
     head_dim: Positive | None = None
     global_kv_heads: Positive | None = None
     global_head_dim: Positive | None = None
-    sliding_layers: Count | None = None
+    sliding_layers: NonNegative | None = None
     sliding_window: Positive | None = None
-    shared_kv_layers: Count | None = None
+    shared_kv_layers: NonNegative | None = None
     mla_latent_dim: Positive | None = None
-    mla_rope_dim: Count | None = None
+    mla_rope_dim: NonNegative | None = None
     recurrent: RecurrentState | None = None
     experts: Experts | None = None
 

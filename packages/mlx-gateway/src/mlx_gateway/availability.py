@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from mlx_gateway.ledger import BEAT_S, ENDPOINT, WEDGE, Event
+from mlx_gateway.ledger import BEAT_S, ENDPOINT, WEDGE, LedgerEvent
 
 TROUBLE, READY, START, STOP, RESTART, PANIC = (
     *("trouble", "ready", "start", "stop", "restart", "panic"),
@@ -16,7 +16,7 @@ _END = frozenset({READY, START, STOP})
 _LATE_S = 1.0
 """How late a beat may be without being an outage."""
 
-type Span = tuple[float, float]
+type TimeSpan = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,10 @@ class Availability:
 
 
 def availability(
-    seen: Mapping[str, Iterable[Span]], events: Sequence[Event], since: float, until: float
+    seen: Mapping[str, Iterable[TimeSpan]],
+    events: Sequence[LedgerEvent],
+    since: float,
+    until: float,
 ) -> dict[str, Availability]:
     """How everything that was ever seen did.
 
@@ -63,7 +66,7 @@ def availability(
 
 
 def _of(
-    name: str, spans: Sequence[Span], events: Sequence[Event], since: float, until: float
+    name: str, spans: Sequence[TimeSpan], events: Sequence[LedgerEvent], since: float, until: float
 ) -> Availability:
     own = [event for event in events if event.service in _names(name)]
     start = max(since, spans[0][0])
@@ -93,12 +96,12 @@ def _names(name: str) -> frozenset[str]:
 
 
 def _intervals(
-    events: Sequence[Event],
+    events: Sequence[LedgerEvent],
     begin: Iterable[str],
     end: Iterable[str],
     returns: Sequence[float],
     until: float,
-) -> Iterator[Span]:
+) -> Iterator[TimeSpan]:
     """From each event of the one kind to the next of the other, or until it was seen again."""
     begins, ends = set(begin), set(end)
     for event in events:
@@ -109,7 +112,7 @@ def _intervals(
         yield event.at, min(later, default=until)
 
 
-def _minus(spans: Iterable[Span], others: Iterable[Span]) -> list[Span]:
+def _minus(spans: Iterable[TimeSpan], others: Iterable[TimeSpan]) -> list[TimeSpan]:
     """What is in one of the spans and in none of the others, in order and without overlaps."""
     left = _joined(spans)
     for begin, end in _joined(others):
@@ -122,8 +125,8 @@ def _minus(spans: Iterable[Span], others: Iterable[Span]) -> list[Span]:
     return left
 
 
-def _joined(spans: Iterable[Span]) -> list[Span]:
-    joined: list[Span] = []
+def _joined(spans: Iterable[TimeSpan]) -> list[TimeSpan]:
+    joined: list[TimeSpan] = []
     for begin, end in sorted(span for span in spans if span[1] > span[0]):
         if joined and begin <= joined[-1][1]:
             joined[-1] = (joined[-1][0], max(joined[-1][1], end))
@@ -132,5 +135,5 @@ def _joined(spans: Iterable[Span]) -> list[Span]:
     return joined
 
 
-def _length(spans: Iterable[Span]) -> float:
+def _length(spans: Iterable[TimeSpan]) -> float:
     return sum(end - begin for begin, end in spans)

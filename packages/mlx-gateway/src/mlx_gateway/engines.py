@@ -8,9 +8,9 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 from mlx_gateway.errors import UpstreamFailedError
 from mlx_gateway.liveness import EngineLife, EngineTimeouts, Wait
 from mlx_gateway.settings import GatewaySettings
-from mlx_gateway.upstream_http import Address, Ask, ConnectionPool, Response
+from mlx_gateway.upstream_http import Address, ConnectionPool, MakeChallenge, Response
 
-type AskFor = Callable[[str], Ask | None]
+type AskFor = Callable[[str], MakeChallenge | None]
 """What a new connection to an upstream proves itself with, and has it proven; by its root."""
 type HeadersFor = Callable[[str], Mapping[str, str]]
 """What every request to an upstream must carry, by its root: a secret, for example."""

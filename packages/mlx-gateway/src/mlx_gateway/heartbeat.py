@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from mlx_gateway.availability import READY, STOP
 from mlx_gateway.engines import Engines
-from mlx_gateway.ledger import BEAT_S, ENDPOINT, WEDGE, Event, Ledger
+from mlx_gateway.ledger import BEAT_S, ENDPOINT, WEDGE, Ledger, LedgerEvent
 from mlx_gateway.settings import GatewaySettings
 
 
@@ -29,21 +29,21 @@ class Heartbeat:
 
     def start(self) -> None:
         """Begin; the gateway is ready."""
-        self._ledger.note(Event(time.time(), READY, ENDPOINT))
+        self._ledger.note(LedgerEvent(time.time(), READY, ENDPOINT))
         self._task = asyncio.create_task(self._beat())
 
     async def stop(self) -> None:
         """End, and write down what is left."""
         if self._task is not None:
             self._task.cancel()
-        self._ledger.note(Event(time.time(), STOP, ENDPOINT))
+        self._ledger.note(LedgerEvent(time.time(), STOP, ENDPOINT))
         await asyncio.to_thread(self._ledger.close)
 
     def note_hang(self, root: str, *, hangs: bool) -> None:
         """Note that the upstream at this root stopped answering, or answers again."""
         for name, model in self._settings().models.items():
             if root in [each.root for each in model.upstreams]:
-                self._ledger.note(Event(time.time(), WEDGE if hangs else READY, name))
+                self._ledger.note(LedgerEvent(time.time(), WEDGE if hangs else READY, name))
 
     async def _beat(self) -> None:
         before: set[str] | None = None

@@ -100,7 +100,7 @@ class RequestRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class LedgerEvent:
     """Something that happened to the machine.
 
     Attributes:
@@ -128,7 +128,7 @@ class _Beat:
     at: float
 
 
-type _Note = RequestRow | Event | _KeyUse | _Beat
+type _Note = RequestRow | LedgerEvent | _KeyUse | _Beat
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,7 @@ class Ledger:
         self._thread = threading.Thread(target=self._run, name="ledger", daemon=True)
         self._thread.start()
 
-    def note(self, row: RequestRow | Event) -> None:
+    def note(self, row: RequestRow | LedgerEvent) -> None:
         """Write a row before long."""
         self._put(row)
 
@@ -265,7 +265,7 @@ class Ledger:
             if rows:
                 _insert_requests(connection, rows, self._bounds.max_names)
             for note in batch:
-                if isinstance(note, Event):
+                if isinstance(note, LedgerEvent):
                     _insert_event(connection, note)
                 elif isinstance(note, _Beat):
                     _insert_beat(connection, note)
@@ -277,7 +277,7 @@ class Ledger:
             tidy(connection, self._bounds, self._clock())
 
 
-def write_event(path: Path, event: Event) -> None:
+def write_event(path: Path, event: LedgerEvent) -> None:
     """Add an event to the ledger, from whatever process.
 
     Raises:
@@ -508,7 +508,7 @@ def _sum_up_days(connection: sqlite3.Connection) -> None:
     _add_to_days(connection, rows)
 
 
-def _insert_event(connection: sqlite3.Connection, event: Event) -> None:
+def _insert_event(connection: sqlite3.Connection, event: LedgerEvent) -> None:
     connection.execute(
         "INSERT INTO events (at, what, service, detail) VALUES (?, ?, ?, ?)",
         (round(event.at * 1000), event.what, event.service, event.detail[:LONGEST_DETAIL]),

@@ -23,7 +23,7 @@ _PASSED_ON = ("content-type", "content-disposition", "cache-control", "retry-aft
 _NOT_THE_CLIENTS = frozenset({401, 403, 407, 408, CLIENT_LEFT})
 """Statuses that speak of the gateway or the upstream itself, rather than of the request."""
 
-type Count = Callable[[str | None], Awaitable[int | None]]
+type CountPrompt = Callable[[str | None], Awaitable[int | None]]
 """Counts the tokens of a text, or else of the request's prompt; None after a few seconds."""
 
 
@@ -43,7 +43,7 @@ class Attempt:
     body: bytes
     api: Api
     call: Call
-    count: Count | None = None
+    count: CountPrompt | None = None
     silence_s: float | None = None
 
     async def run(self, outbox: Outbox) -> Usage:

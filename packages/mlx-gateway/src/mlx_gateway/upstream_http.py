@@ -29,7 +29,7 @@ CHALLENGE_PATH = "/proof"
 """Where an upstream that has to prove itself does so."""
 
 
-class Question(Protocol):
+class Challenge(Protocol):
     """A request to which only the upstream itself can give the right answer."""
 
     @property
@@ -42,9 +42,9 @@ class Question(Protocol):
         ...
 
 
-type Ask = Callable[[str, str], Question]
+type MakeChallenge = Callable[[str, str], Challenge]
 """The question for a method and a path, made anew for each request."""
-type FindAsk = Callable[[], Ask | None]
+type FindAsk = Callable[[], MakeChallenge | None]
 """What a new connection to an upstream is to use; None where nothing tells it from others."""
 
 
@@ -193,7 +193,9 @@ class ConnectionPool:
             await self._challenge(connection, connection.ask, address)
         return connection
 
-    async def _challenge(self, connection: "_Connection", ask: Ask, address: Address) -> None:
+    async def _challenge(
+        self, connection: "_Connection", ask: MakeChallenge, address: Address
+    ) -> None:
         """Return once the upstream has shown that it is what it should be."""
         try:
             question = ask("GET", address.prefix + CHALLENGE_PATH)
@@ -219,7 +221,7 @@ class _Connection(asyncio.Protocol):
     """
 
     def __init__(self) -> None:
-        self.ask: Ask | None = None
+        self.ask: MakeChallenge | None = None
         self.has_heard: bool = False
         self.idle_since: float = 0.0
         self._transport: asyncio.Transport | None = None

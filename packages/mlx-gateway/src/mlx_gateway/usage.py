@@ -17,8 +17,8 @@ from typing import Annotated
 
 import msgspec
 
-from mlx_gateway.availability import Availability, Span, availability
-from mlx_gateway.ledger import Event, day_of, decode_sums, open_ledger
+from mlx_gateway.availability import Availability, TimeSpan, availability
+from mlx_gateway.ledger import LedgerEvent, day_of, decode_sums, open_ledger
 from mlx_gateway.sums import Sums
 
 _LOOKED_AT = 20_000
@@ -62,7 +62,7 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
+class LedgerUsage:
     """What was used in a time.
 
     Attributes:
@@ -81,7 +81,7 @@ class Usage:
     rows: Mapping[str, Sums]
     by_model: Mapping[str, Mapping[str, Sums]]
     availability: Mapping[str, Availability]
-    events: tuple[Event, ...]
+    events: tuple[LedgerEvent, ...]
 
     @property
     def totals(self) -> Sums:
@@ -162,7 +162,7 @@ def parse_since(text: str, now: float) -> float:
         raise ValueError(f"{text!r} isn't a time") from error
 
 
-def read_usage(path: Path, *, since: float, until: float, by: By = By.MODEL) -> Usage:
+def read_usage(path: Path, *, since: float, until: float, by: By = By.MODEL) -> LedgerUsage:
     """What was used between two times; nothing where there is no ledger.
 
     Raises:
@@ -170,7 +170,7 @@ def read_usage(path: Path, *, since: float, until: float, by: By = By.MODEL) -> 
     """
     found: dict[tuple[str, str], Sums] = defaultdict(Sums)
     found_there: dict[str, Availability] = {}
-    events: tuple[Event, ...] = ()
+    events: tuple[LedgerEvent, ...] = ()
     with open_ledger(path) as ledger:
         if ledger is not None:
             _collect(ledger, since, until, by, found)
@@ -181,7 +181,7 @@ def read_usage(path: Path, *, since: float, until: float, by: By = By.MODEL) -> 
         by_model[name][model] = used
     rows = {name: Sums.of(parts.values()) for name, parts in by_model.items()}
     in_order = sorted(rows) if by is By.DAY else sorted(rows, key=lambda name: -rows[name].requests)
-    return Usage(
+    return LedgerUsage(
         since, until, by, {name: rows[name] for name in in_order}, by_model, found_there, events
     )
 
@@ -196,7 +196,7 @@ def key_uses(path: Path) -> dict[str, float]:
         return {} if ledger is None else dict(ledger.execute("SELECT name, at FROM key_use"))
 
 
-def read_events(path: Path, since: float = 0, until: float = 2**40) -> tuple[Event, ...]:
+def read_events(path: Path, since: float = 0, until: float = 2**40) -> tuple[LedgerEvent, ...]:
     """What happened to the machine, in the order in which it was written.
 
     Raises:
@@ -303,19 +303,19 @@ def _midnight_after(at: float) -> float:
     return (day if day == there else day + timedelta(days=1)).timestamp()
 
 
-def _seen(ledger: sqlite3.Connection) -> dict[str, list[Span]]:
-    spans: dict[str, list[Span]] = defaultdict(list)
+def _seen(ledger: sqlite3.Connection) -> dict[str, list[TimeSpan]]:
+    spans: dict[str, list[TimeSpan]] = defaultdict(list)
     for service, begin, end in ledger.execute("SELECT service, since, until FROM seen"):
         spans[service].append((begin / 1000, end / 1000))
     return spans
 
 
-def _events(ledger: sqlite3.Connection, since: float, until: float) -> tuple[Event, ...]:
+def _events(ledger: sqlite3.Connection, since: float, until: float) -> tuple[LedgerEvent, ...]:
     rows = ledger.execute(
         "SELECT at, what, service, detail FROM events WHERE at >= ? AND at < ? ORDER BY id",
         (round(since * 1000), round(until * 1000)),
     )
-    return tuple(Event(at / 1000, *rest) for at, *rest in rows)
+    return tuple(LedgerEvent(at / 1000, *rest) for at, *rest in rows)
 
 
 def _iso(at: float) -> str:

@@ -21,7 +21,7 @@ _CUT_OFF = "length"
 """The reason to end that means: the answer would have gone on."""
 
 
-class Message(msgspec.Struct, frozen=True):
+class ChatMessage(msgspec.Struct, frozen=True):
     """What was said by `system`, `user` or `assistant`."""
 
     role: str
@@ -37,11 +37,11 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
 
     schema_version: int = 1
     model: str
-    messages: tuple[Message, ...] = ()
+    messages: tuple[ChatMessage, ...] = ()
 
-    def with_answer(self, answer: "Answer") -> "Conversation":
+    def with_answer(self, answer: "ModelAnswer") -> "Conversation":
         """The conversation after one more question and its answer."""
-        said = (Message("user", answer.question), Message("assistant", answer.text))
+        said = (ChatMessage("user", answer.question), ChatMessage("assistant", answer.text))
         return msgspec.structs.replace(self, messages=(*self.messages, *said))
 
 
@@ -62,7 +62,7 @@ def save_conversation(home: Home, conversation: Conversation) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ModelAnswer:
     """What came back.
 
     Attributes:
@@ -121,14 +121,14 @@ def ask(
     question: str,
     *,
     model: str,
-    earlier: Sequence[Message] = (),
+    earlier: Sequence[ChatMessage] = (),
     images: Sequence[str] = (),
     timeout_s: float = 600.0,
     max_tokens: int | None = None,
     temperature: float | None = None,
     on_text: Callable[[str], None] = lambda _: None,
     on_thought: Callable[[str], None] = lambda _: None,
-) -> Answer:
+) -> ModelAnswer:
     """Ask a model one question and stream its answer.
 
     Args:
@@ -187,7 +187,7 @@ def _collect(
     started: float,
     on_text: Callable[[str], None],
     on_thought: Callable[[str], None],
-) -> Answer:
+) -> ModelAnswer:
     """The whole answer of a response that streams server-sent events."""
     text: list[str] = []
     reasoning: list[str] = []
@@ -211,7 +211,7 @@ def _collect(
             if piece:
                 text.append(piece)
                 on_text(piece)
-    return Answer(
+    return ModelAnswer(
         question=question,
         model=model,
         text="".join(text),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlx_catalog import Quant
 from mlx_procsup import ServiceState, probe_service, read_pid, stop_service, target_of
-from mlx_stack.ask import Answer, ask
+from mlx_stack.ask import ModelAnswer, ask
 from mlx_stack.config import save_values
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.engines import embedded_model
@@ -241,7 +241,7 @@ class _Demo:
             watchdog = start_daemon(self._opened, options)
             step.detail = f"PID {watchdog.pid}, looks every second"
 
-    def _ask_question(self, endpoint: Endpoint) -> Answer:
+    def _ask_question(self, endpoint: Endpoint) -> ModelAnswer:
         with self.steps.step("ask", f"{QUESTION!r}, through the gateway") as step:
             answer = self._ask(endpoint)
             if not answer.text.strip():
@@ -273,7 +273,7 @@ class _Demo:
             step.detail = f"`{KILLED}` is healthy again, PID {new_pid}, {after}"
         return Fallback(KILLED, answered_by, restored_s)
 
-    def _ask(self, endpoint: Endpoint) -> Answer:
+    def _ask(self, endpoint: Endpoint) -> ModelAnswer:
         said: list[str] = []
 
         def show(piece: str) -> None:

@@ -20,7 +20,7 @@ from mlx_stack.format import describe_hardware
 from mlx_stack.hardware import save_profile
 from mlx_stack.home import Home
 from mlx_stack.man_page import man_page
-from mlx_stack.models.events import Event
+from mlx_stack.models.events import ModelEvent
 from mlx_stack.models.find import find, is_present, pull_name
 from mlx_stack.models.pull import pull
 from mlx_stack.open_stack import OpenStack
@@ -32,7 +32,7 @@ from mlx_stack.services.up import up
 from mlx_stack.stack import Stack, Tier
 from mlx_stack.steps import OnEvent, Step, StepResult, Steps, StepStarted, ignore
 
-type SetupEvent = StepStarted | Draft | InstallEvent | Event | ServiceEvent | Step
+type SetupEvent = StepStarted | Draft | InstallEvent | ModelEvent | ServiceEvent | Step
 """What happens during a setup: steps, and within them what each operation tells of itself."""
 
 _HINT = "Remove the file; `mlx-stack setup` then starts over and keeps what is done already."

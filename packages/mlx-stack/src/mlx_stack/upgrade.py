@@ -25,7 +25,7 @@ from mlx_stack.steps import OnEvent, ignore
 
 type Command = tuple[str, ...]
 type RunCommand = Callable[[Command], int]
-type StepOutcome = Literal["planned", "done", "failed", "by-you"]
+type UpgradeOutcome = Literal["planned", "done", "failed", "by-you"]
 
 PACKAGE = "mlx-stack"
 _LS_REMOTE_TIMEOUT_S = 15
@@ -115,7 +115,7 @@ class UpgradeReport:
     plan: UpgradePlan
     version: str
     is_current: bool | None
-    outcomes: tuple[StepOutcome, ...]
+    outcomes: tuple[UpgradeOutcome, ...]
 
     @property
     def is_success(self) -> bool:
@@ -317,7 +317,7 @@ def upgrade(
         StackError: When a program is missing that the plan needs.
     """
     plan = plan_upgrade(facts)
-    outcomes: list[StepOutcome] = []
+    outcomes: list[UpgradeOutcome] = []
     for step in plan.steps:
         if not step.is_ours or step.command is None:
             outcomes.append("by-you")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from mlx_catalog import CatalogError
-from mlx_gateway.usage import By, Price, Usage, parse_since, read_usage
+from mlx_gateway.usage import By, LedgerUsage, Price, parse_since, read_usage
 from mlx_hwprobe import HwprobeError
 from mlx_recommend import RecommendError, Workload
 from mlx_stack import planning, yaml_file
@@ -40,7 +40,7 @@ class UsageReport:
         prices: By model, as the user gave them; empty where none were.
     """
 
-    usage: Usage
+    usage: LedgerUsage
     predictions: Mapping[str, Prediction]
     prices: Mapping[str, Price]
 
@@ -102,7 +102,7 @@ def load_prices(path: Path) -> dict[str, Price]:
         raise InvalidFileError(path, str(error.strerror), hint=hint) from error
 
 
-def _predictions(opened: OpenStack, usage: Usage) -> dict[str, Prediction]:
+def _predictions(opened: OpenStack, usage: LedgerUsage) -> dict[str, Prediction]:
     """What was to be expected of each model of the stack that has a row."""
     found: dict[str, Prediction] = {}
     stack = opened.defined_stack if usage.by is By.MODEL and usage.rows else None

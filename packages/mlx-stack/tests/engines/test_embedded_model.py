@@ -60,7 +60,7 @@ def test_a_conversion_that_fails_says_why_and_leaves_nothing(models, package, tm
     with pytest.raises(EmbeddedModelError, match="ValueError: no such quantization") as info:
         make(models, engine(tmp_path, failing), package)
     assert info.value.hint is not None
-    assert "engines verify" in info.value.hint
+    assert "doctor --fix" in info.value.hint
     assert list(models.iterdir()) == []
 
 

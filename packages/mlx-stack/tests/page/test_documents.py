@@ -10,7 +10,7 @@ from typing import Any
 import psutil
 import pytest
 
-from mlx_gateway.ledger import Event, write_event
+from mlx_gateway.ledger import LedgerEvent, write_event
 from mlx_procsup import identify
 from mlx_stack import usage
 from mlx_stack.errors import UsageError
@@ -125,7 +125,7 @@ def events(answer: Any) -> Iterator[tuple[str, Any]]:
 def test_the_stream_tells_everything_anew_to_whoever_comes_and_ends_with_the_gateway(
     admin: Browser,
 ) -> None:
-    write_event(admin.home.ledger, Event(time.time(), "restart", "standard"))
+    write_event(admin.home.ledger, LedgerEvent(time.time(), "restart", "standard"))
     for _ in range(2):  # also to a page that comes back
         with admin.open("GET", "/ui/api/events") as answer:
             assert answer.headers["content-type"].startswith("text/event-stream")

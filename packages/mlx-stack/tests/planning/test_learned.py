@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from mlx_catalog import Quant
-from mlx_gateway.ledger import Event, Ledger, RequestRow
+from mlx_gateway.ledger import Ledger, LedgerEvent, RequestRow
 from mlx_recommend import Basis
 from mlx_stack.doctor.running import check_speed
 from mlx_stack.gateway.events import START, UPGRADE
@@ -37,7 +37,7 @@ def _stack(home: Home) -> None:
     save_stack(home.stack, Stack(schema_version=1, tiers=(tier,)))
 
 
-def note(home: Home, *rows: RequestRow | Event) -> None:
+def note(home: Home, *rows: RequestRow | LedgerEvent) -> None:
     ledger = Ledger(home.ledger)
     for row in rows:
         ledger.note(row)
@@ -94,11 +94,15 @@ def test_they_tell_of_this_machine_only(home: Home) -> None:
 
 
 def test_what_the_tier_served_before_tells_nothing_of_what_it_serves_now(home: Home) -> None:
-    before = Event(NOW - 3 * DAY, START, "standard", "qwen3-8b int8")
+    before = LedgerEvent(NOW - 3 * DAY, START, "standard", "qwen3-8b int8")
     note(home, before, *some(at=NOW - 2 * DAY))
     assert expected(home).generation_tps.basis is not Basis.MEASURED, "not started yet"
 
-    note(home, Event(NOW - DAY, START, "standard", SERVES), *some(generation_tps=75.0, at=NOW - 60))
+    note(
+        home,
+        LedgerEvent(NOW - DAY, START, "standard", SERVES),
+        *some(generation_tps=75.0, at=NOW - 60),
+    )
     assert expected(home).generation_tps.value == pytest.approx(75.0)
 
 
@@ -134,7 +138,7 @@ def test_the_doctor_names_a_speed_that_fell_with_an_upgrade(home: Home) -> None:
     note(
         home,
         *some(at=upgraded_at - DAY),
-        Event(upgraded_at, UPGRADE, "", "vllm-mlx 0.5.0 → 0.6.0"),
+        LedgerEvent(upgraded_at, UPGRADE, "", "vllm-mlx 0.5.0 → 0.6.0"),
         *some(at=upgraded_at + DAY, generation_tps=50.0),
     )
 

@@ -11,7 +11,7 @@ from mlx_stack.models.events import Planned
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.init import Addition, draft_stack, write_draft
 from mlx_stack.planning.recommend import Constraints
-from mlx_stack.planning.room import Room, check_stack, download_warning
+from mlx_stack.planning.room import MemoryRoom, check_stack, download_warning
 
 TOO_LARGE = Addition("glm-4.7", "big")
 OVER_BUDGET = Addition("llama3.3-70b", "big")
@@ -108,6 +108,6 @@ def test_what_fits_is_passed_over_in_silence(home: Home):
 
 
 def test_what_is_unknown_is_no_reason_to_refuse():
-    assert not Room().excludes(10**15)
-    assert Room().warning("It needs", 10**15) == ""
-    assert not Room(1, 1).excludes(None)
+    assert not MemoryRoom().excludes(10**15)
+    assert MemoryRoom().warning("It needs", 10**15) == ""
+    assert not MemoryRoom(1, 1).excludes(None)

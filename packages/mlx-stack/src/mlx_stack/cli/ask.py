@@ -92,7 +92,7 @@ class _Talk:
         self._endpoint = gateway.endpoint.gateway_endpoint(context.opened)
         self._thoughts = 0
 
-    def ask(self, question: str) -> "mlx_stack.ask.Answer":
+    def ask(self, question: str) -> "mlx_stack.ask.ModelAnswer":
         """The answer, shown as it comes."""
         output, said = self._context.output, self.conversation
         self._thoughts = 0
@@ -142,7 +142,7 @@ class _Talk:
         speed = expected.prompt_tps if expected is not None else None
         return "" if speed is None else f", about {format_duration(tokens / speed.value)}"
 
-    def _say_figures(self, answer: "mlx_stack.ask.Answer") -> None:
+    def _say_figures(self, answer: "mlx_stack.ask.ModelAnswer") -> None:
         output, tokens = self._context.output, answer.completion_tokens
         if answer.is_cut_off:
             output.say(
@@ -199,7 +199,7 @@ def _conversation(
     messages = earlier.messages if earlier is not None else ()
     if system is not None:
         others = (each for each in messages if each.role != "system")
-        messages = (ask.Message("system", system), *others)
+        messages = (ask.ChatMessage("system", system), *others)
     if model is None:
         model = earlier.model if earlier is not None else context.opened.stack.tiers[0].name
     return ask.Conversation(model=model, messages=messages)

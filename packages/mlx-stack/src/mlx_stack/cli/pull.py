@@ -67,7 +67,7 @@ def command(
     try:
         with pull_progress(output) as show:
 
-            def on_event(event: "models.events.Event") -> None:
+            def on_event(event: "models.events.ModelEvent") -> None:
                 if isinstance(event, models.events.Planned):
                     _mind_the_memory(context, model, quant, event)
                 show(event)

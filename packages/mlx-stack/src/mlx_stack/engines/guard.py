@@ -72,7 +72,7 @@ type App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class ProofRequest:
     """A request's side of the proof.
 
     Attributes:
@@ -89,7 +89,7 @@ class Question:
         return bool(self.answer) and hmac.compare_digest(given, self.answer.encode())
 
 
-def ask(secret: str, method: str, target: str) -> Question:
+def ask(secret: str, method: str, target: str) -> ProofRequest:
     """The proof for one request; without a secret no answer is right.
 
     Args:
@@ -97,10 +97,10 @@ def ask(secret: str, method: str, target: str) -> Question:
         target: Its path and query, as they are sent.
     """
     if not secret:
-        return Question({}, "")
+        return ProofRequest({}, "")
     nonce = secrets.token_hex(16)
     digest = _digest(secret, "ask", nonce, method, target)
-    return Question({HEADER: f"{nonce} {digest}"}, _digest(secret, "answer", nonce))
+    return ProofRequest({HEADER: f"{nonce} {digest}"}, _digest(secret, "answer", nonce))
 
 
 def answer(secret: str, given: str, method: str, target: str) -> str | None:

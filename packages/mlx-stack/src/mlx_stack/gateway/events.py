@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from mlx_gateway import availability
 from mlx_gateway.availability import PUT_ASIDE, READY, RESTART, TROUBLE
-from mlx_gateway.ledger import LONGEST_DETAIL, WEDGE, Event, LedgerError, write_event
+from mlx_gateway.ledger import LONGEST_DETAIL, WEDGE, LedgerError, LedgerEvent, write_event
 from mlx_stack.home import Home
 from mlx_stack.stack import Tier
 
@@ -35,7 +35,7 @@ def note_event(
     """
     if home.root.is_dir():
         with suppress(LedgerError):
-            write_event(home.ledger, Event(at or time.time(), what, service, detail))
+            write_event(home.ledger, LedgerEvent(at or time.time(), what, service, detail))
 
 
 def note_start(home: Home, service: str, tier: Tier | None) -> None:

@@ -21,7 +21,7 @@ from mlx_stack.models.disk.local import LocalModel, inspect_folder, own_files, w
 from mlx_stack.models.disk.manifest import FileRecord, Manifest
 from mlx_stack.models.download.fetch import FetchOptions, PullResult, find_present, publish
 from mlx_stack.models.errors import ConversionError
-from mlx_stack.models.events import Converting, Event
+from mlx_stack.models.events import Converting, ModelEvent
 from mlx_stack.steps import OnEvent, ignore
 
 _LARGEST_SHARD_BYTES = 5 << 30  # `mlx_lm.utils.MAX_FILE_SIZE_GB`
@@ -67,7 +67,7 @@ def convert(
     places: ModelPlaces,
     converter: Converter,
     options: FetchOptions,
-    on_event: OnEvent[Event] = ignore,
+    on_event: OnEvent[ModelEvent] = ignore,
 ) -> PullResult:
     """Have the weights of `original` quantized and published in `places`.
 

@@ -115,6 +115,6 @@ class Converting(_Event):
     expected_bytes: int
 
 
-type Event = (
+type ModelEvent = (
     Planned | Progress | FileVerified | Checking | Retrying | Waiting | Unlocked | Converting
 )

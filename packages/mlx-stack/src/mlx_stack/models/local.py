@@ -6,7 +6,7 @@ from pathlib import Path
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.models.disk.local import LocalModel, list_local, remove, verify
 from mlx_stack.models.errors import ModelInUseError
-from mlx_stack.models.events import Event
+from mlx_stack.models.events import ModelEvent
 from mlx_stack.models.find import find, local_model_of, local_models
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.steps import OnEvent, ignore
@@ -78,7 +78,7 @@ def list_models(opened: OpenStack) -> LocalListing:
     return LocalListing(model_dir, tuple(models))
 
 
-def verify_models(opened: OpenStack, on_event: OnEvent[Event] = ignore) -> LocalListing:
+def verify_models(opened: OpenStack, on_event: OnEvent[ModelEvent] = ignore) -> LocalListing:
     """The local models after comparing every byte with its hash."""
     listing = list_models(opened)
     checked = (
@@ -91,7 +91,7 @@ def verify_models(opened: OpenStack, on_event: OnEvent[Event] = ignore) -> Local
 
 
 def remove_model(
-    opened: OpenStack, name: str, *, is_forced: bool, on_event: OnEvent[Event] = ignore
+    opened: OpenStack, name: str, *, is_forced: bool, on_event: OnEvent[ModelEvent] = ignore
 ) -> Removal:
     """Remove a model from this disk, unfinished downloads of it included.
 

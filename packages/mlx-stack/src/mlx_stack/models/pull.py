@@ -24,7 +24,7 @@ from mlx_stack.models.download.fetch import CONFIG, FetchOptions, PullResult, fe
 from mlx_stack.models.download.hub_files import HubFiles
 from mlx_stack.models.download.selection import select_files
 from mlx_stack.models.errors import HubUnreachableError, OfflineError, PullError, WrongContentError
-from mlx_stack.models.events import Event
+from mlx_stack.models.events import ModelEvent
 from mlx_stack.models.find import ModelSource, find, guessing, source_of
 from mlx_stack.models.hub.client import gated, open_hub
 from mlx_stack.models.hub.environment import HubEnvironment, read_environment
@@ -43,7 +43,7 @@ def pull(
     quant: Quant | None = None,
     is_forced: bool = False,
     allows_code: bool = False,
-    on_event: OnEvent[Event] = ignore,
+    on_event: OnEvent[ModelEvent] = ignore,
 ) -> PullResult:
     """Have the model `name` whole on this disk.
 
@@ -91,7 +91,7 @@ class _Puller:
     environment: HubEnvironment
     is_forced: bool
     allows_code: bool
-    on_event: OnEvent[Event]
+    on_event: OnEvent[ModelEvent]
 
     def have(self, source: ModelSource) -> PullResult:
         """The model of `source`, fetched where it must be."""

@@ -16,7 +16,7 @@ from mlx_stack.models.disk.layout import free_bytes
 from mlx_stack.models.find import is_present, pull_name
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.recommend import Constraints, Recommendation, missing_document, recommend
-from mlx_stack.planning.room import Room, refuse_too_large, room_here
+from mlx_stack.planning.room import MemoryRoom, refuse_too_large, room_here
 from mlx_stack.planning.tiers import PlannedTier, added_tier, planned_memory, recommended_tier
 from mlx_stack.services.assembly import gateway_settings, write_gateway_files
 from mlx_stack.services.ports import is_free, next_free_port
@@ -296,7 +296,7 @@ def _notes(
     tiers: Sequence[PlannedTier],
     configured_port: int,
     gateway_port: int,
-    room: Room,
+    room: MemoryRoom,
 ) -> Iterator[str]:
     """What the user should know of a draft."""
     yield from (each.note for each in tiers if each.note)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from mlx_gateway.ledger import Event, LedgerError
+from mlx_gateway.ledger import LedgerError, LedgerEvent
 from mlx_gateway.usage import CleanRequest, clean_requests, read_events, typical
 from mlx_recommend import Basis, Measurement
 from mlx_stack.errors import StackError
@@ -107,7 +107,7 @@ def find_drifts(opened: OpenStack, now: float) -> Iterator[Drift]:
                 yield Drift(tier.name, word, change, split, cause)
 
 
-def _serves_since(events: tuple[Event, ...], tier: Tier) -> float:
+def _serves_since(events: tuple[LedgerEvent, ...], tier: Tier) -> float:
     """Since when the tier serves what it does now: 0 for ever, infinity from its next start."""
     since = math.inf
     for event in reversed(events):

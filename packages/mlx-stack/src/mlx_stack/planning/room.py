@@ -22,7 +22,7 @@ from mlx_stack.planning.tiers import PlannedTier, planned_memory
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class MemoryRoom:
     """The memory that models may take; None where it is unknown.
 
     Attributes:
@@ -53,7 +53,7 @@ class Room:
         return ""
 
 
-def room_here(opened: OpenStack, constraints: Constraints | None = None) -> Room:
+def room_here(opened: OpenStack, constraints: Constraints | None = None) -> MemoryRoom:
     """The room on this machine, with the budget that was asked for or is configured."""
     asked = constraints or Constraints()
     with suppress(HwprobeError):
@@ -63,11 +63,11 @@ def room_here(opened: OpenStack, constraints: Constraints | None = None) -> Room
             pct=asked.budget_pct or opened.config.memory_budget_pct,
             wanted_bytes=asked.budget_bytes,
         )
-        return Room(hardware.gpu_memory_limit_bytes or hardware.memory_bytes, budget)
-    return Room()
+        return MemoryRoom(hardware.gpu_memory_limit_bytes or hardware.memory_bytes, budget)
+    return MemoryRoom()
 
 
-def refuse_too_large(opened: OpenStack, tiers: Iterable[PlannedTier], room: Room) -> None:
+def refuse_too_large(opened: OpenStack, tiers: Iterable[PlannedTier], room: MemoryRoom) -> None:
     """Nothing, if no tier by itself needs more than the GPU may use.
 
     Raises:
@@ -127,7 +127,7 @@ def download_warning(
     return f"{warning} {nearest}".strip(), room.excludes(size_bytes)
 
 
-def instead(opened: OpenStack, room: Room, asked: CatalogEntry | None) -> str:
+def instead(opened: OpenStack, room: MemoryRoom, asked: CatalogEntry | None) -> str:
     """A sentence that names the nearest model with room in the budget, else here; or ""."""
     fitting: list[tuple[CatalogEntry, Quant, int]] = []
     for entry in opened.catalog:

@@ -9,7 +9,7 @@ import msgspec
 import psutil
 
 from mlx_catalog import Quant
-from mlx_stack.ask import Answer, ask
+from mlx_stack.ask import ModelAnswer, ask
 from mlx_stack.config import ConfigValue, LiteLlmMode, save_values
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.engines import embedded_model
@@ -140,7 +140,7 @@ def _try(scratch: OpenStack, engines: str, expected: str | None) -> HealthReport
     return HealthReport(answer.model, answer.question, text, time.monotonic() - began)
 
 
-def _answer(scratch: OpenStack, engines: str) -> Answer:
+def _answer(scratch: OpenStack, engines: str) -> ModelAnswer:
     assembly = assemble(scratch, gateway_key=ensure_gateway_key(scratch.home))
     for each in start_services(scratch.home, assembly, timeout_s=READY_WITHIN_S).services:
         if each.error is not None:

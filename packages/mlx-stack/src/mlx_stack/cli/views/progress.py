@@ -21,7 +21,7 @@ _MILESTONES = ("waiting", "creating", "installing", "asking")
 
 
 @contextmanager
-def pull_progress(output: Output) -> Generator[Callable[["models.events.Event"], None]]:
+def pull_progress(output: Output) -> Generator[Callable[["models.events.ModelEvent"], None]]:
     """What shows the events of a pull, as it fits where they go."""
     if output.json_lines:
         yield _throttled(lambda event: output.event(event, _say))
@@ -35,24 +35,24 @@ def pull_progress(output: Output) -> Generator[Callable[["models.events.Event"],
         yield say_event(output)
 
 
-def say_event(output: Output) -> Callable[["models.events.Event"], None]:
+def say_event(output: Output) -> Callable[["models.events.ModelEvent"], None]:
     """What says the events that are worth a line: the beginning, waits and troubles."""
     return lambda event: _say(output, event)
 
 
-def _say(output: Output, event: "models.events.Event") -> None:
+def _say(output: Output, event: "models.events.ModelEvent") -> None:
     line = describe(event)
     if line is not None:
         output.say(line)
 
 
 def _throttled(
-    show: Callable[["models.events.Event"], None],
-) -> Callable[["models.events.Event"], None]:
+    show: Callable[["models.events.ModelEvent"], None],
+) -> Callable[["models.events.ModelEvent"], None]:
     """`show`, but progress at most twice a second."""
     shown_at = float("-inf")
 
-    def pass_on(event: "models.events.Event") -> None:
+    def pass_on(event: "models.events.ModelEvent") -> None:
         nonlocal shown_at
         if isinstance(event, models.events.Progress):
             now = time.monotonic()
@@ -84,7 +84,7 @@ class _LiveBars:
         self._all: TaskID | None = None
         self._plan: models.events.Planned | None = None
 
-    def show(self, event: "models.events.Event") -> None:
+    def show(self, event: "models.events.ModelEvent") -> None:
         if isinstance(event, models.events.Progress | models.events.Converting):
             self._bars.start()
         if isinstance(event, models.events.Progress):
@@ -128,7 +128,7 @@ class _LiveBars:
         self._all = self._bars.add_task(description, total=total, completed=done, facts=facts)
 
 
-def describe(event: "models.events.Event") -> str | None:
+def describe(event: "models.events.ModelEvent") -> str | None:
     """An event in a line, or None where it isn't worth one."""
     match event:
         case models.events.Planned():

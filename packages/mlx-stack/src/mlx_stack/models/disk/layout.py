@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlx_procsup import LockOwner, acquire_lock
 from mlx_stack.models.errors import DiskSpaceError
-from mlx_stack.models.events import Event, Unlocked, Waiting
+from mlx_stack.models.events import ModelEvent, Unlocked, Waiting
 from mlx_stack.steps import OnEvent
 
 MANIFEST_NAME = ".mlx-stack.json"
@@ -53,7 +53,7 @@ class ModelPlaces:
         """Held by whoever downloads, converts or removes this model."""
         return self.model_dir / _INCOMING / f"{self.folder}.lock"
 
-    def hold(self, repo: str, on_event: OnEvent[Event]) -> AbstractContextManager[LockOwner]:
+    def hold(self, repo: str, on_event: OnEvent[ModelEvent]) -> AbstractContextManager[LockOwner]:
         """The lock, as soon as it is free; on a disk without locks nothing is locked.
 
         Args:

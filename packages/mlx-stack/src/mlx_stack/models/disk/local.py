@@ -29,7 +29,7 @@ from mlx_stack.models.disk.manifest import (
     write_manifest,
 )
 from mlx_stack.models.disk.partial import noted_bytes
-from mlx_stack.models.events import Checking, Event
+from mlx_stack.models.events import Checking, ModelEvent
 from mlx_stack.steps import OnEvent, ignore
 
 _INVENTORY_VERSION = 1
@@ -162,7 +162,7 @@ def _folders(directory: Path) -> Iterator[Path]:
 
 
 def verify(
-    model: LocalModel, on_event: OnEvent[Event] = ignore, now: Callable[[], float] = time.time
+    model: LocalModel, on_event: OnEvent[ModelEvent] = ignore, now: Callable[[], float] = time.time
 ) -> LocalModel:
     """The model after comparing every byte with its hash; the manifest remembers the result.
 
@@ -219,7 +219,7 @@ def write_inventory(model_dir: Path) -> None:
     atomic_file.write_text(model_dir / INVENTORY_NAME, text + "\n")
 
 
-def remove(model_dir: Path, model: LocalModel, on_event: OnEvent[Event] = ignore) -> int:
+def remove(model_dir: Path, model: LocalModel, on_event: OnEvent[ModelEvent] = ignore) -> int:
     """Remove a model of `model_dir`, unfinished downloads of it included; the bytes freed."""
     places = ModelPlaces(model_dir, model.path.name)
     with places.hold(model.repo or model.path.name, on_event):

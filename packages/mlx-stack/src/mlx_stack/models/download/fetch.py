@@ -26,7 +26,7 @@ from mlx_stack.models.download.hub_files import HubFiles
 from mlx_stack.models.download.retries import TransferPolicy
 from mlx_stack.models.download.transfer import Transfer
 from mlx_stack.models.errors import OfflineError, TransientError
-from mlx_stack.models.events import Event, Planned, Retrying
+from mlx_stack.models.events import ModelEvent, Planned, Retrying
 from mlx_stack.models.own_code import code_digest, is_allowed
 from mlx_stack.steps import OnEvent, ignore
 
@@ -106,7 +106,7 @@ def fetch(
     source: HubFiles | None,
     places: ModelPlaces,
     options: FetchOptions,
-    on_event: OnEvent[Event] = ignore,
+    on_event: OnEvent[ModelEvent] = ignore,
 ) -> PullResult:
     """Have `files` of a commit whole in `places`, and say what it took.
 
@@ -152,7 +152,7 @@ def _fetch_locked(
     source: HubFiles | None,
     places: ModelPlaces,
     options: FetchOptions,
-    on_event: OnEvent[Event],
+    on_event: OnEvent[ModelEvent],
 ) -> PullResult:
     files, repo = manifest.files, manifest.repo
     finished = _prepare_staging(places.staging, manifest)
@@ -299,7 +299,7 @@ def _link_known(
 
 
 def _announce(
-    manifest: Manifest, partials: Iterable[PartialFile], on_event: OnEvent[Event]
+    manifest: Manifest, partials: Iterable[PartialFile], on_event: OnEvent[ModelEvent]
 ) -> None:
     unfinished = sum(p.record.size_bytes - p.present_bytes for p in partials)
     on_event(

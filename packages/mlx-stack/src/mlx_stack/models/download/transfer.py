@@ -23,7 +23,7 @@ from mlx_stack.models.download.blocks import SHORTEST_RUN, Blocks, Run
 from mlx_stack.models.download.hub_files import HubFiles, RangesUnsupported, describe
 from mlx_stack.models.download.retries import FileRetries, Meter, TransferPolicy
 from mlx_stack.models.errors import HubUnreachableError, TransientError, WrongContentError
-from mlx_stack.models.events import Event, FileProgress, FileVerified, Progress, Retrying
+from mlx_stack.models.events import FileProgress, FileVerified, ModelEvent, Progress, Retrying
 from mlx_stack.steps import OnEvent, ignore
 
 _LEAVE_S = 0.5
@@ -40,7 +40,7 @@ class Transfer:
         files: Sequence[PartialFile],
         source: HubFiles,
         policy: TransferPolicy,
-        on_event: OnEvent[Event] = ignore,
+        on_event: OnEvent[ModelEvent] = ignore,
     ) -> None:
         """Files to complete, in the order in which they should be fetched."""
         self._files = list(files)
@@ -48,7 +48,7 @@ class Transfer:
         self._policy = policy
         self._on_event = on_event
         self._changed = threading.Condition()
-        self._events: deque[Event] = deque()
+        self._events: deque[ModelEvent] = deque()
         self._failure: Exception | None = None
         self._stopped = threading.Event()
         self._retries = [FileRetries() for _ in self._files]
