@@ -4,7 +4,8 @@
 
 Prints milliseconds of CPU (the median of nine) for a conversation of 4 MB in 4,000 messages:
 reading its JSON, as the gateway does for every request; and cleaning its head where nothing is to
-be cleaned, where the head is, and where 2,000 messages of the system are.
+be cleaned, where the head is, and where 2,000 messages of the system are; comparing a turn with
+the one before it, among 128 conversations that are remembered.
 """
 
 import json
@@ -15,6 +16,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mlx_gateway.fields import Fields, read_fields
+from mlx_gateway.prompts.conversations import MOST, Conversations
 from mlx_gateway.prompts.stable_head import with_stable_head
 
 MESSAGES = 4_000
@@ -55,6 +57,12 @@ def main(arguments: list[str]) -> None:
     }.items():
         fields: Fields = read_fields(body)
         found[name] = lambda fields=fields: with_stable_head(fields)
+    known, whose, fields = Conversations(), ("tier", "key", "program"), read_fields(plain)
+    for number in range(MOST):
+        other = read_fields(conversation(0.1, head=f"Agent {number}."))
+        known.compare(whose, other, None)
+    known.compare(whose, fields, None)
+    found["compare_turns"] = lambda: known.compare(whose, fields, None)
     print(json.dumps({"megabytes": megabytes, "ms": {k: cost_ms(v) for k, v in found.items()}}))
 
 

@@ -31,6 +31,7 @@ from mlx_gateway.ledger import (
     tidy,
     write_event,
 )
+from mlx_gateway.requests import read_requests
 from mlx_gateway.usage import By, key_uses, read_events, read_usage
 
 NOW = time.time()
@@ -77,6 +78,19 @@ def test_a_request_is_one_row_and_the_file_is_its_owners(tmp_path: Path) -> None
     usage = read_usage(path, since=NOW - 3600, until=NOW)
     assert usage.totals.requests == 2
     assert usage.totals.failed == 1
+
+
+def test_what_was_read_again_is_noted_with_its_place(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    told = replace(ROW, prefix="system", prefix_place=3, reread_tokens=700, reread_s=1.25)
+
+    written(path, ROW, told)
+
+    noted, unknown = read_requests(path)
+    assert (noted.prefix, noted.prefix_place) == ("system", 3)
+    assert (noted.reread_tokens, noted.reread_s) == (700, 1.25)
+    assert noted.to_document()["why_read_again"] == "line 3 of claude-cli's system prompt changed"
+    assert (unknown.prefix, unknown.reread_tokens, unknown.why_read_again) == (None, None, None)
 
 
 def test_nothing_is_made_before_the_first_note(tmp_path: Path) -> None:

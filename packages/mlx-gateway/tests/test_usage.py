@@ -221,3 +221,25 @@ def test_times_are_ages_or_dates() -> None:
 def test_other_words_are_no_times(text: str) -> None:
     with pytest.raises(ValueError, match="isn't a time"):
         parse_since(text, NOON)
+
+
+def test_what_was_read_again_is_told_by_client_and_reason(tmp_path: Path) -> None:
+    grown = replace(ROW, program="opencode", prefix="grown", reread_tokens=0)
+    line = replace(grown, prefix="system", prefix_place=3, reread_tokens=900, reread_s=1.5)
+    edited = replace(grown, program="aider", prefix="message", reread_tokens=100)
+    path = ledger_with(
+        tmp_path,
+        replace(grown, prefix="new", reread_tokens=0), grown, *[line] * 4,
+        replace(edited, prefix_place=7), replace(edited, prefix_place=9, reread_s=0.5),
+        replace(line, at=NOON - 30 * DAY), ROW,
+    )  # fmt: skip
+
+    first, second = read_usage(path, since=NOON - 7 * DAY, until=NOON + 1).rereads
+
+    assert first.words == "line 3 of opencode's system prompt changes each turn"
+    assert (first.requests, first.turns, first.tokens, first.seconds) == (4, 5, 3600, 6.0)
+    assert first.untimed == {}
+    assert second.words == "an earlier message in aider's history changed"
+    assert (second.requests, second.tokens, second.seconds) == (2, 200, 0.5)
+    assert second.untimed == {"qwen3-8b": 100}, "whose time nobody measured"
+    assert read_usage(path, since=NOON + 1, until=NOON + 2).rereads == ()

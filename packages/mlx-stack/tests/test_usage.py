@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -82,6 +83,26 @@ def test_a_machine_without_figures_predicts_nothing(used: Home) -> None:
     used.profile.write_text("{}")
 
     assert report_usage(OpenStack(used), since="1h", by=By.MODEL).predictions == {}
+
+
+def test_the_time_for_what_was_read_again_is_measured_or_predicted_or_unknown(used: Home) -> None:
+    ledger = Ledger(used.ledger)
+    again = replace(ROW, program="opencode", prefix="system", prefix_place=3, reread_tokens=1000)
+    ledger.note(replace(again, prefix_place=1, reread_s=2.5))
+    ledger.note(again)
+    ledger.note(replace(again, prefix_place=2, reread_tokens=10, model="gone-since"))
+    ledger.close()
+
+    report = report_usage(OpenStack(used), since="1h", by=By.KEY)
+
+    found = {each.sum.place: each for each in report.read_again}
+    assert (found[1].seconds, found[1].basis) == (2.5, "measured")
+    assert found[3].basis == "predicted"
+    assert found[3].seconds is not None
+    assert 0.1 < found[3].seconds < 10
+    assert (found[2].seconds, found[2].basis) == (None, None), "only the tokens are known"
+    document: Any = report.to_document()
+    assert document["read_again"][-1]["words"] == "line 2 of opencode's system prompt changed"
 
 
 def test_what_is_no_time_is_wrong_usage(used: Home) -> None:

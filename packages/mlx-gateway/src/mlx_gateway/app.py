@@ -37,6 +37,7 @@ from mlx_gateway.model_list import (
     ollama_tags,
 )
 from mlx_gateway.outbox import Outbox, Receive, Send
+from mlx_gateway.prompts.conversations import Conversations, in_words, reread
 from mlx_gateway.prompts.stable_head import with_stable_head
 from mlx_gateway.protocols.anthropic_messages import CountTokens, Messages
 from mlx_gateway.protocols.api import Api, Audio, Call, countable, prompt_text
@@ -89,6 +90,8 @@ _APIS: dict[str, Api] = {
     "/api/embed": OllamaEmbed(),
 }
 """Every path that takes a request for a model, with the API that is spoken there."""
+_CONVERSATIONS = frozenset({"/v1/chat/completions", "/v1/messages", "/v1/responses", "/api/chat"})
+"""Where each request holds the whole of its conversation."""
 _LIVENESS = frozenset({"/health/liveliness", "/health/liveness"})
 _MODELS = "/v1/models"
 _OLLAMA_SHOW = "/api/show"
@@ -175,6 +178,7 @@ class Gateway:
         self._at_the_door: Counter[str] = Counter()
         self._speeds: dict[str, float] = {}
         self._requests: dict[int, _Request] = {}
+        self._conversations = Conversations()
         self._numbers = count(1)
         self._finished = 0
         self._heartbeat = None
@@ -549,6 +553,7 @@ class Gateway:
             sent_bytes=outbox.sent_bytes,
             was_alone=request.was_alone,
         )
+        row = self._explained(request, row)
         self._finished += 1
         self._metrics.finished(row, problem)
         if row.generation_tps is not None:
@@ -564,6 +569,41 @@ class Gateway:
             row.seconds,
             "?" if usage.prompt_tokens is None else usage.prompt_tokens,
             "?" if usage.completion_tokens is None else usage.completion_tokens,
+        )
+
+    def _explained(self, request: _Request, row: RequestRow) -> RequestRow:
+        """The row with what was read again, and why; the log says it, too."""
+        was_read = row.status == HTTPStatus.OK or row.ttft_s is not None
+        is_turn = request.path in _CONVERSATIONS and "previous_response_id" not in request.fields
+        model = self._settings.models.get(row.tier)
+        is_here = model is not None and not self._settings.is_cloud(model.upstreams[0].root)
+        if not (was_read and is_turn and is_here):
+            return row
+        whose = (row.tier, row.key, row.program)
+        found = self._conversations.compare(whose, request.fields, row.prompt_tokens)
+        if found is None:
+            return row
+        reading_s = None
+        if row.ttft_s is not None and request.outbox.streams:
+            reading_s = max(row.ttft_s - row.queue_s, 0.0)
+        again = reread(
+            found,
+            prompt_tokens=row.prompt_tokens,
+            cached_tokens=row.cached_tokens,
+            reading_s=reading_s,
+        )
+        if again.tokens:
+            words = in_words(again.prefix, again.place, row.program)
+            _log.info(
+                "%s: %s: %d of %d tokens had been read before",
+                row.tier, words, again.tokens, row.prompt_tokens,
+            )  # fmt: skip
+        return replace(
+            row,
+            prefix=again.prefix.value,
+            prefix_place=again.place,
+            reread_tokens=again.tokens,
+            reread_s=again.seconds,
         )
 
     def _model_of(self, request: _Request) -> str:

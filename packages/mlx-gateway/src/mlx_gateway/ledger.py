@@ -72,6 +72,11 @@ class RequestRow:
         received_bytes: The size of the request's body.
         sent_bytes: The size of the answer's.
         was_alone: Whether its model worked on nothing else when it began and when it ended.
+        prefix: What became of what its engine had read before, as `prompts.conversations.Prefix`
+            has it; "" where that is unknown.
+        prefix_place: Which line, tool or message changed first; 0 where none did.
+        reread_tokens: Tokens that its conversation had paid for and that were read again.
+        reread_s: The time for these.
     """
 
     at: float
@@ -92,6 +97,10 @@ class RequestRow:
     received_bytes: int = 0
     sent_bytes: int = 0
     was_alone: bool = False
+    prefix: str = ""
+    prefix_place: int = 0
+    reread_tokens: int | None = None
+    reread_s: float | None = None
 
     @property
     def is_clean(self) -> bool:
@@ -432,13 +441,18 @@ def _insert_requests(
             row.received_bytes,
             row.sent_bytes,
             row.is_clean,
+            ids[row.prefix] if row.prefix else None,
+            row.prefix_place or None,
+            row.reread_tokens,
+            _micro(row.reread_s),
         )
         for row in rows
     ]
     connection.executemany(
         "INSERT INTO requests (at, key, program, model, tier, protocol, fallback_from, status,"
         " prompt_tokens, cached_tokens, completion_tokens, queue_us, ttft_us, total_us, centi_tps,"
-        " received_bytes, sent_bytes, clean) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+        " received_bytes, sent_bytes, clean, prefix, prefix_place, reread_tokens, reread_us)"
+        " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
         values,
     )
     _add_to_days(connection, ((v[0], v[1], v[3], *v[7:11], v[12], v[14]) for v in values))
@@ -554,6 +568,14 @@ _STEPS = (
     CREATE TABLE key_use (name TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
     ALTER TABLE requests ADD COLUMN clean INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX requests_clean ON requests (tier, at) WHERE clean = 1
+    """,
+    """
+    ALTER TABLE requests ADD COLUMN prefix INTEGER;
+    ALTER TABLE requests ADD COLUMN prefix_place INTEGER;
+    ALTER TABLE requests ADD COLUMN reread_tokens INTEGER;
+    ALTER TABLE requests ADD COLUMN reread_us INTEGER;
+    CREATE INDEX requests_turns ON requests (at, program, prefix) WHERE prefix IS NOT NULL;
+    CREATE INDEX requests_reread ON requests (at) WHERE reread_tokens > 0
     """,
 )
 """What makes each version out of the one before; the version is SQLite's `user_version`."""

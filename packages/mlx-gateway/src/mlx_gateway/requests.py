@@ -6,6 +6,7 @@ from pathlib import Path
 
 from mlx_gateway.errors import CLIENT_LEFT
 from mlx_gateway.ledger import open_ledger
+from mlx_gateway.prompts.conversations import in_words
 
 MOST = 500
 """How many requests one answer holds at the most."""
@@ -13,12 +14,12 @@ MOST = 500
 _COLUMNS = (
     "r.id, r.at, k.name, p.name, m.name, t.name, o.name, f.name, r.status, r.prompt_tokens,"
     " r.cached_tokens, r.completion_tokens, r.queue_us, r.ttft_us, r.total_us, r.centi_tps,"
-    " r.received_bytes, r.sent_bytes, r.clean"
+    " r.received_bytes, r.sent_bytes, r.clean, x.name, r.prefix_place, r.reread_tokens, r.reread_us"
 )
 _FROM = (
     " FROM requests r JOIN names k ON k.id = r.key JOIN names p ON p.id = r.program"
     " JOIN names m ON m.id = r.model JOIN names t ON t.id = r.tier JOIN names o ON o.id ="
-    " r.protocol LEFT JOIN names f ON f.id = r.fallback_from"
+    " r.protocol LEFT JOIN names f ON f.id = r.fallback_from LEFT JOIN names x ON x.id = r.prefix"
 )
 
 
@@ -65,6 +66,10 @@ class NotedRequest:
         fallback_from: The tier that was asked for, if another answered.
         status: 499 where the client left, 502 where the answer broke off.
         was_alone: Whether its speed is that of the model by itself.
+        prefix: What became of what its engine had read before, as a `Prefix` is called.
+        prefix_place: Which line, tool or message changed first.
+        reread_tokens: Tokens that its conversation had paid for and that were read again.
+        reread_s: The time for these.
     """
 
     id: int
@@ -86,10 +91,22 @@ class NotedRequest:
     received_bytes: int | None
     sent_bytes: int | None
     was_alone: bool
+    prefix: str | None
+    prefix_place: int | None
+    reread_tokens: int | None
+    reread_s: float | None
+
+    @property
+    def why_read_again(self) -> str | None:
+        """What became of what its engine had read before, in words; None where nobody knows."""
+        if self.prefix is None:
+            return None
+        return in_words(self.prefix, self.prefix_place, self.program)
 
     def to_document(self) -> dict[str, object]:
         """The request as JSON."""
-        return {**asdict(self), "at": datetime.fromtimestamp(self.at, UTC).isoformat()}
+        at = datetime.fromtimestamp(self.at, UTC).isoformat()
+        return {**asdict(self), "at": at, "why_read_again": self.why_read_again}
 
 
 def read_requests(
@@ -141,6 +158,10 @@ def _noted(
     received_bytes: int | None,
     sent_bytes: int | None,
     clean: int,
+    prefix: str | None,
+    prefix_place: int | None,
+    reread_tokens: int | None,
+    reread_us: int | None,
 ) -> NotedRequest:
     return NotedRequest(
         id=number,
@@ -162,6 +183,10 @@ def _noted(
         received_bytes=received_bytes,
         sent_bytes=sent_bytes,
         was_alone=bool(clean),
+        prefix=prefix,
+        prefix_place=prefix_place,
+        reread_tokens=reread_tokens,
+        reread_s=_seconds(reread_us),
     )
 
 

@@ -19,6 +19,7 @@ import msgspec
 
 from mlx_gateway.availability import Availability, TimeSpan, availability
 from mlx_gateway.ledger import LedgerEvent, day_of, decode_sums, open_ledger
+from mlx_gateway.prompts.conversations import Prefix, in_words
 from mlx_gateway.sums import Sums
 
 _LOOKED_AT = 20_000
@@ -27,6 +28,9 @@ _SINCE = re.compile(r"(?P<count>[1-9]\d{0,4})(?P<unit>[mhdw])")
 _LONG_PROMPT_TOKENS = 512
 _LONG_ANSWER_TOKENS = 64
 _MOST_CLEAN = 2_000
+_MOST_REASONS = 20
+_USUAL, _USUAL_TURNS = 0.8, 4
+"""What strikes so large a share of at least so many turns happens each turn."""
 
 
 class By(StrEnum):
@@ -61,6 +65,37 @@ class Price(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return (tokens + used.completion_tokens * self.completion) / 1e6
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RereadSum:
+    """What was read again for one reason.
+
+    Attributes:
+        program: Whose prompts they were; "" where it didn't say.
+        prefix: The reason, as a `Prefix` is called.
+        place: Which line of the system prompt or which tool; None where it was none of these.
+        requests: How many turns it struck.
+        turns: How many turns of a conversation the program had in all, first ones left out.
+        tokens: Read again.
+        seconds: The time for those of them whose time is known.
+        untimed: The others, by model.
+    """
+
+    program: str
+    prefix: str
+    place: int | None
+    requests: int
+    turns: int
+    tokens: int
+    seconds: float
+    untimed: Mapping[str, int]
+
+    @property
+    def words(self) -> str:
+        """The reason in words: `line 3 of opencode's system prompt changes each turn`."""
+        is_usual = self.turns >= _USUAL_TURNS and self.requests >= _USUAL * self.turns
+        return in_words(self.prefix, self.place, self.program, each_turn=is_usual)
+
+
 @dataclass(frozen=True, slots=True)
 class LedgerUsage:
     """What was used in a time.
@@ -73,6 +108,7 @@ class LedgerUsage:
         by_model: The same by model, which costs depend on, for each row.
         availability: How the endpoint and each tier did, from when each was first seen.
         events: What happened to the machine.
+        rereads: What was read again and why, the most tokens first.
     """
 
     since: float
@@ -82,6 +118,7 @@ class LedgerUsage:
     by_model: Mapping[str, Mapping[str, Sums]]
     availability: Mapping[str, Availability]
     events: tuple[LedgerEvent, ...]
+    rereads: tuple[RereadSum, ...] = ()
 
     @property
     def totals(self) -> Sums:
@@ -171,8 +208,10 @@ def read_usage(path: Path, *, since: float, until: float, by: By = By.MODEL) -> 
     found: dict[tuple[str, str], Sums] = defaultdict(Sums)
     found_there: dict[str, Availability] = {}
     events: tuple[LedgerEvent, ...] = ()
+    rereads: tuple[RereadSum, ...] = ()
     with open_ledger(path) as ledger:
         if ledger is not None:
+            rereads = _rereads(ledger, since, until)
             _collect(ledger, since, until, by, found)
             events = _events(ledger, since, until)
             found_there = availability(_seen(ledger), _events(ledger, 0, until), since, until)
@@ -182,7 +221,14 @@ def read_usage(path: Path, *, since: float, until: float, by: By = By.MODEL) -> 
     rows = {name: Sums.of(parts.values()) for name, parts in by_model.items()}
     in_order = sorted(rows) if by is By.DAY else sorted(rows, key=lambda name: -rows[name].requests)
     return LedgerUsage(
-        since, until, by, {name: rows[name] for name in in_order}, by_model, found_there, events
+        since,
+        until,
+        by,
+        {name: rows[name] for name in in_order},
+        by_model,
+        found_there,
+        events,
+        rereads,
     )
 
 
@@ -285,6 +331,46 @@ def _collect(
             if by is By.DAY:
                 place = day_of(at / 1000)
             found[place, names[model]].add(figures)
+
+
+def _rereads(ledger: sqlite3.Connection, since: float, until: float) -> tuple[RereadSum, ...]:
+    """What was read again, by program and reason."""
+    times = (round(since * 1000), round(until * 1000))
+    found: dict[tuple[str, str, int | None], list[tuple[str, int, int, int, int]]] = {}
+    for program, prefix, place, *figures in ledger.execute(
+        "SELECT p.name, x.name, CASE WHEN x.name IN (?, ?) THEN r.prefix_place END AS place,"
+        " m.name, count(*), sum(r.reread_tokens), sum(coalesce(r.reread_us, 0)),"
+        " sum(CASE WHEN r.reread_us IS NULL THEN r.reread_tokens ELSE 0 END)"
+        " FROM requests r JOIN names p ON p.id = r.program JOIN names x ON x.id = r.prefix"
+        " JOIN names m ON m.id = r.model WHERE r.reread_tokens > 0 AND r.at >= ? AND r.at < ?"
+        " GROUP BY p.name, x.name, place, m.name",
+        (Prefix.SYSTEM, Prefix.TOOLS, *times),
+    ):
+        found.setdefault((program, prefix, place), []).append(tuple(figures))
+    if not found:
+        return ()
+    turns: dict[str, int] = dict(
+        ledger.execute(
+            "SELECT p.name, count(*) FROM requests r JOIN names p ON p.id = r.program JOIN names x"
+            " ON x.id = r.prefix WHERE r.prefix IS NOT NULL AND x.name <> ? AND r.at >= ?"
+            " AND r.at < ? GROUP BY p.name",
+            (Prefix.NEW, *times),
+        )
+    )
+    sums = [
+        RereadSum(
+            program=program,
+            prefix=prefix,
+            place=place,
+            requests=sum(row[1] for row in rows),
+            turns=turns.get(program, 0),
+            tokens=sum(row[2] for row in rows),
+            seconds=sum(row[3] for row in rows) / 1e6,
+            untimed={row[0]: row[4] for row in rows if row[4]},
+        )
+        for (program, prefix, place), rows in found.items()
+    ]
+    return tuple(sorted(sums, key=lambda each: -each.tokens)[:_MOST_REASONS])
 
 
 def _newest_from(ledger: sqlite3.Connection, until: float) -> float:

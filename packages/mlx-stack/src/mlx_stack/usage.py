@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from mlx_catalog import CatalogError
-from mlx_gateway.usage import By, LedgerUsage, Price, parse_since, read_usage
+from mlx_gateway.usage import By, LedgerUsage, Price, RereadSum, parse_since, read_usage
 from mlx_hwprobe import HwprobeError
-from mlx_recommend import RecommendError, Workload
+from mlx_recommend import Estimate, RecommendError, Workload
 from mlx_stack import planning, yaml_file
 from mlx_stack.errors import InvalidFileError, MissingError, StackError, UsageError
 from mlx_stack.models.name import HubRepo
 from mlx_stack.open_stack import OpenStack
+from mlx_stack.stack import Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +33,47 @@ class Prediction:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadAgain:
+    """What was read again for one reason.
+
+    Attributes:
+        seconds: How long that took; None where neither measurement nor prediction says it.
+        basis: "measured", or "predicted" where some of it is.
+    """
+
+    sum: RereadSum
+    seconds: float | None
+    basis: str | None
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {
+            "program": self.sum.program,
+            "prefix": self.sum.prefix,
+            "place": self.sum.place,
+            "words": self.sum.words,
+            "requests": self.sum.requests,
+            "turns": self.sum.turns,
+            "tokens": self.sum.tokens,
+            "seconds": self.seconds,
+            "seconds_basis": self.basis,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class UsageReport:
     """The whole answer.
 
     Attributes:
         predictions: By model, for those that the stack serves; none where rows are something else.
         prices: By model, as the user gave them; empty where none were.
+        read_again: What was read again and why, the most tokens first.
     """
 
     usage: LedgerUsage
     predictions: Mapping[str, Prediction]
     prices: Mapping[str, Price]
+    read_again: tuple[ReadAgain, ...] = ()
 
     def cost(self, row: str | None = None) -> float | None:
         """What a row, or everything, would have cost; None where a price is missing."""
@@ -53,6 +84,7 @@ class UsageReport:
         return {
             **self.usage.to_document(self.prices),
             "predictions": {name: asdict(each) for name, each in self.predictions.items()},
+            "read_again": [each.to_document() for each in self.read_again],
         }
 
 
@@ -86,7 +118,7 @@ def report_usage(
         raise UsageError(f"{since!r} isn't a time.", hint=hint) from error
     known = {} if prices is None else load_prices(prices)
     usage = read_usage(opened.home.ledger, since=begin, until=now, by=by)
-    return UsageReport(usage, _predictions(opened, usage), known)
+    return UsageReport(usage, _predictions(opened, usage), known, _read_again(opened, usage))
 
 
 def load_prices(path: Path) -> dict[str, Price]:
@@ -112,22 +144,47 @@ def _predictions(opened: OpenStack, usage: LedgerUsage) -> dict[str, Prediction]
             continue
         fresh = used.prompt_tokens - used.cached_tokens
         tokens = max(fresh // max(used.requests, 1), 1)
-        with suppress(StackError, CatalogError, HwprobeError, RecommendError):
-            expected = planning.estimate.estimate_model(
-                opened,
-                tier.model,
-                quant=tier.quant,
-                workload=Workload(context_tokens=tokens, speed_context_tokens=tokens),
-                use_measured=False,
-                read_hub=_ask_nobody,
-            ).estimate
-            if expected is not None:
-                ttft_s, speed = expected.ttft_s, expected.generation_tps
-                found[tier.model] = Prediction(
-                    None if ttft_s is None else round(ttft_s, 3),
-                    None if speed is None else round(speed.value, 2),
-                )
+        expected = _estimate(opened, tier, tokens)
+        if expected is not None:
+            ttft_s, speed = expected.ttft_s, expected.generation_tps
+            found[tier.model] = Prediction(
+                None if ttft_s is None else round(ttft_s, 3),
+                None if speed is None else round(speed.value, 2),
+            )
     return found
+
+
+def _read_again(opened: OpenStack, usage: LedgerUsage) -> tuple[ReadAgain, ...]:
+    """What was read again, with the time that it took or must have taken."""
+    stack = opened.defined_stack if usage.rereads else None
+    tiers = {} if stack is None else {tier.model: tier for tier in stack.tiers}
+    found: list[ReadAgain] = []
+    for each in usage.rereads:
+        seconds: float | None = each.seconds
+        for model, tokens in each.untimed.items():
+            a_turn = max(tokens // each.requests, 1)
+            expected = _estimate(opened, tiers[model], a_turn) if model in tiers else None
+            if seconds is None or expected is None or expected.prompt_tps is None:
+                seconds = None
+            else:
+                seconds += tokens / expected.prompt_tps.value
+        basis = None if seconds is None else "predicted" if each.untimed else "measured"
+        found.append(ReadAgain(each, None if seconds is None else round(seconds, 1), basis))
+    return tuple(found)
+
+
+def _estimate(opened: OpenStack, tier: Tier, tokens: int) -> Estimate | None:
+    """What is to be expected of a tier for prompts of that length; None where nobody knows."""
+    with suppress(StackError, CatalogError, HwprobeError, RecommendError):
+        return planning.estimate.estimate_model(
+            opened,
+            tier.model,
+            quant=tier.quant,
+            workload=Workload(context_tokens=tokens, speed_context_tokens=tokens),
+            use_measured=False,
+            read_hub=_ask_nobody,
+        ).estimate
+    return None
 
 
 def _ask_nobody(repo: HubRepo) -> NoReturn:

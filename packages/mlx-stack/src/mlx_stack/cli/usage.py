@@ -19,6 +19,7 @@ from mlx_stack.format import format_duration, format_seconds
 
 _NOTABLE_S = 3600.0
 """What was first seen so much later than the report begins is reported from then on."""
+_REASONS_SHOWN = 5
 
 
 @click.command("usage")
@@ -70,6 +71,10 @@ def _show(output: Output, report: "mlx_stack.usage.UsageReport") -> None:
         output.say(f"No requests since {since:%Y-%m-%d %H:%M}.")
     else:
         _show_rows(output, report)
+    if report.read_again:
+        output.answer("\nRead again, though it had been read before:")
+        for each in report.read_again[:_REASONS_SHOWN]:
+            output.answer(f"{each.sum.words}: {_cost(each)}")
     if usage.availability:
         width = max(map(len, usage.availability))
         output.answer("\nAvailable:")
@@ -82,6 +87,15 @@ def _show(output: Output, report: "mlx_stack.usage.UsageReport") -> None:
         output.answer(
             f"Events: {', '.join(f'{what} {count}' for what, count in counts.most_common())}."
         )
+
+
+def _cost(each: "mlx_stack.usage.ReadAgain") -> str:
+    """`41 min 12 s of reading (1,204,000 tokens in 131 of 140 turns)`."""
+    tokens = f"{each.sum.tokens:,} tokens in {each.sum.requests} of {each.sum.turns} turns"
+    if each.seconds is None:
+        return tokens
+    about = "about " if each.basis == "predicted" else ""
+    return f"{about}{format_duration(each.seconds)} of reading ({tokens})"
 
 
 def _describe(each: Availability, period: str) -> str:

@@ -84,6 +84,9 @@ async function showOne(main, number) {
       row.fallback_from && ['Asked', `${row.fallback_from}, which did not answer`],
       ['Result', result(row)], ['Took', seconds(row.seconds)], ['First token', seconds(row.ttft_s) || 'no stream'],
       ['Prompt', `${count(row.prompt_tokens)} tokens`], ['Of it reused', reused],
+      row.why_read_again && ['Prefix', row.why_read_again],
+      row.reread_tokens > 0 && ['Read again', `${count(row.reread_tokens)} tokens` +
+        (row.reread_s === null ? '' : `, ${seconds(row.reread_s)}`), 'warn'],
       ['Answer', `${count(row.completion_tokens)} tokens`],
       row.generation_tps !== null && ['Speed', `${figure(row.generation_tps)} tokens/s`],
       ['Body', bytes(row.received_bytes)], ['Sent', bytes(row.sent_bytes)],

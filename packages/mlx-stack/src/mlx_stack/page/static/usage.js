@@ -42,7 +42,13 @@ async function load() {
     ['tok/s', (row) => figure(row.generation_tps.p50), {num: true}],
     isByModel && ['expected', (row) => figure(expected[row.model]?.generation_tps), {num: true, class: 'dim'}],
   ].filter(Boolean), rows, {empty: 'No requests in this period.', label: 'Usage'}),
-  shares.length ? h('p', {class: 'small dim'}, `Available: ${shares.join(', ')}.`) : null);
+  shares.length ? h('p', {class: 'small dim'}, `Available: ${shares.join(', ')}.`) : null,
+  report.read_again.length ? [h('h2', null, 'Read again, though it had been read before'), table([
+    ['Why', (row) => row.words, {class: 'wrap'}],
+    ['Turns', (row) => `${count(row.requests)} of ${count(row.turns)}`, {num: true}],
+    ['Tokens', (row) => count(row.tokens), {num: true}],
+    ['Reading', (row) => (row.seconds_basis === 'predicted' ? '~' : '') + seconds(row.seconds), {num: true}],
+  ], report.read_again, {label: 'Read again'})] : null);
   await showSpeed(report, expected);
 }
 
