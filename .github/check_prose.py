@@ -19,7 +19,10 @@ from proselint.registry import CheckRegistry
 from proselint.tools import LintFile
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("*.md", ".github/**/*.md", "benchmarks/*.md", "docs/**/*.md", "packages/*/README.md")
+PAGES = (
+    *("*.md", ".github/**/*.md", "benchmarks/*.md", "docs/**/*.md"),
+    *("packages/*/README.md", "packages/*/CHANGELOG.md"),
+)
 SOURCES = ("packages/*/src/**/*.py",)
 PROSELINT = (
     *("archaism", "malapropisms", "mondegreens", "needless_variants", "nonwords"),
@@ -64,6 +67,20 @@ STYLE: dict[str, str] = {
     r"\bof late\b|\blately\b": "recently",
     r"\bbe it\b": "whether",
     r"\bin words\b": "with an explanation",
+    r"\bstands? twice\b": "appears twice",
+    r"\blies (?:an?|the) ": "is, there is",
+    r"\blast word\b": "decides",
+    r"\bword for word\b": "exactly",
+    r"\bin vain\b": "without effect",
+    r"\bgoes? by way of\b|\bby way of\b": "through, with",
+    r"\bunasked\b": "without being asked",
+    r"\bcheck sums?\b": "checksum",
+    r"\bin one sitting\b": "together",
+    r"\bwithout end\b": "indefinitely",
+    r"\bby heart\b": "exactly",
+    r"(?:^|[.;] )(?-i:[Ww]ho) (?:gives|comes|waits|has|knows|asks|wants|names|holds)\b[^?]*$": (
+        "anyone who, a client that"
+    ),
 }
 """A regular expression for each turn of phrase, and what to write instead."""
 ALLOWED = re.compile(

@@ -129,7 +129,7 @@ def parse_config(raw: bytes, name: str) -> dict[str, object]:
     except ValueError as error:
         raise UnreadableModelError(name, f"no JSON: {error}") from error
     except RecursionError as error:
-        raise UnreadableModelError(name, "no JSON: nested without end") from error
+        raise UnreadableModelError(name, "not JSON: nested too deeply") from error
     if not isinstance(config, dict):
         raise UnreadableModelError(name, "no JSON object")
     return cast("dict[str, object]", config)

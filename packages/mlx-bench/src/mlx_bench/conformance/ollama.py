@@ -71,7 +71,7 @@ def _tells_context(server: Server) -> bool:
 
 
 CASES = (
-    Case("O01", "/api/chat", "lines of JSON, streamed unasked, counts and durations at the end", lambda s: _is_streamed(s.ollama())),
+    Case("O01", "/api/chat", "lines of JSON, streamed by default, counts and durations at the end", lambda s: _is_streamed(s.ollama())),
     Case("O01w", "/api/chat, stream false", "one document, the same", lambda s: _is_whole(s.ollama(stream=False))),
     Case("O02", "/api/generate", "lines of JSON", lambda s: _is_streamed(_generate(s, "Repeat: one two three"))),
     Case("O02w", "/api/generate, stream false, system", "one document; the system prompt reaches the model",
