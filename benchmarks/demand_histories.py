@@ -5,9 +5,10 @@
 The engines are stand-ins, but real processes behind the real start, stop and lock; only patience
 and the minimum stay are shorter than in the gateway, so a history takes about two seconds. Four
 models of 3, 4, 5 and 6 GB share a budget of 10 GB. In each history clients ask, some leave, engines
-are killed, and some are put to rest. Meanwhile the claims of all live processes are summed again
-and again. Exits with 1 where the sum exceeds the budget, a request gets neither an engine nor a
-reason, a history doesn't end within a minute, or a process is left at the end.
+are killed, one is put to rest, or all that are idle, as under memory pressure. Meanwhile the claims
+of all live processes are summed again and again. Exits with 1 where the sum exceeds the budget, an
+engine that was put to rest still holds memory, a request gets neither an engine nor a reason, a
+history doesn't end within a minute, or a process is left at the end.
 """
 
 import argparse
@@ -61,7 +62,7 @@ class World:
         asked: list[asyncio.Task[None]] = []
         for _ in range(STEPS):
             name = chance.choice("abcd")
-            match chance.choices(("ask", "leave", "kill", "rest"), (6, 2, 1, 1))[0]:
+            match chance.choices(("ask", "leave", "kill", "rest", "shed"), (12, 4, 2, 2, 1))[0]:
                 case "ask":
                     asked.append(asyncio.ensure_future(self.ask(name, chance.uniform(0, 0.3))))
                 case "leave":
@@ -70,8 +71,10 @@ class World:
                     asked.append(leaving)
                 case "kill":
                     await asyncio.to_thread(self.kill, name)
-                case _:
+                case "rest":
                     asked.append(asyncio.ensure_future(self.rest(name)))
+                case _:
+                    asked += [asyncio.ensure_future(self.rest(each)) for each in CLAIMS]
             await asyncio.sleep(chance.uniform(0, 0.3))
         async with asyncio.timeout(WITHIN_S):
             for result in await asyncio.gather(*asked, return_exceptions=True):
@@ -94,8 +97,14 @@ class World:
             self.sleepers[name].finished()
 
     async def rest(self, name: str) -> None:
-        """Put one to rest, as under pressure."""
-        await self.sleepers[name].rest()
+        """Put one to rest, and see that nothing of it is left in memory."""
+        process = locate(self.home.state_dirs, name).own
+        if process is None or not await self.sleepers[name].rest():
+            return
+        self.results["put to rest"] += 1
+        held = held_by_group(process.pid)
+        if held:
+            self.breaches.append(f"{name} was put to rest and still holds {held:,} bytes")
 
     def kill(self, name: str) -> None:
         """Let an engine die."""
@@ -118,6 +127,16 @@ class World:
         dirs = self.home.state_dirs
         first = [name for name in CLAIMS if locate(dirs, name).own is not None]
         return [name for name in first if locate(dirs, name).own is not None]
+
+
+def held_by_group(pid: int) -> int:
+    """The memory of the engine that has, or had, this PID, and of all that it started."""
+    held = 0
+    for process in psutil.process_iter():
+        with suppress(ProcessLookupError, psutil.Error):
+            if os.getpgid(process.pid) == pid:
+                held += process.memory_info().rss
+    return held
 
 
 def find_tier(opened: OpenStack, *, name: str) -> Tier | None:

@@ -425,6 +425,137 @@ def test_two_that_exclude_each_other_are_both_answered(served: Program) -> None:
     assert (len(pids(served, "model.A")), len(pids(served, "model.B"))) == (1, 1)
 
 
+def test_a_damaged_model_is_refused_with_what_is_damaged_and_what_cures_it(
+    served: Program,
+) -> None:
+    define_stack(served.home, {"standard": {}})
+    whole = make_model_folder(served.home.models / "Whole")
+    broken = make_model_folder(served.home.models / "Broken") / "model.safetensors"
+    broken.write_bytes(b"x")
+    served.run("up")
+    client = Client(served)
+
+    refused = [client.ask("Broken")]
+    assert client.ask("Whole")[0] == 200
+    served.run("down", "--tier", "model.Whole")
+    served.run("up")
+    (whole / "model.safetensors").write_bytes(b"x")
+    refused.append(client.ask("Whole"))
+
+    for (status, document, headers), name in zip(refused, ("Broken", "Whole"), strict=True):
+        assert (status, headers.get("retry-after")) == (503, None)
+        assert "model.safetensors is damaged" in document["error"]["message"]
+        assert f"`mlx-stack models rm {name}`" in document["error"]["message"]
+    found = served.run("doctor", "--json").document["findings"]
+    assert any("Broken is damaged" in each["message"] for each in found)
+    served.run("models", "rm", "Broken")
+    assert client.ask("Broken")[0] == 404
+
+
+def test_a_restart_brings_models_without_a_tier_back_when_they_are_asked_for(
+    served: Program,
+) -> None:
+    define_stack(served.home, {"standard": {}})
+    make_model_folder(served.home.models / "Guest")
+    served.run("up")
+    assert Client(served).ask("Guest")[0] == 200
+    first = row(served, "model.Guest")["pid"]
+
+    restarted = served.run("restart")
+
+    assert "model.Guest at rest: its first request starts it" in restarted.out
+    assert identify(first) is None
+    assert Client(served).ask("Guest")[0] == 200
+    assert row(served, "model.Guest")["pid"] != first
+    served.run("down", "--tier", "model.Guest")
+    status, document, _ = Client(served).ask("Guest")
+    assert status == 503
+    assert "`mlx-stack up --tier model.Guest`" in document["error"]["message"]
+    assert served.run("up", "--tier", "model.Guest").code == 0
+    assert Client(served).ask("Guest")[0] == 200
+    assert served.run("restart", "--tier", "model.Guest").code == 0
+
+
+def test_up_ends_a_model_without_a_tier_that_would_be_served_otherwise_by_now(
+    served: Program,
+) -> None:
+    define_stack(served.home, {"standard": {}})
+    folder = make_model_folder(served.home.models / "Guest")
+    served.run("up")
+    Client(served).ask("Guest")
+    guest = row(served, "model.Guest")["pid"]
+    assert served.run("up").code == 0
+    assert row(served, "model.Guest")["pid"] == guest
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"model_type": "qwen3", "max_position_embeddings": 4096, **SMALL_SHAPE}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert served.run("status", "--json").document["changed"] == ["model.Guest"]
+
+    assert served.run("up").code == 0
+
+    assert identify(guest) is None
+    assert served.run("status", "--json").document["changed"] == []
+    assert Client(served).ask("Guest")[0] == 200
+
+
+SMALL_SHAPE = {
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "hidden_size": 128,
+    "vocab_size": 1000,
+}
+
+
+def test_status_says_how_far_a_load_is_and_when_it_will_be_done(served: Program) -> None:
+    flags = {"standard": {}, "rare": {"ready-after": 6}}
+    define_stack(served.home, flags, fields=LAZY)
+    served.run("up")
+    client = Client(served)
+    client.ask("rare")
+    served.run("restart")
+
+    client = Client(served)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.ask, "rare")
+        seen: list[dict[str, Any]] = []
+        assert eventually(lambda: _is_loading(served, "rare", seen), 20)
+        shown = served.run("status")
+        assert asked.result()[0] == 200
+    loading = seen[-1]
+
+    assert loading["state"] == "down"
+    assert 0 < loading["loading_progress"] < 1
+    assert 0 < loading["loading_left_s"] < 30
+    assert shown.code == 0, "what a request has just begun is as it should be"
+    assert "left" in shown.out
+    assert row(served, "rare")["loading_s"] is None
+
+
+def _is_loading(program: Program, name: str, seen: list[dict[str, Any]]) -> bool:
+    seen.append(row(program, name))
+    return seen[-1]["loading_s"] is not None
+
+
+def test_status_says_what_waits_for_room_and_what_was_refused_it(served: Program) -> None:
+    define_stack(served.home, {"standard": {"token-delay": 6}}, config=TENTH)
+    give_size(served, "standard-model", 0.6)
+    give_size(served, "Next", 0.6)
+    give_size(served, "Huge", 1.5)
+    served.run("up")
+    client = Client(served)
+    assert client.ask("Huge")[0] == 503
+    with ThreadPoolExecutor(2) as pool:
+        working = pool.submit(client.ask, "standard")
+        assert eventually(lambda: row(served, "standard")["requests_running"] == 1, 10)
+        asked = pool.submit(client.ask, "Next")
+        assert eventually(lambda: "makes room in memory" in served.run("status").out, 20)
+        assert row(served, "model.Next")["waits_for"] == ["standard"]
+        assert "too much" in row(served, "model.Huge")["reason"]
+        assert [working.result()[0], asked.result()[0]] == [200, 200]
+
+
 def test_status_says_what_runs_waits_is_idle_and_will_go(served: Program) -> None:
     fields = {"rare": {"lazy": True, "idle_unload_s": 600}}
     flags = {
@@ -449,4 +580,4 @@ def test_status_says_what_runs_waits_is_idle_and_will_go(served: Program) -> Non
     assert 500 < rare["rests_in_s"] < 600
     assert "without a request" in text
     assert "could not be started" in row(served, "bad")["reason"]
-    assert "the last start failed" in text
+    assert "not started when it was last asked for" in text

@@ -8,6 +8,7 @@ import pytest
 
 from mlx_gateway.activation import NothingToStart
 from mlx_gateway.errors import UpstreamFailedError
+from mlx_gateway.keys import Priority
 from mlx_gateway.liveness import EngineTimeouts
 from mlx_gateway.settings import parse_settings
 
@@ -464,7 +465,8 @@ async def test_a_model_that_has_to_start_first_keeps_its_client_waiting(bench: M
         def __init__(self) -> None:
             self.steps: list[str] = []
 
-        async def ready(self, model: str) -> None:
+        async def ready(self, model: str, priority: Priority) -> None:
+            del priority
             self.steps.append(f"ready {model}")
             await asyncio.sleep(0.15)
             if model == "standard":

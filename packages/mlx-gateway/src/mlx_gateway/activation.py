@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from mlx_gateway.errors import ApiError
+from mlx_gateway.keys import Priority
 from mlx_gateway.settings import GatewaySettings
 
 
@@ -14,12 +16,14 @@ class Presence:
         state: One of `at-rest`, `starting`, `up`, `ending`.
         for_s: How long it has been starting, or unused; None where it is neither.
         rests_in_s: When it is ended if no request comes; None where that isn't foreseen.
+        waits_for: Those that have to make room in memory before it is started.
         problem: Why it could not be started when it was last tried; "" where it could.
     """
 
     state: str
     for_s: float | None = None
     rests_in_s: float | None = None
+    waits_for: tuple[str, ...] = ()
     problem: str = ""
 
 
@@ -34,10 +38,11 @@ class Activator(Protocol):
         """Look after nothing any more; what is being started goes on by itself."""
         ...
 
-    async def ready(self, model: str) -> None:
+    async def ready(self, model: str, priority: Priority) -> None:
         """Return when an upstream of `model` can take a request.
 
-        Called before every request to the model, so that the usual case must be quick.
+        Called before every request to the model, so that the usual case must be quick. Where
+        several models have to be started, those for more urgent requests go first.
 
         Raises:
             ApiError: When it can't be made ready, and the client is to get this answer.
@@ -61,6 +66,10 @@ class Activator(Protocol):
         """The settings with every model that could be started besides, as known from last time."""
         ...
 
+    def refusal(self, name: str) -> ApiError | None:
+        """The answer to a request for a name that is known and can't be served; None where not."""
+        ...
+
     async def look(self) -> bool:
         """Look again for what could be started; whether that is something else now.
 
@@ -78,7 +87,7 @@ class NothingToStart:
     async def end(self) -> None:
         """Do nothing."""
 
-    async def ready(self, model: str) -> None:
+    async def ready(self, model: str, priority: Priority) -> None:
         """Return at once."""
 
     def finished(self, model: str) -> None:
@@ -96,6 +105,10 @@ class NothingToStart:
     def extended(self, settings: GatewaySettings) -> GatewaySettings:
         """The settings as they are."""
         return settings
+
+    def refusal(self, name: str) -> ApiError | None:
+        """The answer to a request for a name that can't be served: none is known."""
+        del name
 
     async def look(self) -> bool:
         """Find nothing."""

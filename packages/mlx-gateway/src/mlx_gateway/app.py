@@ -477,13 +477,18 @@ class Gateway:
         """The model of that name, looked for again where it isn't known.
 
         Raises:
-            ApiError: When there is no such model.
+            ApiError: When there is no such model, or it can't be served.
         """
+        with suppress(ApiError):
+            return resolve(self._settings, asked)
+        await self._look_for_models()
         try:
             return resolve(self._settings, asked)
         except ApiError:
-            await self._look_for_models()
-            return resolve(self._settings, asked)
+            refusal = self._options.activator.refusal(asked)
+            if refusal is not None:
+                raise refusal from None
+            raise
 
     async def _work(self, request: _Request) -> None:
         """Answer the request, whatever comes of it, and count it."""
@@ -676,7 +681,7 @@ class Gateway:
         call = self._call(request, option)
         waited_from = time.monotonic()
         request.phase = Phase.STARTING
-        await self._options.activator.ready(option.name)
+        await self._options.activator.ready(option.name, request.client.priority)
         request.phase = Phase.QUEUED
         try:
             if call.ready_answer:

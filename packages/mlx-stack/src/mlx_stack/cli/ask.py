@@ -5,13 +5,15 @@ import mimetypes
 import os
 import stat
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import click
 
 import mlx_stack
-from mlx_stack import gateway, planning
+from mlx_stack import gateway, planning, services
 from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.options import complete_models, tier_option
 from mlx_stack.cli.frame.output import write_error
@@ -22,6 +24,7 @@ from mlx_stack.format import format_duration
 _CHARACTERS_PER_TOKEN = 4
 _LONG_PROMPT_TOKENS = 1000
 """From here on reading takes long enough to say so."""
+_LOOK_EVERY_S = 1.0
 _NO_QUESTION = UsageError("There is no question.", hint='`mlx-stack ask "…"` asks one.')
 _existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -91,12 +94,14 @@ class _Talk:
         self._context = context
         self._endpoint = gateway.endpoint.gateway_endpoint(context.opened)
         self._thoughts = 0
+        self._has_begun = threading.Event()
+        self._telling = threading.Lock()
 
     def ask(self, question: str) -> "mlx_stack.ask.ModelAnswer":
         """The answer, shown as it comes."""
         output, said = self._context.output, self.conversation
         self._thoughts = 0
-        with output.waiting(self._reading(question)):
+        with output.waiting(self._reading(question)), self._showing_start():
             answer = mlx_stack.ask.ask(
                 self._endpoint,
                 question,
@@ -113,11 +118,38 @@ class _Talk:
         mlx_stack.ask.save_conversation(self._context.home, self.conversation)
         return answer
 
+    @contextmanager
+    def _showing_start(self) -> Generator[None]:
+        """On a terminal, tell how far the start is that the question waits for, if it does."""
+        self._has_begun.clear()
+        if self._context.output.is_live:
+            threading.Thread(target=self._show_start, daemon=True).start()
+        try:
+            yield
+        finally:
+            self._begin()
+
+    def _show_start(self) -> None:
+        watch = services.loading.StartWatch(self._context.opened, self.conversation.model)
+        with suppress(StackError):  # whoever asks hears of it
+            while not self._has_begun.wait(_LOOK_EVERY_S):
+                words = watch.describe()
+                with self._telling:
+                    if words is not None and not self._has_begun.is_set():
+                        self._context.output.spin(f"Waiting: {words}")
+
+    def _begin(self) -> None:
+        """Tell of no start any more."""
+        with self._telling:
+            self._has_begun.set()
+
     def _show(self, piece: str) -> None:
+        self._begin()
         self._context.output.stop_spinning()
         self._context.output.piece(piece)
 
     def _show_thought(self, _thought: str) -> None:
+        self._begin()
         self._thoughts += 1
         self._context.output.spin(f"Thinking, {self._thoughts:,} tokens")
 

@@ -22,7 +22,8 @@ def up(context: Context, tier: str | None, timeout_s: float, *, dry_run: bool, f
     """Start what is not running, and wait until it is ready.
 
     The tiers and the gateway start in parallel, as memory allows. Running services are left alone
-    unless their command has changed.
+    unless their command has changed. Lazy tiers and models without a tier start with their next
+    request.
     """
     output = context.output
     if dry_run:
@@ -86,7 +87,10 @@ def _show_plan(output: Output, plan: "services.up.DryRun") -> None:
 @with_context()
 @examples("mlx-stack restart", "mlx-stack restart --tier fast")
 def restart(context: Context, tier: str | None, timeout_s: float) -> int:
-    """Stop the services and start them again, under one lock."""
+    """Stop the services and start them again, under one lock.
+
+    Lazy tiers and models without a tier are stopped, and start with their next request.
+    """
     output = context.output
     with output.waiting("Restarting"):
         done = services.restart.restart(

@@ -137,11 +137,19 @@ def _doing(row: "services.status.ServiceRow") -> Iterator[str]:
         yield f"{row.requests_running} running"
     if row.requests_waiting:
         yield f"{row.requests_waiting} waiting"
-    if row.idle_s is not None and row.rests_in_s is not None:
+    if row.waits_for:
+        yield services.loading.describe_wait(row.waits_for)
+    if row.loading_s is not None:
+        load = services.loading.LoadProgress(
+            row.loading_s, row.loading_progress, row.loading_left_s
+        )
+        yield load.describe()
+    if row.idle_s is not None:
         yield f"idle for {format_duration(row.idle_s)}"
+    if row.rests_in_s is not None:
         yield f"ends in {format_duration(row.rests_in_s)} without a request"
-    if row.is_at_rest and row.reason:
-        yield f"the last start failed: {row.reason}"
+    if row.is_at_rest and not row.waits_for and row.reason:
+        yield f"not started when it was last asked for: {row.reason}"
 
 
 def _watch_line(report: "services.status.StatusReport") -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 
 import psutil
 
@@ -25,6 +26,8 @@ from mlx_stack.engines.verify import verify
 from mlx_stack.errors import StackError
 from mlx_stack.format import format_bytes
 from mlx_stack.home import Home
+from mlx_stack.models.disk.local import list_local
+from mlx_stack.models.find import local_model_of
 from mlx_stack.models.hub.client import open_hub
 from mlx_stack.models.hub.environment import read_environment
 from mlx_stack.models.shelf import models_on_disk
@@ -138,19 +141,30 @@ def _compare_with_lock(home: Home, environment: Environment, *, reads_files: boo
 
 
 def check_models(opened: OpenStack) -> Iterator[Finding]:
-    """Whether each tier's model is on this disk and complete.
+    """Whether each tier's model is on this disk, and every model there complete.
 
     Raises:
         StackError: When the stack or the configuration can't be read.
     """
-    _ = opened.config  # if it is damaged, that is one error, not one for each tier
+    config, of_tiers = opened.config, set[Path]()
     for tier in opened.stack.tiers:
+        local = local_model_of(opened, tier)
+        of_tiers |= {local.path} if local is not None else set()
         try:
             folder = model_folder(opened, tier)
         except StackError as error:
             yield of_error("model", error)
         else:
             yield ok("model", f"{tier.name}: {folder}.")
+    for local in list_local(config.model_dir):
+        if not local.is_whole and local.path not in of_tiers:
+            yield Finding(
+                "model",
+                "warning",
+                f"The model in {local.path} is {local.integrity}: {'; '.join(local.problems)}.",
+                "A request for it by name is answered with 503.",
+                local.cure,
+            )
 
 
 def check_aliases(opened: OpenStack) -> Iterator[Finding]:
@@ -160,7 +174,7 @@ def check_aliases(opened: OpenStack) -> Iterator[Finding]:
         StackError: When the stack or the configuration can't be read.
     """
     names = {name for tier in opened.stack.tiers for name in (tier.name, tier.model)}
-    names |= {name for model in models_on_disk(opened, None) for name in model.names}
+    names |= {name for model in models_on_disk(opened, None).models for name in model.names}
     aliases = opened.stack.aliases
     for alias, target in aliases.items():
         if target not in names and target not in aliases:

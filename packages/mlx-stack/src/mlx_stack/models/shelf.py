@@ -1,6 +1,7 @@
 """The models on this disk as tiers that nobody defined: a request by name starts one."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,11 +41,24 @@ class ModelOnDisk:
     claim_bytes: int
 
 
-def models_on_disk(opened: OpenStack, budget_bytes: int | None) -> tuple[ModelOnDisk, ...]:
-    """Every whole model in the models folder.
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """What the models folder holds.
 
-    Its tier is planned as `init --add` plans one, with half of the context and half again where the
-    whole doesn't fit the budget.
+    Attributes:
+        models: The whole ones.
+        unusable: Why another can't be served, and what cures it, by each of its names.
+    """
+
+    models: tuple[ModelOnDisk, ...]
+    unusable: Mapping[str, str]
+
+
+def models_on_disk(opened: OpenStack, budget_bytes: int | None) -> Shelf:
+    """Every model in the models folder.
+
+    A whole one's tier is planned as `init --add` plans one, with half of the context and half again
+    where all of it doesn't fit the budget.
 
     Raises:
         StackError: When the stack file or the configuration is damaged.
@@ -54,8 +68,21 @@ def models_on_disk(opened: OpenStack, budget_bytes: int | None) -> tuple[ModelOn
         local = local_model_of(opened, tier)
         if local is not None:
             users.setdefault(local.path, tier.name)
-    found = (local for local in list_local(opened.config.model_dir) if local.is_whole)
-    return tuple(_on_disk(opened, local, users.get(local.path), budget_bytes) for local in found)
+    found = list_local(opened.config.model_dir)
+    whole = tuple(
+        _on_disk(opened, local, users.get(local.path), budget_bytes)
+        for local in found
+        if local.is_whole
+    )
+    unusable = {
+        name: f"The model {name!r} in {local.path} is {local.integrity}: "
+        f"{'; '.join(local.problems)}. {local.cure}"
+        for local in found
+        if not local.is_whole
+        for name in (local.path.name, local.model, local.repo)
+        if name
+    }
+    return Shelf(whole, unusable)
 
 
 def claim_of(opened: OpenStack, tier: Tier, folder: Path) -> int:

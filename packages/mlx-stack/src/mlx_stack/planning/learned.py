@@ -13,7 +13,7 @@ from mlx_gateway.ledger import LedgerError, LedgerEvent
 from mlx_gateway.usage import CleanRequest, clean_requests, read_events, typical
 from mlx_recommend import Basis, Measurement
 from mlx_stack.errors import StackError
-from mlx_stack.gateway.events import START, UPGRADE, what_serves
+from mlx_stack.gateway.events import START, UPGRADE, is_start_of
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.stack import Tier
 
@@ -112,7 +112,7 @@ def _serves_since(events: tuple[LedgerEvent, ...], tier: Tier) -> float:
     since = math.inf
     for event in reversed(events):
         if event.what == START and event.service == tier.name:
-            if event.detail != what_serves(tier):
+            if not is_start_of(event, tier):
                 return since
             since = event.at
     return 0.0

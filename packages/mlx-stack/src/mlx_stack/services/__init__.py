@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from mlx_stack.services import engine_process as engine_process
     from mlx_stack.services import inventory as inventory
     from mlx_stack.services import litellm_process as litellm_process
+    from mlx_stack.services import loading as loading
     from mlx_stack.services import logs as logs
     from mlx_stack.services import restart as restart
     from mlx_stack.services import service as service

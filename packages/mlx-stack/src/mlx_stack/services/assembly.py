@@ -149,6 +149,15 @@ def guest_names(dirs: StateDirs) -> tuple[str, ...]:
     )
 
 
+def guests_seen(dirs: StateDirs) -> tuple[str, ...]:
+    """The services of models without a tier that a request has started, now or some time ago."""
+    return tuple(
+        name
+        for name in dirs.names()
+        if name.startswith(PREFIX) and readable_run(dirs, name) is not None
+    )
+
+
 def recorded_port(dirs: StateDirs, name: str) -> int | None:
     """The port of the engine that was last started as this service."""
     record = readable_run(dirs, name)
@@ -157,7 +166,7 @@ def recorded_port(dirs: StateDirs, name: str) -> int | None:
 
 def _guests(opened: OpenStack, engine: Environment) -> Iterator[Service]:
     names = guest_names(opened.home.state_dirs)
-    for model in models_on_disk(opened, memory_budget(opened)) if names else ():
+    for model in models_on_disk(opened, memory_budget(opened)).models if names else ():
         port = recorded_port(opened.home.state_dirs, model.tier.name)
         if model.tier.name not in names or port is None:
             continue
@@ -231,17 +240,17 @@ def model_folder(opened: OpenStack, tier: Tier) -> Path:
     Raises:
         StackError: It is not there, not whole, or brings Python that wasn't allowed.
     """
-    found = local_model_of(opened, tier)
+    found, is_guest = local_model_of(opened, tier), tier.name.startswith(PREFIX)
+    whose = f"The model {tier.model!r}" if is_guest else f"The model of tier {tier.name!r}"
     if found is None:
         raise StackError(
-            f"The model of tier {tier.name!r} ({tier.source}, {tier.quant}) is not on this disk.",
+            f"{whose} ({tier.source}, {tier.quant}) is not on this disk.",
             hint=_hint(opened, tier, "downloads"),
         )
     if not found.is_whole:
         raise StackError(
-            f"The model of tier {tier.name!r} in {found.path} is {found.integrity}: "
-            f"{'; '.join(found.problems)}",
-            hint=_hint(opened, tier, "completes"),
+            f"{whose} in {found.path} is {found.integrity}: {'; '.join(found.problems)}.",
+            hint=found.cure if is_guest else _hint(opened, tier, "completes"),
         )
     ensure_no_code(found.path, tier)
     return found.path
@@ -249,6 +258,8 @@ def model_folder(opened: OpenStack, tier: Tier) -> Path:
 
 def _hint(opened: OpenStack, tier: Tier, verb: str) -> str:
     name = pull_name(opened, tier)
+    if tier.name.startswith(PREFIX):
+        return "Put it back."
     if name is None:
         return f"Put it back, or take the tier out: `mlx-stack init --remove {tier.name}`."
     return f"`mlx-stack pull {name}` {verb} it."

@@ -24,6 +24,7 @@ class AtGateway(msgspec.Struct, frozen=True):
         state: `at-rest`, `starting`, `up` or `ending`; "" where the gateway starts nothing.
         for_s: How long it has been starting, or unused.
         rests_in_s: When its engine is ended if no request comes.
+        waits_for: Those that have to make room in memory before it is started.
         problem: Why it could not be started when it was last tried.
     """
 
@@ -34,6 +35,7 @@ class AtGateway(msgspec.Struct, frozen=True):
     state: str = ""
     for_s: float | None = None
     rests_in_s: float | None = None
+    waits_for: tuple[str, ...] = ()
     problem: str = ""
 
 

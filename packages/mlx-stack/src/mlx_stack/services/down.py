@@ -8,7 +8,7 @@ from mlx_procsup import StateDirs, SupervisionError, WantedState, readable_run, 
 from mlx_stack.errors import StackError
 from mlx_stack.gateway.events import STOP, note_event
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.services.assembly import assemble, chosen
+from mlx_stack.services.assembly import assemble, chosen, guests_seen
 from mlx_stack.services.service import (
     GATEWAY,
     WATCHDOG,
@@ -54,7 +54,9 @@ def stop_services(
     # what runs can be stopped whatever has become of the stack file
     home, stack = opened.home, opened.readable_stack
     tiers = tuple(entry.name for entry in stack.tiers) if stack is not None else ()
-    names = tuple(dict.fromkeys((*tiers, *known_services(home))))
+    # a model without a tier has no name here until one is meant: it may have rested for weeks
+    at_rest = guests_seen(home.state_dirs) if tier is not None else ()
+    names = tuple(dict.fromkeys((*tiers, *known_services(home), *at_rest)))
     is_chosen = chosen([name for name in names if name != WATCHDOG], tier)
     doomed = [name for name in names if name not in (GATEWAY, WATCHDOG) and is_chosen(name)]
     dirs = home.state_dirs

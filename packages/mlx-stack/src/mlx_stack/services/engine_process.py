@@ -97,12 +97,14 @@ class EngineProcess:
                     started = self._begin(service.spec)
             self._identity = started.identity
             try:
-                wait_for_healthy(started, cancelled=cancelled.is_set, watch_every_s=_WATCH_EVERY_S)
+                ready = wait_for_healthy(
+                    started, cancelled=cancelled.is_set, watch_every_s=_WATCH_EVERY_S
+                )
             except NotReadyError:
                 self._put_aside(started)
                 raise
             if is_new:
-                note_start(self._home, self._called, service.tier)
+                note_start(self._home, self._called, service.tier, ready.seconds)
 
     def stop(self) -> bool:
         """Whether it is gone now: not while it answers, or while others change the services.

@@ -15,7 +15,6 @@ from mlx_gateway.settings import GatewaySettings
 from mlx_stack.errors import StackError
 from mlx_stack.gateway.settings import TierAtGateway, with_model, with_names
 from mlx_stack.home import Home
-from mlx_stack.models.disk.layout import MANIFEST_NAME
 from mlx_stack.models.serving import serving_of
 from mlx_stack.models.shelf import ModelOnDisk, claim_of, models_on_disk
 from mlx_stack.open_stack import OpenStack
@@ -57,6 +56,7 @@ class Inventory:
         budget_bytes: What all engines together may hold; None where nobody knows.
         held: The tiers, then the models without one.
         guests: The models without a tier, and what the gateway must know of each.
+        unusable: Why a model can't be served, and what cures it, by each of its names.
         nicknames: More names for tiers, by the tier.
         aliases: What the stack file calls tiers and models.
         ports: The ports of models without a tier, by service.
@@ -66,9 +66,16 @@ class Inventory:
     budget_bytes: int | None
     held: tuple[Held, ...]
     guests: tuple[tuple[ModelOnDisk, TierAtGateway], ...]
+    unusable: Mapping[str, str]
     nicknames: Mapping[str, tuple[str, ...]]
     aliases: Mapping[str, str]
     ports: Mapping[str, int]
+
+    def why_unusable(self, name: str) -> str | None:
+        """Why a model of that name, or of an alias for it, is on this disk and can't be served."""
+        for _ in self.aliases:  # an alias may mean another
+            name = self.aliases.get(name, name)
+        return self.unusable.get(name)
 
     def extended(self, settings: GatewaySettings) -> GatewaySettings:
         """The settings of the tiers, with the models on this disk."""
@@ -102,7 +109,7 @@ def take(home: Home, before: Inventory | None) -> Inventory:
 
 def _take(opened: OpenStack, signature: object, ports: Mapping[str, int]) -> Inventory:
     budget = memory_budget(opened)
-    on_disk = models_on_disk(opened, budget)
+    shelf = models_on_disk(opened, budget)
     stack = opened.defined_stack
     tiers = stack.tiers if stack is not None else ()
     held = [
@@ -111,7 +118,7 @@ def _take(opened: OpenStack, signature: object, ports: Mapping[str, int]) -> Inv
     ]
     nicknames = {
         tier.name: tuple(
-            name for model in on_disk if model.served_by == tier.name for name in model.names
+            name for model in shelf.models if model.served_by == tier.name for name in model.names
         )
         for tier in tiers
     }
@@ -121,7 +128,7 @@ def _take(opened: OpenStack, signature: object, ports: Mapping[str, int]) -> Inv
         taken.add(litellm_port(stack, opened.config))
     guests: list[tuple[ModelOnDisk, TierAtGateway]] = []
     known_names = {each.name for each in held} | {*(stack.aliases if stack is not None else ())}
-    for model in on_disk:
+    for model in shelf.models:
         if model.served_by is not None or model.names[0] in known_names:
             continue
         service = model.tier.name
@@ -146,6 +153,7 @@ def _take(opened: OpenStack, signature: object, ports: Mapping[str, int]) -> Inv
         budget_bytes=budget,
         held=tuple(held),
         guests=tuple(guests),
+        unusable=shelf.unusable,
         nicknames=nicknames,
         aliases=stack.aliases if stack is not None else {},
         ports=given,
@@ -176,14 +184,14 @@ def _same(opened: OpenStack, *, tier: Tier) -> Tier:
 
 
 def _sign(opened: OpenStack) -> object:
-    """What everything depends on: the state folder's files, and each model's folder."""
+    """What everything depends on: the state folder's files, and those of each model."""
     home, model_dir = opened.home, opened.config.model_dir
     folders = sorted(model_dir.iterdir()) if model_dir.is_dir() else ()
     files = (home.stack, home.config, home.profile, home.catalog, *folders)
-    manifests = (folder / MANIFEST_NAME for folder in folders)
+    weights = (path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir()))
     return (
         str(model_dir),
-        *map(_stamp, (*files, *sorted(home.catalog.glob("*.yaml")), *manifests)),
+        *map(_stamp, (*files, *sorted(home.catalog.glob("*.yaml")), *weights)),
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mlx_gateway.activation import Presence
 from mlx_gateway.errors import ApiError, UpstreamFailedError
+from mlx_gateway.keys import Priority
 from mlx_gateway.residency import RoomRule
 from mlx_gateway.settings import GatewaySettings
 from mlx_procsup import WantedState, readable_run
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 _LITELLM_IDLE_S = 600.0
 _LOOKS_IN_IDLE_TIME = 10
 _SOONEST_LOOK_S, _LATEST_LOOK_S = 0.1, 5.0
+
+_PATIENCE_S = {Priority.INTERACTIVE: 0.0, Priority.AGENT: 10.0, Priority.BATCH: 40.0}
+"""How much later a more urgent request may come and its model still be let into memory first: a
+third of what it is in the line before an engine, since nobody waits for room for very long."""
 
 _log = logging.getLogger("mlx_stack")
 
@@ -64,7 +69,7 @@ class OnDemand:
             with suppress(asyncio.CancelledError):
                 await self._looking
 
-    async def ready(self, model: str) -> None:
+    async def ready(self, model: str, priority: Priority) -> None:
         """Return when `model` can be asked; what serves it is started if it is at rest.
 
         Raises:
@@ -77,7 +82,7 @@ class OnDemand:
         if sleeper is None:
             return
         try:
-            await sleeper.ready()
+            await sleeper.ready(_PATIENCE_S[priority])
         except CannotStartError as error:
             raise self._refusal(model, error) from error
 
@@ -107,6 +112,13 @@ class OnDemand:
         self._is_stale = self._is_stale or settings is not self._given
         self._given, self._told = settings, self._inventory
         return settings if self._inventory is None else self._inventory.extended(settings)
+
+    def refusal(self, name: str) -> ApiError | None:
+        """The answer to a request for a model that is on this disk, but can't be served."""
+        why = self._inventory.why_unusable(name) if self._inventory is not None else None
+        if why is None:
+            return None
+        return ApiError(HTTPStatus.SERVICE_UNAVAILABLE, why, code="model_damaged", param="model")
 
     async def look(self) -> bool:
         """Look at the models on this disk again; whether they are others now."""

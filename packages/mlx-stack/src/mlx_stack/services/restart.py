@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from mlx_procsup.defaults import READY_TIMEOUT_S
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.services.assembly import assemble, chosen
+from mlx_stack.services.assembly import assemble, chosen, guests_seen
 from mlx_stack.services.down import stop_services
 from mlx_stack.services.service import Outcomes, ServiceEvent, service_names
 from mlx_stack.services.stack_lock import stack_lock
@@ -43,7 +43,8 @@ def restart(
     """Stop the services and start them again.
 
     Args:
-        tier: Only this tier; None for all tiers and the gateway.
+        tier: Only this tier; None for all tiers and the gateway. Models without a tier, and lazy
+            tiers, are stopped, and come back with their next request.
         timeout_s: How long each service may take, longer while its load visibly progresses.
 
     Raises:
@@ -51,7 +52,7 @@ def restart(
         StackError: When no stack is defined, a file is damaged, or the engines are not installed.
     """
     # before anything is written: without a stack, or with a mistyped tier, nothing is
-    chosen(service_names(opened.stack), tier)
+    chosen((*service_names(opened.stack), *guests_seen(opened.home.state_dirs)), tier)
     with stack_lock(opened.home, "restart"):
         # what can't be started again is not stopped
         assembly = assemble(opened, gateway_key=ensure_gateway_key(opened.home))

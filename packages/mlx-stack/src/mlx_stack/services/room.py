@@ -76,9 +76,15 @@ class Room:
             self._entered[sleeper.name] = claim
         finally:
             self._line.remove(waiter)
+            sleeper.waits_for = ()
             if not self._line:
                 self._drain(())
             self.changed()
+
+    @property
+    def _first(self) -> _Waiter:
+        """Whose turn it is: the one with the most urgent request, then the one that came first."""
+        return min(self._line, key=lambda waiter: (waiter.sleeper.due, waiter.asked_at))
 
     def _refuse_too_large(self, sleeper: Sleeper, claim: int, rule: RoomRule) -> None:
         """Return if there can be room for it some time, by all that is known without a look.
@@ -100,14 +106,16 @@ class Room:
             rule, claim = self._rule(), waiter.sleeper.plan.claim_bytes
             if rule is None or claim is None:
                 return True
-            now = self._clock()
             residents = await self._residents(waiter.sleeper)
+            now, first = self._clock(), self._first
+            waiter.sleeper.waits_for = () if first is waiter else (first.sleeper.name,)
             verdict = decide_room(claim, residents, rule, asked_at=waiter.asked_at, now=now)
             match verdict:
                 case Refuse():
                     raise _too_large(claim, verdict, rule)
                 case Wait(for_whom, _, drain):
-                    if self._line[0] is waiter:
+                    waiter.sleeper.waits_for = for_whom
+                    if first is waiter:
                         self._drain(drain)
                     if now - waiter.asked_at > WAITS_AT_MOST_S:
                         raise CannotStartError(
@@ -117,11 +125,10 @@ class Room:
                         )
                     return False
                 case Load(()):
-                    first = self._line[0]
                     # who comes later may pass only while those in front of it have patience
                     return first is waiter or now - first.asked_at < rule.patience_s
                 case Load(evict):
-                    return self._line[0] is waiter and await self._end(evict, waiter.sleeper)
+                    return first is waiter and await self._end(evict, waiter.sleeper)
 
     async def _residents(self, newcomer: Sleeper) -> list[Resident]:
         """Who is in memory, or will be, with what they claim or hold."""

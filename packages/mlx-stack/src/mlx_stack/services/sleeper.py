@@ -137,6 +137,7 @@ class Sleeper:
         in_use: The requests that wait for it, or that it works on.
         since: When it was started, or first seen; None while it isn't there.
         used_at: When it was last used, or first seen.
+        waits_for: Those that have to make room in memory before it is started.
     """
 
     def __init__(
@@ -156,6 +157,8 @@ class Sleeper:
         self.in_use = 0
         self.since: float | None = None
         self.used_at: float | None = None
+        self.waits_for: tuple[str, ...] = ()
+        self._due: list[float] = []
         self._door = door
         self._clock = clock
         self._is_up = False
@@ -190,6 +193,11 @@ class Sleeper:
         return bool(self.in_use or self._starting or self._stopping or is_working)
 
     @property
+    def due(self) -> float:
+        """When the most urgent request that waits for it is due."""
+        return min(self._due, default=math.inf)
+
+    @property
     def makes_room(self) -> bool:
         """Whether new requests wait until it has ended, since another waits for its room."""
         return not self._may_be_asked.is_set()
@@ -207,7 +215,7 @@ class Sleeper:
         problem = self._problem if self._starting is None else ""
         if self._starting is not None:
             begun_s = None if self._asked_at is None else now - self._asked_at
-            return Presence(state="starting", for_s=begun_s)
+            return Presence(state="starting", for_s=begun_s, waits_for=self.waits_for)
         if self._stopping is not None:
             return Presence(state="ending")
         if self.is_at_rest:
@@ -217,18 +225,25 @@ class Sleeper:
         rests_in_s = None if rests_at is None else max(rests_at - now, 0.0)
         return Presence(state="up", for_s=idle_s, rests_in_s=rests_in_s, problem=problem)
 
-    async def ready(self) -> None:
+    async def ready(self, patience_s: float = 0.0) -> None:
         """Return when it can be asked; `finished` tells of the end of that.
+
+        Args:
+            patience_s: How much later another may be asked for and still be let in first.
 
         Raises:
             CannotStartError: When it can't be started.
         """
         self.in_use += 1
+        due = self._clock() + patience_s
+        self._due.append(due)
         try:
             await self._wake()
         except BaseException:
             self.in_use -= 1
             raise
+        finally:
+            self._due.remove(due)
 
     def finished(self) -> None:
         """Note that a request has ended."""

@@ -1,6 +1,7 @@
 """What runs and how it feels: reads only, and asks every service at once."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,22 +21,28 @@ from mlx_procsup import (
     readable_run,
     tail_with_archive,
 )
+from mlx_procsup.defaults import READY_TIMEOUT_S
 from mlx_stack.config import LiteLlmMode
 from mlx_stack.credentials import read_gateway_key
 from mlx_stack.engines import vllm_mlx
 from mlx_stack.errors import StackError
 from mlx_stack.gateway.endpoint import LIVENESS_PATH, LOOPBACK, gateway_url, running_url
+from mlx_stack.gateway.events import has_been_ready
 from mlx_stack.gateway.settings import has_cloud
 from mlx_stack.hardware import known_hardware
+from mlx_stack.home import Home
+from mlx_stack.models.shelf import service_of
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import Assembly, assemble
 from mlx_stack.services.at_gateway import AtGateway, ask_gateway
 from mlx_stack.services.keep_awake import is_held_by, is_supported
+from mlx_stack.services.loading import foresee_service
 from mlx_stack.services.service import (
     GATEWAY,
     LITELLM,
     WATCHDOG,
     Kind,
+    Service,
     engine_readiness,
     kind_of,
     known_services,
@@ -43,6 +50,7 @@ from mlx_stack.services.service import (
 )
 
 _SHOWN_DECISIONS = 5
+_LONGEST_LOAD_S = 10 * READY_TIMEOUT_S
 _WITHOUT_PROCESS = (ServiceState.STOPPED, ServiceState.CRASHED)
 
 
@@ -69,6 +77,11 @@ class ServiceRow:
         generation_tps: How fast its last answer was written.
         idle_s: How long it has been unused.
         rests_in_s: When it is ended if no request comes.
+        loading_s: How long its load has taken; None where it doesn't load.
+        loading_progress: How much of that is done, of 1; None where nothing tells.
+        loading_left_s: How long it will take; None where nothing tells.
+        waits_for: Those that have to make room in memory before it is started for a request.
+        is_asked_for: Whether it loads, or waits for room, since a request needs it.
     """
 
     name: str
@@ -96,16 +109,35 @@ class ServiceRow:
     generation_tps: float | None = None
     idle_s: float | None = None
     rests_in_s: float | None = None
+    loading_s: float | None = None
+    loading_progress: float | None = None
+    loading_left_s: float | None = None
+    waits_for: tuple[str, ...] = ()
+    is_asked_for: bool = False
+
+    @property
+    def is_as_meant(self) -> bool:
+        """Whether it is healthy, at rest, or just being started for a request."""
+        return self.state == "healthy" or self.is_at_rest or self.is_asked_for
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether it is about to be healthy."""
+        return bool(self.waits_for) or self.loading_s is not None
 
     @property
     def shown_state(self) -> str:
         """The state in words for people."""
+        if self.waits_for:
+            return "waiting"
+        if self.loading_s is not None:
+            return "loading"
         return "at rest" if self.is_at_rest else self.state
 
     def to_document(self) -> dict[str, object]:
         """One row of the JSON answer."""
         row = asdict(self)
-        del row["is_at_rest"]
+        del row["is_at_rest"], row["is_asked_for"]
         return row
 
 
@@ -141,9 +173,9 @@ class StatusReport:
 
     @property
     def is_healthy(self) -> bool:
-        """Whether the gateway and every engine is healthy, or at rest."""
+        """Whether the gateway is healthy, and every engine that, at rest, or starts on request."""
         return all(
-            row.state == "healthy" or row.is_at_rest
+            row.is_as_meant
             for row in self.services
             if row.kind in ("engine", "gateway") and row.is_defined
         )
@@ -171,16 +203,20 @@ def read_status(opened: OpenStack, *, hardware: HardwareProfile | None = None) -
     """
     home, config = opened.home, opened.config
     assembly = _assembled(opened)
-    specs = {each.name: each.spec for each in assembly.watched} if assembly is not None else {}
+    meant = {each.name: each for each in assembly.watched} if assembly is not None else {}
+    specs = {name: each.spec for name, each in meant.items()}
     shown = _shown(opened, specs)
     statuses = probe_all([each.target for each in shown], home.state_dirs)
     rows = [_row(status, each) for status, each in zip(statuses, shown, strict=True)]
     rows = [row for row in rows if row.is_defined or row.state not in ("stopped", "crashed")]
     rows[-1] = _with_last_look(rows[-1], read_last_look(home.state_dirs), time.time())
     configured_url = gateway_url(config.gateway_host, config.litellm_port)
+    said: dict[str, AtGateway] = {}
     if any(row.kind == "gateway" and row.state == "healthy" for row in rows):
         said = ask_gateway(home, running_url(home) or configured_url)
-        rows = [_with_requests(row, said.get(row.name)) for row in rows]
+        rows = [*_never_started(rows, said), *rows]
+    rows = [_with_requests(row, said.get(row.name)) for row in rows]
+    rows = [_with_load(home, row, said.get(row.name), meant.get(row.name)) for row in rows]
     return StatusReport(
         hardware=(hardware or known_hardware(home)).to_document(),
         gateway_url=f"{running_url(home) or configured_url}/v1",
@@ -299,6 +335,60 @@ def _with_requests(row: ServiceRow, said: AtGateway | None) -> ServiceRow:
         idle_s=_rounded(said.for_s) if said.state == "up" else None,
         rests_in_s=_rounded(said.rests_in_s),
         reason=row.reason or said.problem or None,
+    )
+
+
+def _never_started(rows: list[ServiceRow], said: dict[str, AtGateway]) -> Iterator[ServiceRow]:
+    """Models without a tier that were asked for, and refused or let wait before they had a process.
+
+    They are where tiers are; nothing on this disk knows of them.
+    """
+    known = {row.name for row in rows}
+    for each in {id(each): each for each in said.values()}.values():
+        name = service_of(each.name)
+        if {name, each.name}.isdisjoint(known) and (each.problem or each.waits_for):
+            yield ServiceRow(
+                name=name,
+                kind="engine",
+                state=ServiceState.STOPPED.value,
+                model=each.name,
+                port=None,
+                pid=None,
+                uptime_s=None,
+                response_ms=None,
+                memory_bytes=None,
+                last_error=None,
+                restarts=0,
+                flapping=False,
+                loaded=False,
+                is_at_rest=True,
+            )
+
+
+def _with_load(
+    home: Home, row: ServiceRow, said: AtGateway | None, service: Service | None
+) -> ServiceRow:
+    """A tier's row with how far its load is.
+
+    One that nobody waits for at the gateway loads if it has not been ready since it was started.
+    """
+    is_asked_for = said is not None and said.state == "starting"
+    if said is not None and said.waits_for:
+        return replace(row, waits_for=said.waits_for, is_asked_for=True)
+    if service is None or row.kind != "engine" or row.state != "down" or row.wedged:
+        return row
+    called, seconds = (said.name if said is not None else row.name), row.uptime_s or 0.0
+    if not is_asked_for and (
+        seconds > _LONGEST_LOAD_S or has_been_ready(home, called, time.time() - seconds)
+    ):
+        return row
+    load = foresee_service(home, service, called, seconds=seconds, held_bytes=row.memory_bytes)
+    return replace(
+        row,
+        loading_s=_rounded(load.seconds),
+        loading_progress=None if load.progress is None else round(load.progress, 3),
+        loading_left_s=_rounded(load.left_s),
+        is_asked_for=is_asked_for,
     )
 
 

@@ -24,7 +24,6 @@ from mlx_procsup import (
     WantedState,
     is_current,
     locate,
-    readable_run,
     set_wanted,
     start_all,
 )
@@ -36,7 +35,14 @@ from mlx_stack.gateway.events import note_start
 from mlx_stack.home import Home
 from mlx_stack.models.shelf import PREFIX
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.services.assembly import Assembly, assemble, chosen, write_gateway_files
+from mlx_stack.services.assembly import (
+    Assembly,
+    assemble,
+    chosen,
+    guests_seen,
+    recorded_port,
+    write_gateway_files,
+)
 from mlx_stack.services.down import stop_one
 from mlx_stack.services.engine_door import ask_one_token
 from mlx_stack.services.gateway_reload import reload_gateway
@@ -70,10 +76,11 @@ def up(
     """Start the services of the stack that are not running, lazy tiers only where one is named.
 
     What runs already stays, unless the stack means another command or configuration for it by
-    now. What the stack no longer defines is stopped.
+    now. What the stack no longer defines is stopped. Models without a tier that `down` stopped
+    may be started by requests again.
 
     Args:
-        tier: Only this tier; None for all tiers and the gateway.
+        tier: Only this tier, or model without one; None for all tiers and the gateway.
         passes_over_missing: Whether tiers whose model isn't here are left for later.
         timeout_s: How long each service may take, longer while its load visibly progresses.
         on_event: Gets each service that has to wait for memory, and each as soon as it is ready or
@@ -84,7 +91,7 @@ def up(
         StackError: When no stack is defined, a file is damaged, or the engines are not installed.
     """
     # before anything is written: without a stack, or with a mistyped tier, nothing is
-    chosen(service_names(opened.stack), tier)
+    chosen((*service_names(opened.stack), *guests_seen(opened.home.state_dirs)), tier)
     refuse_open_home(opened.home)
     with stack_lock(opened.home, "up"):
         assembly = assemble(opened, gateway_key=ensure_gateway_key(opened.home))
@@ -152,19 +159,18 @@ def start_services(
     write_gateway_files(home, assembly.gateway_settings)
     reload_gateway(home, assembly.gateway)
     defined = service_names(assembly.stack)
-    is_chosen = chosen(defined, tier)
+    is_chosen = chosen((*defined, *guests_seen(home.state_dirs)), tier)
     outcomes: dict[str, ServiceOutcome] = {}
 
     def note(event: ServiceEvent) -> None:
         if isinstance(event, ServiceOutcome):
             outcomes[event.name] = event
             if event.outcome == "started":
-                note_start(home, event.name, assembly.stack.tier(event.name))
+                note_start(home, event.name, assembly.stack.tier(event.name), event.seconds)
         on_event(event)
 
-    if tier is None:
-        for cleared in (*_stop_unmeant(home, assembly), *_at_rest(home, assembly, is_wanted)):
-            note(cleared)
+    for cleared in _cleared(home, assembly, tier, is_wanted):
+        note(cleared)
 
     def is_due(name: str) -> bool:
         return is_chosen(name) and is_wanted(name) and name not in outcomes
@@ -194,6 +200,16 @@ def _may_run_as_before(
     )
 
 
+def _cleared(
+    home: Home, assembly: Assembly, tier: str | None, is_wanted: Callable[[str], bool]
+) -> Iterator[ServiceOutcome]:
+    """What is stopped, or put to rest, before anything is started."""
+    if tier is None:
+        yield from _stop_unmeant(home, assembly)
+        yield from _at_rest(home, assembly, is_wanted)
+    yield from _let_guests_come_again(home.state_dirs, assembly, tier, is_wanted)
+
+
 def _stop_unmeant(home: Home, assembly: Assembly) -> Iterator[ServiceOutcome]:
     """Stop what runs and the stack doesn't mean, or not as it runs."""
     # LiteLLM comes and goes by itself where it isn't always to run
@@ -215,7 +231,6 @@ def _at_rest(
 
     One that runs otherwise than the stack means by now is stopped.
     """
-    _let_guests_come_again(home.state_dirs)
     specs = {service.name: service.spec for service in assembly.engines}
     for tier in assembly.stack.tiers:
         if not tier.lazy or not is_wanted(tier.name):
@@ -232,12 +247,30 @@ def _at_rest(
         yield ServiceOutcome(tier.name, "not-running", None, tier.port, 0.0, is_at_rest=True)
 
 
-def _let_guests_come_again(dirs: StateDirs) -> None:
-    """Let requests start models without a tier that `down` stopped."""
-    for name in dirs.names():
-        record = readable_run(dirs, name) if name.startswith(PREFIX) else None
-        if record is not None and record.wanted is WantedState.STOPPED:
-            set_wanted(dirs, name, WantedState.ON_REQUEST)
+def _let_guests_come_again(
+    dirs: StateDirs, assembly: Assembly, tier: str | None, is_wanted: Callable[[str], bool]
+) -> Iterator[ServiceOutcome]:
+    """Models without a tier that were stopped, or run otherwise than they should by now.
+
+    The next request for them starts them.
+    """
+    specs = {guest.name: guest.spec for guest in assembly.guests}
+    for name in guests_seen(dirs) if tier is None or tier.startswith(PREFIX) else ():
+        found, port = locate(dirs, name), recorded_port(dirs, name)
+        if tier not in (None, name) or found.record is None or not is_wanted(name):
+            continue
+        if found.own is not None and name in specs and is_current(specs[name], found.record):
+            if tier is not None:
+                yield ServiceOutcome(name, "already-running", found.own.pid, port, 0.0)
+            continue
+        if found.record.wanted is WantedState.ON_REQUEST and tier is None:
+            continue
+        stopped = stop_one(name, dirs, port=port, rests=True)
+        if stopped.outcome == "failed":
+            yield stopped
+            continue
+        set_wanted(dirs, name, WantedState.ON_REQUEST)
+        yield ServiceOutcome(name, "not-running", None, port, 0.0, is_at_rest=True)
 
 
 def _is_outdated(home: Home, litellm: Service | None) -> bool:

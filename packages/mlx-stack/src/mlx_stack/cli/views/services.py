@@ -15,6 +15,7 @@ STATES = {
     "stopped": ("○", "dim"),
 }
 """The sign and the colour of each state."""
+_UNDER_WAY = ("◌", "yellow")
 _OUTCOMES = {
     "started": ("✓", "green", "ready"),
     "already-running": ("✓", "green", "already running"),
@@ -115,7 +116,7 @@ def _then(now: str | int | None, after_up: str | int | None) -> str:
 
 
 def _cells(row: "services.status.ServiceRow", *, with_errors: bool) -> list[Span]:
-    sign, colour = STATES[row.state]
+    sign, colour = _UNDER_WAY if row.is_under_way else STATES[row.state]
     return [
         row.name,
         (f"{sign} {row.shown_state}", colour),

@@ -6,6 +6,7 @@ leaves; `verify` compares every byte.
 
 import json
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -81,6 +82,14 @@ class LocalModel:
     def problems(self) -> tuple[str, ...]:
         """What is missing or wrong, a sentence each."""
         return (*self.wrong, *self.missing)
+
+    @property
+    def cure(self) -> str:
+        """What makes a model whole again that isn't, or does away with it."""
+        remove = f"`mlx-stack models rm {shlex.quote(self.path.name)}` removes it."
+        if self.repo is None:
+            return f"Put the original files back; {remove}"
+        return f"`mlx-stack pull {shlex.quote(self.repo)}` completes it; {remove}"
 
     def to_document(self) -> dict[str, object]:
         """The model as JSON, in answers and in the inventory."""
