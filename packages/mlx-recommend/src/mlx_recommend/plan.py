@@ -26,6 +26,13 @@ _PAIR_DEPTH = 12
 """The same for pairs, which also have to suit the standard tier."""
 
 
+_LENGTHS = tuple(1024 * k for k in (8, 16, 24, 32, 48, 64, 96, 128, 192, 256))
+"""The contexts that a tier is stretched through."""
+_AGENT_LENGTHS = (131_072, 98_304, 65_536)
+"""What the standard tier of agents is given if a smaller long-context model makes room for it."""
+_GIVES_WAY = 0.8
+"""That model scores at least this share of the one that it replaces."""
+
 LEAST_TOKENS = {Intent.BALANCED: 0, Intent.AGENT_FLEET: 32_768}
 """The shortest context of any tier, where any model can: an agent's first prompt is 15,000 to
 25,000 tokens."""
@@ -82,7 +89,10 @@ class TierPlan:
 
     @property
     def score(self) -> float:
-        """The tiers' scores, each times its share. A bigger budget never makes it smaller."""
+        """The tiers' scores, each times its share.
+
+        A bigger budget makes it smaller only where the long-context tier of agents gives way.
+        """
         return _total_score(self.tiers)
 
 
@@ -114,7 +124,7 @@ def make_plan(
             concurrency=concurrency,
         )
 
-    def plan(least_tokens: int) -> TierPlan:
+    def plan(least_tokens: int) -> tuple[TierPlan, Sequence[Option]]:
         def options(kind: TierKind) -> list[Option]:
             tokens = max(kind.context_tokens, least_tokens)
             rated = (option(candidate, kind, tokens) for candidate in candidates)
@@ -126,48 +136,100 @@ def make_plan(
             kind.name: [
                 each
                 for each in (ranking if kind is STANDARD else options(kind))
-                if is_eligible(each, context_tokens=context_tokens, least_tokens=least_tokens)
+                if is_eligible(
+                    each, intent=intent, context_tokens=context_tokens, least_tokens=least_tokens
+                )
             ]
             for kind in TIER_KINDS
         }
         tiers = _best_combination(_combinations(pools), budget_bytes)
-        return TierPlan(
+        made = TierPlan(
             intent=intent,
             budget_bytes=budget_bytes,
             tiers=tiers,
             missing=tuple(_missing(tiers, pools, budget_bytes)),
             ranking=tuple(ranking),
         )
+        return made, pools[LONG_CONTEXT.name]
 
-    chosen = plan(LEAST_TOKENS[intent])
+    chosen, long_contexts = plan(LEAST_TOKENS[intent])
     if not chosen.tiers:
-        chosen = plan(0)
+        chosen, long_contexts = plan(0)
     if context_tokens is not None:
         return chosen
-    return replace(chosen, tiers=_stretched(chosen.tiers, option, budget_bytes))
+    tiers = chosen.tiers
+    if intent is Intent.AGENT_FLEET:
+        tiers = _with_room_for_agents(tiers, long_contexts, option, budget_bytes)
+    return replace(chosen, tiers=_stretched(tiers, option, budget_bytes))
+
+
+type _MakeOption = Callable[[Candidate, TierKind, int], Option | None]
+
+
+def _with_room_for_agents(
+    tiers: tuple[Option, ...],
+    long_contexts: Sequence[Option],
+    option: _MakeOption,
+    budget_bytes: int,
+) -> tuple[Option, ...]:
+    """The tiers with the longest context of the standard one that the long-context one leaves.
+
+    Agents work in the standard tier: where its context is the shorter one, the other tier has
+    nothing to offer them. So that tier takes the best model that makes room.
+
+    Args:
+        long_contexts: What could be the long-context tier, best score first.
+    """
+    chosen = next((tier for tier in tiers if tier.kind is LONG_CONTEXT), None)
+    if chosen is None:
+        return tiers
+    standard = tiers[0]
+    smaller = [each for each in long_contexts if each.score >= _GIVES_WAY * chosen.score]
+    for tokens in _AGENT_LENGTHS:
+        longer = _longer(standard, option, tokens)
+        if longer is None or _context(longer) < tokens:
+            continue
+        for each in (chosen, *smaller):
+            found = tuple(
+                longer if tier is standard else each if tier is chosen else tier for tier in tiers
+            )
+            if _total_bytes(found) <= budget_bytes and _is_sensible(found):
+                return found
+    return tiers
 
 
 def _stretched(
-    tiers: Sequence[Option],
-    option: Callable[[Candidate, TierKind, int], Option | None],
-    budget_bytes: int,
+    tiers: Sequence[Option], option: _MakeOption, budget_bytes: int
 ) -> tuple[Option, ...]:
-    """The tiers with contexts doubled, the shortest first, as long as the budget has room.
-
-    Scores stay those that the tiers were chosen by.
-    """
+    """The tiers with longer contexts, the shortest first, as long as the budget has room."""
     found, done = list(tiers), set[str]()
     while growing := [tier for tier in found if tier.kind.name not in done]:
-        tier = min(growing, key=lambda each: each.estimate.workload.context_tokens)
-        now = tier.estimate.workload.context_tokens
-        tokens = min(2 * now, tier.kind.longest_tokens, tier.candidate.entry.max_context_tokens)
-        longer = option(tier.candidate, tier.kind, tokens) if tokens > now else None
+        tier = min(growing, key=_context)
+        now = _context(tier)
+        tokens = next((length for length in _LENGTHS if length > now), now)
+        longer = _longer(tier, option, tokens)
         others = _total_bytes(found) - tier.total_bytes
         if longer is None or others + longer.total_bytes > budget_bytes:
             done.add(tier.kind.name)
         else:
-            found[found.index(tier)] = replace(longer, score=tier.score, components=tier.components)
+            found[found.index(tier)] = longer
     return tuple(found)
+
+
+def _longer(tier: Option, option: _MakeOption, tokens: int) -> Option | None:
+    """The tier with a longer context, at most what it may have; None where it has that already.
+
+    Its score stays the one that it was chosen by.
+    """
+    longest = min(tokens, tier.kind.longest_tokens, tier.candidate.entry.max_context_tokens)
+    if longest <= _context(tier):
+        return None
+    longer = option(tier.candidate, tier.kind, longest)
+    return longer and replace(longer, score=tier.score, components=tier.components)
+
+
+def _context(tier: Option) -> int:
+    return tier.estimate.workload.context_tokens
 
 
 def _best_combination(

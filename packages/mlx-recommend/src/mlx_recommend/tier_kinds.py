@@ -166,12 +166,19 @@ def option_of(
 
 
 def is_eligible(
-    option: Option, *, context_tokens: int | None = None, least_tokens: int = 0
+    option: Option,
+    *,
+    intent: Intent,
+    context_tokens: int | None = None,
+    least_tokens: int = 0,
 ) -> bool:
     """Whether the option may be chosen at all, whatever the budget."""
     candidate, kind = option.candidate, option.kind
     if candidate.exclusion is not None:
         return False
+    calls_tools = candidate.entry.capabilities.tool_calling
+    if intent is Intent.AGENT_FLEET and kind is LONG_CONTEXT and not calls_tools:
+        return False  # no agent can work there
     needed = context_tokens or (kind.context_tokens if kind.scores_context_cost else least_tokens)
     if candidate.entry.max_context_tokens < needed:
         return False
