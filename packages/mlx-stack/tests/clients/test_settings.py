@@ -96,6 +96,14 @@ def test_sub_agents_work_on_the_fast_tier_where_it_holds_their_prompt(
     assert opencode.settings["small_model",] == "mlx-stack/fast"
 
 
+def test_opencode_and_aider_leave_what_was_said_as_it_was():
+    (opencode,) = files("opencode", endpoint(standard=131_072))
+    aider, _ = files("aider", endpoint(standard=131_072))
+
+    assert opencode.settings["compaction", "prune"] is False
+    assert aider.settings["map-refresh",] == "files"
+
+
 @pytest.mark.parametrize("client", [each for each in CLIENTS if each.files is not None])
 @pytest.mark.parametrize("context_tokens", [None, 32_768])
 def test_what_is_written_reads_back_and_undoing_it_leaves_nothing(

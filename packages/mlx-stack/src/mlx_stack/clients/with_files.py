@@ -95,6 +95,8 @@ def _opencode(around: Surroundings, to: ClientEndpoint) -> tuple[ClientFile, ...
         ("small_model",): f"{NAME}/{to.small}",
         ("agent", "general", "model"): helper,
         ("agent", "explore", "model"): helper,
+        # it would empty old tool results, and everything after them had to be read again
+        ("compaction", "prune"): False,
         ("provider", NAME): provider,
     }
     return (ClientFile(path, "jsonc", settings),)
@@ -111,6 +113,9 @@ def _aider(around: Surroundings, to: ClientEndpoint) -> tuple[ClientFile, ...]:
     settings: ClientSettings = {
         ("model",): f"openai/{to.main}",
         ("weak-model",): f"openai/{to.small}",
+        # the map of the repository comes early in the prompt: new only with other files, not with
+        # every message
+        ("map-refresh",): "files",
         ("openai-api-base",): to.base_url,
         ("openai-api-key",): to.key,
     }
