@@ -25,6 +25,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "gateway_ledger": ("keys", "writers"),
     "gateway_prompts": ("0.1",),
     "gateway_relay": ("ready", "lone", "fallback"),
+    "house_lines": ("mlx-stack",),
     "hwprobe_detection": ("--runs", "3"),
     "hwprobe_startup": ("--runs", "3"),
     "launchd_sequences": ("--sequences", "20"),

@@ -12,22 +12,12 @@ from mlx_stack.models.hub.environment import HubEnvironment
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.listings import ModelFilter, list_catalog, search_hub
 from stack_testkit.hub import Fault, HubServer, Settings, write_repository
+from stack_testkit.llama_config import LLAMA_1B
 from stack_testkit.program import Program
 
 pytestmark = pytest.mark.story
 
 MAC = ("--hardware", "m4-max:40:64")
-CONFIG = {
-    "model_type": "llama",
-    "num_hidden_layers": 16,
-    "hidden_size": 2048,
-    "intermediate_size": 8192,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 128256,
-    "max_position_embeddings": 131072,
-    "quantization": {"group_size": 64, "bits": 4},
-}
 OWN_ENTRY = """\
 id: lynx-1b
 name: Lynx 1B
@@ -60,7 +50,7 @@ def weights(words: int) -> bytes:
 @pytest.fixture
 def hub(tmp_path: Path) -> Iterator[HubServer]:
     root = tmp_path / "hub"
-    config = json.dumps(CONFIG).encode()
+    config = json.dumps(LLAMA_1B).encode()
     write_repository(
         root,
         "mlx-community/Qwen3-8B-4bit",
@@ -75,7 +65,7 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
         root,
         "someone/Odd-Thing",
         {
-            "config.json": json.dumps({**CONFIG, "model_type": "spark9"}).encode(),
+            "config.json": json.dumps({**LLAMA_1B, "model_type": "spark9"}).encode(),
             "model.safetensors": weights(150_000_000),
         },
     )

@@ -8,22 +8,12 @@ import yaml
 
 from mlx_hwprobe import parse_hardware_spec
 from stack_testkit.hub import HubServer, write_repository
+from stack_testkit.llama_config import LLAMA_1B
 from stack_testkit.program import Program
 
 pytestmark = pytest.mark.story
 
 MAC = ("--hardware", "m4-max:40:128")
-CONFIG = {
-    "model_type": "llama",
-    "num_hidden_layers": 16,
-    "hidden_size": 2048,
-    "intermediate_size": 8192,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 128256,
-    "tie_word_embeddings": True,
-    "quantization": {"group_size": 64, "bits": 4},
-}
 
 
 @pytest.fixture
@@ -85,22 +75,13 @@ def test_estimate_in_words_says_whether_it_fits(program: Program) -> None:
 def test_a_config_json_alone_tells_what_an_uncommon_architecture_takes(
     program: Program, tmp_path: Path
 ) -> None:
+    states = {"mamba_num_heads": 64, "mamba_head_dim": 64, "n_groups": 8, "ssm_state_size": 128}
     hybrid = {
+        **{key: value for key, value in LLAMA_1B.items() if key != "quantization"},
+        **states,
         "model_type": "nemotron_h",
-        "hidden_size": 4480,
-        "intermediate_size": 15680,
-        "hybrid_override_pattern": "M-M-M-MM-M-M-M*-M-M-M*-M-M-M-M*-M-M-M-M*-M-MM-M-M-M-M-",
-        "num_attention_heads": 40,
-        "num_key_value_heads": 8,
-        "head_dim": 128,
-        "mamba_num_heads": 128,
-        "mamba_head_dim": 80,
-        "n_groups": 8,
-        "ssm_state_size": 128,
+        "hybrid_override_pattern": "M-M*-M-",
         "conv_kernel": 4,
-        "vocab_size": 131072,
-        "max_position_embeddings": 131072,
-        "torch_dtype": "bfloat16",
     }
     path = tmp_path / "config.json"
     path.write_text(json.dumps(hybrid), encoding="utf-8")
@@ -109,8 +90,11 @@ def test_a_config_json_alone_tells_what_an_uncommon_architecture_takes(
 
     assert done.code == 0, done.err
     memory = done.document["memory"]
-    assert memory["weights_bytes"] == pytest.approx(2 * 8.6e9, rel=0.01)
-    assert memory["kv_cache_bytes"] == 4 * 2 * 8 * 128 * 32768 * 2
+    recurrent = 2048 * (2 * 4096 + 2 * 8 * 128 + 64) + 4096 * 2048
+    attention, network = 2 * 2048 * 2048 + 2 * 2048 * 512, 2 * 2048 * 8192
+    weights = 3 * recurrent + attention + 3 * network + 128256 * 2048
+    assert memory["weights_bytes"] == pytest.approx(2 * weights, rel=0.01)
+    assert memory["kv_cache_bytes"] == 1 * 2 * 8 * 64 * 32768 * 2
     assert memory["state_bytes"] > 0
     assert done.document["generation_tps"]["value"] > 0
 
@@ -119,7 +103,7 @@ def test_a_part_of_an_estimate_that_is_unknown_leaves_the_others(
     program: Program, tmp_path: Path
 ) -> None:
     path = tmp_path / "config.json"
-    narrow = {key: value for key, value in CONFIG.items() if key != "intermediate_size"}
+    narrow = {key: value for key, value in LLAMA_1B.items() if key != "intermediate_size"}
     path.write_text(json.dumps(narrow), encoding="utf-8")
 
     document = program.run("estimate", str(path), *MAC, "--json").document
@@ -290,7 +274,7 @@ def test_a_damaged_configuration_names_its_line_in_every_command(program: Progra
 
 def test_a_folder_can_be_estimated(program: Program, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(CONFIG), encoding="utf-8")
+    path.write_text(json.dumps(LLAMA_1B), encoding="utf-8")
 
     document = program.run("estimate", str(path), *MAC, "--json").document
 
@@ -301,7 +285,7 @@ def test_a_folder_can_be_estimated(program: Program, tmp_path: Path) -> None:
 def test_a_repository_on_the_hub_can_be_estimated_without_its_weights(
     program: Program, tmp_path: Path
 ) -> None:
-    files = {"config.json": json.dumps(CONFIG).encode(), "model.safetensors": b"x" * 700_000}
+    files = {"config.json": json.dumps(LLAMA_1B).encode(), "model.safetensors": b"x" * 700_000}
     write_repository(tmp_path / "hub", "someone/Lynx-1B-4bit", files)
     with HubServer(tmp_path / "hub") as hub:
         online = Program(program.home, {**program.variables, "HF_ENDPOINT": hub.url})

@@ -27,10 +27,13 @@ from mlx_stack.engines.environment import EngineName, Environment
 from mlx_stack.engines.install import install
 from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.engines.vllm_mlx import Serving
+from mlx_stack.home import Home
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import Tier
 from stack_testkit.scripted_model import make_scripted_model
 from stack_testkit.tiny_model import make_tiny_model
+
+type MakeModel = Callable[..., Path]
 
 READY_WITHIN_S = 110
 """The first start of a new environment compiles its byte code."""
@@ -60,46 +63,52 @@ def embedded_model(engines_home: Path, vllm_mlx_environment: Environment) -> Pat
 
 
 @pytest.fixture(scope="session")
-def tiny_model(
+def make_model(
     embedded_model: Path,
     vllm_mlx_environment: Environment,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
+) -> MakeModel:
+    """Call it with what makes a model, a name and the model's own measures."""
+
+    def make(maker: Callable[..., Path], name: str, **fields: object) -> Path:
+        return maker(
+            tmp_path_factory.mktemp("models") / name,
+            tokenizer_of=embedded_model,
+            engine_python=vllm_mlx_environment.python,
+            **fields,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_model(make_model: MakeModel) -> Path:
     """A model that answers gibberish, quickly."""
-    return make_tiny_model(
-        tmp_path_factory.mktemp("models") / "tiny",
-        tokenizer_of=embedded_model,
-        engine_python=vllm_mlx_environment.python,
-    )
+    return make_model(make_tiny_model, "tiny")
 
 
 @pytest.fixture(scope="session")
-def heavy_model(
-    embedded_model: Path,
-    vllm_mlx_environment: Environment,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
+def heavy_model(make_model: MakeModel) -> Path:
     """A model that answers gibberish, and takes 260 MB of memory."""
-    return make_tiny_model(
-        tmp_path_factory.mktemp("models") / "heavy",
-        tokenizer_of=embedded_model,
-        engine_python=vllm_mlx_environment.python,
-        hidden_size=1024,
-    )
+    return make_model(make_tiny_model, "heavy", hidden_size=1024)
 
 
 @pytest.fixture(scope="session")
-def scripted_model(
-    embedded_model: Path,
-    vllm_mlx_environment: Environment,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
+def scripted_model(make_model: MakeModel) -> Path:
     """A model that says what it is told to say."""
-    return make_scripted_model(
-        tmp_path_factory.mktemp("models") / "scripted",
-        tokenizer_of=embedded_model,
-        engine_python=vllm_mlx_environment.python,
-    )
+    return make_model(make_scripted_model, "scripted")
+
+
+@pytest.fixture(scope="module")
+def stack_home(
+    engines_home: Path, vllm_mlx_environment: Environment, tmp_path_factory: pytest.TempPathFactory
+) -> Home:
+    """A state folder with the real engines and nothing else."""
+    assert vllm_mlx_environment.state == "ready"
+    home = Home(tmp_path_factory.mktemp("stack") / "home")
+    home.create()
+    home.engines.symlink_to(engines_home / "engines")
+    return home
 
 
 _WITH_BACKPORTS = f"""

@@ -4,22 +4,17 @@ What is wrong through the gateway must be a fault of the engine that is known he
 the engine as well.
 """
 
-import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
 from mlx_bench.conformance.server import Server
 from mlx_bench.conformance.table import USUAL, Conformance, cases_of, try_cases
-from mlx_procsup.testing import eventually
 from mlx_stack.engines.vllm_mlx import Serving
-from mlx_stack.services.ports import free_ports
+from stack_testkit.gateway_program import running_gateway
 
 type Serve = Callable[..., str]
 
@@ -44,35 +39,16 @@ THINKING_FAULTS = {"A08t": FAULTS["A05"]}
 
 
 @contextmanager
-def running_gateway(folder: Path, engine: str) -> Iterator[str]:
+def gateway_to(folder: Path, engine: str) -> Iterator[str]:
     """The program `mlx-gateway` in front of an engine; its URL."""
-    port = free_ports(1)[0]
     model = {
         "upstreams": [{"url": engine, "model": "scripted"}],
         "max_concurrent": 2,
         "sees_images": False,
         "context_tokens": 131_072,
     }
-    config = folder / "gateway.yaml"
-    document = {"schema_version": 1, "port": port, "models": {"scripted": model}}
-    config.write_text(json.dumps(document))
-    program = Path(sys.executable).with_name("mlx-gateway")
-    with subprocess.Popen(
-        (program, "serve", "--config", config), env={**os.environ, "MLX_GATEWAY_KEY": KEY}
-    ) as process:
-        url = f"http://127.0.0.1:{port}"
-        try:
-            eventually(lambda: answers(url))
-            yield url
-        finally:
-            process.terminate()
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health/liveliness").status_code == 200
-    except httpx.TransportError:
-        return False
+    with running_gateway(folder, {"scripted": model}, key=KEY) as url:
+        yield url
 
 
 def tried(url: str, *names: str, key: str = "") -> Conformance:
@@ -94,7 +70,7 @@ def test_what_clients_need_is_right_but_for_known_faults_of_the_engine(
     serve: Serve, scripted_model: Path, tmp_path: Path
 ) -> None:
     engine = serve(scripted_model, traits=TRAITS, concurrency=2, has_backports=True)
-    with running_gateway(tmp_path, engine) as url:
+    with gateway_to(tmp_path, engine) as url:
         through = tried(url, *USUAL, key=KEY)
 
     assert wrong(through) == FAULTS.keys(), "a fault is gone, or there is a new one"
@@ -108,7 +84,7 @@ def test_a_model_that_thinks_is_right_in_every_api(
     serve: Serve, scripted_model: Path, tmp_path: Path
 ) -> None:
     engine = serve(scripted_model, traits=THINKS)
-    with running_gateway(tmp_path, engine) as url:
+    with gateway_to(tmp_path, engine) as url:
         assert wrong(tried(url, "thinking", key=KEY)) == THINKING_FAULTS.keys()
     assert tried(engine, *THINKING_FAULTS).right == 0
 
@@ -118,7 +94,7 @@ def test_stops_and_clients_that_leave_are_right_in_simple_mode(
 ) -> None:
     engine = serve(scripted_model, traits=SIMPLE, has_backports=True)
     cases = ("C04", "C04s", "C05", "C05s", "P03", "P04", "A12", "A12s", "O03s", "K01", "K02", "K03")
-    with running_gateway(tmp_path, engine) as url:
+    with gateway_to(tmp_path, engine) as url:
         assert wrong(tried(url, *cases, key=KEY)) == set()
     bare = serve(scripted_model, name="bare", traits=SIMPLE)
     assert tried(bare, "K01").right == 0, "the engine no longer needs `end_whole_answers`"

@@ -13,7 +13,6 @@ import pytest
 
 from mlx_procsup.testing import eventually
 from mlx_stack.config import save_values
-from mlx_stack.engines.environment import Environment
 from mlx_stack.home import Home
 from mlx_stack.services.engine_door import asker
 from mlx_stack.services.keep_awake import is_serving, read_activities
@@ -28,17 +27,9 @@ PICTURE = f"data:image/png;base64,{b64encode(CANARY.encode()).decode()}"
 
 
 @pytest.fixture(scope="module")
-def running(
-    engines_home: Path,
-    vllm_mlx_environment: Environment,
-    tiny_model: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Program]:
+def running(stack_home: Home, tiny_model: Path) -> Iterator[Program]:
     """One tier of the tiny model, up, and a gateway."""
-    assert vllm_mlx_environment.state == "ready"
-    home = Home(tmp_path_factory.mktemp("guard") / "home")
-    home.create()
-    home.engines.symlink_to(engines_home / "engines")
+    home = stack_home
     port, gateway_port = free_ports(2)
     tier = Tier(
         name="fast", model="tiny", quant="int4", source=str(tiny_model), port=port, vllm_flags={}

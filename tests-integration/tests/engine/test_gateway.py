@@ -30,17 +30,9 @@ ANSWER_TIMEOUT_S = 120.0
 
 
 @pytest.fixture(scope="module")
-def running(
-    engines_home: Path,
-    vllm_mlx_environment: Environment,
-    tiny_model: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Program]:
+def running(stack_home: Home, tiny_model: Path) -> Iterator[Program]:
     """A stack of two tiers of the tiny model, up."""
-    assert vllm_mlx_environment.state == "ready"
-    home = Home(tmp_path_factory.mktemp("gateway") / "home")
-    home.create()
-    home.engines.symlink_to(engines_home / "engines")
+    home = stack_home
     *ports, gateway_port = free_ports(3)
     tiers = tuple(
         Tier(

@@ -5,13 +5,11 @@ not, a newer engine no longer needs the repair. Through the gateway the answer m
 """
 
 import json
-import os
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,8 @@ import psutil
 import pytest
 import uv
 
-from mlx_procsup.testing import eventually
 from mlx_stack.engines.vllm_mlx import Serving
-from mlx_stack.services.ports import free_ports
+from stack_testkit.gateway_program import running_gateway
 
 type Serve = Callable[..., str]
 
@@ -107,31 +104,6 @@ def response(given: object = "Repeat: one two three", **fields: object) -> dict[
     return {"model": "scripted", "input": given, **fields}
 
 
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/health/liveliness").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-@contextmanager
-def running_gateway(folder: Path, models: dict[str, Any]) -> Iterator[str]:
-    """The program `mlx-gateway` in front of engines; its URL."""
-    port = free_ports(1)[0]
-    config = folder / "gateway.yaml"
-    config.write_text(json.dumps({"schema_version": 1, "port": port, "models": models}))
-    program = Path(sys.executable).with_name("mlx-gateway")
-    with subprocess.Popen(
-        (program, "serve", "--config", config), env={**os.environ, "MLX_GATEWAY_KEY": KEY}
-    ) as process:
-        url = f"http://127.0.0.1:{port}"
-        try:
-            eventually(lambda: answers(url))
-            yield url
-        finally:
-            process.terminate()
-
-
 def served(url: str, **fields: object) -> dict[str, Any]:
     upstream = {"url": url, "model": "scripted"}
     return {"upstreams": [upstream], "max_concurrent": 1, "sees_images": False, **fields}
@@ -145,7 +117,7 @@ def engine(serve_all: Serve, scripted_model: Path) -> str:
 @pytest.fixture(scope="module")
 def gateway(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     models = {"scripted": served(engine, context_tokens=2048)}
-    with running_gateway(tmp_path_factory.mktemp("gateway"), models) as url:
+    with running_gateway(tmp_path_factory.mktemp("gateway"), models, key=KEY) as url:
         yield url
 
 
@@ -348,7 +320,7 @@ def test_a_thinking_block_has_a_signature(
     thinking = message("Repeat: <think>I ponder.</think>Yes.")
 
     assert "signature" not in ask(url, MESSAGES, thinking).document["content"][0]
-    with running_gateway(tmp_path, {"scripted": served(url)}) as through:
+    with running_gateway(tmp_path, {"scripted": served(url)}, key=KEY) as through:
         for streams in (False, True):
             answer = ask(through, MESSAGES, thinking | {"stream": streams})
             blocks = [each["content_block"] for each in answer.of("content_block_start")]
@@ -362,7 +334,7 @@ def test_a_value_out_of_range_would_end_all_work_and_never_reaches_the_engine(
 ) -> None:
     url = serve(scripted_model, traits=TRAITS)
 
-    with running_gateway(tmp_path, {"scripted": served(url)}) as through:
+    with running_gateway(tmp_path, {"scripted": served(url)}, key=KEY) as through:
         assert is_refused(ask(through, CHAT, chat(min_p=-1)))
         assert ask(through, CHAT, chat()).said == "one two three"
 
@@ -511,7 +483,7 @@ def test_an_engine_that_dies_while_it_reads_is_replaced(
     headers = {"authorization": f"Bearer {KEY}"}
     asked = make("Wait 3 s. Repeat: ok", stream=True)
     with (
-        running_gateway(tmp_path, models) as url,
+        running_gateway(tmp_path, models, key=KEY) as url,
         httpx.Client(timeout=PATIENCE_S, headers=headers) as client,
         client.stream("POST", url + path, json=asked) as answer,
     ):
