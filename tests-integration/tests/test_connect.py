@@ -58,6 +58,32 @@ def test_ask_takes_up_files_what_is_piped_in_and_what_was_said_before(
     assert served.run("ask", "--tier", "fast", "-m", "fast", "hi").code == 2
 
 
+def test_ask_shows_a_picture_to_a_tier_that_sees_and_to_no_other(
+    served: Program, tmp_path: Path
+) -> None:
+    define_stack(served.home, {"standard": {}, "sight": {}})
+    folder = served.home.models / "sight-model"
+    vision = {"model_type": "qwen3_vl", "text_config": {}, "vision_config": {"depth": 2}}
+    (folder / "config.json").write_text(json.dumps(vision))
+    served.run("up")
+    picture, text = tmp_path / "dot.png", tmp_path / "dot.txt"
+    picture.write_bytes(b"\x89PNG\r\n\x1a\n")
+    text.write_text("no picture")
+
+    seen = served.run("ask", "What is it?", "--tier", "sight", "--image", str(picture))
+    unseen = served.run(
+        "ask", "What is it?", "--tier", "standard", "--image", str(picture), "--json"
+    )
+    wrong = served.run("ask", "What is it?", "--tier", "sight", "--image", str(text), "--json")
+
+    assert seen.code == 0, seen.err
+    assert "What is it?" in seen.out
+    assert "data:image/png;base64,iVBORw0KGgo=" in seen.out
+    assert unseen.code == 1
+    assert "image" in unseen.document["error"]["message"]
+    assert wrong.code == 2
+
+
 def test_on_a_terminal_without_a_question_ask_is_a_chat(served: Program) -> None:
     define_stack(served.home, {"standard": {}})
     served.run("up")
