@@ -77,7 +77,9 @@ def refuse_too_large(opened: OpenStack, tiers: Iterable[PlannedTier], room: Memo
         if room.excludes(each.gpu_bytes):
             tokens = each.tier.context_tokens
             context = f" with {tokens:,} tokens of context" if tokens is not None else ""
-            shorter = "" if tokens is None else "A shorter `--context` needs less. "
+            weights = each.memory.weights_bytes if each.memory is not None else None
+            helps = tokens is not None and not room.excludes(weights)
+            shorter = "A shorter `--context` needs less. " if helps else ""
             raise ModelTooLargeError(
                 room.warning(f"{each.tier.model}{context} needs", each.gpu_bytes),
                 hint=f"{instead(opened, room, entry_of(opened.catalog, each.tier))}{shorter}"
