@@ -35,6 +35,7 @@ class Home:
         catalog: The user's own catalog entries.
         conversation: The last conversation with `ask`, which `-c` continues; mode 0600.
         chat_history: The lines typed into the chat of `ask`; mode 0600.
+        panics: Panics of this Mac, and which tier each is held against.
         page: What the page under `/ui/` has started, and the tokens that open it.
         setup_progress: How far an interrupted `setup` came.
         lock: Held by operations that change running services.
@@ -60,6 +61,7 @@ class Home:
         self.catalog = root / "catalog"
         self.conversation = root / "conversation.json"
         self.chat_history = root / "chat_history"
+        self.panics = root / "panics.json"
         self.page = root / "page"
         self.setup_progress = root / "setup.json"
         self.lock = root / "lock"

@@ -22,7 +22,7 @@ OURS = (
     *("profile.json", "config.yaml", "credentials.json", "keys.json", "keys.lock"),
     *("ledger.db", "ledger.db-wal", "ledger.db-shm", "connections.json", "open-webui.env"),
     *("stacks", "gateway.yaml", "litellm.yaml", "engines", "pids", "run", "logs", "benchmarks"),
-    *("conversation.json", "chat_history", "setup.json", "page", "lock"),
+    *("conversation.json", "chat_history", "setup.json", "panics.json", "page", "lock"),
 )
 """What we write into the state folder, models aside; the lock last, since it is held meanwhile."""
 

@@ -104,14 +104,7 @@ def show_status(output: Output, report: "services.status.StatusReport") -> None:
         if words:
             output.answer(f"{row.name}: {words}", style="dim")
     for row in report.services:
-        if row.last_error and not has_room:
-            output.answer(f"\n{row.name}: {row.last_error}")
-        if row.flapping:
-            output.answer(
-                f"\n{row.name} is flapping: the watchdog gave up after {row.restarts} "
-                f"restarts. Look at `mlx-stack logs {row.name}`; `mlx-stack up` tries again.",
-                style="yellow",
-            )
+        _show_trouble(output, row, with_error=not has_room)
     if report.changed:
         names = ", ".join(report.changed)
         arrows = any(row.model_after_up or row.port_after_up for row in report.services)
@@ -129,6 +122,20 @@ def show_status(output: Output, report: "services.status.StatusReport") -> None:
         output.answer(("\nRecent watchdog events:", "bold"))
         for line in report.decisions:
             output.answer(line, style="dim")
+
+
+def _show_trouble(output: Output, row: "services.status.ServiceRow", *, with_error: bool) -> None:
+    """What is wrong with a service, apart from its state."""
+    if row.last_error and with_error:
+        output.answer(f"\n{row.name}: {row.last_error}")
+    if row.flapping:
+        output.answer(
+            f"\n{row.name} is flapping: the watchdog gave up after {row.restarts} "
+            f"restarts. Look at `mlx-stack logs {row.name}`; `mlx-stack up` tries again.",
+            style="yellow",
+        )
+    if row.after_panics:
+        output.answer(f"\n{row.name}: {row.after_panics}", style="yellow")
 
 
 def _doing(row: "services.status.ServiceRow") -> Iterator[str]:

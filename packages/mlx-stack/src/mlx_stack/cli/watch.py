@@ -70,7 +70,7 @@ def command(
 
 
 def _show_event(output: Output, event: "mlx_procsup.WatchEvent") -> None:
-    output.text(services.watch.describe(event))
+    output.text(services.watch_log.describe(event))
 
 
 def _show_daemon(output: Output, daemon: "services.watch.BackgroundWatch") -> None:

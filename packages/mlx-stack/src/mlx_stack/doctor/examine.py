@@ -55,6 +55,7 @@ def _checks(opened: OpenStack, *, fix: bool) -> tuple[Check, ...]:
         lambda: running.check_aliases(opened),
         lambda: running.check_ports(opened),
         lambda: running.check_leftovers(home),
+        lambda: running.check_panics(opened),
         lambda: running.check_speed(opened),
         running.check_hub,
         lambda: machine.check_power(home),

@@ -1,5 +1,6 @@
 """Engines, models, the Hub, ports and processes: whether the stack could start."""
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +12,7 @@ import psutil
 
 from mlx_gateway.ledger import LedgerError, NewerLedgerError
 from mlx_procsup import locate, stop_service, tail_with_archive
-from mlx_stack.doctor.finding import Finding, of_error, ok
+from mlx_stack.doctor.finding import Finding, Severity, of_error, ok
 from mlx_stack.engines.environment import (
     EngineName,
     Environment,
@@ -33,13 +34,14 @@ from mlx_stack.models.hub.environment import read_environment
 from mlx_stack.models.shelf import models_on_disk
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.learned import find_drifts
+from mlx_stack.services import panic_reports, panics
 from mlx_stack.services.assembly import model_folder
 from mlx_stack.services.ports import is_free
 from mlx_stack.services.service import GATEWAY, known_services
 from mlx_stack.services.status import read_status
 
-SERVICE = "service"
-"""The findings about what runs."""
+SERVICE, PANIC = "service", "panic"
+"""The findings about what runs, and about what the Mac panicked over."""
 _MOST_NAMED = 3
 _STATES = {
     "crashed": "has crashed",
@@ -75,6 +77,43 @@ def check_services(opened: OpenStack) -> Iterator[Finding]:
         yield ok(SERVICE, "Every service is healthy.")
     elif all(row.state == "stopped" for row in report.services):
         yield Finding(SERVICE, "info", "The stack is stopped.", fix="`mlx-stack up` starts it.")
+
+
+def check_panics(opened: OpenStack) -> Iterator[Finding]:
+    """Whether the Mac panicked over a tier.
+
+    Raises:
+        StackError: When the stack or the record of panics can't be read.
+    """
+    folder = panic_reports.folder_of(opened.variables)
+    if not folder.is_dir():
+        return
+    if not os.access(folder, os.R_OK | os.X_OK):
+        yield Finding(
+            PANIC,
+            "info",
+            f"Reports of panics in {folder} may not be read.",
+            "A tier that panics the Mac would be started again and again.",
+            "Run the watchdog as a user who administers this Mac.",
+        )
+        return
+    record = panics.read(opened.home)
+    severities: dict[panics.Standing, Severity] = {
+        panics.Standing.AS_DEFINED: "info",
+        panics.Standing.SMALLER: "warning",
+        panics.Standing.NOT_AT_ALL: "problem",
+    }
+    blamed = [tier.name for tier in opened.stack.tiers if record.held_against(tier.name)]
+    for name in blamed:
+        yield Finding(
+            PANIC,
+            severities[record.standing(name)],
+            f"{name}: {panics.words_of(name, record)}.",
+            "The model may need more memory than this Mac has, or macOS has a defect.",
+            f"A smaller model or context; then `mlx-stack up --tier {name}` starts it as defined.",
+        )
+    if not blamed:
+        yield ok(PANIC, "No panic is held against a tier.")
 
 
 def check_engines(home: Home, *, reads_files: bool) -> Iterator[Finding]:

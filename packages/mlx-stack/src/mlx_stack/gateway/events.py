@@ -11,7 +11,7 @@ from mlx_gateway.usage import read_events
 from mlx_stack.home import Home
 from mlx_stack.stack import Tier
 
-START, STOP = availability.START, availability.STOP
+START, STOP, PANIC = availability.START, availability.STOP, availability.PANIC
 UPGRADE = "upgrade"
 _TOOK = re.compile(r", ready after ([0-9]{1,6}\.[0-9]) s\Z")
 _LONGEST_TOOK = 24

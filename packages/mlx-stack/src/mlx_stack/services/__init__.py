@@ -18,5 +18,6 @@ if TYPE_CHECKING:
     from mlx_stack.services import status as status
     from mlx_stack.services import up as up
     from mlx_stack.services import watch as watch
+    from mlx_stack.services import watch_log as watch_log
 else:
     __getattr__ = modules_of(__name__)

@@ -26,6 +26,8 @@ from mlx_stack.models.own_code import ensure_no_code
 from mlx_stack.models.serving import serving_of
 from mlx_stack.models.shelf import PREFIX, load_bytes, models_on_disk
 from mlx_stack.open_stack import OpenStack
+from mlx_stack.services import panics
+from mlx_stack.services.panics import Standing
 from mlx_stack.services.service import (
     GATEWAY,
     LITELLM,
@@ -46,7 +48,9 @@ class Assembly:
         engines: The tiers' services, in the order of the stack; those in `missing` left out.
         litellm: LiteLLM's service, whenever it runs; None where it never does.
         gateway_settings: The text of `gateway.yaml` that the stack means.
-        missing: Tiers whose model is not on this disk, each with what to say about it.
+        stack: The stack file, with what it says of tiers that are started smaller.
+        missing: Tiers that can't be started, since their model is not on this disk or the Mac
+            panicked over them, each with what to say about it.
         guests: Models without a tier that a request has started, and that are to run.
     """
 
@@ -85,7 +89,7 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
         EngineMissingError: When vllm-mlx, or a LiteLLM that is always to run, is not installed.
         InvalidCatalogError: When one of the user's own catalog entries breaks the schema.
     """
-    stack, config = opened.stack, opened.config
+    stack, config = as_it_may_run(opened), opened.config
     _check_gateway_port(stack, config)
     engine = require_environment(opened.home.engines, EngineName.VLLM_MLX)
     engines: list[Service] = []
@@ -93,8 +97,7 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
     known: dict[str, TierAtGateway] = {}
     for tier in stack.tiers:
         try:
-            folder = model_folder(opened, tier)
-            serving = serving_of(opened.catalog, tier, folder)
+            folder, serving = _served(opened, tier)
         except StackError as error:
             missing[tier.name] = error
             continue
@@ -114,8 +117,38 @@ def tier_service(opened: OpenStack, tier: Tier) -> Service:
         StackError: When no engine is installed, or the model is not on this disk.
     """
     engine = require_environment(opened.home.engines, EngineName.VLLM_MLX)
+    tier = _as_it_may_run(tier, panics.read(opened.home))
+    return _engine_service(opened, tier, *_served(opened, tier), engine)
+
+
+def as_it_may_run(opened: OpenStack) -> Stack:
+    """The stack file, its tiers as small as they are started after panics of this Mac.
+
+    Raises:
+        StackError: When no stack is defined, or a file is damaged.
+    """
+    record = panics.read(opened.home)
+    tiers = tuple(_as_it_may_run(tier, record) for tier in opened.stack.tiers)
+    return msgspec.structs.replace(opened.stack, tiers=tiers)
+
+
+def _as_it_may_run(tier: Tier, record: panics.Record) -> Tier:
+    return panics.smaller(tier) if record.standing(tier.name) is Standing.SMALLER else tier
+
+
+def _served(opened: OpenStack, tier: Tier) -> tuple[Path, vllm_mlx.Serving]:
+    """The folder of a tier's model, and how it is served.
+
+    Raises:
+        StackError: As of `model_folder`, and where the tier isn't started at all.
+    """
+    record = panics.read(opened.home)
+    standing = record.standing(tier.name)
+    if standing is Standing.NOT_AT_ALL:
+        raise panics.refusal(tier.name, record)
     folder = model_folder(opened, tier)
-    return _engine_service(opened, tier, folder, serving_of(opened.catalog, tier, folder), engine)
+    serving = serving_of(opened.catalog, tier, folder)
+    return folder, panics.smaller_serving(serving) if standing is Standing.SMALLER else serving
 
 
 def at_gateway(tier: Tier, serving: vllm_mlx.Serving) -> TierAtGateway:
@@ -170,11 +203,11 @@ def _guests(opened: OpenStack, engine: Environment) -> Iterator[Service]:
         port = recorded_port(opened.home.state_dirs, model.tier.name)
         if model.tier.name not in names or port is None:
             continue
-        tier = msgspec.structs.replace(model.tier, port=port)
+        tier = _as_it_may_run(
+            msgspec.structs.replace(model.tier, port=port), panics.read(opened.home)
+        )
         with suppress(StackError):  # what became unusable is stopped with the next `up`
-            folder = model_folder(opened, tier)
-            serving = serving_of(opened.catalog, tier, folder)
-            yield _engine_service(opened, tier, folder, serving, engine)
+            yield _engine_service(opened, tier, *_served(opened, tier), engine)
 
 
 def _engine_service(

@@ -9,7 +9,7 @@ from mlx_stack.services.assembly import assemble, chosen, guests_seen
 from mlx_stack.services.down import stop_services
 from mlx_stack.services.service import Outcomes, ServiceEvent, service_names
 from mlx_stack.services.stack_lock import stack_lock
-from mlx_stack.services.up import start_services
+from mlx_stack.services.up import start_services, take_panics
 from mlx_stack.steps import OnEvent, ignore
 
 
@@ -54,6 +54,7 @@ def restart(
     # before anything is written: without a stack, or with a mistyped tier, nothing is
     chosen((*service_names(opened.stack), *guests_seen(opened.home.state_dirs)), tier)
     with stack_lock(opened.home, "restart"):
+        take_panics(opened, tier)
         # what can't be started again is not stopped
         assembly = assemble(opened, gateway_key=ensure_gateway_key(opened.home))
         stopped = stop_services(opened, tier=tier, on_event=on_event)

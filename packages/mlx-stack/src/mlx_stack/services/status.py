@@ -33,6 +33,7 @@ from mlx_stack.hardware import known_hardware
 from mlx_stack.home import Home
 from mlx_stack.models.shelf import service_of
 from mlx_stack.open_stack import OpenStack
+from mlx_stack.services import panics
 from mlx_stack.services.assembly import Assembly, assemble
 from mlx_stack.services.at_gateway import AtGateway, ask_gateway
 from mlx_stack.services.keep_awake import is_held_by, is_supported
@@ -82,6 +83,8 @@ class ServiceRow:
         loading_left_s: How long it will take; None where nothing tells.
         waits_for: Those that have to make room in memory before it is started for a request.
         is_asked_for: Whether it loads, or waits for room, since a request needs it.
+        panics: How often the Mac panicked over it since the user last named it to start it.
+        after_panics: What follows from that, in words; None without a panic.
     """
 
     name: str
@@ -114,6 +117,8 @@ class ServiceRow:
     loading_left_s: float | None = None
     waits_for: tuple[str, ...] = ()
     is_asked_for: bool = False
+    panics: int = 0
+    after_panics: str | None = None
 
     @property
     def is_as_meant(self) -> bool:
@@ -209,6 +214,8 @@ def read_status(opened: OpenStack, *, hardware: HardwareProfile | None = None) -
     statuses = probe_all([each.target for each in shown], home.state_dirs)
     rows = [_row(status, each) for status, each in zip(statuses, shown, strict=True)]
     rows = [row for row in rows if row.is_defined or row.state not in ("stopped", "crashed")]
+    record = panics.read(home)
+    rows = [_with_panics(row, record) for row in rows]
     rows[-1] = _with_last_look(rows[-1], read_last_look(home.state_dirs), time.time())
     configured_url = gateway_url(config.gateway_host, config.litellm_port)
     said: dict[str, AtGateway] = {}
@@ -390,6 +397,18 @@ def _with_load(
         loading_left_s=_rounded(load.left_s),
         is_asked_for=is_asked_for,
     )
+
+
+def _with_panics(row: ServiceRow, record: panics.Record) -> ServiceRow:
+    """The row with what is held against it."""
+    held = record.held_against(row.name)
+    if not held:
+        return row
+    words = panics.words_of(row.name, record)
+    reason = row.reason
+    if record.standing(row.name) is panics.Standing.NOT_AT_ALL and not row.loaded:
+        reason = words
+    return replace(row, panics=len(held), after_panics=words, reason=reason)
 
 
 def _with_last_look(row: ServiceRow, look: LastLook | None, now: float) -> ServiceRow:

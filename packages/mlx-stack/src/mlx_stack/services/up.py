@@ -9,6 +9,7 @@ import os
 import pwd
 import shlex
 import stat
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -22,6 +23,7 @@ from mlx_procsup import (
     SupervisionError,
     WaitsForMemory,
     WantedState,
+    WatchEvent,
     is_current,
     locate,
     set_wanted,
@@ -35,6 +37,7 @@ from mlx_stack.gateway.events import note_start
 from mlx_stack.home import Home
 from mlx_stack.models.shelf import PREFIX
 from mlx_stack.open_stack import OpenStack
+from mlx_stack.services import panic_reports, panics
 from mlx_stack.services.assembly import (
     Assembly,
     assemble,
@@ -60,6 +63,7 @@ from mlx_stack.services.service import (
     service_names,
 )
 from mlx_stack.services.stack_lock import stack_lock
+from mlx_stack.services.watch_log import note_in_log
 from mlx_stack.steps import OnEvent, ignore
 
 _log = logging.getLogger("mlx_stack")
@@ -94,6 +98,7 @@ def up(
     chosen((*service_names(opened.stack), *guests_seen(opened.home.state_dirs)), tier)
     refuse_open_home(opened.home)
     with stack_lock(opened.home, "up"):
+        take_panics(opened, tier)
         assembly = assemble(opened, gateway_key=ensure_gateway_key(opened.home))
         return start_services(
             opened.home,
@@ -103,6 +108,21 @@ def up(
             on_event=on_event,
             is_wanted=lambda name: not (passes_over_missing and name in assembly.missing),
         )
+
+
+def take_panics(opened: OpenStack, tier: str | None) -> None:
+    """Note this Mac's panics before anything is started; those of what the user names are forgiven.
+
+    Models without a tier can't be named: they are meant by the command for all.
+
+    Args:
+        tier: The tier that the user named; None for all.
+    """
+    home, now = opened.home, time.time()
+    for panic in panics.take(home, panic_reports.folder_of(opened.variables), now):
+        note_in_log(home, WatchEvent(now, panic.tier, "panic", panic.describe()))
+    guests = (name for name in home.state_dirs.names() if name.startswith(PREFIX))
+    panics.forgive(home, guests if tier is None else (tier,), now)
 
 
 def refuse_open_home(home: Home) -> None:
@@ -280,7 +300,7 @@ def _is_outdated(home: Home, litellm: Service | None) -> bool:
 
 
 def _missing(assembly: Assembly) -> Iterator[ServiceOutcome]:
-    """The tiers that can't be started, since their model is not on this disk."""
+    """The tiers that can't be started; the stack knows why."""
     for tier in assembly.stack.tiers:
         error = assembly.missing.get(tier.name)
         if error is not None:

@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from mlx_procsup import (
     RestartPolicy,
     RotationRule,
     Supervised,
+    SupervisionError,
     WaitsForMemory,
     WantedState,
     Watchdog,
@@ -48,14 +50,18 @@ from mlx_stack.models.find import local_model_of
 from mlx_stack.models.own_code import ensure_no_code
 from mlx_stack.models.serving import serving_of, shape_of_tier
 from mlx_stack.open_stack import OpenStack
+from mlx_stack.services import panic_reports, panics
 from mlx_stack.services.assembly import Assembly, assemble, guest_names
 from mlx_stack.services.delivery import SILENCE_S, EngineDelivery, predictor
 from mlx_stack.services.keep_awake import kept_awake
 from mlx_stack.services.service import GATEWAY, WATCHDOG, Service, ServiceEvent
 from mlx_stack.services.up import refuse_open_home, start_services
+from mlx_stack.services.watch_log import note_in_log
 from mlx_stack.stack import Tier
 
 _MB = 1 << 20
+_WRITTEN_WITHIN_S = 600.0
+"""So long after a report of a panic has appeared, more of it may be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +125,11 @@ def watch(
     dirs = home.state_dirs
 
     def note(event: WatchEvent) -> None:
-        _write_down(home, event)
+        note_in_log(home, event)
         note_watch(home, event.what, event.service, event.since)
         on_event(event)
 
-    source = _StackSource(home, note)
+    source = _StackSource(home, panic_reports.folder_of(opened.variables), note)
 
     def give_up(stalled_s: float) -> None:
         note(_event(None, "held-up", f"hasn't looked for {stalled_s:.0f} s: exits to be restarted"))
@@ -134,7 +140,7 @@ def watch(
 
     with run_as(WATCHDOG, dirs), kept_awake(home, os.getpid(), note_awake):
         if options.up:
-            _start_stack(home, note)
+            _start_stack(home, source, note)
         names = ", ".join(service.spec.name for service in source.load()) or "nothing yet"
         settings = WatchSettings(
             lock=home.lock,
@@ -180,17 +186,13 @@ def start_daemon(opened: OpenStack, options: WatchOptions) -> BackgroundWatch:
         raise StackError(str(error), hint=f"Its last log line: {said}") from error
 
 
-def describe(event: WatchEvent) -> str:
-    """One line of the watchdog's log, the time in local time."""
-    at = datetime.fromtimestamp(event.at).astimezone()
-    return f"{at:%Y-%m-%d %H:%M:%S}  {event.service or '-':<10} {event.what}: {event.reason}"
-
-
 class _StackSource:
     """The services to watch, read again when one of their files has changed."""
 
-    def __init__(self, home: Home, note: Callable[[WatchEvent], None]) -> None:
+    def __init__(self, home: Home, reports: Path, note: Callable[[WatchEvent], None]) -> None:
         self._home = home
+        self._reports = reports
+        self._reports_read: float | None = None
         self._note = note
         self._model_dir = home.models
         self._signature: object = None
@@ -199,6 +201,7 @@ class _StackSource:
 
     def load(self) -> tuple[Supervised, ...]:
         """The services as they are defined now; the last good ones while a file is damaged."""
+        self._take_new_panics()
         signature = self._sign()
         if signature == self._signature:
             return self._services
@@ -219,10 +222,33 @@ class _StackSource:
             self._note(_event(None, "noticed", f"the stack has changed: {names}"))
         return self._services
 
+    def take_panics(self) -> None:
+        """Note the panics that new reports tell of; for who holds the lock."""
+        changed_at = panic_reports.changed_at(self._reports)
+        for panic in panics.take(self._home, self._reports, time.time()):
+            self._note(_event(panic.tier, "panic", panic.describe()))
+        self._reports_read = changed_at
+
+    def _take_new_panics(self) -> None:
+        """Do so where a report may have come, before anything is restarted.
+
+        Whoever holds the lock now has done it, too; what is damaged is said by who needs it.
+        """
+        changed_at = panic_reports.changed_at(self._reports)
+        is_settled = changed_at is None or time.time() - changed_at > _WRITTEN_WITHIN_S
+        if is_settled and changed_at == self._reports_read:
+            return
+        with (
+            suppress(SupervisionError, StackError, OSError),
+            acquire_lock(self._home.lock, "watch"),
+        ):
+            self.take_panics()
+
     def _sign(self) -> tuple[object, ...]:
         home = self._home
         files = (
-            *(home.stack, home.config, home.credentials, home.catalog, self._model_dir),
+            *(home.stack, home.config, home.credentials, home.catalog, home.panics),
+            self._model_dir,
             *sorted(home.catalog.glob("*.yaml")),
             *(home.engines / engine for engine in EngineName),  # a switch links again in its folder
         )
@@ -293,7 +319,7 @@ def _hardware(home: Home) -> HardwareProfile | None:
         return None
 
 
-def _start_stack(home: Home, note: Callable[[WatchEvent], None]) -> None:
+def _start_stack(home: Home, source: "_StackSource", note: Callable[[WatchEvent], None]) -> None:
     """`up`, but for what `down` stopped: a restart of the watchdog must not undo it."""
     left_alone: list[str] = []
 
@@ -318,6 +344,7 @@ def _start_stack(home: Home, note: Callable[[WatchEvent], None]) -> None:
         note(_event(None, "held-up", f"waits for {owner.describe() if owner else 'a command'}"))
 
     with acquire_lock(home.lock, "watch --up", on_wait=note_wait):
+        source.take_panics()
         assembly = assemble(OpenStack(home), gateway_key=ensure_gateway_key(home))
         start_services(home, assembly, is_wanted=is_wanted, on_event=note_start)
     for name in left_alone:
@@ -326,23 +353,6 @@ def _start_stack(home: Home, note: Callable[[WatchEvent], None]) -> None:
 
 def _event(service: str | None, what: str, reason: str) -> WatchEvent:
     return WatchEvent(datetime.now().astimezone().timestamp(), service, what, reason)
-
-
-def _write_down(home: Home, event: WatchEvent) -> None:
-    """Append an event to the watchdog's log, unless the log is where we print anyway."""
-    path = home.state_dirs.log_file(WATCHDOG)
-    if prints_to(path):
-        return
-    with suppress(OSError), path.open("a", encoding="utf-8") as log:  # a full disk ends no watch
-        log.write(describe(event) + "\n")
-
-
-def prints_to(path: Path) -> bool:
-    """Whether our standard output is this file."""
-    try:
-        return os.path.samestat(os.fstat(1), path.stat())
-    except OSError:
-        return False
 
 
 def _signature_of(path: Path) -> tuple[int, int, int] | None:
