@@ -41,8 +41,12 @@ class Workload:
 
     @property
     def kept_contexts(self) -> int:
-        """How many finished requests' caches count in addition to those of running ones."""
-        return 1 if self.keeps_prefixes or self.concurrency > 1 else 0
+        """How many finished requests' caches count in addition to those of running ones.
+
+        As many as run: with fewer, agents that take turns push each other's conversation out, and
+        each turn is read from its beginning.
+        """
+        return self.concurrency if self.keeps_prefixes or self.concurrency > 1 else 0
 
     @property
     def tokens_in_speed(self) -> int:

@@ -118,13 +118,16 @@ def _prefill_step(shape: ModelShape | None, tier: Tier) -> int | None:
 
 
 def _cache_bytes(shape: ModelShape | None, tier: Tier) -> int | None:
-    """What one request leaves behind at the tier's full context: keys, values and state.
+    """What as many conversations as run at once leave behind at the tier's full context.
 
-    As much is kept for the next request that begins alike, so that a whole conversation is; it is
-    what the memory plan counts as the prefix cache.
+    Keys, values and state are kept for the next turn of each; it is what the memory plan counts as
+    the prefix cache.
     """
     if shape is None:
         return None
-    tokens = tier.context_tokens or DEFAULT_CONTEXT_TOKENS
-    workload = Workload(context_tokens=tokens, keeps_prefixes=True)
+    workload = Workload(
+        context_tokens=tier.context_tokens or DEFAULT_CONTEXT_TOKENS,
+        concurrency=tier.concurrency,
+        keeps_prefixes=True,
+    )
     return memory_use(shape, workload).prefix_cache_bytes
