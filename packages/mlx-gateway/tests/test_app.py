@@ -238,7 +238,7 @@ async def test_an_engine_that_dies_before_its_first_word_is_replaced(
 
         assert b'"say":"Hello"' in answer.body
         assert b"broke" not in answer.body
-        if signs:
+        if signs or path.endswith("responses"):
             assert b"\n: x-mlx-stack-tier: fast\n: " in answer.body
             assert b"\n: x-mlx-stack-fallback-from: standard\n" in answer.body
         else:
@@ -378,7 +378,8 @@ async def test_a_stop_sequence_ends_the_work_of_the_engine_and_the_tokens_are_co
 ) -> None:
     async def talks(exchange: Exchange) -> None:
         if exchange.path.endswith("count_tokens"):
-            words = exchange.document["messages"][0]["content"].split()
+            texts = [each["content"] for each in exchange.document["messages"]]
+            words = " ".join([exchange.document.get("system", ""), *texts]).split()
             await exchange.json({"input_tokens": len(words)})
             return
         await exchange.begin_events()
@@ -397,7 +398,7 @@ async def test_a_stop_sequence_ends_the_work_of_the_engine_and_the_tokens_are_co
         usage = [each["usage"] for each in answer.events if isinstance(each, dict)
                  and each.get("usage")][-1]  # fmt: skip
         assert usage.get("completion_tokens", usage.get("output_tokens")) == 2
-        assert usage.get("prompt_tokens", usage.get("input_tokens")) >= 2
+        assert usage.get("prompt_tokens", usage.get("input_tokens")) >= 1
 
 
 CLOUD = """
@@ -472,8 +473,8 @@ async def test_a_model_that_has_to_start_first_keeps_its_client_waiting(bench: M
             if model == "standard":
                 raise UpstreamFailedError("it does not fit")
 
-        def finished(self, model: str) -> None:
-            self.steps.append(f"finished {model}")
+        def finished(self, model: str, keep_s: float | None = None) -> None:
+            self.steps.append(f"finished {model} {keep_s}")
 
     starter = Starter()
     async with bench(TWO, says_hello, says_hello, activator=starter, sign_of_life_s=0.05) as it:
@@ -481,7 +482,7 @@ async def test_a_model_that_has_to_start_first_keeps_its_client_waiting(bench: M
 
         assert b'"delta":{}' in answer.body
         assert b": x-mlx-stack-tier: fast" in answer.body
-        assert starter.steps == ["ready standard", "ready fast", "finished fast"]
+        assert starter.steps == ["ready standard", "ready fast", "finished fast None"]
         bad = await it.client.ask("/v1/chat/completions", {**HELLO, "n": 2})
         assert bad.status == 400
         assert len(starter.steps) == 3, "nothing is started for a request that is refused"

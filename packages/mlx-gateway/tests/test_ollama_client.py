@@ -4,10 +4,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import ollama
 import pytest
+
+from mlx_gateway.activation import NothingToStart, Presence
 
 type Exchange = Any
 type MakeBench = Any
@@ -133,12 +136,44 @@ async def test_models_are_listed_with_what_they_can_do(bench: MakeBench) -> None
         assert shown.modelinfo is not None
         architecture = shown.modelinfo["general.architecture"]
         assert shown.modelinfo[f"{architecture}.context_length"] == 4096
-        assert [each.model for each in (await client.ps()).models] == ["standard"]
+        (running,) = (await client.ps()).models
+        assert running.model == "standard"
+        assert running.expires_at is not None
+        assert running.expires_at.year > 2200, "nobody ends it"
         version = (await it.client.ask("/api/version")).document["version"]
         assert tuple(map(int, version.split("."))) >= (0, 6, 4), "VS Code looks for that"
 
         await it.engines[0].stop()
         assert list((await client.ps()).models) == []
+
+
+async def test_how_long_a_model_is_kept_is_told_to_who_ends_it(bench: MakeBench) -> None:
+    class Keeper(NothingToStart):
+        def __init__(self) -> None:
+            self.told: list[tuple[str, float | None]] = []
+
+        def finished(self, model: str, keep_s: float | None = None) -> None:
+            self.told.append((model, keep_s))
+
+        def presence(self, model: str) -> Presence:
+            assert model == "standard"
+            return Presence(state="up", rests_in_s=self.told[-1][1])
+
+        async def unload(self, model: str) -> None:
+            self.told.append((model, 0))
+
+    keeper = Keeper()
+    async with bench(ONE, says_hello, activator=keeper) as it, client_of(it) as client:
+        await client.chat("standard", HELLO, keep_alive="10m")
+        assert keeper.told == [("standard", 600)]
+        (running,) = (await client.ps()).models
+        assert running.expires_at is not None
+        left = running.expires_at - datetime.now(UTC)
+        assert 590 < left.total_seconds() <= 600
+
+        ended = await client.generate("standard", keep_alive=0)
+        assert (ended.done, ended.done_reason) == (True, "unload")
+        assert keeper.told[-1] == ("standard", 0)
 
 
 async def test_problems_come_in_ollamas_shape(bench: MakeBench) -> None:
@@ -201,7 +236,7 @@ async def test_a_silent_stream_gets_lines_that_say_nothing(bench: MakeBench) -> 
 
         assert b"application/x-ndjson" in head
         assert json.loads(first.partition(b"\r\n")[2])["message"]["content"] == ""
-        assert b'"x-mlx-stack-tier":"standard"' in rest
+        assert b"x-mlx-stack-tier: standard" in head
         assert b'"content":"Hello"' in rest
 
 

@@ -377,7 +377,7 @@ def test_a_tool_of_a_namespace_is_called_with_it(gateway: str) -> None:
         assert (call["namespace"], call["name"]) == ("mcp__srv", "weather")
 
 
-def test_tokens_are_counted_nearly_as_they_are_billed(engine: str, gateway: str) -> None:
+def test_tokens_are_counted_as_the_engine_counts_them(engine: str, gateway: str) -> None:
     tools = [{"name": f"tool_{number}", "description": "tells the weather of a city",
               "input_schema": SCHEMA} for number in range(8)]  # fmt: skip
     asked = message("word " * 60, tools=tools)
@@ -388,8 +388,8 @@ def test_tokens_are_counted_nearly_as_they_are_billed(engine: str, gateway: str)
     through = ask(gateway, "/v1/messages/count_tokens", count).document["input_tokens"]
     streamed = ask(gateway, MESSAGES, asked | {"stream": True}).of("message_start")[0]
 
-    assert directly < billed * 0.9, "the engine no longer needs it"
-    assert through == pytest.approx(billed, rel=0.1)
+    assert directly < billed * 0.9, "the engine no longer needs its backport"
+    assert through == directly
     assert streamed["message"]["usage"]["input_tokens"] == through
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mlx_gateway.errors import ApiError
+from mlx_gateway.fields import invalid
 from mlx_gateway.keys import Priority
 from mlx_gateway.settings import GatewaySettings
 
@@ -50,8 +51,20 @@ class Activator(Protocol):
         """
         ...
 
-    def finished(self, model: str) -> None:
-        """Learn that a request has ended; called once for each time that `ready` has returned."""
+    def finished(self, model: str, keep_s: float | None = None) -> None:
+        """Learn that a request has ended; called once for each time that `ready` has returned.
+
+        Args:
+            keep_s: For how long its client wants the model kept from now on; None doesn't say.
+        """
+        ...
+
+    async def unload(self, model: str) -> None:
+        """End what serves `model`, now or when it has answered the requests that it works on.
+
+        Raises:
+            ApiError: When it is not to be ended.
+        """
         ...
 
     def is_at_rest(self, model: str) -> bool:
@@ -90,8 +103,16 @@ class NothingToStart:
     async def ready(self, model: str, priority: Priority) -> None:
         """Return at once."""
 
-    def finished(self, model: str) -> None:
+    def finished(self, model: str, keep_s: float | None = None) -> None:
         """Do nothing."""
+
+    async def unload(self, model: str) -> None:
+        """Refuse.
+
+        Raises:
+            ApiError: Always.
+        """
+        raise invalid(f"{model} is not for this gateway to unload.", param="keep_alive")
 
     def is_at_rest(self, model: str) -> bool:
         """Whether `model` has to start first: never."""

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import count
 from typing import Any
@@ -373,9 +374,9 @@ class Gateway:
         elif path == "/api/tags":
             document = ollama_tags(self._settings, client)
         elif path == "/api/ps":
-            document = ollama_running(
-                self._settings, client, await self._engines.ready_models(self._settings)
-            )
+            ready = await self._engines.ready_models(self._settings)
+            now, presence = datetime.now(UTC), self._options.activator.presence
+            document = ollama_running(self._settings, client, ready, presence, now)
         elif path == _STATUS:
             document = self._status(client)
         elif path == "/api/version":
@@ -679,6 +680,11 @@ class Gateway:
             UpstreamFailedError: When the upstream gave no usable answer.
         """
         call = self._call(request, option)
+        if call.unloads:
+            await self._options.activator.unload(option.name)
+            self._say_who(request, option)
+            await request.outbox.whole(HTTPStatus.OK, call.ready_answer, _JSON.encode())
+            return Usage()
         waited_from = time.monotonic()
         request.phase = Phase.STARTING
         await self._options.activator.ready(option.name, request.client.priority)
@@ -707,7 +713,7 @@ class Gateway:
                     attempt = self._prepare(request, option, upstream, call)
                     usage = await attempt.run(request.outbox)
         finally:
-            self._options.activator.finished(option.name)
+            self._options.activator.finished(option.name, call.keep_s)
         if option.name != request.name:
             self._metrics.fell_back(request.name, option.name)
         return usage
@@ -759,30 +765,30 @@ class Gateway:
             return
         if request.api is _COUNTING or request.content_type != _JSON:
             return
-        tokens = await self._length(request, option.model.upstreams[0], limit)
+        tokens = await self._length(request, option.model.upstreams[0], call, limit)
         if tokens is not None and tokens >= limit:
             raise too_long(option.name, tokens, limit)
 
-    async def _length(self, request: _Request, upstream: Upstream, limit: int) -> int | None:
+    async def _length(
+        self, request: _Request, upstream: Upstream, call: Call, limit: int
+    ) -> int | None:
         """How many tokens the prompt has; about, if its beginning alone is longer than `limit`.
 
         An engine takes seconds to count megabytes, and answers nobody meanwhile.
         """
-        text = prompt_text(request.fields)
+        text = prompt_text(call.fields)
         begin = text[: limit * _CHARACTERS_PER_TOKEN]
-        tokens = await self._count(request, upstream, begin)
-        if tokens is None or len(begin) == len(text):
-            return tokens
-        if tokens >= limit:
-            return tokens * len(text) // len(begin)
-        return await self._count(request, upstream, text)
+        if len(begin) < len(text):
+            tokens = await self._count(upstream, countable(begin))
+            if tokens is None or tokens >= limit:
+                return tokens and tokens * len(text) // len(begin)
+        return await self._count(upstream, request.api.counted(call))
 
-    async def _count(self, request: _Request, upstream: Upstream, text: str | None) -> int | None:
-        """The tokens of `text`, or else of the prompt, as the upstream counts; None if it can't."""
+    async def _count(self, upstream: Upstream, counted: dict[str, Any]) -> int | None:
+        """The tokens of what is `counted`, as the upstream counts; None if it can't."""
         if not self._engines.is_up(upstream.root):
             return None
         engine = self._engines.at(upstream.root)
-        text = prompt_text(request.fields) if text is None else text
         try:
             async with (
                 asyncio.timeout(_COUNT_WITHIN_S),
@@ -790,13 +796,13 @@ class Gateway:
                     "POST",
                     "/v1/messages/count_tokens",
                     {"content-type": _JSON},
-                    msgspec.json.encode({"model": upstream.model, **countable(text)}),
+                    msgspec.json.encode({**counted, "model": upstream.model}),
                 ) as answer,
             ):
-                counted: object = msgspec.json.decode(await answer.read(LONGEST_ANSWER_BYTES))
+                said: object = msgspec.json.decode(await answer.read(LONGEST_ANSWER_BYTES))
         except (TimeoutError, UpstreamFailedError, msgspec.DecodeError, UnicodeDecodeError):
             return None
-        tokens = object_in(counted).get("input_tokens")
+        tokens = object_in(said).get("input_tokens")
         return tokens if isinstance(tokens, int) else None
 
     def _prepare(
@@ -820,7 +826,7 @@ class Gateway:
             call=call,
             count=None
             if self._settings.is_cloud(upstream.root)
-            else lambda text: self._count(request, upstream, text),
+            else lambda counted: self._count(upstream, counted),
             silence_s=option.model.silence_s,
         )
 

@@ -2,14 +2,18 @@
 
 import hashlib
 from collections.abc import Callable, Collection
+from datetime import datetime, timedelta
 from http import HTTPStatus
 
+from mlx_gateway.activation import Presence
 from mlx_gateway.errors import ApiError
 from mlx_gateway.keys import ClientKey
 from mlx_gateway.routing import resolve
 from mlx_gateway.settings import GatewaySettings, ModelSettings
 
 _LONG_AGO = "1970-01-01T00:00:00Z"
+_FOR_EVER = timedelta(days=100_000)
+"""About as far away as Ollama puts the end of what it keeps."""
 _FAMILY = "mlx"
 """Where Ollama's clients look for a model's facts; they need a name there, and take any."""
 
@@ -76,15 +80,34 @@ def ollama_tags(settings: GatewaySettings, client: ClientKey) -> dict[str, objec
 
 
 def ollama_running(
-    settings: GatewaySettings, client: ClientKey, up: Collection[str]
+    settings: GatewaySettings,
+    client: ClientKey,
+    up: Collection[str],
+    presence: Callable[[str], Presence | None],
+    now: datetime,
 ) -> dict[str, object]:
     """Those models that are ready, by the name that is their own; `up` holds all of these."""
     rows = [
-        {**_ollama_row(settings, name), "size_vram": 0, "context_length": model.context_tokens or 0}
+        {
+            **_ollama_row(settings, name),
+            "size_vram": 0,
+            "context_length": model.context_tokens or 0,
+            "expires_at": _ends_at(presence(name), now),
+        }
         for name, model in settings.models.items()
         if name in up and client.may_use(name)
     ]
     return {"models": rows}
+
+
+def _ends_at(presence: Presence | None, now: datetime) -> str:
+    """When a model is ended if nobody asks it, as Ollama says it: far away where it is kept."""
+    left_s = None if presence is None else presence.rests_in_s
+    if presence is not None and presence.state == "ending":
+        left_s = 0
+    longest_s = _FOR_EVER.total_seconds()
+    kept_s = longest_s if left_s is None else min(left_s, longest_s)
+    return (now + timedelta(seconds=kept_s)).isoformat(timespec="microseconds")
 
 
 def ollama_details(settings: GatewaySettings, name: str, client: ClientKey) -> dict[str, object]:

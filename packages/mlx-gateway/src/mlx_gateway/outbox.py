@@ -52,6 +52,7 @@ class Outbox:
         self._sign: asyncio.Task[None] | None = None
         self._sent_at = 0.0
         self._is_open = False
+        self._said: Headers = []
         self.sent_bytes: int = 0
         self.events: int = 0
         self.headers: Headers = []
@@ -71,10 +72,15 @@ class Outbox:
         """Send events of the model's answer."""
         if self.first_at is None:
             self.first_at = time.monotonic()
-            if self.status is not None:
+            if self.status is not None and self._said != self.headers:
                 data = self._api.late_headers(self.headers, self._model) + data
         self.events += data.count(b"\n\n")
         await self._write(data)
+
+    async def open(self) -> None:
+        """Send what the engine has opened the answer with, before anything of the answer."""
+        self.opened = self.opening
+        await self._write(self.opened)
 
     async def whole(self, status: int, body: bytes, content_type: bytes) -> None:
         """Send a whole answer.
@@ -141,6 +147,7 @@ class Outbox:
     async def _start(self, status: int, headers: Headers) -> None:
         self.status = status
         self._is_open = True
+        self._said = self.headers
         both = [*headers, *self.headers]
         await self._send({"type": "http.response.start", "status": status, "headers": both})
 

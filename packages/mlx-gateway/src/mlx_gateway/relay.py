@@ -5,6 +5,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
 
 import msgspec
 
@@ -13,7 +14,7 @@ from mlx_gateway.errors import CLIENT_LEFT, ApiError, UpstreamFailedError
 from mlx_gateway.fields import list_in, object_in
 from mlx_gateway.liveness import Wait
 from mlx_gateway.outbox import Headers, Outbox
-from mlx_gateway.protocols.api import Api, Call
+from mlx_gateway.protocols.api import Api, Call, countable
 from mlx_gateway.protocols.events import EventStream, Usage
 from mlx_gateway.upstream_http import Response
 
@@ -23,8 +24,8 @@ _PASSED_ON = ("content-type", "content-disposition", "cache-control", "retry-aft
 _NOT_THE_CLIENTS = frozenset({401, 403, 407, 408, CLIENT_LEFT})
 """Statuses that speak of the gateway or the upstream itself, rather than of the request."""
 
-type CountPrompt = Callable[[str | None], Awaitable[int | None]]
-"""Counts the tokens of a text, or else of the request's prompt; None after a few seconds."""
+type CountPrompt = Callable[[dict[str, Any]], Awaitable[int | None]]
+"""Counts the tokens of what an `Api` made `counted`, or `countable`; None after a few seconds."""
 
 
 @dataclass(slots=True)
@@ -127,7 +128,7 @@ class Attempt:
         heard, feed, event = self.engine.heard, stream.feed, outbox.event
         async for chunk in response.chunks():
             waiting.since = heard()
-            events = feed(chunk) if outbox.first_at else self._first(stream, chunk, outbox)
+            events = feed(chunk) if outbox.first_at else await self._first(stream, chunk, outbox)
             if events:
                 await event(events)
             if stream.is_over:
@@ -137,7 +138,7 @@ class Attempt:
         elif not stream.has_ended:
             raise UpstreamFailedError("its stream ended early")
 
-    def _first(self, stream: EventStream, chunk: bytes, outbox: Outbox) -> bytes:
+    async def _first(self, stream: EventStream, chunk: bytes, outbox: Outbox) -> bytes:
         """The events to begin the answer with; empty as long as it has only been opened."""
         if outbox.opened:
             stream.resume(outbox.opened)
@@ -145,6 +146,8 @@ class Attempt:
         outbox.opening = stream.opening
         if events and stream.failure is not None:
             raise stream.failure
+        if stream.is_opened and not outbox.opened:
+            await outbox.open()
         is_open = outbox.opened and self.api.signs_open
         return stream.opening + events if events and not is_open else events
 
@@ -153,14 +156,18 @@ class Attempt:
         used = stream.usage
         used.prompt_tokens = self.call.prompt_tokens
         if stream.counts_at_stop and self.count is not None:
-            used.completion_tokens = await self.count(stream.text) if stream.text else 0
-            used.prompt_tokens = used.prompt_tokens or await self.count(None)
+            written = countable(stream.text)
+            used.completion_tokens = await self.count(written) if stream.text else 0
+            used.prompt_tokens = used.prompt_tokens or await self._prompt_tokens(self.count)
         await outbox.event(stream.ending(used))
 
     def _start_counting(self) -> "asyncio.Future[int | None] | None":
         if self.count is None or not self.call.streams or not self.api.counts_first:
             return None
-        return asyncio.ensure_future(self.count(None))
+        return asyncio.ensure_future(self._prompt_tokens(self.count))
+
+    async def _prompt_tokens(self, count: CountPrompt) -> int | None:
+        return await count(self.api.counted(self.call))
 
     async def _counted(self, counting: "asyncio.Future[int | None] | None") -> Call:
         """The call, with the prompt's length where the first event must say it."""

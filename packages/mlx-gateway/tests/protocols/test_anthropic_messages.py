@@ -318,8 +318,8 @@ def test_the_opening_waits_for_the_first_word() -> None:
     stream = MESSAGES.stream(read(stream=True))
 
     assert stream.feed(START + event("ping") + TEXT) == b""
-    assert stream.feed(delta("Hi")) == delta("Hi")
-    assert stream.opening.count(b"event: ") == 3
+    assert stream.feed(delta("Hi")).endswith(delta("Hi"))
+    assert stream.opening.count(b"event: ") == 2
 
 
 def test_an_error_event_is_noticed() -> None:
@@ -330,24 +330,24 @@ def test_an_error_event_is_noticed() -> None:
     assert str(stream.failure) == "its stream holds an error: dead"
 
 
-def test_tokens_are_counted_as_a_template_would_have_them() -> None:
-    tools = [{"name": "f", "description": "d", "input_schema": {"properties": {"city": {}}}}]
-    use = {"type": "tool_use", "id": "toolu_1", "name": "f", "input": {"city": "Paris"}}
+def test_tokens_are_counted_of_the_request_that_would_be_sent() -> None:
+    result = {"type": "tool_result", "tool_use_id": "t1", "content": "sunny"}
+    use = {"type": "tool_use", "id": "t1", "name": LONG, "input": {}}
     fields = {
-        "model": "m",
         "system": "be kind",
-        "tools": tools,
-        "messages": [USER, {"role": "assistant", "content": [use]}],
+        "tools": [TOOL],
+        "messages": [
+            USER,
+            {"role": "assistant", "content": [use]},
+            {"role": "user", "content": [{"type": "text", "text": "x"}, result]},
+        ],
     }
 
     call = CountTokens().read(read_fields(json.dumps(fields).encode()), sees_images=None)
 
-    body = sent(call)
-    text = body["messages"][0]["content"]
-    assert body == {"model": "m", "messages": [{"role": "user", "content": text}]}
-    for part in ("be kind", "hello", '{"city":"Paris"}', '"properties": {"city": {}}', "assistant"):
-        assert part in text
-    assert "toolu_1" not in text
+    assert MESSAGES.counted(call) == MESSAGES.counted(read(**fields, stream=True, temperature=1))
+    assert sent(call)["tools"][0]["name"] == engine_name(LONG)
+    assert len(sent(call)["messages"]) == 4, "the result stands before the text"
 
 
 def a_tool_use(index: int) -> list[bytes]:
@@ -358,6 +358,32 @@ def a_tool_use(index: int) -> list[bytes]:
         event("content_block_delta", index=index, delta=said),
         event("content_block_stop", index=index),
     ]
+
+
+def test_a_call_without_words_has_no_empty_block_of_text_before_it() -> None:
+    first = a_tool_use(1), a_tool_use(2)
+    for call in (read(stream=True), read(stream=True, stop_sequences=["x"])):
+        _, documents = relayed(call, START, TEXT, END_TEXT, *first[0], *first[1], STOP)
+        begun = [each for each in documents if each["type"] == "content_block_start"]
+        assert [each["content_block"]["type"] for each in begun] == ["tool_use", "tool_use"]
+        assert [each["index"] for each in documents if "index" in each] == [0, 0, 0, 1, 1, 1]
+
+    call = read(stream=True, tool_choice={"type": "auto", "disable_parallel_tool_use": True})
+    _, documents = relayed(call, START, TEXT, END_TEXT, *first[0], *first[1], ended(), STOP)
+    assert len(documents) == 1 + 3 + 2
+
+
+def test_an_answer_of_nothing_is_an_empty_block_of_text() -> None:
+    for call in (read(stream=True), read(stream=True, stop_sequences=["x"])):
+        _, documents = relayed(call, START, TEXT, END_TEXT, ended(), STOP)
+        assert [each["type"] for each in documents][1:3] == [
+            "content_block_start",
+            "content_block_stop",
+        ]
+
+    stream, documents = relayed(read(stream=True, stop_sequences=["Hi"]), START, TEXT, delta("Hi"))
+    assert documents[1:] == []
+    assert stream.ending(Usage()).startswith(TEXT.partition(b"\ndata")[0])
 
 
 def test_a_second_call_is_dropped_where_the_client_takes_one() -> None:

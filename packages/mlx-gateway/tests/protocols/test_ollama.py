@@ -1,6 +1,7 @@
 """Ollama's API: what the engine gets, and the lines that the client gets."""
 
 import json
+import math
 from itertools import pairwise
 from typing import Any
 
@@ -162,10 +163,25 @@ def test_a_request_without_messages_makes_the_model_ready(keep_alive: object) ->
 
 
 @pytest.mark.parametrize("keep_alive", [0, "0", "0s", "0m0s"])
-def test_a_client_can_not_unload_a_model_that_others_use(keep_alive: object) -> None:
-    with pytest.raises(ApiError, match="unload"):
-        read(messages=[], keep_alive=keep_alive)
-    assert not read(keep_alive=keep_alive).ready_answer, "an answer is given all the same"
+def test_a_request_without_messages_and_time_unloads_the_model(keep_alive: object) -> None:
+    for call in (read(messages=[], keep_alive=keep_alive), read(GENERATE, keep_alive=keep_alive)):
+        assert call.unloads
+        assert json.loads(call.ready_answer)["done_reason"] == "unload"
+    answered = read(keep_alive=keep_alive)
+    assert not answered.unloads
+    assert (answered.ready_answer, answered.keep_s) == (b"", 0)
+
+
+@pytest.mark.parametrize(
+    ("keep_alive", "seconds"),
+    [(None, None), ("", None), (0.5, 0.5), ("300", 300), ("1h30m", 5400), ("1.5s", 1.5),
+     ("2ms", 0.002), (-1, math.inf), ("-1", math.inf), ("-5m", math.inf), ("9" * 400, math.inf)],
+)  # fmt: skip
+def test_how_long_a_model_is_kept_is_read_as_go_writes_it(
+    keep_alive: object, seconds: float | None
+) -> None:
+    assert read(keep_alive=keep_alive).keep_s == pytest.approx(seconds)
+    assert read(EMBED, input="x", keep_alive=keep_alive).keep_s == pytest.approx(seconds)
 
 
 def test_a_prompt_is_a_message_and_a_raw_one_a_text() -> None:

@@ -1,6 +1,7 @@
 """A process that starts when it is needed: what each of those who need it gets."""
 
 import asyncio
+import math
 import threading
 from collections.abc import Callable, Coroutine
 
@@ -156,6 +157,26 @@ def test_it_is_not_ended_while_it_is_in_use_or_works_for_others(
         assert not await sleeper.rest()
         clock.now = 1020
         assert sleeper.rests_at == 1021
+
+    run(story)
+
+
+def test_the_last_client_says_how_long_it_is_kept_where_it_is_ended_at_all(
+    process: Process, clock: Clock
+) -> None:
+    async def story() -> None:
+        sleeper = Sleeper("rare", process, SleepPlan(idle_s=10), clock=clock)
+        for keep_s, rests_at in ((None, 1010), (300, 1300), (0, 1000), (math.inf, None)):
+            await sleeper.ready()
+            sleeper.finished(keep_s)
+            assert sleeper.rests_at == rests_at
+        assert await sleeper.rest()
+        await sleeper.ready()
+        sleeper.finished()
+        assert sleeper.rests_at == 1010
+        sleeper.plan = SleepPlan()
+        sleeper.finished(5)
+        assert sleeper.rests_at is None, "who set it up to stay is asked first"
 
     run(story)
 

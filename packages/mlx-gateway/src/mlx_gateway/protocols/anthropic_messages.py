@@ -12,8 +12,6 @@ from mlx_gateway.protocols.api import (
     Api,
     Call,
     answer_in,
-    countable,
-    prompt_text,
     read_usage,
     without_later_calls,
 )
@@ -32,14 +30,19 @@ from mlx_gateway.protocols.tool_names import ClientTool, ClientTools, engine_nam
 
 
 class Messages(Api):
-    """`/v1/messages`."""
+    """`/v1/messages`.
+
+    Attributes:
+        needs_max_tokens: Whether a request must limit its answer.
+    """
 
     counts_first = True
+    needs_max_tokens = True
 
     @override
     def read(self, fields: Fields, *, sees_images: bool | None) -> Call:
         request = checked(fields, _MessagesRequest)
-        if request.max_tokens is None:
+        if request.max_tokens is None and self.needs_max_tokens:
             raise invalid("max_tokens: Field required", param="max_tokens")
         fields = _with_form(fields)
         fields = fields.with_values(messages=_messages(fields, sees_images=sees_images))
@@ -70,6 +73,10 @@ class Messages(Api):
             form_param="output_config" if "response_format" in fields else "",
             one_tool_call=choice.get("disable_parallel_tool_use") is True,
         )
+
+    @override
+    def counted(self, call: Call) -> dict[str, Any]:
+        return {name: call.fields.get(name) for name in _READ if name in call.fields}
 
     @override
     def whole(self, body: bytes, call: Call) -> tuple[bytes, Usage]:
@@ -119,17 +126,10 @@ class Messages(Api):
 
 
 class CountTokens(Messages):
-    """`/v1/messages/count_tokens`.
-
-    vllm-mlx counts the texts alone, a tenth less than a prompt with tools has.
-    """
+    """`/v1/messages/count_tokens`: of the request as `/v1/messages` would send it."""
 
     counts_first = False
-
-    @override
-    def read(self, fields: Fields, *, sees_images: bool | None) -> Call:
-        checked(fields, _MessagesRequest)
-        return Call(fields.only("model").with_values(**countable(prompt_text(fields))))
+    needs_max_tokens = False
 
     @override
     def whole(self, body: bytes, call: Call) -> tuple[bytes, Usage]:
@@ -141,12 +141,13 @@ class MessageStream(EventStream):
 
     vllm-mlx says 0 input tokens in `message_start` and never again, so that Claude Code counts
     nothing and never compacts; it calls an answer that was cut off `end_turn`; its thinking blocks
-    lack a signature; and it doesn't look at `stop_sequences`.
+    lack a signature; it doesn't look at `stop_sequences`; and it begins a block of text before it
+    knows whether the model will say anything but call a tool.
     """
 
     marks = (
-        b"message_start", b"message_delta", b"message_stop", b'"type":"thinking"',
-        b'"type": "thinking"', b'"tool_use"', b'"type":"error"', b'"type": "error"',
+        b"message_start", b"message_delta", b"message_stop", b"content_block_st",
+        b'"type":"error"', b'"type": "error"',
     )  # fmt: skip
     counts_at_stop = True
 
@@ -156,6 +157,8 @@ class MessageStream(EventStream):
         self._call = call
         self._cutter = StopCutter(call.stops)
         self._open: int | None = None
+        self._begun = b""
+        self._dropped = 0
         self._called: object = None
         if call.stops:
             self.marks: tuple[bytes, ...] = ANY_EVENT
@@ -166,14 +169,34 @@ class MessageStream(EventStream):
         return document.get("type") in ("message_start", "ping") or block in ("text", "thinking")
 
     @override
+    def _needs_look(self, data: bytes) -> bool:
+        return bool(self._begun) or super()._needs_look(data)
+
+    @override
+    def _looked_at(self, event: bytes) -> bytes:
+        """A block of text is begun when there is something in it, or nothing comes after it."""
+        begun, self._begun = self._begun, b""
+        if b"content_block_stop" in begun and b"content_block_start" in event:
+            begun = b""
+            self._dropped += 1
+            self.marks = ANY_EVENT
+        passed = super()._looked_at(event)
+        if not passed:
+            self._begun = begun or self._begun
+            return b""
+        if begun and b"content_block_stop" in passed and b"content_block_delta" not in passed:
+            self._begun = begun + passed
+            return b""
+        return begun + passed
+
+    @override
     def repair(self, event: bytes) -> bytes:
-        document = document_of(event)
-        kind = document.get("type") if document is not None else None
-        if document is None or not isinstance(kind, str):
+        document = self._read(event)
+        if document is None:
             return event
         if self._call.one_tool_call and self._is_later_call(document):
             return b""
-        match kind:
+        match kind := document["type"]:
             case "error":
                 self.failure: ApiError | UpstreamFailedError | None = failure_in(document)
             case "message_start":
@@ -183,14 +206,13 @@ class MessageStream(EventStream):
             case "message_stop":
                 self.has_ended = True
             case "content_block_start":
-                self._open = document.get("index")
-                _restore(object_in(document.get("content_block")), self._call.tools)
+                return self._begin(document)
             case "content_block_stop" if self._call.stops:
-                return self._release() + event
+                return self._release() + event_of(document, kind)
             case "content_block_delta" if self._call.stops:
-                return self._cut(document, event)
+                return self._cut(document)
             case _:
-                return event
+                return event_of(document, kind) if self._dropped else event
         return event_of(document, kind)
 
     @override
@@ -202,7 +224,16 @@ class MessageStream(EventStream):
             {"type": "message_delta", "delta": delta, "usage": usage},
             {"type": "message_stop"},
         )
-        return b"".join(event_of(each, str(each["type"])) for each in ends)
+        return self._begun + b"".join(event_of(each, str(each["type"])) for each in ends)
+
+    def _read(self, event: bytes) -> dict[str, Any] | None:
+        """What an event says, with the number that its block has for the client."""
+        document = document_of(event)
+        if document is None or not isinstance(document.get("type"), str):
+            return None
+        if self._dropped and "index" in document:
+            document["index"] -= self._dropped
+        return document
 
     def _is_later_call(self, document: dict[str, Any]) -> bool:
         """Whether an event is of another call than the answer's first, which comes last."""
@@ -229,10 +260,21 @@ class MessageStream(EventStream):
                 delta["stop_reason"] = "max_tokens"
         usage.setdefault("input_tokens", self.usage.prompt_tokens)
 
-    def _cut(self, document: dict[str, Any], event: bytes) -> bytes:
+    def _begin(self, document: dict[str, Any]) -> bytes:
+        """A block that begins, unless it is one of text, which is set aside."""
+        self._open = document.get("index")
+        block = object_in(document.get("content_block"))
+        _restore(block, self._call.tools)
+        begun = event_of(document, "content_block_start")
+        if block.get("type") != "text":
+            return begun
+        self._begun: bytes = begun
+        return b""
+
+    def _cut(self, document: dict[str, Any]) -> bytes:
         delta = object_in(document.get("delta"))
         if delta.get("type") != "text_delta":
-            return event
+            return event_of(document, "content_block_delta")
         delta["text"] = self._cutter.feed(str(delta.get("text") or ""))
         self.text: str = self.text + delta["text"]
         if self._cutter.found is not None:
@@ -354,6 +396,8 @@ def _restore(block: dict[str, Any], tools: ClientTools) -> None:
         block["name"] = tool.name
 
 
+_READ = ("messages", "system", "tools", "tool_choice", "response_format", "chat_template_kwargs")
+"""The fields that a prompt is made of."""
 _ERROR_TYPES: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "authentication_error",
     HTTPStatus.FORBIDDEN: "permission_error",

@@ -26,7 +26,10 @@ class Call:
         one_tool_call: Whether the answer may call no more than one tool.
         path: Where the engine is asked; "" for the path that the client asked.
         asked: The client's own fields, where the engine is asked in another API; else None.
-        ready_answer: The answer to a request for nothing but a model that is ready; else empty.
+        ready_answer: The answer to a request for nothing but a model that is ready, or ended; else
+            empty.
+        unloads: Whether it is one for a model that is ended.
+        keep_s: For how long the client wants the model kept after this; None as it is set up.
         began: When the client asked, by the monotonic clock, where the answer must say it.
         parts: What the engine gets one after the other, the answers to be `joined`; empty where it
             gets `fields` alone.
@@ -45,6 +48,8 @@ class Call:
     path: str = ""
     asked: Fields | None = None
     ready_answer: bytes = b""
+    unloads: bool = False
+    keep_s: float | None = None
     began: float = 0.0
     parts: tuple[Fields, ...] = ()
     longest_text: str = ""
@@ -97,6 +102,10 @@ class Api:
         return Call(
             fields, streams=fields.flag("stream"), wants_usage=bool(options.get("include_usage"))
         )
+
+    def counted(self, call: Call) -> dict[str, Any]:
+        """What an engine's `count_tokens` is asked, to say how long the prompt is."""
+        return countable(prompt_text(call.fields))
 
     def whole(self, body: bytes, call: Call) -> tuple[bytes, Usage]:  # noqa: ARG002
         """An engine's whole answer as the client gets it, and what it used.
@@ -162,8 +171,11 @@ class Audio(Api):
 
 
 def countable(text: str) -> dict[str, Any]:
-    """A text in the form that the engine's `count_tokens` takes."""
-    return {"messages": [{"role": "user", "content": text}]}
+    """A text in the form in which an engine's `count_tokens` counts it as it stands.
+
+    The text of a message gets what the chat template puts around it.
+    """
+    return {"system": text, "messages": []}
 
 
 def answer_in(body: bytes) -> dict[str, Any]:

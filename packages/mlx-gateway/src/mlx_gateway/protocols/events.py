@@ -43,6 +43,7 @@ class EventStream:
         is_over: Whether a stop sequence has ended the answer, so that the engine can stop.
         has_ended: Whether the engine's own last event has passed.
         failure: What an error event said, or None.
+        is_opened: Whether the events set aside may go out at once, as a sign of life might.
     """
 
     marks: tuple[bytes, ...] = ()
@@ -56,6 +57,7 @@ class EventStream:
         self.is_over: bool = False
         self.has_ended: bool = True
         self.failure: ApiError | UpstreamFailedError | None = None
+        self.is_opened: bool = False
         self._is_opening = True
         self._rest = bytearray()
 

@@ -3,6 +3,7 @@
 Answers come as lines of JSON, which Ollama streams unless it is asked not to.
 """
 
+import math
 import re
 import time
 from base64 import b64decode
@@ -46,6 +47,8 @@ _IMAGES = {
 }  # fmt: skip
 """How a file begins, and the kind of image that it holds."""
 _DURATION = re.compile(r"[+-]?((\d+(\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h))+|[+-]?\d+(\.\d+)?")
+_DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|ms|s|m|h|)")
+_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1, "": 1, "m": 60, "h": 3600}
 
 
 class _Function(msgspec.Struct):
@@ -149,17 +152,17 @@ class _Ollama(Api):
         raise NotImplementedError
 
     def _loads(self, fields: Fields) -> Call:
-        """The call that makes a model ready.
-
-        Raises:
-            ApiError: When the model is to be unloaded: that is not for one client to say.
-        """
-        if _unloads(fields.get("keep_alive")):
-            raise invalid("A client can't unload a model here: others may be using it.",
-                          param="keep_alive")  # fmt: skip
+        """The call that makes a model ready, or ends it."""
+        keep_s = _keep_s(fields.get("keep_alive"))
+        reason = "unload" if keep_s == 0 else "load"
         model = fields.text("model") or ""
-        answer = {**_head(model), **self._said("", None), "done": True, "done_reason": "load"}
-        return Call(fields, ready_answer=msgspec.json.encode(answer))
+        answer = {**_head(model), **self._said("", None), "done": True, "done_reason": reason}
+        return Call(
+            fields,
+            ready_answer=msgspec.json.encode(answer),
+            unloads=keep_s == 0,
+            keep_s=keep_s,
+        )
 
     def _stream_of(self, call: Call, stream: EventStream) -> EventStream:
         """The stream that says in lines what `stream` makes of the engine's events."""
@@ -274,10 +277,10 @@ class OllamaEmbed(_Ollama):
 
     @override
     def read(self, fields: Fields, *, sees_images: bool | None) -> Call:
-        _unloads(checked(fields, _EmbedRequest).keep_alive)
+        checked(fields, _EmbedRequest)
         asked = fields.only("model", "input", "dimensions")
         call = _EMBEDDINGS.read(asked, sees_images=sees_images)
-        return _as_call(call, asked, "/v1/embeddings")
+        return _as_call(call, fields, "/v1/embeddings")
 
     @override
     def require(self, fields: Fields, model: ModelSettings) -> None:
@@ -400,8 +403,10 @@ def _asked(fields: Fields, **values: object) -> Fields:
 def _as_call(call: Call, asked: Fields, path: str, **more: Any) -> Call:
     """What OpenAI's API made of a request, as one of Ollama's."""
     form_param = "format" if call.form_param else ""
-    began = time.monotonic()
-    return replace(call, asked=asked, path=path, form_param=form_param, began=began, **more)
+    began, keep_s = time.monotonic(), _keep_s(asked.get("keep_alive"))
+    return replace(
+        call, asked=asked, path=path, form_param=form_param, began=began, keep_s=keep_s, **more
+    )
 
 
 def _common(fields: Fields, request: _Common) -> dict[str, Any]:
@@ -410,7 +415,6 @@ def _common(fields: Fields, request: _Common) -> dict[str, Any]:
     `num_ctx` is not among it: a model has the context that it was given, and a prompt that is
     longer is refused and never cut. Nor is what only Ollama's own engine knows.
     """
-    _unloads(request.keep_alive)
     options = object_in(fields.get("options"))
     values: dict[str, Any] = {
         name: options[option]
@@ -445,17 +449,22 @@ def _thinking(think: bool | str) -> dict[str, Any]:
     return {"enable_thinking": True, "reasoning_effort": think}
 
 
-def _unloads(keep_alive: float | str | None) -> bool:
-    """Whether `keep_alive` says that the model is to be unloaded at once.
+def _keep_s(keep_alive: float | str | None) -> float | None:
+    """The seconds of a `keep_alive`, a number or as Go writes them; less than 0 is for ever.
 
     Raises:
-        ApiError: When it is no duration, as Go writes them.
+        ApiError: When it is no duration.
     """
-    if keep_alive is None or isinstance(keep_alive, int | float):
-        return keep_alive == 0
-    if keep_alive and not _DURATION.fullmatch(keep_alive):
-        raise invalid(f"`keep_alive` isn't a duration: {keep_alive[:40]!r}.", param="keep_alive")
-    return bool(keep_alive) and re.search(r"[1-9]", keep_alive) is None
+    if keep_alive is None or keep_alive == "":
+        return None
+    if isinstance(keep_alive, str):
+        if not _DURATION.fullmatch(keep_alive):
+            said = keep_alive[:40]
+            raise invalid(f"`keep_alive` isn't a duration: {said!r}.", param="keep_alive")
+        parts = _DURATION_PART.findall(keep_alive)
+        seconds = sum(float(number) * _UNITS_S[unit] for number, unit in parts)
+        keep_alive = -seconds if keep_alive.startswith("-") else seconds
+    return math.inf if keep_alive < 0 else keep_alive
 
 
 def _messages(messages: list[_Message]) -> list[dict[str, Any]]:

@@ -158,6 +158,7 @@ class ResponseStream(EventStream):
 
     @override
     def opens(self, document: dict[str, Any]) -> bool:
+        self.is_opened: bool = document.get("type") == OPENING[-1]
         return document.get("type") in OPENING
 
     @override

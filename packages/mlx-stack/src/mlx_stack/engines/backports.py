@@ -6,11 +6,16 @@ test shows each fault without its fix: when the pinned engine has none of them a
 and this goes (decision 0026).
 """
 
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
+
+_MORE_TAGS = ("<|tool_calls_section_begin|>", "<\uff5ctool\u2581calls\u2581begin\uff5c>")
+"""How the calls of Kimi and DeepSeek begin, which the engine's streams don't look for."""
+_COUNT_TOKENS = "/v1/messages/count_tokens"
 
 
 def apply() -> None:
@@ -20,6 +25,9 @@ def apply() -> None:
     if find_spec("vllm_mlx") is not None and find_spec("vllm_mlx.scheduler") is not None:
         end_requests_that_wait()
         end_whole_answers()
+        hold_back_tags()
+        keep_thoughts()
+        count_whole_prompts()
 
 
 def bound_recurrent_metadata() -> None:
@@ -84,3 +92,132 @@ def end_whole_answers() -> None:
         return replace(last, text=simple.clean_output_text(last.text))
 
     simple.SimpleEngine.chat = chat
+
+
+def hold_back_tags() -> None:
+    """Let a stream show nothing of the tag that begins a tool call.
+
+    The engine looks for whole tags in what it has sent already. A tokenizer that makes several
+    tokens of one sends its beginning as text first; and for some of its parsers the engine looks
+    for no tag at all, so that the whole call goes out as text.
+    """
+    server: Any = import_module("vllm_mlx.server")
+    server._STREAMING_TOOL_MARKERS += _MORE_TAGS  # noqa: SLF001 - there is no other way in
+    # harmony's are special tokens, which come whole, and what follows them may be an answer
+    tags = [each for each in server._STREAMING_TOOL_MARKERS if "channel" not in each]  # noqa: SLF001
+    for module, name in (("batched", "BatchedEngine"), ("simple", "SimpleEngine")):
+        engine: Any = getattr(import_module(f"vllm_mlx.engine.{module}"), name)
+        engine.stream_chat = _with_whole_tags(engine.stream_chat, tags)
+
+
+def _with_whole_tags(stream_chat: Callable[..., Any], tags: list[str]) -> Callable[..., Any]:
+    async def with_whole_tags(self: Any, messages: Any, **more: Any) -> AsyncIterator[Any]:
+        held = ""
+        async with aclosing(stream_chat(self, messages=messages, **more)) as outputs:
+            async for output in outputs:
+                said = held + output.new_text
+                begun = len(said)
+                if more.get("tools") and not output.finished:
+                    begun = min(_begun_at(said, tag) for tag in tags)
+                held = said[begun:]
+                yield replace(output, new_text=said[:begun])
+
+    return with_whole_tags
+
+
+def _begun_at(text: str, tag: str) -> int:
+    """Where the end of a text may have begun a tag; the text's length where it has not."""
+    for at in range(max(len(text) - len(tag) + 1, 0), len(text)):
+        if tag.startswith(text[at:]):
+            return at
+    return len(text)
+
+
+def keep_thoughts() -> None:
+    """Let the thoughts of earlier answers (`reasoning_content`) reach the chat template.
+
+    The engine reads them and drops them. A template that wants them, as in the middle of a loop of
+    tool calls, then writes another prompt than the one that was answered, which is read anew.
+    """
+    server: Any = import_module("vllm_mlx.server")
+    extract = server.extract_multimodal_content
+
+    def with_thoughts(messages: Any, *args: Any, **more: Any) -> Any:
+        made, *media = extract(messages, *args, **more)
+        for given, message in zip(messages, made, strict=True):
+            thoughts = _field(given, "reasoning_content")
+            if message["role"] == "assistant" and thoughts:
+                message["reasoning_content"] = thoughts
+        return made, *media
+
+    server.extract_multimodal_content = with_thoughts
+
+
+def _field(message: Any, name: str) -> Any:
+    """A field of a message, which is a dict or the engine's own type; None where it lacks one."""
+    return message.get(name) if hasattr(message, "get") else getattr(message, name, None)
+
+
+def count_whole_prompts() -> None:
+    """Let `count_tokens` say what the same request is told as its `input_tokens`.
+
+    The engine counts the texts of a request one by one, and not what the model's chat template
+    makes of them: a tenth too few with tools. A request without messages has its texts counted as
+    before. Pictures are not counted, since nothing tells what they take before they are read.
+    """
+    server: Any = import_module("vllm_mlx.server")
+    llm: Any = import_module("vllm_mlx.models.llm").MLXLanguageModel
+    route = next(each for each in server.app.routes if each.path == _COUNT_TOKENS)
+    stream = llm.stream_generate
+
+    def stream_tokens(self: Any, prompt: Any, *args: Any, **more: Any) -> Any:
+        # as mlx-lm reads it, for the usage: with one token that begins a text, and not two
+        tokens = _encoded(self.tokenizer, prompt) if isinstance(prompt, str) else prompt
+        return stream(self, tokens, *args, **more)
+
+    async def count_tokens(request: Any) -> Any:
+        body = await request.json()
+        if not body.get("messages"):
+            return await route.endpoint(request)
+        server._validate_model_name(body.get("model"))  # noqa: SLF001 - as its own routes do
+        try:
+            asked = server.AnthropicRequest(**{**body, "max_tokens": 1})
+            asked = server.anthropic_to_openai(asked)
+        except ValueError as error:
+            raise server.HTTPException(status_code=400, detail=str(error)) from error
+        seconds, deadline = server._start_request_budget(None)  # noqa: SLF001
+        engine = await server._acquire_default_engine_for_request(  # noqa: SLF001
+            request, total_timeout=seconds, deadline=deadline, count_activity=False,
+            model=asked.model,
+        )  # fmt: skip
+        if engine is None:
+            return server.Response(status_code=499)
+        try:
+            prepared = server._prepare_anthropic_endpoint_invocation(engine, asked, 1)  # noqa: SLF001
+            return {"input_tokens": _prompt_tokens(engine, prepared)}
+        finally:
+            await server._release_engine_for_request(request, count_activity=False)  # noqa: SLF001
+
+    count_tokens.__annotations__["request"] = server.Request
+    server.app.router.routes.remove(route)
+    server.app.post(_COUNT_TOKENS, dependencies=route.dependencies)(count_tokens)
+    llm.stream_generate = stream_tokens
+
+
+def _prompt_tokens(engine: Any, prepared: Any) -> int:
+    """The tokens of the prompt that an engine makes of messages and tools."""
+    options = prepared.chat_kwargs
+    prompt = engine._apply_chat_template(  # noqa: SLF001
+        prepared.messages,
+        options.get("tools"),
+        chat_template_kwargs=dict(options.get("chat_template_kwargs") or {}),
+        enable_thinking=options.get("enable_thinking"),
+    )
+    batches = type(engine).__name__ == "BatchedEngine"
+    return len(engine.tokenizer.encode(prompt) if batches else _encoded(engine.tokenizer, prompt))
+
+
+def _encoded(tokenizer: Any, prompt: str) -> list[int]:
+    """A prompt's tokens, without a second one that begins a text."""
+    begins = tokenizer.bos_token
+    return tokenizer.encode(prompt, add_special_tokens=not (begins and prompt.startswith(begins)))

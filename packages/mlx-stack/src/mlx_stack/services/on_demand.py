@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mlx_gateway.activation import Presence
 from mlx_gateway.errors import ApiError, UpstreamFailedError
+from mlx_gateway.fields import invalid
 from mlx_gateway.keys import Priority
 from mlx_gateway.residency import RoomRule
 from mlx_gateway.settings import GatewaySettings
@@ -86,11 +87,31 @@ class OnDemand:
         except CannotStartError as error:
             raise self._refusal(model, error) from error
 
-    def finished(self, model: str) -> None:
-        """Note that a request has ended; the last one starts the clock of idleness."""
+    def finished(self, model: str, keep_s: float | None = None) -> None:
+        """Note that a request has ended; the last one starts the clock of idleness.
+
+        Args:
+            keep_s: For how long its client wants the model kept from now on; None doesn't say.
+        """
         sleeper = self._sleepers.get(model)
         if sleeper is not None:
-            sleeper.finished()
+            sleeper.finished(keep_s)
+
+    async def unload(self, model: str) -> None:
+        """End what serves `model`, unless others use it.
+
+        Raises:
+            ApiError: When it is not to be ended, or is in use.
+        """
+        if self._is_stale:
+            await self._take_stock()
+        sleeper = self._sleepers.get(model)
+        if sleeper is None or sleeper.plan.pinned:
+            why = "is not for this gateway to unload" if sleeper is None else "is pinned"
+            raise invalid(f"{model} {why}.", param="keep_alive")
+        if not sleeper.is_at_rest and not await sleeper.rest():
+            raise invalid(f"{model} is in use, and stays for now.", param="keep_alive")
+        self._room.changed()
 
     def is_at_rest(self, model: str) -> bool:
         """Whether a request to `model` would have to wait for a start."""
@@ -184,7 +205,7 @@ class OnDemand:
                 await self._take_stock()
             pause_s = _LATEST_LOOK_S
             for sleeper in [*self._sleepers.values()]:
-                idle_s = sleeper.plan.idle_s
+                idle_s = sleeper.idle_s
                 if idle_s is None:
                     continue
                 await sleeper.look()

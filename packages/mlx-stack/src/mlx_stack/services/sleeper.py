@@ -166,6 +166,7 @@ class Sleeper:
         self._stopping: asyncio.Task[bool] | None = None
         self._failure: _Failure | None = None
         self._asked_at: float | None = None
+        self._keep_s: float | None = None
         self._problem = ""
         self._cancelled = threading.Event()
         self._may_be_asked = asyncio.Event()
@@ -180,11 +181,22 @@ class Sleeper:
         return self._stopping is not None or not (self._is_up and self.process.is_alive())
 
     @property
+    def idle_s(self) -> float | None:
+        """It is ended when it was unused for so long; None never ends it for that.
+
+        What is planned, or what the last client wanted, if it is ended at all.
+        """
+        if self.plan.idle_s is None or self._keep_s is None:
+            return self.plan.idle_s
+        return self._keep_s if math.isfinite(self._keep_s) else None
+
+    @property
     def rests_at(self) -> float | None:
         """When it will be ended if no request comes; None where that isn't foreseen."""
-        if self.plan.idle_s is None or self.used_at is None or self.is_busy:
+        idle_s = self.idle_s
+        if idle_s is None or self.used_at is None or self.is_busy:
             return None
-        return self.used_at + self.plan.idle_s
+        return self.used_at + idle_s
 
     @property
     def is_busy(self) -> bool:
@@ -245,8 +257,9 @@ class Sleeper:
         finally:
             self._due.remove(due)
 
-    def finished(self) -> None:
-        """Note that a request has ended."""
+    def finished(self, keep_s: float | None = None) -> None:
+        """Note that a request has ended, whose client wants it kept for `keep_s` from now on."""
+        self._keep_s = keep_s
         self.in_use = max(self.in_use - 1, 0)
         self.used_at = self._clock()
         if self._door is not None:
@@ -258,7 +271,7 @@ class Sleeper:
             return
         is_running = await asyncio.to_thread(self.process.is_running)
         if not is_running:
-            self._is_up, self.since, self.used_at = False, None, None
+            self._is_up, self.since, self.used_at, self._keep_s = False, None, None, None
         elif self.used_at is None:
             self.since = self.used_at = self._clock()
 
@@ -356,7 +369,8 @@ class Sleeper:
         finally:
             self._stopping = None
         if is_gone:
-            self._is_up, self.rests, self.since, self.used_at = False, True, None, None
+            self._is_up, self.rests = False, True
+            self.since = self.used_at = self._keep_s = None
         else:
             self.used_at = self._clock()
             self._works_until = self.used_at + _LOOK_AGAIN_S
