@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -131,6 +132,44 @@ def test_an_idle_tier_is_ended_and_the_next_request_starts_it_again(served: Prog
 
     assert client.ask("rare")[0] == 200
     assert len(pids(served, "rare")) == 2
+
+
+def test_a_client_of_ollamas_says_how_long_a_tier_stays_and_unloads_it(served: Program) -> None:
+    fields = {"rare": {"lazy": True, "idle_unload_s": 3600}, "kept": {"lazy": True, "pinned": True}}
+    define_stack(served.home, {"standard": {}, "rare": {}, "kept": {}}, fields=fields)
+    served.run("up")
+    client = Client(served)
+
+    def ollama(method: str, path: str, **body: object) -> tuple[int, Any]:
+        connection = http.client.HTTPConnection(client.address, timeout=60)
+        headers = {"Authorization": f"Bearer {client.key}", "Content-Type": "application/json"}
+        connection.request(method, path, json.dumps(body) if body else None, headers)
+        response = connection.getresponse()
+        answer = json.loads(response.read())
+        connection.close()
+        return response.status, answer
+
+    def ends_in_s(name: str) -> float:
+        rows = {each["name"]: each for each in ollama("GET", "/api/ps")[1]["models"]}
+        ends_at = datetime.fromisoformat(rows[name]["expires_at"])
+        return (ends_at - datetime.now(UTC)).total_seconds()
+
+    assert ollama("POST", "/api/generate", model="rare", keep_alive="10m")[1]["done"]
+    assert 500 < ends_in_s("rare") <= 600
+    assert ends_in_s("standard") > 1e9, "nothing ends it"
+    client.ask("rare")
+    assert 3000 < ends_in_s("rare") <= 3600, "the next client meant the usual time"
+
+    (first,) = pids(served, "rare")
+    status, said = ollama("POST", "/api/generate", model="rare", keep_alive=0)
+    assert (status, said["done_reason"]) == (200, "unload")
+    assert identify(first) is None
+    assert row(served, "rare")["loaded"] is False
+    assert client.ask("rare")[0] == 200
+    assert len(pids(served, "rare")) == 2
+
+    status, said = ollama("POST", "/api/generate", model="kept", keep_alive=0)
+    assert (status, said["error"]) == (400, "kept is pinned.")
 
 
 def test_a_tier_that_works_is_not_idle(served: Program) -> None:
