@@ -247,7 +247,7 @@ def test_a_configuration_is_read_as_leniently_as_mlx_reads_it(tmp_path: Path, te
 def test_a_configuration_without_end_is_told(tmp_path: Path, text: str):
     file = tmp_path / "config.json"
     file.write_text(text)
-    with pytest.raises(UnreadableModelError, match="no JSON"):
+    with pytest.raises(UnreadableModelError, match="not JSON"):
         read_model(file)
 
 
