@@ -155,7 +155,7 @@ def test_a_folder_without_a_config_is_told(tmp_path: Path):
 def test_a_config_that_is_no_json_object_is_told(tmp_path: Path, text: str):
     file = tmp_path / "config.json"
     file.write_text(text)
-    with pytest.raises(UnreadableModelError, match="no JSON"):
+    with pytest.raises(UnreadableModelError, match="JSON"):
         read_model(file)
 
 

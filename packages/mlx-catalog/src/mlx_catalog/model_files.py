@@ -127,11 +127,11 @@ def parse_config(raw: bytes, name: str) -> dict[str, object]:
     try:
         config = json.loads(raw)
     except ValueError as error:
-        raise UnreadableModelError(name, f"no JSON: {error}") from error
+        raise UnreadableModelError(name, f"not JSON: {error}") from error
     except RecursionError as error:
         raise UnreadableModelError(name, "not JSON: nested too deeply") from error
     if not isinstance(config, dict):
-        raise UnreadableModelError(name, "no JSON object")
+        raise UnreadableModelError(name, "not a JSON object")
     return cast("dict[str, object]", config)
 
 

@@ -95,7 +95,7 @@ def test_an_unknown_architecture_leaves_everything_open_and_says_so(home: Home, 
 def test_a_damaged_config_json_is_an_error_that_names_it(home: Home, tmp_path: Path):
     path = tmp_path / "config.json"
     path.write_text("{", encoding="utf-8")
-    with pytest.raises(UnreadableModelError, match="no JSON"):
+    with pytest.raises(UnreadableModelError, match="JSON"):
         look(home, str(path))
 
 
