@@ -167,7 +167,7 @@ class Audio(Api):
     in_query: tuple[str, ...] = ("language", "response_format", "input", "voice", "speed")
 
     def __init__(self, role: Role) -> None:
-        self.roles = frozenset({role})
+        self.roles: frozenset[Role] = frozenset({role})
 
 
 def countable(text: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ TEXTS_AT_ONCE = 64
 class Embeddings(Api):
     """OpenAI's API: vectors of texts."""
 
-    roles = frozenset({Role.EMBEDDING})
+    roles: frozenset[Role] = frozenset({Role.EMBEDDING})
 
     @override
     def streams(self, fields: Fields) -> bool:

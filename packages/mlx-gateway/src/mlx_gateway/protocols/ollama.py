@@ -30,7 +30,7 @@ from mlx_gateway.protocols.events import (
 )
 from mlx_gateway.protocols.openai_chat import ChatCompletions, Completions
 from mlx_gateway.protocols.tool_names import ClientTool, engine_name
-from mlx_gateway.settings import ModelSettings
+from mlx_gateway.settings import ModelSettings, Role
 
 API_VERSION = "0.12.6"
 """The version of Ollama whose API this is: clients look at it before they use what is new in it."""
@@ -273,7 +273,7 @@ class OllamaGenerate(_Ollama):
 class OllamaEmbed(_Ollama):
     """`/api/embed`."""
 
-    roles = Embeddings.roles
+    roles: frozenset[Role] = Embeddings.roles
 
     @override
     def read(self, fields: Fields, *, sees_images: bool | None) -> Call:

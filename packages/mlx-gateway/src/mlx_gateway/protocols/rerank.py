@@ -25,7 +25,7 @@ PATH = "/v1/rerank"
 class Rerank(Api):
     """The order of documents by how well they answer a query."""
 
-    roles = frozenset({Role.RERANK})
+    roles: frozenset[Role] = frozenset({Role.RERANK})
 
     @override
     def streams(self, fields: Fields) -> bool:
