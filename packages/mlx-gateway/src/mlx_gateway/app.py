@@ -682,32 +682,17 @@ class Gateway:
         call = self._call(request, option)
         if call.unloads:
             await self._options.activator.unload(option.name)
-            self._say_who(request, option)
-            await request.outbox.whole(HTTPStatus.OK, call.ready_answer, _JSON.encode())
-            return Usage()
+            return await self._answer_ready(request, option, call)
         waited_from = time.monotonic()
         request.phase = Phase.STARTING
         await self._options.activator.ready(option.name, request.client.priority)
         request.phase = Phase.QUEUED
         try:
             if call.ready_answer:
-                self._say_who(request, option)
-                await request.outbox.whole(HTTPStatus.OK, call.ready_answer, _JSON.encode())
-                return Usage()
+                return await self._answer_ready(request, option, call)
             await self._refuse_too_long(request, option, call)
-            usage = Usage()
             if call.parts:
-                bodies: list[bytes] = []
-                for part in call.parts:
-                    async with self._turn(request, option, failed, waited_from) as upstream:
-                        attempt = self._prepare(
-                            request, option, upstream, replace(call, fields=part)
-                        )
-                        bodies.append(await attempt.fetch())
-                    failed.discard(upstream.root)
-                    waited_from = time.monotonic()
-                answer, usage = request.api.joined(bodies, call)
-                await request.outbox.whole(HTTPStatus.OK, answer, _JSON.encode())
+                usage = await self._ask_in_parts(request, option, call, failed, waited_from)
             else:
                 async with self._turn(request, option, failed, waited_from) as upstream:
                     attempt = self._prepare(request, option, upstream, call)
@@ -716,6 +701,37 @@ class Gateway:
             self._options.activator.finished(option.name, call.keep_s)
         if option.name != request.name:
             self._metrics.fell_back(request.name, option.name)
+        return usage
+
+    async def _answer_ready(self, request: _Request, option: RouteOption, call: Call) -> Usage:
+        """Answer a request for which no engine has to do anything."""
+        self._say_who(request, option)
+        await request.outbox.whole(HTTPStatus.OK, call.ready_answer, _JSON.encode())
+        return Usage()
+
+    async def _ask_in_parts(
+        self,
+        request: _Request,
+        option: RouteOption,
+        call: Call,
+        failed: set[str],
+        waited_from: float,
+    ) -> Usage:
+        """Ask for the parts of a call, one turn each, and answer with all of them together.
+
+        Raises:
+            ApiError: When the request is at fault, or the model's line is full.
+            UpstreamFailedError: When an upstream gave no usable answer.
+        """
+        bodies: list[bytes] = []
+        for part in call.parts:
+            async with self._turn(request, option, failed, waited_from) as upstream:
+                attempt = self._prepare(request, option, upstream, replace(call, fields=part))
+                bodies.append(await attempt.fetch())
+            failed.discard(upstream.root)
+            waited_from = time.monotonic()
+        answer, usage = request.api.joined(bodies, call)
+        await request.outbox.whole(HTTPStatus.OK, answer, _JSON.encode())
         return usage
 
     @asynccontextmanager

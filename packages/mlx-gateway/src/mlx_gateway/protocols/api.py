@@ -184,10 +184,22 @@ def answer_in(body: bytes) -> dict[str, Any]:
     Raises:
         UpstreamFailedError: When it is none.
     """
+    return decoded_answer(body, dict[str, Any], "a JSON object")
+
+
+def decoded_answer[T](body: bytes, kind: type[T], what: str) -> T:
+    """What an engine answered with, as a value of `kind`.
+
+    Args:
+        what: Such a value in words, for the error.
+
+    Raises:
+        UpstreamFailedError: When it is none.
+    """
     try:
-        return msgspec.json.decode(body, type=dict[str, Any])
+        return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UpstreamFailedError("its answer isn't a JSON object", str(error)) from error
+        raise UpstreamFailedError(f"its answer isn't {what}", str(error)) from error
 
 
 def allows_one_call(fields: Fields) -> bool:

@@ -15,9 +15,8 @@ from typing import Any, Literal, override
 
 import msgspec
 
-from mlx_gateway.errors import UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, list_in
-from mlx_gateway.protocols.api import Api, Call
+from mlx_gateway.protocols.api import Api, Call, decoded_answer
 from mlx_gateway.protocols.checks import checked, positive
 from mlx_gateway.protocols.events import Usage
 from mlx_gateway.settings import ModelSettings, Role
@@ -84,7 +83,7 @@ class Embeddings(Api):
         length: int | None = asked.get("dimensions")
         is_packed = asked.get("encoding_format") == "base64"
         vectors: list[Any] = []
-        answers = [_answer_in(body) for body in bodies]
+        answers = [decoded_answer(body, _Answer, "one with embeddings") for body in bodies]
         for vector in (row.embedding for answer in answers for row in answer.in_order()):
             shortened = vector if length is None else unit_vector(vector[:length])
             vectors.append(packed(shortened) if is_packed else shortened)
@@ -137,18 +136,20 @@ def _texts(fields: Fields) -> list[str]:
         raise invalid("`input` must be a string or a list of strings.", param="input")
     if not all(texts):
         raise invalid("`input` holds an empty string, which has no embedding.", param="input")
-    if len(texts) > MOST_TEXTS:
-        raise invalid(
-            f"`input` holds {len(texts):,} texts; a request may have {MOST_TEXTS:,}.", param="input"
-        )
+    refuse_too_many(texts, "input")
     return [str(each) for each in texts]
 
 
-def _answer_in(body: bytes) -> "_Answer":
-    try:
-        return msgspec.json.decode(body, type=_Answer)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UpstreamFailedError("its answer isn't one with embeddings", str(error)) from error
+def refuse_too_many(texts: Sequence[object], param: str) -> None:
+    """Return if a request may hold so many texts.
+
+    Raises:
+        ApiError: When it may not.
+    """
+    if len(texts) > MOST_TEXTS:
+        raise invalid(
+            f"`{param}` holds {len(texts):,} texts; a request may have {MOST_TEXTS:,}.", param=param
+        )
 
 
 class _Request(msgspec.Struct):

@@ -11,11 +11,10 @@ from typing import Any, override
 
 import msgspec
 
-from mlx_gateway.errors import UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, list_in, object_in
-from mlx_gateway.protocols.api import Api, Call
+from mlx_gateway.protocols.api import Api, Call, decoded_answer
 from mlx_gateway.protocols.checks import checked, positive
-from mlx_gateway.protocols.embeddings import MOST_TEXTS, TEXTS_AT_ONCE, sum_of
+from mlx_gateway.protocols.embeddings import TEXTS_AT_ONCE, refuse_too_many, sum_of
 from mlx_gateway.protocols.events import Usage
 from mlx_gateway.settings import Role
 
@@ -50,7 +49,7 @@ class Rerank(Api):
     def joined(self, bodies: Sequence[bytes], call: Call) -> tuple[bytes, Usage]:
         asked = call.asked or call.fields
         documents = _documents(asked)
-        answers = [_answer_in(body) for body in bodies]
+        answers = [decoded_answer(body, _Answer, "an order of documents") for body in bodies]
         results: list[dict[str, Any]] = []
         for part, answer in enumerate(answers):
             results += (
@@ -91,19 +90,8 @@ def _documents(fields: Fields) -> list[str]:
     texts = [each if isinstance(each, str) else object_in(each).get("text") for each in given]
     if not texts or not all(isinstance(each, str) and each for each in texts):
         raise invalid("`documents` must be a list of texts, none of them empty.", param="documents")
-    if len(texts) > MOST_TEXTS:
-        raise invalid(
-            f"`documents` holds {len(texts):,} texts; a request may have {MOST_TEXTS:,}.",
-            param="documents",
-        )
+    refuse_too_many(texts, "documents")
     return [str(each) for each in texts]
-
-
-def _answer_in(body: bytes) -> "_Answer":
-    try:
-        return msgspec.json.decode(body, type=_Answer)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UpstreamFailedError("its answer isn't an order of documents", str(error)) from error
 
 
 class _Request(msgspec.Struct):
