@@ -136,10 +136,14 @@ def _tokens(runs: Sequence[MeasuredRun]) -> Iterator[_Reason]:
     if counted:
         yield _Reason(
             CautionCode.EVENTS_COUNTED,
-            f"The server sent no usage in {counted} of {len(runs)} runs: "
-            "each non-empty delta was counted as one token.",
+            events_counted(f"{counted} of {len(runs)} runs"),
         )
     yield from _grouped(runs)
+
+
+def events_counted(where: str) -> str:
+    """What to say of tokens that a server didn't count, such as in `3 of 8 runs`."""
+    return f"The server sent no usage in {where}: each non-empty delta was counted as one token."
 
 
 def _grouped(runs: Sequence[MeasuredRun]) -> Iterator[_Reason]:

@@ -3,15 +3,18 @@
 import csv
 import io
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Self
 
 import msgspec
 
+from mlx_bench.cautions import Caution
 from mlx_bench.report import PointSummary, Report, metric
 from mlx_bench.stats import MedianEstimate
+
+_WIDTH = 79
 
 
 def figure(value: float | None) -> str:
@@ -126,11 +129,26 @@ def _rows_by_point(
     return titles, rows
 
 
-def heading(report: Report) -> str:
+def heading(target: str, model: str) -> str:
     """What was measured, in one line."""
-    if report.target == report.model:
-        return report.model
-    return f"{report.model} at {report.target}"
+    return model if target == model else f"{model} at {target}"
+
+
+def wrapped(text: str) -> list[str]:
+    """The lines of a text in a terminal of 80 columns."""
+    return textwrap.wrap(text, _WIDTH)
+
+
+def caution_lines(cautions: Iterable[Caution]) -> Iterator[str]:
+    """The lines of the cautions there, an empty one before each."""
+    for caution in cautions:
+        text = f"Caution ({caution.code}): {caution.message}"
+        yield from ("", *textwrap.wrap(text, _WIDTH, subsequent_indent="  "))
+
+
+def json_text(document: Mapping[str, object]) -> str:
+    """A report's document as text."""
+    return msgspec.json.format(msgspec.json.encode(document), indent=1).decode() + "\n"
 
 
 def conditions(report: Report) -> str:
@@ -158,23 +176,22 @@ def render_table(report: Report) -> str:
     grid = [*([upper] if several else []), lower, *rows]
     widths = [max(len(row[position]) for row in grid) for position in range(len(titles))]
     left = {0} if several else {0, 2}
-    lines = [*textwrap.wrap(heading(report), 79), *textwrap.wrap(conditions(report), 79), ""]
+    title = heading(report.target, report.model)
+    lines = [*wrapped(title), *wrapped(conditions(report)), ""]
     for row in grid:
         cells = [
             cell.ljust(widths[position]) if position in left else cell.rjust(widths[position])
             for position, cell in enumerate(row)
         ]
         lines.append("  ".join(cells).rstrip())
-    for caution in report.cautions:
-        text = f"Caution ({caution.code}): {caution.message}"
-        lines += ["", *textwrap.wrap(text, 79, subsequent_indent="  ")]
+    lines += caution_lines(report.cautions)
     return "\n".join(lines) + "\n"
 
 
 def render_markdown(report: Report) -> str:
     """The report as Markdown."""
     titles, rows = summary_rows(report)
-    lines = [f"# {heading(report)}", "", conditions(report) + ".", ""]
+    lines = [f"# {heading(report.target, report.model)}", "", conditions(report) + ".", ""]
     machine = ", ".join(f"{key} {value}" for key, value in report.machine.items() if value)
     lines += [f"Machine: {machine}.", ""] if machine else []
     lines.append(f"| {' | '.join(titles)} |")
@@ -218,4 +235,4 @@ def render_csv(report: Report) -> str:
 
 def render_json(report: Report) -> str:
     """The report's JSON document."""
-    return msgspec.json.format(msgspec.json.encode(report.to_document()), indent=1).decode() + "\n"
+    return json_text(report.to_document())

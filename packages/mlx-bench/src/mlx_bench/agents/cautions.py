@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from mlx_bench.agents.metrics import AgentTurn
 from mlx_bench.agents.report import TokenTotals
 from mlx_bench.agents.workload import AgentParameters
-from mlx_bench.cautions import CLIENT_CPU_SHARE, Caution, CautionCode
+from mlx_bench.cautions import CLIENT_CPU_SHARE, Caution, CautionCode, events_counted
 from mlx_bench.completion import CountedBy
 from mlx_bench.workload import Exactness
 
@@ -89,8 +89,7 @@ def _counts(
     if counted:
         yield Caution(
             CautionCode.EVENTS_COUNTED,
-            f"The server sent no usage in {counted} of {len(runs)} turns: "
-            "each non-empty delta was counted as one token.",
+            events_counted(f"{counted} of {len(runs)} turns"),
         )
     asked = parameters.prefix_tokens + parameters.task_tokens
     found = [run.prompt_tokens for run in runs if run.turn == 1 and run.prompt_tokens is not None]

@@ -1,40 +1,26 @@
 """A report of agents as a terminal table or JSON; pure."""
 
-import textwrap
-
-import msgspec
-
 from mlx_bench.agents.report import AgentsReport, TurnSummary
-from mlx_bench.export import figure, interval
+from mlx_bench.export import caution_lines, figure, heading, interval, json_text, wrapped
 
 _TITLES = ("Turn", "TTFT s", "95 % interval", "p95", "Prompt", "New", "Read", "Read/new")
-_WIDTH = 79
 
 
 def render_agents_json(report: AgentsReport) -> str:
     """The report's JSON document."""
-    return msgspec.json.format(msgspec.json.encode(report.to_document()), indent=1).decode() + "\n"
+    return json_text(report.to_document())
 
 
 def render_agents_table(report: AgentsReport) -> str:
     """The report for a terminal of 80 columns."""
     rows = [_TITLES, *(_row(turn) for turn in report.turns)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_TITLES))]
-    lines = [*textwrap.wrap(_heading(report), _WIDTH), *textwrap.wrap(_asked(report), _WIDTH), ""]
+    lines = [*wrapped(heading(report.target, report.model)), *wrapped(_asked(report)), ""]
     for row in rows:
         cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
         lines.append("  ".join(cells))
-    lines += ["", *_overall(report)]
-    for caution in report.cautions:
-        text = f"Caution ({caution.code}): {caution.message}"
-        lines += ["", *textwrap.wrap(text, _WIDTH, subsequent_indent="  ")]
+    lines += ["", *_overall(report), *caution_lines(report.cautions)]
     return "\n".join(lines) + "\n"
-
-
-def _heading(report: AgentsReport) -> str:
-    if report.target == report.model:
-        return report.model
-    return f"{report.model} at {report.target}"
 
 
 def _asked(report: AgentsReport) -> str:
