@@ -163,7 +163,7 @@ def _find_model(opened: OpenStack, name: str) -> LocalModel:
         raise UsageError(problem, hint=f"{hint}.")
     if not model.is_whole:
         raise StackError(
-            f"The model in {model.path} is {model.integrity}: {'; '.join(model.problems)}",
+            f"The model {model.condition}",
             hint=f"`mlx-stack pull {model.model or model.repo or name}` completes it.",
         )
     ensure_no_code(model.path)

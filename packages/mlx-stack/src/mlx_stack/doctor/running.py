@@ -200,7 +200,7 @@ def check_models(opened: OpenStack) -> Iterator[Finding]:
             yield Finding(
                 "model",
                 "warning",
-                f"The model in {local.path} is {local.integrity}: {'; '.join(local.problems)}.",
+                f"The model {local.condition}.",
                 "A request for it by name is answered with 503.",
                 local.cure,
             )

@@ -75,8 +75,7 @@ def models_on_disk(opened: OpenStack, budget_bytes: int | None) -> Shelf:
         if local.is_whole
     )
     unusable = {
-        name: f"The model {name!r} in {local.path} is {local.integrity}: "
-        f"{'; '.join(local.problems)}. {local.cure}"
+        name: f"The model {name!r} {local.condition}. {local.cure}"
         for local in found
         if not local.is_whole
         for name in (local.path.name, local.model, local.repo)

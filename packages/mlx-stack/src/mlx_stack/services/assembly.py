@@ -89,7 +89,8 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
         EngineMissingError: When vllm-mlx, or a LiteLLM that is always to run, is not installed.
         InvalidCatalogError: When one of the user's own catalog entries breaks the schema.
     """
-    stack, config = as_it_may_run(opened), opened.config
+    record = panics.read(opened.home)
+    stack, config = _as_it_may_run(opened.stack, record), opened.config
     _check_gateway_port(stack, config)
     engine = require_environment(opened.home.engines, EngineName.VLLM_MLX)
     engines: list[Service] = []
@@ -97,7 +98,7 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
     known: dict[str, TierAtGateway] = {}
     for tier in stack.tiers:
         try:
-            folder, serving = _served(opened, tier)
+            folder, serving = _served(opened, tier, record)
         except StackError as error:
             missing[tier.name] = error
             continue
@@ -106,7 +107,7 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
     text = gateway_settings(stack, config, known)
     gateway = gateway_service(opened, key=gateway_key, settings_text=text)
     litellm = _litellm_if_any(opened, gateway_key)
-    guests = tuple(_guests(opened, engine))
+    guests = tuple(_guests(opened, engine, record))
     return Assembly(stack, config, tuple(engines), gateway, litellm, text, missing, guests)
 
 
@@ -117,32 +118,27 @@ def tier_service(opened: OpenStack, tier: Tier) -> Service:
         StackError: When no engine is installed, or the model is not on this disk.
     """
     engine = require_environment(opened.home.engines, EngineName.VLLM_MLX)
-    tier = _as_it_may_run(tier, panics.read(opened.home))
-    return _engine_service(opened, tier, *_served(opened, tier), engine)
-
-
-def as_it_may_run(opened: OpenStack) -> Stack:
-    """The stack file, its tiers as small as they are started after panics of this Mac.
-
-    Raises:
-        StackError: When no stack is defined, or a file is damaged.
-    """
     record = panics.read(opened.home)
-    tiers = tuple(_as_it_may_run(tier, record) for tier in opened.stack.tiers)
-    return msgspec.structs.replace(opened.stack, tiers=tiers)
+    tier = _tier_as_it_may_run(tier, record)
+    return _engine_service(opened, tier, *_served(opened, tier, record), engine)
 
 
-def _as_it_may_run(tier: Tier, record: panics.Record) -> Tier:
+def _as_it_may_run(stack: Stack, record: panics.Record) -> Stack:
+    """The stack file, its tiers as small as they are started after panics of this Mac."""
+    tiers = tuple(_tier_as_it_may_run(tier, record) for tier in stack.tiers)
+    return msgspec.structs.replace(stack, tiers=tiers)
+
+
+def _tier_as_it_may_run(tier: Tier, record: panics.Record) -> Tier:
     return panics.smaller(tier) if record.standing(tier.name) is Standing.SMALLER else tier
 
 
-def _served(opened: OpenStack, tier: Tier) -> tuple[Path, vllm_mlx.Serving]:
+def _served(opened: OpenStack, tier: Tier, record: panics.Record) -> tuple[Path, vllm_mlx.Serving]:
     """The folder of a tier's model, and how it is served.
 
     Raises:
         StackError: As of `model_folder`, and where the tier isn't started at all.
     """
-    record = panics.read(opened.home)
     standing = record.standing(tier.name)
     if standing is Standing.NOT_AT_ALL:
         raise panics.refusal(tier.name, record)
@@ -197,17 +193,15 @@ def recorded_port(dirs: StateDirs, name: str) -> int | None:
     return vllm_mlx.served_by(record.command)[1] if record is not None else None
 
 
-def _guests(opened: OpenStack, engine: Environment) -> Iterator[Service]:
+def _guests(opened: OpenStack, engine: Environment, record: panics.Record) -> Iterator[Service]:
     names = guest_names(opened.home.state_dirs)
     for model in models_on_disk(opened, memory_budget(opened)).models if names else ():
         port = recorded_port(opened.home.state_dirs, model.tier.name)
         if model.tier.name not in names or port is None:
             continue
-        tier = _as_it_may_run(
-            msgspec.structs.replace(model.tier, port=port), panics.read(opened.home)
-        )
+        tier = _tier_as_it_may_run(msgspec.structs.replace(model.tier, port=port), record)
         with suppress(StackError):  # what became unusable is stopped with the next `up`
-            yield _engine_service(opened, tier, *_served(opened, tier), engine)
+            yield _engine_service(opened, tier, *_served(opened, tier, record), engine)
 
 
 def _engine_service(
@@ -282,7 +276,7 @@ def model_folder(opened: OpenStack, tier: Tier) -> Path:
         )
     if not found.is_whole:
         raise StackError(
-            f"{whose} in {found.path} is {found.integrity}: {'; '.join(found.problems)}.",
+            f"{whose} {found.condition}.",
             hint=found.cure if is_guest else _hint(opened, tier, "completes"),
         )
     ensure_no_code(found.path, tier)

@@ -82,7 +82,7 @@ def foresee_service(
 
 
 def describe_wait(waits_for: Sequence[str]) -> str:
-    """Such as `waits for room in memory until fast has gone`."""
+    """Such as `waits until fast makes room in memory`."""
     are_several = len(waits_for) > 1
     return f"waits until {' and '.join(waits_for)} make{'' if are_several else 's'} room in memory"
 

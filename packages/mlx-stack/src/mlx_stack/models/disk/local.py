@@ -84,6 +84,11 @@ class LocalModel:
         return (*self.wrong, *self.missing)
 
     @property
+    def condition(self) -> str:
+        """What is wrong with a model that isn't whole: `in /models/x is incomplete: …`."""
+        return f"in {self.path} is {self.integrity}: {'; '.join(self.problems)}"
+
+    @property
     def cure(self) -> str:
         """What makes a model whole again that isn't, or does away with it."""
         remove = f"`mlx-stack models rm {shlex.quote(self.path.name)}` removes it."
