@@ -220,9 +220,10 @@ REPAIRS = [
            lambda it: it.status == 422 and "detail" in it.document, is_refused),
     Repair("an empty prompt is an error of the server", "/v1/completions",
            {"model": "scripted", "prompt": ""}, lambda it: it.status == 500, is_refused),
-    Repair("a streamed message says nothing of the prompt", MESSAGES, message(stream=True),
+    Repair("a streamed message says nothing of the prompt", MESSAGES,
+           message("Repeat: one two three four five six", stream=True),
            lambda it: it.of("message_start")[0]["message"]["usage"]["input_tokens"] == 0,
-           lambda it: it.of("message_start")[0]["message"]["usage"]["input_tokens"] > 0),
+           lambda it: it.of("message_start")[0]["message"]["usage"]["input_tokens"] > 5),
     Repair("a streamed message that was cut ended its turn", MESSAGES,
            message("Talk for ever.", max_tokens=3, stream=True),
            lambda it: it.of("message_delta")[0]["delta"]["stop_reason"] == "end_turn",
@@ -554,8 +555,9 @@ seen["message stopped"] = [stopped.content[0].text, stopped.stop_reason, stopped
 seen["message cut"] = final(messages=say("Talk for ever."), max_tokens=3).stop_reason
 called = final(messages=say(call), tools=[ant]).content[-1]
 seen["message tool"] = [called.name, called.input]
-seen["input tokens"] = final().usage.input_tokens > 0
-seen["count"] = a.messages.count_tokens(model="scripted", messages=say(words)).input_tokens > 0
+longer = say("Repeat: one two three four five six")
+seen["input tokens"] = final(messages=longer).usage.input_tokens > 5
+seen["count"] = a.messages.count_tokens(model="scripted", messages=longer).input_tokens > 5
 # the first token after a sign of life
 slow = "Wait 5.5 s. Repeat: ok"
 seen["slow chat"] = "".join(c.choices[0].delta.content or "" for c in
