@@ -2,12 +2,9 @@
 
 import json
 import math
-from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import read_fields
@@ -315,14 +312,3 @@ def test_who_answers_is_said_in_a_line_where_the_head_has_gone() -> None:
     line = json.loads(CHAT.late_headers([(b"x-mlx-stack-tier", b"fast")], "m"))
     assert (line["x-mlx-stack-tier"], line["done"]) == ("fast", False)
     assert line["message"]["content"] == ""
-
-
-@given(st.data())
-def test_lines_are_the_same_wherever_the_stream_is_split(data: st.DataObject) -> None:
-    whole = chunk(role="assistant") + chunk(content="äé🎉") + chunk("stop", usage=USED) + DONE
-    cuts = sorted(data.draw(st.sets(st.integers(1, len(whole) - 1), max_size=6)))
-    pieces = [whole[begin:end] for begin, end in pairwise([0, *cuts, len(whole)])]
-    _, lines = relayed(CHAT, read(), *pieces)
-
-    assert "".join(line["message"]["content"] for line in lines) == "äé🎉"
-    assert [line["done"] for line in lines] == [False, True]
