@@ -61,6 +61,7 @@ RUNNING: dict[str, tuple[str, ...]] = {
         *("bench", "standard", "--agents", "2", "--turns", "2"),
         *("--prefix-tokens", "900", "--generation-tokens", "8"),
     ),
+    "bench-check": ("bench", "standard", "--check"),
     "logs-service": ("logs", "standard"),
     "connect-client": ("connect", "llm"),
     "keys-add": ("keys", "add", "laptop"),

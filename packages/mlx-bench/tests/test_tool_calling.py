@@ -1,17 +1,22 @@
 """What counts as a tool call."""
 
+import json
 from collections.abc import Callable
 
-import msgspec
 import pytest
 
 from mlx_bench.client import StreamingClient
-from mlx_bench.tool_calling import ChatAnswer, check_tool_calling, judge_answer
+from mlx_bench.conformance.server import CHAT, Answer
+from mlx_bench.tool_calling import check_tool_calling, judge_answer
 
 
-def answer(*calls: dict[str, object], content: str | None = None) -> ChatAnswer:
+def answer(*calls: dict[str, object], content: str | None = None) -> Answer:
     message = {"content": content, "tool_calls": list(calls)}
-    return msgspec.convert({"choices": [{"message": message}]}, ChatAnswer)
+    return answered({"choices": [{"message": message}]})
+
+
+def answered(document: object) -> Answer:
+    return Answer(CHAT, 200, {"content-type": "application/json"}, json.dumps(document).encode())
 
 
 def call(name: str, arguments: str) -> dict[str, object]:
@@ -31,10 +36,10 @@ def test_a_call_of_the_offered_tool_passes() -> None:
         (answer(call("get_news", '{"city": "Paris"}')), "get_news"),
         (answer(call("get_weather", '{"city": ')), "unusable"),
         (answer(call("get_weather", '{"town": "Paris"}')), "unusable"),
-        (ChatAnswer(), "no tool call"),
+        (answered({}), "no tool call"),
     ],
 )
-def test_anything_else_fails_and_says_why(given: ChatAnswer, why: str) -> None:
+def test_anything_else_fails_and_says_why(given: Answer, why: str) -> None:
     check = judge_answer(given)
     assert not check.ok
     assert why in check.detail

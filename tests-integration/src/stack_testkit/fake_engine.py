@@ -20,6 +20,7 @@ its own, which say how it misbehaves:
                          errors       every completion is HTTP 500
                          error-200    … or HTTP 200 with finish_reason "error"
                          silence      nothing is answered, at full processor load
+    --capable FAULTS   answer as a model fit for agents, with these faults (`capable_model`)
     --status-as KIND   `/v1/status` is missing, hangs, is nonsense, or lies (a request in flight
                        that isn't there)
 """
@@ -39,7 +40,7 @@ from typing import Any
 import uvicorn
 import uvicorn.server
 
-from stack_testkit import fake_messages
+from stack_testkit import capable_model, fake_messages
 
 _LONG_S = 3600
 WEDGES = ("dead-thread", "deadlock", "livelock", "errors", "error-200", "silence")
@@ -95,6 +96,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--status", type=int, default=200)
     parser.add_argument("--chat-status", type=int, default=200)
     parser.add_argument("--wedge", choices=WEDGES)
+    parser.add_argument("--capable", type=lambda text: text.split(","))
     parser.add_argument("--status-as", choices=["missing", "hang", "nonsense", "lie"])
     options, _ = parser.parse_known_args(arguments)
     return options
@@ -154,8 +156,7 @@ class _Engine:
                 words = len((await _read(receive)).split())
                 await _send(send, 200, {"input_tokens": words})
             case "POST", "/v1/messages":
-                events = fake_messages.events(json.loads(await _read(receive)))
-                await _send_events(send, _named(events))
+                await self._message(json.loads(await _read(receive)), send)
             case _:
                 await _send(send, 404, _NOT_FOUND)
 
@@ -224,6 +225,9 @@ class _Engine:
             message = f"The model `{request.get('model')}` does not exist."
             await _send(send, 404, {"error": {"message": message, "type": "not_found"}})
             return
+        if options.capable is not None:
+            await self._capable_chat(request, send)
+            return
         last = request["messages"][-1]
         prompt = str(last["content"]).split()
         call = fake_messages.called_tool(str(last["content"]))
@@ -244,6 +248,83 @@ class _Engine:
             message = {"role": "assistant", "content": " ".join(words)}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
             await _send(send, 200, self._completion("chat.completion", [choice], usage))
+
+    async def _capable_chat(self, request: Any, send: Any) -> None:
+        """Answer as a model fit for agents."""
+        said = capable_model.answer(request, self._options.capable)
+        prompt = _words(request["messages"])
+        limit = request.get("max_tokens") or sys.maxsize
+        tokens = capable_model.words_of(said)[:limit]
+        usage = {
+            "prompt_tokens": len(prompt),
+            "completion_tokens": len(tokens),
+            "total_tokens": len(prompt) + len(tokens),
+        }
+        ending = "tool_calls" if said.calls else "stop"
+        if not request.get("stream"):
+            async for _ in self._work(prompt, tokens):
+                pass
+            choice = {"index": 0, "message": capable_model.chat(said), "finish_reason": ending}
+            await _send(send, 200, self._completion("chat.completion", [choice], usage))
+            return
+
+        async def events() -> AsyncIterator[str]:
+            kind = "chat.completion.chunk"
+            deltas = dict(enumerate(capable_model.chat_deltas(said)))
+            first = {"index": 0, "delta": {"role": "assistant"}}
+            yield json.dumps(self._completion(kind, [first], None))
+            at = 0
+            async for _ in self._work(prompt, [words for words, _ in deltas.values()]):
+                choice = {"index": 0, "delta": deltas[at][1]}
+                at += 1
+                yield json.dumps(self._completion(kind, [choice], None))
+            last: dict[str, object] = {"index": 0, "delta": {}, "finish_reason": ending}
+            yield json.dumps(self._completion(kind, [last], usage))
+            yield "[DONE]"
+
+        await _send_events(send, events())
+
+    async def _message(self, request: Any, send: Any) -> None:
+        """Answer in Anthropic's API."""
+        if self._options.capable is not None:
+            await self._capable_message(request, send)
+        else:
+            await _send_events(send, _named(fake_messages.events(request)))
+
+    async def _capable_message(self, request: Any, send: Any) -> None:
+        """The same in Anthropic's API."""
+        said = capable_model.answer(request, self._options.capable)
+        prompt, tokens = _words(request["messages"]), capable_model.words_of(said)
+        reason = "stop_sequence" if said.stopped_by else "end_turn"
+        reason = "tool_use" if said.calls else reason
+        ending = {"stop_reason": reason, "stop_sequence": said.stopped_by}
+        message: dict[str, object] = {
+            "id": "msg_1",
+            "type": "message",
+            "role": "assistant",
+            "model": request["model"],
+            "content": [],
+            "stop_reason": None,
+            "stop_sequence": None,
+            "usage": {"input_tokens": len(prompt), "output_tokens": len(tokens)},
+        }
+        if not request.get("stream"):
+            async for _ in self._work(prompt, tokens):
+                pass
+            await _send(send, 200, {**message, **ending, "content": capable_model.blocks(said)})
+            return
+
+        async def events() -> AsyncIterator[str]:
+            yield _named_event("message_start", {"message": message})
+            async for _ in self._work(prompt, tokens):
+                pass
+            for name, event in capable_model.block_events(said):
+                yield _named_event(name, event)
+            usage = {"output_tokens": len(tokens)}
+            yield _named_event("message_delta", {"delta": ending, "usage": usage})
+            yield _named_event("message_stop", {})
+
+        await _send_events(send, events())
 
     def _completion(
         self, kind: str, choices: Sequence[Mapping[str, object]], usage: dict[str, int] | None
@@ -318,7 +399,16 @@ async def _send(send: Any, status: int, document: object) -> None:
 async def _named(events: Iterable[tuple[str, Mapping[str, object]]]) -> AsyncIterator[str]:
     """Events that carry their name twice, as Anthropic's do."""
     for name, event in events:
-        yield f"event: {name}\ndata: {json.dumps({'type': name, **event})}"
+        yield _named_event(name, event)
+
+
+def _named_event(name: str, event: Mapping[str, object]) -> str:
+    return f"event: {name}\ndata: {json.dumps({'type': name, **event})}"
+
+
+def _words(messages: Any) -> list[str]:
+    """What a conversation is counted as: a token a word."""
+    return json.dumps(messages, ensure_ascii=False).split()
 
 
 async def _send_events(send: Any, events: AsyncIterator[str]) -> None:

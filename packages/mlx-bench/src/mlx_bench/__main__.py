@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlx_bench.agents.report import AgentsReport
     from mlx_bench.agents.workload import AgentParameters
     from mlx_bench.calibration.check import CalibrationResult
-    from mlx_bench.client import StreamingClient
+    from mlx_bench.client import ModelEndpoint, StreamingClient
     from mlx_bench.report import Report
     from mlx_bench.workload import Parameters
 
@@ -109,16 +109,56 @@ def _run(options: "argparse.Namespace") -> int:
 
     agents = agent_parameters_from(options) if options.agents is not None else None
     parameters = parameters_from(options)
+    if options.check and agents is not None:
+        raise ParametersError("--check and --agents are two questions: ask one after the other")
+    if options.check and (options.form not in (None, ".json") or options.html or options.output):
+        raise ParametersError("--check goes with --json and --save, not with the other outputs")
     base_url, api_key = parse_base_url(options.url), _api_key(options.api_key_env)
     endpoint = ModelEndpoint(base_url, options.model or "", api_key)
     if not endpoint.model:
         with StreamingClient(endpoint, timeout_s=options.timeout) as lister:
             endpoint = replace(endpoint, model=_only_model(lister))
+    if options.check:
+        return _check(endpoint, options)
     with StreamingClient(endpoint, timeout_s=options.timeout) as client:
         report = _measure(client, agents or parameters, options)
     _hush()
     sys.stdout.write(_render(report, options.form))
     return EXIT_DONE
+
+
+def _check(endpoint: "ModelEndpoint", options: "argparse.Namespace") -> int:
+    """A model that is ready is 0, another 1."""
+    from mlx_bench.agent_check.check import run_check, server_of
+    from mlx_bench.agent_check.report import Conditions
+    from mlx_bench.agent_check.saved import latest_check, save_check
+    from mlx_bench.client import StreamingClient
+    from mlx_bench.engine import identify_engine
+
+    with StreamingClient(endpoint, timeout_s=options.timeout) as client:
+        engine = identify_engine(client, "")
+        context_tokens = options.context_tokens or client.listed_context_tokens()
+    server = server_of(endpoint, timeout_s=options.timeout)
+    folder = Path("benchmarks") / "checks"
+    try:
+        report = run_check(
+            server,
+            target=options.url,
+            conditions=Conditions(engine=engine),
+            context_tokens=context_tokens,
+            before=latest_check(folder, endpoint.model),
+            on_progress=_say,
+        )
+    finally:
+        server.close()
+    _hush()
+    if options.save:
+        path = folder / _saved_name(endpoint.model, "").name
+        save_check(report, path)
+        print(f"Saved {path}", file=sys.stderr)
+    text = json.dumps(report.to_document(), indent=2) if options.form else report.render().rstrip()
+    print(text)
+    return EXIT_DONE if report.is_ready else EXIT_FAILED
 
 
 def _measure(

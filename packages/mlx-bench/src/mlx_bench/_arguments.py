@@ -136,6 +136,19 @@ def _run_parser() -> argparse.ArgumentParser:
     )
     _add_agent_options(parser)
     workload.add_argument("--check-tools", action="store_true", help="also try a tool call")
+    check = parser.add_argument_group("fitness for agents")
+    check.add_argument(
+        "--check",
+        action="store_true",
+        help="measure nothing: is the model, as it is served, fit for agents? Tools, JSON, "
+        "thinking, the same greedy answers as last time, a number in a long text",
+    )
+    check.add_argument(
+        "--context-tokens",
+        type=int,
+        metavar="N",
+        help="the context that --check tries; by default what the server's /v1/models says",
+    )
     server = parser.add_argument_group("server")
     server.add_argument(
         "--api-key-env", metavar="NAME", help="the environment variable that holds the key"

@@ -196,6 +196,7 @@ class StreamingClient:
 
     def __init__(self, endpoint: ModelEndpoint, *, timeout_s: float = 600.0) -> None:
         self.endpoint = endpoint
+        self.timeout_s = timeout_s
         self.dialect: Dialect = Dialect()
         self._http = httpx.Client(
             headers=_headers(endpoint),
@@ -231,6 +232,15 @@ class StreamingClient:
         """
         url = f"{self.endpoint.base_url.rstrip('/')}/models"
         return tuple(self._ask("GET", url, _ModelList, timeout_s=10.0).data or ())
+
+    def listed_context_tokens(self) -> int | None:
+        """The context of the endpoint's model as the server lists it; None where it doesn't."""
+        try:
+            models = self.list_models()
+        except EndpointError:
+            return None
+        name = self.endpoint.model
+        return next((model.context_tokens for model in models if model.id == name), None)
 
     def post[T](self, url: str, body: Mapping[str, object], kind: type[T]) -> T:
         """What the server answers to a request that is not streamed.

@@ -2,35 +2,15 @@
 
 from dataclasses import dataclass
 
-import msgspec
+import httpx
 
+from mlx_bench.agent_check.ask import CHAT_WHOLE, ask
+from mlx_bench.agent_check.check import server_of
+from mlx_bench.agent_check.questions import ONE_TOOL, is_like
 from mlx_bench.client import StreamingClient
-from mlx_bench.errors import EndpointError
+from mlx_bench.conformance.server import Answer
 
-_MAX_TOKENS = 512
-_TOOL_NAME = "get_weather"
-_REQUEST: dict[str, object] = {
-    "messages": [
-        {"role": "user", "content": "What is the weather in Paris right now? Use the tool."}
-    ],
-    "tools": [
-        {
-            "type": "function",
-            "function": {
-                "name": _TOOL_NAME,
-                "description": "The current weather in a city.",
-                "parameters": {
-                    "type": "object",
-                    "properties": {"city": {"type": "string", "description": "The city's name."}},
-                    "required": ["city"],
-                },
-            },
-        }
-    ],
-    "tool_choice": "auto",
-    "max_tokens": _MAX_TOKENS,
-    "temperature": 0,
-}
+_LONGEST_SAID = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,56 +26,34 @@ class ToolCheck:
     detail: str
 
 
-class _Function(msgspec.Struct):
-    name: str = ""
-    arguments: str = ""
-
-
-class _Call(msgspec.Struct):
-    function: _Function
-
-
-class _Message(msgspec.Struct):
-    content: str | None = None
-    tool_calls: list[_Call] | None = None
-
-
-class _Choice(msgspec.Struct):
-    message: _Message
-
-
-class ChatAnswer(msgspec.Struct):
-    """What a chat completion says of tool calls."""
-
-    choices: list[_Choice] = []
-
-
-class _Arguments(msgspec.Struct):
-    city: str
-
-
 def check_tool_calling(client: StreamingClient) -> ToolCheck:
-    """Ask a question that needs the offered tool, and look at what comes back."""
-    body = {"model": client.endpoint.model, "stream": False, **_REQUEST}
+    """Ask the first question of the agents' check, and look at what comes back."""
+    server = server_of(client.endpoint, timeout_s=client.timeout_s)
     try:
-        answer = client.post(client.endpoint.completions_url, body, ChatAnswer)
-    except EndpointError as error:
-        return ToolCheck(ok=False, detail=error.message)
-    return judge_answer(answer)
+        return judge_answer(ask(server, CHAT_WHOLE, ONE_TOOL.request))
+    except httpx.HTTPError as error:
+        return ToolCheck(ok=False, detail=f"no answer: {error}")
+    finally:
+        server.close()
 
 
-def judge_answer(answer: ChatAnswer) -> ToolCheck:
+def judge_answer(answer: Answer) -> ToolCheck:
     """Whether a chat completion is a call of the offered tool with a city."""
-    message = answer.choices[0].message if answer.choices else _Message()
-    if not message.tool_calls:
-        said = (message.content or "").strip()[:120] or "(empty)"
-        return ToolCheck(ok=False, detail=f"no tool call; the answer was: {said}")
-    name, arguments = message.tool_calls[0].function.name, message.tool_calls[0].function.arguments
-    if name != _TOOL_NAME:
-        return ToolCheck(ok=False, detail=f"called {name!r} instead of {_TOOL_NAME!r}")
+    ((tool, expected),) = ONE_TOOL.calls
+    text = " ".join(answer.text.split())[:_LONGEST_SAID]
+    if not answer.is_success:
+        return ToolCheck(ok=False, detail=f"HTTP {answer.status}: {answer.problem or text}")
     try:
-        city = msgspec.json.decode(arguments, type=_Arguments).city
-    except msgspec.DecodeError:
-        detail = f"called the tool with unusable arguments: {arguments[:120]}"
-        return ToolCheck(ok=False, detail=detail)
-    return ToolCheck(ok=True, detail=f"called {name} for {city}")
+        calls = answer.calls
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return ToolCheck(ok=False, detail=f"called the tool with unusable arguments: {text}")
+    if not calls:
+        said = answer.said.strip()[:_LONGEST_SAID] or "(empty)"
+        return ToolCheck(ok=False, detail=f"no tool call; the answer was: {said}")
+    name, arguments = calls[0]
+    if name != tool:
+        return ToolCheck(ok=False, detail=f"called {name!r} instead of {tool!r}")
+    if not is_like(expected, arguments):
+        detail = f"called the tool with unusable arguments: {arguments}"
+        return ToolCheck(ok=False, detail=detail[:_LONGEST_SAID])
+    return ToolCheck(ok=True, detail=f"called {name} for {arguments['city']}")

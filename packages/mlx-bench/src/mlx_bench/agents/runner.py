@@ -99,14 +99,8 @@ class _AgentsBenchmark:
 
     def context_tokens(self) -> int | None:
         """The context as planned, else as the server lists it, else None."""
-        if self.conditions.context_tokens is not None:
-            return self.conditions.context_tokens
-        try:
-            models = self.client.list_models()
-        except EndpointError:
-            return None
-        name = self.client.endpoint.model
-        return next((model.context_tokens for model in models if model.id == name), None)
+        planned = self.conditions.context_tokens
+        return planned if planned is not None else self.client.listed_context_tokens()
 
     def fit(self) -> AgentTexts:
         """Learn the server's dialect and its count, and make texts of the length asked for."""

@@ -72,4 +72,17 @@ def _seen(answers: Sequence[Answer]) -> str:
     if not answers:
         return "no answer"
     last = answers[-1]
-    return f"HTTP {last.status} {' '.join(last.text.split())}"
+    return f"HTTP {last.status} {_in_short(last)}{' '.join(last.text.split())}"
+
+
+def _in_short(answer: Answer) -> str:
+    """What a stream came to, since its first events say little."""
+    if not answer.is_stream:
+        return ""
+    try:
+        calls = "".join(f"{name}({arguments}) " for name, arguments in answer.calls)
+        ending = f"ended {answer.ending}"
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError):
+        return ""  # what it came to is not to be understood; its bytes show why
+    said = f"said {answer.said!r} " if answer.said else ""
+    return f"{said}{calls}{ending}; "

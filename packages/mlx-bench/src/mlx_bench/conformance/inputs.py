@@ -14,11 +14,25 @@ SCHEMA: dict[str, Any] = {
 FUNCTION: dict[str, Any] = {
     "name": "weather", "description": "tells the weather", "parameters": SCHEMA
 }  # fmt: skip
-TOOL: dict[str, Any] = {"type": "function", "function": FUNCTION}
+
+
+def chat_tool(function: dict[str, Any]) -> dict[str, Any]:
+    """A function as Chat Completions takes it."""
+    return {"type": "function", "function": function}
+
+
+def claude_tool(function: dict[str, Any]) -> dict[str, Any]:
+    """A function as Messages takes it."""
+    return {
+        "name": function["name"],
+        "description": function["description"],
+        "input_schema": function["parameters"],
+    }
+
+
+TOOL = chat_tool(FUNCTION)
 FLAT_TOOL: dict[str, Any] = {"type": "function", **FUNCTION}
-CLAUDE_TOOL: dict[str, Any] = {
-    "name": "weather", "description": "tells the weather", "input_schema": SCHEMA
-}  # fmt: skip
+CLAUDE_TOOL = claude_tool(FUNCTION)
 ARGUMENTS = {"city": "Paris"}
 CALLED = [("weather", ARGUMENTS)]
 LONG_NAME = "mcp__a-server-with-a-long-name__" + "x" * 60

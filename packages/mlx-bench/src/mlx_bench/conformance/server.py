@@ -34,6 +34,11 @@ class Answer:
     body: bytes
 
     @property
+    def is_success(self) -> bool:
+        """Whether the status is one of success."""
+        return HTTPStatus.OK <= self.status < HTTPStatus.MULTIPLE_CHOICES
+
+    @property
     def text(self) -> str:
         """The body as text."""
         return self.body.decode("utf-8", "replace")
@@ -244,6 +249,7 @@ class Server:
 
     Attributes:
         base_url: Without `/v1`.
+        auth: Signs requests and checks answers, where a key isn't enough.
         has_key: Whether requests need a key there.
         seen: Every answer so far.
     """
@@ -252,11 +258,14 @@ class Server:
     model: str
     api_key: str = ""
     timeout_s: float = 60.0
+    auth: httpx.Auth | None = field(default=None, repr=False)
     seen: list[Answer] = field(default_factory=list[Answer])
 
     def __post_init__(self) -> None:
         """Open a client whose connections are used again."""
-        self.client: httpx.Client = httpx.Client(base_url=self.base_url, timeout=self.timeout_s)
+        self.client: httpx.Client = httpx.Client(
+            base_url=self.base_url, timeout=self.timeout_s, auth=self.auth, trust_env=False
+        )
 
     @property
     def has_key(self) -> bool:
@@ -269,11 +278,14 @@ class Server:
 
     def is_there(self) -> bool:
         """Whether a plain question is answered soon."""
-        body = {"model": self.model, "messages": [{"role": "user", "content": TEXT}]}
+        messages = [{"role": "user", "content": TEXT}]
+        body = {"model": self.model, "messages": messages, "max_tokens": 1}
         with suppress(httpx.HTTPError):
             # on a connection of its own: a server that failed may have closed the usual one
             url, headers = self.base_url + CHAT, self.headers()
-            answer = httpx.post(url, json=body, headers=headers, timeout=_SOON_S)
+            answer = httpx.post(
+                url, json=body, headers=headers, timeout=_SOON_S, auth=self.auth, trust_env=False
+            )
             return answer.status_code == HTTPStatus.OK
         return False
 

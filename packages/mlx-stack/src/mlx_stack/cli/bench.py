@@ -9,10 +9,10 @@ from click.core import ParameterSource
 
 import mlx_bench
 from mlx_bench import Cache
-from mlx_stack import bench
+from mlx_stack import bench, exit_codes
 from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.options import complete_tiers
-from mlx_stack.cli.views.planning import show_agents, show_benchmark
+from mlx_stack.cli.views.planning import show_agents, show_benchmark, show_check
 
 _POSITIVE = click.IntRange(min=1)
 _AGENTS = mlx_bench.AgentParameters()
@@ -105,12 +105,19 @@ class Integers(click.ParamType[tuple[int, ...]]):
 @click.option(
     "--html", type=click.Path(path_type=Path, dir_okay=False), help="Write an HTML report."
 )
+@click.option(
+    "--check",
+    "is_check",
+    is_flag=True,
+    help="Measure nothing: is it fit for agents? Tools, JSON, thinking, the same answers.",
+)
 @click.option("--model", help="Model name, if TARGET is a URL.")
 @click.option("--api-key-env", metavar="NAME", help="The variable that holds a URL's key.")
 @with_context()
 @examples(
     "mlx-stack bench standard",
     "mlx-stack bench standard --agents 4",
+    "mlx-stack bench standard --check",
     "mlx-stack bench http://127.0.0.1:1234/v1 --model qwen3-8b",
 )
 def command(
@@ -130,13 +137,19 @@ def command(
     api_key_env: str | None,
     *,
     is_saved: bool,
-) -> None:
+    is_check: bool,
+) -> int:
     """Measure TARGET: a tier, a model on this disk, or an http://…/v1.
 
     A model that isn't a tier is served for the run only. Every prompt is new, so that no prefix
     cache answers; TTFT starts when the request has left and ends at the first token.
+
+    With --check, a tier is asked as agents ask it, through the gateway, in the APIs of OpenAI and
+    Anthropic. The result is kept, and shown by `status`. Exits with 1 if it isn't fit for agents.
     """
-    _refuse_mixture(are_agents=agents is not None)
+    _refuse_mixture(are_agents=agents is not None, is_check=is_check)
+    if is_check:
+        return _check(context, target, model, api_key_env)
     if agents is not None:
         asked = mlx_bench.AgentParameters(
             agents=agents,
@@ -145,7 +158,7 @@ def command(
             generation_tokens=generation_tokens,
         )
         _bench_agents(context, target, asked, model, _key_from(api_key_env), is_saved=is_saved)
-        return
+        return exit_codes.DONE
     parameters = mlx_bench.Parameters(
         iterations=iterations,
         prompt_tokens=prompt_tokens,
@@ -170,15 +183,37 @@ def command(
     for what, path in (("Report", html), ("Saved", result.saved)):
         if path is not None:
             output.say(f"{what}: {path}")
+    return exit_codes.DONE
 
 
-def _refuse_mixture(*, are_agents: bool) -> None:
-    """Refuse options of the other kind of benchmark: they would do nothing."""
+def _check(context: Context, target: str, model: str | None, api_key_env: str | None) -> int:
+    output = context.output
+    with output.waiting("Checking") as show:
+        result = bench.check.check(
+            context.opened,
+            target,
+            model=model,
+            api_key=_key_from(api_key_env),
+            on_progress=show,
+        )
+    output.show(result, show_check)
+    if result.saved is not None:
+        output.say(f"Saved: {result.saved}")
+    return exit_codes.DONE if result.report.is_ready else exit_codes.FAILED
+
+
+def _refuse_mixture(*, are_agents: bool, is_check: bool) -> None:
+    """Refuse options of the other kinds of benchmark: they would do nothing."""
     click_context = click.get_current_context()
-    for name in _OF_SINGLE_REQUESTS if are_agents else _OF_AGENTS:
+    problem, names = "goes with --agents only", _OF_AGENTS
+    if is_check:
+        problem = "doesn't go with --check"
+        names = (*_OF_AGENTS, *_OF_SINGLE_REQUESTS, "agents", "generation_tokens")
+    elif are_agents:
+        problem, names = "doesn't go with --agents", _OF_SINGLE_REQUESTS
+    for name in names:
         if click_context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             option = f"--{name.replace('_', '-')}"
-            problem = "doesn't go with --agents" if are_agents else "goes with --agents only"
             raise click.UsageError(f"{option} {problem}.")
 
 

@@ -100,8 +100,7 @@ def show_status(output: Output, report: "services.status.StatusReport") -> None:
     output.answer(f"Gateway   {report.gateway_url}{_awake_line(report)}{_watch_line(report)}\n")
     show_service_table(output, report.services, with_errors=has_room)
     for row in report.services:
-        words = ", ".join(_doing(row))
-        if words:
+        for words in filter(None, (", ".join(_doing(row)), row.agent_check)):
             output.answer(f"{row.name}: {words}", style="dim")
     for row in report.services:
         _show_trouble(output, row, with_error=not has_room)

@@ -20,6 +20,7 @@ MAX_ANSWER_TOKENS = 32_768
 MAX_REQUEST_TOKENS = 1_000_000
 """What a client may name: agents ask for more than any answer has, and the default of 32,768 would
 refuse them. The model stops by itself."""
+_ADDRESS_FLAGS = frozenset({"--served-model-name", "--host", "--port"})
 DEFAULT_CACHE_BYTES = 2**30
 """For prefixes kept between requests, where nobody planned. The engine's own default, a fifth of
 the machine's free memory for each engine, would leave none for several."""
@@ -97,6 +98,20 @@ def served_by(command: tuple[str, ...]) -> tuple[str | None, int | None]:
     values = dict(itertools.pairwise(command))
     port = values.get("--port", "")
     return values.get("--served-model-name"), int(port) if port.isdigit() else None
+
+
+def settings_of(command: tuple[str, ...]) -> tuple[str, ...]:
+    """The flags of a command line of `command`, without names and addresses: how it serves."""
+    if "serve" not in command:
+        return ()
+    words = iter(command[command.index("serve") + 2 :])
+    kept: list[str] = []
+    for word in words:
+        if word in _ADDRESS_FLAGS:
+            next(words, None)
+        else:
+            kept.append(word)
+    return tuple(kept)
 
 
 def reads_in_silence(tier: Tier, serving: Serving) -> bool:

@@ -159,5 +159,18 @@ def show_agents(output: Output, result: "bench.measure.AgentsResult") -> None:
         output.text(line)
 
 
+def show_check(output: Output, result: "bench.check.CheckResult") -> None:
+    """What is wrong, with what came instead; then the verdict in a line."""
+    report = result.report
+    for case in report.cases:
+        if case.is_right is False:
+            _show_verdict(output, "FAIL", f"{case.id} {case.kind}")
+            output.answer(f"      should be: {case.right_answer}\n      was: {case.seen}")
+        elif case.is_right is None or case.id in ("coherence", "needle"):
+            verdict = "WARN" if case.is_right is None else "PASS"
+            _show_verdict(output, verdict, f"{case.kind}: {case.seen}")
+    output.answer((report.verdict, "green" if report.is_ready else "red"))
+
+
 def _show_verdict(output: Output, verdict: str, text: str) -> None:
     output.answer((f"{verdict:<5}", _VERDICT_COLOURS[verdict]), text)

@@ -11,6 +11,8 @@ from mlx_stack import json_file
 from mlx_stack.errors import InvalidFileError
 from mlx_stack.models.disk.layout import MANIFEST_NAME
 
+_BEGINNING_BYTES = 2**20
+
 type Origin = Literal["downloaded", "converted"]
 type Algorithm = Literal["sha256", "git-sha1"]
 type Size = Annotated[int, msgspec.Meta(ge=0)]
@@ -104,6 +106,29 @@ def read_manifest(folder: Path) -> Manifest | None:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest into `folder`, which must exist, atomically."""
     json_file.write(folder / MANIFEST_NAME, manifest)
+
+
+def weights_digest(folder: Path) -> str | None:
+    """What tells a model's files from those of another revision; None where they can't be read.
+
+    SHA-256 of what the manifest says of each; of a folder without one, of the files' names, sizes
+    and beginnings: reading all of them would take as long as loading the model.
+    """
+    digest = hashlib.sha256()
+    try:
+        manifest = read_manifest(folder)
+        if manifest is not None:
+            lines = sorted(f"{file.path} {file.digest}" for file in manifest.files)
+            digest.update("\n".join(lines).encode())
+        else:
+            for path in sorted(folder.glob("*")):
+                if path.is_file():
+                    with path.open("rb") as content:
+                        beginning = hashlib.sha256(content.read(_BEGINNING_BYTES)).hexdigest()
+                    digest.update(f"{path.name} {path.stat().st_size} {beginning}\n".encode())
+    except (OSError, InvalidFileError):
+        return None
+    return digest.hexdigest()
 
 
 def is_safe_path(path: str) -> bool:

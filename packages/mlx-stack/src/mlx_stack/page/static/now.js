@@ -91,6 +91,8 @@ function showServices() {
     ], status.services, {label: 'Services'}),
     status.services.filter((row) => row.reason || row.last_error).map((row) =>
       h('p', {class: 'small wrap'}, h('span', {class: 'bad'}, `${row.name}: `), row.reason || row.last_error)),
+    status.services.filter((row) => row.agent_check).map((row) =>
+      h('p', {class: 'small dim wrap'}, `${row.name}: ${row.agent_check}`)),
     status.changed?.length ? h('p', {class: 'warn small'},
       `The stack file has changed for ${status.changed.join(', ')}: a start applies it.`) : null,
     isAdmin() && h('div', {class: 'bar after'},
