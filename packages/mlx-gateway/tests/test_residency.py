@@ -6,7 +6,16 @@ from dataclasses import dataclass, field, replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_gateway.residency import Load, Refuse, Resident, RoomRule, Verdict, Wait, decide_room
+from mlx_gateway.residency import (
+    Load,
+    Refuse,
+    Resident,
+    RoomRule,
+    Verdict,
+    Wait,
+    decide_relief,
+    decide_room,
+)
 
 GB = 2**30
 RULE = RoomRule(budget_bytes=10 * GB, min_stay_s=30, patience_s=60)
@@ -175,3 +184,40 @@ def test_everyone_is_served_in_the_end_and_the_budget_is_kept(seed: int) -> None
         world.step()
 
     assert world.served == asked
+
+
+@given(
+    st.lists(
+        st.builds(
+            lambda name, importance, used_at, busy, pinned: Resident(
+                name=name,
+                claim_bytes=1,
+                since=0,
+                used_at=used_at,
+                importance=importance,
+                is_busy=busy,
+                pinned=pinned,
+            ),
+            st.sampled_from("abcdef"),
+            st.integers(0, 3),
+            st.floats(0, 100),
+            st.booleans(),
+            st.booleans(),
+        ),
+        unique_by=lambda each: each.name,
+    ),
+    st.booleans(),
+)
+def test_under_pressure_goes_who_would_make_room_for_a_model(
+    residents: list[Resident], may_be_busy: bool
+) -> None:
+    chosen = decide_relief(residents, may_be_busy=may_be_busy)
+    idle = [each for each in residents if not each.pinned and not each.is_busy]
+    if idle:
+        rule = RoomRule(budget_bytes=len(residents), min_stay_s=0)
+        assert decide_room(1, residents, rule, asked_at=0, now=0) == Load((chosen or "",))
+    elif chosen is not None:
+        assert may_be_busy
+        assert not next(each for each in residents if each.name == chosen).pinned
+    else:
+        assert not may_be_busy or all(each.pinned for each in residents)

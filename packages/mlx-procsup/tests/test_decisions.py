@@ -296,6 +296,19 @@ def test_the_least_important_service_makes_room_and_comes_back_when_it_is_calm()
     assert restore == "small"
 
 
+def test_one_that_works_for_someone_makes_room_only_when_nobody_is_idle_for_long() -> None:
+    small_works = [TIERS[0], replace(TIERS[1], is_busy=True)]
+    case = PressureHistory(critical_polls=1)
+    _, shed, _ = decide_shedding(case, Pressure.CRITICAL, small_works, RULE, 30)
+    assert shed == "big"
+    all_work = [replace(each, is_busy=True) for each in TIERS]
+    shed_at: list[str | None] = []
+    for now in (30, 60, 90):
+        case, shed, _ = decide_shedding(case, Pressure.CRITICAL, all_work, RULE, now)
+        shed_at.append(shed)
+    assert shed_at == [None, None, "small"]
+
+
 def test_pressure_is_read_from_what_is_available() -> None:
     assert pressure_of_share(0.5) is Pressure.NORMAL
     assert pressure_of_share(0.09) is Pressure.WARNING

@@ -121,6 +121,21 @@ def decide_room(
     return Wait(_names(in_the_way), min(times, default=None), _names(drained or ()))
 
 
+def decide_relief(residents: Sequence[Resident], *, may_be_busy: bool) -> str | None:
+    """Who goes when the machine itself is short of memory, whatever the budget says; None for none.
+
+    It is who would make room for a model: the least important one that is idle. No stay protects
+    it, since what was just loaded may be what was too much.
+
+    Args:
+        may_be_busy: Whether one that works on a request may go, where none is idle.
+    """
+    movable = [each for each in residents if not each.pinned]
+    idle = [each for each in movable if not each.is_busy]
+    chosen = _making_room(idle or (movable if may_be_busy else ()), 1)
+    return chosen[0].name if chosen else None
+
+
 def _making_room(choice: Sequence[Resident], missing_bytes: int) -> list[Resident] | None:
     """Those that make enough room, none of them in vain; None where all together don't."""
     chosen: list[Resident] = []

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from mlx_procsup.presence import run_as as run_as
     from mlx_procsup.presence import start_detached as start_detached
     from mlx_procsup.pressure import Pressure as Pressure
+    from mlx_procsup.pressure import Sheddable as Sheddable
     from mlx_procsup.pressure import ShedRule as ShedRule
     from mlx_procsup.pressure import read_pressure as read_pressure
     from mlx_procsup.probe import ProbeTarget as ProbeTarget
@@ -114,7 +115,7 @@ _NAMES_IN = {
     "logfiles": "LogInfo all_lines follow list_logs plain tail_lines tail_with_archive",
     "looks": "LastLook Wedge read_last_look",
     "presence": "pid_running_as run_as start_detached",
-    "pressure": "Pressure ShedRule read_pressure",
+    "pressure": "Pressure Sheddable ShedRule read_pressure",
     "probe": "ProbeTarget ServiceStatus probe_all probe_service target_of",
     "progress": "LoadTimeout",
     "readiness": "Readiness wait_for_healthy",

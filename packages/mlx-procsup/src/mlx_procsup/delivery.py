@@ -155,6 +155,11 @@ class DeliveryHistory:
     wedged: str | None = None
     told: frozenset[str] = field(default=frozenset())
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether it had requests when it last said what it does."""
+        return self.last is not None and self.last.in_flight > 0
+
     def grace_s(self, rule: DeliveryRule) -> float:
         """How long nothing may move of what it has now."""
         return rule.floor_s + self.first_s(rule) + self.owed_s * self.sharing

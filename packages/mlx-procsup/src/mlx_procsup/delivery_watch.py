@@ -105,6 +105,11 @@ class DeliveryWatch:
             return None
         return watched.history.wedged, watched.wedged_at
 
+    def is_busy(self, name: str) -> bool:
+        """Whether a service had requests when it was last looked at."""
+        watched = self._watched.get(name)
+        return watched is not None and watched.history.is_busy
+
     def look(self, now: float, *, early: bool = False) -> frozenset[str]:
         """Look at those that are due; the names of those that are wedged now and weren't, or were.
 
@@ -122,10 +127,7 @@ class DeliveryWatch:
         for name, watched in due.items():
             self._take_answer(name, watched, now)
         said = _look_at_all({name: watched.check for name, watched in due.items()})
-        busy = sum(
-            each.history.last is not None and each.history.last.in_flight > 0
-            for each in self._watched.values()
-        )
+        busy = sum(each.history.is_busy for each in self._watched.values())
         for name, watched in due.items():
             rule = self._rule if watched.check.asks_when_idle else self._no_idle_asking
             history, finding = look(

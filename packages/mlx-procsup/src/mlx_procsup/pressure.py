@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -45,7 +45,8 @@ class ShedRule:
     """When services are put aside for memory's sake.
 
     Attributes:
-        critical_polls: Pressure must have been critical this many polls in a row.
+        critical_polls: Pressure must have been critical this many polls in a row; twice as many,
+            before one is put aside that works for someone.
         calm_s: It must have been normal this long before one comes back.
     """
 
@@ -68,11 +69,28 @@ class PressureHistory:
 
 @dataclass(frozen=True, slots=True)
 class Sheddable:
-    """A service as far as making room goes: its importance, and whether it runs or was shed."""
+    """A service as far as making room goes.
+
+    Attributes:
+        shed: Whether it was put aside; else it runs.
+        is_busy: Whether it works for someone now.
+    """
 
     name: str
     importance: int
     shed: bool
+    is_busy: bool = False
+
+
+type ChooseShed = Callable[[Sequence[Sheddable], bool], str | None]
+"""Which of these that run is put aside, if any; True where one that is busy may be."""
+
+
+def least_important(running: Sequence[Sheddable], may_be_busy: bool) -> str | None:
+    """The least important one that has nothing to do, else the least important one if it may."""
+    choice = [each for each in running if may_be_busy or not each.is_busy]
+    first = min(choice, key=lambda each: (each.is_busy, each.importance), default=None)
+    return None if first is None else first.name
 
 
 def decide_shedding(
@@ -81,16 +99,22 @@ def decide_shedding(
     services: Sequence[Sheddable],
     rule: ShedRule,
     now: float,
+    choose: ChooseShed = least_important,
 ) -> tuple[PressureHistory, str | None, str | None]:
     """What to remember, the service to shed, and the one to bring back; one at a time.
 
-    The least important one that runs goes first and comes back last; the last one that runs stays.
+    The most important one comes back first; the last one that runs stays.
+
+    Args:
+        choose: Which one goes.
     """
     if pressure is Pressure.CRITICAL:
         polls = history.critical_polls + 1
-        running = sorted((s for s in services if not s.shed), key=lambda s: s.importance)
+        running = [each for each in services if not each.shed]
         if polls >= rule.critical_polls and len(running) > 1:
-            return PressureHistory(), running[0].name, None
+            chosen = choose(running, polls >= 2 * rule.critical_polls)
+            if chosen is not None:
+                return PressureHistory(), chosen, None
         return PressureHistory(critical_polls=polls), None, None
     if pressure is Pressure.WARNING:
         return PressureHistory(), None, None

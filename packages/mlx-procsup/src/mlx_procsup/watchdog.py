@@ -18,11 +18,13 @@ from mlx_procsup.lock import LockHeldError, LockOwner, acquire_lock
 from mlx_procsup.logfiles import last_line
 from mlx_procsup.looks import LastLook, Wedge, write_last_look
 from mlx_procsup.pressure import (
+    ChooseShed,
     Pressure,
     PressureHistory,
     Sheddable,
     ShedRule,
     decide_shedding,
+    least_important,
     read_pressure,
 )
 from mlx_procsup.probe import ServiceStatus, probe_all, target_of
@@ -94,6 +96,7 @@ class WatchSettings:
     Attributes:
         lock: The lock that it takes to act.
         rotation: When to rotate logs; None leaves them alone.
+        choose_shed: Which service is put aside when memory is short.
         stall_s: A loop that doesn't turn for so long has stalled.
     """
 
@@ -102,6 +105,7 @@ class WatchSettings:
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     hang: HangRule = field(default_factory=HangRule)
     shed: ShedRule = field(default_factory=ShedRule)
+    choose_shed: ChooseShed = least_important
     delivery: DeliveryRule = field(default_factory=DeliveryRule)
     stall_s: float = 180.0
     rotation: RotationRule | None = field(default_factory=RotationRule)
@@ -376,7 +380,12 @@ class Watchdog:
     def _make_room(self) -> None:
         known = {name: readable_run(self._dirs, name) for name in self._services}
         services = [
-            Sheddable(name, self._services[name].importance, record.shed_at is not None)
+            Sheddable(
+                name,
+                self._services[name].importance,
+                shed=record.shed_at is not None,
+                is_busy=self._deliveries.is_busy(name),
+            )
             for name, record in known.items()
             if record is not None
             and record.wanted is WantedState.RUNNING
@@ -389,6 +398,7 @@ class Watchdog:
             services,
             self._settings.shed,
             self._machine.monotonic(),
+            self._settings.choose_shed,
         )
         if shed is None and restore is None:
             return

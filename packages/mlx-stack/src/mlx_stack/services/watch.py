@@ -4,7 +4,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from mlx_catalog import CatalogError
+from mlx_gateway.residency import Resident, decide_relief
 from mlx_hwprobe import HardwareProfile, HwprobeError
 from mlx_procsup import (
     DeliveryCheck,
@@ -21,6 +22,7 @@ from mlx_procsup import (
     ProcessSpec,
     RestartPolicy,
     RotationRule,
+    Sheddable,
     Supervised,
     SupervisionError,
     WaitsForMemory,
@@ -147,6 +149,7 @@ def watch(
             interval_s=options.interval_s,
             restart=RestartPolicy.of(options.max_restarts, options.restart_delay_s),
             rotation=RotationRule(config.log_max_size_mb * 10**6, config.log_max_files),
+            choose_shed=choose_shed,
         )
         try:
             note(_event(None, "noticed", f"watching {names} every {options.interval_s:g} s"))
@@ -267,20 +270,43 @@ class _StackSource:
 
 def supervised(opened: OpenStack, assembly: Assembly) -> tuple[Supervised, ...]:
     """The services as the watchdog watches them: by what they deliver, where they are engines."""
-    count = len(assembly.stack.tiers)
-    importance = {tier.name: count - rank for rank, tier in enumerate(assembly.stack.tiers)}
+    tiers = assembly.stack.tiers
+    count = len(tiers)
+    # as the gateway sees it: models without a tier, then lazy tiers, then those that `up` starts
+    importance = {
+        tier.name: count - rank + (0 if tier.lazy else count) for rank, tier in enumerate(tiers)
+    }
+    pinned = {tier.name for tier in tiers if tier.pinned}
     limit_bytes = assembly.config.gateway_max_memory_mb * _MB
     hardware = _hardware(opened.home)
     return tuple(
         Supervised(
             service.spec,
-            importance=0 if service in assembly.guests else importance.get(service.name, count + 1),
+            importance=0
+            if service in assembly.guests
+            else importance.get(service.name, 2 * count + 1),
             max_memory_bytes=limit_bytes if service.name == GATEWAY else None,
-            sheddable=service.name != GATEWAY,
+            sheddable=service.name != GATEWAY and service.name not in pinned,
             **_delivery(opened, service, hardware),
         )
         for service in assembly.watched
     )
+
+
+def choose_shed(running: Sequence[Sheddable], may_be_busy: bool) -> str | None:
+    """Which engine makes room when memory is short: the decision of the gateway (0089)."""
+    residents = [
+        Resident(
+            name=each.name,
+            claim_bytes=1,
+            since=0.0,
+            used_at=0.0,
+            is_busy=each.is_busy,
+            importance=each.importance,
+        )
+        for each in running
+    ]
+    return decide_relief(residents, may_be_busy=may_be_busy)
 
 
 class _Delivery(TypedDict, total=False):
