@@ -111,7 +111,8 @@ class _Watch:
         self._cancelled = cancelled
         self._began = time.monotonic()
         self._samples: list[LoadSample] = []
-        self._next_sample_s = 0.0
+        # earlier ones would tell nothing, and to read all processes takes a part of what loads
+        self._next_sample_s = timeout.timeout_s - timeout.window_s
         self._last_answer: PollAnswer | None = None
 
     @property

@@ -103,8 +103,9 @@ class EngineProcess:
             except NotReadyError:
                 self._put_aside(started)
                 raise
-            if is_new:
-                note_start(self._home, self._called, service.tier, ready.seconds)
+            if is_new:  # who waits for the engine doesn't wait for the disk
+                noted = (self._home, self._called, service.tier, ready.seconds)
+                threading.Thread(target=note_start, args=noted).start()
 
     def stop(self) -> bool:
         """Whether it is gone now: not while it answers, or while others change the services.
