@@ -1,6 +1,6 @@
 """Random histories of requests, deaths and evictions: is the budget ever exceeded, a request lost?
 
-    uv run python benchmarks/demand_histories.py [--histories 1000] [--seed 1]
+    uv run python benchmarks/demand_histories.py [--histories 1000] [--seed 1] [--minutes 60]
 
 The engines are stand-ins, but real processes behind the real start, stop and lock; only patience
 and the minimum stay are shorter than in the gateway, so a history takes about two seconds. Four
@@ -8,11 +8,13 @@ models of 3, 4, 5 and 6 GB share a budget of 10 GB. In each history clients ask,
 are killed, one is put to rest, or all that are idle, as under memory pressure. Meanwhile the claims
 of all live processes are summed again and again. Exits with 1 where the sum exceeds the budget, an
 engine that was put to rest still holds memory, a request gets neither an engine nor a reason, a
-history doesn't end within a minute, or a process is left at the end.
+history doesn't end within a minute, or a process is left at the end. With `--minutes`, no history
+is begun after so long, and the number of those that ran is what counts.
 """
 
 import argparse
 import asyncio
+import math
 import os
 import random
 import signal
@@ -144,17 +146,20 @@ def find_tier(opened: OpenStack, *, name: str) -> Tier | None:
     return opened.stack.tier(name)
 
 
-async def run(home: Home, histories: int, seed: int) -> World:
-    """All histories, one after the other."""
-    world = World(home)
+async def run(home: Home, histories: int, seed: int, ends: float) -> tuple[World, int]:
+    """All histories, one after the other, and how many ran until the clock said `ends`."""
+    done, world = 0, World(home)
     watching = asyncio.ensure_future(world.watch())
     for number in range(histories):
+        if time.monotonic() > ends:
+            break
+        done = number + 1
         try:
             await world.history(random.Random(seed + number))
         except TimeoutError:
             world.breaches.append(f"history {seed + number} did not end within {WITHIN_S:g} s")
     watching.cancel()
-    return world
+    return world, done
 
 
 def main() -> int:
@@ -162,13 +167,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--histories", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--minutes", type=float, default=math.inf)
     options = parser.parse_args()
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder) / "home")
         install_fake_engines(home)
         define_stack(home, {name: {} for name in CLAIMS})
-        world = asyncio.run(run(home, options.histories, options.seed))
+        ends = began + options.minutes * 60
+        world, done = asyncio.run(run(home, options.histories, options.seed, ends))
         for name in CLAIMS:
             stop_service(name, home.state_dirs)
         left = [
@@ -181,7 +188,7 @@ def main() -> int:
         world.breaches.append(f"processes are left: {left}")
     for what, count in world.results.most_common():
         print(f"{count:>7}  {what}")
-    print(f"{options.histories} histories in {time.monotonic() - began:.0f} s, breaches:")
+    print(f"{done} histories in {time.monotonic() - began:.0f} s, breaches:")
     print("\n".join(world.breaches[:20]) or "none")
     return 1 if world.breaches else 0
 

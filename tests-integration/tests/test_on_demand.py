@@ -330,6 +330,27 @@ def test_a_model_that_is_not_there_any_more_is_said_to_be_gone(
     assert Client(served).ask("rare")[0] == 200
 
 
+def test_a_disk_that_is_lost_in_the_middle_of_a_load_is_named_and_comes_back(
+    served: Program, tmp_path: Path
+) -> None:
+    define_stack(served.home, {"rare": {"ready-after": 600, "exit-after": 4}}, fields=LAZY)
+    served.run("up")
+    client = Client(served)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.ask, "rare")
+        assert eventually(lambda: pids(served, "rare") != [], 20)
+        (served.home.models / "rare-model").rename(tmp_path / "away")
+        status, document, headers = asked.result()
+
+    assert (status, headers.get("retry-after")) == (503, None)
+    assert "is not on this disk" in document["error"]["message"]
+    (tmp_path / "away").rename(served.home.models / "rare-model")
+    stack = load_stack(served.home.stack)
+    healthy = (structs.replace(stack.tiers[0], vllm_flags={}),)
+    save_stack(served.home.stack, structs.replace(stack, tiers=healthy))
+    assert client.ask("rare")[0] == 200, "no pause: it was not the engine that failed"
+
+
 def test_any_model_on_disk_is_a_name_and_its_engine_comes_and_goes(served: Program) -> None:
     define_stack(served.home, {"standard": {}})
     make_model_folder(served.home.models / "Guest-4bit")

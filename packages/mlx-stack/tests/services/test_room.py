@@ -87,5 +87,5 @@ def test_an_urgent_request_for_the_same_model_takes_the_others_along() -> None:
 
 async def _until(is_so: Callable[[], bool]) -> None:
     async with asyncio.timeout(10):
-        while not is_so():
+        while not is_so():  # noqa: ASYNC110 - a state that no event tells of
             await asyncio.sleep(0.001)

@@ -102,6 +102,7 @@ class EngineProcess:
                 )
             except NotReadyError:
                 self._put_aside(started)
+                self._service()  # a disk that was lost meanwhile says more than the log
                 raise
             if is_new:  # who waits for the engine doesn't wait for the disk
                 noted = (self._home, self._called, service.tier, ready.seconds)

@@ -401,6 +401,8 @@ def _with_load(
     load = foresee_service(home, service, called, seconds=seconds, held_bytes=row.memory_bytes)
     return replace(
         row,
+        last_error=None,
+        reason="it is loading",
         loading_s=_rounded(load.seconds),
         loading_progress=None if load.progress is None else round(load.progress, 3),
         loading_left_s=_rounded(load.left_s),

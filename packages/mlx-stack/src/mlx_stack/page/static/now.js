@@ -89,7 +89,7 @@ function showServices() {
       ['Up', (row) => row.uptime_s !== null && seconds(row.uptime_s), {num: true, class: 'narrow-off'}],
       ['', buttons, {class: 'act'}],
     ], status.services, {label: 'Services'}),
-    status.services.filter((row) => row.reason || row.last_error).map((row) =>
+    status.services.filter((row) => row.loading_s === null && (row.reason || row.last_error)).map((row) =>
       h('p', {class: 'small wrap'}, h('span', {class: 'bad'}, `${row.name}: `), row.reason || row.last_error)),
     status.services.filter((row) => row.agent_check).map((row) =>
       h('p', {class: 'small dim wrap'}, `${row.name}: ${row.agent_check}`)),
@@ -101,6 +101,14 @@ function showServices() {
 }
 
 function state(row) {
+  if (row.waits_for.length) {
+    return h('span', {class: 'warn', title: `${row.waits_for.join(', ')} must make room first`}, '◌\u00a0waiting');
+  }
+  if (row.loading_s !== null) {
+    const left = row.loading_left_s === null ? '' : `, ${seconds(row.loading_left_s)} left`;
+    const done = row.loading_progress === null ? '' : ` ${Math.floor(row.loading_progress * 100)} %`;
+    return h('span', {class: 'warn'}, `◌\u00a0loading${done}${left}`);
+  }
   const [sign, kind] = SIGNS[row.state] || ['?', 'dim'];
   return h('span', {class: kind, title: row.reason || row.last_error || null}, `${sign}\u00a0${row.state}`,
     row.flapping ? ', flapping' : '');
