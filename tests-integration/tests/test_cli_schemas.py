@@ -24,6 +24,9 @@ MAC = ("--hardware", "m4-max:40:64")
 ELSEWHERE = {"engines-install", "engines-upgrade", "engines-rollback"}
 """Validated where real engines are installed: they need minutes, not seconds."""
 
+NODES = {"nodes-add", "nodes-check", "nodes-list", "nodes-remove"}
+"""Validated in `test_nodes.py`, where there is another stack."""
+
 READING: dict[str, tuple[str, ...]] = {
     "status": ("status",),
     "up-dry-run": ("up", "--dry-run"),
@@ -216,7 +219,17 @@ def test_every_command_with_json_has_a_schema_and_every_schema_is_used() -> None
     commands = {"-".join(path) for path in _json_commands(root)}
     mac_only = {"install", "install-status", "uninstall"}
     hub_only = {"pull", "models-search"}
-    validated = {*READING, *RUNNING, *ELSEWHERE, "demo", *mac_only, *hub_only, "error", "parts"}
+    validated = {
+        *READING,
+        *RUNNING,
+        *ELSEWHERE,
+        *NODES,
+        "demo",
+        *mac_only,
+        *hub_only,
+        "error",
+        "parts",
+    }
 
     assert commands <= set(schema_names())
     assert set(schema_names()) == validated

@@ -23,6 +23,7 @@ from mlx_stack import exit_codes
 from mlx_stack.engines import guard
 from mlx_stack.gateway import litellm
 from mlx_stack.home import Home, find_home
+from mlx_stack.nodes import mount
 from mlx_stack.page.answer import PATH
 from mlx_stack.page.mount import PageMount
 from mlx_stack.services.engine_door import asker
@@ -68,7 +69,10 @@ def _gateway(home: Home, key: str, settings: GatewaySettings, version: str) -> G
                 home.state_dirs, lambda: gateway.settings, on_demand.service_of
             ),
             ledger=Ledger(home.ledger),
-            mounts={PATH: PageMount(home, key, keys, lambda: gateway)},
+            mounts={
+                PATH: PageMount(home, key, keys, lambda: gateway),
+                mount.PATH: mount.NodeMount(home, keys),
+            },
             version=version,
         ),
     )

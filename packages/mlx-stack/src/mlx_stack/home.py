@@ -22,6 +22,7 @@ class Home:
         credentials: The gateway's generated key; mode 0600.
         client_keys: The keys of named clients, as hashes; mode 0600.
         ledger: One row for each request, and the machine's events; mode 0600.
+        nodes: The other Macs that take part, with our keys there; mode 0600.
         connections: What `connect` wrote into other programs' files.
         stack: The stack definition.
         gateway_settings: The gateway's generated settings.
@@ -48,6 +49,7 @@ class Home:
         self.credentials = root / "credentials.json"
         self.client_keys = root / "keys.json"
         self.ledger = root / "ledger.db"
+        self.nodes = root / "nodes.yaml"
         self.connections = root / "connections.json"
         self.stack = root / "stacks" / "default.yaml"
         self.gateway_settings = root / "gateway.yaml"

@@ -20,7 +20,15 @@ from mlx_stack.services.stack_lock import stack_lock
 
 OURS = (
     *("profile.json", "config.yaml", "credentials.json", "keys.json", "keys.lock"),
-    *("ledger.db", "ledger.db-wal", "ledger.db-shm", "connections.json", "open-webui.env"),
+    *(
+        "ledger.db",
+        "ledger.db-wal",
+        "ledger.db-shm",
+        "nodes.yaml",
+        "nodes.lock",
+        "connections.json",
+        "open-webui.env",
+    ),
     *("stacks", "gateway.yaml", "litellm.yaml", "engines", "pids", "run", "logs", "benchmarks"),
     *("conversation.json", "chat_history", "setup.json", "panics.json", "page", "lock"),
 )

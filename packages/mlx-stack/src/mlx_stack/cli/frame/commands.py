@@ -57,6 +57,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
         "down", LIFECYCLE, "Stop the services: the gateway first, then the tiers.", "lifecycle"
     ),
     CommandEntry("status", LIFECYCLE, "Show the hardware and the state of every service."),
+    CommandEntry("nodes", LIFECYCLE, "Show, add, check and remove other Macs."),
     CommandEntry("watch", LIFECYCLE, "Restart services that crash, hang or deliver nothing."),
     CommandEntry("bench", DIAGNOSTICS, "Measure a tier, a local model or any endpoint."),
     CommandEntry("doctor", SETUP, "Diagnose problems and suggest fixes."),

@@ -1,0 +1,139 @@
+"""`mlx-stack nodes`."""
+
+import sys
+
+import click
+
+from mlx_stack import exit_codes, nodes
+from mlx_stack.cli.frame.commands import OrderedGroup
+from mlx_stack.cli.frame.context import Context, examples, list_by_default, with_context
+from mlx_stack.cli.frame.options import completer
+from mlx_stack.cli.frame.output import Column, Output
+
+_complete_names = completer(
+    lambda opened: (each.name for each in nodes.manage.list_nodes(opened.home).nodes)
+)
+
+
+@click.group("nodes", cls=OrderedGroup, invoke_without_command=True)
+@with_context()
+@examples("mlx-stack nodes", "mlx-stack nodes check")
+def command(context: Context) -> None:
+    """Show, add, check and remove other Macs; without a COMMAND, list them.
+
+    A node is the gateway of another mlx-stack. nodes.yaml in the state folder contains the keys for
+    them, and is readable by its owner only.
+    """
+    list_by_default(context)
+
+
+@command.command("list")
+@with_context()
+@examples("mlx-stack nodes list", "mlx-stack nodes list --json")
+def list_command(context: Context) -> None:
+    """Show the nodes; `check` asks them."""
+    context.output.show(nodes.manage.list_nodes(context.home), _show_list)
+
+
+def _show_list(output: Output, listed: "nodes.manage.ListedNodes") -> None:
+    if not listed.nodes:
+        output.say("There are no nodes yet. `mlx-stack nodes add URL` adds another Mac.")
+        return
+    output.table(
+        [Column("Node", is_kept=True), Column("Address"), Column("Link"), Column("Wakes by")],
+        [[each.name, each.url, _link(each), each.mac or ""] for each in listed.nodes],
+    )
+
+
+def _link(node: "nodes.file.Node") -> str:
+    if node.url.startswith("https:"):
+        return "TLS"
+    return "private" if node.private_link else "this Mac, or a cable"
+
+
+@command.command("add", short_help="Add another Mac, by the address of its gateway.")
+@click.argument("url")
+@click.option("--name", metavar="NAME", help="What to call it here, rather than by its host name.")
+@click.option(
+    "--private-link", is_flag=True, help="No one else can listen on the network between the Macs."
+)
+@click.option("--mac", metavar="ADDRESS", help="The hardware address that wakes it from sleep.")
+@with_context()
+@examples(
+    "mlx-stack nodes add http://studio.local:4000 --private-link",
+    "mlx-stack nodes add https://studio.example.org --name studio < key.txt",
+)
+def add_command(
+    context: Context, url: str, name: str | None, mac: str | None, *, private_link: bool
+) -> None:
+    """Add the Mac whose gateway answers at URL.
+
+    The key is asked for, or read from standard input: `mlx-stack keys add NAME` on that Mac shows
+    one. An unencrypted address of a network is refused without --private-link.
+    """
+    node = nodes.manage.prepared(context.home, url, name=name, is_private=private_link, mac=mac)
+    if context.may_ask:
+        key: str = click.prompt(f"Key for {node.url}", hide_input=True, err=True)
+    else:
+        key = sys.stdin.readline()
+    context.output.show(nodes.manage.add_node(context.home, node, key), _show_added)
+
+
+def _show_added(output: Output, added: "nodes.manage.AddedNode") -> None:
+    said = added.answer.description
+    tiers = ", ".join(each.tier for each in said.models) or "no tiers"
+    output.say(f"{added.node.name} ({said.chip or 'unknown chip'}) was added. It has {tiers}.")
+
+
+@command.command("remove")
+@click.argument("name", shell_complete=_complete_names)
+@with_context()
+@examples("mlx-stack nodes remove studio", "mlx-stack nodes remove studio --json")
+def remove_command(context: Context, name: str) -> None:
+    """Remove the node NAME, and forget its key."""
+    removed = nodes.manage.remove_node(context.home, name)
+    words = f"{name} was removed. `mlx-stack keys revoke` on that Mac makes its key useless."
+    context.output.show(removed, lambda output, _: output.say(words))
+
+
+@command.command("check")
+@click.argument("name", required=False, shell_complete=_complete_names)
+@with_context()
+@examples("mlx-stack nodes check", "mlx-stack nodes check studio --json")
+def check_command(context: Context, name: str | None) -> int:
+    """Ask the nodes, or the one called NAME, who they are and what they serve.
+
+    Exits with 1 while one does not answer.
+    """
+    with context.output.waiting("Asking the nodes"):
+        checked = nodes.check.check_nodes(context.opened, name)
+    context.output.show(checked, _show_check)
+    return exit_codes.DONE if checked.is_well else exit_codes.FAILED
+
+
+def _show_check(output: Output, checked: "nodes.check.NodesCheck") -> None:
+    if not checked.nodes:
+        output.say("There are no nodes yet. `mlx-stack nodes add URL` adds another Mac.")
+    for each in checked.nodes:
+        answer, link = each.answer, each.link
+        if answer is None or link is None:
+            output.item("✗", f"{each.node.name}: {each.problem}", colour="red", style="bold")
+            if each.hint:
+                output.item("→", each.hint, indent=2)
+            continue
+        said = answer.description
+        memory = "" if said.memory_bytes is None else f", {said.memory_bytes / 2**30:.0f} GB"
+        about = f"{said.chip or 'unknown chip'}{memory}, mlx-stack {said.version}"
+        output.item("✓", f"{each.node.name}: {about}", colour="green")
+        output.item(
+            " ",
+            f"{link.round_trip_s * 1000:.1f} ms away, {link.bytes_per_s / 1e6:.0f} MB/s, "
+            f"clock {answer.clock_ahead_s:+.2f} s",
+            style="dim",
+        )
+        for model, same in zip(each.models, each.same_weights, strict=True):
+            weights = {True: "the same weights as here", False: "other weights than here"}
+            words = f"{model.tier}: {model.model} {model.quant or ''}".rstrip()
+            output.item(" ", ", ".join([words, *([weights[same]] if same in weights else [])]))
+        for note in each.notes:
+            output.item("!", note, colour="yellow")

@@ -1,0 +1,12 @@
+"""Other Macs that take part: which there are, what each says of itself, how it is reached."""
+
+from typing import TYPE_CHECKING
+
+from mlx_stack import modules_of
+
+if TYPE_CHECKING:
+    from mlx_stack.nodes import check as check
+    from mlx_stack.nodes import file as file
+    from mlx_stack.nodes import manage as manage
+else:
+    __getattr__ = modules_of(__name__)

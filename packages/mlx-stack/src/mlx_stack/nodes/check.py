@@ -1,0 +1,133 @@
+"""Every node asked at once: does it answer, who is it, how good is the link, what does it serve."""
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+from mlx_stack import __version__
+from mlx_stack.nodes.client import Answer, Link, NodeUnreachableError, ask, measure
+from mlx_stack.nodes.description import NodeModel, digest_of
+from mlx_stack.nodes.file import Node, load_nodes
+from mlx_stack.nodes.manage import require_node, shown
+from mlx_stack.open_stack import OpenStack
+
+LARGEST_SKEW_S = 5.0
+"""More than that makes times in two Macs' logs and ledgers hard to compare."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedNode:
+    """What was found of one node.
+
+    Attributes:
+        problem: Why it is of no use now; None where it answered.
+        same_weights: For each of its tiers, whether a tier of that name here has the same files;
+            None where either side doesn't know, or there is no such tier here.
+        notes: What to look at, in sentences.
+    """
+
+    node: Node
+    problem: str | None
+    hint: str | None = None
+    answer: Answer | None = None
+    link: Link | None = None
+    same_weights: tuple[bool | None, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def models(self) -> tuple[NodeModel, ...]:
+        """What it serves."""
+        return self.answer.description.models if self.answer is not None else ()
+
+    def to_document(self) -> dict[str, object]:
+        """One row of the JSON answer."""
+        answer, link = self.answer, self.link
+        said = answer.description if answer is not None else None
+        return {
+            **shown(self.node),
+            "reachable": self.problem is None,
+            "problem": self.problem,
+            "host_name": said.name if said is not None else None,
+            "version": said.version if said is not None else None,
+            "chip": said.chip if said is not None else None,
+            "gpu_cores": said.gpu_cores if said is not None else None,
+            "memory_bytes": said.memory_bytes if said is not None else None,
+            "os_version": said.os_version if said is not None else None,
+            "round_trip_ms": round(link.round_trip_s * 1000, 2) if link is not None else None,
+            "link_bytes_per_s": round(link.bytes_per_s) if link is not None else None,
+            "clock_ahead_s": round(answer.clock_ahead_s, 3) if answer is not None else None,
+            "models": [
+                {
+                    "tier": model.tier,
+                    "model": model.model,
+                    "quant": model.quant,
+                    "context_tokens": model.context_tokens,
+                    "concurrency": model.concurrency,
+                    "digest": model.digest,
+                    "same_as_here": same,
+                }
+                for model, same in zip(self.models, self.same_weights, strict=True)
+            ],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class NodesCheck:
+    """What was found of all."""
+
+    nodes: tuple[CheckedNode, ...]
+
+    @property
+    def is_well(self) -> bool:
+        """Whether every node answered."""
+        return all(each.problem is None for each in self.nodes)
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer."""
+        return {"nodes": [each.to_document() for each in self.nodes]}
+
+
+def check_nodes(opened: OpenStack, name: str | None = None) -> NodesCheck:
+    """Ask every node, or the one of that `name`, all at once; changes nothing.
+
+    Raises:
+        UsageError: When there is no such node.
+        InvalidFileError: When the file is damaged.
+    """
+    known = load_nodes(opened.home.nodes)
+    nodes = known.nodes if name is None else (require_node(known, name),)
+    stack = opened.readable_stack
+    here = {tier.name: digest_of(opened, tier) for tier in (stack.tiers if stack else ())}
+    with ThreadPoolExecutor(max_workers=max(len(nodes), 1)) as pool:
+        return NodesCheck(tuple(pool.map(partial(_check, here), nodes)))
+
+
+def _check(here: dict[str, str | None], node: Node) -> CheckedNode:
+    try:
+        answer = ask(node)
+        link = measure(node)
+    except NodeUnreachableError as error:
+        return CheckedNode(node, error.message, error.hint)
+    models = answer.description.models
+    same = tuple(same_weights(here.get(each.tier), each.digest) for each in models)
+    notes = tuple(_notes(answer, zip(models, same, strict=True)))
+    return CheckedNode(node, None, None, answer, link, same, notes)
+
+
+def same_weights(here: str | None, there: str | None) -> bool | None:
+    """Whether two models have the same files; None where that is unknown."""
+    return None if here is None or there is None else here == there
+
+
+def _notes(answer: Answer, models: Iterable[tuple[NodeModel, bool | None]]) -> Iterable[str]:
+    version, ahead_s = answer.description.version, answer.clock_ahead_s
+    if version != __version__:
+        yield f"It runs mlx-stack {version}; this Mac runs {__version__}."
+    if abs(ahead_s) > LARGEST_SKEW_S + answer.clock_within_s:
+        how = "ahead" if ahead_s > 0 else "behind"
+        yield f"Its clock is {abs(ahead_s):.0f} s {how}: let both Macs set it automatically."
+    for model, same in models:
+        if same is False:
+            yield f"The tier {model.tier!r} there has other weights than the one here."

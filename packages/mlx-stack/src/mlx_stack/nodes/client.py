@@ -1,0 +1,138 @@
+"""A node's gateway as a command asks it: who it is, how far away, how wide the link is."""
+
+import http.client
+import statistics
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import msgspec
+
+from mlx_stack.errors import StackError
+from mlx_stack.nodes.description import NodeDescription
+from mlx_stack.nodes.file import Node
+from mlx_stack.nodes.mount import BYTES_PATH, MOST_BYTES, PATH
+
+_WITHIN_S = 5.0
+_ROUND_TRIPS = 7
+_FIRST_BYTES = 2**20
+_LONG_ENOUGH_S = 0.2
+_LONGEST_ANSWER_BYTES = 2**20
+
+
+class NodeUnreachableError(StackError):
+    """Nothing of use answers where the node should be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """The way to a node.
+
+    Attributes:
+        round_trip_s: The median of some small requests on one connection.
+        bytes_per_s: How fast it sends; of one connection.
+    """
+
+    round_trip_s: float
+    bytes_per_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a node said.
+
+    Attributes:
+        clock_ahead_s: How far its clock is ahead of ours; less than 0 where it is behind.
+        clock_within_s: How wrong that may be: half the time that the answer took.
+    """
+
+    description: NodeDescription
+    clock_ahead_s: float
+    clock_within_s: float
+
+
+def ask(node: Node) -> Answer:
+    """What the node says of itself.
+
+    Raises:
+        NodeUnreachableError: When it doesn't answer, or not as a node; the message says why.
+    """
+    with _connected(node) as connection:
+        _get(connection, node, "/health/liveliness")
+        began = time.time()
+        body = _get(connection, node, PATH)
+        ended = time.time()
+    try:
+        said = msgspec.json.decode(body, type=NodeDescription)
+    except msgspec.DecodeError as error:
+        raise NodeUnreachableError(f"{node.url} answers, but not as mlx-stack does.") from error
+    return Answer(said, said.time - (began + ended) / 2, (ended - began) / 2)
+
+
+def measure(node: Node) -> Link:
+    """How far away the node is, and how wide the link.
+
+    Raises:
+        NodeUnreachableError: When it doesn't answer.
+    """
+    trips: list[float] = []
+    with _connected(node) as connection:
+        _get(connection, node, "/health/liveliness")
+        for _ in range(_ROUND_TRIPS):
+            began = time.perf_counter()
+            _get(connection, node, "/health/liveliness")
+            trips.append(time.perf_counter() - began)
+        count, seconds = _FIRST_BYTES, 0.0
+        while True:
+            began = time.perf_counter()
+            got = len(_get(connection, node, f"{BYTES_PATH}?n={count}", longest_bytes=count))
+            seconds = time.perf_counter() - began
+            if got != count:
+                raise NodeUnreachableError(f"{node.url} sent {got} bytes instead of {count}.")
+            if seconds >= _LONG_ENOUGH_S or count >= MOST_BYTES:
+                break
+            count = min(count * 4, MOST_BYTES)
+    return Link(statistics.median(trips), count / seconds)
+
+
+@contextmanager
+def _connected(node: Node) -> Generator[http.client.HTTPConnection]:
+    parts = urlsplit(node.url)
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.netloc, timeout=_WITHIN_S)
+    try:
+        yield connection
+    except (OSError, http.client.HTTPException) as error:
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise NodeUnreachableError(
+            f"Nothing answers at {node.url}: {said}.",
+            hint="Is the Mac awake, does its `gateway-host` let others in, and may this program "
+            "use the network (Privacy & Security > Local Network)?",
+        ) from error
+    finally:
+        connection.close()
+
+
+def _get(
+    connection: http.client.HTTPConnection,
+    node: Node,
+    target: str,
+    *,
+    longest_bytes: int = _LONGEST_ANSWER_BYTES,
+) -> bytes:
+    connection.request("GET", target, headers={"Authorization": f"Bearer {node.key}"})
+    response = connection.getresponse()
+    body = response.read(longest_bytes + 1)
+    if response.status == http.client.UNAUTHORIZED:
+        raise NodeUnreachableError(
+            f"{node.url} doesn't accept the key.",
+            hint="`mlx-stack keys add NAME` on that Mac makes one.",
+        )
+    if response.status != http.client.OK:
+        raise NodeUnreachableError(
+            f"{node.url} answers with HTTP {response.status}.",
+            hint="Is it the gateway of an mlx-stack of this version?",
+        )
+    return body
