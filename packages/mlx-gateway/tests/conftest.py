@@ -99,6 +99,7 @@ class ScriptedEngine:
     server: asyncio.Server | None = None
     port: int = 0
     questions: int = 0
+    told: dict[str, object] = field(default_factory=dict[str, object])
 
     async def start(self) -> None:
         self.hears.set()
@@ -122,6 +123,9 @@ class ScriptedEngine:
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
                 exchange = Exchange(method, path, headers, body, writer)
                 await self.hears.wait()
+                if method == "GET" and path in self.told:
+                    await exchange.json(self.told[path])
+                    continue
                 if method == "GET":
                     self.questions += 1
                     await exchange.json({"object": "list", "data": []})

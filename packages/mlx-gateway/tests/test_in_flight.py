@@ -124,6 +124,39 @@ async def test_requests_on_their_way_are_seen_with_their_phase(bench: MakeBench)
         assert it.gateway.finished == 2
 
 
+async def test_how_far_a_prompt_was_read_is_asked_of_its_engine(bench: MakeBench) -> None:
+    told = {"status": "running", "phase": "prefill", "prompt_tokens": 12_000, "progress": 0.25}
+    others = [told | {"phase": "generation"}, told | {"status": "waiting"}]
+    two = ONE.replace(", max_concurrent: 1", "")
+
+    async with bench(two, never) as it:
+        assert await it.gateway.readings() == {}
+        asked = [asyncio.create_task(it.client.ask("/v1/chat/completions", HELLO))]
+        await until(lambda: [r.phase for r in it.gateway.requests()] == [Phase.READING])
+        (first,) = it.gateway.requests()
+        assert await it.gateway.readings() == {}, "this engine says nothing of it"
+
+        it.engines[0].told["/v1/status"] = {"requests": [*others, told]}
+        assert await it.gateway.readings() == {first.id: (12_000, 0.25)}
+        it.engines[0].told["/v1/status"] = {
+            "requests": [told | {"progress": 0, "prompt_tokens": 0}]
+        }
+        assert await it.gateway.readings() == {first.id: (None, None)}, "0 is what it doesn't know"
+        for nonsense in ({"requests": [{"progress": 7}]}, {"requests": 1}, [], "text"):
+            it.engines[0].told["/v1/status"] = nonsense
+            assert await it.gateway.readings() == {}
+
+        asked.append(asyncio.create_task(it.client.ask("/v1/chat/completions", HELLO)))
+        await until(lambda: len(it.engines[0].seen) == 2)
+        it.engines[0].told["/v1/status"] = {"requests": [told]}
+        assert await it.gateway.readings() == {}, "nobody says whose it is"
+        later = told | {"progress": 0.5}
+        it.engines[0].told["/v1/status"] = {"requests": [later, told]}
+        assert list((await it.gateway.readings()).values()) == [(12_000, 0.5), (12_000, 0.25)]
+        for each in asked:
+            each.cancel()
+
+
 def row(number: int, **fields: Any) -> RequestRow:
     usual = {"key": "laptop", "program": "curl", "model": "qwen3-8b", "tier": "standard"}
     given = {"protocol": "chat/completions", "status": 200, "seconds": 1.5, **usual, **fields}

@@ -92,6 +92,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ignore-sigterm", action="store_true")
     parser.add_argument("--spawn-child", action="store_true")
     parser.add_argument("--token-delay", type=float, default=0.0)
+    parser.add_argument("--read-for", type=float, default=0.0)
     parser.add_argument("--hang", action="store_true")
     parser.add_argument("--status", type=int, default=200)
     parser.add_argument("--chat-status", type=int, default=200)
@@ -197,6 +198,10 @@ class _Engine:
             if self._wedge == "deadlock":
                 row |= {"status": "waiting", "phase": "queued"}
             self._prompt_tokens += len(prompt)
+            for step in range(20 if self._options.read_for else 0):
+                await asyncio.sleep(self._options.read_for / 20)
+                row["progress"] = step / 20
+            row["progress"] = 0.0
             for token in tokens:
                 await asyncio.sleep(self._options.token_delay)
                 if self._wedge in ("dead-thread", "deadlock", "livelock"):

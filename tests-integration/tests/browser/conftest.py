@@ -45,7 +45,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory, hub: HubServer) -> Iterator[Program]:
-    """A stack that runs: `standard` writes slowly, `fast` at once."""
+    """A stack that runs: `standard` writes slowly, `fast` at once, `slow` reads for seconds."""
     home = Home(tmp_path_factory.mktemp("stack") / "home")
     variables = {
         "NO_COLOR": "1",
@@ -55,9 +55,10 @@ def program(tmp_path_factory: pytest.TempPathFactory, hub: HubServer) -> Iterato
     }
     program = Program(home, variables)
     install_fake_engines(home)
-    define_stack(
-        home, {"standard": {"token-delay": 0.05}, "fast": {}}, config={"auto-health-check": False}
-    )
+    flags = {"standard": {"token-delay": 0.05}, "fast": {}, "slow": {"read-for": 6.0}}
+    stack = define_stack(home, {**flags, "seeing": {}}, config={"auto-health-check": False})
+    seeing = {**CONFIG, "model_type": "qwen2_vl", "vision_config": {"depth": 1}}
+    (Path(stack.tiers[-1].source) / "config.json").write_text(json.dumps(seeing))
     assert program.run("up").code == 0
     yield program
     stop_all(program)
@@ -128,8 +129,9 @@ def ask(program: Program) -> Callable[..., int]:
     root = program.run("env", "--json").document["env"]["OPENAI_BASE_URL"]
     key = json.loads(program.home.credentials.read_text())["gateway_key"]
 
-    def ask(words: str, model: str = "fast") -> int:
-        body = {"model": model, "stream": True, "messages": [{"role": "user", "content": words}]}
+    def ask(words: str, model: str = "fast", said: list[dict[str, str]] | None = None) -> int:
+        messages = said or [{"role": "user", "content": words}]
+        body = {"model": model, "stream": True, "messages": messages}
         request = urllib.request.Request(
             f"{root}/chat/completions",
             data=json.dumps(body).encode(),

@@ -98,6 +98,41 @@ def test_requests_are_seen_as_they_run_and_afterwards(page: "Page", ask: Ask) ->
     assert page.get_by_role("img").get_attribute("aria-label").startswith("Timeline: waited")
 
 
+def test_a_long_prompt_shows_how_far_it_has_been_read(page: "Page", ask: Ask) -> None:
+    client = threading.Thread(target=ask, args=("word " * 30, "slow"))
+    client.start()
+    running = region(page, "Running requests")
+    running.get_by_role("progressbar", name="Prompt read").wait_for()
+    assert "predicted" not in running.inner_text(), "its engine says it"
+    client.join()
+
+
+def test_a_request_says_why_its_prefix_was_read_again(page: "Page", ask: Ask) -> None:
+    said = [{"role": "user", "content": "one"}]
+    for second in ("10", "34"):
+        rules = f"Be careful.\nIt is {second} s past.\n{'Be brief. ' * 50}"
+        assert ask("", "fast", [{"role": "system", "content": rules}, *said]) == 200
+        said += [{"role": "assistant", "content": "Two."}, {"role": "user", "content": "x " * 50}]
+    region(page, "Last requests").get_by_text("other-program").first.wait_for()
+    show(page, "requests")
+    row(page, "fast").get_by_role("link").click()
+    text_of(page, "line 2 of other-program's system prompt changed").wait_for()
+    text_of(page, "Read again").wait_for()
+
+    show(page, "usage")
+    region(page, "Usage").get_by_text("line 2 of other-program's system prompt").wait_for()
+
+
+def test_images_are_offered_for_models_that_read_them_only(page: "Page") -> None:
+    show(page, "chat/fast")
+    page.get_by_label("Model").select_option("fast")
+    page.get_by_label("Images").wait_for(state="hidden")
+    page.get_by_label("Model").select_option("seeing")
+    page.get_by_label("Images").wait_for(state="visible")
+    page.get_by_role("button", name="One model or two").click()
+    page.get_by_label("Images").wait_for(state="hidden")
+
+
 def test_the_ledger_is_filtered(page: "Page", ask: Ask) -> None:
     assert ask("hello there", "fast") == 200
     show(page, "requests")

@@ -24,7 +24,7 @@ from mlx_gateway.engines import AskFor, Engines, HeadersFor
 from mlx_gateway.errors import CLIENT_LEFT, ApiError, ClientLeftError, UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, object_in, read_fields
 from mlx_gateway.heartbeat import Heartbeat
-from mlx_gateway.in_flight import InFlight, Line, Mounted, Phase
+from mlx_gateway.in_flight import InFlight, Line, Mounted, Phase, Reading
 from mlx_gateway.keys import ADMIN, ClientKey, KeyRing
 from mlx_gateway.ledger import Ledger, RequestRow, program_of
 from mlx_gateway.liveness import EngineTimeouts
@@ -48,6 +48,7 @@ from mlx_gateway.protocols.ollama import API_VERSION, OllamaChat, OllamaEmbed, O
 from mlx_gateway.protocols.openai_chat import ChatCompletions, Completions
 from mlx_gateway.protocols.rerank import Rerank
 from mlx_gateway.protocols.responses_by_chat import ResponsesByChat
+from mlx_gateway.reading import pair, read_rows
 from mlx_gateway.relay import LONGEST_ANSWER_BYTES, Attempt
 from mlx_gateway.request_body import fields_in_form, form_for, read_body
 from mlx_gateway.routing import (
@@ -62,7 +63,7 @@ from mlx_gateway.routing import (
 from mlx_gateway.settings import GatewaySettings, Role, Upstream
 from mlx_gateway.waiting_line import WaitingLine
 
-_METRICS_WITHIN_S = 1.0
+_TOLD_WITHIN_S = 1.0
 _COUNT_WITHIN_S = 5.0
 _CHARACTERS_PER_TOKEN = 6
 """More than a token of ordinary text has."""
@@ -158,6 +159,7 @@ class _Request:
     answered_by: str = ""
     was_alone: bool = False
     phase: Phase = Phase.QUEUED
+    root: str = ""
 
 
 class Gateway:
@@ -201,6 +203,19 @@ class Gateway:
         """The requests for a model that are on their way now, the oldest first."""
         now = time.monotonic()
         return tuple(_in_flight(number, each, now) for number, each in self._requests.items())
+
+    async def readings(self) -> dict[int, Reading]:
+        """How far prompts have been read, by the ids of `requests`, where their engine says so."""
+        by_root: dict[str, list[int]] = {}
+        for number, each in self._requests.items():
+            is_read = each.phase is Phase.READING and each.outbox.first_at is None
+            if is_read and not self._settings.is_cloud(each.root):
+                by_root.setdefault(each.root, []).append(number)
+        bodies = await asyncio.gather(*(self._told_by(root, _STATUS) for root in by_root))
+        found: dict[int, Reading] = {}
+        for numbers, body in zip(by_root.values(), bodies, strict=True):
+            found |= pair(numbers, read_rows(body or b""))
+        return found
 
     def lines(self) -> dict[str, Line]:
         """For each model, how many requests it works on, and how many wait for it."""
@@ -411,15 +426,22 @@ class Gateway:
         return self._metrics.render(self.lines(), engines, self._options.ledger)
 
     async def _metrics_of(self, name: str, upstream: Upstream) -> tuple[str, str, str] | None:
-        engine = self._engines.at(upstream.root)
+        body = await self._told_by(upstream.root, "/metrics")
+        try:
+            return None if body is None else (name, upstream.root, body.decode())
+        except UnicodeDecodeError:
+            return None
+
+    async def _told_by(self, root: str, path: str) -> bytes | None:
+        """What the engine at a root says there; None where it doesn't, or not at once."""
         try:
             async with (
-                asyncio.timeout(_METRICS_WITHIN_S),
-                engine.request("GET", "/metrics") as answer,
+                asyncio.timeout(_TOLD_WITHIN_S),
+                self._engines.at(root).request("GET", path) as answer,
             ):
-                text = (await answer.read(LONGEST_ANSWER_BYTES)).decode()
-                return (name, upstream.root, text) if answer.status == HTTPStatus.OK else None
-        except (TimeoutError, UpstreamFailedError, UnicodeDecodeError):
+                body = await answer.read(LONGEST_ANSWER_BYTES)
+                return body if answer.status == HTTPStatus.OK else None
+        except (TimeoutError, UpstreamFailedError):
             return None
 
     async def _serve(
@@ -754,7 +776,7 @@ class Gateway:
         is_alone = line.running[upstream.root] == 1
         try:
             self._say_who(request, option)
-            request.phase = Phase.READING
+            request.phase, request.root = Phase.READING, upstream.root
             yield upstream
         finally:
             request.was_alone = is_alone and line.running[upstream.root] == 1

@@ -51,6 +51,18 @@ class InFlight:
     events: int
 
 
+class Reading(NamedTuple):
+    """How far an engine has read a prompt, as it says itself.
+
+    Attributes:
+        prompt_tokens: The prompt's length; None where the engine doesn't say.
+        progress: The share of it that was read, 0 to 1; the same.
+    """
+
+    prompt_tokens: int | None
+    progress: float | None
+
+
 class Line(NamedTuple):
     """How busy a model is."""
 

@@ -121,6 +121,35 @@ def report_usage(
     return UsageReport(usage, _predictions(opened, usage), known, _read_again(opened, usage))
 
 
+@dataclass(frozen=True, slots=True)
+class TierPredictions:
+    """What is to be expected of each tier's model; of none that nobody knows."""
+
+    tiers: Mapping[str, Estimate]
+
+    def to_document(self) -> dict[str, object]:
+        """The fields of the JSON answer, each figure as `estimate` has it."""
+        return {
+            "tiers": {
+                name: {
+                    figure: None if speed is None else speed.to_document()
+                    for figure, speed in (
+                        ("prompt_tps", each.prompt_tps),
+                        ("generation_tps", each.generation_tps),
+                    )
+                }
+                for name, each in self.tiers.items()
+            }
+        }
+
+
+def predict_tiers(opened: OpenStack) -> TierPredictions:
+    """What is to be expected of the stack's tiers, measured by none of their own requests."""
+    stack = opened.defined_stack
+    found = {} if stack is None else {each.name: _estimate(opened, each) for each in stack.tiers}
+    return TierPredictions({name: each for name, each in found.items() if each is not None})
+
+
 def load_prices(path: Path) -> dict[str, Price]:
     """The prices in a YAML file.
 
@@ -173,7 +202,7 @@ def _read_again(opened: OpenStack, usage: LedgerUsage) -> tuple[ReadAgain, ...]:
     return tuple(found)
 
 
-def _estimate(opened: OpenStack, tier: Tier, tokens: int) -> Estimate | None:
+def _estimate(opened: OpenStack, tier: Tier, tokens: int = 1024) -> Estimate | None:
     """What is to be expected of a tier for prompts of that length; None where nobody knows."""
     with suppress(StackError, CatalogError, HwprobeError, RecommendError):
         return planning.estimate.estimate_model(

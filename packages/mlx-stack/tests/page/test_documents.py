@@ -7,10 +7,13 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
+from mlx_catalog import Quant
 from mlx_gateway.ledger import LedgerEvent, write_event
+from mlx_hwprobe import parse_hardware_spec
 from mlx_procsup import identify
 from mlx_stack import usage
 from mlx_stack.errors import UsageError
@@ -18,6 +21,7 @@ from mlx_stack.home import Home
 from mlx_stack.models.local import list_models
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.page.actions import KINDS, Actions
+from mlx_stack.stack import Stack, Tier, save_stack
 
 type Browser = Any
 
@@ -48,6 +52,24 @@ def test_documents_are_those_of_the_commands(admin: Browser) -> None:
     assert found.keys() == {"schema_version", *expected}
     catalog = admin.get("models/catalog").document["models"]
     assert {"id", "estimate", "capabilities"} <= catalog[0].keys()
+
+
+def test_what_is_expected_of_each_tier_stands_next_to_what_is_measured(admin: Browser) -> None:
+    assert admin.get("predictions").document == {"schema_version": 1, "tiers": {}}, "no stack"
+    known = Tier(
+        name="standard", model="qwen3-8b", quant=Quant.INT4,
+        source="mlx-community/Qwen3-8B-4bit", port=8000, vllm_flags={},
+    )  # fmt: skip
+    unknown = msgspec.structs.replace(known, name="fast", model="no-such-model", port=8001)
+    save_stack(admin.home.stack, Stack(schema_version=1, tiers=(known, unknown)))
+    profile = parse_hardware_spec("m4-max:40:64").to_document()
+    admin.home.profile.write_text(json.dumps(profile))
+
+    tiers = admin.get("predictions").document["tiers"]
+
+    assert tiers.keys() == {"standard"}, "nothing is made up of the other"
+    assert tiers["standard"]["generation_tps"]["value"] > 0
+    assert tiers["standard"]["prompt_tps"]["low"] <= tiers["standard"]["prompt_tps"]["value"]
 
 
 def test_errors_are_those_of_the_commands(admin: Browser) -> None:
@@ -135,7 +157,9 @@ def test_the_stream_tells_everything_anew_to_whoever_comes_and_ends_with_the_gat
                 if len(found) == 6:
                     break
     assert found["status"]["error"]["type"] == "no-stack"
-    assert found["requests"]["lines"] == {"standard": {"running": 0, "waiting": 0}}
+    assert found["requests"]["lines"] == {
+        "standard": {"running": 0, "waiting": 0, "sees_images": None}
+    }
     assert "restart" in [each["what"] for each in found["events"]["events"]]
     assert found["machine"]["memory_bytes"] > 0
     assert found["actions"] == {"actions": []}

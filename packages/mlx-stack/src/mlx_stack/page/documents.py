@@ -33,6 +33,7 @@ class Documents:
                 folder.opened(), hardware=folder.hardware()
             ).to_document(),
             ("usage",): self._usage,
+            ("predictions",): lambda _: self._predictions(),
             ("models",): lambda _: models.local.list_models(folder.opened()).to_document(),
             ("models", "catalog"): lambda _: planning.listings.list_catalog(
                 folder.opened(), planning.listings.ModelFilter()
@@ -101,6 +102,11 @@ class Documents:
     async def _command(self, *arguments: str) -> Document:
         async with self._room:
             return await run_command(self._folder.home, *arguments)
+
+    def _predictions(self) -> Document:
+        from mlx_stack import usage  # noqa: PLC0415 - it brings what estimates speeds
+
+        return usage.predict_tiers(self._folder.opened()).to_document()
 
     def _usage(self, query: Query) -> Document:
         from mlx_stack import usage  # noqa: PLC0415 - it brings what estimates speeds

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from mlx_gateway import Gateway
+from mlx_gateway.in_flight import Phase, Reading
 from mlx_gateway.ledger import LedgerError
 from mlx_gateway.requests import read_requests
 from mlx_gateway.usage import read_events
@@ -28,6 +29,9 @@ _IDLE_S = 1.0
 _STATUS_S = 20.0
 _MACHINE_S = 5.0
 _SIGN_OF_LIFE_S = 15.0
+_LONG_READ_S = 1.0
+"""A prompt that takes longer is asked after: how far its engine has read it."""
+_NOT_TOLD = Reading(None, None)
 _RECENT = 30
 _EVENTS = 30
 _EVENTS_SINCE_S = 7 * 86_400
@@ -119,7 +123,7 @@ class Feed:
 
     async def _watch_requests(self) -> None:
         while True:
-            busy = self._look_at_requests()
+            busy = await self._look_at_requests()
             if self._finished != self._gateway().finished:
                 self._finished = self._gateway().finished
                 await asyncio.sleep(_BUSY_S)  # the ledger writes a batch at a time
@@ -143,10 +147,20 @@ class Feed:
                     self._tell(topic, document)
             await asyncio.sleep(_IDLE_S)
 
-    def _look_at_requests(self) -> bool:
+    async def _look_at_requests(self) -> bool:
         gateway = self._gateway()
-        running = [_plain(asdict(each)) for each in gateway.requests()]
-        lines = {name: line._asdict() for name, line in gateway.lines().items()}
+        requests, models = gateway.requests(), gateway.settings.models
+        long_reads = [r for r in requests if r.phase is Phase.READING and r.seconds > _LONG_READ_S]
+        readings = await gateway.readings() if long_reads else {}
+        running = [
+            {**_plain(asdict(each)), **readings.get(each.id, _NOT_TOLD)._asdict()}
+            for each in requests
+        ]
+        lines = {
+            name: {**line._asdict(), "sees_images": models[name].sees_images}
+            for name, line in gateway.lines().items()
+            if name in models
+        }
         self._tell("requests", {"running": running, "lines": lines})
         return bool(running)
 

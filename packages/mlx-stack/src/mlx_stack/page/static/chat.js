@@ -9,17 +9,17 @@ const state = {panes: [], images: []};
 let parts = null;
 
 export function open(main, [model]) {
-  parts = {panes: h('div', {class: 'chat'}), images: h('span', {class: 'dim small'})};
+  const file = h('input', {type: 'file', accept: 'image/*', multiple: true, 'aria-label': 'Images', onchange: () => attach(file)});
+  parts = {panes: h('div', {class: 'chat'}), images: h('span', {class: 'dim small'}), picker: h('label', null, 'Images', file)};
   if (!state.panes.length) state.panes.push(pane(model || ''));
   else if (model) state.panes[0].model = model;
   const text = h('textarea', {'aria-label': 'Message', placeholder: 'Ask something. Enter sends, Shift+Enter begins a line.',
     onkeydown: (event) => { if (event.key === 'Enter' && !event.shiftKey && !event.isComposing) { event.preventDefault(); send(text); } }});
-  const file = h('input', {type: 'file', accept: 'image/*', multiple: true, 'aria-label': 'Images', onchange: () => attach(file)});
   refill(main, section('Chat', null,
     h('div', {class: 'bar'},
       h('button', {type: 'button', onclick: toggleSecond}, 'One model or two'),
       h('button', {type: 'button', onclick: startOver}, 'Start over'),
-      h('label', null, 'Images', file), parts.images),
+      parts.picker, parts.images),
     parts.panes,
     h('form', {class: 'ask', onsubmit: (event) => { event.preventDefault(); send(text); }}, text,
       h('button', {class: 'main'}, 'Send'), h('button', {type: 'button', onclick: stop}, 'Stop'))));
@@ -29,6 +29,18 @@ export function open(main, [model]) {
 
 export function update(topic) {
   if (topic === 'status' && parts && state.panes.some((each) => !each.model)) showPanes();
+  if (topic === 'requests') showPicker();
+}
+
+// Images are for models that read them, or of which nobody knows.
+function showPicker() {
+  if (!parts) return;
+  const lines = store.requests?.lines || {};
+  parts.picker.hidden = !state.panes.every((each) => lines[each.model] && lines[each.model].sees_images !== false);
+  if (parts.picker.hidden && state.images.length) {
+    state.images = [];
+    parts.images.textContent = '';
+  }
 }
 
 export function close() {
@@ -50,8 +62,9 @@ function showPanes() {
   refill(parts.panes, state.panes.map((each, i) => {
     if (!each.model && all.length) each.model = all[Math.min(i, all.length - 1)];
     return h('div', null, h('div', {class: 'bar'}, choice('Model', all.includes(each.model) ? all : [each.model, ...all],
-      each.model, (value) => { each.model = value; }, `model-${i}`), each.said), each.body);
+      each.model, (value) => { each.model = value; showPicker(); }, `model-${i}`), each.said), each.body);
   }));
+  showPicker();
 }
 
 function toggleSecond() {

@@ -1,9 +1,9 @@
 // Now: the machine, the services, what runs, what was done.
 
-import {store, isAdmin} from './api.js';
+import {get, store, isAdmin} from './api.js';
 import {lineChart, legend, stackedBar} from './charts.js';
 import {ask, bytes, clock, facts, figure, h, refill, seconds, section, table} from './dom.js';
-import {act} from './main.js';
+import {act, attempt} from './main.js';
 
 const WINDOW_MS = 180000, MOST_SAMPLES = 400, DRAWN_EVERY_MS = 2000;
 const SIGNS = {healthy: ['●', 'good'], degraded: ['◐', 'warn'], down: ['✗', 'bad'], crashed: ['✗', 'bad'],
@@ -11,7 +11,7 @@ const SIGNS = {healthy: ['●', 'good'], degraded: ['◐', 'warn'], down: ['✗'
 const PHASES = {starting: 'its engine is starting', queued: 'waits for its turn', reading: 'reads the prompt',
   writing: 'writes'};
 const samples = [];
-let known = new Map(), knownAt = 0, drawnAt = 0, parts = null;
+let known = new Map(), knownAt = 0, drawnAt = 0, parts = null, predicted = {}, predictedOf = '';
 
 export function open(main) {
   parts = Object.fromEntries(['machine', 'services', 'running', 'speed', 'recent', 'events'].map((name) =>
@@ -28,6 +28,7 @@ export function open(main) {
 }
 
 export function update(topic) {
+  if (topic === 'status') predict();
   if (topic === 'machine' || topic === 'status') showMachine();
   if (['status', 'requests', 'actions'].includes(topic)) showServices();
   if (topic === 'requests') { measure(); showRunning(); }
@@ -37,6 +38,23 @@ export function update(topic) {
 
 export function close() {
   parts = null;
+}
+
+// What is to be expected of each tier, asked again whenever the tiers or their models are others.
+async function predict() {
+  const of = (store.status?.services || []).map((row) => `${row.name} ${row.model}`).join('\n');
+  if (of === predictedOf) return;
+  predictedOf = of;
+  predicted = (await attempt(() => get('predictions')))?.tiers || {};
+  if (parts) { showServices(); showRunning(); showRecent(); }
+}
+
+const speedOf = (tier, figure) => predicted[tier]?.[figure]?.value ?? null;
+
+// Seconds until the first token of a prompt of which so many tokens are read.
+function expected(tier, tokens, queued) {
+  const tps = speedOf(tier, 'prompt_tps');
+  return tps && tokens !== null && tokens !== undefined ? (queued || 0) + tokens / tps : null;
 }
 
 function showMachine() {
@@ -85,6 +103,7 @@ function showServices() {
       ['Running', (row) => isEngine(row) && (lines[row.name]?.running ?? ''), {num: true}],
       ['Waiting', (row) => isEngine(row) && (lines[row.name]?.waiting || ''), {num: true, class: 'narrow-off'}],
       ['tok/s', (row) => isEngine(row) && figure(rate(row.name) || null), {num: true}],
+      ['expected', (row) => isEngine(row) && figure(speedOf(row.name, 'generation_tps')), {num: true, class: 'dim narrow-off'}],
       ['Memory', (row) => row.memory_bytes && bytes(row.memory_bytes), {num: true, class: 'narrow-off'}],
       ['Up', (row) => row.uptime_s !== null && seconds(row.uptime_s), {num: true, class: 'narrow-off'}],
       ['', buttons, {class: 'act'}],
@@ -165,11 +184,22 @@ function showRunning() {
   refill(parts.running, table([
     ['Who', (row) => [h('span', {class: 'name'}, row.key), ' ', h('span', {class: 'dim'}, row.program)]],
     ['Tier', (row) => row.tier + (row.tier !== row.model ? ` (asked ${row.model})` : '')],
-    ['Phase', (row) => PHASES[row.phase] || row.phase],
+    ['Phase', (row) => [PHASES[row.phase] || row.phase, row.phase === 'reading' && progress(row)]],
     ['Since', (row) => seconds(row.seconds), {num: true}],
     ['First token', (row) => seconds(row.ttft_s), {num: true, class: 'narrow-off'}],
+    ['expected', (row) => seconds(expected(row.tier, row.prompt_tokens, row.queue_s)), {num: true, class: 'dim narrow-off'}],
     ['~tok/s', (row) => figure(speed(row)), {num: true}],
   ], store.requests?.running || [], {empty: 'No request is running.', label: 'Running requests'}));
+}
+
+// How far the prompt has been read: as the engine says it, else as it was predicted.
+function progress(row) {
+  const all = expected(row.tier, row.prompt_tokens, 0);
+  const share = row.progress ?? (all ? Math.min((row.seconds - row.queue_s) / all, 0.99) : null);
+  if (share === null) return null;
+  const percent = `${Math.round(share * 100)} %`;
+  return [' ', h('progress', {max: 1, value: share, 'aria-label': 'Prompt read'}),
+    row.progress === null ? ` about ${percent}, predicted` : ` ${percent}`];
 }
 
 function showRecent() {
@@ -181,7 +211,10 @@ function showRecent() {
       row.status === 499 ? 'left' : row.status)],
     ['Took', (row) => seconds(row.seconds), {num: true}],
     ['First token', (row) => seconds(row.ttft_s), {num: true, class: 'narrow-off'}],
+    ['expected', (row) => row.ttft_s !== null && row.prompt_tokens !== null &&
+      seconds(expected(row.tier, row.prompt_tokens - (row.cached_tokens || 0), row.queue_s)), {num: true, class: 'dim narrow-off'}],
     ['tok/s', (row) => figure(row.generation_tps), {num: true}],
+    ['expected', (row) => row.generation_tps !== null && figure(speedOf(row.tier, 'generation_tps')), {num: true, class: 'dim narrow-off'}],
   ], (store.recent?.requests || []).slice(0, 12), {empty: 'No requests yet.', label: 'Last requests'}));
 }
 
