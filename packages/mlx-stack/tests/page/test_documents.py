@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -78,6 +79,10 @@ def test_errors_are_those_of_the_commands(admin: Browser) -> None:
 
     wrong = admin.get("usage?since=yesterday")
     assert (wrong.status, wrong.document["error"]["type"]) == (400, "usage")
+
+    if sys.platform != "darwin":
+        elsewhere = admin.get("autostart")
+        assert (elsewhere.status, elsewhere.document["error"]["type"]) == (503, "missing")
 
     assert admin.get("logs/nothing").status == 400
     assert admin.get("requests/99").status == 404

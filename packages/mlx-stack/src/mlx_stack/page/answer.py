@@ -46,6 +46,15 @@ class RefusedError(StackError):
         self.status = status
 
 
+class CommandFailedError(StackError):
+    """What a command's process said of its failure: the name that it gave it, and its exit code."""
+
+    def __init__(self, kind: str, code: int, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.kind = kind
+        self.code = code
+
+
 async def answer(
     send: Any,
     status: int,
@@ -72,7 +81,8 @@ def encode(document: Mapping[str, object]) -> bytes:
 
 def error_of(problem: StackError) -> dict[str, object]:
     """The same fields that a command gives an error."""
-    return {"error": {"type": problem.type, "message": problem.message, "hint": problem.hint}}
+    kind = problem.kind if isinstance(problem, CommandFailedError) else problem.type
+    return {"error": {"type": kind, "message": problem.message, "hint": problem.hint}}
 
 
 def status_of(problem: StackError) -> int:
@@ -81,4 +91,5 @@ def status_of(problem: StackError) -> int:
         return problem.status
     if problem.type == "no-stack":
         return HTTPStatus.NOT_FOUND
-    return _STATUS.get(problem.exit_code, HTTPStatus.INTERNAL_SERVER_ERROR)
+    code = problem.code if isinstance(problem, CommandFailedError) else problem.exit_code
+    return _STATUS.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)

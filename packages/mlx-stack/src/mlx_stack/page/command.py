@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 
 from mlx_gateway.access import KEY_VARIABLE
+from mlx_stack import exit_codes
 from mlx_stack.errors import StackError
 from mlx_stack.home import HOME_VARIABLE, Home
+from mlx_stack.page.answer import CommandFailedError
 
 _WITHIN_S = 120.0
 
@@ -54,5 +56,10 @@ async def run_command(home: Home, *arguments: str) -> dict[str, Any]:
         raise StackError(f"`mlx-stack {arguments[0]}` failed.", hint=" ".join(words)) from error
     if isinstance(problem := document.get("error"), dict):
         said: dict[str, str | None] = msgspec.convert(problem, dict[str, Any])
-        raise StackError(said.get("message") or "It failed.", hint=said.get("hint"))
+        raise CommandFailedError(
+            said.get("type") or StackError.type,
+            process.returncode or exit_codes.FAILED,
+            said.get("message") or "It failed.",
+            hint=said.get("hint"),
+        )
     return document

@@ -25,12 +25,13 @@ export function legend(parts) {
       svg('rect', {width: 8, height: 8, class: part.kind || `c-${i % 5}`})), part.name)));
 }
 
-// points: [[x, y]]; marks: [{name, y}] are dashed lines, such as what was predicted
-export function lineChart(points, {from, to, unit = '', marks = [], dots = false, label, text = String}) {
-  const width = 600, height = 150, left = 52, bottom = 20, right = 8;
+// points: [[x, y]]; marks: [{name, y}] are dashed lines, such as what was predicted; width: of
+// where it is shown, in pixels, so that its words are as large as any
+export function lineChart(points, {from, to, unit = '', marks = [], dots = false, label, text = String, width}) {
+  const height = 150, left = 52, bottom = 20, right = 8;
   const top = niceAbove(Math.max(...points.map((p) => p[1]), ...marks.map((m) => m.y), 0));
   const x = (value) => left + ((value - from) / Math.max(to - from, 1e-9)) * (width - left - right);
-  const y = (value) => 6 + (1 - value / top) * (height - bottom - 6);
+  const y = (value) => 14 + (1 - value / top) * (height - bottom - 14);
   const lines = [0, 0.5, 1].map((share) => [
     svg('line', {x1: left, x2: width - right, y1: y(share * top), y2: y(share * top), class: 'c-grid'}),
     svg('text', {x: left - 5, y: y(share * top) + 4, 'text-anchor': 'end'}, short(share * top) + (share === 1 ? unit : ''))]);

@@ -37,10 +37,12 @@ async function load() {
   const sorted = [...found.findings].sort((a, b) => ORDER.indexOf(a.severity) - ORDER.indexOf(b.severity));
   const canFix = sorted.some((each) => each.can_fix);
   refill(parts.findings,
-    h('p', null, `${found.counts.problem} problems, ${found.counts.warning} warnings.`, ' ',
+    h('p', null, `${many(found.counts.problem, 'problem')}, ${many(found.counts.warning, 'warning')}.`, ' ',
       canFix && isAdmin() && h('button', {type: 'button', onclick: () => act({do: 'fix'})}, 'Fix what can be fixed safely')),
     sorted.map(finding));
 }
+
+const many = (count, what) => `${count} ${what}${count === 1 ? '' : 's'}`;
 
 function finding(each) {
   const [sign, kind] = SIGNS[each.severity];

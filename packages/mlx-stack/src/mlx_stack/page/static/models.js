@@ -35,10 +35,10 @@ async function loadDisk() {
   if (!disk || !parts) return;
   refill(parts.disk, table([
     ['Model', (row) => h('span', {class: 'name'}, row.id), {class: 'wrap'}],
-    ['Quant', (row) => row.quant || '?'],
+    ['Quant', (row) => row.quant || '?', {class: 'narrow-off'}],
     ['Size', (row) => bytes(row.size_bytes), {num: true}],
     ['Integrity', (row) => h('span', {class: {ok: 'good', incomplete: 'warn', damaged: 'bad'}[row.integrity]}, row.integrity)],
-    ['Tiers', (row) => row.tiers.join(', ')],
+    ['Tiers', (row) => row.tiers.join(', '), {class: 'narrow-off'}],
     ['', diskButtons, {class: 'act'}],
   ], disk.models, {empty: `No models in ${disk.model_dir} yet.`, label: 'Models on this disk'}));
   if (catalog) showCatalog();

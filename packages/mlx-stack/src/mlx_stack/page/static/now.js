@@ -174,7 +174,7 @@ function drawSpeed() {
   if (!parts) return;
   const shown = samples.filter(([at]) => at >= to - WINDOW_MS);
   refill(parts.speed, shown.length > 1
-    ? lineChart(shown, {from: to - WINDOW_MS, to, label: 'Tokens per second over the last three minutes',
+    ? lineChart(shown, {from: to - WINDOW_MS, to, width: parts.speed.clientWidth, label: 'Tokens per second over the last three minutes',
       text: (at) => clock(at)})
     : h('p', {class: 'empty'}, 'No tokens were written while this page was open.'));
 }
@@ -182,7 +182,7 @@ function drawSpeed() {
 function showRunning() {
   if (!parts) return;
   refill(parts.running, table([
-    ['Who', (row) => [h('span', {class: 'name'}, row.key), ' ', h('span', {class: 'dim'}, row.program)]],
+    ['Who', (row) => [h('span', {class: 'name'}, row.key), ' ', h('span', {class: 'dim narrow-off'}, row.program)]],
     ['Tier', (row) => row.tier + (row.tier !== row.model ? ` (asked ${row.model})` : '')],
     ['Phase', (row) => [PHASES[row.phase] || row.phase, row.phase === 'reading' && progress(row)]],
     ['Since', (row) => seconds(row.seconds), {num: true}],
@@ -205,7 +205,7 @@ function progress(row) {
 function showRecent() {
   refill(parts.recent, store.recent?.error ? h('p', {class: 'bad'}, store.recent.error.message) : table([
     ['When', (row) => h('a', {href: `#requests/${row.id}`, 'data-key': `r${row.id}`}, clock(row.at))],
-    ['Who', (row) => [row.key, ' ', h('span', {class: 'dim'}, row.program)]],
+    ['Who', (row) => [row.key, ' ', h('span', {class: 'dim narrow-off'}, row.program)]],
     ['Tier', (row) => row.tier],
     ['Result', (row) => h('span', {class: row.status === 200 ? 'good' : row.status === 499 ? 'dim' : 'bad'},
       row.status === 499 ? 'left' : row.status)],

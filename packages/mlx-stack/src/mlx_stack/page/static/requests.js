@@ -41,15 +41,15 @@ async function load(before) {
   isWhole = found.requests.length < PAGE;
   refill(body, table([
     ['When', (row) => h('a', {href: `#requests/${row.id}`, 'data-key': `r${row.id}`}, clock(row.at))],
-    ['Who', (row) => [h('span', {class: 'name'}, row.key), ' ', h('span', {class: 'dim'}, row.program)]],
+    ['Who', (row) => [h('span', {class: 'name'}, row.key), ' ', h('span', {class: 'dim narrow-off'}, row.program)]],
     ['Tier', (row) => row.tier + (row.fallback_from ? ` for ${row.fallback_from}` : '')],
     ['Result', result],
     ['Waited', (row) => seconds(row.queue_s), {num: true, class: 'narrow-off'}],
-    ['First token', (row) => seconds(row.ttft_s), {num: true}],
+    ['First token', (row) => seconds(row.ttft_s), {num: true, class: 'narrow-off'}],
     ['Took', (row) => seconds(row.seconds), {num: true}],
     ['Read', (row) => count(row.prompt_tokens), {num: true, class: 'narrow-off'}],
     ['Reused', (row) => count(row.cached_tokens), {num: true, class: 'narrow-off'}],
-    ['Written', (row) => count(row.completion_tokens), {num: true}],
+    ['Written', (row) => count(row.completion_tokens), {num: true, class: 'narrow-off'}],
     ['tok/s', (row) => figure(row.generation_tps), {num: true}],
   ], rows, {empty: 'No matching requests.', label: 'Requests'}),
   isWhole ? null : h('p', null, h('button', {type: 'button', 'data-key': 'older',

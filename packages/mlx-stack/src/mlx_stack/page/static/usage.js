@@ -30,17 +30,17 @@ async function load() {
   const shares = Object.entries(report.availability).map(([name, share]) =>
     `${name} ${share === null ? '?' : `${(share * 100).toFixed(2)} %`}`);
   refill(parts.rows, table([
-    [asked.by, (row) => h('span', {class: 'name'}, row[asked.by])],
+    [{model: 'Model', key: 'Key', day: 'Day'}[asked.by], (row) => h('span', {class: 'name'}, row[asked.by])],
     ['Requests', (row) => count(row.requests), {num: true}],
     ['Failed', (row) => h('span', {class: row.failed ? 'bad' : 'dim'}, row.failed), {num: true}],
-    ['Read', (row) => count(row.prompt_tokens), {num: true}],
+    ['Read', (row) => count(row.prompt_tokens), {num: true, class: 'narrow-off'}],
     ['Reused', (row) => count(row.cached_tokens), {num: true, class: 'narrow-off'}],
     ['Written', (row) => count(row.completion_tokens), {num: true}],
     ['First token', (row) => seconds(row.ttft_s.p50), {num: true}],
     ['p95', (row) => seconds(row.ttft_s.p95), {num: true, class: 'narrow-off'}],
     isByModel && ['expected', (row) => seconds(expected[row.model]?.ttft_s), {num: true, class: 'dim narrow-off'}],
     ['tok/s', (row) => figure(row.generation_tps.p50), {num: true}],
-    isByModel && ['expected', (row) => figure(expected[row.model]?.generation_tps), {num: true, class: 'dim'}],
+    isByModel && ['expected', (row) => figure(expected[row.model]?.generation_tps), {num: true, class: 'dim narrow-off'}],
   ].filter(Boolean), rows, {empty: 'No requests in this period.', label: 'Usage'}),
   shares.length ? h('p', {class: 'small dim'}, `Available: ${shares.join(', ')}.`) : null,
   report.read_again.length ? [h('h2', null, 'Read again, though it had been read before'), table([
@@ -55,14 +55,14 @@ async function load() {
 // The newest requests of each model, next to what was predicted for it.
 async function showSpeed(report, expected) {
   const models = asked.by === 'model' ? report.rows.map((row) => row.model).slice(0, 6) : [];
-  const charts = [];
+  const charts = [], width = parts.speed.clientWidth / (matchMedia('(max-width: 900px)').matches ? 1 : 2) - 40;
   for (const model of models) {
     const found = await attempt(() => get('requests', {model, since: asked.since, failed: 'no', limit: 300}));
     if (!found || !parts) return;
     const known = found.requests.filter((row) => row.generation_tps !== null).reverse();
     if (known.length < 2) continue;
     const points = (name) => known.filter((row) => row[name] !== null).map((row) => [Date.parse(row.at), row[name]]);
-    const times = {from: Date.parse(known[0].at), to: Date.parse(known.at(-1).at), text: clock, dots: true};
+    const times = {from: Date.parse(known[0].at), to: Date.parse(known.at(-1).at), text: clock, dots: true, width};
     const mark = (value) => (value ? [{name: 'predicted', y: value}] : []);
     charts.push(section(`${model}: tokens a second`, 'w6', lineChart(points('generation_tps'),
       {...times, label: `Tokens a second of ${model} over time`, marks: mark(expected[model]?.generation_tps)})),
