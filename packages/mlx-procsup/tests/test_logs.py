@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import threading
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from mlx_procsup.logfiles import (
     last_line,
     last_words,
     list_logs,
+    new_matches,
     plain,
     tail_lines,
     tail_with_archive,
@@ -300,6 +302,29 @@ def test_rotation_under_a_busy_writer_duplicates_nothing(tmp_path: Path) -> None
     numbers = [int(line) for line in all_lines(log)]
     assert numbers == sorted(set(numbers))
     assert len(archives(log)) == 5
+
+
+def test_only_new_and_whole_lines_are_searched_also_after_a_cut(tmp_path: Path) -> None:
+    log, words = tmp_path / "a.log", re.compile(rb"ran out of \w+")
+    assert new_matches(log, words, 0) == ([], 0)
+    log.write_text("ran out of ink\nran out of pa")
+    found, position = new_matches(log, words, 0)
+    assert found == ["ran out of ink"]
+    with log.open("a") as file:
+        file.write("per\n")
+    assert new_matches(log, words, position) == (["ran out of paper"], log.stat().st_size)
+    position = log.stat().st_size
+    assert new_matches(log, words, position) == ([], position)
+    log.write_text("ran out of time\n")
+    assert new_matches(log, words, position) == (["ran out of time"], 16)
+
+
+def test_of_very_much_only_the_end_is_searched(tmp_path: Path) -> None:
+    log = tmp_path / "a.log"
+    log.write_text("ran out\n" + "x" * 2**20 + "\nran out\n")
+    assert new_matches(log, re.compile(b"ran out"), 0) == (["ran out"], log.stat().st_size)
+    log.write_text("ran out" + "x" * 2**21)
+    assert new_matches(log, re.compile(b"ran out"), 0) == ([], log.stat().st_size)
 
 
 def test_listing_shows_each_log_with_its_archives(tmp_path: Path) -> None:

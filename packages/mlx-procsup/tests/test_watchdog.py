@@ -1,6 +1,7 @@
 """The watchdog on real processes, its clock in our hands."""
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from mlx_procsup import (
+    Answer,
+    AnswerKind,
+    InFlight,
     LastLook,
     MachineReader,
     Pressure,
@@ -22,10 +26,12 @@ from mlx_procsup import (
     StartPlan,
     StateDirs,
     Supervised,
+    UpkeepRule,
     Watchdog,
     WatchEvent,
     WatchSettings,
     Wedge,
+    Work,
     acquire_lock,
     identify,
     probe_service,
@@ -63,6 +69,7 @@ class World:
             restart=RestartPolicy(delay_s=5, max_restarts=2, window_s=600, stable_s=120),
             hang=HangRule(polls=3, start_grace_s=0),
             shed=ShedRule(critical_polls=2, calm_s=60),
+            upkeep=UpkeepRule(window_s=300),
             rotation=RotationRule(max_bytes=1000, max_files=2),
             probe_timeout_s=0.3,
         )
@@ -285,6 +292,82 @@ def test_a_service_that_outgrew_its_memory_is_recycled(world: World, web: SpecMa
     record = read_run(world.dirs, "gateway")
     assert record is not None
     assert record.restarts == ()
+
+
+@dataclass
+class Busyness:
+    """What a service says of its work, as the test has it."""
+
+    work: Work = field(default_factory=lambda: Work(written=1))
+    asks_when_idle: bool = False
+
+    def look(self) -> Work:
+        return self.work
+
+    def ask(self, wait_s: float) -> Answer:
+        del wait_s
+        return Answer(AnswerKind.TOKEN)
+
+    def predict_s(self, size: int | None, /) -> float:
+        del size
+        return 1e6
+
+
+def test_a_service_whose_log_says_that_it_ran_out_is_started_again_once_it_is_idle(
+    world: World, web: SpecMaker
+) -> None:
+    says = Busyness(Work((InFlight("x", 10),), written=1))
+    pid = world.add(web("a"), delivery=says, exhaustion=re.compile(rb"Resource limit \(\d+\)"))
+    watchdog = world.watchdog()
+    world.run(watchdog, 61)
+    with world.dirs.log_file("a").open("a") as log:
+        log.write("error: Resource limit (499000) exceeded\nand more: Resource limit (4")
+    world.run(watchdog, 300)
+    assert world.heard() == [("a", "exhausted")]
+    assert read_pid(world.dirs, "a") == pid
+    says.work = Work(written=9)
+    world.run(watchdog, 121)
+    assert world.heard()[1:] == [("a", "recycled")]
+    assert world.events[-1].reason.startswith("its log said once: Resource limit (499000); now PID")
+    assert read_pid(world.dirs, "a") not in (pid, None)
+    assert healthy(world, "a")
+    world.run(watchdog, 1200)
+    assert len(world.events) == 2, "what the log said of another process is past"
+
+
+def test_a_service_that_gets_work_at_the_last_moment_is_left_alone(
+    world: World, web: SpecMaker
+) -> None:
+    class Late(Busyness):
+        def look(self) -> Work:
+            return self.work if watchdog_looks else Work((InFlight("late"),), written=1)
+
+    watchdog_looks = True
+    pid = world.add(web("a"), delivery=Late(), exhaustion=re.compile(b"ran out"))
+    watchdog = world.watchdog()
+    world.run(watchdog, 61)
+    with world.dirs.log_file("a").open("a") as log:
+        log.write("ran out\n")
+    watchdog_looks = False
+    world.run(watchdog, 121)
+    assert world.heard() == [("a", "exhausted")]
+    assert read_pid(world.dirs, "a") == pid
+
+
+def test_an_idle_service_that_crept_above_its_plan_is_started_again(
+    world: World, web: SpecMaker
+) -> None:
+    says = Busyness(Work(written=1, held_bytes=1 << 30))
+    pid = world.add(web("a"), delivery=says, planned_bytes=2 << 30)
+    watchdog = world.watchdog()
+    world.run(watchdog, 600)
+    says.work = Work(written=1, held_bytes=3 << 30)
+    began = world.now
+    while not world.events and world.now - began < 1800:
+        world.run(watchdog, 30)
+    assert world.heard() == [("a", "recycled")]
+    assert "its memory crept up: never less than 3072 MB in 0.167 h" in world.events[0].reason
+    assert read_pid(world.dirs, "a") != pid
 
 
 def test_critical_memory_pressure_sheds_the_least_important_and_restores_it(

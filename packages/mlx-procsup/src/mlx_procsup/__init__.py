@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from mlx_procsup.supervisor import Loading as Loading
     from mlx_procsup.supervisor import WaitsForMemory as WaitsForMemory
     from mlx_procsup.supervisor import start_all as start_all
+    from mlx_procsup.upkeep import UpkeepRule as UpkeepRule
     from mlx_procsup.watchdog import MachineReader as MachineReader
     from mlx_procsup.watchdog import Supervised as Supervised
     from mlx_procsup.watchdog import Watchdog as Watchdog
@@ -133,6 +134,7 @@ _NAMES_IN = {
         "write_run"
     ),
     "supervisor": "Loading WaitsForMemory start_all",
+    "upkeep": "UpkeepRule",
     "watchdog": "MachineReader Supervised Watchdog WatchEvent WatchSettings",
 }
 _MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names.split()}

@@ -39,6 +39,7 @@ class Work:
         rests: Its model is not loaded, and a question would load it.
         failures: How many answers in a row were errors, as those saw who asked.
         oldest_s: For how long it has had the oldest of its requests; None where it doesn't say.
+        held_bytes: The memory that it says it holds; None where it doesn't say.
     """
 
     running: tuple[InFlight, ...] = ()
@@ -47,6 +48,7 @@ class Work:
     rests: bool = False
     failures: int = 0
     oldest_s: float | None = None
+    held_bytes: int | None = None
 
     @property
     def in_flight(self) -> int:

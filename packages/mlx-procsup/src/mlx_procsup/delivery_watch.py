@@ -105,10 +105,15 @@ class DeliveryWatch:
             return None
         return watched.history.wedged, watched.wedged_at
 
+    def history(self, name: str) -> DeliveryHistory | None:
+        """What is remembered of a service; None of one that isn't up, or isn't looked at."""
+        watched = self._watched.get(name)
+        return None if watched is None else watched.history
+
     def is_busy(self, name: str) -> bool:
         """Whether a service had requests when it was last looked at."""
-        watched = self._watched.get(name)
-        return watched is not None and watched.history.is_busy
+        history = self.history(name)
+        return history is not None and history.is_busy
 
     def look(self, now: float, *, early: bool = False) -> frozenset[str]:
         """Look at those that are due; the names of those that are wedged now and weren't, or were.

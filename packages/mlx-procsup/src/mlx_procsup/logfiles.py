@@ -16,6 +16,7 @@ from mlx_procsup.errors import StateFileError
 from mlx_procsup.rotate import archives, rotated_copy
 
 _BLOCK_BYTES = 65_536
+_GAINED_BYTES = 1 << 20
 _POLL_S = 0.1
 _MESSAGE_COLUMNS = 2000
 # CSI and OSC sequences, other escapes, and control characters but tab; colours are kept apart.
@@ -104,6 +105,29 @@ def last_line(path: Path, start: int = 0) -> str | None:
     """The last line that isn't blank, of the last twenty; None where there is none."""
     lines = [line.strip() for line in last_words(path, 20, start)]
     return next((line for line in reversed(lines) if line), None)
+
+
+def new_matches(log: Path, pattern: re.Pattern[bytes], start: int) -> tuple[list[str], int]:
+    """What matches in the lines that a log has gained, and where the next look begins.
+
+    Of a log that has gained more than a mebibyte, the end is read; one that was cut, from its
+    beginning.
+
+    Args:
+        start: Where this look begins.
+    """
+    size = _size_of(log)
+    begin = max(0 if start > size else start, size - _GAINED_BYTES)
+    if begin == size:
+        return [], size
+    with log.open("rb") as file:
+        file.seek(begin)
+        new = file.read(size - begin)
+    end = new.rfind(b"\n") + 1
+    if not end and len(new) == _GAINED_BYTES:
+        end = len(new)  # nobody writes such lines
+    found = [plain(decode(match[0])) for match in pattern.finditer(new, 0, end)]
+    return found, begin + end
 
 
 def all_lines(log: Path) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """The loop that keeps services up: looks without the lock, and takes it only to act."""
 
 import os
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
@@ -8,14 +9,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from mlx_procsup.defaults import LOOK_INTERVAL_S, STOP_GRACE_S
-from mlx_procsup.delivery import DeliveryRule
+from mlx_procsup.delivery import DeliveryRule, Work
 from mlx_procsup.delivery_watch import DeliveryCheck, DeliveryWatch
 from mlx_procsup.errors import SupervisionError, describe_exit
 from mlx_procsup.hang import HangRule, Observation
 from mlx_procsup.identity import reap
 from mlx_procsup.located import locate
 from mlx_procsup.lock import LockHeldError, LockOwner, acquire_lock
-from mlx_procsup.logfiles import last_line
+from mlx_procsup.logfiles import last_line, new_matches
 from mlx_procsup.looks import LastLook, Wedge, write_last_look
 from mlx_procsup.pressure import (
     ChooseShed,
@@ -35,6 +36,7 @@ from mlx_procsup.spec import ProcessSpec, StateDirs
 from mlx_procsup.stall import StallGuard
 from mlx_procsup.state import DOWN_AFTER_S, ServiceState
 from mlx_procsup.statefiles import Restart, RunRecord, WantedState, readable_run, write_run
+from mlx_procsup.upkeep import Condition, Upkeep, UpkeepRule, look_after
 
 _LOCK_RETRY_S = 1.0
 _AFTER_START_S = 2.0
@@ -55,6 +57,8 @@ class Supervised:
         silence_s: How long it may leave questions unanswered, whatever its processor time says;
             None for ever.
         works_in_silence: Whether it may answer nothing and use no processor time, and yet work.
+        planned_bytes: What it was planned to hold; None where its memory may grow.
+        exhaustion: What its log says when it has run out of something that only its end gives back.
     """
 
     spec: ProcessSpec
@@ -64,6 +68,8 @@ class Supervised:
     delivery: DeliveryCheck | None = field(default=None, compare=False)
     silence_s: float | None = None
     works_in_silence: bool = False
+    planned_bytes: int | None = None
+    exhaustion: re.Pattern[bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,7 @@ class WatchEvent:
     Attributes:
         at: When, in seconds since the epoch.
         what: One word: "noticed", "wedged", "unclear", "started", "restarted", "recycled",
-            "flapping", "held-up", "shed", "restored", "rotated", "recovered", "clock".
+            "exhausted", "flapping", "held-up", "shed", "restored", "rotated", "recovered", "clock".
         reason: The rest of the sentence.
         since: When what it tells of began, as far as that is known.
     """
@@ -107,6 +113,7 @@ class WatchSettings:
     shed: ShedRule = field(default_factory=ShedRule)
     choose_shed: ChooseShed = least_important
     delivery: DeliveryRule = field(default_factory=DeliveryRule)
+    upkeep: UpkeepRule = field(default_factory=UpkeepRule)
     stall_s: float = 180.0
     rotation: RotationRule | None = field(default_factory=RotationRule)
     owner: str = "watch"
@@ -154,6 +161,9 @@ class Watchdog:
         self._troubled: set[str] = set()
         self._exits: dict[str, int] = {}
         self._due: dict[str, float] = {}
+        self._statuses: dict[str, ServiceStatus] = {}
+        self._upkeep: dict[str, Upkeep] = {}
+        self._log_read: dict[str, int] = {}
         self._next_look = self._machine.monotonic()
         self._held_up: dict[str, str] = {}
         self._pressure = PressureHistory()
@@ -201,6 +211,7 @@ class Watchdog:
             self._forget_others()
             self._examine(list(self._services.values()), now)
             self._make_room()
+            self._keep_up(now)
             self._rotate_logs()
             self._next_look = now + self._settings.interval_s
             self._looked_at = self._machine.clock()
@@ -229,6 +240,7 @@ class Watchdog:
         )
         for service, status in zip(services, statuses, strict=True):
             self._turn()
+            self._statuses[status.name] = status
             is_alive = status.state not in (ServiceState.STOPPED, ServiceState.CRASHED)
             self._deliveries.set(
                 status.name,
@@ -328,6 +340,7 @@ class Watchdog:
         self._due[name] = now + _AFTER_START_S
         reason = f"{decision.reason}; now PID {started.pid}"
         if decision.action is Action.RECYCLE:
+            self._upkeep[name] = Upkeep(done_at=now)
             self._say(name, "recycled", reason)
             return
         if decision.action is Action.START:
@@ -422,6 +435,54 @@ class Watchdog:
         write_run(self._dirs, name, record)
         self._say(name, "shed", "memory pressure is critical")
 
+    def _keep_up(self, now: float) -> None:
+        """Start idle services again that have grown, or have run out of something."""
+        for name, service in self._services.items():
+            status = self._statuses.get(name)
+            if service.delivery is None or status is None:
+                continue
+            before = self._upkeep.get(name, Upkeep())
+            after, why = look_after(
+                before, self._condition(service, status, now), self._settings.upkeep
+            )
+            self._upkeep[name] = after
+            if after.exhausted and not (after.pid == before.pid and before.exhausted):
+                words = f"{after.said}: it is started again when it has nothing to do"
+                self._say(name, "exhausted", words)
+            if why is not None and self._is_idle_now(service):
+                self._act(service, status, Decision(Action.RECYCLE, why, now))
+
+    def _condition(self, service: Supervised, status: ServiceStatus, now: float) -> Condition:
+        name, record = status.name, status.record
+        history = self._deliveries.history(name)
+        if history is None or record is None or not record.should_run:
+            return Condition(now, None)
+        said: list[str] = []
+        if service.exhaustion is not None:
+            is_known = self._upkeep.get(name, Upkeep()).pid == status.pid
+            start = self._log_read.get(name, 0) if is_known else record.log_offset
+            with suppress(OSError):
+                said, self._log_read[name] = new_matches(
+                    self._dirs.log_file(name), service.exhaustion, start
+                )
+        last = history.last
+        held = (status.memory_bytes, last.held_bytes if last is not None else None)
+        return Condition(
+            at=now,
+            pid=status.pid,
+            is_idle=last is not None and not last.in_flight and history.wedged is None,
+            has_worked=history.has_delivered,
+            memory_bytes=max((each for each in held if each is not None), default=None),
+            planned_bytes=service.planned_bytes,
+            exhausted=len(said),
+            said=said[-1] if said else "",
+        )
+
+    def _is_idle_now(self, service: Supervised) -> bool:
+        """Whether it says so now: the last look was a while ago."""
+        said = service.delivery.look() if service.delivery is not None else None
+        return isinstance(said, Work) and not said.in_flight
+
     def _rotate_logs(self) -> None:
         if self._settings.rotation is None:
             return
@@ -484,7 +545,8 @@ class Watchdog:
     def _forget_others(self) -> None:
         self._deliveries.keep_only(self._services)
         self._troubled &= set(self._services)
-        for memory in (self._histories, self._exits, self._due, self._held_up):
+        known = self._histories, self._exits, self._due, self._held_up, self._statuses
+        for memory in (*known, self._upkeep, self._log_read):
             for name in [name for name in memory if name not in self._services]:
                 del memory[name]
 

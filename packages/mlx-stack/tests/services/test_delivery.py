@@ -51,6 +51,18 @@ def test_with_batching_the_engine_tells_of_each_request() -> None:
     )
 
 
+def test_what_mlx_holds_of_the_gpus_memory_is_told_where_the_engine_says_it() -> None:
+    for metal, held_bytes in (
+        ({"active_memory_gb": 4.5, "peak_memory_gb": 9.0, "cache_memory_gb": 0.5}, 5_000_000_000),
+        ({"active_memory_gb": 4.5, "peak_memory_gb": None, "cache_memory_gb": None}, 4_500_000_000),
+        ({"active_memory_gb": None, "cache_memory_gb": 0.5}, None),
+        (None, None),
+    ):
+        said = work(metal=metal)
+        assert isinstance(said, Work)
+        assert said.held_bytes == held_bytes
+
+
 def test_progress_of_an_answer_is_none_of_its_prompt() -> None:
     """vllm-mlx gives a share of the longest answer under the same name."""
     row = RUNNING | {"phase": "generation", "completion_tokens": 7, "progress": 0.01}

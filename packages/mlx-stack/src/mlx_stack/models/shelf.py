@@ -89,6 +89,11 @@ def claim_of(opened: OpenStack, tier: Tier, folder: Path) -> int:
     return _claim(_shape_and_fit(opened, tier, folder), tier, folder)
 
 
+def planned_bytes(opened: OpenStack, tier: Tier, folder: Path) -> int | None:
+    """What a tier's engine holds at its full context, by plan; None where that is unknown."""
+    return _planned(_shape_and_fit(opened, tier, folder), tier)
+
+
 def load_bytes(folder: Path) -> int:
     """The memory that an engine holds before its first request: the weights and the process."""
     weights_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
@@ -149,6 +154,9 @@ def _shape_and_fit(
 
 
 def _claim(known: tuple[ModelShape, EngineFit] | None, tier: Tier, folder: Path) -> int:
+    return max(_planned(known, tier) or 0, load_bytes(folder))
+
+
+def _planned(known: tuple[ModelShape, EngineFit] | None, tier: Tier) -> int | None:
     planned = memory_of(*known, tier) if known is not None else None
-    planned_bytes = planned.total_bytes if planned is not None else None
-    return max(planned_bytes or 0, load_bytes(folder))
+    return planned.total_bytes if planned is not None else None

@@ -35,6 +35,7 @@ _BYTES_PER_TOKEN = 2
 _LONGEST_WORDS = 200
 
 type _Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+type _Gigabytes = Annotated[float, msgspec.Meta(ge=0, le=2**20)]
 
 
 class _Row(msgspec.Struct):
@@ -50,11 +51,17 @@ class _Kind(msgspec.Struct):
     status: str
 
 
+class _Metal(msgspec.Struct):
+    active_memory_gb: _Gigabytes | None = None
+    cache_memory_gb: _Gigabytes | None = None
+
+
 class _Status(msgspec.Struct):
     num_running: _Count
     num_waiting: _Count
     total_completion_tokens: _Count
     requests: list[_Row]
+    metal: _Metal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +135,7 @@ def read_work(body: bytes, counted: str | None, *, batches: bool) -> Work | Unre
         written=said.total_completion_tokens + traffic.answered,
         failures=traffic.failures,
         oldest_s=traffic.oldest_s,
+        held_bytes=_held_bytes(said.metal),
     )
 
 
@@ -191,6 +199,13 @@ def _in_flight(rows: list[_Row], status: str) -> tuple[InFlight, ...]:
         for row in rows
         if row.status == status
     )
+
+
+def _held_bytes(metal: _Metal | None) -> int | None:
+    """What MLX holds of the GPU's memory, as far as the engine says."""
+    if metal is None or metal.active_memory_gb is None:
+        return None
+    return int((metal.active_memory_gb + (metal.cache_memory_gb or 0.0)) * 1e9)
 
 
 def _padded(rows: tuple[InFlight, ...], count: int) -> tuple[InFlight, ...]:

@@ -1,6 +1,7 @@
 """The watchdog of a stack: what it watches, how it learns of changes, and where it notes them."""
 
 import os
+import re
 import sys
 import threading
 import time
@@ -51,6 +52,7 @@ from mlx_stack.models.disk.local import find_local
 from mlx_stack.models.find import local_model_of
 from mlx_stack.models.own_code import ensure_no_code
 from mlx_stack.models.serving import serving_of, shape_of_tier
+from mlx_stack.models.shelf import planned_bytes
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services import panic_reports, panics
 from mlx_stack.services.assembly import Assembly, assemble, guest_names
@@ -64,6 +66,9 @@ from mlx_stack.stack import Tier
 _MB = 1 << 20
 _WRITTEN_WITHIN_S = 600.0
 """So long after a report of a panic has appeared, more of it may be written."""
+_EXHAUSTION = re.compile(rb"\[metal::malloc\] Resource limit \(\d{1,12}\) exceeded")
+"""What MLX says when Metal has no more buffers to give: those that leaked come back with the end of
+the process only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,6 +318,8 @@ class _Delivery(TypedDict, total=False):
     delivery: DeliveryCheck
     silence_s: float
     works_in_silence: bool
+    planned_bytes: int | None
+    exhaustion: re.Pattern[bytes]
 
 
 def _delivery(opened: OpenStack, service: Service, hardware: HardwareProfile | None) -> _Delivery:
@@ -335,6 +342,8 @@ def _delivery(opened: OpenStack, service: Service, hardware: HardwareProfile | N
         "delivery": check,
         "silence_s": SILENCE_S + (predict_s(None) if is_silent else 0),
         "works_in_silence": is_silent,
+        "planned_bytes": planned_bytes(opened, tier, model.path),
+        "exhaustion": _EXHAUSTION,
     }
 
 
