@@ -21,7 +21,7 @@ from mlx_procsup import (
 )
 from mlx_procsup import wait_for_healthy as wait_until_ready
 from mlx_stack.child_environment import inherited_environment
-from mlx_stack.engines import backports, vllm_mlx
+from mlx_stack.engines import guard, vllm_mlx
 from mlx_stack.engines.embedded_model import make_embedded_model
 from mlx_stack.engines.environment import EngineName, Environment
 from mlx_stack.engines.install import install
@@ -111,9 +111,10 @@ def stack_home(
     return home
 
 
-_WITH_BACKPORTS = f"""
+_WITH_ADDITIONS = f"""
 import runpy, sys
-runpy.run_path({backports.__file__!r})["apply"]()
+for name in {guard.ADDITIONS!r}:
+    runpy.run_path({str(Path(guard.__file__).parent)!r} + f"/{{name}}.py")["apply"]()
 from vllm_mlx.cli import main
 sys.argv[0] = "vllm-mlx"
 main()
@@ -126,8 +127,8 @@ type Serve = Callable[..., str]
 def serve(vllm_mlx_environment: Environment, tmp_path: Path) -> Iterator[Serve]:
     """Call it with a model folder and the fields of a tier: a real engine serves it, at the URL.
 
-    `traits` are those of the model, by default what suits any; with `has_backports` the engine has
-    them, as those of a stack do.
+    `traits` are those of the model, by default what suits any; with `has_additions` the engine has
+    what the guard adds to it, as those of a stack do.
     """
     with _serving(vllm_mlx_environment, tmp_path) as start:
         yield start
@@ -162,14 +163,14 @@ def _serving(environment: Environment, folder: Path) -> Iterator[Serve]:
             model: Path,
             *,
             traits: Serving | None = None,
-            has_backports: bool = False,
+            has_additions: bool = False,
             **fields: object,
         ) -> str:
             tier = _tier(model, fields)
             # without the guard, so that a test may ask it as it likes
             start_with = (str(environment.python), "-u", str(environment.program("vllm-mlx")))
-            if has_backports:
-                start_with = (str(environment.python), "-I", "-u", "-c", _WITH_BACKPORTS)
+            if has_additions:
+                start_with = (str(environment.python), "-I", "-u", "-c", _WITH_ADDITIONS)
             command = vllm_mlx.command(start_with, tier, model, traits)
             engines.enter_context(_running(tier, command, dirs, folder))
             return f"http://127.0.0.1:{tier.port}"

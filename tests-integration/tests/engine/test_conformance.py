@@ -83,7 +83,7 @@ def wrong(table: Conformance) -> set[str]:
 def test_what_clients_need_is_right_but_for_known_faults_of_the_engine(
     serve: Serve, scripted_model: Path, tmp_path: Path
 ) -> None:
-    engine = serve(scripted_model, traits=TRAITS, concurrency=2, has_backports=True)
+    engine = serve(scripted_model, traits=TRAITS, concurrency=2, has_additions=True)
     with gateway_to(tmp_path, engine) as url:
         through = tried(url, *USUAL, key=KEY)
 
@@ -124,7 +124,7 @@ def test_nothing_of_a_call_is_shown_as_text(
 def test_stops_and_clients_that_leave_are_right_in_simple_mode(
     serve: Serve, scripted_model: Path, tmp_path: Path
 ) -> None:
-    engine = serve(scripted_model, traits=SIMPLE, has_backports=True)
+    engine = serve(scripted_model, traits=SIMPLE, has_additions=True)
     cases = (
         "C04",
         "C04s",

@@ -40,6 +40,34 @@ print(json.dumps({
 """
 
 
+PADDED = """
+import json, runpy, sys
+if sys.argv[1]:
+    runpy.run_path(sys.argv[1])["apply"]()
+import mlx.core as mx
+from mlx_lm.models import ssm
+from mlx_lm.models.cache import ArraysCache
+
+cache = ArraysCache.merge([ArraysCache(2), ArraysCache(2)])
+cache.prepare(lengths=[4, 2], right_padding=[0, 2])
+mask = cache.make_mask(4)
+mx.random.seed(1)
+def numbers(*shape):
+    return mx.random.normal(shape)
+x, B, C, dt = numbers(2, 4, 2, 8), numbers(2, 4, 1, 4), numbers(2, 4, 1, 4), numbers(2, 4, 2)
+A_log, D, dt_bias, state = numbers(2), numbers(2), numbers(2), numbers(2, 2, 8, 4)
+wanted = mx.array([[True] * 4, [True, True, False, False]])
+_, together = ssm.ssm_update(x, A_log, B, C, D, dt, dt_bias, state, (0.001, 100.0), wanted)
+_, alone = ssm.ssm_update(
+    x[1:, :2], A_log, B[1:, :2], C[1:, :2], D, dt[1:, :2], dt_bias, state[1:], (0.001, 100.0)
+)
+print(json.dumps({
+    "masked": mask.tolist() == wanted.tolist(),
+    "state": mx.allclose(together[1:], alone, atol=1e-5).item(),
+}))
+"""
+
+
 WAIT = """
 import json, runpy, sys
 from collections import deque
@@ -58,6 +86,13 @@ scheduler.abort_request("left")
 scheduler._process_pending_aborts()
 print(json.dumps([each.request_id for each in line]))
 """
+
+
+def padded(environment: Environment, backports_file: str) -> dict[str, bool]:
+    """Whether prompts of different lengths, read together, are masked and end in their states."""
+    command = [str(environment.python), "-I", "-c", PADDED, backports_file]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def waiting(environment: Environment, backports_file: str) -> list[str]:
@@ -81,6 +116,13 @@ def test_a_hybrid_models_cache_does_not_grow_with_the_answer(vllm_mlx_environmen
     assert fixed["state"] == 600
 
 
+def test_prompts_of_different_lengths_read_together_leave_what_each_leaves_alone(
+    vllm_mlx_environment: Environment,
+):
+    right = padded(vllm_mlx_environment, str(Path(backports.__file__)))
+    assert right == {"masked": True, "state": True}
+
+
 def test_a_request_whose_client_left_while_it_waited_is_gone(vllm_mlx_environment: Environment):
     assert waiting(vllm_mlx_environment, str(Path(backports.__file__))) == ["stays"]
 
@@ -89,4 +131,6 @@ def test_the_pinned_engine_still_needs_each_backport(vllm_mlx_environment: Envir
     grown = decoded(vllm_mlx_environment, "")
     assert min(grown["behind"]) >= 600, "mlx-lm#1632 is in the engine: the backport can go"
     assert grown["counts"] == [[-600, -597], [300, 300]]
+    faults = padded(vllm_mlx_environment, "")
+    assert faults == {"masked": False, "state": False}, "mlx-lm masks padding: that backport can go"
     assert waiting(vllm_mlx_environment, "") == ["left", "stays"], "the engine ends it itself"

@@ -4,11 +4,14 @@ from dataclasses import dataclass
 
 from mlx_catalog.model_files import ModelReading
 from mlx_catalog.model_types import model_types
-from mlx_catalog.schema import CatalogEntry, Geometry
+from mlx_catalog.schema import CatalogEntry
 
 PINNED_ENGINE = "vllm-mlx 0.6.0"
 PINNED_MLX_LM = (0, 31, 3)
 """The mlx-lm that the pinned engine requires: `>=0.31.3,<0.32`."""
+_WITH_A_TEXT_ROUTE = frozenset({"qwen3_5", "qwen3_5_moe"})
+"""Models with a vision tower whose textual half the engine builds for requests without pictures,
+and that were tried. It does so for Gemma 4 as well, which was not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,8 +22,9 @@ class EngineFit:
         unservable_because: Why it can't be served at all; "" where it can.
         multimodal: Whether it is served by the engine's multimodal half (mlx-vlm), which a model
             with a vision tower is, for text alone as well.
-        batching: Whether `--continuous-batching` works with its caches.
-        reuses_prefixes: Whether what two requests begin with alike is read once with batching.
+        batching: Whether several requests at once work with its caches.
+        reuses_prefixes: Whether what two requests begin with alike is read once, with mlx-stack's
+            additions to the engine.
     """
 
     unservable_because: str
@@ -37,16 +41,8 @@ def engine_fit(model: CatalogEntry | ModelReading) -> EngineFit:
         multimodal, why = model.vision, ""
     row = model_types().get(model.model_type)
     batching = row is None or not row.unbatched
-    cuttable = batching and not multimodal and _keeps_everything(model.geometry)
-    return EngineFit(why, multimodal, batching, cuttable)
-
-
-def _keeps_everything(geometry: Geometry | None) -> bool:
-    """Whether every layer keeps the whole context, so that its cache can be cut anywhere.
-
-    A window or a recurrent state can't be cut back to an earlier token.
-    """
-    return geometry is not None and geometry.sliding_layers == 0 and geometry.recurrent is None
+    textual = not multimodal or model.model_type in _WITH_A_TEXT_ROUTE
+    return EngineFit(why, multimodal, batching, row is not None and textual)
 
 
 def _unservable_because(entry: CatalogEntry) -> str:

@@ -255,3 +255,6 @@ STATE_STEP_BYTES_PER_TOKEN = 550_000
 """The same in models with recurrent layers or convolutions, which keep more at once."""
 KV_BYTES_PER_ELEMENT = 2
 """Keys and values are kept in 16 bits."""
+CHECKPOINTS = 3
+"""Copies of recurrent states and windows that an engine keeps of one conversation, beside the last:
+what can't be cut back to an earlier token."""

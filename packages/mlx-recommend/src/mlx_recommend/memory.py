@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from mlx_recommend.calibration import (
+    CHECKPOINTS,
     KV_BYTES_PER_ELEMENT,
     PREFILL_STEP_TOKENS,
     PROCESS_BYTES,
@@ -88,7 +89,11 @@ def memory_use(shape: ModelShape, workload: Workload) -> MemoryUse:
     state_bytes, concurrency = shape.state_bytes, workload.concurrency
     kept_bytes = None if workload.kept_contexts else 0
     if kv_bytes is not None and state_bytes is not None:
-        kept_bytes = (kv_bytes + state_bytes) * workload.kept_contexts
+        # what can't be cut back to an earlier token is kept at several
+        windows = shape.in_window(workload.context_tokens) if shape.sliding_window else 0
+        uncut = state_bytes + windows * (shape.sliding_kv_elements or 0) * KV_BYTES_PER_ELEMENT
+        one_bytes = kv_bytes + state_bytes + CHECKPOINTS * uncut
+        kept_bytes = one_bytes * workload.kept_contexts
     return MemoryUse(
         weights_bytes=shape.weights_bytes,
         kv_cache_bytes=None if kv_bytes is None else kv_bytes * concurrency,

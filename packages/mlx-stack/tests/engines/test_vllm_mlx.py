@@ -64,11 +64,16 @@ def test_requests_are_batched_where_several_are_served():
     assert value_of(words, "--cache-memory-mb") == "3072"
 
 
-def test_a_model_that_can_t_be_batched_is_not():
+def test_requests_to_a_model_that_can_t_be_batched_wait_in_line():
     traits = Serving(batching=False, reuses_prefixes=True)
     for concurrency in (1, 4):
         words = command(START, tier(concurrency=concurrency), FOLDER, traits)
-        assert "--continuous-batching" not in words
+        assert value_of(words, "--max-num-seqs") == "1"
+
+
+def test_a_model_that_can_t_be_batched_and_reuses_nothing_is_served_simply():
+    words = command(START, tier(concurrency=4), FOLDER, Serving(batching=False))
+    assert "--continuous-batching" not in words
 
 
 def test_a_single_request_s_conversation_is_kept_where_that_saves_reading_it_again():

@@ -7,6 +7,8 @@ import pytest
 
 from mlx_catalog import load_catalog
 from mlx_catalog.catalog import SHIPPED_MODELS
+from mlx_recommend.calibration import CHECKPOINTS
+from mlx_stack.engines.checkpoints import MOST_CHECKPOINTS
 from mlx_stack.engines.vllm_mlx import Serving
 from mlx_stack.errors import StackError
 from mlx_stack.models.serving import entry_of, serving_of
@@ -74,7 +76,7 @@ def test_a_model_that_nobody_knows_has_no_parsers_and_is_judged_by_its_files(fol
     sliding = {**LLAMA, "model_type": "gpt_oss", "sliding_window": 128}
     (folder / "config.json").write_text(json.dumps(sliding))
     serving = serving_of(CATALOG, tier(), folder)
-    assert serving == Serving(cache_bytes=serving.cache_bytes)
+    assert serving == Serving(reuses_prefixes=True, cache_bytes=serving.cache_bytes)
 
 
 def test_the_cache_holds_as_much_as_one_request_at_its_full_context_leaves(folder):
@@ -117,13 +119,19 @@ def test_models_without_a_batched_cache_are_served_one_request_at_a_time(folder)
     assert kinds == {"mamba2-parallel-hybrid", "moe-chunked", "mla-moe"}
 
 
-def test_prefixes_are_reused_only_where_every_layer_keeps_the_whole_context(folder):
-    assert serving_of(CATALOG, tier(model="qwen3-8b"), folder).reuses_prefixes
-    for entry in CATALOG:
-        geometry = entry.geometry
-        if entry.capabilities.vision or geometry.recurrent is not None or geometry.sliding_layers:
-            serving = serving_of(CATALOG, tier(model=entry.id), folder)
-            assert not serving.reuses_prefixes, entry.id
+def test_the_cache_of_a_hybrid_has_room_for_the_copies_that_are_made_on_the_way(folder):
+    geometry = CATALOG.get("qwen3.6-27b").geometry
+    elements = geometry.growing_kv_elements_per_token
+    assert elements is not None
+    tokens = 10_000
+    serving = serving_of(CATALOG, tier(model="qwen3.6-27b", context_tokens=tokens), folder)
+    state_bytes = (serving.cache_bytes or 0) - tokens * elements * 2
+    assert state_bytes > 0
+    assert state_bytes % (1 + MOST_CHECKPOINTS) == 0
+
+
+def test_the_memory_plan_counts_as_many_checkpoints_as_the_engine_keeps():
+    assert CHECKPOINTS == MOST_CHECKPOINTS
 
 
 def test_the_user_s_own_entry_counts(folder, tmp_path):

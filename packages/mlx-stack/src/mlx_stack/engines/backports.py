@@ -22,6 +22,8 @@ def apply() -> None:
     """Fix what is known of the libraries that are installed where this runs."""
     if find_spec("mlx_lm") is not None:
         bound_recurrent_metadata()
+        mask_padded_prompts()
+        leave_padding_out_of_states()
     if find_spec("vllm_mlx") is not None and find_spec("vllm_mlx.scheduler") is not None:
         end_requests_that_wait()
         end_whole_answers()
@@ -51,6 +53,60 @@ def bound_recurrent_metadata() -> None:
                 break
 
     caches.ArraysCache.advance = advance
+
+
+def mask_padded_prompts() -> None:
+    """Let prompts of different lengths that are read together be masked where they end.
+
+    A batch's recurrent cache says of a new batch that nothing is padded on the left, and of a chunk
+    how long each prompt is in it; asked for a mask, it looks at the first alone. The padding of the
+    first such chunk goes into the states, and the answers are to another prompt.
+    """
+    caches: Any = import_module("mlx_lm.models.cache")
+    prepare = caches.ArraysCache.prepare
+
+    def prepare_right(cache: Any, lengths: Any = None, **more: Any) -> None:
+        prepare(cache, lengths=lengths, **more)
+        if cache.left_padding is not None and max(cache.left_padding.tolist()) <= 0:
+            cache.left_padding = None
+
+    caches.ArraysCache.prepare = prepare_right
+
+
+def leave_padding_out_of_states() -> None:
+    """Let Mamba-2's states be those at the end of each prompt, where several are read together.
+
+    mlx-lm's scan masks what padding adds to a state, but lets the state decay over it, and several
+    models don't even tell it the lengths. Here each prompt of a padded chunk is scanned by itself.
+    """
+    mx: Any = import_module("mlx.core")
+    ssm: Any = import_module("mlx_lm.models.ssm")
+    scan = ssm.ssm_attn
+    of_tokens, of_prompts = (0, 2, 3, 5), 7
+    """Among its arguments (x, A_log, B, C, D, dt, dt_bias, state, ...), what each token has."""
+
+    def scan_each(*inputs: Any, mask: Any = None, lengths: Any = None) -> Any:
+        del lengths  # the mask says the same
+        width = inputs[0].shape[1]
+        counts = [width] if mask is None else mask.sum(axis=1).tolist()
+        if all(count == width for count in counts):
+            return scan(*inputs)
+        rows: list[tuple[Any, Any]] = []
+        for row, count in enumerate(counts):
+            own = list(inputs)
+            for index in (*of_tokens, of_prompts):
+                own[index] = None if own[index] is None else own[index][row : row + 1]
+            if count == 0:
+                rows.append((mx.zeros_like(own[0]), own[of_prompts]))
+                continue
+            for index in of_tokens:
+                own[index] = own[index][:, :count]
+            out, state = scan(*own)
+            rows.append((mx.pad(out, [(0, 0), (0, width - count), (0, 0), (0, 0)]), state))
+        outputs, states = zip(*rows, strict=True)
+        return mx.concatenate(outputs), mx.concatenate(states)
+
+    ssm.ssm_attn = scan_each
 
 
 def end_requests_that_wait() -> None:

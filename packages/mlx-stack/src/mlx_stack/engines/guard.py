@@ -1,7 +1,7 @@
 """What stands between a port of this machine and the engine behind it (decision 0025).
 
 An engine is started as `python -I guard.py serve …`: this file then wraps its ASGI application and
-its log records, and applies the `backports`; no file of the engine is changed. It runs in the
+its log records, and applies the `ADDITIONS`; no file of the engine is changed. It runs in the
 engine's environment, so it imports nothing but the standard library; mlx-stack imports it for the
 other side of the proof.
 
@@ -36,6 +36,8 @@ from typing import Any, cast
 SECRET_VARIABLE = "MLX_ENGINE_SECRET"  # noqa: S105 - its name
 SCRATCH_VARIABLE = "MLX_ENGINE_SCRATCH"
 HEADER = "x-mlx-stack-proof"
+ADDITIONS = ("backports", "checkpoints", "text_route")
+"""The files beside this one that change what the engine does, in the order they are applied."""
 CHALLENGE_PATH = "/proof"
 """What the guard itself answers, with nothing but the proof."""
 STATUS_PATH = "/v1/status"
@@ -455,7 +457,8 @@ def main() -> None:
         run(Guard(app, secret), **options)
 
     vars(uvicorn)["run"] = run_guarded
-    _module_beside("backports").apply()
+    for name in ADDITIONS:
+        _module_beside(name).apply()
     sys.argv[0] = "vllm-mlx"
     import_module("vllm_mlx.cli").main()
 

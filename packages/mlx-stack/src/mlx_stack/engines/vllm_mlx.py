@@ -33,9 +33,9 @@ class Serving:
     Attributes:
         tool_call_parser: A value of `--tool-call-parser`, or "" where the model calls no tools.
         reasoning_parser: A value of `--reasoning-parser`, or "" where the model doesn't think.
-        batching: Whether several requests may be decoded side by side.
-        reuses_prefixes: Whether what two requests begin with alike is read once with batching:
-            every layer keeps all keys and values, so that its cache can be cut anywhere.
+        batching: Whether several requests may be decoded side by side; else they wait in line.
+        reuses_prefixes: Whether what two requests begin with alike is read once, where the engine
+            keeps it.
         multimodal: Whether the engine serves it with its half for images.
         cache_bytes: The memory for prefixes kept between requests; None where nobody planned it.
         prefill_step: Tokens of a prompt to compute at once; None is the engine's own 2,048.
@@ -150,13 +150,15 @@ def _caching(tier: Tier, serving: Serving) -> dict[str, FlagValue]:
     """How requests share the engine, and what it keeps of the finished ones.
 
     Batching serves a single request as well where prefixes can be reused: the simple mode keeps
-    nothing but system prompts, and reads every turn of a conversation from its beginning.
+    nothing but system prompts, and reads every turn of a conversation from its beginning. A batch
+    of one is right for every cache.
     """
-    if not serving.batching or (tier.concurrency == 1 and not serving.reuses_prefixes):
+    at_once = tier.concurrency if serving.batching else 1
+    if at_once == 1 and not serving.reuses_prefixes:
         return {}
     return {
         "continuous-batching": True,
-        "max-num-seqs": tier.concurrency,
+        "max-num-seqs": at_once,
         "cache-memory-mb": max(1, (serving.cache_bytes or DEFAULT_CACHE_BYTES) // 2**20),
     }
 
