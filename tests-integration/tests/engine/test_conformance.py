@@ -98,7 +98,7 @@ def test_what_clients_need_is_right_but_for_known_faults_of_the_engine(
 def test_a_model_that_thinks_is_right_in_every_api(
     serve: Serve, scripted_model: Path, tmp_path: Path
 ) -> None:
-    engine = serve(scripted_model, traits=THINKS, has_backports=True)
+    engine = serve(scripted_model, traits=THINKS, has_additions=True)
     with gateway_to(tmp_path, engine) as url:
         assert wrong(tried(url, "thinking", key=KEY)) == set()
 
@@ -107,9 +107,9 @@ def test_a_model_that_thinks_is_right_in_every_api(
 def test_nothing_of_a_call_is_shown_as_text(
     serve: Serve, scripted_model: Path, parser: str
 ) -> None:
-    def streamed(name: str, *, has_backports: bool) -> tuple[str, list[tuple[str, Any]]]:
+    def streamed(name: str, *, has_additions: bool) -> tuple[str, list[tuple[str, Any]]]:
         traits = Serving(tool_call_parser=parser, reuses_prefixes=True)
-        url = serve(scripted_model, name=name, traits=traits, has_backports=has_backports)
+        url = serve(scripted_model, name=name, traits=traits, has_additions=has_additions)
         server = Server(url, "scripted", "")
         try:
             answer = server.chat(f"Repeat: I look. {TAGGED[parser]}", tools=[TOOL], stream=True)
@@ -117,8 +117,8 @@ def test_nothing_of_a_call_is_shown_as_text(
         finally:
             server.close()
 
-    assert streamed("fixed", has_backports=True) == ("I look. ", CALLED)
-    assert streamed("bare", has_backports=False)[0] != "I look. ", "a newer engine looks for it"
+    assert streamed("fixed", has_additions=True) == ("I look. ", CALLED)
+    assert streamed("bare", has_additions=False)[0] != "I look. ", "a newer engine looks for it"
 
 
 def test_stops_and_clients_that_leave_are_right_in_simple_mode(
