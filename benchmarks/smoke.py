@@ -50,6 +50,7 @@ LEFT_OUT = {
     "catalog_comparison": "installs packages from PyPI",
     "engines_conversation": "installs the engines",
     "engines_liveness": "installs the engines",
+    "engines_turns": "installs the engines",
     "gateway_fuzz": "needs a running stack",
     "gateway_others": "installs packages from PyPI and npm, for gateway_relay.py",
     "gateway_choice": "needs servers and clients that nothing else here needs",

@@ -18,6 +18,7 @@ from mlx_recommend import (
     estimate,
     shape_of_entry,
 )
+from mlx_recommend.calibration import CHECKPOINTS
 from mlx_recommend.memory import memory_use, prefill_step
 
 CATALOG = load_catalog()
@@ -132,8 +133,8 @@ def test_every_part_is_visible_and_they_add_up():
     assert all(part > 0 for part in parts)
     assert sum(parts) == use.total_bytes
     assert use.kv_cache_bytes == 2 * 8192 * 32768
-    # both conversations are still there when their next turns come
-    assert use.prefix_cache_bytes == use.kv_cache_bytes + use.state_bytes
+    # both conversations are still there when their next turns come, with copies of their states
+    assert use.prefix_cache_bytes == use.kv_cache_bytes + (1 + CHECKPOINTS) * use.state_bytes
 
 
 def test_the_process_is_told_apart_from_what_the_gpu_needs():

@@ -119,14 +119,14 @@ def test_a_long_context_tier_of_agents_can_do_their_work_and_never_crowds_out_th
     standard, long_context = tier(plan, "standard"), tier(plan, "longctx")
     if long_context is not None:
         assert long_context.candidate.entry.capabilities.tool_calling
-        assert standard.estimate.workload.context_tokens >= 65_536
+        assert standard.estimate.workload.context_tokens >= 49_152
 
 
 def test_a_mac_of_128_gb_gives_agents_contexts_to_work_in():
     plan = plan_for("m4-max:40:128", intent=Intent.AGENT_FLEET)
     contexts = {each.kind.name: each.estimate.workload.context_tokens for each in plan.tiers}
     assert len(contexts) == 3
-    assert min(contexts.values()) >= 98_304
+    assert min(contexts.values()) >= 49_152
 
 
 def test_a_mac_of_512_gb_plans_the_most_for_agents():

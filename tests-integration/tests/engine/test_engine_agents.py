@@ -62,7 +62,8 @@ def test_a_turn_says_what_it_read_and_reads_little_more_than_what_is_new(running
     done = running.run("bench", "fast", "--agents", "1", *ASKED, timeout_s=300)
     assert done.code == 0, done.err
     first, *later = done.document["turns"]
-    assert first["prompt_tokens"] == first["read_tokens"] == 1100
+    assert first["prompt_tokens"] == 1100
+    assert first["read_tokens"] >= 1090, "all chats begin with the template's few tokens"
     for turn in later:
         assert turn["new_tokens"] - 16 <= turn["read_tokens"] <= 1.1 * turn["new_tokens"]
 
