@@ -122,8 +122,9 @@ def test_a_long_context_tier_of_agents_can_do_their_work_and_never_crowds_out_th
         assert standard.estimate.workload.context_tokens >= 49_152
 
 
-def test_a_mac_of_128_gb_gives_agents_contexts_to_work_in():
-    plan = plan_for("m4-max:40:128", intent=Intent.AGENT_FLEET)
+@pytest.mark.parametrize("intent", Intent)
+def test_a_mac_of_128_gb_gives_people_and_agents_contexts_to_work_in(intent: Intent):
+    plan = plan_for("m4-max:40:128", intent=intent)
     contexts = {each.kind.name: each.estimate.workload.context_tokens for each in plan.tiers}
     assert len(contexts) == 3
     assert min(contexts.values()) >= 49_152

@@ -28,8 +28,8 @@ _PAIR_DEPTH = 12
 
 _LENGTHS = tuple(1024 * k for k in (8, 16, 24, 32, 48, 64, 96, 128, 192, 256))
 """The contexts that a tier is stretched through."""
-_AGENT_LENGTHS = (131_072, 98_304, 65_536)
-"""What the standard tier of agents is given if a smaller long-context model makes room for it."""
+_ROOM_TO_WORK = {Intent.BALANCED: (32_768,), Intent.AGENT_FLEET: (131_072, 98_304, 65_536)}
+"""The contexts that the standard tier is given if a smaller long-context model makes room."""
 _GIVES_WAY = 0.8
 """That model scores at least this share of the one that it replaces."""
 
@@ -158,26 +158,26 @@ def make_plan(
     if context_tokens is not None:
         return chosen
     tiers = chosen.tiers
-    if intent is Intent.AGENT_FLEET:
-        tiers = _with_room_for_agents(tiers, long_contexts, option, budget_bytes)
+    tiers = _with_room_to_work(tiers, _ROOM_TO_WORK[intent], long_contexts, option, budget_bytes)
     return replace(chosen, tiers=_stretched(tiers, option, budget_bytes))
 
 
 type _MakeOption = Callable[[Candidate, TierKind, int], Option | None]
 
 
-def _with_room_for_agents(
+def _with_room_to_work(
     tiers: tuple[Option, ...],
+    lengths: Sequence[int],
     long_contexts: Sequence[Option],
     option: _MakeOption,
     budget_bytes: int,
 ) -> tuple[Option, ...]:
     """The tiers with the longest context of the standard one that the long-context one leaves.
 
-    Agents work in the standard tier: where its context is the shorter one, the other tier has
-    nothing to offer them. So that tier takes the best model that makes room.
+    People and agents work in the standard tier: the other takes the best model that makes room.
 
     Args:
+        lengths: The contexts that are worth it, the longest first.
         long_contexts: What could be the long-context tier, best score first.
     """
     chosen = next((tier for tier in tiers if tier.kind is LONG_CONTEXT), None)
@@ -185,7 +185,7 @@ def _with_room_for_agents(
         return tiers
     standard = tiers[0]
     smaller = [each for each in long_contexts if each.score >= _GIVES_WAY * chosen.score]
-    for tokens in _AGENT_LENGTHS:
+    for tokens in lengths:
         longer = _longer(standard, option, tokens)
         if longer is None or _context(longer) < tokens:
             continue

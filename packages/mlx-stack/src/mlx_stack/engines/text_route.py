@@ -26,7 +26,7 @@ _SUMS = (
 
 def apply() -> None:
     """Give the engine's batching half the route, where it is installed."""
-    if find_spec("vllm_mlx") is None or find_spec("vllm_mlx.engine.batched") is None:
+    if find_spec("vllm_mlx") is None or find_spec("vllm_mlx.engine") is None:
         return
     batched: Any = import_module("vllm_mlx.engine.batched").BatchedEngine
     _start_both(batched)
