@@ -3,7 +3,7 @@
     uv run --group browser python benchmarks/page.py [FIGURE …]
 
 `paint`    until the first contentful paint, the page's code loaded already by the gateway or not
-`streams`  8 streams of 60 tokens a second with the page open and without: TTFT, CPU a chunk
+`streams`  8 streams of 60 tokens a second with the page open and without, in pairs
 `idle`     the processor time of the gateway and of the browser while nothing happens
 `heap`     JavaScript's heap before and after 10,000 events
 
@@ -136,37 +136,51 @@ async def measure_streams(port: int, pid: int) -> tuple[float, float, float]:
 
 
 async def streams(browser: Browser, program: Program, port: int, pid: int) -> None:
-    """The gateway's figures with the page open and without it, in turn."""
-    found: dict[bool, list[tuple[float, float, float]]] = {False: [], True: []}
-    for _ in range(ROUNDS):
-        for is_open in (False, True):
+    """The gateway's figures with the page open and without it, in turn, and how each pair differs.
+
+    Every other pair begins with the page, so that what the machine does meanwhile hits both alike.
+    """
+    pairs: list[dict[bool, tuple[float, float, float]]] = []
+    for number in range(ROUNDS):
+        found: dict[bool, tuple[float, float, float]] = {}
+        for is_open in (False, True) if number % 2 == 0 else (True, False):
             page = await opened(browser, program) if is_open else None
             await asyncio.sleep(1)
-            found[is_open].append(await measure_streams(port, pid))
+            found[is_open] = await measure_streams(port, pid)
             if page is not None:
                 await page.close()
-    for is_open, rounds in found.items():
+        pairs.append(found)
+    for is_open in (False, True):
+        rounds = [each[is_open] for each in pairs]
         ttft, cpu, rate = (statistics.median(each) for each in zip(*rounds, strict=True))
         print(f"streams: {'with' if is_open else 'without'} the page: TTFT {ttft:.1f} ms, "
               f"{cpu:.0f} µs of CPU a chunk, {rate:.0f} tokens/s")  # fmt: skip
+    for place, name in enumerate(("TTFT", "CPU a chunk", "tokens/s")):
+        changes = [(each[True][place] / each[False][place] - 1) * 100 for each in pairs]
+        print(f"streams: {name} with the page, in pairs: {statistics.median(changes):+.1f} % "
+              f"({min(changes):+.1f} to {max(changes):+.1f} %, {len(pairs)} pairs)")  # fmt: skip
 
 
 async def idle(browser: Browser, program: Program, _port: int, pid: int) -> None:
-    """The processor time while nothing happens, in percent of a core."""
+    """The processor time while nothing happens, in percent of a core, with and without in turn."""
     me = psutil.Process().pid
-    for is_open in (False, True):
+    found: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
+    for is_open in (False, True, True, False):
         page = await opened(browser, program) if is_open else None
         await asyncio.sleep(3)
         began, gateway = time.perf_counter(), cpu_s(pid)
         chromium = cpu_s(me) - _own_cpu_s()
-        await asyncio.sleep(3 * MEASURED_S)
+        await asyncio.sleep(1.5 * MEASURED_S)
         seconds = time.perf_counter() - began
         gateway = (cpu_s(pid) - gateway) / seconds * 100
         chromium = (cpu_s(me) - _own_cpu_s() - chromium) / seconds * 100
-        print(f"idle: {'with' if is_open else 'without'} the page: gateway {gateway:.2f} %, "
-              f"browser {chromium:.2f} % of a core")  # fmt: skip
+        found[is_open].append((gateway, chromium))
         if page is not None:
             await page.close()
+    for is_open, rounds in found.items():
+        gateway, chromium = (statistics.mean(each) for each in zip(*rounds, strict=True))
+        print(f"idle: {'with' if is_open else 'without'} the page: gateway {gateway:.2f} %, "
+              f"browser {chromium:.2f} % of a core")  # fmt: skip
 
 
 def _own_cpu_s() -> float:
@@ -203,6 +217,7 @@ async def main() -> int:
     measures: dict[str, Callable[..., Awaitable[None]]] = {
         "paint": paint, "streams": streams, "idle": idle, "heap": heap,
     }  # fmt: skip
+    print(f"load: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     with stack() as (program, port, pid):
         async with async_playwright() as playwright:
             browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)

@@ -1,5 +1,6 @@
 """The page in Chromium: each view, each action, what goes wrong, and how it is used."""
 
+import base64
 import fcntl
 import json
 import threading
@@ -22,6 +23,11 @@ type Ask = Callable[..., int]
 VIEWS = ("now", "requests", "models", "chat", "logs", "usage", "keys", "doctor")
 ATTACK = "<script>window.hit=1</script><img src=x onerror=window.hit=2><b>bold</b>"
 REPO = "example/Tiny-4bit"
+DOT = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJg"
+    "gg=="
+)
+"""A picture of one dot."""
 
 
 def root_of(page: "Page") -> str:
@@ -128,7 +134,19 @@ def test_images_are_offered_for_models_that_read_them_only(page: "Page") -> None
     page.get_by_label("Model").select_option("fast")
     page.get_by_label("Images").wait_for(state="hidden")
     page.get_by_label("Model").select_option("seeing")
-    page.get_by_label("Images").wait_for(state="visible")
+    page.get_by_label("Images").set_input_files(
+        {"name": "dot.png", "mimeType": "image/png", "buffer": base64.b64decode(DOT)}
+    )
+    text_of(page, "1 attached").wait_for()
+    page.get_by_label("Message").fill("What is it?")
+    with page.expect_request("**/ui/api/chat") as asked:
+        page.get_by_label("Message").press("Enter")
+    parts = asked.value.post_data_json["messages"][-1]["content"]
+    assert [each["type"] for each in parts] == ["text", "image_url"]
+    assert parts[1]["image_url"]["url"] == f"data:image/png;base64,{DOT}"
+    page.get_by_alt_text("attached image").wait_for()
+    page.get_by_role("log").get_by_text("You said:").wait_for()
+
     page.get_by_role("button", name="One model or two").click()
     page.get_by_label("Images").wait_for(state="hidden")
 
@@ -366,6 +384,16 @@ def test_a_page_that_was_cut_off_reconnects(page: "Page", context: Any) -> None:
     row(page, "standard").get_by_text("healthy").wait_for(timeout=30_000)
 
 
+def test_after_a_sleep_the_page_asks_for_everything_again(page: "Page") -> None:
+    page.clock.install()
+    page.reload()
+    row(page, "standard").get_by_text("healthy").wait_for()
+    with page.expect_request("**/ui/api/events"):
+        page.clock.fast_forward(60_000)  # timers stand still meanwhile, and no error is reported
+    row(page, "standard").get_by_text("healthy").wait_for()
+    assert not page.get_by_text("offline").is_visible()
+
+
 def test_the_page_is_used_with_the_keyboard(page: "Page") -> None:
     row(page, "standard").get_by_text("healthy").wait_for()
     page.keyboard.press("Tab")
@@ -403,7 +431,7 @@ def test_the_focus_stays_where_it_is_when_something_changes(page: "Page", ask: A
 @pytest.mark.parametrize("options", [{"viewport": {"width": 360, "height": 740}}])
 def test_every_view_fits_a_phone(page: "Page", options: dict[str, Any]) -> None:
     width = options["viewport"]["width"]
-    for view in VIEWS:
+    for view in (*VIEWS, "requests/1"):
         show(page, view)
         page.wait_for_timeout(700)
         assert page.evaluate("document.documentElement.scrollWidth") == width, view
