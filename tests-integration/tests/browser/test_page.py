@@ -104,6 +104,15 @@ def test_requests_are_seen_as_they_run_and_afterwards(page: "Page", ask: Ask) ->
     assert page.get_by_role("img").get_attribute("aria-label").startswith("Timeline: waited")
 
 
+def test_a_request_says_what_it_waits_for(page: "Page", ask: Ask) -> None:
+    clients = [threading.Thread(target=ask, args=("word " * 60, "standard")) for _ in range(2)]
+    for client in clients:
+        client.start()
+    region(page, "Running requests").get_by_text("turn: 1 at work, 1 waiting").wait_for()
+    for client in clients:
+        client.join()
+
+
 def test_a_long_prompt_shows_how_far_it_has_been_read(page: "Page", ask: Ask) -> None:
     client = threading.Thread(target=ask, args=("word " * 30, "slow"))
     client.start()

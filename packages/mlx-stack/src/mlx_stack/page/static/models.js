@@ -88,7 +88,7 @@ function showCatalog() {
     [each.id, each.name, each.family, ...each.tags, ...each.aliases].join(' ').toLowerCase().includes(words));
   refill(parts.catalog, table([
     ['Model', (row) => h('span', {class: 'name'}, row.id)],
-    ['Params', (row) => `${figure(row.params_b)}B${row.active_params_b && row.active_params_b !== row.params_b ? ` / ${figure(row.active_params_b)}B` : ''}`, {num: true}],
+    ['Params', (row) => `${figure(row.params_b)}B${row.active_params_b && row.active_params_b !== row.params_b ? ` / ${figure(row.active_params_b)}B` : ''}`, {num: true, class: 'narrow-off'}],
     ['Memory', (row) => bytes(row.estimate.memory.total_bytes), {num: true}],
     ['Fits', fits],
     ['tok/s', (row) => speed(row.estimate.generation_tps), {num: true}],

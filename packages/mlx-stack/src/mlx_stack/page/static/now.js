@@ -166,7 +166,7 @@ function measure() {
   else samples.push([at, 0]);
   knownAt = at;
   while (samples.length > MOST_SAMPLES || samples[0]?.[0] < at - WINDOW_MS) samples.shift();
-  if (at - drawnAt > DRAWN_EVERY_MS || !known.size) drawSpeed();
+  if (at - drawnAt > DRAWN_EVERY_MS || !known.size || samples.length === 2) drawSpeed();
 }
 
 function drawSpeed() {
@@ -176,7 +176,7 @@ function drawSpeed() {
   refill(parts.speed, shown.length > 1
     ? lineChart(shown, {from: to - WINDOW_MS, to, width: parts.speed.clientWidth, label: 'Tokens per second over the last three minutes',
       text: (at) => clock(at)})
-    : h('p', {class: 'empty'}, 'No tokens were written while this page was open.'));
+    : h('p', {class: 'empty'}, 'No tokens yet.'));
 }
 
 function showRunning() {
@@ -184,12 +184,20 @@ function showRunning() {
   refill(parts.running, table([
     ['Who', (row) => [h('span', {class: 'name'}, row.key), ' ', h('span', {class: 'dim narrow-off'}, row.program)]],
     ['Tier', (row) => row.tier + (row.tier !== row.model ? ` (asked ${row.model})` : '')],
-    ['Phase', (row) => [PHASES[row.phase] || row.phase, row.phase === 'reading' && progress(row)]],
+    ['Phase', (row) => [PHASES[row.phase] || row.phase, why(row), row.phase === 'reading' && progress(row)]],
     ['Since', (row) => seconds(row.seconds), {num: true}],
     ['First token', (row) => seconds(row.ttft_s), {num: true, class: 'narrow-off'}],
     ['expected', (row) => seconds(expected(row.tier, row.prompt_tokens, row.queue_s)), {num: true, class: 'dim narrow-off'}],
     ['~tok/s', (row) => figure(speed(row)), {num: true}],
   ], store.requests?.running || [], {empty: 'No request is running.', label: 'Running requests'}));
+}
+
+// What a request waits for, where that is known.
+function why(row) {
+  const line = store.requests.lines[row.tier];
+  const others = (store.status?.services || []).find((each) => each.name === row.tier)?.waits_for || [];
+  if (row.phase === 'queued' && line) return `: ${line.running} at work, ${line.waiting} waiting`;
+  return row.phase === 'starting' && others.length ? `, once ${others.join(', ')} has made room` : null;
 }
 
 // How far the prompt has been read: as the engine says it, else as it was predicted.

@@ -35,7 +35,7 @@ async function load() {
     ['Failed', (row) => h('span', {class: row.failed ? 'bad' : 'dim'}, row.failed), {num: true}],
     ['Read', (row) => count(row.prompt_tokens), {num: true, class: 'narrow-off'}],
     ['Reused', (row) => count(row.cached_tokens), {num: true, class: 'narrow-off'}],
-    ['Written', (row) => count(row.completion_tokens), {num: true}],
+    ['Written', (row) => count(row.completion_tokens), {num: true, class: 'narrow-off'}],
     ['First token', (row) => seconds(row.ttft_s.p50), {num: true}],
     ['p95', (row) => seconds(row.ttft_s.p95), {num: true, class: 'narrow-off'}],
     isByModel && ['expected', (row) => seconds(expected[row.model]?.ttft_s), {num: true, class: 'dim narrow-off'}],
