@@ -28,6 +28,8 @@ _BUSY_S = 0.5
 _IDLE_S = 1.0
 _STATUS_S = 20.0
 _MACHINE_S = 5.0
+_RECENT_S = 2.0
+"""Reading the ledger costs as much as relaying dozens of tokens."""
 _SIGN_OF_LIFE_S = 15.0
 _LONG_READ_S = 1.0
 """A prompt that takes longer is asked after: how far its engine has read it."""
@@ -84,7 +86,7 @@ class Feed:
         self._latest: dict[str, bytes] = {}
         self._watching: tuple[asyncio.Task[None], ...] = ()
         self._signature: object = None
-        self._status_at = self._machine_at = float("-inf")
+        self._status_at = self._machine_at = self._recent_at = float("-inf")
         self._finished = -1
         self._is_over = False
 
@@ -124,8 +126,9 @@ class Feed:
     async def _watch_requests(self) -> None:
         while True:
             busy = await self._look_at_requests()
-            if self._finished != self._gateway().finished:
-                self._finished = self._gateway().finished
+            finished, now = self._gateway().finished, time.monotonic()
+            if self._finished != finished and now - self._recent_at >= _RECENT_S:
+                self._finished, self._recent_at = finished, now
                 await asyncio.sleep(_BUSY_S)  # the ledger writes a batch at a time
                 self._tell("recent", await asyncio.to_thread(self._recent))
             await asyncio.sleep(_BUSY_S if busy else _IDLE_S)
