@@ -16,6 +16,7 @@ TIMEOUT_S = 180
 
 SMALL: dict[str, tuple[str, ...]] = {
     "bench_calibration": ("--rounds", "1"),
+    "bench_tune": ("--rounds", "1"),
     "catalog_load": (),
     "delivery_prefills": ("--count", "50"),
     "demand_cold_start": ("--rounds", "1"),

@@ -65,6 +65,7 @@ RUNNING: dict[str, tuple[str, ...]] = {
         *("--prefix-tokens", "900", "--generation-tokens", "8"),
     ),
     "bench-check": ("bench", "standard", "--check"),
+    "bench-tune": ("bench", "standard", "--tune", "--dry-run"),
     "logs-service": ("logs", "standard"),
     "connect-client": ("connect", "llm"),
     "keys-add": ("keys", "add", "laptop"),

@@ -23,6 +23,7 @@ from mlx_bench.agent_check.questions import QUESTIONS, Question
 
 FAULTS = ("no-parallel", "tag-leak", "no-schema", "deaf", "nonsense", "other-words", "thinks")
 _NUMBER = re.compile(r"The number of the lighthouse is (\d+)\.")
+_LONG_STORY = "Tell a very long story with these words."
 _TEXTS = {
     "What is the capital of France?": "The capital of France is Paris.",
     "What is 12 plus 30?": "12 plus 30 is 42.",
@@ -97,6 +98,8 @@ def _said(
     number = _NUMBER.search(wrote)
     if number is not None:
         return number[1]
+    if wrote.endswith(_LONG_STORY):
+        return " ".join(f"word{at}" for at in range(400))
     for beginning, text in _TEXTS.items():
         if wrote.startswith(beginning):
             return f"Well: {text}" if "other-words" in faults else text

@@ -21,6 +21,12 @@ its own, which say how it misbehaves:
                          error-200    … or HTTP 200 with finish_reason "error"
                          silence      nothing is answered, at full processor load
     --capable FAULTS   answer as a model fit for agents, with these faults (`capable_model`)
+    --planted LIST     what flags do that it doesn't know otherwise: `stream-interval=4:1.08` makes
+                       it 8 % faster, `enable-mtp:words` changes what it says
+    --paced SHARE      answer by the clock, however busy the machine is, at a speed that varies
+                       by this share from request to request
+    --prefill-tps N    read a prompt at this speed
+    --ballast-mb N     hold so much memory for nothing
     --status-as KIND   `/v1/status` is missing, hangs, is nonsense, or lies (a request in flight
                        that isn't there)
 """
@@ -29,12 +35,14 @@ import argparse
 import asyncio
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from itertools import count, islice, repeat
 from typing import Any
 
 import uvicorn
@@ -68,6 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         signal.signal(signal.SIGUSR1, engine.wedge)
     time.sleep(options.ready_after)
     print(f"listening on {options.host}:{options.port}", flush=True)
+    ballast = bytearray(b"x") * (options.ballast_mb * 2**20)
     uvicorn.run(
         engine,
         host=options.host,
@@ -77,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         lifespan="off",
         log_level="info",
     )
+    del ballast  # held until here
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -98,9 +108,30 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--chat-status", type=int, default=200)
     parser.add_argument("--wedge", choices=WEDGES)
     parser.add_argument("--capable", type=lambda text: text.split(","))
+    parser.add_argument("--planted", type=lambda text: text.split(","), default=[])
+    parser.add_argument("--paced", type=float)
+    parser.add_argument("--prefill-tps", type=float)
+    parser.add_argument("--ballast-mb", type=int, default=0)
     parser.add_argument("--status-as", choices=["missing", "hang", "nonsense", "lie"])
-    options, _ = parser.parse_known_args(arguments)
+    options, others = parser.parse_known_args(arguments)
+    options.says = "said:"
+    for effect in _effects(options.planted, others):
+        if effect == "words":
+            options.says = "answered:"
+            if options.capable is not None:
+                options.capable = [*options.capable, "other-words"]
+        else:
+            options.token_delay /= float(effect)
     return options
+
+
+def _effects(planted: Sequence[str], flags: Sequence[str]) -> Iterator[str]:
+    """What the flags that were given are said to do."""
+    given = f" {' '.join(flags)} "
+    for each in planted:
+        flag, _, effect = each.partition(":")
+        if f" --{flag.replace('=', ' ')} " in given:
+            yield effect
 
 
 def _exit_later(options: argparse.Namespace) -> None:
@@ -202,8 +233,11 @@ class _Engine:
                 await asyncio.sleep(self._options.read_for / 20)
                 row["progress"] = step / 20
             row["progress"] = 0.0
+            if self._options.prefill_tps is not None:
+                await asyncio.sleep(len(prompt) / self._options.prefill_tps)
+            pace = _pace(self._options)
             for token in tokens:
-                await asyncio.sleep(self._options.token_delay)
+                await asyncio.sleep(next(pace))
                 if self._wedge in ("dead-thread", "deadlock", "livelock"):
                     await asyncio.sleep(_LONG_S)
                 row["completion_tokens"] += 1
@@ -239,7 +273,7 @@ class _Engine:
         if call is not None and request.get("stream"):
             await _send_events(send, self._call_events(*call))
             return
-        said = ["Seen:"] if last["role"] == "tool" else ["You", "said:"]
+        said = ["Seen:"] if last["role"] == "tool" else ["You", options.says]
         tokens = [*said, *prompt][: request.get("max_tokens") or None]
         usage = {
             "prompt_tokens": len(prompt),
@@ -275,11 +309,11 @@ class _Engine:
 
         async def events() -> AsyncIterator[str]:
             kind = "chat.completion.chunk"
-            deltas = dict(enumerate(capable_model.chat_deltas(said)))
+            deltas = list(islice(capable_model.chat_deltas(said), limit))
             first = {"index": 0, "delta": {"role": "assistant"}}
             yield json.dumps(self._completion(kind, [first], None))
             at = 0
-            async for _ in self._work(prompt, [words for words, _ in deltas.values()]):
+            async for _ in self._work(prompt, [words for words, _ in deltas]):
                 choice = {"index": 0, "delta": deltas[at][1]}
                 at += 1
                 yield json.dumps(self._completion(kind, [choice], None))
@@ -366,6 +400,18 @@ class _Engine:
         last: dict[str, object] = {"index": 0, "delta": {}, "finish_reason": "stop"}
         yield json.dumps(self._completion(kind, [last], usage))
         yield "[DONE]"
+
+
+def _pace(options: argparse.Namespace) -> Iterator[float]:
+    """How long to wait before each token."""
+    varies = options.paced
+    if varies is None:
+        yield from repeat(options.token_delay)
+        return
+    delay = options.token_delay * random.gauss(1, varies)
+    began = time.monotonic()
+    for at in count(1):
+        yield max(0.0, began + at * delay - time.monotonic())
 
 
 def _row(name: str, prompt_tokens: int) -> dict[str, Any]:

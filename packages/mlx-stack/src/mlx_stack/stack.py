@@ -74,6 +74,8 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         lazy: Start the engine with the first request only.
         idle_unload_s: End the engine after so many idle seconds; None never does.
         pinned: Never end the engine to make room for another.
+        tuned_by: The result of `bench --tune` that flags in `vllm_flags` come from; None where no
+            such result was applied.
     """
 
     name: TierName
@@ -87,6 +89,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     lazy: bool = False
     idle_unload_s: Annotated[int, msgspec.Meta(ge=1)] | None = None
     pinned: bool = False
+    tuned_by: str | None = None
 
 
 class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -177,36 +177,50 @@ def _serve(
     """A local model served by an engine that is started for it and stopped afterwards."""
     (port,) = free_ports(1)
     source = local.repo or str(local.path)
-    label = local.model or local.repo or local.path.name
     tier = Tier(
         name=_SERVICE,
-        model=label,
+        model=local.model or local.repo or local.path.name,
         quant=local.quant,
         source=source,
         port=port,
         vllm_flags={},
         concurrency=concurrency,
     )
-    on_progress(f"Starting {label} for this run")
-    with tempfile.TemporaryDirectory(prefix="mlx-stack-bench-") as folder:
-        dirs = StateDirs(*(Path(folder) / part for part in ("pids", "run", "logs")))
-        service = _engine(opened, tier, local.path, dirs)
+    on_progress(f"Starting {tier.model} for this run")
+    with serve_beside(opened, tier, local.path) as target:
+        yield target
+
+
+@contextmanager
+def serve_beside(opened: OpenStack, tier: Tier, folder: Path) -> Generator[BenchTarget]:
+    """A tier served by an engine of its own, next to what runs, until the context is left.
+
+    Args:
+        tier: What to serve; its port must be free.
+        folder: Its model.
+
+    Raises:
+        StackError: The engine doesn't start.
+    """
+    with tempfile.TemporaryDirectory(prefix="mlx-stack-bench-") as state:
+        dirs = StateDirs(*(Path(state) / part for part in ("pids", "run", "logs")))
+        service = _engine(opened, tier, folder, dirs)
         try:
             started = start_service(service.spec, dirs)
             wait_for_healthy(started)
             yield BenchTarget(
                 endpoint=_endpoint_of(tier, dirs),
                 entry=entry_of(opened.catalog, tier),
-                folder=local.path,
-                quant=local.quant,
-                source=source,
+                folder=folder,
+                quant=tier.quant,
+                source=tier.source,
                 process=serving_process_of(started.pid),
             )
         except NotReadyError as error:
             log = "\n".join(error.log_tail)
-            raise StackError(f"{label} can't be served: {error}\n{log}".rstrip()) from error
+            raise StackError(f"{tier.model} can't be served: {error}\n{log}".rstrip()) from error
         finally:
-            stop_service(_SERVICE, dirs, command=service.spec.command, wanted=None)
+            stop_service(tier.name, dirs, command=service.spec.command, wanted=None)
 
 
 class _Proof(httpx.Auth):

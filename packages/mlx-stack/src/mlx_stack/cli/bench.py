@@ -12,12 +12,14 @@ from mlx_bench import Cache
 from mlx_stack import bench, exit_codes
 from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.options import complete_tiers
-from mlx_stack.cli.views.planning import show_agents, show_benchmark, show_check
+from mlx_stack.cli.views.planning import show_agents, show_benchmark, show_check, show_tuning
 
 _POSITIVE = click.IntRange(min=1)
 _AGENTS = mlx_bench.AgentParameters()
 _OF_SINGLE_REQUESTS = ("iterations", "prompt_tokens", "concurrency", "cache", "precision", "html")
 _OF_AGENTS = ("turns", "prefix_tokens")
+_OF_TUNING = ("applies", "is_dry", "minutes")
+_GIVEN = ParameterSource.COMMANDLINE
 
 
 class Integers(click.ParamType[tuple[int, ...]]):
@@ -111,6 +113,24 @@ class Integers(click.ParamType[tuple[int, ...]]):
     is_flag=True,
     help="Measure nothing: is it fit for agents? Tools, JSON, thinking, the same answers.",
 )
+@click.option(
+    "--tune",
+    "is_tune",
+    is_flag=True,
+    help="Try the engine's settings on a tier: which make it faster beyond noise?",
+)
+@click.option("--apply", "applies", is_flag=True, help="Write what --tune found into the stack.")
+@click.option(
+    "--dry-run", "is_dry", is_flag=True, help="Say what --tune would try, and what --apply writes."
+)
+@click.option(
+    "--minutes",
+    type=_POSITIVE,
+    default=60,
+    show_default=True,
+    metavar="N",
+    help="Begin no trial of --tune after so long; run it again to continue.",
+)
 @click.option("--model", help="Model name, if TARGET is a URL.")
 @click.option("--api-key-env", metavar="NAME", help="The variable that holds a URL's key.")
 @with_context()
@@ -118,6 +138,7 @@ class Integers(click.ParamType[tuple[int, ...]]):
     "mlx-stack bench standard",
     "mlx-stack bench standard --agents 4",
     "mlx-stack bench standard --check",
+    "mlx-stack bench standard --tune",
     "mlx-stack bench http://127.0.0.1:1234/v1 --model qwen3-8b",
 )
 def command(
@@ -138,6 +159,10 @@ def command(
     *,
     is_saved: bool,
     is_check: bool,
+    is_tune: bool,
+    applies: bool,
+    is_dry: bool,
+    minutes: int,
 ) -> int:
     """Measure TARGET: a tier, a model on this disk, or an http://…/v1.
 
@@ -146,10 +171,20 @@ def command(
 
     With --check, a tier is asked as agents ask it, through the gateway, in the APIs of OpenAI and
     Anthropic. The result is kept, and shown by `status`. Exits with 1 if it isn't fit for agents.
+
+    With --tune, one setting of the engine after the other is tried by an engine next to what runs,
+    then those that won together. Nothing is changed without --apply. Interrupted, it continues
+    with the next run. Leave the Mac alone meanwhile: other work is measured as noise.
     """
-    _refuse_mixture(are_agents=agents is not None, is_check=is_check)
+    _refuse_mixture(are_agents=agents is not None, is_check=is_check, is_tune=is_tune)
     if is_check:
         return _check(context, target, model, api_key_env)
+    if is_tune:
+        asked_once = mlx_bench.Parameters(
+            iterations=iterations, prompt_tokens=prompt_tokens, generation_tokens=generation_tokens
+        )
+        _tune(context, target, asked_once, minutes, applies=applies, is_dry=is_dry)
+        return exit_codes.DONE
     if agents is not None:
         asked = mlx_bench.AgentParameters(
             agents=agents,
@@ -202,19 +237,53 @@ def _check(context: Context, target: str, model: str | None, api_key_env: str | 
     return exit_codes.DONE if result.report.is_ready else exit_codes.FAILED
 
 
-def _refuse_mixture(*, are_agents: bool, is_check: bool) -> None:
+def _tune(
+    context: Context,
+    target: str,
+    parameters: mlx_bench.Parameters,
+    minutes: int,
+    *,
+    applies: bool,
+    is_dry: bool,
+) -> None:
+    output = context.output
+    with output.waiting("Tuning") as show:
+        result = bench.tune.tune(
+            context.opened,
+            target,
+            parameters,
+            seconds=minutes * 60,
+            applies=applies,
+            is_dry=is_dry,
+            on_progress=show,
+        )
+    output.show(result, show_tuning)
+    if result.saved is not None:
+        output.say(f"Saved: {result.saved}")
+
+
+def _refuse_mixture(*, are_agents: bool, is_check: bool, is_tune: bool) -> None:
     """Refuse options of the other kinds of benchmark: they would do nothing."""
-    click_context = click.get_current_context()
-    problem, names = "goes with --agents only", _OF_AGENTS
+    if not is_tune:
+        _refuse("goes with --tune only", _OF_TUNING)
     if is_check:
-        problem = "doesn't go with --check"
-        names = (*_OF_AGENTS, *_OF_SINGLE_REQUESTS, "agents", "generation_tokens")
+        of_others = (*_OF_AGENTS, *_OF_SINGLE_REQUESTS, "agents", "generation_tokens", "is_tune")
+        _refuse("doesn't go with --check", of_others)
+    elif is_tune:
+        of_others = ("concurrency", "cache", "precision", "html", "is_saved", "agents", "model")
+        _refuse("doesn't go with --tune", (*_OF_AGENTS, *of_others))
     elif are_agents:
-        problem, names = "doesn't go with --agents", _OF_SINGLE_REQUESTS
-    for name in names:
-        if click_context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            option = f"--{name.replace('_', '-')}"
-            raise click.UsageError(f"{option} {problem}.")
+        _refuse("doesn't go with --agents", _OF_SINGLE_REQUESTS)
+    else:
+        _refuse("goes with --agents only", _OF_AGENTS)
+
+
+def _refuse(problem: str, names: tuple[str, ...]) -> None:
+    click_context = click.get_current_context()
+    for parameter in click_context.command.params:
+        name = parameter.name or ""
+        if name in names and click_context.get_parameter_source(name) is _GIVEN:
+            raise click.UsageError(f"{parameter.opts[0]} {problem}.")
 
 
 def _bench_agents(

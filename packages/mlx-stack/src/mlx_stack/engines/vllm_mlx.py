@@ -89,8 +89,13 @@ def command(
         model_folder: The model's folder; absolute, so that nothing is ever downloaded.
         serving: How.
     """
-    flags = _flags(tier, serving or Serving()) | tier.vllm_flags
+    flags = flags_of(tier, serving or Serving())
     return (*start, "serve", str(model_folder), *_words(flags))
+
+
+def flags_of(tier: Tier, serving: Serving) -> dict[str, FlagValue]:
+    """The flags by which a tier is served, with its own ones."""
+    return _flags(tier, serving) | tier.vllm_flags
 
 
 def served_by(command: tuple[str, ...]) -> tuple[str | None, int | None]:
@@ -119,7 +124,7 @@ def reads_in_silence(tier: Tier, serving: Serving) -> bool:
 
     With batching, the half for images reads on the thread that answers.
     """
-    flags = _flags(tier, serving) | tier.vllm_flags
+    flags = flags_of(tier, serving)
     multimodal = serving.multimodal or flags.get("mllm") is True
     return multimodal and flags.get("continuous-batching") is True
 

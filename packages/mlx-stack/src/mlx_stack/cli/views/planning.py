@@ -172,5 +172,32 @@ def show_check(output: Output, result: "bench.check.CheckResult") -> None:
     output.answer((report.verdict, "green" if report.is_ready else "red"))
 
 
+def show_tuning(output: Output, result: "bench.tune.TuneResult") -> None:
+    """What was tried, with what became of it; what is left to try; and what is worth keeping."""
+    by_candidate = {str(each[0].candidate): each for each in result.verdicts}
+    for trial, verdict in by_candidate.values():
+        if verdict is None:
+            output.answer(("-    ", "dim"), f"{trial.candidate.words}: measured")
+            continue
+        wins = verdict.outcome == "wins"
+        sign = ("✓    ", "green") if wins else ("✗    ", "dim")
+        text = f"{trial.candidate.words}: {verdict.outcome}: {verdict.words}"
+        output.answer(sign, text)
+    for candidate in result.left:
+        output.answer(("…    ", "dim"), f"{candidate.words}: not tried yet")
+    if not result.is_finished:
+        left = result.left_s
+        eta = f", about {max(1, round(left / 60))} min" if left is not None else ""
+        output.answer(f"{len(result.left)} trials are left{eta}.")
+    elif result.best is None:
+        output.answer(f"{result.subject.tier} is best as it is.")
+    else:
+        flags = ", ".join(f"{name}: {value}" for name, value in (result.vllm_flags or {}).items())
+        done = "Written" if result.is_applied else "Worth keeping"
+        output.answer((f"{done}: ", "green"), f"vllm_flags of {result.subject.tier}: {flags}")
+        hint = "`mlx-stack up` restarts the tier with them."
+        output.hint(hint if result.is_applied else "The same with --apply writes them.")
+
+
 def _show_verdict(output: Output, verdict: str, text: str) -> None:
     output.answer((f"{verdict:<5}", _VERDICT_COLOURS[verdict]), text)

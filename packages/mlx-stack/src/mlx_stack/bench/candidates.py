@@ -1,0 +1,83 @@
+"""What is worth trying of the pinned engine's settings for a tier; pure.
+
+What is known to be wrong isn't tried: a paged cache, the prefix trie and a bounded KV cache
+(decision 0023), and drafts that nobody checks (`--mtp-optimistic`), which write other words.
+"""
+
+from collections.abc import Iterator
+
+from mlx_bench.tuning import Candidate, Settings
+from mlx_stack.engines.vllm_mlx import DEFAULT_CACHE_BYTES, Serving, flags_of
+from mlx_stack.stack import Tier
+
+_STEPS = (512, 1024, 2048, 4096)
+_STEP = 2048
+"""The engine's own."""
+_IMAGE_STEP = 1024
+_INTERVALS = (4, 8)
+_DRAFTS = (1, 2, 3)
+_MIB = 2**20
+_BATCHING = ("continuous-batching", "max-num-seqs", "cache-memory-mb")
+
+
+def candidates(tier: Tier, serving: Serving, *, has_mtp: bool) -> tuple[Candidate, ...]:
+    """The settings to try, those first that make the largest difference elsewhere.
+
+    Args:
+        tier: As it is served now, its own flags included.
+        serving: What is known of its model.
+        has_mtp: Whether the model is known to have heads that predict several tokens.
+    """
+    now = flags_of(tier, serving)
+    is_batched = now.get("continuous-batching") is True
+    found = [
+        *_mtp(has_mtp=has_mtp),
+        *_batching(tier, serving, is_batched=is_batched),
+        *_prefill(serving),
+        *(_prefix_cache(now) if is_batched and serving.reuses_prefixes else ()),
+        *(Candidate("stream interval", {"stream-interval": each}) for each in _INTERVALS),
+    ]
+    return tuple(each for each in found if not _is_so_already(each.settings, now))
+
+
+def _mtp(*, has_mtp: bool) -> Iterator[Candidate]:
+    if has_mtp:
+        for tokens in _DRAFTS:
+            yield Candidate("MTP", {"enable-mtp": True, "mtp-num-draft-tokens": tokens})
+
+
+def _batching(tier: Tier, serving: Serving, *, is_batched: bool) -> Iterator[Candidate]:
+    if is_batched:
+        yield Candidate("batching", dict.fromkeys(_BATCHING, False))
+    elif serving.batching:
+        memory = (serving.cache_bytes or DEFAULT_CACHE_BYTES) // _MIB
+        values = (True, tier.concurrency, max(1, memory))
+        yield Candidate("batching", dict(zip(_BATCHING, values, strict=True)))
+
+
+def _prefill(serving: Serving) -> Iterator[Candidate]:
+    flag = "mllm-prefill-step-size" if serving.multimodal else "prefill-step-size"
+    for tokens in _STEPS:
+        yield Candidate("prefill step", {flag: tokens})
+
+
+def _prefix_cache(now: Settings) -> Iterator[Candidate]:
+    for bits in (8, 4):
+        settings: Settings = {"kv-cache-quantization": True, "kv-cache-quantization-bits": bits}
+        yield Candidate("KV bits", settings, changes_answers=True)
+    yield Candidate("prefix cache", {"disable-prefix-cache": True})
+    yield Candidate("prefix cache", {"no-memory-aware-cache": True})
+    memory = now.get("cache-memory-mb")
+    if isinstance(memory, int):
+        yield Candidate("prefix cache", {"cache-memory-mb": memory * 2})
+
+
+def _is_so_already(settings: Settings, now: Settings) -> bool:
+    engines_own = {
+        "prefill-step-size": _STEP,
+        "mllm-prefill-step-size": _IMAGE_STEP,
+        "stream-interval": 1,
+    }
+    return all(
+        now.get(name, engines_own.get(name, False)) == value for name, value in settings.items()
+    )
