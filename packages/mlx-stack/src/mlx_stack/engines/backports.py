@@ -28,6 +28,7 @@ def apply() -> None:
         end_requests_that_wait()
         end_whole_answers()
         hold_back_tags()
+        wait_for_lists_of_calls()
         keep_thoughts()
         count_whole_prompts()
 
@@ -187,6 +188,35 @@ def _begun_at(text: str, tag: str) -> int:
         if tag.startswith(text[at:]):
             return at
     return len(text)
+
+
+def wait_for_lists_of_calls() -> None:
+    """Let the calls of older Mistral models, `[TOOL_CALLS][{"name": …}]`, be calls in a stream too.
+
+    The engine takes what comes before the first brace for the name of a tool, so that `[` is
+    called. A whole answer's list it reads, and so it does with a stream's at the end, if nothing
+    was made of it before. What turns out to be no list of calls is text, as in a whole answer.
+    """
+    parsers: Any = import_module("vllm_mlx.tool_parsers.mistral_tool_parser")
+    parser = parsers.MistralToolParser
+    stream = parser.extract_tool_calls_streaming
+
+    def stream_but_lists(
+        self: Any, before: str, text: str, delta: str, *args: Any, **more: Any
+    ) -> Any:
+        _, tag, said = text.partition(self.BOT_TOKEN)
+        if not said.lstrip().startswith("["):
+            return stream(self, before, text, delta, *args, **more)
+        shown = delta[: max(len(delta) - len(tag + said), 0)]
+        return {"content": shown} if shown else None
+
+    def finalize(self: Any, text: str) -> Any:
+        _, tag, said = text.partition(self.BOT_TOKEN)
+        is_text = said.lstrip().startswith("[") and not self.extract_tool_calls(text).tools_called
+        return {"content": tag + said} if is_text else None
+
+    parser.extract_tool_calls_streaming = stream_but_lists
+    parser.finalize_streaming = finalize
 
 
 def keep_thoughts() -> None:
