@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ import pytest
 from mlx_gateway.activation import NothingToStart
 from mlx_gateway.errors import UpstreamFailedError
 from mlx_gateway.keys import Priority
+from mlx_gateway.ledger import Ledger
 from mlx_gateway.liveness import EngineTimeouts
+from mlx_gateway.requests import read_requests
 from mlx_gateway.settings import parse_settings
 
 type Exchange = Any
@@ -587,6 +590,29 @@ async def test_a_client_that_leaves_ends_its_request_at_the_engine(
         writer.close()
 
         await asyncio.wait_for(it.engines[0].left.wait(), 1)
+
+
+async def test_a_client_that_hangs_up_at_the_last_event_has_had_its_answer(
+    bench: MakeBench, tmp_path: Path
+) -> None:
+    async def ends_late(exchange: Exchange) -> None:
+        await exchange.begin_events()
+        used = {"prompt_tokens": 3, "completion_tokens": 2}
+        for document in (chunk("Hello"), chunk("", usage=used)):
+            await exchange.send(b"data: " + json.dumps(document).encode() + b"\n\n")
+        await exchange.send(b"data: [DONE]\n\n")
+        await asyncio.sleep(60)
+
+    ledger = Ledger(tmp_path / "ledger.db")
+    async with bench(ONE, ends_late, ledger=ledger) as it:
+        reader, writer = await it.client.open("/v1/chat/completions", {**HELLO, "stream": True})
+        await reader.readuntil(b"[DONE]")
+        writer.close()
+        await asyncio.wait_for(it.engines[0].left.wait(), 1)
+    ledger.close()
+
+    (row,) = read_requests(tmp_path / "ledger.db")
+    assert (row.status, row.prompt_tokens, row.completion_tokens) == (200, 3, 2)
 
 
 async def test_requests_wait_at_the_gateway_and_not_in_the_engine(bench: MakeBench) -> None:

@@ -528,7 +528,10 @@ class Gateway:
             await outbox.fail(error)
             await outbox.close()
         except asyncio.CancelledError:
-            problem = "client_left"
+            if outbox.delivered is None:
+                problem = "client_left"
+            else:  # it hung up at the last event, before the engine had ended its answer
+                usage = outbox.delivered
             raise
         finally:
             outbox.stop_waiting()

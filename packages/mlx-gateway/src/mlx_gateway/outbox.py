@@ -3,10 +3,13 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.protocols.api import Api
+
+if TYPE_CHECKING:
+    from mlx_gateway.protocols.events import Usage
 
 type Message = dict[str, Any]
 type Receive = Callable[[], Awaitable[Message]]
@@ -30,6 +33,7 @@ class Outbox:
             out are said in the stream before the model's first event.
         first_at: When the first of the model's answer went out, by the monotonic clock, or None.
         problem: What went wrong after that, in a word; "" where nothing did.
+        delivered: What a stream used whose last event has gone out; None before that.
         opening: What the engine has opened the answer with, while nothing of it has gone out.
         opened: What the answer was opened with by a sign of life.
     """
@@ -59,6 +63,7 @@ class Outbox:
         self.status: int | None = None
         self.first_at: float | None = None
         self.problem = ""
+        self.delivered: Usage | None = None
         self.opening: bytes = b""
         self.opened: bytes = b""
 

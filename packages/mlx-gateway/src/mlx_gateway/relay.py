@@ -126,6 +126,7 @@ class Attempt:
         self, stream: EventStream, response: Response, outbox: Outbox, waiting: Wait
     ) -> None:
         heard, feed, event = self.engine.heard, stream.feed, outbox.event
+        says_its_end = not stream.has_ended
         async for chunk in response.chunks():
             waiting.since = heard()
             events = feed(chunk) if outbox.first_at else await self._first(stream, chunk, outbox)
@@ -133,6 +134,8 @@ class Attempt:
                 await event(events)
             if stream.is_over:
                 return
+            if says_its_end and stream.has_ended and stream.failure is None:
+                outbox.delivered = stream.usage
         if stream.failure is not None:
             outbox.problem = "engine_error"
         elif not stream.has_ended:
@@ -182,7 +185,8 @@ class Attempt:
         if status == HTTPStatus.INTERNAL_SERVER_ERROR and self.call.form_param:
             return ApiError(
                 HTTPStatus.BAD_REQUEST,
-                f"The engine could not give the answer the form that was asked for: {reason}",
+                "The engine could not give the answer the form that was asked for (without Metal, "
+                f"vllm-mlx can't follow a JSON schema): {reason}",
                 param=self.call.form_param,
             )
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _NOT_THE_CLIENTS:
