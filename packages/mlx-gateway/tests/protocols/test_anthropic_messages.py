@@ -251,6 +251,7 @@ def test_an_image_for_a_model_that_sees_nothing_is_refused() -> None:
         ({"messages": [{"role": "user", "content": ["x"]}]}, "messages.0.content"),
         ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages.0.content.0"),
         ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "needs `text`"),
+        ({"messages": [{"role": "user", "content": [{"type": "search_result"}]}]}, "search_result"),
         ({"system": 5}, "system"),
         ({"system": [{"type": "text", "text": 5}]}, "system"),
         ({"tools": [{}]}, "tools.0"),

@@ -209,6 +209,7 @@ def test_a_response_that_was_cut_is_incomplete() -> None:
         ({"input": [{"role": "user", "content": [{"type": []}]}]}, "input"),
         ({"input": [{"role": "user", "content": [{"type": "input_file"}]}]}, "input"),
         ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input"),
+        ({"input": [{"role": "user", "content": [{"type": "hologram"}]}]}, "input"),
         ({"tools": "x"}, "tools"),
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"max_output_tokens": 0}, "max_output_tokens"),

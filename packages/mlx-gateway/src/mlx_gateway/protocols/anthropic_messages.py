@@ -338,6 +338,7 @@ def _messages(fields: Fields, *, sees_images: bool | None) -> list[dict[str, Any
         if isinstance(message["content"], str):
             messages.append(message)
             continue
+        _refuse_unknown(message)
         blocks = [_block(block, sees_images=sees_images) for block in message["content"]]
         called |= {block.get("id") for block in blocks if block["type"] == "tool_use"}
         results = [block for block in blocks if block["type"] == "tool_result"]
@@ -351,6 +352,14 @@ def _messages(fields: Fields, *, sees_images: bool | None) -> list[dict[str, Any
         halves = (results, others) if results and others else (blocks,)
         messages += [{**message, "content": half} for half in halves]
     return messages
+
+
+def _refuse_unknown(message: dict[str, Any]) -> None:
+    """Raise an ApiError for blocks of a user that vllm-mlx would drop without a word."""
+    for block in message["content"]:
+        if message["role"] == "user" and block["type"] not in _OF_A_USER:
+            kind = block["type"]
+            raise invalid(f"messages: blocks of type {kind!r} are not read", param="messages")
 
 
 def _with_form(fields: Fields) -> Fields:
@@ -396,6 +405,7 @@ def _restore(block: dict[str, Any], tools: ClientTools) -> None:
         block["name"] = tool.name
 
 
+_OF_A_USER = ("text", "image", "document", "tool_result")
 _READ = ("messages", "system", "tools", "tool_choice", "response_format", "chat_template_kwargs")
 """The fields that a prompt is made of."""
 _ERROR_TYPES: dict[int, str] = {

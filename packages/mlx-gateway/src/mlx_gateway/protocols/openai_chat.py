@@ -27,7 +27,8 @@ from mlx_gateway.protocols.events import (
 type PlaceOfText = Callable[[dict[str, Any]], tuple[dict[str, Any], str]]
 
 _MEDIA = ("image_url", "input_image", "image", "video", "video_url", "audio_url")
-UNSERVED_PARTS = ("file", "input_file", "input_audio")
+_ASKS = ("system", "developer", "user")
+_UNSERVED_PARTS = ("file", "input_file", "input_audio")
 
 
 class _Function(msgspec.Struct):
@@ -279,10 +280,12 @@ def _refuse_media(messages: list[dict[str, Any]], *, sees_images: bool | None) -
     for message in messages:
         for part in list_in(message.get("content")):
             kind = object_in(part).get("type")
-            if kind in UNSERVED_PARTS:
+            if kind in _UNSERVED_PARTS:
                 raise invalid(f"This model can't read parts of type {kind!r}.", param="messages")
             if kind in _MEDIA and sees_images is False:
                 raise invalid("This model can't read images.", param="messages")
+            if message["role"] in _ASKS and kind not in ("text", *_MEDIA):
+                raise invalid(f"Parts of type {kind!r} are not known here.", param="messages")
 
 
 def _check_tools(fields: Fields) -> None:

@@ -25,13 +25,14 @@ from mlx_gateway.protocols.events import (
     event_of,
     failure_in,
 )
-from mlx_gateway.protocols.openai_chat import UNSERVED_PARTS, text_of_parts
+from mlx_gateway.protocols.openai_chat import text_of_parts
 from mlx_gateway.protocols.tool_names import ClientTool, ClientTools, engine_name
 
 OPENING = ("response.created", "response.in_progress")
 """The events that open a response and say nothing of it."""
 _SAYING = ("message", "function_call", "function_call_output", "custom_tool_call",
            "custom_tool_call_output")  # fmt: skip
+_PARTS = ("text", "input_text", "output_text", "input_image")
 _CUSTOM_INPUT = {
     "type": "object",
     "properties": {"input": {"type": "string"}},
@@ -340,7 +341,8 @@ def _refuse_parts(item: _Item, *, sees_images: bool | None) -> None:
     """Raise an ApiError for parts that vllm-mlx answers 500 to, or drops without a word."""
     for part in item.content if isinstance(item.content, list) else ():
         kind = part.type
-        if kind in UNSERVED_PARTS or (kind == "input_image" and sees_images is not True):
+        is_known = item.role == "assistant" or kind in _PARTS
+        if not is_known or (kind == "input_image" and sees_images is not True):
             raise invalid(f"This model can't read parts of type {kind!r} here.", param="input")
 
 
