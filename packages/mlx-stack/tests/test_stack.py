@@ -84,3 +84,30 @@ def test_a_port_that_is_no_plain_number_is_refused_with_its_line(tmp_path: Path,
     path.write_text(text, encoding="utf-8")
     with pytest.raises(InvalidFileError, match=r"line 3: `tiers\[0\]\.port`"):
         load_stack(path)
+
+
+@pytest.mark.parametrize(
+    ("role", "flags", "said"),
+    [
+        ("embedding", "max-tokens: 9", "served by another engine"),
+        ("speech-to-text", "", "nothing here serves yet"),
+        ("poet", "", "role"),
+    ],
+)
+def test_a_role_that_nothing_serves_as_it_is_defined_is_refused(
+    tmp_path: Path, role: str, flags: str, said: str
+) -> None:
+    path = write(tmp_path, flags)
+    path.write_text(path.read_text().replace("name: standard", f"name: standard, role: {role}"))
+    with pytest.raises(InvalidFileError, match=said):
+        load_stack(path)
+
+
+@pytest.mark.parametrize("role", ["chat", "vision", "embedding", "rerank"])
+def test_a_tier_has_a_role(tmp_path: Path, role: str) -> None:
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("name: standard", f"name: standard, role: {role}"))
+    stack = load_stack(path)
+    save_stack(path, stack)
+    assert str(load_stack(path).tiers[0].role) == role
+    assert bool(stack.chatting) == (role in ("chat", "vision"))

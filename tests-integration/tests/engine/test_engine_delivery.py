@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mlx_catalog import ModelRole
 from mlx_procsup import (
     DeliveryRule,
     RestartPolicy,
@@ -28,8 +29,9 @@ from mlx_stack.engines.vllm_mlx import Serving
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.delivery import EngineDelivery, predictor
-from mlx_stack.services.engine_door import request_one_token
+from mlx_stack.services.engine_door import request_proof
 from mlx_stack.services.ports import free_ports
+from mlx_stack.services.proof import proof_of
 from mlx_stack.services.service import engine_service
 from mlx_stack.stack import Tier
 from stack_testkit import blocked_engine
@@ -45,6 +47,7 @@ RULE = DeliveryRule(
     doubt_s=5.0,
     ask_every_s=None,
 )
+PROOF = proof_of(ModelRole.CHAT)
 LOADED_WITHIN_S = 300.0
 FOUND_WITHIN_S = 120.0
 
@@ -78,6 +81,7 @@ def test_an_engine_whose_generation_thread_is_blocked_is_found_and_restarted(
     check = EngineDelivery(
         readiness,
         "tiny",
+        PROOF,
         batches=batches,
         predict=lambda size: 1.0 if size is None else predict_s(size),
     )
@@ -93,7 +97,7 @@ def test_an_engine_whose_generation_thread_is_blocked_is_found_and_restarted(
     try:
         result = bring_up(StartPlan(spec), dirs, LOADED_WITHIN_S)
         assert result.error is None, result.error
-        assert request_one_token(readiness, "tiny", timeout_s=120.0)[0] == 200
+        assert request_proof(readiness, "tiny", PROOF, timeout_s=120.0)[0] == 200
         work = check.look()
         assert isinstance(work, Work)
         assert (work.in_flight, work.written > 0) == (0, True)
@@ -108,7 +112,7 @@ def test_an_engine_whose_generation_thread_is_blocked_is_found_and_restarted(
         assert eventually(lambda: any(e.what == "wedged" for e in events), FOUND_WITHIN_S)
         assert eventually(lambda: any(e.what == "recovered" for e in events), LOADED_WITHIN_S)
         assert read_pid(dirs, "standard") not in (None, before)
-        assert request_one_token(readiness, "tiny", timeout_s=120.0)[0] == 200
+        assert request_proof(readiness, "tiny", PROOF, timeout_s=120.0)[0] == 200
         (wedged,) = [event.reason for event in events if event.what == "wedged"]
         assert "nothing was read or written" in wedged
     finally:

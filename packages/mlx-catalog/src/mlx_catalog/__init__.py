@@ -23,6 +23,8 @@ from mlx_catalog.errors import UnreadableCatalogError as UnreadableCatalogError
 from mlx_catalog.errors import UnreadableModelError as UnreadableModelError
 from mlx_catalog.model_files import ModelReading as ModelReading
 from mlx_catalog.model_files import read_model as read_model
+from mlx_catalog.model_files import read_role as read_role
+from mlx_catalog.roles import ModelRole as ModelRole
 from mlx_catalog.schema import PRECISIONS as PRECISIONS
 from mlx_catalog.schema import BenchmarkFigure as BenchmarkFigure
 from mlx_catalog.schema import Capabilities as Capabilities

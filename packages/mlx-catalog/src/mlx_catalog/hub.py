@@ -201,7 +201,7 @@ class Hub:
             download_bytes=sum(sizes.values()),
             weights_bytes=weights,
             config=config,
-            model=describe(repo, config, file_bytes=weights or None),
+            model=describe(repo, config, files=sizes, file_bytes=weights or None),
         )
 
     def read_config(self, commit: HubCommit) -> bytes:

@@ -1,7 +1,7 @@
 """What a model is, from its own files: a `config.json`, or a folder with weights."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -11,6 +11,7 @@ from mlx_catalog.config_json import ConfigReading, read_config
 from mlx_catalog.errors import UnreadableModelError
 from mlx_catalog.parameters import weights_of_config
 from mlx_catalog.precision import Precision
+from mlx_catalog.roles import POOLING_FILES, ModelRole, role_of
 from mlx_catalog.safetensors import (
     Tensor,
     missing_shards,
@@ -36,6 +37,7 @@ class ModelReading:
         architecture: How the model remembers.
         max_context_tokens: The context that it was trained for, or stretched to.
         vision: Whether it has a tower for images.
+        role: What it is for, as far as its files tell.
         params: Parameters, packed weights counted unpacked; without weights, matrices only.
         active_params: Parameters used for one token.
         weights_bytes: Bytes of the weights in memory.
@@ -56,6 +58,7 @@ class ModelReading:
     geometry: Geometry | None
     max_context_tokens: int | None
     vision: bool
+    role: ModelRole
     params: int | None
     active_params: int | None
     weights_bytes: int | None
@@ -77,6 +80,7 @@ def read_model(path: Path) -> ModelReading:
     if not path.is_dir():
         return describe(str(path), load_config(path))
     config = load_config(path / "config.json")
+    files = _pooling_files(path)
     here = weight_files(file.name for file in path.glob("*.safetensors"))
     shards, size_bytes = _read_index(path / _INDEX)
     missing = missing_shards(here) or ((*sorted(shards),) if not here else ())
@@ -84,12 +88,25 @@ def read_model(path: Path) -> ModelReading:
         others = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         notes = (f"the weight file {missing[0]}{others} is missing",) if missing else ()
         size = size_bytes if shards.issuperset(here) else None
-        reading = describe(str(path), config, file_bytes=size, notes=notes)
+        reading = describe(str(path), config, files=files, file_bytes=size, notes=notes)
         return replace(reading, weights_exact=False)
     stale = not shards.issubset(here)
     notes = (f"{_INDEX} is stale: it names weight files that are not here",) if stale else ()
     tensors = {key: each for name in here for key, each in read_header(path / name).items()}
-    return describe(str(path), config, tensors, notes=notes)
+    return describe(str(path), config, tensors, files=files, notes=notes)
+
+
+def read_role(folder: Path) -> ModelRole:
+    """What the model in `folder` is for, as far as its files tell; its weights aren't read.
+
+    Raises:
+        UnreadableModelError: There is no readable `config.json`.
+    """
+    return role_of(load_config(folder / "config.json"), _pooling_files(folder))
+
+
+def _pooling_files(folder: Path) -> list[str]:
+    return [name for name in POOLING_FILES if (folder / name).is_file()]
 
 
 def _read_index(path: Path) -> tuple[frozenset[str], int | None]:
@@ -140,6 +157,7 @@ def describe(
     config: ModelConfig,
     tensors: Mapping[str, Tensor] | None = None,
     *,
+    files: Iterable[str] = (),
     file_bytes: int | None = None,
     notes: Sequence[str] = (),
 ) -> ModelReading:
@@ -147,9 +165,10 @@ def describe(
 
     Args:
         tensors: What the headers of its weights say.
+        files: Its other files, as far as they tell what it is for.
         file_bytes: What its weight files are said to take together.
     """
-    reading = read_config(config, f"config.json of {name}")
+    reading, role = read_config(config, f"config.json of {name}"), role_of(config, files)
     precision, counted = reading.precision, weights_of_config(reading)
     weights = _of_tensors(tensors, reading, counted) if tensors else None
     is_exact = weights is not None or file_bytes is not None
@@ -164,6 +183,7 @@ def describe(
         geometry=reading.geometry,
         max_context_tokens=reading.max_context_tokens,
         vision=reading.tower is not None,
+        role=role,
         params=weights.total_params if weights is not None else None,
         active_params=weights.active_params if weights is not None else None,
         weights_bytes=weights.total_bytes if weights is not None else None,
@@ -173,7 +193,8 @@ def describe(
         quantization=_in_words(precision, weights),
         is_plain=precision.scheme is None and precision.plain_bits is not None,
         weights=weights,
-        notes=(*reading.notes, *notes),
+        # what only reads has no cache whose layout one would have to know
+        notes=(*(reading.notes if role.chats else ()), *notes),
     )
 
 

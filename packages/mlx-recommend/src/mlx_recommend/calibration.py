@@ -253,6 +253,11 @@ STEP_BYTES_PER_TOKEN = 300_000
 """What a prefill step keeps for each of its tokens: activations, in models of 0.6B to 32B."""
 STATE_STEP_BYTES_PER_TOKEN = 550_000
 """The same in models with recurrent layers or convolutions, which keep more at once."""
+READING_VALUES_PER_WIDTH = 28
+"""Numbers that a model which only reads keeps for each token of a batch, for each of its width.
+
+Peak of a process that embeds texts of 512 tokens with MiniLM (BERT, 6 layers, width 384).
+"""
 KV_BYTES_PER_ELEMENT = 2
 """Keys and values are kept in 16 bits."""
 CHECKPOINTS = 3

@@ -7,6 +7,7 @@ from mlx_recommend.calibration import (
     KV_BYTES_PER_ELEMENT,
     PREFILL_STEP_TOKENS,
     PROCESS_BYTES,
+    READING_VALUES_PER_WIDTH,
     SCORE_BYTES,
     SMALL_ARRAYS_BYTES,
     STATE_STEP_BYTES_PER_TOKEN,
@@ -100,6 +101,25 @@ def memory_use(shape: ModelShape, workload: Workload) -> MemoryUse:
         prefix_cache_bytes=kept_bytes,
         state_bytes=None if state_bytes is None else state_bytes * concurrency,
         overhead_bytes=SMALL_ARRAYS_BYTES + _step_bytes(shape, workload),
+        process_bytes=PROCESS_BYTES + WORD_BYTES * shape.vocabulary,
+    )
+
+
+def reading_memory_use(shape: ModelShape, batch_tokens: int) -> MemoryUse:
+    """The memory of a model that only reads, and keeps nothing of what it has read.
+
+    Args:
+        batch_tokens: The tokens that its engine computes at once.
+    """
+    weights_bytes, params = shape.weights_bytes, shape.decode_params
+    is_wide = weights_bytes is not None and params is not None and weights_bytes > 3 * params
+    values = batch_tokens * READING_VALUES_PER_WIDTH * (shape.hidden_size or 0)
+    return MemoryUse(
+        weights_bytes=weights_bytes,
+        kv_cache_bytes=0,
+        prefix_cache_bytes=0,
+        state_bytes=0,
+        overhead_bytes=values * (4 if is_wide else 2),
         process_bytes=PROCESS_BYTES + WORD_BYTES * shape.vocabulary,
     )
 

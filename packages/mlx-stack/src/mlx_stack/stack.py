@@ -7,9 +7,9 @@ from typing import Annotated
 
 import msgspec
 
-from mlx_catalog import Quant, yaml12
+from mlx_catalog import ModelRole, Quant, yaml12
 from mlx_stack import atomic_file, yaml_file
-from mlx_stack.errors import InvalidFileError, NoStackError, UsageError
+from mlx_stack.errors import InvalidFileError, NoStackError, StackError, UsageError
 
 SCHEMA_VERSION = 1
 DEFAULT_PORTS = {"standard": 8000, "fast": 8001, "longctx": 8002}
@@ -76,6 +76,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         pinned: Never end the engine to make room for another.
         tuned_by: The result of `bench --tune` that flags in `vllm_flags` come from; None where no
             such result was applied.
+        role: What the model is for, which decides which engine serves it.
     """
 
     name: TierName
@@ -90,6 +91,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     idle_unload_s: Annotated[int, msgspec.Meta(ge=1)] | None = None
     pinned: bool = False
     tuned_by: str | None = None
+    role: ModelRole = ModelRole.CHAT
 
 
 class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -106,6 +108,25 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     hardware_profile: str | None = None
     intent: str | None = None
     aliases: dict[str, str] = {}
+
+    @property
+    def chatting(self) -> tuple[Tier, ...]:
+        """The tiers that write answers, in their order."""
+        return tuple(tier for tier in self.tiers if tier.role.chats)
+
+    @property
+    def main_tier(self) -> Tier:
+        """The first of those.
+
+        Raises:
+            StackError: When there is none.
+        """
+        if not self.chatting:
+            raise StackError(
+                "No tier of the stack chats.",
+                hint="`mlx-stack init --add MODEL` adds one that does.",
+            )
+        return self.chatting[0]
 
     def tier(self, name: str) -> Tier | None:
         """The tier of that name, or None."""
@@ -185,12 +206,24 @@ def contradiction(stack: Stack) -> str | None:
         if tier.port in ports:
             return f"the tiers {ports[tier.port]!r} and {tier.name!r} share port {tier.port}"
         ports[tier.port] = tier.name
-        problem = _flag_problem(tier)
+        problem = _role_problem(tier) or _flag_problem(tier)
         if problem is not None:
             return problem
     for alias, target in stack.aliases.items():
         if alias in names and alias != target:
             return f"the alias {alias!r} is also the name of a tier"
+    return None
+
+
+def _role_problem(tier: Tier) -> str | None:
+    """Why nothing serves a tier of this role as it is defined, or None."""
+    if tier.role in (ModelRole.SPEECH_TO_TEXT, ModelRole.TEXT_TO_SPEECH):
+        return f"the tier {tier.name!r} has the role {tier.role}, which nothing here serves yet"
+    if tier.vllm_flags and not tier.role.chats:
+        return (
+            f"the tier {tier.name!r} has `vllm_flags`, and a model of the role {tier.role} is "
+            "served by another engine"
+        )
     return None
 
 

@@ -1,8 +1,10 @@
 """What the gateway is told: who answers to which name, and who comes next."""
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlx_catalog import ModelRole
 from mlx_gateway.settings import parse_settings
 from mlx_stack.config import CloudFallback, Config, LiteLlmMode
 from mlx_stack.gateway import litellm
@@ -49,6 +51,19 @@ def test_a_model_that_several_tiers_serve_is_asked_for_in_all_of_them_before_ano
     assert build_settings(stack, Config(), {}, litellm_port=1).aliases["model-0"] == "t0"
     assert fallback_chain(stack, stack.tiers[0], Config()) == ("t2", "t1", "t3")
     assert fallback_chain(stack, stack.tiers[3], WITH_KEY) == ("t1", "t0", "t2", CLOUD_NAME)
+
+
+def test_what_does_not_chat_is_in_no_chain_and_has_none() -> None:
+    chat, other = _stack(None, None).tiers
+    embedder = msgspec.structs.replace(other, name="embedder", port=9009, role=ModelRole.EMBEDDING)
+    stack = Stack(tiers=(chat, embedder, other))
+    known = {"embedder": TierAtGateway(dimensions=384)}
+
+    models = build_settings(stack, WITH_KEY, known, litellm_port=1).models
+    assert models["t0"].fallbacks == ("t1", CLOUD_NAME)
+    assert models["embedder"].fallbacks == ()
+    assert (models["embedder"].role, models["embedder"].dimensions) == ("embedding", 384)
+    assert models["t0"].role == "chat"
 
 
 def test_nothing_leaves_the_machine_unless_it_may() -> None:

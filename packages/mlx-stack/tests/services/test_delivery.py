@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_catalog import Quant, load_catalog
+from mlx_catalog import ModelRole, Quant, load_catalog
 from mlx_hwprobe import parse_hardware_spec
 from mlx_procsup import AnswerKind, InFlight, Unreadable, Work
 from mlx_recommend import shape_of_entry
@@ -18,6 +18,7 @@ from mlx_stack.services.delivery import (
     read_answer,
     read_work,
 )
+from mlx_stack.services.proof import proof_of
 
 RUNNING = {
     "request_id": "a",
@@ -146,7 +147,7 @@ def test_whatever_comes_is_understood_or_said_not_to_be(
 def test_an_answer_to_the_question_for_a_token_is_one_or_is_not(
     status: int, body: bytes, kind: AnswerKind
 ) -> None:
-    assert read_answer(status, body).kind is kind
+    assert read_answer(status, body, proof_of(ModelRole.CHAT)).kind is kind
 
 
 def test_a_long_prompt_on_an_m1_may_take_as_long_as_it_does_there_and_more() -> None:

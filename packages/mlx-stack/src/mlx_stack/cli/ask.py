@@ -233,7 +233,7 @@ def _conversation(
         others = (each for each in messages if each.role != "system")
         messages = (ask.ChatMessage("system", system), *others)
     if model is None:
-        model = earlier.model if earlier is not None else context.opened.stack.tiers[0].name
+        model = earlier.model if earlier is not None else context.opened.stack.main_tier.name
     return ask.Conversation(model=model, messages=messages)
 
 

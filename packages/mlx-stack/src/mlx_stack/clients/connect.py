@@ -276,7 +276,7 @@ def list_clients(opened: OpenStack, around: Surroundings) -> KnownClients:
 
 def _is_connected(opened: OpenStack, client: Client, around: Surroundings) -> bool:
     try:
-        tiers = [tier.name for tier in opened.stack.tiers]
+        tiers = [tier.name for tier in opened.stack.chatting]
     except StackError:
         return False
     return any(_is_connected_to(tier, opened, client, around) for tier in tiers)
@@ -294,7 +294,8 @@ def _is_connected_to(tier: str, opened: OpenStack, client: Client, around: Surro
 def _client_endpoint(
     opened: OpenStack, client: Client, tier: str | None
 ) -> tuple[ClientEndpoint, MadeKey]:
-    models = {each.name: each.context_tokens for each in opened.stack.tiers}
+    _ = opened.stack.main_tier  # without one there is nothing to connect to
+    models = {each.name: each.context_tokens for each in opened.stack.chatting}
     if tier is not None:
         require_tier(tier, models)
         models = {tier: models[tier], **models}

@@ -1,9 +1,9 @@
 """What stands between a port of this machine and the engine behind it (decision 0025).
 
-An engine is started as `python -I guard.py serve …`: this file then wraps its ASGI application and
-its log records, and applies the `ADDITIONS`; no file of the engine is changed. It runs in the
-engine's environment, so it imports nothing but the standard library; mlx-stack imports it for the
-other side of the proof.
+An engine is started as `python -I guard.py serve …`, or as `… mlx-vlm …`: this file then wraps its
+ASGI application and its log records, and applies the `ADDITIONS`; no file of the engine is changed.
+It runs in the engine's environment, so it imports nothing but the standard library; mlx-stack
+imports it for the other side of the proof.
 
 Each request carries a nonce and a keyed digest over it, its method and its path; each answer
 carries a keyed digest over the nonce. So the engine answers nobody else, and who asks knows that
@@ -12,6 +12,7 @@ nobody else answers. Whoever sends a prompt asks for `CHALLENGE_PATH` first, on 
 
 import hmac
 import ipaddress
+import json
 import logging
 import os
 import re
@@ -37,7 +38,7 @@ SECRET_VARIABLE = "MLX_ENGINE_SECRET"  # noqa: S105 - its name
 SCRATCH_VARIABLE = "MLX_ENGINE_SCRATCH"
 HEADER = "x-mlx-stack-proof"
 ADDITIONS = ("backports", "checkpoints", "text_route", "cached_usage")
-"""The files beside this one that change what the engine does, in the order they are applied."""
+"""The files beside this one that change what vllm-mlx does, in the order they are applied."""
 CHALLENGE_PATH = "/proof"
 """What the guard itself answers, with nothing but the proof."""
 STATUS_PATH = "/v1/status"
@@ -124,11 +125,17 @@ def _digest(secret: str, *parts: str) -> str:
 
 
 class Guard:
-    """An ASGI application that lets in who names this machine and knows the secret."""
+    """An ASGI application that lets in who names this machine and knows the secret.
 
-    def __init__(self, app: App, secret: str) -> None:
+    Args:
+        app: The engine's.
+        says_status: Whether it answers at `STATUS_PATH` for an engine that doesn't.
+    """
+
+    def __init__(self, app: App, secret: str, *, says_status: bool = False) -> None:
         self._app = app
         self._secret = secret
+        self._says_status = says_status
         self._traffic = Traffic()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -175,7 +182,10 @@ class Guard:
             await send(message)
 
         if scope["method"] != "POST":
-            await self._app(scope, receive, send_proven)
+            says = self._says_status and scope["path"] == STATUS_PATH
+            await (
+                self._traffic.tell(send_proven) if says else self._app(scope, receive, send_proven)
+            )
             return
         body_bytes = int(dict(_text_headers(scope)).get("content-length", "0"))
         with self._traffic.passing(body_bytes) as request:
@@ -242,6 +252,23 @@ class Traffic:
             elif request.ended:
                 self._failures = 0
                 self._answered += request.status == HTTPStatus.OK
+
+    async def tell(self, send: Send) -> None:
+        """Answer as engines do at `STATUS_PATH`, which know more of their work."""
+        said: dict[str, object] = {
+            "status": "running",
+            "num_running": len(self._passing),
+            "num_waiting": 0,
+            "total_completion_tokens": 0,
+            "requests": [],
+        }
+        body = json.dumps(said).encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
     def render(self) -> str:
         """`12 0 7:4096:s:31:5.2 8:220:w:0:0.1`.
@@ -451,12 +478,19 @@ def main() -> None:
 
     scratch = os.environ.pop(SCRATCH_VARIABLE, "")
 
-    def run_guarded(app: App, **options: Any) -> None:
+    is_vllm = sys.argv[1:2] == ["serve"]
+
+    def run_guarded(app: App | str, **options: Any) -> None:
         if scratch:
             _use_scratch(scratch)
-        run(Guard(app, secret), **options)
+        named: Callable[[str], App] = import_module("uvicorn.importer").import_from_string
+        engine = named(app) if isinstance(app, str) else app
+        run(Guard(engine, secret, says_status=not is_vllm), **options)
 
     vars(uvicorn)["run"] = run_guarded
+    if not is_vllm:
+        _module_beside("mlx_vlm_start").main(sys.argv[2:])
+        return
     for name in ADDITIONS:
         _module_beside(name).apply()
     sys.argv[0] = "vllm-mlx"

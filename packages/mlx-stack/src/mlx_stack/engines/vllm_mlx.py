@@ -39,6 +39,8 @@ class Serving:
         multimodal: Whether the engine serves it with its half for images.
         cache_bytes: The memory for prefixes kept between requests; None where nobody planned it.
         prefill_step: Tokens of a prompt to compute at once; None is the engine's own 2,048.
+        dimensions: How long an embedder's vectors are; None where that isn't known.
+        shortens: Whether the beginning of such a vector is one by itself (Matryoshka).
     """
 
     tool_call_parser: str = ""
@@ -48,6 +50,8 @@ class Serving:
     multimodal: bool = False
     cache_bytes: int | None = None
     prefill_step: int | None = None
+    dimensions: int | None = None
+    shortens: bool = False
 
 
 def environment(hf_home: Path) -> dict[str, str]:

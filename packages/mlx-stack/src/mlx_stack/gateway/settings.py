@@ -15,6 +15,7 @@ from mlx_gateway.settings import (
     GatewaySettings,
     LiteLlmSettings,
     ModelSettings,
+    Role,
     Upstream,
 )
 from mlx_stack.config import CloudFallback, Config, LiteLlmMode
@@ -36,12 +37,16 @@ class TierAtGateway:
         calls_tools: Whether its engine finds calls of tools in what the model says.
         thinks: Whether its engine tells the model's thoughts from its answers.
         reads_in_silence: Whether its engine says nothing while it reads a prompt.
+        dimensions: How long its vectors are, where it makes some; None where that isn't known.
+        shortens: Whether the beginning of such a vector is one by itself.
     """
 
     sees_images: bool | None = None
     calls_tools: bool | None = None
     thinks: bool | None = None
     reads_in_silence: bool = False
+    dimensions: int | None = None
+    shortens: bool = False
 
 
 def has_cloud(config: Config) -> bool:
@@ -59,7 +64,9 @@ def build_settings(
     """
     litellm = f"http://{LOOPBACK}:{litellm_port}"
     models = {
-        tier.name: _model(stack, tier, config, tiers.get(tier.name, TierAtGateway()))
+        tier.name: _model(
+            tier, tiers.get(tier.name, TierAtGateway()), fallback_chain(stack, tier, config)
+        )
         for tier in stack.tiers
     }
     if has_cloud(config):
@@ -89,17 +96,7 @@ def with_model(
     free = [name for name in names if name not in settings.models and name not in settings.aliases]
     if not free:
         return settings
-    model = ModelSettings(
-        upstreams=(Upstream(f"http://{LOOPBACK}:{tier.port}", tier.model),),
-        context_tokens=tier.context_tokens,
-        max_concurrent=tier.concurrency,
-        queue=_MOST_WAITING,
-        takes_overflow=False,
-        sees_images=known.sees_images,
-        calls_tools=known.calls_tools,
-        thinks=known.thinks,
-        silence_s=SILENT_S if known.reads_in_silence else None,
-    )
+    model = msgspec.structs.replace(_model(tier, known), takes_overflow=False)
     return msgspec.structs.replace(
         settings,
         models={**settings.models, free[0]: model},
@@ -126,19 +123,24 @@ def fallback_chain(stack: Stack, tier: Tier, config: Config) -> tuple[str, ...]:
     """The models that a request to `tier` goes on to, in order.
 
     First the tiers that serve the same model, so that the model's own name means any of them; then
-    the tiers after it in the stack, then those before it, the cloud last.
+    the tiers after it in the stack, then those before it, the cloud last. Only what chats has a
+    chain, and is in one: vectors and scores of another model would be worse than an error.
     """
+    if not tier.role.chats:
+        return ()
     position = stack.tiers.index(tier)
-    others = [*stack.tiers[position + 1 :], *stack.tiers[:position]]
+    others = [
+        each for each in (*stack.tiers[position + 1 :], *stack.tiers[:position]) if each.role.chats
+    ]
     others.sort(key=lambda other: other.model != tier.model)
     is_cloud_last = has_cloud(config) and config.cloud_fallback is not CloudFallback.NEVER
     return (*(other.name for other in others), *([CLOUD_NAME] if is_cloud_last else []))
 
 
-def _model(stack: Stack, tier: Tier, config: Config, known: TierAtGateway) -> ModelSettings:
+def _model(tier: Tier, known: TierAtGateway, fallbacks: tuple[str, ...] = ()) -> ModelSettings:
     return ModelSettings(
         upstreams=(Upstream(f"http://{LOOPBACK}:{tier.port}", tier.model),),
-        fallbacks=fallback_chain(stack, tier, config),
+        fallbacks=fallbacks,
         context_tokens=tier.context_tokens,
         max_concurrent=tier.concurrency,
         queue=_MOST_WAITING,
@@ -146,6 +148,9 @@ def _model(stack: Stack, tier: Tier, config: Config, known: TierAtGateway) -> Mo
         calls_tools=known.calls_tools,
         thinks=known.thinks,
         silence_s=SILENT_S if known.reads_in_silence else None,
+        role=Role(tier.role),
+        dimensions=known.dimensions,
+        shortens=known.shortens,
     )
 
 

@@ -6,10 +6,13 @@ from mlx_catalog import (
     Catalog,
     CatalogEntry,
     EngineFit,
+    ModelRole,
     UnreadableModelError,
     engine_fit,
     read_model,
 )
+from mlx_catalog.config_fields import HIDDEN, integer
+from mlx_catalog.model_files import load_config
 from mlx_recommend import (
     DEFAULT_CONTEXT_TOKENS,
     PREFILL_STEP_TOKENS,
@@ -20,9 +23,11 @@ from mlx_recommend import (
     Workload,
     memory_use,
     prefill_step,
+    reading_memory_use,
     shape_of_entry,
     shape_of_model,
 )
+from mlx_stack.engines.mlx_vlm_start import LONGEST_TEXT_TOKENS, TOKENS_AT_ONCE
 from mlx_stack.engines.vllm_mlx import Serving
 from mlx_stack.errors import StackError
 from mlx_stack.stack import Tier
@@ -37,6 +42,8 @@ def serving_of(catalog: Catalog, tier: Tier, folder: Path) -> Serving:
         StackError: When the configuration is damaged.
     """
     entry = entry_of(catalog, tier)
+    if not tier.role.chats:
+        return Serving(batching=False, dimensions=_dimensions(folder))
     try:
         # the weights' headers are of no interest here
         fit, shape = fit_and_shape(entry, tier, folder / "config.json")
@@ -88,6 +95,8 @@ def memory_of(shape: ModelShape | None, fit: EngineFit, tier: Tier) -> MemoryUse
     """What a tier's engine holds at its full context; None where that is unknown."""
     if shape is None:
         return None
+    if not tier.role.chats:
+        return reading_memory_use(shape, max(TOKENS_AT_ONCE, tier.context_tokens or 0))
     tokens, step = tier.context_tokens or DEFAULT_CONTEXT_TOKENS, tier.vllm_flags.get(_STEP_FLAG)
     if not isinstance(step, int) or step < 1:
         step = prefill_step(shape, tokens, tier.concurrency)
@@ -100,12 +109,29 @@ def memory_of(shape: ModelShape | None, fit: EngineFit, tier: Tier) -> MemoryUse
     return memory_use(shape, workload)
 
 
-def usual_context(shape: ModelShape | None, tier_name: str) -> int:
+def usual_context(
+    shape: ModelShape | None, tier_name: str, role: ModelRole = ModelRole.CHAT
+) -> int:
     """The context of a tier of that name, at most what its model was trained for."""
     usual = next((kind.context_tokens for kind in TIER_KINDS if kind.name == tier_name), None)
-    tokens = usual or STANDARD.context_tokens
+    tokens = (usual or STANDARD.context_tokens) if role.chats else LONGEST_TEXT_TOKENS
     longest = shape.max_context_tokens if shape is not None else None
     return min(tokens, longest) if longest is not None else tokens
+
+
+def _dimensions(folder: Path) -> int | None:
+    """How long the vectors of an embedder are; None where its files don't say.
+
+    Raises:
+        StackError: When its configuration is damaged.
+    """
+    try:
+        dense = sorted(folder.glob("*_Dense/config.json"))
+        if dense:
+            return integer(load_config(dense[-1]), "out_features")
+        return integer(load_config(folder / "config.json"), *HIDDEN)
+    except UnreadableModelError as error:
+        raise StackError(str(error)) from error
 
 
 def _prefill_step(shape: ModelShape | None, tier: Tier) -> int | None:

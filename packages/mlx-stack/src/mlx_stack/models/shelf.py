@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-from mlx_catalog import CatalogError, EngineFit, UnreadableModelError
+from mlx_catalog import CatalogError, EngineFit, ModelRole, UnreadableModelError, read_role
 from mlx_recommend import PROCESS_BYTES, ModelShape
 from mlx_stack.models.disk.local import LocalModel, list_local
 from mlx_stack.models.find import local_model_of
@@ -123,9 +124,10 @@ def _on_disk(
         vllm_flags={},
         lazy=True,
         idle_unload_s=IDLE_S,
+        role=_role(local.path),
     )
     known = _shape_and_fit(opened, tier, local.path)
-    usual = tokens = usual_context(known[0] if known is not None else None, tier.name)
+    usual = tokens = usual_context(known[0] if known is not None else None, tier.name, tier.role)
     tier = msgspec.structs.replace(tier, context_tokens=tokens)
     claim = _claim(known, tier, local.path)
     while budget_bytes is not None and claim > budget_bytes and tokens > _SHORTEST_CONTEXT:
@@ -141,6 +143,13 @@ def _on_disk(
         tier=tier,
         claim_bytes=claim,
     )
+
+
+def _role(folder: Path) -> ModelRole:
+    """What its files say that a model is for; one that can't be read fails when it is started."""
+    with suppress(UnreadableModelError):
+        return read_role(folder)
+    return ModelRole.CHAT
 
 
 def _shape_and_fit(

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlx_catalog import CatalogEntry, EngineFit, ModelReading, Quant, engine_fit, read_model
+from mlx_catalog import (
+    CatalogEntry,
+    EngineFit,
+    ModelReading,
+    ModelRole,
+    Quant,
+    engine_fit,
+    read_model,
+)
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend import (
     Estimate,
@@ -39,6 +47,7 @@ class DescribedModel:
         quant: The precision asked for, or what the files have; None where that is unknown.
         shape: What memory and speed follow from; None where the files don't tell enough.
         folder: Where it is on this disk, whole; None where it isn't, or it wasn't looked for.
+        role: What it is for, as far as is known.
         own_code: The field of the Hub's `config.json` that names Python to run; None without one.
     """
 
@@ -49,6 +58,7 @@ class DescribedModel:
     folder: Path | None = None
     own_code: str | None = None
     note: str = ""
+    role: ModelRole = ModelRole.CHAT
 
     @property
     def name(self) -> str:
@@ -224,6 +234,7 @@ def _described(
         folder=folder,
         own_code=own_code,
         note=note,
+        role=model.role,
     )
 
 

@@ -67,6 +67,7 @@ class PlannedTier:
             "port": tier.port,
             "context_tokens": tier.context_tokens,
             "concurrency": tier.concurrency,
+            "role": tier.role,
             "memory_bytes": self.memory_bytes,
             "is_present": self.is_present,
         }
@@ -121,8 +122,9 @@ def added_tier(
         source=_source_of(found, quant),
         port=_NO_PORT_YET,
         vllm_flags={},
-        context_tokens=context_tokens or usual_context(found.shape, tier_name),
+        context_tokens=context_tokens or usual_context(found.shape, tier_name, found.role),
         concurrency=concurrency,
+        role=found.role,
     )
     note, repo = found.note, found.found.repo
     if repo is not None and repo.revision is not None:

@@ -150,6 +150,8 @@ def _served(opened: OpenStack, tier: Tier, record: panics.Record) -> tuple[Path,
 def at_gateway(tier: Tier, serving: vllm_mlx.Serving) -> TierAtGateway:
     """What the gateway must know of a tier that is served so; its own flags come first."""
     flags = tier.vllm_flags
+    if not tier.role.chats:
+        return TierAtGateway(dimensions=serving.dimensions, shortens=serving.shortens)
     return TierAtGateway(
         sees_images=serving.multimodal,
         calls_tools=bool(flags.get("tool-call-parser", serving.tool_call_parser)),

@@ -14,7 +14,8 @@ import msgspec
 from mlx_hwprobe import HardwareProfile
 from mlx_procsup import Answer, AnswerKind, HttpReadiness, InFlight, Unreadable, Work
 from mlx_recommend import ModelShape, Workload, estimate
-from mlx_stack.services.engine_door import read_status, request_one_token
+from mlx_stack.services.engine_door import read_status, request_proof
+from mlx_stack.services.proof import Proof
 
 SLACK = 2.0
 """How many times what is predicted a prompt may take: the range of the prediction is counted
@@ -70,13 +71,15 @@ class EngineDelivery:
 
     Attributes:
         model: What it calls its model.
+        proof: What shows that the model does its work.
         batches: Whether it counts the tokens of every request, which it does with batching only.
         predict: The seconds that a prompt of so many tokens may take; None of unknown length.
-        asks_when_idle: Whether it may be asked for a token when it has nothing to do.
+        asks_when_idle: Whether it may be asked for that when it has nothing to do.
     """
 
     readiness: HttpReadiness
     model: str
+    proof: Proof = field(compare=False)
     batches: bool
     predict: Callable[[int | None], float] = field(compare=False)
     asks_when_idle: bool = True
@@ -94,12 +97,12 @@ class EngineDelivery:
         return read_work(body, counted, batches=self.batches)
 
     def ask(self, wait_s: float) -> Answer:
-        """What comes of asking it for one token."""
+        """What comes of a small request to it."""
         try:
-            status, body = request_one_token(self.readiness, self.model, timeout_s=wait_s)
+            status, body = request_proof(self.readiness, self.model, self.proof, timeout_s=wait_s)
         except (OSError, http.client.HTTPException):
             return Answer(AnswerKind.NOTHING)
-        return read_answer(status, body)
+        return read_answer(status, body, self.proof)
 
     def predict_s(self, size: int | None, /) -> float:
         """The most that it may take to read a prompt of so many tokens."""
@@ -139,20 +142,15 @@ def read_work(body: bytes, counted: str | None, *, batches: bool) -> Work | Unre
     )
 
 
-def read_answer(status: int, body: bytes) -> Answer:
-    """What the answer to a request for one token means."""
+def read_answer(status: int, body: bytes, proof: Proof) -> Answer:
+    """What the answer to a small request means."""
     words = f"HTTP {status}"
     if status >= http.client.INTERNAL_SERVER_ERROR:
         return Answer(AnswerKind.ERROR, words)
     if status != http.client.OK:
         return Answer(AnswerKind.REFUSED, words)
-    try:
-        reasons = [choice.finish_reason for choice in msgspec.json.decode(body, type=_Chat).choices]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Answer(AnswerKind.ERROR, "what it answers isn't a chat completion")
-    if not reasons or "error" in reasons:
-        return Answer(AnswerKind.ERROR, 'finish_reason "error"')
-    return Answer(AnswerKind.TOKEN)
+    problem = proof.check(body)
+    return Answer(AnswerKind.ERROR, problem) if problem else Answer(AnswerKind.TOKEN)
 
 
 def predictor(
@@ -178,14 +176,6 @@ def predictor(
         return tokens / UNKNOWN_TPS if speed is None else SLACK * tokens / speed.low
 
     return predict_s
-
-
-class _Choice(msgspec.Struct):
-    finish_reason: str | None = None
-
-
-class _Chat(msgspec.Struct):
-    choices: list[_Choice]
 
 
 def _in_flight(rows: list[_Row], status: str) -> tuple[InFlight, ...]:

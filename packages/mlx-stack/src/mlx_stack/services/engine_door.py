@@ -1,9 +1,9 @@
 """HTTP to our own services; an engine answers only with the secret it was started with."""
 
 import http.client
-import json
 from collections.abc import Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from mlx_procsup import (
@@ -17,7 +17,10 @@ from mlx_procsup import (
 )
 from mlx_stack.engines import guard
 
-_ONE_TOKEN_TIMEOUT_S = 120.0
+if TYPE_CHECKING:  # the gateway uses the door, and proves nothing
+    from mlx_stack.services.proof import Proof
+
+_PROOF_TIMEOUT_S = 120.0
 """The first answer compiles the model's kernels."""
 _LONGEST_STATUS_BYTES = 2**20
 
@@ -108,8 +111,8 @@ def _exchange(
     return response.status, content, answered
 
 
-def ask_one_token(spec: ProcessSpec, model: str, *, key: str | None = None) -> None:
-    """Nothing, if a chat completion of one token succeeds: the service does its work.
+def prove(spec: ProcessSpec, model: str, proof: "Proof", *, key: str | None = None) -> None:
+    """Nothing, if a service answers a small request as it must: it does its work.
 
     Args:
         spec: The engine, or the gateway.
@@ -117,25 +120,33 @@ def ask_one_token(spec: ProcessSpec, model: str, *, key: str | None = None) -> N
         key: What it asks for, if anything.
 
     Raises:
-        SupervisionError: It fails; the message says how.
+        SupervisionError: It doesn't; the message says how.
     """
     assert spec.readiness is not None  # every service that answers is asked whether it is ready
-    failed = f"A request for one token to {model!r} failed"
+    failed = f"A request for {proof.what} to {model!r} failed"
     try:
-        status, answer = request_one_token(
-            spec.readiness, model, key=key, timeout_s=_ONE_TOKEN_TIMEOUT_S
+        status, answer = request_proof(
+            spec.readiness, model, proof, key=key, timeout_s=_PROOF_TIMEOUT_S
         )
     except (OSError, http.client.HTTPException) as error:
         raise SupervisionError(f"{failed}: {error}") from error
     if status != http.client.OK:
         words = answer.decode("utf-8", errors="replace").strip()[:300]
         raise SupervisionError(f"{failed}: HTTP {status}: {words}")
+    problem = proof.check(answer)
+    if problem:
+        raise SupervisionError(f"{failed}: {problem}")
 
 
-def request_one_token(
-    readiness: HttpReadiness, model: str, *, key: str | None = None, timeout_s: float
+def request_proof(
+    readiness: HttpReadiness,
+    model: str,
+    proof: "Proof",
+    *,
+    key: str | None = None,
+    timeout_s: float,
 ) -> tuple[int, bytes]:
-    """The status and the body of the answer to a chat completion of one token.
+    """The status and the body of the answer to the small request that proves a model.
 
     Raises:
         OSError: As of `request`, and HTTPException.
@@ -143,10 +154,9 @@ def request_one_token(
     headers = {"Content-Type": "application/json"}
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
-    body = {"model": model, "messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1}
     return request(
-        *(urlsplit(readiness.url).netloc, "POST", "/v1/chat/completions"),
-        json.dumps(body).encode(),
+        *(urlsplit(readiness.url).netloc, "POST", proof.path),
+        proof.request_body(model),
         headers=headers,
         ask=readiness.ask,
         timeout_s=timeout_s,

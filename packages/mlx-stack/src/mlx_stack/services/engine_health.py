@@ -78,9 +78,12 @@ def check_health(
 
 
 def _own_tier(opened: OpenStack, available_bytes: int) -> Tier | None:
-    """The tier with the smallest model that is whole and takes half of the free memory at most."""
+    """The tier with the smallest model that is whole and takes half of the free memory at most.
+
+    It must chat, since it is asked a question.
+    """
     stack = opened.defined_stack
-    found = [(local_model_of(opened, tier), tier) for tier in stack.tiers] if stack else []
+    found = [(local_model_of(opened, tier), tier) for tier in stack.chatting] if stack else []
     sizes = [
         (model.size_bytes, tier)
         for model, tier in found

@@ -19,6 +19,7 @@ from mlx_procsup import (
 from mlx_stack.child_environment import inherited_environment
 from mlx_stack.config import Config
 from mlx_stack.engines import guard, vllm_mlx
+from mlx_stack.engines.by_role import engine_of
 from mlx_stack.engines.environment import EngineName, Environment, require_environment
 from mlx_stack.gateway import endpoint, litellm
 from mlx_stack.gateway.endpoint import LIVENESS_PATH, LOOPBACK, gateway_url
@@ -62,12 +63,14 @@ class Service:
     Attributes:
         tier: The tier that it serves; None for the gateway.
         load_bytes: The memory that it will hold once loaded; 0 where it doesn't matter.
+        dimensions: How long its vectors are; None where it makes none, or that isn't known.
     """
 
     spec: ProcessSpec
     port: int
     tier: Tier | None = None
     load_bytes: int = 0
+    dimensions: int | None = None
 
     @property
     def name(self) -> str:
@@ -136,19 +139,20 @@ def engine_service(
     """
     home = opened.home
     dirs = dirs or home.state_dirs
+    program = engine_of(tier.role)
     spec = ProcessSpec(
         name=tier.name,
-        command=vllm_mlx.command(vllm_mlx.guarded(engine), tier, folder, serving),
+        command=program.command(vllm_mlx.guarded(engine), tier, folder, serving),
         env={
             **inherited_environment(opened.variables),
-            **vllm_mlx.environment(home.engines / "huggingface"),
+            **program.environment(home.engines / "huggingface"),
             guard.SCRATCH_VARIABLE: str(dirs.run / f"{tier.name}.tmp"),
         },
         cwd=home.root,
         readiness=engine_readiness(tier.name, tier.port, dirs),
         start_secret=guard.SECRET_VARIABLE,
     )
-    return Service(spec, tier.port, tier, load_bytes)
+    return Service(spec, tier.port, tier, load_bytes, serving.dimensions)
 
 
 def engine_readiness(tier: str, port: int, dirs: StateDirs) -> HttpReadiness:

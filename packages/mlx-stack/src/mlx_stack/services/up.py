@@ -47,9 +47,10 @@ from mlx_stack.services.assembly import (
     write_gateway_files,
 )
 from mlx_stack.services.down import stop_one
-from mlx_stack.services.engine_door import ask_one_token
+from mlx_stack.services.engine_door import prove
 from mlx_stack.services.gateway_reload import reload_gateway
 from mlx_stack.services.old_prompts import remove_old_prompts
+from mlx_stack.services.proof import proof_of
 from mlx_stack.services.service import (
     GATEWAY,
     LITELLM,
@@ -337,7 +338,8 @@ def _plan(service: Service, assembly: Assembly) -> StartPlan:
     tier = service.tier
     if tier is None or not assembly.config.auto_health_check:
         return StartPlan(service.spec, service.load_bytes)
-    verify = partial(ask_one_token, service.spec, tier.model)
+    proof = proof_of(tier.role, service.dimensions)
+    verify = partial(prove, service.spec, tier.model, proof)
     return StartPlan(service.spec, service.load_bytes, verify)
 
 
@@ -346,12 +348,12 @@ def _verified_gateway(
 ) -> ServiceOutcome:
     """The gateway's outcome, after a request through it to a tier that is ready."""
     running = {result.name for result in results if result.error is None}
-    ready = next((tier.name for tier in assembly.stack.tiers if tier.name in running), None)
+    ready = next((tier for tier in assembly.stack.tiers if tier.name in running), None)
     if outcome.outcome != "started" or ready is None or not assembly.config.auto_health_check:
         return outcome
     spec = assembly.gateway.spec
     try:
-        ask_one_token(spec, ready, key=spec.env[KEY_VARIABLE])
+        prove(spec, ready.name, proof_of(ready.role), key=spec.env[KEY_VARIABLE])
     except SupervisionError as error:
         return replace(outcome, outcome="failed", error=spec.mask(str(error)))
     return outcome

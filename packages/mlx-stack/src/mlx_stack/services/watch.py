@@ -58,6 +58,7 @@ from mlx_stack.services import panic_reports, panics
 from mlx_stack.services.assembly import Assembly, assemble, guest_names
 from mlx_stack.services.delivery import SILENCE_S, EngineDelivery, predictor
 from mlx_stack.services.keep_awake import kept_awake
+from mlx_stack.services.proof import proof_of
 from mlx_stack.services.service import GATEWAY, WATCHDOG, Service, ServiceEvent
 from mlx_stack.services.up import refuse_open_home, start_services
 from mlx_stack.services.watch_log import note_in_log
@@ -333,6 +334,7 @@ def _delivery(opened: OpenStack, service: Service, hardware: HardwareProfile | N
     check = EngineDelivery(
         readiness,
         tier.model,
+        proof_of(tier.role),
         batches="--continuous-batching" in service.spec.command,
         predict=predict_s,
         asks_when_idle=opened.config.idle_check,

@@ -15,8 +15,12 @@ _PATTERNS = (
     "*.tiktoken",
     "*.model",
     "additional_chat_templates/*.jinja",
+    "*_Pooling/config.json",
+    "*_Dense/config.json",
+    "*_Dense/model.safetensors",
 )
-"""What mlx-lm fetches besides the weights (`mlx_lm.utils._download`) except Python; templates."""
+"""What mlx-lm fetches besides the weights (`mlx_lm.utils._download`) except Python; templates; what
+an embedder does after its last layer, without which its vectors would be others."""
 _OTHER_WEIGHTS = (".gguf", ".bin", ".pt", ".pth", ".h5", ".onnx")
 
 

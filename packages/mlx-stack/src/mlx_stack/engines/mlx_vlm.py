@@ -1,0 +1,45 @@
+"""The command line of mlx_vlm.server, which serves what makes vectors and ranks documents.
+
+It stands in vllm-mlx's environment. Flags are those of mlx-vlm 0.7.10; how it is kept to one model
+is in `mlx_vlm_start` (decision 0101).
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlx_catalog import ModelRole
+from mlx_stack.engines.mlx_vlm_start import PROGRAM
+from mlx_stack.engines.vllm_mlx import LOOPBACK, Serving
+from mlx_stack.stack import Tier
+
+_MODEL_FLAGS: Mapping[ModelRole, str] = {
+    ModelRole.EMBEDDING: "--embedding-model",
+    ModelRole.RERANK: "--reranker-model",
+}
+
+
+def environment(hf_home: Path) -> dict[str, str]:
+    """What the engine needs in its environment.
+
+    Args:
+        hf_home: Where Hugging Face's libraries look for models of others: nowhere.
+    """
+    # without the last it loads whatever a request names from the Hub
+    return {"HOME": "/dev/null", "HF_HOME": str(hf_home), "HF_HUB_OFFLINE": "1"}
+
+
+def command(
+    start: tuple[str, ...], tier: Tier, model_folder: Path, serving: Serving
+) -> tuple[str, ...]:
+    """The command line that serves `tier` on loopback.
+
+    Args:
+        start: What runs the engine, `guarded(environment)`.
+        tier: What to serve; requests must name `tier.model`.
+        model_folder: The model's folder; absolute, so that nothing is ever downloaded.
+        serving: Nothing of it matters here.
+    """
+    del serving
+    named = ("--served-model-name", tier.model, _MODEL_FLAGS[tier.role], str(model_folder))
+    # by itself it listens on every address of the machine
+    return (*start, PROGRAM, *named, "--host", LOOPBACK, "--port", str(tier.port))

@@ -1,0 +1,97 @@
+"""Keeps mlx_vlm.server to one model, and to what a machine has memory for.
+
+`guard.py` runs it in the engine's environment, so it imports nothing but the standard library, and
+no file of the engine is changed. By itself the server loads whatever model a request names, goes
+on without the one that it was started with where that can't be loaded, and computes all texts of a
+request at once, each as long as the longest.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
+from typing import Any
+
+PROGRAM = "mlx-vlm"
+"""What `guard.py` is called with to start it."""
+TOKENS_AT_ONCE = 4096
+"""The tokens of texts that are computed together, padding included, unless one is longer."""
+_KINDS = {"--embedding-model": "embedding", "--reranker-model": "reranker"}
+LONGEST_TEXT_TOKENS = 8192
+"""Where the server cuts a text of a model that reads longer ones."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Run the server with `--served-model-name NAME` and its own flags for one model."""
+    given = list(arguments)
+    at = given.index("--served-model-name")
+    name, given[at : at + 2] = given[at + 1], []
+    flag = next(each for each in given if each in _KINDS)
+    serve_one_model(name, given[given.index(flag) + 1], _KINDS[flag])
+    bound_batches()
+    sys.argv[:] = ["mlx_vlm.server", *given]
+    import_module("mlx_vlm.server.cli").main()
+
+
+def serve_one_model(name: str, folder: str, kind: str) -> None:
+    """Let the server know the model in `folder` by `name`, and no other.
+
+    The first who asks for a model is the server itself, before it listens.
+    """
+    server: Any = import_module("mlx_vlm.server")
+    app: Any = import_module("mlx_vlm.server.app")
+    refuse: Callable[..., Exception] = import_module("fastapi").HTTPException
+    load: Callable[..., Any] = app.get_cached_model
+    loaded = False
+
+    def get_model(asked: str, *_: object, model_kind: str = "auto") -> Any:
+        nonlocal loaded
+        if asked not in (name, folder) or model_kind != kind:
+            raise refuse(status_code=404, detail=f"There is no such model here; ask for {name!r}.")
+        try:
+            found = load(folder, model_kind=kind)
+        except Exception as error:
+            if loaded:
+                raise
+            sys.exit(f"error: the model can't be loaded: {getattr(error, 'detail', error)}")
+        loaded = True
+        return found
+
+    app.get_cached_model = server.get_cached_model = get_model
+
+
+def bound_batches() -> None:
+    """Let the texts of a request be computed in batches of `TOKENS_AT_ONCE` at most.
+
+    Texts of like length go together, so that little is computed for padding.
+    """
+    embeddings: Any = import_module("mlx_vlm.server.embeddings")
+    embed: Callable[..., tuple[list[Any], int]] = embeddings._embed  # noqa: SLF001 - the only way in
+
+    def embed_in_batches(model: Any, processor: Any, texts: list[str]) -> tuple[list[Any], int]:
+        tokenizer = getattr(processor, "tokenizer", processor)
+        longest = int(getattr(tokenizer, "model_max_length", 0) or LONGEST_TEXT_TOKENS)
+        longest = min(longest, LONGEST_TEXT_TOKENS)
+        lengths = [min(len(each), longest) for each in tokenizer(texts)["input_ids"]]
+        vectors: list[Any] = [None] * len(texts)
+        tokens = 0
+        for batch in batches(lengths):
+            found, used = embed(model, processor, [texts[index] for index in batch])
+            tokens += used
+            for index, vector in zip(batch, found, strict=True):
+                vectors[index] = vector
+        return vectors, tokens
+
+    embeddings._embed = embed_in_batches  # noqa: SLF001
+
+
+def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """The numbers of texts of these lengths, in groups that are computed together."""
+    batch: list[int] = []
+    # the longest last, so that each is the one that the others of its batch are padded to
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if batch and lengths[index] * (len(batch) + 1) > TOKENS_AT_ONCE:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

@@ -1,0 +1,51 @@
+"""The server for models that read: how it is started, and how much it computes at once."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mlx_catalog import ModelRole
+from mlx_stack.engines.by_role import engine_of
+from mlx_stack.engines.mlx_vlm_start import TOKENS_AT_ONCE, batches
+from mlx_stack.engines.vllm_mlx import Serving, served_by
+from mlx_stack.stack import Tier
+
+
+def command(role: ModelRole) -> tuple[str, ...]:
+    tier = Tier(name="t", model="m", quant=None, source="/m", port=8009, vllm_flags={}, role=role)
+    return engine_of(role).command(("python", "guard.py"), tier, Path("/models/m"), Serving())
+
+
+@pytest.mark.parametrize(
+    ("role", "flag"),
+    [(ModelRole.EMBEDDING, "--embedding-model"), (ModelRole.RERANK, "--reranker-model")],
+)
+def test_it_listens_on_loopback_only_and_has_one_model(role: ModelRole, flag: str) -> None:
+    words = command(role)
+    assert words[:3] == ("python", "guard.py", "mlx-vlm")
+    assert words[words.index("--host") + 1] == "127.0.0.1"
+    assert words[words.index(flag) + 1] == "/models/m"
+    assert served_by(words) == ("m", 8009)
+
+
+@pytest.mark.parametrize("role", ModelRole)
+def test_no_engine_asks_the_hub(role: ModelRole) -> None:
+    assert engine_of(role).environment(Path("/hf"))["HF_HUB_OFFLINE"] == "1"
+
+
+@pytest.mark.parametrize("role", [ModelRole.CHAT, ModelRole.VISION])
+def test_what_chats_is_served_by_vllm_mlx(role: ModelRole) -> None:
+    assert command(role)[2] == "serve"
+
+
+@given(st.lists(st.integers(1, 9000), max_size=200))
+def test_every_text_is_computed_once_and_no_batch_is_larger_than_it_may_be(
+    lengths: list[int],
+) -> None:
+    made = list(batches(lengths))
+    assert sorted(index for batch in made for index in batch) == list(range(len(lengths)))
+    for batch in made:
+        padded = len(batch) * max(lengths[index] for index in batch)
+        assert padded <= TOKENS_AT_ONCE or len(batch) == 1
