@@ -49,6 +49,7 @@ SMALL: dict[str, tuple[str, ...]] = {
 LEFT_OUT = {
     "bench_agreement": "needs a server, vllm-mlx and guidellm",
     "catalog_comparison": "installs packages from PyPI",
+    "engines_agents": "installs the engines",
     "engines_conversation": "installs the engines",
     "engines_liveness": "installs the engines",
     "engines_turns": "installs the engines",

@@ -1,0 +1,98 @@
+"""How many tokens eight agents make a tier read on each turn, through the installed program.
+
+    uv run python benchmarks/engines_agents.py [--home FOLDER] [--family NAME ...] [--agents 8]
+                                               [--turns 4] [--prefix-tokens 900]
+
+For each kind of architecture a model of random weights, tiny width and real structure is a tier of
+a stack of its own, planned for as many requests at once as there are agents. `mlx-stack up` starts
+it, `mlx-stack bench --agents` measures it. By turn: the tokens read against those that are new, of
+all agents together and of the worst. Whether the answers are right is what `engines_turns.py`
+looks at. Engines are installed into FOLDER, by default a temporary one.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from mlx_stack.engines import embedded_model
+from mlx_stack.engines.environment import EngineName
+from mlx_stack.engines.install import install
+from mlx_stack.engines.uv_process import own_toolchain
+from mlx_stack.home import Home
+from mlx_stack.services.ports import free_ports
+from mlx_stack.stack import Stack, Tier, save_stack
+from stack_testkit.program import Program
+from stack_testkit.tiny_families import FAMILIES, make_tiny_family
+
+
+def main() -> None:
+    """Measure each kind of model."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--home", type=Path, help="where engines and models are, or will be")
+    parser.add_argument("--family", nargs="*", default=list(FAMILIES), choices=FAMILIES)
+    parser.add_argument("--agents", type=int, default=8)
+    parser.add_argument("--turns", type=int, default=4)
+    parser.add_argument("--prefix-tokens", type=int, default=900)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        kept = (options.home or Path(temporary)).absolute()
+        toolchain = own_toolchain()
+        engine = install(EngineName.VLLM_MLX, kept / "engines", toolchain)
+        words = embedded_model.make_embedded_model(kept / "models", engine, toolchain)
+        for number, family in enumerate(options.family):
+            model = make_tiny_family(
+                Path(temporary) / "models" / f"tiny-{number}",
+                family,
+                tokenizer_of=words,
+                engine_python=engine.python,
+            )
+            home = Home(Path(temporary) / f"home-{number}")
+            home.create()
+            home.engines.symlink_to(kept / "engines")
+            print(f"{family:24} {measured(home, model, options)}", flush=True)
+
+
+def measured(home: Home, model: Path, options: argparse.Namespace) -> str:
+    """What agents at this model read, in words."""
+    tier = Tier(
+        name="fast",
+        model="tiny",
+        quant=None,
+        source=str(model),
+        port=free_ports(1)[0],
+        vllm_flags={},
+        context_tokens=8192,
+        concurrency=options.agents,
+    )
+    save_stack(home.stack, Stack(schema_version=1, tiers=(tier,)))
+    program = Program(home, {})
+    try:
+        started = program.run("up", "--tier", "fast", "--timeout", "120", "--json", timeout_s=200)
+        if started.code != 0:
+            return f"didn't start: {started.out}"
+        command = ["bench", "fast", "--agents", str(options.agents), "--turns", str(options.turns)]
+        command += ["--prefix-tokens", str(options.prefix_tokens), "--generation-tokens", "16"]
+        done = program.run(*command, "--json", timeout_s=600)
+        return _rendered(done.document) if done.code == 0 else f"failed: {done.err}"
+    finally:
+        program.run("down", timeout_s=60)
+
+
+def _rendered(report: dict[str, Any]) -> str:
+    runs: list[dict[str, Any]] = report["runs"]
+    words: list[str] = []
+    for turn in range(1, 1 + max(run["turn"] for run in runs)):
+        of_turn = [run for run in runs if run["turn"] == turn]
+        if any(run["read_tokens"] is None for run in of_turn):
+            words.append(f"{turn}: unknown")
+            continue
+        new = sum(run["new_tokens"] for run in of_turn)
+        read = sum(run["read_tokens"] for run in of_turn)
+        worst = max(run["read_tokens"] / max(1, run["new_tokens"]) for run in of_turn)
+        words.append(f"{turn}: {read}/{new} = {read / max(1, new):.2f} (worst {worst:.2f})")
+    return "read/new of turn " + ", ".join(words)
+
+
+if __name__ == "__main__":
+    main()
