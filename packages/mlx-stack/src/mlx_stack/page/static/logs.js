@@ -35,9 +35,10 @@ export function close() {
 
 async function load() {
   clearTimeout(timer);
-  const answer = await get(`logs/${encodeURIComponent(chosen)}`, {tail: LINES}, tag ? {'if-none-match': tag} : {})
+  const name = chosen;
+  const answer = await get(`logs/${encodeURIComponent(name)}`, {tail: LINES}, tag ? {'if-none-match': tag} : {})
     .catch((error) => ({lines: [error.message], etag: null}));
-  if (!box) return;
+  if (!box || name !== chosen) return;
   if (answer) {
     tag = answer.etag;
     lines = answer.lines;

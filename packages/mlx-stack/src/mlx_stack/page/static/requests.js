@@ -7,7 +7,7 @@ import {attempt} from './main.js';
 import {store} from './api.js';
 
 const PAGE = 100;
-let filter = {failed: '', tier: '', key: ''}, rows = [], body = null, isWhole = false;
+let filter = {failed: '', tier: '', key: ''}, rows = [], body = null, isWhole = false, asked = null;
 
 export function open(main, [number]) {
   if (number) {
@@ -35,8 +35,9 @@ export function close() {
 }
 
 async function load(before) {
+  const turn = asked = {};
   const found = await attempt(() => get('requests', {...filter, limit: PAGE, before}));
-  if (!found || !body) return;
+  if (!found || !body || turn !== asked) return;  // answers overtake each other
   rows = before ? [...rows, ...found.requests] : found.requests;
   isWhole = found.requests.length < PAGE;
   refill(body, table([

@@ -9,7 +9,7 @@ let asked = {since: '7d', by: 'model'}, parts = null;
 
 export function open(main) {
   parts = {rows: h('div'), speed: h('div', {class: 'grid'})};
-  const set = (name) => (value) => { asked[name] = value; load(); };
+  const set = (name) => (value) => { asked = {...asked, [name]: value}; load(); };
   refill(main, section('Usage', null, h('div', {class: 'bar'},
     choice('Since', [['12h', '12 hours'], ['24h', 'a day'], ['7d', '7 days'], ['30d', '30 days'], ['365d', 'a year']], asked.since, set('since')),
     choice('By', [['model', 'model'], ['key', 'key'], ['day', 'day']], asked.by, set('by'))), parts.rows),
@@ -22,8 +22,9 @@ export function close() {
 }
 
 async function load() {
-  const report = await attempt(() => get('usage', asked));
-  if (!report || !parts) return;
+  const turn = asked;
+  const report = await attempt(() => get('usage', turn));
+  if (!report || !parts || turn !== asked) return;  // answers overtake each other
   const expected = report.predictions || {};
   const isByModel = asked.by === 'model' && Object.keys(expected).length;
   const rows = report.rows.length > 1 ? [...report.rows, {...report.totals, [asked.by]: 'in all'}] : report.rows;
@@ -49,16 +50,16 @@ async function load() {
     ['Tokens', (row) => count(row.tokens), {num: true}],
     ['Reading', (row) => (row.seconds_basis === 'predicted' ? '~' : '') + seconds(row.seconds), {num: true}],
   ], report.read_again, {label: 'Read again'})] : null);
-  await showSpeed(report, expected);
+  await showSpeed(report, expected, turn);
 }
 
 // The newest requests of each model, next to what was predicted for it.
-async function showSpeed(report, expected) {
-  const models = asked.by === 'model' ? report.rows.map((row) => row.model).slice(0, 6) : [];
+async function showSpeed(report, expected, turn) {
+  const models = turn.by === 'model' ? report.rows.map((row) => row.model).slice(0, 6) : [];
   const charts = [], width = parts.speed.clientWidth / (matchMedia('(max-width: 900px)').matches ? 1 : 2) - 40;
   for (const model of models) {
-    const found = await attempt(() => get('requests', {model, since: asked.since, failed: 'no', limit: 300}));
-    if (!found || !parts) return;
+    const found = await attempt(() => get('requests', {model, since: turn.since, failed: 'no', limit: 300}));
+    if (!found || !parts || turn !== asked) return;
     const known = found.requests.filter((row) => row.generation_tps !== null).reverse();
     if (known.length < 2) continue;
     const points = (name) => known.filter((row) => row[name] !== null).map((row) => [Date.parse(row.at), row[name]]);
