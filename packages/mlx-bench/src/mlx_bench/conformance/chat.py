@@ -197,6 +197,8 @@ CASES = (
          lambda s: s.chat([user([*texts("x"), {"type": "image_url", "image_url": {"url": URL}}])]).is_refused()),
     Case("C25f", "a file in a message", "read, or a refusal with an explanation",
          lambda s: s.chat([user([*texts("x"), {"type": "file", "file": {"file_data": "data:application/pdf;base64,AA=="}}])]).is_refused()),
+    Case("C25u", "a part of an unknown kind in a message", "a refusal with an explanation: never left out",
+         lambda s: s.chat([user([*texts("x"), {"type": "hologram"}])]).is_refused()),
     Case("C26", "an empty message of the user", "an answer", lambda s: s.chat("").status == 200),
     Case("C26e", "an answer of nothing", "content empty or null, `stop`",
          lambda s: _is_stopped(s.chat("Repeat: "), "")),

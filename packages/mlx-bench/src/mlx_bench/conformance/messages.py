@@ -226,6 +226,7 @@ CASES = (
     Case("A27", "a PDF", "read, or a refusal with an explanation", lambda s: s.message([user([_PDF, *texts("x")])]).is_refused()),
     Case("A27t", "a document of plain text", "reaches the model", lambda s: s.message([user([_TEXT_DOCUMENT])]).said == "the document"),
     Case("A27i", "an image for a model that sees none", "a refusal with an explanation", lambda s: s.message([user([_IMAGE, *texts("x")])]).is_refused()),
+    Case("A27u", "a block of an unknown kind", "a refusal with an explanation: never left out", lambda s: s.message([user([{"type": "hologram"}, *texts("x")])]).is_refused()),
     Case("A28", "an empty text block", "an answer", lambda s: s.message([user(texts("", "Repeat: ok"))]).status == 200),
     Case("A28e", "an answer of nothing", "`end_turn`", lambda s: (it := s.message("Repeat: ")).ending == "end_turn" and it.said == ""),
     Case("A29", "characters of several tokens, streamed", "as they were", lambda s: s.message(f"Repeat: {EMOJI}", stream=True).said == EMOJI),

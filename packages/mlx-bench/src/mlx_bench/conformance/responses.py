@@ -180,6 +180,7 @@ CASES = (
     Case("R17", "damaged JSON", "a refusal with an explanation", lambda s: s.ask(RESPONSES, b'{"model"').is_refused()),
     Case("R17i", "no input", "a refusal with an explanation", lambda s: s.ask(RESPONSES, {"model": s.model}).is_refused()),
     Case("R18", "an image for a model that sees none", "a refusal with an explanation", lambda s: s.respond([user([{"type": "input_image", "image_url": URL}])]).is_refused()),
+    Case("R18u", "a part of an unknown kind in a message", "a refusal with an explanation: never left out", lambda s: s.respond([user([*texts("x", kind="input_text"), {"type": "hologram"}])]).is_refused()),
     Case("R19", "messages without a type, content as a text", "accepted", lambda s: s.respond([user("Repeat: ok")]).said == "ok"),
     Case("R19l", "content as a list of input_text", "accepted", lambda s: s.respond([user(texts("Repeat: ok", kind="input_text"))]).said == "ok"),
     Case("R20", "input_tokens", "the number, or 404 with an explanation", lambda s: (it := s.ask(f"{RESPONSES}/input_tokens", {"model": s.model, "input": "x"})).status == 200 or _says_not_found(it)),
