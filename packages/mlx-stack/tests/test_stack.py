@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mlx_stack.errors import InvalidFileError
-from mlx_stack.stack import load_stack, save_stack
+from mlx_stack.errors import InvalidFileError, StackError, UsageError
+from mlx_stack.stack import load_stack, require_chat, save_stack
 
 TIER = "{name: standard, model: m, quant: int4, source: o/m, port: 8000, vllm_flags: {%s}}"
 
@@ -111,3 +111,13 @@ def test_a_tier_has_a_role(tmp_path: Path, role: str) -> None:
     save_stack(path, stack)
     assert str(load_stack(path).tiers[0].role) == role
     assert bool(stack.chatting) == (role in ("chat", "vision"))
+
+
+def test_what_needs_answers_says_so_of_a_tier_that_writes_none(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace("name: standard", "name: standard, role: rerank"))
+    stack = load_stack(path)
+    with pytest.raises(UsageError, match="writes no answers"):
+        require_chat(stack.tiers[0])
+    with pytest.raises(StackError, match="No tier of the stack chats"):
+        _ = stack.main_tier

@@ -144,6 +144,19 @@ def require_tier(tier: str, known: Collection[str]) -> None:
         raise UsageError(f"There is no tier {tier!r}.", hint=f"The stack has: {names}.")
 
 
+def require_chat(tier: Tier) -> None:
+    """Nothing, if the tier's model writes answers.
+
+    Raises:
+        UsageError: It is for something else.
+    """
+    if not tier.role.chats:
+        raise UsageError(
+            f"{tier.model!r} has the role {tier.role}: it writes no answers.",
+            hint="Only models that chat are measured so far.",
+        )
+
+
 def load_stack(path: Path) -> Stack:
     """The stack that the file at `path` defines.
 

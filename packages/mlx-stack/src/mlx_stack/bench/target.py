@@ -30,11 +30,12 @@ from mlx_stack.models.hub.environment import read_environment
 from mlx_stack.models.name import is_on_hub
 from mlx_stack.models.own_code import ensure_no_code
 from mlx_stack.models.serving import entry_of, serving_of
+from mlx_stack.models.shelf import role_of_folder
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.engine_door import latest_asker
 from mlx_stack.services.ports import free_ports
 from mlx_stack.services.service import Service, engine_service
-from mlx_stack.stack import Tier
+from mlx_stack.stack import Tier, require_chat
 
 _SERVICE = "bench"
 
@@ -99,6 +100,7 @@ def open_target(
     stack = opened.defined_stack
     tier = stack.tier(name) if stack is not None else None
     if tier is not None:
+        require_chat(tier)
         yield _of_tier(opened, tier)
         return
     local = _find_model(opened, name)
@@ -185,7 +187,9 @@ def _serve(
         port=port,
         vllm_flags={},
         concurrency=concurrency,
+        role=role_of_folder(local.path),
     )
+    require_chat(tier)
     on_progress(f"Starting {tier.model} for this run")
     with serve_beside(opened, tier, local.path) as target:
         yield target

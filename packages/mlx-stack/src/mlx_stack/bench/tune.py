@@ -53,7 +53,7 @@ from mlx_stack.models.serving import entry_of, fit_and_shape, memory_of, serving
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.ports import free_ports
 from mlx_stack.services.stack_lock import stack_lock
-from mlx_stack.stack import Tier, load_stack, save_stack
+from mlx_stack.stack import Tier, load_stack, require_chat, save_stack
 
 SCHEMA_VERSION = 1
 _SERVICE = "tune"
@@ -310,6 +310,7 @@ def tune(
     if tier is None:
         hint = f"The stack has: {', '.join(each.name for each in stack.tiers)}."
         raise UsageError(f"{name!r} isn't a tier: only tiers are tuned.", hint=hint)
+    require_chat(tier)
     local = _whole_model(opened, tier)
     parameters = msgspec.structs.replace(
         parameters,

@@ -124,7 +124,7 @@ def _on_disk(
         vllm_flags={},
         lazy=True,
         idle_unload_s=IDLE_S,
-        role=_role(local.path),
+        role=role_of_folder(local.path),
     )
     known = _shape_and_fit(opened, tier, local.path)
     usual = tokens = usual_context(known[0] if known is not None else None, tier.name, tier.role)
@@ -145,7 +145,7 @@ def _on_disk(
     )
 
 
-def _role(folder: Path) -> ModelRole:
+def role_of_folder(folder: Path) -> ModelRole:
     """What its files say that a model is for; one that can't be read fails when it is started."""
     with suppress(UnreadableModelError):
         return read_role(folder)
