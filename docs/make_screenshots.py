@@ -2,8 +2,8 @@
 
 uv run --group browser python docs/make_screenshots.py
 
-CHROMIUM says where the browser is (/usr/bin/chromium). The catalog's figures are for a made-up Mac;
-the machine, its memory and the requests are those of this run.
+CHROMIUM says where the browser is (/usr/bin/chromium). What is expected is for a made-up Mac;
+the memory in use and the requests are those of this run.
 """
 
 import json
@@ -61,6 +61,7 @@ def start(program: Program) -> None:
     )
     tiers = tuple(msgspec.structs.replace(each, model=MODELS[each.name]) for each in defined.tiers)
     save_stack(home.stack, msgspec.structs.replace(defined, tiers=tiers))
+    program.run("profile", f"--from={IMAGES / 'mac-mini.json'}")
     assert program.run("up").code == 0
 
 
@@ -111,7 +112,6 @@ def take(program: Program) -> None:
         phone.get_by_text("writes", exact=True).first.wait_for()
         save(phone, "page-phone")
 
-        program.run("profile", f"--from={IMAGES / 'mac-mini.json'}")
         page.goto(f"{root}#models")
         page.get_by_text("qwen3-14b").first.wait_for()
         page.wait_for_timeout(1_000)

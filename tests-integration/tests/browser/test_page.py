@@ -160,6 +160,20 @@ def test_images_are_offered_for_models_that_read_them_only(page: "Page") -> None
     page.get_by_label("Images").wait_for(state="hidden")
 
 
+def test_the_chat_offers_no_model_that_cannot_chat(page: "Page") -> None:
+    row(page, "standard").get_by_text("healthy").wait_for()
+    page.evaluate(
+        """async () => {
+          const {store} = await import('/ui/api.js');
+          store.requests.lines.finder = {role: 'embedding'};
+          location.hash = 'chat';
+        }"""
+    )
+    offered = page.get_by_label("Model").locator("option").all_inner_texts()
+    assert "fast" in offered
+    assert "finder" not in offered
+
+
 def test_the_ledger_is_filtered(page: "Page", ask: Ask) -> None:
     assert ask("hello there", "fast") == 200
     show(page, "requests")

@@ -163,7 +163,7 @@ def test_the_stream_tells_everything_anew_to_whoever_comes_and_ends_with_the_gat
                     break
     assert found["status"]["error"]["type"] == "no-stack"
     assert found["requests"]["lines"] == {
-        "standard": {"running": 0, "waiting": 0, "sees_images": None}
+        "standard": {"running": 0, "waiting": 0, "sees_images": None, "role": None}
     }
     assert "restart" in [each["what"] for each in found["events"]["events"]]
     assert found["machine"]["memory_bytes"] > 0

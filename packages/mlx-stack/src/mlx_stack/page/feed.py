@@ -160,7 +160,11 @@ class Feed:
             for each in requests
         ]
         lines = {
-            name: {**line._asdict(), "sees_images": models[name].sees_images}
+            name: {
+                **line._asdict(),
+                "sees_images": models[name].sees_images,
+                "role": models[name].role,
+            }
             for name, line in gateway.lines().items()
             if name in models
         }

@@ -52,9 +52,10 @@ function pane(model) {
     said: h('p', {class: 'small dim', role: 'status'}), control: null};
 }
 
+// What may chat: neither embedders nor rerankers.
 function names() {
-  const lines = Object.keys(store.requests?.lines || {});
-  return lines.length ? lines : (store.status?.services || []).filter((each) => each.kind === 'engine').map((each) => each.name);
+  const lines = Object.entries(store.requests?.lines || {}).filter(([, line]) => [null, 'chat', 'vision'].includes(line.role));
+  return lines.length ? lines.map(([name]) => name) : (store.status?.services || []).filter((each) => each.kind === 'engine').map((each) => each.name);
 }
 
 function showPanes() {
