@@ -180,6 +180,11 @@ def test_every_key_is_listed_with_its_source(home: Home):
     assert settings["model-dir"].value == settings["model-dir"].default == home.models
 
 
+def test_every_key_says_when_a_change_takes_effect_unless_the_next_command_reads_it():
+    silent = {each.name for each in CONFIG_KEYS.values() if not each.applied_by}
+    assert silent == {"auto-health-check"}
+
+
 def test_setting_one_key_leaves_the_others(home: Home):
     set_value(home, "litellm-port", "4100")
     set_value(home, "log-max-files", "9")

@@ -59,8 +59,8 @@ def _facts(profile: HardwareProfile) -> list[tuple[str, str | None]]:
         ),
         (
             "GPU may use",
-            f"{bytes_to_gb(limit)} GB"
-            f" ({_LIMIT_SOURCES[profile.gpu_memory_limit_source or 'estimate']})"
+            f"{limit / 1e9:.1f} GB ({bytes_to_gb(limit)} GiB,"
+            f" {_LIMIT_SOURCES[profile.gpu_memory_limit_source or 'estimate']})"
             if limit
             else "unknown",
         ),

@@ -167,7 +167,7 @@ def ask(
         ):
             if response.status_code != HTTPStatus.OK:
                 response.read()
-                raise StackError(f"{url} refused the question: {_complaint(response)}")
+                raise _refusal(response)
             return _collect(response, question, model, started, on_text, on_thought)
     except httpx.ConnectError as error:
         raise StackError(
@@ -237,10 +237,13 @@ def _events(response: httpx.Response) -> Iterator[dict[str, Any]]:
                 raise StackError(f"The answer is not JSON: {data[:80]!r}") from error
 
 
-def _complaint(response: httpx.Response) -> str:
+def _refusal(response: httpx.Response) -> StackError:
     """What an error response says, in its own words where it has any."""
     try:
-        message = response.json()["error"]["message"]
+        message = str(response.json()["error"]["message"])
     except (ValueError, KeyError, TypeError):
-        message = response.text.strip()[:300]
-    return f"HTTP {response.status_code}: {message}"
+        said = response.text.strip()[:300]
+        message = f"{response.url} answered with HTTP {response.status_code}: {said}"
+    is_ours = response.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR
+    hint = "`mlx-stack doctor` shows what is wrong." if is_ours else None
+    return StackError(message, hint=hint)

@@ -32,6 +32,8 @@ _BOOLEANS = {
 }
 _BY_UP = {"applied_by": "`mlx-stack up` applies it."}
 _BY_INIT = {"applied_by": "`recommend`, `init` and `pull` use it; a defined stack stays as it is."}
+_AT_ONCE = {"applied_by": "It takes effect at once."}
+_BY_WATCHDOG = {"applied_by": "The watchdog applies it at its next check."}
 _RARELY_NEEDED = {"is_rarely_needed": True}
 _LOGS = {**_RARELY_NEEDED, "applied_by": "The watchdog uses it when it next starts."}
 _SHOWN_OF_SECRET = 4
@@ -161,13 +163,14 @@ class Config:
         Meta(ge=1, description="How many archives of each log are kept.", extra=_LOGS),
     ] = 5
     dashboard: Annotated[
-        bool, Meta(description="Whether the gateway serves the page under /ui/.")
+        bool, Meta(description="Whether the gateway serves the page under /ui/.", extra=_AT_ONCE)
     ] = True
     dashboard_on_lan: Annotated[
         bool,
         Meta(
             description="Whether other machines may open the dashboard without TLS; anyone on the "
             "network path could then read along.",
+            extra={**_RARELY_NEEDED, **_AT_ONCE},
         ),
     ] = False
     stable_prompts: Annotated[
@@ -175,7 +178,7 @@ class Config:
         Meta(
             description="Whether the gateway takes out of system prompts what coding clients are "
             "known to change each turn, or moves it to the end.",
-            extra=_BY_UP,
+            extra={**_RARELY_NEEDED, **_BY_UP},
         ),
     ] = True
     gateway_host: Annotated[
@@ -191,17 +194,18 @@ class Config:
         Meta(
             ge=256,
             description="Memory in MB above which the watchdog restarts the gateway.",
-            extra=_RARELY_NEEDED,
+            extra={**_RARELY_NEEDED, **_BY_WATCHDOG},
         ),
     ] = 2048
-    keep_awake: Annotated[KeepAwake, Meta(description="When the Mac is kept from sleeping.")] = (
-        KeepAwake.SERVING
-    )
+    keep_awake: Annotated[
+        KeepAwake, Meta(description="When the Mac is kept from sleeping.", extra=_BY_WATCHDOG)
+    ] = KeepAwake.SERVING
     idle_check: Annotated[
         bool,
         Meta(
             description="Whether the watchdog asks an engine that has nothing to do for one token "
-            "every five minutes."
+            "every five minutes.",
+            extra={**_RARELY_NEEDED, **_BY_WATCHDOG},
         ),
     ] = True
 

@@ -7,14 +7,17 @@ _HOUR_S = 60 * _MINUTE_S
 _DAY_S = 24 * _HOUR_S
 _GB = 10**9
 _MB = 10**6
+_KB = 10**3
 
 
 def format_bytes(count: int | None) -> str:
-    """`4.9 GB` or `320 MB`, of memory too: decimal, as model files have it; `?` if unknown."""
+    """`4.9 GB`, `320 MB` or `4 kB`, of memory too: decimal, as files have it; `?` if unknown."""
     if count is None:
         return "?"
     if count >= _GB:
         return f"{count / _GB:.1f} GB"
+    if 0 < count < _MB:
+        return f"{count / _KB:.0f} kB"
     return f"{count / _MB:.0f} MB"
 
 

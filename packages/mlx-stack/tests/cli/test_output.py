@@ -2,9 +2,11 @@
 
 import json
 import os
+import pty
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,11 @@ from mlx_stack.cli.frame.output import Column, Output, write_error, write_error_
 from mlx_stack.errors import Interrupted
 
 PROGRAM = Path(sys.executable).with_name("mlx-stack")
+_ON_A_TERMINAL = (
+    "import os, signal, sys; os.login_tty(0); signal.signal(signal.SIGINT, signal.SIG_DFL);"
+    "os.dup2(os.open(os.devnull, os.O_WRONLY), 1);"  # so that no line editor flushes the key away
+    "os.execv(sys.argv[1], sys.argv[1:])"
+)
 
 
 def _run(
@@ -113,6 +120,27 @@ def test_an_interrupted_command_still_answers_with_one_document(
     assert said.code == code
     assert said.document["error"]["type"] == kind
     assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("key", [b"\x03", b"\x04"])
+def test_leaving_at_a_question_leaves_a_clean_line(key: bytes, tmp_path: Path) -> None:
+    screen, terminal = pty.openpty()
+    reset = subprocess.Popen(
+        [sys.executable, "-c", _ON_A_TERMINAL, PROGRAM, "config", "reset"],
+        env={**os.environ, "MLX_STACK_HOME": str(tmp_path), "NO_COLOR": "1", "TERM": "xterm"},
+        stdin=terminal,
+    )
+    shown = b""
+    while b"[y/N]" not in shown:
+        shown += os.read(screen, 1024)
+    os.write(screen, key)
+    assert reset.wait(timeout=30) == 130
+    os.close(terminal)
+    with suppress(OSError):  # what Linux raises behind the last byte
+        while more := os.read(screen, 1024):
+            shown += more
+    os.close(screen)
+    assert b"\r\nerror: interrupted\r\n" in shown
 
 
 def test_a_closed_stderr_leaves_the_exit_code_and_an_empty_stdout(tmp_path: Path) -> None:

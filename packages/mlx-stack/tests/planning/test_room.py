@@ -63,7 +63,8 @@ def test_it_can_be_forced_and_then_up_asks_for_the_same(home: Home):
     draft = draft_stack(
         OpenStack(home), additions=(TOO_LARGE,), only_additions=True, allows_too_large=True
     )
-    assert "more than the 51.5 GB that the GPU may use" in "".join(draft.notes)
+    assert "more than the 51.5 GB that the GPU may use" in draft.warning
+    assert draft.is_too_large
     write_draft(OpenStack(home), draft)
     with pytest.raises(ModelTooLargeError):
         check_stack(OpenStack(home), None, is_forced=False)
@@ -74,7 +75,9 @@ def test_it_can_be_forced_and_then_up_asks_for_the_same(home: Home):
 
 def test_above_the_budget_is_a_warning_of_every_command(home: Home):
     draft = draft_stack(OpenStack(home), additions=(OVER_BUDGET,), only_additions=True)
-    assert "more than the budget of 27.5 GB" in "".join(draft.notes)
+    assert "more than the budget of 27.5 GB" in draft.warning
+    assert draft.warning in draft.notes
+    assert not draft.is_too_large
     write_draft(OpenStack(home), draft)
     assert "budget of 27.5 GB" in check_stack(OpenStack(home), None, is_forced=False)
     warning, is_hopeless = download_warning(OpenStack(home), "llama3.3-70b", None, planned(1))

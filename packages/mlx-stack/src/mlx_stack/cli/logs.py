@@ -71,7 +71,7 @@ def _show_line(output: Output, line: "services.logs.LogLine") -> None:
 
 def _show_rotated(output: Output, done: "services.logs.RotatedLogs") -> None:
     for name, each in done.rotated:
-        output.text(f"{name}: {each.archived_bytes} bytes into {each.archive.name}")
+        output.text(f"{name}: {format_bytes(each.archived_bytes)} into {each.archive.name}")
     if not done.rotated:
         output.say("Nothing to archive: every log is empty.")
 
@@ -89,7 +89,7 @@ def _show_list(output: Output, found: "services.logs.ServiceLogs") -> None:
     rows: list[list[Span]] = []
     for info in found.logs:
         at = datetime.fromtimestamp(info.modified_at).astimezone()
-        size = format_bytes(info.size_bytes) if info.size_bytes >= 10**6 else f"{info.size_bytes} B"
+        size = format_bytes(info.size_bytes)
         rows.append([info.name, size, f"{at:%Y-%m-%d %H:%M}", str(len(info.archives))])
     output.table(columns, rows)
     output.hint(f"\nIn {found.folder}; `mlx-stack logs NAME` shows one.")

@@ -30,13 +30,15 @@ def render_overview(overview: "mlx_stack.overview.Overview") -> str:
     formatter.write(click.style(f"mlx-stack {mlx_stack.__version__}\n\n", bold=True))
     formatter.write(f"{_HEADLINES[overview.situation].format(url=overview.gateway_url)}\n")
     names = max((len(row.name) for row in overview.services), default=0)
+    models = max((len(row.model or "") for row in overview.services), default=0)
     for row in overview.services:
         sign, colour = STATES[row.state]
         text = f"{sign} {row.shown_state:<{_STATE_COLUMNS}}"
         mark = click.style(text, dim=True) if colour == "dim" else click.style(text, colour)
-        problem = f"  {row.last_error.splitlines()[0]}" if row.last_error else ""
-        text = f"{row.name:<{names}}  {row.model or ''}{problem}".rstrip()
-        formatter.write(f"  {mark} {text[: formatter.width - _STATE_COLUMNS - 5]}\n")
+        problem = (row.last_error or "\n").splitlines()[0].removeprefix("crashed; ")
+        text = f"{row.name:<{names}}  {row.model or '':<{models}}  {problem}".rstrip()
+        room = formatter.width - _STATE_COLUMNS - 5
+        formatter.write(f"  {mark} {text if len(text) <= room else f'{text[: room - 1]}…'}\n")
     write_section(formatter, "Next", [(each.command, each.purpose) for each in overview.steps])
     formatter.write("\n`mlx-stack --help` lists every command.")
     return formatter.getvalue()

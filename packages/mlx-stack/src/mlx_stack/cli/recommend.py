@@ -48,7 +48,8 @@ def _show(output: Output, found: "planning.recommend.Recommendation", *, show_al
     plan = found.plan
     share = ""
     if found.hardware.memory_bytes:
-        share = f", {plan.budget_bytes / found.hardware.memory_bytes:.0%} of the memory"
+        memory = found.hardware.memory_bytes
+        share = f", {plan.budget_bytes / memory:.0%} of {format_bytes(memory)}"
     output.answer(describe_hardware(found.hardware.to_document()), style="bold")
     budget = format_bytes(plan.budget_bytes)
     output.answer(f"Budget for all tiers: {budget}{share}\n")

@@ -16,6 +16,7 @@ from mlx_stack import __version__, exit_codes
 from mlx_stack.cli.frame.commands import LazyGroup, import_command
 from mlx_stack.cli.frame.output import (
     bear_any_text,
+    end_line,
     wants_colours,
     write_error,
     write_error_document,
@@ -97,6 +98,8 @@ def _invoke(arguments: Sequence[str]) -> int:
 
 def _report_interruption(kind: str, interruption: BaseException, arguments: Sequence[str]) -> None:
     """Say that it ended early; what the command noted on the exception is the hint."""
+    if isinstance(interruption, click.Abort) and interruption.__cause__ is None:
+        end_line()  # of the question; elsewhere click has ended it
     noted_on = interruption.__cause__ or interruption  # click wraps Ctrl-C in its own exception
     hint = " ".join(getattr(noted_on, "__notes__", ())) or None
     if "--json" in arguments:  # with --json-lines the last event has been written

@@ -212,6 +212,7 @@ class _Progress:
                 services.service.ServiceOutcome()
                 | mlx_procsup.WaitsForMemory()
                 | mlx_procsup.Loading()
+                | services.service.Listens()
             ):
                 self._stop_bars()
                 self._starting.show(event)

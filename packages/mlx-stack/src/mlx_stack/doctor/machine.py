@@ -10,6 +10,7 @@ from mlx_stack.autostart.mac import this_mac
 from mlx_stack.autostart.status import read_install_status
 from mlx_stack.doctor.finding import Finding, Severity, ok
 from mlx_stack.errors import MissingError
+from mlx_stack.format import format_bytes
 from mlx_stack.home import Home
 from mlx_stack.man_page import man_page
 
@@ -72,7 +73,7 @@ def _check_gpu_memory(profile: HardwareProfile) -> Iterator[Finding]:
     limit_bytes, memory_bytes = profile.gpu_memory_limit_bytes, profile.memory_bytes
     if limit_bytes is None or memory_bytes is None:
         return
-    limit = f"The GPU may use {limit_bytes / _GIB:.0f} GB of the {profile.memory_gb} GB"
+    limit = f"The GPU may use {format_bytes(limit_bytes)} of the {format_bytes(memory_bytes)}"
     if profile.gpu_memory_limit_source == "sysctl" and memory_bytes - limit_bytes < _MACOS_BYTES:
         yield Finding(
             "gpu-memory",

@@ -62,13 +62,14 @@ def check_services(opened: OpenStack) -> Iterator[Finding]:
         if row.kind == "watchdog" or row.state in ("healthy", "stopped"):
             continue
         said = tail_with_archive(opened.home.state_dirs.log_file(row.name), 1)
-        reasons = [row.reason] if row.reason and row.state != "crashed" else []
+        why = row.reason if row.state != "crashed" else None
+        reasons = [f"{why[0].upper()}{why[1:]}."] if why else []
         reasons += [f"Last log line: {line}" for line in said]
         yield Finding(
             SERVICE,
             "problem",
             f"{row.name} {_STATES[row.state]}.",
-            "; ".join(reasons),
+            " ".join(reasons),
             f"`mlx-stack logs {row.name}` shows more; `mlx-stack up` starts it again."
             if row.state == "crashed"
             else f"`mlx-stack logs {row.name}` shows more; `mlx-stack restart` starts it again.",
@@ -305,10 +306,10 @@ def check_leftovers(home: Home) -> Iterator[Finding]:
     for name in stale:
         yield Finding(
             "stale-pid",
-            "warning",
-            f"{name} has a PID file, but its process is gone.",
+            "info",
+            f"The PID file of {name} is left over.",
             "It crashed, or the machine was switched off.",
-            "`mlx-stack up` starts it again; `--fix` removes the file.",
+            "`mlx-stack up` starts it again; `--fix` only removes the file.",
             # `wanted=None`: whether the user wants it to run stays recorded
             repair=partial(stop_service, name, home.state_dirs, wanted=None),
         )

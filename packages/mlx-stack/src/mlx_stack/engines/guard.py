@@ -11,6 +11,7 @@ nobody else answers. Whoever sends a prompt asks for `CHALLENGE_PATH` first, on 
 """
 
 import hmac
+import io
 import ipaddress
 import json
 import logging
@@ -32,7 +33,7 @@ from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, cast
+from typing import Any, cast, override
 
 SECRET_VARIABLE = "MLX_ENGINE_SECRET"  # noqa: S105 - its name
 SCRATCH_VARIABLE = "MLX_ENGINE_SCRATCH"
@@ -361,6 +362,29 @@ def stamp_lines(config: dict[str, Any]) -> None:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s:%(name)s:%(message)s", datefmt=_TIME
     )
+    for handler in config["handlers"].values():  # past `StampedOutput`
+        if handler["stream"] == "ext://sys.stdout":
+            handler["stream"] = "ext://sys.__stdout__"
+    sys.stdout = StampedOutput()
+
+
+class StampedOutput(io.TextIOWrapper):
+    """Standard output whose lines, as the engine prints them, begin with their time."""
+
+    def __init__(self) -> None:
+        output = open(1, "wb", closefd=False)  # noqa: SIM115 - a descriptor, not a path
+        super().__init__(output, "utf-8", "backslashreplace", line_buffering=True)
+        self._begins = True
+
+    @override
+    def write(self, text: str, /) -> int:
+        """Write the text, each line that begins with the time."""
+        for line in text.splitlines(keepends=True):
+            if self._begins and line.strip():
+                super().write(f"{time.strftime(_TIME)} ")
+            super().write(line)
+            self._begins = line.endswith("\n")
+        return len(text)
 
 
 def _cleaned(record: logging.LogRecord) -> logging.LogRecord:

@@ -16,7 +16,7 @@ from mlx_stack.models.disk.layout import free_bytes
 from mlx_stack.models.find import is_present, pull_name
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.recommend import Constraints, Recommendation, missing_document, recommend
-from mlx_stack.planning.room import MemoryRoom, refuse_too_large, room_here
+from mlx_stack.planning.room import refuse_too_large, room_here
 from mlx_stack.planning.tiers import PlannedTier, added_tier, planned_memory, recommended_tier
 from mlx_stack.services.assembly import gateway_settings, write_gateway_files
 from mlx_stack.services.ports import is_free, next_free_port
@@ -56,6 +56,8 @@ class Draft:
     Attributes:
         budget_bytes: What they share; None where the machine's memory is unknown.
         missing: Usual tiers that it does without.
+        warning: That the tiers need more memory than there is for them, one of the notes; or "".
+        is_too_large: Whether a tier by itself doesn't fit, so that `up` has to be forced.
         free_disk_bytes: What the disk of the models has to spare.
     """
 
@@ -67,6 +69,8 @@ class Draft:
     gateway_port: int
     pulls: tuple[str, ...]
     notes: tuple[str, ...]
+    warning: str = ""
+    is_too_large: bool = False
     free_disk_bytes: int | None = None
 
     @property
@@ -152,6 +156,8 @@ def draft_stack(
         raise UsageError(f"That stack isn't possible: {problem}.")
     gateway_port = _gateway_port(opened, stack)
     tiers = [replace(each, is_present=is_present(opened, each.tier)) for each in tiers]
+    gpu_bytes = sum(each.gpu_bytes or 0 for each in tiers)
+    warning = room.warning("Together the tiers need", _total_bytes(tiers), gpu_bytes)
     absent = (pull_name(opened, each.tier) for each in tiers if not each.is_present)
     return Draft(
         home=opened.home,
@@ -166,7 +172,9 @@ def draft_stack(
         gateway_port=gateway_port,
         pulls=tuple(filter(None, absent)),
         free_disk_bytes=free_bytes(opened.config.model_dir),
-        notes=tuple(_notes(tiers, opened.config.litellm_port, gateway_port, room)),
+        notes=tuple(_notes(tiers, opened.config.litellm_port, gateway_port, warning)),
+        warning=warning,
+        is_too_large=any(room.excludes(each.gpu_bytes) for each in tiers),
     )
 
 
@@ -296,14 +304,12 @@ def _notes(
     tiers: Sequence[PlannedTier],
     configured_port: int,
     gateway_port: int,
-    room: MemoryRoom,
+    warning: str,
 ) -> Iterator[str]:
     """What the user should know of a draft."""
     yield from (each.note for each in tiers if each.note)
     if gateway_port != configured_port:
         yield f"Port {configured_port} is in use: the gateway gets {gateway_port} (litellm-port)."
-    gpu_bytes = sum(each.gpu_bytes or 0 for each in tiers)
-    warning = room.warning("Together the tiers need", _total_bytes(tiers), gpu_bytes)
     if warning:
         yield warning
 

@@ -102,7 +102,14 @@ class ServiceOutcome:
         return {**row, "seconds": round(self.seconds, 3)}
 
 
-type ServiceEvent = ServiceOutcome | WaitsForMemory | Loading
+@dataclass(frozen=True, slots=True)
+class Listens:
+    """The gateway listens; whether an answer comes through it shows once the tiers are ready."""
+
+    name: str
+
+
+type ServiceEvent = ServiceOutcome | WaitsForMemory | Loading | Listens
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,7 @@ from mlx_stack.services.service import (
     GATEWAY,
     LITELLM,
     WATCHDOG,
+    Listens,
     Outcomes,
     Service,
     ServiceEvent,
@@ -324,6 +325,8 @@ def _start(
             note(event)
         elif event.name != GATEWAY:
             note(_outcome(by_name[event.name], event))
+        elif event.error is None:
+            note(Listens(GATEWAY))
 
     plans = [_plan(service, assembly) for service in services]
     results = start_all(

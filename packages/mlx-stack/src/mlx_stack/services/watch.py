@@ -59,7 +59,7 @@ from mlx_stack.services.assembly import Assembly, assemble, guest_names
 from mlx_stack.services.delivery import SILENCE_S, EngineDelivery, predictor
 from mlx_stack.services.keep_awake import kept_awake
 from mlx_stack.services.proof import proof_of
-from mlx_stack.services.service import GATEWAY, WATCHDOG, Service, ServiceEvent
+from mlx_stack.services.service import GATEWAY, WATCHDOG, Listens, Service, ServiceEvent
 from mlx_stack.services.up import refuse_open_home, start_services
 from mlx_stack.services.watch_log import note_in_log
 from mlx_stack.stack import Tier
@@ -368,7 +368,7 @@ def _start_stack(home: Home, source: "_StackSource", note: Callable[[WatchEvent]
         return wanted
 
     def note_start(outcome: ServiceEvent) -> None:
-        if isinstance(outcome, Loading):
+        if isinstance(outcome, Loading | Listens):
             return
         if isinstance(outcome, WaitsForMemory):
             note(_event(outcome.name, "held-up", "waits for memory until the others are loaded"))

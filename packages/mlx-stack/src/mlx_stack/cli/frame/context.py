@@ -12,7 +12,7 @@ import click
 
 import mlx_stack
 from mlx_stack import exit_codes
-from mlx_stack.cli.frame.output import Output
+from mlx_stack.cli.frame.output import Output, end_line
 from mlx_stack.errors import Interrupted, StackError, UsageError
 from mlx_stack.home import Home, find_home
 
@@ -125,6 +125,7 @@ def until_interrupted() -> Generator[None]:
     try:
         yield
     except KeyboardInterrupt:
+        end_line()
         raise click.exceptions.Exit(exit_codes.INTERRUPTED) from None
     except Interrupted:
         raise click.exceptions.Exit(exit_codes.TERMINATED) from None

@@ -348,7 +348,7 @@ def _table(columns: Sequence[Column], rows: "Sequence[Sequence[Text]]") -> "Rend
     has_headings = any(column.heading for column in columns)
     table = Table(box=None, pad_edge=False, header_style="bold", show_header=has_headings)
     for number, column in enumerate(columns):
-        width = max((row[number].cell_len for row in rows), default=0)
+        width = max(len(column.heading), *(row[number].cell_len for row in rows), 0)
         table.add_column(
             _assembled((column.heading,)),
             justify="right" if column.right else "left",
@@ -391,6 +391,12 @@ def bear_any_text() -> None:
 
 def _nowhere(mode: Literal["r", "w"]) -> TextIO:
     return Path(os.devnull).open(mode, encoding="utf-8")
+
+
+def end_line() -> None:
+    """Begin a new line on a terminal, behind a question or the `^C` that it shows."""
+    if sys.stderr.isatty():
+        print(file=sys.stderr, flush=True)
 
 
 def write_error(message: str, hint: str | None) -> None:

@@ -9,6 +9,7 @@ from mlx_stack.format import (
     describe_hardware,
     format_bytes,
     format_duration,
+    format_seconds,
 )
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _rows(expected: "mlx_recommend.Estimate") -> list[tuple[str, str]]:
     rows.append(("Prompt", long_speed(expected.prompt_tps)))
     if expected.ttft_s is not None:
         after = f"after a prompt of {work.tokens_in_speed:,} tokens"
-        rows.append(("First token", f"{expected.ttft_s:.2f} s {after}"))
+        rows.append(("First token", f"{format_seconds(expected.ttft_s)} {after}"))
     return rows
 
 
@@ -137,7 +138,8 @@ def show_draft(output: Output, draft: "planning.init.Draft") -> None:
         why = planning.recommend.missing_text(missing)
         output.say((missing.tier, "yellow"), f": {why}")
     for note in draft.notes:
-        output.say(("note:", "yellow"), f" {note}")
+        label = "warning:" if note == draft.warning else "note:"
+        output.say((label, "yellow"), f" {note}")
 
 
 def show_benchmark(output: Output, result: "bench.measure.BenchResult") -> None:

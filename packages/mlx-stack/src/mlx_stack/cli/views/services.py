@@ -16,6 +16,7 @@ STATES = {
 }
 """The sign and the colour of each state."""
 _UNDER_WAY = ("◌", "yellow")
+_USUAL_COLUMNS = 80
 _OUTCOMES = {
     "started": ("✓", "green", "ready"),
     "already-running": ("✓", "green", "already running"),
@@ -45,6 +46,8 @@ class StartingServices:
                 self._lines[event.name] = f"{event.name:<10} waits until there is memory for it"
                 if not output.is_live:
                     show_event(output, event)
+            case services.service.Listens():
+                self._lines[event.name] = f"{event.name:<10} listening, waits for the tiers"
             case _:
                 self._lines.pop(event.name, None)
                 show_event(output, event)
@@ -66,7 +69,7 @@ def show_event(output: Output, event: "services.service.ServiceEvent") -> None:
     if isinstance(event, mlx_procsup.WaitsForMemory):
         output.say(f"{event.name} waits for memory until the others are loaded.")
         return
-    if isinstance(event, mlx_procsup.Loading):
+    if isinstance(event, mlx_procsup.Loading | services.service.Listens):
         return
     outcome = event
     if output.quiet and outcome.error is None:
@@ -91,19 +94,24 @@ def show_service_table(
     with_errors: bool = False,
     as_talk: bool = False,
 ) -> None:
-    """The services as a table, one line each.
+    """The services as a table, one line each, or more where a model's name is long.
 
-    A narrow terminal loses neither which service it is, nor how it is.
+    A narrow terminal loses neither which service it is, nor how it is; one of the usual width
+    no figure either.
 
     Args:
         with_errors: Whether there is room for a column of what is wrong.
         as_talk: Whether it goes to stderr.
     """
+    has_room = output.width >= _USUAL_COLUMNS
     columns = [
         Column("Service", is_kept=True),
         Column("State", is_kept=True),
-        Column("Model", folds=any(row.model_after_up for row in rows)),
-        *(Column(name, right=True) for name in ("Port", "PID", "Uptime", "Memory", "Answer")),
+        Column("Model", folds=has_room or any(row.model_after_up for row in rows)),
+        *(
+            Column(name, right=True, is_kept=has_room)
+            for name in ("Port", "PID", "Uptime", "Memory", "Answer")
+        ),
         *([Column("Last error")] if with_errors else []),
     ]
     cells = [_cells(row, with_errors=with_errors) for row in rows]
