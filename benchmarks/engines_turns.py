@@ -37,16 +37,16 @@ from stack_testkit.tiny_families import FAMILIES, make_tiny_family
 
 _BATCHING: dict[str, FlagValue] = {"continuous-batching": True, "max-num-seqs": 4}
 _KEEPING = _BATCHING | {"cache-memory-mb": 512}
-_ADDITIONS = tuple(str(Path(guard.__file__).with_name(f"{name}.py")) for name in guard.ADDITIONS)
-_FIXES = _ADDITIONS[:1]
+ADDITIONS = tuple(str(Path(guard.__file__).with_name(f"{name}.py")) for name in guard.ADDITIONS)
+_FIXES = ADDITIONS[:1]
 """Without them, prompts that are read together get wrong answers, whatever is kept."""
 MODES: dict[str, tuple[tuple[str, ...], dict[str, FlagValue]]] = {
     "nothing kept": (_FIXES, _BATCHING | {"disable-prefix-cache": True}),
     "simple": ((), {}),
     "batching": ((), _KEEPING),
     "batching, chunked": ((), _KEEPING | {"chunked-prefill-tokens": 256}),
-    "ours": (_ADDITIONS, _KEEPING),
-    "ours, one at a time": (_ADDITIONS, _KEEPING | {"max-num-seqs": 1}),
+    "ours": (ADDITIONS, _KEEPING),
+    "ours, one at a time": (ADDITIONS, _KEEPING | {"max-num-seqs": 1}),
 }
 """What is applied to the engine, and its flags."""
 _START = """
