@@ -3,7 +3,7 @@
 One setting at a time is tried, between two measurements of the server as it is. Those that win are
 then tried together, which is also what confirms a single one. A setting wins where the interval of
 a figure lies beyond those of both baselines, and no other figure's lies on the wrong side of them.
-What seems to win and isn't sure is measured again, a few times at most (decision 0100).
+What seems to win and isn't sure is measured again, a few times at most (decision 0102).
 """
 
 import statistics
