@@ -54,6 +54,16 @@ def install_fake_engines(
         use_environment(home.engines, environment)
 
 
+def install_another_engine(home: Home, engine_options: Sequence[str]) -> Environment:
+    """A newer version of the fake engine next to the one in use, as before a switch to it."""
+    environment = Environment(EngineName.VLLM_MLX, home.engines / "vllm-mlx" / "0.0.1-fake0001")
+    _make_environment(environment)
+    _write_package(environment, _MODULES[EngineName.VLLM_MLX], engine_options)
+    receipt = Receipt(lock_sha256="", records_sha256="", installed_at="2026-01-02T00:00:00+00:00")
+    json_file.write(environment.path / MARKER, receipt)
+    return environment
+
+
 def make_model_folder(folder: Path) -> Path:
     """A folder that looks like a model to whoever doesn't load it."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from mlx_stack import modules_of
 
 if TYPE_CHECKING:
+    from mlx_stack.bench import certify as certify
     from mlx_stack.bench import check as check
     from mlx_stack.bench import measure as measure
     from mlx_stack.bench import tune as tune

@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import click
 
-from mlx_stack import engines, exit_codes, services
+from mlx_stack import bench, engines, exit_codes, services
 from mlx_stack.cli.frame.commands import OrderedGroup
 from mlx_stack.cli.frame.context import (
     Context,
@@ -172,21 +173,31 @@ def _words(problem: "engines.verify.LockDifference") -> str:
 
 @command.command("upgrade", short_help="Install alongside, test, switch.")
 @_engines_argument
+@click.option("--force", "is_forced", is_flag=True, help="Switch even if a tier does worse.")
 @with_context()
 @examples("mlx-stack engines upgrade", "mlx-stack engines upgrade vllm-mlx")
-def upgrade_command(context: Context, names: tuple[str, ...]) -> None:
+def upgrade_command(context: Context, names: tuple[str, ...], *, is_forced: bool) -> None:
     """Install the released versions next to those in use, test them, and switch to them.
 
     They are asked a question first, by a model of your stack if memory allows, else by the
-    embedded one. The version in use before is kept for `rollback`.
+    embedded one. Then each tier that fits next to what runs is served with them: the check, the
+    greedy answers, the speed and the peak memory must be as with those in use, or nothing is
+    switched. The version in use before is kept for `rollback`.
     """
     toolchain = engines.uv_process.own_toolchain()
-    check_health = services.engine_health.check_health
-    with context.output.waiting("Installing"):
+
+    def check(pair: "engines.manage.EnginePair") -> "engines.manage.HealthReport":
+        health = services.engine_health.check_health(context.opened, pair, toolchain)
+        tiers = bench.certify.certify(context.opened, pair, on_progress=show)
+        if not is_forced:
+            bench.certify.require_as_good(tiers)
+        return replace(health, tiers=tiers)
+
+    with context.output.waiting("Installing") as show:
         done = engines.manage.upgrade_engines(
             context.home,
             toolchain,
-            lambda pair: check_health(context.opened, pair, toolchain),
+            check,
             only=_chosen(names),
             on_event=install_progress(context.output),
         )
@@ -198,12 +209,24 @@ def _show_switched(output: Output, done: "engines.manage.SwitchedEngines") -> No
         answer = " ".join(done.health.answer.split())
         text = f"{done.health.model} answered {answer!r} after {done.health.seconds:.1f} s"
         output.answer(("✓", "green"), f" {text}")
+        for tier in done.health.tiers:
+            _show_certified(output, tier)
     for switch in done.switches:
         sign = ("✓", "green") if switch.changed else ("-", "dim")
         output.answer(sign, f" {_switch_words(switch)}")
     if done.restart:
         names = ", ".join(done.restart)
         output.answer(f"\n{names} still run the other version: `mlx-stack up` restarts them.")
+
+
+def _show_certified(output: Output, tier: "engines.manage.CertifiedTier") -> None:
+    if tier.skipped is not None:
+        output.answer(("-", "dim"), f" {tier.tier} was not compared: {tier.skipped}")
+    elif not tier.worse:
+        verdict = f" ({tier.verdict})" if tier.verdict else ""
+        output.answer(("✓", "green"), f" {tier.tier} does as well as before{verdict}")
+    for each in tier.worse:
+        output.answer(("✗", "red"), f" {tier.tier}: {each.figure}: {each.words}")
 
 
 def _switch_words(switch: "engines.manage.EngineSwitch") -> str:

@@ -44,17 +44,43 @@ class EnginePair:
 
 
 @dataclass(frozen=True, slots=True)
+class WorseFigure:
+    """What is worse with the new version of an engine, and by how much, in words."""
+
+    figure: Literal["check", "coherence", "speed", "memory"]
+    words: str
+
+
+@dataclass(frozen=True, slots=True)
+class CertifiedTier:
+    """How a tier does with the new versions, next to how it does with those in use.
+
+    Attributes:
+        skipped: Why it was not tried; None where it was.
+        verdict: What its check said; None where there is nothing to compare a check with.
+        worse: What is worse beyond noise.
+    """
+
+    tier: str
+    skipped: str | None = None
+    verdict: str | None = None
+    worse: tuple[WorseFigure, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class HealthReport:
     """A question that was answered.
 
     Attributes:
         seconds: From starting the first process to the end of the answer.
+        tiers: How the stack's tiers do.
     """
 
     model: str
     question: str
     answer: str
     seconds: float
+    tiers: tuple[CertifiedTier, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

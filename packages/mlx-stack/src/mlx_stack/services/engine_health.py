@@ -2,7 +2,8 @@
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -32,7 +33,8 @@ READY_WITHIN_S = 300.0
 """The first start of a new environment compiles its byte code; a large model loads from disk."""
 _ANSWER_WITHIN_S = 300.0
 _ANSWER_TOKENS = 24
-_TIER = "health-check"
+SCRATCH_TIER = "health-check"
+"""What a tier is called while it is tried."""
 
 
 def check_health(
@@ -77,6 +79,30 @@ def check_health(
         return _try(OpenStack(scratch, opened.variables), names, expected)
 
 
+@contextmanager
+def served_beside(opened: OpenStack, pair: EnginePair, tier: Tier) -> Generator[OpenStack]:
+    """A stack of this one tier, called `SCRATCH_TIER`, that runs with the engines in `pair`.
+
+    It has a state folder, a gateway and ports of its own; all of it is gone again afterwards.
+
+    Raises:
+        EngineUnhealthyError: It doesn't start.
+    """
+    home = opened.home
+    used = [engine for engine in (pair.vllm_mlx, pair.litellm) if engine is not None]
+    names = " with ".join(f"{each.engine} {each.version}" for each in used)
+    with tempfile.TemporaryDirectory(prefix=".health-check.", dir=home.engines) as temporary:
+        scratch_home = Home(Path(temporary))
+        scratch_home.catalog = home.catalog
+        _define(scratch_home, tier, used, opened.config.model_dir)
+        scratch = OpenStack(scratch_home, opened.variables)
+        try:
+            _start(scratch, names)
+            yield scratch
+        finally:
+            stop_services(scratch)
+
+
 def _own_tier(opened: OpenStack, available_bytes: int) -> Tier | None:
     """The tier with the smallest model that is whole and takes half of the free memory at most.
 
@@ -94,7 +120,7 @@ def _own_tier(opened: OpenStack, available_bytes: int) -> Tier | None:
 
 def _embedded_tier(scratch: Home, engine: Environment, toolchain: Toolchain) -> Tier:
     return Tier(
-        name=_TIER,
+        name=SCRATCH_TIER,
         model=embedded_model.NAME,
         quant=Quant.INT4,
         source=str(embedded_model.make_embedded_model(scratch.models, engine, toolchain)),
@@ -110,7 +136,7 @@ def _define(scratch: Home, tier: Tier, engines: Sequence[Environment], model_dir
     engine_port, gateway_port = free_ports(2)
     flags = {name: value for name, value in tier.vllm_flags.items() if name != "port"}
     moved = msgspec.structs.replace(
-        tier, name=_TIER, port=engine_port, vllm_flags=flags, lazy=False, idle_unload_s=None
+        tier, name=SCRATCH_TIER, port=engine_port, vllm_flags=flags, lazy=False, idle_unload_s=None
     )
     save_stack(scratch.stack, Stack(tiers=(moved,)))
     has_litellm = any(engine.engine is EngineName.LITELLM for engine in engines)
@@ -144,11 +170,7 @@ def _try(scratch: OpenStack, engines: str, expected: str | None) -> HealthReport
 
 
 def _answer(scratch: OpenStack, engines: str) -> ModelAnswer:
-    assembly = assemble(scratch, gateway_key=ensure_gateway_key(scratch.home))
-    for each in start_services(scratch.home, assembly, timeout_s=READY_WITHIN_S).services:
-        if each.error is not None:
-            problem, _, log = each.error.partition("\n")
-            raise EngineUnhealthyError(engines, problem, log=log)
+    _start(scratch, engines)
     return ask(
         gateway_endpoint(scratch),
         embedded_model.QUESTION,
@@ -157,3 +179,11 @@ def _answer(scratch: OpenStack, engines: str) -> ModelAnswer:
         max_tokens=_ANSWER_TOKENS,
         temperature=0.0,
     )
+
+
+def _start(scratch: OpenStack, engines: str) -> None:
+    assembly = assemble(scratch, gateway_key=ensure_gateway_key(scratch.home))
+    for each in start_services(scratch.home, assembly, timeout_s=READY_WITHIN_S).services:
+        if each.error is not None:
+            problem, _, log = each.error.partition("\n")
+            raise EngineUnhealthyError(engines, problem, log=log)
