@@ -1,9 +1,19 @@
 """Which model a name means, and which a request may go to."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mlx_gateway.errors import ApiError
-from mlx_gateway.routing import candidates, least_busy, needs_count, resolve, too_long
+from mlx_gateway.routing import (
+    IDLE,
+    Load,
+    candidates,
+    fewest_tokens,
+    needs_count,
+    resolve,
+    too_long,
+)
 from mlx_gateway.settings import ModelSettings, Upstream, parse_settings
 
 SETTINGS = parse_settings(
@@ -74,10 +84,51 @@ def test_a_prompt_that_is_too_long_is_refused_in_the_words_on_which_agents_compa
 
 def test_a_request_goes_where_the_fewest_are() -> None:
     first, second = Upstream("http://a:1", "x"), Upstream("http://b:1", "x")
+    one = IDLE.with_one(0)
 
-    assert least_busy([first, second], {}) is first
-    assert least_busy([first, second], {"http://a:1": 1}) is second
-    assert least_busy([first, second], {"http://a:1": 1, "http://b:1": 1}) is first
+    assert fewest_tokens([first, second], {}, {}) is first
+    assert fewest_tokens([first, second], {"http://a:1": one}, {}) is second
+    assert fewest_tokens([first, second], {"http://a:1": one, "http://b:1": one}, {}) is first
+
+
+tokens = st.integers(0, 50_000)
+
+
+@given(st.lists(st.tuples(st.integers(0, 8), tokens, tokens), min_size=1, max_size=5))
+def test_no_other_node_has_fewer_outstanding_plus_unseen_tokens(
+    nodes: list[tuple[int, int, int]],
+) -> None:
+    upstreams = [Upstream(f"http://n{i}:1", "x") for i in range(len(nodes))]
+    loads = {
+        f"http://n{i}:1": Load(running, unread) for i, (running, unread, _) in enumerate(nodes)
+    }
+    unseen = {f"http://n{i}:1": new for i, (_, _, new) in enumerate(nodes)}
+
+    chosen = fewest_tokens(upstreams, loads, unseen)
+
+    costs = {root: loads[root].outstanding_tokens + unseen[root] for root in loads}
+    assert costs[chosen.root] == min(costs.values())
+
+
+@given(tokens, tokens)
+def test_a_conversation_stays_where_it_was_read_while_that_is_cheaper(past: int, busy: int) -> None:
+    here, there = Upstream("http://a:1", "x"), Upstream("http://b:1", "x")
+    loads = {here.root: Load(0, busy)}
+
+    chosen = fewest_tokens([here, there], loads, {there.root: past})
+
+    assert chosen is (here if busy <= past else there)
+
+
+@given(st.lists(tokens))
+def test_when_every_request_has_ended_nothing_is_outstanding(requests: list[int]) -> None:
+    load = IDLE
+    for each in requests:
+        load = load.with_one(each)
+    for each in requests:
+        load = load.without_one(each)
+
+    assert load == IDLE
 
 
 def test_what_would_have_to_start_stands_in_last_and_the_cloud_after_it() -> None:

@@ -7,7 +7,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Generator, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Generator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -39,6 +39,8 @@ from mlx_gateway.model_list import (
 )
 from mlx_gateway.outbox import Outbox, Receive, Send
 from mlx_gateway.prompts.conversations import Conversations, in_words, reread
+from mlx_gateway.prompts.read_prefixes import ReadPrefixes
+from mlx_gateway.prompts.segments import Prompt
 from mlx_gateway.prompts.stable_head import with_stable_head
 from mlx_gateway.protocols.anthropic_messages import CountTokens, Messages
 from mlx_gateway.protocols.api import Api, Audio, Call, countable, prompt_text
@@ -67,6 +69,10 @@ _TOLD_WITHIN_S = 1.0
 _COUNT_WITHIN_S = 5.0
 _CHARACTERS_PER_TOKEN = 6
 """More than a token of ordinary text has."""
+_BYTES_PER_TOKEN = 4
+_AWAKE_WITHIN_S = 20.0
+"""How long a Mac may take to wake up; most need two or three seconds."""
+_LOOK_AGAIN_S = 0.1
 _CLOUD = "cloud"
 _JSON = "application/json"
 
@@ -113,6 +119,7 @@ class GatewayOptions:
         ask_for: What proves this side to an upstream, and it to us; asked for each connection.
         is_wedged: Whether whoever watches the upstream at a root found that it answers and
             delivers nothing; it gets no request then.
+        wake: Wakes the machine of the node at a root; whether there is a way to do so.
         ledger: Where requests are noted; None notes them nowhere.
         sign_of_life_s: How long a stream may be silent before its client gets an event.
         header_prefix: How the names of the gateway's own headers begin.
@@ -127,6 +134,7 @@ class GatewayOptions:
     headers_for: HeadersFor = lambda _: {}
     ask_for: AskFor = lambda _: None
     is_wedged: Callable[[str], bool] = lambda _: False
+    wake: Callable[[str], bool] = lambda _: False
     ledger: Ledger | None = None
     timeouts: EngineTimeouts = field(default_factory=EngineTimeouts)
     sign_of_life_s: float = 5.0
@@ -142,6 +150,8 @@ class _Request:
     Attributes:
         asked: Its fields as the client sent them.
         fields: The same for engines.
+        is_forwarded: Whether another gateway sent it here: it is for an engine of this machine.
+        upstream: Who has it, or had it last.
     """
 
     path: str
@@ -155,11 +165,41 @@ class _Request:
     began: float
     client: ClientKey
     program: str
+    is_forwarded: bool = False
     queued_s: float = 0.0
     answered_by: str = ""
+    upstream: Upstream | None = None
     was_alone: bool = False
     phase: Phase = Phase.QUEUED
-    root: str = ""
+    prompt: Prompt | None = None
+    is_prompt_read: bool = False
+
+    @property
+    def shown_tier(self) -> str:
+        """Who answers, or is asked now, as people see it: `standard`, or `standard@studio`."""
+        tier = self.answered_by or self.name
+        return tier if self.upstream is None else self.upstream.shown(tier)
+
+
+@dataclass(slots=True)
+class _Reading:
+    """A request's prompt at the upstreams of one model."""
+
+    model: str
+    prompt: Prompt | None
+    size_bytes: int
+    read: ReadPrefixes
+
+    def unseen_tokens(self, upstream: Upstream) -> int:
+        """How many of its tokens the upstream has not read."""
+        if self.prompt is None:
+            return self.size_bytes // _BYTES_PER_TOKEN
+        return self.read.unseen_tokens((self.model, upstream.root), self.prompt)
+
+    def begin(self, upstream: Upstream) -> None:
+        """Note that the upstream reads it from now on."""
+        if self.prompt is not None:
+            self.read.note((self.model, upstream.root), self.prompt.trace)
 
 
 class Gateway:
@@ -170,7 +210,7 @@ class Gateway:
         self._options = options
         self._metrics = Metrics()
         self._engines = Engines(
-            options.headers_for,
+            self._headers_for,
             options.ask_for,
             options.timeouts,
             self._engine_hangs,
@@ -182,8 +222,11 @@ class Gateway:
         self._speeds: dict[str, float] = {}
         self._requests: dict[int, _Request] = {}
         self._conversations = Conversations()
+        self._read = ReadPrefixes()
+        self._forwarded = f"{options.header_prefix}-forwarded"
         self._numbers = count(1)
         self._finished = 0
+        self._node_roots: set[str] = set()
         self._heartbeat = None
         if options.ledger is not None:
             self._heartbeat = Heartbeat(options.ledger, self._engines, lambda: self._settings)
@@ -209,8 +252,11 @@ class Gateway:
         by_root: dict[str, list[int]] = {}
         for number, each in self._requests.items():
             is_read = each.phase is Phase.READING and each.outbox.first_at is None
-            if is_read and not self._settings.is_cloud(each.root):
-                by_root.setdefault(each.root, []).append(number)
+            upstream = each.upstream
+            if not is_read or upstream is None or upstream.node is not None:
+                continue
+            if not self._settings.is_cloud(upstream.root):
+                by_root.setdefault(upstream.root, []).append(number)
         bodies = await asyncio.gather(*(self._told_by(root, _STATUS) for root in by_root))
         found: dict[int, Reading] = {}
         for numbers, body in zip(by_root.values(), bodies, strict=True):
@@ -218,11 +264,18 @@ class Gateway:
         return found
 
     def lines(self) -> dict[str, Line]:
-        """For each model, how many requests it works on, and how many wait for it."""
-        return {
-            name: Line(sum(line.running.values()), line.waiting)
-            for name, line in self._lines.items()
-        }
+        """For each model, how many requests it works on, and how many wait for it.
+
+        Those on a node have a line of their own, such as `standard@studio`; all wait together.
+        """
+        found: dict[str, Line] = {}
+        for name, line in self._lines.items():
+            found[name] = Line(0, line.waiting)
+            for each in line.upstreams:
+                known = found.get(each.shown(name), Line(0, 0))
+                running = known.running + line.running_at(each.root)
+                found[each.shown(name)] = Line(running, known.waiting)
+        return found
 
     def end_soon(self) -> None:
         """Let every mounted application end what would never end by itself."""
@@ -244,6 +297,9 @@ class Gateway:
                 self._lines[name].change(model)
             else:
                 self._lines[name] = WaitingLine(model, self._engines.is_up)
+        self._node_roots = {
+            each.root for model in settings.models.values() for each in model.upstreams if each.node
+        }
         used = {each.root for model in settings.models.values() for each in model.upstreams}
         self._engines.forget_others(used)
 
@@ -277,9 +333,18 @@ class Gateway:
         if await self._options.activator.look():
             self._apply()
 
+    def _headers_for(self, root: str) -> dict[str, str]:
+        """What requests to an upstream carry; another gateway must not send them any further."""
+        given = dict(self._options.headers_for(root))
+        return {**given, self._forwarded: "1"} if root in self._node_roots else given
+
     def _engine_hangs(self, root: str, hangs: bool) -> None:
         """Send on those who wait for nothing but an engine that hangs."""
         _log.warning("%s %s", root, "does not answer" if hangs else "answers again")
+        if hangs and root in self._node_roots:
+            for name in self._settings.models:
+                self._read.forget((name, root))
+            self._options.wake(root)
         if self._heartbeat is not None:
             self._heartbeat.note_hang(root, hangs=hangs)
         for line in self._lines.values():
@@ -404,13 +469,26 @@ class Gateway:
         for name, line in self._lines.items():
             if client.may_use(name):
                 presence = self._options.activator.presence(name)
+                lines = self.lines()
                 row: dict[str, object] = {
                     "name": name,
-                    "requests_running": sum(line.running.values()),
+                    "requests_running": lines[name].running,
                     "requests_waiting": line.waiting + self._at_the_door[name],
                     "generation_tps": self._speeds.get(name),
                 }
                 rows.append(row | (asdict(presence) if presence is not None else {}))
+                for each in line.upstreams:
+                    if each.node is not None:
+                        shown = each.shown(name)
+                        row = {
+                            "name": shown,
+                            "requests_running": lines[shown].running,
+                            "requests_waiting": 0,
+                            "generation_tps": self._speeds.get(shown),
+                            "node": each.node,
+                            "is_up": self._engines.is_up(each.root),
+                        }
+                        rows.append(row)
         return {"models": rows}
 
     async def _render_metrics(self) -> bytes:
@@ -419,7 +497,7 @@ class Gateway:
                 self._metrics_of(name, upstream)
                 for name, model in self._settings.models.items()
                 for upstream in model.upstreams
-                if not self._settings.is_cloud(upstream.root)
+                if upstream.node is None and not self._settings.is_cloud(upstream.root)
             )
         )
         engines = [text for text in texts if text is not None]
@@ -485,6 +563,7 @@ class Gateway:
             began=began,
             client=client,
             program=program_of(headers.get(b"user-agent", b"").decode("latin-1")),
+            is_forwarded=self._forwarded.encode() in headers,
         )
         work = asyncio.ensure_future(self._work(request))
         gone = asyncio.ensure_future(_wait_until_gone(receive))
@@ -520,7 +599,8 @@ class Gateway:
         self._requests[number] = request
         try:
             with self._admitted(request):
-                outbox.begin_waiting()
+                if not request.is_forwarded:  # whoever sent it here gives its client signs of life
+                    outbox.begin_waiting()
                 usage = await self._try_models(request)
                 await outbox.close()
         except ApiError as error:
@@ -569,7 +649,7 @@ class Gateway:
             key=request.client.name,
             program=request.program,
             model=self._model_of(request),
-            tier=request.answered_by or request.name,
+            tier=request.shown_tier,
             protocol=request.path.removeprefix("/v1/").removeprefix("/"),
             status=_status_of(problem, outbox.status),
             seconds=now - request.began,
@@ -606,14 +686,14 @@ class Gateway:
         """The row with what was read again, and why; the log says it, too."""
         was_read = row.status == HTTPStatus.OK or row.ttft_s is not None
         is_turn = request.path in _CONVERSATIONS and "previous_response_id" not in request.fields
-        model = self._settings.models.get(row.tier)
+        tier = request.answered_by or request.name
+        model = self._settings.models.get(tier)
         is_here = model is not None and not self._settings.is_cloud(model.upstreams[0].root)
-        if not (was_read and is_turn and is_here):
+        prompt = self._prompt_of(request) if was_read and is_turn and is_here else None
+        if prompt is None:
             return row
-        whose = (row.tier, row.key, row.program)
-        found = self._conversations.compare(whose, request.fields, row.prompt_tokens)
-        if found is None:
-            return row
+        whose = (tier, row.key, row.program)
+        found = self._conversations.compare(whose, prompt, row.prompt_tokens)
         reading_s = None
         if row.ttft_s is not None and request.outbox.streams:
             reading_s = max(row.ttft_s - row.queue_s, 0.0)
@@ -637,6 +717,22 @@ class Gateway:
             reread_s=again.seconds,
         )
 
+    def _prompt_of(self, request: _Request) -> Prompt | None:
+        """The parts of the request's prompt, read once; None for what is no conversation."""
+        if not request.is_prompt_read:
+            request.is_prompt_read = True
+            if request.path in _CONVERSATIONS:
+                request.prompt = self._conversations.read(request.fields)
+        return request.prompt
+
+    def _reading(self, request: _Request, option: RouteOption) -> _Reading | None:
+        """The prompt for the choice among the model's upstreams; None where there is none."""
+        if len(option.model.upstreams) == 1:
+            return None
+        return _Reading(
+            option.name, self._prompt_of(request), request.fields.size_bytes, self._read
+        )
+
     def _model_of(self, request: _Request) -> str:
         """What the engine that answered, or would have, calls its model."""
         tier = request.answered_by or request.name
@@ -653,7 +749,9 @@ class Gateway:
         retries_s: list[int] = []
         overflow: ApiError | None = None
         at_rest = self._options.activator.is_at_rest
-        for option in candidates(self._settings, request.name, at_rest):
+        options = candidates(self._settings, request.name, at_rest)
+        # who sent it here has others to go on to, and knows which is next
+        for option in options[:1] if request.is_forwarded else options:
             if not request.client.may_use(option.name):
                 continue
             if overflow is not None and not option.model.takes_overflow:
@@ -683,19 +781,53 @@ class Gateway:
             ApiError: When it is at fault, or the answer broke off.
             UpstreamFailedError: When none gave a usable answer.
         """
-        failed: set[str] = set()
+        nodes = {each.root for each in option.model.upstreams if each.node is not None}
+        failed: set[str] = set(nodes) if request.is_forwarded else set()
+        is_awaited = False
         while True:
             tried = len(failed)
             try:
                 return await self._attempt(request, option, failed)
             except UpstreamFailedError as error:
-                _log.warning("%s: %s: %s", request.path, option.name, error.what)
+                _log.warning("%s: %s: %s", request.path, request.shown_tier, error.what)
+                if request.upstream is not None and len(failed) > tried:
+                    self._note_failure(option.name, request.upstream, error)
                 if request.outbox.first_at is not None:
                     raise ApiError(
                         HTTPStatus.BAD_GATEWAY, f"The answer was cut off: {error.reason}."
                     ) from error
                 if len(failed) in (tried, len(option.model.upstreams)):
-                    raise
+                    if request.is_forwarded or is_awaited:
+                        raise
+                    awake = await self._awakened(nodes)
+                    if awake is None:
+                        raise
+                    is_awaited = True
+                    failed.discard(awake)
+
+    def _note_failure(self, model: str, upstream: Upstream, error: UpstreamFailedError) -> None:
+        """Let a node that failed get nothing until it answers, or for a while if it is there."""
+        if upstream.node is None:
+            return
+        if error.has_answered:
+            self._read.forget((model, upstream.root))
+            if model in self._lines:
+                self._lines[model].rest(upstream)
+        else:
+            self._engines.at(upstream.root).lose()
+
+    async def _awakened(self, nodes: Collection[str]) -> str | None:
+        """A node that could be woken and answers now; None where none does in time."""
+        asleep = [
+            root for root in nodes if not self._engines.is_up(root) and self._options.wake(root)
+        ]
+        until = time.monotonic() + (_AWAKE_WITHIN_S if asleep else 0.0)
+        while time.monotonic() < until:
+            awake = next((root for root in asleep if self._engines.is_up(root)), None)
+            if awake is not None:
+                return awake
+            await asyncio.sleep(_LOOK_AGAIN_S)
+        return None
 
     async def _attempt(self, request: _Request, option: RouteOption, failed: set[str]) -> Usage:
         """One upstream of one model, none of those that have `failed`, where it is noted first.
@@ -710,7 +842,7 @@ class Gateway:
             return await self._answer_ready(request, option, call)
         waited_from = time.monotonic()
         request.phase = Phase.STARTING
-        await self._options.activator.ready(option.name, request.client.priority)
+        await self._make_ready(request, option, failed)
         request.phase = Phase.QUEUED
         try:
             if call.ready_answer:
@@ -727,6 +859,24 @@ class Gateway:
         if option.name != request.name:
             self._metrics.fell_back(request.name, option.name)
         return usage
+
+    async def _make_ready(self, request: _Request, option: RouteOption, failed: set[str]) -> None:
+        """Return once the model can be asked; its own engine is out if only others can.
+
+        Raises:
+            ApiError: As of the activator, and UpstreamFailedError.
+        """
+        own = {each.root for each in option.model.upstreams if each.node is None}
+        others = {each.root for each in option.model.upstreams} - own - failed
+        if own <= failed:
+            return
+        try:
+            await self._options.activator.ready(option.name, request.client.priority)
+        except UpstreamFailedError as error:
+            if not any(self._engines.is_up(root) for root in others):
+                raise
+            _log.warning("%s: %s: %s", request.path, option.name, error.what)
+            failed |= own
 
     async def _answer_ready(self, request: _Request, option: RouteOption, call: Call) -> Usage:
         """Answer a request for which no engine has to do anything."""
@@ -772,18 +922,20 @@ class Gateway:
         line = self._lines.get(option.name)
         if line is None:
             raise UpstreamFailedError("it is not served any more")
-        upstream = await line.take(frozenset(failed), request.client.priority)
+        reading = self._reading(request, option)
+        turn = await line.take(frozenset(failed), request.client.priority, reading)
+        request.upstream = upstream = turn.upstream
         failed.add(upstream.root)
         began = time.monotonic()
         request.queued_s += began - waited_from
-        is_alone = line.running[upstream.root] == 1
+        is_alone = line.running_at(upstream.root) == 1
         try:
             self._say_who(request, option)
-            request.phase, request.root = Phase.READING, upstream.root
+            request.phase = Phase.READING
             yield upstream
         finally:
-            request.was_alone = is_alone and line.running[upstream.root] == 1
-            line.release(upstream, time.monotonic() - began)
+            request.was_alone = is_alone and line.running_at(upstream.root) == 1
+            line.release(turn, time.monotonic() - began)
 
     def _call(self, request: _Request, option: RouteOption) -> Call:
         if request.content_type != _JSON or self._settings.is_cloud(option.model.upstreams[0].root):
@@ -868,7 +1020,8 @@ class Gateway:
             count=None
             if self._settings.is_cloud(upstream.root)
             else lambda counted: self._count(upstream, counted),
-            silence_s=option.model.silence_s,
+            # a node's gateway answers questions while its engine reads in silence
+            silence_s=option.model.silence_s if upstream.node is None else None,
         )
 
     def _say_who(self, request: _Request, option: RouteOption) -> None:
@@ -876,7 +1029,7 @@ class Gateway:
         request.answered_by = option.name
         is_cloud = self._settings.is_cloud(option.model.upstreams[0].root)
         named = {
-            "tier": _CLOUD if is_cloud else option.name,
+            "tier": _CLOUD if is_cloud else request.shown_tier,
             "queue-ms": str(round(request.queued_s * 1000)),
         }
         if option.name != request.name:
@@ -895,7 +1048,7 @@ def _in_flight(number: int, request: _Request, now: float) -> InFlight:
         key=request.client.name,
         program=request.program,
         model=request.name,
-        tier=request.answered_by or request.name,
+        tier=request.shown_tier,
         protocol=request.path.removeprefix("/v1/"),
         phase=request.phase if first_at is None else Phase.WRITING,
         seconds=now - request.began,

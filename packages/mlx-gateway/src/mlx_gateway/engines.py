@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import replace
 
 from mlx_gateway.errors import UpstreamFailedError
 from mlx_gateway.liveness import EngineLife, EngineTimeouts, Wait
@@ -66,8 +67,8 @@ class Engine:
     def heard(self) -> float:
         """Note that it said something just now; the time on the monotonic clock."""
         now = time.monotonic()
-        hung, self.life = self.life.hangs, EngineLife(now)
-        if hung:
+        was_up, self.life = self.life.is_up, EngineLife(now)
+        if not was_up:
             self._on_hang(self._root, False)
         return now
 
@@ -98,6 +99,16 @@ class Engine:
             timer.cancel()
             self._silent.discard(look)
 
+    def lose(self) -> None:
+        """Take it for gone until it answers; it is asked again and again from now on.
+
+        For what nothing on this machine watches over, and is somewhere else.
+        """
+        was_up, self.life = self.life.is_up, replace(self.life, is_gone=True)
+        if was_up:
+            self._on_hang(self._root, True)
+        self._keep_asking()
+
     def close(self) -> None:
         """Ask nothing more."""
         if self._asking is not None:
@@ -109,7 +120,7 @@ class Engine:
 
     async def _ask_again_and_again(self) -> None:
         """Ask while requests wait in silence, and until an engine that hangs answers again."""
-        while self._silent or self.life.hangs:
+        while self._silent or not self.life.is_up:
             began = time.monotonic()
             if self.life.needs_question(began, self._timeouts):
                 await self._ask()
@@ -134,7 +145,7 @@ class Engine:
                     look()
         except UpstreamFailedError:
             # nobody listens, or it was cut off: the request itself finds out
-            self.life: EngineLife = EngineLife(self.life.heard_at)
+            self.life: EngineLife = replace(self.life, hangs=False)
 
 
 class Engines:
@@ -172,16 +183,24 @@ class Engines:
 
     def is_up(self, root: str) -> bool:
         """Whether the engine at this root is worth a request."""
-        return not self.at(root).life.hangs and not self._is_wedged(root)
+        return self.at(root).life.is_up and not self._is_wedged(root)
 
     async def ready_models(self, settings: GatewaySettings) -> list[str]:
-        """The models of which an upstream on this side of the cloud listens, and lives."""
-        ready = await asyncio.gather(*(self._is_ready(settings, name) for name in settings.models))
-        return [name for name, is_ready in zip(settings.models, ready, strict=True) if is_ready]
+        """The models of which an upstream on this side of the cloud listens, and lives.
 
-    async def _is_ready(self, settings: GatewaySettings, model: str) -> bool:
-        for root in [each.root for each in settings.models[model].upstreams]:
-            if self.is_up(root) and not settings.is_cloud(root) and await self.at(root).listens():
+        One on a node is called as its upstream is shown: `standard@studio`.
+        """
+        roots: dict[str, list[str]] = {}
+        for name, model in settings.models.items():
+            for each in model.upstreams:
+                if not settings.is_cloud(each.root):
+                    roots.setdefault(each.shown(name), []).append(each.root)
+        ready = await asyncio.gather(*(self._is_ready(each) for each in roots.values()))
+        return [name for name, is_ready in zip(roots, ready, strict=True) if is_ready]
+
+    async def _is_ready(self, roots: list[str]) -> bool:
+        for root in roots:
+            if self.is_up(root) and await self.at(root).listens():
                 return True
         return False
 

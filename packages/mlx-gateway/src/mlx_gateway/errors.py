@@ -72,10 +72,19 @@ class UpstreamFailedError(GatewayError):
         what: What happened, in words for the log.
         reason: The same for a client, with what the upstream said; that may quote the request.
         retry_after_s: When it may be worth another try, where that is known.
+        has_answered: Whether it is there, and said that it can't.
     """
 
-    def __init__(self, what: str, said: str = "", *, retry_after_s: int | None = None) -> None:
+    def __init__(
+        self,
+        what: str,
+        said: str = "",
+        *,
+        retry_after_s: int | None = None,
+        has_answered: bool = False,
+    ) -> None:
         self.what = what
+        self.has_answered = has_answered
         self.retry_after_s = retry_after_s
         self.reason: str = f"{what}: {said}" if said else what
         super().__init__(self.reason)

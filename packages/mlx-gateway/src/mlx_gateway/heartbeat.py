@@ -42,8 +42,10 @@ class Heartbeat:
     def note_hang(self, root: str, *, hangs: bool) -> None:
         """Note that the upstream at this root stopped answering, or answers again."""
         for name, model in self._settings().models.items():
-            if root in [each.root for each in model.upstreams]:
-                self._ledger.note(LedgerEvent(time.time(), WEDGE if hangs else READY, name))
+            for each in model.upstreams:
+                if each.root == root:
+                    what, shown = WEDGE if hangs else READY, each.shown(name)
+                    self._ledger.note(LedgerEvent(time.time(), what, shown))
 
     async def _beat(self) -> None:
         before: set[str] | None = None

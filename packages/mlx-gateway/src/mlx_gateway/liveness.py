@@ -43,10 +43,17 @@ class EngineLife:
     Attributes:
         heard_at: When it last said anything.
         hangs: Whether it left the last question unanswered.
+        is_gone: Whether it was lost, and has not answered since.
     """
 
     heard_at: float = NEVER
     hangs: bool = False
+    is_gone: bool = False
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it is worth a request."""
+        return not self.hangs and not self.is_gone
 
     def unanswered(self, asked_at: float) -> "EngineLife":
         """The engine after a question of `asked_at` was left unanswered for too long."""
@@ -54,7 +61,7 @@ class EngineLife:
 
     def needs_question(self, now: float, timeouts: EngineTimeouts) -> bool:
         """Whether nobody knows if it lives."""
-        return self.hangs or now - self.heard_at >= timeouts.silence_s
+        return not self.is_up or now - self.heard_at >= timeouts.silence_s
 
 
 @dataclass(slots=True)

@@ -190,7 +190,7 @@ class Attempt:
                 param=self.call.form_param,
             )
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _NOT_THE_CLIENTS:
-            return UpstreamFailedError(f"HTTP {status}", reason)
+            return UpstreamFailedError(f"HTTP {status}", reason, has_answered=True)
         if status == HTTPStatus.UNPROCESSABLE_ENTITY:
             status = HTTPStatus.BAD_REQUEST
         later = response.headers.get("retry-after", "")

@@ -4,7 +4,7 @@
 """
 
 import difflib
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -28,6 +28,40 @@ _DOES = {
     Role.SPEECH_TO_TEXT: "transcribes speech",
     Role.TEXT_TO_SPEECH: "speaks",
 }
+
+
+ANSWER_TOKENS = 1024
+"""How many tokens could be read while an answer of a usual length is written: writing one takes
+about as long as reading eight, and most answers of agents are calls of tools."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What an upstream works on.
+
+    Attributes:
+        running: How many requests.
+        unread_tokens: What it had not read of their prompts when they came.
+    """
+
+    running: int = 0
+    unread_tokens: int = 0
+
+    @property
+    def outstanding_tokens(self) -> int:
+        """The work that is left, at the most, as tokens to be read."""
+        return self.unread_tokens + ANSWER_TOKENS * self.running
+
+    def with_one(self, unread_tokens: int) -> "Load":
+        """With one request more."""
+        return Load(self.running + 1, self.unread_tokens + unread_tokens)
+
+    def without_one(self, unread_tokens: int) -> "Load":
+        """With one request less."""
+        return Load(max(self.running - 1, 0), max(self.unread_tokens - unread_tokens, 0))
+
+
+IDLE = Load()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +184,18 @@ def refuse_far_too_long(name: str, text: str, context_tokens: int) -> None:
     )
 
 
-def least_busy(upstreams: Sequence[Upstream], in_flight: dict[str, int]) -> Upstream:
-    """The upstream with the fewest requests in flight, the first of those that tie."""
-    return min(upstreams, key=lambda upstream: in_flight.get(upstream.root, 0))
+def fewest_tokens(
+    upstreams: Sequence[Upstream], loads: Mapping[str, Load], unseen: Mapping[str, int]
+) -> Upstream:
+    """The upstream with the fewest outstanding plus unseen tokens, the first of those that tie.
+
+    Args:
+        loads: What each works on, by its root; missing for nothing.
+        unseen: How many tokens of the prompt each has not read yet, by its root; missing for none.
+    """
+
+    def cost(upstream: Upstream) -> tuple[int, int]:
+        load = loads.get(upstream.root, IDLE)
+        return load.outstanding_tokens + unseen.get(upstream.root, 0), load.running
+
+    return min(upstreams, key=cost)

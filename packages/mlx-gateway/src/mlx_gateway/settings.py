@@ -4,6 +4,7 @@ A value is read as what its field wants, so that a model may be called `yes`, `1
 """
 
 import hashlib
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, override
@@ -20,16 +21,22 @@ DEFAULT_PORT = 4000
 type Name = Annotated[str, msgspec.Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
-class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A server that speaks a model's APIs.
 
     Attributes:
         url: Its root, such as `http://127.0.0.1:8000`, without `/v1`.
         model: The name that it knows the model by.
+        node: The machine on which another gateway serves it; None for an engine of our own.
     """
 
     url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^/?#\s]+(/[^?#\s]*)?$")]
     model: Name
+    node: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")] | None = None
+
+    def shown(self, name: str) -> str:
+        """What the model `name` is called when this upstream serves it: `standard@studio`."""
+        return name if self.node is None else f"{name}@{self.node}"
 
     @property
     def root(self) -> str:
@@ -52,7 +59,8 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One model name.
 
     Attributes:
-        upstreams: Where it is served; a request goes to the one with the fewest in flight.
+        upstreams: Where it is served, the own engine first; a request goes to the one with the
+            fewest outstanding plus unseen tokens.
         fallbacks: The models that a request goes on to when this one fails, in order.
         context_tokens: The longest prompt and answer together; None where nobody knows.
         max_concurrent: How many requests each upstream works on at once; None sets no limit.
@@ -168,9 +176,9 @@ def _contradiction(settings: GatewaySettings) -> str | None:
     if not settings.models:
         return "`models` is empty: a gateway needs at least one"
     for name, model in settings.models.items():
-        for other in model.fallbacks:
-            if other not in settings.models:
-                return f"the model {name!r} falls back to {other!r}, which is not defined"
+        problem = _wrong_model(name, model, settings.models)
+        if problem is not None:
+            return problem
     for alias, target in settings.aliases.items():
         if alias in settings.models and alias != target:
             return f"the alias {alias!r} is also the name of a model"
@@ -182,6 +190,20 @@ def _contradiction(settings: GatewaySettings) -> str | None:
         if end not in settings.models:
             return f"the alias {alias!r} leads nowhere"
     return None
+
+
+def _wrong_model(
+    name: str, model: ModelSettings, others: Mapping[str, ModelSettings]
+) -> str | None:
+    """The same of one model."""
+    unknown = next((other for other in model.fallbacks if other not in others), None)
+    if unknown is not None:
+        return f"the model {name!r} falls back to {unknown!r}, which is not defined"
+    if model.upstreams[0].node is not None:
+        return f"the first upstream of the model {name!r} must be an engine of this machine"
+    roots = [upstream.root for upstream in model.upstreams]
+    twice = next((root for root in roots if roots.count(root) > 1), None)
+    return None if twice is None else f"the model {name!r} has the upstream {twice} twice"
 
 
 class _Versioned(msgspec.Struct):

@@ -13,24 +13,55 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from typing import Protocol
 
 from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.keys import Priority
-from mlx_gateway.routing import least_busy
+from mlx_gateway.routing import IDLE, Load, fewest_tokens
 from mlx_gateway.settings import ModelSettings, Upstream
 
 _SMOOTHING = 0.2
 _RETRY_AFTER_MOST_S = 120
+_LOYAL_S = 5.0
+"""How long a turn waits for the upstream that is best for it while others have nothing to do."""
+_REST_S = 5.0
+"""How long an upstream gets nothing that is there and could not answer."""
 PATIENCE_S = {Priority.INTERACTIVE: 0.0, Priority.AGENT: 30.0, Priority.BATCH: 120.0}
 """How much later a more urgent request may come and still go first: nobody waits for ever."""
+
+
+class Reading(Protocol):
+    """A prompt that is to be read, where it matters by whom."""
+
+    def unseen_tokens(self, upstream: Upstream) -> int:
+        """How many of its tokens the upstream has not read."""
+        ...
+
+    def begin(self, upstream: Upstream) -> None:
+        """Note that the upstream reads it from now on."""
+        ...
 
 
 @dataclass(slots=True, order=True)
 class _Waiter:
     due: float
     number: int
-    turn: "asyncio.Future[Upstream]" = field(compare=False)
+    turn: "asyncio.Future[Turn]" = field(compare=False)
     excluded: frozenset[str] = field(compare=False)
+    reading: Reading | None = field(compare=False)
+    came_at: float = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A request's turn.
+
+    Attributes:
+        unread_tokens: What its upstream had not read of its prompt; 0 where nobody looked.
+    """
+
+    upstream: Upstream
+    unread_tokens: int = 0
 
 
 class WaitingLine:
@@ -40,8 +71,6 @@ class WaitingLine:
         is_up: Whether the upstream at a root is worth a request.
         clock: Seconds that no change of the clock moves.
 
-    Attributes:
-        running: How many requests each upstream works on, by its root.
     """
 
     def __init__(
@@ -50,11 +79,12 @@ class WaitingLine:
         is_up: Callable[[str], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.running: dict[str, int] = {}
+        self._loads: dict[str, Load] = {}
         self._model = model
         self._is_up = is_up
         self._clock = clock
         self._waiting: list[_Waiter] = []
+        self._rest_until: dict[str, float] = {}
         self._number = 0
         self._seconds = 5.0
 
@@ -62,6 +92,20 @@ class WaitingLine:
     def waiting(self) -> int:
         """How many requests wait for their turn."""
         return len(self._waiting)
+
+    @property
+    def upstreams(self) -> tuple[Upstream, ...]:
+        """Where they go."""
+        return self._model.upstreams
+
+    def running_at(self, root: str) -> int:
+        """How many requests the upstream at a root works on."""
+        return self._loads.get(root, IDLE).running
+
+    @property
+    def running(self) -> int:
+        """How many requests all of them work on."""
+        return sum(load.running for load in self._loads.values())
 
     def change(self, model: ModelSettings) -> None:
         """Go on with other settings of the model."""
@@ -72,26 +116,32 @@ class WaitingLine:
         self,
         excluded: frozenset[str] = frozenset(),
         priority: Priority = Priority.INTERACTIVE,
-    ) -> Upstream:
-        """An upstream that this request may go to, once it is its turn; `release` ends the turn.
+        reading: Reading | None = None,
+    ) -> Turn:
+        """A turn at an upstream that this request may go to; `release` ends it.
 
         Args:
             excluded: The roots of upstreams that have failed this request already.
             priority: How urgent it is.
+            reading: Its prompt, if it matters who reads it.
 
         Raises:
             ApiError: When the line is full, of more urgent ones if it waited already.
             UpstreamFailedError: When no upstream is left, now or while it waited.
         """
         self._number += 1
-        due, turn = self._clock() + PATIENCE_S[priority], asyncio.get_running_loop().create_future()
-        waiter = _Waiter(due, self._number, turn, excluded)
+        now, loop = self._clock(), asyncio.get_running_loop()
+        due, turn = now + PATIENCE_S[priority], loop.create_future()
+        waiter = _Waiter(due, self._number, turn, excluded, reading, now)
         bisect.insort(self._waiting, waiter)
         self.advance()
         if len(self._waiting) > self._model.queue:
             last = self._waiting.pop()
             if not last.turn.done():
                 last.turn.set_exception(self._overloaded())
+        loyalty = None
+        if reading is not None and not turn.done():
+            loyalty = loop.call_later(_LOYAL_S, self.advance)
         try:
             return await waiter.turn
         except asyncio.CancelledError:
@@ -100,23 +150,45 @@ class WaitingLine:
             elif not waiter.turn.cancelled() and waiter.turn.exception() is None:
                 self.release(waiter.turn.result())
             raise
+        finally:
+            if loyalty is not None:
+                loyalty.cancel()
 
-    def release(self, upstream: Upstream, seconds: float | None = None) -> None:
+    def release(self, turn: Turn, seconds: float | None = None) -> None:
         """End a turn that took `seconds`, and begin the next."""
-        self.running[upstream.root] = max(self.running.get(upstream.root, 0) - 1, 0)
+        root = turn.upstream.root
+        self._loads[root] = self._loads.get(root, IDLE).without_one(turn.unread_tokens)
         if seconds is not None:
             self._seconds += _SMOOTHING * (seconds - self._seconds)
         self.advance()
 
+    def rest(self, upstream: Upstream) -> None:
+        """Let an upstream that is there and could not answer be the last choice for a while."""
+        self._rest_until[upstream.root] = self._clock() + _REST_S
+
     def advance(self) -> None:
         """Begin every turn that can begin now, and send on those for whom no upstream is left."""
+        now = self._clock()
         up = [each for each in self._model.upstreams if self._is_up(each.root)]
+        fresh = [each for each in up if self._rest_until.get(each.root, now) <= now]
         for waiter in tuple(self._waiting):
-            left = [each for each in up if each.root not in waiter.excluded]
-            free = [each for each in left if self._has_room(each)]
-            if free or not left:
-                self._waiting.remove(waiter)
-                self._settle(waiter, least_busy(free, self.running) if free else None)
+            left = [each for each in fresh if each.root not in waiter.excluded]
+            left = left or [each for each in up if each.root not in waiter.excluded]
+            upstream = self._best(waiter, left, now) if left else None
+            if upstream is None and left:
+                continue
+            self._waiting.remove(waiter)
+            self._settle(waiter, upstream)
+
+    def _best(self, waiter: _Waiter, left: list[Upstream], now: float) -> Upstream | None:
+        """Where a request goes now; None where it has to wait."""
+        free = [each for each in left if self._has_room(each)]
+        if not free or len(left) == 1 or waiter.reading is None:
+            return fewest_tokens(free, self._loads, {}) if free else None
+        unseen = {each.root: waiter.reading.unseen_tokens(each) for each in left}
+        is_loyal = now - waiter.came_at < _LOYAL_S * 0.99
+        best = fewest_tokens(left if is_loyal else free, self._loads, unseen)
+        return best if self._has_room(best) else None
 
     def fail(self, reason: str) -> None:
         """Send everyone who waits here on to another model."""
@@ -130,13 +202,18 @@ class WaitingLine:
             return
         if upstream is None:
             waiter.turn.set_exception(UpstreamFailedError("it does not answer"))
-        else:
-            self.running[upstream.root] = self.running.get(upstream.root, 0) + 1
-            waiter.turn.set_result(upstream)
+            return
+        unread_tokens = 0
+        if waiter.reading is not None:
+            unread_tokens = waiter.reading.unseen_tokens(upstream)
+            waiter.reading.begin(upstream)
+        load = self._loads.get(upstream.root, IDLE)
+        self._loads[upstream.root] = load.with_one(unread_tokens)
+        waiter.turn.set_result(Turn(upstream, unread_tokens))
 
     def _has_room(self, upstream: Upstream) -> bool:
         most = self._model.max_concurrent
-        return most is None or self.running.get(upstream.root, 0) < most
+        return most is None or self.running_at(upstream.root) < most
 
     def _overloaded(self) -> ApiError:
         return ApiError(

@@ -31,8 +31,15 @@ def _fields(body: dict[str, Any]) -> Fields:
     return read_fields(json.dumps(body).encode())
 
 
+def compare(
+    known: Conversations, whose: tuple[str, ...], fields: Fields, tokens: int | None
+) -> TurnChange | None:
+    prompt = known.read(fields)
+    return None if prompt is None else known.compare(whose, prompt, tokens)
+
+
 def _seen(known: Conversations, body: dict[str, Any], tokens: int | None = None) -> TurnChange:
-    found = known.compare(WHOSE, _fields(body), tokens)
+    found = compare(known, WHOSE, _fields(body), tokens)
     assert found is not None
     return found
 
@@ -170,14 +177,14 @@ def test_marks_for_another_cache_and_the_form_of_a_message_change_nothing() -> N
 def test_other_clients_keys_and_engines_are_other_conversations() -> None:
     known = Conversations()
     fields = _fields(_body(_turns(3)))
-    known.compare(WHOSE, fields, None)
+    compare(known, WHOSE, fields, None)
 
     for whose in (
         ("fast", *WHOSE[1:]),
         ("standard", "phone", "opencode"),
         ("standard", "laptop", ""),
     ):
-        found = known.compare(whose, fields, None)
+        found = compare(known, whose, fields, None)
         assert found is not None
         assert found.prefix is Prefix.NEW
 
@@ -232,13 +239,13 @@ def test_whatever_a_request_holds_is_compared_without_an_error(value: Any) -> No
     known = Conversations()
     for body in ({"messages": value, "tools": value}, {"input": value, "system": value}):
         fields = _fields(body)
-        known.compare(WHOSE, fields, None)
-        known.compare(WHOSE, fields, None)
+        compare(known, WHOSE, fields, None)
+        compare(known, WHOSE, fields, None)
 
 
 def test_what_is_no_prompt_is_no_turn() -> None:
-    assert Conversations().compare(WHOSE, _fields({"file": "x"}), None) is None
-    assert Conversations().compare(WHOSE, _fields({"messages": []}), None) is None
+    assert compare(Conversations(), WHOSE, _fields({"file": "x"}), None) is None
+    assert compare(Conversations(), WHOSE, _fields({"messages": []}), None) is None
 
 
 def test_tokens_are_what_the_engine_did_not_keep() -> None:

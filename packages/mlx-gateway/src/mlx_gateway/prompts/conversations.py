@@ -94,19 +94,24 @@ class Conversations:
     def __len__(self) -> int:
         return len(self._turns)
 
-    def compare(
-        self, whose: tuple[str, ...], fields: Fields, prompt_tokens: int | None
-    ) -> TurnChange | None:
-        """Compare a turn with the one before, which it replaces; None for what is no conversation.
+    def read(self, fields: Fields) -> Prompt | None:
+        """The parts of a request's prompt, to be compared; None for what is no conversation.
 
         Args:
-            whose: What conversations never leave: the engine, the client's key, its program.
-            fields: The request as its engine got it.
+            fields: The request as its engine gets it.
+        """
+        return read_prompt(fields, self._key)
+
+    def compare(
+        self, whose: tuple[str, ...], prompt: Prompt, prompt_tokens: int | None
+    ) -> TurnChange:
+        """Compare a turn with the one before, which it replaces.
+
+        Args:
+            whose: What conversations never leave: the model, the client's key, its program.
+            prompt: Its prompt, as `read` gave it.
             prompt_tokens: How long its prompt is; None where nobody knows.
         """
-        prompt = read_prompt(fields, self._key)
-        if prompt is None:
-            return None
         number, found = self._find(whose, prompt)
         if number is not None:
             del self._turns[number]

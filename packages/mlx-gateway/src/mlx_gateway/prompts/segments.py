@@ -147,6 +147,14 @@ def shared_messages(before: Trace, now: Trace) -> int:
     return _common(before.messages, now.messages)
 
 
+def shared_parts(before: Trace, now: Trace) -> int:
+    """How many parts from the beginning on two prompts have in common."""
+    same = _common(before.head, now.head)
+    if before.head != now.head:
+        return same
+    return same + _common(before.messages, now.messages)
+
+
 def is_shortened(before: Trace, now: Prompt, difference: Difference) -> bool:
     """Whether messages are gone at a difference, rather than others than they were."""
     if difference.kind != "message":
