@@ -1,12 +1,21 @@
 """Two real stacks on one machine, each with its own gateway: one is a node of the other."""
 
+import json
+import os
+import signal
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from mlx_procsup.testing import eventually
 from mlx_stack.home import Home
 from mlx_stack.nodes.file import load_nodes
+from mlx_stack.stack import Tier, load_stack, save_stack
 from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.program import Program
 from stack_testkit.schemas import differences
@@ -95,3 +104,96 @@ def test_a_key_of_one_tier_sees_that_tier_alone(served: Program, studio: Program
     added = served.run("nodes", "add", url_of(studio), "--json", stdin=f"{key}\n")
 
     assert added.document["tiers"] == []
+
+
+def ask(program: Program, words: str, path: str = "/chat/completions") -> tuple[int, str, str]:
+    """The status of an answer, who gave it, and its text."""
+    environment = program.run("env", "--json").document["env"]
+    body = {"model": "standard", "max_tokens": 9, "messages": [{"role": "user", "content": words}]}
+    request = urllib.request.Request(
+        environment["OPENAI_BASE_URL"] + path,
+        data=json.dumps(body).encode(),
+        headers={"Authorization": f"Bearer {environment['OPENAI_API_KEY']}"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return response.status, response.headers["x-mlx-stack-tier"], response.read().decode()
+    except urllib.error.HTTPError as error:
+        with closing(error):
+            return error.code, "", error.read().decode()
+
+
+def test_a_tier_on_two_macs_goes_on_when_either_fails(served: Program, studio: Program) -> None:
+    key = studio.run("keys", "add", "mini").out.strip()
+    replica = {"replicas": [{"node": "studio", "tier": "standard"}]}
+    define_stack(
+        *(served.home, {"standard": {}}),
+        config={"auto-health-check": False},
+        fields={"standard": replica},
+    )
+    refused = served.run("up")
+    assert refused.code == 2
+    assert "'studio', which is not a node" in refused.err
+
+    added = served.run("nodes", "add", url_of(studio), "--name", "studio", stdin=f"{key}\n")
+    assert added.code == 0, added.err
+    assert served.run("up").code == 0
+    assert key not in served.home.gateway_settings.read_text()
+    assert served.run("nodes", "remove", "studio").code == 2, "a tier needs it"
+
+    assert {ask(served, f"{n} " * 3000)[1] for n in range(2)} <= {"standard", "standard@studio"}
+    pid = next(
+        row["pid"]
+        for row in served.run("status", "--json").document["services"]
+        if row["name"] == "standard"
+    )
+    os.kill(pid, signal.SIGKILL)
+    for path in ("/chat/completions", "/messages"):
+        status, who, text = ask(served, "hello there", path)
+        assert (status, who) == (200, "standard@studio"), text
+
+    shown = served.run("status", "--json").document
+    assert differences(shown, "status") == []
+    rows = {row["name"]: row for row in shown["services"]}
+    assert (rows["standard@studio"]["kind"], rows["standard@studio"]["state"]) == (
+        "replica",
+        "healthy",
+    )
+
+    def used_there() -> list[str]:
+        rows = studio.run("usage", "--by", "key", "--json").document["rows"]
+        return [row["key"] for row in rows]
+
+    assert eventually(lambda: used_there() == ["mini"])
+
+    assert served.run("up").code == 0
+    studio.run("down")
+    for n in range(3):
+        assert ask(served, f"{n} and more")[:2] == (200, "standard")
+
+
+def test_a_request_never_goes_round_in_circles(served: Program, studio: Program) -> None:
+    """Each of two Macs has the other for a replica, and neither has an engine left."""
+    programs = {"studio": (served, studio), "mini": (studio, served)}
+    replica = {name: {"replicas": [{"node": name, "tier": "standard"}]} for name in programs}
+    define_stack(
+        *(served.home, {"standard": {}}),
+        config={"auto-health-check": False},
+    )
+    assert served.run("up").code == 0
+    for name, (here, there) in programs.items():
+        key = there.run("keys", "add", name).out.strip()
+        assert here.run("nodes", "add", url_of(there), "--name", name, stdin=f"{key}\n").code == 0
+        stack = load_stack(here.home.stack)
+        fields = msgspec.to_builtins(stack.tiers[0]) | replica[name]
+        tiers = (msgspec.convert(fields, Tier),)
+        save_stack(here.home.stack, msgspec.structs.replace(stack, tiers=tiers))
+        assert here.run("up").code == 0
+    assert ask(served, "hello")[0] == 200
+
+    for program in (served, studio):
+        rows = program.run("status", "--json").document["services"]
+        os.kill(next(row["pid"] for row in rows if row["name"] == "standard"), signal.SIGKILL)
+
+    status, _, text = ask(served, "hello again")
+    assert status == 503, text

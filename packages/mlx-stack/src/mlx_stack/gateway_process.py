@@ -24,6 +24,7 @@ from mlx_stack.engines import guard
 from mlx_stack.gateway import litellm
 from mlx_stack.home import Home, find_home
 from mlx_stack.nodes import mount
+from mlx_stack.nodes.known import KnownNodes
 from mlx_stack.page.answer import PATH
 from mlx_stack.page.mount import PageMount
 from mlx_stack.services.engine_door import asker
@@ -56,6 +57,7 @@ def main(environment: Mapping[str, str] = os.environ) -> int:
 
 def _gateway(home: Home, key: str, settings: GatewaySettings, version: str) -> Gateway:
     keys = KeyRing(key, home.client_keys)
+    nodes = KnownNodes(home)
     on_demand = OnDemand(home, key, lambda: gateway.settings)
     gateway = Gateway(
         settings,
@@ -63,11 +65,12 @@ def _gateway(home: Home, key: str, settings: GatewaySettings, version: str) -> G
             keys=keys,
             hosts=Hosts.of_this_machine({settings.host}),
             activator=on_demand,
-            headers_for=lambda root: _headers(gateway.settings, key, root),
-            ask_for=lambda root: _ask(home, gateway.settings, on_demand.service_of, root),
+            headers_for=lambda root: _headers(gateway.settings, key, nodes, root),
+            ask_for=lambda root: _ask(home, gateway.settings, nodes, on_demand.service_of, root),
             is_wedged=WedgedEngines(
                 home.state_dirs, lambda: gateway.settings, on_demand.service_of
             ),
+            wake=nodes.wake,
             ledger=Ledger(home.ledger),
             mounts={
                 PATH: PageMount(home, key, keys, lambda: gateway),
@@ -79,18 +82,23 @@ def _gateway(home: Home, key: str, settings: GatewaySettings, version: str) -> G
     return gateway
 
 
-def _headers(settings: GatewaySettings, key: str, root: str) -> dict[str, str]:
-    """What LiteLLM must be shown."""
+def _headers(settings: GatewaySettings, key: str, nodes: KnownNodes, root: str) -> dict[str, str]:
+    """What LiteLLM or a node must be shown."""
     if not settings.is_cloud(root):
-        return {}
+        node = nodes.at(root)
+        return {} if node is None else {"authorization": f"Bearer {node.key}"}
     return {"authorization": f"Bearer {litellm.master_key(key)}"}
 
 
 def _ask(
-    home: Home, settings: GatewaySettings, service_of: Callable[[str], str], root: str
+    home: Home,
+    settings: GatewaySettings,
+    nodes: KnownNodes,
+    service_of: Callable[[str], str],
+    root: str,
 ) -> Ask | None:
-    """What proves us to the engine at `root`, and it to us; None for LiteLLM, which has a key."""
-    if settings.is_cloud(root):
+    """What proves us to the engine at `root`, and it to us; None for what has a key of ours."""
+    if settings.is_cloud(root) or nodes.at(root) is not None:
         return None
     name = next(iter(_services_of(settings, service_of, root)), None)
     return partial(guard.ask, "") if name is None else asker(home.state_dirs, name)
@@ -103,7 +111,7 @@ def _services_of(
     return [
         service_of(name)
         for name, model in settings.models.items()
-        if root in (upstream.root for upstream in model.upstreams)
+        if root in (upstream.root for upstream in model.upstreams if upstream.node is None)
     ]
 
 

@@ -72,7 +72,9 @@ def read_overview(home: Home) -> Overview:
 def situation_of(services: tuple["services.status.ServiceRow", ...]) -> Situation:
     """The situation that the states of the tiers and the gateway add up to."""
     rows = [
-        row for row in services if row.kind != "watchdog" and row.is_defined and not _rests(row)
+        row
+        for row in services
+        if row.kind not in ("watchdog", "replica") and row.is_defined and not _rests(row)
     ]
     states = {row.state for row in rows}
     if states == {"stopped"}:
@@ -111,7 +113,8 @@ def next_steps(
     bad = next(
         row
         for row in services
-        if row.kind != "watchdog" and (row.state not in ("healthy", "stopped") or row.flapping)
+        if row.kind not in ("watchdog", "replica")
+        and (row.state not in ("healthy", "stopped") or row.flapping)
     )
     return (
         NextStep(f"mlx-stack logs {bad.name}", f"the last output of {bad.name}"),

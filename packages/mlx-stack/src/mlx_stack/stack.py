@@ -18,6 +18,8 @@ DEFAULT_PORTS = {"standard": 8000, "fast": 8001, "longctx": 8002}
 type Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
 TIER_NAME = r"^[a-z][a-z0-9-]{0,31}$"
 type TierName = Annotated[str, msgspec.Meta(pattern=TIER_NAME)]
+NODE_NAME = r"\A[a-z0-9][a-z0-9-]{0,31}\Z"
+type NodeName = Annotated[str, msgspec.Meta(pattern=NODE_NAME)]
 type FlagValue = bool | int | float | str
 
 _HINT = "Fix the file, or write a new one with `mlx-stack init --force`."
@@ -59,6 +61,18 @@ _ENGINE_FLAGS = frozenset(
 """What `vllm-mlx serve` (0.6.0) knows. It takes any unambiguous beginning for the flag itself."""
 
 
+class Replica(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Another Mac that serves a tier as well.
+
+    Attributes:
+        node: The Mac, as `nodes.yaml` calls it.
+        tier: The tier there.
+    """
+
+    node: NodeName
+    tier: TierName
+
+
 class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One engine process: a model on a port.
 
@@ -77,6 +91,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         tuned_by: The result of `bench --tune` that flags in `vllm_flags` come from; None where no
             such result was applied.
         role: What the model is for, which decides which engine serves it.
+        replicas: The other Macs that serve it as well.
     """
 
     name: TierName
@@ -92,6 +107,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     pinned: bool = False
     tuned_by: str | None = None
     role: ModelRole = ModelRole.CHAT
+    replicas: tuple[Replica, ...] = ()
 
 
 class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -219,7 +235,7 @@ def contradiction(stack: Stack) -> str | None:
         if tier.port in ports:
             return f"the tiers {ports[tier.port]!r} and {tier.name!r} share port {tier.port}"
         ports[tier.port] = tier.name
-        problem = _role_problem(tier) or _flag_problem(tier)
+        problem = _role_problem(tier) or _flag_problem(tier) or _replica_problem(tier)
         if problem is not None:
             return problem
     for alias, target in stack.aliases.items():
@@ -238,6 +254,13 @@ def _role_problem(tier: Tier) -> str | None:
             "served by another engine"
         )
     return None
+
+
+def _replica_problem(tier: Tier) -> str | None:
+    """What is wrong with the replicas of a tier, or None."""
+    nodes = [each.node for each in tier.replicas]
+    twice = next((node for node in nodes if nodes.count(node) > 1), None)
+    return None if twice is None else f"the tier {tier.name!r} has two replicas on {twice!r}"
 
 
 def _flag_problem(tier: Tier) -> str | None:

@@ -1,12 +1,14 @@
 """What the gateway is told: who answers to which name, and who comes next."""
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_catalog import ModelRole
-from mlx_gateway.settings import parse_settings
+from mlx_gateway.settings import Upstream, parse_settings
 from mlx_stack.config import CloudFallback, Config, LiteLlmMode
+from mlx_stack.errors import UsageError
 from mlx_stack.gateway import litellm
 from mlx_stack.gateway.litellm import CLOUD_NAME
 from mlx_stack.gateway.settings import (
@@ -16,7 +18,7 @@ from mlx_stack.gateway.settings import (
     fallback_chain,
     render_settings,
 )
-from mlx_stack.stack import Stack, Tier
+from mlx_stack.stack import Replica, Stack, Tier
 
 WITH_KEY = Config(openrouter_key="sk-or-v1-secret")
 
@@ -136,3 +138,18 @@ def test_what_is_written_is_what_the_gateway_reads(
     assert parse_settings(render_settings(settings)) == settings
     for name, model in settings.models.items():
         assert name not in model.fallbacks
+
+
+def test_a_replica_on_another_mac_comes_after_the_own_engine() -> None:
+    tier = msgspec.structs.replace(
+        _stack(None).tiers[0], replicas=(Replica(node="studio", tier="big"),)
+    )
+    stack = Stack(tiers=(tier,))
+
+    with pytest.raises(UsageError, match="not a node"):
+        build_settings(stack, Config(), {}, litellm_port=1)
+    urls = {"studio": "http://10.0.1.2:4000"}
+    model = build_settings(stack, Config(), {}, litellm_port=1, node_urls=urls).models[tier.name]
+
+    assert model.upstreams[0].node is None
+    assert model.upstreams[1] == Upstream("http://10.0.1.2:4000", "big", "studio")

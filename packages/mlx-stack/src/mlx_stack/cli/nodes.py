@@ -91,7 +91,7 @@ def _show_added(output: Output, added: "nodes.manage.AddedNode") -> None:
 @examples("mlx-stack nodes remove studio", "mlx-stack nodes remove studio --json")
 def remove_command(context: Context, name: str) -> None:
     """Remove the node NAME, and forget its key."""
-    removed = nodes.manage.remove_node(context.home, name)
+    removed = nodes.manage.remove_node(context.opened, name)
     words = f"{name} was removed. `mlx-stack keys revoke` on that Mac makes its key useless."
     context.output.show(removed, lambda output, _: output.say(words))
 

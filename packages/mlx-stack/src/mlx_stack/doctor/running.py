@@ -61,6 +61,10 @@ def check_services(opened: OpenStack) -> Iterator[Finding]:
     for row in report.services:
         if row.kind == "watchdog" or row.state in ("healthy", "stopped"):
             continue
+        if row.kind == "replica":
+            fix = f"`mlx-stack nodes check {row.name.partition('@')[2]}` says why."
+            yield Finding(SERVICE, "warning", f"{row.name} does not answer.", "", fix)
+            continue
         said = tail_with_archive(opened.home.state_dirs.log_file(row.name), 1)
         why = row.reason if row.state != "crashed" else None
         reasons = [f"{why[0].upper()}{why[1:]}."] if why else []

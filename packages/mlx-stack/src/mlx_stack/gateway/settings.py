@@ -6,6 +6,7 @@ several tiers share is a name of the first of them, and the others are the first
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import msgspec
 import yaml
@@ -19,6 +20,7 @@ from mlx_gateway.settings import (
     Upstream,
 )
 from mlx_stack.config import CloudFallback, Config, LiteLlmMode
+from mlx_stack.errors import UsageError
 from mlx_stack.gateway.endpoint import LOOPBACK
 from mlx_stack.gateway.litellm import CLOUD_NAME
 from mlx_stack.stack import Stack, Tier
@@ -55,17 +57,29 @@ def has_cloud(config: Config) -> bool:
 
 
 def build_settings(
-    stack: Stack, config: Config, tiers: Mapping[str, TierAtGateway], *, litellm_port: int
+    stack: Stack,
+    config: Config,
+    tiers: Mapping[str, TierAtGateway],
+    *,
+    litellm_port: int,
+    node_urls: Mapping[str, str] = MappingProxyType({}),
 ) -> GatewaySettings:
     """The gateway's settings for `stack`.
 
     Args:
         litellm_port: Where LiteLLM listens, once it runs.
+        node_urls: Where each node's gateway answers.
+
+    Raises:
+        UsageError: When a tier has a replica on what is no node.
     """
     litellm = f"http://{LOOPBACK}:{litellm_port}"
     models = {
         tier.name: _model(
-            tier, tiers.get(tier.name, TierAtGateway()), fallback_chain(stack, tier, config)
+            tier,
+            tiers.get(tier.name, TierAtGateway()),
+            fallback_chain(stack, tier, config),
+            _replicas(tier, node_urls),
         )
         for tier in stack.tiers
     }
@@ -137,9 +151,26 @@ def fallback_chain(stack: Stack, tier: Tier, config: Config) -> tuple[str, ...]:
     return (*(other.name for other in others), *([CLOUD_NAME] if is_cloud_last else []))
 
 
-def _model(tier: Tier, known: TierAtGateway, fallbacks: tuple[str, ...] = ()) -> ModelSettings:
+def _replicas(tier: Tier, node_urls: Mapping[str, str]) -> tuple[Upstream, ...]:
+    """Where other Macs serve a tier."""
+    for each in tier.replicas:
+        if each.node not in node_urls:
+            raise UsageError(
+                f"The tier {tier.name!r} has a replica on {each.node!r}, which is not a node.",
+                hint=f"`mlx-stack nodes add URL --name {each.node}`, or take it out of the stack "
+                "file.",
+            )
+    return tuple(Upstream(node_urls[each.node], each.tier, each.node) for each in tier.replicas)
+
+
+def _model(
+    tier: Tier,
+    known: TierAtGateway,
+    fallbacks: tuple[str, ...] = (),
+    replicas: tuple[Upstream, ...] = (),
+) -> ModelSettings:
     return ModelSettings(
-        upstreams=(Upstream(f"http://{LOOPBACK}:{tier.port}", tier.model),),
+        upstreams=(Upstream(f"http://{LOOPBACK}:{tier.port}", tier.model), *replicas),
         fallbacks=fallbacks,
         context_tokens=tier.context_tokens,
         max_concurrent=tier.concurrency,

@@ -13,12 +13,10 @@ from mlx_procsup import acquire_lock
 from mlx_stack import atomic_file, yaml_file
 from mlx_stack.errors import InvalidFileError
 from mlx_stack.home import Home
+from mlx_stack.stack import NodeName
 
 SCHEMA_VERSION = 1
-NODE_NAME = r"\A[a-z0-9][a-z0-9-]{0,31}\Z"
 _HINT = "Fix the file, or move it away and add the nodes again (`mlx-stack nodes add`)."
-
-type NodeName = Annotated[str, msgspec.Meta(pattern=NODE_NAME)]
 
 
 class Node(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -11,6 +11,7 @@ from mlx_stack.home import Home
 from mlx_stack.nodes.client import Answer, ask
 from mlx_stack.nodes.file import Node, Nodes, changing, load_nodes, name_in, save_nodes
 from mlx_stack.nodes.link import node_url, require_private
+from mlx_stack.open_stack import OpenStack
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,13 +124,20 @@ def add_node(home: Home, node: Node, key: str) -> AddedNode:
     return AddedNode(node, answer)
 
 
-def remove_node(home: Home, name: str) -> RemovedNode:
+def remove_node(opened: OpenStack, name: str) -> RemovedNode:
     """Forget the node and its key.
 
     Raises:
-        UsageError: When there is no such node.
-        InvalidFileError: When the file is damaged.
+        UsageError: When there is no such node, or a tier has a replica there.
+        InvalidFileError: When the file, or the stack file, is damaged.
     """
+    home, stack = opened.home, opened.defined_stack
+    for tier in stack.tiers if stack is not None else ():
+        if any(each.node == name for each in tier.replicas):
+            raise UsageError(
+                f"The tier {tier.name!r} has a replica on {name!r}.",
+                hint="Take it out of `replicas` in the stack file, and run `mlx-stack up`.",
+            )
     with changing(home):
         nodes = load_nodes(home.nodes)
         require_node(nodes, name)

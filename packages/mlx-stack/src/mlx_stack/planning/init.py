@@ -14,6 +14,7 @@ from mlx_stack.format import format_bytes
 from mlx_stack.home import Home
 from mlx_stack.models.disk.layout import free_bytes
 from mlx_stack.models.find import is_present, pull_name
+from mlx_stack.nodes.file import load_nodes
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.recommend import Constraints, Recommendation, missing_document, recommend
 from mlx_stack.planning.room import refuse_too_large, room_here
@@ -189,7 +190,9 @@ def write_draft(opened: OpenStack, draft: Draft) -> None:
     if config != opened.config:
         set_value(opened.home, "litellm-port", str(draft.gateway_port))
     save_stack(opened.home.stack, draft.stack)
-    write_gateway_files(opened.home, gateway_settings(draft.stack, config))
+    write_gateway_files(
+        opened.home, gateway_settings(draft.stack, config, load_nodes(opened.home.nodes))
+    )
 
 
 def read_foreign_stack(opened: OpenStack, path: Path) -> tuple[Addition, ...]:

@@ -25,6 +25,7 @@ from mlx_stack.models.find import local_model_of, pull_name
 from mlx_stack.models.own_code import ensure_no_code
 from mlx_stack.models.serving import serving_of
 from mlx_stack.models.shelf import PREFIX, load_bytes, models_on_disk
+from mlx_stack.nodes.file import Nodes, load_nodes
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services import panics
 from mlx_stack.services.panics import Standing
@@ -85,7 +86,7 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
     Raises:
         NoStackError: When no stack is defined.
         InvalidFileError: When the stack file or the configuration is damaged.
-        UsageError: When a port of the gateway is a tier's as well.
+        UsageError: When a port of the gateway is a tier's as well, or a replica's node is unknown.
         EngineMissingError: When vllm-mlx, or a LiteLLM that is always to run, is not installed.
         InvalidCatalogError: When one of the user's own catalog entries breaks the schema.
     """
@@ -104,7 +105,7 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
             continue
         known[tier.name] = at_gateway(tier, serving)
         engines.append(_engine_service(opened, tier, folder, serving, engine))
-    text = gateway_settings(stack, config, known)
+    text = gateway_settings(stack, config, load_nodes(opened.home.nodes), known)
     gateway = gateway_service(opened, key=gateway_key, settings_text=text)
     litellm = _litellm_if_any(opened, gateway_key)
     guests = tuple(_guests(opened, engine, record))
@@ -248,11 +249,14 @@ def _check_gateway_port(stack: Stack, config: Config) -> None:
 
 
 def gateway_settings(
-    stack: Stack, config: Config, known: Mapping[str, TierAtGateway] = MappingProxyType({})
+    stack: Stack,
+    config: Config,
+    nodes: Nodes,
+    known: Mapping[str, TierAtGateway] = MappingProxyType({}),
 ) -> str:
     """The text of `gateway.yaml` for a stack; `known` as of `build_settings`."""
-    port = litellm_port(stack, config)
-    return render_settings(build_settings(stack, config, known, litellm_port=port))
+    port, urls = litellm_port(stack, config), {node.name: node.url for node in nodes.nodes}
+    return render_settings(build_settings(stack, config, known, litellm_port=port, node_urls=urls))
 
 
 def write_gateway_files(home: Home, settings_text: str) -> None:

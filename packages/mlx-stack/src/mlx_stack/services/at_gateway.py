@@ -26,6 +26,8 @@ class AtGateway(msgspec.Struct, frozen=True):
         rests_in_s: When its engine is ended if no request comes.
         waits_for: Those that have to make room in memory before it is started.
         problem: Why it could not be started when it was last tried.
+        node: The Mac that serves it; None for this one.
+        is_up: Whether that Mac answers, as far as is known; None for this one.
     """
 
     name: str
@@ -37,6 +39,8 @@ class AtGateway(msgspec.Struct, frozen=True):
     rests_in_s: float | None = None
     waits_for: tuple[str, ...] = ()
     problem: str = ""
+    node: str | None = None
+    is_up: bool | None = None
 
 
 class _Answer(msgspec.Struct, frozen=True):

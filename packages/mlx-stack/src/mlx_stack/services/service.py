@@ -35,7 +35,7 @@ WATCHDOG = "watchdog"
 _OF_THE_HUB = frozenset({"HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE"})
 """What a pull from the page must know; a token is read from its file."""
 
-type Kind = Literal["engine", "gateway", "litellm", "watchdog"]
+type Kind = Literal["engine", "replica", "gateway", "litellm", "watchdog"]
 type Outcome = Literal[
     "started",
     "already-running",

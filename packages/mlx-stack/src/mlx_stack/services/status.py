@@ -50,6 +50,7 @@ from mlx_stack.services.service import (
     known_services,
     litellm_port,
 )
+from mlx_stack.stack import Stack
 
 _SHOWN_DECISIONS = 5
 _LONGEST_LOAD_S = 10 * READY_TIMEOUT_S
@@ -228,6 +229,8 @@ def read_status(opened: OpenStack, *, hardware: HardwareProfile | None = None) -
         rows = [*_never_started(rows, said), *rows]
     rows = [_with_requests(row, said.get(row.name)) for row in rows]
     rows = [_with_load(home, row, said.get(row.name), meant.get(row.name)) for row in rows]
+    engines = [row for row in rows if row.kind == "engine"]
+    rows = [*engines, *_replicas(opened.stack, said), *rows[len(engines) :]]
     return StatusReport(
         hardware=(hardware or known_hardware(home)).to_document(),
         gateway_url=f"{running_url(home) or configured_url}/v1",
@@ -341,7 +344,7 @@ def _reason(status: ServiceStatus) -> str | None:
 
 def _with_requests(row: ServiceRow, said: AtGateway | None) -> ServiceRow:
     """A tier's row with what the gateway says of it."""
-    if said is None or row.kind != "engine":
+    if said is None or row.kind not in ("engine", "replica"):
         return row
     return replace(
         row,
@@ -362,7 +365,11 @@ def _never_started(rows: list[ServiceRow], said: dict[str, AtGateway]) -> Iterat
     known = {row.name for row in rows}
     for each in {id(each): each for each in said.values()}.values():
         name = service_of(each.name)
-        if {name, each.name}.isdisjoint(known) and (each.problem or each.waits_for):
+        if (
+            {name, each.name}.isdisjoint(known)
+            and each.node is None
+            and (each.problem or each.waits_for)
+        ):
             yield ServiceRow(
                 name=name,
                 kind="engine",
@@ -379,6 +386,32 @@ def _never_started(rows: list[ServiceRow], said: dict[str, AtGateway]) -> Iterat
                 loaded=False,
                 is_at_rest=True,
             )
+
+
+def _replicas(stack: Stack, said: dict[str, AtGateway]) -> Iterator[ServiceRow]:
+    """The tiers on other Macs, as far as the gateway that runs knows them."""
+    for tier in stack.tiers:
+        for each in tier.replicas:
+            name = f"{tier.name}@{each.node}"
+            at_gateway = said.get(name)
+            is_up = at_gateway.is_up if at_gateway is not None else None
+            state = ServiceState.HEALTHY if is_up else ServiceState.DOWN
+            row = ServiceRow(
+                name=name,
+                kind="replica",
+                state=(ServiceState.STOPPED if is_up is None else state).value,
+                model=tier.model,
+                port=None,
+                pid=None,
+                uptime_s=None,
+                response_ms=None,
+                memory_bytes=None,
+                last_error="it does not answer" if is_up is False else None,
+                restarts=0,
+                flapping=False,
+                reason="it does not answer; others get its requests" if is_up is False else None,
+            )
+            yield _with_requests(row, at_gateway)
 
 
 def _with_load(
