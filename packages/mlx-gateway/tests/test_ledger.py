@@ -32,7 +32,7 @@ from mlx_gateway.ledger import (
     write_event,
 )
 from mlx_gateway.requests import read_requests
-from mlx_gateway.usage import By, key_uses, read_events, read_usage
+from mlx_gateway.usage import By, key_uses, last_events, read_events, read_usage
 
 NOW = time.time()
 VERSIONS = len(ledger_module._STEPS)
@@ -277,6 +277,20 @@ def test_two_processes_write_at_once_and_nothing_is_lost(tmp_path: Path) -> None
     assert len(read_events(path)) == 50
     usage = read_usage(path, since=NOW - 3600, until=time.time())
     assert usage.totals.requests == len(rows_in(path)) > 0
+
+
+def test_the_last_events_of_one_service_are_found_among_all(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    assert last_events(path, "start", "fast", 2) == ()
+    events = [
+        LedgerEvent(NOW + number, what, service, f"{number}")
+        for number, (what, service) in enumerate(
+            [("start", "fast"), ("start", "slow"), ("stop", "fast")] * 3
+        )
+    ]
+    written(path, *events)
+    assert [each.detail for each in last_events(path, "start", "fast", 2)] == ["6", "3"]
+    assert last_events(path, "start", "nobody", 2) == ()
 
 
 def test_old_rows_go_and_their_days_stay(tmp_path: Path) -> None:

@@ -252,6 +252,23 @@ def read_events(path: Path, since: float = 0, until: float = 2**40) -> tuple[Led
         return () if ledger is None else _events(ledger, since, until)
 
 
+def last_events(path: Path, what: str, service: str, count: int) -> tuple[LedgerEvent, ...]:
+    """What of one kind happened to one service, the last first: at most `count` of them.
+
+    Raises:
+        LedgerError: When it can't be read.
+    """
+    with open_ledger(path) as ledger:
+        if ledger is None:
+            return ()
+        rows = ledger.execute(
+            "SELECT at, what, service, detail FROM events WHERE what = ? AND service = ? "
+            "ORDER BY id DESC LIMIT ?",
+            (what, service, count),
+        )
+        return tuple(LedgerEvent(at / 1000, *rest) for at, *rest in rows)
+
+
 def clean_requests(path: Path, tier: str, since: float) -> tuple[CleanRequest, ...]:
     """The last requests to a tier whose speed tells something of its model, oldest first.
 

@@ -1,9 +1,14 @@
 """How far a load is: from how long it took last time, or from what it holds; else nothing."""
 
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlx_stack.gateway.events import START, last_start_s, note_event, note_start
+from mlx_stack.home import Home
 from mlx_stack.services.loading import LoadProgress, describe_wait, foresee
+from mlx_stack.stack import Tier
 
 GB = 10**9
 
@@ -13,6 +18,21 @@ def test_the_time_of_the_last_load_says_most() -> None:
 
     assert load == LoadProgress(6, 0.25, 18)
     assert load.describe() == "loading for 6 s, 25 %, about 18 s left"
+
+
+def test_how_long_the_last_load_took_is_of_the_same_model(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    fast = Tier(name="fast", model="m", quant="int4", source="m", port=1, vllm_flags={})
+    other = Tier(name="fast", model="m", quant="int8", source="m", port=1, vllm_flags={})
+    assert last_start_s(home, "fast", fast) is None
+    note_start(home, "fast", fast, 24.0)
+    note_start(home, "fast", other, 48.0)
+    note_start(home, "slow", fast, 3.0)
+    note_start(home, "fast", fast)
+    note_event(home, START, "fast")
+
+    assert last_start_s(home, "fast", fast) == 24.0
+    assert last_start_s(home, "fast", other) == 48.0
 
 
 def test_a_first_load_is_told_by_the_memory_that_it_holds() -> None:

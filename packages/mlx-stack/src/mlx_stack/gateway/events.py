@@ -7,7 +7,7 @@ from contextlib import suppress
 from mlx_gateway import availability
 from mlx_gateway.availability import PUT_ASIDE, READY, RESTART, TROUBLE
 from mlx_gateway.ledger import LONGEST_DETAIL, WEDGE, LedgerError, LedgerEvent, write_event
-from mlx_gateway.usage import read_events
+from mlx_gateway.usage import last_events, read_events
 from mlx_stack.home import Home
 from mlx_stack.stack import Tier
 
@@ -15,7 +15,7 @@ START, STOP, PANIC = availability.START, availability.STOP, availability.PANIC
 UPGRADE = "upgrade"
 _TOOK = re.compile(r", ready after ([0-9]{1,6}\.[0-9]) s\Z")
 _LONGEST_TOOK = 24
-_REMEMBERED_S = 90 * 86400.0
+_REMEMBERED = 100
 _OF_WATCHDOG = {
     "started": START,
     "restored": START,
@@ -70,8 +70,8 @@ def last_start_s(home: Home, service: str, tier: Tier) -> float | None:
     Raises:
         LedgerError: When the ledger can't be read.
     """
-    for event in reversed(read_events(home.ledger, time.time() - _REMEMBERED_S)):
-        if event.what == START and event.service == service and is_start_of(event, tier):
+    for event in last_events(home.ledger, START, service, _REMEMBERED):
+        if is_start_of(event, tier):
             took = _TOOK.search(event.detail)
             if took is not None:
                 return float(took[1])
