@@ -7,8 +7,9 @@ Without `--engines` a stand-in answers, which shows what we add; with it the rea
 folder, and the model in its `models/` (by default the embedded one of `demo --keep`). An engine by
 itself is started by procsup and asked as soon as its port accepts a connection, which is looked for
 every 2 ms. Both are asked in turns, so that what else the machine does meets them alike. Prints
-where the time goes, by itself and through the gateway for a tier at rest, and how long after the
-port's first connection the waiting request got its first token.
+where the time goes, by itself and through the gateway for a tier at rest, how long after the
+port's first connection the waiting request got its first token, and the processor time, which
+depends less on what else runs.
 
 `--gigabytes` makes a model with so much random weight from that one's tokenizer, in a temporary
 folder that needs as much room on the disk. `--cold` drops its files from the page cache before each
@@ -35,12 +36,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from mlx_procsup import start_service, stop_service
+from mlx_procsup import read_pid, start_service, stop_service
+from mlx_procsup.usage import measure_usage
 from mlx_stack.credentials import read_gateway_key
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import tier_service
 from mlx_stack.services.engine_door import asker
+from mlx_stack.services.service import GATEWAY
 from mlx_stack.stack import Stack, Tier, load_stack, save_stack
 from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.program import Program
@@ -57,6 +60,8 @@ class Start:
     spawned: float
     listens: float
     first_token: float
+    cpu: float
+    """Seconds of processor time until then, of the engine and of the gateway."""
 
 
 def main() -> int:
@@ -93,25 +98,30 @@ def main() -> int:
         finally:
             program.run("down")
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, medians of {options.rounds}")
-    alone = show("by itself", bare[1:], imports_s)
-    whole = show("through the gateway", through[1:], imports_s)
-    added_s = whole.first_token - alone.first_token
-    print(f"{added_s:+.2f} s, limit +{MOST_ADDED_S:g}")
+    show("by itself", bare[1:], imports_s)
+    show("through the gateway", through[1:], imports_s)
+    pairs = list(zip(bare[1:], through[1:], strict=True))
+    added_s = statistics.median(whole.first_token - alone.first_token for alone, whole in pairs)
+    cpu_s = statistics.median(whole.cpu - alone.cpu for alone, whole in pairs)
+    print(
+        f"of each pair, the median: {added_s:+.2f} s, limit +{MOST_ADDED_S:g}; "
+        f"processor time {cpu_s:+.2f} s"
+    )
     return 0 if added_s <= MOST_ADDED_S else 1
 
 
-def show(what: str, starts: list[Start], imports_s: float) -> Start:
-    """Print the medians, and give them back."""
-    spawned, listens, first = (
+def show(what: str, starts: list[Start], imports_s: float) -> None:
+    """Print the medians."""
+    spawned, listens, first, cpu = (
         statistics.median(getattr(each, name) for each in starts)
-        for name in ("spawned", "listens", "first_token")
+        for name in ("spawned", "listens", "first_token", "cpu")
     )
     waited = statistics.median(each.first_token - each.listens for each in starts)
     print(
         f"{what}: first token after {first:.2f} s: spawn {spawned:.2f}, import {imports_s:.2f}, "
-        f"load {listens - spawned - imports_s:.2f}, first token {waited * 1000:.0f} ms"
+        f"load {listens - spawned - imports_s:.2f}, first token {waited * 1000:.0f} ms; "
+        f"{cpu:.2f} s of processor time"
     )
-    return Start(spawned, listens, first)
 
 
 def make_random(like: Path, folder: Path, gigabytes: float) -> Path:
@@ -207,8 +217,9 @@ def ask_bare(program: Program) -> Start:
     proof = asker(home.state_dirs, tier.name)("POST", "/v1/chat/completions").headers
     first_token(f"127.0.0.1:{tier.port}", tier.model, dict(proof))
     first = time.perf_counter() - began
+    cpu = processor_time(home, tier.name)
     stop_service(tier.name, home.state_dirs, wanted=None)
-    return Start(spawned, listens, first)
+    return Start(spawned, listens, first, cpu)
 
 
 def ask_through(program: Program) -> Start:
@@ -227,11 +238,19 @@ def ask_through(program: Program) -> Start:
 
     watching = threading.Thread(target=watch)
     watching.start()
+    before = processor_time(home, GATEWAY)
     began = time.perf_counter()
     first_token(url.netloc, tier.name, headers)
     first = time.perf_counter()
+    cpu = processor_time(home, tier.name) + processor_time(home, GATEWAY) - before
     watching.join()
-    return Start(seen[0] - began, seen[1] - began, first - began)
+    return Start(seen[0] - began, seen[1] - began, first - began, cpu)
+
+
+def processor_time(home: Home, service: str) -> float:
+    """Seconds of processor time that a service has used."""
+    usage = measure_usage(read_pid(home.state_dirs, service) or 0, time.time())
+    return 0.0 if usage is None else usage.cpu_s
 
 
 def wait_until_listening(port: int) -> None:

@@ -442,8 +442,9 @@ def test_the_idle_one_makes_room_and_the_pinned_one_does_not(served: Program) ->
 
     assert client.ask("A")[0] == 200
     began = time.monotonic()
-    assert client.ask("B")[0] == 200
+    status, document, _ = client.ask("B")
 
+    assert status == 200, document
     assert time.monotonic() - began > 5, "A stays for a while"
     assert pids(served, "model.A") != []
     assert identify(pids(served, "model.A")[0]) is None
@@ -469,6 +470,20 @@ def test_what_can_never_fit_is_refused_at_once_and_the_sentence_says_by_how_much
     assert "too much" in document["error"]["message"]
     assert "memory-budget-pct" in document["error"]["message"]
     assert pids(served, "model.Huge") == []
+
+    served.run("config", "set", "memory-budget-pct", "40")
+    assert client.ask("Huge")[0] == 200, "the larger budget counts from the next request on"
+
+
+def test_ask_says_who_answered_for_a_tier_that_down_stopped(served: Program) -> None:
+    define_stack(served.home, {"standard": {}, "other": {}})
+    served.run("up")
+    assert "instead of" not in served.run("ask", "-m", "other", "Hello").err
+    served.run("down", "--tier", "other")
+
+    said = served.run("ask", "-m", "other", "Hello")
+
+    assert "note: standard answered instead of other" in said.err
 
 
 def test_two_that_exclude_each_other_are_both_answered(served: Program) -> None:

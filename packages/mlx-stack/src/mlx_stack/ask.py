@@ -17,6 +17,7 @@ from mlx_stack.home import Home
 
 _CONNECT_TIMEOUT_S = 5.0
 _TIER_HEADER = "x-mlx-stack-tier"
+_FALLBACK_HEADER = "x-mlx-stack-fallback-from"
 _CUT_OFF = "length"
 """The reason to end that means: the answer would have gone on."""
 
@@ -73,6 +74,7 @@ class ModelAnswer:
         seconds: From sending the request to the end.
         completion_tokens: The server's own count, or None where it gave none.
         finish_reason: Why it ended, such as `stop` or `length`; None where the server didn't say.
+        instead_of: Who should have answered and could not; None where nobody else should.
     """
 
     question: str
@@ -84,6 +86,7 @@ class ModelAnswer:
     seconds: float
     completion_tokens: int | None
     finish_reason: str | None = None
+    instead_of: str | None = None
 
     @property
     def generation_tps(self) -> float | None:
@@ -221,6 +224,7 @@ def _collect(
         seconds=time.monotonic() - started,
         completion_tokens=completion_tokens,
         finish_reason=finish_reason,
+        instead_of=response.headers.get(_FALLBACK_HEADER),
     )
 
 

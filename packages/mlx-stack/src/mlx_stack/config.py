@@ -34,6 +34,10 @@ _BY_UP = {"applied_by": "`mlx-stack up` applies it."}
 _BY_INIT = {"applied_by": "`recommend`, `init` and `pull` use it; a defined stack stays as it is."}
 _AT_ONCE = {"applied_by": "It takes effect at once."}
 _BY_WATCHDOG = {"applied_by": "The watchdog applies it at its next check."}
+_BUDGET = {
+    "applied_by": "`recommend`, `init` and `pull` use it, and the gateway for what it loads next; "
+    "a defined stack stays as it is."
+}
 _RARELY_NEEDED = {"is_rarely_needed": True}
 _LOGS = {**_RARELY_NEEDED, "applied_by": "The watchdog uses it when it next starts."}
 _SHOWN_OF_SECRET = 4
@@ -111,7 +115,7 @@ class Config:
             ge=1,
             le=100,
             description="Memory budget for all models together, in percent of the unified memory.",
-            extra=_BY_INIT,
+            extra=_BUDGET,
         ),
     ] = 40
     litellm_port: Annotated[

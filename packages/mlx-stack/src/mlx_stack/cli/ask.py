@@ -182,6 +182,12 @@ class _Talk:
                 f"the answer was cut off after {tokens or self.max_tokens} tokens; "
                 "`--max-tokens` allows more.",
             )
+        if answer.instead_of is not None:
+            output.say(
+                ("note: ", "yellow"),
+                f"{answer.tier} answered instead of {answer.instead_of}; "
+                "`mlx-stack status` shows why.",
+            )
         if not output.is_live:
             return
         figures = [f"{tokens:,} tokens" if tokens is not None else ""]

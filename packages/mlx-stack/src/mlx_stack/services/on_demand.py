@@ -52,6 +52,7 @@ class OnDemand:
         self._told: Inventory | None = None
         self._given: GatewaySettings | None = None
         self._is_stale = True
+        self._configured: tuple[int, int, int] | None = None
         self._taking_stock = asyncio.Lock()
         self._sleepers: dict[str, Sleeper] = {}
         self._room = Room(self._sleepers.values, self._rule)
@@ -77,7 +78,7 @@ class OnDemand:
             ApiError: When the cloud can't be reached.
             UpstreamFailedError: When an engine can't be started, so that another may answer.
         """
-        if self._is_stale:
+        if self._is_stale or (self.is_at_rest(model) and self._is_configured_anew()):
             await self._take_stock()
         sleeper = self._sleepers.get(model)
         if sleeper is None:
@@ -146,10 +147,21 @@ class OnDemand:
         await self._take_stock()
         return self._inventory is not self._told
 
+    def _is_configured_anew(self) -> bool:
+        """Whether the configuration has changed since it was read: the budget may be another."""
+        return self._configured != self._config_stamp()
+
+    def _config_stamp(self) -> tuple[int, int, int] | None:
+        try:
+            status = self._home.config.stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_size, status.st_mtime_ns
+
     async def _take_stock(self) -> None:
         """Know the tiers and the models on this disk, and have a sleeper for each."""
         async with self._taking_stock:
-            self._is_stale = False
+            self._is_stale, self._configured = False, self._config_stamp()
             try:
                 self._inventory = await asyncio.to_thread(
                     services.inventory.take, self._home, self._inventory
