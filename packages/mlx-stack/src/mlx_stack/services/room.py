@@ -137,10 +137,11 @@ class Room:
             for each in self._sleepers()
             if each is not newcomer and each.plan.claim_bytes is not None
         ]
+        entering = dict(self._entered)  # a start that ends while we look counts all the same
         held = await asyncio.to_thread(lambda: [each.process.held_bytes() for each in others])
         now, residents = self._clock(), list[Resident]()
         for each, held_bytes in zip(others, held, strict=True):
-            entered = self._entered.get(each.name)
+            entered = entering.get(each.name)
             if held_bytes is None and entered is None:
                 continue
             since = each.since if each.since is not None else float("-inf")
