@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -65,8 +66,8 @@ def row(program: Program, name: str) -> dict[str, Any]:
 def pids(program: Program, name: str) -> list[int]:
     """Every engine that was started for a tier, in order."""
     log = program.home.logs / f"{name}.log"
-    lines = log.read_text().splitlines() if log.exists() else []
-    return [int(line.split()[2].rstrip(":")) for line in lines if line.startswith("fake engine ")]
+    text = log.read_text() if log.exists() else ""
+    return [int(pid) for pid in re.findall(r"\bfake engine (\d+):", text)]
 
 
 def test_a_lazy_tier_has_no_process_until_its_first_request(served: Program) -> None:
