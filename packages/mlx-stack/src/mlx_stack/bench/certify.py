@@ -107,7 +107,7 @@ def certify(
         return ()
     alone = EnginePair(pair.vllm_mlx, None)  # nothing of this is LiteLLM's work
     return tuple(
-        _certify(opened, alone, tier, available_bytes, on_progress) for tier in stack.tiers
+        _certify(opened, alone, tier, available_bytes, on_progress) for tier in stack.chatting
     )
 
 
