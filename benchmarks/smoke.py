@@ -24,6 +24,7 @@ SMALL: dict[str, tuple[str, ...]] = {
     "demand_histories": ("--histories", "2"),
     "engine_proof": ("--requests", "50"),
     "gateway_ledger": ("keys", "writers"),
+    "gateway_nodes": ("--agents", "4", "--turns", "2", "--prefix-tokens", "2000", "--rounds", "1"),
     "gateway_prompts": ("0.1",),
     "gateway_relay": ("ready", "lone", "fallback"),
     "house_lines": ("mlx-stack",),
