@@ -50,6 +50,8 @@ def test_a_file_that_others_can_read_is_found_and_put_right(offline: Program) ->
 
     fixed = offline.run("doctor", "--fix", "--json").document
     assert fixed["fixed"] == ["mode"]
+    (row,) = [row for row in fixed["findings"] if row["check"] == "mode"]
+    assert row["message"] == f"{offline.home.config} has mode 0600 now."
     assert offline.home.config.stat().st_mode & 0o777 == 0o600
     assert "mode" not in _findings(offline)
 

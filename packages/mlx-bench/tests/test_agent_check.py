@@ -100,6 +100,25 @@ def test_other_answers_are_wrong_unless_something_else_explains_them() -> None:
     assert not judge_coherence(dict.fromkeys(SENSIBLE, "the the"), None, newer)[0]
 
 
+@pytest.mark.parametrize(
+    ("now", "before", "words"),
+    [
+        (("--offline", "--n", "1"), ("--offline", "--n", "8"), ("--n 1, before 8",)),
+        (("--n=1",), ("--n", "8"), ("--n 1, before 8",)),
+        (("--offline", "--mtp"), ("--offline",), ("now with --mtp",)),
+        (("--offline",), ("--offline", "--n", "8"), ("now without --n 8",)),
+        (("--a", "--b"), ("--b", "--a"), ("the flags in another order",)),
+        (None, ("--a",), ("flags unknown",)),
+        (("--a",), None, ("flags unknown before",)),
+        (("--a",), ("--a",), ()),
+    ],
+)
+def test_only_the_flags_that_differ_are_named(
+    now: tuple[str, ...] | None, before: tuple[str, ...] | None, words: tuple[str, ...]
+) -> None:
+    assert Conditions(flags=now).differences(Conditions(flags=before)) == words
+
+
 def test_a_difference_says_where_it_begins() -> None:
     (found,) = coherence.compare({"sum": "It is 42"}, {"sum": "It was 42", "days": "x"})
 

@@ -673,13 +673,13 @@ class Gateway:
             is_stream = outbox.first_at is not None and outbox.streams
             self._options.ledger.note(row if is_stream else replace(row, ttft_s=None))
         _log.info(
-            "%s %s: %s in %.2f s, %s tokens read, %s written",
+            "%s %s: %s in %.2f s%s%s",
             request.path,
             row.tier,
             problem or "done",
             row.seconds,
-            "?" if usage.prompt_tokens is None else usage.prompt_tokens,
-            "?" if usage.completion_tokens is None else usage.completion_tokens,
+            "" if usage.prompt_tokens is None else f", {usage.prompt_tokens} tokens read",
+            "" if usage.completion_tokens is None else f", {usage.completion_tokens} written",
         )
 
     def _explained(self, request: _Request, row: RequestRow) -> RequestRow:

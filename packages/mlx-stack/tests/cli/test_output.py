@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from mlx_stack.cli.frame.context import wrapped
 from mlx_stack.cli.frame.output import Column, Output, write_error, write_error_document
 from mlx_stack.errors import Interrupted
 
@@ -38,6 +39,17 @@ def _run(
         capture_output=True,
         check=False,
     )
+
+
+def test_a_long_question_is_broken_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    folder = f"/Users/someone/{'a-long-name/' * 5}"
+    question = f"This stops the services and deletes {folder} except for the models. Continue?"
+
+    lines = wrapped(question).splitlines()
+    assert " ".join(lines) == question
+    assert folder in lines
+    assert all(len(line) + len(" [y/N]: ") < 40 for line in lines if line != folder)
 
 
 def test_an_argument_that_is_no_text_is_answered(tmp_path: Path) -> None:

@@ -51,9 +51,41 @@ class Conditions(msgspec.Struct, frozen=True):
         if self.engine != other.engine:
             found.append(f"engine {_named(self.engine)}, before {_named(other.engine)}")
         if self.flags != other.flags:
-            mine, theirs = " ".join(self.flags or ()), " ".join(other.flags or ())
-            found.append(f"flags {mine or 'unknown'}, before {theirs or 'unknown'}")
+            found += _changed_flags(self.flags, other.flags)
         return tuple(found)
+
+
+def _changed_flags(now: Sequence[str] | None, before: Sequence[str] | None) -> list[str]:
+    """The flags that differ between two unequal command lines, in words."""
+    if now is None or before is None:
+        return ["flags unknown" if now is None else "flags unknown before"]
+    mine, theirs = _by_flag(now), _by_flag(before)
+    words = [
+        f"{flag} {value or 'without a value'}, before {theirs[flag] or 'without one'}"
+        if flag in theirs
+        else f"now with {f'{flag} {value}'.strip()}"
+        for flag, value in mine.items()
+        if theirs.get(flag) != value
+    ]
+    words += [
+        f"now without {f'{flag} {value}'.strip()}"
+        for flag, value in theirs.items()
+        if flag not in mine
+    ]
+    return words or ["the flags in another order"]
+
+
+def _by_flag(words: Sequence[str]) -> dict[str, str]:
+    """The values of each flag of a command line, joined where it has several."""
+    found: dict[str, list[str]] = {}
+    flag = ""
+    for word in words:
+        if word.startswith("--"):
+            flag, is_joined, value = word.partition("=")
+            found.setdefault(flag, []).extend([value] if is_joined else [])
+        else:
+            found.setdefault(flag, []).append(word)
+    return {flag: " ".join(values) for flag, values in found.items()}
 
 
 def _named(engine: EngineVersion) -> str:

@@ -7,7 +7,7 @@ import click
 import mlx_launchd
 import mlx_stack
 from mlx_stack import autostart
-from mlx_stack.cli.frame.context import Context, confirm_or_stop, examples, with_context
+from mlx_stack.cli.frame.context import Context, confirm_or_stop, examples, with_context, wrapped
 from mlx_stack.cli.frame.output import Output
 from mlx_stack.errors import MissingError, UsageError
 from mlx_stack.format import format_bytes
@@ -115,16 +115,19 @@ def _uninstall_all(context: Context, *, with_models: bool, is_confirmed: bool) -
     if not is_confirmed:
         if not context.may_ask:
             raise UsageError("Removing everything has to be confirmed.", hint="Add --yes.")
+        steps = ["stops the services"]
+        if found.clients:
+            steps.append(f"restores {_count(len(found.clients), 'connected client')}")
         confirm_or_stop(
-            f"This stops the services, restores {_count(len(found.clients), 'connected client')} "
-            f"and deletes {context.home.root} except for the models. Continue?",
+            f"This {', '.join(steps)} and deletes {context.home.root} except for the models. "
+            "Continue?",
             default=False,
         )
         if found.models and not with_models:
             what = _count(len(found.models), "downloaded model")
             size = format_bytes(found.models_bytes)
             question = f"Delete {what} ({size}) in {found.model_dir}, too?"
-            with_models = click.confirm(question, default=False, err=True)
+            with_models = click.confirm(wrapped(question), default=False, err=True)
     try:
         mac = autostart.mac.this_mac()
     except MissingError:  # without launchd, nothing can be registered there

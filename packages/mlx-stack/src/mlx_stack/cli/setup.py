@@ -66,7 +66,7 @@ def command(
     earlier = setup.interrupted_setup(context.home)
     if earlier is not None:
         done = ", ".join(earlier.done) or "nothing yet"
-        output.say(f"Continuing the setup that was interrupted (done: {done}).")
+        output.say(f"Continuing the interrupted setup (done: {done}).")
     choices = setup.Choices(
         intent=mlx_recommend.Intent(intent) if intent is not None else None,
         budget_pct=budget_pct,
@@ -242,7 +242,7 @@ class _Progress:
 
 def _show(output: Output, result: "mlx_stack.setup.SetupResult") -> None:
     if not result.ok:
-        output.say("`mlx-stack setup` tries again; `mlx-stack logs` tells more.")
+        output.say("`mlx-stack setup` tries again; `mlx-stack logs` says more.")
     elif result.steps[-1].outcome == "skipped":
         output.say("The stack is defined: `mlx-stack up` starts it.")
     else:

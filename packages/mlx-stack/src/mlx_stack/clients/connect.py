@@ -312,13 +312,13 @@ def _ensure_room(opened: OpenStack, client: Client, endpoint: ClientEndpoint) ->
     roomy = [name for name, tokens in endpoint.models.items() if has_room(tokens, needed)]
     if roomy:
         hint = (
-            f"`mlx-stack connect {client.name} --tier {roomy[0]}` takes a tier that has the room."
+            f"`mlx-stack connect {client.name} --tier {roomy[0]}` uses a tier that has enough room."
         )
     else:
         hint = (
             "`mlx-stack init --intent agent-fleet --force` plans longer contexts where the memory "
             f"allows it; or raise `context_tokens` of {endpoint.main} in {opened.home.stack}. Then "
-            "`mlx-stack up`, and this again."
+            "run `mlx-stack up` and try again."
         )
     raise StackError(
         f"{client.title} starts with about {needed:,} tokens of instructions and tools; "

@@ -33,7 +33,12 @@ def examine(opened: OpenStack, *, fix: bool = False) -> Examination:
     fixed = [finding for finding in findings if fix and _repair(finding)]
     return Examination(
         tuple(
-            replace(finding, severity="ok", message=f"{finding.message} Fixed.", repair=None)
+            replace(
+                finding,
+                severity="ok",
+                message=finding.repaired or f"Fixed: {finding.message}",
+                repair=None,
+            )
             if finding in fixed
             else finding
             for finding in findings

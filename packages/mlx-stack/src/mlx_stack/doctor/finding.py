@@ -21,6 +21,7 @@ class Finding:
         reason: Why it matters; "" if that is obvious.
         fix: What to do; "" if there is nothing to do.
         repair: Does it, if that is safe; None if a person must.
+        repaired: What to say once `repair` has done it.
     """
 
     check: str
@@ -29,6 +30,7 @@ class Finding:
     reason: str = ""
     fix: str = ""
     repair: Callable[[], object] | None = field(default=None, repr=False, compare=False)
+    repaired: str = ""
 
     def to_document(self) -> dict[str, object]:
         """The finding as JSON."""

@@ -188,4 +188,5 @@ def check_man_page() -> Iterator[Finding]:
             "`man mlx-stack` doesn't find the manual yet.",
             fix=f"`mlx-stack doctor --fix` links it to {page.link.parent}.",
             repair=page.put_in_place,
+            repaired="`man mlx-stack` finds the manual now.",
         )

@@ -138,6 +138,7 @@ def check_engines(home: Home, *, reads_files: bool) -> Iterator[Finding]:
                 "Nothing can be served without it.",
                 "`mlx-stack doctor --fix` installs it.",
                 repair=partial(install_engines, home, own_toolchain(), only=(engine,)),
+                repaired=f"{engine} is installed now.",
             )
         elif environment != pinned:
             what = pinned.version
@@ -161,6 +162,7 @@ def check_engines(home: Home, *, reads_files: bool) -> Iterator[Finding]:
             f"{count}: {disk} on disk, neither in use nor kept for a rollback.",
             fix="`mlx-stack doctor --fix` removes what no service still runs from.",
             repair=partial(prune_engines, home, own_toolchain()),
+            repaired="Removed the old engine installations that no service runs from.",
         )
 
 
@@ -181,6 +183,7 @@ def _compare_with_lock(home: Home, environment: Environment, *, reads_files: boo
         repair=partial(
             install_engines, home, own_toolchain(), only=(environment.engine,), reinstall=True
         ),
+        repaired=f"{name} is reinstalled.",
     )
 
 
@@ -316,6 +319,7 @@ def check_leftovers(home: Home) -> Iterator[Finding]:
             "`mlx-stack up` starts it again; `--fix` only removes the file.",
             # `wanted=None`: whether the user wants it to run stays recorded
             repair=partial(stop_service, name, home.state_dirs, wanted=None),
+            repaired=f"Removed the PID file that {name} left.",
         )
     if not stale:
         yield ok("stale-pid", "No stale PID files.")

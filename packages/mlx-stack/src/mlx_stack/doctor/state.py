@@ -57,6 +57,7 @@ def _check_mode(path: Path, mode: int) -> Iterator[Finding]:
         reason,
         f"chmod {mode:04o} {path}",
         repair=partial(path.chmod, mode),
+        repaired=f"{path} has mode {mode:04o} now.",
     )
 
 

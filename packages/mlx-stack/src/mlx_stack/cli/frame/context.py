@@ -2,7 +2,9 @@
 
 import functools
 import inspect
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -109,13 +111,19 @@ def list_by_default(context: Context) -> None:
         group.invoke(group.command.commands["list"], json=output.json, quiet=output.quiet)
 
 
+def wrapped(question: str) -> str:
+    """The question, broken between words where the terminal ends, with room for the answer."""
+    columns = shutil.get_terminal_size().columns - len(" [y/N]: y")
+    return textwrap.fill(question, max(columns, 1), break_long_words=False, break_on_hyphens=False)
+
+
 def confirm_or_stop(question: str, *, default: bool = True) -> None:
     """Ask whether to go on.
 
     Raises:
         StackError: When the answer is no.
     """
-    if not click.confirm(question, default=default, err=True):
+    if not click.confirm(wrapped(question), default=default, err=True):
         raise StackError("Cancelled; nothing was changed.")
 
 
