@@ -180,8 +180,8 @@ class Config:
     stable_prompts: Annotated[
         bool,
         Meta(
-            description="Whether the gateway takes out of system prompts what coding clients are "
-            "known to change each turn, or moves it to the end.",
+            description="Whether the gateway removes what coding clients are known to change in "
+            "their system prompts each turn, or moves it to the end.",
             extra={**_RARELY_NEEDED, **_BY_UP},
         ),
     ] = True

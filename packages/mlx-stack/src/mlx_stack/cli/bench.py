@@ -111,17 +111,17 @@ class Integers(click.ParamType[tuple[int, ...]]):
     "--check",
     "is_check",
     is_flag=True,
-    help="Measure nothing: is it fit for agents? Tools, JSON, thinking, the same answers.",
+    help="Check whether it is fit for agents, instead of measuring: tools, JSON, thinking, …",
 )
 @click.option(
     "--tune",
     "is_tune",
     is_flag=True,
-    help="Try the engine's settings on a tier: which make it faster beyond noise?",
+    help="Find the engine settings that make a tier measurably faster.",
 )
 @click.option("--apply", "applies", is_flag=True, help="Write what --tune found into the stack.")
 @click.option(
-    "--dry-run", "is_dry", is_flag=True, help="Say what --tune would try, and what --apply writes."
+    "--dry-run", "is_dry", is_flag=True, help="Show what --tune would try or --apply would write."
 )
 @click.option(
     "--minutes",
@@ -129,7 +129,7 @@ class Integers(click.ParamType[tuple[int, ...]]):
     default=60,
     show_default=True,
     metavar="N",
-    help="Begin no trial of --tune after so long; run it again to continue.",
+    help="Start no new trial of --tune after N minutes; run it again to continue.",
 )
 @click.option("--model", help="Model name, if TARGET is a URL.")
 @click.option("--api-key-env", metavar="NAME", help="The variable that holds a URL's key.")
@@ -169,12 +169,13 @@ def command(
     A model that isn't a tier is served for the run only. Every prompt is new, so that no prefix
     cache answers; TTFT starts when the request has left and ends at the first token.
 
-    With --check, a tier is asked as agents ask it, through the gateway, in the APIs of OpenAI and
-    Anthropic. The result is kept, and shown by `status`. Exits with 1 if it isn't fit for agents.
+    With --check, test whether a tier is fit for agents: it gets requests like theirs through the
+    gateway, in the APIs of OpenAI and Anthropic. `status` shows the result. Exits with 1 if the
+    tier isn't fit.
 
-    With --tune, one setting of the engine after the other is tried by an engine next to what runs,
-    then those that won together. Nothing is changed without --apply. Interrupted, it continues
-    with the next run. Leave the Mac alone meanwhile: other work is measured as noise.
+    With --tune, try the engine's settings one at a time in a separate engine, then the winners
+    together. Nothing is changed without --apply. If it is interrupted, the next run continues.
+    Don't use the Mac meanwhile: other work is measured as noise.
     """
     _refuse_mixture(are_agents=agents is not None, is_check=is_check, is_tune=is_tune)
     if is_check:

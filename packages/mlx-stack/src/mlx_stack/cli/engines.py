@@ -179,10 +179,10 @@ def _words(problem: "engines.verify.LockDifference") -> str:
 def upgrade_command(context: Context, names: tuple[str, ...], *, is_forced: bool) -> None:
     """Install the released versions next to those in use, test them, and switch to them.
 
-    They are asked a question first, by a model of your stack if memory allows, else by the
-    embedded one. Then each tier that fits next to what runs is served with them: the check, the
-    greedy answers, the speed and the peak memory must be as with those in use, or nothing is
-    switched. The version in use before is kept for `rollback`.
+    First they must answer a question, with a model of your stack if memory allows, else with the
+    embedded one. Then they serve each tier that fits next to what is running. Unless the check,
+    the greedy answers, the speed and the peak memory are as good as before, nothing is switched.
+    The previous version is kept for `rollback`.
     """
     toolchain = engines.uv_process.own_toolchain()
 
@@ -242,7 +242,7 @@ def _switch_words(switch: "engines.manage.EngineSwitch") -> str:
 @with_context()
 @examples("mlx-stack engines rollback", "mlx-stack engines rollback vllm-mlx")
 def rollback_command(context: Context, names: tuple[str, ...]) -> None:
-    """Go back to the versions that were in use before; again to undo that."""
+    """Go back to the previous versions; repeat it to undo that."""
     done = engines.manage.rollback_engines(context.home, only=_chosen(names))
     context.output.show(done, _show_switched)
 

@@ -31,7 +31,7 @@ def command(context: Context) -> None:
 @with_context()
 @examples("mlx-stack nodes list", "mlx-stack nodes list --json")
 def list_command(context: Context) -> None:
-    """Show the nodes; `check` asks them."""
+    """Show the nodes without contacting them."""
     context.output.show(nodes.manage.list_nodes(context.home), _show_list)
 
 
@@ -53,9 +53,9 @@ def _link(node: "nodes.file.Node") -> str:
 
 @command.command("add", short_help="Add another Mac, by the address of its gateway.")
 @click.argument("url")
-@click.option("--name", metavar="NAME", help="What to call it here, rather than by its host name.")
+@click.option("--name", metavar="NAME", help="Its name here; by default its host name.")
 @click.option(
-    "--private-link", is_flag=True, help="No one else can listen on the network between the Macs."
+    "--private-link", is_flag=True, help="Confirm that no one else can listen between the Macs."
 )
 @click.option("--mac", metavar="ADDRESS", help="The hardware address that wakes it from sleep.")
 @with_context()
@@ -68,8 +68,8 @@ def add_command(
 ) -> None:
     """Add the Mac whose gateway answers at URL.
 
-    The key is asked for, or read from standard input: `mlx-stack keys add NAME` on that Mac shows
-    one. An unencrypted address of a network is refused without --private-link.
+    It asks for the key, or reads it from standard input. `mlx-stack keys add NAME` on that Mac
+    creates one. An unencrypted address of a network is refused without --private-link.
     """
     node = nodes.manage.prepared(context.home, url, name=name, is_private=private_link, mac=mac)
     if context.may_ask:
@@ -101,9 +101,9 @@ def remove_command(context: Context, name: str) -> None:
 @with_context()
 @examples("mlx-stack nodes check", "mlx-stack nodes check studio --json")
 def check_command(context: Context, name: str | None) -> int:
-    """Ask the nodes, or the one called NAME, who they are and what they serve.
+    """Contact the nodes, or only NAME, and show what they are and what they serve.
 
-    Exits with 1 while one does not answer.
+    Exits with 1 if one doesn't answer.
     """
     with context.output.waiting("Asking the nodes"):
         checked = nodes.check.check_nodes(context.opened, name)

@@ -49,8 +49,8 @@ _REASONS_SHOWN = 5
 def command(context: Context, since: str, by: str, prices: Path | None, *, as_csv: bool) -> None:
     """Show requests, tokens, speed and availability.
 
-    It is read from ledger.db in the state folder, where the gateway notes each request, and never
-    a word of one. A client that disconnects doesn't count as a failure.
+    The figures come from ledger.db in the state folder, where the gateway records each request,
+    but none of its text. A client that disconnects doesn't count as a failure.
     """
     if as_csv and context.output.is_for_programs:
         raise UsageError("--csv and --json can't be combined.")
