@@ -160,11 +160,11 @@ def test_a_tier_on_two_macs_goes_on_when_either_fails(served: Program, studio: P
         "healthy",
     )
 
-    def used_there() -> list[str]:
-        rows = studio.run("usage", "--by", "key", "--json").document["rows"]
-        return [row["key"] for row in rows]
+    def used(program: Program, by: str) -> list[str]:
+        return [row[by] for row in program.run("usage", "--by", by, "--json").document["rows"]]
 
-    assert eventually(lambda: used_there() == ["mini"])
+    assert eventually(lambda: used(studio, "key") == ["mini"])
+    assert eventually(lambda: "standard@studio" in used(served, "model"))
 
     assert served.run("up").code == 0
     studio.run("down")

@@ -2,9 +2,16 @@
 
 import asyncio
 import json
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from mlx_gateway.ledger import Ledger
+from mlx_gateway.liveness import EngineTimeouts
+from mlx_gateway.requests import RequestFilter, read_requests
+from mlx_gateway.usage import read_usage
 
 NODES = """
 schema_version: 1
@@ -107,7 +114,8 @@ async def test_a_node_that_fails_before_its_first_byte_costs_no_request(
 
 
 async def test_a_node_that_is_gone_gets_nothing_until_it_answers(bench: Any) -> None:
-    async with bench(NODES, hangs_up, chats) as it:
+    quick = EngineTimeouts(silence_s=60, lost_s=0.02)
+    async with bench(NODES, hangs_up, chats, timeouts=quick) as it:
         node = it.engines[1]
         assert (await it.client.ask("/v1/chat/completions", talk("hello"))).status == 200
         await node.stop()
@@ -158,6 +166,26 @@ async def test_the_status_the_metrics_and_the_list_tell_the_node_from_this_machi
         assert 'gen_ai_request_model="standard@studio"' in metrics
         listed = (await it.client.ask("/v1/models")).document["data"]
         assert [each["id"] for each in listed] == ["standard", "other"]
+
+
+async def test_the_ledger_tells_what_the_node_answered_from_what_this_machine_did(
+    bench: Any, tmp_path: Path
+) -> None:
+    path, begin = tmp_path / "ledger.db", time.time()
+    ledger = Ledger(path)
+    async with bench(NODES, chats, chats, ledger=ledger) as it:
+        await it.client.ask("/v1/chat/completions", talk("hello"))
+        it.engines[0].handler = hangs_up
+        await it.client.ask("/v1/chat/completions", talk("hello"))
+    ledger.close()
+
+    usage = read_usage(path, since=begin - 1, until=time.time() + 1)
+    assert {name: each.requests for name, each in usage.rows.items()} == {
+        "m": 1,
+        "standard@studio": 1,
+    }
+    (there,) = read_requests(path, RequestFilter(tier="standard@studio"))
+    assert (there.tier, there.status, there.fallback_from) == ("standard@studio", 200, None)
 
 
 async def test_a_stream_of_a_node_is_passed_on_with_its_usage(bench: Any) -> None:

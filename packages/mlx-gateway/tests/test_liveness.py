@@ -23,6 +23,11 @@ def test_an_engine_is_asked_when_nobody_knows(life: EngineLife, now: float, asks
     assert life.needs_question(now, TIMEOUTS) is asks
 
 
+def test_one_that_was_lost_is_asked_more_often() -> None:
+    assert EngineLife(is_gone=True).asked_every_s(TIMEOUTS) <= 0.5
+    assert HUNG.asked_every_s(TIMEOUTS) == TIMEOUTS.silence_s
+
+
 @pytest.mark.parametrize(
     ("heard_at", "asked_at", "hangs"), [(NEVER, 5.0, True), (4.0, 5.0, True), (5.5, 5.0, False)]
 )

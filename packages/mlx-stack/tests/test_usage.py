@@ -13,7 +13,7 @@ from mlx_gateway.usage import By
 from mlx_stack.errors import InvalidFileError, UsageError
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.stack import Stack, Tier, save_stack
+from mlx_stack.stack import Replica, Stack, Tier, load_stack, save_stack
 from mlx_stack.usage import load_prices, report_usage
 
 NOW = time.time()
@@ -63,6 +63,28 @@ def test_a_cost_needs_the_price_of_every_model(used: Home) -> None:
     assert report.cost("gone-since") is None
     assert report.cost() is None
     assert report.to_document()["totals"]["cost_usd"] is None  # pyright: ignore[reportIndexIssue]
+
+
+def test_a_replica_costs_what_its_tiers_model_costs_unless_it_has_its_own_price(
+    used: Home,
+) -> None:
+    stack = load_stack(used.stack)
+    there = (Replica(node="studio", tier="big"),)
+    tiers = (msgspec.structs.replace(stack.tiers[0], replicas=there),)
+    save_stack(used.stack, msgspec.structs.replace(stack, tiers=tiers))
+    ledger = Ledger(used.ledger)
+    ledger.note(replace(ROW, model="standard@studio", tier="standard@studio"))
+    ledger.close()
+    path = used.root / "prices.yaml"
+
+    def cost(text: str) -> float | None:
+        path.write_text(text)
+        report = report_usage(OpenStack(used), since="1h", by=By.MODEL, prices=path)
+        return report.cost("standard@studio")
+
+    whole = "qwen3-8b: {prompt: 1.0, cached: 0.5, completion: 10}\n"
+    assert cost(whole) == pytest.approx((1024 + 512 + 2000) / 1e6)
+    assert cost(whole + '"standard@studio": {prompt: 0, completion: 0}\n') == 0
 
 
 @pytest.mark.parametrize(

@@ -734,7 +734,12 @@ class Gateway:
         )
 
     def _model_of(self, request: _Request) -> str:
-        """What the engine that answered, or would have, calls its model."""
+        """What the engine that answered, or would have, calls its model; `standard@studio` there.
+
+        Only the other machine knows which model it has for that name.
+        """
+        if request.upstream is not None and request.upstream.node is not None:
+            return request.shown_tier
         tier = request.answered_by or request.name
         model = self._settings.models.get(tier)
         return tier if model is None else model.upstreams[0].model

@@ -59,8 +59,8 @@ class RequestRow:
     Attributes:
         at: When it came, in seconds since the epoch.
         key: Whose key it carried.
-        model: The model that answered, or would have.
-        tier: The name under which the gateway serves it.
+        model: The model that answered, or would have; as `tier` where another machine did.
+        tier: The name under which the gateway serves it: `standard`, or `standard@studio`.
         protocol: The API, such as `chat/completions`.
         status: The HTTP status; 499 where the client left, 502 where the answer broke off.
         seconds: From the request to the end of its answer.

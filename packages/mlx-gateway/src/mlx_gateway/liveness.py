@@ -18,6 +18,7 @@ class EngineTimeouts:
         soon_s: How long a request hears nothing before its engine is asked the small question.
         silence_s: How often it is asked from then on. An engine that was heard within this time is
             not asked.
+        lost_s: How often one that was lost is asked.
         question_s: An engine that leaves the small question unanswered for so long gets no new
             request until it answers again.
         in_flight_s: A request is given up when its engine has said nothing at all, to anyone, for
@@ -30,6 +31,7 @@ class EngineTimeouts:
 
     soon_s: float = 0.05
     silence_s: float = 1.0
+    lost_s: float = 0.5
     question_s: float = 3.0
     in_flight_s: float = 60.0
     cutting_bytes_per_s: float = 200_000.0
@@ -62,6 +64,10 @@ class EngineLife:
     def needs_question(self, now: float, timeouts: EngineTimeouts) -> bool:
         """Whether nobody knows if it lives."""
         return not self.is_up or now - self.heard_at >= timeouts.silence_s
+
+    def asked_every_s(self, timeouts: EngineTimeouts) -> float:
+        """How long after the beginning of one question it is time for the next."""
+        return timeouts.lost_s if self.is_gone else timeouts.silence_s
 
 
 @dataclass(slots=True)

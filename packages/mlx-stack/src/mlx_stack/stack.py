@@ -72,6 +72,10 @@ class Replica(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     node: NodeName
     tier: TierName
 
+    def shown(self, name: str) -> str:
+        """What the tier `name` is called when this Mac answers for it: `standard@studio`."""
+        return f"{name}@{self.node}"
+
 
 class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One engine process: a model on a port.

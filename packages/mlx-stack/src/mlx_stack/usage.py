@@ -66,7 +66,7 @@ class UsageReport:
 
     Attributes:
         predictions: By model, for those that the stack serves; none where rows are something else.
-        prices: By model, as the user gave them; empty where none were.
+        prices: By row of models, as the user gave them; empty where none were.
         read_again: What was read again and why, the most tokens first.
     """
 
@@ -116,7 +116,7 @@ def report_usage(
     except ValueError as error:
         hint = "Say 30m, 12h, 7d, 2w, or a date such as 2026-11-28."
         raise UsageError(f"{since!r} isn't a time.", hint=hint) from error
-    known = {} if prices is None else load_prices(prices)
+    known = {} if prices is None else _with_replicas(opened, load_prices(prices))
     usage = read_usage(opened.home.ledger, since=begin, until=now, by=by)
     return UsageReport(usage, _predictions(opened, usage), known, _read_again(opened, usage))
 
@@ -161,6 +161,18 @@ def load_prices(path: Path) -> dict[str, Price]:
         return yaml_file.read(path, dict[str, Price], hint=hint)
     except OSError as error:
         raise InvalidFileError(path, str(error.strerror), hint=hint) from error
+
+
+def _with_replicas(opened: OpenStack, prices: Mapping[str, Price]) -> dict[str, Price]:
+    """The prices, and for each replica without one of its own that of its tier's model."""
+    stack = opened.defined_stack
+    there = {
+        each.shown(tier.name): prices[tier.model]
+        for tier in (() if stack is None else stack.tiers)
+        for each in tier.replicas
+        if tier.model in prices
+    }
+    return {**there, **prices}
 
 
 def _predictions(opened: OpenStack, usage: LedgerUsage) -> dict[str, Prediction]:

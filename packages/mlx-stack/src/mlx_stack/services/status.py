@@ -392,7 +392,7 @@ def _replicas(stack: Stack, said: dict[str, AtGateway]) -> Iterator[ServiceRow]:
     """The tiers on other Macs, as far as the gateway that runs knows them."""
     for tier in stack.tiers:
         for each in tier.replicas:
-            name = f"{tier.name}@{each.node}"
+            name = each.shown(tier.name)
             at_gateway = said.get(name)
             is_up = at_gateway.is_up if at_gateway is not None else None
             state = ServiceState.HEALTHY if is_up else ServiceState.DOWN

@@ -15,7 +15,7 @@ export function open(main, [number]) {
     return;
   }
   body = h('div');
-  const tiers = (store.status?.services || []).filter((each) => each.kind === 'engine').map((each) => each.name);
+  const tiers = (store.status?.services || []).filter((each) => ['engine', 'replica'].includes(each.kind)).map((each) => each.name);
   const set = (name) => (value) => { filter[name] = value; load(); };
   const key = h('input', {value: filter.key, 'aria-label': 'Key', placeholder: 'any key',
     onchange: (event) => set('key')(event.target.value.trim())});
