@@ -1,7 +1,6 @@
 """The upstreams as this process knows them: whether each lives, and the connections to it."""
 
 import asyncio
-import socket
 import time
 from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -123,27 +122,10 @@ class Engine:
         """Ask while requests wait in silence, and until an engine that hangs answers again."""
         while self._silent or not self.life.is_up:
             began = time.monotonic()
-            if self.life.needs_question(began, self._timeouts) and await self._is_there():
+            if self.life.needs_question(began, self._timeouts):
                 await self._ask()
             every_s = self.life.asked_every_s(self._timeouts)
             await asyncio.sleep(max(every_s - (time.monotonic() - began), 0))
-
-    async def _is_there(self) -> bool:
-        """Whether one that was lost takes a connection; true of others.
-
-        A connection that a machine doesn't answer is tried by the system after 1 s and then 3 s
-        only, so a new one is opened instead. Its name gets more time, since looking it up can't be
-        ended before it is found.
-        """
-        if not self.life.is_gone:
-            return True
-        names = asyncio.get_running_loop().getaddrinfo
-        try:
-            async with asyncio.timeout(self._timeouts.question_s):
-                await names(self.address.host, self.address.port, type=socket.SOCK_STREAM)
-        except (OSError, TimeoutError):
-            return False
-        return await self.listens()
 
     async def _ask(self) -> None:
         asked_at = time.monotonic()
