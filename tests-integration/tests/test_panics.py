@@ -257,7 +257,7 @@ def test_words_say_how_often_and_what_follows() -> None:
 
     assert panics.words_of("a", record(0)) == ""
     assert panics.words_of("a", record(1)).endswith(
-        "panicked once while it was there, last with words"
+        "panicked once while it was running, last with words"
     )
     assert "half its context" in panics.words_of("a", record(2))
     assert "`mlx-stack up --tier a`" in panics.words_of("a", record(3))

@@ -95,7 +95,8 @@ def open_target(
         return
     if model is not None:
         raise UsageError(
-            "--model goes with a URL only.", hint="A tier or a local model is a model already."
+            "--model only goes with a URL.",
+            hint="A tier or a local model already says which model.",
         )
     stack = opened.defined_stack
     tier = stack.tier(name) if stack is not None else None

@@ -128,7 +128,7 @@ def _get(
     if response.status == http.client.UNAUTHORIZED:
         raise NodeUnreachableError(
             f"{node.url} doesn't accept the key.",
-            hint="`mlx-stack keys add NAME` on that Mac makes one.",
+            hint="`mlx-stack keys add NAME` on that Mac creates one.",
         )
     if response.status != http.client.OK:
         raise NodeUnreachableError(

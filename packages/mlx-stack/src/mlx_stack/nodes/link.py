@@ -31,10 +31,13 @@ def node_url(text: str) -> str:
     path = parts.path.rstrip("/").removesuffix("/v1")
     if parts.scheme not in ("http", "https") or not parts.hostname or path or not is_plain:
         raise UsageError(
-            f"{text!r} is not the address of a gateway.", hint="As in http://studio.local:4000."
+            f"{text!r} is not the address of a gateway.",
+            hint="For example http://studio.local:4000.",
         )
     if port == -1:
-        raise UsageError(f"{text!r} has no valid port.", hint="As in http://studio.local:4000.")
+        raise UsageError(
+            f"{text!r} has no valid port.", hint="For example http://studio.local:4000."
+        )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     if port is None and parts.scheme == "http":
         port = 4000

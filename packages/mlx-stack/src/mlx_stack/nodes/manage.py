@@ -114,7 +114,7 @@ def add_node(home: Home, node: Node, key: str) -> AddedNode:
         node = msgspec.convert({**msgspec.structs.asdict(node), "key": key.strip()}, Node)
     except msgspec.ValidationError as error:
         raise UsageError(
-            "That is not a key.", hint="`mlx-stack keys add NAME` on the other Mac shows one."
+            "That is not a key.", hint="`mlx-stack keys add NAME` on the other Mac creates one."
         ) from error
     answer = ask(node)
     with changing(home):
@@ -155,7 +155,7 @@ def require_node(nodes: Nodes, name: str) -> Node:
     node = nodes.get(name)
     if node is None:
         names = ", ".join(each.name for each in nodes.nodes) or "none yet"
-        raise UsageError(f"There is no node {name!r}.", hint=f"There are: {names}.")
+        raise UsageError(f"There is no node {name!r}.", hint=f"Nodes: {names}.")
     return node
 
 
@@ -174,6 +174,7 @@ def _hardware_address(text: str) -> str:
     digits = re.sub(r"[:.\-\s]", "", text).lower()
     if not re.fullmatch(r"[0-9a-f]{12}", digits):
         raise UsageError(
-            f"{text!r} is not a hardware address.", hint="As in 3c:22:fb:0a:11:9d (`ifconfig en0`)."
+            f"{text!r} is not a hardware address.",
+            hint="For example 3c:22:fb:0a:11:9d (`ifconfig en0`).",
         )
     return ":".join(digits[i : i + 2] for i in range(0, 12, 2))

@@ -195,7 +195,7 @@ def refusal(tier: str, record: Record) -> StackError:
     """What to say of a tier that isn't started at all."""
     panics = record.held_against(tier)
     return StackError(
-        f"{tier!r} isn't started: the Mac panicked {len(panics)} times while it was there, last "
+        f"{tier!r} isn't started: the Mac panicked {len(panics)} times while it was running, last "
         f"with {panics[-1].reason}.",
         hint=f"Give it a smaller model or context; `mlx-stack up --tier {tier}` starts it again.",
     )
@@ -223,7 +223,7 @@ def words_of(tier: str, record: Record) -> str:
     if not panics:
         return ""
     times = "once" if len(panics) == 1 else f"{len(panics)} times"
-    words = f"the Mac panicked {times} while it was there, last with {panics[-1].reason}"
+    words = f"the Mac panicked {times} while it was running, last with {panics[-1].reason}"
     then = {
         Standing.AS_DEFINED: "",
         Standing.SMALLER: "; it is started with half its context, for one request at a time",
