@@ -27,7 +27,7 @@ from recommend_calibrate import leaving_out
 from recommend_measurements import Row, measurements
 
 from mlx_hwprobe import parse_hardware_spec
-from mlx_procsup import Answer, AnswerKind, DeliveryRule, InFlight, Work
+from mlx_procsup import AnswerKind, DeliveryRule, RequestInFlight, TokenAnswer, Work
 from mlx_procsup.testing.pretended import watch_pretended
 from mlx_recommend.calibration import Calibration
 from mlx_recommend.speed import prefill_speed
@@ -74,14 +74,14 @@ class Case:
         written = max(alive_until - (self.ends_at - STARTS_AT_S), 0.0) * WRITES_TPS
         if self.dies_s == math.inf and at >= self.ends_at + WRITES_FOR_S:
             return Work(written=100 + int(WRITES_FOR_S * WRITES_TPS))
-        running = (InFlight(name, self.tokens, written=int(written)),)
+        running = (RequestInFlight(name, self.tokens, written=int(written)),)
         return Work(running, written=100, oldest_s=since_s)
 
-    def ask(self, at: float) -> tuple[float, Answer]:
+    def ask(self, at: float) -> tuple[float, TokenAnswer]:
         """A question waits behind the prompt; a dead engine leaves it."""
         if at - STARTS_AT_S >= self.dies_s:
-            return math.inf, Answer(AnswerKind.NOTHING)
-        return max(self.ends_at - at, 0.0) + 0.5, Answer(AnswerKind.TOKEN)
+            return math.inf, TokenAnswer(AnswerKind.NOTHING)
+        return max(self.ends_at - at, 0.0) + 0.5, TokenAnswer(AnswerKind.TOKEN)
 
 
 def honest_speed(row: Row, tokens: int, unseen: Calibration) -> float | None:

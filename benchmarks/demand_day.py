@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from mlx_gateway.residency import Load, Resident, RoomRule, Verdict, Wait, decide_room
+from mlx_gateway.residency import Load, Resident, RoomRule, Verdict, WaitForRoom, decide_room
 
 GB = 10**9
 DAY_S = 86_400
@@ -90,7 +90,7 @@ def plain_lru(
             held -= each.claim_bytes
     if held + claim <= rule.budget_bytes:
         return Load(tuple(gone))
-    return Wait(tuple(each.name for each in residents if each.is_busy))
+    return WaitForRoom(tuple(each.name for each in residents if each.is_busy))
 
 
 @dataclass(slots=True)
@@ -171,7 +171,7 @@ class Day:
             )
             assert sum(each.claim_bytes for each in self.loaded.values()) <= self.rule.budget_bytes
             return True
-        self.draining = verdict.drain if isinstance(verdict, Wait) else self.draining
+        self.draining = verdict.drain if isinstance(verdict, WaitForRoom) else self.draining
         return False
 
 

@@ -31,16 +31,15 @@ from pathlib import Path
 import psutil
 
 from mlx_procsup import (
-    Answer,
     AnswerKind,
     DeliveryRule,
     HangRule,
     HttpReadiness,
-    InFlight,
     LockHeldError,
     MachineReader,
     Pressure,
     ProcessSpec,
+    RequestInFlight,
     RestartPolicy,
     RotationRule,
     ServiceState,
@@ -48,6 +47,7 @@ from mlx_procsup import (
     StateDirs,
     StateFileError,
     Supervised,
+    TokenAnswer,
     Unreadable,
     Watchdog,
     WatchSettings,
@@ -114,14 +114,14 @@ class Delivery:
         if status is None:
             return Unreadable("no answer")
         in_flight, written, failures = map(int, body.split())
-        running = tuple(InFlight(str(number), 0) for number in range(in_flight))
+        running = tuple(RequestInFlight(str(number), 0) for number in range(in_flight))
         return Work(running, written=written, failures=failures)
 
-    def ask(self, wait_s: float) -> Answer:
+    def ask(self, wait_s: float) -> TokenAnswer:
         """One token."""
         status, _ = ask(self.port, "/token", wait_s)
         kinds = {None: AnswerKind.NOTHING, 200: AnswerKind.TOKEN}
-        return Answer(kinds.get(status, AnswerKind.ERROR), f"HTTP {status}")
+        return TokenAnswer(kinds.get(status, AnswerKind.ERROR), f"HTTP {status}")
 
     def predict_s(self, size: int | None, /) -> float:
         """Its prompts take no time."""

@@ -14,13 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_bench.agent_check import coherence
-from mlx_bench.agent_check.ask import CHAT_WHOLE, MESSAGES_STREAMED, WAYS, Request, Turn, ask
+from mlx_bench.agent_check.ask import CHAT_WHOLE, MESSAGES_STREAMED, WAYS, CheckTurn, Request, ask
 from mlx_bench.agent_check.check import judge_coherence
 from mlx_bench.agent_check.needle import Needle, haystack, lengths, predict_s
 from mlx_bench.agent_check.questions import QUESTIONS, is_like
-from mlx_bench.agent_check.report import CheckedCase, CheckReport, Conditions, judge
+from mlx_bench.agent_check.report import CheckConditions, CheckedCase, CheckReport, judge
 from mlx_bench.agent_check.saved import latest_check, load_check, save_check
-from mlx_bench.conformance.server import CHAT, MESSAGES, Answer, Server
+from mlx_bench.conformance.server import CHAT, MESSAGES, HttpAnswer, Server
 from mlx_bench.errors import ReportError
 from mlx_bench.report import EngineVersion
 
@@ -37,12 +37,13 @@ MUSTS = (case("T01c", "tool calls"), case("T08c", "use of tool results"))
 def report(
     answers: dict[str, str] | None = None,
     *,
-    conditions: Conditions | None = None,
+    conditions: CheckConditions | None = None,
     at: str = "2026-11-01T00:00:00+00:00",
     model: str = "m",
 ) -> CheckReport:
     return CheckReport(
-        target="t", model=model, started_at=at, seconds=1.0, conditions=conditions or Conditions(),
+        target="t", model=model, started_at=at, seconds=1.0,
+        conditions=conditions or CheckConditions(),
         is_ready=True, verdict="agent-ready: 2 of 2", right=2, tried=2, cases=MUSTS,
         answers=answers or {},
     )  # fmt: skip
@@ -87,11 +88,11 @@ def test_there_are_at_least_twenty_cases_over_both_apis_streamed_and_not() -> No
 def test_other_answers_are_wrong_unless_something_else_explains_them() -> None:
     before = report(SENSIBLE)
     others = {**SENSIBLE, "capital": "Paris it is."}
-    newer = Conditions(engine=EngineVersion("e", "2"))
+    newer = CheckConditions(engine=EngineVersion("e", "2"))
 
-    assert judge_coherence(SENSIBLE, None, Conditions())[0]
-    assert judge_coherence(SENSIBLE, before, Conditions())[0]
-    wrong, why = judge_coherence(others, before, Conditions())
+    assert judge_coherence(SENSIBLE, None, CheckConditions())[0]
+    assert judge_coherence(SENSIBLE, before, CheckConditions())[0]
+    wrong, why = judge_coherence(others, before, CheckConditions())
     assert not wrong
     assert "capital" in why
     is_right, named = judge_coherence(others, before, newer)
@@ -116,7 +117,7 @@ def test_other_answers_are_wrong_unless_something_else_explains_them() -> None:
 def test_only_the_flags_that_differ_are_named(
     now: tuple[str, ...] | None, before: tuple[str, ...] | None, words: tuple[str, ...]
 ) -> None:
-    assert Conditions(flags=now).differences(Conditions(flags=before)) == words
+    assert CheckConditions(flags=now).differences(CheckConditions(flags=before)) == words
 
 
 def test_a_difference_says_where_it_begins() -> None:
@@ -171,7 +172,7 @@ def test_arguments_mean_the_same_or_not(expected: object, found: object, *, is_s
 
 
 def test_checks_are_kept_and_the_last_of_a_model_is_found(tmp_path: Path) -> None:
-    known = Conditions(model_hash="abc", flags=("--x",))
+    known = CheckConditions(model_hash="abc", flags=("--x",))
     save_check(report(at="2026-11-02"), tmp_path / "b.json")
     save_check(report(at="2026-11-01", conditions=known), tmp_path / "a.json")
     save_check(report(at="2026-11-03", model="other"), tmp_path / "c.json")
@@ -230,7 +231,11 @@ def deaf() -> Iterator[str]:
 
 def test_one_question_has_the_form_of_each_api(deaf: str) -> None:
     tool = {"name": "f", "description": "d", "parameters": {"type": "object"}}
-    turns = (Turn("hi"), Turn("ho", is_users=False), Turn(call=("f", {"a": 1}), result="r"))
+    turns = (
+        CheckTurn("hi"),
+        CheckTurn("ho", is_users=False),
+        CheckTurn(call=("f", {"a": 1}), result="r"),
+    )
     request = Request("so?", turns, (tool,), "f", {"type": "object"}, ("x",), 9, thinks=False)
     server = Server(deaf, "m")
     for way in (CHAT_WHOLE, MESSAGES_STREAMED):
@@ -254,7 +259,7 @@ def test_one_question_has_the_form_of_each_api(deaf: str) -> None:
 
 def test_an_answer_that_is_no_call_is_wrong_in_every_question_for_calls() -> None:
     said = {"choices": [{"message": {"content": "<tool_call>"}, "finish_reason": "stop"}]}
-    answer = Answer(CHAT, 200, {"content-type": "application/json"}, json.dumps(said).encode())
+    answer = HttpAnswer(CHAT, 200, {"content-type": "application/json"}, json.dumps(said).encode())
 
     assert not any(question.is_right(answer) for question in QUESTIONS if question.calls)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mlx_bench.conformance.case import Case, judge
-from mlx_bench.conformance.server import CHAT, MESSAGES, RESPONSES, Answer, Server
+from mlx_bench.conformance.server import CHAT, MESSAGES, RESPONSES, HttpAnswer, Server
 from mlx_bench.conformance.table import GROUPS, USUAL, cases_of, try_cases
 
 
@@ -57,13 +57,15 @@ def parrot() -> Iterator[str]:
         thread.join()
 
 
-def stream(path: str, *documents: dict[str, Any]) -> Answer:
+def stream(path: str, *documents: dict[str, Any]) -> HttpAnswer:
     body = b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in documents)
-    return Answer(path, 200, {"content-type": "text/event-stream"}, body)
+    return HttpAnswer(path, 200, {"content-type": "text/event-stream"}, body)
 
 
-def whole(path: str, document: object, status: int = 200) -> Answer:
-    return Answer(path, status, {"content-type": "application/json"}, json.dumps(document).encode())
+def whole(path: str, document: object, status: int = 200) -> HttpAnswer:
+    return HttpAnswer(
+        path, status, {"content-type": "application/json"}, json.dumps(document).encode()
+    )
 
 
 def test_every_case_has_an_id_of_its_own_and_says_what_is_right() -> None:

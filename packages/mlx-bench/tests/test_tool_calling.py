@@ -6,17 +6,19 @@ from collections.abc import Callable
 import pytest
 
 from mlx_bench.client import StreamingClient
-from mlx_bench.conformance.server import CHAT, Answer
+from mlx_bench.conformance.server import CHAT, HttpAnswer
 from mlx_bench.tool_calling import check_tool_calling, judge_answer
 
 
-def answer(*calls: dict[str, object], content: str | None = None) -> Answer:
+def answer(*calls: dict[str, object], content: str | None = None) -> HttpAnswer:
     message = {"content": content, "tool_calls": list(calls)}
     return answered({"choices": [{"message": message}]})
 
 
-def answered(document: object) -> Answer:
-    return Answer(CHAT, 200, {"content-type": "application/json"}, json.dumps(document).encode())
+def answered(document: object) -> HttpAnswer:
+    return HttpAnswer(
+        CHAT, 200, {"content-type": "application/json"}, json.dumps(document).encode()
+    )
 
 
 def call(name: str, arguments: str) -> dict[str, object]:
@@ -39,7 +41,7 @@ def test_a_call_of_the_offered_tool_passes() -> None:
         (answered({}), "no tool call"),
     ],
 )
-def test_anything_else_fails_and_says_why(given: Answer, why: str) -> None:
+def test_anything_else_fails_and_says_why(given: HttpAnswer, why: str) -> None:
     check = judge_answer(given)
     assert not check.ok
     assert why in check.detail

@@ -4,7 +4,7 @@ import pytest
 
 from mlx_catalog.config_json import read_config
 from mlx_catalog.parameters import weights_of_config
-from mlx_catalog.weights import Role, Weights
+from mlx_catalog.weights import TensorRole, Weights
 
 
 def weights(config) -> Weights | None:
@@ -402,7 +402,7 @@ def test_counts_are_those_of_the_model_cards(config, text_b: float, read_b: floa
     found = weights(config)
     text = sum(
         found.params[role]
-        for role in (Role.DENSE, Role.OUTPUT, Role.ROUTED)
+        for role in (TensorRole.DENSE, TensorRole.OUTPUT, TensorRole.ROUTED)
         if role in found.params
     )
     assert text / 1e9 == pytest.approx(text_b, rel=0.01)
@@ -411,7 +411,7 @@ def test_counts_are_those_of_the_model_cards(config, text_b: float, read_b: floa
 
 def test_what_every_layer_looks_up_is_not_read():
     found = weights(GEMMA4_E2B)
-    assert found.params[Role.LOOKED_UP] == 262144 * 256 * 35
+    assert found.params[TensorRole.LOOKED_UP] == 262144 * 256 * 35
     assert found.total_params == pytest.approx(4.65e9, rel=0.01)
 
 
@@ -422,7 +422,9 @@ def test_first_layers_without_experts_are_dense():
         "intermediate_size": 12288,
     }
     fewer, all_moe = weights(config), weights(QWEN3_30B_A3B)
-    assert fewer.params[Role.ROUTED] == pytest.approx(all_moe.params[Role.ROUTED] * 47 / 48)
+    assert fewer.params[TensorRole.ROUTED] == pytest.approx(
+        all_moe.params[TensorRole.ROUTED] * 47 / 48
+    )
     assert fewer.read_params > all_moe.read_params
 
 
@@ -460,7 +462,7 @@ def test_lists_give_each_layer_its_own_number():
     attention = 4 * (2 * 1024 * 1024 + 2 * 1024 * 256)
     shared = 3 * 1024 * (700 + 800 + 2 * 900 + 2 * 1000)
     routed = 3 * 1024 * (700 + 2 * 800 + 3 * 900 + 4 * 1000)
-    assert found.params[Role.ROUTED] == 16 * 3 * 1024 * (700 + 800 + 900 + 1000)
+    assert found.params[TensorRole.ROUTED] == 16 * 3 * 1024 * (700 + 800 + 900 + 1000)
     assert found.read_params == pytest.approx(
         attention + shared + routed + 4 * 1024 * 16 + 5000 * 1024
     )
@@ -483,4 +485,4 @@ def test_experts_of_an_unknown_number_are_not_all_read(said: dict[str, object]):
 def test_half_of_what_the_first_qwen_calls_its_width_is_its_width():
     qwen = {key: value for key, value in QWEN3_8B.items() if key != "head_dim"}
     halved = weights(qwen | {"model_type": "qwen", "intermediate_size": 2 * 12288})
-    assert halved.params[Role.DENSE] == weights(qwen).params[Role.DENSE]
+    assert halved.params[TensorRole.DENSE] == weights(qwen).params[TensorRole.DENSE]

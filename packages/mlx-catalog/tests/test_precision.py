@@ -10,7 +10,7 @@ from mlx_catalog import Quant
 from mlx_catalog.config_json import read_config
 from mlx_catalog.model_files import ModelReading, describe
 from mlx_catalog.safetensors import Tensor
-from mlx_catalog.weights import Role
+from mlx_catalog.weights import TensorRole
 
 HIDDEN, LAYERS, VOCAB, WIDE = 1024, 6, 4096, 2816
 EMBEDDING = VOCAB * HIDDEN
@@ -176,8 +176,8 @@ def test_experts_alone_are_packed_in_a_vendor_s_mxfp4():
     each = {
         role: weights.size_bytes[role] * 8 / weights.params[role] for role in weights.size_bytes
     }
-    assert each[Role.ROUTED] == 4.25
-    assert each[Role.DENSE] == each[Role.OUTPUT] == each[Role.LOOKED_UP] == 16
+    assert each[TensorRole.ROUTED] == 4.25
+    assert each[TensorRole.DENSE] == each[TensorRole.OUTPUT] == each[TensorRole.LOOKED_UP] == 16
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlx_gateway.in_flight import Phase
+from mlx_gateway.in_flight import RequestPhase
 from mlx_gateway.keys import ClientKey
 from mlx_gateway.ledger import Ledger, RequestRow
 from mlx_gateway.requests import RequestFilter, read_request, read_requests
@@ -98,14 +98,14 @@ async def test_requests_on_their_way_are_seen_with_their_phase(bench: MakeBench)
         await exchange.send(b"data: [DONE]\n\n")
         await exchange.end()
 
-    def phases() -> list[Phase]:
+    def phases() -> list[RequestPhase]:
         return [each.phase for each in it.gateway.requests()]
 
     async with bench(ONE, speaks) as it:
         asked = [asyncio.create_task(it.client.ask("/v1/chat/completions", HELLO))]
         await it.engines[0].asked.wait()
         asked.append(asyncio.create_task(it.client.ask("/v1/chat/completions", HELLO)))
-        await until(lambda: phases() == [Phase.READING, Phase.QUEUED])
+        await until(lambda: phases() == [RequestPhase.READING, RequestPhase.QUEUED])
         first, second = it.gateway.requests()
         assert first.id != second.id
         assert (first.key, first.tier, first.ttft_s, first.events) == ("admin", "standard", None, 0)
@@ -113,7 +113,7 @@ async def test_requests_on_their_way_are_seen_with_their_phase(bench: MakeBench)
 
         says.set()
         await until(lambda: it.gateway.requests()[0].events == 2)
-        assert phases() == [Phase.WRITING, Phase.QUEUED]
+        assert phases() == [RequestPhase.WRITING, RequestPhase.QUEUED]
         first = it.gateway.requests()[0]
         assert first.ttft_s is not None
         assert first.writing_s is not None
@@ -132,7 +132,7 @@ async def test_how_far_a_prompt_was_read_is_asked_of_its_engine(bench: MakeBench
     async with bench(two, never) as it:
         assert await it.gateway.readings() == {}
         asked = [asyncio.create_task(it.client.ask("/v1/chat/completions", HELLO))]
-        await until(lambda: [r.phase for r in it.gateway.requests()] == [Phase.READING])
+        await until(lambda: [r.phase for r in it.gateway.requests()] == [RequestPhase.READING])
         (first,) = it.gateway.requests()
         assert await it.gateway.readings() == {}, "this engine says nothing of it"
 

@@ -12,7 +12,7 @@ from mlx_gateway.residency import (
     Resident,
     RoomRule,
     Verdict,
-    Wait,
+    WaitForRoom,
     decide_relief,
     decide_room,
 )
@@ -50,7 +50,7 @@ def test_no_more_go_than_have_to() -> None:
 
 def test_a_busy_or_pinned_one_never_makes_room() -> None:
     busy = resident("busy", 6, is_busy=True)
-    assert ask(5, busy, resident("idle", 1)) == Wait(("busy",), until=60)
+    assert ask(5, busy, resident("idle", 1)) == WaitForRoom(("busy",), until=60)
     assert ask(5, resident("pinned", 6, pinned=True)) == Refuse(1 * GB, 6 * GB)
 
 
@@ -60,15 +60,15 @@ def test_what_is_larger_than_the_budget_is_refused_by_how_much() -> None:
 
 def test_one_that_was_just_loaded_stays_for_a_while() -> None:
     just_loaded = resident("a", 6, since=-10.0)
-    assert ask(5, just_loaded) == Wait(("a",), until=20)
+    assert ask(5, just_loaded) == WaitForRoom(("a",), until=20)
     assert ask(5, just_loaded, now=20) == Load(("a",))
 
 
 def test_one_that_is_always_busy_takes_no_new_requests_once_another_has_waited_long() -> None:
     busy = resident("busy", 6, is_busy=True)
-    assert ask(5, busy, asked_at=-59) == Wait(("busy",), until=1)
-    assert ask(5, busy, asked_at=-60) == Wait(("busy",), drain=("busy",))
-    assert ask(5, replace(busy, since=-10.0), asked_at=-60) == Wait(("busy",), until=20)
+    assert ask(5, busy, asked_at=-59) == WaitForRoom(("busy",), until=1)
+    assert ask(5, busy, asked_at=-60) == WaitForRoom(("busy",), drain=("busy",))
+    assert ask(5, replace(busy, since=-10.0), asked_at=-60) == WaitForRoom(("busy",), until=20)
 
 
 SEVERAL = st.lists(
@@ -104,7 +104,7 @@ def test_every_verdict_keeps_its_promises(
         case Refuse(missing, pinned_bytes):
             assert (missing, pinned_bytes) == (pinned + claim - 20, pinned)
             assert missing > 0
-        case Wait(for_whom, until, drain):
+        case WaitForRoom(for_whom, until, drain):
             assert pinned + claim <= 20
             assert for_whom
             assert until is None or until > 0
@@ -148,7 +148,7 @@ class World:
                     now=self.now,
                 )
                 if not isinstance(verdict, Load):
-                    assert isinstance(verdict, Wait)
+                    assert isinstance(verdict, WaitForRoom)
                     self.draining = set(verdict.drain)
                     return
                 for gone in verdict.evict:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mlx_gateway.errors import ApiError
 from mlx_gateway.routing import (
     IDLE,
-    Load,
+    NodeLoad,
     candidates,
     fewest_tokens,
     needs_count,
@@ -100,7 +100,7 @@ def test_no_other_node_has_fewer_outstanding_plus_unseen_tokens(
 ) -> None:
     upstreams = [Upstream(f"http://n{i}:1", "x") for i in range(len(nodes))]
     loads = {
-        f"http://n{i}:1": Load(running, unread) for i, (running, unread, _) in enumerate(nodes)
+        f"http://n{i}:1": NodeLoad(running, unread) for i, (running, unread, _) in enumerate(nodes)
     }
     unseen = {f"http://n{i}:1": new for i, (_, _, new) in enumerate(nodes)}
 
@@ -113,7 +113,7 @@ def test_no_other_node_has_fewer_outstanding_plus_unseen_tokens(
 @given(tokens, tokens)
 def test_a_conversation_stays_where_it_was_read_while_that_is_cheaper(past: int, busy: int) -> None:
     here, there = Upstream("http://a:1", "x"), Upstream("http://b:1", "x")
-    loads = {here.root: Load(0, busy)}
+    loads = {here.root: NodeLoad(0, busy)}
 
     chosen = fewest_tokens([here, there], loads, {there.root: past})
 

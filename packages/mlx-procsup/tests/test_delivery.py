@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_procsup.delivery import (
-    Answer,
     AnswerKind,
     DeliveryHistory,
     DeliveryRule,
-    InFlight,
+    RequestInFlight,
+    TokenAnswer,
     Unreadable,
     Work,
     look,
@@ -23,8 +23,8 @@ from mlx_procsup.testing.pretended import Watched, watch_pretended
 
 RULE = DeliveryRule()
 FOUND_WITHIN_S = 15.0
-TOKEN = Answer(AnswerKind.TOKEN)
-SILENCE = (math.inf, Answer(AnswerKind.NOTHING))
+TOKEN = TokenAnswer(AnswerKind.TOKEN)
+SILENCE = (math.inf, TokenAnswer(AnswerKind.NOTHING))
 
 
 def predict_s(size: int | None) -> float:
@@ -37,12 +37,12 @@ class Engine:
     """An engine that has been at work for long, told by two functions of time."""
 
     says: Callable[[float], Work | Unreadable]
-    answers: Callable[[float], tuple[float, Answer]] = lambda _: (0.5, TOKEN)
+    answers: Callable[[float], tuple[float, TokenAnswer]] = lambda _: (0.5, TOKEN)
 
     def work(self, at: float) -> Work | Unreadable:
         return self.says(at)
 
-    def ask(self, at: float) -> tuple[float, Answer]:
+    def ask(self, at: float) -> tuple[float, TokenAnswer]:
         return self.answers(at)
 
 
@@ -50,7 +50,9 @@ def watched(engine: Engine, until_s: float = 4000.0, **options: object) -> Watch
     return watch_pretended(engine, until_s, predict_s, **options)  # type: ignore[arg-type]
 
 
-def stuck(*running: InFlight, waiting: tuple[InFlight, ...] = (), since: float = 100.0) -> Engine:
+def stuck(
+    *running: RequestInFlight, waiting: tuple[RequestInFlight, ...] = (), since: float = 100.0
+) -> Engine:
     """One that delivered until `since`, and from then on nothing of these."""
 
     def says(at: float) -> Work:
@@ -71,24 +73,24 @@ def assert_found(found: Watched, at: float) -> None:
 
 
 def test_a_dead_generation_thread_is_found_when_its_prompt_should_have_been_read() -> None:
-    found = watched(stuck(InFlight("a", 3000)))
+    found = watched(stuck(RequestInFlight("a", 3000)))
     assert_found(found, expected_at(3000))
     assert "1 request in flight nothing was read or written" in found.reason
 
 
 def test_a_stream_that_stops_in_the_middle_is_found() -> None:
-    assert_found(watched(stuck(InFlight("a", 20_000, written=7))), expected_at())
+    assert_found(watched(stuck(RequestInFlight("a", 20_000, written=7))), expected_at())
 
 
 def test_a_deadlock_before_anything_is_scheduled_is_found() -> None:
-    waiting = (InFlight("a", 500), InFlight("b", 2000))
+    waiting = (RequestInFlight("a", 500), RequestInFlight("b", 2000))
     assert_found(watched(stuck(waiting=waiting)), expected_at(2000))
 
 
 def test_requests_that_pile_up_behind_a_deadlock_buy_it_no_time() -> None:
     def says(at: float) -> Work:
         queued = range(int(max(at - 100, 0) / 2))
-        waiting = tuple(InFlight(str(n), 2000) for n in queued)
+        waiting = tuple(RequestInFlight(str(n), 2000) for n in queued)
         return Work((), waiting, written=10, oldest_s=max(at - 102, 0))
 
     found = watched(Engine(says, lambda at: (0.5, TOKEN) if at < 100 else SILENCE))
@@ -119,14 +121,14 @@ def test_an_engine_at_rest_is_not_woken_by_questions() -> None:
 
 def test_a_load_that_takes_minutes_is_left_alone() -> None:
     def says(at: float) -> Work:
-        return Work(rests=True) if at < 900 else Work((InFlight("a", 50, written=int(at)),))
+        return Work(rests=True) if at < 900 else Work((RequestInFlight("a", 50, written=int(at)),))
 
     assert watched(Engine(says, lambda _: SILENCE), 1500).wedged_at is None
 
 
 def test_answers_that_are_all_errors_are_found() -> None:
     """They end at once, so that nothing is ever in flight for long."""
-    fails = (0.1, Answer(AnswerKind.ERROR, "HTTP 500"))
+    fails = (0.1, TokenAnswer(AnswerKind.ERROR, "HTTP 500"))
     engine = Engine(lambda at: Work(written=10, failures=int(max(at - 100, 0))), lambda _: fails)
     found = watched(engine)
     assert_found(found, 100 + RULE.failures)
@@ -140,7 +142,7 @@ def test_requests_that_are_at_fault_themselves_are_nobodys_wedge() -> None:
 
 
 def test_an_idle_engine_that_only_fails_is_found_without_anyone_else_asking() -> None:
-    fails = (0.1, Answer(AnswerKind.ERROR, "HTTP 500"))
+    fails = (0.1, TokenAnswer(AnswerKind.ERROR, "HTTP 500"))
     found = watched(Engine(lambda _: Work(written=10), lambda _: fails))
     assert_found(found, 300)
 
@@ -157,7 +159,9 @@ class Steps:
     def __call__(self, at: float) -> Work:
         if at < 100:
             return Work(written=10)
-        return Work((InFlight(f"r{int((at - 100) / 500)}", 1000),), written=10, oldest_s=at - 100)
+        return Work(
+            (RequestInFlight(f"r{int((at - 100) / 500)}", 1000),), written=10, oldest_s=at - 100
+        )
 
 
 def test_a_livelock_is_found_however_busy_it_is_and_whoever_tries_again() -> None:
@@ -173,7 +177,7 @@ def prefill(tokens: int, tps: float, step: int | None) -> Callable[[float], Work
         if at < 100 or done >= tokens:
             return Work(written=10 + (at >= 100))
         read = 0.0 if step is None else done // step * step / tokens
-        return Work((InFlight("a", tokens, read),), written=10)
+        return Work((RequestInFlight("a", tokens, read),), written=10)
 
     return says
 
@@ -197,12 +201,12 @@ def test_a_prefill_that_moves_is_never_shot_however_slowly() -> None:
 
 
 def test_a_prompt_of_unknown_length_gets_the_time_of_the_longest() -> None:
-    assert_found(watched(stuck(InFlight("a"))), expected_at(None))
+    assert_found(watched(stuck(RequestInFlight("a"))), expected_at(None))
 
 
 def test_two_engines_that_compute_at_once_take_twice_as_long() -> None:
-    assert watched(stuck(InFlight("a", 10_000)), 250, sharing=2).wedged_at is None
-    found = watched(stuck(InFlight("a", 10_000)), sharing=2)
+    assert watched(stuck(RequestInFlight("a", 10_000)), 250, sharing=2).wedged_at is None
+    found = watched(stuck(RequestInFlight("a", 10_000)), sharing=2)
     assert_found(found, expected_at(10_000) + predict_s(10_000))
 
 
@@ -210,14 +214,14 @@ def test_clients_that_give_up_and_try_again_get_no_engine_shot() -> None:
     """Each leaves after 60 s a prompt that takes 80 s: not one token is ever written."""
 
     def says(at: float) -> Work:
-        return Work((InFlight(f"r{int(at / 60)}", 8000),), written=10)
+        return Work((RequestInFlight(f"r{int(at / 60)}", 8000),), written=10)
 
     assert watched(Engine(says, lambda _: SILENCE), 7200).wedged_at is None
 
 
 def test_requests_that_vanish_without_a_token_lead_to_a_question() -> None:
     def says(at: float) -> Work:
-        return Work((InFlight("a", 8000),) if 100 < at < 150 else (), written=10)
+        return Work((RequestInFlight("a", 8000),) if 100 < at < 150 else (), written=10)
 
     found = watched(Engine(says, lambda _: SILENCE))
     assert_found(found, 150 + RULE.floor_s)
@@ -225,18 +229,18 @@ def test_requests_that_vanish_without_a_token_lead_to_a_question() -> None:
 
 def test_the_first_token_of_an_engine_may_take_longer() -> None:
     """Its kernels are compiled for it."""
-    engine = Engine(lambda _: Work((InFlight("a", 100),)), lambda _: SILENCE)
+    engine = Engine(lambda _: Work((RequestInFlight("a", 100),)), lambda _: SILENCE)
     assert_found(watched(engine), RULE.floor_s + RULE.first_s + 1)
 
 
 def test_time_in_which_the_watchdog_slept_proves_nothing() -> None:
-    engine = stuck(InFlight("a", 1000))
+    engine = stuck(RequestInFlight("a", 1000))
     found = watched(engine, unwatched=[(130, 3130)])
     assert_found(found, expected_at(1000) + 3000 - RULE.idle_look_s)
 
 
 def test_after_a_jump_of_the_clock_everything_counts_from_the_beginning() -> None:
-    work = Work((InFlight("a", 100),), written=10)
+    work = Work((RequestInFlight("a", 100),), written=10)
     history = DeliveryHistory()
     for now in range(0, 56, 4):
         history, finding = look(history, work, now, RULE, predict_s)
@@ -249,7 +253,7 @@ def test_after_a_jump_of_the_clock_everything_counts_from_the_beginning() -> Non
 
 def test_a_status_that_claims_requests_which_are_not_there_gets_no_engine_shot() -> None:
     """It counts one for ever that ended long ago, and answers whoever asks."""
-    found = watched(Engine(lambda _: Work((InFlight("ghost", 10),), written=10)))
+    found = watched(Engine(lambda _: Work((RequestInFlight("ghost", 10),), written=10)))
     assert found.wedged_at is None
     assert found.notes == (
         "it says that its requests don't move, and answers: whether it answers counts",
@@ -266,7 +270,7 @@ def test_a_status_that_tells_nothing_is_said_once_and_shoots_nobody(reason: str)
 
 
 def test_a_look_in_vain_now_and_then_hides_no_wedge() -> None:
-    inner = stuck(InFlight("a", 3000)).says
+    inner = stuck(RequestInFlight("a", 3000)).says
 
     looks = itertools.count()
 
@@ -279,7 +283,7 @@ def test_a_look_in_vain_now_and_then_hides_no_wedge() -> None:
 
 
 def test_a_question_that_is_at_fault_itself_tells_nothing() -> None:
-    refused = (0.1, Answer(AnswerKind.REFUSED, "HTTP 404"))
+    refused = (0.1, TokenAnswer(AnswerKind.REFUSED, "HTTP 404"))
     found = watched(Engine(lambda _: Work(written=10), lambda _: refused))
     assert found.wedged_at is None
     assert found.notes == ("it can't be asked for a token: HTTP 404",)
@@ -287,15 +291,23 @@ def test_a_question_that_is_at_fault_itself_tells_nothing() -> None:
 
 def test_a_wedge_that_begins_to_move_again_is_forgiven() -> None:
     before = DeliveryHistory(
-        10, Work((InFlight("a", 10),), written=5), still_s=70, proven_at=0, wedged="it is stuck"
+        10,
+        Work((RequestInFlight("a", 10),), written=5),
+        still_s=70,
+        proven_at=0,
+        wedged="it is stuck",
     )
-    after, _ = look(before, Work((InFlight("a", 10, written=1),), written=5), 14, RULE, predict_s)
+    after, _ = look(
+        before, Work((RequestInFlight("a", 10, written=1),), written=5), 14, RULE, predict_s
+    )
     assert (after.wedged, after.still_s) == (None, 0)
 
 
 def test_another_process_behind_the_same_name_begins_again() -> None:
-    before = DeliveryHistory(10, Work((InFlight("a", 10),), written=5), still_s=70, proven_at=0)
-    after, _ = look(before, Work((InFlight("b", 10),), written=0), 14, RULE, predict_s)
+    before = DeliveryHistory(
+        10, Work((RequestInFlight("a", 10),), written=5), still_s=70, proven_at=0
+    )
+    after, _ = look(before, Work((RequestInFlight("b", 10),), written=0), 14, RULE, predict_s)
     assert after.still_s == 0
 
 
@@ -303,7 +315,7 @@ works = st.builds(
     Work,
     running=st.lists(
         st.builds(
-            InFlight,
+            RequestInFlight,
             st.sampled_from("abcdef"),
             st.none() | st.integers(0, 10**6),
             st.floats(0, 1),

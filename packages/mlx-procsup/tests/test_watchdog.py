@@ -11,13 +11,12 @@ from pathlib import Path
 import pytest
 
 from mlx_procsup import (
-    Answer,
     AnswerKind,
-    InFlight,
     LastLook,
     MachineReader,
     Pressure,
     ProcessSpec,
+    RequestInFlight,
     RestartPolicy,
     RotationRule,
     ServiceState,
@@ -26,6 +25,7 @@ from mlx_procsup import (
     StartPlan,
     StateDirs,
     Supervised,
+    TokenAnswer,
     UpkeepRule,
     Watchdog,
     WatchEvent,
@@ -304,9 +304,9 @@ class Busyness:
     def look(self) -> Work:
         return self.work
 
-    def ask(self, wait_s: float) -> Answer:
+    def ask(self, wait_s: float) -> TokenAnswer:
         del wait_s
-        return Answer(AnswerKind.TOKEN)
+        return TokenAnswer(AnswerKind.TOKEN)
 
     def predict_s(self, size: int | None, /) -> float:
         del size
@@ -316,7 +316,7 @@ class Busyness:
 def test_a_service_whose_log_says_that_it_ran_out_is_started_again_once_it_is_idle(
     world: World, web: SpecMaker
 ) -> None:
-    says = Busyness(Work((InFlight("x", 10),), written=1))
+    says = Busyness(Work((RequestInFlight("x", 10),), written=1))
     pid = world.add(web("a"), delivery=says, exhaustion=re.compile(rb"Resource limit \(\d+\)"))
     watchdog = world.watchdog()
     world.run(watchdog, 61)
@@ -340,7 +340,7 @@ def test_a_service_that_gets_work_at_the_last_moment_is_left_alone(
 ) -> None:
     class Late(Busyness):
         def look(self) -> Work:
-            return self.work if watchdog_looks else Work((InFlight("late"),), written=1)
+            return self.work if watchdog_looks else Work((RequestInFlight("late"),), written=1)
 
     watchdog_looks = True
     pid = world.add(web("a"), delivery=Late(), exhaustion=re.compile(b"ran out"))

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_bench.agent_check.questions import QUESTIONS, Question
+from mlx_bench.agent_check.questions import QUESTIONS, CheckQuestion
 
 FAULTS = ("no-parallel", "tag-leak", "no-schema", "deaf", "nonsense", "other-words", "thinks")
 _NUMBER = re.compile(r"The number of the lighthouse is (\d+)\.")
@@ -83,7 +83,7 @@ def _text(content: Any) -> str:
 
 
 def _calls(
-    question: Question | None, request: Mapping[str, Any], tools: Sequence[str]
+    question: CheckQuestion | None, request: Mapping[str, Any], tools: Sequence[str]
 ) -> tuple[tuple[str, dict[str, Any]], ...]:
     if question is None or request.get("tool_choice") in ("none", {"type": "none"}):
         return ()
@@ -91,7 +91,7 @@ def _calls(
 
 
 def _said(
-    question: Question | None, wrote: str, request: Mapping[str, Any], faults: Sequence[str]
+    question: CheckQuestion | None, wrote: str, request: Mapping[str, Any], faults: Sequence[str]
 ) -> str:
     if "nonsense" in faults:
         return "the the the the the"

@@ -130,7 +130,7 @@ def _run(options: "argparse.Namespace") -> int:
 def _check(endpoint: "ModelEndpoint", options: "argparse.Namespace") -> int:
     """A model that is ready is 0, another 1."""
     from mlx_bench.agent_check.check import run_check, server_of
-    from mlx_bench.agent_check.report import Conditions
+    from mlx_bench.agent_check.report import CheckConditions
     from mlx_bench.agent_check.saved import latest_check, save_check
     from mlx_bench.client import StreamingClient
     from mlx_bench.engine import identify_engine
@@ -144,7 +144,7 @@ def _check(endpoint: "ModelEndpoint", options: "argparse.Namespace") -> int:
         report = run_check(
             server,
             target=options.url,
-            conditions=Conditions(engine=engine),
+            conditions=CheckConditions(engine=engine),
             context_tokens=context_tokens,
             before=latest_check(folder, endpoint.model),
             on_progress=_say,

@@ -8,7 +8,7 @@ from mlx_bench.agent_check.ask import CHAT_WHOLE, ask
 from mlx_bench.agent_check.check import server_of
 from mlx_bench.agent_check.questions import ONE_TOOL, is_like
 from mlx_bench.client import StreamingClient
-from mlx_bench.conformance.server import Answer
+from mlx_bench.conformance.server import HttpAnswer
 
 _LONGEST_SAID = 120
 
@@ -37,7 +37,7 @@ def check_tool_calling(client: StreamingClient) -> ToolCheck:
         server.close()
 
 
-def judge_answer(answer: Answer) -> ToolCheck:
+def judge_answer(answer: HttpAnswer) -> ToolCheck:
     """Whether a chat completion is a call of the offered tool with a city."""
     ((tool, expected),) = ONE_TOOL.calls
     text = " ".join(answer.text.split())[:_LONGEST_SAID]

@@ -38,7 +38,7 @@ _WORDS = MappingProxyType(
 )
 
 
-class Step(StrEnum):
+class TuningStep(StrEnum):
     """What a trial is for."""
 
     BASELINE = "baseline"
@@ -47,7 +47,7 @@ class Step(StrEnum):
     """What won by itself, once more; together with the others that did."""
 
 
-class Candidate(msgspec.Struct, frozen=True):
+class TuningCandidate(msgspec.Struct, frozen=True):
     """A setting to try.
 
     Attributes:
@@ -59,7 +59,7 @@ class Candidate(msgspec.Struct, frozen=True):
     factor: str
     settings: Settings
     changes_answers: bool = False
-    step: Step = Step.SINGLE
+    step: TuningStep = TuningStep.SINGLE
 
     @property
     def words(self) -> str:
@@ -73,7 +73,7 @@ def _in_words(name: str, value: Value) -> str:
     return f"no {name}" if value is False else f"{name} {value}"
 
 
-BASELINE = Candidate("baseline", {}, step=Step.BASELINE)
+BASELINE = TuningCandidate("baseline", {}, step=TuningStep.BASELINE)
 
 
 class Trial(msgspec.Struct, frozen=True):
@@ -87,7 +87,7 @@ class Trial(msgspec.Struct, frozen=True):
         error: Why nothing was measured; the server didn't take the setting, or None.
     """
 
-    candidate: Candidate
+    candidate: TuningCandidate
     samples: dict[str, tuple[float, ...]] = {}
     answers: dict[str, str] = {}
     peak_bytes: int | None = None
@@ -102,20 +102,20 @@ class Tuning(msgspec.Struct, frozen=True):
         limit_bytes: The memory that is planned; None where nobody planned it.
     """
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[TuningCandidate, ...]
     trials: tuple[Trial, ...] = ()
     limit_bytes: int | None = None
 
-    def of(self, step: Step) -> tuple[Trial, ...]:
+    def of(self, step: TuningStep) -> tuple[Trial, ...]:
         """The trials of a step."""
         return tuple(trial for trial in self.trials if trial.candidate.step is step)
 
-    def trials_of(self, candidate: Candidate) -> tuple[Trial, ...]:
+    def trials_of(self, candidate: TuningCandidate) -> tuple[Trial, ...]:
         """The trials of a setting."""
         return tuple(trial for trial in self.trials if trial.candidate == candidate)
 
 
-class Outcome(StrEnum):
+class TrialOutcome(StrEnum):
     """What is made of a setting."""
 
     WINS = "wins"
@@ -137,7 +137,7 @@ class Verdict:
             could be chance.
     """
 
-    outcome: Outcome
+    outcome: TrialOutcome
     gain: float
     words: str
     is_unsure: bool = False
@@ -153,14 +153,14 @@ class _Compared:
     may_be_better: bool
 
 
-def next_candidate(tuning: Tuning) -> Candidate | None:
+def next_candidate(tuning: Tuning) -> TuningCandidate | None:
     """What to try next; None when nothing is left to find out."""
     return next(pending(tuning), None)
 
 
-def pending(tuning: Tuning) -> Iterator[Candidate]:
+def pending(tuning: Tuning) -> Iterator[TuningCandidate]:
     """What is left to try, as far as it is known now."""
-    baselines = tuning.of(Step.BASELINE)
+    baselines = tuning.of(TuningStep.BASELINE)
     if not baselines:
         yield BASELINE
     untried = [each for each in tuning.candidates if not tuning.trials_of(each)]
@@ -178,71 +178,71 @@ def pending(tuning: Tuning) -> Iterator[Candidate]:
         if not tuning.trials_of(each) or _is_unsure(tuning, each):
             yield each
             return
-        if judge(tuning, each).outcome is Outcome.WINS:
+        if judge(tuning, each).outcome is TrialOutcome.WINS:
             return
 
 
-def chosen(tuning: Tuning) -> Candidate | None:
+def chosen(tuning: Tuning) -> TuningCandidate | None:
     """The setting to keep; None where the server is best as it is, or it isn't known yet."""
     tried = (each for each in _to_confirm(tuning) if tuning.trials_of(each))
-    return next((each for each in tried if judge(tuning, each).outcome is Outcome.WINS), None)
+    return next((each for each in tried if judge(tuning, each).outcome is TrialOutcome.WINS), None)
 
 
-def _to_confirm(tuning: Tuning) -> tuple[Candidate, ...]:
+def _to_confirm(tuning: Tuning) -> tuple[TuningCandidate, ...]:
     """What won by itself: all of it together, then one by one, the fastest first."""
-    if len(tuning.of(Step.BASELINE)) < 2:
+    if len(tuning.of(TuningStep.BASELINE)) < 2:
         return ()
     found = [(judge(tuning, each), each) for each in tuning.candidates if tuning.trials_of(each)]
     winners = sorted(
-        ((verdict.gain, each) for verdict, each in found if verdict.outcome is Outcome.WINS),
+        ((verdict.gain, each) for verdict, each in found if verdict.outcome is TrialOutcome.WINS),
         key=lambda winner: -winner[0],
     )
-    best: dict[str, Candidate] = {}
+    best: dict[str, TuningCandidate] = {}
     for _, each in winners:
         best.setdefault(each.factor, each)
-    alone = [msgspec.structs.replace(each, step=Step.TOGETHER) for each in best.values()]
+    alone = [msgspec.structs.replace(each, step=TuningStep.TOGETHER) for each in best.values()]
     if len(alone) < 2:
         return tuple(alone)
     merged: Settings = {}
     for each in alone:
         merged |= each.settings
-    together = Candidate(
+    together = TuningCandidate(
         " + ".join(each.factor for each in alone),
         merged,
         changes_answers=any(each.changes_answers for each in alone),
-        step=Step.TOGETHER,
+        step=TuningStep.TOGETHER,
     )
     return (together, *alone)
 
 
-def _is_unsure(tuning: Tuning, candidate: Candidate) -> bool:
+def _is_unsure(tuning: Tuning, candidate: TuningCandidate) -> bool:
     """Whether a setting seems to win, and another trial may tell."""
     verdict = judge(tuning, candidate)
     return verdict.is_unsure and len(tuning.trials_of(candidate)) < MOST_TRIALS
 
 
-def judge(tuning: Tuning, candidate: Candidate) -> Verdict:
+def judge(tuning: Tuning, candidate: TuningCandidate) -> Verdict:
     """What is made of all trials of a setting, next to every baseline that was measured."""
-    baselines, trials = tuning.of(Step.BASELINE), tuning.trials_of(candidate)
+    baselines, trials = tuning.of(TuningStep.BASELINE), tuning.trials_of(candidate)
     errors = [trial.error for trial in trials if trial.error is not None]
     if errors:
-        return Verdict(Outcome.REFUSED, 1.0, errors[0])
+        return Verdict(TrialOutcome.REFUSED, 1.0, errors[0])
     found = _compare(_joined(trials), [each.samples for each in baselines])
     different = sorted({name for each in trials for name in _different_answers(each, baselines)})
     if different and not candidate.changes_answers:
         words = f"{len(different)} greedy answers are other ones ({', '.join(different)})"
-        return Verdict(Outcome.ANSWERS, found.gain, words)
+        return Verdict(TrialOutcome.ANSWERS, found.gain, words)
     too_much = _too_much_memory(tuning, trials, baselines)
     if too_much:
-        return Verdict(Outcome.MEMORY, found.gain, too_much)
+        return Verdict(TrialOutcome.MEMORY, found.gain, too_much)
     if found.worse:
         words = ", ".join((*found.worse, *found.better))
-        return Verdict(Outcome.WORSE, found.gain, words, is_unsure=bool(found.better))
+        return Verdict(TrialOutcome.WORSE, found.gain, words, is_unsure=bool(found.better))
     note = ("it changes answers",) if candidate.changes_answers else ()
     if found.better:
-        return Verdict(Outcome.WINS, found.gain, ", ".join((*found.better, *note)))
+        return Verdict(TrialOutcome.WINS, found.gain, ", ".join((*found.better, *note)))
     words = "no figure lies beyond the baseline's interval"
-    return Verdict(Outcome.NOISE, found.gain, words, is_unsure=found.may_be_better)
+    return Verdict(TrialOutcome.NOISE, found.gain, words, is_unsure=found.may_be_better)
 
 
 def _joined(trials: Iterable[Trial]) -> dict[str, tuple[float, ...]]:

@@ -20,7 +20,7 @@ from mlx_catalog.safetensors import (
     weight_files,
 )
 from mlx_catalog.schema import Architecture, Geometry, Quant
-from mlx_catalog.weights import Role, Weights
+from mlx_catalog.weights import TensorRole, Weights
 
 _INDEX = "model.safetensors.index.json"
 MAX_JSON_BYTES = 64_000_000
@@ -228,7 +228,7 @@ def _of_size(size: int, precision: Precision, counted: Weights | None) -> Weight
         return counted.filling(size)
     bits = _nominal_bits(precision)
     params = size * 8 / bits if bits is not None else 0
-    return Weights(params={Role.UNKNOWN: params}, size_bytes={Role.UNKNOWN: size})
+    return Weights(params={TensorRole.UNKNOWN: params}, size_bytes={TensorRole.UNKNOWN: size})
 
 
 def _nominal_bits(precision: Precision) -> float | None:

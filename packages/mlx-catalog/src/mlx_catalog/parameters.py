@@ -24,7 +24,7 @@ from mlx_catalog.config_fields import (
 from mlx_catalog.config_json import ACTIVE_EXPERTS, SHARED_EXPERTS, SHARED_WIDTH, ConfigReading
 from mlx_catalog.layers import LayerKind
 from mlx_catalog.precision import FP4_MODES, Precision, Scheme
-from mlx_catalog.weights import Role, Weights, is_output, role_of
+from mlx_catalog.weights import TensorRole, Weights, is_output, role_of
 
 
 def weights_of_config(reading: ConfigReading) -> Weights | None:
@@ -38,7 +38,7 @@ def weights_of_config(reading: ConfigReading) -> Weights | None:
     except UnsaidError:
         return None
     modules = [module for module in found if module.params]
-    params: dict[Role, float] = {}
+    params: dict[TensorRole, float] = {}
     for module in modules:
         params[module.role] = params.get(module.role, 0) + module.params
     sizes, by_bits = _sizes(modules, reading.precision, is_tied=model.is_tied)
@@ -62,7 +62,7 @@ class _Module:
         read: Of routed experts, the parameters that a token is sent to; None where unknown.
     """
 
-    role: Role
+    role: TensorRole
     name: str
     params: float
     layers: int = 1
@@ -71,7 +71,7 @@ class _Module:
 
 def _active_share(modules: Iterable[_Module]) -> float | None:
     """The share of the routed experts that a token is sent to; None where unknown."""
-    routed = [module for module in modules if module.role is Role.ROUTED]
+    routed = [module for module in modules if module.role is TensorRole.ROUTED]
     read = [module.read for module in routed if module.read is not None]
     if len(read) < len(routed):
         return None
@@ -95,18 +95,20 @@ class _Model:
     def others(self) -> Iterator[_Module]:
         """Embeddings, output layer, towers."""
         embedding = float(self._vocab * self._hidden)
-        yield _Module(Role.OUTPUT, Role.OUTPUT.value, embedding)
+        yield _Module(TensorRole.OUTPUT, TensorRole.OUTPUT.value, embedding)
         if not self.is_tied:
-            yield _Module(Role.LOOKED_UP, Role.LOOKED_UP.value, embedding)
+            yield _Module(TensorRole.LOOKED_UP, TensorRole.LOOKED_UP.value, embedding)
         width = self._geometry.per_layer_embedding_dim
         if width is not None:
             rows = integer(self._text, "vocab_size_per_layer_input") or self._vocab
-            yield _Module(Role.LOOKED_UP, "embed_tokens_per_layer", rows * width * self._layers)
+            yield _Module(
+                TensorRole.LOOKED_UP, "embed_tokens_per_layer", rows * width * self._layers
+            )
             # gate, projection, and the shared one
-            yield _Module(Role.DENSE, "per_layer", self._layers * 3 * self._hidden * width)
+            yield _Module(TensorRole.DENSE, "per_layer", self._layers * 3 * self._hidden * width)
         positions = integer(self._text, "n_positions") or 0
-        yield _Module(Role.LOOKED_UP, "wpe", float(positions * self._hidden))
-        yield _Module(Role.ASIDE, "tower", self._tower)
+        yield _Module(TensorRole.LOOKED_UP, "wpe", float(positions * self._hidden))
+        yield _Module(TensorRole.ASIDE, "tower", self._tower)
 
     def mixers(self) -> Iterator[_Module]:
         """What mixes tokens."""
@@ -114,7 +116,7 @@ class _Model:
         text = {**self._text, "num_kv_shared_layers": 0}
         for kind, layers in Counter(needed(self._row.kinds(text, self._layers))).items():
             for name, params in self._mixer(kind).items():
-                yield _Module(Role.DENSE, name, layers * params, layers)
+                yield _Module(TensorRole.DENSE, name, layers * params, layers)
 
     def _mixer(self, kind: LayerKind) -> Matrices:
         """Of one layer."""
@@ -139,7 +141,7 @@ class _Model:
         if text.get("use_double_wide_mlp") is True:
             wide += (integer(text, "num_kv_shared_layers") or 0) * widths[-1]
         for name in self._network:
-            yield _Module(Role.DENSE, name, self._hidden * wide, layers)
+            yield _Module(TensorRole.DENSE, name, self._hidden * wide, layers)
 
     def experts(self) -> Iterator[_Module]:
         """Routed and shared experts, and routers; none in a dense model."""
@@ -150,17 +152,17 @@ class _Model:
         names = "moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size"
         widths = needed(each_layer(text, layers, *names))
         shared, used = self._shared_width(widths), each_layer(text, layers, *ACTIVE_EXPERTS)
-        yield _Module(Role.DENSE, "router", layers * hidden * experts.total, layers)
+        yield _Module(TensorRole.DENSE, "router", layers * hidden * experts.total, layers)
         # Nemotron's experts work at a latent width where the configuration names one
         latent = integer(text, "moe_latent_size")
         if latent is not None:
-            yield _Module(Role.DENSE, "latent", layers * 2 * hidden * latent, layers)
+            yield _Module(TensorRole.DENSE, "latent", layers * 2 * hidden * latent, layers)
         stream = latent or hidden
         every = stream * sum(widths) * experts.total
         read = None if used is None else min(stream * sum(map(mul, widths, used)), every)
         for name in self._network:
-            yield _Module(Role.DENSE, f"shared.{name}", hidden * shared, layers)
-            yield _Module(Role.ROUTED, name, every, layers, read)
+            yield _Module(TensorRole.DENSE, f"shared.{name}", hidden * shared, layers)
+            yield _Module(TensorRole.ROUTED, name, every, layers, read)
 
     def _shared_width(self, widths: Sequence[int]) -> int:
         """The width of all shared experts of all layers together."""
@@ -191,7 +193,7 @@ class _Model:
         return stated if isinstance(stated, int) else usual
 
 
-type _Names = tuple[Role, str]
+type _Names = tuple[TensorRole, str]
 
 #: Modules that hold what the count has under several names, and the other way round.
 _OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
@@ -208,13 +210,13 @@ _OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
 
 def _sizes(
     modules: Iterable[_Module], precision: Precision, *, is_tied: bool
-) -> tuple[dict[Role, float] | None, dict[int, float]]:
+) -> tuple[dict[TensorRole, float] | None, dict[int, float]]:
     """Bytes by role, and parameters by bits; none where the packing is unknown."""
     plain_bits, scheme = precision.plain_bits, precision.scheme
     if plain_bits is None:
         return None, {}
     exceptions = _exceptions(scheme, is_tied=is_tied) if scheme is not None else {}
-    sizes: dict[Role, float] = {}
+    sizes: dict[TensorRole, float] = {}
     by_bits: dict[int, float] = {}
     for module in modules:
         usual = scheme if scheme is not None and module.role in scheme.roles else None
@@ -237,7 +239,10 @@ def _exceptions(scheme: Scheme, *, is_tied: bool) -> dict[_Names, list[Scheme | 
             continue
         role, last = role_of(path, is_tied=is_tied), path.rpartition(".")[2]
         for name in _OTHER_NAMES.get(last, (last,)):
-            if role in (Role.OUTPUT, Role.LOOKED_UP) and last != "embed_tokens_per_layer":
+            if (
+                role in (TensorRole.OUTPUT, TensorRole.LOOKED_UP)
+                and last != "embed_tokens_per_layer"
+            ):
                 name = role.value  # noqa: PLW2901 - there is one of each
             elif "shared" in path:
                 name = f"shared.{name}"  # noqa: PLW2901

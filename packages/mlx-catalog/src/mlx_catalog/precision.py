@@ -10,7 +10,7 @@ from typing import cast
 
 from mlx_catalog.config_fields import ModelConfig, integer, section, word
 from mlx_catalog.model_types import ModelType
-from mlx_catalog.weights import Role
+from mlx_catalog.weights import TensorRole
 
 FP4_MODES = frozenset({"mxfp4", "nvfp4"})
 """MLX's names for weights that are floating-point numbers of 4 bits."""
@@ -35,7 +35,7 @@ class Scheme:
     overrides: Mapping[str, "Scheme | None"] = field(
         default_factory=dict[str, "Scheme | None"], compare=False
     )
-    roles: frozenset[Role] = frozenset(Role) - {Role.ASIDE, Role.UNKNOWN}
+    roles: frozenset[TensorRole] = frozenset(TensorRole) - {TensorRole.ASIDE, TensorRole.UNKNOWN}
 
     @property
     def bits_per_weight(self) -> float:
@@ -122,7 +122,7 @@ def _scheme(raw: ModelConfig) -> Scheme | str:
 
 
 #: What quantizes the matrices of layers only: embedding and output layer stay as they are.
-_MATRICES = frozenset({Role.DENSE, Role.ROUTED})
+_MATRICES = frozenset({TensorRole.DENSE, TensorRole.ROUTED})
 
 
 def _of_vendor(raw: ModelConfig, config: ModelConfig, row: ModelType) -> Scheme | str | None:
@@ -132,7 +132,7 @@ def _of_vendor(raw: ModelConfig, config: ModelConfig, row: ModelType) -> Scheme 
         case "fp8":
             return _of_fp8(raw, config, row)
         case "mxfp4":
-            return Scheme(4, 32, "mxfp4", roles=frozenset({Role.ROUTED}))
+            return Scheme(4, 32, "mxfp4", roles=frozenset({TensorRole.ROUTED}))
         case "compressed-tensors" if _is_int4(raw):
             return Scheme(4, 32, roles=_MATRICES)  # as mlx-lm reads all of them
         case "awq" | "gptq" | "auto-round":

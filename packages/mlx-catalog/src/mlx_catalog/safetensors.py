@@ -17,7 +17,7 @@ import msgspec
 
 from mlx_catalog.errors import UnreadableModelError
 from mlx_catalog.precision import FP4_MODES, Precision, Scheme
-from mlx_catalog.weights import Role, Weights, is_output, role_of
+from mlx_catalog.weights import TensorRole, Weights, is_output, role_of
 
 _LENGTH_BYTES = 8
 #: What the format's own reader accepts.
@@ -143,8 +143,8 @@ def weigh(
         as they are in the files.
     """
     is_tied = not any(is_output(name.rpartition(".")[0]) for name in tensors)
-    params: dict[Role, float] = {}
-    sizes: dict[Role, float] = {}
+    params: dict[TensorRole, float] = {}
+    sizes: dict[TensorRole, float] = {}
     by_bits: dict[int, float] = {}
     halves = sum({"F16": 1, "BF16": -1}.get(tensor.dtype, 0) for tensor in tensors.values())
     for name, stored in tensors.items():

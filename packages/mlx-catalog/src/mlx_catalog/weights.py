@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 
-class Role(StrEnum):
+class TensorRole(StrEnum):
     """What a token does with a weight."""
 
     DENSE = "dense"
@@ -37,8 +37,8 @@ class Weights:
         fp4: Whether routed experts are packed as 4-bit floating-point numbers.
     """
 
-    params: Mapping[Role, float]
-    size_bytes: Mapping[Role, float] | None
+    params: Mapping[TensorRole, float]
+    size_bytes: Mapping[TensorRole, float] | None
     active_share: float | None = 1.0
     params_by_bits: Mapping[int, float] = field(default_factory=dict[int, float])
     float16: bool = False
@@ -57,7 +57,7 @@ class Weights:
     @property
     def active_params(self) -> int | None:
         """All but those of experts that a token isn't sent to; None where nothing tells."""
-        routed = self.params.get(Role.ROUTED, 0)
+        routed = self.params.get(TensorRole.ROUTED, 0)
         if routed and self.active_share is None:
             return None
         return round(sum(self.params.values()) - routed * (1 - (self.active_share or 0))) or None
@@ -86,9 +86,9 @@ class Weights:
             fp4_experts: Whether routed experts are MXFP4: 4 bits, and 8 for 32 weights.
         """
         bits = dict.fromkeys(self.params, bits_per_weight)
-        bits[Role.ASIDE] = max(bits_per_weight, 16)
+        bits[TensorRole.ASIDE] = max(bits_per_weight, 16)
         if fp4_experts:
-            bits[Role.ROUTED] = 4 + 8 / 32
+            bits[TensorRole.ROUTED] = 4 + 8 / 32
         sizes = {role: params * bits[role] / 8 for role, params in self.params.items()}
         return replace(self, size_bytes=sizes, params_by_bits={}, fp4=fp4_experts)
 
@@ -103,7 +103,7 @@ class Weights:
         if self.size_bytes is None or more < 0:
             filled = {role: size * size_bytes / held for role, size in sizes.items()}
             return replace(self, size_bytes=filled)
-        rest = Role.UNKNOWN if Role.UNKNOWN in sizes else Role.ASIDE
+        rest = TensorRole.UNKNOWN if TensorRole.UNKNOWN in sizes else TensorRole.ASIDE
         params = self.params.get(rest, 0) + more / held * sum(self.params.values())
         return replace(
             self,
@@ -111,11 +111,11 @@ class Weights:
             size_bytes={**sizes, rest: sizes.get(rest, 0) + more},
         )
 
-    def _read(self, amounts: Mapping[Role, float]) -> float | None:
-        routed = amounts.get(Role.ROUTED, 0)
-        if Role.UNKNOWN in amounts or (routed and self.active_share is None):
+    def _read(self, amounts: Mapping[TensorRole, float]) -> float | None:
+        routed = amounts.get(TensorRole.ROUTED, 0)
+        if TensorRole.UNKNOWN in amounts or (routed and self.active_share is None):
             return None
-        read = amounts.get(Role.DENSE, 0) + amounts.get(Role.OUTPUT, 0)
+        read = amounts.get(TensorRole.DENSE, 0) + amounts.get(TensorRole.OUTPUT, 0)
         return read + routed * (self.active_share or 0)
 
 
@@ -136,7 +136,7 @@ def is_output(module: str) -> bool:
     return _OUTPUT.search(module) is not None
 
 
-def role_of(module: str, *, is_tied: bool) -> Role:
+def role_of(module: str, *, is_tied: bool) -> TensorRole:
     """What a token does with the weights of a module, by its path.
 
     Args:
@@ -144,11 +144,11 @@ def role_of(module: str, *, is_tied: bool) -> Role:
         is_tied: Whether the model has no output layer besides its embedding.
     """
     if _ASIDE.search(module):
-        return Role.ASIDE
+        return TensorRole.ASIDE
     if _ROUTED.search(module):
-        return Role.ROUTED
+        return TensorRole.ROUTED
     if is_output(module):
-        return Role.OUTPUT
+        return TensorRole.OUTPUT
     if _EMBEDDING.search(module):
-        return Role.OUTPUT if is_tied else Role.LOOKED_UP
-    return Role.LOOKED_UP if _LOOKED_UP.search(module) else Role.DENSE
+        return TensorRole.OUTPUT if is_tied else TensorRole.LOOKED_UP
+    return TensorRole.LOOKED_UP if _LOOKED_UP.search(module) else TensorRole.DENSE

@@ -24,7 +24,7 @@ from mlx_gateway.engines import AskFor, Engines, HeadersFor
 from mlx_gateway.errors import CLIENT_LEFT, ApiError, ClientLeftError, UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, object_in, read_fields
 from mlx_gateway.heartbeat import Heartbeat
-from mlx_gateway.in_flight import InFlight, Line, Mounted, Phase, Reading
+from mlx_gateway.in_flight import InFlight, Line, Mounted, Reading, RequestPhase
 from mlx_gateway.keys import ADMIN, ClientKey, KeyRing
 from mlx_gateway.ledger import Ledger, RequestRow, program_of
 from mlx_gateway.liveness import EngineTimeouts
@@ -170,7 +170,7 @@ class _Request:
     answered_by: str = ""
     upstream: Upstream | None = None
     was_alone: bool = False
-    phase: Phase = Phase.QUEUED
+    phase: RequestPhase = RequestPhase.QUEUED
     prompt: Prompt | None = None
     is_prompt_read: bool = False
 
@@ -251,7 +251,7 @@ class Gateway:
         """How far prompts have been read, by the ids of `requests`, where their engine says so."""
         by_root: dict[str, list[int]] = {}
         for number, each in self._requests.items():
-            is_read = each.phase is Phase.READING and each.outbox.first_at is None
+            is_read = each.phase is RequestPhase.READING and each.outbox.first_at is None
             upstream = each.upstream
             if not is_read or upstream is None or upstream.node is not None:
                 continue
@@ -846,9 +846,9 @@ class Gateway:
             await self._options.activator.unload(option.name)
             return await self._answer_ready(request, option, call)
         waited_from = time.monotonic()
-        request.phase = Phase.STARTING
+        request.phase = RequestPhase.STARTING
         await self._make_ready(request, option, failed)
-        request.phase = Phase.QUEUED
+        request.phase = RequestPhase.QUEUED
         try:
             if call.ready_answer:
                 return await self._answer_ready(request, option, call)
@@ -936,7 +936,7 @@ class Gateway:
         is_alone = line.running_at(upstream.root) == 1
         try:
             self._say_who(request, option)
-            request.phase = Phase.READING
+            request.phase = RequestPhase.READING
             yield upstream
         finally:
             request.was_alone = is_alone and line.running_at(upstream.root) == 1
@@ -1055,7 +1055,7 @@ def _in_flight(number: int, request: _Request, now: float) -> InFlight:
         model=request.name,
         tier=request.shown_tier,
         protocol=request.path.removeprefix("/v1/"),
-        phase=request.phase if first_at is None else Phase.WRITING,
+        phase=request.phase if first_at is None else RequestPhase.WRITING,
         seconds=now - request.began,
         queue_s=request.queued_s,
         ttft_s=None if first_at is None else first_at - request.began,

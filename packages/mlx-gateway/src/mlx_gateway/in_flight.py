@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 
-class Phase(StrEnum):
+class RequestPhase(StrEnum):
     """How far a request has come."""
 
     STARTING = "starting"
@@ -41,7 +41,7 @@ class InFlight:
     model: str
     tier: str
     protocol: str
-    phase: Phase
+    phase: RequestPhase
     seconds: float
     queue_s: float
     ttft_s: float | None

@@ -56,7 +56,7 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class WaitForRoom:
     """It has to wait.
 
     Attributes:
@@ -82,7 +82,7 @@ class Refuse:
     pinned_bytes: int
 
 
-type Verdict = Load | Wait | Refuse
+type Verdict = Load | WaitForRoom | Refuse
 
 
 def decide_room(
@@ -118,7 +118,7 @@ def decide_room(
     times = [each.since + rule.min_stay_s for each in stays]
     times += [asked_at + rule.patience_s] if has_patience else []
     in_the_way = [each for each in movable if each.is_busy or each in stays]
-    return Wait(_names(in_the_way), min(times, default=None), _names(drained or ()))
+    return WaitForRoom(_names(in_the_way), min(times, default=None), _names(drained or ()))
 
 
 def decide_relief(residents: Sequence[Resident], *, may_be_busy: bool) -> str | None:

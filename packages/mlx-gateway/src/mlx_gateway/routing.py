@@ -36,7 +36,7 @@ about as long as reading eight, and most answers of agents are calls of tools.""
 
 
 @dataclass(frozen=True, slots=True)
-class Load:
+class NodeLoad:
     """What an upstream works on.
 
     Attributes:
@@ -52,16 +52,16 @@ class Load:
         """The work that is left, at the most, as tokens to be read."""
         return self.unread_tokens + ANSWER_TOKENS * self.running
 
-    def with_one(self, unread_tokens: int) -> "Load":
+    def with_one(self, unread_tokens: int) -> "NodeLoad":
         """With one request more."""
-        return Load(self.running + 1, self.unread_tokens + unread_tokens)
+        return NodeLoad(self.running + 1, self.unread_tokens + unread_tokens)
 
-    def without_one(self, unread_tokens: int) -> "Load":
+    def without_one(self, unread_tokens: int) -> "NodeLoad":
         """With one request less."""
-        return Load(max(self.running - 1, 0), max(self.unread_tokens - unread_tokens, 0))
+        return NodeLoad(max(self.running - 1, 0), max(self.unread_tokens - unread_tokens, 0))
 
 
-IDLE = Load()
+IDLE = NodeLoad()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +185,7 @@ def refuse_far_too_long(name: str, text: str, context_tokens: int) -> None:
 
 
 def fewest_tokens(
-    upstreams: Sequence[Upstream], loads: Mapping[str, Load], unseen: Mapping[str, int]
+    upstreams: Sequence[Upstream], loads: Mapping[str, NodeLoad], unseen: Mapping[str, int]
 ) -> Upstream:
     """The upstream with the fewest outstanding plus unseen tokens, the first of those that tie.
 

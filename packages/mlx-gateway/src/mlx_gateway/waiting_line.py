@@ -17,7 +17,7 @@ from typing import Protocol
 
 from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.keys import Priority
-from mlx_gateway.routing import IDLE, Load, fewest_tokens
+from mlx_gateway.routing import IDLE, NodeLoad, fewest_tokens
 from mlx_gateway.settings import ModelSettings, Upstream
 
 _SMOOTHING = 0.2
@@ -30,7 +30,7 @@ PATIENCE_S = {Priority.INTERACTIVE: 0.0, Priority.AGENT: 30.0, Priority.BATCH: 1
 """How much later a more urgent request may come and still go first: nobody waits for ever."""
 
 
-class Reading(Protocol):
+class PromptToRead(Protocol):
     """A prompt that is to be read, where it matters by whom."""
 
     def unseen_tokens(self, upstream: Upstream) -> int:
@@ -48,7 +48,7 @@ class _Waiter:
     number: int
     turn: "asyncio.Future[Turn]" = field(compare=False)
     excluded: frozenset[str] = field(compare=False)
-    reading: Reading | None = field(compare=False)
+    reading: PromptToRead | None = field(compare=False)
     came_at: float = field(compare=False)
 
 
@@ -79,7 +79,7 @@ class WaitingLine:
         is_up: Callable[[str], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._loads: dict[str, Load] = {}
+        self._loads: dict[str, NodeLoad] = {}
         self._model = model
         self._is_up = is_up
         self._clock = clock
@@ -116,7 +116,7 @@ class WaitingLine:
         self,
         excluded: frozenset[str] = frozenset(),
         priority: Priority = Priority.INTERACTIVE,
-        reading: Reading | None = None,
+        reading: PromptToRead | None = None,
     ) -> Turn:
         """A turn at an upstream that this request may go to; `release` ends it.
 

@@ -4,11 +4,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlx_procsup.delivery import Answer as Answer
     from mlx_procsup.delivery import AnswerKind as AnswerKind
     from mlx_procsup.delivery import DeliveryHistory as DeliveryHistory
     from mlx_procsup.delivery import DeliveryRule as DeliveryRule
-    from mlx_procsup.delivery import InFlight as InFlight
+    from mlx_procsup.delivery import RequestInFlight as RequestInFlight
+    from mlx_procsup.delivery import TokenAnswer as TokenAnswer
     from mlx_procsup.delivery import Unreadable as Unreadable
     from mlx_procsup.delivery import Work as Work
     from mlx_procsup.delivery_watch import DeliveryCheck as DeliveryCheck
@@ -102,7 +102,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _NAMES_IN = {
-    "delivery": "Answer AnswerKind DeliveryHistory DeliveryRule InFlight Unreadable Work",
+    "delivery": (
+        "AnswerKind DeliveryHistory DeliveryRule RequestInFlight TokenAnswer Unreadable Work"
+    ),
     "delivery_watch": "DeliveryCheck",
     "errors": (
         "AlreadyRunningError CommandNotFoundError ExitedEarlyError NotReadyError PortTakenError "

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 @dataclass(frozen=True, slots=True)
-class InFlight:
+class RequestInFlight:
     """A request that a service has and has not answered.
 
     Attributes:
@@ -42,8 +42,8 @@ class Work:
         held_bytes: The memory that it says it holds; None where it doesn't say.
     """
 
-    running: tuple[InFlight, ...] = ()
-    waiting: tuple[InFlight, ...] = ()
+    running: tuple[RequestInFlight, ...] = ()
+    waiting: tuple[RequestInFlight, ...] = ()
     written: int = 0
     rests: bool = False
     failures: int = 0
@@ -74,7 +74,7 @@ class AnswerKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TokenAnswer:
     """What came of asking for one token; `words` say which error."""
 
     kind: AnswerKind
@@ -181,7 +181,7 @@ class DeliveryHistory:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class DeliveryFinding:
     """What follows from a look or from an answer.
 
     Attributes:
@@ -193,7 +193,7 @@ class Finding:
     note: str = ""
 
 
-_NOTHING = Finding()
+_NOTHING = DeliveryFinding()
 
 
 def look(
@@ -204,7 +204,7 @@ def look(
     predict_s: Callable[[int | None], float],
     *,
     sharing: int = 1,
-) -> tuple[DeliveryHistory, Finding]:
+) -> tuple[DeliveryHistory, DeliveryFinding]:
     """What to remember of a service after a look at its work, and what to do.
 
     Args:
@@ -241,8 +241,8 @@ def look(
 
 
 def answered(
-    history: DeliveryHistory, answer: Answer, now: float, rule: DeliveryRule
-) -> tuple[DeliveryHistory, Finding]:
+    history: DeliveryHistory, answer: TokenAnswer, now: float, rule: DeliveryRule
+) -> tuple[DeliveryHistory, DeliveryFinding]:
     """What to remember of a service after it was asked for a token."""
     asked_at, is_still = history.asked_at, history.still_s >= history.grace_s(rule) - rule.doubt_s
     history = replace(history, asked_at=None)
@@ -298,7 +298,7 @@ def _passed_s(history: DeliveryHistory, now: float, rule: DeliveryRule) -> float
 
 def _look_in_vain(
     history: DeliveryHistory, said: Unreadable, now: float, rule: DeliveryRule
-) -> tuple[DeliveryHistory, Finding]:
+) -> tuple[DeliveryHistory, DeliveryFinding]:
     count = history.unreadable + 1
     if count < rule.unreadable:
         return replace(history, unreadable=count), _NOTHING
@@ -314,7 +314,7 @@ def _has_moved(before: Work, now: Work) -> bool:
         return True
     known = {request.name: request for request in (*before.running, *before.waiting)}
     for request in now.running:
-        earlier = known.get(request.name, InFlight(request.name))
+        earlier = known.get(request.name, RequestInFlight(request.name))
         if request.written > earlier.written or request.read > earlier.read:
             return True
     return False
@@ -330,11 +330,11 @@ def _owing(
 
     A client that leaves and comes back gives the service more to read; nothing of that is late.
     """
-    reading: Iterable[InFlight] = [each for each in said.running if not each.written]
+    reading: Iterable[RequestInFlight] = [each for each in said.running if not each.written]
     if not said.running and said.waiting:  # the next, which may have been begun by now
         sizes = [each.size for each in said.waiting]
         largest = None if None in sizes else max(size for size in sizes if size is not None)
-        reading = [InFlight("the next", largest)]
+        reading = [RequestInFlight("the next", largest)]
     new = [each for each in reading if each.name not in history.owing]
     return replace(
         history,
@@ -346,7 +346,7 @@ def _owing(
 
 def _judge(
     history: DeliveryHistory, said: Work, now: float, rule: DeliveryRule
-) -> tuple[DeliveryHistory, Finding]:
+) -> tuple[DeliveryHistory, DeliveryFinding]:
     grace_s, is_asked = history.grace_s(rule), history.asked_at is not None
     if is_asked:
         # the question is among what doesn't move
@@ -368,9 +368,11 @@ def _judge(
     return history, _NOTHING
 
 
-def _asking(history: DeliveryHistory, now: float, wait_s: float) -> tuple[DeliveryHistory, Finding]:
+def _asking(
+    history: DeliveryHistory, now: float, wait_s: float
+) -> tuple[DeliveryHistory, DeliveryFinding]:
     history = replace(history, asked_at=now, asked_for_s=wait_s, last_asked_at=now)
-    return history, Finding(ask_for_s=wait_s)
+    return history, DeliveryFinding(ask_for_s=wait_s)
 
 
 def _wedged(history: DeliveryHistory, reason: str) -> DeliveryHistory:
@@ -379,12 +381,12 @@ def _wedged(history: DeliveryHistory, reason: str) -> DeliveryHistory:
 
 def _telling(
     history: DeliveryHistory, note: str, topic: str = ""
-) -> tuple[DeliveryHistory, Finding]:
+) -> tuple[DeliveryHistory, DeliveryFinding]:
     """A finding that says something, but only the first time."""
     topic = topic or note
     if not note or topic in history.told:
         return history, _NOTHING
-    return replace(history, told=history.told | {topic}), Finding(note=note)
+    return replace(history, told=history.told | {topic}), DeliveryFinding(note=note)
 
 
 def _stuck(history: DeliveryHistory, rule: DeliveryRule) -> str:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from mlx_procsup.delivery import (
-    Answer,
     AnswerKind,
+    DeliveryFinding,
     DeliveryHistory,
     DeliveryRule,
-    Finding,
+    TokenAnswer,
     Unreadable,
     Work,
     answered,
@@ -35,7 +35,7 @@ class DeliveryCheck(Protocol):
         """What the service says of its work."""
         ...
 
-    def ask(self, wait_s: float) -> Answer:
+    def ask(self, wait_s: float) -> TokenAnswer:
         """What comes of asking it for one token."""
         ...
 
@@ -51,7 +51,7 @@ class _Watched:
     history: DeliveryHistory
     due_at: float
     answers: bool = True
-    asked: "queue.SimpleQueue[Answer] | None" = None
+    asked: "queue.SimpleQueue[TokenAnswer] | None" = None
     wedged_at: float = 0.0
 
 
@@ -163,13 +163,18 @@ class DeliveryWatch:
         except queue.Empty:
             if history.asked_at is not None and now < history.asked_at + history.asked_for_s:
                 return
-            answer = Answer(AnswerKind.NOTHING)
+            answer = TokenAnswer(AnswerKind.NOTHING)
         watched.asked = None
         if history.asked_at is not None:
             self._follow(name, watched, *answered(history, answer, now, self._rule), now)
 
     def _follow(
-        self, name: str, watched: _Watched, history: DeliveryHistory, finding: Finding, now: float
+        self,
+        name: str,
+        watched: _Watched,
+        history: DeliveryHistory,
+        finding: DeliveryFinding,
+        now: float,
     ) -> None:
         if history.wedged is not None and watched.history.wedged is None:
             asked_at = watched.history.asked_at
@@ -184,9 +189,9 @@ class DeliveryWatch:
             watched.asked = None
 
 
-def _asking(check: DeliveryCheck, wait_s: float) -> "queue.SimpleQueue[Answer]":
+def _asking(check: DeliveryCheck, wait_s: float) -> "queue.SimpleQueue[TokenAnswer]":
     """Ask in a thread of its own, which never keeps the program from ending."""
-    answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[TokenAnswer] = queue.SimpleQueue()
 
     def ask() -> None:
         answers.put(check.ask(wait_s))

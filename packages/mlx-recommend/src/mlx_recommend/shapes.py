@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from mlx_catalog import CatalogEntry, Geometry, ModelReading, Quant
 from mlx_catalog.model_types import model_types
-from mlx_catalog.weights import Role, Weights
+from mlx_catalog.weights import TensorRole, Weights
 from mlx_recommend.calibration import FUSED_HEAD_DIMS, LayerPart
 from mlx_recommend.inputs import ModelShape
 
@@ -51,13 +51,13 @@ def _shape_of_weights(
     shape = ModelShape(name=name, quant=quant, weights_bytes=None)
     if weights is not None:
         share, prefilled = weights.active_share or 1.0, _prefilled(geometry)
-        read, output = weights.read_params, weights.params.get(Role.OUTPUT, 0)
-        routed = weights.params.get(Role.ROUTED, 0) * share
+        read, output = weights.read_params, weights.params.get(TensorRole.OUTPUT, 0)
+        routed = weights.params.get(TensorRole.ROUTED, 0) * share
         shape = replace(
             shape,
             weights_bytes=weights.total_bytes,
             decode_weight_bytes=weights.read_bytes,
-            routed_weight_bytes=(weights.size_bytes or {}).get(Role.ROUTED, 0) * share,
+            routed_weight_bytes=(weights.size_bytes or {}).get(TensorRole.ROUTED, 0) * share,
             expert_share=share,
             float16=weights.float16,
             fp4_params=routed if weights.fp4 else 0,
@@ -96,16 +96,16 @@ def _weights_of_entry(entry: CatalogEntry) -> Weights:
     aside = (entry.tower_params_b or 0) * 1e9 if entry.capabilities.vision else 0
     text = total - aside - looked_up
     if text <= embedding:  # so few parameters are not a model of these widths
-        return Weights(params={Role.UNKNOWN: total}, size_bytes=None)
+        return Weights(params={TensorRole.UNKNOWN: total}, size_bytes=None)
     read = text if entry.active_params_b is None else min(entry.active_params_b * 1e9, text)
     output, share = min(embedding, read / 2), _expert_share(entry)
     routed = 0.0 if share == 1 else min((text - read) / (1 - share), text - output)
     params = {
-        Role.DENSE: text - output - routed,
-        Role.OUTPUT: output,
-        Role.ROUTED: routed,
-        Role.LOOKED_UP: looked_up,
-        Role.ASIDE: aside,
+        TensorRole.DENSE: text - output - routed,
+        TensorRole.OUTPUT: output,
+        TensorRole.ROUTED: routed,
+        TensorRole.LOOKED_UP: looked_up,
+        TensorRole.ASIDE: aside,
     }
     return Weights(params=params, size_bytes=None, active_share=share, float16=_is_float16(entry))
 

@@ -29,7 +29,7 @@ class ChatMessage(msgspec.Struct, frozen=True):
     content: str
 
 
-class Conversation(msgspec.Struct, frozen=True, kw_only=True):
+class ChatHistory(msgspec.Struct, frozen=True, kw_only=True):
     """What a question continues, as `conversation.json` has it.
 
     Attributes:
@@ -40,23 +40,23 @@ class Conversation(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     messages: tuple[ChatMessage, ...] = ()
 
-    def with_answer(self, answer: "ModelAnswer") -> "Conversation":
+    def with_answer(self, answer: "ModelAnswer") -> "ChatHistory":
         """The conversation after one more question and its answer."""
         said = (ChatMessage("user", answer.question), ChatMessage("assistant", answer.text))
         return msgspec.structs.replace(self, messages=(*self.messages, *said))
 
 
-def load_conversation(home: Home) -> Conversation | None:
+def load_conversation(home: Home) -> ChatHistory | None:
     """The last conversation; None where there is none.
 
     Raises:
         InvalidFileError: When its file is damaged or of a newer version.
     """
     hint = "Remove the file; the next `mlx-stack ask` starts a new conversation."
-    return json_file.read(home.conversation, Conversation, hint=hint)
+    return json_file.read(home.conversation, ChatHistory, hint=hint)
 
 
-def save_conversation(home: Home, conversation: Conversation) -> None:
+def save_conversation(home: Home, conversation: ChatHistory) -> None:
     """Keep a conversation for the next question, readable by its owner only."""
     home.create()
     json_file.write(home.conversation, conversation, mode=atomic_file.PRIVATE)

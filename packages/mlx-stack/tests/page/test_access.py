@@ -15,7 +15,7 @@ from mlx_stack.errors import StackError
 from mlx_stack.gateway.keys import add_key, revoke_key
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.page.answer import SECURITY
-from mlx_stack.page.session import Session, read_session, sign
+from mlx_stack.page.session import PageSession, read_session, sign
 
 type Browser = Any
 
@@ -191,7 +191,7 @@ def holder(cookie: str, key: str = KEY, now: float = 100.0) -> str | None:
 
 
 def test_only_a_cookie_that_was_signed_here_and_has_not_ended_holds() -> None:
-    cookie = sign(Session(CLIENTS["laptop"], 200), KEY)
+    cookie = sign(PageSession(CLIENTS["laptop"], 200), KEY)
 
     assert holder(cookie) == "laptop"
     assert holder(cookie, now=200.0) is None

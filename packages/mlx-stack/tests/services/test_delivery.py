@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mlx_catalog import ModelRole, Quant, load_catalog
 from mlx_hwprobe import parse_hardware_spec
-from mlx_procsup import AnswerKind, InFlight, Unreadable, Work
+from mlx_procsup import AnswerKind, RequestInFlight, Unreadable, Work
 from mlx_recommend import shape_of_entry
 from mlx_stack.services.delivery import (
     SLACK,
@@ -45,8 +45,8 @@ def work(counted: str | None = "3 1", *, batches: bool = True, **changes: object
 
 def test_with_batching_the_engine_tells_of_each_request() -> None:
     assert work() == Work(
-        running=(InFlight("a", 2000, 0.25),),
-        waiting=(InFlight("b", 2000),),
+        running=(RequestInFlight("a", 2000, 0.25),),
+        waiting=(RequestInFlight("b", 2000),),
         written=43,
         failures=1,
     )
@@ -69,20 +69,20 @@ def test_progress_of_an_answer_is_none_of_its_prompt() -> None:
     row = RUNNING | {"phase": "generation", "completion_tokens": 7, "progress": 0.01}
     said = work(requests=[row], num_waiting=0)
     assert isinstance(said, Work)
-    assert said.running == (InFlight("a", 2000, 0.0, 7),)
+    assert said.running == (RequestInFlight("a", 2000, 0.0, 7),)
 
 
 def test_requests_that_are_counted_and_not_shown_are_of_unknown_length() -> None:
     said = work(requests=[], num_running=3, num_waiting=0)
     assert isinstance(said, Work)
-    assert said.running == (InFlight("unknown 0"),)
+    assert said.running == (RequestInFlight("unknown 0"),)
 
 
 def test_without_batching_the_door_tells_of_them() -> None:
     """Half its bytes are more tokens than a prompt has; of a whole answer nothing is seen."""
     said = work("3 0 7:4096:s:31:5.2 8:220:w:0:0.1", batches=False)
     assert isinstance(said, Work)
-    assert said.running == (InFlight("7 streamed", 2048, written=31), InFlight("8"))
+    assert said.running == (RequestInFlight("7 streamed", 2048, written=31), RequestInFlight("8"))
     assert said.oldest_s == 5.2
 
 

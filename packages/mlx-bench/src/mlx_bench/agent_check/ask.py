@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlx_bench.conformance.inputs import chat_tool, claude_tool, user
-from mlx_bench.conformance.server import MESSAGES, Answer, Server
+from mlx_bench.conformance.server import MESSAGES, HttpAnswer, Server
 
 type Call = tuple[str, dict[str, Any]]
 type Message = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
+class ApiWay:
     """An API, and whether its answer comes as a stream."""
 
     id: str
@@ -27,15 +27,15 @@ class Way:
         return f"{api}, streamed" if self.streams else api
 
 
-CHAT_WHOLE = Way("c", is_messages=False, streams=False)
-CHAT_STREAMED = Way("cs", is_messages=False, streams=True)
-MESSAGES_WHOLE = Way("m", is_messages=True, streams=False)
-MESSAGES_STREAMED = Way("ms", is_messages=True, streams=True)
+CHAT_WHOLE = ApiWay("c", is_messages=False, streams=False)
+CHAT_STREAMED = ApiWay("cs", is_messages=False, streams=True)
+MESSAGES_WHOLE = ApiWay("m", is_messages=True, streams=False)
+MESSAGES_STREAMED = ApiWay("ms", is_messages=True, streams=True)
 WAYS = (CHAT_WHOLE, CHAT_STREAMED, MESSAGES_WHOLE, MESSAGES_STREAMED)
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class CheckTurn:
     """A part of a conversation: what the user said, a call that was made, or an answer.
 
     Attributes:
@@ -62,7 +62,7 @@ class Request:
     """
 
     text: str
-    before: tuple[Turn, ...] = ()
+    before: tuple[CheckTurn, ...] = ()
     tools: tuple[Mapping[str, Any], ...] = ()
     choice: str = "auto"
     schema: Mapping[str, Any] | None = None
@@ -71,7 +71,7 @@ class Request:
     thinks: bool | None = field(default=None)
 
 
-def ask(server: Server, way: Way, request: Request) -> Answer:
+def ask(server: Server, way: ApiWay, request: Request) -> HttpAnswer:
     """The answer to a question that is asked in this way, at temperature 0."""
     fields = _messages_fields(request) if way.is_messages else _chat_fields(request)
     fields |= {"temperature": 0, "max_tokens": request.max_tokens}
@@ -149,7 +149,7 @@ def _asked(text: str) -> Sequence[Message]:
     return [user(text)] if text else []
 
 
-def ended_well(answer: Answer, *, with_call: bool) -> bool:
+def ended_well(answer: HttpAnswer, *, with_call: bool) -> bool:
     """Whether the answer says that it ended as it did: with a call, or by itself."""
     if answer.path == MESSAGES:
         return answer.ending == ("tool_use" if with_call else "end_turn")

@@ -9,16 +9,16 @@ from http import HTTPStatus
 import httpx
 
 from mlx_bench.agent_check import coherence
-from mlx_bench.agent_check.ask import CHAT_WHOLE, Request, Way, ask
-from mlx_bench.agent_check.coherence import Difference
+from mlx_bench.agent_check.ask import CHAT_WHOLE, ApiWay, Request, ask
+from mlx_bench.agent_check.coherence import AnswerDifference
 from mlx_bench.agent_check.needle import Needle, find_needle
-from mlx_bench.agent_check.questions import QUESTIONS, Question
+from mlx_bench.agent_check.questions import QUESTIONS, CheckQuestion
 from mlx_bench.agent_check.report import (
     COHERENCE,
     NEEDLE,
+    CheckConditions,
     CheckedCase,
     CheckReport,
-    Conditions,
     judge,
 )
 from mlx_bench.client import ModelEndpoint
@@ -38,7 +38,7 @@ class _Check:
     server: Server
     context_tokens: int | None
     before: CheckReport | None
-    conditions: Conditions
+    conditions: CheckConditions
     needle_seconds: float
     thinks: bool | None = None
     answers: dict[str, str] = field(default_factory=dict[str, str])
@@ -66,7 +66,7 @@ class _Check:
         )
         return (*asked, coherent, found)
 
-    def _case(self, question: Question, way: Way) -> Case:
+    def _case(self, question: CheckQuestion, way: ApiWay) -> Case:
         request = question.request
         if self.thinks and request.thinks is None:
             request = replace(request, thinks=False)
@@ -108,7 +108,7 @@ class _Check:
 
 
 def judge_coherence(
-    answers: Mapping[str, str], before: CheckReport | None, conditions: Conditions
+    answers: Mapping[str, str], before: CheckReport | None, conditions: CheckConditions
 ) -> tuple[bool, str]:
     """Whether greedy answers are as they should be, and what there is to say of them.
 
@@ -129,7 +129,7 @@ def judge_coherence(
     return False, f"{words}, and nothing else does; {_shown(different[0])}"
 
 
-def _shown(difference: Difference) -> str:
+def _shown(difference: AnswerDifference) -> str:
     return f"{difference.name}: {difference.now!r}, before {difference.before!r}"
 
 
@@ -138,7 +138,7 @@ def run_check(
     *,
     target: str,
     model: str = "",
-    conditions: Conditions | None = None,
+    conditions: CheckConditions | None = None,
     context_tokens: int | None = None,
     before: CheckReport | None = None,
     needle_seconds: float = NEEDLE_SECONDS,
@@ -161,7 +161,11 @@ def run_check(
     """
     began, started_at = time.monotonic(), datetime.now(UTC).isoformat(timespec="seconds")
     check = _Check(
-        server, context_tokens, before, conditions or Conditions(), needle_seconds=needle_seconds
+        server,
+        context_tokens,
+        before,
+        conditions or CheckConditions(),
+        needle_seconds=needle_seconds,
     )
     check.thinks = _does_think(server)
     cases = check.cases()

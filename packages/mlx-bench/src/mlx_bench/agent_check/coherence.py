@@ -27,7 +27,7 @@ LEAST_SENSIBLE = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class AnswerDifference:
     """An answer that is another than before.
 
     Attributes:
@@ -59,10 +59,10 @@ def sensible(answers: Mapping[str, str]) -> int:
     return sum(word in answers.get(name, "").casefold() for name, (_, word) in PROMPTS.items())
 
 
-def compare(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[Difference, ...]:
+def compare(before: Mapping[str, str], now: Mapping[str, str]) -> tuple[AnswerDifference, ...]:
     """The answers that differ, of the prompts that both know."""
     return tuple(
-        Difference(name, before[name], now[name], _first_difference(before[name], now[name]))
+        AnswerDifference(name, before[name], now[name], _first_difference(before[name], now[name]))
         for name in PROMPTS
         if name in before and name in now and before[name] != now[name]
     )

@@ -11,13 +11,13 @@ from mlx_bench.agent_check.ask import (
     MESSAGES_STREAMED,
     MESSAGES_WHOLE,
     WAYS,
+    ApiWay,
     Call,
+    CheckTurn,
     Request,
-    Turn,
-    Way,
     ended_well,
 )
-from mlx_bench.conformance.server import Answer
+from mlx_bench.conformance.server import HttpAnswer
 
 _MARKUP = ("<tool_call", "</tool_call", "<function", "<think", "</think", "<|", "[TOOL_CALLS]")
 """What a parser must have taken out of an answer."""
@@ -82,26 +82,28 @@ _PLACE = {
     "additionalProperties": False,
 }
 _IN_PARIS: Call = ("get_weather", {"city": "Paris"})
-_ASKED_IN_PARIS = Turn("What is the weather in Paris right now?")
+_ASKED_IN_PARIS = CheckTurn("What is the weather in Paris right now?")
 
 
-def _small_talk() -> tuple[Turn, ...]:
+def _small_talk() -> tuple[CheckTurn, ...]:
     """Thirty turns, some with a tool's call, as a session of an agent has."""
-    turns: list[Turn] = []
+    turns: list[CheckTurn] = []
     for number in range(1, 16):
         if number % 5 == 0:
-            turns.append(Turn("What is the weather in Rome right now?"))
+            turns.append(CheckTurn("What is the weather in Rome right now?"))
             call: Call = ("get_weather", {"city": "Rome"})
-            turns.append(Turn(call=call, result='{"temperature_c": 21}'))
-            turns.append(Turn("It is 21 degrees in Rome.", is_users=False))
+            turns.append(CheckTurn(call=call, result='{"temperature_c": 21}'))
+            turns.append(CheckTurn("It is 21 degrees in Rome.", is_users=False))
         else:
-            turns.append(Turn(f"My number {number} is {number * 7}. Just say that you see it."))
-            turns.append(Turn(f"I see it: {number * 7}.", is_users=False))
+            turns.append(
+                CheckTurn(f"My number {number} is {number * 7}. Just say that you see it.")
+            )
+            turns.append(CheckTurn(f"I see it: {number * 7}.", is_users=False))
     return tuple(turns)
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class CheckQuestion:
     """One thing that an agent needs, and the ways in which it is tried.
 
     Attributes:
@@ -118,14 +120,14 @@ class Question:
     topic: str
     right: str
     request: Request
-    is_right: Callable[[Answer], bool]
-    ways: tuple[Way, ...]
+    is_right: Callable[[HttpAnswer], bool]
+    ways: tuple[ApiWay, ...]
     calls: tuple[Call, ...] = ()
     says: str = ""
     needs_thinking: bool = False
 
 
-def _is_clean(answer: Answer) -> bool:
+def _is_clean(answer: HttpAnswer) -> bool:
     return not any(mark in answer.said for mark in _MARKUP)
 
 
@@ -149,13 +151,13 @@ def _calling(
     right: str,
     request: Request,
     calls: tuple[Call, ...],
-    ways: tuple[Way, ...],
+    ways: tuple[ApiWay, ...],
     *,
     is_verbatim: bool = False,
-) -> Question:
+) -> CheckQuestion:
     """A question whose right answer is these calls, in any order."""
 
-    def is_right(answer: Answer) -> bool:
+    def is_right(answer: HttpAnswer) -> bool:
         left = list(answer.calls)
         for name, arguments in calls:
             for found in left:
@@ -167,7 +169,7 @@ def _calling(
                 return False
         return not left and _is_clean(answer) and ended_well(answer, with_call=True)
 
-    return Question(id, topic, right, request, is_right, ways, calls)
+    return CheckQuestion(id, topic, right, request, is_right, ways, calls)
 
 
 def _saying(
@@ -176,24 +178,24 @@ def _saying(
     right: str,
     request: Request,
     says: str,
-    ways: tuple[Way, ...],
+    ways: tuple[ApiWay, ...],
     *,
     word: str = "",
-) -> Question:
+) -> CheckQuestion:
     """A question whose right answer is a text without any call, which holds a word."""
 
-    def is_right(answer: Answer) -> bool:
+    def is_right(answer: HttpAnswer) -> bool:
         said = answer.said.strip()
         return bool(said) and word in said and not answer.calls and _is_clean(answer)
 
-    return Question(id, topic, right, request, is_right, ways, says=says)
+    return CheckQuestion(id, topic, right, request, is_right, ways, says=says)
 
 
-def _is_forced(answer: Answer) -> bool:
+def _is_forced(answer: HttpAnswer) -> bool:
     return bool(answer.calls) and all(name == "get_weather" for name, _ in answer.calls)
 
 
-def _is_place(answer: Answer) -> bool:
+def _is_place(answer: HttpAnswer) -> bool:
     place = json.loads(answer.said)
     return (
         set(place) == {"city", "country", "population"}
@@ -202,16 +204,16 @@ def _is_place(answer: Answer) -> bool:
     )
 
 
-def _is_stopped(answer: Answer) -> bool:
+def _is_stopped(answer: HttpAnswer) -> bool:
     said = answer.said.casefold()
     return "four" in said and "five" not in said and answer.ending in ("stop", "stop_sequence")
 
 
-def _has_thought(answer: Answer) -> bool:
+def _has_thought(answer: HttpAnswer) -> bool:
     return bool(answer.thinking.strip()) and "42" in answer.said and _is_clean(answer)
 
 
-def _has_not_thought(answer: Answer) -> bool:
+def _has_not_thought(answer: HttpAnswer) -> bool:
     return not answer.thinking.strip() and "42" in answer.said and _is_clean(answer)
 
 
@@ -227,7 +229,7 @@ ONE_TOOL = _calling(
 """The least that a model for agents must do."""
 _SUM = Request("What is 17 plus 25? Answer with the number only.", max_tokens=640)
 
-QUESTIONS: tuple[Question, ...] = (
+QUESTIONS: tuple[CheckQuestion, ...] = (
     ONE_TOOL,
     _calling(
         "T02", "choice among several tools", "one call of convert_currency: 250, USD, EUR",
@@ -275,8 +277,10 @@ QUESTIONS: tuple[Question, ...] = (
     ),
     _saying(
         "T08", "use of tool results", "an answer with the temperature, and no call",
-        Request("", before=(_ASKED_IN_PARIS, Turn(call=_IN_PARIS, result='{"temperature_c": 17}')),
-                tools=(WEATHER,)),
+        Request(
+            "", tools=(WEATHER,),
+            before=(_ASKED_IN_PARIS, CheckTurn(call=_IN_PARIS, result='{"temperature_c": 17}')),
+        ),
         "It is 17 degrees in Paris.", (CHAT_WHOLE, CHAT_STREAMED, MESSAGES_STREAMED), word="17",
     ),
     _calling(
@@ -288,35 +292,35 @@ QUESTIONS: tuple[Question, ...] = (
         "T10", "tool_choice none", "a text, and no call", replace(_WEATHER_IN_PARIS, choice="none"),
         "I can't see the weather.", (CHAT_WHOLE, MESSAGES_STREAMED),
     ),
-    Question(
+    CheckQuestion(
         "T11", "tool_choice required", "a call of the tool",
         Request("How warm is it in Oslo?", tools=(WEATHER,), choice="required"), _is_forced,
         (CHAT_STREAMED, MESSAGES_WHOLE), (("get_weather", {"city": "Oslo"}),),
     ),
-    Question(
+    CheckQuestion(
         "T12", "named tool_choice", "a call of the named tool, and of no other",
         Request("I am in Oslo. What should I wear?", tools=(_TASKS, WEATHER, _NOTE),
                 choice="get_weather"), _is_forced,
         (CHAT_WHOLE, MESSAGES_STREAMED), (("get_weather", {"city": "Oslo"}),),
     ),
-    Question(
+    CheckQuestion(
         "T13", "JSON schema output", "JSON of that schema, and nothing else",
         Request("Describe the capital of Japan.", schema=_PLACE), _is_place,
         (CHAT_WHOLE, CHAT_STREAMED, MESSAGES_WHOLE),
         says='{"city": "Tokyo", "country": "Japan", "population": 14000000}',
     ),
-    Question(
+    CheckQuestion(
         "T14", "stop sequences", "the answer ends before the stop sequence",
         Request("Count from one to ten, spelled out, all on one line, with spaces between them.",
                 stop=("zzz", " five")), _is_stopped,
         (CHAT_STREAMED, MESSAGES_WHOLE), says="one two three four five six seven eight nine ten",
     ),
-    Question(
+    CheckQuestion(
         "T15", "thinking", "thoughts apart from the answer, which has the number",
         replace(_SUM, thinks=True), _has_thought, (CHAT_STREAMED, MESSAGES_STREAMED),
         says="42", needs_thinking=True,
     ),
-    Question(
+    CheckQuestion(
         "T16", "thinking switched off", "no thoughts, and an answer that has the number",
         replace(_SUM, thinks=False), _has_not_thought, (CHAT_WHOLE, MESSAGES_STREAMED),
         says="42", needs_thinking=True,

@@ -33,7 +33,7 @@ class CheckedCase(msgspec.Struct, frozen=True):
     seen: str = ""
 
 
-class Conditions(msgspec.Struct, frozen=True):
+class CheckConditions(msgspec.Struct, frozen=True):
     """What was checked, as far as it is known: what two checks must share to be compared.
 
     Attributes:
@@ -45,7 +45,7 @@ class Conditions(msgspec.Struct, frozen=True):
     engine: EngineVersion = EngineVersion()
     flags: tuple[str, ...] | None = None
 
-    def differences(self, other: "Conditions") -> tuple[str, ...]:
+    def differences(self, other: "CheckConditions") -> tuple[str, ...]:
         """What this has and the other hasn't, in words."""
         found: list[str] = []
         if self.engine != other.engine:
@@ -105,7 +105,7 @@ class CheckReport(msgspec.Struct, frozen=True):
     model: str
     started_at: str
     seconds: float
-    conditions: Conditions
+    conditions: CheckConditions
     is_ready: bool
     verdict: str
     right: int

@@ -117,7 +117,7 @@ class CalledTool(msgspec.Struct):
     function: _Function
 
 
-class ChatMessage(msgspec.Struct):
+class WireMessage(msgspec.Struct):
     """One message of a request."""
 
     role: str = "user"
@@ -129,7 +129,7 @@ class RequestBody(msgspec.Struct):
     """What this server reads of a chat request."""
 
     model: str = ""
-    messages: list[ChatMessage] = []
+    messages: list[WireMessage] = []
     tools: list[dict[str, object]] = []
     max_tokens: int = 0
     max_completion_tokens: int = 0

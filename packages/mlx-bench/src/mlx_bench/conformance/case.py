@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mlx_bench.conformance.server import Answer, Server
+from mlx_bench.conformance.server import HttpAnswer, Server
 
 _LONGEST_SEEN = 300
 
@@ -68,14 +68,14 @@ def judge(server: Server, case: Case) -> Outcome:
     return Outcome(case, is_right=False, seen=(what + _seen(answers))[:_LONGEST_SEEN])
 
 
-def _seen(answers: Sequence[Answer]) -> str:
+def _seen(answers: Sequence[HttpAnswer]) -> str:
     if not answers:
         return "no answer"
     last = answers[-1]
     return f"HTTP {last.status} {_in_short(last)}{' '.join(last.text.split())}"
 
 
-def _in_short(answer: Answer) -> str:
+def _in_short(answer: HttpAnswer) -> str:
     """What a stream came to, since its first events say little."""
     if not answer.is_stream:
         return ""

@@ -22,7 +22,7 @@ from mlx_bench.conformance.inputs import (
     texts,
     user,
 )
-from mlx_bench.conformance.server import CHAT, Answer, Server
+from mlx_bench.conformance.server import CHAT, HttpAnswer, Server
 
 _PARIS = f"Repeat: {json.dumps(ARGUMENTS)}"
 _STRICT = {
@@ -52,15 +52,15 @@ def _result(content: object) -> list[dict[str, Any]]:
     return [user("x"), _ASKED, {"role": "tool", "tool_call_id": "c1", "content": content}]
 
 
-def _ends_as_a_stream(answer: Answer) -> bool:
+def _ends_as_a_stream(answer: HttpAnswer) -> bool:
     return answer.is_stream and answer.text.endswith("data: [DONE]\n\n")
 
 
-def _usages(answer: Answer) -> list[dict[str, Any]]:
+def _usages(answer: HttpAnswer) -> list[dict[str, Any]]:
     return [each for each in answer.events if each.get("usage")]
 
 
-def _is_right_start(answer: Answer) -> bool:
+def _is_right_start(answer: HttpAnswer) -> bool:
     first = answer.events[0]["choices"][0]["delta"]
     return (
         first.get("role") == "assistant"
@@ -70,16 +70,16 @@ def _is_right_start(answer: Answer) -> bool:
     )
 
 
-def _counts_once(answer: Answer) -> bool:
+def _counts_once(answer: HttpAnswer) -> bool:
     found = _usages(answer)
     return len(found) == 1 and found[0]["choices"] == [] and found[0] == answer.events[-1]
 
 
-def _is_stopped(answer: Answer, text: str) -> bool:
+def _is_stopped(answer: HttpAnswer, text: str) -> bool:
     return answer.said == text and answer.ending == "stop"
 
 
-def _is_called(answer: Answer, times: int = 1) -> bool:
+def _is_called(answer: HttpAnswer, times: int = 1) -> bool:
     return answer.calls == CALLED * times and answer.ending == "tool_calls"
 
 
@@ -89,21 +89,21 @@ def _sees(server: Server, *words: str, messages: list[dict[str, Any]], **fields:
     return all(word in said for word in words)
 
 
-def _has_first_call_only(answer: Answer) -> bool:
+def _has_first_call_only(answer: HttpAnswer) -> bool:
     return answer.calls == CALLED
 
 
-def _raw(server: Server, body: bytes) -> Answer:
+def _raw(server: Server, body: bytes) -> HttpAnswer:
     return server.ask(CHAT, body)
 
 
-def _json_as_asked(answer: Answer) -> bool:
+def _json_as_asked(answer: HttpAnswer) -> bool:
     return answer.is_done_or_refused(
         done=answer.status == 200 and json.loads(answer.said) == ARGUMENTS
     )
 
 
-def _is_whole(answer: Answer) -> bool:
+def _is_whole(answer: HttpAnswer) -> bool:
     usage = answer.usage
     total = usage["prompt_tokens"] + usage["completion_tokens"]
     return _is_stopped(answer, "one two three") and usage["total_tokens"] == total

@@ -6,7 +6,7 @@ import zlib
 
 from mlx_bench.conformance.case import Case
 from mlx_bench.conformance.inputs import user
-from mlx_bench.conformance.server import CHAT, TEXT, Answer, Server
+from mlx_bench.conformance.server import CHAT, TEXT, HttpAnswer, Server
 
 _MB = 2**20
 
@@ -61,7 +61,7 @@ def _refuses_and_reuses(server: Server) -> bool:
     return _status(answer) == 401 and answer.count(b"HTTP/1.1 ") in (1, 2)
 
 
-def _is_closed(answer: Answer) -> bool:
+def _is_closed(answer: HttpAnswer) -> bool:
     return "access-control-allow-origin" not in answer.headers
 
 

@@ -19,7 +19,7 @@ from mlx_bench.conformance.inputs import (
     texts,
     user,
 )
-from mlx_bench.conformance.server import COUNT, MESSAGES, TEXT, Answer, Server
+from mlx_bench.conformance.server import COUNT, MESSAGES, TEXT, HttpAnswer, Server
 
 _THINKING = {"type": "enabled", "budget_tokens": 1024}
 _USE = {"type": "tool_use", "id": "c1", "name": "weather", "input": {"city": "Paris"}}
@@ -50,17 +50,17 @@ def _result(*blocks: dict[str, Any] | str, **more: object) -> list[dict[str, Any
     return [user("x"), {"role": "assistant", "content": [_USE]}, user([first, *blocks])]
 
 
-def _blocks(answer: Answer) -> list[dict[str, Any]]:
+def _blocks(answer: HttpAnswer) -> list[dict[str, Any]]:
     if answer.is_stream:
         return [each["content_block"] for each in answer.of("content_block_start")]
     return answer.document["content"]
 
 
-def _kinds(answer: Answer) -> list[str]:
+def _kinds(answer: HttpAnswer) -> list[str]:
     return [block["type"] for block in _blocks(answer)]
 
 
-def _is_whole(answer: Answer) -> bool:
+def _is_whole(answer: HttpAnswer) -> bool:
     it = answer.document
     return (
         (it["type"], it["role"], it["stop_reason"]) == ("message", "assistant", "end_turn")
@@ -72,18 +72,18 @@ def _is_whole(answer: Answer) -> bool:
     )
 
 
-def _is_in_order(answer: Answer) -> bool:
+def _is_in_order(answer: HttpAnswer) -> bool:
     kinds = [each["type"] for each in answer.events if each["type"] != "ping"]
     return [kind for kind, _ in groupby(kinds)] == _ORDER and answer.names[0] == "message_start"
 
 
-def _tells_tokens(answer: Answer) -> bool:
+def _tells_tokens(answer: HttpAnswer) -> bool:
     start = answer.of("message_start")[0]["message"]["usage"]
     end = answer.of("message_delta")[-1]["usage"]
     return start["input_tokens"] > 0 and end["output_tokens"] > 0
 
 
-def _is_called(answer: Answer, times: int = 1) -> bool:
+def _is_called(answer: HttpAnswer, times: int = 1) -> bool:
     return answer.calls == CALLED * times and answer.ending == "tool_use"
 
 
@@ -97,7 +97,7 @@ def _shows(server: Server, messages: list[dict[str, Any]], *words: str) -> bool:
     return all(word in said for word in words)
 
 
-def _is_stopped(answer: Answer, text: str, by: str) -> bool:
+def _is_stopped(answer: HttpAnswer, text: str, by: str) -> bool:
     document = answer.of("message_delta")[-1]["delta"] if answer.is_stream else answer.document
     return (
         answer.said == text and answer.ending == "stop_sequence" and document["stop_sequence"] == by
@@ -121,7 +121,7 @@ def _models_in_its_shape(server: Server) -> bool:
     return answer["has_more"] is False and row["type"] == "model" and bool(row["display_name"])
 
 
-def _as_json(answer: Answer) -> bool:
+def _as_json(answer: HttpAnswer) -> bool:
     return answer.is_done_or_refused(done=answer.status == 200 and answer.said.startswith("{"))
 
 

@@ -17,13 +17,13 @@ from mlx_bench.conformance.inputs import (
     TWO_CALLS,
     user,
 )
-from mlx_bench.conformance.server import Answer, Server
+from mlx_bench.conformance.server import HttpAnswer, Server
 
 _PARIS = f"Repeat: {json.dumps(ARGUMENTS)}"
 _CALL = {"function": {"name": "weather", "arguments": ARGUMENTS}}
 
 
-def _is_streamed(answer: Answer) -> bool:
+def _is_streamed(answer: HttpAnswer) -> bool:
     lines = answer.events
     last = lines[-1]
     return (
@@ -35,7 +35,7 @@ def _is_streamed(answer: Answer) -> bool:
     )
 
 
-def _is_whole(answer: Answer) -> bool:
+def _is_whole(answer: HttpAnswer) -> bool:
     it = answer.document
     return (
         (it["done"], it["done_reason"], answer.said) == (True, "stop", "one two three")
@@ -44,13 +44,13 @@ def _is_whole(answer: Answer) -> bool:
     )
 
 
-def _is_json_or_refused(answer: Answer) -> bool:
+def _is_json_or_refused(answer: HttpAnswer) -> bool:
     return answer.is_done_or_refused(
         done=answer.status == 200 and json.loads(answer.said) == ARGUMENTS
     )
 
 
-def _generate(server: Server, prompt: object, **fields: object) -> Answer:
+def _generate(server: Server, prompt: object, **fields: object) -> HttpAnswer:
     return server.ask("/api/generate", {"model": server.model, "prompt": prompt, **fields})
 
 

@@ -20,7 +20,7 @@ from mlx_bench.conformance.inputs import (
     texts,
     user,
 )
-from mlx_bench.conformance.server import RESPONSES, Answer, Server
+from mlx_bench.conformance.server import RESPONSES, HttpAnswer, Server
 
 _CALL = {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": '{"city": "Paris"}'}  # fmt: skip
 _THOUGHT: dict[str, Any] = {"type": "reasoning", "id": "rs_1", "summary": [], "content": None, "encrypted_content": None}  # fmt: skip
@@ -45,17 +45,17 @@ def _output(content: object, kind: str = "function_call_output") -> list[dict[st
     return [user("x"), _CALL, {"type": kind, "call_id": "c1", "output": content}]
 
 
-def _kinds(answer: Answer) -> list[str]:
+def _kinds(answer: HttpAnswer) -> list[str]:
     return [each["type"] for each in answer.events]
 
 
-def _response(answer: Answer) -> dict[str, Any]:
+def _response(answer: HttpAnswer) -> dict[str, Any]:
     if not answer.is_stream:
         return answer.document
     return (answer.of("response.completed") + answer.of("response.incomplete"))[-1]["response"]
 
 
-def _is_whole(answer: Answer) -> bool:
+def _is_whole(answer: HttpAnswer) -> bool:
     it = answer.document
     return (
         (it["object"], it["status"], answer.said) == ("response", "completed", "one two three")
@@ -64,7 +64,7 @@ def _is_whole(answer: Answer) -> bool:
     )
 
 
-def _is_in_order(answer: Answer) -> bool:
+def _is_in_order(answer: HttpAnswer) -> bool:
     kinds = _kinds(answer)
     numbers: list[int] = [each["sequence_number"] for each in answer.events]
     return (
@@ -77,7 +77,7 @@ def _is_in_order(answer: Answer) -> bool:
     )
 
 
-def _is_called_once(answer: Answer) -> bool:
+def _is_called_once(answer: HttpAnswer) -> bool:
     added = [each["item"] for each in answer.of("response.output_item.added")]
     begun = [item["arguments"] for item in added if item["type"] == "function_call"]
     done = answer.of("response.function_call_arguments.done")
@@ -94,7 +94,7 @@ def _shows(server: Server, given: list[dict[str, Any]], *words: str, **fields: o
     return all(word in said for word in words)
 
 
-def _is_json_or_refused(answer: Answer) -> bool:
+def _is_json_or_refused(answer: HttpAnswer) -> bool:
     return answer.is_done_or_refused(
         done=answer.status == 200 and json.loads(answer.said) == ARGUMENTS
     )
@@ -127,7 +127,7 @@ def _is_kept_or_refused(server: Server) -> bool:
     return (read.status == 200 and read.document["id"] == made) or _says_not_found(read)
 
 
-def _says_not_found(answer: Answer) -> bool:
+def _says_not_found(answer: HttpAnswer) -> bool:
     """Whether a path, or a thing, isn't there, in the words of OpenAI's shape."""
     return answer.status == 404 and bool(answer.document["error"]["message"])
 

@@ -20,7 +20,7 @@ _ERROR_KEYS = ("message", "type")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpAnswer:
     """What came back from one request.
 
     Attributes:
@@ -259,7 +259,7 @@ class Server:
     api_key: str = ""
     timeout_s: float = 60.0
     auth: httpx.Auth | None = field(default=None, repr=False)
-    seen: list[Answer] = field(default_factory=list[Answer])
+    seen: list[HttpAnswer] = field(default_factory=list[HttpAnswer])
 
     def __post_init__(self) -> None:
         """Open a client whose connections are used again."""
@@ -298,33 +298,33 @@ class Server:
 
     def ask(
         self, path: str, body: object = None, *, method: str = "POST", **headers: str
-    ) -> Answer:
+    ) -> HttpAnswer:
         """The answer to a request; a body that is not bytes is sent as JSON."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         sent = None if method in ("GET", "HEAD", "DELETE", "OPTIONS") else content
         response = self.client.request(method, path, content=sent, headers=self.headers(**headers))
         return self._noted(path, response)
 
-    def _noted(self, path: str, response: httpx.Response) -> Answer:
+    def _noted(self, path: str, response: httpx.Response) -> HttpAnswer:
         headers = {name.lower(): value for name, value in response.headers.items()}
-        answer = Answer(path.partition("?")[0], response.status_code, headers, response.content)
+        answer = HttpAnswer(path.partition("?")[0], response.status_code, headers, response.content)
         self.seen.append(answer)
         return answer
 
-    def get(self, path: str, **headers: str) -> Answer:
+    def get(self, path: str, **headers: str) -> HttpAnswer:
         """The answer to a GET."""
         return self.ask(path, method="GET", **headers)
 
-    def chat(self, text: object = TEXT, **fields: object) -> Answer:
+    def chat(self, text: object = TEXT, **fields: object) -> HttpAnswer:
         """The answer to a request of Chat Completions; `text` may be the messages."""
         messages = [{"role": "user", "content": text}] if isinstance(text, str) else text
         return self.ask(CHAT, {"model": self.model, "messages": messages, **fields})
 
-    def complete(self, prompt: object = "x", **fields: object) -> Answer:
+    def complete(self, prompt: object = "x", **fields: object) -> HttpAnswer:
         """The answer to a request of Completions."""
         return self.ask(COMPLETIONS, {"model": self.model, "prompt": prompt, **fields})
 
-    def message(self, text: object = TEXT, **fields: object) -> Answer:
+    def message(self, text: object = TEXT, **fields: object) -> HttpAnswer:
         """The answer to a request of Messages; `text` may be the messages."""
         return self.ask(MESSAGES, self.message_body(text, **fields))
 
@@ -333,17 +333,17 @@ class Server:
         messages = [{"role": "user", "content": text}] if isinstance(text, str) else text
         return {"model": self.model, "max_tokens": 400, "messages": messages, **fields}
 
-    def count(self, text: object = TEXT, **fields: object) -> Answer:
+    def count(self, text: object = TEXT, **fields: object) -> HttpAnswer:
         """The answer to a request for the number of tokens."""
         body = self.message_body(text, **fields)
         del body["max_tokens"]
         return self.ask(COUNT, body)
 
-    def respond(self, given: object = TEXT, **fields: object) -> Answer:
+    def respond(self, given: object = TEXT, **fields: object) -> HttpAnswer:
         """The answer to a request of Responses."""
         return self.ask(RESPONSES, {"model": self.model, "input": given, **fields})
 
-    def ollama(self, text: object = TEXT, path: str = "/api/chat", **fields: object) -> Answer:
+    def ollama(self, text: object = TEXT, path: str = "/api/chat", **fields: object) -> HttpAnswer:
         """The answer to a request of Ollama's; `text` may be the messages."""
         messages = [{"role": "user", "content": text}] if isinstance(text, str) else text
         return self.ask(path, {"model": self.model, "messages": messages, **fields})

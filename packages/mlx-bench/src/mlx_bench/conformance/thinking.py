@@ -4,28 +4,28 @@ from typing import Any
 
 from mlx_bench.conformance.case import Case
 from mlx_bench.conformance.inputs import CALLED, CLAUDE_TOOL, THOUGHT, call_of
-from mlx_bench.conformance.server import Answer
+from mlx_bench.conformance.server import HttpAnswer
 
 _THINKING = {"type": "enabled", "budget_tokens": 1024}
 _AND_CALLS = f"Repeat: <think>I ponder.</think>{call_of().removeprefix('Repeat: ')}"
 
 
-def _blocks(answer: Answer) -> list[dict[str, Any]]:
+def _blocks(answer: HttpAnswer) -> list[dict[str, Any]]:
     if answer.is_stream:
         return [each["content_block"] for each in answer.of("content_block_start")]
     return answer.document["content"]
 
 
-def _thought(answer: Answer) -> bool:
+def _thought(answer: HttpAnswer) -> bool:
     return answer.said.strip() == "Yes." and answer.thinking.strip() == "I ponder."
 
 
-def _is_signed(answer: Answer) -> bool:
+def _is_signed(answer: HttpAnswer) -> bool:
     first = _blocks(answer)[0]
     return _thought(answer) and first["type"] == "thinking" and "signature" in first
 
 
-def _items(answer: Answer) -> list[str]:
+def _items(answer: HttpAnswer) -> list[str]:
     done = answer.of("response.completed")[-1]["response"] if answer.is_stream else answer.document
     return [item["type"] for item in done["output"]]
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mlx_procsup.delivery import (
-    Answer,
     AnswerKind,
     DeliveryHistory,
     DeliveryRule,
+    TokenAnswer,
     Unreadable,
     Work,
     answered,
@@ -25,7 +25,7 @@ class Pretended(Protocol):
         """What it says of its work at a time."""
         ...
 
-    def ask(self, at: float, /) -> tuple[float, Answer]:
+    def ask(self, at: float, /) -> tuple[float, TokenAnswer]:
         """After how many seconds it answers a request for one token made at a time, and how."""
         ...
 
@@ -65,7 +65,7 @@ def watch_pretended(
     """
     rule = rule or DeliveryRule()
     history, now, answer_at = DeliveryHistory(), 0.0, math.inf
-    answer = Answer(AnswerKind.NOTHING)
+    answer = TokenAnswer(AnswerKind.NOTHING)
     notes: list[str] = []
     asks: list[float] = []
     while now < until_s:
@@ -81,7 +81,7 @@ def watch_pretended(
             asks.append(now)
             after_s, answer = service.ask(now)
             if after_s > finding.ask_for_s:
-                after_s, answer = finding.ask_for_s, Answer(AnswerKind.NOTHING)
+                after_s, answer = finding.ask_for_s, TokenAnswer(AnswerKind.NOTHING)
             answer_at = now + after_s
         # an answer is taken at the next look, which comes at the latest when its time is over
         due = now + next_look_s(history, now, rule)

@@ -6,7 +6,7 @@ What is known to be wrong isn't tried: a paged cache, the prefix trie and a boun
 
 from collections.abc import Iterator
 
-from mlx_bench.tuning import Candidate, Settings
+from mlx_bench.tuning import Settings, TuningCandidate
 from mlx_stack.engines.vllm_mlx import DEFAULT_CACHE_BYTES, Serving, flags_of
 from mlx_stack.stack import Tier
 
@@ -20,7 +20,7 @@ _MIB = 2**20
 _BATCHING = ("continuous-batching", "max-num-seqs", "cache-memory-mb")
 
 
-def candidates(tier: Tier, serving: Serving, *, has_mtp: bool) -> tuple[Candidate, ...]:
+def candidates(tier: Tier, serving: Serving, *, has_mtp: bool) -> tuple[TuningCandidate, ...]:
     """The settings to try, those first that make the largest difference elsewhere.
 
     Args:
@@ -35,41 +35,41 @@ def candidates(tier: Tier, serving: Serving, *, has_mtp: bool) -> tuple[Candidat
         *_batching(tier, serving, is_batched=is_batched),
         *_prefill(serving),
         *(_prefix_cache(now) if is_batched and serving.reuses_prefixes else ()),
-        *(Candidate("stream interval", {"stream-interval": each}) for each in _INTERVALS),
+        *(TuningCandidate("stream interval", {"stream-interval": each}) for each in _INTERVALS),
     ]
     return tuple(each for each in found if not _is_so_already(each.settings, now))
 
 
-def _mtp(*, has_mtp: bool) -> Iterator[Candidate]:
+def _mtp(*, has_mtp: bool) -> Iterator[TuningCandidate]:
     if has_mtp:
         for tokens in _DRAFTS:
-            yield Candidate("MTP", {"enable-mtp": True, "mtp-num-draft-tokens": tokens})
+            yield TuningCandidate("MTP", {"enable-mtp": True, "mtp-num-draft-tokens": tokens})
 
 
-def _batching(tier: Tier, serving: Serving, *, is_batched: bool) -> Iterator[Candidate]:
+def _batching(tier: Tier, serving: Serving, *, is_batched: bool) -> Iterator[TuningCandidate]:
     if is_batched:
-        yield Candidate("batching", dict.fromkeys(_BATCHING, False))
+        yield TuningCandidate("batching", dict.fromkeys(_BATCHING, False))
     elif serving.batching:
         memory = (serving.cache_bytes or DEFAULT_CACHE_BYTES) // _MIB
         values = (True, tier.concurrency, max(1, memory))
-        yield Candidate("batching", dict(zip(_BATCHING, values, strict=True)))
+        yield TuningCandidate("batching", dict(zip(_BATCHING, values, strict=True)))
 
 
-def _prefill(serving: Serving) -> Iterator[Candidate]:
+def _prefill(serving: Serving) -> Iterator[TuningCandidate]:
     flag = "mllm-prefill-step-size" if serving.multimodal else "prefill-step-size"
     for tokens in _STEPS:
-        yield Candidate("prefill step", {flag: tokens})
+        yield TuningCandidate("prefill step", {flag: tokens})
 
 
-def _prefix_cache(now: Settings) -> Iterator[Candidate]:
+def _prefix_cache(now: Settings) -> Iterator[TuningCandidate]:
     for bits in (8, 4):
         settings: Settings = {"kv-cache-quantization": True, "kv-cache-quantization-bits": bits}
-        yield Candidate("KV bits", settings, changes_answers=True)
-    yield Candidate("prefix cache", {"disable-prefix-cache": True})
-    yield Candidate("prefix cache", {"no-memory-aware-cache": True})
+        yield TuningCandidate("KV bits", settings, changes_answers=True)
+    yield TuningCandidate("prefix cache", {"disable-prefix-cache": True})
+    yield TuningCandidate("prefix cache", {"no-memory-aware-cache": True})
     memory = now.get("cache-memory-mb")
     if isinstance(memory, int):
-        yield Candidate("prefix cache", {"cache-memory-mb": memory * 2})
+        yield TuningCandidate("prefix cache", {"cache-memory-mb": memory * 2})
 
 
 def _is_so_already(settings: Settings, now: Settings) -> bool:

@@ -8,7 +8,7 @@ import httpx
 
 from mlx_bench import StreamingClient
 from mlx_bench.agent_check.check import run_check, server_of
-from mlx_bench.agent_check.report import CheckReport, Conditions
+from mlx_bench.agent_check.report import CheckConditions, CheckReport
 from mlx_bench.agent_check.saved import save_check
 from mlx_bench.conformance.server import Server
 from mlx_bench.engine import identify_engine
@@ -139,7 +139,7 @@ def _check_target(name: str, target: BenchTarget, on_progress: OnProgress) -> Ch
         engine = identify_engine(client, "")
         context_tokens = target.context_tokens or client.listed_context_tokens()
     folder = target.folder
-    conditions = Conditions(
+    conditions = CheckConditions(
         model_hash=weights_digest(folder) if folder is not None else None, engine=engine
     )
     server = server_of(target.endpoint, timeout_s=_ANSWER_WITHIN_S)

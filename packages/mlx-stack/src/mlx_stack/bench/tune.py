@@ -25,11 +25,11 @@ from mlx_bench.runner import OnProgress
 from mlx_bench.tuning import (
     BASELINE_FACTOR,
     LEAST_SAMPLES,
-    Candidate,
     Settings,
-    Step,
     Trial,
     Tuning,
+    TuningCandidate,
+    TuningStep,
     Verdict,
     chosen,
     judge,
@@ -108,7 +108,7 @@ class TuneResult:
     @property
     def verdicts(self) -> tuple[tuple[Trial, Verdict | None], ...]:
         """Every trial with what is made of it; a baseline has no verdict."""
-        is_baseline = Step.BASELINE
+        is_baseline = TuningStep.BASELINE
         return tuple(
             (each, None if each.candidate.step is is_baseline else self._verdict(each))
             for each in self.tuning.trials
@@ -118,12 +118,12 @@ class TuneResult:
         return judge(self.tuning, trial.candidate)
 
     @property
-    def best(self) -> Candidate | None:
+    def best(self) -> TuningCandidate | None:
         """What is worth keeping; None where the tier is best as it is, or it isn't known yet."""
         return chosen(self.tuning)
 
     @property
-    def left(self) -> tuple[Candidate, ...]:
+    def left(self) -> tuple[TuningCandidate, ...]:
         """What is still to be tried."""
         return () if self.is_finished else tuple(pending(self.tuning))
 
@@ -192,13 +192,13 @@ class _Tuner:
                 return
             self._say(candidate)
             trial = self._try(candidate)
-            if candidate.step is Step.BASELINE and trial.error is not None:
+            if candidate.step is TuningStep.BASELINE and trial.error is not None:
                 raise StackError(f"{self.tier.name} can't be measured: {trial.error}")
             tuning = msgspec.structs.replace(self.saved.tuning, trials=(*trials, trial))
             self._keep(msgspec.structs.replace(self.saved, tuning=tuning))
         self._keep(msgspec.structs.replace(self.saved, is_finished=True))
 
-    def _say(self, candidate: Candidate) -> None:
+    def _say(self, candidate: TuningCandidate) -> None:
         tuning = self.saved.tuning
         left = _left_s(tuning)
         eta = "" if left is None else f", about {max(1, round(left / 60))} min left"
@@ -211,7 +211,7 @@ class _Tuner:
         text = msgspec.json.format(msgspec.json.encode(saved), indent=2).decode()
         write_atomically(self.path, text + "\n")
 
-    def _try(self, candidate: Candidate) -> Trial:
+    def _try(self, candidate: TuningCandidate) -> Trial:
         began = self.clock()
         (port,) = free_ports(1)
         flags = {**self.tier.vllm_flags, **candidate.settings}
@@ -225,14 +225,14 @@ class _Tuner:
             trial = Trial(candidate, error=problem)
         return msgspec.structs.replace(trial, seconds=round(self.clock() - began, 1))
 
-    def _measure(self, candidate: Candidate, target: BenchTarget) -> Trial:
+    def _measure(self, candidate: TuningCandidate, target: BenchTarget) -> Trial:
         server = server_of(target.endpoint)
         try:
             answers = coherence.ask_all(server, thinks=None)
         finally:
             server.close()
         parameters = self.parameters
-        if candidate.step is Step.BASELINE:
+        if candidate.step is TuningStep.BASELINE:
             often = parameters.iterations * BASELINE_FACTOR
             parameters = msgspec.structs.replace(parameters, iterations=often)
         once = msgspec.structs.replace(

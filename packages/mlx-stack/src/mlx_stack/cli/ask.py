@@ -87,7 +87,7 @@ def command(
 class _Talk:
     """Asks question after question, shows the answers, and keeps the conversation."""
 
-    def __init__(self, context: Context, conversation: "mlx_stack.ask.Conversation") -> None:
+    def __init__(self, context: Context, conversation: "mlx_stack.ask.ChatHistory") -> None:
         self.conversation = conversation
         self.max_tokens: int | None = None
         self.images: tuple[str, ...] = ()
@@ -228,7 +228,7 @@ def _chat(context: Context, talk: _Talk) -> None:
 
 def _conversation(
     context: Context, model: str | None, system: str | None, *, continues: bool
-) -> "mlx_stack.ask.Conversation":
+) -> "mlx_stack.ask.ChatHistory":
     """What the question continues: the last conversation, or a new one."""
     ask = mlx_stack.ask
     earlier = ask.load_conversation(context.home) if continues else None
@@ -240,7 +240,7 @@ def _conversation(
         messages = (ask.ChatMessage("system", system), *others)
     if model is None:
         model = earlier.model if earlier is not None else context.opened.stack.main_tier.name
-    return ask.Conversation(model=model, messages=messages)
+    return ask.ChatHistory(model=model, messages=messages)
 
 
 def _question(given: str | None, files: tuple[Path, ...]) -> str:

@@ -26,5 +26,5 @@ def command(context: Context, *, print_url: bool) -> None:
         context.output.say("The page is open in your browser.")
 
 
-def _show(output: Output, link: "page.link.Link") -> None:
+def _show(output: Output, link: "page.link.OneTimeLink") -> None:
     output.text(link.url)

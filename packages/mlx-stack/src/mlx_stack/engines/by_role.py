@@ -12,7 +12,7 @@ from mlx_stack.engines.vllm_mlx import Serving
 from mlx_stack.stack import Tier
 
 
-class Engine(Protocol):
+class RoleEngine(Protocol):
     """A program in vllm-mlx's environment that serves one model of a role behind the guard.
 
     It answers `GET /v1/models` once the model is loaded; what proves that it does its work is
@@ -31,6 +31,6 @@ class Engine(Protocol):
         ...
 
 
-def engine_of(role: ModelRole) -> Engine:
+def engine_of(role: ModelRole) -> RoleEngine:
     """The engine that serves models of that role."""
     return vllm_mlx if role.chats else mlx_vlm

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mlx_stack import __version__
-from mlx_stack.nodes.client import Answer, Link, NodeUnreachableError, ask, measure
+from mlx_stack.nodes.client import Link, NodeAnswer, NodeUnreachableError, ask, measure
 from mlx_stack.nodes.description import NodeModel, digest_of
 from mlx_stack.nodes.file import Node, load_nodes
 from mlx_stack.nodes.manage import require_node, shown
@@ -30,7 +30,7 @@ class CheckedNode:
     node: Node
     problem: str | None
     hint: str | None = None
-    answer: Answer | None = None
+    answer: NodeAnswer | None = None
     link: Link | None = None
     same_weights: tuple[bool | None, ...] = ()
     notes: tuple[str, ...] = ()
@@ -121,7 +121,7 @@ def same_weights(here: str | None, there: str | None) -> bool | None:
     return None if here is None or there is None else here == there
 
 
-def _notes(answer: Answer, models: Iterable[tuple[NodeModel, bool | None]]) -> Iterable[str]:
+def _notes(answer: NodeAnswer, models: Iterable[tuple[NodeModel, bool | None]]) -> Iterable[str]:
     version, ahead_s = answer.description.version, answer.clock_ahead_s
     if version != __version__:
         yield f"It runs mlx-stack {version}; this Mac runs {__version__}."

@@ -40,7 +40,7 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class NodeAnswer:
     """What a node said.
 
     Attributes:
@@ -53,7 +53,7 @@ class Answer:
     clock_within_s: float
 
 
-def ask(node: Node) -> Answer:
+def ask(node: Node) -> NodeAnswer:
     """What the node says of itself.
 
     Raises:
@@ -68,7 +68,7 @@ def ask(node: Node) -> Answer:
         said = msgspec.json.decode(body, type=NodeDescription)
     except msgspec.DecodeError as error:
         raise NodeUnreachableError(f"{node.url} answers, but not as mlx-stack does.") from error
-    return Answer(said, said.time - (began + ended) / 2, (ended - began) / 2)
+    return NodeAnswer(said, said.time - (began + ended) / 2, (ended - began) / 2)
 
 
 def measure(node: Node) -> Link:

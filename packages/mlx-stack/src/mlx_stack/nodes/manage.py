@@ -8,7 +8,7 @@ import msgspec
 
 from mlx_stack.errors import UsageError
 from mlx_stack.home import Home
-from mlx_stack.nodes.client import Answer, ask
+from mlx_stack.nodes.client import NodeAnswer, ask
 from mlx_stack.nodes.file import Node, Nodes, changing, load_nodes, name_in, save_nodes
 from mlx_stack.nodes.link import node_url, require_private
 from mlx_stack.open_stack import OpenStack
@@ -30,7 +30,7 @@ class AddedNode:
     """A node that takes part from now on, and what it said."""
 
     node: Node
-    answer: Answer
+    answer: NodeAnswer
 
     def to_document(self) -> dict[str, object]:
         """The fields of the JSON answer; no key."""

@@ -56,7 +56,7 @@ class _Record(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
+class PageAction:
     """A command that the page started.
 
     Attributes:
@@ -150,7 +150,7 @@ class Actions:
         self._home = home
         self._folder = home.page / "actions"
 
-    def start(self, do: str, given: Mapping[str, str]) -> Action:
+    def start(self, do: str, given: Mapping[str, str]) -> PageAction:
         """Start an action.
 
         Args:
@@ -207,7 +207,7 @@ class Actions:
         )
         return int(done.stdout)
 
-    def all(self) -> tuple[Action, ...]:
+    def all(self) -> tuple[PageAction, ...]:
         """The last actions, newest first."""
         try:
             folders = sorted(self._folder.iterdir(), reverse=True)
@@ -216,7 +216,7 @@ class Actions:
         found = (self._find(folder) for folder in folders[:_KEPT])
         return tuple(each for each in found if each is not None)
 
-    def cancel(self, number: str) -> Action:
+    def cancel(self, number: str) -> PageAction:
         """Ask an action to end; what a pull has fetched is kept.
 
         Raises:
@@ -232,11 +232,11 @@ class Actions:
                 os.kill(record.pid, signal.SIGTERM)
         return found
 
-    def _find(self, folder: Path) -> Action | None:
+    def _find(self, folder: Path) -> PageAction | None:
         record = _record_of(folder)
         return None if record is None else self._read(folder, record)
 
-    def _read(self, folder: Path, record: _Record) -> Action:
+    def _read(self, folder: Path, record: _Record) -> PageAction:
         runs = is_alive(record.process)
         documents = _documents(folder / "out")
         last = documents[-1] if documents else None
@@ -248,7 +248,7 @@ class Actions:
         if not runs:
             is_stopped = error is not None and error.get("type") in _STOPPED
             state = "done" if error is None else "cancelled" if is_stopped else "failed"
-        return Action(
+        return PageAction(
             id=folder.name,
             do=record.do,
             about=record.about,

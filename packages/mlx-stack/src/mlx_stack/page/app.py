@@ -35,9 +35,9 @@ from mlx_stack.page.answer import (
 )
 from mlx_stack.page.documents import Documents
 from mlx_stack.page.feed import Feed
-from mlx_stack.page.folder import Folder
+from mlx_stack.page.folder import HomeFiles
 from mlx_stack.page.link import spend_token
-from mlx_stack.page.session import Session
+from mlx_stack.page.session import PageSession
 
 _API = f"{PATH}/api/"
 _FILES = Path(__file__).parent / "static"
@@ -67,7 +67,7 @@ class Page:
         self._key = key
         self._keys = keys
         self._gateway = gateway
-        self._folder = Folder(home)
+        self._folder = HomeFiles(home)
         self._actions = Actions(home)
         self._acting = asyncio.Lock()
         self._documents = Documents(self._folder)
@@ -130,7 +130,7 @@ class Page:
                 "`mlx-stack config set dashboard-on-lan true`.",
             )
 
-    def _session(self, headers: Mapping[bytes, bytes]) -> Session:
+    def _session(self, headers: Mapping[bytes, bytes]) -> PageSession:
         """Who looks.
 
         Raises:
@@ -146,7 +146,7 @@ class Page:
             )
         return found
 
-    def _may_change(self, headers: Mapping[bytes, bytes]) -> Session:
+    def _may_change(self, headers: Mapping[bytes, bytes]) -> PageSession:
         """Who may change something.
 
         Raises:
@@ -244,7 +244,7 @@ class Page:
                 f"The {what}.",
                 hint="`mlx-stack dashboard` makes another link.",
             )
-        made = Session(client, int(time.time()) + sessions.LASTS_S)
+        made = PageSession(client, int(time.time()) + sessions.LASTS_S)
         cookie = sessions.set_cookie(
             sessions.cookie_name(self._gateway().settings.port),
             sessions.sign(made, self._key),
@@ -253,7 +253,7 @@ class Page:
         )
         return encode(self._session_document(made)), [(b"set-cookie", cookie)]
 
-    def _session_document(self, session: Session) -> dict[str, object]:
+    def _session_document(self, session: PageSession) -> dict[str, object]:
         return {
             "client": session.client.name,
             "is_admin": session.is_admin,

@@ -13,7 +13,7 @@ from mlx_stack import gateway, models, planning, services
 from mlx_stack.errors import UsageError
 from mlx_stack.page.answer import Header, RefusedError, encode
 from mlx_stack.page.command import run_command
-from mlx_stack.page.folder import Folder, stamp
+from mlx_stack.page.folder import HomeFiles, stamp
 
 _MOST_LINES = 5_000
 
@@ -25,7 +25,7 @@ type Document = Mapping[str, object]
 class Documents:
     """Reads them, two at a time at the most, so that requests for models are not held up."""
 
-    def __init__(self, folder: Folder) -> None:
+    def __init__(self, folder: HomeFiles) -> None:
         self._folder = folder
         self._room = asyncio.Semaphore(2)
         self._makers: dict[tuple[str, ...], Callable[[Query], Document]] = {

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from mlx_gateway import Gateway
-from mlx_gateway.in_flight import Phase, Reading
+from mlx_gateway.in_flight import Reading, RequestPhase
 from mlx_gateway.ledger import LedgerError
 from mlx_gateway.requests import read_requests
 from mlx_gateway.usage import read_events
@@ -22,7 +22,7 @@ from mlx_procsup import Pressure, read_pressure
 from mlx_stack.error_table import translate
 from mlx_stack.page.actions import Actions
 from mlx_stack.page.answer import error_of
-from mlx_stack.page.folder import Folder, stamp
+from mlx_stack.page.folder import HomeFiles, stamp
 
 _BUSY_S = 0.5
 _IDLE_S = 1.0
@@ -78,7 +78,7 @@ class Subscriber:
 class Feed:
     """Looks at what the pages show, as long as there is one."""
 
-    def __init__(self, folder: Folder, gateway: Callable[[], Gateway], actions: Actions) -> None:
+    def __init__(self, folder: HomeFiles, gateway: Callable[[], Gateway], actions: Actions) -> None:
         self._folder = folder
         self._gateway = gateway
         self._actions = actions
@@ -153,7 +153,9 @@ class Feed:
     async def _look_at_requests(self) -> bool:
         gateway = self._gateway()
         requests, models = gateway.requests(), gateway.settings.models
-        long_reads = [r for r in requests if r.phase is Phase.READING and r.seconds > _LONG_READ_S]
+        long_reads = [
+            r for r in requests if r.phase is RequestPhase.READING and r.seconds > _LONG_READ_S
+        ]
         readings = await gateway.readings() if long_reads else {}
         running = [
             {**_plain(asdict(each)), **readings.get(each.id, _NOT_TOLD)._asdict()}

@@ -12,7 +12,7 @@ from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
 
 
-class Folder:
+class HomeFiles:
     """What the files say now; thread-safe."""
 
     def __init__(self, home: Home) -> None:

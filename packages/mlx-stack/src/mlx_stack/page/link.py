@@ -18,7 +18,7 @@ _TOKEN_BYTES = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class OneTimeLink:
     """Where the page is.
 
     Attributes:
@@ -32,7 +32,7 @@ class Link:
         return {"url": self.url, "lasts_s": LASTS_S}
 
 
-def make_link(opened: OpenStack) -> Link:
+def make_link(opened: OpenStack) -> OneTimeLink:
     """The page's address, good once and for two minutes.
 
     Raises:
@@ -53,7 +53,7 @@ def make_link(opened: OpenStack) -> Link:
     token = secrets.token_urlsafe(_TOKEN_BYTES)
     _path(home, token).touch(mode=0o600)
     root = gateway_url(config.gateway_host, config.litellm_port)
-    return Link(f"{root}/ui/#token={token}")
+    return OneTimeLink(f"{root}/ui/#token={token}")
 
 
 def spend_token(home: Home, token: str) -> bool:

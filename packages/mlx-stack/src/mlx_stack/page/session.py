@@ -18,7 +18,7 @@ HEADER = b"x-mlx-stack-page"
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
+class PageSession:
     """A client that looks at the page.
 
     Attributes:
@@ -39,7 +39,7 @@ def cookie_name(port: int) -> str:
     return f"mlx-stack-page-{port}"
 
 
-def sign(session: Session, key: str) -> str:
+def sign(session: PageSession, key: str) -> str:
     """The value of a session's cookie.
 
     Args:
@@ -55,7 +55,7 @@ def read_session(
     key: str,
     find_client: Callable[[str], ClientKey | None],
     now: float,
-) -> Session | None:
+) -> PageSession | None:
     """The session in the cookie of that name; None where there is none that holds."""
     try:
         found = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1")).get(name)
@@ -69,7 +69,7 @@ def read_session(
     expected = _signature(client, int(until[:12]), key)
     if not hmac.compare_digest(expected.encode(), signature.encode()):
         return None
-    return Session(client, int(until))
+    return PageSession(client, int(until))
 
 
 def set_cookie(name: str, value: str, *, lasts_s: int, is_secure: bool) -> bytes:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mlx_bench import EngineVersion, ReportError
-from mlx_bench.agent_check.report import CheckReport, Conditions
+from mlx_bench.agent_check.report import CheckConditions, CheckReport
 from mlx_bench.agent_check.saved import latest_check
 from mlx_procsup import readable_run
 from mlx_stack.engines import vllm_mlx
@@ -48,12 +48,12 @@ def check_file(home: Home, tier: str, model: str) -> Path:
     return checks_folder(home) / f"{'-'.join(filter(None, words))}.json"
 
 
-def conditions_of(opened: OpenStack, tier: Tier) -> Conditions:
+def conditions_of(opened: OpenStack, tier: Tier) -> CheckConditions:
     """What answers for a tier: its model's files, and the engine that runs or ran last."""
     local = local_model_of(opened, tier)
     record = readable_run(opened.home.state_dirs, tier.name)
     command = record.command if record is not None else ()
-    return Conditions(
+    return CheckConditions(
         model_hash=weights_digest(local.path) if local is not None else None,
         engine=_engine_of(opened.home, command),
         flags=vllm_mlx.settings_of(command) if command else None,

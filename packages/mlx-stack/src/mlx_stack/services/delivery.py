@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 
 from mlx_hwprobe import HardwareProfile
-from mlx_procsup import Answer, AnswerKind, HttpReadiness, InFlight, Unreadable, Work
+from mlx_procsup import AnswerKind, HttpReadiness, RequestInFlight, TokenAnswer, Unreadable, Work
 from mlx_recommend import ModelShape, Workload, estimate
 from mlx_stack.services.engine_door import read_status, request_proof
 from mlx_stack.services.proof import Proof
@@ -96,12 +96,12 @@ class EngineDelivery:
             return Unreadable(f"HTTP {status}")
         return read_work(body, counted, batches=self.batches)
 
-    def ask(self, wait_s: float) -> Answer:
+    def ask(self, wait_s: float) -> TokenAnswer:
         """What comes of a small request to it."""
         try:
             status, body = request_proof(self.readiness, self.model, self.proof, timeout_s=wait_s)
         except (OSError, http.client.HTTPException):
-            return Answer(AnswerKind.NOTHING)
+            return TokenAnswer(AnswerKind.NOTHING)
         return read_answer(status, body, self.proof)
 
     def predict_s(self, size: int | None, /) -> float:
@@ -142,15 +142,15 @@ def read_work(body: bytes, counted: str | None, *, batches: bool) -> Work | Unre
     )
 
 
-def read_answer(status: int, body: bytes, proof: Proof) -> Answer:
+def read_answer(status: int, body: bytes, proof: Proof) -> TokenAnswer:
     """What the answer to a small request means."""
     words = f"HTTP {status}"
     if status >= http.client.INTERNAL_SERVER_ERROR:
-        return Answer(AnswerKind.ERROR, words)
+        return TokenAnswer(AnswerKind.ERROR, words)
     if status != http.client.OK:
-        return Answer(AnswerKind.REFUSED, words)
+        return TokenAnswer(AnswerKind.REFUSED, words)
     problem = proof.check(body)
-    return Answer(AnswerKind.ERROR, problem) if problem else Answer(AnswerKind.TOKEN)
+    return TokenAnswer(AnswerKind.ERROR, problem) if problem else TokenAnswer(AnswerKind.TOKEN)
 
 
 def predictor(
@@ -178,9 +178,9 @@ def predictor(
     return predict_s
 
 
-def _in_flight(rows: list[_Row], status: str) -> tuple[InFlight, ...]:
+def _in_flight(rows: list[_Row], status: str) -> tuple[RequestInFlight, ...]:
     return tuple(
-        InFlight(
+        RequestInFlight(
             row.request_id,
             row.prompt_tokens or None,
             row.progress if row.phase == "prefill" else 0.0,
@@ -198,10 +198,10 @@ def _held_bytes(metal: _Metal | None) -> int | None:
     return int((metal.active_memory_gb + (metal.cache_memory_gb or 0.0)) * 1e9)
 
 
-def _padded(rows: tuple[InFlight, ...], count: int) -> tuple[InFlight, ...]:
+def _padded(rows: tuple[RequestInFlight, ...], count: int) -> tuple[RequestInFlight, ...]:
     """The rows, and one of unknown length for each that the engine counts and doesn't show."""
     missing = min(max(count - len(rows), 0), 1)  # one that is owed so much is enough
-    return (*rows, *(InFlight(f"unknown {number}") for number in range(missing)))
+    return (*rows, *(RequestInFlight(f"unknown {number}") for number in range(missing)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,7 @@ class _Traffic:
 
     answered: int = 0
     failures: int = 0
-    passing: tuple[InFlight, ...] = ()
+    passing: tuple[RequestInFlight, ...] = ()
     oldest_s: float | None = None
 
 
@@ -229,8 +229,8 @@ def _read_traffic(text: str) -> _Traffic | None:
         return None
 
 
-def _passing(number: str, body_bytes: str, kind: str, pieces: str) -> InFlight:
+def _passing(number: str, body_bytes: str, kind: str, pieces: str) -> RequestInFlight:
     if kind == "w":
-        return InFlight(number)  # nothing is seen of it before its end
+        return RequestInFlight(number)  # nothing is seen of it before its end
     tokens = max(int(body_bytes) // _BYTES_PER_TOKEN, 1)
-    return InFlight(f"{number} streamed", tokens, written=int(pieces))
+    return RequestInFlight(f"{number} streamed", tokens, written=int(pieces))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from mlx_gateway.residency import Load, Refuse, Resident, RoomRule, Wait, decide_room
+from mlx_gateway.residency import Load, Refuse, Resident, RoomRule, WaitForRoom, decide_room
 from mlx_stack.format import format_bytes
 from mlx_stack.services.sleeper import CannotStartError, Sleeper
 
@@ -113,7 +113,7 @@ class Room:
             match verdict:
                 case Refuse():
                     raise _too_large(claim, verdict, rule)
-                case Wait(for_whom, _, drain):
+                case WaitForRoom(for_whom, _, drain):
                     waiter.sleeper.waits_for = for_whom
                     if first is waiter:
                         self._drain(drain)
