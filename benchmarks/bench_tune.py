@@ -36,7 +36,7 @@ STAND_IN = {"paced": 0.01, "prefill-tps": 400}
 
 def main() -> int:
     """Play the rounds; 1 if one is decided wrong."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--tokens-per-s", type=float, default=200)

@@ -17,6 +17,7 @@ from typing import Any
 
 from mlx_gateway.fields import Fields, read_fields
 from mlx_gateway.prompts.conversations import MOST, Conversations
+from mlx_gateway.prompts.segments import Prompt, read_prompt
 from mlx_gateway.prompts.stable_head import with_stable_head
 
 MESSAGES = 4_000
@@ -45,6 +46,13 @@ def cost_ms(work: Callable[[], object]) -> float:
     return round(statistics.median(times), 2)
 
 
+def prompt_of(fields: Fields) -> Prompt:
+    """Its parts, hashed as the gateway does it."""
+    prompt = read_prompt(fields, b"a key of the benchmark alone....")
+    assert prompt is not None
+    return prompt
+
+
 def main(arguments: list[str]) -> None:
     """Print the figures."""
     megabytes = float(arguments[0]) if arguments else 4.0
@@ -60,9 +68,9 @@ def main(arguments: list[str]) -> None:
     known, whose, fields = Conversations(), ("tier", "key", "program"), read_fields(plain)
     for number in range(MOST):
         other = read_fields(conversation(0.1, head=f"Agent {number}."))
-        known.compare(whose, other, None)
-    known.compare(whose, fields, None)
-    found["compare_turns"] = lambda: known.compare(whose, fields, None)
+        known.compare(whose, prompt_of(other), None)
+    known.compare(whose, prompt_of(fields), None)
+    found["compare_turns"] = lambda: known.compare(whose, prompt_of(fields), None)
     print(json.dumps({"megabytes": megabytes, "ms": {k: cost_ms(v) for k, v in found.items()}}))
 
 

@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 TIMEOUT_S = 180
 
 SMALL: dict[str, tuple[str, ...]] = {
+    "bench_agents": ("--rounds", "1", "--prefix-tokens", "1000"),
     "bench_calibration": ("--rounds", "1"),
     "bench_tune": ("--rounds", "1"),
     "catalog_load": (),
@@ -48,6 +49,7 @@ SMALL: dict[str, tuple[str, ...]] = {
 """Arguments that make a run short."""
 
 LEFT_OUT = {
+    "bare_relay": "is started by gateway_relay.py",
     "bench_agreement": "needs a server, vllm-mlx and guidellm",
     "catalog_comparison": "installs packages from PyPI",
     "engines_agents": "installs the engines",
@@ -60,6 +62,7 @@ LEFT_OUT = {
     "gateway_choice": "needs servers and clients that nothing else here needs",
     "launchd_exit_codes": "runs the tests of mlx-launchd once for each code",
     "page": "needs Chromium",
+    "reading_models": "needs a running stack",
     "recommend_llmfit": "needs llmfit",
     "recommend_measurements": "is imported by the others",
     "smoke": "is this script",
