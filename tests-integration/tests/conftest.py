@@ -1,7 +1,9 @@
 """A state folder and the installed program for every test, and nothing left running after it."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -9,6 +11,12 @@ from mlx_procsup import stop_service
 from mlx_stack.home import Home
 from stack_testkit.home import install_fake_engines
 from stack_testkit.program import Program
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
+ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 
 
 @pytest.fixture
@@ -26,3 +34,13 @@ def served(program: Program) -> Program:
     """`mlx-stack` with the fake engine and the fake LiteLLM installed."""
     install_fake_engines(program.home)
     return program
+
+
+@pytest.fixture(scope="session")
+def chromium() -> "Iterator[Browser]":
+    """One Chromium for all tests of the page; each opens contexts of its own."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason="`just browser` installs it")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS])
+        yield browser
+        browser.close()

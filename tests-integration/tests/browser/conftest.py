@@ -1,7 +1,6 @@
 """Chromium in front of the page of a real stack with fake engines."""
 
 import json
-import os
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,8 +17,6 @@ from stack_testkit.program import Program
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 REPO = "example/Tiny-4bit"
 CONFIG = {"model_type": "llama", "quantization": {"bits": 4, "group_size": 64}}
 
@@ -62,16 +59,6 @@ def program(tmp_path_factory: pytest.TempPathFactory, hub: HubServer) -> Iterato
     assert program.run("up").code == 0
     yield program
     stop_all(program)
-
-
-@pytest.fixture(scope="session")
-def chromium() -> "Iterator[Browser]":
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """The page in Chromium, in front of the real vllm-mlx."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +15,10 @@ from stack_testkit.home import allow_code
 from stack_testkit.program import Program
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 pytestmark = [pytest.mark.engine, pytest.mark.browser, pytest.mark.timeout(600)]
 
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
 STARTED_WITHIN_MS = 120_000
 
 
@@ -53,16 +50,14 @@ def program(
 
 
 @pytest.fixture
-def page(program: Program) -> "Iterator[Page]":
-    sync_api = pytest.importorskip("playwright.sync_api", reason="`just browser` installs it")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS])
-        page = browser.new_page()
-        page.set_default_timeout(30_000)
-        page.goto(program.run("dashboard", "--print-url").out.strip())
-        page.get_by_role("link", name="Doctor").wait_for()
-        yield page
-        browser.close()
+def page(program: Program, chromium: "Browser") -> "Iterator[Page]":
+    context = chromium.new_context()
+    page = context.new_page()
+    page.set_default_timeout(30_000)
+    page.goto(program.run("dashboard", "--print-url").out.strip())
+    page.get_by_role("link", name="Doctor").wait_for()
+    yield page
+    context.close()
 
 
 def ask(page: "Page", words: str) -> None:
