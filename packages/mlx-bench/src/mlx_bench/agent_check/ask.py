@@ -121,7 +121,7 @@ def _chat_turns(request: Request) -> list[Message]:
     turns: list[Message] = []
     for number, turn in enumerate(request.before):
         if turn.call is None:
-            turns.append({"role": "user" if turn.is_users else "assistant", "content": turn.said})
+            turns.append(_said(turn))
             continue
         name, arguments = turn.call
         function = {"name": name, "arguments": json.dumps(arguments)}
@@ -135,7 +135,7 @@ def _claude_turns(request: Request) -> list[Message]:
     turns: list[Message] = []
     for number, turn in enumerate(request.before):
         if turn.call is None:
-            turns.append({"role": "user" if turn.is_users else "assistant", "content": turn.said})
+            turns.append(_said(turn))
             continue
         name, arguments = turn.call
         use = {"type": "tool_use", "id": f"call_{number}", "name": name, "input": arguments}
@@ -143,6 +143,10 @@ def _claude_turns(request: Request) -> list[Message]:
         result = {"type": "tool_result", "tool_use_id": use["id"], "content": turn.result}
         turns.append(user([result]))
     return [*turns, *_asked(request.text)]
+
+
+def _said(turn: CheckTurn) -> Message:
+    return {"role": "user" if turn.is_users else "assistant", "content": turn.said}
 
 
 def _asked(text: str) -> Sequence[Message]:

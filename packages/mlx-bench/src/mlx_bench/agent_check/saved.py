@@ -1,5 +1,6 @@
 """Checks as files, and the one to compare with."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -51,8 +52,22 @@ def latest_check(folder: Path, model: str, *, model_hash: str | None = None) -> 
     Raises:
         ReportError: A file there isn't a check.
     """
-    newest_first = sorted(folder.glob("*.json"), reverse=True)  # of two in a second, by name
-    checks = [load_check(path) for path in newest_first]
+    return latest_of(load_checks(folder), model, model_hash=model_hash)
+
+
+def load_checks(folder: Path) -> tuple[CheckReport, ...]:
+    """All checks that a folder holds, by the names of their files, the last first.
+
+    Raises:
+        ReportError: A file there isn't a check.
+    """
+    return tuple(load_check(path) for path in sorted(folder.glob("*.json"), reverse=True))
+
+
+def latest_of(
+    checks: Iterable[CheckReport], model: str, *, model_hash: str | None = None
+) -> CheckReport | None:
+    """The last check of a model, or None; of two in a second, the first given."""
     mine = [
         check
         for check in checks

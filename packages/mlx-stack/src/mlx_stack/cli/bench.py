@@ -12,6 +12,7 @@ from mlx_bench import Cache
 from mlx_stack import bench, exit_codes
 from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.options import complete_tiers
+from mlx_stack.cli.frame.output import Output
 from mlx_stack.cli.views.planning import show_agents, show_benchmark, show_check, show_tuning
 
 _POSITIVE = click.IntRange(min=1)
@@ -217,8 +218,7 @@ def command(
         )
     output.show(result, show_benchmark)
     for what, path in (("Report", html), ("Saved", result.saved)):
-        if path is not None:
-            output.say(f"{what}: {path}")
+        _say_path(output, what, path)
     return exit_codes.DONE
 
 
@@ -233,8 +233,7 @@ def _check(context: Context, target: str, model: str | None, api_key_env: str | 
             on_progress=show,
         )
     output.show(result, show_check)
-    if result.saved is not None:
-        output.say(f"Saved: {result.saved}")
+    _say_path(output, "Saved", result.saved)
     return exit_codes.DONE if result.report.is_ready else exit_codes.FAILED
 
 
@@ -259,8 +258,7 @@ def _tune(
             on_progress=show,
         )
     output.show(result, show_tuning)
-    if result.saved is not None:
-        output.say(f"Saved: {result.saved}")
+    _say_path(output, "Saved", result.saved)
 
 
 def _refuse_mixture(*, are_agents: bool, is_check: bool, is_tune: bool) -> None:
@@ -308,8 +306,12 @@ def _bench_agents(
             on_progress=show,
         )
     output.show(result, show_agents)
-    if result.saved is not None:
-        output.say(f"Saved: {result.saved}")
+    _say_path(output, "Saved", result.saved)
+
+
+def _say_path(output: Output, what: str, path: Path | str | None) -> None:
+    if path is not None:
+        output.say(f"{what}: {path}")
 
 
 def _key_from(name: str | None) -> str | None:

@@ -1,13 +1,14 @@
 """What the last check of a tier said, and under which conditions it still holds."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from mlx_bench import EngineVersion, ReportError
 from mlx_bench.agent_check.report import CheckConditions, CheckReport
-from mlx_bench.agent_check.saved import latest_check
+from mlx_bench.agent_check.saved import latest_of, load_checks
 from mlx_procsup import readable_run
 from mlx_stack.engines import vllm_mlx
 from mlx_stack.engines.environment import EngineName, Environment
@@ -77,15 +78,24 @@ def last_check(opened: OpenStack, tier: Tier) -> LastCheck | None:
     folder = checks_folder(opened.home)
     if not folder.is_dir():
         return None
-    now = conditions_of(opened, tier)
-    report = latest_check(folder, tier.model, model_hash=now.model_hash)
-    return LastCheck(report, now.differences(report.conditions)) if report is not None else None
+    return _last_of(opened, tier, load_checks(folder))
 
 
-def verdict_of(opened: OpenStack, tier: Tier) -> str | None:
-    """What the last check said, in a line; None where there was none."""
+def verdicts(opened: OpenStack) -> dict[str, str]:
+    """What the last check of each tier said, in a line; none of a tier that had none."""
+    folder = checks_folder(opened.home)
+    if not folder.is_dir():
+        return {}
     try:
-        found = last_check(opened, tier)
+        checks = load_checks(folder)
     except ReportError as error:
-        return f"the last check can't be read: {error.message}"
-    return found.words if found is not None else None
+        words = f"the last check can't be read: {error.message}"
+        return {tier.name: words for tier in opened.stack.tiers}
+    found = {tier.name: _last_of(opened, tier, checks) for tier in opened.stack.tiers}
+    return {name: last.words for name, last in found.items() if last is not None}
+
+
+def _last_of(opened: OpenStack, tier: Tier, checks: Iterable[CheckReport]) -> LastCheck | None:
+    now = conditions_of(opened, tier)
+    report = latest_of(checks, tier.model, model_hash=now.model_hash)
+    return LastCheck(report, now.differences(report.conditions)) if report is not None else None

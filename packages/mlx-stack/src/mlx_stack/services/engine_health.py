@@ -62,21 +62,16 @@ def check_health(
             "Without vllm-mlx there is nothing that could answer.",
             hint="Install it with `mlx-stack doctor --fix`.",
         )
-    home = opened.home
-    home.engines.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".health-check.", dir=home.engines) as temporary:
-        scratch = Home(Path(temporary))
-        scratch.catalog = home.catalog
+    opened.home.engines.mkdir(parents=True, exist_ok=True)
+    with _scratch_home(opened.home) as scratch:
         if available_bytes is None:
             available_bytes = psutil.virtual_memory().available
         tier, expected = _own_tier(opened, available_bytes), None
         if tier is None:
             tier = _embedded_tier(scratch, pair.vllm_mlx, toolchain)
             expected = embedded_model.ANSWER
-        used = [engine for engine in (pair.vllm_mlx, pair.litellm) if engine is not None]
-        _define(scratch, tier, used, opened.config.model_dir)
-        names = " with ".join(f"{each.engine} {each.version}" for each in used)
-        return _try(OpenStack(scratch, opened.variables), names, expected)
+        _define(scratch, tier, _used(pair), opened.config.model_dir)
+        return _try(OpenStack(scratch, opened.variables), _names(pair), expected)
 
 
 @contextmanager
@@ -88,19 +83,31 @@ def served_beside(opened: OpenStack, pair: EnginePair, tier: Tier) -> Generator[
     Raises:
         EngineUnhealthyError: It doesn't start.
     """
-    home = opened.home
-    used = [engine for engine in (pair.vllm_mlx, pair.litellm) if engine is not None]
-    names = " with ".join(f"{each.engine} {each.version}" for each in used)
-    with tempfile.TemporaryDirectory(prefix=".health-check.", dir=home.engines) as temporary:
-        scratch_home = Home(Path(temporary))
-        scratch_home.catalog = home.catalog
-        _define(scratch_home, tier, used, opened.config.model_dir)
-        scratch = OpenStack(scratch_home, opened.variables)
+    with _scratch_home(opened.home) as home:
+        _define(home, tier, _used(pair), opened.config.model_dir)
+        scratch = OpenStack(home, opened.variables)
         try:
-            _start(scratch, names)
+            _start(scratch, _names(pair))
             yield scratch
         finally:
             stop_services(scratch)
+
+
+@contextmanager
+def _scratch_home(home: Home) -> Generator[Home]:
+    """An empty state folder that knows the user's own catalog entries, and is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix=".health-check.", dir=home.engines) as temporary:
+        scratch = Home(Path(temporary))
+        scratch.catalog = home.catalog
+        yield scratch
+
+
+def _used(pair: EnginePair) -> tuple[Environment, ...]:
+    return tuple(engine for engine in (pair.vllm_mlx, pair.litellm) if engine is not None)
+
+
+def _names(pair: EnginePair) -> str:
+    return " with ".join(f"{each.engine} {each.version}" for each in _used(pair))
 
 
 def _own_tier(opened: OpenStack, available_bytes: int) -> Tier | None:

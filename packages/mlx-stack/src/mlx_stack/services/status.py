@@ -34,7 +34,7 @@ from mlx_stack.home import Home
 from mlx_stack.models.shelf import service_of
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services import panics
-from mlx_stack.services.agent_checks import verdict_of
+from mlx_stack.services.agent_checks import verdicts
 from mlx_stack.services.assembly import Assembly, assemble
 from mlx_stack.services.at_gateway import AtGateway, ask_gateway
 from mlx_stack.services.keep_awake import is_held_by, is_supported
@@ -220,7 +220,8 @@ def read_status(opened: OpenStack, *, hardware: HardwareProfile | None = None) -
     rows = [row for row in rows if row.is_defined or row.state not in ("stopped", "crashed")]
     record = panics.read(home)
     rows = [_with_panics(row, record) for row in rows]
-    rows = [replace(row, agent_check=_agent_check(opened, row.name)) for row in rows]
+    checked = verdicts(opened)
+    rows = [replace(row, agent_check=checked.get(row.name)) for row in rows]
     rows[-1] = _with_last_look(rows[-1], read_last_look(home.state_dirs), time.time())
     configured_url = gateway_url(config.gateway_host, config.litellm_port)
     said: dict[str, AtGateway] = {}
@@ -239,11 +240,6 @@ def read_status(opened: OpenStack, *, hardware: HardwareProfile | None = None) -
         decisions=tuple(tail_with_archive(home.state_dirs.log_file(WATCHDOG), _SHOWN_DECISIONS)),
         keep_awake=_keep_awake(config.keep_awake, rows[-1]),
     )
-
-
-def _agent_check(opened: OpenStack, name: str) -> str | None:
-    tier = opened.stack.tier(name)
-    return verdict_of(opened, tier) if tier is not None else None
 
 
 def _target(
