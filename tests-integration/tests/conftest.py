@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from mlx_procsup import stop_service
 from mlx_stack.home import Home
 from stack_testkit.home import install_fake_engines
 from stack_testkit.program import Program
@@ -24,9 +23,7 @@ def program(tmp_path: Path) -> Iterator[Program]:
     """`mlx-stack` with an empty home; whatever it started is stopped when the test is over."""
     program = Program(Home(tmp_path / "home"), {"NO_COLOR": "1", "COLUMNS": "100"})
     yield program
-    dirs = program.home.state_dirs
-    for path in sorted(program.home.pids.glob("*.pid"), reverse=True):  # the watchdog first
-        stop_service(path.stem, dirs, grace_s=0.2)
+    program.stop_all()
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import click
 import pytest
 from jsonschema import Draft202012Validator
 
-from mlx_procsup import stop_service
 from mlx_stack.cli.root import root
 from mlx_stack.demo import DemoResult, Fallback
 from mlx_stack.home import Home
@@ -176,10 +175,10 @@ def mac(tmp_path: Path) -> Iterator[Program]:
     home = Home(user_home / ".mlx-stack")
     install_fake_engines(home)
     define_stack(home, {"standard": {}})
-    yield Program(home, {"HOME": str(user_home), "PATH": fake.environment()["PATH"]})
+    program = Program(home, {"HOME": str(user_home), "PATH": fake.environment()["PATH"]})
+    yield program
     fake.turn_off()
-    for path in home.pids.glob("*.pid"):
-        stop_service(path.stem, home.state_dirs, grace_s=0.2)
+    program.stop_all()
 
 
 def test_the_answers_of_commands_that_need_a_mac(mac: Program) -> None:

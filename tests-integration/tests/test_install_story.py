@@ -13,7 +13,6 @@ from typing import Any
 import psutil
 import pytest
 
-from mlx_procsup import stop_service
 from mlx_stack.home import Home
 from stack_testkit.fake_mac import FakeMac
 from stack_testkit.home import define_stack, install_fake_engines
@@ -76,8 +75,7 @@ def mac(tmp_path: Path) -> Iterator[Mac]:
     mac = Mac(tmp_path)
     yield mac
     mac.fake.turn_off()
-    for path in mac.home.pids.glob("*.pid"):
-        stop_service(path.stem, mac.home.state_dirs, grace_s=0.2)
+    mac.program.stop_all()
 
 
 @pytest.mark.timeout(300)  # a dozen commands and real services: seconds, or minutes when busy

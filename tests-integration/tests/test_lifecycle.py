@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import pytest
 from mlx_procsup import identify
 from mlx_procsup.testing import eventually
 from mlx_stack.config import save_values
+from mlx_stack.home import Home
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import save_stack
 from stack_testkit.home import define_stack, install_fake_engines
@@ -53,6 +55,7 @@ def _ask(program: Program, model: str, question: str) -> Any:
         return json.load(response)
 
 
+@pytest.mark.story
 def test_a_terminal_shows_that_a_start_takes_a_while_and_the_pipe_gets_the_answer(
     served: Program,
 ) -> None:
@@ -77,6 +80,7 @@ def test_a_terminal_shows_that_a_start_takes_a_while_and_the_pipe_gets_the_answe
     assert b"ready after" not in shown
 
 
+@pytest.mark.story
 def test_a_failed_up_names_the_log_and_still_the_endpoint_that_serves(served: Program) -> None:
     define_stack(served.home, {"standard": {}, "fast": {"ready-after": 30, "exit-after": 0.1}})
 
@@ -179,6 +183,7 @@ def test_ollamas_client_is_answered_on_its_own_port_unless_ollama_has_it(served:
         assert "".join(each.message.content or "" for each in streamed) == "You said: Hi"
 
 
+@pytest.mark.story
 def test_a_tier_without_its_model_fails_with_the_port_that_it_would_have(served: Program) -> None:
     stack = define_stack(served.home, {"standard": {}})
     shutil.rmtree(served.home.models)
@@ -267,6 +272,7 @@ def test_an_engine_that_ignores_sigterm_is_killed_and_down_says_so(served: Progr
     assert _outcomes(stopped.document) == {"standard": "forced"}
 
 
+@pytest.mark.story
 def test_an_engine_that_dies_at_start_fails_at_once_with_the_end_of_its_log(
     served: Program,
 ) -> None:
@@ -282,6 +288,7 @@ def test_an_engine_that_dies_at_start_fails_at_once_with_the_end_of_its_log(
     assert rows["gateway"]["outcome"] == "started"
 
 
+@pytest.mark.story
 def test_a_killed_engine_is_shown_as_crashed_and_up_brings_it_back(served: Program) -> None:
     define_stack(served.home, {"standard": {}})
     served.run("up")
@@ -306,6 +313,7 @@ def test_status_and_up_without_a_stack_say_what_to_do(program: Program) -> None:
     assert not program.home.root.exists(), "nothing may be created"
 
 
+@pytest.mark.story
 def test_up_without_engines_names_the_command_that_installs_them(program: Program) -> None:
     define_stack(program.home, {"standard": {}})
 
@@ -315,6 +323,7 @@ def test_up_without_engines_names_the_command_that_installs_them(program: Progra
     assert "doctor --fix" in started.document["error"]["hint"]
 
 
+@pytest.mark.story
 def test_a_damaged_stack_file_is_named_with_its_line(served: Program) -> None:
     define_stack(served.home, {"standard": {}})
     text = served.home.stack.read_text()
@@ -327,37 +336,43 @@ def test_a_damaged_stack_file_is_named_with_its_line(served: Program) -> None:
         assert "int5" in done.document["error"]["message"]
 
 
-def test_the_gateway_key_is_on_no_command_line_and_in_no_file_but_its_own(
-    served: Program,
-) -> None:
-    define_stack(served.home, {"standard": {}})
-    served.run("up")
-    key = json.loads(served.home.credentials.read_text())["gateway_key"]
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """A stack of one tier, for tests that only look at what it left on the disk."""
+    program = Program(Home(tmp_path_factory.mktemp("running") / "home"), {})
+    install_fake_engines(program.home)
+    define_stack(program.home, {"standard": {}})
+    assert program.run("up").code == 0
+    yield program
+    program.stop_all()
 
-    assert served.home.credentials.stat().st_mode & 0o777 == 0o600
-    assert key not in " ".join(psutil.Process(_pid(served, "gateway")).cmdline())
+
+@pytest.mark.story
+def test_the_gateway_key_is_on_no_command_line_and_in_no_file_but_its_own(
+    running: Program,
+) -> None:
+    key = json.loads(running.home.credentials.read_text())["gateway_key"]
+
+    assert running.home.credentials.stat().st_mode & 0o777 == 0o600
+    assert key not in " ".join(psutil.Process(_pid(running, "gateway")).cmdline())
     holders = [
         path
-        for path in served.home.root.rglob("*")
+        for path in running.home.root.rglob("*")
         if path.is_file() and not path.is_symlink() and key.encode() in path.read_bytes()
     ]
-    assert holders == [served.home.credentials]
+    assert holders == [running.home.credentials]
 
 
-def test_state_is_readable_by_its_owner_only(served: Program) -> None:
-    define_stack(served.home, {"standard": {}})
-    served.run("up")
-
-    assert served.home.root.stat().st_mode & 0o777 == 0o700
-    assert served.home.config.stat().st_mode & 0o777 == 0o600
+@pytest.mark.story
+def test_state_is_readable_by_its_owner_only(running: Program) -> None:
+    assert running.home.root.stat().st_mode & 0o777 == 0o700
+    assert running.home.config.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.story
 @pytest.mark.parametrize("name", ["standard", "gateway"])
-def test_a_pid_file_holds_one_integer_and_a_newline(served: Program, name: str) -> None:
-    define_stack(served.home, {"standard": {}})
-    served.run("up")
-
-    text = (served.home.pids / f"{name}.pid").read_text()
+def test_a_pid_file_holds_one_integer_and_a_newline(running: Program, name: str) -> None:
+    text = (running.home.pids / f"{name}.pid").read_text()
 
     assert text == f"{int(text)}\n"
 
@@ -398,6 +413,7 @@ def test_a_changed_stack_reaches_a_running_gateway_without_dropping_a_request(
     assert _ask(served, "gpt-4o", "hello")["choices"][0]["message"]["content"] == "You said: hello"
 
 
+@pytest.mark.story
 def test_a_state_folder_on_a_disk_without_locks_is_refused_by_name_and_with_a_way_out(
     served: Program, tmp_path: Path
 ) -> None:

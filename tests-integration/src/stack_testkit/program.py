@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlx_procsup import stop_service
 from mlx_stack.home import HOME_VARIABLE, Home
 
 TIMEOUT_S = 60
@@ -78,3 +79,8 @@ class Program:
             stderr=subprocess.PIPE,
             text=True,
         )
+
+    def stop_all(self) -> None:
+        """Stop whatever it started and left running, the watchdog first."""
+        for path in sorted(self.home.pids.glob("*.pid"), reverse=True):
+            stop_service(path.stem, self.home.state_dirs, grace_s=0.2)

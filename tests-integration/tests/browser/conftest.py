@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from mlx_procsup import stop_service
 from mlx_stack.home import Home
 from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.hub import HubServer, Settings, write_repository
@@ -19,11 +18,6 @@ if TYPE_CHECKING:
 
 REPO = "example/Tiny-4bit"
 CONFIG = {"model_type": "llama", "quantization": {"bits": 4, "group_size": 64}}
-
-
-def stop_all(program: Program) -> None:
-    for path in sorted(program.home.pids.glob("*.pid"), reverse=True):
-        stop_service(path.stem, program.home.state_dirs, grace_s=0.2)
 
 
 @pytest.fixture(scope="session")
@@ -58,7 +52,7 @@ def program(tmp_path_factory: pytest.TempPathFactory, hub: HubServer) -> Iterato
     (Path(stack.tiers[-1].source) / "config.json").write_text(json.dumps(seeing))
     assert program.run("up").code == 0
     yield program
-    stop_all(program)
+    program.stop_all()
 
 
 @pytest.fixture
