@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from mlx_catalog import InvalidCatalogError, UnreadableCatalogError, load_entries
+from mlx_catalog import InvalidCatalogError, ModelRole, UnreadableCatalogError, load_entries
 from mlx_catalog.errors import Problem
 from mlx_catalog.parse import parse_entry
 
@@ -55,6 +55,54 @@ def test_a_wrong_value_is_told_with_file_line_key_expected_and_found(
     assert problem.expected.startswith(expected)
     assert problem.got == got
     assert str(problem).startswith(f"lynx-7b.yaml:{line}: {key_path}: expected {expected}")
+
+
+def embedder_text(entry_text: str, role: str = "embedding") -> str:
+    """The entry as an embedder's, which calls no tools."""
+    start, rest = entry_text.split("capabilities:\n")
+    rest = rest[rest.index("quality:") :]
+    more = "dimensions: 1024\nmatryoshka: true\npooling: lasttoken\n"
+    capabilities = "capabilities:\n  tool_calling: false\n  thinking: false\n  vision: false\n"
+    return f"role: {role}\n{more}{start}{capabilities}{rest}"
+
+
+def test_an_embedder_says_what_its_vectors_are(entry_text: str):
+    entry = parse_entry(embedder_text(entry_text), "lynx-7b.yaml").entry
+    assert entry is not None
+    assert (entry.role, entry.dimensions) == (ModelRole.EMBEDDING, 1024)
+    assert (entry.matryoshka, entry.pooling) == (True, "lasttoken")
+
+
+def test_an_entry_that_says_nothing_of_its_role_chats(entry_text: str):
+    entry = parse_entry(entry_text, "lynx-7b.yaml").entry
+    assert entry is not None
+    assert entry.role is ModelRole.CHAT
+    assert (entry.dimensions, entry.matryoshka, entry.pooling) == (None, None, None)
+
+
+def test_only_an_embedder_has_vectors(entry_text: str):
+    problems = problems_of(embedder_text(entry_text, "rerank"))
+    assert {each.key_path for each in problems} == {"dimensions", "matryoshka", "pooling"}
+    assert {each.expected for each in problems} == {"nothing, for the role rerank"}
+
+
+def test_an_embedder_calls_no_tools(entry_text: str):
+    (problem,) = problems_of(f"role: embedding\n{entry_text}")
+    assert problem.key_path == "capabilities.tool_calling"
+
+
+@pytest.mark.parametrize("role", ["chat", "embedding", "rerank"])
+def test_a_model_that_reads_text_has_a_context(entry_text: str, role: str):
+    text = embedder_text(entry_text).replace("role: embedding", f"role: {role}")
+    without = "\n".join(
+        line for line in text.splitlines() if not line.startswith("max_context_tokens")
+    )
+    assert "max_context_tokens" in {each.key_path for each in problems_of(without)}
+
+
+def test_an_unknown_role_is_answered_with_those_that_there_are(entry_text: str):
+    (problem,) = problems_of(f"role: embed\n{entry_text}")
+    assert problem.expected.startswith("one of chat, embedding, rerank")
 
 
 def test_all_mistakes_of_a_file_are_told_at_once_in_order(entry_text: str):

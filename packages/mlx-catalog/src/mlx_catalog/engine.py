@@ -46,7 +46,7 @@ def engine_fit(model: CatalogEntry | ModelReading) -> EngineFit:
 
 
 def _unservable_because(entry: CatalogEntry) -> str:
-    if entry.capabilities.vision:
+    if entry.capabilities.vision or not entry.role.chats:
         return ""  # mlx-vlm has the modules of all multimodal entries
     if entry.min_mlx_lm_version is None:
         return f"no released mlx-lm has the module {entry.model_type!r}"

@@ -21,6 +21,11 @@ class ModelRole(StrEnum):
         """Whether it writes answers, so that another that does may stand in for it."""
         return self in (ModelRole.CHAT, ModelRole.VISION)
 
+    @property
+    def reads_only(self) -> bool:
+        """Whether it reads text, writes nothing, and keeps nothing of what it has read."""
+        return self in (ModelRole.EMBEDDING, ModelRole.RERANK)
+
 
 POOLING_FILES = ("modules.json", "1_Pooling/config.json")
 """What Sentence Transformers writes beside an embedder's weights, and beside no other model's."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from mlx_catalog.mismatches import Violation
+from mlx_catalog.roles import ModelRole
 from mlx_catalog.schema import CatalogEntry, Geometry, Quant, Source
 
 
@@ -13,6 +14,7 @@ def violations(entry: CatalogEntry) -> Iterator[Violation]:
     yield from _geometry(entry.geometry, entry.architecture)
     yield from _sources(entry)
     yield from _capabilities(entry)
+    yield from _role(entry)
     yield from _quality(entry)
 
 
@@ -151,7 +153,9 @@ def _source(entry: CatalogEntry, quant: Quant, source: Source) -> Iterator[Viola
         return
     if source.disk_size_source is None:
         yield Violation((*path, "disk_size_source"), f"where {size} GB comes from", "nothing")
-    estimate = entry.params_b * quant.bits_per_weight / 8
+    own_bits = source.bits_per_weight if not source.fp4_experts else None
+    bits = own_bits or quant.bits_per_weight
+    estimate = entry.params_b * bits / 8
     if not _SMALLEST * estimate <= size <= _LARGEST * estimate:
         expected = f"about {estimate:.1f} GB, {entry.params_b} x 10^9 parameters at {quant}"
         yield Violation((*path, "disk_size_gb"), expected, f"{size} GB")
@@ -175,6 +179,27 @@ def _capabilities(entry: CatalogEntry) -> Iterator[Violation]:
         yield Violation(
             ("capabilities", "reasoning_parser"), '"" without thinking', repr(able.reasoning_parser)
         )
+
+
+_OF_EMBEDDERS = ("dimensions", "matryoshka", "pooling")
+
+
+def _role(entry: CatalogEntry) -> Iterator[Violation]:
+    """What a model of the entry's role must have, and what it can't have."""
+    role, able = entry.role, entry.capabilities
+    if entry.max_context_tokens is None and (role.chats or role.reads_only):
+        yield Violation(("max_context_tokens",), f"a figure, for the role {role}", "nothing")
+    if role is not ModelRole.EMBEDDING:
+        for name in _OF_EMBEDDERS:
+            value = getattr(entry, name)
+            if value is not None:
+                yield Violation((name,), f"nothing, for the role {role}", repr(value))
+    if role.chats:
+        return
+    for name in ("tool_calling", "thinking", "vision"):
+        if getattr(able, name):
+            path = ("capabilities", name)
+            yield Violation(path, f"false, for the role {role}", "true")
 
 
 def _quality(entry: CatalogEntry) -> Iterator[Violation]:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, NamedTuple
 from msgspec import Meta, Struct, field
 
 from mlx_catalog.parsers import ReasoningParserName, ToolCallParserName
+from mlx_catalog.roles import ModelRole
 
 type Confidence = Literal["high", "medium", "low"]
 
@@ -128,10 +129,21 @@ Architecture = Literal[
     "kda-mla-hybrid-moe",
     "shortconv-hybrid",
     "shortconv-hybrid-moe",
+    "encoder",
+    "encoder-swa",
+    "encoder-decoder",
+    "transducer",
+    "styletts2",
 ]
-"""How a model remembers; `swa` is sliding-window attention in most layers."""
+"""How a model remembers; `swa` is sliding-window attention in most layers.
+
+An encoder sees a text from both sides and remembers nothing of it; the last three read or make
+speech.
+"""
 
 RecurrentKind = Literal["mamba1", "mamba2", "gated-deltanet", "kda", "shortconv"]
+Pooling = Literal["mean", "cls", "lasttoken"]
+"""How an embedder makes one vector of a text from the vectors of its tokens."""
 ThinkingControl = Literal["never", "always", "toggle", "effort", "budget", "system-prompt"]
 
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
@@ -366,11 +378,22 @@ class CatalogEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     params_b: Amount
     architecture: Architecture
     model_type: Text
-    max_context_tokens: Positive
     source: Text
     geometry: Geometry
     sources: Sources
     capabilities: Capabilities
+    max_context_tokens: Positive | None = None
+    """The longest text that it was made for; None where its input isn't counted in tokens."""
+    role: ModelRole = ModelRole.CHAT
+    """What it is for; only a model that chats is proposed for the usual tiers."""
+    dimensions: Positive | None = None
+    """The length of an embedder's vectors."""
+    matryoshka: bool | None = None
+    """Whether the first part of such a vector can be used by itself."""
+    pooling: Pooling | None = None
+    """Used where the model's folder doesn't say it."""
+    processor_repo: Repo | None = None
+    """Where a speech model's tokenizer and processor are, if its repositories lack them."""
     active_params_b: Amount | None = None
     """Parameters used for a token: a mixture-of-experts model's; None for a dense one."""
     tower_params_b: Amount | None = None

@@ -19,7 +19,7 @@ from mlx_recommend.inputs import (
     ModelShape,
     Workload,
 )
-from mlx_recommend.memory import MemoryUse, memory_use, prefill_step, reading_memory_use
+from mlx_recommend.memory import MemoryUse, memory_use, prefill_step
 from mlx_recommend.plan import Absence, MissingTier, TierPlan, make_plan
 from mlx_recommend.score import Intent
 from mlx_recommend.shapes import shape_of_entry, shape_of_model
@@ -61,7 +61,6 @@ __all__ = [
     "make_plan",
     "memory_use",
     "prefill_step",
-    "reading_memory_use",
     "reasons",
     "reference_measurements",
     "shape_of_entry",

@@ -253,6 +253,11 @@ STEP_BYTES_PER_TOKEN = 300_000
 """What a prefill step keeps for each of its tokens: activations, in models of 0.6B to 32B."""
 STATE_STEP_BYTES_PER_TOKEN = 550_000
 """The same in models with recurrent layers or convolutions, which keep more at once."""
+READING_TOKENS = 4096
+"""The tokens of texts that an engine computes at once where nothing is written, or those of one
+longer text."""
+READING_LONGEST_TOKENS = 8192
+"""Where engines cut such a text."""
 READING_VALUES_PER_WIDTH = 28
 """Numbers that a model which only reads keeps for each token of a batch, for each of its width.
 

@@ -6,7 +6,8 @@ from enum import StrEnum
 
 from mlx_catalog import CatalogEntry, Quant
 from mlx_catalog.engine import asks_for_newer, engine_fit
-from mlx_recommend.inputs import Measurement, ModelShape
+from mlx_recommend.inputs import Measurement, ModelShape, Workload
+from mlx_recommend.memory import memory_use
 from mlx_recommend.shapes import shape_of_entry
 
 
@@ -60,6 +61,11 @@ class Candidate:
         return self.entry.quality.overall if self.entry.quality is not None else None
 
     @property
+    def longest_tokens(self) -> int:
+        """The context that the model was made for; 0 where it has none."""
+        return self.entry.max_context_tokens or 0
+
+    @property
     def keeps_context_cheap(self) -> bool:
         """Whether most layers keep a state of fixed size instead of a growing cache."""
         return self.shape.is_recurrent
@@ -100,7 +106,7 @@ def _exclusion(
         return Exclusion.NEEDS_NEWER
     if engine_fit(entry).unservable_because:
         return Exclusion.UNSERVABLE
-    if shape.kv_elements(1) is None or shape.state_bytes is None:
+    if memory_use(shape, Workload()).total_bytes is None:
         return Exclusion.UNKNOWN_MEMORY
     if not has_weights:
         return Exclusion.NO_WEIGHTS

@@ -91,7 +91,7 @@ def estimate(
             never memory: a missing or odd figure can't make a model seem smaller than it is.
     """
     workload = workload or Workload()
-    machine = machine_of(hardware)
+    machine = machine_of(hardware) if shape.role.chats else None
     tokens = workload.tokens_in_speed
 
     def decode(tokens: int, requests: int = 1) -> Speed | None:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from mlx_catalog import ModelRole
 from mlx_recommend.calibration import PREFILL_STEP_TOKENS, LayerPart
 from mlx_recommend.errors import RecommendError
 
@@ -78,6 +79,7 @@ class ModelShape:
             are needed for the last token only).
         parts: What the layers are made of.
         hidden_size: Width of the residual stream.
+        role: What the model is for; only one that chats has speeds.
         growing_kv_elements: Cached values that each token of context adds.
         sliding_kv_elements: Cached values that each token inside the window adds.
         sliding_window: Tokens that sliding layers keep.
@@ -107,6 +109,7 @@ class ModelShape:
     float16: bool = False
     parts: Mapping[LayerPart, int] = field(default_factory=dict[LayerPart, int])
     hidden_size: int | None = None
+    role: ModelRole = ModelRole.CHAT
     growing_kv_elements: int | None = None
     sliding_kv_elements: int | None = None
     sliding_window: int | None = None

@@ -7,6 +7,8 @@ from mlx_recommend.calibration import (
     KV_BYTES_PER_ELEMENT,
     PREFILL_STEP_TOKENS,
     PROCESS_BYTES,
+    READING_LONGEST_TOKENS,
+    READING_TOKENS,
     READING_VALUES_PER_WIDTH,
     SCORE_BYTES,
     SMALL_ARRAYS_BYTES,
@@ -85,6 +87,8 @@ class MemoryUse:
 
 def memory_use(shape: ModelShape, workload: Workload) -> MemoryUse:
     """The memory that a model needs at its peak, with every request at its full context."""
+    if shape.role.reads_only:
+        return _reading_memory_use(shape, workload.context_tokens)
     elements = shape.kv_elements(workload.context_tokens)
     kv_bytes = None if elements is None else elements * KV_BYTES_PER_ELEMENT
     state_bytes, concurrency = shape.state_bytes, workload.concurrency
@@ -105,18 +109,20 @@ def memory_use(shape: ModelShape, workload: Workload) -> MemoryUse:
     )
 
 
-def reading_memory_use(shape: ModelShape, batch_tokens: int) -> MemoryUse:
+def _reading_memory_use(shape: ModelShape, context_tokens: int) -> MemoryUse:
     """The memory of a model that only reads, and keeps nothing of what it has read.
 
     Args:
-        batch_tokens: The tokens that its engine computes at once.
+        context_tokens: The longest text.
     """
+    longest = min(context_tokens, shape.max_context_tokens or context_tokens)
+    batch_tokens = max(READING_TOKENS, min(longest, READING_LONGEST_TOKENS))
     weights_bytes, params = shape.weights_bytes, shape.decode_params
     is_wide = weights_bytes is not None and params is not None and weights_bytes > 3 * params
     values = batch_tokens * READING_VALUES_PER_WIDTH * (shape.hidden_size or 0)
     return MemoryUse(
         weights_bytes=weights_bytes,
-        kv_cache_bytes=0,
+        kv_cache_bytes=0 if shape.hidden_size is not None else None,
         prefix_cache_bytes=0,
         state_bytes=0,
         overhead_bytes=values * (4 if is_wide else 2),

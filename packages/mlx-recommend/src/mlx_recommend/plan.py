@@ -108,10 +108,12 @@ def make_plan(
     """The best plan within the budget: the tiers together, each at its context, never exceed it.
 
     Args:
+        candidates: Only those that chat are chosen from.
         context_tokens: The context of every tier; None takes each kind's own, and stretches it as
             far as the budget goes once the models are chosen.
         concurrency: Requests that each tier serves side by side.
     """
+    chatting = [candidate for candidate in candidates if candidate.entry.role.chats]
 
     def option(candidate: Candidate, kind: TierKind, planned_tokens: int) -> Option | None:
         return option_of(
@@ -127,7 +129,7 @@ def make_plan(
     def plan(least_tokens: int) -> tuple[TierPlan, Sequence[Option]]:
         def options(kind: TierKind) -> list[Option]:
             tokens = max(kind.context_tokens, least_tokens)
-            rated = (option(candidate, kind, tokens) for candidate in candidates)
+            rated = (option(candidate, kind, tokens) for candidate in chatting)
             known = [each for each in rated if each is not None]
             return sorted(known, key=lambda o: (-o.score, o.total_bytes, o.candidate.model))
 
@@ -221,7 +223,7 @@ def _longer(tier: Option, option: _MakeOption, tokens: int) -> Option | None:
 
     Its score stays the one that it was chosen by.
     """
-    longest = min(tokens, tier.kind.longest_tokens, tier.candidate.entry.max_context_tokens)
+    longest = min(tokens, tier.kind.longest_tokens, tier.candidate.longest_tokens)
     if longest <= _context(tier):
         return None
     longer = option(tier.candidate, tier.kind, longest)

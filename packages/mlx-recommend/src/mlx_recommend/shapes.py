@@ -18,7 +18,7 @@ def shape_of_entry(entry: CatalogEntry, quant: Quant) -> ModelShape:
     if source is not None and source.disk_size_gb and not source.disk_size_estimated:
         weights = weights.filling(round(source.disk_size_gb * 1e9))
     shape = _shape_of_weights(entry.id, quant, weights, entry.geometry, entry.model_type)
-    return replace(shape, max_context_tokens=entry.max_context_tokens)
+    return replace(shape, max_context_tokens=entry.max_context_tokens, role=entry.role)
 
 
 def shape_of_model(model: ModelReading, quant: Quant | None = None) -> ModelShape | None:
@@ -40,6 +40,7 @@ def shape_of_model(model: ModelReading, quant: Quant | None = None) -> ModelShap
     return replace(
         shape,
         max_context_tokens=model.max_context_tokens,
+        role=model.role,
         # a type whose layers aren't known may keep a state as well
         state_bytes=shape.state_bytes if model.known else None,
     )

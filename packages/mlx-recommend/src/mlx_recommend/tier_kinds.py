@@ -132,8 +132,8 @@ def option_of(
             takes the kind's.
         concurrency: Requests that the tier serves side by side.
     """
-    longest = candidate.entry.max_context_tokens
-    tokens = context_tokens or min(planned_tokens or kind.context_tokens, longest)
+    planned = min(planned_tokens or kind.context_tokens, candidate.longest_tokens)
+    tokens = context_tokens or planned
     workload = Workload(
         context_tokens=tokens,
         concurrency=concurrency,
@@ -180,7 +180,7 @@ def is_eligible(
     if intent is Intent.AGENT_FLEET and kind is LONG_CONTEXT and not calls_tools:
         return False  # no agent can work there
     needed = context_tokens or (kind.context_tokens if kind.scores_context_cost else least_tokens)
-    if candidate.entry.max_context_tokens < needed:
+    if candidate.longest_tokens < needed:
         return False
     return kind.min_quality is None or (candidate.quality or 0) >= kind.min_quality
 

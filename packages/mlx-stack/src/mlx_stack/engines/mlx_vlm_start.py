@@ -21,21 +21,33 @@ LONGEST_TEXT_TOKENS = 8192
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Run the server with `--served-model-name NAME` and its own flags for one model."""
+    """Run the server with its own flags for one model, `--served-model-name` and `--pooling`."""
     given = list(arguments)
-    at = given.index("--served-model-name")
-    name, given[at : at + 2] = given[at + 1], []
+    name, pooling = _taken(given, "--served-model-name"), _taken(given, "--pooling")
     flag = next(each for each in given if each in _KINDS)
-    serve_one_model(name, given[given.index(flag) + 1], _KINDS[flag])
+    serve_one_model(name, given[given.index(flag) + 1], _KINDS[flag], pooling)
     bound_batches()
     sys.argv[:] = ["mlx_vlm.server", *given]
     import_module("mlx_vlm.server.cli").main()
 
 
-def serve_one_model(name: str, folder: str, kind: str) -> None:
+def _taken(words: list[str], flag: str) -> str:
+    """The value of a flag that the server doesn't know, which is taken out; "" without it."""
+    if flag not in words:
+        return ""
+    at = words.index(flag)
+    value, words[at : at + 2] = words[at + 1], []
+    return value
+
+
+def serve_one_model(name: str, folder: str, kind: str, pooling: str = "") -> None:
     """Let the server know the model in `folder` by `name`, and no other.
 
     The first who asks for a model is the server itself, before it listens.
+
+    Args:
+        pooling: How it makes one vector of many, where its folder doesn't say: conversions leave
+            that file out, and the server would suppose what is usual for the type.
     """
     server: Any = import_module("mlx_vlm.server")
     app: Any = import_module("mlx_vlm.server.app")
@@ -53,6 +65,8 @@ def serve_one_model(name: str, folder: str, kind: str) -> None:
             if loaded:
                 raise
             sys.exit(f"error: the model can't be loaded: {getattr(error, 'detail', error)}")
+        if not loaded and pooling and found[0].pooling_config is None:
+            found[0].pooling_config = {"pooling_mode": pooling}
         loaded = True
         return found
 

@@ -41,6 +41,8 @@ class Serving:
         prefill_step: Tokens of a prompt to compute at once; None is the engine's own 2,048.
         dimensions: How long an embedder's vectors are; None where that isn't known.
         shortens: Whether the beginning of such a vector is one by itself (Matryoshka).
+        pooling: How one vector is made of those of a text's tokens, where the model's files don't
+            say; "" where nothing else says, either.
     """
 
     tool_call_parser: str = ""
@@ -52,6 +54,7 @@ class Serving:
     prefill_step: int | None = None
     dimensions: int | None = None
     shortens: bool = False
+    pooling: str = ""
 
 
 def environment(hf_home: Path) -> dict[str, str]:

@@ -160,6 +160,8 @@ def source_of(found: FoundModel, quant: Quant | None, default_quant: Quant) -> M
 def offered(entry: CatalogEntry, default: Quant) -> Quant:
     """`default`, or the format of a model that is published in none of the three precisions."""
     known: list[Quant] = [quant for quant, _ in entry.sources.items()]
+    if default not in known and not entry.role.chats and known:
+        return known[0]  # small models that are published in few formats
     return default if not known or set(known) & set(PRECISIONS) else known[0]
 
 

@@ -1,5 +1,6 @@
 """What is known of a tier's model: from its catalog entry, else from its files."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from mlx_catalog import (
@@ -23,11 +24,10 @@ from mlx_recommend import (
     Workload,
     memory_use,
     prefill_step,
-    reading_memory_use,
     shape_of_entry,
     shape_of_model,
 )
-from mlx_stack.engines.mlx_vlm_start import LONGEST_TEXT_TOKENS, TOKENS_AT_ONCE
+from mlx_stack.engines.mlx_vlm_start import LONGEST_TEXT_TOKENS
 from mlx_stack.engines.vllm_mlx import Serving
 from mlx_stack.errors import StackError
 from mlx_stack.stack import Tier
@@ -43,7 +43,12 @@ def serving_of(catalog: Catalog, tier: Tier, folder: Path) -> Serving:
     """
     entry = entry_of(catalog, tier)
     if not tier.role.chats:
-        return Serving(batching=False, dimensions=_dimensions(folder))
+        return Serving(
+            batching=False,
+            dimensions=(entry and entry.dimensions) or _dimensions(folder),
+            shortens=entry is not None and entry.matryoshka is True,
+            pooling=(entry and entry.pooling) or "",
+        )
     try:
         # the weights' headers are of no interest here
         fit, shape = fit_and_shape(entry, tier, folder / "config.json")
@@ -96,7 +101,8 @@ def memory_of(shape: ModelShape | None, fit: EngineFit, tier: Tier) -> MemoryUse
     if shape is None:
         return None
     if not tier.role.chats:
-        return reading_memory_use(shape, max(TOKENS_AT_ONCE, tier.context_tokens or 0))
+        tokens = tier.context_tokens or LONGEST_TEXT_TOKENS
+        return memory_use(replace(shape, role=tier.role), Workload(context_tokens=tokens))
     tokens, step = tier.context_tokens or DEFAULT_CONTEXT_TOKENS, tier.vllm_flags.get(_STEP_FLAG)
     if not isinstance(step, int) or step < 1:
         step = prefill_step(shape, tokens, tier.concurrency)

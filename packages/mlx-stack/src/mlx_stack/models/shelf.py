@@ -124,7 +124,7 @@ def _on_disk(
         vllm_flags={},
         lazy=True,
         idle_unload_s=IDLE_S,
-        role=role_of_folder(local.path),
+        role=entry.role if entry is not None else role_of_folder(local.path),
     )
     known = _shape_and_fit(opened, tier, local.path)
     usual = tokens = usual_context(known[0] if known is not None else None, tier.name, tier.role)

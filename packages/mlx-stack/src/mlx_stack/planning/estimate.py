@@ -202,7 +202,10 @@ def describe_model(
         own = found.entry.quant_of(found.repo.repo) if found.repo is not None else None
         wanted = quant or own or offered(found.entry, opened.config.default_quant)
         shape, fit = shape_of_entry(found.entry, wanted), engine_fit(found.entry)
-        return DescribedModel(found=found, quant=wanted, shape=shape, fit=fit, note=found.note)
+        role = found.entry.role
+        return DescribedModel(
+            found=found, quant=wanted, shape=shape, fit=fit, note=found.note, role=role
+        )
     if found.path is not None:
         return _described(found, read_model(found.path), quant, folder=found.folder)
     local = next(iter(local_models(opened, found, quant)), None)

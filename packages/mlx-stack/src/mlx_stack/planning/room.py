@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from mlx_catalog import CatalogEntry, Quant
+from mlx_catalog import CatalogEntry, ModelRole, Quant
 from mlx_hwprobe import HwprobeError
 from mlx_recommend import PROCESS_BYTES, Workload, budget_bytes, candidate_of, memory_use
 from mlx_stack.format import format_bytes
@@ -132,7 +132,10 @@ def download_warning(
 def instead(opened: OpenStack, room: MemoryRoom, asked: CatalogEntry | None) -> str:
     """A sentence that names the nearest model with room in the budget, else here; or ""."""
     fitting: list[tuple[CatalogEntry, Quant, int]] = []
+    role = asked.role if asked is not None else ModelRole.CHAT
     for entry in opened.catalog:
+        if entry.role is not role:
+            continue
         candidate = candidate_of(entry, opened.config.default_quant, allow_gated=False)
         total = memory_use(candidate.shape, Workload()).total_bytes
         if total is not None and candidate.exclusion is None:
