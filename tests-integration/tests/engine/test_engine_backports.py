@@ -88,25 +88,72 @@ print(json.dumps([each.request_id for each in line]))
 """
 
 
-def padded(environment: Environment, backports_file: str) -> dict[str, bool]:
-    """Whether prompts of different lengths, read together, are masked and end in their states."""
-    command = [str(environment.python), "-I", "-c", PADDED, backports_file]
+ABANDONED = """
+import asyncio, json, runpy, sys
+from types import SimpleNamespace
+if sys.argv[1]:
+    runpy.run_path(sys.argv[1])["apply"]()
+from starlette.responses import StreamingResponse
+from vllm_mlx.engine_core import EngineCore
+
+aborted, uncollected = [], []
+piece = SimpleNamespace(finished=False)
+core = EngineCore.__new__(EngineCore)
+core.__dict__.update(
+    _output_collectors={"left": SimpleNamespace(get_nowait=lambda: piece)},
+    scheduler=SimpleNamespace(abort_request=aborted.append),
+    _cleanup_request=lambda _: None,
+)
+
+async def answer():
+    stream = core.stream_outputs("left")
+    uncollected.append(stream)
+    async for _ in stream:
+        yield b"piece"
+
+async def leave():
+    reads = asyncio.Event()
+    async def send(message):
+        if message["type"] == "http.response.body":
+            reads.set()
+            await asyncio.Event().wait()
+    async def receive():
+        await reads.wait()
+        return {"type": "http.disconnect"}
+    response = StreamingResponse(answer())
+    uncollected.append(response)
+    await response({"type": "http", "asgi": {"spec_version": "2.3"}}, receive, send)
+    print(json.dumps(aborted), flush=True)
+
+asyncio.run(leave())
+"""
+
+
+def said(environment: Environment, script: str, backports_file: str) -> Any:
+    """What a script prints in the engine's environment, with the backports of a file or none."""
+    command = [str(environment.python), "-I", "-c", script, backports_file]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def padded(environment: Environment, backports_file: str) -> dict[str, bool]:
+    """Whether prompts of different lengths, read together, are masked and end in their states."""
+    return said(environment, PADDED, backports_file)
 
 
 def waiting(environment: Environment, backports_file: str) -> list[str]:
     """Who waits in the engine once a client has left whose request it has forgotten already."""
-    command = [str(environment.python), "-I", "-c", WAIT, backports_file]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    return said(environment, WAIT, backports_file)
+
+
+def aborted(environment: Environment, backports_file: str) -> list[str]:
+    """Whose work ends when a client leaves between two pieces of an answer."""
+    return said(environment, ABANDONED, backports_file)
 
 
 def decoded(environment: Environment, backports_file: str) -> dict[str, Any]:
     """What 600 tokens of a batch leave in a recurrent layer's cache."""
-    command = [str(environment.python), "-I", "-c", DECODE, backports_file]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)
+    return said(environment, DECODE, backports_file)
 
 
 def test_a_hybrid_models_cache_does_not_grow_with_the_answer(vllm_mlx_environment: Environment):
@@ -127,6 +174,10 @@ def test_a_request_whose_client_left_while_it_waited_is_gone(vllm_mlx_environmen
     assert waiting(vllm_mlx_environment, str(Path(backports.__file__))) == ["stays"]
 
 
+def test_an_answer_that_nobody_reads_any_more_is_not_written_on(vllm_mlx_environment: Environment):
+    assert aborted(vllm_mlx_environment, str(Path(backports.__file__))) == ["left"]
+
+
 def test_the_pinned_engine_still_needs_each_backport(vllm_mlx_environment: Environment):
     grown = decoded(vllm_mlx_environment, "")
     assert min(grown["behind"]) >= 600, "mlx-lm#1632 is in the engine: the backport can go"
@@ -134,3 +185,4 @@ def test_the_pinned_engine_still_needs_each_backport(vllm_mlx_environment: Envir
     faults = padded(vllm_mlx_environment, "")
     assert faults == {"masked": False, "state": False}, "mlx-lm masks padding: that backport can go"
     assert waiting(vllm_mlx_environment, "") == ["left", "stays"], "the engine ends it itself"
+    assert aborted(vllm_mlx_environment, "") == [], "the engine closes what it answers itself"

@@ -7,7 +7,8 @@ and this goes (decision 0026).
 """
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
+from contextvars import ContextVar
 from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
@@ -26,6 +27,7 @@ def apply() -> None:
         leave_padding_out_of_states()
     if find_spec("vllm_mlx") is not None and find_spec("vllm_mlx.scheduler") is not None:
         end_requests_that_wait()
+        close_abandoned_streams()
         end_whole_answers()
         hold_back_tags()
         wait_for_lists_of_calls()
@@ -127,6 +129,52 @@ def end_requests_that_wait() -> None:
         return abort(self, request_id)
 
     scheduler._do_abort_request = abort_also_forgotten  # noqa: SLF001
+
+
+def close_abandoned_streams() -> None:
+    """Let a streamed answer end when its client leaves between two pieces of it.
+
+    Starlette then leaves the answer's generator where it stands, and the engine leaves the one
+    inside it, to the garbage collector, which an engine without other work may not run for hours.
+    Only the end of the innermost one aborts the request: until then the answer is written, up to
+    its last token, for nobody, and others wait for it. Here whoever ends a response closes both.
+    """
+    anyio: Any = import_module("anyio")
+    response: Any = import_module("starlette.responses").StreamingResponse
+    opened: ContextVar[list[Any] | None] = ContextVar("opened", default=None)
+    respond = response.__call__
+
+    async def respond_and_close(self: Any, scope: Any, receive: Any, send: Any) -> None:
+        streams = [self.body_iterator]
+        opened.set(streams)
+        try:
+            await respond(self, scope, receive, send)
+        finally:
+            with anyio.CancelScope(shield=True):
+                for stream in streams:
+                    # one that runs at this moment has been cancelled
+                    with suppress(AttributeError, RuntimeError):
+                        await stream.aclose()
+
+    def remembered(open_stream: Callable[..., Any]) -> Callable[..., Any]:
+        def open_and_remember(*args: Any, **more: Any) -> Any:
+            stream = open_stream(*args, **more)
+            streams = opened.get()
+            if streams is not None:
+                streams.append(stream)
+            return stream
+
+        return open_and_remember
+
+    response.__call__ = respond_and_close
+    for module, name, streams in (
+        ("engine_core", "EngineCore", ["stream_outputs"]),
+        ("mllm_scheduler", "MLLMScheduler", ["stream_outputs"]),
+        ("engine.simple", "SimpleEngine", ["stream_chat", "stream_generate"]),
+    ):
+        owner: Any = getattr(import_module(f"vllm_mlx.{module}"), name)
+        for each in streams:
+            setattr(owner, each, remembered(getattr(owner, each)))
 
 
 def end_whole_answers() -> None:
