@@ -144,6 +144,11 @@ def test_all_mistakes_of_a_file_are_told_at_once_in_order(entry_text: str):
         ("aliases: [lynx]", "alias_notes: {puma: because}", "alias_notes.puma"),
         ("  kv_heads: 4", "  query_heads: 30\n  kv_heads: 4", "geometry.query_heads"),
         ("params_b: 7.25", "params_b: 7.25\ntower_params_b: 7.25", "tower_params_b"),
+        (
+            "params_b: 7.25",
+            "params_b: 7.25\nmtp_acceptance: {low: 0.8, high: 0.7, source: a test}",
+            "mtp_acceptance.low",
+        ),
         ("hidden_size: 4096", "hidden_size: 4096\n  vocab_size: 2000000", "geometry.vocab_size"),
         (
             "hidden_size: 4096",

@@ -88,3 +88,12 @@ def figures_on(profile_id: str, gpu_cores: int | None = None):
 def test_a_published_figure_counts_for_the_same_bin_only(profile_id, gpu_cores, spec, counts):
     found = reference_measurements(figures_on(profile_id, gpu_cores), parse_hardware_spec(spec))
     assert bool(found) is counts
+
+
+def test_a_speed_that_was_measured_with_drafts_replaces_the_range():
+    drafting = shape_of_entry(load_catalog().get("qwen3.5-27b"), "int4")
+    assert estimate(drafting, MAC).mtp_tps.basis is Basis.ESTIMATE
+    found = estimate(drafting, MAC, measurements=[measured(mtp_tps=21.5)])
+    assert found.mtp_tps.basis is Basis.MEASURED
+    assert found.mtp_tps.value == pytest.approx(21.5)
+    assert found.generation_tps == estimate(drafting, MAC).generation_tps

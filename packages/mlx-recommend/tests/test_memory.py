@@ -19,7 +19,7 @@ from mlx_recommend import (
     shape_of_entry,
 )
 from mlx_recommend.calibration import CHECKPOINTS
-from mlx_recommend.memory import memory_use, prefill_step
+from mlx_recommend.memory import kept_context_bytes, kv_bytes_at, memory_use, prefill_step
 
 CATALOG = load_catalog()
 ENTRIES = tuple(CATALOG)
@@ -54,6 +54,27 @@ def test_more_requests_never_need_less_memory(shape: ModelShape, concurrency: in
     less = memory_use(shape, Workload(context_tokens=4096, concurrency=concurrency)).total_bytes
     more = memory_use(shape, Workload(context_tokens=4096, concurrency=concurrency + 1)).total_bytes
     assert more >= less
+
+
+@given(elements=st.integers(0, 10**12), bits=st.sampled_from((4, 8)))
+def test_quantized_keys_and_values_cost_their_bits_and_a_scale_and_a_bias_for_64(elements, bits):
+    exact = elements * (bits + 32 / 64) / 8
+    rounding = 64 * (bits + 0.5) / 8
+    assert exact <= kv_bytes_at(elements, bits) + 1 <= exact + rounding + 2
+    assert kv_bytes_at(elements, 16) == 2 * elements
+
+
+@given(shape=shapes, tokens=st.integers(64, 10**6), concurrency=st.integers(1, 16))
+def test_an_8_bit_cache_shrinks_what_is_kept_and_nothing_else(shape, tokens, concurrency):
+    work = Workload(context_tokens=tokens, concurrency=concurrency)
+    plain, quantized = memory_use(shape, work), memory_use(shape, replace(work, kept_kv_bits=8))
+    assert quantized.prefix_cache_bytes <= plain.prefix_cache_bytes
+    assert replace(quantized, prefix_cache_bytes=plain.prefix_cache_bytes) == plain
+    growing = tokens * shape.growing_kv_elements
+    saved = kept_context_bytes(shape, work) - kept_context_bytes(
+        shape, replace(work, kept_kv_bits=8)
+    )
+    assert saved == 2 * growing - kv_bytes_at(growing, 8)  # windows and states stay
 
 
 @given(shape=shapes, tokens=st.integers(1, 10**6), concurrency=st.integers(1, 16))

@@ -7,7 +7,18 @@ from hypothesis import strategies as st
 from mlx_catalog import load_catalog
 from mlx_catalog.model_files import describe
 from mlx_hwprobe import HardwareProfile, parse_hardware_spec
-from mlx_recommend import Basis, Estimate, Workload, estimate, shape_of_entry, shape_of_model
+from mlx_recommend import (
+    Basis,
+    Drafts,
+    Estimate,
+    RecommendError,
+    Speed,
+    Workload,
+    estimate,
+    shape_of_entry,
+    shape_of_model,
+)
+from mlx_recommend.speed import speed_with_drafts
 
 CATALOG = load_catalog()
 
@@ -267,3 +278,68 @@ def test_a_token_never_reads_more_than_the_weights_are(bits, lowest, experts, ac
     assert shape is not None
     assert 0 < shape.decode_weight_bytes <= shape.weights_bytes
     assert shape.routed_weight_bytes <= shape.decode_weight_bytes
+
+
+WITH_AND_WITHOUT = [
+    # https://github.com/waybarrios/vllm-mlx/pull/245, M3 Ultra
+    ("qwen3.5-35b-a3b", 73.7, 85.9),
+    ("qwen3.5-122b-a10b", 46.4, 52.0),
+    # https://github.com/ml-explore/mlx-lm/pull/990, M5 Pro
+    ("qwen3.5-27b", 17.70, 23.25),
+    # https://github.com/panbanda/higgs/pull/161, short and long answers
+    ("qwen3.5-27b", 21.47, 27.25),
+    ("qwen3.5-27b", 26.09, 29.21),
+    # https://github.com/Blaizzy/mlx-vlm/pull/2040, M5 Max
+    ("qwen3.8-flash-next", 22.63, 24.47),
+    # https://github.com/youssofal/MTPLX/issues/68, M1 Max
+    ("qwen3.6-27b", 14.8, 21.3),
+    # https://github.com/raullenchai/Rapid-MLX/issues/3140, M2 Max
+    ("qwen3.8-27b", 21.7, 25.8),
+]
+
+
+@pytest.mark.parametrize(("model", "without", "with_drafts"), WITH_AND_WITHOUT)
+def test_published_speeds_with_one_draft_lie_in_the_range(model, without, with_drafts):
+    drafts = shape_of_entry(CATALOG.get(model), "int4").drafts
+    expected = speed_with_drafts(Speed.around(without, 1.0, Basis.MEASURED), drafts)
+    assert expected.low <= with_drafts <= expected.high
+
+
+shares = st.floats(0, 1)
+
+
+@given(tps=st.floats(0.1, 1e4), spread=st.floats(1, 4), shares=st.tuples(shares, shares))
+def test_drafts_give_at_most_two_tokens_a_step_and_cost_at_most_two_steps(tps, spread, shares):
+    low, high = sorted(shares)
+    plain = Speed.around(tps, spread, Basis.ESTIMATE)
+    drafted = speed_with_drafts(plain, Drafts(low=low, high=high))
+    assert drafted.low <= drafted.value * (1 + 1e-9)
+    assert drafted.value <= drafted.high * (1 + 1e-9)
+    assert drafted.low >= plain.low / 2
+    assert drafted.high <= plain.high * 2
+    assert drafted.basis is Basis.ESTIMATE
+
+
+@given(tps=st.floats(0.1, 1e4), share=shares, more=shares)
+def test_more_right_drafts_are_never_slower(tps, share, more):
+    plain = Speed.around(tps, 1.2, Basis.ESTIMATE)
+    better = max(share, more)
+    less = speed_with_drafts(plain, Drafts(low=share, high=share))
+    assert speed_with_drafts(plain, Drafts(low=better, high=better)).value >= less.value
+
+
+@pytest.mark.parametrize(("low", "high"), [(-0.1, 0.5), (0.5, 1.1), (0.6, 0.5)])
+def test_drafts_are_shares_the_lower_first(low, high):
+    with pytest.raises(RecommendError):
+        Drafts(low=low, high=high)
+
+
+def test_several_requests_at_once_and_unmeasured_heads_have_no_speed_with_drafts():
+    mac, shape = (
+        parse_hardware_spec("m5-max:40:128"),
+        shape_of_entry(CATALOG.get("qwen3.5-27b"), "int4"),
+    )
+    assert estimate(shape, mac).mtp_tps is not None
+    assert estimate(shape, mac, Workload(concurrency=2)).mtp_tps is None
+    unmeasured = shape_of_entry(CATALOG.get("glm-4.7"), "int4")
+    assert estimate(unmeasured, mac).mtp_tps is None

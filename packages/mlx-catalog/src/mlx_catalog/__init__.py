@@ -29,6 +29,8 @@ from mlx_catalog.schema import PRECISIONS as PRECISIONS
 from mlx_catalog.schema import BenchmarkFigure as BenchmarkFigure
 from mlx_catalog.schema import Capabilities as Capabilities
 from mlx_catalog.schema import CatalogEntry as CatalogEntry
+from mlx_catalog.schema import DraftAcceptance as DraftAcceptance
+from mlx_catalog.schema import EightBitCache as EightBitCache
 from mlx_catalog.schema import Experts as Experts
 from mlx_catalog.schema import Geometry as Geometry
 from mlx_catalog.schema import Quality as Quality

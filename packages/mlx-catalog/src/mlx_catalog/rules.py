@@ -25,6 +25,10 @@ def _parameters(entry: CatalogEntry) -> Iterator[Violation]:
     if "moe" in entry.architecture and active is None:
         yield Violation(("active_params_b",), f"a figure, for {entry.architecture}", "nothing")
     unread = (entry.tower_params_b or 0) + (entry.mtp_params_b or 0)
+    drafts = entry.mtp_acceptance
+    if drafts is not None and drafts.low > drafts.high:
+        expected = f"at most its high ({drafts.high})"
+        yield Violation(("mtp_acceptance", "low"), expected, str(drafts.low))
     if unread >= entry.params_b:
         expected = f"less than params_b ({entry.params_b}) with mtp_params_b"
         yield Violation(("tower_params_b",), expected, str(unread))

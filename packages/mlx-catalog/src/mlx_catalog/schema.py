@@ -153,6 +153,7 @@ NonNegative = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(gt=0)]
 Amount = Annotated[float, Meta(gt=0)]
 Percentage = Annotated[float, Meta(ge=0, le=100)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 Version = Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+$")]
 ProfileId = Annotated[str, Meta(pattern=r"^m\d+(-(pro|max|ultra))?-\d+$")]
 
@@ -365,6 +366,25 @@ class BenchmarkFigure(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     note: str = ""
 
 
+class DraftAcceptance(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often a model's own drafts are right: what was measured of its heads, by text and depth.
+
+    The heads for multi-token prediction draft the next tokens; the model checks them in its next
+    step.
+    """
+
+    low: Share
+    high: Share
+    source: Text
+
+
+class EightBitCache(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether answers stay what they are if keys and values are kept in 8 bits, as measured."""
+
+    safe: bool
+    source: Text
+
+
 class CatalogEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One model of the catalog.
 
@@ -400,6 +420,10 @@ class CatalogEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Of `params_b`, those of towers for images and sound, which text generation never reads."""
     mtp_params_b: Amount | None = None
     """Of `params_b`, those of heads for multi-token prediction, which MLX doesn't load."""
+    mtp_acceptance: DraftAcceptance | None = None
+    """How often the drafts of those heads are right; None where no one measured it."""
+    kv_8bit: EightBitCache | None = None
+    """What an 8-bit KV cache does to answers; None where no one measured it."""
     hf_base_repo: Repo | None = None
     min_mlx_lm_version: Version | None = None
     aliases: tuple[Name, ...] = ()
@@ -421,6 +445,11 @@ class CatalogEntry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def is_moe(self) -> bool:
         """Whether only a part of the parameters is used for a token."""
         return self.active_params_b is not None and self.active_params_b < self.params_b
+
+    @property
+    def has_mtp_heads(self) -> bool:
+        """Whether it was published with heads for multi-token prediction."""
+        return self.mtp_params_b is not None or self.mtp_acceptance is not None
 
     @property
     def loaded_params_b(self) -> float:

@@ -15,11 +15,12 @@ from mlx_recommend.inputs import (
     DEFAULT_CONTEXT_TOKENS,
     SPEED_CONTEXT_TOKENS,
     Basis,
+    Drafts,
     Measurement,
     ModelShape,
     Workload,
 )
-from mlx_recommend.memory import MemoryUse, memory_use, prefill_step
+from mlx_recommend.memory import MemoryUse, kept_context_bytes, memory_use, prefill_step
 from mlx_recommend.plan import Absence, MissingTier, TierPlan, make_plan
 from mlx_recommend.score import Intent
 from mlx_recommend.shapes import shape_of_entry, shape_of_model
@@ -40,6 +41,7 @@ __all__ = [
     "Basis",
     "Candidate",
     "ChoiceReason",
+    "Drafts",
     "Estimate",
     "Exclusion",
     "Intent",
@@ -58,6 +60,7 @@ __all__ = [
     "budget_bytes",
     "candidate_of",
     "estimate",
+    "kept_context_bytes",
     "make_plan",
     "memory_use",
     "prefill_step",

@@ -265,6 +265,16 @@ Peak of a process that embeds texts of 512 tokens with MiniLM (BERT, 6 layers, w
 """
 KV_BYTES_PER_ELEMENT = 2
 """Keys and values are kept in 16 bits."""
+KV_GROUP_ELEMENTS = 64
+"""Quantized keys and values that share a scale and a bias: the engine's own default, as MLX's."""
+KV_GROUP_BYTES = 4
+"""A group's scale and bias, 16 bits each as the activations are (`mlx.core.quantize`)."""
+MOST_DRAFT_COST = 2.0
+"""How long a step with one draft takes at most, next to one without: both tokens by themselves.
+
+Apple GPUs up to M2 come near that, since they compute two tokens hardly faster than one after the
+other (https://github.com/jundot/omlx/issues/1311). At best, what is read is read once for both.
+"""
 CHECKPOINTS = 3
 """Copies of recurrent states and windows that an engine keeps of one conversation, beside the last:
 what can't be cut back to an earlier token."""

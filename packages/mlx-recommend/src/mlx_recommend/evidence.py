@@ -40,8 +40,8 @@ def best_measurement(
 ) -> Measurement | None:
     """The most trustworthy measurement at `quant` that has a `figure`; the last one if several.
 
-    `figure` is "generation_tps" or "prompt_tps"; a missing one, or one that no machine can have, is
-    no evidence.
+    `figure` is "generation_tps", "prompt_tps" or "mtp_tps"; a missing one, or one that no machine
+    can have, is no evidence.
     """
     for basis in (Basis.MEASURED, Basis.REFERENCE):
         for measurement in reversed(measurements):

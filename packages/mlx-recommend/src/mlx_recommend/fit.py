@@ -8,7 +8,7 @@ from mlx_recommend.evidence import at_other_context, best_measurement
 from mlx_recommend.inputs import Measurement, ModelShape, Workload
 from mlx_recommend.machine import machine_of
 from mlx_recommend.memory import MemoryUse, max_context_tokens, memory_use
-from mlx_recommend.speed import Speed, decode_speed, prefill_speed
+from mlx_recommend.speed import Speed, decode_speed, prefill_speed, speed_with_drafts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +17,8 @@ class Estimate:
 
     Attributes:
         memory: What it takes, part by part.
+        mtp_tps: The decode speed with its own drafts; None where no one measured how often they are
+            right, and for several requests at once, for which the engine makes none.
     """
 
     shape: ModelShape
@@ -25,6 +27,7 @@ class Estimate:
     limit_bytes: int | None
     generation_tps: Speed | None
     prompt_tps: Speed | None
+    mtp_tps: Speed | None = None
 
     @property
     def fits(self) -> bool | None:
@@ -102,21 +105,29 @@ def estimate(
     def prefill(tokens: int) -> Speed | None:
         return None if machine is None else prefill_speed(shape, machine, prompt_tokens=tokens)
 
-    def best(
+    def measured(
         figure: str, computed: Speed | None, at: Callable[[int], Speed | None]
     ) -> Speed | None:
-        measured = best_measurement(measurements, quant=shape.quant, figure=figure)
-        if measured is None:
-            return computed
-        there = at(measured.prompt_tokens or tokens)
-        value: float = getattr(measured, figure)
-        return at_other_context(value, measured.basis, at_asked=computed, at_measured=there)
+        found = best_measurement(measurements, quant=shape.quant, figure=figure)
+        if found is None:
+            return None
+        there = at(found.prompt_tokens or tokens)
+        value: float = getattr(found, figure)
+        return at_other_context(value, found.basis, at_asked=computed, at_measured=there)
 
+    decoded, prefilled = decode(tokens, workload.concurrency), prefill(tokens)
+    plain = measured("generation_tps", decoded, decode) or decoded
+    drafted = None
+    if workload.concurrency == 1:
+        drafted = measured("mtp_tps", decoded, decode)
+        if drafted is None and plain is not None and shape.drafts is not None:
+            drafted = speed_with_drafts(plain, shape.drafts)
     return Estimate(
         shape=shape,
         workload=workload,
         memory=memory_use(shape, workload),
         limit_bytes=hardware.gpu_memory_limit_bytes or hardware.memory_bytes,
-        generation_tps=best("generation_tps", decode(tokens, workload.concurrency), decode),
-        prompt_tps=best("prompt_tps", prefill(tokens), prefill),
+        generation_tps=plain,
+        prompt_tps=measured("prompt_tps", prefilled, prefill) or prefilled,
+        mtp_tps=drafted,
     )

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 from mlx_catalog import ModelRole
 from mlx_recommend.calibration import PREFILL_STEP_TOKENS, LayerPart
@@ -12,6 +13,9 @@ DEFAULT_CONTEXT_TOKENS = 8192
 """The context that memory is planned for where nobody says otherwise."""
 SPEED_CONTEXT_TOKENS = 1024
 """The prompt at which speed is given where nobody says otherwise; `mlx-bench` uses the same."""
+
+
+type KvBits = Literal[4, 8, 16]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,6 +29,8 @@ class Workload:
         keeps_prefixes: Whether an engine that serves one request at a time keeps what a finished
             one leaves, for the next that begins alike. One that serves several always does.
         prefill_step_tokens: How much of a prompt the engine computes at once.
+        kept_kv_bits: Bits of the keys and values that the engine keeps of finished requests; those
+            of running ones have 16.
     """
 
     context_tokens: int = DEFAULT_CONTEXT_TOKENS
@@ -32,6 +38,7 @@ class Workload:
     speed_context_tokens: int | None = SPEED_CONTEXT_TOKENS
     keeps_prefixes: bool = False
     prefill_step_tokens: int = PREFILL_STEP_TOKENS
+    kept_kv_bits: KvBits = 16
 
     def __post_init__(self) -> None:
         counts = ("context_tokens", "concurrency", "speed_context_tokens", "prefill_step_tokens")
@@ -55,6 +62,26 @@ class Workload:
         if self.speed_context_tokens is None:
             return self.context_tokens
         return min(self.speed_context_tokens, self.context_tokens)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drafts:
+    """How often the drafts of a model's own heads are right (MTP), as others measured it.
+
+    Attributes:
+        low: The share in the text that suits them least.
+        high: The share in the text that suits them best.
+        source: Where the figures can be read.
+    """
+
+    low: float
+    high: float
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high <= 1:
+            problem = f"shares from 0 to 1, the lower first, not {self.low} and {self.high}"
+            raise RecommendError("drafts", problem)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +118,7 @@ class ModelShape:
         sliding_score_heads: The same of those in the window.
         vocabulary: Words that the tokenizer knows; 0 where that is unknown.
         max_context_tokens: The context that the model was trained for.
+        drafts: How often its own drafts are right; None where no one measured it.
     """
 
     name: str
@@ -121,6 +149,7 @@ class ModelShape:
     sliding_score_heads: int = 0
     vocabulary: int = 0
     max_context_tokens: int | None = None
+    drafts: Drafts | None = None
 
     @property
     def is_moe(self) -> bool:
@@ -169,6 +198,7 @@ class Measurement:
         quant: The precision that was measured.
         prompt_tps: Prefill speed; None or 0 where it wasn't measured.
         generation_tps: Decode speed; None or 0 where it wasn't measured.
+        mtp_tps: Decode speed with its own drafts; None or 0 where it wasn't measured.
         prompt_tokens: The length of the prompt.
         source: Where the figures can be read.
     """
@@ -177,5 +207,6 @@ class Measurement:
     quant: str
     prompt_tps: float | None = None
     generation_tps: float | None = None
+    mtp_tps: float | None = None
     prompt_tokens: int | None = None
     source: str = ""

@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 from mlx_recommend.calibration import (
     CHECKPOINTS,
     KV_BYTES_PER_ELEMENT,
+    KV_GROUP_BYTES,
+    KV_GROUP_ELEMENTS,
     PREFILL_STEP_TOKENS,
     PROCESS_BYTES,
     READING_LONGEST_TOKENS,
@@ -16,7 +18,7 @@ from mlx_recommend.calibration import (
     STEP_BYTES_PER_TOKEN,
     WORD_BYTES,
 )
-from mlx_recommend.inputs import ModelShape, Workload
+from mlx_recommend.inputs import KvBits, ModelShape, Workload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +94,10 @@ def memory_use(shape: ModelShape, workload: Workload) -> MemoryUse:
     elements = shape.kv_elements(workload.context_tokens)
     kv_bytes = None if elements is None else elements * KV_BYTES_PER_ELEMENT
     state_bytes, concurrency = shape.state_bytes, workload.concurrency
-    kept_bytes = None if workload.kept_contexts else 0
-    if kv_bytes is not None and state_bytes is not None:
-        # what can't be cut back to an earlier token is kept at several
-        windows = shape.in_window(workload.context_tokens) if shape.sliding_window else 0
-        uncut = state_bytes + windows * (shape.sliding_kv_elements or 0) * KV_BYTES_PER_ELEMENT
-        one_bytes = kv_bytes + state_bytes + CHECKPOINTS * uncut
-        kept_bytes = one_bytes * workload.kept_contexts
+    kept_bytes: int | None = 0
+    if workload.kept_contexts:
+        one_bytes = kept_context_bytes(shape, workload)
+        kept_bytes = None if one_bytes is None else one_bytes * workload.kept_contexts
     return MemoryUse(
         weights_bytes=shape.weights_bytes,
         kv_cache_bytes=None if kv_bytes is None else kv_bytes * concurrency,
@@ -107,6 +106,32 @@ def memory_use(shape: ModelShape, workload: Workload) -> MemoryUse:
         overhead_bytes=SMALL_ARRAYS_BYTES + _step_bytes(shape, workload),
         process_bytes=PROCESS_BYTES + WORD_BYTES * shape.vocabulary,
     )
+
+
+def kept_context_bytes(shape: ModelShape, workload: Workload) -> int | None:
+    """What the engine keeps of one finished request at its full context, for the next turn.
+
+    None where the geometry is unknown. Only caches that grow with the context are ever quantized:
+    windows and recurrent states stay as they are.
+    """
+    tokens, state_bytes = workload.context_tokens, shape.state_bytes
+    if shape.growing_kv_elements is None or shape.sliding_kv_elements is None:
+        return None
+    if state_bytes is None:
+        return None
+    in_window = shape.in_window(tokens) * shape.sliding_kv_elements * KV_BYTES_PER_ELEMENT
+    # what can't be cut back to an earlier token is kept at several
+    uncut = state_bytes + (in_window if shape.sliding_window else 0)
+    growing = kv_bytes_at(shape.growing_kv_elements * tokens, workload.kept_kv_bits)
+    return growing + in_window + state_bytes + CHECKPOINTS * uncut
+
+
+def kv_bytes_at(elements: int, bits: KvBits) -> int:
+    """What keys and values take at so many bits each, with the scales and biases of groups."""
+    if bits == 8 * KV_BYTES_PER_ELEMENT:
+        return elements * KV_BYTES_PER_ELEMENT
+    groups = -(-elements // KV_GROUP_ELEMENTS)
+    return groups * (KV_GROUP_ELEMENTS * bits // 8 + KV_GROUP_BYTES)
 
 
 def _reading_memory_use(shape: ModelShape, context_tokens: int) -> MemoryUse:

@@ -6,7 +6,7 @@ from mlx_catalog import CatalogEntry, Geometry, ModelReading, Quant
 from mlx_catalog.model_types import model_types
 from mlx_catalog.weights import TensorRole, Weights
 from mlx_recommend.calibration import FUSED_HEAD_DIMS, LayerPart
-from mlx_recommend.inputs import ModelShape
+from mlx_recommend.inputs import Drafts, ModelShape
 
 
 def shape_of_entry(entry: CatalogEntry, quant: Quant) -> ModelShape:
@@ -18,7 +18,10 @@ def shape_of_entry(entry: CatalogEntry, quant: Quant) -> ModelShape:
     if source is not None and source.disk_size_gb and not source.disk_size_estimated:
         weights = weights.filling(round(source.disk_size_gb * 1e9))
     shape = _shape_of_weights(entry.id, quant, weights, entry.geometry, entry.model_type)
-    return replace(shape, max_context_tokens=entry.max_context_tokens, role=entry.role)
+    known = entry.mtp_acceptance
+    drafts = Drafts(low=known.low, high=known.high, source=known.source) if known else None
+    shape = replace(shape, max_context_tokens=entry.max_context_tokens, drafts=drafts)
+    return replace(shape, role=entry.role)
 
 
 def shape_of_model(model: ModelReading, quant: Quant | None = None) -> ModelShape | None:

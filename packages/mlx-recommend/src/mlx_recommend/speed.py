@@ -21,6 +21,7 @@ from mlx_recommend.calibration import (
     KV_BYTES_PER_ELEMENT,
     LAUNCH_FACTOR,
     LONG_CONTEXT_TOKENS,
+    MOST_DRAFT_COST,
     PREFILL_GFLOPS_PER_CORE,
     PREFILL_STEP_TOKENS,
     RANGE_ERRORS,
@@ -31,7 +32,7 @@ from mlx_recommend.calibration import (
     ErrorClass,
     LayerPart,
 )
-from mlx_recommend.inputs import Basis, ModelShape
+from mlx_recommend.inputs import Basis, Drafts, ModelShape
 from mlx_recommend.machine import Machine
 
 
@@ -112,6 +113,18 @@ def decode_speed(
         seconds = max(seconds, arithmetic / _prefill_rate(shape, machine, constants))
     error_class = _decode_class(shape, context_tokens, concurrency)
     return Speed.estimated(1 / seconds, error_class, machine)
+
+
+def speed_with_drafts(plain: Speed, drafts: Drafts) -> Speed:
+    """The decode speed with one draft a step, from the speed without.
+
+    A step then gives a second token whenever the draft is right. How much longer it takes isn't
+    predicted: the range is from a step that costs as much as two to one that costs no more than
+    before, and the value its middle.
+    """
+    low = plain.low * (1 + drafts.low) / MOST_DRAFT_COST
+    high = plain.high * (1 + drafts.high)
+    return Speed(math.sqrt(low * high), low, high, Basis.ESTIMATE)
 
 
 def _decode_class(shape: ModelShape, context_tokens: int, concurrency: int) -> ErrorClass:

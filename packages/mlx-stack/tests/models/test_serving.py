@@ -143,3 +143,12 @@ def test_the_user_s_own_entry_counts(folder, tmp_path):
     )
     catalog = load_catalog(own)
     assert serving_of(catalog, tier(model="qwen3-8b"), folder).tool_call_parser == "hermes"
+
+
+def test_a_model_drafts_where_its_folder_has_the_heads_and_the_engine_serves_it_by_sight(folder):
+    seeing, textual = tier(model="qwen3.5-27b"), tier(model="qwen3-8b")
+    assert not serving_of(CATALOG, seeing, folder).has_mtp  # as conversions leave it
+    (folder / "mtp").mkdir()
+    (folder / "mtp" / "weights.safetensors").touch()
+    assert serving_of(CATALOG, seeing, folder).has_mtp
+    assert not serving_of(CATALOG, textual, folder).has_mtp

@@ -8,6 +8,7 @@ import pytest
 from mlx_catalog import Quant, UnknownModelError, UnreadableModelError
 from mlx_catalog.hub import RepoReading
 from mlx_catalog.model_files import describe
+from mlx_recommend import Workload
 from mlx_stack.home import Home
 from mlx_stack.models.name import HubRepo
 from mlx_stack.open_stack import OpenStack
@@ -134,3 +135,32 @@ def test_another_machine_can_be_named(home: Home):
     assert here.estimate.fits
     assert not small.estimate.fits
     assert small.estimate.max_context_tokens == 0
+
+
+def test_heads_that_somebody_measured_give_a_second_speed_with_a_range(home: Home):
+    found = look(home, "qwen3.5-27b").to_document()
+    plain, drafted = found["generation_tps"], found["mtp"]
+    assert drafted["acceptance"] == {"low": 0.44, "high": 0.83}
+    assert drafted["source"].startswith("one draft a step")
+    speed = drafted["generation_tps"]
+    assert speed["low"] < plain["value"] < speed["high"]
+    assert speed["basis"] == "estimate"
+
+
+def test_heads_that_nobody_measured_give_none_and_no_heads_nothing(home: Home):
+    unknown = {"generation_tps": None, "acceptance": None, "source": None}
+    assert look(home, "glm-4.7").to_document()["mtp"] == unknown
+    assert look(home, "qwen3-8b").to_document()["mtp"] is None
+
+
+def test_an_8_bit_cache_is_told_where_somebody_measured_what_it_does(home: Home):
+    work = Workload(context_tokens=32_768, concurrency=2)
+    found = look(home, "qwen3.6-27b", workload=work)
+    document = found.to_document()
+    cache, memory = document["kv_8bit"], document["memory"]
+    assert cache["safe"] is True
+    saved = cache["conversation_bytes_16bit"] - cache["conversation_bytes"]
+    assert saved == 15 / 32 * memory["kv_cache_bytes"] / 2
+    assert memory["total_bytes"] - cache["total_bytes"] == 2 * saved
+    assert look(home, "gpt-oss-20b").to_document()["kv_8bit"]["safe"] is False
+    assert look(home, "qwen3-8b").to_document()["kv_8bit"] is None

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mlx_catalog import Quant
 from mlx_hwprobe import parse_hardware_spec
 from mlx_recommend import Basis, Option
 from mlx_stack.errors import InvalidFileError
@@ -12,6 +13,7 @@ from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.estimate import estimate_model
 from mlx_stack.planning.recommend import Constraints, recommend
+from mlx_stack.stack import Stack, Tier, save_stack
 
 MAC = parse_hardware_spec("m4-max:40:64")
 RESULT: dict[str, Any] = {
@@ -126,3 +128,78 @@ def test_a_damaged_result_is_an_error_that_names_the_file(home: Home):
     (home.benchmarks / "broken.json").write_text('{"model": 3}', encoding="utf-8")
     with pytest.raises(InvalidFileError, match=r"broken\.json"):
         estimate_model(OpenStack(home), "qwen3-8b")
+
+
+def tuned(home: Home, **subject: object) -> None:
+    """What `bench --tune` leaves of a tier: slower with its model's own drafts."""
+    tier = Tier(
+        name="standard",
+        model="qwen3.5-27b",
+        quant=Quant.INT4,
+        source="mlx-community/Qwen3.5-27B-4bit",
+        port=8000,
+        vllm_flags={},
+    )
+    save_stack(home.stack, Stack(tiers=(tier,)))
+    what = {
+        "tier": "standard",
+        "model": "qwen3.5-27b",
+        "model_hash": "0",
+        "engine": {"name": "vllm-mlx", "version": "0.6.0"},
+        "flags": {},
+        "prompt_tokens": 1024,
+        "generation_tokens": 64,
+        "concurrency": 1,
+    }
+    trials = [
+        ("baseline", {}, [30.0, 31.0, 32.0]),
+        ("single", {"enable-mtp": True}, [24.0, 25.0, 26.0]),
+        ("baseline", {}, [30.0, 31.0, 32.0]),
+    ]
+    saved = {
+        "subject": what | subject,
+        "started_at": "2026-11-20T10:00:00+00:00",
+        "tuning": {
+            "candidates": [],
+            "trials": [
+                {
+                    "candidate": {"factor": step, "settings": settings, "step": step},
+                    "samples": {"generation_tps/1": samples},
+                }
+                for step, settings, samples in trials
+            ],
+        },
+    }
+    folder = home.benchmarks / "tuning"
+    folder.mkdir(parents=True)
+    (folder / "one.json").write_text(json.dumps(saved), encoding="utf-8")
+
+
+def test_a_tuned_tier_replaces_the_range_of_its_drafts_by_what_was_measured(home: Home):
+    home.create()
+    tuned(home)
+    found = estimate_model(OpenStack(home), "qwen3.5-27b").estimate
+    assert found.mtp_tps.basis is Basis.MEASURED
+    assert found.mtp_tps.value == pytest.approx(25.0)
+    assert found.generation_tps.value == pytest.approx(31.0)
+
+
+def test_a_tuning_tells_nothing_of_another_model_machine_or_tier_that_drafts_anyway(home: Home):
+    home.create()
+    tuned(home, flags={"enable-mtp": True})
+    opened = OpenStack(home)
+    assert estimate_model(opened, "qwen3.5-27b").estimate.mtp_tps.basis is Basis.ESTIMATE
+    assert estimate_model(opened, "qwen3.5-9b").estimate.mtp_tps.basis is Basis.ESTIMATE
+    (home.benchmarks / "tuning" / "one.json").unlink()
+    (home.benchmarks / "tuning").rmdir()
+    tuned(home)
+    elsewhere = estimate_model(OpenStack(home), "qwen3.5-27b", hardware_spec="m1-max:32:64")
+    assert elsewhere.estimate.mtp_tps.basis is Basis.ESTIMATE
+
+
+def test_a_damaged_tuning_is_an_error_that_names_the_file(home: Home):
+    home.create()
+    tuned(home)
+    (home.benchmarks / "tuning" / "two.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(InvalidFileError, match=r"two\.json"):
+        estimate_model(OpenStack(home), "qwen3.5-27b")

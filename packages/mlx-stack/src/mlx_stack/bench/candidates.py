@@ -1,7 +1,8 @@
 """What is worth trying of the pinned engine's settings for a tier; pure.
 
 What is known to be wrong isn't tried: a paged cache, the prefix trie and a bounded KV cache
-(decision 0023), and drafts that nobody checks (`--mtp-optimistic`), which write other words.
+(decision 0023), and drafts that nobody checks (`--mtp-optimistic`), which write other words. Nor is
+what does nothing: the engine takes every flag, and obeys some of them with batching only.
 """
 
 from collections.abc import Iterator
@@ -13,37 +14,39 @@ from mlx_stack.stack import Tier
 _STEPS = (512, 1024, 2048, 4096)
 _STEP = 2048
 """The engine's own."""
-_IMAGE_STEP = 1024
 _INTERVALS = (4, 8)
-_DRAFTS = (1, 2, 3)
 _MIB = 2**20
 _BATCHING = ("continuous-batching", "max-num-seqs", "cache-memory-mb")
 
 
-def candidates(tier: Tier, serving: Serving, *, has_mtp: bool) -> tuple[TuningCandidate, ...]:
+def candidates(tier: Tier, serving: Serving) -> tuple[TuningCandidate, ...]:
     """The settings to try, those first that make the largest difference elsewhere.
 
     Args:
         tier: As it is served now, its own flags included.
         serving: What is known of its model.
-        has_mtp: Whether the model is known to have heads that predict several tokens.
     """
     now = flags_of(tier, serving)
     is_batched = now.get("continuous-batching") is True
     found = [
-        *_mtp(has_mtp=has_mtp),
+        *(_mtp(serving) if is_batched else ()),
         *_batching(tier, serving, is_batched=is_batched),
-        *_prefill(serving),
+        *(TuningCandidate("prefill step", {"prefill-step-size": each}) for each in _STEPS),
         *(_prefix_cache(now) if is_batched and serving.reuses_prefixes else ()),
-        *(TuningCandidate("stream interval", {"stream-interval": each}) for each in _INTERVALS),
+        *(_stream_intervals() if is_batched else ()),
     ]
     return tuple(each for each in found if not _is_so_already(each.settings, now))
 
 
-def _mtp(*, has_mtp: bool) -> Iterator[TuningCandidate]:
-    if has_mtp:
-        for tokens in _DRAFTS:
-            yield TuningCandidate("MTP", {"enable-mtp": True, "mtp-num-draft-tokens": tokens})
+def _mtp(serving: Serving) -> Iterator[TuningCandidate]:
+    """One draft a step: the engine takes a larger number, and makes one all the same."""
+    if serving.has_mtp:
+        yield TuningCandidate("MTP", {"enable-mtp": True})
+
+
+def _stream_intervals() -> Iterator[TuningCandidate]:
+    for each in _INTERVALS:
+        yield TuningCandidate("stream interval", {"stream-interval": each})
 
 
 def _batching(tier: Tier, serving: Serving, *, is_batched: bool) -> Iterator[TuningCandidate]:
@@ -53,12 +56,6 @@ def _batching(tier: Tier, serving: Serving, *, is_batched: bool) -> Iterator[Tun
         memory = (serving.cache_bytes or DEFAULT_CACHE_BYTES) // _MIB
         values = (True, tier.concurrency, max(1, memory))
         yield TuningCandidate("batching", dict(zip(_BATCHING, values, strict=True)))
-
-
-def _prefill(serving: Serving) -> Iterator[TuningCandidate]:
-    flag = "mllm-prefill-step-size" if serving.multimodal else "prefill-step-size"
-    for tokens in _STEPS:
-        yield TuningCandidate("prefill step", {flag: tokens})
 
 
 def _prefix_cache(now: Settings) -> Iterator[TuningCandidate]:
@@ -73,11 +70,7 @@ def _prefix_cache(now: Settings) -> Iterator[TuningCandidate]:
 
 
 def _is_so_already(settings: Settings, now: Settings) -> bool:
-    engines_own = {
-        "prefill-step-size": _STEP,
-        "mllm-prefill-step-size": _IMAGE_STEP,
-        "stream-interval": 1,
-    }
+    engines_own = {"prefill-step-size": _STEP, "stream-interval": 1}
     return all(
         now.get(name, engines_own.get(name, False)) == value for name, value in settings.items()
     )

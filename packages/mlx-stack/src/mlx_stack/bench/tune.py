@@ -52,40 +52,19 @@ from mlx_stack.models.own_code import ensure_no_code
 from mlx_stack.models.serving import entry_of, fit_and_shape, memory_of, serving_of
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.ports import free_ports
+from mlx_stack.services.saved_tunings import (
+    SCHEMA_VERSION,
+    SavedTuning,
+    Subject,
+    load_tunings,
+    tunings_folder,
+)
 from mlx_stack.services.stack_lock import stack_lock
 from mlx_stack.stack import Tier, load_stack, require_chat, save_stack
 
-SCHEMA_VERSION = 1
 _SERVICE = "tune"
 _TOKENS_AFTER_FIRST = 4
 """Where only the time to the first token is of interest."""
-
-
-class Subject(msgspec.Struct, frozen=True):
-    """What is tuned: what a saved result must share with the tier as it is, to be of use.
-
-    Attributes:
-        flags: All flags of the tier's command line but for names and addresses.
-    """
-
-    tier: str
-    model: str
-    model_hash: str | None
-    engine: EngineVersion
-    flags: Settings
-    prompt_tokens: int
-    generation_tokens: int
-    concurrency: int
-
-
-class SavedTuning(msgspec.Struct, frozen=True):
-    """A result as a file, finished or not."""
-
-    subject: Subject
-    started_at: str
-    tuning: Tuning
-    is_finished: bool = False
-    schema_version: int = SCHEMA_VERSION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -320,8 +299,8 @@ def tune(
         cache=Cache.FRESH,
     )
     fresh = _fresh(opened, tier, local, parameters)
-    folder = opened.home.benchmarks / "tuning"
-    path, saved = _same_subject(folder, fresh) or (_new_path(folder, tier), fresh)
+    folder = tunings_folder(opened.home)
+    path, saved = _same_subject(opened.home, fresh) or (_new_path(folder, tier), fresh)
     if not is_dry and not saved.is_finished:
         _ensure_room(saved.tuning, local, available_bytes)
         opened.home.create()
@@ -382,32 +361,18 @@ def _fresh(opened: OpenStack, tier: Tier, local: LocalModel, parameters: Paramet
         ),
         started_at=datetime.now(UTC).isoformat(timespec="seconds"),
         tuning=Tuning(
-            candidates(tier, serving, has_mtp=bool(entry and entry.mtp_params_b)),
+            candidates(tier, serving),
             limit_bytes=memory.total_bytes if memory is not None else None,
         ),
     )
 
 
-def _same_subject(folder: Path, fresh: SavedTuning) -> tuple[Path, SavedTuning] | None:
+def _same_subject(home: Home, fresh: SavedTuning) -> tuple[Path, SavedTuning] | None:
     """The latest result of the same subject that tried the same, with its file."""
-    found = [(path, load_tuning(path)) for path in sorted(folder.glob("*.json"))]
     wanted = (fresh.subject, fresh.tuning.candidates)
+    found = load_tunings(home)
     same = [each for each in found if (each[1].subject, each[1].tuning.candidates) == wanted]
     return max(same, key=lambda each: each[1].started_at, default=None)
-
-
-def load_tuning(path: Path) -> SavedTuning:
-    """A saved result.
-
-    Raises:
-        ReportError: The file can't be read, or isn't one.
-    """
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=SavedTuning)
-    except OSError as error:
-        raise ReportError(f"can't be read: {error.strerror}", source=str(path)) from error
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ReportError(f"isn't the result of a tuning: {error}", source=str(path)) from error
 
 
 def _new_path(folder: Path, tier: Tier) -> Path:

@@ -21,6 +21,7 @@ MAX_REQUEST_TOKENS = 1_000_000
 """What a client may name: agents ask for more than any answer has, and the default of 32,768 would
 refuse them. The model stops by itself."""
 _ADDRESS_FLAGS = frozenset({"--served-model-name", "--host", "--port"})
+_MTP_HEADS = ("mtp/weights.safetensors", "model-mtp.safetensors")
 DEFAULT_CACHE_BYTES = 2**30
 """For prefixes kept between requests, where nobody planned. The engine's own default, a fifth of
 the machine's free memory for each engine, would leave none for several."""
@@ -37,6 +38,7 @@ class Serving:
         reuses_prefixes: Whether what two requests begin with alike is read once, where the engine
             keeps it.
         multimodal: Whether the engine serves it with its half for images.
+        has_mtp: Whether it can draft with heads of its own: see `finds_mtp_heads`.
         cache_bytes: The memory for prefixes kept between requests; None where nobody planned it.
         prefill_step: Tokens of a prompt to compute at once; None is the engine's own 2,048.
         dimensions: How long an embedder's vectors are; None where that isn't known.
@@ -50,6 +52,7 @@ class Serving:
     batching: bool = True
     reuses_prefixes: bool = False
     multimodal: bool = False
+    has_mtp: bool = False
     cache_bytes: int | None = None
     prefill_step: int | None = None
     dimensions: int | None = None
@@ -124,6 +127,16 @@ def settings_of(command: tuple[str, ...]) -> tuple[str, ...]:
         else:
             kept.append(word)
     return tuple(kept)
+
+
+def finds_mtp_heads(folder: Path) -> bool:
+    """Whether a model's folder has heads for multi-token prediction where the engine looks.
+
+    It loads them for Qwen3.5 and its successors of that type, served by its half for images with
+    batching, and drafts with them for a single greedy request; elsewhere `--enable-mtp` does
+    nothing. Conversions by mlx-lm leave the heads out.
+    """
+    return any((folder / each).is_file() for each in _MTP_HEADS)
 
 
 def reads_in_silence(tier: Tier, serving: Serving) -> bool:

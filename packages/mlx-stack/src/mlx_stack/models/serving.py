@@ -28,7 +28,7 @@ from mlx_recommend import (
     shape_of_model,
 )
 from mlx_stack.engines.mlx_vlm_start import LONGEST_TEXT_TOKENS
-from mlx_stack.engines.vllm_mlx import Serving
+from mlx_stack.engines.vllm_mlx import Serving, finds_mtp_heads
 from mlx_stack.errors import StackError
 from mlx_stack.stack import Tier
 
@@ -60,6 +60,7 @@ def serving_of(catalog: Catalog, tier: Tier, folder: Path) -> Serving:
         batching=fit.batching,
         reuses_prefixes=fit.reuses_prefixes,
         multimodal=fit.multimodal,
+        has_mtp=fit.multimodal and finds_mtp_heads(folder),
         cache_bytes=_cache_bytes(shape, tier),
         prefill_step=_prefill_step(shape, tier),
     )

@@ -1,12 +1,13 @@
 """Whether a model runs on a machine, in how much memory, how fast (decision 0042)."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlx_catalog import (
     CatalogEntry,
+    EightBitCache,
     EngineFit,
     ModelReading,
     ModelRole,
@@ -21,6 +22,8 @@ from mlx_recommend import (
     ModelShape,
     Workload,
     estimate,
+    kept_context_bytes,
+    memory_use,
     shape_of_entry,
     shape_of_model,
 )
@@ -72,6 +75,33 @@ class DescribedModel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EightBitFigures:
+    """What changes if the engine keeps the caches of finished requests in 8 bits.
+
+    Attributes:
+        facts: Whether answers stay what they are, and who measured that.
+        conversation_bytes: What is kept of one conversation at the full context.
+        plain_bytes: The same in 16 bits.
+        total_bytes: What the model takes in all.
+    """
+
+    facts: EightBitCache
+    conversation_bytes: int | None
+    plain_bytes: int | None
+    total_bytes: int | None
+
+    def to_document(self) -> dict[str, object]:
+        """The figures as JSON."""
+        return {
+            "safe": self.facts.safe,
+            "source": self.facts.source,
+            "conversation_bytes": self.conversation_bytes,
+            "conversation_bytes_16bit": self.plain_bytes,
+            "total_bytes": self.total_bytes,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelEstimate:
     """A model on a machine.
 
@@ -84,9 +114,31 @@ class ModelEstimate:
     workload: Workload
     estimate: Estimate | None
 
+    @property
+    def has_mtp_heads(self) -> bool:
+        """Whether the catalog knows that the model has heads for multi-token prediction."""
+        return self.model.entry is not None and self.model.entry.has_mtp_heads
+
+    @property
+    def eight_bit_cache(self) -> EightBitFigures | None:
+        """The figures with an 8-bit KV cache; None where no one measured what it does to answers.
+
+        They are given where it does harm as well: that is known too.
+        """
+        facts = self.model.entry.kv_8bit if self.model.entry is not None else None
+        if facts is None or self.estimate is None:
+            return None
+        shape, work = self.estimate.shape, replace(self.workload, kept_kv_bits=8)
+        return EightBitFigures(
+            facts=facts,
+            conversation_bytes=kept_context_bytes(shape, work),
+            plain_bytes=kept_context_bytes(shape, self.workload),
+            total_bytes=memory_use(shape, work).total_bytes,
+        )
+
     def to_document(self) -> dict[str, object]:
         """The fields of the JSON answer."""
-        expected = self.estimate
+        expected, eight_bit = self.estimate, self.eight_bit_cache
         return {
             "model": self.model.name,
             "quant": self.model.quant,
@@ -96,6 +148,17 @@ class ModelEstimate:
             "speed_context_tokens": self.workload.tokens_in_speed,
             "hardware": self.hardware.to_document(),
             **(self._unknown() if expected is None else expected.to_document()),
+            "mtp": self._mtp_document() if self.has_mtp_heads else None,
+            "kv_8bit": eight_bit.to_document() if eight_bit is not None else None,
+        }
+
+    def _mtp_document(self) -> dict[str, object]:
+        speed = self.estimate.mtp_tps if self.estimate is not None else None
+        drafts = self.estimate.shape.drafts if self.estimate is not None else None
+        return {
+            "generation_tps": speed.to_document() if speed is not None else None,
+            "acceptance": {"low": drafts.low, "high": drafts.high} if drafts is not None else None,
+            "source": drafts.source if drafts is not None else None,
         }
 
     def _unknown(self) -> dict[str, object]:

@@ -1,8 +1,10 @@
 """What is known of models' speed on a machine: published figures, and what was measured on it.
 
-That is what `bench --save` left, and what the ledger tells of the requests to the stack's tiers.
+That is what `bench --save` and `bench --tune` left, and what the ledger tells of the requests to
+the stack's tiers.
 """
 
+import statistics
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from mlx_bench import Cache, Report, ReportError, load_saved
+from mlx_bench.tuning import Trial, TuningStep
 from mlx_catalog import CatalogEntry, Quant
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend import Basis, Measurement, reference_measurements
@@ -18,9 +21,13 @@ from mlx_stack.errors import InvalidFileError
 from mlx_stack.hardware import known_hardware
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.learned import LearnedSpeed, learned_speeds
+from mlx_stack.services.saved_tunings import SavedTuning, load_tunings
+from mlx_stack.stack import Tier
 
 type _Dated = tuple[str, Measurement]
 
+_MTP_FLAG = "enable-mtp"
+_ONE_STREAM = "generation_tps/1"
 _HINT = "Remove the file, or measure again with `mlx-stack bench --save`."
 
 
@@ -93,17 +100,50 @@ class _SavedResult:
 
 
 @dataclass(frozen=True, slots=True)
+class _TunedSpeed:
+    """The decode speeds that a tuning measured: with and without the model's own drafts."""
+
+    tuning: SavedTuning
+    tier: Tier
+
+    def dated(self, quant: str) -> list[_Dated]:
+        """Both speeds and their date; neither where the tier made drafts by itself already."""
+        subject, at = self.tuning.subject, self.tuning.started_at
+        if subject.flags.get(_MTP_FLAG) is True:
+            return []
+        trials = self.tuning.tuning.trials
+        plain = [each for each in trials if each.candidate.step is TuningStep.BASELINE]
+        drafting = [each for each in trials if each.candidate.settings == {_MTP_FLAG: True}]
+        measurement = Measurement(
+            basis=Basis.MEASURED,
+            quant=quant,
+            generation_tps=_typical(plain),
+            mtp_tps=_typical(drafting),
+            prompt_tokens=subject.prompt_tokens,
+            source=f"tuned {at[:10]}",
+        )
+        return [(at, measurement)]
+
+
+def _typical(trials: Iterable[Trial]) -> float | None:
+    samples = [each for trial in trials for each in trial.samples.get(_ONE_STREAM, ())]
+    return statistics.median(samples) if samples else None
+
+
+@dataclass(frozen=True, slots=True)
 class KnownSpeeds:
     """The figures that are known for machines of one kind.
 
     Attributes:
         results: The saved results of such machines.
         learned: The speeds of this machine's requests, where it is such a machine.
+        tuned: The speeds that the stack's tiers were tuned at, where it is such a machine.
     """
 
     hardware: HardwareProfile
     results: tuple[_SavedResult, ...]
     learned: tuple[LearnedSpeed, ...] = ()
+    tuned: tuple[_TunedSpeed, ...] = ()
 
     def of_entry(self, entry: CatalogEntry, default_quant: Quant) -> list[Measurement]:
         """The published and the saved figures of a catalog entry.
@@ -120,6 +160,9 @@ class KnownSpeeds:
         for each in self.learned:
             if each.tier.model in (entry.id, *entry.aliases) or each.tier.source in repos:
                 dated.append((each.at, each.measurement))
+        for each in self.tuned:
+            if each.tier.model in (entry.id, *entry.aliases) or each.tier.source in repos:
+                dated += each.dated(each.tier.quant or default_quant)
         return [*reference_measurements(entry, self.hardware), *_oldest_first(dated)]
 
     def of_source(self, source: str, quant: str) -> list[Measurement]:
@@ -131,6 +174,9 @@ class KnownSpeeds:
         dated += [
             (each.at, each.measurement) for each in self.learned if each.tier.source == source
         ]
+        for each in self.tuned:
+            if each.tier.source == source:
+                dated += each.dated(quant)
         return _oldest_first(dated)
 
 
@@ -147,11 +193,28 @@ def known_speeds(opened: OpenStack, hardware: HardwareProfile) -> KnownSpeeds:
         if each is not None and each.is_of_a_stack and each.machine.is_like(hardware)
     )
     learned = learned_speeds(opened, time.time()) if opened.home.ledger.exists() else ()
-    if learned:
+    tuned = _tuned(opened)
+    if learned or tuned:
         this = known_hardware(opened.home)
         if not _MeasuredMachine(this.chip, this.memory_bytes).is_like(hardware):
-            learned = ()
-    return KnownSpeeds(hardware, found, learned)
+            learned, tuned = (), ()
+    return KnownSpeeds(hardware, found, learned, tuned)
+
+
+def _tuned(opened: OpenStack) -> tuple[_TunedSpeed, ...]:
+    """What was measured of the tiers that the stack has now."""
+    stack = opened.readable_stack
+    try:
+        saved = load_tunings(opened.home)
+    except ReportError as error:
+        hint = "Remove the file, or measure again with `mlx-stack bench --tune`."
+        raise InvalidFileError(Path(error.source), error.problem, hint=hint) from error
+    found = ((each, stack.tier(each.subject.tier)) for _, each in saved) if stack else ()
+    return tuple(
+        _TunedSpeed(each, tier)
+        for each, tier in found
+        if tier is not None and tier.model == each.subject.model
+    )
 
 
 def _oldest_first(dated: Iterable[_Dated]) -> list[Measurement]:
