@@ -10,7 +10,7 @@ import resource
 import signal
 import socket
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -56,11 +56,12 @@ def serve(
     gateway = make_gateway(settings, version_of(config))
     host, port = host or settings.host, port or settings.port
     ports = [port] if settings.ollama_port is None else [port, settings.ollama_port]
-    listeners = [_listen(config, host, each) for each in ports]
-    raise_file_limit()
-    server = _Server(server_config(gateway), gateway.end_soon)
-    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-        runner.run(_run(server, listeners, gateway, config))
+    with ExitStack() as stack:
+        listeners = [stack.enter_context(_listen(config, host, each)) for each in ports]
+        raise_file_limit()
+        server = _Server(server_config(gateway), gateway.end_soon)
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+            runner.run(_run(server, listeners, gateway, config))
 
 
 def server_config(
