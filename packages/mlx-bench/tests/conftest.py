@@ -2,13 +2,16 @@
 
 import contextlib
 import socket
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import msgspec
 import pytest
 
+from mlx_bench.__main__ import main
 from mlx_bench.calibration.check import calibration_server
 from mlx_bench.cautions import Caution, CautionCode
 from mlx_bench.client import ModelEndpoint, StreamingClient
@@ -20,6 +23,7 @@ from mlx_bench.workload import Exactness, Parameters
 type OpenClient = Callable[[str], StreamingClient]
 POINT = Point(1, 1024)
 
+type Say = Callable[..., subprocess.CompletedProcess[str]]
 type MakeRun = Callable[..., MeasuredRun]
 type MakeReport = Callable[..., Report]
 
@@ -41,6 +45,19 @@ def open_client(server_url: str) -> Iterator[OpenClient]:
     yield open_one
     for client in clients:
         client.close()
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Say:
+    """Runs the program inside the test process, in the test's folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        capsys.readouterr()
+        code = main(arguments)
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture

@@ -2,8 +2,7 @@
 
 import json
 import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -23,6 +22,8 @@ from mlx_bench.agent_check.saved import latest_check, load_check, save_check
 from mlx_bench.conformance.server import CHAT, MESSAGES, HttpAnswer, Server
 from mlx_bench.errors import ReportError
 from mlx_bench.report import EngineVersion
+
+type Say = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def case(
@@ -264,18 +265,10 @@ def test_an_answer_that_is_no_call_is_wrong_in_every_question_for_calls() -> Non
     assert not any(question.is_right(answer) for question in QUESTIONS if question.calls)
 
 
-def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        (sys.executable, "-m", "mlx_bench", *arguments),
-        capture_output=True, text=True, check=False, timeout=60, cwd=folder,
-    )  # fmt: skip
-
-
 def test_the_program_says_that_a_model_without_tools_is_not_ready(
-    deaf: str, tmp_path: Path
+    deaf: str, say: Say, tmp_path: Path
 ) -> None:
-    done = run(deaf, "--model", "m", "--check", "--context-tokens", "9", "--json", "--save",
-               folder=tmp_path)  # fmt: skip
+    done = say(deaf, "--model", "m", "--check", "--context-tokens", "9", "--json", "--save")
     (saved,) = (tmp_path / "benchmarks" / "checks").glob("*.json")
 
     assert done.returncode == 1
@@ -285,9 +278,9 @@ def test_the_program_says_that_a_model_without_tools_is_not_ready(
     assert load_check(saved).verdict == document["verdict"]
 
 
-def test_a_check_of_nothing_and_a_wrong_use_are_one_line(tmp_path: Path) -> None:
-    nobody = run("http://127.0.0.1:9", "--model", "m", "--check", folder=tmp_path)
-    wrong = run("http://127.0.0.1:9", "--check", "--csv", folder=tmp_path)
+def test_a_check_of_nothing_and_a_wrong_use_are_one_line(say: Say) -> None:
+    nobody = say("http://127.0.0.1:9", "--model", "m", "--check")
+    wrong = say("http://127.0.0.1:9", "--check", "--csv")
 
     assert (nobody.returncode, wrong.returncode) == (1, 2)
     assert "Nothing answers" in nobody.stderr

@@ -1,11 +1,9 @@
 """The table of cases: how answers are read, and what the program says of a server."""
 
 import json
-import os
 import subprocess
-import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -14,6 +12,8 @@ import pytest
 from mlx_bench.conformance.case import Case, judge
 from mlx_bench.conformance.server import CHAT, MESSAGES, RESPONSES, HttpAnswer, Server
 from mlx_bench.conformance.table import GROUPS, USUAL, cases_of, try_cases
+
+type Say = Callable[..., subprocess.CompletedProcess[str]]
 
 
 class Parrot(BaseHTTPRequestHandler):
@@ -154,17 +154,13 @@ def test_a_server_that_has_died_is_asked_nothing_more_unless_it_comes_back(parro
     assert [each.is_right for each in revived.outcomes] == [False, True]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        (sys.executable, "-m", "mlx_bench", "conformance", *arguments),
-        capture_output=True, text=True, check=False, timeout=60,
-        env={**os.environ, "A_KEY": "x"},
-    )  # fmt: skip
-
-
-def test_the_program_prints_a_table_and_says_whether_all_is_right(parrot: str) -> None:
-    one = run(f"{parrot}/v1", "--model", "m", "C01")
-    two = run(parrot, "C01", "C28t", "--model", "m", "--json", "--api-key-env", "A_KEY")
+def test_the_program_prints_a_table_and_says_whether_all_is_right(
+    parrot: str, say: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_KEY", "x")
+    one = say("conformance", f"{parrot}/v1", "--model", "m", "C01")
+    keyed = ("--api-key-env", "A_KEY")
+    two = say("conformance", parrot, "C01", "C28t", "--model", "m", "--json", *keyed)
 
     assert (one.returncode, two.returncode) == (0, 1)
     assert "C01   right  a plain answer" in one.stdout
@@ -174,8 +170,9 @@ def test_the_program_prints_a_table_and_says_whether_all_is_right(parrot: str) -
     assert [each["is_right"] for each in document["cases"]] == [True, False]
 
 
-def test_a_mistake_on_the_command_line_is_one_line(parrot: str) -> None:
-    unknown, nobody = run(parrot, "C0", "--model", "m"), run("http://127.0.0.1:9", "--model", "m")
+def test_a_mistake_on_the_command_line_is_one_line(parrot: str, say: Say) -> None:
+    unknown = say("conformance", parrot, "C0", "--model", "m")
+    nobody = say("conformance", "http://127.0.0.1:9", "--model", "m")
 
     assert unknown.returncode == 2
     assert "there is no case 'C0'" in unknown.stderr

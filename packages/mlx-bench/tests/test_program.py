@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,30 +12,25 @@ import pytest
 import mlx_bench
 from mlx_bench.__main__ import main
 
+type Say = Callable[..., subprocess.CompletedProcess[str]]
+
 COMMAND = (sys.executable, "-m", "mlx_bench")
 FAST = ("--prompt-tokens", "60", "--generation-tokens", "20", "--iterations", "2")
 
 
-def run(
-    *arguments: str, cwd: Path, env: dict[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
+        [*COMMAND, *arguments], cwd=cwd, capture_output=True, text=True, timeout=60, check=False
     )
 
 
-def test_json_is_one_document_and_files_are_written(server_url: str, tmp_path: Path) -> None:
-    done = run(
+def test_json_is_one_document_and_files_are_written(
+    server_url: str, say: Say, tmp_path: Path
+) -> None:
+    done = say(
         server_url,
         *("--model", "ttft_ms=5,tps=500", *FAST, "--json"),
         *("--html", "report.html", "-o", "report.md", "-o", "report.csv", "--save"),
-        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     shape = json.loads(done.stdout)
@@ -49,20 +45,20 @@ def test_json_is_one_document_and_files_are_written(server_url: str, tmp_path: P
     }
     (saved,) = (tmp_path / "benchmarks").iterdir()
     assert json.loads(saved.read_text())["finished"] is True
-    again = run("compare", str(saved), str(saved), cwd=tmp_path)
+    again = say("compare", str(saved), str(saved))
     assert "B/A    1.00" in again.stdout
 
 
-def test_the_only_model_needs_no_name(server_url: str, tmp_path: Path) -> None:
-    done = run(server_url, *FAST, cwd=tmp_path)
+def test_the_only_model_needs_no_name(server_url: str, say: Say) -> None:
+    done = say(server_url, *FAST)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("calibration at http://127.0.0.1:")
     assert "Traceback" not in done.stderr
 
 
-def test_a_saved_report_is_shown_again(server_url: str, tmp_path: Path) -> None:
-    run(server_url, *FAST, "-o", "one.json", "--json", cwd=tmp_path)
-    done = run("report", "one.json", "--markdown", "--html", "one.html", cwd=tmp_path)
+def test_a_saved_report_is_shown_again(server_url: str, say: Say, tmp_path: Path) -> None:
+    say(server_url, *FAST, "-o", "one.json", "--json")
+    done = say("report", "one.json", "--markdown", "--html", "one.html")
     assert done.returncode == 0
     assert done.stdout.startswith("# calibration at")
     assert (tmp_path / "one.html").read_text().startswith("<!doctype html>")
@@ -113,14 +109,14 @@ def test_failures_are_told_in_words_or_json_never_by_a_traceback(
     assert set(error["error"]) == {"type", "message", "hint"}
 
 
-def test_a_page_is_a_page_whatever_its_name(server_url: str, tmp_path: Path) -> None:
-    done = run(server_url, *FAST, "--html", "page", cwd=tmp_path)
+def test_a_page_is_a_page_whatever_its_name(server_url: str, say: Say, tmp_path: Path) -> None:
+    done = say(server_url, *FAST, "--html", "page")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "page").read_text().startswith("<!doctype html>")
 
 
-def test_what_is_asked_twice_is_measured_once(server_url: str, tmp_path: Path) -> None:
-    done = run(server_url, *FAST, "--concurrency", "2,2", "--json", cwd=tmp_path)
+def test_what_is_asked_twice_is_measured_once(server_url: str, say: Say) -> None:
+    done = say(server_url, *FAST, "--concurrency", "2,2", "--json")
     shape = json.loads(done.stdout)
     assert shape["parameters"]["concurrency"] == 2
     assert shape["summary"]["ttft_s"]["samples"] == len(shape["runs"]) == 4

@@ -11,12 +11,15 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from mlx_gateway.__main__ import main
+
 type Bench = Any
 type Exchange = Any
+type Say = Callable[..., subprocess.CompletedProcess[str]]
 
 KEY = "a-key-of-the-test"
 WITHIN_S = 20
@@ -32,14 +35,29 @@ def settings(engine_port: int, name: str = "standard", **more: object) -> str:
     return json.dumps({"schema_version": 1, "models": {name: model}, **more})
 
 
-def run(*arguments: str, key: str | None = KEY) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "MLX_GATEWAY_KEY"}
-    if key is not None:
-        environment["MLX_GATEWAY_KEY"] = key
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         (sys.executable, "-m", "mlx_gateway", *arguments),
-        env=environment, capture_output=True, text=True, check=False, timeout=WITHIN_S,
+        env={**os.environ, "MLX_GATEWAY_KEY": KEY},
+        capture_output=True, text=True, check=False, timeout=WITHIN_S,
     )  # fmt: skip
+
+
+@pytest.fixture
+def say(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Say:
+    """Runs the program inside the test process, for what ends before it serves."""
+
+    def run(*arguments: str, key: str | None = KEY) -> subprocess.CompletedProcess[str]:
+        monkeypatch.delenv("MLX_GATEWAY_KEY", raising=False)
+        if key is not None:
+            monkeypatch.setenv("MLX_GATEWAY_KEY", key)
+        try:
+            code: object = main(arguments)
+        except SystemExit as end:
+            code = end.code or 0
+        return subprocess.CompletedProcess(arguments, cast("int", code), *capsys.readouterr())
+
+    return run
 
 
 class Program:
@@ -95,14 +113,14 @@ async def running(config: Path, open_files: int | None = None) -> AsyncIterator[
         await process.wait()
 
 
-def test_it_says_its_version_and_what_it_does() -> None:
-    assert run("--version", key=None).stdout.startswith("mlx-gateway ")
-    assert "answer requests until stopped" in run("--help", key=None).stdout
+def test_it_says_its_version_and_what_it_does(say: Say) -> None:
+    assert say("--version", key=None).stdout.startswith("mlx-gateway ")
+    assert "answer requests until stopped" in say("--help", key=None).stdout
 
 
 @pytest.mark.parametrize("key", [None, "", "short"])
-def test_without_a_key_it_does_not_start(tmp_path: Path, key: str | None) -> None:
-    done = run("serve", "--config", str(tmp_path / "gateway.yaml"), key=key)
+def test_without_a_key_it_does_not_start(tmp_path: Path, say: Say, key: str | None) -> None:
+    done = say("serve", "--config", str(tmp_path / "gateway.yaml"), key=key)
 
     assert (done.returncode, done.stdout) == (2, "")
     assert "MLX_GATEWAY_KEY must hold a key" in done.stderr
@@ -117,13 +135,13 @@ def test_without_a_key_it_does_not_start(tmp_path: Path, key: str | None) -> Non
     ],
 )
 def test_settings_that_can_not_be_used_are_named(
-    tmp_path: Path, text: str | None, reason: str
+    tmp_path: Path, say: Say, text: str | None, reason: str
 ) -> None:
     config = tmp_path / "gateway.yaml"
     if text is not None:
         config.write_text(text)
 
-    done = run("serve", "--config", str(config))
+    done = say("serve", "--config", str(config))
 
     assert done.returncode == 2
     assert done.stderr.startswith(f"error: {config}: ")
@@ -141,12 +159,12 @@ def test_settings_that_can_not_be_used_are_named(
     ],
 )
 def test_an_address_that_can_not_be_had_is_named(
-    tmp_path: Path, options: tuple[str, ...], code: int, reason: str
+    tmp_path: Path, say: Say, options: tuple[str, ...], code: int, reason: str
 ) -> None:
     config = tmp_path / "gateway.yaml"
     config.write_text(settings(1))
 
-    done = run("serve", "--config", str(config), *options)
+    done = say("serve", "--config", str(config), *options)
 
     assert done.returncode == code
     assert reason in done.stderr
@@ -164,17 +182,17 @@ def test_a_port_in_use_is_named(tmp_path: Path) -> None:
     assert done.stderr == f"error: Port {port} on 127.0.0.1 is in use by another program.\n"
 
 
-def test_a_second_port_in_use_is_named_and_can_not_be_the_first(tmp_path: Path) -> None:
+def test_a_second_port_in_use_is_named_and_can_not_be_the_first(tmp_path: Path, say: Say) -> None:
     config = tmp_path / "gateway.yaml"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         config.write_text(settings(1, port=free_port(), ollama_port=port))
-        done = run("serve", "--config", str(config))
+        done = say("serve", "--config", str(config))
     assert done.returncode == 1
     assert done.stderr == f"error: Port {port} on 127.0.0.1 is in use by another program.\n"
 
     config.write_text(settings(1, port=port, ollama_port=port))
-    done = run("serve", "--config", str(config))
+    done = say("serve", "--config", str(config))
     assert done.returncode == 2
     assert "`ollama_port` is the same as `port`" in done.stderr
 

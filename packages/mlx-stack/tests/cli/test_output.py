@@ -15,6 +15,7 @@ import pytest
 from mlx_stack.cli.frame.context import wrapped
 from mlx_stack.cli.frame.output import Column, Output, write_error, write_error_document
 from mlx_stack.errors import Interrupted
+from mlx_stack.home import Home
 
 PROGRAM = Path(sys.executable).with_name("mlx-stack")
 _ON_A_TERMINAL = (
@@ -60,6 +61,7 @@ def test_an_argument_that_is_no_text_is_answered(tmp_path: Path) -> None:
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.story
 @pytest.mark.parametrize(
     "line", [("models", "--catalog"), ("recommend",), ("--help",), ("recommend", "--json"), ()]
 )
@@ -77,10 +79,20 @@ def test_a_terminal_that_knows_only_ascii_is_answered(
 
 
 @pytest.mark.parametrize("variables", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {}])
-def test_a_pipe_gets_no_colours(variables: dict[str, str], tmp_path: Path) -> None:
+def test_a_pipe_gets_no_colours(
+    variables: dict[str, str], say: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NO_COLOR")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     for line in ((), ("--help",), ("config", "list"), ("no-such-command",)):
-        done = _run(*line, home=tmp_path, variables=variables)
-        assert b"\033" not in done.stdout + done.stderr
+        said = say(*line)
+        assert "\033" not in said.out + said.err
+
+
+def test_the_programs_own_pipe_gets_no_colours(tmp_path: Path) -> None:
+    done = _run("config", "list", home=tmp_path)
+    assert b"\033" not in done.stdout + done.stderr
 
 
 def test_a_reader_that_goes_away_is_no_failure_with_a_traceback(tmp_path: Path) -> None:
@@ -96,12 +108,11 @@ def test_a_reader_that_goes_away_is_no_failure_with_a_traceback(tmp_path: Path) 
         assert b"Traceback" not in process.stderr.read()
 
 
-def test_nothing_is_created_by_reading(tmp_path: Path) -> None:
-    home = tmp_path / "home"
+def test_nothing_is_created_by_reading(say: Callable[..., Any], home: Home) -> None:
     for line in ((), ("status",), ("config", "list"), ("models",), ("logs",), ("env",)):
-        _run(*line, home=home)
+        say(*line)
 
-    assert not home.exists()
+    assert not home.root.exists()
 
 
 class _Interruption:
@@ -179,6 +190,7 @@ def _in_shell(line: str, home: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.story
 @pytest.mark.parametrize(
     "words", ["config set log-max-files -", "config reset", "ask", "setup --model nope --no-start"]
 )
@@ -190,6 +202,7 @@ def test_a_closed_stdin_has_nothing_to_read(words: str, tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.story
 @pytest.mark.parametrize(
     ("words", "code"),
     [("--version", 1), ("--help", 1), ("config list --json", 1), ("frobnicate --json", 2)],
@@ -204,6 +217,7 @@ def test_an_answer_that_nobody_takes_is_a_failure_that_is_told(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.story
 @pytest.mark.parametrize("words", ["--version", "config list", "no-such-command --json"])
 @pytest.mark.parametrize("stdout", [">&-", f"1<{os.devnull}"])
 def test_an_output_that_is_closed_is_no_traceback(words: str, stdout: str, tmp_path: Path) -> None:

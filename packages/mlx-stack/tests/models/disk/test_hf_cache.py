@@ -1,8 +1,8 @@
+import errno
 import hashlib
 import json
 import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -150,19 +150,13 @@ def test_a_blob_of_another_user_is_copied(tmp_path: Path):
     assert target.stat().st_uid == os.getuid()
 
 
-LINKS_ON_A_DISK_WITHOUT = """
-import errno, os, sys
-from pathlib import Path
+def refused(number: str) -> Callable[..., None]:
+    """What a disk says to a call that it doesn't have."""
 
-def refused(number):
-    def refuse(*_, **__):
+    def refuse(*_: object, **__: object) -> None:
         raise OSError(getattr(errno, number), os.strerror(getattr(errno, number)))
-    return refuse
 
-os.link, os.symlink = refused(sys.argv[1]), refused(sys.argv[2])
-from mlx_stack.models.disk.hf_cache import link_or_copy
-link_or_copy(Path(sys.argv[3]), Path(sys.argv[4]))
-"""
+    return refuse
 
 
 @pytest.mark.parametrize(
@@ -176,20 +170,25 @@ link_or_copy(Path(sys.argv[3]), Path(sys.argv[4]))
         ("EMLINK", "EIO"),
     ],
 )
-def test_on_a_disk_without_links_what_is_cached_is_copied(tmp_path: Path, hard: str, symbolic: str):
+def test_on_a_disk_without_links_what_is_cached_is_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hard: str, symbolic: str
+):
     cached, target = tmp_path / "blob", tmp_path / "store" / "model.safetensors"
     cached.write_bytes(b"weights")
-    command = (sys.executable, "-c", LINKS_ON_A_DISK_WITHOUT, hard, symbolic, cached, target)
-    subprocess.run(command, check=True)
+    monkeypatch.setattr(os, "link", refused(hard))
+    monkeypatch.setattr(os, "symlink", refused(symbolic))
+    link_or_copy(cached, target)
     assert target.read_bytes() == b"weights"
     assert not target.samefile(cached)
     assert [path.name for path in target.parent.iterdir()] == ["model.safetensors"]
 
 
-def test_on_another_disk_with_links_what_is_cached_is_linked(tmp_path: Path):
+def test_on_another_disk_with_links_what_is_cached_is_linked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     cached, target = tmp_path / "blob", tmp_path / "store" / "model.safetensors"
     cached.write_bytes(b"weights")
-    command = (sys.executable, "-c", LINKS_ON_A_DISK_WITHOUT.replace(", os.symlink", ", _"))
-    subprocess.run((*command, "EXDEV", "EPERM", cached, target), check=True)
+    monkeypatch.setattr(os, "link", refused("EXDEV"))
+    link_or_copy(cached, target)
     assert target.is_symlink()
     assert target.samefile(cached)

@@ -20,43 +20,49 @@ from mlx_stack.models.hub.environment import (
 )
 
 HUB = "https://hub.example.org"
+VARIABLES: tuple[dict[str, str], ...] = (
+    {},
+    {"HF_ENDPOINT": f"{HUB}/", "HF_TOKEN": "hf_one", "HF_HUB_OFFLINE": "yes"},
+    {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "60"},
+    {"HF_HOME": "{tmp}/filled", "HF_TOKEN": " \n"},
+    {"HF_HOME": "{tmp}/filled", "HF_HUB_CACHE": "$HOME/elsewhere", "HF_TOKEN": ""},
+    {"XDG_CACHE_HOME": "{tmp}/caches", "HUGGING_FACE_HUB_TOKEN": " hf_two\n"},
+    {"HF_TOKEN_PATH": "{tmp}/filled/token", "HUGGINGFACE_HUB_CACHE": "~/old"},
+)
 THEIRS = """
-import json
-from huggingface_hub import constants, get_token
-print(json.dumps([constants.ENDPOINT, get_token(), constants.HF_HUB_OFFLINE,
-                  constants.HF_HUB_CACHE, constants.HF_HUB_DOWNLOAD_TIMEOUT]))
+import json, os, sys
+for variables in json.load(sys.stdin):
+    os.environ.clear()
+    os.environ.update(variables)
+    for name in [name for name in sys.modules if name.startswith("huggingface_hub")]:
+        del sys.modules[name]
+    from huggingface_hub import constants, get_token
+    print(json.dumps([constants.ENDPOINT, get_token(), constants.HF_HUB_OFFLINE,
+                      constants.HF_HUB_CACHE, constants.HF_HUB_DOWNLOAD_TIMEOUT]))
 """
 
 
-@pytest.mark.parametrize(
-    "variables",
-    [
-        {},
-        {"HF_ENDPOINT": f"{HUB}/", "HF_TOKEN": "hf_one", "HF_HUB_OFFLINE": "yes"},
-        {"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "60"},
-        {"HF_HOME": "{tmp}/filled", "HF_TOKEN": " \n"},
-        {"HF_HOME": "{tmp}/filled", "HF_HUB_CACHE": "$HOME/elsewhere", "HF_TOKEN": ""},
-        {"XDG_CACHE_HOME": "{tmp}/caches", "HUGGING_FACE_HUB_TOKEN": " hf_two\n"},
-        {"HF_TOKEN_PATH": "{tmp}/filled/token", "HUGGINGFACE_HUB_CACHE": "~/old"},
-    ],
-    ids=str,
-)
 def test_variables_mean_what_they_mean_to_huggingface_hub(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: Mapping[str, str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     (tmp_path / "filled").mkdir()
     (tmp_path / "filled" / "token").write_text("hf_of_the_file\n")
-    here = {name: text.replace("{tmp}", str(tmp_path)) for name, text in variables.items()}
-    here["HOME"] = str(tmp_path)
-    done = subprocess.run(
-        [sys.executable, "-c", THEIRS], env=here, capture_output=True, text=True, check=True
-    )
+    sets = [
+        {name: text.replace("{tmp}", str(tmp_path)) for name, text in variables.items()}
+        | {"HOME": str(tmp_path)}
+        for variables in VARIABLES
+    ]
+    command = [sys.executable, "-c", THEIRS]
+    done = subprocess.run(command, input=json.dumps(sets), stdout=subprocess.PIPE, text=True,
+                          check=True, env=sets[0])  # fmt: skip
+    theirs = [json.loads(line) for line in done.stdout.splitlines()]
     monkeypatch.setenv("HOME", str(tmp_path))
-    ours = read_environment(here)
-    assert not ours.problems
-    assert [ours.endpoint, ours.token, ours.is_offline, str(ours.cache), ours.timeout_s] == (
-        json.loads(done.stdout)
-    )
+    for variables, expected in zip(sets, theirs, strict=True):
+        ours = read_environment(variables)
+        assert not ours.problems
+        assert [
+            *(ours.endpoint, ours.token, ours.is_offline, str(ours.cache), ours.timeout_s)
+        ] == expected, variables
 
 
 @pytest.mark.parametrize(
