@@ -5,6 +5,7 @@ import hashlib
 import os
 import sys
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -70,15 +71,23 @@ def _urlsafe(text: str) -> str:
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
+@pytest.fixture(scope="session")
+def make_wheelhouse() -> Callable[[Path], Wheelhouse]:
+    """Makes a wheelhouse with vllm-mlx 0.6.0 and one package that it needs, in a new folder."""
+
+    def make(folder: Path) -> Wheelhouse:
+        folder.mkdir()
+        house = Wheelhouse(folder)
+        house.add("vllm-mlx", "0.6.0")
+        house.add("some-dependency", "1.2")
+        return house
+
+    return make
+
+
 @pytest.fixture
-def wheelhouse(tmp_path: Path) -> Wheelhouse:
-    """A wheelhouse with vllm-mlx 0.6.0 and one package that it needs."""
-    folder = tmp_path / "wheels"
-    folder.mkdir()
-    house = Wheelhouse(folder)
-    house.add("vllm-mlx", "0.6.0")
-    house.add("some-dependency", "1.2")
-    return house
+def wheelhouse(tmp_path: Path, make_wheelhouse: Callable[[Path], Wheelhouse]) -> Wheelhouse:
+    return make_wheelhouse(tmp_path / "wheels")
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import shutil
 import stat
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,27 +72,47 @@ class Stage:
 
 
 @pytest.fixture
-def stage(tmp_path, wheelhouse) -> Stage:
+def bare(tmp_path, wheelhouse) -> Stage:
+    """A stage on which nothing is installed."""
     wheelhouse.add("litellm", "1.0")
     return Stage(Home(tmp_path / "home"), wheelhouse)
 
 
-def test_the_first_installation_makes_the_home_for_its_owner_only(stage):
-    assert stage.states() == {"vllm-mlx": "missing", "litellm": "missing"}
-    done = stage.install()
+@pytest.fixture(scope="module")
+def template(tmp_path_factory, make_wheelhouse) -> Stage:
+    """Both engines installed, once; no test touches it."""
+    folder = tmp_path_factory.mktemp("template")
+    house = make_wheelhouse(folder / "wheels")
+    house.add("litellm", "1.0")
+    stage = Stage(Home(folder / "home"), house)
+    stage.install()
+    return stage
+
+
+@pytest.fixture
+def stage(tmp_path, template) -> Stage:
+    """A stage on which both engines are installed."""
+    home, wheels = Home(tmp_path / "home"), tmp_path / "wheels"
+    shutil.copytree(template.home.root, home.root, symlinks=True)
+    shutil.copytree(template.house.folder, wheels, symlinks=True)
+    return Stage(home, replace(template.house, folder=wheels, lines=[*template.house.lines]))
+
+
+def test_the_first_installation_makes_the_home_for_its_owner_only(bare):
+    assert bare.states() == {"vllm-mlx": "missing", "litellm": "missing"}
+    done = bare.install()
     assert [each.outcome for each in done.engines] == ["installed", "installed"]
-    assert stat.S_IMODE(stage.home.root.stat().st_mode) == 0o700
-    assert stage.states() == {"vllm-mlx": "ready", "litellm": "ready"}
-    assert [each.outcome for each in stage.install().engines] == ["already-installed"] * 2
+    assert stat.S_IMODE(bare.home.root.stat().st_mode) == 0o700
+    assert bare.states() == {"vllm-mlx": "ready", "litellm": "ready"}
+    assert [each.outcome for each in bare.install().engines] == ["already-installed"] * 2
 
 
-def test_one_engine_can_be_installed_alone(stage):
-    stage.install(only=[EngineName.LITELLM])
-    assert stage.states() == {"vllm-mlx": "missing", "litellm": "ready"}
+def test_one_engine_can_be_installed_alone(bare):
+    bare.install(only=[EngineName.LITELLM])
+    assert bare.states() == {"vllm-mlx": "missing", "litellm": "ready"}
 
 
 def test_reinstalling_repairs_what_verify_finds(stage):
-    stage.install()
     (stage.in_use() / "lib" / "planted").touch()
     module = next(stage.in_use().glob("lib/python3*/site-packages/vllm_mlx/__init__.py"))
     module.unlink()
@@ -102,7 +123,6 @@ def test_reinstalling_repairs_what_verify_finds(stage):
 
 
 def test_an_upgrade_tries_the_new_beside_the_old_and_then_switches(stage):
-    stage.install()
     old = stage.in_use()
     stage.release()
     assert stage.states()["vllm-mlx"] == "outdated"
@@ -124,7 +144,6 @@ def test_an_upgrade_tries_the_new_beside_the_old_and_then_switches(stage):
 
 
 def test_an_upgrade_of_one_engine_tries_it_with_the_other_that_is_in_use(stage):
-    stage.install()
     stage.release()
     stage.upgrade(only=[EngineName.LITELLM])
     (pair,) = stage.tried
@@ -134,7 +153,6 @@ def test_an_upgrade_of_one_engine_tries_it_with_the_other_that_is_in_use(stage):
 
 
 def test_an_upgrade_of_what_is_current_tries_nothing(stage):
-    stage.install()
     done = stage.upgrade()
     assert stage.tried == []
     assert done.health is None
@@ -142,7 +160,6 @@ def test_an_upgrade_of_what_is_current_tries_nothing(stage):
 
 
 def test_a_new_version_that_doesn_t_answer_is_not_put_to_use(stage):
-    stage.install()
     old = stage.in_use()
     stage.release()
 
@@ -156,7 +173,6 @@ def test_a_new_version_that_doesn_t_answer_is_not_put_to_use(stage):
 
 
 def test_a_new_version_that_can_t_be_installed_leaves_the_old_in_use(stage):
-    stage.install()
     old = stage.in_use()
     stage.house.pin("never-published", "9.9", "0" * 64)
     with pytest.raises(EngineInstallError):
@@ -166,7 +182,6 @@ def test_a_new_version_that_can_t_be_installed_leaves_the_old_in_use(stage):
 
 
 def test_a_rollback_goes_back_and_another_forth(stage):
-    stage.install()
     old = stage.in_use()
     stage.release()
     stage.upgrade()
@@ -180,7 +195,6 @@ def test_a_rollback_goes_back_and_another_forth(stage):
 
 
 def test_an_installation_after_a_rollback_says_that_another_version_is_in_use(stage):
-    stage.install()
     stage.release()
     stage.upgrade()
     rollback_engines(stage.home)
@@ -188,13 +202,11 @@ def test_an_installation_after_a_rollback_says_that_another_version_is_in_use(st
 
 
 def test_without_an_earlier_version_there_is_nothing_to_go_back_to(stage):
-    stage.install()
     with pytest.raises(StackError, match="no version of vllm-mlx or litellm to go back to"):
         rollback_engines(stage.home)
 
 
 def test_pruning_keeps_what_is_in_use_and_what_rollback_needs(stage):
-    stage.install()
     for _ in range(2):
         stage.release()
         stage.upgrade()
@@ -211,7 +223,6 @@ def test_pruning_keeps_what_is_in_use_and_what_rollback_needs(stage):
 
 
 def test_pruning_removes_an_installation_that_was_cut_off(stage):
-    stage.install()
     shutil.copytree(
         stage.in_use(), stage.in_use().with_name("0.6.0-deadbeef"), symlinks=True
     ).joinpath(environments.MARKER).unlink()
@@ -219,6 +230,6 @@ def test_pruning_removes_an_installation_that_was_cut_off(stage):
     assert row.state == "incomplete"
 
 
-def test_where_nothing_is_installed_pruning_makes_nothing(stage):
-    assert stage.prune().removed == ()
-    assert not stage.home.root.exists()
+def test_where_nothing_is_installed_pruning_makes_nothing(bare):
+    assert bare.prune().removed == ()
+    assert not bare.home.root.exists()

@@ -1,6 +1,7 @@
 """`engines verify` finds whatever differs from the lock."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -9,10 +10,21 @@ from mlx_stack.engines.install import install
 from mlx_stack.engines.verify import EngineVerification, LockDifference, record_files, verify
 
 
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory, make_wheelhouse) -> Environment:
+    """One installation, which no test touches."""
+    folder = tmp_path_factory.mktemp("installed")
+    house = make_wheelhouse(folder / "wheels")
+    house.pin("for-windows-only", "1.0", "0" * 64, marker="sys_platform == 'win32'")
+    return install(EngineName.VLLM_MLX, folder / "engines", house.toolchain, lock=house.lock)
+
+
 @pytest.fixture
-def environment(wheelhouse, engines) -> Environment:
-    wheelhouse.pin("for-windows-only", "1.0", "0" * 64, marker="sys_platform == 'win32'")
-    return install(EngineName.VLLM_MLX, engines, wheelhouse.toolchain, lock=wheelhouse.lock)
+def environment(installed, engines) -> Environment:
+    """A copy of it, for the test to change."""
+    copy = replace(installed, path=engines / installed.engine / installed.path.name)
+    shutil.copytree(installed.path, copy.path, symlinks=True)
+    return copy
 
 
 def found(verification: EngineVerification) -> list[tuple[str, str]]:
