@@ -1,11 +1,13 @@
 """A program that is a service itself, detached and only once."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mlx_procsup import (
@@ -62,11 +64,44 @@ start_detached(spec, StateDirs(home / "pids", home / "run", home / "logs"))
         (sys.executable, "-c", starter, str(tmp_path)), stderr=subprocess.DEVNULL
     )
     log = dirs.log_file("dog")
-    eventually(lambda: log.exists() and log.read_text().endswith("\n"))
+    assert eventually(lambda: log.exists() and log.read_text().endswith("\n"))
     process.send_signal(signal.SIGINT)
     process.wait(10)
 
     assert identify(int(log.read_text())) is None
+
+
+def test_a_start_that_is_interrupted_while_it_forks_leaves_no_program(tmp_path: Path) -> None:
+    starter = """
+import signal, sys
+from pathlib import Path
+from mlx_procsup import ProcessSpec, StateDirs, start_detached
+home = Path(sys.argv[1])
+command = (sys.executable, "-c", "import time; time.sleep(60)", str(home))
+spec = ProcessSpec("dog", command, {}, home)
+def interrupt(frame, event, function):
+    if event == "c_return" and function.__name__ == "fork_exec":
+        sys.setprofile(None)
+        signal.raise_signal(signal.SIGINT)
+sys.setprofile(interrupt)
+start_detached(spec, StateDirs(home / "pids", home / "run", home / "logs"))
+"""
+    done = subprocess.run(
+        (sys.executable, "-c", starter, str(tmp_path)), stderr=subprocess.PIPE, check=False
+    )
+
+    assert b"KeyboardInterrupt" in done.stderr
+    assert eventually(lambda: not running_with(str(tmp_path)))
+
+
+def running_with(word: str) -> list[int]:
+    """The processes that have a word on their command line."""
+    found: list[int] = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if word in process.cmdline():
+                found.append(process.pid)
+    return found
 
 
 def test_a_second_one_is_refused_and_the_first_stays(dirs: StateDirs, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def running_gateway(folder: Path, models: Mapping[str, object], *, key: str) -> 
     ) as process:
         url = f"http://127.0.0.1:{port}"
         try:
-            eventually(lambda: _answers(url))
+            assert eventually(lambda: _answers(url), within_s=60)
             yield url
         finally:
             process.terminate()

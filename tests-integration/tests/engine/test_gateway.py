@@ -255,7 +255,7 @@ def test_a_request_in_flight_is_answered_by_the_other_when_its_tier_hangs(stack:
     with ThreadPoolExecutor() as pool, _client(stack) as client:
         counted = _requests_read(stack)
         answer = pool.submit(_chat, client, "standard", max_tokens=512)
-        eventually(lambda: _requests_read(stack) > counted)
+        assert eventually(lambda: _requests_read(stack) > counted, within_s=60)
         _hang(pid, standard.port)
         response = answer.result(ANSWER_TIMEOUT_S)
         os.killpg(pid, signal.SIGKILL)

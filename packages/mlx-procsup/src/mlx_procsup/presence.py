@@ -1,7 +1,6 @@
 """A program that is a service itself: it notes its own PID, and is there only once."""
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Generator
@@ -18,6 +17,7 @@ from mlx_procsup.errors import (
 from mlx_procsup.identity import ProcessIdentity, identify
 from mlx_procsup.lock import LockHeldError, acquire_lock
 from mlx_procsup.logfiles import last_words
+from mlx_procsup.spawn import open_gate, spawn_at_gate
 from mlx_procsup.spec import ProcessSpec, StateDirs, check_name
 from mlx_procsup.statefiles import RunRecord, read_pid, remove_pid, write_pid, write_run
 
@@ -83,23 +83,13 @@ def start_detached(spec: ProcessSpec, dirs: StateDirs) -> int:
         StartFailedError: When it could not be started, or didn't become present in time.
     """
     dirs.create()
-    log = dirs.log_file(spec.name)
     began = time.monotonic()
-    with log.open("ab") as output:
-        offset = output.tell()
-        try:
-            child = subprocess.Popen(
-                spec.command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=spec.cwd,
-                env=dict(spec.env),
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise StartFailedError(f"{spec.name}: {error}", service=spec.name) from error
     try:
+        child, offset = spawn_at_gate(spec, dirs)
+    except OSError as error:
+        raise StartFailedError(f"{spec.name}: {error}", service=spec.name) from error
+    try:
+        open_gate(child)
         while child.poll() is None:
             with suppress(StateFileError):  # left by an earlier one, until the child writes its own
                 if read_pid(dirs, spec.name) == child.pid:
@@ -115,6 +105,6 @@ def start_detached(spec: ProcessSpec, dirs: StateDirs) -> int:
         service=spec.name,
         pid=child.pid,
         seconds=time.monotonic() - began,
-        log_tail=tuple(last_words(log, _LOG_TAIL_LINES, offset)),
+        log_tail=tuple(last_words(dirs.log_file(spec.name), _LOG_TAIL_LINES, offset)),
         exit_code=child.returncode,
     )

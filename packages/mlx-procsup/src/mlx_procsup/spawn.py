@@ -81,13 +81,13 @@ def spawn_recorded(
     """
     try:
         secret = secrets.token_hex(_SECRET_BYTES) if spec.start_secret else ""
-        child, log_offset = _spawn_at_gate(spec, dirs, secret)
+        child, log_offset = spawn_at_gate(spec, dirs, secret)
     except OSError as error:
         raise StartFailedError(f"{spec.name}: {error}", service=spec.name) from error
     try:
         record = replace(record, started_at=started_at, log_offset=log_offset, secret=secret)
         identity = _record_start(child, spec, dirs, record)
-        _open_gate(child)
+        open_gate(child)
     except BaseException as error:
         _abandon(child)
         with suppress(OSError):
@@ -103,9 +103,16 @@ def spawn_recorded(
     return StartedProcess(spec, identity, dirs.log_file(spec.name), log_offset)
 
 
-def _spawn_at_gate(
-    spec: ProcessSpec, dirs: StateDirs, secret: str
+def spawn_at_gate(
+    spec: ProcessSpec, dirs: StateDirs, secret: str = ""
 ) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a process that waits at the gate; it, and where its first line begins in its log.
+
+    It runs its command once `open_gate` lets it, and ends without if we are gone before.
+
+    Raises:
+        OSError: When it could not be started; nothing runs.
+    """
     unset = " ".join(name for name in _SHELL_VARIABLES if name not in spec.env)
     gate = _GATE.format(unset=f"unset {unset}; " if unset else "")
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -146,7 +153,8 @@ def _record_start(
     return identity
 
 
-def _open_gate(child: subprocess.Popen[bytes]) -> None:
+def open_gate(child: subprocess.Popen[bytes]) -> None:
+    """Let a process that waits at the gate run its command."""
     assert child.stdin is not None
     with suppress(BrokenPipeError), child.stdin:
         child.stdin.write(b"go\n")

@@ -201,7 +201,7 @@ def test_an_action_is_no_child_of_the_gateway_whose_stop_would_end_it(admin: Bro
     assert os.getpid() not in [each.pid for each in process.parents()]
     assert os.getsid(process.pid) != os.getsid(0)
     admin.ask("DELETE", f"/ui/api/actions/{started['id']}")
-    eventually(lambda: admin.get("actions").document["actions"][0]["state"] != "running")
+    assert eventually(lambda: admin.get("actions").document["actions"][0]["state"] != "running")
 
 
 def test_what_looks_like_an_option_is_never_one() -> None:
@@ -238,7 +238,7 @@ def test_an_action_that_died_without_a_word_has_failed(tmp_path: Any) -> None:
     started = actions.start("pull", {"model": "no/such", "quant": "int4"})
     record = json.loads((home.page / "actions" / started.id / "action.json").read_text())
     os.kill(record["pid"], signal.SIGKILL)
-    eventually(lambda: identify(record["pid"]) is None)
+    assert eventually(lambda: identify(record["pid"]) is None)
 
     (found,) = Actions(home).all()
 
