@@ -11,6 +11,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 
+# no test cuts the power: what is written need not reach the disk; a wrong descriptor is still told
+os.fsync = os.fstat
+
 # what is collected and imported stays until the end: looking through it for garbage again and again
 # took a third of the time of the collection
 gc.set_threshold(100_000, 20, 20)
