@@ -93,10 +93,10 @@ def test_iterations_go_on_until_the_limit_where_precision_is_out_of_reach(
 
 def test_iterations_stop_where_the_precision_is_reached(open_client: OpenClient) -> None:
     parameters = Parameters(
-        iterations=1, prompt_tokens=(60,), generation_tokens=5, precision=0.99, max_iterations=20
+        iterations=1, prompt_tokens=(60,), generation_tokens=5, precision=0.99, max_iterations=100
     )
     report = run_benchmark(open_client("ttft_ms=20,tps=200"), parameters, CONDITIONS)
-    assert 6 <= len(report.runs) < 20
+    assert 6 <= len(report.runs) < 100
 
 
 def test_memory_is_the_highest_seen_and_unknown_where_it_cannot_be_seen(
