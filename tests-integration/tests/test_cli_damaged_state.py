@@ -208,6 +208,7 @@ def test_down_stops_what_runs_though_the_stack_or_the_configuration_is_damaged(
     assert outcomes == {"gateway": "stopped", "standard": "stopped"}
 
 
+@pytest.mark.story
 @pytest.mark.parametrize("place", ["config.yaml", "stacks/default.yaml", "profile.json"])
 def test_the_installed_program_names_the_file_too(place: str, served: Program) -> None:
     define_stack(served.home, {"standard": {}})

@@ -4,7 +4,11 @@ import json
 import stat
 from pathlib import Path
 
+import pytest
+
 from stack_testkit.program import Program
+
+pytestmark = pytest.mark.story
 
 _SYSCTL = """\
 hw.memsize: 68719476736

@@ -52,6 +52,7 @@ def test_everything_is_stopped_restored_and_removed(user: Program) -> None:
     assert [path.name for path in user.home.models.iterdir()] == ["standard-model"]
 
 
+@pytest.mark.story
 def test_files_that_others_put_into_the_state_folder_stay(user: Program) -> None:
     (user.home.root / "notes.txt").write_text("mine", encoding="utf-8")
 
@@ -71,6 +72,7 @@ def test_every_file_that_the_reference_lists_is_removed_but_for_the_users_own() 
     assert names - kept == {*OURS} - {"ledger.db-wal", "ledger.db-shm"}
 
 
+@pytest.mark.story
 def test_nobody_is_there_to_confirm_it(user: Program) -> None:
     refused = user.run("uninstall", "--all")
 
@@ -79,6 +81,7 @@ def test_nobody_is_there_to_confirm_it(user: Program) -> None:
     assert user.home.stack.exists()
 
 
+@pytest.mark.story
 def test_it_works_where_nothing_was_ever_set_up(program: Program) -> None:
     done = program.run("uninstall", "--all", "--yes")
 
