@@ -5,7 +5,7 @@ import re
 import msgspec
 import pytest
 
-from mlx_catalog import Catalog, CatalogEntry, Quant, load_catalog
+from mlx_catalog import Catalog, CatalogEntry, ModelRole, Quant, load_catalog
 from mlx_catalog.catalog import SHIPPED_MODELS
 from mlx_catalog.json_schema import entry_schema
 
@@ -80,7 +80,9 @@ def test_the_cache_grows_by_the_layers_that_grow_only(
 
 def test_what_was_not_found_is_unknown_and_said_so(catalog: Catalog):
     unknown = {
-        entry.id for entry in catalog if entry.geometry.growing_kv_elements_per_token is None
+        entry.id
+        for entry in catalog
+        if entry.role.chats and entry.geometry.growing_kv_elements_per_token is None
     }
     assert unknown == {
         "deepseek-v4-flash",
@@ -96,10 +98,12 @@ def test_what_was_not_found_is_unknown_and_said_so(catalog: Catalog):
 
 
 def test_every_entry_says_its_embedding_and_its_heads(catalog: Catalog):
-    for entry in catalog:
+    reading = [entry for entry in catalog if entry.role.chats or entry.role.reads_only]
+    for entry in reading:
         assert entry.geometry.embedding_params, entry.id
         assert entry.geometry.query_heads, entry.id
-    untold = {entry.id for entry in catalog if entry.geometry.tied_embeddings is None}
+    chatting = [entry for entry in reading if entry.role.chats]
+    untold = {entry.id for entry in chatting if entry.geometry.tied_embeddings is None}
     assert untold == {
         "deepseek-v4-flash",
         "granite-4.1-8b",  # described as tied, published with two copies
@@ -150,6 +154,28 @@ def test_without_its_towers_a_model_is_its_text_model(
 )
 def test_what_is_loaded_is_what_mlx_keeps(catalog: Catalog, model: str, mlx_params: int):
     assert catalog.get(model).loaded_params_b == pytest.approx(mlx_params / 1e9, abs=0.02)
+
+
+@pytest.mark.parametrize("role", [each for each in ModelRole if not each.chats])
+def test_there_is_a_model_for_each_role(catalog: Catalog, role: ModelRole):
+    assert len(catalog.filter(role=role))
+
+
+def test_embedders_say_how_they_make_a_vector_and_how_long_it_is(catalog: Catalog):
+    embedders = catalog.filter(role=ModelRole.EMBEDDING)
+    assert len(embedders) >= 6
+    for entry in embedders:
+        assert entry.dimensions, entry.id
+        assert entry.pooling, entry.id
+        assert entry.matryoshka is not None, entry.id
+        assert entry.dimensions == entry.geometry.hidden_size, entry.id
+
+
+def test_the_entry_of_a_repository_is_known_by_its_last_name_and_type(catalog: Catalog):
+    entry = catalog.by_repo_name("qwen3-reranker-0.6b-4bit", "qwen3")
+    assert entry is catalog.get("qwen3-reranker-0.6b")
+    assert catalog.by_repo_name("Qwen3-Reranker-0.6B-4bit", "llama") is None
+    assert catalog.by_repo_name("no-such-model", "qwen3") is None
 
 
 def test_a_doubtful_model_is_marked(catalog: Catalog):

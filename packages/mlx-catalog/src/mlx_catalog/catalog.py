@@ -17,6 +17,7 @@ from mlx_catalog.errors import (
 )
 from mlx_catalog.mismatches import Violation
 from mlx_catalog.parse import locate, parse_entry
+from mlx_catalog.roles import ModelRole
 from mlx_catalog.schema import CatalogEntry
 from mlx_catalog.yaml12 import KeyPath
 
@@ -96,6 +97,17 @@ class Catalog:
         """The entry whose weights, in any quantization, or whose base model `hf_repo` is."""
         return next((entry for entry in self if entry.quant_of(hf_repo) is not None), None)
 
+    def by_repo_name(self, name: str, model_type: str) -> CatalogEntry | None:
+        """The entry of that type whose weights are in a repository `OWNER/name`, or None."""
+        wanted = name.lower()
+        for entry in self:
+            repos = [source.hf_repo or "" for _, source in entry.sources.items()]
+            if entry.model_type == model_type and any(
+                repo.lower().partition("/")[2] == wanted for repo in repos
+            ):
+                return entry
+        return None
+
     def filter(
         self,
         *,
@@ -104,6 +116,7 @@ class Catalog:
         tool_calling: bool | None = None,
         thinking: bool | None = None,
         vision: bool | None = None,
+        role: ModelRole | None = None,
         min_params_b: float | None = None,
         max_params_b: float | None = None,
     ) -> "Catalog":
@@ -121,6 +134,7 @@ class Catalog:
                 and (tool_calling is None or able.tool_calling is tool_calling)
                 and (thinking is None or able.thinking is thinking)
                 and (vision is None or able.vision is vision)
+                and (role is None or entry.role is role)
                 and (min_params_b is None or entry.params_b >= min_params_b)
                 and (max_params_b is None or entry.params_b <= max_params_b)
             )

@@ -46,8 +46,10 @@ def engine_fit(model: CatalogEntry | ModelReading) -> EngineFit:
 
 
 def _unservable_because(entry: CatalogEntry) -> str:
-    if entry.capabilities.vision or not entry.role.chats:
-        return ""  # mlx-vlm has the modules of all multimodal entries
+    if entry.capabilities.vision or entry.role.reads_only:
+        return ""  # mlx-vlm has the modules of all multimodal entries, embedders and rerankers
+    if not entry.role.chats:
+        return f"no engine serves {entry.role} yet"
     if entry.min_mlx_lm_version is None:
         return f"no released mlx-lm has the module {entry.model_type!r}"
     return asks_for_newer(entry)

@@ -16,6 +16,7 @@ from mlx_stack.errors import UsageError
 from mlx_stack.format import describe_hardware, format_bytes
 
 _FITS = {True: "yes", False: "no", None: "?"}
+_ROLES = [role.value for role in mlx_catalog.ModelRole]
 _COLOURS = {"yes": "green", "no": "red"}
 _WIDE = 110
 """Columns of a terminal from which there is room for what is merely good to know."""
@@ -33,6 +34,7 @@ def _hardware_and_filters(command: Callable[..., object]) -> Callable[..., objec
         click.option("--family", metavar="NAME", help="Only families whose name starts with NAME."),
         click.option("--tag", "tags", metavar="TAG", multiple=True, help="Only models with TAG."),
         click.option("--tool-calling", is_flag=True, help="Only models that call tools."),
+        click.option("--role", type=click.Choice(_ROLES), help="Only models with this role."),
     )
     for option in reversed(options):
         command = option(command)
@@ -106,6 +108,7 @@ def list_command(
     hardware_spec: str | None,
     family: str | None,
     tags: tuple[str, ...],
+    role: str | None,
     *,
     catalog: bool,
     tool_calling: bool,
@@ -115,9 +118,9 @@ def list_command(
     With --catalog, or an option that chooses among models, it lists the catalog instead. That
     includes your own entries, the YAML files in the folder `catalog` of the state folder.
     """
-    if not (catalog or family or tags or tool_calling or hardware_spec):
+    if not (catalog or family or tags or tool_calling or role or hardware_spec):
         return _list(context)
-    wanted = planning.listings.ModelFilter(family, tags, tool_calling)
+    wanted = planning.listings.ModelFilter(family, tags, tool_calling, _role(role))
     return _list_catalog(context, wanted, hardware_spec)
 
 
@@ -132,11 +135,15 @@ def search_command(
     hardware_spec: str | None,
     family: str | None,
     tags: tuple[str, ...],
+    role: str | None,
     *,
     tool_calling: bool,
 ) -> int:
-    """Search the Hub for MLX models that match QUERY, most downloaded first."""
-    wanted = planning.listings.ModelFilter(family, tags, tool_calling)
+    """Search the Hub for MLX models that match QUERY, most downloaded first.
+
+    With --role, it lists only those that the catalog knows.
+    """
+    wanted = planning.listings.ModelFilter(family, tags, tool_calling, _role(role))
     return _search(context, query, wanted, hardware_spec)
 
 
@@ -170,6 +177,10 @@ def rm_command(context: Context, model: str, *, force: bool) -> int:
 def verify_command(context: Context) -> int:
     """Compare every byte of the local models with its hash. Exits with 1 if one is damaged."""
     return _verify(context)
+
+
+def _role(name: str | None) -> mlx_catalog.ModelRole | None:
+    return mlx_catalog.ModelRole(name) if name is not None else None
 
 
 def _list(context: Context) -> int:
@@ -220,10 +231,12 @@ def _show_model(output: Output, shown: "planning.show.ShownModel") -> None:
     if entry is not None:
         rows = [
             ("Name", entry.name),
+            *([("Role", entry.role)] if entry.role is not mlx_catalog.ModelRole.CHAT else []),
             ("Parameters", _params(entry)),
             ("Architecture", entry.architecture),
-            ("Context", f"{entry.max_context_tokens:,} tokens"),
-            ("Can", _abilities(entry.capabilities) or "chat"),
+            *_context(entry),
+            ("Can", _abilities(entry) or "chat"),
+            *_vectors(entry),
             ("Licence", f"{entry.license or '?'}{', gated' if entry.gated else ''}"),
         ]
         output.answer((entry.id, "bold"))
@@ -295,7 +308,7 @@ def _show_catalog(output: Output, listing: "planning.listings.CatalogListing") -
             _gigabytes(expected.memory.total_bytes),
             _FITS[expected.fits],
             short_speed(expected.generation_tps),
-            _abilities(model.entry.capabilities),
+            _abilities(model.entry),
             *(_details(model) if is_wide else ()),
         ]
         is_usable = expected.fits and not model.fit.unservable_because
@@ -317,6 +330,8 @@ def _show_available(output: Output, listing: "planning.listings.HubListing") -> 
         expected = model.estimate
         fits = _FITS[expected.fits if expected else None]
         known = f"\n  {model.entry.id} in the catalog" if model.entry else ""
+        if model.role is not None and not model.role.chats:
+            known += f"\n  role: {model.role}"
         rows.append(
             [
                 model.listed.repo + known,
@@ -365,7 +380,28 @@ def _gigabytes(size_bytes: int | None) -> str:
     return "?" if size_bytes is None else f"{size_bytes / 1e9:.1f}"
 
 
-def _abilities(able: mlx_catalog.Capabilities) -> str:
+def _context(entry: mlx_catalog.CatalogEntry) -> list[tuple[str, str]]:
+    longest = entry.max_context_tokens
+    return [] if longest is None else [("Context", f"{longest:,} tokens")]
+
+
+def _vectors(entry: mlx_catalog.CatalogEntry) -> list[tuple[str, str]]:
+    """How long an embedder's vectors are; nothing for other models."""
+    if entry.role is not mlx_catalog.ModelRole.EMBEDDING:
+        return []
+    values = f"{entry.dimensions:,} values" if entry.dimensions is not None else "?"
+    return [("Vectors", f"{values}, or fewer on request" if entry.matryoshka else values)]
+
+
+_DOES = {"embedding": "embed", "rerank": "rerank", "speech-to-text": "hear"}
+_DOES["text-to-speech"] = "speak"
+"""What a model can that doesn't chat, in a word."""
+
+
+def _abilities(entry: mlx_catalog.CatalogEntry) -> str:
+    if not entry.role.chats:
+        return _DOES[entry.role]
+    able = entry.capabilities
     named = {"tools": able.tool_calling, "think": able.thinking, "see": able.vision}
     return " ".join(name for name, has in named.items() if has)
 

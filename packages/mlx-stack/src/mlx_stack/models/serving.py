@@ -1,5 +1,6 @@
 """What is known of a tier's model: from its catalog entry, else from its files."""
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from mlx_catalog import (
     engine_fit,
     read_model,
 )
-from mlx_catalog.config_fields import HIDDEN, integer
+from mlx_catalog.config_fields import HIDDEN, integer, word
 from mlx_catalog.model_files import load_config
 from mlx_recommend import (
     DEFAULT_CONTEXT_TOKENS,
@@ -30,6 +31,7 @@ from mlx_recommend import (
 from mlx_stack.engines.mlx_vlm_start import LONGEST_TEXT_TOKENS
 from mlx_stack.engines.vllm_mlx import Serving, finds_mtp_heads
 from mlx_stack.errors import StackError
+from mlx_stack.models.disk.local import inspect_folder
 from mlx_stack.stack import Tier
 
 _STEP_FLAG = "prefill-step-size"
@@ -43,6 +45,7 @@ def serving_of(catalog: Catalog, tier: Tier, folder: Path) -> Serving:
     """
     entry = entry_of(catalog, tier)
     if not tier.role.chats:
+        entry = entry or entry_of_folder(catalog, folder)
         return Serving(
             batching=False,
             dimensions=(entry and entry.dimensions) or _dimensions(folder),
@@ -77,6 +80,24 @@ def shape_of_tier(catalog: Catalog, tier: Tier, folder: Path) -> ModelShape | No
 def entry_of(catalog: Catalog, tier: Tier) -> CatalogEntry | None:
     """The entry of the tier's model by its id or alias, or by the repository of its weights."""
     return catalog.get(tier.model) if tier.model in catalog else catalog.by_repo(tier.source)
+
+
+def entry_of_folder(catalog: Catalog, folder: Path) -> CatalogEntry | None:
+    """The entry of the model in `folder`: by what its download noted, else by the folder's name.
+
+    A folder is named after a repository where its configuration has the same type, too.
+    """
+    local = inspect_folder(folder)
+    if local is None:
+        return None
+    if local.model is not None and local.model in catalog:
+        return catalog.get(local.model)
+    if local.repo is not None:
+        return catalog.by_repo(local.repo)
+    with suppress(UnreadableModelError):
+        model_type = word(load_config(folder / "config.json"), "model_type")
+        return catalog.by_repo_name(folder.name, model_type)
+    return None
 
 
 def fit_and_shape(

@@ -33,6 +33,7 @@ from mlx_stack.models.find import FoundModel, find, guessing, local_models, offe
 from mlx_stack.models.hub.environment import read_environment
 from mlx_stack.models.name import HubRepo
 from mlx_stack.models.own_code import code_field
+from mlx_stack.models.serving import entry_of_folder
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.saved_results import known_speeds
 
@@ -62,6 +63,11 @@ class DescribedModel:
     own_code: str | None = None
     note: str = ""
     role: ModelRole = ModelRole.CHAT
+
+    def with_role(self, role: ModelRole) -> "DescribedModel":
+        """The same model, of another role than its files tell."""
+        shape = self.shape and replace(self.shape, role=role)
+        return replace(self, role=role, shape=shape)
 
     @property
     def name(self) -> str:
@@ -142,6 +148,7 @@ class ModelEstimate:
         return {
             "model": self.model.name,
             "quant": self.model.quant,
+            "role": self.model.role,
             "note": self.model.note or None,
             "context_tokens": self.workload.context_tokens,
             "concurrency": self.workload.concurrency,
@@ -270,7 +277,9 @@ def describe_model(
             found=found, quant=wanted, shape=shape, fit=fit, note=found.note, role=role
         )
     if found.path is not None:
-        return _described(found, read_model(found.path), quant, folder=found.folder)
+        described = _described(found, read_model(found.path), quant, folder=found.folder)
+        entry = entry_of_folder(opened.catalog, found.folder) if found.folder is not None else None
+        return described if entry is None else described.with_role(entry.role)
     local = next(iter(local_models(opened, found, quant)), None)
     if local is not None and local.is_whole:
         return _described(found, read_model(local.path), quant, folder=local.path)

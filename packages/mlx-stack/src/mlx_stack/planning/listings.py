@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from mlx_catalog import Catalog, CatalogEntry, CatalogError, EngineFit, Quant, engine_fit
+from mlx_catalog import (
+    Catalog,
+    CatalogEntry,
+    CatalogError,
+    EngineFit,
+    ModelRole,
+    Quant,
+    engine_fit,
+)
 from mlx_catalog.model_files import describe
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend import Estimate, Workload, estimate, shape_of_entry, shape_of_model
@@ -29,12 +37,17 @@ _ENTRY_FIELDS = (
     "alias_notes",
     "name",
     "family",
+    "role",
     "params_b",
     "active_params_b",
     "architecture",
     "license",
     "gated",
     "max_context_tokens",
+    "dimensions",
+    "matryoshka",
+    "pooling",
+    "processor_repo",
     "capabilities",
     "tags",
     "confidence",
@@ -50,16 +63,20 @@ class ModelFilter:
 
     Attributes:
         family: The start of a family's name, or None for all.
+        role: What it is for; None for anything.
     """
 
     family: str | None = None
     tags: tuple[str, ...] = ()
     tool_calling: bool = False
+    role: ModelRole | None = None
 
     def chosen(self, catalog: Catalog) -> Catalog:
         """The entries of `catalog` that are wanted."""
         wanted = True if self.tool_calling else None
-        return catalog.filter(family=self.family, tags=self.tags, tool_calling=wanted)
+        return catalog.filter(
+            family=self.family, tags=self.tags, tool_calling=wanted, role=self.role
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +167,20 @@ class AvailableModel:
     estimate: Estimate | None
     note: str
 
+    @property
+    def role(self) -> ModelRole | None:
+        """What it is for, as far as the catalog or its files tell."""
+        if self.entry is not None:
+            return self.entry.role
+        return self.reading.model.role if self.reading is not None else None
+
     def to_document(self) -> dict[str, object]:
         """The repository as JSON."""
         model_type = self.entry.model_type if self.entry else None
         return {
             "repo": self.listed.repo,
             "catalog_id": self.entry.id if self.entry else None,
+            "role": self.role,
             "downloads": self.listed.downloads,
             "likes": self.listed.likes,
             "gated": self.listed.gated,
@@ -232,6 +257,8 @@ def _is_wanted(row: "HubModel", catalog: Catalog, wanted: ModelFilter) -> bool:
     tags = {*row.tags, *(entry.tags if entry is not None else ())}
     if not set(wanted.tags) <= tags:
         return False
+    if wanted.role is not None and (entry is None or entry.role is not wanted.role):
+        return False
     family = (wanted.family or "").lower()
     return family in row.repo.lower() or (entry is not None and entry.family.startswith(family))
 
@@ -254,6 +281,7 @@ def _described(
     elif reading is not None:
         model = describe(row.repo, reading.config, file_bytes=size_bytes)
         shape, note = shape_of_model(model), "; ".join(model.notes)
+        shape = shape and replace(shape, role=reading.model.role)
     return AvailableModel(
         listed=row,
         entry=entry,

@@ -49,7 +49,8 @@ def show_estimate(output: Output, found: "planning.estimate.ModelEstimate") -> N
     precision = found.model.quant or "an unknown precision"
     where = describe_hardware(found.hardware.to_document())
     """The verdict, where the memory goes, and how fast it would be."""
-    output.answer((found.model.name, "bold"), f" at {precision} on {where}")
+    role = "" if found.model.role.chats else f" ({found.model.role})"
+    output.answer((found.model.name, "bold"), f"{role} at {precision} on {where}")
     if found.model.note:
         output.answer(found.model.note, style="yellow")
     expected = found.estimate
@@ -57,7 +58,10 @@ def show_estimate(output: Output, found: "planning.estimate.ModelEstimate") -> N
         output.answer("Nothing can be estimated.")
         return
     _show_fit(output, expected)
-    output.facts([*_rows(expected), *_option_rows(found, expected)])
+    if expected.shape.role.chats:
+        output.facts([*_rows(expected), *_option_rows(found, expected)])
+    else:
+        output.facts(_rows_without_speed(expected))
 
 
 def _show_fit(output: Output, expected: "mlx_recommend.Estimate") -> None:
@@ -86,7 +90,7 @@ def _rows(expected: "mlx_recommend.Estimate") -> list[tuple[str, str]]:
         ("Engine", format_bytes(memory.overhead_bytes)),
     ]
     rows = [(name, value) for name, value in rows if not value.startswith("0 MB")]
-    rows.append(("Process", f"{format_bytes(memory.process_bytes)} beyond what the GPU needs"))
+    rows.append(_process_row(memory))
     longest = expected.max_context_tokens
     if longest is not None:
         short = " (less than asked for)" if longest < work.context_tokens else ""
@@ -127,6 +131,19 @@ def _with_mtp(expected: "mlx_recommend.Estimate") -> str:
     share = f"{low} to {high} %" if low != high else f"{low} %"
     figures = f"{_format_tps(speed.low)} to {_format_tps(speed.high)}"
     return f"{figures} tokens/s ({share} of drafts right elsewhere)"
+
+
+def _rows_without_speed(expected: "mlx_recommend.Estimate") -> list[tuple[str, str]]:
+    """What a model that doesn't chat takes: it keeps no context, and its speed isn't estimated."""
+    memory = expected.memory
+    rows = [("Weights", format_bytes(memory.weights_bytes))]
+    if memory.total_bytes is not None:
+        rows.append(("Engine", f"{format_bytes(memory.overhead_bytes)} while it reads"))
+    return [*rows, _process_row(memory)]
+
+
+def _process_row(memory: "mlx_recommend.MemoryUse") -> tuple[str, str]:
+    return "Process", f"{format_bytes(memory.process_bytes)} beyond what the GPU needs"
 
 
 def show_draft(output: Output, draft: "planning.init.Draft") -> None:
