@@ -73,5 +73,5 @@ def test_a_model_that_was_read_is_judged_as_an_entry_is(said: dict[str, object],
 def test_every_textual_entry_reuses_prefixes(catalog: Catalog):
     for entry in catalog:
         fit = engine_fit(entry)
-        if not fit.multimodal and not fit.unservable_because:
+        if entry.role.chats and not fit.multimodal and not fit.unservable_because:
             assert fit.reuses_prefixes, entry.id

@@ -253,8 +253,20 @@ def test_every_entry_of_the_catalog_can_be_estimated(entry):
         assert shape.decode_weight_bytes <= shape.weights_bytes * 1.02
         assert 0 <= shape.routed_weight_bytes <= shape.decode_weight_bytes
         assert 0 < shape.prefill_params <= entry.params_b * 1e9
-        if shape.growing_kv_elements is not None:
+        if entry.role.reads_only:
+            assert expected.memory.total_bytes > expected.memory.weights_bytes
+            assert expected.generation_tps is None
+        elif shape.growing_kv_elements is not None:
             assert 1 < expected.generation_tps.value < 1500
+
+
+def test_a_model_that_reads_takes_as_much_for_one_text_as_for_many():
+    shape = shape_of_entry(CATALOG.get("bge-m3"), "int4")
+    once = memory_use(shape, Workload(context_tokens=512))
+    assert once == memory_use(shape, Workload(context_tokens=512, concurrency=8))
+    assert once.kv_cache_bytes == 0
+    words, process = 250_002, once.process_bytes
+    assert 1_000 * words < process < 2_000 * words  # measured: 1,100 to 1,400 a word
 
 
 def test_the_budget_is_a_share_of_the_memory_but_never_above_the_gpus_limit():

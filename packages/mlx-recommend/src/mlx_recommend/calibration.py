@@ -263,6 +263,14 @@ READING_VALUES_PER_WIDTH = 28
 
 Peak of a process that embeds texts of 512 tokens with MiniLM (BERT, 6 layers, width 384).
 """
+READING_PROCESS_BYTES = 120_000_000
+"""What a process of mlx_vlm.server takes besides what MLX allocates and the tokenizer."""
+READING_WORD_BYTES = 1_300
+"""What each word of the vocabulary adds there.
+
+1,100 to 1,380 bytes, by the resident memory of that process on Linux, with byte-level BPE of 30,000
+and 151,000 words and with Unigram of 30,000 and 250,000.
+"""
 KV_BYTES_PER_ELEMENT = 2
 """Keys and values are kept in 16 bits."""
 KV_GROUP_ELEMENTS = 64

@@ -10,8 +10,10 @@ from mlx_recommend.calibration import (
     PREFILL_STEP_TOKENS,
     PROCESS_BYTES,
     READING_LONGEST_TOKENS,
+    READING_PROCESS_BYTES,
     READING_TOKENS,
     READING_VALUES_PER_WIDTH,
+    READING_WORD_BYTES,
     SCORE_BYTES,
     SMALL_ARRAYS_BYTES,
     STATE_STEP_BYTES_PER_TOKEN,
@@ -151,7 +153,7 @@ def _reading_memory_use(shape: ModelShape, context_tokens: int) -> MemoryUse:
         prefix_cache_bytes=0,
         state_bytes=0,
         overhead_bytes=values * (4 if is_wide else 2),
-        process_bytes=PROCESS_BYTES + WORD_BYTES * shape.vocabulary,
+        process_bytes=READING_PROCESS_BYTES + READING_WORD_BYTES * shape.vocabulary,
     )
 
 

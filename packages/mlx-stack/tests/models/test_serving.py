@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from mlx_catalog import load_catalog
+from mlx_catalog import ModelRole, load_catalog
 from mlx_catalog.catalog import SHIPPED_MODELS
 from mlx_recommend.calibration import CHECKPOINTS
 from mlx_stack.engines.checkpoints import MOST_CHECKPOINTS
 from mlx_stack.engines.vllm_mlx import Serving
 from mlx_stack.errors import StackError
-from mlx_stack.models.serving import entry_of, serving_of
+from mlx_stack.models.serving import entry_of, entry_of_folder, serving_of
 from mlx_stack.stack import Tier
 
 CATALOG = load_catalog()
@@ -60,6 +60,26 @@ def test_a_model_with_a_vision_tower_is_multimodal(folder):
     assert serving_of(CATALOG, tier(model="gemma3-4b"), folder).multimodal
     (folder / "config.json").write_text(json.dumps({**LLAMA, "vision_config": {"depth": 2}}))
     assert serving_of(CATALOG, tier(), folder).multimodal
+
+
+def test_a_folder_named_after_a_repository_serves_as_its_entry_says(tmp_path: Path):
+    folder = tmp_path / "Qwen3-Reranker-0.6B-4bit"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "qwen3"}))
+    found = entry_of_folder(CATALOG, folder)
+    assert found is not None
+    assert found.role is ModelRole.RERANK
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    assert entry_of_folder(CATALOG, folder) is None
+
+
+def test_an_embedder_of_the_catalog_brings_its_vectors(folder):
+    bge = CATALOG.get("bge-m3")
+    traits = serving_of(CATALOG, tier(model="bge-m3", role=ModelRole.EMBEDDING), folder)
+    assert (traits.dimensions, traits.shortens) == (1024, False)
+    assert traits.pooling == bge.pooling == "cls"
+    smaller = tier(model="qwen3-embedding-0.6b", role=ModelRole.EMBEDDING)
+    assert serving_of(CATALOG, smaller, folder).shortens
 
 
 def test_a_model_pulled_by_its_repository_is_known_as_well():

@@ -71,6 +71,15 @@ def test_a_folder_is_estimated_from_its_own_files(home: Home, tmp_path: Path):
     assert found.estimate.max_context_tokens == 131072
 
 
+def test_a_folder_with_a_repositorys_name_has_the_role_of_the_catalog(home: Home, tmp_path: Path):
+    config = {**CONFIG, "model_type": "qwen3"}
+    found = look(home, str(write_model(tmp_path / "Qwen3-Reranker-0.6B-4bit", config)))
+    assert found.model.role == "rerank"
+    assert found.to_document()["role"] == "rerank"
+    assert found.estimate.memory.kv_cache_bytes == 0
+    assert found.estimate.generation_tps is None
+
+
 def test_a_config_json_alone_is_enough(home: Home, tmp_path: Path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(CONFIG), encoding="utf-8")

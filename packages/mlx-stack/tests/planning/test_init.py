@@ -67,6 +67,16 @@ def test_an_added_model_gets_a_tier_of_its_own_and_room_in_the_budget(home: Home
     assert draft.total_bytes <= draft.budget_bytes
 
 
+@pytest.mark.parametrize("name", ["bge-m3", "mlx-community/bge-m3-mlx-4bit"])
+def test_an_embedder_of_the_catalog_gets_its_role_and_its_memory(home: Home, name: str):
+    draft = define(home, additions=(Addition(name, "embedder"),))
+    found = load_stack(home.stack).tier("embedder")
+    assert (found.model, found.role, found.context_tokens) == ("bge-m3", "embedding", 8192)
+    planned = next(each for each in draft.tiers if each.tier.name == "embedder")
+    assert planned.memory_bytes > planned.memory.weights_bytes
+    assert planned.generation_tps is None
+
+
 def test_a_usual_tier_can_be_given_to_another_model(home: Home):
     define(home, additions=(Addition("qwen3-8b", "fast"),))
     tiers = load_stack(home.stack).tiers

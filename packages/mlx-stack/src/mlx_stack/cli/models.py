@@ -361,9 +361,15 @@ def _details(model: "planning.listings.CatalogModel") -> tuple[str, ...]:
     return (
         model.quant,
         short_speed(model.estimate.prompt_tps),
-        "?" if longest is None else f"{longest // 1024}k" if longest else "",
+        _short_context(longest),
         model.entry.license or "?",
     )
+
+
+def _short_context(tokens: int | None) -> str:
+    if tokens is None:
+        return "?"
+    return f"{tokens // 1024}k" if tokens >= 1024 else str(tokens or "")
 
 
 def _params(entry: mlx_catalog.CatalogEntry) -> str:
@@ -393,8 +399,12 @@ def _vectors(entry: mlx_catalog.CatalogEntry) -> list[tuple[str, str]]:
     return [("Vectors", f"{values}, or fewer on request" if entry.matryoshka else values)]
 
 
-_DOES = {"embedding": "embed", "rerank": "rerank", "speech-to-text": "hear"}
-_DOES["text-to-speech"] = "speak"
+_DOES = {
+    mlx_catalog.ModelRole.EMBEDDING: "embed",
+    mlx_catalog.ModelRole.RERANK: "rerank",
+    mlx_catalog.ModelRole.SPEECH_TO_TEXT: "hear",
+    mlx_catalog.ModelRole.TEXT_TO_SPEECH: "speak",
+}
 """What a model can that doesn't chat, in a word."""
 
 

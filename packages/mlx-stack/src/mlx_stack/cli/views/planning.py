@@ -48,7 +48,6 @@ def show_estimate(output: Output, found: "planning.estimate.ModelEstimate") -> N
     """Show the verdict, where the memory goes, and how fast the model would be."""
     precision = found.model.quant or "an unknown precision"
     where = describe_hardware(found.hardware.to_document())
-    """The verdict, where the memory goes, and how fast it would be."""
     role = "" if found.model.role.chats else f" ({found.model.role})"
     output.answer((found.model.name, "bold"), f"{role} at {precision} on {where}")
     if found.model.note:
