@@ -27,7 +27,8 @@ type Serve = Callable[..., str]
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
 KEY = "a-key-of-the-test"
-PATIENCE_S = 120
+PATIENCE_S = 60
+ANSWERS_WITHIN_S = 30
 TRAITS = Serving(tool_call_parser="hermes", reuses_prefixes=True)
 CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
 LONG = "mcp__" + "x" * 90
@@ -118,6 +119,29 @@ def engine(serve_all: Serve, scripted_model: Path) -> str:
 @pytest.fixture(scope="module")
 def engine_of_a_stack(serve_all: Serve, scripted_model: Path) -> str:
     return serve_all(scripted_model, name="complete", traits=TRAITS, has_additions=True)
+
+
+@pytest.fixture(scope="module")
+def lost() -> dict[str, str]:
+    """How a shared engine was lost, by its fixture's name."""
+    return {}
+
+
+@pytest.fixture(autouse=True)
+def still_answer(request: pytest.FixtureRequest, lost: dict[str, str]) -> None:
+    """Fails a test at once, and not after minutes, when an earlier one hung an engine of all."""
+    for name in ("engine", "engine_of_a_stack"):
+        if name not in request.fixturenames:
+            continue
+        if name not in lost:
+            url = request.getfixturevalue(name) + CHAT
+            try:
+                answer = httpx.post(url, json=chat(max_tokens=1), timeout=ANSWERS_WITHIN_S)
+                answer.raise_for_status()
+            except httpx.HTTPError as error:
+                lost[name] = repr(error)
+        if name in lost:
+            pytest.fail(f"an earlier test broke the shared {name}: {lost[name]}", pytrace=False)
 
 
 @pytest.fixture(scope="module")
