@@ -52,20 +52,22 @@ def asking_for_models(url: str) -> Iterator[list[float]]:
         watching.result()
 
 
-@pytest.mark.parametrize("concurrency", [1, 4])
-def test_requests_that_come_at_once_are_all_answered(serve, tiny_model, concurrency):
-    url = serve(tiny_model, concurrency=concurrency)
+@pytest.fixture(scope="module", params=[1, 4])
+def engine(request, serve_all, tiny_model) -> str:
+    """An engine that answers so many requests at once."""
+    return serve_all(tiny_model, name=f"tier-{request.param}", concurrency=request.param)
+
+
+def test_requests_that_come_at_once_are_all_answered(engine, tiny_model):
     questions = [body(tiny_model, f"Question {number}", max_tokens=200) for number in range(3)]
     with ThreadPoolExecutor() as pool:
-        answers = list(pool.map(lambda question: ask(url, question), questions))
+        answers = list(pool.map(lambda question: ask(engine, question), questions))
     assert all(answers)
 
 
-@pytest.mark.parametrize("concurrency", [1, 4])
-def test_a_busy_engine_still_tells_that_it_is_alive(serve, tiny_model, concurrency):
-    url = serve(tiny_model, concurrency=concurrency)
-    with asking_for_models(url) as seconds:
-        ask(url, body(tiny_model, LONG_PROMPT, max_tokens=500))
+def test_a_busy_engine_still_tells_that_it_is_alive(engine, tiny_model):
+    with asking_for_models(engine) as seconds:
+        ask(engine, body(tiny_model, LONG_PROMPT, max_tokens=500))
     assert len(seconds) > 5
     assert max(seconds) < 1
 

@@ -486,12 +486,12 @@ def test_whoever_left_while_waiting_costs_nothing(gateway: str) -> None:
         received = active.iter_bytes()
         said = next(received)
         for _ in range(4):
-            leave(gateway, CHAT, slow, after_s=0.2)
+            leave(gateway, CHAT, chat("Wait 0.1 s. Talk for ever.", stream=True), after_s=0.2)
         said += b"".join(received)
     assert said.count(b'"content"') >= 19, "the one that was being answered is, to its end"
     began = time.monotonic()
     assert ask(gateway, CHAT, chat()).said == "one two three"
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10, "one of them alone would take longer"
 
 
 def kill(url: str) -> None:
