@@ -36,7 +36,7 @@ READING: dict[str, tuple[str, ...]] = {
     "models-show": ("models", "show", "fast-model", *MAC),
     "models-verify": ("models", "verify"),
     "estimate": ("estimate", "qwen3-8b", *MAC),
-    "recommend": ("recommend", *MAC),
+    "recommend": ("recommend", "--with", "embedding,rerank", *MAC),
     "config-list": ("config", "list"),
     "config-get": ("config", "get", "model-dir"),
     "config-set": ("config", "set", "log-max-files", "4"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlx_catalog import load_catalog
+from mlx_catalog import ModelRole, load_catalog
 from mlx_hwprobe import HardwareProfile, parse_hardware_spec
 from mlx_recommend import (
     Absence,
@@ -38,6 +38,29 @@ def plan_for(spec: str, *, budget: int | None = None, **options: object) -> Tier
 
 def tier(plan: TierPlan, name: str):
     return next((each for each in plan.tiers if each.kind.name == name), None)
+
+
+@given(spec=st.sampled_from(MACS), budget=st.integers(0, 300 * 10**9))
+@settings(max_examples=15, deadline=None)
+def test_what_reads_gets_a_small_share_first_and_chat_the_rest(spec, budget):
+    plan = plan_for(spec, budget=budget, roles=(ModelRole.EMBEDDING, ModelRole.RERANK))
+    assert plan.total_bytes <= plan.budget_bytes == budget
+    assert all(each.total_bytes <= 0.2 * budget for each in plan.reading)
+    taken = sum(each.total_bytes for each in plan.reading)
+    alone = plan_for(spec, budget=budget - taken)
+    assert plan.tiers == alone.tiers
+    named = {each.name for each in plan.reading} | {each.tier for each in plan.missing}
+    assert {"embedder", "reranker"} <= named
+
+
+def test_a_large_mac_has_an_embedder_and_a_reranker_and_a_small_one_is_told_why_not():
+    roles = (ModelRole.EMBEDDING, ModelRole.RERANK)
+    large = plan_for("m4-max:40:64", roles=roles)
+    assert [each.role for each in large.reading] == list(roles)
+    tight = plan_for("m1:8:8", budget=10**9, roles=roles)
+    absent = {each.tier: each for each in tight.missing}
+    assert absent["reranker"].absence is Absence.NO_SHARE
+    assert absent["reranker"].smallest_bytes > absent["reranker"].left_bytes
 
 
 @given(

@@ -88,6 +88,21 @@ def test_the_plan_is_drafted_again_by_what_the_review_changes(home: Home):
     assert [tier.model for tier in load_stack(home.stack).tiers] == ["qwen3-0.6b"]
 
 
+def test_an_embedder_is_planned_when_the_review_asks_for_one(home: Home):
+    named: list[set[str]] = []
+
+    def review(draft: Draft, choices: Choices, problem: StackError | None) -> Choices | None:
+        assert problem is None
+        missing = {each.tier for each in draft.missing}
+        named.append(missing | {each.tier.name for each in draft.tiers})
+        return None if choices.embedder else replace(choices, embedder=True)
+
+    setup(home, QUIET, review=review)
+
+    before, after = named
+    assert after - before == {"embedder"}
+
+
 def test_a_misspelled_model_is_asked_for_again_with_names_like_it(home: Home):
     problems: list[StackError | None] = []
     typed = iter(("qwen3-0.6", "qwen3-0.6b"))

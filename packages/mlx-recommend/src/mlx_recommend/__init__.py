@@ -9,7 +9,7 @@ from mlx_recommend.calibration import PREFILL_STEP_TOKENS, PROCESS_BYTES
 from mlx_recommend.candidates import Candidate, Exclusion, candidate_of
 from mlx_recommend.errors import RecommendError
 from mlx_recommend.evidence import reference_measurements
-from mlx_recommend.explain import ChoiceReason, ReasonKind, reasons
+from mlx_recommend.explain import ChoiceReason, ReasonKind, reading_reasons, reasons
 from mlx_recommend.fit import Estimate, estimate
 from mlx_recommend.inputs import (
     DEFAULT_CONTEXT_TOKENS,
@@ -22,6 +22,7 @@ from mlx_recommend.inputs import (
 )
 from mlx_recommend.memory import MemoryUse, kept_context_bytes, memory_use, prefill_step
 from mlx_recommend.plan import Absence, MissingTier, TierPlan, make_plan
+from mlx_recommend.reading import READING_TIERS, ReadingTier
 from mlx_recommend.score import Intent
 from mlx_recommend.shapes import shape_of_entry, shape_of_model
 from mlx_recommend.speed import Speed
@@ -34,6 +35,7 @@ __all__ = [
     "DEFAULT_CONTEXT_TOKENS",
     "PREFILL_STEP_TOKENS",
     "PROCESS_BYTES",
+    "READING_TIERS",
     "SPEED_CONTEXT_TOKENS",
     "STANDARD",
     "TIER_KINDS",
@@ -50,6 +52,7 @@ __all__ = [
     "MissingTier",
     "ModelShape",
     "Option",
+    "ReadingTier",
     "ReasonKind",
     "RecommendError",
     "Speed",
@@ -64,6 +67,7 @@ __all__ = [
     "make_plan",
     "memory_use",
     "prefill_step",
+    "reading_reasons",
     "reasons",
     "reference_measurements",
     "shape_of_entry",

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from mlx_recommend.inputs import Basis
 from mlx_recommend.plan import TierPlan
+from mlx_recommend.reading import READING_SHARE, ReadingTier
 from mlx_recommend.tier_kinds import FAST, LONG_CONTEXT, STANDARD, Option
 
 
@@ -30,6 +31,10 @@ class ReasonKind(StrEnum):
     """Its speed was published for such a machine."""
     NON_COMMERCIAL = "non-commercial"
     """Its licence forbids commercial use."""
+    LARGEST_IN_SHARE = "largest-in-share"
+    """`value`: the share of the budget within which it is the largest of its role."""
+    SMALLEST = "smallest"
+    """The smallest of its role."""
     RUNNER_UP = "runner-up"
     """`model` is next by score, `value` behind, and takes `size_bytes`."""
 
@@ -51,12 +56,22 @@ class ChoiceReason:
     size_bytes: int | None = None
 
 
+def reading_reasons(tier: ReadingTier) -> Iterator[ChoiceReason]:
+    """Why a tier that reads has its model."""
+    if tier.is_smallest:
+        yield ChoiceReason(kind=ReasonKind.SMALLEST)
+    else:
+        yield ChoiceReason(kind=ReasonKind.LARGEST_IN_SHARE, value=READING_SHARE)
+    if tier.candidate.entry.commercial_use is False:
+        yield ChoiceReason(kind=ReasonKind.NON_COMMERCIAL)
+
+
 def reasons(plan: TierPlan, tier: Option) -> Iterator[ChoiceReason]:
     """Why `tier` is in `plan`, the most telling first."""
     fitting = [
         each
         for each in plan.ranking
-        if each.candidate.exclusion is None and each.total_bytes <= plan.budget_bytes
+        if each.candidate.exclusion is None and each.total_bytes <= plan.chat_budget_bytes
     ]
     if tier.kind is STANDARD:
         yield from _score_rank(fitting, tier)

@@ -5,8 +5,16 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import product
 
+from mlx_catalog import ModelRole
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend.candidates import Candidate
+from mlx_recommend.reading import (
+    MOST_SHARE,
+    READING_TIERS,
+    ReadingTier,
+    choose_reading,
+    reading_options,
+)
 from mlx_recommend.score import Intent
 from mlx_recommend.tier_kinds import (
     FAST,
@@ -49,6 +57,8 @@ class Absence(StrEnum):
     """No useful model that fits is faster than the standard tier's."""
     BETTER_WITHOUT = "better-without"
     """There would be room only at the price of a worse standard tier."""
+    NO_SHARE = "no-share"
+    """The smallest suitable model takes more of the budget than such a tier may."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +67,7 @@ class MissingTier:
 
     Attributes:
         smallest_bytes: What the smallest suitable model would take, where there is one.
-        left_bytes: What the plan leaves of the budget.
+        left_bytes: What the plan leaves of the budget; with `NO_SHARE`, what it may take.
     """
 
     tier: str
@@ -71,8 +81,10 @@ class TierPlan:
     """The tiers that serve best together.
 
     Attributes:
-        tiers: In the order of importance; none where not even the smallest model fits.
-        missing: The usual tiers that are not there.
+        tiers: Those that chat, in the order of importance; none where not even the smallest model
+            fits.
+        missing: The usual tiers that are not there, and those that were asked for.
+        reading: The tiers that were asked for beside those that chat.
         ranking: Every candidate as the standard tier, best score first.
     """
 
@@ -81,11 +93,17 @@ class TierPlan:
     tiers: tuple[Option, ...]
     missing: tuple[MissingTier, ...]
     ranking: tuple[Option, ...]
+    reading: tuple[ReadingTier, ...] = ()
+
+    @property
+    def chat_budget_bytes(self) -> int:
+        """What is left of the budget for the tiers that chat."""
+        return self.budget_bytes - sum(each.total_bytes for each in self.reading)
 
     @property
     def total_bytes(self) -> int:
         """The memory of all tiers together, each at its full context."""
-        return _total_bytes(self.tiers)
+        return _total_bytes(self.tiers) + sum(each.total_bytes for each in self.reading)
 
     @property
     def score(self) -> float:
@@ -104,15 +122,65 @@ def make_plan(
     intent: Intent = Intent.BALANCED,
     context_tokens: int | None = None,
     concurrency: int = 1,
+    roles: Sequence[ModelRole] = (),
 ) -> TierPlan:
     """The best plan within the budget: the tiers together, each at its context, never exceed it.
 
     Args:
-        candidates: Only those that chat are chosen from.
         context_tokens: The context of every tier; None takes each kind's own, and stretches it as
             far as the budget goes once the models are chosen.
         concurrency: Requests that each tier serves side by side.
+        roles: Those of `READING_TIERS` that get a tier as well, and their share of the budget
+            first.
     """
+    reading, absent = _reading_tiers(candidates, hardware, budget_bytes, roles)
+    chosen = _chat_plan(
+        candidates,
+        hardware,
+        budget_bytes=budget_bytes - sum(each.total_bytes for each in reading),
+        intent=intent,
+        context_tokens=context_tokens,
+        concurrency=concurrency,
+    )
+    missing = (*chosen.missing, *absent)
+    return replace(chosen, budget_bytes=budget_bytes, reading=reading, missing=missing)
+
+
+def _reading_tiers(
+    candidates: Sequence[Candidate],
+    hardware: HardwareProfile,
+    budget_bytes: int,
+    roles: Sequence[ModelRole],
+) -> tuple[tuple[ReadingTier, ...], tuple[MissingTier, ...]]:
+    """A tier for each role, and the roles that there is none for."""
+    found, missing = list[ReadingTier](), list[MissingTier]()
+    for role in dict.fromkeys(roles):
+        options = reading_options(candidates, role, hardware)
+        best = choose_reading(options, budget_bytes)
+        if best is not None:
+            found.append(best)
+            continue
+        missing.append(
+            MissingTier(
+                tier=READING_TIERS[role],
+                absence=Absence.NO_SHARE if options else Absence.NO_CANDIDATE,
+                smallest_bytes=min((each.total_bytes for each in options), default=None),
+                left_bytes=int(budget_bytes * MOST_SHARE),
+            )
+        )
+    return tuple(found), tuple(missing)
+
+
+def _chat_plan(
+    candidates: Sequence[Candidate],
+    hardware: HardwareProfile,
+    *,
+    budget_bytes: int,
+    intent: Intent,
+    context_tokens: int | None,
+    concurrency: int,
+) -> TierPlan:
+    """The best plan of tiers that chat."""
     chatting = [candidate for candidate in candidates if candidate.entry.role.chats]
 
     def option(candidate: Candidate, kind: TierKind, planned_tokens: int) -> Option | None:

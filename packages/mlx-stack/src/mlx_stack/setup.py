@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import asdict, replace
 
+from mlx_catalog import ModelRole
 from mlx_recommend import Intent
 from mlx_stack import json_file
 from mlx_stack.engines.environment import EngineName, current_environment
@@ -43,11 +44,13 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     Attributes:
         budget_pct: The memory that all tiers share, in percent.
+        embedder: Whether the plan has an embedder next to the tiers that chat.
     """
 
     intent: Intent | None = None
     budget_pct: int | None = None
     model: str | None = None
+    embedder: bool | None = None
     allows_too_large: bool | None = None
     pulls: bool | None = None
     starts: bool | None = None
@@ -212,8 +215,11 @@ class _Setup:
         write_draft(opened, draft)
 
     def _draft(self, opened: OpenStack, choices: Choices) -> Draft:
+        embeds = choices.embedder is True and choices.model is None
         constraints = Constraints(
-            intent=choices.intent or Intent.BALANCED, budget_pct=choices.budget_pct
+            intent=choices.intent or Intent.BALANCED,
+            budget_pct=choices.budget_pct,
+            roles=(ModelRole.EMBEDDING,) if embeds else (),
         )
         additions = (Addition(choices.model, "standard"),) if choices.model is not None else ()
         draft = draft_stack(

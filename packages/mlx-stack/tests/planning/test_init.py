@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mlx_catalog import UnknownModelError
+from mlx_catalog import ModelRole, UnknownModelError
 from mlx_recommend import Absence, Intent
 from mlx_stack.config import load_config, save_values
 from mlx_stack.errors import InvalidFileError, StackError, UsageError
@@ -75,6 +75,19 @@ def test_an_embedder_of_the_catalog_gets_its_role_and_its_memory(home: Home, nam
     planned = next(each for each in draft.tiers if each.tier.name == "embedder")
     assert planned.memory_bytes > planned.memory.weights_bytes
     assert planned.generation_tps is None
+
+
+def test_a_plan_with_an_embedder_keeps_it_loaded_and_within_the_budget(home: Home):
+    roles = (ModelRole.EMBEDDING, ModelRole.RERANK)
+    draft = define(home, Constraints(roles=roles))
+    found = load_stack(home.stack)
+    assert [tier.name for tier in found.tiers][-2:] == ["embedder", "reranker"]
+    assert [(tier.role, tier.pinned) for tier in found.tiers][-2:] == [
+        (each, True) for each in roles
+    ]
+    assert draft.total_bytes <= draft.budget_bytes
+    with pytest.raises(UsageError, match="--with"):
+        draft_stack(OpenStack(home), Constraints(roles=roles), additions=(Addition("qwen3-8b"),))
 
 
 def test_a_usual_tier_can_be_given_to_another_model(home: Home):

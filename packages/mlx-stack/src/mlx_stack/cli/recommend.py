@@ -26,7 +26,9 @@ _ALTERNATIVES = 8
     "--show-all", is_flag=True, help="List every model of the catalog, even if it doesn't fit."
 )
 @with_context()
-@examples("mlx-stack recommend", "mlx-stack recommend --hardware m4-max:40:128 --show-all")
+@examples(
+    "mlx-stack recommend", "mlx-stack recommend --hardware m4-max:40:128 --with embedding,rerank"
+)
 def command(
     context: Context,
     constraints: "planning.recommend.Constraints",
@@ -79,6 +81,18 @@ def _show_tiers(output: Output, plan: mlx_recommend.TierPlan) -> None:
         ]
         for tier in plan.tiers
     ]
+    rows += [
+        [
+            (each.name, "cyan"),
+            each.candidate.model,
+            each.candidate.quant,
+            format_bytes(each.total_bytes),
+            f"{each.estimate.workload.context_tokens:,}",
+            "",
+            "",
+        ]
+        for each in plan.reading
+    ]
     columns = [Column("Tier"), Column("Model", folds=True), Column("Quant")]
     numbers = [Column(name, right=True) for name in ("Memory", "Context", "Tokens/s", "Score")]
     output.table([*columns, *numbers], rows)
@@ -98,6 +112,14 @@ def _show_reasons(output: Output, plan: mlx_recommend.TierPlan) -> None:
             + ".",
         ]
         for tier in plan.tiers
+    ]
+    rows += [
+        [
+            (each.name, "cyan"),
+            "; ".join(words.reason_text(reason) for reason in mlx_recommend.reading_reasons(each))
+            + ".",
+        ]
+        for each in plan.reading
     ]
     rows += [[(each.tier, "yellow"), words.missing_text(each)] for each in plan.missing]
     output.table([Column(), Column(folds=True)], rows)
@@ -135,7 +157,7 @@ def _show_candidates(output: Output, plan: mlx_recommend.TierPlan, *, show_all: 
 
 
 def _is_alternative(option: mlx_recommend.Option, plan: mlx_recommend.TierPlan) -> bool:
-    return option.candidate.exclusion is None and option.total_bytes <= plan.budget_bytes
+    return option.candidate.exclusion is None and option.total_bytes <= plan.chat_budget_bytes
 
 
 def _note(option: mlx_recommend.Option, plan: mlx_recommend.TierPlan, chosen: set[str]) -> Span:
@@ -143,7 +165,7 @@ def _note(option: mlx_recommend.Option, plan: mlx_recommend.TierPlan, chosen: se
         return ("in the plan", "green")
     if option.candidate.exclusion is not None:
         return planning.recommend.exclusion_text(option.candidate)
-    over = option.total_bytes - plan.budget_bytes
+    over = option.total_bytes - plan.chat_budget_bytes
     if over > 0:
         return f"{format_bytes(over)} over"
     return "" if option.candidate.entry.capabilities.tool_calling else "no tool calls"

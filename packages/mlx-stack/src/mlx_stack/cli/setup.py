@@ -111,14 +111,18 @@ class _Review:
         """None to go on with the plan, or other choices."""
         if problem is not None:
             write_error(problem.message, problem.hint)
-        elif not self._wants_an_edit(draft):
+        elif not self._wants_an_edit(draft, choices):
             return None
         while (changed := self._edit(choices)) is None:
-            if not self._wants_an_edit(draft):
+            if not self._wants_an_edit(draft, choices):
                 return None
         return changed
 
-    def _wants_an_edit(self, draft: "planning.init.Draft") -> bool:
+    def _wants_an_edit(
+        self, draft: "planning.init.Draft", choices: "mlx_stack.setup.Choices"
+    ) -> bool:
+        if choices.model is None and not choices.embedder:
+            self._output.say("Edit it to add an embedder, for search and the memory of agents.")
         if draft.free_disk_bytes is not None and draft.download_bytes > draft.free_disk_bytes:
             self._output.say(("warning: ", "yellow"), "the disk has no room for these downloads.")
         answer = _typed("Enter to set this up, e to edit, q to quit", ("", "e", "q"))
@@ -130,13 +134,16 @@ class _Review:
     def _edit(self, choices: "mlx_stack.setup.Choices") -> "mlx_stack.setup.Choices | None":
         """What is edited, which is asked for again if it can't be; None for the plan as it is."""
         self._edited = self._edited or _typed(
-            "Edit: intent, budget or model", ("intent", "budget", "model")
+            "Edit: intent, budget, model or embedder", ("intent", "budget", "model", "embedder")
         )
         if self._edited == "model":
             question = "Serve only this model (a catalog id or a Hub repo; Enter goes back)"
             model = str(click.prompt(question, default="", show_default=False, err=True)).strip()
             return msgspec.structs.replace(choices, model=model) if model else None
         planned = msgspec.structs.replace(choices, model=None)
+        if self._edited == "embedder":
+            self._edited = ""  # nothing is typed that could be typed otherwise
+            return msgspec.structs.replace(planned, embedder=not choices.embedder)
         if self._edited == "intent":
             self._output.say(
                 "balanced: one person's chat and code. agent-fleet: many tool calls all day."

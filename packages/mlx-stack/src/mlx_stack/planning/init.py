@@ -18,7 +18,13 @@ from mlx_stack.nodes.file import load_nodes
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.recommend import Constraints, Recommendation, missing_document, recommend
 from mlx_stack.planning.room import refuse_too_large, room_here
-from mlx_stack.planning.tiers import PlannedTier, added_tier, planned_memory, recommended_tier
+from mlx_stack.planning.tiers import (
+    PlannedTier,
+    added_tier,
+    planned_memory,
+    reading_tier,
+    recommended_tier,
+)
 from mlx_stack.services.assembly import gateway_settings, write_gateway_files
 from mlx_stack.services.ports import is_free, next_free_port
 from mlx_stack.services.service import GATEWAY
@@ -120,7 +126,8 @@ def draft_stack(
     Raises:
         StackError: When a stack is defined and may not be replaced, or nothing fits.
         ModelTooLargeError: When an addition doesn't fit; the hint names a model that does.
-        UsageError: When a tier's name isn't one, is given twice, or isn't there to be removed.
+        UsageError: When a tier's name isn't one, is given twice, or isn't there to be removed, or
+            roles are asked for where nothing is recommended.
         UnknownModelError: When there is no such model to add.
     """
     constraints = constraints or Constraints()
@@ -130,6 +137,11 @@ def draft_stack(
         raise StackError(
             f"A stack is already defined: {opened.home.stack}.",
             hint="`--force` replaces it; `--add` and `--remove` change some of its tiers.",
+        )
+    if constraints.roles and (is_change or only_additions):
+        raise UsageError(
+            "--with is for a new stack, whose tiers are recommended.",
+            hint="`--add MODEL` adds an embedder or a reranker to the stack: --add bge-m3.",
         )
     added, room = _added(opened, additions, constraints), room_here(opened, constraints)
     if not allows_too_large:
@@ -141,6 +153,8 @@ def draft_stack(
         reserved = sum(tier.memory_bytes or 0 for tier in added)
         found = recommend(opened, constraints, reserved_bytes=reserved)
         tiers = [recommended_tier(each) for each in found.plan.tiers]
+        if tiers:
+            tiers += [reading_tier(each) for each in found.plan.reading]
     tiers = _combined(tiers, added, removals)
     if not tiers:
         raise _nothing_fits(found)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from mlx_catalog import Catalog, Quant
+from mlx_catalog import Catalog, ModelRole, Quant
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend import (
     Absence,
@@ -12,11 +12,13 @@ from mlx_recommend import (
     Intent,
     MissingTier,
     Option,
+    ReadingTier,
     ReasonKind,
     TierPlan,
     budget_bytes,
     candidate_of,
     make_plan,
+    reading_reasons,
     reasons,
 )
 from mlx_stack.errors import StackError
@@ -44,6 +46,7 @@ _PLAIN = {
     ReasonKind.CALLS_TOOLS: "calls tools",
     ReasonKind.MEASURED: "speed measured on this machine",
     ReasonKind.REFERENCE: "speed published for such a machine",
+    ReasonKind.SMALLEST: "the smallest of its kind",
     ReasonKind.NON_COMMERCIAL: "its licence forbids commercial use",
 }
 """Reasons without figures."""
@@ -55,6 +58,7 @@ class Constraints:
 
     Attributes:
         budget_pct: The same, in percent of the unified memory.
+        roles: Roles beside chat that get a tier, too.
     """
 
     intent: Intent = Intent.BALANCED
@@ -62,6 +66,7 @@ class Constraints:
     budget_pct: int | None = None
     context_tokens: int | None = None
     concurrency: int = 1
+    roles: tuple[ModelRole, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +91,7 @@ class Recommendation:
         tiers = [
             {
                 "tier": tier.kind.name,
+                "role": tier.candidate.entry.role.value,
                 **_option_document(tier),
                 "context_tokens": tier.estimate.workload.context_tokens,
                 "concurrency": tier.estimate.workload.concurrency,
@@ -99,9 +105,11 @@ class Recommendation:
             "budget_bytes": plan.budget_bytes,
             "total_bytes": plan.total_bytes,
             "score": round(plan.score, 4),
-            "tiers": tiers,
+            "tiers": [*tiers, *(_reading_document(each) for each in plan.reading)],
             "missing_tiers": [missing_document(each) for each in plan.missing],
-            "candidates": [_candidate_document(each, plan.budget_bytes) for each in plan.ranking],
+            "candidates": [
+                _candidate_document(each, plan.chat_budget_bytes) for each in plan.ranking
+            ],
         }
 
 
@@ -149,6 +157,7 @@ def recommend(
         intent=constraints.intent,
         context_tokens=constraints.context_tokens,
         concurrency=constraints.concurrency,
+        roles=constraints.roles,
     )
     return Recommendation(
         hardware=hardware,
@@ -158,6 +167,22 @@ def recommend(
         quant=quant,
         has_token=has_token,
     )
+
+
+def _reading_document(tier: ReadingTier) -> dict[str, object]:
+    """A tier that reads; it has no score, and its speed isn't estimated."""
+    expected = tier.estimate.to_document()
+    return {
+        "tier": tier.name,
+        "role": tier.role.value,
+        "model": tier.candidate.model,
+        "quant": tier.candidate.quant,
+        "score": None,
+        **{name: expected[name] for name in ("memory", "generation_tps", "prompt_tps")},
+        "context_tokens": tier.estimate.workload.context_tokens,
+        "concurrency": tier.estimate.workload.concurrency,
+        "reasons": [reason_document(reason) for reason in reading_reasons(tier)],
+    }
 
 
 def _option_document(option: Option) -> dict[str, object]:
@@ -208,6 +233,8 @@ def reason_text(reason: ChoiceReason) -> str:
             return f"{value:.1f}x as fast as {reason.model}"
         case ReasonKind.CHEAP_CONTEXT:
             return f"{value / 1000:.0f} kB per token of context"
+        case ReasonKind.LARGEST_IN_SHARE:
+            return f"the largest within {value:.0%} of the budget"
         case ReasonKind.RUNNER_UP:
             return f"next: {reason.model} ({size}, scores {value:.2f} less)"
         case _:
@@ -239,6 +266,11 @@ def missing_text(missing: MissingTier) -> str:
             return (
                 f"Left out: the budget leaves {left}, and the smallest suitable model"
                 f" takes {smallest}; making room would cost the standard tier too much."
+            )
+        case Absence.NO_SHARE:
+            return (
+                f"Left out: it may take {left} of the budget, and the smallest suitable model"
+                f" takes {smallest}."
             )
         case Absence.NO_ROOM:
             return (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mlx_catalog import Quant
 from mlx_hwprobe import HwprobeError
-from mlx_recommend import MemoryUse, Option, Speed
+from mlx_recommend import MemoryUse, Option, ReadingTier, Speed
 from mlx_stack.errors import UsageError
 from mlx_stack.hardware import known_hardware
 from mlx_stack.models.disk.local import inspect_folder
@@ -88,6 +88,24 @@ def recommended_tier(chosen: Option) -> PlannedTier:
     )
     speed = chosen.estimate.generation_tps
     return PlannedTier(tier, chosen.estimate.memory, generation_tps=speed)
+
+
+def reading_tier(chosen: ReadingTier) -> PlannedTier:
+    """The tier beside those that chat that a plan proposes, which is never unloaded."""
+    candidate, workload = chosen.candidate, chosen.estimate.workload
+    tier = Tier(
+        name=chosen.name,
+        model=candidate.model,
+        quant=candidate.quant,
+        source=weights_of(candidate.entry, candidate.quant)[0],
+        port=_NO_PORT_YET,
+        vllm_flags={},
+        context_tokens=workload.context_tokens,
+        concurrency=workload.concurrency,
+        role=chosen.role,
+        pinned=True,
+    )
+    return PlannedTier(tier, chosen.estimate.memory)
 
 
 def added_tier(

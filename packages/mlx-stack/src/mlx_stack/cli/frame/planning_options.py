@@ -3,16 +3,17 @@
 import functools
 import re
 from collections.abc import Callable
-from typing import Any, override
+from typing import Any, cast, override
 
 import click
 
-from mlx_recommend import Intent
+from mlx_catalog import ModelRole
+from mlx_recommend import READING_TIERS, Intent
 from mlx_stack import planning
 from mlx_stack.cli.frame.context import Decorator
 from mlx_stack.cli.frame.options import concurrency_option, context_option
 
-_LIMITS = ("budget_bytes", "budget_pct", "context_tokens", "concurrency")
+_LIMITS = ("budget_bytes", "budget_pct", "context_tokens", "concurrency", "roles")
 """The options that are fields of `Constraints`."""
 INTENTS = [intent.value for intent in Intent]
 _SIZE = re.compile(
@@ -39,6 +40,27 @@ class MemorySize(click.ParamType[int]):
         if size_bytes < 1:
             self.fail("a size has to be above 0.", param, ctx)
         return size_bytes
+
+
+class Roles(click.ParamType[tuple[ModelRole, ...]]):
+    """Roles beside chat, `embedding,rerank`."""
+
+    name = "ROLES"
+
+    @override
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[ModelRole, ...]:
+        if isinstance(value, tuple):
+            return cast("tuple[ModelRole, ...]", value)
+        names = [each.strip() for each in str(value).split(",")]
+        for each in names:
+            if each not in READING_TIERS:
+                known = ", ".join(READING_TIERS)
+                self.fail(
+                    f"{each!r} isn't one of {known}; several have commas between.", param, ctx
+                )
+        return tuple(dict.fromkeys(ModelRole(each) for each in names))
 
 
 budget_pct_option: Decorator = click.option(
@@ -74,6 +96,13 @@ def planning_options(budget_help: str, context_help: str) -> Decorator:
             help="balanced: chat and code for one person; agent-fleet: programs that call tools "
             "all day.",
         )
-        return intent_option(budget_option(decorated))
+        with_option = click.option(
+            "--with",
+            "roles",
+            type=Roles(),
+            default=(),
+            help="Plan an embedder, a reranker or both as well: embedding,rerank.",
+        )
+        return intent_option(budget_option(with_option(decorated)))
 
     return decorate
