@@ -27,6 +27,7 @@ its own, which say how it misbehaves:
                        by this share from request to request
     --prefill-tps N    read a prompt at this speed
     --ballast-mb N     hold so much memory for nothing
+    stand_in.json      in the model's folder, a list of more of these: what its files make of it
     --status-as KIND   `/v1/status` is missing, hangs, is nonsense, or lies (a request in flight
                        that isn't there)
 """
@@ -43,6 +44,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from itertools import count, islice, repeat
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -113,7 +115,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--prefill-tps", type=float)
     parser.add_argument("--ballast-mb", type=int, default=0)
     parser.add_argument("--status-as", choices=["missing", "hang", "nonsense", "lie"])
-    options, others = parser.parse_known_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    own = Path(parser.parse_known_args(words)[0].model) / "stand_in.json"
+    if own.is_file():
+        words += json.loads(own.read_text(encoding="utf-8"))
+    options, others = parser.parse_known_args(words)
     options.says = "said:"
     for effect in _effects(options.planted, others):
         if effect == "words":

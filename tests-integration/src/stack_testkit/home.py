@@ -18,6 +18,8 @@ from mlx_stack.engines.environment import (
     EngineName,
     Environment,
     Receipt,
+    environment_for,
+    shipped_lock,
     use_environment,
 )
 from mlx_stack.home import Home
@@ -55,11 +57,13 @@ def install_fake_engines(
 
 
 def install_another_engine(home: Home, engine_options: Sequence[str]) -> Environment:
-    """A newer version of the fake engine next to the one in use, as before a switch to it."""
-    environment = Environment(EngineName.VLLM_MLX, home.engines / "vllm-mlx" / "0.0.1-fake0001")
+    """The fake engine where `engines upgrade` looks for the version to switch to."""
+    lock = shipped_lock(EngineName.VLLM_MLX)
+    environment = environment_for(home.engines, EngineName.VLLM_MLX, lock)
     _make_environment(environment)
     _write_package(environment, _MODULES[EngineName.VLLM_MLX], engine_options)
-    receipt = Receipt(lock_sha256="", records_sha256="", installed_at="2026-01-02T00:00:00+00:00")
+    at = "2026-01-02T00:00:00+00:00"
+    receipt = Receipt(lock_sha256=lock.digest, records_sha256="", installed_at=at)
     json_file.write(environment.path / MARKER, receipt)
     return environment
 

@@ -1,12 +1,13 @@
-"""Whether engines that are not in use yet serve the stack's tiers as well as those that are.
+"""Whether what is not in use yet, engines or a model's files, serves tiers as well as what is.
 
-Each tier in turn is served with the new engines next to the old ones, which go on serving. What is
-compared, and what counts as worse, is decided by `judge`, which is pure (decision 0101).
+Each tier in turn is served with the new next to the old, which goes on serving. What is compared,
+and what counts as worse, is decided by `judge`, which is pure (decision 0103).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import msgspec
 import psutil
 
 from mlx_bench import Cache, EndpointError, Parameters, Report, ReportError, load_report
@@ -17,9 +18,10 @@ from mlx_bench.runner import OnProgress
 from mlx_stack.bench.check import check_tier
 from mlx_stack.bench.measure import bench
 from mlx_stack.engines.environment import EngineName, current_environment
-from mlx_stack.engines.errors import EngineWorseError
+from mlx_stack.engines.errors import EngineUnhealthyError, EngineWorseError
 from mlx_stack.engines.manage import CertifiedTier, EnginePair, WorseFigure
 from mlx_stack.errors import StackError
+from mlx_stack.models.disk.local import LocalModel
 from mlx_stack.models.find import local_model_of
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.agent_checks import conditions_of, last_check
@@ -43,12 +45,20 @@ class Figures:
     report: Report | None
 
 
-def judge(old: Figures, new: Figures) -> tuple[WorseFigure, ...]:
-    """What is worse with the new engines, beyond noise; what one of both lacks is not compared."""
-    return (*_worse_answers(old.check, new.check), *_worse_speed(old.report, new.report))
+def judge(old: Figures, new: Figures, *, may_differ: bool = False) -> tuple[WorseFigure, ...]:
+    """What is worse with the new, beyond noise; what one of both lacks is not compared.
+
+    Args:
+        may_differ: Whether other greedy answers are fine as long as they make sense: they are where
+            the weights are other ones.
+    """
+    answers = _worse_answers(old.check, new.check, may_differ=may_differ)
+    return (*answers, *_worse_speed(old.report, new.report))
 
 
-def _worse_answers(old: CheckReport | None, new: CheckReport | None) -> Iterator[WorseFigure]:
+def _worse_answers(
+    old: CheckReport | None, new: CheckReport | None, *, may_differ: bool
+) -> Iterator[WorseFigure]:
     if old is None or new is None:
         return
     was_right = {case.id for case in old.cases if case.is_right}
@@ -61,7 +71,7 @@ def _worse_answers(old: CheckReport | None, new: CheckReport | None) -> Iterator
     before, now = coherence.sensible(old.answers), coherence.sensible(new.answers)
     if now < before:
         yield WorseFigure("coherence", f"{now} greedy answers make sense, before {before}")
-    elif len(different) * 2 > len(coherence.PROMPTS):
+    elif not may_differ and len(different) * 2 > len(coherence.PROMPTS):
         names = ", ".join(each.name for each in different)
         yield WorseFigure("coherence", f"{len(different)} greedy answers differ ({names})")
 
@@ -107,8 +117,61 @@ def certify(
         return ()
     alone = EnginePair(pair.vllm_mlx, None)  # nothing of this is LiteLLM's work
     return tuple(
-        _certify(opened, alone, tier, available_bytes, on_progress) for tier in stack.chatting
+        _certify(opened, _Trial(alone, tier, tier), available_bytes, on_progress)
+        for tier in stack.chatting
     )
+
+
+def certify_revision(
+    opened: OpenStack,
+    former: LocalModel,
+    newer: LocalModel,
+    *,
+    available_bytes: int | None = None,
+    on_tier: Callable[[str], None] = lambda _: None,
+) -> tuple[CertifiedTier, ...]:
+    """How the tiers that serve a model do with the files of a newer revision, one after the other.
+
+    They are compared as new engines are, but their greedy answers may be other ones.
+
+    Args:
+        former: The model as the tiers serve it now.
+        newer: The same model of another revision, in a folder that can be served.
+        available_bytes: Memory that is free for this; None asks the machine.
+        on_tier: Called with the name of each tier before it is tried.
+    """
+    stack = opened.readable_stack
+    engine = current_environment(opened.home.engines, EngineName.VLLM_MLX)
+    if stack is None:
+        return ()
+    done: list[CertifiedTier] = []
+    for tier in stack.tiers:
+        local = local_model_of(opened, tier)
+        if local is None or local.path != former.path:
+            continue
+        if not tier.role.chats:
+            done.append(CertifiedTier(tier.name, "only chat models are compared"))
+        elif engine is None:
+            done.append(CertifiedTier(tier.name, "there is no engine to try it with"))
+        else:
+            on_tier(tier.name)
+            moved = msgspec.structs.replace(tier, source=str(newer.path.absolute()))
+            trial = _Trial(EnginePair(engine, None), tier, moved, may_differ=True)
+            done.append(_certify_model(opened, trial, available_bytes))
+    return tuple(done)
+
+
+def _certify_model(
+    opened: OpenStack, trial: "_Trial", available_bytes: int | None
+) -> CertifiedTier:
+    """A newer revision that doesn't even start does worse, too."""
+    try:
+        return _certify(opened, trial, available_bytes, lambda _: None)
+    except EngineUnhealthyError as error:
+        worse = WorseFigure("start", error.problem)
+    except (EndpointError, ReportError) as error:
+        worse = WorseFigure("check", str(error))
+    return CertifiedTier(trial.tier.name, worse=(worse,))
 
 
 def require_as_good(tiers: Sequence[CertifiedTier]) -> None:
@@ -117,19 +180,39 @@ def require_as_good(tiers: Sequence[CertifiedTier]) -> None:
     Raises:
         EngineWorseError: One does; it names the figures.
     """
-    worse = [f"{tier.tier}: {each.figure}: {each.words}" for tier in tiers for each in tier.worse]
+    worse = worse_in_words(tiers)
     if worse:
         raise EngineWorseError(worse)
 
 
+def worse_in_words(tiers: Sequence[CertifiedTier]) -> list[str]:
+    """What does worse, by tier and figure."""
+    return [f"{tier.tier}: {each.figure}: {each.words}" for tier in tiers for each in tier.worse]
+
+
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """A tier as it is, and how it is served for the trial.
+
+    Attributes:
+        pair: The engines for it.
+        served: The tier with what is new of itself.
+        may_differ: Whether it may give other greedy answers.
+    """
+
+    pair: EnginePair
+    tier: Tier
+    served: Tier
+    may_differ: bool = False
+
+
 def _certify(
     opened: OpenStack,
-    pair: EnginePair,
-    tier: Tier,
+    trial: _Trial,
     available_bytes: int | None,
     on_progress: OnProgress,
 ) -> CertifiedTier:
-    model = local_model_of(opened, tier)
+    tier, model = trial.tier, local_model_of(opened, trial.served)
     if model is None or not model.is_whole:
         return CertifiedTier(tier.name, "its model is not on this disk")
     free = available_bytes if available_bytes is not None else psutil.virtual_memory().available
@@ -138,8 +221,8 @@ def _certify(
     old = _old_figures(opened, tier, on_progress)
     if old.check is None and old.report is None:
         return CertifiedTier(tier.name, "it doesn't run, and no check or benchmark of it is saved")
-    on_progress(f"{tier.name}: starting it with the new version")
-    with served_beside(opened, pair, tier) as scratch:
+    on_progress(f"{tier.name}: starting it with what is new")
+    with served_beside(opened, trial.pair, trial.served) as scratch:
         beside = scratch.stack.tiers[0]
         new_check = new_report = None
         if old.check is not None:
@@ -149,7 +232,7 @@ def _certify(
             new_report = bench(
                 scratch, SCRATCH_TIER, parameters, on_progress=_named(tier, on_progress)
             ).report
-        worse = judge(old, Figures(new_check, new_report))
+        worse = judge(old, Figures(new_check, new_report), may_differ=trial.may_differ)
         if any(each.figure == "speed" for each in worse):
             worse = _once_more(opened, tier, old, Figures(new_check, new_report), worse)
     return CertifiedTier(

@@ -19,6 +19,9 @@ from mlx_stack.errors import Interrupted
 from mlx_stack.format import format_bytes, format_duration
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from mlx_stack.models.disk.local import LocalModel
     from mlx_stack.models.download.fetch import PullResult
 
 
@@ -37,7 +40,11 @@ class _Pulled:
 @click.command("pull")
 @click.argument("model", shell_complete=complete_models)
 @quant_option("Which format.")
-@click.option("--force", is_flag=True, help="Download everything again.")
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Download everything again; or use a newer revision that was refused.",
+)
 @click.option(
     "--allow-code",
     is_flag=True,
@@ -62,6 +69,9 @@ def command(
     An interrupted pull continues where it stopped. Every file is compared with the size and the
     hash that the Hub gives before the model counts as present. HF_ENDPOINT, HF_TOKEN and
     HF_HUB_OFFLINE are honoured.
+
+    A newer revision of a model that a tier serves is first served next to the one in use. Unless
+    the check, the greedy answers, the speed and the peak memory are as good, the former stays.
     """
     output = context.output
     try:
@@ -72,12 +82,16 @@ def command(
                     _mind_the_memory(context, model, quant, event)
                 show(event)
 
+            def gate(former: "LocalModel", newer: "LocalModel") -> list[str]:
+                return _compare(context, model, former, newer, on_event)
+
             result = models.pull.pull(
                 context.opened,
                 model,
                 quant=quant,
                 is_forced=force,
                 allows_code=allow_code,
+                gate=gate,
                 on_event=on_event,
             )
     except (KeyboardInterrupt, Interrupted) as interruption:
@@ -92,6 +106,35 @@ def command(
     _summarize(output, result)
     measured = _measure(context, result) if is_measured else None
     output.show(_Pulled(result, measured), _show_benchmark, event="result")
+
+
+def _compare(
+    context: Context,
+    name: str,
+    former: "LocalModel",
+    newer: "LocalModel",
+    on_event: "Callable[[models.events.ModelEvent], None]",
+) -> list[str]:
+    """What the tiers that serve the former revision do with the newer one, a line each.
+
+    Raises:
+        ModelWorseError: One does worse; it names the figures.
+    """
+    tiers = bench.certify.certify_revision(
+        context.opened,
+        former,
+        newer,
+        on_tier=lambda tier: on_event(models.events.Comparing(tier)),
+    )
+    worse = bench.certify.worse_in_words(tiers)
+    if worse:
+        raise models.errors.ModelWorseError(former.repo or name, worse, name)
+    return [
+        f"{each.tier} was not compared: {each.skipped}."
+        if each.skipped is not None
+        else f"{each.tier} does as well as with the former revision ({each.verdict})."
+        for each in tiers
+    ]
 
 
 def _mind_the_memory(

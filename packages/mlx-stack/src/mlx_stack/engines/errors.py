@@ -64,6 +64,7 @@ class EngineUnhealthyError(StackError):
     type = "engine-unhealthy"
 
     def __init__(self, engines: str, problem: str, *, log: str = "") -> None:
+        self.problem = problem
         lines = "".join(f"\n    {line}" for line in log.splitlines())
         super().__init__(
             f"{engines} was installed but isn't used: {problem}{lines}",

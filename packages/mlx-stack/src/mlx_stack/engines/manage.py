@@ -45,15 +45,15 @@ class EnginePair:
 
 @dataclass(frozen=True, slots=True)
 class WorseFigure:
-    """What is worse with the new version of an engine, and by how much, in words."""
+    """What is worse with a new engine or another revision of a model, and by how much, in words."""
 
-    figure: Literal["check", "coherence", "speed", "memory"]
+    figure: Literal["start", "check", "coherence", "speed", "memory"]
     words: str
 
 
 @dataclass(frozen=True, slots=True)
 class CertifiedTier:
-    """How a tier does with the new versions, next to how it does with those in use.
+    """How a tier does with something new, next to how it does with what is in use.
 
     Attributes:
         skipped: Why it was not tried; None where it was.

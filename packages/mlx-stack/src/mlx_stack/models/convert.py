@@ -19,7 +19,13 @@ from mlx_catalog import Quant
 from mlx_stack.models.disk.layout import GB, ModelPlaces, ensure_room
 from mlx_stack.models.disk.local import LocalModel, inspect_folder, own_files, write_inventory
 from mlx_stack.models.disk.manifest import FileRecord, Manifest
-from mlx_stack.models.download.fetch import FetchOptions, PullResult, find_present, publish
+from mlx_stack.models.download.fetch import (
+    FetchOptions,
+    PullResult,
+    find_present,
+    is_waiting,
+    publish,
+)
 from mlx_stack.models.errors import ConversionError
 from mlx_stack.models.events import Converting, ModelEvent
 from mlx_stack.steps import OnEvent, ignore
@@ -88,7 +94,7 @@ def convert(
         if present is not None and not options.is_forced:
             return PullResult("present", present)
         size = expected_bytes(original.size_bytes, quant)
-        with _removed_on_failure(places.staging):
+        with _removed_on_failure(places):
             command = _command(converter.python, original.path, quant, places.staging)
 
             def tell(line: str) -> None:
@@ -103,9 +109,9 @@ def convert(
                 files=_records(places.staging, repo),
                 model=options.model,
             )
-            converted = publish(places, manifest, allows_code=options.allows_code)
+            converted, note = publish(places, manifest, options)
         write_inventory(places.model_dir)
-    return PullResult("converted", converted)
+    return PullResult("converted", converted, note=note)
 
 
 def _command(python: Path, original: Path, quant: Quant, target: Path) -> tuple[str, ...]:
@@ -175,14 +181,16 @@ def ensure_feasible(
 
 
 @contextmanager
-def _removed_on_failure(staging: Path) -> Generator[None]:
-    """Leave nothing of a staged folder behind where anything goes wrong."""
+def _removed_on_failure(places: ModelPlaces) -> Generator[None]:
+    """Leave nothing of a staged folder behind where anything goes wrong before it is whole."""
+    staging = places.staging
     shutil.rmtree(staging, ignore_errors=True)
     staging.parent.mkdir(parents=True, exist_ok=True)
     try:
         yield
     except BaseException:
-        shutil.rmtree(staging, ignore_errors=True)
+        if not is_waiting(places):
+            shutil.rmtree(staging, ignore_errors=True)
         raise
 
 

@@ -1,5 +1,8 @@
 """What can end a pull, each with the step that helps."""
 
+import shlex
+from collections.abc import Sequence
+
 from mlx_stack.errors import StackError
 
 
@@ -49,6 +52,20 @@ class WrongContentError(PullError):
     """A file's size or hash differs from what the Hub gives."""
 
     type = "wrong-content"
+
+
+class ModelWorseError(PullError):
+    """With a newer revision of its model, a tier does worse; the former one stays in use."""
+
+    type = "model-worse"
+
+    def __init__(self, repo: str, figures: Sequence[str], name: str) -> None:
+        lines = "".join(f"\n    {figure}" for figure in figures)
+        super().__init__(
+            f"The newer revision of {repo} was downloaded but isn't used, because it does worse:"
+            f"{lines}",
+            hint=f"`mlx-stack pull {shlex.quote(name)} --force` uses it all the same.",
+        )
 
 
 class DiskSpaceError(PullError):

@@ -115,6 +115,21 @@ class Converting(_Event):
     expected_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Comparing(_Event):
+    """A tier is served with the new revision, next to the one in use, and measured."""
+
+    tier: str
+
+
 type ModelEvent = (
-    Planned | Progress | FileVerified | Checking | Retrying | Waiting | Unlocked | Converting
+    Planned
+    | Progress
+    | FileVerified
+    | Checking
+    | Retrying
+    | Waiting
+    | Unlocked
+    | Converting
+    | Comparing
 )

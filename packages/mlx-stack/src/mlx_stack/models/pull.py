@@ -20,7 +20,16 @@ from mlx_stack.models.disk.hf_cache import find_blob, find_snapshot
 from mlx_stack.models.disk.layout import places_of
 from mlx_stack.models.disk.local import find_local, remove
 from mlx_stack.models.disk.manifest import FileRecord, is_safe_path
-from mlx_stack.models.download.fetch import CONFIG, FetchOptions, PullResult, fetch, find_present
+from mlx_stack.models.download.fetch import (
+    CONFIG,
+    FetchOptions,
+    PullResult,
+    RevisionGate,
+    fetch,
+    find_present,
+    is_waiting,
+    take_waiting,
+)
 from mlx_stack.models.download.hub_files import HubFiles
 from mlx_stack.models.download.selection import select_files
 from mlx_stack.models.errors import HubUnreachableError, OfflineError, PullError, WrongContentError
@@ -43,6 +52,7 @@ def pull(
     quant: Quant | None = None,
     is_forced: bool = False,
     allows_code: bool = False,
+    gate: RevisionGate | None = None,
     on_event: OnEvent[ModelEvent] = ignore,
 ) -> PullResult:
     """Have the model `name` whole on this disk.
@@ -50,14 +60,17 @@ def pull(
     Args:
         name: A catalog id, an alias, or a Hub repository, however it is written.
         quant: The precision; None takes the configured one, or whatever the repository holds.
-        is_forced: Download everything again, whatever is here.
+        is_forced: Download everything again, whatever is here; but use a newer revision that was
+            refused, if it is here.
         allows_code: The user allows this model's own Python: it is fetched, and may run.
+        gate: What a newer revision must pass before it replaces what is here, unless forced.
         on_event: Called with everything that happens, from this thread.
 
     Raises:
         UnknownModelError: When it isn't a repository, and the catalog doesn't have it.
         UsageError: When it is a folder, or a variable that says how to reach the Hub is wrong.
         ModelCodeError: When it brings Python code that wasn't allowed.
+        ModelWorseError: When a newer revision does worse than the one that is here.
         PullError: When it can't be completed; what was fetched is kept for the next time.
     """
     began = time.monotonic()
@@ -74,6 +87,7 @@ def pull(
         environment,
         is_forced=is_forced,
         allows_code=allows_code,
+        gate=None if is_forced else gate,
         on_event=on_event,
     )
     with guessing(opened, source.origin):
@@ -91,6 +105,7 @@ class _Puller:
     environment: HubEnvironment
     is_forced: bool
     allows_code: bool
+    gate: RevisionGate | None
     on_event: OnEvent[ModelEvent]
 
     def have(self, source: ModelSource) -> PullResult:
@@ -195,16 +210,22 @@ class _Puller:
             is_forced=self.is_forced,
             allows_code=self.allows_code,
             config=config,
+            gate=self.gate,
         )
         if quant is not None and (
             source.is_converted
             or (source.model is None and _must_convert(commit.repo, fields, quant))
         ):
+            places = places_of(self.model_dir, commit.repo, quant)
+            waiting = take_waiting(places, commit.commit, options, self.on_event)
+            if waiting is not None:
+                return waiting
             converter = _converter(self.home)
             ensure_convertible(commit.repo, fields, converter)
             return self._convert(quant, converter, commit, files, origin, options)
         places = places_of(self.model_dir, commit.repo)
-        return fetch(commit, files, origin, places, options, self.on_event)
+        waiting = take_waiting(places, commit.commit, options, self.on_event)
+        return waiting or fetch(commit, files, origin, places, options, self.on_event)
 
     def _convert(
         self,
@@ -223,19 +244,20 @@ class _Puller:
         ensure_feasible(
             commit.repo, quant, size, here.present_bytes if here else 0, self.model_dir, converter
         )
-        as_base = replace(options, model=None)
+        as_base = replace(options, model=None, gate=None)
         original = fetch(commit, files, origin, base, as_base, self.on_event)
-        converted = convert(
-            original.model,
-            quant,
-            places_of(self.model_dir, commit.repo, quant),
-            converter,
-            options,
-            self.on_event,
-        )
+        places = places_of(self.model_dir, commit.repo, quant)
+        try:
+            converted = convert(original.model, quant, places, converter, options, self.on_event)
+        except BaseException:
+            if not had_base and is_waiting(places):
+                remove(self.model_dir, original.model)
+            raise
         if not had_base:
             remove(self.model_dir, original.model)
-        return replace(original, outcome=converted.outcome, model=converted.model)
+        return replace(
+            original, outcome=converted.outcome, model=converted.model, note=converted.note
+        )
 
 
 def _read_configuration(content: bytes, repo: str) -> dict[str, object]:

@@ -143,6 +143,8 @@ def describe(event: "models.events.ModelEvent") -> str | None:
             return f"checking {event.path} ({format_bytes(event.size_bytes)})"
         case models.events.Retrying() if event.delay_s >= _NOTABLE_PAUSE_S:
             return f"{event.reason}; trying again in {event.delay_s:.0f} s"
+        case models.events.Comparing():
+            return f"{event.tier}: comparing it with the revision in use, which takes minutes"
         case models.events.Waiting():
             return f"Another pull of {event.repo} is running: waiting for it."
         case models.events.Unlocked():

@@ -68,6 +68,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         allowed_code: What `code_digest` gave when the user allowed the model's own Python; None
             where nobody did.
         is_forced: Of an unfinished model, whether nothing that was here before went into it.
+        is_waiting: Of an unfinished model, whether all of it is there, and it only has to be
+            compared with the revision whose place it is to take.
     """
 
     schema_version: int = 1
@@ -80,11 +82,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     verification: Verification | None = None
     allowed_code: str | None = None
     is_forced: bool = False
+    is_waiting: bool = False
 
     @property
     def size_bytes(self) -> int:
         """The size of all files together."""
         return sum(file.size_bytes for file in self.files)
+
+    def has_content_of(self, other: "Manifest") -> bool:
+        """Whether both name the same files with the same content."""
+        return set(self.files) == set(other.files)
 
 
 def read_manifest(folder: Path) -> Manifest | None:

@@ -6,7 +6,7 @@ what is published is always whole. What an interruption leaves there is continue
 
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,12 @@ from mlx_stack.models.errors import OfflineError, TransientError
 from mlx_stack.models.events import ModelEvent, Planned, Retrying
 from mlx_stack.models.own_code import code_digest, is_allowed
 from mlx_stack.steps import OnEvent, ignore
+
+type RevisionGate = Callable[[LocalModel, LocalModel], Sequence[str]]
+"""Compares the model that is here with a whole, newer one; both can be served.
+
+It raises where that does worse, and gives what there is to say where it doesn't.
+"""
 
 CONFIG = "config.json"
 
@@ -77,6 +83,8 @@ class FetchOptions:
         cache: huggingface_hub's cache, to use what is in it; None doesn't look.
         is_forced: Download everything again.
         config: The model's `config.json`, where that was downloaded and compared with its hash.
+        gate: What a newer revision must pass before it takes the place of the one that is here;
+            None lets everything through.
     """
 
     cache: Path | None = None
@@ -84,6 +92,7 @@ class FetchOptions:
     is_forced: bool = False
     allows_code: bool = False
     config: bytes | None = None
+    gate: RevisionGate | None = None
     policy: TransferPolicy = field(default_factory=TransferPolicy)
 
 
@@ -179,32 +188,79 @@ def _fetch_locked(
     finally:
         for partial in partials:
             partial.close()
-    model = publish(places, manifest, allows_code=options.allows_code)
+    model, note = publish(places, manifest, options)
     outcome = "downloaded" if partials or finished else "linked"
-    return PullResult(outcome, model, received, resumed, linked)
+    return PullResult(outcome, model, received, resumed, linked, note=note)
 
 
-def publish(places: ModelPlaces, manifest: Manifest, *, allows_code: bool = False) -> LocalModel:
+def publish(
+    places: ModelPlaces, manifest: Manifest, options: FetchOptions
+) -> tuple[LocalModel, str]:
     """Give the staged model its place, with a manifest that knows its precision.
 
-    A former model of that name is there until the new one is. With `allows_code` the manifest
-    records the model's Python as allowed.
+    A former model of that name is there until the new one is, which has to pass the gate first;
+    what that had to say comes along. Where code is allowed, the manifest records it as allowed.
     """
+    is_allowed_now = options.allows_code or manifest.allowed_code is not None
     described = structs.replace(
         manifest,
         quant=manifest.quant or _quant(places.staging),
-        allowed_code=code_digest(places.staging) if allows_code else None,
+        allowed_code=code_digest(places.staging) if is_allowed_now else None,
         is_forced=False,
+        is_waiting=False,
     )
-    write_manifest(places.staging, described)
     _recover(places)
+    note = _pass_gate(places, described, options.gate)
+    write_manifest(places.staging, described)
     if os.path.lexists(places.published):
         places.published.rename(places.replaced)
     places.staging.rename(places.published)
     _recover(places)
     model = inspect_folder(places.published)
     assert model is not None
-    return model
+    return model, note
+
+
+def _pass_gate(places: ModelPlaces, staged: Manifest, gate: RevisionGate | None) -> str:
+    """What the gate says of a staged model that is to replace another one; it may refuse it."""
+    before, former = _manifest_of(places.published), inspect_folder(places.published)
+    if gate is None or before is None or former is None or not former.is_whole:
+        return ""
+    if staged.has_content_of(before):
+        return ""
+    write_manifest(places.staging, structs.replace(staged, is_waiting=True))
+    newer = inspect_folder(places.staging)
+    assert newer is not None
+    return "\n".join(gate(former, newer))
+
+
+def take_waiting(
+    places: ModelPlaces,
+    revision: str,
+    options: FetchOptions,
+    on_event: OnEvent[ModelEvent] = ignore,
+) -> PullResult | None:
+    """Give a model its place that is whole and waits for the gate; None where none does.
+
+    It was fetched or converted by an earlier pull, which was interrupted then, or refused.
+    """
+    if not is_waiting(places):
+        return None
+    with places.hold(places.folder, on_event):
+        staged, model = _manifest_of(places.staging), inspect_folder(places.staging)
+        if staged is None or model is None or not (staged.is_waiting and model.is_whole):
+            return None
+        if staged.revision != revision or (options.allows_code and not is_allowed(model.path)):
+            return None
+        model, note = publish(places, staged, options)
+        write_inventory(places.model_dir)
+    return PullResult(staged.origin, model, resumed_bytes=staged.size_bytes, note=note)
+
+
+def is_waiting(places: ModelPlaces) -> bool:
+    """Whether a staged model is whole, and only has to pass the gate."""
+    staged = _manifest_of(places.staging)
+    return staged is not None and staged.is_waiting
 
 
 def _recover(places: ModelPlaces) -> None:
