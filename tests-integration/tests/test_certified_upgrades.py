@@ -28,7 +28,7 @@ UPGRADE_S = 400.0
 
 @dataclass
 class Client:
-    """Somebody who goes on asking while something is replaced."""
+    """Someone who goes on asking while something is replaced."""
 
     program: Program
     failures: list[str] = field(default_factory=list[str])

@@ -64,7 +64,7 @@ class ModelWorseError(PullError):
         super().__init__(
             f"The newer revision of {repo} was downloaded but isn't used, because it does worse:"
             f"{lines}",
-            hint=f"`mlx-stack pull {shlex.quote(name)} --force` uses it all the same.",
+            hint=f"`mlx-stack pull {shlex.quote(name)} --force` uses it anyway.",
         )
 
 
