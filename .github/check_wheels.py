@@ -25,7 +25,7 @@ PROGRAMS = {
     "mlx-bench": ("mlx-bench", "--help"),
     "mlx-gateway": ("mlx-gateway", "--help"),
 }
-TEST_TOOLS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ollama")
+TEST_TOOLS = ("pytest", "pytest-timeout", "pytest-xdist", "hypothesis", "ollama", "trustme")
 
 
 def main(wheels: Path, package: str, *, with_tests: bool) -> int:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import urllib.error
 import urllib.request
@@ -13,11 +14,13 @@ import msgspec
 import pytest
 
 from mlx_procsup.testing import eventually
+from mlx_stack.config import load_config
 from mlx_stack.home import Home
 from mlx_stack.nodes.file import load_nodes
+from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import Tier, load_stack, save_stack
 from stack_testkit.home import define_stack, install_fake_engines
-from stack_testkit.program import Program
+from stack_testkit.program import Finished, Program
 from stack_testkit.schemas import differences
 
 pytestmark = pytest.mark.story
@@ -104,6 +107,116 @@ def test_a_key_of_one_tier_sees_that_tier_alone(served: Program, studio: Program
     added = served.run("nodes", "add", url_of(studio), "--json", stdin=f"{key}\n")
 
     assert added.document["tiers"] == []
+
+
+@pytest.fixture
+def shelf(studio: Program) -> Program:
+    """The other Mac, open to others with TLS."""
+    studio.run("config", "set", "node-host", "127.0.0.1")
+    studio.run("config", "set", "node-port", str(free_ports(1)[0]))
+    up = studio.run("up")
+    assert up.code == 0, up.err
+    return studio
+
+
+def test_two_macs_are_paired_by_a_code_and_answer_each_other_over_tls(
+    served: Program, shelf: Program
+) -> None:
+    shown = shelf.run("nodes", "pair", "--json")
+    assert shown.code == 0, shown.err
+    assert differences(shown.document, "nodes-pair") == []
+    code, host = shown.document["code"], shown.document["host"]
+    for path in (shelf.home.node_ca_key, shelf.home.node_key, shelf.home.pairing):
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert shelf.home.node.stat().st_mode & 0o777 == 0o700
+
+    wrong = "000000" if code != "000000" else "111111"
+    refused = served.run("nodes", "add", host, "--code", stdin=f"{wrong}\n")
+    assert refused.code == 1
+    assert "refuses the code" in refused.err
+    assert "another machine" in refused.err
+
+    typed = f"{code[:3]} {code[3:]}\n"
+    added = eventually_paired(served, host, typed)
+    assert added.code == 0, added.err
+    assert differences(added.document, "nodes-add") == []
+    assert added.document["url"] == f"https://{host}"
+    assert added.document["fingerprint"] == shown.document["fingerprint"]
+    assert added.document["tiers"] == ["standard"]
+    assert [row["name"] for row in shelf.run("keys", "--json").document["keys"]] != []
+
+    again = served.run("nodes", "add", host, "--code", "--name", "again", stdin=typed)
+    assert again.code != 0
+    checked = served.run("nodes", "check", "--json")
+    assert checked.code == 0, checked.out
+    assert differences(checked.document, "nodes-check") == []
+
+    define_stack(
+        *(served.home, {"standard": {}}),
+        config={"auto-health-check": False},
+        fields={"standard": {"replicas": [{"node": "studio", "tier": "standard"}]}},
+    )
+    assert served.run("up").code == 0
+    rows = served.run("status", "--json").document["services"]
+    os.kill(next(row["pid"] for row in rows if row["name"] == "standard"), signal.SIGKILL)
+    assert ask(served, "hello there")[:2] == (200, "standard@studio")
+
+
+def test_what_answers_in_a_paired_macs_place_gets_nothing(served: Program, shelf: Program) -> None:
+    """The other Mac's authority was made again, as someone between the two would have another."""
+    config = load_config(shelf.home)
+    url = f"https://{config.node_host}:{config.node_port}"
+    by_key = served.run("nodes", "add", url, stdin="sk-any\n")
+    assert by_key.code == 1
+    assert "isn't trusted" in by_key.err
+    other = served.run("nodes", "add", url, "--fingerprint", "0" * 64, stdin="sk-any\n")
+    assert other.code == 1
+    assert "another fingerprint" in other.err
+    shown = shelf.run("nodes", "pair", "--json").document
+    key = shelf.run("keys", "add", "mini").out
+    added = served.run(
+        *("nodes", "add", url, "--fingerprint", shown["fingerprint"], "--name", "studio"),
+        stdin=key,
+    )
+    assert added.code == 0, added.err
+
+    assert shelf.run("down").code == 0
+    shutil.rmtree(shelf.home.node)
+    assert shelf.run("up").code == 0
+
+    checked = served.run("nodes", "check", "--json")
+    assert checked.code == 1
+    assert "is not from the Mac that was added" in checked.document["nodes"][0]["problem"]
+    define_stack(
+        *(served.home, {"standard": {}}),
+        config={"auto-health-check": False},
+        fields={"standard": {"replicas": [{"node": "studio", "tier": "standard"}]}},
+    )
+    assert served.run("up").code == 0
+    rows = served.run("status", "--json").document["services"]
+    os.kill(next(row["pid"] for row in rows if row["name"] == "standard"), signal.SIGKILL)
+    status, _, text = ask(served, "hello")
+    assert status == 503, text
+    assert "certificate" in (served.home.logs / "gateway.log").read_text()
+
+
+def test_without_a_door_for_others_there_is_no_code(served: Program) -> None:
+    refused = served.run("nodes", "pair")
+    assert refused.code == 2
+    assert "config set node-host" in refused.err
+    served.run("config", "set", "node-host", "127.0.0.1")
+    early = served.run("nodes", "pair")
+    assert early.code == 1
+    assert "mlx-stack up" in early.err
+
+
+def eventually_paired(here: Program, host: str, typed: str) -> Finished:
+    """The first answer that isn't "one try a second"."""
+    for _ in range(20):
+        added = here.run("nodes", "add", host, "--code", "--name", "studio", "--json", stdin=typed)
+        if "is being paired" not in added.out + added.err:
+            break
+    return added
 
 
 def ask(program: Program, words: str, path: str = "/chat/completions") -> tuple[int, str, str]:

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import trustme
 
 from mlx_gateway.__main__ import main
 
@@ -205,6 +207,72 @@ async def test_a_second_port_answers_like_the_first(tmp_path: Path) -> None:
         program.port = second_port
         assert await program.ask("/api/tags") == first
         assert b'"standard"' in first[1]
+
+
+def certificate(folder: Path, authority: trustme.CA) -> dict[str, str]:
+    """The files of a certificate from it, as `tls` names them."""
+    made, paths = authority.issue_cert("localhost"), (folder / "c.pem", folder / "k.pem")
+    paths[0].write_bytes(made.cert_chain_pems[0].bytes())
+    paths[1].write_bytes(made.private_key_pem.bytes())
+    return {"certificate": str(paths[0]), "key": str(paths[1])}
+
+
+async def ask_by_tls(port: int, authority: trustme.CA) -> bytes:
+    context = ssl.create_default_context(cadata=authority.cert_pem.bytes().decode())
+    reader, writer = await asyncio.open_connection("localhost", port, ssl=context)
+    writer.write(
+        f"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\n"
+        "connection: close\r\n\r\n".encode()
+    )
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+async def test_a_door_with_tls_answers_like_the_other_and_shows_a_new_certificate(
+    tmp_path: Path,
+) -> None:
+    config, port = tmp_path / "gateway.yaml", free_port()
+    first, second = trustme.CA(), trustme.CA()
+    tls = {"host": "127.0.0.1", "port": port, **certificate(tmp_path, first)}
+    config.write_text(settings(1, tls=tls))
+    async with running(config) as program:
+        assert await ask_by_tls(port, first) == (await program.ask("/v1/models"))[1]
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await ask_by_tls(port, second)
+
+        in_clear = await asyncio.open_connection("127.0.0.1", port)
+        in_clear[1].write(b"GET /health/liveliness HTTP/1.1\r\nhost: localhost\r\n\r\n")
+        assert b"HTTP" not in await in_clear[0].read()
+        in_clear[1].close()
+
+        certificate(tmp_path, second)
+        program.process.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(WITHIN_S):
+            while True:
+                with contextlib.suppress(ssl.SSLCertVerificationError):
+                    assert b'"standard"' in await ask_by_tls(port, second)
+                    break
+
+        (tmp_path / "c.pem").write_text("damaged")
+        program.process.send_signal(signal.SIGHUP)
+        assert b'"standard"' in await ask_by_tls(port, second)
+
+
+def test_a_door_with_tls_that_can_not_be_opened_is_named(tmp_path: Path) -> None:
+    config, files = tmp_path / "gateway.yaml", certificate(tmp_path, trustme.CA())
+    port = free_port()
+    config.write_text(settings(1, port=port, tls={"host": "127.0.0.1", "port": port, **files}))
+    done = run("serve", "--config", str(config))
+    assert (done.returncode, "without TLS" in done.stderr) == (2, True)
+
+    Path(files["key"]).unlink()
+    tls = {"host": "127.0.0.1", "port": free_port(), **files}
+    config.write_text(settings(1, port=port, tls=tls))
+    done = run("serve", "--config", str(config))
+    assert done.returncode == 2
+    assert "c.pem can't be used" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 async def test_sighup_reads_the_settings_again_and_a_damaged_file_changes_nothing(

@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from itertools import pairwise
 
 import pytest
+import trustme
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -341,3 +343,37 @@ async def test_an_upstream_that_was_started_again_is_asked_with_its_new_secret()
 
 def _finding(secret: str) -> Callable[[], _Asked]:
     return lambda: _Asked(secret)
+
+
+def trusting(authority: trustme.CA) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    authority.configure_trust(context)
+    return context
+
+
+async def test_an_upstream_with_another_authority_gets_not_a_byte_of_a_request() -> None:
+    own, other, got = trustme.CA(), trustme.CA(), list[bytes]()
+
+    async def greets(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        got.append(await reader.read(4096))
+        if got[-1]:
+            writer.write(HELLO)
+            await writer.drain()
+        writer.close()
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    own.issue_cert("upstream.invalid").configure_cert(context)
+    server = await asyncio.start_server(greets, "127.0.0.1", 0, ssl=context)
+    address = Address.of(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    pool = ConnectionPool()
+    for trusted in (trusting(other), None):
+        with pytest.raises(UpstreamFailedError, match="certificate is not one that is trusted"):
+            async with pool.request(address, "GET", "/", {}, find_tls=lambda it=trusted: it):
+                pass
+    assert not any(got)
+
+    async with pool.request(address, "GET", "/", {}, find_tls=lambda: trusting(own)) as response:
+        assert await response.read(100) == b"hello"
+    pool.close()
+    server.close()

@@ -45,6 +45,8 @@ def test_there_are_the_documented_keys_with_their_documented_defaults():
         "dashboard-on-lan": False,
         "stable-prompts": True,
         "gateway-host": "127.0.0.1",
+        "node-host": "",
+        "node-port": 4443,
         "gateway-max-memory-mb": 2048,
         "keep-awake": "serving",
         "idle-check": True,

@@ -20,7 +20,7 @@ import msgspec
 
 from mlx_gateway.access import Hosts
 from mlx_gateway.activation import Activator, NothingToStart
-from mlx_gateway.engines import AskFor, Engines, HeadersFor
+from mlx_gateway.engines import AskFor, Engines, HeadersFor, TlsFor
 from mlx_gateway.errors import CLIENT_LEFT, ApiError, ClientLeftError, UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, object_in, read_fields
 from mlx_gateway.heartbeat import Heartbeat
@@ -117,6 +117,7 @@ class GatewayOptions:
     Attributes:
         headers_for: What a request to an upstream must carry, by its root; asked each time.
         ask_for: What proves this side to an upstream, and it to us; asked for each connection.
+        tls_for: By what an upstream with a certificate of its own is known.
         is_wedged: Whether whoever watches the upstream at a root found that it answers and
             delivers nothing; it gets no request then.
         wake: Wakes the machine of the node at a root; whether there is a way to do so.
@@ -133,6 +134,7 @@ class GatewayOptions:
     activator: Activator = field(default_factory=NothingToStart)
     headers_for: HeadersFor = lambda _: {}
     ask_for: AskFor = lambda _: None
+    tls_for: TlsFor = lambda _: None
     is_wedged: Callable[[str], bool] = lambda _: False
     wake: Callable[[str], bool] = lambda _: False
     ledger: Ledger | None = None
@@ -212,6 +214,7 @@ class Gateway:
         self._engines = Engines(
             self._headers_for,
             options.ask_for,
+            options.tls_for,
             options.timeouts,
             self._engine_hangs,
             options.is_wedged,

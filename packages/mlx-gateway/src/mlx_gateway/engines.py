@@ -1,6 +1,7 @@
 """The upstreams as this process knows them: whether each lives, and the connections to it."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable, Collection, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -15,6 +16,8 @@ type AskFor = Callable[[str], MakeChallenge | None]
 """What a new connection to an upstream proves itself with, and has it proven; by its root."""
 type HeadersFor = Callable[[str], Mapping[str, str]]
 """What every request to an upstream must carry, by its root: a secret, for example."""
+type TlsFor = Callable[[str], ssl.SSLContext | None]
+"""By what an upstream is known whose URL begins with https; None for the usual authorities."""
 type OnHang = Callable[[str, bool], None]
 
 _LONGEST_LIST_BYTES = 2**20
@@ -30,6 +33,7 @@ class Engine:
         pool: ConnectionPool,
         headers_for: HeadersFor,
         ask_for: AskFor,
+        tls_for: TlsFor,
         timeouts: EngineTimeouts,
         on_hang: OnHang,
     ) -> None:
@@ -38,6 +42,7 @@ class Engine:
         self._root = root
         self._headers_for = headers_for
         self._ask_for = ask_for
+        self._tls_for = tls_for
         self._pool = pool
         self._timeouts = timeouts
         self._on_hang = on_hang
@@ -52,6 +57,7 @@ class Engine:
             *(self.address, method, path, {**(headers or {}), **self._headers_for(self._root)}),
             body,
             lambda: self._ask_for(self._root),
+            lambda: self._tls_for(self._root),
         )
 
     async def listens(self) -> bool:
@@ -161,12 +167,14 @@ class Engines:
         self,
         headers_for: HeadersFor,
         ask_for: AskFor,
+        tls_for: TlsFor,
         timeouts: EngineTimeouts,
         on_hang: OnHang,
         is_wedged: Callable[[str], bool],
     ) -> None:
         self._headers_for = headers_for
         self._ask_for = ask_for
+        self._tls_for = tls_for
         self._timeouts = timeouts
         self._on_hang = on_hang
         self._is_wedged = is_wedged
@@ -177,8 +185,8 @@ class Engines:
         """The engine at this root."""
         engine = self._by_root.get(root)
         if engine is None:
-            given = (self._headers_for, self._ask_for, self._timeouts, self._on_hang)
-            engine = Engine(root, self.pool, *given)
+            given = (self._headers_for, self._ask_for, self._tls_for)
+            engine = Engine(root, self.pool, *given, self._timeouts, self._on_hang)
             self._by_root[root] = engine
         return engine
 

@@ -9,6 +9,7 @@ import logging
 import resource
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -21,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mlx_gateway.app import Gateway
 from mlx_gateway.errors import ConfigError, PortInUseError
-from mlx_gateway.settings import GatewaySettings, load_settings, version_of
+from mlx_gateway.settings import GatewaySettings, TlsSettings, load_settings, version_of
 
 HEADERS_WITHIN_S = 10.0
 """How long a client may take for a request's head, and how long it may read nothing of an answer
@@ -42,9 +43,10 @@ def serve(
     host: str | None = None,
     port: int | None = None,
 ) -> None:
-    """Listen until SIGTERM or SIGINT; SIGHUP reads the file at `config` again.
+    """Listen until SIGTERM or SIGINT; SIGHUP reads the file at `config` and the certificate again.
 
     Args:
+        make_gateway: Called before anything listens, and before the certificate is read.
         config: `gateway.yaml`.
         host: Listen there rather than where the settings say.
 
@@ -58,8 +60,14 @@ def serve(
     ports = [port] if settings.ollama_port is None else [port, settings.ollama_port]
     with ExitStack() as stack:
         listeners = [stack.enter_context(_listen(config, host, each)) for each in ports]
+        door = None
+        if settings.tls is not None:
+            tls = settings.tls
+            listener = stack.enter_context(_listen(config, tls.host, tls.port))
+            door = _TlsDoor(listener, _context())
+            door.read(config, tls)
         raise_file_limit()
-        server = _Server(server_config(gateway), gateway.end_soon)
+        server = _Server(server_config(gateway), gateway.end_soon, door)
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
             runner.run(_run(server, listeners, gateway, config))
 
@@ -94,12 +102,14 @@ def raise_file_limit() -> None:
 
 
 async def _run(
-    server: uvicorn.Server, listeners: list[socket.socket], gateway: Gateway, config: Path
+    server: "_Server", listeners: list[socket.socket], gateway: Gateway, config: Path
 ) -> None:
     def reload() -> None:
         try:
-            version = version_of(config)
-            gateway.reload(load_settings(config), version=version)
+            version, settings = version_of(config), load_settings(config)
+            if server.tls is not None and settings.tls is not None:
+                server.tls.read(config, settings.tls)
+            gateway.reload(settings, version=version)
         except ConfigError as error:
             _log.error("the settings stay as they were: %s", error)
         else:
@@ -124,16 +134,67 @@ def _listen(config: Path, host: str, port: int) -> socket.socket:
     return listener
 
 
+def _context() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+class _TlsDoor:
+    """A socket that listens, and the certificate that is shown to whoever comes in by it."""
+
+    def __init__(self, listener: socket.socket, context: ssl.SSLContext) -> None:
+        self.listener = listener
+        self.context = context
+
+    def read(self, config: Path, settings: TlsSettings) -> None:
+        """Show what the files hold now to whoever connects from now on.
+
+        Raises:
+            ConfigError: When they can't be used.
+        """
+        try:
+            self.context.load_cert_chain(settings.certificate, settings.key)
+        except OSError as error:  # ssl's own errors are among them
+            problem = f"the certificate {settings.certificate} can't be used: {error}"
+            raise ConfigError(config, problem) from error
+
+
 class _Server(uvicorn.Server):
     """uvicorn, which would end by the signal that asked it to, after all was well.
 
     Args:
         end_soon: Called when it is asked to end, which it does when every answer has ended.
+        tls: Another door, if there is one: uvicorn has TLS everywhere or nowhere.
     """
 
-    def __init__(self, config: uvicorn.Config, end_soon: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, end_soon: Callable[[], None], tls: _TlsDoor | None
+    ) -> None:
         super().__init__(config)
         self._end_soon = end_soon
+        self.tls = tls
+
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.tls is None:
+            return
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(
+            self._protocol,
+            sock=self.tls.listener,
+            ssl=self.tls.context,
+            ssl_handshake_timeout=HEADERS_WITHIN_S,
+            backlog=_BACKLOG,
+        )
+        self.servers.append(server)
+
+    def _protocol(self) -> asyncio.Protocol:
+        make: Any = self.config.http_protocol_class
+        state = self.lifespan.state
+        return make(config=self.config, server_state=self.server_state, app_state=state)
 
     @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:

@@ -92,6 +92,21 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     shortens: bool = False
 
 
+class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A second door, for other machines: every path is the same there, and all is encrypted.
+
+    Attributes:
+        host: Where it listens.
+        certificate: A PEM file, with those that signed it after it.
+        key: The PEM file of its private key.
+    """
+
+    host: str
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)]
+    certificate: str
+    key: str
+
+
 class LiteLlmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """LiteLLM, for models that no engine serves."""
 
@@ -103,6 +118,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         ollama_port: A second port, on which Ollama's clients look first; None for none.
+        tls: A door with TLS; None for none.
         litellm: Where LiteLLM answers, if there is one.
         stable_prompts: Whether what clients are known to change in their system prompts each turn
             is taken out, or moved behind what stays.
@@ -113,6 +129,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = DEFAULT_PORT
     ollama_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
+    tls: TlsSettings | None = None
     aliases: dict[Name, Name] = {}
     litellm: LiteLlmSettings | None = None
     stable_prompts: bool = True
@@ -154,6 +171,8 @@ def parse_settings(text: str, path: Path | None = None) -> GatewaySettings:
     problem = _contradiction(settings)
     if settings.ollama_port == settings.port:
         problem = "`ollama_port` is the same as `port`, which answers Ollama's clients as well"
+    if settings.tls is not None and settings.tls.port in (settings.port, settings.ollama_port):
+        problem = "`tls` has a port that the gateway listens on without TLS"
     if problem is not None:
         raise ConfigError(path, problem)
     return settings

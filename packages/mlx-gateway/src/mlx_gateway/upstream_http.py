@@ -47,6 +47,9 @@ type MakeChallenge = Callable[[str, str], Challenge]
 type FindAsk = Callable[[], MakeChallenge | None]
 """What a new connection to an upstream is to use; None where nothing tells it from others."""
 
+type FindTls = Callable[[], ssl.SSLContext | None]
+"""By what a new connection knows an upstream; None where any certificate authority will do."""
+
 
 def _nothing() -> None:
     return None
@@ -126,6 +129,7 @@ class ConnectionPool:
         headers: Mapping[str, str],
         body: bytes = b"",
         find_ask: FindAsk = _nothing,
+        find_tls: FindTls = _nothing,
     ) -> AsyncGenerator[Response]:
         """One request; leaving the context before the answer's end closes its connection.
 
@@ -134,7 +138,7 @@ class ConnectionPool:
         Raises:
             UpstreamFailedError: When there is no answer.
         """
-        connection, is_reused = await self._open(address, find_ask)
+        connection, is_reused = await self._open(address, find_ask, find_tls)
         try:
             try:
                 response = await connection.ask_for(address, method, path, headers, body)
@@ -143,7 +147,7 @@ class ConnectionPool:
                 if not is_reused or connection.has_heard:
                     raise
                 connection.close()
-                connection = await self._connect(address, find_ask)
+                connection = await self._connect(address, find_ask, find_tls)
                 response = await connection.ask_for(address, method, path, headers, body)
             yield response
         finally:
@@ -160,7 +164,9 @@ class ConnectionPool:
                 connection.close()
         self._idle.clear()
 
-    async def _open(self, address: Address, find_ask: FindAsk) -> "tuple[_Connection, bool]":
+    async def _open(
+        self, address: Address, find_ask: FindAsk, find_tls: FindTls
+    ) -> "tuple[_Connection, bool]":
         idle = self._idle.get(address)
         while idle:
             connection = idle.pop()
@@ -170,22 +176,29 @@ class ConnectionPool:
             ):
                 return connection, True
             connection.close()
-        return await self._connect(address, find_ask), False
+        return await self._connect(address, find_ask, find_tls), False
 
-    async def _connect(self, address: Address, find_ask: FindAsk) -> "_Connection":
-        loop = asyncio.get_running_loop()
-        if address.is_tls and self._tls is None:
+    def _usual_tls(self) -> ssl.SSLContext:
+        if self._tls is None:
             self._tls = ssl.create_default_context()
+        return self._tls
+
+    async def _connect(
+        self, address: Address, find_ask: FindAsk, find_tls: FindTls
+    ) -> "_Connection":
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_CONNECT_WITHIN_S):
                 _, connection = await loop.create_connection(
                     _Connection,
                     address.host,
                     address.port,
-                    ssl=self._tls if address.is_tls else None,
+                    ssl=(find_tls() or self._usual_tls()) if address.is_tls else None,
                 )
         except TimeoutError as error:
             raise UpstreamFailedError("it takes no connection") from error
+        except ssl.SSLCertVerificationError as error:
+            raise UpstreamFailedError("its certificate is not one that is trusted") from error
         except OSError as error:
             raise UpstreamFailedError("nothing listens there") from error
         connection.ask = find_ask()

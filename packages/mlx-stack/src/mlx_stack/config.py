@@ -40,6 +40,7 @@ _BUDGET = {
 }
 _RARELY_NEEDED = {"is_rarely_needed": True}
 _LOGS = {**_RARELY_NEEDED, "applied_by": "The watchdog uses it when it next starts."}
+_HOSTS = ("gateway-host", "node-host")
 _SHOWN_OF_SECRET = 4
 _SHORTEST_SHOWN_SECRET = 16
 
@@ -193,6 +194,17 @@ class Config:
             extra={"valid": "an address of this machine, or 0.0.0.0", **_BY_UP},
         ),
     ] = "127.0.0.1"
+    node_host: Annotated[
+        str,
+        Meta(
+            description="Address on which other Macs reach the gateway with TLS (`nodes pair`); "
+            "empty for none.",
+            extra={"valid": "an address of this machine, 0.0.0.0, or empty for none", **_BY_UP},
+        ),
+    ] = ""
+    node_port: Annotated[
+        int, Meta(ge=1, le=65535, description="The port of `node-host`.", extra=_BY_UP)
+    ] = 4443
     gateway_max_memory_mb: Annotated[
         int,
         Meta(
@@ -279,7 +291,7 @@ class ConfigKeyDef:
     def _converted(self, value: object, *, strict: bool) -> ConfigValue:
         with suppress(msgspec.ValidationError):
             found = msgspec.convert(value, self.bounded, strict=strict)
-            is_taken = _is_host(found) if self.name == "gateway-host" else True
+            is_taken = self.name not in _HOSTS or found == self.default or _is_host(str(found))
             if is_taken and found in (self.among or (found,)):
                 return found
         got = "that" if self.is_secret else repr(str(value))

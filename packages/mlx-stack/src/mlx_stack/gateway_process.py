@@ -21,9 +21,11 @@ from mlx_gateway.settings import GatewaySettings
 from mlx_procsup import Ask, LastLook, StateDirs, read_last_look, readable_run
 from mlx_stack import exit_codes
 from mlx_stack.engines import guard
+from mlx_stack.errors import StackError
 from mlx_stack.gateway import litellm
 from mlx_stack.home import Home, find_home
 from mlx_stack.nodes import mount
+from mlx_stack.nodes.door import NodeDoor
 from mlx_stack.nodes.known import KnownNodes
 from mlx_stack.page.answer import PATH
 from mlx_stack.page.mount import PageMount
@@ -45,13 +47,20 @@ def main(environment: Mapping[str, str] = os.environ) -> int:
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     home = find_home(environment)
+    door = NodeDoor(home)
+
+    def make(settings: GatewaySettings, version: str) -> Gateway:
+        if settings.tls is not None:
+            door.open()
+        return _gateway(home, key, settings, version)
+
     try:
-        serve(
-            lambda settings, version: _gateway(home, key, settings, version), home.gateway_settings
-        )
-    except (ConfigError, PortInUseError) as error:
+        serve(make, home.gateway_settings)
+    except (ConfigError, PortInUseError, StackError) as error:
         sys.stderr.write(f"error: {error}\n")
         return exit_codes.FAILED
+    finally:
+        door.close()
     return exit_codes.DONE
 
 
@@ -66,6 +75,7 @@ def _gateway(home: Home, key: str, settings: GatewaySettings, version: str) -> G
             hosts=Hosts.of_this_machine({settings.host}),
             activator=on_demand,
             headers_for=lambda root: _headers(gateway.settings, key, nodes, root),
+            tls_for=nodes.trust,
             ask_for=lambda root: _ask(home, gateway.settings, nodes, on_demand.service_of, root),
             is_wedged=WedgedEngines(
                 home.state_dirs, lambda: gateway.settings, on_demand.service_of

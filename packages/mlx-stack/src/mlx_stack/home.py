@@ -23,6 +23,12 @@ class Home:
         client_keys: The keys of named clients, as hashes; mode 0600.
         ledger: One row for each request, and the machine's events; mode 0600.
         nodes: The other Macs that take part, with our keys there; mode 0600.
+        node: What this Mac proves itself with to others, and the code that pairs it; mode 0700.
+        node_ca: The certificate of its authority, by which others know it.
+        node_ca_key: Its private key; mode 0600.
+        node_certificate: What it shows to whoever connects, signed by that authority.
+        node_key: The private key of that; mode 0600.
+        pairing: The code that is being shown; mode 0600.
         connections: What `connect` wrote into other programs' files.
         stack: The stack definition.
         gateway_settings: The gateway's generated settings.
@@ -50,6 +56,12 @@ class Home:
         self.client_keys = root / "keys.json"
         self.ledger = root / "ledger.db"
         self.nodes = root / "nodes.yaml"
+        self.node = root / "node"
+        self.node_ca = self.node / "ca.pem"
+        self.node_ca_key = self.node / "ca-key.pem"
+        self.node_certificate = self.node / "certificate.pem"
+        self.node_key = self.node / "key.pem"
+        self.pairing = self.node / "pairing.json"
         self.connections = root / "connections.json"
         self.stack = root / "stacks" / "default.yaml"
         self.gateway_settings = root / "gateway.yaml"

@@ -26,6 +26,7 @@ OURS = (
         "ledger.db-shm",
         "nodes.yaml",
         "nodes.lock",
+        "node",
         "connections.json",
         "open-webui.env",
     ),

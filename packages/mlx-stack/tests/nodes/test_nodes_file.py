@@ -44,6 +44,7 @@ def test_without_a_file_there_are_no_nodes(tmp_path: Path) -> None:
             "twice",
         ),
         ("nodes: [{name: a, url: 'http://a', key: k, colour: red}]\n", "colour"),
+        ("nodes: [{name: a, url: 'https://a', key: k, ca: AAAA}]\n", "not a certificate"),
     ],
 )
 def test_a_damaged_file_is_refused_with_what_is_wrong(tmp_path: Path, text: str, said: str) -> None:

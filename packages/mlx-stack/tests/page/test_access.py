@@ -268,7 +268,9 @@ def test_a_damaged_configuration_does_not_switch_the_page_on_again(browser: Brow
     assert browser.get("session").status == 404
 
 
-def status_from(browser: Browser, client: str, server: str = "192.0.2.1") -> int:
+def status_from(
+    browser: Browser, client: str, server: str = "192.0.2.1", scheme: str = "http"
+) -> int:
     """The status of an answer to a browser at that address."""
     sent: list[dict[str, Any]] = []
 
@@ -279,6 +281,7 @@ def status_from(browser: Browser, client: str, server: str = "192.0.2.1") -> int
         scope = {
             "type": "http",
             "method": "GET",
+            "scheme": scheme,
             "path": "/ui/",
             "headers": [(b"host", b"localhost")],
             "client": (client, 50000),
@@ -300,6 +303,10 @@ def test_on_a_network_the_page_is_shown_to_this_machine_unless_the_user_says_oth
 
     config.set_value(browser.home, "dashboard-on-lan", "true")
     assert status_from(browser, "192.0.2.77") == 200
+
+
+def test_the_door_for_other_macs_shows_the_page_to_nobody_elsewhere(browser: Browser) -> None:
+    assert status_from(browser, "192.0.2.77", scheme="https") == 403
 
 
 FILES = Path(page.__path__[0]) / "static"

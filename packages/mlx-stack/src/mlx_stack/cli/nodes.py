@@ -9,6 +9,7 @@ from mlx_stack.cli.frame.commands import OrderedGroup
 from mlx_stack.cli.frame.context import Context, examples, list_by_default, with_context
 from mlx_stack.cli.frame.options import completer
 from mlx_stack.cli.frame.output import Column, Output
+from mlx_stack.errors import UsageError
 
 _complete_names = completer(
     lambda opened: (each.name for each in nodes.manage.list_nodes(opened.home).nodes)
@@ -47,42 +48,93 @@ def _show_list(output: Output, listed: "nodes.manage.ListedNodes") -> None:
 
 def _link(node: "nodes.file.Node") -> str:
     if node.url.startswith("https:"):
-        return "TLS"
+        return "TLS" if node.ca is None else "TLS, paired"
     return "private" if node.private_link else "this Mac, or a cable"
 
 
 @command.command("add", short_help="Add another Mac, by the address of its gateway.")
 @click.argument("url")
 @click.option("--name", metavar="NAME", help="Its name here; by default its host name.")
+@click.option("--code", is_flag=True, help="Pair with the six digits that the other Mac shows.")
+@click.option(
+    "--fingerprint", metavar="HEX", help="Of its certificate authority, as `nodes pair` shows it."
+)
 @click.option(
     "--private-link", is_flag=True, help="Confirm that no one else can listen between the Macs."
 )
 @click.option("--mac", metavar="ADDRESS", help="The hardware address that wakes it from sleep.")
 @with_context()
 @examples(
+    "mlx-stack nodes add studio.local --code",
     "mlx-stack nodes add http://studio.local:4000 --private-link",
     "mlx-stack nodes add https://studio.example.org --name studio < key.txt",
 )
 def add_command(
-    context: Context, url: str, name: str | None, mac: str | None, *, private_link: bool
+    context: Context,
+    url: str,
+    name: str | None,
+    mac: str | None,
+    fingerprint: str | None,
+    *,
+    code: bool,
+    private_link: bool,
 ) -> None:
     """Add the Mac whose gateway answers at URL.
 
-    It asks for the key, or reads it from standard input. `mlx-stack keys add NAME` on that Mac
-    creates one. An unencrypted address of a network is refused without --private-link.
+    With --code, it asks for the six digits that `mlx-stack nodes pair` shows on that Mac, and gets
+    a key from it. Otherwise it asks for a key that `mlx-stack keys add NAME` created there. Both
+    may also come from standard input. An unencrypted address of a network is refused without
+    --private-link.
     """
-    node = nodes.manage.prepared(context.home, url, name=name, is_private=private_link, mac=mac)
-    if context.may_ask:
-        key: str = click.prompt(f"Key for {node.url}", hide_input=True, err=True)
+    if code and fingerprint is not None:
+        raise UsageError("--code and --fingerprint can't be combined: the code proves it as well.")
+    node = nodes.manage.prepared(
+        *(context.home, url),
+        name=name,
+        is_private=private_link,
+        mac=mac,
+        is_paired=code or fingerprint is not None,
+    )
+    what = f"Code that {node.url} shows" if code else f"Key for {node.url}"
+    secret = _asked_for(context, what, hide_input=not code)
+    if code:
+        added = nodes.pair.add_by_code(context.home, node, secret)
+    elif fingerprint is not None:
+        added = nodes.pair.add_by_fingerprint(context.home, node, fingerprint, secret)
     else:
-        key = sys.stdin.readline()
-    context.output.show(nodes.manage.add_node(context.home, node, key), _show_added)
+        added = nodes.manage.add_node(context.home, node, secret)
+    context.output.show(added, _show_added)
+
+
+def _asked_for(context: Context, what: str, *, hide_input: bool) -> str:
+    if not context.may_ask:
+        return sys.stdin.readline()
+    said: str = click.prompt(what, hide_input=hide_input, err=True)
+    return said
 
 
 def _show_added(output: Output, added: "nodes.manage.AddedNode") -> None:
     said = added.answer.description
     tiers = ", ".join(each.tier for each in said.models) or "no tiers"
     output.say(f"{added.node.name} ({said.chip or 'unknown chip'}) was added. It has {tiers}.")
+
+
+@command.command("pair", short_help="Show a code with which another Mac adds this one.")
+@with_context()
+@examples("mlx-stack nodes pair", "mlx-stack nodes pair --json")
+def pair_command(context: Context) -> None:
+    """Show six digits with which another Mac can add this one, once, within five minutes.
+
+    `mlx-stack nodes add HOST --code` on that Mac asks for them. It then gets a key of its
+    own, which `mlx-stack keys` shows. The next code replaces this one.
+    """
+    context.output.show(nodes.pair.show(context.opened), _show_code)
+
+
+def _show_code(output: Output, shown: "nodes.pair.ShownCode") -> None:
+    output.say((f"{shown.code[:3]} {shown.code[3:]}", "bold"), "  is good for five minutes, once.")
+    output.say(f"On the other Mac: mlx-stack nodes add {shown.host} --code")
+    output.say(f"Fingerprint of this Mac: {shown.fingerprint}", style="dim")
 
 
 @command.command("remove")

@@ -274,6 +274,8 @@ def check_ports(opened: OpenStack) -> Iterator[Finding]:
     needed.append((GATEWAY, config.litellm_port, "litellm-port"))
     if config.ollama_port:
         needed.append((GATEWAY, config.ollama_port, "ollama-port"))
+    if config.node_host:
+        needed.append((GATEWAY, config.node_port, "node-port"))
     taken = [
         each
         for each in needed

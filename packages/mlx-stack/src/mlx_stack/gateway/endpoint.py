@@ -13,7 +13,7 @@ GATEWAY = "gateway"
 LOOPBACK = "127.0.0.1"
 LIVENESS_PATH = "/health/liveliness"
 _LOOPBACK_NAMES = frozenset({LOOPBACK, "localhost", "::1"})
-_EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never bound here
+EVERY_ADDRESS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - compared with, never bound here
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def gateway_url(host: str, port: int) -> str:
     A gateway that binds every address is reached on loopback, one that binds a single address only
     there.
     """
-    if host in _EVERY_ADDRESS:
+    if host in EVERY_ADDRESS:
         host = LOOPBACK
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

@@ -17,6 +17,7 @@ from mlx_gateway.settings import (
     LiteLlmSettings,
     ModelSettings,
     Role,
+    TlsSettings,
     Upstream,
 )
 from mlx_stack.config import CloudFallback, Config, LiteLlmMode
@@ -63,12 +64,14 @@ def build_settings(
     *,
     litellm_port: int,
     node_urls: Mapping[str, str] = MappingProxyType({}),
+    tls: TlsSettings | None = None,
 ) -> GatewaySettings:
     """The gateway's settings for `stack`.
 
     Args:
         litellm_port: Where LiteLLM listens, once it runs.
         node_urls: Where each node's gateway answers.
+        tls: Where other Macs reach this one.
 
     Raises:
         UsageError: When a tier has a replica on what is no node.
@@ -94,6 +97,7 @@ def build_settings(
         port=config.litellm_port,
         ollama_port=config.ollama_port or None,
         models=models,
+        tls=tls,
         aliases=_aliases(stack, models),
         litellm=LiteLlmSettings(litellm) if has_cloud(config) else None,
         stable_prompts=config.stable_prompts,

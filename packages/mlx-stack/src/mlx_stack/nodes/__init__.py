@@ -8,5 +8,6 @@ if TYPE_CHECKING:
     from mlx_stack.nodes import check as check
     from mlx_stack.nodes import file as file
     from mlx_stack.nodes import manage as manage
+    from mlx_stack.nodes import pair as pair
 else:
     __getattr__ = modules_of(__name__)

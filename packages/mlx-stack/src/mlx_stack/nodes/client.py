@@ -1,6 +1,7 @@
 """A node's gateway as a command asks it: who it is, how far away, how wide the link is."""
 
 import http.client
+import ssl
 import statistics
 import time
 from collections.abc import Generator
@@ -14,8 +15,8 @@ from mlx_stack.errors import StackError
 from mlx_stack.nodes.description import NodeDescription
 from mlx_stack.nodes.file import Node
 from mlx_stack.nodes.mount import BYTES_PATH, MOST_BYTES, PATH
+from mlx_stack.nodes.trust import CONNECT_WITHIN_S, trusting
 
-_WITHIN_S = 5.0
 _ROUND_TRIPS = 7
 _FIRST_BYTES = 2**20
 _LONG_ENOUGH_S = 0.2
@@ -59,7 +60,7 @@ def ask(node: Node) -> NodeAnswer:
     Raises:
         NodeUnreachableError: When it doesn't answer, or not as a node; the message says why.
     """
-    with _connected(node) as connection:
+    with connected(node) as connection:
         _get(connection, node, "/health/liveliness")
         began = time.time()
         body = _get(connection, node, PATH)
@@ -78,7 +79,7 @@ def measure(node: Node) -> Link:
         NodeUnreachableError: When it doesn't answer.
     """
     trips: list[float] = []
-    with _connected(node) as connection:
+    with connected(node) as connection:
         _get(connection, node, "/health/liveliness")
         for _ in range(_ROUND_TRIPS):
             began = time.perf_counter()
@@ -98,12 +99,24 @@ def measure(node: Node) -> Link:
 
 
 @contextmanager
-def _connected(node: Node) -> Generator[http.client.HTTPConnection]:
+def connected(node: Node) -> Generator[http.client.HTTPConnection]:
+    """A connection to the node, which is known by its certificate where it is asked with TLS.
+
+    Raises:
+        NodeUnreachableError: When it doesn't answer, or someone else does.
+    """
     parts = urlsplit(node.url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.netloc, timeout=_WITHIN_S)
+    if parts.scheme == "https":
+        context = trusting(node.ca) if node.ca is not None else ssl.create_default_context()
+        connection = http.client.HTTPSConnection(
+            parts.netloc, timeout=CONNECT_WITHIN_S, context=context
+        )
+    else:
+        connection = http.client.HTTPConnection(parts.netloc, timeout=CONNECT_WITHIN_S)
     try:
         yield connection
+    except ssl.SSLCertVerificationError as error:
+        raise _distrusted(node, error) from error
     except (OSError, http.client.HTTPException) as error:
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise NodeUnreachableError(
@@ -113,6 +126,21 @@ def _connected(node: Node) -> Generator[http.client.HTTPConnection]:
         ) from error
     finally:
         connection.close()
+
+
+def _distrusted(node: Node, error: ssl.SSLCertVerificationError) -> NodeUnreachableError:
+    if node.ca is None:
+        return NodeUnreachableError(
+            f"The certificate of {node.url} isn't trusted: {error.verify_message}.",
+            hint="If that is a mlx-stack: `mlx-stack nodes pair` there, then `nodes add HOST "
+            "--code` here.",
+        )
+    return NodeUnreachableError(
+        f"The certificate of {node.url} is not from the Mac that was added: "
+        f"{error.verify_message}.",
+        hint="Another machine may answer there; nothing was sent to it. If mlx-stack was set up "
+        "again on that Mac, remove the node here and pair again. If not, compare the clocks.",
+    )
 
 
 def _get(

@@ -13,6 +13,7 @@ from mlx_procsup import acquire_lock
 from mlx_stack import atomic_file, yaml_file
 from mlx_stack.errors import InvalidFileError
 from mlx_stack.home import Home
+from mlx_stack.nodes.trust import trusting
 from mlx_stack.stack import NodeName
 
 SCHEMA_VERSION = 1
@@ -26,6 +27,8 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         name: How it is called here; the tier `standard` there is shown as `standard@NAME`.
         url: Where its gateway answers, without `/v1` and without a slash at the end.
         key: What its gateway knows us by.
+        ca: The authority that its certificate must come from, base64 of the DER form; None where
+            its URL begins with http, or with https and a certificate that any browser accepts.
         private_link: Whether the user said that nobody else can listen on the way there.
         mac: The hardware address that wakes it; None where it is not to be woken.
     """
@@ -33,6 +36,7 @@ class Node(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     name: NodeName
     url: Annotated[str, msgspec.Meta(pattern=r"\Ahttps?://[^/?#\s@]+\Z")]
     key: Annotated[str, msgspec.Meta(pattern=r"\A[!-~]+\Z")]
+    ca: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9+/]{1,8192}={0,2}\Z")] | None = None
     private_link: bool = False
     mac: Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{2}:){5}[0-9a-f]{2}\Z")] | None = None
 
@@ -65,7 +69,18 @@ def load_nodes(path: Path) -> Nodes:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InvalidFileError(path, f"the node {twice!r} is defined twice", hint=_HINT)
+    for node in nodes.nodes:
+        _require_authority(path, node)
     return nodes
+
+
+def _require_authority(path: Path, node: Node) -> None:
+    try:
+        if node.ca is not None:
+            trusting(node.ca)
+    except ValueError as error:
+        problem = f"`ca` of the node {node.name!r} is not a certificate"
+        raise InvalidFileError(path, problem, hint=_HINT) from error
 
 
 def save_nodes(path: Path, nodes: Nodes) -> None:

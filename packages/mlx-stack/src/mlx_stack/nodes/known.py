@@ -2,12 +2,14 @@
 
 import logging
 import socket
+import ssl
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mlx_stack.errors import StackError
 from mlx_stack.home import Home
+from mlx_stack.nodes.trust import trusting
 
 if TYPE_CHECKING:
     from mlx_stack.nodes.file import Node
@@ -46,11 +48,21 @@ class KnownNodes:
         self._nodes: tuple[Node, ...] = ()
         self._read_at: tuple[int, int] | None = None
         self._woken_at: dict[str, float] = {}
+        self._trusting: dict[str, ssl.SSLContext] = {}
 
     def at(self, root: str) -> "Node | None":
         """The node at a root, or None."""
         self._refresh()
         return next((node for node in self._nodes if node.url == root), None)
+
+    def trust(self, root: str) -> ssl.SSLContext | None:
+        """What accepts the certificate of the node at a root alone; None where any browser does."""
+        node = self.at(root)
+        if node is None or node.ca is None:
+            return None
+        if node.ca not in self._trusting:
+            self._trusting[node.ca] = trusting(node.ca)
+        return self._trusting[node.ca]
 
     def wake(self, root: str) -> bool:
         """Send what wakes the node at a root, not too often; whether there is a way to wake it."""

@@ -8,21 +8,30 @@ from mlx_stack.errors import StackError, UsageError
 
 _HINT = (
     "If no one else can listen on this link (a cable, a network of your own), add "
-    "--private-link. Otherwise use an https:// address, or an SSH tunnel: "
+    "--private-link. Otherwise pair the Macs (`mlx-stack nodes pair` there, `nodes add HOST "
+    "--code` here), use an https:// address, or an SSH tunnel: "
     "`ssh -N -L 4001:127.0.0.1:4000 HOST`, then `nodes add http://127.0.0.1:4001`."
 )
 
 
-def node_url(text: str) -> str:
+TLS_PORT = 4443
+"""Where other Macs reach a gateway by TLS, unless `node-port` says otherwise."""
+
+
+def node_url(text: str, *, is_paired: bool = False) -> str:
     """The root of a node's gateway, as it is kept: no path, no slash at the end.
 
     `studio.local:4000` and `http://studio.local:4000/v1` mean the same.
+
+    Args:
+        is_paired: It has an authority of its own: it is TLS, on another port.
 
     Raises:
         UsageError: When it is no URL of a gateway.
     """
     text = text.strip()
-    parts = urlsplit(text if "://" in text else f"http://{text}")
+    scheme = "https" if is_paired else "http"
+    parts = urlsplit(text if "://" in text else f"{scheme}://{text}")
     try:
         port = parts.port
     except ValueError:
@@ -39,8 +48,12 @@ def node_url(text: str) -> str:
             f"{text!r} has no valid port.", hint="For example http://studio.local:4000."
         )
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    if port is None and parts.scheme == "http":
-        port = 4000
+    if is_paired and parts.scheme != "https":
+        raise UsageError(
+            f"{text!r} is an address without TLS.", hint="For example studio.local, or https://…"
+        )
+    if port is None and (is_paired or parts.scheme == "http"):
+        port = TLS_PORT if is_paired else 4000
     return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}"
 
 

@@ -11,6 +11,7 @@ from mlx_stack.home import Home
 from mlx_stack.nodes.client import NodeAnswer, ask
 from mlx_stack.nodes.file import Node, Nodes, changing, load_nodes, name_in, save_nodes
 from mlx_stack.nodes.link import node_url, require_private
+from mlx_stack.nodes.trust import fingerprint
 from mlx_stack.open_stack import OpenStack
 
 
@@ -62,6 +63,7 @@ def shown(node: Node) -> dict[str, object]:
         "url": node.url,
         "private_link": node.private_link,
         "mac": node.mac,
+        "fingerprint": fingerprint(node.ca) if node.ca is not None else None,
     }
 
 
@@ -74,15 +76,26 @@ def list_nodes(home: Home) -> ListedNodes:
     return ListedNodes(load_nodes(home.nodes).nodes)
 
 
-def prepared(home: Home, url: str, *, name: str | None, is_private: bool, mac: str | None) -> Node:
+def prepared(
+    home: Home,
+    url: str,
+    *,
+    name: str | None,
+    is_private: bool,
+    mac: str | None,
+    is_paired: bool = False,
+) -> Node:
     """The node that is to be added, without its key, if everything else can be right.
+
+    Args:
+        is_paired: It will be known by an authority of its own.
 
     Raises:
         UsageError: When an argument is wrong, the name is taken, or the link is open to others.
         StackError: When the address has none.
         InvalidFileError: When the file is damaged.
     """
-    root = node_url(url)
+    root = node_url(url, is_paired=is_paired)
     require_private(root, is_said_to_be_private=is_private)
     fields = {
         "name": name_in(urlsplit(root).hostname or "") if name is None else name,

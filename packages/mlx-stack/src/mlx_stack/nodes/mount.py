@@ -1,6 +1,7 @@
-"""What the gateway answers below `/node`, to whoever holds a key: who this Mac is, and bytes."""
+"""What the gateway answers below `/node`: who this Mac is, bytes to measure a link, pairing."""
 
 import asyncio
+import logging
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
@@ -8,15 +9,22 @@ from urllib.parse import parse_qs
 import msgspec
 
 from mlx_gateway.keys import KeyRing
+from mlx_stack.errors import StackError
 from mlx_stack.home import Home
 
 if TYPE_CHECKING:
     from mlx_stack.nodes.description import NodeDescription
+    from mlx_stack.nodes.pairing_desk import PairingDesk
+
+_log = logging.getLogger("mlx_stack")
 
 PATH = "/node"
 BYTES_PATH = f"{PATH}/bytes"
+HELLO_PATH, PROOF_PATH = f"{PATH}/pair/hello", f"{PATH}/pair/proof"
+"""The only ones that need no key: whoever asks there gets one, or nothing."""
 MOST_BYTES = 64 * 2**20
 """What is sent at the most to measure a link."""
+_LONGEST_BODY_BYTES = 4096
 _CHUNK = bytes(range(256)) * 256
 
 
@@ -26,11 +34,17 @@ class NodeMount:
     def __init__(self, home: Home, keys: KeyRing) -> None:
         self._home = home
         self._keys = keys
+        self._desk: PairingDesk | None = None
+        self._pairing = asyncio.Lock()
 
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:  # noqa: ARG002
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Answer one request."""
-        client = self._keys.holder(dict(scope["headers"]))
         path = scope["path"].rstrip("/")
+        if path in (HELLO_PATH, PROOF_PATH):
+            body = await _body(receive) if scope["method"] == "POST" else None
+            await _send(send, *await self._paired(scope, path, body))
+            return
+        client = self._keys.holder(dict(scope["headers"]))
         if client is None:
             await _send(send, HTTPStatus.UNAUTHORIZED, _error("The API key is missing or wrong."))
         elif scope["method"] != "GET":
@@ -44,6 +58,35 @@ class NodeMount:
             await _send_bytes(send, _count_in(scope.get("query_string", b"")))
         else:
             await _send(send, HTTPStatus.NOT_FOUND, _error("There is nothing here."))
+
+    async def _paired(
+        self, scope: dict[str, Any], path: str, body: bytes | None
+    ) -> tuple[HTTPStatus, bytes]:
+        if scope.get("scheme") != "https":
+            return HTTPStatus.FORBIDDEN, _error("Macs are paired over TLS only.")
+        if body is None:
+            return HTTPStatus.BAD_REQUEST, _error("Not a message of a pairing.")
+        async with self._pairing:  # of those who want a guess, one after another
+            return await asyncio.to_thread(self._pair, path, body)
+
+    def _pair(self, path: str, body: bytes) -> tuple[HTTPStatus, bytes]:
+        # imported by the first pairing, as below
+        from mlx_stack.nodes import pairing_desk  # noqa: PLC0415
+
+        self._desk = desk = self._desk or pairing_desk.PairingDesk(self._home)
+        try:
+            if path == HELLO_PATH:
+                said = desk.welcome(msgspec.json.decode(body, type=pairing_desk.Hello))
+            else:
+                said = desk.pair(msgspec.json.decode(body, type=pairing_desk.Proof))
+        except pairing_desk.RefusedPairingError as error:
+            return error.status, _error(str(error))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return HTTPStatus.BAD_REQUEST, _error("Not a message of a pairing.")
+        except (StackError, OSError) as error:
+            _log.warning("a Mac can't be paired: %s", error)
+            return HTTPStatus.INTERNAL_SERVER_ERROR, _error("See the gateway's log.")
+        return HTTPStatus.OK, msgspec.json.encode(said)
 
     def _describe(self) -> "NodeDescription":
         # imported by the first request that asks: a gateway starts without the catalog
@@ -60,6 +103,20 @@ def _count_in(query: bytes) -> int:
     """How many bytes are asked for, within bounds."""
     given = parse_qs(query.decode("latin-1")).get("n", ["0"])[0]
     return min(int(given), MOST_BYTES) if given.isdecimal() and len(given) < 12 else 0
+
+
+async def _body(receive: Any) -> bytes | None:
+    """The body of a request; None where it is too long, or its sender left."""
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        body += message.get("body", b"")
+        if len(body) > _LONGEST_BODY_BYTES:
+            return None
+        if not message.get("more_body", False):
+            return body
 
 
 def _error(message: str) -> bytes:

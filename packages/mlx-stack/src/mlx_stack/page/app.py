@@ -122,7 +122,9 @@ class Page:
                 hint="`mlx-stack config set dashboard true` shows it.",
             )
         host = self._gateway().settings.host
-        if is_exposed(host) and not config.dashboard_on_lan and not _is_from_here(scope):
+        # the door for other Macs is not one for browsers, though it has TLS
+        is_open = is_exposed(host) or scope.get("scheme") == "https"
+        if is_open and not config.dashboard_on_lan and not _is_from_here(scope):
             raise RefusedError(
                 HTTPStatus.FORBIDDEN,
                 "Without TLS, the page is shown on this machine only.",

@@ -205,7 +205,8 @@ def write_draft(opened: OpenStack, draft: Draft) -> None:
         set_value(opened.home, "litellm-port", str(draft.gateway_port))
     save_stack(opened.home.stack, draft.stack)
     write_gateway_files(
-        opened.home, gateway_settings(draft.stack, config, load_nodes(opened.home.nodes))
+        opened.home,
+        gateway_settings(opened.home, draft.stack, config, load_nodes(opened.home.nodes)),
     )
 
 

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from mlx_gateway.settings import TlsSettings
 from mlx_hwprobe import HwprobeError
 from mlx_procsup import StateDirs, WantedState, readable_run
 from mlx_recommend import budget_bytes
@@ -105,7 +106,7 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
             continue
         known[tier.name] = at_gateway(tier, serving)
         engines.append(_engine_service(opened, tier, folder, serving, engine))
-    text = gateway_settings(stack, config, load_nodes(opened.home.nodes), known)
+    text = gateway_settings(opened.home, stack, config, load_nodes(opened.home.nodes), known)
     gateway = gateway_service(opened, key=gateway_key, settings_text=text)
     litellm = _litellm_if_any(opened, gateway_key)
     guests = tuple(_guests(opened, engine, record))
@@ -233,7 +234,10 @@ def _litellm_if_any(opened: OpenStack, gateway_key: str) -> Service | None:
 
 def _check_gateway_port(stack: Stack, config: Config) -> None:
     owners = {tier.port: f"The tier {tier.name!r}" for tier in reversed(stack.tiers)}
-    for key, port in (("litellm-port", config.litellm_port), ("ollama-port", config.ollama_port)):
+    ports = {"litellm-port": config.litellm_port, "ollama-port": config.ollama_port}
+    if config.node_host:
+        ports["node-port"] = config.node_port
+    for key, port in ports.items():
         if port in owners:
             raise UsageError(
                 f"{owners[port]} and the gateway share port {port}.",
@@ -246,9 +250,15 @@ def _check_gateway_port(stack: Stack, config: Config) -> None:
             hint="The gateway's first port answers Ollama's clients as well: "
             "`mlx-stack config reset ollama-port`.",
         )
+    if config.node_host and config.node_port in (config.litellm_port, config.ollama_port):
+        raise UsageError(
+            f"Another port of the gateway is {config.node_port} as well.",
+            hint="Give `node-port` another one: `mlx-stack config set node-port`.",
+        )
 
 
 def gateway_settings(
+    home: Home,
     stack: Stack,
     config: Config,
     nodes: Nodes,
@@ -256,7 +266,19 @@ def gateway_settings(
 ) -> str:
     """The text of `gateway.yaml` for a stack; `known` as of `build_settings`."""
     port, urls = litellm_port(stack, config), {node.name: node.url for node in nodes.nodes}
-    return render_settings(build_settings(stack, config, known, litellm_port=port, node_urls=urls))
+    return render_settings(
+        build_settings(
+            *(stack, config, known), litellm_port=port, node_urls=urls, tls=_node_door(home, config)
+        )
+    )
+
+
+def _node_door(home: Home, config: Config) -> TlsSettings | None:
+    """Where other Macs reach this one, if they may."""
+    if not config.node_host:
+        return None
+    files = str(home.node_certificate), str(home.node_key)
+    return TlsSettings(config.node_host, config.node_port, *files)
 
 
 def write_gateway_files(home: Home, settings_text: str) -> None:

@@ -175,8 +175,10 @@ def gateway_service(opened: OpenStack, *, key: str, settings_text: str) -> Servi
         opened: Where it listens, and the state folder, from which it reads everything else.
         key: What clients must give; it travels in the environment.
     """
-    home, host, port = opened.home, opened.config.gateway_host, opened.config.litellm_port
-    ports = (port, opened.config.ollama_port) if opened.config.ollama_port else (port,)
+    home, config = opened.home, opened.config
+    host, port = config.gateway_host, config.litellm_port
+    ports = (port, config.ollama_port) if config.ollama_port else (port,)
+    doors = (config.node_host, str(config.node_port)) if config.node_host else ()
     inherited = inherited_environment(opened.variables, also=_OF_THE_HUB)
     url = gateway_url(host, port)
     spec = ProcessSpec(
@@ -188,7 +190,7 @@ def gateway_service(opened: OpenStack, *, key: str, settings_text: str) -> Servi
         readiness=HttpReadiness(url + LIVENESS_PATH),
         secret_env=frozenset({KEY_VARIABLE}),
         # the part before the colon needs a new process, the rest only a reload
-        fingerprint=f"{_digest(key, host, *map(str, ports))}:{_digest(settings_text)}",
+        fingerprint=f"{_digest(key, host, *map(str, ports), *doors)}:{_digest(settings_text)}",
     )
     return Service(spec, port)
 
