@@ -23,7 +23,7 @@ MAC = ("--hardware", "m4-max:40:64")
 ELSEWHERE = {"engines-install", "engines-upgrade", "engines-rollback"}
 """Validated where real engines are installed: they need minutes, not seconds."""
 
-NODES = {"nodes-add", "nodes-check", "nodes-list", "nodes-pair", "nodes-remove"}
+NODES = {"nodes-add", "nodes-check", "nodes-discover", "nodes-list", "nodes-pair", "nodes-remove"}
 """Validated in `test_nodes.py`, where there is another stack."""
 
 READING: dict[str, tuple[str, ...]] = {

@@ -51,7 +51,7 @@ def main(environment: Mapping[str, str] = os.environ) -> int:
 
     def make(settings: GatewaySettings, version: str) -> Gateway:
         if settings.tls is not None:
-            door.open()
+            door.open(settings.tls)
         return _gateway(home, key, settings, version)
 
     try:

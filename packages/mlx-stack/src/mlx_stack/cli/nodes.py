@@ -20,7 +20,7 @@ _complete_names = completer(
 @with_context()
 @examples("mlx-stack nodes", "mlx-stack nodes check")
 def command(context: Context) -> None:
-    """Show, add, check and remove other Macs; without a COMMAND, list them.
+    """Show, discover, add, check and remove other Macs; without a COMMAND, list them.
 
     A node is the gateway of another mlx-stack. nodes.yaml in the state folder contains the keys for
     them, and is readable by its owner only.
@@ -119,6 +119,37 @@ def _show_added(output: Output, added: "nodes.manage.AddedNode") -> None:
     output.say(f"{added.node.name} ({said.chip or 'unknown chip'}) was added. It has {tiers}.")
 
 
+@command.command("discover")
+@with_context()
+@examples("mlx-stack nodes discover", "mlx-stack nodes discover --json")
+def discover_command(context: Context) -> None:
+    """Listen for a second which other Macs say that they can be nodes (Bonjour).
+
+    Those whose `node-host` is set do. These are suggestions only: a Mac is trusted once it has been
+    paired.
+    """
+    with context.output.waiting("Listening"):
+        discovered = nodes.discover.discover(context.home)
+    context.output.show(discovered, _show_discovered)
+
+
+def _show_discovered(output: Output, discovered: "nodes.discover.Discovered") -> None:
+    if not discovered.found:
+        output.say(
+            "No other Mac was heard. `mlx-stack config set node-host 0.0.0.0` and `mlx-stack up` "
+            "there let it be discovered."
+        )
+        return
+    output.table(
+        [Column("Name", is_kept=True), Column("Host"), Column("mlx-stack"), Column("Added as")],
+        [
+            [each.said.name, each.host, each.said.version or "", each.node or ""]
+            for each in discovered.found
+        ],
+    )
+    output.say("`mlx-stack nodes pair` there shows a code for `mlx-stack nodes add HOST --code`.")
+
+
 @command.command("pair", short_help="Show a code with which another Mac adds this one.")
 @with_context()
 @examples("mlx-stack nodes pair", "mlx-stack nodes pair --json")
@@ -132,7 +163,8 @@ def pair_command(context: Context) -> None:
 
 
 def _show_code(output: Output, shown: "nodes.pair.ShownCode") -> None:
-    output.say((f"{shown.code[:3]} {shown.code[3:]}", "bold"), "  is good for five minutes, once.")
+    output.answer((f"{shown.code[:3]} {shown.code[3:]}", "bold"))
+    output.say("This code works once, within five minutes.")
     output.say(f"On the other Mac: mlx-stack nodes add {shown.host} --code")
     output.say(f"Fingerprint of this Mac: {shown.fingerprint}", style="dim")
 

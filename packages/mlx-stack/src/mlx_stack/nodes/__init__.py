@@ -6,6 +6,7 @@ from mlx_stack import modules_of
 
 if TYPE_CHECKING:
     from mlx_stack.nodes import check as check
+    from mlx_stack.nodes import discover as discover
     from mlx_stack.nodes import file as file
     from mlx_stack.nodes import manage as manage
     from mlx_stack.nodes import pair as pair

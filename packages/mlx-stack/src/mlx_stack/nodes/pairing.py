@@ -97,10 +97,10 @@ def _finished(exchange: SPAKE2_A | SPAKE2_B, message: bytes) -> bytes:
     if len(message) != _MESSAGE_BYTES:
         raise PairingError("not a message of a pairing")
     try:
-        key: bytes = exchange.finish(message)  # pyright: ignore[reportUnknownMemberType]
+        key = exchange.finish(message)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     except (SPAKEError, NotOnCurve, ValueError) as error:
         raise PairingError("not a message of a pairing") from error
-    return key
+    return bytes(key)  # pyright: ignore[reportUnknownArgumentType]
 
 
 def _proof(key: bytes, side: str) -> bytes:
