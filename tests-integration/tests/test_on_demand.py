@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -49,6 +50,15 @@ class Client:
         connection.close()
         headers = {name.lower(): value for name, value in response.getheaders()}
         return response.status, body.decode() if more.get("stream") else json.loads(body), headers
+
+    def unload(self, model: str) -> int:
+        connection = http.client.HTTPConnection(self.address, timeout=60)
+        headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/json"}
+        body = json.dumps({"model": model, "keep_alive": 0})
+        connection.request("POST", "/api/generate", body, headers)
+        status = connection.getresponse().status
+        connection.close()
+        return status
 
     def models(self) -> dict[str, dict[str, Any]]:
         connection = http.client.HTTPConnection(self.address, timeout=60)
@@ -383,6 +393,24 @@ def test_any_model_on_disk_is_a_name_and_its_engine_comes_and_goes(served: Progr
     assert identify(guest["pid"]) is None
     served.run("up")
     assert Client(served).ask("Guest-4bit")[0] == 200
+
+
+def test_a_model_whose_port_another_program_took_meanwhile_is_served_on_another(
+    served: Program,
+) -> None:
+    define_stack(served.home, {"standard": {}})
+    make_model_folder(served.home.models / "Guest-4bit")
+    served.run("up")
+    client = Client(served)
+    assert client.ask("Guest-4bit")[0] == 200
+    port = row(served, "model.Guest-4bit")["port"]
+    assert client.unload("Guest-4bit") == 200
+
+    with socket.create_server(("127.0.0.1", port)):
+        status, said, _ = client.ask("Guest-4bit")
+
+    assert status == 200, said
+    assert row(served, "model.Guest-4bit")["port"] != port
 
 
 def test_a_model_that_arrives_while_the_gateway_runs_can_be_asked_for_at_once(

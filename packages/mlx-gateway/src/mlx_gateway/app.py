@@ -579,13 +579,15 @@ class Gateway:
                 await work
 
     async def _resolve(self, asked: str) -> str:
-        """The model of that name, looked for again where it isn't known.
+        """The model of that name, looked for again where it isn't known or has to be started.
 
         Raises:
             ApiError: When there is no such model, or it can't be served.
         """
         with suppress(ApiError):
-            return resolve(self._settings, asked)
+            name = resolve(self._settings, asked)
+            if not self._options.activator.is_at_rest(name):
+                return name
         await self._look_for_models()
         try:
             return resolve(self._settings, asked)

@@ -168,7 +168,7 @@ class Config:
         Meta(ge=1, description="How many archives of each log are kept.", extra=_LOGS),
     ] = 5
     dashboard: Annotated[
-        bool, Meta(description="Whether the gateway serves the page under /ui/.", extra=_AT_ONCE)
+        bool, Meta(description="Whether the gateway serves its page at /ui/.", extra=_AT_ONCE)
     ] = True
     dashboard_on_lan: Annotated[
         bool,

@@ -12,6 +12,7 @@ import msgspec
 
 from mlx_catalog import CatalogError
 from mlx_gateway.settings import GatewaySettings
+from mlx_procsup import locate
 from mlx_stack.errors import StackError
 from mlx_stack.gateway.settings import TierAtGateway, with_model, with_names
 from mlx_stack.home import Home
@@ -19,7 +20,7 @@ from mlx_stack.models.serving import serving_of
 from mlx_stack.models.shelf import ModelOnDisk, claim_of, models_on_disk
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import at_gateway, memory_budget, model_folder, recorded_port
-from mlx_stack.services.ports import next_free_port
+from mlx_stack.services.ports import is_free, next_free_port
 from mlx_stack.services.service import litellm_port
 from mlx_stack.services.sleeper import SleepPlan
 from mlx_stack.stack import Tier
@@ -93,6 +94,8 @@ class Inventory:
 def take(home: Home, before: Inventory | None) -> Inventory:
     """What there is now; `before` itself where nothing has changed.
 
+    A model without a tier keeps its port, unless another program has taken it meanwhile.
+
     Raises:
         StackError: When a file is damaged.
         OSError: When the models folder can't be read.
@@ -100,7 +103,11 @@ def take(home: Home, before: Inventory | None) -> Inventory:
     opened = OpenStack(home)
     try:
         signature = _sign(opened)
-        if before is not None and before.signature == signature:
+        if (
+            before is not None
+            and before.signature == signature
+            and not any(_is_lost(opened, *each) for each in before.ports.items())
+        ):
             return before
         return _take(opened, signature, before.ports if before is not None else {})
     except CatalogError as error:
@@ -133,7 +140,7 @@ def _take(opened: OpenStack, signature: object, ports: Mapping[str, int]) -> Inv
             continue
         service = model.tier.name
         port = ports.get(service) or recorded_port(opened.home.state_dirs, service)
-        if port is None or port in taken:
+        if port is None or port in taken or _is_lost(opened, service, port):
             port = next_free_port(_FIRST_PORT, taken)
         taken.add(port)
         given[service] = port
@@ -158,6 +165,11 @@ def _take(opened: OpenStack, signature: object, ports: Mapping[str, int]) -> Inv
         aliases=stack.aliases if stack is not None else {},
         ports=given,
     )
+
+
+def _is_lost(opened: OpenStack, service: str, port: int) -> bool:
+    """Whether something else listens where a service would."""
+    return not is_free(port) and locate(opened.home.state_dirs, service).own is None
 
 
 def _plan(opened: OpenStack, tier: Tier) -> SleepPlan:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,9 @@ from mlx_stack.services.room import Room
 from mlx_stack.services.sleeper import CannotStartError, Sleeper, SleepPlan
 
 if TYPE_CHECKING:
+    from mlx_stack.open_stack import OpenStack
     from mlx_stack.services.inventory import Held, Inventory
+    from mlx_stack.stack import Tier
 
 _LITELLM_IDLE_S = 600.0
 _LOOKS_IN_IDLE_TIME = 10
@@ -188,11 +191,16 @@ class OnDemand:
 
     def _sleeper(self, held: "Held") -> Sleeper:
         process = services.engine_process.EngineProcess(
-            self._home, held.service, held.find_tier, called=held.name
+            self._home, held.service, partial(self._tier_of, held.name), called=held.name
         )
         record = readable_run(self._home.state_dirs, held.service)
         rests = record is not None and record.wanted is WantedState.ON_REQUEST
         return Sleeper(held.name, process, held.plan, rests=rests, door=self._room)
+
+    def _tier_of(self, name: str, opened: "OpenStack") -> "Tier | None":
+        """What `name` serves by now."""
+        held = self._inventory.held if self._inventory is not None else ()
+        return next((each.find_tier(opened) for each in held if each.name == name), None)
 
     def _rule(self) -> RoomRule | None:
         budget = self._inventory.budget_bytes if self._inventory is not None else None

@@ -119,7 +119,8 @@ class Room:
                         self._drain(drain)
                     if now - waiter.asked_at > WAITS_AT_MOST_S:
                         raise CannotStartError(
-                            f"there is no room in memory while {', '.join(for_whom)} works",
+                            "there is no room in memory while "
+                            f"{' and '.join(for_whom)} work{'s' * (len(for_whom) == 1)}",
                             retry_after_s=_RETRY_AFTER_S,
                             is_failure=False,
                         )
