@@ -24,8 +24,8 @@ EFFECTS = {"faster": "1.08", "slower": "0.95", "noise": "1.005", "answers": "wor
 SETTINGS = (
     {"stream-interval": 4},
     {"stream-interval": 8},
-    {"prefill-step-size": 512},
     {"prefill-step-size": 1024},
+    {"prefill-step-size": 2048},
     {"prefill-step-size": 4096},
 )
 """What the tuner tries with every model, and the stand-in can see on its command line."""

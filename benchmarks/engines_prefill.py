@@ -1,19 +1,26 @@
 """How long does a short request wait while two long prompts are read, and what does a step cost?
 
     uv run python benchmarks/engines_prefill.py [--home FOLDER] [--family NAME ...] [--step N ...]
-                                                [--long-tokens 16000] [--short-tokens 1000]
+                                                [--long-tokens 16000] [--short-tokens 1000 ...]
+                                                [--real] [--only-ours]
 
 A model of random weights is served by the real engine as it is and with mlx-stack's additions, with
-each prefill step. The time to the first token of a short request by itself; then of short requests
-that come while two long prompts are read; and how many tokens a second are read of the long ones
-alone. Engines are installed into FOLDER, by default a temporary one.
+each prefill step. For each length of short requests: the time to the first token of one by itself;
+then of those that come while two long prompts are read, each a while after the one before. And how
+many tokens a second are read of two prompts by themselves. With --real the model has the widths and
+layers of one of half a billion parameters, so that arithmetic takes the time, as on a Mac, and not
+the way to it. The two long prompts are given up once enough short ones were answered. Engines are
+installed into FOLDER, by default a temporary one.
 """
 
 import argparse
+import itertools
 import random
 import statistics
 import tempfile
+import threading
 import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -29,6 +36,18 @@ from stack_testkit.tiny_families import FAMILIES, make_tiny_family
 _WORDS = "the house of a red river and its old stone bridge were quiet in winter".split()  # noqa: SIM905
 
 
+_HALF_A_BILLION = {
+    "hidden_size": 896,
+    "intermediate_size": 4864,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 14,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "rope_theta": 1000000.0,
+}
+"""The geometry of Qwen2.5-0.5B."""
+
+
 def main() -> None:
     """Measure each step for each kind of model, with the additions and without."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -36,9 +55,13 @@ def main() -> None:
     parser.add_argument("--family", nargs="*", default=["full attention"], choices=FAMILIES)
     parser.add_argument("--step", nargs="*", type=int, default=[2048, 512])
     parser.add_argument("--long-tokens", type=int, default=16_000)
-    parser.add_argument("--short-tokens", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--rate-tokens", type=int, default=4000)
+    parser.add_argument("--short-tokens", nargs="*", type=int, default=[1000])
+    parser.add_argument("--requests", type=int, default=6, help="short ones of each length")
+    parser.add_argument("--real", action="store_true")
+    parser.add_argument("--only-ours", action="store_true")
     options = parser.parse_args()
+    modes = (("the engine's own", ()), ("with additions", ADDITIONS))
     with tempfile.TemporaryDirectory() as temporary:
         home = (options.home or Path(temporary)).absolute()
         toolchain = own_toolchain()
@@ -46,52 +69,72 @@ def main() -> None:
         words = embedded_model.make_embedded_model(home / "models", engine, toolchain)
         for family in options.family:
             model = make_tiny_family(
-                Path(temporary) / family, family, tokenizer_of=words, engine_python=engine.python
+                Path(temporary) / family,
+                family,
+                tokenizer_of=words,
+                engine_python=engine.python,
+                **(_HALF_A_BILLION if options.real else {}),
             )
-            for name, applied in (("the engine's own", ()), ("with additions", ADDITIONS)):
+            for name, applied in modes[options.only_ours :]:
                 for step in options.step:
                     flags = {"continuous-batching": True, "max-num-seqs": 4, "max-tokens": 8}
                     flags |= {"cache-memory-mb": 512, "prefill-step-size": step}
                     state = Path(temporary) / f"{family}-{name}-{step}"
                     with serving(engine, model, state, applied, flags) as served:
-                        said = measured(served.url, options)
-                    print(f"{family:18} {name:18} step {step:5}: {said}", flush=True)
+                        for said in measured(served.url, options):
+                            print(f"{family:18} {name:18} step {step:5}: {said}", flush=True)
 
 
-def measured(url: str, options: argparse.Namespace) -> str:
-    """All rounds against one engine, in words."""
-    seed = iter(range(10_000))
+def measured(url: str, options: argparse.Namespace) -> Iterator[str]:
+    """All figures of one engine, in words."""
+    seed = itertools.count()
+    nobody_leaves = threading.Event()
 
-    def ask(tokens: int) -> float:
-        return ttft_s(url, next(seed), tokens)
+    def ask(tokens: int, leave: threading.Event = nobody_leaves) -> float | None:
+        return ttft_s(url, next(seed), tokens, leave)
 
-    ask(options.short_tokens)
-    alone = [ask(options.short_tokens) for _ in range(5)]
-    rates: list[float] = []
-    meanwhile: list[float] = []
-    for busy in (False, True):
-        for _ in range(options.rounds):
-            with ThreadPoolExecutor() as pool:
-                pair = [pool.submit(ask, options.long_tokens) for _ in range(2)]
-                time.sleep(0.3)  # they are being read
-                while busy and not any(each.done() for each in pair):
-                    meanwhile.append(ask(options.short_tokens))
-                    time.sleep(0.2)
-                longest_s = max(each.result() for each in pair)
-                if not busy:
-                    rates.append(2 * options.long_tokens / longest_s)
-    usual_s = statistics.median(alone)
-    median_s, longest_s = statistics.median(meanwhile), max(meanwhile)
-    return (
-        f"TTFT alone {usual_s:.2f} s, meanwhile {median_s:.2f} s in the median and "
-        f"{longest_s:.2f} s at most of {len(meanwhile)} ({median_s / usual_s:.1f} and "
-        f"{longest_s / usual_s:.1f} times); the long ones by themselves "
-        f"{statistics.median(rates):.0f} tokens/s"
-    )
+    ask(min(options.short_tokens))
+    if options.rate_tokens:
+        begun = time.monotonic()
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(ask, [options.rate_tokens] * 2))
+        rate_tps = 2 * options.rate_tokens / (time.monotonic() - begun)
+        yield f"two of {options.rate_tokens} words by themselves: {rate_tps:.0f} words/s"
+    for tokens in options.short_tokens:
+        alone = _known(ask(tokens) for _ in range(max(3, options.requests // 2)))
+        usual_s = statistics.median(alone)
+        leave, meanwhile = threading.Event(), list[float]()
+        with ThreadPoolExecutor() as pool:
+            pair = [pool.submit(ask, options.long_tokens, leave) for _ in range(2)]
+            time.sleep(max(0.5, usual_s))  # they are being read
+            for _ in range(options.requests):
+                begun = time.monotonic()
+                waited_s = ask(tokens)
+                if waited_s is None or any(each.done() for each in pair):
+                    break
+                meanwhile.append(waited_s)
+                time.sleep(random.uniform(0.5, 1.5) * (time.monotonic() - begun))
+            leave.set()
+        if not meanwhile:
+            yield f"{tokens} words: the long ones were read before one of these was"
+            continue
+        median_s, most_s = statistics.median(meanwhile), max(meanwhile)
+        yield (
+            f"{tokens} words: TTFT alone {usual_s:.2f} s, meanwhile {median_s:.2f} s in the median "
+            f"and {most_s:.2f} s at most of {len(meanwhile)} ({median_s / usual_s:.1f} and "
+            f"{most_s / usual_s:.1f} times)"
+        )
 
 
-def ttft_s(url: str, seed: int, tokens: int) -> float:
-    """The time to the first event with text of a new prompt of about so many tokens."""
+def _known(times_s: Iterable[float | None]) -> list[float]:
+    return [each for each in times_s if each is not None]
+
+
+def ttft_s(url: str, seed: int, tokens: int, leave: threading.Event) -> float | None:
+    """The time to the first event with text of a new prompt of about so many tokens.
+
+    None where it was left before.
+    """
     text = f"{seed} " + " ".join(random.Random(seed).choices(_WORDS, k=tokens))
     body = {
         "model": "tiny",
@@ -104,13 +147,15 @@ def ttft_s(url: str, seed: int, tokens: int) -> float:
     with httpx.stream("POST", f"{url}/v1/chat/completions", json=body, timeout=600) as response:
         response.raise_for_status()
         for line in response.iter_lines():
+            if leave.is_set():
+                break
             if (
                 first is None
                 and line.startswith("data: {")
                 and '"content":"' in line.replace(" ", "")
             ):
-                first = time.monotonic()
-    return (first or time.monotonic()) - begun
+                first = time.monotonic() - begun
+    return first
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.story, pytest.mark.timeout(400)]
 """A whole run takes a minute and a half on two cores."""
 
 QUICK = ("--prompt-tokens", "40", "--generation-tokens", "24")
-PLANTED = "stream-interval=4:1.4,prefill-step-size=512:0.6,prefill-step-size=4096:words"
+PLANTED = "stream-interval=4:1.4,prefill-step-size=1024:0.6,prefill-step-size=4096:words"
 
 
 def defined(program: Program, planted: str = PLANTED) -> Program:
@@ -56,7 +56,7 @@ def test_what_wins_is_written_with_its_evidence_and_nothing_else(served: Program
         if each["step"] == "single"
     }
     assert outcomes['{"stream-interval": 4}'] == "wins"
-    assert outcomes['{"prefill-step-size": 512}'] == "worse"
+    assert outcomes['{"prefill-step-size": 1024}'] == "worse"
     assert outcomes['{"prefill-step-size": 4096}'] == "other answers"
     assert found["is_finished"]
     assert "stream-interval" not in flags_of(program)

@@ -247,8 +247,8 @@ def test_smaller_is_never_larger(context: int | None, concurrency: int) -> None:
 
 def test_smaller_serves_with_less_memory_for_prefixes_and_shorter_pieces() -> None:
     less = smaller_serving(Serving(cache_bytes=2**30, prefill_step=2048))
-    assert (less.cache_bytes, less.prefill_step) == (2**29, 512)
-    assert smaller_serving(Serving(prefill_step=256)).prefill_step == 256
+    assert (less.cache_bytes, less.prefill_step) == (2**29, 256)
+    assert smaller_serving(Serving(prefill_step=128)).prefill_step == 128
 
 
 def test_words_say_how_often_and_what_follows() -> None:
@@ -324,7 +324,7 @@ def test_a_tier_that_panics_the_mac_at_each_boot_is_started_smaller_and_then_not
     _panic(served, reports)
     with _booted(served):
         assert "--max-num-seqs 4" not in _command(served)
-        assert "--prefill-step-size 512" in _command(served)
+        assert "--prefill-step-size 256" in _command(served)
         assert "half its context" in served.run("status").out
         assert "context_tokens: 16384" in served.home.gateway_settings.read_text()
     time.sleep(1.1)

@@ -241,7 +241,9 @@ mx.save_safetensors(f"{folder}/model.safetensors", weights, metadata={"format": 
 """
 
 
-def make_tiny_family(folder: Path, family: str, *, tokenizer_of: Path, engine_python: Path) -> Path:
+def make_tiny_family(
+    folder: Path, family: str, *, tokenizer_of: Path, engine_python: Path, **fields: object
+) -> Path:
     """Write a model of one of the `FAMILIES` to `folder`, which is returned.
 
     Args:
@@ -249,6 +251,7 @@ def make_tiny_family(folder: Path, family: str, *, tokenizer_of: Path, engine_py
         family: Its name.
         tokenizer_of: A model folder whose tokenizer is taken over.
         engine_python: The Python of an environment that holds MLX.
+        fields: What its `config.json` says otherwise, larger widths for example.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
@@ -257,7 +260,7 @@ def make_tiny_family(folder: Path, family: str, *, tokenizer_of: Path, engine_py
         (folder / "preprocessor_config.json").write_text(json.dumps(_PICTURES), encoding="utf-8")
     theirs = json.loads((tokenizer_of / "config.json").read_text(encoding="utf-8"))
     ends = {name: theirs[name] for name in ("bos_token_id", "eos_token_id")}
-    config = json.dumps(FAMILIES[family] | ends | {"torch_dtype": "float32"}, indent=1)
+    config = json.dumps(FAMILIES[family] | fields | ends | {"torch_dtype": "float32"}, indent=1)
     vocabulary = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"][
         "vocab"
     ]

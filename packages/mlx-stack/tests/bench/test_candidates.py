@@ -84,7 +84,7 @@ def settings(serving: Serving, subject: Tier) -> list[dict[str, FlagValue]]:
 
 def test_a_model_that_sees_reads_text_in_the_same_steps_as_any_other() -> None:
     tried = settings(SERVINGS["sees"], tier())
-    assert {"prefill-step-size": 512} in tried
+    assert {"prefill-step-size": 1024} in tried
     assert not any("mllm-prefill-step-size" in each for each in tried)
 
 

@@ -51,9 +51,15 @@ def test_thinking_is_told_apart_with_a_parser():
 
 
 def test_a_planned_prefill_step_is_passed_on_and_no_step_leaves_it_to_the_engine():
-    words = command(START, tier(), FOLDER, Serving(prefill_step=512))
-    assert value_of(words, "--prefill-step-size") == "512"
+    words = command(START, tier(), FOLDER, Serving(prefill_step=1024))
+    assert value_of(words, "--prefill-step-size") == "1024"
     assert "--prefill-step-size" not in command(START, tier(), FOLDER)
+
+
+@pytest.mark.parametrize(("planned", "step"), [(None, "512"), (1024, "512"), (256, "256")])
+def test_a_batch_reads_in_short_steps_so_that_nobody_waits_for_a_long_one(planned, step):
+    words = command(START, tier(concurrency=2), FOLDER, Serving(prefill_step=planned))
+    assert value_of(words, "--prefill-step-size") == step
 
 
 def test_requests_are_batched_where_several_are_served():

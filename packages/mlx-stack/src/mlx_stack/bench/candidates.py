@@ -13,7 +13,7 @@ from mlx_stack.stack import Tier
 
 _STEPS = (512, 1024, 2048, 4096)
 _STEP = 2048
-"""The engine's own."""
+"""The engine's own, where nothing else is given."""
 _INTERVALS = (4, 8)
 _MIB = 2**20
 _BATCHING = ("continuous-batching", "max-num-seqs", "cache-memory-mb")

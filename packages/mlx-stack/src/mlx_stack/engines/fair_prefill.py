@@ -5,6 +5,9 @@ of each long one, then is padded to the length of theirs. Here a prompt that is 
 left of each of the others is read by itself, and a step is shared by those who take part in it.
 Whoever was interrupted reads at least one step before the next interruption, so nobody starves.
 
+mlx-lm hands over a token only after the step of reading that it does next, which takes as long as
+dozens of tokens. So nothing is read while an answer's first tokens are written.
+
 `guard.py` applies this in the engine's own process, so this file imports nothing but the standard
 library, and no file of the engine is changed (decision 0023).
 """
@@ -17,6 +20,8 @@ from typing import Any
 
 LEAST_STEP_TOKENS = 64
 """Of each prompt: below this, a step costs about as much as one of this many."""
+FIRST_TOKENS = 8
+"""Of an answer, written before others are read on: its first word often has several."""
 _SHORTER = 2
 """So many times shorter than the rest of each of the others is what goes first."""
 
@@ -72,10 +77,13 @@ class _Turns:
     def next(self) -> Any:
         """One step; afterwards the batch of its prompts is still the generator's."""
         generator = self._generator
-        if self._aside is not None and not generator._currently_processing:  # noqa: SLF001
+        begins = self._somebody_begins()
+        if begins and self._aside is None and generator._currently_processing:  # noqa: SLF001
+            self._interrupt()
+        elif not begins and self._aside is not None and not generator._currently_processing:  # noqa: SLF001
             self._resume()
         waiting = list(generator._unprocessed_sequences)  # noqa: SLF001
-        if self._aside is not None:
+        if begins or self._aside is not None:
             joining = list[Any]()
         elif (first := self._first(waiting)) is not None:
             self._interrupt()
@@ -102,6 +110,10 @@ class _Turns:
             removed |= self._remove(uids, **more)
             self._swap()
         return removed
+
+    def _somebody_begins(self) -> bool:
+        written = self._generator._generation_batch._num_tokens  # noqa: SLF001
+        return any(tokens < FIRST_TOKENS for tokens in written)
 
     def _first(self, waiting: list[Any]) -> int | None:
         if self._owes_a_step:

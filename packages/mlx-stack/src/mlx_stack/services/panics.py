@@ -32,9 +32,9 @@ _LOADS_FOR_S = 180.0
 _CLOCKS_DIFFER_S = 2.0
 _MOST_KEPT = 100
 _FEW_TOKENS, _UNKNOWN_TOKENS = 2_048, 32_768
-_SMALL_STEP = 512
-"""Tokens of a prompt that are computed at once: the engine's own number is 2,048, and what they
-need in memory falls with it."""
+_SMALL_STEP = 256
+"""Tokens of a prompt that are computed at once: half as many as usual, and what they need in memory
+falls with it."""
 _HINT = "Delete it: what macOS's reports say is read again."
 
 
