@@ -123,6 +123,7 @@ async def _text_engine(engine: Any) -> Any:
     text._tokenizer = wrapper(engine.tokenizer, eos_token_ids=ends or None)  # noqa: SLF001
     text._generation_executor = None  # noqa: SLF001
     await text._start_llm()  # noqa: SLF001
+    text._loaded = True  # noqa: SLF001 - else its first request would start a second one
     # so that it stops with the engine, and counts as healthy with it
     engine._engine, engine._generation_executor = text._engine, text._generation_executor  # noqa: SLF001
     engine._generation_thread_id = text._generation_thread_id  # noqa: SLF001
