@@ -29,6 +29,7 @@ from mlx_stack.child_environment import inherited_environment
 from mlx_stack.engines import embedded_model, guard, vllm_mlx
 from mlx_stack.engines.environment import EngineName, Environment
 from mlx_stack.engines.install import install
+from mlx_stack.engines.kept_on_disk import VARIABLE, Bounds
 from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import FlagValue, Tier
@@ -61,9 +62,15 @@ main()
 
 @contextmanager
 def serving(
-    engine: Environment, model: Path, state: Path, applied: tuple[str, ...], flags: Any
+    engine: Environment,
+    model: Path,
+    state: Path,
+    applied: tuple[str, ...],
+    flags: Any,
+    *,
+    kept: Bounds | None = None,
 ) -> Iterator[Engine]:
-    """The model behind the engine with these flags."""
+    """The model behind the engine with these flags; with `kept`, conversations are kept there."""
     (port,) = free_ports(1)
     tier = Tier(
         name="tiny",
@@ -79,7 +86,11 @@ def serving(
     spec = ProcessSpec(
         name=tier.name,
         command=vllm_mlx.command(start, tier, model),
-        env={**inherited_environment(), **vllm_mlx.environment(state / "huggingface")},
+        env={
+            **inherited_environment(),
+            **vllm_mlx.environment(state / "huggingface"),
+            **({VARIABLE: kept.render()} if kept is not None else {}),
+        },
         cwd=state,
         readiness=HttpReadiness(f"http://127.0.0.1:{port}/v1/models"),
     )

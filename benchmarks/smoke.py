@@ -56,6 +56,7 @@ LEFT_OUT = {
     "engines_conversation": "installs the engines",
     "engines_liveness": "installs the engines",
     "engines_prefill": "installs the engines",
+    "engines_restart": "installs the engines",
     "engines_turns": "installs the engines",
     "gateway_fuzz": "needs a running stack",
     "gateway_others": "installs packages from PyPI and npm, for gateway_relay.py",

@@ -262,3 +262,28 @@ def test_on_a_mac_it_says_that_nothing_would_come_back_after_a_reboot(
 
     assert found["launchd"][0]["fix"] == "mlx-stack install"
     assert {"boot-autorestart", "boot-sleep"} <= found.keys()
+
+
+def test_conversations_on_disk_are_shown_and_go_with_the_tier_that_kept_them(
+    offline: Program,
+) -> None:
+    home = offline.home
+    define_stack(home, {"standard": {}, "fast": {}}, fields={"standard": {"ssd_cache_gb": 1}})
+    for tier in ("standard", "fast"):
+        folder = home.kept_prompts / tier
+        folder.mkdir(parents=True)
+        (folder / f"{'a' * 64}.safetensors").write_bytes(bytes(1000))
+
+    listed = offline.run("models", "--json").document["kept_prompts"]
+    assert [(row["tier"], row["conversations"], row["size_bytes"]) for row in listed] == [
+        ("fast", 1, 1000),
+        ("standard", 1, 1000),
+    ]
+    assert "The tier standard keeps 1 conversation on disk" in offline.run("models").out
+
+    fixed = offline.run("doctor", "--fix", "--json").document
+    assert fixed["fixed"] == ["kept-prompts"]
+    assert [path.name for path in home.kept_prompts.iterdir()] == ["standard"]
+
+    assert offline.run("init", "--remove", "standard").code == 0
+    assert not list(home.kept_prompts.iterdir())

@@ -25,6 +25,7 @@ from mlx_stack.engines import guard, vllm_mlx
 from mlx_stack.engines.embedded_model import make_embedded_model
 from mlx_stack.engines.environment import EngineName, Environment
 from mlx_stack.engines.install import install
+from mlx_stack.engines.kept_on_disk import VARIABLE, Bounds
 from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.engines.vllm_mlx import Serving
 from mlx_stack.home import Home
@@ -164,6 +165,7 @@ def _serving(environment: Environment, folder: Path) -> Iterator[Serve]:
             *,
             traits: Serving | None = None,
             has_additions: bool = False,
+            kept: Bounds | None = None,
             **fields: object,
         ) -> str:
             tier = _tier(model, fields)
@@ -172,18 +174,21 @@ def _serving(environment: Environment, folder: Path) -> Iterator[Serve]:
             if has_additions:
                 start_with = (str(environment.python), "-I", "-u", "-c", _WITH_ADDITIONS)
             command = vllm_mlx.command(start_with, tier, model, traits)
-            engines.enter_context(_running(tier, command, dirs, folder))
+            more = {VARIABLE: kept.render()} if kept is not None else {}
+            engines.enter_context(_running(tier, command, dirs, folder, more))
             return f"http://127.0.0.1:{tier.port}"
 
         yield start
 
 
 @contextmanager
-def _running(tier: Tier, command: tuple[str, ...], dirs: StateDirs, cwd: Path) -> Iterator[None]:
+def _running(
+    tier: Tier, command: tuple[str, ...], dirs: StateDirs, cwd: Path, more: dict[str, str]
+) -> Iterator[None]:
     spec = ProcessSpec(
         name=tier.name,
         command=command,
-        env={**inherited_environment(), **vllm_mlx.environment(cwd / "huggingface")},
+        env={**inherited_environment(), **vllm_mlx.environment(cwd / "huggingface"), **more},
         cwd=cwd,
         readiness=HttpReadiness(f"http://127.0.0.1:{tier.port}/v1/models"),
     )

@@ -42,6 +42,7 @@ class Home:
         catalog: The user's own catalog entries.
         conversation: The last conversation with `ask`, which `-c` continues; mode 0600.
         chat_history: The lines typed into the chat of `ask`; mode 0600.
+        kept_prompts: What engines keep of conversations, one folder a tier; mode 0700.
         panics: Panics of this Mac, and which tier each is held against.
         page: What the page under `/ui/` has started, and the tokens that open it.
         setup_progress: How far an interrupted `setup` came.
@@ -75,6 +76,7 @@ class Home:
         self.catalog = root / "catalog"
         self.conversation = root / "conversation.json"
         self.chat_history = root / "chat_history"
+        self.kept_prompts = root / "kept-prompts"
         self.panics = root / "panics.json"
         self.page = root / "page"
         self.setup_progress = root / "setup.json"

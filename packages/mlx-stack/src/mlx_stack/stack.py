@@ -92,6 +92,8 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         lazy: Start the engine with the first request only.
         idle_unload_s: End the engine after so many idle seconds; None never does.
         pinned: Never end the engine to make room for another.
+        ssd_cache_gb: Keep conversations on disk, in at most so many gigabytes, so that they survive
+            a restart of the engine; None keeps none.
         tuned_by: The result of `bench --tune` that flags in `vllm_flags` come from; None where no
             such result was applied.
         role: What the model is for, which decides which engine serves it.
@@ -109,6 +111,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     lazy: bool = False
     idle_unload_s: Annotated[int, msgspec.Meta(ge=1)] | None = None
     pinned: bool = False
+    ssd_cache_gb: Annotated[int, msgspec.Meta(ge=1)] | None = None
     tuned_by: str | None = None
     role: ModelRole = ModelRole.CHAT
     replicas: tuple[Replica, ...] = ()
@@ -252,6 +255,11 @@ def _role_problem(tier: Tier) -> str | None:
     """Why nothing serves a tier of this role as it is defined, or None."""
     if tier.role in (ModelRole.SPEECH_TO_TEXT, ModelRole.TEXT_TO_SPEECH):
         return f"the tier {tier.name!r} has the role {tier.role}, which nothing here serves yet"
+    if tier.ssd_cache_gb is not None and not tier.role.chats:
+        return (
+            f"the tier {tier.name!r} has `ssd_cache_gb`, and a model of the role {tier.role} has "
+            "no conversations"
+        )
     if tier.vllm_flags and not tier.role.chats:
         return (
             f"the tier {tier.name!r} has `vllm_flags`, and a model of the role {tier.role} is "

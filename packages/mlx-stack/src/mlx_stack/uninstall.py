@@ -31,7 +31,15 @@ OURS = (
         "open-webui.env",
     ),
     *("stacks", "gateway.yaml", "litellm.yaml", "engines", "pids", "run", "logs", "benchmarks"),
-    *("conversation.json", "chat_history", "setup.json", "panics.json", "page", "lock"),
+    *(
+        "conversation.json",
+        "chat_history",
+        "setup.json",
+        "panics.json",
+        "page",
+        "kept-prompts",
+        "lock",
+    ),
 )
 """What we write into the state folder, models aside; the lock last, since it is held meanwhile."""
 

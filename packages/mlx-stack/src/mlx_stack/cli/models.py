@@ -261,6 +261,7 @@ def _show_removal(output: Output, removal: "models.local.Removal") -> None:
 
 def _show_local(output: Output, listing: "models.local.LocalListing") -> None:
     if not listing.models:
+        _say_kept(output, listing)
         output.say(f"No models in {listing.model_dir} yet. `mlx-stack pull MODEL` downloads one;")
         output.say("`mlx-stack models list --catalog` shows what there is.")
         return
@@ -277,6 +278,14 @@ def _show_local(output: Output, listing: "models.local.LocalListing") -> None:
             output.say(f"{model.name}: {problem}")
     if not listing.is_sound:
         output.say("`mlx-stack pull MODEL` fetches what is damaged again.")
+    _say_kept(output, listing)
+
+
+def _say_kept(output: Output, listing: "models.local.LocalListing") -> None:
+    for kept in listing.kept:
+        conversations = f"{kept.conversations} conversation{'s' * (kept.conversations != 1)}"
+        size = format_bytes(kept.size_bytes)
+        output.answer(f"The tier {kept.tier} keeps {conversations} on disk: {size}.")
 
 
 def _row(model: "models.local.ListedModel") -> list[Span]:

@@ -22,8 +22,9 @@ def examine(opened: OpenStack, *, fix: bool = False) -> Examination:
 
     With `fix`, they are what is left after fixing what can be fixed safely.
 
-    Safe are modes of our own files, PID files of processes that are gone, old engine
-    installations, which are removed, and engines that are missing or damaged, which are installed.
+    Safe are modes of our own files, PID files of processes that are gone, conversations on disk
+    that no tier keeps, old engine installations, which are removed, and engines that are missing or
+    damaged, which are installed.
     No service is started, stopped or restarted.
     """
     found = _without_repeats(
@@ -57,6 +58,7 @@ def _checks(opened: OpenStack, *, fix: bool) -> tuple[Check, ...]:
         lambda: state.check_exposure(opened),
         lambda: running.check_engines(home, reads_files=fix),
         lambda: running.check_models(opened),
+        lambda: running.check_kept_prompts(opened),
         lambda: running.check_aliases(opened),
         lambda: running.check_ports(opened),
         lambda: running.check_leftovers(home),

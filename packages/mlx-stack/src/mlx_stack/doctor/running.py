@@ -21,6 +21,7 @@ from mlx_stack.engines.environment import (
     shipped_lock,
     unused_environments,
 )
+from mlx_stack.engines.kept_prompts import list_kept, remove_kept, remove_old, unused
 from mlx_stack.engines.manage import install_engines, prune_engines
 from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.engines.verify import verify
@@ -185,6 +186,39 @@ def _compare_with_lock(home: Home, environment: Environment, *, reads_files: boo
         ),
         repaired=f"{name} is reinstalled.",
     )
+
+
+def check_kept_prompts(opened: OpenStack) -> Iterator[Finding]:
+    """Whether conversations are kept on disk that nothing goes on with.
+
+    Raises:
+        StackError: When the stack can't be read.
+    """
+    folder = opened.home.kept_prompts
+    tiers = opened.defined_stack.tiers if opened.defined_stack is not None else ()
+    doomed = unused(folder, tiers)
+    for kept in list_kept(folder):
+        size, is_unused = format_bytes(kept.size_bytes), kept in doomed
+        if is_unused:
+            yield Finding(
+                "kept-prompts",
+                "warning",
+                f"{kept.path} holds conversations of {kept.tier} ({size}).",
+                "No tier of that name keeps conversations on disk.",
+                "`mlx-stack doctor --fix` removes them.",
+                repair=partial(remove_kept, kept),
+                repaired=f"Removed the conversations of {kept.tier}.",
+            )
+        elif kept.old:
+            yield Finding(
+                "kept-prompts",
+                "info",
+                f"{kept.path} holds {len(kept.old)} old conversations.",
+                "They had no new turn for two weeks.",
+                "`mlx-stack doctor --fix` removes them.",
+                repair=partial(remove_old, kept),
+                repaired=f"Removed the old conversations of {kept.tier}.",
+            )
 
 
 def check_models(opened: OpenStack) -> Iterator[Finding]:

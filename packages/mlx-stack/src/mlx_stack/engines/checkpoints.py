@@ -13,7 +13,7 @@ library, and no file of the engine is changed.
 import copy
 import logging
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
@@ -129,6 +129,28 @@ def _is_cuttable(layer: Any) -> bool:
     return type(layer).__name__ in {"KVCache", "BatchKVCache"}
 
 
+def is_cuttable(cache: list[Any]) -> bool:
+    """Whether a cache can be cut to any number of its tokens."""
+    return all(map(_is_cuttable, cache))
+
+
+def usable(alike: int, whole: int, offsets: Iterable[int], *, is_cuttable: bool) -> int:
+    """How many of the first `alike` tokens a cache can be put together for.
+
+    Args:
+        whole: How many tokens it holds.
+        offsets: Its checkpoints.
+        is_cuttable: Whether it needs none.
+    """
+    if alike >= whole:
+        return whole
+    if is_cuttable:
+        return alike
+    known = sorted(offsets)
+    index = bisect_right(known, alike)
+    return known[index - 1] if index else 0
+
+
 class KeptPrompts:
     """What the engine's own store of caches, the other base of its class, does otherwise.
 
@@ -136,14 +158,13 @@ class KeptPrompts:
     be cut of it: a layer's copy, or None for one that can.
     """
 
+    shared = staticmethod(shared)
+    usable = staticmethod(usable)
+
     def fetch(self: Any, tokens: Tokens) -> tuple[list[Any] | None, Tokens]:
         """What is kept of the longest beginning; at least one token is left to read."""
         self._last_matched_key, self._last_match_type = None, "miss"
-        found, most = None, 0
-        for entry in self._entries.values():
-            offset = _usable(entry, min(shared(entry.tokens, tokens), len(tokens) - 1))
-            if offset > most:
-                found, most = entry, offset
+        found, most = self.best(tokens)
         if found is None:
             self._stats.misses += 1
             return None, tokens
@@ -153,9 +174,29 @@ class KeptPrompts:
         self._last_matched_key, self._last_match_type = found.tokens, "prefix"
         return _restored(found, most), tokens[most:]
 
+    def best(self: Any, tokens: Tokens) -> tuple[Any, int]:
+        """What is kept of the longest beginning, and of how many tokens; None and 0 if nothing."""
+        found, most = None, 0
+        for entry in list(self._entries.values()):
+            alike = min(shared(entry.tokens, tokens), len(tokens) - 1)
+            offset = usable(
+                alike, len(entry.tokens), _checkpoints(entry), is_cuttable=is_cuttable(entry.cache)
+            )
+            if offset > most:
+                found, most = entry, offset
+        return found, most
+
     def parting(self: Any, tokens: Tokens) -> int:
         """Where the prompt parts from what is kept and most alike."""
-        return max((shared(key, tokens) for key in self._entries), default=0)
+        return max((shared(key, tokens) for key in list(self._entries)), default=0)
+
+    def adopt(
+        self: Any, tokens: Tokens, cache: list[Any], checkpoints: dict[int, list[Any]]
+    ) -> Any:
+        """Keep an entry as another process has kept it; None where it is too large."""
+        entry = import_module("vllm_mlx.memory_cache")._CacheEntry.create(tokens, cache)  # noqa: SLF001
+        _fit(entry, checkpoints, self._max_memory)
+        return entry if self.commit_prepared(entry, evict_prefixes=False) else None
 
     def store(
         self: Any,
@@ -210,17 +251,6 @@ def _bytes_of(layers: list[Any]) -> int:
 
 def _checkpoints(entry: Any) -> dict[int, list[Any]]:
     return getattr(entry, "checkpoints", {})
-
-
-def _usable(entry: Any, alike: int) -> int:
-    """How many of the first `alike` tokens a cache can be put together for."""
-    if all(map(_is_cuttable, entry.cache)):
-        return alike
-    if alike >= len(entry.tokens):
-        return len(entry.tokens)
-    offsets = sorted(_checkpoints(entry))
-    index = bisect_right(offsets, alike)
-    return offsets[index - 1] if index else 0
 
 
 def _restored(entry: Any, tokens: int) -> list[Any]:

@@ -38,7 +38,9 @@ from typing import Any, cast, override
 SECRET_VARIABLE = "MLX_ENGINE_SECRET"  # noqa: S105 - its name
 SCRATCH_VARIABLE = "MLX_ENGINE_SCRATCH"
 HEADER = "x-mlx-stack-proof"
-ADDITIONS = ("backports", "fair_prefill", "checkpoints", "text_route", "cached_usage")
+ADDITIONS = (
+    *("backports", "fair_prefill", "checkpoints", "kept_on_disk", "text_route", "cached_usage"),
+)
 """The files beside this one that change what vllm-mlx does, in the order they are applied."""
 CHALLENGE_PATH = "/proof"
 """What the guard itself answers, with nothing but the proof."""

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mlx_stack.engines.kept_prompts import KeptPrompts, list_kept
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.models.disk.local import LocalModel, list_local, remove, verify
 from mlx_stack.models.errors import ModelInUseError
@@ -39,10 +40,12 @@ class LocalListing:
 
     Attributes:
         models: By name, the unfinished ones last.
+        kept: What engines keep of conversations, by tier.
     """
 
     model_dir: Path
     models: tuple[ListedModel, ...]
+    kept: tuple[KeptPrompts, ...] = ()
 
     @property
     def is_sound(self) -> bool:
@@ -52,7 +55,8 @@ class LocalListing:
     def to_document(self) -> dict[str, object]:
         """The fields of the JSON answer."""
         models = [model.to_document() for model in self.models]
-        return {"model_dir": str(self.model_dir), "models": models}
+        kept = [each.to_document() for each in self.kept]
+        return {"model_dir": str(self.model_dir), "models": models, "kept_prompts": kept}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ def list_models(opened: OpenStack) -> LocalListing:
     """
     model_dir, users = opened.config.model_dir, _users(opened)
     models = (ListedModel(model, users.get(model.path, ())) for model in list_local(model_dir))
-    return LocalListing(model_dir, tuple(models))
+    return LocalListing(model_dir, tuple(models), list_kept(opened.home.kept_prompts))
 
 
 def verify_models(opened: OpenStack, on_event: OnEvent[ModelEvent] = ignore) -> LocalListing:

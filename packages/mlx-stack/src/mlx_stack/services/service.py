@@ -18,7 +18,7 @@ from mlx_procsup import (
 )
 from mlx_stack.child_environment import inherited_environment
 from mlx_stack.config import Config
-from mlx_stack.engines import guard, vllm_mlx
+from mlx_stack.engines import guard, kept_on_disk, vllm_mlx
 from mlx_stack.engines.by_role import engine_of
 from mlx_stack.engines.environment import EngineName, Environment, require_environment
 from mlx_stack.gateway import endpoint, litellm
@@ -145,6 +145,7 @@ def engine_service(
         dirs: Where its state is kept; by default with that of the stack's services.
     """
     home = opened.home
+    kept = _kept_bounds(home, tier) if dirs is None else ""
     dirs = dirs or home.state_dirs
     program = engine_of(tier.role)
     spec = ProcessSpec(
@@ -154,12 +155,21 @@ def engine_service(
             **inherited_environment(opened.variables),
             **program.environment(home.engines / "huggingface"),
             guard.SCRATCH_VARIABLE: str(dirs.run / f"{tier.name}.tmp"),
+            **({kept_on_disk.VARIABLE: kept} if kept else {}),
         },
         cwd=home.root,
         readiness=engine_readiness(tier.name, tier.port, dirs),
         start_secret=guard.SECRET_VARIABLE,
+        fingerprint=kept,
     )
     return Service(spec, tier.port, tier, load_bytes, serving.dimensions)
+
+
+def _kept_bounds(home: Home, tier: Tier) -> str:
+    """Where the tier's engine keeps conversations on disk; "" where it keeps none."""
+    if tier.ssd_cache_gb is None:
+        return ""
+    return kept_on_disk.Bounds(home.kept_prompts / tier.name, tier.ssd_cache_gb * 10**9).render()
 
 
 def engine_readiness(tier: str, port: int, dirs: StateDirs) -> HttpReadiness:
