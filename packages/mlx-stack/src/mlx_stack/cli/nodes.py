@@ -119,7 +119,7 @@ def _show_added(output: Output, added: "nodes.manage.AddedNode") -> None:
     output.say(f"{added.node.name} ({said.chip or 'unknown chip'}) was added. It has {tiers}.")
 
 
-@command.command("discover")
+@command.command("discover", short_help="Listen for other Macs on the network.")
 @with_context()
 @examples("mlx-stack nodes discover", "mlx-stack nodes discover --json")
 def discover_command(context: Context) -> None:
