@@ -7,6 +7,7 @@ lock file among them makes sharing between test processes safe.
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ from mlx_stack.home import Home
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import Tier
 from stack_testkit.scripted_model import make_scripted_model
+from stack_testkit.tiny_families import make_tiny_family
 from stack_testkit.tiny_model import make_tiny_model
 
 type MakeModel = Callable[..., Path]
@@ -98,6 +100,12 @@ def heavy_model(make_model: MakeModel) -> Path:
 def scripted_model(make_model: MakeModel) -> Path:
     """A model that says what it is told to say."""
     return make_model(make_scripted_model, "scripted")
+
+
+@pytest.fixture(scope="session")
+def tiny_family(make_model: MakeModel) -> Callable[[str], Path]:
+    """Call it with the name of one of the `FAMILIES`: a model of that family, made once."""
+    return cache(lambda name: make_model(make_tiny_family, "tiny", family=name))
 
 
 @pytest.fixture(scope="module")

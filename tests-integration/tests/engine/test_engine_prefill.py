@@ -7,7 +7,6 @@ import pytest
 
 from mlx_stack.engines.vllm_mlx import Serving
 from stack_testkit.conversations import Conversation, Engine
-from stack_testkit.tiny_families import make_tiny_family
 
 pytestmark = pytest.mark.engine
 
@@ -16,14 +15,9 @@ LONG_TOKENS, SHORT_TOKENS = 4000, 200
 
 @pytest.mark.parametrize("name", ["full attention", "gated delta", "sliding window"])
 def test_a_short_request_overtakes_two_long_ones_and_all_answers_stay_right(
-    serve, vllm_mlx_environment, embedded_model, tmp_path, name
+    serve, tiny_family, tmp_path, name
 ):
-    model = make_tiny_family(
-        tmp_path / "tiny",
-        name,
-        tokenizer_of=embedded_model,
-        engine_python=vllm_mlx_environment.python,
-    )
+    model = tiny_family(name)
     traits = Serving(reuses_prefixes=True, prefill_step=256)
     url = serve(model, traits=traits, concurrency=4, has_additions=True)
     engine = Engine(url, tmp_path / "logs" / "standard.log")

@@ -1,13 +1,10 @@
 """A turn of a conversation costs its new tokens, and says the same as without a cache."""
 
-from pathlib import Path
-
 import pytest
 
-from mlx_stack.engines.environment import Environment
 from mlx_stack.engines.vllm_mlx import Serving
 from stack_testkit.conversations import Conversation, Engine
-from stack_testkit.tiny_families import FAMILIES, make_tiny_family
+from stack_testkit.tiny_families import FAMILIES
 
 pytestmark = pytest.mark.engine
 
@@ -15,12 +12,6 @@ HEAD_TOKENS, TURN_TOKENS = 200, 70
 UNBATCHED = {"parallel mamba-2", "sparse latent attention"}
 FEW = {"sliding window", "gated delta that sees"}
 """What the pinned engine is asked to fail at."""
-
-
-def family(name: str, environment: Environment, words: Path, folder: Path) -> Path:
-    return make_tiny_family(
-        folder / "tiny", name, tokenizer_of=words, engine_python=environment.python
-    )
 
 
 def two_conversations(engine: Engine, *, shortens: bool) -> list[Conversation]:
@@ -37,9 +28,9 @@ def two_conversations(engine: Engine, *, shortens: bool) -> list[Conversation]:
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_turn_costs_its_new_tokens_and_says_the_same_whatever_the_layers_keep(
-    serve, vllm_mlx_environment, embedded_model, tmp_path, name
+    serve, tiny_family, tmp_path, name
 ):
-    model = family(name, vllm_mlx_environment, embedded_model, tmp_path)
+    model = tiny_family(name)
     traits = Serving(batching=name not in UNBATCHED, reuses_prefixes=True)
     url = serve(model, traits=traits, concurrency=2, has_additions=True)
     engine = Engine(url, tmp_path / "logs" / "standard.log")
@@ -57,9 +48,9 @@ def test_a_turn_costs_its_new_tokens_and_says_the_same_whatever_the_layers_keep(
 
 @pytest.mark.parametrize("name", sorted(FEW))
 def test_the_pinned_engine_still_reads_whole_conversations_where_layers_cannot_be_cut(
-    serve, vllm_mlx_environment, embedded_model, tmp_path, name
+    serve, tiny_family, tmp_path, name
 ):
-    model = family(name, vllm_mlx_environment, embedded_model, tmp_path)
+    model = tiny_family(name)
     url = serve(model, traits=Serving(reuses_prefixes=True), concurrency=2)
     engine = Engine(url, tmp_path / "logs" / "standard.log")
     last = two_conversations(engine, shortens=False)[0]
