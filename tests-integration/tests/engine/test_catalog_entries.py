@@ -7,7 +7,7 @@ import pytest
 
 from mlx_catalog import load_catalog
 from mlx_catalog.config_json import read_config
-from mlx_catalog.engine import engine_fit
+from mlx_catalog.engine import ServingEngine, engine_fit
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(300)]
 
@@ -389,11 +389,13 @@ def ask(environment, program: str, question: object) -> dict:
     return json.loads(output)
 
 
-def test_every_entry_that_is_called_servable_has_its_module(vllm_mlx_environment):
+def test_every_entry_that_vllm_mlx_serves_has_its_module(vllm_mlx_environment):
     entries = [
         entry
         for entry in load_catalog()
-        if entry.role.chats and not engine_fit(entry).unservable_because
+        if entry.role.chats
+        and engine_fit(entry).engine is ServingEngine.VLLM_MLX
+        and not engine_fit(entry).unservable_because
     ]
     kinds = sorted({entry.model_type for entry in entries})
     known = ask(vllm_mlx_environment, _MODULES, kinds)
@@ -402,11 +404,14 @@ def test_every_entry_that_is_called_servable_has_its_module(vllm_mlx_environment
         assert wanted in known[entry.model_type], entry.id
 
 
-def test_what_is_called_unservable_has_no_module(vllm_mlx_environment):
+def test_what_vllm_mlx_does_not_serve_has_no_module(vllm_mlx_environment):
     entries = [
         entry
         for entry in load_catalog()
-        if entry.role.chats and engine_fit(entry).unservable_because
+        if entry.role.chats
+        and (
+            engine_fit(entry).engine is ServingEngine.MLX_LM or engine_fit(entry).unservable_because
+        )
     ]
     known = ask(vllm_mlx_environment, _MODULES, sorted({entry.model_type for entry in entries}))
     assert {

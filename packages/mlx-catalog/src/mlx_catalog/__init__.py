@@ -8,6 +8,7 @@ from mlx_catalog.catalog import Resolution as Resolution
 from mlx_catalog.catalog import load_catalog as load_catalog
 from mlx_catalog.catalog import load_entries as load_entries
 from mlx_catalog.engine import EngineFit as EngineFit
+from mlx_catalog.engine import ServingEngine as ServingEngine
 from mlx_catalog.engine import engine_fit as engine_fit
 from mlx_catalog.errors import CatalogError as CatalogError
 from mlx_catalog.errors import GatedRepoError as GatedRepoError

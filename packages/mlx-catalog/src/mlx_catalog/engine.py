@@ -1,6 +1,7 @@
-"""What the pinned engine can do with a model, found by running it."""
+"""What the pinned engines can do with a model, found by running them."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from mlx_catalog.model_files import ModelReading
 from mlx_catalog.model_types import model_types
@@ -9,16 +10,42 @@ from mlx_catalog.schema import CatalogEntry
 PINNED_ENGINE = "vllm-mlx 0.6.0"
 PINNED_MLX_LM = (0, 31, 3)
 """The mlx-lm that the pinned engine requires: `>=0.31.3,<0.32`."""
+NEWER_MLX_LM = (0, 32, 2)
+"""The mlx-lm that is an engine by itself."""
+NEWER_TYPES = frozenset(
+    {
+        *("bailing_hybrid", "bailing_moe_v3", "deepseek_v41", "gear", "gptj", "kimi_k3", "laguna"),
+        *(
+            "mellum",
+            "minimax_m3_vl",
+            "mistral4",
+            "muse_glimmer",
+            "muse_spark",
+            "nanbeige",
+            "olmo_hybrid",
+        ),
+        *("plamo3", "prism_hadamard_qwen35", "spark2_5", "talkie"),
+    }
+)
+"""The types of models whose modules only the newer mlx-lm has."""
 _WITH_A_TEXT_ROUTE = frozenset({"qwen3_5", "qwen3_5_moe"})
 """Models with a vision tower whose textual half the engine builds for requests without pictures,
 and that were tried. It does so for Gemma 4 as well, which was not."""
 
 
+class ServingEngine(StrEnum):
+    """The engines that write answers."""
+
+    VLLM_MLX = "vllm-mlx"
+    MLX_LM = "mlx-lm"
+
+
 @dataclass(frozen=True, slots=True)
 class EngineFit:
-    """How the pinned engine serves a model.
+    """How an engine serves a model.
 
     Attributes:
+        engine: Which one.
         unservable_because: Why it can't be served at all; "" where it can.
         multimodal: Whether it is served by the engine's multimodal half (mlx-vlm), which a model
             with a vision tower is, for text alone as well.
@@ -27,22 +54,33 @@ class EngineFit:
             additions to the engine.
     """
 
+    engine: ServingEngine
     unservable_because: str
     multimodal: bool
     batching: bool
     reuses_prefixes: bool
 
 
-def engine_fit(model: CatalogEntry | ModelReading) -> EngineFit:
-    """How the pinned engine serves a model of the catalog, or one that was read (decision 0023)."""
+def engine_fit(
+    model: CatalogEntry | ModelReading, engine: ServingEngine | None = None
+) -> EngineFit:
+    """How a model of the catalog, or one that was read, is served (decisions 0023 and 0105).
+
+    Args:
+        engine: By which engine; None for the one that the model needs.
+    """
     if isinstance(model, CatalogEntry):
-        multimodal, why = model.capabilities.vision is True, _unservable_because(model)
+        sees, why = model.capabilities.vision is True, _unservable_because(model)
+        is_newer = bool(asks_for_newer(model))
     else:
-        multimodal, why = model.vision, ""
+        sees, why, is_newer = model.vision, "", model.model_type in NEWER_TYPES
+    if engine is None:
+        engine = ServingEngine.MLX_LM if is_newer and not sees else ServingEngine.VLLM_MLX
+    multimodal = sees and engine is ServingEngine.VLLM_MLX  # mlx-lm reads text alone
     row = model_types().get(model.model_type)
     batching = row is None or not row.unbatched
     textual = not multimodal or model.model_type in _WITH_A_TEXT_ROUTE
-    return EngineFit(why, multimodal, batching, row is not None and textual)
+    return EngineFit(engine, why, multimodal, batching, row is not None and textual)
 
 
 def _unservable_because(entry: CatalogEntry) -> str:
@@ -52,7 +90,10 @@ def _unservable_because(entry: CatalogEntry) -> str:
         return f"no engine serves {entry.role} yet"
     if entry.min_mlx_lm_version is None:
         return f"no released mlx-lm has the module {entry.model_type!r}"
-    return asks_for_newer(entry)
+    if _version(entry) <= NEWER_MLX_LM:
+        return ""
+    newer = ".".join(map(str, NEWER_MLX_LM))
+    return f"it needs mlx-lm {entry.min_mlx_lm_version}; the newest here is {newer}"
 
 
 def asks_for_newer(entry: CatalogEntry) -> str:
@@ -60,8 +101,11 @@ def asks_for_newer(entry: CatalogEntry) -> str:
 
     A multimodal entry may be served all the same, by mlx-vlm's module; nobody has measured it.
     """
-    needed = entry.min_mlx_lm_version or "0"
-    if tuple(int(part) for part in needed.split(".")) <= PINNED_MLX_LM:
+    if _version(entry) <= PINNED_MLX_LM:
         return ""
     pinned = ".".join(str(part) for part in PINNED_MLX_LM)
-    return f"it needs mlx-lm {needed}; {PINNED_ENGINE} holds {pinned}"
+    return f"it needs mlx-lm {entry.min_mlx_lm_version}; {PINNED_ENGINE} holds {pinned}"
+
+
+def _version(entry: CatalogEntry) -> tuple[int, ...]:
+    return tuple(int(part) for part in (entry.min_mlx_lm_version or "0").split("."))

@@ -11,9 +11,9 @@ from msgspec.structs import asdict, replace
 from mlx_catalog import ModelRole
 from mlx_recommend import Intent
 from mlx_stack import json_file
-from mlx_stack.engines.environment import EngineName, current_environment
+from mlx_stack.engines.environment import current_environment
 from mlx_stack.engines.install import InstallEvent
-from mlx_stack.engines.manage import install_engines
+from mlx_stack.engines.manage import install_engines, needed_engines
 from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.error_table import translate
 from mlx_stack.errors import StackError
@@ -247,12 +247,13 @@ class _Setup:
 
     def _engines(self, step: StepResult) -> None:
         folder = self._home.engines
-        missing = tuple(each for each in EngineName if current_environment(folder, each) is None)
+        needed = needed_engines(self._home)
+        missing = tuple(each for each in needed if current_environment(folder, each) is None)
         if missing:
             install_engines(self._home, own_toolchain(), only=missing, on_event=self._on_event)
         else:
             step.outcome = "already"
-        step.detail = ", ".join(missing or EngineName)
+        step.detail = ", ".join(missing or needed)
 
     def _models(self, step: StepResult) -> None:
         opened = OpenStack(self._home)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import msgspec
 
-from mlx_catalog import ModelRole, Quant, yaml12
+from mlx_catalog import ModelRole, Quant, ServingEngine, yaml12
 from mlx_stack import atomic_file, yaml_file
 from mlx_stack.errors import InvalidFileError, NoStackError, StackError, UsageError
 
@@ -61,6 +61,17 @@ _ENGINE_FLAGS = frozenset(
 """What `vllm-mlx serve` (0.6.0) knows. It takes any unambiguous beginning for the flag itself."""
 
 
+_MLX_LM_FLAGS = frozenset(
+    {
+        *("chat-template-args", "decode-concurrency", "kv-bits", "kv-group-size", "max-tokens"),
+        *("min-p", "prefill-step-size", "prompt-cache-bytes", "prompt-cache-size"),
+        *("prompt-concurrency", "quantized-kv-start", "temp", "top-k", "top-p"),
+        *("use-default-chat-template",),
+    }
+)
+"""What may be said to mlx_lm.server (0.32.2): nothing that opens it, or loads something else."""
+
+
 class Replica(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Another Mac that serves a tier as well.
 
@@ -97,6 +108,8 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         tuned_by: The result of `bench --tune` that flags in `vllm_flags` come from; None where no
             such result was applied.
         role: What the model is for, which decides which engine serves it.
+        engine: Which engine serves it, where its role leaves a choice; None for vllm-mlx.
+        mlx_lm_flags: More flags for mlx_lm.server, as in `vllm_flags`, where that is the engine.
         replicas: The other Macs that serve it as well.
     """
 
@@ -114,7 +127,14 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ssd_cache_gb: Annotated[int, msgspec.Meta(ge=1)] | None = None
     tuned_by: str | None = None
     role: ModelRole = ModelRole.CHAT
+    engine: ServingEngine | None = None
+    mlx_lm_flags: dict[str, FlagValue] = {}
     replicas: tuple[Replica, ...] = ()
+
+    @property
+    def is_on_mlx_lm(self) -> bool:
+        """Whether mlx-lm serves it, and not vllm-mlx or what stands in its environment."""
+        return self.engine is ServingEngine.MLX_LM
 
 
 class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -265,6 +285,29 @@ def _role_problem(tier: Tier) -> str | None:
             f"the tier {tier.name!r} has `vllm_flags`, and a model of the role {tier.role} is "
             "served by another engine"
         )
+    return _engine_problem(tier)
+
+
+def _engine_problem(tier: Tier) -> str | None:
+    """What of a tier its engine can't have, or None."""
+    if tier.engine is not None and not tier.role.chats:
+        return (
+            f"the tier {tier.name!r} has the role {tier.role}, which leaves no choice of `engine`"
+        )
+    if not tier.is_on_mlx_lm:
+        if tier.mlx_lm_flags:
+            return f"the tier {tier.name!r} has `mlx_lm_flags`, and vllm-mlx serves it"
+        return None
+    if tier.role is ModelRole.VISION:
+        return f"the tier {tier.name!r} has the role {tier.role}, and mlx-lm reads no images"
+    if tier.ssd_cache_gb is not None:
+        return f"the tier {tier.name!r} has `ssd_cache_gb`, and mlx-lm keeps nothing on disk"
+    if tier.vllm_flags:
+        return f"the tier {tier.name!r} has `vllm_flags`, and mlx-lm serves it: see `mlx_lm_flags`"
+    wrong = next((name for name in tier.mlx_lm_flags if name not in _MLX_LM_FLAGS), None)
+    if wrong is not None:
+        known = ", ".join(sorted(_MLX_LM_FLAGS))
+        return f"the tier {tier.name!r} has a flag {wrong!r} in `mlx_lm_flags`; there are: {known}"
     return None
 
 

@@ -13,9 +13,13 @@ from mlx_stack.engines.vllm_mlx import Serving, served_by
 from mlx_stack.stack import Tier
 
 
+def tier_of(role: ModelRole) -> Tier:
+    return Tier(name="t", model="m", quant=None, source="/m", port=8009, vllm_flags={}, role=role)
+
+
 def command(role: ModelRole) -> tuple[str, ...]:
-    tier = Tier(name="t", model="m", quant=None, source="/m", port=8009, vllm_flags={}, role=role)
-    return engine_of(role).command(("python", "guard.py"), tier, Path("/models/m"), Serving())
+    tier = tier_of(role)
+    return engine_of(tier).command(("python", "guard.py"), tier, Path("/models/m"), Serving())
 
 
 @pytest.mark.parametrize(
@@ -32,7 +36,7 @@ def test_it_listens_on_loopback_only_and_has_one_model(role: ModelRole, flag: st
 
 @pytest.mark.parametrize("role", ModelRole)
 def test_no_engine_asks_the_hub(role: ModelRole) -> None:
-    assert engine_of(role).environment(Path("/hf"))["HF_HUB_OFFLINE"] == "1"
+    assert engine_of(tier_of(role)).environment(Path("/hf"))["HF_HUB_OFFLINE"] == "1"
 
 
 @pytest.mark.parametrize("role", [ModelRole.CHAT, ModelRole.VISION])

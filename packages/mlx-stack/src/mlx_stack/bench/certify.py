@@ -5,7 +5,7 @@ and what counts as worse, is decided by `judge`, which is pure (decision 0103).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 import psutil
@@ -17,7 +17,8 @@ from mlx_bench.compare import Change, compare_reports
 from mlx_bench.runner import OnProgress
 from mlx_stack.bench.check import check_tier
 from mlx_stack.bench.measure import bench
-from mlx_stack.engines.environment import EngineName, current_environment
+from mlx_stack.engines.by_role import environment_name
+from mlx_stack.engines.environment import current_environment
 from mlx_stack.engines.errors import EngineUnhealthyError, EngineWorseError
 from mlx_stack.engines.manage import CertifiedTier, EnginePair, WorseFigure
 from mlx_stack.errors import StackError
@@ -112,13 +113,18 @@ def certify(
         EngineUnhealthyError: A tier can't be served with them.
     """
     stack = opened.defined_stack
-    used = current_environment(opened.home.engines, EngineName.VLLM_MLX)
-    if stack is None or pair.vllm_mlx is None or pair.vllm_mlx == used:
+    if stack is None:
         return ()
-    alone = EnginePair(pair.vllm_mlx, None)  # nothing of this is LiteLLM's work
+    fresh = {
+        each.engine
+        for each in pair.environments
+        if each != current_environment(opened.home.engines, each.engine)
+    }
+    alone = replace(pair, litellm=None)  # nothing of this is LiteLLM's work
     return tuple(
         _certify(opened, _Trial(alone, tier, tier), available_bytes, on_progress)
         for tier in stack.chatting
+        if environment_name(tier) in fresh
     )
 
 
@@ -141,7 +147,6 @@ def certify_revision(
         on_tier: Called with the name of each tier before it is tried.
     """
     stack = opened.readable_stack
-    engine = current_environment(opened.home.engines, EngineName.VLLM_MLX)
     if stack is None:
         return ()
     done: list[CertifiedTier] = []
@@ -149,6 +154,7 @@ def certify_revision(
         local = local_model_of(opened, tier)
         if local is None or local.path != former.path:
             continue
+        engine = current_environment(opened.home.engines, environment_name(tier))
         if not tier.role.chats:
             done.append(CertifiedTier(tier.name, "only chat models are compared"))
         elif engine is None:
@@ -156,7 +162,10 @@ def certify_revision(
         else:
             on_tier(tier.name)
             moved = msgspec.structs.replace(tier, source=str(newer.path.absolute()))
-            trial = _Trial(EnginePair(engine, None), tier, moved, may_differ=True)
+            pair = EnginePair(engine, None)
+            if tier.is_on_mlx_lm:
+                pair = EnginePair(None, None, mlx_lm=engine)
+            trial = _Trial(pair, tier, moved, may_differ=True)
             done.append(_certify_model(opened, trial, available_bytes))
     return tuple(done)
 

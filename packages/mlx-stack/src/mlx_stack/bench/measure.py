@@ -171,7 +171,7 @@ def _conditions(
     return Conditions(
         target=name if target.tier is None else f"tier {name}",
         machine=_machine(hardware),
-        engine=_engine(home) if target.source is not None else None,
+        engine=_engine(home, target.engine) if target.source is not None else None,
         memory_bytes=target.process.memory_bytes if target.process else None,
         memory_source=target.process.source if target.process else "",
         report_extra={"quant": target.quant, "source": target.source, "tier": target.tier},
@@ -210,6 +210,6 @@ def _machine(hardware: HardwareProfile | None) -> dict[str, object]:
     return {**described, **profile}
 
 
-def _engine(home: Home) -> EngineVersion | None:
-    environment = current_environment(home.engines, EngineName.VLLM_MLX)
-    return None if environment is None else EngineVersion("vllm-mlx", environment.version)
+def _engine(home: Home, name: EngineName) -> EngineVersion | None:
+    environment = current_environment(home.engines, name)
+    return None if environment is None else EngineVersion(name.value, environment.version)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
+import msgspec
 
 from mlx_bench import (
     EndpointError,
@@ -21,7 +22,8 @@ from mlx_bench.runner import OnProgress
 from mlx_bench.serving_process import is_local
 from mlx_catalog import CatalogEntry, Quant, UnknownModelError
 from mlx_procsup import Ask, NotReadyError, StateDirs, start_service, stop_service, wait_for_healthy
-from mlx_stack.engines.environment import EngineName, require_environment
+from mlx_stack.engines.by_role import environment_name, environment_of
+from mlx_stack.engines.environment import EngineName
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.gateway.endpoint import LOOPBACK
 from mlx_stack.models.disk.local import LocalModel
@@ -30,7 +32,7 @@ from mlx_stack.models.hub.environment import read_environment
 from mlx_stack.models.name import is_on_hub
 from mlx_stack.models.own_code import ensure_no_code
 from mlx_stack.models.serving import entry_of, serving_of
-from mlx_stack.models.shelf import role_of_folder
+from mlx_stack.models.shelf import engine_needed, role_of_folder
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.engine_door import latest_asker
 from mlx_stack.services.ports import free_ports
@@ -48,6 +50,7 @@ class BenchTarget:
         process: The serving process, or None where it is not on this machine or not ours.
         context_tokens: What the tier is planned for; None where nothing was planned.
         concurrency: How many requests it is planned for at once.
+        engine: What serves it, where that is one of ours.
     """
 
     endpoint: ModelEndpoint
@@ -59,6 +62,7 @@ class BenchTarget:
     process: ServingProcess | None = None
     context_tokens: int | None = None
     concurrency: int | None = None
+    engine: EngineName = EngineName.VLLM_MLX
 
     @property
     def is_here(self) -> bool:
@@ -148,6 +152,7 @@ def _of_tier(opened: OpenStack, tier: Tier) -> BenchTarget:
         process=find_serving_process(endpoint.base_url),
         context_tokens=tier.context_tokens,
         concurrency=tier.concurrency,
+        engine=environment_name(tier),
     )
 
 
@@ -190,6 +195,9 @@ def _serve(
         concurrency=concurrency,
         role=role_of_folder(local.path),
     )
+    tier = msgspec.structs.replace(
+        tier, engine=engine_needed(entry_of(opened.catalog, tier), tier.role, local.path)
+    )
     require_chat(tier)
     on_progress(f"Starting {tier.model} for this run")
     with serve_beside(opened, tier, local.path) as target:
@@ -220,6 +228,7 @@ def serve_beside(opened: OpenStack, tier: Tier, folder: Path) -> Generator[Bench
                 quant=tier.quant,
                 source=tier.source,
                 process=serving_process_of(started.pid),
+                engine=environment_name(tier),
             )
         except NotReadyError as error:
             log = "\n".join(error.log_tail)
@@ -250,5 +259,5 @@ def _endpoint_of(tier: Tier, dirs: StateDirs) -> ModelEndpoint:
 
 def _engine(opened: OpenStack, tier: Tier, folder: Path, dirs: StateDirs) -> Service:
     serving = serving_of(opened.catalog, tier, folder)
-    environment = require_environment(opened.home.engines, EngineName.VLLM_MLX)
+    environment = environment_of(tier, opened.home.engines)
     return engine_service(opened, tier, folder, serving, engine=environment, dirs=dirs)

@@ -290,6 +290,11 @@ def tune(
         hint = f"The stack has: {', '.join(each.name for each in stack.tiers)}."
         raise UsageError(f"{name!r} isn't a tier: only tiers are tuned.", hint=hint)
     require_chat(tier)
+    if tier.is_on_mlx_lm:
+        raise UsageError(
+            f"{name} is served by mlx-lm: only settings of vllm-mlx are tuned.",
+            hint=f"`mlx-stack bench {name}` measures it as it is.",
+        )
     local = _whole_model(opened, tier)
     parameters = msgspec.structs.replace(
         parameters,

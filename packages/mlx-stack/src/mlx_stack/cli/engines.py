@@ -40,11 +40,13 @@ _engines_argument: Decorator = click.argument(
     nargs=-1,
     type=click.Choice([engine.value for engine in EngineName]),
 )
-"""`[ENGINE]...`: which engines; none means all."""
+"""`[ENGINE]...`: which engines; none means those that matter here."""
 
 
-def _chosen(names: tuple[str, ...]) -> tuple[EngineName, ...]:
-    return tuple(engine for engine in EngineName if not names or engine in names)
+def _chosen(context: Context, names: tuple[str, ...]) -> tuple[EngineName, ...]:
+    if not names:
+        return engines.manage.engines_here(context.home)
+    return tuple(engine for engine in EngineName if engine in names)
 
 
 @click.group("engines", cls=OrderedGroup, invoke_without_command=True)
@@ -53,7 +55,8 @@ def _chosen(names: tuple[str, ...]) -> tuple[EngineName, ...]:
 def command(context: Context) -> None:
     """Manage vllm-mlx and LiteLLM, each in an isolated environment, pinned with hashes.
 
-    Without a COMMAND, list them.
+    Models that are too new for vllm-mlx are served by mlx-lm, which is installed once a tier needs
+    it. Without a COMMAND, list them.
     """
     list_by_default(context)
 
@@ -109,7 +112,7 @@ def install_command(context: Context, names: tuple[str, ...], *, reinstall: bool
         done = engines.manage.install_engines(
             context.home,
             engines.uv_process.own_toolchain(),
-            only=_chosen(names),
+            only=_chosen(context, names),
             reinstall=reinstall,
             on_event=install_progress(context.output),
         )
@@ -140,7 +143,7 @@ def _show_installed(
 def verify_command(context: Context, names: tuple[str, ...]) -> int:
     """Compare every file of what is in use with the lock. Exits with 1 if something differs."""
     with context.output.waiting("Comparing every file"):
-        verified = engines.manage.verify_engines(context.home, only=_chosen(names))
+        verified = engines.manage.verify_engines(context.home, only=_chosen(context, names))
     context.output.show(verified, _show_verified)
     return exit_codes.DONE if all(each.ok for each in verified.engines) else exit_codes.FAILED
 
@@ -198,7 +201,7 @@ def upgrade_command(context: Context, names: tuple[str, ...], *, is_forced: bool
             context.home,
             toolchain,
             check,
-            only=_chosen(names),
+            only=_chosen(context, names),
             on_event=install_progress(context.output),
         )
     context.output.show(done, _show_switched)
@@ -243,7 +246,7 @@ def _switch_words(switch: "engines.manage.EngineSwitch") -> str:
 @examples("mlx-stack engines rollback", "mlx-stack engines rollback vllm-mlx")
 def rollback_command(context: Context, names: tuple[str, ...]) -> None:
     """Go back to the previous versions; repeat it to undo that."""
-    done = engines.manage.rollback_engines(context.home, only=_chosen(names))
+    done = engines.manage.rollback_engines(context.home, only=_chosen(context, names))
     context.output.show(done, _show_switched)
 
 
@@ -258,7 +261,7 @@ def prune_command(context: Context, names: tuple[str, ...], *, previous: bool) -
         context.home,
         engines.uv_process.own_toolchain(),
         previous=previous,
-        only=_chosen(names),
+        only=_chosen(context, names),
     )
     context.output.show(done, _show_pruned)
 

@@ -4,10 +4,11 @@ from functools import partial
 
 import click
 
-from mlx_stack import exit_codes, gateway, planning, services
+from mlx_stack import engines, exit_codes, gateway, planning, services
 from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.options import tier_option, timeout_option
 from mlx_stack.cli.frame.output import Output
+from mlx_stack.cli.views.progress import install_progress
 from mlx_stack.cli.views.services import StartingServices, show_event
 
 
@@ -34,6 +35,7 @@ def up(context: Context, tier: str | None, timeout_s: float, *, dry_run: bool, f
     warning = planning.room.check_stack(context.opened, tier, is_forced=force)
     if warning:
         output.say(("warning: ", "yellow"), warning)
+    _install_what_tiers_need(context)
     with output.waiting("Starting"):
         outcomes = services.up.up(
             context.opened,
@@ -44,6 +46,19 @@ def up(context: Context, tier: str | None, timeout_s: float, *, dry_run: bool, f
     output.show(outcomes)
     _say_endpoint(context)
     return _say_what_failed(context, outcomes)
+
+
+def _install_what_tiers_need(context: Context) -> None:
+    """Install engines besides the usual ones that tiers of the stack ask for."""
+    missing = engines.manage.missing_engines(context.home)
+    if missing:
+        with context.output.waiting("Installing"):
+            engines.manage.install_engines(
+                context.home,
+                engines.uv_process.own_toolchain(),
+                only=missing,
+                on_event=install_progress(context.output),
+            )
 
 
 def _say_what_failed(context: Context, outcomes: "services.service.Outcomes") -> int:

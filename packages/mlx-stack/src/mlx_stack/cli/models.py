@@ -434,7 +434,7 @@ def _catalog_footer(listing: "planning.listings.CatalogListing") -> str:
     ]
     apart = [model.entry.id for model in listing.models if model.fit.unservable_because]
     if apart:
-        lines.append(f"The pinned engine can't serve {', '.join(apart)}.")
+        lines.append(f"No pinned engine can serve {', '.join(apart)}.")
     doubtful = [model.entry.id for model in listing.models if model.entry.confidence == "low"]
     if doubtful:
         lines.append(f"Figures are doubtful for {', '.join(doubtful)}.")

@@ -14,6 +14,7 @@ from mlx_gateway.ledger import LedgerError, NewerLedgerError
 from mlx_procsup import locate, stop_service, tail_with_archive
 from mlx_stack.doctor.finding import Finding, Severity, of_error, ok
 from mlx_stack.engines.environment import (
+    USUAL,
     EngineName,
     Environment,
     current_environment,
@@ -22,7 +23,7 @@ from mlx_stack.engines.environment import (
     unused_environments,
 )
 from mlx_stack.engines.kept_prompts import list_kept, remove_kept, remove_old, unused
-from mlx_stack.engines.manage import install_engines, prune_engines
+from mlx_stack.engines.manage import engines_here, install_engines, prune_engines
 from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.engines.verify import verify
 from mlx_stack.errors import StackError
@@ -128,7 +129,7 @@ def check_engines(home: Home, *, reads_files: bool) -> Iterator[Finding]:
     Args:
         reads_files: Compare every file with the lock, which takes seconds, not only the packages.
     """
-    for engine in EngineName:
+    for engine in engines_here(home):
         environment = current_environment(home.engines, engine)
         pinned = environment_for(home.engines, engine, shipped_lock(engine))
         if environment is None:
@@ -136,7 +137,9 @@ def check_engines(home: Home, *, reads_files: bool) -> Iterator[Finding]:
                 "engine",
                 "problem",
                 f"{engine} is not installed.",
-                "Nothing can be served without it.",
+                "Nothing can be served without it."
+                if engine in USUAL
+                else "There are tiers that only it can serve.",
                 "`mlx-stack doctor --fix` installs it.",
                 repair=partial(install_engines, home, own_toolchain(), only=(engine,)),
                 repaired=f"{engine} is installed now.",
@@ -162,7 +165,7 @@ def check_engines(home: Home, *, reads_files: bool) -> Iterator[Finding]:
             "info",
             f"{count}: {disk} on disk, neither in use nor kept for a rollback.",
             fix="`mlx-stack doctor --fix` removes what no service still runs from.",
-            repair=partial(prune_engines, home, own_toolchain()),
+            repair=partial(prune_engines, home, own_toolchain(), only=tuple(EngineName)),
             repaired="Removed the old engine installations that no service runs from.",
         )
 

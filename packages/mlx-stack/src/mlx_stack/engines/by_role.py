@@ -1,4 +1,4 @@
-"""Which engine serves a tier: it follows from what the tier's model is for.
+"""Which engine serves a tier: it follows from what the tier's model is for, or the tier says it.
 
 A further engine is a module with these two functions, and a row here.
 """
@@ -6,14 +6,14 @@ A further engine is a module with these two functions, and a row here.
 from pathlib import Path
 from typing import Protocol
 
-from mlx_catalog import ModelRole
-from mlx_stack.engines import mlx_vlm, vllm_mlx
+from mlx_stack.engines import mlx_lm, mlx_vlm, vllm_mlx
+from mlx_stack.engines.environment import EngineName, Environment, require_environment
 from mlx_stack.engines.vllm_mlx import Serving
 from mlx_stack.stack import Tier
 
 
 class RoleEngine(Protocol):
-    """A program in vllm-mlx's environment that serves one model of a role behind the guard.
+    """A program that serves one model behind the guard.
 
     It answers `GET /v1/models` once the model is loaded; what proves that it does its work is
     asked of every engine alike (`services.proof`), and the guard counts what passes where the
@@ -31,6 +31,22 @@ class RoleEngine(Protocol):
         ...
 
 
-def engine_of(role: ModelRole) -> RoleEngine:
-    """The engine that serves models of that role."""
-    return vllm_mlx if role.chats else mlx_vlm
+def engine_of(tier: Tier) -> RoleEngine:
+    """The engine that serves `tier`."""
+    if tier.is_on_mlx_lm:
+        return mlx_lm
+    return vllm_mlx if tier.role.chats else mlx_vlm
+
+
+def environment_name(tier: Tier) -> EngineName:
+    """Whose environment that engine stands in."""
+    return EngineName.MLX_LM if tier.is_on_mlx_lm else EngineName.VLLM_MLX
+
+
+def environment_of(tier: Tier, engines: Path) -> Environment:
+    """The environment in use that the engine of `tier` stands in.
+
+    Raises:
+        EngineMissingError: When there is none that works.
+    """
+    return require_environment(engines, environment_name(tier))

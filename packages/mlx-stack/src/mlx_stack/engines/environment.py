@@ -37,6 +37,11 @@ class EngineName(StrEnum):
 
     VLLM_MLX = "vllm-mlx"
     LITELLM = "litellm"
+    MLX_LM = "mlx-lm"
+
+
+USUAL = (EngineName.VLLM_MLX, EngineName.LITELLM)
+"""Those that every stack needs; another is installed once a tier needs it."""
 
 
 type LockName = EngineName | Literal["embedded-model"]

@@ -1,9 +1,9 @@
 """What stands between a port of this machine and the engine behind it (decision 0025).
 
-An engine is started as `python -I guard.py serve …`, or as `… mlx-vlm …`: this file then wraps its
-ASGI application and its log records, and applies the `ADDITIONS`; no file of the engine is changed.
-It runs in the engine's environment, so it imports nothing but the standard library; mlx-stack
-imports it for the other side of the proof.
+An engine is started as `python -I guard.py serve …`, or as `… mlx-vlm …` or `… mlx-lm …`: this
+file then wraps its ASGI application and its log records, and for vllm-mlx applies the `ADDITIONS`;
+no file of the engine is changed. It runs in the engine's environment, so it imports nothing but the
+standard library; mlx-stack imports it for the other side of the proof.
 
 Each request carries a nonce and a keyed digest over it, its method and its path; each answer
 carries a keyed digest over the nonce. So the engine answers nobody else, and who asks knows that
@@ -38,6 +38,8 @@ from typing import Any, cast, override
 SECRET_VARIABLE = "MLX_ENGINE_SECRET"  # noqa: S105 - its name
 SCRATCH_VARIABLE = "MLX_ENGINE_SCRATCH"
 HEADER = "x-mlx-stack-proof"
+STARTED_BY = {"mlx-vlm": "mlx_vlm_start", "mlx-lm": "mlx_lm_start"}
+"""The files beside this one that start other engines than vllm-mlx, by the first argument."""
 ADDITIONS = (
     *("backports", "fair_prefill", "checkpoints", "kept_on_disk", "text_route", "cached_usage"),
 )
@@ -504,18 +506,19 @@ def main() -> None:
 
     scratch = os.environ.pop(SCRATCH_VARIABLE, "")
 
-    is_vllm = sys.argv[1:2] == ["serve"]
+    starter = STARTED_BY.get(sys.argv[1] if len(sys.argv) > 1 else "")
+    says_status = starter == "mlx_vlm_start"
 
     def run_guarded(app: App | str, **options: Any) -> None:
         if scratch:
             _use_scratch(scratch)
         named: Callable[[str], App] = import_module("uvicorn.importer").import_from_string
         engine = named(app) if isinstance(app, str) else app
-        run(Guard(engine, secret, says_status=not is_vllm), **options)
+        run(Guard(engine, secret, says_status=says_status), **options)
 
     vars(uvicorn)["run"] = run_guarded
-    if not is_vllm:
-        _module_beside("mlx_vlm_start").main(sys.argv[2:])
+    if starter is not None:
+        _module_beside(starter).main(sys.argv[2:])
         return
     for name in ADDITIONS:
         _module_beside(name).apply()

@@ -13,7 +13,14 @@ from typing import Final, Literal
 from mlx_procsup import WaitCancelledError, acquire_lock
 from mlx_stack import json_file
 from mlx_stack.engines import environment as environments
-from mlx_stack.engines.environment import EngineName, Environment, Lock, Receipt, shipped_lock
+from mlx_stack.engines.environment import (
+    USUAL,
+    EngineName,
+    Environment,
+    Lock,
+    Receipt,
+    shipped_lock,
+)
 from mlx_stack.engines.errors import EngineInstallError
 from mlx_stack.engines.uv_process import Interruption, Toolchain, not_installed
 from mlx_stack.engines.verify import packages_problem, records_digest
@@ -83,7 +90,7 @@ def install_all(
     engines: Path,
     toolchain: Toolchain,
     *,
-    only: Sequence[EngineName] = tuple(EngineName),
+    only: Sequence[EngineName] = USUAL,
     locks: Callable[[EngineName], Lock] = shipped_lock,
     on_event: OnEvent[InstallEvent] = ignore,
     reinstall: bool = False,

@@ -3,14 +3,16 @@
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 from mlx_procsup import ProbeTarget, ServiceState, acquire_lock, probe_all
 from mlx_stack.engines import environment as environments
+from mlx_stack.engines.by_role import environment_name
 from mlx_stack.engines.environment import (
+    USUAL,
     EngineName,
     Environment,
     EnvironmentState,
@@ -24,6 +26,7 @@ from mlx_stack.engines.verify import EngineVerification, verify
 from mlx_stack.errors import StackError
 from mlx_stack.gateway.events import UPGRADE, note_event
 from mlx_stack.home import Home
+from mlx_stack.stack import Tier, load_stack
 from mlx_stack.steps import OnEvent, ignore
 
 type EnvironmentRole = Literal["in-use", "previous", "unused"]
@@ -32,8 +35,6 @@ type InstallOutcome = Literal["installed", "already-installed", "repaired"]
 type HealthCheck = Callable[[EnginePair], HealthReport]
 type LockOfEngine = Callable[[EngineName], Lock]
 
-ALL: tuple[EngineName, ...] = tuple(EngineName)
-
 
 @dataclass(frozen=True, slots=True)
 class EnginePair:
@@ -41,6 +42,13 @@ class EnginePair:
 
     vllm_mlx: Environment | None
     litellm: Environment | None
+    mlx_lm: Environment | None = None
+
+    @property
+    def environments(self) -> tuple[Environment, ...]:
+        """Those that are there."""
+        each = (self.vllm_mlx, self.mlx_lm, self.litellm)
+        return tuple(environment for environment in each if environment is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +136,7 @@ class EngineRow:
 
 @dataclass(frozen=True, slots=True)
 class EngineList:
-    """Every engine."""
+    """Every engine that matters here."""
 
     engines: tuple[EngineRow, ...]
     free_bytes: int
@@ -235,9 +243,38 @@ class PrunedEngines:
         return {"removed": removed, "kept_for_services": list(self.kept_running)}
 
 
+def engines_here(home: Home) -> tuple[EngineName, ...]:
+    """The engines that matter here: the usual ones, those that tiers need, and installed ones."""
+    needed = needed_engines(home)
+    return tuple(
+        engine
+        for engine in EngineName
+        if engine in needed or environments.list_environments(home.engines, engine)
+    )
+
+
+def needed_engines(home: Home) -> tuple[EngineName, ...]:
+    """The usual engines, and those that tiers of the stack ask for besides."""
+    tiers: tuple[Tier, ...] = ()
+    with suppress(StackError):  # without a stack, or with a damaged one, none is asked for
+        tiers = load_stack(home.stack).tiers
+    asked = {environment_name(tier) for tier in tiers}
+    return tuple(engine for engine in EngineName if engine in USUAL or engine in asked)
+
+
+def missing_engines(home: Home) -> tuple[EngineName, ...]:
+    """The engines besides the usual ones that tiers ask for, and that are not installed."""
+    return tuple(
+        engine
+        for engine in needed_engines(home)
+        if engine not in USUAL and environments.current_environment(home.engines, engine) is None
+    )
+
+
 def list_engines(home: Home, *, locks: LockOfEngine = shipped_lock) -> EngineList:
-    """Every engine with its environments; reads only."""
-    rows = tuple(_engine_row(home.engines, engine, locks(engine)) for engine in EngineName)
+    """Every engine that matters here with its environments; reads only."""
+    here = engines_here(home)
+    rows = tuple(_engine_row(home.engines, engine, locks(engine)) for engine in here)
     folder = next(path for path in (home.engines, *home.engines.parents) if path.exists())
     return EngineList(rows, shutil.disk_usage(folder).free)
 
@@ -246,7 +283,7 @@ def install_engines(
     home: Home,
     toolchain: Toolchain,
     *,
-    only: Sequence[EngineName] = ALL,
+    only: Sequence[EngineName] = USUAL,
     locks: LockOfEngine = shipped_lock,
     reinstall: bool = False,
     on_event: OnEvent[InstallEvent] = ignore,
@@ -286,7 +323,7 @@ def install_engines(
 
 
 def verify_engines(
-    home: Home, *, only: Sequence[EngineName] = ALL
+    home: Home, *, only: Sequence[EngineName] = USUAL
 ) -> EngineResults[EngineVerification]:
     """How each engine in use differs from its lock, file by file; reads only.
 
@@ -302,7 +339,7 @@ def upgrade_engines(
     toolchain: Toolchain,
     check: HealthCheck,
     *,
-    only: Sequence[EngineName] = ALL,
+    only: Sequence[EngineName] = USUAL,
     locks: LockOfEngine = shipped_lock,
     on_event: OnEvent[InstallEvent] = ignore,
 ) -> SwitchedEngines:
@@ -328,7 +365,9 @@ def upgrade_engines(
         used = {**before, **fresh}
         for engine in fresh:
             on_event(InstallEvent(engine, "asking", "a question"))
-        health = check(EnginePair(used[EngineName.VLLM_MLX], used[EngineName.LITELLM]))
+        health = check(
+            EnginePair(used[EngineName.VLLM_MLX], used[EngineName.LITELLM], used[EngineName.MLX_LM])
+        )
         with acquire_lock(home.lock, "engines upgrade"):
             for each in fresh.values():
                 environments.use_environment(home.engines, each)
@@ -336,7 +375,7 @@ def upgrade_engines(
     return _switched(home, switches, health)
 
 
-def rollback_engines(home: Home, *, only: Sequence[EngineName] = ALL) -> SwitchedEngines:
+def rollback_engines(home: Home, *, only: Sequence[EngineName] = USUAL) -> SwitchedEngines:
     """Switch back to the versions that were in use before; doing it twice changes nothing.
 
     Raises:
@@ -360,7 +399,7 @@ def rollback_engines(home: Home, *, only: Sequence[EngineName] = ALL) -> Switche
 
 
 def prune_engines(
-    home: Home, toolchain: Toolchain, *, previous: bool = False, only: Sequence[EngineName] = ALL
+    home: Home, toolchain: Toolchain, *, previous: bool = False, only: Sequence[EngineName] = USUAL
 ) -> PrunedEngines:
     """Remove environments that are neither in use nor kept for `rollback`.
 

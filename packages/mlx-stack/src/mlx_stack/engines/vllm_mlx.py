@@ -8,7 +8,7 @@ import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_stack.engines import guard
+from mlx_stack.engines import guard, mlx_lm_start
 from mlx_stack.engines.environment import Environment
 from mlx_stack.stack import FlagValue, Tier
 
@@ -20,11 +20,11 @@ MAX_ANSWER_TOKENS = 32_768
 MAX_REQUEST_TOKENS = 1_000_000
 """What a client may name: agents ask for more than any answer has, and the default of 32,768 would
 refuse them. The model stops by itself."""
-_ADDRESS_FLAGS = frozenset({"--served-model-name", "--host", "--port"})
 _MTP_HEADS = ("mtp/weights.safetensors", "model-mtp.safetensors")
 STEP_TOKENS = 512
 """Of prompts, at most, with batching: a short prompt waits for the step that is being read. The
 engine's own 2,048 is hardly faster (decision 0023)."""
+_ADDRESS_FLAGS = frozenset({"--served-model-name", "--host", "--port", "--model"})
 DEFAULT_CACHE_BYTES = 2**30
 """For prefixes kept between requests, where nobody planned. The engine's own default, a fifth of
 the machine's free memory for each engine, would leave none for several."""
@@ -48,6 +48,7 @@ class Serving:
         shortens: Whether the beginning of such a vector is one by itself (Matryoshka).
         pooling: How one vector is made of those of a text's tokens, where the model's files don't
             say; "" where nothing else says, either.
+        runs_own_code: Whether the model's folder holds Python that the user allowed.
     """
 
     tool_call_parser: str = ""
@@ -61,6 +62,7 @@ class Serving:
     dimensions: int | None = None
     shortens: bool = False
     pooling: str = ""
+    runs_own_code: bool = False
 
 
 def environment(hf_home: Path) -> dict[str, str]:
@@ -103,7 +105,7 @@ def command(
         serving: How.
     """
     flags = flags_of(tier, serving or Serving())
-    return (*start, "serve", str(model_folder), *_words(flags))
+    return (*start, "serve", str(model_folder), *words_of(flags))
 
 
 def flags_of(tier: Tier, serving: Serving) -> dict[str, FlagValue]:
@@ -119,10 +121,13 @@ def served_by(command: tuple[str, ...]) -> tuple[str | None, int | None]:
 
 
 def settings_of(command: tuple[str, ...]) -> tuple[str, ...]:
-    """The flags of a command line of `command`, without names and addresses: how it serves."""
-    if "serve" not in command:
+    """The flags of an engine's command line, without names and addresses: how it serves."""
+    if "serve" in command:
+        words = iter(command[command.index("serve") + 2 :])
+    elif mlx_lm_start.PROGRAM in command:
+        words = iter(command[command.index(mlx_lm_start.PROGRAM) + 1 :])
+    else:
         return ()
-    words = iter(command[command.index("serve") + 2 :])
     kept: list[str] = []
     for word in words:
         if word in _ADDRESS_FLAGS:
@@ -193,7 +198,7 @@ def _caching(tier: Tier, serving: Serving) -> dict[str, FlagValue]:
     }
 
 
-def _words(flags: dict[str, FlagValue]) -> list[str]:
+def words_of(flags: dict[str, FlagValue]) -> list[str]:
     """`{"port": 8000, "offline": True, "mllm": False}` → `--port 8000 --offline`."""
     words: list[str] = []
     for name, value in flags.items():

@@ -9,6 +9,7 @@ from mlx_catalog import (
     CatalogEntry,
     EngineFit,
     ModelRole,
+    ServingEngine,
     UnreadableModelError,
     engine_fit,
     read_model,
@@ -32,6 +33,7 @@ from mlx_stack.engines.mlx_vlm_start import LONGEST_TEXT_TOKENS
 from mlx_stack.engines.vllm_mlx import Serving, finds_mtp_heads
 from mlx_stack.errors import StackError
 from mlx_stack.models.disk.local import inspect_folder
+from mlx_stack.models.own_code import is_allowed
 from mlx_stack.stack import Tier
 
 _STEP_FLAG = "prefill-step-size"
@@ -66,6 +68,7 @@ def serving_of(catalog: Catalog, tier: Tier, folder: Path) -> Serving:
         has_mtp=fit.multimodal and finds_mtp_heads(folder),
         cache_bytes=_cache_bytes(shape, tier),
         prefill_step=_prefill_step(shape, tier),
+        runs_own_code=is_allowed(folder),
     )
 
 
@@ -111,11 +114,13 @@ def fit_and_shape(
     Raises:
         UnreadableModelError: When the files are damaged.
     """
+    engine = tier.engine or ServingEngine.VLLM_MLX
     if entry is None:
         model = read_model(path)
-        return engine_fit(model), shape_of_model(model)
+        return engine_fit(model, engine), shape_of_model(model)
     quant = tier.quant or entry.quant_of(tier.source)
-    return engine_fit(entry), shape_of_entry(entry, quant) if quant is not None else None
+    shape = shape_of_entry(entry, quant) if quant is not None else None
+    return engine_fit(entry, engine), shape
 
 
 def memory_of(shape: ModelShape | None, fit: EngineFit, tier: Tier) -> MemoryUse | None:
@@ -125,7 +130,8 @@ def memory_of(shape: ModelShape | None, fit: EngineFit, tier: Tier) -> MemoryUse
     if not tier.role.chats:
         tokens = tier.context_tokens or LONGEST_TEXT_TOKENS
         return memory_use(replace(shape, role=tier.role), Workload(context_tokens=tokens))
-    tokens, step = tier.context_tokens or DEFAULT_CONTEXT_TOKENS, tier.vllm_flags.get(_STEP_FLAG)
+    flags = tier.mlx_lm_flags if tier.is_on_mlx_lm else tier.vllm_flags
+    tokens, step = tier.context_tokens or DEFAULT_CONTEXT_TOKENS, flags.get(_STEP_FLAG)
     if not isinstance(step, int) or step < 1:
         step = prefill_step(shape, tokens, tier.concurrency)
     workload = Workload(

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import msgspec
 
-from mlx_catalog import CatalogError, EngineFit, ModelRole, UnreadableModelError, read_role
+from mlx_catalog import (
+    CatalogEntry,
+    CatalogError,
+    EngineFit,
+    ModelRole,
+    ServingEngine,
+    UnreadableModelError,
+    engine_fit,
+    read_model,
+    read_role,
+)
 from mlx_recommend import PROCESS_BYTES, ModelShape
 from mlx_stack.models.disk.local import LocalModel, list_local
 from mlx_stack.models.find import local_model_of
@@ -126,6 +136,7 @@ def _on_disk(
         idle_unload_s=IDLE_S,
         role=entry.role if entry is not None else role_of_folder(local.path),
     )
+    tier = msgspec.structs.replace(tier, engine=engine_needed(entry, tier.role, local.path))
     known = _shape_and_fit(opened, tier, local.path)
     usual = tokens = usual_context(known[0] if known is not None else None, tier.name, tier.role)
     tier = msgspec.structs.replace(tier, context_tokens=tokens)
@@ -143,6 +154,19 @@ def _on_disk(
         tier=tier,
         claim_bytes=claim,
     )
+
+
+def engine_needed(
+    entry: CatalogEntry | None, role: ModelRole, folder: Path
+) -> ServingEngine | None:
+    """The engine that a model needs where that isn't the usual one of its role."""
+    if not role.chats:
+        return None
+    try:
+        fit = engine_fit(entry if entry is not None else read_model(folder / "config.json"))
+    except UnreadableModelError:
+        return None
+    return fit.engine if fit.engine is ServingEngine.MLX_LM else None
 
 
 def role_of_folder(folder: Path) -> ModelRole:

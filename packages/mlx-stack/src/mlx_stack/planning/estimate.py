@@ -12,6 +12,7 @@ from mlx_catalog import (
     ModelReading,
     ModelRole,
     Quant,
+    ServingEngine,
     engine_fit,
     read_model,
 )
@@ -78,6 +79,12 @@ class DescribedModel:
     def entry(self) -> CatalogEntry | None:
         """The catalog's entry, where it has one."""
         return self.found.entry
+
+    @property
+    def engine_needed(self) -> ServingEngine | None:
+        """The engine that it needs where that isn't the usual one of its role."""
+        needs_it = self.role.chats and self.fit.engine is ServingEngine.MLX_LM
+        return ServingEngine.MLX_LM if needs_it else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

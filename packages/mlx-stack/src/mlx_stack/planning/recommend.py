@@ -33,7 +33,7 @@ _ORDINALS = {1: "best", 2: "second best", 3: "third best"}
 EXCLUSIONS = {
     Exclusion.GATED: "gated: needs a Hub token",
     Exclusion.UNSERVABLE: "the engine can't serve it",
-    Exclusion.NEEDS_NEWER: "needs a newer engine",
+    Exclusion.NEEDS_NEWER: "needs mlx-lm: only by name",
     Exclusion.DOUBTFUL: "doubtful figures",
     Exclusion.UNKNOWN_MEMORY: "memory unknown",
     Exclusion.NO_WEIGHTS: "no MLX weights published",

@@ -143,10 +143,13 @@ def added_tier(
         context_tokens=context_tokens or usual_context(found.shape, tier_name, found.role),
         concurrency=concurrency,
         role=found.role,
+        engine=found.engine_needed,
     )
     note, repo = found.note, found.found.repo
     if repo is not None and repo.revision is not None:
         note = f"`mlx-stack pull {repo.repo}@{repo.revision}` fetches that revision. {note}".strip()
+    if tier.is_on_mlx_lm:
+        note = f"mlx-lm serves it, an engine that `mlx-stack up` installs. {note}".strip()
     memory = memory_of(found.shape, found.fit, tier)
     return PlannedTier(tier, memory, note=note, generation_tps=_speed(opened, found))
 

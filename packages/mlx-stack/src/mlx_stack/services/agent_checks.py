@@ -65,7 +65,8 @@ def _engine_of(home: Home, command: tuple[str, ...]) -> EngineVersion:
     """The engine of a command line that starts with the Python of one of our environments."""
     if not command or not Path(command[0]).is_relative_to(home.engines):
         return EngineVersion()
-    environment = Environment(EngineName.VLLM_MLX, Path(command[0]).parent.parent)
+    folder = Path(command[0]).parent.parent
+    environment = Environment(EngineName(folder.parent.name), folder)
     return EngineVersion(environment.engine, environment.version)
 
 

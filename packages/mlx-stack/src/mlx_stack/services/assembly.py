@@ -15,7 +15,7 @@ from mlx_recommend import budget_bytes
 from mlx_stack import atomic_file
 from mlx_stack.config import Config, LiteLlmMode
 from mlx_stack.engines import vllm_mlx
-from mlx_stack.engines.environment import EngineName, Environment, require_environment
+from mlx_stack.engines.by_role import environment_of
 from mlx_stack.engines.errors import EngineMissingError
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.gateway import litellm
@@ -88,13 +88,15 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
         NoStackError: When no stack is defined.
         InvalidFileError: When the stack file or the configuration is damaged.
         UsageError: When a port of the gateway is a tier's as well, or a replica's node is unknown.
-        EngineMissingError: When vllm-mlx, or a LiteLLM that is always to run, is not installed.
+        EngineMissingError: When a tier's engine, or a LiteLLM that is always to run, is not
+            installed.
         InvalidCatalogError: When one of the user's own catalog entries breaks the schema.
     """
     record = panics.read(opened.home)
     stack, config = _as_it_may_run(opened.stack, record), opened.config
     _check_gateway_port(stack, config)
-    engine = require_environment(opened.home.engines, EngineName.VLLM_MLX)
+    for tier in stack.tiers:
+        environment_of(tier, opened.home.engines)
     engines: list[Service] = []
     missing: dict[str, StackError] = {}
     known: dict[str, TierAtGateway] = {}
@@ -105,11 +107,11 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
             missing[tier.name] = error
             continue
         known[tier.name] = at_gateway(tier, serving)
-        engines.append(_engine_service(opened, tier, folder, serving, engine))
+        engines.append(_engine_service(opened, tier, folder, serving))
     text = gateway_settings(opened.home, stack, config, load_nodes(opened.home.nodes), known)
     gateway = gateway_service(opened, key=gateway_key, settings_text=text)
     litellm = _litellm_if_any(opened, gateway_key)
-    guests = tuple(_guests(opened, engine, record))
+    guests = tuple(_guests(opened, record))
     return Assembly(stack, config, tuple(engines), gateway, litellm, text, missing, guests)
 
 
@@ -119,10 +121,10 @@ def tier_service(opened: OpenStack, tier: Tier) -> Service:
     Raises:
         StackError: When no engine is installed, or the model is not on this disk.
     """
-    engine = require_environment(opened.home.engines, EngineName.VLLM_MLX)
+    environment_of(tier, opened.home.engines)
     record = panics.read(opened.home)
     tier = _tier_as_it_may_run(tier, record)
-    return _engine_service(opened, tier, *_served(opened, tier, record), engine)
+    return _engine_service(opened, tier, *_served(opened, tier, record))
 
 
 def _as_it_may_run(stack: Stack, record: panics.Record) -> Stack:
@@ -154,6 +156,12 @@ def at_gateway(tier: Tier, serving: vllm_mlx.Serving) -> TierAtGateway:
     flags = tier.vllm_flags
     if not tier.role.chats:
         return TierAtGateway(dimensions=serving.dimensions, shortens=serving.shortens)
+    if tier.is_on_mlx_lm:  # it finds the parsers by itself, from the model's files
+        return TierAtGateway(
+            sees_images=False,
+            calls_tools=bool(serving.tool_call_parser) or None,
+            thinks=bool(serving.reasoning_parser) or None,
+        )
     return TierAtGateway(
         sees_images=serving.multimodal,
         calls_tools=bool(flags.get("tool-call-parser", serving.tool_call_parser)),
@@ -197,7 +205,7 @@ def recorded_port(dirs: StateDirs, name: str) -> int | None:
     return vllm_mlx.served_by(record.command)[1] if record is not None else None
 
 
-def _guests(opened: OpenStack, engine: Environment, record: panics.Record) -> Iterator[Service]:
+def _guests(opened: OpenStack, record: panics.Record) -> Iterator[Service]:
     names = guest_names(opened.home.state_dirs)
     for model in models_on_disk(opened, memory_budget(opened)).models if names else ():
         port = recorded_port(opened.home.state_dirs, model.tier.name)
@@ -205,16 +213,13 @@ def _guests(opened: OpenStack, engine: Environment, record: panics.Record) -> It
             continue
         tier = _tier_as_it_may_run(msgspec.structs.replace(model.tier, port=port), record)
         with suppress(StackError):  # what became unusable is stopped with the next `up`
-            yield _engine_service(opened, tier, *_served(opened, tier, record), engine)
+            yield _engine_service(opened, tier, *_served(opened, tier, record))
 
 
 def _engine_service(
-    opened: OpenStack,
-    tier: Tier,
-    folder: Path,
-    serving: vllm_mlx.Serving,
-    engine: Environment,
+    opened: OpenStack, tier: Tier, folder: Path, serving: vllm_mlx.Serving
 ) -> Service:
+    engine = environment_of(tier, opened.home.engines)
     return engine_service(
         opened, tier, folder, serving, engine=engine, load_bytes=load_bytes(folder)
     )

@@ -72,7 +72,8 @@ class EngineDelivery:
     Attributes:
         model: What it calls its model.
         proof: What shows that the model does its work.
-        batches: Whether it counts the tokens of every request, which it does with batching only.
+        batches: Whether it counts the tokens of every request, which vllm-mlx does with batching
+            only.
         predict: The seconds that a prompt of so many tokens may take; None of unknown length.
         asks_when_idle: Whether it may be asked for that when it has nothing to do.
     """

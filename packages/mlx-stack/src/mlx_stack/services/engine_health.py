@@ -9,12 +9,18 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from mlx_catalog import Quant
+from mlx_catalog import Quant, ServingEngine
 from mlx_stack.ask import ModelAnswer, ask
 from mlx_stack.config import ConfigValue, LiteLlmMode, save_values
 from mlx_stack.credentials import ensure_gateway_key
 from mlx_stack.engines import embedded_model
-from mlx_stack.engines.environment import EngineName, Environment, lend_environment
+from mlx_stack.engines.by_role import environment_name
+from mlx_stack.engines.environment import (
+    EngineName,
+    Environment,
+    current_environment,
+    lend_environment,
+)
 from mlx_stack.engines.errors import EngineUnhealthyError
 from mlx_stack.engines.manage import EnginePair, HealthReport
 from mlx_stack.engines.uv_process import Toolchain
@@ -57,7 +63,7 @@ def check_health(
     Raises:
         EngineUnhealthyError: One doesn't start, or gives no or a wrong answer.
     """
-    if pair.vllm_mlx is None:
+    if pair.vllm_mlx is None:  # it converts the embedded model, whichever engine serves that
         raise StackError(
             "Without vllm-mlx there is nothing that could answer.",
             hint="Install it with `mlx-stack doctor --fix`.",
@@ -66,11 +72,12 @@ def check_health(
     with _scratch_home(opened.home) as scratch:
         if available_bytes is None:
             available_bytes = psutil.virtual_memory().available
-        tier, expected = _own_tier(opened, available_bytes), None
+        engine = _asked_engine(opened.home, pair)
+        tier, expected = _own_tier(opened, available_bytes, engine), None
         if tier is None:
-            tier = _embedded_tier(scratch, pair.vllm_mlx, toolchain)
+            tier = _embedded_tier(scratch, pair.vllm_mlx, engine, toolchain)
             expected = embedded_model.ANSWER
-        _define(scratch, tier, _used(pair), opened.config.model_dir)
+        _define(scratch, tier, pair.environments, opened.config.model_dir)
         return _try(OpenStack(scratch, opened.variables), _names(pair), expected)
 
 
@@ -84,7 +91,7 @@ def served_beside(opened: OpenStack, pair: EnginePair, tier: Tier) -> Generator[
         EngineUnhealthyError: It doesn't start.
     """
     with _scratch_home(opened.home) as home:
-        _define(home, tier, _used(pair), opened.config.model_dir)
+        _define(home, tier, pair.environments, opened.config.model_dir)
         scratch = OpenStack(home, opened.variables)
         try:
             _start(scratch, _names(pair))
@@ -102,21 +109,25 @@ def _scratch_home(home: Home) -> Generator[Home]:
         yield scratch
 
 
-def _used(pair: EnginePair) -> tuple[Environment, ...]:
-    return tuple(engine for engine in (pair.vllm_mlx, pair.litellm) if engine is not None)
-
-
 def _names(pair: EnginePair) -> str:
-    return " with ".join(f"{each.engine} {each.version}" for each in _used(pair))
+    return " with ".join(f"{each.engine} {each.version}" for each in pair.environments)
 
 
-def _own_tier(opened: OpenStack, available_bytes: int) -> Tier | None:
+def _asked_engine(home: Home, pair: EnginePair) -> EngineName:
+    """The engine that is asked: mlx-lm, where it is new and vllm-mlx isn't."""
+    is_usual_new = current_environment(home.engines, EngineName.VLLM_MLX) != pair.vllm_mlx
+    is_other_new = current_environment(home.engines, EngineName.MLX_LM) != pair.mlx_lm
+    return EngineName.MLX_LM if is_other_new and not is_usual_new else EngineName.VLLM_MLX
+
+
+def _own_tier(opened: OpenStack, available_bytes: int, engine: EngineName) -> Tier | None:
     """The tier with the smallest model that is whole and takes half of the free memory at most.
 
-    It must chat, since it is asked a question.
+    It must chat, since it is asked a question, and be served by that engine.
     """
     stack = opened.defined_stack
-    found = [(local_model_of(opened, tier), tier) for tier in stack.chatting] if stack else []
+    tiers = [tier for tier in stack.chatting if environment_name(tier) is engine] if stack else []
+    found = [(local_model_of(opened, tier), tier) for tier in tiers]
     sizes = [
         (model.size_bytes, tier)
         for model, tier in found
@@ -125,14 +136,17 @@ def _own_tier(opened: OpenStack, available_bytes: int) -> Tier | None:
     return min(sizes, key=lambda pair: pair[0])[1] if sizes else None
 
 
-def _embedded_tier(scratch: Home, engine: Environment, toolchain: Toolchain) -> Tier:
+def _embedded_tier(
+    scratch: Home, converter: Environment, engine: EngineName, toolchain: Toolchain
+) -> Tier:
     return Tier(
         name=SCRATCH_TIER,
         model=embedded_model.NAME,
         quant=Quant.INT4,
-        source=str(embedded_model.make_embedded_model(scratch.models, engine, toolchain)),
+        source=str(embedded_model.make_embedded_model(scratch.models, converter, toolchain)),
         port=1,
         vllm_flags={},
+        engine=ServingEngine.MLX_LM if engine is EngineName.MLX_LM else None,
     )
 
 

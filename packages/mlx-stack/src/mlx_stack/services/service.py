@@ -147,7 +147,7 @@ def engine_service(
     home = opened.home
     kept = _kept_bounds(home, tier) if dirs is None else ""
     dirs = dirs or home.state_dirs
-    program = engine_of(tier.role)
+    program = engine_of(tier)
     spec = ProcessSpec(
         name=tier.name,
         command=program.command(vllm_mlx.guarded(engine), tier, folder, serving),

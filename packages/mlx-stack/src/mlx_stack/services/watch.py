@@ -335,7 +335,7 @@ def _delivery(opened: OpenStack, service: Service, hardware: HardwareProfile | N
         readiness,
         tier.model,
         proof_of(tier.role),
-        batches="--continuous-batching" in service.spec.command,
+        batches=tier.is_on_mlx_lm or "--continuous-batching" in service.spec.command,
         predict=predict_s,
         asks_when_idle=opened.config.idle_check,
     )

@@ -1,0 +1,112 @@
+"""mlx_lm.server: how it is started, and what of a request reaches it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlx_catalog import ModelRole, ServingEngine
+from mlx_stack.engines.by_role import engine_of, environment_name
+from mlx_stack.engines.environment import EngineName, shipped_lock
+from mlx_stack.engines.mlx_lm_start import RefusedError, cleaned
+from mlx_stack.engines.vllm_mlx import Serving, served_by, settings_of
+from mlx_stack.stack import Stack, Tier, contradiction
+
+TIER: dict[str, Any] = {
+    "name": "t", "model": "m", "quant": None, "source": "/m", "port": 8009, "vllm_flags": {},
+    "engine": ServingEngine.MLX_LM,
+}  # fmt: skip
+
+
+def command(serving: Serving | None = None, **fields: object) -> tuple[str, ...]:
+    tier = Tier(**{**TIER, **fields})
+    start = ("python", "guard.py")
+    return engine_of(tier).command(start, tier, Path("/models/m"), serving or Serving())
+
+
+def value(words: tuple[str, ...], flag: str) -> str:
+    return words[words.index(flag) + 1]
+
+
+def test_it_listens_on_loopback_only_and_serves_one_folder() -> None:
+    words = command()
+    assert words[:3] == ("python", "guard.py", "mlx-lm")
+    assert value(words, "--host") == "127.0.0.1"
+    assert value(words, "--model") == "/models/m"
+    assert served_by(words) == ("m", 8009)
+    assert "--trust-remote-code" not in words
+
+
+def test_it_stands_in_an_environment_of_its_own_and_asks_no_hub() -> None:
+    assert environment_name(Tier(**TIER)) is EngineName.MLX_LM
+    assert engine_of(Tier(**TIER)).environment(Path("/hf"))["HF_HUB_OFFLINE"] == "1"
+    assert shipped_lock(EngineName.MLX_LM).version_of("mlx-lm") == "0.32.2"
+
+
+def test_a_plan_and_the_tiers_own_flags_decide_how_it_serves() -> None:
+    serving = Serving(cache_bytes=5, prefill_step=512, tool_call_parser="poolside_v1")
+    words = command(serving, concurrency=3, context_tokens=4096, mlx_lm_flags={"max-tokens": 9})
+    assert value(words, "--decode-concurrency") == "3"
+    assert value(words, "--prompt-cache-bytes") == "5"
+    assert value(words, "--prefill-step-size") == "512"
+    assert value(words, "--tool-parser") == "laguna"
+    assert value(words, "--max-tokens") == "9"
+    assert "--port" not in settings_of(words)
+    assert "--decode-concurrency" in settings_of(words)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"mlx_lm_flags": {"host": "0.0.0.0"}}, "a flag 'host'"),
+        ({"mlx_lm_flags": {"trust-remote-code": True}}, "a flag 'trust-remote-code'"),
+        ({"mlx_lm_flags": {"model": "/other"}}, "a flag 'model'"),
+        ({"vllm_flags": {"timeout": 9}}, "see `mlx_lm_flags`"),
+        ({"engine": None, "mlx_lm_flags": {"temp": 1}}, "vllm-mlx serves it"),
+        ({"role": ModelRole.EMBEDDING}, "leaves no choice"),
+        ({"role": ModelRole.VISION}, "reads no images"),
+    ],
+)
+def test_what_the_engine_cannot_have_is_refused(fields: dict[str, object], said: str) -> None:
+    problem = contradiction(Stack(tiers=(Tier(**{**TIER, **fields}),)))
+    assert problem is not None
+    assert said in problem
+
+
+def asked(**fields: object) -> bytes:
+    messages = [{"role": "developer", "content": "Be brief."}]
+    return json.dumps({"model": "m", "messages": messages, **fields}).encode()
+
+
+def test_nothing_of_a_request_loads_other_weights_or_another_template() -> None:
+    words = {"enable_thinking": False, "chat_template": "x", "tokenize": False}
+    given = {"adapters": "/a", "draft_model": "o/d", "role_mapping": {}, "temperature": None}
+    fields = cleaned(asked(**given, chat_template_kwargs=words, reasoning_effort="low"), "m")
+    assert fields == {
+        "model": "m",
+        "messages": [{"role": "system", "content": "Be brief."}],
+        "reasoning_effort": "low",
+        "chat_template_kwargs": {"enable_thinking": False, "reasoning_effort": "low"},
+    }
+
+
+def test_a_client_that_wants_no_tool_shows_none_to_the_model() -> None:
+    assert "tools" not in cleaned(asked(tools=[{}], tool_choice="none"), "m")
+    assert "tools" in cleaned(asked(tools=[{}], tool_choice="required"), "m")
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b"no JSON", 400),
+        (b"[]", 400),
+        (b'{"model": "o/other"}', 404),
+        (asked(response_format={"type": "json_object"}), 400),
+        (b'{"model": "m", "prompt": [1, 2]}', 400),
+    ],
+)
+def test_what_the_server_would_get_wrong_is_refused(body: bytes, status: int) -> None:
+    with pytest.raises(RefusedError) as refused:
+        cleaned(body, "m")
+    assert refused.value.status == status
