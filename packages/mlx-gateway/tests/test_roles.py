@@ -142,3 +142,47 @@ async def test_a_text_that_cannot_fit_is_refused_before_it_is_sent(bench: MakeBe
         assert (long.status, many.status) == (400, 200)
         assert "999 characters, and the model reads 10 tokens" in long.document["error"]["message"]
         assert long.document["error"]["code"] == "context_length_exceeded"
+
+
+ONLY_CHATS = """
+schema_version: 1
+models:
+  standard: {upstreams: [{url: "http://127.0.0.1:PORT0", model: m}], chat_only: true}
+"""
+
+
+async def says_hello(exchange: Exchange) -> None:
+    message = {"role": "assistant", "content": "hello"}
+    usage = {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    await exchange.json({"id": "c", "model": "m", "choices": [choice], "usage": usage})
+
+
+async def test_an_engine_that_only_chats_answers_responses_as_well(bench: MakeBench) -> None:
+    async with bench(ONLY_CHATS, says_hello) as it:
+        asked = {"model": "standard", "instructions": "Be brief.", "input": "Hi"}
+        answer = await it.client.ask("/v1/responses", asked)
+
+        (item,) = answer.document["output"]
+        assert item["content"][0]["text"] == "hello"
+        assert answer.document["usage"]["input_tokens"] == 3
+        (seen,) = it.engines[0].seen
+        assert seen.path == "/v1/chat/completions"
+        assert seen.document["messages"] == [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Hi"},
+        ]
+        assert "response_format" not in seen.document
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+async def test_an_engine_that_only_chats_says_so_to_clients_of_messages(
+    bench: MakeBench, path: str
+) -> None:
+    async with bench(ONLY_CHATS, says_hello) as it:
+        messages = [{"role": "user", "content": "Hi"}]
+        asked = {"model": "standard", "max_tokens": 9, "messages": messages}
+        answer = await it.client.ask(path, asked)
+
+        assert (answer.status, "no Messages API" in answer.body.decode()) == (400, True)
+        assert not it.engines[0].seen

@@ -154,6 +154,16 @@ def test_a_tool_is_called_whole_and_streamed(client) -> None:
     assert "".join(delta.get("content") or "" for delta in streamed).strip() == "I look."
 
 
+def test_clients_of_responses_are_answered_and_those_of_messages_hear_why_not(client) -> None:
+    asked = {"model": "scripted", "input": "Repeat: mine", "stream": False}
+    said = client.post("/responses", json=asked).json()
+    assert said["output"][0]["content"][0]["text"] == "mine"
+    messages = [{"role": "user", "content": "Hi"}]
+    body = {"model": "scripted", "max_tokens": 9, "messages": messages}
+    refused = client.post("/messages", json=body)
+    assert (refused.status_code, "no Messages API" in refused.text) == (400, True)
+
+
 def test_what_two_turns_begin_with_is_read_once_and_counted(client) -> None:
     head = "The quick brown fox jumps over the lazy dog. " * 30
     messages = [{"role": "system", "content": head}]

@@ -952,6 +952,9 @@ class Gateway:
             return request.api.as_sent(request.asked)
         call = request.api.read(request.fields, sees_images=option.model.sees_images)
         request.api.require(request.fields, option.model)
+        if option.model.chat_only:
+            sees = option.model.sees_images
+            call = request.api.by_chat(call, request.fields, sees_images=sees)
         return call
 
     async def _refuse_too_long(self, request: _Request, option: RouteOption, call: Call) -> None:

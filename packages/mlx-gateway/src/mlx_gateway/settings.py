@@ -75,6 +75,8 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             in for each other only where both may chat.
         dimensions: How long an embedder's vectors are; None where nobody knows.
         shortens: Whether the beginning of such a vector is a vector by itself (Matryoshka).
+        chat_only: Whether its engine has no APIs for answers but OpenAI's Chat Completions and
+            Completions.
     """
 
     upstreams: Annotated[tuple[Upstream, ...], msgspec.Meta(min_length=1)]
@@ -90,6 +92,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     role: Role | None = None
     dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
     shortens: bool = False
+    chat_only: bool = False
 
 
 class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

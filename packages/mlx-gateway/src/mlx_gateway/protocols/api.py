@@ -103,6 +103,17 @@ class Api:
             fields, streams=fields.flag("stream"), wants_usage=bool(options.get("include_usage"))
         )
 
+    def by_chat(self, call: Call, fields: Fields, *, sees_images: bool | None) -> Call:  # noqa: ARG002
+        """The call for an engine that only has OpenAI's Chat Completions and Completions.
+
+        Args:
+            call: What `read` made of the fields.
+
+        Raises:
+            ApiError: When nothing translates it.
+        """
+        return call
+
     def counted(self, call: Call) -> dict[str, Any]:
         """What an engine's `count_tokens` is asked, to say how long the prompt is."""
         return countable(prompt_text(call.fields))

@@ -1,4 +1,6 @@
-"""Responses whose answer must have a form: asked of the engine as Chat Completions.
+"""Responses that are asked of the engine as Chat Completions: those whose answer must have a form.
+
+And all, of an engine that has no other API.
 
 vllm-mlx 0.6 knows `text.format` of the type `text` alone at `/v1/responses`, and answers 422 or 400
 to others; its `/v1/chat/completions` holds a model to JSON and to a schema.
@@ -43,8 +45,13 @@ class ResponsesByChat(Responses):
         form = object_in(object_in(fields.get("text")).get("format"))
         if form.get("type") in (None, "text"):
             return call
-        chat = _CHAT.read(_chat_fields(call.fields, form), sees_images=sees_images)
-        return replace(call, fields=chat.fields, path=_CHAT_PATH, asked=fields, form_param=_FORM)
+        return replace(_by_chat(call, fields, form, sees_images=sees_images), form_param=_FORM)
+
+    @override
+    def by_chat(self, call: Call, fields: Fields, *, sees_images: bool | None) -> Call:
+        if call.asked is not None:
+            return call
+        return _by_chat(call, fields, {}, sees_images=sees_images)
 
     @override
     def whole(self, body: bytes, call: Call) -> tuple[bytes, Usage]:
@@ -63,6 +70,12 @@ class ResponsesByChat(Responses):
     @override
     def stream(self, call: Call) -> EventStream:
         return super().stream(call) if call.asked is None else _ChatAsResponse(call, call.asked)
+
+
+def _by_chat(call: Call, fields: Fields, form: dict[str, Any], *, sees_images: bool | None) -> Call:
+    """The call as one of Chat Completions."""
+    chat = _CHAT.read(_chat_fields(call.fields, form), sees_images=sees_images)
+    return replace(call, fields=chat.fields, path=_CHAT_PATH, asked=fields)
 
 
 class _ChatAsResponse(ResponseStream):
@@ -209,12 +222,15 @@ def _chat_fields(asked: Fields, form: dict[str, Any]) -> Fields:
     choice = asked.get("tool_choice")
     if object_in(choice).get("type") == "function":
         choice = {"type": "function", "function": {"name": choice.get("name")}}
+    tools = map(object_in, list_in(asked.get("tools")))
+    if not form:  # as the engines that have Responses do, which leave out what they can't call
+        tools = (tool for tool in tools if tool.get("type") == "function")
     values = {
         "messages": _messages(asked),
-        "response_format": _response_format(form),
+        "response_format": _response_format(form) if form else None,
         "max_tokens": asked.get("max_output_tokens"),
         "reasoning_effort": object_in(asked.get("reasoning")).get("effort"),
-        "tools": [_tool(object_in(tool)) for tool in list_in(asked.get("tools"))] or None,
+        "tools": [_tool(tool) for tool in tools] or None,
         "tool_choice": choice,
         "stream_options": {"include_usage": True} if asked.flag("stream") else None,
     }
@@ -291,7 +307,7 @@ def _tool(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unserved(param: str, advice: str) -> ApiError:
-    message = f"`{param}` can't be combined with `text.format` here as it is: {advice}."
+    message = f"`{param}` can't be had here as it is: {advice}."
     return invalid(message, param=param)
 
 

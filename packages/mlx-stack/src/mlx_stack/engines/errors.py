@@ -40,9 +40,9 @@ class EngineMissingError(MissingError):
     type = "engine-missing"
 
     def __init__(self, engine: str) -> None:
-        super().__init__(
-            f"{engine} is not installed.", hint="Install it with `mlx-stack doctor --fix`."
-        )
+        # `doctor` looks at the tiers only, and a model without one may need mlx-lm
+        cure = "engines install mlx-lm" if engine == "mlx-lm" else "doctor --fix"
+        super().__init__(f"{engine} is not installed.", hint=f"Install it with `mlx-stack {cure}`.")
 
 
 class EngineInUseError(StackError):

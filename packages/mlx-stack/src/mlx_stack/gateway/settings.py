@@ -42,6 +42,7 @@ class TierAtGateway:
         reads_in_silence: Whether its engine says nothing while it reads a prompt.
         dimensions: How long its vectors are, where it makes some; None where that isn't known.
         shortens: Whether the beginning of such a vector is one by itself.
+        chat_only: Whether its engine has no APIs for answers but OpenAI's older two.
     """
 
     sees_images: bool | None = None
@@ -50,6 +51,7 @@ class TierAtGateway:
     reads_in_silence: bool = False
     dimensions: int | None = None
     shortens: bool = False
+    chat_only: bool = False
 
 
 def has_cloud(config: Config) -> bool:
@@ -186,6 +188,7 @@ def _model(
         role=Role(tier.role),
         dimensions=known.dimensions,
         shortens=known.shortens,
+        chat_only=known.chat_only,
     )
 
 

@@ -159,6 +159,7 @@ def at_gateway(tier: Tier, serving: vllm_mlx.Serving) -> TierAtGateway:
     if tier.is_on_mlx_lm:  # it finds the parsers by itself, from the model's files
         return TierAtGateway(
             sees_images=False,
+            chat_only=True,
             calls_tools=bool(serving.tool_call_parser) or None,
             thinks=bool(serving.reasoning_parser) or None,
         )
