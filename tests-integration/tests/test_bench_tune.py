@@ -14,7 +14,7 @@ from stack_testkit.home import define_stack
 from stack_testkit.program import Program
 from stack_testkit.schemas import differences
 
-pytestmark = [pytest.mark.story, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.story, pytest.mark.timeout(900)]
 """A whole run takes a minute and a half on two cores."""
 
 QUICK = ("--prompt-tokens", "40", "--generation-tokens", "24")
@@ -30,7 +30,7 @@ def defined(program: Program, planted: str = PLANTED) -> Program:
 
 def tune(program: Program, *more: str) -> Any:
     """The JSON answer of a run."""
-    done = program.run("bench", "standard", "--tune", *QUICK, *more, "--json", timeout_s=300)
+    done = program.run("bench", "standard", "--tune", *QUICK, *more, "--json", timeout_s=800)
     assert done.code == 0, done.err
     assert differences(done.document, "bench-tune") == []
     return done.document
