@@ -63,6 +63,9 @@ RUNNING: dict[str, tuple[str, ...]] = {
         *("bench", "standard", "--agents", "2", "--turns", "2"),
         *("--prefix-tokens", "900", "--generation-tokens", "8"),
     ),
+    "bench-role": (
+        *("bench", "standard", "--role", "vision", "--sizes", "16", "--iterations", "1"),
+    ),
     "bench-check": ("bench", "standard", "--check"),
     "bench-tune": ("bench", "standard", "--tune", "--dry-run"),
     "logs-service": ("logs", "standard"),

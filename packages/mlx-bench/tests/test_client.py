@@ -54,7 +54,7 @@ def test_ttft_and_rate_are_near_the_schedule(open_client: OpenClient) -> None:
 
 def test_streams_at_once_are_each_measured(open_client: OpenClient) -> None:
     client = open_client("ttft_ms=50,tps=100")
-    wave = send_timed(client, [ChatRequest(f"stream {n}", 10 + n) for n in range(6)])
+    wave = send_timed(client.stream, [ChatRequest(f"stream {n}", 10 + n) for n in range(6)])
     counts = [exchange.parse().completion_tokens for exchange in wave.exchanges]
     assert counts == [10, 11, 12, 13, 14, 15]
     served = served_ttfts_s(client)

@@ -49,6 +49,7 @@ def test_there_are_the_documented_keys_with_their_documented_defaults():
         "node-port": 4443,
         "gateway-max-memory-mb": 2048,
         "keep-awake": "serving",
+        "remote-images": False,
         "idle-check": True,
     }
 

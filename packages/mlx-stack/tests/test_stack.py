@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlx_stack.errors import InvalidFileError, StackError, UsageError
-from mlx_stack.stack import load_stack, require_chat, save_stack
+from mlx_stack.stack import load_stack, require_role, save_stack
 
 TIER = "{name: standard, model: m, quant: int4, source: o/m, port: 8000, vllm_flags: {%s}}"
 
@@ -118,6 +118,6 @@ def test_what_needs_answers_says_so_of_a_tier_that_writes_none(tmp_path: Path) -
     path.write_text(path.read_text().replace("name: standard", "name: standard, role: rerank"))
     stack = load_stack(path)
     with pytest.raises(UsageError, match="writes no answers"):
-        require_chat(stack.tiers[0])
+        require_role(stack.tiers[0])
     with pytest.raises(StackError, match="No tier of the stack chats"):
         _ = stack.main_tier

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
     from mlx_bench.report_file import load_saved as load_saved
     from mlx_bench.report_file import parse_report as parse_report
     from mlx_bench.report_file import save_report as save_report
+    from mlx_bench.roles.export import render_role_table as render_role_table
+    from mlx_bench.roles.known import workload_of as workload_of
+    from mlx_bench.roles.report import RoleReport as RoleReport
+    from mlx_bench.roles.runner import run_role as run_role
+    from mlx_bench.roles.workload import RoleParameters as RoleParameters
     from mlx_bench.runner import Conditions as Conditions
     from mlx_bench.runner import run_benchmark as run_benchmark
     from mlx_bench.serving_process import ServingProcess as ServingProcess
@@ -68,6 +73,11 @@ _NAMES_OF_MODULE = {
     "metrics": ("MeasuredRun", "Point"),
     "report": ("EngineVersion", "PointSummary", "Report"),
     "report_file": ("load_report", "load_saved", "parse_report", "save_report"),
+    "roles.export": ("render_role_table",),
+    "roles.known": ("workload_of",),
+    "roles.report": ("RoleReport",),
+    "roles.runner": ("run_role",),
+    "roles.workload": ("RoleParameters",),
     "runner": ("Conditions", "run_benchmark"),
     "serving_process": ("ServingProcess", "find_serving_process", "serving_process_of"),
     "speed_check": ("ExpectedSpeed", "SpeedCheck", "SpeedVerdict", "check_speed", "worst_verdict"),

@@ -12,7 +12,12 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
-from mlx_bench._arguments import agent_parameters_from, parameters_from, parse_arguments
+from mlx_bench._arguments import (
+    agent_parameters_from,
+    parameters_from,
+    parse_arguments,
+    role_parameters_from,
+)
 from mlx_bench.errors import BenchError, EndpointError, ParametersError, ReportError
 
 if TYPE_CHECKING:
@@ -23,6 +28,8 @@ if TYPE_CHECKING:
     from mlx_bench.calibration.check import CalibrationResult
     from mlx_bench.client import ModelEndpoint, StreamingClient
     from mlx_bench.report import Report
+    from mlx_bench.roles.report import RoleReport
+    from mlx_bench.roles.workload import RoleParameters
     from mlx_bench.workload import Parameters
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED, EXIT_ENDED = 0, 1, 2, 130, 143
@@ -107,6 +114,7 @@ def _hush() -> None:
 def _run(options: "argparse.Namespace") -> int:
     from mlx_bench.client import ModelEndpoint, StreamingClient, parse_base_url
 
+    role = role_parameters_from(options)
     agents = agent_parameters_from(options) if options.agents is not None else None
     parameters = parameters_from(options)
     if options.check and agents is not None:
@@ -121,7 +129,7 @@ def _run(options: "argparse.Namespace") -> int:
     if options.check:
         return _check(endpoint, options)
     with StreamingClient(endpoint, timeout_s=options.timeout) as client:
-        report = _measure(client, agents or parameters, options)
+        report = _measure(client, role or agents or parameters, options)
     _hush()
     sys.stdout.write(_render(report, options.form))
     return EXIT_DONE
@@ -163,20 +171,24 @@ def _check(endpoint: "ModelEndpoint", options: "argparse.Namespace") -> int:
 
 def _measure(
     client: "StreamingClient",
-    parameters: "Parameters | AgentParameters",
+    parameters: "Parameters | AgentParameters | RoleParameters",
     options: "argparse.Namespace",
-) -> "Report | AgentsReport":
+) -> "Report | AgentsReport | RoleReport":
     from mlx_bench.agents.runner import run_agents
     from mlx_bench.agents.workload import AgentParameters
     from mlx_bench.machine import describe_machine
     from mlx_bench.report_file import require_writable
+    from mlx_bench.roles.known import workload_of
+    from mlx_bench.roles.runner import run_role
+    from mlx_bench.roles.workload import RoleParameters
     from mlx_bench.runner import Conditions, run_benchmark
     from mlx_bench.serving_process import find_serving_process
     from mlx_bench.tool_calling import check_tool_calling
 
     files, saved = _files(options), None
     if options.save:
-        saved = _saved_name(client.endpoint.model, "-agents" if options.agents else "")
+        kind = f"-{options.role}" if isinstance(parameters, RoleParameters) else ""
+        saved = _saved_name(client.endpoint.model, "-agents" if options.agents else kind)
         files[saved] = ".json"
     for path in files:
         require_writable(path)
@@ -192,13 +204,20 @@ def _measure(
         report_extra=extra,
     )
 
-    def keep(report: "Report | AgentsReport") -> None:
+    def keep(report: "Report | AgentsReport | RoleReport") -> None:
         _write(report, files)
 
-    if isinstance(parameters, AgentParameters):
-        report = run_agents(client, parameters, conditions, on_report=keep, on_progress=_say)
-    else:
-        report = run_benchmark(client, parameters, conditions, on_report=keep, on_progress=_say)
+    report: Report | AgentsReport | RoleReport
+    match parameters:
+        case RoleParameters():
+            role = workload_of(options.role)
+            report = run_role(
+                client, role, parameters, conditions, on_report=keep, on_progress=_say
+            )
+        case AgentParameters():
+            report = run_agents(client, parameters, conditions, on_report=keep, on_progress=_say)
+        case _:
+            report = run_benchmark(client, parameters, conditions, on_report=keep, on_progress=_say)
     if saved is not None:
         _hush()
         print(f"Saved {saved}", file=sys.stderr)
@@ -234,12 +253,16 @@ def _files(options: "argparse.Namespace") -> dict[Path, str]:
     return {**files, options.html: ".html"} if options.html else files
 
 
-def _render(report: "Report | AgentsReport", form: str | None) -> str:
+def _render(report: "Report | AgentsReport | RoleReport", form: str | None) -> str:
     from mlx_bench.agents.export import render_agents_json, render_agents_table
     from mlx_bench.agents.report import AgentsReport
     from mlx_bench.export import render_csv, render_json, render_markdown, render_table
     from mlx_bench.html import render_html
+    from mlx_bench.roles.export import render_role_json, render_role_table
+    from mlx_bench.roles.report import RoleReport
 
+    if isinstance(report, RoleReport):
+        return (render_role_json if form == ".json" else render_role_table)(report)
     if isinstance(report, AgentsReport):
         return (render_agents_json if form == ".json" else render_agents_table)(report)
     renderers: dict[str | None, Callable[[Report], str]] = {
@@ -251,7 +274,7 @@ def _render(report: "Report | AgentsReport", form: str | None) -> str:
     return renderers.get(form, render_table)(report)
 
 
-def _write(report: "Report | AgentsReport", files: Mapping[Path, str]) -> None:
+def _write(report: "Report | AgentsReport | RoleReport", files: Mapping[Path, str]) -> None:
     from mlx_bench.report_file import write_atomically
 
     for path, form in files.items():

@@ -9,6 +9,8 @@ from typing import NoReturn
 from mlx_bench import __version__
 from mlx_bench.agents.workload import AgentParameters
 from mlx_bench.errors import ParametersError
+from mlx_bench.roles.known import WORKLOADS, workload_of
+from mlx_bench.roles.workload import RoleParameters
 from mlx_bench.workload import Cache, Parameters
 
 _OUTPUT_SUFFIXES = (".json", ".html", ".md", ".csv")
@@ -61,6 +63,42 @@ def agent_parameters_from(options: argparse.Namespace) -> AgentParameters:
     names = AgentParameters.__struct_fields__
     return AgentParameters(
         **{name: value for name, value in vars(options).items() if name in names}
+    )
+
+
+CHAT = "chat"
+_OF_CHAT = (
+    *("prompt_tokens", "generation_tokens", "cache", "check_tools", "check", "context_tokens"),
+    *("agents", "turns", "prefix_tokens", "result_tokens", "html"),
+)
+_OF_ROLES = ("items", "sizes")
+
+
+def role_parameters_from(options: argparse.Namespace) -> RoleParameters | None:
+    """What the options ask to measure of a role; None where they are about a chat.
+
+    Raises:
+        ParametersError: A number is out of range, or an option doesn't go with the role.
+    """
+    parser = _run_parser()
+
+    def refuse(names: Sequence[str], problem: str) -> None:
+        for name in names:
+            if getattr(options, name) != parser.get_default(name):
+                raise ParametersError(f"--{name.replace('_', '-')} {problem}.")
+
+    if options.role == CHAT:
+        refuse(_OF_ROLES, "is for models that don't chat: say which with --role")
+        return None
+    refuse(_OF_CHAT, f"is for models that chat, not for the role {options.role}")
+    if options.form not in (None, ".json") or any(p.suffix != ".json" for p in options.output):
+        raise ParametersError(f"A benchmark of the role {options.role} is a table or JSON.")
+    workload = workload_of(options.role)
+    names = ("iterations", "warm_up", "concurrency", "seed", "precision", "max_iterations")
+    return RoleParameters(
+        items=options.items or workload.items,
+        sizes=options.sizes or workload.sizes,
+        **{name: getattr(options, name) for name in names},
     )
 
 
@@ -133,6 +171,25 @@ def _run_parser() -> argparse.ArgumentParser:
         default=defaults.seed,
         metavar="N",
         help="makes the same prompts again; by default new ones",
+    )
+    roles = parser.add_argument_group("models that don't chat")
+    roles.add_argument(
+        "--role",
+        choices=(CHAT, *WORKLOADS),
+        default=CHAT,
+        help="what the model does: texts, pairs or images a second are measured then",
+    )
+    roles.add_argument(
+        "--items",
+        type=_integers,
+        metavar="N[,N…]",
+        help="texts, documents or images in a request; a default for each role",
+    )
+    roles.add_argument(
+        "--sizes",
+        type=_integers,
+        metavar="N[,N…]",
+        help="tokens of a text, or pixels of an image's side; a default for each role",
     )
     _add_agent_options(parser)
     workload.add_argument("--check-tools", action="store_true", help="also try a tool call")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import msgspec
 
 from mlx_bench.completion import CountedBy
-from mlx_bench.metrics import Count, MeasuredRun, MeasuredWave, Point
+from mlx_bench.metrics import Count, MeasuredRun, MeasuredWave, Point, WaveTiming
 from mlx_bench.stats import outliers, trend
 from mlx_bench.workload import Cache, Exactness, Parameters
 
@@ -18,7 +18,9 @@ FEW_TOKENS = 20
 CLIENT_CPU_SHARE = 0.7
 """Above this share of a core the client's own work may make its stamps late."""
 
-_COLD_FACTOR = 1.3
+COLD_FACTOR = 1.3
+"""A first iteration that took so many times as long as the others was not warm."""
+
 _MATERIAL_SHARE = 0.02
 _DRIFT_SHARE = 0.03
 _DRIFT_P_VALUE = 0.05
@@ -97,12 +99,16 @@ def _at(point: Point, reason: _Reason) -> Caution:
 
 
 def _failures(runs: Sequence[MeasuredRun]) -> Iterator[_Reason]:
-    failed = [run for run in runs if run.error is not None]
-    if failed:
-        yield _Reason(
-            CautionCode.FAILED_RUNS,
-            f"{len(failed)} of {len(runs)} runs failed and don't count: {failed[0].error}.",
-        )
+    if failed := failed_runs([run.error for run in runs]):
+        yield _Reason(CautionCode.FAILED_RUNS, failed)
+
+
+def failed_runs(errors: Sequence[str | None]) -> str:
+    """What to say of runs that failed, by each one's error; "" where none did."""
+    failed = [error for error in errors if error is not None]
+    if not failed:
+        return ""
+    return f"{len(failed)} of {len(errors)} runs failed and don't count: {failed[0]}."
 
 
 def _tokens(runs: Sequence[MeasuredRun]) -> Iterator[_Reason]:
@@ -198,32 +204,38 @@ def _cache_hits(runs: Sequence[MeasuredRun], cache: Cache) -> Iterator[_Reason]:
 
 
 def _time_course(runs: Sequence[MeasuredRun]) -> Iterator[_Reason]:
-    ttfts = _by_iteration([(run.iteration, run.ttft_s) for run in runs])
-    rates = _by_iteration([(run.iteration, run.generation_tps) for run in runs])
-    if len(ttfts) >= 3 and ttfts[0] > _COLD_FACTOR * max(ttfts[1:]):
+    ttfts = by_iteration([(run.iteration, run.ttft_s) for run in runs])
+    rates = by_iteration([(run.iteration, run.generation_tps) for run in runs])
+    if len(ttfts) >= 3 and ttfts[0] > COLD_FACTOR * max(ttfts[1:]):
         yield _Reason(
             CautionCode.COLD_FIRST_RUN,
             f"The first iteration's TTFT was {ttfts[0] / statistics.median(ttfts[1:]):.1f} times "
             "that of the others: warm up longer.",
         )
     for name, samples in (("TTFT", ttfts), ("decode rate", rates)):
-        far = _material_outliers(samples)
+        far = material_outliers(samples)
         if far:
             yield _Reason(
                 CautionCode.OUTLIERS,
                 f"{len(far)} of {len(samples)} iterations are outliers by {name} "
                 "(modified z-score above 3.5): something else was using the machine?",
             )
+    if (fell := slowing("decode rate", rates)) is not None:
+        yield _Reason(CautionCode.THERMAL_DRIFT, f"The {fell}")
+
+
+def slowing(name: str, rates: Sequence[float]) -> str | None:
+    """What to say of a rate that fell from iteration to iteration; None where it didn't."""
     drift = trend(rates)
-    if drift and drift.relative_change < -_DRIFT_SHARE and drift.p_value < _DRIFT_P_VALUE:
-        yield _Reason(
-            CautionCode.THERMAL_DRIFT,
-            f"The decode rate fell by {-drift.relative_change:.0%} over the iterations "
-            f"(Mann-Kendall p = {drift.p_value:.3f}): the machine gets hot, or slower.",
-        )
+    if not drift or drift.relative_change >= -_DRIFT_SHARE or drift.p_value >= _DRIFT_P_VALUE:
+        return None
+    return (
+        f"{name} fell by {-drift.relative_change:.0%} over the iterations "
+        f"(Mann-Kendall p = {drift.p_value:.3f}): the machine gets hot, or slower."
+    )
 
 
-def _by_iteration(samples: Sequence[tuple[int, float | None]]) -> list[float]:
+def by_iteration(samples: Sequence[tuple[int, float | None]]) -> list[float]:
     """One figure an iteration, the median of its streams, in the order of time."""
     groups: dict[int, list[float]] = {}
     for iteration, value in samples:
@@ -232,7 +244,7 @@ def _by_iteration(samples: Sequence[tuple[int, float | None]]) -> list[float]:
     return [statistics.median(groups[iteration]) for iteration in sorted(groups)]
 
 
-def _material_outliers(samples: Sequence[float]) -> list[int]:
+def material_outliers(samples: Sequence[float]) -> list[int]:
     """Outliers that are also far enough from the median to matter."""
     if not samples:
         return []
@@ -246,6 +258,12 @@ def _material_outliers(samples: Sequence[float]) -> list[int]:
 
 def _clocks(waves: Sequence[MeasuredWave]) -> Iterator[Caution]:
     """What goes for the machine as a whole, at the load where it was seen first."""
+    for wave, code, message in clock_problems(waves):
+        yield _at(wave.point, _Reason(code, message))
+
+
+def clock_problems[W: WaveTiming](waves: Sequence[W]) -> Iterator[tuple[W, CautionCode, str]]:
+    """Where the machine slept or the client was too busy, each at the first such wave."""
     for wave in waves:
         if abs(wave.clock_drift_s) > _CLOCK_SLACK_S + _CLOCK_SHARE * wave.duration_s:
             text = (
@@ -253,10 +271,10 @@ def _clocks(waves: Sequence[MeasuredWave]) -> Iterator[Caution]:
                 f"the monotonic clock drifted apart by {wave.clock_drift_s:+.2f} s: the machine "
                 "slept, or the time was set."
             )
-            yield _at(wave.point, _Reason(CautionCode.CLOCK, text))
+            yield wave, CautionCode.CLOCK, text
             break
     busy = [wave for wave in waves if wave.client_cpu_s > CLIENT_CPU_SHARE * wave.duration_s]
     if busy:
         share = max(wave.client_cpu_s / wave.duration_s for wave in busy)
         text = f"The client itself used {share:.0%} of a core: its stamps may be late."
-        yield _at(busy[0].point, _Reason(CautionCode.CLIENT_BUSY, text))
+        yield busy[0], CautionCode.CLIENT_BUSY, text

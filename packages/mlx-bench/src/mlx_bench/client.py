@@ -25,6 +25,7 @@ _END_MARKS = frozenset({"transfer-encoding", "content-length"})
 _LAST_EVENT = re.compile(rb"[\r\n]data: *\[DONE\]")
 _LAST_EVENT_BYTES = 32
 """At least as many as the last event has: it may come in two reads."""
+_JSON = "application/json"
 _clock_ns = time.perf_counter_ns
 
 
@@ -110,6 +111,19 @@ class Exchange:
     def body_text(self) -> str:
         """The body as text: a refusal, or whatever came instead of a stream."""
         return b"".join(block for _, block in self.reads).decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class PlainRequest:
+    """A request that isn't of chat, as it goes out.
+
+    Attributes:
+        path: Behind the base URL, as `/embeddings`.
+    """
+
+    path: str
+    content: bytes
+    content_type: str = _JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +296,16 @@ class StreamingClient:
         """
         body = build_body(self.dialect, self.endpoint.model, request)
         content = msgspec.json.encode(body)
+        return self._exchange(self.endpoint.completions_url, content, _JSON, limit)
+
+    def send(self, request: PlainRequest) -> Exchange:
+        """Send one request that isn't of chat; failures are in the result, not raised."""
+        url = self.endpoint.base_url.rstrip("/") + request.path
+        return self._exchange(url, request.content, request.content_type, None)
+
+    def _exchange(
+        self, url: str, content: bytes, content_type: str, limit: ReadLimit | None
+    ) -> Exchange:
         stamps = _Stamps()
         reads: list[Read] = []
         keep = reads.append
@@ -292,9 +316,9 @@ class StreamingClient:
         try:
             with self._http.stream(
                 "POST",
-                self.endpoint.completions_url,
+                url,
                 content=stamps.body(content),
-                headers={"Content-Length": str(len(content))},
+                headers={"Content-Length": str(len(content)), "Content-Type": content_type},
                 extensions={"trace": stamps.trace},
             ) as response:
                 status = response.status_code
@@ -348,7 +372,7 @@ def _headers(endpoint: ModelEndpoint) -> dict[str, str]:
         "Accept": "text/event-stream",
         # A compressed stream would be cut and delayed by the compressor.
         "Accept-Encoding": "identity",
-        "Content-Type": "application/json",
+        "Content-Type": _JSON,
         "User-Agent": "mlx-bench",
     }
     if endpoint.api_key:

@@ -93,23 +93,29 @@ class MeasuredRun(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(after - before for before, after in pairwise(self.event_offsets_s))
 
 
-class MeasuredWave(msgspec.Struct, frozen=True, kw_only=True):
+class WaveTiming(msgspec.Struct, frozen=True, kw_only=True):
     """How one wave of simultaneous requests went, seen by three clocks.
 
     Attributes:
+        iteration: Which iteration of its load, from 0.
         duration_s: Its length, from the first request sent to the last end.
         clock_drift_s: By how much the wall clock moved further than the monotonic one.
         client_cpu_s: CPU time that this process used meanwhile.
         peak_memory_bytes: The serving process's highest memory meanwhile, or None.
     """
 
-    concurrency: Count
-    prompt_tokens: Count
     iteration: Count
     duration_s: float
     clock_drift_s: float
     client_cpu_s: float
     peak_memory_bytes: Count | None = None
+
+
+class MeasuredWave(WaveTiming, frozen=True, kw_only=True):
+    """One wave of chat requests."""
+
+    concurrency: Count
+    prompt_tokens: Count
 
     @property
     def point(self) -> Point:

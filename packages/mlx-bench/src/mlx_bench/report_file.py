@@ -14,6 +14,8 @@ from mlx_bench.errors import ReportError
 from mlx_bench.export import render_json
 from mlx_bench.metrics import Count
 from mlx_bench.report import SCHEMA_VERSION, Report
+from mlx_bench.roles.export import render_role_json
+from mlx_bench.roles.report import RoleReport
 from mlx_bench.workload import Exactness
 
 _KNOWN_KEYS = frozenset({"schema_version", *Report.__struct_encode_fields__})
@@ -36,10 +38,16 @@ class _Document(msgspec.Struct):
     summary: dict[str, object] | list[dict[str, object]]
 
 
-def save_report(report: Report | AgentsReport, path: Path) -> None:
+def save_report(report: Report | AgentsReport | RoleReport, path: Path) -> None:
     """Write the report as JSON, so that a reader never sees half of it."""
-    is_plain = isinstance(report, Report)
-    write_atomically(path, render_json(report) if is_plain else render_agents_json(report))
+    match report:
+        case Report():
+            text = render_json(report)
+        case AgentsReport():
+            text = render_agents_json(report)
+        case RoleReport():
+            text = render_role_json(report)
+    write_atomically(path, text)
 
 
 def require_writable(path: Path) -> None:
@@ -85,8 +93,8 @@ def load_report(path: Path) -> Report:
     return parse_report(_text_of(path), source=str(path))
 
 
-def load_saved(path: Path) -> Report | AgentsReport:
-    """The report that a file holds, of either kind.
+def load_saved(path: Path) -> Report | AgentsReport | RoleReport:
+    """The report that a file holds, of whatever kind.
 
     Raises:
         ReportError: The file is missing, not JSON, of a newer version, or lacks something.
@@ -127,18 +135,24 @@ def _parse[T](text: str, source: str, read: Callable[[dict[str, object]], T]) ->
         raise ReportError(f"is not JSON: {error}", source=source) from error
 
 
-def _read_saved(root: dict[str, object]) -> Report | AgentsReport:
-    if "agents" not in root:
-        return _read(root)
-    known = {"schema_version", *AgentsReport.__struct_encode_fields__}
+def _read_saved(root: dict[str, object]) -> Report | AgentsReport | RoleReport:
+    if "role" in root:
+        return _with_extra(root, RoleReport)
+    return _with_extra(root, AgentsReport) if "agents" in root else _read(root)
+
+
+def _with_extra[R: AgentsReport | RoleReport](root: dict[str, object], kind: type[R]) -> R:
+    """The report in a document; keys that are not the report's own are its extra."""
+    known = {"schema_version", *kind.__struct_encode_fields__}
     extra = {name: value for name, value in root.items() if name not in known}
-    return msgspec.convert({**root, "extra": extra}, AgentsReport)
+    return msgspec.convert({**root, "extra": extra}, kind)
 
 
 def _read(root: dict[str, object]) -> Report:
     """The report in a document; keys that are not the report's own are its extra."""
-    if "agents" in root:
-        raise msgspec.ValidationError("is of agents, not of single requests")
+    for key, what in (("agents", "of agents"), ("role", "of a model that doesn't chat")):
+        if key in root:
+            raise msgspec.ValidationError(f"is {what}, not of single requests")
     document = msgspec.convert(root, _Document)
     asked = {
         "concurrency": _as_tuple(document.parameters.concurrency),

@@ -82,7 +82,7 @@ def run_benchmark(
     return _Benchmark(client, parameters, conditions, on_report, on_progress).run()
 
 
-class _MemoryWatch:
+class MemoryWatch:
     """Keeps the highest of what a probe says while the context is open."""
 
     def __init__(self, probe: Callable[[], int | None] | None) -> None:
@@ -223,8 +223,8 @@ class _Benchmark:
         self, point: Point, phase: Phase, iteration: int, requests: list[ChatRequest]
     ) -> tuple[list[MeasuredRun], MeasuredWave]:
         """Send requests together and measure each; decoding waits until all have ended."""
-        with _MemoryWatch(self.conditions.memory_bytes) as memory:
-            wave = send_timed(self.client, requests)
+        with MemoryWatch(self.conditions.memory_bytes) as memory:
+            wave = send_timed(self.client.stream, requests)
         runs = [
             measure_run(
                 exchange,

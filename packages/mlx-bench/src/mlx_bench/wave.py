@@ -4,12 +4,11 @@ import gc
 import sys
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from mlx_bench.client import Exchange, StreamingClient
-from mlx_bench.request import ChatRequest
+from mlx_bench.client import Exchange
 
 _SWITCH_INTERVAL_S = 0.001
 
@@ -54,12 +53,16 @@ class TimedWave:
         return self.cpu_ns / max(self.ended_ns - self.begun_ns, 1)
 
 
-def send_timed(client: StreamingClient, requests: Sequence[ChatRequest]) -> TimedWave:
-    """Send requests together, with Python kept quiet; understanding the answers comes later."""
+def send_timed[R](send: Callable[[R], Exchange], requests: Sequence[R]) -> TimedWave:
+    """Send requests together, with Python kept quiet; understanding the answers comes later.
+
+    Args:
+        send: Sends one of them, as a client's `stream` or `send` does.
+    """
     with quiet_interpreter():
         wall_ns, cpu_ns = time.time_ns(), time.process_time_ns()
         begun_ns = time.perf_counter_ns()
-        exchanges = _send_together(client, requests)
+        exchanges = _send_together(send, requests)
         ended_ns = time.perf_counter_ns()
         return TimedWave(
             exchanges=tuple(exchanges),
@@ -70,19 +73,19 @@ def send_timed(client: StreamingClient, requests: Sequence[ChatRequest]) -> Time
         )
 
 
-def _send_together(client: StreamingClient, requests: Sequence[ChatRequest]) -> list[Exchange]:
+def _send_together[R](send: Callable[[R], Exchange], requests: Sequence[R]) -> list[Exchange]:
     """Every request's exchange, each in its own thread, released at once."""
     if len(requests) == 1:
-        return [client.stream(requests[0])]
+        return [send(requests[0])]
     exchanges: dict[int, Exchange] = {}
     gate = threading.Barrier(len(requests))
 
-    def send(stream: int) -> None:
+    def send_one(stream: int) -> None:
         gate.wait()
-        exchanges[stream] = client.stream(requests[stream])
+        exchanges[stream] = send(requests[stream])
 
     threads = [
-        threading.Thread(target=send, args=(stream,), daemon=True)
+        threading.Thread(target=send_one, args=(stream,), daemon=True)
         for stream in range(len(requests))
     ]
     for thread in threads:

@@ -46,6 +46,7 @@ from mlx_gateway.protocols.anthropic_messages import CountTokens, Messages
 from mlx_gateway.protocols.api import Api, Audio, Call, countable, prompt_text
 from mlx_gateway.protocols.embeddings import Embeddings
 from mlx_gateway.protocols.events import Usage
+from mlx_gateway.protocols.media import require_media
 from mlx_gateway.protocols.ollama import API_VERSION, OllamaChat, OllamaEmbed, OllamaGenerate
 from mlx_gateway.protocols.openai_chat import ChatCompletions, Completions
 from mlx_gateway.protocols.rerank import Rerank
@@ -950,6 +951,8 @@ class Gateway:
     def _call(self, request: _Request, option: RouteOption) -> Call:
         if request.content_type != _JSON or self._settings.is_cloud(option.model.upstreams[0].root):
             return request.api.as_sent(request.asked)
+        if Role.CHAT in request.api.roles:
+            require_media(request.fields, allows_remote=self._settings.remote_images)
         call = request.api.read(request.fields, sees_images=option.model.sees_images)
         request.api.require(request.fields, option.model)
         if option.model.chat_only:

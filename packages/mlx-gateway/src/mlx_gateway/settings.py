@@ -125,6 +125,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         litellm: Where LiteLLM answers, if there is one.
         stable_prompts: Whether what clients are known to change in their system prompts each turn
             is taken out, or moved behind what stays.
+        remote_images: Whether engines may fetch the images whose addresses a request names.
     """
 
     schema_version: int
@@ -136,6 +137,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     aliases: dict[Name, Name] = {}
     litellm: LiteLlmSettings | None = None
     stable_prompts: bool = True
+    remote_images: bool = False
 
     def is_cloud(self, root: str) -> bool:
         """Whether requests to the upstream with this root leave the machine, through LiteLLM."""

@@ -186,6 +186,14 @@ class Config:
             extra={**_RARELY_NEEDED, **_BY_UP},
         ),
     ] = True
+    remote_images: Annotated[
+        bool,
+        Meta(
+            description="Whether engines may fetch the images whose addresses a request names, up "
+            "to 20 MB each and from public addresses only.",
+            extra={**_RARELY_NEEDED, **_BY_UP},
+        ),
+    ] = False
     gateway_host: Annotated[
         str,
         Meta(

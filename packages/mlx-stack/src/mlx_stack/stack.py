@@ -187,17 +187,22 @@ def require_tier(tier: str, known: Collection[str]) -> None:
         raise UsageError(f"There is no tier {tier!r}.", hint=f"The stack has: {names}.")
 
 
-def require_chat(tier: Tier) -> None:
-    """Nothing, if the tier's model writes answers.
+def require_role(tier: Tier, role: ModelRole = ModelRole.CHAT) -> None:
+    """Nothing, if the tier's model does the work of a role.
+
+    Whether one that chats reads images as well, only it can say.
 
     Raises:
         UsageError: It is for something else.
     """
-    if not tier.role.chats:
-        raise UsageError(
-            f"{tier.model!r} has the role {tier.role}: it writes no answers.",
-            hint="Only models that chat are measured so far.",
-        )
+    if role == tier.role or (role.chats and tier.role.chats):
+        return
+    if role.chats:
+        problem = "it writes no answers"
+        hint = f"`mlx-stack bench {tier.name}` without options for chats measures what it does."
+    else:
+        problem, hint = f"it doesn't do the work of the role {role}", None
+    raise UsageError(f"{tier.model!r} has the role {tier.role}: {problem}.", hint=hint)
 
 
 def load_stack(path: Path) -> Stack:

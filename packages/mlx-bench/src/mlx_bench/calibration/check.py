@@ -110,7 +110,7 @@ def check_case(base_url: str, case: CalibrationCase) -> CalibrationResult:
     with StreamingClient(ModelEndpoint(base_url, spell_schedule(case.schedule))) as client:
         client.stream(ChatRequest("warm up", 2))
         requests = [ChatRequest(f"stream {stream}", case.tokens) for stream in range(case.streams)]
-        wave = send_timed(client, requests)
+        wave = send_timed(client.stream, requests)
         served = served_ttfts_s(client)
     return _judge(case, wave, served)
 

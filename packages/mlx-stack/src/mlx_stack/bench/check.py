@@ -19,7 +19,7 @@ from mlx_stack.gateway.endpoint import gateway_endpoint, require_key
 from mlx_stack.models.disk.manifest import weights_digest
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.agent_checks import check_file, conditions_of, last_check
-from mlx_stack.stack import Tier, require_chat
+from mlx_stack.stack import Tier, require_role
 
 _ANSWER_WITHIN_S = 120.0
 _TIER_HEADER = "x-mlx-stack-tier"
@@ -61,7 +61,7 @@ def check(
     stack = opened.defined_stack
     tier = stack.tier(name) if stack is not None and model is None else None
     if tier is not None:
-        require_chat(tier)
+        require_role(tier)
         report = check_tier(opened, tier, on_progress=on_progress)
         path = check_file(opened.home, tier.name, tier.model)
         opened.home.create()

@@ -1,7 +1,7 @@
 """Measure a tier, a local model or any endpoint; keep the result for `recommend`."""
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -12,6 +12,8 @@ from mlx_bench import (
     EngineVersion,
     Parameters,
     Report,
+    RoleParameters,
+    RoleReport,
     SpeedCheck,
     StreamingClient,
     ToolCheck,
@@ -20,10 +22,13 @@ from mlx_bench import (
     render_html,
     run_agents,
     run_benchmark,
+    run_role,
     save_report,
+    workload_of,
 )
 from mlx_bench.report_file import require_writable
 from mlx_bench.runner import OnProgress
+from mlx_catalog import ModelRole
 from mlx_hwprobe import HardwareProfile, HwprobeError
 from mlx_stack import atomic_file
 from mlx_stack.bench.target import BenchTarget, open_target
@@ -32,6 +37,7 @@ from mlx_stack.engines.environment import EngineName, current_environment
 from mlx_stack.hardware import known_hardware
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
+from mlx_stack.services.role_speeds import role_results
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +69,87 @@ class AgentsResult:
     def to_document(self) -> dict[str, object]:
         """The JSON answer."""
         return {**self.report.to_document(), "saved": str(self.saved) if self.saved else None}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleResult:
+    """A finished benchmark of a model that was asked for something else than a chat."""
+
+    report: RoleReport
+    saved: Path | None
+
+    def to_document(self) -> dict[str, object]:
+        """The JSON answer."""
+        return {**self.report.to_document(), "saved": str(self.saved) if self.saved else None}
+
+
+def bench_role(
+    opened: OpenStack,
+    name: str,
+    role: ModelRole,
+    *,
+    items: tuple[int, ...] | None = None,
+    sizes: tuple[int, ...] | None = None,
+    iterations: int = 3,
+    concurrency: tuple[int, ...] = (1,),
+    precision: float | None = None,
+    model: str | None = None,
+    api_key: str | None = None,
+    is_saved: bool = False,
+    on_progress: OnProgress = lambda _: None,
+) -> RoleResult:
+    """Measure how fast what `name` means does the work of a role.
+
+    Args:
+        items: The numbers of items in a request; None for those that are usual for the role.
+        sizes: How large they are; None for those usual sizes that the model's context takes.
+        is_saved: Keep the result, from the first iteration on.
+
+    Raises:
+        UsageError: The name means nothing, or a model for something else.
+        StackError: The target can't be served or doesn't answer.
+        ParametersError: The role can't be measured.
+        EndpointError: No request succeeded.
+    """
+    workload = workload_of(role)
+    target_context = open_target(
+        opened,
+        name,
+        model=model,
+        api_key=api_key,
+        concurrency=max(concurrency),
+        on_progress=on_progress,
+        role=role,
+    )
+    with target_context as target, StreamingClient(target.endpoint) as client:
+        longest = target.context_tokens
+        if sizes is None:
+            is_cut = workload.probe is not None and longest is not None
+            fitting = [size for size in workload.sizes if not is_cut or size <= (longest or 0)]
+            sizes = tuple(fitting) or workload.sizes[:1]
+        parameters = RoleParameters(
+            items=items or workload.items,
+            sizes=sizes,
+            iterations=iterations,
+            concurrency=concurrency,
+            precision=precision,
+        )
+        saved = None
+        if is_saved:
+            saved = role_results(opened.home) / _saved_path(opened.home, target, role).name
+            require_writable(saved)
+
+        def keep(report: RoleReport) -> None:
+            if saved is not None and any(run.error is None for run in report.runs):
+                save_report(report, saved)
+
+        conditions = _conditions(opened.home, name, target, _hardware(opened.home))
+        if not role.chats:
+            conditions = replace(conditions, engine=None)
+        report = run_role(
+            client, workload, parameters, conditions, on_report=keep, on_progress=on_progress
+        )
+    return RoleResult(report=report, saved=saved)
 
 
 def bench_agents(

@@ -20,7 +20,7 @@ from mlx_bench import (
 )
 from mlx_bench.runner import OnProgress
 from mlx_bench.serving_process import is_local
-from mlx_catalog import CatalogEntry, Quant, UnknownModelError
+from mlx_catalog import CatalogEntry, ModelRole, Quant, UnknownModelError
 from mlx_procsup import Ask, NotReadyError, StateDirs, start_service, stop_service, wait_for_healthy
 from mlx_stack.engines.by_role import environment_name, environment_of
 from mlx_stack.engines.environment import EngineName
@@ -37,7 +37,7 @@ from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.engine_door import latest_asker
 from mlx_stack.services.ports import free_ports
 from mlx_stack.services.service import Service, engine_service
-from mlx_stack.stack import Tier, require_chat
+from mlx_stack.stack import Tier, require_role
 
 _SERVICE = "bench"
 
@@ -79,6 +79,7 @@ def open_target(
     api_key: str | None,
     concurrency: int,
     on_progress: OnProgress,
+    role: ModelRole = ModelRole.CHAT,
 ) -> Generator[BenchTarget]:
     """The target that a name means, answering for as long as the context is open.
 
@@ -88,13 +89,14 @@ def open_target(
     Args:
         model: The model to ask a URL for; a server with one model needs none.
         concurrency: How many streams a model served for the run must take at once.
+        role: What is asked of it.
 
     Raises:
-        UsageError: The name means nothing, or `model` was given for something else than a URL.
+        UsageError: The name means nothing, or a model for something else, or `model` was given for
+            something else than a URL.
         StackError: The tier doesn't answer, or the model can't be served.
     """
-    is_url = name.startswith(("http://", "https://"))
-    if is_url and not is_on_hub(name, read_environment().endpoint):
+    if _is_url(name):
         yield _of_url(opened, name, model, api_key)
         return
     if model is not None:
@@ -105,12 +107,36 @@ def open_target(
     stack = opened.defined_stack
     tier = stack.tier(name) if stack is not None else None
     if tier is not None:
-        require_chat(tier)
+        require_role(tier, role)
         yield _of_tier(opened, tier)
         return
     local = _find_model(opened, name)
-    with _serve(opened, local, concurrency, on_progress) as target:
+    with _serve(opened, local, concurrency, on_progress, role) as target:
         yield target
+
+
+def role_to_measure(opened: OpenStack, name: str, asked: str | None) -> ModelRole:
+    """The role asked for, else what the model that a name means is for; chat where nothing says so.
+
+    Of a name that means nothing, whatever is done with it says so.
+    """
+    if asked is not None:
+        return ModelRole(asked)
+    if _is_url(name):
+        return ModelRole.CHAT
+    stack = opened.defined_stack
+    tier = stack.tier(name) if stack is not None else None
+    if tier is not None:
+        return tier.role
+    try:
+        return role_of_folder(_find_model(opened, name).path)
+    except StackError:
+        return ModelRole.CHAT
+
+
+def _is_url(name: str) -> bool:
+    is_url = name.startswith(("http://", "https://"))
+    return is_url and not is_on_hub(name, read_environment().endpoint)
 
 
 def _of_url(opened: OpenStack, url: str, model: str | None, api_key: str | None) -> BenchTarget:
@@ -180,7 +206,11 @@ def _find_model(opened: OpenStack, name: str) -> LocalModel:
 
 @contextmanager
 def _serve(
-    opened: OpenStack, local: LocalModel, concurrency: int, on_progress: OnProgress
+    opened: OpenStack,
+    local: LocalModel,
+    concurrency: int,
+    on_progress: OnProgress,
+    role: ModelRole,
 ) -> Generator[BenchTarget]:
     """A local model served by an engine that is started for it and stopped afterwards."""
     (port,) = free_ports(1)
@@ -198,7 +228,7 @@ def _serve(
     tier = msgspec.structs.replace(
         tier, engine=engine_needed(entry_of(opened.catalog, tier), tier.role, local.path)
     )
-    require_chat(tier)
+    require_role(tier, role)
     on_progress(f"Starting {tier.model} for this run")
     with serve_beside(opened, tier, local.path) as target:
         yield target

@@ -60,7 +60,7 @@ from mlx_stack.services.saved_tunings import (
     tunings_folder,
 )
 from mlx_stack.services.stack_lock import stack_lock
-from mlx_stack.stack import Tier, load_stack, require_chat, save_stack
+from mlx_stack.stack import Tier, load_stack, require_role, save_stack
 
 _SERVICE = "tune"
 _TOKENS_AFTER_FIRST = 4
@@ -289,7 +289,7 @@ def tune(
     if tier is None:
         hint = f"The stack has: {', '.join(each.name for each in stack.tiers)}."
         raise UsageError(f"{name!r} isn't a tier: only tiers are tuned.", hint=hint)
-    require_chat(tier)
+    require_role(tier)
     if tier.is_on_mlx_lm:
         raise UsageError(
             f"{name} is served by mlx-lm: only settings of vllm-mlx are tuned.",

@@ -265,7 +265,18 @@ def _is_fed() -> bool:
 
 
 def _data_address(picture: Path) -> str:
+    """A picture as requests carry it; what a server would refuse isn't even sent.
+
+    Raises:
+        UsageError: It is no picture, or too large.
+    """
+    from mlx_gateway.protocols.media import LONGEST_IMAGE_BYTES, image_problem
+
+    with picture.open("rb") as file:
+        content = file.read(LONGEST_IMAGE_BYTES + 1)
+    problem = image_problem(content)
+    if problem:
+        raise UsageError(f"{picture} {problem}.")
     kind = mimetypes.guess_type(picture.name)[0] or ""
-    if not kind.startswith("image/"):
-        raise UsageError(f"{picture} isn't a picture, as far as its name tells.")
-    return f"data:{kind};base64,{base64.b64encode(picture.read_bytes()).decode()}"
+    kind = kind if kind.startswith("image/") else "image/png"
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"

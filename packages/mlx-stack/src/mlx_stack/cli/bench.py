@@ -13,11 +13,23 @@ from mlx_stack import bench, exit_codes
 from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.options import complete_tiers
 from mlx_stack.cli.frame.output import Output
-from mlx_stack.cli.views.planning import show_agents, show_benchmark, show_check, show_tuning
+from mlx_stack.cli.views.planning import (
+    show_agents,
+    show_benchmark,
+    show_check,
+    show_role,
+    show_tuning,
+)
 
 _POSITIVE = click.IntRange(min=1)
 _AGENTS = mlx_bench.AgentParameters()
 _OF_SINGLE_REQUESTS = ("iterations", "prompt_tokens", "concurrency", "cache", "precision", "html")
+_OF_CHAT = (
+    *("prompt_tokens", "generation_tokens", "cache", "html", "agents", "turns", "prefix_tokens"),
+    *("is_check", "is_tune", "applies", "is_dry", "minutes"),
+)
+_OF_ROLES = ("items", "sizes")
+_ROLES = ("chat", "embedding", "rerank", "vision")
 _OF_AGENTS = ("turns", "prefix_tokens")
 _OF_TUNING = ("applies", "is_dry", "minutes")
 _GIVEN = ParameterSource.COMMANDLINE
@@ -132,6 +144,17 @@ class Integers(click.ParamType[tuple[int, ...]]):
     metavar="N",
     help="Start no new trial of --tune after N minutes; run it again to continue.",
 )
+@click.option(
+    "--role",
+    type=click.Choice(_ROLES),
+    help="What to measure, if it isn't what the model is for: `chat` or images of a vision tier.",
+)
+@click.option(
+    "--items",
+    type=Integers(),
+    help="Texts, documents or images in a request, of a model that doesn't chat.",
+)
+@click.option("--sizes", type=Integers(), help="Their tokens, or the pixels of an image's side.")
 @click.option("--model", help="Model name, if TARGET is a URL.")
 @click.option("--api-key-env", metavar="NAME", help="The variable that holds a URL's key.")
 @with_context()
@@ -140,6 +163,7 @@ class Integers(click.ParamType[tuple[int, ...]]):
     "mlx-stack bench standard --agents 4",
     "mlx-stack bench standard --check",
     "mlx-stack bench standard --tune",
+    "mlx-stack bench embedder --items 1,64 --sizes 128",
     "mlx-stack bench http://127.0.0.1:1234/v1 --model qwen3-8b",
 )
 def command(
@@ -155,6 +179,9 @@ def command(
     turns: int,
     prefix_tokens: int,
     html: Path | None,
+    role: str | None,
+    items: tuple[int, ...] | None,
+    sizes: tuple[int, ...] | None,
     model: str | None,
     api_key_env: str | None,
     *,
@@ -170,6 +197,9 @@ def command(
     A model that isn't a tier is served for the run only. Every prompt is new, so that no prefix
     cache answers; TTFT starts when the request has left and ends at the first token.
 
+    Of a tier with another role than chat, measure what it is for: the texts, pairs or images a
+    second, at several numbers and sizes.
+
     With --check, test whether a tier is fit for agents: it gets requests like theirs through the
     gateway, in the APIs of OpenAI and Anthropic. `status` shows the result. Exits with 1 if the
     tier isn't fit.
@@ -178,6 +208,29 @@ def command(
     together. Nothing is changed without --apply. If it is interrupted, the next run continues.
     Don't use the Mac meanwhile: other work is measured as noise.
     """
+    measured = bench.target.role_to_measure(context.opened, target, role)
+    if measured != "chat":
+        chats = ": add --role chat" if measured.chats else ""
+        _refuse(f"is for a chat, and this is measured as {measured}{chats}", _OF_CHAT)
+        with context.output.waiting("Measuring") as show:
+            found = bench.measure.bench_role(
+                context.opened,
+                target,
+                measured,
+                items=items,
+                sizes=sizes,
+                iterations=iterations,
+                concurrency=concurrency,
+                precision=precision,
+                model=model,
+                api_key=_key_from(api_key_env),
+                is_saved=is_saved,
+                on_progress=show,
+            )
+        context.output.show(found, show_role)
+        _say_path(context.output, "Saved", found.saved)
+        return exit_codes.DONE
+    _refuse("is for models that don't chat", _OF_ROLES)
     _refuse_mixture(are_agents=agents is not None, is_check=is_check, is_tune=is_tune)
     if is_check:
         return _check(context, target, model, api_key_env)

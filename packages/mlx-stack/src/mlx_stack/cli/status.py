@@ -100,7 +100,7 @@ def show_status(output: Output, report: "services.status.StatusReport") -> None:
     output.answer(f"Gateway   {report.gateway_url}{_awake_line(report)}{_watch_line(report)}\n")
     show_service_table(output, report.services, with_errors=has_room)
     for row in report.services:
-        for words in filter(None, (", ".join(_doing(row)), row.agent_check)):
+        for words in filter(None, (_role_line(row), ", ".join(_doing(row)), row.agent_check)):
             output.answer(f"{row.name}: {words}", style="dim")
     for row in report.services:
         _show_trouble(output, row, with_error=not has_room)
@@ -135,6 +135,16 @@ def _show_trouble(output: Output, row: "services.status.ServiceRow", *, with_err
         )
     if row.after_panics:
         output.answer(f"\n{row.name}: {row.after_panics}", style="yellow")
+
+
+def _role_line(row: "services.status.ServiceRow") -> str:
+    """What a tier is for, unless it just chats, and how fast it does that."""
+    measured = row.measured
+    role = row.role if row.role not in (None, "chat") else ""
+    if measured is None:
+        return role
+    speed = f"{measured.value:.3g} {measured.unit} with {measured.load}, measured {measured.at}"
+    return f"{role}, {speed}" if role else speed
 
 
 def _doing(row: "services.status.ServiceRow") -> Iterator[str]:

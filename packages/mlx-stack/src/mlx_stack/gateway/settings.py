@@ -103,6 +103,7 @@ def build_settings(
         aliases=_aliases(stack, models),
         litellm=LiteLlmSettings(litellm) if has_cloud(config) else None,
         stable_prompts=config.stable_prompts,
+        remote_images=config.remote_images,
     )
 
 

@@ -7,8 +7,12 @@ from types import MappingProxyType
 
 import msgspec
 
+from mlx_bench.roles.pictures import Colour, data_url, png
 from mlx_catalog import ModelRole
 
+_PIXELS = 224
+"""As few a side as any model takes."""
+_COLOURS: tuple[Colour, ...] = ((255, 0, 0), (0, 0, 255), (0, 255, 0), (255, 255, 255))
 _DOCUMENTS = ("The capital of France is Paris.", "Bananas are yellow.")
 
 
@@ -53,9 +57,16 @@ def proof_of(role: ModelRole, dimensions: int | None = None) -> Proof:
             MappingProxyType({"query": "Where is Paris?", "documents": _DOCUMENTS}),
             _wrong_order,
         )
-    messages = [{"role": "user", "content": "Hi"}]
+    content: object = "Hi"
+    if role is ModelRole.VISION:
+        picture = data_url(png(_PIXELS, _COLOURS))
+        content = [
+            {"type": "image_url", "image_url": {"url": picture}},
+            {"type": "text", "text": "Describe this."},
+        ]
+    messages = [{"role": "user", "content": content}]
     return Proof(
-        "one token",
+        "one token about an image" if role is ModelRole.VISION else "one token",
         "/v1/chat/completions",
         MappingProxyType({"messages": messages, "max_tokens": 1}),
         _wrong_chat,

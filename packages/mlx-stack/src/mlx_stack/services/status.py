@@ -39,6 +39,7 @@ from mlx_stack.services.assembly import Assembly, assemble
 from mlx_stack.services.at_gateway import AtGateway, ask_gateway
 from mlx_stack.services.keep_awake import is_held_by, is_supported
 from mlx_stack.services.loading import foresee_service
+from mlx_stack.services.role_speeds import MeasuredRate, role_speeds
 from mlx_stack.services.service import (
     GATEWAY,
     LITELLM,
@@ -88,6 +89,8 @@ class ServiceRow:
         panics: How often the Mac panicked over it since the user last named it to start it.
         after_panics: What follows from that, in words; None without a panic.
         agent_check: What its last check said of its fitness for agents; None where there was none.
+        role: What a tier's model is for; None for others.
+        measured: How fast a tier's model did that when it was measured last, where it isn't chat.
     """
 
     name: str
@@ -123,6 +126,8 @@ class ServiceRow:
     panics: int = 0
     after_panics: str | None = None
     agent_check: str | None = None
+    role: str | None = None
+    measured: MeasuredRate | None = None
 
     @property
     def is_as_meant(self) -> bool:
@@ -222,6 +227,8 @@ def read_status(opened: OpenStack, *, hardware: HardwareProfile | None = None) -
     rows = [_with_panics(row, record) for row in rows]
     checked = verdicts(opened)
     rows = [replace(row, agent_check=checked.get(row.name)) for row in rows]
+    roles, speeds = {tier.name: tier.role for tier in opened.stack.tiers}, role_speeds(opened)
+    rows = [replace(row, role=roles.get(row.name), measured=speeds.get(row.name)) for row in rows]
     rows[-1] = _with_last_look(rows[-1], read_last_look(home.state_dirs), time.time())
     configured_url = gateway_url(config.gateway_host, config.litellm_port)
     said: dict[str, AtGateway] = {}

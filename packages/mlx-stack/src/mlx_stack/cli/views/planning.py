@@ -207,6 +207,12 @@ def show_agents(output: Output, result: "bench.measure.AgentsResult") -> None:
         output.text(line)
 
 
+def show_role(output: Output, result: "bench.measure.RoleResult") -> None:
+    """The table, load by load."""
+    for line in mlx_bench.render_role_table(result.report).splitlines():
+        output.text(line)
+
+
 def show_check(output: Output, result: "bench.check.CheckResult") -> None:
     """What is wrong, with what came instead; then the verdict in a line."""
     report = result.report

@@ -55,7 +55,8 @@ function pane(model) {
 // What may chat: neither embedders nor rerankers.
 function names() {
   const lines = Object.entries(store.requests?.lines || {}).filter(([, line]) => [null, 'chat', 'vision'].includes(line.role));
-  return lines.length ? lines.map(([name]) => name) : (store.status?.services || []).filter((each) => each.kind === 'engine').map((each) => each.name);
+  return lines.length ? lines.map(([name]) => name) : (store.status?.services || [])
+    .filter((each) => each.kind === 'engine' && [null, 'chat', 'vision'].includes(each.role)).map((each) => each.name);
 }
 
 function showPanes() {

@@ -97,7 +97,8 @@ function showServices() {
   const isEngine = (row) => row.kind === 'engine' || row.kind === 'replica';
   refill(parts.services,
     table([
-      ['Service', (row) => h('span', {class: 'name'}, row.name)],
+      ['Service', (row) => [h('span', {class: 'name'}, row.name),
+        row.role && row.role !== 'chat' && [' ', h('span', {class: 'dim small'}, row.role)]]],
       ['State', state],
       ['Model', (row) => row.model, {class: 'wrap narrow-off'}],
       ['Running', (row) => isEngine(row) && (lines[row.name]?.running ?? ''), {num: true}],
@@ -110,6 +111,9 @@ function showServices() {
     ], status.services, {label: 'Services'}),
     status.services.filter((row) => row.loading_s === null && (row.reason || row.last_error)).map((row) =>
       h('p', {class: 'small wrap'}, h('span', {class: 'bad'}, `${row.name}: `), row.reason || row.last_error)),
+    status.services.filter((row) => row.measured).map((row) =>
+      h('p', {class: 'small dim wrap'},
+        `${row.name}: ${figure(row.measured.value)} ${row.measured.unit} with ${row.measured.load}, measured ${row.measured.at}`)),
     status.services.filter((row) => row.agent_check).map((row) =>
       h('p', {class: 'small dim wrap'}, `${row.name}: ${row.agent_check}`)),
     status.changed?.length ? h('p', {class: 'warn small'},

@@ -1,0 +1,24 @@
+"""The roles that can be measured, besides chat."""
+
+from collections.abc import Mapping
+
+from mlx_bench.errors import ParametersError
+from mlx_bench.roles.embedding import EMBEDDING
+from mlx_bench.roles.rerank import RERANK
+from mlx_bench.roles.vision import VISION
+from mlx_bench.roles.workload import RoleWorkload
+
+WORKLOADS: Mapping[str, RoleWorkload] = {each.role: each for each in (EMBEDDING, RERANK, VISION)}
+"""How each is measured, by its name."""
+
+
+def workload_of(role: str) -> RoleWorkload:
+    """How models of that role are measured.
+
+    Raises:
+        ParametersError: They aren't.
+    """
+    if role not in WORKLOADS:
+        known = ", ".join(["chat", *WORKLOADS])
+        raise ParametersError(f"The role {role} can't be measured; these can: {known}.")
+    return WORKLOADS[role]

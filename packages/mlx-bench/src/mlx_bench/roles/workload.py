@@ -1,0 +1,157 @@
+"""What a benchmark of a role sends and counts.
+
+A further role is a module with a `RoleWorkload`, and a row in `roles.known`.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import msgspec
+
+from mlx_bench.client import PlainRequest
+from mlx_bench.errors import ParametersError
+from mlx_bench.metrics import Count
+from mlx_bench.workload import PromptMaker, new_seed
+
+
+class RoleLoad(msgspec.Struct, frozen=True, kw_only=True):
+    """The load under which requests of a role are compared.
+
+    Attributes:
+        items: So many texts, documents or images in a request.
+        size: Of each, in the unit of its role.
+        concurrency: Requests at once.
+    """
+
+    items: Count
+    size: Count
+    concurrency: Count = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RoleAnswer:
+    """What an answer comes to.
+
+    Attributes:
+        amount: What was done, in the unit that the role's rate is of a second.
+        tokens: How many tokens the server read, by its own count; None where it doesn't say.
+    """
+
+    amount: float
+    tokens: int | None = None
+
+
+@dataclass(slots=True)
+class FreshMaterial:
+    """Texts and randomness that no request was made of before, the same for the same seed."""
+
+    prompts: PromptMaker
+    seed: int
+    made: int = 0
+
+    def text(self, tokens: int) -> str:
+        """A text of so many tokens, as exactly as the server's count allows."""
+        self.made += 1
+        return self.prompts.make(tokens, seed=self.seed, index=self.made)
+
+    def draw(self) -> random.Random:
+        """Randomness for whatever isn't a text."""
+        self.made += 1
+        return random.Random(f"{self.seed}/{self.made}")  # noqa: S311 - reproducible, no secret
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoleWorkload:
+    """How a role is measured.
+
+    Attributes:
+        role: Its name.
+        unit: Of the rate, as `texts/s`.
+        item: One of what a request holds, and several, in words.
+        size_unit: Of their size, as `tokens`.
+        items: The numbers of items that are measured unless others are asked for.
+        sizes: Likewise.
+        make: The request to a model of that name at a load.
+        read: What the answer to a request at a load comes to; ValueError says in words why it is
+            none.
+        probe: The request whose answer counts a text's tokens; None where sizes aren't tokens.
+    """
+
+    role: str
+    unit: str
+    item: tuple[str, str]
+    size_unit: str
+    items: tuple[int, ...]
+    sizes: tuple[int, ...]
+    make: Callable[[str, RoleLoad, FreshMaterial], PlainRequest]
+    read: Callable[[bytes, RoleLoad], RoleAnswer]
+    probe: Callable[[str, str], PlainRequest] | None = None
+
+
+class RoleParameters(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be measured of a role.
+
+    Attributes:
+        iterations: Waves of requests at each load; with `precision`, the least.
+        warm_up: Waves before them, which don't count.
+        items: How many items a request has, one load each.
+        sizes: How large they are, one load each.
+        concurrency: Requests at once, one load each.
+        seed: Of the material and of the bootstrap; a new one unless given.
+        precision: Go on until the 95 % interval of the rate is within this share of the median on
+            either side, or None to stop after `iterations`.
+        max_iterations: Where `precision` gives up.
+    """
+
+    iterations: int = 3
+    warm_up: int = 1
+    items: tuple[int, ...]
+    sizes: tuple[int, ...]
+    concurrency: tuple[int, ...] = (1,)
+    seed: int = msgspec.field(default_factory=new_seed)
+    precision: float | None = None
+    max_iterations: int = 30
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense, and measure nothing twice.
+
+        Raises:
+            ParametersError: A number is out of range or a list empty.
+        """
+        for name in ("items", "sizes", "concurrency"):
+            given: tuple[int, ...] = getattr(self, name)
+            if not given or min(given) < 1:
+                raise ParametersError("Items, sizes and concurrency must be at least 1.")
+            msgspec.structs.force_setattr(self, name, tuple(dict.fromkeys(given)))
+        if self.iterations < 1 or self.warm_up < 0:
+            raise ParametersError("Iterations must be at least 1, and warm-up can't be negative.")
+        if self.precision is not None and not 0 < self.precision < 1:
+            raise ParametersError("The precision is a share between 0 and 1, as 0.02.")
+
+    @property
+    def loads(self) -> tuple[RoleLoad, ...]:
+        """Every load, the sizes one after the other."""
+        return tuple(
+            RoleLoad(items=items, size=size, concurrency=concurrency)
+            for size in self.sizes
+            for items in self.items
+            for concurrency in self.concurrency
+        )
+
+
+def json_request(path: str, body: Mapping[str, object]) -> PlainRequest:
+    """A request with a JSON body."""
+    return PlainRequest(path, msgspec.json.encode(body))
+
+
+def decoded[T](body: bytes, kind: type[T]) -> T:
+    """What a server answered with.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"the answer is something else: {error}") from error
