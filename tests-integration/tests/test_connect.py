@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from mlx_bench.roles.pictures import data_url, png
 from mlx_stack.ask import ModelAnswer
 from stack_testkit.home import define_stack
 from stack_testkit.program import Program
@@ -67,7 +68,7 @@ def test_ask_shows_a_picture_to_a_tier_that_sees_and_to_no_other(
     (folder / "config.json").write_text(json.dumps(vision))
     served.run("up")
     picture, text = tmp_path / "dot.png", tmp_path / "dot.txt"
-    picture.write_bytes(b"\x89PNG\r\n\x1a\n")
+    picture.write_bytes(png(1, [(255, 0, 0)]))
     text.write_text("no picture")
 
     seen = served.run("ask", "What is it?", "--tier", "sight", "--image", str(picture))
@@ -78,7 +79,7 @@ def test_ask_shows_a_picture_to_a_tier_that_sees_and_to_no_other(
 
     assert seen.code == 0, seen.err
     assert "What is it?" in seen.out
-    assert "data:image/png;base64,iVBORw0KGgo=" in seen.out
+    assert data_url(picture.read_bytes()) in seen.out
     assert unseen.code == 1
     assert "image" in unseen.document["error"]["message"]
     assert wrong.code == 2
