@@ -137,7 +137,7 @@ def close_abandoned_streams() -> None:
     Starlette then leaves the answer's generator where it stands, and the engine leaves the one
     inside it, to the garbage collector, which an engine without other work may not run for hours.
     Only the end of the innermost one aborts the request: until then the answer is written, up to
-    its last token, for nobody, and others wait for it. Here whoever ends a response closes both.
+    its last token, for nobody, and others wait for it. Here the end of a response closes both.
     """
     anyio: Any = import_module("anyio")
     response: Any = import_module("starlette.responses").StreamingResponse

@@ -3,7 +3,7 @@
 The pinned engine's `--ssd-cache-dir` writes only what memory has no room for, and gives a window's
 cache back as one that holds every key, which changes answers. Here the caches that `checkpoints.py`
 keeps are written as they are, once a conversation has rested, when memory needs its room, and when
-the engine ends; the next engine looks for the beginning of a prompt among them (decision 0112).
+the engine ends; the next engine looks for the beginning of a prompt among them (decision 0106).
 
 Each conversation is one safetensors file that is called by its own hash: what is damaged or isn't
 ours is removed, never loaded. `guard.py` applies this in the engine's own process, so this file
