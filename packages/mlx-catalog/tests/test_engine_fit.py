@@ -96,6 +96,27 @@ def test_a_model_that_was_read_is_judged_as_an_entry_is(said: dict[str, object],
     assert engine_fit(describe("mine", {**LLAMA, **said})).reuses_prefixes is reuses
 
 
+@pytest.mark.parametrize(
+    ("said", "lacks"),
+    [
+        ({"istftnet": {}, "plbert": {}}, "misaki"),
+        ({"model_type": "kitten_tts"}, "phonemizer"),
+        ({"model_type": "soprano"}, ""),
+        ({"model_type": "whisper"}, ""),
+    ],
+)
+def test_what_cannot_speak_without_a_package_says_which(said: dict[str, object], lacks: str):
+    because = engine_fit(describe("mine", said)).unservable_because
+    assert lacks in because
+    assert bool(lacks) == bool(because)
+
+
+def test_of_the_entries_of_sound_only_kokoro_lacks_one(catalog: Catalog):
+    of_sound = [entry for entry in catalog if entry.role.is_of_sound]
+    lacking = [entry.id for entry in of_sound if engine_fit(entry).unservable_because]
+    assert lacking == ["kokoro-82m"]
+
+
 def test_every_textual_entry_reuses_prefixes(catalog: Catalog):
     for entry in catalog:
         fit = engine_fit(entry)

@@ -24,6 +24,13 @@ BERT = {"model_type": "bert", "architectures": ["BertModel"], "num_hidden_layers
         ({"model_type": "qwen3"}, ("1_Pooling/config.json",), ModelRole.EMBEDDING),
         ({"model_type": "qwen3"}, ("modules.json",), ModelRole.EMBEDDING),
         ({"model_type": "whisper"}, (), ModelRole.SPEECH_TO_TEXT),
+        (
+            {"target": "nemo.collections.asr.models.rnnt_bpe_models.EncDecRNNTBPEModel"},
+            (),
+            ModelRole.SPEECH_TO_TEXT,
+        ),
+        ({"model_type": "soprano"}, (), ModelRole.TEXT_TO_SPEECH),
+        ({"istftnet": {"a": 1}, "plbert": {"b": 2}}, (), ModelRole.TEXT_TO_SPEECH),
         ({"model_type": "qwen3", "architectures": "nonsense"}, (), ModelRole.CHAT),
     ],
 )

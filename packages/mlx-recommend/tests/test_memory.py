@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_catalog import load_catalog
+from mlx_catalog import ModelRole, load_catalog
 from mlx_catalog.schema import Sources
 from mlx_hwprobe import HardwareProfile, parse_hardware_spec
 from mlx_recommend import (
@@ -18,7 +18,7 @@ from mlx_recommend import (
     estimate,
     shape_of_entry,
 )
-from mlx_recommend.calibration import CHECKPOINTS
+from mlx_recommend.calibration import CHECKPOINTS, HEARD_BYTES_PER_S, LONGEST_SOUND_S
 from mlx_recommend.memory import kept_context_bytes, kv_bytes_at, memory_use, prefill_step
 
 CATALOG = load_catalog()
@@ -290,3 +290,17 @@ def test_a_senseless_workload_is_refused(field: str):
     with pytest.raises(RecommendError) as caught:
         Workload(**{field: 0})
     assert caught.value.field == field
+
+
+def test_what_hears_holds_a_long_sound_beside_its_weights_and_no_cache():
+    hears = ModelShape(
+        name="w",
+        quant="",
+        weights_bytes=10**9,
+        hidden_size=1280,
+        role=ModelRole.SPEECH_TO_TEXT,
+    )
+    speaks = replace(hears, role=ModelRole.TEXT_TO_SPEECH)
+    heard, spoken = memory_use(hears, Workload()), memory_use(speaks, Workload())
+    assert heard.kv_cache_bytes == spoken.kv_cache_bytes == 0
+    assert heard.overhead_bytes - spoken.overhead_bytes == HEARD_BYTES_PER_S * LONGEST_SOUND_S

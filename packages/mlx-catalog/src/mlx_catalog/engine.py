@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from mlx_catalog.model_files import ModelReading
 from mlx_catalog.model_types import model_types
+from mlx_catalog.roles import ModelRole
 from mlx_catalog.schema import CatalogEntry
 
 PINNED_ENGINE = "vllm-mlx 0.6.0"
@@ -31,6 +32,9 @@ NEWER_TYPES = frozenset(
 _WITH_A_TEXT_ROUTE = frozenset({"qwen3_5", "qwen3_5_moe"})
 """Models with a vision tower whose textual half the engine builds for requests without pictures,
 and that were tried. It does so for Gemma 4 as well, which was not."""
+
+_SPEECH_PACKAGES = {"kokoro": "misaki", "kitten": "phonemizer", "kitten_tts": "phonemizer"}
+"""What models that speak need of what is not in the engine's environment."""
 
 
 class ServingEngine(StrEnum):
@@ -74,6 +78,8 @@ def engine_fit(
         is_newer = bool(asks_for_newer(model))
     else:
         sees, why, is_newer = model.vision, "", model.model_type in NEWER_TYPES
+    if model.role is ModelRole.TEXT_TO_SPEECH:
+        why = _speechless_because(model.model_type)
     if engine is None:
         engine = ServingEngine.MLX_LM if is_newer and not sees else ServingEngine.VLLM_MLX
     multimodal = sees and engine is ServingEngine.VLLM_MLX  # mlx-lm reads text alone
@@ -84,16 +90,25 @@ def engine_fit(
 
 
 def _unservable_because(entry: CatalogEntry) -> str:
-    if entry.capabilities.vision or entry.role.reads_only:
-        return ""  # mlx-vlm has the modules of all multimodal entries, embedders and rerankers
-    if not entry.role.chats:
-        return f"no engine serves {entry.role} yet"
+    if entry.capabilities.vision or not entry.role.chats:
+        return ""  # mlx-vlm has the modules of all multimodal entries, and of those that don't chat
     if entry.min_mlx_lm_version is None:
         return f"no released mlx-lm has the module {entry.model_type!r}"
     if _version(entry) <= NEWER_MLX_LM:
         return ""
     newer = ".".join(map(str, NEWER_MLX_LM))
     return f"it needs mlx-lm {entry.min_mlx_lm_version}; the newest here is {newer}"
+
+
+def _speechless_because(model_type: str) -> str:
+    """Why a model of that type can't speak; "" where it can.
+
+    What speaks and names no type is a Kokoro.
+    """
+    package = _SPEECH_PACKAGES.get(model_type or "kokoro")
+    if package is None:
+        return ""
+    return f"it needs the package {package} to speak, which the engine's environment doesn't have"
 
 
 def asks_for_newer(entry: CatalogEntry) -> str:

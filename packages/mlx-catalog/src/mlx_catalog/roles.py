@@ -26,12 +26,22 @@ class ModelRole(StrEnum):
         """Whether it reads text, writes nothing, and keeps nothing of what it has read."""
         return self in (ModelRole.EMBEDDING, ModelRole.RERANK)
 
+    @property
+    def is_of_sound(self) -> bool:
+        """Whether it hears or speaks."""
+        return self in (ModelRole.SPEECH_TO_TEXT, ModelRole.TEXT_TO_SPEECH)
+
 
 POOLING_FILES = ("modules.json", "1_Pooling/config.json")
 """What Sentence Transformers writes beside an embedder's weights, and beside no other model's."""
 _ENCODERS = frozenset({"bert", "modernbert", "xlm-roberta", "xlm_roberta"})
 """Types that read a text as a whole and write none."""
-_READS_SPEECH = frozenset({"whisper"})
+_HEARS = frozenset({"whisper", "parakeet", "moonshine", "qwen3_asr", "sensevoice"})
+_NEMO_HEARS = "nemo.collections.asr"
+"""How the `target` of NVIDIA's own models begins, which name no type."""
+_SPEAKS = frozenset(
+    {"kokoro", "kitten", "kitten_tts", "soprano", "qwen3_tts", "pocket_tts", "outetts", "csm"}
+)
 
 
 def role_of(config: ModelConfig, files: Iterable[str] = ()) -> ModelRole:
@@ -47,4 +57,8 @@ def role_of(config: ModelConfig, files: Iterable[str] = ()) -> ModelRole:
         return ModelRole.RERANK
     if model_type in _ENCODERS or set(files) & set(POOLING_FILES):
         return ModelRole.EMBEDDING
-    return ModelRole.SPEECH_TO_TEXT if model_type in _READS_SPEECH else ModelRole.CHAT
+    if model_type in _HEARS or word(config, "target").startswith(_NEMO_HEARS):
+        return ModelRole.SPEECH_TO_TEXT
+    # Kokoro's own configuration names no type
+    is_kokoro = not model_type and "istftnet" in config and "plbert" in config
+    return ModelRole.TEXT_TO_SPEECH if is_kokoro or model_type in _SPEAKS else ModelRole.CHAT

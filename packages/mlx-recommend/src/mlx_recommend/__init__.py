@@ -20,7 +20,12 @@ from mlx_recommend.inputs import (
     ModelShape,
     Workload,
 )
-from mlx_recommend.memory import MemoryUse, kept_context_bytes, memory_use, prefill_step
+from mlx_recommend.memory import (
+    MemoryUse,
+    kept_context_bytes,
+    memory_use,
+    prefill_step,
+)
 from mlx_recommend.plan import Absence, MissingTier, TierPlan, make_plan
 from mlx_recommend.reading import READING_TIERS, ReadingTier
 from mlx_recommend.score import Intent

@@ -271,6 +271,15 @@ READING_WORD_BYTES = 1_300
 1,100 to 1,380 bytes, by the resident memory of that process on Linux, with byte-level BPE of 30,000
 and 151,000 words and with Unigram of 30,000 and 250,000.
 """
+SOUND_WINDOW_TOKENS = 1500
+"""What 30 seconds of a sound are to a Whisper, which computes them at once."""
+HEARD_BYTES_PER_S = 210_000
+"""What a second of a sound takes before it is computed: its samples, and what is heard of them.
+
+Peak of half an hour in MLX with 128 mel bands.
+"""
+LONGEST_SOUND_S = 7200
+"""The longest sound that an engine is given."""
 KV_BYTES_PER_ELEMENT = 2
 """Keys and values are kept in 16 bits."""
 KV_GROUP_ELEMENTS = 64

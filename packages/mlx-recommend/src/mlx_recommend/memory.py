@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass, replace
 
+from mlx_catalog import ModelRole
 from mlx_recommend.calibration import (
     CHECKPOINTS,
+    HEARD_BYTES_PER_S,
     KV_BYTES_PER_ELEMENT,
     KV_GROUP_BYTES,
     KV_GROUP_ELEMENTS,
+    LONGEST_SOUND_S,
     PREFILL_STEP_TOKENS,
     PROCESS_BYTES,
     READING_LONGEST_TOKENS,
@@ -16,6 +19,7 @@ from mlx_recommend.calibration import (
     READING_WORD_BYTES,
     SCORE_BYTES,
     SMALL_ARRAYS_BYTES,
+    SOUND_WINDOW_TOKENS,
     STATE_STEP_BYTES_PER_TOKEN,
     STEP_BYTES_PER_TOKEN,
     WORD_BYTES,
@@ -93,6 +97,8 @@ def memory_use(shape: ModelShape, workload: Workload) -> MemoryUse:
     """The memory that a model needs at its peak, with every request at its full context."""
     if shape.role.reads_only:
         return _reading_memory_use(shape, workload.context_tokens)
+    if shape.role.is_of_sound:
+        return _sound_memory_use(shape)
     elements = shape.kv_elements(workload.context_tokens)
     kv_bytes = None if elements is None else elements * KV_BYTES_PER_ELEMENT
     state_bytes, concurrency = shape.state_bytes, workload.concurrency
@@ -134,6 +140,14 @@ def kv_bytes_at(elements: int, bits: KvBits) -> int:
         return elements * KV_BYTES_PER_ELEMENT
     groups = -(-elements // KV_GROUP_ELEMENTS)
     return groups * (KV_GROUP_ELEMENTS * bits // 8 + KV_GROUP_BYTES)
+
+
+def _sound_memory_use(shape: ModelShape) -> MemoryUse:
+    """The memory of a model that hears or speaks; one that hears is given sounds of any length."""
+    read = _reading_memory_use(shape, SOUND_WINDOW_TOKENS)
+    hears = shape.role is ModelRole.SPEECH_TO_TEXT
+    heard_bytes = HEARD_BYTES_PER_S * LONGEST_SOUND_S if hears else 0
+    return replace(read, overhead_bytes=read.overhead_bytes + heard_bytes)
 
 
 def _reading_memory_use(shape: ModelShape, context_tokens: int) -> MemoryUse:
