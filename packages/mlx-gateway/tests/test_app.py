@@ -491,34 +491,66 @@ async def test_a_model_that_has_to_start_first_keeps_its_client_waiting(bench: M
         assert len(starter.steps) == 3, "nothing is started for a request that is refused"
 
 
-async def test_sound_goes_through_as_it_is(bench: MakeBench) -> None:
+async def test_a_sound_is_heard_and_a_text_is_spoken(bench: MakeBench) -> None:
     form = (
         b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nstandard\r\n'
-        b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nRIFF\x00\xff\r\n--b--\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="response_format"\r\n\r\ntext\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="/etc/x"\r\n\r\n'
+        b"RIFF\x00\xff\r\n--b--\r\n"
     )
 
     async def speaks(exchange: Exchange) -> None:
-        if exchange.path.startswith("/v1/audio/speech"):
+        if exchange.path == "/v1/audio/speech":
             exchange.writer.write(
                 b"HTTP/1.1 200 OK\r\ncontent-type: audio/wav\r\ncontent-length: 6\r\n\r\n"
                 b"RIFF\x00\xff"
             )
         else:
-            await exchange.json({"text": "hello"})
+            await exchange.json({"text": "hello", "segments": []})
 
     async with bench(ONE, speaks) as it:
         kind = {"content-type": "multipart/form-data; boundary=b"}
         heard = await it.client.ask("/v1/audio/transcriptions", body=form, headers=kind)
-        asked = {"model": "coder", "input": "a & b", "voice": "af", "speed": None}
+        asked = {"model": "coder", "input": "a & b", "voice": "af", "response_format": "wav"}
         spoken = await it.client.ask("/v1/audio/speech", asked)
 
-        assert heard.document == {"text": "hello"}
-        assert it.engines[0].seen[0].body == form.replace(b"standard", b"qwen3-8b")
-        assert it.engines[0].seen[0].path == "/v1/audio/transcriptions?model=qwen3-8b"
+        assert (heard.body, heard.headers["content-type"]) == (
+            b"hello\n",
+            "text/plain; charset=utf-8",
+        )
+        sent = it.engines[0].seen[0]
+        assert sent.path == "/v1/audio/transcriptions"
+        assert b'name="model"\r\n\r\nqwen3-8b\r\n' in sent.body
+        assert b'filename="sound"' in sent.body
+        assert b"/etc" not in sent.body
+        assert b"\r\n\r\nRIFF\x00\xff\r\n--" in sent.body
         assert spoken.body == b"RIFF\x00\xff"
         assert spoken.headers["content-type"] == "audio/wav"
-        query = "model=qwen3-8b&input=a+%26+b&voice=af"
-        assert it.engines[0].seen[1].path == f"/v1/audio/speech?{query}"
+        assert it.engines[0].seen[1].document["model"] == "qwen3-8b"
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "body", "said"),
+    [
+        ("/v1/audio/transcriptions", "application/json", b'{"model": "standard"}', "multipart"),
+        ("/v1/chat/completions", "multipart/form-data; boundary=b", b"--b--", "JSON object"),
+        (
+            "/v1/audio/translations",
+            "multipart/form-data; boundary=b",
+            b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\nx\r\n--b--\r\n',
+            "`file` is missing",
+        ),
+    ],
+)
+async def test_a_request_that_comes_in_the_wrong_form_is_refused(
+    bench: MakeBench, path: str, kind: str, body: bytes, said: str
+) -> None:
+    async with bench(ONE, says_hello) as it:
+        answer = await it.client.ask(path, body=body, headers={"content-type": kind})
+
+        assert answer.status == 400
+        assert said in answer.document["error"]["message"]
+        assert not it.engines[0].seen
 
 
 REPLICAS = """

@@ -8,13 +8,7 @@ from typing import Any
 import pytest
 
 from mlx_gateway.errors import ApiError, ClientLeftError
-from mlx_gateway.request_body import (
-    LONGEST_BODY_BYTES,
-    fields_in_form,
-    form_for,
-    read_body,
-    unzipped,
-)
+from mlx_gateway.request_body import LONGEST_BODY_BYTES, read_body, unzipped
 
 type Receive = Callable[[], Awaitable[dict[str, Any]]]
 
@@ -89,27 +83,3 @@ def test_a_packed_body_that_is_damaged_or_a_bomb_is_refused(body: bytes, status:
         unzipped(body)
 
     assert caught.value.status == status
-
-
-FORM = (
-    b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n'
-    b"Content-Type: audio/wav\r\n\r\nRIFF\x00\xff\r\n"
-    b'--b\r\nContent-Disposition: form-data; name="model"\r\n\r\n%s\r\n'
-    b'--b\r\nContent-Disposition: form-data; name="language"\r\n\r\nde\r\n--b--\r\n'
-)
-
-
-@pytest.mark.parametrize("name", ["whisper", "äöü", "", 'a"b\\c'])
-def test_the_model_in_a_form_is_found_and_replaced(name: str) -> None:
-    form = FORM % name.encode()
-
-    fields = fields_in_form(form)
-
-    assert fields.text("model") == name
-    assert fields.text("language") == "de"
-    assert form_for(form, r"served\1") == FORM % rb"served\1"
-
-
-@pytest.mark.parametrize("form", [b"", b"--b--", b'name="model"', FORM[:100]])
-def test_a_form_without_a_model_has_none(form: bytes) -> None:
-    assert fields_in_form(form).text("model") is None

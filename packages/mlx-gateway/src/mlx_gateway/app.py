@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from itertools import count
 from typing import Any
-from urllib.parse import urlencode
 
 import msgspec
 
@@ -23,6 +22,7 @@ from mlx_gateway.activation import Activator, NothingToStart
 from mlx_gateway.engines import AskFor, Engines, HeadersFor, TlsFor
 from mlx_gateway.errors import CLIENT_LEFT, ApiError, ClientLeftError, UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, object_in, read_fields
+from mlx_gateway.form import encode_form, is_form, read_form
 from mlx_gateway.heartbeat import Heartbeat
 from mlx_gateway.in_flight import InFlight, Line, Mounted, Reading, RequestPhase
 from mlx_gateway.keys import ADMIN, ClientKey, KeyRing
@@ -43,7 +43,8 @@ from mlx_gateway.prompts.read_prefixes import ReadPrefixes
 from mlx_gateway.prompts.segments import Prompt
 from mlx_gateway.prompts.stable_head import with_stable_head
 from mlx_gateway.protocols.anthropic_messages import CountTokens, Messages
-from mlx_gateway.protocols.api import Api, Audio, Call, countable, prompt_text
+from mlx_gateway.protocols.api import Api, Call, countable, prompt_text
+from mlx_gateway.protocols.audio import Speech, Transcriptions, Translations
 from mlx_gateway.protocols.embeddings import Embeddings
 from mlx_gateway.protocols.events import Usage
 from mlx_gateway.protocols.media import require_media
@@ -53,7 +54,7 @@ from mlx_gateway.protocols.rerank import Rerank
 from mlx_gateway.protocols.responses_by_chat import ResponsesByChat
 from mlx_gateway.reading import pair, read_rows
 from mlx_gateway.relay import LONGEST_ANSWER_BYTES, Attempt
-from mlx_gateway.request_body import fields_in_form, form_for, read_body
+from mlx_gateway.request_body import read_body
 from mlx_gateway.routing import (
     RouteOption,
     candidates,
@@ -80,7 +81,6 @@ _JSON = "application/json"
 type Scope = dict[str, Any]
 
 _OPENAI, _ANTHROPIC, _RERANK = Api(), Messages(), Rerank()
-_TRANSCRIBE, _SPEAK = Audio(Role.SPEECH_TO_TEXT), Audio(Role.TEXT_TO_SPEECH)
 _OLLAMA, _COUNTING = OllamaChat(), CountTokens()
 _APIS: dict[str, Api] = {
     "/v1/chat/completions": ChatCompletions(),
@@ -91,9 +91,9 @@ _APIS: dict[str, Api] = {
     "/v1/embeddings": Embeddings(),
     "/v1/rerank": _RERANK,
     "/v2/rerank": _RERANK,
-    "/v1/audio/transcriptions": _TRANSCRIBE,
-    "/v1/audio/translations": _TRANSCRIBE,
-    "/v1/audio/speech": _SPEAK,
+    "/v1/audio/transcriptions": Transcriptions(),
+    "/v1/audio/translations": Translations(),
+    "/v1/audio/speech": Speech(),
     "/api/chat": _OLLAMA,
     "/api/generate": OllamaGenerate(),
     "/api/embed": OllamaEmbed(),
@@ -153,6 +153,7 @@ class _Request:
     Attributes:
         asked: Its fields as the client sent them.
         fields: The same for engines.
+        file: The file of one that came as a form; None for one in JSON.
         is_forwarded: Whether another gateway sent it here: it is for an engine of this machine.
         upstream: Who has it, or had it last.
     """
@@ -162,7 +163,7 @@ class _Request:
     asked: Fields
     fields: Fields
     body: bytes
-    content_type: str
+    file: memoryview | None
     name: str
     outbox: Outbox
     began: float
@@ -538,9 +539,7 @@ class Gateway:
         began = time.monotonic()
         api = _APIS[path]
         body = await read_body(receive, headers)
-        content_type = headers.get(b"content-type", b"").decode("latin-1")
-        is_form = content_type.lower().startswith("multipart/form-data")
-        fields = fields_in_form(body) if is_form else read_fields(body)
+        fields, file = _read(api, body, headers.get(b"content-type", b"").decode("latin-1"))
         asked = fields.text("model")
         if not asked:
             raise invalid("`model` is missing.", param="model")
@@ -553,15 +552,14 @@ class Gateway:
         )
         name = await self._resolve(asked)
         require_role(self._settings, name, api.roles)
-        content_type = content_type if is_form else _JSON
-        is_stable = self._settings.stable_prompts and not is_form
+        is_stable = self._settings.stable_prompts and file is None
         request = _Request(
             path=path,
             api=api,
             asked=fields,
             fields=with_stable_head(fields) if is_stable else fields,
             body=body,
-            content_type=content_type,
+            file=file,
             name=name,
             outbox=outbox,
             began=began,
@@ -949,7 +947,7 @@ class Gateway:
             line.release(turn, time.monotonic() - began)
 
     def _call(self, request: _Request, option: RouteOption) -> Call:
-        if request.content_type != _JSON or self._settings.is_cloud(option.model.upstreams[0].root):
+        if self._settings.is_cloud(option.model.upstreams[0].root):
             return request.api.as_sent(request.asked)
         if Role.CHAT in request.api.roles:
             require_media(request.fields, allows_remote=self._settings.remote_images)
@@ -972,7 +970,7 @@ class Gateway:
             return
         if limit is None or not needs_count(option.model, request.fields.size_bytes):
             return
-        if request.api is _COUNTING or request.content_type != _JSON:
+        if request.api is _COUNTING or request.file is not None:
             return
         tokens = await self._length(request, option.model.upstreams[0], call, limit)
         if tokens is not None and tokens >= limit:
@@ -1017,19 +1015,15 @@ class Gateway:
     def _prepare(
         self, request: _Request, option: RouteOption, upstream: Upstream, call: Call
     ) -> Attempt:
-        engine, path = self._engines.at(upstream.root), call.path or request.path
-        if request.content_type == _JSON:
-            body = call.fields.with_values(model=upstream.model).encode()
+        named, kind = call.fields.with_values(model=upstream.model), _JSON
+        if request.file is None:
+            body = named.encode()
         else:
-            body = form_for(request.body, upstream.model)
-        if request.api.in_query:
-            named = {name: call.fields.get(name) for name in request.api.in_query}
-            query = {name: value for name, value in named.items() if value is not None}
-            path = f"{path}?{urlencode({'model': upstream.model, **query})}"
+            kind, body = encode_form(named.decoded(), request.file)
         return Attempt(
-            engine=engine,
-            path=path,
-            headers={"content-type": request.content_type},
+            engine=self._engines.at(upstream.root),
+            path=call.path or request.path,
+            headers={"content-type": kind},
             body=body,
             api=request.api,
             call=call,
@@ -1054,6 +1048,24 @@ class Gateway:
             (f"{self._options.header_prefix}-{name}".encode(), value.encode("ascii", "replace"))
             for name, value in named.items()
         ]
+
+
+def _read(api: Api, body: bytes, content_type: str) -> tuple[Fields, memoryview | None]:
+    """The fields of a request, and its file where the API takes one.
+
+    Raises:
+        ApiError: When it doesn't come as the API takes it.
+    """
+    if not api.takes_form:
+        if is_form(content_type):
+            raise invalid("The request's body must be a JSON object, not a form.")
+        return read_fields(body), None
+    if not is_form(content_type):
+        raise invalid("A sound is sent as a multipart form, with the fields `file` and `model`.")
+    form = read_form(body, content_type)
+    if not form.file:
+        raise invalid("`file` is missing or empty.", param="file")
+    return form.fields, form.file
 
 
 def _in_flight(number: int, request: _Request, now: float) -> InFlight:

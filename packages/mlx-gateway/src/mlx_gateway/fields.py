@@ -79,6 +79,10 @@ class Fields:
         """The fields with a value that is JSON already, which replaces what stood there."""
         return Fields({**self._raw, name: raw}, self.size_bytes)
 
+    def decoded(self) -> dict[str, Any]:
+        """Every value, decoded."""
+        return {name: self.get(name) for name in self._raw}
+
     def encode(self) -> bytes:
         """The JSON document."""
         return object_of(self._raw)

@@ -114,7 +114,7 @@ class Attempt:
                 body = await response.read(LONGEST_ANSWER_BYTES)
                 waiting.since = self.engine.heard()
                 answer, usage = self.api.whole(body, self.call)
-                await outbox.whole(HTTPStatus.OK, answer, b"application/json")
+                await outbox.whole(HTTPStatus.OK, answer, self.api.answer_type(self.call))
                 return None, usage
             await outbox.begin_raw(response.status, _passed_on(response))
             async for chunk in response.chunks():

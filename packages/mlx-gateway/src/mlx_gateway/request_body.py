@@ -1,26 +1,17 @@
 """A request's body as it comes from the client: in time, in bounds, unpacked."""
 
 import asyncio
-import re
 import zlib
 from collections.abc import Mapping
 from http import HTTPStatus
 
-import msgspec
-
 from mlx_gateway.errors import ApiError, ClientLeftError
-from mlx_gateway.fields import Fields, invalid
+from mlx_gateway.fields import invalid
 from mlx_gateway.outbox import Receive
 
 LONGEST_BODY_BYTES = 64 * 2**20
 _WITHIN_S = 30.0
 _BYTES_PER_S_AT_LEAST = 10_000
-_FORM_FIELD = rb'(name="%s"\r\n(?:[^\r\n]+\r\n)*\r\n)([^\r\n]*)(\r\n)'
-_FORM_MODEL = re.compile(_FORM_FIELD % b"model")
-_FORM_FIELDS = {
-    name: re.compile(_FORM_FIELD % name.encode())
-    for name in ("model", "language", "response_format")
-}
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
@@ -77,23 +68,6 @@ def unzipped(body: bytes) -> bytes:
     if not unpacker.eof:
         raise invalid("The request's body is not valid gzip: it ends early.")
     return content
-
-
-def fields_in_form(body: bytes) -> Fields:
-    """Those fields of a multipart form that matter here."""
-    found = {name: field.search(body) for name, field in _FORM_FIELDS.items()}
-    raw = {
-        name: msgspec.json.encode(match[2].decode("utf-8", "replace"))
-        for name, match in found.items()
-        if match is not None
-    }
-    return Fields(raw, len(body))
-
-
-def form_for(body: bytes, model: str) -> bytes:
-    """The form with another model's name."""
-    name = model.encode()
-    return _FORM_MODEL.sub(lambda match: match[1] + name + match[3], body, count=1)
 
 
 def _too_large() -> ApiError:

@@ -66,14 +66,14 @@ class Api:
         counts_first: Whether the stream's first event must say how long the prompt is.
         signs_open: Whether the first sign of life opens the answer, which then goes on.
         content_type: What a stream is, as its head says.
-        in_query: The fields that the engine reads from the URL rather than from the body.
+        takes_form: Whether it is asked in a multipart form with a file, rather than in JSON.
         roles: What a model must be for.
     """
 
     counts_first = False
     signs_open = False
     content_type = b"text/event-stream; charset=utf-8"
-    in_query: tuple[str, ...] = ()
+    takes_form = False
     roles: frozenset[Role] = frozenset({Role.CHAT, Role.VISION})
 
     def streams(self, fields: Fields) -> bool:
@@ -126,6 +126,10 @@ class Api:
         """
         return body, usage_of(body)
 
+    def answer_type(self, call: Call) -> bytes:  # noqa: ARG002
+        """The content type of what `whole` gives."""
+        return b"application/json"
+
     def require(self, fields: Fields, model: ModelSettings) -> None:
         """Return if `model` can do what is asked, as far as its settings say.
 
@@ -170,15 +174,6 @@ class Api:
         """Headers that were known only after a sign of life had gone out, in the stream itself."""
         lines = (b": " + name + b": " + value for name, value in headers)
         return b"\n".join(lines) + b"\n\n"
-
-
-class Audio(Api):
-    """`/v1/audio/*`: vllm-mlx reads these fields from the URL, and would take its defaults."""
-
-    in_query: tuple[str, ...] = ("language", "response_format", "input", "voice", "speed")
-
-    def __init__(self, role: Role) -> None:
-        self.roles: frozenset[Role] = frozenset({role})
 
 
 def countable(text: str) -> dict[str, Any]:
