@@ -90,7 +90,7 @@ def test_a_port_that_is_no_plain_number_is_refused_with_its_line(tmp_path: Path,
     ("role", "flags", "said"),
     [
         ("embedding", "max-tokens: 9", "served by another engine"),
-        ("speech-to-text", "", "nothing here serves yet"),
+        ("speech-to-text", "max-tokens: 9", "served by another engine"),
         ("poet", "", "role"),
     ],
 )
@@ -103,7 +103,9 @@ def test_a_role_that_nothing_serves_as_it_is_defined_is_refused(
         load_stack(path)
 
 
-@pytest.mark.parametrize("role", ["chat", "vision", "embedding", "rerank"])
+@pytest.mark.parametrize(
+    "role", ["chat", "vision", "embedding", "rerank", "speech-to-text", "text-to-speech"]
+)
 def test_a_tier_has_a_role(tmp_path: Path, role: str) -> None:
     path = write(tmp_path)
     path.write_text(path.read_text().replace("name: standard", f"name: standard, role: {role}"))

@@ -278,8 +278,6 @@ def contradiction(stack: Stack) -> str | None:
 
 def _role_problem(tier: Tier) -> str | None:
     """Why nothing serves a tier of this role as it is defined, or None."""
-    if tier.role in (ModelRole.SPEECH_TO_TEXT, ModelRole.TEXT_TO_SPEECH):
-        return f"the tier {tier.name!r} has the role {tier.role}, which nothing here serves yet"
     if tier.ssd_cache_gb is not None and not tier.role.chats:
         return (
             f"the tier {tier.name!r} has `ssd_cache_gb`, and a model of the role {tier.role} has "

@@ -1,5 +1,7 @@
 """The server for models that read: how it is started, and how much it computes at once."""
 
+import io
+import wave
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_catalog import ModelRole
+from mlx_recommend import calibration
 from mlx_stack.engines.by_role import engine_of
+from mlx_stack.engines.mlx_vlm_sound import LONGEST_SOUND_S, wav_head
 from mlx_stack.engines.mlx_vlm_start import TOKENS_AT_ONCE, batches
 from mlx_stack.engines.vllm_mlx import Serving, served_by
 from mlx_stack.stack import Tier
@@ -24,7 +28,12 @@ def command(role: ModelRole) -> tuple[str, ...]:
 
 @pytest.mark.parametrize(
     ("role", "flag"),
-    [(ModelRole.EMBEDDING, "--embedding-model"), (ModelRole.RERANK, "--reranker-model")],
+    [
+        (ModelRole.EMBEDDING, "--embedding-model"),
+        (ModelRole.RERANK, "--reranker-model"),
+        (ModelRole.SPEECH_TO_TEXT, "--stt-model"),
+        (ModelRole.TEXT_TO_SPEECH, "--tts-model"),
+    ],
 )
 def test_it_listens_on_loopback_only_and_has_one_model(role: ModelRole, flag: str) -> None:
     words = command(role)
@@ -42,6 +51,16 @@ def test_no_engine_asks_the_hub(role: ModelRole) -> None:
 @pytest.mark.parametrize("role", [ModelRole.CHAT, ModelRole.VISION])
 def test_what_chats_is_served_by_vllm_mlx(role: ModelRole) -> None:
     assert command(role)[2] == "serve"
+
+
+def test_the_head_of_a_streamed_wav_file_is_one() -> None:
+    with wave.open(io.BytesIO(wav_head(24_000) + b"\0\1" * 5)) as sound:
+        assert (sound.getframerate(), sound.getnchannels(), sound.getsampwidth()) == (24_000, 1, 2)
+        assert sound.readframes(10) == b"\0\1" * 5
+
+
+def test_the_memory_plan_counts_on_the_longest_sound_that_the_engine_takes() -> None:
+    assert calibration.LONGEST_SOUND_S == LONGEST_SOUND_S
 
 
 @given(st.lists(st.integers(1, 9000), max_size=200))

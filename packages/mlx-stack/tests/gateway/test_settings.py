@@ -68,6 +68,13 @@ def test_what_does_not_chat_is_in_no_chain_and_has_none() -> None:
     assert models["t0"].role == "chat"
 
 
+def test_one_sound_is_heard_at_a_time_and_few_wait() -> None:
+    _, other = _stack(None, None).tiers
+    whisper = msgspec.structs.replace(other, role=ModelRole.SPEECH_TO_TEXT)
+    model = build_settings(Stack(tiers=(whisper,)), Config(), {}, litellm_port=1).models["t1"]
+    assert (whisper.concurrency, model.max_concurrent, model.queue) == (2, 1, 8)
+
+
 def test_nothing_leaves_the_machine_unless_it_may() -> None:
     stack = _stack(100)
     never = Config(openrouter_key="sk-or", cloud_fallback=CloudFallback.NEVER)

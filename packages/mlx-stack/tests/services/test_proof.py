@@ -1,12 +1,15 @@
 """What shows that a model does its work, and what doesn't."""
 
+import io
 import json
+import wave
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_catalog import ModelRole
+from mlx_gateway.form import read_form
 from mlx_stack.services.proof import proof_of
 
 READING = [ModelRole.EMBEDDING, ModelRole.RERANK]
@@ -53,11 +56,42 @@ def test_a_reranker_is_proven_by_an_order_of_two_documents(answer: bytes, is_rig
     assert bool(proof_of(ModelRole.RERANK).check(answer)) is not is_right
 
 
-@given(st.binary(), st.sampled_from(READING))
+SOUNDS = [ModelRole.SPEECH_TO_TEXT, ModelRole.TEXT_TO_SPEECH]
+
+
+@pytest.mark.parametrize(
+    ("role", "answer", "said"),
+    [
+        (SOUNDS[0], b'{"text": ""}', ""),
+        (SOUNDS[0], b'{"words": ""}', "isn't a transcription"),
+        (SOUNDS[1], b"\0\1", ""),
+        (SOUNDS[1], b"\0\0", "silent"),
+        (SOUNDS[1], b"", "isn't a sound"),
+    ],
+)
+def test_a_model_of_sounds_is_proven_by_words_or_by_a_sound(
+    role: ModelRole, answer: bytes, said: str
+) -> None:
+    problem = proof_of(role).check(answer)
+    assert said in problem
+    assert bool(said) == bool(problem)
+
+
+def test_what_hears_is_proven_with_a_form_that_holds_a_sound() -> None:
+    kind, body = proof_of(ModelRole.SPEECH_TO_TEXT).request("whisper")
+    form = read_form(body, kind)
+    assert form.fields.text("model") == "whisper"
+    with wave.open(io.BytesIO(bytes(form.file))) as sound:
+        assert sound.getnframes() == sound.getframerate() / 2
+
+
+@given(st.binary(), st.sampled_from([*READING, *SOUNDS]))
 def test_whatever_comes_is_an_answer_or_is_said_not_to_be(body: bytes, role: ModelRole) -> None:
     assert isinstance(proof_of(role).check(body), str)
 
 
 @pytest.mark.parametrize("role", READING)
 def test_the_request_names_the_model(role: ModelRole) -> None:
-    assert json.loads(proof_of(role).request_body("bge-m3"))["model"] == "bge-m3"
+    kind, body = proof_of(role).request("bge-m3")
+    assert kind == "application/json"
+    assert json.loads(body)["model"] == "bge-m3"

@@ -518,6 +518,8 @@ def main() -> None:
 
     vars(uvicorn)["run"] = run_guarded
     if starter is not None:
+        if starter == "mlx_vlm_start":
+            _module_beside("mlx_vlm_sound").apply(sys.argv[2:])
         _module_beside(starter).main(sys.argv[2:])
         return
     for name in ADDITIONS:

@@ -1,7 +1,7 @@
-"""The command line of mlx_vlm.server, which serves what makes vectors and ranks documents.
+"""The command line of mlx_vlm.server, which serves what embeds, ranks documents, hears or speaks.
 
 It stands in vllm-mlx's environment. Flags are those of mlx-vlm 0.7.10; how it is kept to one model
-is in `mlx_vlm_start` (decision 0101).
+is in `mlx_vlm_start` (decision 0101), what it does with sounds in `mlx_vlm_sound` (decision 0109).
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,8 @@ from mlx_stack.stack import Tier
 _MODEL_FLAGS: Mapping[ModelRole, str] = {
     ModelRole.EMBEDDING: "--embedding-model",
     ModelRole.RERANK: "--reranker-model",
+    ModelRole.SPEECH_TO_TEXT: "--stt-model",
+    ModelRole.TEXT_TO_SPEECH: "--tts-model",
 }
 
 

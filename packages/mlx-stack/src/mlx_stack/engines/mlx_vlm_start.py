@@ -6,6 +6,7 @@ on without the one that it was started with where that can't be loaded, and comp
 request at once, each as long as the longest.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
@@ -15,7 +16,12 @@ PROGRAM = "mlx-vlm"
 """What `guard.py` is called with to start it."""
 TOKENS_AT_ONCE = 4096
 """The tokens of texts that are computed together, padding included, unless one is longer."""
-_KINDS = {"--embedding-model": "embedding", "--reranker-model": "reranker"}
+_KINDS = {
+    "--embedding-model": "embedding",
+    "--reranker-model": "reranker",
+    "--stt-model": "audio_stt",
+    "--tts-model": "audio_tts",
+}
 LONGEST_TEXT_TOKENS = 8192
 """Where the server cuts a text of a model that reads longer ones."""
 
@@ -64,7 +70,9 @@ def serve_one_model(name: str, folder: str, kind: str, pooling: str = "") -> Non
         except Exception as error:
             if loaded:
                 raise
-            sys.exit(f"error: the model can't be loaded: {getattr(error, 'detail', error)}")
+            reason = getattr(error, "detail", error)
+            print(f"error: the model can't be loaded: {reason}", file=sys.stderr, flush=True)  # noqa: T201
+            os._exit(1)  # an exception's words would be taken out of the log
         if not loaded and pooling and found[0].pooling_config is None:
             found[0].pooling_config = {"pooling_mode": pooling}
         loaded = True

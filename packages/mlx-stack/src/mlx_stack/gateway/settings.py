@@ -11,6 +11,7 @@ from types import MappingProxyType
 import msgspec
 import yaml
 
+from mlx_catalog import ModelRole
 from mlx_gateway.settings import (
     SCHEMA_VERSION,
     GatewaySettings,
@@ -29,6 +30,8 @@ from mlx_stack.stack import Stack, Tier
 SILENT_S = 600.0
 """How long an engine may say nothing that reads prompts on the thread that answers."""
 _MOST_WAITING = 256
+_MOST_SOUNDS_WAITING = 8
+"""The gateway holds the whole of each in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +183,9 @@ def _model(
         upstreams=(Upstream(f"http://{LOOPBACK}:{tier.port}", tier.model), *replicas),
         fallbacks=fallbacks,
         context_tokens=tier.context_tokens,
-        max_concurrent=tier.concurrency,
-        queue=_MOST_WAITING,
+        # one sound after the other: an engine would let the others wait inside
+        max_concurrent=1 if tier.role.is_of_sound else tier.concurrency,
+        queue=_MOST_SOUNDS_WAITING if tier.role is ModelRole.SPEECH_TO_TEXT else _MOST_WAITING,
         sees_images=known.sees_images,
         calls_tools=known.calls_tools,
         thinks=known.thinks,

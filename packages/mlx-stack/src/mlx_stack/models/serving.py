@@ -50,7 +50,7 @@ def serving_of(catalog: Catalog, tier: Tier, folder: Path) -> Serving:
         entry = entry or entry_of_folder(catalog, folder)
         return Serving(
             batching=False,
-            dimensions=(entry and entry.dimensions) or _dimensions(folder),
+            dimensions=(entry and entry.dimensions) or _dimensions(tier, folder),
             shortens=entry is not None and entry.matryoshka is True,
             pooling=(entry and entry.pooling) or "",
         )
@@ -145,20 +145,27 @@ def memory_of(shape: ModelShape | None, fit: EngineFit, tier: Tier) -> MemoryUse
 
 def usual_context(
     shape: ModelShape | None, tier_name: str, role: ModelRole = ModelRole.CHAT
-) -> int:
-    """The context of a tier of that name, at most what its model was trained for."""
+) -> int | None:
+    """The context of a tier of that name, at most what its model was trained for.
+
+    None for a model of sounds, which has none.
+    """
+    if role.is_of_sound:
+        return None
     usual = next((kind.context_tokens for kind in TIER_KINDS if kind.name == tier_name), None)
     tokens = (usual or STANDARD.context_tokens) if role.chats else LONGEST_TEXT_TOKENS
     longest = shape.max_context_tokens if shape is not None else None
     return min(tokens, longest) if longest is not None else tokens
 
 
-def _dimensions(folder: Path) -> int | None:
-    """How long the vectors of an embedder are; None where its files don't say.
+def _dimensions(tier: Tier, folder: Path) -> int | None:
+    """How long the vectors of an embedder are; None for others, or where its files don't say.
 
     Raises:
         StackError: When its configuration is damaged.
     """
+    if tier.role is not ModelRole.EMBEDDING:
+        return None
     try:
         dense = sorted(folder.glob("*_Dense/config.json"))
         if dense:

@@ -141,8 +141,8 @@ def _on_disk(
     usual = tokens = usual_context(known[0] if known is not None else None, tier.name, tier.role)
     tier = msgspec.structs.replace(tier, context_tokens=tokens)
     claim = _claim(known, tier, local.path)
-    while budget_bytes is not None and claim > budget_bytes and tokens > _SHORTEST_CONTEXT:
-        tokens = max(tokens // 2, _SHORTEST_CONTEXT)
+    while budget_bytes is not None and claim > budget_bytes and (tokens or 0) > _SHORTEST_CONTEXT:
+        tokens = max((tokens or 0) // 2, _SHORTEST_CONTEXT)
         tier = msgspec.structs.replace(tier, context_tokens=tokens)
         claim = _claim(known, tier, local.path)
     if budget_bytes is not None and claim > budget_bytes:  # whatever its context

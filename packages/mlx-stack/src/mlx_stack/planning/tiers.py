@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_catalog import Quant
+from mlx_catalog import ModelRole, Quant
 from mlx_hwprobe import HwprobeError
 from mlx_recommend import MemoryUse, Option, ReadingTier, Speed
 from mlx_stack.errors import UsageError
@@ -125,6 +125,7 @@ def added_tier(
     """
     found = describe_model(opened, model)
     _refuse_code(opened, found)
+    _refuse_speechless(found)
     own_name = _name_of(found)
     quant = Quant(found.quant) if found.quant in Quant else None
     tier_name = name if name is not None else tier_name_of(own_name)
@@ -171,6 +172,16 @@ def _refuse_code(opened: OpenStack, found: DescribedModel) -> None:
         ensure_no_code(folder)
     elif found.own_code is not None:
         raise ModelCodeError(f"config.json of {found.name}", found.own_code, found.name)
+
+
+def _refuse_speechless(found: DescribedModel) -> None:
+    """Return where the engine has what a model needs to speak."""
+    because = found.fit.unservable_because
+    if found.role is ModelRole.TEXT_TO_SPEECH and because:
+        raise UsageError(
+            f"{found.name} can't be served: {because}.",
+            hint="Soprano and Qwen3-TTS need no such package.",
+        )
 
 
 def tier_name_of(model: str) -> str:

@@ -14,6 +14,7 @@ import msgspec
 from mlx_hwprobe import HardwareProfile
 from mlx_procsup import AnswerKind, HttpReadiness, RequestInFlight, TokenAnswer, Unreadable, Work
 from mlx_recommend import ModelShape, Workload, estimate
+from mlx_stack.engines.mlx_vlm_sound import LONGEST_SOUND_S
 from mlx_stack.services.engine_door import read_status, request_proof
 from mlx_stack.services.proof import Proof
 
@@ -177,6 +178,11 @@ def predictor(
         return tokens / UNKNOWN_TPS if speed is None else SLACK * tokens / speed.low
 
     return predict_s
+
+
+def predict_sound(size: int | None, /) -> float:  # noqa: ARG001 - nothing tells how long it plays
+    """The most that a request of sound may take: as long as the longest sound plays."""
+    return LONGEST_SOUND_S
 
 
 def _in_flight(rows: list[_Row], status: str) -> tuple[RequestInFlight, ...]:

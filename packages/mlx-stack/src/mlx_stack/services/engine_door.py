@@ -151,12 +151,13 @@ def request_proof(
     Raises:
         OSError: As of `request`, and HTTPException.
     """
-    headers = {"Content-Type": "application/json"}
+    content_type, body = proof.request(model)
+    headers = {"Content-Type": content_type}
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
     return request(
         *(urlsplit(readiness.url).netloc, "POST", proof.path),
-        proof.request_body(model),
+        body,
         headers=headers,
         ask=readiness.ask,
         timeout_s=timeout_s,

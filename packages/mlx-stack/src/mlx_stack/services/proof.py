@@ -1,6 +1,8 @@
 """One small request that shows whether a model does its work, whatever its work is."""
 
+import io
 import math
+import wave
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -9,6 +11,7 @@ import msgspec
 
 from mlx_bench.roles.pictures import Colour, data_url, png
 from mlx_catalog import ModelRole
+from mlx_gateway.form import encode_form
 
 _PIXELS = 224
 """As few a side as any model takes."""
@@ -24,6 +27,7 @@ class Proof:
         what: What is asked for, in words.
         path: Where.
         body: The request, but for the model's name.
+        sound: What goes with it, in a form; empty where nothing does.
         check: What is wrong with the body of an answer of 200; "" where nothing is.
     """
 
@@ -31,10 +35,15 @@ class Proof:
     path: str
     body: Mapping[str, object]
     check: Callable[[bytes], str]
+    sound: bytes = b""
 
-    def request_body(self, model: str) -> bytes:
-        """The body of the request to `model`."""
-        return msgspec.json.encode({"model": model, **self.body})
+    def request(self, model: str) -> tuple[str, bytes]:
+        """The content type and the body of the request to `model`."""
+        fields = {"model": model, **self.body}
+        if self.sound:
+            values = {name: str(value) for name, value in fields.items()}
+            return encode_form(values, memoryview(self.sound))
+        return "application/json", msgspec.json.encode(fields)
 
 
 def proof_of(role: ModelRole, dimensions: int | None = None) -> Proof:
@@ -56,6 +65,21 @@ def proof_of(role: ModelRole, dimensions: int | None = None) -> Proof:
             "/v1/rerank",
             MappingProxyType({"query": "Where is Paris?", "documents": _DOCUMENTS}),
             _wrong_order,
+        )
+    if role is ModelRole.SPEECH_TO_TEXT:
+        return Proof(
+            "the words of a sound",
+            "/v1/audio/transcriptions",
+            MappingProxyType({"language": "en", "temperature": 0}),
+            _wrong_words,
+            _tone(),
+        )
+    if role is ModelRole.TEXT_TO_SPEECH:
+        return Proof(
+            "the sound of a word",
+            "/v1/audio/speech",
+            MappingProxyType({"input": "Hi.", "response_format": "pcm", "max_tokens": 100}),
+            _wrong_sound,
         )
     content: object = "Hi"
     if role is ModelRole.VISION:
@@ -98,6 +122,23 @@ class _Order(msgspec.Struct):
     results: list[_Place]
 
 
+class _Words(msgspec.Struct):
+    text: str
+
+
+def _tone() -> bytes:
+    """A WAV file with half a second of a tone."""
+    period = [round(8000 * math.sin(math.tau * each / 40)) for each in range(40)]
+    data = b"".join(each.to_bytes(2, "little", signed=True) for each in period) * 200
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(16_000)
+        sound.writeframes(data)
+    return file.getvalue()
+
+
 def _decoded[T](answer: bytes, kind: type[T]) -> T | None:
     try:
         return msgspec.json.decode(answer, type=kind)
@@ -131,3 +172,14 @@ def _wrong_order(answer: bytes) -> str:
     scores = [each.relevance_score for each in said.results]
     is_order = all(map(math.isfinite, scores)) and scores == sorted(scores, reverse=True)
     return "" if is_order else "its scores aren't in order"
+
+
+def _wrong_words(answer: bytes) -> str:
+    # a tone has no words, so that none are right
+    return "" if _decoded(answer, _Words) is not None else "what it answers isn't a transcription"
+
+
+def _wrong_sound(answer: bytes) -> str:
+    if not answer or len(answer) % 2:
+        return "what it answers isn't a sound"
+    return "" if any(answer) else "what it says is silent"

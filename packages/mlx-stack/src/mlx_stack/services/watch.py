@@ -56,7 +56,7 @@ from mlx_stack.models.shelf import planned_bytes
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services import panic_reports, panics
 from mlx_stack.services.assembly import Assembly, assemble, guest_names
-from mlx_stack.services.delivery import SILENCE_S, EngineDelivery, predictor
+from mlx_stack.services.delivery import SILENCE_S, EngineDelivery, predict_sound, predictor
 from mlx_stack.services.keep_awake import kept_awake
 from mlx_stack.services.proof import proof_of
 from mlx_stack.services.service import GATEWAY, WATCHDOG, Listens, Service, ServiceEvent
@@ -330,7 +330,9 @@ def _delivery(opened: OpenStack, service: Service, hardware: HardwareProfile | N
     if tier is None or readiness is None or model is None:
         return {}
     shape = shape_of_tier(opened.catalog, tier, model.path)
-    predict_s = predictor(shape, hardware, tier.context_tokens)
+    predict_s = (
+        predict_sound if tier.role.is_of_sound else predictor(shape, hardware, tier.context_tokens)
+    )
     check = EngineDelivery(
         readiness,
         tier.model,
