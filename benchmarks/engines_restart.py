@@ -22,7 +22,7 @@ from engines_turns import ADDITIONS, MODES, serving
 from mlx_stack.engines import embedded_model
 from mlx_stack.engines.environment import EngineName, Environment
 from mlx_stack.engines.install import install
-from mlx_stack.engines.kept_on_disk import Bounds
+from mlx_stack.engines.kept_on_disk import DiskBounds
 from mlx_stack.engines.uv_process import own_toolchain
 from stack_testkit.conversations import Conversation, Engine
 from stack_testkit.tiny_families import FAMILIES, make_tiny_family
@@ -57,7 +57,7 @@ def measured(
     engine: Environment, model: Path, state: Path, family: str, options: argparse.Namespace
 ) -> str:
     """What was read after the restart, in words."""
-    kept = Bounds(state / "kept" / "tiny", 10**9)
+    kept = DiskBounds(state / "kept" / "tiny", 10**9)
     kept.folder.parent.mkdir(parents=True)
     mode = "ours, one at a time" if family in _UNBATCHED else "ours"
 

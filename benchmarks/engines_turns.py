@@ -29,7 +29,7 @@ from mlx_stack.child_environment import inherited_environment
 from mlx_stack.engines import embedded_model, guard, vllm_mlx
 from mlx_stack.engines.environment import EngineName, Environment
 from mlx_stack.engines.install import install
-from mlx_stack.engines.kept_on_disk import VARIABLE, Bounds
+from mlx_stack.engines.kept_on_disk import VARIABLE, DiskBounds
 from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import FlagValue, Tier
@@ -68,7 +68,7 @@ def serving(
     applied: tuple[str, ...],
     flags: Any,
     *,
-    kept: Bounds | None = None,
+    kept: DiskBounds | None = None,
 ) -> Iterator[Engine]:
     """The model behind the engine with these flags; with `kept`, conversations are kept there."""
     (port,) = free_ports(1)

@@ -26,7 +26,7 @@ from mlx_stack.engines import guard, vllm_mlx
 from mlx_stack.engines.embedded_model import make_embedded_model
 from mlx_stack.engines.environment import EngineName, Environment
 from mlx_stack.engines.install import install
-from mlx_stack.engines.kept_on_disk import VARIABLE, Bounds
+from mlx_stack.engines.kept_on_disk import VARIABLE, DiskBounds
 from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.engines.vllm_mlx import Serving
 from mlx_stack.home import Home
@@ -173,7 +173,7 @@ def _serving(environment: Environment, folder: Path) -> Iterator[Serve]:
             *,
             traits: Serving | None = None,
             has_additions: bool = False,
-            kept: Bounds | None = None,
+            kept: DiskBounds | None = None,
             **fields: object,
         ) -> str:
             tier = _tier(model, fields)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlx_stack.engines.kept_on_disk import FILE, Bounds
+from mlx_stack.engines.kept_on_disk import FILE, DiskBounds
 from mlx_stack.engines.vllm_mlx import Serving
 from stack_testkit.conversations import Conversation, Engine
 from stack_testkit.tiny_families import make_tiny_family
@@ -22,7 +22,7 @@ def test_a_turn_after_a_restart_costs_its_new_tokens_and_says_the_same(
         tokenizer_of=embedded_model,
         engine_python=vllm_mlx_environment.python,
     )
-    kept = Bounds(tmp_path / "kept" / "standard", 10**9)
+    kept = DiskBounds(tmp_path / "kept" / "standard", 10**9)
     kept.folder.parent.mkdir()
 
     def started() -> Engine:

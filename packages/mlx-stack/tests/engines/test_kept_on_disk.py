@@ -19,8 +19,8 @@ from mlx_stack.engines.checkpoints import KeptPrompts, usable
 from mlx_stack.engines.kept_on_disk import (
     KEPT_DAYS,
     LARGEST_SHARE,
-    Bounds,
     Disk,
+    DiskBounds,
     allowed_bytes,
     exclude_from_backups,
     identify,
@@ -62,7 +62,7 @@ def write_conversation(
 
 
 def disk_in(folder: Path, most_bytes: int = 10**6) -> Disk:
-    return Disk(Bounds(folder, most_bytes), IDENTITY, io.BytesIO(), lambda: False)
+    return Disk(DiskBounds(folder, most_bytes), IDENTITY, io.BytesIO(), lambda: False)
 
 
 def test_a_whole_file_stays_and_counts_as_what_the_prompt_begins_with(tmp_path):
@@ -174,7 +174,7 @@ def test_weights_count_by_samples_of_their_content(tmp_path):
 
 
 def test_bounds_are_read_as_they_were_written(tmp_path):
-    bounds = Bounds(tmp_path / "a b", 5 * 10**9)
+    bounds = DiskBounds(tmp_path / "a b", 5 * 10**9)
     assert parse(bounds.render()) == bounds
 
 

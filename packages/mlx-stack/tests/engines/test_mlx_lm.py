@@ -9,7 +9,7 @@ import pytest
 from mlx_catalog import ModelRole, ServingEngine
 from mlx_stack.engines.by_role import engine_of, environment_name
 from mlx_stack.engines.environment import EngineName, shipped_lock
-from mlx_stack.engines.mlx_lm_start import RefusedError, cleaned
+from mlx_stack.engines.mlx_lm_start import UnservableError, cleaned
 from mlx_stack.engines.vllm_mlx import Serving, served_by, settings_of
 from mlx_stack.stack import Stack, Tier, contradiction
 
@@ -107,6 +107,6 @@ def test_a_client_that_wants_no_tool_shows_none_to_the_model() -> None:
     ],
 )
 def test_what_the_server_would_get_wrong_is_refused(body: bytes, status: int) -> None:
-    with pytest.raises(RefusedError) as refused:
+    with pytest.raises(UnservableError) as refused:
         cleaned(body, "m")
     assert refused.value.status == status

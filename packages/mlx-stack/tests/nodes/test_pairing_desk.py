@@ -14,7 +14,7 @@ from mlx_stack.nodes.pairing_desk import (
     Hello,
     Paired,
     PairingDesk,
-    Proof,
+    PairingProof,
     RefusedPairingError,
     show_code,
 )
@@ -39,14 +39,14 @@ class Desk:
         self.now += 1
         welcome = self.desk.welcome(Hello(name=name, message=side.hello.hex()))
         proof = side.prove(bytes.fromhex(welcome.message))
-        return Begun(self.desk, Proof(session=welcome.session, proof=proof.hex()), side)
+        return Begun(self.desk, PairingProof(session=welcome.session, proof=proof.hex()), side)
 
     def pair(self, code: str, *, name: str = "mini", seen: str | None = None) -> Paired:
         return self.begin(code, name=name, seen=seen).end()
 
 
 class Begun:
-    def __init__(self, desk: PairingDesk, proof: Proof, side: TypingSide) -> None:
+    def __init__(self, desk: PairingDesk, proof: PairingProof, side: TypingSide) -> None:
         self.desk, self.proof, self.side = desk, proof, side
 
     def end(self) -> Paired:

@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 VARIABLE = "MLX_ENGINE_KEPT"
-"""Names the folder and its bounds, see `Bounds`; nothing is written where it isn't set."""
+"""Names the folder and its bounds, see `DiskBounds`; nothing is written where it isn't set."""
 FILE = re.compile(r"([0-9a-f]{64})\.safetensors")
 KEPT_DAYS = 14
 """A conversation that nobody went on with for so long is removed."""
@@ -80,7 +80,7 @@ _log = logging.getLogger("vllm_mlx.kept_on_disk")
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class DiskBounds:
     """Where conversations are written, and how many.
 
     Attributes:
@@ -97,10 +97,10 @@ class Bounds:
         return json.dumps([str(self.folder), self.most_bytes, self.rest_s])
 
 
-def parse(text: str) -> Bounds:
+def parse(text: str) -> DiskBounds:
     """What `render` has written."""
     folder, most_bytes, rest_s = json.loads(text)
-    return Bounds(Path(folder), most_bytes, rest_s)
+    return DiskBounds(Path(folder), most_bytes, rest_s)
 
 
 def allowed_bytes(most_bytes: int, free_bytes: int, own_bytes: int) -> int:
@@ -208,7 +208,7 @@ class Disk:
     """
 
     def __init__(
-        self, bounds: Bounds, identity: str, lock: BinaryIO, is_busy: Callable[[], bool]
+        self, bounds: DiskBounds, identity: str, lock: BinaryIO, is_busy: Callable[[], bool]
     ) -> None:
         self._bounds, self._identity, self._is_busy = bounds, identity, is_busy
         self._locked_by = lock
@@ -597,7 +597,7 @@ def _created(path: Path) -> BinaryIO:
 # the folder
 
 
-def _open(bounds: Bounds, is_busy: Callable[[], bool]) -> Disk:
+def _open(bounds: DiskBounds, is_busy: Callable[[], bool]) -> Disk:
     """The folder, made if it isn't there, for this engine alone.
 
     Raises:

@@ -14,7 +14,7 @@ _LOCK = ".lock"
 
 
 @dataclass(frozen=True, slots=True)
-class KeptPrompts:
+class KeptOfTier:
     """The conversations of one tier.
 
     Attributes:
@@ -38,7 +38,7 @@ class KeptPrompts:
         }
 
 
-def list_kept(folder: Path) -> tuple[KeptPrompts, ...]:
+def list_kept(folder: Path) -> tuple[KeptOfTier, ...]:
     """What is kept, by tier; links are nothing of ours."""
     if folder.is_symlink() or not folder.is_dir():
         return ()
@@ -46,13 +46,13 @@ def list_kept(folder: Path) -> tuple[KeptPrompts, ...]:
     return tuple(map(_kept_in, sorted(tiers)))
 
 
-def unused(folder: Path, tiers: Iterable[Tier]) -> tuple[KeptPrompts, ...]:
+def unused(folder: Path, tiers: Iterable[Tier]) -> tuple[KeptOfTier, ...]:
     """What is kept for tiers that there aren't, or that don't keep anything on disk any more."""
     keeping = {tier.name for tier in tiers if tier.ssd_cache_gb is not None}
     return tuple(each for each in list_kept(folder) if each.tier not in keeping)
 
 
-def remove_kept(kept: KeptPrompts) -> None:
+def remove_kept(kept: KeptOfTier) -> None:
     """Remove a tier's conversations.
 
     Raises:
@@ -62,7 +62,7 @@ def remove_kept(kept: KeptPrompts) -> None:
     kept.path.with_name(kept.tier + _LOCK).unlink(missing_ok=True)
 
 
-def remove_old(kept: KeptPrompts) -> None:
+def remove_old(kept: KeptOfTier) -> None:
     """Remove the conversations that nobody went on with.
 
     Raises:
@@ -72,10 +72,10 @@ def remove_old(kept: KeptPrompts) -> None:
         path.unlink(missing_ok=True)
 
 
-def _kept_in(folder: Path) -> KeptPrompts:
+def _kept_in(folder: Path) -> KeptOfTier:
     files = list(_files(folder))
     oldest = time.time() - KEPT_DAYS * 86_400
-    return KeptPrompts(
+    return KeptOfTier(
         folder.name,
         folder,
         len(files),

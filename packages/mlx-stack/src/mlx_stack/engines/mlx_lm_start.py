@@ -145,7 +145,7 @@ def _refuse_addresses(messages: list[dict[str, Any]]) -> None:
                 raise ValueError("This engine only reads text.")
 
 
-class RefusedError(Exception):
+class UnservableError(Exception):
     """A request that is answered with an error, and never reaches the model."""
 
     def __init__(self, status: HTTPStatus, message: str) -> None:
@@ -157,14 +157,14 @@ def cleaned(body: bytes, name: str) -> dict[str, Any]:
     """The request in `body` as the server may have it.
 
     Raises:
-        RefusedError: When it asks for another model, or for what the server would leave out.
+        UnservableError: When it asks for another model, or for what the server would leave out.
     """
     try:
         said: Any = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise RefusedError(HTTPStatus.BAD_REQUEST, "The body isn't JSON.") from error
+        raise UnservableError(HTTPStatus.BAD_REQUEST, "The body isn't JSON.") from error
     if not isinstance(said, dict):
-        raise RefusedError(HTTPStatus.BAD_REQUEST, "The body isn't a JSON object.")
+        raise UnservableError(HTTPStatus.BAD_REQUEST, "The body isn't a JSON object.")
     fields = {
         key: value
         for key, value in _object(said).items()
@@ -172,10 +172,10 @@ def cleaned(body: bytes, name: str) -> dict[str, Any]:
     }
     if fields.get("model") != name:
         reason = f"There is no such model here; ask for {name!r}."
-        raise RefusedError(HTTPStatus.NOT_FOUND, reason)
+        raise UnservableError(HTTPStatus.NOT_FOUND, reason)
     if _object(fields.get("response_format")).get("type") not in (None, "text"):
         reason = "This model's engine can't hold an answer to a form: leave `response_format` out."
-        raise RefusedError(HTTPStatus.BAD_REQUEST, reason)
+        raise UnservableError(HTTPStatus.BAD_REQUEST, reason)
     if fields.get("tool_choice") == "none":
         fields.pop("tools", None)
     if fields.get("top_k") == -1:  # as other engines write that there is no limit
@@ -196,7 +196,9 @@ def _clean_prompt(fields: dict[str, Any]) -> None:
     if len(prompts) == 1:
         fields["prompt"] = prompts[0]
     if "prompt" in fields and not isinstance(fields["prompt"], str):
-        raise RefusedError(HTTPStatus.BAD_REQUEST, "This engine takes one prompt, which is text.")
+        raise UnservableError(
+            HTTPStatus.BAD_REQUEST, "This engine takes one prompt, which is text."
+        )
     for message in map(_object, _list(fields.get("messages"))):
         if message.get("role") == "developer":
             message["role"] = "system"  # few templates know the other
@@ -227,7 +229,7 @@ class Application:
         self._handler: Any = type("Handler", (Answering, server.APIHandler), {})
         self._process: Callable[[list[dict[str, Any]]], object] = server.process_message_content
         self._fingerprint: str = server.get_system_fingerprint()
-        self._running: dict[int, Exchange] = {}
+        self._running: dict[int, HandledRequest] = {}
         self._number = 0
         self._written = 0
 
@@ -248,7 +250,7 @@ class Application:
                     count = await asyncio.to_thread(self._count, fields)
                     await _send_json(send, HTTPStatus.OK, {"input_tokens": count})
                     return
-            except RefusedError as refusal:
+            except UnservableError as refusal:
                 await _send_json(send, refusal.status, _error(refusal.status, str(refusal)))
                 return
             await self._answer(scope["path"], fields, receive, send)
@@ -269,7 +271,7 @@ class Application:
         """The tokens of a prompt: of `messages` and `tools` as chats have them, or of `system`.
 
         Raises:
-            RefusedError: When the model's template makes no prompt of them.
+            UnservableError: When the model's template makes no prompt of them.
         """
         tokenizer, system = self._generator.model_provider.tokenizer, fields.get("system")
         messages = fields.get("messages")
@@ -293,7 +295,7 @@ class Application:
             return len(prompt)
         except Exception as error:
             reason = f"The prompt can't be counted: {error}"
-            raise RefusedError(HTTPStatus.BAD_REQUEST, reason) from error
+            raise UnservableError(HTTPStatus.BAD_REQUEST, reason) from error
 
     def _status(self) -> dict[str, Any]:
         """What the engine does, in the words of vllm-mlx's own `/v1/status`."""
@@ -319,7 +321,7 @@ class Application:
         """Let the server's own handler answer in a thread, for as long as anyone waits."""
         stops = fields.pop("stop", ())
         stops = (stops,) if isinstance(stops, str) else tuple(map(str, stops))
-        exchange = Exchange(self._generator, asyncio.get_running_loop(), stops)
+        exchange = HandledRequest(self._generator, asyncio.get_running_loop(), stops)
         self._number += 1
         number = self._number
         self._running[number] = exchange
@@ -337,7 +339,7 @@ class Application:
             self._written += exchange.written
 
 
-class Exchange:
+class HandledRequest:
     """One request while it is answered: what stands between the handler and the application.
 
     To the handler it is the generator, and what it writes its answer into.
@@ -483,7 +485,7 @@ class Answering(_SERVERS_OWN):
     """The server's own handler, made to answer a request that has been read already."""
 
     def __init__(
-        self, exchange: Exchange, path: str, fields: dict[str, Any], fingerprint: str
+        self, exchange: HandledRequest, path: str, fields: dict[str, Any], fingerprint: str
     ) -> None:
         body = json.dumps(fields).encode()
         self.created = int(time.time())

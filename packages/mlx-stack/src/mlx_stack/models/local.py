@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mlx_stack.engines.kept_prompts import KeptPrompts, list_kept
+from mlx_stack.engines.kept_prompts import KeptOfTier, list_kept
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.models.disk.local import LocalModel, list_local, remove, verify
 from mlx_stack.models.errors import ModelInUseError
@@ -45,7 +45,7 @@ class LocalListing:
 
     model_dir: Path
     models: tuple[ListedModel, ...]
-    kept: tuple[KeptPrompts, ...] = ()
+    kept: tuple[KeptOfTier, ...] = ()
 
     @property
     def is_sound(self) -> bool:

@@ -78,7 +78,7 @@ class NodeMount:
             if path == HELLO_PATH:
                 said = desk.welcome(msgspec.json.decode(body, type=pairing_desk.Hello))
             else:
-                said = desk.pair(msgspec.json.decode(body, type=pairing_desk.Proof))
+                said = desk.pair(msgspec.json.decode(body, type=pairing_desk.PairingProof))
         except pairing_desk.RefusedPairingError as error:
             return error.status, _error(str(error))
         except (msgspec.DecodeError, UnicodeDecodeError):

@@ -25,7 +25,7 @@ from mlx_stack.nodes.pairing import PairingError, TypingSide, code_in
 from mlx_stack.nodes.pairing_desk import (
     Hello,
     Paired,
-    Proof,
+    PairingProof,
     Welcome,
     own_name,
     show_code,
@@ -114,7 +114,7 @@ def add_by_code(home: Home, node: Node, code: str) -> AddedNode:
             proof = side.prove(bytes.fromhex(welcome.message))
         except PairingError as error:
             raise NodeUnreachableError(f"{node.url} answers, but not as mlx-stack does.") from error
-        said = Proof(session=welcome.session, proof=proof.hex())
+        said = PairingProof(session=welcome.session, proof=proof.hex())
         paired = _say(connection, node, PROOF_PATH, said, Paired)
     if not side.is_proven_by(bytes.fromhex(paired.proof)):
         raise NodeUnreachableError(f"{node.url} doesn't know the code.", hint=_WRONG)

@@ -66,7 +66,7 @@ class Welcome(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     message: Hex
 
 
-class Proof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PairingProof(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the typing side says next."""
 
     session: Hex
@@ -153,7 +153,7 @@ class PairingDesk:
             )
             return Welcome(session=session, message=side.reply.hex())
 
-    def pair(self, proof: Proof) -> Paired:
+    def pair(self, proof: PairingProof) -> Paired:
         """End: a key for who has proven to know the code, which is good no longer.
 
         Raises:

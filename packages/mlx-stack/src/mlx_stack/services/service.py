@@ -169,7 +169,9 @@ def _kept_bounds(home: Home, tier: Tier) -> str:
     """Where the tier's engine keeps conversations on disk; "" where it keeps none."""
     if tier.ssd_cache_gb is None:
         return ""
-    return kept_on_disk.Bounds(home.kept_prompts / tier.name, tier.ssd_cache_gb * 10**9).render()
+    return kept_on_disk.DiskBounds(
+        home.kept_prompts / tier.name, tier.ssd_cache_gb * 10**9
+    ).render()
 
 
 def engine_readiness(tier: str, port: int, dirs: StateDirs) -> HttpReadiness:
