@@ -51,6 +51,7 @@ PACKAGES: Mapping[str, Package] = {
     "langchain": Package(("langchain-openai==1.7.4", "langchain-anthropic==1.7.10"), "python"),
     "pydantic-ai": Package(("pydantic-ai-slim[openai,anthropic]==2.38.0",), "python"),
     "instructor": Package(("instructor[anthropic]==1.17.0",), "python"),
+    "cohere": Package(("cohere==7.3.1",), "python"),
     "openai-npm": Package(("openai@7.59.0",), "node"),
     "anthropic-npm": Package(("@anthropic-ai/sdk@1.14.0",), "node"),
 }
