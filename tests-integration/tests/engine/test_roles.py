@@ -128,6 +128,14 @@ def test_vectors_are_those_of_the_model_as_a_list_and_in_base64(
     assert farthest([struct.unpack(f"<{DIMENSIONS}f", each) for each in packed], meant) < EXACT
 
 
+def test_a_text_that_begins_as_a_picture_does_is_a_text(
+    client: httpx.Client, embedder: Path, vllm_mlx_environment: Environment
+) -> None:
+    texts = ["data:image/png;base64,iVBORw0KGgo="]
+    meant = reference(vllm_mlx_environment.python, embedder, texts)
+    assert farthest(embed(client, texts), meant) < EXACT
+
+
 def test_vectors_that_may_not_be_shortened_are_not(client: httpx.Client) -> None:
     asked = {"model": "all-minilm-l6-v2", "input": "x", "dimensions": 128}
     answer = client.post("/embeddings", json=asked)

@@ -32,6 +32,7 @@ def main(arguments: Sequence[str]) -> None:
     name, pooling = _taken(given, "--served-model-name"), _taken(given, "--pooling")
     flag = next(each for each in given if each in _KINDS)
     serve_one_model(name, given[given.index(flag) + 1], _KINDS[flag], pooling)
+    keep_to_texts()
     bound_batches()
     sys.argv[:] = ["mlx_vlm.server", *given]
     import_module("mlx_vlm.server.cli").main()
@@ -79,6 +80,15 @@ def serve_one_model(name: str, folder: str, kind: str, pooling: str = "") -> Non
         return found
 
     app.get_cached_model = server.get_cached_model = get_model
+
+
+def keep_to_texts() -> None:
+    """Let what is embedded be text, though it begins as the URL of a picture does.
+
+    The server decodes such a text as a picture of any size, which none of these models can read.
+    """
+    embeddings: Any = import_module("mlx_vlm.server.embeddings")
+    embeddings._extract_image_url = lambda _: None  # noqa: SLF001 - there is no other way in
 
 
 def bound_batches() -> None:
