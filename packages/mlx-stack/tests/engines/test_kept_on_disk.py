@@ -6,10 +6,13 @@ import io
 import json
 import os
 import subprocess
+import sys
+import threading
 import time
 from array import array
 from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -37,6 +40,7 @@ class Store(KeptPrompts):
 
     def __init__(self) -> None:
         self._entries: OrderedDict[tuple[int, ...], object] = OrderedDict()
+        self._memory_lock = threading.RLock()
 
 
 def write_conversation(
@@ -130,6 +134,25 @@ def test_the_longest_unused_make_room(tmp_path):
         os.utime(path, (time.time() - age * 60,) * 2)
     disk_in(tmp_path, most_bytes=2 * paths[0].stat().st_size + 10)
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in paths[2:]}
+
+
+@pytest.mark.parametrize("is_forgotten", [False, True])
+def test_what_is_forgotten_while_it_is_written_is_not_kept(tmp_path, monkeypatch, is_forgotten):
+    disk, saved = disk_in(tmp_path), threading.Event()
+
+    def save(output, _, metadata):
+        header = json.dumps({"__metadata__": metadata}).encode()
+        output.write(len(header).to_bytes(8, "little") + header)
+        if is_forgotten:
+            disk.clear()
+        saved.set()
+
+    monkeypatch.setitem(sys.modules, "mlx.core", SimpleNamespace(save_safetensors=save))
+    disk.offer(SimpleNamespace(tokens=tuple(PROMPT), cache=[], checkpoints={}))
+    disk.start(Store())
+    assert saved.wait(60)
+    disk.end(Store())
+    assert len(list(tmp_path.iterdir())) == (not is_forgotten)
 
 
 def test_a_folder_that_is_a_link_is_refused(tmp_path):

@@ -47,6 +47,7 @@ LARGEST_SHARE = 10
 _REST_S = 300.0
 """An agent's turns follow each other in seconds, and each would write the whole conversation."""
 _LOOK_S = 5.0
+_SWEEP_EVERY_S = 3600.0
 _END_WITHIN_S = 5.0
 """A stop may take ten seconds, and the engine needs its own."""
 _LEAST_GAIN_TOKENS = 64
@@ -215,7 +216,10 @@ class Disk:
         self._known: dict[str, Kept] = {}
         self._guard = threading.RLock()
         self._changed = threading.Event()
-        self._evicted: Any = None
+        self._evicted: tuple[Any, int] | None = None
+        self._forgotten = 0
+        self._too_large: set[str] = set()
+        self._swept_at = time.monotonic()
         self._deadline: float | None = None
         self._ended = False
         self._writer: threading.Thread | None = None
@@ -242,7 +246,11 @@ class Disk:
     def bring(self, store: Any, tokens: Sequence[int]) -> None:
         """Have in memory what holds more of the prompt than what is there."""
         with self._guard:
-            gains = {name: each.usable(store, tokens) for name, each in self._known.items()}
+            gains = {
+                name: each.usable(store, tokens)
+                for name, each in self._known.items()
+                if name not in self._too_large
+            }
             least = store.best(tokens)[1] + _LEAST_GAIN_TOKENS
             for name in sorted(gains, key=gains.__getitem__, reverse=True):
                 if gains[name] < least or self._load(store, name):
@@ -258,7 +266,9 @@ class Disk:
             self._remove(name)
             return False
         entry = store.adopt(tuple(self._known[name].tokens), cache, checkpoints)
-        if entry is not None:
+        if entry is None:
+            self._too_large.add(name)
+        else:
             entry.name_on_disk = name
             with suppress(OSError):
                 os.utime(path)
@@ -267,13 +277,17 @@ class Disk:
     def offer(self, entry: Any) -> None:
         """Write what memory has no room for any more, unless another is being written."""
         if self._evicted is None and not self._is_kept(entry):
-            self._evicted = entry
+            self._evicted = entry, self._forgotten
             self._changed.set()
 
     def clear(self) -> None:
         """Remove every file; not those of an engine that has ended, which only empties itself."""
         with self._guard:
-            for name in () if self._ended else list(self._known):
+            if self._ended:
+                return
+            self._forgotten += 1
+            self._evicted = None
+            for name in list(self._known):
                 self._remove(name)
 
     def end(self, store: Any) -> None:
@@ -288,7 +302,7 @@ class Disk:
         for entry in reversed(_entries_of(store)):
             if time.monotonic() > self._deadline:
                 break
-            self._write(store, entry)
+            self._write(store, entry, self._forgotten)
         self._locked_by.close()
 
     # writing
@@ -298,33 +312,48 @@ class Disk:
         while not self._ended:
             self._changed.wait(_LOOK_S)
             self._changed.clear()
-            if self._evicted is not None:
-                self._write(store, self._evicted)
-                self._evicted = None
+            evicted = self._evicted
+            if evicted is not None:
+                self._write(store, *evicted)
+                evicted = self._evicted = None
             seen = self._write_those_seen(store, seen)
+            if time.monotonic() - self._swept_at > _SWEEP_EVERY_S:
+                self._swept_at = time.monotonic()
+                self._make_room(0)
 
     def _write_those_seen(
         self, store: Any, seen: dict[int, tuple[weakref.ref[Any], float]]
     ) -> dict[int, tuple[weakref.ref[Any], float]]:
         """Write what has rested; since when each is known comes back, with nothing held by it."""
-        now, entries = time.monotonic(), _entries_of(store)
-        for entry in entries:
+        now, forgotten = time.monotonic(), self._forgotten
+        known: dict[int, tuple[weakref.ref[Any], float]] = {}
+        for entry in _entries_of(store):
             before = seen.get(id(entry))
-            if before is None or before[0]() is not entry:
-                seen[id(entry)] = (weakref.ref(entry), now)
-        for entry in entries:
+            is_known = before is not None and before[0]() is entry
+            known[id(entry)] = before if before and is_known else (weakref.ref(entry), now)
+        entry = None
+        for reference, since in known.values():
             if self._ended or self._evicted is not None or self._is_busy():
                 break
-            if now - seen[id(entry)][1] >= self._bounds.rest_s:
-                self._write(store, entry)
-        return {id(each): seen[id(each)] for each in entries}
+            entry = reference()
+            # one that memory had no room for meanwhile comes by `offer`
+            if now - since >= self._bounds.rest_s and any(
+                each is entry for each in _entries_of(store)
+            ):
+                self._write(store, entry, forgotten)
+            entry = None
+        return known
 
     def _is_kept(self, entry: Any) -> bool:
         name = getattr(entry, "name_on_disk", None)
         return name is not None and (name == "" or name in self._known)
 
-    def _write(self, store: Any, entry: Any) -> None:
-        """One conversation; afterwards those that it goes on with are gone."""
+    def _write(self, store: Any, entry: Any, forgotten: int) -> None:
+        """One conversation; afterwards those that it goes on with are gone.
+
+        Args:
+            forgotten: How often everything was to be forgotten when it was still to be kept.
+        """
         if self._is_kept(entry):
             return
         part = self._bounds.folder / _WRITING
@@ -339,14 +368,18 @@ class Disk:
                 metadata = {name: json.dumps(each) for name, each in said.items()}
                 import_module("mlx.core").save_safetensors(output, arrays, metadata)
             name = f"{output.digest.hexdigest()}.safetensors"
-            part.rename(self._path(name))
+            with self._guard:
+                if forgotten != self._forgotten:
+                    part.unlink()
+                    return
+                part.rename(self._path(name))
+                self._look_at(name)
         except _FAULTS as error:
             _log.warning("a conversation isn't kept on disk: %s", type(error).__name__)
             part.unlink(missing_ok=True)
             entry.name_on_disk = ""  # not again
             return
         entry.name_on_disk = name
-        self._look_at(name)
         with self._guard:
             for each in list(self._known.values()):
                 needed = len(each.tokens) if each.is_cuttable else max(each.offsets, default=0)

@@ -72,6 +72,14 @@ def remove_old(kept: KeptOfTier) -> None:
         path.unlink(missing_ok=True)
 
 
+def tidy(folder: Path, tiers: Iterable[Tier]) -> None:
+    """Remove what no tier keeps, and what nobody went on with; what can't be removed stays."""
+    doomed = {each.tier for each in unused(folder, tiers)}
+    for kept in list_kept(folder):
+        with suppress(OSError):  # `doctor` says what is left
+            (remove_kept if kept.tier in doomed else remove_old)(kept)
+
+
 def _kept_in(folder: Path) -> KeptOfTier:
     files = list(_files(folder))
     oldest = time.time() - KEPT_DAYS * 86_400

@@ -88,7 +88,11 @@ def keep_to_texts() -> None:
     The server decodes such a text as a picture of any size, which none of these models can read.
     """
     embeddings: Any = import_module("mlx_vlm.server.embeddings")
-    embeddings._extract_image_url = lambda _: None  # noqa: SLF001 - there is no other way in
+
+    def no_picture(_: object) -> None:
+        return None
+
+    embeddings._extract_image_url = no_picture  # noqa: SLF001 - there is no other way in
 
 
 def bound_batches() -> None:

@@ -1,7 +1,6 @@
 """Define a stack: the recommended tiers, with what the user adds and removes (decision 0043)."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import msgspec
 from mlx_recommend import MissingTier
 from mlx_stack import atomic_file, yaml_file
 from mlx_stack.config import set_value
-from mlx_stack.engines.kept_prompts import remove_kept, unused
+from mlx_stack.engines.kept_prompts import tidy
 from mlx_stack.errors import InvalidFileError, StackError, UsageError
 from mlx_stack.format import format_bytes
 from mlx_stack.home import Home
@@ -206,9 +205,7 @@ def write_draft(opened: OpenStack, draft: Draft) -> None:
     if config != opened.config:
         set_value(opened.home, "litellm-port", str(draft.gateway_port))
     save_stack(opened.home.stack, draft.stack)
-    for kept in unused(opened.home.kept_prompts, draft.stack.tiers):
-        with suppress(OSError):  # `doctor` says what is left
-            remove_kept(kept)
+    tidy(opened.home.kept_prompts, draft.stack.tiers)
     write_gateway_files(
         opened.home,
         gateway_settings(opened.home, draft.stack, config, load_nodes(opened.home.nodes)),

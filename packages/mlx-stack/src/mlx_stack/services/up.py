@@ -32,6 +32,7 @@ from mlx_procsup import (
 from mlx_procsup.defaults import READY_TIMEOUT_S
 from mlx_stack.child_environment import inherited_environment
 from mlx_stack.credentials import MASK, ensure_gateway_key
+from mlx_stack.engines.kept_prompts import tidy
 from mlx_stack.errors import StackError
 from mlx_stack.gateway.events import note_start
 from mlx_stack.home import Home
@@ -206,6 +207,7 @@ def start_services(
     _start(services, assembly, home, timeout_s, note)
     for problem in remove_old_prompts(home, _may_run_as_before(assembly, outcomes)):
         _log.warning("older prompts may still be in %s", problem)
+    tidy(home.kept_prompts, assembly.stack.tiers)
     order = dict.fromkeys((*defined, *outcomes))
     return Outcomes(tuple(outcomes[name] for name in order if name in outcomes))
 
