@@ -17,7 +17,7 @@ from mlx_procsup.errors import (
 from mlx_procsup.identity import ProcessIdentity, identify
 from mlx_procsup.lock import LockHeldError, acquire_lock
 from mlx_procsup.logfiles import last_words
-from mlx_procsup.spawn import open_gate, spawn_at_gate
+from mlx_procsup.spawn import check_program, open_gate, spawn_at_gate
 from mlx_procsup.spec import ProcessSpec, StateDirs, check_name
 from mlx_procsup.statefiles import RunRecord, read_pid, remove_pid, write_pid, write_run
 
@@ -80,8 +80,10 @@ def start_detached(spec: ProcessSpec, dirs: StateDirs) -> int:
 
     Raises:
         ExitedEarlyError: When it ended before; its last words say why.
+        CommandNotFoundError: When there is no such program.
         StartFailedError: When it could not be started, or didn't become present in time.
     """
+    check_program(spec)
     dirs.create()
     began = time.monotonic()
     try:
