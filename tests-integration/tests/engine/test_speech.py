@@ -103,6 +103,19 @@ def test_words_come_translated(client: httpx.Client) -> None:
     assert (verbose["text"], verbose["task"]) == (TRANSLATED, "translate")
 
 
+def test_bench_says_how_much_faster_than_real_time_a_tier_hears(program: Program) -> None:
+    asked = ("--sizes", "5", "--iterations", "1", "--save", "--json")
+    measured = program.run("bench", "wee-whisper", *asked, timeout_s=240)
+    assert measured.code == 0, measured.out + measured.err
+    report = measured.document
+    assert [run["error"] for run in report["runs"]] == [None]
+    (rate,) = [load["rate"]["value"] for load in report["summary"]]
+    assert rate > 0
+    services = program.run("status", "--json").document["services"]
+    (shown,) = [each["measured"] for each in services if each["name"] == "wee-whisper"]
+    assert (shown["value"], shown["unit"]) == (rate, "x real time")
+
+
 @pytest.mark.parametrize(
     ("sound", "more", "said"),
     [

@@ -94,6 +94,7 @@ def role_parameters_from(options: argparse.Namespace) -> RoleParameters | None:
     if options.form not in (None, ".json") or any(p.suffix != ".json" for p in options.output):
         raise ParametersError(f"A benchmark of the role {options.role} is a table or JSON.")
     workload = workload_of(options.role)
+    workload.require(options.items or (), options.sizes or ())
     names = ("iterations", "warm_up", "concurrency", "seed", "precision", "max_iterations")
     return RoleParameters(
         items=options.items or workload.items,
@@ -177,19 +178,21 @@ def _run_parser() -> argparse.ArgumentParser:
         "--role",
         choices=(CHAT, *WORKLOADS),
         default=CHAT,
-        help="what the model does: texts, pairs or images a second are measured then",
+        help="what the model does: texts, pairs or images a second are measured then, or how many "
+        "times faster than real time sound is transcribed or made",
     )
     roles.add_argument(
         "--items",
         type=_integers,
         metavar="N[,N…]",
-        help="texts, documents or images in a request; a default for each role",
+        help="texts, documents or images in a request; a default for each role, 1 of sounds",
     )
     roles.add_argument(
         "--sizes",
         type=_integers,
         metavar="N[,N…]",
-        help="tokens of a text, or pixels of an image's side; a default for each role",
+        help="tokens of a text, pixels of an image's side, seconds of a sound, or words to speak; "
+        "a default for each role",
     )
     _add_agent_options(parser)
     workload.add_argument("--check-tools", action="store_true", help="also try a tool call")

@@ -10,10 +10,21 @@ def render_role_json(report: RoleReport) -> str:
 
 
 def render_role_table(report: RoleReport) -> str:
-    """The report for a terminal of 80 columns."""
+    """The report for a terminal of 80 columns, without those of which nothing is known."""
     several = report.item[1].capitalize()
-    titles = (several, f"of {report.size_unit}", "Streams", report.unit, "95 % interval", "tok/s")
-    rows = [(*titles, "Request s"), *(_row(each) for each in report.summaries)]
+    titles = (several, f"of {report.size_unit}", "Streams", report.unit, "95 % interval")
+    known = [
+        (title, values)
+        for title, values in (
+            ("tok/s", [each.tokens_per_s.value for each in report.summaries]),
+            ("First byte s", [each.first_byte_s.value for each in report.summaries]),
+        )
+        if any(value is not None for value in values)
+    ]
+    rows: list[tuple[str, ...]] = [(*titles, *(title for title, _ in known), "Request s")]
+    for number, each in enumerate(report.summaries):
+        more = (figure(values[number]) for _, values in known)
+        rows.append((*_row(each), *more, figure(each.end_to_end_s.value)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = [*wrapped(heading(report.target, report.model)), *wrapped(_asked(report)), ""]
     for row in rows:
@@ -41,6 +52,4 @@ def _row(summary: LoadSummary) -> tuple[str, ...]:
         str(summary.concurrency),
         figure(rate.value),
         interval(rate.low, rate.high),
-        figure(summary.tokens_per_s.value),
-        figure(summary.end_to_end_s.value),
     )

@@ -22,6 +22,7 @@ class RoleRun(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         iteration: Which iteration of its load, from 0.
         end_to_end_s: From the request's last byte to the end of the answer.
+        first_byte_s: From the same to the answer's first byte; None of roles that don't stream.
         amount: What was done, in the unit that the rate is of a second.
         tokens: What the server read, by its own count.
         error: Why the run does not count, or None.
@@ -32,6 +33,7 @@ class RoleRun(msgspec.Struct, frozen=True, kw_only=True):
     stream: Count
     connect_s: float
     end_to_end_s: float | None
+    first_byte_s: float | None = None
     amount: float
     tokens: Count | None
     error: str | None
@@ -50,6 +52,7 @@ class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
         rate: What was done a second by all requests of a wave together, in the report's unit.
         tokens_per_s: Tokens that the server read, over the same time.
         end_to_end_s: Of one request.
+        first_byte_s: Likewise; unknown of roles that don't stream.
         memory_bytes: The serving process's peak memory, over waves.
     """
 
@@ -59,6 +62,7 @@ class LoadSummary(msgspec.Struct, frozen=True, kw_only=True):
     rate: MedianEstimate = UNKNOWN
     tokens_per_s: MedianEstimate = UNKNOWN
     end_to_end_s: MedianEstimate = UNKNOWN
+    first_byte_s: MedianEstimate = UNKNOWN
     memory_bytes: MedianEstimate = UNKNOWN
 
 
@@ -130,6 +134,7 @@ def summarize_load(
         return estimate(values, seed=seed)
 
     seconds = [run.end_to_end_s for run in good if run.end_to_end_s is not None]
+    first = [run.first_byte_s for run in good if run.first_byte_s is not None]
     return LoadSummary(
         items=load.items,
         size=load.size,
@@ -137,6 +142,7 @@ def summarize_load(
         rate=over_waves(lambda wave, mine: _per_second([run.amount for run in mine], wave)),
         tokens_per_s=over_waves(lambda wave, mine: _per_second([run.tokens for run in mine], wave)),
         end_to_end_s=estimate(seconds, seed=seed),
+        first_byte_s=estimate(first, seed=seed),
         memory_bytes=over_waves(lambda wave, _: wave.peak_memory_bytes),
     )
 

@@ -164,12 +164,14 @@ class _RoleBenchmark:
         answer = self.read(exchange, load)
         is_good = isinstance(answer, RoleAnswer)
         sent_ns = exchange.sent_ns if exchange.sent_ns is not None else exchange.started_ns
+        has_first = is_good and self.workload.streams
         return RoleRun(
             load=load,
             iteration=iteration,
             stream=stream,
             connect_s=exchange.connect_ns / 1e9,
             end_to_end_s=(exchange.reads[-1][0] - sent_ns) / 1e9 if is_good else None,
+            first_byte_s=(exchange.reads[0][0] - sent_ns) / 1e9 if has_first else None,
             amount=answer.amount if is_good else 0.0,
             tokens=answer.tokens if is_good else None,
             error=None if is_good else answer,

@@ -4,7 +4,7 @@ A further role is a module with a `RoleWorkload`, and a row in `roles.known`.
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -14,12 +14,15 @@ from mlx_bench.errors import ParametersError
 from mlx_bench.metrics import Count
 from mlx_bench.workload import PromptMaker, new_seed
 
+REAL_TIME = "x real time"
+"""The unit of the real-time factor: seconds of sound per second of work."""
+
 
 class RoleLoad(msgspec.Struct, frozen=True, kw_only=True):
     """The load under which requests of a role are compared.
 
     Attributes:
-        items: So many texts, documents or images in a request.
+        items: So many texts, documents, images or sounds in a request.
         size: Of each, in the unit of its role.
         concurrency: Requests at once.
     """
@@ -76,6 +79,9 @@ class RoleWorkload:
         read: What the answer to a request at a load comes to; ValueError says in words why it is
             none.
         probe: The request whose answer counts a text's tokens; None where sizes aren't tokens.
+        most_items: As many as a request takes; None where any number goes.
+        largest_size: Of an item; None where any size goes.
+        streams: Whether the answer comes while it is made, so that its first byte has a time.
     """
 
     role: str
@@ -87,6 +93,26 @@ class RoleWorkload:
     make: Callable[[str, RoleLoad, FreshMaterial], PlainRequest]
     read: Callable[[bytes, RoleLoad], RoleAnswer]
     probe: Callable[[str, str], PlainRequest] | None = None
+    most_items: int | None = None
+    largest_size: int | None = None
+    streams: bool = False
+
+    def require(self, items: Sequence[int], sizes: Sequence[int]) -> None:
+        """Refuse requests that no server takes.
+
+        Raises:
+            ParametersError: They hold too many items, or too large ones.
+        """
+        if self.most_items is not None and max(items, default=0) > self.most_items:
+            item = self.item[self.most_items != 1]
+            raise ParametersError(
+                f"A request of the role {self.role} takes {self.most_items} {item} at most."
+            )
+        if self.largest_size is not None and max(sizes, default=0) > self.largest_size:
+            raise ParametersError(
+                f"A {self.item[0]} of the role {self.role} has {self.largest_size:,} "
+                f"{self.size_unit} at most."
+            )
 
 
 class RoleParameters(msgspec.Struct, frozen=True, kw_only=True):

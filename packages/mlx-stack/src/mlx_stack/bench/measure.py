@@ -108,10 +108,11 @@ def bench_role(
     Raises:
         UsageError: The name means nothing, or a model for something else.
         StackError: The target can't be served or doesn't answer.
-        ParametersError: The role can't be measured.
+        ParametersError: The role can't be measured, or not with so many items or such sizes.
         EndpointError: No request succeeded.
     """
     workload = workload_of(role)
+    workload.require(items or (), sizes or ())
     target_context = open_target(
         opened,
         name,

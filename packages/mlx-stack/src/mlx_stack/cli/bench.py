@@ -29,7 +29,7 @@ _OF_CHAT = (
     *("is_check", "is_tune", "applies", "is_dry", "minutes"),
 )
 _OF_ROLES = ("items", "sizes")
-_ROLES = ("chat", "embedding", "rerank", "vision")
+_ROLES = ("chat", "embedding", "rerank", "vision", "speech-to-text", "text-to-speech")
 _OF_AGENTS = ("turns", "prefix_tokens")
 _OF_TUNING = ("applies", "is_dry", "minutes")
 _GIVEN = ParameterSource.COMMANDLINE
@@ -147,14 +147,18 @@ class Integers(click.ParamType[tuple[int, ...]]):
 @click.option(
     "--role",
     type=click.Choice(_ROLES),
-    help="What to measure, if it isn't what the model is for: `chat` or images of a vision tier.",
+    help="What to measure of a URL, or if it isn't what the model is for: `chat` of a vision tier.",
 )
 @click.option(
     "--items",
     type=Integers(),
-    help="Texts, documents or images in a request, of a model that doesn't chat.",
+    help="Texts, documents or images in a request, of a model that doesn't chat; 1 of sounds.",
 )
-@click.option("--sizes", type=Integers(), help="Their tokens, or the pixels of an image's side.")
+@click.option(
+    "--sizes",
+    type=Integers(),
+    help="Their tokens, the pixels of an image's side, a sound's seconds, or the words to speak.",
+)
 @click.option("--model", help="Model name, if TARGET is a URL.")
 @click.option("--api-key-env", metavar="NAME", help="The variable that holds a URL's key.")
 @with_context()
@@ -164,6 +168,7 @@ class Integers(click.ParamType[tuple[int, ...]]):
     "mlx-stack bench standard --check",
     "mlx-stack bench standard --tune",
     "mlx-stack bench embedder --items 1,64 --sizes 128",
+    "mlx-stack bench whisper --sizes 30,600",
     "mlx-stack bench http://127.0.0.1:1234/v1 --model qwen3-8b",
 )
 def command(
@@ -198,7 +203,8 @@ def command(
     cache answers; TTFT starts when the request has left and ends at the first token.
 
     Of a tier with another role than chat, measure what it is for: the texts, pairs or images a
-    second, at several numbers and sizes.
+    second, at several numbers and sizes. Of a tier that transcribes or speaks, measure the
+    real-time factor: seconds of sound per second of work.
 
     With --check, test whether a tier is fit for agents: it gets requests like theirs through the
     gateway, in the APIs of OpenAI and Anthropic. `status` shows the result. Exits with 1 if the

@@ -1,8 +1,6 @@
 """One small request that shows whether a model does its work, whatever its work is."""
 
-import io
 import math
-import wave
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -10,6 +8,7 @@ from types import MappingProxyType
 import msgspec
 
 from mlx_bench.roles.pictures import Colour, data_url, png
+from mlx_bench.roles.sounds import wav
 from mlx_catalog import ModelRole
 from mlx_gateway.form import encode_form
 
@@ -129,14 +128,7 @@ class _Words(msgspec.Struct):
 def _tone() -> bytes:
     """A WAV file with half a second of a tone."""
     period = [round(8000 * math.sin(math.tau * each / 40)) for each in range(40)]
-    data = b"".join(each.to_bytes(2, "little", signed=True) for each in period) * 200
-    file = io.BytesIO()
-    with wave.open(file, "wb") as sound:
-        sound.setnchannels(1)
-        sound.setsampwidth(2)
-        sound.setframerate(16_000)
-        sound.writeframes(data)
-    return file.getvalue()
+    return wav(b"".join(each.to_bytes(2, "little", signed=True) for each in period) * 200)
 
 
 def _decoded[T](answer: bytes, kind: type[T]) -> T | None:

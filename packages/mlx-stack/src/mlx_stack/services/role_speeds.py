@@ -15,7 +15,7 @@ class MeasuredRate:
 
     Attributes:
         low: Lower end of the 95 % interval; None where there were too few samples.
-        unit: As `texts/s`.
+        unit: As `texts/s`, or `x real time` of sounds.
         load: Under which load, in words.
         at: The day of the measurement.
     """
