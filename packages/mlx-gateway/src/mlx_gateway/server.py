@@ -51,7 +51,8 @@ def serve(
         host: Listen there rather than where the settings say.
 
     Raises:
-        ConfigError: When the file can't be used, or nothing can listen at that address.
+        ConfigError: When the file can't be used, or nothing can listen at that address. A door with
+            TLS that can't be opened is logged only: those on this machine don't need it.
         PortInUseError: When another program listens there.
     """
     settings = load_settings(config)
@@ -60,12 +61,9 @@ def serve(
     ports = [port] if settings.ollama_port is None else [port, settings.ollama_port]
     with ExitStack() as stack:
         listeners = [stack.enter_context(_listen(config, host, each)) for each in ports]
-        door = None
-        if settings.tls is not None:
-            tls = settings.tls
-            listener = stack.enter_context(_listen(config, tls.host, tls.port))
-            door = _TlsDoor(listener, _context())
-            door.read(config, tls)
+        door = _door(config, settings.tls)
+        if door is not None:
+            stack.enter_context(door.listener)
         raise_file_limit()
         server = _Server(server_config(gateway), gateway.end_soon, door)
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
@@ -159,6 +157,23 @@ class _TlsDoor:
         except OSError as error:  # ssl's own errors are among them
             problem = f"the certificate {settings.certificate} can't be used: {error}"
             raise ConfigError(config, problem) from error
+
+
+def _door(config: Path, settings: TlsSettings | None) -> _TlsDoor | None:
+    """The door with TLS; None where there is to be none, or it can't be opened now."""
+    if settings is None:
+        return None
+    try:
+        door = _TlsDoor(_listen(config, settings.host, settings.port), _context())
+        try:
+            door.read(config, settings)
+        except BaseException:
+            door.listener.close()
+            raise
+    except (ConfigError, PortInUseError) as error:
+        _log.warning("other machines can't come in by TLS: %s", error)
+        return None
+    return door
 
 
 class _Server(uvicorn.Server):
