@@ -3,8 +3,9 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from zeroconf import DNSAddress, DNSRecord, DNSService, Zeroconf
 
-from mlx_stack.nodes.bonjour import SERVICE, Said, said
+from mlx_stack.nodes.bonjour import SERVICE, Said, said, said_by
 from mlx_stack.nodes.discover import suggestions
 
 MARK = "a" * 64
@@ -113,3 +114,40 @@ def test_this_mac_is_left_out_and_a_node_is_named() -> None:
     assert other is not None
     (there,) = suggestions((other,), (), None, knows_local=False)
     assert there.host == "[fe80::1]:5000"
+
+
+def records(label: str, host: str, address: bytes) -> list[DNSRecord]:
+    name = f"{label}.{SERVICE}"
+    return [
+        DNSService(name, 33, 1, 120, 0, 0, 4443, host),  # SRV
+        DNSAddress(host, 1, 1, 120, address),  # A
+    ]
+
+
+def test_names_that_no_service_may_have_hide_none_of_the_others() -> None:
+    """Also two that are shown alike."""
+    network = Zeroconf(interfaces=["127.0.0.1"])
+    try:
+        network.cache.async_add_records(records("studio", "studio.local.", b"\x0a\0\0\2"))
+        network.cache.async_add_records(records("stu  dio", "other.local.", b"\x0a\0\0\3"))
+        network.cache.async_add_records(records("stu dio", "third.local.", b"\x0a\0\0\4"))
+
+        found = said_by(
+            network,
+            (
+                f"a\x1b[31mb.{SERVICE}",
+                "printer._ipp._tcp.local.",
+                f"{'x' * 64}.{SERVICE}",
+                f"studio.{SERVICE}",
+                f"stu  dio.{SERVICE}",
+                f"stu dio.{SERVICE}",
+            ),
+        )
+    finally:
+        network.close()
+
+    assert [(each.name, each.addresses) for each in found] == [
+        ("stu dio", ("10.0.0.3",)),
+        ("stu dio", ("10.0.0.4",)),
+        ("studio", ("10.0.0.2",)),
+    ]

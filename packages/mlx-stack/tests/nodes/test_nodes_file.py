@@ -70,7 +70,18 @@ def test_an_address_is_kept_without_a_path(text: str, url: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "ftp://a", "http://", "http://a/ui", "http://me:pw@a", "http://a:99999", "http://a?x"],
+    [
+        *(
+            "",
+            "ftp://a",
+            "http://",
+            "http://a/ui",
+            "http://me:pw@a",
+            "http://a:99999",
+            "http://a?x",
+        ),
+        *("[::1", "studio..local", ".local", f"http://{'a' * 64}.local", "https://a\u0000b"),
+    ],
 )
 def test_what_is_no_address_of_a_gateway_is_refused(text: str) -> None:
     with pytest.raises(UsageError):

@@ -4,7 +4,6 @@ Nothing that is heard is true before a pairing says so: any program on the netwo
 """
 
 import ipaddress
-import logging
 import re
 import socket
 import time
@@ -30,8 +29,6 @@ _LONGEST_NAME = 63
 _HOST = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.local", re.IGNORECASE)
 _VERSION = re.compile(r"[0-9][0-9A-Za-z.+-]{0,31}")
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
-
-_log = logging.getLogger("mlx_stack")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +91,7 @@ def listen(listen_s: float = LISTEN_S) -> tuple[Said, ...]:
     """What machines on the networks of this one say, by their names, at most 64; takes that long.
 
     Raises:
-        OSError: When there is no network, or this program may not use it.
+        OSError, zeroconf.Error: When there is no network, or this program may not use it.
     """
     until = time.monotonic() + listen_s
     addresses = own_addresses()
@@ -112,19 +109,28 @@ def listen(listen_s: float = LISTEN_S) -> tuple[Said, ...]:
         if state_change is not ServiceStateChange.Removed and len(names) < _MOST_FOUND:
             names.setdefault(name)
 
-    found: dict[str, Said] = {}
     with Zeroconf(interfaces=[*addresses], ip_version=IPVersion.V4Only) as network:
         browser = ServiceBrowser(network, SERVICE, handlers=[heard])
         time.sleep(max(until - time.monotonic(), 0))
-        for name in tuple(names):
-            info = ServiceInfo(SERVICE, name)
-            info.load_from_cache(network)
-            addresses_said = tuple(info.parsed_scoped_addresses())
-            one = said(name, info.server, addresses_said, info.port, info.properties)
-            if one is not None:
-                found[one.name] = one
+        found = said_by(network, tuple(names))
         browser.cancel()
-    return tuple(found[name] for name in sorted(found))
+    return found
+
+
+def said_by(network: Zeroconf, names: tuple[str, ...]) -> tuple[Said, ...]:
+    """What came from the network under these names, ordered by what they are shown as."""
+    found = (_said_by(network, name) for name in names)
+    return tuple(sorted((each for each in found if each is not None), key=lambda each: each.name))
+
+
+def _said_by(network: Zeroconf, name: str) -> Said | None:
+    try:
+        info = ServiceInfo(SERVICE, name)
+        info.load_from_cache(network)
+    except Error:  # a name that no service may have
+        return None
+    addresses = tuple(info.parsed_scoped_addresses())
+    return said(name, info.server, addresses, info.port, info.properties)
 
 
 def own_addresses() -> tuple[str, ...]:
@@ -143,7 +149,11 @@ class Advertiser:
         self._addresses: tuple[str, ...] = ()
 
     def refresh(self) -> None:
-        """Say it where the networks are now; nothing where only this machine could come."""
+        """Say it where the networks are now; nothing where only this machine could come.
+
+        Raises:
+            OSError, RuntimeError, zeroconf.Error: When it can't be said there now.
+        """
         host = self._own.host
         if host in EVERY_ADDRESS:
             addresses = own_addresses()
@@ -158,11 +168,10 @@ class Advertiser:
         try:
             self._network = Zeroconf(interfaces=[*addresses])
             self._network.register_service(self._info(addresses), allow_name_change=True)
-        except (OSError, Error) as error:
-            _log.warning("other Macs can't discover this one: %s", error)
+        except BaseException:
             self.close()
-        else:
-            self._addresses = addresses
+            raise
+        self._addresses = addresses
 
     def close(self) -> None:
         """Say that this Mac can't be one any more."""

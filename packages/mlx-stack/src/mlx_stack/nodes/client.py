@@ -67,7 +67,7 @@ def ask(node: Node) -> NodeAnswer:
         ended = time.time()
     try:
         said = msgspec.json.decode(body, type=NodeDescription)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise NodeUnreachableError(f"{node.url} answers, but not as mlx-stack does.") from error
     return NodeAnswer(said, said.time - (began + ended) / 2, (ended - began) / 2)
 
@@ -121,11 +121,16 @@ def connected(node: Node) -> Generator[http.client.HTTPConnection]:
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise NodeUnreachableError(
             f"Nothing answers at {node.url}: {said}.",
-            hint="Is the Mac awake, does its `gateway-host` let others in, and may this program "
-            "use the network (Privacy & Security > Local Network)?",
+            hint=f"Is the Mac awake, does its `{_setting(node)}` let others in, and may this "
+            "program use the network (Privacy & Security > Local Network)?",
         ) from error
     finally:
         connection.close()
+
+
+def _setting(node: Node) -> str:
+    """What lets other Macs reach the node, where it runs."""
+    return "gateway-host" if node.ca is None else "node-host"
 
 
 def _distrusted(node: Node, error: ssl.SSLCertVerificationError) -> NodeUnreachableError:

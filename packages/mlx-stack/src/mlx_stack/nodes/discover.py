@@ -3,6 +3,8 @@
 import sys
 from dataclasses import dataclass
 
+from zeroconf import Error
+
 from mlx_stack.errors import StackError
 from mlx_stack.home import Home
 from mlx_stack.nodes.bonjour import Said, listen
@@ -60,9 +62,10 @@ def discover(home: Home) -> Discovered:
     nodes = load_nodes(home.nodes).nodes
     try:
         heard = listen()
-    except OSError as error:
+    except (OSError, Error) as error:
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise StackError(
-            f"The network can't be used: {error.strerror or error}.",
+            f"The network can't be used: {said}.",
             hint="Is there one, and may this program use it (Privacy & Security > Local Network)?",
         ) from error
     return Discovered(suggestions(heard, nodes, own.fingerprint if own is not None else None))

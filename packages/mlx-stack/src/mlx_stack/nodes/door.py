@@ -5,20 +5,18 @@ import os
 import signal
 import socket
 import threading
-import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mlx_gateway.settings import TlsSettings
 from mlx_stack import __version__
-from mlx_stack.errors import StackError
 from mlx_stack.home import Home
 
 if TYPE_CHECKING:
     from mlx_stack.nodes.bonjour import Advertiser
 
 _LOOK_EVERY_S = 60.0
-_RENEW_EVERY_S = 12 * 3600.0
+_MOST_WARNINGS = 16
 
 _log = logging.getLogger("mlx_stack")
 
@@ -30,17 +28,20 @@ class NodeDoor:
         self._home = home
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._fingerprint: str | None = None
+        self._announced: str | None = None
+        self._advertiser: Advertiser | None = None
+        self._warned: set[str] = set()
 
     def open(self, tls: TlsSettings) -> None:
         """Have a certificate, keep it good from now on, and let other Macs discover this one.
 
-        Raises:
-            StackError: When there is an authority that can't be used.
-            OSError: When nothing can be written.
+        What can't be done is logged and tried again every minute: this Mac's own gateway needs none
+        of it.
         """
-        fingerprint, _ = self._renewed()
+        self._renew()
         self._thread = threading.Thread(
-            target=self._run, args=(tls, fingerprint), name="node door", daemon=True
+            target=self._run, args=(tls,), name="node door", daemon=True
         )
         self._thread.start()
 
@@ -50,36 +51,52 @@ class NodeDoor:
         if self._thread is not None:
             self._thread.join(timeout=3)
 
-    def _run(self, tls: TlsSettings, fingerprint: str) -> None:
-        advertiser = _advertiser(tls, fingerprint)
-        renewed_at = time.monotonic()
+    def _run(self, tls: TlsSettings) -> None:
         try:
-            advertiser.refresh()
+            self._announce(tls)
             while not self._stop.wait(_LOOK_EVERY_S):
-                advertiser.refresh()
-                if time.monotonic() - renewed_at >= _RENEW_EVERY_S:
-                    renewed_at = time.monotonic()
-                    self._renew()
+                if self._renew():
+                    os.kill(os.getpid(), signal.SIGHUP)  # the server reads it again
+                self._announce(tls)
         finally:
-            advertiser.close()
+            if self._advertiser is not None:
+                self._advertiser.close()
 
-    def _renew(self) -> None:
-        try:
-            _, is_new = self._renewed()
-        except (StackError, OSError) as error:
-            _log.warning("the certificate for other Macs can't be renewed: %s", error)
-            return
-        if is_new:
-            os.kill(os.getpid(), signal.SIGHUP)  # the server reads it again
-
-    def _renewed(self) -> tuple[str, bool]:
+    def _renew(self) -> bool:
+        """Have a certificate; whether it is a new one."""
         # imported where there is a door: a gateway starts without the library for certificates
         from mlx_stack.nodes.identity import ensure_identity  # noqa: PLC0415
 
-        identity, is_new = ensure_identity(self._home, datetime.now(UTC))
+        try:
+            identity, is_new = ensure_identity(self._home, datetime.now(UTC))
+        except Exception as error:  # noqa: BLE001 - nothing may end the thread
+            self._warn("the certificate for other Macs can't be made or renewed", error)
+            return False
         if is_new:
             _log.info("the certificate for other Macs was renewed")
-        return identity.fingerprint, is_new
+        self._fingerprint = identity.fingerprint
+        return is_new
+
+    def _announce(self, tls: TlsSettings) -> None:
+        if self._fingerprint is None:
+            return
+        try:
+            if self._announced != self._fingerprint:
+                if self._advertiser is not None:
+                    self._advertiser.close()
+                self._advertiser = _advertiser(tls, self._fingerprint)
+                self._announced = self._fingerprint
+            assert self._advertiser is not None  # made above
+            self._advertiser.refresh()
+        except Exception as error:  # noqa: BLE001 - nothing may end the thread
+            self._warn("other Macs can't discover this one", error)
+
+    def _warn(self, what: str, error: Exception) -> None:
+        """Log what went wrong, once."""
+        text = f"{what}: {error or type(error).__name__}"
+        if text not in self._warned:
+            self._warned = {*self._warned, text} if len(self._warned) < _MOST_WARNINGS else {text}
+            _log.warning("%s", text)
 
 
 def _advertiser(tls: TlsSettings, fingerprint: str) -> "Advertiser":

@@ -31,14 +31,18 @@ def node_url(text: str, *, is_paired: bool = False) -> str:
     """
     text = text.strip()
     scheme = "https" if is_paired else "http"
-    parts = urlsplit(text if "://" in text else f"{scheme}://{text}")
+    try:
+        parts = urlsplit(text if "://" in text else f"{scheme}://{text}")
+    except ValueError:
+        parts = urlsplit("")
     try:
         port = parts.port
     except ValueError:
         port = -1
     is_plain = not (parts.query or parts.fragment or parts.username or parts.password)
     path = parts.path.rstrip("/").removesuffix("/v1")
-    if parts.scheme not in ("http", "https") or not parts.hostname or path or not is_plain:
+    is_host = _is_host(parts.hostname or "")
+    if parts.scheme not in ("http", "https") or not is_host or path or not is_plain:
         raise UsageError(
             f"{text!r} is not the address of a gateway.",
             hint="For example http://studio.local:4000.",
@@ -47,6 +51,7 @@ def node_url(text: str, *, is_paired: bool = False) -> str:
         raise UsageError(
             f"{text!r} has no valid port.", hint="For example http://studio.local:4000."
         )
+    assert parts.hostname is not None  # as checked above
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     if is_paired and parts.scheme != "https":
         raise UsageError(
@@ -55,6 +60,16 @@ def node_url(text: str, *, is_paired: bool = False) -> str:
     if port is None and (is_paired or parts.scheme == "http"):
         port = TLS_PORT if is_paired else 4000
     return f"{parts.scheme}://{host}{'' if port is None else f':{port}'}"
+
+
+def _is_host(name: str) -> bool:
+    """Whether it can be looked up: no label is empty or too long."""
+    if ":" in name:
+        return True  # an address, as `urlsplit` has checked
+    try:
+        return bool(name) and name.isprintable() and bool(name.encode("idna"))
+    except UnicodeError:
+        return False
 
 
 def require_private(url: str, *, is_said_to_be_private: bool) -> None:

@@ -25,6 +25,7 @@ HELLO_PATH, PROOF_PATH = f"{PATH}/pair/hello", f"{PATH}/pair/proof"
 MOST_BYTES = 64 * 2**20
 """What is sent at the most to measure a link."""
 _LONGEST_BODY_BYTES = 4096
+_BODY_WITHIN_S = 10.0
 _CHUNK = bytes(range(256)) * 256
 
 
@@ -41,8 +42,7 @@ class NodeMount:
         """Answer one request."""
         path = scope["path"].rstrip("/")
         if path in (HELLO_PATH, PROOF_PATH):
-            body = await _body(receive) if scope["method"] == "POST" else None
-            await _send(send, *await self._paired(scope, path, body))
+            await _send(send, *await self._paired(scope, path, receive))
             return
         client = self._keys.holder(dict(scope["headers"]))
         if client is None:
@@ -60,20 +60,32 @@ class NodeMount:
             await _send(send, HTTPStatus.NOT_FOUND, _error("There is nothing here."))
 
     async def _paired(
-        self, scope: dict[str, Any], path: str, body: bytes | None
+        self, scope: dict[str, Any], path: str, receive: Any
     ) -> tuple[HTTPStatus, bytes]:
         if scope.get("scheme") != "https":
             return HTTPStatus.FORBIDDEN, _error("Macs are paired over TLS only.")
+        # whoever has no key may keep a connection open only while a code is shown, and not for long
+        async with self._pairing:
+            is_shown = await asyncio.to_thread(lambda: self._desk_of_this_mac().shows_code())
+        if not is_shown:
+            return HTTPStatus.CONFLICT, _error("No code is shown.")
+        body = await _body(receive) if scope["method"] == "POST" else None
         if body is None:
             return HTTPStatus.BAD_REQUEST, _error("Not a message of a pairing.")
         async with self._pairing:  # of those who want a guess, one after another
             return await asyncio.to_thread(self._pair, path, body)
 
-    def _pair(self, path: str, body: bytes) -> tuple[HTTPStatus, bytes]:
+    def _desk_of_this_mac(self) -> "PairingDesk":
         # imported by the first pairing, as below
-        from mlx_stack.nodes import pairing_desk  # noqa: PLC0415
+        from mlx_stack.nodes.pairing_desk import PairingDesk  # noqa: PLC0415
 
-        self._desk = desk = self._desk or pairing_desk.PairingDesk(self._home)
+        self._desk = self._desk or PairingDesk(self._home)
+        return self._desk
+
+    def _pair(self, path: str, body: bytes) -> tuple[HTTPStatus, bytes]:
+        from mlx_stack.nodes import pairing_desk  # noqa: PLC0415 - as above
+
+        desk = self._desk_of_this_mac()
         try:
             if path == HELLO_PATH:
                 said = desk.welcome(msgspec.json.decode(body, type=pairing_desk.Hello))
@@ -106,7 +118,15 @@ def _count_in(query: bytes) -> int:
 
 
 async def _body(receive: Any) -> bytes | None:
-    """The body of a request; None where it is too long, or its sender left."""
+    """The body of a request; None where it is too long or too slow, or its sender left."""
+    try:
+        async with asyncio.timeout(_BODY_WITHIN_S):
+            return await _whole_body(receive)
+    except TimeoutError:
+        return None
+
+
+async def _whole_body(receive: Any) -> bytes | None:
     body = b""
     while True:
         message = await receive()

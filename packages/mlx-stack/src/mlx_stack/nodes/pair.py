@@ -191,7 +191,7 @@ def _say[T](
         raise NodeUnreachableError(f"{node.url} {message}.", hint=hint)
     try:
         return msgspec.json.decode(body, type=answer)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise NodeUnreachableError(f"{node.url} answers, but not as mlx-stack does.") from error
 
 

@@ -128,6 +128,10 @@ class PairingDesk:
         self._sessions: dict[str, _Session] = {}
         self._hello_at = -_ONE_EVERY_S
 
+    def shows_code(self) -> bool:
+        """Whether there is a code now; a try more or less is not taken by asking."""
+        return self._shown_code() is not None
+
     def welcome(self, hello: Hello) -> Welcome:
         """Begin.
 
@@ -188,7 +192,7 @@ class PairingDesk:
     def _shown_code(self) -> OpenCode | None:
         try:
             code = json_file.read(self._home.pairing, OpenCode, hint=_HINT)
-        except InvalidFileError:
+        except (InvalidFileError, OSError):
             return None
         return code if code is not None and code.is_good(self._clock()) else None
 
