@@ -22,7 +22,7 @@ from mlx_stack.hardware import save_profile
 from mlx_stack.home import Home
 from mlx_stack.man_page import man_page
 from mlx_stack.models.events import ModelEvent
-from mlx_stack.models.find import find, is_present, pull_name
+from mlx_stack.models.find import find, is_present, pull_request
 from mlx_stack.models.pull import pull
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.init import Addition, Draft, draft_stack, write_draft
@@ -263,8 +263,11 @@ class _Setup:
         absent.sort(key=lambda tier: _size(opened, tier))
         for left, tier in zip(range(len(absent) - 1, -1, -1), absent, strict=True):
             # as it was typed, it may name a revision
-            name = wanted if tier.source == source else pull_name(opened, tier)
-            pull(opened, name or tier.source, quant=tier.quant, on_event=self._on_event)
+            if wanted is not None and tier.source == source:
+                name, quant = wanted, tier.quant
+            else:
+                name, quant = pull_request(opened, tier)
+            pull(opened, name, quant=quant, on_event=self._on_event)
             if left and self._choices.starts is not False:
                 # what is here answers while the larger models are downloaded
                 up(OpenStack(self._home), passes_over_missing=True, on_event=self._on_event)

@@ -251,6 +251,32 @@ def test_a_tier_is_pulled_by_the_name_that_brings_its_own_weights(
     assert pull_name(OpenStack(home), tier) == name
 
 
+@pytest.mark.parametrize(
+    ("model", "quant", "source", "name"),
+    [
+        ("bge-m3", "int8", "mlx-community/bge-m3-mlx-8bit", "mlx-community/bge-m3-mlx-8bit"),
+        ("bge-m3", "int4", "mlx-community/bge-m3-mlx-4bit", "bge-m3"),
+        (
+            "deepseek-r1-distill-qwen-7b",
+            "int8",
+            "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
+            "deepseek-r1-distill-qwen-7b --quant int8",
+        ),
+        (
+            "deepseek-r1-distill-qwen-7b",
+            "bf16",
+            "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
+            "deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
+        ),
+    ],
+)
+def test_a_tier_is_pulled_in_its_own_precision(
+    home: Home, model: str, quant: str, source: str, name: str
+) -> None:
+    tier = Tier(name="x", model=model, quant=Quant(quant), source=source, port=8000, vllm_flags={})
+    assert pull_name(OpenStack(home), tier) == name
+
+
 def test_a_damaged_catalog_leaves_a_tier_its_repository(home: Home):
     home.catalog.mkdir(parents=True)
     (home.catalog / "mine.yaml").write_text("id: 3")

@@ -121,16 +121,35 @@ def is_present(opened: OpenStack, tier: Tier) -> bool:
 
 
 def pull_name(opened: OpenStack, tier: Tier) -> str | None:
-    """The name that `pull` needs for a tier's weights; None where they are a folder's."""
-    if Path(tier.source).is_absolute():
+    """What `pull` needs for a tier's weights, as a user types it; None where they are a folder's.
+
+    That is the catalog's name where it brings these weights by default, else the repository, or the
+    name with `--quant` where they are converted.
+    """
+    name, quant = pull_request(opened, tier)
+    if Path(name).is_absolute():
         return None
+    return name if quant is None else f"{name} --quant {quant}"
+
+
+def pull_request(opened: OpenStack, tier: Tier) -> tuple[str, Quant | None]:
+    """The name of a tier's weights, with the precision where the name alone brings another one."""
     try:
         catalog = opened.catalog
     except CatalogError:
-        return tier.source  # who asks speaks of the model; its repository is a name too
-    sources = catalog.get(tier.model).sources.items() if tier.model in catalog else ()
-    is_known = any(tier.source in (each.hf_repo, each.convert_from) for _, each in sources)
-    return tier.model if is_known else tier.source
+        return tier.source, None  # who asks speaks of the model; its repository is a name too
+    if tier.model not in catalog:
+        return tier.source, None
+    entry = catalog.get(tier.model)
+    usual = offered(entry, opened.config.default_quant)
+    wanted = tier.quant or usual
+    weights = entry.sources.get(wanted)
+    if weights is None or tier.source != (weights.hf_repo or weights.convert_from):
+        return tier.source, None
+    if wanted == usual:
+        return tier.model, None
+    is_converted = weights_of(entry, wanted)[1]
+    return (tier.model, wanted) if is_converted else (tier.source, None)
 
 
 def source_of(found: FoundModel, quant: Quant | None, default_quant: Quant) -> ModelSource:
