@@ -17,7 +17,14 @@ import msgspec
 
 from mlx_bench.completion import Completion, Read, parse_stream, server_message
 from mlx_bench.errors import EndpointError, ParametersError
-from mlx_bench.request import ChatRequest, Dialect, build_body, next_dialect
+from mlx_bench.request import (
+    JSON_TYPE,
+    ChatRequest,
+    Dialect,
+    PlainRequest,
+    build_body,
+    next_dialect,
+)
 
 _CONNECT_TIMEOUT_S = 10.0
 _PAGE_TIMEOUT_S = 3.0
@@ -25,7 +32,6 @@ _END_MARKS = frozenset({"transfer-encoding", "content-length"})
 _LAST_EVENT = re.compile(rb"[\r\n]data: *\[DONE\]")
 _LAST_EVENT_BYTES = 32
 """At least as many as the last event has: it may come in two reads."""
-_JSON = "application/json"
 _clock_ns = time.perf_counter_ns
 
 
@@ -111,19 +117,6 @@ class Exchange:
     def body_text(self) -> str:
         """The body as text: a refusal, or whatever came instead of a stream."""
         return b"".join(block for _, block in self.reads).decode("utf-8", "replace")
-
-
-@dataclass(frozen=True, slots=True)
-class PlainRequest:
-    """A request that isn't of chat, as it goes out.
-
-    Attributes:
-        path: Behind the base URL, as `/embeddings`.
-    """
-
-    path: str
-    content: bytes
-    content_type: str = _JSON
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +289,7 @@ class StreamingClient:
         """
         body = build_body(self.dialect, self.endpoint.model, request)
         content = msgspec.json.encode(body)
-        return self._exchange(self.endpoint.completions_url, content, _JSON, limit)
+        return self._exchange(self.endpoint.completions_url, content, JSON_TYPE, limit)
 
     def send(self, request: PlainRequest) -> Exchange:
         """Send one request that isn't of chat; failures are in the result, not raised."""
@@ -372,7 +365,7 @@ def _headers(endpoint: ModelEndpoint) -> dict[str, str]:
         "Accept": "text/event-stream",
         # A compressed stream would be cut and delayed by the compressor.
         "Accept-Encoding": "identity",
-        "Content-Type": _JSON,
+        "Content-Type": JSON_TYPE,
         "User-Agent": "mlx-bench",
     }
     if endpoint.api_key:

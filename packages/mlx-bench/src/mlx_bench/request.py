@@ -1,7 +1,22 @@
-"""A chat request, and which optional fields of it a server takes; pure decisions."""
+"""What is sent: requests, and which optional fields of a chat a server takes; pure decisions."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+
+JSON_TYPE = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class PlainRequest:
+    """A request that isn't of chat, as it goes out.
+
+    Attributes:
+        path: Behind the base URL, as `/embeddings`.
+    """
+
+    path: str
+    content: bytes
+    content_type: str = JSON_TYPE
 
 
 @dataclass(frozen=True, slots=True)

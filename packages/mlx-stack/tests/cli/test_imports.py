@@ -113,6 +113,18 @@ def test_a_command_loads_what_it_needs_and_no_network(
     assert not loaded & NETWORK
 
 
+def test_the_status_of_a_stack_loads_no_network(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "stacks").mkdir(mode=0o700, parents=True)
+    tier = {"name": "standard", "model": "m", "quant": "int4", "source": "a/b", "port": 8000}
+    stack = {"schema_version": 1, "tiers": [{**tier, "vllm_flags": {}}]}
+    (home / "stacks" / "default.yaml").write_text(json.dumps(stack))
+
+    for loaded in _loaded([("status",), ()], home):
+        assert "mlx_catalog" in loaded  # the stack was read
+        assert not loaded & NETWORK
+
+
 def test_completion_loads_nothing_but_click(tmp_path: Path) -> None:
     script = SCRIPT.replace("sys.argv[1:] = line", "sys.argv[1:] = []")
     variables = {"_MLX_STACK_COMPLETE": "bash_complete", "COMP_WORDS": "mlx-stack st"}

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 import msgspec
 
 import mlx_bench
-from mlx_bench.client import Exchange, PlainRequest, StreamingClient
+from mlx_bench.client import Exchange, StreamingClient
 from mlx_bench.completion import server_message
 from mlx_bench.engine import identify_engine
 from mlx_bench.errors import EndpointError
 from mlx_bench.report import EngineVersion
+from mlx_bench.request import PlainRequest
 from mlx_bench.roles.cautions import find_role_cautions
 from mlx_bench.roles.report import RoleReport, RoleRun, RoleWave, summarize_load
 from mlx_bench.roles.workload import (

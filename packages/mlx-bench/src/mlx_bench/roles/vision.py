@@ -2,7 +2,7 @@
 
 import msgspec
 
-from mlx_bench.client import PlainRequest
+from mlx_bench.request import PlainRequest
 from mlx_bench.roles.pictures import data_url, random_picture
 from mlx_bench.roles.workload import (
     FreshMaterial,

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from mlx_bench.client import PlainRequest
 from mlx_bench.errors import ParametersError
 from mlx_bench.metrics import Count
+from mlx_bench.request import PlainRequest
 from mlx_bench.workload import PromptMaker, new_seed
 
 REAL_TIME = "x real time"
