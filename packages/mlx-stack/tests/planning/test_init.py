@@ -2,6 +2,7 @@
 
 import json
 import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,27 @@ def test_a_plan_with_an_embedder_keeps_it_loaded_and_within_the_budget(home: Hom
     assert draft.total_bytes <= draft.budget_bytes
     with pytest.raises(UsageError, match="--with"):
         draft_stack(OpenStack(home), Constraints(roles=roles), additions=(Addition("qwen3-8b"),))
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"additions": (Addition("all-minilm-l6-v2", "embedder"),)},
+        {"removals": ("embedder",)},
+    ],
+    ids=["replaced", "removed"],
+)
+def test_an_embedder_that_is_not_planned_leaves_its_share_to_the_chat(
+    home: Home, request_: dict[str, Any]
+) -> None:
+    opened = OpenStack(home)
+    usual = {key: value for key, value in request_.items() if key == "additions"}
+    budget = Constraints(budget_bytes=14 * 2**30)
+
+    draft = draft_stack(opened, replace(budget, roles=(ModelRole.EMBEDDING,)), **request_)
+
+    plain = draft_stack(opened, budget, **usual)
+    assert [each.tier for each in draft.tiers] == [each.tier for each in plain.tiers]
 
 
 def test_a_usual_tier_can_be_given_to_another_model(home: Home):

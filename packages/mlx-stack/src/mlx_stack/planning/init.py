@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from mlx_recommend import MissingTier
+from mlx_recommend import READING_TIERS, MissingTier
 from mlx_stack import atomic_file, yaml_file
 from mlx_stack.config import set_value
 from mlx_stack.engines.kept_prompts import tidy
@@ -144,6 +144,7 @@ def draft_stack(
             "--with is for a new stack, whose tiers are recommended.",
             hint="`--add MODEL` adds an embedder or a reranker to the stack: --add bge-m3.",
         )
+    asked = {READING_TIERS[role]: role for role in constraints.roles}
     added, room = _added(opened, additions, constraints), room_here(opened, constraints)
     if not allows_too_large:
         refuse_too_large(opened, added, room)
@@ -152,11 +153,13 @@ def draft_stack(
         tiers = [PlannedTier(tier, planned_memory(opened, tier)) for tier in defined.tiers]
     elif not only_additions:
         reserved = sum(tier.memory_bytes or 0 for tier in added)
-        found = recommend(opened, constraints, reserved_bytes=reserved)
+        given = {*removals, *(each.tier.name for each in added)}
+        roles = (role for name, role in asked.items() if name not in given)
+        found = recommend(opened, replace(constraints, roles=tuple(roles)), reserved_bytes=reserved)
         tiers = [recommended_tier(each) for each in found.plan.tiers]
         if tiers:
             tiers += [reading_tier(each) for each in found.plan.reading]
-    tiers = _combined(tiers, added, removals)
+    tiers = _combined(tiers, added, removals, frozenset((*DEFAULT_PORTS, *asked)))
     if not tiers:
         raise _nothing_fits(found)
     tiers = _with_ports(tiers, defined, opened.config.litellm_port)
@@ -278,11 +281,17 @@ def _added(
 
 
 def _combined(
-    tiers: Sequence[PlannedTier], added: Sequence[PlannedTier], removals: Sequence[str]
+    tiers: Sequence[PlannedTier],
+    added: Sequence[PlannedTier],
+    removals: Sequence[str],
+    usual: frozenset[str],
 ) -> list[PlannedTier]:
-    """The tiers with additions in place of those of the same name, or at the end."""
+    """The tiers with additions in place of those of the same name, or at the end.
+
+    Args:
+        usual: Names that may be removed even where the plan has no such tier.
+    """
     by_name = {each.tier.name: each for each in tiers} | {each.tier.name: each for each in added}
-    usual = set(DEFAULT_PORTS)
     for name in removals:
         if name not in by_name and name not in usual:
             there = ", ".join(by_name) or "none"
