@@ -180,9 +180,9 @@ def test_what_answers_in_a_paired_macs_place_gets_nothing(served: Program, shelf
     )
     assert added.code == 0, added.err
 
-    assert shelf.run("down").code == 0
     shutil.rmtree(shelf.home.node)
     assert shelf.run("up").code == 0
+    assert shelf.run("nodes", "pair", "--json").document["fingerprint"] != shown["fingerprint"]
 
     checked = served.run("nodes", "check", "--json")
     assert checked.code == 1
@@ -208,6 +208,28 @@ def test_without_a_door_for_others_there_is_no_code(served: Program) -> None:
     early = served.run("nodes", "pair")
     assert early.code == 1
     assert "mlx-stack up" in early.err
+
+
+def test_a_door_that_can_not_be_opened_leaves_the_stack_usable_and_is_named(
+    studio: Program,
+) -> None:
+    """Its address belongs to another network, as at home after work."""
+    for setting, value in (("node-host", "203.0.113.9"), ("node-port", str(free_ports(1)[0]))):
+        assert studio.run("config", "set", setting, value).code == 0
+    assert studio.run("up").code == 0  # restarts the gateway
+    assert ask(studio, "hello")[0] == 200
+
+    refused = studio.run("nodes", "pair")
+    assert refused.code == 1
+    assert "203.0.113.9" in refused.err
+    checked = studio.run("nodes", "check", "--json")
+    assert differences(checked.document, "nodes-check") == []
+    assert "203.0.113.9" in checked.document["door_problem"]
+    findings = studio.run("doctor", "--json").document["findings"]
+    assert [each["check"] for each in findings if "203.0.113.9" in each["message"]] == ["node-door"]
+    log = (studio.home.logs / "gateway.log").read_text()
+    assert "can't listen on 203.0.113.9" in log
+    assert "Traceback" not in log
 
 
 def eventually_paired(here: Program, host: str, typed: str) -> Finished:

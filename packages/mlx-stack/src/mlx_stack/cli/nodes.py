@@ -221,3 +221,5 @@ def _show_check(output: Output, checked: "nodes.check.NodesCheck") -> None:
             output.item(" ", ", ".join([words, *([weights[same]] if same in weights else [])]))
         for note in each.notes:
             output.item("!", note, colour="yellow")
+    if checked.door_problem is not None:
+        output.item("!", checked.door_problem, colour="yellow")

@@ -12,6 +12,7 @@ import psutil
 
 from mlx_gateway.ledger import LedgerError, NewerLedgerError
 from mlx_procsup import locate, stop_service, tail_with_archive
+from mlx_stack import nodes
 from mlx_stack.doctor.finding import Finding, Severity, of_error, ok
 from mlx_stack.engines.environment import (
     USUAL,
@@ -340,6 +341,17 @@ def _holder(port: int) -> str:
         if any(c.status == psutil.CONN_LISTEN and c.laddr.port == port for c in connections):
             return f"{process.info['name']} (PID {process.pid})"
     return "a program of another user"
+
+
+def check_node_door(opened: OpenStack) -> Iterator[Finding]:
+    """Whether other Macs can reach this one, if they may.
+
+    Raises:
+        StackError: When the configuration can't be read.
+    """
+    problem = nodes.own_door.closed_because(opened) if opened.config.node_host else None
+    if problem is not None:
+        yield Finding("node-door", "warning", problem, fix=nodes.own_door.HINT)
 
 
 def check_leftovers(home: Home) -> Iterator[Finding]:

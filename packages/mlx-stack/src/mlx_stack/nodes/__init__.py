@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from mlx_stack.nodes import discover as discover
     from mlx_stack.nodes import file as file
     from mlx_stack.nodes import manage as manage
+    from mlx_stack.nodes import own_door as own_door
     from mlx_stack.nodes import pair as pair
 else:
     __getattr__ = modules_of(__name__)

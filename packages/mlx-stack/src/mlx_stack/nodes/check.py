@@ -10,6 +10,7 @@ from mlx_stack.nodes.client import Link, NodeAnswer, NodeUnreachableError, ask, 
 from mlx_stack.nodes.description import NodeModel, digest_of
 from mlx_stack.nodes.file import Node, load_nodes
 from mlx_stack.nodes.manage import require_node, shown
+from mlx_stack.nodes.own_door import closed_because
 from mlx_stack.open_stack import OpenStack
 
 LARGEST_SKEW_S = 5.0
@@ -75,9 +76,14 @@ class CheckedNode:
 
 @dataclass(frozen=True, slots=True)
 class NodesCheck:
-    """What was found of all."""
+    """What was found of all.
+
+    Attributes:
+        door_problem: Why other Macs can't reach this one though they should; None where they can.
+    """
 
     nodes: tuple[CheckedNode, ...]
+    door_problem: str | None = None
 
     @property
     def is_well(self) -> bool:
@@ -86,7 +92,10 @@ class NodesCheck:
 
     def to_document(self) -> dict[str, object]:
         """The fields of the JSON answer."""
-        return {"nodes": [each.to_document() for each in self.nodes]}
+        return {
+            "nodes": [each.to_document() for each in self.nodes],
+            "door_problem": self.door_problem,
+        }
 
 
 def check_nodes(opened: OpenStack, name: str | None = None) -> NodesCheck:
@@ -101,7 +110,8 @@ def check_nodes(opened: OpenStack, name: str | None = None) -> NodesCheck:
     stack = opened.readable_stack
     here = {tier.name: digest_of(opened, tier) for tier in (stack.tiers if stack else ())}
     with ThreadPoolExecutor(max_workers=max(len(nodes), 1)) as pool:
-        return NodesCheck(tuple(pool.map(partial(_check, here), nodes)))
+        checked = tuple(pool.map(partial(_check, here), nodes))
+    return NodesCheck(checked, closed_because(opened))
 
 
 def _check(here: dict[str, str | None], node: Node) -> CheckedNode:

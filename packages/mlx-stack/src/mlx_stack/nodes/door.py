@@ -5,12 +5,15 @@ import os
 import signal
 import socket
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from mlx_gateway.settings import TlsSettings
 from mlx_stack import __version__
+from mlx_stack.errors import StackError
 from mlx_stack.home import Home
+from mlx_stack.open_stack import OpenStack
 
 if TYPE_CHECKING:
     from mlx_stack.nodes.bonjour import Advertiser
@@ -19,6 +22,18 @@ _LOOK_EVERY_S = 60.0
 _MOST_WARNINGS = 16
 
 _log = logging.getLogger("mlx_stack")
+
+
+def prepare(opened: OpenStack) -> None:
+    """Have this Mac's authority before its gateway is started, if other Macs may come in.
+
+    Nothing where that fails: the gateway tries again, and logs why.
+    """
+    if opened.config.node_host:
+        from mlx_stack.nodes.identity import ensure_identity  # noqa: PLC0415 - as below
+
+        with suppress(StackError, OSError):
+            ensure_identity(opened.home, datetime.now(UTC))
 
 
 class NodeDoor:

@@ -21,6 +21,7 @@ from mlx_stack.nodes.identity import find_identity
 from mlx_stack.nodes.link import TLS_PORT
 from mlx_stack.nodes.manage import AddedNode, add_node
 from mlx_stack.nodes.mount import HELLO_PATH, PROOF_PATH
+from mlx_stack.nodes.own_door import HINT, closed_because
 from mlx_stack.nodes.pairing import PairingError, TypingSide, code_in
 from mlx_stack.nodes.pairing_desk import (
     Hello,
@@ -81,6 +82,9 @@ def show(opened: OpenStack) -> ShownCode:
     identity = find_identity(home)
     if identity is None or locate(home.state_dirs, GATEWAY).process is None:
         raise StackError("The gateway isn't open to other Macs yet.", hint="`mlx-stack up`.")
+    problem = closed_because(opened)
+    if problem is not None:
+        raise StackError(problem, hint=HINT)
     code = show_code(home, time.time())
     return ShownCode(code.code, _host_to_type(config), identity.fingerprint, code.expires_at)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from mlx_procsup.defaults import READY_TIMEOUT_S
 from mlx_stack.credentials import ensure_gateway_key
+from mlx_stack.nodes import door
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import assemble, chosen, guests_seen
 from mlx_stack.services.down import stop_services
@@ -56,6 +57,7 @@ def restart(
     with stack_lock(opened.home, "restart"):
         take_panics(opened, tier)
         # what can't be started again is not stopped
+        door.prepare(opened)
         assembly = assemble(opened, gateway_key=ensure_gateway_key(opened.home))
         stopped = stop_services(opened, tier=tier, on_event=on_event)
         started = start_services(

@@ -190,7 +190,7 @@ def gateway_service(opened: OpenStack, *, key: str, settings_text: str) -> Servi
     home, config = opened.home, opened.config
     host, port = config.gateway_host, config.litellm_port
     ports = (port, config.ollama_port) if config.ollama_port else (port,)
-    doors = (config.node_host, str(config.node_port)) if config.node_host else ()
+    doors = (config.node_host, str(config.node_port), _authority(home)) if config.node_host else ()
     inherited = inherited_environment(opened.variables, also=_OF_THE_HUB)
     url = gateway_url(host, port)
     spec = ProcessSpec(
@@ -205,6 +205,14 @@ def gateway_service(opened: OpenStack, *, key: str, settings_text: str) -> Servi
         fingerprint=f"{_digest(key, host, *map(str, ports), *doors)}:{_digest(settings_text)}",
     )
     return Service(spec, port)
+
+
+def _authority(home: Home) -> str:
+    """What this Mac is known by to others; "" where it has nothing yet."""
+    try:
+        return home.node_ca.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def litellm_service(opened: OpenStack, *, key: str) -> Service:

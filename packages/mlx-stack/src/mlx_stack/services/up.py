@@ -37,6 +37,7 @@ from mlx_stack.errors import StackError
 from mlx_stack.gateway.events import note_start
 from mlx_stack.home import Home
 from mlx_stack.models.shelf import PREFIX
+from mlx_stack.nodes import door
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services import panic_reports, panics
 from mlx_stack.services.assembly import (
@@ -102,6 +103,7 @@ def up(
     refuse_open_home(opened.home)
     with stack_lock(opened.home, "up"):
         take_panics(opened, tier)
+        door.prepare(opened)
         assembly = assemble(opened, gateway_key=ensure_gateway_key(opened.home))
         return start_services(
             opened.home,
