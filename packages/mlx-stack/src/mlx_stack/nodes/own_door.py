@@ -6,7 +6,7 @@ from mlx_stack.gateway.endpoint import EVERY_ADDRESS, GATEWAY, LOOPBACK
 from mlx_stack.nodes.trust import presented_ca
 from mlx_stack.open_stack import OpenStack
 
-HINT = "`mlx-stack logs gateway` says why; `mlx-stack restart` opens it once that is put right."
+HINT = "`mlx-stack logs gateway` says why; `mlx-stack restart` opens it when that is fixed."
 
 
 def closed_because(opened: OpenStack) -> str | None:
