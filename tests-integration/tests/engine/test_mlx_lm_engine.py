@@ -39,6 +39,7 @@ TOOL = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
     },
 }
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="  # noqa: E501 - one picture
 CALL = '<tool_call>\n{"name": "weather", "arguments": {"city": "Paris"}}\n</tool_call>'
 
 
@@ -178,15 +179,35 @@ def test_what_two_turns_begin_with_is_read_once_and_counted(client) -> None:
 
 
 def test_what_the_engine_cannot_do_is_refused_in_words(client) -> None:
-    picture = {"type": "image_url", "image_url": {"url": "http://127.0.0.1:1/x.png"}}
+    picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
     messages = [{"role": "user", "content": [picture]}]
     seen = client.post("/chat/completions", json={"model": "scripted", "messages": messages})
-    assert (seen.status_code, "images" in seen.text) == (400, True)
+    assert (seen.status_code, "can't read images" in seen.text) == (400, True), seen.text
     asked = {"model": "scripted", "messages": [{"role": "user", "content": "Hi"}]}
     form = client.post(
         "/chat/completions", json={**asked, "response_format": {"type": "json_object"}}
     )
     assert (form.status_code, "response_format" in form.text) == (400, True)
+
+
+def test_no_value_of_a_request_ends_the_engine_for_everybody(program: Program, client) -> None:
+    before = pid_of(program, "scripted")
+    answers: list[int] = []
+    for value in (
+        {"logit_bias": {"2000000000": 1}},
+        {"logit_bias": {"1" + "0" * 30: 1}},
+        {"xtc_probability": 0.5, "xtc_threshold": 0.9, "temperature": 0.7},
+        {"repetition_penalty": 1.1, "repetition_context_size": 10**30},
+        {"top_k": 1_000_000, "temperature": 0.7},
+        {"top_k": -1, "temperature": 0.7, "logit_bias": {"1": -1}},
+    ):
+        messages = [{"role": "user", "content": "Repeat: mine"}]
+        body = {"model": "scripted", "messages": messages, "max_tokens": 4, **value}
+        answers.append(client.post("/chat/completions", json=body).status_code)
+    empty = client.post("/completions", json={"model": "scripted", "prompt": "", "max_tokens": 4})
+    assert [*answers, empty.status_code] == [400, 400, 400, 400, 200, 200, 400]
+    assert chat(client, "Repeat: mine")["content"] == "mine"
+    assert pid_of(program, "scripted") == before
 
 
 def test_clients_that_leave_before_a_whole_answer_keep_nobody_waiting(client) -> None:

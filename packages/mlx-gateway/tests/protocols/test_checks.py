@@ -32,6 +32,8 @@ BODIES: list[tuple[Api, bytes]] = [
         ("repetition_penalty", b"-1"),
         ("presence_penalty", b"1e300"),
         ("top_k", b"-2"),
+        ("xtc_threshold", b"0.6"),  # these two are for mlx-lm, whose thread they would end
+        ("repetition_context_size", b"1000000000000000000000000000000"),
         ("timeout", b"0"),
     ],
 )

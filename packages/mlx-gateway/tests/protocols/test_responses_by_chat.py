@@ -120,6 +120,21 @@ def test_a_conversation_with_calls_reaches_the_model_in_its_order() -> None:
     assert [each["tool_call_id"] for each in given[3:5]] == ["1", "2"]
 
 
+def test_instructions_and_what_developers_say_are_one_message_as_templates_demand() -> None:
+    items = [
+        {"role": "developer", "content": [{"type": "input_text", "text": "In a sandbox."}]},
+        {"role": "user", "content": "x"},
+        {"role": "developer", "content": "In Latin."},
+        {"role": "user", "content": "y"},
+    ]
+
+    given = sent(input=items, instructions="be kind")["messages"]
+
+    assert [(each["role"], each["content"]) for each in given] == [
+        ("system", "be kind\n\nIn a sandbox.\n\nIn Latin."), ("user", "x"), ("user", "y")
+    ]  # fmt: skip
+
+
 def test_an_image_reaches_a_model_that_sees() -> None:
     items = [{"role": "user", "content": [{"type": "input_text", "text": "what?"}, IMAGE]}]
 

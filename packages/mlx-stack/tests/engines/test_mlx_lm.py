@@ -1,6 +1,8 @@
 """mlx_lm.server: how it is started, and what of a request reaches it."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +84,7 @@ def asked(**fields: object) -> bytes:
 def test_nothing_of_a_request_loads_other_weights_or_another_template() -> None:
     words = {"enable_thinking": False, "chat_template": "x", "tokenize": False}
     given = {"adapters": "/a", "draft_model": "o/d", "role_mapping": {}, "temperature": None}
-    fields = cleaned(asked(**given, chat_template_kwargs=words, reasoning_effort="low"), "m")
+    fields = cleaned(asked(**given, chat_template_kwargs=words, reasoning_effort="low"), "m", 100)
     assert fields == {
         "model": "m",
         "messages": [{"role": "system", "content": "Be brief."}],
@@ -91,9 +93,23 @@ def test_nothing_of_a_request_loads_other_weights_or_another_template() -> None:
     }
 
 
+def test_what_the_system_says_in_a_row_is_one_message_as_templates_demand() -> None:
+    def said(*messages: tuple[str, object]) -> list[tuple[str, object]]:
+        given = [{"role": role, "content": content} for role, content in messages]
+        found = cleaned(asked(messages=given), "m", 100)["messages"]
+        return [(message["role"], message["content"]) for message in found]
+
+    parts = [{"type": "text", "text": "In "}, {"type": "text", "text": "Latin."}]
+    assert said(("system", "Be brief."), ("developer", parts), ("user", "Hi")) == [
+        ("system", "Be brief.\n\nIn Latin."), ("user", "Hi"),
+    ]  # fmt: skip
+    apart = [("system", "Be brief."), ("user", "Hi"), ("system", "In Latin.")]
+    assert said(*apart) == apart
+
+
 def test_a_client_that_wants_no_tool_shows_none_to_the_model() -> None:
-    assert "tools" not in cleaned(asked(tools=[{}], tool_choice="none"), "m")
-    assert "tools" in cleaned(asked(tools=[{}], tool_choice="required"), "m")
+    assert "tools" not in cleaned(asked(tools=[{}], tool_choice="none"), "m", 100)
+    assert "tools" in cleaned(asked(tools=[{}], tool_choice="required"), "m", 100)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +120,90 @@ def test_a_client_that_wants_no_tool_shows_none_to_the_model() -> None:
         (b'{"model": "o/other"}', 404),
         (asked(response_format={"type": "json_object"}), 400),
         (b'{"model": "m", "prompt": [1, 2]}', 400),
+        (asked(logit_bias={"100": 1}), 400),
+        (asked(logit_bias={"-1": 1}), 400),
+        (asked(logit_bias={"1" * 31: 1}), 400),
+        (asked(logit_bias={"9" * 5000: 1}), 400),
+        (asked(logit_bias={"1.5": 1}), 400),
+        (asked(logit_bias={"1": float("inf")}), 400),
+        (asked(logit_bias={"1": float("nan")}), 400),
+        (asked(logit_bias={"1": 10**400}), 400),
+        (asked(logit_bias={"1": True}), 400),
+        (asked(logit_bias={"0" * 9 + "1": 1}), 400),
+        (asked(logit_bias=[1]), 400),
     ],
 )
 def test_what_the_server_would_get_wrong_is_refused(body: bytes, status: int) -> None:
     with pytest.raises(UnservableError) as refused:
-        cleaned(body, "m")
+        cleaned(body, "m", 100)
     assert refused.value.status == status
+
+
+def test_the_bounds_of_what_chooses_a_token_are_the_models_own() -> None:
+    bias = {"0": -100, "99": 0.5}
+    assert cleaned(asked(logit_bias=bias), "m", 100)["logit_bias"] == bias
+    many = {str(number): 1 for number in range(1025)}
+    with pytest.raises(UnservableError, match="at most 1024 tokens"):
+        cleaned(asked(logit_bias=many), "m", 2000)
+    limits = [cleaned(asked(top_k=top_k), "m", 100)["top_k"] for top_k in (-1, 99, 100, 10**6)]
+    assert limits == [0, 99, 0, 0]
+
+
+ENGINE = """
+import sys, threading
+from types import SimpleNamespace as Module
+from mlx_stack.engines import mlx_lm_start
+
+class Logits:
+    shape = (1, 1, 100)
+
+class Generator:
+    def __init__(self, provider, kept):
+        self.cli_args, self.dies = provider.cli_args, threading.Event()
+        self.thread = threading.Thread(target=self.generate, args=(provider,))
+        self.thread.start()
+    def _tokenize(self, *arguments):
+        return [], []
+    def generate(self, provider):
+        provider.load_default()
+        self.dies.wait()
+    def generation_available(self):
+        return self.thread.is_alive()
+    def join(self):
+        self.thread.join()
+
+def serve(application, **_):
+    generator = application._generator
+    print("top-k", generator.cli_args.top_k)
+    try:
+        generator._tokenize("words")
+    except ValueError as error:
+        print(error, flush=True)
+    generator.dies.set()
+    threading.Event().wait()  # as a server that goes on
+
+distributed = Module(init=lambda: Module(rank=lambda: 0))
+sys.modules["mlx.core"] = Module(distributed=distributed, array=list)
+sys.modules["mlx_lm.models.cache"] = Module(make_prompt_cache=lambda model: [])
+sys.modules["uvicorn"] = Module(run=serve)
+server = Module(
+    LRUPromptCache=lambda *_: None, ResponseGenerator=Generator, APIHandler=object,
+    process_message_content=None, get_system_fingerprint=lambda: "",
+)
+options = Module(model="/m", prompt_cache_size=1, prompt_cache_bytes=1, top_k=1000000)
+provider = Module(
+    cli_args=options, _model_map={}, _adapter_map={}, load_default=lambda: None,
+    model=lambda tokens, cache: Logits(),
+)
+mlx_lm_start.run(server, "m", "127.0.0.1", 1, provider)
+"""
+
+
+def test_a_server_whose_generation_has_ended_ends_so_that_another_is_started() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", ENGINE], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "the thread that generates has ended" in ended.stderr
+    # and neither an empty prompt nor the tier's own `top-k` is what ends it
+    assert ended.stdout.splitlines() == ["top-k 0", "The prompt is empty."]

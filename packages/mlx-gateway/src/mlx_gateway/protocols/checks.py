@@ -16,6 +16,11 @@ _RANGES: dict[str, tuple[float, float]] = {
     "presence_penalty": (-2, 2),
     "frequency_penalty": (-2, 2),
     "repetition_penalty": (0.01, 100),
+    "repetition_context_size": (0, 100_000),
+    "presence_context_size": (0, 100_000),
+    "frequency_context_size": (0, 100_000),
+    "xtc_probability": (0, 1),
+    "xtc_threshold": (0, 0.5),
     "timeout": (0.001, 86_400),
 }
 
@@ -35,7 +40,7 @@ class Part(msgspec.Struct):
 def checked[T: msgspec.Struct](fields: Fields, kind: type[T]) -> T:
     """Those fields that `kind` names, by its rules, and every one that sets how words are chosen.
 
-    vllm-mlx looks at the latter in the middle of a batch: one that is out of range ends every
+    The engines look at the latter in the middle of a batch: one that is out of range ends every
     answer that is being given, and may leave the engine unable to give another until it is
     restarted.
 

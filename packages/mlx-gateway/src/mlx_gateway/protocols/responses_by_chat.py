@@ -226,7 +226,7 @@ def _chat_fields(asked: Fields, form: dict[str, Any]) -> Fields:
     if not form:  # as the engines that have Responses do, which leave out what they can't call
         tools = (tool for tool in tools if tool.get("type") == "function")
     values = {
-        "messages": _messages(asked),
+        "messages": _one_system_message(_messages(asked)),
         "response_format": _response_format(form) if form else None,
         "max_tokens": asked.get("max_output_tokens"),
         "reasoning_effort": object_in(asked.get("reasoning")).get("effort"),
@@ -281,6 +281,18 @@ def _messages(asked: Fields) -> list[dict[str, Any]]:
             case kind:
                 raise _unserved("input", f"leave items of type {kind!r} out")
     return messages
+
+
+def _one_system_message(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages, what the system says first and as one, as many templates demand.
+
+    vllm-mlx does so with its own Responses.
+    """
+    said = [message["content"] for message in messages if message["role"] == "system"]
+    if not said or not all(isinstance(each, str) for each in said):
+        return messages
+    others = [message for message in messages if message["role"] != "system"]
+    return [{"role": "system", "content": "\n\n".join(filter(None, said))}, *others]
 
 
 def _content(content: object) -> str | list[dict[str, Any]]:

@@ -18,9 +18,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mutabl
 from functools import partial
 from http import HTTPStatus
 from importlib import import_module
+from itertools import groupby
 from queue import Empty, Queue
 from threading import Event, Thread
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 PROGRAM = "mlx-lm"
 """What `guard.py` is called with to start it."""
@@ -37,6 +38,8 @@ _OF_THE_TEMPLATE = frozenset(
 )
 """What `chat_template_kwargs` may not say, since the server says it."""
 _LEAVES_WITHIN_S = 5
+_MAX_BIASED_TOKENS = 1024
+_MAX_BIAS = 100
 
 type Scope = MutableMapping[str, Any]
 type Message = MutableMapping[str, Any]
@@ -91,6 +94,7 @@ def run(server: Any, name: str, host: str, port: int, provider: Any) -> None:
     loading = _watch_loading(provider)
     kept = server.LRUPromptCache(options.prompt_cache_size, options.prompt_cache_bytes or 1 << 63)
     generator = server.ResponseGenerator(provider, kept)
+    generator._tokenize = partial(_tokenized, generator._tokenize)  # noqa: SLF001
     is_first = import_module("mlx.core").distributed.init().rank() == 0
     status = 1
     try:
@@ -99,7 +103,8 @@ def run(server: Any, name: str, host: str, port: int, provider: Any) -> None:
                 sys.stderr.write(f"error: the model can't be loaded: {loading.problem}\n")
                 return
         if is_first:
-            application = Application(server, name, generator)
+            Thread(target=_end_with, args=(generator,), daemon=True).start()
+            application = Application(server, name, generator, loading.vocabulary)
             import_module("uvicorn").run(
                 application,
                 host=host,
@@ -111,15 +116,39 @@ def run(server: Any, name: str, host: str, port: int, provider: Any) -> None:
             generator.join()
     finally:
         # the thread that generates would keep the process, and those on other machines
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
+        _exit(status)
+
+
+def _end_with(generator: Any) -> None:
+    """End the process once nothing generates any more: the watchdog starts another."""
+    generator.join()
+    sys.stderr.write("error: the thread that generates has ended\n")
+    _exit(1)
+
+
+def _exit(status: int) -> NoReturn:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _tokenized(tokenize: Callable[..., tuple[Any, ...]], *arguments: Any) -> tuple[Any, ...]:
+    """As the server's own; an empty prompt would end the thread that generates."""
+    prompt, *others = tokenize(*arguments)
+    if not prompt:
+        raise ValueError("The prompt is empty.")
+    return prompt, *others
 
 
 class _Loading(Event):
-    """What is set once the model is loaded; else it knows why that failed."""
+    """What is set once the model is loaded; else it knows why that failed.
+
+    Attributes:
+        vocabulary: How many tokens the model chooses from.
+    """
 
     problem: object = "the engine doesn't say why"
+    vocabulary: int = 0
 
 
 def _watch_loading(provider: Any) -> _Loading:
@@ -128,13 +157,28 @@ def _watch_loading(provider: Any) -> _Loading:
     def load_default() -> None:
         try:
             load()
+            loading.vocabulary = _vocabulary(provider.model)
         except Exception as error:
             loading.problem = error
             raise
+        options = provider.cli_args
+        options.top_k = _limit(options.top_k, loading.vocabulary)
         loading.set()
 
     provider.load_default = load_default
     return loading
+
+
+def _vocabulary(model: Any) -> int:
+    """How many tokens a model chooses from: the tokenizer may know more, or fewer."""
+    cache = import_module("mlx_lm.models.cache").make_prompt_cache(model)
+    # only the shape is asked for, so that MLX computes nothing
+    return model(import_module("mlx.core").array([[0]]), cache=cache).shape[-1]
+
+
+def _limit(top_k: int, vocabulary: int) -> int:
+    """A `top_k` that the sampler takes: one that leaves every token to choose from is 0."""
+    return 0 if top_k == -1 or top_k >= vocabulary else top_k
 
 
 def _refuse_addresses(messages: list[dict[str, Any]]) -> None:
@@ -153,8 +197,13 @@ class UnservableError(Exception):
         self.status = status
 
 
-def cleaned(body: bytes, name: str) -> dict[str, Any]:
+def cleaned(body: bytes, name: str, vocabulary: int) -> dict[str, Any]:
     """The request in `body` as the server may have it.
+
+    Args:
+        body: What the client has sent.
+        name: What requests call the model.
+        vocabulary: How many tokens the model chooses from.
 
     Raises:
         UnservableError: When it asks for another model, or for what the server would leave out.
@@ -178,8 +227,7 @@ def cleaned(body: bytes, name: str) -> dict[str, Any]:
         raise UnservableError(HTTPStatus.BAD_REQUEST, reason)
     if fields.get("tool_choice") == "none":
         fields.pop("tools", None)
-    if fields.get("top_k") == -1:  # as other engines write that there is no limit
-        del fields["top_k"]
+    _clean_choice(fields, vocabulary)
     _clean_prompt(fields)
     if not _object(fields.get("stream_options")).get("include_usage"):
         fields.pop("stream_options", None)
@@ -188,6 +236,40 @@ def cleaned(body: bytes, name: str) -> dict[str, Any]:
     if "reasoning_effort" in fields:
         known.setdefault("reasoning_effort", fields["reasoning_effort"])
     return {**fields, "chat_template_kwargs": known}
+
+
+def _clean_choice(fields: dict[str, Any], vocabulary: int) -> None:
+    """Bound what says how a token is chosen, where the server has no bound of its own.
+
+    It looks at these in the middle of a batch: one that is out of range ends the thread that
+    generates, or the process. The gateway bounds what doesn't depend on the model.
+    """
+    if isinstance(top_k := fields.get("top_k"), int):
+        fields["top_k"] = _limit(top_k, vocabulary)
+    if "logit_bias" not in fields:
+        return
+    given, bias = fields["logit_bias"], _object(fields["logit_bias"])
+    if (
+        not isinstance(given, dict)
+        or len(bias) > _MAX_BIASED_TOKENS
+        or not all(_is_token(key, vocabulary) and _is_bias(value) for key, value in bias.items())
+    ):
+        raise UnservableError(
+            HTTPStatus.BAD_REQUEST,
+            f"`logit_bias` gives at most {_MAX_BIASED_TOKENS} tokens, numbered from 0 to "
+            f"{vocabulary - 1}, a number from -{_MAX_BIAS} to {_MAX_BIAS} each.",
+        )
+
+
+def _is_token(key: str, vocabulary: int) -> bool:
+    is_number = key.isascii() and key.isdecimal() and len(key) <= len(str(vocabulary))
+    return is_number and int(key) < vocabulary
+
+
+def _is_bias(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -_MAX_BIAS <= value <= _MAX_BIAS
 
 
 def _clean_prompt(fields: dict[str, Any]) -> None:
@@ -202,6 +284,28 @@ def _clean_prompt(fields: dict[str, Any]) -> None:
     for message in map(_object, _list(fields.get("messages"))):
         if message.get("role") == "developer":
             message["role"] = "system"  # few templates know the other
+    if messages := _list(fields.get("messages")):
+        fields["messages"] = list(_joined(messages))
+
+
+def _joined(messages: list[Any]) -> Iterator[Any]:
+    """The messages, those of the system that follow one another as one: many templates want it."""
+    for is_system, group in groupby(messages, lambda each: _object(each).get("role") == "system"):
+        said = list(group)
+        texts = [_text(_object(each).get("content")) for each in said]
+        if not is_system or len(said) == 1 or None in texts:
+            yield from said
+        else:
+            yield {"role": "system", "content": "\n\n".join(filter(None, texts))}
+
+
+def _text(content: Any) -> str | None:
+    """What a message's content says; None if it isn't only text."""
+    if isinstance(content, str):
+        return content
+    parts = [_object(part).get("text") for part in _list(content)]
+    texts = [part for part in parts if isinstance(part, str)]
+    return "".join(texts) if texts and len(texts) == len(parts) else None
 
 
 def _object(value: Any) -> dict[str, Any]:
@@ -221,10 +325,12 @@ class Application:
         server: The module `mlx_lm.server`.
         name: What requests call the model.
         generator: What generates.
+        vocabulary: How many tokens the model chooses from.
     """
 
-    def __init__(self, server: Any, name: str, generator: Any) -> None:
+    def __init__(self, server: Any, name: str, generator: Any, vocabulary: int) -> None:
         self._name = name
+        self._vocabulary = vocabulary
         self._generator = generator
         self._handler: Any = type("Handler", (Answering, server.APIHandler), {})
         self._process: Callable[[list[dict[str, Any]]], object] = server.process_message_content
@@ -245,7 +351,7 @@ class Application:
             await _send_json(send, HTTPStatus.OK, self._status())
         elif scope["method"] == "POST" and scope["path"] in (*_PATHS, _COUNTING):
             try:
-                fields = cleaned(await _read_body(receive), self._name)
+                fields = cleaned(await _read_body(receive), self._name, self._vocabulary)
                 if scope["path"] == _COUNTING:
                     count = await asyncio.to_thread(self._count, fields)
                     await _send_json(send, HTTPStatus.OK, {"input_tokens": count})
