@@ -53,6 +53,12 @@ def test_what_an_engine_gets_says_the_same(values: dict[str, str], sound: bytes)
     assert bytes(again.file) == sound
 
 
+@pytest.mark.parametrize("name", ['a"; filename="x', "a\r\nX: y", "", "a b", "ä", "model\n"])
+def test_no_name_of_a_field_ends_its_header(name: str) -> None:
+    with pytest.raises(ApiError, match="can't be called"):
+        encode_form({name: "x"}, memoryview(b"x"))
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [

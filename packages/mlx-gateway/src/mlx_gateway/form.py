@@ -3,6 +3,7 @@
 Nothing of the client's own form goes on but values that were read: no file name, no header.
 """
 
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ MOST_PARTS = 32
 LONGEST_FIELD_BYTES = 2**16
 FORM = "multipart/form-data"
 _FILE = "file"
+_NAME = re.compile(r"[A-Za-z0-9_\[\]]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,14 @@ def read_form(body: bytes, content_type: str) -> Form:
 
 
 def encode_form(fields: Mapping[str, str], file: memoryview) -> tuple[str, bytes]:
-    """The content type and the body of a form with these values and this file."""
+    """The content type and the body of a form with these values and this file.
+
+    Raises:
+        ApiError: When the name of a field could end its header.
+    """
+    for name in fields:
+        if not _NAME.fullmatch(name):
+            raise invalid(f"A form's field can't be called {name[:64]!r}.")
     boundary = secrets.token_hex(16)
     head = "".join(
         f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'

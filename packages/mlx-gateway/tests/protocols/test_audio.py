@@ -16,7 +16,7 @@ HEARD = {
     "language": "en",
     "duration": 3700.25,
     "segments": [
-        {"id": 0, "start": 0.0, "end": 2.5, "text": " Hello\n\nthere -->.", "tokens": [1]},
+        {"id": 0, "start": 0.0, "end": 2.5, "text": " Hello\n\nthere --->.", "tokens": [1]},
         {"id": 1, "start": 2.5, "end": 3.0, "text": "  "},
         {"id": 2, "start": 3661.0, "end": 3661.5, "text": " Bye."},
     ],

@@ -5,6 +5,7 @@ made here: mlx_vlm.server 0.7.10 has no subtitles for silence, and answers witho
 sound (decision 0109).
 """
 
+import re
 from collections.abc import Iterable
 from typing import Any, Literal, override
 
@@ -154,7 +155,7 @@ def _subtitles(segments: Iterable[_Segment], form: str) -> Iterable[str]:
         if form == "srt":
             yield f"{number}\n"
         # a blank line or an arrow would end or begin another subtitle
-        text = " ".join(each.text.split()).replace("-->", "->")
+        text = re.sub(r"-{2,}>", "->", " ".join(each.text.split()))
         yield f"{_clock(each.start, mark)} --> {_clock(each.end, mark)}\n{text}\n\n"
 
 
