@@ -68,7 +68,8 @@ def test_ask_shows_a_picture_to_a_tier_that_sees_and_to_no_other(
     (folder / "config.json").write_text(json.dumps(vision))
     served.run("up")
     picture, text = tmp_path / "dot.png", tmp_path / "dot.txt"
-    picture.write_bytes(png(1, [(255, 0, 0)]))
+    shown = png(1, [(255, 0, 0)])
+    picture.write_bytes(shown)
     text.write_text("no picture")
 
     seen = served.run("ask", "What is it?", "--tier", "sight", "--image", str(picture))
@@ -76,13 +77,17 @@ def test_ask_shows_a_picture_to_a_tier_that_sees_and_to_no_other(
         "ask", "What is it?", "--tier", "standard", "--image", str(picture), "--json"
     )
     wrong = served.run("ask", "What is it?", "--tier", "sight", "--image", str(text), "--json")
+    os.truncate(picture, 60 * 2**20)
+    large = served.run("ask", "What is it?", "--tier", "sight", "--image", str(picture), "--json")
 
     assert seen.code == 0, seen.err
     assert "What is it?" in seen.out
-    assert data_url(picture.read_bytes()) in seen.out
+    assert data_url(shown) in seen.out
     assert unseen.code == 1
     assert "image" in unseen.document["error"]["message"]
     assert wrong.code == 2
+    assert large.code == 2
+    assert "has 60 MB, and at most 20 MB are read" in large.document["error"]["message"]
 
 
 def test_on_a_terminal_without_a_question_ask_is_a_chat(served: Program) -> None:

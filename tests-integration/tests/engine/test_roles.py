@@ -248,7 +248,7 @@ BOMB = png(1, [(0, 0, 0)])[:16] + struct.pack(">II", 50_000, 50_000) + bytes(17)
         ("/rerank", {"model": "nobody", "query": "x", "documents": ["y"]}, "nobody"),
         (data_url(BOMB), {}, "50,000 x 50,000 pixels"),
         ("file:///etc/passwd", {}, "addresses are not read"),
-        ("https://example.org/cat.png", {}, "Remote images are not fetched"),
+        ("https://example.org/cat.png", {}, "`mlx-stack config set remote-images true`"),
     ],
 )
 def test_what_no_model_can_do_is_refused_in_words(

@@ -125,6 +125,7 @@ class GatewayOptions:
         ledger: Where requests are noted; None notes them nowhere.
         sign_of_life_s: How long a stream may be silent before its client gets an event.
         header_prefix: How the names of the gateway's own headers begin.
+        remote_images_by: What sets `remote_images`, in words.
         mounts: What answers everything below a path such as `/ui`, whoever asks: it checks keys
             itself.
         version: Of the settings in force, as the liveness probe shows it.
@@ -142,6 +143,7 @@ class GatewayOptions:
     timeouts: EngineTimeouts = field(default_factory=EngineTimeouts)
     sign_of_life_s: float = 5.0
     header_prefix: str = "x-mlx-stack"
+    remote_images_by: str = "`remote_images: true` in its settings"
     mounts: Mapping[str, Mounted] = field(default_factory=dict[str, Mounted])
     version: str = ""
 
@@ -950,7 +952,11 @@ class Gateway:
         if self._settings.is_cloud(option.model.upstreams[0].root):
             return request.api.as_sent(request.asked)
         if Role.CHAT in request.api.roles:
-            require_media(request.fields, allows_remote=self._settings.remote_images)
+            require_media(
+                request.fields,
+                allows_remote=self._settings.remote_images,
+                allowed_by=self._options.remote_images_by,
+            )
         call = request.api.read(request.fields, sees_images=option.model.sees_images)
         request.api.require(request.fields, option.model)
         if option.model.chat_only:

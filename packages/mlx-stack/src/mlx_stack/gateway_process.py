@@ -86,6 +86,7 @@ def _gateway(home: Home, key: str, settings: GatewaySettings, version: str) -> G
                 PATH: PageMount(home, key, keys, lambda: gateway),
                 mount.PATH: mount.NodeMount(home, keys),
             },
+            remote_images_by="`mlx-stack config set remote-images true`, then `mlx-stack up`",
             version=version,
         ),
     )

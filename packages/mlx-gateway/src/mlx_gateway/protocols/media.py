@@ -4,10 +4,12 @@ vllm-mlx 0.6 fetches whatever address a client names, and looks at no image's si
 it; a picture of 50,000 by 50,000 pixels fits in a few hundred kilobytes.
 """
 
+import re
 import struct
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections.abc import Iterator
+from math import ceil
 from typing import Any
 
 from mlx_gateway.fields import Fields, invalid, list_in, object_in
@@ -15,38 +17,75 @@ from mlx_gateway.fields import Fields, invalid, list_in, object_in
 LONGEST_IMAGE_BYTES = 20 * 2**20
 MOST_PIXELS = 64_000_000
 """More than a phone's photograph has; decoded it takes 192 MB."""
+MOST_IMAGES = 100
+MOST_PIXELS_TOGETHER = 4 * MOST_PIXELS
+"""What the images of one request may have: an engine decodes all of them at once."""
 
+_MB = 2**20
 _HEAD_LETTERS = 2**18
 """So much base64 of a picture nearly always says how large it is."""
+_LONGEST_LETTERS = (LONGEST_IMAGE_BYTES + 2) // 3 * 4
+_SPACE = b" \t\r\n\v\f"
 _PLACES = ("messages", "input", "images")
 """Where a request holds its conversation, and Ollama's the images to a prompt."""
 _HOLDERS = ("content", "output")
 """Where a message or the result of a tool holds its parts; the arguments of a call mean nothing."""
-_MARKS = (b"image", b"video", b"audio")
+_MARKS = (b"image", b"video", b"audio", b"\\u")
+"""One of these is in whatever shows something: JSON may also spell its letters with escapes."""
+_IMAGES = ("image_url", "input_image", "image")
+_NOT_IMAGES = ("video_url", "input_video", "video", "audio_url", "input_audio", "audio")
+_NAMES = ("image_url", "image", "url")
+"""Where a part has its image: each engine looks in another place, so that all are judged."""
 _REMOTE = ("http://", "https://")
+_SCHEME = re.compile(r"(?!data:)([A-Za-z][A-Za-z0-9+.-]{0,15}):")
+_MOST_BLOCKS = 4096
+"""So many blocks are read before a picture has said how large it is."""
+_JPEG_MARKER = re.compile(rb"\xff++([^\xff])", re.DOTALL)
 _JPEG_SIZES = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
 """The markers that begin a frame, which says how large the picture is."""
-_JPEG_ALONE = frozenset({0x01, *range(0xD0, 0xDA)})
+_JPEG_ALONE = frozenset(range(0xD0, 0xDA))
 """The markers that have no length."""
+_JPEG_TABLES = frozenset({0xC4, 0xCC, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE})
+"""The markers of what may stand before a frame, each with its length."""
+_JPEG_SCAN = 0xDA
 
 
-def require_media(fields: Fields, *, allows_remote: bool) -> None:
+def require_media(fields: Fields, *, allows_remote: bool, allowed_by: str) -> None:
     """Return if an engine may look at everything that a conversation shows it.
 
     Args:
         allows_remote: Whether engines may fetch what isn't in the request.
+        allowed_by: What allows that, in words.
 
     Raises:
-        ApiError: When something is too large, no image, or not in the request.
+        ApiError: When something is too large, too much, no image, or not in the request.
     """
+    images = pixels = 0
     for place in _PLACES:
         if place != "images" and not any(mark in fields.raw(place) for mark in _MARKS):
             continue
         given = fields.get(place)
-        for address in _addresses({place: given} if place == "images" else given):
-            problem = _problem(address, allows_remote=allows_remote)
-            if problem:
-                raise invalid(problem, param=place)
+        for address in _addresses({place: given} if place == "images" else given, place):
+            images += 1
+            if images > MOST_IMAGES:
+                raise invalid(f"At most {MOST_IMAGES} images are read at once.", param=place)
+            if isinstance(address, str) and address.startswith(_REMOTE):
+                if not allows_remote:
+                    raise invalid(
+                        "Remote images are not fetched here: send the image itself as a `data:` "
+                        f"address. They can be allowed with {allowed_by}.",
+                        param=place,
+                    )
+                continue
+            width, height = _shown_size(address, place)
+            pixels += width * height
+            if pixels > MOST_PIXELS_TOGETHER:
+                most = MOST_PIXELS_TOGETHER // 1_000_000
+                raise invalid(
+                    f"The images have more than {most} million pixels together, the most that is "
+                    "read at once.",
+                    param=place,
+                )
 
 
 def image_problem(content: bytes, size_bytes: int = 0) -> str:
@@ -58,9 +97,12 @@ def image_problem(content: bytes, size_bytes: int = 0) -> str:
     """
     size_bytes = max(size_bytes, len(content))
     if size_bytes > LONGEST_IMAGE_BYTES:
-        size, most = size_bytes / 2**20, LONGEST_IMAGE_BYTES // 2**20
-        return f"has {size:.0f} MB, and at most {most} MB are read"
-    size = image_size(content)
+        size, most = ceil(size_bytes / _MB), LONGEST_IMAGE_BYTES // _MB
+        return f"has {size} MB, and at most {most} MB are read"
+    return _size_problem(image_size(content))
+
+
+def _size_problem(size: tuple[int, int] | None) -> str:
     if size is None:
         return "is not a whole PNG, JPEG, WebP or GIF picture"
     width, height = size
@@ -73,13 +115,14 @@ def image_problem(content: bytes, size_bytes: int = 0) -> str:
 def image_size(content: bytes) -> tuple[int, int] | None:
     """Width and height in pixels as the picture's head says; None where it is no such picture.
 
-    Nothing is decoded. PNG, JPEG, WebP and GIF are known.
+    Nothing is decoded. PNG, JPEG, WebP and GIF are known. A picture that says its size twice is
+    none: Pillow believes what comes last.
     """
     try:
         if content.startswith(b"\x89PNG\r\n\x1a\n"):
-            size = struct.unpack_from(">II", content, 16) if content[12:16] == b"IHDR" else None
+            size = _png_size(content)
         elif content.startswith((b"GIF87a", b"GIF89a")):
-            size = struct.unpack_from("<HH", content, 6)
+            size = _gif_size(content)
         elif content.startswith(b"RIFF") and content[8:12] == b"WEBP":
             size = _webp_size(content)
         elif content.startswith(b"\xff\xd8"):
@@ -89,6 +132,41 @@ def image_size(content: bytes) -> tuple[int, int] | None:
     except (struct.error, IndexError):
         return None
     return (int(size[0]), int(size[1])) if size is not None and all(size) else None
+
+
+def _png_size(content: bytes) -> tuple[int, int] | None:
+    size, at = None, 8
+    for _ in range(_MOST_BLOCKS):
+        length, kind = struct.unpack_from(">I4s", content, at)
+        if kind == b"IDAT":
+            return size
+        if (kind == b"IHDR") != (size is None):
+            return None
+        if size is None:
+            width, height = struct.unpack_from(">II", content, at + 8)
+            size = width, height
+        at += length + 12
+    return None
+
+
+def _gif_size(content: bytes) -> tuple[int, int] | None:
+    """The size of the screen, or of the first frame where it reaches beyond."""
+    width, height, flags = struct.unpack_from("<HHB", content, 6)
+    at = 13 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
+    is_inside = False
+    for _ in range(_MOST_BLOCKS):
+        if is_inside:  # an extension, of blocks that each begin with their length
+            is_inside = content[at] > 0
+            at += content[at] + 1
+        elif content[at] == ord("!") and content[at + 2]:
+            is_inside = True
+            at += 2
+        elif content[at] == ord(","):
+            left, top, wide, high = struct.unpack_from("<HHHH", content, at + 1)
+            return max(width, left + wide), max(height, top + high)
+        else:
+            return None
+    return None
 
 
 def _webp_size(content: bytes) -> tuple[int, int] | None:
@@ -107,21 +185,34 @@ def _webp_size(content: bytes) -> tuple[int, int] | None:
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int] | None:
-    at = 2
-    while content[at] == 0xFF:
-        marker = content[at + 1]
-        if marker == 0xFF:  # padding
-            at += 1
-        elif marker in _JPEG_SIZES:
-            height, width = struct.unpack_from(">HH", content, at + 5)
-            return width, height
-        else:
-            at += 2 if marker in _JPEG_ALONE else 2 + int.from_bytes(content[at + 2 : at + 4])
+    size, at = None, 2
+    for _ in range(_MOST_BLOCKS):
+        found = _JPEG_MARKER.match(content, at)  # padding before it may be megabytes long
+        if found is None:
+            return None
+        marker, at = found[1][0], found.end()
+        if marker == _JPEG_SCAN:
+            return size
+        if marker in _JPEG_ALONE:
+            continue
+        (length,) = struct.unpack_from(">H", content, at)
+        if marker in _JPEG_SIZES and size is None:
+            height, width = struct.unpack_from(">HH", content, at + 3)
+            size = width, height
+        elif marker not in _JPEG_TABLES:
+            return None
+        if length < 2:
+            return None
+        at += length
     return None
 
 
-def _addresses(conversation: object) -> Iterator[object]:
-    """The address of everything that is shown, wherever it stands; of bare base64 a `data:` one."""
+def _addresses(conversation: object, place: str) -> Iterator[object]:
+    """The address of every image, wherever it stands; of bare base64 a `data:` one.
+
+    Raises:
+        ApiError: At a video or a sound: nothing bounds what an engine makes of it.
+    """
     unread: list[object] = [conversation]
     while unread:
         value = unread.pop()
@@ -129,14 +220,17 @@ def _addresses(conversation: object) -> Iterator[object]:
         part = object_in(value)
         unread += (part[name] for name in _HOLDERS if name in part)
         kind = part.get("type")
-        if kind in ("image_url", "video_url", "audio_url"):
-            yield _inner(part.get(kind))
-        elif kind in ("image", "video", "audio") and "source" in part:
-            yield _of_source(object_in(part["source"]))
-        elif kind in ("image", "video", "audio"):
-            yield _inner(part.get(kind, part.get("url")))
-        elif kind == "input_image":
-            yield _inner(part.get("image_url"))
+        if kind in _NOT_IMAGES:
+            raise invalid(
+                f"Parts of type {kind!r} are not read: of pictures, videos and sounds, a "
+                "conversation may only show pictures.",
+                param=place,
+            )
+        if kind in _IMAGES:
+            named = [_inner(part[name]) for name in _NAMES if part.get(name) is not None]
+            if part.get("source") is not None:
+                named.append(_of_source(object_in(part["source"])))
+            yield from named or [None]
         for image in list_in(part.get("images")):  # as Ollama's clients send them
             yield f"data:image/;base64,{image}"
 
@@ -152,38 +246,36 @@ def _of_source(source: dict[str, Any]) -> object:
     return source.get("url")
 
 
-def _problem(address: object, *, allows_remote: bool) -> str:
-    """Why what is at an address is not shown; "" where it is."""
+def _shown_size(address: object, place: str) -> tuple[int, int]:
+    """Width and height in pixels of the image at an address, which is in the request.
+
+    Raises:
+        ApiError: When it isn't, or may not be shown.
+    """
     if not isinstance(address, str) or not address:
-        return "An image needs an address."
-    if address.startswith(_REMOTE):
-        if allows_remote:
-            return ""
-        return (
-            "Remote images are not fetched here: send the image itself as a `data:` address, or "
-            "allow them in the gateway's settings (`remote_images`)."
+        raise invalid("An image needs an address.", param=place)
+    if scheme := _SCHEME.match(address):
+        raise invalid(
+            f"{scheme[1]!r} addresses are not read: send the image itself, as "
+            "`data:image/png;base64,…`.",
+            param=place,
         )
     head, comma, data = address.partition(",")
     if not head.startswith("data:") or not comma or not head.endswith(";base64"):
-        scheme = address.partition(":")[0][:16] if ":" in address else "such"
-        return (
-            f"{scheme!r} addresses are not read: send the image itself, as "
-            "`data:image/png;base64,…`."
+        raise invalid(
+            "An image must be in the request itself, as `data:image/png;base64,…`.", param=place
         )
-    if not head.startswith("data:image/"):
-        return ""
     try:
-        problem = _encoded_problem(data)
+        letters = data.encode("ascii").translate(None, _SPACE)
+        if len(letters) > _LONGEST_LETTERS:
+            most = LONGEST_IMAGE_BYTES // _MB
+            raise invalid(f"An image has more than {most} MB, the most that is read.", param=place)
+        size = image_size(b64decode(letters[:_HEAD_LETTERS], validate=True))
+        if size is None and len(letters) > _HEAD_LETTERS:
+            size = image_size(b64decode(letters, validate=True))
     except (Base64Error, ValueError):
-        return "An image isn't valid base64."
-    return f"An image {problem}." if problem else ""
-
-
-def _encoded_problem(data: str) -> str:
-    """The same of a picture in base64; of a large one no more is decoded than shows its size."""
-    beginning = data[:_HEAD_LETTERS]
-    if len(data) > _HEAD_LETTERS and len(beginning.split(maxsplit=1)) == 1:
-        head = b64decode(beginning, validate=True)
-        if image_size(head) is not None:
-            return image_problem(head, len(data) // 4 * 3)
-    return image_problem(b64decode("".join(data.split()), validate=True))
+        raise invalid("An image isn't valid base64.", param=place) from None
+    problem = _size_problem(size)
+    if size is None or problem:
+        raise invalid(f"An image {problem}.", param=place)
+    return size

@@ -26,7 +26,7 @@ from mlx_gateway.protocols.events import (
 
 type PlaceOfText = Callable[[dict[str, Any]], tuple[dict[str, Any], str]]
 
-_MEDIA = ("image_url", "input_image", "image", "video", "video_url", "audio_url")
+_MEDIA = ("image_url", "input_image", "image")
 _ASKS = ("system", "developer", "user")
 _UNSERVED_PARTS = ("file", "input_file", "input_audio")
 

@@ -274,7 +274,8 @@ def _data_address(picture: Path) -> str:
 
     with picture.open("rb") as file:
         content = file.read(LONGEST_IMAGE_BYTES + 1)
-    problem = image_problem(content)
+        size_bytes = os.fstat(file.fileno()).st_size
+    problem = image_problem(content, size_bytes)
     if problem:
         raise UsageError(f"{picture} {problem}.")
     kind = mimetypes.guess_type(picture.name)[0] or ""
