@@ -9,6 +9,7 @@ import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,55 @@ def test_a_tier_without_its_model_fails_with_the_port_that_it_would_have(served:
     assert started.code == 1
     row = started.document["services"][0]
     assert (row["outcome"], row["port"]) == ("failed", stack.tiers[0].port)
+
+
+@pytest.fixture
+def lacking(served: Program) -> Program:
+    """A stack with a tier on mlx-lm, which isn't installed and, offline, can't be."""
+    define_stack(
+        served.home, {"standard": {}, "new": {}}, fields={"new": {"engine": "mlx-lm"}},
+        config={"litellm": "never"},
+    )  # fmt: skip
+    offline = {"UV_OFFLINE": "1", "UV_CACHE_DIR": str(served.home.root.parent / "uv-cache")}
+    return replace(served, variables={**served.variables, **offline})
+
+
+@pytest.mark.story
+def test_a_tier_whose_engine_cannot_be_installed_keeps_no_other_from_starting(
+    lacking: Program,
+) -> None:
+    alone = lacking.run("up", "--tier", "standard", "--json")
+    assert (alone.code, _outcomes(alone.document)) == (0, {"standard": "started"})
+    assert "mlx-lm" not in alone.err
+
+    started = lacking.run("up", "--json")
+
+    assert started.code == 1
+    assert _outcomes(started.document) == {
+        "standard": "already-running", "new": "failed", "gateway": "started",
+    }  # fmt: skip
+    assert "mlx-lm 0.32.2 could not be installed" in started.err
+    (row,) = [row for row in started.document["services"] if row["name"] == "new"]
+    assert "mlx-lm is not installed" in row["error"]
+    steps = lacking.run().out
+    assert ("doctor --fix" in steps, "pull" in steps) == (True, False), steps
+
+
+@pytest.mark.story
+def test_a_watchdog_starts_what_it_can_at_login_though_an_engine_is_missing(
+    lacking: Program,
+) -> None:
+    watchdog = lacking.start("watch", "--up", "--interval", "1")
+    try:
+        assert eventually(lambda: _are_healthy(lacking, "standard", "gateway"), 120)
+    finally:
+        watchdog.terminate()
+        watchdog.communicate(timeout=60)
+
+
+def _are_healthy(program: Program, *names: str) -> bool:
+    states = _states(program.run("status", "--json").document)
+    return all(states[name] == "healthy" for name in names)
 
 
 def test_up_starts_every_tier_and_the_gateway_and_status_finds_them_healthy(

@@ -130,9 +130,13 @@ def _missing(opened: "mlx_stack.open_stack.OpenStack") -> tuple[NextStep, ...]:
         assembly = services.assembly.assemble(opened, gateway_key="")
     except MissingError:
         return (NextStep("mlx-stack doctor --fix", "install the engines"),)
-    tiers = (tier for tier in assembly.stack.tiers if tier.name in assembly.missing)
-    names = {models.find.pull_name(opened, tier) for tier in tiers}
-    return tuple(
+    missing = assembly.missing
+    lacking = {name for name, error in missing.items() if isinstance(error, MissingError)}
+    models_for = [each for each in assembly.stack.tiers if each.name in missing.keys() - lacking]
+    names = {models.find.pull_name(opened, tier) for tier in models_for}
+    pulls = (
         NextStep(f"mlx-stack pull {name}", "download a model that a tier needs")
         for name in sorted(filter(None, names))
     )
+    install = NextStep("mlx-stack doctor --fix", "install an engine that a tier needs")
+    return (install, *pulls) if lacking else tuple(pulls)

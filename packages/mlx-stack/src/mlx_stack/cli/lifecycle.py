@@ -35,7 +35,7 @@ def up(context: Context, tier: str | None, timeout_s: float, *, dry_run: bool, f
     warning = planning.room.check_stack(context.opened, tier, is_forced=force)
     if warning:
         output.say(("warning: ", "yellow"), warning)
-    _install_what_tiers_need(context)
+    _install_what_tiers_need(context, tier)
     with output.waiting("Starting"):
         outcomes = services.up.up(
             context.opened,
@@ -48,10 +48,15 @@ def up(context: Context, tier: str | None, timeout_s: float, *, dry_run: bool, f
     return _say_what_failed(context, outcomes)
 
 
-def _install_what_tiers_need(context: Context) -> None:
-    """Install engines besides the usual ones that tiers of the stack ask for."""
-    missing = engines.manage.missing_engines(context.home)
-    if missing:
+def _install_what_tiers_need(context: Context, tier: str | None) -> None:
+    """Install engines besides the usual ones that the tiers to start ask for.
+
+    Those that can't be installed fail their own tiers, not the others.
+    """
+    missing = engines.manage.missing_engines(context.home, tier)
+    if not missing:
+        return
+    try:
         with context.output.waiting("Installing"):
             engines.manage.install_engines(
                 context.home,
@@ -59,6 +64,8 @@ def _install_what_tiers_need(context: Context) -> None:
                 only=missing,
                 on_event=install_progress(context.output),
             )
+    except engines.errors.EngineInstallError as error:
+        context.output.say(("warning: ", "yellow"), f"{error.message} {error.hint or ''}".rstrip())
 
 
 def _say_what_failed(context: Context, outcomes: "services.service.Outcomes") -> int:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from mlx_stack import modules_of
 
 if TYPE_CHECKING:
+    from mlx_stack.engines import errors as errors
     from mlx_stack.engines import install as install
     from mlx_stack.engines import manage as manage
     from mlx_stack.engines import uv_process as uv_process

@@ -253,20 +253,20 @@ def engines_here(home: Home) -> tuple[EngineName, ...]:
     )
 
 
-def needed_engines(home: Home) -> tuple[EngineName, ...]:
-    """The usual engines, and those that tiers of the stack ask for besides."""
+def needed_engines(home: Home, tier: str | None = None) -> tuple[EngineName, ...]:
+    """The usual engines, and those that tiers of the stack, or this one, ask for besides."""
     tiers: tuple[Tier, ...] = ()
     with suppress(StackError):  # without a stack, or with a damaged one, none is asked for
         tiers = load_stack(home.stack).tiers
-    asked = {environment_name(tier) for tier in tiers}
+    asked = {environment_name(each) for each in tiers if tier in (None, each.name)}
     return tuple(engine for engine in EngineName if engine in USUAL or engine in asked)
 
 
-def missing_engines(home: Home) -> tuple[EngineName, ...]:
-    """The engines besides the usual ones that tiers ask for, and that are not installed."""
+def missing_engines(home: Home, tier: str | None = None) -> tuple[EngineName, ...]:
+    """Those besides the usual ones that tiers, or this one, ask for, and that aren't installed."""
     return tuple(
         engine
-        for engine in needed_engines(home)
+        for engine in needed_engines(home, tier)
         if engine not in USUAL and environments.current_environment(home.engines, engine) is None
     )
 

@@ -15,7 +15,8 @@ from mlx_recommend import budget_bytes
 from mlx_stack import atomic_file
 from mlx_stack.config import Config, LiteLlmMode
 from mlx_stack.engines import vllm_mlx
-from mlx_stack.engines.by_role import environment_of
+from mlx_stack.engines.by_role import environment_name, environment_of
+from mlx_stack.engines.environment import USUAL
 from mlx_stack.engines.errors import EngineMissingError
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.gateway import litellm
@@ -51,8 +52,8 @@ class Assembly:
         litellm: LiteLLM's service, whenever it runs; None where it never does.
         gateway_settings: The text of `gateway.yaml` that the stack means.
         stack: The stack file, with what it says of tiers that are started smaller.
-        missing: Tiers that can't be started, since their model is not on this disk or the Mac
-            panicked over them, each with what to say about it.
+        missing: Tiers that can't be started, since their model or an engine besides the usual ones
+            is not on this disk or the Mac panicked over them, each with what to say about it.
         guests: Models without a tier that a request has started, and that are to run.
     """
 
@@ -88,26 +89,26 @@ def assemble(opened: OpenStack, *, gateway_key: str) -> Assembly:
         NoStackError: When no stack is defined.
         InvalidFileError: When the stack file or the configuration is damaged.
         UsageError: When a port of the gateway is a tier's as well, or a replica's node is unknown.
-        EngineMissingError: When a tier's engine, or a LiteLLM that is always to run, is not
-            installed.
+        EngineMissingError: When the usual engine that a tier needs, or a LiteLLM that is always to
+            run, is not installed.
         InvalidCatalogError: When one of the user's own catalog entries breaks the schema.
     """
     record = panics.read(opened.home)
     stack, config = _as_it_may_run(opened.stack, record), opened.config
     _check_gateway_port(stack, config)
     for tier in stack.tiers:
-        environment_of(tier, opened.home.engines)
+        if environment_name(tier) in USUAL:
+            environment_of(tier, opened.home.engines)
     engines: list[Service] = []
     missing: dict[str, StackError] = {}
     known: dict[str, TierAtGateway] = {}
     for tier in stack.tiers:
         try:
             folder, serving = _served(opened, tier, record)
+            known[tier.name] = at_gateway(tier, serving)
+            engines.append(_engine_service(opened, tier, folder, serving))
         except StackError as error:
             missing[tier.name] = error
-            continue
-        known[tier.name] = at_gateway(tier, serving)
-        engines.append(_engine_service(opened, tier, folder, serving))
     text = gateway_settings(opened.home, stack, config, load_nodes(opened.home.nodes), known)
     gateway = gateway_service(opened, key=gateway_key, settings_text=text)
     litellm = _litellm_if_any(opened, gateway_key)
