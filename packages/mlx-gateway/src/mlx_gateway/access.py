@@ -19,6 +19,11 @@ _ALWAYS = frozenset(
 )
 
 
+def machine_name() -> str:
+    """This machine's host name without a domain, in lower case; `mac` where it has none."""
+    return socket.gethostname().partition(".")[0].lower() or "mac"
+
+
 @dataclass(frozen=True, slots=True)
 class Hosts:
     """The names under which this machine may be asked.
@@ -35,8 +40,7 @@ class Hosts:
     @staticmethod
     def of_this_machine(more: Iterable[str] = ()) -> "Hosts":
         """Its host name, with and without a domain, and `more`."""
-        name = socket.gethostname().lower()
-        short = name.partition(".")[0]
+        name, short = socket.gethostname().lower(), machine_name()
         return Hosts(frozenset({name, short, f"{short}.local", *(each.lower() for each in more)}))
 
     def allow(self, header: bytes | None, local_address: str | None) -> bool:

@@ -72,7 +72,9 @@ def _gateway(home: Home, key: str, settings: GatewaySettings, version: str) -> G
         settings,
         GatewayOptions(
             keys=keys,
-            hosts=Hosts.of_this_machine({settings.host}),
+            hosts=Hosts.of_this_machine(
+                {settings.host, *([settings.tls.host] if settings.tls is not None else [])}
+            ),
             activator=on_demand,
             headers_for=lambda root: _headers(gateway.settings, key, nodes, root),
             tls_for=nodes.trust,

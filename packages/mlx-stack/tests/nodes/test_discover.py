@@ -5,16 +5,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from zeroconf import DNSAddress, DNSRecord, DNSService, Zeroconf
 
-from mlx_stack.nodes.bonjour import SERVICE, Said, said, said_by
+from mlx_stack.nodes.bonjour import SERVICE, Advertiser, Own, Said, said, said_by
 from mlx_stack.nodes.discover import suggestions
 
 MARK = "a" * 64
-TXT: dict[bytes, bytes | None] = {b"version": b"0.1.0", b"fingerprint": MARK.encode()}
+TXT: dict[bytes, bytes | None] = {
+    b"version": b"0.1.0",
+    b"fingerprint": MARK.encode(),
+    b"host": b"Studio.local",
+}
 
 
 def heard(name: str = "studio", **changed: object) -> Said | None:
     given: dict[str, object] = {
-        "server": "studio.local.",
         "addresses": ("10.0.0.2",),
         "port": 4443,
         "properties": TXT,
@@ -49,8 +52,8 @@ def test_a_name_can_not_steer_the_terminal_or_fill_it(name: str, shown: str) -> 
         {"port": None},
         {"port": 0},
         {"port": 70000},
-        {"addresses": (), "server": None},
-        {"addresses": ("not an address",), "server": "evil.example.org."},
+        {"addresses": (), "properties": {}},
+        {"addresses": ("not an address",), "properties": {b"host": b"evil.example.org"}},
     ],
 )
 def test_what_could_not_be_asked_is_not_shown(changed: dict[str, object]) -> None:
@@ -76,26 +79,25 @@ def test_values_of_another_form_are_unknown(properties: dict[bytes, bytes | None
 
 
 def test_a_host_outside_of_local_is_not_suggested() -> None:
-    found = heard(server="github.com.")
-    assert found is not None
-    assert found.host is None
+    for host in (b"github.com", b"a.b.local", b".local", b"-.local", b"x" * 64 + b".local"):
+        found = heard(properties={b"host": host})
+        assert found is not None
+        assert found.host is None
 
 
 @given(
     st.text(max_size=80),
-    st.none() | st.text(max_size=80),
     st.lists(st.text(max_size=20), max_size=20).map(tuple),
     st.none() | st.integers(),
     st.dictionaries(st.binary(max_size=12), st.none() | st.binary(max_size=80), max_size=3),
 )
 def test_anything_at_all_is_printable_and_bounded(
     name: str,
-    server: str | None,
     addresses: tuple[str, ...],
     port: int | None,
     properties: dict[bytes, bytes | None],
 ) -> None:
-    found = said(name, server, addresses, port, properties)
+    found = said(name, addresses, port, properties)
     if found is not None:
         assert found.name.isprintable()
         assert len(found.name) <= 63
@@ -151,3 +153,11 @@ def test_names_that_no_service_may_have_hide_none_of_the_others() -> None:
         ("stu dio", ("10.0.0.4",)),
         ("studio", ("10.0.0.2",)),
     ]
+
+
+def test_this_mac_never_speaks_for_its_own_host_name_and_says_it_all_the_same() -> None:
+    """A second voice for `studio.local` would make macOS rename the Mac to `studio-2`."""
+    info = Advertiser(Own("studio", "0.0.0.0", 4443, "0.1.0", MARK)).info(("10.0.0.2",))
+
+    assert info.server == f"mlx-stack-{MARK[:8]}.local."
+    assert said(info.name, ("10.0.0.2",), info.port, info.properties) == heard()

@@ -1,7 +1,8 @@
 """A node as a command asks it: what it says may be anything."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -10,10 +11,12 @@ from mlx_stack.nodes.client import NodeUnreachableError, ask
 from mlx_stack.nodes.file import Node
 
 
-class _Nonsense(BaseHTTPRequestHandler):
+class _Says(BaseHTTPRequestHandler):
+    status, body = 200, b""
+
     def do_GET(self) -> None:
-        body = b'{"name": "\xff\xfe"}'
-        self.send_response(200)
+        body = self.body
+        self.send_response(self.status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -21,9 +24,17 @@ class _Nonsense(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-@pytest.fixture
-def nonsense() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Nonsense) as server:
+class _Nonsense(_Says):
+    body = b'{"name": "\xff\xfe"}'
+
+
+class _RefusesTheName(_Says):
+    status, body = 403, b'{"error": {"code": "host_not_allowed"}}'
+
+
+@contextmanager
+def serving(handler: type[_Says]) -> Generator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
@@ -31,9 +42,13 @@ def nonsense() -> Iterator[str]:
         thread.join()
 
 
-def test_an_answer_that_is_no_text_is_said_in_words(nonsense: str) -> None:
-    with pytest.raises(NodeUnreachableError, match="not as mlx-stack does"):
-        ask(Node(name="studio", url=nonsense, key="sk-1"))
+@pytest.mark.parametrize(
+    ("handler", "said"),
+    [(_Nonsense, "not as mlx-stack does"), (_RefusesTheName, "doesn't go by this name")],
+)
+def test_an_answer_that_is_none_is_said_in_words(handler: type[_Says], said: str) -> None:
+    with serving(handler) as url, pytest.raises(NodeUnreachableError, match=said):
+        ask(Node(name="studio", url=url, key="sk-1"))
 
 
 @pytest.mark.parametrize(("ca", "setting"), [(None, "gateway-host"), ("AAAA", "node-host")])

@@ -36,9 +36,17 @@ def test_a_proof_sent_back_to_its_sender_proves_nothing() -> None:
     assert not typing.is_proven_by(proof)
 
 
-def test_two_hellos_tell_nothing_of_the_code() -> None:
-    """Each is a point that no one has seen before, whatever the code."""
-    assert TypingSide("123456", HERE).hello != TypingSide("123456", HERE).hello
+def test_hellos_tell_nothing_of_the_code() -> None:
+    """Each is a new point of the group, which any code could have led to, and nothing more.
+
+    One in 16 strings of 32 bytes is such a point: a hash of the code would be found out.
+    """
+    hellos = {TypingSide("123456", HERE).hello for _ in range(8)}
+
+    assert len(hellos) == 8
+    for hello in hellos:
+        assert len(hello) == 1 + 32
+        ShowingSide("654321", HERE, hello)  # refuses what is no point
 
 
 @given(st.binary(max_size=80))

@@ -37,7 +37,7 @@ class Said:
 
     Attributes:
         name: How it is called.
-        host: Its name in `.local`.
+        host: Its name in `.local`, by which it may be asked.
         addresses: Where it says it is, at most eight.
         port: Where it says its gateway speaks TLS.
         fingerprint: Of the authority that it says it has.
@@ -64,7 +64,6 @@ class Own:
 
 def said(
     name: str,
-    server: str | None,
     addresses: tuple[str, ...],
     port: int | None,
     properties: dict[bytes, bytes | None],
@@ -73,13 +72,12 @@ def said(
     label = "".join(each for each in name.removesuffix(f".{SERVICE}") if each.isprintable())
     label = " ".join(label.split())[:_LONGEST_NAME]
     usable = tuple(each for each in addresses[:_MOST_ADDRESSES] if _is_address(each))
-    host = (server or "").rstrip(".").lower()
-    host_name = host if _HOST.fullmatch(host) else None
-    if not label or port is None or not 0 < port < 2**16 or not (usable or host_name):
+    host = _matching(_HOST, properties.get(b"host"))
+    if not label or port is None or not 0 < port < 2**16 or not (usable or host):
         return None
     return Said(
         label,
-        host_name,
+        host.lower() if host is not None else None,
         usable,
         port,
         _matching(_VERSION, properties.get(b"version")),
@@ -130,7 +128,7 @@ def _said_by(network: Zeroconf, name: str) -> Said | None:
     except Error:  # a name that no service may have
         return None
     addresses = tuple(info.parsed_scoped_addresses())
-    return said(name, info.server, addresses, info.port, info.properties)
+    return said(name, addresses, info.port, info.properties)
 
 
 def own_addresses() -> tuple[str, ...]:
@@ -167,7 +165,7 @@ class Advertiser:
             return
         try:
             self._network = Zeroconf(interfaces=[*addresses])
-            self._network.register_service(self._info(addresses), allow_name_change=True)
+            self._network.register_service(self.info(addresses), allow_name_change=True)
         except BaseException:
             self.close()
             raise
@@ -179,13 +177,19 @@ class Advertiser:
             self._network.close()
         self._network, self._addresses = None, ()
 
-    def _info(self, addresses: tuple[str, ...]) -> ServiceInfo:
+    def info(self, addresses: tuple[str, ...]) -> ServiceInfo:
+        """What is said of it at these addresses."""
         return ServiceInfo(
             SERVICE,
             f"{self._own.name}.{SERVICE}",
             port=self._own.port,
-            properties={"version": self._own.version, "fingerprint": self._own.fingerprint},
-            server=f"{self._own.name}.local.",
+            properties={
+                "version": self._own.version,
+                "fingerprint": self._own.fingerprint,
+                "host": f"{self._own.name}.local",
+            },
+            # not the Mac's own name: macOS gives itself another if it hears that from a second one
+            server=f"mlx-stack-{self._own.fingerprint[:8]}.local.",
             parsed_addresses=[*addresses],
         )
 

@@ -128,6 +128,19 @@ def connected(node: Node) -> Generator[http.client.HTTPConnection]:
         connection.close()
 
 
+def require_known_host(node: Node, status: int, body: bytes) -> None:
+    """Return unless the Mac refuses whoever asks it by this name.
+
+    Raises:
+        NodeUnreachableError: When it does.
+    """
+    if status == http.client.FORBIDDEN and b'"host_not_allowed"' in body:
+        raise NodeUnreachableError(
+            f"The Mac that answers at {node.url} doesn't go by this name.",
+            hint="Use its address, or NAME.local.",
+        )
+
+
 def _setting(node: Node) -> str:
     """What lets other Macs reach the node, where it runs."""
     return "gateway-host" if node.ca is None else "node-host"
@@ -158,6 +171,7 @@ def _get(
     connection.request("GET", target, headers={"Authorization": f"Bearer {node.key}"})
     response = connection.getresponse()
     body = response.read(longest_bytes + 1)
+    require_known_host(node, response.status, body)
     if response.status == http.client.UNAUTHORIZED:
         raise NodeUnreachableError(
             f"{node.url} doesn't accept the key.",

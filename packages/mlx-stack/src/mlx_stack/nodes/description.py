@@ -1,11 +1,11 @@
 """What a Mac tells another that takes it for a node: itself, and the models it serves."""
 
 import hashlib
-import socket
 import time
 
 import msgspec
 
+from mlx_gateway.access import machine_name
 from mlx_hwprobe import HwprobeError
 from mlx_stack import __version__
 from mlx_stack.errors import StackError
@@ -62,7 +62,7 @@ def describe(opened: OpenStack) -> NodeDescription:
     stack = opened.readable_stack
     return NodeDescription(
         schema_version=1,
-        name=socket.gethostname().partition(".")[0].lower(),
+        name=machine_name(),
         version=__version__,
         chip=hardware.chip if hardware is not None else None,
         gpu_cores=hardware.gpu_cores if hardware is not None else None,

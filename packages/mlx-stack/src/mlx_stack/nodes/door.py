@@ -3,12 +3,12 @@
 import logging
 import os
 import signal
-import socket
 import threading
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from mlx_gateway.access import machine_name
 from mlx_gateway.settings import TlsSettings
 from mlx_stack import __version__
 from mlx_stack.errors import StackError
@@ -117,5 +117,4 @@ class NodeDoor:
 def _advertiser(tls: TlsSettings, fingerprint: str) -> "Advertiser":
     from mlx_stack.nodes.bonjour import Advertiser, Own  # noqa: PLC0415 - as above
 
-    name = socket.gethostname().partition(".")[0].lower() or "mac"
-    return Advertiser(Own(name, tls.host, tls.port, __version__, fingerprint))
+    return Advertiser(Own(machine_name(), tls.host, tls.port, __version__, fingerprint))

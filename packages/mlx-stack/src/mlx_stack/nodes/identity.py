@@ -6,7 +6,6 @@ made again long before its end. (decision 0112)
 
 import base64
 import ipaddress
-import socket
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +15,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from mlx_gateway.access import machine_name
 from mlx_stack import atomic_file
 from mlx_stack.errors import InvalidFileError
 from mlx_stack.home import Home
@@ -168,9 +168,11 @@ def _usage(*, signs: bool) -> x509.KeyUsage:
 
 def _host_name() -> str:
     """This machine's name, as a certificate takes it."""
-    name = socket.gethostname().partition(".")[0].lower()
-    return "".join(each for each in name if each.isascii() and (each.isalnum() or each == "-")) or (
-        "mac"
+    return (
+        "".join(
+            each for each in machine_name() if each.isascii() and (each.isalnum() or each == "-")
+        )
+        or "mac"
     )
 
 

@@ -10,12 +10,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from mlx_gateway.access import machine_name
 from mlx_procsup import locate
 from mlx_stack.config import Config
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.gateway.endpoint import EVERY_ADDRESS, GATEWAY
 from mlx_stack.home import Home
-from mlx_stack.nodes.client import NodeUnreachableError, connected
+from mlx_stack.nodes.client import NodeUnreachableError, connected, require_known_host
 from mlx_stack.nodes.file import Node
 from mlx_stack.nodes.identity import find_identity
 from mlx_stack.nodes.link import TLS_PORT
@@ -28,7 +29,7 @@ from mlx_stack.nodes.pairing_desk import (
     Paired,
     PairingProof,
     Welcome,
-    own_name,
+    key_name,
     show_code,
 )
 from mlx_stack.nodes.trust import digits_in, fingerprint, presented_ca
@@ -90,7 +91,7 @@ def show(opened: OpenStack) -> ShownCode:
 
 
 def _host_to_type(config: Config) -> str:
-    host = f"{own_name()}.local" if config.node_host in EVERY_ADDRESS else config.node_host
+    host = f"{machine_name()}.local" if config.node_host in EVERY_ADDRESS else config.node_host
     host = f"[{host}]" if ":" in host else host
     return host if config.node_port == TLS_PORT else f"{host}:{config.node_port}"
 
@@ -112,7 +113,7 @@ def add_by_code(home: Home, node: Node, code: str) -> AddedNode:
     assert node.ca is not None  # just learnt
     side = TypingSide(digits, fingerprint(node.ca))
     with connected(node) as connection:
-        hello = Hello(name=own_name(), message=side.hello.hex())
+        hello = Hello(name=machine_name(), message=side.hello.hex())
         welcome = _say(connection, node, HELLO_PATH, hello, Welcome)
         try:
             proof = side.prove(bytes.fromhex(welcome.message))
@@ -122,7 +123,16 @@ def add_by_code(home: Home, node: Node, code: str) -> AddedNode:
         paired = _say(connection, node, PROOF_PATH, said, Paired)
     if not side.is_proven_by(bytes.fromhex(paired.proof)):
         raise NodeUnreachableError(f"{node.url} doesn't know the code.", hint=_WRONG)
-    return add_node(home, node, paired.key)
+    try:
+        return add_node(home, node, paired.key)
+    except StackError as error:
+        left = (
+            "That Mac now has a key for this one, which is of no use: `mlx-stack keys` there lists "
+            f"it as {key_name(machine_name())!r}, or with a number behind it if that name was "
+            "taken; `mlx-stack keys revoke NAME` there revokes it."
+        )
+        error.hint = f"{error.hint} {left}" if error.hint else left
+        raise
 
 
 def add_by_fingerprint(home: Home, node: Node, given: str, key: str) -> AddedNode:
@@ -189,6 +199,7 @@ def _say[T](
     connection.request("POST", path, body=msgspec.json.encode(words), headers=headers)
     response = connection.getresponse()
     body = response.read(_LONGEST_ANSWER_BYTES)
+    require_known_host(node, response.status, body)
     problem = _PROBLEMS.get(response.status)
     if problem is not None:
         message, hint = problem

@@ -2,7 +2,6 @@
 
 import re
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable
@@ -153,7 +152,7 @@ class PairingDesk:
             self._sessions = {key: each for key, each in self._sessions.items() if each.until > now}
             session = secrets.token_hex(16)
             self._sessions[session] = _Session(
-                *(side, code, _key_name(hello.name)), until=now + PROOF_WITHIN_S
+                *(side, code, key_name(hello.name)), until=now + PROOF_WITHIN_S
             )
             return Welcome(session=session, message=side.reply.hex())
 
@@ -206,11 +205,6 @@ class PairingDesk:
         raise StackError(f"There are too many keys for {name!r}.")
 
 
-def own_name() -> str:
-    """What this Mac calls itself to another."""
-    return socket.gethostname().partition(".")[0].lower() or "mac"
-
-
-def _key_name(said: str) -> str:
+def key_name(said: str) -> str:
     """The name of a Mac's key, from what it calls itself."""
     return re.sub(r"[^a-z0-9]+", "-", said.lower()).strip("-")[:48].strip("-") or "mac"
