@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import socket
 import struct
 import time
 import zlib
@@ -227,6 +228,32 @@ def test_a_sound_of_a_request_is_one_and_has_a_longest(
         assert "at most" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("role", "option", "value"),
+    [
+        ("vision", "--sizes", "999999999999999999999"),
+        ("vision", "--sizes", "100000"),
+        ("vision", "--items", "65"),
+        ("embedding", "--sizes", "1000001"),
+        ("rerank", "--items", "2049"),
+        ("rerank", "--concurrency", "257"),
+    ],
+)
+def test_a_load_that_would_fill_the_memory_is_refused(
+    role: str, option: str, value: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["http://127.0.0.1:9", "--role", role, "--model", "m", option, value]) == 2
+    assert "at most" in capsys.readouterr().err
+
+
+def test_a_server_that_is_down_is_called_down() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        port = place.getsockname()[1]
+    with pytest.raises(EndpointError, match="Nothing answers") as caught:
+        measured(f"http://127.0.0.1:{port}/v1", "embedding")
+    assert "role" not in caught.value.message
+
+
 def test_texts_that_the_model_cuts_are_a_caution(url: str) -> None:
     report = measured(url, "embedding", sizes=(LONGEST + 30,), items=(2,))
 
@@ -254,7 +281,7 @@ def test_a_server_that_fails_is_an_error_in_its_own_words(url: str) -> None:
 def test_precision_goes_on_until_the_rate_is_known(url: str) -> None:
     report = measured(url, "rerank", items=(1,), precision=0.9)
 
-    assert report.summaries[0].rate.samples == 6
+    assert 6 <= report.summaries[0].rate.samples < 30
 
 
 def test_a_saved_report_comes_back_as_it_was(url: str, tmp_path: Path) -> None:

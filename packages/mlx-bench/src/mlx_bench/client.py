@@ -270,7 +270,7 @@ class StreamingClient:
         try:
             response = self._http.request(method, url, json=body, timeout=timeout)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise _unreachable(url, str(error)) from error
+            raise unreachable(url, str(error)) from error
         if not response.is_success:
             raise _refusal(self.endpoint, url, response.status_code, response.text)
         try:
@@ -355,7 +355,7 @@ class StreamingClient:
             if dialect is None:
                 url = self.endpoint.completions_url
                 if exchange.status is None:
-                    raise _unreachable(url, exchange.failure or "no answer")
+                    raise unreachable(url, exchange.failure or "no answer")
                 raise _refusal(self.endpoint, url, exchange.status, body)
             self.dialect = dialect
 
@@ -373,7 +373,8 @@ def _headers(endpoint: ModelEndpoint) -> dict[str, str]:
     return headers
 
 
-def _unreachable(url: str, reason: str) -> EndpointError:
+def unreachable(url: str, reason: str) -> EndpointError:
+    """What is raised where no server answers."""
     return EndpointError(
         f"Nothing answers at {url} ({reason}).",
         url=url,

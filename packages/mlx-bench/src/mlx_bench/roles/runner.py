@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import msgspec
 
 import mlx_bench
-from mlx_bench.client import Exchange, StreamingClient
+from mlx_bench.client import Exchange, StreamingClient, unreachable
 from mlx_bench.completion import server_message
 from mlx_bench.engine import identify_engine
 from mlx_bench.errors import EndpointError
@@ -96,9 +96,12 @@ class _RoleBenchmark:
             server = exchange.server
             answer = self.read(exchange, _ONE)
             if isinstance(answer, str):
+                url = self.client.endpoint.base_url
+                if exchange.status is None:
+                    raise unreachable(url, answer)
                 raise EndpointError(
                     f"The server doesn't do the work of the role {self.workload.role}: {answer}.",
-                    url=self.client.endpoint.base_url,
+                    url=url,
                     status=exchange.status,
                 )
             return answer.tokens

@@ -1,9 +1,8 @@
 """Models that transcribe: seconds of sound per second of work."""
 
-import httpx
 import msgspec
 
-from mlx_bench.client import PlainRequest
+from mlx_bench.request import PlainRequest
 from mlx_bench.roles.sounds import random_sound
 from mlx_bench.roles.workload import (
     REAL_TIME,
@@ -29,6 +28,8 @@ class _Answer(msgspec.Struct):
 
 
 def _make(model: str, load: RoleLoad, material: FreshMaterial) -> PlainRequest:
+    import httpx  # noqa: PLC0415 - the names of the roles are shown without it
+
     # The language and the temperature are given: a model that is unsure would try several.
     fields = {"model": model, "language": "en", "temperature": "0", "response_format": "json"}
     sound = random_sound(load.size, material.draw())

@@ -1,6 +1,6 @@
 """Models that speak: seconds of sound per second of work, and the time to the first byte."""
 
-from mlx_bench.client import PlainRequest
+from mlx_bench.request import PlainRequest
 from mlx_bench.roles.sounds import wav_seconds
 from mlx_bench.roles.workload import (
     REAL_TIME,

@@ -55,6 +55,8 @@ VISION = RoleWorkload(
     size_unit="pixels",
     items=(1,),
     sizes=(336, 1024),
+    most_items=64,
+    largest_size=8_192,  # whose pixels are 201 MB before they are packed
     make=_make,
     read=_read,
 )

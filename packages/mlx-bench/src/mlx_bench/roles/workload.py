@@ -110,9 +110,13 @@ class RoleWorkload:
             )
         if self.largest_size is not None and max(sizes, default=0) > self.largest_size:
             raise ParametersError(
-                f"A {self.item[0]} of the role {self.role} has {self.largest_size:,} "
+                f"The role {self.role} takes sizes of {self.largest_size:,} "
                 f"{self.size_unit} at most."
             )
+
+
+_MOST = {"items": 2_048, "sizes": 1_000_000, "concurrency": 256}
+"""More than any server takes; a mistyped number mustn't fill the memory."""
 
 
 class RoleParameters(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,10 +149,12 @@ class RoleParameters(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ParametersError: A number is out of range or a list empty.
         """
-        for name in ("items", "sizes", "concurrency"):
+        for name, most in _MOST.items():
             given: tuple[int, ...] = getattr(self, name)
             if not given or min(given) < 1:
                 raise ParametersError("Items, sizes and concurrency must be at least 1.")
+            if max(given) > most:
+                raise ParametersError(f"{name.capitalize()} must be at most {most:,}.")
             msgspec.structs.force_setattr(self, name, tuple(dict.fromkeys(given)))
         if self.iterations < 1 or self.warm_up < 0:
             raise ParametersError("Iterations must be at least 1, and warm-up can't be negative.")
