@@ -174,6 +174,7 @@ def test_embedders_say_how_they_make_a_vector_and_how_long_it_is(catalog: Catalo
 def test_the_entry_of_a_repository_is_known_by_its_last_name_and_type(catalog: Catalog):
     entry = catalog.by_repo_name("qwen3-reranker-0.6b-4bit", "qwen3")
     assert entry is catalog.get("qwen3-reranker-0.6b")
+    assert catalog.by_repo_name("Qwen3-Reranker-0.6B", "qwen3") is entry
     assert catalog.by_repo_name("Qwen3-Reranker-0.6B-4bit", "llama") is None
     assert catalog.by_repo_name("no-such-model", "qwen3") is None
 

@@ -98,13 +98,12 @@ class Catalog:
         return next((entry for entry in self if entry.quant_of(hf_repo) is not None), None)
 
     def by_repo_name(self, name: str, model_type: str) -> CatalogEntry | None:
-        """The entry of that type whose weights are in a repository `OWNER/name`, or None."""
+        """The entry of that type whose weights, or base model, are in a repository `OWNER/name`."""
         wanted = name.lower()
         for entry in self:
-            repos = [source.hf_repo or "" for _, source in entry.sources.items()]
-            if entry.model_type == model_type and any(
-                repo.lower().partition("/")[2] == wanted for repo in repos
-            ):
+            repos = [entry.hf_base_repo, *(source.hf_repo for _, source in entry.sources.items())]
+            names = {(repo or "").lower().partition("/")[2] for repo in repos}
+            if entry.model_type == model_type and wanted in names:
                 return entry
         return None
 

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
+
 from mlx_bench import (
     AgentParameters,
     AgentsReport,
@@ -113,6 +115,13 @@ def bench_role(
     """
     workload = workload_of(role)
     workload.require(items or (), sizes or ())
+    parameters = RoleParameters(
+        items=items or workload.items,
+        sizes=sizes or workload.sizes,
+        iterations=iterations,
+        concurrency=concurrency,
+        precision=precision,
+    )
     target_context = open_target(
         opened,
         name,
@@ -127,14 +136,8 @@ def bench_role(
         if sizes is None:
             is_cut = workload.probe is not None and longest is not None
             fitting = [size for size in workload.sizes if not is_cut or size <= (longest or 0)]
-            sizes = tuple(fitting) or workload.sizes[:1]
-        parameters = RoleParameters(
-            items=items or workload.items,
-            sizes=sizes,
-            iterations=iterations,
-            concurrency=concurrency,
-            precision=precision,
-        )
+            fitting = fitting or list(workload.sizes[:1])
+            parameters = msgspec.structs.replace(parameters, sizes=tuple(fitting))
         saved = None
         if is_saved:
             saved = role_results(opened.home) / _saved_path(opened.home, target, role).name

@@ -31,8 +31,8 @@ from mlx_stack.models.find import find, local_model_of, local_models, near_names
 from mlx_stack.models.hub.environment import read_environment
 from mlx_stack.models.name import is_on_hub
 from mlx_stack.models.own_code import ensure_no_code
-from mlx_stack.models.serving import entry_of, serving_of
-from mlx_stack.models.shelf import engine_needed, role_of_folder
+from mlx_stack.models.serving import entry_of, role_of_folder, serving_of
+from mlx_stack.models.shelf import engine_needed
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.engine_door import latest_asker
 from mlx_stack.services.ports import free_ports
@@ -129,7 +129,7 @@ def role_to_measure(opened: OpenStack, name: str, asked: str | None) -> ModelRol
     if tier is not None:
         return tier.role
     try:
-        return role_of_folder(_find_model(opened, name).path)
+        return role_of_folder(opened.catalog, _find_model(opened, name).path)
     except StackError:
         return ModelRole.CHAT
 
@@ -223,7 +223,7 @@ def _serve(
         port=port,
         vllm_flags={},
         concurrency=concurrency,
-        role=role_of_folder(local.path),
+        role=role_of_folder(opened.catalog, local.path),
     )
     tier = msgspec.structs.replace(
         tier, engine=engine_needed(entry_of(opened.catalog, tier), tier.role, local.path)

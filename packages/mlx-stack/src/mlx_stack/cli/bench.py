@@ -9,6 +9,7 @@ from click.core import ParameterSource
 
 import mlx_bench
 from mlx_bench import Cache
+from mlx_bench.roles.known import WORKLOADS
 from mlx_stack import bench, exit_codes
 from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.options import complete_tiers
@@ -29,7 +30,7 @@ _OF_CHAT = (
     *("is_check", "is_tune", "applies", "is_dry", "minutes"),
 )
 _OF_ROLES = ("items", "sizes")
-_ROLES = ("chat", "embedding", "rerank", "vision", "speech-to-text", "text-to-speech")
+_ROLES = ("chat", *WORKLOADS)
 _OF_AGENTS = ("turns", "prefix_tokens")
 _OF_TUNING = ("applies", "is_dry", "minutes")
 _GIVEN = ParameterSource.COMMANDLINE

@@ -13,6 +13,7 @@ from mlx_catalog import (
     UnreadableModelError,
     engine_fit,
     read_model,
+    read_role,
 )
 from mlx_catalog.config_fields import HIDDEN, integer, word
 from mlx_catalog.model_files import load_config
@@ -101,6 +102,19 @@ def entry_of_folder(catalog: Catalog, folder: Path) -> CatalogEntry | None:
         model_type = word(load_config(folder / "config.json"), "model_type")
         return catalog.by_repo_name(folder.name, model_type)
     return None
+
+
+def role_of_folder(catalog: Catalog, folder: Path) -> ModelRole:
+    """What the model in `folder` is for: by its catalog entry, else by its files.
+
+    One that can't be read fails when it is started.
+    """
+    entry = entry_of_folder(catalog, folder)
+    if entry is not None:
+        return entry.role
+    with suppress(UnreadableModelError):
+        return read_role(folder)
+    return ModelRole.CHAT
 
 
 def fit_and_shape(

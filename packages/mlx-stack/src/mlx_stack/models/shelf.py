@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,12 +16,17 @@ from mlx_catalog import (
     UnreadableModelError,
     engine_fit,
     read_model,
-    read_role,
 )
 from mlx_recommend import PROCESS_BYTES, ModelShape
 from mlx_stack.models.disk.local import LocalModel, list_local
 from mlx_stack.models.find import local_model_of
-from mlx_stack.models.serving import entry_of, fit_and_shape, memory_of, usual_context
+from mlx_stack.models.serving import (
+    entry_of,
+    fit_and_shape,
+    memory_of,
+    role_of_folder,
+    usual_context,
+)
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.stack import Tier
 
@@ -134,7 +138,7 @@ def _on_disk(
         vllm_flags={},
         lazy=True,
         idle_unload_s=IDLE_S,
-        role=entry.role if entry is not None else role_of_folder(local.path),
+        role=role_of_folder(opened.catalog, local.path),
     )
     tier = msgspec.structs.replace(tier, engine=engine_needed(entry, tier.role, local.path))
     known = _shape_and_fit(opened, tier, local.path)
@@ -167,13 +171,6 @@ def engine_needed(
     except UnreadableModelError:
         return None
     return fit.engine if fit.engine is ServingEngine.MLX_LM else None
-
-
-def role_of_folder(folder: Path) -> ModelRole:
-    """What its files say that a model is for; one that can't be read fails when it is started."""
-    with suppress(UnreadableModelError):
-        return read_role(folder)
-    return ModelRole.CHAT
 
 
 def _shape_and_fit(
