@@ -143,7 +143,9 @@ class _Review:
         planned = msgspec.structs.replace(choices, model=None)
         if self._edited == "embedder":
             self._edited = ""  # nothing is typed that could be typed otherwise
-            return msgspec.structs.replace(planned, embedder=not choices.embedder)
+            # a plan of one model has no embedder, whatever was chosen before it
+            embeds = choices.model is not None or not choices.embedder
+            return msgspec.structs.replace(planned, embedder=embeds)
         if self._edited == "intent":
             self._output.say(
                 "balanced: one person's chat and code. agent-fleet: many tool calls all day."
