@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from mlx_catalog import ModelRole, UnknownModelError
+from mlx_catalog import ModelRole, Quant, UnknownModelError
 from mlx_recommend import Absence, Intent
 from mlx_stack.config import load_config, save_values
 from mlx_stack.errors import InvalidFileError, StackError, UsageError
 from mlx_stack.home import Home
+from mlx_stack.models.disk.manifest import Manifest, write_manifest
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.init import Addition, Draft, draft_stack, write_draft
 from mlx_stack.planning.recommend import Constraints
@@ -76,6 +77,35 @@ def test_an_embedder_of_the_catalog_gets_its_role_and_its_memory(home: Home, nam
     planned = next(each for each in draft.tiers if each.tier.name == "embedder")
     assert planned.memory_bytes > planned.memory.weights_bytes
     assert planned.generation_tps is None
+
+
+def test_a_whisper_without_its_processor_is_refused_until_that_is_there(home: Home) -> None:
+    opened, whisper = OpenStack(home), Addition("whisper-large-v3-turbo", "whisper")
+    with pytest.raises(UsageError, match="tokenizer and processor") as caught:
+        draft_stack(opened, additions=(whisper,))
+    assert "openai/whisper-large-v3-turbo" in (caught.value.hint or "")
+
+    folder = home.models / "mlx-community--whisper-large-v3-turbo"
+    folder.mkdir(parents=True)
+    names = ("config.json", "preprocessor_config.json", "tokenizer.json")
+    for name in names:
+        (folder / name).write_text('{"model_type": "whisper"}')
+    header = b"{}".ljust(8)
+    (folder / "weights.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    write_manifest(
+        folder,
+        Manifest(
+            repo="mlx-community/whisper-large-v3-turbo",
+            revision="0" * 40,
+            quant=Quant.BF16,
+            origin="downloaded",
+            files=(),
+            model="whisper-large-v3-turbo",
+        ),
+    )
+
+    draft = draft_stack(opened, additions=(whisper,))
+    assert draft.stack.tier("whisper").role is ModelRole.SPEECH_TO_TEXT
 
 
 def test_a_plan_with_an_embedder_keeps_it_loaded_and_within_the_budget(home: Home):

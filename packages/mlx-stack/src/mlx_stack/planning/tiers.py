@@ -21,6 +21,7 @@ from mlx_stack.stack import TIER_NAME, Tier
 
 _NO_PORT_YET = 1
 _LONGEST_NAME = 32
+_PROCESSOR_FILES = ("preprocessor_config.json", "tokenizer.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,7 @@ def added_tier(
     found = describe_model(opened, model)
     _refuse_code(opened, found)
     _refuse_speechless(found)
+    _refuse_without_processor(opened, found)
     own_name = _name_of(found)
     quant = Quant(found.quant) if found.quant in Quant else None
     tier_name = name if name is not None else tier_name_of(own_name)
@@ -182,6 +184,21 @@ def _refuse_speechless(found: DescribedModel) -> None:
             f"{found.name} can't be served: {because}.",
             hint="Soprano and Qwen3-TTS need no such package.",
         )
+
+
+def _refuse_without_processor(opened: OpenStack, found: DescribedModel) -> None:
+    """Return where the processor of a model of sounds is with its weights, or was put there."""
+    repo = found.entry.processor_repo if found.entry is not None else None
+    if repo is None:
+        return
+    folders = [each.path for each in local_models(opened, found.found) if each.is_whole]
+    if any(all((folder / name).is_file() for name in _PROCESSOR_FILES) for folder in folders):
+        return
+    where = folders[0] if folders else f"the folder that `mlx-stack pull {found.name}` makes"
+    raise UsageError(
+        f"{found.name} can't be served as it is published: its tokenizer and processor are apart.",
+        hint=f"Put {' and '.join(_PROCESSOR_FILES)} of {repo} into {where}, and try again.",
+    )
 
 
 def tier_name_of(model: str) -> str:
