@@ -234,7 +234,8 @@ def test_a_model_with_eyes_tells_red_from_blue(client: httpx.Client) -> None:
     assert said[0] == said[2] != said[1]
 
 
-BOMB = png(1, [(0, 0, 0)])[:16] + struct.pack(">II", 50_000, 50_000) + bytes(17)
+DOT = png(1, [(0, 0, 0)])
+BOMB = DOT[:16] + struct.pack(">II", 50_000, 50_000) + DOT[24:]
 
 
 @pytest.mark.parametrize(
