@@ -13,10 +13,10 @@ from mlx_gateway.settings import TlsSettings
 from mlx_stack import __version__
 from mlx_stack.errors import StackError
 from mlx_stack.home import Home
-from mlx_stack.open_stack import OpenStack
 
 if TYPE_CHECKING:
     from mlx_stack.nodes.bonjour import Advertiser
+    from mlx_stack.open_stack import OpenStack
 
 _LOOK_EVERY_S = 60.0
 _MOST_WARNINGS = 16
@@ -24,7 +24,7 @@ _MOST_WARNINGS = 16
 _log = logging.getLogger("mlx_stack")
 
 
-def prepare(opened: OpenStack) -> None:
+def prepare(opened: "OpenStack") -> None:
     """Have this Mac's authority before its gateway is started, if other Macs may come in.
 
     Nothing where that fails: the gateway tries again, and logs why.
