@@ -49,7 +49,9 @@ def test_what_wins_is_written_with_its_evidence_and_nothing_else(served: Program
     assert {"factor": "stream interval", "settings": {"stream-interval": 4}} in dry["left"]
     assert not program.home.benchmarks.exists()
 
+    began = time.monotonic()
     found = tune(program)
+    first_s = time.monotonic() - began
     outcomes = {
         json.dumps(each["settings"]): each["outcome"]
         for each in found["trials"]
@@ -63,7 +65,8 @@ def test_what_wins_is_written_with_its_evidence_and_nothing_else(served: Program
 
     began = time.monotonic()
     applied = tune(program, "--apply")
-    assert time.monotonic() - began < 10, "what is known is not measured again"
+    again_s = time.monotonic() - began
+    assert again_s < first_s / 3, "what is known is not measured again"
     assert applied["is_applied"]
     assert flags_of(program)["stream-interval"] == 4
     assert "prefill-step-size" not in flags_of(program)

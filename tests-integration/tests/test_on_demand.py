@@ -118,7 +118,7 @@ def test_one_start_serves_all_who_wait_and_a_client_that_leaves_takes_nothing_al
 
 
 def test_a_stream_hears_signs_of_life_while_its_tier_starts(served: Program) -> None:
-    define_stack(served.home, {"rare": {"ready-after": 6}}, fields=LAZY)
+    define_stack(served.home, {"rare": {"ready-after": 14}}, fields=LAZY)
     served.run("up")
 
     status, text, _ = Client(served).ask("rare", stream=True)
@@ -613,7 +613,7 @@ SMALL_SHAPE = {
 
 
 def test_status_says_how_far_a_load_is_and_when_it_will_be_done(served: Program) -> None:
-    flags = {"standard": {}, "rare": {"ready-after": 6}}
+    flags = {"standard": {}, "rare": {"ready-after": 14}}
     define_stack(served.home, flags, fields=LAZY)
     served.run("up")
     client = Client(served)
@@ -624,7 +624,7 @@ def test_status_says_how_far_a_load_is_and_when_it_will_be_done(served: Program)
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(client.ask, "rare")
         seen: list[dict[str, Any]] = []
-        assert eventually(lambda: _is_loading(served, "rare", seen), 20)
+        assert eventually(lambda: _is_loading(served, "rare", seen), 60)
         shown = served.run("status")
         assert asked.result()[0] == 200
     loading = seen[-1]
@@ -643,7 +643,7 @@ def _is_loading(program: Program, name: str, seen: list[dict[str, Any]]) -> bool
 
 
 def test_status_says_what_waits_for_room_and_what_was_refused_it(served: Program) -> None:
-    define_stack(served.home, {"standard": {"token-delay": 6}}, config=TENTH)
+    define_stack(served.home, {"standard": {"token-delay": 14}}, config=TENTH)
     give_size(served, "standard-model", 0.6)
     give_size(served, "Next", 0.6)
     give_size(served, "Huge", 1.5)
@@ -652,9 +652,9 @@ def test_status_says_what_waits_for_room_and_what_was_refused_it(served: Program
     assert client.ask("Huge")[0] == 503
     with ThreadPoolExecutor(2) as pool:
         working = pool.submit(client.ask, "standard")
-        assert eventually(lambda: row(served, "standard")["requests_running"] == 1, 10)
+        assert eventually(lambda: row(served, "standard")["requests_running"] == 1, 60)
         asked = pool.submit(client.ask, "Next")
-        assert eventually(lambda: "makes room in memory" in served.run("status").out, 20)
+        assert eventually(lambda: "makes room in memory" in served.run("status").out, 60)
         assert row(served, "model.Next")["waits_for"] == ["standard"]
         assert "too much" in row(served, "model.Huge")["reason"]
         assert [working.result()[0], asked.result()[0]] == [200, 200]
@@ -663,7 +663,7 @@ def test_status_says_what_waits_for_room_and_what_was_refused_it(served: Program
 def test_status_says_what_runs_waits_is_idle_and_will_go(served: Program) -> None:
     fields = {"rare": {"lazy": True, "idle_unload_s": 600}}
     flags = {
-        "standard": {"token-delay": 2},
+        "standard": {"token-delay": 8},
         "rare": {},
         "bad": {"ready-after": 30, "exit-after": 0.1},
     }
@@ -674,7 +674,7 @@ def test_status_says_what_runs_waits_is_idle_and_will_go(served: Program) -> Non
     client.ask("bad")
     with ThreadPoolExecutor(2) as pool:
         asked = [pool.submit(client.ask, "standard") for _ in range(2)]
-        assert eventually(lambda: row(served, "standard")["requests_running"] == 1, 5)
+        assert eventually(lambda: row(served, "standard")["requests_running"] == 1, 60)
         assert row(served, "standard")["requests_waiting"] == 1
         assert [each.result()[0] for each in asked] == [200, 200]
 
