@@ -16,6 +16,8 @@ from mlx_gateway.settings import parse_settings
 
 PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses",
          "/v1/messages/count_tokens", "/v1/embeddings", "/v1/audio/speech"]  # fmt: skip
+MODELS = ["m", "chats"]
+"""Of an engine with every API, and of one that only chats."""
 _text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 
 
@@ -43,12 +45,24 @@ _fields = st.dictionaries(
     _one_of(
         "messages prompt input system instructions tools tool_choice stop stop_sequences stream "
         "max_tokens max_completion_tokens max_output_tokens temperature top_p n logprobs text "
-        "reasoning metadata response_format stream_options functions voice"
+        "reasoning metadata response_format stream_options functions voice thinking "
+        "chat_template_kwargs"
     ),
     _values,
     max_size=5,
 )
-_conversations = st.sampled_from(
+_blocks = st.lists(
+    st.fixed_dictionaries(
+        {"type": _words},
+        optional={"text": _text, "id": _words, "name": _words, "tool_use_id": _words,
+                  "thinking": _leaves, "input": _values, "source": _values, "content": _values},
+    ),
+    max_size=3,
+)  # fmt: skip
+_blocks_of = st.fixed_dictionaries({"role": _one_of("user assistant system"), "content": _blocks})
+_conversations = st.builds(
+    lambda messages: {"messages": messages, "max_tokens": 9}, st.lists(_blocks_of, max_size=3)
+) | st.sampled_from(
     [
         {"messages": [{"role": "user", "content": "x"}], "max_tokens": 9},
         {"input": "x"},
@@ -98,9 +112,10 @@ def ask() -> Any:
     runner = asyncio.Runner()
     server = runner.run(_listen())
     port = server.sockets[0].getsockname()[1]
-    text = 'schema_version: 1\nmodels: {m: {upstreams: [{url: "http://127.0.0.1:PORT", model: m}]}}'
+    upstreams = f'upstreams: [{{url: "http://127.0.0.1:{port}", model: m}}]'
+    models = f"m: {{{upstreams}}}, chats: {{{upstreams}, chat_only: true}}"
     options = GatewayOptions(keys=KeyRing("key"), hosts=Hosts())
-    gateway = Gateway(parse_settings(text.replace("PORT", str(port))), options)
+    gateway = Gateway(parse_settings(f"schema_version: 1\nmodels: {{{models}}}"), options)
 
     def ask(path: str, body: bytes, headers: list[tuple[bytes, bytes]]) -> Answer:
         answer = Answer(body)
@@ -137,15 +152,17 @@ def mistakes(max_examples: int) -> Callable[..., Any]:
     """Two kinds of requests: JSON with anything in it, and anything at all."""
 
     def wrap(test: Callable[..., None]) -> Any:
-        asked = st.tuples(st.sampled_from(PATHS), _conversations, _fields)
+        asked = st.tuples(st.sampled_from(MODELS), st.sampled_from(PATHS), _conversations, _fields)
         return usual(max_examples)(given(asked=asked, junk=st.binary(max_size=40))(test))
 
     return wrap
 
 
-def story(ask: Any, asked: tuple[str, dict[str, object], dict[str, object]], junk: bytes) -> None:
-    path, conversation, fields = asked
-    check(ask(path, json.dumps({"model": "m", **conversation, **fields}).encode(), []))
+def story(
+    ask: Any, asked: tuple[str, str, dict[str, object], dict[str, object]], junk: bytes
+) -> None:
+    model, path, conversation, fields = asked
+    check(ask(path, json.dumps({"model": model, **conversation, **fields}).encode(), []))
     check(ask(path, b'{"model":"m",' + junk, [(b"content-type", junk)]))
 
 

@@ -175,14 +175,133 @@ async def test_an_engine_that_only_chats_answers_responses_as_well(bench: MakeBe
         assert "response_format" not in seen.document
 
 
-@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
-async def test_an_engine_that_only_chats_says_so_to_clients_of_messages(
-    bench: MakeBench, path: str
-) -> None:
-    async with bench(ONLY_CHATS, says_hello) as it:
-        messages = [{"role": "user", "content": "Hi"}]
-        asked = {"model": "standard", "max_tokens": 9, "messages": messages}
-        answer = await it.client.ask(path, asked)
+ASKED = {
+    "model": "standard",
+    "max_tokens": 9,
+    "system": "Be brief.",
+    "messages": [{"role": "user", "content": "Hi"}],
+    "tools": [{"name": "f", "input_schema": {"type": "object"}}],
+}
 
-        assert (answer.status, "no Messages API" in answer.body.decode()) == (400, True)
-        assert not it.engines[0].seen
+
+async def only_chats(exchange: Exchange) -> None:
+    """As mlx-lm behind its guard: chats, whole and streamed, and counts their prompts."""
+    asked = exchange.document
+    if exchange.path == "/v1/messages/count_tokens":
+        await exchange.json({"input_tokens": 40 + len(asked["messages"])})
+        return
+    assert exchange.path == "/v1/chat/completions"
+    if not asked.get("stream"):
+        await says_hello(exchange)
+        return
+    usage = {"prompt_tokens": 42, "completion_tokens": 1, "total_tokens": 43}
+    said, last = (
+        {"id": "c", "model": "m", "choices": [{"index": 0, "delta": delta, "finish_reason": end}]}
+        for delta, end in (({"content": "hello"}, None), ({}, "stop"))
+    )
+    await exchange.events(said, last, {"id": "c", "choices": [], "usage": usage})
+
+
+async def test_an_engine_that_only_chats_answers_messages_as_well(bench: MakeBench) -> None:
+    async with bench(ONLY_CHATS, only_chats) as it:
+        whole = await it.client.ask("/v1/messages", ASKED)
+        stream = await it.client.ask("/v1/messages", {**ASKED, "stream": True})
+        counted = await it.client.ask("/v1/messages/count_tokens", {**ASKED, "max_tokens": None})
+
+        assert whole.document["content"] == [{"type": "text", "text": "hello"}]
+        assert whole.document["usage"] == {"input_tokens": 3, "output_tokens": 1}
+        first, *_, end, last = stream.events
+        assert first["message"]["usage"]["input_tokens"] == 42
+        assert end["usage"] == {"input_tokens": 42, "output_tokens": 1}
+        assert last == {"type": "message_stop"}
+        assert counted.document == {"input_tokens": 42}
+        assert all(
+            each.document["messages"][0] == {"role": "system", "content": "Be brief."}
+            and each.document["tools"][0]["function"]["name"] == "f"
+            for each in it.engines[0].seen
+        )
+
+
+async def test_what_such_an_engine_refuses_is_said_in_the_clients_shape(bench: MakeBench) -> None:
+    async def refuses(exchange: Exchange) -> None:
+        error = {"message": "no such form", "type": "invalid_request_error", "code": 400}
+        await exchange.json({"error": error}, 400)
+
+    async with bench(ONLY_CHATS, refuses) as it:
+        answer = await it.client.ask("/v1/messages", ASKED)
+
+        error = {"type": "invalid_request_error", "message": "no such form"}
+        assert (answer.status, answer.document) == (400, {"type": "error", "error": error})
+
+
+async def test_a_stream_of_such_an_engine_that_breaks_off_ends_with_an_error(
+    bench: MakeBench,
+) -> None:
+    async def breaks_off(exchange: Exchange) -> None:
+        if exchange.path == "/v1/messages/count_tokens":
+            await only_chats(exchange)
+            return
+        said = {"index": 0, "delta": {"content": "hel"}, "finish_reason": None}
+        await exchange.events({"id": "c", "choices": [said]}, done=False)
+
+    async with bench(ONLY_CHATS, breaks_off) as it:
+        answer = await it.client.ask("/v1/messages", {**ASKED, "stream": True})
+
+        assert answer.events[0]["type"] == "message_start"
+        assert answer.events[-1]["type"] == "error"
+
+
+async def test_clients_of_messages_hear_that_such_an_engine_is_alive(bench: MakeBench) -> None:
+    go_on = asyncio.Event()
+
+    async def thinks_first(exchange: Exchange) -> None:
+        if exchange.path == "/v1/chat/completions":
+            await go_on.wait()
+        await only_chats(exchange)
+
+    async with bench(ONLY_CHATS, thinks_first, sign_of_life_s=0.05) as it:
+        reader, writer = await it.client.open("/v1/messages", {**ASKED, "stream": True})
+        head = await reader.readuntil(b'{"type":"ping"}')
+        go_on.set()
+        rest = await reader.read()
+        writer.close()
+
+        assert b"message_start" not in head
+        assert rest.count(b"message_start") == 2, "the event's name, and its type"
+        assert b"message_stop" in rest
+
+
+NODE_OF_ITS_OWN = """
+schema_version: 1
+models:
+  standard:
+    upstreams:
+    - {url: "http://127.0.0.1:PORT0", model: m}
+    - {url: "http://127.0.0.1:PORT1", model: standard, node: studio}
+    chat_only: true
+"""
+
+
+async def test_another_machines_gateway_is_asked_as_the_client_asked(bench: MakeBench) -> None:
+    async def hangs_up(exchange: Exchange) -> None:
+        exchange.hang_up()
+
+    async def answers(exchange: Exchange) -> None:
+        content = [{"type": "text", "text": "from there"}]
+        usage = {"input_tokens": 3, "output_tokens": 2}
+        is_count = exchange.path.endswith("count_tokens")
+        await exchange.json(
+            {"input_tokens": 7} if is_count else {"type": "message", "content": content,
+                                                  "usage": usage}
+        )  # fmt: skip
+
+    async with bench(NODE_OF_ITS_OWN, hangs_up, answers) as it:
+        answer = await it.client.ask("/v1/messages", ASKED)
+        counted = await it.client.ask("/v1/messages/count_tokens", ASKED)
+
+        assert answer.document["content"] == [{"type": "text", "text": "from there"}]
+        assert counted.document == {"input_tokens": 7}
+        asked, count = it.engines[1].seen
+        assert (asked.path, count.path) == ("/v1/messages", "/v1/messages/count_tokens")
+        assert asked.document["system"] == count.document["system"] == "Be brief."
+        assert asked.document["tools"][0]["name"] == "f"

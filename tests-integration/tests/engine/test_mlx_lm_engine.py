@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -14,6 +15,8 @@ import msgspec
 import psutil
 import pytest
 
+from mlx_bench.conformance.server import Server
+from mlx_bench.conformance.table import cases_of, try_cases
 from mlx_catalog import ServingEngine
 from mlx_catalog.engine import NEWER_TYPES
 from mlx_procsup import read_pid
@@ -155,14 +158,23 @@ def test_a_tool_is_called_whole_and_streamed(client) -> None:
     assert "".join(delta.get("content") or "" for delta in streamed).strip() == "I look."
 
 
-def test_clients_of_responses_are_answered_and_those_of_messages_hear_why_not(client) -> None:
+def test_clients_of_responses_are_answered(client) -> None:
     asked = {"model": "scripted", "input": "Repeat: mine", "stream": False}
     said = client.post("/responses", json=asked).json()
     assert said["output"][0]["content"][0]["text"] == "mine"
-    messages = [{"role": "user", "content": "Hi"}]
-    body = {"model": "scripted", "max_tokens": 9, "messages": messages}
-    refused = client.post("/messages", json=body)
-    assert (refused.status_code, "no Messages API" in refused.text) == (400, True)
+
+
+def test_clients_of_messages_are_answered_in_every_case_of_the_table(client) -> None:
+    key = client.headers["authorization"].removeprefix("Bearer ")
+    server = Server(str(client.base_url).rstrip("/").removesuffix("/v1"), "scripted", key)
+    # 200 tools are longer than the tier's context
+    cases = [case for case in cases_of(("messages", "K16")) if case.id != "A32"]
+    try:
+        table = try_cases(server, cases)
+    finally:
+        server.close()
+    sys.stdout.write(table.render())
+    assert [each.case.id for each in table.outcomes if not each.is_right] == []
 
 
 def test_what_two_turns_begin_with_is_read_once_and_counted(client) -> None:

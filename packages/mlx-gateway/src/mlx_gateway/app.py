@@ -42,12 +42,12 @@ from mlx_gateway.prompts.conversations import Conversations, in_words, reread
 from mlx_gateway.prompts.read_prefixes import ReadPrefixes
 from mlx_gateway.prompts.segments import Prompt
 from mlx_gateway.prompts.stable_head import with_stable_head
-from mlx_gateway.protocols.anthropic_messages import CountTokens, Messages
 from mlx_gateway.protocols.api import Api, Call, countable, prompt_text
 from mlx_gateway.protocols.audio import Speech, Transcriptions, Translations
 from mlx_gateway.protocols.embeddings import Embeddings
 from mlx_gateway.protocols.events import Usage
 from mlx_gateway.protocols.media import require_media
+from mlx_gateway.protocols.messages_by_chat import CountTokensByChat, MessagesByChat
 from mlx_gateway.protocols.ollama import API_VERSION, OllamaChat, OllamaEmbed, OllamaGenerate
 from mlx_gateway.protocols.openai_chat import ChatCompletions, Completions
 from mlx_gateway.protocols.rerank import Rerank
@@ -80,8 +80,8 @@ _JSON = "application/json"
 
 type Scope = dict[str, Any]
 
-_OPENAI, _ANTHROPIC, _RERANK = Api(), Messages(), Rerank()
-_OLLAMA, _COUNTING = OllamaChat(), CountTokens()
+_OPENAI, _ANTHROPIC, _RERANK = Api(), MessagesByChat(), Rerank()
+_OLLAMA, _COUNTING = OllamaChat(), CountTokensByChat()
 _APIS: dict[str, Api] = {
     "/v1/chat/completions": ChatCompletions(),
     "/v1/completions": Completions(),
@@ -948,7 +948,12 @@ class Gateway:
             request.was_alone = is_alone and line.running_at(upstream.root) == 1
             line.release(turn, time.monotonic() - began)
 
-    def _call(self, request: _Request, option: RouteOption) -> Call:
+    def _call(self, request: _Request, option: RouteOption, *, at_node: bool = False) -> Call:
+        """What the model is asked; a node's gateway speaks every API, whatever its engine does.
+
+        Raises:
+            ApiError: When the request is at fault.
+        """
         if self._settings.is_cloud(option.model.upstreams[0].root):
             return request.api.as_sent(request.asked)
         if Role.CHAT in request.api.roles:
@@ -959,7 +964,7 @@ class Gateway:
             )
         call = request.api.read(request.fields, sees_images=option.model.sees_images)
         request.api.require(request.fields, option.model)
-        if option.model.chat_only:
+        if option.model.chat_only and not at_node:
             sees = option.model.sees_images
             call = request.api.by_chat(call, request.fields, sees_images=sees)
         return call
@@ -1021,6 +1026,8 @@ class Gateway:
     def _prepare(
         self, request: _Request, option: RouteOption, upstream: Upstream, call: Call
     ) -> Attempt:
+        if upstream.node is not None and option.model.chat_only:
+            call = self._call(request, option, at_node=True)
         named, kind = call.fields.with_values(model=upstream.model), _JSON
         if request.file is None:
             body = named.encode()

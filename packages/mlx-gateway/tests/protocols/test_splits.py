@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlx_gateway.fields import read_fields
-from mlx_gateway.protocols.anthropic_messages import Messages
 from mlx_gateway.protocols.api import Api
+from mlx_gateway.protocols.messages_by_chat import MessagesByChat
 from mlx_gateway.protocols.ollama import OllamaChat, OllamaGenerate
 from mlx_gateway.protocols.openai_chat import ChatCompletions, Completions
 from mlx_gateway.protocols.responses_by_chat import ResponsesByChat
@@ -23,6 +23,11 @@ SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 HELLO = [{"role": "user", "content": "hello"}]
 FUNCTION = {"name": "weather", "parameters": SCHEMA}
 CUSTOM = {"type": "custom", "name": "weather"}
+MESSAGE: dict[str, Any] = {
+    "messages": HELLO,
+    "max_tokens": 9,
+    "tools": [{"name": "weather", "input_schema": SCHEMA}],
+}
 FORM = {"type": "json_schema", "name": "x", "schema": SCHEMA}
 MADE_UP = re.compile(
     rb'"(id|item_id|call_id)":"[^"]*"|"created(_at)?":("[^"]*"|\d+)|"[a-z_]*duration":\d+'
@@ -119,15 +124,8 @@ KINDS: dict[str, tuple[Api, Engine, dict[str, Any]]] = {
         {"messages": HELLO, "tools": [{"type": "function", "function": FUNCTION}]},
     ),
     "completions": (Completions(), completion, {"prompt": "hello"}),
-    "messages": (
-        Messages(),
-        message,
-        {
-            "messages": HELLO,
-            "max_tokens": 9,
-            "tools": [{"name": "weather", "input_schema": SCHEMA}],
-        },
-    ),
+    "messages": (MessagesByChat(), message, MESSAGE),
+    "messages by chat": (MessagesByChat(), chat, MESSAGE),
     "responses": (
         ResponsesByChat(),
         response,
@@ -135,6 +133,11 @@ KINDS: dict[str, tuple[Api, Engine, dict[str, Any]]] = {
     ),
     "a response's own tools": (
         ResponsesByChat(), response, {"input": "hello", "tools": [CUSTOM]}
+    ),
+    "responses by chat": (
+        ResponsesByChat(),
+        chat,
+        {"input": "hello", "tools": [{"type": "function", **FUNCTION}]},
     ),
     "a response with a form": (
         ResponsesByChat(), chat, {"input": "hello", "text": {"format": FORM}}
@@ -146,13 +149,16 @@ _STOPS: dict[str, Callable[[str], dict[str, Any]]] = {
     "chat": lambda stop: {"stop": [stop]},
     "completions": lambda stop: {"stop": stop},
     "messages": lambda stop: {"stop_sequences": [stop]},
+    "messages by chat": lambda stop: {"stop_sequences": [stop]},
     "ollama's chat": lambda stop: {"options": {"stop": [stop]}},
     "ollama's text": lambda stop: {"options": {"stop": [stop]}},
 }
 _ONE_CALL: dict[str, dict[str, Any]] = {
     "chat": {"parallel_tool_calls": False, "stream_options": {"include_usage": True}},
     "messages": {"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
+    "messages by chat": {"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
     "responses": {"parallel_tool_calls": False},
+    "responses by chat": {"parallel_tool_calls": False},
     "a response's own tools": {"parallel_tool_calls": False},
 }
 _texts = st.lists(
@@ -161,10 +167,12 @@ _texts = st.lists(
 )
 
 
-def relayed(api: Api, asked: dict[str, Any], pieces: Iterable[bytes]) -> bytes:
+def relayed(api: Api, asked: dict[str, Any], pieces: Iterable[bytes], *, only_chats: bool) -> bytes:
     """What a client gets of an answer that comes in these pieces."""
-    call = api.read(read_fields(json.dumps({"model": "m", "stream": True, **asked}).encode()),
-                    sees_images=None)  # fmt: skip
+    fields = read_fields(json.dumps({"model": "m", "stream": True, **asked}).encode())
+    call = api.read(fields, sees_images=None)
+    if only_chats:
+        call = api.by_chat(call, fields, sees_images=None)
     stream = api.stream(call.counted(7))
     said = b""
     for piece in pieces:
@@ -197,6 +205,8 @@ def test_a_client_gets_the_same_wherever_the_engines_stream_is_split(
     if cuts is None:
         places = range(len(data) + 1)  # byte by byte
 
-    split = relayed(api, asked, (data[a:b] for a, b in pairwise(places)))
+    only_chats = kind.endswith("by chat")
+    pieces = (data[a:b] for a, b in pairwise(places))
+    split = relayed(api, asked, pieces, only_chats=only_chats)
 
-    assert split == relayed(api, asked, [data])
+    assert split == relayed(api, asked, [data], only_chats=only_chats)

@@ -75,10 +75,6 @@ class Messages(Api):
         )
 
     @override
-    def by_chat(self, call: Call, fields: Fields, *, sees_images: bool | None) -> Call:
-        raise invalid("This model's engine has no Messages API: ask /v1/chat/completions.")
-
-    @override
     def counted(self, call: Call) -> dict[str, Any]:
         return {name: call.fields.get(name) for name in _READ if name in call.fields}
 
