@@ -41,16 +41,16 @@ def test_a_turn_after_a_restart_costs_its_new_tokens_and_says_the_same(
     files = [path.name for path in kept.folder.iterdir()]
     assert len(files) == 2
     assert all(map(FILE.fullmatch, files))
-    (damaged := kept.folder / f"{'0' * 64}.safetensors").write_bytes(
-        (kept.folder / files[0]).read_bytes()
-    )
+    damaged = [kept.folder / f"{number:064}.safetensors" for number in range(2)]
+    for path, name_on_disk in zip(damaged, files, strict=True):
+        path.write_bytes((kept.folder / name_on_disk).read_bytes())
 
     engine = started()
     known.next(engine, ANSWER_TOKENS)
     new.next(engine, ANSWER_TOKENS)
     assert known.turns[-1].read_tokens <= 1.1 * known.new_tokens()[-1]
     assert new.turns[0].read_tokens <= 1.5 * TURN_TOKENS, "the system prompt was read again"
-    assert not damaged.exists()
+    assert not all(path.exists() for path in damaged), "one comes before what is used"
     for conversation in (known, new):
         engine.forget()
         fresh = engine.ask(conversation.messages[:-1], ANSWER_TOKENS)
