@@ -86,7 +86,7 @@ class Activator(Protocol):
     async def look(self) -> bool:
         """Look again for what could be started; whether that is something else now.
 
-        Called when a name is not known, and when the models are listed.
+        Called when a name is not known, when its model is at rest, and when the models are listed.
         """
         ...
 

@@ -587,7 +587,9 @@ class Gateway:
         """
         with suppress(ApiError):
             name = resolve(self._settings, asked)
-            if not self._options.activator.is_at_rest(name):
+            activator = self._options.activator
+            presence = activator.presence(name) if activator.is_at_rest(name) else None
+            if presence is None or presence.state == "starting":
                 return name
         await self._look_for_models()
         try:
