@@ -175,7 +175,8 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[io.StringIO]:
     del caplog
     before, hook = logging.getLogRecordFactory(), threading.excepthook
     access = logging.getLogger("uvicorn.access")
-    filters = list(access.filters)
+    filters, propagates = list(access.filters), access.propagate
+    access.propagate = True  # a server in this process that keeps no access log leaves it off
     written = io.StringIO()
     handler = logging.StreamHandler(written)
     handler.setFormatter(logging.Formatter("%(levelname)s:%(message)s"))
@@ -187,7 +188,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Iterator[io.StringIO]:
     yield written
     logging.setLogRecordFactory(before)
     threading.excepthook = hook
-    access.filters[:] = filters
+    access.filters[:], access.propagate = filters, propagates
     root.removeHandler(handler)
     root.setLevel(level)
 
