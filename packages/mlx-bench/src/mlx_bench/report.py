@@ -175,14 +175,6 @@ def metric(summary: PointSummary, name: str) -> MedianEstimate:
 
 
 def is_precise_enough(summary: PointSummary, precision: float) -> bool:
-    """Whether TTFT and decode rate are known to within a share of their medians.
-
-    Six samples at least are wanted: below that no interval reaches 95 %.
-    """
-    for wanted in (summary.ttft_s, summary.generation_tps):
-        if wanted.value is None:
-            continue
-        width = wanted.relative_half_width
-        if wanted.samples < 6 or width is None or width > precision:
-            return False
-    return True
+    """Whether TTFT and decode rate are known to within a share of their medians."""
+    figures = (summary.ttft_s, summary.generation_tps)
+    return all(figure.is_known_within(precision) for figure in figures)

@@ -43,6 +43,15 @@ class MedianEstimate(msgspec.Struct, frozen=True):
             return None
         return (self.high - self.low) / 2 / self.value
 
+    def is_known_within(self, share: float) -> bool:
+        """Whether its interval is within a share of it on either side; one of nothing is.
+
+        Six samples at least are wanted: below that no interval reaches 95 %.
+        """
+        width = self.relative_half_width
+        is_known = self.samples >= 6 and width is not None and width <= share
+        return self.value is None or is_known
+
 
 UNKNOWN = MedianEstimate()
 """The estimate of a quantity of which nothing was measured."""

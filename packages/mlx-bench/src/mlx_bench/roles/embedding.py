@@ -4,7 +4,6 @@ import msgspec
 
 from mlx_bench.request import PlainRequest
 from mlx_bench.roles.workload import (
-    FreshMaterial,
     RoleAnswer,
     RoleLoad,
     RoleWorkload,
@@ -31,10 +30,6 @@ def _request(model: str, texts: list[str]) -> PlainRequest:
     return json_request("/embeddings", {"model": model, "input": texts})
 
 
-def _make(model: str, load: RoleLoad, material: FreshMaterial) -> PlainRequest:
-    return _request(model, [material.text(load.size) for _ in range(load.items)])
-
-
 def _read(body: bytes, load: RoleLoad) -> RoleAnswer:
     answer = decoded(body, _Answer)
     if len(answer.data) != load.items or not all(row.embedding for row in answer.data):
@@ -49,7 +44,7 @@ EMBEDDING = RoleWorkload(
     size_unit="tokens",
     items=(1, 32),
     sizes=(32, 128, 512),
-    make=_make,
+    make=lambda model, load, material: _request(model, material.texts(load)),
     read=_read,
     probe=lambda model, text: _request(model, [text]),
 )

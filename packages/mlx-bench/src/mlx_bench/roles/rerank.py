@@ -4,7 +4,6 @@ import msgspec
 
 from mlx_bench.request import PlainRequest
 from mlx_bench.roles.workload import (
-    FreshMaterial,
     RoleAnswer,
     RoleLoad,
     RoleWorkload,
@@ -33,10 +32,6 @@ def _request(model: str, documents: list[str]) -> PlainRequest:
     return json_request("/rerank", {"model": model, "query": _QUERY, "documents": documents})
 
 
-def _make(model: str, load: RoleLoad, material: FreshMaterial) -> PlainRequest:
-    return _request(model, [material.text(load.size) for _ in range(load.items)])
-
-
 def _read(body: bytes, load: RoleLoad) -> RoleAnswer:
     answer = decoded(body, _Answer)
     if sorted(row.index for row in answer.results) != list(range(load.items)):
@@ -51,7 +46,7 @@ RERANK = RoleWorkload(
     size_unit="tokens",
     items=(1, 20),
     sizes=(64, 256),
-    make=_make,
+    make=lambda model, load, material: _request(model, material.texts(load)),
     read=_read,
     # a pair's tokens are those of the query as well
     probe=lambda model, text: _request(model, [text]),

@@ -137,11 +137,8 @@ class _RoleBenchmark:
             return True
         if asked.precision is None or done >= asked.max_iterations:
             return False
-        rate = summarize_load(load, self.runs, self.waves, seed=asked.seed).rate
-        width = rate.relative_half_width
-        # below six samples no interval reaches 95 %
-        is_known = rate.samples >= 6 and width is not None and width <= asked.precision
-        return rate.value is not None and not is_known
+        summary = summarize_load(load, self.runs, self.waves, seed=asked.seed)
+        return not summary.rate.is_known_within(asked.precision)
 
     def send_wave(
         self, load: RoleLoad, requests: list[PlainRequest], iteration: int

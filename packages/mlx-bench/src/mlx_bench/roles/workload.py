@@ -58,6 +58,10 @@ class FreshMaterial:
         self.made += 1
         return self.prompts.make(tokens, seed=self.seed, index=self.made)
 
+    def texts(self, load: RoleLoad) -> list[str]:
+        """As many texts as a request at a load holds."""
+        return [self.text(load.size) for _ in range(load.items)]
+
     def draw(self) -> random.Random:
         """Randomness for whatever isn't a text."""
         self.made += 1
