@@ -48,8 +48,12 @@ def list_kept(folder: Path) -> tuple[KeptOfTier, ...]:
 
 def unused(folder: Path, tiers: Iterable[Tier]) -> tuple[KeptOfTier, ...]:
     """What is kept for tiers that there aren't, or that don't keep anything on disk any more."""
-    keeping = {tier.name for tier in tiers if tier.ssd_cache_gb is not None}
+    keeping = _keeping(tiers)
     return tuple(each for each in list_kept(folder) if each.tier not in keeping)
+
+
+def _keeping(tiers: Iterable[Tier]) -> set[str]:
+    return {tier.name for tier in tiers if tier.ssd_cache_gb is not None}
 
 
 def remove_kept(kept: KeptOfTier) -> None:
@@ -74,10 +78,10 @@ def remove_old(kept: KeptOfTier) -> None:
 
 def tidy(folder: Path, tiers: Iterable[Tier]) -> None:
     """Remove what no tier keeps, and what nobody went on with; what can't be removed stays."""
-    doomed = {each.tier for each in unused(folder, tiers)}
+    keeping = _keeping(tiers)
     for kept in list_kept(folder):
         with suppress(OSError):  # `doctor` says what is left
-            (remove_kept if kept.tier in doomed else remove_old)(kept)
+            (remove_old if kept.tier in keeping else remove_kept)(kept)
 
 
 def _kept_in(folder: Path) -> KeptOfTier:

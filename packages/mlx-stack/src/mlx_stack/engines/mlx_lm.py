@@ -12,6 +12,7 @@ from mlx_stack.engines.vllm_mlx import (
     LOOPBACK,
     MAX_ANSWER_TOKENS,
     Serving,
+    closed_environment,
     words_of,
 )
 from mlx_stack.stack import FlagValue, Tier
@@ -33,14 +34,8 @@ _CONVERSATIONS = 10
 """How many prefixes are kept for each request that may run at once, within the memory for them."""
 
 
-def environment(hf_home: Path) -> dict[str, str]:
-    """What the engine needs in its environment.
-
-    Args:
-        hf_home: Where Hugging Face's libraries look for models of others: nowhere.
-    """
-    # without the last it loads whatever it is asked for from the Hub
-    return {"HOME": "/dev/null", "HF_HOME": str(hf_home), "HF_HUB_OFFLINE": "1"}
+environment = closed_environment
+"""What the engine needs in its environment."""
 
 
 def command(

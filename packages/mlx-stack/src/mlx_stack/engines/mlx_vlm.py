@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mlx_catalog import ModelRole
 from mlx_stack.engines.mlx_vlm_start import PROGRAM
-from mlx_stack.engines.vllm_mlx import LOOPBACK, Serving
+from mlx_stack.engines.vllm_mlx import LOOPBACK, Serving, closed_environment
 from mlx_stack.stack import Tier
 
 _MODEL_FLAGS: Mapping[ModelRole, str] = {
@@ -20,14 +20,8 @@ _MODEL_FLAGS: Mapping[ModelRole, str] = {
 }
 
 
-def environment(hf_home: Path) -> dict[str, str]:
-    """What the engine needs in its environment.
-
-    Args:
-        hf_home: Where Hugging Face's libraries look for models of others: nowhere.
-    """
-    # without the last it loads whatever a request names from the Hub
-    return {"HOME": "/dev/null", "HF_HOME": str(hf_home), "HF_HUB_OFFLINE": "1"}
+environment = closed_environment
+"""What the engine needs in its environment."""
 
 
 def command(

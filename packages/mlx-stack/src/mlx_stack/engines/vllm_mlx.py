@@ -78,11 +78,19 @@ def environment(hf_home: Path) -> dict[str, str]:
         # system prompts kept in simple mode, which no flag limits; the default is 4
         "VLLM_MLX_SYSTEM_KV_SLOTS": "2",
         # with batching, conversations would be written to ~/.cache/vllm-mlx whenever the engine
-        # stops or unloads; no other setting keeps them off the disk
-        "HOME": "/dev/null",
-        "HF_HOME": str(hf_home),
-        "HF_HUB_OFFLINE": "1",
+        # stops or unloads; no other setting than its home keeps them off the disk
+        **closed_environment(hf_home),
     }
+
+
+def closed_environment(hf_home: Path) -> dict[str, str]:
+    """What any engine needs in its environment, so that it finds and writes nothing elsewhere.
+
+    Args:
+        hf_home: Where Hugging Face's libraries look for models of others: nowhere.
+    """
+    # without the last, servers load whatever a request names from the Hub
+    return {"HOME": "/dev/null", "HF_HOME": str(hf_home), "HF_HUB_OFFLINE": "1"}
 
 
 def guarded(environment: Environment) -> tuple[str, ...]:
