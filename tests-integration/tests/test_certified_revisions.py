@@ -48,13 +48,7 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
 @pytest.fixture
 def served(program: Program, hub: HubServer, tmp_path: Path) -> Program:
     """A stack of one tier that runs the first revision."""
-    variables = {
-        "HF_ENDPOINT": hub.url,
-        "HF_HOME": str(tmp_path / "hf"),
-        "HF_HUB_OFFLINE": "0",
-        "HF_TOKEN": "",
-        "NO_PROXY": "*",
-    }
+    variables = hub.variables(tmp_path / "hf")
     program = Program(program.home, {**program.variables, **variables})
     install_fake_engines(program.home, engine_options=GOOD)
     define_stack(program.home, {"standard": {}}, fields={"standard": {"source": REPO}})

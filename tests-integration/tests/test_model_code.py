@@ -35,13 +35,7 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
 
 @pytest.fixture
 def victim(program: Program, hub: HubServer, tmp_path: Path) -> Program:
-    variables = {
-        "HF_ENDPOINT": hub.url,
-        "HF_HOME": str(tmp_path / "hf"),
-        "HF_HUB_OFFLINE": "0",
-        "HF_TOKEN": "",
-        "NO_PROXY": "*",
-    }
+    variables = hub.variables(tmp_path / "hf")
     return Program(program.home, {**program.variables, **variables})
 
 

@@ -62,15 +62,7 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
 @pytest.fixture
 def puller(program: Program, hub: HubServer, tmp_path: Path) -> Program:
     """`mlx-stack` for which the hub is the Hub."""
-    return with_variables(
-        program,
-        HF_ENDPOINT=hub.url,
-        HF_HOME=str(tmp_path / "hf"),
-        HF_HUB_DOWNLOAD_TIMEOUT="3",
-        HF_HUB_OFFLINE="0",
-        HF_TOKEN="",
-        NO_PROXY="*",
-    )
+    return with_variables(program, HF_HUB_DOWNLOAD_TIMEOUT="3", **hub.variables(tmp_path / "hf"))
 
 
 def with_variables(program: Program, **variables: str) -> Program:

@@ -12,6 +12,7 @@ import httpx
 
 from mlx_procsup.testing import eventually
 from mlx_stack.services.ports import free_ports
+from stack_testkit.program import Program
 
 
 @contextmanager
@@ -30,6 +31,17 @@ def running_gateway(folder: Path, models: Mapping[str, object], *, key: str) -> 
             yield url
         finally:
             process.terminate()
+
+
+def client_of(program: Program, timeout_s: float = 240) -> httpx.Client:
+    """A client of the gateway of a stack that is up, with its key."""
+    variables: dict[str, str] = program.run("env", "--json").document["env"]
+    return httpx.Client(
+        base_url=variables["OPENAI_BASE_URL"],
+        headers={"Authorization": f"Bearer {variables['OPENAI_API_KEY']}"},
+        timeout=timeout_s,
+        trust_env=False,
+    )
 
 
 def _answers(url: str) -> bool:

@@ -6,7 +6,6 @@ import json
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -18,6 +17,7 @@ from mlx_stack.services.engine_door import asker
 from mlx_stack.services.keep_awake import is_serving, read_activities
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import Stack, Tier, load_stack, save_stack
+from stack_testkit.gateway_program import client_of
 from stack_testkit.program import Program
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
@@ -46,10 +46,7 @@ def running(stack_home: Home, tiny_model: Path) -> Iterator[Program]:
 
 @pytest.fixture
 def client(running: Program) -> Iterator[httpx.Client]:
-    variables: dict[str, Any] = running.run("env", "--json").document["env"]
-    headers = {"Authorization": f"Bearer {variables['OPENAI_API_KEY']}"}
-    url = variables["OPENAI_BASE_URL"]
-    with httpx.Client(base_url=url, headers=headers, timeout=120, trust_env=False) as client:
+    with client_of(running, timeout_s=120) as client:
         yield client
 
 

@@ -22,6 +22,7 @@ from mlx_stack.engines.environment import Environment
 from mlx_stack.home import Home
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import Stack, Tier, load_stack, save_stack
+from stack_testkit.gateway_program import client_of
 from stack_testkit.program import Program
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
@@ -71,16 +72,6 @@ def _variables(program: Program) -> dict[str, str]:
     return document["env"]
 
 
-def _client(program: Program) -> httpx.Client:
-    variables = _variables(program)
-    return httpx.Client(
-        base_url=variables["OPENAI_BASE_URL"],
-        headers={"Authorization": f"Bearer {variables['OPENAI_API_KEY']}"},
-        timeout=ANSWER_TIMEOUT_S,
-        trust_env=False,
-    )
-
-
 def _chat(client: httpx.Client, model: str, **more: object) -> httpx.Response:
     body = {
         "model": model,
@@ -114,7 +105,7 @@ def _run_client(program: Program, packages: tuple[str, ...], script: str) -> Any
 
 @pytest.mark.parametrize("model", ["standard", "fast", "tiny-standard", "claude-local"])
 def test_tiers_catalog_ids_and_aliases_are_model_names(stack: Program, model: str) -> None:
-    with _client(stack) as client:
+    with client_of(stack, ANSWER_TIMEOUT_S) as client:
         assert model in [row["id"] for row in client.get("/models").json()["data"]]
         response = _chat(client, model)
 
@@ -235,7 +226,7 @@ def test_the_litellm_client_answers(stack: Program, litellm_environment: Environ
 def test_a_killed_tier_and_a_hung_one_are_answered_by_the_other(stack: Program) -> None:
     standard = load_stack(stack.home.stack).tiers[0]
     pid = int((stack.home.pids / "standard.pid").read_text())
-    with _client(stack) as client:
+    with client_of(stack, ANSWER_TIMEOUT_S) as client:
         _chat(client, "standard")
         _hang(pid, standard.port)
         hung_at = time.monotonic()
@@ -252,7 +243,7 @@ def test_a_killed_tier_and_a_hung_one_are_answered_by_the_other(stack: Program) 
 def test_a_request_in_flight_is_answered_by_the_other_when_its_tier_hangs(stack: Program) -> None:
     standard = load_stack(stack.home.stack).tiers[0]
     pid = int((stack.home.pids / "standard.pid").read_text())
-    with ThreadPoolExecutor() as pool, _client(stack) as client:
+    with ThreadPoolExecutor() as pool, client_of(stack, ANSWER_TIMEOUT_S) as client:
         counted = _requests_read(stack)
         answer = pool.submit(_chat, client, "standard", max_tokens=512)
         assert eventually(lambda: _requests_read(stack) > counted, within_s=60)
@@ -278,7 +269,7 @@ def _requests_read(stack: Program) -> int:
 def test_without_any_tier_the_answer_is_an_error_and_not_a_wait(stack: Program) -> None:
     for name in ("standard", "fast"):
         os.killpg(int((stack.home.pids / f"{name}.pid").read_text()), signal.SIGKILL)
-    with _client(stack) as client:
+    with client_of(stack, ANSWER_TIMEOUT_S) as client:
         response = _chat(client, "standard")
 
     assert response.status_code == 503
@@ -286,7 +277,7 @@ def test_without_any_tier_the_answer_is_an_error_and_not_a_wait(stack: Program) 
 
 
 def test_a_prompt_too_long_for_a_tier_goes_where_it_fits_or_is_refused(stack: Program) -> None:
-    with _client(stack) as client:
+    with client_of(stack, ANSWER_TIMEOUT_S) as client:
         longer = [{"role": "user", "content": "word " * 600}]
         fits_elsewhere = _chat(client, "standard", messages=longer)
         too_long = [{"role": "user", "content": "word " * 6000}]
@@ -301,7 +292,7 @@ def test_a_changed_stack_is_taken_over_by_the_same_process(stack: Program) -> No
     pid = (stack.home.pids / "gateway.pid").read_text()
     before = load_stack(stack.home.stack)
     changed = msgspec.structs.replace(before, aliases={**before.aliases, "gpt-4o": "fast"})
-    with _client(stack) as client:
+    with client_of(stack, ANSWER_TIMEOUT_S) as client:
         stream = {"stream": True, "max_tokens": 64}
         body = {"model": "standard", "messages": [{"role": "user", "content": "Hi"}], **stream}
         with client.stream("POST", "/chat/completions", json=body) as answer:
@@ -318,7 +309,7 @@ def test_a_changed_stack_is_taken_over_by_the_same_process(stack: Program) -> No
 
 
 def test_a_client_that_goes_away_leaves_the_gateway_well(stack: Program) -> None:
-    with _client(stack) as client:
+    with client_of(stack, ANSWER_TIMEOUT_S) as client:
         body = {
             "model": "standard",
             "messages": [{"role": "user", "content": "Count"}],

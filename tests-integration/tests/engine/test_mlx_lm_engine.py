@@ -28,6 +28,7 @@ from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.home import Home
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import load_stack, save_stack
+from stack_testkit.gateway_program import client_of
 from stack_testkit.home import allow_code
 from stack_testkit.newer_model import make_newer_model
 from stack_testkit.program import Program
@@ -104,10 +105,7 @@ def left_behind(home: Home) -> list[str]:
 
 @pytest.fixture
 def client(program: Program) -> Iterator[httpx.Client]:
-    variables: dict[str, Any] = program.run("env", "--json").document["env"]
-    headers = {"Authorization": f"Bearer {variables['OPENAI_API_KEY']}"}
-    url = variables["OPENAI_BASE_URL"]
-    with httpx.Client(base_url=url, headers=headers, timeout=240, trust_env=False) as client:
+    with client_of(program) as client:
         yield client
 
 

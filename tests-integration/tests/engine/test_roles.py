@@ -24,6 +24,7 @@ from mlx_stack.engines.environment import Environment
 from mlx_stack.home import Home
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import load_stack, save_stack
+from stack_testkit.gateway_program import client_of
 from stack_testkit.program import Program
 from stack_testkit.reading_models import (
     DIMENSIONS,
@@ -87,10 +88,7 @@ def program(
 
 @pytest.fixture
 def client(program: Program) -> Iterator[httpx.Client]:
-    variables: dict[str, Any] = program.run("env", "--json").document["env"]
-    headers = {"Authorization": f"Bearer {variables['OPENAI_API_KEY']}"}
-    url = variables["OPENAI_BASE_URL"]
-    with httpx.Client(base_url=url, headers=headers, timeout=240, trust_env=False) as client:
+    with client_of(program) as client:
         yield client
 
 

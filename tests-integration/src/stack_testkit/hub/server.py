@@ -95,6 +95,16 @@ class HubServer:
         for thread in self._threads:
             thread.start()
 
+    def variables(self, hf_home: Path) -> dict[str, str]:
+        """The environment of a program for which it is the Hub, and which has no token."""
+        return {
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(hf_home),
+            "HF_HUB_OFFLINE": "0",
+            "HF_TOKEN": "",
+            "NO_PROXY": "*",
+        }
+
     def __enter__(self) -> Self:
         return self
 
