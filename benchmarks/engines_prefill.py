@@ -2,15 +2,16 @@
 
     uv run python benchmarks/engines_prefill.py [--home FOLDER] [--family NAME ...] [--step N ...]
                                                 [--long-tokens 16000] [--short-tokens 1000 ...]
-                                                [--real] [--only-ours]
+                                                [--real | --model FOLDER] [--only-ours]
 
 A model of random weights is served by the real engine as it is and with mlx-stack's additions, with
 each prefill step. For each length of short requests: the time to the first token of one by itself;
 then of those that come while two long prompts are read, each a while after the one before. And how
 many tokens a second are read of two prompts by themselves. With --real the model has the widths and
 layers of one of half a billion parameters, so that arithmetic takes the time, as on a Mac, and not
-the way to it. The two long prompts are given up once enough short ones were answered. Engines are
-installed into FOLDER, by default a temporary one.
+the way to it; with --model a model of yours is served, by the engine of the state folder --home.
+The two long prompts are given up once enough short ones were answered. Engines are installed into
+FOLDER, by default a temporary one.
 """
 
 import argparse
@@ -28,7 +29,7 @@ import httpx
 from engines_turns import ADDITIONS, serving
 
 from mlx_stack.engines import embedded_model
-from mlx_stack.engines.environment import EngineName
+from mlx_stack.engines.environment import EngineName, Environment, require_environment
 from mlx_stack.engines.install import install
 from mlx_stack.engines.uv_process import own_toolchain
 from stack_testkit.tiny_families import FAMILIES, make_tiny_family
@@ -59,30 +60,50 @@ def main() -> None:
     parser.add_argument("--short-tokens", nargs="*", type=int, default=[1000])
     parser.add_argument("--requests", type=int, default=6, help="short ones of each length")
     parser.add_argument("--real", action="store_true")
+    parser.add_argument("--model", type=Path, help="its folder; needs --home")
     parser.add_argument("--only-ours", action="store_true")
     options = parser.parse_args()
-    modes = (("the engine's own", ()), ("with additions", ADDITIONS))
     with tempfile.TemporaryDirectory() as temporary:
-        home = (options.home or Path(temporary)).absolute()
-        toolchain = own_toolchain()
-        engine = install(EngineName.VLLM_MLX, home / "engines", toolchain)
-        words = embedded_model.make_embedded_model(home / "models", engine, toolchain)
-        for family in options.family:
-            model = make_tiny_family(
-                Path(temporary) / family,
-                family,
-                tokenizer_of=words,
-                engine_python=engine.python,
-                **(_HALF_A_BILLION if options.real else {}),
-            )
-            for name, applied in modes[options.only_ours :]:
-                for step in options.step:
-                    flags = {"continuous-batching": True, "max-num-seqs": 4, "max-tokens": 8}
-                    flags |= {"cache-memory-mb": 512, "prefill-step-size": step}
-                    state = Path(temporary) / f"{family}-{name}-{step}"
-                    with serving(engine, model, state, applied, flags) as served:
-                        for said in measured(served.url, options):
-                            print(f"{family:18} {name:18} step {step:5}: {said}", flush=True)
+        for name, engine, model in engines_and_models(options, Path(temporary)):
+            measure(name, engine, model, Path(temporary), options)
+
+
+def engines_and_models(
+    options: argparse.Namespace, temporary: Path
+) -> Iterator[tuple[str, Environment, Path]]:
+    """What each model is called, the engine, and the model's folder."""
+    home = (options.home or temporary).absolute()
+    if options.model is not None:
+        engine = require_environment(home / "engines", EngineName.VLLM_MLX)
+        yield options.model.name, engine, options.model.absolute()
+        return
+    toolchain = own_toolchain()
+    engine = install(EngineName.VLLM_MLX, home / "engines", toolchain)
+    words = embedded_model.make_embedded_model(home / "models", engine, toolchain)
+    for family in options.family:
+        model = make_tiny_family(
+            temporary / family,
+            family,
+            tokenizer_of=words,
+            engine_python=engine.python,
+            **(_HALF_A_BILLION if options.real else {}),
+        )
+        yield family, engine, model
+
+
+def measure(
+    name: str, engine: Environment, model: Path, temporary: Path, options: argparse.Namespace
+) -> None:
+    """Print the figures of one model, with each step."""
+    modes = (("the engine's own", ()), ("with additions", ADDITIONS))
+    for mode, applied in modes[options.only_ours :]:
+        for step in options.step:
+            flags = {"continuous-batching": True, "max-num-seqs": 4, "max-tokens": 8}
+            flags |= {"cache-memory-mb": 512, "prefill-step-size": step}
+            state = temporary / f"{name}-{mode}-{step}"
+            with serving(engine, model, state, applied, flags) as served:
+                for said in measured(served.url, options):
+                    print(f"{name:18} {mode:18} step {step:5}: {said}", flush=True)
 
 
 def measured(url: str, options: argparse.Namespace) -> Iterator[str]:
