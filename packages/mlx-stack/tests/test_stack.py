@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlx_stack.errors import InvalidFileError, StackError, UsageError
-from mlx_stack.stack import load_stack, require_role, save_stack
+from mlx_stack.stack import Host, load_stack, require_role, save_stack
 
 TIER = "{name: standard, model: m, quant: int4, source: o/m, port: 8000, vllm_flags: {%s}}"
 
@@ -123,3 +123,64 @@ def test_what_needs_answers_says_so_of_a_tier_that_writes_none(tmp_path: Path) -
         require_role(stack.tiers[0])
     with pytest.raises(StackError, match="No tier of the stack chats"):
         _ = stack.main_tier
+
+
+def write_hosts(folder: Path, hosts: str, more: str = "engine: mlx-lm") -> Path:
+    path = write(folder)
+    text = path.read_text().replace("vllm_flags: {}", f"vllm_flags: {{}}, {more}, hosts: {hosts}")
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_a_tier_is_divided_between_the_macs_it_names(tmp_path: Path) -> None:
+    path = write_hosts(
+        tmp_path,
+        "[studio-b, {host: here, address: 169.254.1.1}, "
+        "{host: me@studio-c, address: 169.254.1.3, home: ~/state}]",
+    )
+    stack = load_stack(path)
+    (tier,) = stack.tiers
+    third = Host(host="me@studio-c", address="169.254.1.3", home="~/state")
+    assert tier.workers == (Host(host="studio-b"), third)
+    assert tier.own_address == "169.254.1.1"
+    assert [tier.ring_port(rank) for rank in range(3)] == [20_000, 20_001, 20_002]
+    save_stack(path, stack)
+    assert load_stack(path) == stack
+
+
+@pytest.mark.parametrize(
+    ("hosts", "said"),
+    [
+        ("[-oProxyCommand=sh]", "hosts"),
+        ("['b;sh']", "hosts"),
+        ("['a@b@c']", "hosts"),
+        ("[{host: b, adress: 10.0.0.1}]", "adress"),
+        ("[{host: b, address: fe80::1}]", "isn't the IPv4 address of a Mac"),
+        ("[{host: b, address: 0.0.0.0}]", "isn't the IPv4 address of a Mac"),
+        ("[{host: b, address: studio.local}]", "isn't the IPv4 address of a Mac"),
+        ("[{host: b, home: state}]", "isn't an absolute path"),
+        ("[{host: b, home: '~root/state'}]", "isn't an absolute path"),
+        ("[b, b]", "'b' is named twice"),
+        ("[{host: b, address: 10.0.0.1}, {host: c, address: 10.0.0.1}]", "10.0.0.1 is named twice"),
+        ("[b, here]", "'here' must have an `address`"),
+        ("[{host: here, address: 10.0.0.1}]", "1 to 7 other Macs"),
+        ("[a, b, c, d, e, f, g, h]", "1 to 7 other Macs"),
+    ],
+)
+def test_hosts_that_no_one_could_mean_are_refused(tmp_path: Path, hosts: str, said: str) -> None:
+    with pytest.raises(InvalidFileError, match=said):
+        load_stack(write_hosts(tmp_path, hosts))
+
+
+@pytest.mark.parametrize(
+    ("hosts", "more", "said"),
+    [
+        ("[b]", "engine: null", "needs `engine: mlx-lm`"),
+        ("[b]", "role: vision", "needs `engine: mlx-lm`"),
+        ("[b]", "engine: mlx-lm, replicas: [{node: n, tier: t}]", "both `hosts` and `replicas`"),
+        ("[]", "engine: mlx-lm, mlx_lm_flags: {pipeline: true}", "no `hosts`"),
+    ],
+)
+def test_only_mlx_lm_runs_on_several_macs(tmp_path: Path, hosts: str, more: str, said: str) -> None:
+    with pytest.raises(InvalidFileError, match=said):
+        load_stack(write_hosts(tmp_path, hosts, more))

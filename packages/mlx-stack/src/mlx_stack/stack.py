@@ -1,7 +1,8 @@
 """The stack definition: which tiers there are, and the one reader and writer of its file."""
 
+import ipaddress
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -64,12 +65,43 @@ _ENGINE_FLAGS = frozenset(
 _MLX_LM_FLAGS = frozenset(
     {
         *("chat-template-args", "decode-concurrency", "kv-bits", "kv-group-size", "max-tokens"),
-        *("min-p", "prefill-step-size", "prompt-cache-bytes", "prompt-cache-size"),
+        *("min-p", "pipeline", "prefill-step-size", "prompt-cache-bytes", "prompt-cache-size"),
         *("prompt-concurrency", "quantized-kv-start", "temp", "top-k", "top-p"),
         *("use-default-chat-template",),
     }
 )
 """What may be said to mlx_lm.server (0.32.2): nothing that opens it, or loads something else."""
+
+
+HERE = "here"
+"""What an item of `hosts` calls this Mac."""
+SSH_NAME = r"\A(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,63}@)?[A-Za-z0-9_][A-Za-z0-9._-]{0,252}\Z"
+"""What `ssh` may be asked for: nothing that it could take for an option, a port or an address."""
+type SshName = Annotated[str, msgspec.Meta(pattern=SSH_NAME)]
+MOST_HOSTS = 7
+"""How many Macs besides this one a tier may run on."""
+USUAL_HOME = "~/.mlx-stack"
+_HOME = re.compile(r"(~|/|~?/[^\0-\x1f\x7f]{1,1000})")
+_RING_PORTS = 20_000
+_PORTS_OF_A_RING = MOST_HOSTS + 1
+_RINGS = 1000
+
+
+class Host(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """A Mac that a part of a tier's model runs on.
+
+    Attributes:
+        host: What `ssh` calls it, or `HERE`.
+        address: Its IPv4 address on the link between the Macs; None for the one that its name
+            stands for, or here for the one that reaches the first of the others.
+        home: Its state folder, where it isn't the usual one; `~` is the user's home over there.
+    """
+
+    host: SshName
+    address: str | None = None
+    home: str | None = None
 
 
 class Replica(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -111,6 +143,8 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         engine: Which engine serves it, where its role leaves a choice; None for vllm-mlx.
         mlx_lm_flags: More flags for mlx_lm.server, as in `vllm_flags`, where that is the engine.
         replicas: The other Macs that serve it as well.
+        hosts: The Macs that its model is divided between, as the file says it: `workers` are the
+            others, and `own_address` is what it says of this one.
     """
 
     name: TierName
@@ -130,6 +164,29 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     engine: ServingEngine | None = None
     mlx_lm_flags: dict[str, FlagValue] = {}
     replicas: tuple[Replica, ...] = ()
+    hosts: tuple[SshName | Host, ...] = ()
+
+    @property
+    def workers(self) -> tuple[Host, ...]:
+        """The other Macs that a part of the model runs on, by rank: the first of them has rank 1.
+
+        Nobody, for a tier whose whole model runs on this Mac.
+        """
+        return tuple(each for each in self.all_hosts if each.host != HERE)
+
+    @property
+    def own_address(self) -> str | None:
+        """This Mac's address on the link to them, where the file says it."""
+        return next((each.address for each in self.all_hosts if each.host == HERE), None)
+
+    def ring_port(self, rank: int) -> int:
+        """Where the Mac of that rank waits for its neighbour; it follows from the tier's port."""
+        return _RING_PORTS + self.port % _RINGS * _PORTS_OF_A_RING + rank
+
+    @property
+    def all_hosts(self) -> tuple[Host, ...]:
+        """What the file says of each Mac, in its order."""
+        return tuple(Host(host=each) if isinstance(each, str) else each for each in self.hosts)
 
     @property
     def is_on_mlx_lm(self) -> bool:
@@ -267,7 +324,12 @@ def contradiction(stack: Stack) -> str | None:
         if tier.port in ports:
             return f"the tiers {ports[tier.port]!r} and {tier.name!r} share port {tier.port}"
         ports[tier.port] = tier.name
-        problem = _role_problem(tier) or _flag_problem(tier) or _replica_problem(tier)
+        problem = (
+            _role_problem(tier)
+            or _flag_problem(tier)
+            or _replica_problem(tier)
+            or _hosts_problem(tier)
+        )
         if problem is not None:
             return problem
     for alias, target in stack.aliases.items():
@@ -319,6 +381,52 @@ def _replica_problem(tier: Tier) -> str | None:
     nodes = [each.node for each in tier.replicas]
     twice = next((node for node in nodes if nodes.count(node) > 1), None)
     return None if twice is None else f"the tier {tier.name!r} has two replicas on {twice!r}"
+
+
+def _hosts_problem(tier: Tier) -> str | None:
+    """Why a tier can't run on several Macs as it is defined, or None."""
+    whose = f"the tier {tier.name!r}"
+    if not tier.hosts:
+        if tier.mlx_lm_flags.get("pipeline"):
+            return f"{whose} has `pipeline` in `mlx_lm_flags`, and no `hosts` to divide it between"
+        return None
+    if not tier.is_on_mlx_lm:
+        return f"{whose} has `hosts`, which needs `engine: mlx-lm`"
+    if tier.replicas:
+        return f"{whose} has both `hosts` and `replicas`"
+    if not 1 <= len(tier.workers) <= MOST_HOSTS:
+        return f"{whose} must have 1 to {MOST_HOSTS} other Macs in `hosts`"
+    return next(
+        (f"{whose} has `hosts` in which {problem}" for problem in _of_hosts(tier.all_hosts)), None
+    )
+
+
+def _of_hosts(hosts: tuple[Host, ...]) -> Iterator[str]:
+    """What is wrong with the Macs that a tier names."""
+    names = [each.host for each in hosts]
+    addresses = [each.address for each in hosts if each.address is not None]
+    for each in hosts:
+        if names.count(each.host) > 1:
+            yield f"{each.host!r} is named twice"
+        if each.host == HERE and (each.address is None or each.home is not None):
+            yield f"{HERE!r} must have an `address`, and nothing else"
+        if each.home is not None and not _HOME.fullmatch(each.home):
+            yield f"the `home` of {each.host!r} isn't an absolute path, or one below `~`"
+        if each.address is None:
+            continue
+        if not _is_a_macs(each.address):
+            yield f"the `address` of {each.host!r} isn't the IPv4 address of a Mac"
+        if addresses.count(each.address) > 1:
+            yield f"the address {each.address} is named twice"
+
+
+def _is_a_macs(address: str) -> bool:
+    """Whether a text is an IPv4 address that one machine has: MLX's ring knows no others."""
+    try:
+        known = ipaddress.IPv4Address(address)
+    except ValueError:
+        return False
+    return not (known.is_multicast or known.is_unspecified or known.is_reserved)
 
 
 def _flag_problem(tier: Tier) -> str | None:

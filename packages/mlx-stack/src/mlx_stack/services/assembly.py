@@ -147,6 +147,12 @@ def _served(opened: OpenStack, tier: Tier, record: panics.Record) -> tuple[Path,
     standing = record.standing(tier.name)
     if standing is Standing.NOT_AT_ALL:
         raise panics.refusal(tier.name, record)
+    if tier.hosts:
+        raise StackError(
+            f"The tier {tier.name!r} has `hosts`, and this version can't start a model on several "
+            "Macs yet.",
+            hint="Take `hosts` out of the stack file to run it on this Mac alone.",
+        )
     folder = model_folder(opened, tier)
     serving = serving_of(opened.catalog, tier, folder)
     return folder, panics.smaller_serving(serving) if standing is Standing.SMALLER else serving

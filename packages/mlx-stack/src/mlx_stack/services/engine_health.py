@@ -156,9 +156,10 @@ def _define(scratch: Home, tier: Tier, engines: Sequence[Environment], model_dir
         lend_environment(scratch.engines, engine)
     engine_port, gateway_port = free_ports(2)
     flags = {name: value for name, value in tier.vllm_flags.items() if name != "port"}
+    of_mlx_lm = {name: each for name, each in tier.mlx_lm_flags.items() if name != "pipeline"}
     moved = msgspec.structs.replace(
         tier, name=SCRATCH_TIER, port=engine_port, vllm_flags=flags, lazy=False, idle_unload_s=None,
-        replicas=(), ssd_cache_gb=None,
+        replicas=(), hosts=(), mlx_lm_flags=of_mlx_lm, ssd_cache_gb=None,
     )  # fmt: skip
     save_stack(scratch.stack, Stack(tiers=(moved,)))
     has_litellm = any(engine.engine is EngineName.LITELLM for engine in engines)
