@@ -151,7 +151,7 @@ def _served(opened: OpenStack, tier: Tier, record: panics.Record) -> tuple[Path,
         raise StackError(
             f"The tier {tier.name!r} has `hosts`, and this version can't start a model on several "
             "Macs yet.",
-            hint="Take `hosts` out of the stack file to run it on this Mac alone.",
+            hint="Remove `hosts` from the stack file to run it on this Mac only.",
         )
     folder = model_folder(opened, tier)
     serving = serving_of(opened.catalog, tier, folder)
