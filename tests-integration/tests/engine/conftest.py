@@ -60,6 +60,12 @@ def litellm_environment(engines_home: Path) -> Environment:
 
 
 @pytest.fixture(scope="session")
+def mlx_lm_environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """One that isn't where `up` looks for it."""
+    return install(EngineName.MLX_LM, tmp_path_factory.mktemp("maker"), own_toolchain())
+
+
+@pytest.fixture(scope="session")
 def embedded_model(engines_home: Path, vllm_mlx_environment: Environment) -> Path:
     """SmolLM2-135M-Instruct: slow on a CPU, and right."""
     return make_embedded_model(engines_home / "models", vllm_mlx_environment, own_toolchain())

@@ -23,8 +23,6 @@ from mlx_procsup import read_pid
 from mlx_procsup.testing import eventually
 from mlx_stack.config import save_values
 from mlx_stack.engines.environment import EngineName, Environment, current_environment
-from mlx_stack.engines.install import install
-from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.home import Home
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import load_stack, save_stack
@@ -55,12 +53,6 @@ def home(vllm_mlx_environment: Environment, tmp_path_factory) -> Home:
     home.engines.mkdir(exist_ok=True)
     (home.engines / "vllm-mlx").symlink_to(vllm_mlx_environment.path.parent)
     return home
-
-
-@pytest.fixture(scope="module")
-def mlx_lm_environment(tmp_path_factory) -> Environment:
-    """One that isn't where `up` looks for it."""
-    return install(EngineName.MLX_LM, tmp_path_factory.mktemp("maker"), own_toolchain())
 
 
 @pytest.fixture(scope="module")

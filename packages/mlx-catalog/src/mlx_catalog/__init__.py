@@ -7,6 +7,8 @@ from mlx_catalog.catalog import Catalog as Catalog
 from mlx_catalog.catalog import Resolution as Resolution
 from mlx_catalog.catalog import load_catalog as load_catalog
 from mlx_catalog.catalog import load_entries as load_entries
+from mlx_catalog.division import Division as Division
+from mlx_catalog.division import division_of_entry as division_of_entry
 from mlx_catalog.engine import EngineFit as EngineFit
 from mlx_catalog.engine import ServingEngine as ServingEngine
 from mlx_catalog.engine import engine_fit as engine_fit

@@ -8,6 +8,7 @@ from typing import cast
 
 from mlx_catalog.config_fields import ModelConfig, integer, section
 from mlx_catalog.config_json import ConfigReading, read_config
+from mlx_catalog.division import Division, division_of_config
 from mlx_catalog.errors import UnreadableModelError
 from mlx_catalog.parameters import weights_of_config
 from mlx_catalog.precision import Precision
@@ -48,6 +49,7 @@ class ModelReading:
         quantization: In words: "4-bit", "4/8-bit", "bfloat16"; "" where unknown.
         is_plain: Whether MLX keeps them as floating-point numbers, which it can quantize.
         weights: Parameters and bytes by what a token does with them.
+        division: How it can be divided between Macs; None where its type is unknown.
         notes: What could not be said, and why.
     """
 
@@ -68,6 +70,7 @@ class ModelReading:
     quantization: str
     is_plain: bool
     weights: Weights | None
+    division: Division | None
     notes: tuple[str, ...]
 
 
@@ -193,6 +196,7 @@ def describe(
         quantization=_in_words(precision, weights),
         is_plain=precision.scheme is None and precision.plain_bits is not None,
         weights=weights,
+        division=division_of_config(reading),
         # what only reads has no cache whose layout one would have to know
         notes=(*(reading.notes if role.chats else ()), *notes),
     )

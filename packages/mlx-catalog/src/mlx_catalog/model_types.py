@@ -24,7 +24,7 @@ class ModelType(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """What mlx-lm makes of a `model_type`.
 
     Attributes:
-        like: The row that this one takes over.
+        like: The row that this one takes over, but for what it says itself.
         layers: The kind of each layer: a function of `mlx_catalog.layers`.
         period: Instead, full attention in every so many layers, the others being `others`.
         others: See there.
@@ -39,6 +39,10 @@ class ModelType(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         dequantizes_fp8: Whether a vendor's FP8 weights become 16 bits while they are loaded; those
             of other types are not loaded at all.
         unbatched: Whether the caches of several requests can't be batched: lists of caches can't.
+        tensor: What `shard` gives each Mac a part of, where the class has it: of each layer, its
+            heads and networks; and of an output layer that isn't the embedding as well.
+        meetings: How often Macs that have parts of a layer add up what they computed of it.
+        pipeline: Whether each Mac can have some of the layers.
     """
 
     like: str = ""
@@ -55,6 +59,9 @@ class ModelType(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     sandwich_norms: bool = False
     dequantizes_fp8: bool = False
     unbatched: bool = False
+    tensor: Literal["", "heads", "heads-and-output"] = ""
+    meetings: int = 2
+    pipeline: bool = False
 
     def in_usual_names(self, text: ModelConfig) -> ModelConfig:
         """`text` as most types would say it, without what is null."""
@@ -111,5 +118,12 @@ class ModelType(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 @cache
 def model_types() -> Mapping[str, ModelType]:
     """Every row, by `model_type`."""
-    rows = msgspec.toml.decode(_TABLE.read_bytes(), type=dict[str, ModelType])
-    return {name: rows[row.like] if row.like else row for name, row in rows.items()}
+    said = msgspec.toml.decode(_TABLE.read_bytes(), type=dict[str, dict[str, object]])
+    rows = {
+        name: msgspec.convert({**said.get(str(row.get("like")), {}), **row}, ModelType)
+        for name, row in said.items()
+    }
+    # one that says nothing itself is the same row
+    return {
+        name: rows[row.like] if said[name].keys() == {"like"} else row for name, row in rows.items()
+    }

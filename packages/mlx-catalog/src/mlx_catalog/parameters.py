@@ -52,6 +52,19 @@ def weights_of_config(reading: ConfigReading) -> Weights | None:
     )
 
 
+def network_widths(reading: ConfigReading) -> Mapping[str, frozenset[int]] | None:
+    """How wide feed-forward networks are inside, by the kind of network; None where unsaid.
+
+    The kinds are "networks", "experts" and "shared experts"; those that the model lacks aren't
+    there.
+    """
+    try:
+        found = _Model(reading).widths()
+    except UnsaidError:
+        return None
+    return {kind: frozenset(widths) for kind, widths in found.items() if any(widths)}
+
+
 @dataclass(frozen=True, slots=True)
 class _Module:
     """The modules of one name, in all layers together.
@@ -130,14 +143,10 @@ class _Model:
 
     def networks(self) -> Iterator[_Module]:
         """Dense feed-forward networks."""
-        text, layers = self._text, self._stated("ffn_layers", self._layers)
-        if text.get("enable_moe_block") is not True:  # Gemma 4 has both in each layer
-            layers -= self._moe_layers()
-        if layers <= 0:
+        text, widths = self._text, self._network_widths()
+        if not widths:
             return
-        names = "intermediate_size", "ffn_hidden_size"
-        widths = needed(each_layer(text, layers, *names))
-        wide = sum(widths)
+        wide, layers = sum(widths), len(widths)
         if text.get("use_double_wide_mlp") is True:
             wide += (integer(text, "num_kv_shared_layers") or 0) * widths[-1]
         for name in self._network:
@@ -149,8 +158,7 @@ class _Model:
         layers = self._moe_layers()
         if experts is None or not layers:
             return
-        names = "moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size"
-        widths = needed(each_layer(text, layers, *names))
+        widths = self._expert_widths(layers)
         shared, used = self._shared_width(widths), each_layer(text, layers, *ACTIVE_EXPERTS)
         yield _Module(TensorRole.DENSE, "router", layers * hidden * experts.total, layers)
         # Nemotron's experts work at a latent width where the configuration names one
@@ -163,6 +171,29 @@ class _Model:
         for name in self._network:
             yield _Module(TensorRole.DENSE, f"shared.{name}", hidden * shared, layers)
             yield _Module(TensorRole.ROUTED, name, every, layers, read)
+
+    def widths(self) -> dict[str, list[int]]:
+        """The widths of networks, by their kind."""
+        found, layers = {"networks": self._network_widths()}, self._moe_layers()
+        if layers:
+            experts = self._expert_widths(layers)
+            shared = self._shared_width(experts) // layers
+            found |= {"experts": experts, "shared experts": [shared]}
+        return found
+
+    def _network_widths(self) -> list[int]:
+        """The width of the dense network of each layer that has one."""
+        text, layers = self._text, self._stated("ffn_layers", self._layers)
+        if text.get("enable_moe_block") is not True:  # Gemma 4 has both in each layer
+            layers -= self._moe_layers()
+        if layers <= 0:
+            return []
+        return needed(each_layer(text, layers, "intermediate_size", "ffn_hidden_size"))
+
+    def _expert_widths(self, layers: int) -> list[int]:
+        """The width of an expert in each layer that has some."""
+        names = "moe_intermediate_size", "expert_ffn_hidden_size", "intermediate_size"
+        return needed(each_layer(self._text, layers, *names))
 
     def _shared_width(self, widths: Sequence[int]) -> int:
         """The width of all shared experts of all layers together."""

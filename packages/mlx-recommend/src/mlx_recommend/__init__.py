@@ -11,6 +11,7 @@ from mlx_recommend.errors import RecommendError
 from mlx_recommend.evidence import reference_measurements
 from mlx_recommend.explain import ChoiceReason, ReasonKind, reading_reasons, reasons
 from mlx_recommend.fit import Estimate, estimate
+from mlx_recommend.group import GroupEstimate, LinkSpeeds, MacPart, estimate_group
 from mlx_recommend.inputs import (
     DEFAULT_CONTEXT_TOKENS,
     SPEED_CONTEXT_TOKENS,
@@ -20,6 +21,7 @@ from mlx_recommend.inputs import (
     ModelShape,
     Workload,
 )
+from mlx_recommend.links import LinkKind
 from mlx_recommend.memory import (
     MemoryUse,
     kept_context_bytes,
@@ -30,6 +32,7 @@ from mlx_recommend.plan import Absence, MissingTier, TierPlan, make_plan
 from mlx_recommend.reading import READING_TIERS, ReadingTier
 from mlx_recommend.score import Intent
 from mlx_recommend.shapes import shape_of_entry, shape_of_model
+from mlx_recommend.sharding import MOST_MACS, Share, Split, SplitKind, split, usual_split
 from mlx_recommend.speed import Speed
 from mlx_recommend.tier_kinds import STANDARD, TIER_KINDS, Option, TierKind
 
@@ -38,6 +41,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DEFAULT_BUDGET_PCT",
     "DEFAULT_CONTEXT_TOKENS",
+    "MOST_MACS",
     "PREFILL_STEP_TOKENS",
     "PROCESS_BYTES",
     "READING_TIERS",
@@ -51,7 +55,11 @@ __all__ = [
     "Drafts",
     "Estimate",
     "Exclusion",
+    "GroupEstimate",
     "Intent",
+    "LinkKind",
+    "LinkSpeeds",
+    "MacPart",
     "Measurement",
     "MemoryUse",
     "MissingTier",
@@ -60,7 +68,10 @@ __all__ = [
     "ReadingTier",
     "ReasonKind",
     "RecommendError",
+    "Share",
     "Speed",
+    "Split",
+    "SplitKind",
     "TierKind",
     "TierPlan",
     "Workload",
@@ -68,6 +79,7 @@ __all__ = [
     "budget_bytes",
     "candidate_of",
     "estimate",
+    "estimate_group",
     "kept_context_bytes",
     "make_plan",
     "memory_use",
@@ -77,4 +89,6 @@ __all__ = [
     "reference_measurements",
     "shape_of_entry",
     "shape_of_model",
+    "split",
+    "usual_split",
 ]

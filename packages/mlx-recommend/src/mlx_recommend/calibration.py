@@ -181,6 +181,9 @@ NEWEST_GENERATION = 5
 """The last generation with measurements; what comes later is taken to be like it."""
 FIRST_BF16_GENERATION = 3
 """M3's GPU is the first with native bfloat16 arithmetic."""
+FIRST_RDMA_GENERATION = 4
+"""M4 Pro, M4 Max and the M3 Ultra are the first with Thunderbolt 5; the M4 and the M5 have
+Thunderbolt 4 (Apple's technical specifications)."""
 A_SERIES_AS_M = {18: 4}
 """The A18 Pro has the GPU cores of an M4."""
 MEASURED_CHIPS = frozenset(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
-from mlx_catalog import ModelRole
+from mlx_catalog import Division, ModelRole
 from mlx_recommend.calibration import PREFILL_STEP_TOKENS, LayerPart
 from mlx_recommend.errors import RecommendError
 
@@ -85,6 +85,25 @@ class Drafts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UndividedWeights:
+    """What each Mac keeps whole of a model that is divided between several.
+
+    Attributes:
+        output_bytes: The output layer, which is the embedding where it has no weights of its own.
+        output_params: Its parameters.
+        beside_bytes: What no token reads whole: an embedding that isn't the output layer, towers.
+        in_layers_bytes: Parts of layers that every Mac needs, where each has a part of every layer.
+        in_layers_params: Their parameters.
+    """
+
+    output_bytes: float
+    output_params: float
+    beside_bytes: float = 0.0
+    in_layers_bytes: float = 0.0
+    in_layers_params: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelShape:
     """What memory and speed follow from. Unknown is None.
 
@@ -119,6 +138,8 @@ class ModelShape:
         vocabulary: Words that the tokenizer knows; 0 where that is unknown.
         max_context_tokens: The context that the model was trained for.
         drafts: How often its own drafts are right; None where no one measured it.
+        division: How several Macs can serve it together; None where its type is unknown.
+        undivided: What each of them keeps whole; None where that is unknown.
     """
 
     name: str
@@ -150,6 +171,8 @@ class ModelShape:
     vocabulary: int = 0
     max_context_tokens: int | None = None
     drafts: Drafts | None = None
+    division: Division | None = None
+    undivided: UndividedWeights | None = None
 
     @property
     def is_moe(self) -> bool:

@@ -8,6 +8,7 @@ from mlx_recommend.calibration import (
     A_SERIES_AS_M,
     BANDWIDTH_PER_CORE_GB_S,
     FIRST_BF16_GENERATION,
+    FIRST_RDMA_GENERATION,
     MEASURED_CHIPS,
     NEWEST_GENERATION,
     ChipWidth,
@@ -47,6 +48,15 @@ class Machine:
     def is_newest(self) -> bool:
         """Whether the GPU cores have matrix units (M5 and later)."""
         return self.generation >= NEWEST_GENERATION
+
+    @property
+    def has_rdma(self) -> bool:
+        """Whether it has Thunderbolt 5, over which macOS 26.2 and later do RDMA."""
+        if self.width is ChipWidth.BASE:
+            return False
+        return self.generation >= FIRST_RDMA_GENERATION or (
+            self.generation == FIRST_RDMA_GENERATION - 1 and self.width is ChipWidth.ULTRA
+        )
 
     @property
     def has_bf16(self) -> bool:

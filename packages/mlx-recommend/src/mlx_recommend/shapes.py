@@ -2,11 +2,18 @@
 
 from dataclasses import replace
 
-from mlx_catalog import CatalogEntry, Geometry, ModelReading, Quant
+from mlx_catalog import (
+    CatalogEntry,
+    Division,
+    Geometry,
+    ModelReading,
+    Quant,
+    division_of_entry,
+)
 from mlx_catalog.model_types import model_types
 from mlx_catalog.weights import TensorRole, Weights
 from mlx_recommend.calibration import FUSED_HEAD_DIMS, LayerPart
-from mlx_recommend.inputs import Drafts, ModelShape
+from mlx_recommend.inputs import Drafts, ModelShape, UndividedWeights
 
 
 def shape_of_entry(entry: CatalogEntry, quant: Quant) -> ModelShape:
@@ -21,7 +28,9 @@ def shape_of_entry(entry: CatalogEntry, quant: Quant) -> ModelShape:
     known = entry.mtp_acceptance
     drafts = Drafts(low=known.low, high=known.high, source=known.source) if known else None
     shape = replace(shape, max_context_tokens=entry.max_context_tokens, drafts=drafts)
-    return replace(shape, role=entry.role)
+    division = division_of_entry(entry, Quant(quant))
+    shape = replace(shape, role=entry.role, division=division)
+    return replace(shape, undivided=_undivided(weights, division))
 
 
 def shape_of_model(model: ModelReading, quant: Quant | None = None) -> ModelShape | None:
@@ -46,6 +55,8 @@ def shape_of_model(model: ModelReading, quant: Quant | None = None) -> ModelShap
         role=model.role,
         # a type whose layers aren't known may keep a state as well
         state_bytes=shape.state_bytes if model.known else None,
+        division=model.division,
+        undivided=_undivided(weights, model.division),
     )
 
 
@@ -88,6 +99,24 @@ def _shape_of_weights(
         growing_score_heads=_growing_score_heads(geometry),
         sliding_score_heads=_sliding_score_heads(geometry),
         vocabulary=geometry.vocab_size or 0,
+    )
+
+
+def _undivided(weights: Weights | None, division: Division | None) -> UndividedWeights | None:
+    """What Macs that serve a model together keep whole each; None where that is unknown."""
+    if weights is None or division is None or weights.size_bytes is None:
+        return None
+    params, sizes = weights.params, weights.size_bytes
+    if TensorRole.UNKNOWN in sizes:
+        return None
+    dense_params, dense_bytes = params.get(TensorRole.DENSE, 0), sizes.get(TensorRole.DENSE, 0)
+    whole = min(division.whole_params, dense_params)
+    return UndividedWeights(
+        output_bytes=sizes.get(TensorRole.OUTPUT, 0),
+        output_params=params.get(TensorRole.OUTPUT, 0),
+        beside_bytes=sizes.get(TensorRole.LOOKED_UP, 0) + sizes.get(TensorRole.ASIDE, 0),
+        in_layers_bytes=whole * dense_bytes / dense_params if dense_params else 0.0,
+        in_layers_params=whole,
     )
 
 

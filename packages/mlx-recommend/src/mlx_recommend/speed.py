@@ -176,6 +176,11 @@ def prefill_speed(
     return Speed.estimated(prompt_tokens / seconds, error_class, machine)
 
 
+def output_s(shape: ModelShape, machine: Machine) -> float:
+    """Seconds that the output layer takes of each token; 0 where its size is unknown."""
+    return shape.undivided.output_bytes / _bandwidth(machine) if shape.undivided is not None else 0
+
+
 def _bandwidth(machine: Machine) -> float:
     """Bytes a second that decoding reaches."""
     return ACHIEVABLE_BANDWIDTH[machine.width] * machine.bandwidth_gb_s * 1e9
