@@ -7,6 +7,7 @@ what the Soprano says is noise, of which only the form can be.
 import io
 import wave
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from mlx_stack.home import Home
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import load_stack
 from stack_testkit.gateway_program import client_of
+from stack_testkit.hub import HubServer
 from stack_testkit.program import Program
 from stack_testkit.speech_models import (
     HEARD,
@@ -40,12 +42,13 @@ def program(
 ) -> Iterator[Program]:
     """A stack of both, made as a user makes one, up."""
     folder, python = tmp_path_factory.mktemp("speech"), vllm_mlx_environment.python
-    whisper = make_whisper(folder / "wee-whisper", engine_python=python)
+    whisper = make_whisper(folder / "whole", engine_python=python)
     soprano = make_soprano(folder / "wee-soprano", engine_python=python)
     (gateway_port,) = free_ports(1)
     save_values(stack_home, {"litellm-port": gateway_port, "litellm": "never"})
     program = Program(stack_home, {})
-    models = [word for each in (whisper, soprano) for word in ("--add", str(each))]
+    pull_in_two_parts(program, whisper, folder / "hub")
+    models = [word for each in ("wee-whisper", soprano) for word in ("--add", str(each))]
     usual = [word for name in ("standard", "fast", "longctx") for word in ("--remove", name)]
     made = program.run("init", *usual, *models, "--json")
     assert made.code == 0, made.out + made.err
@@ -53,6 +56,37 @@ def program(
     assert started.code == 0, started.out + started.err
     yield program
     assert program.run("down", timeout_s=60).code == 0
+
+
+ENTRY = """
+id: wee-whisper
+name: Wee Whisper
+family: whisper
+role: speech-to-text
+processor_repo: example/original
+params_b: 0.01
+architecture: encoder-decoder
+model_type: whisper
+source: made for this test
+geometry: {layers: 2, hidden_size: 128, vocab_size: 51865, query_heads: 2, source: this test}
+sources: {bf16: {hf_repo: example/wee-whisper, source: this test}}
+capabilities: {tool_calling: false, thinking: false, vision: false}
+"""
+
+
+def pull_in_two_parts(program: Program, whole: Path, root: Path) -> None:
+    """Have a Whisper pulled as it is published: weights here, tokenizer and processor there."""
+    for name in ("example/wee-whisper", "example/original"):
+        (root / name).mkdir(parents=True)
+    for path in whole.iterdir():
+        is_weights = path.name in ("config.json", "model.safetensors")
+        path.rename(root / "example" / ("wee-whisper" if is_weights else "original") / path.name)
+    program.home.catalog.mkdir(parents=True, exist_ok=True)
+    (program.home.catalog / "wee-whisper.yaml").write_text(ENTRY)
+    with HubServer(root) as hub:
+        pulling = Program(program.home, {**program.variables, **hub.variables(root / "hf")})
+        pulled = pulling.run("pull", "wee-whisper", "--json")
+    assert pulled.code == 0, pulled.out + pulled.err
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +107,7 @@ def hear(client: httpx.Client, sound: bytes, *, to: str = "transcriptions", **mo
     return client.post(f"/audio/{to}", files=files, data=form)
 
 
-def test_the_role_of_each_model_is_known_from_its_files(program: Program) -> None:
+def test_the_role_of_each_model_is_known(program: Program) -> None:
     tiers = {tier.name: tier for tier in load_stack(program.home.stack).tiers}
     assert {name: str(tier.role) for name, tier in tiers.items()} == {
         "wee-whisper": "speech-to-text",

@@ -79,17 +79,15 @@ def test_an_embedder_of_the_catalog_gets_its_role_and_its_memory(home: Home, nam
     assert planned.generation_tps is None
 
 
-def test_a_whisper_without_its_processor_is_refused_until_that_is_there(home: Home) -> None:
+def test_a_whisper_without_its_processor_is_refused_once_it_is_here(home: Home) -> None:
     opened, whisper = OpenStack(home), Addition("whisper-large-v3-turbo", "whisper")
-    with pytest.raises(UsageError, match="tokenizer and processor") as caught:
-        draft_stack(opened, additions=(whisper,))
-    assert "openai/whisper-large-v3-turbo" in (caught.value.hint or "")
+    draft = draft_stack(opened, additions=(whisper,))
+    assert draft.stack.tier("whisper").role is ModelRole.SPEECH_TO_TEXT
 
     folder = home.models / "mlx-community--whisper-large-v3-turbo"
     folder.mkdir(parents=True)
     names = ("config.json", "preprocessor_config.json", "tokenizer.json")
-    for name in names:
-        (folder / name).write_text('{"model_type": "whisper"}')
+    (folder / names[0]).write_text('{"model_type": "whisper"}')
     header = b"{}".ljust(8)
     (folder / "weights.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
     write_manifest(
@@ -103,7 +101,12 @@ def test_a_whisper_without_its_processor_is_refused_until_that_is_there(home: Ho
             model="whisper-large-v3-turbo",
         ),
     )
+    with pytest.raises(UsageError, match="tokenizer and processor") as caught:
+        draft_stack(opened, additions=(whisper,))
+    assert "mlx-stack pull whisper-large-v3-turbo" in (caught.value.hint or "")
 
+    for name in names[1:]:
+        (folder / name).write_text("{}")
     draft = draft_stack(opened, additions=(whisper,))
     assert draft.stack.tier("whisper").role is ModelRole.SPEECH_TO_TEXT
 

@@ -55,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         keeps_alive: Whether a connection takes another request after an answer.
         offers_xet: Whether LFS files can be had from Xet storage as well.
         gated: As in the model's record: False, or how access is granted.
+        gated_path: Of which paths that is so, as a shell pattern.
         token: The token that may read gated repositories.
     """
 
@@ -68,7 +69,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     keeps_alive: bool = True
     offers_xet: bool = False
     gated: Literal[False, "auto", "manual"] = False
+    gated_path: str = "*"
     token: str = "hf_right"
+
+    def gate_of(self, path: str) -> Literal[False, "auto", "manual"]:
+        """How access to a path's repository is granted; False where it is open."""
+        return self.gated if fnmatch.fnmatch(path, self.gated_path) else False
 
 
 class Faults:

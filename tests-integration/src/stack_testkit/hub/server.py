@@ -280,7 +280,8 @@ class _Handler(BaseHTTPRequestHandler):
             {
                 "id": f"{folder.parent.name}/{folder.name}",
                 "downloads": 100 * (len(folders) - number), "likes": number, "tags": ["mlx"],
-                "gated": self.hub.settings.gated, "lastModified": "2026-10-01T00:00:00.000Z",
+                "gated": self.hub.settings.gate_of(str(folder)),
+                "lastModified": "2026-10-01T00:00:00.000Z",
                 "safetensors": {"parameters": Repository(folder).parameters()},
             }
             for number, folder in enumerate(folders)
@@ -307,7 +308,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._json(
                 {
                     "id": repo, "modelId": repo, "sha": repository.commit, "private": False,
-                    "gated": self.hub.settings.gated, "disabled": False, "tags": [],
+                    "gated": self.hub.settings.gate_of(self.path), "disabled": False, "tags": [],
                     "downloads": 0, "likes": 0, "siblings": siblings,
                 }
             )  # fmt: skip
@@ -496,7 +497,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _may_read(self) -> bool:
         """Whether the client may read the repository; it has its answer otherwise."""
         settings = self.hub.settings
-        if settings.gated is False or self.headers["Authorization"] == f"Bearer {settings.token}":
+        is_open = settings.gate_of(self.path) is False
+        if is_open or self.headers["Authorization"] == f"Bearer {settings.token}":
             return True
         self._error(403 if self._has_token() else 401, "GatedRepo")
         return False

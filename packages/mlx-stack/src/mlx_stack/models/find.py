@@ -62,6 +62,8 @@ class ModelSource:
     Attributes:
         quant: The precision that was asked for; None takes what the repository holds.
         is_converted: Whether the repository's weights must be converted to `quant`.
+        processor_repo: The repository of the tokenizer and the processor that the weights need,
+            where theirs lacks them.
     """
 
     origin: HubRepo
@@ -69,6 +71,7 @@ class ModelSource:
     is_converted: bool = False
     model: str | None = None
     note: str = ""
+    processor_repo: str | None = None
 
 
 def find(opened: OpenStack, text: str) -> FoundModel:

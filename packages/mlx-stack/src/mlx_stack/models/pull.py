@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from mlx_stack.models.convert import Converter, convert, ensure_convertible, ens
 from mlx_stack.models.disk.hf_cache import find_blob, find_snapshot
 from mlx_stack.models.disk.layout import places_of
 from mlx_stack.models.disk.local import find_local, remove
-from mlx_stack.models.disk.manifest import FileRecord, is_safe_path
+from mlx_stack.models.disk.manifest import FileOrigin, FileRecord, is_safe_path, read_manifest
 from mlx_stack.models.download.fetch import (
     CONFIG,
     FetchOptions,
@@ -31,7 +32,12 @@ from mlx_stack.models.download.fetch import (
     take_waiting,
 )
 from mlx_stack.models.download.hub_files import HubFiles
-from mlx_stack.models.download.selection import select_files
+from mlx_stack.models.download.selection import (
+    PROCESSOR_FILES,
+    lacks_processor,
+    select_files,
+    select_processor,
+)
 from mlx_stack.models.errors import HubUnreachableError, OfflineError, PullError, WrongContentError
 from mlx_stack.models.events import ModelEvent
 from mlx_stack.models.find import ModelSource, find, guessing, source_of
@@ -76,6 +82,9 @@ def pull(
     began = time.monotonic()
     home, model_dir = opened.home, opened.config.model_dir
     source = source_of(find(opened, name), quant, opened.config.default_quant)
+    entry = opened.catalog.by_repo(source.origin.repo)
+    if entry is not None and entry.processor_repo != source.origin.repo:
+        source = replace(source, processor_repo=entry.processor_repo)
     home.create()
     model_dir.mkdir(parents=True, exist_ok=True)
     environment = read_environment()
@@ -114,15 +123,14 @@ class _Puller:
             return self._have_offline(source)
         where = (source.origin.repo, source.origin.revision or "main")
         try:
-            with open_hub(
-                self.environment, *where, attempts=5, longest_wait_s=_LONGEST_WAIT_S
-            ) as hub:
+            with self._open_hub(*where) as hub:
                 commit = hub.look_up(*where)
                 present = None if self.is_forced else self._present(source, commit.commit)
-                if present is not None:
+                if present is not None and self._has_newest_processor(present.path):
                     return present
                 files = self._list_files(hub, commit)
                 config = self._config(commit, files, hub)
+            files += self._processor_files(source, files)
         except HubUnreachableError as error:
             present = None if self.is_forced else self._present(source, source.origin.commit)
             if present is None:
@@ -145,10 +153,16 @@ class _Puller:
             raise OfflineError(f"{repo} is not on this disk")
         commit, every = cached
         files = select_files(repo, every, allows_code=self.allows_code)
+        files += self._processor_files(source, files)
         return self._fetch(source, commit, files, self._config(commit, files, None), None)
 
     def _list_files(self, hub: Hub, commit: HubCommit) -> tuple[FileRecord, ...]:
-        """The files of a commit that MLX needs, each with its size and hash.
+        """The files of a commit that MLX needs, each with its size and hash."""
+        files = self._list_every(hub, commit)
+        return select_files(commit.repo, files, allows_code=self.allows_code)
+
+    def _list_every(self, hub: Hub, commit: HubCommit) -> tuple[FileRecord, ...]:
+        """The files of a commit, each with its size and hash.
 
         Raises:
             GatedModelError: When they need a token and there is none.
@@ -156,8 +170,52 @@ class _Puller:
         """
         if commit.is_gated and self.environment.token is None:
             raise gated(self.environment.endpoint, commit.repo)
-        files = tuple(_record(file, commit.repo) for file in hub.list_files(commit))
-        return select_files(commit.repo, files, allows_code=self.allows_code)
+        return tuple(_record(file, commit.repo) for file in hub.list_files(commit))
+
+    def _processor_files(
+        self, source: ModelSource, own: tuple[FileRecord, ...]
+    ) -> tuple[FileRecord, ...]:
+        """The files of the tokenizer and the processor that the weights need and come without.
+
+        Raises:
+            PullError: They can't be had.
+        """
+        repo = source.processor_repo
+        if repo is None or not lacks_processor(own):
+            return ()
+        try:
+            commit, files = self._other_repository(repo)
+            return select_processor(FileOrigin(repo, commit.commit), files, own)
+        except PullError as error:
+            need = f"{source.origin.repo} comes without its tokenizer and processor."
+            error.message = f"{need} {error.message}"
+            raise
+
+    def _other_repository(self, repo: str) -> tuple[HubCommit, tuple[FileRecord, ...]]:
+        """The newest commit of a repository with its files; of the cache, where that must do."""
+        if self.environment.is_offline:
+            cached = find_snapshot(self.environment.cache, repo, "main", needed=PROCESSOR_FILES)
+            if cached is None:
+                raise OfflineError(f"{repo} is not on this disk")
+            return cached
+        with self._open_hub(repo) as hub:
+            commit = hub.look_up(repo)
+            return commit, self._list_every(hub, commit)
+
+    def _has_newest_processor(self, folder: Path) -> bool:
+        """Whether the files that a model has from another repository are of its newest commit."""
+        manifest = read_manifest(folder)
+        for origin in {file.origin for file in (manifest.files if manifest is not None else ())}:
+            if origin is not None:
+                with self._open_hub(origin.repo) as hub:
+                    if hub.look_up(origin.repo).commit != origin.revision:
+                        return False
+        return True
+
+    def _open_hub(self, repo: str, revision: str = "main") -> AbstractContextManager[Hub]:
+        return open_hub(
+            self.environment, repo, revision, attempts=5, longest_wait_s=_LONGEST_WAIT_S
+        )
 
     def _present(self, source: ModelSource, revision: str | None) -> PullResult | None:
         """The model where it is here already, whole and of that commit."""
@@ -167,6 +225,9 @@ class _Puller:
         for places in candidates:
             model = find_present(places, revision, allows_code=self.allows_code)
             if model is not None and (source.model or source.quant in (None, model.quant)):
+                manifest = read_manifest(model.path)
+                if source.processor_repo and manifest and lacks_processor(manifest.files):
+                    continue
                 ensure_no_code(model.path)
                 return PullResult("present", model)
         return None

@@ -11,6 +11,7 @@ from mlx_recommend import MemoryUse, Option, ReadingTier, Speed
 from mlx_stack.errors import UsageError
 from mlx_stack.hardware import known_hardware
 from mlx_stack.models.disk.local import inspect_folder
+from mlx_stack.models.download.selection import PROCESSOR_FILES
 from mlx_stack.models.errors import ModelCodeError
 from mlx_stack.models.find import local_model_of, local_models, weights_of
 from mlx_stack.models.own_code import ensure_no_code
@@ -21,7 +22,6 @@ from mlx_stack.stack import TIER_NAME, Tier
 
 _NO_PORT_YET = 1
 _LONGEST_NAME = 32
-_PROCESSOR_FILES = ("preprocessor_config.json", "tokenizer.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,17 +187,18 @@ def _refuse_speechless(found: DescribedModel) -> None:
 
 
 def _refuse_without_processor(opened: OpenStack, found: DescribedModel) -> None:
-    """Return where the processor of a model of sounds is with its weights, or was put there."""
+    """Return unless a model of sounds is here without its processor, as older pulls left it."""
     repo = found.entry.processor_repo if found.entry is not None else None
     if repo is None:
         return
     folders = [each.path for each in local_models(opened, found.found) if each.is_whole]
-    if any(all((folder / name).is_file() for name in _PROCESSOR_FILES) for folder in folders):
+    if not folders or any(
+        all((folder / name).is_file() for name in PROCESSOR_FILES) for folder in folders
+    ):
         return
-    where = folders[0] if folders else f"the folder that `mlx-stack pull {found.name}` makes"
     raise UsageError(
-        f"{found.name} can't be served as it is published: its tokenizer and processor are apart.",
-        hint=f"Put {' and '.join(_PROCESSOR_FILES)} of {repo} into {where}, and try again.",
+        f"{folders[0]} can't be served yet: its tokenizer and processor are missing.",
+        hint=f"`mlx-stack pull {found.name}` fetches them from {repo}.",
     )
 
 

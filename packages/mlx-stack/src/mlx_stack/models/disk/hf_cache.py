@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -39,7 +40,11 @@ def find_blob(cache: Path, repo: str, file: FileRecord) -> Path | None:
     """The cached content of `file`, by its hash and size; None where it isn't there.
 
     The content is not read: `FileRecord.matches` compares it.
+
+    Args:
+        repo: The repository of the file, unless it says that it is from another one.
     """
+    repo = file.origin.repo if file.origin is not None else repo
     blob = _folder(cache, repo) / "blobs" / file.digest
     try:
         is_usable = blob.stat().st_size == file.size_bytes and os.access(blob, os.R_OK)
@@ -49,13 +54,13 @@ def find_blob(cache: Path, repo: str, file: FileRecord) -> Path | None:
 
 
 def find_snapshot(
-    cache: Path, repo: str, revision: str
+    cache: Path, repo: str, revision: str, needed: Collection[str] = ("config.json",)
 ) -> tuple[HubCommit, tuple[FileRecord, ...]] | None:
     """A repository as it is cached, for when the Hub may not be asked; None without a whole one.
 
     The files are those that the cached tree names, whether they are there or not. Without a tree
-    they are those that are there, with sizes and hashes of the blobs; then it is whole where
-    `config.json` and every shard, by the numbers in their names, are among them.
+    they are those that are there, with sizes and hashes of the blobs; then it is whole where those
+    that are `needed` and every shard, by the numbers in their names, are among them.
     """
     folder = _folder(cache, repo)
     try:
@@ -75,7 +80,7 @@ def find_snapshot(
         if (record := _record(snapshot, path)) is not None
     )
     names = {file.path for file in files}
-    if "config.json" not in names or missing_shards(names):
+    if not names.issuperset(needed) or missing_shards(names):
         return None
     return remote, files
 

@@ -18,18 +18,29 @@ type Algorithm = Literal["sha256", "git-sha1"]
 type Size = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class FileRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class FileOrigin(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A commit of a repository on the Hub, 40 hexadecimal digits."""
+
+    repo: str
+    revision: str
+
+
+class FileRecord(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
     """One file as the Hub describes it, or as it was when a conversion wrote it.
 
     Attributes:
         path: Relative to the model folder, with forward slashes.
         algorithm: What `digest` is: SHA-256 of the content, or git's name of the blob.
+        origin: Where it is from if not from the repository of the weights.
     """
 
     path: str
     size_bytes: Size
     algorithm: Algorithm
     digest: str
+    origin: FileOrigin | None = None
 
     def hasher(self):  # `hashlib` has no public name for the type
         """A fresh hash; its hexdigest after the whole content must be `digest`."""
@@ -91,7 +102,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def has_content_of(self, other: "Manifest") -> bool:
         """Whether both name the same files with the same content."""
-        return set(self.files) == set(other.files)
+        return _contents(self) == _contents(other)
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -136,6 +147,10 @@ def weights_digest(folder: Path) -> str | None:
     except (OSError, InvalidFileError):
         return None
     return digest.hexdigest()
+
+
+def _contents(manifest: Manifest) -> set[tuple[str, str]]:
+    return {(file.path, file.digest) for file in manifest.files}
 
 
 def is_safe_path(path: str) -> bool:

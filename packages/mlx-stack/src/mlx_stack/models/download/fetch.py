@@ -97,14 +97,22 @@ class FetchOptions:
 
 
 def find_present(
-    places: ModelPlaces, revision: str | None = None, *, allows_code: bool = False
+    places: ModelPlaces,
+    revision: str | None = None,
+    *,
+    allows_code: bool = False,
+    borrowed: Iterable[FileRecord] = (),
 ) -> LocalModel | None:
     """The published model where it is whole (and of that revision); None otherwise.
 
-    With `allows_code` only where that was recorded with it.
+    With `allows_code` only where that was recorded with it, with `borrowed` only where those files
+    of another repository are with it.
     """
     model = inspect_folder(places.published)
     if model is None or not model.is_whole or revision not in (None, model.revision):
+        return None
+    manifest = _manifest_of(places.published)
+    if not {*(manifest.files if manifest is not None else ())}.issuperset(borrowed):
         return None
     return model if not allows_code or is_allowed(model.path) else None
 
@@ -143,7 +151,12 @@ def fetch(
     ):
         _recover(places)
         if not options.is_forced:
-            present = find_present(places, commit.commit, allows_code=options.allows_code)
+            present = find_present(
+                places,
+                commit.commit,
+                allows_code=options.allows_code,
+                borrowed=[file for file in files if file.origin is not None],
+            )
             if present is not None:
                 return PullResult("present", present)
         while True:

@@ -15,7 +15,7 @@ from urllib.parse import quote
 import httpx
 
 from mlx_catalog.hub import HubCommit
-from mlx_stack.models.disk.manifest import FileRecord
+from mlx_stack.models.disk.manifest import FileOrigin, FileRecord
 from mlx_stack.models.errors import PullError, TransientError, WrongContentError
 from mlx_stack.models.hub.client import gated, open_stream_client, refused, retry_after_s
 from mlx_stack.models.hub.environment import HubEnvironment, is_web_address, origin_of
@@ -31,11 +31,10 @@ class RangesUnsupported(Exception):  # noqa: N818 - a fact about the server, no 
 
 
 class HubFiles:
-    """The files of one commit of one repository."""
+    """The files of one commit of one repository, and those that a file's own record names."""
 
     def __init__(self, environment: HubEnvironment, commit: HubCommit) -> None:
         """The files of `commit` on the Hub of an environment that is ready; close it in the end."""
-        self._repo = commit.repo
         self._commit = commit
         self._environment = environment
         self._client = open_stream_client(environment)
@@ -71,7 +70,8 @@ class HubFiles:
 
     def _follow(self, file: FileRecord, known: str | None, wanted: str | None) -> httpx.Response:
         """The answer behind the redirects; the address that gave it is remembered."""
-        root = f"{self._environment.endpoint}/{self._repo}/resolve/{self._commit.commit}"
+        origin = self._origin_of(file)
+        root = f"{self._environment.endpoint}/{origin.repo}/resolve/{origin.revision}"
         url = known or f"{root}/{quote(file.path)}"
         for _ in range(_MOST_REDIRECTS):
             headers = {**self._environment.headers_of(url), "Accept-Encoding": "identity"}
@@ -87,9 +87,9 @@ class HubFiles:
             response.close()  # the body may be long, or never end
             url = str(response.next_request.url)
             if not is_web_address(url):
-                raise PullError(f"{self._repo}: {file.path} is redirected to an invalid address.")
+                raise PullError(f"{origin.repo}: {file.path} is redirected to an invalid address.")
             self._addresses[file.path] = url
-        raise PullError(f"{self._repo}: the redirects of {file.path} form a loop.")
+        raise PullError(f"{origin.repo}: the redirects of {file.path} form a loop.")
 
     def _check(
         self,
@@ -114,7 +114,7 @@ class HubFiles:
             size = response.headers.get("Content-Length")
         if size is not None and size != str(file.size_bytes):
             raise WrongContentError(
-                f"{self._repo}: {file.path} has {size} bytes on the server, "
+                f"{self._origin_of(file).repo}: {file.path} has {size} bytes on the server, "
                 f"and {file.size_bytes} according to the Hub.",
                 hint="The repository or a mirror is broken; what was downloaded is kept.",
             )
@@ -122,7 +122,7 @@ class HubFiles:
     def _refusal(self, response: httpx.Response, file: FileRecord, *, is_known: bool) -> Exception:
         """What an error status means."""
         status, headers = response.status_code, response.headers
-        endpoint = self._environment.endpoint
+        endpoint, repo = self._environment.endpoint, self._origin_of(file).repo
         reason = f"{file.path}: HTTP {status}"
         is_throttled = status in _THROTTLED
         if is_throttled or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -134,13 +134,16 @@ class HubFiles:
         said = headers.get("X-Error-Message")
         is_forbidden = status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
         if headers.get("X-Error-Code") == "GatedRepo" or (is_forbidden and self._commit.is_gated):
-            return gated(endpoint, self._repo, said)
+            return gated(endpoint, repo, said)
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return WrongContentError(
-                f"{self._repo}: {file.path} is shorter on the server than the Hub says.",
+                f"{repo}: {file.path} is shorter on the server than the Hub says.",
                 hint="The repository or a mirror is broken; what was downloaded is kept.",
             )
-        return refused(f"{self._repo}: {file.path}", status, said)
+        return refused(f"{repo}: {file.path}", status, said)
+
+    def _origin_of(self, file: FileRecord) -> FileOrigin:
+        return file.origin or FileOrigin(self._commit.repo, self._commit.commit)
 
 
 def describe(error: httpx.TransportError) -> str:

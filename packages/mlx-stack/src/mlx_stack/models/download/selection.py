@@ -3,8 +3,10 @@
 from collections.abc import Iterable
 from pathlib import PurePosixPath
 
+from msgspec import structs
+
 from mlx_catalog.safetensors import weight_files
-from mlx_stack.models.disk.manifest import FileRecord
+from mlx_stack.models.disk.manifest import FileOrigin, FileRecord
 from mlx_stack.models.errors import PullError
 
 _PATTERNS = (
@@ -21,6 +23,15 @@ _PATTERNS = (
 )
 """What mlx-lm fetches besides the weights (`mlx_lm.utils._download`) except Python; templates; what
 an embedder does after its last layer, without which its vectors would be others."""
+PROCESSOR_FILES = ("preprocessor_config.json", "tokenizer.json")
+"""What a model that hears speech can't be served without, besides its weights."""
+_PROCESSOR_TOO = (
+    "added_tokens.json",
+    "normalizer.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+)
+"""What belongs to these where it is published."""
 _OTHER_WEIGHTS = (".gguf", ".bin", ".pt", ".pth", ".h5", ".onnx")
 
 
@@ -46,6 +57,30 @@ def select_files(
     patterns = (*_PATTERNS, "*.py") if allows_code else _PATTERNS
     others = [file for file in every if any(map(PurePosixPath(file.path).full_match, patterns))]
     return (*sorted(others, key=lambda file: file.path), *weights)
+
+
+def lacks_processor(files: Iterable[FileRecord]) -> bool:
+    """Whether files of a model that hears speech are without its tokenizer or its processor."""
+    return not {file.path for file in files}.issuperset(PROCESSOR_FILES)
+
+
+def select_processor(
+    origin: FileOrigin, files: Iterable[FileRecord], own: Iterable[FileRecord]
+) -> tuple[FileRecord, ...]:
+    """The files of a tokenizer and a processor that come from another repository than the weights.
+
+    Args:
+        origin: The commit that `files` are of.
+        own: The files that come with the weights; they win.
+
+    Raises:
+        PullError: They aren't there.
+    """
+    every = tuple(files)
+    if lacks_processor(every):
+        raise PullError(f"{origin.repo} has no {' and '.join(PROCESSOR_FILES)} at its top.")
+    wanted = {*PROCESSOR_FILES, *_PROCESSOR_TOO} - {file.path for file in own}
+    return tuple(structs.replace(file, origin=origin) for file in every if file.path in wanted)
 
 
 def _advice(files: Iterable[FileRecord]) -> str | None:
