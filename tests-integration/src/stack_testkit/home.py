@@ -27,6 +27,7 @@ from mlx_stack.models.disk.manifest import Manifest, write_manifest
 from mlx_stack.models.own_code import code_digest
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import FlagValue, Stack, Tier, save_stack
+from stack_testkit import fake_reader
 
 _MODULES = {EngineName.VLLM_MLX: "fake_engine", EngineName.LITELLM: "fake_litellm"}
 
@@ -150,8 +151,9 @@ def _make_environment(environment: Environment) -> None:
 
 
 def _write_package(environment: Environment, module: str, options: Sequence[str]) -> None:
-    """What the guard starts: `vllm_mlx.cli.main`."""
+    """What the guard starts: `vllm_mlx.cli.main`, or what serves tiers that don't chat."""
     assert environment.site_packages is not None  # made above
+    fake_reader.write_package(environment.site_packages)
     package = environment.site_packages / "vllm_mlx"
     package.mkdir(exist_ok=True)
     (package / "__init__.py").touch()

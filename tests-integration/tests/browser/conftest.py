@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
 
 REPO = "example/Tiny-4bit"
+ROLES = {
+    "finder": "embedding",
+    "ranker": "rerank",
+    "ears": "speech-to-text",
+    "voice": "text-to-speech",
+}
 CONFIG = {"model_type": "llama", "quantization": {"bits": 4, "group_size": 64}}
 
 
@@ -36,7 +42,10 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HubServer]:
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory, hub: HubServer) -> Iterator[Program]:
-    """A stack that runs: `standard` writes slowly, `fast` at once, `slow` reads for seconds."""
+    """A stack that runs: `standard` writes slowly, `fast` at once, `slow` reads for seconds.
+
+    The others see, embed, rank, hear and speak.
+    """
     home = Home(tmp_path_factory.mktemp("stack") / "home")
     variables = {
         "NO_COLOR": "1",
@@ -47,9 +56,14 @@ def program(tmp_path_factory: pytest.TempPathFactory, hub: HubServer) -> Iterato
     program = Program(home, variables)
     install_fake_engines(home)
     flags = {"standard": {"token-delay": 0.05}, "fast": {}, "slow": {"read-for": 6.0}}
-    stack = define_stack(home, {**flags, "seeing": {}}, config={"auto-health-check": False})
+    stack = define_stack(
+        home,
+        {**flags, "seeing": {}, **{name: {} for name in ROLES}},
+        config={"auto-health-check": False},
+        fields={name: {"role": role} for name, role in ROLES.items()},
+    )
     seeing = {**CONFIG, "model_type": "qwen2_vl", "vision_config": {"depth": 1}}
-    (Path(stack.tiers[-1].source) / "config.json").write_text(json.dumps(seeing))
+    (Path(stack.tier("seeing").source) / "config.json").write_text(json.dumps(seeing))
     assert program.run("up").code == 0
     yield program
     program.stop_all()

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(180)]
 type NewPage = Callable[[], "Page"]
 type Ask = Callable[..., int]
 
-VIEWS = ("now", "requests", "models", "chat", "logs", "usage", "keys", "doctor")
+VIEWS = ("now", "requests", "models", "try", "logs", "usage", "keys", "doctor")
 ATTACK = "<script>window.hit=1</script><img src=x onerror=window.hit=2><b>bold</b>"
 REPO = "example/Tiny-4bit"
 DOT = (
@@ -139,7 +139,7 @@ def test_a_request_says_why_its_prefix_was_read_again(page: "Page", ask: Ask) ->
 
 
 def test_images_are_offered_for_models_that_read_them_only(page: "Page") -> None:
-    show(page, "chat/fast")
+    show(page, "try/fast")
     page.get_by_label("Model").select_option("fast")
     page.get_by_label("Images").wait_for(state="hidden")
     page.get_by_label("Model").select_option("seeing")
@@ -148,7 +148,7 @@ def test_images_are_offered_for_models_that_read_them_only(page: "Page") -> None
     )
     text_of(page, "1 attached").wait_for()
     page.get_by_label("Message").fill("What is it?")
-    with page.expect_request("**/ui/api/chat") as asked:
+    with page.expect_request("**/ui/api/v1/chat/completions") as asked:
         page.get_by_label("Message").press("Enter")
     parts = asked.value.post_data_json["messages"][-1]["content"]
     assert [each["type"] for each in parts] == ["text", "image_url"]
@@ -166,7 +166,7 @@ def test_the_chat_offers_no_model_that_cannot_chat(page: "Page") -> None:
         """async () => {
           const {store} = await import('/ui/api.js');
           store.requests.lines.finder = {role: 'embedding'};
-          location.hash = 'chat';
+          location.hash = 'try';
         }"""
     )
     offered = page.get_by_label("Model").locator("option").all_inner_texts()
@@ -236,7 +236,7 @@ def test_the_catalog_says_what_fits_and_is_searched(page: "Page") -> None:
 
 
 def test_an_answer_streams_and_is_stopped(page: "Page") -> None:
-    show(page, "chat/standard")
+    show(page, "try/standard")
     message = page.get_by_label("Message")
     message.fill(" ".join(["again"] * 200))
     message.press("Enter")
@@ -254,7 +254,7 @@ def test_an_answer_streams_and_is_stopped(page: "Page") -> None:
 
 
 def test_two_models_answer_side_by_side_and_what_they_say_is_text(page: "Page") -> None:
-    show(page, "chat/fast")
+    show(page, "try/fast")
     page.get_by_role("button", name="One model or two").click()
     assert page.get_by_label("Model").count() == 2
     page.get_by_label("Message").fill(ATTACK)
@@ -268,9 +268,9 @@ def test_two_models_answer_side_by_side_and_what_they_say_is_text(page: "Page") 
 def test_thinking_is_folded(page: "Page") -> None:
     deltas = ({"reasoning_content": "let me <b>think</b>"}, {"content": "the answer"})
     chunks = [f"data: {json.dumps({'choices': [{'delta': each}]})}\n\n" for each in deltas]
-    page.route("**/ui/api/chat", lambda route: route.fulfill(
+    page.route("**/ui/api/v1/chat/completions", lambda route: route.fulfill(
         content_type="text/event-stream", body="".join([*chunks, "data: [DONE]\n\n"])))  # fmt: skip
-    show(page, "chat/fast")
+    show(page, "try/fast")
     page.get_by_label("Message").fill("hello")
     page.get_by_label("Message").press("Enter")
     text_of(page, "the answer").wait_for()
@@ -281,10 +281,10 @@ def test_thinking_is_folded(page: "Page") -> None:
 
 
 def test_a_model_that_fails_says_why(page: "Page") -> None:
-    page.route("**/ui/api/chat", lambda route: route.fulfill(
+    page.route("**/ui/api/v1/chat/completions", lambda route: route.fulfill(
         status=503, content_type="application/json",
         body='{"error": {"message": "No model could answer <i>now</i>."}}'))  # fmt: skip
-    show(page, "chat/fast")
+    show(page, "try/fast")
     page.get_by_label("Message").fill("hello")
     page.get_by_label("Message").press("Enter")
     text_of(page, "No model could answer <i>now</i>.").wait_for()

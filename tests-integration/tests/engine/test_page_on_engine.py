@@ -69,7 +69,7 @@ def test_an_engines_answer_streams_into_the_chat_and_the_ledger(page: "Page") ->
     services = page.get_by_role("region", name="Services", exact=True)
     services.locator("tr", has_text="standard").get_by_text("healthy").wait_for()
 
-    page.get_by_role("link", name="Chat").click()
+    page.get_by_role("link", name="Try", exact=True).click()
     page.get_by_label("Images").wait_for(state="hidden")
     ask(page, "Repeat: one two three four five six")
     conversation = page.get_by_role("log", name="Conversation")
@@ -81,7 +81,7 @@ def test_an_engines_answer_streams_into_the_chat_and_the_ledger(page: "Page") ->
     page.get_by_text("the first turn of a conversation of mlx-stack-page").wait_for()
     assert "wrote" in page.locator(".legend").inner_text()
 
-    page.get_by_role("link", name="Chat").click()
+    page.get_by_role("link", name="Try", exact=True).click()
     ask(page, "Repeat: seven eight")
     conversation.get_by_text("seven eight", exact=True).wait_for()
     page.get_by_text("tokens/s").wait_for()
@@ -96,7 +96,7 @@ def test_an_engines_answer_streams_into_the_chat_and_the_ledger(page: "Page") ->
 
 
 def test_an_engine_that_would_talk_for_ever_is_stopped(page: "Page") -> None:
-    page.get_by_role("link", name="Chat").click()
+    page.get_by_role("link", name="Try", exact=True).click()
     ask(page, "Talk forever.")
     page.get_by_text("word word word").wait_for()
     page.get_by_role("button", name="Stop").click()

@@ -78,7 +78,10 @@ def test_another_page_changes_nothing_with_the_admins_cookie(
         "Only the page itself may ask for this.",
     )
     assert not browser.home.client_keys.exists()
-    assert browser.ask("POST", "/ui/api/chat", {"model": "standard"}, **headers).status == 403
+    assert (
+        browser.ask("POST", "/ui/api/v1/chat/completions", {"model": "standard"}, **headers).status
+        == 403
+    )
     assert browser.ask("POST", "/ui/api/session", {"key": KEY}, **headers).status == 403
 
 

@@ -110,7 +110,7 @@ def test_a_chat_goes_to_the_gateway_as_the_client_that_looks(admin: Browser) -> 
     admin.sign_in(key)
     question = {"model": "standard", "messages": [{"role": "user", "content": "hello"}]}
 
-    said = admin.ask("POST", "/ui/api/chat", question)
+    said = admin.ask("POST", "/ui/api/v1/chat/completions", question)
 
     assert said.status == 503  # no engine runs here, and the gateway says so
     noted = eventually(lambda: admin.get("requests").document["requests"])

@@ -42,7 +42,16 @@ from mlx_stack.page.session import PageSession
 _API = f"{PATH}/api/"
 _FILES = Path(__file__).parent / "static"
 _LONGEST_BODY_BYTES = 64 * 1024
-_CHAT = "/v1/chat/completions"
+_MODELS = frozenset(
+    {
+        "/v1/chat/completions",
+        "/v1/embeddings",
+        "/v1/rerank",
+        "/v1/audio/transcriptions",
+        "/v1/audio/speech",
+    }
+)
+"""What the page may ask models for."""
 _STREAM = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -93,8 +102,9 @@ class Page:
                 is_open = True
                 await self._stream(receive, send)
                 return
-            if method == "POST" and parts == ("chat",):
-                await self._chat(scope, headers, receive, send)
+            asked = path.removeprefix(_API.removesuffix("/"))
+            if method == "POST" and asked in _MODELS:
+                await self._ask_model(asked, scope, headers, receive, send)
                 return
             query = dict(parse_qsl(scope.get("query_string", b"").decode("latin-1")))
             body, more = await self._answer(method, parts, query, headers, receive)
@@ -283,8 +293,8 @@ class Page:
             watching.cancel()
             self._feed.unsubscribe(subscriber)
 
-    async def _chat(
-        self, scope: Scope, headers: Mapping[bytes, bytes], receive: Any, send: Any
+    async def _ask_model(
+        self, path: str, scope: Scope, headers: Mapping[bytes, bytes], receive: Any, send: Any
     ) -> None:
         """Pass a question on to a model, as the client that looks at the page."""
         looks = self._session(headers)
@@ -293,8 +303,8 @@ class Page:
         kept = [(name, value) for name, value in scope["headers"] if name not in dropped]
         named = {
             **scope,
-            "path": _CHAT,
-            "raw_path": _CHAT.encode(),
+            "path": path,
+            "raw_path": path.encode(),
             "headers": [*kept, (b"user-agent", b"mlx-stack-page")],
         }
         await self._gateway().serve_as(looks.client, named, receive, send)

@@ -18,6 +18,17 @@ export class ApiError extends Error {
 export function onSignedOut(callback) { signedOut = callback; }
 export function onLink(callback) { linked = callback; }
 
+// The answer of a model, to be read by the caller; a form is sent as one, anything else as JSON.
+export async function askModel(path, body, signal) {
+  const isForm = body instanceof FormData;
+  const headers = {'x-mlx-stack-page': '1', ...(isForm ? {} : {'content-type': 'application/json'})};
+  const response = await fetch(`api/v1/${path}`, {method: 'POST', signal, headers, body: isForm ? body : JSON.stringify(body)});
+  if (response.ok) return response;
+  if (response.status === 401) signedOut();
+  const document = await response.json().catch(() => ({}));
+  throw new ApiError(response.status, document.error || {message: `HTTP ${response.status}`});
+}
+
 async function call(method, path, values, more = {}) {
   const options = {method, cache: 'no-store', headers: {'x-mlx-stack-page': '1', ...more}};
   if (values) {

@@ -1,14 +1,15 @@
 // Chat: one model, or two side by side. What a model says is shown as text.
 
-import {store} from './api.js';
+import {askModel, store} from './api.js';
 import {choice, figure, h, refill, seconds, section} from './dom.js';
 import {report} from './main.js';
+import {CHATTING, namesWith} from './trial.js';
 
 const LONGEST_IMAGE_BYTES = 20e6;
 const state = {panes: [], images: []};
 let parts = null;
 
-export function open(main, [model]) {
+export function open(main, model) {
   const file = h('input', {type: 'file', accept: 'image/*', multiple: true, 'aria-label': 'Images', onchange: () => attach(file)});
   parts = {panes: h('div', {class: 'chat'}), images: h('span', {class: 'dim small'}), picker: h('label', null, 'Images', file)};
   if (!state.panes.length) state.panes.push(pane(model || ''));
@@ -52,15 +53,8 @@ function pane(model) {
     said: h('p', {class: 'small dim', role: 'status'}), control: null};
 }
 
-// What may chat: neither embedders nor rerankers.
-function names() {
-  const lines = Object.entries(store.requests?.lines || {}).filter(([, line]) => [null, 'chat', 'vision'].includes(line.role));
-  return lines.length ? lines.map(([name]) => name) : (store.status?.services || [])
-    .filter((each) => each.kind === 'engine' && [null, 'chat', 'vision'].includes(each.role)).map((each) => each.name);
-}
-
 function showPanes() {
-  const all = names();
+  const all = namesWith(CHATTING);
   refill(parts.panes, state.panes.map((each, i) => {
     if (!each.model && all.length) each.model = all[Math.min(i, all.length - 1)];
     return h('div', null, h('div', {class: 'bar'}, choice('Model', all.includes(each.model) ? all : [each.model, ...all],
@@ -70,7 +64,7 @@ function showPanes() {
 }
 
 function toggleSecond() {
-  if (state.panes.length === 1) state.panes.push(pane(names()[1] || ''));
+  if (state.panes.length === 1) state.panes.push(pane(namesWith(CHATTING)[1] || ''));
   else state.panes.pop().control?.abort();
   showPanes();
 }
@@ -159,15 +153,8 @@ async function answer(pane) {
 
 // The JSON of each event of the model's answer.
 async function* stream(pane) {
-  const response = await fetch('api/chat', {
-    method: 'POST', signal: pane.control.signal,
-    headers: {'content-type': 'application/json', 'x-mlx-stack-page': '1'},
-    body: JSON.stringify({model: pane.model, messages: pane.messages, stream: true, stream_options: {include_usage: true}}),
-  });
-  if (!response.ok) {
-    const document = await response.json().catch(() => ({}));
-    throw new Error(document.error?.message || `HTTP ${response.status}`);
-  }
+  const asked = {model: pane.model, messages: pane.messages, stream: true, stream_options: {include_usage: true}};
+  const response = await askModel('chat/completions', asked, pane.control.signal);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = '';
   for (;;) {

@@ -5,14 +5,14 @@ import {bytes, h, refill, seconds} from './dom.js';
 import * as now from './now.js';
 import * as requests from './requests.js';
 import * as models from './models.js';
-import * as chat from './chat.js';
+import * as trying from './try.js';
 import * as logs from './logs.js';
 import * as usage from './usage.js';
 import * as keys from './keys.js';
 import * as doctor from './doctor.js';
 
 const VIEWS = {
-  now: ['Now', now], requests: ['Requests', requests], models: ['Models', models], chat: ['Chat', chat],
+  now: ['Now', now], requests: ['Requests', requests], models: ['Models', models], try: ['Try', trying],
   logs: ['Logs', logs], usage: ['Usage', usage], keys: ['Keys', keys], doctor: ['Doctor', doctor],
 };
 const VERBS = {start: 'Starting', stop: 'Stopping', restart: 'Restarting', pull: 'Pulling', remove: 'Removing',

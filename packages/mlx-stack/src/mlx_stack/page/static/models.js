@@ -46,7 +46,7 @@ async function loadDisk() {
 
 function diskButtons(row) {
   const buttons = [];
-  if (row.tiers.length) buttons.push(h('a', {class: 'button', href: `#chat/${encodeURIComponent(row.tiers[0])}`}, 'Try'));
+  if (row.tiers.length) buttons.push(h('a', {class: 'button', href: `#try/${encodeURIComponent(row.tiers[0])}`}, 'Try'));
   if (isAdmin()) {
     if (row.integrity !== 'ok') buttons.push(pullButton(row.id, 'Continue'));
     buttons.push(h('button', {type: 'button', 'data-key': `tier-${row.id}`, 'aria-label': `Serve ${row.id}`, onclick: async () => {

@@ -138,9 +138,10 @@ function state(row) {
 }
 
 function buttons(row) {
-  if (!isAdmin() || row.kind !== 'engine') return null;
-  return row.state === 'stopped' || row.state === 'crashed' ? button('start', row.name, 'Start')
-    : [button('restart', row.name, 'Restart'), button('stop', row.name, 'Stop')];
+  if (row.kind !== 'engine') return null;
+  return [h('a', {class: 'button narrow-off', href: `#try/${encodeURIComponent(row.name)}`, 'data-key': `try-${row.name}`,
+    'aria-label': `Try ${row.name}`}, 'Try'), isAdmin() && (row.state === 'stopped' || row.state === 'crashed'
+    ? button('start', row.name, 'Start') : [button('restart', row.name, 'Restart'), button('stop', row.name, 'Stop')])];
 }
 
 function button(doing, tier, text) {
