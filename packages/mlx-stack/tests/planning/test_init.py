@@ -111,6 +111,17 @@ def test_a_whisper_without_its_processor_is_refused_once_it_is_here(home: Home) 
     assert draft.stack.tier("whisper").role is ModelRole.SPEECH_TO_TEXT
 
 
+def test_a_model_that_cannot_speak_here_is_refused_for_one_that_can(home: Home) -> None:
+    with pytest.raises(UsageError, match="misaki") as caught:
+        draft_stack(OpenStack(home), additions=(Addition("kokoro-82m"),))
+    assert "mlx-stack init --add soprano-80m" in (caught.value.hint or "")
+
+    draft = draft_stack(OpenStack(home), additions=(Addition("soprano-80m", "speaker"),))
+    planned = next(each for each in draft.tiers if each.tier.name == "speaker")
+    assert planned.tier.role is ModelRole.TEXT_TO_SPEECH
+    assert planned.memory_bytes is not None
+
+
 def test_a_plan_with_an_embedder_keeps_it_loaded_and_within_the_budget(home: Home):
     roles = (ModelRole.EMBEDDING, ModelRole.RERANK)
     draft = define(home, Constraints(roles=roles))

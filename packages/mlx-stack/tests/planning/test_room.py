@@ -17,6 +17,12 @@ TOO_LARGE = Addition("glm-4.7", "big")
 OVER_BUDGET = Addition("llama3.3-70b", "big")
 
 
+def test_a_download_that_nothing_here_can_serve_says_why(home: Home):
+    warning, is_hopeless = download_warning(OpenStack(home), "kokoro-82m", None, planned(1))
+    assert "can't be served: it needs the package misaki" in warning
+    assert is_hopeless
+
+
 def planned(total_bytes: int) -> Planned:
     return Planned("someone/Model", "main", total_bytes, 0, ())
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from mlx_catalog import CatalogEntry, ModelRole, Quant
+from mlx_catalog import CatalogEntry, ModelRole, Quant, engine_fit
 from mlx_hwprobe import HwprobeError
 from mlx_recommend import PROCESS_BYTES, Workload, budget_bytes, candidate_of, memory_use
 from mlx_stack.format import format_bytes
@@ -116,8 +116,11 @@ def check_stack(opened: OpenStack, tier: str | None, *, is_forced: bool) -> str:
 def download_warning(
     opened: OpenStack, name: str, quant: Quant | None, planned: Planned
 ) -> tuple[str, bool]:
-    """A warning about a model that is about to be downloaded, or "", and whether it can't fit."""
+    """A warning about a model that is about to be downloaded, or "", and whether it can't run."""
     found, size_bytes = find(opened, name), None
+    because = engine_fit(found.entry).unservable_because if found.entry is not None else ""
+    if because:
+        return f"{name} can't be served: {because}.", True
     if found.entry is not None:
         shape = describe_model(opened, name, quant).shape
         size_bytes = memory_use(shape, Workload()).total_bytes if shape is not None else None

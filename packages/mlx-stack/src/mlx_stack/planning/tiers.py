@@ -182,7 +182,8 @@ def _refuse_speechless(found: DescribedModel) -> None:
     if found.role is ModelRole.TEXT_TO_SPEECH and because:
         raise UsageError(
             f"{found.name} can't be served: {because}.",
-            hint="Soprano and Qwen3-TTS need no such package.",
+            hint="soprano-80m needs no such package: `mlx-stack init --add soprano-80m`. "
+            "Qwen3-TTS doesn't either.",
         )
 
 

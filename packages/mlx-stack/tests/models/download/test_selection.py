@@ -46,6 +46,16 @@ def test_what_mlx_loads_is_fetched_and_nothing_else():
     }
 
 
+def test_what_makes_a_sound_of_a_models_tokens_is_fetched():
+    paths = {
+        "config.json",
+        "model.safetensors",
+        "speech_tokenizer/config.json",
+        "speech_tokenizer/model.safetensors",
+    }
+    assert selected(*paths, "speech_tokenizer/model.onnx") == paths
+
+
 def test_weights_that_repeat_the_others_are_left_out():
     with_model = selected("config.json", "model.safetensors", "consolidated.safetensors")
     assert with_model == {"config.json", "model.safetensors"}

@@ -20,9 +20,12 @@ _PATTERNS = (
     "*_Pooling/config.json",
     "*_Dense/config.json",
     "*_Dense/model.safetensors",
+    "speech_tokenizer/*.json",
+    "speech_tokenizer/*.safetensors",
 )
 """What mlx-lm fetches besides the weights (`mlx_lm.utils._download`) except Python; templates; what
-an embedder does after its last layer, without which its vectors would be others."""
+an embedder does after its last layer, without which its vectors would be others; what makes a sound
+of a Qwen3-TTS's tokens."""
 PROCESSOR_FILES = ("preprocessor_config.json", "tokenizer.json")
 """What a model that hears speech can't be served without, besides its weights."""
 _PROCESSOR_TOO = (
