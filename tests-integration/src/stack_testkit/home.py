@@ -46,7 +46,7 @@ def install_fake_engines(
     options = {EngineName.VLLM_MLX: engine_options, EngineName.LITELLM: litellm_options}
     for engine, module in _MODULES.items():
         environment = Environment(engine, home.engines / engine / "0.0.0-fake0000")
-        _make_environment(environment)
+        make_environment(environment)
         if engine is EngineName.VLLM_MLX:
             _write_package(environment, module, options[engine])
         else:
@@ -61,7 +61,7 @@ def install_another_engine(home: Home, engine_options: Sequence[str]) -> Environ
     """The fake engine where `engines upgrade` looks for the version to switch to."""
     lock = shipped_lock(EngineName.VLLM_MLX)
     environment = environment_for(home.engines, EngineName.VLLM_MLX, lock)
-    _make_environment(environment)
+    make_environment(environment)
     _write_package(environment, _MODULES[EngineName.VLLM_MLX], engine_options)
     at = "2026-01-02T00:00:00+00:00"
     receipt = Receipt(lock_sha256=lock.digest, records_sha256="", installed_at=at)
@@ -133,7 +133,7 @@ def define_stack(
     return stack
 
 
-def _make_environment(environment: Environment) -> None:
+def make_environment(environment: Environment) -> None:
     """A virtual environment that sees the packages of this process, and may have its own."""
     packages = environment.path / "lib" / "python3.13" / "site-packages"
     packages.mkdir(parents=True, exist_ok=True)

@@ -97,11 +97,14 @@ class Host(
         address: Its IPv4 address on the link between the Macs; None for the one that its name
             stands for, or here for the one that reaches the first of the others.
         home: Its state folder, where it isn't the usual one; `~` is the user's home over there.
+        private_link: Whether the user said that nobody else can listen on the way there, though
+            routers are on it.
     """
 
     host: SshName
     address: str | None = None
     home: str | None = None
+    private_link: bool = False
 
 
 class Replica(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -408,7 +411,9 @@ def _of_hosts(hosts: tuple[Host, ...]) -> Iterator[str]:
     for each in hosts:
         if names.count(each.host) > 1:
             yield f"{each.host!r} is named twice"
-        if each.host == HERE and (each.address is None or each.home is not None):
+        if each.host == HERE and (
+            each.address is None or each.home is not None or each.private_link
+        ):
             yield f"{HERE!r} must have an `address`, and nothing else"
         if each.home is not None and not _HOME.fullmatch(each.home):
             yield f"the `home` of {each.host!r} isn't an absolute path, or one below `~`"

@@ -10,6 +10,7 @@ from mlx_stack.cli.frame.context import Context, examples, list_by_default, with
 from mlx_stack.cli.frame.options import completer
 from mlx_stack.cli.frame.output import Column, Output
 from mlx_stack.errors import UsageError
+from mlx_stack.format import format_bytes
 
 _complete_names = completer(
     lambda opened: (each.name for each in nodes.manage.list_nodes(opened.home).nodes)
@@ -187,7 +188,8 @@ def remove_command(context: Context, name: str) -> None:
 def check_command(context: Context, name: str | None) -> int:
     """Contact the nodes, or only NAME, and show what they are and what they serve.
 
-    Exits with 1 if one doesn't answer.
+    The Macs in `hosts` of a tier are asked over ssh whether it could be started on them.
+    Exits with 1 if a node doesn't answer, or such a tier couldn't be started.
     """
     with context.output.waiting("Asking the nodes"):
         checked = nodes.check.check_nodes(context.opened, name)
@@ -196,7 +198,7 @@ def check_command(context: Context, name: str | None) -> int:
 
 
 def _show_check(output: Output, checked: "nodes.check.NodesCheck") -> None:
-    if not checked.nodes:
+    if not checked.nodes and not checked.groups:
         output.say("There are no nodes yet. `mlx-stack nodes add URL` adds another Mac.")
     for each in checked.nodes:
         answer, link = each.answer, each.link
@@ -223,3 +225,37 @@ def _show_check(output: Output, checked: "nodes.check.NodesCheck") -> None:
             output.item("!", note, colour="yellow")
     if checked.door_problem is not None:
         output.item("!", checked.door_problem, colour="yellow")
+    for group in checked.groups:
+        _show_group(output, group)
+
+
+def _show_group(output: Output, checked: "nodes.check.CheckedGroup") -> None:
+    """The Macs of one tier, then what speaks against a start."""
+    names = ", ".join(
+        "this Mac" if each.node == "here" else each.node for each in checked.group.members
+    )
+    if not checked.refusals:
+        output.item("✓", f"{checked.group.tier}: can be started on {names}", colour="green")
+    else:
+        output.item(
+            "✗", f"{checked.group.tier}: can't be started on {names}", colour="red", style="bold"
+        )
+    for each in checked.group.members:
+        facts, interface = each.facts, each.interface
+        if facts is None:
+            continue
+        memory, limit = facts.memory_bytes, facts.gpu_limit_bytes
+        parts = [
+            "this Mac" if each.node == "here" else each.node,
+            f"{each.address} ({interface.interface})" if interface is not None else "no address",
+            f"mlx-lm {facts.packages.get('mlx-lm') or 'unknown'}",
+            f"{format_bytes(memory)} of memory" if memory is not None else "unknown memory",
+        ]
+        if limit is not None:
+            parts.append(f"{format_bytes(limit)} for the GPU")
+        if each.needs_bytes is not None:
+            parts.append(f"its share is {format_bytes(each.needs_bytes)}")
+        output.item(" ", ", ".join(parts), style="dim")
+    for refusal in checked.refusals:
+        output.item("✗", refusal.message, colour="red", indent=2)
+        output.item("→", refusal.fix, indent=4)

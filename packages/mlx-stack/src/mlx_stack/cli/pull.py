@@ -8,7 +8,7 @@ import click
 
 import mlx_bench
 from mlx_catalog import Quant
-from mlx_stack import bench, models, planning
+from mlx_stack import bench, exit_codes, models, nodes, planning
 from mlx_stack.cli.frame.context import Context, confirm_or_stop, examples, with_context
 from mlx_stack.cli.frame.options import complete_models
 from mlx_stack.cli.frame.output import Output, write_error_document
@@ -23,18 +23,24 @@ if TYPE_CHECKING:
 
     from mlx_stack.models.disk.local import LocalModel
     from mlx_stack.models.download.fetch import PullResult
+    from mlx_stack.stack import Host
 
 
 @dataclass(frozen=True, slots=True)
 class _Pulled:
-    """A pulled model, and with `--bench` how fast it is."""
+    """A pulled model, with `--bench` how fast it is, and with `--nodes` where it was copied to."""
 
     result: "PullResult"
     benchmark: "bench.measure.BenchResult | None"
+    copies: "tuple[nodes.copy_model.CopiedModel, ...] | None"
 
     def to_document(self) -> dict[str, object]:
-        measured = {"bench": self.benchmark.to_document()} if self.benchmark else {}
-        return {**self.result.to_document(), **measured}
+        document = self.result.to_document()
+        if self.benchmark is not None:
+            document["bench"] = self.benchmark.to_document()
+        if self.copies is not None:
+            document["nodes"] = [each.to_document() for each in self.copies]
+        return document
 
 
 @click.command("pull")
@@ -53,6 +59,12 @@ class _Pulled:
 @click.option(
     "--bench", "is_measured", is_flag=True, help="Measure the model too, as `bench` does."
 )
+@click.option(
+    "--nodes",
+    "is_copied",
+    is_flag=True,
+    help="Copy the model to the Macs in `hosts` of the tiers that it serves, and verify it there.",
+)
 @with_context(json_lines=True)
 @examples("mlx-stack pull qwen3-8b", "mlx-stack pull mlx-community/Qwen3-8B-4bit --bench")
 def command(
@@ -63,7 +75,8 @@ def command(
     force: bool,
     allow_code: bool,
     is_measured: bool,
-) -> None:
+    is_copied: bool,
+) -> int:
     """Download MODEL: a catalog id or a Hub repository (OWNER/NAME, with @REVISION, or its URL).
 
     An interrupted pull continues where it stopped. Every file is compared with the size and the
@@ -72,8 +85,15 @@ def command(
 
     A newer revision of a model that a tier serves is first served next to the one in use. Unless
     the check, the greedy answers, the speed and the peak memory are as good, the former stays.
+
+    With --nodes, a model that is here already isn't looked for on the Hub. It is copied over ssh
+    into the state folders of the other Macs; a copy that was interrupted continues where it
+    stopped, and every file is compared with its hash there.
     """
     output = context.output
+    hosts = _hosts(context, model) if is_copied else ()
+    here = models.pull.whole_here(context.opened, model, quant) if is_copied and not force else None
+    copies: tuple[nodes.copy_model.CopiedModel, ...] | None = None
     try:
         with pull_progress(output) as show:
 
@@ -85,7 +105,7 @@ def command(
             def gate(former: "LocalModel", newer: "LocalModel") -> list[str]:
                 return _compare(context, model, former, newer, on_event)
 
-            result = models.pull.pull(
+            result = here or models.pull.pull(
                 context.opened,
                 model,
                 quant=quant,
@@ -94,10 +114,15 @@ def command(
                 gate=gate,
                 on_event=on_event,
             )
+            if is_copied:
+                copies = nodes.copy_model.copy_model(
+                    context.opened, result.model, hosts, on_event=show
+                )
     except (KeyboardInterrupt, Interrupted) as interruption:
         again = ["mlx-stack", "pull", model, *(("--quant", quant) if quant else ())]
         again += ["--force"] if force else []
         again += ["--allow-code"] if allow_code else []
+        again += ["--nodes"] if is_copied else []
         hint = f"`{shlex.join(again)}` continues where this stopped."
         if output.json_lines:
             write_error_document("interrupted", "The pull was interrupted.", hint)
@@ -105,7 +130,17 @@ def command(
         raise
     _summarize(output, result)
     measured = _measure(context, result) if is_measured else None
-    output.show(_Pulled(result, measured), _show_benchmark, event="result")
+    output.show(_Pulled(result, measured, copies), _show_rest, event="result")
+    has_failed = any(each.outcome == "failed" for each in copies or ())
+    return exit_codes.FAILED if has_failed else exit_codes.DONE
+
+
+def _hosts(context: Context, name: str) -> "tuple[Host, ...]":
+    """The Macs that a model is to be copied to, before anything is downloaded."""
+    opened = context.opened
+    found = models.find.find(opened, name)
+    tiers = tuple(tier for tier in opened.stack.tiers if found.is_served_by(tier))
+    return nodes.copy_model.hosts_of(tiers, name)
 
 
 def _compare(
@@ -155,9 +190,17 @@ def _measure(context: Context, result: "PullResult") -> "bench.measure.BenchResu
         )
 
 
-def _show_benchmark(output: Output, pulled: _Pulled) -> None:
+def _show_rest(output: Output, pulled: _Pulled) -> None:
     if pulled.benchmark is not None:
         show_benchmark(output, pulled.benchmark)
+    for each in pulled.copies or ():
+        if each.problem is None:
+            did = "was there already" if each.outcome == "present" else "was copied there"
+            output.item("✓", f"{each.host}: it {did}, and every hash is right", colour="green")
+            continue
+        output.item("✗", f"{each.host}: {each.problem}", colour="red")
+        if each.hint:
+            output.item("→", each.hint, indent=2)
 
 
 def _summarize(output: Output, result: "PullResult") -> None:

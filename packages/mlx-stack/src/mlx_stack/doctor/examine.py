@@ -62,6 +62,7 @@ def _checks(opened: OpenStack, *, fix: bool) -> tuple[Check, ...]:
         lambda: running.check_aliases(opened),
         lambda: running.check_ports(opened),
         lambda: running.check_node_door(opened),
+        lambda: running.check_hosts(opened),
         lambda: running.check_leftovers(home),
         lambda: running.check_panics(opened),
         lambda: running.check_speed(opened),

@@ -354,6 +354,20 @@ def check_node_door(opened: OpenStack) -> Iterator[Finding]:
         yield Finding("node-door", "warning", problem, fix=nodes.own_door.HINT)
 
 
+def check_hosts(opened: OpenStack) -> Iterator[Finding]:
+    """Whether tiers that run on several Macs could be started on them.
+
+    Raises:
+        StackError: When the stack or the configuration can't be read, or there is no `ssh` here.
+    """
+    for tier in opened.stack.tiers:
+        found = nodes.group_check.check_group(opened, tier) if tier.workers else ()
+        for each in found:
+            yield Finding("hosts", "problem", f"{tier.name}: {each.message}", "", each.fix)
+        if tier.workers and not found:
+            yield ok("hosts", f"{tier.name} can be started on all of its Macs.")
+
+
 def check_leftovers(home: Home) -> Iterator[Finding]:
     """PID files of processes that are gone."""
     stale = [

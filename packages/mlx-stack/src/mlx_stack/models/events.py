@@ -122,6 +122,20 @@ class Comparing(_Event):
     tier: str
 
 
+@dataclass(frozen=True, slots=True)
+class Copying(_Event):
+    """How far the copy of a model to another Mac is, a few times a second.
+
+    Attributes:
+        host: The Mac, as `ssh` calls it.
+        present_bytes: What is there, what an earlier copy left included.
+    """
+
+    host: str
+    total_bytes: int
+    present_bytes: int
+
+
 type ModelEvent = (
     Planned
     | Progress
@@ -132,4 +146,5 @@ type ModelEvent = (
     | Unlocked
     | Converting
     | Comparing
+    | Copying
 )

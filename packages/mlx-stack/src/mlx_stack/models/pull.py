@@ -40,7 +40,7 @@ from mlx_stack.models.download.selection import (
 )
 from mlx_stack.models.errors import HubUnreachableError, OfflineError, PullError, WrongContentError
 from mlx_stack.models.events import ModelEvent
-from mlx_stack.models.find import ModelSource, find, guessing, source_of
+from mlx_stack.models.find import ModelSource, find, guessing, local_models, source_of
 from mlx_stack.models.hub.client import gated, open_hub
 from mlx_stack.models.hub.environment import HubEnvironment, read_environment
 from mlx_stack.models.own_code import ensure_no_code, ensure_no_code_in
@@ -103,6 +103,13 @@ def pull(
         result = puller.have(source)
     note = "\n".join(filter(None, (source.note, result.note)))
     return replace(result, seconds=time.monotonic() - began, note=note)
+
+
+def whole_here(opened: OpenStack, name: str, quant: Quant | None) -> PullResult | None:
+    """The model `name` where all of it is on this disk, whatever the Hub has by now."""
+    whole = (each for each in local_models(opened, find(opened, name), quant) if each.is_whole)
+    found = next(whole, None)
+    return PullResult("present", found) if found is not None else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from mlx_stack import __version__
 from mlx_stack.nodes.client import Link, NodeAnswer, NodeUnreachableError, ask, measure
 from mlx_stack.nodes.description import NodeModel, digest_of
 from mlx_stack.nodes.file import Node, load_nodes
+from mlx_stack.nodes.group_check import Group, Member, Refusal, look, refusals
 from mlx_stack.nodes.manage import require_node, shown
 from mlx_stack.nodes.own_door import closed_because
 from mlx_stack.open_stack import OpenStack
@@ -75,43 +76,96 @@ class CheckedNode:
 
 
 @dataclass(frozen=True, slots=True)
+class CheckedGroup:
+    """What was found of the Macs of one tier."""
+
+    group: Group
+
+    @property
+    def refusals(self) -> tuple[Refusal, ...]:
+        """What speaks against a start."""
+        return refusals(self.group)
+
+    def to_document(self) -> dict[str, object]:
+        """One row of the JSON answer."""
+        return {
+            "tier": self.group.tier,
+            "hosts": [_said_of(each) for each in self.group.members],
+            "refusals": [each.to_document() for each in self.refusals],
+        }
+
+
+def _said_of(member: Member) -> dict[str, object]:
+    facts, interface = member.facts, member.interface
+    return {
+        "host": member.node,
+        "reachable": facts is not None,
+        "address": member.address,
+        "interface": interface.interface if interface is not None else None,
+        "os_version": facts.os_version if facts is not None else None,
+        "os_build": facts.os_build if facts is not None else None,
+        "python": facts.python if facts is not None else None,
+        "mlx": facts.packages.get("mlx") if facts is not None else None,
+        "mlx_lm": facts.packages.get("mlx-lm") if facts is not None else None,
+        "memory_bytes": facts.memory_bytes if facts is not None else None,
+        "gpu_limit_bytes": facts.gpu_limit_bytes if facts is not None else None,
+        "needs_bytes": member.needs_bytes,
+    }
+
+
+@dataclass(frozen=True, slots=True)
 class NodesCheck:
     """What was found of all.
 
     Attributes:
         door_problem: Why other Macs can't reach this one though they should; None where they can.
+        groups: The tiers that run on several Macs.
     """
 
     nodes: tuple[CheckedNode, ...]
     door_problem: str | None = None
+    groups: tuple[CheckedGroup, ...] = ()
 
     @property
     def is_well(self) -> bool:
-        """Whether every node answered."""
-        return all(each.problem is None for each in self.nodes)
+        """Whether every node answered, and every tier on several Macs could be started."""
+        answered = all(each.problem is None for each in self.nodes)
+        return answered and not any(each.refusals for each in self.groups)
 
     def to_document(self) -> dict[str, object]:
         """The fields of the JSON answer."""
         return {
             "nodes": [each.to_document() for each in self.nodes],
             "door_problem": self.door_problem,
+            "groups": [each.to_document() for each in self.groups],
         }
 
 
 def check_nodes(opened: OpenStack, name: str | None = None) -> NodesCheck:
     """Ask every node, or the one of that `name`, all at once; changes nothing.
 
+    So are the Macs in `hosts` of tiers, which needn't be nodes.
+
     Raises:
-        UsageError: When there is no such node.
+        UsageError: When there is no such node, and no such Mac in `hosts`.
         InvalidFileError: When the file is damaged.
+        MissingError: When a tier runs on several Macs, and there is no `ssh` on this one.
     """
     known = load_nodes(opened.home.nodes)
-    nodes = known.nodes if name is None else (require_node(known, name),)
     stack = opened.readable_stack
-    here = {tier.name: digest_of(opened, tier) for tier in (stack.tiers if stack else ())}
+    tiers = stack.tiers if stack is not None else ()
+    grouped = [tier for tier in tiers if tier.workers]
+    if name is not None:
+        grouped = [tier for tier in grouped if name in (each.host for each in tier.workers)]
+    is_all = name is None
+    nodes = known.nodes if is_all else tuple(each for each in known.nodes if each.name == name)
+    if name is not None and not nodes and not grouped:
+        require_node(known, name)
+    groups = tuple(CheckedGroup(look(opened, tier)) for tier in grouped)
+    here = {tier.name: digest_of(opened, tier) for tier in tiers}
     with ThreadPoolExecutor(max_workers=max(len(nodes), 1)) as pool:
         checked = tuple(pool.map(partial(_check, here), nodes))
-    return NodesCheck(checked, closed_because(opened))
+    return NodesCheck(checked, closed_because(opened), groups)
 
 
 def _check(here: dict[str, str | None], node: Node) -> CheckedNode:

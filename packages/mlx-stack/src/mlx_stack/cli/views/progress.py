@@ -85,12 +85,16 @@ class _LiveBars:
         self._plan: models.events.Planned | None = None
 
     def show(self, event: "models.events.ModelEvent") -> None:
-        if isinstance(event, models.events.Progress | models.events.Converting):
+        if isinstance(
+            event, models.events.Progress | models.events.Converting | models.events.Copying
+        ):
             self._bars.start()
         if isinstance(event, models.events.Progress):
             self._show_progress(event)
         elif isinstance(event, models.events.Converting):
             self._show_conversion(event)
+        elif isinstance(event, models.events.Copying):
+            self._show_copy(event)
         elif (line := describe(event)) is not None:
             self._bars.console.print(harmless(line), markup=False, style="dim", soft_wrap=True)
         if isinstance(event, models.events.Planned):
@@ -120,6 +124,14 @@ class _LiveBars:
     def _show_conversion(self, event: "models.events.Converting") -> None:
         done = min(event.written_bytes, event.expected_bytes)
         self._show_all("converting", done, event.expected_bytes, format_bytes(event.written_bytes))
+
+    def _show_copy(self, event: "models.events.Copying") -> None:
+        facts = f"{format_bytes(event.present_bytes)} of {format_bytes(event.total_bytes)}"
+        if event.host not in self._tasks:
+            self._tasks[event.host] = self._bars.add_task(
+                f"to {shorten(event.host)}", total=event.total_bytes, facts=""
+            )
+        self._bars.update(self._tasks[event.host], completed=event.present_bytes, facts=facts)
 
     def _show_all(self, description: str, done: int, total: int, facts: str) -> None:
         """Keep the bar of everything below the others."""

@@ -1,0 +1,442 @@
+"""Whether one model can be started over several Macs, and if not, what to do.
+
+`refusals` decides, over facts; `look` asks all Macs side by side.
+"""
+
+import ipaddress
+import shlex
+import socket
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+
+from mlx_procsup import locate
+from mlx_stack.engines.errors import EngineMissingError
+from mlx_stack.format import format_bytes
+from mlx_stack.models.disk.layout import places_of
+from mlx_stack.models.find import local_model_of, pull_name
+from mlx_stack.nodes.facts import (
+    Facts,
+    FactsQuestion,
+    HashedFile,
+    InterfaceAddress,
+    ask_facts,
+    own_facts,
+)
+from mlx_stack.nodes.facts_script import BEGINNING
+from mlx_stack.nodes.ssh import SshError, host_name
+from mlx_stack.open_stack import OpenStack
+from mlx_stack.stack import HERE, USUAL_HOME, Host, Tier
+
+_WEIGHTS = (".safetensors", ".py")
+"""Of what is in a model's folder, the engine takes any file of these kinds for a part of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a model can't be started over several Macs.
+
+    Attributes:
+        node: The Mac that it is about, as the stack file calls it.
+        message: One sentence, which names the Mac.
+        fix: What to do about it, with the command.
+    """
+
+    node: str
+    message: str
+    fix: str
+
+    def to_document(self) -> dict[str, object]:
+        """One row of the JSON answer."""
+        return {"node": self.node, "message": self.message, "fix": self.fix}
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A Mac of a group, with what is known of it.
+
+    Attributes:
+        node: What the stack file calls it.
+        address: Its IPv4 address on the link between the Macs; None where it isn't known.
+        port: Where the ring listens there; None where it already does.
+        facts: What it says of itself; None where it couldn't be asked.
+        problem: Why it couldn't.
+        reached_from: The address of this Mac from which that one is reached; None for this Mac,
+            or where there is no way.
+        link_is_private: Whether the user said that nobody else can listen on the way there.
+        needs_bytes: What its share of the model takes; None where that isn't known.
+    """
+
+    node: str
+    address: str | None
+    port: int | None
+    facts: Facts | None
+    problem: Refusal | None = None
+    reached_from: str | None = None
+    link_is_private: bool = False
+    needs_bytes: int | None = None
+
+    @property
+    def interface(self) -> InterfaceAddress | None:
+        """The one that has its address on the link; None where none has."""
+        found = (each for each in self.interfaces if each.address == self.address)
+        return next(found, None)
+
+    @property
+    def interfaces(self) -> tuple[InterfaceAddress, ...]:
+        """All of them."""
+        return self.facts.addresses if self.facts is not None else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """The Macs that a tier's model is divided between.
+
+    Attributes:
+        tier: Its name.
+        members: By rank; the first of them is this Mac.
+        pull: What `pull` needs for its model, as a user types it.
+        indivisible: Why the model can't be divided between so many; None where it can.
+    """
+
+    tier: str
+    members: tuple[Member, ...]
+    pull: str
+    indivisible: str | None = None
+
+
+def check_group(opened: OpenStack, tier: Tier) -> tuple[Refusal, ...]:
+    """Why `tier` can't be started over its Macs; nothing where it can. Changes nothing.
+
+    Raises:
+        MissingError: When there is no `ssh` on this Mac.
+        InvalidFileError: When the configuration is damaged.
+    """
+    return refusals(look(opened, tier))
+
+
+def look(opened: OpenStack, tier: Tier) -> Group:
+    """The Macs of `tier`, all asked at once.
+
+    Raises:
+        MissingError: When there is no `ssh` on this Mac.
+        InvalidFileError: When the configuration is damaged.
+    """
+    workers, variables = tier.workers, opened.variables
+    runs = locate(opened.home.state_dirs, tier.name).own is not None
+    ports = [None if runs else tier.ring_port(rank) for rank in range(len(workers) + 1)]
+    local = local_model_of(opened, tier)
+    folder = (
+        local.path
+        if local is not None
+        else places_of(opened.config.model_dir, tier.source).published
+    )
+
+    def ask_here(own: str | None) -> Member:
+        question = FactsQuestion(folder=str(folder), address=own, ports=_given(ports[0]))
+        with _noting(HERE) as noted:
+            noted.facts = own_facts(opened.home, question, variables)
+        return Member(HERE, own, ports[0], noted.facts, noted.problem)
+
+    def ask_there(worker: Host, port: int | None, address: str | None) -> Member:
+        question = FactsQuestion(folder=folder.name, address=address, ports=_given(port))
+        with _noting(worker.host) as noted:
+            noted.facts = ask_facts(worker.host, worker.home or USUAL_HOME, question, variables)
+        return Member(
+            *(worker.host, address, port, noted.facts, noted.problem),
+            reached_from=way_to(address) if address is not None else None,
+            link_is_private=worker.private_link,
+        )
+
+    with ThreadPoolExecutor(max_workers=len(workers) + 1) as pool:
+        addresses = list(pool.map(partial(address_of, variables=variables), workers))
+        first = addresses[0] if addresses else None
+        own = tier.own_address or (way_to(first) if first is not None else None)
+        here = pool.submit(ask_here, own)
+        there = list(pool.map(ask_there, workers, ports[1:], addresses))
+        members = (here.result(), *there)
+    return Group(tier.name, members, _pull_of(opened, tier))
+
+
+def address_of(worker: Host, variables: Mapping[str, str]) -> str | None:
+    """The IPv4 address of another Mac on the link; None where its name has none.
+
+    That is the one in the stack file, or what the name means to `ssh`.
+    """
+    if worker.address is not None:
+        return worker.address
+    try:
+        return socket.gethostbyname(host_name(worker.host, variables))
+    except (OSError, UnicodeError):
+        return None
+
+
+def way_to(address: str) -> str | None:
+    """This Mac's address from which it reaches another one; None where there is no way."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        try:
+            asked.connect((address, 9))  # sends nothing
+        except OSError:
+            return None
+        return str(asked.getsockname()[0])
+
+
+@dataclass(slots=True)
+class _Noted:
+    facts: Facts | None = None
+    problem: Refusal | None = None
+
+
+@contextmanager
+def _noting(node: str) -> Generator[_Noted]:
+    """Where a Mac can't be asked, why."""
+    noted = _Noted()
+    try:
+        yield noted
+    except SshError as error:
+        noted.problem = Refusal(node, error.message, error.hint or f"`ssh -v {node}` tells more.")
+    except EngineMissingError as error:
+        noted.problem = Refusal(node, error.message, error.hint or "")
+
+
+def _given(port: int | None) -> tuple[int, ...]:
+    return () if port is None else (port,)
+
+
+def _pull_of(opened: OpenStack, tier: Tier) -> str:
+    """What `pull` needs for a tier's weights, as a user types it."""
+    return pull_name(opened, tier) or shlex.quote(tier.source)
+
+
+def refusals(group: Group) -> tuple[Refusal, ...]:
+    """What speaks against a start, the worst of each Mac first."""
+    found = [each.problem for each in group.members if each.problem is not None]
+    if group.indivisible is not None:
+        fix = f"Another number of Macs in `hosts` of {group.tier} in the stack file."
+        found.append(Refusal(HERE, group.indivisible, fix))
+    found += _links(group.members)
+    here = group.members[0]
+    for each in group.members:
+        if each.facts is None:
+            continue
+        if each is not here and here.facts is not None:
+            found += _engine(each.node, here.facts, each.facts)
+        found += _model(each, here, group.pull)
+        found += _port(each, group.tier)
+        found += _share(each, group.tier)
+    return tuple(found)
+
+
+def is_private(address: str) -> bool:
+    """Whether an IPv4 address can't be reached from the internet: private, link-local, loopback."""
+    parsed = ipaddress.IPv4Address(address)
+    return any(parsed in each for each in _PRIVATE)
+
+
+_PRIVATE = tuple(
+    map(
+        ipaddress.IPv4Network,
+        ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "127.0.0.0/8"),
+    )
+)
+
+
+def _links(members: tuple[Member, ...]) -> Iterator[Refusal]:
+    """What is wrong with the addresses, and the ways between Macs that are next to each other."""
+    for each in members:
+        yield from _address(each)
+    settled = [each for each in members if each.interface is not None and _may_listen(each)]
+    known = {each.node for each in settled}
+    ring = [*members, members[0]] if len(members) > 2 else members
+    for one, other in pairwise(ring):
+        if {one.node, other.node} <= known:
+            yield from _way(one, other)
+
+
+def _may_listen(member: Member) -> bool:
+    return member.address is not None and is_private(member.address)
+
+
+def _address(member: Member) -> Iterator[Refusal]:
+    node, address = member.node, member.address
+    if address is None:
+        if member.problem is None:
+            yield Refusal(
+                node,
+                f"The address of {_whose(node)} on the link is not known.",
+                f"Give it in the stack file: `{{host: {node}, address: …}}` in `hosts`.",
+            )
+    elif not is_private(address):
+        yield Refusal(
+            node,
+            f"{address} of {_whose(node)} is an address of the internet: what the Macs exchange is "
+            "neither encrypted nor checked.",
+            f"Give its address on a cable or a private network: `{{host: {node}, address: …}}` in "
+            "`hosts` of the stack file.",
+        )
+    elif member.facts is not None and member.interface is None:
+        there = ", ".join(f"{each.address} ({each.interface})" for each in member.interfaces)
+        yield Refusal(
+            node,
+            f"{_subject(node)} has no address {address}; it has {there or 'none'}.",
+            f"Give one of these in the stack file: `{{host: {node}, address: …}}` in `hosts`.",
+        )
+
+
+def _way(one: Member, other: Member) -> Iterator[Refusal]:
+    """What is wrong with the link between two Macs whose addresses are right."""
+    for near, far in ((one, other), (other, one)):
+        assert near.interface is not None
+        assert far.address is not None
+        if _reaches(near.interface, far.address):
+            continue
+        named = far if far.node != HERE else near
+        through = [each for each in near.interfaces if _reaches(each, far.address)]
+        if through:
+            yield Refusal(
+                named.node,
+                f"{far.address} of {_whose(far.node)} is in the network of {through[0].interface} "
+                f"of {_whose(near.node)}, and not in that of {near.interface.interface}, which has "
+                f"{near.address}.",
+                f"Give both addresses of one network in the stack file: "
+                f"`{{host: {named.node}, address: …}}` in `hosts`.",
+            )
+            return
+        if not all(each.link_is_private or each.node == HERE for each in (one, other)):
+            yield Refusal(
+                named.node,
+                f"{far.address} of {_whose(far.node)} is in no network that {_whose(near.node)} is "
+                "in: others on the way could read and change what the Macs exchange.",
+                "Connect them by a cable and give its addresses in `hosts` of the stack file. If "
+                "no one else can listen on the way: `mlx-stack init` with --host and --i-know.",
+            )
+            return
+    here, far = (one, other) if one.node == HERE else (other, one)
+    if here.node == HERE and far.reached_from != here.address:
+        through = next(
+            (each.interface for each in here.interfaces if each.address == far.reached_from), None
+        )
+        way = f"from {far.reached_from} ({through})" if through is not None else "not at all"
+        yield Refusal(
+            far.node,
+            f"{far.address} of {far.node} is reached {way}, and {here.address} is what was meant.",
+            f"`{{host: {HERE}, address: …}}` in `hosts` of the stack file gives another address of "
+            f"this Mac; `route get {far.address}` shows the way.",
+        )
+
+
+def _reaches(interface: InterfaceAddress, address: str) -> bool:
+    """Whether an address is in the network of an interface, so that no router is on the way."""
+    network = ipaddress.IPv4Network((interface.address, interface.prefix), strict=False)
+    return ipaddress.IPv4Address(address) in network
+
+
+def _engine(node: str, here: Facts, there: Facts) -> Iterator[Refusal]:
+    if there.lock_sha256 is None or there.lock_sha256 != here.lock_sha256:
+        own, its = here.packages.get("mlx-lm"), there.packages.get("mlx-lm")
+        versions = f": {its or 'unknown'} there, {own or 'unknown'} here" if own != its else ""
+        yield Refusal(
+            node,
+            f"{node} has another version of the engine than this Mac{versions}.",
+            f"Have the same mlx-stack on both (`mlx-stack upgrade`); then on {node}: "
+            "`mlx-stack engines install mlx-lm`.",
+        )
+    elif _minor(here.python) != _minor(there.python):
+        yield Refusal(
+            node,
+            f"The engine of {node} runs on Python {there.python}, that of this Mac on "
+            f"{here.python}.",
+            f"On {node}: install mlx-stack with Python {_minor(here.python)}, then "
+            "`mlx-stack engines install mlx-lm`.",
+        )
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
+
+
+def _model(member: Member, here: Member, pull: str) -> Iterator[Refusal]:
+    assert member.facts is not None
+    problem = _model_problem(member, here)
+    if problem is not None:
+        is_here = member.node == HERE
+        fix = f"`mlx-stack pull {pull}` completes it."
+        yield Refusal(
+            member.node,
+            problem,
+            fix if is_here else f"`mlx-stack pull {pull} --nodes` copies it there.",
+        )
+
+
+def _model_problem(member: Member, here: Member) -> str | None:
+    assert member.facts is not None
+    model, node = member.facts.model, member.node
+    if model is None:
+        return f"The model is not on {_whose(node)}."
+    wrong = next(
+        (each.path for each in model.files if model.sizes.get(each.path) != each.size_bytes), None
+    )
+    if wrong is not None or model.damaged:
+        return f"The model on {_whose(node)} is not whole: {wrong or model.damaged[0]}."
+    if member is here or here.facts is None or here.facts.model is None:
+        return None
+    own = here.facts.model
+    for each, whose in ((own, _whose(here.node)), (model, node)):
+        if (
+            each.files
+            and all(file.algorithm == BEGINNING for file in each.files)
+            and ({file.algorithm for file in (*own.files, *model.files)} != {BEGINNING})
+        ):
+            return f"The model on {whose} was not pulled: its hashes are not known."
+    if (different := _difference(own.files, model.files)) is not None:
+        return f"The model on {node} is not the one on this Mac: {different} differs."
+    known = {each.path for each in model.files}
+    more = next((path for path in model.sizes if path not in known and _counts(path)), None)
+    if more is not None and more not in own.sizes:
+        return f"The model on {node} has a file more than the one on this Mac: {more}."
+    return None
+
+
+def _difference(one: Iterable[HashedFile], other: Iterable[HashedFile]) -> str | None:
+    """The path of a file that is not the same in both; None where all are."""
+    return min((each.path for each in set(one) ^ set(other)), default=None)
+
+
+def _counts(path: str) -> bool:
+    return path.endswith(_WEIGHTS)
+
+
+def _port(member: Member, tier: str) -> Iterator[Refusal]:
+    assert member.facts is not None
+    for port in member.facts.ports_taken:
+        if port == member.port:
+            yield Refusal(
+                member.node,
+                f"Another program on {_whose(member.node)} listens on port {port}.",
+                f"`lsof -nP -iTCP:{port}` there shows which; another `port` of {tier} in the stack "
+                "file moves it.",
+            )
+
+
+def _share(member: Member, tier: str) -> Iterator[Refusal]:
+    assert member.facts is not None
+    limit, needs = member.facts.gpu_limit_bytes, member.needs_bytes
+    if limit is not None and needs is not None and needs > limit:
+        yield Refusal(
+            member.node,
+            f"The share of {_whose(member.node)} takes {format_bytes(needs)}, and its GPU may use "
+            f"{format_bytes(limit)}.",
+            f"A smaller `context_tokens` or `concurrency` of {tier} in the stack file, or more "
+            "Macs in `hosts`.",
+        )
+
+
+def _whose(node: str) -> str:
+    return "this Mac" if node == HERE else node
+
+
+def _subject(node: str) -> str:
+    return "This Mac" if node == HERE else node
