@@ -1,4 +1,4 @@
-"""What launchd needs to know of a job: the keys of its plist as one frozen value."""
+"""What launchd needs to know about a job: the keys of its plist as one frozen value."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,33 +19,33 @@ class ProcessType(StrEnum):
     BACKGROUND = "Background"
     """Work that no one waits for: strict limits."""
     INTERACTIVE = "Interactive"
-    """As an application in the foreground: no limits. What a server with users wants."""
+    """Like an application in the foreground: no limits. Suits a server with users."""
     ADAPTIVE = "Adaptive"
-    """Between Background and Interactive, by activity over XPC."""
+    """Between Background and Interactive, depending on activity over XPC."""
 
 
 @dataclass(frozen=True, slots=True)
 class LaunchAgent:
     """A job for launchd: an agent of a user's session, or a daemon of the system domain.
 
-    The attributes are the keys of launchd.plist(5) that a server needs. A default means that the
-    key is left out, so that launchd's own default counts. There is no shell and no expansion: every
-    path is absolute, and a `~` or `$HOME` stays what it is.
+    The attributes are the keys of launchd.plist(5) that a server needs. With a default value the
+    key is left out, so that launchd's own default applies. There is no shell and no expansion:
+    every path is absolute, and a `~` or `$HOME` isn't expanded.
 
     Attributes:
-        keep_alive: `KeepAlive`: started again whatever ends it; implies `run_at_load`.
+        keep_alive: `KeepAlive`: restarted however it ends; implies `run_at_load`.
         standard_out_path: `StandardOutPath`: file that standard output is appended to; its folder
             must exist, and launchd never rotates it.
-        throttle_interval_s: `ThrottleInterval`: not started more often than this; launchd's
-            default is 10.
-        exit_timeout_s: `ExitTimeOut`: from SIGTERM to SIGKILL; 0 waits for ever, which launchd
-            advises against. Its own default shows as 5.
+        throttle_interval_s: `ThrottleInterval`: not started more often than this; launchd's default
+            is 10.
+        exit_timeout_s: `ExitTimeOut`: from SIGTERM to SIGKILL; 0 waits indefinitely, which launchd
+            advises against. Its own default is shown as 5.
         process_type: `ProcessType`: limits on CPU and disk; the default throttles.
         number_of_files: `SoftResourceLimits.NumberOfFiles`: open files. In a daemon this also
             changes `kern.maxfiles` and `kern.maxfilesperproc` of the whole machine.
-        user_name: `UserName`: whom a daemon runs as; launchd ignores it in an agent.
+        user_name: `UserName`: the user that a daemon runs as; launchd ignores it in an agent.
         other_keys: All other keys, as they are written: `{"StartInterval": 3600}`. They are checked
-            only for what a property list can hold.
+            only for values that a property list can't contain.
     """
 
     label: str

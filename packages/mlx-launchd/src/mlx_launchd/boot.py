@@ -1,4 +1,4 @@
-"""Whether a job would come back by itself after a power cut, and what prevents it; pure."""
+"""Whether a job would come back after a power cut, and what prevents it; pure."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ _UNLOCKS_OVER_SSH = 26
 
 @dataclass(frozen=True, slots=True)
 class BootFacts:
-    """What decides whether a Mac is a server again after its power returns; None is unknown.
+    """The facts that decide whether a Mac is a server again after a power cut; None is unknown.
 
     Attributes:
         filevault: Whether the disk is encrypted with FileVault.
-        auto_login_user: Who is logged in at boot without a password, or `""` for no one.
-        autorestart: Starts again by itself after a power failure.
+        auto_login_user: The user who is logged in at boot without a password, or `""` for no one.
+        autorestart: Starts automatically after a power failure.
         autorestart_at_connect: Starts when power is connected.
         has_battery: Whether it has a battery, so that a short power cut does not switch it off.
         sleep_minutes: Idle time after which it sleeps; 0 is never.
@@ -34,21 +34,21 @@ class BootFacts:
 
 
 class BootVerdict(StrEnum):
-    """What a finding means for coming back."""
+    """What a finding means for coming back after a power cut."""
 
     OK = "ok"
     PREVENTS = "prevents"
     UNKNOWN = "unknown"
     WARNING = "warning"
-    """It comes back, and something else is wrong."""
+    """The job comes back, but something else is wrong."""
 
 
 @dataclass(frozen=True, slots=True)
 class BootFinding:
-    """One thing that was looked at.
+    """One checked condition.
 
     Attributes:
-        message: What was found, a sentence for a person.
+        message: The result, as a sentence for a person.
     """
 
     name: str
@@ -62,8 +62,8 @@ class BootOutlook:
     """Whether the job comes back.
 
     Attributes:
-        comes_back: False where something prevents it, None where something is unknown.
-        findings: What was looked at, in the order in which a Mac starts.
+        comes_back: False if something prevents it, None if something is unknown.
+        findings: The checked conditions, in the order in which a Mac starts.
     """
 
     comes_back: bool | None
@@ -77,10 +77,10 @@ def boot_outlook(
     user: str,
     as_daemon: str = "install it as a LaunchDaemon",
 ) -> BootOutlook:
-    """Whether a job in this domain would run again after a power cut without anyone there.
+    """Whether a job in this domain would run again after a power cut with no one present.
 
     Args:
-        domain: Where the job is installed; None where it is not.
+        domain: Where the job is installed; None if it isn't.
         as_daemon: How this caller's user installs the job as a LaunchDaemon, as an imperative.
     """
     findings = (

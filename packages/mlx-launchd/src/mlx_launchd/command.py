@@ -1,4 +1,4 @@
-"""The two seams to the machine: running a program, and time."""
+"""The two interfaces to the machine: running a program, and time."""
 
 import subprocess
 import time
@@ -11,12 +11,12 @@ from mlx_launchd.errors import LaunchdError, ProgramMissingError
 
 @dataclass(frozen=True, slots=True)
 class Completed:
-    """What a program answered.
+    """The result of a program.
 
     Attributes:
-        returncode: Its exit code; negative where a signal ended it.
-        stdout: Its standard output, undecodable bytes replaced.
-        stderr: Its standard error, undecodable bytes replaced.
+        returncode: Its exit code; negative if a signal ended it.
+        stdout: Its standard output, with undecodable bytes replaced.
+        stderr: Its standard error, with undecodable bytes replaced.
     """
 
     returncode: int
@@ -25,23 +25,23 @@ class Completed:
 
 
 class CommandRunner(Protocol):
-    """Runs a command to its end; raises ProgramMissingError where the program is not there."""
+    """Runs a command to its end; raises ProgramMissingError if the program is missing."""
 
     def __call__(self, command: Sequence[str], /) -> Completed:
-        """What the command answered."""
+        """The command's result."""
         ...
 
 
 class InputRunner(CommandRunner, Protocol):
-    """A CommandRunner whose programs can be given something to read."""
+    """A CommandRunner whose programs can be given standard input."""
 
     def __call__(self, command: Sequence[str], /, stdin: str | None = None) -> Completed:
-        """What the command answered, with `stdin` as its standard input."""
+        """The command's result, with `stdin` as its standard input."""
         ...
 
 
 class Clock(Protocol):
-    """Time that only moves forward, and a way to let it pass."""
+    """Time that only moves forward, and a way to wait."""
 
     def monotonic(self) -> float:
         """Seconds since some fixed moment."""
@@ -70,15 +70,15 @@ class SubprocessRun:
     """Runs programs found on PATH, by default without standard input.
 
     Attributes:
-        timeout_s: After so long a program is killed and LaunchdError raised.
-        environment: What the programs see; by default this process's own environment.
+        timeout_s: After this time a program is killed and LaunchdError is raised.
+        environment: The environment of the programs; by default this process's own.
     """
 
     timeout_s: float = 60.0
     environment: Mapping[str, str] | None = None
 
     def __call__(self, command: Sequence[str], /, stdin: str | None = None) -> Completed:
-        """What the command answered."""
+        """The command's result."""
         try:
             done = subprocess.run(
                 tuple(command),

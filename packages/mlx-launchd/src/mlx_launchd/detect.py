@@ -1,4 +1,4 @@
-"""What a Mac says of itself, through programs of macOS (decision 0068)."""
+"""Facts about a Mac, from programs of macOS (decision 0068)."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from mlx_launchd.power import PowerSettings, parse_filevault, parse_pmset
 
 
 def detect_session(run: CommandRunner, environment: Mapping[str, str]) -> Session:
-    """Who asks and from where, by `id`, the owner of `/dev/console` and sshd's variables.
+    """The calling user and session, from `id`, the owner of `/dev/console` and sshd's variables.
 
     Raises:
         LaunchdError: `id` does not answer with a user.
@@ -31,7 +31,7 @@ def detect_session(run: CommandRunner, environment: Mapping[str, str]) -> Sessio
 
 
 def detect_boot_facts(run: CommandRunner) -> BootFacts:
-    """What decides whether the machine comes back; what a program does not say is None."""
+    """The facts that decide whether the machine comes back; unknown ones are None."""
     filevault = _asked(run, ("fdesetup", "status"))
     version = _asked(run, ("sw_vers", "-productVersion"))
     power = detect_power_settings(run)
@@ -48,7 +48,7 @@ def detect_boot_facts(run: CommandRunner) -> BootFacts:
 
 
 def detect_power_settings(run: CommandRunner) -> PowerSettings:
-    """`pmset`'s settings for mains power; all None where it does not answer."""
+    """`pmset`'s settings for mains power; all None if it does not answer."""
     custom = _asked(run, ("pmset", "-g", "custom"))
     if custom is None or custom.returncode != 0:
         return PowerSettings()
@@ -59,9 +59,9 @@ def detect_power_settings(run: CommandRunner) -> PowerSettings:
 
 
 def volume_problem(run: CommandRunner, volume: Path) -> str | None:
-    """Why a volume may be missing when the Mac starts, by `diskutil`; None where it is there.
+    """Why a volume may be missing when the Mac starts, by `diskutil`; None if it is there by then.
 
-    macOS brings up the fixed disks inside a Mac before anyone logs in, and all others afterwards.
+    macOS mounts the fixed disks inside a Mac before anyone logs in, and all others afterwards.
     """
     answer = _asked(run, ("diskutil", "info", "-plist", str(volume)))
     facts = read_entries(answer.stdout.encode()) if answer is not None else {}

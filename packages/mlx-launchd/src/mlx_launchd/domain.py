@@ -1,4 +1,4 @@
-"""Where a job lives: the session of a user, a user without one, or the whole machine; pure."""
+"""Where a job runs: a user's session, a user without one, or the whole machine; pure."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,7 +8,7 @@ class DomainKind(StrEnum):
     """The three domains that a job can be loaded into by name."""
 
     GUI = "gui"
-    """A user's login session, made by loginwindow when that user logs in at the console."""
+    """A user's login session, created by loginwindow when that user logs in at the console."""
     USER = "user"
     """A user without a login session; nothing loads jobs into it again after a reboot."""
     SYSTEM = "system"
@@ -41,10 +41,11 @@ SYSTEM = Domain(DomainKind.SYSTEM)
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Who asks, and from where.
+    """The calling user, and where the call comes from.
 
     Attributes:
-        console_uid: Owner of `/dev/console`: who is logged in at the screen; root where no one is.
+        console_uid: Owner of `/dev/console`: the user logged in at the screen; root if there is
+            none.
     """
 
     uid: int
@@ -59,7 +60,7 @@ class DomainChoice:
     """A domain, and why it was chosen.
 
     Attributes:
-        reason: Why, as a sentence for a person.
+        reason: The reason, as a sentence for a person.
         returns_at_login: Whether launchd loads the job again when its user logs in.
         returns_at_boot: Whether launchd loads the job again at boot, before any login.
     """
@@ -73,10 +74,10 @@ class DomainChoice:
 def choose_domain(session: Session, *, system: bool = False) -> DomainChoice:
     """The domain for a job of this user, with the reason.
 
-    The rule is the one of Homebrew's services: root, also through sudo, manages the machine's own
+    The rule is that of Homebrew's services: root, also through sudo, manages the machine's own
     domain; a user who is logged in at the console has a login session, and reaches it over SSH too;
-    as another user under sudo, or over SSH while someone else or no one is at the console, there
-    is only the user's own domain.
+    as another user under sudo, or over SSH while another user or no one is at the console, there is
+    only the user's own domain.
     """
     if system or session.uid == 0:
         reason = (

@@ -1,10 +1,10 @@
-"""What can go wrong, with the fields that a caller needs to say so or to act."""
+"""What can go wrong, with the fields that a caller needs to report it or to act."""
 
 from collections.abc import Sequence
 
 
 class LaunchdError(Exception):
-    """Something that this library was asked for did not happen."""
+    """Something that this library was asked to do did not happen."""
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
@@ -13,7 +13,7 @@ class LaunchdError(Exception):
 
 
 class ProgramMissingError(LaunchdError):
-    """A program of macOS is not on PATH: this is not a Mac, or PATH is broken."""
+    """A program of macOS is not on PATH: this isn't a Mac, or PATH is wrong."""
 
     def __init__(self, program: str) -> None:
         super().__init__(
@@ -24,15 +24,15 @@ class ProgramMissingError(LaunchdError):
 
 
 class OutputError(LaunchdError):
-    """A text is not what the program prints."""
+    """A text is not the program's output."""
 
 
 class PlistError(LaunchdError):
-    """A property list is not one that launchd would take.
+    """launchd would not accept a property list.
 
     Attributes:
-        key: launchd's key, dotted where nested, or `""` where the whole file is meant.
-        expected: What launchd wants there.
+        key: launchd's key, dotted if nested, or `""` for the whole file.
+        expected: What launchd expects there.
         got: What is there instead.
     """
 
@@ -44,7 +44,7 @@ class PlistError(LaunchdError):
 
 
 class LaunchctlError(LaunchdError):
-    """A command failed, or what it did is not what was asked.
+    """A command failed, or did something other than what was asked.
 
     Attributes:
         command: The command as it was run.
@@ -62,7 +62,7 @@ class LaunchctlError(LaunchdError):
 
 
 class NoSessionError(LaunchctlError):
-    """The domain does not exist, since its user is not logged in: a LaunchDaemon needs none."""
+    """The domain does not exist, since its user isn't logged in; a LaunchDaemon needs no login."""
 
 
 class NotPermittedError(LaunchctlError):
@@ -70,7 +70,7 @@ class NotPermittedError(LaunchctlError):
 
 
 class DisabledError(LaunchctlError):
-    """The label is switched off, by `launchctl disable` or in Login Items."""
+    """The label is disabled, by `launchctl disable` or in Login Items."""
 
 
 class StillStoppingError(LaunchctlError):

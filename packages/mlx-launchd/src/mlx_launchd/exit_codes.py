@@ -1,7 +1,8 @@
-"""What launchctl's exit codes mean, by verb; numbers only, since its words change (decision 0065).
+"""What launchctl's exit codes mean, by verb; only numbers, since its text changes (decision 0065).
 
 The codes are errno values or launchd's own (112, 113, 119, 122, 125); `launchctl error N` decodes
-one. Recorded on macOS 11 to 27 by Homebrew, lima, Tailscale and others, and on Darwin 25.6.0.
+one. They were recorded on macOS 11 to 27 by Homebrew, lima, Tailscale and others, and on Darwin
+25.6.0.
 """
 
 from enum import StrEnum
@@ -19,27 +20,27 @@ class Verb(StrEnum):
 
 
 class LaunchctlStatus(StrEnum):
-    """What launchctl found; a caller acts differently on each."""
+    """The status that launchctl reported; a caller acts differently on each."""
 
     DONE = "done"
-    """Done, or begun. Of a bootstrap it is believed only once `print` agrees."""
+    """Done, or begun. For a bootstrap, this counts only once `print` agrees."""
     NOT_LOADED = "not loaded"
-    """The domain has no job of this label."""
+    """The domain has no job with this label."""
     NO_DOMAIN = "no domain"
-    """The domain does not exist: its user is not logged in."""
+    """The domain does not exist: its user isn't logged in."""
     NOT_PERMITTED = "not permitted"
     """The domain belongs to another user, or to root."""
     ALREADY_LOADED = "already loaded"
-    """The label is loaded, or the job of that label is still being torn down."""
+    """The label is loaded, or the job with that label is still being torn down."""
     STOPPING = "stopping"
     """The job is stopping, and has not stopped yet."""
     DISABLED = "disabled"
-    """The label is switched off in the database of `launchctl disable`."""
+    """The label is disabled in the database of `launchctl disable`."""
     REFUSED = "refused"
     """The domain does not take such a job: there is no session, or the user switched the job off in
     Login Items."""
     BAD_FILE = "bad file"
-    """The plist's owner, mode or volume is not to launchd's liking."""
+    """launchd doesn't accept the plist's owner, mode or volume."""
     NO_FILE = "no file"
     """There is no plist at that path."""
     IO_ERROR = "input/output error"
@@ -47,7 +48,7 @@ class LaunchctlStatus(StrEnum):
     on older systems, a bad plist, missing rights, and on macOS 14 now and then a job that did
     load. Only another question tells which."""
     UNKNOWN = "unknown"
-    """A code that is not in this table."""
+    """A code that isn't in this table."""
 
 
 STATUSES: dict[Verb, dict[int, LaunchctlStatus]] = {
@@ -82,11 +83,11 @@ STATUSES: dict[Verb, dict[int, LaunchctlStatus]] = {
     # Only asked to explain another failure: whatever it says but 0 explains nothing.
     Verb.PRINT_DISABLED: {},
 }
-"""Every code that is known, by verb; 0 is DONE for all."""
+"""Every known code, by verb; 0 is DONE for all."""
 
 
 def classify(verb: Verb, returncode: int) -> LaunchctlStatus:
-    """What this exit code of this verb means."""
+    """The meaning of this exit code of this verb."""
     if returncode == 0:
         return LaunchctlStatus.DONE
     return STATUSES[verb].get(returncode, LaunchctlStatus.UNKNOWN)

@@ -1,4 +1,4 @@
-"""Plists on disk as launchd wants them: whole, trusted owner, writable by its owner alone."""
+"""Plists on disk as launchd requires them: complete, with a trusted owner who alone may write."""
 
 import os
 import stat
@@ -17,7 +17,7 @@ class PlistFiles(Protocol):
     """Where plists are kept."""
 
     def read(self, path: Path) -> bytes | None:
-        """The file's content, or None where there is no file."""
+        """The file's content, or None if there is no file."""
         ...
 
     def write(self, path: Path, data: bytes) -> None:
@@ -25,7 +25,7 @@ class PlistFiles(Protocol):
         ...
 
     def remove(self, path: Path) -> None:
-        """Remove the file if it is there."""
+        """Remove the file if it exists."""
         ...
 
 
@@ -34,14 +34,14 @@ class UserPlistFiles:
     """Plists in a folder that the user may write."""
 
     def read(self, path: Path) -> bytes | None:
-        """The file's content, or None where there is no file."""
+        """The file's content, or None if there is no file."""
         return _read(path)
 
     def write(self, path: Path, data: bytes) -> None:
-        """Put the whole file in place at once, mode 0644, and make its folder where it is missing.
+        """Put the whole file in place at once, mode 0644; creates its folder if it is missing.
 
         Raises:
-            LaunchdError: The folder or the file cannot be written.
+            LaunchdError: The folder or the file can't be written.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,10 +61,10 @@ class UserPlistFiles:
             ) from error
 
     def remove(self, path: Path) -> None:
-        """Remove the file if it is there.
+        """Remove the file if it exists.
 
         Raises:
-            LaunchdError: The folder does not let it be removed.
+            LaunchdError: The folder does not allow it to be removed.
         """
         try:
             path.unlink(missing_ok=True)
@@ -76,8 +76,8 @@ class UserPlistFiles:
 class RootPlistFiles:
     """Plists in a folder that only root may write.
 
-    Root gets a file's content on standard input: a file that the user owns could be swapped on the
-    way by any of the user's programs.
+    Root gets a file's content on standard input, because any of the user's programs could replace a
+    file that the user owns before root reads it.
 
     Attributes:
         privilege: Put before each command.
@@ -87,16 +87,16 @@ class RootPlistFiles:
     privilege: tuple[str, ...] = ("/usr/bin/sudo",)
 
     def read(self, path: Path) -> bytes | None:
-        """The file's content, or None where there is no file."""
+        """The file's content, or None if there is no file."""
         return _read(path)
 
     def write(self, path: Path, data: bytes) -> None:
-        """Write the whole file, which becomes root's, with mode 0644.
+        """Write the whole file, which then belongs to root, with mode 0644.
 
         Raises:
-            LaunchctlError: The command failed, or rights were denied.
-            LaunchdError: There is no such folder, or what landed is something else; then it is
-                gone again.
+            LaunchctlError: The command failed, or permission was denied.
+            LaunchdError: There is no such folder, or the written file differs; in that case it is
+                removed again.
         """
         if not path.parent.is_dir():
             raise LaunchdError(
@@ -117,10 +117,10 @@ class RootPlistFiles:
         )
 
     def remove(self, path: Path) -> None:
-        """Remove the file if it is there.
+        """Remove the file if it exists.
 
         Raises:
-            LaunchctlError: The command failed, or rights were denied.
+            LaunchctlError: The command failed, or permission was denied.
         """
         if path.exists():
             self._run(self.remove_command(path))
@@ -142,10 +142,10 @@ class RootPlistFiles:
 
 
 def check_plist_file(path: Path, *, owner_uid: int) -> None:
-    """Return if launchd would trust this file.
+    """Returns if launchd would trust this file.
 
     Raises:
-        PlistError: It is not a regular file, belongs to another, or others may write it.
+        PlistError: It isn't a regular file, belongs to another user, or others may write it.
     """
     found = path.lstat()
     if not stat.S_ISREG(found.st_mode):
@@ -162,11 +162,11 @@ def check_plist_file(path: Path, *, owner_uid: int) -> None:
 
 
 def lint(run: CommandRunner, path: Path) -> None:
-    """Return if `plutil -lint`, which reads plists as macOS does, finds nothing wrong.
+    """Returns if `plutil -lint`, which reads plists as macOS does, finds no problem.
 
     Raises:
-        ProgramMissingError: There is no plutil: this is not a Mac.
-        PlistError: plutil finds the file wrong.
+        ProgramMissingError: There is no plutil: this isn't a Mac.
+        PlistError: plutil found a problem in the file.
     """
     done = run(("plutil", "-lint", str(path)))
     if done.returncode != 0:

@@ -1,4 +1,4 @@
-"""A plist and its loaded job as one thing: both are there, or neither is (decision 0066)."""
+"""Installs a plist and its job together: both exist, or neither does (decision 0066)."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ from mlx_launchd.plist import read_entries, to_plist
 
 
 class JobOutcome(StrEnum):
-    """What an installation had to do."""
+    """The outcome of an installation."""
 
     INSTALLED = "installed"
-    """There was nothing before."""
+    """Nothing was installed before."""
     UPDATED = "updated"
-    """The plist was another one, or its job was not loaded or did not run."""
+    """The plist was different, or its job was not loaded or did not run."""
     UNCHANGED = "unchanged"
-    """This very plist is loaded and its program runs: nothing was touched."""
+    """Exactly this plist is loaded and its program runs: nothing was changed."""
 
 
 @dataclass(frozen=True, slots=True)
 class InstalledJob:
-    """A job that is installed.
+    """An installed job.
 
     Attributes:
-        outcome: What had to be done.
+        outcome: The outcome of the installation.
         plist: Its file.
     """
 
@@ -44,8 +44,9 @@ class Installer:
     """Installs and removes jobs in one domain and the folder that belongs to it.
 
     Attributes:
-        folder: Where the domain's plists are: `~/Library/LaunchAgents`, `/Library/LaunchDaemons`.
-        run: Runs `plutil -lint` on what was written, where there is a plutil; None leaves it out.
+        folder: The folder of the domain's plists: `~/Library/LaunchAgents`,
+            `/Library/LaunchDaemons`.
+        run: Runs `plutil -lint` on the written file, if there is a plutil; None skips this.
     """
 
     jobs: Jobs
@@ -59,14 +60,14 @@ class Installer:
         return self.folder / f"{label}.plist"
 
     def install(self, agent: LaunchAgent) -> InstalledJob:
-        """Write the plist, load the job and see it run; an installed one is brought up to date.
+        """Write the plist, load the job and see it run; updates an installed job.
 
-        Where launchd does not take the new job, the one before is put back; where that fails too,
-        or there was none, no plist stays behind, so that launchd cannot load by surprise at the
-        next boot what it refuses today. A job that loads but does not stay alive stays installed.
+        If launchd does not accept the new job, the previous one is restored. If that fails too, or
+        there was none, no plist stays behind, so that the next boot doesn't unexpectedly load a job
+        that launchd refuses today. A job that loads but does not stay alive stays installed.
 
         Raises:
-            PlistError: launchd would refuse the job or read it differently.
+            PlistError: launchd would refuse the job or interpret it differently.
             LaunchdError: It did not load, or does not run.
         """
         data = to_plist(agent, system=self.domain.uid is None)
@@ -92,7 +93,7 @@ class Installer:
         return InstalledJob(outcome, path, loaded)
 
     def uninstall(self, label: str) -> bool:
-        """Unload the job and remove its plist; False where neither was there.
+        """Unload the job and remove its plist; False if neither existed.
 
         Raises:
             LaunchdError: The job could not be unloaded (its plist stays), or the file not removed.

@@ -1,4 +1,4 @@
-"""A job's way into launchd and out of it, each step waited for and verified (decision 0065)."""
+"""Loads a job into launchd and unloads it; each step is awaited and verified (decision 0065)."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,12 +28,12 @@ class JobTimeouts:
 
     Attributes:
         poll_s: Between two questions.
-        teardown_s: For a job to go, beyond its own `ExitTimeOut`.
-        endless_exit_s: For a job to go whose `ExitTimeOut` is 0, which means for ever.
-        bootstrap_tries: How often a load is tried while launchd still tears down the last one.
+        teardown_s: Until a job is gone, in addition to its own `ExitTimeOut`.
+        endless_exit_s: Until a job is gone whose `ExitTimeOut` is 0, which means no limit.
+        bootstrap_tries: How many times a load is tried while launchd still tears down the last one.
         retry_s: Between two of those tries.
-        start_s: For a program to be running.
-        steady_s: How long it must stay the same process to count as running.
+        start_s: Until a program is running.
+        steady_s: How long it must be the same process to count as running.
     """
 
     poll_s: float = 0.25
@@ -50,7 +50,7 @@ class LoadedJob:
     """A job in the domain where it was found.
 
     Attributes:
-        job: What `launchctl print` says of it.
+        job: The output of `launchctl print` for it.
     """
 
     domain: Domain
@@ -59,7 +59,7 @@ class LoadedJob:
 
 @dataclass(frozen=True, slots=True)
 class Jobs:
-    """Loads and unloads jobs, and returns only once launchd itself says that it is so.
+    """Loads and unloads jobs, and returns only once launchd itself confirms the result.
 
     Attributes:
         timeouts: How long each wait may take.
@@ -72,7 +72,7 @@ class Jobs:
     as_daemon: str = "install it as a LaunchDaemon"
 
     def find(self, label: str, domain: Domain) -> LoadedJob | None:
-        """The job of this label, or None where it is not loaded.
+        """The job with this label, or None if it is not loaded.
 
         The user's login session and the user's own domain are both searched.
 
@@ -87,10 +87,10 @@ class Jobs:
         return None
 
     def load(self, label: str, plist: Path, domain: Domain, *, starts: bool = True) -> LoadedJob:
-        """Load the job from its plist, in place of any job of that label, and see it run.
+        """Load the job from its plist, replacing any job with that label, and see it run.
 
-        The label is enabled first. A bootstrap's own exit code is never the last word: on some
-        systems it says 5 while the job loads.
+        The label is enabled first. A bootstrap's own exit code is never trusted on its own: on some
+        systems it is 5 although the job loads.
 
         Args:
             starts: Whether launchd starts the program at once (`RunAtLoad`, `KeepAlive`).
@@ -98,9 +98,9 @@ class Jobs:
         Raises:
             NoSessionError: The domain does not exist.
             NotPermittedError: The domain is root's or another user's.
-            DisabledError: The label is switched off and stays so.
-            StillStoppingError: The job that was loaded before does not go.
-            NotRunningError: The job is loaded and its program does not stay alive.
+            DisabledError: The label is disabled and stays so.
+            StillStoppingError: The job that was loaded before does not stop.
+            NotRunningError: The job is loaded, but its program does not stay alive.
             LaunchctlError: launchd refuses the job.
         """
         self.require_domain(domain)
@@ -115,11 +115,11 @@ class Jobs:
         return LoadedJob(domain, job)
 
     def unload(self, label: str, domain: Domain) -> bool:
-        """Unload the job and wait until it has gone; False where it was not loaded.
+        """Unload the job and wait until it has gone; False if it was not loaded.
 
         Raises:
             NotPermittedError: The domain is root's or another user's.
-            StillStoppingError: The job does not go.
+            StillStoppingError: The job does not stop.
             LaunchctlError: launchctl answered something else.
         """
         unloaded = False
@@ -131,7 +131,7 @@ class Jobs:
         return unloaded
 
     def require_domain(self, domain: Domain) -> None:
-        """Return if the domain exists and is the caller's to change.
+        """Returns if the domain exists and the caller may change it.
 
         Raises:
             NoSessionError: It does not exist.
@@ -141,7 +141,7 @@ class Jobs:
         self._check(self.launchctl.print_domain(domain))
 
     def is_disabled(self, label: str, domain: Domain) -> bool | None:
-        """Whether the label is switched off; None where launchctl does not say."""
+        """Whether the label is disabled; None if launchctl does not say."""
         answer = self.launchctl.print_disabled(domain)
         if answer.status is not LaunchctlStatus.DONE:
             return None
@@ -321,7 +321,7 @@ class Jobs:
 
 
 def volume_of(path: Path) -> Path | None:
-    """The volume that a path lies on, `/Volumes/Name`; None on the one that the Mac starts from."""
+    """The volume of a path, `/Volumes/Name`; None for the one that the Mac starts from."""
     parts = path.resolve().parts
     return Path(*parts[:3]) if parts[:2] == ("/", "Volumes") and len(parts) > 2 else None
 

@@ -1,4 +1,4 @@
-"""launchctl's verbs, one call each; no judgement beyond what the exit code says."""
+"""launchctl's verbs, one call each, interpreted only by their exit codes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from mlx_launchd.exit_codes import LaunchctlStatus, Verb, classify
 
 @dataclass(frozen=True, slots=True)
 class LaunchctlAnswer:
-    """What launchctl answered.
+    """launchctl's answer.
 
     Attributes:
-        status: What the exit code means.
+        status: The meaning of the exit code.
     """
 
     command: tuple[str, ...]
@@ -32,11 +32,12 @@ PROGRAM = "/bin/launchctl"
 class Launchctl:
     """launchctl, run through a given runner.
 
-    `load`, `unload` and `start` are left out: they exit with 0 where they fail.
+    `load`, `unload` and `start` are left out, because they exit with 0 even if they fail.
 
     Attributes:
         program: launchctl's name or path.
-        privilege: Put before what changes a domain, `("sudo",)` for one; questions need no rights.
+        privilege: Put before commands that change a domain, such as `("sudo",)`; questions need no
+            permission.
     """
 
     run: CommandRunner
@@ -44,7 +45,7 @@ class Launchctl:
     privilege: tuple[str, ...] = ()
 
     def print_domain(self, domain: Domain) -> LaunchctlAnswer:
-        """Whether a domain exists; its long text is best left alone."""
+        """Whether a domain exists; its long text is best not parsed."""
         return self._ask(Verb.PRINT, domain.target)
 
     def print_job(self, domain: Domain, label: str) -> LaunchctlAnswer:
@@ -52,7 +53,7 @@ class Launchctl:
         return self._ask(Verb.PRINT, domain.service_target(label))
 
     def print_disabled(self, domain: Domain) -> LaunchctlAnswer:
-        """The labels switched on and off; the text is for parse_print_disabled."""
+        """The enabled and disabled labels; the text is for parse_print_disabled."""
         return self._ask(Verb.PRINT_DISABLED, domain.target)
 
     def bootstrap(self, domain: Domain, plist: Path) -> LaunchctlAnswer:
@@ -60,11 +61,11 @@ class Launchctl:
         return self._change(Verb.BOOTSTRAP, domain.target, str(plist))
 
     def bootout(self, domain: Domain, label: str) -> LaunchctlAnswer:
-        """Stop a job and unload it; it may still be there when this returns."""
+        """Stop a job and unload it; it may still exist when this returns."""
         return self._change(Verb.BOOTOUT, domain.service_target(label))
 
     def enable(self, domain: Domain, label: str) -> LaunchctlAnswer:
-        """Switch a label on, across reboots, whether or not it is loaded."""
+        """Enable a label, across reboots, whether or not it is loaded."""
         return self._change(Verb.ENABLE, domain.service_target(label))
 
     def kickstart(self, domain: Domain, label: str) -> LaunchctlAnswer:

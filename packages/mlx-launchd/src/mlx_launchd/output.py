@@ -1,7 +1,8 @@
-"""Pure readers of what `launchctl print` and `print-disabled` write.
+"""Pure parsers for the output of `launchctl print` and `print-disabled`.
 
-launchctl's man page says of these texts that they are "NOT API in any sense". So the readers take
-what they recognise, give None for what is absent, and never take a value from a nested block.
+launchctl's man page says of these texts that they are "NOT API in any sense". So the parsers take
+the parts that they recognise, return None for absent ones, and never take a value from a nested
+block.
 """
 
 import re
@@ -25,19 +26,19 @@ _LEVEL = re.compile(r"[ \t]*")
 
 @dataclass(frozen=True, slots=True)
 class PrintedJob:
-    """A job as `launchctl print <domain>/<label>` shows it; what is not shown is None.
+    """A job as `launchctl print <domain>/<label>` shows it; absent values are None.
 
     Attributes:
         target: The job's name with its domain, as in the first line: `gui/501/com.example.job`.
         state: launchd's own word: `running`, `not running`, `spawn scheduled`, `waiting`, …
         pid: The process, only while there is one.
-        last_exit_code: Exit code of the last run; None also where no run has ended, and where a
-            signal ended it.
-        last_exit_name: launchd's name for that code, such as `EX_CONFIG`, where it gives one.
+        last_exit_code: Exit code of the last run; None also if no run has ended, or if a signal
+            ended it.
+        last_exit_name: launchd's name for that code, such as `EX_CONFIG`, if it gives one.
         last_terminating_signal: Number of the signal that ended the last run.
         last_terminating_signal_name: Its name, such as `Killed`.
         last_exit_reason: launchd's reason, such as `OS_REASON_CODESIGNING`.
-        runs: How often the program was started since the job was loaded.
+        runs: How many times the program was started since the job was loaded.
         type: `LaunchAgent`, `LaunchDaemon` or `Submitted`; absent before macOS 13.
         path: The plist that the job was loaded from.
         job_state: A second word for the state: `running`, `exited`, `uninitialized`, …
@@ -69,12 +70,13 @@ class PrintedJob:
 def parse_print(text: str) -> PrintedJob:
     """The job that `launchctl print <domain>/<label>` describes.
 
-    Tabs and spaces both indent, so that an output pasted into a bug report reads the same. A block
-    that is never closed swallows what follows it, and the last line of a text that was cut off is
-    left out: an absent value is better than a wrong one. Of two equal keys the first counts.
+    Both tabs and spaces count as indentation, so that output pasted into a bug report is read in
+    the same way. A block that is never closed includes everything after it, and the last line of a
+    truncated text is left out, because an absent value is better than a wrong one. If a key appears
+    twice, the first one counts.
 
     Raises:
-        OutputError: There is neither a header nor a field to be found.
+        OutputError: The text contains neither a header nor a field.
     """
     target, fields = _top_level(text)
     if target is None and not fields:
@@ -105,11 +107,11 @@ def parse_print(text: str) -> PrintedJob:
 
 
 def parse_print_disabled(text: str) -> dict[str, bool]:
-    """Each label with an override in the domain: True where it is disabled.
+    """Each label with an override in the domain: True if it is disabled.
 
     A label that is absent has no override, and the plist's `Disabled` key counts. Both vocabularies
     are read: `true` and `false` up to macOS 12, `disabled` and `enabled` since. The block of login
-    items that newer systems print after it is another thing and is left out.
+    items that newer systems print after it is something different and is left out.
 
     Raises:
         OutputError: There is no block of disabled services.

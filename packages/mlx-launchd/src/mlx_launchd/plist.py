@@ -1,6 +1,6 @@
-"""A LaunchAgent as the property list that launchd reads as it is meant; pure.
+"""Converts a LaunchAgent to a property list that launchd interprets as intended; pure.
 
-What launchd would refuse, or silently read as something else, is an error before anything is
+Values that launchd would refuse, or silently interpret differently, are an error before anything is
 written.
 """
 
@@ -26,11 +26,11 @@ def to_plist(agent: LaunchAgent, *, system: bool | None = None) -> bytes:
     """The XML property list of the job, keys in the order of LaunchAgent.
 
     Args:
-        system: Whether it is a daemon of the system domain; None where that is not known yet, so
-            that what only a daemon may have is not checked.
+        system: Whether it is a daemon of the system domain; None if that is not known yet, so that
+            keys reserved for daemons are not checked.
 
     Raises:
-        PlistError: launchd would refuse the job or read it differently.
+        PlistError: launchd would refuse the job or interpret it differently.
     """
     _check_program(agent)
     _check_paths(agent)
@@ -50,7 +50,7 @@ def to_plist(agent: LaunchAgent, *, system: bool | None = None) -> bytes:
 
 
 def read_entries(plist: bytes) -> dict[str, object]:
-    """The keys and values of a plist as they are; none where it cannot be read."""
+    """The keys and values of a plist as they are; empty if it can't be read."""
     try:
         entries: object = plistlib.loads(plist)
     except (

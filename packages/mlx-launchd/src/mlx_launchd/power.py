@@ -1,4 +1,4 @@
-"""Pure readers of what macOS says about power, disk encryption and logging in by itself."""
+"""Pure parsers for what macOS says about power, disk encryption and automatic login."""
 
 import re
 from collections.abc import Mapping
@@ -13,15 +13,15 @@ _FILEVAULT = re.compile(r"FileVault is (On|Off)\b")
 
 @dataclass(frozen=True, slots=True)
 class PowerSettings:
-    """What `pmset -g custom` or `pmset -g` says; what a machine lacks is None.
+    """The settings that `pmset -g custom` or `pmset -g` shows; None for what a machine lacks.
 
     Attributes:
         sleep_minutes: Idle time after which the machine sleeps; 0 is never.
-        sleep_disabled: `pmset disablesleep`: not even closing the lid makes it sleep.
-        autorestart: Starts again by itself after a power failure.
+        sleep_disabled: `pmset disablesleep`: it doesn't even sleep when the lid is closed.
+        autorestart: Starts automatically after a power failure.
         autorestart_at_connect: Starts when power is connected; Mac minis since 2024.
         wake_on_lan: Wakes for network access.
-        sleep_prevented_by: Programs that keep it awake right now; only `pmset -g` tells.
+        sleep_prevented_by: Programs that keep it awake right now; only `pmset -g` shows them.
     """
 
     sleep_minutes: int | None = None
@@ -33,7 +33,7 @@ class PowerSettings:
 
 
 def parse_pmset(text: str) -> PowerSettings:
-    """The settings that hold on mains power, from `pmset -g custom` or `pmset -g`.
+    """The settings that apply on mains power, from `pmset -g custom` or `pmset -g`.
 
     Raises:
         OutputError: There is no setting in the text.
@@ -65,7 +65,7 @@ def parse_pmset(text: str) -> PowerSettings:
 
 
 def parse_filevault(text: str) -> bool | None:
-    """Whether `fdesetup status` says that FileVault is on; None where it says neither."""
+    """Whether `fdesetup status` says that FileVault is on; None if it says neither."""
     found = _FILEVAULT.search(text)
     return None if found is None else found[1] == "On"
 

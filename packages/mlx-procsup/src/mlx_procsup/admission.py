@@ -1,4 +1,4 @@
-"""Which services may begin to load now, so that together they fit into memory: a pure decision."""
+"""Which services may start loading now, so that together they fit into memory: a pure decision."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a service will need.
+    """How much memory a service will need.
 
     Attributes:
-        needs_bytes: The memory that it will hold once it is loaded; 0 where it doesn't matter.
+        needs_bytes: The memory that it will hold once it is loaded; 0 if that doesn't matter.
     """
 
     name: str
@@ -18,15 +18,15 @@ class Need:
 
     @property
     def claim_bytes(self) -> int:
-        """What it will still take."""
+        """The memory that it will still need."""
         return max(0, self.needs_bytes - self.holds_bytes)
 
 
 def admit(waiting: Sequence[Need], loading: Sequence[Need], available_bytes: int) -> list[str]:
-    """The names of those that may start now, in the order in which they wait.
+    """The names of the services that may start now, in the order in which they wait.
 
-    What is loading has a claim on the rest of its need. A service that doesn't fit waits, and one
-    behind it that does fit goes first. Where nothing is loading, the first that waits starts
+    A loading service has a claim on the rest of its need. A service that doesn't fit waits, and one
+    after it that does fit goes first. If nothing is loading, the first service in line starts
     whatever it needs: waiting would free nothing, and an estimate can be wrong.
     """
     left_bytes = available_bytes - sum(one.claim_bytes for one in loading)

@@ -1,13 +1,13 @@
-"""How long things take and how often they are tried where the caller says nothing.
+"""Default durations and limits, used if the caller gives none.
 
-It imports nothing, so that a command line can show these figures in its help.
+This module imports nothing, so that a command line can show these figures in its help.
 """
 
 READY_TIMEOUT_S = 120.0
-"""What a service may take until it answers; longer while its load visibly progresses."""
+"""The time within which a service must answer; extended while its load visibly progresses."""
 
 STOP_GRACE_S = 10.0
-"""What a process may take to obey SIGTERM."""
+"""The time that a process has to obey SIGTERM."""
 
 LOOK_INTERVAL_S = 30.0
 """The time between two looks of a watchdog."""

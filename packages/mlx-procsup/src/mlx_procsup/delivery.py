@@ -1,9 +1,9 @@
 """Whether a service delivers, whatever else it answers: pure, one look at a time (decision 0018).
 
-A service that serves models can answer every small question while nobody gets a token. What counts
-is that its work moves: something read, or something written. How long nothing may move follows from
-what it has to read, which the caller predicts. Before it counts as wedged, it is asked for one
-token: a service that gives one delivers, whatever it says of itself.
+A service that serves models can answer every small question although no client gets a token. What
+counts is that its work progresses: something has been read or written. How long it may go without
+progress depends on what it has to read, which the caller predicts. Before a service counts as
+wedged, it is asked for one token. If it produces one, it delivers, whatever its status says.
 """
 
 from collections.abc import Callable, Iterable
@@ -13,12 +13,12 @@ from enum import StrEnum
 
 @dataclass(frozen=True, slots=True)
 class RequestInFlight:
-    """A request that a service has and has not answered.
+    """A request that a service has received and not yet answered.
 
     Attributes:
-        name: What tells it from the others.
-        size: The tokens of its prompt; None where it doesn't say.
-        read: The share of them that is read, as far as it says.
+        name: Distinguishes it from other requests.
+        size: The tokens of its prompt; None if the service doesn't say.
+        read: The share of them that has been read, as far as the service says.
         written: The tokens of the answer so far.
     """
 
@@ -30,16 +30,16 @@ class RequestInFlight:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a service says of its work.
+    """What a service reports about its work.
 
     Attributes:
-        running: What it works on.
-        waiting: What it has not begun.
+        running: The requests that it is working on.
+        waiting: The requests that it has not begun.
         written: The tokens of all answers that have ended.
         rests: Its model is not loaded, and a question would load it.
-        failures: How many answers in a row were errors, as those saw who asked.
-        oldest_s: For how long it has had the oldest of its requests; None where it doesn't say.
-        held_bytes: The memory that it says it holds; None where it doesn't say.
+        failures: How many answers in a row were errors, as its clients saw them.
+        oldest_s: How long ago it received the oldest of its requests; None if it doesn't say.
+        held_bytes: The memory that it says it holds; None if it doesn't say.
     """
 
     running: tuple[RequestInFlight, ...] = ()
@@ -58,24 +58,24 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A service doesn't say what it works on, or nothing that makes sense."""
+    """A service doesn't report its work, or the report is invalid."""
 
     reason: str
 
 
 class AnswerKind(StrEnum):
-    """What came of asking for one token."""
+    """The result of asking for one token."""
 
     TOKEN = "token"  # noqa: S105 - the kind that a model writes
     ERROR = "error"
     NOTHING = "nothing"
     REFUSED = "refused"
-    """The question was at fault, which tells nothing of the service."""
+    """The question was at fault, which says nothing about the service."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenAnswer:
-    """What came of asking for one token; `words` say which error."""
+    """The result of asking for one token; `words` describe the error."""
 
     kind: AnswerKind
     words: str = ""
@@ -86,18 +86,18 @@ class DeliveryRule:
     """When a service that answers counts as wedged.
 
     Attributes:
-        idle_look_s: How often one is looked at that has nothing to do. Between two looks no more
-            than this counts: time in which nobody looked proves nothing.
-        busy_look_s: How often one is looked at whose work doesn't move.
-        ask_look_s: How often one is looked at that was asked for a token.
-        floor_s: How long nothing may move in any case.
-        first_s: How much longer until its first token, for which kernels are compiled.
-        doubt_s: How long the one token may take that it is asked for at the end of its grace.
-        ask_every_s: How often one that has nothing to do is asked for a token; None for never.
-        errors: So many errors in a row to that question mean that every answer is one.
+        idle_look_s: How often an idle service is looked at. No more than this counts between two
+            looks, since time in which no one looked proves nothing.
+        busy_look_s: How often a service is looked at if its work doesn't progress.
+        ask_look_s: How often a service is looked at after it was asked for a token.
+        floor_s: How long a service may go without progress in any case.
+        first_s: The additional time until its first token, for which kernels are compiled.
+        doubt_s: How long the token may take that it is asked for at the end of its grace period.
+        ask_every_s: How often an idle service is asked for a token; None for never.
+        errors: After this many errors in a row to that question, every answer counts as an error.
         errors_apart_s: The time between two such questions.
-        failures: After so many failures in a row, as others saw them, it is asked.
-        unreadable: After so many looks that told nothing, that is said.
+        failures: After this many failures in a row, as its clients saw them, it is asked.
+        unreadable: After this many unreadable looks, that is reported.
     """
 
     idle_look_s: float = 12.0
@@ -119,23 +119,23 @@ class DeliveryHistory:
 
     Attributes:
         seen_at: When it was last looked at.
-        last: What it said then; None where that told nothing.
-        still_s: For how long it was seen to have work of which nothing moved.
-        owed_s: What the prompts that it was given in that time take to read, as predicted.
+        last: What it reported then; None if the report was unreadable.
+        still_s: How long it has had work without progress, as far as was seen.
+        owed_s: How long the prompts that it received in that time take to read, as predicted.
         owing: Those prompts.
-        sharing: How many services computed at once in that time, at the most.
+        sharing: The largest number of services that computed at once in that time.
         proven_at: When it was last known to deliver, or first looked at.
-        has_delivered: Whether a token of it was ever seen.
+        has_delivered: Whether it has ever been seen to produce a token.
         asked_at: Since when it has been asked for a token; None while it isn't.
         asked_for_s: How long that may take.
         last_asked_at: When it was last asked.
-        stuck: How many requests didn't move when it was asked because of them.
+        stuck: How many requests made no progress when it was asked because of them.
         errors: How many such questions in a row it has answered with an error.
-        excused: Failures that others saw, and that it was asked about.
-        unreadable: How many looks in a row told nothing.
-        doubted: It lost requests of which nothing had moved.
+        excused: Failures that its clients saw, and that it was asked about.
+        unreadable: How many looks in a row were unreadable.
+        doubted: It lost requests that had made no progress.
         wedged: Why it counts as wedged; None while it doesn't.
-        told: What was said of it already.
+        told: What has been reported about it already.
     """
 
     seen_at: float | None = None
@@ -159,23 +159,23 @@ class DeliveryHistory:
 
     @property
     def is_busy(self) -> bool:
-        """Whether it had requests when it last said what it does."""
+        """Whether it had requests when it last reported its work."""
         return self.last is not None and self.last.in_flight > 0
 
     def grace_s(self, rule: DeliveryRule) -> float:
-        """How long nothing may move of what it has now."""
+        """How long its current work may go without progress."""
         return rule.floor_s + self.first_s(rule) + self.owed_s * self.sharing
 
     def first_s(self, rule: DeliveryRule) -> float:
-        """How much more its next token may take because it is the first."""
+        """How much longer its next token may take because it is the first."""
         return 0.0 if self.has_delivered else rule.first_s
 
     def forgiven(self) -> "DeliveryHistory":
-        """The history after time passed that nobody can account for: sleep, or another clock."""
+        """The history after a time that can't be accounted for: sleep, or another clock."""
         return replace(self.moved(), last=None, seen_at=None)
 
     def moved(self, **others: object) -> "DeliveryHistory":
-        """The history without anything held against its work."""
+        """The history with nothing held against its current work."""
         fresh = {"still_s": 0.0, "owed_s": 0.0, "owing": frozenset[str](), "sharing": 1, "stuck": 0}
         return replace(self, **fresh, doubted=False, **others)  # type: ignore[arg-type]
 
@@ -185,8 +185,8 @@ class DeliveryFinding:
     """What follows from a look or from an answer.
 
     Attributes:
-        ask_for_s: Ask it for one token, and wait so long; None for not now.
-        note: What is to be said, once; "" for nothing.
+        ask_for_s: Ask it for one token, and wait this long; None for not now.
+        note: What is to be reported, once; "" for nothing.
     """
 
     ask_for_s: float | None = None
@@ -208,8 +208,8 @@ def look(
     """What to remember of a service after a look at its work, and what to do.
 
     Args:
-        predict_s: The most that it may take to read a prompt of so many tokens by itself; None is
-            a prompt of unknown length.
+        predict_s: The longest time that reading a prompt of a given number of tokens may take
+            without other work; None is a prompt of unknown length.
         sharing: How many services compute at the same time on the same machine.
     """
     if isinstance(said, Unreadable):
@@ -275,7 +275,7 @@ def answered(
 
 
 def next_look_s(history: DeliveryHistory, now: float, rule: DeliveryRule) -> float:
-    """How soon to look again."""
+    """The time until the next look."""
     if history.asked_at is not None:
         return rule.ask_look_s
     if history.errors and history.wedged is None:

@@ -1,4 +1,4 @@
-"""Services looked at for what they deliver: who is asked when, and what is known of each."""
+"""Watches whether services deliver: decides which to ask when, and remembers what is known."""
 
 import queue
 import threading
@@ -24,23 +24,23 @@ _LOOK_WITHIN_S = 3.0
 
 
 class DeliveryCheck(Protocol):
-    """How to learn what one service delivers."""
+    """How to find out whether one service delivers."""
 
     @property
     def asks_when_idle(self) -> bool:
-        """Whether it may be asked for a token though nothing speaks against it."""
+        """Whether it may be asked for a token although nothing is suspicious."""
         ...
 
     def look(self) -> Work | Unreadable:
-        """What the service says of its work."""
+        """What the service reports about its work."""
         ...
 
     def ask(self, wait_s: float) -> TokenAnswer:
-        """What comes of asking it for one token."""
+        """The result of asking it for one token."""
         ...
 
     def predict_s(self, size: int | None, /) -> float:
-        """The most that it may take to read a prompt of so many tokens; None is any length."""
+        """The longest time that reading a prompt of so many tokens may take; None is any length."""
         ...
 
 
@@ -59,7 +59,7 @@ class DeliveryWatch:
     """What is known of the delivery of each service.
 
     Args:
-        on_note: Called with a service's name and something to say of it.
+        on_note: Called with a service's name and something to report about it.
     """
 
     def __init__(self, rule: DeliveryRule, on_note: Callable[[str, str], None]) -> None:
@@ -72,7 +72,7 @@ class DeliveryWatch:
     ) -> None:
         """Note which process a service is now, and whether it answers at all.
 
-        One that has never answered is still loading, and isn't looked at.
+        A service that has never answered is still loading, and isn't looked at.
         """
         watched = self._watched.get(name)
         if check is None or pid is None:
@@ -90,7 +90,7 @@ class DeliveryWatch:
             del self._watched[name]
 
     def forgive(self) -> None:
-        """Hold nothing against anyone that happened until now."""
+        """Hold nothing that happened until now against any service."""
         for watched in self._watched.values():
             watched.history = watched.history.forgiven()
 
@@ -99,14 +99,14 @@ class DeliveryWatch:
         return min((each.due_at for each in self._watched.values() if each.answers), default=None)
 
     def wedged(self, name: str) -> tuple[str, float] | None:
-        """Why a service is wedged and since when on the clock of `look`; None where it isn't."""
+        """Why and since when (on `look`'s clock) a service is wedged; None if it isn't."""
         watched = self._watched.get(name)
         if watched is None or watched.history.wedged is None:
             return None
         return watched.history.wedged, watched.wedged_at
 
     def history(self, name: str) -> DeliveryHistory | None:
-        """What is remembered of a service; None of one that isn't up, or isn't looked at."""
+        """What is remembered of a service; None if it isn't up, or isn't looked at."""
         watched = self._watched.get(name)
         return None if watched is None else watched.history
 
@@ -116,12 +116,12 @@ class DeliveryWatch:
         return history is not None and history.is_busy
 
     def look(self, now: float, *, early: bool = False) -> frozenset[str]:
-        """Look at those that are due; the names of those that are wedged now and weren't, or were.
+        """Look at the services that are due; the names of those that became wedged or recovered.
 
-        This takes a few seconds at the most, whatever the services do.
+        This takes at most a few seconds, whatever the services do.
 
         Args:
-            early: Look at all, though they are not due.
+            early: Look at all services, even if they are not due.
         """
         due = {
             name: each

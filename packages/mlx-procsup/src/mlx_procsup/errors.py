@@ -1,11 +1,11 @@
-"""What can go wrong while supervising, as one family of exceptions with fields."""
+"""What can go wrong while supervising: one family of exceptions with fields."""
 
 from pathlib import Path
 from typing import TypedDict, Unpack
 
 
 class SupervisionError(Exception):
-    """Base of everything this library raises on purpose."""
+    """The base of everything that this library raises on purpose."""
 
     def __init__(self, message: str, *, service: str | None = None) -> None:
         super().__init__(message)
@@ -34,7 +34,7 @@ class StartFailedError(SupervisionError):
 
 
 class AlreadyRunningError(SupervisionError):
-    """A service of this name already runs."""
+    """A service of this name is already running."""
 
     def __init__(self, service: str, pid: int) -> None:
         super().__init__(f"{service} already runs as PID {pid}", service=service)
@@ -49,10 +49,10 @@ class _Waited(TypedDict):
 
 
 class NotReadyError(SupervisionError):
-    """A started service did not become ready; `log_tail` holds its last words.
+    """A started service did not become ready; `log_tail` has its last log lines.
 
     Attributes:
-        log_tail: The last lines that this run wrote to its log, plain, secrets masked.
+        log_tail: The last lines that this run wrote to its log, plain, with secrets masked.
     """
 
     def __init__(self, problem: str, **waited: Unpack[_Waited]) -> None:
@@ -66,7 +66,7 @@ class ExitedEarlyError(NotReadyError):
     """The process ended before it was ready.
 
     Attributes:
-        exit_code: Its exit status, negative for a signal, None where another process is its parent.
+        exit_code: Its exit status, negative for a signal; None if another process is its parent.
     """
 
     def __init__(self, *, exit_code: int | None, **waited: Unpack[_Waited]) -> None:
@@ -76,10 +76,10 @@ class ExitedEarlyError(NotReadyError):
 
 
 class ReadinessTimeoutError(NotReadyError):
-    """The process lives but did not answer in time.
+    """The process is alive but did not answer in time.
 
     Attributes:
-        last_answer: What the last poll met, such as "HTTP 503" or "connection refused".
+        last_answer: The result of the last poll, such as "HTTP 503" or "connection refused".
     """
 
     def __init__(self, *, last_answer: str, **waited: Unpack[_Waited]) -> None:
@@ -89,14 +89,14 @@ class ReadinessTimeoutError(NotReadyError):
 
 
 class WaitCancelledError(SupervisionError):
-    """The caller gave up waiting for a service; what was started still runs."""
+    """The caller gave up waiting for a service; what was started is still running."""
 
 
 class PortTakenError(SupervisionError):
-    """Another process listens where the service would.
+    """Another process listens on the service's port.
 
     Attributes:
-        owner: That process in a few words, such as "PID 4711 (python3)"; None where it is unknown.
+        owner: A short description of that process, such as "PID 4711 (python3)"; None if unknown.
     """
 
     def __init__(self, service: str, port: int, owner: str | None) -> None:
@@ -107,7 +107,7 @@ class PortTakenError(SupervisionError):
 
 
 class StopFailedError(SupervisionError):
-    """Processes outlived SIGKILL; their PID file is kept."""
+    """Processes survived SIGKILL; their PID file is kept."""
 
     def __init__(self, service: str, pids: tuple[int, ...]) -> None:
         listed = ", ".join(str(pid) for pid in pids)
@@ -116,7 +116,7 @@ class StopFailedError(SupervisionError):
 
 
 def describe_exit(exit_code: int | None) -> str:
-    """Words for an exit status as `subprocess` counts it: negative means a signal."""
+    """A description of an exit status as `subprocess` counts it: negative means a signal."""
     if exit_code is None:
         return "ended"
     if exit_code < 0:

@@ -1,4 +1,4 @@
-"""When a live service counts as hung: pure, from the last looks at it."""
+"""When a live service counts as hung: pure, based on the last looks at it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +12,10 @@ class HangRule:
 
     Attributes:
         polls: It must have been down this many times in a row.
-        cpu_share: With less than this share of a core used meanwhile. A long prefill doesn't
-            answer either, but it works.
-        start_grace_s: Never within this time of its start: loading looks the same.
+        cpu_share: It must have used less than this share of a core in that time. During a long
+            prefill it doesn't answer either, but it works.
+        start_grace_s: It never counts as hung within this time of its start, since loading looks
+            the same.
     """
 
     polls: int = 3
@@ -30,11 +31,11 @@ class Observation:
         at: When, on the monotonic clock.
         is_wanted: Whether it should run.
         was_started: Whether it has ever been started.
-        max_memory_bytes: What it may hold; None without a limit.
-        wedged: Why it doesn't deliver though it may answer; None where nothing says so.
+        max_memory_bytes: The memory that it may hold; None without a limit.
+        wedged: Why it doesn't deliver even if it answers; None if nothing says so.
         silence_s: How long it may leave questions unanswered once it has answered, whatever its
-            processor time says; None for ever.
-        works_in_silence: Whether it may answer nothing and use no processor time, and yet work.
+            processor time; None for no limit.
+        works_in_silence: Whether it may work although it doesn't answer and uses no processor time.
     """
 
     at: float
@@ -54,7 +55,7 @@ def is_hung(down: Sequence[Observation], rule: HangRule, silent_since: float | N
     """Whether a service hangs that was `down` in each of these last looks, oldest first.
 
     Args:
-        silent_since: When one that had answered before was first `down`.
+        silent_since: When it was first `down` after it had answered.
     """
     if len(down) < rule.polls:
         return False

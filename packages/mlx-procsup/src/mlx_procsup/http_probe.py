@@ -1,4 +1,4 @@
-"""One HTTP question to a service, with a deadline that holds whatever the other side does."""
+"""One HTTP request to a service, with a deadline that holds whatever the other side does."""
 
 import http.client
 import queue
@@ -18,12 +18,12 @@ _STRANGER = "what answers there is not this service"
 
 @dataclass(frozen=True, slots=True)
 class PollAnswer:
-    """What a poll met.
+    """The result of a poll.
 
     Attributes:
-        status: The HTTP status; None where there was no answer.
-        response_s: The time until the status line was there; None where it never was.
-        problem: Why there was no answer, in words; None where there was one.
+        status: The HTTP status; None without an answer.
+        response_s: The time until the status line arrived; None if it never did.
+        problem: Why there was no answer, as text; None if there was one.
     """
 
     status: int | None
@@ -36,12 +36,12 @@ class PollAnswer:
         return self.status == _OK
 
     def describe(self) -> str:
-        """The answer in a few words, such as "HTTP 503" or "connection refused"."""
+        """A short description of the answer, such as "HTTP 503" or "connection refused"."""
         return self.problem if self.problem is not None else f"HTTP {self.status}"
 
 
 class PendingPoll:
-    """A poll under way in its own thread, which never keeps the program from ending."""
+    """A running poll in a separate thread, which never keeps the program from exiting."""
 
     def __init__(
         self, readiness: HttpReadiness, timeout_s: float, *, began: float | None = None
@@ -60,9 +60,9 @@ class PendingPoll:
         threading.Thread(target=self._run, name="http-poll", daemon=True).start()
 
     def result(self, wait_s: float) -> PollAnswer | None:
-        """The answer, waiting for it at most `wait_s`; None while there is none yet.
+        """The answer, after waiting for it for at most `wait_s`; None while there is none yet.
 
-        Once the poll's own deadline is over, the answer is that there was none, and its
+        Once the poll's own deadline has passed, the result is that there was no answer, and its
         connection is cut.
         """
         with suppress(queue.Empty):
@@ -73,7 +73,7 @@ class PendingPoll:
         return PollAnswer(None, None, f"no answer within {self._timeout_s:g} s")
 
     def finish(self) -> PollAnswer:
-        """The answer, once it is there or the poll's time is over."""
+        """The answer, once it has arrived or the poll's time is over."""
         while (answer := self.result(wait_s=60.0)) is None:
             pass
         return answer

@@ -1,11 +1,12 @@
-"""Which process is meant: a PID is only a number that the kernel hands out again.
+"""Which process is meant: a PID is only a number, which the kernel reuses.
 
-A process is its PID together with the time it started. That time must not move when the wall
-clock is set, or a service would turn into a stranger after a clock jump:
+A process is identified by its PID and its start time. That time must not change when the wall clock
+is set, or a service would look like a different process after a clock jump:
 
-- Linux counts a start in ticks since boot. What is compared is the time since boot, and the boot.
-- macOS notes the wall clock when a process starts, and never changes it. psutil adds later clock
-  changes to it; they are taken off again (decision 0010).
+- Linux counts a start in ticks since boot. We compare the time since boot, and the boot.
+
+- macOS records the wall clock when a process starts, and never changes it. psutil adds later clock
+  changes to it; we subtract them again (decision 0010).
 """
 
 import os
@@ -26,13 +27,13 @@ _BOOT_TIME_AT_IMPORT = psutil.boot_time()
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """One process, distinguished from every other that had or will have its PID.
+    """One process, distinguished from every other process that had or will have its PID.
 
     Attributes:
-        pid: Its process id, also the id of the session and group that it leads.
+        pid: Its process ID, also the ID of the session and group that it leads.
         start_time: When it started, in seconds since the epoch as the clock stood then.
-        boot_time: When the machine had booted, by the same clock.
-        boot_id: The kernel's name for that boot; empty where there is none (macOS).
+        boot_time: When the machine was booted, by the same clock.
+        boot_id: The kernel's name for that boot; empty if there is none (macOS).
     """
 
     pid: int
@@ -41,7 +42,7 @@ class ProcessIdentity:
     boot_id: str
 
     def same_process(self, other: "ProcessIdentity") -> bool:
-        """Whether both mean one and the same process, whatever the clock did in between."""
+        """Whether both are the same process, whatever the clock did in between."""
         if self.pid != other.pid or self.boot_id != other.boot_id:
             return False
         if self.boot_id:
@@ -53,22 +54,22 @@ class ProcessIdentity:
 
 
 def identify(pid: int) -> ProcessIdentity | None:
-    """The process that has this PID now; None where there is none, or only a zombie."""
+    """The process that has this PID now; None if there is none, or only a zombie."""
     if pid <= 0:
         return None
     return _identify_linux(pid) if sys.platform == "linux" else _identify_by_psutil(pid)
 
 
 def is_alive(identity: ProcessIdentity) -> bool:
-    """Whether exactly this process still lives; a zombie doesn't."""
+    """Whether exactly this process is still alive; a zombie isn't."""
     current = identify(identity.pid)
     return current is not None and current.same_process(identity)
 
 
 def reap(pid: int) -> int | None:
-    """The exit status of a child of ours that has ended, negative for a signal; else None.
+    """The exit status of our child if it has ended, negative for a signal; else None.
 
-    A status is given once. Without this call, a dead child stays a zombie while we live.
+    Each status is returned once. Without this call, a dead child stays a zombie as long as we live.
     """
     try:
         reaped, status = os.waitpid(pid, os.WNOHANG)
@@ -78,11 +79,11 @@ def reap(pid: int) -> int | None:
 
 
 def runs_command(pid: int, command: tuple[str, ...]) -> bool:
-    """Whether a process shows this command's arguments, the only hint where no record is left.
+    """Whether a process shows this command's arguments, the only clue if there is no record.
 
-    They are compared from the end: a script's interpreter comes before them, and a wrapper
-    that replaced itself by what it wraps is gone. In the middle of `exec` a process shows none
-    for a moment, so it is looked at again.
+    Arguments are compared from the end, because a script's interpreter comes before them, and a
+    wrapper that replaced itself with another program is gone. During `exec` a process shows no
+    arguments for a moment, so it is looked at again.
     """
     give_up_at = time.monotonic() + _EXEC_S
     try:
@@ -96,7 +97,7 @@ def runs_command(pid: int, command: tuple[str, ...]) -> bool:
 
 
 def same_command(shown: tuple[str, ...], command: tuple[str, ...]) -> bool:
-    """Whether a process that shows `shown` can be what `command` started."""
+    """Whether a process that shows `shown` can have been started with `command`."""
     if len(command) == 1:
         return shown[-1:] == command
     if len(shown) >= len(command):

@@ -1,6 +1,6 @@
-"""Which live process a service's state files mean, if any (decision 0010).
+"""Which live process a service's state files refer to, if any (decision 0010).
 
-Nothing here writes or signals.
+Nothing in this module writes or signals.
 """
 
 import os
@@ -16,15 +16,15 @@ from mlx_procsup.statefiles import RunRecord, read_pid, read_run
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """What the state files of a service say, held against the machine.
+    """The state files of a service, compared with the machine.
 
     Attributes:
-        recorded: Whether there is a PID file, whatever it holds.
-        process: The live process that the files mean, or None.
-        own: The same, if start time or command prove that it is the service's; only then may it
-            be signalled. A PID alone proves nothing.
-        leftovers: Members of a dead service's process group that still live.
-        problem: What is wrong with the files, in words; None where they agree.
+        recorded: Whether there is a PID file, whatever its content.
+        process: The live process that the files refer to, or None.
+        own: The same process, if start time or command prove that it is the service's; only then
+            may it be signalled. A PID is not enough as proof.
+        leftovers: Live members of a dead service's process group.
+        problem: A description of what is wrong with the files; None if they agree.
     """
 
     recorded: bool
@@ -38,10 +38,10 @@ class Located:
 def locate(dirs: StateDirs, name: str, command: tuple[str, ...] = ()) -> Located:
     """The live process of a service, found through its PID and run files.
 
-    The run file knows the start time, so it decides; a PID file that disagrees is stale.
+    The run file contains the start time, so it decides; a PID file that disagrees is stale.
 
     Args:
-        command: What it runs; recognizes the process when the run file is lost.
+        command: The command that it runs; recognizes the process if the run file is lost.
     """
     problems: list[str] = []
     pid, recorded = None, True

@@ -1,4 +1,4 @@
-"""A lock on a file that shows who holds it, freed by the kernel on a crash."""
+"""A lock on a file that shows its holder, and that the kernel releases after a crash."""
 
 import errno
 import fcntl
@@ -21,14 +21,14 @@ _UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 
 @dataclass(frozen=True, slots=True)
 class LockOwner:
-    """Who holds a lock: what it does, its PID, and since when (seconds since the epoch)."""
+    """The holder of a lock: what it does, its PID, and since when (seconds since the epoch)."""
 
     doing: str
     pid: int
     since: float
 
     def describe(self) -> str:
-        """Such as "`up`, PID 4711, since 12:03", in local time."""
+        """A description such as "`up`, PID 4711, since 12:03", in local time."""
         since = datetime.fromtimestamp(self.since, UTC).astimezone()
         return f"`{self.doing}`, PID {self.pid}, since {since:%H:%M}"
 
@@ -37,7 +37,7 @@ class LockHeldError(SupervisionError):
     """Another process holds the lock.
 
     Attributes:
-        owner: Who holds it; None where the file doesn't say.
+        owner: The holder; None if the file doesn't say.
     """
 
     def __init__(self, path: Path, owner: LockOwner | None) -> None:
@@ -48,7 +48,7 @@ class LockHeldError(SupervisionError):
 
 
 class LockUnsupportedError(SupervisionError):
-    """The file system of the lock file knows no locks."""
+    """The file system of the lock file doesn't support locks."""
 
     def __init__(self, path: Path, problem: str) -> None:
         super().__init__(f"{path} can't be locked: the file system has no locks ({problem})")
@@ -69,19 +69,20 @@ def acquire_lock(
     """Hold an exclusive `flock` while the block runs.
 
     Args:
-        path: The lock file, made (mode 0600) if missing, with its folder.
-        owner: What the holder does, shown to others that meet the lock.
-        on_wait: Makes it wait for another holder, and is called once with it; left out, a lock
-            that is held is an error.
-        cancelled: Asked every tenth of a second of the wait, which ends when it says so.
-        on_unsupported: Makes it go on without a lock where the file system has none, and is called
-            with what happened; left out, that is an error.
-        remove: Remove the file at the end; left out, it stays, empty.
+        path: The lock file, created (mode 0600) if missing, with its folder.
+        owner: What the holder does, shown to other processes that find the lock held.
+        on_wait: Wait for another holder, and call this once with it. Without it, a lock that is
+            held is an error.
+        cancelled: Called every tenth of a second while waiting; the wait ends when it returns true.
+        on_unsupported: Continue without a lock if the file system doesn't support locks, and call
+            this with a description. Without it, that is an error.
+        remove: Remove the file at the end; by default it stays, empty.
 
     Raises:
-        LockHeldError: When another process holds it and `on_wait` was left out.
-        LockUnsupportedError: When there are no locks here and `on_unsupported` was left out.
-        WaitCancelledError: When `cancelled` said so.
+        LockHeldError: Another process holds it, and there is no `on_wait`.
+        LockUnsupportedError: There are no locks on this file system, and there is no
+            `on_unsupported`.
+        WaitCancelledError: `cancelled` returned true.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     holder = LockOwner(doing=owner, pid=os.getpid(), since=clock())
@@ -106,10 +107,10 @@ def acquire_lock(
 
 
 def try_flock(handle: int, path: Path, *, wait: bool = False) -> bool:
-    """Whether the open file is locked now; without `wait`, another holder means no.
+    """Whether the open file is locked now; without `wait`, False if there is another holder.
 
     Raises:
-        LockUnsupportedError: When its file system has no locks.
+        LockUnsupportedError: Its file system doesn't support locks.
     """
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

@@ -41,7 +41,7 @@ class LogInfo:
 
 
 def list_logs(folder: Path) -> list[LogInfo]:
-    """The logs in a folder by name; none where there is no folder."""
+    """The logs in a folder by name; empty if there is no folder."""
     found: list[LogInfo] = []
     for path in sorted(folder.glob("*.log")):
         stat = path.stat()
@@ -51,7 +51,7 @@ def list_logs(folder: Path) -> list[LogInfo]:
 
 
 def tail_lines(path: Path, count: int, start: int = 0) -> list[str]:
-    """The last `count` lines of a file, read from its end; none where there is no file.
+    """The last `count` lines of a file, read from its end; empty if there is no file.
 
     Bytes that aren't UTF-8 become replacement characters.
 
@@ -71,9 +71,9 @@ def tail_lines(path: Path, count: int, start: int = 0) -> list[str]:
 
 
 def tail_with_archive(log: Path, count: int) -> list[str]:
-    """The last `count` lines of a log, from its archives too where it was just rotated.
+    """The last `count` lines of a log, including archives if it was just rotated.
 
-    A damaged archive ends the search: what is younger is shown all the same.
+    A damaged archive ends the search; lines after the damage are still returned.
     """
     lines = tail_lines(log, count)
     for archive in reversed(archives(log)):
@@ -90,11 +90,11 @@ def tail_with_archive(log: Path, count: int) -> list[str]:
 def last_words(
     path: Path, count: int, start: int = 0, *, mask: Callable[[str], str] = str
 ) -> list[str]:
-    """The last `count` lines of a log, plain and each of a length that a message can hold.
+    """The last `count` lines of a log, as plain text and short enough for a message.
 
     Args:
         path: The log.
-        mask: Takes secrets out of a line.
+        mask: Removes secrets from a line.
     """
     size = _size_of(path)
     begin = max(start if start <= size else 0, size - _BLOCK_BYTES)
@@ -102,19 +102,19 @@ def last_words(
 
 
 def last_line(path: Path, start: int = 0) -> str | None:
-    """The last line that isn't blank, of the last twenty; None where there is none."""
+    """The last line that isn't blank, among the last twenty; None if there is none."""
     lines = [line.strip() for line in last_words(path, 20, start)]
     return next((line for line in reversed(lines) if line), None)
 
 
 def new_matches(log: Path, pattern: re.Pattern[bytes], start: int) -> tuple[list[str], int]:
-    """What matches in the lines that a log has gained, and where the next look begins.
+    """The matches in the lines that a log has gained, and the offset for the next call.
 
-    Of a log that has gained more than a mebibyte, the end is read; one that was cut, from its
-    beginning.
+    If a log has gained more than a mebibyte, only its end is read; if it was truncated, it is read
+    from its beginning.
 
     Args:
-        start: Where this look begins.
+        start: The offset where this call starts.
     """
     size = _size_of(log)
     begin = max(0 if start > size else start, size - _GAINED_BYTES)
@@ -134,7 +134,7 @@ def all_lines(log: Path) -> Iterator[str]:
     """Every line that is kept, from the oldest archive to the end of the log.
 
     Raises:
-        StateFileError: When an archive is damaged; the lines before the damage have been given.
+        StateFileError: An archive is damaged; the lines before the damage have been yielded.
     """
     remainder = b""
     for path in [*archives(log), log]:
@@ -157,12 +157,12 @@ def follow(
 ) -> Iterator[str]:
     """The last `tail` lines of a log and then every new one, across rotations and truncations.
 
-    What a rotation took away between two looks is read from the archive that it made. A log that
-    doesn't exist yet is waited for.
+    Lines that a rotation removed between two looks are read from the archive that it made. If the
+    log doesn't exist yet, this waits for it.
 
     Args:
-        tail: How many of the lines that are there already to begin with.
-        stopped: Asked before every pause; the lines end when it says so.
+        tail: How many of the existing lines to start with.
+        stopped: Called before every pause; the lines end when it returns true.
     """
     cursor = _Cursor(log, tail)
     unfinished: list[bytes] = []  # the pieces of a line whose end isn't there yet
@@ -184,13 +184,13 @@ def follow(
 
 
 def plain(line: str, *, keep_colours: bool = False) -> str:
-    """A line that can't do anything to a terminal: no escape sequences, no control characters.
+    """A line that can't affect a terminal: no escape sequences, no control characters.
 
-    Of a progress bar that redraws itself with carriage returns, what stood there last is left.
+    Of a progress bar that redraws itself with carriage returns, only the last state is kept.
 
     Args:
         line: Without its line break.
-        keep_colours: Leave colours and weights in, and end them with the line.
+        keep_colours: Keep colours and weights, and reset them at the end of the line.
     """
     line = next((part for part in reversed(line.split("\r")) if part), "")
     if not keep_colours:
@@ -200,7 +200,7 @@ def plain(line: str, *, keep_colours: bool = False) -> str:
 
 
 def decode(line: bytes) -> str:
-    """A line's text without its line break, whatever bytes it holds."""
+    """A line's text without its line break, whatever bytes it contains."""
     return line.rstrip(b"\r\n").decode("utf-8", errors="replace")
 
 

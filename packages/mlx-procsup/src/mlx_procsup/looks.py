@@ -1,7 +1,7 @@
 """`<run>/last-look`: when a watchdog last looked, and which services it found wedged.
 
-The watchdog is its only writer. Whoever else wants to know whether a service delivers reads it
-here, so that a service is not called wedged by one and fine by another.
+Only the watchdog writes it. Every other program that wants to know whether a service delivers reads
+it here, so that all of them agree on which services are wedged.
 """
 
 import json
@@ -20,10 +20,10 @@ _LATE_INTERVALS = 3
 
 @dataclass(frozen=True, slots=True)
 class Wedge:
-    """A process that answers and doesn't deliver.
+    """A process that answers but doesn't deliver.
 
     Attributes:
-        since: When it stopped, in seconds since the epoch.
+        since: When it stopped delivering, in seconds since the epoch.
     """
 
     pid: int
@@ -33,12 +33,12 @@ class Wedge:
 
 @dataclass(frozen=True, slots=True)
 class LastLook:
-    """What a watchdog noted last.
+    """A watchdog's last note.
 
     Attributes:
         at: When it last looked at every service, in seconds since the epoch.
-        interval_s: How often it means to.
-        wedged: By the service's name.
+        interval_s: How often it intends to look.
+        wedged: The wedged services, by name.
     """
 
     at: float
@@ -47,11 +47,11 @@ class LastLook:
     wedged: Mapping[str, Wedge] = field(default_factory=dict[str, Wedge])
 
     def is_late(self, now: float) -> bool:
-        """Whether it should have looked again by now."""
+        """Whether the watchdog should have looked again by now."""
         return now - self.at > _LATE_INTERVALS * self.interval_s + _LATE_S
 
     def wedge_of(self, name: str, pid: int | None, now: float) -> Wedge | None:
-        """Why this process of a service is wedged; None where it isn't, or nobody looks now."""
+        """Why this process of a service is wedged; None if it isn't, or if the note is late."""
         wedge = self.wedged.get(name)
         if wedge is None or wedge.pid != pid or self.is_late(now):
             return None
@@ -59,13 +59,13 @@ class LastLook:
 
 
 def write_last_look(dirs: StateDirs, look: LastLook) -> None:
-    """Note a look; OSError where the file can't be written."""
+    """Note a look; OSError if the file can't be written."""
     document = {"schema_version": _SCHEMA_VERSION, **asdict(look)}
     write_atomically(dirs.last_look_file, json.dumps(document) + "\n")
 
 
 def read_last_look(dirs: StateDirs) -> LastLook | None:
-    """The last look; None where no watchdog has noted one, or the file is damaged."""
+    """The last look; None if no watchdog has noted one, or the file is damaged."""
     try:
         return _parse(json.loads(dirs.last_look_file.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

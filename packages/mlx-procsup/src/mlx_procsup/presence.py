@@ -1,4 +1,4 @@
-"""A program that is a service itself: it notes its own PID, and is there only once."""
+"""A program that is itself a service: it records its own PID, and runs only once."""
 
 import os
 import sys
@@ -29,13 +29,13 @@ _LOG_TAIL_LINES = 10
 def run_as(
     name: str, dirs: StateDirs, command: tuple[str, ...] = tuple(sys.orig_argv)
 ) -> Generator[ProcessIdentity]:
-    """Be the service `name` while the block runs: PID and run file say so, and no second one can.
+    """Be the service `name` while the block runs: write PID and run file, and allow no second one.
 
-    What guards it is a lock, `<run>/<name>.lock`, which a crash frees.
+    A lock, `<run>/<name>.lock`, protects it; a crash releases the lock.
 
     Raises:
-        AlreadyRunningError: When another process is that service.
-        OSError: When the files can't be written.
+        AlreadyRunningError: Another process is that service.
+        OSError: The files can't be written.
     """
     dirs.create()
     own = identify(os.getpid())
@@ -57,9 +57,9 @@ def run_as(
 
 
 def pid_running_as(name: str, dirs: StateDirs) -> int | None:
-    """The process that is the service `name` by `run_as`, whatever has become of its files.
+    """The PID of the service `name` that used `run_as`, even if its files are lost.
 
-    None where there is none, or where it hasn't said yet which it is.
+    None if there is none, or if it hasn't written its PID yet.
     """
     try:
         with acquire_lock(_lock_file(name, dirs), name):
@@ -75,13 +75,13 @@ def _lock_file(name: str, dirs: StateDirs) -> Path:
 def start_detached(spec: ProcessSpec, dirs: StateDirs) -> int:
     """Start a program that uses `run_as`, detached from this terminal; returns its PID.
 
-    It has its own session, no input, and its output goes to its log. The call returns once
-    the program is present; whatever ends it before, Ctrl-C too, ends the program as well.
+    It has its own session and no input, and its output goes to its log. The call returns once the
+    program is present; if the call ends earlier, even by Ctrl-C, the program is ended as well.
 
     Raises:
-        ExitedEarlyError: When it ended before; its last words say why.
-        CommandNotFoundError: When there is no such program.
-        StartFailedError: When it could not be started, or didn't become present in time.
+        ExitedEarlyError: The program ended first; its last log lines say why.
+        CommandNotFoundError: There is no such program.
+        StartFailedError: It could not be started, or wasn't present in time.
     """
     check_program(spec)
     dirs.create()

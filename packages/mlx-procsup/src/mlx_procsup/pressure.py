@@ -22,10 +22,10 @@ class Pressure(IntEnum):
 
 
 def read_pressure() -> Pressure:
-    """The machine's memory pressure now; NORMAL where it can't be read.
+    """The machine's memory pressure now; NORMAL if it can't be read.
 
-    macOS is asked for its own level. Elsewhere the share of available memory decides: below a
-    tenth is a warning, below 4 % critical.
+    On macOS this is the system's own level. Elsewhere it depends on the share of available memory:
+    below a tenth is a warning, below 4 % critical.
     """
     if sys.platform == "darwin":
         return _read_darwin()
@@ -34,7 +34,7 @@ def read_pressure() -> Pressure:
 
 
 def pressure_of_share(available_share: float) -> Pressure:
-    """The level that a share of available memory means."""
+    """The level for a share of available memory."""
     if available_share < _CRITICAL_SHARE:
         return Pressure.CRITICAL
     return Pressure.WARNING if available_share < _LOW_SHARE else Pressure.NORMAL
@@ -42,12 +42,12 @@ def pressure_of_share(available_share: float) -> Pressure:
 
 @dataclass(frozen=True, slots=True)
 class ShedRule:
-    """When services are put aside for memory's sake.
+    """When services are paused to save memory.
 
     Attributes:
-        critical_polls: Pressure must have been critical this many polls in a row; twice as many,
-            before one is put aside that works for someone.
-        calm_s: It must have been normal this long before one comes back.
+        critical_polls: Pressure must have been critical for this many polls in a row; twice as many
+            before a busy service is paused.
+        calm_s: Pressure must have been normal for this long before a service is resumed.
     """
 
     critical_polls: int = 2
@@ -56,10 +56,10 @@ class ShedRule:
 
 @dataclass(frozen=True, slots=True)
 class PressureHistory:
-    """What is remembered of the pressure; times on the monotonic clock.
+    """What is remembered of the pressure; times are on the monotonic clock.
 
     Attributes:
-        critical_polls: How often in a row it was critical.
+        critical_polls: How many times in a row it was critical.
         calm_since: Since when it has been normal; None while it isn't.
     """
 
@@ -69,11 +69,11 @@ class PressureHistory:
 
 @dataclass(frozen=True, slots=True)
 class Sheddable:
-    """A service as far as making room goes.
+    """The properties of a service that matter for making room.
 
     Attributes:
-        shed: Whether it was put aside; else it runs.
-        is_busy: Whether it works for someone now.
+        shed: Whether it is paused; otherwise it runs.
+        is_busy: Whether it is working for a client now.
     """
 
     name: str
@@ -87,7 +87,7 @@ type ChooseShed = Callable[[Sequence[Sheddable], bool], str | None]
 
 
 def least_important(running: Sequence[Sheddable], may_be_busy: bool) -> str | None:
-    """The least important one that has nothing to do, else the least important one if it may."""
+    """The least important idle service, or the least important busy one if that is allowed."""
     choice = [each for each in running if may_be_busy or not each.is_busy]
     first = min(choice, key=lambda each: (each.is_busy, each.importance), default=None)
     return None if first is None else first.name
@@ -101,12 +101,12 @@ def decide_shedding(
     now: float,
     choose: ChooseShed = least_important,
 ) -> tuple[PressureHistory, str | None, str | None]:
-    """What to remember, the service to shed, and the one to bring back; one at a time.
+    """What to remember, the service to pause, and the service to resume; one at a time.
 
-    The most important one comes back first; the last one that runs stays.
+    The most important one is resumed first; the last running one isn't paused.
 
     Args:
-        choose: Which one goes.
+        choose: Chooses the service to pause.
     """
     if pressure is Pressure.CRITICAL:
         polls = history.critical_polls + 1

@@ -1,4 +1,4 @@
-"""What state services are in: looked at from outside, changing nothing."""
+"""The states of services, observed from outside without changing anything."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ class ProbeTarget:
     """A service to look at.
 
     Attributes:
-        command: What it runs; recognizes the process when the run file is lost.
+        command: The command that it runs; recognizes the process if the run file is lost.
     """
 
     name: str
@@ -35,11 +35,11 @@ class ServiceStatus:
     Attributes:
         pid: Its process; for a crashed service the one that died; else None.
         response_ms: The time until its answer; None without one.
-        memory_bytes: Resident memory, descendants included.
-        last_error: What is wrong, or was when it was last looked at; None if nothing is.
-        files_problem: What is wrong with its state files, in words; None where they agree.
-        wedged: Why it doesn't deliver though it may answer, as a watchdog found; None where none
-            says so. Such a service is never healthy.
+        memory_bytes: Resident memory, including descendants.
+        last_error: What is wrong, or was wrong at the last look; None if nothing is.
+        files_problem: A description of what is wrong with its state files; None if they agree.
+        wedged: Why it doesn't deliver even if it answers, as a watchdog found; None if no watchdog
+            says so. A wedged service is never healthy.
     """
 
     name: str
@@ -56,7 +56,7 @@ class ServiceStatus:
 
 
 def target_of(spec: ProcessSpec) -> ProbeTarget:
-    """The target that a spec means."""
+    """The target that a spec describes."""
     return ProbeTarget(spec.name, spec.readiness, spec.masked_command())
 
 
@@ -76,7 +76,7 @@ def probe_all(
 ) -> list[ServiceStatus]:
     """Every service's state in the same order; all are asked at once.
 
-    However many hang, this takes `timeout_s` and a little.
+    However many hang, this takes only slightly longer than `timeout_s`.
     """
     began = time.monotonic()
     located = [locate(dirs, target.name, target.command) for target in targets]

@@ -1,4 +1,4 @@
-"""Whether a load visibly progresses, so that a clock doesn't cut it off: pure (decision 0014)."""
+"""Whether a load visibly progresses, so that a timeout doesn't end it: pure (decision 0014)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ _MEMORY_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class LoadSample:
-    """What a loading process showed at one moment.
+    """The values of a loading process at one moment.
 
     Attributes:
         at_s: When, on a monotonic clock.
         log_bytes: The size of its log.
-        cpu_s: Processor time it has used.
+        cpu_s: The processor time that it has used.
         memory_bytes: Its resident memory.
-        answers_http: It already answers, if not with 200: then its log grows with our polls,
-            and tells nothing.
+        answers_http: It already answers, if not with 200: then its log grows with our polls and
+            says nothing about progress.
     """
 
     at_s: float
@@ -49,8 +49,8 @@ class LoadTimeout:
 
     Attributes:
         timeout_s: The time that it has in any case.
-        window_s: Beyond that, it must have progressed within the last `window_s`.
-        limit_s: The end, progress or not: a busy loop looks like a load.
+        window_s: After that, it must have progressed within the last `window_s`.
+        limit_s: The final limit, with or without progress, because a busy loop looks like a load.
     """
 
     timeout_s: float
@@ -59,11 +59,11 @@ class LoadTimeout:
 
     @classmethod
     def of(cls, timeout_s: float) -> "LoadTimeout":
-        """The usual one: a window of half the timeout, at most 30 s, and ten timeouts."""
+        """The usual values: a window of half the timeout, at most 30 s, and ten timeouts."""
         return cls(timeout_s, min(30.0, timeout_s / 2), timeout_s * 10)
 
     def is_over(self, samples: Sequence[LoadSample], now_s: float) -> bool:
-        """Whether to give up at `now_s`, with the samples of the last window, oldest first.
+        """Whether to give up at `now_s`, given the samples of the last window, oldest first.
 
         All times count from the start.
         """

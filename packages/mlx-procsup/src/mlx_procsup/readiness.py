@@ -29,8 +29,8 @@ class Readiness:
 
     Attributes:
         name: The service.
-        seconds: How long it took since the waiting began.
-        response_ms: How fast it answered; None for a service that has nothing to answer on.
+        seconds: How long it took since the wait began.
+        response_ms: How fast it answered; None for a service without an address to ask.
     """
 
     name: str
@@ -49,19 +49,20 @@ def wait_for_healthy(
 ) -> Readiness:
     """Wait until a service answers HTTP 200.
 
-    HTTP requests are made after 0.5 s and then at pauses that double to 10 s; the process's exit
-    and the first accepted connection are watched for every 50 ms, and that connection makes a
-    request at once. An answer only counts if the service itself holds the port.
+    The first HTTP request is made after 0.5 s, and later ones after pauses that double up to 10 s.
+    Every 50 ms, this checks whether the process has exited, and whether it accepts connections; the
+    first accepted connection triggers a request at once. An answer only counts if the service
+    itself holds the port.
 
     Args:
         timeout_s: How long it may take, extended while the load progresses (log, CPU, memory).
-        cancelled: Asked every 50 ms; the waiting ends when it says so.
-        watch_every_s: Something else than these 50 ms, where someone waits for every one of them.
+        cancelled: Called every 50 ms; the wait ends when it returns true.
+        watch_every_s: An interval to use instead of these 50 ms.
 
     Raises:
-        ExitedEarlyError: When the process ended; reported within 0.2 s.
-        ReadinessTimeoutError: When it lives, but isn't ready. It is left running.
-        WaitCancelledError: `cancelled` said so. It is left running.
+        ExitedEarlyError: The process ended; reported within 0.2 s.
+        ReadinessTimeoutError: The process is alive, but isn't ready. It is left running.
+        WaitCancelledError: `cancelled` returned true. The process is left running.
     """
     watch = _Watch(started, timeout or LoadTimeout.of(timeout_s), cancelled)
     if started.spec.readiness is None:

@@ -1,4 +1,4 @@
-"""When to restart a service, and when to stop trying: pure, one service and one look at a time."""
+"""When to restart a service, and when to give up: pure, one service and one look at a time."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -12,13 +12,13 @@ _WINDOW_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """How patiently a service is brought back.
+    """How patiently a service is restarted.
 
     Attributes:
         delay_s: The pause before the first restart; it doubles with each one that follows.
         max_delay_s: The longest pause.
-        max_restarts: More than these within the window mean flapping.
-        stable_s: A service that ran this long starts again with the first pause.
+        max_restarts: More restarts than this within the window mean flapping.
+        stable_s: After a service has run for this long, its next pause is the first one again.
     """
 
     delay_s: float = RESTART_DELAY_S
@@ -29,9 +29,9 @@ class RestartPolicy:
 
     @classmethod
     def of(cls, max_restarts: int, delay_s: float) -> "RestartPolicy":
-        """A policy whose window is long enough to see its own restarts as flapping.
+        """A policy whose window is long enough to notice that its own restarts are flapping.
 
-        The pauses alone of `max_restarts` + 1 restarts fill half of it at most.
+        The pauses of `max_restarts` + 1 restarts fill at most half of the window.
         """
         policy = cls(delay_s=delay_s, max_restarts=max_restarts)
         pauses_s = sum(policy.backoff_s(attempt) for attempt in range(max_restarts + 1))
@@ -59,11 +59,11 @@ class History:
         attempts: Restarts since it last ran stably.
         running_since: When it was last seen to come up; None while it is not up.
         broken_since: When it was first seen dead or hung; None while it is neither.
-        down: The last looks, in a row, at which it didn't answer; as many as `HangRule.polls`, so
-            that the work it did before it hung doesn't count.
-        is_flapping: Whether it was given up; only the user changes that.
+        down: The last consecutive looks at which it didn't answer; up to `HangRule.polls` of them,
+            so that work done before it hung doesn't count.
+        is_flapping: Whether the watchdog has given up on it; only the user changes that.
         has_answered: Whether it has answered since it was started.
-        silent_since: Since when it doesn't though it had; None while it does.
+        silent_since: Since when it hasn't answered although it had before; None while it answers.
     """
 
     restarts: tuple[float, ...] = ()
@@ -96,7 +96,7 @@ class Decision:
     """What to do about one service.
 
     Attributes:
-        due_at: When, on the monotonic clock; it lies ahead for WAIT.
+        due_at: When, on the monotonic clock; in the future for WAIT.
     """
 
     action: Action

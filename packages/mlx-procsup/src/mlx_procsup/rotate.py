@@ -1,9 +1,9 @@
 """Rotation of logs that a running process keeps open: copy, truncate, compress, number.
 
-The writer holds the file open in append mode, so it can't be renamed away; its content is copied
-and the file cut to nothing. What is written between the last read and the cut is lost. That window
-is two system calls wide: everything slow happens before (the bulk of the copy, and the rename that
-makes it valid) or after (compression). Decision 0015.
+The writer holds the file open in append mode, so it can't be renamed; its content is copied and the
+file truncated. Output written between the last read and the truncation is lost. That window is two
+system calls wide: everything slow happens before it (the bulk of the copy, and the rename that
+makes it valid) or after it (compression). See decision 0015.
 """
 
 import gzip
@@ -38,7 +38,7 @@ class Rotation:
 
 
 def rotate_if_larger(log: Path, rule: RotationRule) -> Rotation | None:
-    """Rotate a log that has grown beyond its limit; None where there was no need."""
+    """Rotate a log that has grown beyond its limit; None if it hasn't."""
     try:
         size = log.stat().st_size
     except FileNotFoundError:
@@ -47,14 +47,14 @@ def rotate_if_larger(log: Path, rule: RotationRule) -> Rotation | None:
 
 
 def rotate_log(log: Path, max_files: int) -> Rotation | None:
-    """Move a log's content into `<log>.1.gz`, older archives one number up; None if it is empty.
+    """Move a log's content into `<log>.1.gz` and renumber older archives; None if it is empty.
 
-    Archives beyond `max_files` are deleted. A rotation that was cut off is finished by the next
-    one: at worst lines stand twice, none is lost. Rotations of one log wait for each other.
+    Archives beyond `max_files` are deleted. An interrupted rotation is finished by the next one: at
+    worst lines are duplicated, but none is lost. Rotations of one log wait for each other.
 
     Raises:
-        LockUnsupportedError: When the log's file system has no locks.
-        OSError: When the archive can't be written; the log is left as it is.
+        LockUnsupportedError: The log's file system doesn't support locks.
+        OSError: The archive can't be written; the log is left as it is.
     """
     try:
         handle = os.open(log, os.O_RDWR)
@@ -72,19 +72,19 @@ def rotate_log(log: Path, max_files: int) -> Rotation | None:
 
 
 def rewrite_log(log: Path, change: Callable[[bytes], bytes]) -> int:
-    """How many files of a log and its archives were changed; rotations wait meanwhile.
+    """The number of changed files of a log and its archives; rotations wait meanwhile.
 
-    An archive is replaced at once. The log itself is written over where it is, since a process
-    keeps it open; a change of it that was cut off is finished by the next call.
+    An archive is replaced at once. The log itself is overwritten in place, since a process keeps it
+    open; the next call finishes an interrupted change.
 
     Args:
         log: The log.
-        change: Some lines as they shall be, of the same length; called with one block after the
-            other.
+        change: Returns the new version of some lines, with the same length; called with one block
+            after the other.
 
     Raises:
-        LockUnsupportedError: When the log's file system has no locks.
-        OSError: When a file can't be read or written.
+        LockUnsupportedError: The log's file system doesn't support locks.
+        OSError: A file can't be read or written.
     """
     try:
         handle = os.open(log, os.O_RDWR)
@@ -144,7 +144,7 @@ def _rewrite_archive(path: Path, change: Callable[[bytes], bytes]) -> bool:
 
 
 def archives(log: Path) -> list[Path]:
-    """The archives of a log, the oldest first; a cut-off rotation's copy is the youngest."""
+    """The archives of a log, oldest first; the copy of an interrupted rotation is the newest."""
     pattern = re.compile(re.escape(log.name) + r"\.(\d+)\.gz")
     numbered: list[tuple[int, Path]] = []
     for path in log.parent.glob(f"{log.name}.*.gz"):
@@ -156,7 +156,7 @@ def archives(log: Path) -> list[Path]:
 
 
 def rotated_copy(log: Path) -> Path:
-    """The complete copy of a log's content while it waits for its compression."""
+    """The complete copy of a log's content while it waits to be compressed."""
     return log.with_name(f"{log.name}.rotated")
 
 

@@ -9,13 +9,13 @@ adopt          None         None                 the process, its files repaired
 Watchdog       starts what  restarts what        nothing        restarts what  nothing, or recycles
                is wanted    is wanted                           is wanted      what grew too large
 
-`start_service` and `bring_up` note that the service is wanted, `bring_up` even where it can't start
-it; `stop_service` notes that it isn't (decision 0013), or only when there is work for it; the
-watchdog acts on that note and never changes it. Where a stranger listens on the service's port,
+`start_service` and `bring_up` record that the service is wanted, `bring_up` even if it can't start
+it; `stop_service` records that it isn't (decision 0013), or is only when there is work for it; the
+watchdog acts on that record and never changes it. If another program listens on the service's port,
 `bring_up` and the watchdog start nothing (`PortTakenError`). A process that can't be proven to be
-the service's is never signalled, whatever the files say (decision 0010). None of these calls takes
-a lock, the watchdog excepted: their callers do. No process owns the services (decision 0012): each
-call reads the files again.
+the service's is never signalled, whatever the files say (decision 0010). Except for the watchdog,
+none of these calls takes a lock: their callers do. No process owns the services (decision 0012):
+each call reads the files again.
 """
 
 import errno
@@ -63,7 +63,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class StartOutcome(StrEnum):
-    """How bringing a service up went."""
+    """The outcome of bringing a service up."""
 
     STARTED = "started"
     ALREADY_RUNNING = "already-running"
@@ -77,9 +77,9 @@ class StartPlan:
 
     Attributes:
         spec: What to run.
-        needs_bytes: The memory that it will hold once loaded; 0 where it doesn't matter.
-        verify: Called once a new process is ready; raises SupervisionError if it doesn't do
-            its work.
+        needs_bytes: The memory that it will hold once loaded; 0 if that doesn't matter.
+        verify: Called once a new process is ready; raises SupervisionError if it doesn't do its
+            work.
     """
 
     spec: ProcessSpec
@@ -89,10 +89,10 @@ class StartPlan:
 
 @dataclass(frozen=True, slots=True)
 class StartResult:
-    """What became of one service.
+    """The result for one service.
 
     Attributes:
-        outcome: Started, already-running, failed, or skipped (the caller gave up before).
+        outcome: Started, already-running, failed, or skipped (the caller gave up first).
     """
 
     name: str
@@ -103,7 +103,7 @@ class StartResult:
 
 
 class StopOutcome(StrEnum):
-    """How a stop went."""
+    """The outcome of a stop."""
 
     STOPPED = "stopped"
     FORCED = "forced"
@@ -134,18 +134,18 @@ def start_service(
     keep_history: bool = False,
     clock: Callable[[], float] = time.time,
 ) -> StartedProcess:
-    """Start a process in its own session, its output appended to its log.
+    """Start a process in its own session, with its output appended to its log.
 
-    Standard input is closed (`/dev/null`), no file descriptor is passed on, and the environment
-    is exactly the spec's. PID and run file are on disk before the command runs its first line.
+    Standard input is closed (`/dev/null`), no file descriptor is passed on, and the environment is
+    exactly the spec's. PID and run file are on disk before the command runs its first line.
 
     Args:
         keep_history: Keep restarts and flapping, as a watchdog does; a user's start forgets them.
 
     Raises:
-        AlreadyRunningError: When the service's process lives.
-        CommandNotFoundError: When there is no such program.
-        StartFailedError: When the start could not be recorded; nothing runs.
+        AlreadyRunningError: The service's process is alive.
+        CommandNotFoundError: There is no such program.
+        StartFailedError: The start could not be recorded; nothing runs.
     """
     found = locate(dirs, spec.name, spec.command)
     if found.own is not None:
@@ -166,10 +166,10 @@ def bring_up(
     timeout_s: float = READY_TIMEOUT_S,
     cancelled: threading.Event | None = None,
 ) -> StartResult:
-    """Make one service run what its spec means, and wait until it is ready.
+    """Make one service run what its spec describes, and wait until it is ready.
 
-    A service that runs it already is left alone, and waited for if it is still loading. One that
-    runs something else, or hangs, is stopped first. Failures are in the result, never raised.
+    A service that already runs it is left alone, and waited for if it is still loading. A service
+    that runs something else, or hangs, is stopped first. Failures are in the result, never raised.
     """
     spec = plan.spec
     cancelled = cancelled or threading.Event()
@@ -200,13 +200,13 @@ def bring_up(
 
 
 def adopt(spec: ProcessSpec, dirs: StateDirs) -> StartedProcess | None:
-    """The running process of a service as if it had just been started, its files repaired.
+    """The running process of a service as if it had just been started, with its files repaired.
 
-    None where no process is proven to be the service's. A lost or wrong PID file is written again,
-    and so is a lost run file; what the user wants and what was restarted is left as it is.
+    None if no process is proven to be the service's. A lost or wrong PID file is written again, and
+    so is a lost run file; the user's wish and the record of restarts are left as they are.
 
     Raises:
-        OSError: When a file can't be written.
+        OSError: A file can't be written.
     """
     found = locate(dirs, spec.name, spec.masked_command())
     if found.own is None:
@@ -226,7 +226,7 @@ def adopt(spec: ProcessSpec, dirs: StateDirs) -> StartedProcess | None:
 
 
 def is_current(spec: ProcessSpec, record: RunRecord | None) -> bool:
-    """Whether what was last started is what the spec means now."""
+    """Whether the last started process matches the spec as it is now."""
     return record is not None and (record.command, record.fingerprint) == (
         spec.masked_command(),
         spec.fingerprint,
@@ -243,19 +243,20 @@ def stop_service(
 ) -> ShutdownResult:
     """Stop a service: SIGTERM to its group, `grace_s`, SIGKILL, verified; then forget its PID.
 
-    What the service left behind after a crash goes too, and so do descendants that made sessions
-    of their own, as far as they can still be found. A process that can't be proven to be the
-    service is never signalled.
+    Processes that the service left behind after a crash are ended too, and so are descendants that
+    created their own sessions, as far as they can still be found. A process that can't be proven to
+    be the service is never signalled.
 
     Args:
         grace_s: How long the processes may take to obey SIGTERM.
-        command: What it runs; recognizes the process when the run file is lost.
-        wanted: Noted before the first signal, so that a watchdog doesn't start it again;
-            ON_REQUEST for one that rests, None leaves the note as it is, for a restart.
+        command: The command that it runs; recognizes the process if the run file is lost.
+        wanted: Recorded before the first signal, so that a watchdog doesn't start it again;
+            ON_REQUEST for a service that waits for work; None leaves the record as it is, for a
+            restart.
 
     Raises:
-        StopFailedError: When something outlived SIGKILL; the PID file is kept.
-        OSError: When the state files can't be written.
+        StopFailedError: A process survived SIGKILL; the PID file is kept.
+        OSError: The state files can't be written.
     """
     started = time.monotonic()
     found = locate(dirs, name, command)
@@ -285,16 +286,16 @@ def clear_the_way(
 ) -> None:
     """Stop what is left of a service, so that it can be started again.
 
-    Where its run file is damaged, a process that holds its port and shows its command is its own:
-    it is written down again, and stopped with the rest. An intact run file knows better.
+    If its run file is damaged, a process that holds its port and shows its command counts as its
+    own: it is recorded again, and stopped with the rest. An intact run file takes precedence.
 
     Args:
-        wanted: Noted of it, even where it can't be started; None leaves the note as it is.
+        wanted: Recorded for it, even if it can't be started; None leaves the record as it is.
 
     Raises:
-        PortTakenError: When another process listens where the service would.
-        StopFailedError: When something outlived SIGKILL.
-        OSError: When a state file can't be written.
+        PortTakenError: Another process listens on the service's port.
+        StopFailedError: A process survived SIGKILL.
+        OSError: A state file can't be written.
     """
     command = spec.masked_command()
     if locate(dirs, spec.name, command).own is None and _is_damaged(spec.name, dirs):

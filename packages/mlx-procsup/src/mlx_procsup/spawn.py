@@ -1,7 +1,8 @@
-"""A process that outlives us, started so that no moment leaves it running and unrecorded.
+"""Starts a process that outlives us, without a moment in which it runs unrecorded.
 
-It waits at a gate, a pipe on its standard input, until its PID is on disk. If we are killed before,
-the pipe closes and it ends without having run. `exec` keeps PID and start time (decision 0011).
+It waits at a gate, a pipe on its standard input, until its PID is on disk. If we are killed first,
+the pipe closes and the process ends without having run. `exec` keeps PID and start time (decision
+0011).
 """
 
 import os
@@ -33,11 +34,11 @@ _SHELL_VARIABLES = ("PWD", "OLDPWD", "SHLVL", "_")
 
 @dataclass(frozen=True, slots=True)
 class StartedProcess:
-    """A process that was started and recorded; nothing is known of its readiness.
+    """A process that was started and recorded; nothing is known about its readiness.
 
     Attributes:
         identity: The process; its PID leads its own session and group.
-        log_path: Where it prints to.
+        log_path: The file that it writes to.
         log_offset: Where its first line begins in that file, in bytes.
     """
 
@@ -74,10 +75,10 @@ def spawn_recorded(
     """Start a process; PID and run file are on disk before the command runs its first line.
 
     Args:
-        record: What its run file shall keep of its past.
+        record: The part of its past to keep in the run file.
 
     Raises:
-        StartFailedError: When it could not be started or recorded; nothing runs.
+        StartFailedError: It could not be started or recorded; nothing runs.
     """
     try:
         secret = secrets.token_hex(_SECRET_BYTES) if spec.start_secret else ""
@@ -106,12 +107,12 @@ def spawn_recorded(
 def spawn_at_gate(
     spec: ProcessSpec, dirs: StateDirs, secret: str = ""
 ) -> tuple[subprocess.Popen[bytes], int]:
-    """Start a process that waits at the gate; it, and where its first line begins in its log.
+    """Start a process that waits at the gate; returns it and where its first log line begins.
 
-    It runs its command once `open_gate` lets it, and ends without if we are gone before.
+    It runs its command once `open_gate` lets it, and ends without running it if we end first.
 
     Raises:
-        OSError: When it could not be started; nothing runs.
+        OSError: It could not be started; nothing runs.
     """
     unset = " ".join(name for name in _SHELL_VARIABLES if name not in spec.env)
     gate = _GATE.format(unset=f"unset {unset}; " if unset else "")

@@ -16,7 +16,7 @@ class Question(Protocol):
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What the request carries."""
+        """The headers of the request."""
         ...
 
     def is_answered(self, headers: Mapping[str, str], /) -> bool:
@@ -34,8 +34,9 @@ class HttpReadiness:
 
     Attributes:
         url: `http://host:port/path`.
-        headers: Sent with every request; never shown, since they may carry a key.
-        ask: What tells the service from another that answers there; None if nothing does.
+        headers: Sent with every request; never shown, since they may contain a key.
+        ask: Distinguishes the service from another process that answers at this address; None if
+            nothing does.
     """
 
     url: str
@@ -51,10 +52,10 @@ class ProcessSpec:
         name: Names its state files; letters, digits, `.`, `_`, `-`.
         command: Program and arguments; never a secret, since every user can read them.
         env: The complete environment of the process; nothing is inherited.
-        readiness: How to ask whether it is ready; None if running is all it can do.
+        readiness: How to ask whether it is ready; None if it counts as ready as soon as it runs.
         secret_env: Names of the variables whose values are masked wherever text is shown.
-        start_secret: The variable that holds a new secret with each start, which the run file
-            keeps (`secret_of`); "" for none.
+        start_secret: The variable that holds a new secret with each start, which the run file keeps
+            (`secret_of`); "" for none.
         fingerprint: What else it depends on, such as a digest of its configuration file; a running
             service whose fingerprint differs is out of date. Never a secret.
     """
@@ -85,10 +86,10 @@ class ProcessSpec:
         return tuple(self.mask(word) for word in self.command)
 
     def shell_line(self, env_names: frozenset[str] = frozenset()) -> str:
-        """One line for a shell that would run the command, secrets masked.
+        """One shell line that would run the command, with secrets masked.
 
         Args:
-            env_names: Variables to show in front of it; secret ones are masked.
+            env_names: Variables to show before it; secret ones are masked.
         """
         shown = sorted(env_names & set(self.env))
         assignments = [
@@ -100,7 +101,7 @@ class ProcessSpec:
 
 @dataclass(frozen=True, slots=True)
 class StateDirs:
-    """The three folders that hold what is known of services between two commands."""
+    """The three folders that keep the state of services between two commands."""
 
     pids: Path
     run: Path
@@ -111,7 +112,7 @@ class StateDirs:
         return self.pids / f"{check_name(name)}.pid"
 
     def run_file(self, name: str) -> Path:
-        """`<run>/<name>.json`: what the PID file can't say."""
+        """`<run>/<name>.json`: the information that the PID file can't hold."""
         return self.run / f"{check_name(name)}.json"
 
     def log_file(self, name: str) -> Path:
@@ -124,18 +125,18 @@ class StateDirs:
         return self.run / "last-look"
 
     def names(self) -> tuple[str, ...]:
-        """The services that have a PID or run file, sorted; files of others are passed over."""
+        """The services that have a PID or run file, sorted; other files are ignored."""
         found = {path.stem for path in (*self.pids.glob("*.pid"), *self.run.glob("*.json"))}
         return tuple(sorted(name for name in found if _NAME.fullmatch(name)))
 
     def create(self) -> None:
-        """Make the folders, private to this user, where they are missing."""
+        """Create the folders, private to this user, if they are missing."""
         for folder in (self.pids, self.run, self.logs):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def check_name(name: str) -> str:
-    """`name`, if it can name a service and its files; else ValueError."""
+    """Returns `name` if it can name a service and its files; otherwise raises ValueError."""
     if _NAME.fullmatch(name) is None:
         raise ValueError(f"{name!r} can't name a service")
     return name

@@ -1,4 +1,4 @@
-"""A loop that no longer turns, noticed from a thread of its own."""
+"""Notices from a separate thread that a loop has stalled."""
 
 import threading
 import time
@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 
 class StallGuard:
-    """Calls `on_stall` once a loop has not said for `limit_s` that it turns.
+    """Calls `on_stall` if a loop hasn't reported a turn for `limit_s`.
 
-    Time in which this process did not run (the machine slept, someone suspended it) doesn't count:
-    the guard didn't run then, either.
+    Time in which this process did not run (the machine slept, the process was suspended) doesn't
+    count, because the guard didn't run then, either.
 
     Args:
         on_stall: Called from another thread, with the seconds since the last turn.
@@ -27,12 +27,12 @@ class StallGuard:
         self._is_over = threading.Event()
 
     def turn(self) -> None:
-        """Say that the loop turns."""
+        """Report a turn of the loop."""
         self._has_turned.set()
 
     @contextmanager
     def watching(self) -> Generator[None]:
-        """Watch the loop that the block runs."""
+        """Watch the loop that runs in the block."""
         thread = threading.Thread(target=self._watch, name="stall-guard", daemon=True)
         thread.start()
         try:

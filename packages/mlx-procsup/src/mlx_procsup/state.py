@@ -1,10 +1,10 @@
-"""The five states of a service, and what they follow from; imports nothing of the library."""
+"""The five states of a service, and how they are determined; imports nothing from the library."""
 
 from enum import StrEnum
 
 
 class ServiceState(StrEnum):
-    """What an observer says of a service at one moment."""
+    """The state of a service at one moment, as seen from outside."""
 
     HEALTHY = "healthy"
     DEGRADED = "degraded"
@@ -27,11 +27,11 @@ def classify(
     answered_ok: bool | None = None,
     response_s: float | None = None,
 ) -> ServiceState:
-    """The state that follows from what was seen of a service.
+    """The state of a service, from what was observed.
 
     Args:
-        alive: Whether the recorded process lives (a zombie doesn't).
-        answered_ok: Whether it answered HTTP 200; None where it has nothing to answer on.
+        alive: Whether the recorded process is alive (a zombie isn't).
+        answered_ok: Whether it answered HTTP 200; None if it has no address to ask.
         response_s: The time until that answer.
     """
     if not recorded:

@@ -19,10 +19,10 @@ _HIGHEST_PID = 2**31 - 1  # of the kernels' own type, `pid_t`
 
 
 class WantedState(StrEnum):
-    """What was asked for last; a watchdog never acts against it.
+    """The user's last wish for a service; a watchdog never acts against it.
 
     Attributes:
-        ON_REQUEST: It rests, and whoever has work for it may start it.
+        ON_REQUEST: It doesn't run, and any program that has work for it may start it.
     """
 
     RUNNING = "running"
@@ -40,16 +40,17 @@ class Restart:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What `run/<name>.json` says.
+    """The content of `run/<name>.json`.
 
     Attributes:
         identity: The process last started, or None once it was stopped.
         log_offset: The size of its log at that moment, in bytes.
         restarts: What the watchdog did since the user last acted, oldest first.
         flapping: Too many restarts; nothing is tried until the user acts.
-        shed_at: Since when it is put aside to make room in memory; None while it isn't.
+        shed_at: Since when it has been paused to make room in memory; None while it isn't.
         fingerprint: What else it depended on when it was started.
-        secret: What it was started with to know us by, and we it; "" for nothing.
+        secret: The secret of this start, by which we and the process recognize each other; "" for
+            none.
     """
 
     identity: ProcessIdentity | None = None
@@ -66,15 +67,15 @@ class RunRecord:
 
     @property
     def should_run(self) -> bool:
-        """Whether it is wanted, and not put aside."""
+        """Whether it is wanted, and not paused."""
         return self.wanted is WantedState.RUNNING and self.shed_at is None
 
 
 def read_pid(dirs: StateDirs, name: str) -> int | None:
-    """The PID file's number; None where there is no file.
+    """The PID file's number; None if there is no file.
 
     Raises:
-        StateFileError: When the file holds anything else than one positive integer.
+        StateFileError: The file contains anything other than one positive integer.
     """
     path = dirs.pid_file(name)
     try:
@@ -90,20 +91,20 @@ def read_pid(dirs: StateDirs, name: str) -> int | None:
 
 
 def write_pid(dirs: StateDirs, name: str, pid: int) -> None:
-    """Make the PID file say `pid`; OSError where it can't be written."""
+    """Write `pid` to the PID file; OSError if it can't be written."""
     write_atomically(dirs.pid_file(name), f"{pid}\n")
 
 
 def remove_pid(dirs: StateDirs, name: str) -> None:
-    """Remove the PID file; nothing happens where there is none."""
+    """Remove the PID file; does nothing if there is none."""
     dirs.pid_file(name).unlink(missing_ok=True)
 
 
 def read_run(dirs: StateDirs, name: str) -> RunRecord | None:
-    """The run file's record; None where there is no file.
+    """The run file's record; None if there is no file.
 
     Raises:
-        StateFileError: When the file can't be read or isn't a run file.
+        StateFileError: The file can't be read or isn't a run file.
     """
     path = dirs.run_file(name)
     try:
@@ -132,7 +133,7 @@ def _read_run(path: Path, version: tuple[int, ...]) -> RunRecord:
 
 
 def readable_run(dirs: StateDirs, name: str) -> RunRecord | None:
-    """The run file's record; None where no file can be read."""
+    """The run file's record; None if there is no readable file."""
     try:
         return read_run(dirs, name)
     except StateFileError:
@@ -146,7 +147,7 @@ def secret_of(dirs: StateDirs, name: str) -> str:
 
 
 def write_run(dirs: StateDirs, name: str, record: RunRecord) -> None:
-    """Make the run file say `record`; OSError where it can't be written."""
+    """Write `record` to the run file; OSError if it can't be written."""
     document: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "name": name}
     fields = asdict(record)
     identity = fields.pop("identity")
@@ -156,10 +157,10 @@ def write_run(dirs: StateDirs, name: str, record: RunRecord) -> None:
 
 
 def set_wanted(dirs: StateDirs, name: str, wanted: WantedState) -> None:
-    """Note what the user wants of a service; what was wrong before is forgotten.
+    """Record what the user wants of a service; earlier problems are forgotten.
 
     A service that was never started can be wanted, too. A run file that can't be read is replaced;
-    one that says so already is left as it is.
+    one that already says so is left as it is.
     """
     noted = readable_run(dirs, name)
     record = replace(noted or RunRecord(), wanted=wanted, restarts=(), flapping=False, shed_at=None)
@@ -172,7 +173,7 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace a file's content at once: a reader sees the old text or the new, never a part.
 
     Raises:
-        OSError: When it can't be written; the error names `path`, whose content is as it was.
+        OSError: It can't be written; the error names `path`, whose content is unchanged.
     """
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:

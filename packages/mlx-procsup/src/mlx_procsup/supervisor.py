@@ -1,4 +1,4 @@
-"""Several services brought up together: side by side as far as memory allows, each for itself."""
+"""Brings several services up together, in parallel as far as memory allows."""
 
 import threading
 import time
@@ -20,19 +20,19 @@ _LOOK_EVERY_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class WaitsForMemory:
-    """A service is not started before the others have taken their memory."""
+    """A service isn't started until the others have taken their memory."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """How far a service is that isn't ready yet.
+    """The progress of a service that isn't ready yet.
 
     Attributes:
         seconds: Since its start.
-        memory_bytes: What it holds; 0 before it has a process.
-        needs_bytes: What it will hold once loaded; 0 where that doesn't matter.
+        memory_bytes: The memory that it holds; 0 before it has a process.
+        needs_bytes: The memory that it will hold once loaded; 0 if that doesn't matter.
     """
 
     name: str
@@ -50,19 +50,19 @@ def start_all(
     on_loading: Callable[[Loading], None] | None = None,
     read_available_bytes: Callable[[], int] = lambda: psutil.virtual_memory().available,
 ) -> list[StartResult]:
-    """Bring services up side by side; one that fails leaves the others alone.
+    """Bring services up in parallel; a failure doesn't affect the others.
 
-    Where memory is short, the first plan goes first. A load that progresses may exceed its timeout.
-    If the caller is interrupted, what is ready stays and what is still loading is stopped.
+    If memory is short, the first plan goes first. A load that progresses may exceed its timeout. If
+    the caller is interrupted, ready services stay and loading ones are stopped.
 
     Args:
-        on_event: Called with each result as soon as it is there, and once for each service that
-            has to wait; always from the calling thread.
-        on_loading: Called with how far each is that isn't ready, a few times a second.
-        read_available_bytes: How much memory can still be taken.
+        on_event: Called with each result as soon as it is known, and once for each service that has
+            to wait; always from the calling thread.
+        on_loading: Called with the progress of each service that isn't ready, a few times a second.
+        read_available_bytes: Returns how much memory is available.
 
     Returns:
-        One result a plan, in the order of the plans.
+        One result per plan, in the order of the plans.
     """
     cancelled = threading.Event()
     held: set[str] = set()

@@ -1,4 +1,4 @@
-"""Ending processes for certain: SIGTERM to the group, a grace, SIGKILL, and a look at who lives."""
+"""Ends processes reliably: SIGTERM to the group, a grace period, SIGKILL, and a final check."""
 
 import os
 import signal
@@ -15,13 +15,13 @@ _AFTER_KILL_S = 5.0
 def terminate(
     name: str, targets: tuple[ProcessIdentity, ...], group: int | None, grace_s: float
 ) -> bool:
-    """End the targets and whatever they start meanwhile; whether SIGKILL was needed.
+    """End the targets and all processes that they start meanwhile; whether SIGKILL was needed.
 
     Args:
-        group: The process group that is theirs alone; None where there is none.
+        group: The process group that belongs only to them; None if there is none.
 
     Raises:
-        StopFailedError: When something outlived SIGKILL.
+        StopFailedError: A process survived SIGKILL.
     """
     _signal(targets, group, signal.SIGTERM)
     _signal(targets, group, signal.SIGCONT)  # a suspended process can't obey

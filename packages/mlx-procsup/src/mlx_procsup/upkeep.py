@@ -1,8 +1,8 @@
-"""When an idle service is started again though nothing is broken: pure, one look at a time.
+"""When an idle service is restarted although nothing is broken: pure, one look at a time.
 
-Memory that grew while a service worked is often given back. What shows a leak is the floor: the
-least that it held in a whole hour. A service may also say in its log that it has run out of
-something that only its end gives back. Either way it is started again when it has nothing to do.
+Memory that grew while a service worked is often given back. The sign of a leak is the floor: the
+least memory that the service held in a whole hour. A service may also say in its log that it has
+run out of a resource that only its end releases. Either way it is restarted when it is idle.
 """
 
 from dataclasses import dataclass, replace
@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True, slots=True)
 class UpkeepRule:
-    """When an idle service is started again.
+    """When an idle service is restarted.
 
     Attributes:
-        window_s: A floor is the least that it held in so long.
-        windows: So many floors in a row must be too high.
-        growth: Too high is a floor this many times its first one, and more than was planned.
-        idle_s: It must have had nothing to do for so long.
-        pause_s: No sooner than this after the last time.
+        window_s: A floor is the least memory that it held in this time.
+        windows: This many floors in a row must be too high.
+        growth: A floor is too high if it exceeds the first floor by this factor, and also the
+            planned memory.
+        idle_s: It must have been idle for this long.
+        pause_s: The shortest time since the last such restart.
     """
 
     window_s: float = 3600.0
@@ -29,16 +30,17 @@ class UpkeepRule:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What one look showed of a service.
+    """What one look at a service showed.
 
     Attributes:
         at: When, on the monotonic clock.
-        pid: Its process; None where it isn't up.
-        is_idle: Whether it is known to have nothing to do.
-        has_worked: Whether it has done anything yet: what it loads late is no growth.
-        memory_bytes: What it holds; None where that is unknown.
-        planned_bytes: What it may come to hold; None where nobody has planned it.
-        exhausted: How often its log has said since the last look that it ran out of something.
+        pid: Its process; None if it isn't up.
+        is_idle: Whether it is known to be idle.
+        has_worked: Whether it has done any work yet: memory that it loads late isn't growth.
+        memory_bytes: The memory that it holds; None if unknown.
+        planned_bytes: The memory that it may grow to; None if no one has planned it.
+        exhausted: How many times its log has said since the last look that it ran out of a
+            resource.
         said: What it said then.
     """
 
@@ -54,19 +56,19 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Upkeep:
-    """What is remembered of a service; times on the monotonic clock.
+    """What is remembered of a service; times are on the monotonic clock.
 
     Attributes:
         pid: The process that the rest is about.
-        idle_since: Since when it has had nothing to do; None while it works.
-        window_at: When the window began that is under way; None before it has worked.
-        least_bytes: The least that it held in that window.
+        idle_since: Since when it has been idle; None while it works.
+        window_at: When the current window began; None before it has worked.
+        least_bytes: The least memory that it held in that window.
         first_bytes: Its first floor.
-        floor_bytes: Its last one.
+        floor_bytes: Its last floor.
         high: How many floors in a row were too high.
-        exhausted: How often the log said that this process ran out of something.
+        exhausted: How many times the log said that this process ran out of a resource.
         said: What it said last.
-        done_at: When it was last started again for this.
+        done_at: When it was last restarted for this reason.
     """
 
     pid: int | None = None
@@ -81,12 +83,12 @@ class Upkeep:
     done_at: float = float("-inf")
 
     def done(self, now: float) -> "Upkeep":
-        """What is remembered once it was started again."""
+        """What is remembered after it was restarted."""
         return Upkeep(done_at=now)
 
 
 def look_after(before: Upkeep, seen: Condition, rule: UpkeepRule) -> tuple[Upkeep, str | None]:
-    """What to remember of a service after a look, and why to start it again now; None for not."""
+    """What to remember of a service after a look, and why to restart it now; None for no reason."""
     if seen.pid is None or seen.pid != before.pid:
         before = Upkeep(pid=seen.pid, done_at=before.done_at)
     idle_since = before.idle_since if before.idle_since is not None else seen.at

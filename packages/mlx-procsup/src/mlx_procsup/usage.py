@@ -1,4 +1,4 @@
-"""What a service uses: processor time and memory of its process and everything below it."""
+"""What a service uses: processor time and memory of its process and all descendants."""
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,10 +27,10 @@ type Sessions = Mapping[int, Sequence[int]]
 
 
 def read_sessions() -> Sessions:
-    """The processes of every session at this moment; one look for however many services.
+    """The processes of every session at this moment; one look for any number of services.
 
-    This is a system call a process, where a parent takes several and a file: on a machine with
-    hundreds of processes that is the most of what a look costs.
+    This takes one system call per process, while reading a parent takes several and a file: on a
+    machine with hundreds of processes that would be most of the cost of a look.
     """
     sessions: dict[int, list[int]] = {}
     for pid in psutil.pids():
@@ -41,13 +41,13 @@ def read_sessions() -> Sessions:
 
 
 def measure_usage(pid: int, now: float, sessions: Sessions | None = None) -> ProcessUsage | None:
-    """The usage of a process and of what is below it in its session.
+    """The usage of a process and its descendants in its session.
 
-    What a watchdog starts leads a session of its own, and so is no part of the watchdog. None where
-    the process is gone or belongs to another user.
+    A process that a watchdog starts leads its own session, so it isn't counted for the watchdog.
+    None if the process is gone or belongs to another user.
 
     Args:
-        sessions: What `read_sessions` gave, if several services are measured.
+        sessions: The result of `read_sessions`, if several services are measured.
     """
     try:
         top = psutil.Process(pid)
@@ -71,12 +71,12 @@ def measure_usage(pid: int, now: float, sessions: Sessions | None = None) -> Pro
 def descendants(
     pid: int, *, beyond: Callable[[int], bool] = lambda _: False, among: Iterable[int] | None = None
 ) -> list[int]:
-    """The processes below another, without those that `beyond` says yes to and what is below them.
+    """The processes below another, without those for which `beyond` is true and their descendants.
 
     Args:
-        pid: The process at the top, which is not among them.
+        pid: The process at the top, which is not included.
         beyond: Whether a process belongs to another service.
-        among: The processes to look at; all of them if left out.
+        among: The processes to look at; by default all of them.
     """
     tree: dict[int, list[int]] = {}
     for each in psutil.pids() if among is None else among:
@@ -101,7 +101,7 @@ def _below(pid: int, sessions: Sessions) -> list[int]:
 
 
 def listens_on(pid: int, port: int) -> bool | None:
-    """Whether a process or a descendant of it listens on a TCP port; None where that is unknown."""
+    """Whether a process or its descendant listens on a TCP port; None if that is unknown."""
     try:
         top = psutil.Process(pid)
         tree = [top, *top.children(recursive=True)]
@@ -118,9 +118,9 @@ def listens_on(pid: int, port: int) -> bool | None:
 
 
 def port_listener(port: int) -> int | None:
-    """The process that listens on a TCP port; None where that is not to be seen.
+    """The process that listens on a TCP port; None if it can't be seen.
 
-    Processes of other users show their sockets to root only.
+    The sockets of other users' processes are visible only to root.
     """
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -130,7 +130,7 @@ def port_listener(port: int) -> int | None:
 
 
 def describe_process(pid: int) -> str:
-    """Such as "PID 4711 (python3)"."""
+    """A description such as "PID 4711 (python3)"."""
     try:
         return f"PID {pid} ({psutil.Process(pid).name()})"
     except psutil.Error:

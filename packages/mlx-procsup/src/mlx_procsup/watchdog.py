@@ -46,19 +46,19 @@ _KEPT_RESTARTS = 50
 
 @dataclass(frozen=True, slots=True)
 class Supervised:
-    """A service under watch.
+    """A watched service.
 
     Attributes:
         spec: What it runs.
-        importance: The least important one makes room first when memory is short.
-        max_memory_bytes: Beyond it, it is recycled; None without a limit.
-        sheddable: Whether it may be put aside at all.
-        delivery: How to learn what it delivers; None where an answer is all that counts.
-        silence_s: How long it may leave questions unanswered, whatever its processor time says;
-            None for ever.
-        works_in_silence: Whether it may answer nothing and use no processor time, and yet work.
-        planned_bytes: What it was planned to hold; None where its memory may grow.
-        exhaustion: What its log says when it has run out of something that only its end gives back.
+        importance: The least important service makes room first when memory is short.
+        max_memory_bytes: If it holds more, it is recycled; None without a limit.
+        sheddable: Whether it may be paused at all.
+        delivery: How to find out whether it delivers; None if an answer is all that counts.
+        silence_s: How long it may leave questions unanswered, whatever its processor time; None for
+            no limit.
+        works_in_silence: Whether it may work although it doesn't answer and uses no processor time.
+        planned_bytes: The memory that it was planned to hold; None if its memory may grow.
+        exhaustion: What its log says when it has run out of a resource that only its end releases.
     """
 
     spec: ProcessSpec
@@ -81,7 +81,7 @@ class WatchEvent:
         what: One word: "noticed", "wedged", "unclear", "started", "restarted", "recycled",
             "exhausted", "flapping", "held-up", "shed", "restored", "rotated", "recovered", "clock".
         reason: The rest of the sentence.
-        since: When what it tells of began, as far as that is known.
+        since: When the reported condition began, if that is known.
     """
 
     at: float
@@ -102,8 +102,8 @@ class WatchSettings:
     Attributes:
         lock: The lock that it takes to act.
         rotation: When to rotate logs; None leaves them alone.
-        choose_shed: Which service is put aside when memory is short.
-        stall_s: A loop that doesn't turn for so long has stalled.
+        choose_shed: Chooses the service to pause when memory is short.
+        stall_s: A loop that doesn't turn for this long has stalled.
     """
 
     lock: Path
@@ -123,7 +123,7 @@ class WatchSettings:
 
 @dataclass(frozen=True, slots=True)
 class MachineReader:
-    """What the watchdog reads of the machine.
+    """What the watchdog reads from the machine.
 
     Attributes:
         monotonic: Seconds that neither a clock change nor sleep moves.
@@ -135,7 +135,7 @@ class MachineReader:
 
 
 class Watchdog:
-    """Keeps services running; call `look` whenever it is due, or `run` for ever."""
+    """Keeps services running; call `look` whenever it is due, or `run` to run indefinitely."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class Watchdog:
 
         Args:
             on_event: Called with everything that it sees and does.
-            machine: Clocks and pressure, real ones if left out.
+            machine: Clocks and pressure; the real ones by default.
         """
         self._dirs = dirs
         self._settings = settings
@@ -180,10 +180,10 @@ class Watchdog:
         """Watch until `pause` says to stop.
 
         Args:
-            pause: Waits so many seconds, or shorter; True ends the watch. `threading.Event.wait`
-                does that.
+            pause: Waits for the given number of seconds, or less; returning True ends the watch.
+                `threading.Event.wait` does that.
             on_stall: Called from another thread when the watch has stalled, with the seconds since
-                it last did anything: whoever sees to it that it runs can begin it again.
+                it last did anything, so that the caller can restart it.
         """
         guard = StallGuard(
             self._settings.stall_s + self._settings.interval_s, on_stall or (lambda _: None)
@@ -202,7 +202,7 @@ class Watchdog:
             return self._settings.interval_s
 
     def look(self) -> float:
-        """Look at what is due, act on it, and return the seconds until the next look is due."""
+        """Look at the services that are due, act, and return the seconds until the next look."""
         now = self._machine.monotonic()
         is_full = now >= self._next_look
         if is_full:
