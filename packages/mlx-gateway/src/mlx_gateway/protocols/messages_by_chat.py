@@ -10,21 +10,19 @@ has it.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from itertools import chain
 from typing import Any, override
 from uuid import uuid4
 
 import msgspec
 
-from mlx_gateway.errors import ApiError, UpstreamFailedError
+from mlx_gateway.errors import ApiError
 from mlx_gateway.fields import Fields, invalid, list_in, object_in
 from mlx_gateway.protocols.anthropic_messages import CountTokens, Messages, MessageStream
-from mlx_gateway.protocols.api import Call, answer_in
-from mlx_gateway.protocols.events import EventStream, Usage, document_of, event_of
-from mlx_gateway.protocols.openai_chat import ChatCompletions, text_of_parts
+from mlx_gateway.protocols.api import Call
+from mlx_gateway.protocols.by_chat import CHAT, CHAT_PATH, Failure, TranslatedChat, whole_answer
+from mlx_gateway.protocols.events import EventStream, Usage, event_of
+from mlx_gateway.protocols.openai_chat import text_of_parts
 
-_CHAT = ChatCompletions()
-_CHAT_PATH = "/v1/chat/completions"
 _SAME = ("stream", "max_tokens", "temperature", "top_p", "top_k", "response_format")
 _READ = ("messages", "tools", "tool_choice", "chat_template_kwargs")
 """The fields that a prompt is made of."""
@@ -40,7 +38,7 @@ class MessagesByChat(Messages):
     @override
     def by_chat(self, call: Call, fields: Fields, *, sees_images: bool | None) -> Call:
         chat = _chat_call(call, sees_images=sees_images)
-        return replace(call, fields=chat.fields, path=_CHAT_PATH, asked=fields)
+        return replace(call, fields=chat.fields, path=CHAT_PATH, asked=fields)
 
     @override
     def counted(self, call: Call) -> dict[str, Any]:
@@ -52,14 +50,8 @@ class MessagesByChat(Messages):
     def whole(self, body: bytes, call: Call) -> tuple[bytes, Usage]:
         if call.asked is None:
             return super().whole(body, call)
-        body, usage = _CHAT.whole(body, _uncut(call))
-        document = answer_in(body)
-        choice = object_in(next(iter(list_in(document.get("choices"))), None))
-        answer = _Answer(str(document.get("model", "")))
-        said = answer.take(object_in(choice.get("message")))
-        for _ in chain(said, answer.end(choice.get("finish_reason"), usage)):
-            pass  # nobody waits for the events
-        message, _ = super().whole(msgspec.json.encode(answer.message), call)
+        answer, usage = whole_answer(body, _uncut(call), _Answer)
+        message, _ = super().whole(answer, call)
         return message, usage
 
     @override
@@ -78,7 +70,7 @@ class CountTokensByChat(CountTokens):
 
 def _chat_call(call: Call, *, sees_images: bool | None) -> Call:
     """The call as one of Chat Completions."""
-    return _CHAT.read(_chat_fields(call.fields, sees_images=sees_images), sees_images=sees_images)
+    return CHAT.read(_chat_fields(call.fields, sees_images=sees_images), sees_images=sees_images)
 
 
 def _uncut(call: Call) -> Call:
@@ -91,9 +83,7 @@ class _ChatAsMessage(MessageStream):
 
     def __init__(self, call: Call) -> None:
         super().__init__(call)
-        self._chat = _CHAT.stream(_uncut(call))
-        self._answer: _Answer | None = None
-        self._finish_reason: object = None
+        self._translated = TranslatedChat(_uncut(call), _Answer)
 
     @override
     def _needs_look(self, data: bytes) -> bool:
@@ -101,31 +91,15 @@ class _ChatAsMessage(MessageStream):
 
     @override
     def _looked_at(self, event: bytes) -> bytes:
-        look = super()._looked_at
-        return b"".join(map(look, self._translated(event)))
-
-    def _translated(self, event: bytes) -> Iterator[bytes]:
-        if self.is_over or self._chat.has_ended or self._chat.failure is not None:
-            return
-        self._chat.repair(event)  # notes usage, failure and end
-        document = document_of(event)
-        if document is None and not self._chat.has_ended:
-            return
-        document = document or {}
-        if self._answer is None:
-            self._answer = _Answer(str(document.get("model", "")))
-            yield self._answer.open()
-        if self._chat.failure is not None:
-            yield _failed(document, self._chat.failure)
-            self.failure: ApiError | UpstreamFailedError | None = self._chat.failure
-            return
-        for choice in map(object_in, list_in(document.get("choices"))):
-            self._finish_reason = choice.get("finish_reason") or self._finish_reason
-            yield from self._answer.take(object_in(choice.get("delta")))
-        if self._chat.has_ended:
-            if self._chat.usage.prompt_tokens is not None:
-                self.usage: Usage = self._chat.usage
-            yield from self._answer.end(self._finish_reason, self._chat.usage)
+        if self.is_over:
+            return b""
+        events, chat = self._translated.take(event), self._translated.chat
+        if chat.has_ended and chat.usage.prompt_tokens is not None:
+            self.usage: Usage = chat.usage
+        said = b"".join(map(super()._looked_at, events))
+        if chat.failure is not None:
+            self.failure: Failure | None = chat.failure
+        return said
 
 
 class _Answer:
@@ -135,23 +109,23 @@ class _Answer:
     the pieces of several may come in any order, and text between them.
 
     Attributes:
-        message: The message so far.
+        document: The message so far.
     """
 
     def __init__(self, model: str) -> None:
-        self.message: dict[str, Any] = {
+        self.document: dict[str, Any] = {
             "id": f"msg_{uuid4().hex}", "type": "message", "role": "assistant", "model": model,
             "content": [], "stop_reason": None, "stop_sequence": None,
             "usage": {"input_tokens": 0, "output_tokens": 0},
         }  # fmt: skip
-        self._content: list[dict[str, Any]] = self.message["content"]
+        self._content: list[dict[str, Any]] = self.document["content"]
         self._open = ""
         self._blank = ""
         self._calls: dict[object, dict[str, str]] = {}
 
-    def open(self) -> bytes:
+    def open(self) -> Iterator[bytes]:
         """The event that says nothing of the answer."""
-        return _event("message_start", message=self.message)
+        yield _event("message_start", message=self.document)
 
     def take(self, said: dict[str, Any]) -> Iterator[bytes]:
         """The events for a delta, or for a whole message."""
@@ -181,10 +155,16 @@ class _Answer:
         used = {"output_tokens": usage.completion_tokens}
         if usage.prompt_tokens is not None:
             used = {"input_tokens": usage.prompt_tokens, **used}
-        self.message |= {"stop_reason": reason, "usage": used}
+        self.document |= {"stop_reason": reason, "usage": used}
         delta = {"stop_reason": reason, "stop_sequence": None}
         yield _event("message_delta", delta=delta, usage=used)
         yield _event("message_stop")
+
+    def fail(self, failure: Failure, document: dict[str, Any]) -> bytes:
+        """The event that says that there is no more of the answer, and why."""
+        kind = "invalid_request_error" if isinstance(failure, ApiError) else "api_error"
+        reason = object_in(document.get("error")).get("message") or str(failure)
+        return _event("error", error={"type": kind, "message": reason})
 
     def _say(self, kind: str, text: str) -> Iterator[bytes]:
         """The events for a piece of text, or of thoughts."""
@@ -234,13 +214,6 @@ def _read_calls(
         block = {"type": "tool_use", "id": call_id, "name": call["name"], "input": given}
         found.append((block, arguments))
     return found, rest
-
-
-def _failed(document: dict[str, Any], failure: ApiError | UpstreamFailedError) -> bytes:
-    """The event that says that there is no more of the answer, and why."""
-    kind = "invalid_request_error" if isinstance(failure, ApiError) else "api_error"
-    reason = object_in(document.get("error")).get("message") or str(failure)
-    return _event("error", error={"type": kind, "message": reason})
 
 
 def _event(kind: str, **fields: Any) -> bytes:

@@ -10,21 +10,19 @@ to others; its `/v1/chat/completions` holds a model to JSON and to a schema.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import chain
+from functools import partial
 from typing import Any, override
 from uuid import uuid4
 
-import msgspec
-
-from mlx_gateway.errors import ApiError, UpstreamFailedError
+from mlx_gateway.errors import ApiError
 from mlx_gateway.fields import Fields, invalid, list_in, object_in
-from mlx_gateway.protocols.api import Call, answer_in
-from mlx_gateway.protocols.events import ANY_EVENT, EventStream, Usage, document_of, event_of
-from mlx_gateway.protocols.openai_chat import ChatCompletions, text_of_parts
+from mlx_gateway.protocols.api import Call
+from mlx_gateway.protocols.by_chat import CHAT, CHAT_PATH, Failure, TranslatedChat, whole_answer
+from mlx_gateway.protocols.events import ANY_EVENT, EventStream, Usage, event_of
+from mlx_gateway.protocols.openai_chat import text_of_parts
 from mlx_gateway.protocols.openai_responses import OPENING, Responses, ResponseStream, new_response
 
-_CHAT = ChatCompletions()
-_CHAT_PATH, _FORM = "/v1/chat/completions", "text.format"
+_FORM = "text.format"
 _SAME = ("stream", "temperature", "top_p", "user", "parallel_tool_calls", "chat_template_kwargs")
 _ECHOED = ("instructions", "max_output_tokens", "metadata", "parallel_tool_calls", "reasoning",
            "temperature", "text", "tool_choice", "tools", "top_p", "user")  # fmt: skip
@@ -57,14 +55,8 @@ class ResponsesByChat(Responses):
     def whole(self, body: bytes, call: Call) -> tuple[bytes, Usage]:
         if call.asked is None:
             return super().whole(body, call)
-        body, usage = _CHAT.whole(body, call)
-        document = answer_in(body)
-        choice = object_in(next(iter(list_in(document.get("choices"))), None))
-        answer = _Answer(call.asked, str(document.get("model", "")))
-        said = answer.take(object_in(choice.get("message")))
-        for _ in chain(said, answer.end(choice.get("finish_reason"), usage)):
-            pass  # nobody waits for the events
-        response, _ = super().whole(msgspec.json.encode(answer.response), call)
+        answer, usage = whole_answer(body, call, partial(_Answer, call.asked))
+        response, _ = super().whole(answer, call)
         return response, usage
 
     @override
@@ -74,8 +66,8 @@ class ResponsesByChat(Responses):
 
 def _by_chat(call: Call, fields: Fields, form: dict[str, Any], *, sees_images: bool | None) -> Call:
     """The call as one of Chat Completions."""
-    chat = _CHAT.read(_chat_fields(call.fields, form), sees_images=sees_images)
-    return replace(call, fields=chat.fields, path=_CHAT_PATH, asked=fields)
+    chat = CHAT.read(_chat_fields(call.fields, form), sees_images=sees_images)
+    return replace(call, fields=chat.fields, path=CHAT_PATH, asked=fields)
 
 
 class _ChatAsResponse(ResponseStream):
@@ -84,41 +76,21 @@ class _ChatAsResponse(ResponseStream):
     def __init__(self, call: Call, asked: Fields) -> None:
         super().__init__(call)
         self.marks: tuple[bytes, ...] = ANY_EVENT
-        self._chat = _CHAT.stream(call)
-        self._asked = asked
-        self._answer: _Answer | None = None
-        self._finish_reason: object = None
+        self._translated = TranslatedChat(
+            call, lambda model: _Answer(asked, model, opened_as=self._id)
+        )
 
     @override
     def opens(self, document: dict[str, Any]) -> bool:
-        return self._chat.opens(document)
+        return self._translated.chat.opens(document)
 
     @override
     def repair(self, event: bytes) -> bytes:
-        fix = super().repair
-        said = b"".join(map(fix, self._translated(event)))
-        self.failure: ApiError | UpstreamFailedError | None = self._chat.failure
-        self.usage: Usage = self._chat.usage
+        said = b"".join(map(super().repair, self._translated.take(event)))
+        chat = self._translated.chat
+        self.failure: Failure | None = chat.failure
+        self.usage: Usage = chat.usage
         return said
-
-    def _translated(self, event: bytes) -> Iterator[bytes]:
-        if self.has_ended:
-            return
-        self._chat.repair(event)  # notes usage, failure and end
-        document = document_of(event) or {}
-        if self._answer is None:
-            self._answer = _Answer(self._asked, str(document.get("model", "")), self._id)
-            opening = self._answer.open()
-            if self._id is None:
-                yield from opening
-        if self._chat.failure is not None:
-            yield self._answer.fail(str(self._chat.failure))
-            return
-        for choice in map(object_in, list_in(document.get("choices"))):
-            self._finish_reason = choice.get("finish_reason") or self._finish_reason
-            yield from self._answer.take(object_in(choice.get("delta")))
-        if self._chat.has_ended:
-            yield from self._answer.end(self._finish_reason, self._chat.usage)
 
 
 class _Answer:
@@ -130,20 +102,22 @@ class _Answer:
         opened_as: The id of a response that the client has seen open already.
 
     Attributes:
-        response: The response so far.
+        document: The response so far.
     """
 
     def __init__(self, asked: Fields, model: str, opened_as: str | None = None) -> None:
         echo = {name: asked.get(name) for name in _ECHOED if name in asked}
-        self.response: dict[str, Any] = new_response("in_progress", model, **echo)
+        self.document: dict[str, Any] = new_response("in_progress", model, **echo)
         if opened_as is not None:
-            self.response["id"] = opened_as
+            self.document["id"] = opened_as
+        self._is_open = opened_as is not None
         self._sent = 0
         self._items: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}
 
-    def open(self) -> list[bytes]:
-        """The events that say nothing of the answer, which later ones count on."""
-        return [self._event(kind, response=self.response) for kind in OPENING]
+    def open(self) -> Iterator[bytes]:
+        """The events that say nothing of the answer; later ones count on what the client has."""
+        events = [self._event(kind, response=self.document) for kind in OPENING]
+        return iter(() if self._is_open else events)
 
     def take(self, said: dict[str, Any]) -> Iterator[bytes]:
         """The events for a delta, or for a whole message."""
@@ -166,14 +140,14 @@ class _Answer:
             index = at["output_index"]
             yield self._event("response.output_item.done", output_index=index, item=item)
         details = {"reason": reason} if reason else None
-        self.response |= {"status": status, "incomplete_details": details, "usage": _usage(usage)}
-        yield self._event("response.completed", response=self.response)
+        self.document |= {"status": status, "incomplete_details": details, "usage": _usage(usage)}
+        yield self._event("response.completed", response=self.document)
 
-    def fail(self, reason: str) -> bytes:
+    def fail(self, failure: Failure, _document: dict[str, Any]) -> bytes:
         """The event that ends a response that failed."""
-        error = {"code": "server_error", "message": reason}
-        self.response |= {"status": "failed", "error": error}
-        return self._event("response.failed", response=self.response)
+        error = {"code": "server_error", "message": str(failure)}
+        self.document |= {"status": "failed", "error": error}
+        return self._event("response.failed", response=self.document)
 
     def _take_text(self, kind: str, text: str) -> Iterator[bytes]:
         prefix, part_kind, of_item, of_part = _OUTPUTS[kind]
@@ -203,7 +177,7 @@ class _Answer:
         item |= {"id": f"{prefix}_{uuid4().hex}", "status": "in_progress"}
         index = len(self._items)
         self._items[key] = item, {"item_id": item["id"], "output_index": index}
-        self.response["output"].append(item)
+        self.document["output"].append(item)
         return self._event("response.output_item.added", output_index=index, item=item)
 
     def _event(self, kind: str, **fields: Any) -> bytes:
