@@ -34,8 +34,9 @@ from mlx_bench.agents.runner import run_agents
 from mlx_bench.calibration.check import calibration_server
 from mlx_bench.calibration.server import ServedRequest, ServedRequests
 from mlx_gateway.access import Hosts
-from mlx_gateway.app import Gateway, GatewayOptions
+from mlx_gateway.app import Gateway
 from mlx_gateway.keys import KeyRing
+from mlx_gateway.options import GatewayOptions
 from mlx_gateway.server import serve
 
 KEY = "sk-benchmark-of-nodes"

@@ -13,8 +13,9 @@ import pytest
 import uvicorn
 
 from mlx_gateway.access import Hosts
-from mlx_gateway.app import Gateway, GatewayOptions
+from mlx_gateway.app import Gateway
 from mlx_gateway.keys import KeyRing
+from mlx_gateway.options import GatewayOptions
 from mlx_gateway.server import server_config
 from mlx_gateway.settings import parse_settings
 

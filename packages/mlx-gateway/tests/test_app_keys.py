@@ -186,9 +186,9 @@ async def test_a_person_is_answered_before_the_agents_that_came_earlier(
         asked = [asyncio.ensure_future(ask("/v1/chat/completions", words("first"), key=LAPTOP))]
         await it.engines[0].asked.wait()
         asked.append(asyncio.ensure_future(ask("/v1/chat/completions", words("agent"), key=LAPTOP)))
-        await until(lambda: it.gateway._lines["standard"].waiting == 1)
+        await until(lambda: it.gateway.lines()["standard"].waiting == 1)
         asked.append(asyncio.ensure_future(ask("/v1/chat/completions", words("person"))))
-        await until(lambda: it.gateway._lines["standard"].waiting == 2)
+        await until(lambda: it.gateway.lines()["standard"].waiting == 2)
         go_on.set()
         await asyncio.gather(*asked)
 

@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from mlx_gateway.access import Hosts
-from mlx_gateway.app import Gateway, GatewayOptions
+from mlx_gateway.app import Gateway
 from mlx_gateway.keys import KeyRing
+from mlx_gateway.options import GatewayOptions
 from mlx_gateway.settings import parse_settings
 
 PATHS = ["/v1/chat/completions", "/v1/completions", "/v1/messages", "/v1/responses",
@@ -126,7 +127,7 @@ def ask() -> Any:
 
     yield ask
     server.close()
-    gateway._engines.close()
+    gateway._models.engines.close()
     runner.close()
 
 

@@ -13,7 +13,7 @@ _MODULE_OF = {
     "ConfigError": "errors",
     "EngineTimeouts": "liveness",
     "Gateway": "app",
-    "GatewayOptions": "app",
+    "GatewayOptions": "options",
     "GatewayError": "errors",
     "GatewaySettings": "settings",
     "Hosts": "access",
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from mlx_gateway.access import Hosts as Hosts
     from mlx_gateway.activation import Activator as Activator
     from mlx_gateway.app import Gateway as Gateway
-    from mlx_gateway.app import GatewayOptions as GatewayOptions
     from mlx_gateway.errors import ApiError as ApiError
     from mlx_gateway.errors import ConfigError as ConfigError
     from mlx_gateway.errors import GatewayError as GatewayError
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from mlx_gateway.ledger import Ledger as Ledger
     from mlx_gateway.ledger import LedgerError as LedgerError
     from mlx_gateway.liveness import EngineTimeouts as EngineTimeouts
+    from mlx_gateway.options import GatewayOptions as GatewayOptions
     from mlx_gateway.server import serve as serve
     from mlx_gateway.settings import GatewaySettings as GatewaySettings
     from mlx_gateway.settings import ModelSettings as ModelSettings

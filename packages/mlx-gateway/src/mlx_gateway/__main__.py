@@ -62,9 +62,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(options: argparse.Namespace, key: str) -> None:
     from mlx_gateway.access import Hosts
-    from mlx_gateway.app import Gateway, GatewayOptions
+    from mlx_gateway.app import Gateway
     from mlx_gateway.keys import KeyRing
     from mlx_gateway.ledger import Ledger
+    from mlx_gateway.options import GatewayOptions
     from mlx_gateway.server import serve
     from mlx_gateway.settings import GatewaySettings
 

@@ -22,7 +22,7 @@ from mlx_gateway.errors import ConfigError
 SCHEMA_VERSION = 1
 _KEY_BYTES = 32
 
-type Hex = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+type HexDigest = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 type ClientName = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")]
 type ModelName = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
 
@@ -73,7 +73,7 @@ class ClientKeys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """
 
     schema_version: int = SCHEMA_VERSION
-    hash_key: Hex = msgspec.field(default_factory=lambda: secrets.token_hex(32))
+    hash_key: HexDigest = msgspec.field(default_factory=lambda: secrets.token_hex(32))
     keys: tuple[ClientKey, ...] = ()
 
     def digest(self, key: str | bytes) -> bytes:

@@ -11,6 +11,7 @@ from mlx_gateway.protocols.api import Api
 if TYPE_CHECKING:
     from mlx_gateway.protocols.events import Usage
 
+type Scope = dict[str, Any]
 type Message = dict[str, Any]
 type Receive = Callable[[], Awaitable[Message]]
 type Send = Callable[[Message], Awaitable[None]]

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from mlx_gateway.access import KEY_VARIABLE, Hosts
-from mlx_gateway.app import Gateway, GatewayOptions
+from mlx_gateway.app import Gateway
 from mlx_gateway.errors import ConfigError, PortInUseError
 from mlx_gateway.keys import KeyRing
 from mlx_gateway.ledger import Ledger
+from mlx_gateway.options import GatewayOptions
 from mlx_gateway.server import serve
 from mlx_gateway.settings import GatewaySettings
 from mlx_procsup import Ask, LastLook, StateDirs, read_last_look, readable_run

@@ -14,9 +14,10 @@ import pytest
 import uvicorn
 
 from mlx_gateway.access import Hosts
-from mlx_gateway.app import Gateway, GatewayOptions
+from mlx_gateway.app import Gateway
 from mlx_gateway.keys import KeyRing
 from mlx_gateway.ledger import Ledger
+from mlx_gateway.options import GatewayOptions
 from mlx_gateway.server import server_config
 from mlx_gateway.settings import parse_settings
 from mlx_stack.home import Home

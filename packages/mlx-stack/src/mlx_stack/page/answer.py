@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import msgspec
 
+from mlx_gateway.outbox import Send
 from mlx_stack import exit_codes
 from mlx_stack.errors import StackError
 
@@ -34,6 +35,7 @@ _STATUS = {
 }
 
 type Header = tuple[bytes, bytes]
+type JsonDocument = Mapping[str, object]
 
 
 class RefusedError(StackError):
@@ -56,7 +58,7 @@ class CommandFailedError(StackError):
 
 
 async def answer(
-    send: Any,
+    send: Send,
     status: int,
     body: bytes = b"",
     *,
@@ -74,7 +76,7 @@ async def answer(
     await send({"type": "http.response.body", "body": body})
 
 
-def encode(document: Mapping[str, object]) -> bytes:
+def encode(document: JsonDocument) -> bytes:
     """A document as the commands print it with `--json`."""
     return msgspec.json.encode({"schema_version": SCHEMA_VERSION, **document})
 

@@ -5,18 +5,18 @@ import hashlib
 import ipaddress
 import mimetypes
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cache
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 import msgspec
 
 from mlx_gateway import Gateway, KeyRing
 from mlx_gateway.keys import ADMIN
+from mlx_gateway.outbox import Receive, Scope, Send
 from mlx_stack import __version__
 from mlx_stack.error_table import translate
 from mlx_stack.gateway.endpoint import is_exposed
@@ -58,7 +58,6 @@ _STREAM = (
     (b"x-accel-buffering", b"no"),
 )
 
-type Scope = dict[str, Any]
 type Values = dict[str, str]
 
 
@@ -86,7 +85,7 @@ class Page:
         """End every stream of events."""
         self._feed.end()
 
-    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         headers: dict[bytes, bytes] = dict(scope["headers"])
         is_open = False
@@ -179,7 +178,7 @@ class Page:
         parts: tuple[str, ...],
         query: Values,
         headers: Mapping[bytes, bytes],
-        receive: Any,
+        receive: Receive,
     ) -> tuple[bytes, list[Header]]:
         """The answer to a request, and its headers."""
         match method, parts:
@@ -273,7 +272,7 @@ class Page:
             "version": __version__,
         }
 
-    async def _stream(self, receive: Any, send: Any) -> None:
+    async def _stream(self, receive: Receive, send: Send) -> None:
         """Tell what happens until the page is closed, or the gateway is to stop."""
         subscriber = self._feed.subscribe()
         head = [*_STREAM, *SECURITY]
@@ -294,7 +293,7 @@ class Page:
             self._feed.unsubscribe(subscriber)
 
     async def _ask_model(
-        self, path: str, scope: Scope, headers: Mapping[bytes, bytes], receive: Any, send: Any
+        self, path: str, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send
     ) -> None:
         """Pass a question on to a model, as the client that looks at the page."""
         looks = self._session(headers)
@@ -328,9 +327,7 @@ def _is_from_here(scope: Scope) -> bool:
     return False
 
 
-async def _read_values(
-    receive: Callable[[], Awaitable[Any]], headers: Mapping[bytes, bytes]
-) -> Values:
+async def _read_values(receive: Receive, headers: Mapping[bytes, bytes]) -> Values:
     """The words in a request's body.
 
     Raises:
@@ -355,7 +352,7 @@ async def _read_values(
     raise RefusedError(HTTPStatus.BAD_REQUEST, "An object of strings is expected, as JSON.")
 
 
-async def _send_file(path: str, method: str, headers: Mapping[bytes, bytes], send: Any) -> None:
+async def _send_file(path: str, method: str, headers: Mapping[bytes, bytes], send: Send) -> None:
     """Send one of the page's files, which hold no secret.
 
     Raises:

@@ -11,15 +11,14 @@ from mlx_gateway.requests import RequestFilter, read_request, read_requests
 from mlx_gateway.usage import By, parse_since
 from mlx_stack import gateway, models, planning, services
 from mlx_stack.errors import UsageError
-from mlx_stack.page.answer import Header, RefusedError, encode
+from mlx_stack.page.answer import Header, JsonDocument, RefusedError, encode
 from mlx_stack.page.command import run_command
 from mlx_stack.page.folder import HomeFiles, stamp
 
 _MOST_LINES = 5_000
 
-type Read = tuple[bytes, list[Header]]
+type EncodedAnswer = tuple[bytes, list[Header]]
 type Query = Mapping[str, str]
-type Document = Mapping[str, object]
 
 
 class Documents:
@@ -28,7 +27,7 @@ class Documents:
     def __init__(self, folder: HomeFiles) -> None:
         self._folder = folder
         self._room = asyncio.Semaphore(2)
-        self._makers: dict[tuple[str, ...], Callable[[Query], Document]] = {
+        self._makers: dict[tuple[str, ...], Callable[[Query], JsonDocument]] = {
             ("status",): lambda _: services.status.read_status(
                 folder.opened(), hardware=folder.hardware()
             ).to_document(),
@@ -43,7 +42,7 @@ class Documents:
             ("requests",): self._requests,
         }
 
-    async def read(self, parts: tuple[str, ...], query: Query) -> Read:
+    async def read(self, parts: tuple[str, ...], query: Query) -> EncodedAnswer:
         """The document of that name.
 
         Raises:
@@ -66,7 +65,7 @@ class Documents:
             case _:
                 raise RefusedError(HTTPStatus.NOT_FOUND, "There is nothing of that name.")
 
-    async def add_key(self, values: Query) -> Document:
+    async def add_key(self, values: Query) -> JsonDocument:
         """A new client's key, which is shown this once.
 
         Raises:
@@ -85,7 +84,7 @@ class Documents:
             ).to_document()
         )
 
-    async def revoke_key(self, name: str) -> Document:
+    async def revoke_key(self, name: str) -> JsonDocument:
         """Let a client's key open nothing any more.
 
         Raises:
@@ -95,20 +94,20 @@ class Documents:
             lambda: gateway.keys.revoke_key(self._folder.home, name).to_document()
         )
 
-    async def _make(self, make: Callable[[], Document]) -> Document:
+    async def _make(self, make: Callable[[], JsonDocument]) -> JsonDocument:
         async with self._room:
             return await asyncio.to_thread(make)
 
-    async def _command(self, *arguments: str) -> Document:
+    async def _command(self, *arguments: str) -> JsonDocument:
         async with self._room:
             return await run_command(self._folder.home, *arguments)
 
-    def _predictions(self) -> Document:
+    def _predictions(self) -> JsonDocument:
         from mlx_stack import usage  # noqa: PLC0415 - it brings what estimates speeds
 
         return usage.predict_tiers(self._folder.opened()).to_document()
 
-    def _usage(self, query: Query) -> Document:
+    def _usage(self, query: Query) -> JsonDocument:
         from mlx_stack import usage  # noqa: PLC0415 - it brings what estimates speeds
 
         by = query.get("by", By.MODEL)
@@ -117,7 +116,7 @@ class Documents:
         since = query.get("since", "7d")
         return usage.report_usage(self._folder.opened(), since=since, by=By(by)).to_document()
 
-    def _requests(self, query: Query) -> Document:
+    def _requests(self, query: Query) -> JsonDocument:
         failed = {"yes": True, "no": False}.get(query.get("failed", ""))
         since = None
         if query.get("since"):
@@ -136,17 +135,17 @@ class Documents:
         found = read_requests(self._folder.home.ledger, wanted, limit=limit)
         return {"requests": [each.to_document() for each in found]}
 
-    def _request(self, number: str) -> Document:
+    def _request(self, number: str) -> JsonDocument:
         found = read_request(self._folder.home.ledger, _number(number) or 0)
         if found is None:
             raise RefusedError(HTTPStatus.NOT_FOUND, "The ledger has no such request.")
         return found.to_document()
 
-    async def _log(self, name: str, query: Query) -> Read:
+    async def _log(self, name: str, query: Query) -> EncodedAnswer:
         """The end of a log; its tag stays as long as nothing is added to it."""
         tail = min(_number(query.get("tail", "")) or 500, _MOST_LINES)
 
-        def read() -> tuple[Document, object]:
+        def read() -> tuple[JsonDocument, object]:
             log = services.logs.read_log(self._folder.opened(), name, tail=tail)
             before = stamp(log.path)
             return log.to_document(), before

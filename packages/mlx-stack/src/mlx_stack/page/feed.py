@@ -6,7 +6,7 @@ to know nothing of what it missed. Nothing is looked at while no page is open.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from mlx_gateway.usage import read_events
 from mlx_procsup import Pressure, read_pressure
 from mlx_stack.error_table import translate
 from mlx_stack.page.actions import Actions
-from mlx_stack.page.answer import error_of
+from mlx_stack.page.answer import JsonDocument, error_of
 from mlx_stack.page.folder import HomeFiles, stamp
 
 _BUSY_S = 0.5
@@ -37,8 +37,6 @@ _NOT_TOLD = Reading(None, None)
 _RECENT = 30
 _EVENTS = 30
 _EVENTS_SINCE_S = 7 * 86_400
-
-type Document = Mapping[str, object]
 
 
 class Subscriber:
@@ -180,14 +178,14 @@ class Feed:
         folders = (home.pids, home.run, home.stack, home.config, home.client_keys, actions)
         return tuple(map(stamp, folders))
 
-    def _read(self) -> list[tuple[str, Document]]:
+    def _read(self) -> list[tuple[str, JsonDocument]]:
         actions = self._read_actions()
         return [("status", self._status()), ("actions", actions), ("events", self._events())]
 
-    def _read_actions(self) -> Document:
+    def _read_actions(self) -> JsonDocument:
         return {"actions": [each.to_document() for each in self._actions.all()]}
 
-    def _status(self) -> Document:
+    def _status(self) -> JsonDocument:
         from mlx_stack.services.status import read_status  # noqa: PLC0415 - no page, no need
 
         return documented(
@@ -196,8 +194,8 @@ class Feed:
             ).to_document()
         )
 
-    def _events(self) -> Document:
-        rows: list[Document] = []
+    def _events(self) -> JsonDocument:
+        rows: list[JsonDocument] = []
         with suppress(LedgerError):
             since = time.time() - _EVENTS_SINCE_S
             for event in read_events(self._folder.home.ledger, since)[-_EVENTS:]:
@@ -205,7 +203,7 @@ class Feed:
                 rows.append({**asdict(event), "at": at})
         return {"events": rows[::-1]}
 
-    def _recent(self) -> Document:
+    def _recent(self) -> JsonDocument:
         return documented(
             lambda: {
                 "requests": [
@@ -215,7 +213,7 @@ class Feed:
             }
         )
 
-    def _tell(self, topic: str, document: Document) -> None:
+    def _tell(self, topic: str, document: JsonDocument) -> None:
         data = msgspec.json.encode(document)
         if self._latest.get(topic) != data:
             self._latest[topic] = data
@@ -223,7 +221,7 @@ class Feed:
                 subscriber.put(topic, data)
 
 
-def documented(make: Callable[[], Document]) -> Document:
+def documented(make: Callable[[], JsonDocument]) -> JsonDocument:
     """What `make` returns, or the error that it ends with in the shape of the commands."""
     try:
         return make()
@@ -241,7 +239,7 @@ def _plain(fields: dict[str, object]) -> dict[str, object]:
     }
 
 
-def _machine() -> Document:
+def _machine() -> JsonDocument:
     """Memory and power of this machine now, rounded, so that nothing is told without need."""
     import psutil  # noqa: PLC0415 - no page, no need
 
