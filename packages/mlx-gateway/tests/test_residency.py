@@ -10,8 +10,8 @@ from mlx_gateway.residency import (
     Load,
     Refuse,
     Resident,
+    RoomDecision,
     RoomRule,
-    Verdict,
     WaitForRoom,
     decide_relief,
     decide_room,
@@ -26,7 +26,7 @@ def resident(name: str, gb: float, *, used_at: float = 0, **more: object) -> Res
     return Resident(name=name, **fields)  # pyright: ignore[reportArgumentType]
 
 
-def ask(gb: float, *residents: Resident, asked_at: float = 0, now: float = 0) -> Verdict:
+def ask(gb: float, *residents: Resident, asked_at: float = 0, now: float = 0) -> RoomDecision:
     return decide_room(int(gb * GB), residents, RULE, asked_at=asked_at, now=now)
 
 

@@ -16,8 +16,8 @@ import msgspec
 
 from mlx_bench.stats import estimate
 
-type Value = bool | int | float | str
-type Settings = dict[str, Value]
+type SettingValue = bool | int | float | str
+type TrialSettings = dict[str, SettingValue]
 
 LEAST_EFFECT = 0.02
 """A smaller difference isn't worth a setting, however sure it is."""
@@ -57,7 +57,7 @@ class TuningCandidate(msgspec.Struct, frozen=True):
     """
 
     factor: str
-    settings: Settings
+    settings: TrialSettings
     changes_answers: bool = False
     step: TuningStep = TuningStep.SINGLE
 
@@ -67,7 +67,7 @@ class TuningCandidate(msgspec.Struct, frozen=True):
         return ", ".join(_in_words(*each) for each in self.settings.items()) or "as it is"
 
 
-def _in_words(name: str, value: Value) -> str:
+def _in_words(name: str, value: SettingValue) -> str:
     if value is True:
         return name
     return f"no {name}" if value is False else f"{name} {value}"
@@ -203,7 +203,7 @@ def _to_confirm(tuning: Tuning) -> tuple[TuningCandidate, ...]:
     alone = [msgspec.structs.replace(each, step=TuningStep.TOGETHER) for each in best.values()]
     if len(alone) < 2:
         return tuple(alone)
-    merged: Settings = {}
+    merged: TrialSettings = {}
     for each in alone:
         merged |= each.settings
     together = TuningCandidate(

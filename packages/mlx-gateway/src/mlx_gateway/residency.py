@@ -82,7 +82,7 @@ class Refuse:
     pinned_bytes: int
 
 
-type Verdict = Load | WaitForRoom | Refuse
+type RoomDecision = Load | WaitForRoom | Refuse
 
 
 def decide_room(
@@ -92,7 +92,7 @@ def decide_room(
     *,
     asked_at: float,
     now: float,
-) -> Verdict:
+) -> RoomDecision:
     """Whether a model that will hold `claim_bytes` may be loaded next to the others.
 
     Args:

@@ -8,8 +8,8 @@ from typing import Any
 from mlx_bench.conformance.inputs import chat_tool, claude_tool, user
 from mlx_bench.conformance.server import MESSAGES, HttpAnswer, Server
 
-type Call = tuple[str, dict[str, Any]]
-type Message = dict[str, Any]
+type CheckCall = tuple[str, dict[str, Any]]
+type CheckMessage = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class CheckTurn:
 
     said: str = ""
     is_users: bool = True
-    call: Call | None = None
+    call: CheckCall | None = None
     result: str = ""
 
 
@@ -117,8 +117,8 @@ def _messages_fields(request: Request) -> dict[str, Any]:
     return fields
 
 
-def _chat_turns(request: Request) -> list[Message]:
-    turns: list[Message] = []
+def _chat_turns(request: Request) -> list[CheckMessage]:
+    turns: list[CheckMessage] = []
     for number, turn in enumerate(request.before):
         if turn.call is None:
             turns.append(_said(turn))
@@ -131,8 +131,8 @@ def _chat_turns(request: Request) -> list[Message]:
     return [*turns, *_asked(request.text)]
 
 
-def _claude_turns(request: Request) -> list[Message]:
-    turns: list[Message] = []
+def _claude_turns(request: Request) -> list[CheckMessage]:
+    turns: list[CheckMessage] = []
     for number, turn in enumerate(request.before):
         if turn.call is None:
             turns.append(_said(turn))
@@ -145,11 +145,11 @@ def _claude_turns(request: Request) -> list[Message]:
     return [*turns, *_asked(request.text)]
 
 
-def _said(turn: CheckTurn) -> Message:
+def _said(turn: CheckTurn) -> CheckMessage:
     return {"role": "user" if turn.is_users else "assistant", "content": turn.said}
 
 
-def _asked(text: str) -> Sequence[Message]:
+def _asked(text: str) -> Sequence[CheckMessage]:
     return [user(text)] if text else []
 
 

@@ -12,7 +12,7 @@ from mlx_bench.agent_check.ask import (
     MESSAGES_WHOLE,
     WAYS,
     ApiWay,
-    Call,
+    CheckCall,
     CheckTurn,
     Request,
     ended_well,
@@ -81,7 +81,7 @@ _PLACE = {
     "required": ["city", "country", "population"],
     "additionalProperties": False,
 }
-_IN_PARIS: Call = ("get_weather", {"city": "Paris"})
+_IN_PARIS: CheckCall = ("get_weather", {"city": "Paris"})
 _ASKED_IN_PARIS = CheckTurn("What is the weather in Paris right now?")
 
 
@@ -91,7 +91,7 @@ def _small_talk() -> tuple[CheckTurn, ...]:
     for number in range(1, 16):
         if number % 5 == 0:
             turns.append(CheckTurn("What is the weather in Rome right now?"))
-            call: Call = ("get_weather", {"city": "Rome"})
+            call: CheckCall = ("get_weather", {"city": "Rome"})
             turns.append(CheckTurn(call=call, result='{"temperature_c": 21}'))
             turns.append(CheckTurn("It is 21 degrees in Rome.", is_users=False))
         else:
@@ -122,7 +122,7 @@ class CheckQuestion:
     request: Request
     is_right: Callable[[HttpAnswer], bool]
     ways: tuple[ApiWay, ...]
-    calls: tuple[Call, ...] = ()
+    calls: tuple[CheckCall, ...] = ()
     says: str = ""
     needs_thinking: bool = False
 
@@ -150,7 +150,7 @@ def _calling(
     topic: str,
     right: str,
     request: Request,
-    calls: tuple[Call, ...],
+    calls: tuple[CheckCall, ...],
     ways: tuple[ApiWay, ...],
     *,
     is_verbatim: bool = False,

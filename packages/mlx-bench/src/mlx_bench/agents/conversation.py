@@ -9,7 +9,7 @@ import msgspec
 from mlx_bench.agents.workload import AgentTexts
 from mlx_bench.completion import Answer, ToolCall
 
-type Message = Mapping[str, object]
+type AgentMessage = Mapping[str, object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Conversation:
     texts: AgentTexts
     agent: int
     turn: int = 1
-    messages: tuple[Message, ...] = ()
+    messages: tuple[AgentMessage, ...] = ()
 
     @classmethod
     def begin(cls, texts: AgentTexts, agent: int) -> Self:
@@ -42,7 +42,7 @@ class Conversation:
         """
         calls = [call for call in answer.tool_calls if is_usable(call)]
         said: dict[str, object] = {"role": "assistant", "content": answer.text}
-        grown: list[Message] = [said]
+        grown: list[AgentMessage] = [said]
         if calls:
             names = [
                 call.id or f"call_{self.turn}_{position}" for position, call in enumerate(calls)

@@ -77,7 +77,7 @@ def cases_of(names: Sequence[str]) -> tuple[Case, ...]:
 def try_cases(
     server: Server,
     cases: Sequence[Case],
-    on_outcome: Callable[[Outcome], None] = lambda _: None,
+    on_event: Callable[[Outcome], None] = lambda _: None,
     revive: Callable[[], bool] = lambda: False,
 ) -> Conformance:
     """How the server does in these cases, one after the other.
@@ -85,7 +85,7 @@ def try_cases(
     Args:
         server: The server.
         cases: What is tried.
-        on_outcome: Learns how each went.
+        on_event: Learns how each went.
         revive: Called where a case has left the server unable to answer; whether it is there again.
             Where it isn't, the cases that are left make no sense.
     """
@@ -98,5 +98,5 @@ def try_cases(
         else:
             outcomes.append(Outcome(case, None, "the server doesn't answer any more"))
         server.seen.clear()
-        on_outcome(outcomes[-1])
+        on_event(outcomes[-1])
     return Conformance(server.base_url, server.model, tuple(outcomes))

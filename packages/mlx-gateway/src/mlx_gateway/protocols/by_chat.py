@@ -18,7 +18,7 @@ from mlx_gateway.protocols.openai_chat import ChatCompletions
 CHAT = ChatCompletions()
 CHAT_PATH = "/v1/chat/completions"
 
-type Failure = ApiError | UpstreamFailedError
+type ChatFailure = ApiError | UpstreamFailedError
 
 
 class ChatAnswer(Protocol):
@@ -41,7 +41,7 @@ class ChatAnswer(Protocol):
         """The events that end the answer."""
         ...
 
-    def fail(self, failure: Failure, document: dict[str, Any], /) -> bytes:
+    def fail(self, failure: ChatFailure, document: dict[str, Any], /) -> bytes:
         """The event that says that there is no more of the answer, and why."""
         ...
 

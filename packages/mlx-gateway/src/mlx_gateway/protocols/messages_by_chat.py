@@ -19,7 +19,7 @@ from mlx_gateway.errors import ApiError
 from mlx_gateway.fields import Fields, invalid, list_in, object_in
 from mlx_gateway.protocols.anthropic_messages import CountTokens, Messages, MessageStream
 from mlx_gateway.protocols.api import Call
-from mlx_gateway.protocols.by_chat import CHAT, CHAT_PATH, Failure, TranslatedChat, whole_answer
+from mlx_gateway.protocols.by_chat import CHAT, CHAT_PATH, ChatFailure, TranslatedChat, whole_answer
 from mlx_gateway.protocols.events import EventStream, Usage, event_of
 from mlx_gateway.protocols.openai_chat import text_of_parts
 
@@ -98,7 +98,7 @@ class _ChatAsMessage(MessageStream):
             self.usage: Usage = chat.usage
         said = b"".join(map(super()._looked_at, events))
         if chat.failure is not None:
-            self.failure: Failure | None = chat.failure
+            self.failure: ChatFailure | None = chat.failure
         return said
 
 
@@ -160,7 +160,7 @@ class _Answer:
         yield _event("message_delta", delta=delta, usage=used)
         yield _event("message_stop")
 
-    def fail(self, failure: Failure, document: dict[str, Any]) -> bytes:
+    def fail(self, failure: ChatFailure, document: dict[str, Any]) -> bytes:
         """The event that says that there is no more of the answer, and why."""
         kind = "invalid_request_error" if isinstance(failure, ApiError) else "api_error"
         reason = object_in(document.get("error")).get("message") or str(failure)

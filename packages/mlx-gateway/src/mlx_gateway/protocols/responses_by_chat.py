@@ -17,7 +17,7 @@ from uuid import uuid4
 from mlx_gateway.errors import ApiError
 from mlx_gateway.fields import Fields, invalid, list_in, object_in
 from mlx_gateway.protocols.api import Call
-from mlx_gateway.protocols.by_chat import CHAT, CHAT_PATH, Failure, TranslatedChat, whole_answer
+from mlx_gateway.protocols.by_chat import CHAT, CHAT_PATH, ChatFailure, TranslatedChat, whole_answer
 from mlx_gateway.protocols.events import ANY_EVENT, EventStream, Usage, event_of
 from mlx_gateway.protocols.openai_chat import text_of_parts
 from mlx_gateway.protocols.openai_responses import OPENING, Responses, ResponseStream, new_response
@@ -88,7 +88,7 @@ class _ChatAsResponse(ResponseStream):
     def repair(self, event: bytes) -> bytes:
         said = b"".join(map(super().repair, self._translated.take(event)))
         chat = self._translated.chat
-        self.failure: Failure | None = chat.failure
+        self.failure: ChatFailure | None = chat.failure
         self.usage: Usage = chat.usage
         return said
 
@@ -143,7 +143,7 @@ class _Answer:
         self.document |= {"status": status, "incomplete_details": details, "usage": _usage(usage)}
         yield self._event("response.completed", response=self.document)
 
-    def fail(self, failure: Failure, _document: dict[str, Any]) -> bytes:
+    def fail(self, failure: ChatFailure, _document: dict[str, Any]) -> bytes:
         """The event that ends a response that failed."""
         error = {"code": "server_error", "message": str(failure)}
         self.document |= {"status": "failed", "error": error}

@@ -7,7 +7,7 @@ what does nothing: the engine takes every flag, and obeys some of them with batc
 
 from collections.abc import Iterator
 
-from mlx_bench.tuning import Settings, TuningCandidate
+from mlx_bench.tuning import TrialSettings, TuningCandidate
 from mlx_stack.engines.vllm_mlx import DEFAULT_CACHE_BYTES, Serving, flags_of
 from mlx_stack.stack import Tier
 
@@ -58,9 +58,12 @@ def _batching(tier: Tier, serving: Serving, *, is_batched: bool) -> Iterator[Tun
         yield TuningCandidate("batching", dict(zip(_BATCHING, values, strict=True)))
 
 
-def _prefix_cache(now: Settings) -> Iterator[TuningCandidate]:
+def _prefix_cache(now: TrialSettings) -> Iterator[TuningCandidate]:
     for bits in (8, 4):
-        settings: Settings = {"kv-cache-quantization": True, "kv-cache-quantization-bits": bits}
+        settings: TrialSettings = {
+            "kv-cache-quantization": True,
+            "kv-cache-quantization-bits": bits,
+        }
         yield TuningCandidate("KV bits", settings, changes_answers=True)
     yield TuningCandidate("prefix cache", {"disable-prefix-cache": True})
     yield TuningCandidate("prefix cache", {"no-memory-aware-cache": True})
@@ -69,7 +72,7 @@ def _prefix_cache(now: Settings) -> Iterator[TuningCandidate]:
         yield TuningCandidate("prefix cache", {"cache-memory-mb": memory * 2})
 
 
-def _is_so_already(settings: Settings, now: Settings) -> bool:
+def _is_so_already(settings: TrialSettings, now: TrialSettings) -> bool:
     engines_own = {"prefill-step-size": _STEP, "stream-interval": 1}
     return all(
         now.get(name, engines_own.get(name, False)) == value for name, value in settings.items()

@@ -4,7 +4,7 @@ Each tier in turn is served with the new next to the old, which goes on serving.
 and what counts as worse, is decided by `judge`, which is pure (decision 0103).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -23,11 +23,13 @@ from mlx_stack.engines.errors import EngineUnhealthyError, EngineWorseError
 from mlx_stack.engines.manage import CertifiedTier, EnginePair, WorseFigure
 from mlx_stack.errors import StackError
 from mlx_stack.models.disk.local import LocalModel
+from mlx_stack.models.events import Comparing, ModelEvent
 from mlx_stack.models.find import local_model_of
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.agent_checks import conditions_of, last_check
 from mlx_stack.services.engine_health import SCRATCH_TIER, served_beside
 from mlx_stack.stack import Tier
+from mlx_stack.steps import OnEvent, ignore
 
 SPEED_TOLERANCE = 0.05
 """A speed that is lower by less is noise, even where its interval says otherwise."""
@@ -134,7 +136,7 @@ def certify_revision(
     newer: LocalModel,
     *,
     available_bytes: int | None = None,
-    on_tier: Callable[[str], None] = lambda _: None,
+    on_event: OnEvent[ModelEvent] = ignore,
 ) -> tuple[CertifiedTier, ...]:
     """How the tiers that serve a model do with the files of a newer revision, one after the other.
 
@@ -144,7 +146,7 @@ def certify_revision(
         former: The model as the tiers serve it now.
         newer: The same model of another revision, in a folder that can be served.
         available_bytes: Memory that is free for this; None asks the machine.
-        on_tier: Called with the name of each tier before it is tried.
+        on_event: Gets each tier before it is tried.
     """
     stack = opened.readable_stack
     if stack is None:
@@ -160,7 +162,7 @@ def certify_revision(
         elif engine is None:
             done.append(CertifiedTier(tier.name, "there is no engine to try it with"))
         else:
-            on_tier(tier.name)
+            on_event(Comparing(tier.name))
             moved = msgspec.structs.replace(tier, source=str(newer.path.absolute()))
             pair = EnginePair(engine, None)
             if tier.is_on_mlx_lm:

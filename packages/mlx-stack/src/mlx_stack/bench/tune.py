@@ -25,8 +25,8 @@ from mlx_bench.runner import OnProgress
 from mlx_bench.tuning import (
     BASELINE_FACTOR,
     LEAST_SAMPLES,
-    Settings,
     Trial,
+    TrialSettings,
     Tuning,
     TuningCandidate,
     TuningStep,
@@ -81,7 +81,7 @@ class TuneResult:
     tuning: Tuning
     is_finished: bool
     saved: Path | None
-    vllm_flags: Settings | None
+    vllm_flags: TrialSettings | None
     is_applied: bool = False
 
     @property
@@ -398,7 +398,7 @@ def _ensure_room(tuning: Tuning, local: LocalModel, available_bytes: int | None)
         )
 
 
-def _apply(home: Home, tuned: Tier, flags: Settings, evidence: str) -> None:
+def _apply(home: Home, tuned: Tier, flags: TrialSettings, evidence: str) -> None:
     """Write a tier's flags and where they come from.
 
     Raises:

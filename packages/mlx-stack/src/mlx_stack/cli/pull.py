@@ -155,12 +155,7 @@ def _compare(
     Raises:
         ModelWorseError: One does worse; it names the figures.
     """
-    tiers = bench.certify.certify_revision(
-        context.opened,
-        former,
-        newer,
-        on_tier=lambda tier: on_event(models.events.Comparing(tier)),
-    )
+    tiers = bench.certify.certify_revision(context.opened, former, newer, on_event=on_event)
     worse = bench.certify.worse_in_words(tiers)
     if worse:
         raise models.errors.ModelWorseError(former.repo or name, worse, name)

@@ -69,11 +69,11 @@ _FAILED = re.compile(rb'"finish_reason": ?"error"|^data: \{"error"', re.MULTILIN
 """What an answer of 200 holds that is an error all the same."""
 _MOST_ROWS = 64
 
-type Scope = MutableMapping[str, Any]
-type Message = MutableMapping[str, Any]
-type Receive = Callable[[], Awaitable[Message]]
-type Send = Callable[[Message], Awaitable[None]]
-type App = Callable[[Scope, Receive, Send], Awaitable[None]]
+type _Scope = MutableMapping[str, Any]
+type _Message = MutableMapping[str, Any]
+type _Receive = Callable[[], Awaitable[_Message]]
+type _Send = Callable[[_Message], Awaitable[None]]
+type App = Callable[[_Scope, _Receive, _Send], Awaitable[None]]
 
 
 # the proof
@@ -143,7 +143,7 @@ class Guard:
         self._says_status = says_status
         self._traffic = Traffic()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         """Answer one request, or pass it on."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
@@ -171,7 +171,7 @@ class Guard:
         await self._pass_on(scope, receive, send, own)
 
     async def _pass_on(
-        self, scope: Scope, receive: Receive, send: Send, own: tuple[bytes, bytes]
+        self, scope: _Scope, receive: _Receive, send: _Send, own: tuple[bytes, bytes]
     ) -> None:
         """Let the engine answer, with the proof in its answer.
 
@@ -181,7 +181,7 @@ class Guard:
         if scope["path"] == STATUS_PATH:
             added.append((WORK_HEADER.encode(), self._traffic.render().encode()))
 
-        async def send_proven(message: Message) -> None:
+        async def send_proven(message: _Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), *added]
             await send(message)
@@ -195,7 +195,7 @@ class Guard:
         body_bytes = int(dict(_text_headers(scope)).get("content-length", "0"))
         with self._traffic.passing(body_bytes) as request:
 
-            async def send_counted(message: Message) -> None:
+            async def send_counted(message: _Message) -> None:
                 request.see(message)
                 await send_proven(message)
 
@@ -218,7 +218,7 @@ class _Passing:
     failed: bool = False
     ended: bool = False
 
-    def see(self, message: Message) -> None:
+    def see(self, message: _Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             kinds = [value for name, value in message.get("headers", ()) if name == b"content-type"]
@@ -258,7 +258,7 @@ class Traffic:
                 self._failures = 0
                 self._answered += request.status == HTTPStatus.OK
 
-    async def tell(self, send: Send) -> None:
+    async def tell(self, send: _Send) -> None:
         """Answer as engines do at `STATUS_PATH`, which know more of their work."""
         said: dict[str, object] = {
             "status": "running",
@@ -291,7 +291,7 @@ class Traffic:
         return " ".join([str(self._answered), str(self._failures), *rows])
 
 
-def _text_headers(scope: Scope) -> Iterator[tuple[str, str]]:
+def _text_headers(scope: _Scope) -> Iterator[tuple[str, str]]:
     return ((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"])
 
 
@@ -317,7 +317,7 @@ def _names_loopback(host: str) -> bool:
         return False
 
 
-async def _refuse(send: Send, status: HTTPStatus, reason: str) -> None:
+async def _refuse(send: _Send, status: HTTPStatus, reason: str) -> None:
     body = f'{{"error": {{"message": "{reason}", "code": {status.value}}}}}'.encode()
     headers = [
         (b"content-type", b"application/json"),

@@ -41,10 +41,10 @@ _LEAVES_WITHIN_S = 5
 _MAX_BIASED_TOKENS = 1024
 _MAX_BIAS = 100
 
-type Scope = MutableMapping[str, Any]
-type Message = MutableMapping[str, Any]
-type Receive = Callable[[], Awaitable[Message]]
-type Send = Callable[[Message], Awaitable[None]]
+type _Scope = MutableMapping[str, Any]
+type _Message = MutableMapping[str, Any]
+type _Receive = Callable[[], Awaitable[_Message]]
+type _Send = Callable[[_Message], Awaitable[None]]
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -339,7 +339,7 @@ class Application:
         self._number = 0
         self._written = 0
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: _Scope, receive: _Receive, send: _Send) -> None:
         """Answer one request."""
         if scope["type"] == "lifespan":
             await _live(receive, send)
@@ -365,7 +365,7 @@ class Application:
             reason = "mlx-lm has no such API: ask /v1/chat/completions, or another tier."
             await _send_json(send, status, _error(status, reason))
 
-    async def _tell_models(self, send: Send) -> None:
+    async def _tell_models(self, send: _Send) -> None:
         if not self._generator.generation_available():
             status = HTTPStatus.SERVICE_UNAVAILABLE
             await _send_json(send, status, _error(status, "The engine generates no more."))
@@ -422,7 +422,7 @@ class Application:
         }
 
     async def _answer(
-        self, path: str, fields: dict[str, Any], receive: Receive, send: Send
+        self, path: str, fields: dict[str, Any], receive: _Receive, send: _Send
     ) -> None:
         """Let the server's own handler answer in a thread, for as long as anyone waits."""
         stops = fields.pop("stop", ())
@@ -467,7 +467,7 @@ class HandledRequest:
         self.failure: Exception | None = None
         self._generator = generator
         self._loop = loop
-        self._messages: asyncio.Queue[Message | None] = asyncio.Queue()
+        self._messages: asyncio.Queue[_Message | None] = asyncio.Queue()
         self._answers = _Answers()
         self._read: tuple[int, int] = (0, 0)
         self._stops = tuple(filter(None, stops))
@@ -475,7 +475,7 @@ class HandledRequest:
 
     # for the application
 
-    async def messages(self) -> AsyncIterator[Message]:
+    async def messages(self) -> AsyncIterator[_Message]:
         """What is to be sent to the client, until the answer ends."""
         while (message := await self._messages.get()) is not None:
             yield message
@@ -500,7 +500,7 @@ class HandledRequest:
 
     # for the handler, in its thread
 
-    def put(self, message: Message | None) -> None:
+    def put(self, message: _Message | None) -> None:
         """Send a message to the client; None ends the answer."""
         if self._answers.is_left and message is not None:
             raise BrokenPipeError
@@ -703,7 +703,7 @@ def _error(status: HTTPStatus, reason: str) -> dict[str, Any]:
     return {"error": {"message": reason, "type": kind, "code": status.value}}
 
 
-def _body(data: bytes, *, more: bool) -> Message:
+def _body(data: bytes, *, more: bool) -> _Message:
     return {"type": "http.response.body", "body": data, "more_body": more}
 
 
@@ -712,14 +712,14 @@ def _json_head(body: bytes) -> list[tuple[bytes, bytes]]:
     return [(b"content-type", b"application/json"), (b"content-length", length)]
 
 
-async def _send_json(send: Send, status: HTTPStatus, said: object) -> None:
+async def _send_json(send: _Send, status: HTTPStatus, said: object) -> None:
     body = json.dumps(said).encode()
     head = _json_head(body)
     await send({"type": "http.response.start", "status": status.value, "headers": head})
     await send(_body(body, more=False))
 
 
-async def _read_body(receive: Receive) -> bytes:
+async def _read_body(receive: _Receive) -> bytes:
     parts: list[bytes] = []
     while True:
         message = await receive()
@@ -728,12 +728,12 @@ async def _read_body(receive: Receive) -> bytes:
             return b"".join(parts)
 
 
-async def _until_left(receive: Receive) -> None:
+async def _until_left(receive: _Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-async def _live(receive: Receive, send: Send) -> None:
+async def _live(receive: _Receive, send: _Send) -> None:
     while True:
         kind = (await receive())["type"]
         await send({"type": f"{kind}.complete"})

@@ -5,7 +5,7 @@ from pathlib import Path
 import msgspec
 
 from mlx_bench import EngineVersion, ReportError
-from mlx_bench.tuning import Settings, Tuning
+from mlx_bench.tuning import TrialSettings, Tuning
 from mlx_stack.home import Home
 
 SCHEMA_VERSION = 1
@@ -22,7 +22,7 @@ class Subject(msgspec.Struct, frozen=True):
     model: str
     model_hash: str | None
     engine: EngineVersion
-    flags: Settings
+    flags: TrialSettings
     prompt_tokens: int
     generation_tokens: int
     concurrency: int

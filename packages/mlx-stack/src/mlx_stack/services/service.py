@@ -36,7 +36,7 @@ _OF_THE_HUB = frozenset({"HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLI
 """What a pull from the page must know; a token is read from its file."""
 
 type Kind = Literal["engine", "replica", "gateway", "litellm", "watchdog"]
-type Outcome = Literal[
+type OutcomeWord = Literal[
     "started",
     "already-running",
     "failed",
@@ -88,7 +88,7 @@ class ServiceOutcome:
     """
 
     name: str
-    outcome: Outcome
+    outcome: OutcomeWord
     pid: int | None
     port: int | None
     seconds: float
