@@ -53,15 +53,16 @@ HEADING = "| model | files | mlx-catalog | mlx-stack 0.3.8 | llmfit 1.1.17 |"
 INTRODUCTION = """\
 # Three catalogs compared with the models' own files
 
-This page compares ten random models (seed {seed}, from all entries) at 4 bits, and the memory that each
-tool estimates for a context of {tokens:,} tokens. It was made by
+This page compares ten random models (seed {seed}, from all entries) at 4 bits, and the memory
+that each tool estimates for a context of {tokens:,} tokens. It was made by
 `uv run python benchmarks/catalog_comparison.py -o docs/reference/catalog-comparison.md`.
 
-The column "files" is the sum of the published size of the 4-bit repository and the 16-bit cache of the
-layers that have one. If no size is published, it is parameters times 4.5 bits, marked with ~. The tools add
-the memory that an engine needs in addition. So 0.7 GB more isn't an error, but is a large share of a small
-model. `?` means that a tool doesn't report the value. mlx-stack 0.3.8 gives the same memory for every
-context. If it has no entry with that ID, the figure is from its listing of the Hub.
+The column "files" is the sum of the published size of the 4-bit repository and the 16-bit cache
+of the layers that have one. If no size is published, it is parameters times 4.5 bits, marked with
+~. The tools add the memory that an engine needs in addition. So 0.7 GB more isn't an error, but
+is a large share of a small model. `?` means that a tool doesn't report the value. mlx-stack 0.3.8
+gives the same memory for every context. If it has no entry with that ID, the figure is from its
+listing of the Hub.
 """
 
 

@@ -18,7 +18,7 @@ from mlx_gateway.errors import ConfigError
 SCHEMA_VERSION = 1
 DEFAULT_PORT = 4000
 
-type Name = Annotated[str, msgspec.Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+type NameAtGateway = Annotated[str, msgspec.Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -31,7 +31,7 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
     """
 
     url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^/?#\s]+(/[^?#\s]*)?$")]
-    model: Name
+    model: NameAtGateway
     node: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")] | None = None
 
     def shown(self, name: str) -> str:
@@ -80,7 +80,7 @@ class ModelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     upstreams: Annotated[tuple[Upstream, ...], msgspec.Meta(min_length=1)]
-    fallbacks: tuple[Name, ...] = ()
+    fallbacks: tuple[NameAtGateway, ...] = ()
     context_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
     max_concurrent: Annotated[int, msgspec.Meta(ge=1)] | None = None
     queue: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 256
@@ -129,12 +129,12 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     schema_version: int
-    models: dict[Name, ModelSettings]
+    models: dict[NameAtGateway, ModelSettings]
     host: str = "127.0.0.1"
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = DEFAULT_PORT
     ollama_port: Annotated[int, msgspec.Meta(ge=1, le=65535)] | None = None
     tls: TlsSettings | None = None
-    aliases: dict[Name, Name] = {}
+    aliases: dict[NameAtGateway, NameAtGateway] = {}
     litellm: LiteLlmSettings | None = None
     stable_prompts: bool = True
     remote_images: bool = False

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mlx_stack import __version__
-from mlx_stack.nodes.client import Link, NodeAnswer, NodeUnreachableError, ask, measure
+from mlx_stack.nodes.client import LinkSpeed, NodeAnswer, NodeUnreachableError, ask, measure
 from mlx_stack.nodes.description import NodeModel, digest_of
 from mlx_stack.nodes.file import Node, load_nodes
 from mlx_stack.nodes.group_check import Group, Member, Refusal, look, refusals
@@ -33,7 +33,7 @@ class CheckedNode:
     problem: str | None
     hint: str | None = None
     answer: NodeAnswer | None = None
-    link: Link | None = None
+    link: LinkSpeed | None = None
     same_weights: tuple[bool | None, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -28,7 +28,7 @@ class NodeUnreachableError(StackError):
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class LinkSpeed:
     """The way to a node.
 
     Attributes:
@@ -72,7 +72,7 @@ def ask(node: Node) -> NodeAnswer:
     return NodeAnswer(said, said.time - (began + ended) / 2, (ended - began) / 2)
 
 
-def measure(node: Node) -> Link:
+def measure(node: Node) -> LinkSpeed:
     """How far away the node is, and how wide the link.
 
     Raises:
@@ -95,7 +95,7 @@ def measure(node: Node) -> Link:
             if seconds >= _LONG_ENOUGH_S or count >= MOST_BYTES:
                 break
             count = min(count * 4, MOST_BYTES)
-    return Link(statistics.median(trips), count / seconds)
+    return LinkSpeed(statistics.median(trips), count / seconds)
 
 
 @contextmanager
