@@ -37,16 +37,20 @@ class LaunchctlStatus(StrEnum):
     DISABLED = "disabled"
     """The label is disabled in the database of `launchctl disable`."""
     REFUSED = "refused"
-    """The domain does not take such a job: there is no session, or the user switched the job off in
-    Login Items."""
+    """The domain does not accept such a job.
+
+    There is no session, or the user disabled the job in Login Items.
+    """
     BAD_FILE = "bad file"
     """launchd doesn't accept the plist's owner, mode or volume."""
     NO_FILE = "no file"
     """There is no plist at that path."""
     IO_ERROR = "input/output error"
-    """launchd's answer to almost anything: a loaded label, a job being torn down, a disabled label
-    on older systems, a bad plist, missing rights, and on macOS 14 now and then a job that did
-    load. Only another question tells which."""
+    """launchd's answer to almost anything; only a further command shows the cause.
+
+    A loaded label, a job being torn down, a disabled label on older systems, a bad plist, missing
+    permission, and sometimes, on macOS 14, a job that did load.
+    """
     UNKNOWN = "unknown"
     """A code that isn't in this table."""
 
