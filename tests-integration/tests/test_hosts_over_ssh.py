@@ -22,6 +22,7 @@ from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import load_stack
 from stack_testkit.home import define_stack, make_environment
 from stack_testkit.program import Finished, Program
+from stack_testkit.schemas import differences
 from stack_testkit.ssh_server import SSHD, SshServer, make_key, ssh_server
 
 pytestmark = [
@@ -79,14 +80,25 @@ def install_engine(home: Home, lock: str = "a" * 64) -> None:
     use_environment(home.engines, environment)
 
 
-def make_model(folder: Path, size: int = 3_000_000) -> None:
+def make_model(folder: Path, size: int = 3_000_000, kv_heads: int = 4) -> None:
     """A whole model, as a pull leaves it."""
     folder.mkdir(parents=True)
-    config = {"model_type": "llama", "quantization": {"group_size": 32, "bits": 4}}
+    config = {
+        "model_type": "llama",
+        "quantization": {"group_size": 32, "bits": 4},
+        "hidden_size": 768,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 12,
+        "num_key_value_heads": kv_heads,
+        "head_dim": 64,
+        "vocab_size": 1000,
+    }
     (folder / "config.json").write_text(json.dumps(config))
-    header = b"{}      "
-    filling = os.urandom(size)
-    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + filling)
+    tensor = {"dtype": "F16", "shape": [size // 2], "data_offsets": [0, size]}
+    header = json.dumps({"model.layers.0.mlp.up_proj.weight": tensor}).encode()
+    weights = len(header).to_bytes(8, "little") + header + os.urandom(size)
+    (folder / "model.safetensors").write_bytes(weights)
     (folder / "tokenizer.json").write_text("{}")
     records = [record_of(folder, path.name) for path in sorted(folder.iterdir())]
     write_manifest(
@@ -149,8 +161,12 @@ def test_a_model_is_copied_and_then_nothing_is_refused(here: Program, there: Hom
     assert manifest is not None
     assert manifest.verification is not None
     assert refusals(here) == []
+    checked = here.run("nodes", "check", "--json", timeout_s=WITHIN_S).document
+    assert differences(checked, "nodes-check") == []
+    assert all(each["needs_bytes"] > 0 for each in checked["groups"][0]["hosts"])
 
     again = pull(here)
+    assert differences(again.document, "pull") == []
     assert again.document["nodes"][0]["outcome"] == "present"
     assert not list((there.models / ".incoming").iterdir())
 
@@ -237,6 +253,17 @@ def test_an_address_that_studio_does_not_have_is_refused(here: Program, there: H
     here.home.stack.write_text(text.replace("host: studio", own))
     refusal = only_refusal(here)
     assert "studio has no address 10.99.0.7; it has 127.0.0.1 (lo)" in refusal["message"]
+
+
+def test_a_model_that_does_not_divide_is_refused_before_its_first_request_fails(
+    here: Program, there: Home
+) -> None:
+    shutil.rmtree(here.home.models / MODEL)
+    make_model(here.home.models / MODEL, kv_heads=3)
+    shutil.copytree(here.home.models, there.models)
+    (refusal,) = refusals(here)
+    assert refusal["node"] == "here"
+    assert "can't be divided evenly by 2 Macs" in refusal["message"]
 
 
 @pytest.mark.usefixtures("there")

@@ -181,8 +181,12 @@ def test_a_port_that_the_group_itself_holds_is_not() -> None:
 
 
 def test_a_model_that_does_not_divide_is_refused() -> None:
-    refusal = only(refusals(group(indivisible="3 KV heads can't be divided between 2 Macs.")))
-    assert refusal.message.startswith("3 KV heads")
+    reason = "its 3 KV heads can't be divided evenly by 2 Macs"
+    refusal = only(refusals(group(indivisible=(reason,))))
+    assert refusal.message == f"The model can't be divided between 2 Macs: {reason}."
+    assert "another number of Macs" in refusal.fix
+    by_layers = only(refusals(group(indivisible=(reason,), divides_otherwise=True)))
+    assert "mlx_lm_flags: {pipeline: true}" in by_layers.fix
 
 
 def test_an_address_of_the_internet_is_refused_whatever_the_user_says() -> None:

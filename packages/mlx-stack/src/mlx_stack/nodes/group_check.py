@@ -9,15 +9,19 @@ import socket
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 
+from mlx_catalog import CatalogError, UnreadableModelError
 from mlx_procsup import locate
+from mlx_recommend import SplitKind, split
 from mlx_stack.engines.errors import EngineMissingError
 from mlx_stack.format import format_bytes
 from mlx_stack.models.disk.layout import places_of
 from mlx_stack.models.find import local_model_of, pull_name
+from mlx_stack.models.serving import entry_of, fit_and_shape, memory_of
 from mlx_stack.nodes.facts import (
     Facts,
     FactsQuestion,
@@ -99,13 +103,16 @@ class Group:
         tier: Its name.
         members: By rank; the first of them is this Mac.
         pull: What `pull` needs for its model, as a user types it.
-        indivisible: Why the model can't be divided between so many; None where it can.
+        indivisible: Why the model can't be divided between so many in the way that the tier says,
+            each as a sentence without a full stop; none where it can, or where that isn't known.
+        divides_otherwise: Whether it can be divided into layers instead.
     """
 
     tier: str
     members: tuple[Member, ...]
     pull: str
-    indivisible: str | None = None
+    indivisible: tuple[str, ...] = ()
+    divides_otherwise: bool = False
 
 
 def check_group(opened: OpenStack, tier: Tier) -> tuple[Refusal, ...]:
@@ -158,7 +165,41 @@ def look(opened: OpenStack, tier: Tier) -> Group:
         here = pool.submit(ask_here, own)
         there = list(pool.map(ask_there, workers, ports[1:], addresses))
         members = (here.result(), *there)
-    return Group(tier.name, members, _pull_of(opened, tier))
+    parts = _Parts() if local is None else _parts_of(opened, tier, local.path)
+    needed = parts.needs_bytes or (None,) * len(members)
+    return Group(
+        tier.name,
+        tuple(replace(each, needs_bytes=n) for each, n in zip(members, needed, strict=True)),
+        _pull_of(opened, tier),
+        parts.indivisible,
+        parts.divides_otherwise,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What each Mac gets of a model, by rank; nothing where that isn't known."""
+
+    needs_bytes: tuple[int | None, ...] = ()
+    indivisible: tuple[str, ...] = ()
+    divides_otherwise: bool = False
+
+
+def _parts_of(opened: OpenStack, tier: Tier, folder: Path) -> _Parts:
+    """How mlx-lm divides the model of a tier: each layer, unless the tier says otherwise."""
+    try:
+        fit, shape = fit_and_shape(entry_of(opened.catalog, tier), tier, folder)
+    except (UnreadableModelError, CatalogError):
+        return _Parts()
+    if shape is None:
+        return _Parts()
+    macs, by_layers = len(tier.workers) + 1, bool(tier.mlx_lm_flags.get("pipeline"))
+    divided = split(shape, macs, SplitKind.PIPELINE if by_layers else SplitKind.TENSOR)
+    if divided.refusals:
+        otherwise = not by_layers and not split(shape, macs, SplitKind.PIPELINE).refusals
+        return _Parts(indivisible=divided.refusals, divides_otherwise=otherwise)
+    planned = (memory_of(share.shape, fit, tier) for share in divided.shares)
+    return _Parts(tuple(each.total_bytes if each is not None else None for each in planned))
 
 
 def address_of(worker: Host, variables: Mapping[str, str]) -> str | None:
@@ -214,9 +255,15 @@ def _pull_of(opened: OpenStack, tier: Tier) -> str:
 def refusals(group: Group) -> tuple[Refusal, ...]:
     """What speaks against a start, the worst of each Mac first."""
     found = [each.problem for each in group.members if each.problem is not None]
-    if group.indivisible is not None:
-        fix = f"Another number of Macs in `hosts` of {group.tier} in the stack file."
-        found.append(Refusal(HERE, group.indivisible, fix))
+    fix = f"Name another number of Macs in `hosts` of {group.tier} in the stack file."
+    if group.divides_otherwise:
+        fix = (
+            f"`mlx_lm_flags: {{pipeline: true}}` of {group.tier} in the stack file gives each Mac "
+            "some of its layers instead."
+        )
+    for reason in group.indivisible:
+        message = f"The model can't be divided between {len(group.members)} Macs: {reason}."
+        found.append(Refusal(HERE, message, fix))
     found += _links(group.members)
     here = group.members[0]
     for each in group.members:
