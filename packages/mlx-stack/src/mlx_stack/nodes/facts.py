@@ -31,6 +31,8 @@ _RUN = (
 """What finds the engine's Python in a state folder, for any shell; no quote or backslash in it."""
 _LOAD = "import sys; exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
 
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+
 type Name = Annotated[str, Meta(max_length=200)]
 type PathText = Annotated[str, Meta(max_length=2000)]
 type Bytes = Annotated[int, Meta(ge=0, le=2**60)]
@@ -40,7 +42,7 @@ class InterfaceAddress(msgspec.Struct, frozen=True, kw_only=True):
     """An IPv4 address of a Mac, with the length of its network's prefix."""
 
     interface: Name
-    address: Annotated[str, Meta(pattern=r"\A\d{1,3}(\.\d{1,3}){3}\Z")]
+    address: Annotated[str, Meta(pattern=rf"\A{_OCTET}(\.{_OCTET}){{3}}\Z")]
     prefix: Annotated[int, Meta(ge=0, le=32)]
 
 
