@@ -215,7 +215,7 @@ def routed(**changes: object) -> Member:
 def test_a_routed_address_is_refused() -> None:
     refusal = only(refusals(group(here(), routed())))
     assert refusal.node == "studio"
-    assert "--i-know" in refusal.fix
+    assert "private_link: true" in refusal.fix
 
 
 def test_a_routed_address_is_accepted_from_a_user_who_knows() -> None:

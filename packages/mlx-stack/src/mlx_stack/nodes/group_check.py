@@ -358,7 +358,7 @@ def _way(one: Member, other: Member) -> Iterator[Refusal]:
                 f"{far.address} of {_whose(far.node)} is in no network that {_whose(near.node)} is "
                 "in: others on the way could read and change what the Macs exchange.",
                 "Connect them by a cable and give its addresses in `hosts` of the stack file. If "
-                "no one else can listen on the way: `mlx-stack init` with --host and --i-know.",
+                "no one else can listen on the way, say so there with `private_link: true`.",
             )
             return
     here, far = (one, other) if one.node == HERE else (other, one)
