@@ -20,6 +20,7 @@ from stack_testkit.schemas import differences, load_schema, schema_names
 pytestmark = pytest.mark.story
 
 MAC = ("--hardware", "m4-max:40:64")
+TWO_MACS = ("--hardware", "m4-max:40:128+m4-max:40:128")
 ELSEWHERE = {"engines-install", "engines-upgrade", "engines-rollback"}
 """Validated where real engines are installed: they need minutes, not seconds."""
 
@@ -119,6 +120,18 @@ def test_the_answer_of_a_command_that_only_reads_files(name: str, stack: Program
     done = stack.run(*READING[name], "--json")
 
     assert differences(done.document, name) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("estimate", ("estimate", "qwen3-235b-a22b-instruct-2507")),
+        ("estimate", ("estimate", "gemma4-31b")),
+        ("recommend", ("recommend",)),
+    ],
+)
+def test_the_answer_for_several_macs(name: str, arguments: tuple[str, ...], stack: Program) -> None:
+    assert differences(stack.run(*arguments, *TWO_MACS, "--json").document, name) == []
 
 
 def test_the_answers_of_a_stack_that_runs(stack: Program) -> None:

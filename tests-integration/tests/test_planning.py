@@ -119,6 +119,10 @@ def test_a_part_of_an_estimate_that_is_unknown_leaves_the_others(
         (("estimate", "qwen3-8bb"), 2, "qwen3-8b"),
         (("estimate", "/nowhere/config.json"), 1, "No such file"),
         (("estimate", "qwen3-8b", "--hardware", "m9-giga:1:1"), 2, "m9-giga"),
+        (("estimate", "qwen3-8b", "--hardware", "m4:10:16+m9-giga:1:1"), 2, "m9-giga"),
+        (("estimate", "qwen3-8b", "--hardware", "m4:10:16+"), 2, "one side of a `+`"),
+        (("recommend", "--hardware", "+".join(["m4:10:16"] * 9)), 2, "9 machines"),
+        (("models", "show", "qwen3-8b", "--hardware", "m4:10:16+m4:10:16"), 2, "several Macs"),
         (("estimate", "qwen3-8b", "--context", "0"), 2, "context"),
         (("estimate", "qwen3-8b", "--quant", "int7"), 2, "int4-dwq"),
         (("recommend", "--budget", "plenty"), 2, "30gb"),
@@ -182,6 +186,59 @@ def test_recommend_reads_well_at_80_columns(program: Program) -> None:
     assert max(map(len, done.out.splitlines())) <= 80
     assert "standard" in done.out
     assert "Left out" in done.out
+
+
+TWO_MACS = ("--hardware", "m4-max:40:128+m4-max:40:128")
+
+
+def test_two_macs_run_what_neither_runs_alone(program: Program) -> None:
+    model = "qwen3-235b-a22b-instruct-2507"
+    alone = program.run("estimate", model, "--hardware", "m4-max:40:128", "--json").document
+    done = program.run("estimate", model, *TWO_MACS, "--json").document
+
+    assert (alone["fits"], done["fits"]) == (False, True)
+    assert [mac["rank"] for mac in done["macs"]] == [0, 1]
+    assert done["memory"] in [mac["memory"] for mac in done["macs"]]
+    assert sum(mac["layers"] for mac in done["macs"]) == 94
+    assert done["generation_tps"] == done["links"][0]["generation_tps"]
+    assert done["generation_tps"]["basis"] == "estimate"
+    assert done["other_split"]["split"] == "tensor"
+    assert done["max_context_tokens"] > 8192
+
+
+def test_a_model_that_macs_cannot_divide_says_why(program: Program) -> None:
+    done = program.run("estimate", "gemma4-31b", *TWO_MACS, "--json")
+
+    assert done.code == 0
+    assert (done.document["fits"], done.document["split"]) == (False, None)
+    assert "gemma4" in done.document["refusals"][0]
+
+
+def test_two_macs_are_proposed_one_model_more(program: Program) -> None:
+    one = program.run("recommend", "--hardware", "m4-max:40:128", "--json").document
+    two = program.run("recommend", *TWO_MACS, "--json").document
+
+    *tiers, together = two["tiers"]
+    assert tiers == one["tiers"]
+    assert together["tier"] == "huge"
+    assert [mac["fits"] for mac in together["macs"]] == [True, True]
+    assert together["reasons"][0]["kind"] == "too-large"
+    assert len(two["macs"]) == 2
+    assert not program.home.root.exists()
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+@pytest.mark.parametrize(
+    "arguments", [("estimate", "qwen3-235b-a22b-instruct-2507"), ("recommend",)], ids=" ".join
+)
+def test_several_macs_read_well(program: Program, arguments: tuple[str, ...], columns: int) -> None:
+    wide = Program(program.home, {**program.variables, "COLUMNS": str(columns)})
+    done = wide.run(*arguments, *TWO_MACS)
+
+    assert done.code == 0
+    assert max(map(len, done.out.splitlines())) <= columns
+    assert "M4 Max" in done.out
+    assert "huge" in done.out or "Thunderbolt" in done.out
 
 
 def test_show_all_lists_what_does_not_fit_and_why(program: Program) -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from mlx_hwprobe import (
     chip_table,
     describe_mac,
     parse_hardware_spec,
+    parse_hardware_specs,
 )
 
 CAPTURES = Path(__file__).parent / "captures"
@@ -107,3 +109,50 @@ def test_no_text_breaks_it(text: str) -> None:
         parse_hardware_spec(text)
     except HwprobeError as error:
         assert error.message  # noqa: PT017 - most texts are refused, some name a Mac
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("m4-max:40:128", ["m4-max-128"]),
+        ("m4-max:40:128+m2-ultra:76:192", ["m4-max-128", "m2-ultra-192"]),
+        ("m4-max-128 + m4-max-128", ["m4-max-128", "m4-max-128"]),
+        ("+".join(["m4:10:16"] * 8), ["m4-16"] * 8),
+    ],
+)
+def test_several_macs_are_named_with_a_plus_between(text: str, ids: list[str]) -> None:
+    assert [each.profile_id for each in parse_hardware_specs(text)] == ids
+
+
+def test_several_macs_may_be_saved_profiles(tmp_path: Path) -> None:
+    saved = tmp_path / "studio.json"
+    saved.write_text(json.dumps(parse_hardware_spec("m2-ultra:76:192").to_document()))
+
+    found = parse_hardware_specs(f"m4-max:40:128+{saved}")
+
+    assert [each.profile_id for each in found] == ["m4-max-128", "m2-ultra-192"]
+
+
+def test_a_file_with_a_plus_in_its_name_is_a_file(tmp_path: Path) -> None:
+    saved = tmp_path / "mine+yours.json"
+    saved.write_text(json.dumps(parse_hardware_spec("m4:10:16").to_document()))
+
+    assert [each.profile_id for each in parse_hardware_specs(str(saved))] == ["m4-16"]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "word"),
+    [
+        ("m4-max:40:128+", InvalidDocumentError, "one side of a `+`"),
+        ("+", InvalidDocumentError, "one side of a `+`"),
+        ("m4:10:16++m4:10:16", InvalidDocumentError, "one side of a `+`"),
+        ("+".join(["m4:10:16"] * 9), InvalidDocumentError, "9 machines are too many"),
+        ("a+a", InvalidDocumentError, "'a' is neither"),
+        ("m4-max:40:128+m9-giga:1:1", UnknownChipError, "m9-giga"),
+        ("m4-max:40:128+m4:10:0", InvalidDocumentError, "no memory"),
+        ("m4-max:40:128+/no/such/file", InvalidDocumentError, "/no/such/file"),
+    ],
+)
+def test_a_damaged_part_is_refused(text: str, error: type[HwprobeError], word: str) -> None:
+    with pytest.raises(error, match=re.escape(word)):
+        parse_hardware_specs(text)

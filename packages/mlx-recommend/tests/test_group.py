@@ -93,6 +93,15 @@ def test_by_pipeline_two_macs_are_no_faster_than_one():
     assert estimate_group(shape, mac * 2, kind=SplitKind.PIPELINE).generation_tps.value < alone
 
 
+def test_what_is_quicker_over_thunderbolt_is_taken_of_what_fits():
+    pair = ("m4-max:40:128", "m4-max:40:128")
+    found = together("qwen3-235b-a22b-instruct-2507", *pair)
+    assert (found.split.kind, found.other.split.kind) == (SplitKind.PIPELINE, SplitKind.TENSOR)
+    assert found.generation_tps.value > found.other.generation_tps.value
+    only = together("llama3.3-70b", *pair)
+    assert (only.split.kind, only.other) == (SplitKind.TENSOR, None)
+
+
 def test_rdma_is_for_macs_that_all_have_thunderbolt_5():
     both = together("llama3.3-70b", "m4-max:40:128", "m3-ultra:80:256")
     one = together("llama3.3-70b", "m4-max:40:128", "m2-ultra:76:192")
@@ -132,7 +141,8 @@ PUBLISHED = [
 
 @pytest.mark.parametrize(("model", "quant", "specs", "link", "measured_tps", "error"), PUBLISHED)
 def test_what_others_measured_is_in_the_range(model, quant, specs, link, measured_tps, error):
-    found = together(model, *specs, quant=quant, workload=Workload(context_tokens=2048))
+    work = Workload(context_tokens=2048)
+    found = together(model, *specs, quant=quant, workload=work, kind=SplitKind.TENSOR)
     speed = next(each for each in found.speeds if each.kind is link).generation_tps
     assert speed.low <= measured_tps <= speed.high
     assert measured_tps == pytest.approx(speed.value, rel=error)

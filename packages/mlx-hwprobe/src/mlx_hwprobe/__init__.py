@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mlx_hwprobe.render import render_profile as render_profile
     from mlx_hwprobe.spec import describe_mac as describe_mac
     from mlx_hwprobe.spec import parse_hardware_spec as parse_hardware_spec
+    from mlx_hwprobe.spec import parse_hardware_specs as parse_hardware_specs
 
 __version__ = "0.1.0"
 
@@ -52,7 +53,7 @@ _NAMES_IN = {
     "profile": "BandwidthSource GpuMemoryLimitSource HardwareProfile",
     "redaction": "redact",
     "render": "render_profile",
-    "spec": "describe_mac parse_hardware_spec",
+    "spec": "describe_mac parse_hardware_spec parse_hardware_specs",
 }
 _MODULE_OF = {name: module for module, names in _NAMES_IN.items() for name in names.split()}
 

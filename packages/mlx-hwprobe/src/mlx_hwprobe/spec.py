@@ -1,7 +1,7 @@
 """A hardware specification in one word: a Mac by its chip, cores and memory, or by a file.
 
 `m4-max:40:128` (chip : GPU cores : GB; the middle may be empty), a profile id (`m4-max-128`), or
-the path of a saved profile or capture.
+the path of a saved profile or capture. Several with `+` between them are Macs that work together.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _BESIDE_THE_CHIP = re.compile(
     r"(?i)\b(?:macbook(?: pro| air| neo)?|mac (?:mini|studio|pro)|imac"
     r"|with|and|unified|memory|ram)\b|[();]|,(?!\d)"
 )
+_TOGETHER = "Several Macs have `+` between them: m4-max:40:128+m2-ultra:76:192."
 _FORMS = "Give chip:GPU cores:GB (m4-max:40:128, m4-max::128), a profile id (m4-max-128) or a file."
 
 
@@ -44,6 +45,33 @@ def parse_hardware_spec(text: str) -> HardwareProfile:
     if named is None:
         return _load(text)
     return describe_mac(named.chip, gpu_cores=named.gpu_cores, memory_gb=named.memory_gb)
+
+
+MOST_MACS = 8
+"""The most that a specification may name."""
+
+
+def parse_hardware_specs(text: str) -> tuple[HardwareProfile, ...]:
+    """The machines that `text` names, in its order: one specification, or several with `+` between.
+
+    A path that has a `+` itself is read as a path if there is such a file.
+
+    Raises:
+        InvalidDocumentError: A part is empty, or none of the three forms; or there are too many.
+        UnknownChipError: The table has no such chip, or not with that many GPU cores.
+        NotAppleSiliconError: A file is the capture of an Intel Mac.
+        HwprobeError: A file is a capture from which nothing could be read.
+    """
+    parts = [text] if os.path.exists(text) else text.split("+")  # noqa: PTH110 - as in _load
+    if len(parts) > MOST_MACS:
+        raise InvalidDocumentError(
+            f"{len(parts)} machines are too many", hint=f"Name at most {MOST_MACS}."
+        )
+    if len(parts) > 1 and not all(part.strip() for part in parts):
+        raise InvalidDocumentError(
+            f"{text!r} names no machine on one side of a `+`", hint=f"{_FORMS} {_TOGETHER}"
+        )
+    return tuple(parse_hardware_spec(part) for part in parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,16 @@ from mlx_recommend.calibration import PREFILL_STEP_TOKENS, PROCESS_BYTES
 from mlx_recommend.candidates import Candidate, Exclusion, candidate_of
 from mlx_recommend.errors import RecommendError
 from mlx_recommend.evidence import reference_measurements
-from mlx_recommend.explain import ChoiceReason, ReasonKind, reading_reasons, reasons
+from mlx_recommend.explain import (
+    ChoiceReason,
+    ReasonKind,
+    group_reasons,
+    reading_reasons,
+    reasons,
+)
 from mlx_recommend.fit import Estimate, estimate
 from mlx_recommend.group import GroupEstimate, LinkSpeeds, MacPart, estimate_group
+from mlx_recommend.group_plan import GROUP_TIER, GroupTier, choose_group
 from mlx_recommend.inputs import (
     DEFAULT_CONTEXT_TOKENS,
     SPEED_CONTEXT_TOKENS,
@@ -32,7 +39,7 @@ from mlx_recommend.plan import Absence, MissingTier, TierPlan, make_plan
 from mlx_recommend.reading import READING_TIERS, ReadingTier
 from mlx_recommend.score import Intent
 from mlx_recommend.shapes import shape_of_entry, shape_of_model
-from mlx_recommend.sharding import MOST_MACS, Share, Split, SplitKind, split, usual_split
+from mlx_recommend.sharding import Share, Split, SplitKind, split, usual_split
 from mlx_recommend.speed import Speed
 from mlx_recommend.tier_kinds import STANDARD, TIER_KINDS, Option, TierKind
 
@@ -41,7 +48,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DEFAULT_BUDGET_PCT",
     "DEFAULT_CONTEXT_TOKENS",
-    "MOST_MACS",
+    "GROUP_TIER",
     "PREFILL_STEP_TOKENS",
     "PROCESS_BYTES",
     "READING_TIERS",
@@ -56,6 +63,7 @@ __all__ = [
     "Estimate",
     "Exclusion",
     "GroupEstimate",
+    "GroupTier",
     "Intent",
     "LinkKind",
     "LinkSpeeds",
@@ -78,8 +86,10 @@ __all__ = [
     "__version__",
     "budget_bytes",
     "candidate_of",
+    "choose_group",
     "estimate",
     "estimate_group",
+    "group_reasons",
     "kept_context_bytes",
     "make_plan",
     "memory_use",

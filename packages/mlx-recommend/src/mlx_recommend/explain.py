@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
+from mlx_recommend.group_plan import GroupTier
 from mlx_recommend.inputs import Basis
 from mlx_recommend.plan import TierPlan
 from mlx_recommend.reading import READING_SHARE, ReadingTier
@@ -35,6 +36,10 @@ class ReasonKind(StrEnum):
     """`value`: the share of the budget within which it is the largest of its role."""
     SMALLEST = "smallest"
     """The smallest of its role."""
+    TOO_LARGE = "too-large"
+    """It doesn't fit the first of several Macs."""
+    NO_BETTER = "no-better"
+    """`model`, which the first Mac runs by itself, is as good: `value`."""
     RUNNER_UP = "runner-up"
     """`model` is next by score, `value` behind, and takes `size_bytes`."""
 
@@ -62,6 +67,22 @@ def reading_reasons(tier: ReadingTier) -> Iterator[ChoiceReason]:
         yield ChoiceReason(kind=ReasonKind.SMALLEST)
     else:
         yield ChoiceReason(kind=ReasonKind.LARGEST_IN_SHARE, value=READING_SHARE)
+    if tier.candidate.entry.commercial_use is False:
+        yield ChoiceReason(kind=ReasonKind.NON_COMMERCIAL)
+
+
+def group_reasons(plan: TierPlan, tier: GroupTier) -> Iterator[ChoiceReason]:
+    """Why a tier of several Macs has its model, and whether it is worth it."""
+    yield ChoiceReason(kind=ReasonKind.TOO_LARGE)
+    quality = tier.candidate.quality
+    if quality is not None:
+        yield ChoiceReason(kind=ReasonKind.QUALITY_RANK, value=quality)
+    best = max(plan.tiers, key=lambda each: each.candidate.quality or 0, default=None)
+    if best is not None and (quality or 0) <= (best.candidate.quality or 0):
+        model, value = best.candidate.model, best.candidate.quality
+        yield ChoiceReason(kind=ReasonKind.NO_BETTER, model=model, value=value)
+    if tier.candidate.entry.capabilities.tool_calling:
+        yield ChoiceReason(kind=ReasonKind.CALLS_TOOLS)
     if tier.candidate.entry.commercial_use is False:
         yield ChoiceReason(kind=ReasonKind.NON_COMMERCIAL)
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend.calibration import PREFILL_STEP_TOKENS
 from mlx_recommend.inputs import Basis, ModelShape, Workload
-from mlx_recommend.links import FENCE_S, LINKS, Link, LinkKind, Range
+from mlx_recommend.links import FENCE_S, LINKS, PIPELINE_SPREAD, Link, LinkKind, Range
 from mlx_recommend.machine import Machine, machine_of
 from mlx_recommend.memory import MemoryUse, max_context_tokens
-from mlx_recommend.sharding import Share, Split, SplitKind, split, usual_split
+from mlx_recommend.sharding import Share, Split, SplitKind, split
 from mlx_recommend.speed import Speed, decode_speed, output_s, prefill_speed
 
 _ACTIVATION_BYTES = 2
@@ -70,6 +70,7 @@ class GroupEstimate:
         split: How it is divided, or why it can't be.
         parts: What each Mac gets, the first Mac first; none where it can't be divided.
         speeds: By the kind of link, the usual one first; none where it can't be divided.
+        other: The same with the model divided in the other way, where both are possible.
     """
 
     shape: ModelShape
@@ -77,6 +78,7 @@ class GroupEstimate:
     split: Split
     parts: tuple[MacPart, ...]
     speeds: tuple[LinkSpeeds, ...]
+    other: "GroupEstimate | None" = None
 
     @property
     def fits(self) -> bool | None:
@@ -95,7 +97,7 @@ class GroupEstimate:
 
     @property
     def max_context_tokens(self) -> int | None:
-        """The longest context that fits all Macs; 0 where the weights alone don't fit."""
+        """The longest context that fits all Macs; 0 where not even the weights fit."""
         found = [
             None
             if part.limit_bytes is None
@@ -135,10 +137,30 @@ def estimate_group(
     Args:
         macs: The first one is where requests arrive.
         workload: Context and concurrency; the defaults where None.
-        kind: How it is divided; None is mlx-lm's own choice.
+        kind: How it is divided; None takes what is quicker over the usual link, of what fits.
     """
     work = workload or Workload()
-    divided = usual_split(shape, len(macs)) if kind is None else split(shape, len(macs), kind)
+    if kind is not None:
+        return _estimate(shape, macs, work, kind)
+    found = [_estimate(shape, macs, work, each) for each in SplitKind]
+    possible = [each for each in found if not each.split.refusals]
+    if not possible:
+        by_tensor, by_pipeline = found
+        can_tensor = shape.division is not None and shape.division.tensor
+        return by_tensor if can_tensor else by_pipeline
+    best, *others = sorted(possible, key=_preference, reverse=True)
+    return replace(best, other=next(iter(others), None))
+
+
+def _preference(found: GroupEstimate) -> tuple[bool, float]:
+    speed = found.generation_tps
+    return found.fits is not False, speed.value if speed is not None else 0.0
+
+
+def _estimate(
+    shape: ModelShape, macs: Sequence[HardwareProfile], work: Workload, kind: SplitKind
+) -> GroupEstimate:
+    divided = split(shape, len(macs), kind)
     parts = tuple(
         MacPart(
             hardware=hardware,
@@ -187,7 +209,8 @@ def _decode_speed(
     if takes_turns:
         # all of them compute the output layer at the same time
         outputs = [output_s(shape, machine) for machine in machines]
-        computed = _plus(_sum(found), Range(*[max(outputs)] * 3))
+        turns = _plus(_sum(found), Range(*[max(outputs)] * 3))
+        computed = Range(turns.low, turns.value, turns.high * PIPELINE_SPREAD)
     else:
         computed = _slowest(found)
     exchanged = _exchange_s(shape, divided, link, work.concurrency)
@@ -237,7 +260,7 @@ def _exchange_s(shape: ModelShape, divided: Split, link: Link, tokens: int) -> R
 
 
 def _without_output(shape: ModelShape) -> ModelShape:
-    """The layers alone."""
+    """The layers without the output layer."""
     whole = shape.undivided
     if whole is None or shape.decode_weight_bytes is None or shape.decode_params is None:
         return shape

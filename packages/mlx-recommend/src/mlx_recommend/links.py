@@ -68,6 +68,11 @@ FENCE_S = Range(4e-6, 180e-6, 250e-6)
 """What the GPU waits at each exchange, whatever the link; slower machines than the measured one may
 wait longer."""
 
+PIPELINE_SPREAD = 2.0
+"""How much longer a token of a pipeline may take than what is added up: no one has published how
+fast mlx-lm's is over TCP, and exo's was far slower at first
+(https://github.com/exo-explore/exo/pull/1594)."""
+
 THUNDERBOLT = Link(
     kind=LinkKind.THUNDERBOLT,
     hop_s=Range(250e-6, 320e-6, 950e-6),

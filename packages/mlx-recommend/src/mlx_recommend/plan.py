@@ -59,6 +59,8 @@ class Absence(StrEnum):
     """There would be room only at the price of a worse standard tier."""
     NO_SHARE = "no-share"
     """The smallest suitable model takes more of the budget than such a tier may."""
+    NOTHING_TOGETHER = "nothing-together"
+    """No model that is too large for the first of several Macs runs on all of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

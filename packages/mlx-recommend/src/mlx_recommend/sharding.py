@@ -14,9 +14,6 @@ from mlx_catalog import Division
 from mlx_recommend.inputs import ModelShape, UndividedWeights, Workload
 from mlx_recommend.memory import MemoryUse, memory_use
 
-MOST_MACS = 8
-"""More have never been measured."""
-
 
 class SplitKind(StrEnum):
     """How a model is divided."""

@@ -9,10 +9,10 @@ from mlx_hwprobe import (
     InvalidDocumentError,
     detect,
     load_profile,
-    parse_hardware_spec,
+    parse_hardware_specs,
 )
 from mlx_stack import atomic_file
-from mlx_stack.errors import InvalidFileError
+from mlx_stack.errors import InvalidFileError, UsageError
 from mlx_stack.home import Home
 
 
@@ -37,10 +37,27 @@ def asked_hardware(home: Home, spec: str | None) -> HardwareProfile:
     """The machine that `--hardware` names, or the known one where it names none.
 
     Raises:
+        UsageError: It names several.
         InvalidFileError: The saved profile is damaged or of another version.
         HwprobeError: The specification means no machine, or detection failed.
     """
-    return known_hardware(home) if spec is None else parse_hardware_spec(spec)
+    first, *others = asked_macs(home, spec)
+    if others:
+        raise UsageError(
+            "--hardware names several Macs, and this command answers for one.",
+            hint="`estimate` and `recommend` answer for several together.",
+        )
+    return first
+
+
+def asked_macs(home: Home, spec: str | None) -> tuple[HardwareProfile, ...]:
+    """The machines that `--hardware a+b` names, or the known one where it names none.
+
+    Raises:
+        InvalidFileError: The saved profile is damaged or of another version.
+        HwprobeError: The specification means no machine, or detection failed.
+    """
+    return (known_hardware(home),) if spec is None else parse_hardware_specs(spec)
 
 
 @dataclass(frozen=True, slots=True)

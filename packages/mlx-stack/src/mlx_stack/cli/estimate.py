@@ -10,15 +10,17 @@ from mlx_stack.cli.frame.options import (
     complete_models,
     concurrency_option,
     context_option,
-    hardware_option,
+    several_hardware_option,
 )
 from mlx_stack.cli.frame.quant_option import quant_option
+from mlx_stack.cli.views.group import show_group_estimate
 from mlx_stack.cli.views.planning import show_estimate
+from mlx_stack.hardware import asked_macs
 
 
 @click.command("estimate")
 @click.argument("model", shell_complete=complete_models)
-@hardware_option
+@several_hardware_option
 @quant_option("The precision of the weights.")
 @context_option("Tokens of context, for memory and for speed.")
 @concurrency_option
@@ -27,6 +29,7 @@ from mlx_stack.cli.views.planning import show_estimate
 @examples(
     "mlx-stack estimate qwen3-32b --context 32768",
     "mlx-stack estimate llama3.3-70b --hardware m4-max:40:128",
+    "mlx-stack estimate glm-4.7 --hardware m4-max:40:128+m2-ultra:76:192",
 )
 def command(
     context: Context,
@@ -42,12 +45,21 @@ def command(
 
     MODEL is a catalog id, a Hub repository, a model folder or a config.json. Without --context,
     memory is for 8,192 tokens and speed for a prompt of 1,024, as `bench` measures it.
+
+    Several Macs in --hardware, with + between them, serve the model together.
     """
     workload = mlx_recommend.Workload(concurrency=concurrency)
     if context_tokens is not None:
         workload = mlx_recommend.Workload(
             context_tokens=context_tokens, concurrency=concurrency, speed_context_tokens=None
         )
+    macs = asked_macs(context.opened.home, hardware_spec) if hardware_spec is not None else ()
+    if len(macs) > 1:
+        together = planning.group.estimate_on_group(
+            context.opened, model, macs, quant=quant, workload=workload
+        )
+        context.output.show(together, show_group_estimate)
+        return
     found = planning.estimate.estimate_model(
         context.opened,
         model,

@@ -7,9 +7,10 @@ import click
 import mlx_recommend
 from mlx_stack import planning
 from mlx_stack.cli.frame.context import Context, examples, with_context
-from mlx_stack.cli.frame.options import hardware_option
+from mlx_stack.cli.frame.options import several_hardware_option
 from mlx_stack.cli.frame.output import Column, Output, Span
 from mlx_stack.cli.frame.planning_options import planning_options
+from mlx_stack.cli.views.group import show_group_tier
 from mlx_stack.cli.views.planning import short_speed
 from mlx_stack.format import describe_hardware, format_bytes
 
@@ -21,13 +22,15 @@ _ALTERNATIVES = 8
     budget_help="Memory budget for all tiers, e.g. 30gb.",
     context_help="Tokens of context that every tier is planned for.",
 )
-@hardware_option
+@several_hardware_option
 @click.option(
     "--show-all", is_flag=True, help="List every model of the catalog, even if it doesn't fit."
 )
 @with_context()
 @examples(
-    "mlx-stack recommend", "mlx-stack recommend --hardware m4-max:40:128 --with embedding,rerank"
+    "mlx-stack recommend",
+    "mlx-stack recommend --hardware m4-max:40:128 --with embedding,rerank",
+    "mlx-stack recommend --hardware m4-max:40:128+m2-ultra:76:192",
 )
 def command(
     context: Context,
@@ -40,6 +43,9 @@ def command(
 
     The tiers share one budget: they all fit at the same time, each with a full context.
     `mlx-stack init` makes a stack of them.
+
+    With several Macs in --hardware, the tiers are for the first; one more is for a model that all
+    of them run together, and that the first can't run by itself.
     """
     found = planning.recommend.recommend(context.opened, constraints, hardware_spec=hardware_spec)
     context.output.show(found, partial(_show, show_all=show_all))
@@ -52,12 +58,16 @@ def _show(output: Output, found: "planning.recommend.Recommendation", *, show_al
     if found.hardware.memory_bytes:
         memory = found.hardware.memory_bytes
         share = f", {plan.budget_bytes / memory:.0%} of {format_bytes(memory)}"
-    output.answer(describe_hardware(found.hardware.to_document()), style="bold")
+    for mac in found.macs:
+        output.answer(describe_hardware(mac.to_document()), style="bold")
     budget = format_bytes(plan.budget_bytes)
-    output.answer(f"Budget for all tiers: {budget}{share}\n")
+    whose = " of the first" if len(found.macs) > 1 else ""
+    output.answer(f"Budget for all tiers{whose}: {budget}{share}\n")
     if plan.tiers:
         _show_tiers(output, plan)
-    _show_reasons(output, plan)
+    if isinstance(found.group, mlx_recommend.GroupTier):
+        show_group_tier(output, found.group)
+    _show_reasons(output, found)
     _show_candidates(output, plan, show_all=show_all)
     output.hint("")
     if any(each.estimate.generation_tps is not None for each in plan.ranking):
@@ -102,9 +112,9 @@ def _show_tiers(output: Output, plan: mlx_recommend.TierPlan) -> None:
     )
 
 
-def _show_reasons(output: Output, plan: mlx_recommend.TierPlan) -> None:
+def _show_reasons(output: Output, found: "planning.recommend.Recommendation") -> None:
     """Why each tier is there, or isn't."""
-    words = planning.recommend
+    words, plan = planning.recommend, found.plan
     rows: list[list[Span]] = [
         [
             (tier.kind.name, "cyan"),
@@ -121,7 +131,10 @@ def _show_reasons(output: Output, plan: mlx_recommend.TierPlan) -> None:
         ]
         for each in plan.reading
     ]
-    rows += [[(each.tier, "yellow"), words.missing_text(each)] for each in plan.missing]
+    if isinstance(found.group, mlx_recommend.GroupTier):
+        why = "; ".join(map(words.reason_text, mlx_recommend.group_reasons(plan, found.group)))
+        rows.append([(mlx_recommend.GROUP_TIER, "cyan"), f"{why}."])
+    rows += [[(each.tier, "yellow"), words.missing_text(each)] for each in found.missing]
     output.table([Column(), Column(folds=True)], rows)
 
 

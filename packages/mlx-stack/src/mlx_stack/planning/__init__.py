@@ -6,6 +6,7 @@ from mlx_stack import modules_of
 
 if TYPE_CHECKING:
     from mlx_stack.planning import estimate as estimate
+    from mlx_stack.planning import group as group
     from mlx_stack.planning import init as init
     from mlx_stack.planning import listings as listings
     from mlx_stack.planning import recommend as recommend

@@ -161,7 +161,7 @@ class ModelEstimate:
             "concurrency": self.workload.concurrency,
             "speed_context_tokens": self.workload.tokens_in_speed,
             "hardware": self.hardware.to_document(),
-            **(self._unknown() if expected is None else expected.to_document()),
+            **(unknown_figures(self.hardware) if expected is None else expected.to_document()),
             "mtp": self._mtp_document() if self.has_mtp_heads else None,
             "kv_8bit": eight_bit.to_document() if eight_bit is not None else None,
         }
@@ -175,14 +175,15 @@ class ModelEstimate:
             "source": drafts.source if drafts is not None else None,
         }
 
-    def _unknown(self) -> dict[str, object]:
-        """The fields of an estimate where nothing can be estimated."""
-        parts = ("weights", "kv_cache", "state", "overhead", "total", "prefix_cache", "process")
-        limit_bytes = self.hardware.gpu_memory_limit_bytes or self.hardware.memory_bytes
-        memory = {**{f"{part}_bytes": None for part in parts}, "limit_bytes": limit_bytes}
-        names = ("fits", "max_context_tokens", "read_bytes_per_token")
-        names = (*names, "generation_tps", "prompt_tps", "ttft_s")
-        return {**dict.fromkeys(names), "memory": memory}
+
+def unknown_figures(hardware: HardwareProfile) -> dict[str, object]:
+    """The fields of an estimate where nothing can be estimated."""
+    parts = ("weights", "kv_cache", "state", "overhead", "total", "prefix_cache", "process")
+    limit_bytes = hardware.gpu_memory_limit_bytes or hardware.memory_bytes
+    memory = {**{f"{part}_bytes": None for part in parts}, "limit_bytes": limit_bytes}
+    names = ("fits", "max_context_tokens", "read_bytes_per_token")
+    names = (*names, "generation_tps", "prompt_tps", "ttft_s")
+    return {**dict.fromkeys(names), "memory": memory}
 
 
 def listed_estimate(expected: Estimate) -> dict[str, object]:

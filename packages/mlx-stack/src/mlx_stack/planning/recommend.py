@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from mlx_catalog import Catalog, ModelRole, Quant
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend import (
+    GROUP_TIER,
     Absence,
     Candidate,
     ChoiceReason,
     Exclusion,
+    GroupTier,
     Intent,
     MissingTier,
     Option,
@@ -17,15 +19,18 @@ from mlx_recommend import (
     TierPlan,
     budget_bytes,
     candidate_of,
+    choose_group,
+    group_reasons,
     make_plan,
     reading_reasons,
     reasons,
 )
 from mlx_stack.errors import StackError
 from mlx_stack.format import format_bytes
-from mlx_stack.hardware import asked_hardware
+from mlx_stack.hardware import asked_macs
 from mlx_stack.models.hub.environment import read_environment
 from mlx_stack.open_stack import OpenStack
+from mlx_stack.planning.group import group_document, group_figures
 from mlx_stack.planning.saved_results import known_speeds
 
 _ORDINALS = {1: "best", 2: "second best", 3: "third best"}
@@ -47,6 +52,7 @@ _PLAIN = {
     ReasonKind.MEASURED: "speed measured on this machine",
     ReasonKind.REFERENCE: "speed published for such a machine",
     ReasonKind.SMALLEST: "the smallest of its kind",
+    ReasonKind.TOO_LARGE: "too large for the first Mac by itself",
     ReasonKind.NON_COMMERCIAL: "its licence forbids commercial use",
 }
 """Reasons without figures."""
@@ -76,6 +82,8 @@ class Recommendation:
     Attributes:
         budget_bytes: What all tiers share, what is reserved included.
         has_token: Whether gated models were allowed.
+        macs: All Macs that were asked about; the plan is for the first.
+        group: What they would serve together, or why there is nothing; None for one Mac.
     """
 
     hardware: HardwareProfile
@@ -84,6 +92,14 @@ class Recommendation:
     catalog: Catalog
     quant: Quant
     has_token: bool
+    macs: tuple[HardwareProfile, ...] = ()
+    group: GroupTier | MissingTier | None = None
+
+    @property
+    def missing(self) -> tuple[MissingTier, ...]:
+        """The tiers that there are none of, that of all Macs together included."""
+        absent = (self.group,) if isinstance(self.group, MissingTier) else ()
+        return (*self.plan.missing, *absent)
 
     def to_document(self) -> dict[str, object]:
         """The fields of the JSON answer."""
@@ -99,14 +115,17 @@ class Recommendation:
             }
             for tier in plan.tiers
         ]
+        shared = [_group_document(plan, self.group)] if isinstance(self.group, GroupTier) else []
+        several = {"macs": [mac.to_document() for mac in self.macs]} if len(self.macs) > 1 else {}
         return {
             "intent": plan.intent.value,
             "hardware": self.hardware.to_document(),
+            **several,
             "budget_bytes": plan.budget_bytes,
             "total_bytes": plan.total_bytes,
             "score": round(plan.score, 4),
-            "tiers": [*tiers, *(_reading_document(each) for each in plan.reading)],
-            "missing_tiers": [missing_document(each) for each in plan.missing],
+            "tiers": [*tiers, *(_reading_document(each) for each in plan.reading), *shared],
+            "missing_tiers": [missing_document(each) for each in self.missing],
             "candidates": [
                 _candidate_document(each, plan.chat_budget_bytes) for each in plan.ranking
             ],
@@ -120,10 +139,10 @@ def recommend(
     hardware_spec: str | None = None,
     reserved_bytes: int = 0,
 ) -> Recommendation:
-    """The best plan for a machine; writes nothing.
+    """The best plan for a machine, and what it would serve with others; writes nothing.
 
     Args:
-        hardware_spec: The machine; None is this one.
+        hardware_spec: The machine; None is this one. With several, the plan is for the first.
         reserved_bytes: The part of the budget that other models take.
 
     Raises:
@@ -131,7 +150,8 @@ def recommend(
         InvalidFileError: When the configuration, a saved result or the saved profile is damaged.
     """
     quant = opened.config.default_quant
-    hardware = asked_hardware(opened.home, hardware_spec)
+    macs = asked_macs(opened.home, hardware_spec)
+    hardware = macs[0]
     budget = budget_bytes(
         hardware,
         pct=constraints.budget_pct or opened.config.memory_budget_pct,
@@ -159,7 +179,18 @@ def recommend(
         concurrency=constraints.concurrency,
         roles=constraints.roles,
     )
+    group = None
+    if len(macs) > 1:
+        group = choose_group(
+            candidates,
+            macs,
+            plan,
+            context_tokens=constraints.context_tokens,
+            concurrency=constraints.concurrency,
+        )
     return Recommendation(
+        macs=macs,
+        group=group,
         hardware=hardware,
         budget_bytes=budget,
         plan=plan,
@@ -182,6 +213,24 @@ def _reading_document(tier: ReadingTier) -> dict[str, object]:
         "context_tokens": tier.estimate.workload.context_tokens,
         "concurrency": tier.estimate.workload.concurrency,
         "reasons": [reason_document(reason) for reason in reading_reasons(tier)],
+    }
+
+
+def _group_document(plan: TierPlan, tier: GroupTier) -> dict[str, object]:
+    """A tier that all Macs serve together: as the others, and what is each Mac's own."""
+    figures = group_figures(tier.estimate)
+    macs = [part.hardware for part in tier.estimate.parts]
+    return {
+        "tier": GROUP_TIER,
+        "role": tier.candidate.entry.role.value,
+        "model": tier.candidate.model,
+        "quant": tier.candidate.quant,
+        "score": round(tier.score, 4),
+        **{name: figures[name] for name in ("memory", "generation_tps", "prompt_tps")},
+        "context_tokens": tier.estimate.workload.context_tokens,
+        "concurrency": tier.estimate.workload.concurrency,
+        "reasons": [reason_document(reason) for reason in group_reasons(plan, tier)],
+        **group_document(tier.estimate, macs),
     }
 
 
@@ -235,6 +284,8 @@ def reason_text(reason: ChoiceReason) -> str:
             return f"{value / 1000:.0f} kB per token of context"
         case ReasonKind.LARGEST_IN_SHARE:
             return f"the largest within {value:.0%} of the budget"
+        case ReasonKind.NO_BETTER:
+            return f"{reason.model}, which the first Mac runs by itself, scores {value:.0f}"
         case ReasonKind.RUNNER_UP:
             return f"next: {reason.model} ({size}, scores {value:.2f} less)"
         case _:
@@ -271,6 +322,11 @@ def missing_text(missing: MissingTier) -> str:
             return (
                 f"Left out: it may take {left} of the budget, and the smallest suitable model"
                 f" takes {smallest}."
+            )
+        case Absence.NOTHING_TOGETHER:
+            return (
+                "Left out: no model that is too large for the first Mac can be divided between"
+                " them, fits and is fast enough."
             )
         case Absence.NO_ROOM:
             return (

@@ -63,6 +63,15 @@ hardware_option: Decorator = click.option(
 )
 """`--hardware SPEC`: another machine than this one."""
 
+several_hardware_option: Decorator = click.option(
+    "--hardware",
+    "hardware_spec",
+    metavar="SPEC",
+    help="Another machine: m4-max:40:128 (chip:GPU cores:GB), m4-max-128, or a saved profile;"
+    " several together with + between them.",
+)
+"""`--hardware SPEC[+SPEC…]`: other machines than this one."""
+
 concurrency_option: Decorator = click.option(
     "--concurrency",
     type=click.IntRange(min=1),

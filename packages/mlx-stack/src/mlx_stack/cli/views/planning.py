@@ -39,6 +39,13 @@ def long_speed(speed: "mlx_recommend.Speed | None") -> str:
     return f"{value} ({_format_tps(speed.low)} to {_format_tps(speed.high)}, {word})"
 
 
+def range_of(speed: "mlx_recommend.Speed | None") -> str:
+    """A computed speed for a table: `94 (78 to 113)`; `?` if unknown."""
+    if speed is None:
+        return "?"
+    return f"{_format_tps(speed.value)} ({_format_tps(speed.low)} to {_format_tps(speed.high)})"
+
+
 def _format_tps(tps: float) -> str:
     """`7.4` or `128` tokens a second."""
     return f"{tps:.1f}" if tps < _TINY_TPS else f"{tps:,.0f}"
