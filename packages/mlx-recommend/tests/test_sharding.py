@@ -13,7 +13,9 @@ from mlx_recommend.sharding import pipeline_layers, usual_split
 
 CATALOG = load_catalog()
 SHAPES = tuple(
-    shape for entry in CATALOG if (shape := shape_of_entry(entry, Quant.INT4)).undivided is not None
+    shape
+    for shape in (shape_of_entry(entry, Quant.INT4) for entry in CATALOG)
+    if shape.undivided is not None and memory_use(shape, Workload()).total_bytes is not None
 )
 TENSOR, PIPELINE = SplitKind.TENSOR, SplitKind.PIPELINE
 
