@@ -10,7 +10,16 @@ from hypothesis import strategies as st
 
 from mlx_catalog import ModelRole
 from mlx_recommend import calibration
-from mlx_stack.engines.by_role import engine_of
+from mlx_stack import json_file
+from mlx_stack.engines.by_role import engine_of, program_of
+from mlx_stack.engines.environment import (
+    LOCK_COPY,
+    MARKER,
+    EngineName,
+    Environment,
+    Receipt,
+    use_environment,
+)
 from mlx_stack.engines.mlx_vlm_sound import LONGEST_SOUND_S, wav_head
 from mlx_stack.engines.mlx_vlm_start import TOKENS_AT_ONCE, batches
 from mlx_stack.engines.vllm_mlx import Serving, served_by
@@ -51,6 +60,29 @@ def test_no_engine_asks_the_hub(role: ModelRole) -> None:
 @pytest.mark.parametrize("role", [ModelRole.CHAT, ModelRole.VISION])
 def test_what_chats_is_served_by_vllm_mlx(role: ModelRole) -> None:
     assert command(role)[2] == "serve"
+
+
+@pytest.mark.parametrize(
+    ("role", "program"),
+    [
+        (ModelRole.CHAT, ("vllm-mlx", "0.6.0")),
+        (ModelRole.EMBEDDING, ("mlx-vlm", "0.7.10")),
+        (ModelRole.TEXT_TO_SPEECH, ("mlx-vlm", "0.7.10")),
+    ],
+)
+def test_the_program_that_serves_a_role_has_a_version_of_its_own(
+    tmp_path: Path, role: ModelRole, program: tuple[str, str]
+) -> None:
+    assert program_of(tier_of(role), tmp_path) is None
+    environment = Environment(EngineName.VLLM_MLX, tmp_path / "vllm-mlx" / "0.6.0-0f0f0f0f")
+    (environment.path / "lib" / "python3.13" / "site-packages").mkdir(parents=True)
+    environment.python.parent.mkdir()
+    environment.python.touch()
+    (environment.path / LOCK_COPY).write_text("mlx-lm==0.31.3\nmlx-vlm==0.7.10\n")
+    receipt = Receipt(lock_sha256="", records_sha256="", installed_at="")
+    json_file.write(environment.path / MARKER, receipt)
+    use_environment(tmp_path, environment)
+    assert program_of(tier_of(role), tmp_path) == program
 
 
 def test_the_head_of_a_streamed_wav_file_is_one() -> None:

@@ -1,6 +1,7 @@
 """Saved benchmark results: which count, for what, and what a damaged one does."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +9,17 @@ import pytest
 from mlx_catalog import Quant
 from mlx_hwprobe import parse_hardware_spec
 from mlx_recommend import Basis, Option
+from mlx_stack import json_file
+from mlx_stack.engines.environment import (
+    MARKER,
+    EngineName,
+    Environment,
+    Receipt,
+    use_environment,
+)
 from mlx_stack.errors import InvalidFileError
 from mlx_stack.home import Home
+from mlx_stack.models.disk.manifest import weights_digest
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.estimate import estimate_model
 from mlx_stack.planning.recommend import Constraints, recommend
@@ -130,21 +140,46 @@ def test_a_damaged_result_is_an_error_that_names_the_file(home: Home):
         estimate_model(OpenStack(home), "qwen3-8b")
 
 
+def in_use(home: Home, version: str = "0.6.0") -> None:
+    """A version of the engine, as its folder tells of it, is the one that tiers start with."""
+    environment = Environment(
+        EngineName.VLLM_MLX, home.engines / "vllm-mlx" / f"{version}-0f0f0f0f"
+    )
+    (environment.path / "lib" / "python3.13" / "site-packages").mkdir(parents=True)
+    environment.python.parent.mkdir()
+    environment.python.touch()
+    receipt = Receipt(lock_sha256="", records_sha256="", installed_at="")
+    json_file.write(environment.path / MARKER, receipt)
+    use_environment(home.engines, environment)
+
+
+def weights_of(home: Home, revision: bytes = b"{}") -> Path:
+    """The folder of the model that is tuned, with files of this revision."""
+    folder = home.models / "mlx-community--Qwen3.5-27B-4bit"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_bytes(b'{"model_type": "qwen3_5"}')
+    header = revision.ljust(16)
+    (folder / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    return folder
+
+
 def tuned(home: Home, **subject: object) -> None:
     """What `bench --tune` leaves of a tier: slower with its model's own drafts."""
     tier = Tier(
         name="standard",
         model="qwen3.5-27b",
         quant=Quant.INT4,
-        source="mlx-community/Qwen3.5-27B-4bit",
+        source=str(weights_of(home)),
         port=8000,
         vllm_flags={},
     )
     save_stack(home.stack, Stack(tiers=(tier,)))
+    if not (home.engines / "vllm-mlx").exists():
+        in_use(home)
     what = {
         "tier": "standard",
         "model": "qwen3.5-27b",
-        "model_hash": "0",
+        "model_hash": weights_digest(weights_of(home)),
         "engine": {"name": "vllm-mlx", "version": "0.6.0"},
         "flags": {},
         "prompt_tokens": 1024,
@@ -171,7 +206,7 @@ def tuned(home: Home, **subject: object) -> None:
         },
     }
     folder = home.benchmarks / "tuning"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "one.json").write_text(json.dumps(saved), encoding="utf-8")
 
 
@@ -195,6 +230,26 @@ def test_a_tuning_tells_nothing_of_another_model_machine_or_tier_that_drafts_any
     tuned(home)
     elsewhere = estimate_model(OpenStack(home), "qwen3.5-27b", hardware_spec="m1-max:32:64")
     assert elsewhere.estimate.mtp_tps.basis is Basis.ESTIMATE
+
+
+def test_a_tuning_tells_nothing_of_another_revision_or_another_engine(home: Home):
+    home.create()
+
+    def basis() -> Basis:
+        return estimate_model(OpenStack(home), "qwen3.5-27b").estimate.mtp_tps.basis
+
+    tuned(home)
+    assert basis() is Basis.MEASURED
+    weights_of(home, b'{"a": 1}')
+    assert basis() is Basis.ESTIMATE
+    weights_of(home)
+    assert basis() is Basis.MEASURED
+    in_use(home, "0.7.0")
+    assert basis() is Basis.ESTIMATE
+    tuned(home, engine={"name": "vllm-mlx", "version": "0.7.0"})
+    assert basis() is Basis.MEASURED
+    tuned(home, engine={"name": "vllm-mlx", "version": "0.7.0"}, model_hash=None)
+    assert basis() is Basis.ESTIMATE
 
 
 def test_a_damaged_tuning_is_an_error_that_names_the_file(home: Home):

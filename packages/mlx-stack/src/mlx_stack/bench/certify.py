@@ -275,7 +275,7 @@ def _old_figures(opened: OpenStack, tier: Tier, on_progress: OnProgress) -> Figu
     progress = _named(tier, on_progress)
     found = last_check(opened, tier)
     check = found.report if found is not None and not found.since else None
-    report = _saved_report(opened, tier)
+    report = saved_report(opened, tier)
     try:
         if check is None:
             check = check_tier(opened, tier, on_progress=progress)
@@ -286,9 +286,15 @@ def _old_figures(opened: OpenStack, tier: Tier, on_progress: OnProgress) -> Figu
     return Figures(check, report)
 
 
-def _saved_report(opened: OpenStack, tier: Tier) -> Report | None:
-    """The last benchmark of the tier with the engine that it runs with."""
-    engine = conditions_of(opened, tier).engine
+def saved_report(opened: OpenStack, tier: Tier) -> Report | None:
+    """The last benchmark of the tier's own files with the engine that it runs with.
+
+    One that doesn't say what files it measured counts for none.
+    """
+    now = conditions_of(opened, tier)
+    if now.model_hash is None:
+        return None
+    subject = (tier.name, tier.model, now.model_hash, now.engine)
     found: list[Report] = []
     for path in sorted(opened.home.benchmarks.glob("*.json")):
         try:
@@ -296,8 +302,8 @@ def _saved_report(opened: OpenStack, tier: Tier) -> Report | None:
         except ReportError:
             continue  # of agents, or damaged, which `estimate` says
         is_single = 1 in report.parameters.concurrency and report.finished
-        is_same = (report.extra.get("tier"), report.model) == (tier.name, tier.model)
-        if is_single and is_same and report.engine == engine:
+        tier_name, model_hash = report.extra.get("tier"), report.extra.get("model_hash")
+        if is_single and (tier_name, report.model, model_hash, report.engine) == subject:
             found.append(report)
     return max(found, key=lambda each: each.started_at, default=None)
 

@@ -1,7 +1,7 @@
 """Measure a tier, a local model or any endpoint; keep the result for `recommend`."""
 
 import re
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,7 +11,6 @@ from mlx_bench import (
     AgentParameters,
     AgentsReport,
     Conditions,
-    EngineVersion,
     Parameters,
     Report,
     RoleParameters,
@@ -35,9 +34,9 @@ from mlx_hwprobe import HardwareProfile, HwprobeError
 from mlx_stack import atomic_file
 from mlx_stack.bench.target import BenchTarget, open_target
 from mlx_stack.bench.verdict import check_speeds, verdict_document
-from mlx_stack.engines.environment import EngineName, current_environment
 from mlx_stack.hardware import known_hardware
 from mlx_stack.home import Home
+from mlx_stack.models.disk.manifest import weights_digest
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.role_speeds import role_results
 
@@ -147,9 +146,7 @@ def bench_role(
             if saved is not None and any(run.error is None for run in report.runs):
                 save_report(report, saved)
 
-        conditions = _conditions(opened.home, name, target, _hardware(opened.home))
-        if not role.chats:
-            conditions = replace(conditions, engine=None)
+        conditions = _conditions(name, target, _hardware(opened.home))
         report = run_role(
             client, workload, parameters, conditions, on_report=keep, on_progress=on_progress
         )
@@ -192,7 +189,7 @@ def bench_agents(
             if saved is not None:
                 save_report(report, saved)
 
-        conditions = _conditions(opened.home, name, target, _hardware(opened.home))
+        conditions = _conditions(name, target, _hardware(opened.home))
         report = run_agents(client, parameters, conditions, on_report=keep, on_progress=on_progress)
     return AgentsResult(report=report, saved=saved)
 
@@ -233,7 +230,7 @@ def bench(
     with target_context as target, StreamingClient(target.endpoint) as client:
         saved = _saved_path(opened.home, target) if is_saved else None
         hardware = _hardware(opened.home)
-        conditions = _conditions(opened.home, name, target, hardware)
+        conditions = _conditions(name, target, hardware)
 
         def keep(report: Report) -> None:
             _save(report, saved)
@@ -256,16 +253,20 @@ def bench(
     return BenchResult(report=report, speeds=speeds, tools=tools, saved=saved)
 
 
-def _conditions(
-    home: Home, name: str, target: BenchTarget, hardware: HardwareProfile | None
-) -> Conditions:
+def _conditions(name: str, target: BenchTarget, hardware: HardwareProfile | None) -> Conditions:
+    folder = target.folder
     return Conditions(
         target=name if target.tier is None else f"tier {name}",
         machine=_machine(hardware),
-        engine=_engine(home, target.engine) if target.source is not None else None,
+        engine=target.engine,
         memory_bytes=target.process.memory_bytes if target.process else None,
         memory_source=target.process.source if target.process else "",
-        report_extra={"quant": target.quant, "source": target.source, "tier": target.tier},
+        report_extra={
+            "quant": target.quant,
+            "source": target.source,
+            "tier": target.tier,
+            "model_hash": weights_digest(folder) if folder is not None else None,
+        },
         context_tokens=target.context_tokens,
         concurrency=target.concurrency,
     )
@@ -299,8 +300,3 @@ def _machine(hardware: HardwareProfile | None) -> dict[str, object]:
         key: value for key, value in hardware.to_document().items() if key != "schema_version"
     }
     return {**described, **profile}
-
-
-def _engine(home: Home, name: EngineName) -> EngineVersion | None:
-    environment = current_environment(home.engines, name)
-    return None if environment is None else EngineVersion(name.value, environment.version)

@@ -11,6 +11,7 @@ import msgspec
 
 from mlx_bench import (
     EndpointError,
+    EngineVersion,
     ModelEndpoint,
     ServingProcess,
     StreamingClient,
@@ -22,8 +23,7 @@ from mlx_bench.runner import OnProgress
 from mlx_bench.serving_process import is_local
 from mlx_catalog import CatalogEntry, ModelRole, Quant, UnknownModelError
 from mlx_procsup import Ask, NotReadyError, StateDirs, start_service, stop_service, wait_for_healthy
-from mlx_stack.engines.by_role import environment_name, environment_of
-from mlx_stack.engines.environment import EngineName
+from mlx_stack.engines.by_role import environment_of, program_of
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.gateway.endpoint import LOOPBACK
 from mlx_stack.models.disk.local import LocalModel
@@ -50,7 +50,7 @@ class BenchTarget:
         process: The serving process, or None where it is not on this machine or not ours.
         context_tokens: What the tier is planned for; None where nothing was planned.
         concurrency: How many requests it is planned for at once.
-        engine: What serves it, where that is one of ours.
+        engine: What serves it, where that is one of ours that is known.
     """
 
     endpoint: ModelEndpoint
@@ -62,7 +62,7 @@ class BenchTarget:
     process: ServingProcess | None = None
     context_tokens: int | None = None
     concurrency: int | None = None
-    engine: EngineName = EngineName.VLLM_MLX
+    engine: EngineVersion | None = None
 
     @property
     def is_here(self) -> bool:
@@ -178,8 +178,13 @@ def _of_tier(opened: OpenStack, tier: Tier) -> BenchTarget:
         process=find_serving_process(endpoint.base_url),
         context_tokens=tier.context_tokens,
         concurrency=tier.concurrency,
-        engine=environment_name(tier),
+        engine=_engine_of(opened, tier),
     )
+
+
+def _engine_of(opened: OpenStack, tier: Tier) -> EngineVersion | None:
+    found = program_of(tier, opened.home.engines)
+    return EngineVersion(*found) if found is not None else None
 
 
 def _find_model(opened: OpenStack, name: str) -> LocalModel:
@@ -258,7 +263,7 @@ def serve_beside(opened: OpenStack, tier: Tier, folder: Path) -> Generator[Bench
                 quant=tier.quant,
                 source=tier.source,
                 process=serving_process_of(started.pid),
-                engine=environment_name(tier),
+                engine=_engine_of(opened, tier),
             )
         except NotReadyError as error:
             log = "\n".join(error.log_tail)

@@ -6,8 +6,13 @@ A further engine is a module with these two functions, and a row here.
 from pathlib import Path
 from typing import Protocol
 
-from mlx_stack.engines import mlx_lm, mlx_vlm, vllm_mlx
-from mlx_stack.engines.environment import EngineName, Environment, require_environment
+from mlx_stack.engines import mlx_lm, mlx_vlm, mlx_vlm_start, vllm_mlx
+from mlx_stack.engines.environment import (
+    EngineName,
+    Environment,
+    current_environment,
+    require_environment,
+)
 from mlx_stack.engines.vllm_mlx import Serving
 from mlx_stack.stack import Tier
 
@@ -41,6 +46,19 @@ def engine_of(tier: Tier) -> RoleEngine:
 def environment_name(tier: Tier) -> EngineName:
     """Whose environment that engine stands in."""
     return EngineName.MLX_LM if tier.is_on_mlx_lm else EngineName.VLLM_MLX
+
+
+def program_of(tier: Tier, engines: Path) -> tuple[str, str | None] | None:
+    """The program that serves `tier` with the environment in use, and its version.
+
+    None where there is no such environment.
+    """
+    environment = current_environment(engines, environment_name(tier))
+    if environment is None:
+        return None
+    if engine_of(tier) is mlx_vlm:
+        return mlx_vlm_start.PROGRAM, environment.version_of(mlx_vlm_start.PROGRAM)
+    return environment.engine.value, environment.version
 
 
 def environment_of(tier: Tier, engines: Path) -> Environment:

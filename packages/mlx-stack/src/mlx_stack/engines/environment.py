@@ -127,6 +127,13 @@ class Environment:
         """The engine's version."""
         return self.path.name.rpartition("-")[0]
 
+    def version_of(self, package: str) -> str | None:
+        """The version of a package in it, by the lock that it was made from; None if unknown."""
+        try:
+            return Lock((self.path / LOCK_COPY).read_text(encoding="utf-8")).version_of(package)
+        except (OSError, UnicodeDecodeError, KeyError):
+            return None
+
     @property
     def python(self) -> Path:
         """Its interpreter."""

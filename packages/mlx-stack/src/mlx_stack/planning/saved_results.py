@@ -12,16 +12,19 @@ from pathlib import Path
 
 import msgspec
 
-from mlx_bench import Cache, Report, ReportError, load_saved
+from mlx_bench import Cache, EngineVersion, Report, ReportError, load_saved
 from mlx_bench.tuning import Trial, TuningStep
 from mlx_catalog import CatalogEntry, Quant
 from mlx_hwprobe import HardwareProfile
 from mlx_recommend import Basis, Measurement, reference_measurements
+from mlx_stack.engines.by_role import program_of
 from mlx_stack.errors import InvalidFileError
 from mlx_stack.hardware import known_hardware
+from mlx_stack.models.disk.manifest import weights_digest
+from mlx_stack.models.find import local_model_of
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.learned import LearnedSpeed, learned_speeds
-from mlx_stack.services.saved_tunings import SavedTuning, load_tunings
+from mlx_stack.services.saved_tunings import SavedTuning, Subject, load_tunings
 from mlx_stack.stack import Tier
 
 type _Dated = tuple[str, Measurement]
@@ -202,7 +205,7 @@ def known_speeds(opened: OpenStack, hardware: HardwareProfile) -> KnownSpeeds:
 
 
 def _tuned(opened: OpenStack) -> tuple[_TunedSpeed, ...]:
-    """What was measured of the tiers that the stack has now."""
+    """What was measured of the tiers that the stack has now: of their files, by their engine."""
     stack = opened.readable_stack
     try:
         saved = load_tunings(opened.home)
@@ -213,8 +216,19 @@ def _tuned(opened: OpenStack) -> tuple[_TunedSpeed, ...]:
     return tuple(
         _TunedSpeed(each, tier)
         for each, tier in found
-        if tier is not None and tier.model == each.subject.model
+        if tier is not None and _is_of(opened, tier, each.subject)
     )
+
+
+def _is_of(opened: OpenStack, tier: Tier, subject: Subject) -> bool:
+    """Whether a tuning measured the tier's model as it is on this disk, by the engine in use."""
+    if tier.model != subject.model or subject.model_hash is None:
+        return False
+    program = program_of(tier, opened.home.engines)
+    if program is None or EngineVersion(*program) != subject.engine:
+        return False
+    local = local_model_of(opened, tier)
+    return local is not None and weights_digest(local.path) == subject.model_hash
 
 
 def _oldest_first(dated: Iterable[_Dated]) -> list[Measurement]:
