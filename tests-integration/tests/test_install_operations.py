@@ -29,7 +29,7 @@ from stack_testkit.simulated_processes import Behaviour, SimulatedProcesses, Vir
 
 
 @dataclass
-class Desk:
+class World:
     """Alice's Mac, her home, and a stack in it."""
 
     folder: Path
@@ -81,139 +81,143 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path: Path) -> Desk:
-    return Desk(tmp_path)
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
 
 
-def test_the_agent_runs_the_watchdog_of_this_installation_and_starts_the_stack(desk: Desk) -> None:
-    report = install(desk.opened(), desk.mac())
+def test_the_agent_runs_the_watchdog_of_this_installation_and_starts_the_stack(
+    world: World,
+) -> None:
+    report = install(world.opened(), world.mac())
     assert (report.outcome, report.status.kind, report.status.domain) == (
         "installed",
         "agent",
         "gui/501",
     )
-    assert report.status.job.pid in desk.processes.alive
-    entries = plistlib.loads(desk.agent.read_bytes())
+    assert report.status.job.pid in world.processes.alive
+    entries = plistlib.loads(world.agent.read_bytes())
     assert entries["ProgramArguments"] == [
-        str(desk.interpreter),
+        str(world.interpreter),
         "-P",
         "-m",
         "mlx_stack",
         "watch",
         "--up",
     ]
-    assert entries["EnvironmentVariables"]["MLX_STACK_HOME"] == str(desk.home.root)
-    assert entries["EnvironmentVariables"]["PATH"].split(":")[0] == str(desk.interpreter.parent)
+    assert entries["EnvironmentVariables"]["MLX_STACK_HOME"] == str(world.home.root)
+    assert entries["EnvironmentVariables"]["PATH"].split(":")[0] == str(world.interpreter.parent)
     assert entries["ProcessType"] == "Interactive"
     assert entries["KeepAlive"] is True
     assert entries["ExitTimeOut"] == 30
     assert entries["ThrottleInterval"] == 10
     assert "SoftResourceLimits" not in entries  # each service raises its own
-    assert entries["StandardErrorPath"] == str(desk.home.logs / "watchdog.log")
-    assert desk.home.logs.is_dir()
+    assert entries["StandardErrorPath"] == str(world.home.logs / "watchdog.log")
+    assert world.home.logs.is_dir()
     assert "UserName" not in entries
 
 
 def test_installing_again_touches_nothing_and_after_an_upgrade_brings_it_up_to_date(
-    desk: Desk,
+    world: World,
 ) -> None:
-    first = install(desk.opened(), desk.mac())
-    again = install(desk.opened(), desk.mac())
+    first = install(world.opened(), world.mac())
+    again = install(world.opened(), world.mac())
     assert (again.outcome, again.status.job.pid) == ("unchanged", first.status.job.pid)
-    elsewhere = desk.mac(interpreter=Path("/opt/homebrew/bin/python3.13"))
-    upgraded = install(desk.opened(), elsewhere)
+    elsewhere = world.mac(interpreter=Path("/opt/homebrew/bin/python3.13"))
+    upgraded = install(world.opened(), elsewhere)
     assert upgraded.outcome == "updated"
     assert upgraded.status.job.pid != first.status.job.pid
-    assert len(desk.processes.alive) == 1
+    assert len(world.processes.alive) == 1
 
 
-def test_a_daemon_runs_as_the_user_before_any_login_and_shows_each_step_of_root(desk: Desk) -> None:
+def test_a_daemon_runs_as_the_user_before_any_login_and_shows_each_step_of_root(
+    world: World,
+) -> None:
     steps: list[str] = []
-    report = install(desk.opened(), desk.mac(), system=True, on_step=steps.append)
+    report = install(world.opened(), world.mac(), system=True, on_step=steps.append)
     assert (report.status.kind, report.status.domain) == ("daemon", "system")
-    entries = plistlib.loads(desk.daemon.read_bytes())
+    entries = plistlib.loads(world.daemon.read_bytes())
     assert entries["UserName"] == "alice"
-    assert entries["EnvironmentVariables"]["HOME"] == str(desk.user_home)
+    assert entries["EnvironmentVariables"]["HOME"] == str(world.user_home)
     assert "SoftResourceLimits" not in entries
     assert steps == [
-        f"/usr/bin/sudo /usr/bin/tee {desk.daemon}",
-        f"/usr/bin/sudo /bin/chmod 0644 {desk.daemon}",
+        f"/usr/bin/sudo /usr/bin/tee {world.daemon}",
+        f"/usr/bin/sudo /bin/chmod 0644 {world.daemon}",
         f"/usr/bin/sudo /bin/launchctl enable system/{LABEL}",
-        f"/usr/bin/sudo /bin/launchctl bootstrap system {desk.daemon}",
+        f"/usr/bin/sudo /bin/launchctl bootstrap system {world.daemon}",
     ]
-    assert not (desk.home.root / "launchd").exists()
+    assert not (world.home.root / "launchd").exists()
     assert report.status.outlook.comes_back is True
 
 
-def test_without_a_password_nothing_is_installed_and_the_way_to_one_is_said(desk: Desk) -> None:
-    desk.fake.change(sudo=False)
+def test_without_a_password_nothing_is_installed_and_the_way_to_one_is_said(world: World) -> None:
+    world.fake.change(sudo=False)
     with pytest.raises(StackError, match="a password is required") as raised:
-        install(desk.opened(), desk.mac(has_terminal=False), system=True)
+        install(world.opened(), world.mac(has_terminal=False), system=True)
     assert "ssh -t" in (raised.value.hint or "")
-    assert not desk.jobs()
-    assert not desk.daemon.exists()
+    assert not world.jobs()
+    assert not world.daemon.exists()
 
 
 @pytest.mark.parametrize("system", [True, False])
-def test_agent_and_daemon_replace_each_other(desk: Desk, *, system: bool) -> None:
-    install(desk.opened(), desk.mac(), system=not system)
-    install(desk.opened(), desk.mac(), system=system)
-    assert [job["domain"] for job in desk.jobs().values()] == ["system" if system else "gui/501"]
-    assert desk.daemon.exists() is system
-    assert desk.agent.exists() is not system
-    assert len(desk.processes.alive) == 1
+def test_agent_and_daemon_replace_each_other(world: World, *, system: bool) -> None:
+    install(world.opened(), world.mac(), system=not system)
+    install(world.opened(), world.mac(), system=system)
+    assert [job["domain"] for job in world.jobs().values()] == ["system" if system else "gui/501"]
+    assert world.daemon.exists() is system
+    assert world.agent.exists() is not system
+    assert len(world.processes.alive) == 1
 
 
 @pytest.mark.parametrize("system", [True, False])
 def test_where_the_other_kind_is_refused_the_one_before_is_put_back(
-    desk: Desk, *, system: bool
+    world: World, *, system: bool
 ) -> None:
-    install(desk.opened(), desk.mac(), system=not system)
-    desk.fake.change(faults=[{"verb": "bootstrap", "code": 122, "text": "Load failed: 122"}])
+    install(world.opened(), world.mac(), system=not system)
+    world.fake.change(faults=[{"verb": "bootstrap", "code": 122, "text": "Load failed: 122"}])
     with pytest.raises(LaunchdError, match="122"):
-        install(desk.opened(), desk.mac(), system=system)
-    assert [job["domain"] for job in desk.jobs().values()] == ["gui/501" if system else "system"]
-    assert desk.daemon.exists() is not system
-    assert desk.agent.exists() is system
+        install(world.opened(), world.mac(), system=system)
+    assert [job["domain"] for job in world.jobs().values()] == ["gui/501" if system else "system"]
+    assert world.daemon.exists() is not system
+    assert world.agent.exists() is system
 
 
 @pytest.mark.parametrize("system", [True, False])
-def test_uninstalling_leaves_nothing_of_it(desk: Desk, *, system: bool) -> None:
-    install(desk.opened(), desk.mac(), system=system)
-    assert uninstall(desk.home, desk.mac()).removed == (("daemon",) if system else ("agent",))
-    assert not desk.jobs()
-    assert not desk.processes.alive
-    assert not list(desk.daemons.iterdir())
-    assert not list(desk.agent.parent.iterdir() if desk.agent.parent.exists() else [])
-    assert uninstall(desk.home, desk.mac()).removed == ()
+def test_uninstalling_leaves_nothing_of_it(world: World, *, system: bool) -> None:
+    install(world.opened(), world.mac(), system=system)
+    assert uninstall(world.home, world.mac()).removed == (("daemon",) if system else ("agent",))
+    assert not world.jobs()
+    assert not world.processes.alive
+    assert not list(world.daemons.iterdir())
+    assert not list(world.agent.parent.iterdir() if world.agent.parent.exists() else [])
+    assert uninstall(world.home, world.mac()).removed == ()
 
 
-def test_only_the_daemon_can_be_uninstalled(desk: Desk) -> None:
-    install(desk.opened(), desk.mac())
-    assert uninstall(desk.home, desk.mac(), system=True).removed == ()
-    assert list(desk.jobs()) == [f"gui/501/{LABEL}"]
-    install(desk.opened(), desk.mac(), system=True)
-    assert uninstall(desk.home, desk.mac(), system=True).removed == ("daemon",)
-    assert not desk.jobs()
+def test_only_the_daemon_can_be_uninstalled(world: World) -> None:
+    install(world.opened(), world.mac())
+    assert uninstall(world.home, world.mac(), system=True).removed == ()
+    assert list(world.jobs()) == [f"gui/501/{LABEL}"]
+    install(world.opened(), world.mac(), system=True)
+    assert uninstall(world.home, world.mac(), system=True).removed == ("daemon",)
+    assert not world.jobs()
 
 
-def test_a_plist_that_others_may_write_is_put_right(desk: Desk) -> None:
-    install(desk.opened(), desk.mac())
-    desk.agent.chmod(0o666)
-    assert install(desk.opened(), desk.mac()).outcome == "updated"
-    assert desk.agent.stat().st_mode & 0o777 == 0o644
+def test_a_plist_that_others_may_write_is_put_right(world: World) -> None:
+    install(world.opened(), world.mac())
+    world.agent.chmod(0o666)
+    assert install(world.opened(), world.mac()).outcome == "updated"
+    assert world.agent.stat().st_mode & 0o777 == 0o644
 
 
-def test_a_second_state_folder_has_a_job_of_its_own(desk: Desk) -> None:
-    other = Home(desk.user_home / "second")
+def test_a_second_state_folder_has_a_job_of_its_own(world: World) -> None:
+    other = Home(world.user_home / "second")
     install_fake_engines(other)
     define_stack(other, {"standard": {}})
-    install(desk.opened(), desk.mac())
-    install(OpenStack(other), desk.mac())
-    assert len(desk.jobs()) == 2
-    assert job_label(other, desk.user_home).startswith(f"{LABEL}.")
-    uninstall(other, desk.mac())
-    assert list(desk.jobs()) == [f"gui/501/{LABEL}"]
+    install(world.opened(), world.mac())
+    install(OpenStack(other), world.mac())
+    assert len(world.jobs()) == 2
+    assert job_label(other, world.user_home).startswith(f"{LABEL}.")
+    uninstall(other, world.mac())
+    assert list(world.jobs()) == [f"gui/501/{LABEL}"]
 
 
 @pytest.mark.parametrize(
@@ -231,12 +235,12 @@ def test_a_second_state_folder_has_a_job_of_its_own(desk: Desk) -> None:
         "/usr/local/Cellar/mlx-stack/0.3.1/libexec/bin/python",
     ],
 )
-def test_a_program_that_will_be_gone_one_day_is_refused(desk: Desk, interpreter: str) -> None:
+def test_a_program_that_will_be_gone_one_day_is_refused(world: World, interpreter: str) -> None:
     with pytest.raises(StackError) as raised:
-        install(desk.opened(), desk.mac(interpreter=Path(interpreter)))
+        install(world.opened(), world.mac(interpreter=Path(interpreter)))
     assert interpreter in raised.value.message
     assert "mlx-stack install" in (raised.value.hint or "")
-    assert not desk.agent.exists()
+    assert not world.agent.exists()
 
 
 @pytest.mark.parametrize(
@@ -249,8 +253,8 @@ def test_a_program_that_will_be_gone_one_day_is_refused(desk: Desk, interpreter:
         "/Library/Frameworks/Python.framework/Versions/3.13/bin/python3.13",
     ],
 )
-def test_a_program_that_stays_is_named_as_it_is(desk: Desk, interpreter: str) -> None:
-    assert require_lasting(Path(interpreter), desk.fake.run) == Path(interpreter)
+def test_a_program_that_stays_is_named_as_it_is(world: World, interpreter: str) -> None:
+    assert require_lasting(Path(interpreter), world.fake.run) == Path(interpreter)
 
 
 INSIDE = {
@@ -280,22 +284,22 @@ INSIDE = {
     ],
 )
 def test_a_program_on_a_second_disk_is_accepted_only_where_the_disk_is_there_at_boot(
-    desk: Desk, facts: dict[str, Any] | None, why: str | None
+    world: World, facts: dict[str, Any] | None, why: str | None
 ) -> None:
     known = {} if facts is None else {k: v for k, v in facts.items() if v is not None}
-    desk.fake.change(volumes={} if facts is None else {"/Volumes/Big Disk": known})
+    world.fake.change(volumes={} if facts is None else {"/Volumes/Big Disk": known})
     interpreter = Path("/Volumes/Big Disk/venv/bin/python")
     if why is None:
-        assert require_lasting(interpreter, desk.fake.run) == interpreter
+        assert require_lasting(interpreter, world.fake.run) == interpreter
         return
     with pytest.raises(StackError) as raised:
-        install(desk.opened(), desk.mac(interpreter=interpreter))
+        install(world.opened(), world.mac(interpreter=interpreter))
     assert f"on the volume /Volumes/Big Disk, which may be missing when the Mac starts: {why} " in (
         raised.value.message
     )
     assert str(interpreter) in raised.value.message
     assert "mlx-stack install" in (raised.value.hint or "")
-    assert not desk.agent.exists()
+    assert not world.agent.exists()
 
 
 def test_a_folder_that_is_a_link_to_a_passing_one_is_refused(tmp_path: Path) -> None:
@@ -326,40 +330,40 @@ class Homebrew:
         shutil.rmtree(self.prefix / "Cellar" / "mlx-stack" / version)
 
 
-def test_a_homebrew_keg_is_named_by_the_link_that_outlives_an_upgrade(desk: Desk) -> None:
-    brew = Homebrew(desk.folder / "homebrew")
-    install(desk.opened(), desk.mac(interpreter=brew.pour("0.1.0")))
+def test_a_homebrew_keg_is_named_by_the_link_that_outlives_an_upgrade(world: World) -> None:
+    brew = Homebrew(world.folder / "homebrew")
+    install(world.opened(), world.mac(interpreter=brew.pour("0.1.0")))
     brew.pour("0.2.0")
     brew.clean_up("0.1.0")
-    entries = plistlib.loads(desk.agent.read_bytes())
+    entries = plistlib.loads(world.agent.read_bytes())
     program = entries["ProgramArguments"][0]
     assert program == str(brew.prefix / "opt/mlx-stack/libexec/bin/python")
     assert entries["EnvironmentVariables"]["PATH"].split(":")[0] == str(Path(program).parent)
     assert Path(program).exists()
-    assert read_install_status(desk.home, desk.mac()).missing_program is None
+    assert read_install_status(world.home, world.mac()).missing_program is None
 
 
-def test_an_old_keg_that_homebrew_no_longer_links_is_refused(desk: Desk) -> None:
-    brew = Homebrew(desk.folder / "homebrew")
+def test_an_old_keg_that_homebrew_no_longer_links_is_refused(world: World) -> None:
+    brew = Homebrew(world.folder / "homebrew")
     old = brew.pour("0.1.0")
     brew.pour("0.2.0")
     with pytest.raises(StackError, match="brew upgrade") as raised:
-        install(desk.opened(), desk.mac(interpreter=old))
+        install(world.opened(), world.mac(interpreter=old))
     assert "brew reinstall mlx-stack" in (raised.value.hint or "")
 
 
 @pytest.mark.parametrize("is_running", [True, False])
 def test_a_program_that_an_upgrade_removed_is_named_and_never_comes_back(
-    desk: Desk, *, is_running: bool
+    world: World, *, is_running: bool
 ) -> None:
-    program = desk.interpreter
-    install(desk.opened(), desk.mac(), system=True)
-    before = read_install_status(desk.home, desk.mac())
+    program = world.interpreter
+    install(world.opened(), world.mac(), system=True)
+    before = read_install_status(world.home, world.mac())
     assert (before.missing_program, before.outlook.comes_back) == (None, True)
     program.unlink()
     if not is_running:
-        desk.fake.launchd.power_cut()
-    status = read_install_status(desk.home, desk.mac())
+        world.fake.launchd.power_cut()
+    status = read_install_status(world.home, world.mac())
     assert (status.running, status.missing_program) == (is_running, str(program))
     assert status.outlook.comes_back is False
     assert (status.outlook.findings[0].name, status.outlook.findings[0].verdict) == (
@@ -372,8 +376,8 @@ def test_a_program_that_an_upgrade_removed_is_named_and_never_comes_back(
 def test_a_home_on_another_disk_is_named_with_the_way_out(tmp_path: Path) -> None:
     volume = "/Volumes/Big Disk"
     (tmp_path / "alice").symlink_to(f"{volume}/alice")
-    desk = Desk(tmp_path / "disk")
-    desk.fake.change(
+    world = World(tmp_path / "disk")
+    world.fake.change(
         faults=[
             {
                 "verb": "bootstrap",
@@ -385,7 +389,7 @@ def test_a_home_on_another_disk_is_named_with_the_way_out(tmp_path: Path) -> Non
         ]
     )
     with pytest.raises(LaunchdError, match="Bootstrap failed: 5") as raised:
-        desk.mac().agent_installer(501).jobs.load(
+        world.mac().agent_installer(501).jobs.load(
             LABEL, tmp_path / "alice/Library/LaunchAgents/a.plist", GUI
         )
     assert volume in raised.value.hint
@@ -393,81 +397,83 @@ def test_a_home_on_another_disk_is_named_with_the_way_out(tmp_path: Path) -> Non
     assert "as root" not in raised.value.message + raised.value.hint
 
 
-def test_over_ssh_with_nobody_logged_in_a_daemon_is_offered(desk: Desk) -> None:
-    desk.fake.change(console_uid=0, gui=[])
-    over_ssh = desk.mac(environment={"SSH_CONNECTION": "192.0.2.7 51000 192.0.2.8 22"})
+def test_over_ssh_with_nobody_logged_in_a_daemon_is_offered(world: World) -> None:
+    world.fake.change(console_uid=0, gui=[])
+    over_ssh = world.mac(environment={"SSH_CONNECTION": "192.0.2.7 51000 192.0.2.8 22"})
     with pytest.raises(StackError, match="came over SSH") as raised:
-        install(desk.opened(), over_ssh)
+        install(world.opened(), over_ssh)
     assert "--system" in (raised.value.hint or "")
-    install(desk.opened(), over_ssh, system=True)
-    assert read_install_status(desk.home, over_ssh).running
+    install(world.opened(), over_ssh, system=True)
+    assert read_install_status(world.home, over_ssh).running
 
 
-def test_root_is_sent_back_to_the_user(desk: Desk) -> None:
-    desk.fake.change(uid=0, user="root")
+def test_root_is_sent_back_to_the_user(world: World) -> None:
+    world.fake.change(uid=0, user="root")
     with pytest.raises(UsageError, match="this is root"):
-        install(desk.opened(), desk.mac())
+        install(world.opened(), world.mac())
 
 
-def test_without_a_stack_there_is_nothing_to_keep_up(desk: Desk) -> None:
-    desk.home.stack.unlink()
+def test_without_a_stack_there_is_nothing_to_keep_up(world: World) -> None:
+    world.home.stack.unlink()
     with pytest.raises(NoStackError):
-        install(desk.opened(), desk.mac())
+        install(world.opened(), world.mac())
 
 
-def test_without_engines_a_watchdog_that_cannot_start_anything_is_not_installed(desk: Desk) -> None:
-    shutil.rmtree(desk.home.engines)
+def test_without_engines_a_watchdog_that_cannot_start_anything_is_not_installed(
+    world: World,
+) -> None:
+    shutil.rmtree(world.home.engines)
     with pytest.raises(EngineMissingError):
-        install(desk.opened(), desk.mac())
-    assert not desk.jobs()
+        install(world.opened(), world.mac())
+    assert not world.jobs()
 
 
-def test_a_watchdog_that_launchd_did_not_start_is_in_the_way(desk: Desk) -> None:
+def test_a_watchdog_that_launchd_did_not_start_is_in_the_way(world: World) -> None:
     with (
-        run_as(WATCHDOG, desk.home.state_dirs),
+        run_as(WATCHDOG, world.home.state_dirs),
         pytest.raises(StackError, match=f"PID {os.getpid()}"),
     ):
-        install(desk.opened(), desk.mac())
-    assert not desk.jobs()
+        install(world.opened(), world.mac())
+    assert not world.jobs()
 
 
-def test_a_job_barred_in_login_items_is_told_and_leaves_no_plist(desk: Desk) -> None:
-    desk.fake.change(login_items_off=[LABEL])
+def test_a_job_barred_in_login_items_is_told_and_leaves_no_plist(world: World) -> None:
+    world.fake.change(login_items_off=[LABEL])
     with pytest.raises(DisabledError) as raised:
-        install(desk.opened(), desk.mac())
+        install(world.opened(), world.mac())
     assert "Login Items" in raised.value.hint
-    assert not desk.agent.exists()
+    assert not world.agent.exists()
 
 
-def test_a_watchdog_that_cannot_start_is_reported_with_its_exit_code(desk: Desk) -> None:
-    desk.processes.behaviours[str(desk.interpreter)] = Behaviour(ends_after_s=0.2, exit_code=2)
+def test_a_watchdog_that_cannot_start_is_reported_with_its_exit_code(world: World) -> None:
+    world.processes.behaviours[str(world.interpreter)] = Behaviour(ends_after_s=0.2, exit_code=2)
     with pytest.raises(LaunchdError, match="exited with 2"):
-        install(desk.opened(), desk.mac())
-    status = read_install_status(desk.home, desk.mac())
+        install(world.opened(), world.mac())
+    status = read_install_status(world.home, world.mac())
     assert (status.kind, status.domain, status.job.last_exit_code) == ("agent", "gui/501", 2)
 
 
-def test_the_status_follows_the_job_through_its_life(desk: Desk) -> None:
-    before = read_install_status(desk.home, desk.mac())
+def test_the_status_follows_the_job_through_its_life(world: World) -> None:
+    before = read_install_status(world.home, world.mac())
     assert (before.kind, before.domain, before.outlook.comes_back) == (None, None, False)
-    report = install(desk.opened(), desk.mac())
-    running = read_install_status(desk.home, desk.mac())
+    report = install(world.opened(), world.mac())
+    running = read_install_status(world.home, world.mac())
     assert (running.kind, running.running, running.job.pid) == (
         "agent",
         True,
         report.status.job.pid,
     )
     assert report.status.job.pid is not None
-    desk.processes.kill(report.status.job.pid)
-    crashed = read_install_status(desk.home, desk.mac())
+    world.processes.kill(report.status.job.pid)
+    crashed = read_install_status(world.home, world.mac())
     assert (crashed.domain, crashed.running, crashed.job.state) == (
         "gui/501",
         False,
         "spawn scheduled",
     )
     assert crashed.job.last_terminating_signal == 9
-    desk.clock.sleep(10)
-    restarted = read_install_status(desk.home, desk.mac())
+    world.clock.sleep(10)
+    restarted = read_install_status(world.home, world.mac())
     assert restarted.running
     assert (restarted.job.runs, restarted.job.last_terminating_signal) == (2, 9)
 
@@ -484,19 +490,19 @@ def test_the_status_follows_the_job_through_its_life(desk: Desk) -> None:
     ],
 )
 def test_what_is_promised_of_a_power_cut_is_what_happens(
-    desk: Desk, *, system: bool, machine: dict[str, Any], comes_back: bool
+    world: World, *, system: bool, machine: dict[str, Any], comes_back: bool
 ) -> None:
-    desk.fake.change(**machine)
-    install(desk.opened(), desk.mac(), system=system)
-    assert read_install_status(desk.home, desk.mac()).outlook.comes_back is comes_back
+    world.fake.change(**machine)
+    install(world.opened(), world.mac(), system=system)
+    assert read_install_status(world.home, world.mac()).outlook.comes_back is comes_back
 
-    desk.fake.launchd.power_cut()
-    assert not desk.processes.alive
-    if desk.fake.starts_by_itself():
-        desk.fake.launchd.boot(daemons=desk.daemons, agents=desk.agent.parent)
+    world.fake.launchd.power_cut()
+    assert not world.processes.alive
+    if world.fake.starts_by_itself():
+        world.fake.launchd.boot(daemons=world.daemons, agents=world.agent.parent)
 
-    desk.jobs()
-    assert bool(desk.processes.alive) is comes_back
+    world.jobs()
+    assert bool(world.processes.alive) is comes_back
 
 
 def test_where_there_is_no_launchctl_nothing_is_tried(tmp_path: Path) -> None:

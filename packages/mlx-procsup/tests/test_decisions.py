@@ -27,7 +27,7 @@ HANG = HangRule(polls=3, cpu_share=0.005, start_grace_s=60)
 
 
 @pytest.mark.parametrize(
-    ("recorded", "alive", "answered_ok", "response_s", "state"),
+    ("has_pid_file", "alive", "answered_ok", "response_s", "state"),
     [
         (False, False, None, None, "stopped"),
         (True, False, None, None, "crashed"),
@@ -41,9 +41,11 @@ HANG = HangRule(polls=3, cpu_share=0.005, start_grace_s=60)
     ],
 )
 def test_a_state_follows_from_what_was_seen(
-    recorded: bool, alive: bool, answered_ok: bool | None, response_s: float | None, state: str
+    has_pid_file: bool, alive: bool, answered_ok: bool | None, response_s: float | None, state: str
 ) -> None:
-    seen = classify(recorded=recorded, alive=alive, answered_ok=answered_ok, response_s=response_s)
+    seen = classify(
+        has_pid_file=has_pid_file, alive=alive, answered_ok=answered_ok, response_s=response_s
+    )
     assert seen.value == state
 
 

@@ -16,12 +16,8 @@ class ProcessType(StrEnum):
 
     STANDARD = "Standard"
     """The default: light limits that throttle CPU and disk bandwidth."""
-    BACKGROUND = "Background"
-    """Work that no one waits for: strict limits."""
     INTERACTIVE = "Interactive"
     """Like an application in the foreground: no limits. Suits a server with users."""
-    ADAPTIVE = "Adaptive"
-    """Between Background and Interactive, depending on activity over XPC."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ class Located:
     """The state files of a service, compared with the machine.
 
     Attributes:
-        recorded: Whether there is a PID file, whatever its content.
+        has_pid_file: Whether there is one, whatever its content.
         process: The live process that the files refer to, or None.
         own: The same process, if start time or command prove that it is the service's; only then
             may it be signalled. A PID is not enough as proof.
@@ -27,7 +27,7 @@ class Located:
         problem: A description of what is wrong with the files; None if they agree.
     """
 
-    recorded: bool
+    has_pid_file: bool
     process: ProcessIdentity | None
     own: ProcessIdentity | None
     leftovers: tuple[ProcessIdentity, ...]
@@ -44,10 +44,10 @@ def locate(dirs: StateDirs, name: str, command: tuple[str, ...] = ()) -> Located
         command: The command that it runs; recognizes the process if the run file is lost.
     """
     problems: list[str] = []
-    pid, recorded = None, True
+    pid, has_pid_file = None, True
     try:
         pid = read_pid(dirs, name)
-        recorded = pid is not None
+        has_pid_file = pid is not None
     except StateFileError as error:
         problems.append(str(error))
     record = None
@@ -59,16 +59,18 @@ def locate(dirs: StateDirs, name: str, command: tuple[str, ...] = ()) -> Located
     known = record.identity if record else None
     if known is not None:
         own = known if is_alive(known) else None
-        problems += _disagreement(pid, recorded=recorded, known=known, alive=own is not None)
+        problems += _disagreement(
+            pid, has_pid_file=has_pid_file, known=known, alive=own is not None
+        )
         leftovers = () if own else _leftovers(known)
-        return Located(recorded, own, own, leftovers, record, "; ".join(problems) or None)
+        return Located(has_pid_file, own, own, leftovers, record, "; ".join(problems) or None)
     process = identify(pid) if pid else None
     own = process if process and command and runs_command(process.pid, command) else None
     if process is not None and own is None:
         problems.append(f"nothing proves that PID {process.pid} is {name}")
         if record is not None or command:  # the number is another process's by now
             process = None
-    return Located(recorded, process, own, (), record, "; ".join(problems) or None)
+    return Located(has_pid_file, process, own, (), record, "; ".join(problems) or None)
 
 
 def group_members(group: int) -> tuple[ProcessIdentity, ...]:
@@ -102,9 +104,9 @@ def _leftovers(leader: ProcessIdentity) -> tuple[ProcessIdentity, ...]:
 
 
 def _disagreement(
-    pid: int | None, *, recorded: bool, known: ProcessIdentity, alive: bool
+    pid: int | None, *, has_pid_file: bool, known: ProcessIdentity, alive: bool
 ) -> list[str]:
-    if alive and not recorded:
+    if alive and not has_pid_file:
         return [f"runs as PID {known.pid} without a PID file"]
     if pid is not None and pid != known.pid:
         return [f"the PID file says {pid}, but the process was {known.pid}"]

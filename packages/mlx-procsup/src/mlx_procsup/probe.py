@@ -80,7 +80,7 @@ def probe_all(
     """
     began = time.monotonic()
     located = [locate(dirs, target.name, target.command) for target in targets]
-    processes = [found.process if found.recorded else None for found in located]
+    processes = [found.process if found.has_pid_file else None for found in located]
     pending = {
         index: PendingPoll(target.readiness, timeout_s, began=began)
         for index, target in enumerate(targets)
@@ -106,11 +106,11 @@ def _status(
     last_look: LastLook | None,
     now: float,
 ) -> ServiceStatus:
-    process = found.process if found.recorded else None
+    process = found.process if found.has_pid_file else None
     alive = process is not None and usage is not None and is_alive(process)
     usage = usage if alive else None
     state = classify(
-        recorded=found.recorded,
+        has_pid_file=found.has_pid_file,
         alive=alive,
         answered_ok=answer.ok if answer else None,
         response_s=answer.response_s if answer else None,
@@ -121,7 +121,7 @@ def _status(
     if wedge is not None and state is ServiceState.HEALTHY:
         state = ServiceState.DEGRADED
     dead = found.record.identity if found.record is not None else None
-    pid = process.pid if process is not None else dead.pid if found.recorded and dead else None
+    pid = process.pid if process is not None else dead.pid if found.has_pid_file and dead else None
     response_s = answer.response_s if answer and alive else None
     return ServiceStatus(
         name=name,

@@ -263,7 +263,7 @@ def stop_service(
     noted = wanted is None or _note(dirs, name, wanted, found)
     targets = _targets(name, dirs, found)
     forced = bool(targets) and terminate(name, targets, _group(found), grace_s)
-    if found.recorded:
+    if found.has_pid_file:
         remove_pid(dirs, name)
     if noted:
         _forget_process(dirs, name)
@@ -272,7 +272,7 @@ def stop_service(
     if targets:
         outcome = StopOutcome.FORCED if forced else StopOutcome.STOPPED
     else:
-        outcome = StopOutcome.STALE_REMOVED if found.recorded else StopOutcome.NOT_RUNNING
+        outcome = StopOutcome.STALE_REMOVED if found.has_pid_file else StopOutcome.NOT_RUNNING
     pid = found.own.pid if found.own is not None else None
     return ShutdownResult(name, outcome, pid, time.monotonic() - started)
 
@@ -379,7 +379,7 @@ def _note(dirs: StateDirs, name: str, wanted: WantedState, found: Located) -> bo
     What may have filled the disk can be stopped all the same. Of a service without files, only
     that it is wanted is worth one.
     """
-    has_files = found.recorded or dirs.run_file(name).exists()
+    has_files = found.has_pid_file or dirs.run_file(name).exists()
     if wanted is WantedState.STOPPED and not has_files:
         return True
     try:

@@ -22,7 +22,7 @@ DOWN_AFTER_S = 5.0
 
 def classify(
     *,
-    recorded: bool,
+    has_pid_file: bool,
     alive: bool,
     answered_ok: bool | None = None,
     response_s: float | None = None,
@@ -34,7 +34,7 @@ def classify(
         answered_ok: Whether it answered HTTP 200; None if it has no address to ask.
         response_s: The time until that answer.
     """
-    if not recorded:
+    if not has_pid_file:
         return ServiceState.STOPPED
     if not alive:
         return ServiceState.CRASHED

@@ -12,7 +12,7 @@ from mlx_stack.home import Home
 from mlx_stack.nodes import mount
 from mlx_stack.nodes.identity import ensure_identity
 from mlx_stack.nodes.pairing import CODE_LASTS_S
-from mlx_stack.nodes.pairing_desk import show_code
+from mlx_stack.nodes.pairing_server import show_code
 
 
 @pytest.fixture(autouse=True)

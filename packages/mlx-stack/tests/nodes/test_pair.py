@@ -18,7 +18,7 @@ from mlx_stack.nodes.file import Node
 from mlx_stack.nodes.identity import ensure_identity
 from mlx_stack.nodes.mount import HELLO_PATH
 from mlx_stack.nodes.pair import add_by_code
-from mlx_stack.nodes.pairing_desk import Hello, PairingDesk, PairingProof, show_code
+from mlx_stack.nodes.pairing_server import Hello, PairingProof, PairingServer, show_code
 
 
 @pytest.fixture
@@ -30,15 +30,15 @@ def there(tmp_path: Path) -> Home:
 def url(there: Home) -> Iterator[str]:
     """A Mac that can be paired, and then says nothing of itself."""
     identity, _ = ensure_identity(there, datetime.now(UTC))
-    desk = PairingDesk(there)
+    pairing = PairingServer(there)
 
     class Gateway(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             said = self.rfile.read(int(self.headers["Content-Length"]))
             if self.path == HELLO_PATH:
-                self._answer(200, desk.welcome(msgspec.json.decode(said, type=Hello)))
+                self._answer(200, pairing.welcome(msgspec.json.decode(said, type=Hello)))
             else:
-                self._answer(200, desk.pair(msgspec.json.decode(said, type=PairingProof)))
+                self._answer(200, pairing.pair(msgspec.json.decode(said, type=PairingProof)))
 
         def do_GET(self) -> None:
             self._answer(503, {})

@@ -373,7 +373,7 @@ def check_leftovers(home: Home) -> Iterator[Finding]:
     stale = [
         name
         for name, found in ((name, locate(home.state_dirs, name)) for name in known_services(home))
-        if found.recorded and found.process is None
+        if found.has_pid_file and found.process is None
     ]
     for name in stale:
         yield Finding(

@@ -14,7 +14,7 @@ from mlx_stack.home import Home
 
 if TYPE_CHECKING:
     from mlx_stack.nodes.description import NodeDescription
-    from mlx_stack.nodes.pairing_desk import PairingDesk
+    from mlx_stack.nodes.pairing_server import PairingServer
 
 _log = logging.getLogger("mlx_stack")
 
@@ -35,7 +35,7 @@ class NodeMount:
     def __init__(self, home: Home, keys: KeyRing) -> None:
         self._home = home
         self._keys = keys
-        self._desk: PairingDesk | None = None
+        self._server: PairingServer | None = None
         self._pairing = asyncio.Lock()
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
@@ -66,7 +66,7 @@ class NodeMount:
             return HTTPStatus.FORBIDDEN, _error("Macs are paired over TLS only.")
         # whoever has no key may keep a connection open only while a code is shown, and not for long
         async with self._pairing:
-            is_shown = await asyncio.to_thread(lambda: self._desk_of_this_mac().shows_code())
+            is_shown = await asyncio.to_thread(lambda: self._server_of_this_mac().shows_code())
         if not is_shown:
             return HTTPStatus.CONFLICT, _error("No code is shown.")
         body = await _body(receive) if scope["method"] == "POST" else None
@@ -75,23 +75,23 @@ class NodeMount:
         async with self._pairing:  # of those who want a guess, one after another
             return await asyncio.to_thread(self._pair, path, body)
 
-    def _desk_of_this_mac(self) -> "PairingDesk":
+    def _server_of_this_mac(self) -> "PairingServer":
         # imported by the first pairing, as below
-        from mlx_stack.nodes.pairing_desk import PairingDesk  # noqa: PLC0415
+        from mlx_stack.nodes.pairing_server import PairingServer  # noqa: PLC0415
 
-        self._desk = self._desk or PairingDesk(self._home)
-        return self._desk
+        self._server = self._server or PairingServer(self._home)
+        return self._server
 
     def _pair(self, path: str, body: bytes) -> tuple[HTTPStatus, bytes]:
-        from mlx_stack.nodes import pairing_desk  # noqa: PLC0415 - as above
+        from mlx_stack.nodes import pairing_server  # noqa: PLC0415 - as above
 
-        desk = self._desk_of_this_mac()
+        server = self._server_of_this_mac()
         try:
             if path == HELLO_PATH:
-                said = desk.welcome(msgspec.json.decode(body, type=pairing_desk.Hello))
+                said = server.welcome(msgspec.json.decode(body, type=pairing_server.Hello))
             else:
-                said = desk.pair(msgspec.json.decode(body, type=pairing_desk.PairingProof))
-        except pairing_desk.RefusedPairingError as error:
+                said = server.pair(msgspec.json.decode(body, type=pairing_server.PairingProof))
+        except pairing_server.RefusedPairingError as error:
             return error.status, _error(str(error))
         except (msgspec.DecodeError, UnicodeDecodeError):
             return HTTPStatus.BAD_REQUEST, _error("Not a message of a pairing.")

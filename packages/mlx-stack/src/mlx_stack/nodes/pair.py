@@ -24,7 +24,7 @@ from mlx_stack.nodes.manage import AddedNode, add_node
 from mlx_stack.nodes.mount import HELLO_PATH, PROOF_PATH
 from mlx_stack.nodes.own_door import HINT, closed_because
 from mlx_stack.nodes.pairing import PairingError, TypingSide, code_in
-from mlx_stack.nodes.pairing_desk import (
+from mlx_stack.nodes.pairing_server import (
     Hello,
     Paired,
     PairingProof,

@@ -103,7 +103,7 @@ def show_code(home: Home, now: float) -> OpenCode:
     return code
 
 
-class PairingDesk:
+class PairingServer:
     """Answers Macs that want to pair, one after another. Whoever asks is not trusted.
 
     A try is taken with the hello, before anything is said about the code, so that many at once
