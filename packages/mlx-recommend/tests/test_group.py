@@ -111,6 +111,12 @@ def test_rdma_is_for_macs_that_all_have_thunderbolt_5():
     assert LinkKind.JACCL not in {each.kind for each in base.speeds}
 
 
+def test_rdma_is_for_no_more_macs_than_can_have_a_cable_to_each_other():
+    four, eight = (together("llama3.3-70b", *["m4-max:40:128"] * count) for count in (4, 8))
+    assert LinkKind.JACCL in {each.kind for each in four.speeds}
+    assert LinkKind.JACCL not in {each.kind for each in eight.speeds}
+
+
 def test_what_cannot_be_divided_does_not_fit_and_has_no_figures():
     found = together("gemma4-31b", "m4-max:40:128", "m4-max:40:128")
     assert found.fits is False

@@ -131,6 +131,12 @@ def test_what_cannot_be_divided_by_pipeline_says_why():
     assert few.refusals == ("it has 4 layers, fewer than there are Macs",)
 
 
+def test_only_models_that_chat_are_divided():
+    assert split(shape_of("bge-m3"), 2, TENSOR).refusals == (
+        "only models that chat are divided between Macs",
+    )
+
+
 def test_fewer_kv_heads_than_macs_are_fine_where_macs_share_them():
     shared = (DividedCount("KV heads", 2, is_shared=True),)
     assert not split(of_division(counts=shared), 4, TENSOR).refusals

@@ -177,7 +177,8 @@ def _estimate(
         speeds = tuple(
             _speeds(shape, divided, machines if len(machines) == len(macs) else [], link, work)
             for link in LINKS
-            if link.kind is not LinkKind.JACCL or all(each and each.has_rdma for each in known)
+            if len(macs) <= link.most_macs
+            and (link.kind is not LinkKind.JACCL or all(each and each.has_rdma for each in known))
         )
     return GroupEstimate(shape=shape, workload=work, split=divided, parts=parts, speeds=speeds)
 

@@ -49,6 +49,7 @@ class Link:
     Attributes:
         hop_s: Seconds until a few bytes have reached a neighbour.
         bytes_per_s: What gets through, of large arrays.
+        most_macs: How many it can join: by RDMA, each two need a cable between them.
         is_ring: Whether what is exchanged goes around, so that each further Mac adds a hop.
         sources: Where the figures can be read.
     """
@@ -58,6 +59,7 @@ class Link:
     bytes_per_s: Range
     is_ring: bool
     sources: tuple[str, ...]
+    most_macs: int = 8
 
     def hops(self, macs: int) -> int:
         """How many hops it takes until each of so many Macs has what all have."""
@@ -85,6 +87,7 @@ JACCL = Link(
     hop_s=Range(5e-6, 15e-6, 50e-6),
     bytes_per_s=Range(3.5e9, 5e9, 7.6e9),
     is_ring=False,
+    most_macs=4,
     sources=(_FENCE, _RDMA, _COPY, _TCCL),
 )
 ETHERNET = Link(

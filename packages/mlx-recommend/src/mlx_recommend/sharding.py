@@ -64,7 +64,7 @@ def split(shape: ModelShape, macs: int, kind: SplitKind) -> Split:
 
     A type that the table of types lacks isn't refused: the engine may know it.
     """
-    refusals = tuple(_refusals(shape.division, macs, kind)) if shape.division is not None else ()
+    refusals = tuple(_refusals(shape, macs, kind))
     if refusals or shape.division is None or shape.undivided is None:
         return Split(kind=kind, macs=macs, refusals=refusals)
     if kind is SplitKind.TENSOR:
@@ -95,8 +95,13 @@ def pipeline_layers(layers: int, macs: int) -> tuple[int, ...]:
     return tuple(base + (rank < extra) for rank in range(macs))
 
 
-def _refusals(division: Division, macs: int, kind: SplitKind) -> Iterator[str]:
-    if not division.tensor and not division.pipeline:
+def _refusals(shape: ModelShape, macs: int, kind: SplitKind) -> Iterator[str]:
+    division = shape.division
+    if not shape.role.chats:
+        yield "only models that chat are divided between Macs"
+    elif division is None:
+        return
+    elif not division.tensor and not division.pipeline:
         yield f"mlx-lm can't divide models of the type {division.model_type} between Macs"
     elif kind is SplitKind.PIPELINE:
         if not division.pipeline:
@@ -110,11 +115,15 @@ def _refusals(division: Division, macs: int, kind: SplitKind) -> Iterator[str]:
 
 
 def _tensor_refusals(division: Division, macs: int) -> Iterator[str]:
-    for each in division.counts:
-        is_even = each.count % macs == 0
-        if not is_even and not (each.is_shared and macs % each.count == 0):
-            yield f"its {each.count:,} {each.words} can't be divided evenly by {macs} Macs"
+    uneven = [
+        f"its {each.count:,} {each.words} can't be divided evenly by {macs} Macs"
+        for each in division.counts
+        if each.count % macs and not (each.is_shared and macs % each.count == 0)
+    ]
+    yield from uneven
     for each in division.widths:
+        if uneven:
+            return  # so is the width of what there is an uneven number of
         if each.width % macs:
             yield f"the width of {each.words}, {each.width:,}, can't be divided by {macs} Macs"
         elif each.width // macs % each.group_size:
