@@ -5,15 +5,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from mlx_catalog import CatalogError
 from mlx_gateway.usage import By, LedgerUsage, Price, RereadSum, parse_since, read_usage
 from mlx_hwprobe import HwprobeError
 from mlx_recommend import Estimate, RecommendError, Workload
 from mlx_stack import planning, yaml_file
-from mlx_stack.errors import InvalidFileError, MissingError, StackError, UsageError
-from mlx_stack.models.name import HubRepo
+from mlx_stack.errors import InvalidFileError, StackError, UsageError
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.stack import Tier
 
@@ -223,10 +221,6 @@ def _estimate(opened: OpenStack, tier: Tier, tokens: int = 1024) -> Estimate | N
             quant=tier.quant,
             workload=Workload(context_tokens=tokens, speed_context_tokens=tokens),
             use_measured=False,
-            read_hub=_ask_nobody,
+            read_hub=planning.estimate.ask_nobody,
         ).estimate
     return None
-
-
-def _ask_nobody(repo: HubRepo) -> NoReturn:
-    raise MissingError(f"{repo.repo} is only on the Hub.")

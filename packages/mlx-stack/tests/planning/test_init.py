@@ -243,6 +243,16 @@ def test_a_small_mac_gets_what_fits_with_the_reason_for_the_rest(home: Home, on_
     assert all(isinstance(each.absence, Absence) for each in draft.missing)
 
 
+def test_tiers_that_are_there_already_keep_their_speed_in_the_table(home: Home, on_mac):
+    on_mac("m4-pro:20:48")
+    first = {each.tier.name: each.generation_tps for each in define(home).tiers}
+    embedder = (Addition("bge-m3", "embedder"),)
+    again = {each.tier.name: each for each in define(home, additions=embedder).tiers}
+    assert {name: again[name].generation_tps for name in first} == first
+    assert None not in first.values()
+    assert again["embedder"].generation_tps is None
+
+
 def test_context_and_concurrency_are_those_asked_for(home: Home):
     for tier in define(home, Constraints(context_tokens=4096, concurrency=3)).stack.tiers:
         assert (tier.context_tokens, tier.concurrency) == (4096, 3)

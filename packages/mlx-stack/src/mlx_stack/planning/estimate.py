@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from mlx_catalog import (
     CatalogEntry,
@@ -194,6 +194,11 @@ def listed_estimate(expected: Estimate) -> dict[str, object]:
         "concurrency": expected.workload.concurrency,
         **expected.to_document(),
     }
+
+
+def ask_nobody(repo: HubRepo) -> NoReturn:
+    """Raises `MissingError`: a reader of the Hub for those who may only look on this machine."""
+    raise MissingError(f"{repo.repo} is only on the Hub.")
 
 
 def read_from_hub(repo: HubRepo) -> "RepoReading":

@@ -22,7 +22,7 @@ from mlx_stack.planning.room import refuse_too_large, room_here
 from mlx_stack.planning.tiers import (
     PlannedTier,
     added_tier,
-    planned_memory,
+    defined_tier,
     reading_tier,
     recommended_tier,
 )
@@ -150,7 +150,7 @@ def draft_stack(
         refuse_too_large(opened, added, room)
     found, tiers = None, list[PlannedTier]()
     if defined is not None and is_change:
-        tiers = [PlannedTier(tier, planned_memory(opened, tier)) for tier in defined.tiers]
+        tiers = [defined_tier(opened, tier) for tier in defined.tiers]
     elif not only_additions:
         reserved = sum(tier.memory_bytes or 0 for tier in added)
         given = {*removals, *(each.tier.name for each in added)}

@@ -5,10 +5,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_catalog import ModelRole, Quant
+from mlx_catalog import CatalogError, ModelRole, Quant
 from mlx_hwprobe import HwprobeError
 from mlx_recommend import MemoryUse, Option, ReadingTier, Speed
-from mlx_stack.errors import UsageError
+from mlx_stack.errors import StackError, UsageError
 from mlx_stack.hardware import known_hardware
 from mlx_stack.models.disk.local import inspect_folder
 from mlx_stack.models.download.selection import PROCESSOR_FILES
@@ -17,7 +17,12 @@ from mlx_stack.models.find import local_model_of, local_models, weights_of
 from mlx_stack.models.own_code import ensure_no_code
 from mlx_stack.models.serving import entry_of, fit_and_shape, memory_of, usual_context
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.planning.estimate import DescribedModel, describe_model, estimate_described
+from mlx_stack.planning.estimate import (
+    DescribedModel,
+    ask_nobody,
+    describe_model,
+    estimate_described,
+)
 from mlx_stack.stack import TIER_NAME, Tier
 
 _NO_PORT_YET = 1
@@ -107,6 +112,15 @@ def reading_tier(chosen: ReadingTier) -> PlannedTier:
         pinned=True,
     )
     return PlannedTier(tier, chosen.estimate.memory)
+
+
+def defined_tier(opened: OpenStack, tier: Tier) -> PlannedTier:
+    """A tier of the stack as it is. Asks nobody but this machine."""
+    entry, speed = entry_of(opened.catalog, tier), None
+    name = entry.id if entry is not None else tier.source
+    with suppress(StackError, CatalogError):  # what can't be read is reported where it is served
+        speed = _speed(opened, describe_model(opened, name, tier.quant, ask_nobody))
+    return PlannedTier(tier, planned_memory(opened, tier), generation_tps=speed)
 
 
 def added_tier(
