@@ -11,22 +11,23 @@ import ssl
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Self, override
+from typing import override
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from stack_testkit.proxy import ServedProxy
+
 _BLOCK_BYTES = 1 << 16
 _LONGEST_HEAD_BYTES = 1 << 16
 
 
-class InspectingProxy:
+class InspectingProxy(ServedProxy):
     """A proxy that listens until it is closed.
 
     Attributes:
-        address: `127.0.0.1:PORT`.
         authority: The file with its authority's certificate, which nobody trusts by default.
         hosts: The names that clients trusted it as, in order.
     """
@@ -47,21 +48,9 @@ class InspectingProxy:
         self._authority = self._certificate("An inspecting proxy", is_authority=True)
         self.authority = folder / "authority.pem"
         self.authority.write_bytes(self._authority.public_bytes(serialization.Encoding.PEM))
-        self._server = _Listener(("127.0.0.1", 0), _Handler)
-        self._server.proxy = self
-        self.address = f"127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), daemon=True
-        )
-        self._thread.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        server = _Listener(("127.0.0.1", 0), _Handler)
+        server.proxy = self
+        super().__init__(server)
 
     def context_for(self, host: str) -> ssl.SSLContext:
         """What makes a connection believe that it is with `host`."""

@@ -27,31 +27,40 @@ class Passage:
     login: bool
 
 
-class Proxy:
-    """A proxy that listens until it is closed. It takes `user:secret`, and no login as well.
+class ServedProxy:
+    """A proxy's server, in a thread until it is closed.
 
     Attributes:
         address: `127.0.0.1:PORT`.
-        passages: What came through so far.
     """
 
-    def __init__(self) -> None:
-        self.passages: list[Passage] = []
-        self._server = _Listener(("127.0.0.1", 0), _Handler)
-        self._server.passages = self.passages
-        self.address = f"127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), daemon=True
-        )
+    def __init__(self, server: socketserver.TCPServer) -> None:
+        self._listener = server
+        self.address = f"127.0.0.1:{server.server_address[1]}"
+        self._thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._listener.shutdown()
+        self._listener.server_close()
         self._thread.join()
+
+
+class Proxy(ServedProxy):
+    """A proxy that listens until it is closed. It takes `user:secret`, and no login as well.
+
+    Attributes:
+        passages: What came through so far.
+    """
+
+    def __init__(self) -> None:
+        self.passages: list[Passage] = []
+        server = _Listener(("127.0.0.1", 0), _Handler)
+        server.passages = self.passages
+        super().__init__(server)
 
 
 class _Listener(socketserver.ThreadingTCPServer):
