@@ -1,4 +1,4 @@
-"""Entries by id and alias, and the questions asked of them."""
+"""Entries by id and alias, and the questions asked of them (decision 0036)."""
 
 import difflib
 import functools

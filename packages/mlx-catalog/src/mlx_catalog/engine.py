@@ -54,7 +54,7 @@ class EngineFit:
         multimodal: Whether it is served by the engine's multimodal half (mlx-vlm), which a model
             with a vision tower is, for text alone as well.
         batching: Whether several requests at once work with its caches.
-        reuses_prefixes: Whether what two requests begin with alike is read once, with mlx-stack's
+        reuses_prefixes: Whether what two requests begin with alike is read once, with the
             additions to the engine.
     """
 

@@ -3,6 +3,8 @@
 Memory that grew while a service worked is often given back. The sign of a leak is the floor: the
 least memory that the service held in a whole hour. A service may also say in its log that it has
 run out of a resource that only its end releases. Either way it is restarted when it is idle.
+
+(decision 0100)
 """
 
 from dataclasses import dataclass, replace

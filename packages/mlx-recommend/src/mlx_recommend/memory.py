@@ -1,4 +1,4 @@
-"""How much memory a model takes while it is served."""
+"""How much memory a model takes while it is served (decision 0045)."""
 
 from dataclasses import dataclass, replace
 

@@ -1,4 +1,7 @@
-"""Tiers of models that only read: they get their share of the budget before those that chat."""
+"""Tiers of models that only read: they get their share of the budget before those that chat.
+
+(decision 0113)
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -1,4 +1,7 @@
-"""The one table that turns exceptions of libraries and of the system into what a user sees."""
+"""The one table that turns exceptions of libraries and of the system into what a user sees.
+
+(decision 0072)
+"""
 
 import errno
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""All cases, tried at a server, and the table of how it did."""
+"""All cases, tried at a server, and the table of how it did (decision 0084)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -2,6 +2,8 @@
 
 vllm-mlx 0.6 fetches whatever address a client names, and looks at no image's size before it decodes
 it; a picture of 50,000 by 50,000 pixels fits in a few hundred kilobytes.
+
+(decision 0107)
 """
 
 import re

@@ -1,6 +1,8 @@
 """Ollama's API, asked of engines as Chat Completions, Completions and Embeddings. Pure.
 
 Answers come as lines of JSON, which Ollama streams unless it is asked not to.
+
+(decision 0083)
 """
 
 import math

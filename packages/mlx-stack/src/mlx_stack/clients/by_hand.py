@@ -2,6 +2,8 @@
 
 Sources: each program's own documentation as of November 2026. Cline's command was also carried out
 (3.0); its file is its own: one that it doesn't like it replaces, all providers in it included.
+
+(decision 0090)
 """
 
 import json

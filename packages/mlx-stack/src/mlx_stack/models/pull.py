@@ -1,4 +1,4 @@
-"""Have a model on this disk: found, downloaded or converted, and checked."""
+"""Have a model on this disk: found, downloaded or converted, and checked (decision 0056)."""
 
 import re
 import time

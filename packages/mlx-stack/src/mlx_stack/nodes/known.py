@@ -1,4 +1,4 @@
-"""The nodes as the running gateway knows them: their keys, and how to wake them."""
+"""The nodes as the running gateway knows them: their keys, and how to wake them (decision 0110)."""
 
 import logging
 import socket

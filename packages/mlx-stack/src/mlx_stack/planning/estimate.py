@@ -1,4 +1,4 @@
-"""Whether a model runs on a machine, in how much memory, how fast (decision 0042)."""
+"""Whether a model runs on a machine, in how much memory, how fast (decisions 0042 and 0104)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace

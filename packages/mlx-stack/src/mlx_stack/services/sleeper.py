@@ -6,6 +6,8 @@ a client   leaves the start to those who still wait for it
 rest       nothing            refuses            ends it if unused   waits with others
 
 All of it runs in one event loop; the process itself is started and ended in threads.
+
+(decision 0088)
 """
 
 import asyncio

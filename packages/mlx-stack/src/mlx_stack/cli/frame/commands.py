@@ -1,6 +1,8 @@
 """The commands: where each lives, its group and its line in the help, and how groups list them.
 
 The root imports a command only when it is called; its help needs none of them.
+
+(decision 0002)
 """
 
 import difflib

@@ -3,6 +3,8 @@
 Its layout: `models--owner--name/blobs/` holds contents under their hashes, SHA-256 for LFS files
 and git's SHA-1 for others; `snapshots/<commit>/` holds links to them; `refs/main` the commit;
 `trees/<commit>.json`, since huggingface_hub 2, sizes and hashes of all files of the repository.
+
+(decision 0053)
 """
 
 import os
