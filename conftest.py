@@ -4,7 +4,7 @@ import gc
 import os
 import sys
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # tests start the programs hundreds of times: compile them once, also where that is turned off
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -30,5 +30,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 # whether a property holds does not depend on how busy the machine is
-settings.register_profile("any-machine", deadline=None)
+settings.register_profile(
+    "any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("any-machine")
