@@ -55,6 +55,7 @@ LEFT_OUT = {
     "engines_agents": "installs the engines",
     "engines_conversation": "installs the engines",
     "engines_liveness": "installs the engines",
+    "engines_macs": "installs the engines",
     "engines_prefill": "installs the engines",
     "engines_restart": "installs the engines",
     "engines_turns": "installs the engines",

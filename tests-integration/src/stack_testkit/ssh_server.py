@@ -4,7 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from getpass import getuser
@@ -75,8 +75,14 @@ def make_key(path: Path) -> str:
 
 
 @contextmanager
-def ssh_server(folder: Path, *, address: str = "127.0.0.1") -> Generator[SshServer]:
-    """A server that listens on a free port of `address`, and is known as `studio`."""
+def ssh_server(
+    folder: Path, *, address: str = "127.0.0.1", inside: Sequence[str] = ()
+) -> Generator[SshServer]:
+    """A server that listens on a free port of `address`, and is known as `studio`.
+
+    Args:
+        inside: What runs a command where that address is, such as `ip netns exec studio`.
+    """
     assert SSHD is not None
     folder.mkdir(mode=0o700)
     (port,) = free_ports(1)
@@ -108,13 +114,14 @@ def ssh_server(folder: Path, *, address: str = "127.0.0.1") -> Generator[SshServ
     log = (folder / "sshd.log").open("w", encoding="utf-8")
     with log:
         process = subprocess.Popen(
-            (SSHD, "-D", "-e", "-f", str(folder / "sshd_config")),
+            (*inside, SSHD, "-D", "-e", "-f", str(folder / "sshd_config")),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
         )
         try:
-            assert eventually(lambda: _listens(address, port), within_s=_WITHIN_S)
+            log_file = folder / "sshd.log"
+            assert eventually(lambda: "listening" in log_file.read_text(), within_s=_WITHIN_S)
             server = SshServer(folder, port, programs, process)
             server.know("studio", HostName=address)
             yield server

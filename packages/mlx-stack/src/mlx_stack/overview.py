@@ -69,12 +69,15 @@ def read_overview(home: Home) -> Overview:
     return Overview(situation, report.services, report.gateway_url, steps)
 
 
+_NOT_HERE_OR_WATCHING = ("watchdog", "replica", "rank")
+
+
 def situation_of(services: tuple["services.status.ServiceRow", ...]) -> Situation:
     """The situation that the states of the tiers and the gateway add up to."""
     rows = [
         row
         for row in services
-        if row.kind not in ("watchdog", "replica") and row.is_defined and not _rests(row)
+        if row.kind not in _NOT_HERE_OR_WATCHING and row.is_defined and not _rests(row)
     ]
     states = {row.state for row in rows}
     if states == {"stopped"}:
@@ -113,7 +116,7 @@ def next_steps(
     bad = next(
         row
         for row in services
-        if row.kind not in ("watchdog", "replica")
+        if row.kind not in _NOT_HERE_OR_WATCHING
         and (row.state not in ("healthy", "stopped") or row.flapping)
     )
     return (

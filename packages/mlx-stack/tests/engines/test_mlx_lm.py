@@ -182,7 +182,7 @@ def serve(application, **_):
     generator.dies.set()
     threading.Event().wait()  # as a server that goes on
 
-distributed = Module(init=lambda: Module(rank=lambda: 0))
+distributed = Module(init=lambda: Module(rank=lambda: 0, size=lambda: 1))
 sys.modules["mlx.core"] = Module(distributed=distributed, array=list)
 sys.modules["mlx_lm.models.cache"] = Module(make_prompt_cache=lambda model: [])
 sys.modules["uvicorn"] = Module(run=serve)
@@ -195,7 +195,7 @@ provider = Module(
     cli_args=options, _model_map={}, _adapter_map={}, load_default=lambda: None,
     model=lambda tokens, cache: Logits(),
 )
-mlx_lm_start.run(server, "m", "127.0.0.1", 1, provider)
+mlx_lm_start.run(server, "m", mlx_lm_start.Meetings(()), "127.0.0.1", 1, provider)
 """
 
 

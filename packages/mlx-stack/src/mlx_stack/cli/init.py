@@ -1,5 +1,6 @@
 """`mlx-stack init`."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import override
 
@@ -12,14 +13,21 @@ from mlx_stack.cli.frame.output import Output
 from mlx_stack.cli.frame.planning_options import planning_options
 from mlx_stack.cli.views.planning import show_draft
 
-type _Pairs = tuple[tuple[str, str | None], ...]
-"""Models, each with the tier that is to serve it, or None."""
+
+@dataclass(slots=True)
+class _Added:
+    """A model, the tier that is to serve it, and the Macs that it is divided between."""
+
+    model: str
+    tier: str | None = None
+    hosts: list[str] = field(default_factory=list[str])
+
 
 _KEY = "mlx_stack.additions"
 
 
 class _InitCommand(click.Command):
-    """A command whose `--as` belongs to the `--add` before it.
+    """A command whose `--as` and `--host` belong to the `--add` before them.
 
     Click gives repeated options as two lists, in which one left out can't be seen.
     """
@@ -30,17 +38,23 @@ class _InitCommand(click.Command):
         rest = super().parse_args(ctx, args)
         if not ctx.resilient_parsing:  # the shell completes a line that is not finished
             values, _, order = self.make_parser(ctx).parse_args(given)
-            pairs: list[tuple[str, str | None]] = []
+            added: list[_Added] = []
             for option in order:
                 if option.name == "_added":
-                    pairs.append((values["_added"].pop(0), None))
+                    added.append(_Added(values["_added"].pop(0)))
                 elif option.name == "_names":
                     tier = values["_names"].pop(0)
-                    if not pairs or pairs[-1][1] is not None:
+                    if not added or added[-1].tier is not None:
                         message = f"--as {tier} must come after the --add it belongs to."
                         raise click.UsageError(message, ctx)
-                    pairs[-1] = (pairs[-1][0], tier)
-            ctx.meta[_KEY] = tuple(pairs)
+                    added[-1].tier = tier
+                elif option.name == "_hosts":
+                    host = values["_hosts"].pop(0)
+                    if not added:
+                        message = f"--host {host} must come after the --add it belongs to."
+                        raise click.UsageError(message, ctx)
+                    added[-1].hosts.append(host)
+            ctx.meta[_KEY] = added
         return rest
 
 
@@ -68,6 +82,20 @@ class _InitCommand(click.Command):
     help="Tier name for the preceding --add; replaces a tier of that name.",
 )
 @click.option(
+    "--host",
+    "_hosts",
+    multiple=True,
+    metavar="HOST[=ADDRESS]",
+    help="Divide the model of the preceding --add between this Mac and HOST, as ssh calls it; "
+    "ADDRESS is its IPv4 address on the link between them. Repeatable.",
+)
+@click.option(
+    "--i-know",
+    "link_is_private",
+    is_flag=True,
+    help="With --host: no one else can listen between the Macs, though there are routers.",
+)
+@click.option(
     "--remove",
     "removals",
     multiple=True,
@@ -93,11 +121,13 @@ def command(
     constraints: "planning.recommend.Constraints",
     _added: tuple[str, ...],
     _names: tuple[str, ...],
+    _hosts: tuple[str, ...],
     removals: tuple[str, ...],
     imported: Path | None,
     *,
     accept_defaults: bool,
     force: bool,
+    link_is_private: bool,
 ) -> None:
     """Define a stack: the recommended tiers, each on a free port.
 
@@ -107,15 +137,23 @@ def command(
     A model that needs more memory than the GPU may use is refused without --force.
     """
     init, opened = planning.init, context.opened
-    pairs: _Pairs = click.get_current_context().meta[_KEY]
+    added: list[_Added] = click.get_current_context().meta[_KEY]
     foreign = init.read_foreign_stack(opened, imported) if imported else ()
     draft = init.draft_stack(
         opened,
         constraints,
-        additions=(*foreign, *(init.Addition(model, tier) for model, tier in pairs)),
+        additions=(
+            *foreign,
+            *(
+                init.Addition(
+                    each.model, each.tier, tuple(each.hosts), link_is_private=link_is_private
+                )
+                for each in added
+            ),
+        ),
         removals=removals,
         only_additions=bool(foreign),
-        replaces=force and (bool(foreign) or not (pairs or removals)),
+        replaces=force and (bool(foreign) or not (added or removals)),
         allows_too_large=force,
     )
     show_draft(context.output, draft)

@@ -62,7 +62,7 @@ def check_services(opened: OpenStack) -> Iterator[Finding]:
     """
     report = read_status(opened)
     for row in report.services:
-        if row.kind == "watchdog" or row.state in ("healthy", "stopped"):
+        if row.kind in ("watchdog", "rank") or row.state in ("healthy", "stopped"):
             continue
         if row.kind == "replica":
             fix = f"`mlx-stack nodes check {row.name.partition('@')[2]}` says why."

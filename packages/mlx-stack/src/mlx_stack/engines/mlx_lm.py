@@ -54,6 +54,16 @@ def command(
     return (*start, PROGRAM, *words_of(flags))
 
 
+def rank_arguments(tier: Tier, serving: Serving) -> tuple[str, ...]:
+    """What a part of the tier's model is called with on another Mac, which adds the folder.
+
+    But for that the flags are those here: all parts must decide alike what they read and keep.
+    """
+    flags = flags_of(tier, Path(), serving)
+    del flags["model"]
+    return (PROGRAM, *words_of(flags))
+
+
 def flags_of(tier: Tier, model_folder: Path, serving: Serving) -> dict[str, FlagValue]:
     """The flags by which a tier is served, with its own ones."""
     at_once = tier.concurrency if serving.batching else 1
@@ -66,8 +76,14 @@ def flags_of(tier: Tier, model_folder: Path, serving: Serving) -> dict[str, Flag
         "decode-concurrency": at_once,
         "prompt-concurrency": at_once,
         "prompt-cache-size": _CONVERSATIONS * at_once,
-        "prompt-cache-bytes": serving.cache_bytes or DEFAULT_CACHE_BYTES,
+        # each Mac keeps its part of what is read
+        "prompt-cache-bytes": (serving.cache_bytes or DEFAULT_CACHE_BYTES)
+        // (len(tier.workers) + 1),
     }
+    if tier.mlx_lm_flags.get("pipeline"):
+        # parts of different sizes would forget different conversations, and then wait for ever
+        del flags["prompt-cache-bytes"]
+        flags["prompt-cache-size"] = at_once + 1
     if parser := _TOOL_PARSERS.get(serving.tool_call_parser):
         flags["tool-parser"] = parser
     if serving.prefill_step is not None:

@@ -12,9 +12,13 @@ import io
 import json
 import logging
 import os
+import select
+import socket
+import stat
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from importlib import import_module
@@ -38,6 +42,9 @@ _OF_THE_TEMPLATE = frozenset(
 )
 """What `chat_template_kwargs` may not say, since the server says it."""
 _LEAVES_WITHIN_S = 5
+MISSED_AFTER_S = 20.0
+"""How long machines may take to meet: longer than a cable is out that somebody moves."""
+_WITHOUT_WORD_S = 5.0
 _MAX_BIASED_TOKENS = 1024
 _MAX_BIAS = 100
 
@@ -64,9 +71,12 @@ def main(arguments: Sequence[str]) -> None:
             return infer(tokenizer) or parser
 
         tokenizers._infer_tool_parser = infer_or_take  # noqa: SLF001
+    meetings = Meetings(joined_ring())
     server: Any = import_module("mlx_lm.server")
+    generator = server.ResponseGenerator
+    generator._share_object = meetings.watching(generator._share_object)  # noqa: SLF001
     server._inline_image_urls = _refuse_addresses  # noqa: SLF001 - the only way in
-    server.run = partial(run, server, name)
+    server.run = partial(run, server, name, meetings)
     sys.argv[:] = ["mlx_lm.server", *given]
     server.main()
 
@@ -81,11 +91,82 @@ def _taken(arguments: list[str], flag: str) -> str:
     return value
 
 
-def run(server: Any, name: str, host: str, port: int, provider: Any) -> None:
+def joined_ring() -> tuple[int, ...]:
+    """The sockets to the neighbours, where the model runs on several machines; else none.
+
+    Not before all of them are there: MLX waits without end for the one before this.
+    """
+    if "MLX_RANK" in os.environ:
+        Thread(target=_end_with_starter, daemon=True).start()
+    before = set(_sockets())
+    import_module("mlx.core").distributed.init()
+    return tuple(set(_sockets()) - before)
+
+
+def _sockets() -> Iterator[int]:
+    """The connected TCP sockets of this process."""
+    for each in map(int, os.listdir("/dev/fd")):  # noqa: PTH208 - numbers, not files
+        with suppress(OSError):
+            if not stat.S_ISSOCK(os.fstat(each).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(each)) as found:
+                found.getpeername()
+                if found.family is socket.AF_INET:
+                    yield each
+
+
+def _end_with_starter() -> None:
+    """End the process with the one that started it, which holds on to its standard input."""
+    while os.read(0, 1):
+        pass
+    _exit(1)
+
+
+class Meetings:
+    """What the machines that run a model say to one another between two steps.
+
+    The first shares what it was asked for, or that it wasn't, ten times a second. MLX waits for
+    the others at full speed and without end: so a machine sleeps until it hears something, and
+    the first ends its process, and with it all of them, once they don't come to a meeting.
+
+    Args:
+        neighbours: The sockets to them.
+    """
+
+    def __init__(self, neighbours: tuple[int, ...]) -> None:
+        self._neighbours = neighbours
+        self._since: float | None = None
+
+    def watching(self, share: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+        """The method that shares, watched."""
+
+        def share_watched(generator: Any, shared: Any) -> Any:
+            if self._neighbours and generator._rank != 0:  # noqa: SLF001
+                select.select(self._neighbours, (), (), _WITHOUT_WORD_S)
+            self._since = time.monotonic()
+            try:
+                return share(generator, shared)
+            finally:
+                self._since = None
+
+        return share_watched
+
+    def end_process_when_missed(self) -> None:
+        """End the process once a meeting has lasted too long; call it in a thread."""
+        while True:
+            time.sleep(1)
+            since = self._since
+            if since is not None and time.monotonic() - since > MISSED_AFTER_S:
+                sys.stderr.write(f"error: the ranks have not met for {MISSED_AFTER_S:.0f} s\n")
+                _exit(1)
+
+
+def run(server: Any, name: str, meetings: Meetings, host: str, port: int, provider: Any) -> None:
     """Load the model, then serve it until the process ends.
 
     Args:
         name: What requests call the model.
+        meetings: With the other machines that run it.
         provider: The server's own, which has read the command line.
     """
     options = provider.cli_args
@@ -95,16 +176,22 @@ def run(server: Any, name: str, host: str, port: int, provider: Any) -> None:
     kept = server.LRUPromptCache(options.prompt_cache_size, options.prompt_cache_bytes or 1 << 63)
     generator = server.ResponseGenerator(provider, kept)
     generator._tokenize = partial(_tokenized, generator._tokenize)  # noqa: SLF001
-    is_first = import_module("mlx.core").distributed.init().rank() == 0
+    group = import_module("mlx.core").distributed.init()
     status = 1
     try:
         while not loading.wait(0.1):
             if not generator.generation_available():
                 sys.stderr.write(f"error: the model can't be loaded: {loading.problem}\n")
                 return
-        if is_first:
-            Thread(target=_end_with, args=(generator,), daemon=True).start()
+        Thread(target=_end_with, args=(generator,), daemon=True).start()
+        if group.rank() == 0:
             application = Application(server, name, generator, loading.vocabulary)
+            if group.size() > 1:
+                Thread(target=meetings.end_process_when_missed, daemon=True).start()
+                problem = asyncio.run(application.fails_to_write())
+                if problem is not None:
+                    sys.stderr.write(f"error: the ranks write no token together: {problem}\n")
+                    return
             import_module("uvicorn").run(
                 application,
                 host=host,
@@ -365,6 +452,22 @@ class Application:
             reason = "mlx-lm has no such API: ask /v1/chat/completions, or another tier."
             await _send_json(send, status, _error(status, reason))
 
+    async def fails_to_write(self) -> str | None:
+        """Why the model writes no token; None once it has written one, for nobody."""
+        body = json.dumps({"model": self._name, "prompt": "1", "max_tokens": 1}).encode()
+        waiting: asyncio.Queue[_Message] = asyncio.Queue()
+        waiting.put_nowait({"type": "http.request", "body": body})
+        said: list[_Message] = []
+
+        async def send(message: _Message) -> None:
+            said.append(message)
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/completions"}
+        await self(scope, waiting.get, send)
+        if said and said[0].get("status") == HTTPStatus.OK:
+            return None
+        return b"".join(each.get("body", b"") for each in said).decode(errors="replace")
+
     async def _tell_models(self, send: _Send) -> None:
         if not self._generator.generation_available():
             status = HTTPStatus.SERVICE_UNAVAILABLE
@@ -510,7 +613,10 @@ class HandledRequest:
         self, request: Any, options: Any, progress_callback: Callable[[int, int], None]
     ) -> tuple[Any, Iterator[Any]]:
         """As the server's own: what is known of the answer beforehand, and its tokens."""
-        self._generator.requests.put((self._answers, request, options))
+        generator = self._generator
+        if generator._is_distributed and not generator._is_batchable(options):  # noqa: SLF001
+            self._answers.cannot_stop = True
+        generator.requests.put((self._answers, request, options))
         try:
             context = self._next()
         except Exception as error:
@@ -558,17 +664,22 @@ class _Answers(Queue[Any]):
     Attributes:
         context: What is known of the answer, once the request's turn has come.
         is_left: Whether nobody listens.
+        cannot_stop: Whether it is written to its end all the same: the engine can't tell the
+            other machines to stop one that isn't batched, and goes on without them.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.context: Any = None
         self.is_left = False
+        self.cannot_stop = False
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
         """Take what the generator says next."""
         if hasattr(item, "stop"):
             self.context = item
+            if self.cannot_stop:
+                item.stop = _do_nothing
             if self.is_left:
                 item.stop()
         super().put(item, block, timeout)
@@ -581,6 +692,10 @@ class _Answers(Queue[Any]):
         if self.context is not None:
             self.context.stop()
         super().put(BrokenPipeError())
+
+
+def _do_nothing() -> None:
+    """Stand in for what would stop an answer."""
 
 
 _SERVERS_OWN: Any = object

@@ -24,11 +24,13 @@ from mlx_recommend import (
     TIER_KINDS,
     MemoryUse,
     ModelShape,
+    SplitKind,
     Workload,
     memory_use,
     prefill_step,
     shape_of_entry,
     shape_of_model,
+    split,
 )
 from mlx_stack.engines.mlx_vlm_start import LONGEST_TEXT_TOKENS
 from mlx_stack.engines.vllm_mlx import Serving, finds_mtp_heads
@@ -138,7 +140,9 @@ def fit_and_shape(
 
 
 def memory_of(shape: ModelShape | None, fit: EngineFit, tier: Tier) -> MemoryUse | None:
-    """What a tier's engine holds at its full context; None where that is unknown."""
+    """What a tier's engine holds here at its full context; None where that is unknown."""
+    if shape is not None and tier.workers:
+        shape = own_part(shape, tier)
     if shape is None:
         return None
     if not tier.role.chats:
@@ -155,6 +159,17 @@ def memory_of(shape: ModelShape | None, fit: EngineFit, tier: Tier) -> MemoryUse
         keeps_prefixes=fit.reuses_prefixes,
     )
     return memory_use(shape, workload)
+
+
+def own_part(shape: ModelShape, tier: Tier) -> ModelShape | None:
+    """The part of a model that this Mac has, where the tier divides it between several.
+
+    None where it can't be divided so, or that is unknown.
+    """
+    is_pipeline = bool(tier.mlx_lm_flags.get("pipeline"))
+    kind = SplitKind.PIPELINE if is_pipeline else SplitKind.TENSOR
+    shares = split(shape, len(tier.workers) + 1, kind).shares
+    return shares[0].shape if shares else None
 
 
 def usual_context(

@@ -109,10 +109,14 @@ def planned_bytes(opened: OpenStack, tier: Tier, folder: Path) -> int | None:
     return _planned(_shape_and_fit(opened, tier, folder), tier)
 
 
-def load_bytes(folder: Path) -> int:
-    """The memory that an engine holds before its first request: the weights and the process."""
+def load_bytes(folder: Path, macs: int = 1) -> int:
+    """The memory that an engine holds before its first request: the weights and the process.
+
+    Args:
+        macs: How many the model is divided between; a little of it is on each of them.
+    """
     weights_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    return weights_bytes + PROCESS_BYTES
+    return weights_bytes // macs + PROCESS_BYTES
 
 
 def service_of(folder: str) -> str:
@@ -184,7 +188,7 @@ def _shape_and_fit(
 
 
 def _claim(known: tuple[ModelShape, EngineFit] | None, tier: Tier, folder: Path) -> int:
-    return max(_planned(known, tier) or 0, load_bytes(folder))
+    return max(_planned(known, tier) or 0, load_bytes(folder, len(tier.workers) + 1))
 
 
 def _planned(known: tuple[ModelShape, EngineFit] | None, tier: Tier) -> int | None:

@@ -39,7 +39,7 @@ def answer(home: Path, question: dict[str, Any]) -> dict[str, Any]:
             `ports`, which of them are wanted there.
     """
     wired, limit, memory = _wired_limit(), *_gpu()
-    models = _model_dir(home)
+    models = model_dir(home)
     return {
         "schema_version": 1,
         "home": str(home),
@@ -119,7 +119,7 @@ def _free(folder: Path) -> int | None:
     return shutil.disk_usage(there).free if there is not None else None
 
 
-def _model_dir(home: Path) -> Path:
+def model_dir(home: Path) -> Path:
     """Where downloaded models are, as the configuration over there says."""
     try:
         yaml: Any = import_module("yaml")

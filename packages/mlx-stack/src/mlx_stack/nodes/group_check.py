@@ -5,8 +5,7 @@
 
 import ipaddress
 import shlex
-import socket
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,7 +30,8 @@ from mlx_stack.nodes.facts import (
     own_facts,
 )
 from mlx_stack.nodes.facts_script import BEGINNING
-from mlx_stack.nodes.ssh import SshError, host_name
+from mlx_stack.nodes.group import address_of, way_to
+from mlx_stack.nodes.ssh import SshError
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.stack import HERE, USUAL_HOME, Host, Tier
 
@@ -200,29 +200,6 @@ def _parts_of(opened: OpenStack, tier: Tier, folder: Path) -> _Parts:
         return _Parts(indivisible=divided.refusals, divides_otherwise=otherwise)
     planned = (memory_of(share.shape, fit, tier) for share in divided.shares)
     return _Parts(tuple(each.total_bytes if each is not None else None for each in planned))
-
-
-def address_of(worker: Host, variables: Mapping[str, str]) -> str | None:
-    """The IPv4 address of another Mac on the link; None where its name has none.
-
-    That is the one in the stack file, or what the name means to `ssh`.
-    """
-    if worker.address is not None:
-        return worker.address
-    try:
-        return socket.gethostbyname(host_name(worker.host, variables))
-    except (OSError, UnicodeError):
-        return None
-
-
-def way_to(address: str) -> str | None:
-    """This Mac's address from which it reaches another one; None where there is no way."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-        try:
-            asked.connect((address, 9))  # sends nothing
-        except OSError:
-            return None
-        return str(asked.getsockname()[0])
 
 
 @dataclass(slots=True)

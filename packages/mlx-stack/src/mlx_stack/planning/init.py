@@ -29,7 +29,15 @@ from mlx_stack.planning.tiers import (
 from mlx_stack.services.assembly import gateway_settings, write_gateway_files
 from mlx_stack.services.ports import is_free, next_free_port
 from mlx_stack.services.service import GATEWAY
-from mlx_stack.stack import DEFAULT_PORTS, RESERVED_NAMES, Stack, contradiction, save_stack
+from mlx_stack.stack import (
+    DEFAULT_PORTS,
+    HERE,
+    RESERVED_NAMES,
+    Host,
+    Stack,
+    contradiction,
+    save_stack,
+)
 
 _FIRST_OTHER_PORT = max(DEFAULT_PORTS.values()) + 1
 
@@ -51,10 +59,14 @@ class Addition:
     Attributes:
         model: A catalog id, a Hub repository, or a model folder.
         tier: The tier that is to serve it; None names one after the model.
+        hosts: The other Macs that it is divided between, each as `NAME` or `NAME=ADDRESS`.
+        link_is_private: Whether no one else can listen between them, though there are routers.
     """
 
     model: str
     tier: str | None = None
+    hosts: tuple[str, ...] = ()
+    link_is_private: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,6 +280,7 @@ def _added(
             each.tier,
             context_tokens=constraints.context_tokens,
             concurrency=constraints.concurrency,
+            hosts=tuple(_read_host(host, is_private=each.link_is_private) for host in each.hosts),
         )
         for each in additions
     ]
@@ -278,6 +291,25 @@ def _added(
         if name in RESERVED_NAMES:
             raise UsageError(f"A tier can't be called {name!r}: that name is reserved.")
     return tiers
+
+
+def _read_host(text: str, *, is_private: bool) -> Host:
+    """The Mac that `--host` names.
+
+    Raises:
+        UsageError: When that can't be a Mac's name.
+    """
+    name, _, address = text.partition("=")
+    is_private = is_private and name != HERE
+    fields = {"host": name, "address": address or None, "private_link": is_private}
+    try:
+        return msgspec.convert(fields, Host)
+    except msgspec.ValidationError as error:
+        raise UsageError(
+            f"{name!r} can't be what ssh calls a Mac.",
+            hint="It is the name of a Mac, `user@name`, or an alias in ~/.ssh/config: "
+            "--host studio-b, or --host studio-b=169.254.1.2 with its address on the cable.",
+        ) from error
 
 
 def _combined(

@@ -5,9 +5,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_catalog import CatalogError, ModelRole, Quant
+import msgspec
+
+from mlx_catalog import CatalogError, ModelRole, Quant, ServingEngine
 from mlx_hwprobe import HwprobeError
-from mlx_recommend import MemoryUse, Option, ReadingTier, Speed
+from mlx_recommend import MemoryUse, Option, ReadingTier, Speed, SplitKind, usual_split
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.hardware import known_hardware
 from mlx_stack.models.disk.local import inspect_folder
@@ -23,7 +25,7 @@ from mlx_stack.planning.estimate import (
     describe_model,
     estimate_described,
 )
-from mlx_stack.stack import TIER_NAME, Tier
+from mlx_stack.stack import TIER_NAME, FlagValue, Host, Tier
 
 _NO_PORT_YET = 1
 _LONGEST_NAME = 32
@@ -119,7 +121,8 @@ def defined_tier(opened: OpenStack, tier: Tier) -> PlannedTier:
     entry, speed = entry_of(opened.catalog, tier), None
     name = entry.id if entry is not None else tier.source
     with suppress(StackError, CatalogError):  # what can't be read is reported where it is served
-        speed = _speed(opened, describe_model(opened, name, tier.quant, ask_nobody))
+        if not tier.workers:
+            speed = _speed(opened, describe_model(opened, name, tier.quant, ask_nobody))
     return PlannedTier(tier, planned_memory(opened, tier), generation_tps=speed)
 
 
@@ -130,11 +133,16 @@ def added_tier(
     *,
     context_tokens: int | None,
     concurrency: int,
+    hosts: tuple[Host, ...] = (),
 ) -> PlannedTier:
     """The tier that serves a model that the user named; its port is still to be given.
 
+    Args:
+        hosts: The Macs that the model is divided between, if it is.
+
     Raises:
-        UsageError: When the tier's name isn't one, or the model has no usable weights.
+        UsageError: When the tier's name isn't one, the model has no usable weights, or it can't be
+            divided so.
         UnknownModelError: When there is no such model.
         ModelCodeError: When it brings Python code that wasn't allowed.
     """
@@ -160,15 +168,40 @@ def added_tier(
         context_tokens=context_tokens or usual_context(found.shape, tier_name, found.role),
         concurrency=concurrency,
         role=found.role,
-        engine=found.engine_needed,
+        engine=ServingEngine.MLX_LM if hosts else found.engine_needed,
+        hosts=hosts,
     )
+    tier = _divided(tier, found) if hosts else tier
     note, repo = found.note, found.found.repo
     if repo is not None and repo.revision is not None:
         note = f"`mlx-stack pull {repo.repo}@{repo.revision}` fetches that revision. {note}".strip()
     if tier.is_on_mlx_lm:
         note = f"mlx-lm serves it, an engine that `mlx-stack up` installs. {note}".strip()
     memory = memory_of(found.shape, found.fit, tier)
-    return PlannedTier(tier, memory, note=note, generation_tps=_speed(opened, found))
+    return PlannedTier(
+        tier, memory, note=note, generation_tps=None if hosts else _speed(opened, found)
+    )
+
+
+def _divided(tier: Tier, found: DescribedModel) -> Tier:
+    """The tier, its model divided between its Macs in the way that is possible.
+
+    Raises:
+        UsageError: When there is none.
+    """
+    if not found.role.chats:
+        raise UsageError(f"{found.name} has the role {found.role}: only chat models are divided.")
+    if found.shape is None:
+        return tier
+    usual = usual_split(found.shape, len(tier.workers) + 1)
+    if usual.refusals:
+        raise UsageError(
+            f"{found.name} can't be divided between {usual.macs} Macs: {usual.refusals[0]}.",
+            hint="Name another number of Macs with --host, or another model.",
+        )
+    is_pipeline = usual.kind is SplitKind.PIPELINE
+    flags: dict[str, FlagValue] = {"pipeline": True} if is_pipeline else {}
+    return msgspec.structs.replace(tier, role=ModelRole.CHAT, mlx_lm_flags=flags)
 
 
 def _speed(opened: OpenStack, found: DescribedModel) -> Speed | None:

@@ -147,12 +147,6 @@ def _served(opened: OpenStack, tier: Tier, record: panics.Record) -> tuple[Path,
     standing = record.standing(tier.name)
     if standing is Standing.NOT_AT_ALL:
         raise panics.refusal(tier.name, record)
-    if tier.hosts:
-        raise StackError(
-            f"The tier {tier.name!r} has `hosts`, and this version can't start a model on several "
-            "Macs yet.",
-            hint="Remove `hosts` from the stack file to run it on this Mac only.",
-        )
     folder = model_folder(opened, tier)
     serving = serving_of(opened.catalog, tier, folder)
     return folder, panics.smaller_serving(serving) if standing is Standing.SMALLER else serving
@@ -228,9 +222,8 @@ def _engine_service(
     opened: OpenStack, tier: Tier, folder: Path, serving: vllm_mlx.Serving
 ) -> Service:
     engine = environment_of(tier, opened.home.engines)
-    return engine_service(
-        opened, tier, folder, serving, engine=engine, load_bytes=load_bytes(folder)
-    )
+    needs_bytes = load_bytes(folder, len(tier.workers) + 1)
+    return engine_service(opened, tier, folder, serving, engine=engine, load_bytes=needs_bytes)
 
 
 def _litellm_if_any(opened: OpenStack, gateway_key: str) -> Service | None:

@@ -8,6 +8,7 @@ from mlx_stack.nodes import door
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import assemble, chosen, guests_seen
 from mlx_stack.services.down import stop_services
+from mlx_stack.services.groups import without_impossible
 from mlx_stack.services.service import Outcomes, ServiceEvent, service_names
 from mlx_stack.services.stack_lock import stack_lock
 from mlx_stack.services.up import start_services, take_panics
@@ -59,6 +60,7 @@ def restart(
         # what can't be started again is not stopped
         door.prepare(opened)
         assembly = assemble(opened, gateway_key=ensure_gateway_key(opened.home))
+        assembly = without_impossible(opened, assembly, tier)
         stopped = stop_services(opened, tier=tier, on_event=on_event)
         started = start_services(
             opened.home, assembly, tier=tier, timeout_s=timeout_s, on_event=on_event

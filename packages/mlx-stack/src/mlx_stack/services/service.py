@@ -17,13 +17,14 @@ from mlx_procsup import (
     readable_run,
 )
 from mlx_stack.child_environment import inherited_environment
-from mlx_stack.config import Config
-from mlx_stack.engines import guard, kept_on_disk, vllm_mlx
+from mlx_stack.config import Config, KeepAwake
+from mlx_stack.engines import guard, kept_on_disk, mlx_lm, vllm_mlx
 from mlx_stack.engines.by_role import engine_of
 from mlx_stack.engines.environment import EngineName, Environment, require_environment
 from mlx_stack.gateway import endpoint, litellm
 from mlx_stack.gateway.endpoint import LIVENESS_PATH, LOOPBACK, gateway_url
 from mlx_stack.home import HOME_VARIABLE, Home
+from mlx_stack.nodes import group
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.engine_door import latest_asker
 from mlx_stack.stack import Stack, Tier
@@ -35,7 +36,7 @@ WATCHDOG = "watchdog"
 _OF_THE_HUB = frozenset({"HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE"})
 """What a pull from the page must know; a token is read from its file."""
 
-type Kind = Literal["engine", "replica", "gateway", "litellm", "watchdog"]
+type Kind = Literal["engine", "rank", "replica", "gateway", "litellm", "watchdog"]
 type OutcomeWord = Literal[
     "started",
     "already-running",
@@ -148,12 +149,27 @@ def engine_service(
     kept = _kept_bounds(home, tier) if dirs is None else ""
     dirs = dirs or home.state_dirs
     program = engine_of(tier)
+    command = program.command(vllm_mlx.guarded(engine), tier, folder, serving)
+    environment = program.environment(home.engines / "huggingface")
+    if tier.workers:
+        plan = group.Plan(
+            tier=tier.name,
+            run=str(dirs.run),
+            own_address=tier.own_address,
+            ring_port=tier.ring_port(0),
+            workers=tier.workers,
+            model=folder.name,
+            arguments=mlx_lm.rank_arguments(tier, serving),
+            environment=environment,
+            keeps_awake=opened.config.keep_awake != KeepAwake.NEVER,
+        )
+        command, environment = group.command(plan, command), group.environment(opened.variables)
     spec = ProcessSpec(
         name=tier.name,
-        command=program.command(vllm_mlx.guarded(engine), tier, folder, serving),
+        command=command,
         env={
             **inherited_environment(opened.variables),
-            **program.environment(home.engines / "huggingface"),
+            **environment,
             guard.SCRATCH_VARIABLE: str(dirs.run / f"{tier.name}.tmp"),
             **({kept_on_disk.VARIABLE: kept} if kept else {}),
         },

@@ -32,6 +32,7 @@ from mlx_stack.gateway.settings import has_cloud
 from mlx_stack.hardware import known_hardware
 from mlx_stack.home import Home
 from mlx_stack.models.shelf import service_of
+from mlx_stack.nodes import group
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services import panics
 from mlx_stack.services.agent_checks import verdicts
@@ -238,7 +239,9 @@ def read_status(opened: OpenStack, *, hardware: HardwareProfile | None = None) -
     rows = [_with_requests(row, said.get(row.name)) for row in rows]
     rows = [_with_load(home, row, said.get(row.name), meant.get(row.name)) for row in rows]
     engines = [row for row in rows if row.kind == "engine"]
-    rows = [*engines, *_replicas(opened.stack, said), *rows[len(engines) :]]
+    ranks = [rank for row in engines for rank in _ranks(opened, row)]
+    replicas = _replicas(opened.stack, said)
+    rows = [*engines, *ranks, *replicas, *rows[len(engines) :]]
     return StatusReport(
         hardware=(hardware or known_hardware(home)).to_document(),
         gateway_url=f"{running_url(home) or configured_url}/v1",
@@ -399,22 +402,63 @@ def _replicas(stack: Stack, said: dict[str, AtGateway]) -> Iterator[ServiceRow]:
             at_gateway = said.get(name)
             is_up = at_gateway.is_up if at_gateway is not None else None
             state = ServiceState.HEALTHY if is_up else ServiceState.DOWN
-            row = ServiceRow(
-                name=name,
-                kind="replica",
-                state=(ServiceState.STOPPED if is_up is None else state).value,
-                model=tier.model,
-                port=None,
-                pid=None,
-                uptime_s=None,
-                response_ms=None,
-                memory_bytes=None,
+            row = _elsewhere(
+                *(name, "replica", ServiceState.STOPPED if is_up is None else state, tier.model),
                 last_error="it does not answer" if is_up is False else None,
-                restarts=0,
-                flapping=False,
                 reason="it does not answer; others get its requests" if is_up is False else None,
             )
             yield _with_requests(row, at_gateway)
+
+
+def _ranks(opened: OpenStack, row: ServiceRow) -> Iterator[ServiceRow]:
+    """The parts of a tier's model, where it runs on several Macs: it is as well as the tier is."""
+    tier = opened.stack.tier(row.name)
+    if tier is None or not tier.workers:
+        return
+    known = group.read_ranks(opened.home.run, tier.name)
+    for rank, host in enumerate(group.hosts_of(tier)):
+        found = known.of(rank, host, row.pid) if known is not None else None
+        state, reason = ServiceState(row.state), None
+        if found is not None and found.state is group.RankState.ENDED:
+            state, reason = ServiceState.CRASHED, found.reason
+        elif found is not None and found.state is group.RankState.STARTING and row.loaded:
+            state, reason = ServiceState.DOWN, "it is being started"
+        elif state is ServiceState.CRASHED:
+            reason = "it was ended with the others"
+        elif state is not ServiceState.HEALTHY:
+            reason = row.reason
+        name = group.rank_name(tier.name, rank)
+        error = reason if state is ServiceState.CRASHED else None
+        yield _elsewhere(
+            *(f"{name}@{host}", "rank", state, tier.model), last_error=error, reason=reason
+        )
+
+
+def _elsewhere(
+    name: str,
+    kind: Kind,
+    state: ServiceState,
+    model: str,
+    *,
+    last_error: str | None = None,
+    reason: str | None = None,
+) -> ServiceRow:
+    """A row of what is no service of this Mac."""
+    return ServiceRow(
+        name=name,
+        kind=kind,
+        state=state.value,
+        model=model,
+        port=None,
+        pid=None,
+        uptime_s=None,
+        response_ms=None,
+        memory_bytes=None,
+        last_error=last_error,
+        restarts=0,
+        flapping=False,
+        reason=reason,
+    )
 
 
 def _with_load(

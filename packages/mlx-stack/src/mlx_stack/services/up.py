@@ -51,6 +51,7 @@ from mlx_stack.services.assembly import (
 from mlx_stack.services.down import stop_one
 from mlx_stack.services.engine_door import prove
 from mlx_stack.services.gateway_reload import reload_gateway
+from mlx_stack.services.groups import without_impossible
 from mlx_stack.services.old_prompts import remove_old_prompts
 from mlx_stack.services.proof import proof_of
 from mlx_stack.services.service import (
@@ -105,6 +106,7 @@ def up(
         take_panics(opened, tier)
         door.prepare(opened)
         assembly = assemble(opened, gateway_key=ensure_gateway_key(opened.home))
+        assembly = without_impossible(opened, assembly, tier)
         return start_services(
             opened.home,
             assembly,

@@ -94,7 +94,7 @@ function showServices() {
   const lines = store.requests?.lines || {};
   const rate = (name) => (store.requests?.running || []).filter((each) => each.tier === name)
     .reduce((sum, each) => sum + (speed(each) || 0), 0);
-  const isEngine = (row) => row.kind === 'engine' || row.kind === 'replica';
+  const isEngine = (row) => ['engine', 'rank', 'replica'].includes(row.kind);
   refill(parts.services,
     table([
       ['Service', (row) => [h('span', {class: 'name'}, row.name),

@@ -1,0 +1,271 @@
+"""Runs one model on several Macs as one process: what ends a part of it ends all of it.
+
+`python -m mlx_stack.nodes.group_process PLAN COMMAND…` starts the engine's command here, as rank 0,
+and one `ssh` for each other Mac. It ends when any of them ends, with a line that says which, and
+none is left, here or there (decision 0114).
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import FrameType, ModuleType
+from typing import IO
+
+import msgspec
+
+from mlx_stack import atomic_file
+from mlx_stack.engines import guard, mlx_lm_start
+from mlx_stack.nodes import facts_script, rank_keeper
+from mlx_stack.nodes.group import (
+    SSH_AGENT,
+    AddressError,
+    Plan,
+    Rank,
+    Ranks,
+    RankState,
+    addresses_file,
+    far_command,
+    hosts_of,
+    rank_name,
+    ring_addresses,
+    write_ranks,
+)
+from mlx_stack.nodes.ssh import ssh_command, ssh_environment
+from mlx_stack.stack import USUAL_HOME
+
+GRACE_S = 6.0
+"""What the parts may take to end: less than this process may take itself."""
+TOGETHER_S = 0.5
+"""How long after the first end others are seen as part of it."""
+_STARTED = "started as PID "
+_LONGEST_LINE = 4000
+_FILES = (guard, mlx_lm_start, facts_script)
+_FOR_ONE = frozenset({guard.SECRET_VARIABLE, guard.SCRATCH_VARIABLE})
+
+type Ending = tuple[int, str]
+"""A rank, and how it has ended."""
+
+
+class RunningGroup:
+    """The parts of a model that run, as long as all of them do.
+
+    Args:
+        plan: What is run on the other Macs.
+        command: What is run here.
+    """
+
+    def __init__(self, plan: Plan, command: Sequence[str]) -> None:
+        self._plan = plan
+        self._command = tuple(command)
+        self._run = Path(plan.run)
+        self._endings: SimpleQueue[Ending] = SimpleQueue()
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._ranks: list[Rank] = []
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._last_words: dict[int, str] = {}
+
+    def run(self) -> int:
+        """Run until a part ends, or `stop` was called; the exit code."""
+        try:
+            addresses = self._find_addresses()
+        except AddressError as error:
+            _say(f"error: {error}")
+            return 1
+        hosts = hosts_of(self._plan)
+        self._ranks = [
+            Rank(rank=rank, host=host, address=address)
+            for rank, (host, address) in enumerate(zip(hosts, addresses, strict=True))
+        ]
+        self._write_down()
+        try:
+            self._start_here(addresses)
+            for rank in range(1, len(hosts)):
+                self._start_there(rank, addresses)
+            return self._hold_on()
+        finally:
+            self._end_all()
+
+    def stop(self, number: int, frame: FrameType | None) -> None:
+        """Let `run` come to its end."""
+        del number, frame
+        self._stopping.set()
+
+    def _find_addresses(self) -> list[str]:
+        found = ring_addresses(self._plan, os.environ)
+        port = self._plan.ring_port
+        return [f"{address}:{port + rank}" for rank, address in enumerate(found)]
+
+    def _start_here(self, addresses: list[str]) -> None:
+        path = addresses_file(self._run, self._plan.tier)
+        atomic_file.write_text(path, json.dumps([[each] for each in addresses]))
+        inherited = {name: value for name, value in os.environ.items() if name != SSH_AGENT}
+        environment = {
+            **inherited,
+            **self._plan.environment,
+            "MLX_HOSTFILE": str(path),
+            "MLX_RANK": "0",
+        }
+        started = subprocess.Popen(self._command, env=environment, stdin=subprocess.PIPE)
+        self._children.append(started)
+        self._note(0, RankState.RUNNING)
+        self._await_end(0, started)
+
+    def _start_there(self, rank: int, addresses: list[str]) -> None:
+        host = self._plan.workers[rank - 1]
+        command = ssh_command(host.host, far_command(host, rank_keeper.BOOTSTRAP))
+        inherited = {name: value for name, value in os.environ.items() if name not in _FOR_ONE}
+        started = subprocess.Popen(
+            command,
+            env=ssh_environment(inherited),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+        assert started.stdin is not None
+        assert started.stdout is not None
+        self._children.append(started)
+        lease = (_text_of(rank_keeper), self._lease(rank, addresses))
+        first = b"".join(json.dumps(each).encode() + b"\n" for each in lease)
+        _in_background(_hold, started.stdin, first)
+        reader = _in_background(self._listen, rank, started.stdout)
+        self._await_end(rank, started, reader)
+
+    def _lease(self, rank: int, addresses: list[str]) -> dict[str, object]:
+        """What the keeper on the other Mac is told to run."""
+        plan, host = self._plan, self._plan.workers[rank - 1]
+        return {
+            "name": rank_name(plan.tier, rank),
+            "home": host.home or USUAL_HOME,
+            "rank": rank,
+            "addresses": [[each] for each in addresses],
+            "files": {_file_of(module): _text_of(module) for module in _FILES},
+            "program": _file_of(guard),
+            "facts": _file_of(facts_script),
+            "arguments": plan.arguments,
+            "model": plan.model,
+            "environment": plan.environment,
+            "secret_variable": guard.SECRET_VARIABLE,
+            "keeps_awake": plan.keeps_awake,
+        }
+
+    def _listen(self, rank: int, output: IO[bytes]) -> None:
+        """Put what another Mac says into this process's log, with its name."""
+        host = hosts_of(self._plan)[rank]
+        while line := output.readline(_LONGEST_LINE):
+            words = line.decode(errors="replace").rstrip()
+            if words.startswith(_STARTED):
+                self._note(rank, RankState.RUNNING)
+            if words:
+                self._last_words[rank] = words
+                _say(f"[rank {rank} on {host}] {words}")
+
+    def _await_end(
+        self, rank: int, started: subprocess.Popen[bytes], reader: threading.Thread | None = None
+    ) -> None:
+        def wait() -> None:
+            code = started.wait()
+            if reader is not None:
+                reader.join(timeout=TOGETHER_S)  # its last words say why
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            self._endings.put((rank, self._last_words.get(rank, f"it ended: {how}")))
+
+        _in_background(wait)
+
+    def _hold_on(self) -> int:
+        """Wait until a part ends; 0 if this process was stopped, which ends them all as well."""
+        endings: list[Ending] = []
+        while not (endings or self._stopping.is_set()):
+            with suppress(Empty):
+                endings.append(self._endings.get(timeout=0.1))
+        # one takes another with it, and who stopped this process may have stopped all of them
+        ends = time.monotonic() + TOGETHER_S
+        while (left_s := ends - time.monotonic()) > 0 and not self._stopping.is_set():
+            with suppress(Empty):
+                endings.append(self._endings.get(timeout=left_s))
+        if self._stopping.is_set():
+            return 0
+        told = [f"rank {rank} on {self._place(rank)}: {how}" for rank, how in endings]
+        for rank, how in endings:
+            self._note(rank, RankState.ENDED, how)
+        _say(f"error: all ranks are ended, since one has ended ({'; '.join(told)})")
+        return 1
+
+    def _place(self, rank: int) -> str:
+        return "this Mac" if rank == 0 else hosts_of(self._plan)[rank]
+
+    def _end_all(self) -> None:
+        """End every part: here at once, there since nobody holds on to them any more."""
+        for child in self._children:
+            with suppress(ProcessLookupError):
+                child.terminate()
+        ends = time.monotonic() + GRACE_S
+        for child in self._children:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(max(0.0, ends - time.monotonic()))
+            child.kill()
+            child.wait()
+
+    def _note(self, rank: int, state: RankState, reason: str | None = None) -> None:
+        with self._lock:
+            known = self._ranks[rank]
+            self._ranks[rank] = msgspec.structs.replace(known, state=state, reason=reason)
+            self._write_down()
+
+    def _write_down(self) -> None:
+        with suppress(OSError):  # a full disk ends no answer
+            ranks = Ranks(pid=os.getpid(), ranks=tuple(self._ranks))
+            write_ranks(self._run, self._plan.tier, ranks)
+
+
+def _in_background(target: Callable[..., None], *arguments: object) -> threading.Thread:
+    thread = threading.Thread(target=target, args=arguments, daemon=True)
+    thread.start()
+    return thread
+
+
+def _hold(lease: IO[bytes], first: bytes) -> None:
+    """Hold on to a part on another Mac: say what to run, then that this Mac is there."""
+    with suppress(OSError):  # its end is seen elsewhere
+        lease.write(first)
+        while True:
+            lease.write(b"\n")
+            lease.flush()
+            time.sleep(rank_keeper.BEAT_S)
+
+
+def _file_of(module: ModuleType) -> str:
+    return Path(str(module.__file__)).name
+
+
+def _text_of(module: ModuleType) -> str:
+    return Path(str(module.__file__)).read_text(encoding="utf-8")
+
+
+def _say(words: str) -> None:
+    sys.stdout.write(f"{words}\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Run a group as the command line says; the exit code."""
+    group = RunningGroup(msgspec.json.decode(sys.argv[1], type=Plan), sys.argv[2:])
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, group.stop)
+    try:
+        return group.run()
+    except FileNotFoundError as error:
+        _say(f"error: there is no {error.filename} on this machine")
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,190 @@
+"""One model on several Macs: what is run where, and what keeps a part of it on another Mac."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from mlx_procsup.testing import eventually
+from mlx_stack.nodes import facts_script, rank_keeper
+from mlx_stack.nodes.group import (
+    AddressError,
+    Plan,
+    Rank,
+    Ranks,
+    RankState,
+    far_command,
+    read_ranks,
+    ring_addresses,
+    write_ranks,
+)
+from mlx_stack.stack import Host
+
+WITHIN_S = 60
+SLEEPS = "import os, sys, time; print(os.environ['MLX_RANK'], sys.argv[1:]); time.sleep(600)"
+
+
+@pytest.mark.parametrize(
+    ("home", "expected"),
+    [
+        (None, "{home}/.mlx-stack/engines/mlx-lm/current/bin/python"),
+        ("~/with space", "{home}/with space/engines/mlx-lm/current/bin/python"),
+        ("~", "{home}/engines/mlx-lm/current/bin/python"),
+        ("/opt/it's", "/opt/it's/engines/mlx-lm/current/bin/python"),
+    ],
+)
+def test_the_engines_python_over_there_is_found_below_its_state_folder(
+    tmp_path: Path, home: str | None, expected: str
+) -> None:
+    words = far_command(Host(host="b", home=home), "print('it runs')")
+    python = Path(expected.format(home=tmp_path))
+    if not python.is_relative_to(tmp_path):
+        assert words[0] == str(python)
+        return
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    said = subprocess.check_output(words, env={"HOME": str(tmp_path)}, text=True)
+    assert said == "it runs\n"
+
+
+def plan(*workers: Host, own_address: str | None = None) -> Plan:
+    return Plan(
+        tier="huge", run="/run", own_address=own_address, ring_port=20_000, workers=workers,
+        model="m", arguments=(), environment={}, keeps_awake=False,
+    )  # fmt: skip
+
+
+def test_addresses_that_the_file_does_not_say_are_looked_up(tmp_path: Path) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text("#!/bin/sh\necho hostname 127.0.0.1\n", encoding="utf-8")
+    ssh.chmod(0o755)
+    variables = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    workers = Host(host="alias"), Host(host="c", address="169.254.1.3")
+    assert ring_addresses(plan(*workers), variables) == ("127.0.0.1", "127.0.0.1", "169.254.1.3")
+    assert ring_addresses(plan(*workers, own_address="10.0.0.1"), variables)[0] == "10.0.0.1"
+
+
+def test_a_name_without_an_address_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text("#!/bin/sh\necho hostname nowhere.invalid\n", encoding="utf-8")
+    ssh.chmod(0o755)
+    with pytest.raises(AddressError, match="give it an `address` in `hosts`"):
+        ring_addresses(plan(Host(host="studio")), {"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+
+
+def test_what_a_program_wrote_of_its_ranks_is_not_taken_for_anothers(tmp_path: Path) -> None:
+    rank = Rank(rank=1, host="b", address="10.0.0.2:20001", state=RankState.RUNNING)
+    write_ranks(tmp_path, "huge", Ranks(pid=12, ranks=(rank,)))
+    known = read_ranks(tmp_path, "huge")
+    assert known is not None
+    assert known.of(1, "b", 12) == rank
+    assert known.of(1, "b", 13) is None
+    assert known.of(1, "c", 12) is None
+    (tmp_path / "huge.ranks").write_text("{", encoding="utf-8")
+    assert read_ranks(tmp_path, "huge") is None
+
+
+class Kept:
+    """A keeper as the first Mac starts it, over pipes in place of ssh."""
+
+    def __init__(self, home: Path, program: str = SLEEPS, name: str = "huge.rank1") -> None:
+        self.process = subprocess.Popen(
+            (sys.executable, "-I", "-u", "-c", rank_keeper.BOOTSTRAP),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        facts = Path(facts_script.__file__).read_text(encoding="utf-8")
+        said: dict[str, Any] = {
+            "name": name, "home": str(home), "rank": 1, "addresses": [["10.0.0.1:20000"]],
+            "files": {"engine.py": program, "facts.py": facts}, "facts": "facts.py",
+            "program": "engine.py", "arguments": ["mlx-lm"],
+            "model": "m", "environment": {}, "secret_variable": "SECRET", "keeps_awake": False,
+        }  # fmt: skip
+        text = Path(rank_keeper.__file__).read_text(encoding="utf-8")
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{json.dumps(text)}\n{json.dumps(said)}\n")
+        self.process.stdin.flush()
+
+    def line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().rstrip()
+
+    def started(self) -> psutil.Process:
+        return psutil.Process(int(self.line().removeprefix("started as PID ")))
+
+    def let_go(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.stdin = None
+
+
+type Keep = Callable[..., Kept]
+
+
+@pytest.fixture
+def keep(tmp_path: Path) -> Iterator[Keep]:
+    """Call it for a keeper; all of them are gone afterwards."""
+    made: list[Kept] = []
+
+    def start(**fields: str) -> Kept:
+        made.append(Kept(tmp_path, **fields))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.process.communicate(timeout=WITHIN_S)  # it lets go
+
+
+def test_a_part_runs_with_its_rank_and_the_model_over_there(keep: Keep, tmp_path: Path) -> None:
+    kept = keep()
+    kept.started()
+    assert kept.line() == f"1 ['mlx-lm', '--model', '{tmp_path / 'models' / 'm'}']"
+
+
+def test_the_models_folder_is_the_one_configured_over_there(keep: Keep, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("model-dir: /Volumes/models\n", encoding="utf-8")
+    kept = keep()
+    kept.started()
+    assert kept.line().endswith("'/Volumes/models/m']")
+
+
+def test_a_part_ends_once_nobody_holds_on_to_it(keep: Keep) -> None:
+    kept = keep()
+    part = kept.started()
+    folder = Path(part.cmdline()[3]).parent
+    kept.let_go()
+    assert kept.process.wait(WITHIN_S) == 1
+    assert eventually(lambda: not part.is_running(), within_s=WITHIN_S)
+    assert not folder.exists()
+
+
+def test_a_part_that_was_stopped_ends_as_well(keep: Keep) -> None:
+    kept = keep()
+    part = kept.started()
+    part.suspend()
+    kept.process.terminate()
+    kept.process.wait(WITHIN_S)
+    assert eventually(lambda: not part.is_running(), within_s=WITHIN_S)
+
+
+def test_a_part_that_ends_by_itself_is_an_error_whatever_it_says(keep: Keep) -> None:
+    kept = keep(program="raise SystemExit(0)")
+    kept.started()
+    assert kept.line() == "it ended: exit code 0"
+    assert kept.process.wait(WITHIN_S) == 1
+
+
+def test_a_second_part_waits_until_the_first_is_gone(keep: Keep) -> None:
+    former = keep()
+    first = former.started()
+    second, other = keep(), keep(name="other.rank1")
+    assert other.started().is_running()
+    assert first.is_running()
+    former.let_go()
+    assert second.started().is_running()
+    assert eventually(lambda: not first.is_running(), within_s=WITHIN_S)
