@@ -3,9 +3,11 @@
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -274,29 +276,58 @@ def test_doctor_says_it_as_well(here: Program) -> None:
     assert finding["fix"] == "`mlx-stack pull tests/tiny --nodes` copies it there."
 
 
-def test_a_copy_that_was_cut_off_continues_where_it_stopped(
-    here: Program, there: Home, server: SshServer
-) -> None:
+def break_cable(server: SshServer, then: str) -> None:
+    """Have the way to the studio end, or stall, in the middle of a copy of 60 MB."""
+    command = (sys.executable, "-m", "stack_testkit.broken_cable", "%h", "%p", "20000000", then)
+    server.know("studio", ProxyCommand=shlex.join(command))
+
+
+@pytest.fixture
+def large_model(here: Program, server: SshServer) -> Iterator[int]:
+    """Have a model of so many bytes here, whose copy isn't done in an instant."""
     shutil.rmtree(here.home.models / MODEL)
     make_model(here.home.models / MODEL, size=60_000_000)
-    staged = there.models / ".incoming" / MODEL / "model.safetensors.copying"
-    pulling = here.start("pull", "tests/tiny", "--nodes", "--json")
-    assert eventually(lambda: staged.exists() and staged.stat().st_size > 1_000_000, within_s=60)
-    server.cut()
-    out, _ = pulling.communicate(timeout=WITHIN_S)
-    (row,) = json.loads(out)["nodes"]
-    assert pulling.returncode == 1
+    yield 60_000_000
+    server.know("studio")
+
+
+def test_a_copy_that_was_cut_off_continues_where_it_stopped(
+    here: Program, there: Home, server: SshServer, large_model: int
+) -> None:
+    break_cable(server, "ends")
+    done = pull(here)
+    (row,) = done.document["nodes"]
+    assert done.code == 1
     assert row["outcome"] == "failed"
+    assert "studio" in row["problem"]
     assert "continues where this stopped" in row["hint"]
     assert not (there.models / MODEL).exists()
+    staged = there.models / ".incoming" / MODEL / "model.safetensors.copying"
+    lock = there.models / ".incoming" / f"{MODEL}.lock"
+    assert eventually(lambda: not lock.exists(), within_s=WITHIN_S)
     begun = staged.stat().st_size
-    assert begun < 60_000_000
+    assert 0 < begun < large_model
 
+    server.know("studio")
     again = pull(here)
     assert again.code == 0, again.err
-    sent = again.document["nodes"][0]["sent_bytes"]
-    assert sent < 60_000_000
+    assert again.document["nodes"][0]["sent_bytes"] < large_model - begun + 10_000
     assert refusals(here) == []
+
+
+def test_a_copy_ends_at_once_when_its_command_is_ended(
+    here: Program, there: Home, server: SshServer, large_model: int
+) -> None:
+    break_cable(server, "stalls")
+    staged = there.models / ".incoming" / MODEL / "model.safetensors.copying"
+    pulling = here.start("pull", "tests/tiny", "--nodes", "--json")
+    assert eventually(
+        lambda: staged.exists() and staged.stat().st_size > large_model // 10, within_s=WITHIN_S
+    )
+    pulling.terminate()
+    _, said = pulling.communicate(timeout=60)
+    assert pulling.returncode == 143, said
+    assert "--nodes` continues where this stopped" in said
 
 
 def test_what_was_damaged_over_there_is_found_and_sent_again(here: Program, there: Home) -> None:

@@ -157,6 +157,10 @@ class Connection:
         self._silence.daemon = True
         self._silence.start()
 
+    def stop(self) -> None:
+        """End it, whoever waits for it."""
+        self._process.kill()
+
     def end(self) -> SshError | None:
         """Why it failed, once it has ended; None where it did well. What it writes is lost."""
         with suppress(OSError):
