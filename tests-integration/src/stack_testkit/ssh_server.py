@@ -2,15 +2,12 @@
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from getpass import getuser
 from pathlib import Path
-
-import psutil
 
 from mlx_procsup.testing import eventually
 from mlx_stack.services.ports import free_ports
@@ -32,7 +29,6 @@ class SshServer:
     folder: Path
     port: int
     programs: Path
-    process: subprocess.Popen[bytes]
     _names: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
 
     @property
@@ -59,12 +55,6 @@ class SshServer:
         )
         (self.folder / "ssh_config").write_text(text, encoding="utf-8")
         return name
-
-    def cut(self) -> None:
-        """End every connection, as a pulled cable does once both ends have noticed."""
-        for session in psutil.Process(self.process.pid).children(recursive=True):
-            if session.name().startswith("sshd"):
-                session.kill()
 
 
 def make_key(path: Path) -> str:
@@ -122,14 +112,9 @@ def ssh_server(
         try:
             log_file = folder / "sshd.log"
             assert eventually(lambda: "listening" in log_file.read_text(), within_s=_WITHIN_S)
-            server = SshServer(folder, port, programs, process)
+            server = SshServer(folder, port, programs)
             server.know("studio", HostName=address)
             yield server
         finally:
             process.terminate()
             process.wait(timeout=_WITHIN_S)
-
-
-def _listens(address: str, port: int) -> bool:
-    with socket.socket() as client:
-        return client.connect_ex((address, port)) == 0

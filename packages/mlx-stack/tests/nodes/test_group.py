@@ -21,6 +21,7 @@ from mlx_stack.nodes.group import (
     RankState,
     far_command,
     read_ranks,
+    require_private,
     ring_addresses,
     write_ranks,
 )
@@ -188,3 +189,12 @@ def test_a_second_part_waits_until_the_first_is_gone(keep: Keep) -> None:
     former.let_go()
     assert second.started().is_running()
     assert eventually(lambda: not first.is_running(), within_s=WITHIN_S)
+
+
+def test_a_group_is_not_started_on_a_link_that_is_open_to_others() -> None:
+    cable = plan(Host(host="b"), Host(host="c"))
+    require_private(cable, ("127.0.0.1", "127.0.0.2", "127.0.0.3"))
+    with pytest.raises(AddressError, match="c is an address of the internet"):
+        require_private(cable, ("127.0.0.1", "127.0.0.2", "8.8.8.8"))
+    with pytest.raises(AddressError, match="nodes check"):
+        require_private(cable, ("127.0.0.1", "127.0.0.2", "10.255.255.254"))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from mlx_stack.nodes.facts import Facts, HashedFile, InterfaceAddress, ModelThere
 from mlx_stack.nodes.facts_script import BEGINNING
-from mlx_stack.nodes.group_check import Group, Member, Refusal, is_private, refusals
+from mlx_stack.nodes.group_check import Group, Member, Refusal, refusals
+from mlx_stack.nodes.private_link import is_private
 
 FILES = (
     HashedFile(path="config.json", size_bytes=700, algorithm="git-sha1", digest="a" * 40),
@@ -238,15 +239,6 @@ def test_two_others_that_are_not_on_one_network_are_refused() -> None:
     found = refusals(group(here(), member("studio-a", 2), apart))
     assert found
     assert all("studio-b" in each.node for each in found)
-
-
-@given(st.ip_addresses(v=4))
-def test_only_addresses_without_a_way_from_the_internet_are_private(
-    address: ipaddress.IPv4Address,
-) -> None:
-    if is_private(str(address)):
-        assert not address.is_global
-        assert not address.is_multicast
 
 
 addresses = st.ip_addresses(v=4).map(str)

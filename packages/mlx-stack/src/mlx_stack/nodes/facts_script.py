@@ -54,7 +54,7 @@ def answer(home: Path, question: dict[str, Any]) -> dict[str, Any]:
         "model_dir": str(models),
         "disk_free_bytes": _free(models),
         "model": _model(models / question["folder"]),
-        "addresses": list(_addresses()),
+        "addresses": list(addresses()),
         "ports_taken": [port for port in question["ports"] if _taken(question["address"], port)],
     }
 
@@ -187,7 +187,7 @@ _InterfaceAddress._fields_ = [
 ]
 
 
-def _addresses() -> Iterator[dict[str, Any]]:
+def addresses() -> Iterator[dict[str, Any]]:
     """The IPv4 addresses of the interfaces here, each with the length of its network's prefix."""
     library = ctypes.CDLL(ctypes.util.find_library("c") or None)
     first = ctypes.POINTER(_InterfaceAddress)()

@@ -13,6 +13,9 @@ from pathlib import Path
 import msgspec
 
 from mlx_stack import atomic_file
+from mlx_stack.nodes.facts import InterfaceAddress
+from mlx_stack.nodes.facts_script import addresses
+from mlx_stack.nodes.private_link import open_to_others
 from mlx_stack.nodes.ssh import host_name
 from mlx_stack.stack import HERE, USUAL_HOME, Host, Tier
 
@@ -25,7 +28,7 @@ SSH_AGENT = "SSH_AUTH_SOCK"
 
 
 class AddressError(Exception):
-    """A Mac whose address on the ring isn't known."""
+    """A Mac whose address on the ring isn't known, or may not be used."""
 
 
 class RankState(StrEnum):
@@ -144,6 +147,22 @@ def ring_addresses(plan: Plan, variables: Mapping[str, str]) -> tuple[str, ...]:
     """
     others = [_known(each.host, address_of(each, variables)) for each in plan.workers]
     return (plan.own_address or _known(HERE, way_to(others[0])), *others)
+
+
+def require_private(plan: Plan, found: Sequence[str]) -> None:
+    """Nothing, if the addresses of the ring are on a private link, as seen from this Mac.
+
+    They were checked before the first start. Since then, a name may have come to stand for another
+    address, and this Mac may have moved to another network.
+
+    Raises:
+        AddressError: When they aren't.
+    """
+    own, *others = found
+    workers = tuple(zip(plan.workers, others, strict=True))
+    why = open_to_others(own, workers, msgspec.convert([*addresses()], list[InterfaceAddress]))
+    if why is not None:
+        raise AddressError(f"{why}: `mlx-stack nodes check` says what to do")
 
 
 def _known(host: str, address: str | None) -> str:

@@ -3,7 +3,6 @@
 `refusals` decides, over facts; `look` asks all Macs side by side.
 """
 
-import ipaddress
 import shlex
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +30,7 @@ from mlx_stack.nodes.facts import (
 )
 from mlx_stack.nodes.facts_script import BEGINNING
 from mlx_stack.nodes.group import address_of, way_to
+from mlx_stack.nodes.private_link import is_private, reaches
 from mlx_stack.nodes.ssh import SshError
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.stack import HERE, USUAL_HOME, Host, Tier
@@ -254,20 +254,6 @@ def refusals(group: Group) -> tuple[Refusal, ...]:
     return tuple(found)
 
 
-def is_private(address: str) -> bool:
-    """Whether an IPv4 address can't be reached from the internet: private, link-local, loopback."""
-    parsed = ipaddress.IPv4Address(address)
-    return any(parsed in each for each in _PRIVATE)
-
-
-_PRIVATE = tuple(
-    map(
-        ipaddress.IPv4Network,
-        ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "127.0.0.0/8"),
-    )
-)
-
-
 def _links(members: tuple[Member, ...]) -> Iterator[Refusal]:
     """What is wrong with the addresses, and the ways between Macs that are next to each other."""
     for each in members:
@@ -315,10 +301,10 @@ def _way(one: Member, other: Member) -> Iterator[Refusal]:
     for near, far in ((one, other), (other, one)):
         assert near.interface is not None
         assert far.address is not None
-        if _reaches(near.interface, far.address):
+        if reaches(near.interface, far.address):
             continue
         named = far if far.node != HERE else near
-        through = [each for each in near.interfaces if _reaches(each, far.address)]
+        through = [each for each in near.interfaces if reaches(each, far.address)]
         if through:
             yield Refusal(
                 named.node,
@@ -335,7 +321,7 @@ def _way(one: Member, other: Member) -> Iterator[Refusal]:
                 f"{far.address} of {_whose(far.node)} is in no network that {_whose(near.node)} is "
                 "in: others on the way could read and change what the Macs exchange.",
                 "Connect them by a cable and give its addresses in `hosts` of the stack file. If "
-                "no one else can listen on the way, say so there with `private_link: true`.",
+                "no one else can listen on the way: `private_link: true` there, or `init --i-know`.",
             )
             return
     here, far = (one, other) if one.node == HERE else (other, one)
@@ -350,12 +336,6 @@ def _way(one: Member, other: Member) -> Iterator[Refusal]:
             f"`{{host: {HERE}, address: …}}` in `hosts` of the stack file gives another address of "
             f"this Mac; `route get {far.address}` shows the way.",
         )
-
-
-def _reaches(interface: InterfaceAddress, address: str) -> bool:
-    """Whether an address is in the network of an interface, so that no router is on the way."""
-    network = ipaddress.IPv4Network((interface.address, interface.prefix), strict=False)
-    return ipaddress.IPv4Address(address) in network
 
 
 def _engine(node: str, here: Facts, there: Facts) -> Iterator[Refusal]:

@@ -35,6 +35,7 @@ from mlx_stack.nodes.group import (
     far_command,
     hosts_of,
     rank_name,
+    require_private,
     ring_addresses,
     write_ranks,
 )
@@ -101,6 +102,7 @@ class RunningGroup:
 
     def _find_addresses(self) -> list[str]:
         found = ring_addresses(self._plan, os.environ)
+        require_private(self._plan, found)
         port = self._plan.ring_port
         return [f"{address}:{port + rank}" for rank, address in enumerate(found)]
 
