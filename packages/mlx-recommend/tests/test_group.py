@@ -102,6 +102,21 @@ def test_what_is_quicker_over_thunderbolt_is_taken_of_what_fits():
     assert (only.split.kind, only.other) == (SplitKind.TENSOR, None)
 
 
+@pytest.mark.parametrize(
+    ("model", "count", "kind", "is_possible"),
+    [
+        ("llama3.3-70b", 2, SplitKind.TENSOR, True),
+        ("qwen3-next-80b-a3b-instruct", 2, SplitKind.PIPELINE, True),
+        ("qwen3-30b-a3b", 3, SplitKind.PIPELINE, True),  # 32 heads
+        ("llama3.3-70b", 3, SplitKind.TENSOR, False),
+        ("gemma4-31b", 2, SplitKind.PIPELINE, False),
+    ],
+)
+def test_a_model_is_divided_in_the_way_that_is_possible(model, count, kind, is_possible):
+    divided = together(model, *["m4-max:40:128"] * count).split
+    assert (divided.kind, not divided.refusals) == (kind, is_possible)
+
+
 def test_rdma_is_for_macs_that_all_have_thunderbolt_5():
     both = together("llama3.3-70b", "m4-max:40:128", "m3-ultra:80:256")
     one = together("llama3.3-70b", "m4-max:40:128", "m2-ultra:76:192")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mlx_catalog import Division, Quant, load_catalog
 from mlx_catalog.division import DividedCount, DividedWidth
 from mlx_recommend import ModelShape, SplitKind, Workload, memory_use, shape_of_entry, split
-from mlx_recommend.sharding import pipeline_layers, usual_split
+from mlx_recommend.sharding import pipeline_layers
 
 CATALOG = load_catalog()
 SHAPES = tuple(
@@ -152,18 +152,3 @@ def test_widths_that_are_whole_groups_on_each_mac_are_fine():
 def test_of_a_type_that_is_not_known_nothing_is_refused_and_nothing_said():
     divided = split(replace(shape_of("qwen3-8b"), division=None), 2, TENSOR)
     assert (divided.refusals, divided.shares) == ((), ())
-
-
-@pytest.mark.parametrize(
-    ("model", "macs", "kind", "is_possible"),
-    [
-        ("llama3.3-70b", 2, TENSOR, True),
-        ("qwen3-next-80b-a3b-instruct", 2, PIPELINE, True),
-        ("qwen3-30b-a3b", 3, PIPELINE, True),  # 32 heads
-        ("llama3.3-70b", 3, TENSOR, False),
-        ("gemma4-31b", 2, TENSOR, False),
-    ],
-)
-def test_a_model_is_divided_by_tensor_if_that_is_possible(model, macs, kind, is_possible):
-    divided = usual_split(shape_of(model), macs)
-    assert (divided.kind, not divided.refusals) == (kind, is_possible)

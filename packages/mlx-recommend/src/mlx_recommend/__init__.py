@@ -39,7 +39,7 @@ from mlx_recommend.plan import Absence, MissingTier, TierPlan, make_plan
 from mlx_recommend.reading import READING_TIERS, ReadingTier
 from mlx_recommend.score import Intent
 from mlx_recommend.shapes import shape_of_entry, shape_of_model
-from mlx_recommend.sharding import Share, Split, SplitKind, split, usual_split
+from mlx_recommend.sharding import Share, Split, SplitKind, split
 from mlx_recommend.speed import Speed
 from mlx_recommend.tier_kinds import STANDARD, TIER_KINDS, Option, TierKind
 
@@ -100,5 +100,4 @@ __all__ = [
     "shape_of_entry",
     "shape_of_model",
     "split",
-    "usual_split",
 ]

@@ -80,15 +80,6 @@ def split(shape: ModelShape, macs: int, kind: SplitKind) -> Split:
     return Split(kind=kind, macs=macs, shares=tuple(shares))
 
 
-def usual_split(shape: ModelShape, macs: int) -> Split:
-    """How mlx-lm divides it unless told otherwise: by tensor, or by pipeline where it can't be."""
-    by_tensor = split(shape, macs, SplitKind.TENSOR)
-    if not by_tensor.refusals:
-        return by_tensor
-    by_pipeline = split(shape, macs, SplitKind.PIPELINE)
-    return by_pipeline if not by_pipeline.refusals else by_tensor
-
-
 def pipeline_layers(layers: int, macs: int) -> tuple[int, ...]:
     """How many layers each Mac gets, the first one first: those get what is left over."""
     base, extra = divmod(layers, macs)

@@ -24,6 +24,7 @@ from mlx_recommend import (
     TIER_KINDS,
     MemoryUse,
     ModelShape,
+    Split,
     SplitKind,
     Workload,
     memory_use,
@@ -62,6 +63,7 @@ def serving_of(catalog: Catalog, tier: Tier, folder: Path) -> Serving:
         fit, shape = fit_and_shape(entry, tier, folder / "config.json")
     except UnreadableModelError as error:
         raise StackError(str(error)) from error
+    part = _part_of(shape, tier, 0)
     return Serving(
         tool_call_parser=entry.capabilities.tool_call_parser if entry is not None else "",
         reasoning_parser=entry.capabilities.reasoning_parser if entry is not None else "",
@@ -69,8 +71,8 @@ def serving_of(catalog: Catalog, tier: Tier, folder: Path) -> Serving:
         reuses_prefixes=fit.reuses_prefixes,
         multimodal=fit.multimodal,
         has_mtp=fit.multimodal and finds_mtp_heads(folder),
-        cache_bytes=_cache_bytes(shape, tier),
-        prefill_step=_prefill_step(shape, tier),
+        cache_bytes=_cache_bytes(part, tier),
+        prefill_step=_prefill_step(part, tier),
         runs_own_code=is_allowed(folder),
     )
 
@@ -139,10 +141,15 @@ def fit_and_shape(
     return engine_fit(entry, engine), shape
 
 
-def memory_of(shape: ModelShape | None, fit: EngineFit, tier: Tier) -> MemoryUse | None:
-    """What a tier's engine holds here at its full context; None where that is unknown."""
-    if shape is not None and tier.workers:
-        shape = own_part(shape, tier)
+def memory_of(
+    shape: ModelShape | None, fit: EngineFit, tier: Tier, rank: int = 0
+) -> MemoryUse | None:
+    """What a tier's engine holds at its full context; None where that is unknown.
+
+    Args:
+        rank: The Mac, of those that the tier's model is divided between: 0 is this one.
+    """
+    shape = _part_of(shape, tier, rank)
     if shape is None:
         return None
     if not tier.role.chats:
@@ -161,15 +168,22 @@ def memory_of(shape: ModelShape | None, fit: EngineFit, tier: Tier) -> MemoryUse
     return memory_use(shape, workload)
 
 
-def own_part(shape: ModelShape, tier: Tier) -> ModelShape | None:
-    """The part of a model that this Mac has, where the tier divides it between several.
+def split_of(shape: ModelShape, tier: Tier) -> Split:
+    """How a tier's model is divided between its Macs."""
+    by_layers = bool(tier.mlx_lm_flags.get("pipeline"))
+    kind = SplitKind.PIPELINE if by_layers else SplitKind.TENSOR
+    return split(shape, len(tier.workers) + 1, kind)
+
+
+def _part_of(shape: ModelShape | None, tier: Tier, rank: int) -> ModelShape | None:
+    """The part of a model that one of the tier's Macs has: all of it where there is no other.
 
     None where it can't be divided so, or that is unknown.
     """
-    is_pipeline = bool(tier.mlx_lm_flags.get("pipeline"))
-    kind = SplitKind.PIPELINE if is_pipeline else SplitKind.TENSOR
-    shares = split(shape, len(tier.workers) + 1, kind).shares
-    return shares[0].shape if shares else None
+    if shape is None or not tier.workers:
+        return shape
+    shares = split_of(shape, tier).shares
+    return shares[rank].shape if shares else None
 
 
 def usual_context(

@@ -19,7 +19,7 @@ from mlx_stack.engines.errors import EngineMissingError
 from mlx_stack.format import format_bytes
 from mlx_stack.models.disk.layout import places_of
 from mlx_stack.models.find import local_model_of, pull_name
-from mlx_stack.models.serving import entry_of, fit_and_shape, memory_of
+from mlx_stack.models.serving import entry_of, fit_and_shape, memory_of, split_of
 from mlx_stack.nodes.facts import (
     Facts,
     FactsQuestion,
@@ -193,12 +193,12 @@ def _parts_of(opened: OpenStack, tier: Tier, folder: Path) -> _Parts:
         return _Parts()
     if shape is None:
         return _Parts()
-    macs, by_layers = len(tier.workers) + 1, bool(tier.mlx_lm_flags.get("pipeline"))
-    divided = split(shape, macs, SplitKind.PIPELINE if by_layers else SplitKind.TENSOR)
+    divided = split_of(shape, tier)
     if divided.refusals:
-        otherwise = not by_layers and not split(shape, macs, SplitKind.PIPELINE).refusals
+        by_layers = split(shape, divided.macs, SplitKind.PIPELINE)
+        otherwise = divided.kind is not by_layers.kind and not by_layers.refusals
         return _Parts(indivisible=divided.refusals, divides_otherwise=otherwise)
-    planned = (memory_of(share.shape, fit, tier) for share in divided.shares)
+    planned = (memory_of(shape, fit, tier, share.rank) for share in divided.shares)
     return _Parts(tuple(each.total_bytes if each is not None else None for each in planned))
 
 

@@ -79,9 +79,12 @@ def refuse_too_large(opened: OpenStack, tiers: Iterable[PlannedTier], room: Memo
             context = f" with {tokens:,} tokens of context" if tokens is not None else ""
             weights = each.memory.weights_bytes if each.memory is not None else None
             helps = tokens is not None and not room.excludes(weights)
+            subject = f"{each.tier.model}{context}"
+            if each.tier.workers:
+                subject = f"This Mac's part of {subject}"
             shorter = "A shorter `--context` needs less. " if helps else ""
             raise ModelTooLargeError(
-                room.warning(f"{each.tier.model}{context} needs", each.gpu_bytes),
+                room.warning(f"{subject} needs", each.gpu_bytes),
                 hint=f"{instead(opened, room, entry_of(opened.catalog, each.tier))}{shorter}"
                 "`--force` uses it anyway.",
             )

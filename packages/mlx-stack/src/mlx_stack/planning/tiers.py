@@ -8,8 +8,17 @@ from pathlib import Path
 import msgspec
 
 from mlx_catalog import CatalogError, ModelRole, Quant, ServingEngine
-from mlx_hwprobe import HwprobeError
-from mlx_recommend import MemoryUse, Option, ReadingTier, Speed, SplitKind, usual_split
+from mlx_hwprobe import HardwareProfile, HwprobeError
+from mlx_recommend import (
+    DEFAULT_CONTEXT_TOKENS,
+    MemoryUse,
+    Option,
+    ReadingTier,
+    Speed,
+    SplitKind,
+    Workload,
+    estimate_group,
+)
 from mlx_stack.errors import StackError, UsageError
 from mlx_stack.hardware import known_hardware
 from mlx_stack.models.disk.local import inspect_folder
@@ -171,7 +180,7 @@ def added_tier(
         engine=ServingEngine.MLX_LM if hosts else found.engine_needed,
         hosts=hosts,
     )
-    tier = _divided(tier, found) if hosts else tier
+    tier = _divided(opened, tier, found) if hosts else tier
     note, repo = found.note, found.found.repo
     if repo is not None and repo.revision is not None:
         note = f"`mlx-stack pull {repo.repo}@{repo.revision}` fetches that revision. {note}".strip()
@@ -183,24 +192,30 @@ def added_tier(
     )
 
 
-def _divided(tier: Tier, found: DescribedModel) -> Tier:
-    """The tier, its model divided between its Macs in the way that is possible.
+def _divided(opened: OpenStack, tier: Tier, found: DescribedModel) -> Tier:
+    """The tier, its model divided in the way that is quicker if all its Macs are like this one.
 
     Raises:
-        UsageError: When there is none.
+        UsageError: When it can't be divided between so many.
     """
     if not found.role.chats:
         raise UsageError(f"{found.name} has the role {found.role}: only chat models are divided.")
     if found.shape is None:
         return tier
-    usual = usual_split(found.shape, len(tier.workers) + 1)
-    if usual.refusals:
+    here = HardwareProfile()
+    with suppress(HwprobeError):
+        here = known_hardware(opened.home)
+    macs = len(tier.workers) + 1
+    work = Workload(
+        context_tokens=tier.context_tokens or DEFAULT_CONTEXT_TOKENS, concurrency=tier.concurrency
+    )
+    divided = estimate_group(found.shape, [here] * macs, work).split
+    if divided.refusals:
         raise UsageError(
-            f"{found.name} can't be divided between {usual.macs} Macs: {usual.refusals[0]}.",
+            f"{found.name} can't be divided between {macs} Macs: {divided.refusals[0]}.",
             hint="Name another number of Macs with --host, or another model.",
         )
-    is_pipeline = usual.kind is SplitKind.PIPELINE
-    flags: dict[str, FlagValue] = {"pipeline": True} if is_pipeline else {}
+    flags: dict[str, FlagValue] = {"pipeline": True} if divided.kind is SplitKind.PIPELINE else {}
     return msgspec.structs.replace(tier, role=ModelRole.CHAT, mlx_lm_flags=flags)
 
 
