@@ -69,6 +69,11 @@ def _show(output: Output, found: "planning.recommend.Recommendation", *, show_al
         show_group_tier(output, found.group)
     _show_reasons(output, found)
     _show_candidates(output, plan, show_all=show_all)
+    _show_next_steps(output, found)
+
+
+def _show_next_steps(output: Output, found: "planning.recommend.Recommendation") -> None:
+    plan = found.plan
     output.hint("")
     if any(each.estimate.generation_tps is not None for each in plan.ranking):
         output.hint("Speeds with ~ are estimated: `mlx-stack estimate MODEL` shows their range.")
@@ -76,6 +81,10 @@ def _show(output: Output, found: "planning.recommend.Recommendation", *, show_al
         output.hint("Speeds are unknown for this machine; `mlx-stack bench` measures them.")
     if plan.tiers:
         output.say("`mlx-stack init` makes a stack of these tiers; `setup` also downloads them.")
+    if isinstance(found.group, mlx_recommend.GroupTier):
+        name, model = mlx_recommend.GROUP_TIER, found.group.candidate.model
+        hosts = " --host NAME" * (len(found.macs) - 1)
+        output.say(f"`mlx-stack init --add {model} --as {name}{hosts}` divides it between them.")
 
 
 def _show_tiers(output: Output, plan: mlx_recommend.TierPlan) -> None:
