@@ -154,17 +154,24 @@ def test_clients_of_responses_are_answered(client) -> None:
     assert said["output"][0]["content"][0]["text"] == "mine"
 
 
-def test_clients_of_messages_are_answered_in_every_case_of_the_table(client) -> None:
+def wrong_cases(client: httpx.Client, *names: str, leaving_out: str = "") -> list[str]:
     key = client.headers["authorization"].removeprefix("Bearer ")
     server = Server(str(client.base_url).rstrip("/").removesuffix("/v1"), "scripted", key)
-    # 200 tools are longer than the tier's context
-    cases = [case for case in cases_of(("messages", "K16")) if case.id != "A32"]
     try:
-        table = try_cases(server, cases)
+        table = try_cases(server, [each for each in cases_of(names) if each.id != leaving_out])
     finally:
         server.close()
     sys.stdout.write(table.render())
-    assert [each.case.id for each in table.outcomes if not each.is_right] == []
+    return [each.case.id for each in table.outcomes if not each.is_right]
+
+
+def test_clients_of_messages_are_answered_in_every_case_of_the_table(client) -> None:
+    # 200 tools are longer than the tier's context
+    assert wrong_cases(client, "messages", "K16", leaving_out="A32") == []
+
+
+def test_json_is_answered_where_chats_and_responses_ask_for_it(client) -> None:
+    assert wrong_cases(client, "C13", "C14", "C14s", "R09o", "R09s") == []
 
 
 def test_what_two_turns_begin_with_is_read_once_and_counted(client) -> None:
@@ -186,10 +193,35 @@ def test_what_the_engine_cannot_do_is_refused_in_words(client) -> None:
     seen = client.post("/chat/completions", json={"model": "scripted", "messages": messages})
     assert (seen.status_code, "can't read images" in seen.text) == (400, True), seen.text
     asked = {"model": "scripted", "messages": [{"role": "user", "content": "Hi"}]}
-    form = client.post(
-        "/chat/completions", json={**asked, "response_format": {"type": "json_object"}}
-    )
-    assert (form.status_code, "response_format" in form.text) == (400, True)
+    nowhere = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#/none"}}}
+    for more in (
+        {"response_format": nowhere},
+        {"response_format": {"type": "json_object"}, "tools": [TOOL]},
+    ):
+        form = client.post("/chat/completions", json={**asked, **more})
+        assert (form.status_code, "response_format" in form.text) == (400, True), form.text
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_is_held_to_a_schema_while_others_are_free(client, *, stream: bool) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"answer": {"enum": ["hot", "cold"]}, "sure": {"type": "boolean"}},
+        "required": ["answer", "sure"],
+        "additionalProperties": False,
+    }
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+    with ThreadPoolExecutor() as pool:
+        free = pool.submit(chat, client, "Repeat: yours")
+        asked = {"response_format": form, "max_tokens": 200, "stream": stream}
+        answer = chat(client, "Repeat: mine", **asked)
+        assert free.result()["content"] == "yours"
+    parts = deltas(answer) if stream else [answer]
+    said = "".join(each.get("content") or "" for each in parts)
+    found = json.loads(said)
+    assert {*found} == {"answer", "sure"}
+    assert found["answer"] in ("hot", "cold")
+    assert found["sure"] in (True, False)
 
 
 def test_no_value_of_a_request_ends_the_engine_for_everybody(program: Program, client) -> None:

@@ -118,7 +118,7 @@ def test_a_client_that_wants_no_tool_shows_none_to_the_model() -> None:
         (b"no JSON", 400),
         (b"[]", 400),
         (b'{"model": "o/other"}', 404),
-        (asked(response_format={"type": "json_object"}), 400),
+        (asked(response_format={"type": "json_object"}, tools=[{}]), 400),
         (b'{"model": "m", "prompt": [1, 2]}', 400),
         (asked(logit_bias={"100": 1}), 400),
         (asked(logit_bias={"-1": 1}), 400),

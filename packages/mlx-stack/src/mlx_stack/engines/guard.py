@@ -520,6 +520,9 @@ def main() -> None:
     if starter is not None:
         if starter == "mlx_vlm_start":
             _module_beside("mlx_vlm_sound").apply(sys.argv[2:])
+        if starter == "mlx_lm_start" and "MLX_RANK" not in os.environ:
+            # a part of a model over several machines follows no form
+            _module_beside("mlx_lm_forms").apply()
         _module_beside(starter).main(sys.argv[2:])
         return
     for name in ADDITIONS:

@@ -309,11 +309,12 @@ def cleaned(body: bytes, name: str, vocabulary: int) -> dict[str, Any]:
     if fields.get("model") != name:
         reason = f"There is no such model here; ask for {name!r}."
         raise UnservableError(HTTPStatus.NOT_FOUND, reason)
-    if _object(fields.get("response_format")).get("type") not in (None, "text"):
-        reason = "This model's engine can't hold an answer to a form: leave `response_format` out."
-        raise UnservableError(HTTPStatus.BAD_REQUEST, reason)
     if fields.get("tool_choice") == "none":
         fields.pop("tools", None)
+    has_form = _object(fields.get("response_format")).get("type") not in (None, "text")
+    if has_form and fields.get("tools"):
+        reason = "This model's engine takes `tools` or a `response_format`: leave one of them out."
+        raise UnservableError(HTTPStatus.BAD_REQUEST, reason)
     _clean_choice(fields, vocabulary)
     _clean_prompt(fields)
     if not _object(fields.get("stream_options")).get("include_usage"):
@@ -422,6 +423,7 @@ class Application:
         self._handler: Any = type("Handler", (Answering, server.APIHandler), {})
         self._process: Callable[[list[dict[str, Any]]], object] = server.process_message_content
         self._fingerprint: str = server.get_system_fingerprint()
+        self._make_form: Callable[[object, Any], object] | None = getattr(server, "make_form", None)
         self._running: dict[int, HandledRequest] = {}
         self._number = 0
         self._written = 0
@@ -443,10 +445,11 @@ class Application:
                     count = await asyncio.to_thread(self._count, fields)
                     await _send_json(send, HTTPStatus.OK, {"input_tokens": count})
                     return
+                form = await asyncio.to_thread(self._form, fields)
             except UnservableError as refusal:
                 await _send_json(send, refusal.status, _error(refusal.status, str(refusal)))
                 return
-            await self._answer(scope["path"], fields, receive, send)
+            await self._answer(scope["path"], fields, form, receive, send)
         else:
             status = HTTPStatus.NOT_FOUND
             reason = "mlx-lm has no such API: ask /v1/chat/completions, or another tier."
@@ -506,6 +509,26 @@ class Application:
             reason = f"The prompt can't be counted: {error}"
             raise UnservableError(HTTPStatus.BAD_REQUEST, reason) from error
 
+    def _form(self, fields: dict[str, Any]) -> object:
+        """What the answer is held to, which is taken out of the request; None for a free one.
+
+        Raises:
+            UnservableError: When the answer can't be held to it.
+        """
+        asked = fields.pop("response_format", None)
+        if asked is None or _object(asked).get("type") == "text":
+            return None
+        if self._make_form is None:
+            # a grammar can't be sent to other Macs
+            reason = (
+                "Over several Macs, this engine can't follow a `response_format`: leave it out."
+            )
+            raise UnservableError(HTTPStatus.BAD_REQUEST, reason)
+        try:
+            return self._make_form(asked, self._generator.model_provider.tokenizer)
+        except Exception as error:
+            raise UnservableError(HTTPStatus.BAD_REQUEST, str(error)) from error
+
     def _status(self) -> dict[str, Any]:
         """What the engine does, in the words of vllm-mlx's own `/v1/status`."""
         rows = [each.row(number) for number, each in list(self._running.items())]
@@ -525,12 +548,12 @@ class Application:
         }
 
     async def _answer(
-        self, path: str, fields: dict[str, Any], receive: _Receive, send: _Send
+        self, path: str, fields: dict[str, Any], form: object, receive: _Receive, send: _Send
     ) -> None:
         """Let the server's own handler answer in a thread, for as long as anyone waits."""
         stops = fields.pop("stop", ())
         stops = (stops,) if isinstance(stops, str) else tuple(map(str, stops))
-        exchange = HandledRequest(self._generator, asyncio.get_running_loop(), stops)
+        exchange = HandledRequest(self._generator, asyncio.get_running_loop(), stops, form)
         self._number += 1
         number = self._number
         self._running[number] = exchange
@@ -556,6 +579,7 @@ class HandledRequest:
     Args:
         stops: The texts at which the answer ends. The server's own search for them loses text of a
             stream where one is split over tokens; the gateway cuts what stands behind them.
+        form: What the answer is held to, if anything.
 
     Attributes:
         written: The tokens of the answer so far.
@@ -563,7 +587,11 @@ class HandledRequest:
     """
 
     def __init__(
-        self, generator: Any, loop: asyncio.AbstractEventLoop, stops: tuple[str, ...] = ()
+        self,
+        generator: Any,
+        loop: asyncio.AbstractEventLoop,
+        stops: tuple[str, ...] = (),
+        form: object = None,
     ) -> None:
         self.cli_args = generator.cli_args
         self.written = 0
@@ -574,6 +602,7 @@ class HandledRequest:
         self._answers = _Answers()
         self._read: tuple[int, int] = (0, 0)
         self._stops = tuple(filter(None, stops))
+        self._form = form
         self._end_of_text = ""
 
     # for the application
@@ -616,6 +645,7 @@ class HandledRequest:
         generator = self._generator
         if generator._is_distributed and not generator._is_batchable(options):  # noqa: SLF001
             self._answers.cannot_stop = True
+        options.form = self._form  # `mlx_lm_forms` lets the server look for it
         generator.requests.put((self._answers, request, options))
         try:
             context = self._next()
