@@ -131,11 +131,11 @@ def _run_parser() -> argparse.ArgumentParser:
         prog="mlx-bench",
         description="Measure an OpenAI-compatible endpoint: TTFT, prefill and decode rate.",
         epilog="Further commands: mlx-bench compare A.json B.json, mlx-bench report FILE.json, "
-        "mlx-bench calibrate (how exact is this instrument here?), mlx-bench conformance URL "
-        "(does a server speak its APIs as clients need it?).",
+        "mlx-bench calibrate (how accurate is mlx-bench on this machine?), mlx-bench conformance "
+        "URL (does a server implement the APIs the way clients need them?).",
     )
     parser.add_argument("--version", action="version", version=f"mlx-bench {__version__}")
-    parser.add_argument("url", metavar="URL", help="the base URL, as http://127.0.0.1:8000/v1")
+    parser.add_argument("url", metavar="URL", help="the base URL, e.g. http://127.0.0.1:8000/v1")
     parser.add_argument("--model", help="the model's name; needed if the server has several")
     workload = parser.add_argument_group("workload")
     defaults = Parameters()
@@ -155,7 +155,7 @@ def _run_parser() -> argparse.ArgumentParser:
         type=Cache,
         choices=tuple(Cache),
         default=Cache.FRESH,
-        help="fresh: no prompt was seen before; primed: each was, just before",
+        help="fresh: new prompts; primed: each prompt is sent once before",
     )
     workload.add_argument(
         "--precision",
@@ -171,49 +171,49 @@ def _run_parser() -> argparse.ArgumentParser:
         type=int,
         default=defaults.seed,
         metavar="N",
-        help="makes the same prompts again; by default new ones",
+        help="reproduces the prompts of an earlier run; by default, they are new",
     )
     roles = parser.add_argument_group("models that don't chat")
     roles.add_argument(
         "--role",
         choices=(CHAT, *WORKLOADS),
         default=CHAT,
-        help="what the model does: texts, pairs or images a second are measured then, or how many "
-        "times faster than real time sound is transcribed or made",
+        help="the model's purpose; measures texts, pairs or images per second, or the real-time "
+        "factor of speech",
     )
     roles.add_argument(
         "--items",
         type=_integers,
         metavar="N[,N…]",
-        help="texts, documents or images in a request; a default for each role, 1 of sounds",
+        help="texts, documents or images per request; the default depends on the role; 1 for audio",
     )
     roles.add_argument(
         "--sizes",
         type=_integers,
         metavar="N[,N…]",
-        help="tokens of a text, pixels of an image's side, seconds of a sound, or words to speak; "
-        "a default for each role",
+        help="tokens per text, pixels per side of an image, seconds of audio, or words to speak; "
+        "the default depends on the role",
     )
     _add_agent_options(parser)
-    workload.add_argument("--check-tools", action="store_true", help="also try a tool call")
+    workload.add_argument("--check-tools", action="store_true", help="also test a tool call")
     check = parser.add_argument_group("fitness for agents")
     check.add_argument(
         "--check",
         action="store_true",
-        help="measure nothing: is the model, as it is served, fit for agents? Tools, JSON, "
-        "thinking, the same greedy answers as last time, a number in a long text",
+        help="instead of measuring, check whether the served model is fit for agents: tools, "
+        "JSON, thinking, the same greedy answers as last time, a number in a long text",
     )
     check.add_argument(
         "--context-tokens",
         type=int,
         metavar="N",
-        help="the context that --check tries; by default what the server's /v1/models says",
+        help="the context length for --check; by default the one in the server's /v1/models",
     )
     server = parser.add_argument_group("server")
     server.add_argument(
         "--api-key-env", metavar="NAME", help="the environment variable that holds the key"
     )
-    server.add_argument("--timeout", type=_seconds, default=600.0, metavar="S", help="of one read")
+    server.add_argument("--timeout", type=_seconds, default=600.0, metavar="S", help="per read")
     _add_output_options(parser)
     parser.add_argument(
         "--save", action="store_true", help="write the report into ./benchmarks as it grows"
@@ -223,16 +223,19 @@ def _run_parser() -> argparse.ArgumentParser:
 
 def _add_agent_options(parser: argparse.ArgumentParser) -> None:
     agents = parser.add_argument_group(
-        "agents", "conversations that grow by tool results, instead of single requests"
+        "agents", "conversations that grow with tool results, instead of single requests"
     )
     defaults = AgentParameters()
     agents.add_argument(
-        "--agents", type=int, metavar="N", help="so many at once; with --generation-tokens, --seed"
+        "--agents",
+        type=int,
+        metavar="N",
+        help="number of concurrent agents; combines with --generation-tokens and --seed",
     )
     for option, default, what in (
-        ("--turns", defaults.turns, "requests of each agent"),
-        ("--prefix-tokens", defaults.prefix_tokens, "system prompt and tools, shared by all"),
-        ("--result-tokens", defaults.result_tokens, "of tool results, each turn"),
+        ("--turns", defaults.turns, "requests per agent"),
+        ("--prefix-tokens", defaults.prefix_tokens, "length of the shared system prompt and tools"),
+        ("--result-tokens", defaults.result_tokens, "length of the tool results per turn"),
     ):
         agents.add_argument(option, type=int, default=default, metavar="N", help=what)
 
@@ -256,12 +259,12 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="write a report, after every iteration, as its suffix says; may be repeated",
+        help="write a report after every iteration, in the format of the suffix; may be repeated",
     )
 
 
 def _compare_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="mlx-bench compare", description="The ratio of two saved reports.")
+    parser = _Parser(prog="mlx-bench compare", description="Print the ratio of two saved reports.")
     parser.add_argument("a", type=Path, metavar="A.json")
     parser.add_argument("b", type=Path, metavar="B.json")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -269,7 +272,7 @@ def _compare_parser() -> argparse.ArgumentParser:
 
 
 def _report_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="mlx-bench report", description="Show a saved report in another form.")
+    parser = _Parser(prog="mlx-bench report", description="Show a saved report in another format.")
     parser.add_argument("file", type=Path, metavar="FILE.json")
     _add_output_options(parser)
     return parser
@@ -278,23 +281,25 @@ def _report_parser() -> argparse.ArgumentParser:
 def _conformance_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="mlx-bench conformance",
-        description="Try a server with small requests in OpenAI's, Anthropic's and Ollama's APIs, "
-        "each with what a right answer is. The model has to follow simple orders: `Repeat: TEXT` "
-        "is answered with TEXT.",
+        description="Test a server with small requests in OpenAI's, Anthropic's and Ollama's APIs, "
+        "each with its expected answer. The model must follow simple instructions: it answers "
+        "`Repeat: TEXT` with TEXT.",
     )
-    parser.add_argument("url", metavar="URL", help="the base URL, as http://127.0.0.1:8000/v1")
+    parser.add_argument("url", metavar="URL", help="the base URL, e.g. http://127.0.0.1:8000/v1")
     parser.add_argument(
         "cases",
         nargs="*",
         metavar="CASE",
-        help="groups (chat, messages, responses, ollama, http, behaviour, thinking) or ids such as "
-        "C04; by default every group but `thinking`, which needs a model that thinks",
+        help="groups (chat, messages, responses, ollama, http, behaviour, thinking) or IDs such as "
+        "C04; by default every group except `thinking`, which needs a thinking model",
     )
-    parser.add_argument("--model", required=True, metavar="M", help="the model's name there")
+    parser.add_argument(
+        "--model", required=True, metavar="M", help="the model's name on the server"
+    )
     parser.add_argument(
         "--api-key-env", metavar="NAME", help="the environment variable that holds the key"
     )
-    parser.add_argument("--timeout", type=_seconds, default=60.0, metavar="S", help="of one read")
+    parser.add_argument("--timeout", type=_seconds, default=60.0, metavar="S", help="per read")
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 
@@ -302,8 +307,8 @@ def _conformance_parser() -> argparse.ArgumentParser:
 def _calibrate_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="mlx-bench calibrate",
-        description="Measure a server whose schedule is known, and say how far off the figures "
-        "are on this machine, now.",
+        description="Measure a server with a known schedule, and report the error of the figures "
+        "on this machine.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser

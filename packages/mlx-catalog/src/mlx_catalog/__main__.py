@@ -1,4 +1,4 @@
-"""`mlx-catalog`: validate catalog files, look an entry up, say what a model folder holds."""
+"""`mlx-catalog`: validate catalog files, look up entries, and read model folders."""
 
 import argparse
 import os
@@ -59,14 +59,16 @@ def _discard_output() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="mlx-catalog", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    validate = commands.add_parser("validate", help="check entry files, or folders of them")
+    validate = commands.add_parser("validate", help="check entry files or folders of entries")
     validate.add_argument("paths", nargs="+", type=Path, metavar="PATH")
-    commands.add_parser("list", help="the shipped entries")
-    show = commands.add_parser("show", help="one entry, by id or alias, as JSON")
+    commands.add_parser("list", help="list the shipped entries")
+    show = commands.add_parser("show", help="print one entry as JSON, by ID or alias")
     show.add_argument("name")
-    read = commands.add_parser("read", help="what a config.json or a model folder says, as JSON")
+    read = commands.add_parser(
+        "read", help="print the facts in a config.json or a model folder as JSON"
+    )
     read.add_argument("path", type=Path)
-    commands.add_parser("schema", help="the JSON Schema of an entry, for editors")
+    commands.add_parser("schema", help="print the JSON Schema of an entry, for editors")
     return parser
 
 

@@ -21,24 +21,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; its exit code: 2 for wrong usage or settings, 1 for a port in use."""
     parser = argparse.ArgumentParser(
         prog="mlx-gateway",
-        description="One front door for local LLM engines: routes, queues and falls back.",
+        description="One endpoint for local LLM engines, with routing, queues and fallbacks.",
     )
     parser.add_argument("--version", action="version", version=f"mlx-gateway {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     serve_command = commands.add_parser(
         "serve",
         help="answer requests until stopped",
-        description=f"Answer requests until stopped. Clients give the key in {KEY_VARIABLE}; "
-        "SIGHUP reads the settings again.",
+        description=f"Answer requests until stopped. The environment variable {KEY_VARIABLE} "
+        "contains the admin's key. SIGHUP reloads the settings.",
     )
     serve_command.add_argument("--config", type=Path, required=True, metavar="FILE")
-    serve_command.add_argument("--host", help="listen there rather than where the file says")
-    serve_command.add_argument("--port", type=int, help="the same for the port")
+    serve_command.add_argument("--host", help="address to listen on; overrides the file")
+    serve_command.add_argument("--port", type=int, help="port to listen on; overrides the file")
     serve_command.add_argument(
-        "--keys", type=Path, metavar="FILE", help="more keys, each for a client (keys.json)"
+        "--keys",
+        type=Path,
+        metavar="FILE",
+        help="clients' keys (keys.json), in addition to the admin's",
     )
     serve_command.add_argument(
-        "--ledger", type=Path, metavar="FILE", help="note every request there (SQLite)"
+        "--ledger", type=Path, metavar="FILE", help="record every request in this SQLite file"
     )
     options = parser.parse_args(arguments)
     key = os.environ.get(KEY_VARIABLE, "")

@@ -105,8 +105,8 @@ def _nowhere() -> TextIO:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="mlx-hwprobe",
-        description="Which Apple Silicon chip is this, how fast is its memory, and how much of it"
-        " may the GPU use? Without a command: this machine.",
+        description="Report the Apple Silicon chip, the memory bandwidth, and how much memory the "
+        "GPU may use. Without a command, describe this machine.",
     )
     parser.add_argument("--version", action="version", version=f"mlx-hwprobe {__version__}")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
@@ -124,13 +124,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     _add_lookup(commands, shared)
-    table = commands.add_parser("table", parents=[shared], help="every chip and bin known")
+    table = commands.add_parser("table", parents=[shared], help="list all known chips and bins")
     table.add_argument("--csv", action="store_true", help="print CSV, with sources")
     table.set_defaults(run=_table)
     capture = commands.add_parser(
-        "capture", parents=[shared], help="what the probe reads here, fit for a bug report"
+        "capture",
+        parents=[shared],
+        help="save the data that the probe reads on this machine, for a bug report",
     )
-    capture.add_argument("-o", "--output", metavar="FILE", help="write to FILE, not to stdout")
+    capture.add_argument("-o", "--output", metavar="FILE", help="write to FILE instead of stdout")
     capture.set_defaults(run=_capture)
     measure = commands.add_parser("measure", parents=[shared], help="measure the memory bandwidth")
     measure.add_argument(
@@ -144,13 +146,13 @@ def _add_lookup(commands: Any, shared: argparse.ArgumentParser) -> None:
     lookup = commands.add_parser(
         "lookup",
         parents=[shared],
-        help='what is known of a chip: lookup "M4 Max" --gpu-cores 32',
+        help='describe a chip: lookup "M4 Max" --gpu-cores 32',
     )
     lookup.add_argument(
         "name", nargs="+", metavar="CHIP", help='"M4 Max", m4max, m4-max:40:128 ...'
     )
-    lookup.add_argument("--gpu-cores", type=_positive, metavar="N", help="which bin")
-    lookup.add_argument("--memory-gb", type=_gigabytes, metavar="N", help="which memory size")
+    lookup.add_argument("--gpu-cores", type=_positive, metavar="N", help="number of GPU cores")
+    lookup.add_argument("--memory-gb", type=_gigabytes, metavar="N", help="memory size in GB")
     lookup.set_defaults(run=_lookup)
 
 

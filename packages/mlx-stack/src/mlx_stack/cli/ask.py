@@ -36,17 +36,20 @@ _existing_file = click.Path(exists=True, dir_okay=False, path_type=Path)
     "--model",
     "-m",
     metavar="MODEL",
-    help="Ask any model that the gateway knows.",
+    help="Ask any model that the gateway serves.",
     shell_complete=complete_models,
 )
 @click.option("--system", metavar="TEXT", help="Tell the model how to answer.")
 @click.option(
     "--file", "files", type=_existing_file, multiple=True, help="Add a text file. Repeatable."
 )
-@click.option("--image", "images", type=_existing_file, multiple=True, help="Add a picture.")
+@click.option("--image", "images", type=_existing_file, multiple=True, help="Add an image.")
 @click.option("--continue", "-c", "continues", is_flag=True, help="Continue the last conversation.")
 @click.option(
-    "--max-tokens", type=click.IntRange(min=1), metavar="N", help="Longest answer, in tokens."
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Maximum length of the answer, in tokens.",
 )
 @with_context()
 @examples(

@@ -99,7 +99,7 @@ class Integers(click.ParamType[tuple[int, ...]]):
     "--agents",
     type=_POSITIVE,
     metavar="N",
-    help="Measure N agents at once: conversations that grow by tool results.",
+    help="Measure N concurrent agents: conversations that grow with tool results.",
 )
 @click.option(
     "--turns",
@@ -107,7 +107,7 @@ class Integers(click.ParamType[tuple[int, ...]]):
     default=_AGENTS.turns,
     show_default=True,
     metavar="N",
-    help="Requests of each agent.",
+    help="Requests per agent.",
 )
 @click.option(
     "--prefix-tokens",
@@ -115,7 +115,7 @@ class Integers(click.ParamType[tuple[int, ...]]):
     default=_AGENTS.prefix_tokens,
     show_default=True,
     metavar="N",
-    help="An agent's system prompt and tools.",
+    help="Length of an agent's system prompt and tools.",
 )
 @click.option("--save", "is_saved", is_flag=True, help="Keep the result for `recommend`.")
 @click.option(
@@ -125,7 +125,7 @@ class Integers(click.ParamType[tuple[int, ...]]):
     "--check",
     "is_check",
     is_flag=True,
-    help="Check whether it is fit for agents, instead of measuring: tools, JSON, thinking, …",
+    help="Check whether TARGET is fit for agents: tools, JSON, thinking, …; no measurements.",
 )
 @click.option(
     "--tune",
@@ -133,9 +133,12 @@ class Integers(click.ParamType[tuple[int, ...]]):
     is_flag=True,
     help="Find the engine settings that make a tier measurably faster.",
 )
-@click.option("--apply", "applies", is_flag=True, help="Write what --tune found into the stack.")
+@click.option("--apply", "applies", is_flag=True, help="Write the winning settings into the stack.")
 @click.option(
-    "--dry-run", "is_dry", is_flag=True, help="Show what --tune would try or --apply would write."
+    "--dry-run",
+    "is_dry",
+    is_flag=True,
+    help="Show the settings that --tune would try or --apply would write.",
 )
 @click.option(
     "--minutes",
@@ -148,17 +151,17 @@ class Integers(click.ParamType[tuple[int, ...]]):
 @click.option(
     "--role",
     type=click.Choice(_ROLES),
-    help="What to measure of a URL, or if it isn't what the model is for: `chat` of a vision tier.",
+    help="The role to measure, for a URL or if it differs from the tier's, e.g. chat.",
 )
 @click.option(
     "--items",
     type=Integers(),
-    help="Texts, documents or images in a request, of a model that doesn't chat; 1 of sounds.",
+    help="Texts, documents or images per request, for roles other than chat; 1 for audio.",
 )
 @click.option(
     "--sizes",
     type=Integers(),
-    help="Their tokens, the pixels of an image's side, a sound's seconds, or the words to speak.",
+    help="Tokens per text, pixels per side of an image, seconds of audio, or words to speak.",
 )
 @click.option("--model", help="Model name, if TARGET is a URL.")
 @click.option("--api-key-env", metavar="NAME", help="The variable that holds a URL's key.")
@@ -200,20 +203,20 @@ def command(
 ) -> int:
     """Measure TARGET: a tier, a model on this disk, or an http://…/v1.
 
-    A model that isn't a tier is served for the run only. Every prompt is new, so that no prefix
-    cache answers; TTFT starts when the request has left and ends at the first token.
+    A model that isn't a tier is only served for the run. Every prompt is new, so that a prefix
+    cache can't speed it up. TTFT is the time from sending the request to the first token.
 
-    Of a tier with another role than chat, measure what it is for: the texts, pairs or images a
-    second, at several numbers and sizes. Of a tier that transcribes or speaks, measure the
-    real-time factor: seconds of sound per second of work.
+    For an embedding, rerank or vision tier, bench measures texts, pairs or images per second, at
+    several numbers and sizes. For a speech tier, it measures the real-time factor, which is seconds
+    of audio per second of processing.
 
-    With --check, test whether a tier is fit for agents: it gets requests like theirs through the
-    gateway, in the APIs of OpenAI and Anthropic. `status` shows the result. Exits with 1 if the
-    tier isn't fit.
+    With --check, bench tests whether a tier is fit for agents. It sends requests like theirs
+    through the gateway, in the APIs of OpenAI and Anthropic. `status` shows the result. Exits with
+    1 if the tier isn't fit.
 
-    With --tune, try the engine's settings one at a time in a separate engine, then the winners
-    together. Nothing is changed without --apply. If it is interrupted, the next run continues.
-    Don't use the Mac meanwhile: other work is measured as noise.
+    With --tune, bench tries the engine's settings one at a time in a separate engine, then the
+    winners together. Nothing is changed without --apply. If it is interrupted, the next run
+    continues. Don't use the Mac meanwhile, because other work adds noise.
     """
     measured = bench.target.role_to_measure(context.opened, target, role)
     if measured != "chat":

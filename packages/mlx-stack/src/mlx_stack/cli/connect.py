@@ -15,7 +15,7 @@ _complete_clients = completer(lambda _opened: (each.name for each in clients.reg
 
 @click.command("connect")
 @click.argument("client", required=False, shell_complete=_complete_clients)
-@tier_option("The tier for the real work; by default the first of the stack.")
+@tier_option("The tier for the main model; by default the first of the stack.")
 @click.option("--dry-run", is_flag=True, help="Show the change without writing anything.")
 @click.option("--undo", is_flag=True, help="Undo what `connect` wrote.")
 @with_context()

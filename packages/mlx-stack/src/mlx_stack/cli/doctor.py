@@ -32,7 +32,7 @@ _SIGNS = {
 def command(context: Context, bundle: Path | None, *, fix: bool, verbose: bool) -> int:
     """Check the services, the machine, the state folder, the engines, the ports and power settings.
 
-    Each finding says what to do. Exits with 1 while there is a problem.
+    Each finding explains how to fix it. Exits with 1 while there is a problem.
     """
     with context.output.waiting("Fixing" if fix else "Looking"):
         examination = doctor.examine.examine(context.opened, fix=fix)

@@ -176,16 +176,16 @@ def _words(problem: "engines.verify.LockDifference") -> str:
 
 @command.command("upgrade", short_help="Install alongside, test, switch.")
 @_engines_argument
-@click.option("--force", "is_forced", is_flag=True, help="Switch even if a tier does worse.")
+@click.option("--force", "is_forced", is_flag=True, help="Switch even if a tier performs worse.")
 @with_context()
 @examples("mlx-stack engines upgrade", "mlx-stack engines upgrade vllm-mlx")
 def upgrade_command(context: Context, names: tuple[str, ...], *, is_forced: bool) -> None:
     """Install the released versions next to those in use, test them, and switch to them.
 
-    First they must answer a question, with a model of your stack if memory allows, else with the
-    embedded one. Then they serve each tier that fits next to what is running. Unless the check,
-    the greedy answers, the speed and the peak memory are as good as before, nothing is switched.
-    The previous version is kept for `rollback`.
+    First they must answer a question, with a model of your stack if memory allows, or otherwise
+    with the embedded one. Then they serve each tier that fits in memory next to the running
+    services. They are only switched in if the check, the greedy answers, the speed and the peak
+    memory are as good as before. The previous version is kept for `rollback`.
     """
     toolchain = engines.uv_process.own_toolchain()
 
@@ -245,7 +245,7 @@ def _switch_words(switch: "engines.manage.EngineSwitch") -> str:
 @with_context()
 @examples("mlx-stack engines rollback", "mlx-stack engines rollback vllm-mlx")
 def rollback_command(context: Context, names: tuple[str, ...]) -> None:
-    """Go back to the previous versions; repeat it to undo that."""
+    """Go back to the previous versions; run it again to undo this."""
     done = engines.manage.rollback_engines(context.home, only=_chosen(context, names))
     context.output.show(done, _show_switched)
 

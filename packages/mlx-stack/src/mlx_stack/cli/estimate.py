@@ -22,7 +22,7 @@ from mlx_stack.hardware import asked_macs
 @click.argument("model", shell_complete=complete_models)
 @several_hardware_option
 @quant_option("The precision of the weights.")
-@context_option("Tokens of context, for memory and for speed.")
+@context_option("Context length in tokens, for memory and for speed.")
 @concurrency_option
 @click.option("--no-measured", is_flag=True, help="Ignore saved and published figures.")
 @with_context()

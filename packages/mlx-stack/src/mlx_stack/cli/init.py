@@ -64,7 +64,7 @@ class _InitCommand(click.Command):
 )
 @planning_options(
     budget_help="Memory budget for all tiers, e.g. 30gb.",
-    context_help="Tokens of context of every new tier.",
+    context_help="Context length of every new tier, in tokens.",
 )
 @click.option(
     "--add",

@@ -26,7 +26,9 @@ _ANSWERS = {
 
 
 @click.command("install")
-@click.option("--system", is_flag=True, help="As a LaunchDaemon, which needs no login; needs sudo.")
+@click.option(
+    "--system", is_flag=True, help="Install a LaunchDaemon, which runs without a login; needs sudo."
+)
 @click.option(
     "--status", "only_status", is_flag=True, help="Show what is installed and whether it's running."
 )
@@ -35,9 +37,9 @@ _ANSWERS = {
 def command(context: Context, *, system: bool, only_status: bool) -> None:
     """Run the watchdog at every login, or with --system at every boot.
 
-    It starts the stack and keeps it up. Run it again after an upgrade: an installed watchdog is
-    brought up to date. The power-cut verdict considers FileVault, automatic login, and the power
-    settings.
+    The watchdog starts the stack and keeps it running. Run this again after an upgrade to update an
+    installed watchdog. This also shows whether the stack would come back after a power cut, based
+    on FileVault, automatic login and the power settings.
     """
     output, mac = context.output, autostart.mac.this_mac()
     if only_status:
@@ -59,7 +61,7 @@ def _show_installed(output: Output, report: "autostart.install.InstallReport") -
 
 
 @click.command("uninstall")
-@click.option("--system", is_flag=True, help="Only the LaunchDaemon of `install --system`.")
+@click.option("--system", is_flag=True, help="Only remove the LaunchDaemon of `install --system`.")
 @click.option(
     "--status", "only_status", is_flag=True, help="Show what is installed; remove nothing."
 )

@@ -68,7 +68,7 @@ def _show_list(output: Output, listed: "gateway.keys.ListedKeys") -> None:
     "--max-in-flight",
     type=click.IntRange(min=1),
     metavar="N",
-    help="How many requests it may have at once.",
+    help="Maximum number of concurrent requests.",
 )
 @with_context()
 @examples("mlx-stack keys add laptop", "mlx-stack keys add nightly --tiers fast --priority batch")

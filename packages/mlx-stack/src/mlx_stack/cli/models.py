@@ -139,7 +139,7 @@ def search_command(
     *,
     tool_calling: bool,
 ) -> int:
-    """Search the Hub for MLX models that match QUERY, most downloaded first.
+    """Search the Hub for MLX models that match QUERY, sorted by downloads.
 
     With --role, it lists only those that the catalog knows.
     """

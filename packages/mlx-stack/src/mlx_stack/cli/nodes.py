@@ -55,13 +55,15 @@ def _link(node: "nodes.file.Node") -> str:
 
 @command.command("add", short_help="Add another Mac, by the address of its gateway.")
 @click.argument("url")
-@click.option("--name", metavar="NAME", help="Its name here; by default its host name.")
+@click.option(
+    "--name", metavar="NAME", help="The node's name on this Mac; by default its host name."
+)
 @click.option("--code", is_flag=True, help="Pair with the six digits that the other Mac shows.")
 @click.option(
-    "--fingerprint", metavar="HEX", help="Of its certificate authority, as `nodes pair` shows it."
+    "--fingerprint", metavar="HEX", help="Fingerprint that `nodes pair` shows on the other Mac."
 )
 @click.option(
-    "--private-link", is_flag=True, help="Confirm that no one else can listen between the Macs."
+    "--private-link", is_flag=True, help="Confirm that no one can eavesdrop between the Macs."
 )
 @click.option("--mac", metavar="ADDRESS", help="The hardware address that wakes it from sleep.")
 @with_context()
@@ -83,8 +85,8 @@ def add_command(
     """Add the Mac whose gateway answers at URL.
 
     With --code, it asks for the six digits that `mlx-stack nodes pair` shows on that Mac, and gets
-    a key from it. Otherwise it asks for a key that `mlx-stack keys add NAME` created there. Both
-    may also come from standard input. An unencrypted address of a network is refused without
+    a key from that Mac. Otherwise, it asks for a key from `mlx-stack keys add NAME` on that Mac.
+    Both can also be read from standard input. An unencrypted network address is refused without
     --private-link.
     """
     if code and fingerprint is not None:
@@ -124,10 +126,10 @@ def _show_added(output: Output, added: "nodes.manage.AddedNode") -> None:
 @with_context()
 @examples("mlx-stack nodes discover", "mlx-stack nodes discover --json")
 def discover_command(context: Context) -> None:
-    """Listen for a second which other Macs say that they can be nodes (Bonjour).
+    """Listen for a second for other Macs that announce themselves as nodes (Bonjour).
 
-    Those whose `node-host` is set do. These are suggestions only: a Mac is trusted once it has been
-    paired.
+    Macs with `node-host` announce themselves. These are only suggestions: a Mac isn't trusted
+    until it has been paired.
     """
     with context.output.waiting("Listening"):
         discovered = nodes.discover.discover(context.home)
@@ -157,8 +159,8 @@ def _show_discovered(output: Output, discovered: "nodes.discover.Discovered") ->
 def pair_command(context: Context) -> None:
     """Show six digits with which another Mac can add this one, once, within five minutes.
 
-    `mlx-stack nodes add HOST --code` on that Mac asks for them. It then gets a key of its
-    own, which `mlx-stack keys` shows. The next code replaces this one.
+    `mlx-stack nodes add HOST --code` on that Mac asks for them. That Mac then gets its own key,
+    which `mlx-stack keys` shows. A new code replaces this one.
     """
     context.output.show(nodes.pair.show(context.opened), _show_code)
 
@@ -186,7 +188,7 @@ def remove_command(context: Context, name: str) -> None:
 @with_context()
 @examples("mlx-stack nodes check", "mlx-stack nodes check studio --json")
 def check_command(context: Context, name: str | None) -> int:
-    """Contact the nodes, or only NAME, and show what they are and what they serve.
+    """Contact the nodes, or only NAME, and show their hardware and their tiers.
 
     The Macs in `hosts` of a tier are asked over ssh whether it could be started on them.
     Exits with 1 if a node doesn't answer, or such a tier couldn't be started.

@@ -45,11 +45,11 @@ class _Pulled:
 
 @click.command("pull")
 @click.argument("model", shell_complete=complete_models)
-@quant_option("Which format.")
+@quant_option("The format of the weights.")
 @click.option(
     "--force",
     is_flag=True,
-    help="Download everything again; or use a newer revision that was refused.",
+    help="Download everything again, or use a newer revision that was rejected.",
 )
 @click.option(
     "--allow-code",
@@ -79,16 +79,16 @@ def command(
 ) -> int:
     """Download MODEL: a catalog id or a Hub repository (OWNER/NAME, with @REVISION, or its URL).
 
-    An interrupted pull continues where it stopped. Every file is compared with the size and the
-    hash that the Hub gives before the model counts as present. HF_ENDPOINT, HF_TOKEN and
+    An interrupted pull continues where it stopped. The size and hash of every file are compared
+    with those on the Hub before the model counts as downloaded. HF_ENDPOINT, HF_TOKEN and
     HF_HUB_OFFLINE are honoured.
 
-    A newer revision of a model that a tier serves is first served next to the one in use. Unless
-    the check, the greedy answers, the speed and the peak memory are as good, the former stays.
+    If a tier serves the model, a newer revision is first tested next to the one in use. It is only
+    used if the check, the greedy answers, the speed and the peak memory are as good.
 
-    With --nodes, a model that is here already isn't looked for on the Hub. It is copied over ssh
-    into the state folders of the other Macs; a copy that was interrupted continues where it
-    stopped, and every file is compared with its hash there.
+    With --nodes, a model that is already on this Mac isn't looked for on the Hub. It is copied over
+    SSH into the state folders of the other Macs. An interrupted copy continues where it stopped,
+    and every file is compared with its hash on the other Mac.
     """
     output = context.output
     hosts = _hosts(context, model) if is_copied else ()

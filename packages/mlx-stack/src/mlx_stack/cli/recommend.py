@@ -20,7 +20,7 @@ _ALTERNATIVES = 8
 @click.command("recommend")
 @planning_options(
     budget_help="Memory budget for all tiers, e.g. 30gb.",
-    context_help="Tokens of context that every tier is planned for.",
+    context_help="Context length of every tier, in tokens.",
 )
 @several_hardware_option
 @click.option(
@@ -41,11 +41,11 @@ def command(
 ) -> None:
     """Rank the catalog for a machine and propose the tiers of a stack. Nothing is written.
 
-    The tiers share one budget: they all fit at the same time, each with a full context.
-    `mlx-stack init` makes a stack of them.
+    The tiers share one budget: they all fit in memory at the same time, each with a full context.
+    `mlx-stack init` creates a stack from them.
 
-    With several Macs in --hardware, the tiers are for the first; one more is for a model that all
-    of them run together, and that the first can't run by itself.
+    With several Macs in --hardware, the tiers are for the first Mac. One more tier is for a model
+    that all of them run together, and that the first Mac can't run by itself.
     """
     found = planning.recommend.recommend(context.opened, constraints, hardware_spec=hardware_spec)
     context.output.show(found, partial(_show, show_all=show_all))

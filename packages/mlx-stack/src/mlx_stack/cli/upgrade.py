@@ -24,8 +24,8 @@ _WAYS = {
 def command(context: Context, *, check: bool) -> int:
     """Upgrade mlx-stack and its engines.
 
-    This copy is upgraded in the way it was installed: with uv, pipx or Homebrew, or in a clone.
-    Steps that you have to run yourself are printed.
+    This copy is upgraded the same way as it was installed: with uv, pipx or Homebrew, or in a
+    clone. Steps that you have to run yourself are printed.
     """
     output, upgrade = context.output, mlx_stack.upgrade
 

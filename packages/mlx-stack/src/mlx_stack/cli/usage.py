@@ -41,7 +41,7 @@ _REASONS_SHOWN = 5
     "--prices",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="A YAML file of dollars per million tokens, by model; adds the cost.",
+    help="A YAML file with dollars per million tokens, by model; adds the cost.",
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print the rows as CSV.")
 @with_context()
@@ -49,8 +49,8 @@ _REASONS_SHOWN = 5
 def command(context: Context, since: str, by: str, prices: Path | None, *, as_csv: bool) -> None:
     """Show requests, tokens, speed and availability.
 
-    The figures come from ledger.db in the state folder, where the gateway records each request,
-    but none of its text. A client that disconnects doesn't count as a failure.
+    The figures come from ledger.db in the state folder, where the gateway records each request
+    without its text. A client that disconnects doesn't count as a failure.
     """
     if as_csv and context.output.is_for_programs:
         raise UsageError("--csv and --json can't be combined.")

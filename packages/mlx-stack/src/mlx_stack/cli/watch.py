@@ -51,7 +51,7 @@ def command(
     daemon: bool,
     start_first: bool,
 ) -> int:
-    """Restart services that crash, hang or deliver nothing, until interrupted.
+    """Restart services that crash, hang or produce no output, until interrupted.
 
     Services that `down` stopped stay stopped. Every decision is printed and kept in the watchdog's
     log (`mlx-stack logs watchdog`). `--json` is for `--daemon`, `--json-lines` for watching.

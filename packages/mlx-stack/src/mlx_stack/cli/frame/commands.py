@@ -60,7 +60,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
     ),
     CommandEntry("status", LIFECYCLE, "Show the hardware and the state of every service."),
     CommandEntry("nodes", LIFECYCLE, "Show, add, check and remove other Macs."),
-    CommandEntry("watch", LIFECYCLE, "Restart services that crash, hang or deliver nothing."),
+    CommandEntry("watch", LIFECYCLE, "Restart services that crash, hang or produce no output."),
     CommandEntry("bench", DIAGNOSTICS, "Measure a tier, a local model or any endpoint."),
     CommandEntry("doctor", SETUP, "Diagnose problems and suggest fixes."),
     CommandEntry("logs", DIAGNOSTICS, "List the services' logs, or show one of them."),
