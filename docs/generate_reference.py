@@ -167,7 +167,7 @@ def configuration_page() -> str:
         "```",
         "",
         "The values are in `config.yaml` in the [state folder](files.md), with mode 0600. You may",
-        "edit that file; unknown keys and invalid values are rejected with their line.",
+        "edit that file; unknown keys and invalid values are rejected with the line number.",
         "`mlx-stack up` applies changes.",
         "",
         "| key | default | valid | meaning |",
@@ -197,8 +197,8 @@ def exit_code_page() -> str:
     lines = [
         "# Exit codes and errors",
         "",
-        "Errors go to stderr, with a hint if there is something to do. With `--json`, stdout has",
-        "the error as one document of [this shape](json.md).",
+        "Errors go to stderr, with a hint if you can do something about it. With `--json`, stdout",
+        "contains the error as one document of [this shape](json.md).",
         "`MLX_STACK_DEBUG=1` shows the traceback.",
         "",
         "| code | meaning |",
@@ -250,7 +250,7 @@ def json_page() -> str:
         "# JSON answers",
         "",
         "With `--json`, stdout is exactly one document. While `schema_version` is 1, fields may be",
-        "added but never removed or redefined: ignore what you don't know. Units",
+        "added but never removed or redefined, so ignore unknown fields. Units",
         "are in the names. The JSON Schemas are installed with the package:",
         "`python -c 'import mlx_stack; print(mlx_stack.__path__[0] + \"/schemas\")'`.",
         "",
@@ -325,9 +325,9 @@ def recommended_page() -> str:
     lines = [
         "# Recommended models for each Mac",
         "",
-        f"With the default budget of {DEFAULT_BUDGET_PCT} % of the memory, 4 bits per weight and",
-        "no Hub token. Each cell shows the model, its context in thousands of tokens, and its",
-        "speed in tokens per second after a prompt of 1,024 tokens. See",
+        f"These plans are for the default budget of {DEFAULT_BUDGET_PCT} % of the memory, 4 bits",
+        "per weight and no Hub token. Each cell shows the model, its context in thousands of",
+        "tokens, and its speed in tokens per second after a prompt of 1,024 tokens. See",
         "[How models are chosen](../explanation/recommendations.md).",
     ]
     for intent in Intent:

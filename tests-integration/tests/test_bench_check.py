@@ -86,7 +86,7 @@ def test_other_greedy_answers_are_wrong_only_if_nothing_else_has_changed(served:
     ]
     assert "the same as on" in case_of(again, "coherence")["seen"]
     assert "8 differ" in case_of(changed, "coherence")["seen"]
-    assert changed["verdict"].endswith("other greedy answers")
+    assert changed["verdict"].endswith("different greedy answers")
 
 
 def case_of(document: Mapping[str, list[dict[str, object]]], name: str) -> dict[str, object]:

@@ -108,7 +108,7 @@ def test_a_revision_that_does_as_well_is_used_even_if_the_comparison_was_interru
     done = pull(served)
     assert done.code == 0, done.err
     assert done.document["downloaded_bytes"] == 0
-    assert "standard does as well as with the former revision" in done.document["note"]
+    assert "standard performs as well as with the former revision" in done.document["note"]
     assert options_of(served) == ["--ballast-mb", "1"]
     assert pull(served).document["outcome"] == "present"
 

@@ -275,8 +275,8 @@ INSIDE = {
         (INSIDE | {"RemovableMediaOrExternalDevice": True}, "it is not a disk inside the Mac"),
         (INSIDE | {"Ejectable": True}, "it is not a disk inside the Mac"),
         ({}, "it is not a disk inside the Mac"),
-        (INSIDE | {"MountPoint": "/"}, "diskutil knows nothing of it"),
-        (None, "diskutil knows nothing of it"),
+        (INSIDE | {"MountPoint": "/"}, "diskutil doesn't know it"),
+        (None, "diskutil doesn't know it"),
     ],
     ids=[
         *("inside", "encrypted", "perhaps-encrypted", "external", "card", "image", "silent"),

@@ -684,4 +684,4 @@ def test_status_says_what_runs_waits_is_idle_and_will_go(served: Program) -> Non
     assert 500 < rare["rests_in_s"] < 600
     assert "without a request" in text
     assert "could not be started" in row(served, "bad")["reason"]
-    assert "not started when it was last asked for" in text
+    assert "not started at its last request" in text

@@ -109,7 +109,7 @@ def test_other_answers_are_wrong_unless_something_else_explains_them() -> None:
         (("--n=1",), ("--n", "8"), ("--n 1, before 8",)),
         (("--offline", "--mtp"), ("--offline",), ("now with --mtp",)),
         (("--offline",), ("--offline", "--n", "8"), ("now without --n 8",)),
-        (("--a", "--b"), ("--b", "--a"), ("the flags in another order",)),
+        (("--a", "--b"), ("--b", "--a"), ("the flags in a different order",)),
         (None, ("--a",), ("flags unknown",)),
         (("--a",), None, ("flags unknown before",)),
         (("--a",), ("--a",), ()),

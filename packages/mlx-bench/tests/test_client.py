@@ -241,7 +241,7 @@ def test_a_page_of_models_that_is_no_json_is_told(serve_bytes: ServeBytes) -> No
     url = serve_bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n<html/>")
     with (
         StreamingClient(ModelEndpoint(url, "m")) as client,
-        pytest.raises(EndpointError, match="something else: JSON is malformed"),
+        pytest.raises(EndpointError, match="unexpected answer: JSON is malformed"),
     ):
         client.list_models()
 

@@ -189,7 +189,7 @@ def test_sounds_are_heard_so_many_times_faster_than_they_play(url: str) -> None:
         assert summary.rate.value is not None
         assert 0 < summary.rate.value <= summary.size / TAKES_S
         assert summary.first_byte_s.value is None
-    assert report.load_words(report.summaries[1]) == "1 sound of 20 seconds a request"
+    assert report.load_words(report.summaries[1]) == "1 sound of 20 seconds per request"
     assert "tok/s" not in render_role_table(report)
     assert len({*sounds(4)}) == 4, "no sound is sent twice"
 
@@ -259,7 +259,7 @@ def test_texts_that_the_model_cuts_are_a_caution(url: str) -> None:
 
     (caution,) = [each for each in report.cautions if each.code is CautionCode.PROMPT_LENGTH]
     assert caution.message == (
-        "2 texts of 150 tokens a request: by the server's count a text had 120 to 120 tokens."
+        "2 texts of 150 tokens per request: by the server's count a text had 120 to 120 tokens."
     )
 
 

@@ -105,12 +105,12 @@ async def test_documents_are_ranked_for_both_kinds_of_clients(bench: MakeBench, 
 @pytest.mark.parametrize(
     ("path", "body", "hint"),
     [
-        ("/v1/embeddings", {"model": "standard", "input": "a"}, "makes embeddings. Ask 'embed'."),
-        ("/api/embed", {"model": "standard", "input": "a"}, "makes embeddings. Ask 'embed'."),
-        ("/v1/rerank", {"model": "embed", "query": "q", "documents": ["a"]}, "Ask 'rank'."),
-        ("/v1/chat/completions", {"model": "embed", "messages": []}, "Ask 'standard'."),
-        ("/v1/messages", {"model": "rank", "messages": []}, "Ask 'standard'."),
-        ("/v1/audio/speech", {"model": "rank", "input": "a"}, "No other model here does"),
+        ("/v1/embeddings", {"model": "standard", "input": "a"}, "makes embeddings. Use 'embed'."),
+        ("/api/embed", {"model": "standard", "input": "a"}, "makes embeddings. Use 'embed'."),
+        ("/v1/rerank", {"model": "embed", "query": "q", "documents": ["a"]}, "Use 'rank'."),
+        ("/v1/chat/completions", {"model": "embed", "messages": []}, "Use 'standard'."),
+        ("/v1/messages", {"model": "rank", "messages": []}, "Use 'standard'."),
+        ("/v1/audio/speech", {"model": "rank", "input": "a"}, "No other model on this server does"),
     ],
 )
 async def test_a_model_is_only_asked_for_what_it_does(

@@ -190,9 +190,9 @@ async def test_whoever_waits_for_a_model_that_is_gone_is_sent_on() -> None:
     waits = asyncio.ensure_future(it.take())
     await settle()
 
-    it.fail("it is not served any more")
+    it.fail("it is no longer served")
 
-    with pytest.raises(UpstreamFailedError, match="not served any more"):
+    with pytest.raises(UpstreamFailedError, match="no longer served"):
         await waits
 
 

@@ -126,7 +126,7 @@ def test_people_are_told_of_a_virtual_machine_and_of_rosetta(
 
 def test_an_estimate_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--from", str(CAPTURES / "unknown_newer_m7_max.json")]) == 0
-    assert "614 GB/s (an estimate: the least it can be)" in capsys.readouterr().out
+    assert "614 GB/s (an estimate: a lower bound)" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -218,9 +218,9 @@ def test_a_volume_is_there_at_boot_only_where_diskutil_says_so() -> None:
     assert told({}) is None
     assert told({"Internal": False}) == "it is not a disk inside the Mac"
     assert told({"FileVault": True}) == "it is encrypted, and may be locked then"
-    assert volume_problem(Programs({}), volume) == "diskutil knows nothing of it"
+    assert volume_problem(Programs({}), volume) == "diskutil doesn't know it"
     damaged = Programs({"diskutil": Completed(0, "<plist")})
-    assert volume_problem(damaged, volume) == "diskutil knows nothing of it"
+    assert volume_problem(damaged, volume) == "diskutil doesn't know it"
 
 
 def test_a_session_is_told_by_id_the_console_and_sshds_variables() -> None:

@@ -75,7 +75,7 @@ def assert_found(found: Watched, at: float) -> None:
 def test_a_dead_generation_thread_is_found_when_its_prompt_should_have_been_read() -> None:
     found = watched(stuck(RequestInFlight("a", 3000)))
     assert_found(found, expected_at(3000))
-    assert "1 request in flight nothing was read or written" in found.reason
+    assert "1 request in flight made no progress" in found.reason
 
 
 def test_a_stream_that_stops_in_the_middle_is_found() -> None:
@@ -100,7 +100,7 @@ def test_requests_that_pile_up_behind_a_deadlock_buy_it_no_time() -> None:
 def test_an_engine_that_is_idle_and_dead_is_found_by_the_question_for_a_token() -> None:
     found = watched(Engine(lambda _: Work(written=10), lambda _: SILENCE))
     assert_found(found, RULE.ask_every_s + RULE.floor_s)  # type: ignore[operator]
-    assert "left a request for one token unanswered for 60 s" in found.reason
+    assert "hasn't answered a request for one token for 60 s" in found.reason
 
 
 def test_the_question_for_a_token_can_be_switched_off() -> None:
@@ -256,7 +256,7 @@ def test_a_status_that_claims_requests_which_are_not_there_gets_no_engine_shot()
     found = watched(Engine(lambda _: Work((RequestInFlight("ghost", 10),), written=10)))
     assert found.wedged_at is None
     assert found.notes == (
-        "it says that its requests don't move, and answers: whether it answers counts",
+        "it reports no progress, but a test request succeeds: its report is ignored",
     )
 
 

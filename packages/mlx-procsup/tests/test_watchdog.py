@@ -382,7 +382,7 @@ def test_critical_memory_pressure_sheds_the_least_important_and_restores_it(
     assert world.heard() == [("small", "shed")]
     status = probe_service(target_of(world.services[1].spec), world.dirs)
     assert status.state is ServiceState.STOPPED
-    assert status.last_error == "put aside: memory pressure was critical"
+    assert status.last_error == "paused: memory pressure was critical"
     world.run(watchdog, 120)
     assert len(world.events) == 1
     world.pressure = Pressure.NORMAL

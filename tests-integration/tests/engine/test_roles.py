@@ -242,7 +242,7 @@ BOMB = DOT[:16] + struct.pack(">II", 50_000, 50_000) + DOT[24:]
         ("/embeddings", {"model": "all-minilm-l6-v2", "input": ["x"] * 10_000}, "10,000 texts"),
         ("/rerank", {"model": "pairs", "query": "x", "documents": ["y"] * 10_000}, "10,000 texts"),
         ("/embeddings", {"model": "all-minilm-l6-v2", "input": "word " * 100_000}, "512 tokens"),
-        ("/embeddings", {"model": "all-minilm-l6-v2", "input": [[1, 2], [3]]}, "Token ids"),
+        ("/embeddings", {"model": "all-minilm-l6-v2", "input": [[1, 2], [3]]}, "Token IDs"),
         ("/embeddings", {"model": "nobody/knows-this", "input": "x"}, "nobody/knows-this"),
         ("/rerank", {"model": "nobody", "query": "x", "documents": ["y"]}, "nobody"),
         (data_url(BOMB), {}, "50,000 x 50,000 pixels"),
@@ -279,9 +279,9 @@ def test_ask_shows_a_picture_and_refuses_a_bomb(program: Program, tmp_path: Path
 @pytest.mark.parametrize(
     ("tier", "size", "unit", "shown"),
     [
-        ("all-minilm-l6-v2", "32", "texts/s", "texts of 32 tokens a request"),
-        ("pairs", "40", "pairs/s", "documents of 40 tokens a request"),
-        ("eyes", "64", "images/s", "images of 64 pixels a request"),
+        ("all-minilm-l6-v2", "32", "texts/s", "texts of 32 tokens per request"),
+        ("pairs", "40", "pairs/s", "documents of 40 tokens per request"),
+        ("eyes", "64", "images/s", "images of 64 pixels per request"),
     ],
 )
 def test_bench_measures_what_a_tier_is_for_and_status_shows_it(

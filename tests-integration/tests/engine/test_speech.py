@@ -191,5 +191,5 @@ def test_a_model_asked_for_another_ones_work_names_the_one_that_does_it(
     spoken = client.post("/audio/speech", json={"model": "wee-whisper", "input": "x"})
     heard = hear(client, tone(1), model="wee-soprano")
     assert (spoken.status_code, heard.status_code) == (400, 400)
-    assert "Ask 'wee-soprano'." in spoken.json()["error"]["message"]
-    assert "Ask 'wee-whisper'." in heard.json()["error"]["message"]
+    assert "Use 'wee-soprano'." in spoken.json()["error"]["message"]
+    assert "Use 'wee-whisper'." in heard.json()["error"]["message"]

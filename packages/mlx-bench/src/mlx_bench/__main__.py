@@ -118,7 +118,7 @@ def _run(options: "argparse.Namespace") -> int:
     agents = agent_parameters_from(options) if options.agents is not None else None
     parameters = parameters_from(options)
     if options.check and agents is not None:
-        raise ParametersError("--check and --agents are two questions: ask one after the other")
+        raise ParametersError("--check and --agents can't be combined: run one after the other")
     if options.check and (options.form not in (None, ".json") or options.html or options.output):
         raise ParametersError("--check goes with --json and --save, not with the other outputs")
     base_url, api_key = parse_base_url(options.url), _api_key(options.api_key_env)

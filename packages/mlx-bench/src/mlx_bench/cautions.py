@@ -165,7 +165,7 @@ def _grouped(runs: Sequence[MeasuredRun]) -> Iterator[_Reason]:
         bias = (share - 1) / max(tokens - share, 1)
         yield _Reason(
             CautionCode.GROUPED_TOKENS,
-            f"The server sends about {share:.1f} tokens an event: the decode rate may read up to "
+            f"The server sends about {share:.1f} tokens per event: the decode rate may read up to "
             f"{bias:.1%} high, and gaps are between events, not tokens.",
         )
 
@@ -185,7 +185,7 @@ def _prompt_length(
         yield _Reason(
             CautionCode.PROMPT_LENGTH,
             f"The server doesn't say how long prompts are: {point.prompt_tokens} tokens "
-            "is an assumption of one token a word.",
+            "is an assumption of one token per word.",
         )
 
 
@@ -218,7 +218,7 @@ def _time_course(runs: Sequence[MeasuredRun]) -> Iterator[_Reason]:
             yield _Reason(
                 CautionCode.OUTLIERS,
                 f"{len(far)} of {len(samples)} iterations are outliers by {name} "
-                "(modified z-score above 3.5): something else was using the machine?",
+                "(modified z-score above 3.5): was something else using the machine?",
             )
     if (fell := slowing("decode rate", rates)) is not None:
         yield _Reason(CautionCode.THERMAL_DRIFT, f"The {fell}")
@@ -231,7 +231,7 @@ def slowing(name: str, rates: Sequence[float]) -> str | None:
         return None
     return (
         f"{name} fell by {-drift.relative_change:.0%} over the iterations "
-        f"(Mann-Kendall p = {drift.p_value:.3f}): the machine gets hot, or slower."
+        f"(Mann-Kendall p = {drift.p_value:.3f}): the machine is getting hot or slower."
     )
 
 
@@ -276,5 +276,5 @@ def clock_problems[W: WaveTiming](waves: Sequence[W]) -> Iterator[tuple[W, Cauti
     busy = [wave for wave in waves if wave.client_cpu_s > CLIENT_CPU_SHARE * wave.duration_s]
     if busy:
         share = max(wave.client_cpu_s / wave.duration_s for wave in busy)
-        text = f"The client itself used {share:.0%} of a core: its stamps may be late."
+        text = f"The client itself used {share:.0%} of a core: its timestamps may be late."
         yield busy[0], CautionCode.CLIENT_BUSY, text

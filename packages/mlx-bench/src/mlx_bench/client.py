@@ -79,7 +79,7 @@ class ModelEndpoint:
         """Refuse a key that the transport would refuse, in words that would show it."""
         key = self.api_key or ""
         if not (key.isascii() and key.isprintable()):
-            raise ParametersError("The key holds a line break or a character outside ASCII.")
+            raise ParametersError("The key contains a line break or a character outside ASCII.")
 
     @property
     def completions_url(self) -> str:
@@ -276,7 +276,7 @@ class StreamingClient:
         try:
             return msgspec.json.decode(response.content, type=kind)
         except msgspec.DecodeError as error:
-            raise EndpointError(f"{url} answers something else: {error}.", url=url) from error
+            raise EndpointError(f"{url} gave an unexpected answer: {error}.", url=url) from error
 
     def stream(self, request: ChatRequest, *, limit: ReadLimit | None = None) -> Exchange:
         """Send one request in the dialect found so far; failures are in the result, not raised.
@@ -384,8 +384,8 @@ def unreachable(url: str, reason: str) -> EndpointError:
 
 def _refusal(endpoint: ModelEndpoint, url: str, status: int, body: str) -> EndpointError:
     hints = {
-        401: "The server wants a key: name the variable that holds it with --api-key-env.",
-        403: "The server wants a key: name the variable that holds it with --api-key-env.",
+        401: "The server requires a key: name the variable that contains it with --api-key-env.",
+        403: "The server requires a key: name the variable that contains it with --api-key-env.",
         404: f"Does the server know the model {endpoint.model!r}, and does the URL end in /v1?"
         if endpoint.model
         else "Name a model with --model; and does the URL end in /v1?",

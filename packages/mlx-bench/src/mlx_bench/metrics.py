@@ -178,7 +178,7 @@ def _failure(exchange: "Exchange", completion: Completion, requested_tokens: int
     if exchange.status >= 300:
         return f"HTTP {exchange.status}: {server_message(exchange.body_text)}"
     if completion.error is not None:
-        return f"the server reported an error in mid-stream: {completion.error}"
+        return f"the server reported an error mid-stream: {completion.error}"
     if exchange.failure is not None:
         return f"the stream was cut off: {exchange.failure}"
     if completion.ended_ns is None and exchange.reads:

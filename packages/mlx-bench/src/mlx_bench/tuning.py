@@ -230,7 +230,7 @@ def judge(tuning: Tuning, candidate: TuningCandidate) -> Verdict:
     found = _compare(_joined(trials), [each.samples for each in baselines])
     different = sorted({name for each in trials for name in _different_answers(each, baselines)})
     if different and not candidate.changes_answers:
-        words = f"{len(different)} greedy answers are other ones ({', '.join(different)})"
+        words = f"{len(different)} greedy answers differ ({', '.join(different)})"
         return Verdict(TrialOutcome.ANSWERS, found.gain, words)
     too_much = _too_much_memory(tuning, trials, baselines)
     if too_much:

@@ -60,7 +60,7 @@ class Exactness(StrEnum):
     PROPORTIONAL = "proportional"
     """The server counts, but not one token a word: lengths are near, not exact."""
     ASSUMED = "assumed"
-    """The server counts nothing: one token a word is assumed."""
+    """The server counts nothing: one token per word is assumed."""
 
 
 class Parameters(msgspec.Struct, frozen=True):
@@ -104,7 +104,7 @@ class Parameters(msgspec.Struct, frozen=True):
         if self.warm_up < 0:
             raise ParametersError("Warm-up can't be negative.")
         if self.precision is not None and not 0 < self.precision < 1:
-            raise ParametersError("The precision is a share between 0 and 1, as 0.02.")
+            raise ParametersError("The precision is a share between 0 and 1, e.g. 0.02.")
         for name in ("prompt_tokens", "concurrency"):
             once = tuple(dict.fromkeys(getattr(self, name)))
             msgspec.structs.force_setattr(self, name, once)

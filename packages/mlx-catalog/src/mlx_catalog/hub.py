@@ -267,7 +267,10 @@ class Hub:
         if said == _DISABLED:
             reason = f"the hub has disabled {path}"
         elif code == "GatedRepo":
-            kind, reason = GatedRepoError, said or f"{path} is for those who accepted its licence"
+            kind, reason = (
+                GatedRepoError,
+                said or f"{path} is only available after accepting its licence",
+            )
         elif code == "RevisionNotFound":
             kind, reason = RevisionNotFoundError, f"no such revision: {path}"
         elif status == HTTPStatus.UNAUTHORIZED and self._token and not code:

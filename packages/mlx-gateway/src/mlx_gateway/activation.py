@@ -112,7 +112,7 @@ class NothingToStart:
         Raises:
             ApiError: Always.
         """
-        raise invalid(f"{model} is not for this gateway to unload.", param="keep_alive")
+        raise invalid(f"This gateway can't unload {model}.", param="keep_alive")
 
     def is_at_rest(self, model: str) -> bool:
         """Whether `model` has to start first: never."""

@@ -187,7 +187,7 @@ class Gateway:
         if not self._options.hosts.allow(headers.get(b"host"), server[0]):
             raise ApiError(
                 HTTPStatus.FORBIDDEN,
-                "This gateway does not go by that host name. Ask it as localhost.",
+                "This gateway doesn't accept that host name. Use localhost.",
                 code="host_not_allowed",
             )
 
@@ -390,7 +390,7 @@ class Gateway:
         if most is not None and self._in_flight[client.name] >= most:
             raise ApiError(
                 HTTPStatus.TOO_MANY_REQUESTS,
-                f"The key {client.name!r} may have {most} requests in flight, and has them.",
+                f"The key {client.name!r} has reached its limit of {most} concurrent requests.",
                 code="rate_limit_exceeded",
                 retry_after_s=1,
             )

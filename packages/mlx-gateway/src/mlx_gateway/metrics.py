@@ -89,12 +89,12 @@ class Metrics:
         )
         self._fallbacks = Counter(
             "mlx_gateway_fallbacks",
-            "Requests that another model answered than the one that was asked for.",
+            "Requests answered by a different model than the requested one.",
             ("asked", "answered_by"),
             registry=self._registry,
         )
         self._running = Gauge(
-            "mlx_gateway_requests_running", "Requests at the engines.", ("model",),
+            "mlx_gateway_requests_running", "Requests running at the engines.", ("model",),
             registry=self._registry,
         )  # fmt: skip
         self._waiting = Gauge(
@@ -103,7 +103,7 @@ class Metrics:
         )  # fmt: skip
         self._ledger = Gauge(
             "mlx_gateway_ledger_writes",
-            "1 while requests are written down, 0 while they are not.",
+            "1 while requests are recorded, 0 while they are not.",
             registry=self._registry,
         )
         self._lost = Gauge(

@@ -132,10 +132,14 @@ def require_role(settings: GatewaySettings, name: str, roles: Collection[Role]) 
         return
     wanted = _DOES[min(roles, key=list(Role).index)]
     able = [other for other, model in settings.models.items() if model.role in roles]
-    hint = f"Ask {' or '.join(map(repr, able))}." if able else "No other model here does, either."
+    hint = (
+        f"Use {' or '.join(map(repr, able))}."
+        if able
+        else "No other model on this server does, either."
+    )
     raise ApiError(
         HTTPStatus.BAD_REQUEST,
-        f"The model {name!r} {_DOES[role]}; it is not one that {wanted}. {hint}",
+        f"The model {name!r} {_DOES[role]}, but the request needs one that {wanted}. {hint}",
         code="unsupported_model",
         param="model",
     )

@@ -260,7 +260,7 @@ class Sender:
         """
         line = self._models.lines.get(option.name)
         if line is None:
-            raise UpstreamFailedError("it is not served any more")
+            raise UpstreamFailedError("it is no longer served")
         reading = self._reading(request, option)
         turn = await line.take(frozenset(failed), request.client.priority, reading)
         request.upstream = upstream = turn.upstream

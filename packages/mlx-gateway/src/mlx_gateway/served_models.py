@@ -61,7 +61,7 @@ class ServedModels:
     def _apply(self) -> None:
         self.settings = settings = self._options.activator.extended(self._given)
         for name in self.lines.keys() - settings.models.keys():
-            self.lines.pop(name).fail("it is not served any more")
+            self.lines.pop(name).fail("it is no longer served")
         for name, model in settings.models.items():
             if name in self.lines:
                 self.lines[name].change(model)

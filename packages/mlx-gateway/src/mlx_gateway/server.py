@@ -171,7 +171,7 @@ def _door(config: Path, settings: TlsSettings | None) -> _TlsDoor | None:
             door.listener.close()
             raise
     except (ConfigError, PortInUseError) as error:
-        _log.warning("other machines can't come in by TLS: %s", error)
+        _log.warning("other machines can't connect with TLS: %s", error)
         return None
     return door
 

@@ -196,7 +196,7 @@ class ConnectionPool:
                     ssl=(find_tls() or self._usual_tls()) if address.is_tls else None,
                 )
         except TimeoutError as error:
-            raise UpstreamFailedError("it takes no connection") from error
+            raise UpstreamFailedError("it accepts no connection") from error
         except ssl.SSLCertVerificationError as error:
             raise UpstreamFailedError("its certificate is not one that is trusted") from error
         except OSError as error:

@@ -218,7 +218,7 @@ class WaitingLine:
     def _overloaded(self) -> ApiError:
         return ApiError(
             HTTPStatus.SERVICE_UNAVAILABLE,
-            f"The model is busy: {len(self._waiting)} requests wait for it already.",
+            f"The model is busy: {len(self._waiting)} requests are already waiting for it.",
             code="overloaded",
             retry_after_s=self._retry_after_s(),
         )

@@ -328,7 +328,7 @@ def test_an_error_event_is_noticed() -> None:
 
     stream, _ = relayed(read(stream=True), START, broken, STOP)
 
-    assert str(stream.failure) == "its stream holds an error: dead"
+    assert str(stream.failure) == "its stream contains an error: dead"
 
 
 def test_tokens_are_counted_of_the_request_that_would_be_sent() -> None:

@@ -75,7 +75,7 @@ def test_a_comment_inside_an_event_stays_in_it() -> None:
 
 
 def test_an_event_without_an_end_is_given_up() -> None:
-    with pytest.raises(UpstreamFailedError, match="without an end"):
+    with pytest.raises(UpstreamFailedError, match="unterminated event"):
         fed(EventStream(), [b"x" * 2**16] * 300)
 
 

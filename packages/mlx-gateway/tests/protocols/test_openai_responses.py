@@ -284,7 +284,7 @@ def test_a_failed_response_is_noticed_and_told() -> None:
 
     stream, _ = relayed(read(stream=True), event("response.created"), failed)
 
-    assert str(stream.failure) == "its stream holds an error: dead"
+    assert str(stream.failure) == "its stream contains an error: dead"
     told = json.loads(RESPONSES.error_event(ApiError(502, "broke off")).split(b"data: ")[1])
     assert told["response"]["error"]["message"] == "broke off"
     assert told["response"]["status"] == "failed"

@@ -141,7 +141,7 @@ def profile_from_capture(capture: Capture) -> HardwareProfile:
         names = ", ".join(capture.outputs) or "none"
         raise HwprobeError(
             f"nothing about the machine could be read (outputs: {names})",
-            hint="A capture holds what each program printed: text of sysctl, ioreg and sw_vers,"
+            hint="A capture contains the output of each program: text of sysctl, ioreg and sw_vers,"
             " JSON of system_profiler.",
         )
     return profile

@@ -17,7 +17,7 @@ _BANDWIDTH_SOURCES = {
     "table": "Apple's figure for this chip",
     "table-by-memory": "Apple's figure, by the memory size",
     "measured": "measured on this machine",
-    "estimate": "an estimate: the least it can be",
+    "estimate": "an estimate: a lower bound",
 }
 _LIMIT_SOURCES = {
     "sysctl": "set with iogpu.wired_limit_mb",
@@ -117,10 +117,10 @@ def _how_to_tell_apart(rows: Sequence[ChipBin]) -> list[str]:
         lines.append("  so does the Apple menu > About This Mac > More Info > System Report.")
     sizes = [size for row in rows for size in row.memory_options_gb]
     if len(sizes) == len(set(sizes)):
-        lines.append("  Its memory size tells it too.")
+        lines.append("  Its memory size determines it too.")
     if len({row.memory_bandwidth_gb_s for row in rows}) == 1:
         lines.append("  The memory bandwidth is the same.")
-    return [*lines, "Ask for one with --gpu-cores or --memory-gb."]
+    return [*lines, "Choose one with --gpu-cores or --memory-gb."]
 
 
 def render_table(rows: Sequence[ChipBin]) -> str:

@@ -26,7 +26,7 @@ _BESIDE_THE_CHIP = re.compile(
     r"|with|and|unified|memory|ram)\b|[();]|,(?!\d)"
 )
 _TOGETHER = "Several Macs have `+` between them: m4-max:40:128+m2-ultra:76:192."
-_FORMS = "Give chip:GPU cores:GB (m4-max:40:128, m4-max::128), a profile id (m4-max-128) or a file."
+_FORMS = "Give chip:GPU cores:GB (m4-max:40:128, m4-max::128), a profile ID (m4-max-128) or a file."
 
 
 def parse_hardware_spec(text: str) -> HardwareProfile:

@@ -115,7 +115,7 @@ def _power(facts: BootFacts) -> BootFinding:
         return BootFinding(
             "autorestart",
             BootVerdict.WARNING,
-            "The battery bridges a power cut; once it is empty, a person must switch the Mac on.",
+            "The battery bridges a power cut; when it is empty, someone must switch the Mac on.",
         )
     if facts.autorestart is None and facts.autorestart_at_connect is None:
         return BootFinding(
@@ -137,7 +137,9 @@ def _filevault(facts: BootFacts) -> BootFinding:
             "Whether FileVault is on is not known: fdesetup is silent.",
         )
     if not facts.filevault:
-        return BootFinding("filevault", BootVerdict.OK, "FileVault is off: the disk opens at boot.")
+        return BootFinding(
+            "filevault", BootVerdict.OK, "FileVault is off: the disk is unlocked at boot."
+        )
     by_ssh = facts.macos_major is not None and facts.macos_major >= _UNLOCKS_OVER_SSH
     unlock = (
         "or unlock it over SSH with your password (Remote Login on, wired network)"
@@ -166,7 +168,7 @@ def _job(
         yield BootFinding(
             "job",
             BootVerdict.PREVENTS,
-            f"The domain {domain.target} is not made again at boot.",
+            f"The domain {domain.target} is not created again at boot.",
             as_daemon,
         )
     else:

@@ -66,7 +66,7 @@ def volume_problem(run: CommandRunner, volume: Path) -> str | None:
     answer = _asked(run, ("diskutil", "info", "-plist", str(volume)))
     facts = read_entries(answer.stdout.encode()) if answer is not None else {}
     if facts.get("MountPoint") != str(volume):
-        return "diskutil knows nothing of it"
+        return "diskutil doesn't know it"
     is_inside = facts.get("Internal"), facts.get("RemovableMediaOrExternalDevice")
     if is_inside != (True, False) or facts.get("Ejectable") is not False:
         return "it is not a disk inside the Mac"

@@ -368,7 +368,7 @@ def _not_running(answer: LaunchctlAnswer, label: str, job: PrintedJob) -> NotRun
         ended = f"exited with {job.last_exit_code}{name}"
     else:
         ended = "was never started"
-    hint = "its own output tells why"
+    hint = "its own output shows why"
     if job.last_exit_reason and "CODESIGNING" in job.last_exit_reason:
         hint = (
             "its file was replaced while macOS remembered the old one's signature: "

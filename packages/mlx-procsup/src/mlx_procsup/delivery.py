@@ -250,9 +250,7 @@ def answered(
         case AnswerKind.TOKEN:
             note = ""
             if is_still:
-                note = (
-                    "it says that its requests don't move, and answers: whether it answers counts"
-                )
+                note = "it reports no progress, but a test request succeeds: its report is ignored"
             proven = {"proven_at": now, "has_delivered": True, "errors": 0, "wedged": None}
             excused = history.last.failures if history.last is not None else 0
             return _telling(history.moved(**proven, excused=excused), note)
@@ -304,7 +302,7 @@ def _look_in_vain(
         return replace(history, unreadable=count), _NOTHING
     # what can't be known is no reproach; what was proven by a question stays
     history = replace(history.moved(), seen_at=now, last=None, unreadable=count)
-    note = f"what it works on is unknown ({said.reason}): whether it answers is all that counts"
+    note = f"its progress is unknown ({said.reason}): only its answers are checked"
     return _telling(history, note, topic="unreadable")
 
 
@@ -393,8 +391,8 @@ def _stuck(history: DeliveryHistory, rule: DeliveryRule) -> str:
     count = history.stuck
     requests = "1 request" if count == 1 else f"{count} requests"
     return (
-        f"it answers, but of {requests} in flight nothing was read or written for "
-        f"{history.still_s:.0f} s, where {history.grace_s(rule):.0f} s were the most to expect"
+        f"it answers, but {requests} in flight made no progress for {history.still_s:.0f} s, "
+        f"and at most {history.grace_s(rule):.0f} s were expected"
     )
 
 
@@ -404,6 +402,6 @@ def _failing(words: str) -> str:
 
 def _silent(history: DeliveryHistory) -> str:
     return (
-        "it says that it has nothing to do, and has left a request for one token unanswered for "
+        "it reports that it is idle, but hasn't answered a request for one token for "
         f"{history.asked_for_s:.0f} s"
     )

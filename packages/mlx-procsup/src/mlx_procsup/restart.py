@@ -179,5 +179,5 @@ def _recycle(seen: Observation) -> Decision:
     limit = seen.max_memory_bytes
     if limit is not None and seen.memory_bytes is not None and seen.memory_bytes > limit:
         used_mb, limit_mb = seen.memory_bytes >> 20, limit >> 20
-        return Decision(Action.RECYCLE, f"holds {used_mb} MB, may hold {limit_mb} MB", seen.at)
+        return Decision(Action.RECYCLE, f"uses {used_mb} MB, and may use {limit_mb} MB", seen.at)
     return Decision(Action.NOTHING, "fine", seen.at)

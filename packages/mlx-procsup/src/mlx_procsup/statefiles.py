@@ -86,7 +86,7 @@ def read_pid(dirs: StateDirs, name: str) -> int | None:
         raise StateFileError(path, error.strerror or str(error), service=name) from error
     text = content.strip()
     if not (0 < len(text) < 11 and text.isdigit() and _is_pid(int(text))):
-        raise StateFileError(path, "doesn't hold a process id", service=name)
+        raise StateFileError(path, "doesn't contain a process ID", service=name)
     return int(text)
 
 
@@ -218,7 +218,7 @@ def _parse(document: Any) -> RunRecord:
 
 def _pid(value: Any) -> int:
     if type(value) is not int or not _is_pid(value):
-        raise ValueError(f"{value!r} isn't a process id")
+        raise ValueError(f"{value!r} isn't a process ID")
     return value
 
 

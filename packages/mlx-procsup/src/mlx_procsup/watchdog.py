@@ -356,7 +356,7 @@ class Watchdog:
         self._say(name, "restarted", f"{reason}, restart {len(history.restarts)}")
 
     def _give_up(self, name: str, decision: Decision) -> None:
-        reason = f"{decision.reason}; it stays as it is until you act"
+        reason = f"{decision.reason}; it stays as it is until you step in"
         try:
             with self._locked():
                 record = readable_run(self._dirs, name) or RunRecord()
@@ -428,7 +428,7 @@ class Watchdog:
     def _shed(self, name: str) -> None:
         if not self._is_still_wanted(name):
             return
-        reason = "put aside: memory pressure was critical"
+        reason = "paused: memory pressure was critical"
         stop_service(name, self._dirs, self._settings.grace_s, wanted=None)
         record = readable_run(self._dirs, name) or RunRecord()
         record = replace(record, shed_at=self._machine.clock(), last_error=reason)
@@ -447,7 +447,7 @@ class Watchdog:
             )
             self._upkeep[name] = after
             if after.exhausted and not (after.pid == before.pid and before.exhausted):
-                words = f"{after.said}: it is started again when it has nothing to do"
+                words = f"{after.said}: it will be restarted when it is idle"
                 self._say(name, "exhausted", words)
             if why is not None and self._is_idle_now(service):
                 self._act(service, status, Decision(Action.RECYCLE, why, now))

@@ -168,13 +168,13 @@ class Config:
         Meta(ge=1, description="How many archives of each log are kept.", extra=_LOGS),
     ] = 5
     dashboard: Annotated[
-        bool, Meta(description="Whether the gateway serves its page at /ui/.", extra=_AT_ONCE)
+        bool, Meta(description="Whether the gateway serves the dashboard at /ui/.", extra=_AT_ONCE)
     ] = True
     dashboard_on_lan: Annotated[
         bool,
         Meta(
             description="Whether other machines may open the dashboard without TLS; anyone on the "
-            "network path could then read along.",
+            "network path could then read the traffic.",
             extra={**_RARELY_NEEDED, **_AT_ONCE},
         ),
     ] = False
@@ -227,7 +227,7 @@ class Config:
     idle_check: Annotated[
         bool,
         Meta(
-            description="Whether the watchdog asks an engine that has nothing to do for one token "
+            description="Whether the watchdog asks an idle engine for one token "
             "every five minutes.",
             extra={**_RARELY_NEEDED, **_BY_WATCHDOG},
         ),

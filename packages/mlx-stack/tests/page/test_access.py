@@ -75,7 +75,7 @@ def test_another_page_changes_nothing_with_the_admins_cookie(
 
     assert (said.status, said.document["error"]["message"]) == (
         403,
-        "Only the page itself may ask for this.",
+        "Only the page itself may send this request.",
     )
     assert not browser.home.client_keys.exists()
     assert (
@@ -107,7 +107,7 @@ def test_a_clients_key_may_look_and_change_nothing(
     said = browser.ask(method, f"/ui/api/{path}", values)
     assert (said.status, said.document["error"]["message"]) == (
         403,
-        "The key of laptop can look but not change anything.",
+        "The key of laptop can see everything but not change anything.",
     )
     assert browser.home.client_keys.read_bytes() == before
 

@@ -104,7 +104,7 @@ def test_an_engine_whose_model_is_not_loaded_rests() -> None:
 def test_a_status_that_makes_no_sense_is_called_nonsense(changes: dict[str, object]) -> None:
     said = work(**changes)
     assert isinstance(said, Unreadable)
-    assert "nonsense" in said.reason
+    assert "invalid" in said.reason
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff", b'{"status": "running"}'])

@@ -63,7 +63,7 @@ def test_the_highest_rate_of_the_latest_result_is_shown_with_its_load(opened: Op
     save(opened, "a", started_at="2026-11-27T10:00:00+00:00", unit="older/s")
     shown = role_speeds(opened)["embedder"]
     assert (shown.value, shown.low, shown.high, shown.unit) == (320.0, 288.0, 352.0, "texts/s")
-    assert (shown.load, shown.at) == ("32 texts of 128 tokens a request", "2026-11-28")
+    assert (shown.load, shown.at) == ("32 texts of 128 tokens per request", "2026-11-28")
 
 
 def test_results_of_other_weights_and_damaged_files_say_nothing(opened: OpenStack) -> None:

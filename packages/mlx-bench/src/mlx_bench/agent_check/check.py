@@ -115,7 +115,7 @@ def judge_coherence(
     Under the same conditions they must be those of before; under others, a difference is named.
     """
     if coherence.sensible(answers) < coherence.LEAST_SENSIBLE:
-        return False, "the model talks nonsense"
+        return False, "the model's answers are nonsense"
     if before is None or not before.answers:
         return True, "there is no check to compare with"
     different = coherence.compare(before.answers, answers)
@@ -126,7 +126,7 @@ def judge_coherence(
     words = f"{len(different)} differ from {before.started_at[:10]} ({names})"
     if changed:
         return True, f"{words}; {'; '.join(changed)}"
-    return False, f"{words}, and nothing else does; {_shown(different[0])}"
+    return False, f"{words}, although nothing else has changed; {_shown(different[0])}"
 
 
 def _shown(difference: AnswerDifference) -> str:
@@ -215,7 +215,7 @@ def _does_think(server: Server) -> bool:
     try:
         return bool(answer.thinking.strip()) or "<think" in answer.said
     except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise EndpointError(f"{url} answers something else: {error}.", url=url) from error
+        raise EndpointError(f"{url} gave an unexpected answer: {error}.", url=url) from error
 
 
 def server_of(endpoint: ModelEndpoint, *, timeout_s: float = 120.0) -> Server:

@@ -46,7 +46,7 @@ class Needle:
     def words(self) -> str:
         """What was found, and why no more was tried."""
         if self.promised_tokens is None:
-            return "nothing says how long the context is"
+            return "the context length is unknown"
         if self.found_tokens < self.tried_tokens:
             return f"not found in {self.tried_tokens:,} tokens"
         if self.next_takes_s is None:

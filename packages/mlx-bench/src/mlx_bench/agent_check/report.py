@@ -72,7 +72,7 @@ def _changed_flags(now: Sequence[str] | None, before: Sequence[str] | None) -> l
         for flag, value in theirs.items()
         if flag not in mine
     ]
-    return words or ["the flags in another order"]
+    return words or ["the flags in a different order"]
 
 
 def _by_flag(words: Sequence[str]) -> dict[str, str]:
@@ -158,7 +158,7 @@ def _lack(topic: str, cases: Sequence[CheckedCase]) -> str:
     if not wrong:
         return ""
     if cases[0].id == COHERENCE:
-        return "other greedy answers"
+        return "different greedy answers"
     if cases[0].id == NEEDLE:
         return "a short memory"
     if len(wrong) == sum(case.is_right is not None for case in cases):

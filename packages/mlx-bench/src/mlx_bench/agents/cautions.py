@@ -58,7 +58,7 @@ def _load(
             "they wait for one another, and their caches may push each other out.",
         )
     if cpu_share > CLIENT_CPU_SHARE:
-        text = f"The client itself used {cpu_share:.0%} of a core: its stamps may be late."
+        text = f"The client itself used {cpu_share:.0%} of a core: its timestamps may be late."
         yield Caution(CautionCode.CLIENT_BUSY, text)
 
 
@@ -83,7 +83,7 @@ def _counts(
     totals: TokenTotals,
 ) -> Iterator[Caution]:
     if runs and totals.read_tokens is None:
-        text = "Nothing tells how many tokens were read: only the times show what was reused."
+        text = "The number of tokens read is unknown: only the times show what was reused."
         yield Caution(CautionCode.READS_UNKNOWN, text)
     counted = sum(run.counted_by is CountedBy.EVENTS for run in runs)
     if counted:
@@ -98,5 +98,5 @@ def _counts(
         text = f"Asked for first prompts of {asked:,} tokens; they had {wrong[0]:,}."
         yield Caution(CautionCode.PROMPT_LENGTH, text)
     elif not found and exactness is Exactness.ASSUMED:
-        text = "The server doesn't count prompts: their length assumes one token a word."
+        text = "The server doesn't count prompts: their length assumes one token per word."
         yield Caution(CautionCode.PROMPT_LENGTH, text)

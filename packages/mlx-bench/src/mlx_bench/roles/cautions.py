@@ -74,5 +74,5 @@ def _sizes(
     elif not read:
         yield (
             CautionCode.PROMPT_LENGTH,
-            "the server doesn't say how long texts are: one token a word is assumed.",
+            "the server doesn't say how long texts are: one token per word is assumed.",
         )

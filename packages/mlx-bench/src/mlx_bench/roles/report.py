@@ -108,7 +108,7 @@ class RoleReport(msgspec.Struct, frozen=True, kw_only=True):
         """A load in words, as `32 texts of 128 tokens a request`."""
         item = self.item[load.items != 1]
         streams = f", {load.concurrency} requests at once" if load.concurrency > 1 else ""
-        return f"{load.items} {item} of {load.size:,} {self.size_unit} a request{streams}"
+        return f"{load.items} {item} of {load.size:,} {self.size_unit} per request{streams}"
 
     def to_document(self) -> dict[str, object]:
         """The report as a JSON object."""

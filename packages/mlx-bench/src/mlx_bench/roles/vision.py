@@ -44,7 +44,7 @@ def _make(model: str, load: RoleLoad, material: FreshMaterial) -> PlainRequest:
 def _read(body: bytes, load: RoleLoad) -> RoleAnswer:
     answer = decoded(body, _Answer)
     if not answer.choices or answer.choices[0].finish_reason == "error":
-        raise ValueError("the answer is none")
+        raise ValueError("the answer is empty")
     return RoleAnswer(load.items, answer.usage.prompt_tokens if answer.usage else None)
 
 

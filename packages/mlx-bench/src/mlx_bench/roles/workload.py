@@ -163,7 +163,7 @@ class RoleParameters(msgspec.Struct, frozen=True, kw_only=True):
         if self.iterations < 1 or self.warm_up < 0:
             raise ParametersError("Iterations must be at least 1, and warm-up can't be negative.")
         if self.precision is not None and not 0 < self.precision < 1:
-            raise ParametersError("The precision is a share between 0 and 1, as 0.02.")
+            raise ParametersError("The precision is a share between 0 and 1, e.g. 0.02.")
 
     @property
     def loads(self) -> tuple[RoleLoad, ...]:

@@ -43,7 +43,7 @@ class Transcriptions(Api):
                 f"`response_format` must be one of {', '.join(_FORMATS)}.", param="response_format"
             )
         if {*(fields.text(_TIMES) or _SEGMENT).split(",")} != {_SEGMENT}:
-            raise invalid("Segments get times here, and words don't: `timestamp_granularities` "
+            raise invalid("Timestamps are per segment, not per word: `timestamp_granularities` "
                           "may only be 'segment'.", param="timestamp_granularities")  # fmt: skip
         sent = fields.only(*_PASSED_ON).with_values(response_format="verbose_json")
         temperature = fields.text("temperature")

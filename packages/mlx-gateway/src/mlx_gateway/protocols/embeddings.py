@@ -128,14 +128,14 @@ def _texts(fields: Fields) -> list[str]:
     numbers: list[object] = list_in(texts[0]) or texts
     if any(type(each) is int for each in numbers):
         raise invalid(
-            "`input` must be text. Token ids belong to the client's own tokenizer, and mean other "
+            "`input` must be text. Token IDs belong to the client's own tokenizer, and mean other "
             "words to this model (in LangChain: check_embedding_ctx_length=False).",
             param="input",
         )
     if not all(isinstance(each, str) for each in texts):
         raise invalid("`input` must be a string or a list of strings.", param="input")
     if not all(texts):
-        raise invalid("`input` holds an empty string, which has no embedding.", param="input")
+        raise invalid("`input` contains an empty string, which has no embedding.", param="input")
     refuse_too_many(texts, "input")
     return [str(each) for each in texts]
 

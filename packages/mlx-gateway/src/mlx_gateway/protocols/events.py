@@ -74,7 +74,7 @@ class EventStream:
         end = self._rest.rfind(b"\n\n", max(seen - 1, 0)) + 2
         if end == 1:
             if len(self._rest) > _LONGEST_EVENT_BYTES:
-                raise UpstreamFailedError("its stream holds an event without an end")
+                raise UpstreamFailedError("its stream contains an unterminated event")
             return b""
         whole = bytes(self._rest[:end])
         del self._rest[:end]
@@ -144,8 +144,8 @@ def failure_in(document: dict[str, Any]) -> ApiError | UpstreamFailedError:
     if error.get("type") == "invalid_request_error":
         code = HTTPStatus.BAD_REQUEST
     if isinstance(code, int) and HTTPStatus.BAD_REQUEST <= code < HTTPStatus.INTERNAL_SERVER_ERROR:
-        return ApiError(code, reason or "its stream holds an error")
-    return UpstreamFailedError("its stream holds an error", reason)
+        return ApiError(code, reason or "its stream contains an error")
+    return UpstreamFailedError("its stream contains an error", reason)
 
 
 class StopCutter:

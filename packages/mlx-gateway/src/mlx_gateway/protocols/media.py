@@ -70,12 +70,12 @@ def require_media(fields: Fields, *, allows_remote: bool, allowed_by: str) -> No
         for address in _addresses({place: given} if place == "images" else given, place):
             images += 1
             if images > MOST_IMAGES:
-                raise invalid(f"At most {MOST_IMAGES} images are read at once.", param=place)
+                raise invalid(f"At most {MOST_IMAGES} images are allowed per request.", param=place)
             if isinstance(address, str) and address.startswith(_REMOTE):
                 if not allows_remote:
                     raise invalid(
-                        "Remote images are not fetched here: send the image itself as a `data:` "
-                        f"address. They can be allowed with {allowed_by}.",
+                        "Remote images are not fetched: send the image itself as a `data:` "
+                        f"address, or allow remote images with {allowed_by}.",
                         param=place,
                     )
                 continue
@@ -224,8 +224,8 @@ def _addresses(conversation: object, place: str) -> Iterator[object]:
         kind = part.get("type")
         if kind in _NOT_IMAGES:
             raise invalid(
-                f"Parts of type {kind!r} are not read: of pictures, videos and sounds, a "
-                "conversation may only show pictures.",
+                f"Parts of type {kind!r} are not read: a conversation can contain images, but no "
+                "video or audio.",
                 param=place,
             )
         if kind in _IMAGES:

@@ -238,7 +238,7 @@ class OllamaGenerate(_Ollama):
         values = _common(fields, request)
         if request.raw:
             if request.images or "response_format" in values:
-                raise invalid("`raw` takes neither `images` nor `format`.", param="raw")
+                raise invalid("`raw` can't be combined with `images` or `format`.", param="raw")
             asked = _asked(fields, prompt=request.prompt, **values)
             call = _COMPLETIONS.read(asked, sees_images=sees_images)
             return _as_call(call, fields, "/v1/completions")

@@ -285,7 +285,7 @@ def _refuse_media(messages: list[dict[str, Any]], *, sees_images: bool | None) -
             if kind in _MEDIA and sees_images is False:
                 raise invalid("This model can't read images.", param="messages")
             if message["role"] in _ASKS and kind not in ("text", *_MEDIA):
-                raise invalid(f"Parts of type {kind!r} are not known here.", param="messages")
+                raise invalid(f"Parts of type {kind!r} are not supported.", param="messages")
 
 
 def _check_tools(fields: Fields) -> None:

@@ -293,7 +293,7 @@ def _tool(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def _unserved(param: str, advice: str) -> ApiError:
-    message = f"`{param}` can't be had here as it is: {advice}."
+    message = f"`{param}` isn't supported in this form: {advice}."
     return invalid(message, param=param)
 
 

@@ -52,8 +52,8 @@ def judge(old: Figures, new: Figures, *, may_differ: bool = False) -> tuple[Wors
     """What is worse with the new, beyond noise; what one of both lacks is not compared.
 
     Args:
-        may_differ: Whether other greedy answers are fine as long as they make sense: they are where
-            the weights are other ones.
+        may_differ: Whether different greedy answers are fine as long as they make sense: they are
+            where the weights are other ones.
     """
     answers = _worse_answers(old.check, new.check, may_differ=may_differ)
     return (*answers, *_worse_speed(old.report, new.report))
@@ -208,7 +208,7 @@ class _Trial:
     Attributes:
         pair: The engines for it.
         served: The tier with what is new of itself.
-        may_differ: Whether it may give other greedy answers.
+        may_differ: Whether it may give different greedy answers.
     """
 
     pair: EnginePair
@@ -228,11 +228,13 @@ def _certify(
         return CertifiedTier(tier.name, "its model is not on this disk")
     free = available_bytes if available_bytes is not None else psutil.virtual_memory().available
     if model.size_bytes * 2 > free:
-        return CertifiedTier(tier.name, "it doesn't fit next to what runs")
+        return CertifiedTier(tier.name, "it doesn't fit in memory next to the running services")
     old = _old_figures(opened, tier, on_progress)
     if old.check is None and old.report is None:
-        return CertifiedTier(tier.name, "it doesn't run, and no check or benchmark of it is saved")
-    on_progress(f"{tier.name}: starting it with what is new")
+        return CertifiedTier(
+            tier.name, "it isn't running, and no check or benchmark of it is saved"
+        )
+    on_progress(f"{tier.name}: starting it with the new version")
     with served_beside(opened, trial.pair, trial.served) as scratch:
         beside = scratch.stack.tiers[0]
         new_check = new_report = None

@@ -192,11 +192,11 @@ def _find_model(opened: OpenStack, name: str) -> LocalModel:
     try:
         found = find(opened, name)
     except UnknownModelError as error:
-        hint = f"{near_names(opened, name)}`mlx-stack models` lists what is here."
+        hint = f"{near_names(opened, name)}`mlx-stack models` lists the models on this disk."
         raise UsageError(problem, hint=hint) from error
     model = next(iter(local_models(opened, found)), None)
     if model is None:
-        hint = "`mlx-stack models` lists what is here"
+        hint = "`mlx-stack models` lists the models on this disk"
         if found.path is None:
             hint += f"; `mlx-stack pull {name}` downloads it"
         raise UsageError(problem, hint=f"{hint}.")

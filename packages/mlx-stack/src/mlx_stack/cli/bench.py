@@ -221,7 +221,7 @@ def command(
     measured = bench.target.role_to_measure(context.opened, target, role)
     if measured != "chat":
         chats = ": add --role chat" if measured.chats else ""
-        _refuse(f"is for a chat, and this is measured as {measured}{chats}", _OF_CHAT)
+        _refuse(f"is for chat, but this is measured as {measured}{chats}", _OF_CHAT)
         with context.output.waiting("Measuring") as show:
             found = bench.measure.bench_role(
                 context.opened,

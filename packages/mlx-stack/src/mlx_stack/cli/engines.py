@@ -227,7 +227,7 @@ def _show_certified(output: Output, tier: "engines.manage.CertifiedTier") -> Non
         output.answer(("-", "dim"), f" {tier.tier} was not compared: {tier.skipped}")
     elif not tier.worse:
         verdict = f" ({tier.verdict})" if tier.verdict else ""
-        output.answer(("✓", "green"), f" {tier.tier} does as well as before{verdict}")
+        output.answer(("✓", "green"), f" {tier.tier} performs as well as before{verdict}")
     for each in tier.worse:
         output.answer(("✗", "red"), f" {tier.tier}: {each.figure}: {each.words}")
 

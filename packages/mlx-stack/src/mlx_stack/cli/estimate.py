@@ -43,7 +43,7 @@ def command(
 ) -> None:
     """Estimate whether MODEL fits, how much memory it needs and how fast it runs.
 
-    MODEL is a catalog id, a Hub repository, a model folder or a config.json. Without --context,
+    MODEL is a catalog ID, a Hub repository, a model folder or a config.json. Without --context,
     memory is for 8,192 tokens and speed for a prompt of 1,024, as `bench` measures it.
 
     Several Macs in --hardware, with + between them, serve the model together.

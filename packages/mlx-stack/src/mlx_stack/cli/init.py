@@ -72,7 +72,7 @@ class _InitCommand(click.Command):
     multiple=True,
     metavar="MODEL",
     shell_complete=complete_models,
-    help="Serve this model too: a catalog id, a Hub repo or a folder. Repeatable.",
+    help="Serve this model too: a catalog ID, a Hub repo or a folder. Repeatable.",
 )
 @click.option(
     "--as",

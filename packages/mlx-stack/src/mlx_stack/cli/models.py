@@ -155,7 +155,7 @@ def search_command(
 def show_command(context: Context, model: str, hardware_spec: str | None) -> None:
     """Show details of MODEL: what it can do, where it is on this disk, and how it would run.
 
-    MODEL is a catalog id, a Hub repository or a model folder.
+    MODEL is a catalog ID, a Hub repository or a model folder.
     """
     shown = planning.show.show_model(context.opened, model, hardware_spec=hardware_spec)
     context.output.show(shown, _show_model)
@@ -263,7 +263,7 @@ def _show_local(output: Output, listing: "models.local.LocalListing") -> None:
     if not listing.models:
         _say_kept(output, listing)
         output.say(f"No models in {listing.model_dir} yet. `mlx-stack pull MODEL` downloads one;")
-        output.say("`mlx-stack models list --catalog` shows what there is.")
+        output.say("`mlx-stack models list --catalog` shows the available models.")
         return
     columns = [
         Column("Model", folds=True),
@@ -277,7 +277,7 @@ def _show_local(output: Output, listing: "models.local.LocalListing") -> None:
         for problem in model.local.problems:
             output.say(f"{model.name}: {problem}")
     if not listing.is_sound:
-        output.say("`mlx-stack pull MODEL` fetches what is damaged again.")
+        output.say("`mlx-stack pull MODEL` downloads damaged files again.")
     _say_kept(output, listing)
 
 
@@ -437,5 +437,5 @@ def _catalog_footer(listing: "planning.listings.CatalogListing") -> str:
         lines.append(f"No pinned engine can serve {', '.join(apart)}.")
     doubtful = [model.entry.id for model in listing.models if model.entry.confidence == "low"]
     if doubtful:
-        lines.append(f"Figures are doubtful for {', '.join(doubtful)}.")
+        lines.append(f"Figures are uncertain for {', '.join(doubtful)}.")
     return "\n".join(lines)

@@ -77,7 +77,7 @@ def command(
     is_measured: bool,
     is_copied: bool,
 ) -> int:
-    """Download MODEL: a catalog id or a Hub repository (OWNER/NAME, with @REVISION, or its URL).
+    """Download MODEL: a catalog ID or a Hub repository (OWNER/NAME, with @REVISION, or its URL).
 
     An interrupted pull continues where it stopped. The size and hash of every file are compared
     with those on the Hub before the model counts as downloaded. HF_ENDPOINT, HF_TOKEN and
@@ -162,7 +162,7 @@ def _compare(
     return [
         f"{each.tier} was not compared: {each.skipped}."
         if each.skipped is not None
-        else f"{each.tier} does as well as with the former revision ({each.verdict})."
+        else f"{each.tier} performs as well as with the former revision ({each.verdict})."
         for each in tiers
     ]
 

@@ -39,7 +39,7 @@ _SHOWN_FROM_S = 1.0
     "--model",
     metavar="MODEL",
     shell_complete=complete_models,
-    help="Serve only this model: a catalog id or a Hub repo.",
+    help="Serve only this model: a catalog ID or a Hub repo.",
 )
 @click.option("--force", is_flag=True, help="Accept a --model that doesn't fit in memory.")
 @click.option("--no-pull", is_flag=True, help="Skip the downloads.")
@@ -137,7 +137,7 @@ class _Review:
             "Edit: intent, budget, model or embedder", ("intent", "budget", "model", "embedder")
         )
         if self._edited == "model":
-            question = "Serve only this model (a catalog id or a Hub repo; Enter goes back)"
+            question = "Serve only this model (a catalog ID or a Hub repo; Enter goes back)"
             model = str(click.prompt(question, default="", show_default=False, err=True)).strip()
             return msgspec.structs.replace(choices, model=model) if model else None
         planned = msgspec.structs.replace(choices, model=None)

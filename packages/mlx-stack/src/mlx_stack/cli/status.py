@@ -19,7 +19,7 @@ from mlx_stack.home import Home
 _EVERY_S = 2.0
 _WIDE = 120
 _AWAKE = {
-    ("never", False): "the machine sleeps as its settings say",
+    ("never", False): "the machine sleeps according to its settings",
     ("never", True): "kept awake until the watchdog notices that keep-awake is never",
     ("serving", False): "not kept awake: no requests are being served",
     ("serving", True): "kept awake while requests are being served",
@@ -165,7 +165,7 @@ def _doing(row: "services.status.ServiceRow") -> Iterator[str]:
     if row.rests_in_s is not None:
         yield f"ends in {format_duration(row.rests_in_s)} without a request"
     if row.is_at_rest and not row.waits_for and row.reason:
-        yield f"not started when it was last asked for: {row.reason}"
+        yield f"not started at its last request: {row.reason}"
 
 
 def _watch_line(report: "services.status.StatusReport") -> str:

@@ -100,7 +100,7 @@ def check_panics(opened: OpenStack) -> Iterator[Finding]:
         yield Finding(
             PANIC,
             "info",
-            f"Reports of panics in {folder} may not be read.",
+            f"Reports of panics in {folder} can't be read.",
             "A tier that panics the Mac would be started again and again.",
             "Run the watchdog as a user who administers this Mac.",
         )
@@ -121,7 +121,7 @@ def check_panics(opened: OpenStack) -> Iterator[Finding]:
             f"A smaller model or context; then `mlx-stack up --tier {name}` starts it as defined.",
         )
     if not blamed:
-        yield ok(PANIC, "No panic is held against a tier.")
+        yield ok(PANIC, "No panic counts against a tier.")
 
 
 def check_engines(home: Home, *, reads_files: bool) -> Iterator[Finding]:
@@ -176,7 +176,7 @@ def _compare_with_lock(home: Home, environment: Environment, *, reads_files: boo
     name = f"{environment.engine} {environment.version}"
     problems = verify(environment, contents=reads_files).problems
     if not problems:
-        return ok("engine", f"{name}, the packages that its lock pins.")
+        return ok("engine", f"{name} has exactly the packages that its lock pins.")
     named = ", ".join(f"{problem.what} ({problem.kind})" for problem in problems[:_MOST_NAMED])
     more = f" and {len(problems) - _MOST_NAMED} more" if len(problems) > _MOST_NAMED else ""
     return Finding(
@@ -401,7 +401,7 @@ def check_speed(opened: OpenStack) -> Iterator[Finding]:
     except LedgerError as error:
         is_newer = isinstance(error, NewerLedgerError)
         fix = "Upgrade mlx-stack." if is_newer else "Move the file away; a new one is made."
-        yield Finding("ledger", "warning", f"{error}.", "No request is noted.", fix)
+        yield Finding("ledger", "warning", f"{error}.", "Requests aren't recorded.", fix)
         return
     for drift in drifts:
         day = datetime.fromtimestamp(drift.since).astimezone()

@@ -73,14 +73,14 @@ class EngineUnhealthyError(StackError):
 
 
 class EngineWorseError(StackError):
-    """With a new engine version, a tier does worse than before; the old one stays in use."""
+    """With a new engine version, a tier performs worse than before; the old one stays in use."""
 
     type = "engine-worse"
 
     def __init__(self, figures: Sequence[str]) -> None:
         lines = "".join(f"\n    {figure}" for figure in figures)
         super().__init__(
-            f"The new version was installed but isn't used, because it does worse:{lines}",
+            f"The new version was installed but isn't used, because it performs worse:{lines}",
             hint="`mlx-stack engines upgrade --force` switches anyway.",
         )
 

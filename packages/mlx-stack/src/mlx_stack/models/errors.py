@@ -49,21 +49,21 @@ class OfflineError(PullError):
 
 
 class WrongContentError(PullError):
-    """A file's size or hash differs from what the Hub gives."""
+    """A file's size or hash differs from the Hub's."""
 
     type = "wrong-content"
 
 
 class ModelWorseError(PullError):
-    """With a newer revision of its model, a tier does worse; the former one stays in use."""
+    """With a newer revision of its model, a tier performs worse; the former one stays in use."""
 
     type = "model-worse"
 
     def __init__(self, repo: str, figures: Sequence[str], name: str) -> None:
         lines = "".join(f"\n    {figure}" for figure in figures)
         super().__init__(
-            f"The newer revision of {repo} was downloaded but isn't used, because it does worse:"
-            f"{lines}",
+            f"The newer revision of {repo} was downloaded but isn't used, because it performs "
+            f"worse:{lines}",
             hint=f"`mlx-stack pull {shlex.quote(name)} --force` uses it anyway.",
         )
 

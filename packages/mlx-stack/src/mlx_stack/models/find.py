@@ -257,7 +257,7 @@ def _find_path(opened: OpenStack, path: Path) -> FoundModel:
         raise StackError(
             f"There is no model in {path}: {reason}.",
             hint=f"{near_names(opened, path.name)}A Hub repository is OWNER/NAME; "
-            "`mlx-stack models` lists what is here.",
+            "`mlx-stack models` lists the models on this disk.",
         ) from error
     return FoundModel(name=str(place), path=place)
 

@@ -168,7 +168,7 @@ class Actions:
             raise UsageError("That isn't a name.")
         arguments = KINDS[do](given)
         if sum(each.state == "running" for each in self.all()) >= _MOST_AT_ONCE:
-            raise LockedError("Enough is going on.", hint="Wait until something has ended.")
+            raise LockedError("Too many actions are running.", hint="Wait until one has ended.")
         self._forget_old()
         number = f"{time.time_ns():x}-{secrets.token_hex(4)}"
         folder = self._folder / number
@@ -298,8 +298,12 @@ def _error_in(result: Mapping[str, Any] | None, said: Path) -> Mapping[str, Any]
         with suppress(OSError):
             lines = said.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             words = " ".join(lines[-3:])[-500:]
-            return {"type": "failed", "message": words or "It ended without a word.", "hint": None}
-        return {"type": "failed", "message": "It ended without a word.", "hint": None}
+            return {
+                "type": "failed",
+                "message": words or "It ended without any output.",
+                "hint": None,
+            }
+        return {"type": "failed", "message": "It ended without any output.", "hint": None}
     if "error" in result and isinstance(result["error"], dict):
         return msgspec.convert(result["error"], dict[str, Any])
     for service in result.get("services") or ():

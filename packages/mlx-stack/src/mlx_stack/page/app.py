@@ -168,7 +168,7 @@ class Page:
         if not found.is_admin:
             raise RefusedError(
                 HTTPStatus.FORBIDDEN,
-                f"The key of {found.client.name} can look but not change anything.",
+                f"The key of {found.client.name} can see everything but not change anything.",
             )
         return found
 
@@ -206,7 +206,7 @@ class Page:
                 values = await _read_values(receive, headers)
                 return encode(await self._change(method, parts, values)), []
             case _:
-                raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, f"{method} does nothing here.")
+                raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, f"{method} isn't supported here.")
 
     async def _change(
         self, method: str, parts: tuple[str, ...], values: Values
@@ -316,7 +316,7 @@ def _check_origin(headers: Mapping[bytes, bytes]) -> None:
         RefusedError: When another may have.
     """
     if not sessions.is_own_origin(headers):
-        raise RefusedError(HTTPStatus.FORBIDDEN, "Only the page itself may ask for this.")
+        raise RefusedError(HTTPStatus.FORBIDDEN, "Only the page itself may send this request.")
 
 
 def _is_from_here(scope: Scope) -> bool:
@@ -359,7 +359,7 @@ async def _send_file(path: str, method: str, headers: Mapping[bytes, bytes], sen
         RefusedError: When there is none of that name.
     """
     if method not in ("GET", "HEAD"):
-        raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, f"{method} does nothing here.")
+        raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, f"{method} isn't supported here.")
     if path == PATH:
         location = ((b"location", f"{PATH}/".encode()),)
         await answer(send, HTTPStatus.PERMANENT_REDIRECT, headers=location)

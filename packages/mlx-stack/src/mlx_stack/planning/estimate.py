@@ -213,7 +213,7 @@ def read_from_hub(repo: HubRepo) -> "RepoReading":
     environment = read_environment()
     if environment.is_offline:
         raise MissingError(
-            f"{repo.repo} is not in the catalog, and HF_HUB_OFFLINE forbids asking the Hub.",
+            f"{repo.repo} is not in the catalog, and HF_HUB_OFFLINE prevents requests to the Hub.",
             hint="Unset HF_HUB_OFFLINE, or name a local folder.",
         )
     where = (repo.repo, repo.revision or "main")

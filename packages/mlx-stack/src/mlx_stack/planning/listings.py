@@ -233,7 +233,7 @@ def search_hub(
     environment = environment or read_environment()
     if environment.is_offline:
         raise StackError(
-            "HF_HUB_OFFLINE forbids asking the Hub.",
+            "HF_HUB_OFFLINE prevents requests to the Hub.",
             hint="Unset it, or see `mlx-stack models list --catalog`, which needs no connection.",
         )
     with suppress(UsageError):  # anything else is a query too

@@ -126,7 +126,7 @@ def read_work(body: bytes, counted: str | None, *, batches: bool) -> Work | Unre
             return Work(rests=True)
         said = msgspec.json.decode(body, type=_Status)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return Unreadable(f"it answers nonsense: {str(error)[:_LONGEST_WORDS]}")
+        return Unreadable(f"its answer is invalid: {str(error)[:_LONGEST_WORDS]}")
     traffic = _Traffic() if counted is None and batches else _read_traffic(counted or "")
     if traffic is None:
         return Unreadable("its guard doesn't say what passes")

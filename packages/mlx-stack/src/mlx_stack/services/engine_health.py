@@ -65,7 +65,7 @@ def check_health(
     """
     if pair.vllm_mlx is None:  # it converts the embedded model, whichever engine serves that
         raise StackError(
-            "Without vllm-mlx there is nothing that could answer.",
+            "Without vllm-mlx nothing can answer.",
             hint="Install it with `mlx-stack doctor --fix`.",
         )
     opened.home.engines.mkdir(parents=True, exist_ok=True)

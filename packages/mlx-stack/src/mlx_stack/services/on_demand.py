@@ -111,7 +111,7 @@ class OnDemand:
             await self._take_stock()
         sleeper = self._sleepers.get(model)
         if sleeper is None or sleeper.plan.pinned:
-            why = "is not for this gateway to unload" if sleeper is None else "is pinned"
+            why = "can't be unloaded by this gateway" if sleeper is None else "is pinned"
             raise invalid(f"{model} {why}.", param="keep_alive")
         if not sleeper.is_at_rest and not await sleeper.rest():
             raise invalid(f"{model} is in use, and stays for now.", param="keep_alive")

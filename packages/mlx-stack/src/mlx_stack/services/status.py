@@ -510,7 +510,7 @@ def _with_last_look(row: ServiceRow, look: LastLook | None, now: float) -> Servi
     row = replace(row, last_look_s=round(ago_s, 1))
     if not look.is_late(now):
         return row
-    reason = f"it has not looked at anything for {ago_s:.0f} s"
+    reason = f"it has not checked anything for {ago_s:.0f} s"
     return replace(row, state=ServiceState.DOWN.value, reason=reason, last_error=reason)
 
 

@@ -140,7 +140,9 @@ def watch(
     source = _StackSource(home, panic_reports.folder_of(opened.variables), note)
 
     def give_up(stalled_s: float) -> None:
-        note(_event(None, "held-up", f"hasn't looked for {stalled_s:.0f} s: exits to be restarted"))
+        note(
+            _event(None, "held-up", f"hasn't checked for {stalled_s:.0f} s: exits to be restarted")
+        )
         os._exit(exit_codes.FAILED)  # whatever holds the loop up would hold up a tidy end as well
 
     def note_awake(words: str) -> None:

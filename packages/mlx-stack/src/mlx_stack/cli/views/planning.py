@@ -72,7 +72,7 @@ def show_estimate(output: Output, found: "planning.estimate.ModelEstimate") -> N
 
 def _show_fit(output: Output, expected: "mlx_recommend.Estimate") -> None:
     if expected.fits is None or expected.limit_bytes is None:
-        output.answer("Whether it fits can't be known.", style="yellow")
+        output.answer("It isn't known whether it fits.", style="yellow")
         return
     total = format_bytes(expected.memory.total_bytes)
     limit = format_bytes(expected.limit_bytes)
@@ -99,7 +99,7 @@ def _rows(expected: "mlx_recommend.Estimate") -> list[tuple[str, str]]:
     rows.append(_process_row(memory))
     longest = expected.max_context_tokens
     if longest is not None:
-        short = " (less than asked for)" if longest < work.context_tokens else ""
+        short = " (less than requested)" if longest < work.context_tokens else ""
         rows.append(("Longest context", f"{longest:,} tokens{short}"))
     rows.append(("Generation", long_speed(expected.generation_tps)))
     rows.append(("Prompt", long_speed(expected.prompt_tps)))

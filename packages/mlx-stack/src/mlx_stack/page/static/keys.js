@@ -21,7 +21,7 @@ export function open(main) {
     load();
   }}, name, tiers, priority, h('button', {class: 'main'}, 'Add a key'));
   refill(main, section('Keys', null, h('p', {class: 'dim'}, 'A key for each client says who used what. The admin’s own key is in `mlx-stack env`.'),
-    isAdmin() ? [form, shown] : h('p', null, 'This key can look but not change anything.'), body));
+    isAdmin() ? [form, shown] : h('p', null, 'This key can see everything but not change anything.'), body));
   load();
 }
 
