@@ -190,8 +190,8 @@ def remove_command(context: Context, name: str) -> None:
 def check_command(context: Context, name: str | None) -> int:
     """Contact the nodes, or only NAME, and show their hardware and their tiers.
 
-    The Macs in `hosts` of a tier are asked over ssh whether it could be started on them.
-    Exits with 1 if a node doesn't answer, or such a tier couldn't be started.
+    Over SSH, this also checks whether each tier with `hosts` can be started on its Macs.
+    Exits with 1 if a node doesn't answer, or if a tier with `hosts` can't be started.
     """
     with context.output.waiting("Asking the nodes"):
         checked = nodes.check.check_nodes(context.opened, name)

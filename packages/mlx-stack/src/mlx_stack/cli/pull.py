@@ -63,7 +63,7 @@ class _Pulled:
     "--nodes",
     "is_copied",
     is_flag=True,
-    help="Copy the model to the Macs in `hosts` of the tiers that it serves, and verify it there.",
+    help="Copy the model to the Macs in `hosts` of its tiers, and verify the copies.",
 )
 @with_context(json_lines=True)
 @examples("mlx-stack pull qwen3-8b", "mlx-stack pull mlx-community/Qwen3-8B-4bit --bench")

@@ -68,7 +68,7 @@ several_hardware_option: Decorator = click.option(
     "hardware_spec",
     metavar="SPEC",
     help="Another machine: m4-max:40:128 (chip:GPU cores:GB), m4-max-128, or a saved profile;"
-    " several together with + between them.",
+    " use + between several Macs.",
 )
 """`--hardware SPEC[+SPEC…]`: other machines than this one."""
 
