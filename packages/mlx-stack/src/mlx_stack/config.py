@@ -98,8 +98,8 @@ class Config:
         str,
         Meta(
             pattern=r"\A[^\s\x00-\x1f\x7f-\x9f]*\Z",
-            description="The OpenRouter API key, for the model `cloud` and as `cloud-fallback` "
-            "says.",
+            description="The OpenRouter API key, for the model `cloud` and the fallbacks that "
+            "`cloud-fallback` allows.",
             extra={"valid": "a key, or empty for none", "is_secret": True, **_BY_UP},
         ),
     ] = ""
@@ -181,16 +181,16 @@ class Config:
     stable_prompts: Annotated[
         bool,
         Meta(
-            description="Whether the gateway removes what coding clients are known to change in "
-            "their system prompts each turn, or moves it to the end.",
+            description="Whether the gateway removes text that coding clients change in their "
+            "system prompts each turn, or moves it to the end.",
             extra={**_RARELY_NEEDED, **_BY_UP},
         ),
     ] = True
     remote_images: Annotated[
         bool,
         Meta(
-            description="Whether engines may fetch the images whose addresses a request names, up "
-            "to 20 MB each and from public addresses only.",
+            description="Whether engines may fetch images whose addresses are in a request, up to "
+            "20 MB each and from public addresses only.",
             extra={**_RARELY_NEEDED, **_BY_UP},
         ),
     ] = False
