@@ -69,8 +69,8 @@ def command(
 ) -> None:
     """Ask a model a QUESTION through the gateway and stream its answer.
 
-    Text on standard input is added to the question, or is the question. Without a question, on a
-    terminal, it opens a chat: Ctrl-C stops an answer, Ctrl-D ends the chat. The last conversation
+    Text on standard input is added to the question, or used as the question. Without a question, on
+    a terminal, it opens a chat: Ctrl-C stops an answer, Ctrl-D ends the chat. The last conversation
     is kept in conversation.json in the state folder, for `-c`.
     """
     if tier is not None and model is not None:

@@ -25,9 +25,9 @@ def command(
 ) -> None:
     """Configure a client to use this endpoint.
 
-    Without CLIENT, list all clients, and which are installed and connected. A client's
-    configuration file is written; everything else in it is kept, and a backup is saved next to it
-    before the first change. For other clients, it shows what to type and where.
+    Without CLIENT, list all clients, and which are installed and connected. `connect` only changes
+    its own settings in a client's configuration file, and saves a backup next to the file before
+    the first change. If a client has no such file, it shows what to type and where.
     """
     connect = clients.connect
     around = connect.surroundings(context.home)

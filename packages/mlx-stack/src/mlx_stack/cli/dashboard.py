@@ -16,8 +16,8 @@ from mlx_stack.cli.frame.output import Output
 def command(context: Context, *, print_url: bool) -> None:
     """Open the dashboard in the browser.
 
-    The address opens the page once, within two minutes; the browser stays signed in for a day.
-    Without it, the page asks for a key.
+    The address works once, within two minutes; the browser then stays signed in for a day. Without
+    this address, the page asks for a key.
     """
     link = page.link.make_link(context.opened)
     if print_url or context.output.is_for_programs or not webbrowser.open(link.url):
