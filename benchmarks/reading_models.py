@@ -1,33 +1,48 @@
-"""An embedder beside a model that chats: what it holds, and what others notice of its work.
+"""What models that read hold, against their plan, and what others notice of their work.
 
-    MLX_STACK_HOME=… mlx-stack up
-    MLX_STACK_HOME=… uv run benchmarks/reading_models.py --embedder all-minilm-l6-v2 --chat smollm
+    MLX_STACK_HOME=… uv run benchmarks/reading_models.py memory all-minilm-l6-v2 bge-m3:int8
+    MLX_STACK_HOME=… uv run benchmarks/reading_models.py ttft --embedder minilm --chat smollm
 
-The stack must be up, with a tier of each kind. First the embedder gets one batch that is as large
-as it ever computes: texts of its whole context, as many as fit. The most memory that its process
-holds meanwhile stands against what was planned. Then chat requests are timed to their first token,
-each once while nothing else happens and once while 512 texts are embedded.
+`memory` needs the engines, and no model: each is made with random weights and a made-up tokenizer,
+in the shape and the precision of its entry in the catalog (`reading_weights.py`), and served by the
+real engine with mlx-stack's additions. What its process holds after the start stands against the
+weights and the process that are planned, and the most that it holds during one batch, as large as
+any is, against the whole plan. With `--layers` a model has fewer, since MLX's CPU build takes hours
+for a large one: what a batch takes doesn't depend on them. MLX's CPU build keeps the scores of
+attention where a Mac has a kernel that doesn't; they are named apart.
+
+`ttft` needs a stack that is up, with a tier that embeds and one that chats. Chat requests are timed
+to their first token, each once while nothing else happens and once while 512 texts are embedded.
 """
 
 import argparse
 import json
 import os
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import httpx
 import psutil
+from reading_weights import MODELS, make_model
 
+from mlx_catalog import ModelRole
+from mlx_recommend import MemoryUse, Workload, memory_use
+from mlx_stack.bench.target import BenchTarget, serve_beside
+from mlx_stack.engines.environment import EngineName, require_environment
 from mlx_stack.engines.mlx_vlm_start import TOKENS_AT_ONCE
 from mlx_stack.home import Home
+from mlx_stack.models.serving import entry_of, fit_and_shape
 from mlx_stack.open_stack import OpenStack
-from mlx_stack.planning.tiers import planned_memory
+from mlx_stack.services.ports import free_ports
+from mlx_stack.stack import Tier
 
 TEXTS = 512
 WORDS = ("the", "harbour", "lies", "quiet", "under", "a", "grey", "sky")
@@ -97,35 +112,108 @@ def embedding(client: httpx.Client, model: str) -> Iterator[threading.Event]:
         done.set()
 
 
-def main() -> None:
-    """Measure both, and print them."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--embedder", required=True, help="the tier that embeds")
-    parser.add_argument("--chat", required=True, help="the tier that chats")
-    parser.add_argument("--times", type=int, default=7)
-    options = parser.parse_args()
+def memory(options: argparse.Namespace) -> None:
+    """Serve each model, and print what its process holds."""
+    given = Home(Path(os.environ["MLX_STACK_HOME"]))
+    python = require_environment(given.engines, EngineName.VLLM_MLX).python
+    for words in options.models:
+        name, _, quant = words.partition(":")
+        with tempfile.TemporaryDirectory(prefix="reading-models-") as temporary:
+            home = Home(Path(temporary))
+            home.create()
+            home.engines.symlink_to(given.engines.absolute())
+            opened = OpenStack(home)
+            tier, folder = _tier(opened, name, quant, options, python)
+            _, shape = fit_and_shape(entry_of(opened.catalog, tier), tier, folder)
+            assert shape is not None
+            shape = replace(shape, role=tier.role)
+            work = Workload(context_tokens=tier.context_tokens or 512)
+            # MLX's CPU build has no kernel that does without the scores
+            heads = shape.layer_score_heads or MODELS[name].config["num_attention_heads"]
+            here = memory_use(replace(shape, layer_score_heads=heads), work)
+            with serve_beside(opened, tier, folder) as target:
+                print(f"{name} {tier.quant}, {options.layers or 'all'} layers:", flush=True)
+                plan = memory_use(shape, work)
+                _measure(target, tier, plan, here, has_batch=not options.at_rest)
 
+
+def _tier(
+    opened: OpenStack, name: str, quant: str, options: argparse.Namespace, python: Path
+) -> tuple[Tier, Path]:
+    """A tier of the model, which is made, and its folder."""
+    entry, model = opened.catalog.get(name), MODELS[name]
+    sources = dict(entry.sources.items())
+    chosen = next((each for each in sources if each == quant), next(iter(sources)))
+    is_wide = sources[chosen].bits_per_weight == 32
+    if options.layers:
+        model = replace(model, config={**model.config, "num_hidden_layers": options.layers})
+    # one with other layers is none of the catalog's
+    known = f"{name}-of-{options.layers}-layers" if options.layers else name
+    folder = opened.home.models / known
+    make_model(folder, model, chosen, is_wide=is_wide, engine_python=python)
+    (port,) = free_ports(1)
+    tier = Tier(
+        name="reader",
+        model=known,
+        quant=chosen,
+        source=str(folder),
+        port=port,
+        vllm_flags={},
+        role=entry.role,
+        context_tokens=min(options.tokens, entry.max_context_tokens or options.tokens),
+    )
+    return tier, folder
+
+
+def _measure(
+    target: BenchTarget, tier: Tier, plan: MemoryUse, here: MemoryUse, *, has_batch: bool
+) -> None:
+    """Print what the process holds at rest, and at most while it computes a batch."""
+    assert target.process is not None
+    pid = target.process.pid
+    endpoint = target.endpoint
+    with httpx.Client(
+        base_url=endpoint.base_url, auth=endpoint.auth, timeout=3600, trust_env=False
+    ) as client:
+        rest = psutil.Process(pid).memory_info().rss
+        start_bytes = (plan.weights_bytes or 0) + plan.process_bytes
+        print(_compared("at rest: weights and process", start_bytes, rest), flush=True)
+        if not has_batch:
+            return
+        length = tier.context_tokens or 512
+        texts = [" ".join(WORDS * (length // 8))] * max(1, TOKENS_AT_ONCE // length)
+        with peak_of(pid) as peak:
+            began = time.perf_counter()
+            if tier.role is ModelRole.RERANK:
+                body = {"model": tier.model, "query": "sky", "documents": texts}
+                client.post("/rerank", json=body).raise_for_status()
+            else:
+                embed(client, tier.model, texts)
+            seconds = time.perf_counter() - began
+        metal = client.get("/status").json()["metal"]
+    own = here.overhead_bytes - plan.overhead_bytes
+    planned = here.with_process_bytes or 0
+    print(f"  {len(texts)} texts of {length} tokens: {seconds:.0f} s")
+    print(_compared("at most", planned, peak[0]))
+    print(
+        f"  of the plan {plan.overhead_bytes / 1e6:.0f} MB are work, and {own / 1e6:.0f} MB more "
+        f"are scores, of the CPU build alone; MLX's own peak beside the weights: "
+        f"{metal['peak_memory_gb'] * 1e3 - (plan.weights_bytes or 0) / 1e6:.0f} MB"
+    )
+
+
+def _compared(what: str, planned: int, held: int) -> str:
+    ratio = planned / held
+    return f"  {what}: planned {planned / 1e6:.0f} MB, held {held / 1e6:.0f} MB ({ratio:.2f})"
+
+
+def ttft(options: argparse.Namespace) -> None:
+    """Time chat requests alone and beside texts that are embedded."""
     variables = document("env")["env"]
     headers = {"Authorization": f"Bearer {variables['OPENAI_API_KEY']}"}
-    opened = OpenStack(Home(Path(os.environ["MLX_STACK_HOME"])))
-    tier = opened.stack.tier(options.embedder)
-    plan = planned_memory(opened, tier) if tier is not None else None
-    assert tier is not None
-    assert plan is not None
-    rows = {row["name"]: row for row in document("status")["services"]}
-    context = tier.context_tokens or 512
     with httpx.Client(
         base_url=variables["OPENAI_BASE_URL"], headers=headers, timeout=900, trust_env=False
     ) as client:
-        texts = [" ".join(WORDS * (context // 8))] * max(1, TOKENS_AT_ONCE // context)
-        with peak_of(rows[options.embedder]["pid"]) as peak:
-            seconds = embed(client, options.embedder, texts)
-        planned = plan.with_process_bytes or 0
-        print(f"one batch of {len(texts)} texts of {context} tokens: {seconds:.1f} s")
-        print(
-            f"memory: planned {planned / 1e6:.0f} MB, peak {peak[0] / 1e6:.0f} MB "
-            f"(planned / peak {planned / peak[0]:.2f})"
-        )
         ttft_s(client, options.chat, 0)
         alone = [ttft_s(client, options.chat, 1 + each) for each in range(options.times)]
         with embedding(client, options.embedder):
@@ -135,6 +223,25 @@ def main() -> None:
     print(f"TTFT alone: median {median(quiet):.2f} s of {[round(each, 2) for each in quiet]}")
     print(f"TTFT beside: median {median(beside):.2f} s of {[round(each, 2) for each in beside]}")
     print(f"ratio {median(beside) / median(quiet):.2f}")
+
+
+def main() -> None:
+    """Measure one of both."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    kinds = parser.add_subparsers(required=True)
+    held = kinds.add_parser("memory", help="what processes hold")
+    held.add_argument("models", nargs="+", help="entries of the catalog, with :QUANT if you like")
+    held.add_argument("--layers", type=int, help="fewer than the model has")
+    held.add_argument("--tokens", type=int, default=512, help="of a text")
+    held.add_argument("--at-rest", action="store_true", help="compute no batch")
+    held.set_defaults(measure=memory)
+    timed = kinds.add_parser("ttft", help="what others notice")
+    timed.add_argument("--embedder", required=True, help="the tier that embeds")
+    timed.add_argument("--chat", required=True, help="the tier that chats")
+    timed.add_argument("--times", type=int, default=7)
+    timed.set_defaults(measure=ttft)
+    options = parser.parse_args()
+    options.measure(options)
 
 
 if __name__ == "__main__":

@@ -269,6 +269,33 @@ def test_a_model_that_reads_takes_as_much_for_one_text_as_for_many():
     assert 1_000 * words < process < 2_000 * words  # measured: 1,100 to 1,400 a word
 
 
+def test_what_a_batch_takes_follows_from_the_widths_of_a_layer():
+    """Values of a token by hand: 2 queries, 2 keys, 6 of the stream, 3 of the network."""
+    tokens = 4096
+    bge = memory_use(shape_of_entry(CATALOG.get("bge-m3"), "int8"), Workload(context_tokens=512))
+    assert bge.overhead_bytes == tokens * 2 * (4 * 1024 + 6 * 1024 + 3 * 4096)
+    # it reads all that it is given at once where that is one long text
+    long = memory_use(shape_of_entry(CATALOG.get("bge-m3"), "int8"), Workload(context_tokens=8192))
+    assert long.overhead_bytes == 2 * bge.overhead_bytes
+
+    mini = memory_use(
+        shape_of_entry(CATALOG.get("all-minilm-l6-v2"), "bf16"), Workload(context_tokens=512)
+    )
+    scores = 2 * 12 * 512  # heads of 32 values, for which MLX has no kernel without them
+    assert mini.overhead_bytes == tokens * 2 * (10 * 384 + 3 * 1536 + scores)
+
+    qwen = memory_use(
+        shape_of_entry(CATALOG.get("qwen3-embedding-0.6b"), "int8"), Workload(context_tokens=512)
+    )
+    layer = tokens * (2 * 2048 + 2 * 1024 + 6 * 1024 + 3 * 3072)
+    assert qwen.overhead_bytes == 2 * (layer + (512 + tokens) * 512)
+
+    vendors = memory_use(
+        shape_of_entry(CATALOG.get("bge-reranker-v2-m3"), "bf16"), Workload(context_tokens=512)
+    )
+    assert vendors.overhead_bytes == 2 * bge.overhead_bytes  # float32
+
+
 def test_the_budget_is_a_share_of_the_memory_but_never_above_the_gpus_limit():
     mac = parse_hardware_spec("m4-max:40:128")
     assert budget_bytes(mac) == 128 * 2**30 * 40 // 100
@@ -298,6 +325,7 @@ def test_what_hears_holds_a_long_sound_beside_its_weights_and_no_cache():
         quant="",
         weights_bytes=10**9,
         hidden_size=1280,
+        layer_values=22 * 1280,
         role=ModelRole.SPEECH_TO_TEXT,
     )
     speaks = replace(hears, role=ModelRole.TEXT_TO_SPEECH)

@@ -155,6 +155,7 @@ def _geometry(
         layers=layers,
         source=source,
         hidden_size=integer(text, *HIDDEN),
+        feed_forward_size=integer(text, "intermediate_size"),
         vocab_size=integer(text, "vocab_size"),
         tied_embeddings=_tied(text, config, rows),
         per_layer_embedding_dim=integer(text, "hidden_size_per_layer_input"),

@@ -209,12 +209,14 @@ class Geometry(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     Multi-head latent attention stores `mla_latent_dim + mla_rope_dim` values a token and layer
     instead of keys and values. The embedding has `vocab_size` rows of `hidden_size` values; the
     output layer repeats it where `tied_embeddings` is False. Where `per_layer_embedding_dim` is
-    set, each layer looks up as many values of a token in its own embedding.
+    set, each layer looks up as many values of a token in its own embedding. The feed-forward
+    network of a layer is `feed_forward_size` values wide.
     """
 
     layers: Positive
     source: Text
     hidden_size: Positive | None = None
+    feed_forward_size: Positive | None = None
     vocab_size: Positive | None = None
     tied_embeddings: bool | None = None
     per_layer_embedding_dim: Positive | None = None

@@ -261,10 +261,10 @@ READING_TOKENS = 4096
 longer text."""
 READING_LONGEST_TOKENS = 8192
 """Where engines cut such a text."""
-READING_VALUES_PER_WIDTH = 28
-"""Numbers that a model which only reads keeps for each token of a batch, for each of its width.
+SCORE_COPIES = 2
+"""Where a layer's scores are kept, they stand beside what softmax makes of them.
 
-Peak of a process that embeds texts of 512 tokens with MiniLM (BERT, 6 layers, width 384).
+Kernels: the fallback of `mlx.fast.scaled_dot_product_attention`, softmax not being done in place.
 """
 READING_PROCESS_BYTES = 120_000_000
 """What a process of mlx_vlm.server takes besides what MLX allocates and the tokenizer."""

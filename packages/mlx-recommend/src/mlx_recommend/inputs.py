@@ -125,6 +125,8 @@ class ModelShape:
             are needed for the last token only).
         parts: What the layers are made of.
         hidden_size: Width of the residual stream.
+        layer_values: Values that a layer writes of a token of a text that is only read.
+        layer_score_heads: Scores that it keeps of each such token and each of its text.
         role: What the model is for; only one that chats has speeds.
         growing_kv_elements: Cached values that each token of context adds.
         sliding_kv_elements: Cached values that each token inside the window adds.
@@ -158,6 +160,8 @@ class ModelShape:
     float16: bool = False
     parts: Mapping[LayerPart, int] = field(default_factory=dict[LayerPart, int])
     hidden_size: int | None = None
+    layer_values: int | None = None
+    layer_score_heads: int = 0
     role: ModelRole = ModelRole.CHAT
     growing_kv_elements: int | None = None
     sliding_kv_elements: int | None = None

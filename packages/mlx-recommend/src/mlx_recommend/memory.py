@@ -15,9 +15,9 @@ from mlx_recommend.calibration import (
     READING_LONGEST_TOKENS,
     READING_PROCESS_BYTES,
     READING_TOKENS,
-    READING_VALUES_PER_WIDTH,
     READING_WORD_BYTES,
     SCORE_BYTES,
+    SCORE_COPIES,
     SMALL_ARRAYS_BYTES,
     SOUND_WINDOW_TOKENS,
     STATE_STEP_BYTES_PER_TOKEN,
@@ -157,16 +157,19 @@ def _reading_memory_use(shape: ModelShape, context_tokens: int) -> MemoryUse:
         context_tokens: The longest text.
     """
     longest = min(context_tokens, shape.max_context_tokens or context_tokens)
-    batch_tokens = max(READING_TOKENS, min(longest, READING_LONGEST_TOKENS))
+    longest = min(longest, READING_LONGEST_TOKENS)
+    tokens, values = max(READING_TOKENS, longest), shape.layer_values
     weights_bytes, params = shape.weights_bytes, shape.decode_params
     is_wide = weights_bytes is not None and params is not None and weights_bytes > 3 * params
-    values = batch_tokens * READING_VALUES_PER_WIDTH * (shape.hidden_size or 0)
+    kept = tokens * ((values or 0) + SCORE_COPIES * shape.layer_score_heads * longest)
+    if shape.growing_kv_elements:  # what writes as well is told by a mask what it may see
+        kept += (longest + tokens) * longest
     return MemoryUse(
         weights_bytes=weights_bytes,
-        kv_cache_bytes=0 if shape.hidden_size is not None else None,
+        kv_cache_bytes=0 if values is not None else None,
         prefix_cache_bytes=0,
         state_bytes=0,
-        overhead_bytes=values * (4 if is_wide else 2),
+        overhead_bytes=kept * (4 if is_wide else 2),
         process_bytes=READING_PROCESS_BYTES + READING_WORD_BYTES * shape.vocabulary,
     )
 

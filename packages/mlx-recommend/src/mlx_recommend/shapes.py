@@ -89,6 +89,8 @@ def _shape_of_weights(
         parts=_parts(model_type, geometry),
         experts=geometry.experts.total if geometry.experts is not None else 0,
         hidden_size=geometry.hidden_size,
+        layer_values=_layer_values(geometry),
+        layer_score_heads=0 if _head_dim(geometry) in FUSED_HEAD_DIMS else _query_heads(geometry),
         growing_kv_elements=geometry.growing_kv_elements_per_token,
         sliding_kv_elements=geometry.sliding_kv_elements_per_token,
         sliding_window=geometry.sliding_window,
@@ -187,6 +189,29 @@ def _parts(model_type: str, geometry: Geometry) -> dict[LayerPart, int]:
 
 def _query_heads(geometry: Geometry) -> int:
     return geometry.query_heads or round(_query_group(geometry) * (geometry.kv_heads or 0))
+
+
+def _head_dim(geometry: Geometry) -> int | None:
+    """The width of a head; where it isn't said, they share the stream."""
+    heads = geometry.query_heads
+    shared = geometry.hidden_size // heads if geometry.hidden_size and heads else None
+    return geometry.head_dim or shared
+
+
+def _layer_values(geometry: Geometry) -> int | None:
+    """What the operations of a layer write of a token; None where its width is unknown.
+
+    Queries, keys and values, and what attention makes of them; the stream, which two norms, two
+    projections and two sums write; and the three arrays of a gated network. Where nothing else is
+    said, heads share the stream and the network is four times as wide: so it is in encoders.
+    """
+    width = geometry.hidden_size
+    if width is None:
+        return None
+    heads, one = _query_heads(geometry), _head_dim(geometry)
+    queries = heads * one if heads and one else width
+    keys = geometry.kv_heads * one if geometry.kv_heads and one else queries
+    return 2 * queries + 2 * keys + 6 * width + 3 * (geometry.feed_forward_size or 4 * width)
 
 
 def _growing_score_heads(geometry: Geometry) -> int:

@@ -1,6 +1,8 @@
 """The server for models that read: how it is started, and how much it computes at once."""
 
 import io
+import threading
+import time
 import wave
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from mlx_stack.engines.environment import (
     use_environment,
 )
 from mlx_stack.engines.mlx_vlm_sound import LONGEST_SOUND_S, wav_head
-from mlx_stack.engines.mlx_vlm_start import TOKENS_AT_ONCE, batches
+from mlx_stack.engines.mlx_vlm_start import TOKENS_AT_ONCE, batches, in_batches
 from mlx_stack.engines.vllm_mlx import Serving, served_by
 from mlx_stack.stack import Tier
 
@@ -30,9 +32,9 @@ def tier_of(role: ModelRole) -> Tier:
     return Tier(name="t", model="m", quant=None, source="/m", port=8009, vllm_flags={}, role=role)
 
 
-def command(role: ModelRole) -> tuple[str, ...]:
-    tier = tier_of(role)
-    return engine_of(tier).command(("python", "guard.py"), tier, Path("/models/m"), Serving())
+def command(role: ModelRole, serving: Serving | None = None) -> tuple[str, ...]:
+    tier, serving = tier_of(role), serving or Serving()
+    return engine_of(tier).command(("python", "guard.py"), tier, Path("/models/m"), serving)
 
 
 @pytest.mark.parametrize(
@@ -50,6 +52,12 @@ def test_it_listens_on_loopback_only_and_has_one_model(role: ModelRole, flag: st
     assert words[words.index("--host") + 1] == "127.0.0.1"
     assert words[words.index(flag) + 1] == "/models/m"
     assert served_by(words) == ("m", 8009)
+
+
+def test_what_is_planned_beside_the_weights_bounds_what_is_computed() -> None:
+    words = command(ModelRole.EMBEDDING, Serving(work_bytes=190_000_000))
+    assert words[words.index("--work-bytes") + 1] == "190000000"
+    assert "--work-bytes" not in command(ModelRole.EMBEDDING)
 
 
 @pytest.mark.parametrize("role", ModelRole)
@@ -104,3 +112,33 @@ def test_every_text_is_computed_once_and_no_batch_is_larger_than_it_may_be(
     for batch in made:
         padded = len(batch) * max(lengths[index] for index in batch)
         assert padded <= TOKENS_AT_ONCE or len(batch) == 1
+
+
+@given(st.lists(st.integers(1, 9000), max_size=100))
+def test_what_comes_of_each_text_is_in_the_order_of_the_texts(lengths: list[int]) -> None:
+    def compute(batch: list[int]) -> tuple[list[str], int]:
+        return [f"of {each}" for each in batch], len(batch)
+
+    texts = list(range(len(lengths)))
+    assert in_batches(lengths, texts, compute) == ([f"of {each}" for each in texts], len(texts))
+
+
+def test_batches_of_requests_that_come_together_are_computed_one_after_the_other() -> None:
+    running = threading.Semaphore(1)
+    together = list[bool]()
+
+    def compute(batch: list[int]) -> tuple[list[int], int]:
+        together.append(not running.acquire(blocking=False))
+        time.sleep(0.001)
+        running.release()
+        return batch, 1
+
+    def ask(texts: list[int]) -> None:
+        in_batches([TOKENS_AT_ONCE] * len(texts), texts, compute)
+
+    threads = [threading.Thread(target=ask, args=(list(range(5)),)) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert together == [False] * 20

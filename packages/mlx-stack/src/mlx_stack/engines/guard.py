@@ -260,12 +260,18 @@ class Traffic:
 
     async def tell(self, send: _Send) -> None:
         """Answer as engines do at `STATUS_PATH`, which know more of their work."""
+        mlx: Any = import_module("mlx.core")
         said: dict[str, object] = {
             "status": "running",
             "num_running": len(self._passing),
             "num_waiting": 0,
             "total_completion_tokens": 0,
             "requests": [],
+            "metal": {
+                "active_memory_gb": mlx.get_active_memory() / 1e9,
+                "cache_memory_gb": mlx.get_cache_memory() / 1e9,
+                "peak_memory_gb": mlx.get_peak_memory() / 1e9,
+            },
         }
         body = json.dumps(said).encode()
         headers = [

@@ -33,9 +33,11 @@ def command(
         start: What runs the engine, `guarded(environment)`.
         tier: What to serve; requests must name `tier.model`.
         model_folder: The model's folder; absolute, so that nothing is ever downloaded.
-        serving: How; only what is said of vectors matters.
+        serving: How; only what is said of vectors and of memory matters.
     """
     pooling = ("--pooling", serving.pooling) if serving.pooling else ()
+    bound = ("--work-bytes", str(serving.work_bytes)) if serving.work_bytes else ()
     named = ("--served-model-name", tier.model, _MODEL_FLAGS[tier.role], str(model_folder))
     # by itself it listens on every address of the machine
-    return (*start, PROGRAM, *named, *pooling, "--host", LOOPBACK, "--port", str(tier.port))
+    address = ("--host", LOOPBACK, "--port", str(tier.port))
+    return (*start, PROGRAM, *named, *pooling, *bound, *address)

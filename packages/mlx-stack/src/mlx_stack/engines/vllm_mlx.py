@@ -48,6 +48,8 @@ class Serving:
         shortens: Whether the beginning of such a vector is one by itself (Matryoshka).
         pooling: How one vector is made of those of a text's tokens, where the model's files don't
             say; "" where nothing else says, either.
+        work_bytes: What MLX may take beside the weights of a model that only reads; None where
+            nobody planned it.
         runs_own_code: Whether the model's folder holds Python that the user allowed.
     """
 
@@ -62,6 +64,7 @@ class Serving:
     dimensions: int | None = None
     shortens: bool = False
     pooling: str = ""
+    work_bytes: int | None = None
     runs_own_code: bool = False
 
 

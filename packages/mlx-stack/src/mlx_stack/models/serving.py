@@ -57,6 +57,7 @@ def serving_of(catalog: Catalog, tier: Tier, folder: Path) -> Serving:
             dimensions=(entry and entry.dimensions) or _dimensions(tier, folder),
             shortens=entry is not None and entry.matryoshka is True,
             pooling=(entry and entry.pooling) or "",
+            work_bytes=_work_bytes(entry, tier, folder) if tier.role.reads_only else None,
         )
     try:
         # the weights' headers are of no interest here
@@ -75,6 +76,16 @@ def serving_of(catalog: Catalog, tier: Tier, folder: Path) -> Serving:
         prefill_step=_prefill_step(part, tier),
         runs_own_code=is_allowed(folder),
     )
+
+
+def _work_bytes(entry: CatalogEntry | None, tier: Tier, folder: Path) -> int | None:
+    """What is planned for the GPU beside the weights; None where that is unknown."""
+    with suppress(UnreadableModelError):
+        fit, shape = fit_and_shape(entry, tier, folder)
+        memory = memory_of(shape, fit, tier)
+        is_known = memory is not None and memory.kv_cache_bytes is not None
+        return memory.overhead_bytes if memory is not None and is_known else None
+    return None
 
 
 def shape_of_tier(catalog: Catalog, tier: Tier, folder: Path) -> ModelShape | None:
