@@ -39,7 +39,7 @@ class _Forms:
         self._lock = Lock()
         self._prepared: Any = None
 
-    def make(self, response_format: object, tokenizer: Any) -> "Form | None":
+    def make(self, response_format: object, tokenizer: Any) -> "FormProcessor | None":
         """What an answer is to be held to; None for one that is free.
 
         Raises:
@@ -61,7 +61,7 @@ class _Forms:
         matcher = llguidance.LLMatcher(self._prepared, grammar)
         if matcher.is_error():
             raise ValueError(f"`response_format` can't be followed: {matcher.get_error()[:500]}")
-        return Form(matcher, self._prepared.vocab_size, tokenizer)
+        return FormProcessor(matcher, self._prepared.vocab_size, tokenizer)
 
 
 def schema_of(response_format: object) -> str | None:
@@ -87,7 +87,7 @@ def schema_of(response_format: object) -> str | None:
     return text
 
 
-class Form:
+class FormProcessor:
     """What one answer is held to: a logits processor. It never raises.
 
     An exception would end the thread that generates for everyone; instead, this answer ends.
