@@ -53,16 +53,18 @@ HEADING = "| model | files | mlx-catalog | mlx-stack 0.3.8 | llmfit 1.1.17 |"
 INTRODUCTION = """\
 # Three catalogs compared with the models' own files
 
-This page compares ten random models (seed {seed}, from all entries) at 4 bits, and the memory
-that each tool estimates for a context of {tokens:,} tokens. It was made by
+This page compares what three tools report about ten random models of mlx-catalog (seed {seed}):
+their memory with 4-bit weights and a context of {tokens:,} tokens, their size and architecture.
+mlx-stack 0.3.8 is the different program of that name on PyPI. The page was made by
 `uv run python benchmarks/catalog_comparison.py -o docs/reference/catalog-comparison.md`.
 
-The column "files" is the sum of the published size of the 4-bit repository and the 16-bit cache
-of the layers that have one. If no size is published, it is parameters times 4.5 bits, marked with
-~. The tools add the memory that an engine needs in addition. So 0.7 GB more isn't an error, but
-is a large share of a small model. `?` means that a tool doesn't report the value. mlx-stack 0.3.8
-gives the same memory for every context. If it has no entry with that ID, the figure is from its
-listing of the Hub.
+The column "files" is calculated from the models' own files. The size is the published size of the
+4-bit repository. If none is published, it is 4.5 bits per parameter, marked with ~. The memory is
+that size plus the 16-bit cache of the layers that have one. The tools may add what an engine itself
+needs. So 0.7 GB more isn't an error, although it is a large share for a small model. Percentages
+are differences from "files"; the last row has the median of their absolute values, and of how many
+models. `?` means that the value is unknown. mlx-stack 0.3.8 reports the same memory for every
+context. If its catalog doesn't have the model, the figure is from its listing of the Hub.
 """
 
 
