@@ -326,8 +326,9 @@ def recommended_page() -> str:
         "# Recommended models for each Mac",
         "",
         f"These plans are for the default budget of {DEFAULT_BUDGET_PCT} % of the memory, 4 bits",
-        "per weight and no Hub token. Each cell shows the model, its context in thousands of",
-        "tokens, and its speed in tokens per second after a prompt of 1,024 tokens. See",
+        "per weight and no Hub token. A Mac is written as chip:GPU cores:GB of memory. Each cell",
+        "shows the model, its context in units of 1,024 tokens, and its speed in tokens",
+        "per second after a prompt of 1,024 tokens; `-` means that the tier is left out. See",
         "[How models are chosen](../explanation/recommendations.md).",
     ]
     for intent in Intent:
