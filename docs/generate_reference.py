@@ -205,11 +205,13 @@ def exit_code_page() -> str:
         "|---:|---|",
         *(f"| {code} | {text} |" for code, text in exit_code_rows()),
         "",
-        "| `error.type` | code | what it is |",
+        "In that document, `error.type` is one of these:",
+        "",
+        "| `error.type` | code | meaning |",
         "|---|---:|---|",
         *(f"| `{name}` | {code} | {text} |" for name, code, text in error_rows()),
-        f"| `interrupted` | {exit_codes.INTERRUPTED} | Ctrl-C came before the answer. |",
-        f"| `terminated` | {exit_codes.TERMINATED} | SIGTERM came before the answer. |",
+        f"| `interrupted` | {exit_codes.INTERRUPTED} | Ctrl-C ended the command early. |",
+        f"| `terminated` | {exit_codes.TERMINATED} | SIGTERM ended the command early. |",
     ]
     return page(lines)
 

@@ -11,7 +11,7 @@ from mlx_stack import exit_codes
 
 
 class StackError(Exception):
-    """A failure that a user can act on.
+    """A failure that the user can do something about, if no more specific type fits.
 
     Attributes:
         hint: What to do about it, or None where there is nothing to advise.

@@ -59,7 +59,7 @@ class EngineInUseError(StackError):
 
 
 class EngineUnhealthyError(StackError):
-    """A new engine version gave a wrong answer or none; the old one stays in use."""
+    """A new engine version gave a wrong answer or none; the old version stays in use."""
 
     type = "engine-unhealthy"
 
@@ -73,7 +73,7 @@ class EngineUnhealthyError(StackError):
 
 
 class EngineWorseError(StackError):
-    """With a new engine version, a tier performs worse than before; the old one stays in use."""
+    """With a new engine version, a tier performs worse; the old version stays in use."""
 
     type = "engine-worse"
 
@@ -86,6 +86,6 @@ class EngineWorseError(StackError):
 
 
 class EmbeddedModelError(StackError):
-    """The embedded model could not be built from its package."""
+    """The small built-in model (SmolLM2 135M) could not be built from its package."""
 
     type = "embedded-model"

@@ -55,7 +55,7 @@ class WrongContentError(PullError):
 
 
 class ModelWorseError(PullError):
-    """With a newer revision of its model, a tier performs worse; the former one stays in use."""
+    """With a newer revision of its model, a tier performs worse; the old revision is kept."""
 
     type = "model-worse"
 
