@@ -205,7 +205,7 @@ def exit_code_page() -> str:
         "|---:|---|",
         *(f"| {code} | {text} |" for code, text in exit_code_rows()),
         "",
-        "In that document, `error.type` is one of these:",
+        "In the JSON document of an error, `error.type` is one of these:",
         "",
         "| `error.type` | code | meaning |",
         "|---|---:|---|",
