@@ -5,9 +5,11 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -328,6 +330,21 @@ def test_a_copy_ends_at_once_when_its_command_is_ended(
     _, said = pulling.communicate(timeout=60)
     assert pulling.returncode == 143, said
     assert "--nodes` continues where this stopped" in said
+
+
+def test_a_check_ends_at_once_when_its_command_is_ended(
+    here: Program, there: Home, server: SshServer, tmp_path: Path
+) -> None:
+    del there
+    asked = tmp_path / "asked"
+    on_host(here, server.know("silent", ProxyCommand=f"sh -c 'touch {asked}; exec sleep 600'"))
+    checking = here.start("nodes", "check")
+    assert eventually(asked.exists, within_s=WITHIN_S)
+    checking.terminate()
+    started = time.monotonic()
+    checking.communicate(timeout=WITHIN_S)
+    assert time.monotonic() - started < 30  # the connection itself would be given up after a minute
+    assert checking.returncode == 128 + signal.SIGTERM
 
 
 def test_what_was_damaged_over_there_is_found_and_sent_again(here: Program, there: Home) -> None:

@@ -4,7 +4,6 @@ import hashlib
 import queue
 import threading
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -29,7 +28,7 @@ from mlx_stack.nodes.facts import (
     python_over_there,
 )
 from mlx_stack.nodes.facts_script import MOST_FILES
-from mlx_stack.nodes.ssh import Connection, SshError
+from mlx_stack.nodes.ssh import Connection, SshError, threads
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.stack import USUAL_HOME, Host, Tier
 from mlx_stack.steps import OnEvent, ignore
@@ -132,7 +131,7 @@ def copy_model(
     # what may run here was allowed here: over there it is asked for again
     left = msgspec.structs.replace(manifest, allowed_code=None) if manifest is not None else None
     asked = _Asked(model_dir="", folder=model.path.name, files=files, manifest=left)
-    telling, running = threading.Lock(), list[Connection]()
+    telling = threading.Lock()
 
     def tell(event: ModelEvent) -> None:
         with telling:
@@ -140,18 +139,12 @@ def copy_model(
 
     def copy(host: Host) -> CopiedModel:
         try:
-            return _copy(model.path, asked, host, opened.variables, running, tell)
+            return _copy(model.path, asked, host, opened.variables, tell)
         except SshError as error:
             return CopiedModel(host.host, "failed", 0, error.message, error.hint)
 
-    with ThreadPoolExecutor(max_workers=len(hosts)) as pool:
-        copies = [pool.submit(copy, host) for host in hosts]
-        try:
-            return tuple(each.result() for each in copies)
-        except BaseException:
-            for each in running:
-                each.stop()
-            raise
+    with threads(len(hosts)) as pool:
+        return tuple(pool.map(copy, hosts))
 
 
 def _hashed(folder: Path) -> Iterator[FileRecord]:
@@ -168,7 +161,6 @@ def _copy(
     asked: _Asked,
     host: Host,
     variables: Mapping[str, str],
-    running: list[Connection],
     tell: OnEvent[ModelEvent],
 ) -> CopiedModel:
     home, name = host.home or USUAL_HOME, host.host
@@ -177,7 +169,6 @@ def _copy(
     asked = msgspec.structs.replace(asked, model_dir=there.model_dir)
     total = sum(each.size_bytes for each in asked.files)
     with Connection(name, python_over_there(home), variables, silent_s=_SILENT_S) as opened:
-        running.append(opened)
         lines: queue.SimpleQueue[_Said | None] = queue.SimpleQueue()
         listener = threading.Thread(target=_listen, args=(opened, lines), daemon=True)
         listener.start()

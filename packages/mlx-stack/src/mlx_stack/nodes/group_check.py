@@ -5,7 +5,6 @@
 
 import shlex
 from collections.abc import Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,7 +30,7 @@ from mlx_stack.nodes.facts import (
 from mlx_stack.nodes.facts_script import BEGINNING
 from mlx_stack.nodes.group import address_of, way_to
 from mlx_stack.nodes.private_link import is_private, reaches
-from mlx_stack.nodes.ssh import SshError
+from mlx_stack.nodes.ssh import SshError, threads
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.stack import HERE, USUAL_HOME, Host, Tier
 
@@ -158,7 +157,7 @@ def look(opened: OpenStack, tier: Tier) -> Group:
             link_is_private=worker.private_link,
         )
 
-    with ThreadPoolExecutor(max_workers=len(workers) + 1) as pool:
+    with threads(len(workers) + 1) as pool:
         addresses = list(pool.map(partial(address_of, variables=variables), workers))
         first = addresses[0] if addresses else None
         own = tier.own_address or (way_to(first) if first is not None else None)

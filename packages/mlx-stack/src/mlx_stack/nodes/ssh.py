@@ -7,8 +7,9 @@ import shlex
 import subprocess
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import IO, Self
 
@@ -137,6 +138,9 @@ class Connection:
     def __enter__(self) -> Self:
         self._listener.start()
         self.stir()
+        together: _Together | None = getattr(_thread, "together", None)
+        if together is not None:
+            together.add(self)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -189,6 +193,49 @@ class Connection:
             for line in iter(lambda: stderr.readline(_LONGEST_LINE), b""):
                 if words := line.decode(errors="replace").strip():
                     self._said.append(words)
+
+
+class _Together:
+    """The connections of threads that are ended together."""
+
+    def __init__(self) -> None:
+        self._connections: list[Connection] = []
+        self._lock = threading.Lock()
+        self._has_ended = False
+
+    def join(self) -> None:
+        """Have the connections of this thread belong to them."""
+        _thread.together = self
+
+    def add(self, connection: Connection) -> None:
+        """One more; it is ended at once if the others are."""
+        with self._lock:
+            self._connections.append(connection)
+            if self._has_ended:
+                connection.stop()
+
+    def end(self) -> None:
+        """End those that are open, and those that are still to come."""
+        with self._lock:
+            self._has_ended = True
+            for each in self._connections:
+                each.stop()
+
+
+_thread = threading.local()
+
+
+@contextmanager
+def threads(count: int) -> Generator[ThreadPoolExecutor]:
+    """Threads that talk to other Macs: what interrupts the block ends their connections."""
+    together = _Together()
+    with ThreadPoolExecutor(max_workers=count, initializer=together.join) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            together.end()
+            raise
 
 
 def ask(
