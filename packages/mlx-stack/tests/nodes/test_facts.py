@@ -59,6 +59,22 @@ def test_what_is_out_of_bounds_is_no_answer(changes: dict[str, object]) -> None:
     assert facts_in(said(**changes)) is None
 
 
+def test_texts_of_another_mac_neither_begin_a_line_nor_steer_the_terminal() -> None:
+    found = facts_in(
+        said(
+            python="3.13\n✓ studio: fine",
+            packages={"mlx-lm": "\x1b[2J\x9b1A"},
+            model={"folder": "/m", "files": [], "sizes": {"\ud800.py\r": 1}, "damaged": ["\u2028"]},
+        )
+    )
+    assert found is not None
+    assert found.model is not None
+    assert found.python == "3.13\ufffd✓ studio: fine"
+    assert found.packages == {"mlx-lm": "\ufffd[2J\ufffd1A"}
+    assert found.model.sizes == {"\ufffd.py\ufffd": 1}
+    assert found.model.damaged == ("\ufffd",)
+
+
 @pytest.mark.parametrize("text", [b"", b"no such command\n", MARK.encode(), b"{}"])
 def test_without_an_answer_there_are_no_facts(text: bytes) -> None:
     assert facts_in(text) is None

@@ -24,6 +24,7 @@ from mlx_stack.nodes.facts import (
     PathText,
     ask_facts,
     explained,
+    one_line,
     program,
     python_over_there,
 )
@@ -264,10 +265,12 @@ def _problem(opened: Connection, home: str, said: _Said | None) -> SshError:
         case _Said(said="wrong"):
             return SshError(
                 host,
-                f"{said.text} arrived on {host} with another hash than it should have.",
+                f"{one_line(said.text)} arrived on {host} with another hash than it should have.",
                 hint="`mlx-stack models verify` tells whether it is damaged on this Mac.",
             )
         case _:
             return SshError(
-                host, f"{host} can't take the model: {said.text}", hint="Look at it there."
+                host,
+                f"{host} can't take the model: {one_line(said.text)}",
+                hint="Look at it there.",
             )

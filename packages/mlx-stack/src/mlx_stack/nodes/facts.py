@@ -5,10 +5,11 @@ and every text and list a bound.
 """
 
 import json
+import re
 import subprocess
 from collections.abc import Mapping
 from importlib import resources
-from typing import Annotated
+from typing import Annotated, cast
 
 import msgspec
 from msgspec import Meta
@@ -31,6 +32,7 @@ _RUN = (
 """What finds the engine's Python in a state folder, for any shell; no quote or backslash in it."""
 _LOAD = "import sys; exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
 
+_NO_PART_OF_A_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 
 type Name = Annotated[str, Meta(max_length=200)]
@@ -207,6 +209,26 @@ def facts_in(said: bytes) -> Facts | None:
     """The facts in what the script printed, after whatever a login shell did; None without any."""
     lines = [line for line in said.splitlines() if line.startswith(MARK.encode())]
     try:
-        return msgspec.convert(json.loads(lines[-1].removeprefix(MARK.encode())), Facts)
+        said = json.loads(lines[-1].removeprefix(MARK.encode()))
+        return msgspec.convert(_in_one_line(said), Facts)
     except (IndexError, ValueError, RecursionError):
         return None
+
+
+def _in_one_line(said: object) -> object:
+    """The same, without what in its texts could begin a line of its own, or steer a terminal."""
+    match said:
+        case str():
+            return one_line(said)
+        case list():
+            return [_in_one_line(each) for each in cast("list[object]", said)]
+        case dict():
+            fields = cast("dict[str, object]", said)
+            return {one_line(name): _in_one_line(each) for name, each in fields.items()}
+        case _:
+            return said
+
+
+def one_line(text: str) -> str:
+    """A text of another Mac, as it can be shown in a sentence."""
+    return _NO_PART_OF_A_LINE.sub("\ufffd", text)
