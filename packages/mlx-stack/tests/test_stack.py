@@ -184,3 +184,25 @@ def test_hosts_that_no_one_could_mean_are_refused(tmp_path: Path, hosts: str, sa
 def test_only_mlx_lm_runs_on_several_macs(tmp_path: Path, hosts: str, more: str, said: str) -> None:
     with pytest.raises(InvalidFileError, match=said):
         load_stack(write_hosts(tmp_path, hosts, more))
+
+
+@pytest.mark.parametrize(
+    ("port", "more", "said"),
+    [
+        (9000, "engine: mlx-lm, hosts: [c]", "port 9000 of 'other' .* use 20000 to 20001"),
+        (20_001, "", "port 20001 of 'other' .* use 20000 to 20001"),
+        (20_002, "", None),
+        (8001, "engine: mlx-lm, hosts: [b]", None),
+    ],
+)
+def test_macs_of_one_tier_never_connect_to_those_of_another(
+    tmp_path: Path, port: int, more: str, said: str | None
+) -> None:
+    path = write_hosts(tmp_path, "[b]")
+    fields = f"name: other, model: m, quant: int4, source: o/r, port: {port}, vllm_flags: {{}}"
+    path.write_text(f"{path.read_text().rstrip()}\n- {{{fields}{', ' if more else ''}{more}}}\n")
+    if said is None:
+        assert len(load_stack(path).tiers) == 2
+    else:
+        with pytest.raises(InvalidFileError, match=said):
+            load_stack(path)

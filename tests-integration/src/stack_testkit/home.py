@@ -93,6 +93,12 @@ def allow_code(folder: Path) -> None:
     write_manifest(folder, manifest)
 
 
+def ports_of_tiers(count: int) -> list[int]:
+    """Free ports for tiers and a gateway, so that no tier's Macs use one among themselves."""
+    apart = {port % 1000: port for port in free_ports(20 * count) if port >= 28_000}
+    return list(apart.values())[:count]
+
+
 def define_stack(
     home: Home,
     tiers: Mapping[str, Mapping[str, FlagValue]],
@@ -108,7 +114,7 @@ def define_stack(
         config: More configuration.
         fields: More fields for a tier, by its name.
     """
-    *ports, gateway_port = free_ports(len(tiers) + 1)
+    *ports, gateway_port = ports_of_tiers(len(tiers) + 1)
     stack = Stack(
         schema_version=1,
         tiers=tuple(

@@ -13,9 +13,9 @@ from mlx_stack.engines.environment import EngineName, Environment
 from mlx_stack.engines.install import install
 from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.home import Home
-from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import Host, Stack, Tier, save_stack
 from stack_testkit.fake_ssh import install_fake_ssh
+from stack_testkit.home import ports_of_tiers
 from stack_testkit.program import Program
 
 
@@ -53,7 +53,7 @@ def make_other_mac(state: Path, home: Home, model: Path) -> None:
 
 def define_tiers(home: Home, model: Path, tiers: Mapping[str, tuple[Host, ...]]) -> None:
     """Write a stack file whose lazy tiers have the same model, and a configuration."""
-    gateway_port, *ports = free_ports(len(tiers) + 1)
+    gateway_port, *ports = ports_of_tiers(len(tiers) + 1)
     stack = Stack(
         tiers=tuple(
             Tier(

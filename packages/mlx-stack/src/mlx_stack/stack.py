@@ -335,6 +335,9 @@ def contradiction(stack: Stack) -> str | None:
         )
         if problem is not None:
             return problem
+    problem = _ring_problem(stack.tiers)
+    if problem is not None:
+        return problem
     for alias, target in stack.aliases.items():
         if alias in names and alias != target:
             return f"the alias {alias!r} is also the name of a tier"
@@ -423,6 +426,23 @@ def _of_hosts(hosts: tuple[Host, ...]) -> Iterator[str]:
             yield f"the `address` of {each.host!r} isn't the IPv4 address of a Mac"
         if addresses.count(each.address) > 1:
             yield f"the address {each.address} is named twice"
+
+
+def _ring_problem(tiers: tuple[Tier, ...]) -> str | None:
+    """Why the Macs of a tier would connect to what belongs to another one, or None."""
+    for tier in tiers:
+        if not tier.hosts:
+            continue
+        ring = range(tier.ring_port(0), tier.ring_port(len(tier.workers)) + 1)
+        for each in tiers:
+            if each.port in ring or (
+                each.hosts and each is not tier and each.ring_port(0) == ring.start
+            ):
+                return (
+                    f"the port {each.port} of {each.name!r} doesn't go with the port {tier.port} "
+                    f"of {tier.name!r}, whose Macs use {ring.start} to {ring[-1]} among themselves"
+                )
+    return None
 
 
 def _is_a_macs(address: str) -> bool:
