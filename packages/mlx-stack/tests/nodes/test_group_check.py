@@ -71,6 +71,16 @@ def here(**changes: object) -> Member:
     return member("here", 1, **changes)
 
 
+INDEX = "model.safetensors.index.json"
+
+
+def with_index() -> tuple[Member, Member]:
+    """Two Macs with a model whose layers mlx-lm can find."""
+    model = msgspec.structs.replace(MODEL, sizes={**MODEL.sizes, INDEX: 5})
+    near, there = (facts(f"10.0.0.{last}/24", model=model) for last in (1, 2))
+    return here(facts=near), member("studio", 2, facts=there)
+
+
 def only(found: tuple[Refusal, ...]) -> Refusal:
     assert len(found) == 1, found
     return found[0]
@@ -186,8 +196,20 @@ def test_a_model_that_does_not_divide_is_refused() -> None:
     refusal = only(refusals(group(indivisible=(reason,))))
     assert refusal.message == f"The model can't be divided between 2 Macs: {reason}."
     assert "another number of Macs" in refusal.fix
-    by_layers = only(refusals(group(indivisible=(reason,), divides_otherwise=True)))
-    assert "mlx_lm_flags: {pipeline: true}" in by_layers.fix
+    kept = group(indivisible=(reason,), divides_otherwise=True, by_layers=True)
+    assert "Without `pipeline`" in only(refusals(kept)).fix
+    assert "another number of Macs" in only(refusals(replace(kept, by_layers=False))).fix
+    indexed = replace(kept, by_layers=False, members=with_index())
+    assert "mlx_lm_flags: {pipeline: true}" in only(refusals(indexed)).fix
+
+
+def test_layers_that_mlx_lm_cannot_find_are_not_divided() -> None:
+    refusal = only(refusals(group(by_layers=True)))
+    assert refusal.message.startswith(f"The model has no {INDEX}")
+    assert "Choose weights that have this file" in refusal.fix
+    otherwise = only(refusals(group(by_layers=True, divides_otherwise=True)))
+    assert "Without `pipeline` in `mlx_lm_flags` of huge" in otherwise.fix
+    assert refusals(group(*with_index(), by_layers=True)) == ()
 
 
 def test_an_address_of_the_internet_is_refused_whatever_the_user_says() -> None:

@@ -6,6 +6,8 @@ from mlx_catalog import Quant, engine_fit, load_catalog
 from mlx_recommend import SplitKind, shape_of_entry, split
 from mlx_stack.errors import UsageError
 from mlx_stack.home import Home
+from mlx_stack.models.disk.layout import places_of
+from mlx_stack.models.disk.manifest import Manifest, write_manifest
 from mlx_stack.models.errors import ModelTooLargeError
 from mlx_stack.models.serving import memory_of, serving_of
 from mlx_stack.open_stack import OpenStack
@@ -82,6 +84,37 @@ def test_what_cannot_be_divided_is_refused_before_it_is_written(
 ):
     with pytest.raises(UsageError, match=word):
         planned(home, model, *hosts)
+    assert not home.stack.exists()
+
+
+def put_on_disk(home: Home, model: str, *names: str) -> None:
+    """The model's folder, with files of these names."""
+    tier = planned(home, model, "studio-b").tier
+    folder = places_of(home.models, tier.source).published
+    folder.mkdir(parents=True)
+    for name in ("config.json", *names):
+        (folder / name).write_text("{}", encoding="utf-8")
+    manifest = Manifest(
+        repo=tier.source, revision="0" * 40, quant=tier.quant, origin="downloaded", files=()
+    )
+    write_manifest(folder, manifest)
+
+
+def test_layers_that_mlx_lm_cannot_find_are_not_divided(home: Home):
+    put_on_disk(home, LARGE)
+    assert planned(home, LARGE, "studio-b").tier.mlx_lm_flags == {}
+
+
+def test_layers_with_an_index_are(home: Home):
+    put_on_disk(home, LARGE, "model.safetensors.index.json")
+    assert planned(home, LARGE, "studio-b").tier.mlx_lm_flags == {"pipeline": True}
+
+
+def test_a_model_that_only_has_layers_to_divide_needs_the_index(home: Home):
+    put_on_disk(home, "qwen3-next-80b-a3b-instruct")
+    with pytest.raises(UsageError) as refused:
+        planned(home, "qwen3-next-80b-a3b-instruct", "studio-b")
+    assert "model.safetensors.index.json" in str(refused.value.hint)
     assert not home.stack.exists()
 
 

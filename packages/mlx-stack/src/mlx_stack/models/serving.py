@@ -40,6 +40,8 @@ from mlx_stack.models.disk.local import inspect_folder
 from mlx_stack.models.own_code import is_allowed
 from mlx_stack.stack import Tier
 
+LAYER_INDEX = "model.safetensors.index.json"
+"""What mlx-lm must find in a model's folder before it gives each Mac some of its layers."""
 _STEP_FLAG = "prefill-step-size"
 
 

@@ -18,7 +18,7 @@ from mlx_stack.engines.errors import EngineMissingError
 from mlx_stack.format import format_bytes
 from mlx_stack.models.disk.layout import places_of
 from mlx_stack.models.find import local_model_of, pull_name
-from mlx_stack.models.serving import entry_of, fit_and_shape, memory_of, split_of
+from mlx_stack.models.serving import LAYER_INDEX, entry_of, fit_and_shape, memory_of, split_of
 from mlx_stack.nodes.facts import (
     Facts,
     FactsQuestion,
@@ -104,7 +104,8 @@ class Group:
         pull: What `pull` needs for its model, as a user types it.
         indivisible: Why the model can't be divided between so many in the way that the tier says,
             each as a sentence without a full stop; none where it can, or where that isn't known.
-        divides_otherwise: Whether it can be divided into layers instead.
+        divides_otherwise: Whether it can be divided in the other way.
+        by_layers: Whether the tier says that each Mac gets some of the layers (`pipeline`).
     """
 
     tier: str
@@ -112,6 +113,14 @@ class Group:
     pull: str
     indivisible: tuple[str, ...] = ()
     divides_otherwise: bool = False
+    by_layers: bool = False
+
+    @property
+    def lacks_index(self) -> bool:
+        """Whether the model is here, and mlx-lm can't find its layers."""
+        facts = self.members[0].facts
+        model = facts.model if facts is not None else None
+        return model is not None and LAYER_INDEX not in model.sizes
 
 
 def check_group(opened: OpenStack, tier: Tier) -> tuple[Refusal, ...]:
@@ -172,6 +181,7 @@ def look(opened: OpenStack, tier: Tier) -> Group:
         _pull_of(opened, tier),
         parts.indivisible,
         parts.divides_otherwise,
+        by_layers=bool(tier.mlx_lm_flags.get("pipeline")),
     )
 
 
@@ -193,12 +203,13 @@ def _parts_of(opened: OpenStack, tier: Tier, folder: Path) -> _Parts:
     if shape is None:
         return _Parts()
     divided = split_of(shape, tier)
+    other = next(kind for kind in SplitKind if kind is not divided.kind)
+    otherwise = not split(shape, divided.macs, other).refusals
     if divided.refusals:
-        by_layers = split(shape, divided.macs, SplitKind.PIPELINE)
-        otherwise = divided.kind is not by_layers.kind and not by_layers.refusals
         return _Parts(indivisible=divided.refusals, divides_otherwise=otherwise)
     planned = (memory_of(shape, fit, tier, share.rank) for share in divided.shares)
-    return _Parts(tuple(each.total_bytes if each is not None else None for each in planned))
+    needs = tuple(each.total_bytes if each is not None else None for each in planned)
+    return _Parts(needs, divides_otherwise=otherwise)
 
 
 @dataclass(slots=True)
@@ -231,15 +242,7 @@ def _pull_of(opened: OpenStack, tier: Tier) -> str:
 def refusals(group: Group) -> tuple[Refusal, ...]:
     """What speaks against a start, the worst of each Mac first."""
     found = [each.problem for each in group.members if each.problem is not None]
-    fix = f"Name another number of Macs in `hosts` of {group.tier} in the stack file."
-    if group.divides_otherwise:
-        fix = (
-            f"`mlx_lm_flags: {{pipeline: true}}` of {group.tier} in the stack file gives each Mac "
-            "some of its layers instead."
-        )
-    for reason in group.indivisible:
-        message = f"The model can't be divided between {len(group.members)} Macs: {reason}."
-        found.append(Refusal(HERE, message, fix))
+    found += _division(group)
     found += _links(group.members)
     here = group.members[0]
     for each in group.members:
@@ -251,6 +254,29 @@ def refusals(group: Group) -> tuple[Refusal, ...]:
         found += _port(each, group.tier)
         found += _share(each, group.tier)
     return tuple(found)
+
+
+def _division(group: Group) -> Iterator[Refusal]:
+    """Why the model can't be divided in the way that the tier says."""
+    fix = f"Name another number of Macs in `hosts` of {group.tier} in the stack file."
+    if group.divides_otherwise and group.by_layers:
+        fix = (
+            f"Without `pipeline` in `mlx_lm_flags` of {group.tier} in the stack file, each Mac "
+            "gets a part of every layer instead."
+        )
+    elif group.divides_otherwise and not group.lacks_index:
+        fix = (
+            f"`mlx_lm_flags: {{pipeline: true}}` of {group.tier} in the stack file gives each Mac "
+            "some of its layers instead."
+        )
+    for reason in group.indivisible:
+        message = f"The model can't be divided between {len(group.members)} Macs: {reason}."
+        yield Refusal(HERE, message, fix)
+    if group.by_layers and group.lacks_index and not group.indivisible:
+        if not group.divides_otherwise:
+            fix = "Choose weights that have this file: those that mlx-lm has converted do."
+        message = f"The model has no {LAYER_INDEX}, by which mlx-lm finds the layers of each Mac."
+        yield Refusal(HERE, message, fix)
 
 
 def _links(members: tuple[Member, ...]) -> Iterator[Refusal]:

@@ -26,7 +26,13 @@ from mlx_stack.models.download.selection import PROCESSOR_FILES
 from mlx_stack.models.errors import ModelCodeError
 from mlx_stack.models.find import local_model_of, local_models, weights_of
 from mlx_stack.models.own_code import ensure_no_code
-from mlx_stack.models.serving import entry_of, fit_and_shape, memory_of, usual_context
+from mlx_stack.models.serving import (
+    LAYER_INDEX,
+    entry_of,
+    fit_and_shape,
+    memory_of,
+    usual_context,
+)
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.planning.estimate import (
     DescribedModel,
@@ -209,11 +215,17 @@ def _divided(opened: OpenStack, tier: Tier, found: DescribedModel) -> Tier:
     work = Workload(
         context_tokens=tier.context_tokens or DEFAULT_CONTEXT_TOKENS, concurrency=tier.concurrency
     )
-    divided = estimate_group(found.shape, [here] * macs, work).split
+    local = local_model_of(opened, tier)
+    folder = local.path if local is not None and local.is_whole else None
+    has_index = folder is None or (folder / LAYER_INDEX).is_file()
+    kind = None if has_index else SplitKind.TENSOR
+    divided = estimate_group(found.shape, [here] * macs, work, kind).split
     if divided.refusals:
+        hint = "Name another number of Macs with --host, or another model."
+        if not has_index:
+            hint = f"Its layers can't be divided either: its folder has no {LAYER_INDEX}. {hint}"
         raise UsageError(
-            f"{found.name} can't be divided between {macs} Macs: {divided.refusals[0]}.",
-            hint="Name another number of Macs with --host, or another model.",
+            f"{found.name} can't be divided between {macs} Macs: {divided.refusals[0]}.", hint=hint
         )
     flags: dict[str, FlagValue] = {"pipeline": True} if divided.kind is SplitKind.PIPELINE else {}
     return msgspec.structs.replace(tier, role=ModelRole.CHAT, mlx_lm_flags=flags)
