@@ -125,6 +125,12 @@ def test_what_needs_answers_says_so_of_a_tier_that_writes_none(tmp_path: Path) -
         _ = stack.main_tier
 
 
+THREE = """[
+    {host: here, rdma: [null, rdma_en1, rdma_en2]},
+    {host: b, rdma: [rdma_en3, null, rdma_en4]},
+    {host: c, rdma: [rdma_en5, rdma_en6, null]}]"""
+
+
 def write_hosts(folder: Path, hosts: str, more: str = "engine: mlx-lm") -> Path:
     path = write(folder)
     text = path.read_text().replace("vllm_flags: {}", f"vllm_flags: {{}}, {more}, hosts: {hosts}")
@@ -162,7 +168,23 @@ def test_a_tier_is_divided_between_the_macs_it_names(tmp_path: Path) -> None:
         ("[{host: b, home: '~root/state'}]", "isn't an absolute path"),
         ("[b, b]", "'b' is named twice"),
         ("[{host: b, address: 10.0.0.1}, {host: c, address: 10.0.0.1}]", "10.0.0.1 is named twice"),
-        ("[b, here]", "'here' must have an `address`"),
+        ("[b, here]", "'here' must have an `address` or `rdma`"),
+        ("[{host: here, rdma: rdma_en5}, b]", "only some Macs have `rdma`"),
+        ("[{host: b, rdma: rdma_en5}]", "only some Macs have `rdma`: all must, also 'here'"),
+        ("[{host: here, rdma: en5}, {host: b, rdma: rdma_en5}]", "rdma"),
+        ("[{host: here, rdma: rdma_en5;sh}, {host: b, rdma: rdma_en5}]", "rdma"),
+        (
+            "[{host: here, rdma: rdma_en5}, {host: b, rdma: rdma_en5}, {host: c, rdma: rdma_en5}]",
+            "`rdma` of 'here' must be a list",
+        ),
+        (
+            "[{host: here, rdma: [null, rdma_en5]}, {host: b, rdma: [null, rdma_en5]}]",
+            "`rdma` of 'b' must have a device for each Mac in their order",
+        ),
+        (
+            "[{host: here, rdma: [null, rdma_en5, rdma_en4]}, {host: b, rdma: rdma_en5}]",
+            "`rdma` of 'here' must have a device for each Mac in their order",
+        ),
         ("[{host: here, address: 10.0.0.1}]", "1 to 7 other Macs"),
         ("[a, b, c, d, e, f, g, h]", "1 to 7 other Macs"),
     ],
@@ -170,6 +192,35 @@ def test_a_tier_is_divided_between_the_macs_it_names(tmp_path: Path) -> None:
 def test_hosts_that_no_one_could_mean_are_refused(tmp_path: Path, hosts: str, said: str) -> None:
     with pytest.raises(InvalidFileError, match=said):
         load_stack(write_hosts(tmp_path, hosts))
+
+
+@pytest.mark.parametrize(
+    ("hosts", "devices"),
+    [
+        ("[b]", ()),
+        (
+            "[{host: b, rdma: rdma_en4}, {host: here, rdma: rdma_en5}]",
+            ((None, "rdma_en5"), ("rdma_en4", None)),
+        ),
+        (
+            THREE,
+            (
+                (None, "rdma_en1", "rdma_en2"),
+                ("rdma_en3", None, "rdma_en4"),
+                ("rdma_en5", "rdma_en6", None),
+            ),
+        ),
+    ],
+)
+def test_macs_may_be_named_with_the_devices_between_them(
+    tmp_path: Path, hosts: str, devices: object
+) -> None:
+    path = write_hosts(tmp_path, hosts)
+    stack = load_stack(path)
+    assert stack.tiers[0].rdma_devices == devices
+    assert stack.tiers[0].own_address is None
+    save_stack(path, stack)
+    assert load_stack(path) == stack
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from collections.abc import Collection, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
@@ -78,6 +79,8 @@ HERE = "here"
 SSH_NAME = r"\A(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,63}@)?[A-Za-z0-9_][A-Za-z0-9._-]{0,252}\Z"
 """What `ssh` may be asked for: nothing that it could take for an option, a port or an address."""
 type SshName = Annotated[str, msgspec.Meta(pattern=SSH_NAME)]
+type RdmaDevice = Annotated[str, msgspec.Meta(pattern=r"\Ardma_[a-z]{1,10}[0-9]{1,4}\Z")]
+"""What macOS calls a Thunderbolt port that it offers for RDMA: `rdma_en5`."""
 MOST_HOSTS = 7
 """How many Macs besides this one a tier may run on."""
 USUAL_HOME = "~/.mlx-stack"
@@ -99,12 +102,15 @@ class Host(
         home: Its state folder, where it isn't the usual one; `~` is the user's home over there.
         private_link: Whether the user said that nobody else can listen on the way there, though
             routers are on it.
+        rdma: The device that leads from it to the other Mac; where there are more, one to each of
+            the Macs by rank, and None for itself. None of all leaves them to MLX's ring.
     """
 
     host: SshName
     address: str | None = None
     home: str | None = None
     private_link: bool = False
+    rdma: RdmaDevice | tuple[RdmaDevice | None, ...] | None = None
 
 
 class Replica(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -185,6 +191,18 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def ring_port(self, rank: int) -> int:
         """Where the Mac of that rank waits for its neighbour; it follows from the tier's port."""
         return _RING_PORTS + self.port % _RINGS * _PORTS_OF_A_RING + rank
+
+    @property
+    def rdma_devices(self) -> tuple[tuple[str | None, ...], ...]:
+        """Which device leads from each Mac to each, by rank; none where they use MLX's ring."""
+        here = next((each for each in self.all_hosts if each.host == HERE), Host(host=HERE))
+        rows: list[tuple[str | None, ...]] = []
+        for rank, each in enumerate((here, *self.workers)):
+            if isinstance(each.rdma, str):
+                rows.append((None, each.rdma) if rank == 0 else (each.rdma, None))
+            elif each.rdma is not None:
+                rows.append(each.rdma)
+        return tuple(rows)
 
     @property
     def all_hosts(self) -> tuple[Host, ...]:
@@ -402,9 +420,8 @@ def _hosts_problem(tier: Tier) -> str | None:
         return f"{whose} has both `hosts` and `replicas`"
     if not 1 <= len(tier.workers) <= MOST_HOSTS:
         return f"{whose} must have 1 to {MOST_HOSTS} other Macs in `hosts`"
-    return next(
-        (f"{whose} has `hosts` in which {problem}" for problem in _of_hosts(tier.all_hosts)), None
-    )
+    problems = chain(_of_hosts(tier.all_hosts), _of_rdma(tier))
+    return next((f"{whose} has `hosts` in which {problem}" for problem in problems), None)
 
 
 def _of_hosts(hosts: tuple[Host, ...]) -> Iterator[str]:
@@ -415,9 +432,11 @@ def _of_hosts(hosts: tuple[Host, ...]) -> Iterator[str]:
         if names.count(each.host) > 1:
             yield f"{each.host!r} is named twice"
         if each.host == HERE and (
-            each.address is None or each.home is not None or each.private_link
+            (each.address is None and each.rdma is None)
+            or each.home is not None
+            or each.private_link
         ):
-            yield f"{HERE!r} must have an `address`, and nothing else"
+            yield f"{HERE!r} must have an `address` or `rdma`, and nothing else"
         if each.home is not None and not _HOME.fullmatch(each.home):
             yield f"the `home` of {each.host!r} isn't an absolute path, or one below `~`"
         if each.address is None:
@@ -443,6 +462,26 @@ def _ring_problem(tiers: tuple[Tier, ...]) -> str | None:
                     f"of {tier.name!r}, whose Macs use {ring.start} to {ring[-1]} among themselves"
                 )
     return None
+
+
+def _of_rdma(tier: Tier) -> Iterator[str]:
+    """What is wrong with the devices that a tier names: MLX wants one from each Mac to each."""
+    macs = len(tier.workers) + 1
+    named = [each for each in tier.all_hosts if each.rdma is not None]
+    if named and len(named) < macs:
+        yield f"only some Macs have `rdma`: all must, also {HERE!r}, or none"
+        return
+    for each in named:
+        if macs > 2 and isinstance(each.rdma, str):
+            yield f"the `rdma` of {each.host!r} must be a list, with a device for each other Mac"
+            return
+    for rank, devices in enumerate(tier.rdma_devices):
+        if len(devices) != macs or [at for at, one in enumerate(devices) if one is None] != [rank]:
+            host = (HERE, *(each.host for each in tier.workers))[rank]
+            yield (
+                f"the `rdma` of {host!r} must have a device for each Mac in their order, this Mac "
+                "first, and null for itself"
+            )
 
 
 def _is_a_macs(address: str) -> bool:

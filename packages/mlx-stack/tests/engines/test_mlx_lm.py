@@ -207,3 +207,62 @@ def test_a_server_whose_generation_has_ended_ends_so_that_another_is_started() -
     assert "the thread that generates has ended" in ended.stderr
     # and neither an empty prompt nor the tier's own `top-k` is what ends it
     assert ended.stdout.splitlines() == ["top-k 0", "The prompt is empty."]
+
+
+RANK = """
+import socket, sys
+from types import SimpleNamespace as Module
+from mlx_stack.engines import mlx_lm_start
+
+opened = []
+
+def init(strict=False, backend="any"):
+    if sys.argv[1] != backend:
+        raise RuntimeError(f"Cannot initialize {backend} distributed backend.")
+    waiting = socket.create_server(("127.0.0.1", 0))
+    opened.extend((waiting, socket.create_connection(waiting.getsockname())))
+
+sys.modules["mlx.core"] = Module(distributed=Module(init=init))
+found = mlx_lm_start.joined_ring()
+print(list(found) == [each.fileno() for each in opened[1:]], flush=True)
+"""
+
+
+def joined(there: str, **variables: str) -> tuple[int, str, str]:
+    """How a rank fares where MLX has one of its backends: its exit code, and what it says."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", RANK, there],
+        env={"MLX_RANK": "1", **variables},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process:  # its standard input stays open until it has said all
+        out, err = process.stdout.read(), process.stderr.read()
+    return process.returncode, out, err
+
+
+OVER_RDMA = {"MLX_JACCL_COORDINATOR": "10.0.0.1:20000"}
+
+
+def test_a_rank_waits_for_its_neighbours_on_the_ring_and_never_over_rdma() -> None:
+    assert joined("ring") == (0, "True\n", "")
+    # the socket over which they agreed on RDMA stays silent: who waits there would miss meetings
+    assert joined("jaccl", **OVER_RDMA) == (0, "False\n", "")
+
+
+@pytest.mark.parametrize(
+    ("there", "variables", "said"),
+    [
+        ("ring", OVER_RDMA, "over RDMA: Cannot initialize jaccl distributed backend."),
+        ("jaccl", {}, "over TCP: Cannot initialize ring distributed backend."),
+    ],
+)
+def test_a_rank_takes_no_other_way_than_the_one_that_is_meant(
+    there: str, variables: dict[str, str], said: str
+) -> None:
+    assert joined(there, **variables) == (
+        1,
+        "",
+        f"error: the other ranks can't be reached {said}\n",
+    )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_stack.nodes.facts import Facts, InterfaceAddress, facts_in
-from mlx_stack.nodes.facts_script import MARK
+from mlx_stack.nodes.facts_script import MARK, rdma_devices_in
 
 SAID: dict[str, object] = {
     "schema_version": 1,
@@ -28,6 +28,7 @@ SAID: dict[str, object] = {
     "model": None,
     "addresses": [{"interface": "bridge0", "address": "10.0.0.2", "prefix": 24}],
     "ports_taken": [],
+    "rdma_devices": None,
 }
 
 
@@ -52,6 +53,7 @@ def test_what_a_login_shell_prints_before_is_passed_over() -> None:
         {"addresses": [{"interface": "en0", "address": "10.0.0.2", "prefix": 33}]},
         {"addresses": [{"interface": "en0", "address": "10.0.0.2", "prefix": 24}] * 501},
         {"packages": {str(n): None for n in range(21)}},
+        {"rdma_devices": ["rdma_en1"] * 101},
         {"model": {"folder": "/m", "files": [], "sizes": {"x": 2**61}, "damaged": []}},
     ],
 )
@@ -97,3 +99,14 @@ def test_an_address_that_is_taken_can_be_compared(text: str) -> None:
             ipaddress.IPv4Address(text)
     else:
         ipaddress.IPv4Address(text)
+
+
+def test_the_devices_for_rdma_are_those_that_macos_lists() -> None:
+    table = (
+        "    device                 node GUID\n"
+        "    ------              ----------------\n"
+        "    rdma_en2            8096a9d9edbaac05\n"
+        "    rdma_en5            8396a9d9edbaac05\n"
+    )
+    assert rdma_devices_in(table) == ["rdma_en2", "rdma_en5"]
+    assert rdma_devices_in("") == []

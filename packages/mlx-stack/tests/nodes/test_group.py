@@ -1,5 +1,6 @@
 """One model on several Macs: what is run where, and what keeps a part of it on another Mac."""
 
+import ast
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from mlx_stack.nodes.group import (
     Ranks,
     RankState,
     far_command,
+    meeting_of,
     read_ranks,
     require_private,
     ring_addresses,
@@ -28,6 +30,12 @@ from mlx_stack.nodes.group import (
 from mlx_stack.stack import Host
 
 WITHIN_S = 60
+TELLS_WHERE = """
+import os
+told = {name: value for name, value in os.environ.items() if name.startswith("MLX_")}
+with open(told["MLX_IBV_DEVICES"]) as devices:
+    print({**told, "MLX_IBV_DEVICES": devices.read()})
+"""
 SLEEPS = "import os, sys, time; print(os.environ['MLX_RANK'], sys.argv[1:]); time.sleep(600)"
 
 
@@ -54,11 +62,22 @@ def test_the_engines_python_over_there_is_found_below_its_state_folder(
     assert said == "it runs\n"
 
 
-def plan(*workers: Host, own_address: str | None = None) -> Plan:
+def plan(*workers: Host, own_address: str | None = None, **more: Any) -> Plan:
     return Plan(
         tier="huge", run="/run", own_address=own_address, ring_port=20_000, workers=workers,
-        model="m", arguments=(), environment={}, keeps_awake=False,
+        model="m", arguments=(), environment={}, keeps_awake=False, **more,
     )  # fmt: skip
+
+
+def test_mlx_is_told_of_the_ring_or_of_rdma_and_never_of_both() -> None:
+    addresses = ("10.0.0.1:20000", "10.0.0.2:20001")
+    ring = meeting_of(plan(Host(host="b")), addresses)
+    assert (ring.variable, ring.environment) == ("MLX_HOSTFILE", {})
+    assert json.loads(json.dumps(ring.content)) == [["10.0.0.1:20000"], ["10.0.0.2:20001"]]
+    devices = ((None, "rdma_en5"), ("rdma_en4", None))
+    rdma = meeting_of(plan(Host(host="b"), rdma=devices), addresses)
+    assert (rdma.variable, rdma.content) == ("MLX_IBV_DEVICES", devices)
+    assert rdma.environment == {"MLX_JACCL_COORDINATOR": "10.0.0.1:20000"}
 
 
 def test_addresses_that_the_file_does_not_say_are_looked_up(tmp_path: Path) -> None:
@@ -94,17 +113,27 @@ def test_what_a_program_wrote_of_its_ranks_is_not_taken_for_anothers(tmp_path: P
 class Kept:
     """A keeper as the first Mac starts it, over pipes in place of ssh."""
 
-    def __init__(self, home: Path, program: str = SLEEPS, name: str = "huge.rank1") -> None:
+    def __init__(
+        self,
+        home: Path,
+        program: str = SLEEPS,
+        name: str = "huge.rank1",
+        devices: tuple[tuple[str | None, ...], ...] = (),
+    ) -> None:
         self.process = subprocess.Popen(
             (sys.executable, "-I", "-u", "-c", rank_keeper.BOOTSTRAP),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         facts = Path(facts_script.__file__).read_text(encoding="utf-8")
+        addresses = ("10.0.0.1:20000", "10.0.0.2:20001")
+        meeting = meeting_of(plan(Host(host="b"), rdma=devices), addresses)
         said: dict[str, Any] = {
-            "name": name, "home": str(home), "rank": 1, "addresses": [["10.0.0.1:20000"]],
+            "name": name, "home": str(home), "rank": 1,
+            "meeting": {"variable": meeting.variable, "content": meeting.content},
             "files": {"engine.py": program, "facts.py": facts}, "facts": "facts.py",
             "program": "engine.py", "arguments": ["mlx-lm"],
-            "model": "m", "environment": {}, "secret_variable": "SECRET", "keeps_awake": False,
+            "model": "m", "environment": meeting.environment, "secret_variable": "SECRET",
+            "keeps_awake": False,
         }  # fmt: skip
         text = Path(rank_keeper.__file__).read_text(encoding="utf-8")
         assert self.process.stdin is not None
@@ -132,7 +161,7 @@ def keep(tmp_path: Path) -> Iterator[Keep]:
     """Call it for a keeper; all of them are gone afterwards."""
     made: list[Kept] = []
 
-    def start(**fields: str) -> Kept:
+    def start(**fields: Any) -> Kept:
         made.append(Kept(tmp_path, **fields))
         return made[-1]
 
@@ -145,6 +174,16 @@ def test_a_part_runs_with_its_rank_and_the_model_over_there(keep: Keep, tmp_path
     kept = keep()
     kept.started()
     assert kept.line() == f"1 ['mlx-lm', '--model', '{tmp_path / 'models' / 'm'}']"
+
+
+def test_a_part_over_rdma_is_told_its_devices_and_where_to_meet(keep: Keep) -> None:
+    kept = keep(program=TELLS_WHERE, devices=((None, "rdma_en5"), ("rdma_en4", None)))
+    kept.started()
+    assert ast.literal_eval(kept.line()) == {
+        "MLX_IBV_DEVICES": '[[null, "rdma_en5"], ["rdma_en4", null]]',
+        "MLX_JACCL_COORDINATOR": "10.0.0.1:20000",
+        "MLX_RANK": "1",
+    }
 
 
 def test_the_models_folder_is_the_one_configured_over_there(keep: Keep, tmp_path: Path) -> None:

@@ -47,6 +47,7 @@ def facts(*addresses: str, **changes: object) -> Facts:
         model=MODEL,
         addresses=found,
         ports_taken=(),
+        rdma_devices=None,
     )
     return msgspec.structs.replace(known, **changes)
 
@@ -212,6 +213,44 @@ def test_layers_that_mlx_lm_cannot_find_are_not_divided() -> None:
     assert refusals(group(*with_index(), by_layers=True)) == ()
 
 
+def rdma(found: tuple[str, ...] | None, version: str | None = "26.2", **own: object) -> Group:
+    """Two Macs that are to use RDMA, of which the studio has these devices."""
+    there = facts("10.0.0.2/24", rdma_devices=found, os_version=version)
+    near = facts("10.0.0.1/24", rdma_devices=("rdma_en4",), **own)
+    return group(
+        here(facts=near, rdma=("rdma_en4",)),
+        member("studio", 2, facts=there, rdma=("rdma_en5",)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "message", "fix"),
+    [
+        (rdma(None), "RDMA is off on studio", "`rdma_ctl enable`"),
+        (rdma(()), "RDMA is off on studio", "recoveryOS"),
+        (rdma(("rdma_en2", "rdma_en3")), "rdma_en5; it has rdma_en2, rdma_en3", "`rdma`"),
+        (rdma(None, "26.1"), "studio has macOS 26.1, and RDMA needs 26.2", "Update macOS"),
+        (rdma(None, "15.7.1"), "studio has macOS 15.7.1, and RDMA needs 26.2", "Update macOS"),
+        (rdma(("rdma_en5",), "26.3"), "studio has macOS 26.3, and this Mac has 26.2", "Update"),
+    ],
+)
+def test_a_mac_without_its_rdma_device_is_refused(asked: Group, message: str, fix: str) -> None:
+    refusal = only(refusals(asked))
+    assert refusal.node == "studio"
+    assert message in refusal.message
+    assert fix in refusal.fix
+
+
+def test_macs_with_their_rdma_devices_are_not_refused() -> None:
+    assert refusals(rdma(("rdma_en2", "rdma_en5"))) == ()
+    assert refusals(rdma(("rdma_en5",), "26.10", os_version="26.10")) == ()
+
+
+def test_a_mac_on_the_ring_needs_no_rdma() -> None:
+    studio = member("studio", 2, facts=facts("10.0.0.2/24", os_version="15.7", rdma_devices=()))
+    assert refusals(group(here(), studio)) == ()
+
+
 def test_an_address_of_the_internet_is_refused_whatever_the_user_says() -> None:
     studio = member("studio", 2, address="8.8.8.8", link_is_private=True, reached_from="10.0.0.1")
     refusal = only(refusals(group(here(), studio)))
@@ -289,6 +328,8 @@ said = st.none() | st.builds(
     python=st.sampled_from(("3.13.5", "3.14", "", "…")),
     gpu_limit_bytes=st.none() | st.integers(0, 2**40),
     ports_taken=st.lists(st.integers(0, 65535), max_size=3).map(tuple),
+    os_version=st.none() | st.sampled_from(("26.2", "26.3", "15.7.1", "", "26.²")),
+    rdma_devices=st.none() | st.just(()) | st.just(("rdma_en4",)),
 )
 
 
@@ -309,6 +350,7 @@ def groups(draw: st.DrawFn) -> Group:
                 reached_from=draw(st.none() | addresses),
                 link_is_private=draw(st.booleans()),
                 needs_bytes=draw(st.none() | st.integers(0, 2**40)),
+                rdma=draw(st.sampled_from(((), ("rdma_en4",)))),
             )
         )
     return Group("huge", tuple(members), "m")

@@ -29,6 +29,8 @@ from typing import Any, NoReturn, cast
 
 PROGRAM = "mlx-lm"
 """What `guard.py` is called with to start it."""
+RDMA_MEETING = "MLX_JACCL_COORDINATOR"
+"""The variable that says where the machines meet before they use RDMA, which MLX calls JACCL."""
 _COUNTING = "/v1/messages/count_tokens"
 _PATHS = ("/v1/chat/completions", "/v1/completions")
 _NOT_FOR_CLIENTS = ("adapters", "draft_model", "num_draft_tokens", "role_mapping")
@@ -94,13 +96,24 @@ def _taken(arguments: list[str], flag: str) -> str:
 def joined_ring() -> tuple[int, ...]:
     """The sockets to the neighbours, where the model runs on several machines; else none.
 
-    Not before all of them are there: MLX waits without end for the one before this.
+    Not before all of them are there: MLX waits without end for the one before this. Over RDMA
+    nothing is heard on a socket. Where that is meant and isn't there, the process ends: MLX by
+    itself would run the whole model on each machine.
     """
-    if "MLX_RANK" in os.environ:
-        Thread(target=_end_with_starter, daemon=True).start()
+    if "MLX_RANK" not in os.environ:
+        return ()
+    Thread(target=_end_with_starter, daemon=True).start()
+    uses_rdma = RDMA_MEETING in os.environ
     before = set(_sockets())
-    import_module("mlx.core").distributed.init()
-    return tuple(set(_sockets()) - before)
+    try:  # what is asked for later is this one
+        import_module("mlx.core").distributed.init(
+            strict=True, backend="jaccl" if uses_rdma else "ring"
+        )
+    except (RuntimeError, ValueError) as error:
+        way = "RDMA" if uses_rdma else "TCP"
+        sys.stderr.write(f"error: the other ranks can't be reached over {way}: {error}\n")
+        _exit(1)
+    return () if uses_rdma else tuple(set(_sockets()) - before)
 
 
 def _sockets() -> Iterator[int]:
@@ -130,7 +143,7 @@ class Meetings:
     the first ends its process, and with it all of them, once they don't come to a meeting.
 
     Args:
-        neighbours: The sockets to them.
+        neighbours: The sockets to them; over RDMA there are none, and no machine sleeps.
     """
 
     def __init__(self, neighbours: tuple[int, ...]) -> None:

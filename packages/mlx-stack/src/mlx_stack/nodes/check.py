@@ -110,6 +110,7 @@ def _said_of(member: Member) -> dict[str, object]:
         "memory_bytes": facts.memory_bytes if facts is not None else None,
         "gpu_limit_bytes": facts.gpu_limit_bytes if facts is not None else None,
         "needs_bytes": member.needs_bytes,
+        "rdma_devices": facts.rdma_devices if facts is not None else None,
     }
 
 

@@ -83,6 +83,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         disk_free_bytes: What is free where its models are.
         model: The folder of the model that was asked for; None where there is none.
         ports_taken: Those that were asked for and are in use.
+        rdma_devices: The Thunderbolt ports that it offers for RDMA; None where that isn't known.
     """
 
     schema_version: Annotated[int, Meta(ge=1, le=1)]
@@ -100,6 +101,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     model: ModelThere | None
     addresses: Annotated[tuple[InterfaceAddress, ...], Meta(max_length=500)]
     ports_taken: Annotated[tuple[int, ...], Meta(max_length=20)]
+    rdma_devices: Annotated[tuple[Name, ...], Meta(max_length=100)] | None
 
 
 class FactsQuestion(msgspec.Struct, frozen=True, kw_only=True):

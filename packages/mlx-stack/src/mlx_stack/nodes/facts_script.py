@@ -44,7 +44,8 @@ def answer(home: Path, question: dict[str, Any]) -> dict[str, Any]:
         "schema_version": 1,
         "home": str(home),
         "system": platform.system(),
-        "os_version": platform.mac_ver()[0] or None,
+        # `platform` knows a made-up version where Python was built for an older macOS
+        "os_version": _said("/usr/bin/sw_vers", "-productVersion"),
         "os_build": _said("/usr/bin/sw_vers", "-buildVersion"),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in ("mlx", "mlx-lm")},
@@ -55,6 +56,7 @@ def answer(home: Path, question: dict[str, Any]) -> dict[str, Any]:
         "disk_free_bytes": _free(models),
         "model": _model(models / question["folder"]),
         "addresses": list(addresses()),
+        "rdma_devices": _rdma_devices(),
         "ports_taken": [port for port in question["ports"] if _taken(question["address"], port)],
     }
 
@@ -65,13 +67,26 @@ def main(question: str) -> None:
     sys.stdout.write(f"{MARK}{json.dumps(found)}\n")
 
 
-def _said(*command: str) -> str | None:
-    """What a program prints, in one line; None where it can't be asked."""
+def _said(*command: str, most: int = 200) -> str | None:
+    """What a program prints, at most so many characters; None where it can't be asked."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()[:200] or None
+    return done.stdout.strip()[:most] or None
+
+
+def _rdma_devices() -> list[str] | None:
+    """The devices for RDMA; None where macOS doesn't list any: it is off, or not there."""
+    program = shutil.which("ibv_devices", path="/usr/bin:/bin:/usr/sbin:/sbin")
+    said = _said(program, most=4000) if program is not None else None
+    return rdma_devices_in(said) if said is not None else None
+
+
+def rdma_devices_in(said: str) -> list[str]:
+    """The names in the table that `ibv_devices` prints."""
+    first = (line.split()[0] for line in said.splitlines() if line.strip())
+    return [name[:50] for name in first if name.startswith("rdma_")][:100]
 
 
 def _version(name: str) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from mlx_stack import atomic_file
+from mlx_stack.engines.mlx_lm_start import RDMA_MEETING
 from mlx_stack.nodes.facts import InterfaceAddress
 from mlx_stack.nodes.facts_script import addresses
 from mlx_stack.nodes.private_link import open_to_others
@@ -80,6 +81,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         run: The folder for what is known of the ranks.
         own_address: This Mac's address on the ring; None for the one that reaches the first other.
         ring_port: The port of rank 0 there; those of the others follow.
+        rdma: The device that leads from each Mac to each, by rank; none where they use the ring.
         workers: The other Macs, by rank.
         model: The name of the model's folder.
         arguments: What the engine is called with there, but for the model.
@@ -91,11 +93,43 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     run: str
     own_address: str | None
     ring_port: int
+    rdma: tuple[tuple[str | None, ...], ...] = ()
     workers: tuple[Host, ...]
     model: str
     arguments: tuple[str, ...]
     environment: dict[str, str]
     keeps_awake: bool
+
+
+class Meeting(msgspec.Struct, frozen=True, kw_only=True):
+    """How MLX is told where the ranks are.
+
+    Attributes:
+        variable: What names the file in the environment.
+        content: What is in the file, as JSON.
+        environment: What else is to be in the environment.
+    """
+
+    variable: str
+    content: tuple[tuple[str | None, ...], ...]
+    environment: dict[str, str] = {}
+
+
+def meeting_of(plan: Plan, addresses: Sequence[str]) -> Meeting:
+    """How the ranks find one another: over RDMA where the plan names devices, else on the ring.
+
+    MLX isn't told of both ways, so that it can't take the other one.
+
+    Args:
+        addresses: `IP:PORT` of each rank; over RDMA, only that of rank 0 is used.
+    """
+    if not plan.rdma:
+        return Meeting(variable="MLX_HOSTFILE", content=tuple((each,) for each in addresses))
+    return Meeting(
+        variable="MLX_IBV_DEVICES",
+        content=plan.rdma,
+        environment={RDMA_MEETING: addresses[0]},
+    )
 
 
 def rank_name(tier: str, rank: int) -> str:
@@ -109,7 +143,7 @@ def ranks_file(run: Path, tier: str) -> Path:
 
 
 def addresses_file(run: Path, tier: str) -> Path:
-    """Where MLX reads the addresses of a tier's ranks."""
+    """Where MLX reads the addresses of a tier's ranks, or the devices between them."""
     return run / f"{tier}.addresses"
 
 

@@ -36,6 +36,7 @@ from mlx_stack.stack import HERE, USUAL_HOME, Host, Tier
 
 _WEIGHTS = (".safetensors", ".py")
 """Of what is in a model's folder, the engine takes any file of these kinds for a part of it."""
+_RDMA_SINCE = (26, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Member:
             or where there is no way.
         link_is_private: Whether the user said that nobody else can listen on the way there.
         needs_bytes: What its share of the model takes; None where that isn't known.
+        rdma: The devices that lead from it to the others; none where they use MLX's ring.
     """
 
     node: str
@@ -81,6 +83,7 @@ class Member:
     reached_from: str | None = None
     link_is_private: bool = False
     needs_bytes: int | None = None
+    rdma: tuple[str, ...] = ()
 
     @property
     def interface(self) -> InterfaceAddress | None:
@@ -175,9 +178,13 @@ def look(opened: OpenStack, tier: Tier) -> Group:
         members = (here.result(), *there)
     parts = _Parts() if local is None else _parts_of(opened, tier, local.path)
     needed = parts.needs_bytes or (None,) * len(members)
+    devices = tier.rdma_devices or ((),) * len(members)
     return Group(
         tier.name,
-        tuple(replace(each, needs_bytes=n) for each, n in zip(members, needed, strict=True)),
+        tuple(
+            replace(each, needs_bytes=n, rdma=tuple(name for name in names if name is not None))
+            for each, n, names in zip(members, needed, devices, strict=True)
+        ),
         _pull_of(opened, tier),
         parts.indivisible,
         parts.divides_otherwise,
@@ -251,6 +258,7 @@ def refusals(group: Group) -> tuple[Refusal, ...]:
         if each is not here and here.facts is not None:
             found += _engine(each.node, here.facts, each.facts)
         found += _model(each, here, group.pull)
+        found += _rdma(each, here, group.tier)
         found += _port(each, group.tier)
         found += _share(each, group.tier)
     return tuple(found)
@@ -437,6 +445,46 @@ def _difference(one: Iterable[HashedFile], other: Iterable[HashedFile]) -> str |
 
 def _counts(path: str) -> bool:
     return path.endswith(_WEIGHTS)
+
+
+def _rdma(member: Member, here: Member, tier: str) -> Iterator[Refusal]:
+    """What keeps a Mac from using the devices that the stack file names for it."""
+    assert member.facts is not None
+    node, facts = member.node, member.facts
+    version, there = facts.os_version, facts.rdma_devices or ()
+    own = here.facts.os_version if here.facts is not None else None
+    missing = next((each for each in member.rdma if each not in there), None)
+    if missing is None:
+        if member.rdma and version is not None and own is not None and version != own:
+            yield Refusal(
+                node,
+                f"{node} has macOS {version}, and this Mac has {own}: RDMA needs the same on all.",
+                "Update macOS on both.",
+            )
+    elif version is not None and _numbers(version) < _RDMA_SINCE:
+        yield Refusal(
+            node,
+            f"{_subject(node)} has macOS {version}, and RDMA needs 26.2 or later.",
+            f"Update macOS there, or leave `rdma` out of `hosts` of {tier} in the stack file.",
+        )
+    elif not there:
+        yield Refusal(
+            node,
+            f"RDMA is off on {_whose(node)}, or its Thunderbolt ports don't have it.",
+            "It needs Thunderbolt 5. Start that Mac in recoveryOS, run `rdma_ctl enable` in its "
+            "Terminal, and restart; `ibv_devices` then lists the ports. Without `rdma` in `hosts` "
+            f"of {tier} in the stack file, the Macs use TCP.",
+        )
+    else:
+        yield Refusal(
+            node,
+            f"{_subject(node)} has no RDMA device {missing}; it has {', '.join(there)}.",
+            f"Name one of these as `rdma` in `hosts` of {tier} in the stack file.",
+        )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(each) for each in version.split(".") if each.isdecimal())
 
 
 def _port(member: Member, tier: str) -> Iterator[Refusal]:

@@ -34,6 +34,7 @@ from mlx_stack.nodes.group import (
     addresses_file,
     far_command,
     hosts_of,
+    meeting_of,
     rank_name,
     require_private,
     ring_addresses,
@@ -108,12 +109,14 @@ class RunningGroup:
 
     def _start_here(self, addresses: list[str]) -> None:
         path = addresses_file(self._run, self._plan.tier)
-        atomic_file.write_text(path, json.dumps([[each] for each in addresses]))
+        meeting = meeting_of(self._plan, addresses)
+        atomic_file.write_text(path, json.dumps(meeting.content))
         inherited = {name: value for name, value in os.environ.items() if name != SSH_AGENT}
         environment = {
             **inherited,
             **self._plan.environment,
-            "MLX_HOSTFILE": str(path),
+            **meeting.environment,
+            meeting.variable: str(path),
             "MLX_RANK": "0",
         }
         started = subprocess.Popen(self._command, env=environment, stdin=subprocess.PIPE)
@@ -144,17 +147,18 @@ class RunningGroup:
     def _lease(self, rank: int, addresses: list[str]) -> dict[str, object]:
         """What the keeper on the other Mac is told to run."""
         plan, host = self._plan, self._plan.workers[rank - 1]
+        meeting = meeting_of(plan, addresses)
         return {
             "name": rank_name(plan.tier, rank),
             "home": host.home or USUAL_HOME,
             "rank": rank,
-            "addresses": [[each] for each in addresses],
+            "meeting": {"variable": meeting.variable, "content": meeting.content},
             "files": {_file_of(module): _text_of(module) for module in _FILES},
             "program": _file_of(guard),
             "facts": _file_of(facts_script),
             "arguments": plan.arguments,
             "model": plan.model,
-            "environment": plan.environment,
+            "environment": {**plan.environment, **meeting.environment},
             "secret_variable": guard.SECRET_VARIABLE,
             "keeps_awake": plan.keeps_awake,
         }

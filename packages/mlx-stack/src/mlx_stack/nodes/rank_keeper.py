@@ -96,18 +96,18 @@ def _taken_alone(place: IO[bytes], lease: Lease) -> bool:
 
 
 def _start(said: dict[str, Any], home: Path, folder: Path) -> subprocess.Popen[bytes]:
-    """Start the engine's program, with its own files and the addresses of all parts."""
+    """Start the engine's program, with its own files and the one that says where all parts are."""
     for name, text in said["files"].items():
         (folder / name).write_text(text, encoding="utf-8")
-    addresses = folder / "addresses.json"
-    addresses.write_text(json.dumps(said["addresses"]), encoding="utf-8")
+    meeting = folder / "meeting.json"
+    meeting.write_text(json.dumps(said["meeting"]["content"]), encoding="utf-8")
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     environment = {
         **_BASE,
         **inherited,
         **said["environment"],
         "HF_HOME": str(home / "engines" / "huggingface"),
-        "MLX_HOSTFILE": str(addresses),
+        said["meeting"]["variable"]: str(meeting),
         "MLX_RANK": str(said["rank"]),
         said["secret_variable"]: secrets.token_hex(32),
     }

@@ -157,6 +157,7 @@ def engine_service(
             run=str(dirs.run),
             own_address=tier.own_address,
             ring_port=tier.ring_port(0),
+            rdma=tier.rdma_devices,
             workers=tier.workers,
             model=folder.name,
             arguments=mlx_lm.rank_arguments(tier, serving),
