@@ -171,8 +171,9 @@ def test_a_tier_is_divided_between_the_macs_it_names(tmp_path: Path) -> None:
         ("[b, here]", "'here' must have an `address` or `rdma`"),
         ("[{host: here, rdma: rdma_en5}, b]", "only some Macs have `rdma`"),
         ("[{host: b, rdma: rdma_en5}]", "only some Macs have `rdma`: all must, also 'here'"),
-        ("[{host: here, rdma: en5}, {host: b, rdma: rdma_en5}]", "rdma"),
-        ("[{host: here, rdma: rdma_en5;sh}, {host: b, rdma: rdma_en5}]", "rdma"),
+        ("[{host: here, rdma: en5}, {host: b, rdma: rdma_en5}]", "of 'here' isn't a device"),
+        ("[{host: here, rdma: rdma_en5}, {host: b, rdma: rdma_en5;sh}]", "of 'b' isn't a device"),
+        ("[{host: here, rdma: [null, '']}, {host: b, rdma: rdma_en5}]", "of 'here' isn't a device"),
         (
             "[{host: here, rdma: rdma_en5}, {host: b, rdma: rdma_en5}, {host: c, rdma: rdma_en5}]",
             "`rdma` of 'here' must be a list",

@@ -79,11 +79,11 @@ HERE = "here"
 SSH_NAME = r"\A(?:[A-Za-z0-9_][A-Za-z0-9._-]{0,63}@)?[A-Za-z0-9_][A-Za-z0-9._-]{0,252}\Z"
 """What `ssh` may be asked for: nothing that it could take for an option, a port or an address."""
 type SshName = Annotated[str, msgspec.Meta(pattern=SSH_NAME)]
-type RdmaDevice = Annotated[str, msgspec.Meta(pattern=r"\Ardma_[a-z]{1,10}[0-9]{1,4}\Z")]
-"""What macOS calls a Thunderbolt port that it offers for RDMA: `rdma_en5`."""
 MOST_HOSTS = 7
 """How many Macs besides this one a tier may run on."""
 USUAL_HOME = "~/.mlx-stack"
+_RDMA_DEVICE = re.compile(r"rdma_[a-z]{1,10}[0-9]{1,4}")
+"""What macOS calls a Thunderbolt port that it offers for RDMA."""
 _HOME = re.compile(r"(~|/|~?/[^\0-\x1f\x7f]{1,1000})")
 _RING_PORTS = 20_000
 _PORTS_OF_A_RING = MOST_HOSTS + 1
@@ -110,7 +110,7 @@ class Host(
     address: str | None = None
     home: str | None = None
     private_link: bool = False
-    rdma: RdmaDevice | tuple[RdmaDevice | None, ...] | None = None
+    rdma: str | tuple[str | None, ...] | None = None
 
 
 class Replica(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -476,8 +476,10 @@ def _of_rdma(tier: Tier) -> Iterator[str]:
             yield f"the `rdma` of {each.host!r} must be a list, with a device for each other Mac"
             return
     for rank, devices in enumerate(tier.rdma_devices):
+        host = (HERE, *(each.host for each in tier.workers))[rank]
+        if any(one is not None and not _RDMA_DEVICE.fullmatch(one) for one in devices):
+            yield f"the `rdma` of {host!r} isn't a device of `ibv_devices`, such as `rdma_en5`"
         if len(devices) != macs or [at for at, one in enumerate(devices) if one is None] != [rank]:
-            host = (HERE, *(each.host for each in tier.workers))[rank]
             yield (
                 f"the `rdma` of {host!r} must have a device for each Mac in their order, this Mac "
                 "first, and null for itself"
