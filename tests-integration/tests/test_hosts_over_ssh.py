@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from mlx_procsup import read_pid
 from mlx_procsup.testing import eventually
 from mlx_stack import json_file
 from mlx_stack.engines.environment import MARKER, EngineName, Environment, Receipt, use_environment
@@ -24,7 +25,7 @@ from mlx_stack.home import Home
 from mlx_stack.models.disk.manifest import FileRecord, Manifest, read_manifest, write_manifest
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import load_stack
-from stack_testkit.home import define_stack, make_environment
+from stack_testkit.home import define_stack, install_fake_engines, make_environment
 from stack_testkit.program import Finished, Program
 from stack_testkit.schemas import differences
 from stack_testkit.ssh_server import SSHD, SshServer, make_key, ssh_server
@@ -399,3 +400,49 @@ def test_pulling_to_nodes_without_a_tier_that_has_them_is_wrong_usage(here: Prog
     done = here.run("pull", "tests/other", "--nodes")
     assert done.code == 2
     assert "No tier runs tests/other on several Macs." in done.err
+
+
+STAND_IN = """#!/bin/sh
+# the engine's Python, with a stand-in for the engine
+case "$*" in
+*guard.py*mlx-lm*)
+    [ "$MLX_RANK" = 0 ] || exec cat
+    guard=$3; shift 4
+    exec {vllm_mlx} -I -u "$guard" serve model "$@";;
+*"import json,sys;exec("*) exec {python} -I -u -c "import sys; sys.executable='$0'; $4";;
+esac
+exec {python} "$@"
+"""
+
+
+@pytest.fixture
+def running(here: Program, there: Home) -> Iterator[Program]:
+    """The tier, up on both Macs, with stand-ins for its parts."""
+    install_fake_engines(here.home)
+    here.run("config", "set", "litellm", "never")
+    vllm_mlx = here.home.engines / "vllm-mlx" / "current" / "bin" / "python"
+    for home in (here.home, there):
+        python = home.engines / "mlx-lm" / "current" / "bin" / "python"
+        python.unlink()
+        python.write_text(STAND_IN.format(python=sys.executable, vllm_mlx=vllm_mlx))
+        python.chmod(0o755)
+    assert pull(here).code == 0
+    done = here.run("up", "--json", timeout_s=WITHIN_S)
+    assert done.code == 0, done.out
+    yield here
+    here.run("down", timeout_s=WITHIN_S)
+    here.stop_all()
+
+
+def test_a_tier_that_could_not_start_again_is_not_restarted(running: Program, there: Home) -> None:
+    pid = read_pid(running.home.state_dirs, "huge")
+    install_engine(there, lock="b" * 64)
+    done = running.run("restart", "--tier", "huge", "--json", timeout_s=WITHIN_S)
+    assert done.code == 1
+    (row,) = done.document["services"]
+    assert "studio has another version of the engine" in row["error"]
+    assert done.document["stopped"] == []
+    assert read_pid(running.home.state_dirs, "huge") == pid
+    rows = running.run("status", "--json").document["services"]
+    states = {each["name"]: each["state"] for each in rows if each["name"].startswith("huge")}
+    assert set(states.values()) == {"healthy"}, states

@@ -1,5 +1,6 @@
 """Stop services: the gateway first, so that nothing new reaches a tier that is going."""
 
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from threading import Lock
 
@@ -48,9 +49,14 @@ def stop_services(
     opened: OpenStack,
     *,
     tier: str | None = None,
+    kept: Collection[str] = (),
     on_event: OnEvent[ServiceOutcome] = ignore,
 ) -> Outcomes:
-    """What `down` does, for a caller that holds the lock; arguments as there."""
+    """What `down` does, for a caller that holds the lock; arguments as there.
+
+    Args:
+        kept: Services that are left as they are.
+    """
     # what runs can be stopped whatever has become of the stack file
     home, stack = opened.home, opened.readable_stack
     tiers = tuple(entry.name for entry in stack.tiers) if stack is not None else ()
@@ -58,7 +64,8 @@ def stop_services(
     at_rest = guests_seen(home.state_dirs) if tier is not None else ()
     names = tuple(dict.fromkeys((*tiers, *known_services(home), *at_rest)))
     is_chosen = chosen([name for name in names if name != WATCHDOG], tier)
-    doomed = [name for name in names if name not in (GATEWAY, WATCHDOG) and is_chosen(name)]
+    spared = {GATEWAY, WATCHDOG, *kept}
+    doomed = [name for name in names if name not in spared and is_chosen(name)]
     dirs = home.state_dirs
     commands = _commands_for_lost_records(opened, names, dirs)
     telling = Lock()

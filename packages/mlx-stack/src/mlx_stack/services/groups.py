@@ -10,17 +10,20 @@ from mlx_stack.services.assembly import Assembly
 from mlx_stack.services.service import Service
 
 
-def without_impossible(opened: OpenStack, assembly: Assembly, tier: str | None) -> Assembly:
+def without_impossible(
+    opened: OpenStack, assembly: Assembly, tier: str | None, *, ends_them: bool = False
+) -> Assembly:
     """The services without the tiers that can't be started over their Macs: those are missing.
 
     Args:
         tier: Only this tier is to be started; None for all that aren't lazy. Others aren't asked.
+        ends_them: Whether what runs is started again, too.
     """
     missing = dict(assembly.missing)
     for service in assembly.engines:
         if service.tier is None or not service.tier.workers or not _is_due(service, tier):
             continue
-        if _runs(opened, service):
+        if not ends_them and _runs(opened, service):
             continue
         try:
             refusals = check_group(opened, service.tier)

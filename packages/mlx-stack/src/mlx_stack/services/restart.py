@@ -60,9 +60,10 @@ def restart(
         # what can't be started again is not stopped
         door.prepare(opened)
         assembly = assemble(opened, gateway_key=ensure_gateway_key(opened.home))
-        assembly = without_impossible(opened, assembly, tier)
-        stopped = stop_services(opened, tier=tier, on_event=on_event)
+        possible = without_impossible(opened, assembly, tier, ends_them=True)
+        impossible = possible.missing.keys() - assembly.missing.keys()
+        stopped = stop_services(opened, tier=tier, kept=impossible, on_event=on_event)
         started = start_services(
-            opened.home, assembly, tier=tier, timeout_s=timeout_s, on_event=on_event
+            opened.home, possible, tier=tier, timeout_s=timeout_s, on_event=on_event
         )
     return Restarted(stopped, started)
