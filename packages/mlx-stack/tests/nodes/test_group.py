@@ -1,14 +1,17 @@
 """One model on several Macs: what is run where, and what keeps a part of it on another Mac."""
 
 import ast
+import fcntl
 import json
 import os
 import subprocess
 import sys
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import msgspec
 import psutil
 import pytest
 
@@ -20,6 +23,7 @@ from mlx_stack.nodes.group import (
     Rank,
     Ranks,
     RankState,
+    command,
     far_command,
     meeting_of,
     read_ranks,
@@ -120,6 +124,7 @@ class Kept:
         name: str = "huge.rank1",
         devices: tuple[tuple[str | None, ...], ...] = (),
     ) -> None:
+        self._early: list[str] = []
         self.process = subprocess.Popen(
             (sys.executable, "-I", "-u", "-c", rank_keeper.BOOTSTRAP),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -140,12 +145,23 @@ class Kept:
         self.process.stdin.write(f"{json.dumps(text)}\n{json.dumps(said)}\n")
         self.process.stdin.flush()
 
-    def line(self) -> str:
+    @property
+    def output(self) -> IO[str]:
         assert self.process.stdout is not None
-        return self.process.stdout.readline().rstrip()
+        return self.process.stdout
+
+    def line(self) -> str:
+        return self._early.pop(0) if self._early else self._next_line()
 
     def started(self) -> psutil.Process:
-        return psutil.Process(int(self.line().removeprefix("started as PID ")))
+        """The part, once it runs; it may have written lines before the keeper says so."""
+        while not (line := self._next_line()).startswith("started as PID "):
+            assert line
+            self._early.append(line)
+        return psutil.Process(int(line.removeprefix("started as PID ")))
+
+    def _next_line(self) -> str:
+        return self.output.readline().rstrip()
 
     def let_go(self) -> None:
         assert self.process.stdin is not None
@@ -196,6 +212,7 @@ def test_the_models_folder_is_the_one_configured_over_there(keep: Keep, tmp_path
 def test_a_part_ends_once_nobody_holds_on_to_it(keep: Keep) -> None:
     kept = keep()
     part = kept.started()
+    kept.line()  # before its program runs, it may have no command line
     folder = Path(part.cmdline()[3]).parent
     kept.let_go()
     assert kept.process.wait(WITHIN_S) == 1
@@ -209,6 +226,22 @@ def test_a_part_that_was_stopped_ends_as_well(keep: Keep) -> None:
     part.suspend()
     kept.process.terminate()
     kept.process.wait(WITHIN_S)
+    assert eventually(lambda: not part.is_running(), within_s=WITHIN_S)
+
+
+def test_a_part_ends_though_nobody_reads_what_it_writes(keep: Keep) -> None:
+    kept = keep(program="import os\nwhile True: os.write(1, b'x')")
+    part = kept.started()
+    unread = [-1]
+
+    def is_full() -> bool:
+        unread.append(
+            int.from_bytes(fcntl.ioctl(kept.output, termios.FIONREAD, bytes(4)), "little")
+        )
+        return unread[-1] == unread[-2] > 0
+
+    assert eventually(is_full, within_s=WITHIN_S)
+    kept.let_go()
     assert eventually(lambda: not part.is_running(), within_s=WITHIN_S)
 
 
@@ -237,3 +270,32 @@ def test_a_group_is_not_started_on_a_link_that_is_open_to_others() -> None:
         require_private(cable, ("127.0.0.1", "127.0.0.2", "8.8.8.8"))
     with pytest.raises(AddressError, match="nodes check"):
         require_private(cable, ("127.0.0.1", "127.0.0.2", "10.255.255.254"))
+
+
+@pytest.mark.parametrize(
+    ("ends", "how"),
+    [
+        ("kill -9 $$", "it ended: signal 9; its last line was: started as PID 4"),
+        ("echo it ended: signal 6; sleep 1; exit 1", "it ended: signal 6"),
+        ("exit 255", "it ended: exit code 255; its last line was: started as PID 4"),
+    ],
+)
+def test_a_rank_says_how_it_ended_whatever_was_its_last_line(
+    tmp_path: Path, ends: str, how: str
+) -> None:
+    ssh = tmp_path / "ssh"
+    ssh.write_text(f"#!/bin/sh\necho started as PID 4\nsleep 1\n{ends}\n", encoding="utf-8")
+    ssh.chmod(0o755)
+    said = msgspec.structs.replace(
+        plan(Host(host="b", address="127.0.0.2"), own_address="127.0.0.1"), run=str(tmp_path)
+    )
+    done = subprocess.run(
+        command(said, ("sleep", "600")),
+        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True, text=True, timeout=WITHIN_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stdout.endswith(f"since one has ended (rank 1 on b: {how})\n")
+    known = read_ranks(tmp_path, "huge")
+    assert known is not None
+    assert known.ranks[1].reason == how

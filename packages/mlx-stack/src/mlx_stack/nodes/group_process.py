@@ -181,8 +181,12 @@ class RunningGroup:
             code = started.wait()
             if reader is not None:
                 reader.join(timeout=TOGETHER_S)  # its last words say why
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            self._endings.put((rank, self._last_words.get(rank, f"it ended: {how}")))
+            last = self._last_words.get(rank)
+            how = f"it ended: signal {-code}" if code < 0 else f"it ended: exit code {code}"
+            if last is not None:
+                # a keeper that ends says why; one that was killed, or its `ssh`, hasn't
+                how = last if code == 1 else f"{how}; its last line was: {last}"
+            self._endings.put((rank, how))
 
         _in_background(wait)
 

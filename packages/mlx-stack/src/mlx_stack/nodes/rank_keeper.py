@@ -138,6 +138,7 @@ def _keep(started: subprocess.Popen[bytes], lease: Lease) -> int:
                 code = started.wait(_TURN_S)
             except subprocess.TimeoutExpired:
                 if (problem := lease.problem()) is not None:
+                    _kill(started)  # first: it can take for ever until somebody reads why
                     return _end(problem)
             else:
                 how = f"signal {-code}" if code < 0 else f"exit code {code}"
