@@ -129,7 +129,7 @@ def memory(options: argparse.Namespace) -> None:
             shape = replace(shape, role=tier.role)
             work = Workload(context_tokens=tier.context_tokens or 512)
             # MLX's CPU build has no kernel that does without the scores
-            heads = shape.layer_score_heads or MODELS[name].config["num_attention_heads"]
+            heads = MODELS[name].config.get("num_attention_heads", shape.layer_score_heads)
             here = memory_use(replace(shape, layer_score_heads=heads), work)
             with serve_beside(opened, tier, folder) as target:
                 print(f"{name} {tier.quant}, {options.layers or 'all'} layers:", flush=True)
