@@ -165,6 +165,7 @@ def test_a_tier_is_divided_between_the_macs_it_names(tmp_path: Path) -> None:
         ("[{host: b, address: 0.0.0.0}]", "isn't the IPv4 address of a Mac"),
         ("[{host: b, address: studio.local}]", "isn't the IPv4 address of a Mac"),
         ("[{host: b, home: state}]", "isn't an absolute path"),
+        (r"[{host: b, home: '/state\'}]", "isn't an absolute path"),
         ("[{host: b, home: '~root/state'}]", "isn't an absolute path"),
         ("[b, b]", "'b' is named twice"),
         ("[{host: b, address: 10.0.0.1}, {host: c, address: 10.0.0.1}]", "10.0.0.1 is named twice"),

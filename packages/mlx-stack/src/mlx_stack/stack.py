@@ -84,7 +84,8 @@ MOST_HOSTS = 7
 USUAL_HOME = "~/.mlx-stack"
 _RDMA_DEVICE = re.compile(r"rdma_[a-z]{1,10}[0-9]{1,4}")
 """What macOS calls a Thunderbolt port that it offers for RDMA."""
-_HOME = re.compile(r"(~|/|~?/[^\0-\x1f\x7f]{1,1000})")
+_HOME = re.compile(r"(~|/|~?/[^\0-\x1f\x7f\\]{1,1000})")
+"""Without backslashes, which not every login shell over there reads alike."""
 _RING_PORTS = 20_000
 _PORTS_OF_A_RING = MOST_HOSTS + 1
 _RINGS = 1000
@@ -438,7 +439,10 @@ def _of_hosts(hosts: tuple[Host, ...]) -> Iterator[str]:
         ):
             yield f"{HERE!r} must have an `address` or `rdma`, and nothing else"
         if each.home is not None and not _HOME.fullmatch(each.home):
-            yield f"the `home` of {each.host!r} isn't an absolute path, or one below `~`"
+            yield (
+                f"the `home` of {each.host!r} isn't an absolute path, or one below `~`, "
+                "without backslashes"
+            )
         if each.address is None:
             continue
         if not _is_a_macs(each.address):

@@ -12,6 +12,7 @@ from mlx_stack.cli.frame.options import complete_models, complete_tiers
 from mlx_stack.cli.frame.output import Output
 from mlx_stack.cli.frame.planning_options import planning_options
 from mlx_stack.cli.views.planning import show_draft
+from mlx_stack.errors import UsageError
 
 
 @dataclass(slots=True)
@@ -138,6 +139,8 @@ def command(
     """
     init, opened = planning.init, context.opened
     added: list[_Added] = click.get_current_context().meta[_KEY]
+    if link_is_private and not any(each.hosts for each in added):
+        raise UsageError("--i-know is about the Macs that --host names.")
     foreign = init.read_foreign_stack(opened, imported) if imported else ()
     draft = init.draft_stack(
         opened,
