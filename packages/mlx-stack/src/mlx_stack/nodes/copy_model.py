@@ -92,7 +92,7 @@ class CopiedModel:
 
 
 def hosts_of(tiers: tuple[Tier, ...], name: str) -> tuple[Host, ...]:
-    """The other Macs that a part of a model is to run on, each once.
+    """The other Macs that a part of a model is to run on, each state folder once.
 
     Args:
         tiers: Those that serve it.
@@ -101,7 +101,7 @@ def hosts_of(tiers: tuple[Tier, ...], name: str) -> tuple[Host, ...]:
     Raises:
         UsageError: When there are none.
     """
-    found = {each.host: each for tier in tiers for each in tier.workers}
+    found = {(each.host, each.home or USUAL_HOME): each for tier in tiers for each in tier.workers}
     if not found:
         raise UsageError(
             f"No tier runs {name} on several Macs.",
