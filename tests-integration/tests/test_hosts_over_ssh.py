@@ -338,7 +338,8 @@ def test_a_check_ends_at_once_when_its_command_is_ended(
 ) -> None:
     del there
     asked = tmp_path / "asked"
-    on_host(here, server.know("silent", ProxyCommand=f"sh -c 'touch {asked}; exec sleep 600'"))
+    silent = f"touch {asked}; exec 3>&1 cat >/dev/null"  # until `ssh` is gone
+    on_host(here, server.know("silent", ProxyCommand=shlex.join(("sh", "-c", silent))))
     checking = here.start("nodes", "check")
     assert eventually(asked.exists, within_s=WITHIN_S)
     checking.terminate()
