@@ -22,7 +22,7 @@ _BANDWIDTH_SOURCES = {
 _LIMIT_SOURCES = {
     "sysctl": "set with iogpu.wired_limit_mb",
     "metal": "Metal's own answer",
-    "table": "measured on Macs of this size with this macOS",
+    "table": "measured on Macs with this memory size and macOS version",
     "estimate": "an estimate on the safe side",
     "nvidia-smi": "the graphics card's memory",
 }

@@ -72,7 +72,7 @@ def _show(output: Output, report: "mlx_stack.usage.UsageReport") -> None:
     else:
         _show_rows(output, report)
     if report.read_again:
-        output.answer("\nRead again, though it had been read before:")
+        output.answer("\nPrompts that had to be read again:")
         for each in report.read_again[:_REASONS_SHOWN]:
             output.answer(f"{each.sum.words}: {_cost(each)}")
     if usage.availability:

@@ -44,7 +44,7 @@ async function load() {
     isByModel && ['expected', (row) => figure(expected[row.model]?.generation_tps), {num: true, class: 'dim narrow-off'}],
   ].filter(Boolean), rows, {empty: 'No requests in this period.', label: 'Usage'}),
   shares.length ? h('p', {class: 'small dim'}, `Available: ${shares.join(', ')}.`) : null,
-  report.read_again.length ? [h('h2', null, 'Read again, though it had been read before'), table([
+  report.read_again.length ? [h('h2', null, 'Prompts that had to be read again'), table([
     ['Why', (row) => row.words, {class: 'wrap'}],
     ['Turns', (row) => `${count(row.requests)} of ${count(row.turns)}`, {num: true}],
     ['Tokens', (row) => count(row.tokens), {num: true}],
