@@ -14,14 +14,14 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from mlx_gateway.residency import Load, Resident, RoomRule, Verdict, WaitForRoom, decide_room
+from mlx_gateway.residency import Load, Resident, RoomDecision, RoomRule, WaitForRoom, decide_room
 
 GB = 10**9
 DAY_S = 86_400
 REFUSED_AFTER_S = 120.0
 GUEST, LAZY, EAGER = range(3)
 
-type Decide = Callable[[int, list[Resident], RoomRule, float, float], Verdict]
+type Decide = Callable[[int, list[Resident], RoomRule, float, float], RoomDecision]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +70,14 @@ def requests(
 
 def ours(
     claim: int, residents: list[Resident], rule: RoomRule, asked_at: float, now: float
-) -> Verdict:
+) -> RoomDecision:
     """The rule of the gateway."""
     return decide_room(claim, residents, rule, asked_at=asked_at, now=now)
 
 
 def plain_lru(
     claim: int, residents: list[Resident], rule: RoomRule, asked_at: float, now: float
-) -> Verdict:
+) -> RoomDecision:
     """Whoever was used longest ago goes, if it is idle, until there is room."""
     del asked_at, now
     held = sum(each.claim_bytes for each in residents)

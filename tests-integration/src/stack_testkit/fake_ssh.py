@@ -53,7 +53,7 @@ def main(macs: Path, words: list[str]) -> int:
     assert there.stdin is not None
     assert there.stdout is not None
     threading.Thread(target=_pass, args=(0, there.stdin), daemon=True).start()
-    while chunk := there.stdout.read1(_CHUNK_BYTES):  # type: ignore[attr-defined]
+    while chunk := os.read(there.stdout.fileno(), _CHUNK_BYTES):
         os.write(1, chunk)
     return there.wait()
 
