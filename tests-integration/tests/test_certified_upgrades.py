@@ -133,4 +133,4 @@ def test_a_tier_that_does_not_run_and_was_never_measured_is_not_compared(
     done = upgrade(program)
     assert done.code == 0, done.err
     (tier,) = done.document["health"]["tiers"]
-    assert "doesn't run" in tier["skipped"]
+    assert "isn't running" in tier["skipped"]

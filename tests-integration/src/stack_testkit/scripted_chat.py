@@ -139,6 +139,8 @@ def _said(asked: dict[str, Any], prompt: str) -> tuple[list[str], str]:
         answer = prompt.translate(_HARMLESS)
     elif order == "Talk forever.":
         answer = None
+    if answer is not None and "response_format" in asked:
+        answer = _held_to(asked["response_format"], answer)
     tokens: list[str] = []
     for token in repeat(" word") if answer is None else _tokens(answer):
         if len(tokens) == asked.get("max_tokens", 500):
@@ -147,6 +149,16 @@ def _said(asked: dict[str, Any], prompt: str) -> tuple[list[str], str]:
         if any(stop in "".join(tokens) for stop in asked.get("stop", ())):
             break
     return tokens, "stop"
+
+
+def _held_to(response_format: dict[str, Any], answer: str) -> str:
+    """The answer if it is JSON, else a short one with the schema's fields, as the engine does."""
+    try:
+        json.loads(answer)
+    except ValueError:
+        schema = response_format.get("json_schema", {}).get("schema", {})
+        return json.dumps(dict.fromkeys(schema.get("required", ()), ""))
+    return answer
 
 
 def _tokens(text: str) -> list[str]:
