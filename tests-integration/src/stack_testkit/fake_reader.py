@@ -38,11 +38,14 @@ def __getattr__(name):  # what is changed in the real one can be changed here
 """
 PACKAGE = {
     "fastapi.py": "class HTTPException(Exception):\n    pass\n",
+    "mlx/__init__.py": "",
+    "mlx/core.py": _SERVER,
     "mlx_vlm/__init__.py": "",
     "mlx_vlm/server/__init__.py": _SERVER,
     "mlx_vlm/server/app.py": _SERVER,
     "mlx_vlm/server/audio.py": _SERVER,
     "mlx_vlm/server/embeddings.py": _SERVER,
+    "mlx_vlm/server/reranking.py": _SERVER,
     "mlx_vlm/server/cli.py": "from stack_testkit.fake_reader import main\n",
     "mlx_audio/__init__.py": "",
     "mlx_audio/stt/__init__.py": "",

@@ -272,6 +272,7 @@ def test_a_group_is_not_started_on_a_link_that_is_open_to_others() -> None:
         require_private(cable, ("127.0.0.1", "127.0.0.2", "10.255.255.254"))
 
 
+@pytest.mark.story
 @pytest.mark.parametrize(
     ("ends", "how"),
     [
