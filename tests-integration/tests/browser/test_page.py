@@ -349,7 +349,7 @@ def test_a_clients_key_looks_and_changes_nothing(new_page: NewPage, program: Pro
     row(page, "qwen3-8b").wait_for()
     assert page.get_by_role("button", name="Pull", exact=False).count() == 0
     show(page, "keys")
-    text_of(page, "This key can look but not change anything").wait_for()
+    text_of(page, "This key can see everything but not change anything").wait_for()
     assert page.get_by_role("button", name="Add a key").count() == 0
 
     program.run("keys", "revoke", "guest")
