@@ -30,8 +30,8 @@ class RequestNotes:
         self._models = models
         self._metrics = metrics
         self._ledger = ledger
-        self.conversations = Conversations()
-        self.finished = 0
+        self.conversations: Conversations = Conversations()
+        self.finished: int = 0
         self.speeds: dict[str, float] = {}
 
     def note(self, request: ModelRequest, usage: Usage, problem: str) -> None:

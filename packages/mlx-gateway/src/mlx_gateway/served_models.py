@@ -34,9 +34,10 @@ class ServedModels:
     """
 
     def __init__(self, settings: GatewaySettings, options: GatewayOptions) -> None:
-        self.settings = self._given = settings
+        self.settings: GatewaySettings = settings
+        self._given = settings
         self._options = options
-        self.engines = Engines(
+        self.engines: Engines = Engines(
             self._headers_for,
             options.ask_for,
             options.tls_for,
@@ -45,9 +46,9 @@ class ServedModels:
             options.is_wedged,
         )
         self.lines: dict[str, WaitingLine] = {}
-        self.read = ReadPrefixes()
-        self.forwarded = f"{options.header_prefix}-forwarded"
-        self.heartbeat = None
+        self.read: ReadPrefixes = ReadPrefixes()
+        self.forwarded: str = f"{options.header_prefix}-forwarded"
+        self.heartbeat: Heartbeat | None = None
         if options.ledger is not None:
             self.heartbeat = Heartbeat(options.ledger, self.engines, lambda: self.settings)
         self._node_roots: set[str] = set()
