@@ -31,15 +31,8 @@ class Estimate:
 
     @property
     def fits(self) -> bool | None:
-        """Whether the GPU may use as much memory as it takes.
-
-        A part that is unknown leaves it open, unless the others are too much by themselves.
-        """
-        if self.limit_bytes is None:
-            return None
-        if self.memory.least_bytes > self.limit_bytes:
-            return False
-        return None if self.memory.total_bytes is None else True
+        """Whether the GPU may use as much memory as it takes; None where that can't be known."""
+        return self.memory.fits(self.limit_bytes)
 
     @property
     def max_context_tokens(self) -> int | None:

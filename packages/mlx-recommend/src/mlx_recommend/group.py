@@ -41,11 +41,7 @@ class MacPart:
     @property
     def fits(self) -> bool | None:
         """Whether the Mac's GPU may use as much; None where that can't be known."""
-        if self.limit_bytes is None:
-            return None
-        if self.memory.least_bytes > self.limit_bytes:
-            return False
-        return None if self.memory.total_bytes is None else True
+        return self.memory.fits(self.limit_bytes)
 
     @property
     def spare_bytes(self) -> int:

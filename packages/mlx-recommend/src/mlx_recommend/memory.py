@@ -64,6 +64,17 @@ class MemoryUse:
         """The sum of the parts that are known: it takes at least as much."""
         return sum(part for part in self._parts if part is not None)
 
+    def fits(self, limit_bytes: int | None) -> bool | None:
+        """Whether it is within the limit of a GPU; None where that can't be known.
+
+        A part that is unknown leaves it open, unless the others are too much by themselves.
+        """
+        if limit_bytes is None:
+            return None
+        if self.least_bytes > limit_bytes:
+            return False
+        return None if self.total_bytes is None else True
+
     def to_document(self, limit_bytes: int | None) -> dict[str, int | None]:
         """The parts as JSON, with what they may take; the first four add up to the total.
 
