@@ -65,6 +65,18 @@ class DescribedModel:
     note: str = ""
     role: ModelRole = ModelRole.CHAT
 
+    def to_document(self, workload: Workload) -> dict[str, object]:
+        """What an estimate is of, as JSON."""
+        return {
+            "model": self.name,
+            "quant": self.quant,
+            "role": self.role,
+            "note": self.note or None,
+            "context_tokens": workload.context_tokens,
+            "concurrency": workload.concurrency,
+            "speed_context_tokens": workload.tokens_in_speed,
+        }
+
     def with_role(self, role: ModelRole) -> "DescribedModel":
         """The same model, of another role than its files tell."""
         shape = self.shape and replace(self.shape, role=role)
@@ -153,13 +165,7 @@ class ModelEstimate:
         """The fields of the JSON answer."""
         expected, eight_bit = self.estimate, self.eight_bit_cache
         return {
-            "model": self.model.name,
-            "quant": self.model.quant,
-            "role": self.model.role,
-            "note": self.model.note or None,
-            "context_tokens": self.workload.context_tokens,
-            "concurrency": self.workload.concurrency,
-            "speed_context_tokens": self.workload.tokens_in_speed,
+            **self.model.to_document(self.workload),
             "hardware": self.hardware.to_document(),
             **(unknown_figures(self.hardware) if expected is None else expected.to_document()),
             "mtp": self._mtp_document() if self.has_mtp_heads else None,

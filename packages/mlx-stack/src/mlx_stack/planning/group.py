@@ -36,13 +36,7 @@ class GroupModelEstimate:
         if self.estimate is not None:
             figures |= group_figures(self.estimate)
         return {
-            "model": self.model.name,
-            "quant": self.model.quant,
-            "role": self.model.role,
-            "note": self.model.note or None,
-            "context_tokens": self.workload.context_tokens,
-            "concurrency": self.workload.concurrency,
-            "speed_context_tokens": self.workload.tokens_in_speed,
+            **self.model.to_document(self.workload),
             "hardware": self.macs[0].to_document(),
             **figures,
             "mtp": None,

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import mlx_recommend
 from mlx_stack.cli.frame.output import Column, Output, Span
-from mlx_stack.cli.views.planning import range_of
+from mlx_stack.cli.views.planning import range_of, show_model
 from mlx_stack.format import describe_hardware, format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -20,11 +20,7 @@ _LINKS = {
 
 def show_group_estimate(output: Output, found: "planning.group.GroupModelEstimate") -> None:
     """Show the verdict, what each Mac holds, and how fast they are together."""
-    precision, count = found.model.quant or "an unknown precision", len(found.macs)
-    role = "" if found.model.role.chats else f" ({found.model.role})"
-    output.answer((found.model.name, "bold"), f"{role} at {precision} on {count} Macs together")
-    if found.model.note:
-        output.answer(found.model.note, style="yellow")
+    show_model(output, found.model, f"{len(found.macs)} Macs together")
     expected = found.estimate
     if expected is None:
         output.answer("Nothing can be estimated.")

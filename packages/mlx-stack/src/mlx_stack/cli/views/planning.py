@@ -53,12 +53,7 @@ def _format_tps(tps: float) -> str:
 
 def show_estimate(output: Output, found: "planning.estimate.ModelEstimate") -> None:
     """Show the verdict, where the memory goes, and how fast the model would be."""
-    precision = found.model.quant or "an unknown precision"
-    where = describe_hardware(found.hardware.to_document())
-    role = "" if found.model.role.chats else f" ({found.model.role})"
-    output.answer((found.model.name, "bold"), f"{role} at {precision} on {where}")
-    if found.model.note:
-        output.answer(found.model.note, style="yellow")
+    show_model(output, found.model, describe_hardware(found.hardware.to_document()))
     expected = found.estimate
     if expected is None:
         output.answer("Nothing can be estimated.")
@@ -68,6 +63,15 @@ def show_estimate(output: Output, found: "planning.estimate.ModelEstimate") -> N
         output.facts([*_rows(expected), *_option_rows(found, expected)])
     else:
         output.facts(_rows_without_speed(expected))
+
+
+def show_model(output: Output, model: "planning.estimate.DescribedModel", where: str) -> None:
+    """Show what is estimated, and the note on it."""
+    precision = model.quant or "an unknown precision"
+    role = "" if model.role.chats else f" ({model.role})"
+    output.answer((model.name, "bold"), f"{role} at {precision} on {where}")
+    if model.note:
+        output.answer(model.note, style="yellow")
 
 
 def _show_fit(output: Output, expected: "mlx_recommend.Estimate") -> None:
