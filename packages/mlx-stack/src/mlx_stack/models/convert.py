@@ -4,8 +4,6 @@ mlx-lm reads the original folder shard by shard and writes another one, quantize
 watches it, and leaves either a whole staged model or nothing.
 """
 
-import hashlib
-import os
 import shutil
 import subprocess
 import threading
@@ -18,7 +16,7 @@ from pathlib import Path
 from mlx_catalog import Quant
 from mlx_stack.models.disk.layout import GB, ModelPlaces, ensure_room
 from mlx_stack.models.disk.local import LocalModel, inspect_folder, own_files, write_inventory
-from mlx_stack.models.disk.manifest import FileRecord, Manifest
+from mlx_stack.models.disk.manifest import FileRecord, Manifest, record_of
 from mlx_stack.models.download.fetch import (
     FetchOptions,
     PullResult,
@@ -245,19 +243,7 @@ def _records(folder: Path, repo: str) -> tuple[FileRecord, ...]:
     if model is None or not model.is_whole:
         problems = "; ".join(model.problems) if model is not None else "config.json is missing"
         raise ConversionError(f"The conversion of {repo} is not whole: {problems}.")
-    return tuple(_record(folder, path) for path in own_files(folder))
-
-
-def _record(folder: Path, path: Path) -> FileRecord:
-    with path.open("rb", buffering=0) as content:
-        digest = hashlib.file_digest(content, "sha256").hexdigest()
-        os.fsync(content.fileno())
-    return FileRecord(
-        path=path.relative_to(folder).as_posix(),
-        size_bytes=path.stat().st_size,
-        algorithm="sha256",
-        digest=digest,
-    )
+    return tuple(record_of(folder, path, is_synced=True) for path in own_files(folder))
 
 
 def _size(folder: Path) -> int:

@@ -1,9 +1,8 @@
 """A model copied from this Mac to those that a part of it is to run on, and verified there."""
 
-import hashlib
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from msgspec import Meta
 from mlx_stack.errors import UsageError
 from mlx_stack.format import format_bytes
 from mlx_stack.models.disk.local import LocalModel, own_files
-from mlx_stack.models.disk.manifest import FileRecord, Manifest, read_manifest
+from mlx_stack.models.disk.manifest import FileRecord, Manifest, read_manifest, record_of
 from mlx_stack.models.events import Copying, ModelEvent
 from mlx_stack.nodes.facts import (
     Bytes,
@@ -128,7 +127,10 @@ def copy_model(
         MissingError: When there is no `ssh` on this Mac.
     """
     manifest = read_manifest(model.path)
-    files = manifest.files if manifest is not None else tuple(_hashed(model.path))
+    if manifest is not None:
+        files = manifest.files
+    else:
+        files = tuple(record_of(model.path, path) for path in own_files(model.path))
     # what may run here was allowed here: over there it is asked for again
     left = msgspec.structs.replace(manifest, allowed_code=None) if manifest is not None else None
     asked = _Asked(model_dir="", folder=model.path.name, files=files, manifest=left)
@@ -146,15 +148,6 @@ def copy_model(
 
     with threads(len(hosts)) as pool:
         return tuple(pool.map(copy, hosts))
-
-
-def _hashed(folder: Path) -> Iterator[FileRecord]:
-    """The files of a model that wasn't pulled, each read for its hash."""
-    for path in own_files(folder):
-        with path.open("rb", buffering=0) as content:
-            digest = hashlib.file_digest(content, "sha256").hexdigest()
-        name, size = path.relative_to(folder).as_posix(), path.stat().st_size
-        yield FileRecord(path=name, size_bytes=size, algorithm="sha256", digest=digest)
 
 
 def _copy(
@@ -183,7 +176,7 @@ def _copy(
         try:
             opened.stdin.write(program("copy_script", asked))
             opened.stdin.flush()
-            said = _last(lines, note, until="plan")
+            said = _decisive(lines, note)
             if said is not None and said.said == "plan":
                 known = [each for each in asked.files if each.path in said.offsets]
                 missing = sum(each.size_bytes - said.offsets[each.path] for each in known)
@@ -191,9 +184,9 @@ def _copy(
                 tell(Copying(name, total, present))
                 sender = threading.Thread(target=send, args=(known, said.offsets), daemon=True)
                 sender.start()
-                said = _last(lines, note)
+                said = _decisive(lines, note)
         except OSError:
-            said = _last(lines, note)
+            said = _decisive(lines, note)
         if said is not None and said.said in ("done", "present"):
             outcome = "copied" if said.said == "done" else "present"
             return CopiedModel(name, outcome, said.bytes)
@@ -227,14 +220,10 @@ def _listen(opened: Connection, lines: "queue.SimpleQueue[_Said | None]") -> Non
     lines.put(None)
 
 
-def _last(
-    lines: "queue.SimpleQueue[_Said | None]", note: OnEvent[_Said], until: str | None = None
-) -> _Said | None:
+def _decisive(lines: "queue.SimpleQueue[_Said | None]", note: OnEvent[_Said]) -> _Said | None:
     """The next line that decides something; None where there is none."""
     while (said := lines.get()) is not None:
-        if said.said not in ("checked", "received") and said.said != until:
-            return said
-        if said.said == until:
+        if said.said not in ("checked", "received"):
             return said
         note(said)
     return None

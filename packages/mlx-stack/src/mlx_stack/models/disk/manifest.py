@@ -1,6 +1,7 @@
 """What a model folder says of itself: its origin and what every file must be (decision 0052)."""
 
 import hashlib
+import os
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
@@ -56,6 +57,20 @@ class FileRecord(
             return False
         with path.open("rb", buffering=0) as content:
             return hashlib.file_digest(content, self.hasher).hexdigest() == self.digest
+
+
+def record_of(folder: Path, path: Path, *, is_synced: bool = False) -> FileRecord:
+    """A file of the model in `folder`, read for its hash; with `is_synced`, brought to the disk."""
+    with path.open("rb", buffering=0) as content:
+        digest = hashlib.file_digest(content, "sha256").hexdigest()
+        if is_synced:
+            os.fsync(content.fileno())
+    return FileRecord(
+        path=path.relative_to(folder).as_posix(),
+        size_bytes=path.stat().st_size,
+        algorithm="sha256",
+        digest=digest,
+    )
 
 
 class Verification(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
