@@ -30,7 +30,8 @@ _RUN = (
     f'[ -x "$p" ] || exit {_NO_ENGINE}; exec "$p" -I -B -u -c "$2" "$h"'
 )
 """What finds the engine's Python in a state folder, for any shell; no quote or backslash in it."""
-_LOAD = "import sys; exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
+LOAD = "import sys; exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
+"""What that Python is started with: it reads its program as `framed` writes it."""
 
 _NO_PART_OF_A_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
@@ -119,20 +120,25 @@ class FactsQuestion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def python_over_there(home: str) -> tuple[str, ...]:
-    """What runs the engine's Python on another Mac; it reads its program from stdin.
+    """What runs the engine's Python on another Mac.
 
-    First a line with its length, then the program, then whatever that reads.
+    It reads its program from stdin, as `framed` writes it, and then whatever that reads.
 
     Args:
         home: The state folder over there; `~` is the user's home.
     """
-    return ("/bin/sh", "-c", _RUN, "sh", home, _LOAD)
+    return ("/bin/sh", "-c", _RUN, "sh", home, LOAD)
 
 
 def program(module: str, question: msgspec.Struct) -> bytes:
     """A module of this room as a program for `python_over_there`; its `main` gets the question."""
     text = resources.files("mlx_stack.nodes").joinpath(f"{module}.py").read_text(encoding="utf-8")
     source = f"{text}\n\nmain({msgspec.json.encode(question).decode()!r})\n".encode()
+    return framed(source)
+
+
+def framed(source: bytes) -> bytes:
+    """A program for `python_over_there`: a line with its length, then the program."""
     return b"%d\n%s" % (len(source), source)
 
 
@@ -162,21 +168,25 @@ def ask_facts(host: str, home: str, question: FactsQuestion, variables: Mapping[
 
 def explained(error: SshError, home: str) -> SshError:
     """What is missing over there, where that is why the engine's Python couldn't be run."""
-    host = error.host
-    if error.code == _NO_HOME:
+    return (error.code is not None and missing_there(error.host, home, error.code)) or error
+
+
+def missing_there(host: str, home: str, code: int) -> SshError | None:
+    """What is missing on another Mac if `python_over_there` exits with `code`; None if nothing."""
+    if code == _NO_HOME:
         return SshError(
             host,
             f"There is no state folder {home} on {host}.",
             hint=f"On {host}: install mlx-stack, then `mlx-stack engines install mlx-lm`. `home` "
             f"of {host} in the stack file names another folder.",
         )
-    if error.code == _NO_ENGINE:
+    if code == _NO_ENGINE:
         return SshError(
             host,
             f"mlx-lm is not installed on {host}.",
             hint=f"On {host}: `mlx-stack engines install mlx-lm`.",
         )
-    return error
+    return None
 
 
 def own_facts(home: Home, question: FactsQuestion, variables: Mapping[str, str]) -> Facts:
@@ -189,7 +199,7 @@ def own_facts(home: Home, question: FactsQuestion, variables: Mapping[str, str])
     python = require_environment(home.engines, EngineName.MLX_LM).python
     try:
         done = subprocess.run(
-            (str(python), "-I", "-B", "-u", "-c", _LOAD, str(home.root)),
+            (str(python), "-I", "-B", "-u", "-c", LOAD, str(home.root)),
             input=program("facts_script", question),
             env=inherited_environment(variables),
             capture_output=True,

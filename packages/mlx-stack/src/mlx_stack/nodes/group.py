@@ -18,11 +18,7 @@ from mlx_stack.nodes.facts import InterfaceAddress
 from mlx_stack.nodes.facts_script import addresses
 from mlx_stack.nodes.private_link import open_to_others
 from mlx_stack.nodes.ssh import host_name
-from mlx_stack.stack import HERE, USUAL_HOME, Host, Tier
-
-ENGINE_PYTHON = "engines/mlx-lm/current/bin/python"
-"""Where the engine's Python is, below the state folder of each Mac."""
-
+from mlx_stack.stack import HERE, Host, Tier
 
 SSH_AGENT = "SSH_AUTH_SOCK"
 """The variable that says where the agent is that holds the user's keys."""
@@ -158,16 +154,6 @@ def read_ranks(run: Path, tier: str) -> Ranks | None:
         return msgspec.json.decode(ranks_file(run, tier).read_bytes(), type=Ranks)
     except (OSError, msgspec.DecodeError):
         return None
-
-
-def far_command(host: Host, bootstrap: str) -> tuple[str, ...]:
-    """What `ssh` runs on a Mac: the engine's Python there, with a text that it is to execute."""
-    home = host.home or USUAL_HOME
-    python = f"{home.rstrip('/')}/{ENGINE_PYTHON}"
-    if home.startswith("~"):
-        python = python.removeprefix("~").lstrip("/")
-        return ("sh", "-c", 'exec "$HOME/$1" -I -u -c "$2"', "sh", python, bootstrap)
-    return (python, "-I", "-u", "-c", bootstrap)
 
 
 def ring_addresses(plan: Plan, variables: Mapping[str, str]) -> tuple[str, ...]:

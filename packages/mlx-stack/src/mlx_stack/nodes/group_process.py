@@ -24,6 +24,7 @@ import msgspec
 from mlx_stack import atomic_file
 from mlx_stack.engines import guard, mlx_lm_start
 from mlx_stack.nodes import facts_script, rank_keeper
+from mlx_stack.nodes.facts import framed, missing_there, python_over_there
 from mlx_stack.nodes.group import (
     SSH_AGENT,
     AddressError,
@@ -32,7 +33,6 @@ from mlx_stack.nodes.group import (
     Ranks,
     RankState,
     addresses_file,
-    far_command,
     hosts_of,
     meeting_of,
     rank_name,
@@ -126,7 +126,7 @@ class RunningGroup:
 
     def _start_there(self, rank: int, addresses: list[str]) -> None:
         host = self._plan.workers[rank - 1]
-        command = ssh_command(host.host, far_command(host, rank_keeper.BOOTSTRAP))
+        command = ssh_command(host.host, python_over_there(host.home or USUAL_HOME))
         inherited = {name: value for name, value in os.environ.items() if name not in _FOR_ONE}
         started = subprocess.Popen(
             command,
@@ -138,8 +138,8 @@ class RunningGroup:
         assert started.stdin is not None
         assert started.stdout is not None
         self._children.append(started)
-        lease = (_text_of(rank_keeper), self._lease(rank, addresses))
-        first = b"".join(json.dumps(each).encode() + b"\n" for each in lease)
+        lease = json.dumps(self._lease(rank, addresses)).encode()
+        first = framed(_text_of(rank_keeper).encode()) + lease + b"\n"
         _in_background(_hold, started.stdin, first)
         reader = _in_background(self._listen, rank, started.stdout)
         self._await_end(rank, started, reader)
@@ -183,12 +183,20 @@ class RunningGroup:
                 reader.join(timeout=TOGETHER_S)  # its last words say why
             last = self._last_words.get(rank)
             how = f"it ended: signal {-code}" if code < 0 else f"it ended: exit code {code}"
-            if last is not None:
+            if rank > 0 and (missing := self._missing(rank, code)) is not None:
+                how = missing
+            elif last is not None:
                 # a keeper that ends says why; one that was killed, or its `ssh`, hasn't
                 how = last if code == 1 else f"{how}; its last line was: {last}"
             self._endings.put((rank, how))
 
         _in_background(wait)
+
+    def _missing(self, rank: int, code: int) -> str | None:
+        """What the other Mac lacks, if that is why nothing was started there."""
+        host = self._plan.workers[rank - 1]
+        error = missing_there(host.host, host.home or USUAL_HOME, code)
+        return error.message if error is not None else None
 
     def _hold_on(self) -> int:
         """Wait until a part ends; 0 if this process was stopped, which ends them all as well."""

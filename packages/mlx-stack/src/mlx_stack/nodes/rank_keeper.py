@@ -1,9 +1,9 @@
 """Keeps one part of a model running on another Mac, for as long as the first Mac holds on to it.
 
 Its text is sent over ssh to the engine's Python over there, which knows nothing of mlx-stack: it
-uses the standard library only. Standard input is a lease. Its first line says what to run; then a
-line comes every few seconds, and once none has come for a while, or the connection ends, the part
-is killed: nothing is left there whatever happens here (decision 0114).
+uses the standard library only. Standard input is a lease. The line after this text says what to
+run; then one comes every few seconds, and once none has come for a while, or the connection ends,
+the part is killed: nothing is left there whatever happens here (decision 0114).
 """
 
 import fcntl
@@ -22,8 +22,6 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, NoReturn
 
-BOOTSTRAP = "import json,sys;exec(json.loads(sys.stdin.buffer.readline()))"
-"""What the engine's Python is started with: this file's text is the line that it reads first."""
 BEAT_S = 2.0
 """How often a line comes."""
 SILENT_S = 20.0
