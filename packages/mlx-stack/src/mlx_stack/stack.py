@@ -185,6 +185,11 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         return tuple(each for each in self.all_hosts if each.host != HERE)
 
     @property
+    def macs(self) -> int:
+        """How many Macs the model runs on, this one included."""
+        return len(self.workers) + 1
+
+    @property
     def own_address(self) -> str | None:
         """This Mac's address on the link to them, where the file says it."""
         return next((each.address for each in self.all_hosts if each.host == HERE), None)
@@ -470,20 +475,20 @@ def _ring_problem(tiers: tuple[Tier, ...]) -> str | None:
 
 def _of_rdma(tier: Tier) -> Iterator[str]:
     """What is wrong with the devices that a tier names: MLX wants one from each Mac to each."""
-    macs = len(tier.workers) + 1
     named = [each for each in tier.all_hosts if each.rdma is not None]
-    if named and len(named) < macs:
+    if named and len(named) < tier.macs:
         yield f"only some Macs have `rdma`: all must, also {HERE!r}, or none"
         return
     for each in named:
-        if macs > 2 and isinstance(each.rdma, str):
+        if tier.macs > 2 and isinstance(each.rdma, str):
             yield f"the `rdma` of {each.host!r} must be a list, with a device for each other Mac"
             return
     for rank, devices in enumerate(tier.rdma_devices):
         host = (HERE, *(each.host for each in tier.workers))[rank]
         if any(one is not None and not _RDMA_DEVICE.fullmatch(one) for one in devices):
             yield f"the `rdma` of {host!r} isn't a device of `ibv_devices`, such as `rdma_en5`"
-        if len(devices) != macs or [at for at, one in enumerate(devices) if one is None] != [rank]:
+        empty = [at for at, one in enumerate(devices) if one is None]
+        if len(devices) != tier.macs or empty != [rank]:
             yield (
                 f"the `rdma` of {host!r} must have a device for each Mac in their order, this Mac "
                 "first, and null for itself"

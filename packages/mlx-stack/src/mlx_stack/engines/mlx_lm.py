@@ -77,7 +77,7 @@ def flags_of(tier: Tier, model_folder: Path, serving: Serving) -> dict[str, Flag
         "prompt-concurrency": at_once,
         "prompt-cache-size": _CONVERSATIONS * at_once,
         # each Mac keeps its part of what is read
-        "prompt-cache-bytes": serving.cache_bytes or DEFAULT_CACHE_BYTES // (len(tier.workers) + 1),
+        "prompt-cache-bytes": serving.cache_bytes or DEFAULT_CACHE_BYTES // tier.macs,
     }
     if tier.mlx_lm_flags.get("pipeline"):
         # parts of different sizes would forget different conversations, and then wait for ever

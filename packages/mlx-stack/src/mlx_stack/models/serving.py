@@ -185,7 +185,7 @@ def split_of(shape: ModelShape, tier: Tier) -> Split:
     """How a tier's model is divided between its Macs."""
     by_layers = bool(tier.mlx_lm_flags.get("pipeline"))
     kind = SplitKind.PIPELINE if by_layers else SplitKind.TENSOR
-    return split(shape, len(tier.workers) + 1, kind)
+    return split(shape, tier.macs, kind)
 
 
 def _part_of(shape: ModelShape | None, tier: Tier, rank: int) -> ModelShape | None:

@@ -188,7 +188,7 @@ def _shape_and_fit(
 
 
 def _claim(known: tuple[ModelShape, EngineFit] | None, tier: Tier, folder: Path) -> int:
-    return max(_planned(known, tier) or 0, load_bytes(folder, len(tier.workers) + 1))
+    return max(_planned(known, tier) or 0, load_bytes(folder, tier.macs))
 
 
 def _planned(known: tuple[ModelShape, EngineFit] | None, tier: Tier) -> int | None:

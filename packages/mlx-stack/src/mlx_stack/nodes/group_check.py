@@ -4,8 +4,7 @@
 """
 
 import shlex
-from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -145,7 +144,7 @@ def look(opened: OpenStack, tier: Tier) -> Group:
     """
     workers, variables = tier.workers, opened.variables
     runs = locate(opened.home.state_dirs, tier.name).own is not None
-    ports = [None if runs else tier.ring_port(rank) for rank in range(len(workers) + 1)]
+    ports = [None if runs else tier.ring_port(rank) for rank in range(tier.macs)]
     local = local_model_of(opened, tier)
     folder = (
         local.path
@@ -155,21 +154,20 @@ def look(opened: OpenStack, tier: Tier) -> Group:
 
     def ask_here(own: str | None) -> Member:
         question = FactsQuestion(folder=str(folder), address=own, ports=_given(ports[0]))
-        with _noting(HERE) as noted:
-            noted.facts = own_facts(opened.home, question, variables)
-        return Member(HERE, own, ports[0], noted.facts, noted.problem)
+        said = _said_by(HERE, partial(own_facts, opened.home, question, variables))
+        return Member(HERE, own, ports[0], *said)
 
     def ask_there(worker: Host, port: int | None, address: str | None) -> Member:
         question = FactsQuestion(folder=folder.name, address=address, ports=_given(port))
-        with _noting(worker.host) as noted:
-            noted.facts = ask_facts(worker.host, worker.home or USUAL_HOME, question, variables)
+        home = worker.home or USUAL_HOME
+        said = _said_by(worker.host, partial(ask_facts, worker.host, home, question, variables))
         return Member(
-            *(worker.host, address, port, noted.facts, noted.problem),
+            *(worker.host, address, port, *said),
             reached_from=way_to(address) if address is not None else None,
             link_is_private=worker.private_link,
         )
 
-    with threads(len(workers) + 1) as pool:
+    with threads(tier.macs) as pool:
         addresses = list(pool.map(partial(address_of, variables=variables), workers))
         first = addresses[0] if addresses else None
         own = tier.own_address or (way_to(first) if first is not None else None)
@@ -219,22 +217,14 @@ def _parts_of(opened: OpenStack, tier: Tier, folder: Path) -> _Parts:
     return _Parts(needs, divides_otherwise=otherwise)
 
 
-@dataclass(slots=True)
-class _Noted:
-    facts: Facts | None = None
-    problem: Refusal | None = None
-
-
-@contextmanager
-def _noting(node: str) -> Generator[_Noted]:
-    """Where a Mac can't be asked, why."""
-    noted = _Noted()
+def _said_by(node: str, ask: Callable[[], Facts]) -> tuple[Facts | None, Refusal | None]:
+    """What a Mac says of itself, or why it can't be asked."""
     try:
-        yield noted
+        return ask(), None
     except SshError as error:
-        noted.problem = Refusal(node, error.message, error.hint or f"`ssh -v {node}` tells more.")
+        return None, Refusal(node, error.message, error.hint or f"`ssh -v {node}` tells more.")
     except EngineMissingError as error:
-        noted.problem = Refusal(node, error.message, error.hint or "")
+        return None, Refusal(node, error.message, error.hint or "")
 
 
 def _given(port: int | None) -> tuple[int, ...]:

@@ -211,7 +211,6 @@ def _divided(opened: OpenStack, tier: Tier, found: DescribedModel) -> Tier:
     here = HardwareProfile()
     with suppress(HwprobeError):
         here = known_hardware(opened.home)
-    macs = len(tier.workers) + 1
     work = Workload(
         context_tokens=tier.context_tokens or DEFAULT_CONTEXT_TOKENS, concurrency=tier.concurrency
     )
@@ -219,13 +218,14 @@ def _divided(opened: OpenStack, tier: Tier, found: DescribedModel) -> Tier:
     folder = local.path if local is not None and local.is_whole else None
     has_index = folder is None or (folder / LAYER_INDEX).is_file()
     kind = None if has_index else SplitKind.TENSOR
-    divided = estimate_group(found.shape, [here] * macs, work, kind).split
+    divided = estimate_group(found.shape, [here] * tier.macs, work, kind).split
     if divided.refusals:
         hint = "Name another number of Macs with --host, or another model."
         if not has_index:
             hint = f"Its layers can't be divided either: its folder has no {LAYER_INDEX}. {hint}"
         raise UsageError(
-            f"{found.name} can't be divided between {macs} Macs: {divided.refusals[0]}.", hint=hint
+            f"{found.name} can't be divided between {tier.macs} Macs: {divided.refusals[0]}.",
+            hint=hint,
         )
     flags: dict[str, FlagValue] = {"pipeline": True} if divided.kind is SplitKind.PIPELINE else {}
     return msgspec.structs.replace(tier, role=ModelRole.CHAT, mlx_lm_flags=flags)

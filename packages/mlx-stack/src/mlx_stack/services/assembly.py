@@ -222,7 +222,7 @@ def _engine_service(
     opened: OpenStack, tier: Tier, folder: Path, serving: vllm_mlx.Serving
 ) -> Service:
     engine = environment_of(tier, opened.home.engines)
-    needs_bytes = load_bytes(folder, len(tier.workers) + 1)
+    needs_bytes = load_bytes(folder, tier.macs)
     return engine_service(opened, tier, folder, serving, engine=engine, load_bytes=needs_bytes)
 
 
