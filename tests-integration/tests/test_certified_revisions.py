@@ -49,7 +49,7 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
 def served(program: Program, hub: HubServer, tmp_path: Path) -> Program:
     """A stack of one tier that runs the first revision."""
     variables = hub.variables(tmp_path / "hf")
-    program = Program(program.home, {**program.variables, **variables})
+    program = program.with_variables(**variables)
     install_fake_engines(program.home, engine_options=GOOD)
     define_stack(program.home, {"standard": {}}, fields={"standard": {"source": REPO}})
     for command in (("pull", REPO), ("up",)):

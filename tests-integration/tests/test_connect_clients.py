@@ -57,7 +57,7 @@ def user(served: Program, tmp_path: Path) -> Program:
     home.mkdir()
     define_stack(served.home, {"standard": {}, "fast": {}})
     ensure_gateway_key(served.home)
-    return Program(served.home, {**served.variables, "HOME": str(home), "XDG_CONFIG_HOME": ""})
+    return served.with_variables(HOME=str(home), XDG_CONFIG_HOME="")
 
 
 def _key(program: Program) -> str:
@@ -295,7 +295,7 @@ def test_absurd_files_are_refused_and_left_alone(
 
 
 def test_a_relative_config_folder_is_no_folder(user: Program) -> None:
-    astray = Program(user.home, {**user.variables, "XDG_CONFIG_HOME": "astray"})
+    astray = user.with_variables(XDG_CONFIG_HOME="astray")
 
     row = astray.run("connect", "opencode", "--json").document["files"][0]
 
@@ -398,7 +398,7 @@ def test_the_list_says_which_programs_are_on_this_machine(user: Program, tmp_pat
     aider.write_text("#!/bin/sh\n")
     aider.chmod(0o755)
     (_home(user) / ".n8n").mkdir()
-    here = Program(user.home, {**user.variables, "PATH": str(programs)})
+    here = user.with_variables(PATH=str(programs))
 
     found = {row["name"]: row["found_at"] for row in _listed(here) if row["found_at"]}
 

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.story
 @pytest.fixture
 def offline(served: Program) -> Program:
     """A program that asks no Hub, so that nothing here depends on a network."""
-    return Program(served.home, {**served.variables, "HF_HUB_OFFLINE": "1"})
+    return served.with_variables(HF_HUB_OFFLINE="1")
 
 
 def _findings(program: Program, *options: str) -> dict[str, list[Any]]:
@@ -158,7 +158,7 @@ def test_what_a_damaged_file_says_of_keys_is_not_in_the_bundle(
     bundle = tmp_path / "bundle.json"
     token = "a-token-without-any-usual-shape"
 
-    program = Program(offline.home, {**offline.variables, "HF_TOKEN": token})
+    program = offline.with_variables(HF_TOKEN=token)
     (offline.home.logs / "fast.log").write_text(f"asked the Hub with {token}\n")
     program.run("doctor", "--bundle", str(bundle))
 
@@ -229,7 +229,7 @@ def test_old_engine_installations_are_counted_and_removed(offline: Program) -> N
 
 
 def test_a_new_user_is_told_what_to_do_first(program: Program) -> None:
-    done = Program(program.home, {**program.variables, "HF_HUB_OFFLINE": "1"}).run("doctor")
+    done = program.with_variables(HF_HUB_OFFLINE="1").run("doctor")
 
     assert done.code == 1
     assert "`mlx-stack doctor --fix` installs it" in done.out
@@ -243,9 +243,7 @@ def test_a_hub_out_of_reach_and_a_missing_token_are_reported_with_what_to_do(
     with socket.create_server(("127.0.0.1", 0)) as unserved:
         port = unserved.getsockname()[1]
     endpoint = f"http://127.0.0.1:{port}"
-    found = _findings(
-        Program(served.home, {**served.variables, "HF_ENDPOINT": endpoint, "HF_TOKEN": ""})
-    )
+    found = _findings(served.with_variables(HF_ENDPOINT=endpoint, HF_TOKEN=""))
 
     assert found["hub"][0]["severity"] == "warning"
     assert endpoint in found["hub"][0]["message"]
@@ -258,7 +256,7 @@ def test_on_a_mac_it_says_that_nothing_would_come_back_after_a_reboot(
 ) -> None:
     mac = FakeMac.make(tmp_path / "mac")
     path = mac.environment()["PATH"]
-    found = _findings(Program(offline.home, {**offline.variables, "PATH": path}))
+    found = _findings(offline.with_variables(PATH=path))
 
     assert found["launchd"][0]["fix"] == "mlx-stack install"
     assert {"boot-autorestart", "boot-sleep"} <= found.keys()

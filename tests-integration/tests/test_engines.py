@@ -132,7 +132,7 @@ def test_a_registry_out_of_reach_is_named_and_nothing_is_left(program: Program) 
         "UV_CACHE_DIR": str(program.home.root.parent / "cache"),
         "UV_HTTP_RETRIES": "0",
     }
-    offline = Program(program.home, {**program.variables, **variables})
+    offline = program.with_variables(**variables)
 
     done = offline.run("engines", "install", "--json")
 
@@ -153,9 +153,7 @@ def test_an_interrupted_installation_stops_at_once_and_leaves_nothing(
             "UV_DEFAULT_INDEX": f"http://127.0.0.1:{silent_registry.getsockname()[1]}/simple",
             "UV_CACHE_DIR": str(program.home.root.parent / "cache"),
         }
-        process = Program(program.home, {**program.variables, **variables}).start(
-            "engines", "install"
-        )
+        process = program.with_variables(**variables).start("engines", "install")
         connection, _ = silent_registry.accept()
         with connection:
             process.send_signal(number)

@@ -47,12 +47,13 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
 def asking(program: Program, hub: HubServer, tmp_path: Path) -> Program:
     """`mlx-stack` for which the hub is the Hub, without a proxy."""
     variables = dict.fromkeys((*VARIABLES, *(name.lower() for name in VARIABLES)), "")
-    variables |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": ""}
-    return Program(program.home, {**program.variables, **variables, "HF_HUB_OFFLINE": "0"})
+    variables |= {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "hf")}
+    variables |= {"HF_TOKEN": "", "HF_HUB_OFFLINE": "0"}
+    return program.with_variables(**variables)
 
 
 def run(program: Program, command: tuple[str, ...], **variables: str) -> Finished:
-    return Program(program.home, {**program.variables, **variables}).run(*command, "--json")
+    return program.with_variables(**variables).run(*command, "--json")
 
 
 @pytest.mark.story

@@ -476,7 +476,7 @@ def test_a_state_folder_on_a_disk_without_locks_is_refused_by_name_and_with_a_wa
         "    raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))\n"
         "fcntl.flock = flock\n"
     )
-    network_disk = Program(served.home, {**served.variables, "PYTHONPATH": str(site)})
+    network_disk = served.with_variables(PYTHONPATH=str(site))
 
     done = network_disk.run("up", "--json")
 

@@ -36,7 +36,7 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
 @pytest.fixture
 def victim(program: Program, hub: HubServer, tmp_path: Path) -> Program:
     variables = hub.variables(tmp_path / "hf")
-    return Program(program.home, {**program.variables, **variables})
+    return program.with_variables(**variables)
 
 
 def make_evil(home: Home, name: str) -> Path:

@@ -138,7 +138,7 @@ def test_a_filter_that_nothing_meets_says_so(program: Program):
 
 
 def test_the_table_names_every_model_in_full_at_80_columns(program: Program):
-    narrow = Program(program.home, {**program.variables, "COLUMNS": "80"})
+    narrow = program.with_variables(COLUMNS="80")
     done = narrow.run("models", "--catalog", *MAC)
     assert done.code == 0
     assert "\x1b" not in done.out
@@ -242,7 +242,7 @@ def test_a_broken_hub_is_told(program: Program, hub: HubServer):
 
 def test_offline_mode_asks_nobody(program: Program, hub: HubServer):
     asked = online(program, hub)
-    offline = Program(asked.home, {**asked.variables, "HF_HUB_OFFLINE": "1"})
+    offline = asked.with_variables(HF_HUB_OFFLINE="1")
     done = offline.run("models", "--available", *MAC)
     assert done.code == 1
     assert "HF_HUB_OFFLINE" in done.err

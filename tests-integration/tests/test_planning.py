@@ -152,14 +152,14 @@ def test_what_cannot_be_is_refused_in_words_and_in_json(
 
 
 def test_the_hub_out_of_reach_is_said_and_no_traceback(program: Program) -> None:
-    offline = Program(program.home, {**program.variables, "HF_ENDPOINT": "http://127.0.0.1:9"})
+    offline = program.with_variables(HF_ENDPOINT="http://127.0.0.1:9")
     done = offline.run("estimate", "someone/Some-Model-4bit")
 
     assert done.code == 1
     assert "Traceback" not in done.err
     assert "HF_ENDPOINT" in done.err
 
-    forbidden = Program(program.home, {**program.variables, "HF_HUB_OFFLINE": "1"})
+    forbidden = program.with_variables(HF_HUB_OFFLINE="1")
     assert forbidden.run("estimate", "someone/Some-Model-4bit").code == 5
 
 
@@ -182,7 +182,7 @@ def test_recommend_proposes_tiers_that_share_the_budget(program: Program) -> Non
 
 
 def test_recommend_reads_well_at_80_columns(program: Program) -> None:
-    narrow = Program(program.home, {**program.variables, "COLUMNS": "80"})
+    narrow = program.with_variables(COLUMNS="80")
     done = narrow.run("recommend", "--hardware", "m1:8:8")
 
     assert done.code == 0
@@ -235,7 +235,7 @@ def test_two_macs_are_proposed_one_model_more(program: Program) -> None:
     "arguments", [("estimate", "qwen3-235b-a22b-instruct-2507"), ("recommend",)], ids=" ".join
 )
 def test_several_macs_read_well(program: Program, arguments: tuple[str, ...], columns: int) -> None:
-    wide = Program(program.home, {**program.variables, "COLUMNS": str(columns)})
+    wide = program.with_variables(COLUMNS=str(columns))
     done = wide.run(*arguments, *TWO_MACS)
 
     assert done.code == 0
@@ -252,7 +252,7 @@ def test_show_all_lists_what_does_not_fit_and_why(program: Program) -> None:
 
 
 def test_a_token_admits_gated_models(program: Program) -> None:
-    with_token = Program(program.home, {**program.variables, "HF_TOKEN": "hf_test"})
+    with_token = program.with_variables(HF_TOKEN="hf_test")
     candidates = with_token.run("recommend", *MAC, "--json").document["candidates"]
 
     assert "gated" not in {each["excluded"] for each in candidates}
@@ -348,7 +348,7 @@ def test_a_repository_on_the_hub_can_be_estimated_without_its_weights(
     files = {"config.json": json.dumps(LLAMA_1B).encode(), "model.safetensors": b"x" * 700_000}
     write_repository(tmp_path / "hub", "someone/Lynx-1B-4bit", files)
     with HubServer(tmp_path / "hub") as hub:
-        online = Program(program.home, {**program.variables, "HF_ENDPOINT": hub.url})
+        online = program.with_variables(HF_ENDPOINT=hub.url)
         done = online.run("estimate", "someone/Lynx-1B-4bit", *MAC, "--json")
         assert hub.sent_bytes < 10_000
 

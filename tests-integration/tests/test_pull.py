@@ -62,11 +62,7 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
 @pytest.fixture
 def puller(program: Program, hub: HubServer, tmp_path: Path) -> Program:
     """`mlx-stack` for which the hub is the Hub."""
-    return with_variables(program, HF_HUB_DOWNLOAD_TIMEOUT="3", **hub.variables(tmp_path / "hf"))
-
-
-def with_variables(program: Program, **variables: str) -> Program:
-    return Program(program.home, {**program.variables, **variables})
+    return program.with_variables(HF_HUB_DOWNLOAD_TIMEOUT="3", **hub.variables(tmp_path / "hf"))
 
 
 def model_folder(home: Home) -> Path:
@@ -117,7 +113,7 @@ def test_a_finished_pull_costs_one_request(puller: Program, hub: HubServer):
 def test_weights_come_from_the_other_origin_and_the_token_does_not_go_there(
     puller: Program, hub: HubServer
 ):
-    done = with_variables(puller, HF_TOKEN="hf_secret").run("pull", REPO)
+    done = puller.with_variables(HF_TOKEN="hf_secret").run("pull", REPO)
     assert done.code == 0, done.err
     to_hub = {request.authorization for request in hub.requests if request.origin == "hub"}
     to_cdn = {request.authorization for request in hub.requests if request.origin == "cdn"}
@@ -310,7 +306,7 @@ def test_a_gated_model_names_the_licence_page_and_the_token(
     puller: Program, hub: HubServer, token: str, page: str
 ):
     hub.configure(Settings(gated="manual"))
-    done = with_variables(puller, HF_TOKEN=token).run("pull", REPO, "--json")
+    done = puller.with_variables(HF_TOKEN=token).run("pull", REPO, "--json")
     assert done.code == 1
     error = done.document["error"]
     assert error["type"] == "gated-model"
@@ -322,20 +318,20 @@ def test_a_gated_model_names_the_licence_page_and_the_token(
 
 def test_a_gated_model_comes_with_the_right_token(puller: Program, hub: HubServer):
     hub.configure(Settings(gated="auto", token="hf_right"))
-    assert with_variables(puller, HF_TOKEN="hf_right").run("pull", REPO).code == 0
+    assert puller.with_variables(HF_TOKEN="hf_right").run("pull", REPO).code == 0
     assert stored(puller.home) == WANTED
 
 
 def test_a_gated_model_that_is_here_needs_no_token(puller: Program, hub: HubServer):
     hub.configure(Settings(gated="auto", token="hf_right"))
-    assert with_variables(puller, HF_TOKEN="hf_right").run("pull", REPO).code == 0
+    assert puller.with_variables(HF_TOKEN="hf_right").run("pull", REPO).code == 0
     done = puller.run("pull", REPO, "--json")
     assert (done.code, done.document["outcome"]) == (0, "present")
 
 
 def test_a_token_that_the_hub_does_not_know_is_not_a_missing_model(puller: Program, hub: HubServer):
     hub.configure(Settings(faults=(Fault(kind="status", status=401, path="/api/*"),)))
-    done = with_variables(puller, HF_TOKEN="hf_old").run("pull", REPO, "--json")
+    done = puller.with_variables(HF_TOKEN="hf_old").run("pull", REPO, "--json")
     assert done.code == 1
     assert "token" in done.document["error"]["message"]
 
@@ -516,14 +512,14 @@ def test_a_refusal_of_an_open_model_says_nothing_of_a_licence(
 def test_offline_a_model_that_is_here_needs_no_request(puller: Program, hub: HubServer):
     assert puller.run("pull", REPO).code == 0
     before = len(hub.requests)
-    done = with_variables(puller, HF_HUB_OFFLINE="1").run("pull", REPO, "--json")
+    done = puller.with_variables(HF_HUB_OFFLINE="1").run("pull", REPO, "--json")
     assert (done.code, done.document["outcome"]) == (0, "present")
     assert len(hub.requests) == before
 
 
 def test_offline_nothing_is_called_fetched_anew(puller: Program):
     assert puller.run("pull", REPO).code == 0
-    offline = with_variables(puller, HF_HUB_OFFLINE="1")
+    offline = puller.with_variables(HF_HUB_OFFLINE="1")
     done = offline.run("pull", REPO, "--force", "--json")
     assert (done.code, done.document["error"]["type"]) == (1, "offline")
 
@@ -539,13 +535,13 @@ def test_offline_nothing_is_called_fetched_anew(puller: Program):
     ],
 )
 def test_a_variable_that_makes_no_sense_is_told_at_once(puller: Program, name: str, value: str):
-    done = with_variables(puller, **{name: value}).run("pull", REPO, "--json")
+    done = puller.with_variables(**{name: value}).run("pull", REPO, "--json")
     assert (done.code, done.document["error"]["type"]) == (2, "usage")
     assert name.partition("_")[0] in done.document["error"]["message"]
 
 
 def test_offline_a_model_that_is_not_here_is_an_error(puller: Program, hub: HubServer):
-    done = with_variables(puller, HF_HUB_OFFLINE="1").run("pull", REPO, "--json")
+    done = puller.with_variables(HF_HUB_OFFLINE="1").run("pull", REPO, "--json")
     assert done.code == 1
     assert done.document["error"]["type"] == "offline"
     assert hub.requests == []
@@ -553,7 +549,7 @@ def test_offline_a_model_that_is_not_here_is_an_error(puller: Program, hub: HubS
 
 def test_another_commit_than_the_named_one_is_not_enough(puller: Program, hub: HubServer):
     assert puller.run("pull", REPO).code == 0
-    offline = with_variables(puller, HF_HUB_OFFLINE="1")
+    offline = puller.with_variables(HF_HUB_OFFLINE="1")
     done = offline.run("pull", f"{REPO}@{'a' * 40}", "--json")
     assert (done.code, done.document["error"]["type"]) == (1, "offline")
     repository = hub.repository(REPO)
@@ -625,7 +621,7 @@ def on_exfat(puller: Program, folder: Path) -> Program:
     """`mlx-stack` for which no disk has links, locks, or folders that can be flushed."""
     folder.mkdir()
     (folder / "sitecustomize.py").write_text(LIKE_EXFAT)
-    return with_variables(puller, PYTHONPATH=str(folder))
+    return puller.with_variables(PYTHONPATH=str(folder))
 
 
 def test_a_disk_without_links_and_locks_takes_a_model_and_what_is_cached_of_it(
@@ -665,7 +661,7 @@ def test_a_model_in_the_hugging_face_cache_serves_offline(
     puller: Program, hub: HubServer, tmp_path: Path
 ):
     fill_cache(tmp_path / "hf", hub, *WANTED)
-    done = with_variables(puller, HF_HUB_OFFLINE="1").run("pull", REPO, "--json")
+    done = puller.with_variables(HF_HUB_OFFLINE="1").run("pull", REPO, "--json")
     assert done.code == 0, done.err
     assert done.document["outcome"] == "linked"
     assert hub.requests == []
@@ -676,7 +672,7 @@ def test_offline_another_precision_than_the_cached_one_is_refused(
     puller: Program, hub: HubServer, tmp_path: Path
 ):
     fill_cache(tmp_path / "hf", hub, *WANTED)
-    offline = with_variables(puller, HF_HUB_OFFLINE="1")
+    offline = puller.with_variables(HF_HUB_OFFLINE="1")
     done = offline.run("pull", REPO, "--quant", "int8", "--json")
     assert done.code == 2
     assert not model_folder(puller.home).exists()
@@ -689,7 +685,7 @@ def test_offline_a_part_of_a_model_in_the_hugging_face_cache_is_not_a_model(pull
     )
     command = (sys.executable, "-c", program)
     subprocess.run(command, env=puller.variables, check=True, capture_output=True)
-    done = with_variables(puller, HF_HUB_OFFLINE="1").run("pull", REPO, "--json")
+    done = puller.with_variables(HF_HUB_OFFLINE="1").run("pull", REPO, "--json")
     assert done.code == 1
     assert done.document["error"]["type"] == "offline"
     assert "tokenizer.json" in done.document["error"]["message"]

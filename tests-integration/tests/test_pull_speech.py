@@ -61,11 +61,7 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
 @pytest.fixture
 def puller(program: Program, hub: HubServer, tmp_path: Path) -> Program:
     """`mlx-stack` for which the hub is the Hub."""
-    return with_variables(program, HF_HUB_DOWNLOAD_TIMEOUT="3", **hub.variables(tmp_path / "hf"))
-
-
-def with_variables(program: Program, **variables: str) -> Program:
-    return Program(program.home, {**program.variables, **variables})
+    return program.with_variables(HF_HUB_DOWNLOAD_TIMEOUT="3", **hub.variables(tmp_path / "hf"))
 
 
 def stored(home: Home) -> dict[str, bytes]:
@@ -84,7 +80,7 @@ def forget_processor(home: Home) -> None:
 
 
 def failed(puller: Program, **variables: str) -> Any:
-    done = with_variables(puller, **variables).run("pull", MODEL, "--json")
+    done = puller.with_variables(**variables).run("pull", MODEL, "--json")
     assert done.code == 1
     assert not (puller.home.models / FOLDER).exists()
     return done.document["error"]
@@ -206,7 +202,7 @@ def test_a_whisper_and_its_processor_serve_from_the_hugging_face_cache_offline(
     command = (sys.executable, "-c", program)
     subprocess.run(command, env=puller.variables, check=True, capture_output=True)
     before = len(hub.requests)
-    offline = with_variables(puller, HF_HUB_OFFLINE="1")
+    offline = puller.with_variables(HF_HUB_OFFLINE="1")
     done = offline.run("pull", MODEL, "--json")
     assert done.code == 0, done.err
     assert (done.document["outcome"], stored(puller.home)) == ("linked", WANTED)

@@ -45,7 +45,7 @@ def hub(tmp_path: Path) -> Iterator[HubServer]:
 def ready(program: Program, hub: HubServer) -> Program:
     """The program with fake engines, a hub, and a machine-sized free port for the gateway."""
     install_fake_engines(program.home)
-    return Program(program.home, {**program.variables, "HF_ENDPOINT": hub.url})
+    return program.with_variables(HF_ENDPOINT=hub.url)
 
 
 def outcomes(document: dict[str, list[dict[str, str]]]) -> dict[str, str]:

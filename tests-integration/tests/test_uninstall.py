@@ -20,7 +20,7 @@ def user(served: Program, tmp_path: Path) -> Program:
     home = tmp_path / "user"
     home.mkdir()
     define_stack(served.home, {"standard": {}})
-    return Program(served.home, {**served.variables, "HOME": str(home), "XDG_CONFIG_HOME": ""})
+    return served.with_variables(HOME=str(home), XDG_CONFIG_HOME="")
 
 
 def runs(pid: int) -> bool:

@@ -5,9 +5,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from mlx_procsup import stop_service
 from mlx_stack.home import HOME_VARIABLE, Home
@@ -51,6 +51,10 @@ class Program:
     def environment(self) -> dict[str, str]:
         """The environment that commands run in."""
         return {**os.environ, **self.variables, HOME_VARIABLE: str(self.home.root)}
+
+    def with_variables(self, **variables: str) -> Self:
+        """The same, with more environment variables, or with other values of them."""
+        return replace(self, variables={**self.variables, **variables})
 
     def command(self, *arguments: str) -> tuple[str, ...]:
         """The installed program's command line."""

@@ -84,7 +84,7 @@ def pull_in_two_parts(program: Program, whole: Path, root: Path) -> None:
     program.home.catalog.mkdir(parents=True, exist_ok=True)
     (program.home.catalog / "wee-whisper.yaml").write_text(ENTRY)
     with HubServer(root) as hub:
-        pulling = Program(program.home, {**program.variables, **hub.variables(root / "hf")})
+        pulling = program.with_variables(**hub.variables(root / "hf"))
         pulled = pulling.run("pull", "wee-whisper", "--json")
     assert pulled.code == 0, pulled.out + pulled.err
 
