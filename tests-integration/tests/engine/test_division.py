@@ -10,18 +10,14 @@ from mlx_catalog.model_files import describe
 from mlx_catalog.model_types import model_types
 from mlx_recommend import SplitKind, shape_of_model, split
 from mlx_stack.engines.environment import Environment
+from stack_testkit.small_configs import small_configs
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
-_ASKED = json.loads((Path(__file__).parent / "model_types.json").read_text(encoding="utf-8"))
 CONFIGS = {
-    name: {
-        "model_type": name.partition(":")[0],
-        **(_ASKED["usual"] if config.get("usual") else {}),
-        **{key: value for key, value in config.items() if key != "usual"},
-    }
-    for name, config in _ASKED["configs"].items()
-    if model_types()[name.partition(":")[0]].tensor
+    name: config
+    for name, config in small_configs(Path(__file__).parent / "model_types.json").items()
+    if model_types()[config["model_type"]].tensor
 }
 """Small models of every type that is divided by tensor."""
 

@@ -8,19 +8,11 @@ import pytest
 
 from mlx_catalog.config_json import read_config
 from mlx_catalog.parameters import weights_of_config
+from stack_testkit.small_configs import small_configs
 
 pytestmark = [pytest.mark.engine, pytest.mark.timeout(600)]
 
-_ASKED = json.loads((Path(__file__).parent / "model_types.json").read_text(encoding="utf-8"))
-CONFIGS = {
-    name: {
-        "model_type": name.partition(":")[0],
-        **(_ASKED["usual"] if config.get("usual") else {}),
-        **{key: value for key, value in config.items() if key != "usual"},
-    }
-    for name, config in _ASKED["configs"].items()
-}
-"""Small models of every type, with what each says in its own way."""
+CONFIGS = small_configs(Path(__file__).parent / "model_types.json")
 
 _TOKENS = 41
 _PROGRAM = """
