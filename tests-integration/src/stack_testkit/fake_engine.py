@@ -47,10 +47,8 @@ from itertools import count, islice, repeat
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-import uvicorn.server
-
 from stack_testkit import capable_model, fake_messages
+from stack_testkit.asgi_program import serve
 
 _LONG_S = 3600
 WEDGES = ("dead-thread", "deadlock", "livelock", "errors", "error-200", "silence")
@@ -65,7 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Serve until told to stop."""
     options = _parse(arguments)
     print(f"fake engine {os.getpid()}: loading {options.model}", flush=True)
-    uvicorn.server.HANDLED_SIGNALS = ()  # a signal ends it at once, whatever it answers
     if options.ignore_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if options.spawn_child:
@@ -79,15 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     time.sleep(options.ready_after)
     print(f"listening on {options.host}:{options.port}", flush=True)
     ballast = bytearray(b"x") * (options.ballast_mb * 2**20)
-    uvicorn.run(
-        engine,
-        host=options.host,
-        port=options.port,
-        http="h11",
-        loop="asyncio",
-        lifespan="off",
-        log_level="info",
-    )
+    serve(engine, options.host, options.port)
     del ballast  # held until here
 
 

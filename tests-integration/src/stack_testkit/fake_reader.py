@@ -20,8 +20,7 @@ from email.message import Message as Part
 from pathlib import Path
 from typing import Any
 
-import uvicorn
-import uvicorn.server
+from stack_testkit.asgi_program import serve
 
 DIMENSIONS = 64
 RATE_HZ = 16_000
@@ -72,16 +71,7 @@ def main() -> None:
     parser.add_argument("--host", required=True)
     parser.add_argument("--port", type=int, required=True)
     options = parser.parse_args(sys.argv[1:])
-    uvicorn.server.HANDLED_SIGNALS = ()  # a signal ends it at once, whatever it answers
-    uvicorn.run(
-        _answer,
-        host=options.host,
-        port=options.port,
-        http="h11",
-        loop="asyncio",
-        lifespan="off",
-        log_level="info",
-    )
+    serve(_answer, options.host, options.port)
 
 
 async def _answer(scope: Scope, receive: Any, send: Any) -> None:
