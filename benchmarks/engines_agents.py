@@ -21,16 +21,14 @@ from typing import Any
 
 from engines_turns import ADDITIONS, serving
 
-from mlx_stack.engines import embedded_model
-from mlx_stack.engines.environment import EngineName, Environment
-from mlx_stack.engines.install import install
-from mlx_stack.engines.uv_process import own_toolchain
+from mlx_stack.engines.environment import Environment
 from mlx_stack.engines.vllm_mlx import STEP_TOKENS
 from mlx_stack.home import Home
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import Stack, Tier, save_stack
 from stack_testkit.conversations import Conversation
 from stack_testkit.program import Program
+from stack_testkit.real_engine import real_engine
 from stack_testkit.tiny_families import FAMILIES, make_tiny_family
 
 
@@ -46,9 +44,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         kept = (options.home or Path(temporary)).absolute()
-        toolchain = own_toolchain()
-        engine = install(EngineName.VLLM_MLX, kept / "engines", toolchain)
-        words = embedded_model.make_embedded_model(kept / "models", engine, toolchain)
+        engine, words = real_engine(kept)
         for number, family in enumerate(options.family):
             model = make_tiny_family(
                 Path(temporary) / "models" / f"tiny-{number}",

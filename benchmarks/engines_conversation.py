@@ -21,10 +21,8 @@ import httpx
 from engines_liveness import served
 
 from mlx_stack.engines import embedded_model
-from mlx_stack.engines.environment import EngineName
-from mlx_stack.engines.install import install
-from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.engines.vllm_mlx import Serving
+from stack_testkit.real_engine import real_engine
 from stack_testkit.tiny_model import make_tiny_model
 
 _ROUNDS = 5
@@ -75,9 +73,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         home = (options.home or Path(temporary)).absolute()
-        toolchain = own_toolchain()
-        engine = install(EngineName.VLLM_MLX, home / "engines", toolchain)
-        tokenizer_of = embedded_model.make_embedded_model(home / "models", engine, toolchain)
+        engine, tokenizer_of = real_engine(home)
         model = tokenizer_of
         if not options.embedded:
             model = make_tiny_model(

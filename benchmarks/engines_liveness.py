@@ -32,11 +32,10 @@ from mlx_procsup import (
 )
 from mlx_stack.child_environment import inherited_environment
 from mlx_stack.engines import embedded_model, vllm_mlx
-from mlx_stack.engines.environment import EngineName, Environment
-from mlx_stack.engines.install import install
-from mlx_stack.engines.uv_process import own_toolchain
+from mlx_stack.engines.environment import Environment
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import Tier
+from stack_testkit.real_engine import real_engine
 
 _INTERVAL_S = 0.1
 _LONG_S = 900.0
@@ -166,9 +165,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         home = (options.home or Path(temporary)).absolute()
-        toolchain = own_toolchain()
-        engine = install(EngineName.VLLM_MLX, home / "engines", toolchain)
-        model = embedded_model.make_embedded_model(home / "models", engine, toolchain)
+        engine, model = real_engine(home)
         for concurrency, mode in ((1, "one request at a time"), (4, "continuous batching")):
             print(mode)
             with served(engine, model, Path(temporary), concurrency) as url:

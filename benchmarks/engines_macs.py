@@ -25,13 +25,10 @@ import httpx
 import psutil
 
 from mlx_procsup.testing import eventually
-from mlx_stack.engines import embedded_model
-from mlx_stack.engines.environment import EngineName
-from mlx_stack.engines.install import install
-from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import Host
 from stack_testkit.program import Program
+from stack_testkit.real_engine import real_engine
 from stack_testkit.several_macs import make_macs, processes
 from stack_testkit.tiny_model import make_tiny_model
 
@@ -48,9 +45,7 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         home, folder = (options.home or Path(temporary)).absolute(), Path(temporary)
-        toolchain = own_toolchain()
-        engine = install(EngineName.VLLM_MLX, home / "engines", toolchain)
-        words = embedded_model.make_embedded_model(home / "models", engine, toolchain)
+        engine, words = real_engine(home)
         model = make_tiny_model(folder / "tiny", tokenizer_of=words, engine_python=engine.python)
         program = make_macs(folder, engine, model, {"pair": (Host(host="studio"),)})
         python = program.home.engines / "mlx-lm" / "current" / "bin" / "python"

@@ -28,10 +28,8 @@ from pathlib import Path
 import httpx
 from engines_turns import ADDITIONS, serving
 
-from mlx_stack.engines import embedded_model
 from mlx_stack.engines.environment import EngineName, Environment, require_environment
-from mlx_stack.engines.install import install
-from mlx_stack.engines.uv_process import own_toolchain
+from stack_testkit.real_engine import real_engine
 from stack_testkit.tiny_families import FAMILIES, make_tiny_family
 
 _WORDS = "the house of a red river and its old stone bridge were quiet in winter".split()  # noqa: SIM905
@@ -77,9 +75,7 @@ def engines_and_models(
         engine = require_environment(home / "engines", EngineName.VLLM_MLX)
         yield options.model.name, engine, options.model.absolute()
         return
-    toolchain = own_toolchain()
-    engine = install(EngineName.VLLM_MLX, home / "engines", toolchain)
-    words = embedded_model.make_embedded_model(home / "models", engine, toolchain)
+    engine, words = real_engine(home)
     for family in options.family:
         model = make_tiny_family(
             temporary / family,

@@ -19,12 +19,10 @@ from pathlib import Path
 
 from engines_turns import ADDITIONS, MODES, serving
 
-from mlx_stack.engines import embedded_model
-from mlx_stack.engines.environment import EngineName, Environment
-from mlx_stack.engines.install import install
+from mlx_stack.engines.environment import Environment
 from mlx_stack.engines.kept_on_disk import DiskBounds
-from mlx_stack.engines.uv_process import own_toolchain
 from stack_testkit.conversations import Conversation, Engine
+from stack_testkit.real_engine import real_engine
 from stack_testkit.tiny_families import FAMILIES, make_tiny_family
 
 _ANSWER_TOKENS = 12
@@ -42,9 +40,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         home, folder = (options.home or Path(temporary)).absolute(), Path(temporary)
-        toolchain = own_toolchain()
-        engine = install(EngineName.VLLM_MLX, home / "engines", toolchain)
-        words = embedded_model.make_embedded_model(home / "models", engine, toolchain)
+        engine, words = real_engine(home)
         for family in options.family:
             model = make_tiny_family(
                 folder / family, family, tokenizer_of=words, engine_python=engine.python

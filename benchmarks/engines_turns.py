@@ -26,14 +26,13 @@ from mlx_catalog import Quant
 from mlx_procsup import HttpReadiness, ProcessSpec, StateDirs, start_service, stop_service
 from mlx_procsup import wait_for_healthy as wait_until_ready
 from mlx_stack.child_environment import inherited_environment
-from mlx_stack.engines import embedded_model, guard, vllm_mlx
-from mlx_stack.engines.environment import EngineName, Environment
-from mlx_stack.engines.install import install
+from mlx_stack.engines import guard, vllm_mlx
+from mlx_stack.engines.environment import Environment
 from mlx_stack.engines.kept_on_disk import VARIABLE, DiskBounds
-from mlx_stack.engines.uv_process import own_toolchain
 from mlx_stack.services.ports import free_ports
 from mlx_stack.stack import FlagValue, Tier
 from stack_testkit.conversations import Conversation, Engine
+from stack_testkit.real_engine import real_engine
 from stack_testkit.tiny_families import FAMILIES, make_tiny_family
 
 _BATCHING: dict[str, FlagValue] = {"continuous-batching": True, "max-num-seqs": 4}
@@ -137,9 +136,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         home = (options.home or Path(temporary)).absolute()
-        toolchain = own_toolchain()
-        engine = install(EngineName.VLLM_MLX, home / "engines", toolchain)
-        words = embedded_model.make_embedded_model(home / "models", engine, toolchain)
+        engine, words = real_engine(home)
         for family in options.family:
             model = make_tiny_family(
                 Path(temporary) / family, family, tokenizer_of=words, engine_python=engine.python
