@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from pathlib import Path
 
@@ -95,6 +96,28 @@ def test_a_damaged_file_is_refused_by_its_name(tmp_path: Path, content: bytes) -
     path.write_bytes(content)
     with pytest.raises(InvalidDocumentError, match=r"profile\.json"):
         parse_hardware_spec(str(path))
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/tty", "/dev/null"])
+def test_a_device_is_refused_rather_than_read(device: str) -> None:
+    with pytest.raises(InvalidDocumentError, match=f"{device}: not a file"):
+        parse_hardware_spec(device)
+
+
+def test_a_file_without_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "huge.json"
+    with path.open("wb") as file:
+        file.truncate(2**30)
+    with pytest.raises(InvalidDocumentError, match="too large for a profile"):
+        parse_hardware_spec(str(path))
+
+
+def test_a_capture_can_come_from_a_pipe() -> None:
+    reader, writer = os.pipe()
+    os.write(writer, (CAPTURES / "m6_32_three_levels.json").read_bytes())
+    os.close(writer)
+    assert parse_hardware_spec(f"/dev/fd/{reader}").profile_id == "m6-32"
+    os.close(reader)
 
 
 def test_memory_that_no_bin_has_picks_no_bin() -> None:

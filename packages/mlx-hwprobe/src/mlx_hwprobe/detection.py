@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -33,6 +34,9 @@ SYSCTL_NAMES = (
     ),
 )
 """What is asked of sysctl: names that a Mac does not know make it fail, and print the rest."""
+
+_LONGEST_DOCUMENT_BYTES = 16 * 2**20
+"""Real captures have less than 100 kB."""
 
 FAST_MAC_PROGRAMS: dict[str, tuple[str, ...]] = {
     _darwin.SYSCTL: ("sysctl", *SYSCTL_NAMES),
@@ -167,7 +171,7 @@ def load_profile(path: str | Path) -> HardwareProfile:
         HwprobeError: It is a capture from which nothing could be read.
     """
     try:
-        content = Path(path).read_bytes()
+        content = _read_bounded(path)
     except OSError as error:
         raise InvalidDocumentError(f"{path}: {error.strerror or error}") from error
     try:
@@ -175,6 +179,18 @@ def load_profile(path: str | Path) -> HardwareProfile:
     except InvalidDocumentError as error:
         where = f"{path}: {error.place}" if error.place else str(path)
         raise InvalidDocumentError(error.problem, place=where, hint=error.hint) from error
+
+
+def _read_bounded(path: str | Path) -> bytes:
+    """What a file or a pipe holds: devices say nothing, or never stop."""
+    mode = Path(path).stat().st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
+        raise InvalidDocumentError(f"{path}: not a file")
+    with Path(path).open("rb") as file:
+        content = file.read(_LONGEST_DOCUMENT_BYTES + 1)
+    if len(content) > _LONGEST_DOCUMENT_BYTES:
+        raise InvalidDocumentError(f"{path}: too large for a profile or a capture")
+    return content
 
 
 def parse_profile(content: bytes) -> HardwareProfile:
