@@ -77,7 +77,7 @@ alone: tools
 
 # the tests on the real vllm-mlx and LiteLLM
 test-engines:
-    pytest -m engine -n 0
+    pytest -m engine -n 2 --dist loadfile
 
 # the real clients (Claude Code, Codex CLI, …) on the real engine; needs Node.js 20 and npm
 clients *ARGS:

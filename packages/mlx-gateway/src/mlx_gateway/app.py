@@ -98,9 +98,7 @@ class Gateway:
         for number, each in self._requests.items():
             is_read = each.phase is RequestPhase.READING and each.outbox.first_at is None
             upstream = each.upstream
-            if not is_read or upstream is None or upstream.node is not None:
-                continue
-            if not self._models.settings.is_cloud(upstream.root):
+            if is_read and upstream is not None and self._models.settings.is_here(upstream):
                 by_root.setdefault(upstream.root, []).append(number)
         bodies = await asyncio.gather(*(self._models.told_by(root, STATUS) for root in by_root))
         found: dict[int, Reading] = {}

@@ -20,6 +20,9 @@ type Headers = list[tuple[bytes, bytes]]
 _UNBUFFERED: Headers = [(b"cache-control", b"no-cache"), (b"x-accel-buffering", b"no")]
 
 
+def _nothing() -> None: ...
+
+
 class Outbox:
     """Sends one answer.
 
@@ -33,6 +36,7 @@ class Outbox:
         headers: What the answer says of itself. Those that are set after a sign of life has gone
             out are said in the stream before the model's first event.
         first_at: When the first of the model's answer went out, by the monotonic clock, or None.
+        on_first: Called then.
         problem: What went wrong after that, in a word; "" where nothing did.
         delivered: What a stream used whose last event has gone out; None before that.
         opening: What the engine has opened the answer with, while nothing of it has gone out.
@@ -63,6 +67,7 @@ class Outbox:
         self.headers: Headers = []
         self.status: int | None = None
         self.first_at: float | None = None
+        self.on_first: Callable[[], object] = _nothing
         self.problem = ""
         self.delivered: Usage | None = None
         self.opening: bytes = b""
@@ -77,7 +82,7 @@ class Outbox:
     async def event(self, data: bytes) -> None:
         """Send events of the model's answer."""
         if self.first_at is None:
-            self.first_at = time.monotonic()
+            self._note_first()
             if self.status is not None and self._said != self.headers:
                 data = self._api.late_headers(self.headers, self._model) + data
         self.events += data.count(b"\n\n")
@@ -147,8 +152,12 @@ class Outbox:
         if self.status is not None:
             raise UpstreamFailedError("it did not stream its answer")
         if status < 400:
-            self.first_at = time.monotonic()
+            self._note_first()
         await self._start(status, headers)
+
+    def _note_first(self) -> None:
+        self.first_at = time.monotonic()
+        self.on_first()
 
     async def _start(self, status: int, headers: Headers) -> None:
         self.status = status

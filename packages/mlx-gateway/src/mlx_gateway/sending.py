@@ -6,8 +6,9 @@
 import asyncio
 import logging
 import time
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Any
@@ -16,17 +17,20 @@ import msgspec
 
 from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import object_in
+from mlx_gateway.first_tokens import FirstTokens
 from mlx_gateway.form import encode_form
 from mlx_gateway.in_flight import RequestPhase
 from mlx_gateway.metrics import Metrics
 from mlx_gateway.model_request import ModelRequest
 from mlx_gateway.options import GatewayOptions
+from mlx_gateway.pace import Pace
 from mlx_gateway.paths import COUNTING
 from mlx_gateway.prompts.read_prefixes import ReadPrefixes
 from mlx_gateway.prompts.segments import Prompt
 from mlx_gateway.protocols.api import Call, countable, prompt_text
 from mlx_gateway.protocols.events import Usage
 from mlx_gateway.protocols.media import require_media
+from mlx_gateway.protocols.texts import AnsweredPiece
 from mlx_gateway.relay import LONGEST_ANSWER_BYTES, Attempt
 from mlx_gateway.routing import RouteOption, candidates, needs_count, refuse_far_too_long, too_long
 from mlx_gateway.served_models import ServedModels
@@ -73,6 +77,8 @@ class Sender:
         self._models = models
         self._options = options
         self._metrics = metrics
+        self._first_tokens = FirstTokens()
+        self._paces: defaultdict[str, Pace] = defaultdict(Pace)
 
     async def send(self, request: ModelRequest) -> Usage:
         """Send the request to its model, and on to others while none of an answer has gone out.
@@ -185,8 +191,8 @@ class Sender:
             if call.ready_answer:
                 return await self._answer_ready(request, option, call)
             await self._refuse_too_long(request, option, call)
-            if call.parts:
-                usage = await self._ask_in_parts(request, option, call, failed, waited_from)
+            if call.texts is not None:
+                usage = await self._ask_in_pieces(request, option, call, failed, waited_from)
             else:
                 async with self._turn(request, option, failed, waited_from) as upstream:
                     attempt = self._prepare(request, option, upstream, call)
@@ -223,7 +229,7 @@ class Sender:
         await request.outbox.whole(HTTPStatus.OK, call.ready_answer, _JSON.encode())
         return Usage()
 
-    async def _ask_in_parts(
+    async def _ask_in_pieces(
         self,
         request: ModelRequest,
         option: RouteOption,
@@ -231,20 +237,30 @@ class Sender:
         failed: set[str],
         waited_from: float,
     ) -> Usage:
-        """Ask for the parts of a call, one turn each, and answer with all of them together.
+        """Ask for some of the texts at a time, and answer with all of them together.
 
         Raises:
             ApiError: When the request is at fault, or the model's line is full.
             UpstreamFailedError: When an upstream gave no usable answer.
         """
-        bodies: list[bytes] = []
-        for part in call.parts:
+        assert call.texts is not None
+        texts, pace = call.texts, self._paces[option.name]
+        answers: list[AnsweredPiece] = []
+        begin = 0
+        while begin < len(texts.all):
+            if texts.can_wait and any(map(self._models.settings.is_here, option.model.upstreams)):
+                await self._first_tokens.go_first(pace.piece_s)
+            end = pace.piece(texts, begin)
+            fields = texts.asked(texts.all[begin:end])
             async with self._turn(request, option, failed, waited_from) as upstream:
-                attempt = self._prepare(request, option, upstream, replace(call, fields=part))
-                bodies.append(await attempt.fetch())
+                attempt = self._prepare(request, option, upstream, replace(call, fields=fields))
+                asked_at = time.monotonic()
+                answers.append(AnsweredPiece(end - begin, await attempt.fetch()))
+                waited_from = time.monotonic()
+                pace.note(texts.characters(begin, end), waited_from - asked_at)
             failed.discard(upstream.root)
-            waited_from = time.monotonic()
-        answer, usage = request.api.joined(bodies, call)
+            begin = end
+        answer, usage = request.api.joined(answers, call)
         await request.outbox.whole(HTTPStatus.OK, answer, _JSON.encode())
         return usage
 
@@ -271,7 +287,9 @@ class Sender:
         try:
             self._say_who(request, option)
             request.phase = RequestPhase.READING
-            yield upstream
+            is_chat = Role.CHAT in request.api.roles and self._models.settings.is_here(upstream)
+            with self._first_tokens.awaited_by(request.outbox) if is_chat else nullcontext():
+                yield upstream
         finally:
             request.was_alone = is_alone and line.running_at(upstream.root) == 1
             line.release(turn, time.monotonic() - began)
@@ -314,8 +332,8 @@ class Sender:
             ApiError: When it does not.
         """
         limit = option.model.context_tokens
-        if limit is not None and call.longest_text:
-            refuse_far_too_long(option.name, call.longest_text, limit)
+        if limit is not None and call.texts is not None:
+            refuse_far_too_long(option.name, call.texts.longest, limit)
             return
         if limit is None or not needs_count(option.model, request.fields.size_bytes):
             return

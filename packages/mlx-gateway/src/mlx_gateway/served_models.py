@@ -144,5 +144,5 @@ class ServedModels:
         """Every engine of this machine: its model's name, and its root."""
         for name, model in self.settings.models.items():
             for each in model.upstreams:
-                if each.node is None and not self.settings.is_cloud(each.root):
+                if self.settings.is_here(each):
                     yield name, each.root

@@ -143,6 +143,10 @@ class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Whether requests to the upstream with this root leave the machine, through LiteLLM."""
         return self.litellm is not None and root == self.litellm.url.rstrip("/")
 
+    def is_here(self, upstream: Upstream) -> bool:
+        """Whether the upstream is an engine of this machine."""
+        return upstream.node is None and not self.is_cloud(upstream.root)
+
 
 def load_settings(path: Path) -> GatewaySettings:
     """The settings in the file at `path`.

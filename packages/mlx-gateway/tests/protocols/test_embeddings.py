@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import Fields, read_fields
 from mlx_gateway.protocols.embeddings import Embeddings, packed, unit_vector
+from mlx_gateway.protocols.texts import AnsweredPiece
 from mlx_gateway.settings import ModelSettings, Role, Upstream
 
 API = Embeddings()
@@ -33,18 +34,26 @@ def answer(*rows: list[float], tokens: int | None = 3) -> bytes:
     return json.dumps({"data": data, "model": "m", "usage": {"prompt_tokens": tokens}}).encode()
 
 
-def test_what_an_engine_does_itself_goes_there_and_back_as_it_is() -> None:
-    call = API.read(asked(input=["a", "b"], encoding_format="float"), sees_images=None)
+def pieces(*bodies: bytes, texts: int = 1) -> list[AnsweredPiece]:
+    return [AnsweredPiece(texts, body) for body in bodies]
 
-    assert json.loads(call.fields.encode()) == {"model": "m", "input": ["a", "b"]}
-    assert call.parts == ()
-    assert API.whole(answer([1.0]), call)[0] == answer([1.0])
+
+def test_an_engine_gets_what_it_knows_and_its_numbers_come_back_as_they_are() -> None:
+    fields = asked(input=["a", "b"], encoding_format="float", user="u")
+    call = API.read(fields, sees_images=None)
+
+    assert call.texts is not None
+    sent = json.loads(call.texts.asked(["b"]).encode())
+    assert sent == {"model": "m", "input": ["b"], "user": "u"}
+    row = [0.1, 1e-7, -0.30000001192092896]
+    (found,) = json.loads(API.joined(pieces(answer(row)), call)[0])["data"]
+    assert found == {"object": "embedding", "index": 0, "embedding": row}
 
 
 @given(st.lists(vectors, min_size=1, max_size=3))
 def test_base64_holds_the_same_numbers_as_the_list(rows: list[list[float]]) -> None:
     call = API.read(asked(input="a", encoding_format="base64"), sees_images=None)
-    body, usage = API.joined([answer(*rows)], call)
+    body, usage = API.joined(pieces(answer(*rows), texts=len(rows)), call)
 
     for given_row, row in zip(json.loads(body)["data"], rows, strict=True):
         data = b64decode(given_row["embedding"])
@@ -56,7 +65,7 @@ def test_base64_holds_the_same_numbers_as_the_list(rows: list[list[float]]) -> N
 @given(vectors, st.integers(1, 9))
 def test_a_shortened_vector_is_the_beginning_at_length_one(row: list[float], length: int) -> None:
     call = API.read(asked(input="a", dimensions=length), sees_images=None)
-    (found,) = json.loads(API.joined([answer(row)], call)[0])["data"]
+    (found,) = json.loads(API.joined(pieces(answer(row)), call)[0])["data"]
     begin = row[:length]
 
     if norm := math.hypot(*begin):
@@ -66,18 +75,17 @@ def test_a_shortened_vector_is_the_beginning_at_length_one(row: list[float], len
         assert found["embedding"] == begin == unit_vector(begin)
 
 
-@given(st.integers(65, 300))
-def test_many_texts_go_in_pieces_and_come_back_in_their_order(count: int) -> None:
-    texts = [f"text {number}" for number in range(count)]
-    call = API.read(asked(input=texts), sees_images=None)
-    sent = [json.loads(part.encode())["input"] for part in call.parts]
-    numbered = (
-        answer(*([float(text.split()[1])] for text in part), tokens=len(part)) for part in sent
-    )
-    body, usage = API.joined(list(numbered), call)
+@given(st.lists(st.integers(1, 64), min_size=1, max_size=8))
+def test_texts_that_went_in_pieces_come_back_in_their_order(sizes: list[int]) -> None:
+    count = sum(sizes)
+    call = API.read(asked(input=[f"text {number}" for number in range(count)]), sees_images=None)
+    numbers = iter(range(count))
+    answers = [
+        AnsweredPiece(size, answer(*([float(next(numbers))] for _ in range(size)), tokens=size))
+        for size in sizes
+    ]
+    body, usage = API.joined(answers, call)
 
-    assert max(map(len, sent)) <= 64
-    assert [text for part in sent for text in part] == texts
     rows = json.loads(body)["data"]
     assert [row["embedding"] for row in rows] == [[float(number)] for number in range(count)]
     assert [row["index"] for row in rows] == list(range(count))
@@ -134,9 +142,11 @@ def test_vectors_are_shortened_only_where_the_model_is_made_for_it(
         API.require(fields, model)
 
 
-@pytest.mark.parametrize("body", [b"no JSON", b'{"data": 1}', b'{"data": [{"embedding": "x"}]}'])
+@pytest.mark.parametrize(
+    "body", [b"no JSON", b'{"data": 1}', b'{"data": [{"embedding": "x"}]}', answer([1.0], [2.0])]
+)
 def test_an_answer_without_vectors_is_the_engines_failure(body: bytes) -> None:
     call = API.read(asked(input="a", encoding_format="base64"), sees_images=None)
 
     with pytest.raises(UpstreamFailedError):
-        API.joined([body], call)
+        API.joined(pieces(body), call)

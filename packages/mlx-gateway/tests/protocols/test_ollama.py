@@ -11,6 +11,7 @@ from mlx_gateway.fields import read_fields
 from mlx_gateway.protocols.api import Call
 from mlx_gateway.protocols.events import EventStream, Usage
 from mlx_gateway.protocols.ollama import OllamaChat, OllamaEmbed, OllamaGenerate
+from mlx_gateway.protocols.texts import AnsweredPiece
 
 CHAT, GENERATE, EMBED = OllamaChat(), OllamaGenerate(), OllamaEmbed()
 PIXEL = (
@@ -278,7 +279,8 @@ def test_a_generated_text_is_a_response() -> None:
 
 def test_embeddings_come_in_the_order_of_the_texts() -> None:
     call = read(EMBED, input=["a", "b"], keep_alive="5m", truncate=True)
-    assert json.loads(call.fields.encode()) == {"model": "m", "input": ["a", "b"]}
+    assert call.texts is not None
+    assert json.loads(call.texts.asked(["a"]).encode()) == {"model": "m", "input": ["a"]}
     rows = [{"index": 1, "embedding": [2.0]}, {"index": 0, "embedding": [1.0]}]
     body, _ = EMBED.whole(json.dumps({"data": rows, "usage": {"prompt_tokens": 2}}).encode(), call)
 
@@ -289,7 +291,7 @@ def test_embeddings_come_in_the_order_of_the_texts() -> None:
 def test_embeddings_are_shortened_as_openais_are() -> None:
     call = read(EMBED, input="a", dimensions=1)
     rows = [{"index": 0, "embedding": [0.6, 0.8]}]
-    body, _ = EMBED.joined([json.dumps({"data": rows}).encode()], call)
+    body, _ = EMBED.joined([AnsweredPiece(1, json.dumps({"data": rows}).encode())], call)
 
     assert json.loads(body)["embeddings"] == [[1.0]]
 

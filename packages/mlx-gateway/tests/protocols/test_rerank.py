@@ -1,6 +1,7 @@
 """The order of documents, as Jina's and Cohere's clients read it."""
 
 import json
+from itertools import batched
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import Fields, read_fields
 from mlx_gateway.protocols.rerank import Rerank
+from mlx_gateway.protocols.texts import AnsweredPiece
 
 API = Rerank()
 
@@ -27,10 +29,13 @@ def scored(scores: list[float]) -> bytes:
 
 def ranked(fields: Fields, score: Any) -> dict[str, Any]:
     call = API.read(fields, sees_images=None)
-    parts = [json.loads(part.encode()) for part in call.parts]
-    assert all(part["query"] == "q" and len(part["documents"]) <= 64 for part in parts)
-    bodies = [scored([score(text) for text in part["documents"]]) for part in parts]
-    return json.loads(API.joined(bodies, call)[0])
+    assert call.texts is not None
+    answers: list[AnsweredPiece] = []
+    for some in batched(call.texts.all, 64, strict=False):
+        sent = json.loads(call.texts.asked(some).encode())
+        assert (sent["query"], sent["documents"]) == ("q", list(some))
+        answers.append(AnsweredPiece(len(some), scored([score(text) for text in some])))
+    return json.loads(API.joined(answers, call)[0])
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=200), st.none() | st.integers(1, 250))
@@ -76,7 +81,18 @@ def test_a_request_that_has_no_answer_is_refused_in_words(
     assert caught.value.status == 400
 
 
-@pytest.mark.parametrize("body", [b"no JSON", b'{"results": [{"index": 0}]}', b"{}"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"no JSON",
+        b'{"results": [{"index": 0}]}',
+        b"{}",
+        b'{"results": []}',
+        b'{"results": [{"index": 1, "relevance_score": 1}]}',
+        scored([1.0, 2.0]),
+    ],
+)
 def test_an_answer_without_an_order_is_the_engines_failure(body: bytes) -> None:
+    piece = AnsweredPiece(1, body)
     with pytest.raises(UpstreamFailedError):
-        API.joined([body], API.read(asked(documents=["a"]), sees_images=None))
+        API.joined([piece], API.read(asked(documents=["a"]), sees_images=None))

@@ -9,6 +9,7 @@ import msgspec
 from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import Fields, list_in, object_in
 from mlx_gateway.protocols.events import EventStream, Usage
+from mlx_gateway.protocols.texts import AnsweredPiece, Texts
 from mlx_gateway.protocols.tool_names import ClientTools
 from mlx_gateway.settings import ModelSettings, Role
 
@@ -31,9 +32,8 @@ class Call:
         unloads: Whether it is one for a model that is ended.
         keep_s: For how long the client wants the model kept after this; None as it is set up.
         began: When the client asked, by the monotonic clock, where the answer must say it.
-        parts: What the engine gets one after the other, the answers to be `joined`; empty where it
-            gets `fields` alone.
-        longest_text: The longest of texts that are read each by itself; "" where all are one.
+        texts: What the engine gets in pieces, the answers to be `joined`; None where it gets
+            `fields` alone.
     """
 
     fields: Fields
@@ -51,8 +51,7 @@ class Call:
     unloads: bool = False
     keep_s: float | None = None
     began: float = 0.0
-    parts: tuple[Fields, ...] = ()
-    longest_text: str = ""
+    texts: Texts | None = None
 
     def counted(self, prompt_tokens: int | None) -> "Call":
         """The same call, its prompt counted."""
@@ -137,8 +136,8 @@ class Api:
             ApiError: When it can't.
         """
 
-    def joined(self, bodies: Sequence[bytes], call: Call) -> tuple[bytes, Usage]:
-        """What the client gets for the engine's answers to `call.parts`, and what they used.
+    def joined(self, answers: Sequence[AnsweredPiece], call: Call) -> tuple[bytes, Usage]:
+        """What the client gets for the engine's answers for `call.texts`, and what they used.
 
         Raises:
             UpstreamFailedError: When one of them is no answer.

@@ -9,22 +9,17 @@ import math
 from array import array
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from itertools import batched
 from typing import Any, Literal, override
 
 import msgspec
 
+from mlx_gateway.errors import UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, list_in
 from mlx_gateway.protocols.api import Api, Call, decoded_answer
 from mlx_gateway.protocols.checks import checked, positive
 from mlx_gateway.protocols.events import Usage
+from mlx_gateway.protocols.texts import AnsweredPiece, Texts, refuse_too_many
 from mlx_gateway.settings import ModelSettings, Role
-
-MOST_TEXTS = 2048
-"""As many as OpenAI takes in a request."""
-TEXTS_AT_ONCE = 64
-"""What an engine gets in one piece; requests of others come between two pieces."""
 
 
 class Embeddings(Api):
@@ -39,21 +34,14 @@ class Embeddings(Api):
     @override
     def read(self, fields: Fields, *, sees_images: bool | None) -> Call:
         texts = _texts(fields)
-        request = checked(fields, _Request)
+        checked(fields, _Request)
         positive(fields, "dimensions")
-        call = Call(fields, asked=fields, longest_text=max(texts, key=len))
-        if len(texts) <= TEXTS_AT_ONCE:
-            sent = fields.without("encoding_format", "dimensions")
-            if request.encoding_format == "float" and request.dimensions is None:
-                return replace(call, fields=sent)
-            return replace(call, parts=(sent,))
-        return replace(
-            call,
-            parts=tuple(
-                Fields({}, 0).with_values(model="", input=part)
-                for part in batched(texts, TEXTS_AT_ONCE, strict=False)
-            ),
-        )
+        sent = fields.without("encoding_format", "dimensions")
+
+        def asked(some: Sequence[str]) -> Fields:
+            return sent.with_values(input=some)
+
+        return Call(fields, asked=fields, texts=Texts(texts, asked, can_wait=len(texts) > 1))
 
     @override
     def require(self, fields: Fields, model: ModelSettings) -> None:
@@ -78,23 +66,23 @@ class Embeddings(Api):
             )
 
     @override
-    def joined(self, bodies: Sequence[bytes], call: Call) -> tuple[bytes, Usage]:
+    def joined(self, answers: Sequence[AnsweredPiece], call: Call) -> tuple[bytes, Usage]:
         asked = call.asked or call.fields
         length: int | None = asked.get("dimensions")
         is_packed = asked.get("encoding_format") == "base64"
         vectors: list[Any] = []
-        answers = [decoded_answer(body, _Answer, "one with embeddings") for body in bodies]
-        for vector in (row.embedding for answer in answers for row in answer.in_order()):
+        read = [_read(each) for each in answers]
+        for vector in (row.embedding for answer in read for row in answer.in_order()):
             shortened = vector if length is None else unit_vector(vector[:length])
             vectors.append(packed(shortened) if is_packed else shortened)
-        tokens = sum_of(answer.usage.prompt_tokens for answer in answers)
+        tokens = sum_of(answer.usage.prompt_tokens for answer in read)
         document = {
             "object": "list",
             "data": [
                 {"object": "embedding", "index": index, "embedding": vector}
                 for index, vector in enumerate(vectors)
             ],
-            "model": answers[0].model,
+            "model": read[0].model,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
         }
         return msgspec.json.encode(document), Usage(prompt_tokens=tokens)
@@ -117,7 +105,7 @@ def sum_of(counts: Iterator[int | None]) -> int | None:
     return None if None in known else sum(each for each in known if each is not None)
 
 
-def _texts(fields: Fields) -> list[str]:
+def _texts(fields: Fields) -> tuple[str, ...]:
     """The texts to embed.
 
     Raises:
@@ -137,19 +125,19 @@ def _texts(fields: Fields) -> list[str]:
     if not all(texts):
         raise invalid("`input` contains an empty string, which has no embedding.", param="input")
     refuse_too_many(texts, "input")
-    return [str(each) for each in texts]
+    return tuple(str(each) for each in texts)
 
 
-def refuse_too_many(texts: Sequence[object], param: str) -> None:
-    """Return if a request may hold so many texts.
+def _read(answer: AnsweredPiece) -> "_Answer":
+    """An engine's answer, with one vector for each text.
 
     Raises:
-        ApiError: When it may not.
+        UpstreamFailedError: When it is anything else.
     """
-    if len(texts) > MOST_TEXTS:
-        raise invalid(
-            f"`{param}` holds {len(texts):,} texts; a request may have {MOST_TEXTS:,}.", param=param
-        )
+    found = decoded_answer(answer.body, _Answer, "one with embeddings")
+    if len(found.data) != answer.texts:
+        raise UpstreamFailedError(f"it gave {len(found.data)} vectors for {answer.texts} texts")
+    return found
 
 
 class _Request(msgspec.Struct):

@@ -31,6 +31,7 @@ from mlx_gateway.protocols.events import (
     split_events,
 )
 from mlx_gateway.protocols.openai_chat import ChatCompletions, Completions
+from mlx_gateway.protocols.texts import AnsweredPiece
 from mlx_gateway.protocols.tool_names import ClientTool, engine_name
 from mlx_gateway.settings import ModelSettings, Role
 
@@ -306,8 +307,8 @@ class OllamaEmbed(_Ollama):
         return msgspec.json.encode(answer), usage
 
     @override
-    def joined(self, bodies: Sequence[bytes], call: Call) -> tuple[bytes, Usage]:
-        return self.whole(_EMBEDDINGS.joined(bodies, call)[0], call)
+    def joined(self, answers: Sequence[AnsweredPiece], call: Call) -> tuple[bytes, Usage]:
+        return self.whole(_EMBEDDINGS.joined(answers, call)[0], call)
 
     @override
     def _only_loads(self, fields: Fields) -> bool:

@@ -5,20 +5,22 @@ Both are answered at once: what only one of them has stands next to what both ha
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import replace
-from itertools import batched
 from typing import Any, override
 
 import msgspec
 
+from mlx_gateway.errors import UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, list_in, object_in
 from mlx_gateway.protocols.api import Api, Call, decoded_answer
 from mlx_gateway.protocols.checks import checked, positive
-from mlx_gateway.protocols.embeddings import TEXTS_AT_ONCE, refuse_too_many, sum_of
+from mlx_gateway.protocols.embeddings import sum_of
 from mlx_gateway.protocols.events import Usage
+from mlx_gateway.protocols.texts import AnsweredPiece, Texts, refuse_too_many
 from mlx_gateway.settings import Role
 
 PATH = "/v1/rerank"
+_MOST_THAT_SOMEBODY_WAITS_FOR = 64
+"""Documents of a search, whose order is needed for the next prompt; more are ranked for later."""
 
 
 class Rerank(Api):
@@ -38,39 +40,54 @@ class Rerank(Api):
         if fields.get("rank_fields"):
             raise invalid("`rank_fields` is not supported: send documents as text.",
                           param="rank_fields")  # fmt: skip
-        call = Call(fields, path=PATH, asked=fields, longest_text=max(documents, key=len))
-        parts = tuple(
-            Fields({}, 0).with_values(model="", query=query, documents=part)
-            for part in batched(documents, TEXTS_AT_ONCE, strict=False)
-        )
-        return replace(call, parts=parts)
+
+        def asked(some: Sequence[str]) -> Fields:
+            return Fields({}, 0).with_values(model="", query=query, documents=some)
+
+        can_wait = len(documents) > _MOST_THAT_SOMEBODY_WAITS_FOR
+        texts = Texts(tuple(documents), asked, read_with_each=len(query), can_wait=can_wait)
+        return Call(fields, path=PATH, asked=fields, texts=texts)
 
     @override
-    def joined(self, bodies: Sequence[bytes], call: Call) -> tuple[bytes, Usage]:
+    def joined(self, answers: Sequence[AnsweredPiece], call: Call) -> tuple[bytes, Usage]:
         asked = call.asked or call.fields
         documents = _documents(asked)
-        answers = [decoded_answer(body, _Answer, "an order of documents") for body in bodies]
+        read = [_read(each) for each in answers]
         results: list[dict[str, Any]] = []
-        for part, answer in enumerate(answers):
+        before = 0
+        for piece, answer in zip(answers, read, strict=True):
             results += (
-                {"index": each.index + part * TEXTS_AT_ONCE, "relevance_score": each.score}
+                {"index": each.index + before, "relevance_score": each.score}
                 for each in answer.results
             )
+            before += piece.texts
         results.sort(key=lambda each: (-each["relevance_score"], each["index"]))
         del results[asked.get("top_n") or len(results) :]
         if asked.flag("return_documents"):
             for each in results:
                 each["document"] = {"text": documents[each["index"]]}
-        tokens = sum_of(answer.usage.total_tokens for answer in answers)
+        tokens = sum_of(answer.usage.total_tokens for answer in read)
         document = {
             "id": secrets.token_hex(16),
             "object": "list",
-            "model": answers[0].model,
+            "model": read[0].model,
             "results": results,
             "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             "meta": {"tokens": {"input_tokens": tokens}},
         }
         return msgspec.json.encode(document), Usage(prompt_tokens=tokens)
+
+
+def _read(answer: AnsweredPiece) -> "_Answer":
+    """An engine's answer, with a score for each document.
+
+    Raises:
+        UpstreamFailedError: When it is anything else.
+    """
+    found = decoded_answer(answer.body, _Answer, "an order of documents")
+    if sorted(each.index for each in found.results) != list(range(answer.texts)):
+        raise UpstreamFailedError(f"it didn't give a score for each of {answer.texts} documents")
+    return found
 
 
 def _query(fields: Fields) -> str:
