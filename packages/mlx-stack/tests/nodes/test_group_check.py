@@ -177,6 +177,16 @@ def test_a_share_beyond_the_limit_of_a_gpu_is_refused() -> None:
     assert "GPU" in refusal.message
 
 
+def test_shares_of_several_tiers_add_up_on_another_mac() -> None:
+    studio = member("studio", 2, beside_bytes=17 * 2**30)
+    assert refusals(group(here(), studio)) == ()
+    refusal = only(refusals(group(here(), replace(studio, beside_bytes=19 * 2**30))))
+    assert refusal.message == (
+        "The share of studio takes 32.2 GB, other tiers take 20.4 GB there, and its GPU may use "
+        "51.5 GB."
+    )
+
+
 def test_where_no_limit_is_known_none_is_made_up() -> None:
     studio = member("studio", 2, facts=facts("10.0.0.2/24", gpu_limit_bytes=None))
     assert refusals(group(here(), studio)) == ()

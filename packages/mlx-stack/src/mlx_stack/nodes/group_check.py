@@ -4,6 +4,7 @@
 """
 
 import shlex
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -71,6 +72,7 @@ class Member:
             or where there is no way.
         link_is_private: Whether the user said that nobody else can listen on the way there.
         needs_bytes: What its share of the model takes; None where that isn't known.
+        beside_bytes: What it holds of the stack's other divided models.
         rdma: The devices that lead from it to the others; none where they use MLX's ring.
     """
 
@@ -82,6 +84,7 @@ class Member:
     reached_from: str | None = None
     link_is_private: bool = False
     needs_bytes: int | None = None
+    beside_bytes: int = 0
     rdma: tuple[str, ...] = ()
 
     @property
@@ -177,10 +180,16 @@ def look(opened: OpenStack, tier: Tier) -> Group:
     parts = _Parts() if local is None else _parts_of(opened, tier, local.path)
     needed = parts.needs_bytes or (None,) * len(members)
     devices = tier.rdma_devices or ((),) * len(members)
+    beside = _beside(opened, tier)
     return Group(
         tier.name,
         tuple(
-            replace(each, needs_bytes=n, rdma=tuple(name for name in names if name is not None))
+            replace(
+                each,
+                needs_bytes=n,
+                beside_bytes=beside[each.node],
+                rdma=tuple(name for name in names if name is not None),
+            )
             for each, n, names in zip(members, needed, devices, strict=True)
         ),
         _pull_of(opened, tier),
@@ -215,6 +224,19 @@ def _parts_of(opened: OpenStack, tier: Tier, folder: Path) -> _Parts:
     planned = (memory_of(shape, fit, tier, share.rank) for share in divided.shares)
     needs = tuple(each.total_bytes if each is not None else None for each in planned)
     return _Parts(needs, divides_otherwise=otherwise)
+
+
+def _beside(opened: OpenStack, tier: Tier) -> Counter[str]:
+    """What other Macs hold of the models of other tiers that are always loaded, in bytes."""
+    found = Counter[str]()
+    for each in opened.defined_stack.tiers if opened.defined_stack is not None else ():
+        if each.name == tier.name or each.lazy or not each.workers:
+            continue
+        local = local_model_of(opened, each)
+        needs = _parts_of(opened, each, local.path).needs_bytes if local is not None else ()
+        for worker, needed in zip(each.workers, needs[1:], strict=False):
+            found[worker.host] += needed or 0
+    return found
 
 
 def _said_by(node: str, ask: Callable[[], Facts]) -> tuple[Facts | None, Refusal | None]:
@@ -491,12 +513,13 @@ def _port(member: Member, tier: str) -> Iterator[Refusal]:
 
 def _share(member: Member, tier: str) -> Iterator[Refusal]:
     assert member.facts is not None
-    limit, needs = member.facts.gpu_limit_bytes, member.needs_bytes
-    if limit is not None and needs is not None and needs > limit:
+    limit, needs, beside = member.facts.gpu_limit_bytes, member.needs_bytes, member.beside_bytes
+    if limit is not None and needs is not None and needs + beside > limit:
+        more = f", other tiers take {format_bytes(beside)} there" if beside else ""
         yield Refusal(
             member.node,
-            f"The share of {_whose(member.node)} takes {format_bytes(needs)}, and its GPU may use "
-            f"{format_bytes(limit)}.",
+            f"The share of {_whose(member.node)} takes {format_bytes(needs)}{more}, and its GPU "
+            f"may use {format_bytes(limit)}.",
             f"A smaller `context_tokens` or `concurrency` of {tier} in the stack file, or more "
             "Macs in `hosts`.",
         )
