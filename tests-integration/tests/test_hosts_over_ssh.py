@@ -411,7 +411,7 @@ case "$*" in
     [ "$MLX_RANK" = 0 ] || exec cat
     guard=$3; shift 4
     exec {vllm_mlx} -I -u "$guard" serve model "$@";;
-*"import json,sys;exec("*) exec {python} -I -u -c "import sys; sys.executable='$0'; $4";;
+*"-c import sys; exec("*) exec {python} -I -u -c "import sys; sys.executable='$0'; $5" "$6";;
 esac
 exec {python} "$@"
 """
