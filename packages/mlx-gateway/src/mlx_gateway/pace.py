@@ -24,7 +24,7 @@ class Pace:
     """
 
     def __init__(self) -> None:
-        self.piece_s = PIECE_S
+        self.piece_s: float = PIECE_S
         self._characters_at_once = float(_FIRST_CHARACTERS)
 
     def piece(self, texts: Texts, begin: int) -> int:
