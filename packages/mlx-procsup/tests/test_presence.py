@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 
 import psutil
 import pytest
@@ -92,6 +93,33 @@ start_detached(spec, StateDirs(home / "pids", home / "run", home / "logs"))
 
     assert b"KeyboardInterrupt" in done.stderr
     assert eventually(lambda: not running_with(str(tmp_path)))
+
+
+def test_a_start_ends_its_program_whenever_it_is_interrupted(
+    dirs: StateDirs, tmp_path: Path
+) -> None:
+    command = (sys.executable, "-c", "import time; time.sleep(60)", str(tmp_path))
+    spec = ProcessSpec("dog", command, {}, tmp_path)
+    for calls in range(1, 60):
+        left: int | None = None
+
+        def interrupt(frame: FrameType, event: str, _: object, calls: int = calls) -> None:
+            nonlocal left
+            if event == "return" and frame.f_code.co_name == "open_gate":
+                left = calls
+            elif event == "c_return" and left is not None:
+                left -= 1
+                if left == 0:
+                    sys.setprofile(None)
+                    raise KeyboardInterrupt
+
+        sys.setprofile(interrupt)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                start_detached(spec, dirs)
+        finally:
+            sys.setprofile(None)
+        assert not running_with(str(tmp_path)), f"after {calls} calls"
 
 
 def running_with(word: str) -> list[int]:

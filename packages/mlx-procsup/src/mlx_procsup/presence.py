@@ -92,7 +92,7 @@ def start_detached(spec: ProcessSpec, dirs: StateDirs) -> int:
         raise StartFailedError(f"{spec.name}: {error}", service=spec.name) from error
     try:
         open_gate(child)
-        while child.poll() is None:
+        while _runs(child.pid):
             with suppress(StateFileError):  # left by an earlier one, until the child writes its own
                 if read_pid(dirs, spec.name) == child.pid:
                     child.returncode = 0  # it is meant to outlive us: Popen need not warn about it
@@ -101,7 +101,7 @@ def start_detached(spec: ProcessSpec, dirs: StateDirs) -> int:
                 raise StartFailedError(f"{spec.name} did not begin to work", service=spec.name)
             time.sleep(0.02)
     finally:
-        child.kill()  # does nothing where the return code is known: ended, or meant to outlive us
+        child.kill()  # does nothing where the return code is known: it is meant to outlive us
         child.wait()
     raise ExitedEarlyError(
         service=spec.name,
@@ -110,3 +110,12 @@ def start_detached(spec: ProcessSpec, dirs: StateDirs) -> int:
         log_tail=tuple(last_words(dirs.log_file(spec.name), _LOG_TAIL_LINES, offset)),
         exit_code=child.returncode,
     )
+
+
+def _runs(pid: int) -> bool:
+    """Whether a child of ours hasn't ended; if it has, it remains to be collected.
+
+    `Popen.poll` takes a lock, and keeps it if Ctrl-C comes at the wrong moment: then `Popen.wait`
+    would never return.
+    """
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
