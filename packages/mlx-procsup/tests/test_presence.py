@@ -119,7 +119,7 @@ def test_a_start_ends_its_program_whenever_it_is_interrupted(
                 start_detached(spec, dirs)
         finally:
             sys.setprofile(None)
-        assert not running_with(str(tmp_path)), f"after {calls} calls"
+        assert eventually(lambda: not running_with(str(tmp_path))), f"after {calls} calls"
 
 
 def running_with(word: str) -> list[int]:
