@@ -116,6 +116,11 @@ def test_a_place_that_takes_no_file_is_known_before(tmp_path: Path) -> None:
             require_writable(wrong)
 
 
+def test_a_device_is_refused_rather_than_read() -> None:
+    with pytest.raises(ReportError, match="is a device"):
+        load_report(Path("/dev/zero"))
+
+
 def test_a_missing_report_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="can't be read"):
         load_report(tmp_path / "none.json")

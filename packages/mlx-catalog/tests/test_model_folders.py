@@ -259,6 +259,12 @@ def test_a_configuration_larger_than_any_is_not_read(tmp_path: Path):
         read_model(file)
 
 
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/tty"])
+def test_a_device_is_refused_rather_than_read(device: str):
+    with pytest.raises(UnreadableModelError, match="a device, not a file"):
+        read_model(Path(device))
+
+
 def test_weights_are_the_files_that_mlx_loads():
     shards = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
     others = ("consolidated.safetensors", "original/model.safetensors", "config.json")

@@ -112,6 +112,8 @@ def parse_report(text: str, *, source: str) -> Report:
 
 
 def _text_of(path: Path) -> str:
+    if path.is_char_device():
+        raise ReportError("is a device, not a file", source=str(path))
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

@@ -127,6 +127,8 @@ def load_config(path: Path) -> dict[str, object]:
     Raises:
         UnreadableModelError: It can't be read or holds no JSON object.
     """
+    if path.is_char_device():
+        raise UnreadableModelError(str(path), "a device, not a file")
     try:
         with path.open("rb") as file:
             return parse_config(file.read(MAX_JSON_BYTES + 1), str(path))
