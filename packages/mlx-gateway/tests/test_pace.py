@@ -56,6 +56,13 @@ def test_a_fast_model_gets_as_many_as_it_computes_at_once() -> None:
     assert pace.piece(of([50] * 512), 0) == MOST_TEXTS_AT_ONCE
 
 
+def test_a_fast_model_that_becomes_slow_soon_gets_less() -> None:
+    pace = Pace()
+    pace.note(10**6, 0.001)
+    seconds = read(of([500] * 512), pace, characters_per_s=1000)
+    assert max(seconds[6:]) <= PIECE_S * 2
+
+
 def test_a_model_that_was_slow_once_is_found_to_be_fast_again() -> None:
     pace, texts = Pace(), of([50] * 512)
     pace.note(50, 60.0)

@@ -29,14 +29,13 @@ class Pace:
 
     def piece(self, texts: Texts, begin: int) -> int:
         """Where the piece ends that begins with a text; it has one text at least."""
-        most = min(self._characters_at_once, MOST_CHARACTERS_AT_ONCE)
         end, last = begin + 1, min(begin + MOST_TEXTS_AT_ONCE, len(texts.all))
-        while end < last and texts.characters(begin, end + 1) <= most:
+        while end < last and texts.characters(begin, end + 1) <= self._characters_at_once:
             end += 1
         return end
 
     def note(self, characters: int, seconds: float) -> None:
         """Learn from a piece of so many characters, which took so long."""
         self.piece_s = max(seconds, 0.001)
-        found = characters / self.piece_s * PIECE_S
+        found = min(characters / self.piece_s * PIECE_S, MOST_CHARACTERS_AT_ONCE)
         self._characters_at_once = (self._characters_at_once + found) / 2

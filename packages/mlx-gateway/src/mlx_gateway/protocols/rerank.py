@@ -19,7 +19,7 @@ from mlx_gateway.protocols.texts import AnsweredPiece, Texts, refuse_too_many
 from mlx_gateway.settings import Role
 
 PATH = "/v1/rerank"
-_MOST_THAT_SOMEBODY_WAITS_FOR = 64
+_MOST_OF_A_SEARCH = 64
 """Documents of a search, whose order is needed for the next prompt; more are ranked for later."""
 
 
@@ -44,7 +44,7 @@ class Rerank(Api):
         def asked(some: Sequence[str]) -> Fields:
             return Fields({}, 0).with_values(model="", query=query, documents=some)
 
-        can_wait = len(documents) > _MOST_THAT_SOMEBODY_WAITS_FOR
+        can_wait = len(documents) > _MOST_OF_A_SEARCH
         texts = Texts(tuple(documents), asked, read_with_each=len(query), can_wait=can_wait)
         return Call(fields, path=PATH, asked=fields, texts=texts)
 
