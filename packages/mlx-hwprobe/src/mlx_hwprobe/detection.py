@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -171,7 +170,7 @@ def load_profile(path: str | Path) -> HardwareProfile:
         HwprobeError: It is a capture from which nothing could be read.
     """
     try:
-        content = _read_bounded(path)
+        content = _read_bounded(Path(path))
     except OSError as error:
         raise InvalidDocumentError(f"{path}: {error.strerror or error}") from error
     try:
@@ -181,12 +180,11 @@ def load_profile(path: str | Path) -> HardwareProfile:
         raise InvalidDocumentError(error.problem, place=where, hint=error.hint) from error
 
 
-def _read_bounded(path: str | Path) -> bytes:
+def _read_bounded(path: Path) -> bytes:
     """What a file or a pipe holds: devices say nothing, or never stop."""
-    mode = Path(path).stat().st_mode
-    if not stat.S_ISREG(mode) and not stat.S_ISFIFO(mode):
+    if path.is_char_device():
         raise InvalidDocumentError(f"{path}: not a file")
-    with Path(path).open("rb") as file:
+    with path.open("rb") as file:
         content = file.read(_LONGEST_DOCUMENT_BYTES + 1)
     if len(content) > _LONGEST_DOCUMENT_BYTES:
         raise InvalidDocumentError(f"{path}: too large for a profile or a capture")

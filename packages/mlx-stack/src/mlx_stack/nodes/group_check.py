@@ -228,8 +228,8 @@ def _parts_of(opened: OpenStack, tier: Tier, folder: Path) -> _Parts:
 
 def _beside(opened: OpenStack, tier: Tier) -> Counter[str]:
     """What other Macs hold of the models of other tiers that are always loaded, in bytes."""
-    found = Counter[str]()
-    for each in opened.defined_stack.tiers if opened.defined_stack is not None else ():
+    found, stack = Counter[str](), opened.defined_stack
+    for each in stack.tiers if stack is not None else ():
         if each.name == tier.name or each.lazy or not each.workers:
             continue
         local = local_model_of(opened, each)
