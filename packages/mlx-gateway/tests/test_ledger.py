@@ -293,6 +293,25 @@ def test_the_last_events_of_one_service_are_found_among_all(tmp_path: Path) -> N
     assert last_events(path, "start", "nobody", 2) == ()
 
 
+def test_a_request_written_while_the_ledger_is_read_is_wholly_in_it_or_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "ledger.db"
+
+    def models(ledger: sqlite3.Connection) -> list[str]:
+        names: dict[int, str] = dict(ledger.execute("SELECT id, name FROM names"))
+        written(path, replace(ROW, model="of-a-new-name"))
+        return [names[each] for (each,) in ledger.execute("SELECT model FROM requests")]
+
+    written(path, replace(ROW, model="known"))
+    with open_ledger(path) as ledger:
+        assert ledger is not None
+        assert models(ledger) == ["known"]
+    with open_ledger(path) as ledger:
+        assert ledger is not None
+        assert models(ledger) == ["known", "of-a-new-name"]
+
+
 def test_old_rows_go_and_their_days_stay(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
     old = replace(ROW, at=NOW - 10 * 86_400)

@@ -301,7 +301,7 @@ def write_event(path: Path, event: LedgerEvent) -> None:
 
 @contextmanager
 def open_ledger(path: Path) -> Generator[sqlite3.Connection | None]:
-    """A connection for reading; None where there is no ledger.
+    """A connection that sees the ledger as it is at the first query; None without a ledger.
 
     Raises:
         LedgerError: When it can't be read, then or later, or a newer version made it.
@@ -312,6 +312,7 @@ def open_ledger(path: Path) -> Generator[sqlite3.Connection | None]:
     try:
         with closing(_open(path)) as connection:
             connection.execute("PRAGMA query_only = 1")
+            connection.execute("BEGIN")  # all queries see the same moment
             yield connection
     except (sqlite3.Error, OSError) as error:
         raise LedgerError(path, str(error)) from error
