@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +21,7 @@ from mlx_procsup import (
     identify,
     probe_all,
     probe_service,
+    read_pid,
     start_service,
     stop_service,
     target_of,
@@ -133,6 +135,46 @@ def test_a_pid_file_with_the_number_of_another_process_means_crashed(
     status = probe_service(target_of(web()), dirs)
     assert status.state is ServiceState.CRASHED
     assert status.pid is None
+
+
+@dataclass(frozen=True, slots=True)
+class ChangedMeanwhile(StateDirs):
+    """Folders in which a service is started or stopped just when its run file is looked for."""
+
+    change: Callable[[], object] = field(kw_only=True)
+
+    def run_file(self, name: str) -> Path:
+        self.change()
+        return StateDirs.run_file(self, name)
+
+
+def test_a_service_that_is_stopped_while_it_is_looked_at_has_not_crashed(
+    dirs: StateDirs, tmp_path: Path
+) -> None:
+    spec = ProcessSpec("a", ("/bin/sleep", "60"), {}, tmp_path)
+    start_service(spec, dirs)
+    looked_at = ChangedMeanwhile(
+        dirs.pids, dirs.run, dirs.logs, change=lambda: stop_service("a", dirs)
+    )
+    status = probe_service(target_of(spec), looked_at)
+    assert (status.state, status.files_problem) == (ServiceState.STOPPED, None)
+
+
+def test_a_service_that_is_started_again_while_it_is_looked_at_has_no_wrong_files(
+    dirs: StateDirs, tmp_path: Path
+) -> None:
+    spec = ProcessSpec("a", ("/bin/sleep", "60"), {}, tmp_path)
+    first = start_service(spec, dirs)
+
+    def start_again() -> None:
+        if read_pid(dirs, "a") == first.pid:
+            stop_service("a", dirs)
+            start_service(spec, dirs)
+
+    looked_at = ChangedMeanwhile(dirs.pids, dirs.run, dirs.logs, change=start_again)
+    status = probe_service(target_of(spec), looked_at)
+    assert (status.pid, status.files_problem) == (read_pid(dirs, "a"), None)
+    assert status.pid != first.pid
 
 
 def test_every_public_name_can_be_imported_and_is_no_module() -> None:

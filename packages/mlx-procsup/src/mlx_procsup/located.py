@@ -13,6 +13,9 @@ from mlx_procsup.identity import ProcessIdentity, identify, is_alive, runs_comma
 from mlx_procsup.spec import StateDirs
 from mlx_procsup.statefiles import RunRecord, read_pid, read_run
 
+_READS = 5
+"""How often both files are read at most if they keep changing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Located:
@@ -43,19 +46,7 @@ def locate(dirs: StateDirs, name: str, command: tuple[str, ...] = ()) -> Located
     Args:
         command: The command that it runs; recognizes the process if the run file is lost.
     """
-    problems: list[str] = []
-    pid, has_pid_file = None, True
-    try:
-        pid = read_pid(dirs, name)
-        has_pid_file = pid is not None
-    except StateFileError as error:
-        problems.append(str(error))
-    record = None
-    try:
-        record = read_run(dirs, name)
-    except StateFileError as error:
-        problems.append(str(error))
-
+    pid, has_pid_file, record, problems = _read_files(dirs, name)
     known = record.identity if record else None
     if known is not None:
         own = known if is_alive(known) else None
@@ -86,6 +77,34 @@ def group_members(group: int) -> tuple[ProcessIdentity, ...]:
         if member is not None:
             found.append(member)
     return tuple(found)
+
+
+def _read_files(dirs: StateDirs, name: str) -> tuple[int | None, bool, RunRecord | None, list[str]]:
+    """What both files say at one moment: the PID, whether it has a file, the record, problems.
+
+    They are read again if the service was started or stopped between the first and the second.
+    """
+    reads = 0
+    while True:
+        problems: list[str] = []
+        pid, has_pid_file = _read_pid_file(dirs, name, problems)
+        record = None
+        try:
+            record = read_run(dirs, name)
+        except StateFileError as error:
+            problems.append(str(error))
+        reads += 1
+        if reads == _READS or _read_pid_file(dirs, name, []) == (pid, has_pid_file):
+            return pid, has_pid_file, record, problems
+
+
+def _read_pid_file(dirs: StateDirs, name: str, problems: list[str]) -> tuple[int | None, bool]:
+    try:
+        pid = read_pid(dirs, name)
+    except StateFileError as error:
+        problems.append(str(error))
+        return None, True
+    return pid, pid is not None
 
 
 def _leftovers(leader: ProcessIdentity) -> tuple[ProcessIdentity, ...]:
