@@ -1,6 +1,7 @@
 import hashlib
 import json
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -67,6 +68,26 @@ def make_model(
         ),
     )
     return folder
+
+
+class PublishesMeanwhile(Path):
+    """A folder in which the unfinished models are published as soon as its content was listed."""
+
+    def iterdir(self) -> Iterator[Path]:
+        listed = list(Path(self).iterdir())
+        for model in [*incoming(Path(self)).glob("*")]:
+            model.rename(Path(self) / model.name)
+        yield from listed
+
+
+def test_a_model_that_is_published_while_the_folder_is_read_is_not_lost(tmp_path: Path):
+    make_model(incoming(tmp_path) / "org--a", "org/a")
+
+    (found,) = list_local(PublishesMeanwhile(tmp_path))
+
+    assert (found.repo, found.integrity) == ("org/a", "incomplete")
+    (found,) = list_local(PublishesMeanwhile(tmp_path))
+    assert (found.repo, found.integrity) == ("org/a", "ok")
 
 
 def test_a_model_is_found_by_repository_catalog_id_folder_and_path(tmp_path: Path):

@@ -132,15 +132,15 @@ def find_local(model_dir: Path, name: str, quant: Quant | None = None) -> LocalM
 
 def list_local(model_dir: Path) -> tuple[LocalModel, ...]:
     """Every model folder in `model_dir`, then the unfinished ones, by name."""
-    published = [model for path in _folders(model_dir) if (model := inspect_folder(path))]
-    names = {model.path.name for model in published}
-    unfinished = [
+    # the unfinished first: a model that is published meanwhile is then found twice, not lost
+    begun = [
         model
         for path in _folders(incoming(model_dir))
-        if path.name not in names
-        and path.suffix != REPLACED_SUFFIX
-        and (model := _inspect_unfinished(path))
+        if path.suffix != REPLACED_SUFFIX and (model := _inspect_unfinished(path))
     ]
+    published = [model for path in _folders(model_dir) if (model := inspect_folder(path))]
+    names = {model.path.name for model in published}
+    unfinished = [model for model in begun if model.path.name not in names]
     return (*published, *unfinished)
 
 
