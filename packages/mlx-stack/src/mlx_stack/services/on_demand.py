@@ -81,9 +81,9 @@ class OnDemand:
             ApiError: When the cloud can't be reached.
             UpstreamFailedError: When an engine can't be started, so that another may answer.
         """
-        if self._is_stale or (self.is_at_rest(model) and self._is_configured_anew()):
+        if self.is_at_rest(model) and self._is_configured_anew():
             await self._take_stock()
-        sleeper = self._sleepers.get(model)
+        sleeper = await self._known_sleeper(model)
         if sleeper is None:
             return
         try:
@@ -107,9 +107,7 @@ class OnDemand:
         Raises:
             ApiError: When it is not to be ended, or is in use.
         """
-        if self._is_stale:
-            await self._take_stock()
-        sleeper = self._sleepers.get(model)
+        sleeper = await self._known_sleeper(model)
         if sleeper is None or sleeper.plan.pinned:
             why = "can't be unloaded by this gateway" if sleeper is None else "is pinned"
             raise invalid(f"{model} {why}.", param="keep_alive")
@@ -149,6 +147,15 @@ class OnDemand:
         """Look at the models on this disk again; whether they are others now."""
         await self._take_stock()
         return self._inventory is not self._told
+
+    async def _known_sleeper(self, model: str) -> Sleeper | None:
+        """What starts and ends what serves `model`, once it is known what there is."""
+        if self._is_stale:
+            await self._take_stock()
+        elif model not in self._sleepers and self._taking_stock.locked():
+            async with self._taking_stock:  # whoever came first is still reading
+                pass
+        return self._sleepers.get(model)
 
     def _is_configured_anew(self) -> bool:
         """Whether the configuration has changed since it was read: the budget may be another."""
