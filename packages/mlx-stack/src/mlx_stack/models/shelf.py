@@ -18,7 +18,7 @@ from mlx_catalog import (
     read_model,
 )
 from mlx_recommend import PROCESS_BYTES, ModelShape
-from mlx_stack.models.disk.local import LocalModel, list_local
+from mlx_stack.models.disk.local import LocalModel, file_size, list_local
 from mlx_stack.models.find import local_model_of
 from mlx_stack.models.serving import (
     entry_of,
@@ -115,7 +115,7 @@ def load_bytes(folder: Path, macs: int = 1) -> int:
     Args:
         macs: How many the model is divided between; a little of it is on each of them.
     """
-    weights_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    weights_bytes = sum(file_size(path) or 0 for path in folder.glob("*.safetensors"))
     return weights_bytes // macs + PROCESS_BYTES
 
 

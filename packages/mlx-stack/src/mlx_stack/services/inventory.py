@@ -198,13 +198,21 @@ def _same(opened: OpenStack, *, tier: Tier) -> Tier:
 def _sign(opened: OpenStack) -> object:
     """What everything depends on: the state folder's files, and those of each model."""
     home, model_dir = opened.home, opened.config.model_dir
-    folders = sorted(model_dir.iterdir()) if model_dir.is_dir() else ()
+    folders = _entries(model_dir)
     files = (home.stack, home.config, home.profile, home.catalog, *folders)
-    weights = (path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir()))
+    weights = (path for folder in folders for path in _entries(folder))
     return (
         str(model_dir),
         *map(_stamp, (*files, *sorted(home.catalog.glob("*.yaml")), *weights)),
     )
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What is in a folder; nothing where there is none, or where it has just been removed."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _stamp(path: Path) -> tuple[str, int, int, int] | None:

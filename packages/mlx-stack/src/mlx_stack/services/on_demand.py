@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 _LITELLM_IDLE_S = 600.0
 _LOOKS_IN_IDLE_TIME = 10
 _SOONEST_LOOK_S, _LATEST_LOOK_S = 0.1, 5.0
+_READ_AGAIN_S = 1.0
+"""How soon what couldn't be read is read again: a model may just have been removed."""
 
 _PATIENCE_S = {Priority.INTERACTIVE: 0.0, Priority.AGENT: 10.0, Priority.BATCH: 40.0}
 """How much later a more urgent request may come and its model still be let into memory first: a
@@ -55,6 +57,7 @@ class OnDemand:
         self._told: Inventory | None = None
         self._given: GatewaySettings | None = None
         self._is_stale = True
+        self._trouble = ""
         self._configured: tuple[int, int, int] | None = None
         self._taking_stock = asyncio.Lock()
         self._sleepers: dict[str, Sleeper] = {}
@@ -176,8 +179,11 @@ class OnDemand:
                 self._inventory = await asyncio.to_thread(
                     services.inventory.take, self._home, self._inventory
                 )
+                self._trouble = ""
             except (StackError, OSError) as error:
-                _log.warning("the models on this disk can't be read: %s", error)
+                if self._trouble != str(error):
+                    _log.warning("the models on this disk can't be read: %s", error)
+                self._trouble = str(error)
             self._plan(self._settings())
 
     def _plan(self, settings: GatewaySettings) -> None:
@@ -228,9 +234,9 @@ class OnDemand:
     async def _look_again_and_again(self) -> None:
         """End what has been idle for long enough."""
         while True:
-            if self._is_stale:
+            if self._is_stale or self._trouble:
                 await self._take_stock()
-            pause_s = _LATEST_LOOK_S
+            pause_s = _READ_AGAIN_S if self._trouble else _LATEST_LOOK_S
             for sleeper in [*self._sleepers.values()]:
                 idle_s = sleeper.idle_s
                 if idle_s is None:

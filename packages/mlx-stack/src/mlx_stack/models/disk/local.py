@@ -211,7 +211,7 @@ def _compare(path: Path, manifest: Manifest) -> LocalModel:
     """What a folder holds of what its manifest names."""
     present, missing, wrong = 0, list[str](), list[str]()
     for file in manifest.files:
-        size = _size(path / file.path)
+        size = file_size(path / file.path)
         if size is None:
             missing.append(f"{file.path} is missing")
             continue
@@ -270,7 +270,7 @@ def _inspect_unfinished(path: Path) -> LocalModel | None:
     if manifest is None:
         return None
     present = sum(
-        min(_size(path / file.path) or noted_bytes(path / file.path, file), file.size_bytes)
+        min(file_size(path / file.path) or noted_bytes(path / file.path, file), file.size_bytes)
         for file in manifest.files
     )
     unfinished = "the download is not finished; `mlx-stack pull` continues it"
@@ -316,7 +316,7 @@ def _foreign(path: Path, *problems: str) -> LocalModel:
     missing = [f"{name} is missing" for name in missing_shards(here)]
     if not here:
         missing.append("there are no safetensors weights")
-    size = sum(_size(file) or 0 for file in own)
+    size = sum(file_size(file) or 0 for file in own)
     return LocalModel(
         path=path,
         quant=quant,
@@ -327,7 +327,7 @@ def _foreign(path: Path, *problems: str) -> LocalModel:
     )
 
 
-def _size(path: Path) -> int | None:
+def file_size(path: Path) -> int | None:
     """The size of a file, through links; None where there is none, a dangling link included."""
     try:
         return path.stat().st_size
