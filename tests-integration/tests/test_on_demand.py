@@ -137,8 +137,8 @@ def test_an_idle_tier_is_ended_and_the_next_request_starts_it_again(served: Prog
 
     client.ask("rare")
     (first,) = pids(served, "rare")
-    assert eventually(lambda: identify(first) is None, 15)
-    assert eventually(lambda: not (served.home.pids / "rare.pid").exists(), 5)
+    assert eventually(lambda: identify(first) is None)
+    assert eventually(lambda: not (served.home.pids / "rare.pid").exists())
     assert served.run("status").code == 0
 
     assert client.ask("rare")[0] == 200
@@ -198,8 +198,8 @@ def test_an_eager_tier_may_rest_too_once_it_was_idle(served: Program) -> None:
     define_stack(served.home, {"standard": {}}, fields={"standard": {"idle_unload_s": 1}})
     served.run("up")
     (first,) = pids(served, "standard")
-    assert eventually(lambda: identify(first) is None, 15)
-    assert eventually(lambda: row(served, "standard")["state"] == "stopped", 5)
+    assert eventually(lambda: identify(first) is None)
+    assert eventually(lambda: row(served, "standard")["state"] == "stopped")
     assert served.run("status").code == 0
 
     assert Client(served).ask("standard")[0] == 200
@@ -268,7 +268,7 @@ def test_down_ends_what_is_just_starting(served: Program) -> None:
     served.run("up")
     client = Client(served)
     waiting = client.send("rare")
-    assert eventually(lambda: pids(served, "rare") != [], 10)
+    assert eventually(lambda: pids(served, "rare") != [])
 
     assert served.run("down", "--tier", "rare").code == 0
 
@@ -304,7 +304,7 @@ def test_the_watchdog_leaves_a_tier_at_rest_alone_and_restores_one_that_died_at_
             Client(served).ask("rare")
             (first,) = pids(served, "rare")
             os.killpg(first, signal.SIGKILL)
-            assert eventually(lambda: len(pids(served, "rare")) == 2, 15)
+            assert eventually(lambda: len(pids(served, "rare")) == 2)
             served.run("restart")
             time.sleep(1.5)
             assert len(pids(served, "rare")) == 2
@@ -349,7 +349,7 @@ def test_a_disk_that_is_lost_in_the_middle_of_a_load_is_named_and_comes_back(
     client = Client(served)
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(client.ask, "rare")
-        assert eventually(lambda: pids(served, "rare") != [], 20)
+        assert eventually(lambda: pids(served, "rare") != [])
         (served.home.models / "rare-model").rename(tmp_path / "away")
         status, document, headers = asked.result()
 
@@ -440,8 +440,8 @@ def test_the_watchdog_restores_a_model_without_a_tier_and_leaves_it_when_it_rest
         try:
             Client(served).ask("Guest")
             os.killpg(row(served, "model.Guest")["pid"], signal.SIGKILL)
-            assert eventually(lambda: row(served, "model.Guest")["restarts"] == 1, 15)
-            assert eventually(lambda: row(served, "model.Guest")["state"] == "healthy", 15)
+            assert eventually(lambda: row(served, "model.Guest")["restarts"] == 1)
+            assert eventually(lambda: row(served, "model.Guest")["state"] == "healthy")
         finally:
             watchdog.terminate()
             watchdog.communicate(timeout=20)

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from mlx_gateway.usage import read_events
-from mlx_procsup import acquire_lock, identify, rotate_log
+from mlx_procsup import acquire_lock, identify, read_pid, rotate_log
 from mlx_procsup.http_probe import accepts_connection
 from mlx_procsup.testing import eventually
 from mlx_stack.engines.environment import (
@@ -29,8 +29,7 @@ pytestmark = pytest.mark.story
 
 
 def _pid(program: Program, name: str) -> int | None:
-    path = program.home.pids / f"{name}.pid"
-    return int(path.read_text()) if path.exists() else None
+    return read_pid(program.home.state_dirs, name)
 
 
 def _row(program: Program, name: str) -> dict[str, object]:
@@ -109,14 +108,14 @@ def test_the_watchdog_survives_a_damaged_catalog_and_takes_over_another_engine(
     served.home.catalog.mkdir()
     damaged = served.home.catalog / "mine-1b.yaml"
     damaged.write_text("id: [")
-    assert eventually(lambda: f"can't be read: {damaged}" in log.read_text(), 20)
+    assert eventually(lambda: f"can't be read: {damaged}" in log.read_text())
     damaged.unlink()
 
     before = require_environment(served.home.engines, EngineName.VLLM_MLX)
     newer = Environment(EngineName.VLLM_MLX, before.path.with_name("0.0.1-fake0001"))
     shutil.copytree(before.path, newer.path, symlinks=True)
     use_environment(served.home.engines, newer)
-    assert eventually(lambda: "the stack has changed: standard, gateway" in log.read_text(), 20)
+    assert eventually(lambda: "the stack has changed: standard, gateway" in log.read_text())
 
     old = _kill(served, "standard")
     assert eventually(_is_new(served, "standard", old), 60)
@@ -190,7 +189,7 @@ def test_watch_up_waits_for_the_command_that_holds_the_lock(served: Program) -> 
     log = served.home.logs / "watchdog.log"
     with acquire_lock(served.home.lock, "bench"):
         _watch(served, "--up")
-        assert eventually(lambda: log.exists() and "waits for `bench`" in log.read_text(), 20)
+        assert eventually(lambda: log.exists() and "waits for `bench`" in log.read_text())
         assert _pid(served, "standard") is None
     assert eventually(lambda: _row(served, "standard")["state"] == "healthy", 60)
 

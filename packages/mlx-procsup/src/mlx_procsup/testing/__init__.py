@@ -60,8 +60,12 @@ def free_port() -> int:
         return port
 
 
-def eventually(condition: Callable[[], bool], within_s: float = 5.0) -> bool:
-    """Whether the condition comes true in time; it is looked at every hundredth of a second."""
+def eventually(condition: Callable[[], bool], within_s: float = 60.0) -> bool:
+    """Whether the condition comes true in time; it is looked at every hundredth of a second.
+
+    Args:
+        within_s: By default so long that a busy machine is in time as well.
+    """
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if condition():
