@@ -114,18 +114,22 @@ def test_no_file_descriptor_is_passed_on_or_kept(dirs: StateDirs, tmp_path: Path
     assert own.num_fds() == before
 
 
+def died_s_ago(log: Path) -> float:
+    """How long ago a process ended whose last words are in its log."""
+    return time.time() - log.stat().st_mtime
+
+
 def test_a_child_that_dies_at_start_is_reported_at_once_with_its_last_words(
     dirs: StateDirs, tmp_path: Path
 ) -> None:
     dirs.create()
     dirs.log_file("dies").write_text("words of an earlier run\n")
-    script = "sleep 0.4; echo the model is missing; exit 7"
+    script = "sleep 1.2; echo the model is missing; exit 7"
     readiness = HttpReadiness(f"http://127.0.0.1:{free_port()}/health")
-    began = time.monotonic()
     started = start_service(shell("dies", script, tmp_path, readiness=readiness), dirs)
     with pytest.raises(ExitedEarlyError) as caught:
         wait_for_healthy(started, 30)
-    assert time.monotonic() - began < 0.4 + 0.2 + 0.2  # its own time, ours, and a busy machine's
+    assert died_s_ago(started.log_path) < 0.6  # it would be asked again 0.8 s later
     assert caught.value.exit_code == 7
     assert caught.value.log_tail == ("the model is missing",)
 
@@ -134,9 +138,9 @@ def test_an_exit_during_a_hanging_request_is_reported_at_once(
     dirs: StateDirs, web: SpecMaker
 ) -> None:
     started = start_service(web(path="/hang", exit_after_s=1.0), dirs)
-    with pytest.raises(ExitedEarlyError) as caught:
+    with pytest.raises(ExitedEarlyError):
         wait_for_healthy(started, 30)
-    assert caught.value.seconds < 1.6
+    assert died_s_ago(started.log_path) < 2  # the request would hang for 4 s more
 
 
 def test_a_service_that_never_answers_is_given_up_after_its_timeout(
@@ -146,7 +150,7 @@ def test_a_service_that_never_answers_is_given_up_after_its_timeout(
     with pytest.raises(ReadinessTimeoutError) as caught:
         wait_for_healthy(started, 1.0)
     assert caught.value.last_answer == "HTTP 503"
-    assert 1.0 <= caught.value.seconds < 2.0
+    assert 1.0 <= caught.value.seconds < 5.0  # one that makes progress has 10 s
     assert is_alive(started.identity)
 
 
@@ -157,9 +161,9 @@ def test_a_load_whose_log_grows_is_not_cut_off(dirs: StateDirs, web: SpecMaker) 
 
 
 def test_the_first_connection_asks_at_once(dirs: StateDirs, web: SpecMaker) -> None:
-    started = start_service(web(listen_after_s=1.8), dirs)
+    started = start_service(web(listen_after_s=2.1), dirs)
     ready = wait_for_healthy(started, 30)
-    assert 1.8 <= ready.seconds < 2.4  # the schedule alone would ask after 1.5 s and 3.5 s
+    assert 2.1 <= ready.seconds < 3.9  # the schedule alone would ask after 2 s and 4 s
 
 
 def test_an_answer_from_a_stranger_on_the_port_does_not_count(

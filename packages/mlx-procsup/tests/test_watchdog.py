@@ -61,6 +61,7 @@ class World:
     now: float = 1000.0
     wall: float = 1_800_000_000.0
     pressure: Pressure = Pressure.NORMAL
+    probe_timeout_s: float = 5.0
 
     def watchdog(self) -> Watchdog:
         settings = WatchSettings(
@@ -71,7 +72,7 @@ class World:
             shed=ShedRule(critical_polls=2, calm_s=60),
             upkeep=UpkeepRule(window_s=300),
             rotation=RotationRule(max_bytes=1000, max_files=2),
-            probe_timeout_s=0.3,
+            probe_timeout_s=self.probe_timeout_s,
         )
         machine = MachineReader(lambda: self.now, lambda: self.wall, lambda: self.pressure)
         return Watchdog(self.dirs, settings, lambda: self.services, self.events.append, machine)
@@ -220,6 +221,7 @@ def test_a_hung_service_is_restarted(world: World, web: SpecMaker) -> None:
     spec = web("a")
     pid = world.add(spec)
     os.kill(pid, signal.SIGSTOP)
+    world.probe_timeout_s = 0.3
     watchdog = world.watchdog()
     world.run(watchdog, 67)
     assert "restarted" in [what for _, what in world.heard()]
@@ -481,8 +483,8 @@ def test_a_watch_that_stalls_is_noticed_from_outside_it(world: World) -> None:
 
 def test_a_watch_that_turns_is_not_said_to_stall(world: World) -> None:
     told: list[float] = []
-    turns = iter([False] * 20 + [True])
-    settings = WatchSettings(lock=world.lock, interval_s=0.05, stall_s=0.1)
+    turns = iter([False] * 30 + [True])
+    settings = WatchSettings(lock=world.lock, interval_s=0.05, stall_s=1.0)
     watchdog = Watchdog(world.dirs, settings, list, world.events.append)
 
     def pause(seconds: float) -> bool:
