@@ -44,10 +44,10 @@ def test_every_token_is_stamped_after_the_server_sent_it(open_client: OpenClient
 
 
 def test_ttft_and_rate_are_near_the_schedule(open_client: OpenClient) -> None:
-    run = measure(open_client("ttft_ms=150,tps=50"), 15)
+    run = measure(open_client("ttft_ms=500,tps=15"), 15)
     assert run.error is None
-    assert run.ttft_s == pytest.approx(0.15, abs=0.1)
-    assert run.generation_tps == pytest.approx(50, rel=0.2)
+    assert run.ttft_s == pytest.approx(0.5, abs=0.4)
+    assert run.generation_tps == pytest.approx(15, rel=0.2)
     assert run.completion_tokens == 15
     assert run.finish_reason == "length"
 

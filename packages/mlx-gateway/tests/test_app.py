@@ -695,7 +695,7 @@ async def test_a_prompt_that_is_too_long_goes_to_a_longer_tier(bench: MakeBench)
 async def test_a_hung_tier_is_left_and_asked_nothing_until_it_answers_again(
     bench: MakeBench,
 ) -> None:
-    quick = EngineTimeouts(soon_s=0.02, question_s=0.3, silence_s=0.1, in_flight_s=5)
+    quick = EngineTimeouts(soon_s=0.02, question_s=1.0, silence_s=0.1, in_flight_s=5)
 
     async with bench(TWO, says_hello, says_hello, timeouts=quick) as it:
         it.engines[0].hears.clear()
@@ -705,7 +705,7 @@ async def test_a_hung_tier_is_left_and_asked_nothing_until_it_answers_again(
         seen = len(it.engines[0].seen)
         began = asyncio.get_running_loop().time()
         await it.client.ask("/v1/chat/completions", HELLO)
-        assert asyncio.get_running_loop().time() - began < 0.2
+        assert asyncio.get_running_loop().time() - began < quick.question_s
         assert len(it.engines[0].seen) == seen
 
         it.engines[0].hears.set()

@@ -127,12 +127,11 @@ async def test_a_node_that_is_gone_gets_nothing_until_it_answers(bench: Any) -> 
 
         await node.start()
         it.engines[0].handler = hangs_up
-        async with asyncio.timeout(3):
-            while True:
-                answer = await it.client.ask("/v1/chat/completions", talk("again"))
-                if answer.status == 200:
-                    break
-                await asyncio.sleep(0.05)
+        while True:
+            answer = await it.client.ask("/v1/chat/completions", talk("again"))
+            if answer.status == 200:
+                break
+            await asyncio.sleep(0.05)
         assert answer.headers["x-mlx-stack-tier"] == "standard@studio"
         assert rows["standard@studio"]["node"] == "studio"
 
