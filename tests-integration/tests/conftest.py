@@ -16,6 +16,15 @@ if TYPE_CHECKING:
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
+STORY_S = 300
+"""A story is a dozen commands and real services: seconds, or minutes on a busy machine."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Gives stories that don't say how long they may take more time than other tests."""
+    for item in items:
+        if item.get_closest_marker("story") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(STORY_S))
 
 
 @pytest.fixture

@@ -78,7 +78,6 @@ def mac(tmp_path: Path) -> Iterator[Mac]:
     mac.program.stop_all()
 
 
-@pytest.mark.timeout(300)  # a dozen commands and real services: seconds, or minutes when busy
 def test_installed_once_the_stack_survives_crashes_and_a_power_cut_until_uninstalled(
     mac: Mac,
 ) -> None:

@@ -11,7 +11,7 @@ from mlx_bench.conformance.table import cases_of, try_cases
 from stack_testkit.gateway_program import running_gateway
 from stack_testkit.scripted_chat import NAME, scripted_chat
 
-pytestmark = [pytest.mark.story, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.story
 
 KEY = "a-key-of-the-test"
 OTHER = ("A08", "A08s", "A08t", "K10m")

@@ -305,7 +305,6 @@ def _command(program: Program) -> str:
 
 
 @pytest.mark.story
-@pytest.mark.timeout(300)
 def test_a_tier_that_panics_the_mac_at_each_boot_is_started_smaller_and_then_not_at_all(
     served: Program, tmp_path: Path
 ) -> None:

@@ -18,7 +18,7 @@ import pytest
 from stack_testkit import fake_messages
 from stack_testkit.gateway_program import running_gateway
 
-pytestmark = [pytest.mark.story, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.story
 
 KEY = "a-key-of-the-test"
 TEXT = "Grüße aus 日本 🎉"
