@@ -327,6 +327,12 @@ def test_of_very_much_only_the_end_is_searched(tmp_path: Path) -> None:
     assert new_matches(log, re.compile(b"ran out"), 0) == ([], log.stat().st_size)
 
 
+def test_a_log_that_is_removed_while_logs_are_listed_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "a.log").symlink_to(tmp_path / "removed")
+    (tmp_path / "b.log").write_text("still here\n")
+    assert [each.name for each in list_logs(tmp_path)] == ["b"]
+
+
 def test_listing_shows_each_log_with_its_archives(tmp_path: Path) -> None:
     assert list_logs(tmp_path / "none") == []
     (tmp_path / "b.log").write_text("x")

@@ -160,6 +160,12 @@ def test_a_load_whose_log_grows_is_not_cut_off(dirs: StateDirs, web: SpecMaker) 
     assert ready.seconds >= 1.5
 
 
+def test_a_log_that_is_removed_during_a_load_ends_no_wait(dirs: StateDirs, web: SpecMaker) -> None:
+    started = start_service(web(listen_after_s=0.8), dirs)
+    started.log_path.unlink()
+    assert wait_for_healthy(started, timeout=LoadTimeout(30, 30, 30)).polls > 0
+
+
 def test_the_first_connection_asks_at_once(dirs: StateDirs, web: SpecMaker) -> None:
     started = start_service(web(listen_after_s=2.1), dirs)
     ready = wait_for_healthy(started, 30)

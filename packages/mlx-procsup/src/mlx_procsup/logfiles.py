@@ -44,7 +44,10 @@ def list_logs(folder: Path) -> list[LogInfo]:
     """The logs in a folder by name; empty if there is no folder."""
     found: list[LogInfo] = []
     for path in sorted(folder.glob("*.log")):
-        stat = path.stat()
+        try:
+            stat = path.stat()
+        except FileNotFoundError:
+            continue  # removed since the folder was listed
         kept = tuple(archives(path))
         found.append(LogInfo(path.stem, path, stat.st_size, stat.st_mtime, kept))
     return found
@@ -96,7 +99,7 @@ def last_words(
         path: The log.
         mask: Removes secrets from a line.
     """
-    size = _size_of(path)
+    size = size_of(path)
     begin = max(start if start <= size else 0, size - _BLOCK_BYTES)
     return [_shortened(mask(plain(line))) for line in tail_lines(path, count, begin)]
 
@@ -116,7 +119,7 @@ def new_matches(log: Path, pattern: re.Pattern[bytes], start: int) -> tuple[list
     Args:
         start: The offset where this call starts.
     """
-    size = _size_of(log)
+    size = size_of(log)
     begin = max(0 if start > size else start, size - _GAINED_BYTES)
     if begin == size:
         return [], size
@@ -212,9 +215,8 @@ class _Cursor:
         self._archive = self._signature()
         self._took_copy = False
         self._position = 0
-        if log.exists():
-            with log.open("rb") as file:
-                self._position = _offset_of_last(file, tail, file.seek(0, os.SEEK_END))
+        with suppress(FileNotFoundError), log.open("rb") as file:
+            self._position = _offset_of_last(file, tail, file.seek(0, os.SEEK_END))
 
     def read_new(self) -> bytes:
         """The bytes since the last call, at most a block of them; empty if there are none."""
@@ -241,7 +243,7 @@ class _Cursor:
             with suppress(FileNotFoundError):
                 copy = closing.enter_context(rotated_copy(self._log).open("rb"))
             signature = self._signature()
-            size = _size_of(self._log)
+            size = size_of(self._log)
             if signature != self._archive:
                 self._archive = signature
                 taken, self._took_copy = self._took_copy, False
@@ -309,7 +311,8 @@ def _shortened(line: str) -> str:
     return line if len(line) <= _MESSAGE_COLUMNS else f"{line[:half]} … {line[-half:]}"
 
 
-def _size_of(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """A log's size in bytes; 0 if there is none."""
     try:
         return path.stat().st_size
     except FileNotFoundError:

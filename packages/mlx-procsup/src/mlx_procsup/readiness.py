@@ -9,7 +9,7 @@ from mlx_procsup.defaults import READY_TIMEOUT_S
 from mlx_procsup.errors import ExitedEarlyError, ReadinessTimeoutError, WaitCancelledError
 from mlx_procsup.http_probe import PendingPoll, PollAnswer, accepts_connection
 from mlx_procsup.identity import is_alive, reap
-from mlx_procsup.logfiles import last_words
+from mlx_procsup.logfiles import last_words, size_of
 from mlx_procsup.progress import LoadSample, LoadTimeout
 from mlx_procsup.spawn import StartedProcess
 from mlx_procsup.spec import HttpReadiness
@@ -170,7 +170,7 @@ class _Watch:
         last = self._last_answer
         sample = LoadSample(
             at_s=now_s,
-            log_bytes=self._started.log_path.stat().st_size,
+            log_bytes=size_of(self._started.log_path),
             cpu_s=usage.cpu_s,
             memory_bytes=usage.memory_bytes,
             answers_http=last is not None and last.status is not None,
