@@ -2,6 +2,7 @@
 
 import json
 import logging
+import resource
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,27 @@ def test_a_key_opens_and_closes_with_its_file(tmp_path: Path) -> None:
     path.unlink()
     assert ring.holder(bearer(key)) is None
     assert ring.holder(bearer("the-admins-key")) == ADMIN
+
+
+def test_a_revoked_key_opens_nothing_once_the_file_can_be_read_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key, path = new_key(), tmp_path / "keys.json"
+    keys = ClientKeys().with_key(LAPTOP, key)
+    save(path, keys)
+    ring = KeyRing("the-admins-key", path)
+    save(path, keys.without("laptop"))
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        held = [ring.holder(bearer(key)) for _ in range(2)]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert None not in held, "nobody knows yet"
+    assert ring.holder(bearer(key)) is None
+    assert caplog.text.count("the keys stay as they were") == 1
 
 
 def test_a_damaged_file_changes_nothing_and_is_named_once(

@@ -154,6 +154,7 @@ class KeyRing:
         self._admin = admin
         self._path = path
         self._signature: object = None
+        self._refused: object = None
         self._use(ClientKeys())
         self._refresh()
 
@@ -189,11 +190,15 @@ class KeyRing:
             signature = None
         if signature == self._signature:
             return
-        self._signature = signature
         try:
             self._use(load_keys(self._path) or ClientKeys())
         except ConfigError as error:
-            _log.error("the keys stay as they were: %s", error)
+            if signature != self._refused:
+                _log.error("the keys stay as they were: %s", error)
+            self._refused = signature
+            if isinstance(error.__cause__, OSError):
+                return  # too many files are open, say: the next request tries again
+        self._signature = signature
 
     def _use(self, keys: ClientKeys) -> None:
         self._keys = keys
