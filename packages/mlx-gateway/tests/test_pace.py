@@ -5,15 +5,25 @@ from hypothesis import strategies as st
 
 from mlx_gateway.fields import Fields
 from mlx_gateway.pace import MOST_CHARACTERS_AT_ONCE, MOST_TEXTS_AT_ONCE, PIECE_S, Pace
+from mlx_gateway.protocols.events import Usage
 from mlx_gateway.protocols.texts import Texts
 
 
-def of(lengths: list[int], read_with_each: int = 0) -> Texts:
+def of(lengths: list[int], query: int = 0) -> Texts[None]:
     texts = tuple("x" * length for length in lengths)
-    return Texts(texts, lambda _: Fields({}, 0), read_with_each=read_with_each)
+    return Texts(
+        texts,
+        "documents",
+        asked=lambda _: Fields({}, 0),
+        read=lambda *_: None,
+        joined=lambda _: (b"", Usage()),
+        query="q" * query,
+    )
 
 
-def read(texts: Texts, pace: Pace, characters_per_s: float, overhead_s: float = 0.0) -> list[float]:
+def read(
+    texts: Texts[None], pace: Pace, characters_per_s: float, overhead_s: float = 0.0
+) -> list[float]:
     """The seconds that each piece takes a model of that speed."""
     found: list[float] = []
     begin = 0

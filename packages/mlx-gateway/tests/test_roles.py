@@ -26,7 +26,10 @@ models:
     context_tokens: 10
     dimensions: 4
     shortens: true
-  rank: {upstreams: [{url: "http://127.0.0.1:PORT1", model: ranker}], role: rerank}
+  rank:
+    upstreams: [{url: "http://127.0.0.1:PORT1", model: ranker}]
+    role: rerank
+    context_tokens: 10
 """
 VECTOR = [0.5, 0.5, 0.1, 0.7]
 
@@ -170,6 +173,50 @@ async def test_another_models_vectors_never_stand_in(bench: MakeBench) -> None:
         assert not it.engines[0].seen
 
 
+@pytest.mark.parametrize("wrong", [{"error": {"message": "out of memory"}}, {"data": []}])
+async def test_an_engine_that_fails_in_the_middle_of_many_texts_is_asked_no_further(
+    bench: MakeBench, wrong: dict[str, object]
+) -> None:
+    pieces = 0
+
+    async def fails_at_the_third(exchange: Exchange) -> None:
+        nonlocal pieces
+        pieces += 1
+        if pieces == 3:
+            await exchange.json(wrong, 500 if "error" in wrong else 200)
+        else:
+            await serves(exchange)
+
+    async with bench(ROLES, fails, fails_at_the_third) as it:
+        many = {"model": "embed", "input": [f"text {number}" for number in range(500)]}
+        answer = await it.client.ask("/v1/embeddings", many)
+
+        assert answer.status == 503
+        assert answer.document["error"]["message"].startswith("No model could answer. embed: ")
+        assert pieces == 3
+
+
+async def test_texts_of_a_client_that_left_are_embedded_no_further(bench: MakeBench) -> None:
+    async def answers_once(exchange: Exchange) -> None:
+        if len(it.engines[1].seen) > 1:
+            await asyncio.Event().wait()
+        await serves(exchange)
+
+    async with bench(ROLES, fails, answers_once) as it:
+        engine = it.engines[1]
+        many = {"model": "embed", "input": [f"text {number}" for number in range(512)]}
+        _, writer = await it.client.open("/v1/embeddings", many)
+        while len(engine.seen) < 2:
+            engine.asked.clear()
+            await engine.asked.wait()
+        writer.close()
+        await engine.left.wait()
+        while it.gateway.requests():  # noqa: ASYNC110 - nothing announces it
+            await asyncio.sleep(0.01)
+
+        assert len(engine.seen) == 2
+
+
 async def test_a_text_that_cannot_fit_is_refused_before_it_is_sent(bench: MakeBench) -> None:
     async with bench(ROLES, fails, serves) as it:
         long = await it.client.ask("/v1/embeddings", {"model": "embed", "input": ["a", "b" * 999]})
@@ -178,6 +225,22 @@ async def test_a_text_that_cannot_fit_is_refused_before_it_is_sent(bench: MakeBe
         assert (long.status, many.status) == (400, 200)
         assert "999 characters, and the model reads 10 tokens" in long.document["error"]["message"]
         assert long.document["error"]["code"] == "context_length_exceeded"
+        assert long.document["error"]["param"] == "input"
+
+
+@pytest.mark.parametrize("param", ["query", "documents"])
+async def test_a_question_that_cannot_fit_is_not_sent_with_every_document(
+    bench: MakeBench, param: str
+) -> None:
+    async with bench(ROLES, fails, serves) as it:
+        asked = {"model": "rank", "query": "q", "documents": ["a", "b"]}
+        long = {"query": "q" * 999, "documents": ["a", "b" * 999]}
+        answer = await it.client.ask("/v1/rerank", asked | {param: long[param]})
+
+        assert answer.status == 400
+        assert answer.document["error"]["param"] == param
+        assert f"`{param}` is too long for rank" in answer.document["error"]["message"]
+        assert not it.engines[1].seen
 
 
 ONLY_CHATS = """

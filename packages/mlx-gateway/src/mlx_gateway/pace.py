@@ -5,6 +5,8 @@ All engines of a machine share its GPU, which turns to others between two pieces
 (decision 0118)
 """
 
+from typing import Any
+
 from mlx_gateway.protocols.texts import Texts
 
 PIECE_S = 0.25
@@ -27,7 +29,7 @@ class Pace:
         self.piece_s: float = PIECE_S
         self._characters_at_once = float(_FIRST_CHARACTERS)
 
-    def piece(self, texts: Texts, begin: int) -> int:
+    def piece(self, texts: Texts[Any], begin: int) -> int:
         """Where the piece ends that begins with a text; it has one text at least."""
         end, last = begin + 1, min(begin + MOST_TEXTS_AT_ONCE, len(texts.all))
         while end < last and texts.characters(begin, end + 1) <= self._characters_at_once:

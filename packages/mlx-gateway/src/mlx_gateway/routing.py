@@ -170,8 +170,11 @@ def too_long(name: str, prompt_tokens: int, context_tokens: int) -> ApiError:
     )
 
 
-def refuse_far_too_long(name: str, text: str, context_tokens: int) -> None:
+def refuse_far_too_long(name: str, text: str, context_tokens: int, param: str) -> None:
     """Return if a text may fit the context; its engine doesn't count what it only reads.
+
+    Args:
+        param: The field that holds it.
 
     Raises:
         ApiError: When no tokenizer makes so few tokens of it.
@@ -181,10 +184,10 @@ def refuse_far_too_long(name: str, text: str, context_tokens: int) -> None:
         return
     raise ApiError(
         HTTPStatus.BAD_REQUEST,
-        f"A text is too long for {name}: it has {len(text):,} characters, and the model reads "
-        f"{context_tokens:,} tokens.",
+        f"A text in `{param}` is too long for {name}: it has {len(text):,} characters, and the "
+        f"model reads {context_tokens:,} tokens.",
         code="context_length_exceeded",
-        param="input",
+        param=param,
     )
 
 

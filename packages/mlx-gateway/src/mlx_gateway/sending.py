@@ -30,7 +30,7 @@ from mlx_gateway.prompts.segments import Prompt
 from mlx_gateway.protocols.api import Call, countable, prompt_text
 from mlx_gateway.protocols.events import Usage
 from mlx_gateway.protocols.media import require_media
-from mlx_gateway.protocols.texts import AnsweredPiece
+from mlx_gateway.protocols.texts import Texts
 from mlx_gateway.relay import LONGEST_ANSWER_BYTES, Attempt
 from mlx_gateway.routing import RouteOption, candidates, needs_count, refuse_far_too_long, too_long
 from mlx_gateway.served_models import ServedModels
@@ -192,7 +192,9 @@ class Sender:
                 return await self._answer_ready(request, option, call)
             await self._refuse_too_long(request, option, call)
             if call.texts is not None:
-                usage = await self._ask_in_pieces(request, option, call, failed, waited_from)
+                usage = await self._ask_in_pieces(
+                    request, option, call, call.texts, failed, waited_from
+                )
             else:
                 async with self._turn(request, option, failed, waited_from) as upstream:
                     attempt = self._prepare(request, option, upstream, call)
@@ -234,6 +236,7 @@ class Sender:
         request: ModelRequest,
         option: RouteOption,
         call: Call,
+        texts: Texts[Any],
         failed: set[str],
         waited_from: float,
     ) -> Usage:
@@ -243,9 +246,8 @@ class Sender:
             ApiError: When the request is at fault, or the model's line is full.
             UpstreamFailedError: When an upstream gave no usable answer.
         """
-        assert call.texts is not None
-        texts, pace = call.texts, self._paces[option.name]
-        answers: list[AnsweredPiece] = []
+        pace = self._paces[option.name]
+        parts: list[Any] = []
         begin = 0
         while begin < len(texts.all):
             if texts.can_wait and any(map(self._models.settings.is_here, option.model.upstreams)):
@@ -255,12 +257,13 @@ class Sender:
             async with self._turn(request, option, failed, waited_from) as upstream:
                 attempt = self._prepare(request, option, upstream, replace(call, fields=fields))
                 asked_at = time.monotonic()
-                answers.append(AnsweredPiece(end - begin, await attempt.fetch()))
+                body = await attempt.fetch()
                 waited_from = time.monotonic()
                 pace.note(texts.characters(begin, end), waited_from - asked_at)
+                parts.append(texts.read(body, end - begin))
             failed.discard(upstream.root)
             begin = end
-        answer, usage = request.api.joined(answers, call)
+        answer, usage = texts.joined(parts)
         await request.outbox.whole(HTTPStatus.OK, answer, _JSON.encode())
         return usage
 
@@ -333,7 +336,8 @@ class Sender:
         """
         limit = option.model.context_tokens
         if limit is not None and call.texts is not None:
-            refuse_far_too_long(option.name, call.texts.longest, limit)
+            for param, text in call.texts.longest.items():
+                refuse_far_too_long(option.name, text, limit, param)
             return
         if limit is None or not needs_count(option.model, request.fields.size_bytes):
             return

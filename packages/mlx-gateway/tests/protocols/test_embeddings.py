@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import Fields, read_fields
 from mlx_gateway.protocols.embeddings import Embeddings, packed, unit_vector
-from mlx_gateway.protocols.texts import AnsweredPiece
+from mlx_gateway.protocols.events import Usage
 from mlx_gateway.settings import ModelSettings, Role, Upstream
 
 API = Embeddings()
@@ -34,8 +34,12 @@ def answer(*rows: list[float], tokens: int | None = 3) -> bytes:
     return json.dumps({"data": data, "model": "m", "usage": {"prompt_tokens": tokens}}).encode()
 
 
-def pieces(*bodies: bytes, texts: int = 1) -> list[AnsweredPiece]:
-    return [AnsweredPiece(texts, body) for body in bodies]
+def joined(fields: Fields, *answers: tuple[int, bytes]) -> tuple[dict[str, Any], Usage]:
+    """What the client gets for an engine's answers, each for so many of its texts."""
+    texts = API.read(fields, sees_images=None).texts
+    assert texts is not None
+    body, usage = texts.joined([texts.read(answered, count) for count, answered in answers])
+    return json.loads(body), usage
 
 
 def test_an_engine_gets_what_it_knows_and_its_numbers_come_back_as_they_are() -> None:
@@ -46,16 +50,16 @@ def test_an_engine_gets_what_it_knows_and_its_numbers_come_back_as_they_are() ->
     sent = json.loads(call.texts.asked(["b"]).encode())
     assert sent == {"model": "m", "input": ["b"], "user": "u"}
     row = [0.1, 1e-7, -0.30000001192092896]
-    (found,) = json.loads(API.joined(pieces(answer(row)), call)[0])["data"]
+    (found,) = joined(fields, (1, answer(row)))[0]["data"]
     assert found == {"object": "embedding", "index": 0, "embedding": row}
 
 
 @given(st.lists(vectors, min_size=1, max_size=3))
 def test_base64_holds_the_same_numbers_as_the_list(rows: list[list[float]]) -> None:
-    call = API.read(asked(input="a", encoding_format="base64"), sees_images=None)
-    body, usage = API.joined(pieces(answer(*rows), texts=len(rows)), call)
+    fields = asked(input="a", encoding_format="base64")
+    document, usage = joined(fields, (len(rows), answer(*rows)))
 
-    for given_row, row in zip(json.loads(body)["data"], rows, strict=True):
+    for given_row, row in zip(document["data"], rows, strict=True):
         data = b64decode(given_row["embedding"])
         assert list(struct.unpack(f"<{len(row)}f", data)) == row
     assert usage.prompt_tokens == 3
@@ -64,8 +68,7 @@ def test_base64_holds_the_same_numbers_as_the_list(rows: list[list[float]]) -> N
 
 @given(vectors, st.integers(1, 9))
 def test_a_shortened_vector_is_the_beginning_at_length_one(row: list[float], length: int) -> None:
-    call = API.read(asked(input="a", dimensions=length), sees_images=None)
-    (found,) = json.loads(API.joined(pieces(answer(row)), call)[0])["data"]
+    (found,) = joined(asked(input="a", dimensions=length), (1, answer(row)))[0]["data"]
     begin = row[:length]
 
     if norm := math.hypot(*begin):
@@ -78,15 +81,14 @@ def test_a_shortened_vector_is_the_beginning_at_length_one(row: list[float], len
 @given(st.lists(st.integers(1, 64), min_size=1, max_size=8))
 def test_texts_that_went_in_pieces_come_back_in_their_order(sizes: list[int]) -> None:
     count = sum(sizes)
-    call = API.read(asked(input=[f"text {number}" for number in range(count)]), sees_images=None)
     numbers = iter(range(count))
     answers = [
-        AnsweredPiece(size, answer(*([float(next(numbers))] for _ in range(size)), tokens=size))
+        (size, answer(*([float(next(numbers))] for _ in range(size)), tokens=size))
         for size in sizes
     ]
-    body, usage = API.joined(answers, call)
+    document, usage = joined(asked(input=[f"text {each}" for each in range(count)]), *answers)
 
-    rows = json.loads(body)["data"]
+    rows = document["data"]
     assert [row["embedding"] for row in rows] == [[float(number)] for number in range(count)]
     assert [row["index"] for row in rows] == list(range(count))
     assert usage.prompt_tokens == count
@@ -146,7 +148,5 @@ def test_vectors_are_shortened_only_where_the_model_is_made_for_it(
     "body", [b"no JSON", b'{"data": 1}', b'{"data": [{"embedding": "x"}]}', answer([1.0], [2.0])]
 )
 def test_an_answer_without_vectors_is_the_engines_failure(body: bytes) -> None:
-    call = API.read(asked(input="a", encoding_format="base64"), sees_images=None)
-
     with pytest.raises(UpstreamFailedError):
-        API.joined(pieces(body), call)
+        joined(asked(input="a", encoding_format="base64"), (1, body))

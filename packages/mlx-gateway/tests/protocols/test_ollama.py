@@ -11,7 +11,6 @@ from mlx_gateway.fields import read_fields
 from mlx_gateway.protocols.api import Call
 from mlx_gateway.protocols.events import EventStream, Usage
 from mlx_gateway.protocols.ollama import OllamaChat, OllamaEmbed, OllamaGenerate
-from mlx_gateway.protocols.texts import AnsweredPiece
 
 CHAT, GENERATE, EMBED = OllamaChat(), OllamaGenerate(), OllamaEmbed()
 PIXEL = (
@@ -277,23 +276,27 @@ def test_a_generated_text_is_a_response() -> None:
         assert [line["response"] for line in lines] == ["hello", ""]
 
 
+def embedded(call: Call, answer: dict[str, Any]) -> dict[str, Any]:
+    """What the client gets for an engine's answer for all texts."""
+    assert call.texts is not None
+    part = call.texts.read(json.dumps(answer).encode(), len(call.texts.all))
+    return json.loads(call.texts.joined([part])[0])
+
+
 def test_embeddings_come_in_the_order_of_the_texts() -> None:
     call = read(EMBED, input=["a", "b"], keep_alive="5m", truncate=True)
     assert call.texts is not None
     assert json.loads(call.texts.asked(["a"]).encode()) == {"model": "m", "input": ["a"]}
     rows = [{"index": 1, "embedding": [2.0]}, {"index": 0, "embedding": [1.0]}]
-    body, _ = EMBED.whole(json.dumps({"data": rows, "usage": {"prompt_tokens": 2}}).encode(), call)
-
-    answer = json.loads(body)
+    answer = embedded(call, {"data": rows, "usage": {"prompt_tokens": 2}})
     assert (answer["embeddings"], answer["prompt_eval_count"]) == ([[1.0], [2.0]], 2)
 
 
 def test_embeddings_are_shortened_as_openais_are() -> None:
     call = read(EMBED, input="a", dimensions=1)
     rows = [{"index": 0, "embedding": [0.6, 0.8]}]
-    body, _ = EMBED.joined([AnsweredPiece(1, json.dumps({"data": rows}).encode())], call)
 
-    assert json.loads(body)["embeddings"] == [[1.0]]
+    assert embedded(call, {"data": rows})["embeddings"] == [[1.0]]
 
 
 def test_an_error_is_a_text() -> None:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import Fields, read_fields
 from mlx_gateway.protocols.rerank import Rerank
-from mlx_gateway.protocols.texts import AnsweredPiece
 
 API = Rerank()
 
@@ -28,14 +27,14 @@ def scored(scores: list[float]) -> bytes:
 
 
 def ranked(fields: Fields, score: Any) -> dict[str, Any]:
-    call = API.read(fields, sees_images=None)
-    assert call.texts is not None
-    answers: list[AnsweredPiece] = []
-    for some in batched(call.texts.all, 64, strict=False):
-        sent = json.loads(call.texts.asked(some).encode())
+    texts = API.read(fields, sees_images=None).texts
+    assert texts is not None
+    parts: list[Any] = []
+    for some in batched(texts.all, 64, strict=False):
+        sent = json.loads(texts.asked(some).encode())
         assert (sent["query"], sent["documents"]) == ("q", list(some))
-        answers.append(AnsweredPiece(len(some), scored([score(text) for text in some])))
-    return json.loads(API.joined(answers, call)[0])
+        parts.append(texts.read(scored([score(text) for text in some]), len(some)))
+    return json.loads(texts.joined(parts)[0])
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=200), st.none() | st.integers(1, 250))
@@ -93,6 +92,7 @@ def test_a_request_that_has_no_answer_is_refused_in_words(
     ],
 )
 def test_an_answer_without_an_order_is_the_engines_failure(body: bytes) -> None:
-    piece = AnsweredPiece(1, body)
+    texts = API.read(asked(documents=["a"]), sees_images=None).texts
+    assert texts is not None
     with pytest.raises(UpstreamFailedError):
-        API.joined([piece], API.read(asked(documents=["a"]), sees_images=None))
+        texts.read(body, 1)

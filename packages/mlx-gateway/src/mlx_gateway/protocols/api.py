@@ -1,6 +1,5 @@
 """What an API is to the gateway: how requests, answers, streams and errors of its kind look."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,7 +8,7 @@ import msgspec
 from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import Fields, list_in, object_in
 from mlx_gateway.protocols.events import EventStream, Usage
-from mlx_gateway.protocols.texts import AnsweredPiece, Texts
+from mlx_gateway.protocols.texts import Texts
 from mlx_gateway.protocols.tool_names import ClientTools
 from mlx_gateway.settings import ModelSettings, Role
 
@@ -32,8 +31,7 @@ class Call:
         unloads: Whether it is one for a model that is ended.
         keep_s: For how long the client wants the model kept after this; None as it is set up.
         began: When the client asked, by the monotonic clock, where the answer must say it.
-        texts: What the engine gets in pieces, the answers to be `joined`; None where it gets
-            `fields` alone.
+        texts: What the engine gets in pieces; None where it gets `fields` alone.
     """
 
     fields: Fields
@@ -51,7 +49,7 @@ class Call:
     unloads: bool = False
     keep_s: float | None = None
     began: float = 0.0
-    texts: Texts | None = None
+    texts: Texts[Any] | None = None
 
     def counted(self, prompt_tokens: int | None) -> "Call":
         """The same call, its prompt counted."""
@@ -135,14 +133,6 @@ class Api:
         Raises:
             ApiError: When it can't.
         """
-
-    def joined(self, answers: Sequence[AnsweredPiece], call: Call) -> tuple[bytes, Usage]:
-        """What the client gets for the engine's answers for `call.texts`, and what they used.
-
-        Raises:
-            UpstreamFailedError: When one of them is no answer.
-        """
-        raise NotImplementedError
 
     def stream(self, call: Call) -> EventStream:  # noqa: ARG002
         """What passes an answer's events on."""

@@ -8,8 +8,9 @@ others wait for minutes. Checked against mlx_vlm.server 0.7.10 and vllm-mlx 0.6.
 import math
 from array import array
 from base64 import b64encode
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal, override
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Literal, NamedTuple, override
 
 import msgspec
 
@@ -18,8 +19,27 @@ from mlx_gateway.fields import Fields, invalid, list_in
 from mlx_gateway.protocols.api import Api, Call, decoded_answer
 from mlx_gateway.protocols.checks import checked, positive
 from mlx_gateway.protocols.events import Usage
-from mlx_gateway.protocols.texts import AnsweredPiece, Texts, refuse_too_many
+from mlx_gateway.protocols.texts import Texts, refuse_too_many
 from mlx_gateway.settings import ModelSettings, Role
+
+
+class Vectors(NamedTuple):
+    """The vectors of some texts, in their order.
+
+    Attributes:
+        rows: Each as the client gets it: JSON of a list of numbers, or of a text in base64.
+        tokens: How many were read; None where that is unknown.
+    """
+
+    rows: list[msgspec.Raw]
+    model: str
+    tokens: int | None
+
+    @staticmethod
+    def of(parts: Sequence["Vectors"]) -> "Vectors":
+        """The vectors of all texts."""
+        rows = [row for part in parts for row in part.rows]
+        return Vectors(rows, parts[0].model, sum_of(part.tokens for part in parts))
 
 
 class Embeddings(Api):
@@ -33,15 +53,7 @@ class Embeddings(Api):
 
     @override
     def read(self, fields: Fields, *, sees_images: bool | None) -> Call:
-        texts = _texts(fields)
-        checked(fields, _Request)
-        positive(fields, "dimensions")
-        sent = fields.without("encoding_format", "dimensions")
-
-        def asked(some: Sequence[str]) -> Fields:
-            return sent.with_values(input=some)
-
-        return Call(fields, asked=fields, texts=Texts(texts, asked, can_wait=len(texts) > 1))
+        return Call(fields, texts=texts_to_embed(fields, _document))
 
     @override
     def require(self, fields: Fields, model: ModelSettings) -> None:
@@ -65,27 +77,29 @@ class Embeddings(Api):
                 param="dimensions",
             )
 
-    @override
-    def joined(self, answers: Sequence[AnsweredPiece], call: Call) -> tuple[bytes, Usage]:
-        asked = call.asked or call.fields
-        length: int | None = asked.get("dimensions")
-        is_packed = asked.get("encoding_format") == "base64"
-        vectors: list[Any] = []
-        read = [_read(each) for each in answers]
-        for vector in (row.embedding for answer in read for row in answer.in_order()):
-            shortened = vector if length is None else unit_vector(vector[:length])
-            vectors.append(packed(shortened) if is_packed else shortened)
-        tokens = sum_of(answer.usage.prompt_tokens for answer in read)
-        document = {
-            "object": "list",
-            "data": [
-                {"object": "embedding", "index": index, "embedding": vector}
-                for index, vector in enumerate(vectors)
-            ],
-            "model": read[0].model,
-            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-        }
-        return msgspec.json.encode(document), Usage(prompt_tokens=tokens)
+
+def texts_to_embed(
+    fields: Fields, joined: Callable[[Vectors], tuple[bytes, Usage]]
+) -> Texts[Vectors]:
+    """The texts of a request with OpenAI's fields.
+
+    Args:
+        joined: What the client gets for the vectors, and what they used.
+
+    Raises:
+        ApiError: When it breaks the API's rules.
+    """
+    texts = _texts(fields)
+    packs = checked(fields, _Request).encoding_format == "base64"
+    sent = fields.without("encoding_format", "dimensions")
+    return Texts(
+        texts,
+        "input",
+        asked=lambda some: sent.with_values(input=some),
+        read=partial(_read, length=positive(fields, "dimensions"), packs=packs),
+        joined=lambda parts: joined(Vectors.of(parts)),
+        can_wait=len(texts) > 1,
+    )
 
 
 def unit_vector(vector: Sequence[float]) -> list[float]:
@@ -99,7 +113,7 @@ def packed(vector: Sequence[float]) -> str:
     return b64encode(array("f", vector).tobytes()).decode()
 
 
-def sum_of(counts: Iterator[int | None]) -> int | None:
+def sum_of(counts: Iterable[int | None]) -> int | None:
     """The sum; None where one is unknown."""
     known = list(counts)
     return None if None in known else sum(each for each in known if each is not None)
@@ -128,16 +142,39 @@ def _texts(fields: Fields) -> tuple[str, ...]:
     return tuple(str(each) for each in texts)
 
 
-def _read(answer: AnsweredPiece) -> "_Answer":
-    """An engine's answer, with one vector for each text.
+def _read(body: bytes, texts: int, *, length: int | None, packs: bool) -> Vectors:
+    """The vectors in an engine's answer for so many texts, made ready for the client.
+
+    Those of thousands of texts take seconds, so that each answer's are made as it comes.
+
+    Args:
+        length: How long each must be; None for as long as the model makes them.
+        packs: Whether the client wants them in base64.
 
     Raises:
-        UpstreamFailedError: When it is anything else.
+        UpstreamFailedError: When it isn't one vector for each text.
     """
-    found = decoded_answer(answer.body, _Answer, "one with embeddings")
-    if len(found.data) != answer.texts:
-        raise UpstreamFailedError(f"it gave {len(found.data)} vectors for {answer.texts} texts")
-    return found
+    found = decoded_answer(body, _Answer, "one with embeddings")
+    if len(found.data) != texts:
+        raise UpstreamFailedError(f"it gave {len(found.data)} vectors for {texts} texts")
+    rows: list[msgspec.Raw] = []
+    for row in sorted(found.data, key=lambda row: row.index):
+        vector = row.embedding if length is None else unit_vector(row.embedding[:length])
+        rows.append(msgspec.Raw(msgspec.json.encode(packed(vector) if packs else vector)))
+    return Vectors(rows, found.model, found.usage.prompt_tokens)
+
+
+def _document(vectors: Vectors) -> tuple[bytes, Usage]:
+    document = {
+        "object": "list",
+        "data": [
+            {"object": "embedding", "index": index, "embedding": row}
+            for index, row in enumerate(vectors.rows)
+        ],
+        "model": vectors.model,
+        "usage": {"prompt_tokens": vectors.tokens, "total_tokens": vectors.tokens},
+    }
+    return msgspec.json.encode(document), Usage(prompt_tokens=vectors.tokens)
 
 
 class _Request(msgspec.Struct):
@@ -158,6 +195,3 @@ class _Answer(msgspec.Struct):
     data: list[_Row]
     model: str = ""
     usage: _Tokens = msgspec.field(default_factory=_Tokens)
-
-    def in_order(self) -> list[_Row]:
-        return sorted(self.data, key=lambda row: row.index)

@@ -11,7 +11,6 @@ import time
 from base64 import b64decode
 from binascii import Error as Base64Error
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal, cast, override
@@ -20,9 +19,9 @@ import msgspec
 
 from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, list_in, object_in
-from mlx_gateway.protocols.api import Api, Call, answer_in, read_usage
+from mlx_gateway.protocols.api import Api, Call, answer_in
 from mlx_gateway.protocols.checks import checked
-from mlx_gateway.protocols.embeddings import Embeddings
+from mlx_gateway.protocols.embeddings import Embeddings, Vectors, texts_to_embed
 from mlx_gateway.protocols.events import (
     ANY_EVENT,
     EventStream,
@@ -31,7 +30,6 @@ from mlx_gateway.protocols.events import (
     split_events,
 )
 from mlx_gateway.protocols.openai_chat import ChatCompletions, Completions
-from mlx_gateway.protocols.texts import AnsweredPiece
 from mlx_gateway.protocols.tool_names import ClientTool, engine_name
 from mlx_gateway.settings import ModelSettings, Role
 
@@ -282,8 +280,18 @@ class OllamaEmbed(_Ollama):
     def read(self, fields: Fields, *, sees_images: bool | None) -> Call:
         checked(fields, _EmbedRequest)
         asked = fields.only("model", "input", "dimensions")
-        call = _EMBEDDINGS.read(asked, sees_images=sees_images)
-        return _as_call(call, fields, "/v1/embeddings")
+        call = _as_call(Call(asked), fields, "/v1/embeddings")
+
+        def joined(vectors: Vectors) -> tuple[bytes, Usage]:
+            answer = {
+                "model": _model(call),
+                "embeddings": vectors.rows,
+                "total_duration": _ns(time.monotonic() - call.began),
+                "prompt_eval_count": vectors.tokens,
+            }
+            return msgspec.json.encode(answer), Usage(prompt_tokens=vectors.tokens)
+
+        return replace(call, texts=texts_to_embed(asked, joined))
 
     @override
     def require(self, fields: Fields, model: ModelSettings) -> None:
@@ -292,23 +300,6 @@ class OllamaEmbed(_Ollama):
     @override
     def streams(self, fields: Fields) -> bool:
         return False
-
-    @override
-    def whole(self, body: bytes, call: Call) -> tuple[bytes, Usage]:
-        document = answer_in(body)
-        usage = read_usage(object_in(document.get("usage")))
-        rows = sorted(map(object_in, list_in(document.get("data"))), key=_index)
-        answer = {
-            "model": _model(call),
-            "embeddings": [row.get("embedding") for row in rows],
-            "total_duration": _ns(time.monotonic() - call.began),
-            "prompt_eval_count": usage.prompt_tokens,
-        }
-        return msgspec.json.encode(answer), usage
-
-    @override
-    def joined(self, answers: Sequence[AnsweredPiece], call: Call) -> tuple[bytes, Usage]:
-        return self.whole(_EMBEDDINGS.joined(answers, call)[0], call)
 
     @override
     def _only_loads(self, fields: Fields) -> bool:
@@ -592,11 +583,6 @@ def _line(document: dict[str, Any]) -> bytes:
 
 def _ns(seconds: float) -> int:
     return round(seconds * 1e9)
-
-
-def _index(row: dict[str, Any]) -> int:
-    index = row.get("index")
-    return index if isinstance(index, int) else 0
 
 
 _CHAT, _COMPLETIONS, _EMBEDDINGS = ChatCompletions(), Completions(), Embeddings()

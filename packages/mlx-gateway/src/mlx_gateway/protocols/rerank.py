@@ -15,7 +15,7 @@ from mlx_gateway.protocols.api import Api, Call, decoded_answer
 from mlx_gateway.protocols.checks import checked, positive
 from mlx_gateway.protocols.embeddings import sum_of
 from mlx_gateway.protocols.events import Usage
-from mlx_gateway.protocols.texts import AnsweredPiece, Texts, refuse_too_many
+from mlx_gateway.protocols.texts import Texts, refuse_too_many
 from mlx_gateway.settings import Role
 
 PATH = "/v1/rerank"
@@ -35,8 +35,8 @@ class Rerank(Api):
     @override
     def read(self, fields: Fields, *, sees_images: bool | None) -> Call:
         query, documents = _query(fields), _documents(fields)
-        checked(fields, _Request)
-        positive(fields, "top_n")
+        returned = documents if checked(fields, _Request).return_documents else ()
+        most = positive(fields, "top_n") or len(documents)
         if fields.get("rank_fields"):
             raise invalid("`rank_fields` is not supported: send documents as text.",
                           param="rank_fields")  # fmt: skip
@@ -44,50 +44,59 @@ class Rerank(Api):
         def asked(some: Sequence[str]) -> Fields:
             return Fields({}, 0).with_values(model="", query=query, documents=some)
 
-        can_wait = len(documents) > _MOST_OF_A_SEARCH
-        texts = Texts(tuple(documents), asked, read_with_each=len(query), can_wait=can_wait)
-        return Call(fields, path=PATH, asked=fields, texts=texts)
-
-    @override
-    def joined(self, answers: Sequence[AnsweredPiece], call: Call) -> tuple[bytes, Usage]:
-        asked = call.asked or call.fields
-        documents = _documents(asked)
-        read = [_read(each) for each in answers]
-        results: list[dict[str, Any]] = []
-        before = 0
-        for piece, answer in zip(answers, read, strict=True):
-            results += (
-                {"index": each.index + before, "relevance_score": each.score}
-                for each in answer.results
-            )
-            before += piece.texts
-        results.sort(key=lambda each: (-each["relevance_score"], each["index"]))
-        del results[asked.get("top_n") or len(results) :]
-        if asked.flag("return_documents"):
-            for each in results:
-                each["document"] = {"text": documents[each["index"]]}
-        tokens = sum_of(answer.usage.total_tokens for answer in read)
-        document = {
-            "id": secrets.token_hex(16),
-            "object": "list",
-            "model": read[0].model,
-            "results": results,
-            "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-            "meta": {"tokens": {"input_tokens": tokens}},
-        }
-        return msgspec.json.encode(document), Usage(prompt_tokens=tokens)
+        texts = Texts(
+            documents,
+            "documents",
+            asked,
+            read=_read,
+            joined=lambda parts: _ranked(parts, most, returned),
+            query=query,
+            can_wait=len(documents) > _MOST_OF_A_SEARCH,
+        )
+        return Call(fields, path=PATH, texts=texts)
 
 
-def _read(answer: AnsweredPiece) -> "_Answer":
-    """An engine's answer, with a score for each document.
+def _read(body: bytes, documents: int) -> "_Answer":
+    """The scores in an engine's answer for so many documents.
 
     Raises:
-        UpstreamFailedError: When it is anything else.
+        UpstreamFailedError: When it isn't one for each.
     """
-    found = decoded_answer(answer.body, _Answer, "an order of documents")
-    if sorted(each.index for each in found.results) != list(range(answer.texts)):
-        raise UpstreamFailedError(f"it didn't give a score for each of {answer.texts} documents")
+    found = decoded_answer(body, _Answer, "an order of documents")
+    if sorted(each.index for each in found.results) != list(range(documents)):
+        raise UpstreamFailedError(f"it didn't give a score for each of {documents} documents")
     return found
+
+
+def _ranked(parts: Sequence["_Answer"], most: int, returned: Sequence[str]) -> tuple[bytes, Usage]:
+    """The best of all documents.
+
+    Args:
+        most: How many the client wants.
+        returned: The documents, where it wants them back; else none.
+    """
+    results: list[dict[str, Any]] = []
+    before = 0
+    for part in parts:
+        results += (
+            {"index": each.index + before, "relevance_score": each.score} for each in part.results
+        )
+        before += len(part.results)
+    results.sort(key=lambda each: (-each["relevance_score"], each["index"]))
+    del results[most:]
+    if returned:
+        for each in results:
+            each["document"] = {"text": returned[each["index"]]}
+    tokens = sum_of(part.usage.total_tokens for part in parts)
+    document = {
+        "id": secrets.token_hex(16),
+        "object": "list",
+        "model": parts[0].model,
+        "results": results,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+        "meta": {"tokens": {"input_tokens": tokens}},
+    }
+    return msgspec.json.encode(document), Usage(prompt_tokens=tokens)
 
 
 def _query(fields: Fields) -> str:
@@ -97,7 +106,7 @@ def _query(fields: Fields) -> str:
     return query
 
 
-def _documents(fields: Fields) -> list[str]:
+def _documents(fields: Fields) -> tuple[str, ...]:
     """The documents' texts, which some clients put into objects.
 
     Raises:
@@ -108,7 +117,7 @@ def _documents(fields: Fields) -> list[str]:
     if not texts or not all(isinstance(each, str) and each for each in texts):
         raise invalid("`documents` must be a list of texts, none of them empty.", param="documents")
     refuse_too_many(texts, "documents")
-    return [str(each) for each in texts]
+    return tuple(str(each) for each in texts)
 
 
 class _Request(msgspec.Struct):
