@@ -79,6 +79,16 @@ def test_an_embedder_of_the_catalog_gets_its_role_and_its_memory(home: Home, nam
     assert planned.generation_tps is None
 
 
+def test_a_context_that_is_asked_for_is_that_of_the_tiers_that_chat(home: Home):
+    added = (Addition("bge-m3"), Addition("soprano-80m"), Addition("qwen3-0.6b"))
+    draft = define(home, Constraints(context_tokens=20_000), additions=added)
+    contexts = {tier.model: tier.context_tokens for tier in draft.stack.tiers}
+
+    assert contexts["bge-m3"] == 8192, "what it was trained for"
+    assert contexts["soprano-80m"] is None, "a voice has none"
+    assert contexts["qwen3-0.6b"] == 20_000
+
+
 def test_a_whisper_without_its_processor_is_refused_once_it_is_here(home: Home) -> None:
     opened, whisper = OpenStack(home), Addition("whisper-large-v3-turbo", "whisper")
     draft = draft_stack(opened, additions=(whisper,))

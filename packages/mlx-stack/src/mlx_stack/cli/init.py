@@ -65,7 +65,7 @@ class _InitCommand(click.Command):
 )
 @planning_options(
     budget_help="Memory budget for all tiers, e.g. 30gb.",
-    context_help="Context length of every new tier, in tokens.",
+    context_help="Context length of every new chat tier, in tokens.",
 )
 @click.option(
     "--add",

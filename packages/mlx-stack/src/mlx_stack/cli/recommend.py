@@ -20,7 +20,7 @@ _ALTERNATIVES = 8
 @click.command("recommend")
 @planning_options(
     budget_help="Memory budget for all tiers, e.g. 30gb.",
-    context_help="Context length of every tier, in tokens.",
+    context_help="Context length of every chat tier, in tokens.",
 )
 @several_hardware_option
 @click.option(

@@ -153,6 +153,8 @@ def added_tier(
     """The tier that serves a model that the user named; its port is still to be given.
 
     Args:
+        context_tokens: The context of a model that chats; None for the usual one. Others have the
+            usual one, as those that a plan proposes.
         hosts: The Macs that the model is divided between, if it is.
 
     Raises:
@@ -173,6 +175,7 @@ def added_tier(
             f"{tier_name!r} can't be the name of a tier.",
             hint="Lower-case letters, digits and dashes, at most 32, a letter first: --as coder.",
         )
+    usual = usual_context(found.shape, tier_name, found.role)
     tier = Tier(
         name=tier_name,
         model=own_name,
@@ -180,7 +183,7 @@ def added_tier(
         source=_source_of(found, quant),
         port=_NO_PORT_YET,
         vllm_flags={},
-        context_tokens=context_tokens or usual_context(found.shape, tier_name, found.role),
+        context_tokens=(context_tokens or usual) if found.role.chats else usual,
         concurrency=concurrency,
         role=found.role,
         engine=ServingEngine.MLX_LM if hosts else found.engine_needed,
