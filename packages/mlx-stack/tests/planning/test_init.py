@@ -89,6 +89,15 @@ def test_a_context_that_is_asked_for_is_that_of_the_tiers_that_chat(home: Home):
     assert contexts["qwen3-0.6b"] == 20_000
 
 
+def test_a_model_of_two_tiers_is_downloaded_once(home: Home):
+    one = define(home, additions=(Addition("qwen3-0.6b", "a"),), only_additions=True)
+    two = define(home, additions=(Addition("qwen3-0.6b", "b"),))
+
+    assert [tier.name for tier in two.stack.tiers] == ["a", "b"]
+    assert two.pulls == one.pulls == ("qwen3-0.6b",)
+    assert two.download_bytes == one.download_bytes
+
+
 def test_a_whisper_without_its_processor_is_refused_once_it_is_here(home: Home) -> None:
     opened, whisper = OpenStack(home), Addition("whisper-large-v3-turbo", "whisper")
     draft = draft_stack(opened, additions=(whisper,))

@@ -95,8 +95,9 @@ class Draft:
 
     @property
     def download_bytes(self) -> int:
-        """What is to be downloaded, about, as far as that is known."""
-        return sum(each.download_bytes or 0 for each in self.tiers)
+        """What is to be downloaded, about, as far as that is known; once for several tiers."""
+        by_source = {each.tier.source: each.download_bytes or 0 for each in self.tiers}
+        return sum(by_source.values())
 
     @property
     def total_bytes(self) -> int | None:
@@ -201,7 +202,7 @@ def draft_stack(
             if stack.tier(each.tier) is None and each.tier not in removals
         ),
         gateway_port=gateway_port,
-        pulls=tuple(filter(None, absent)),
+        pulls=tuple(dict.fromkeys(filter(None, absent))),
         free_disk_bytes=free_bytes(opened.config.model_dir),
         notes=tuple(_notes(tiers, opened.config.litellm_port, gateway_port, warning)),
         warning=warning,
