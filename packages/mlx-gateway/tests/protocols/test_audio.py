@@ -122,6 +122,8 @@ def test_speech_is_asked_for_in_pieces_and_as_the_client_wants_it() -> None:
         ({"input": " "}, "input"),
         ({"input": 5}, "input"),
         ({"input": "x" * (LONGEST_TEXT + 1)}, "input"),
+        ({"input": "x", "instructions": "x" * (LONGEST_TEXT + 1)}, "instructions"),
+        ({"input": "x", "voice": "x" * (LONGEST_TEXT + 1)}, "voice"),
         ({"input": "x", "speed": 9}, "speed"),
         ({"input": "x", "response_format": "aac"}, "response_format"),
         ({"input": "x", "stream_format": "sse"}, "stream_format"),

@@ -83,12 +83,14 @@ class Speech(Api):
         asked = checked(fields, _Speech)
         if not asked.input.strip():
             raise invalid("`input` must be a text that is not empty.", param="input")
-        if len(asked.input) > LONGEST_TEXT:
-            raise invalid(
-                f"`input` is {len(asked.input):,} characters long; at most {LONGEST_TEXT:,} are "
-                "spoken at once.",
-                param="input",
-            )
+        for name in ("input", "instructions", "voice"):
+            length = len(getattr(asked, name))
+            if length > LONGEST_TEXT:
+                raise invalid(
+                    f"`{name}` is {length:,} characters long, and at most {LONGEST_TEXT:,} are "
+                    "allowed.",
+                    param=name,
+                )
         if not 0.25 <= asked.speed <= 4:
             raise invalid("`speed` must be a number from 0.25 to 4.", param="speed")
         sent: dict[str, object] = {"input": asked.input, "speed": asked.speed}
