@@ -141,6 +141,22 @@ async def test_documents_are_ranked_for_both_kinds_of_clients(bench: MakeBench, 
         assert it.engines[1].seen[0].path == "/v1/rerank"
 
 
+@pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank"])
+@pytest.mark.parametrize(
+    ("model", "more", "status"),
+    [("rank", {}, 400), ("gone", {}, 404), ("rank", {"key": "wrong"}, 401)],
+)
+async def test_what_is_wrong_with_a_ranking_is_where_each_kind_of_client_looks(
+    bench: MakeBench, path: str, model: str, more: dict[str, str], status: int
+) -> None:
+    async with bench(ROLES, fails, serves) as it:
+        answer = await it.client.ask(path, {"model": model, "query": "q"}, **more)
+
+        said = answer.document
+        assert answer.status == status
+        assert said["message"] == said["detail"] == said["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("path", "body", "hint"),
     [

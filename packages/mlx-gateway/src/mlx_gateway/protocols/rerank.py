@@ -1,6 +1,7 @@
 """`/v1/rerank`, which Jina and Cohere made, and `/v2/rerank`, which Cohere's clients ask today.
 
-Both are answered at once: what only one of them has stands next to what both have.
+Both are answered at once: what only one of them has stands next to what both have. So it is with
+errors: Cohere's clients look at `message`, Jina's at `detail`.
 """
 
 import secrets
@@ -9,7 +10,7 @@ from typing import Any, override
 
 import msgspec
 
-from mlx_gateway.errors import UpstreamFailedError
+from mlx_gateway.errors import ApiError, UpstreamFailedError
 from mlx_gateway.fields import Fields, invalid, list_in, object_in
 from mlx_gateway.protocols.api import Api, Call, decoded_answer
 from mlx_gateway.protocols.checks import checked, positive
@@ -54,6 +55,12 @@ class Rerank(Api):
             can_wait=len(documents) > _MOST_OF_A_SEARCH,
         )
         return Call(fields, path=PATH, texts=texts)
+
+    @override
+    def error(self, problem: ApiError) -> bytes:
+        document = msgspec.json.decode(super().error(problem), type=dict[str, Any])
+        said = {"message": problem.message, "detail": problem.message}
+        return msgspec.json.encode({**document, **said})
 
 
 def _read(body: bytes, documents: int) -> "_Answer":
