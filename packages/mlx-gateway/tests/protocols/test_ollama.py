@@ -159,6 +159,17 @@ def test_a_request_without_messages_makes_the_model_ready(keep_alive: object) ->
         assert not call.streams
 
 
+@pytest.mark.parametrize("texts", [{}, {"input": ""}, {"input": []}])
+@pytest.mark.parametrize("keep_alive", ["5m", 0])
+def test_an_embedder_without_texts_is_made_ready_or_unloaded(
+    texts: dict[str, object], keep_alive: object
+) -> None:
+    call = read(EMBED, keep_alive=keep_alive, **texts)
+
+    assert call.unloads is (keep_alive == 0)
+    assert json.loads(call.ready_answer)["embeddings"] == []
+
+
 @pytest.mark.parametrize("keep_alive", [0, "0", "0s", "0m0s"])
 def test_a_request_without_messages_and_time_unloads_the_model(keep_alive: object) -> None:
     for call in (read(messages=[], keep_alive=keep_alive), read(GENERATE, keep_alive=keep_alive)):

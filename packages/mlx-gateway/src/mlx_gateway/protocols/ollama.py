@@ -99,7 +99,7 @@ class _GenerateRequest(_Common):
 
 
 class _EmbedRequest(msgspec.Struct):
-    input: str | list[str]
+    input: str | list[str] | None = None
     dimensions: int | None = None
     keep_alive: int | float | str | None = None
 
@@ -279,6 +279,8 @@ class OllamaEmbed(_Ollama):
     @override
     def read(self, fields: Fields, *, sees_images: bool | None) -> Call:
         checked(fields, _EmbedRequest)
+        if self._only_loads(fields):
+            return self._loads(fields)
         asked = fields.only("model", "input", "dimensions")
         call = _as_call(Call(asked), fields, "/v1/embeddings")
 
@@ -303,7 +305,13 @@ class OllamaEmbed(_Ollama):
 
     @override
     def _only_loads(self, fields: Fields) -> bool:
-        return False
+        return not fields.get("input")
+
+    @override
+    def _said(
+        self, text: str, thinking: str | None, calls: list[dict[str, Any]] | None = None
+    ) -> dict[str, Any]:
+        return {"embeddings": []}
 
 
 class _Lines(EventStream):
