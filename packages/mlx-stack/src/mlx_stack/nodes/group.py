@@ -148,6 +148,12 @@ def write_ranks(run: Path, tier: str, ranks: Ranks) -> None:
     atomic_file.write_text(ranks_file(run, tier), msgspec.json.encode(ranks).decode())
 
 
+def forget_ranks(run: Path, tier: str) -> None:
+    """Remove what the program of a tier that has ended has written down, if it has."""
+    for path in (ranks_file(run, tier), addresses_file(run, tier)):
+        path.unlink(missing_ok=True)
+
+
 def read_ranks(run: Path, tier: str) -> Ranks | None:
     """The ranks of a tier as they were last written down; None where that can't be read."""
     try:

@@ -8,6 +8,7 @@ from mlx_catalog import CatalogError
 from mlx_procsup import StateDirs, SupervisionError, WantedState, readable_run, stop_service
 from mlx_stack.errors import StackError
 from mlx_stack.gateway.events import STOP, note_event
+from mlx_stack.nodes.group import forget_ranks
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import assemble, chosen, guests_seen
 from mlx_stack.services.service import (
@@ -102,6 +103,7 @@ def stop_one(
     wanted = WantedState.ON_REQUEST if rests else WantedState.STOPPED
     try:
         result = stop_service(name, dirs, command=command, wanted=wanted)
+        forget_ranks(dirs.run, name)
     except (SupervisionError, OSError) as error:
         return ServiceOutcome(name, "failed", None, port, 0.0, str(error))
     return ServiceOutcome(name, result.outcome.value, result.pid, port, result.seconds)

@@ -29,7 +29,6 @@ from mlx_procsup import (
     locate,
     readable_run,
     start_service,
-    stop_service,
     wait_for_healthy,
 )
 from mlx_procsup.service import clear_the_way
@@ -40,6 +39,7 @@ from mlx_stack.gateway.events import STOP, note_event, note_start
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.services.assembly import recorded_port, tier_service
+from mlx_stack.services.down import stop_one
 from mlx_stack.services.engine_door import asker, request
 from mlx_stack.services.service import Service
 from mlx_stack.services.sleeper import CannotStartError
@@ -127,11 +127,13 @@ class EngineProcess:
                     return True
                 if self._is_busy():
                     return False
-                stop_service(self._name, self._dirs, wanted=WantedState.ON_REQUEST)
+                stopped = stop_one(self._name, self._dirs, rests=True)
         except WaitCancelledError:
             return False
         except (SupervisionError, OSError) as error:
             raise StackError(str(error)) from error
+        if stopped.error is not None:
+            raise StackError(stopped.error)
         note_event(self._home, STOP, self._called)
         return True
 
@@ -183,7 +185,7 @@ class EngineProcess:
                 and record.identity == started.identity
                 and record.wanted is WantedState.RUNNING
             ):
-                stop_service(self._name, self._dirs, wanted=WantedState.ON_REQUEST)
+                stop_one(self._name, self._dirs, rests=True)
 
     def _refuse_unwanted(self) -> None:
         """Return if a request may start it.
