@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from mlx_procsup import read_pid
@@ -436,6 +437,61 @@ def running(here: Program, there: Home) -> Iterator[Program]:
     here.stop_all()
 
 
+def give_another_engine(home: Home) -> None:
+    """Have an upgrade of the engine in a state folder, whose Python does the same."""
+    marker = home.engines / "mlx-lm" / "current" / MARKER
+    receipt = json_file.read(marker, Receipt, hint="")
+    assert receipt is not None
+    json_file.write(marker, msgspec.structs.replace(receipt, lock_sha256="b" * 64))
+
+
+def states(program: Program) -> dict[str, str]:
+    """The state of the tier and of its parts."""
+    rows = program.run("status", "--json").document["services"]
+    return {each["name"]: each["state"] for each in rows if each["name"].startswith("huge")}
+
+
+def test_a_tier_that_the_watchdog_starts_again_is_refused_as_by_up(
+    running: Program, there: Home
+) -> None:
+    give_another_engine(there)
+    pid = read_pid(running.home.state_dirs, "huge")
+    assert pid is not None
+    watching = running.start("watch", "--interval", "1", "--restart-delay", "1")
+    try:
+        os.killpg(pid, signal.SIGKILL)
+        log = running.home.state_dirs.log_file("watchdog")
+        assert eventually(log.exists, within_s=WITHIN_S)
+        refused = "it said: error: studio has another version of the engine than this Mac. Have the"
+        assert eventually(lambda: refused in log.read_text(), within_s=WITHIN_S)
+    finally:
+        watching.terminate()
+        watching.communicate(timeout=WITHIN_S)
+    assert states(running)["huge.rank1@studio"] == "crashed"
+
+
+def test_a_request_is_refused_by_a_tier_whose_macs_changed_and_answered_once_they_agree(
+    running: Program, there: Home
+) -> None:
+    text = running.home.stack.read_text()
+    running.home.stack.write_text(text.replace("lazy: false", "lazy: true"))
+    assert running.run("down", timeout_s=WITHIN_S).code == 0
+    left = [path.name for path in running.home.run.iterdir()]
+    assert not {"huge.ranks", "huge.addresses"} & set(left)
+    assert running.run("up", timeout_s=WITHIN_S).code == 0
+    give_another_engine(there)
+    refused = running.run("ask", "--tier", "huge", "Hello?", timeout_s=WITHIN_S)
+    assert refused.code == 1
+    assert "studio has another version of the engine than this Mac. Have the same" in refused.err
+
+    give_another_engine(running.home)
+    # after a failed start, the next one is only tried after a while
+    assert eventually(
+        lambda: running.run("ask", "--tier", "huge", "Hello?", timeout_s=WITHIN_S).code == 0,
+        within_s=WITHIN_S,
+    )
+
+
 def test_a_tier_that_could_not_start_again_is_not_restarted(running: Program, there: Home) -> None:
     pid = read_pid(running.home.state_dirs, "huge")
     install_engine(there, lock="b" * 64)
@@ -445,6 +501,5 @@ def test_a_tier_that_could_not_start_again_is_not_restarted(running: Program, th
     assert "studio has another version of the engine" in row["error"]
     assert done.document["stopped"] == []
     assert read_pid(running.home.state_dirs, "huge") == pid
-    rows = running.run("status", "--json").document["services"]
-    states = {each["name"]: each["state"] for each in rows if each["name"].startswith("huge")}
-    assert set(states.values()) == {"healthy"}, states
+    found = states(running)
+    assert set(found.values()) == {"healthy"}, found

@@ -264,6 +264,49 @@ def test_a_group_is_not_started_on_a_link_that_is_open_to_others() -> None:
         require_private(cable, ("127.0.0.1", "127.0.0.2", "10.255.255.254"))
 
 
+def run_group(
+    folder: Path, ssh_script: str, check: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Two ranks until they end: here one that sleeps, and what a stand-in for ssh does."""
+    ssh = folder / "ssh"
+    ssh.write_text(f"#!/bin/sh\n{ssh_script}\n", encoding="utf-8")
+    ssh.chmod(0o755)
+    said = msgspec.structs.replace(
+        plan(Host(host="b", address="127.0.0.2"), own_address="127.0.0.1", check=check),
+        run=str(folder),
+    )
+    return subprocess.run(
+        command(said, ("sleep", "600")),
+        env={**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"},
+        cwd=folder, capture_output=True, text=True, timeout=WITHIN_S, check=False,
+    )  # fmt: skip
+
+
+OBJECTS = """
+import json
+print(json.dumps([{"host": "b", "words": "b has another engine. Install it."},
+                  {"host": "here", "words": "This Mac is full. Empty it."}]))
+"""
+
+
+def test_a_group_that_may_not_run_starts_nothing_and_says_what_up_says(tmp_path: Path) -> None:
+    done = run_group(tmp_path, "touch started", (sys.executable, "-c", OBJECTS))
+    assert done.returncode == 1
+    assert done.stdout == "error: b has another engine. Install it. This Mac is full. Empty it.\n"
+    known = read_ranks(tmp_path, "huge")
+    assert known is not None
+    reasons = [each.reason for each in known.ranks]
+    assert reasons == ["This Mac is full. Empty it.", "b has another engine. Install it."]
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.story
+@pytest.mark.parametrize("check", ["raise SystemExit('it broke')", "print('[]')", "print('{}')"])
+def test_a_check_that_finds_nothing_ends_no_group(tmp_path: Path, check: str) -> None:
+    done = run_group(tmp_path, "exit 255", (sys.executable, "-c", check))
+    assert done.stdout.endswith("since one has ended (rank 1 on b: it ended: exit code 255)\n")
+
+
 @pytest.mark.story
 @pytest.mark.parametrize(
     ("ends", "how"),
@@ -277,17 +320,8 @@ def test_a_group_is_not_started_on_a_link_that_is_open_to_others() -> None:
 def test_a_rank_says_how_it_ended_whatever_was_its_last_line(
     tmp_path: Path, ends: str, how: str
 ) -> None:
-    ssh = tmp_path / "ssh"
-    ssh.write_text(f"#!/bin/sh\necho started as PID 4\nsleep 1\n{ends}\n", encoding="utf-8")
-    ssh.chmod(0o755)
-    said = msgspec.structs.replace(
-        plan(Host(host="b", address="127.0.0.2"), own_address="127.0.0.1"), run=str(tmp_path)
-    )
-    done = subprocess.run(
-        command(said, ("sleep", "600")),
-        env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"},
-        capture_output=True, text=True, timeout=WITHIN_S, check=False,
-    )  # fmt: skip
+    script = f"echo started as PID 4\nsleep 1\n{ends}"
+    done = run_group(tmp_path, script)
     assert done.returncode == 1
     assert done.stdout.endswith(f"since one has ended (rank 1 on b: {how})\n")
     known = read_ranks(tmp_path, "huge")

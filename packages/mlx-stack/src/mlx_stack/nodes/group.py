@@ -83,6 +83,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         arguments: What the engine is called with there, but for the model.
         environment: What it needs in its environment.
         keeps_awake: Whether those Macs are kept from sleeping meanwhile.
+        check: What finds out what speaks against this start, and prints it as `Objections`; nothing
+            where nobody does.
     """
 
     tier: str
@@ -95,6 +97,23 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     arguments: tuple[str, ...]
     environment: dict[str, str]
     keeps_awake: bool
+    check: tuple[str, ...] = ()
+
+
+class Objection(msgspec.Struct, frozen=True, kw_only=True):
+    """Why the Macs can't run a model together.
+
+    Attributes:
+        host: The Mac that it is about; `HERE` for this one.
+        words: What is wrong, and what to do about it.
+    """
+
+    host: str
+    words: str
+
+
+type Objections = tuple[Objection, ...]
+"""What the check of a start prints, as JSON."""
 
 
 class Meeting(msgspec.Struct, frozen=True, kw_only=True):

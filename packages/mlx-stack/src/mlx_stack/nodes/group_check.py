@@ -128,25 +128,32 @@ class Group:
         return model is not None and LAYER_INDEX not in model.sizes
 
 
-def check_group(opened: OpenStack, tier: Tier) -> tuple[Refusal, ...]:
+def check_group(opened: OpenStack, tier: Tier, *, is_starting: bool = False) -> tuple[Refusal, ...]:
     """Why `tier` can't be started over its Macs; nothing where it can. Changes nothing.
+
+    Args:
+        is_starting: As of `look`.
 
     Raises:
         MissingError: When there is no `ssh` on this Mac.
         InvalidFileError: When the configuration is damaged.
     """
-    return refusals(look(opened, tier))
+    return refusals(look(opened, tier, is_starting=is_starting))
 
 
-def look(opened: OpenStack, tier: Tier) -> Group:
+def look(opened: OpenStack, tier: Tier, *, is_starting: bool = False) -> Group:
     """The Macs of `tier`, all asked at once.
+
+    Args:
+        is_starting: Whether it is being started, perhaps again: its ports aren't looked at then,
+            since former parts may still listen there until they have ended.
 
     Raises:
         MissingError: When there is no `ssh` on this Mac.
         InvalidFileError: When the configuration is damaged.
     """
     workers, variables = tier.workers, opened.variables
-    runs = locate(opened.home.state_dirs, tier.name).own is not None
+    runs = is_starting or locate(opened.home.state_dirs, tier.name).own is not None
     ports = [None if runs else tier.ring_port(rank) for rank in range(tier.macs)]
     local = local_model_of(opened, tier)
     folder = (

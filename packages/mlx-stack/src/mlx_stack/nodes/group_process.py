@@ -2,7 +2,8 @@
 
 `python -m mlx_stack.nodes.group_process PLAN COMMAND…` starts the engine's command here, as rank 0,
 and one `ssh` for each other Mac. It ends when any of them ends, with a line that says which, and
-none is left, here or there (decision 0114).
+none is left, here or there (decision 0114). First of all, the plan's check asks every Mac whether
+they may run together: whoever starts this, the same is refused (decision 0115).
 """
 
 import json
@@ -28,6 +29,7 @@ from mlx_stack.nodes.facts import framed, missing_there, python_over_there
 from mlx_stack.nodes.group import (
     SSH_AGENT,
     AddressError,
+    Objections,
     Plan,
     Rank,
     Ranks,
@@ -47,6 +49,7 @@ GRACE_S = 6.0
 """What the parts may take to end: less than this process may take itself."""
 TOGETHER_S = 0.5
 """How long after the first end others are seen as part of it."""
+_TURN_S = 0.1
 _STARTED = "started as PID "
 _LONGEST_LINE = 4000
 _FILES = (guard, mlx_lm_start, facts_script)
@@ -89,6 +92,10 @@ class RunningGroup:
         ]
         self._write_down()
         try:
+            if objections := self._find_objections():
+                return self._refuse(objections)
+            if self._stopping.is_set():
+                return 0
             self._start_here(addresses)
             for rank in range(1, len(hosts)):
                 self._start_there(rank, addresses)
@@ -106,6 +113,32 @@ class RunningGroup:
         require_private(self._plan, found)
         port = self._plan.ring_port
         return [f"{address}:{port + rank}" for rank, address in enumerate(found)]
+
+    def _find_objections(self) -> Objections:
+        """What speaks against a start; nothing if that can't be found out, or nobody waits."""
+        if not self._plan.check:
+            return ()
+        checking = subprocess.Popen(
+            self._plan.check, env=_for_all(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
+        self._children.append(checking)
+        said = b""
+        while checking.returncode is None and not self._stopping.is_set():
+            with suppress(subprocess.TimeoutExpired):
+                said, _ = checking.communicate(timeout=_TURN_S)
+        try:
+            return msgspec.json.decode(said, type=Objections)
+        except msgspec.DecodeError:  # it has said in the log what kept it
+            return ()
+
+    def _refuse(self, objections: Objections) -> int:
+        """Say what speaks against a start, as `up` does; the exit code."""
+        for rank, host in enumerate(hosts_of(self._plan)):
+            words = " ".join(each.words for each in objections if each.host == host)
+            if words:
+                self._note(rank, RankState.ENDED, words)
+        _say(f"error: {' '.join(each.words for each in objections)}")
+        return 1
 
     def _start_here(self, addresses: list[str]) -> None:
         path = addresses_file(self._run, self._plan.tier)
@@ -127,10 +160,9 @@ class RunningGroup:
     def _start_there(self, rank: int, addresses: list[str]) -> None:
         host = self._plan.workers[rank - 1]
         command = ssh_command(host.host, python_over_there(host.home or USUAL_HOME))
-        inherited = {name: value for name, value in os.environ.items() if name not in _FOR_ONE}
         started = subprocess.Popen(
             command,
-            env=ssh_environment(inherited),
+            env=ssh_environment(_for_all()),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -203,7 +235,7 @@ class RunningGroup:
         endings: list[Ending] = []
         while not (endings or self._stopping.is_set()):
             with suppress(Empty):
-                endings.append(self._endings.get(timeout=0.1))
+                endings.append(self._endings.get(timeout=_TURN_S))
         # one takes another with it, and who stopped this process may have stopped all of them
         ends = time.monotonic() + TOGETHER_S
         while (left_s := ends - time.monotonic()) > 0 and not self._stopping.is_set():
@@ -242,6 +274,11 @@ class RunningGroup:
         with suppress(OSError):  # a full disk ends no answer
             ranks = Ranks(pid=os.getpid(), ranks=tuple(self._ranks))
             write_ranks(self._run, self._plan.tier, ranks)
+
+
+def _for_all() -> dict[str, str]:
+    """This process's environment, without what is for the engine here alone."""
+    return {name: value for name, value in os.environ.items() if name not in _FOR_ONE}
 
 
 def _in_background(target: Callable[..., None], *arguments: object) -> threading.Thread:

@@ -36,6 +36,9 @@ WATCHDOG = "watchdog"
 _OF_THE_HUB = frozenset({"HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE"})
 """What a pull from the page must know; a token is read from its file."""
 
+_GROUP_CHECK = "mlx_stack.services.groups"
+"""The module whose `main` says what speaks against the start of a tier on several Macs."""
+
 type Kind = Literal["engine", "rank", "replica", "gateway", "litellm", "watchdog"]
 type OutcomeWord = Literal[
     "started",
@@ -163,6 +166,7 @@ def engine_service(
             arguments=mlx_lm.rank_arguments(tier, serving),
             environment=environment,
             keeps_awake=opened.config.keep_awake != KeepAwake.NEVER,
+            check=(sys.executable, "-P", "-m", _GROUP_CHECK, str(home.root), tier.name),
         )
         command, environment = group.command(plan, command), group.environment(opened.variables)
     spec = ProcessSpec(
