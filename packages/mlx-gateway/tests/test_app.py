@@ -583,6 +583,23 @@ async def test_replicas_share_the_work_and_stand_in_for_each_other(bench: MakeBe
             assert "x-mlx-stack-fallback-from" not in answer.headers
 
 
+WITH_A_NODE = REPLICAS.replace('PORT1", model: big}', 'PORT1", model: large, node: studio}')
+
+
+async def test_a_tier_that_another_mac_lacks_by_now_is_answered_here(bench: MakeBench) -> None:
+    async def lacks_it(exchange: Exchange) -> None:
+        said = {"message": "The model 'large' does not exist.", "code": "model_not_found"}
+        await exchange.json({"error": said}, status=404)
+
+    async with bench(WITH_A_NODE, says_hello, lacks_it) as it:
+        answers = await asyncio.gather(
+            *(it.client.ask("/v1/chat/completions", HELLO) for _ in range(10))
+        )
+        assert {answer.status for answer in answers} == {200}
+        assert len(it.engines[0].seen) == 10
+        assert 1 <= len(it.engines[1].seen) < 5  # it gets nothing for a while
+
+
 async def test_an_engine_that_answers_is_asked_nothing_besides(bench: MakeBench) -> None:
     async with bench(ONE, says_hello) as it:
         for _ in range(20):

@@ -36,6 +36,8 @@ class Attempt:
         call: The request as the API understood it.
         count: Counts tokens as the upstream does; None for an upstream that does so itself.
         silence_s: How long the upstream may say nothing; None for the usual.
+        is_to_node: Whether the upstream is the gateway of another machine, which knows a model by
+            the name that our settings give.
     """
 
     engine: Engine
@@ -46,6 +48,7 @@ class Attempt:
     call: Call
     count: CountPrompt | None = None
     silence_s: float | None = None
+    is_to_node: bool = False
 
     async def run(self, outbox: Outbox) -> Usage:
         """Send the request, and its answer to the client.
@@ -189,7 +192,9 @@ class Attempt:
                 f"vllm-mlx can't follow a JSON schema): {reason}",
                 param=self.call.form_param,
             )
-        if status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _NOT_THE_CLIENTS:
+        lacks_model = self.is_to_node and status == HTTPStatus.NOT_FOUND
+        is_upstreams = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _NOT_THE_CLIENTS
+        if is_upstreams or lacks_model:
             return UpstreamFailedError(f"HTTP {status}", reason, has_answered=True)
         if status == HTTPStatus.UNPROCESSABLE_ENTITY:
             status = HTTPStatus.BAD_REQUEST

@@ -405,6 +405,7 @@ class Sender:
             else lambda counted: self._count(upstream, counted),
             # a node's gateway answers questions while its engine reads in silence
             silence_s=option.model.silence_s if upstream.node is None else None,
+            is_to_node=upstream.node is not None,
         )
 
     def _say_who(self, request: ModelRequest, option: RouteOption) -> None:
