@@ -104,6 +104,28 @@ def test_macs_that_agree_are_not_refused(count: int) -> None:
     assert refusals(group(here(), *others)) == ()
 
 
+def test_a_mac_that_is_named_twice_is_refused() -> None:
+    refusal = only(refusals(group(here(), member("studio", 2), member("studio.local", 2))))
+    assert refusal.node == "studio.local"
+    assert "the same Mac as studio: both have the address 10.0.0.2" in refusal.message
+    assert refusal.fix == "Take it out of `hosts` of huge in the stack file."
+
+
+def test_this_mac_is_not_taken_for_another_one() -> None:
+    refusal = only(refusals(group(here(), member("mini.local", 1, reached_from="10.0.0.1"))))
+    assert "mini.local is this Mac: both have the address 10.0.0.1" in refusal.message
+
+
+@pytest.mark.parametrize(("home", "is_refused"), [("/home", True), ("/Users/other", False)])
+def test_over_loopback_another_state_folder_is_another_mac(home: str, *, is_refused: bool) -> None:
+    ours, its = (facts("127.0.0.1/8", home=each) for each in ("/home", home))
+    own = here(address="127.0.0.1", facts=ours)
+    other = member("b", 2, address="127.0.0.1", facts=its, reached_from="127.0.0.1")
+    assert (
+        any("b is this Mac" in each.message for each in refusals(group(own, other))) == is_refused
+    )
+
+
 def test_a_mac_that_cannot_be_asked_is_refused_for_that_alone() -> None:
     problem = Refusal("studio", "studio asks for a password.", "`ssh-copy-id studio`")
     unasked = member("studio", 2, facts=None, problem=problem)

@@ -3,6 +3,7 @@
 `refusals` decides, over facts; `look` asks all Macs side by side.
 """
 
+import ipaddress
 import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -269,6 +270,7 @@ def refusals(group: Group) -> tuple[Refusal, ...]:
     """What speaks against a start, the worst of each Mac first."""
     found = [each.problem for each in group.members if each.problem is not None]
     found += _division(group)
+    found += _same_macs(group)
     found += _links(group.members)
     here = group.members[0]
     for each in group.members:
@@ -304,6 +306,30 @@ def _division(group: Group) -> Iterator[Refusal]:
             fix = "Choose weights that have this file: those that mlx-lm has converted do."
         message = f"The model has no {LAYER_INDEX}, by which mlx-lm finds the layers of each Mac."
         yield Refusal(HERE, message, fix)
+
+
+def _same_macs(group: Group) -> Iterator[Refusal]:
+    """Which Macs are named more than once, or are this one: each would hold several parts."""
+    for position, each in enumerate(group.members):
+        for other in group.members[:position]:
+            if _is_same(each, other):
+                whose = "this Mac" if other.node == HERE else f"the same Mac as {other.node}"
+                yield Refusal(
+                    each.node,
+                    f"{each.node} is {whose}: both have the address {each.address}.",
+                    f"Take it out of `hosts` of {group.tier} in the stack file.",
+                )
+                break
+
+
+def _is_same(one: Member, other: Member) -> bool:
+    """Whether two names stand for one Mac. Over loopback, a tunnel may lead to another one."""
+    if one.facts is None or other.facts is None or one.address != other.address:
+        return False
+    return one.interface is not None and (
+        not ipaddress.IPv4Address(one.interface.address).is_loopback
+        or one.facts.home == other.facts.home
+    )
 
 
 def _links(members: tuple[Member, ...]) -> Iterator[Refusal]:
