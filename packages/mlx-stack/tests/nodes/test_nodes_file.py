@@ -62,6 +62,8 @@ def test_a_damaged_file_is_refused_with_what_is_wrong(tmp_path: Path, text: str,
         ("http://studio.local:4100/v1/", "http://studio.local:4100"),
         ("https://studio.example.org", "https://studio.example.org"),
         ("http://[fe80::1]:4000", "http://[fe80::1]:4000"),
+        ("fe80::1", "http://[fe80::1]:4000"),
+        ("::1", "http://[::1]:4000"),
     ],
 )
 def test_an_address_is_kept_without_a_path(text: str, url: str) -> None:
@@ -79,6 +81,7 @@ def test_an_address_is_kept_without_a_path(text: str, url: str) -> None:
             "http://me:pw@a",
             "http://a:99999",
             "http://a?x",
+            "https://a b",
         ),
         *("[::1", "studio..local", ".local", f"http://{'a' * 64}.local", "https://a\u0000b"),
     ],

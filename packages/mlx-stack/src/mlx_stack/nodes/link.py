@@ -21,7 +21,8 @@ TLS_PORT = 4443
 def node_url(text: str, *, is_paired: bool = False) -> str:
     """The root of a node's gateway, as it is kept: no path, no slash at the end.
 
-    `studio.local:4000` and `http://studio.local:4000/v1` mean the same.
+    `studio.local:4000` and `http://studio.local:4000/v1` mean the same. An IPv6 address alone needs
+    no brackets.
 
     Args:
         is_paired: It has an authority of its own: it is TLS, on another port.
@@ -30,6 +31,8 @@ def node_url(text: str, *, is_paired: bool = False) -> str:
         UsageError: When it is no URL of a gateway.
     """
     text = text.strip()
+    if _is_ipv6(text):
+        text = f"[{text}]"
     scheme = "https" if is_paired else "http"
     try:
         parts = urlsplit(text if "://" in text else f"{scheme}://{text}")
@@ -67,9 +70,19 @@ def _is_host(name: str) -> bool:
     if ":" in name:
         return True  # an address, as `urlsplit` has checked
     try:
-        return bool(name) and name.isprintable() and bool(name.encode("idna"))
+        is_word = bool(name) and name.isprintable() and not any(map(str.isspace, name))
+        return is_word and bool(name.encode("idna"))
     except UnicodeError:
         return False
+
+
+def _is_ipv6(text: str) -> bool:
+    """Whether a text is an IPv6 address alone, which a URL has in brackets."""
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def require_private(url: str, *, is_said_to_be_private: bool) -> None:
