@@ -28,6 +28,10 @@ class _Nonsense(_Says):
     body = b'{"name": "\xff\xfe"}'
 
 
+class _IsNewer(_Says):
+    body = b'{"schema_version": 2, "version": "3.1", "called": "studio"}'
+
+
 class _RefusesTheName(_Says):
     status, body = 403, b'{"error": {"code": "host_not_allowed"}}'
 
@@ -44,7 +48,11 @@ def serving(handler: type[_Says]) -> Generator[str]:
 
 @pytest.mark.parametrize(
     ("handler", "said"),
-    [(_Nonsense, "not as mlx-stack does"), (_RefusesTheName, "doesn't go by this name")],
+    [
+        (_Nonsense, "not as mlx-stack does"),
+        (_IsNewer, "runs mlx-stack 3.1, whose answer this one"),
+        (_RefusesTheName, "doesn't go by this name"),
+    ],
 )
 def test_an_answer_that_is_none_is_said_in_words(handler: type[_Says], said: str) -> None:
     with serving(handler) as url, pytest.raises(NodeUnreachableError, match=said):

@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from mlx_stack import __version__
 from mlx_stack.errors import StackError
-from mlx_stack.nodes.description import NodeDescription
+from mlx_stack.nodes.description import SCHEMA_VERSION, NodeDescription
+from mlx_stack.nodes.facts import one_line
 from mlx_stack.nodes.file import Node
 from mlx_stack.nodes.mount import BYTES_PATH, MOST_BYTES, PATH
 from mlx_stack.nodes.trust import CONNECT_WITHIN_S, trusting
@@ -54,6 +56,22 @@ class NodeAnswer:
     clock_within_s: float
 
 
+class _Versioned(msgspec.Struct, frozen=True):
+    """The part of a description that every version has."""
+
+    schema_version: int
+    version: str
+
+
+def _require_understood(node: Node, said: _Versioned) -> None:
+    if said.schema_version != SCHEMA_VERSION:
+        raise NodeUnreachableError(
+            f"{node.url} runs mlx-stack {one_line(said.version)[:50]}, whose answer this one "
+            f"({__version__}) can't read.",
+            hint="Have the same mlx-stack on both (`mlx-stack upgrade`).",
+        )
+
+
 def ask(node: Node) -> NodeAnswer:
     """What the node says of itself.
 
@@ -66,6 +84,7 @@ def ask(node: Node) -> NodeAnswer:
         body = _get(connection, node, PATH)
         ended = time.time()
     try:
+        _require_understood(node, msgspec.json.decode(body, type=_Versioned))
         said = msgspec.json.decode(body, type=NodeDescription)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise NodeUnreachableError(f"{node.url} answers, but not as mlx-stack does.") from error

@@ -15,6 +15,8 @@ from mlx_stack.models.find import local_model_of
 from mlx_stack.open_stack import OpenStack
 from mlx_stack.stack import Tier
 
+SCHEMA_VERSION = 1
+
 
 class NodeModel(msgspec.Struct, frozen=True, kw_only=True):
     """A tier as another Mac sees it.
@@ -61,7 +63,7 @@ def describe(opened: OpenStack) -> NodeDescription:
         hardware = None
     stack = opened.readable_stack
     return NodeDescription(
-        schema_version=1,
+        schema_version=SCHEMA_VERSION,
         name=machine_name(),
         version=__version__,
         chip=hardware.chip if hardware is not None else None,
