@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlx_stack.errors import InvalidFileError, UsageError
-from mlx_stack.nodes.check import same_weights
+from mlx_stack.nodes.check import missing_replicas, same_weights
 from mlx_stack.nodes.file import Node, Nodes, load_nodes, name_in, save_nodes
 from mlx_stack.nodes.link import is_unrouted, node_url, require_private
+from mlx_stack.stack import Replica, Tier
 
 STUDIO = Node(name="studio", url="http://10.0.1.2:4000", key="sk-1", private_link=True)
 
@@ -118,6 +119,17 @@ def test_every_host_gives_a_name_that_the_file_takes(host: str) -> None:
 )
 def test_a_node_is_called_by_its_host(host: str, name: str) -> None:
     assert name_in(host) == name
+
+
+def test_a_replica_that_a_node_does_not_serve_is_named() -> None:
+    replicas = (Replica(node="studio", tier="big"), Replica(node="mini", tier="big"))
+    tier = Tier(
+        name="standard", model="m", quant=None, source="a/b", port=8000, vllm_flags={},
+        replicas=replicas,
+    )  # fmt: skip
+    assert list(missing_replicas([tier], "studio", ["big", "fast"])) == []
+    (note,) = missing_replicas([tier], "studio", ["fast"])
+    assert "'standard' has the replica big@studio" in note
 
 
 def test_weights_are_only_called_the_same_or_others_where_both_sides_know() -> None:

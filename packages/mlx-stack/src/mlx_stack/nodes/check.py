@@ -1,6 +1,6 @@
 """Every node asked at once: does it answer, who is it, how good is the link, what does it serve."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +13,7 @@ from mlx_stack.nodes.group_check import Group, Member, Refusal, look, refusals
 from mlx_stack.nodes.manage import require_node, shown
 from mlx_stack.nodes.own_door import closed_because
 from mlx_stack.open_stack import OpenStack
+from mlx_stack.stack import Tier
 
 LARGEST_SKEW_S = 5.0
 """More than that makes times in two Macs' logs and ledgers hard to compare."""
@@ -165,11 +166,11 @@ def check_nodes(opened: OpenStack, name: str | None = None) -> NodesCheck:
     groups = tuple(CheckedGroup(look(opened, tier)) for tier in grouped)
     here = {tier.name: digest_of(opened, tier) for tier in tiers}
     with ThreadPoolExecutor(max_workers=max(len(nodes), 1)) as pool:
-        checked = tuple(pool.map(partial(_check, here), nodes))
+        checked = tuple(pool.map(partial(_check, here, tiers), nodes))
     return NodesCheck(checked, closed_because(opened), groups)
 
 
-def _check(here: dict[str, str | None], node: Node) -> CheckedNode:
+def _check(here: dict[str, str | None], tiers: Sequence[Tier], node: Node) -> CheckedNode:
     try:
         answer = ask(node)
         link = measure(node)
@@ -177,13 +178,29 @@ def _check(here: dict[str, str | None], node: Node) -> CheckedNode:
         return CheckedNode(node, error.message, error.hint)
     models = answer.description.models
     same = tuple(same_weights(here.get(each.tier), each.digest) for each in models)
-    notes = tuple(_notes(answer, zip(models, same, strict=True)))
+    lacking = missing_replicas(tiers, node.name, [each.tier for each in models])
+    notes = (*_notes(answer, zip(models, same, strict=True)), *lacking)
     return CheckedNode(node, None, None, answer, link, same, notes)
 
 
 def same_weights(here: str | None, there: str | None) -> bool | None:
     """Whether two models have the same files; None where that is unknown."""
     return None if here is None or there is None else here == there
+
+
+def missing_replicas(tiers: Iterable[Tier], node: str, there: Collection[str]) -> Iterator[str]:
+    """What a node doesn't serve though `replicas` say so, in sentences.
+
+    Args:
+        there: The tiers that our key may use on that node.
+    """
+    for tier in tiers:
+        for each in tier.replicas:
+            if each.node == node and each.tier not in there:
+                yield (
+                    f"The tier {tier.name!r} has the replica {each.shown(each.tier)}, but there "
+                    "is no such tier for this Mac's key."
+                )
 
 
 def _notes(answer: NodeAnswer, models: Iterable[tuple[NodeModel, bool | None]]) -> Iterable[str]:
