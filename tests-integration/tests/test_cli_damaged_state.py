@@ -21,6 +21,10 @@ FOLDER = object()
 """Stands for a folder in the place of the file."""
 LOOP = object()
 """Stands for a link to itself."""
+DEVICE = object()
+"""Stands for a link to a device that never ends."""
+HUGE = object()
+"""Stands for a file of 1 GB, none of which is on the disk."""
 
 NO_DOCUMENT = {
     "binary": b"\xff\xfe\x00\x81\x00",
@@ -31,6 +35,8 @@ NO_DOCUMENT = {
     "a number without end": b'{"schema_version": 1' + b"0" * 5000 + b"}",
     "an unknown key": b'{"schema_version": 1, "nonsense": true}',
     "a folder": FOLDER,
+    "a device": DEVICE,
+    "huge": HUGE,
 }
 """What no reader of a document with keys can take."""
 
@@ -99,6 +105,8 @@ DAMAGE: dict[str, tuple[dict[str, object], dict[tuple[str, ...], int]]] = {
         NO_DOCUMENT,
         {("models", "--catalog"): USAGE, ("recommend",): USAGE, ("up",): USAGE},
     ),
+    "keys.json": (NO_DOCUMENT, {("keys", "list"): USAGE, ("keys", "add", "laptop"): USAGE}),
+    "nodes.yaml": (NO_DOCUMENT, {("nodes", "list"): USAGE}),
     "litellm.yaml": ({"binary": b"\xff", "a list": b"[1]"}, {("status",): UNHEALTHY}),
     "lock": ({"a folder": FOLDER}, {("up",): USAGE, ("down",): USAGE, ("status",): UNHEALTHY}),
     "logs/standard.log": (
@@ -153,6 +161,11 @@ def _put(path: Path, content: object) -> None:
         path.mkdir()
     elif content is LOOP:
         path.symlink_to(path.name)
+    elif content is DEVICE:
+        path.symlink_to("/dev/zero")
+    elif content is HUGE:
+        with path.open("wb") as file:
+            file.truncate(2**30)
     else:
         assert isinstance(content, bytes)
         path.write_bytes(content)
@@ -231,3 +244,30 @@ def test_mlx_stack_alone_survives_every_damaged_file(served: Program, run_here: 
             path.unlink()
         else:
             path.write_bytes(before)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("config", "set", "openrouter-key", "-"),
+        ("ask", "-m", "any", "-"),
+        ("ask", "-m", "any", "hello", "--file", "/dev/zero"),
+        ("usage", "--prices", "/dev/zero"),
+    ],
+    ids=" ".join,
+)
+def test_input_without_end_is_refused_at_once(line: tuple[str, ...], served: Program) -> None:
+    done = served.run(*line, stdin="x" * (2**26 + 1) if "-" in line else "")
+
+    assert done.code in (FAILED, USAGE)
+    assert "Traceback" not in done.err
+    assert "standard input" in done.err.lower() or "a device, not a file" in done.err
+
+
+def test_a_question_about_a_file_that_is_no_text_names_it(served: Program, tmp_path: Path) -> None:
+    picture = tmp_path / "picture.raw"
+    picture.write_bytes(b"\xff\xfe\x00")
+
+    done = served.run("ask", "-m", "any", "what is it?", "--file", str(picture))
+
+    assert (done.code, f"{picture} is not UTF-8 text" in done.err) == (USAGE, True)

@@ -186,10 +186,10 @@ def test_checks_are_kept_and_the_last_of_a_model_is_found(tmp_path: Path) -> Non
     assert latest_check(tmp_path / "none", "m") is None
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"schema_version": 1}', "\x00"])
-def test_a_damaged_check_names_its_file(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"schema_version": 1}', b"\0", b'{"a": "\xff"}'])
+def test_a_damaged_check_names_its_file(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    path.write_text(text, encoding="utf-8")
+    path.write_bytes(content)
 
     with pytest.raises(ReportError, match=r"a\.json"):
         load_check(path)

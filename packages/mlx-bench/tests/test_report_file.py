@@ -121,6 +121,14 @@ def test_a_device_is_refused_rather_than_read() -> None:
         load_report(Path("/dev/zero"))
 
 
+def test_a_file_larger_than_any_report_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "huge.json"
+    with path.open("wb") as file:
+        file.truncate(2**30)
+    with pytest.raises(ReportError, match="too large"):
+        load_report(path)
+
+
 def test_a_missing_report_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ReportError, match="can't be read"):
         load_report(tmp_path / "none.json")

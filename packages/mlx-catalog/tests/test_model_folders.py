@@ -255,7 +255,7 @@ def test_a_configuration_larger_than_any_is_not_read(tmp_path: Path):
     file = tmp_path / "config.json"
     with file.open("wb") as hole:
         hole.truncate(MAX_JSON_BYTES + 1)
-    with pytest.raises(UnreadableModelError, match="too large"):
+    with pytest.raises(UnreadableModelError, match="larger than 64 MB"):
         read_model(file)
 
 

@@ -309,6 +309,16 @@ def test_a_missing_file_is_told_by_name(tmp_path: Path):
         load_entries(tmp_path / "nowhere.yaml")
 
 
+def test_a_file_without_end_is_refused_rather_than_read(tmp_path: Path):
+    with pytest.raises(UnreadableCatalogError, match="/dev/zero: a device, not a file"):
+        load_entries(Path("/dev/zero"))
+    file = tmp_path / "huge.yaml"
+    with file.open("wb") as hole:
+        hole.truncate(2**30)
+    with pytest.raises(UnreadableCatalogError, match="larger than 1 MB"):
+        load_entries(file)
+
+
 def test_a_file_in_another_encoding_is_told(tmp_path: Path):
     file = tmp_path / "a.yaml"
     file.write_bytes("id: ä".encode("latin-1"))

@@ -195,6 +195,16 @@ def test_no_file_is_no_clients(tmp_path: Path) -> None:
     assert load_keys(tmp_path / "keys.json") is None
 
 
+def test_a_file_without_end_is_refused_rather_than_read() -> None:
+    with pytest.raises(ConfigError, match="/dev/zero: is a device"):
+        load_keys(Path("/dev/zero"))
+
+
+def test_a_file_that_cannot_be_read_is_not_taken_for_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Is a directory"):
+        load_keys(tmp_path)
+
+
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,20}", fullmatch=True).filter(
     lambda name: name != "admin"
 )

@@ -1,5 +1,7 @@
 """`gateway.yaml`: what is read, and what is refused with a reason."""
 
+import hashlib
+import os
 from pathlib import Path
 
 import msgspec
@@ -14,6 +16,7 @@ from mlx_gateway.settings import (
     ModelSettings,
     Upstream,
     load_settings,
+    load_version,
     parse_settings,
 )
 
@@ -103,6 +106,25 @@ def test_a_file_that_is_missing_or_no_text_is_named(tmp_path: Path) -> None:
     (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe\xff")
     with pytest.raises(ConfigError, match=r"bad\.yaml"):
         load_settings(tmp_path / "bad.yaml")
+
+
+def test_a_file_without_end_is_refused_rather_than_read(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="/dev/zero: is a device"):
+        load_settings(Path("/dev/zero"))
+    with (tmp_path / "huge.yaml").open("wb") as file:
+        file.truncate(2**30)
+    with pytest.raises(ConfigError, match=r"huge\.yaml: is larger than 1 MB"):
+        load_settings(tmp_path / "huge.yaml")
+
+
+def test_settings_can_come_from_a_pipe() -> None:
+    reader, writer = os.pipe()
+    content = b"{schema_version: 1, models: {m: {upstreams: [{url: http://here, model: m}]}}}"
+    os.write(writer, content)
+    os.close(writer)
+    settings, version = load_version(Path(f"/dev/fd/{reader}"))
+    os.close(reader)
+    assert (list(settings.models), version) == (["m"], hashlib.sha256(content).hexdigest())
 
 
 _names = st.text(

@@ -56,6 +56,14 @@ def test_the_program_reads_a_capture_from_standard_input() -> None:
     assert "153 GB/s (Apple's figure, by the memory size)" in done.stdout
 
 
+def test_standard_input_without_end_is_refused() -> None:
+    with Path("/dev/zero").open("rb") as endless:
+        command = (sys.executable, "-m", "mlx_hwprobe", "--from", "-")
+        done = subprocess.run(command, stdin=endless, capture_output=True, check=False, timeout=20)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert b"too large for a profile" in done.stderr
+
+
 def test_a_closed_pipe_is_no_traceback() -> None:
     program = f"{sys.executable} -m mlx_hwprobe table --json"
     done = subprocess.run(

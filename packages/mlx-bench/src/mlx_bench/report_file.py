@@ -18,6 +18,8 @@ from mlx_bench.roles.export import render_role_json
 from mlx_bench.roles.report import RoleReport
 from mlx_bench.workload import Exactness
 
+_MAX_REPORT_BYTES = 64_000_000
+"""A thousand answers of a thousand tokens have a third of it."""
 _KNOWN_KEYS = frozenset({"schema_version", *Report.__struct_encode_fields__})
 
 type _OneOrMore = Count | Annotated[tuple[Count, ...], msgspec.Meta(min_length=1)]
@@ -90,7 +92,7 @@ def load_report(path: Path) -> Report:
     Raises:
         ReportError: The file is missing, not JSON, of a newer version, or lacks something.
     """
-    return parse_report(_text_of(path), source=str(path))
+    return parse_report(read_text(path), source=str(path))
 
 
 def load_saved(path: Path) -> Report | AgentsReport | RoleReport:
@@ -99,7 +101,7 @@ def load_saved(path: Path) -> Report | AgentsReport | RoleReport:
     Raises:
         ReportError: The file is missing, not JSON, of a newer version, or lacks something.
     """
-    return _parse(_text_of(path), str(path), _read_saved)
+    return _parse(read_text(path), str(path), _read_saved)
 
 
 def parse_report(text: str, *, source: str) -> Report:
@@ -111,11 +113,20 @@ def parse_report(text: str, *, source: str) -> Report:
     return _parse(text, source, _read)
 
 
-def _text_of(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        ReportError: It can't be read, is no text, a device, or larger than any report.
+    """
     if path.is_char_device():
         raise ReportError("is a device, not a file", source=str(path))
     try:
-        return path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(_MAX_REPORT_BYTES + 1)
+        if len(content) > _MAX_REPORT_BYTES:
+            raise ReportError("is too large for a report", source=str(path))
+        return content.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ReportError(f"can't be read: {error}", source=str(path)) from error
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from msgspec import structs
 
+from mlx_catalog.bounded_file import MAX_YAML_BYTES, read_bounded
 from mlx_catalog.errors import (
     InvalidCatalogError,
     Problem,
@@ -227,7 +228,7 @@ def _files(paths: Iterable[Path]) -> Iterator[Path]:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_bounded(path, MAX_YAML_BYTES).decode()
     except OSError as error:
         raise UnreadableCatalogError(path, error.strerror or str(error)) from error
     except UnicodeDecodeError as error:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
+from mlx_catalog.bounded_file import read_bounded
 from mlx_catalog.config_fields import ModelConfig, integer, section
 from mlx_catalog.config_json import ConfigReading, read_config
 from mlx_catalog.division import Division, division_of_config
@@ -127,11 +128,8 @@ def load_config(path: Path) -> dict[str, object]:
     Raises:
         UnreadableModelError: It can't be read or holds no JSON object.
     """
-    if path.is_char_device():
-        raise UnreadableModelError(str(path), "a device, not a file")
     try:
-        with path.open("rb") as file:
-            return parse_config(file.read(MAX_JSON_BYTES + 1), str(path))
+        return parse_config(read_bounded(path, MAX_JSON_BYTES), str(path))
     except OSError as error:
         raise UnreadableModelError(str(path), error.strerror or str(error)) from error
 

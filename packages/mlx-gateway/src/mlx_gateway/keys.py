@@ -17,6 +17,7 @@ from typing import Annotated
 
 import msgspec
 
+from mlx_gateway.config_file import read_config
 from mlx_gateway.errors import ConfigError
 
 SCHEMA_VERSION = 1
@@ -133,11 +134,12 @@ def load_keys(path: Path) -> ClientKeys | None:
         ConfigError: When it can't be used.
     """
     try:
-        return parse_keys(path.read_bytes(), path)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise ConfigError(path, str(error)) from error
+        content = read_config(path)
+    except ConfigError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
+    return parse_keys(content, path)
 
 
 class KeyRing:

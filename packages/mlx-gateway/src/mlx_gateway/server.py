@@ -22,7 +22,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from mlx_gateway.app import Gateway
 from mlx_gateway.errors import ConfigError, PortInUseError
-from mlx_gateway.settings import GatewaySettings, TlsSettings, load_settings, version_of
+from mlx_gateway.settings import GatewaySettings, TlsSettings, load_version
 
 HEADERS_WITHIN_S = 10.0
 """How long a client may take for a request's head, and how long it may read nothing of an answer
@@ -55,8 +55,8 @@ def serve(
             TLS that can't be opened is logged only: those on this machine don't need it.
         PortInUseError: When another program listens there.
     """
-    settings = load_settings(config)
-    gateway = make_gateway(settings, version_of(config))
+    settings, version = load_version(config)
+    gateway = make_gateway(settings, version)
     host, port = host or settings.host, port or settings.port
     ports = [port] if settings.ollama_port is None else [port, settings.ollama_port]
     with ExitStack() as stack:
@@ -104,7 +104,7 @@ async def _run(
 ) -> None:
     def reload() -> None:
         try:
-            version, settings = version_of(config), load_settings(config)
+            settings, version = load_version(config)
             if server.tls is not None and settings.tls is not None:
                 server.tls.read(config, settings.tls)
             gateway.reload(settings, version=version)

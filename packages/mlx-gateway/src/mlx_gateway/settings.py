@@ -4,6 +4,7 @@ A value is read as what its field wants, so that a model may be called `yes`, `1
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +14,7 @@ import msgspec
 import yaml
 from yaml.composer import ComposerError
 
+from mlx_gateway.config_file import read_config
 from mlx_gateway.errors import ConfigError
 
 SCHEMA_VERSION = 1
@@ -154,11 +156,21 @@ def load_settings(path: Path) -> GatewaySettings:
     Raises:
         ConfigError: When the file is missing, damaged, of a newer version, or contradicts itself.
     """
+    return load_version(path)[0]
+
+
+def load_version(path: Path) -> tuple[GatewaySettings, str]:
+    """The settings in the file at `path`, and their `version_of`, of one reading.
+
+    Raises:
+        ConfigError: As `load_settings` does.
+    """
+    content = read_config(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(path, str(error)) from error
-    return parse_settings(text, path)
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(path, f"is not UTF-8 text: {error.reason}") from error
+    return parse_settings(text, path), _digest(content)
 
 
 def parse_settings(text: str, path: Path | None = None) -> GatewaySettings:
@@ -193,10 +205,11 @@ def version_of(path: Path) -> str:
     Raises:
         ConfigError: When it can't be read.
     """
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ConfigError(path, str(error)) from error
+    return _digest(read_config(path))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _contradiction(settings: GatewaySettings) -> str | None:
@@ -252,8 +265,8 @@ class _Loader(yaml.BaseLoader):
 
     @override
     def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-        keys: list[Any] = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
+        keys: Counter[str] = Counter(str(key.value) for key, _ in node.value)
+        for key, count in keys.items():
+            if count > 1:
                 raise ComposerError(None, None, f"the key {key!r} occurs twice", node.start_mark)
         return super().construct_mapping(node, deep)

@@ -175,7 +175,9 @@ def _read_profile(source: str | None) -> HardwareProfile:
     if source is None:
         return detection.detect()
     if source == "-":
-        return detection.parse_profile(sys.stdin.buffer.read() if sys.stdin else b"")
+        return (
+            detection.read_profile(sys.stdin.buffer) if sys.stdin else detection.parse_profile(b"")
+        )
     return detection.load_profile(source)
 
 

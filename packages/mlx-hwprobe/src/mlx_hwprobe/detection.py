@@ -16,6 +16,7 @@ from mlx_hwprobe.profile import HardwareProfile
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from subprocess import Popen
+    from typing import BinaryIO
 
 SYSCTL_NAMES = (
     "hw.memsize",
@@ -169,26 +170,21 @@ def load_profile(path: str | Path) -> HardwareProfile:
         NotAppleSiliconError: It is the capture of an Intel Mac.
         HwprobeError: It is a capture from which nothing could be read.
     """
+    if Path(path).is_char_device():  # it says nothing, or never stops
+        raise InvalidDocumentError(f"{path}: not a file")
     try:
-        content = _read_bounded(Path(path))
+        with Path(path).open("rb") as file:
+            return read_profile(file)
     except OSError as error:
         raise InvalidDocumentError(f"{path}: {error.strerror or error}") from error
-    try:
-        return parse_profile(content)
     except InvalidDocumentError as error:
         where = f"{path}: {error.place}" if error.place else str(path)
         raise InvalidDocumentError(error.problem, place=where, hint=error.hint) from error
 
 
-def _read_bounded(path: Path) -> bytes:
-    """What a file or a pipe holds: devices say nothing, or never stop."""
-    if path.is_char_device():
-        raise InvalidDocumentError(f"{path}: not a file")
-    with path.open("rb") as file:
-        content = file.read(_LONGEST_DOCUMENT_BYTES + 1)
-    if len(content) > _LONGEST_DOCUMENT_BYTES:
-        raise InvalidDocumentError(f"{path}: too large for a profile or a capture")
-    return content
+def read_profile(file: BinaryIO) -> HardwareProfile:
+    """The profile in an open file or a pipe, as `parse_profile` has it; it may be endless."""
+    return parse_profile(file.read(_LONGEST_DOCUMENT_BYTES + 1))
 
 
 def parse_profile(content: bytes) -> HardwareProfile:
@@ -199,6 +195,8 @@ def parse_profile(content: bytes) -> HardwareProfile:
         NotAppleSiliconError: It is the capture of an Intel Mac.
         HwprobeError: It is a capture from which nothing could be read.
     """
+    if len(content) > _LONGEST_DOCUMENT_BYTES:
+        raise InvalidDocumentError("too large for a profile or a capture")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mlx_procsup.spec import StateDirs
-from mlx_procsup.statefiles import write_atomically
+from mlx_procsup.statefiles import read_beginning, write_atomically
 
 _SCHEMA_VERSION = 1
 _LATE_S = 60.0
@@ -67,7 +67,7 @@ def write_last_look(dirs: StateDirs, look: LastLook) -> None:
 def read_last_look(dirs: StateDirs) -> LastLook | None:
     """The last look; None if no watchdog has noted one, or the file is damaged."""
     try:
-        return _parse(json.loads(dirs.last_look_file.read_text(encoding="utf-8")))
+        return _parse(json.loads(read_beginning(dirs.last_look_file)))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

@@ -16,6 +16,7 @@ from mlx_procsup.spec import StateDirs
 
 SCHEMA_VERSION = 1
 _HIGHEST_PID = 2**31 - 1  # of the kernels' own type, `pid_t`
+_LONGER_THAN_ANY_BYTES = 2**20
 
 
 class WantedState(StrEnum):
@@ -79,7 +80,7 @@ def read_pid(dirs: StateDirs, name: str) -> int | None:
     """
     path = dirs.pid_file(name)
     try:
-        content = path.read_bytes()
+        content = read_beginning(path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -129,7 +130,13 @@ def read_run(dirs: StateDirs, name: str) -> RunRecord | None:
 def _read_run(path: Path, version: tuple[int, ...]) -> RunRecord:
     """What a run file says, read once for each version of it: many ask many times."""
     del version
-    return _parse(json.loads(path.read_text(encoding="utf-8")))
+    return _parse(json.loads(read_beginning(path)))
+
+
+def read_beginning(path: Path) -> bytes:
+    """The content of a state file: of anything longer, such as a device, what proves it damaged."""
+    with path.open("rb") as file:
+        return file.read(_LONGER_THAN_ANY_BYTES)
 
 
 def readable_run(dirs: StateDirs, name: str) -> RunRecord | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from mlx_catalog import yaml12
+from mlx_catalog.bounded_file import MAX_YAML_BYTES, UnboundedFileError, read_bounded
 from mlx_catalog.mismatches import dotted, mismatches
 from mlx_stack.errors import InvalidFileError
 
@@ -59,12 +60,14 @@ def parse(path: Path, *, hint: str | None = None) -> Document:
 
     Raises:
         FileNotFoundError: When there is no such file.
-        InvalidFileError: When it is not UTF-8, not YAML, or has a key twice.
+        InvalidFileError: When it is a device, too large, not UTF-8, not YAML, or has a key twice.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bounded(path, MAX_YAML_BYTES).decode()
+    except UnboundedFileError as error:
+        raise InvalidFileError(path, f"is {error.strerror}", hint=hint) from error
     except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1
+        line = error.object[: error.start].count(b"\n") + 1
         raise InvalidFileError(path, "is not UTF-8 text", line=line, hint=hint) from error
     try:
         value = yaml12.read(text)

@@ -7,7 +7,7 @@ import msgspec
 
 from mlx_bench.agent_check.report import SCHEMA_VERSION, CheckReport
 from mlx_bench.errors import ReportError
-from mlx_bench.report_file import write_atomically
+from mlx_bench.report_file import read_text, write_atomically
 
 
 def load_check(path: Path) -> CheckReport:
@@ -17,9 +17,7 @@ def load_check(path: Path) -> CheckReport:
         ReportError: The file can't be read, or isn't one.
     """
     try:
-        report = msgspec.json.decode(path.read_bytes(), type=CheckReport)
-    except OSError as error:
-        raise ReportError(f"can't be read: {error.strerror}", source=str(path)) from error
+        report = msgspec.json.decode(read_text(path), type=CheckReport)
     except (msgspec.DecodeError, RecursionError) as error:
         raise ReportError(f"isn't a check: {error}", source=str(path)) from error
     if report.schema_version != SCHEMA_VERSION:

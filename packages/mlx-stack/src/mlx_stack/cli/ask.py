@@ -13,7 +13,9 @@ from pathlib import Path
 import click
 
 import mlx_stack
+from mlx_catalog.bounded_file import read_bounded
 from mlx_stack import gateway, planning, services
+from mlx_stack.cli.frame import standard_input
 from mlx_stack.cli.frame.context import Context, examples, with_context
 from mlx_stack.cli.frame.options import complete_models, tier_option
 from mlx_stack.cli.frame.output import write_error
@@ -248,14 +250,23 @@ def _conversation(
 
 def _question(given: str | None, files: tuple[Path, ...]) -> str:
     """The question, then what standard input and the files hold."""
+    from mlx_gateway.request_body import LONGEST_BODY_BYTES  # what is longer would be refused
+
     parts = [given] if given not in (None, "-") else []
     if given == "-" or (given is None and not files) or _is_fed():
-        parts.append(sys.stdin.read())
-    parts += [f"{path.name}:\n{path.read_text(encoding='utf-8')}" for path in files]
+        parts.append(standard_input.read_all(LONGEST_BODY_BYTES))
+    parts += [f"{path.name}:\n{_text_of(path, LONGEST_BODY_BYTES)}" for path in files]
     text = "\n\n".join(part for part in parts if part and part.strip())
     if not text:
         raise UsageError("The question is empty.", hint='`mlx-stack ask "…"` asks one.')
     return text
+
+
+def _text_of(path: Path, most_bytes: int) -> str:
+    try:
+        return read_bounded(path, most_bytes).decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text.") from error
 
 
 def _is_fed() -> bool:

@@ -1,12 +1,12 @@
 """`mlx-stack config`."""
 
-import sys
 from functools import partial
 
 import click
 
 import mlx_stack
 from mlx_stack import gateway
+from mlx_stack.cli.frame import standard_input
 from mlx_stack.cli.frame.commands import OrderedGroup
 from mlx_stack.cli.frame.context import Context, examples, list_by_default, with_context
 from mlx_stack.cli.frame.options import completer
@@ -39,7 +39,7 @@ def set_command(context: Context, key: str, value: str) -> None:
 
     `-` reads it from standard input, which keeps a secret out of the shell's history.
     """
-    text = sys.stdin.readline().rstrip("\r\n") if value == "-" else value
+    text = standard_input.read_line() if value == "-" else value
     setting = mlx_stack.config.set_value(context.home, key, text)
     gateway.events.note_event(context.home, "config", detail=key)
     shown = setting.shown or "empty"

@@ -1,10 +1,9 @@
 """`mlx-stack nodes`."""
 
-import sys
-
 import click
 
 from mlx_stack import exit_codes, nodes
+from mlx_stack.cli.frame import standard_input
 from mlx_stack.cli.frame.commands import OrderedGroup
 from mlx_stack.cli.frame.context import Context, examples, list_by_default, with_context
 from mlx_stack.cli.frame.options import completer
@@ -111,7 +110,7 @@ def add_command(
 
 def _asked_for(context: Context, what: str, *, hide_input: bool) -> str:
     if not context.may_ask:
-        return sys.stdin.readline()
+        return standard_input.read_line()
     said: str = click.prompt(what, hide_input=hide_input, err=True)
     return said
 
