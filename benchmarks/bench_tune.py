@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from script import run_script
+
 from mlx_stack.home import Home
 from stack_testkit.home import define_stack, install_fake_engines
 from stack_testkit.program import Program
@@ -96,4 +98,4 @@ def outcome_of(found: Any, settings: dict[str, int]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

@@ -35,6 +35,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
+from script import run_script
 
 from mlx_procsup import read_pid, start_service, stop_service
 from mlx_procsup.usage import measure_usage
@@ -85,9 +86,9 @@ def main() -> int:
                 model = make_random(model, program.home.models / "random", options.gigabytes)
             use_model(program.home, model)
         imports_s = import_time(program.home) if options.engines else 0.0
-        program.run("up")
         bare, through = list[Start](), list[Start]()
         try:
+            program.run("up")
             for _ in range(options.rounds + 1):
                 for ask, starts in ((ask_bare, bare), (ask_through, through)):
                     program.run("down", "--tier", "rare")
@@ -285,4 +286,4 @@ def first_token(address: str, model: str, headers: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)

@@ -26,6 +26,7 @@ from functools import partial
 from pathlib import Path
 
 import psutil
+from script import run_script
 
 from mlx_gateway.residency import RoomRule
 from mlx_procsup import locate, stop_service
@@ -194,4 +195,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)

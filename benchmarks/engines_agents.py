@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from engines_turns import ADDITIONS, serving
+from script import run_script
 
 from mlx_stack.engines.environment import Environment
 from mlx_stack.engines.vllm_mlx import STEP_TOKENS
@@ -126,4 +127,4 @@ def _rendered(report: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

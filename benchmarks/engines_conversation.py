@@ -19,6 +19,7 @@ from pathlib import Path
 
 import httpx
 from engines_liveness import served
+from script import run_script
 
 from mlx_stack.engines import embedded_model
 from mlx_stack.engines.vllm_mlx import Serving
@@ -107,4 +108,4 @@ def _report(name: str, rounds: list[Round], answer_tokens: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,6 +22,7 @@ from pathlib import Path
 
 import httpx
 import psutil
+from script import run_script
 
 from mlx_procsup.testing import eventually
 from mlx_stack.services.ports import free_ports
@@ -147,4 +147,4 @@ def is_back(program: Program, former: int) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

@@ -27,6 +27,7 @@ from pathlib import Path
 
 import httpx
 from engines_turns import ADDITIONS, serving
+from script import run_script
 
 from mlx_stack.engines.environment import EngineName, Environment, require_environment
 from stack_testkit.real_engine import real_engine
@@ -176,4 +177,4 @@ def ttft_s(url: str, seed: int, tokens: int, leave: threading.Event) -> float | 
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

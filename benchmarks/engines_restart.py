@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from engines_turns import ADDITIONS, MODES, serving
+from script import run_script
 
 from mlx_stack.engines.environment import Environment
 from mlx_stack.engines.kept_on_disk import DiskBounds
@@ -89,4 +90,4 @@ def measured(
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from script import run_script
 
 from mlx_catalog import Quant
 from mlx_procsup import HttpReadiness, ProcessSpec, StateDirs, start_service, stop_service
@@ -188,4 +189,4 @@ def _report(
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -33,6 +33,7 @@ from gateway_relay import (
     streams_warmup,
     until_ready,
 )
+from script import run_script
 
 from mlx_gateway.upstream_http import Address, ConnectionPool
 
@@ -184,4 +185,4 @@ if __name__ == "__main__":
     if given.serve:
         serve(given.serve, given.port)
     else:
-        uvloop.run(main())
+        run_script(lambda: uvloop.run(main()))

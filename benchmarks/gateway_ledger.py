@@ -30,6 +30,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import gateway_relay as relay
+from script import run_script
 
 from mlx_gateway.keys import ClientKey, ClientKeys, KeyRing, new_key
 from mlx_gateway.ledger import Bounds, Ledger, LedgerEvent, RequestRow, write_event
@@ -307,4 +308,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

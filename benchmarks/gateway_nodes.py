@@ -29,6 +29,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from script import run_script
+
 from mlx_bench import AgentParameters, Conditions, ModelEndpoint, StreamingClient
 from mlx_bench.agents.runner import run_agents
 from mlx_bench.calibration.check import calibration_server
@@ -96,6 +98,7 @@ def killed() -> dict[str, float]:
         own = {"url": engines[0], "model": ENGINE}
         config = settings(Path(folder), "node", node_port, [{"url": engines[1], "model": ENGINE}])
         node = subprocess.Popen(command(config))
+        stack.callback(node.kill)
         wait_for(node_port)
         front = settings(Path(folder), "front", front_port, [own, there])
         stack.enter_context(gateway(front, front_port))
@@ -258,4 +261,4 @@ def free_port() -> int:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

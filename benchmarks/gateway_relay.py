@@ -29,13 +29,14 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 import uvloop
 from gateway_others import KEY, Other, installed
+from script import run_script
 
 FIGURES = ("ready", "lone", "streams", "speed", "fallback", "memory", "idle")
 STREAMS = (1, 8, 32, 64)
@@ -248,8 +249,9 @@ def running(*command: str, **environment: str) -> Iterator[subprocess.Popen[byte
     try:
         yield process
     finally:
-        for each in psutil.Process(process.pid).children(recursive=True):
-            each.kill()
+        with suppress(psutil.NoSuchProcess):
+            for each in psutil.Process(process.pid).children(recursive=True):
+                each.kill()
         process.kill()
         process.wait()
 
@@ -515,4 +517,4 @@ if __name__ == "__main__":
     if given.engine:
         uvloop.run(serve_engine(given.engine))
     else:
-        uvloop.run(main(given.wanted or FIGURES, given.others))
+        run_script(lambda: uvloop.run(main(given.wanted or FIGURES, given.others)))

@@ -15,7 +15,6 @@ import asyncio
 import json
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -27,6 +26,7 @@ import psutil
 from gateway_others import KEY
 from gateway_relay import RATE, Seen, Target, stream
 from playwright.async_api import Browser, CDPSession, Page, async_playwright
+from script import run_script
 
 from mlx_stack.home import Home
 from mlx_stack.stack import save_stack
@@ -228,4 +228,4 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    run_script(lambda: asyncio.run(main()))

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 import psutil
+from script import run_script
 
 from mlx_procsup import stop_service
 from mlx_stack.home import HOME_VARIABLE, Home
@@ -56,4 +57,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

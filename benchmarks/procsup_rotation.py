@@ -15,6 +15,8 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+from script import run_script
+
 from mlx_procsup import all_lines, rotate_log
 
 WRITER = """
@@ -59,4 +61,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from script import run_script
+
 from mlx_procsup import HttpReadiness, ProcessSpec, start_service, stop_service
 from mlx_procsup.testing import eventually, web_server_command
 from mlx_procsup.usage import listens_on
@@ -82,4 +84,4 @@ def measure(home: Home, runs: int, services: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

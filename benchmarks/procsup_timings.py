@@ -10,13 +10,14 @@ import argparse
 import os
 import signal
 import statistics
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+
+from script import run_script
 
 from mlx_procsup import (
     ExitedEarlyError,
@@ -208,4 +209,4 @@ class Bench:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

@@ -15,6 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from script import run_script
+
 from stack_testkit.hub import HubServer, Settings, write_repository
 
 MB = 1_000_000
@@ -72,4 +74,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)

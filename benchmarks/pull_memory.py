@@ -13,6 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from script import run_script
+
 from stack_testkit.hub import HubServer, write_repository
 
 MB = 1_000_000
@@ -69,4 +71,4 @@ def measure(folder: Path, repo: str) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)

@@ -23,6 +23,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from script import run_script
+
 from stack_testkit.hub import HubServer, Settings, write_repository
 
 MB = 1_000_000
@@ -130,4 +132,4 @@ def run(hub: HubServer, script: str, name: str, folder: Path, **variables: str) 
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)

@@ -32,6 +32,7 @@ from typing import Any
 import httpx
 import psutil
 from reading_weights import MODELS, make_model
+from script import run_script
 
 from mlx_catalog import ModelRole
 from mlx_recommend import MemoryUse, Workload, memory_use
@@ -248,4 +249,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_script(main)

@@ -11,6 +11,8 @@ import sys
 import time
 from pathlib import Path
 
+from script import run_script
+
 HERE = Path(__file__).parent
 TIMEOUT_S = 180
 
@@ -68,6 +70,7 @@ LEFT_OUT = {
     "reading_weights": "is imported by reading_models",
     "recommend_llmfit": "needs llmfit",
     "recommend_measurements": "is imported by the others",
+    "script": "is imported by the others",
     "smoke": "is this script",
     "stack_startup": "installs packages from PyPI",
 }
@@ -89,19 +92,21 @@ def runs(name: str) -> bool:
     """Whether a script runs to its end; what it says of a failure is printed."""
     began = time.monotonic()
     command = (sys.executable, str(HERE / f"{name}.py"), *SMALL.get(name, ()))
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        print(f"{name}: not done after {TIMEOUT_S} s")
-        return False
-    well = "Traceback" not in done.stderr and done.returncode in (0, 1)
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as done:
+        try:
+            out, err = done.communicate(timeout=TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            print(f"{name}: not done after {TIMEOUT_S} s")
+            done.terminate()
+            done.communicate()
+            return False
+    well = "Traceback" not in err and done.returncode in (0, 1)
     print(f"{name}: {time.monotonic() - began:.1f} s, exit code {done.returncode}", flush=True)
     if not well:
-        print(done.stdout[-1000:], done.stderr[-3000:], sep="\n")
+        print(out[-1000:], err[-3000:], sep="\n")
     return well
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_script(main)

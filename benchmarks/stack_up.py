@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import psutil
+from script import run_script
 
 from mlx_stack.home import Home
 from stack_testkit.home import define_stack, install_fake_engines
@@ -32,8 +33,8 @@ def main() -> int:
         program = Program(Home(Path(folder) / "home"), {})
         install_fake_engines(program.home)
         define_stack(program.home, {"standard": {}})
-        program.run("up")
         try:
+            program.run("up")
             with_gateway = [up(program, kills_gateway=True) for _ in range(rounds)]
             without = [up(program, kills_gateway=False)[0] for _ in range(rounds)]
             gateway = psutil.Process(gateway_pid(program))
@@ -69,4 +70,4 @@ def gateway_pid(program: Program) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_script(main)
