@@ -83,8 +83,8 @@ def answer_once(listener: socket.socket, answer: bytes) -> None:
             name, _, value = line.partition(b":")
             length = int(value) if name == b"content-length" else length
         request.read(length)
-        connection.sendall(answer)
         with contextlib.suppress(OSError):
+            connection.sendall(answer)
             connection.recv(1)
 
 

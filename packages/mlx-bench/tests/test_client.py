@@ -237,11 +237,23 @@ def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key: str) 
     assert key.strip() not in str(caught.value)
 
 
-def test_a_page_of_models_that_is_no_json_is_told(serve_bytes: ServeBytes) -> None:
-    url = serve_bytes(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\n<html/>")
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        (b"<html/>", "unexpected answer: JSON is malformed"),
+        (b'{"data": [{"id": "\xff"}]}', "unexpected answer: 'utf-8' codec"),
+        (b'{"data": [], "more": ' + b"[" * 100_000, "unexpected answer: "),
+        (b" " * 20_000_000, "an answer larger than 16 MB"),
+    ],
+    ids=["no JSON", "no UTF-8", "nested without end", "without end"],
+)
+def test_a_page_of_models_that_is_none_is_told(
+    serve_bytes: ServeBytes, page: bytes, said: str
+) -> None:
+    url = serve_bytes(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(page) + page)
     with (
         StreamingClient(ModelEndpoint(url, "m")) as client,
-        pytest.raises(EndpointError, match="unexpected answer: JSON is malformed"),
+        pytest.raises(EndpointError, match=said),
     ):
         client.list_models()
 

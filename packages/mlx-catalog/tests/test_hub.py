@@ -270,8 +270,9 @@ def test_a_repository_without_a_config_is_no_model(server: _Hub, hub: Hub):
         hub.read("a/b")
 
 
-def test_an_answer_that_is_no_json_is_told(server: _Hub, hub: Hub):
-    server.answers["/api/models"] = (200, {}, b"<html>maintenance</html>")
+@pytest.mark.parametrize("content", [b"<html>maintenance</html>", b'["\xff"]', b"[" * 100_000])
+def test_an_answer_that_is_no_json_is_told(server: _Hub, hub: Hub, content: bytes):
+    server.answers["/api/models"] = (200, {}, content)
     with pytest.raises(HubError, match="no JSON"):
         hub.search()
 

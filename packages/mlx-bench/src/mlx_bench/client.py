@@ -28,6 +28,7 @@ from mlx_bench.request import (
 
 _CONNECT_TIMEOUT_S = 10.0
 _PAGE_TIMEOUT_S = 3.0
+_LONGEST_ANSWER_BYTES = 16_000_000
 _END_MARKS = frozenset({"transfer-encoding", "content-length"})
 _LAST_EVENT = re.compile(rb"[\r\n]data: *\[DONE\]")
 _LAST_EVENT_BYTES = 32
@@ -267,15 +268,21 @@ class StreamingClient:
         timeout_s: float | None = None,
     ) -> T:
         timeout = self._http.timeout if timeout_s is None else timeout_s
+        content = bytearray()
         try:
-            response = self._http.request(method, url, json=body, timeout=timeout)
+            with self._http.stream(method, url, json=body, timeout=timeout) as response:
+                for block in response.iter_bytes():
+                    content += block
+                    if len(content) > _LONGEST_ANSWER_BYTES:
+                        raise EndpointError(f"{url} gave an answer larger than 16 MB.", url=url)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise unreachable(url, str(error)) from error
         if not response.is_success:
-            raise _refusal(self.endpoint, url, response.status_code, response.text)
+            text = content.decode(errors="replace")
+            raise _refusal(self.endpoint, url, response.status_code, text)
         try:
-            return msgspec.json.decode(response.content, type=kind)
-        except msgspec.DecodeError as error:
+            return msgspec.json.decode(content, type=kind)
+        except (ValueError, RecursionError) as error:
             raise EndpointError(f"{url} gave an unexpected answer: {error}.", url=url) from error
 
     def stream(self, request: ChatRequest, *, limit: ReadLimit | None = None) -> Exchange:

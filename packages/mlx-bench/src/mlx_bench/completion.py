@@ -303,7 +303,7 @@ def server_message(body: str) -> str:
     """What a server says in an error's JSON, in its own words."""
     try:
         answer: object = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         return body.strip()[:300] or "(no text)"
     match answer:
         case (

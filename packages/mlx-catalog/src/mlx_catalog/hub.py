@@ -284,7 +284,7 @@ class Hub:
 def _decoded(endpoint: str, response: httpx.Response, content: bytes) -> object:
     try:
         return msgspec.json.decode(content)
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise HubError(endpoint, f"no JSON at {response.request.url.path}: {error}") from error
 
 

@@ -378,7 +378,7 @@ class Sender:
                 ) as answer,
             ):
                 said: object = msgspec.json.decode(await answer.read(LONGEST_ANSWER_BYTES))
-        except (TimeoutError, UpstreamFailedError, msgspec.DecodeError, UnicodeDecodeError):
+        except (TimeoutError, UpstreamFailedError, ValueError, RecursionError):
             return None
         tokens = object_in(said).get("input_tokens")
         return tokens if isinstance(tokens, int) else None

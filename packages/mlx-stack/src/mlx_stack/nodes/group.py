@@ -177,7 +177,7 @@ def read_ranks(run: Path, tier: str) -> Ranks | None:
     """The ranks of a tier as they were last written down; None where that can't be read."""
     try:
         return msgspec.json.decode(ranks_file(run, tier).read_bytes(), type=Ranks)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

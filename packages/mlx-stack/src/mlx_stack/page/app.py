@@ -347,7 +347,7 @@ async def _read_values(receive: Receive, headers: Mapping[bytes, bytes]) -> Valu
     try:
         if kind == b"application/json":
             return msgspec.json.decode(body, type=dict[str, str])
-    except msgspec.DecodeError:
+    except (ValueError, RecursionError):
         pass
     raise RefusedError(HTTPStatus.BAD_REQUEST, "An object of strings is expected, as JSON.")
 

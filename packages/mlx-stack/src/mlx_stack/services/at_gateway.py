@@ -58,6 +58,6 @@ def ask_gateway(home: Home, url: str) -> dict[str, AtGateway]:
         address = urlsplit(url).netloc
         status, text = request(address, "GET", "/v1/status", headers=headers, timeout_s=_WITHIN_S)
         models = msgspec.json.decode(text, type=_Answer).models if status == 200 else ()
-    except (OSError, http.client.HTTPException, StackError, msgspec.DecodeError):
+    except (OSError, http.client.HTTPException, StackError, ValueError, RecursionError):
         return {}
     return {name: model for model in models for name in (service_of(model.name), model.name)}

@@ -57,5 +57,5 @@ def _load(path: Path) -> SavedTuning:
         return msgspec.json.decode(path.read_bytes(), type=SavedTuning)
     except OSError as error:
         raise ReportError(f"can't be read: {error.strerror}", source=str(path)) from error
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ReportError(f"isn't the result of a tuning: {error}", source=str(path)) from error

@@ -107,10 +107,11 @@ def test_a_cached_tree_names_the_files_that_are_not_there_too(tmp_path: Path):
         path="model.safetensors", size_bytes=3, algorithm="sha256", digest="c" * 64
     )
     assert find_blob(tmp_path, "org/a", records["config.json"]) is not None
-    tree.write_text("[]")
-    again = find_snapshot(tmp_path, "org/a", "main")
-    assert again is not None
-    assert {record.path for record in again[1]} == {"config.json", "model.safetensors"}
+    for damaged in (b"[]", b'{"format_version": 1, "files": {"\xff": {}}}'):
+        tree.write_bytes(damaged)
+        again = find_snapshot(tmp_path, "org/a", "main")
+        assert again is not None
+        assert {record.path for record in again[1]} == {"config.json", "model.safetensors"}
 
 
 def test_a_cache_that_is_no_folder_holds_nothing(tmp_path: Path):

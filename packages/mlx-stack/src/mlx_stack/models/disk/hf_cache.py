@@ -125,7 +125,7 @@ def _tree(path: Path) -> tuple[FileRecord, ...] | None:
     """The files of a cached tree; None where it is missing or of another form."""
     try:
         tree = msgspec.json.decode(path.read_bytes(), type=_Tree)
-    except (FileNotFoundError, msgspec.MsgspecError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
     return tuple(
         FileRecord(

@@ -23,7 +23,7 @@ from mlx_catalog import (
     RevisionNotFoundError,
     TokenRefusedError,
 )
-from mlx_catalog.hub import Hub
+from mlx_catalog.hub import MAX_ANSWER_BYTES, Hub
 from mlx_stack.errors import StackError
 from mlx_stack.models.errors import (
     GatedModelError,
@@ -37,6 +37,8 @@ _ATTEMPTS = 4
 _PATIENCE_S = 30.0
 _WORTH_ASKING_AGAIN = frozenset({408, 429, 500, 502, 503, 504})
 _RATE_LIMIT_RESET = re.compile(r";\s*t=(\d+)")
+_OF_THE_WIRE = frozenset({b"content-encoding", b"content-length", b"transfer-encoding"})
+"""Headers of a body as it was sent, not as it was read."""
 _PASSING = (httpx.NetworkError, httpx.TimeoutException, httpx.RemoteProtocolError)
 
 
@@ -146,11 +148,20 @@ class _Transport(_Way):
             response.close()
             headers = {"location": response.headers["location"]}
             return httpx.Response(response.status_code, headers=headers)
+        content = bytearray()
         try:
-            response.read()
+            for piece in response.iter_bytes():
+                content += piece
+                if len(content) > MAX_ANSWER_BYTES:  # which the reader refuses
+                    break
         finally:
             response.close()
-        return response
+        headers = [
+            (name, value)
+            for name, value in response.headers.raw
+            if name.lower() not in _OF_THE_WIRE
+        ]
+        return httpx.Response(response.status_code, headers=headers, content=bytes(content))
 
 
 def _in_words(
