@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import click
 import pytest
@@ -26,6 +27,9 @@ ELSEWHERE = {"engines-install", "engines-upgrade", "engines-rollback"}
 
 NODES = {"nodes-add", "nodes-check", "nodes-discover", "nodes-list", "nodes-pair", "nodes-remove"}
 """Validated in `test_nodes.py`, where there is another stack."""
+
+CAPTURES = Path(__file__).parents[2] / "packages" / "mlx-hwprobe" / "tests" / "captures"
+NVIDIA = CAPTURES / "linux_nvidia.json"
 
 READING: dict[str, tuple[str, ...]] = {
     "status": ("status",),
@@ -112,7 +116,23 @@ def test_a_schema_is_valid_itself_and_says_what_its_fields_mean(name: str) -> No
     assert schema["title"]
     if name != "parts":
         assert schema["properties"]["schema_version"]["const"] == 1
-        assert all("description" in field for field in schema["properties"].values())
+    assert list(_without_description(schema)) == []
+
+
+def _without_description(schema: object, path: str = "") -> Iterator[str]:
+    """The fields, at any depth, of which the schema doesn't say what they mean."""
+    if isinstance(schema, list):
+        for part in cast("list[object]", schema):
+            yield from _without_description(part, path)
+    elif isinstance(schema, dict):
+        parts = cast("dict[str, Any]", schema)
+        for name, field in cast("dict[str, Any]", parts.get("properties", {})).items():
+            if not field.get("description"):
+                yield f"{path}.{name}"
+            yield from _without_description(field, f"{path}.{name}")
+        for name, part in parts.items():
+            if name != "properties":
+                yield from _without_description(part, path)
 
 
 @pytest.mark.parametrize("name", READING)
@@ -132,6 +152,22 @@ def test_the_answer_of_a_command_that_only_reads_files(name: str, stack: Program
 )
 def test_the_answer_for_several_macs(name: str, arguments: tuple[str, ...], stack: Program) -> None:
     assert differences(stack.run(*arguments, *TWO_MACS, "--json").document, name) == []
+
+
+def test_the_status_of_a_stack_with_litellm(stack: Program) -> None:
+    assert stack.run("config", "set", "openrouter-key", "sk-or-1").code == 0
+
+    document = stack.run("status", "--json").document
+
+    assert "litellm" in [each["kind"] for each in document["services"]]
+    assert differences(document, "status") == []
+
+
+def test_the_profile_of_a_linux_host_with_a_graphics_card(stack: Program) -> None:
+    document = stack.run("profile", "--from", str(NVIDIA), "--json").document
+
+    assert document["gpu_memory_limit_source"] == "nvidia-smi"
+    assert differences(document, "profile") == []
 
 
 def test_the_answers_of_a_stack_that_runs(stack: Program) -> None:
