@@ -125,7 +125,7 @@ def cli_page() -> str:
     lines = [
         "# Commands",
         "",
-        "Without a command, `mlx-stack` shows where you are and what to do next.",
+        "Without a command, `mlx-stack` shows the state of the stack and what to do next.",
         "",
     ]
     last = ""
@@ -378,7 +378,7 @@ def man_page() -> str:
         ".SH DESCRIPTION",
         "Looks at the hardware, recommends models that fit, downloads them, serves several at once",
         "behind one OpenAI-compatible endpoint, and restarts them after crashes and reboots.",
-        "Without a command, it shows where you are and what to do next.",
+        "Without a command, it shows the state of the stack and what to do next.",
     ]
     last = ""
     for group, context in commands():

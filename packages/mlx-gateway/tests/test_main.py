@@ -128,7 +128,7 @@ def test_without_a_key_it_does_not_start(tmp_path: Path, say: Say, key: str | No
     done = say("serve", "--config", str(tmp_path / "gateway.yaml"), key=key)
 
     assert (done.returncode, done.stdout) == (2, "")
-    assert "MLX_GATEWAY_KEY must hold a key" in done.stderr
+    assert "MLX_GATEWAY_KEY must contain a key" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -139,13 +139,29 @@ def _run_parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", help="the model's name; needed if the server has several")
     workload = parser.add_argument_group("workload")
     defaults = Parameters()
-    workload.add_argument("--iterations", type=int, default=defaults.iterations, metavar="N")
-    workload.add_argument("--prompt-tokens", type=_integers, default=(1024,), metavar="N[,N…]")
     workload.add_argument(
-        "--generation-tokens", type=int, default=defaults.generation_tokens, metavar="N"
+        "--iterations",
+        type=int,
+        default=defaults.iterations,
+        metavar="N",
+        help="measured iterations (default: %(default)s)",
     )
     workload.add_argument(
-        "--concurrency", type=_integers, default=(1,), metavar="N[,N…]", help="streams at once"
+        "--prompt-tokens",
+        type=_integers,
+        default=(1024,),
+        metavar="N[,N…]",
+        help="length of the prompts (default: 1024)",
+    )
+    workload.add_argument(
+        "--generation-tokens",
+        type=int,
+        default=defaults.generation_tokens,
+        metavar="N",
+        help="length of the answers (default: %(default)s)",
+    )
+    workload.add_argument(
+        "--concurrency", type=_integers, default=(1,), metavar="N[,N…]", help="concurrent streams"
     )
     workload.add_argument(
         "--warm-up", type=int, default=1, metavar="N", help="iterations that don't count"
@@ -164,7 +180,11 @@ def _run_parser() -> argparse.ArgumentParser:
         help="continue until the 95%% intervals are this narrow, e.g. 0.02",
     )
     workload.add_argument(
-        "--max-iterations", type=int, default=defaults.max_iterations, metavar="N"
+        "--max-iterations",
+        type=int,
+        default=defaults.max_iterations,
+        metavar="N",
+        help="with --precision, the most iterations (default: %(default)s)",
     )
     workload.add_argument(
         "--seed",
@@ -213,10 +233,18 @@ def _run_parser() -> argparse.ArgumentParser:
     server.add_argument(
         "--api-key-env", metavar="NAME", help="the environment variable that holds the key"
     )
-    server.add_argument("--timeout", type=_seconds, default=600.0, metavar="S", help="per read")
-    _add_output_options(parser)
+    server.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=600.0,
+        metavar="S",
+        help="seconds to wait for the next part of an answer",
+    )
+    _add_output_options(parser, "files are rewritten after every iteration")
     parser.add_argument(
-        "--save", action="store_true", help="write the report into ./benchmarks as it grows"
+        "--save",
+        action="store_true",
+        help="write the report to the folder ./benchmarks after every iteration",
     )
     return parser
 
@@ -240,8 +268,8 @@ def _add_agent_options(parser: argparse.ArgumentParser) -> None:
         agents.add_argument(option, type=int, default=default, metavar="N", help=what)
 
 
-def _add_output_options(parser: argparse.ArgumentParser) -> None:
-    output = parser.add_argument_group("output")
+def _add_output_options(parser: argparse.ArgumentParser, description: str | None = None) -> None:
+    output = parser.add_argument_group("output", description)
     formats = output.add_mutually_exclusive_group()
     for option, form, what in (
         ("--json", ".json", "JSON"),
@@ -259,12 +287,15 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="write a report after every iteration, in the format of the suffix; may be repeated",
+        help="write a report in the format of the suffix; may be repeated",
     )
 
 
 def _compare_parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="mlx-bench compare", description="Print the ratio of two saved reports.")
+    parser = _Parser(
+        prog="mlx-bench compare",
+        description="Print the ratio of each figure in two saved reports, with its uncertainty.",
+    )
     parser.add_argument("a", type=Path, metavar="A.json")
     parser.add_argument("b", type=Path, metavar="B.json")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -299,7 +330,13 @@ def _conformance_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--api-key-env", metavar="NAME", help="the environment variable that holds the key"
     )
-    parser.add_argument("--timeout", type=_seconds, default=60.0, metavar="S", help="per read")
+    parser.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=60.0,
+        metavar="S",
+        help="seconds to wait for the next part of an answer",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
 

@@ -57,7 +57,10 @@ def _discard_output() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="mlx-catalog", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="mlx-catalog",
+        description="Validate catalog files, look up entries, and read model folders.",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     validate = commands.add_parser("validate", help="check entry files or folders of entries")
     validate.add_argument("paths", nargs="+", type=Path, metavar="PATH")

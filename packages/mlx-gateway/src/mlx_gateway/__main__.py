@@ -29,9 +29,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "serve",
         help="answer requests until stopped",
         description=f"Answer requests until stopped. The environment variable {KEY_VARIABLE} "
-        "contains the admin's key. SIGHUP reloads the settings.",
+        "contains the admin's key. SIGHUP reloads the file.",
     )
-    serve_command.add_argument("--config", type=Path, required=True, metavar="FILE")
+    serve_command.add_argument(
+        "--config",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="gateway.yaml: the models, their upstreams and fallbacks",
+    )
     serve_command.add_argument("--host", help="address to listen on; overrides the file")
     serve_command.add_argument("--port", type=int, help="port to listen on; overrides the file")
     serve_command.add_argument(
@@ -46,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     key = os.environ.get(KEY_VARIABLE, "")
     if len(key) < _SHORTEST_KEY:
-        print(f"error: {KEY_VARIABLE} must hold a key of {_SHORTEST_KEY} characters or more",
+        print(f"error: {KEY_VARIABLE} must contain a key of at least {_SHORTEST_KEY} characters",
               file=sys.stderr)  # fmt: skip
         return _USAGE
     logging.basicConfig(

@@ -136,7 +136,11 @@ def _parser() -> argparse.ArgumentParser:
     capture.set_defaults(run=_capture)
     measure = commands.add_parser("measure", parents=[shared], help="measure the memory bandwidth")
     measure.add_argument(
-        "--repetitions", type=_positive, default=10, metavar="N", help="default: 10"
+        "--repetitions",
+        type=_positive,
+        default=10,
+        metavar="N",
+        help="number of measurements (default: %(default)s)",
     )
     measure.set_defaults(run=_measure)
     return parser

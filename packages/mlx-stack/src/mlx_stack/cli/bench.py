@@ -80,7 +80,11 @@ class Integers(click.ParamType[tuple[int, ...]]):
     help="Length of the answer.",
 )
 @click.option(
-    "--concurrency", type=Integers(), default="1", show_default=True, help="Streams at once."
+    "--concurrency",
+    type=Integers(),
+    default="1",
+    show_default=True,
+    help="Number of concurrent streams.",
 )
 @click.option(
     "--cache",
@@ -146,7 +150,7 @@ class Integers(click.ParamType[tuple[int, ...]]):
     default=60,
     show_default=True,
     metavar="N",
-    help="Start no new trial of --tune after N minutes; run it again to continue.",
+    help="Stop --tune after N minutes, at the end of a trial; run it again to continue.",
 )
 @click.option(
     "--role",
@@ -164,7 +168,11 @@ class Integers(click.ParamType[tuple[int, ...]]):
     help="Tokens per text, pixels per side of an image, seconds of audio, or words to speak.",
 )
 @click.option("--model", help="Model name, if TARGET is a URL.")
-@click.option("--api-key-env", metavar="NAME", help="The variable that holds a URL's key.")
+@click.option(
+    "--api-key-env",
+    metavar="NAME",
+    help="The environment variable that contains the key for a URL.",
+)
 @with_context()
 @examples(
     "mlx-stack bench standard",

@@ -17,7 +17,9 @@ _VARIABLE = "_MLX_STACK_COMPLETE"
     "mlx-stack completion fish > ~/.config/fish/completions/mlx-stack.fish",
 )
 def command(ctx: click.Context, shell: str) -> None:
-    """Print the completion script of SHELL.
+    """Print the completion script for a shell.
+
+    Save it where the shell looks for completions:
 
     \b
     bash  mlx-stack completion bash > FILE, with FILE

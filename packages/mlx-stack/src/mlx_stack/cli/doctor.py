@@ -18,7 +18,7 @@ _SIGNS = {
 
 
 @click.command("doctor")
-@click.option("--fix", is_flag=True, help="Fix what can be fixed safely; installs engines.")
+@click.option("--fix", is_flag=True, help="Fix what can be fixed safely; this can install engines.")
 @click.option("--verbose", "-v", is_flag=True, help="Also list the checks that found nothing.")
 @click.option(
     "--bundle",

@@ -61,11 +61,11 @@ def command(context: Context) -> None:
     list_by_default(context)
 
 
-@command.command("list", short_help="Show what is installed and its disk use.")
+@command.command("list", short_help="Show what is installed, and how much disk space it uses.")
 @with_context()
 @examples("mlx-stack engines list", "mlx-stack engines list --json")
 def list_command(context: Context) -> None:
-    """Show what is installed, what is in use, and its disk use."""
+    """Show what is installed, what is in use, and how much disk space it takes."""
     context.output.show(engines.manage.list_engines(context.home), _show_list)
 
 
@@ -174,7 +174,7 @@ def _words(problem: "engines.verify.LockDifference") -> str:
     return f"{problem.what} {_PROBLEMS[problem.kind]}{detail}"
 
 
-@command.command("upgrade", short_help="Install alongside, test, switch.")
+@command.command("upgrade", short_help="Install new versions, test them, and switch to them.")
 @_engines_argument
 @click.option("--force", "is_forced", is_flag=True, help="Switch even if a tier performs worse.")
 @with_context()

@@ -87,14 +87,15 @@ class _InitCommand(click.Command):
     "_hosts",
     multiple=True,
     metavar="HOST[=ADDRESS]",
-    help="Divide the model of the preceding --add between this Mac and HOST, as ssh calls it; "
-    "ADDRESS is its IPv4 address on the link between them. Repeatable.",
+    help="Divide the model of the preceding --add between this Mac and HOST, a name that ssh "
+    "knows; ADDRESS is its IPv4 address on the link between the Macs. Repeatable.",
 )
 @click.option(
-    "--i-know",
+    "--private-link",
     "link_is_private",
     is_flag=True,
-    help="With --host: no one else can listen between the Macs, though there are routers.",
+    help="With --host: confirm that no one can eavesdrop between the Macs, even if there are "
+    "routers.",
 )
 @click.option(
     "--remove",
@@ -140,7 +141,7 @@ def command(
     init, opened = planning.init, context.opened
     added: list[_Added] = click.get_current_context().meta[_KEY]
     if link_is_private and not any(each.hosts for each in added):
-        raise UsageError("--i-know is about the Macs that --host names.")
+        raise UsageError("--private-link only works with --host.")
     foreign = init.read_foreign_stack(opened, imported) if imported else ()
     draft = init.draft_stack(
         opened,

@@ -98,8 +98,8 @@ def command(
     return _list_catalog(context, wanted, hardware_spec)
 
 
-@command.command("list", short_help="The models on this disk, or the catalog's.")
-@click.option("--catalog", is_flag=True, help="The catalog, with figures for this machine.")
+@command.command("list", short_help="List the models on this disk, or in the catalog.")
+@click.option("--catalog", is_flag=True, help="List the catalog, with figures for this machine.")
 @_hardware_and_filters
 @with_context()
 @examples("mlx-stack models list", "mlx-stack models list --catalog --tool-calling")
@@ -115,7 +115,7 @@ def list_command(
 ) -> int:
     """List the models on this disk, with their integrity and the tiers that use them.
 
-    With --catalog, or an option that chooses among models, it lists the catalog instead. That
+    With --catalog, or with a filter, it lists the catalog instead. That
     includes your own entries, the YAML files in the folder `catalog` of the state folder.
     """
     if not (catalog or family or tags or tool_calling or role or hardware_spec):
@@ -124,7 +124,7 @@ def list_command(
     return _list_catalog(context, wanted, hardware_spec)
 
 
-@command.command("search", short_help="The Hub's MLX models that match a query.")
+@command.command("search", short_help="Search the Hub for MLX models.")
 @click.argument("query", default="")
 @_hardware_and_filters
 @with_context()
@@ -147,7 +147,7 @@ def search_command(
     return _search(context, query, wanted, hardware_spec)
 
 
-@command.command("show", short_help="Show one model.")
+@command.command("show", short_help="Show details of a model.")
 @click.argument("model", shell_complete=complete_models)
 @hardware_option
 @with_context()
@@ -171,7 +171,7 @@ def rm_command(context: Context, model: str, *, force: bool) -> int:
     return _remove(context, model, is_forced=force)
 
 
-@command.command("verify", short_help="Compare every byte of the local models.")
+@command.command("verify", short_help="Compare every byte of the local models with its hash.")
 @with_context()
 @examples("mlx-stack models verify", "mlx-stack models verify --json")
 def verify_command(context: Context) -> int:

@@ -64,7 +64,7 @@ def _link(node: "nodes.file.Node") -> str:
 @click.option(
     "--private-link", is_flag=True, help="Confirm that no one can eavesdrop between the Macs."
 )
-@click.option("--mac", metavar="ADDRESS", help="The hardware address that wakes it from sleep.")
+@click.option("--mac", metavar="ADDRESS", help="MAC address with which to wake it from sleep.")
 @with_context()
 @examples(
     "mlx-stack nodes add studio.local --code",
@@ -152,11 +152,11 @@ def _show_discovered(output: Output, discovered: "nodes.discover.Discovered") ->
     output.say("`mlx-stack nodes pair` there shows a code for `mlx-stack nodes add HOST --code`.")
 
 
-@command.command("pair", short_help="Show a code with which another Mac adds this one.")
+@command.command("pair", short_help="Show a code that lets another Mac add this one.")
 @with_context()
 @examples("mlx-stack nodes pair", "mlx-stack nodes pair --json")
 def pair_command(context: Context) -> None:
-    """Show six digits with which another Mac can add this one, once, within five minutes.
+    """Show six digits that let another Mac add this one, once, within five minutes.
 
     `mlx-stack nodes add HOST --code` on that Mac asks for them. That Mac then gets its own key,
     which `mlx-stack keys` shows. A new code replaces this one.

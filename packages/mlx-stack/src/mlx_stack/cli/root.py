@@ -44,7 +44,7 @@ _OPTIONS_OF_COMMANDS = ("--json", "--json-lines", "--quiet", "-q")
 def root(ctx: click.Context, *, version: bool) -> None:
     """An always-on local LLM server for Apple Silicon.
 
-    Without a command it shows where you are and what to do next.
+    Without a command it shows the state of the stack and what to do next.
     """
     if version:
         write_line(f"mlx-stack {__version__}")

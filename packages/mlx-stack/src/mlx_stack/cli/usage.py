@@ -35,7 +35,7 @@ _REASONS_SHOWN = 5
     type=click.Choice([each.value for each in By]),
     default=By.MODEL.value,
     show_default=True,
-    help="Group the rows by this.",
+    help="How to group the rows.",
 )
 @click.option(
     "--prices",

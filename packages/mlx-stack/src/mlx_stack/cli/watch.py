@@ -38,7 +38,7 @@ from mlx_stack.cli.frame.output import Output
 )
 @click.option("--daemon", is_flag=True, help="Watch in the background.")
 @click.option(
-    "--up", "start_first", is_flag=True, help="First start everything `down` didn't stop."
+    "--up", "start_first", is_flag=True, help="First start everything that `down` didn't stop."
 )
 @with_context(json_lines=True)
 @examples("mlx-stack watch --daemon", "mlx-stack watch --interval 10")

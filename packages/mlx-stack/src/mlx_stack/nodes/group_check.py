@@ -397,10 +397,10 @@ def _way(one: Member, other: Member) -> Iterator[Refusal]:
             yield Refusal(
                 named.node,
                 f"{far.address} of {_whose(far.node)} is in no network that {_whose(near.node)} is "
-                "in: others on the way could read and change what the Macs exchange.",
-                "Connect them by a cable and give its addresses in `hosts` of the stack file. "
-                "If no one else can listen on the way: `private_link: true` there, or "
-                "`init --i-know`.",
+                "in: others on the route could read and change what the Macs exchange.",
+                "Connect them with a cable, and set its addresses in `hosts` of the stack file. "
+                "If no one else can listen on the route, set `private_link: true` there, or use "
+                "`init --private-link`.",
             )
             return
     here, far = (one, other) if one.node == HERE else (other, one)

@@ -103,13 +103,15 @@ OTHER_WORDS = {
 _INTRODUCTION = (
     (
         "An always-on local LLM server for Apple Silicon: several models behind one endpoint that"
-        " speaks OpenAI's API."
+        " speaks OpenAI's, Anthropic's and Ollama's APIs."
     ),
     "New here? `mlx-stack demo` shows it working, `mlx-stack setup` sets it up.",
     "`mlx-stack install` makes it survive crashes and reboots.",
 )
 _EXAMPLES = ("mlx-stack setup", 'mlx-stack ask "Why is the sky blue?"')
-_CLOSING = "`mlx-stack` shows where you are; `mlx-stack COMMAND --help` explains a command."
+_CLOSING = (
+    "`mlx-stack` shows the stack and the next step; `mlx-stack COMMAND --help` explains a command."
+)
 
 
 class OrderedGroup(click.Group):

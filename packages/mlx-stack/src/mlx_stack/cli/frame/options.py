@@ -78,7 +78,7 @@ concurrency_option: Decorator = click.option(
     default=1,
     show_default=True,
     metavar="N",
-    help="Requests served at the same time.",
+    help="Number of requests served at the same time.",
 )
 """`--concurrency N`."""
 

@@ -101,7 +101,7 @@ def planning_options(budget_help: str, context_help: str) -> Decorator:
             "roles",
             type=Roles(),
             default=(),
-            help="Plan an embedder, a reranker or both as well: embedding,rerank.",
+            help="Also plan an embedding model, a reranker or both: embedding,rerank.",
         )
         return intent_option(budget_option(with_option(decorated)))
 
