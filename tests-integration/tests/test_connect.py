@@ -87,7 +87,7 @@ def test_ask_shows_a_picture_to_a_tier_that_sees_and_to_no_other(
     assert "image" in unseen.document["error"]["message"]
     assert wrong.code == 2
     assert large.code == 2
-    assert "has 60 MB, and at most 20 MB are read" in large.document["error"]["message"]
+    assert "has 60 MB; the limit is 20 MB" in large.document["error"]["message"]
 
 
 def test_on_a_terminal_without_a_question_ask_is_a_chat(served: Program) -> None:

@@ -168,7 +168,7 @@ def test_what_else_is_in_a_file_is_kept_and_comes_back(user: Program, client: st
         assert "mine" in changed
     backup = path.with_name(f"{path.name}.before-mlx-stack")
     assert backup.read_text() == text
-    assert f"As it was: {backup}." in connected.out
+    assert f"Backup of the original: {backup}." in connected.out
     user.run("connect", client, "--undo")
     assert path.read_text() == text
     assert not backup.exists()

@@ -231,7 +231,7 @@ def test_a_door_that_can_not_be_opened_leaves_the_stack_usable_and_is_named(
 
 
 def eventually_paired(here: Program, host: str, typed: str) -> Finished:
-    """The first answer that isn't "one try a second"."""
+    """The first answer that isn't "one try per second"."""
     for _ in range(20):
         added = here.run("nodes", "add", host, "--code", "--name", "studio", "--json", stdin=typed)
         if "is being paired" not in added.out + added.err:

@@ -91,7 +91,7 @@ def test_a_lazy_tier_has_no_process_until_its_first_request(served: Program) -> 
     at_rest = row(served, "rare")
     assert (at_rest["state"], at_rest["loaded"], at_rest["pid"]) == ("stopped", False, None)
     assert served.run("status").code == 0, "a tier at rest is as it should be"
-    assert "at rest" in served.run("status").out
+    assert "unloaded" in served.run("status").out
 
     status, document, headers = Client(served).ask("rare")
 
@@ -567,7 +567,7 @@ def test_a_restart_brings_models_without_a_tier_back_when_they_are_asked_for(
 
     restarted = served.run("restart")
 
-    assert "model.Guest at rest: its first request starts it" in restarted.out
+    assert "model.Guest unloaded: its next request starts it" in restarted.out
     assert identify(first) is None
     assert Client(served).ask("Guest")[0] == 200
     assert row(served, "model.Guest")["pid"] != first

@@ -131,7 +131,7 @@ def test_a_part_of_an_estimate_that_is_unknown_leaves_the_others(
         (("recommend", "--budget-pct", "0"), 2, "from 1 to 100"),
         (("init", "--as", "x", "--add", "qwen3-8b"), 2, "--as x"),
         (("init", "--host", "b", "--add", "qwen3-8b"), 2, "--host b"),
-        (("init", "--add", "qwen3-8b", "--host=-oProxyCommand=sh"), 2, "what ssh calls a Mac"),
+        (("init", "--add", "qwen3-8b", "--host=-oProxyCommand=sh"), 2, "can't be a host for ssh"),
         (("init", "--add", "qwen3-8b", "--private-link"), 2, "--private-link"),
         (("config", "set", "litellm-prot", "1"), 2, "litellm-port"),
         (("config", "set", "litellm-port", "0"), 2, "1 to 65535"),

@@ -457,7 +457,7 @@ def test_a_precision_that_the_weights_do_not_have_is_refused(puller: Program):
 def test_other_4_bits_than_the_files_tell_of_are_not_taken_for_them(puller: Program, quant: str):
     done = puller.run("pull", REPO, "--quant", quant, "--json")
     assert done.code == 2
-    assert f"{quant} can't be made of them" in done.document["error"]["message"]
+    assert f"can't be converted to {quant}" in done.document["error"]["message"]
 
 
 def test_what_only_training_makes_is_not_converted(puller: Program, hub: HubServer):

@@ -88,7 +88,7 @@ def test_the_smallest_model_comes_first_and_answers_while_the_others_are_downloa
     done = ready.run("setup", "-y")
 
     assert done.code == 0, done.err
-    downloads = ("Qwen3-0.6B", "It answers already", "Qwen3-8B", "`mlx-stack watch --daemon`")
+    downloads = ("Qwen3-0.6B", "It already answers", "Qwen3-8B", "`mlx-stack watch --daemon`")
     assert sorted(downloads, key=done.err.index) == list(downloads)
 
 

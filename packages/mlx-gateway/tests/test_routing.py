@@ -40,7 +40,7 @@ def test_a_model_is_found_by_its_name_and_its_aliases(asked: str) -> None:
     [
         ("standart", "Did you mean standard"),
         ("Standard", "standard"),
-        ("zzz", "There are: standard"),
+        ("zzz", "Available: standard"),
     ],
 )
 def test_a_name_that_is_nobodys_is_answered_with_the_nearest(asked: str, hint: str) -> None:

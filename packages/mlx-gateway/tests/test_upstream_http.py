@@ -110,7 +110,7 @@ async def test_what_is_no_http_is_a_failure(answer: bytes) -> None:
 async def test_a_head_without_end_is_a_failure() -> None:
     lines = [b"X-Header-%d: %s\r\n" % (number, b"x" * 1000) for number in range(100)]
     async with listening(answering(b"HTTP/1.1 200 OK\r\n", *lines)) as address:
-        with pytest.raises(UpstreamFailedError, match="no end"):
+        with pytest.raises(UpstreamFailedError, match="is too long"):
             await ask(address)
 
 
@@ -123,7 +123,7 @@ async def test_an_answer_without_end_is_a_failure() -> None:
             await writer.drain()
 
     async with listening(talks) as address:
-        with pytest.raises(UpstreamFailedError, match="no end"):
+        with pytest.raises(UpstreamFailedError, match="is too long"):
             await ask(address)
 
 
@@ -368,7 +368,7 @@ async def test_an_upstream_with_another_authority_gets_not_a_byte_of_a_request()
     address = Address.of(f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}")
     pool = ConnectionPool()
     for trusted in (trusting(other), None):
-        with pytest.raises(UpstreamFailedError, match="certificate is not one that is trusted"):
+        with pytest.raises(UpstreamFailedError, match="certificate isn't trusted"):
             async with pool.request(address, "GET", "/", {}, find_tls=lambda it=trusted: it):
                 pass
     assert not any(got)

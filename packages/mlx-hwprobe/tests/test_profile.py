@@ -109,7 +109,7 @@ def test_a_wrong_value_is_refused_where_it_stands(changes: dict[str, Any], place
 
 
 def test_a_newer_version_is_refused_and_says_what_to_do() -> None:
-    with pytest.raises(InvalidDocumentError, match="of version 7") as caught:
+    with pytest.raises(InvalidDocumentError, match="has version 7") as caught:
         HardwareProfile.from_document(saved(schema_version=7))
     assert "Upgrade" in (caught.value.hint or "")
 

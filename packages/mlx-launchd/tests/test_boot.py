@@ -250,5 +250,5 @@ def test_gnus_stat_tells_the_consoles_owner_too() -> None:
 
 
 def test_a_machine_that_does_not_know_its_user_is_an_error() -> None:
-    with pytest.raises(LaunchdError, match="who runs this"):
+    with pytest.raises(LaunchdError, match="report the user"):
         detect_session(Programs({"id": Completed(1)}), {})

@@ -99,7 +99,7 @@ def test_a_file_that_landed_otherwise_than_it_was_written_is_removed_again(tmp_p
             target.write_bytes(b"<plist>/bin/sh -c ...</plist>")
         return Completed(0)
 
-    with pytest.raises(LaunchdError, match="is not what was to be written"):
+    with pytest.raises(LaunchdError, match="does not contain what was written"):
         RootPlistFiles(run).write(target, b"one")
     assert not target.exists()
 

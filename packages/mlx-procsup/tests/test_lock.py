@@ -114,7 +114,7 @@ def test_waiting_ends_when_the_caller_gives_up(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     with (
         acquire_lock(path, "first"),
-        pytest.raises(WaitCancelledError, match="is held, and it is no longer waited for"),
+        pytest.raises(WaitCancelledError, match="is held, and the wait for it was cancelled"),
         acquire_lock(path, "second", on_wait=lambda _: None, cancelled=lambda: True),
     ):
         pass

@@ -32,7 +32,7 @@ def test_a_file_from_another_editor_is_read(tmp_path: Path) -> None:
     [
         ("host: 0.0.0.0", "would listen on '0.0.0.0'"),
         ("host: true", "would listen on True"),
-        ("hos: 0.0.0.0", "would take for another: write it in full .host"),
+        ("hos: 0.0.0.0", "would mistake for another: write it in full .host"),
         ("por: 9000", "write it in full .port"),
         ("served-model: other", "write it in full .served-model-name"),
         ("served-model-name: other", "different names"),
@@ -171,7 +171,10 @@ def test_a_tier_is_divided_between_the_macs_it_names(tmp_path: Path) -> None:
         ("[{host: b, address: 10.0.0.1}, {host: c, address: 10.0.0.1}]", "10.0.0.1 is named twice"),
         ("[b, here]", "'here' must have an `address` or `rdma`"),
         ("[{host: here, rdma: rdma_en5}, b]", "only some Macs have `rdma`"),
-        ("[{host: b, rdma: rdma_en5}]", "only some Macs have `rdma`: all must, also 'here'"),
+        (
+            "[{host: b, rdma: rdma_en5}]",
+            "only some Macs have `rdma`: all must have it, including 'here'",
+        ),
         ("[{host: here, rdma: en5}, {host: b, rdma: rdma_en5}]", "of 'here' isn't a device"),
         ("[{host: here, rdma: rdma_en5}, {host: b, rdma: rdma_en5;sh}]", "of 'b' isn't a device"),
         ("[{host: here, rdma: [null, '']}, {host: b, rdma: rdma_en5}]", "of 'here' isn't a device"),

@@ -115,7 +115,7 @@ def test_a_mac_that_never_comes_is_named(program: Program) -> None:
     assert done.code == 1
     (row,) = done.document["services"]
     assert "nowhere" in row["error"]
-    assert "There is no way to nowhere" in row["error"]
+    assert "There is no route to nowhere" in row["error"]
 
 
 def test_a_client_that_leaves_ends_its_request_on_all_macs(program: Program) -> None:

@@ -246,7 +246,7 @@ BOMB = DOT[:16] + struct.pack(">II", 50_000, 50_000) + DOT[24:]
         ("/embeddings", {"model": "nobody/knows-this", "input": "x"}, "nobody/knows-this"),
         ("/rerank", {"model": "nobody", "query": "x", "documents": ["y"]}, "nobody"),
         (data_url(BOMB), {}, "50,000 x 50,000 pixels"),
-        ("file:///etc/passwd", {}, "addresses are not read"),
+        ("file:///etc/passwd", {}, "addresses are not supported"),
         ("https://example.org/cat.png", {}, "`mlx-stack config set remote-images true`"),
     ],
 )

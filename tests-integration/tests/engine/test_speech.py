@@ -151,9 +151,9 @@ def test_bench_says_how_much_faster_than_real_time_a_tier_hears(program: Program
 @pytest.mark.parametrize(
     ("sound", "more", "said"),
     [
-        (b"RIFFnonsense", {}, "a sound in a known format"),
+        (b"RIFFnonsense", {}, "audio in a known format"),
         (tone(1)[:30] + b"\0" * 4, {}, "damaged"),
-        (tone(0), {}, "holds no sound"),
+        (tone(0), {}, "contains no audio"),
         (tone(1), {"language": "xx"}, "'xx' isn't one"),
         (tone(3 * 60 * 60, rate_hz=1500), {}, "longer than 2 hours"),
     ],
@@ -179,7 +179,7 @@ def test_a_text_is_spoken_as_one_file(openai: OpenAI) -> None:
 
 
 def test_a_speed_that_a_model_has_not_is_refused(openai: OpenAI) -> None:
-    with pytest.raises(BadRequestError, match="one speed"):
+    with pytest.raises(BadRequestError, match="fixed speed"):
         openai.audio.speech.create(
             model="wee-soprano", input="x", voice="any", speed=2, response_format="pcm"
         )

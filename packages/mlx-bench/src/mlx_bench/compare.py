@@ -150,5 +150,5 @@ def render_comparison(comparison: Comparison) -> str:
         lines.append("No point was measured in both.")
     if comparison.unmatched:
         only = "; ".join(map(str, comparison.unmatched))
-        lines += ["", f"Measured in one of them only: {only}."]
+        lines += ["", f"Measured in only one of them: {only}."]
     return "\n".join(lines) + "\n"

@@ -142,7 +142,7 @@ class _Benchmark:
 
     def calibrate(self) -> None:
         """Learn the server's dialect, its token count and its name, with requests of one token."""
-        self.on_progress("Counting prompt tokens as the server does")
+        self.on_progress("Finding out how the server counts prompt tokens")
         server = ""
 
         def count_tokens(prompt: str) -> int | None:

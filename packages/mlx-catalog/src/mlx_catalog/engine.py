@@ -119,7 +119,7 @@ def asks_for_newer(entry: CatalogEntry) -> str:
     if _version(entry) <= PINNED_MLX_LM:
         return ""
     pinned = ".".join(str(part) for part in PINNED_MLX_LM)
-    return f"it needs mlx-lm {entry.min_mlx_lm_version}; {PINNED_ENGINE} holds {pinned}"
+    return f"it needs mlx-lm {entry.min_mlx_lm_version}; {PINNED_ENGINE} contains {pinned}"
 
 
 def _version(entry: CatalogEntry) -> tuple[int, ...]:

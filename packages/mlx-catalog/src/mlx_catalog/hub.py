@@ -190,7 +190,9 @@ class Hub:
         sizes = {file.path: file.size_bytes for file in self.list_files(commit)}
         weights = sum(sizes[name] for name in weight_files(sizes))
         if "config.json" not in sizes:
-            raise HubError(self.endpoint, f"{repo} has no config.json: it isn't a model to serve")
+            raise HubError(
+                self.endpoint, f"{repo} has no config.json: it isn't a model that can be served"
+            )
         if sizes["config.json"] > MAX_ANSWER_BYTES:
             raise HubError(self.endpoint, f"config.json of {repo} is too large to describe a model")
         config = parse_config(self.read_config(commit), f"config.json of {repo}")

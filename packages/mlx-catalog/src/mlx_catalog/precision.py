@@ -90,7 +90,7 @@ def read_precision(config: ModelConfig, text: ModelConfig, row: ModelType) -> Pr
 
 def _plain(dtype: str) -> Precision:
     if not dtype:
-        note = "config.json names no type of its weights: 16 bits are supposed"
+        note = "config.json doesn't state the type of its weights: 16 bits are assumed"
         return Precision(plain_bits=16, notes=(note,))
     bits = _FLOATS.get(dtype)
     notes = () if bits is not None else (f"the size of weights of type {dtype!r} is not known",)
@@ -111,7 +111,7 @@ def _scheme(raw: ModelConfig) -> Scheme | str:
     """MLX's own scheme, or why there is none."""
     bits, group_size = integer(raw, "bits"), integer(raw, "group_size")
     if bits is None or group_size is None:
-        return "config.json doesn't say in how many bits, and in groups of what size, weights are"
+        return "config.json doesn't state the bits and the group size of its weights"
     overrides: dict[str, Scheme | None] = {}
     for path, value in raw.items():
         if value is False:
@@ -143,7 +143,7 @@ def _of_vendor(raw: ModelConfig, config: ModelConfig, row: ModelType) -> Scheme 
                 return Scheme(bits, group_size, roles=_MATRICES)
         case _:
             pass
-    return f"the weights are packed as {method or 'something'!r}, in a size that is not known here"
+    return f"the weights are packed as {method or 'something'!r}, whose size is not known"
 
 
 def _of_fp8(raw: ModelConfig, config: ModelConfig, row: ModelType) -> Scheme | str | None:

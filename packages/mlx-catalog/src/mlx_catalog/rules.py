@@ -67,7 +67,7 @@ def _embedding(entry: CatalogEntry, text_params: float) -> Iterator[Violation]:
 def _aliases(entry: CatalogEntry) -> Iterator[Violation]:
     for index, alias in enumerate(entry.aliases):
         if alias == entry.id:
-            yield Violation(("aliases", index), "another name than the id", repr(alias))
+            yield Violation(("aliases", index), "a name other than the id", repr(alias))
         elif alias in entry.aliases[:index]:
             yield Violation(("aliases", index), "each alias once", f"{alias!r} again")
     for alias in entry.alias_notes:

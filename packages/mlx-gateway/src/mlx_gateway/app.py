@@ -410,7 +410,7 @@ def _read(api: Api, body: bytes, content_type: str) -> tuple[Fields, memoryview 
             raise invalid("The request's body must be a JSON object, not a form.")
         return read_fields(body), None
     if not is_form(content_type):
-        raise invalid("A sound is sent as a multipart form, with the fields `file` and `model`.")
+        raise invalid("Send audio as a multipart form with the fields `file` and `model`.")
     form = read_form(body, content_type)
     if not form.file:
         raise invalid("`file` is missing or empty.", param="file")

@@ -132,5 +132,5 @@ def invalid(message: str, *, param: str | None = None) -> ApiError:
 def _reason(error: Exception, body: bytes) -> str:
     """Why a body can't be read; msgspec calls half of an escaped character a truncated input."""
     if "truncated" in str(error) and _ESCAPED_SURROGATE.search(body):
-        return "it ends early, or holds half of an escaped character (a lone surrogate)"
+        return "it ends early, or contains half of an escaped character (a lone surrogate)"
     return str(error)

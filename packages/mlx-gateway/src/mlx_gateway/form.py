@@ -49,7 +49,7 @@ def read_form(body: bytes, content_type: str) -> Form:
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
     if not boundary:
-        raise invalid("The form's Content-Type names no boundary.")
+        raise invalid("The form's Content-Type has no boundary.")
     parts = _Parts()
     try:
         parser = MultipartParser(

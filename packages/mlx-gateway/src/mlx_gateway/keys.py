@@ -196,7 +196,7 @@ class KeyRing:
             self._use(load_keys(self._path) or ClientKeys())
         except ConfigError as error:
             if signature != self._refused:
-                _log.error("the keys stay as they were: %s", error)
+                _log.error("the keys were not reloaded: %s", error)
             self._refused = signature
             if isinstance(error.__cause__, OSError):
                 return  # too many files are open, say: the next request tries again

@@ -50,7 +50,7 @@ class Metrics:
         )
         self._per_token = Histogram(
             "gen_ai_server_time_per_output_token_seconds",
-            "The time of each token after the first.",
+            "Time per token after the first.",
             ("gen_ai_operation_name", "gen_ai_request_model"),
             buckets=_PER_TOKEN,
             registry=self._registry,

@@ -188,7 +188,7 @@ class Attempt:
         if status == HTTPStatus.INTERNAL_SERVER_ERROR and self.call.form_param:
             return ApiError(
                 HTTPStatus.BAD_REQUEST,
-                "The engine could not give the answer the form that was asked for (without Metal, "
+                "The engine could not produce the requested format (without Metal, "
                 f"vllm-mlx can't follow a JSON schema): {reason}",
                 param=self.call.form_param,
             )

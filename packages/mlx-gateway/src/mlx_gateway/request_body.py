@@ -40,14 +40,15 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
                     break
                 limit.reschedule(began + _WITHIN_S + size / _BYTES_PER_S_AT_LEAST)
     except TimeoutError as error:
-        raise ApiError(HTTPStatus.REQUEST_TIMEOUT, "The body came too slowly.") from error
+        raise ApiError(HTTPStatus.REQUEST_TIMEOUT, "The body arrived too slowly.") from error
     body = parts[0] if len(parts) == 1 else b"".join(parts)
     encoding = headers.get(b"content-encoding", b"identity").lower()
     if encoding == b"gzip":
         return unzipped(body)
     if encoding != b"identity":
         raise ApiError(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Send the body as it is, or packed with gzip."
+            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+            "Send the body uncompressed, or compressed with gzip.",
         )
     return body
 

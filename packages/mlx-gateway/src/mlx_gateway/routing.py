@@ -88,7 +88,7 @@ def resolve(settings: GatewaySettings, asked: str) -> str:
             known = [*settings.models, *settings.aliases]
             near = difflib.get_close_matches(asked, known, n=_NEAR_NAMES)
             hint = (
-                f" Did you mean {', '.join(near)}?" if near else f" There are: {', '.join(known)}."
+                f" Did you mean {', '.join(near)}?" if near else f" Available: {', '.join(known)}."
             )
             raise ApiError(
                 HTTPStatus.NOT_FOUND,

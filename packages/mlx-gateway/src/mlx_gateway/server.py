@@ -109,9 +109,9 @@ async def _run(
                 server.tls.read(config, settings.tls)
             gateway.reload(settings, version=version)
         except ConfigError as error:
-            _log.error("the settings stay as they were: %s", error)
+            _log.error("the settings were not reloaded: %s", error)
         else:
-            _log.info("the settings were read again")
+            _log.info("the settings were reloaded")
 
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
     await server.serve(sockets=listeners)

@@ -109,7 +109,7 @@ class Response:
         async for chunk in self.chunks():
             body += chunk
             if len(body) > most_bytes:
-                raise UpstreamFailedError("its answer has no end")
+                raise UpstreamFailedError("its answer is too long")
         return bytes(body)
 
 
@@ -196,9 +196,9 @@ class ConnectionPool:
                     ssl=(find_tls() or self._usual_tls()) if address.is_tls else None,
                 )
         except TimeoutError as error:
-            raise UpstreamFailedError("it accepts no connection") from error
+            raise UpstreamFailedError("it doesn't accept connections") from error
         except ssl.SSLCertVerificationError as error:
-            raise UpstreamFailedError("its certificate is not one that is trusted") from error
+            raise UpstreamFailedError("its certificate isn't trusted") from error
         except OSError as error:
             raise UpstreamFailedError("nothing listens there") from error
         connection.ask = find_ask()
@@ -371,7 +371,7 @@ class _Connection(asyncio.Protocol):
         """Note a header."""
         self._head_bytes += len(name) + len(value)
         if self._head_bytes > _LONGEST_HEAD_BYTES:
-            self._fail("its answer's head has no end")
+            self._fail("the head of its answer is too long")
             return
         self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
 

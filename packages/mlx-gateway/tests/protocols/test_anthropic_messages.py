@@ -224,7 +224,7 @@ def test_a_document_of_plain_text_is_read_and_any_other_refused() -> None:
     assert messages[0]["content"] == [{"type": "text", "text": "the document"}]
 
     pdf = {"type": "document", "source": {"type": "base64", "data": "AAAA"}}
-    with pytest.raises(ApiError, match="plain text"):
+    with pytest.raises(ApiError, match="plain-text"):
         read(messages=[{"role": "user", "content": [pdf]}])
 
 

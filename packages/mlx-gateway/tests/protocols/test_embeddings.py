@@ -106,7 +106,7 @@ def test_texts_that_went_in_pieces_come_back_in_their_order(sizes: list[int]) ->
         ({"input": ["a", ""]}, "empty string"),
         ({"input": [1, 2]}, "check_embedding_ctx_length=False"),
         ({"input": [[1, 2], [3]]}, "check_embedding_ctx_length=False"),
-        ({"input": ["a"] * 2049}, "2,049 texts; a request may have 2,048"),
+        ({"input": ["a"] * 2049}, "2,049 texts; a request may have at most 2,048"),
         ({"input": "a", "encoding_format": "int8"}, "encoding_format"),
         ({"input": "a", "dimensions": 0}, "dimensions"),
         ({"input": "a", "dimensions": "many"}, "dimensions"),

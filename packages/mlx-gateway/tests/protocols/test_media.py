@@ -132,13 +132,13 @@ def _user(part: object) -> dict[str, object]:
 def test_only_what_is_in_the_request_is_shown(fields_with: Any) -> None:
     assert problem(**fields_with(data(FINE))) == ""
     assert "50,000 x 50,000 pixels" in problem(**fields_with(data(BOMB)))
-    assert "'file' addresses are not read" in problem(**fields_with("file:///etc/passwd"))
+    assert "'file' addresses are not supported" in problem(**fields_with("file:///etc/passwd"))
     for path in ("/etc/passwd", "/tmp/a:b.png", FINE.hex(), "data:image/png,x"):
         assert "must be in the request itself" in problem(**fields_with(path))
     assert "not valid base64" in problem(**fields_with("data:image/png;base64,A")).replace(
         "isn't", "not"
     )
-    assert "is not a whole PNG" in problem(**fields_with(data(b"%PDF-1.4")))
+    assert "is not a complete PNG" in problem(**fields_with(data(b"%PDF-1.4")))
     assert "needs an address" in problem(**fields_with(""))
     for address in ("https://example.org/cat.png", "http://169.254.169.254/latest"):
         refusal = problem(**fields_with(address))
@@ -166,8 +166,8 @@ def test_bare_base64_of_anthropics_and_ollamas_clients_is_looked_at_too() -> Non
 
 def test_too_many_bytes_are_refused() -> None:
     beginning = FINE + bytes(LONGEST_IMAGE_BYTES)
-    assert image_problem(beginning) == "has 21 MB, and at most 20 MB are read"
-    assert image_problem(beginning, 60 * 2**20) == "has 60 MB, and at most 20 MB are read"
+    assert image_problem(beginning) == "has 21 MB; the limit is 20 MB"
+    assert image_problem(beginning, 60 * 2**20) == "has 60 MB; the limit is 20 MB"
 
 
 @pytest.mark.parametrize("wrapped", ["", "{}", "\n{}\n"])
@@ -199,7 +199,7 @@ def test_no_way_to_spell_a_part_hides_it() -> None:
     assert b"image" not in body
     assert "Remote images are not fetched" in problem_of(body)
     sound = r'{"type":"\u0061udio_url","\u0061udio_url":{"url":"/etc/passwd"}}'
-    assert "not read" in problem_of(f'{{"messages":[{{"content":[{sound}]}}]}}'.encode())
+    assert "not supported" in problem_of(f'{{"messages":[{{"content":[{sound}]}}]}}'.encode())
 
 
 def test_every_place_where_an_engine_may_look_is_judged() -> None:
@@ -209,7 +209,7 @@ def test_every_place_where_an_engine_may_look_is_judged() -> None:
         {"type": "image", "image": data(FINE), "url": "file:///etc/passwd"},
         {"type": "image_url", "image_url": data(FINE), "url": "file:///etc/passwd"},
     ):
-        assert "'file' addresses are not read" in problem(messages=[_user(part)])
+        assert "'file' addresses are not supported" in problem(messages=[_user(part)])
     part = {"type": "image", "source": fine, "image": None, "url": None}
     assert problem(messages=[_user(part)]) == ""
 
@@ -229,7 +229,7 @@ def test_a_picture_is_judged_whatever_it_is_called(kind: str) -> None:
 )
 def test_videos_and_sounds_are_refused_in_words(kind: str, address: str) -> None:
     refusal = problem(allows_remote=True, messages=[_user({"type": kind, kind: {"url": address}})])
-    assert f"Parts of type {kind!r} are not read" in refusal
+    assert f"Parts of type {kind!r} are not supported" in refusal
     assert refusal.endswith("(400)")
 
 
@@ -246,7 +246,7 @@ def test_a_second_size_far_behind_the_first_is_found() -> None:
     late = text + png_head(50_000, 50_000) + b"\0\0\0\4IDAT"
     content = png(9, 9).replace(b"\0\0\0\4IDAT", late)
     part = {"type": "image_url", "image_url": {"url": data(content)}}
-    assert "is not a whole PNG" in problem(messages=[_user(part)])
+    assert "is not a complete PNG" in problem(messages=[_user(part)])
 
 
 def test_a_frame_that_reaches_beyond_its_screen_counts() -> None:
@@ -292,7 +292,7 @@ def test_the_images_of_a_request_are_bounded_together() -> None:
     assert shown(MOST_IMAGES, FINE) == ""
     assert f"At most {MOST_IMAGES} images" in shown(MOST_IMAGES + 1, FINE)
     assert shown(4, png(8_000, 8_000)) == ""
-    assert "more than 256 million pixels together" in shown(5, png(8_000, 8_000))
+    assert "more than 256 million pixels in total" in shown(5, png(8_000, 8_000))
 
 
 def test_what_only_looks_like_an_image_passes() -> None:

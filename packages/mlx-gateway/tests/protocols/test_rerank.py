@@ -64,7 +64,7 @@ def test_documents_come_back_where_they_are_asked_for() -> None:
         ({"query": 1, "documents": ["a"]}, "query"),
         ({}, "documents"),
         ({"documents": []}, "documents"),
-        ({"documents": ["a", ""]}, "none of them empty"),
+        ({"documents": ["a", ""]}, "non-empty strings"),
         ({"documents": [{"title": "a"}]}, "documents"),
         ({"documents": ["a"] * 2049}, "2,049"),
         ({"documents": ["a"], "top_n": 0}, "top_n"),

@@ -158,9 +158,9 @@ def check_schema_version(keys: Mapping[str, object], kind: str) -> None:
         raise InvalidDocumentError(f"expected {SCHEMA_VERSION}", place="schema_version")
     if version != SCHEMA_VERSION:
         raise InvalidDocumentError(
-            f"this {kind} is of version {version}; this program reads version {SCHEMA_VERSION}",
+            f"this {kind} has version {version}; this program reads version {SCHEMA_VERSION}",
             place="schema_version",
-            hint="Upgrade mlx-hwprobe, or make the file again.",
+            hint="Upgrade mlx-hwprobe, or create the file again.",
         )
 
 

@@ -112,7 +112,7 @@ def _parse(text: str) -> NamedMac | None:
     parts = match.groupdict()
     cores, memory_gb = parts.get("cores"), int(parts["gb"])
     if memory_gb == 0:
-        raise InvalidDocumentError(f"{text!r} has no memory", hint=_FORMS)
+        raise InvalidDocumentError(f"{text!r} has no memory size", hint=_FORMS)
     return NamedMac(parts["chip"], int(cores) if cores else None, memory_gb)
 
 

@@ -121,7 +121,8 @@ def _power(facts: BootFacts) -> BootFinding:
         return BootFinding(
             "autorestart",
             BootVerdict.UNKNOWN,
-            "Whether the Mac starts by itself after a power failure is not known: pmset is silent.",
+            "Whether the Mac starts by itself after a power failure is not known: pmset doesn't "
+            "report it.",
             fix,
         )
     return BootFinding(
@@ -134,7 +135,7 @@ def _filevault(facts: BootFacts) -> BootFinding:
         return BootFinding(
             "filevault",
             BootVerdict.UNKNOWN,
-            "Whether FileVault is on is not known: fdesetup is silent.",
+            "Whether FileVault is on is not known: fdesetup doesn't report it.",
         )
     if not facts.filevault:
         return BootFinding(
@@ -198,7 +199,9 @@ def _sleep(facts: BootFacts) -> BootFinding:
         return BootFinding("sleep", BootVerdict.OK, "The Mac does not sleep by itself.")
     if facts.sleep_minutes is None:
         return BootFinding(
-            "sleep", BootVerdict.WARNING, "When the Mac sleeps is not known: pmset is silent."
+            "sleep",
+            BootVerdict.WARNING,
+            "When the Mac sleeps is not known: pmset doesn't report it.",
         )
     return BootFinding(
         "sleep",

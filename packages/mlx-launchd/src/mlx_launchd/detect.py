@@ -20,7 +20,7 @@ def detect_session(run: CommandRunner, environment: Mapping[str, str]) -> Sessio
     uid = _uid(run(("id", "-u")).stdout)
     user = run(("id", "-un")).stdout.strip()
     if uid is None or not user:
-        raise LaunchdError("`id` does not say who runs this")
+        raise LaunchdError("`id` does not report the user")
     return Session(
         uid=uid,
         user=user,

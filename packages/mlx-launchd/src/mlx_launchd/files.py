@@ -107,7 +107,7 @@ class RootPlistFiles:
         self._run(make_readable)
         if self.read(path) != data:
             self._run(self.remove_command(path))
-            raise LaunchdError(f"{path} is not what was to be written, and was removed")
+            raise LaunchdError(f"{path} does not contain what was written to it, and was removed")
 
     def write_commands(self, path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The commands that write the file from standard input and set its mode, to be shown."""

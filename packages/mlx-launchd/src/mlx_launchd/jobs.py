@@ -98,7 +98,7 @@ class Jobs:
         Raises:
             NoSessionError: The domain does not exist.
             NotPermittedError: The domain is root's or another user's.
-            DisabledError: The label is disabled and stays so.
+            DisabledError: The label is disabled and can't be enabled.
             StillStoppingError: The job that was loaded before does not stop.
             NotRunningError: The job is loaded, but its program does not stay alive.
             LaunchctlError: launchd refuses the job.
@@ -221,7 +221,7 @@ class Jobs:
             raise _failure(
                 DisabledError,
                 answer,
-                f"{label} is disabled and stays so",
+                f"{label} is disabled and can't be enabled",
                 f"run `launchctl enable {domain.service_target(label)}`, and look into "
                 "System Settings > General > Login Items & Extensions",
             )

@@ -149,7 +149,7 @@ def _open_locked(
             on_wait(held_by)
             has_waited = True
         if cancelled():
-            raise WaitCancelledError(f"{path} is held, and it is no longer waited for")
+            raise WaitCancelledError(f"{path} is held, and the wait for it was cancelled")
         time.sleep(_RETRY_S)
 
 

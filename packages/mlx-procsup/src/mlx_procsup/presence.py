@@ -98,7 +98,7 @@ def start_detached(spec: ProcessSpec, dirs: StateDirs) -> int:
                     child.returncode = 0  # it is meant to outlive us: Popen need not warn about it
                     return child.pid
             if time.monotonic() - began > _APPEARS_WITHIN_S:
-                raise StartFailedError(f"{spec.name} did not begin to work", service=spec.name)
+                raise StartFailedError(f"{spec.name} did not start working", service=spec.name)
             time.sleep(0.02)
     finally:
         child.kill()  # does nothing where the return code is known: it is meant to outlive us

@@ -125,7 +125,7 @@ class _Watch:
 
     def check_alive(self) -> None:
         if self._cancelled():
-            raise WaitCancelledError(f"{self.name} is no longer waited for", service=self.name)
+            raise WaitCancelledError(f"the wait for {self.name} was cancelled", service=self.name)
         exit_code = reap(self._started.pid)
         if exit_code is None and is_alive(self._started.identity):
             return

@@ -357,7 +357,7 @@ def _verify(name: str, verify: Callable[[], None], cancelled: threading.Event) -
     asking.start()
     while not answer.done():
         if cancelled.is_set():
-            raise WaitCancelledError(f"{name} is no longer waited for", service=name)
+            raise WaitCancelledError(f"the wait for {name} was cancelled", service=name)
         asking.join(_LOOK_EVERY_S)
     answer.result()
 

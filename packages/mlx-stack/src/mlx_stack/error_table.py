@@ -75,7 +75,7 @@ def _no_answer(error: Exception) -> StackError:
 
 
 def _damaged(error: Exception) -> StackError:
-    hint = "`mlx-stack doctor` looks at the state folder."
+    hint = "`mlx-stack doctor` checks the state folder."
     return StackError(f"A file has unexpected content: {error}", hint=hint)
 
 
@@ -117,7 +117,7 @@ def _system(error: Exception) -> StackError:
         case errno.ENOSPC | errno.EDQUOT:
             hint = "The disk is full: free some space and run the command again; nothing was lost."
         case errno.EACCES | errno.EPERM | errno.EROFS:
-            hint = "Check the owner and the permissions: `mlx-stack doctor` looks at them."
+            hint = "Check the owner and the permissions: `mlx-stack doctor` checks them."
         case _:
             hint = None
     return StackError(f"{place}{what}", hint=hint)
@@ -154,7 +154,7 @@ _TRANSLATIONS: dict[str, Translation] = {
     "mlx_procsup.LockUnsupportedError": _no_locks,
     "mlx_procsup.PortTakenError": _as(StackError, _FREE_PORT),
     "mlx_procsup.StateFileError": _as(
-        StackError, "`mlx-stack doctor` looks at the state folder; removing the file is safe."
+        StackError, "`mlx-stack doctor` checks the state folder; removing the file is safe."
     ),
     "mlx_procsup.SupervisionError": _as(StackError),
     "mlx_recommend.RecommendError": _as(UsageError),

@@ -44,8 +44,8 @@ def asked_hardware(home: Home, spec: str | None) -> HardwareProfile:
     first, *others = asked_macs(home, spec)
     if others:
         raise UsageError(
-            "--hardware names several Macs, and this command answers for one.",
-            hint="`estimate` and `recommend` answer for several together.",
+            "--hardware names several Macs, but this command only supports one.",
+            hint="`estimate` and `recommend` support several together.",
         )
     return first
 

@@ -372,12 +372,12 @@ def _role_problem(tier: Tier) -> str | None:
     """Why nothing serves a tier of this role as it is defined, or None."""
     if tier.ssd_cache_gb is not None and not tier.role.chats:
         return (
-            f"the tier {tier.name!r} has `ssd_cache_gb`, and a model of the role {tier.role} has "
+            f"the tier {tier.name!r} has `ssd_cache_gb`, but a model of the role {tier.role} has "
             "no conversations"
         )
     if tier.vllm_flags and not tier.role.chats:
         return (
-            f"the tier {tier.name!r} has `vllm_flags`, and a model of the role {tier.role} is "
+            f"the tier {tier.name!r} has `vllm_flags`, but a model of the role {tier.role} is "
             "served by another engine"
         )
     return _engine_problem(tier)
@@ -391,18 +391,21 @@ def _engine_problem(tier: Tier) -> str | None:
         )
     if not tier.is_on_mlx_lm:
         if tier.mlx_lm_flags:
-            return f"the tier {tier.name!r} has `mlx_lm_flags`, and vllm-mlx serves it"
+            return f"the tier {tier.name!r} has `mlx_lm_flags`, but vllm-mlx serves it"
         return None
     if tier.role is ModelRole.VISION:
-        return f"the tier {tier.name!r} has the role {tier.role}, and mlx-lm reads no images"
+        return f"the tier {tier.name!r} has the role {tier.role}, but mlx-lm can't read images"
     if tier.ssd_cache_gb is not None:
-        return f"the tier {tier.name!r} has `ssd_cache_gb`, and mlx-lm keeps nothing on disk"
+        return f"the tier {tier.name!r} has `ssd_cache_gb`, but mlx-lm keeps nothing on disk"
     if tier.vllm_flags:
-        return f"the tier {tier.name!r} has `vllm_flags`, and mlx-lm serves it: see `mlx_lm_flags`"
+        return f"the tier {tier.name!r} has `vllm_flags`, but mlx-lm serves it: see `mlx_lm_flags`"
     wrong = next((name for name in tier.mlx_lm_flags if name not in _MLX_LM_FLAGS), None)
     if wrong is not None:
         known = ", ".join(sorted(_MLX_LM_FLAGS))
-        return f"the tier {tier.name!r} has a flag {wrong!r} in `mlx_lm_flags`; there are: {known}"
+        return (
+            f"the tier {tier.name!r} has a flag {wrong!r} in `mlx_lm_flags`; the known flags "
+            f"are: {known}"
+        )
     return None
 
 
@@ -418,7 +421,7 @@ def _hosts_problem(tier: Tier) -> str | None:
     whose = f"the tier {tier.name!r}"
     if not tier.hosts:
         if tier.mlx_lm_flags.get("pipeline"):
-            return f"{whose} has `pipeline` in `mlx_lm_flags`, and no `hosts` to divide it between"
+            return f"{whose} has `pipeline` in `mlx_lm_flags`, but no `hosts` to divide it between"
         return None
     if not tier.is_on_mlx_lm:
         return f"{whose} has `hosts`, which needs `engine: mlx-lm`"
@@ -477,7 +480,7 @@ def _of_rdma(tier: Tier) -> Iterator[str]:
     """What is wrong with the devices that a tier names: MLX wants one from each Mac to each."""
     named = [each for each in tier.all_hosts if each.rdma is not None]
     if named and len(named) < tier.macs:
-        yield f"only some Macs have `rdma`: all must, also {HERE!r}, or none"
+        yield f"only some Macs have `rdma`: all must have it, including {HERE!r}, or none"
         return
     for each in named:
         if tier.macs > 2 and isinstance(each.rdma, str):
@@ -516,7 +519,7 @@ def _flag_problem(tier: Tier) -> str | None:
         if whole != name:
             return (
                 f"the tier {tier.name!r} has a flag {name!r} in `vllm_flags`, which the engine "
-                f"would take for another: write it in full ({whole})"
+                f"would mistake for another: write it in full ({whole})"
             )
         if name == "served-model-name" and value != tier.model:
             return (

@@ -112,7 +112,7 @@ def report_usage(
     try:
         begin = parse_since(since, now)
     except ValueError as error:
-        hint = "Say 30m, 12h, 7d, 2w, or a date such as 2026-11-28."
+        hint = "Write 30m, 12h, 7d, 2w, or a date such as 2026-11-28."
         raise UsageError(f"{since!r} isn't a time.", hint=hint) from error
     known = {} if prices is None else _with_replicas(opened, load_prices(prices))
     usage = read_usage(opened.home.ledger, since=begin, until=now, by=by)
@@ -154,7 +154,10 @@ def load_prices(path: Path) -> dict[str, Price]:
     Raises:
         InvalidFileError: When there is none, or it says something else.
     """
-    hint = "It must say, for each model: {prompt: 0.05, completion: 0.40} (dollars a million)."
+    hint = (
+        "It must say, for each model: {prompt: 0.05, completion: 0.40} (dollars per million "
+        "tokens)."
+    )
     try:
         return yaml_file.read(path, dict[str, Price], hint=hint)
     except OSError as error:

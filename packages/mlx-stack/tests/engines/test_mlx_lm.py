@@ -67,7 +67,7 @@ def test_a_plan_and_the_tiers_own_flags_decide_how_it_serves() -> None:
         ({"vllm_flags": {"timeout": 9}}, "see `mlx_lm_flags`"),
         ({"engine": None, "mlx_lm_flags": {"temp": 1}}, "vllm-mlx serves it"),
         ({"role": ModelRole.EMBEDDING}, "leaves no choice"),
-        ({"role": ModelRole.VISION}, "reads no images"),
+        ({"role": ModelRole.VISION}, "can't read images"),
     ],
 )
 def test_what_the_engine_cannot_have_is_refused(fields: dict[str, object], said: str) -> None:

@@ -258,7 +258,7 @@ def test_a_second_part_waits_until_the_first_is_gone(keep: Keep) -> None:
 def test_a_group_is_not_started_on_a_link_that_is_open_to_others() -> None:
     cable = plan(Host(host="b"), Host(host="c"))
     require_private(cable, ("127.0.0.1", "127.0.0.2", "127.0.0.3"))
-    with pytest.raises(AddressError, match="c is an address of the internet"):
+    with pytest.raises(AddressError, match="c is a public internet address"):
         require_private(cable, ("127.0.0.1", "127.0.0.2", "8.8.8.8"))
     with pytest.raises(AddressError, match="nodes check"):
         require_private(cable, ("127.0.0.1", "127.0.0.2", "10.255.255.254"))

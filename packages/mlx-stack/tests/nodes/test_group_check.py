@@ -159,12 +159,12 @@ def test_a_model_that_is_missing_there_is_refused_with_what_copies_it() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"sizes": {"config.json": 700}}, "not whole: model.safetensors"),
-        ({"sizes": {"config.json": 700, "model.safetensors": 8999}}, "not whole"),
-        ({"damaged": ("model.safetensors",)}, "not whole: model.safetensors"),
+        ({"sizes": {"config.json": 700}}, "incomplete: model.safetensors"),
+        ({"sizes": {"config.json": 700, "model.safetensors": 8999}}, "incomplete"),
+        ({"damaged": ("model.safetensors",)}, "incomplete: model.safetensors"),
         (
             {"sizes": {**MODEL.sizes, "model-2.safetensors": 5}},
-            "a file more than the one on this Mac: model-2.safetensors",
+            "a file that the one on this Mac lacks: model-2.safetensors",
         ),
         (
             {"files": (msgspec.structs.replace(FILES[0], digest="e" * 40), FILES[1])},
@@ -324,7 +324,7 @@ def test_an_address_on_another_cable_than_this_macs_is_refused() -> None:
 
 def test_a_way_over_another_interface_than_the_one_that_is_meant_is_refused() -> None:
     refusal = only(refusals(group(here(), member("studio", 2, reached_from="192.168.1.1"))))
-    assert "reached from 192.168.1.1 (en0), and 10.0.0.1 is what was meant" in refusal.message
+    assert "reached from 192.168.1.1 (en0), and 10.0.0.1 was configured" in refusal.message
 
 
 def test_two_others_that_are_not_on_one_network_are_refused() -> None:

@@ -51,7 +51,7 @@ def serving(handler: type[_Says]) -> Generator[str]:
     [
         (_Nonsense, "not as mlx-stack does"),
         (_IsNewer, "runs mlx-stack 3.1, whose answer this one"),
-        (_RefusesTheName, "doesn't go by this name"),
+        (_RefusesTheName, "doesn't have this name"),
     ],
 )
 def test_an_answer_that_is_none_is_said_in_words(handler: type[_Says], said: str) -> None:

@@ -31,9 +31,9 @@ def test_an_address_on_the_cable_is_fine() -> None:
 @pytest.mark.parametrize(
     ("own", "worker", "address", "words"),
     [
-        ("10.0.0.1", STUDIO, "8.8.8.8", "8.8.8.8 of studio is an address of the internet"),
+        ("10.0.0.1", STUDIO, "8.8.8.8", "8.8.8.8 of studio is a public internet address"),
         ("10.0.0.1", KNOWN, "8.8.8.8", "internet"),
-        ("203.0.113.9", KNOWN, "10.0.0.2", "203.0.113.9 of this Mac is an address of the internet"),
+        ("203.0.113.9", KNOWN, "10.0.0.2", "203.0.113.9 of this Mac is a public internet address"),
         ("10.0.0.9", STUDIO, "10.0.0.2", "this Mac has no address 10.0.0.9"),
         ("192.168.7.20", STUDIO, "10.0.0.2", "not in the network of 192.168.7.20 (en0)"),
     ],

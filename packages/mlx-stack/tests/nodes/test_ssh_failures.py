@@ -35,9 +35,13 @@ Host key verification failed."""
             "does not answer",
             "Is it awake",
         ),
-        ("ssh: connect to host studio port 22: No route to host", "no way to studio", "cable"),
-        ("ssh: connect to host studio port 22: Host is down", "no way to studio", "cable"),
-        ("ssh: connect to host studio port 22: Connection refused", "no logins", "Remote Login"),
+        ("ssh: connect to host studio port 22: No route to host", "no route to studio", "cable"),
+        ("ssh: connect to host studio port 22: Host is down", "no route to studio", "cable"),
+        (
+            "ssh: connect to host studio port 22: Connection refused",
+            "logins over ssh",
+            "Remote Login",
+        ),
         ("Timeout, server studio not responding.", "does not answer", "Is it awake"),
         ("client_loop: send disconnect: Broken pipe", "broke off", "cable"),
         (

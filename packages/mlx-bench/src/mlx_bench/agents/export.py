@@ -28,7 +28,7 @@ def _asked(report: AgentsReport) -> str:
     agents = "1 agent" if report.agents == 1 else f"{report.agents} agents at once"
     return (
         f"{agents}, {asked.turns} turns, prefix {asked.prefix_tokens:,} tokens "
-        f"({report.prompt_exactness}), {asked.result_tokens} of tool results a turn, "
+        f"({report.prompt_exactness}), {asked.result_tokens} of tool results per turn, "
         f"up to {asked.generation_tokens} generated, seed {asked.seed}"
     )
 
@@ -52,7 +52,8 @@ def _overall(report: AgentsReport) -> list[str]:
     lines = [f"Throughput  {figure(report.throughput_tps)} tok/s of all agents together"]
     if report.fairness is not None:
         lines.append(
-            f"Fairness    {figure(report.fairness)} (the slowest agent's time over the quickest's)"
+            f"Fairness    {figure(report.fairness)} (the slowest agent's time divided by the "
+            "fastest agent's)"
         )
     if totals.read_tokens is not None and totals.new_tokens is not None:
         lines.append(

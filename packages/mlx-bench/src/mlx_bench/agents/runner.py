@@ -104,7 +104,7 @@ class _AgentsBenchmark:
 
     def fit(self) -> AgentTexts:
         """Learn the server's dialect and its count, and make texts of the length asked for."""
-        self.on_progress("Counting tokens as the server does")
+        self.on_progress("Finding out how the server counts tokens")
         # An agent's answer ends where the model ends it.
         self.client.dialect = replace(self.client.dialect, ignore_eos=False)
         server = ""

@@ -96,7 +96,7 @@ def try_cases(
             outcomes.append(judge(server, case))
             is_there = outcomes[-1].is_right is not False or server.is_there() or revive()
         else:
-            outcomes.append(Outcome(case, None, "the server doesn't answer any more"))
+            outcomes.append(Outcome(case, None, "the server no longer answers"))
         server.seen.clear()
         on_event(outcomes[-1])
     return Conformance(server.base_url, server.model, tuple(outcomes))

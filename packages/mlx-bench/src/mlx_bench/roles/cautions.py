@@ -47,7 +47,7 @@ def _of_load(
     if far := material_outliers(seconds):
         message = (
             f"{len(far)} of {len(seconds)} iterations are outliers (modified z-score above 3.5): "
-            "something else was using the machine?"
+            "was something else using the machine?"
         )
         yield CautionCode.OUTLIERS, message
     rates = by_iteration(

@@ -107,7 +107,7 @@ class _RoleBenchmark:
             return answer.tokens
 
         if probe is not None:
-            self.on_progress("Counting tokens as the server does")
+            self.on_progress("Finding out how the server counts tokens")
             self.prompts = calibrate_prompts(count_tokens, _FEW_WORDS)
         self.engine = self.conditions.engine or identify_engine(self.client, server)
 

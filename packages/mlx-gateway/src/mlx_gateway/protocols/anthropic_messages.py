@@ -359,7 +359,7 @@ def _refuse_unknown(message: dict[str, Any]) -> None:
     for block in message["content"]:
         if message["role"] == "user" and block["type"] not in _OF_A_USER:
             kind = block["type"]
-            raise invalid(f"messages: blocks of type {kind!r} are not read", param="messages")
+            raise invalid(f"messages: blocks of type {kind!r} are not supported", param="messages")
 
 
 def _with_form(fields: Fields) -> Fields:
@@ -387,7 +387,7 @@ def _block(block: dict[str, Any], *, sees_images: bool | None) -> dict[str, Any]
         case "document":
             source = object_in(block.get("source"))
             if source.get("type") != "text" or not isinstance(source.get("data"), str):
-                raise invalid("messages: only documents of plain text are read", param="messages")
+                raise invalid("messages: only plain-text documents are supported", param="messages")
             return {"type": "text", "text": source["data"]}
         case "image" if sees_images is False:
             raise invalid("messages: this model can't read images", param="messages")

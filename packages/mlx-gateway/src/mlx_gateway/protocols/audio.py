@@ -82,7 +82,7 @@ class Speech(Api):
     def read(self, fields: Fields, *, sees_images: bool | None) -> Call:
         asked = checked(fields, _Speech)
         if not asked.input.strip():
-            raise invalid("`input` must be a text that is not empty.", param="input")
+            raise invalid("`input` must be a non-empty string.", param="input")
         for name in ("input", "instructions", "voice"):
             length = len(getattr(asked, name))
             if length > LONGEST_TEXT:

@@ -68,7 +68,8 @@ class Embeddings(Api):
         longest = "" if model.dimensions is None else f" of {model.dimensions} dimensions"
         if not model.shortens:
             raise invalid(
-                f"`dimensions` is not for this model: its vectors{longest} can't be shortened.",
+                f"This model doesn't support `dimensions`: its vectors{longest} can't be "
+                "shortened.",
                 param="dimensions",
             )
         if model.dimensions is not None and asked > model.dimensions:

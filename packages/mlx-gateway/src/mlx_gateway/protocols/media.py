@@ -84,8 +84,8 @@ def require_media(fields: Fields, *, allows_remote: bool, allowed_by: str) -> No
             if pixels > MOST_PIXELS_TOGETHER:
                 most = MOST_PIXELS_TOGETHER // 1_000_000
                 raise invalid(
-                    f"The images have more than {most} million pixels together, the most that is "
-                    "read at once.",
+                    f"The images have more than {most} million pixels in total, the limit for "
+                    "one request.",
                     param=place,
                 )
 
@@ -100,17 +100,17 @@ def image_problem(content: bytes, size_bytes: int = 0) -> str:
     size_bytes = max(size_bytes, len(content))
     if size_bytes > LONGEST_IMAGE_BYTES:
         size, most = ceil(size_bytes / _MB), LONGEST_IMAGE_BYTES // _MB
-        return f"has {size} MB, and at most {most} MB are read"
+        return f"has {size} MB; the limit is {most} MB"
     return _size_problem(image_size(content))
 
 
 def _size_problem(size: tuple[int, int] | None) -> str:
     if size is None:
-        return "is not a whole PNG, JPEG, WebP or GIF picture"
+        return "is not a complete PNG, JPEG, WebP or GIF image"
     width, height = size
     if width * height > MOST_PIXELS:
         most = MOST_PIXELS // 1_000_000
-        return f"has {width:,} x {height:,} pixels, and at most {most} million are read"
+        return f"has {width:,} x {height:,} pixels; the limit is {most} million"
     return ""
 
 
@@ -224,7 +224,8 @@ def _addresses(conversation: object, place: str) -> Iterator[object]:
         kind = part.get("type")
         if kind in _NOT_IMAGES:
             raise invalid(
-                f"Parts of type {kind!r} are not read: a conversation can contain images, but no "
+                f"Parts of type {kind!r} are not supported: a conversation can contain images, "
+                "but no "
                 "video or audio.",
                 param=place,
             )
@@ -258,7 +259,7 @@ def _shown_size(address: object, place: str) -> tuple[int, int]:
         raise invalid("An image needs an address.", param=place)
     if scheme := _SCHEME.match(address):
         raise invalid(
-            f"{scheme[1]!r} addresses are not read: send the image itself, as "
+            f"{scheme[1]!r} addresses are not supported: send the image itself, as "
             "`data:image/png;base64,…`.",
             param=place,
         )
@@ -271,7 +272,9 @@ def _shown_size(address: object, place: str) -> tuple[int, int]:
         letters = data.encode("ascii").translate(None, _SPACE)
         if len(letters) > _LONGEST_LETTERS:
             most = LONGEST_IMAGE_BYTES // _MB
-            raise invalid(f"An image has more than {most} MB, the most that is read.", param=place)
+            raise invalid(
+                f"An image has more than {most} MB, the limit for one image.", param=place
+            )
         size = image_size(b64decode(letters[:_HEAD_LETTERS], validate=True))
         if size is None and len(letters) > _HEAD_LETTERS:
             size = image_size(b64decode(letters, validate=True))

@@ -307,7 +307,7 @@ def _check_tools(fields: Fields) -> None:
     if tools and choice.get("type") == "function":
         name = object_in(choice.get("function")).get("name")
         if name not in names:
-            raise invalid(f"`tool_choice` names a tool that is not there: {name!r}.",
+            raise invalid(f"`tool_choice` names a tool that doesn't exist: {name!r}.",
                           param="tool_choice")  # fmt: skip
 
 

@@ -76,7 +76,7 @@ class Responses(Api):
             fields = fields.with_values(tools=tools)
         if not isinstance(request.input, str):
             if not any(item.type in _SAYING for item in request.input):
-                raise invalid("`input` holds no message.", param="input")
+                raise invalid("`input` contains no message.", param="input")
             if request.previous_response_id is None:
                 _check_outputs(request.input)
             items = [

@@ -109,7 +109,7 @@ def _ranked(parts: Sequence["_Answer"], most: int, returned: Sequence[str]) -> t
 def _query(fields: Fields) -> str:
     query = fields.text("query")
     if not query:
-        raise invalid("`query` must be a text that is not empty.", param="query")
+        raise invalid("`query` must be a non-empty string.", param="query")
     return query
 
 
@@ -122,7 +122,7 @@ def _documents(fields: Fields) -> tuple[str, ...]:
     given = list_in(fields.get("documents"))
     texts = [each if isinstance(each, str) else object_in(each).get("text") for each in given]
     if not texts or not all(isinstance(each, str) and each for each in texts):
-        raise invalid("`documents` must be a list of texts, none of them empty.", param="documents")
+        raise invalid("`documents` must be a list of non-empty strings.", param="documents")
     refuse_too_many(texts, "documents")
     return tuple(str(each) for each in texts)
 

@@ -52,5 +52,6 @@ def refuse_too_many(texts: Sequence[object], param: str) -> None:
     """
     if len(texts) > MOST_TEXTS:
         raise invalid(
-            f"`{param}` holds {len(texts):,} texts; a request may have {MOST_TEXTS:,}.", param=param
+            f"`{param}` contains {len(texts):,} texts; a request may have at most {MOST_TEXTS:,}.",
+            param=param,
         )

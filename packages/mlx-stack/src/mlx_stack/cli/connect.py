@@ -54,8 +54,8 @@ def _show_list(output: Output, known: "clients.connect.KnownClients") -> None:
         row = f"{each.client.name:<14} {each.client.title:<14} {state:<10} {by_hand:<8} {place}"
         output.text(row.rstrip())
     output.say(
-        "\n`mlx-stack connect CLIENT` connects one, or shows what to type where that is to be done "
-        "by hand; --dry-run shows the change first."
+        "\n`mlx-stack connect CLIENT` connects one, or shows what to type into a client "
+        "that you must configure yourself; --dry-run only shows the change."
     )
 
 
@@ -69,7 +69,7 @@ def _show(output: Output, plan: "clients.connect.ConnectionPlan") -> None:
             state = "written" if change.is_change else "is already up to date"
             output.text(f"{change.path} {state}.")
             if change.is_first and change.backup.exists():
-                output.text(f"As it was: {change.backup}.")
+                output.text(f"Backup of the original: {change.backup}.")
     if plan.client.files is None and not plan.is_undo:
         output.text(plan.next_step)  # the answer itself
     elif plan.is_done:

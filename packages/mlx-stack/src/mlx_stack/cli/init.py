@@ -173,7 +173,7 @@ def _show_written(output: Output, draft: "planning.init.Draft") -> None:
     output.say(f"\nWrote {draft.home.stack}.")
     forced = " --force" if draft.is_too_large else ""
     if draft.pulls:
-        pulls = "; ".join(f"mlx-stack pull {name}" for name in draft.pulls)
-        output.say(f"Next: {pulls}; then `mlx-stack up{forced}`.")
+        pulls = ", ".join(f"`mlx-stack pull {name}`" for name in draft.pulls)
+        output.say(f"Next: {pulls}, then `mlx-stack up{forced}`.")
     else:
         output.say(f"`mlx-stack up{forced}` starts it.")

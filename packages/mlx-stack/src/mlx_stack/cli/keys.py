@@ -35,7 +35,7 @@ def list_command(context: Context) -> None:
 
 def _show_list(output: Output, listed: "gateway.keys.ListedKeys") -> None:
     if not listed.clients:
-        output.say("No client has its own key. `mlx-stack keys add NAME` makes one.")
+        output.say("No client has its own key. `mlx-stack keys add NAME` creates one.")
         return
     names = ("Client", "Tiers", "Priority", "At once", "Created", "Last used")
     output.table(

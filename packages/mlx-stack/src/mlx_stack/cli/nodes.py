@@ -138,8 +138,9 @@ def discover_command(context: Context) -> None:
 def _show_discovered(output: Output, discovered: "nodes.discover.Discovered") -> None:
     if not discovered.found:
         output.say(
-            "No other Mac was heard. `mlx-stack config set node-host 0.0.0.0` and `mlx-stack up` "
-            "there let it be discovered."
+            "No other Mac was found. To make a Mac discoverable, run `mlx-stack config set "
+            "node-host "
+            "0.0.0.0` and `mlx-stack up` on it."
         )
         return
     output.table(
@@ -178,7 +179,7 @@ def _show_code(output: Output, shown: "nodes.pair.ShownCode") -> None:
 def remove_command(context: Context, name: str) -> None:
     """Remove the node NAME, and forget its key."""
     removed = nodes.manage.remove_node(context.opened, name)
-    words = f"{name} was removed. `mlx-stack keys revoke` on that Mac makes its key useless."
+    words = f"{name} was removed. `mlx-stack keys revoke` on that Mac revokes its key."
     context.output.show(removed, lambda output, _: output.say(words))
 
 
@@ -219,7 +220,7 @@ def _show_check(output: Output, checked: "nodes.check.NodesCheck") -> None:
             style="dim",
         )
         for model, same in zip(each.models, each.same_weights, strict=True):
-            weights = {True: "the same weights as here", False: "other weights than here"}
+            weights = {True: "the same weights as here", False: "different weights than here"}
             words = f"{model.tier}: {model.model} {model.quant or ''}".rstrip()
             output.item(" ", ", ".join([words, *([weights[same]] if same in weights else [])]))
         for note in each.notes:

@@ -117,7 +117,7 @@ def _show_tiers(output: Output, plan: mlx_recommend.TierPlan) -> None:
     output.table([*columns, *numbers], rows)
     used, left = plan.total_bytes, plan.budget_bytes - plan.total_bytes
     output.answer(
-        f"\nTogether {format_bytes(used)}, {format_bytes(left)} of the budget to spare.\n"
+        f"\nIn total, {format_bytes(used)}; {format_bytes(left)} of the budget is left.\n"
     )
 
 

@@ -240,7 +240,9 @@ class _Progress:
         if not isinstance(event, services.service.ServiceOutcome) or self._step != "models":
             return
         if event.name == "gateway" and event.outcome == "started":
-            self._output.say('It answers already: `mlx-stack ask "Hello"`. The rest downloads.')
+            self._output.say(
+                'It already answers: `mlx-stack ask "Hello"`. The rest is being downloaded.'
+            )
 
     def _show_step(self, step: Step) -> None:
         if step.outcome == "skipped" or not step.detail:  # without one, an error says more

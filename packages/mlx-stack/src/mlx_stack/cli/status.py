@@ -170,7 +170,7 @@ def _doing(row: "services.status.ServiceRow") -> Iterator[str]:
 
 def _watch_line(report: "services.status.StatusReport") -> str:
     looks = [row.last_look_s for row in report.services if row.last_look_s is not None]
-    return f"\nWatchdog  looked {format_duration(looks[0])} ago" if looks else ""
+    return f"\nWatchdog  last checked {format_duration(looks[0])} ago" if looks else ""
 
 
 def _awake_line(report: "services.status.StatusReport") -> str:

@@ -117,7 +117,7 @@ def _home_assistant(_: Surroundings, to: ClientEndpoint) -> str:
             f"  URL: {to.root_url}",
             f"  API key: {to.key}",
             f"Then add a conversation agent there, with the model `{to.main}`. The field for the",
-            "API key came in 2026; without it, Home Assistant can't be let in.",
+            "API key came in 2026; without it, Home Assistant can't connect.",
             _ELSEWHERE,
         ]
     )

@@ -165,7 +165,7 @@ def check_engines(home: Home, *, reads_files: bool) -> Iterator[Finding]:
             "old-engines",
             "info",
             f"{count}: {disk} on disk, neither in use nor kept for a rollback.",
-            fix="`mlx-stack doctor --fix` removes what no service still runs from.",
+            fix="`mlx-stack doctor --fix` removes those that no service is running from.",
             repair=partial(prune_engines, home, own_toolchain(), only=tuple(EngineName)),
             repaired="Removed the old engine installations that no service runs from.",
         )
@@ -207,7 +207,7 @@ def check_kept_prompts(opened: OpenStack) -> Iterator[Finding]:
             yield Finding(
                 "kept-prompts",
                 "warning",
-                f"{kept.path} holds conversations of {kept.tier} ({size}).",
+                f"{kept.path} contains conversations of {kept.tier} ({size}).",
                 "No tier of that name keeps conversations on disk.",
                 "`mlx-stack doctor --fix` removes them.",
                 repair=partial(remove_kept, kept),

@@ -53,7 +53,7 @@ class EngineInUseError(StackError):
     def __init__(self, services: Sequence[str]) -> None:
         verb = "runs" if len(services) == 1 else "run"
         super().__init__(
-            f"{' and '.join(services)} {verb} from what was to be reinstalled.",
+            f"{' and '.join(services)} {verb} from the engine to be reinstalled.",
             hint="`mlx-stack down` first; `mlx-stack up` afterwards.",
         )
 

@@ -326,7 +326,7 @@ def cleaned(body: bytes, name: str, vocabulary: int) -> dict[str, Any]:
         fields.pop("tools", None)
     has_form = _object(fields.get("response_format")).get("type") not in (None, "text")
     if has_form and fields.get("tools"):
-        reason = "This model's engine takes `tools` or a `response_format`: leave one of them out."
+        reason = "This model's engine can't combine `tools` and `response_format`: leave one out."
         raise UnservableError(HTTPStatus.BAD_REQUEST, reason)
     _clean_choice(fields, vocabulary)
     _clean_prompt(fields)
@@ -379,9 +379,7 @@ def _clean_prompt(fields: dict[str, Any]) -> None:
     if len(prompts) == 1:
         fields["prompt"] = prompts[0]
     if "prompt" in fields and not isinstance(fields["prompt"], str):
-        raise UnservableError(
-            HTTPStatus.BAD_REQUEST, "This engine takes one prompt, which is text."
-        )
+        raise UnservableError(HTTPStatus.BAD_REQUEST, "This engine accepts one prompt, as text.")
     for message in map(_object, _list(fields.get("messages"))):
         if message.get("role") == "developer":
             message["role"] = "system"  # few templates know the other
@@ -487,7 +485,7 @@ class Application:
     async def _tell_models(self, send: _Send) -> None:
         if not self._generator.generation_available():
             status = HTTPStatus.SERVICE_UNAVAILABLE
-            await _send_json(send, status, _error(status, "The engine generates no more."))
+            await _send_json(send, status, _error(status, "The engine has stopped generating."))
             return
         model = {"id": self._name, "object": "model", "owned_by": "mlx-lm"}
         await _send_json(send, HTTPStatus.OK, {"object": "list", "data": [model]})

@@ -97,10 +97,10 @@ def decode(sound: bytes, path: str) -> float:
     audio_io: Any = import_module("mlx_audio.audio_io")
     kind: str | None = audio_io._detect_format(io.BytesIO(sound))  # noqa: SLF001
     if kind is None:
-        raise _refusal("The file isn't a sound in a known format: wav, mp3, flac, "
+        raise _refusal("The file isn't audio in a known format: wav, mp3, flac, "
                        "m4a, ogg or webm.")  # fmt: skip
     if kind not in _WITHOUT_FFMPEG:
-        _require_ffmpeg(kind, "; wav, mp3 and flac need nothing")
+        _require_ffmpeg(kind, "; wav, mp3 and flac don't need it")
     elif _seconds_at_most(kind, sound) > LONGEST_SOUND_S:
         raise _too_long()
     try:
@@ -117,7 +117,7 @@ def decode(sound: bytes, path: str) -> float:
     if seconds > LONGEST_SOUND_S:
         raise _too_long()
     if not len(samples):
-        raise _refusal(f"The {kind} file holds no sound.")
+        raise _refusal(f"The {kind} file contains no audio.")
     with wave.open(path, "wb") as file:
         file.setnchannels(1)
         file.setsampwidth(2)
@@ -152,8 +152,8 @@ def _damaged(kind: str) -> Exception:
 
 
 def _too_long() -> Exception:
-    return _refusal(f"The sound is longer than {LONGEST_SOUND_S // 3600} hours, which is the most "
-                    "that is transcribed at once. Cut it into pieces.")  # fmt: skip
+    return _refusal(f"The audio is longer than {LONGEST_SOUND_S // 3600} hours, the most that a "
+                    "request may have. Split it.")  # fmt: skip
 
 
 def _require_ffmpeg(kind: str, more: str) -> None:
@@ -291,7 +291,7 @@ def _write_one_file(audio: Any) -> None:
     def run_one(request: Any) -> None:
         form: str = request.payload.request.response_format
         if form not in ("pcm", "wav"):
-            _require_ffmpeg(form, "; wav and pcm need nothing")
+            _require_ffmpeg(form, "; wav and pcm don't need it")
         _work.pieces, _work.began = list[Any](), False
         try:
             run(request)
@@ -312,7 +312,7 @@ def _write_one_file(audio: Any) -> None:
 
     def filtered_with_speed(call: Any, asked: dict[str, Any], **more: Any) -> dict[str, Any]:
         if asked.get("speed", 1) != 1 and "speed" not in inspect.signature(call).parameters:
-            raise _refusal("`speed` is not for this model: it speaks at one speed.")
+            raise _refusal("This model doesn't support `speed`: it has a fixed speed.")
         return filtered(call, asked, **more)
 
     audio._run_tts_request, audio._encode_audio = run_one, encode_piece  # noqa: SLF001

@@ -113,7 +113,7 @@ async def _text_engine(engine: Any) -> Any:
     build = import_module("vllm_mlx.text_model_from_vlm").build_text_model
     model = build(engine._model, engine._model_path, enable_mtp=False)  # noqa: SLF001
     if model is None:
-        _log.info("no textual model of this kind: every request goes the way of pictures")
+        _log.info("no textual model of this kind: every request takes the path for images")
         return None
     ends = import_module("vllm_mlx.utils.tokenizer").collect_eos_token_ids(engine.tokenizer)
     wrapper = import_module("mlx_lm.tokenizer_utils").TokenizerWrapper

@@ -101,7 +101,9 @@ def verify(environment: Environment, *, contents: bool = True) -> EngineVerifica
     if not settings.is_file():
         problems.append(LockDifference("file-missing", _SETTINGS))
     elif _sees_other_packages(settings):
-        problems.append(LockDifference("file-changed", _SETTINGS, "it lets other packages in"))
+        problems.append(
+            LockDifference("file-changed", _SETTINGS, "it lets packages from outside in")
+        )
     wanted = wanted_versions(lock.pins, _marker_environment(settings))
     problems += compare_versions(wanted, installed_versions(packages))
     files, file_problems = _compare_files(environment.path, packages) if contents else (0, [])
@@ -113,7 +115,7 @@ def packages_problem(environment: Environment, lock: Lock) -> str | None:
     """What an environment's packages have that `lock` doesn't ask for, or lack; None if nothing."""
     packages = environment.site_packages
     if packages is None:
-        return "the environment holds no packages"
+        return "the environment contains no packages"
     wanted = wanted_versions(lock.pins, _marker_environment(environment.path / _SETTINGS))
     found = next(compare_versions(wanted, installed_versions(packages)), None)
     return f"{found.what}: {found.kind}" if found is not None else None

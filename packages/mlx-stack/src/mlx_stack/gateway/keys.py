@@ -214,7 +214,7 @@ def _client(**fields: object) -> ClientKey:
             hint="Names have up to 64 letters, digits, dots, dashes and underscores.",
         ) from error
     if client.name == ADMIN.name:
-        raise UsageError("The admin's key is the one of `mlx-stack env`.")
+        raise UsageError("The admin's key is the one that `mlx-stack env` prints.")
     return client
 
 
@@ -227,7 +227,8 @@ def _tiers(opened: OpenStack, names: str) -> tuple[str, ...]:
     if wrong or not asked:
         raise UsageError(
             f"There is no tier {wrong[0] if wrong else names!r}.",
-            hint=f"The stack has: {', '.join(known[:-1])}. `{CLOUD_NAME}` and `none` are possible.",
+            hint=f"The stack has: {', '.join(known[:-1])}. `{CLOUD_NAME}` and `none` are also "
+            "possible.",
         )
     return asked
 

@@ -242,7 +242,7 @@ def _records(folder: Path, repo: str) -> tuple[FileRecord, ...]:
     model = inspect_folder(folder)
     if model is None or not model.is_whole:
         problems = "; ".join(model.problems) if model is not None else "config.json is missing"
-        raise ConversionError(f"The conversion of {repo} is not whole: {problems}.")
+        raise ConversionError(f"The conversion of {repo} is incomplete: {problems}.")
     return tuple(record_of(folder, path, is_synced=True) for path in own_files(folder))
 
 

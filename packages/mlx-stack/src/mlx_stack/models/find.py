@@ -173,7 +173,7 @@ def source_of(found: FoundModel, quant: Quant | None, default_quant: Quant) -> M
     if local is None or local.repo is None:
         raise UsageError(
             f"{found.name} is a folder on this disk: there is nothing to download.",
-            hint="A repository of the same name is meant by OWNER/NAME@main.",
+            hint="For the repository of the same name, write OWNER/NAME@main.",
         )
     own = local.quant if local.origin == "converted" else None
     return ModelSource(HubRepo(local.repo), quant or own)
@@ -198,7 +198,7 @@ def weights_of(entry: CatalogEntry, quant: Quant) -> tuple[str, bool]:
     if source is None or repo is None:
         known = [each for each, _ in entry.sources.items()]
         key = ", or the key `default-quant`" if set(known) & set(PRECISIONS) else ""
-        hint = f"There is {', '.join(known)}: choose with `--quant`{key}."
+        hint = f"Available: {', '.join(known)}; choose with `--quant`{key}."
         raise UsageError(
             f"No {quant} weights of {entry.id} are known.", hint=hint if known else None
         )

@@ -354,7 +354,7 @@ def _must_convert(repo: str, config: Mapping[str, object], quant: Quant) -> bool
         return True
     held = model.quant or model.quantization or "unusually quantized"
     raise UsageError(
-        f"{repo} holds {held} weights; {quant} can't be made of them.",
+        f"{repo} contains {held} weights, which can't be converted to {quant}.",
         hint="Pull it without --quant, or look for another conversion with "
         "`mlx-stack models search NAME`.",
     )

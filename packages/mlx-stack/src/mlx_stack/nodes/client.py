@@ -155,7 +155,7 @@ def require_known_host(node: Node, status: int, body: bytes) -> None:
     """
     if status == http.client.FORBIDDEN and b'"host_not_allowed"' in body:
         raise NodeUnreachableError(
-            f"The Mac that answers at {node.url} doesn't go by this name.",
+            f"The Mac that answers at {node.url} doesn't have this name.",
             hint="Use its address, or NAME.local.",
         )
 

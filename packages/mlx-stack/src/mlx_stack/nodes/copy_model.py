@@ -255,11 +255,11 @@ def _problem(opened: Connection, home: str, said: _Said | None) -> SshError:
             return SshError(
                 host,
                 f"{one_line(said.text)} arrived on {host} with another hash than it should have.",
-                hint="`mlx-stack models verify` tells whether it is damaged on this Mac.",
+                hint="`mlx-stack models verify` shows whether it is damaged on this Mac.",
             )
         case _:
             return SshError(
                 host,
-                f"{host} can't take the model: {one_line(said.text)}",
-                hint="Look at it there.",
+                f"{host} couldn't store the model: {one_line(said.text)}",
+                hint="Check the disk and the models folder of that Mac.",
             )

@@ -162,7 +162,7 @@ def ask_facts(host: str, home: str, question: FactsQuestion, variables: Mapping[
         raise explained(error, home) from error
     facts = facts_in(said)
     if facts is None:
-        raise SshError(host, f"What {host} says of itself can't be understood.")
+        raise SshError(host, f"The answer of {host} can't be understood.")
     return facts
 
 
@@ -209,11 +209,11 @@ def own_facts(home: Home, question: FactsQuestion, variables: Mapping[str, str])
     except (OSError, subprocess.SubprocessError) as error:
         raise StackError(
             f"The Python of mlx-lm can't be run: {error}",
-            hint="`mlx-stack engines verify` looks at it.",
+            hint="`mlx-stack engines verify` checks it.",
         ) from error
     facts = facts_in(done.stdout)
     if facts is None:
-        raise StackError("What this Mac says of itself can't be understood.")
+        raise StackError("The facts about this Mac can't be understood.")
     return facts
 
 

@@ -252,7 +252,7 @@ def _said_by(node: str, ask: Callable[[], Facts]) -> tuple[Facts | None, Refusal
     try:
         return ask(), None
     except SshError as error:
-        return None, Refusal(node, error.message, error.hint or f"`ssh -v {node}` tells more.")
+        return None, Refusal(node, error.message, error.hint or f"`ssh -v {node}` shows why.")
     except EngineMissingError as error:
         return None, Refusal(node, error.message, error.hint or "")
 
@@ -360,7 +360,7 @@ def _address(member: Member) -> Iterator[Refusal]:
     elif not is_private(address):
         yield Refusal(
             node,
-            f"{address} of {_whose(node)} is an address of the internet: what the Macs exchange is "
+            f"{address} of {_whose(node)} is a public internet address: what the Macs exchange is "
             "neither encrypted nor checked.",
             f"Give its address on a cable or a private network: `{{host: {node}, address: …}}` in "
             "`hosts` of the stack file.",
@@ -411,9 +411,9 @@ def _way(one: Member, other: Member) -> Iterator[Refusal]:
         way = f"from {far.reached_from} ({through})" if through is not None else "not at all"
         yield Refusal(
             far.node,
-            f"{far.address} of {far.node} is reached {way}, and {here.address} is what was meant.",
+            f"{far.address} of {far.node} is reached {way}, and {here.address} was configured.",
             f"`{{host: {HERE}, address: …}}` in `hosts` of the stack file gives another address of "
-            f"this Mac; `route get {far.address}` shows the way.",
+            f"this Mac; `route get {far.address}` shows the route.",
         )
 
 
@@ -424,7 +424,7 @@ def _engine(node: str, here: Facts, there: Facts) -> Iterator[Refusal]:
         yield Refusal(
             node,
             f"{node} has another version of the engine than this Mac{versions}.",
-            f"Have the same mlx-stack on both (`mlx-stack upgrade`); then on {node}: "
+            f"Install the same version of mlx-stack on both (`mlx-stack upgrade`); then on {node}: "
             "`mlx-stack engines install mlx-lm`.",
         )
     elif _minor(here.python) != _minor(there.python):
@@ -463,7 +463,7 @@ def _model_problem(member: Member, here: Member) -> str | None:
         (each.path for each in model.files if model.sizes.get(each.path) != each.size_bytes), None
     )
     if wrong is not None or model.damaged:
-        return f"The model on {_whose(node)} is not whole: {wrong or model.damaged[0]}."
+        return f"The model on {_whose(node)} is incomplete: {wrong or model.damaged[0]}."
     if member is here or here.facts is None or here.facts.model is None:
         return None
     own = here.facts.model
@@ -479,7 +479,7 @@ def _model_problem(member: Member, here: Member) -> str | None:
     known = {each.path for each in model.files}
     more = next((path for path in model.sizes if path not in known and _counts(path)), None)
     if more is not None and more not in own.sizes:
-        return f"The model on {node} has a file more than the one on this Mac: {more}."
+        return f"The model on {node} has a file that the one on this Mac lacks: {more}."
     return None
 
 

@@ -246,7 +246,7 @@ class RunningGroup:
         told = [f"rank {rank} on {self._place(rank)}: {how}" for rank, how in endings]
         for rank, how in endings:
             self._note(rank, RankState.ENDED, how)
-        _say(f"error: all ranks are ended, since one has ended ({'; '.join(told)})")
+        _say(f"error: all ranks were stopped, because one ended ({'; '.join(told)})")
         return 1
 
     def _place(self, rank: int) -> str:

@@ -89,7 +89,7 @@ class KnownNodes:
         except FileNotFoundError:
             self._read_at, self._nodes = None, ()
         except (StackError, OSError) as error:
-            _log.warning("the nodes stay as they were: %s", error)
+            _log.warning("the nodes were not reloaded: %s", error)
 
     def _load(self) -> "tuple[Node, ...]":
         # imported where there are nodes: a gateway starts without the catalog's reader of YAML

@@ -175,7 +175,7 @@ def require_node(nodes: Nodes, name: str) -> Node:
 def _require_free(nodes: Nodes, node: Node) -> None:
     if nodes.get(node.name) is not None:
         raise UsageError(
-            f"There is a node {node.name!r} already.",
+            f"There is already a node {node.name!r}.",
             hint=f"Choose another name with --name, or `mlx-stack nodes remove {node.name}` first.",
         )
     same = next((each.name for each in nodes.nodes if each.url == node.url), None)
@@ -187,7 +187,7 @@ def _hardware_address(text: str) -> str:
     digits = re.sub(r"[:.\-\s]", "", text).lower()
     if not re.fullmatch(r"[0-9a-f]{12}", digits):
         raise UsageError(
-            f"{text!r} is not a hardware address.",
+            f"{text!r} is not a MAC address.",
             hint="For example 3c:22:fb:0a:11:9d (`ifconfig en0`).",
         )
     return ":".join(digits[i : i + 2] for i in range(0, 12, 2))

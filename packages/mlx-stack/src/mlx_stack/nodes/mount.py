@@ -68,10 +68,10 @@ class NodeMount:
         async with self._pairing:
             is_shown = await asyncio.to_thread(lambda: self._server_of_this_mac().shows_code())
         if not is_shown:
-            return HTTPStatus.CONFLICT, _error("No code is shown.")
+            return HTTPStatus.CONFLICT, _error("No pairing code is active.")
         body = await _body(receive) if scope["method"] == "POST" else None
         if body is None:
-            return HTTPStatus.BAD_REQUEST, _error("Not a message of a pairing.")
+            return HTTPStatus.BAD_REQUEST, _error("Not a pairing message.")
         async with self._pairing:  # of those who want a guess, one after another
             return await asyncio.to_thread(self._pair, path, body)
 
@@ -94,7 +94,7 @@ class NodeMount:
         except pairing_server.RefusedPairingError as error:
             return error.status, _error(str(error))
         except (msgspec.DecodeError, UnicodeDecodeError):
-            return HTTPStatus.BAD_REQUEST, _error("Not a message of a pairing.")
+            return HTTPStatus.BAD_REQUEST, _error("Not a pairing message.")
         except (StackError, OSError) as error:
             _log.warning("a Mac can't be paired: %s", error)
             return HTTPStatus.INTERNAL_SERVER_ERROR, _error("See the gateway's log.")

@@ -36,7 +36,7 @@ from mlx_stack.nodes.trust import digits_in, fingerprint, presented_ca
 from mlx_stack.open_stack import OpenStack
 
 _LONGEST_ANSWER_BYTES = 2**14
-_WRONG = "Either the code was mistyped, or another machine answers in that Mac's place."
+_WRONG = "Either the code was mistyped, or another machine answers instead of that Mac."
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +127,8 @@ def add_by_code(home: Home, node: Node, code: str) -> AddedNode:
         return add_node(home, node, paired.key)
     except StackError as error:
         left = (
-            "That Mac now has a key for this one, which is of no use: `mlx-stack keys` there lists "
+            "That Mac now has a key for this one, which can't be used: `mlx-stack keys` there "
+            "lists "
             f"it as {key_name(machine_name())!r}, or with a number behind it if that name was "
             "taken; `mlx-stack keys revoke NAME` there revokes it."
         )

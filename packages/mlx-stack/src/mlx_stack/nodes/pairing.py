@@ -95,11 +95,11 @@ class ShowingSide:
 
 def _finished(exchange: SPAKE2_A | SPAKE2_B, message: bytes) -> bytes:
     if len(message) != _MESSAGE_BYTES:
-        raise PairingError("not a message of a pairing")
+        raise PairingError("not a pairing message")
     try:
         key = exchange.finish(message)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     except (SPAKEError, NotOnCurve, ValueError) as error:
-        raise PairingError("not a message of a pairing") from error
+        raise PairingError("not a pairing message") from error
     return bytes(key)  # pyright: ignore[reportUnknownArgumentType]
 
 

@@ -140,11 +140,13 @@ class PairingServer:
         with self._lock:
             now = self._monotonic()
             if now - self._hello_at < _ONE_EVERY_S:
-                raise RefusedPairingError(HTTPStatus.TOO_MANY_REQUESTS, "One try a second.")
+                raise RefusedPairingError(
+                    HTTPStatus.TOO_MANY_REQUESTS, "Only one try per second is allowed."
+                )
             self._hello_at = now
             code, identity = self._take_try(), find_identity(self._home)
             if code is None or identity is None:
-                raise RefusedPairingError(HTTPStatus.CONFLICT, "No code is shown.")
+                raise RefusedPairingError(HTTPStatus.CONFLICT, "No pairing code is active.")
             try:
                 side = ShowingSide(code, identity.fingerprint, bytes.fromhex(hello.message))
             except PairingError as error:
@@ -175,7 +177,7 @@ class PairingServer:
                 self._home.pairing.unlink(missing_ok=True)
             self._sessions.clear()
             if code is None or code.code != session.code:
-                raise RefusedPairingError(HTTPStatus.CONFLICT, "The code is good no longer.")
+                raise RefusedPairingError(HTTPStatus.CONFLICT, "The code is no longer valid.")
             return Paired(proof=answer.hex(), key=self._new_key(session.name))
 
     def _take_try(self) -> str | None:

@@ -38,7 +38,7 @@ def open_to_others(
     """
     for name, address in (("this Mac", own), *((each.host, to) for each, to in workers)):
         if not is_private(address):
-            return f"{address} of {name} is an address of the internet"
+            return f"{address} of {name} is a public internet address"
     here = next((each for each in interfaces if each.address == own), None)
     if here is None:
         return f"this Mac has no address {own}"

@@ -176,7 +176,7 @@ class Connection:
             return SshError(
                 self.host,
                 f"{self.host} has not answered for {self._silent_s:.0f} s.",
-                hint=f"Is it awake, and the cable in? `ssh {self.host} true` tells.",
+                hint=f"Is it awake, and the cable in? `ssh {self.host} true` shows.",
             )
         if code == 0:
             return None
@@ -288,7 +288,7 @@ def failure_in(host: str, code: int, said: Sequence[str]) -> SshError:
         if any(fragment in text for fragment in each.fragments):
             return SshError(host, each.message.format(host=host), hint=each.hint.format(host=host))
     return SshError(
-        host, f"The connection to {host} failed: {last}", hint=f"`ssh -v {host}` tells more."
+        host, f"The connection to {host} failed: {last}", hint=f"`ssh -v {host}` shows why."
     )
 
 
@@ -309,7 +309,7 @@ _FAILURES = (
     _Failure(
         ("REMOTE HOST IDENTIFICATION HAS CHANGED", "host key has just been changed"),
         "{host} has another host key than the one that is known here: it was set up again, or "
-        "another machine answers in its place.",
+        "another machine answers instead of it.",
         "Look there: `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub`. If it is that Mac, "
         "`ssh-keygen -R` with its host name forgets the former key, and `ssh {host}` shows the "
         "new one.",
@@ -333,23 +333,23 @@ _FAILURES = (
     ),
     _Failure(
         ("Connection refused",),
-        "{host} takes no logins by ssh.",
+        "{host} doesn't accept logins over ssh.",
         "Turn on Remote Login there: System Settings, General, Sharing.",
     ),
     _Failure(
         ("No route to host", "Network is unreachable", "Host is down"),
-        "There is no way to {host}.",
+        "There is no route to {host}.",
         "Is it awake, and the cable in? `ping` with its host name tells.",
     ),
     _Failure(
         ("timed out", "not responding"),
         "{host} does not answer.",
-        "Is it awake, and on this network? `ssh {host} true` tells.",
+        "Is it awake, and on this network? `ssh {host} true` shows.",
     ),
     _Failure(
         ("Connection closed", "Connection reset", "Broken pipe", "closed by remote host"),
         "The connection to {host} broke off.",
-        "Is it awake, and the cable in? `ssh {host} true` tells.",
+        "Is it awake, and the cable in? `ssh {host} true` shows.",
     ),
 )
 """The first that fits."""

@@ -104,7 +104,9 @@ def _of_tier(command: str) -> Callable[[Mapping[str, str]], tuple[str, ...]]:
 def _pull(given: Mapping[str, str]) -> tuple[str, ...]:
     quant = given.get("quant", "")
     if quant and quant not in Quant:
-        raise UsageError(f"There is no precision {quant!r}.", hint=f"Say {', '.join(Quant)}.")
+        raise UsageError(
+            f"There is no precision {quant!r}.", hint=f"Choose one of these: {', '.join(Quant)}."
+        )
     return ("pull", "--json-lines", *((f"--quant={quant}",) if quant else ()), "--", _model(given))
 
 
@@ -163,7 +165,7 @@ class Actions:
             OSError: When it can't be started.
         """
         if do not in KINDS:
-            raise UsageError(f"There is no action {do!r}.", hint=f"There are: {', '.join(KINDS)}.")
+            raise UsageError(f"There is no action {do!r}.", hint=f"Available: {', '.join(KINDS)}.")
         if any(len(value) > _LONGEST_NAME or not value.isprintable() for value in given.values()):
             raise UsageError("That isn't a name.")
         arguments = KINDS[do](given)

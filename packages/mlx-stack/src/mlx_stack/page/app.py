@@ -225,7 +225,7 @@ class Page:
             case "DELETE", ("keys", name):
                 return await self._documents.revoke_key(name)
             case _:
-                raise RefusedError(HTTPStatus.NOT_FOUND, "There is nothing of that name.")
+                raise RefusedError(HTTPStatus.NOT_FOUND, "There is nothing with that name.")
         self._feed.look_soon()
         return action.to_document()
 

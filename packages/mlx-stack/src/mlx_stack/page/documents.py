@@ -63,7 +63,7 @@ class Documents:
             case ("requests", number):
                 return encode(await self._make(lambda: self._request(number))), []
             case _:
-                raise RefusedError(HTTPStatus.NOT_FOUND, "There is nothing of that name.")
+                raise RefusedError(HTTPStatus.NOT_FOUND, "There is nothing with that name.")
 
     async def add_key(self, values: Query) -> JsonDocument:
         """A new client's key, which is shown this once.
@@ -112,7 +112,7 @@ class Documents:
 
         by = query.get("by", By.MODEL)
         if by not in By:
-            raise UsageError(f"Nothing is told apart by {by!r}.")
+            raise UsageError(f"Requests can't be grouped by {by!r}.")
         since = query.get("since", "7d")
         return usage.report_usage(self._folder.opened(), since=since, by=By(by)).to_document()
 

@@ -307,8 +307,8 @@ def _read_host(text: str, *, is_private: bool) -> Host:
         return msgspec.convert(fields, Host)
     except msgspec.ValidationError as error:
         raise UsageError(
-            f"{name!r} can't be what ssh calls a Mac.",
-            hint="It is the name of a Mac, `user@name`, or an alias in ~/.ssh/config: "
+            f"{name!r} can't be a host for ssh.",
+            hint="Use the name of a Mac, `user@name`, or an alias in ~/.ssh/config: "
             "--host studio-b, or --host studio-b=169.254.1.2 with its address on the cable.",
         ) from error
 

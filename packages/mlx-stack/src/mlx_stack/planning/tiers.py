@@ -173,7 +173,8 @@ def added_tier(
     if re.fullmatch(TIER_NAME, tier_name) is None:
         raise UsageError(
             f"{tier_name!r} can't be the name of a tier.",
-            hint="Lower-case letters, digits and dashes, at most 32, a letter first: --as coder.",
+            hint="Use up to 32 lower-case letters, digits and dashes, starting with a letter: "
+            "--as coder.",
         )
     usual = usual_context(found.shape, tier_name, found.role)
     tier = Tier(

@@ -258,8 +258,8 @@ def _check_gateway_port(stack: Stack, config: Config) -> None:
         )
     if config.node_host and config.node_port in (config.litellm_port, config.ollama_port):
         raise UsageError(
-            f"Another port of the gateway is {config.node_port} as well.",
-            hint="Give `node-port` another one: `mlx-stack config set node-port`.",
+            f"`node-port` is {config.node_port}, like another port of the gateway.",
+            hint="Choose another one: `mlx-stack config set node-port PORT`.",
         )
 
 

@@ -129,7 +129,7 @@ def read_work(body: bytes, counted: str | None, *, batches: bool) -> Work | Unre
         return Unreadable(f"its answer is invalid: {str(error)[:_LONGEST_WORDS]}")
     traffic = _Traffic() if counted is None and batches else _read_traffic(counted or "")
     if traffic is None:
-        return Unreadable("its guard doesn't say what passes")
+        return Unreadable("its guard doesn't report its requests")
     rows = {name: _in_flight(said.requests, name) for name in ("running", "waiting")}
     running = _padded(rows["running"], said.num_running)
     if not batches:

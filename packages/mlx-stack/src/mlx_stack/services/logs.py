@@ -153,7 +153,7 @@ def _find_log(opened: OpenStack, service: str, *, wait: bool = False) -> Path:
         near = difflib.get_close_matches(service, known, n=1)
         guess = f"Did you mean {near[0]}? " if near else ""
         raise UsageError(
-            f"There is no service {service!r}.", hint=f"{guess}There are: {', '.join(known)}."
+            f"There is no service {service!r}.", hint=f"{guess}Available: {', '.join(known)}."
         )
     if not wait:
         raise StackError(

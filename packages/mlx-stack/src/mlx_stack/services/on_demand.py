@@ -115,7 +115,7 @@ class OnDemand:
             why = "can't be unloaded by this gateway" if sleeper is None else "is pinned"
             raise invalid(f"{model} {why}.", param="keep_alive")
         if not sleeper.is_at_rest and not await sleeper.rest():
-            raise invalid(f"{model} is in use, and stays for now.", param="keep_alive")
+            raise invalid(f"{model} is in use, and isn't unloaded now.", param="keep_alive")
         self._room.changed()
 
     def is_at_rest(self, model: str) -> bool:
@@ -244,7 +244,7 @@ class OnDemand:
                 await sleeper.look()
                 now, rests_at = time.monotonic(), sleeper.rests_at
                 if rests_at is not None and rests_at <= now and await sleeper.rest():
-                    _log.info("%s was idle for %.0f s and rests", sleeper.name, idle_s)
+                    _log.info("%s was idle for %.0f s and is unloaded", sleeper.name, idle_s)
                     self._room.changed()
                 if sleeper.since is not None:
                     pause_s = min(pause_s, idle_s / _LOOKS_IN_IDLE_TIME)

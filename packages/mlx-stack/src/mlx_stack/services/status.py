@@ -147,7 +147,7 @@ class ServiceRow:
             return "waiting"
         if self.loading_s is not None:
             return "loading"
-        return "at rest" if self.is_at_rest else self.state
+        return "unloaded" if self.is_at_rest else self.state
 
     def to_document(self) -> dict[str, object]:
         """One row of the JSON answer."""

@@ -183,13 +183,13 @@ def show_draft(output: Output, draft: "planning.init.Draft") -> None:
     output.table(columns, rows)
     if draft.budget_bytes is not None and draft.total_bytes is not None:
         together, budget = format_bytes(draft.total_bytes), format_bytes(draft.budget_bytes)
-        output.say(f"Together {together} of a budget of {budget}.")
+        output.say(f"In total, {together} of the budget of {budget}.")
     if draft.download_bytes:
         took = format_duration(draft.download_bytes * 8 / _USUAL_BITS_S)
         free = format_bytes(draft.free_disk_bytes)
         output.say(
             f"{format_bytes(draft.download_bytes)} to download, about {took} at 100 Mbit/s; "
-            f"{free} of disk are free."
+            f"{free} of disk space is free."
         )
     for missing in draft.missing:
         why = planning.recommend.missing_text(missing)

@@ -76,7 +76,7 @@ def show_event(output: Output, event: "services.service.ServiceEvent") -> None:
         return
     sign, colour, words = _OUTCOMES[outcome.outcome]
     if outcome.is_at_rest:
-        sign, words = "○", "at rest: its first request starts it"
+        sign, words = "○", "unloaded: its next request starts it"
     parts: list[Span] = [(f"{sign} ", colour), (f"{outcome.name:<10} ", "bold"), words]
     if outcome.outcome in ("started", "stopped", "forced"):
         parts.append(f" after {outcome.seconds:.1f} s")

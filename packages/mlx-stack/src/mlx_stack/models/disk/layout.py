@@ -104,8 +104,8 @@ def ensure_room(folder: Path, needed_bytes: int, what: str) -> None:
     free = free_bytes(folder)
     if needed_bytes > free:
         raise DiskSpaceError(
-            f"{what} needs {_amount(needed_bytes)} more, and the disk of {folder} has "
-            f"{_amount(max(free, 0))} to spare.",
+            f"{what} needs {_amount(needed_bytes)} more, but the disk of {folder} has "
+            f"only {_amount(max(free, 0))} free.",
             hint=f"Free {_amount(needed_bytes - free)} (`mlx-stack models rm MODEL`), "
             "or put the models on another disk: `mlx-stack config set model-dir PATH`.",
         )

@@ -290,7 +290,9 @@ def _read_token(
     if not all("!" <= letter <= "~" for letter in token):
         hint = "Copy it again from the Hub, or run `hf auth login`."
         problems.append(
-            UsageError(f"The token in {where} holds characters that no token has.", hint=hint)
+            UsageError(
+                f"The token in {where} contains characters that no token contains.", hint=hint
+            )
         )
         return None, None
     return token, None if setting is not None else path
