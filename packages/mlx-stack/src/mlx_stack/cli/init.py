@@ -92,6 +92,7 @@ class _InitCommand(click.Command):
 )
 @click.option(
     "--private-link",
+    "--i-know",
     "link_is_private",
     is_flag=True,
     help="With --host: confirm that no one can eavesdrop between the Macs, even if there are "
