@@ -28,6 +28,9 @@ class Process:
     def is_running(self) -> bool:
         return self.alive
 
+    def ensure_wanted(self) -> None:
+        pass
+
     def start(self, cancelled: threading.Event) -> None:
         del cancelled
         self.starts += 1

@@ -49,6 +49,7 @@ from mlx_stack.stack import Tier
 _LOCK_WITHIN_S = 60.0
 _STOP_LOCK_WITHIN_S = 5.0
 _RETRY_AFTER_S = 10.0
+_PAUSED_RETRY_AFTER_S = 60.0
 _STATUS_WITHIN_S = 2.0
 _WATCH_EVERY_S = 0.01
 
@@ -80,20 +81,39 @@ class EngineProcess:
         """Whether there is a process, whoever started it."""
         return locate(self._dirs, self._name).own is not None
 
+    def ensure_wanted(self) -> None:
+        """Return if a request may start it.
+
+        Raises:
+            CannotStartError: When `down` has stopped it, or it is put aside or given up.
+        """
+        record = readable_run(self._dirs, self._name)
+        if record is None:
+            return
+        reason, retry_after_s = "", None
+        if record.wanted is WantedState.STOPPED:
+            reason = f"`down` stopped it; `mlx-stack up --tier {self._name}` starts it"
+        elif record.shed_at is not None:
+            reason, retry_after_s = "it is paused because memory is short", _PAUSED_RETRY_AFTER_S
+        elif record.flapping:
+            reason = f"it was given up after {len(record.restarts)} restarts"
+        if reason:
+            raise CannotStartError(reason, retry_after_s=retry_after_s, is_failure=False)
+
     def start(self, cancelled: threading.Event) -> None:
         """Start it under the stack's lock, unless it runs, and wait without it until it is ready.
 
         Raises:
             CannotStartError: When it can't be started, or may not.
         """
-        self._refuse_unwanted()
+        self.ensure_wanted()
         with self._in_one_word():
             service = self._service()
             started = self._running(service.spec)
             is_new = started is None
             if started is None:
                 with self._locked(cancelled):
-                    self._refuse_unwanted()
+                    self.ensure_wanted()
                     started = self._begin(service.spec)
             self._identity = started.identity
             try:
@@ -186,25 +206,6 @@ class EngineProcess:
                 and record.wanted is WantedState.RUNNING
             ):
                 stop_one(self._name, self._dirs, rests=True)
-
-    def _refuse_unwanted(self) -> None:
-        """Return if a request may start it.
-
-        Raises:
-            CannotStartError: When `down` has stopped it, or it is put aside or given up.
-        """
-        record = readable_run(self._dirs, self._name)
-        if record is None:
-            return
-        reason = ""
-        if record.wanted is WantedState.STOPPED:
-            reason = f"`down` stopped it; `mlx-stack up --tier {self._name}` starts it"
-        elif record.shed_at is not None:
-            reason = "it is paused because memory is short"
-        elif record.flapping:
-            reason = f"it was given up after {len(record.restarts)} restarts"
-        if reason:
-            raise CannotStartError(reason, is_failure=False)
 
     def _is_busy(self) -> bool:
         """Whether it says that it works for someone: others may ask it, too."""

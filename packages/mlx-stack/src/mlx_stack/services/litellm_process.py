@@ -50,6 +50,9 @@ class LiteLlmProcess:
         """Whether it runs, whoever started it."""
         return self.is_alive()
 
+    def ensure_wanted(self) -> None:
+        """Return: whatever needs it may start it."""
+
     def start(self, cancelled: threading.Event) -> None:
         """Start it under the stack's lock, unless it runs, and wait until it answers.
 

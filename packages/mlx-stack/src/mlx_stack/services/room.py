@@ -65,7 +65,8 @@ class Room:
         claim, rule = sleeper.plan.claim_bytes, self._rule()
         if claim is None or rule is None:
             return
-        self._refuse_too_large(sleeper, claim, rule)
+        if claim > rule.budget_bytes:
+            raise _too_large(claim, Refuse(claim - rule.budget_bytes, 0), rule)
         waiter = _Waiter(sleeper, self._clock())
         self._line.append(waiter)
         try:
@@ -86,26 +87,19 @@ class Room:
         """Whose turn it is: the one with the most urgent request, then the one that came first."""
         return min(self._line, key=lambda waiter: (waiter.sleeper.due, waiter.asked_at))
 
-    def _refuse_too_large(self, sleeper: Sleeper, claim: int, rule: RoomRule) -> None:
-        """Return if there can be room for it some time, by all that is known without a look.
+    async def _is_let_in(self, waiter: _Waiter) -> bool:
+        """Whether it may start now; what makes room for it is gone by then.
 
         Raises:
-            CannotStartError: When there can't.
+            CannotStartError: When it will never have room, not soon enough, or no use for it.
         """
-        others = (each for each in self._sleepers() if each is not sleeper)
-        pinned = sum(each.plan.claim_bytes or 0 for each in others if each.plan.pinned)
-        missing = claim + pinned - rule.budget_bytes
-        if missing > 0:
-            raise _too_large(claim, Refuse(missing, pinned), rule)
-
-    async def _is_let_in(self, waiter: _Waiter) -> bool:
-        """Whether it may start now; what makes room for it is gone by then."""
         if waiter.sleeper.in_use == 0:
             raise CannotStartError("no request waits for it any longer", is_failure=False)
         async with self._deciding:
             rule, claim = self._rule(), waiter.sleeper.plan.claim_bytes
             if rule is None or claim is None:
                 return True
+            await asyncio.to_thread(waiter.sleeper.process.ensure_wanted)  # else all is in vain
             residents = await self._residents(waiter.sleeper)
             now, first = self._clock(), self._first
             waiter.sleeper.waits_for = () if first is waiter else (first.sleeper.name,)

@@ -63,6 +63,14 @@ class SleepingProcess(Protocol):
         """Whether there is a process, whoever started it."""
         ...
 
+    def ensure_wanted(self) -> None:
+        """Return if a request may start it.
+
+        Raises:
+            CannotStartError: When it may not.
+        """
+        ...
+
     def start(self, cancelled: threading.Event) -> None:
         """Return when it is ready. One that runs already is waited for.
 
@@ -338,7 +346,7 @@ class Sleeper:
         """What went wrong: given to all who wait, of whom there may be none any more."""
         self._is_up, self._asked_at = False, self._clock()
         try:
-            if self._door is not None:
+            if self._door is not None and not await asyncio.to_thread(self.process.is_running):
                 await self._door.enter(self)
             await asyncio.to_thread(self.process.start, self._cancelled)
         except CannotStartError as error:
