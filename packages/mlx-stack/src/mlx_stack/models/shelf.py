@@ -1,5 +1,7 @@
 """The models on this disk as tiers that nobody defined: a request by name starts one."""
 
+import hashlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,6 +38,7 @@ IDLE_S = 900
 """How long such a model stays without a request."""
 _SHORTEST_CONTEXT = 8192
 _NAME_BYTES = 64
+_DIGEST_LETTERS = 8
 _NO_PORT_YET = 1
 
 
@@ -120,8 +123,16 @@ def load_bytes(folder: Path, macs: int = 1) -> int:
 
 
 def service_of(folder: str) -> str:
-    """The name of the service of the model in a folder of that name."""
-    return (PREFIX + re.sub(r"[^A-Za-z0-9._-]", "-", folder))[:_NAME_BYTES]
+    """The name of the service of the model in a folder of that name.
+
+    One that is too long, or has characters that no service's name has, ends with a hash instead:
+    two models as one service would end each other.
+    """
+    name = PREFIX + re.sub(r"[^A-Za-z0-9._-]", "-", folder)
+    if name == PREFIX + folder and len(name) <= _NAME_BYTES:
+        return name
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:_DIGEST_LETTERS]
+    return f"{name[: _NAME_BYTES - _DIGEST_LETTERS - 1]}-{digest}"
 
 
 def _on_disk(
