@@ -16,6 +16,8 @@ from mlx_procsup import locate
 from mlx_stack.errors import StackError
 from mlx_stack.gateway.settings import TierAtGateway, with_model, with_names
 from mlx_stack.home import Home
+from mlx_stack.models.disk.layout import incoming
+from mlx_stack.models.disk.local import model_folders
 from mlx_stack.models.serving import serving_of
 from mlx_stack.models.shelf import ModelOnDisk, claim_of, models_on_disk
 from mlx_stack.open_stack import OpenStack
@@ -85,9 +87,14 @@ class Inventory:
                 settings = with_names(settings, tier, names)
         for model, known in self.guests:
             settings = with_model(settings, model.tier, known, model.names)
-        for alias, target in self.aliases.items():
-            if target in settings.models or target in settings.aliases:
-                settings = with_names(settings, target, (alias,))
+        left = dict(self.aliases)  # one may mean another that comes after it
+        while known := [
+            alias
+            for alias, target in left.items()
+            if target in settings.models or target in settings.aliases
+        ]:
+            for alias in known:
+                settings = with_names(settings, left.pop(alias), (alias,))
         return settings
 
 
@@ -197,21 +204,25 @@ def _same(opened: OpenStack, *, tier: Tier) -> Tier:
 
 def _sign(opened: OpenStack) -> object:
     """What everything depends on: the state folder's files, and those of each model."""
-    home, model_dir = opened.home, opened.config.model_dir
-    folders = _entries(model_dir)
+    home, model_dir, stack = opened.home, opened.config.model_dir, opened.defined_stack
+    elsewhere = {Path(tier.source) for tier in stack.tiers} if stack is not None else set[Path]()
+    folders = (
+        *model_folders(model_dir),
+        *model_folders(incoming(model_dir)),
+        *sorted(path for path in elsewhere if path.is_absolute() and path.parent != model_dir),
+    )
     files = (home.stack, home.config, home.profile, home.catalog, *folders)
-    weights = (path for folder in folders for path in _entries(folder))
+    weights = (path for folder in folders for path in _content(folder))
     return (
         str(model_dir),
         *map(_stamp, (*files, *sorted(home.catalog.glob("*.yaml")), *weights)),
     )
 
 
-def _entries(folder: Path) -> list[Path]:
-    """What is in a folder; nothing where there is none, or where it has just been removed."""
+def _content(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return []
 
 

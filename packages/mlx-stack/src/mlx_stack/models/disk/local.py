@@ -135,13 +135,31 @@ def list_local(model_dir: Path) -> tuple[LocalModel, ...]:
     # the unfinished first: a model that is published meanwhile is then found twice, not lost
     begun = [
         model
-        for path in _folders(incoming(model_dir))
+        for path in model_folders(incoming(model_dir))
         if path.suffix != REPLACED_SUFFIX and (model := _inspect_unfinished(path))
     ]
-    published = [model for path in _folders(model_dir) if (model := inspect_folder(path))]
+    published = [model for path in model_folders(model_dir) if (model := inspect_folder(path))]
     names = {model.path.name for model in published}
     unfinished = [model for model in begun if model.path.name not in names]
     return (*published, *unfinished)
+
+
+def model_folders(directory: Path) -> tuple[Path, ...]:
+    """The folders in `directory` that may be models, by name.
+
+    Without those that a disk has of its own, which often may not be read: `.Trashes`, `lost+found`.
+    """
+    try:
+        entries = sorted(directory.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    return tuple(
+        entry
+        for entry in entries
+        if not entry.name.startswith((".", "_"))
+        and entry.is_dir()
+        and os.access(entry, os.R_OK | os.X_OK)
+    )
 
 
 def inspect_folder(path: Path) -> LocalModel | None:
@@ -150,6 +168,9 @@ def inspect_folder(path: Path) -> LocalModel | None:
         manifest = read_manifest(path)
     except InvalidFileError as error:
         return _foreign(path, error.message)
+    except PermissionError as error:
+        wrong = (f"it can't be read: {error.strerror}",)
+        return LocalModel(path=path, quant=None, size_bytes=0, present_bytes=0, wrong=wrong)
     if manifest is not None:
         return _compare(path, manifest)
     return _foreign(path) if (path / "config.json").is_file() else None
@@ -163,16 +184,6 @@ def own_files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.name.startswith("._"):
             yield path
-
-
-def _folders(directory: Path) -> Iterator[Path]:
-    try:
-        entries = sorted(directory.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    yield from (
-        entry for entry in entries if entry.is_dir() and not entry.name.startswith((".", "_"))
-    )
 
 
 def verify(
