@@ -68,6 +68,25 @@ def test_a_model_on_a_disk_that_comes_back_needs_its_room_again(home: Home, tmp_
     assert (take(home, gone).held[0].plan.claim_bytes or 0) > 0
 
 
+def test_a_start_that_failed_is_tried_again_once_its_model_or_its_tier_is_another(
+    home: Home,
+) -> None:
+    def made_of(name: str) -> object:
+        return next(held.plan.made_of for held in take(home, None).held if held.name == name)
+
+    tier, guest = made_of("standard"), made_of("Guest")
+    make_model_folder(home.models / "Another")
+    assert (made_of("standard"), made_of("Guest")) == (tier, guest)
+
+    (home.models / "Guest" / "tokenizer.json").write_text("{}", encoding="utf-8")
+    stack = load_stack(home.stack)
+    smaller = structs.replace(stack.tiers[0], context_tokens=4096)
+    save_stack(home.stack, structs.replace(stack, tiers=(smaller,)))
+
+    assert made_of("standard") != tier
+    assert made_of("Guest") != guest
+
+
 def test_an_alias_may_mean_another_that_comes_after_it(home: Home) -> None:
     aliases = {
         "third": "second",

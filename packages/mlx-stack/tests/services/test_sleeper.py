@@ -112,6 +112,28 @@ def test_the_pauses_between_failing_starts_grow_and_a_success_ends_them(
     run(story)
 
 
+def test_what_failed_is_tried_at_once_when_something_else_would_be_started(
+    process: Process, clock: Clock
+) -> None:
+    async def story() -> None:
+        sleeper = Sleeper("rare", process, SleepPlan(made_of="damaged"), clock=clock)
+        process.fails = True
+        for retry_after_s in (5, 10, 20):
+            with pytest.raises(CannotStartError) as caught:
+                await sleeper.ready()
+            assert caught.value.retry_after_s == retry_after_s
+            clock.now += retry_after_s
+        clock.now -= 1
+        sleeper.plan = SleepPlan(made_of="worse")
+        with pytest.raises(CannotStartError) as caught:
+            await sleeper.ready()
+        assert (process.starts, caught.value.retry_after_s) == (4, 5)
+        process.fails, sleeper.plan = False, SleepPlan(made_of="whole")
+        await sleeper.ready()
+
+    run(story)
+
+
 def test_what_others_have_started_is_used_while_our_own_starts_would_fail(
     process: Process, clock: Clock
 ) -> None:

@@ -4,6 +4,7 @@ Apart from `on_demand`, since it loads the catalog and reads models' files.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,6 +33,8 @@ _FIRST_PORT = 8100
 _GUESTS, _LAZY, _EAGER = range(3)
 """How important: what nobody defined makes room first, what `up` starts last."""
 
+type _Stamp = tuple[str, int, int, int] | None
+type _Stamps = tuple[_Stamp, ...]
 type FindTier = Callable[[OpenStack], Tier | None]
 
 
@@ -159,7 +162,10 @@ def _take(opened: OpenStack, signature: object, ports: Mapping[str, int]) -> Inv
             (guest, at_gateway(tier, serving_of(opened.catalog, tier, Path(tier.source))))
         )
         plan = SleepPlan(
-            idle_s=tier.idle_unload_s, claim_bytes=model.claim_bytes, importance=_GUESTS
+            idle_s=tier.idle_unload_s,
+            claim_bytes=model.claim_bytes,
+            importance=_GUESTS,
+            made_of=(model.tier, _stamps_in(Path(tier.source))),
         )
         held.append(Held(model.names[0], service, plan, partial(_same, tier=tier)))
     return Inventory(
@@ -180,16 +186,17 @@ def _is_lost(opened: OpenStack, service: str, port: int) -> bool:
 
 
 def _plan(opened: OpenStack, tier: Tier) -> SleepPlan:
-    try:
-        claim_bytes = claim_of(opened, tier, model_folder(opened, tier))
-    except StackError:
-        claim_bytes = 0  # what can't be started needs no room: the start says why
+    claim_bytes, files = 0, ()
+    with suppress(StackError):  # what can't be started needs no room: the start says why
+        folder = model_folder(opened, tier)
+        claim_bytes, files = claim_of(opened, tier, folder), _stamps_in(folder)
     return SleepPlan(
         idle_s=tier.idle_unload_s,
         keeps_running=not tier.lazy,
         claim_bytes=claim_bytes,
         importance=_LAZY if tier.lazy else _EAGER,
         pinned=tier.pinned,
+        made_of=(tier, files),
     )
 
 
@@ -212,21 +219,22 @@ def _sign(opened: OpenStack) -> object:
         *sorted(path for path in elsewhere if path.is_absolute() and path.parent != model_dir),
     )
     files = (home.stack, home.config, home.profile, home.catalog, *folders)
-    weights = (path for folder in folders for path in _content(folder))
     return (
         str(model_dir),
-        *map(_stamp, (*files, *sorted(home.catalog.glob("*.yaml")), *weights)),
+        *map(_stamp, (*files, *sorted(home.catalog.glob("*.yaml")))),
+        *map(_stamps_in, folders),
     )
 
 
-def _content(folder: Path) -> list[Path]:
+def _stamps_in(folder: Path) -> _Stamps:
+    """A mark of each file in a folder; of none where they can't be read."""
     try:
-        return sorted(folder.iterdir())
+        return tuple(map(_stamp, sorted(folder.iterdir())))
     except OSError:
-        return []
+        return ()
 
 
-def _stamp(path: Path) -> tuple[str, int, int, int] | None:
+def _stamp(path: Path) -> _Stamp:
     try:
         status = path.stat()
     except OSError:

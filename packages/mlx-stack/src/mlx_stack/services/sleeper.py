@@ -118,6 +118,7 @@ class SleepPlan:
         claim_bytes: What it may come to hold in memory; None where that doesn't matter.
         importance: The less important make room in memory first.
         pinned: Whether it never makes room.
+        made_of: What a start depends on: where it is something else, a failure no longer counts.
     """
 
     idle_s: float | None = None
@@ -125,6 +126,7 @@ class SleepPlan:
     claim_bytes: int | None = None
     importance: int = 0
     pinned: bool = False
+    made_of: object = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,7 @@ class _Failure:
     error: CannotStartError
     until: float
     attempts: int
+    made_of: object
 
 
 class Sleeper:
@@ -332,6 +335,8 @@ class Sleeper:
             CannotStartError: When one has failed just before.
         """
         failure = self._failure
+        if failure is not None and failure.made_of != self.plan.made_of:
+            failure = self._failure = None
         if failure is None or self._clock() >= failure.until:
             return
         if await asyncio.to_thread(self.process.is_running):  # others were luckier
@@ -344,7 +349,7 @@ class Sleeper:
 
     async def _start(self) -> CannotStartError | None:
         """What went wrong: given to all who wait, of whom there may be none any more."""
-        self._is_up, self._asked_at = False, self._clock()
+        self._is_up, self._asked_at, made_of = False, self._clock(), self.plan.made_of
         try:
             if self._door is not None and not await asyncio.to_thread(self.process.is_running):
                 await self._door.enter(self)
@@ -352,7 +357,7 @@ class Sleeper:
         except CannotStartError as error:
             _log.warning("%s could not be started: %s", self.name, error.message)
             self._problem = error.message
-            return self._note_failure(error) if error.is_failure else error
+            return self._note_failure(error, made_of) if error.is_failure else error
         else:
             self._failure, self._problem, self.rests = None, "", False
             self._is_up = True
@@ -363,10 +368,10 @@ class Sleeper:
             if self._door is not None:
                 self._door.leave(self)
 
-    def _note_failure(self, error: CannotStartError) -> CannotStartError:
+    def _note_failure(self, error: CannotStartError, made_of: object) -> CannotStartError:
         attempts = 0 if self._failure is None else self._failure.attempts
         pause_s = min(_FIRST_PAUSE_S * 2**attempts, _LONGEST_PAUSE_S)
-        self._failure = _Failure(error, self._clock() + pause_s, min(attempts + 1, 16))
+        self._failure = _Failure(error, self._clock() + pause_s, min(attempts + 1, 16), made_of)
         error.retry_after_s = math.ceil(pause_s)
         return error
 
