@@ -430,6 +430,26 @@ def test_a_model_that_arrives_while_the_gateway_runs_can_be_asked_for_at_once(
     assert "New-4bit" in document["error"]["message"]
 
 
+def test_the_engine_of_a_model_that_was_removed_is_ended_and_comes_back_with_it(
+    served: Program, tmp_path: Path
+) -> None:
+    define_stack(served.home, {"standard": {}})
+    guest = make_model_folder(served.home.models / "Guest")
+    served.run("up")
+    client = Client(served)
+    assert client.ask("Guest")[0] == 200
+    (first,) = pids(served, "model.Guest")
+
+    guest.rename(tmp_path / "away")
+
+    assert "Guest" not in client.models()
+    assert eventually(lambda: identify(first) is None, 20)
+    assert client.ask("Guest")[0] == 404
+    (tmp_path / "away").rename(guest)
+    assert client.ask("Guest")[0] == 200
+    assert len(pids(served, "model.Guest")) == 2
+
+
 def test_the_watchdog_restores_a_model_without_a_tier_and_leaves_it_when_it_rests(
     served: Program,
 ) -> None:

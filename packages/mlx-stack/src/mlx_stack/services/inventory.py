@@ -165,6 +165,7 @@ def _take(opened: OpenStack, signature: object, ports: Mapping[str, int]) -> Inv
             idle_s=tier.idle_unload_s,
             claim_bytes=model.claim_bytes,
             importance=_GUESTS,
+            ends_when_gone=True,
             made_of=(model.tier, _stamps_in(Path(tier.source))),
         )
         held.append(Held(model.names[0], service, plan, partial(_same, tier=tier)))

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING
@@ -199,8 +200,13 @@ class OnDemand:
                 process = services.litellm_process.LiteLlmProcess(self._home, self._key)
                 plan = SleepPlan(idle_s=_LITELLM_IDLE_S)
                 self._sleepers[name] = gone.pop(name, None) or Sleeper("LiteLLM", process, plan)
-        for sleeper in gone.values():
-            sleeper.give_up()
+        for name, sleeper in gone.items():
+            if sleeper.plan.ends_when_gone and sleeper.is_there:
+                # nobody can ask it any more, and it holds memory until it has ended
+                sleeper.plan = replace(sleeper.plan, idle_s=0.0)
+                self._sleepers[name] = sleeper
+            else:
+                sleeper.give_up()
 
     def _sleeper(self, held: "Held") -> Sleeper:
         process = services.engine_process.EngineProcess(

@@ -118,6 +118,7 @@ class SleepPlan:
         claim_bytes: What it may come to hold in memory; None where that doesn't matter.
         importance: The less important make room in memory first.
         pinned: Whether it never makes room.
+        ends_when_gone: Whether it is ended once its model is no longer there.
         made_of: What a start depends on: where it is something else, a failure no longer counts.
     """
 
@@ -126,6 +127,7 @@ class SleepPlan:
     claim_bytes: int | None = None
     importance: int = 0
     pinned: bool = False
+    ends_when_gone: bool = False
     made_of: object = None
 
 
@@ -192,6 +194,11 @@ class Sleeper:
         if self.plan.keeps_running and not self.rests:
             return False
         return self._stopping is not None or not (self._is_up and self.process.is_alive())
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is a process, or is to be one, as far as is known without a look."""
+        return self._starting is not None or self.since is not None or self.process.is_alive()
 
     @property
     def idle_s(self) -> float | None:
