@@ -430,6 +430,24 @@ def test_a_model_that_arrives_while_the_gateway_runs_can_be_asked_for_at_once(
     assert "New-4bit" in document["error"]["message"]
 
 
+def test_the_models_list_says_what_is_loaded_whoever_has_started_or_stopped_it(
+    served: Program,
+) -> None:
+    define_stack(served.home, {"standard": {}, "rare": {}}, fields=LAZY)
+    served.run("up")
+    client = Client(served)
+
+    def loaded() -> tuple[bool, bool]:
+        listed = client.models()
+        return listed["standard"]["loaded"], listed["rare"]["loaded"]
+
+    assert loaded() == (True, False)
+    served.run("up", "--tier", "rare")
+    assert loaded() == (True, True)
+    served.run("down", "--tier", "standard")
+    assert loaded() == (False, True)
+
+
 def test_the_engine_of_a_model_that_was_removed_is_ended_and_comes_back_with_it(
     served: Program, tmp_path: Path
 ) -> None:

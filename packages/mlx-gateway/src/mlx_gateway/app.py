@@ -226,7 +226,6 @@ class Gateway:
             await outbox.whole(HTTPStatus.OK, await self._render_metrics(), CONTENT_TYPE.encode())
             return
         document: dict[str, object] = {"service": "mlx-gateway"}
-        at_rest = self._options.activator.is_at_rest
         if path.startswith(MODELS) or path in (OLLAMA_SHOW, "/api/tags"):
             await self._models.look()
         if path in LIVENESS:
@@ -235,10 +234,11 @@ class Gateway:
             document = {"status": "alive"}
         elif path.startswith(MODELS):
             name, is_anthropics = path[len(MODELS) + 1 :], b"anthropic-version" in headers
+            settings, loaded = self._models.settings, await self._loaded()
             document = (
-                model_row(self._models.settings, name, client, at_rest, is_anthropics=is_anthropics)
+                model_row(settings, name, client, loaded, is_anthropics=is_anthropics)
                 if name
-                else model_list(self._models.settings, client, at_rest, is_anthropics=is_anthropics)
+                else model_list(settings, client, loaded, is_anthropics=is_anthropics)
             )
         elif path == OLLAMA_SHOW:
             fields = read_fields(await read_body(receive, headers))
@@ -255,6 +255,16 @@ class Gateway:
         elif path == "/api/version":
             document = {"version": API_VERSION}
         await outbox.whole(HTTPStatus.OK, msgspec.json.encode(document), _JSON.encode())
+
+    async def _loaded(self) -> set[str]:
+        """The models that can be asked now; those in the cloud where what leads there runs."""
+        settings, is_at_rest = self._models.settings, self._options.activator.is_at_rest
+        cloud = (
+            name
+            for name, model in settings.models.items()
+            if settings.is_cloud(model.upstreams[0].root) and not is_at_rest(name)
+        )
+        return {*await self._models.engines.ready_models(settings), *cloud}
 
     def _status(self, client: ClientKey) -> dict[str, object]:
         """What every model does that the client may use."""

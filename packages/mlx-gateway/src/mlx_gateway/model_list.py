@@ -21,18 +21,18 @@ _FAMILY = "mlx"
 def model_list(
     settings: GatewaySettings,
     client: ClientKey,
-    is_at_rest: Callable[[str], bool],
+    loaded: Collection[str],
     *,
     is_anthropics: bool,
 ) -> dict[str, object]:
     """Every name of every model that the client may use.
 
     Args:
-        is_at_rest: Whether a model would have to start first.
+        loaded: The models that can be asked without a wait for a start.
     """
     names = _names(settings, client)
     rows = [
-        model_row(settings, name, client, is_at_rest, is_anthropics=is_anthropics) for name in names
+        model_row(settings, name, client, loaded, is_anthropics=is_anthropics) for name in names
     ]
     if is_anthropics:
         first, last = (names[0], names[-1]) if names else (None, None)
@@ -44,7 +44,7 @@ def model_row(
     settings: GatewaySettings,
     name: str,
     client: ClientKey,
-    is_at_rest: Callable[[str], bool],
+    loaded: Collection[str],
     *,
     is_anthropics: bool,
 ) -> dict[str, object]:
@@ -53,7 +53,7 @@ def model_row(
     Raises:
         ApiError: When no model has it, or the client may not use it.
     """
-    model, is_loaded = _model(settings, name, client), not is_at_rest(resolve(settings, name))
+    model, is_loaded = _model(settings, name, client), resolve(settings, name) in loaded
     if is_anthropics:
         return {
             "type": "model",
