@@ -139,10 +139,10 @@ def test_plain_weights_are_as_large_as_their_type(dtype: str, bits: float, quant
     assert (reading.bits_per_weight, reading.quant, reading.is_plain) == (bits, quant, True)
 
 
-def test_16_bits_that_nobody_named_are_supposed_and_it_is_said():
+def test_16_bits_that_nobody_named_are_assumed_and_it_is_said():
     reading = of({key: value for key, value in LLAMA.items() if key != "torch_dtype"})
     assert reading.bits_per_weight == 16
-    assert "supposed" in reading.notes[0]
+    assert "are assumed" in reading.notes[0]
     assert of(LLAMA, torch_dtype="float4_e2m1").bits_per_weight is None
 
 

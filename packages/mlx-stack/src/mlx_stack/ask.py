@@ -1,17 +1,24 @@
 """Questions through the gateway, their streamed answers, and the conversation that they make."""
 
+import base64
 import json
+import mimetypes
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
 
+from mlx_catalog.bounded_file import read_bounded
+from mlx_gateway.protocols.media import LONGEST_IMAGE_BYTES, image_problem
+from mlx_gateway.request_body import LONGEST_BODY_BYTES
 from mlx_stack import atomic_file, json_file
-from mlx_stack.errors import StackError
+from mlx_stack.errors import StackError, UsageError
 from mlx_stack.gateway.endpoint import Endpoint, require_key
 from mlx_stack.home import Home
 
@@ -60,6 +67,36 @@ def save_conversation(home: Home, conversation: ChatHistory) -> None:
     """Keep a conversation for the next question, readable by its owner only."""
     home.create()
     json_file.write(home.conversation, conversation, mode=atomic_file.PRIVATE)
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, to be part of a question.
+
+    Raises:
+        UsageError: It is not UTF-8 text.
+        OSError: It can't be read, or the gateway would refuse so much.
+    """
+    try:
+        return read_bounded(path, LONGEST_BODY_BYTES).decode()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text.") from error
+
+
+def image_address(picture: Path) -> str:
+    """A picture as requests carry it; what a server would refuse isn't even sent.
+
+    Raises:
+        UsageError: It is no picture, or too large.
+    """
+    with picture.open("rb") as file:
+        content = file.read(LONGEST_IMAGE_BYTES + 1)
+        size_bytes = os.fstat(file.fileno()).st_size
+    problem = image_problem(content, size_bytes)
+    if problem:
+        raise UsageError(f"{picture} {problem}.")
+    kind = mimetypes.guess_type(picture.name)[0] or ""
+    kind = kind if kind.startswith("image/") else "image/png"
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 @dataclass(frozen=True, slots=True)

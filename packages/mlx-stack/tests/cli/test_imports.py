@@ -45,7 +45,7 @@ CATALOG = frozenset({"mlx_catalog", "msgspec", "yaml"})
 PLANNING = CATALOG | {"mlx_recommend"}
 HELP: dict[str, frozenset[str]] = {
     "bench": frozenset({"msgspec"}),
-    "engines": frozenset({"msgspec"}),
+    "engines": CATALOG,
     "estimate": PLANNING,
     "init": PLANNING,
     "keys": frozenset({"mlx_gateway", "msgspec"}),

@@ -121,7 +121,7 @@ class _Interruption:
     def __init__(self, interruption: BaseException) -> None:
         self._interruption = interruption
 
-    def readline(self) -> str:
+    def readline(self, _size: int) -> str:
         raise self._interruption
 
 

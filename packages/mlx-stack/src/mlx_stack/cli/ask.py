@@ -1,7 +1,5 @@
 """`mlx-stack ask`."""
 
-import base64
-import mimetypes
 import os
 import stat
 import sys
@@ -13,7 +11,6 @@ from pathlib import Path
 import click
 
 import mlx_stack
-from mlx_catalog.bounded_file import read_bounded
 from mlx_stack import gateway, planning, services
 from mlx_stack.cli.frame import standard_input
 from mlx_stack.cli.frame.context import Context, examples, with_context
@@ -78,7 +75,7 @@ def command(
     if tier is not None and model is not None:
         raise UsageError("--tier and --model can't be combined.")
     talk = _Talk(context, _conversation(context, tier or model, system, continues=continues))
-    talk.max_tokens, talk.images = max_tokens, tuple(map(_data_address, images))
+    talk.max_tokens, talk.images = max_tokens, tuple(map(mlx_stack.ask.image_address, images))
     if tier is not None:
         mlx_stack.stack.require_tier(tier, [each.name for each in context.opened.stack.tiers])
     if question is None and not files and sys.stdin.isatty():
@@ -250,23 +247,14 @@ def _conversation(
 
 def _question(given: str | None, files: tuple[Path, ...]) -> str:
     """The question, then what standard input and the files hold."""
-    from mlx_gateway.request_body import LONGEST_BODY_BYTES  # what is longer would be refused
-
-    parts = [given] if given not in (None, "-") else []
+    ask, parts = mlx_stack.ask, [given] if given not in (None, "-") else []
     if given == "-" or (given is None and not files) or _is_fed():
-        parts.append(standard_input.read_all(LONGEST_BODY_BYTES))
-    parts += [f"{path.name}:\n{_text_of(path, LONGEST_BODY_BYTES)}" for path in files]
+        parts.append(standard_input.read_all(ask.LONGEST_BODY_BYTES))
+    parts += [f"{path.name}:\n{ask.read_text(path)}" for path in files]
     text = "\n\n".join(part for part in parts if part and part.strip())
     if not text:
         raise UsageError("The question is empty.", hint='`mlx-stack ask "…"` asks one.')
     return text
-
-
-def _text_of(path: Path, most_bytes: int) -> str:
-    try:
-        return read_bounded(path, most_bytes).decode()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not UTF-8 text.") from error
 
 
 def _is_fed() -> bool:
@@ -276,22 +264,3 @@ def _is_fed() -> bool:
     except (OSError, ValueError):
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
-
-
-def _data_address(picture: Path) -> str:
-    """A picture as requests carry it; what a server would refuse isn't even sent.
-
-    Raises:
-        UsageError: It is no picture, or too large.
-    """
-    from mlx_gateway.protocols.media import LONGEST_IMAGE_BYTES, image_problem
-
-    with picture.open("rb") as file:
-        content = file.read(LONGEST_IMAGE_BYTES + 1)
-        size_bytes = os.fstat(file.fileno()).st_size
-    problem = image_problem(content, size_bytes)
-    if problem:
-        raise UsageError(f"{picture} {problem}.")
-    kind = mimetypes.guess_type(picture.name)[0] or ""
-    kind = kind if kind.startswith("image/") else "image/png"
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
