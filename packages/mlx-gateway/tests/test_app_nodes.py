@@ -66,6 +66,20 @@ async def test_a_conversation_stays_on_its_node_and_another_goes_to_the_other(
         assert {first, second} <= {"standard", "standard@studio"}
 
 
+async def test_a_model_is_listed_as_loaded_where_another_machine_alone_has_it(bench: Any) -> None:
+    async with bench(NODES, chats, chats) as it:
+
+        async def loaded() -> dict[str, bool]:
+            rows = json.loads((await it.client.ask("/v1/models")).body)["data"]
+            return {row["id"]: row["loaded"] for row in rows}
+
+        assert await loaded() == {"standard": True, "other": True}
+        await it.engines[0].stop()
+        assert await loaded() == {"standard": True, "other": False}
+        await it.engines[1].stop()
+        assert await loaded() == {"standard": False, "other": False}
+
+
 async def test_a_forwarded_request_says_so_and_carries_the_nodes_key_alone(
     bench: Any,
 ) -> None:

@@ -259,12 +259,15 @@ class Gateway:
     async def _loaded(self) -> set[str]:
         """The models that can be asked now; those in the cloud where what leads there runs."""
         settings, is_at_rest = self._models.settings, self._options.activator.is_at_rest
-        cloud = (
+        ready = set(await self._models.engines.ready_models(settings))
+        return {
             name
             for name, model in settings.models.items()
-            if settings.is_cloud(model.upstreams[0].root) and not is_at_rest(name)
-        )
-        return {*await self._models.engines.ready_models(settings), *cloud}
+            if any(
+                not is_at_rest(name) if settings.is_cloud(each.root) else each.shown(name) in ready
+                for each in model.upstreams
+            )
+        }
 
     def _status(self, client: ClientKey) -> dict[str, object]:
         """What every model does that the client may use."""
