@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-import uvicorn
 
 from mlx_gateway.access import Hosts
 from mlx_gateway.app import Gateway
 from mlx_gateway.keys import KeyRing
 from mlx_gateway.options import GatewayOptions
-from mlx_gateway.server import server_config
+from mlx_gateway.server import GatewayServer, server_config
 from mlx_gateway.settings import parse_settings
 
 KEY = "a-key-of-the-test"
@@ -275,7 +274,7 @@ async def running(
     gateway = Gateway(parse_settings(settings), given)
     config = server_config(gateway, headers_within_s=headers_within_s)
     config.timeout_graceful_shutdown = 1
-    server = uvicorn.Server(config)
+    server = GatewayServer(gateway, config)
     listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
     task = asyncio.ensure_future(server._serve([listener]))
     client = Client(listener.getsockname()[1])
@@ -283,7 +282,7 @@ async def running(
     try:
         yield Bench(gateway, client, engines)
     finally:
-        server.should_exit = True
+        server.end()
         for engine in engines:
             await engine.stop()
         await task

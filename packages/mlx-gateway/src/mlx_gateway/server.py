@@ -10,8 +10,9 @@ import resource
 import signal
 import socket
 import ssl
+import threading
 from collections.abc import Callable, Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -31,6 +32,7 @@ KEEP_ALIVE_S = 75
 _LONGEST_HEAD_BYTES = 64 * 1024
 _OPEN_FILES = 10_240
 _STREAMS_END_WITHIN_S = 600
+_LOOK_EVERY_S = 0.01
 _BACKLOG = 1024
 
 _log = logging.getLogger("mlx_gateway")
@@ -65,7 +67,7 @@ def serve(
         if door is not None:
             stack.enter_context(door.listener)
         raise_file_limit()
-        server = _Server(server_config(gateway), gateway.end_soon, door)
+        server = GatewayServer(gateway, server_config(gateway), door)
         with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
             runner.run(_run(server, listeners, gateway, config))
 
@@ -100,7 +102,7 @@ def raise_file_limit() -> None:
 
 
 async def _run(
-    server: "_Server", listeners: list[socket.socket], gateway: Gateway, config: Path
+    server: "GatewayServer", listeners: list[socket.socket], gateway: Gateway, config: Path
 ) -> None:
     def reload() -> None:
         try:
@@ -139,7 +141,7 @@ def _context() -> ssl.SSLContext:
     return context
 
 
-class _TlsDoor:
+class TlsDoor:
     """A socket that listens, and the certificate that is shown to whoever comes in by it."""
 
     def __init__(self, listener: socket.socket, context: ssl.SSLContext) -> None:
@@ -159,12 +161,12 @@ class _TlsDoor:
             raise ConfigError(config, problem) from error
 
 
-def _door(config: Path, settings: TlsSettings | None) -> _TlsDoor | None:
+def _door(config: Path, settings: TlsSettings | None) -> TlsDoor | None:
     """The door with TLS; None where there is to be none, or it can't be opened now."""
     if settings is None:
         return None
     try:
-        door = _TlsDoor(_listen(config, settings.host, settings.port), _context())
+        door = TlsDoor(_listen(config, settings.host, settings.port), _context())
         try:
             door.read(config, settings)
         except BaseException:
@@ -176,20 +178,31 @@ def _door(config: Path, settings: TlsSettings | None) -> _TlsDoor | None:
     return door
 
 
-class _Server(uvicorn.Server):
+class GatewayServer(uvicorn.Server):
     """uvicorn, which would end by the signal that asked it to, after all was well.
 
+    It also looks only ten times a second whether it is to end and what is left to do; this one
+    ends as soon as nothing is left.
+
     Args:
-        end_soon: Called when it is asked to end, which it does when every answer has ended.
+        gateway: It is told when the server is asked to end.
+        config: What `server_config` makes.
         tls: Another door, if there is one: uvicorn has TLS everywhere or nowhere.
     """
 
     def __init__(
-        self, config: uvicorn.Config, end_soon: Callable[[], None], tls: _TlsDoor | None
+        self, gateway: Gateway, config: uvicorn.Config, tls: TlsDoor | None = None
     ) -> None:
         super().__init__(config)
-        self._end_soon = end_soon
+        self._gateway = gateway
         self.tls = tls
+        self._ending = asyncio.Event()
+
+    def end(self) -> None:
+        """End once every answer has ended; only from the server's own thread."""
+        self._gateway.end_soon()
+        self.should_exit = True
+        self._ending.set()
 
     @override
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -212,15 +225,39 @@ class _Server(uvicorn.Server):
         return make(config=self.config, server_state=self.server_state, app_state=state)
 
     @override
+    async def main_loop(self) -> None:
+        await self.on_tick(0)  # which sets the headers of every answer
+        await self._ending.wait()
+
+    @override
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for door in (*self.servers, *(sockets or ())):
+            door.close()
+        state = self.server_state
+        for connection in list(state.connections):
+            connection.shutdown()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
+                # uvicorn says nothing when the last of them has ended
+                while (state.connections or state.tasks) and not self.force_exit:  # noqa: ASYNC110
+                    await asyncio.sleep(_LOOK_EVERY_S)
+        for task in state.tasks:
+            task.cancel()
+        if not self.force_exit:
+            await self.lifespan.shutdown()
+
+    @override
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._end_soon()
         super().handle_exit(sig, frame)
+        self.end()
 
     @contextmanager
     @override
     def capture_signals(self) -> Generator[None]:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, self.handle_exit, number, None)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop = asyncio.get_running_loop()
+                loop.add_signal_handler(number, self.handle_exit, number, None)
         yield
 
 

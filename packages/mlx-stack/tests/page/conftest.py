@@ -1,5 +1,6 @@
 """A gateway with the page in it, on a real socket, over a state folder without services."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -11,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
 from mlx_gateway.access import Hosts
 from mlx_gateway.app import Gateway
 from mlx_gateway.keys import KeyRing
 from mlx_gateway.ledger import Ledger
 from mlx_gateway.options import GatewayOptions
-from mlx_gateway.server import server_config
+from mlx_gateway.server import GatewayServer, server_config
 from mlx_gateway.settings import parse_settings
 from mlx_stack.home import Home
 from mlx_stack.open_stack import OpenStack
@@ -119,11 +119,18 @@ def browser(tmp_path: Path, settings_text: str) -> Iterator[Browser]:
             mounts={PATH: PageMount(home, KEY, keys, lambda: gateway)},
         ),
     )
-    server = uvicorn.Server(server_config(gateway))
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
+    server = GatewayServer(gateway, server_config(gateway))
+    with socket.create_server(("127.0.0.1", 0)) as listener, running(server, listener):
         yield Browser(listener.getsockname()[1], home, gateway)
-        gateway.end_soon()
-        server.should_exit = True
+
+
+@contextmanager
+def running(server: GatewayServer, listener: socket.socket) -> Iterator[None]:
+    """The server in a thread of its own."""
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        loop = runner.get_loop()
+        thread = threading.Thread(target=runner.run, args=(server.serve([listener]),))
+        thread.start()
+        yield
+        loop.call_soon_threadsafe(server.end)
         thread.join()
