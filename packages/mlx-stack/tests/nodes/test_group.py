@@ -304,7 +304,7 @@ def test_a_group_that_may_not_run_starts_nothing_and_says_what_up_says(tmp_path:
 @pytest.mark.parametrize("check", ["raise SystemExit('it broke')", "print('[]')", "print('{}')"])
 def test_a_check_that_finds_nothing_ends_no_group(tmp_path: Path, check: str) -> None:
     done = run_group(tmp_path, "exit 255", (sys.executable, "-c", check))
-    assert done.stdout.endswith("since one has ended (rank 1 on b: it ended: exit code 255)\n")
+    assert done.stdout.endswith("because one ended (rank 1 on b: it ended: exit code 255)\n")
 
 
 @pytest.mark.story
@@ -323,7 +323,7 @@ def test_a_rank_says_how_it_ended_whatever_was_its_last_line(
     script = f"echo started as PID 4\nsleep 1\n{ends}"
     done = run_group(tmp_path, script)
     assert done.returncode == 1
-    assert done.stdout.endswith(f"since one has ended (rank 1 on b: {how})\n")
+    assert done.stdout.endswith(f"because one ended (rank 1 on b: {how})\n")
     known = read_ranks(tmp_path, "huge")
     assert known is not None
     assert known.ranks[1].reason == how
