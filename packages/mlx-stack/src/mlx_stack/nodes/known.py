@@ -47,6 +47,7 @@ class KnownNodes:
         self._send = send
         self._nodes: tuple[Node, ...] = ()
         self._read_at: tuple[int, int] | None = None
+        self._could_not_read = False
         self._woken_at: dict[str, float] = {}
         self._trusting: dict[str, ssl.SSLContext] = {}
 
@@ -80,16 +81,23 @@ class KnownNodes:
         return True
 
     def _refresh(self) -> None:
+        read_at = None
         try:
             stat = self._path.stat()
             read_at = stat.st_ino, stat.st_mtime_ns
-            if read_at != self._read_at:
-                self._read_at = read_at
-                self._nodes = self._load()
+            if read_at == self._read_at:
+                return
+            self._nodes = self._load()
         except FileNotFoundError:
-            self._read_at, self._nodes = None, ()
-        except (StackError, OSError) as error:
+            read_at, self._nodes = None, ()
+        except StackError as error:
             _log.warning("the nodes were not reloaded: %s", error)
+        except OSError as error:  # too many files are open, say: the next request tries again
+            if not self._could_not_read:
+                _log.warning("the nodes were not reloaded: %s", error)
+            self._could_not_read = True
+            return
+        self._read_at, self._could_not_read = read_at, False
 
     def _load(self) -> "tuple[Node, ...]":
         # imported where there are nodes: a gateway starts without the catalog's reader of YAML
