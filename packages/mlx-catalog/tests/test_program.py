@@ -4,11 +4,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mlx_catalog import __version__
+
 type Program = tuple[str, ...]
 
 
 def run(program: Program, *words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*program, *words], capture_output=True, text=True, check=False)
+
+
+def test_it_says_its_version(program: Program):
+    assert run(program, "--version").stdout == f"mlx-catalog {__version__}\n"
 
 
 def test_validating_good_files_says_how_many(program: Program, entry_folder: Path):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from mlx_catalog import __version__
 from mlx_catalog.catalog import load_catalog, load_entries
 from mlx_catalog.errors import CatalogError, InvalidCatalogError, UnreadableCatalogError
 from mlx_catalog.json_schema import entry_schema
@@ -61,6 +62,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="mlx-catalog",
         description="Validate catalog files, look up entries, and read model folders.",
     )
+    parser.add_argument("--version", action="version", version=f"mlx-catalog {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     validate = commands.add_parser("validate", help="check entry files or folders of entries")
     validate.add_argument("paths", nargs="+", type=Path, metavar="PATH")
