@@ -99,6 +99,58 @@ def test_another_tool_is_told_from_another_line() -> None:
     assert (found.prefix, found.place) == (Prefix.TOOLS, 3), "it is gone"
 
 
+def test_what_a_head_lost_is_not_blamed_on_what_follows() -> None:
+    known = Conversations()
+    _seen(known, _body(_turns(3)))
+
+    found = _seen(known, _body(_turns(5), LINES[:-1]))
+    assert (found.prefix, found.place) == (Prefix.SYSTEM, 10), "the last line is gone, no tool"
+    found = _seen(known, _body(_turns(7), LINES[:-1], tools=[]))
+    assert (found.prefix, found.place) == (Prefix.TOOLS, 1), "all tools are gone, no line"
+    found = _seen(known, _body(_turns(9), LINES[:-1]))
+    assert (found.prefix, found.place) == (Prefix.TOOLS, 1), "they are back"
+    found = _seen(known, _body(_turns(11)))
+    assert (found.prefix, found.place) == (Prefix.SYSTEM, 10), "so is the line"
+
+
+def _tool_with(properties: dict[str, Any], **more: Any) -> list[Any]:
+    return [{"name": "find", "input_schema": {"type": "object", "properties": properties}, **more}]
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"file": {"type": "string"}, "id": {"description": "Whose"}},
+        {"path": {"type": "integer"}, "id": {"description": "Whose"}},
+        {"path": {"type": "string"}, "id": {"description": "Which"}},
+    ],
+    ids=["a-name", "a-type", "of-the-parameter-id"],
+)
+def test_a_tool_whose_parameters_changed_is_named(changed: dict[str, Any]) -> None:
+    known = Conversations()
+    tools = _tool_with({"path": {"type": "string"}, "id": {"description": "Whose"}})
+    _seen(known, _body(_turns(3), tools=tools))
+    for count in (4, 5):
+        marked = [{**tools[0], "cache_control": {"type": "ephemeral"}}] if count == 5 else tools
+        assert _seen(known, _body(_turns(count), tools=marked)).prefix is Prefix.GROWN
+
+    found = _seen(known, _body(_turns(7), tools=_tool_with(changed)))
+    assert (found.prefix, found.place) == (Prefix.TOOLS, 1)
+
+
+@pytest.mark.parametrize("passed", [{"new": "a", "id": "1"}, {"old": "a", "id": "2"}])
+def test_a_call_in_the_history_with_other_arguments_is_named(passed: dict[str, str]) -> None:
+    known = Conversations()
+    body, edited = _body(_turns(5)), _body(_turns(7))
+    for each, given_to_it in ((body, {"old": "a", "id": "1"}), (edited, passed)):
+        call = {"type": "tool_use", "id": "call", "name": "f", "input": given_to_it}
+        each["messages"][1]["content"] = [call]
+    _seen(known, body)
+
+    found = _seen(known, edited)
+    assert (found.prefix, found.place) == (Prefix.MESSAGE, 2)
+
+
 def test_two_conversations_with_the_same_head_are_two() -> None:
     known = Conversations()
     for first in ("Fix the bug.", "Write a test."):

@@ -15,6 +15,8 @@ _NOT_READ = frozenset(
     {"cache_control", "id", "call_id", "tool_call_id", "tool_use_id", "signature", "type"}
 )
 """What models don't see, or what says the same in a message's short and long form."""
+_DATA = frozenset({"input", "arguments"})
+"""What a call passes to its tool, whose names a model reads as well."""
 
 type Digest = bytes
 
@@ -41,10 +43,12 @@ class Trace:
 
     Attributes:
         head: Those of the system prompt and the tools.
+        lines: How many of these are lines of the system prompt.
         messages: Those of the messages.
     """
 
     head: bytes
+    lines: int
     messages: bytes
 
 
@@ -95,11 +99,12 @@ def read_prompt(fields: Fields, key: bytes) -> Prompt | None:
     told = [each.get("content") for each in said[:first]]
     texts = [fields.get("system"), fields.get("instructions"), *told]
     lines = [line for text in texts for part in _texts(text) for line in part.splitlines()]
-    tools = ["\0".join(_texts(tool)) for tool in list_in(fields.get("tools"))]
+    tools = ["\0".join(_texts(tool, is_data=True)) for tool in list_in(fields.get("tools"))]
     rest = ["\0".join(_texts(each)) for each in said[first:]]
-    head = (*_segments("system", lines, key), *_segments("tools", tools, key))
+    system = tuple(_segments("system", lines, key))
+    head = (*system, *_segments("tools", tools, key))
     messages = tuple(_segments("message", rest, key))
-    return Prompt(head + messages, Trace(_joined(head), _joined(messages)))
+    return Prompt(head + messages, Trace(_joined(head), len(system), _joined(messages)))
 
 
 def first_difference(before: Trace, now: Prompt) -> Difference | None:
@@ -107,11 +112,9 @@ def first_difference(before: Trace, now: Prompt) -> Difference | None:
     head = len(now.trace.head) // _DIGEST_BYTES
     same = _common(before.head, now.trace.head)
     if before.head != now.trace.head:
-        last = now.segments[min(same, head - 1)] if head else None
-        is_gone = same == head  # it lost its end
-        kind = last.kind if last is not None else "system"
-        place = last.place if last is not None else 0
-        return Difference(kind, place + is_gone, same)
+        if same < max(before.lines, now.trace.lines):
+            return Difference("system", same + 1, same)
+        return Difference("tools", same + 1 - now.trace.lines, same)
     same = _common(before.messages, now.trace.messages)
     if same in (len(before.messages) // _DIGEST_BYTES, len(now.segments) - head):
         return None
@@ -202,16 +205,24 @@ def _segments(kind: str, texts: list[str], key: bytes) -> Iterator[Segment]:
         yield Segment(kind, place, digest, len(text) + 1)
 
 
-def _texts(value: object) -> Iterator[str]:
-    """Everything in a value that a model reads, in order."""
-    unread: list[object] = [value]
+def _texts(value: object, *, is_data: bool = False) -> Iterator[str]:
+    """Everything in a value that a model reads, in order.
+
+    Args:
+        is_data: Whether it is passed on whole, as a tool is, so that the names in it are read too.
+    """
+    unread: list[tuple[object, bool]] = [(value, is_data)]
     while unread:
-        value = unread.pop()
+        value, is_data = unread.pop()
         if isinstance(value, str):
             yield value
         elif isinstance(value, int | float):
             yield str(value)
         elif inner := object_in(value):
-            unread += [inner[name] for name in reversed(inner) if name not in _NOT_READ]
+            for name in reversed(inner):
+                if is_data and name != "cache_control":
+                    unread += [(inner[name], True), (name, False)]
+                elif not is_data and name not in _NOT_READ:
+                    unread.append((inner[name], name in _DATA))
         else:
-            unread += reversed(list_in(value))
+            unread += [(each, is_data) for each in reversed(list_in(value))]
