@@ -229,11 +229,21 @@ def test_the_shape_is_the_documented_one(
         ("--agents", "2", "--html", "page.html"),
         ("--agents", "2", "--csv"),
         ("--agents", "2", "-o", "report.md"),
+        ("--agents", "2", "--iterations", "7"),
+        ("--agents", "2", "--concurrency", "1,4"),
+        ("--agents", "2", "--precision", "0.1"),
+        ("--agents", "2", "--context-tokens", "9"),
+        ("--turns", "3"),
+        ("--prefix-tokens", "500"),
+        ("--check", "--turns", "3"),
+        ("--check", "--generation-tokens", "9"),
+        ("--check", "--check-tools"),
     ],
 )
 def test_what_agents_cannot_be_asked_is_a_usage_error(
     capsys: pytest.CaptureFixture[str], wrong: tuple[str, ...]
 ) -> None:
+    """Also options of another kind of benchmark, which would do nothing."""
     assert main(["http://127.0.0.1:9/v1", "--model", "m", *wrong]) == 2
     assert capsys.readouterr().err.startswith("mlx-bench: ")
 

@@ -16,6 +16,7 @@ from mlx_bench._arguments import (
     agent_parameters_from,
     parameters_from,
     parse_arguments,
+    refuse_mixture,
     role_parameters_from,
 )
 from mlx_bench.errors import BenchError, EndpointError, ParametersError, ReportError
@@ -119,6 +120,8 @@ def _run(options: "argparse.Namespace") -> int:
     parameters = parameters_from(options)
     if options.check and agents is not None:
         raise ParametersError("--check and --agents can't be combined: run one after the other")
+    if role is None:
+        refuse_mixture(options)
     if options.check and (options.form not in (None, ".json") or options.html or options.output):
         raise ParametersError("--check goes with --json and --save, not with the other outputs")
     base_url, api_key = parse_base_url(options.url), _api_key(options.api_key_env)

@@ -66,10 +66,41 @@ def agent_parameters_from(options: argparse.Namespace) -> AgentParameters:
     )
 
 
+_OF_SINGLE_REQUESTS = (
+    *("iterations", "warm_up", "prompt_tokens", "concurrency", "cache", "precision"),
+    "max_iterations",
+)
+_OF_AGENTS = ("turns", "prefix_tokens", "result_tokens")
+
+
+def refuse_mixture(options: argparse.Namespace) -> None:
+    """Refuse options of another kind of benchmark than the one asked for: they would do nothing.
+
+    Raises:
+        ParametersError: One of them is there.
+    """
+    if options.check:
+        others = (*_OF_SINGLE_REQUESTS, *_OF_AGENTS, "generation_tokens", "check_tools")
+        _refuse(options, others, "doesn't go with --check")
+    else:
+        _refuse(options, ("context_tokens",), "goes with --check only")
+        if options.agents is None:
+            _refuse(options, _OF_AGENTS, "goes with --agents only")
+        else:
+            _refuse(options, _OF_SINGLE_REQUESTS, "doesn't go with --agents")
+
+
+def _refuse(options: argparse.Namespace, names: Sequence[str], problem: str) -> None:
+    parser = _run_parser()
+    for name in names:
+        if getattr(options, name) != parser.get_default(name):
+            raise ParametersError(f"--{name.replace('_', '-')} {problem}.")
+
+
 CHAT = "chat"
 _OF_CHAT = (
     *("prompt_tokens", "generation_tokens", "cache", "check_tools", "check", "context_tokens"),
-    *("agents", "turns", "prefix_tokens", "result_tokens", "html"),
+    *("agents", *_OF_AGENTS, "html"),
 )
 _OF_ROLES = ("items", "sizes")
 
@@ -80,17 +111,10 @@ def role_parameters_from(options: argparse.Namespace) -> RoleParameters | None:
     Raises:
         ParametersError: A number is out of range, or an option doesn't go with the role.
     """
-    parser = _run_parser()
-
-    def refuse(names: Sequence[str], problem: str) -> None:
-        for name in names:
-            if getattr(options, name) != parser.get_default(name):
-                raise ParametersError(f"--{name.replace('_', '-')} {problem}.")
-
     if options.role == CHAT:
-        refuse(_OF_ROLES, "is for models that don't chat: say which with --role")
+        _refuse(options, _OF_ROLES, "is for models that don't chat: say which with --role")
         return None
-    refuse(_OF_CHAT, f"is for models that chat, not for the role {options.role}")
+    _refuse(options, _OF_CHAT, f"is for models that chat, not for the role {options.role}")
     if options.form not in (None, ".json") or any(p.suffix != ".json" for p in options.output):
         raise ParametersError(f"A benchmark of the role {options.role} is a table or JSON.")
     workload = workload_of(options.role)
