@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from mlx_bench.client import Exchange
+from mlx_bench.errors import ParametersError
 
 _SWITCH_INTERVAL_S = 0.001
 
@@ -73,23 +75,41 @@ def send_timed[R](send: Callable[[R], Exchange], requests: Sequence[R]) -> Timed
         )
 
 
+def start_together(works: Sequence[Callable[[], None]]) -> list[threading.Thread]:
+    """A thread for each piece of work; they begin once all of them are there.
+
+    Raises:
+        ParametersError: These are more threads than the machine starts; none has begun its work.
+    """
+    gate = threading.Barrier(len(works))
+
+    def begin(work: Callable[[], None]) -> None:
+        try:
+            gate.wait()
+        except threading.BrokenBarrierError:
+            return
+        work()
+
+    threads = [threading.Thread(target=begin, args=(work,), daemon=True) for work in works]
+    for started, thread in enumerate(threads):
+        try:
+            thread.start()
+        except RuntimeError as error:
+            gate.abort()
+            problem = f"This machine starts only {started:,} of {len(works):,} requests at once."
+            raise ParametersError(problem, hint="Ask for fewer at once.") from error
+    return threads
+
+
 def _send_together[R](send: Callable[[R], Exchange], requests: Sequence[R]) -> list[Exchange]:
     """Every request's exchange, each in its own thread, released at once."""
     if len(requests) == 1:
         return [send(requests[0])]
     exchanges: dict[int, Exchange] = {}
-    gate = threading.Barrier(len(requests))
 
     def send_one(stream: int) -> None:
-        gate.wait()
         exchanges[stream] = send(requests[stream])
 
-    threads = [
-        threading.Thread(target=send_one, args=(stream,), daemon=True)
-        for stream in range(len(requests))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
+    for thread in start_together([partial(send_one, stream) for stream in range(len(requests))]):
         thread.join()
     return [exchanges[stream] for stream in range(len(requests))]

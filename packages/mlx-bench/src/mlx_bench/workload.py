@@ -63,6 +63,20 @@ class Exactness(StrEnum):
     """The server counts nothing: one token per word is assumed."""
 
 
+MOST_TOKENS = 10_000_000
+"""The longest text that is made: as long as the longest context of any model."""
+
+
+def require_length(*tokens: int) -> None:
+    """Refuse texts that no model can read, which would only fill this machine's memory.
+
+    Raises:
+        ParametersError: One is longer than `MOST_TOKENS`.
+    """
+    if max(tokens) > MOST_TOKENS:
+        raise ParametersError(f"No text is made longer than {MOST_TOKENS:,} tokens.")
+
+
 class Parameters(msgspec.Struct, frozen=True):
     """What is to be measured.
 
@@ -101,6 +115,7 @@ class Parameters(msgspec.Struct, frozen=True):
             raise ParametersError(
                 "Iterations, prompt and generation tokens and concurrency must be at least 1."
             )
+        require_length(*self.prompt_tokens)
         if self.warm_up < 0:
             raise ParametersError("Warm-up can't be negative.")
         if self.precision is not None and not 0 < self.precision < 1:

@@ -41,10 +41,10 @@ def find_agent_cautions(
 def _failures(runs: Sequence[AgentTurn]) -> Iterator[Caution]:
     failed = [run for run in runs if run.error is not None]
     if failed:
+        agents = "1 agent" if len(failed) == 1 else f"{len(failed)} agents"
         yield Caution(
             CautionCode.FAILED_RUNS,
-            f"{len(failed)} agents ended early; the first at turn {failed[0].turn}: "
-            f"{failed[0].error}.",
+            f"{agents} ended early; the first at turn {failed[0].turn}: {failed[0].error}.",
         )
 
 

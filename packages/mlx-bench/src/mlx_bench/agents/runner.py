@@ -1,11 +1,11 @@
 """Runs agents against an endpoint, one thread an agent, and keeps every turn."""
 
 import queue
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 
 import msgspec
 
@@ -27,7 +27,7 @@ from mlx_bench.errors import EndpointError
 from mlx_bench.report import EngineVersion
 from mlx_bench.request import ChatRequest
 from mlx_bench.runner import Conditions, OnProgress
-from mlx_bench.wave import quiet_interpreter
+from mlx_bench.wave import quiet_interpreter, start_together
 from mlx_bench.workload import PromptMaker, calibrate_prompts
 
 type OnAgentsReport = Callable[[AgentsReport], None]
@@ -51,8 +51,8 @@ def run_agents(
         on_progress: Gets progress in words.
 
     Raises:
-        ParametersError: The conversations don't fit the model's context, or the prefix is shorter
-            than the tools.
+        ParametersError: The conversations don't fit the model's context, the prefix is shorter
+            than the tools, or these are more agents than this machine has threads for.
         EndpointError: The server can't be reached or refuses, or no turn succeeded.
     """
     return _AgentsBenchmark(client, parameters, conditions, on_report, on_progress).run()
@@ -150,14 +150,11 @@ class _AgentsBenchmark:
     def work(self, texts: AgentTexts) -> None:
         """Let all agents go, and collect their turns until the last has ended."""
         agents = self.parameters.agents
-        gate = threading.Barrier(agents)
         made: queue.SimpleQueue[AgentTurn | None] = queue.SimpleQueue()
         conversations = [Conversation.begin(texts, agent) for agent in range(agents)]
         saved_before = self.tokens_saved()
         begun_ns, cpu_ns = time.perf_counter_ns(), time.process_time_ns()
-        for conversation in conversations:
-            arguments = (conversation, gate, begun_ns, made.put)
-            threading.Thread(target=self.converse, args=arguments, daemon=True).start()
+        start_together([partial(self.converse, each, begun_ns, made.put) for each in conversations])
         told = 0
         while agents:
             turn = made.get()
@@ -177,7 +174,6 @@ class _AgentsBenchmark:
     def converse(
         self,
         conversation: Conversation,
-        gate: threading.Barrier,
         begun_ns: int,
         made: Callable[[AgentTurn | None], None],
     ) -> None:
@@ -185,7 +181,6 @@ class _AgentsBenchmark:
         before: AgentTurn | None = None
         limit = self.parameters.generation_tokens
         try:
-            gate.wait()
             while conversation.turn <= self.parameters.turns:
                 saved = self.tokens_saved_alone()
                 exchange = self.client.stream(self.request(conversation, max_tokens=limit))

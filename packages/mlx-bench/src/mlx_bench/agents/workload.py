@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import msgspec
 
 from mlx_bench.errors import ParametersError
-from mlx_bench.workload import PromptMaker, new_seed
+from mlx_bench.workload import PromptMaker, new_seed, require_length
 
 PROBE_WORDS = 16
 """So many words has the system prompt whose tokens the server is asked to count."""
@@ -52,7 +52,7 @@ class AgentParameters(msgspec.Struct, frozen=True):
         """Refuse what makes no sense.
 
         Raises:
-            ParametersError: A number is below 1.
+            ParametersError: A number is below 1, or a text longer than any model can read.
         """
         numbers = (self.agents, self.turns, self.prefix_tokens, self.task_tokens)
         if min(*numbers, self.result_tokens, self.generation_tokens) < 1:
@@ -60,6 +60,7 @@ class AgentParameters(msgspec.Struct, frozen=True):
                 "Agents, turns, and the tokens of prefix, task, results and answers "
                 "must be at least 1."
             )
+        require_length(self.prefix_tokens, self.task_tokens, self.result_tokens)
 
     @property
     def context_tokens(self) -> int:
