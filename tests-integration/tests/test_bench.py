@@ -174,6 +174,7 @@ def test_any_endpoint_is_measured(program: Program) -> None:
         (("lone", "--model", "m"), 2, "only goes with a URL"),
         (("http://127.0.0.1:9/v1", "--iterations", "0"), 2, "iterations"),
         (("http://127.0.0.1:9/v1", "--concurrency", "1,x"), 2, "list of integers"),
+        (("standard", "--tune", "--prompt-tokens", "512,4096"), 2, "one prompt length"),
         (("http://127.0.0.1:9/v1", "--api-key-env", "NO_SUCH_KEY_HERE"), 2, "not set"),
     ],
 )

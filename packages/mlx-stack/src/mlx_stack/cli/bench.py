@@ -253,6 +253,8 @@ def command(
     if is_check:
         return _check(context, target, model, api_key_env)
     if is_tune:
+        if len(prompt_tokens) > 1:
+            raise click.UsageError("--tune measures one prompt length: give one --prompt-tokens.")
         asked_once = mlx_bench.Parameters(
             iterations=iterations, prompt_tokens=prompt_tokens, generation_tokens=generation_tokens
         )
