@@ -31,6 +31,7 @@ def test_a_valid_entry_is_read(entry_text: str):
         ("  overall: 41.5", "  overall: 141", 36, "quality.overall", "float <= 100", "141"),
         ("  layers: 32\n", "", 14, "geometry.layers", "a value", "nothing: the key is missing"),
         ("family: lynx", "famly: lynx", 3, "famly", "'family'", "the unknown key 'famly'"),
+        ("aliases: [lynx]", 'aliases: ["lynx\\n"]', 9, "aliases[0]", "str matching", "'lynx\\n'"),
         ("aliases: [lynx]", "aliases: [LYNX]", 9, "aliases[0]", "str matching", "'LYNX'"),
         (
             "transformer-swa",

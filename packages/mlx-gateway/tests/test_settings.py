@@ -79,7 +79,12 @@ def test_a_model_may_be_called_what_yaml_takes_for_something_else(name: str) -> 
         (f"schema_version: 1\n{MODEL}\naliases: {{a: b, b: a}}", "leads nowhere"),
         (f"schema_version: 1\n{MODEL}\naliases: {{m: n, n: m}}", "also the name of a model"),
         (f'schema_version: 1\n{MODEL}\naliases: {{"a\\r\\nx": m}}', "aliases"),
+        (f'schema_version: 1\n{MODEL}\naliases: {{"a\\n": m}}', "aliases"),
         ("schema_version: 1\nmodels: {m: {upstreams: []}}", "upstreams"),
+        (
+            'schema_version: 1\nmodels: {m: {upstreams: [{url: "http://x:1\\n", model: y}]}}',
+            "upstreams",
+        ),
         (
             'schema_version: 1\nmodels: {m: {upstreams: [{url: "file:///x", model: y}]}}',
             "upstreams",

@@ -68,6 +68,27 @@ def test_an_unknown_key_is_refused_with_its_own_line(tmp_path: Path, text: str, 
         load_stack(path)
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "key"),
+    [
+        ("name: standard", 'name: "standard\\n"', r"tiers\[0\]\.name"),
+        ("model: m", 'model: ""', r"tiers\[0\]\.model"),
+        ("model: m", 'model: "a\\tb"', r"tiers\[0\]\.model"),
+        ("tiers:", 'aliases: {"": standard}\ntiers:', "aliases"),
+        ("tiers:", 'aliases: {"gpt\\n": standard}\ntiers:', "aliases"),
+        ("tiers:", f"aliases: {{{'x' * 257}: standard}}\ntiers:", "aliases"),
+    ],
+    ids=["line-break", "empty", "tab", "empty-alias", "alias-line-break", "long-alias"],
+)
+def test_a_name_that_no_client_could_ask_for_is_refused(
+    tmp_path: Path, old: str, new: str, key: str
+) -> None:
+    path = write(tmp_path)
+    path.write_text(path.read_text().replace(old, new), encoding="utf-8")
+    with pytest.raises(InvalidFileError, match=rf"line \d: `{key}"):
+        load_stack(path)
+
+
 def test_a_tier_whose_weights_have_no_named_precision_is_kept_so(tmp_path: Path) -> None:
     path = write(tmp_path)
     path.write_text(path.read_text().replace("quant: int4", "quant: null"), encoding="utf-8")

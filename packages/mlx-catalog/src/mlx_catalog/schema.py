@@ -146,16 +146,17 @@ Pooling = Literal["mean", "cls", "lasttoken"]
 """How an embedder makes one vector of a text from the vectors of its tokens."""
 ThinkingControl = Literal["never", "always", "toggle", "effort", "budget", "system-prompt"]
 
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
-Repo = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+$")]
+# JSON Schema has no `\Z`, and in Python `$` matches before a line break at the end as well
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]*$(?!\n)", max_length=64)]
+Repo = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9._-]+$(?!\n)")]
 Text = Annotated[str, Meta(min_length=1)]
 NonNegative = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(gt=0)]
 Amount = Annotated[float, Meta(gt=0)]
 Percentage = Annotated[float, Meta(ge=0, le=100)]
 Share = Annotated[float, Meta(ge=0, le=1)]
-Version = Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+$")]
-ProfileId = Annotated[str, Meta(pattern=r"^m\d+(-(pro|max|ultra))?-\d+$")]
+Version = Annotated[str, Meta(pattern=r"^\d+\.\d+\.\d+$(?!\n)")]
+ProfileId = Annotated[str, Meta(pattern=r"^m\d+(-(pro|max|ultra))?-\d+$(?!\n)")]
 
 
 class RecurrentState(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -20,7 +20,7 @@ from mlx_gateway.errors import ConfigError
 SCHEMA_VERSION = 1
 DEFAULT_PORT = 4000
 
-type NameAtGateway = Annotated[str, msgspec.Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f]+$")]
+type NameAtGateway = Annotated[str, msgspec.Meta(max_length=256, pattern=r"\A[^\x00-\x1f\x7f]+\Z")]
 
 
 class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -32,9 +32,9 @@ class Upstream(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_def
         node: The machine on which another gateway serves it; None for an engine of our own.
     """
 
-    url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^/?#\s]+(/[^?#\s]*)?$")]
+    url: Annotated[str, msgspec.Meta(pattern=r"\Ahttps?://[^/?#\s]+(/[^?#\s]*)?\Z")]
     model: NameAtGateway
-    node: Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")] | None = None
+    node: Annotated[str, msgspec.Meta(pattern=r"\A[a-z0-9][a-z0-9-]{0,31}\Z")] | None = None
 
     def shown(self, name: str) -> str:
         """What the model `name` is called when this upstream serves it: `standard@studio`."""
@@ -115,7 +115,7 @@ class TlsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class LiteLlmSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """LiteLLM, for models that no engine serves."""
 
-    url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^/?#\s]+(/[^?#\s]*)?$")]
+    url: Annotated[str, msgspec.Meta(pattern=r"\Ahttps?://[^/?#\s]+(/[^?#\s]*)?\Z")]
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

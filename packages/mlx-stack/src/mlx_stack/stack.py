@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 
 from mlx_catalog import ModelRole, Quant, ServingEngine, yaml12
+from mlx_gateway.settings import NameAtGateway
 from mlx_stack import atomic_file, yaml_file
 from mlx_stack.errors import InvalidFileError, NoStackError, StackError, UsageError
 
@@ -18,7 +19,7 @@ DEFAULT_PORTS = {"standard": 8000, "fast": 8001, "longctx": 8002}
 """The ports of the usual tiers; a tier of the user's own takes the next free one."""
 
 type Port = Annotated[int, msgspec.Meta(ge=1, le=65535)]
-TIER_NAME = r"^[a-z][a-z0-9-]{0,31}$"
+TIER_NAME = r"\A[a-z][a-z0-9-]{0,31}\Z"
 type TierName = Annotated[str, msgspec.Meta(pattern=TIER_NAME)]
 NODE_NAME = r"\A[a-z0-9][a-z0-9-]{0,31}\Z"
 type NodeName = Annotated[str, msgspec.Meta(pattern=NODE_NAME)]
@@ -158,7 +159,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """
 
     name: TierName
-    model: Annotated[str, msgspec.Meta(min_length=1)]
+    model: NameAtGateway
     quant: Quant | None
     source: Annotated[str, msgspec.Meta(min_length=1)]
     port: Port
@@ -234,7 +235,7 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     tiers: tuple[Tier, ...]
     hardware_profile: str | None = None
     intent: str | None = None
-    aliases: dict[str, str] = {}
+    aliases: dict[NameAtGateway, NameAtGateway] = {}
 
     @property
     def chatting(self) -> tuple[Tier, ...]:
