@@ -249,6 +249,24 @@ def test_what_makes_no_stack_is_refused_and_nothing_is_written(
     assert not home.stack.exists()
 
 
+@pytest.mark.parametrize("name", ["fast", "mine"])
+def test_a_tier_that_is_removed_and_added_again_gets_the_new_model(home: Home, name: str):
+    define(home, additions=(Addition("qwen3-8b", "mine"),))
+    before = load_stack(home.stack)
+    define(home, additions=(Addition("qwen3-4b", name),), removals=(name,))
+    after = load_stack(home.stack)
+    assert [(each.name, each.port) for each in after.tiers] == [
+        (each.name, each.port) for each in before.tiers
+    ]
+    assert after.tier(name).model == "qwen3-4b"
+
+
+def test_a_tier_that_is_imported_can_be_left_out(home: Home):
+    imported = (Addition("qwen3-8b", "standard"), Addition("qwen3-4b", "fast"))
+    draft = define(home, additions=imported, removals=("fast",), only_additions=True)
+    assert [each.tier.name for each in draft.tiers] == ["standard"]
+
+
 def test_more_than_the_budget_is_allowed_on_request_and_said(home: Home):
     draft = define(home, Constraints(budget_bytes=4 * 10**9), additions=(Addition("qwen3-8b"),))
     assert any("more than the budget" in note for note in draft.notes)

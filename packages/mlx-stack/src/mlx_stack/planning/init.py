@@ -164,7 +164,9 @@ def draft_stack(
     found, tiers = None, list[PlannedTier]()
     if defined is not None and is_change:
         tiers = [defined_tier(opened, tier) for tier in defined.tiers]
-    elif not only_additions:
+    elif only_additions:
+        tiers, added = added, []
+    else:
         reserved = sum(tier.memory_bytes or 0 for tier in added)
         given = {*removals, *(each.tier.name for each in added)}
         roles = (role for name, role in asked.items() if name not in given)
@@ -321,17 +323,20 @@ def _combined(
 ) -> list[PlannedTier]:
     """The tiers with additions in place of those of the same name, or at the end.
 
+    A tier that is removed and added as well is replaced.
+
     Args:
         usual: Names that may be removed even where the plan has no such tier.
     """
-    by_name = {each.tier.name: each for each in tiers} | {each.tier.name: each for each in added}
+    there = {each.tier.name: each for each in tiers}
     for name in removals:
-        if name not in by_name and name not in usual:
-            there = ", ".join(by_name) or "none"
+        if name not in there and name not in usual:
+            names = ", ".join(there) or "none"
             raise UsageError(
-                f"There is no tier {name!r} to remove.", hint=f"The stack has: {there}."
+                f"There is no tier {name!r} to remove.", hint=f"The stack has: {names}."
             )
-    return [each for name, each in by_name.items() if name not in removals]
+    new = {each.tier.name: each for each in added}
+    return [each for name, each in (there | new).items() if name in new or name not in removals]
 
 
 def _with_ports(
