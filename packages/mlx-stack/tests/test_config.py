@@ -95,6 +95,10 @@ def test_what_a_person_types_becomes_a_value(key: str, text: str, value: object)
         ("keep-awake", "sometimes"),
         ("log-max-files", "0"),
         ("model-dir", " "),
+        ("model-dir", "/mod\udcffels"),
+        ("model-dir", "/mod\0els"),
+        ("model-dir", "~nobody-of-this-name/models"),
+        ("openrouter-key", "sk-\udcff"),
     ],
 )
 def test_a_value_that_a_key_does_not_take_is_refused_with_what_it_takes(key: str, text: str):
@@ -106,6 +110,15 @@ def test_a_value_that_a_key_does_not_take_is_refused_with_what_it_takes(key: str
 def test_a_refused_secret_is_not_repeated():
     with pytest.raises(ConfigValidationError) as caught:
         find_key("openrouter-key").parse("sk-or-12345 67890")
+    assert "12345" not in caught.value.message
+
+
+@pytest.mark.parametrize("text", ["sk-or-12345", "openrouter-key sk-or-12345", "- sk-or-12345"])
+def test_a_secret_that_damages_the_file_is_not_repeated(home: Home, text: str):
+    write(home, f"{text}\n")
+    with pytest.raises(InvalidFileError) as caught:
+        load_config(home)
+    assert caught.value.line == 1
     assert "12345" not in caught.value.message
 
 
@@ -135,6 +148,8 @@ def test_a_relative_folder_in_the_file_is_taken_from_the_state_folder(home: Home
         ("\nlitellm-port: true\n", 2, "65535"),
         ("\n\nlog-max-files: '3'\n", 3, "1 or more"),
         ("model-dir:\n", 1, "folder"),
+        ('\nmodel-dir: "a\\0b"\n', 2, "folder"),
+        ("model-dir: ~nobody-of-this-name/models\n", 1, "folder"),
         ("litellm-prot: 1\n", 1, "no configuration key"),
         ("a: [1\n", 2, "YAML"),
         ("- 1\n", 1, "object"),

@@ -6,6 +6,7 @@ value is the default.
 
 import difflib
 import ipaddress
+import re
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
@@ -41,6 +42,8 @@ _BUDGET = {
 _RARELY_NEEDED = {"is_rarely_needed": True}
 _LOGS = {**_RARELY_NEEDED, "applied_by": "The watchdog uses it when it next starts."}
 _HOSTS = ("gateway-host", "node-host")
+# Control characters, and what stands for bytes that aren't UTF-8.
+_NOT_TEXT = r"\x00-\x1f\x7f-\x9f\ud800-\udfff"
 _SHOWN_OF_SECRET = 4
 _SHORTEST_SHOWN_SECRET = 16
 
@@ -90,6 +93,15 @@ def _is_host(value: str) -> bool:
     return False
 
 
+def _path(text: str) -> Path | None:
+    """The path that `text` names; None if it is empty, isn't text, or starts with `~nobody`."""
+    if not text or re.search(f"[{_NOT_TEXT}]", text):
+        return None
+    with suppress(RuntimeError):
+        return Path(text).expanduser()
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """The value of every key. `Config()` is the defaults."""
@@ -97,7 +109,7 @@ class Config:
     openrouter_key: Annotated[
         str,
         Meta(
-            pattern=r"\A[^\s\x00-\x1f\x7f-\x9f]*\Z",
+            pattern=rf"\A[^\s{_NOT_TEXT}]*\Z",
             description="The OpenRouter API key, for the model `cloud` and the fallbacks that "
             "`cloud-fallback` allows.",
             extra={"valid": "a key, or empty for none", "is_secret": True, **_BY_UP},
@@ -272,8 +284,8 @@ class ConfigKeyDef:
             ConfigValidationError: When the key doesn't take this value.
         """
         text = text.strip()
-        if self.type is Path and text:
-            return Path(text).expanduser().absolute()
+        if self.type is Path and (path := _path(text)):
+            return path.absolute()
         if self.type is bool:
             return self._converted(_BOOLEANS.get(text.lower(), text), strict=True)
         return self._converted(text, strict=False)
@@ -284,8 +296,8 @@ class ConfigKeyDef:
         Raises:
             ConfigValidationError: When the key doesn't take this value.
         """
-        if self.type is Path and isinstance(value, str) and value:
-            return folder / Path(value).expanduser()
+        if self.type is Path and isinstance(value, str) and (path := _path(value)):
+            return folder / path
         return self._converted(value, strict=True)
 
     def mask(self, value: ConfigValue) -> str:
@@ -505,6 +517,9 @@ def read_values(home: Home) -> dict[str, ConfigValue]:
         document = yaml_file.parse(home.config, hint=_HINT)
     except FileNotFoundError:
         return {}
+    if not isinstance(document.value, dict):  # not repeated: it may be a key without its name
+        problem = "expected an object: a line `KEY: VALUE` for each setting"
+        raise InvalidFileError(home.config, problem, line=document.line(), hint=_HINT)
     values: dict[str, ConfigValue] = {}
     for key, value in document.as_a(dict[str, object], hint=_HINT).items():
         try:
