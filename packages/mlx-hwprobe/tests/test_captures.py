@@ -148,6 +148,7 @@ PROFILES: dict[str, dict[str, object]] = {
     "mixed_two_macs": mac(
         "M4 Max", None, 36, (410, "table-by-memory"), (30150672384, "table"), pe(10, 4)
     ),
+    "m4_wired_limit_without_memory": mac("M4", None, None, (120, "table"), None, None),
     "nonsense_numbers": mac("M3", None, None, (100, "table"), None, None, profile_id=None),
     "only_ioreg": mac("M2 Pro", 19, None, (200, "table"), None, None),
     "linux_epyc": mac(

@@ -120,6 +120,8 @@ def _with_gpu(
         # A virtual machine's memory is a slice of the Mac's: it picks no bin.
         memory_gb = None if known.is_virtual_machine else known.memory_gb
         bandwidth = bandwidth_of(known.chip, gpu_cores=gpu_cores, memory_gb=memory_gb)
+    if known.memory_bytes is None and (wired_limit_bytes or 0) > _MOST_MEMORY_BYTES:
+        wired_limit_bytes = None  # macOS takes any; only the memory could bound it
     limit = gpu_memory_limit(
         known.memory_bytes,
         os_version=known.os_version,
