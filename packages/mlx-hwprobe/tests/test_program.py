@@ -108,6 +108,25 @@ def test_a_terminal_that_knows_only_ascii_is_enough() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_name_that_ascii_cannot_write_is_written_with_escapes() -> None:
+    capture = {"cpuinfo": {"returncode": 0, "stdout": "model name : Pröcessor\n"}}
+    document = json.dumps({"schema_version": 1, "outputs": capture})
+    done = run("--from", "-", stdin=document, env={"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(r"Pr\xf6cessor")
+
+
+@pytest.mark.parametrize("words", [("--help",), ("table", "--help"), ("capture", "--help")])
+def test_help_is_as_narrow_as_columns_says(words: tuple[str, ...]) -> None:
+    done = run(*words, env={"COLUMNS": "40"})
+    assert max(map(len, done.stdout.splitlines())) <= 40
+
+
+@pytest.mark.parametrize("columns", ["", "0", "wide", "-5", "9" * 5000])
+def test_columns_that_are_no_width_are_passed_over(columns: str) -> None:
+    assert run("--help", env={"COLUMNS": columns}).stdout == run("--help").stdout
+
+
 def test_an_intel_mac_gets_a_profile_with_nulls_and_exit_5(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -251,6 +270,20 @@ def test_a_capture_can_be_replayed_and_says_nothing_of_its_owner(tmp_path: Path)
     assert run("capture", "-o", str(path)).returncode == 0
     replayed, live = run("--json", "--from", str(path)), run("--json")
     assert json.loads(replayed.stdout) == json.loads(live.stdout)
+
+
+def test_a_saved_capture_is_also_the_answer_in_json(tmp_path: Path) -> None:
+    path = tmp_path / "capture.json"
+    done = run("capture", "-o", str(path), "--json")
+    assert json.loads(done.stdout) == json.loads(path.read_text())
+    assert str(path) in done.stderr
+
+
+def test_a_capture_that_cannot_be_saved_names_the_file_once(tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "capture.json"
+    done = run("capture", "-o", str(path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"mlx-hwprobe: {path}: No such file or directory\n"
 
 
 def test_measuring_says_what_did_the_work(capsys: pytest.CaptureFixture[str]) -> None:

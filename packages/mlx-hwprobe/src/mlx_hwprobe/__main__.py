@@ -47,8 +47,9 @@ class _Formatter(argparse.HelpFormatter):
     """Help as wide as the terminal, without loading shutil to ask: that takes milliseconds."""
 
     def __init__(self, prog: str) -> None:
+        asked = os.environ.get("COLUMNS", "")
         try:
-            columns = os.get_terminal_size().columns
+            columns = int(asked) if _is_positive(asked) else os.get_terminal_size().columns
         except OSError:
             columns = 80
         super().__init__(prog, width=max(columns, 40) - 2)
@@ -68,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Started with a closed output (`>&-`) there is none: what is printed goes nowhere.
     sys.stdout = sys.stdout or _nowhere()
     sys.stderr = sys.stderr or _nowhere()
+    # A processor's name may have letters that the terminal's encoding doesn't.
+    if (reconfigure := getattr(sys.stdout, "reconfigure", None)) is not None:
+        reconfigure(errors="backslashreplace")
     try:
         code = _run(words)
         sys.stdout.flush()
@@ -235,12 +239,16 @@ def _capture(arguments: argparse.Namespace) -> int:
         return 0
     try:
         Path(arguments.output).write_text(f"{_to_text(document)}\n", encoding="utf-8")
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise HwprobeError(f"{arguments.output or '-o'}: {error.strerror or error}") from error
+    except ValueError as error:
         raise HwprobeError(f"{arguments.output}: {error}") from error
     print(
         f"Wrote {arguments.output}: no serial number, UUID, user or host name is in it.",
         file=sys.stderr,
     )
+    if arguments.json:
+        _show(document)
     return 0
 
 
@@ -277,8 +285,12 @@ def _measure(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _is_positive(text: str) -> bool:
+    return re.fullmatch(r"[1-9]\d{0,8}", text, re.ASCII) is not None
+
+
 def _positive(text: str) -> int:
-    if not re.fullmatch(r"[1-9]\d{0,8}", text, re.ASCII):
+    if not _is_positive(text):
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
     return int(text)
 
