@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -227,6 +228,25 @@ def test_a_failure_is_one_json_document_and_a_message(
     assert document["error"].keys() == {"type", "message", "hint"}
     assert document["error"]["type"] == kind
     assert captured.err.startswith("mlx-hwprobe: ")
+
+
+def test_an_interrupted_program_answers_in_json_too(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with (
+        subprocess.Popen(
+            [sys.executable, "-m", "mlx_hwprobe", "--json", "--from", str(pipe)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as program,
+        pipe.open("wb"),
+    ):  # opens when the program reads it
+        program.send_signal(signal.SIGINT)
+        stdout, stderr = program.communicate(timeout=20)
+    assert program.returncode == 130
+    assert json.loads(stdout)["error"]["type"] == "interrupted"
+    assert stderr == "mlx-hwprobe: interrupted\n"
 
 
 def test_the_table_is_the_same_in_json_and_csv(capsys: pytest.CaptureFixture[str]) -> None:

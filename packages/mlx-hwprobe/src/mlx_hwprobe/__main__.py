@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _run(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return _fail("--json" in words, "interrupted", "interrupted", None, EXIT_INTERRUPTED)
     except BrokenPipeError:
         # The reader has what it wanted; Python would complain once more when it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
