@@ -89,6 +89,25 @@ def test_a_model_may_be_called_what_yaml_takes_for_something_else(name: str) -> 
             'schema_version: 1\nmodels: {m: {upstreams: [{url: "file:///x", model: y}]}}',
             "upstreams",
         ),
+        *(
+            (
+                f'schema_version: 1\nmodels: {{m: {{upstreams: [{{url: "{url}", model: y}}]}}}}',
+                f"an invalid URL: {url}",
+            )
+            for url in (
+                "http://127.0.0.1:99999",
+                "http://127.0.0.1:80a",
+                "http://127.0.0.1:0",
+                "http://[::1:8000",
+                "http://:8000",
+                "http://a..b:8000",
+                "http://127.0.0.1:8000/ü",
+            )
+        ),
+        (
+            f'schema_version: 1\n{MODEL}\nlitellm: {{url: "http://127.0.0.1:65536"}}',
+            "`litellm` has an invalid URL",
+        ),
         (f"schema_version: 1\n{MODEL[:-2]}, fallbacks: [n]}}}}", "falls back to 'n'"),
         (f"schema_version: 1\n{MODEL[:-2]}, context_tokens: 0}}}}", "context_tokens"),
         ("schema_version: 1\nschema_version: 1\nmodels: {}", "'schema_version' occurs twice"),

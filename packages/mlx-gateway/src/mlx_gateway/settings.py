@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, override
+from urllib.parse import urlsplit
 
 import msgspec
 import yaml
@@ -220,6 +221,8 @@ def _contradiction(settings: GatewaySettings) -> str | None:
         problem = _wrong_model(name, model, settings.models)
         if problem is not None:
             return problem
+    if settings.litellm is not None and not _is_address(settings.litellm.url):
+        return f"`litellm` has an invalid URL: {settings.litellm.url}"
     for alias, target in settings.aliases.items():
         if alias in settings.models and alias != target:
             return f"the alias {alias!r} is also the name of a model"
@@ -243,8 +246,21 @@ def _wrong_model(
     if model.upstreams[0].node is not None:
         return f"the first upstream of the model {name!r} must be an engine of this machine"
     roots = [upstream.root for upstream in model.upstreams]
+    wrong = next((root for root in roots if not _is_address(root)), None)
+    if wrong is not None:
+        return f"the model {name!r} has an invalid URL: {wrong}"
     twice = next((root for root in roots if roots.count(root) > 1), None)
     return None if twice is None else f"the model {name!r} has the upstream {twice} twice"
+
+
+def _is_address(url: str) -> bool:
+    """Whether a URL names a host and a port that there can be, and can be asked as it stands."""
+    try:
+        parts = urlsplit(url)
+        host = (parts.hostname or "").encode("idna")
+        return bool(host) and parts.port != 0 and url.isascii()
+    except ValueError:
+        return False
 
 
 class _Versioned(msgspec.Struct):
