@@ -81,6 +81,10 @@ async def answers_on(it: Any) -> None:
          + b"xyz\r\n{}\r\n", {400}),
         (head(b"GET /\xff HTTP/1.1"), {400}),
         (head(b"GET / HTTP/9.9"), {400}),
+        (head(b"OPTIONS * HTTP/1.1", b"connection: close"), {404}),
+        (head(b"GET /v1/models HTTP/1.1", b"host: evil.example", b"connection: close"), {403}),
+        (b"GET /v1/models HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n" + HOST + KEY
+         + b"\r\n", {403}),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 this is TLS\r\n\r\n", {400}),
         (b"GET\r\n\r\n", {400}),
         (b"\r\n" * 40 + b"hello?\r\n\r\n", {400}),

@@ -147,8 +147,8 @@ class Gateway:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         path = versioned(scope["path"])
         try:
-            self._check_host(scope, headers)
-            mounted = self._options.mounts.get("/" + path.split("/", 2)[1])
+            self._check_host(scope)
+            mounted = self._options.mounts.get("/" + path[1:].partition("/")[0])
             if mounted is not None:
                 await mounted(scope, receive, send)
                 return
@@ -175,14 +175,15 @@ class Gateway:
         except ApiError as error:
             await Outbox(send, api_of(path, headers)).fail(error)
 
-    def _check_host(self, scope: Scope, headers: Mapping[bytes, bytes]) -> None:
-        """Return if the request names this machine.
+    def _check_host(self, scope: Scope) -> None:
+        """Return if the request names this machine, and no other besides.
 
         Raises:
             ApiError: When it doesn't.
         """
         server = scope.get("server") or (None, None)
-        if not self._options.hosts.allow(headers.get(b"host"), server[0]):
+        named = [value for name, value in scope["headers"] if name == b"host"] or [None]
+        if not all(self._options.hosts.allow(each, server[0]) for each in named):
             raise ApiError(
                 HTTPStatus.FORBIDDEN,
                 "This gateway doesn't accept that host name. Use localhost.",
