@@ -61,6 +61,7 @@ def test_nothing_is_changed_without_a_session(
         {"origin": "https://elsewhere.example"},
         {"origin": "http://127.0.0.1:3000"},  # the same site, and another program
         {"origin": "http://localhost"},
+        {"origin": "http://["},
         {"x_mlx_stack_page": None},
     ],
     ids=str,

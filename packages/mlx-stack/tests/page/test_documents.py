@@ -90,6 +90,8 @@ def test_errors_are_those_of_the_commands(admin: Browser) -> None:
     assert admin.ask("PUT", "/ui/api/status").status == 405
     assert admin.ask("POST", "/ui/api/keys", {"name": "x" * 70_000}).status == 413
     assert admin.ask("POST", "/ui/api/keys", {"name": 7}).status == 400
+    long = {"name": "laptop", "max_in_flight": "9" * 5000}
+    assert admin.ask("POST", "/ui/api/keys", long).status == 400
 
 
 def test_a_key_is_made_shown_once_and_revoked(admin: Browser) -> None:

@@ -71,8 +71,9 @@ class Documents:
         Raises:
             UsageError: When it can't be made so.
         """
-        most = values.get("max_in_flight", "")
-        if (most and not most.isdecimal()) or values.get("priority", "batch") not in Priority:
+        most = _number(values.get("max_in_flight", ""))
+        is_number = most is not None or not values.get("max_in_flight")
+        if not is_number or values.get("priority", "batch") not in Priority:
             raise UsageError("A priority or a number is invalid.")
         return await self._make(
             lambda: gateway.keys.add_key(
@@ -80,7 +81,7 @@ class Documents:
                 values.get("name", ""),
                 tiers=values.get("tiers") or None,
                 priority=Priority(values.get("priority", Priority.INTERACTIVE)),
-                max_in_flight=int(most) if most else None,
+                max_in_flight=most,
             ).to_document()
         )
 
