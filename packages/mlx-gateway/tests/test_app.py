@@ -320,7 +320,7 @@ async def test_an_answer_of_200_that_is_a_failure_is_one(
         assert answer.headers["x-mlx-stack-tier"] == "fast"
 
 
-@pytest.mark.parametrize("status", [401, 403, 407])
+@pytest.mark.parametrize("status", [301, 307, 401, 403, 407])
 async def test_an_engine_that_refuses_the_gateway_itself_is_not_the_clients_mistake(
     bench: MakeBench, status: int
 ) -> None:

@@ -79,7 +79,7 @@ class Attempt:
     async def _fetch(self, waiting: Wait) -> bytes:
         async with self.engine.request("POST", self.path, self.headers, self.body) as response:
             waiting.since = self.engine.heard()
-            if response.status >= HTTPStatus.BAD_REQUEST:
+            if response.status >= HTTPStatus.MULTIPLE_CHOICES:
                 raise await self._failure(response)
             body = await response.read(LONGEST_ANSWER_BYTES)
             waiting.since = self.engine.heard()
@@ -106,7 +106,7 @@ class Attempt:
         """Relay the answer; the stream, if a stop sequence has ended it, and what was used."""
         async with self.engine.request("POST", self.path, self.headers, self.body) as response:
             waiting.since = self.engine.heard()
-            if response.status >= HTTPStatus.BAD_REQUEST:
+            if response.status >= HTTPStatus.MULTIPLE_CHOICES:
                 raise await self._failure(response)
             kind = response.headers.get("content-type", "")
             if self.call.streams and kind.startswith("text/event-stream"):
@@ -182,7 +182,10 @@ class Attempt:
         return self.call
 
     async def _failure(self, response: Response) -> ApiError | UpstreamFailedError:
-        """What an answer of 400 or more means: the client's mistake, or the upstream's failure."""
+        """What an answer of 300 or more means: the client's mistake, or the upstream's failure.
+
+        A redirection is the latter: nothing is sent elsewhere than the settings say.
+        """
         status = response.status
         reason = reason_of(await response.read(LONGEST_ANSWER_BYTES))
         if status == HTTPStatus.INTERNAL_SERVER_ERROR and self.call.form_param:
@@ -193,7 +196,8 @@ class Attempt:
                 param=self.call.form_param,
             )
         lacks_model = self.is_to_node and status == HTTPStatus.NOT_FOUND
-        is_upstreams = status >= HTTPStatus.INTERNAL_SERVER_ERROR or status in _NOT_THE_CLIENTS
+        is_clients = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+        is_upstreams = not is_clients or status in _NOT_THE_CLIENTS
         if is_upstreams or lacks_model:
             return UpstreamFailedError(f"HTTP {status}", reason, has_answered=True)
         if status == HTTPStatus.UNPROCESSABLE_ENTITY:
