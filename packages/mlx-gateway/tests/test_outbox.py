@@ -97,6 +97,20 @@ async def test_the_engines_own_opening_is_the_first_sign_of_life_where_one_is_ne
     assert client.body.count(b"response.in_progress") >= 3
 
 
+async def test_an_answer_that_falls_silent_is_not_opened_a_second_time() -> None:
+    client = Client()
+    it = Outbox(client.send, Responses(), streams=True, sign_of_life_s=0.01)
+    it.opening = b"event: response.created\ndata: {}\n\nevent: response.in_progress\ndata: {}\n\n"
+    it.begin_waiting()
+    await it.event(it.opening + b"event: response.output_text.delta\ndata: {}\n\n")
+    while client.body.count(b"response.in_progress") < 3:
+        client.news.clear()
+        await client.news.wait()
+    await it.close()
+
+    assert client.body.count(b"response.created") == 1
+
+
 async def test_a_whole_answer_gets_no_sign_of_life() -> None:
     client = Client()
     it = outbox(client, streams=False, sign_of_life_s=0.005)

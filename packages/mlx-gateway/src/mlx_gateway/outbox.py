@@ -180,9 +180,14 @@ class Outbox:
         now = time.monotonic()
         if now - self._sent_at >= self._sign_of_life_s * 0.99:
             self._sent_at = now
-            sign = self.opened[self.opened.rfind(b"\n\n", 0, -2) + 1 :].lstrip(b"\n")
-            if not sign:
+            is_opened = bool(self.opened) or self.first_at is not None
+            if not self.opened:
                 opens = self._api.signs_open and self.opening
-                self.opened = sign = opens or self._api.sign_of_life(self._model)
+                self.opened = opens or self._api.sign_of_life(self._model)
+            sign = _last_event(self.opened) if is_opened else self.opened
             self._sign = asyncio.get_running_loop().create_task(self._write(sign))
         self._set_timer(self._sent_at + self._sign_of_life_s - now)
+
+
+def _last_event(events: bytes) -> bytes:
+    return events[events.rfind(b"\n\n", 0, -2) + 1 :].lstrip(b"\n")
