@@ -154,6 +154,17 @@ def test_with_json_it_is_refused_with_one_document(
     assert document["error"]["message"]
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e300", "-1"])
+@pytest.mark.parametrize("option", ["up --timeout", "watch --interval", "watch --restart-delay"])
+def test_seconds_that_never_pass_are_refused(
+    option: str, seconds: str, say: Callable[..., Said]
+) -> None:
+    said = say(*option.split(), seconds)
+
+    assert said.code == exit_codes.USAGE
+    assert option.split()[1] in said.err
+
+
 def test_nothing_was_written(say: Callable[..., Said], tmp_path: Path) -> None:
     for line in INVALID[::20]:
         say(*line)

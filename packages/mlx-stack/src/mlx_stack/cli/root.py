@@ -158,6 +158,8 @@ def _valid(kind: click.ParamType[Any]) -> str:
             return f"{', '.join(others)} or {last}" if others else last
         case click.IntRange() | click.FloatRange():
             what = "a whole number" if isinstance(kind, click.IntRange) else "a number"
+            if kind.max is not None and kind.min_open and not kind.max_open:
+                return f"{what} above {kind.min}, and at most {kind.max}"
             if kind.max is not None:
                 return f"{what} from {kind.min} to {kind.max}"
             return f"{what} above {kind.min}" if kind.min_open else f"{what}, {kind.min} or more"

@@ -6,6 +6,7 @@ import mlx_procsup
 from mlx_procsup.defaults import LOOK_INTERVAL_S, MAX_RESTARTS, RESTART_DELAY_S
 from mlx_stack import exit_codes, services
 from mlx_stack.cli.frame.context import Context, examples, until_interrupted, with_context
+from mlx_stack.cli.frame.options import Seconds
 from mlx_stack.cli.frame.output import Output
 
 
@@ -13,7 +14,7 @@ from mlx_stack.cli.frame.output import Output
 @click.option(
     "--interval",
     "interval_s",
-    type=click.FloatRange(min=0.1),
+    type=Seconds(min=0.1),
     default=LOOK_INTERVAL_S,
     show_default=True,
     metavar="SECONDS",
@@ -30,7 +31,7 @@ from mlx_stack.cli.frame.output import Output
 @click.option(
     "--restart-delay",
     "restart_delay_s",
-    type=click.FloatRange(min=0),
+    type=Seconds(min=0),
     default=RESTART_DELAY_S,
     show_default=True,
     metavar="SECONDS",

@@ -3,7 +3,9 @@
 A completion never fails and never talks: where a file is damaged, nothing is offered.
 """
 
+import math
 from collections.abc import Callable, Iterable
+from typing import Any, override
 
 import click
 
@@ -12,6 +14,8 @@ from mlx_procsup.defaults import READY_TIMEOUT_S
 from mlx_stack.cli.frame.context import Decorator
 from mlx_stack.error_table import translate
 from mlx_stack.home import find_home
+
+_LONGEST_S = 24 * 3600
 
 type Completer = Callable[[click.Context, click.Parameter, str], list[str]]
 
@@ -44,10 +48,31 @@ def tier_option(explanation: str) -> Decorator:
     )
 
 
+class Seconds(click.FloatRange):
+    """A number of seconds, at most a day.
+
+    Args:
+        min: The fewest.
+        min_open: Whether it must be more than that.
+    """
+
+    def __init__(self, min: float, *, min_open: bool = False) -> None:  # noqa: A002 - click's word
+        super().__init__(min=min, max=_LONGEST_S, min_open=min_open)
+
+    @override
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return seconds
+
+
 timeout_option: Decorator = click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(min=0, min_open=True),
     default=READY_TIMEOUT_S,
     show_default=True,
     metavar="SECONDS",
