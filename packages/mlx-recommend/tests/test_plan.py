@@ -169,6 +169,11 @@ def test_the_fast_tier_of_a_large_mac_is_a_mixture_of_experts(spec: str, intent:
     assert tier(plan_for(spec, intent=intent), "fast").candidate.shape.is_moe
 
 
+@pytest.mark.parametrize("spec", ["m1-ultra:64:128", "m2-ultra:60:128"])
+def test_where_small_models_are_very_fast_the_fast_tier_is_not_one_of_them(spec: str):
+    assert tier(plan_for(spec), "fast").candidate.shape.is_moe
+
+
 def test_what_asks_for_a_newer_mlx_lm_than_the_engines_is_never_proposed_and_says_why():
     newer = [each for each in candidates() if (each.entry.min_mlx_lm_version or "0") >= "0.32"]
     asked_for = {"ling-3.0-tiny", "minimax-m3", "muse-glimmer-30b"}

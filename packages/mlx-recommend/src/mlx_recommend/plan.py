@@ -368,7 +368,7 @@ def _pareto_pairs(pairs: Iterable[tuple[Option, ...]]) -> list[tuple[Option, ...
 
 
 def _total_score(tiers: Sequence[Option]) -> float:
-    return sum(tier.kind.share * tier.score for tier in tiers)
+    return sum(tier.share * tier.score for tier in tiers)
 
 
 def _total_bytes(tiers: Sequence[Option]) -> int:

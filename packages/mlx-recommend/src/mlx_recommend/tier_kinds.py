@@ -1,6 +1,7 @@
 """The kinds of tier: their context, what they are scored by, and which models suit them."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mlx_catalog import engine_fit
@@ -26,7 +27,7 @@ WORTH_ASKING = 0.5
 """The share of the standard tier's quality that a fast one needs: below it nobody asks it twice."""
 USEFUL_QUALITY = 20.0
 """Below about 20 the catalog's overall quality is mostly noise, and so are the answers."""
-LONG_CONTEXT_SHARE = 0.2
+LONG_CONTEXT_SHARES = {Intent.BALANCED: 0.1, Intent.AGENT_FLEET: 0.2}
 """What the others can't hold is a small part of the work, the more so as contexts are stretched."""
 NOT_HYBRID_FACTOR = 0.6
 """A long-context tier without recurrent layers has to be that much better to be chosen."""
@@ -46,7 +47,8 @@ class TierKind:
         max_useful_tps: The decode speed above which more adds no score.
         scores_context_cost: Whether its memory component is the cost of context, not the total.
         min_quality: The lowest overall quality; None takes models without a published one too.
-        share: How much its score counts among the tiers': about how often it is asked.
+        shares: How much its score counts among the tiers', for each intent: about how often it is
+            asked. None counts it fully.
     """
 
     name: str
@@ -56,7 +58,7 @@ class TierKind:
     max_useful_tps: float = MAX_USEFUL_TPS
     scores_context_cost: bool = False
     min_quality: float | None = None
-    share: float = 1.0
+    shares: Mapping[Intent, float] | None = None
 
 
 STANDARD = TierKind(
@@ -77,7 +79,7 @@ LONG_CONTEXT = TierKind(
     weights=LONG_CONTEXT_WEIGHTS,
     scores_context_cost=True,
     min_quality=USEFUL_QUALITY,
-    share=LONG_CONTEXT_SHARE,
+    shares=LONG_CONTEXT_SHARES,
 )
 TIER_KINDS = (STANDARD, FAST, LONG_CONTEXT)
 """In the order of importance, which is also the order of fallback."""
@@ -90,6 +92,7 @@ class Option:
     Attributes:
         total_bytes: What it takes of the Mac's memory, its process included.
         score: From 0 to 1.
+        share: How much the score counts among the tiers'.
     """
 
     candidate: Candidate
@@ -98,6 +101,7 @@ class Option:
     total_bytes: int
     components: Components
     score: float
+    share: float
 
     @property
     def generation_tps(self) -> float:
@@ -162,6 +166,7 @@ def option_of(
         total_bytes=total,
         components=parts,
         score=score,
+        share=1.0 if kind.shares is None else kind.shares[intent],
     )
 
 
