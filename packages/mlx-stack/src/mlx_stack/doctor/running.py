@@ -286,7 +286,7 @@ def check_hub() -> Iterator[Finding]:
         without = "Models on this disk work without it."
         yield Finding("hub", "warning", error.message, without, error.hint or "")
     else:
-        yield ok("hub", f"The Hub answers at {environment.endpoint}.")
+        yield ok("hub", f"The Hub answers at {environment.shown_endpoint}.")
     if environment.problems:
         return
     if environment.token is None:

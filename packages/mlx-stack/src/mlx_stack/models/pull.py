@@ -176,7 +176,7 @@ class _Puller:
             PullError: When a file has no hash, or a path that leads out of its folder.
         """
         if commit.is_gated and self.environment.token is None:
-            raise gated(self.environment.endpoint, commit.repo)
+            raise gated(self.environment.shown_endpoint, commit.repo)
         return tuple(_record(file, commit.repo) for file in hub.list_files(commit))
 
     def _processor_files(

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlx_stack.errors import UsageError
+from mlx_catalog import HubConnectionError, HubError, RepoNotFoundError, TokenRefusedError
+from mlx_stack.errors import StackError, UsageError
+from mlx_stack.models.hub.client import open_hub
 from mlx_stack.models.hub.environment import (
     HubEnvironment,
     Variable,
@@ -125,6 +127,17 @@ def test_whatever_the_variables_hold_they_can_be_read(values: dict[str, str]):
     environment = read_environment({names[key]: text for key, text in values.items()})
     assert is_web_address(environment.endpoint)
     assert environment.timeout_s > 0
+
+
+@pytest.mark.parametrize("user", ["me:secret@", "secret@", ":secret@"])
+def test_no_message_repeats_the_password_of_the_endpoint(user: str):
+    environment = read_environment({"HF_ENDPOINT": f"http://{user}hub.example:8080/mirror/"})
+
+    assert environment.shown_endpoint == "http://hub.example:8080/mirror"
+    for error in (HubConnectionError, TokenRefusedError, RepoNotFoundError, HubError):
+        with pytest.raises(StackError) as raised, open_hub(environment, "acme/tiny"):
+            raise error(environment.endpoint, "no answer")
+        assert "secret" not in f"{raised.value.message} {raised.value.hint}"
 
 
 def test_the_token_goes_to_the_hubs_own_origin_only():

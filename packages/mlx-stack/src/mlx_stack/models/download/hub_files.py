@@ -122,19 +122,21 @@ class HubFiles:
     def _refusal(self, response: httpx.Response, file: FileRecord, *, is_known: bool) -> Exception:
         """What an error status means."""
         status, headers = response.status_code, response.headers
-        endpoint, repo = self._environment.endpoint, self._origin_of(file).repo
+        environment, repo = self._environment, self._origin_of(file).repo
         reason = f"{file.path}: HTTP {status}"
         is_throttled = status in _THROTTLED
         if is_throttled or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             wanted_s = retry_after_s(headers, time.time())
             return TransientError(reason, retry_after_s=wanted_s, is_throttled=is_throttled)
-        is_from_hub = not is_known and origin_of(str(response.url)) == origin_of(endpoint)
+        is_from_hub = not is_known and origin_of(str(response.url)) == origin_of(
+            environment.endpoint
+        )
         if status == HTTPStatus.REQUEST_TIMEOUT or (not is_from_hub and status in _EXPIRED):
             return TransientError(reason)
         said = headers.get("X-Error-Message")
         is_forbidden = status in {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
         if headers.get("X-Error-Code") == "GatedRepo" or (is_forbidden and self._commit.is_gated):
-            return gated(endpoint, repo, said)
+            return gated(environment.shown_endpoint, repo, said)
         if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
             return WrongContentError(
                 f"{repo}: {file.path} is shorter on the server than the Hub says.",

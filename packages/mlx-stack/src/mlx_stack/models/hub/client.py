@@ -168,7 +168,7 @@ def _in_words(
     error: HubError, environment: HubEnvironment, repo: str | None, revision: str
 ) -> StackError:
     """What to tell the user of a question that the Hub didn't answer."""
-    endpoint = environment.endpoint
+    endpoint = environment.shown_endpoint
     match error:
         case GatedRepoError():
             return gated(endpoint, repo or "the model", error.said)
@@ -183,7 +183,7 @@ def _in_words(
             )
             return HubRefusedError(f"{endpoint} does not accept the token.", hint=hint)
         case HubConnectionError():
-            proxy = environment.proxy_setting(endpoint)
+            proxy = environment.proxy_setting(environment.endpoint)
             way = f" through the proxy that {proxy.name} names" if proxy is not None else ""
             hint = "Check the connection, HF_ENDPOINT and the proxy."
             if "certificate" in str(error.reason).lower():

@@ -8,6 +8,7 @@ has no use for. `HubEnvironment.ready` is what a command calls before it asks th
 import ipaddress
 import math
 import os
+import re
 import ssl
 import sys
 import urllib.request
@@ -28,6 +29,7 @@ _PROXY_HINT = (
     "Set it to an http:// or socks5:// proxy, unset it, or name the Hub's host in NO_PROXY."
 )
 _SYSTEM = "the system's proxy setting"
+_USER = re.compile(r"://[^/\s@]*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,11 @@ class HubEnvironment:
     certificate_folder: Variable | None = None
     problems: tuple[UsageError, ...] = ()
 
+    @property
+    def shown_endpoint(self) -> str:
+        """The endpoint for people to read, without a user's name and password."""
+        return _USER.sub("://", self.endpoint)
+
     def ready(self) -> "HubEnvironment":
         """This environment, known to make sense, with a token that was renewed where it had to be.
 
@@ -76,7 +83,7 @@ class HubEnvironment:
         self.tls()
         if self.token is not None and not _is_private(self.endpoint):
             raise UsageError(
-                f"HF_ENDPOINT is {self.endpoint}: the token would go there unencrypted.",
+                f"HF_ENDPOINT is {self.shown_endpoint}: the token would go there unencrypted.",
                 hint="Use https://, or unset HF_TOKEN (or `hf auth logout`) for this endpoint.",
             )
         if self.token is None or self.token_path is None:
