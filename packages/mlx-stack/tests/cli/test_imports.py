@@ -62,7 +62,7 @@ RUNS: dict[tuple[str, ...], frozenset[str]] = {
     ("completion", "bash"): frozenset(),
     ("status",): frozenset(),
     (): frozenset(),
-    ("env",): frozenset({"mlx_catalog", "mlx_procsup", "msgspec", "psutil", "rich", "yaml"}),
+    ("env",): CATALOG | {"mlx_gateway", "mlx_procsup", "psutil", "rich"},
     ("config", "list"): frozenset({"mlx_catalog", "msgspec", "yaml", "rich"}),
 }
 """What commands may load when they run on an empty state folder; `rich` brings packages along."""
