@@ -462,7 +462,7 @@ def test_a_tier_that_the_watchdog_starts_again_is_refused_as_by_up(
         os.killpg(pid, signal.SIGKILL)
         log = running.home.state_dirs.log_file("watchdog")
         assert eventually(log.exists, within_s=WITHIN_S)
-        refused = "it said: error: studio has another version of the engine than this Mac. Have the"
+        refused = "it said: error: studio has another version of the engine than this Mac. Install the"
         assert eventually(lambda: refused in log.read_text(), within_s=WITHIN_S)
     finally:
         watching.terminate()
@@ -482,7 +482,7 @@ def test_a_request_is_refused_by_a_tier_whose_macs_changed_and_answered_once_the
     give_another_engine(there)
     refused = running.run("ask", "--tier", "huge", "Hello?", timeout_s=WITHIN_S)
     assert refused.code == 1
-    assert "studio has another version of the engine than this Mac. Have the same" in refused.err
+    assert "studio has another version of the engine than this Mac. Install the same" in refused.err
 
     give_another_engine(running.home)
     # after a failed start, the next one is only tried after a while

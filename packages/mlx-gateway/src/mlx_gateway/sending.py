@@ -100,7 +100,7 @@ class Sender:
             try:
                 return await self._try_upstreams(request, option)
             except UpstreamFailedError as error:
-                failures.append(f"{option.name}: {error.reason}")
+                failures.append(f"{option.name}: {error.reason.removesuffix('.')}")
                 if error.retry_after_s is not None:
                     retries_s.append(error.retry_after_s)
             except ApiError as error:
