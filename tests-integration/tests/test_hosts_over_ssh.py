@@ -462,7 +462,7 @@ def test_a_tier_that_the_watchdog_starts_again_is_refused_as_by_up(
         os.killpg(pid, signal.SIGKILL)
         log = running.home.state_dirs.log_file("watchdog")
         assert eventually(log.exists, within_s=WITHIN_S)
-        refused = "it said: error: studio has another version of the engine than this Mac. Install the"
+        refused = "error: studio has another version of the engine than this Mac. Install the same"
         assert eventually(lambda: refused in log.read_text(), within_s=WITHIN_S)
     finally:
         watching.terminate()
