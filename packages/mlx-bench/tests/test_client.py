@@ -241,7 +241,7 @@ def test_a_key_that_no_header_can_carry_is_refused_without_showing_it(key: str) 
     ("page", "said"),
     [
         (b"<html/>", "unexpected answer: JSON is malformed"),
-        (b'{"data": [{"id": "\xff"}]}', "unexpected answer: 'utf-8' codec"),
+        (b'{"data": [{"id": "\xff"}]}', "unexpected answer: .*(utf|UTF)-8"),
         (b'{"data": [], "more": ' + b"[" * 100_000, "unexpected answer: "),
         (b" " * 20_000_000, "an answer larger than 16 MB"),
     ],
