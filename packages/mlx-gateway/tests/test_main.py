@@ -11,7 +11,9 @@ import ssl
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
+from secrets import SystemRandom
 from typing import Any, cast
 
 import pytest
@@ -28,8 +30,11 @@ WITHIN_S = 20
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
+    """A port that is free, and isn't one that the system gives to outgoing connections."""
+    while True:
+        port = SystemRandom().randrange(20_000, 32_768)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def settings(engine_port: int, name: str = "standard", **more: object) -> str:
@@ -328,7 +333,9 @@ async def test_a_stream_ends_before_the_gateway_does(bench: Bench, tmp_path: Pat
             stream = asyncio.ensure_future(
                 program.ask("/v1/chat/completions", json.dumps(asked).encode())
             )
-            await it.engines[0].asked.wait()
+            asked_engine = asyncio.ensure_future(it.engines[0].asked.wait())
+            await asyncio.wait({asked_engine, stream}, return_when=asyncio.FIRST_COMPLETED)
+            assert not stream.done(), await stream
             program.process.send_signal(signal.SIGTERM)
             await asyncio.sleep(0.1)
             assert program.process.returncode is None

@@ -4,7 +4,9 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from secrets import SystemRandom
 
 _SERVER = Path(__file__).with_name("web_server.py")
 
@@ -53,11 +55,16 @@ def web_server_command(
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that is free at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port of 127.0.0.1 that is free at this moment.
+
+    It isn't one that the system gives to outgoing connections: those begin at 32768 on Linux and
+    at 49152 on macOS, and one of them may be taken before a service listens.
+    """
+    while True:
+        port = SystemRandom().randrange(20_000, 32_768)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def eventually(condition: Callable[[], bool], within_s: float = 60.0) -> bool:
