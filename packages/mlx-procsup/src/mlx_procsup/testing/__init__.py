@@ -5,9 +5,13 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import cycle
 from pathlib import Path
 from secrets import SystemRandom
 
+_QUIET_PORTS = range(20_000, 32_768)
+_first = SystemRandom().randrange(len(_QUIET_PORTS))
+_ports = cycle((*_QUIET_PORTS[_first:], *_QUIET_PORTS[:_first]))
 _SERVER = Path(__file__).with_name("web_server.py")
 
 
@@ -58,10 +62,11 @@ def free_port() -> int:
     """A TCP port of 127.0.0.1 that is free at this moment.
 
     It isn't one that the system gives to outgoing connections: those begin at 32768 on Linux and
-    at 49152 on macOS, and one of them may be taken before a service listens.
+    at 49152 on macOS, and one of them may be taken before a service listens. Each process has a
+    sequence of its own, since two that pick at random pick the same one sooner or later.
     """
     while True:
-        port = SystemRandom().randrange(20_000, 32_768)
+        port = next(_ports)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
