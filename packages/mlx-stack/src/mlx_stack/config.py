@@ -517,9 +517,6 @@ def read_values(home: Home) -> dict[str, ConfigValue]:
         document = yaml_file.parse(home.config, hint=_HINT)
     except FileNotFoundError:
         return {}
-    if not isinstance(document.value, dict):  # not repeated: it may be a key without its name
-        problem = "expected an object: a line `KEY: VALUE` for each setting"
-        raise InvalidFileError(home.config, problem, line=document.line(), hint=_HINT)
     values: dict[str, ConfigValue] = {}
     for key, value in document.as_a(dict[str, object], hint=_HINT).items():
         try:

@@ -36,7 +36,10 @@ class Document:
             if found is None:
                 raise InvalidFileError(self.path, str(error), hint=hint) from error
             place = f"`{dotted(found.path)}`: " if found.path else ""
-            problem = f"{place}expected {found.expected}, got {found.got}"
+            # not repeated: it may be a secret that lost the name before it
+            is_scalar = not found.path and not isinstance(self.value, dict | list)
+            got = "a value without a key" if is_scalar else found.got
+            problem = f"{place}expected {found.expected}, got {got}"
             line = self.line(*found.path)
             raise InvalidFileError(self.path, problem, line=line, hint=hint) from error
 
