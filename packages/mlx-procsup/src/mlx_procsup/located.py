@@ -84,27 +84,28 @@ def _read_files(dirs: StateDirs, name: str) -> tuple[int | None, bool, RunRecord
 
     They are read again if the service was started or stopped between the first and the second.
     """
-    reads = 0
-    while True:
-        problems: list[str] = []
-        pid, has_pid_file = _read_pid_file(dirs, name, problems)
-        record = None
+    pid_file = _read_pid_file(dirs, name)
+    record = problem = None
+    for _ in range(_READS):
+        record = problem = None
         try:
             record = read_run(dirs, name)
         except StateFileError as error:
-            problems.append(str(error))
-        reads += 1
-        if reads == _READS or _read_pid_file(dirs, name, []) == (pid, has_pid_file):
-            return pid, has_pid_file, record, problems
+            problem = str(error)
+        before, pid_file = pid_file, _read_pid_file(dirs, name)
+        if pid_file == before:
+            break
+    pid, has_pid_file, pid_problem = pid_file
+    return pid, has_pid_file, record, [each for each in (pid_problem, problem) if each is not None]
 
 
-def _read_pid_file(dirs: StateDirs, name: str, problems: list[str]) -> tuple[int | None, bool]:
+def _read_pid_file(dirs: StateDirs, name: str) -> tuple[int | None, bool, str | None]:
+    """The PID, whether it has a file, and what is wrong with that."""
     try:
         pid = read_pid(dirs, name)
     except StateFileError as error:
-        problems.append(str(error))
-        return None, True
-    return pid, pid is not None
+        return None, True, str(error)
+    return pid, pid is not None, None
 
 
 def _leftovers(leader: ProcessIdentity) -> tuple[ProcessIdentity, ...]:
