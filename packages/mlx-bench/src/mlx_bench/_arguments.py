@@ -3,6 +3,7 @@
 import argparse
 import math
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -150,6 +151,7 @@ def _output(text: str) -> Path:
     return path
 
 
+@cache
 def _run_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="mlx-bench",

@@ -128,7 +128,8 @@ def read_text(path: Path) -> str:
             raise ReportError("is too large for a report", source=str(path))
         return content.decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise ReportError(f"can't be read: {error}", source=str(path)) from error
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise ReportError(f"can't be read: {reason}", source=str(path)) from error
 
 
 def _parse[T](text: str, source: str, read: Callable[[dict[str, object]], T]) -> T:

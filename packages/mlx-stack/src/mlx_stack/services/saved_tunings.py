@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 
 from mlx_bench import EngineVersion, ReportError
+from mlx_bench.report_file import read_text
 from mlx_bench.tuning import TrialSettings, Tuning
 from mlx_stack.home import Home
 
@@ -54,8 +55,6 @@ def load_tunings(home: Home) -> list[tuple[Path, SavedTuning]]:
 
 def _load(path: Path) -> SavedTuning:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=SavedTuning)
-    except OSError as error:
-        raise ReportError(f"can't be read: {error.strerror}", source=str(path)) from error
-    except (ValueError, RecursionError) as error:
+        return msgspec.json.decode(read_text(path), type=SavedTuning)
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ReportError(f"isn't the result of a tuning: {error}", source=str(path)) from error
